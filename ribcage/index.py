@@ -1,0 +1,157 @@
+"""Index: one row per picture – where it is, whose it is, what was found in it – and the boxes drawn on it.
+
+Label columns hold 1 (present), 0 (absent), -1 (uncertain) and NaN (not said) exactly as the source has them; what an
+uncertain label means for training is decided when a batch is made (`findings.Policy`), never here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+# Every table has these columns, whatever its source. Unknown text is "", unknown age is NaN (years).
+TEXT_COLUMNS = ("path", "patient", "study", "view", "split", "sex")
+COLUMNS = (*TEXT_COLUMNS, "age")
+SPLITS = ("train", "val", "test", "")
+VIEWS = ("PA", "AP", "LATERAL", "")
+SEXES = ("F", "M", "")
+BOX_COLUMNS = ("row", "finding", "x", "y", "width", "height")
+
+
+def no_boxes() -> pd.DataFrame:
+    """A table of boxes without rows."""
+    numbers = {name: pd.Series(dtype="float32") for name in ("x", "y", "width", "height")}
+    return pd.DataFrame({"row": pd.Series(dtype="int64"), "finding": pd.Series(dtype="str"), **numbers})
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a data set says about its pictures. `table` is indexed 0 … N-1; other columns than COLUMNS and the findings
+    are kept as they are (`split_*` columns hold the other published splits of the same pictures)."""
+
+    name: str
+    table: pd.DataFrame
+    findings: tuple[str, ...] = ()
+    boxes: pd.DataFrame = field(default_factory=no_boxes)
+    """One row per box: `row` in the table, `finding`, and x, y (top left), width, height in pixels of `box_frame`."""
+    box_frame: tuple[int, int] | None = None
+    """(width, height) of the picture the boxes were drawn on; None: the file's own pixels."""
+    root: Path = Path()
+    """What `path` is relative to."""
+
+    def __post_init__(self) -> None:
+        problems = _problems(self)
+        if problems:
+            raise ValueError(f"The index of {self.name!r} is not valid: " + "; ".join(problems))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N, F) float32: 1, 0, -1 and NaN, in the order of `findings`."""
+        return self.table[list(self.findings)].to_numpy(np.float32)
+
+    def file(self, row: int) -> Path:
+        """Where the picture of this row lies."""
+        return self.root / self.table["path"].iloc[row]
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Index":
+        """These rows only, in this order, with their boxes."""
+        chosen = np.asarray(rows)
+        if chosen.dtype == bool:
+            chosen = np.flatnonzero(chosen)
+        place = np.full(len(self), -1, np.int64)
+        place[chosen] = np.arange(len(chosen))
+        boxes = self.boxes[place[self.boxes["row"].to_numpy()] >= 0] if len(self.boxes) else self.boxes
+        boxes = boxes.assign(row=place[boxes["row"].to_numpy()]).sort_values("row", kind="stable")
+        return replace(self, table=self.table.iloc[chosen].reset_index(drop=True), boxes=boxes.reset_index(drop=True))
+
+    def save(self, file: Path) -> None:
+        """Write one Parquet file; the same index always gives the same bytes."""
+        columns = pa.Table.from_pandas(self.table, preserve_index=False).replace_schema_metadata(
+            {
+                "ribcage.name": self.name,
+                "ribcage.findings": "\n".join(self.findings),
+                "ribcage.box_frame": " ".join(map(str, self.box_frame or ())),
+                "ribcage.root": str(self.root),
+            }
+        )
+        pq.write_table(columns.append_column("boxes", _box_lists(self.boxes, len(self))), file, compression="zstd")
+
+    @classmethod
+    def load(cls, file: Path) -> "Index":
+        """Read what `save` wrote."""
+        columns = pq.read_table(file, memory_map=False)
+        meta = {key.decode(): value.decode() for key, value in (columns.schema.metadata or {}).items()}
+        if "ribcage.name" not in meta:
+            raise ValueError(f"{file} is a Parquet file, but not one that Ribcage wrote: it has no ribcage.name.")
+        frame = tuple(int(side) for side in meta["ribcage.box_frame"].split())
+        return cls(
+            name=meta["ribcage.name"],
+            table=columns.drop_columns("boxes").to_pandas(split_blocks=True),
+            findings=tuple(meta["ribcage.findings"].split("\n")) if meta["ribcage.findings"] else (),
+            boxes=_box_table(columns["boxes"]),
+            box_frame=(frame[0], frame[1]) if frame else None,
+            root=Path(meta["ribcage.root"]),
+        )
+
+
+def table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFrame:
+    """A table in the form Index wants: the missing columns filled, types set, columns in their order."""
+    columns = {}
+    for name in TEXT_COLUMNS:
+        columns[name] = rows[name].fillna("").astype("str") if name in rows else pd.Series("", rows.index, dtype="str")
+    columns["age"] = rows["age"].astype("float32") if "age" in rows else pd.Series(np.nan, rows.index, dtype="float32")
+    columns |= {name: rows[name].astype("float32") for name in findings}
+    columns |= {name: rows[name] for name in rows if name not in columns}
+    return pd.DataFrame(columns).reset_index(drop=True)
+
+
+def boxes(rows: pd.DataFrame) -> pd.DataFrame:
+    """A box table in the form Index wants: typed, in the order of its pictures."""
+    types = {"row": "int64", "finding": "str", **dict.fromkeys(("x", "y", "width", "height"), "float32")}
+    return rows[list(BOX_COLUMNS)].astype(types).sort_values("row", kind="stable").reset_index(drop=True)
+
+
+def _problems(index: Index) -> list[str]:
+    rows = index.table
+    missing = [name for name in (*COLUMNS, *index.findings) if name not in rows]
+    if missing:
+        return [f"no column {', '.join(missing)}"]
+    problems = []
+    for name, allowed in (("split", SPLITS), ("view", VIEWS), ("sex", SEXES)):
+        strange = sorted(set(rows[name].unique()) - set(allowed))
+        if strange:
+            problems.append(f"{name} {strange[0]!r} is not one of {', '.join(repr(value) for value in allowed)}")
+    for name in index.findings:
+        strange = sorted(set(rows[name].dropna().unique()) - {1.0, 0.0, -1.0})
+        if strange:
+            problems.append(f"{name} holds {strange[0]:g}; labels are 1, 0, -1 or empty")
+    if len(index.boxes) and not index.boxes["row"].between(0, len(rows) - 1).all():
+        problems.append("a box points at a row that is not in the table")
+    return problems
+
+
+def _box_lists(boxes: pd.DataFrame, count: int) -> pa.ChunkedArray:
+    """Boxes as one list per picture: [{finding, x, y, width, height}, …]."""
+    rows = boxes["row"].to_numpy()
+    offsets = np.searchsorted(rows, np.arange(count + 1)).astype(np.int32)
+    fields = pa.Table.from_pandas(boxes[list(BOX_COLUMNS[1:])], preserve_index=False).replace_schema_metadata()
+    values = fields.to_struct_array()
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    return pa.chunked_array([pa.ListArray.from_arrays(pa.array(offsets), values)])
+
+
+def _box_table(lists: pa.ChunkedArray) -> pd.DataFrame:
+    if pc.sum(pc.list_value_length(lists)).as_py() in (None, 0):
+        return no_boxes()
+    values = pa.Table.from_struct_array(pc.list_flatten(lists)).to_pandas()
+    parents = pc.list_parent_indices(lists.combine_chunks()).to_numpy()
+    values.insert(0, "row", parents.astype(np.int64))
+    return values
