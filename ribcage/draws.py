@@ -1,0 +1,101 @@
+"""Draws: numbers by address. (seed, epoch, row, stream) → the same random numbers, wherever and whenever they are asked for.
+
+A stream of random numbers depends on who asked before; an address does not. So a batch is the same for any number of
+threads and ranks, and a run that stopped goes on as if it had not.
+
+The generator is Philox4x32-10: ten rounds of multiplying and mixing turn a counter into four 32-bit words.
+Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", https://doi.org/10.1145/2063384.2063405"""
+
+import numpy as np
+
+WORDS = 4
+"""32-bit words per counter."""
+ROUNDS = 10
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+_CHUNK = 1 << 15  # counters at a time: what they need stays in the cache
+
+# Streams: the view of a picture is its number, 0 … ; what else needs chance has a name from the far end.
+ORDER, SAMPLE, LABELS, NOISE = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC
+
+
+def uniform(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:
+    """(N, count) float64 in [0, 1), steps of 2⁻³²: the numbers of each row. A larger count begins with the smaller one's."""
+    return words(seed, epoch, rows, stream, count) * 2.0**-32
+
+
+def words(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:
+    """(N, count) uint32: the words behind `uniform`."""
+    rows = np.asarray(rows, np.uint64)
+    blocks = -(-count // WORDS)
+    _check(epoch, stream, blocks)
+    counters = np.empty((WORDS, len(rows), blocks), np.uint64)
+    counters[0] = (rows & _LOW)[:, None]
+    counters[1] = (rows >> _HALF)[:, None]
+    counters[2] = epoch
+    counters[3] = (stream << 16) + np.arange(blocks, dtype=np.uint64)
+    mixed = philox(counters.reshape(WORDS, -1), _key(seed))  # (4, N · blocks)
+    return mixed.T.reshape(len(rows), blocks * WORDS)[:, :count]
+
+
+def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """(count,) int64: 0 … count-1 in the order of this epoch."""
+    bits = np.uint64(max(count - 1, 1).bit_length())
+    places = np.arange(count, dtype=np.uint64)
+    high, low = _pairs(seed, epoch, count, ORDER)
+    keys = (high << _HALF | low) >> bits << bits | places
+    keys.sort()  # the place fills the low bits: no two keys are equal, so every sorting method gives this order
+    return (keys & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+
+
+def choices(seed: int, epoch: int, weights: np.ndarray, count: int) -> np.ndarray:
+    """(count,) int64: places drawn with replacement, each as often as its weight says."""
+    weights = np.asarray(weights, np.float64)
+    if not len(weights) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
+        raise ValueError("Weights must be finite numbers of 0 or more, at least one of them above 0.")
+    high, low = _pairs(seed, epoch, count, SAMPLE)
+    share = ((high << np.uint64(21)) | (low >> np.uint64(11))) * 2.0**-53
+    edges = np.cumsum(weights)
+    last = np.flatnonzero(weights)[-1]  # where share · total rounds up to the total
+    return np.minimum(np.searchsorted(edges, share * edges[-1], side="right"), last).astype(np.int64)
+
+
+def philox(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:
+    """(4, M) words in uint64 → (4, M): Philox4x32-10 of each counter."""
+    mixed = np.empty_like(counters)
+    for start in range(0, counters.shape[1], _CHUNK):
+        part = slice(start, start + _CHUNK)
+        mixed[:, part] = _rounds(counters[:, part], key)
+    return mixed
+
+
+def _rounds(counters: np.ndarray, key: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    c0, c1, c2, c3 = counters
+    for step in range(ROUNDS):
+        k0, k1 = (np.uint64((word + step * weyl) & 0xFFFFFFFF) for word, weyl in zip(key, _WEYL, strict=True))
+        left, right = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]  # 32 × 32 → 64 bits, never more
+        c0, c1 = (right >> _HALF) ^ c1 ^ k0, right & _LOW
+        c2, c3 = (left >> _HALF) ^ c3 ^ k1, left & _LOW
+    return c0, c1, c2, c3
+
+
+def _pairs(seed: int, epoch: int, count: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two words for each of 0 … count-1; a counter serves two of them."""
+    drawn = words(seed, epoch, np.arange(-(-count // 2)), stream, WORDS).reshape(-1, 2)[:count].astype(np.uint64)
+    return drawn[:, 0], drawn[:, 1]
+
+
+def _key(seed: int) -> tuple[int, int]:
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"The seed is {seed}; it must be between 0 and 2⁶⁴ - 1.")
+    return seed & 0xFFFFFFFF, seed >> 32
+
+
+def _check(epoch: int, stream: int, blocks: int) -> None:
+    if not 0 <= epoch < 1 << 32:
+        raise ValueError(f"The epoch is {epoch}; it must be between 0 and 2³² - 1.")
+    if not 0 <= stream <= 0xFFFF:
+        raise ValueError(f"The view is {stream}; it must be between 0 and {NOISE - 1}.")
+    if blocks > 1 << 16:
+        raise ValueError(f"{blocks * WORDS:,} numbers were asked for one row; {WORDS << 16:,} is the most.")
