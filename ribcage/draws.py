@@ -1,4 +1,4 @@
-"""Draws: numbers by address. (seed, epoch, row, stream) → the same random numbers, wherever and whenever they are asked for.
+"""Draws: numbers by address. (seed, epoch, row, stream) → the same random numbers, wherever and whenever asked for.
 
 A stream of random numbers depends on who asked before; an address does not. So a batch is the same for any number of
 threads and ranks, and a run that stopped goes on as if it had not.
@@ -21,7 +21,7 @@ ORDER, SAMPLE, LABELS, NOISE = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC
 
 
 def uniform(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:
-    """(N, count) float64 in [0, 1), steps of 2⁻³²: the numbers of each row. A larger count begins with the smaller one's."""
+    """(N, count) float64 in [0, 1), in steps of 2⁻³². A larger count begins with what a smaller one gives."""
     return words(seed, epoch, rows, stream, count) * 2.0**-32
 
 
