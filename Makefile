@@ -1,0 +1,30 @@
+# Nothing but git, make and python3 is needed: every target builds .venv first.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: setup demo test check bench clean
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: .venv/installed
+	$(BIN)/ribcage demo --out demo
+
+test: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/data.py
+
+clean:
+	rm -rf .venv demo .pytest_cache .ruff_cache .mypy_cache

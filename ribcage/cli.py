@@ -1,0 +1,103 @@
+"""The command line: `ribcage x` runs `commands/x.py`; a mistake is one line, `--debug` shows where an error arose."""
+
+import ast
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from ribcage import __version__
+from ribcage.flags import UsageError, help_page, parse, read_flags
+from ribcage.spelling import did_you_mean
+
+COMMANDS = Path(__file__).parent / "commands"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; return its exit code: 0 done, 1 failed, 2 not understood, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets '?', not an error
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        return dispatch([word for word in words if word != "--debug"])
+    except BrokenPipeError:  # `ribcage … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt as stop:
+        print(f"ribcage: stopped. {stop}".rstrip(), file=sys.stderr)
+        return 130
+    except Exception as error:
+        if "--debug" in words:
+            raise
+        print(f"ribcage: {one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+
+
+def one_line(error: Exception) -> str:
+    """An error as one line. What is the user's to mend reads as written; anything else is a fault of Ribcage's."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    if isinstance(error, ValueError | OSError | ImportError | MemoryError) and text:
+        return text
+    return f"{type(error).__name__}: {text} – this is a fault in Ribcage; --debug shows where."
+
+
+def dispatch(words: list[str]) -> int:
+    """Find the command and run it."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"ribcage {__version__}")
+        return 0
+    module = command(words[0])
+    flags = read_flags(module, words[1:])
+    if "-h" in words or "--help" in words:
+        print(help_page(words[0], module, flags))
+        return 0
+    return int(module.run(parse(words[0], module, flags, words[1:])) or 0)
+
+
+def names() -> list[str]:
+    """All commands."""
+    return sorted(file.stem.rstrip("_") for file in COMMANDS.glob("*.py") if file.stem != "__init__")
+
+
+def command_file(name: str) -> Path:
+    """Where a command is written; `import` is a word of Python's own, so its file is import_.py."""
+    plain = COMMANDS / f"{name}.py"
+    return plain if plain.exists() else COMMANDS / f"{name}_.py"
+
+
+def command(name: str) -> ModuleType:
+    """The module of a command."""
+    if name not in names():
+        raise UsageError(f"Unknown command {name!r}.{did_you_mean(name, names())} Commands: {', '.join(names())}.")
+    return importlib.import_module(f"ribcage.commands.{command_file(name).stem}")
+
+
+def overview() -> str:
+    """What `ribcage --help` prints."""
+    width = max(map(len, names())) + 2
+    rows = [f"  {name:<{width}}{summary(command_file(name))}" for name in names()]
+    lines = [
+        "usage: ribcage COMMAND … [--help] [--debug]",
+        "",
+        "One tool for the whole life of a chest-radiograph model. Research use only.",
+        "",
+        "commands:",
+        *rows,
+        "",
+        "'ribcage COMMAND --help' explains one; --debug shows where an error arose; --version prints the version.",
+    ]
+    return "\n".join(lines)
+
+
+def summary(file: Path) -> str:
+    """The first line of a module's docstring, read without importing it."""
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return text.split("\n")[0]

@@ -1,0 +1,166 @@
+"""Turn a data set's files into a dataset folder: one array of pictures, one table.
+
+Reads the tables of a public data set (or your own pictures), decodes every picture once, brings it to one size and keeps
+labels exactly as the source says. Can be interrupted at any moment: the same command goes on where it stopped.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+POSITIONAL = ("dataset", "root")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to import, and how."""
+
+    dataset: str
+    """The kind of data: see docs/datasets.md, or give a wrong name for the list."""
+    root: Path | None = None
+    """Its folder or file, as downloaded."""
+    out: Path | None = None
+    """The dataset folder to make (needed)."""
+    size: int | None = None
+    """Side of a stored picture in pixels (default: 256, or the pictures' own size when that is smaller)."""
+    fit: Literal["pad", "crop", "squash"] = "pad"
+    """How a picture becomes square: black borders, centre crop, or squashed."""
+    depth: Literal[8, 16] = 8
+    """Bits of a stored pixel."""
+    workers: int = 0
+    """Threads; 0 takes one for each core."""
+    limit: int = 0
+    """Only the first so many pictures; 0 takes all."""
+    link: bool = False
+    """Store no pictures, only the table; pictures are then read from their files every time."""
+    name: str = ""
+    """What the folder is called in reports, and the name space of its patients (default: the data set's name)."""
+    member: dict[str, Any] = field(default_factory=dict)
+
+
+def member(name: str) -> Callable[..., Any]:
+    """The function whose keywords are the data set's own options."""
+    from ribcage import datasets
+
+    return datasets.load(name).index
+
+
+def run(options: Options) -> None:
+    """Read the tables, then the pictures, then say what came of it."""
+    from ribcage import writer
+
+    check(options)
+    assert options.out is not None
+    index, facts = describe(options)
+    if finished(options.out, writer.plan(index, facts)):
+        print(f"{options.out} is complete already.")
+    elif options.link:
+        writer.link(index, facts, options.out)
+    else:
+        write(writer.Writer(index, facts, options.out, workers=options.workers or cores()), index.name)
+    print(summary(options.out))
+
+
+def check(options: Options) -> None:
+    """Raise one ValueError for all options that cannot be."""
+    from ribcage import datasets
+
+    wrong = []
+    if options.out is None:
+        wrong.append("--out is missing: the dataset folder to make")
+    if options.root is None and getattr(datasets.load(options.dataset), "NEEDS_ROOT", True):
+        wrong.append(f"ROOT is missing: the folder or file of {options.dataset}")
+    wrong += [f"--size must be 8 to 4096, not {options.size}"] * (options.size is not None and not 8 <= options.size <= 4096)
+    wrong += [f"--{key} cannot be negative" for key in ("workers", "limit") if getattr(options, key) < 0]
+    if wrong:
+        raise ValueError("; ".join(wrong) + ". See 'ribcage import --help'.")
+
+
+def describe(options: Options) -> tuple[Any, Any]:
+    """The Index, and the facts of the folder to be."""
+    from ribcage import datasets, image, store
+
+    module = datasets.load(options.dataset)
+    index = datasets.index(options.dataset, options.root, **options.member)
+    index = replace(index, name=options.name or index.name)
+    if options.limit:
+        index = index.take(range(min(options.limit, len(index))))
+    facts = store.Facts(
+        name=index.name,
+        dataset=options.dataset,
+        source=module.SOURCE,
+        licence=module.LICENCE,
+        pictures=len(index),
+        rejected=0,
+        size=options.size or min(256, native_size(index)),
+        fit=options.fit,
+        depth=options.depth,
+        mean=0.0,
+        std=1.0,
+        findings=index.findings,
+        root=str(index.root),
+        options=options.member,
+        versions=image.versions(),
+    )
+    return index, facts
+
+
+def native_size(index: Any) -> int:
+    """The longest side of any picture where the index knows it already, else 256."""
+    known = [int(index.table[side].max()) for side in ("width", "height") if side in index.table]
+    return max(known, default=256)
+
+
+def finished(out: Path, plan: str) -> bool:
+    """Whether the folder already holds just this; another complete folder is not touched."""
+    from ribcage import store
+
+    if not (out / "dataset.json").exists():
+        return False
+    if store.Facts.load(out / "dataset.json").plan != plan:
+        raise ValueError(f"{out} holds another data set, or the same with other options. Choose another --out or delete it.")
+    return True
+
+
+def write(writer: Any, name: str) -> None:
+    """Import with a progress bar; Ctrl-C and SIGTERM stop it cleanly."""
+    from ribcage import progress
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    writer.resume()
+    if writer.done:
+        print(f"Going on after {writer.done:,} of {len(writer.index):,} pictures.")
+    settled = writer.done
+    try:
+        for count in progress.track(writer.run(), len(writer.index), f"import {name}", "pictures", writer.done):
+            settled += count
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{settled:,} of {len(writer.index):,} pictures are done; the same command goes on from there."
+        ) from None
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def summary(out: Path) -> str:
+    """The last lines: what the folder holds."""
+    from ribcage import store
+
+    opened = store.open(out)
+    facts, table = opened.facts, opened.index.table
+    splits = ", ".join(f"{split or 'no split'} {count:,}" for split, count in table["split"].value_counts().items())
+    kind = "linked" if facts.linked else f"{facts.size}×{facts.size}, {facts.depth} bit, {facts.fit}"
+    notes = [f"  {count:,} × {note}" for note, count in facts.notes.items()]
+    rejected = f" All reasons are in {out / 'rejected.csv'}." if facts.rejected else ""
+    lines = [
+        f"{out}: {facts.pictures:,} pictures ({kind}) of {table['patient'].replace('', None).nunique():,} known patients; {splits}.",
+        *notes,
+        f"{facts.rejected:,} pictures rejected.{rejected}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""Files: writes that happen wholly or not at all, one writer at a time, and errors that say what to do."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def atomic(file: Path) -> Iterator[Path]:
+    """A temporary path beside `file`; what is written there takes the file's place when the block ends without error."""
+    part = file.with_name(file.name + ".part")
+    yield part
+    sync(part)
+    part.replace(file)
+
+
+def sync(file: Path) -> None:
+    """Wait until the file's bytes are on the disk."""
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Refuse a second writer in the same folder; the lock goes when its process ends, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # no such lock on Windows
+        yield
+        return
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(f"Another process is writing to {folder}. Wait for it, or choose another folder.") from None
+        yield
+    (folder / ".lock").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explained(folder: Path, advice: str) -> Iterator[None]:
+    """Turn a full disk and a read-only target into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise OSError(f"No space left for {folder}. {advice}") from None
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise OSError(f"{folder} cannot be written ({error.strerror}). Choose another folder.") from None
+        raise
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise when the disk under `folder` has fewer free bytes than needed."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(f"{folder} needs {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free. Free some or use a smaller --size.")

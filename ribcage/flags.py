@@ -1,0 +1,247 @@
+"""Flags: the fields of a command's Options as words on a command line.
+
+A field's default is the flag's default and the string below a field is its help. `POSITIONAL` names the fields that are
+given without a flag. A command that works on a member of a folder (a data set, a method) offers `member(name)`: the
+keywords of the function it returns become flags too. All that is wrong with a command line is said at once.
+"""
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import shutil
+import textwrap
+import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Literal
+
+from ribcage.spelling import nearest
+
+NEEDED: Any = object()  # the default of an option without one
+
+
+class UsageError(ValueError):
+    """The command line cannot be understood; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One option of a command: a field of its Options, or a keyword of the member it works on."""
+
+    name: str
+    kind: Any
+    default: Any
+    text: str
+    positional: bool = False
+    of_member: bool = False
+
+    @property
+    def option(self) -> str:
+        """How it is written."""
+        return self.name.upper() if self.positional else "--" + self.name.replace("_", "-")
+
+    @property
+    def many(self) -> bool:
+        """Whether it takes several words."""
+        return typing.get_origin(self.kind) is tuple
+
+
+# ---- what a command takes
+
+
+def read_flags(module: ModuleType, words: list[str]) -> list[Flag]:
+    """The fields of Options, then the keywords of the member that the first word names."""
+    texts, kinds = field_texts(module), typing.get_type_hints(module.Options)
+    positional = getattr(module, "POSITIONAL", ())
+    flags = [
+        Flag(field.name, kinds[field.name], field_default(field), texts.get(field.name, ""), field.name in positional)
+        for field in dataclasses.fields(module.Options)
+        if field.name != "member"
+    ]
+    if hasattr(module, "member") and words and not words[0].startswith("-"):
+        flags += member_flags(module.member(words[0]), known={flag.name for flag in flags})
+    return flags
+
+
+def field_default(field: "dataclasses.Field[Any]") -> Any:
+    """A field's default, or NEEDED."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return NEEDED if field.default is dataclasses.MISSING else field.default
+
+
+def member_flags(function: Callable[..., Any], known: set[str]) -> list[Flag]:
+    """The keyword-only parameters of a data set's or a method's function; a docstring line `name: text` is its help."""
+    lines = [line.strip().split(": ", 1) for line in (function.__doc__ or "").splitlines() if ": " in line]
+    texts, kinds = {line[0]: line[1] for line in lines}, typing.get_type_hints(function)
+    return [
+        Flag(
+            key.name,
+            kinds[key.name],
+            NEEDED if key.default is key.empty else key.default,
+            texts.get(key.name, ""),
+            of_member=True,
+        )
+        for key in inspect.signature(function).parameters.values()
+        if key.kind is key.KEYWORD_ONLY and key.name not in known
+    ]
+
+
+def field_texts(module: ModuleType) -> dict[str, str]:
+    """The string that stands below each field of Options."""
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Options")
+    return {
+        ast.unparse(field.target): " ".join(str(text.value.value).split())
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
+
+
+# ---- reading the words
+
+
+def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) -> Any:
+    """An Options from the words, or one UsageError with everything that is wrong."""
+    given, wrong = sort_words(flags, words)
+    values: dict[str, Any] = {}
+    for flag in flags:
+        if flag.name in given:
+            try:
+                values[flag.name] = convert_words(flag, given[flag.name])
+            except ValueError as error:
+                wrong.append(f"{flag.option} {error}")
+        elif flag.default is NEEDED:
+            wrong.append(f"{flag.option} is missing")
+    if wrong:
+        raise UsageError(f"{'; '.join(wrong)}. See 'ribcage {name} --help'.")
+    member = {flag.name: values.pop(flag.name) for flag in flags if flag.of_member and flag.name in values}
+    return module.Options(**values, **({"member": member} if hasattr(module, "member") else {}))
+
+
+def sort_words(flags: list[Flag], words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Which words belong to which flag, and what is wrong with the rest."""
+    by_option = {flag.option: flag for flag in flags if not flag.positional}
+    by_option |= {"--no-" + flag.option[2:]: flag for flag in by_option.values() if flag.kind is bool}
+    waiting = [flag for flag in flags if flag.positional]
+    given: dict[str, list[str]] = {}
+    wrong: list[str] = []
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        option, equals, value = word.partition("=")
+        if is_option(word):
+            flag = by_option.get(option)
+            follow = [value] if equals else take_values(queue, flag)
+            if flag is None:  # its values go with it: they are no mistake of their own
+                wrong.append(unknown(option, by_option))
+            elif flag.kind is bool:
+                given[flag.name] = [value or ("no" if option.startswith("--no-") else "yes")]
+            else:
+                given[flag.name] = given.get(flag.name, []) + follow if flag.many else follow
+        elif waiting:
+            flag = waiting[0] if waiting[0].many else waiting.pop(0)
+            given.setdefault(flag.name, []).append(word)
+        else:
+            wrong.append(f"unexpected {word!r}")
+    return given, wrong
+
+
+def is_option(word: str) -> bool:
+    """Whether a word is a flag and not a value (-1 is a value)."""
+    return word.startswith("-") and len(word) > 1 and not word[1].isdigit() and word[1] != "."
+
+
+def take_values(queue: list[str], flag: Flag | None) -> list[str]:
+    """Take a flag's words off the queue: all up to the next flag for many (or an unknown flag), none for a switch."""
+    if flag is not None and flag.kind is bool:
+        return []
+    most = len(queue) if flag is None or flag.many else 1
+    values: list[str] = []
+    while queue and len(values) < most and not is_option(queue[0]):
+        values.append(queue.pop(0))
+    return values
+
+
+def unknown(option: str, known: Iterable[str]) -> str:
+    """What to say of an option that does not exist."""
+    near = nearest(option, known)
+    return f"unknown option {option}" + (f" (did you mean {near}?)" if near else "")
+
+
+def convert_words(flag: Flag, words: list[str]) -> Any:
+    """The words as the flag's type."""
+    if not words:
+        raise ValueError("needs a value")
+    if flag.many:
+        return tuple(convert(typing.get_args(flag.kind)[0], word) for word in words)
+    return convert(flag.kind, words[-1])
+
+
+def convert(kind: Any, word: str) -> Any:
+    """One word as a type; ValueError says what was expected."""
+    if isinstance(kind, UnionType) or typing.get_origin(kind) is typing.Union:
+        kinds = [option for option in typing.get_args(kind) if option is not NoneType]
+        return convert(kinds[0], word)
+    if typing.get_origin(kind) is Literal:
+        choices = {str(choice): choice for choice in typing.get_args(kind)}
+        if word not in choices:
+            near = nearest(word, choices)
+            hint = f" (did you mean {near}?)" if near else ""
+            raise ValueError(f"takes {' or '.join(choices)}, not {word!r}{hint}")
+        return choices[word]
+    if kind is bool:
+        if word.lower() not in ("yes", "no", "true", "false", "1", "0"):
+            raise ValueError(f"takes yes or no, not {word!r}")
+        return word.lower() in ("yes", "true", "1")
+    if kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            raise ValueError(f"takes a {'whole ' if kind is int else ''}number, not {word!r}") from None
+    return Path(word).expanduser() if kind is Path else word
+
+
+# ---- help
+
+
+def help_page(name: str, module: ModuleType, flags: list[Flag]) -> str:
+    """What `ribcage NAME --help` prints."""
+    words = [f"[{flag.option} …]" if flag.many else flag.option for flag in flags if flag.positional]
+    blocks = [f"usage: ribcage {name} {' '.join(words)} [options]", "", inspect.getdoc(module) or "", ""]
+    for title, chosen in (
+        ("arguments:", [flag for flag in flags if flag.positional]),
+        ("options:", [flag for flag in flags if not flag.positional and not flag.of_member]),
+        ("its own options:", [flag for flag in flags if flag.of_member]),
+    ):
+        blocks += [title, *(help_line(flag) for flag in chosen), ""] if chosen else []
+    return "\n".join(blocks).rstrip()
+
+
+def help_line(flag: Flag) -> str:
+    """One option with its values, its text and its default."""
+    head = f"  {flag.option}" + ("" if flag.kind is bool or flag.positional else f" {value_name(flag.kind)}")
+    default = "" if flag.default in (NEEDED, None, (), False, "") else f" (default: {show(flag.default)})"
+    text = flag.text + default if flag.default is not NEEDED or flag.positional else f"{flag.text} (needed)"
+    width = max(40, min(shutil.get_terminal_size().columns, 120) - 30)
+    lines = textwrap.wrap(text, width) or [""]
+    first = f"{head:<28}  {lines[0]}" if len(head) <= 28 else f"{head}\n{'':30}{lines[0]}"
+    return "\n".join([first.rstrip(), *(f"{'':30}{line}" for line in lines[1:])])
+
+
+def show(default: Any) -> str:
+    """A default as one would type it."""
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def value_name(kind: Any) -> str:
+    """What stands for the value in the help: N, X, FILE, a|b …"""
+    if typing.get_origin(kind) is tuple:
+        return value_name(typing.get_args(kind)[0]) + " …"
+    if typing.get_origin(kind) is Literal:
+        return "|".join(map(str, typing.get_args(kind)))
+    if isinstance(kind, UnionType):
+        return value_name(typing.get_args(kind)[0])
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")

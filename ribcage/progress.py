@@ -1,0 +1,42 @@
+"""Progress: one line that says how far a long job is, how fast it goes and how long it will take."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TextIO
+
+PLAIN_SECONDS = 10.0  # between two lines where nothing can be redrawn (a log file, a pipe)
+
+
+def track(counts: Iterable[int], total: int, label: str, unit: str, done: int = 0) -> Iterator[int]:
+    """Pass on numbers of finished things and show progress on standard error; `done` were finished in an earlier run."""
+    stream = sys.stderr
+    yield from (_bar if stream.isatty() else _lines)(counts, total, label, unit, done, stream)
+
+
+def _bar(counts: Iterable[int], total: int, label: str, unit: str, done: int, stream: TextIO) -> Iterator[int]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), rate, TimeElapsedColumn(), TextColumn("left"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(file=stream)) as progress:
+        task = progress.add_task(label, total=total, completed=done, rate="")
+        start, here = time.monotonic(), 0
+        for count in counts:
+            here += count
+            progress.update(task, advance=count, rate=f"{here / max(time.monotonic() - start, 1e-9):,.0f} {unit}/s")
+            yield count
+
+
+def _lines(counts: Iterable[int], total: int, label: str, unit: str, done: int, stream: TextIO) -> Iterator[int]:
+    start = said = time.monotonic()
+    here = 0
+    for count in counts:
+        here += count
+        now = time.monotonic()
+        if now - said >= PLAIN_SECONDS or done + here == total:
+            said, rate = now, here / max(now - start, 1e-9)
+            left = time.strftime("%H:%M:%S", time.gmtime((total - done - here) / max(rate, 1e-9)))
+            print(f"{label} {done + here:,}/{total:,}, {rate:,.0f} {unit}/s, {left} left", file=stream, flush=True)
+        yield count

@@ -1,0 +1,17 @@
+"""Spelling: the known word that an unknown one was probably meant to be."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that looks most like this one; None when none does."""
+    spellings = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), list(spellings), n=1, cutoff=0.6)
+    return spellings[near[0]] if near else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """' Did you mean 'x'?' for the end of a sentence, or nothing."""
+    near = nearest(word, known)
+    return f" Did you mean {near!r}?" if near else ""

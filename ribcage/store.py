@@ -1,0 +1,214 @@
+"""Store: a dataset folder, opened. `images.npy` (N, S, S) is plain NumPy and memory-mapped, `index.parquet` is the Index,
+`fingerprints.parquet` tells pictures and patients apart across folders, `dataset.json` says where all of it comes from.
+
+`dataset.json` is written last: a folder without it is not complete and does not open. A linked folder has no images.npy;
+its pictures are read from the files they came from, each time."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from ribcage import datasets, image
+from ribcage.index import Index
+
+FORMAT = 1
+Fit = Literal["pad", "crop", "squash"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What dataset.json holds."""
+
+    name: str
+    dataset: str
+    """The file in `datasets/` that read the tables."""
+    source: str
+    licence: str
+    pictures: int
+    rejected: int
+    size: int
+    fit: Fit
+    depth: Literal[8, 16]
+    mean: float
+    """Of all pixels, scaled to 0 … 1."""
+    std: float
+    findings: tuple[str, ...]
+    root: str
+    """Where the pictures came from."""
+    linked: bool = False
+    contents: str = ""
+    """A hash over every stored picture, in order."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The data set's own options."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What was done to pictures while reading them, and to how many."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the programs that read the pictures: another decoder may give other pixels."""
+    plan: str = ""
+    """A hash of all that decided what this folder holds."""
+    format: int = FORMAT
+
+    def save(self, file: Path) -> None:
+        """Write as JSON."""
+        file.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: Path) -> "Facts":
+        """Read what `save` wrote, or say why not."""
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{file} is not valid JSON ({error}). Import the data set again.") from None
+        known = {item.name for item in fields(cls)}
+        if not isinstance(values, dict) or values.get("format") != FORMAT or not known >= set(values):
+            raise ValueError(f"{file} was written by another version of Ribcage. Import the data set again.")
+        return cls(**{**values, "findings": tuple(values["findings"])})
+
+
+@dataclass(frozen=True)
+class Store:
+    """A dataset folder that can be read."""
+
+    folder: Path
+    facts: Facts
+    index: Index
+    images: np.ndarray | None
+    """(N, S, S) uint8 or uint16, memory-mapped; None in a linked folder."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def size(self) -> int:
+        """Side of a stored picture in pixels."""
+        return self.facts.size
+
+    @property
+    def mean(self) -> float:
+        """Of all pixels, scaled to 0 … 1."""
+        return self.facts.mean
+
+    @property
+    def std(self) -> float:
+        """Of all pixels, scaled to 0 … 1."""
+        return self.facts.std
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a stored pixel."""
+        return np.dtype(np.uint8 if self.facts.depth == 8 else np.uint16)
+
+    def picture(self, row: int) -> np.ndarray:
+        """(S, S): one picture, from the memory map or, in a linked folder, from its file."""
+        return self.images[row] if self.images is not None else self._read(row)
+
+    @cached_property
+    def _read(self) -> Callable[[int], np.ndarray]:
+        return reader(self.index, self.facts)
+
+    @cached_property
+    def fingerprints(self) -> "Fingerprints":
+        """Of every picture and patient; read when first asked for."""
+        return Fingerprints.load(self.folder / "fingerprints.parquet")
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """What tells pictures and patients apart without showing them."""
+
+    prints: np.ndarray
+    """(N, V, 4) uint64: what a picture looks like; near-copies differ in few bits."""
+    pixels: np.ndarray
+    """(N,) uint64: a hash of the stored pixels; equal only for identical pictures."""
+    patients: np.ndarray
+    """(N,) uint64: a hash of data set and patient; 0 when the patient is not known."""
+
+    def save(self, file: Path) -> None:
+        """Write one Parquet file."""
+        import pyarrow as pa
+
+        count, variants = self.prints.shape[:2]
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(self.prints.reshape(-1)), variants * 4)
+        columns = {"print": flat, "pixels": pa.array(self.pixels), "patient": pa.array(self.patients)}
+        pq.write_table(pa.table(columns), file, compression="none")
+
+    @classmethod
+    def load(cls, file: Path) -> "Fingerprints":
+        """Read what `save` wrote."""
+        columns = pq.read_table(file, memory_map=True)
+        flat = columns["print"].combine_chunks()
+        values = flat.flatten().to_numpy(zero_copy_only=False)
+        return cls(values.reshape(len(columns), -1, 4), columns["pixels"].to_numpy(), columns["patient"].to_numpy())
+
+
+def open(folder: Path | str) -> Store:  # noqa: A001 – store.open is what it is
+    """Open a dataset folder."""
+    folder = Path(folder)
+    if not (folder / "dataset.json").is_file():
+        raise FileNotFoundError(_why_not(folder))
+    facts = Facts.load(folder / "dataset.json")
+    index = Index.load(folder / "index.parquet")
+    images = None if facts.linked else _map(folder / "images.npy", facts)
+    if len(index) != facts.pictures:
+        raise ValueError(f"{folder} has {len(index):,} index rows for {facts.pictures:,} pictures. Import it again.")
+    return Store(folder, facts, index, images)
+
+
+def open_all(folders: Sequence[Path | str]) -> list[Store]:
+    """Open several, and say all that is wrong with them at once."""
+    stores, wrong = [], []
+    for folder in folders:
+        try:
+            stores.append(open(folder))
+        except (ValueError, OSError) as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError(" ".join(wrong))
+    return stores
+
+
+def _why_not(folder: Path) -> str:
+    if (folder / "journal.part").exists():
+        return f"{folder} holds an import that is not finished. Run the same 'ribcage import' again: it goes on where it stopped."
+    if folder.is_dir():
+        return f"{folder} is not a dataset folder: it has no dataset.json. Make one with 'ribcage import'."
+    return f"{folder} does not exist. Make a dataset folder with 'ribcage import'."
+
+
+def _map(file: Path, facts: Facts) -> np.ndarray:
+    """The pictures, after a look whether the file is what dataset.json says."""
+    try:
+        images = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{file} is damaged ({error}). Import the data set again.") from None
+    wanted = (facts.pictures, facts.size, facts.size)
+    if images.shape != wanted or images.dtype != np.dtype(f"uint{facts.depth}"):
+        raise ValueError(f"{file} holds {images.dtype} {images.shape}, dataset.json says uint{facts.depth} {wanted}.")
+    return images
+
+
+# ---- one picture, as a folder wants it
+
+
+def reader(index: Index, facts: Facts) -> Callable[[int], np.ndarray]:
+    """row → (S, S) picture, from wherever the data set keeps its pictures."""
+    read = source(index, facts)
+    return lambda row: image.fit(read(row).pixels, facts.size, facts.fit)[0]
+
+
+def source(index: Index, facts: Facts) -> Callable[[int], "image.Picture"]:
+    """row → the picture as its file shows it, at least as large as the folder wants it."""
+    own = datasets.pictures(facts.dataset, index, size=facts.size, depth=facts.depth, **facts.options)
+    if own is not None:
+        return lambda row: _as_picture(own(row))
+    return lambda row: image.read(index.file(row), depth=facts.depth, min_side=facts.size)
+
+
+def _as_picture(pixels: "np.ndarray | image.Picture") -> "image.Picture":
+    return pixels if isinstance(pixels, image.Picture) else image.Picture(pixels, pixels.shape[1], pixels.shape[0])

@@ -1,0 +1,348 @@
+"""Writer: an Index and its pictures become a dataset folder, in parallel, and whatever happens meanwhile.
+
+Pictures are prepared in chunks by threads and appended in order to `images.npy.part`; `journal.part` gets one line per
+chunk, after the chunk's pixels are on the disk. A killed import therefore goes on after the last line of the journal: it
+cuts the pictures back to what that line promises. Nothing depends on time or on the number of workers, so the finished
+folder is the same, byte for byte, however often the import was interrupted.
+"""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ribcage import files, fingerprint, image, split, store
+from ribcage.index import Index
+
+CHUNK = 64  # pictures in one line of the journal
+HEADER = 128  # bytes before the pixels of a .npy file
+SYNC_SECONDS = 1.0
+TAGS = ("patient", "study", "view", "sex", "age")  # what a DICOM file knows and a table may lack
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some finished pictures: their pixels, and a line for the journal."""
+
+    pixels: np.ndarray
+    line: dict[str, Any]
+
+    @property
+    def done(self) -> int:
+        """How many rows it settles, taken or rejected."""
+        return len(self.line["rows"]) + len(self.line["rejected"])
+
+
+class Writer:
+    """One import. `run` yields how many pictures each step settled; afterwards the folder is complete."""
+
+    def __init__(self, index: Index, facts: store.Facts, folder: Path, *, workers: int = 1) -> None:
+        self.index, self.folder, self.workers = index, folder, workers
+        self.facts = replace(facts, plan=plan(index, facts))
+        self.images, self.journal = folder / "images.npy.part", folder / "journal.part"
+        self.done = 0
+        """Rows that an earlier run settled."""
+
+    def run(self) -> Iterator[int]:
+        """Import what is left, then complete the folder."""
+        advice = "Free some and run the same command again: it goes on where it stopped."
+        with files.explained(self.folder, advice), files.only_writer(self.folder):
+            for chunk in self._append(self._chunks()):
+                yield chunk.done
+            self._complete()
+
+    def resume(self) -> None:
+        """Take up an unfinished import in this folder, or begin one."""
+        with files.explained(self.folder, "Free some first."):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lines = self._journal_lines()
+            if not lines:
+                self._begin()
+            elif lines[0] != {"plan": self.facts.plan}:
+                raise ValueError(
+                    f"{self.folder} holds an unfinished import of other pictures or with other options. "
+                    "Give the same options to go on, choose another --out, or delete the folder."
+                )
+            else:
+                self.done = self._cut_back(lines)
+
+    # ---- the journal
+
+    def _begin(self) -> None:
+        strangers = [file.name for file in self.folder.iterdir() if file.name not in (".lock", self.images.name, self.journal.name)]
+        if strangers:
+            raise ValueError(f"{self.folder} is not empty (it has {strangers[0]}). Choose another --out.")
+        item = np.dtype(f"uint{self.facts.depth}").itemsize
+        files.require_space(self.folder, len(self.index) * (self.facts.size**2 * item + 600) + HEADER)
+        self.images.write_bytes(bytes(HEADER))
+        with files.atomic(self.journal) as part:
+            part.write_text(json.dumps({"plan": self.facts.plan}) + "\n", encoding="utf-8")
+
+    def _journal_lines(self) -> list[dict[str, Any]]:
+        """The whole lines of the journal; what was being written when the import died does not count."""
+        if not self.journal.exists():
+            return []
+        text = self.journal.read_text(encoding="utf-8", errors="replace")
+        lines = []
+        for line in text.split("\n")[:-1]:
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def _cut_back(self, lines: list[dict[str, Any]]) -> int:
+        """Make journal and pictures agree; return how many rows they settle."""
+        finished = self.images.with_suffix("")  # killed between the renames at the end: begin the end again
+        if finished.exists():
+            finished.replace(self.images)
+        bytes_each = self.facts.size**2 * self.facts.depth // 8
+        size, kept, rows = HEADER, lines[:1], 0
+        for line in lines[1:]:
+            if size + len(line["rows"]) * bytes_each > self.images.stat().st_size:
+                break
+            size += len(line["rows"]) * bytes_each
+            rows += len(line["rows"]) + len(line["rejected"])
+            kept.append(line)
+        os.truncate(self.images, size)
+        with files.atomic(self.journal) as part:
+            part.write_text("".join(_json_line(line) for line in kept), encoding="utf-8")
+        return rows
+
+    def _append(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """Write chunks; a journal line only follows when its pixels are safe."""
+        with self.images.open("ab") as images, self.journal.open("a", encoding="utf-8", newline="\n") as journal:
+            lines: list[str] = []
+            synced = time.monotonic()
+            for chunk in chunks:
+                images.write(chunk.pixels.data)
+                lines.append(_json_line(chunk.line))
+                if time.monotonic() - synced > SYNC_SECONDS:
+                    _settle(images, journal, lines)
+                    synced = time.monotonic()
+                yield chunk
+            _settle(images, journal, lines)
+
+    # ---- the pictures
+
+    def _chunks(self) -> Iterator[Chunk]:
+        read = store.source(self.index, self.facts)
+        starts = range(self.done, len(self.index), CHUNK)
+        tasks = (range(start, min(start + CHUNK, len(self.index))) for start in starts)
+        yield from in_order(lambda rows: self._chunk(read, rows), tasks, self.workers)
+
+    def _chunk(self, read: Callable[[int], image.Picture], rows: range) -> Chunk:
+        pixels, records, rejected = [], [], []
+        for row in rows:
+            try:
+                picture = read(row)
+            except (ValueError, OSError, MemoryError) as error:
+                rejected.append([row, " ".join(str(error).split())])
+                continue
+            square, _ = image.fit(picture.pixels, self.facts.size, self.facts.fit)
+            pixels.append(square)
+            records.append(_record(row, picture, square))
+        stacked = np.stack(pixels) if pixels else np.empty((0, self.facts.size, self.facts.size), f"uint{self.facts.depth}")
+        line: dict[str, Any] = {name: [record[name] for record in records] for name in RECORD}
+        return Chunk(stacked, {**line, "rejected": rejected})
+
+    # ---- the end
+
+    def _complete(self) -> None:
+        lines = self._journal_lines()[1:]
+        rows = [row for line in lines for row in line["rows"]]
+        rejected = [pair for line in lines for pair in line["rejected"]]
+        _save_rejected(self.folder / "rejected.csv", self.index, rejected)
+        if not rows:
+            raise ValueError(
+                f"None of the {len(self.index):,} pictures could be read. The first: {rejected[0][1]} All are in {self.folder / 'rejected.csv'}."
+            )
+        joined = {name: [value for line in lines for value in line[name]] for name in RECORD}
+        index = _stored_index(self.index.take(rows), joined, self.facts)
+        prints = _fingerprints(index, joined)
+        self._save_header(len(rows))
+        with files.atomic(self.folder / "index.parquet") as part:
+            index.save(part)
+        with files.atomic(self.folder / "fingerprints.parquet") as part:
+            prints.save(part)
+        with files.atomic(self.folder / "dataset.json") as part:
+            _final_facts(self.facts, joined, len(rejected), prints).save(part)
+        self.journal.unlink()
+
+    def _save_header(self, count: int) -> None:
+        """Give the pixels the header of a .npy file and their name."""
+        header = npy_header((count, self.facts.size, self.facts.size), np.dtype(f"uint{self.facts.depth}"))
+        with self.images.open("r+b") as file:
+            file.write(header)
+        files.sync(self.images)
+        self.images.replace(self.images.with_suffix(""))
+
+
+def link(index: Index, facts: store.Facts, folder: Path, *, sample: int = 256) -> None:
+    """A folder without pictures of its own; mean and spread are measured on evenly spaced ones that can be read."""
+    advice = "Free some first."
+    with files.explained(folder, advice):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise ValueError(f"{folder} is not empty. Choose another --out.")
+        read = store.source(index, facts)
+        taken = []
+        for row in np.unique(np.linspace(0, len(index) - 1, sample).astype(int)):
+            with contextlib.suppress(ValueError, OSError):
+                taken.append(_record(int(row), picture := read(int(row)), image.fit(picture.pixels, facts.size, facts.fit)[0]))
+        if not taken:
+            raise ValueError(f"None of {sample} pictures tried under {index.root} could be read.")
+        joined = {name: [record[name] for record in taken] for name in RECORD}
+        with files.atomic(folder / "index.parquet") as part:
+            replace(index, table=_with_split(index.table)).save(part)
+        with files.atomic(folder / "dataset.json") as part:
+            mean, std = _moments(joined, facts)
+            replace(facts, plan=plan(index, facts), pictures=len(index), mean=mean, std=std, linked=True).save(part)
+
+
+def plan(index: Index, facts: store.Facts) -> str:
+    """A hash of all that decides what the folder will hold: which rows, from where, and what is done to them."""
+    table = io.BytesIO()
+    index.save(table)  # type: ignore[arg-type]
+    wanted = {name: getattr(facts, name) for name in ("name", "dataset", "size", "fit", "depth", "options", "versions", "root")}
+    text = json.dumps(wanted, sort_keys=True, default=str)
+    return hashlib.blake2b(table.getvalue() + text.encode(), digest_size=16).hexdigest()
+
+
+def in_order(work: Callable[[range], Chunk], tasks: Iterator[range], workers: int) -> Iterator[Chunk]:
+    """Do the work in threads and yield its results in the order of the tasks; few are ahead, so memory stays small."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="import")
+    waiting: deque[Future[Chunk]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(work, task))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """The first HEADER bytes of a .npy file."""
+    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
+    return b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11).encode() + b"\n"
+
+
+RECORD = ("rows", "width", "height", "sum", "squares", "pixels", "print", "notes", "tags")
+
+
+def _record(row: int, picture: image.Picture, square: np.ndarray) -> dict[str, Any]:
+    """What the journal keeps of a picture."""
+    wide = square.astype(np.uint64)
+    return {
+        "rows": row,
+        "width": picture.width,
+        "height": picture.height,
+        "sum": int(wide.sum()),
+        "squares": int((wide * wide).sum()),
+        "pixels": fingerprint.pixel_hash(square),
+        "print": fingerprint.fingerprint(picture.pixels).astype("<u8").tobytes().hex(),
+        "notes": list(picture.notes),
+        "tags": {name: picture.tags[name] for name in TAGS if picture.tags.get(name)},
+    }
+
+
+def _json_line(line: dict[str, Any]) -> str:
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _settle(images: io.BufferedWriter, journal: io.TextIOWrapper, lines: list[str]) -> None:
+    for file, text in ((images, ""), (journal, "".join(lines))):
+        if text:
+            file.write(text)  # type: ignore[call-overload]
+        file.flush()
+        os.fsync(file.fileno())
+    lines.clear()
+
+
+def _save_rejected(file: Path, index: Index, rejected: Sequence[tuple[int, str]]) -> None:
+    with files.atomic(file) as part, part.open("w", encoding="utf-8", newline="") as text:
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["path", "reason"])
+        table.writerows([index.table["path"].iloc[row], reason] for row, reason in rejected)
+
+
+def _stored_index(index: Index, joined: dict[str, list[Any]], facts: store.Facts) -> Index:
+    """The index of the pictures as they are stored: their own size noted, gaps filled from DICOM tags, boxes moved."""
+    table = index.table.assign(width=np.array(joined["width"], np.int32), height=np.array(joined["height"], np.int32))
+    if any(joined["notes"]):
+        table["notes"] = pd.Series(["; ".join(notes) for notes in joined["notes"]], dtype="str")
+    for name in TAGS:
+        known = pd.Series([tags.get(name) for tags in joined["tags"]], dtype="float32" if name == "age" else "object")
+        blank = table[name].isna() if name == "age" else table[name] == ""
+        if known.notna().any():
+            table[name] = table[name].mask(blank & known.notna(), known).astype(table[name].dtype)
+    boxes = _stored_boxes(index, table, facts)
+    return replace(index, table=_with_split(table), boxes=boxes, box_frame=(facts.size, facts.size))
+
+
+def _with_split(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a split; where the source has none, patients are dealt out by their hash."""
+    return table if (table["split"] != "").any() else table.assign(split=split.by_patient(table["patient"], table["path"]))
+
+
+def _stored_boxes(index: Index, table: pd.DataFrame, facts: store.Facts) -> pd.DataFrame:
+    """Boxes in pixels of the stored picture; what lies outside it is cut off, and an empty rest dropped."""
+    boxes = index.boxes.copy()
+    moved = []
+    for row, x, y, width, height in boxes[["row", "x", "y", "width", "height"]].itertuples(index=False):
+        file_size = int(table["width"].iloc[row]), int(table["height"].iloc[row])
+        frame = index.box_frame or file_size
+        matrix = image.fit_matrix(*file_size, facts.size, facts.fit)
+        scale = np.array([file_size[0] / frame[0], file_size[1] / frame[1]])
+        # Boxes have edges, pixels have centres: an edge at 0 is half a pixel before the first centre.
+        corners = np.array([[x, y], [x + width, y + height]]) * scale - 0.5
+        corners = np.clip(corners @ matrix[:, :2].T + matrix[:, 2] + 0.5, 0, facts.size)
+        moved.append([*corners[0], *(corners[1] - corners[0])])
+    if moved:
+        boxes[["x", "y", "width", "height"]] = np.array(moved, np.float32)
+    return boxes[(boxes["width"] > 0) & (boxes["height"] > 0)].reset_index(drop=True)
+
+
+def _fingerprints(index: Index, joined: dict[str, list[Any]]) -> store.Fingerprints:
+    prints = np.frombuffer(bytes.fromhex("".join(joined["print"])), "<u8").reshape(len(index), -1, 4)
+    patients = index.table["patient"]
+    hashes = {name: fingerprint.patient_fingerprint(index.name, name) if name else 0 for name in patients.unique()}
+    return store.Fingerprints(
+        prints.astype(np.uint64), np.array(joined["pixels"], np.uint64), patients.map(hashes).to_numpy(np.uint64)
+    )
+
+
+def _moments(joined: dict[str, list[Any]], facts: store.Facts) -> tuple[float, float]:
+    """Mean and standard deviation of all pixels, scaled to 0 … 1, from exact sums."""
+    count, top = len(joined["sum"]) * facts.size**2, 2**facts.depth - 1
+    mean = sum(joined["sum"]) / count
+    variance = sum(joined["squares"]) / count - mean**2
+    return round(mean / top, 6), round(max(variance, 0.0) ** 0.5 / top, 6)
+
+
+def _final_facts(facts: store.Facts, joined: dict[str, list[Any]], rejected: int, prints: store.Fingerprints) -> store.Facts:
+    mean, std = _moments(joined, facts)
+    return replace(
+        facts,
+        pictures=len(joined["rows"]),
+        rejected=rejected,
+        mean=mean,
+        std=std,
+        contents=hashlib.blake2b(prints.pixels.astype("<u8").tobytes(), digest_size=16).hexdigest(),
+        notes=dict(sorted(Counter(note for notes in joined["notes"] for note in notes).items())),
+    )

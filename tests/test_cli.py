@@ -1,0 +1,125 @@
+"""The command line answers at once, and says all that is wrong in one line."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import pytest
+
+from ribcage import cli, flags
+
+
+def answer(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "ribcage", *words], capture_output=True, text=True, encoding="utf-8")
+
+
+def test_help_lists_every_command_without_importing_torch() -> None:
+    code = "import sys; from ribcage.cli import main; main(['--help']); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, "help imports torch or numpy"
+    assert all(name in result.stdout for name in cli.names())
+
+
+@pytest.mark.parametrize("name", cli.names())
+def test_every_command_explains_each_of_its_options_without_torch(name: str) -> None:
+    code = f"import sys; from ribcage.cli import main; main(['{name}', '--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    module = cli.command(name)
+    assert all(flag.text for flag in flags.read_flags(module, []))
+
+
+def test_an_unknown_command_is_one_line_with_the_nearest_name_and_code_2() -> None:
+    result = answer("imprt")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "Did you mean 'import'?" in result.stderr
+
+
+def test_all_wrong_options_are_said_at_once_in_one_line() -> None:
+    result = answer("import", "nih", "/data", "--sise", "256", "--fit", "padd", "--limit", "x", "--out", "o")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    for part in ("--sise (did you mean --size?)", "'padd' (did you mean pad?)", "--limit takes a whole number, not 'x'"):
+        assert part in result.stderr
+
+
+def test_an_error_of_the_users_shows_no_traceback_unless_asked() -> None:
+    plain, debug = answer("inspect", "nowhere"), answer("inspect", "nowhere", "--debug")
+    assert plain.returncode != 0 and plain.stderr.count("\n") == 1 and "Traceback" not in plain.stderr
+    assert "Traceback" in debug.stderr
+
+
+def test_help_is_fast(tmp_path: Path) -> None:
+    """Generous here (a bare interpreter takes most of it); the claim itself is measured in benchmarks/start.py."""
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "ribcage", "--help"], capture_output=True, env=env, check=True)
+    assert time.perf_counter() - start < 3
+
+
+# ---- flags, on a command made up here
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the made-up command."""
+
+    what: str
+    rate: float = 0.1
+    mode: Literal["fast", "slow"] = "fast"
+    names: tuple[str, ...] = ()
+    quiet: bool = False
+    size: int | None = None
+    member: dict[str, Any] = field(default_factory=dict)
+
+
+def own(*, queue: int = 8, mlp: bool = True) -> None:
+    """A member's function.
+
+    queue: how many keys are kept
+    mlp: whether the head has a hidden layer
+    """
+
+
+@pytest.fixture
+def made_up() -> ModuleType:
+    module = ModuleType("made_up")
+    module.__file__ = __file__
+    module.Options, module.POSITIONAL, module.member = Options, ("what",), lambda name: own  # type: ignore[attr-defined]
+    return module
+
+
+def parsed(module: ModuleType, *words: str) -> Options:
+    return flags.parse("x", module, flags.read_flags(module, list(words)), list(words))
+
+
+def test_flags_become_typed_fields(made_up: ModuleType) -> None:
+    options = parsed(made_up, "it", "--rate", "-0.5", "--names", "a", "b", "--quiet", "--size=7", "--queue", "4", "--no-mlp")
+    assert options == Options("it", -0.5, "fast", ("a", "b"), True, 7, {"queue": 4, "mlp": False})
+
+
+def test_defaults_stay_when_nothing_is_given(made_up: ModuleType) -> None:
+    assert parsed(made_up, "it") == Options("it")
+
+
+def test_a_missing_argument_a_bad_choice_and_an_unexpected_word_are_said_together(made_up: ModuleType) -> None:
+    with pytest.raises(flags.UsageError) as error:
+        parsed(made_up, "--mode", "fst", "--rate")
+    for part in ("WHAT is missing", "--mode takes fast or slow, not 'fst' (did you mean fast?)", "--rate needs a value"):
+        assert part in str(error.value)
+
+
+def test_the_values_of_an_unknown_flag_are_no_mistakes_of_their_own(made_up: ModuleType) -> None:
+    with pytest.raises(flags.UsageError) as error:
+        parsed(made_up, "it", "--quue", "1", "2")
+    assert str(error.value).startswith("unknown option --quue (did you mean --queue?). See")
+
+
+def test_a_members_help_comes_from_its_docstring(made_up: ModuleType) -> None:
+    page = flags.help_page("x", made_up, flags.read_flags(made_up, ["it"]))
+    assert "how many keys are kept (default: 8)" in page

@@ -1,0 +1,80 @@
+"""An Index keeps what the source says, and refuses what no source can mean."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ribcage import index as indexes
+from ribcage.index import Index
+
+
+def small() -> Index:
+    rows = pd.DataFrame(
+        {
+            "path": ["a/1.png", "病人/2 b.png", "3.png"],
+            "patient": ["p1", "p1", "p2"],
+            "split": ["train", "train", "test"],
+            "Mass": [1, -1, np.nan],
+            "Nodule": [0, 0, 1],
+            "hospital": ["A", "B", "A"],
+        }
+    )
+    boxes = pd.DataFrame({"row": [2, 0], "finding": ["Nodule", "Mass"], "x": [1, 2], "y": [3, 4], "width": [5, 6], "height": [7, 8]})
+    return Index("small", indexes.table(rows, ["Mass", "Nodule"]), ("Mass", "Nodule"), indexes.boxes(boxes), (1024, 1024), Path("/data"))
+
+
+def same(one: Index, other: Index) -> None:
+    pd.testing.assert_frame_equal(one.table, other.table)
+    pd.testing.assert_frame_equal(one.boxes, other.boxes)
+    assert (one.name, one.findings, one.box_frame, one.root) == (other.name, other.findings, other.box_frame, other.root)
+
+
+def test_saving_and_loading_keeps_everything(tmp_path: Path) -> None:
+    file = tmp_path / "目录 x.parquet"
+    small().save(file)
+    same(Index.load(file), small())
+
+
+def test_an_index_without_boxes_and_findings_survives_saving(tmp_path: Path) -> None:
+    plain = Index("plain", indexes.table(pd.DataFrame({"path": ["1.png", "2.png"]})))
+    plain.save(tmp_path / "i.parquet")
+    same(Index.load(tmp_path / "i.parquet"), plain)
+
+
+def test_the_same_index_gives_the_same_bytes(tmp_path: Path) -> None:
+    small().save(tmp_path / "one")
+    Index.load(tmp_path / "one").save(tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_labels_keep_uncertain_and_unknown() -> None:
+    np.testing.assert_array_equal(small().labels, [[1, 0], [-1, 0], [np.nan, 1]])
+
+
+def test_boxes_go_with_their_rows() -> None:
+    taken = small().take([2, 1])
+    assert taken.boxes[["row", "finding"]].to_numpy().tolist() == [[0, "Nodule"]]
+    assert small().take(np.array([True, False, False])).boxes["finding"].tolist() == ["Mass"]
+
+
+@pytest.mark.parametrize(("column", "value", "says"), [("Mass", 2.0, "Mass holds 2"), ("split", "dev", "'dev'"), ("view", "pa", "'pa'")])
+def test_impossible_values_are_refused_by_name(column: str, value: object, says: str) -> None:
+    rows = small().table.copy()
+    rows[column] = rows[column].astype(object)
+    rows.loc[0, column] = value
+    with pytest.raises(ValueError, match=says):
+        Index("bad", rows, ("Mass", "Nodule"))
+
+
+def test_a_box_of_no_picture_is_refused() -> None:
+    boxes = small().boxes.assign(row=[0, 3])
+    with pytest.raises(ValueError, match="points at a row"):
+        Index("bad", small().table, small().findings, boxes)
+
+
+def test_a_foreign_parquet_file_is_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="not one that Ribcage wrote"):
+        Index.load(tmp_path / "x.parquet")
