@@ -1,0 +1,80 @@
+"""Data sets: one file each. A file here reads a data set's own tables and returns an Index; it never opens pictures.
+
+A file has a docstring whose first line describes the set, SOURCE and LICENCE, and `index(root, *, options) -> Index`.
+When the pictures are not one file each it also has `pictures(index, *, size, depth, …)`: row -> picture.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from ribcage.spelling import did_you_mean, nearest
+
+if typing.TYPE_CHECKING:  # names and help must come without loading pandas
+    from ribcage.index import Index
+
+
+def names() -> tuple[str, ...]:
+    """The data sets: the files of this folder."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def load(name: str) -> ModuleType:
+    """The file that reads this data set."""
+    if name not in names():
+        raise ValueError(f"Unknown data set {name!r}.{did_you_mean(name, names())} Data sets: {', '.join(names())}.")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def index(name: str, root: Path | str, **options: Any) -> "Index":
+    """Read the tables of a data set; all wrong options are named at once."""
+    module = load(name)
+    wrong = [_wrong(module.index, name, value) for name, value in options.items()]
+    if any(wrong):
+        raise ValueError(f"The data set {name!r} has {'; '.join(filter(None, wrong))}.")
+    return module.index(Path(root).expanduser(), **options)
+
+
+def pictures(name: str, index: "Index", **options: Any) -> Callable[[int], Any] | None:
+    """What gives the picture of a row; None when each row is a file of its own (`index.file(row)`).
+
+    Of the options it takes what it knows, since those of `index` are handed over too.
+    """
+    module = load(name)
+    if not hasattr(module, "pictures"):
+        return None
+    known = _keywords(module.pictures)
+    return module.pictures(index, **{key: value for key, value in options.items() if key in known})
+
+
+def description(name: str) -> str:
+    """What a data set is, in a sentence."""
+    return (load(name).__doc__ or "").strip().partition("\n")[0]
+
+
+def table() -> str:
+    """All data sets as a Markdown table."""
+    rows = [f"| `{name}` | {description(name)} | {load(name).SOURCE} | {load(name).LICENCE} |" for name in names()]
+    return "\n".join(["| name | what it is | where to get it | licence |", "|---|---|---|---|", *rows])
+
+
+def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(function).parameters
+    return {name: parameter for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def _wrong(function: Callable[..., Any], option: str, value: Any) -> str:
+    """What is wrong with one option, or nothing."""
+    known = _keywords(function)
+    if option not in known:
+        near = nearest(option, known)
+        return f"no option {option!r}" + (f" (did you mean {near!r}?)" if near else f" (it has {', '.join(known)})")
+    kind = typing.get_type_hints(function)[option]
+    if typing.get_origin(kind) is Literal and value not in typing.get_args(kind):
+        return f"no {option} {value!r}, only {', '.join(map(repr, typing.get_args(kind)))}"
+    return ""

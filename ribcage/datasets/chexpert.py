@@ -1,0 +1,131 @@
+"""CheXpert: 224,316 frontal and lateral radiographs of 65,240 patients, 14 findings read from reports with uncertainty.
+
+Irvin et al. 2019, https://arxiv.org/abs/1901.07031. Blank means not mentioned, -1 uncertain; both are kept.
+"""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from ribcage import split as splits
+from ribcage import tables
+from ribcage.findings import CHEXPERT14, canonical
+from ribcage.index import Index, table
+
+SOURCE = "https://aimi.stanford.edu/datasets/chexpert-chest-x-rays"
+LICENCE = "Stanford University Dataset Research Use Agreement: no commercial use, no redistribution"
+TRAIN = {"chexpert": "train.csv", "chexbert": "train_cheXbert.csv", "visualchexbert": "train_visualCheXbert.csv"}
+VALID = ("valid.csv", "val_labels.csv")
+TEST = ("test.csv", "test_labels.csv", "groundtruth.csv")
+OTHERS = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
+LABELS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+BATCH = re.compile(r" batch \d+ \(")
+PART = re.compile(r"(train|valid|val|test)/patient")
+
+
+def index(
+    root: Path,
+    *,
+    labels: Literal["chexpert", "chexbert", "visualchexbert"] = "chexpert",
+    valid: Literal["val", "test"] = "val",
+) -> Index:
+    """Read train.csv, valid.csv and, where there is one, the test csv; root is their folder or the one above.
+
+    labels: the labeller whose training csv is read
+    valid: what valid.csv is; as test, validation is carved out of train by patient (one in eight)
+    """
+    found = _tables(root, TRAIN[labels])
+    rows = pd.concat([_rows(root, path, part) for part, path in found.items()], ignore_index=True)
+    base = root.parent if BATCH.search(root.name) else root
+    frame = pd.DataFrame(
+        {
+            "path": _in_batches(base, rows["path"] if base == root else root.name + "/" + rows["path"]),
+            "patient": rows["study"].str.partition("/")[0],
+            "study": rows["study"],
+            "view": tables.words(rows["AP/PA"], {"ap": "AP", "pa": "PA"}).mask(_lateral(rows), "LATERAL"),
+            "split": rows["split"],
+            "sex": tables.words(rows["Sex"], tables.SEX),
+            "age": rows["Age"].where(rows["Age"] <= 120),
+            **{canonical(name, "chexpert"): rows[name] for name in LABELS},
+        }
+    )
+    if valid == "test":
+        later = frame["split"].replace("val", "test")
+        frame["split"] = splits.carve(later, frame["patient"], frame["path"])
+    return Index("chexpert", table(frame, CHEXPERT14), CHEXPERT14, root=base)
+
+
+def _tables(root: Path, train: str) -> dict[str, str]:
+    """The csv of each part. CheXlocalize ships validation and test without training: its names need no train.csv."""
+    near = tables.files(root, depth=1)
+    found = {
+        part: tables.named(near, *names) for part, names in {"train": (train,), "val": VALID, "test": TEST}.items()
+    }
+    alone = not tables.named(near, train, VALID[0])
+    absent = [name for part, name in (("train", train), ("val", VALID[0])) if not found[part] and not alone]
+    if absent or not any(found.values()):
+        raise tables.missing(root, absent or [train, VALID[0]], SOURCE)
+    for paths in found.values():
+        if len(paths) > 1 and paths[0].count("/") == paths[1].count("/") and Path(paths[0]).name == Path(paths[1]).name:
+            homes = [str(root / path) for path in paths]
+            raise ValueError(f"{root} holds several copies: {', '.join(homes)}. Name the folder of one of them.")
+    return {part: paths[0] for part, paths in found.items() if paths}
+
+
+def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
+    """One csv: paths below root, 'patient/study', and all columns of the training csv, empty where it has them not."""
+    per_study = "Study" in tables.header(root / path)
+    rows = tables.read(root / path, ["Study" if per_study else "Path", *LABELS], ("Age", *LABELS), OTHERS)
+    home = path.rpartition("/")[0]
+    listed = rows["Study" if per_study else "Path"]
+    start = PART.search(listed.iloc[0] if len(listed) else "")
+    if start is None or not listed.str.startswith(listed.iloc[0][: start.end()]).all():
+        raise ValueError(
+            f"{root / path}: paths must look like CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg."
+        )
+    rows["path"] = (home + "/" if home else "") + listed.str.slice(start.start())
+    rows["study"] = listed.str.slice(start.start(1) + len(start[1]) + 1).str.split("/", n=2).str[:2].str.join("/")
+    if per_study:
+        rows = _pictures_of_studies(root, rows)
+    return rows.assign(split=part).reindex(columns=["path", "study", "split", *OTHERS, *LABELS])
+
+
+def _pictures_of_studies(root: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """groundtruth.csv labels studies: one row for each picture in a study's folder."""
+    found = [
+        [f"{path}/{name}" for name in (tables.files(root / path) if (root / path).is_dir() else ["view1_frontal.jpg"])]
+        for path in rows["path"]
+    ]
+    return rows.assign(path=pd.Series(found, index=rows.index)).explode("path", ignore_index=True)
+
+
+def _in_batches(base: Path, paths: pd.Series) -> pd.Series:
+    """Paths of training pictures as the full download has them: train/patient… lies in one of three batch folders."""
+    folders = sorted(entry for entry in base.iterdir() if BATCH.search(entry.name) and entry.is_dir())
+    batch = {patient.name: folder.name for folder in folders for patient in folder.glob("patient*")}
+    if not batch:
+        return paths
+    inside = paths.str.extract(r"train/((patient\d+)/.*)$")
+    return (inside[1].map(batch) + "/" + inside[0]).fillna(paths)
+
+
+def _lateral(rows: pd.DataFrame) -> pd.Series:
+    """The column says so, or, in a csv without it, the file's name."""
+    return rows["Frontal/Lateral"].eq("Lateral") | rows["path"].str.contains("lateral", regex=False)

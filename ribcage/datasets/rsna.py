@@ -1,0 +1,65 @@
+"""RSNA Pneumonia Detection Challenge 2018: 26,684 ChestX-ray14 pictures, 9,555 boxes around lung opacities.
+
+Shih et al. 2019, https://doi.org/10.1148/ryai.2019180041. Every picture is also one of ChestX-ray14 under another name.
+View, sex and age stand in the DICOM headers, which are read at import and not here.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from ribcage import split as splits
+from ribcage import tables
+from ribcage.index import Index, boxes, table
+
+SOURCE = "https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge"
+LICENCE = "competition rules: non-commercial research and education; pictures of the NIH Clinical Center"
+FRAME = (1024, 1024)
+FINDING = "Lung_Opacity"
+SIDES = ("x", "y", "width", "height")
+SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+PREFERRED = (r"(^|/)stage_2_train_images/", r"\.dcm$")
+LOVT = {"train.csv": "train", "validation.csv": "val", "test.csv": "test"}
+
+
+def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", images: str = "") -> Index:
+    """Read stage_2_train_labels.csv and, where there is one, stage_2_detailed_class_info.csv, anywhere below root.
+
+    split: lovt is that of Müller et al. 2022 (train, validation and test.csv); auto: lovt, else 60/20/20 by patient
+    images: the folder below root to take the pictures from (.dcm, .png or .jpg), when there are several
+    """
+    paths = tables.files(root)
+    found = tables.named(paths, "stage_2_train_labels.csv")
+    if not found:
+        raise tables.missing(root, ["stage_2_train_labels.csv"], SOURCE)
+    rows = tables.read(root / found[0], ("patientId", *SIDES, "Target"), (*SIDES, "Target"))
+    names = rows["patientId"].drop_duplicates().reset_index(drop=True)
+    frame = pd.DataFrame(
+        {
+            "path": tables.locate(names, paths, images, PREFERRED).fillna(names + ".dcm"),
+            "patient": names,
+            "study": names,
+        }
+    )
+    frame[FINDING] = names.map(rows.groupby("patientId")["Target"].max())
+    info = tables.named(paths, "stage_2_detailed_class_info.csv")
+    if info:
+        classes = tables.read(root / info[0], ("patientId", "class")).drop_duplicates("patientId")
+        frame["class"] = names.map(classes.set_index("patientId")["class"]).fillna("")
+    lovt = _lovt(root, paths)
+    if len(lovt):
+        frame["split_lovt"] = names.map(lovt).fillna("")
+    frame["split"] = splits.choose(frame, split, ("lovt",), SHARES)
+    drawn = rows.dropna(subset=list(SIDES)).assign(finding=FINDING)
+    drawn["row"] = drawn["patientId"].map(pd.Series(names.index, index=names))
+    return Index("rsna", table(frame, (FINDING,)), (FINDING,), boxes(drawn), FRAME, root)
+
+
+def _lovt(root: Path, paths: list[str]) -> pd.Series:
+    """The part of each picture in the lists of Müller et al., which are known by their header."""
+    lists = [path for path in tables.named(paths, *LOVT) if tables.header(root / path) == ["ID", "boxes", "classes"]]
+    parts = {path: LOVT[path.rpartition("/")[2].removesuffix(".gz")] for path in lists}
+    found = [pd.Series(part, index=tables.read(root / path, ["ID"])["ID"]) for path, part in parts.items()]
+    every = pd.concat(found) if found else pd.Series(dtype="str")
+    return every[~every.index.duplicated()]

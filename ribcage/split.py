@@ -1,0 +1,49 @@
+"""Splits that nobody published: a patient goes where the hash of its name points, on every machine and in any order."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
+# Of a published training part without validation: about what others carve out of the official ChestX-ray14 lists.
+VAL_SHARE = 1 / 8
+
+
+def by_patient(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHARES) -> pd.Series:
+    """The part each row belongs to. A row without a patient ("") counts as a patient of its own, by its path."""
+    fractions = _fractions(patients.where(patients != "", "\0" + paths))
+    edges = np.cumsum(list(shares.values()))
+    part = np.searchsorted(edges / edges[-1], fractions, side="right")
+    return pd.Series(np.array(list(shares), dtype=object)[part], index=patients.index, dtype="str")
+
+
+def carve(split: pd.Series, patients: pd.Series, paths: pd.Series, share: float = VAL_SHARE) -> pd.Series:
+    """Give a split that has no validation one: `share` of its training patients, and none that is also in test."""
+    parts = by_patient(patients, paths, {"val": share, "train": 1 - share})
+    return split.mask((split == "train") & (parts == "val"), "val")
+
+
+def choose(frame: pd.DataFrame, wanted: str, published: Sequence[str], shares: dict[str, float] = SHARES) -> pd.Series:
+    """The split asked for: a published one (a column split_NAME), `patient`, or `auto`: the first that is there."""
+    there = [name for name in published if f"split_{name}" in frame]
+    if wanted in there or (wanted == "auto" and there):
+        return frame[f"split_{there[0] if wanted == 'auto' else wanted}"]
+    if wanted not in ("auto", "patient"):
+        raise FileNotFoundError(
+            f"The {wanted} lists are not there. Add them or choose --split {' or '.join([*there, 'patient'])}."
+        )
+    if wanted == "auto":
+        said = "/".join(f"{100 * share:g}" for share in shares.values())
+        logging.getLogger("ribcage").warning("No published split found: split %s by patient.", said)
+    return by_patient(frame["patient"], frame["path"], shares)
+
+
+def _fractions(names: pd.Series) -> np.ndarray:
+    """One number in [0, 1) per name, the same for the same name."""
+    codes, unique = pd.factorize(names)
+    digests = b"".join(hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in unique)
+    # 53 bits: what a float holds exactly, so that no fraction rounds up to 1
+    return (np.frombuffer(digests, ">u8") >> np.uint64(11))[codes] / 2.0**53

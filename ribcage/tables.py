@@ -1,0 +1,135 @@
+"""Tables as data sets ship them: found below a folder, plain or compressed, with their columns checked by name."""
+
+import gzip
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp")
+SUFFIX = re.compile(r"\.[A-Za-z]{3,5}$")
+COMPRESSED = ("", ".gz", ".zip")
+
+
+def files(root: Path, depth: int | None = None) -> list[str]:
+    """Every file below a folder (at most `depth` folders down), as sorted relative paths with '/'.
+
+    Links to folders are followed, each folder once; hidden files are left out.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder {root}.")
+    paths = sorted(_walk(root, "", depth, set()))
+    for path in paths:
+        if not path.isascii() and any("\ud800" <= letter <= "\udfff" for letter in path):
+            raise ValueError(f"The file name {os.fsencode(path)!r} below {root} is not UTF-8. Rename it.")
+    return paths
+
+
+def named(paths: Iterable[str], *names: str) -> list[str]:
+    """The paths whose file is called like this, or so with .gz or .zip: earlier names first, then higher folders."""
+    order = {(name + end).lower(): place for place, name in enumerate(names) for end in COMPRESSED}
+    found = [path for path in paths if path.rpartition("/")[2].lower() in order]
+    return sorted(found, key=lambda path: (order[path.rpartition("/")[2].lower()], path.count("/"), path))
+
+
+def locate(names: pd.Series, paths: Sequence[str], folder: str = "", prefer: Sequence[str] = ()) -> pd.Series:
+    """The path of the picture with each name: the same name, else the same stem (re-encoded), else missing.
+
+    Where several would do, those that match the first patterns of `prefer` come first, then those in higher folders.
+    """
+    below = folder.strip("/") + "/" if folder.strip("/.") else ""
+    pictures = [path for path in paths if path.startswith(below) and path.lower().endswith(PICTURES)]
+    if below and not pictures:
+        raise FileNotFoundError(
+            f"The folder {folder} holds no pictures. It is given relative to the data set's folder."
+        )
+    patterns = [re.compile(pattern) for pattern in prefer]
+    pictures.sort(
+        key=lambda path: ([not pattern.search(path) for pattern in patterns], path.count("/"), path), reverse=True
+    )
+    exact = {path.rpartition("/")[2]: path for path in pictures}  # the last one stays: the best
+    stems = {SUFFIX.sub("", path.rpartition("/")[2]): path for path in pictures}
+    return names.map(exact).fillna(names.str.replace(SUFFIX, "", regex=True).map(stems))
+
+
+def missing(root: Path, names: Sequence[str], source: str) -> FileNotFoundError:
+    """The error that names every missing file at once, and where to get it."""
+    return FileNotFoundError(f"{root} has no {', no '.join(names)}. Get it from {source}.")
+
+
+def header(file: Path) -> list[str]:
+    """The names of a table's columns."""
+    return list(_read(file, nrows=0).columns)
+
+
+def read(file: Path, needed: Sequence[str], numbers: Sequence[str] = (), wanted: Sequence[str] = ()) -> pd.DataFrame:
+    """The `needed` columns and, where it has them, the `wanted` ones; text, "" where empty, but for the `numbers`."""
+    names = header(file)
+    absent = [name for name in needed if name not in names]
+    if absent:
+        raise ValueError(f"{file} has no column {', no column '.join(absent)}. It has {', '.join(names[:30])}.")
+    kept = [name for name in names if name in (*needed, *wanted)]
+    types = {name: np.float32 if name in numbers else str for name in kept}
+    rows = _read(
+        file, usecols=kept, dtype=types, na_values={name: ["", "nan", "NaN"] for name in numbers if name in kept}
+    )
+    return rows.fillna({name: "" for name in kept if name not in numbers})
+
+
+def bare(file: Path, names: Sequence[str], numbers: Sequence[str] = (), sep: str = ",", skip: int = 0) -> pd.DataFrame:
+    """The first columns of a table whose header is missing, or of no use and skipped, under these names."""
+    types = {name: np.float32 if name in numbers else str for name in names}
+    return _read(file, header=None, names=list(names), usecols=range(len(names)), dtype=types, sep=sep, skiprows=skip)
+
+
+def width(file: Path, sep: str = ",") -> int:
+    """How many columns the first line has."""
+    return _read(file, header=None, nrows=1, dtype=str, sep=sep).shape[1]
+
+
+def words(column: pd.Series, ours: dict[str, str]) -> pd.Series:
+    """Text in our words ("" for a word that is not among them), whatever its case."""
+    return column.str.strip().str.lower().map(ours).fillna("").astype("str")
+
+
+SEX = {"f": "F", "female": "F", "m": "M", "male": "M", "女": "F", "男": "M", "w": "F"}
+
+
+def years(ages: pd.Series) -> pd.Series:
+    """Ages such as 58, '058Y', '011M' or '013D' in years; what is no age, or above 120, is unknown."""
+    found = ages.str.strip().str.extract(r"^(\d+(?:\.\d*)?)\s*([YMWD]?)$", expand=True)
+    per_year = found[1].map({"Y": 1.0, "": 1.0, "M": 12.0, "W": 52.18, "D": 365.25})
+    age = found[0].astype("float64") / per_year
+    return age.where(age <= 120).astype("float32")
+
+
+def _walk(folder: Path, prefix: str, depth: int | None, seen: set[tuple[int, int]]) -> Iterator[str]:
+    try:
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise type(error)(f"{folder} cannot be read: {error.strerror}.") from None
+    for name, is_folder in found:
+        if not is_folder:
+            yield prefix + name
+        elif depth is None or depth > 0:
+            yield from _walk(folder / name, f"{prefix}{name}/", None if depth is None else depth - 1, seen)
+
+
+def _read(file: Path, **options: object) -> pd.DataFrame:
+    """A comma-separated file, or one line that says what is wrong with it."""
+    try:
+        return pd.read_csv(file, index_col=False, keep_default_na=False, encoding="utf-8-sig", **options)  # type: ignore[call-overload]
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read as a table: {str(error).strip()}") from None
+    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{file} is damaged: {error}. Download it again.") from None
