@@ -31,13 +31,13 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def index(name: str, root: Path | str, **options: Any) -> "Index":
-    """Read the tables of a data set; all wrong options are named at once."""
+def index(name: str, root: Path | str | None = None, **options: Any) -> "Index":
+    """Read the tables of a data set below root (made-up sets need none); all wrong options are named at once."""
     module = load(name)
     wrong = [_wrong(module.index, name, value) for name, value in options.items()]
     if any(wrong):
         raise ValueError(f"The data set {name!r} has {'; '.join(filter(None, wrong))}.")
-    return module.index(Path(root).expanduser(), **options)
+    return module.index(Path(root or "").expanduser(), **options)
 
 
 def pictures(name: str, index: "Index", **options: Any) -> Callable[[int], Any] | None:
