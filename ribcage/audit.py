@@ -29,7 +29,7 @@ class Member:
     store: store.Store | None = None
 
     @property
-    def fingerprints(self) -> store.Fingerprints | None:
+    def fingerprints(self) -> "store.Fingerprints | None":
         """Of its pictures; None when there are only tables or links."""
         return self.store.fingerprints if self.store is not None and not self.store.facts.linked else None
 
@@ -66,12 +66,14 @@ def describe(member: Member) -> dict[str, Any]:
         "pictures": len(table),
         "patients": int((table["patient"].unique() != "").sum()),
         "without_patient": int((table["patient"] == "").sum()),
-        "studies": int(len(table.loc[table["study"] != "", ["patient", "study"]].drop_duplicates())),
+        "studies": len(table.loc[table["study"] != "", ["patient", "study"]].drop_duplicates()),
         "rejected": facts.rejected if facts else 0,
         "stored": stored(facts) if facts else "tables only",
         "notes": facts.notes if facts else {},
         "splits": counts(table["split"], SPLITS),
-        "split_patients": {name: int(part["patient"].replace("", np.nan).nunique()) for name, part in table.groupby("split")},
+        "split_patients": {
+            name: int(part["patient"].replace("", np.nan).nunique()) for name, part in table.groupby("split")
+        },
         "findings": findings(index),
         "views": counts(table["view"]),
         "sexes": counts(table["sex"]),
@@ -188,7 +190,10 @@ def pair_summary(one: Member, other: Member, first: np.ndarray, second: np.ndarr
     """Pairs of pictures, counted by split, by patient and by agreement of their labels; the first few by name."""
     left, right = one.index.table.iloc[first], other.index.table.iloc[second]
     splits = pd.Series(
-        [" – ".join(sorted(pair) if one is other else pair) for pair in zip(left["split"], right["split"], strict=True)],
+        [
+            " – ".join(sorted(pair) if one is other else pair)
+            for pair in zip(left["split"], right["split"], strict=True)
+        ],
         dtype="str",
     )
     known = (left["patient"].to_numpy() != "") & (right["patient"].to_numpy() != "")
@@ -236,13 +241,15 @@ def seen(index: Index) -> pd.DataFrame:
 def split_families(member: Member) -> list[dict[str, Any]]:
     """Where one data set has several published splits: pictures that one tests on and another trains on."""
     table = member.index.table
-    families = [name.removeprefix("split_") for name in table if str(name).startswith("split_")]
+    families = [str(name).removeprefix("split_") for name in table if str(name).startswith("split_")]
     found = []
     for tested, trained in [(one, other) for one in families for other in families if one != other]:
         test, train = table[f"split_{tested}"] == "test", table[f"split_{trained}"] == "train"
         both = int((test & train).sum())
         if both:
-            found.append({"set": member.label, "test_of": tested, "train_of": trained, "pictures": both, "of": int(test.sum())})
+            found.append(
+                {"set": member.label, "test_of": tested, "train_of": trained, "pictures": both, "of": int(test.sum())}
+            )
     return found
 
 
@@ -251,14 +258,8 @@ def split_families(member: Member) -> list[dict[str, Any]]:
 
 def problems(result: dict[str, Any]) -> list[str]:
     """Sentences for the reader, the worst first."""
-    texts = []
-    for family in result["families"]:
-        texts.append(
-            f"{family['set']}: {family['pictures']:,} of the {family['of']:,} test pictures of the {family['test_of']} split are "
-            f"training pictures of the {family['train_of']} split. A model trained on one must not be tested on the other."
-        )
-    for crossed in result["patients"]:
-        texts.append(_patients_text(crossed))
+    texts = [_family_text(family) for family in result["families"]]
+    texts += [_patients_text(crossed) for crossed in result["patients"]]
     for kind, summaries in (("identical", result["identical"]), ("near-identical", result["near"])):
         texts += [_copies_text(kind, summary) for summary in summaries]
     for described in result["sets"]:
@@ -266,11 +267,19 @@ def problems(result: dict[str, Any]) -> list[str]:
     return texts
 
 
+def _family_text(family: dict[str, Any]) -> str:
+    return (
+        f"{family['set']}: {family['pictures']:,} of the {family['of']:,} test pictures of the {family['test_of']} "
+        f"split are training pictures of the {family['train_of']} split. Never test a model of one on the other."
+    )
+
+
 def _patients_text(crossed: dict[str, Any]) -> str:
     one, other = crossed["sets"]
     first, second = (split or "no split" for split in crossed["splits"])
     where = f"both {first} and {second}" if one == other else f"{first} of {one} and {second} of {other}"
-    return f"{one}: {crossed['patients']:,} patients are in {where} ({crossed['pictures'][0]:,} and {crossed['pictures'][1]:,} pictures)."
+    pictures = " and ".join(f"{count:,}" for count in crossed["pictures"])
+    return f"{one}: {crossed['patients']:,} patients are in {where} ({pictures} pictures)."
 
 
 def _copies_text(kind: str, summary: dict[str, Any]) -> str:
@@ -288,14 +297,17 @@ def _set_texts(described: dict[str, Any]) -> list[str]:
     if described["rejected"]:
         texts.append(f"{label}: {described['rejected']:,} pictures could not be imported; rejected.csv says why.")
     if described["without_patient"]:
-        texts.append(f"{label}: the patient of {described['without_patient']:,} pictures is not known: a patient may be on both sides of a split.")
+        unknown = f"the patient of {described['without_patient']:,} pictures is not known"
+        texts.append(f"{label}: {unknown}: one patient may be on both sides of a split.")
     if described["ages"].get("impossible"):
         texts.append(f"{label}: {described['ages']['impossible']:,} ages are below 0 or above 110 years.")
     for split in described["splits"]:
         rows = [row for row in described["findings"] if row["split"] == split]
         empty = [row["finding"] for row in rows if row["positive"] == 0]
         if empty and split:
-            texts.append(f"{label}: no positive picture in {split} for {', '.join(empty)}: no AUROC can be computed there.")
+            texts.append(
+                f"{label}: no positive picture in {split} for {', '.join(empty)}: no AUROC can be computed there."
+            )
     return texts
 
 

@@ -12,7 +12,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextlib.contextmanager
 def atomic(file: Path) -> Iterator[Path]:
-    """A temporary path beside `file`; what is written there takes the file's place when the block ends without error."""
+    """A temporary path beside `file`; what is written there takes its place when the block ends without error."""
     part = file.with_name(file.name + ".part")
     yield part
     sync(part)
@@ -62,4 +62,6 @@ def require_space(folder: Path, needed: int) -> None:
     """Raise when the disk under `folder` has fewer free bytes than needed."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OSError(f"{folder} needs {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free. Free some or use a smaller --size.")
+        raise OSError(
+            f"{folder} needs {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free. Free some or use a smaller --size."
+        )

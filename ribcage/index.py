@@ -104,12 +104,12 @@ class Index:
 
 def table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFrame:
     """A table in the form Index wants: the missing columns filled, types set, columns in their order."""
-    columns = {}
+    columns: dict[str, pd.Series] = {}
     for name in TEXT_COLUMNS:
         columns[name] = rows[name].fillna("").astype("str") if name in rows else pd.Series("", rows.index, dtype="str")
     columns["age"] = rows["age"].astype("float32") if "age" in rows else pd.Series(np.nan, rows.index, dtype="float32")
     columns |= {name: rows[name].astype("float32") for name in findings}
-    columns |= {name: rows[name] for name in rows if name not in columns}
+    columns |= {str(name): rows[name] for name in rows if name not in columns}
     return pd.DataFrame(columns).reset_index(drop=True)
 
 

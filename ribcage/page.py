@@ -1,4 +1,4 @@
-"""Page: one self-contained HTML file from parts – headings, tables, bars, pictures. No script, no network, light and dark."""
+"""Page: one self-contained HTML file from parts – tables, bars, pictures. No script, no network, light and dark."""
 
 import base64
 import html
@@ -31,7 +31,8 @@ ul.problems { list-style: none; padding: 0 } ul.problems li { margin: .4rem 0; p
 .card b { display: block; font-size: 1.3rem; font-weight: 600 } .card span { color: var(--soft); font-size: .88em }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: .6rem; margin: .8rem 0 }
 figure { margin: 0; background: #000; border-radius: 4px; overflow: hidden } figure div { position: relative }
-figure img { display: block; width: 100%; height: auto } figure svg { position: absolute; inset: 0; width: 100%; height: 100% }
+figure img { display: block; width: 100%; height: auto }
+figure svg { position: absolute; inset: 0; width: 100%; height: 100% }
 figcaption { padding: .3rem .5rem; font-size: .78em; line-height: 1.35; color: #cfd6df; background: #11151a }
 code { font-size: .92em } footer { margin-top: 3rem; color: var(--soft); font-size: .88em }
 """
@@ -48,7 +49,8 @@ def page(title: str, parts: Sequence[str], foot: str = "Research use only. Made 
     """The whole file."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     body = "\n".join([f"<h1>{escape(title)}</h1>", *parts, f"<footer>{escape(foot)}</footer>"])
-    return f'<!doctype html>\n<html lang="en">\n<head>{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n'
+    top = f'<!doctype html>\n<html lang="en">\n<head>{head}<style>{STYLE}</style></head>'
+    return f"{top}\n<body>\n{body}\n</body>\n</html>\n"
 
 
 def escape(value: object) -> str:
@@ -73,7 +75,9 @@ def problems(texts: Sequence[str]) -> str:
 
 def cards(facts: Sequence[tuple[str, str]]) -> str:
     """Big numbers with a word each: (number, what it counts)."""
-    inner = "".join(f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in facts)
+    inner = "".join(
+        f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in facts
+    )
     return f'<div class="cards">{inner}</div>'
 
 
@@ -108,7 +112,8 @@ def figure(pixels: np.ndarray, caption: str, boxes: Sequence[tuple[float, float,
     """A gray picture with a caption; boxes are x, y, width, height in its pixels."""
     height, width = pixels.shape
     marks = "".join(f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"/>' for x, y, w, h in boxes)
-    drawn = f'<svg viewBox="0 0 {width} {height}" fill="none" stroke="#ffb347" stroke-width="{width / 100:.1f}">{marks}</svg>'
+    stroke = f'fill="none" stroke="#ffb347" stroke-width="{width / 100:.1f}"'
+    drawn = f'<svg viewBox="0 0 {width} {height}" {stroke}>{marks}</svg>'
     image = f'<img src="{data_address(pixels)}" alt="{escape(caption)}" width="{width}" height="{height}">'
     return f"<figure><div>{image}{drawn if marks else ''}</div><figcaption>{escape(caption)}</figcaption></figure>"
 

@@ -9,14 +9,21 @@ PLAIN_SECONDS = 10.0  # between two lines where nothing can be redrawn (a log fi
 
 
 def track(counts: Iterable[int], total: int, label: str, unit: str, done: int = 0) -> Iterator[int]:
-    """Pass on numbers of finished things and show progress on standard error; `done` were finished in an earlier run."""
+    """Pass on counts of finished things and show progress on standard error; `done` were finished earlier."""
     stream = sys.stderr
     yield from (_bar if stream.isatty() else _lines)(counts, total, label, unit, done, stream)
 
 
 def _bar(counts: Iterable[int], total: int, label: str, unit: str, done: int, stream: TextIO) -> Iterator[int]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     rate = TextColumn("{task.fields[rate]}")
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), rate, TimeElapsedColumn(), TextColumn("left"))

@@ -1,9 +1,13 @@
-"""Store: a dataset folder, opened. `images.npy` (N, S, S) is plain NumPy and memory-mapped, `index.parquet` is the Index,
-`fingerprints.parquet` tells pictures and patients apart across folders, `dataset.json` says where all of it comes from.
+"""Store: a dataset folder, opened.
 
-`dataset.json` is written last: a folder without it is not complete and does not open. A linked folder has no images.npy;
-its pictures are read from the files they came from, each time."""
+`images.npy` (N, S, S) is plain NumPy and memory-mapped, `index.parquet` is the Index, `fingerprints.parquet` tells
+pictures and patients apart across folders, `dataset.json` says where all of it comes from. `dataset.json` is written
+last: a folder without it is not complete and does not open. A linked folder has no images.npy; its pictures are read
+from the files they came from, each time.
+"""
 
+import contextlib
+import importlib.metadata
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -11,10 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from ribcage import datasets, image
+from ribcage import __version__, datasets, image
 from ribcage.index import Index
 
 FORMAT = 1
@@ -133,7 +138,7 @@ class Fingerprints:
         """Write one Parquet file."""
         import pyarrow as pa
 
-        count, variants = self.prints.shape[:2]
+        variants = self.prints.shape[1]
         flat = pa.FixedSizeListArray.from_arrays(pa.array(self.prints.reshape(-1)), variants * 4)
         columns = {"print": flat, "pixels": pa.array(self.pixels), "patient": pa.array(self.patients)}
         pq.write_table(pa.table(columns), file, compression="none")
@@ -147,7 +152,7 @@ class Fingerprints:
         return cls(values.reshape(len(columns), -1, 4), columns["pixels"].to_numpy(), columns["patient"].to_numpy())
 
 
-def open(folder: Path | str) -> Store:  # noqa: A001 – store.open is what it is
+def open(folder: Path | str) -> Store:  # store.open(folder) is what it is
     """Open a dataset folder."""
     folder = Path(folder)
     if not (folder / "dataset.json").is_file():
@@ -175,7 +180,7 @@ def open_all(folders: Sequence[Path | str]) -> list[Store]:
 
 def _why_not(folder: Path) -> str:
     if (folder / "journal.part").exists():
-        return f"{folder} holds an import that is not finished. Run the same 'ribcage import' again: it goes on where it stopped."
+        return f"{folder} holds an unfinished import. Run the same 'ribcage import' again: it goes on where it stopped."
     if folder.is_dir():
         return f"{folder} is not a dataset folder: it has no dataset.json. Make one with 'ribcage import'."
     return f"{folder} does not exist. Make a dataset folder with 'ribcage import'."
@@ -199,7 +204,7 @@ def _map(file: Path, facts: Facts) -> np.ndarray:
 def reader(index: Index, facts: Facts) -> Callable[[int], np.ndarray]:
     """row → (S, S) picture, from wherever the data set keeps its pictures."""
     read = source(index, facts)
-    return lambda row: image.fit(read(row).pixels, facts.size, facts.fit)[0]
+    return lambda row: square(read(row), facts)
 
 
 def source(index: Index, facts: Facts) -> Callable[[int], "image.Picture"]:
@@ -208,6 +213,20 @@ def source(index: Index, facts: Facts) -> Callable[[int], "image.Picture"]:
     if own is not None:
         return lambda row: _as_picture(own(row))
     return lambda row: image.read(index.file(row), depth=facts.depth, min_side=facts.size)
+
+
+def square(picture: image.Picture, facts: Facts) -> np.ndarray:
+    """(S, S): a picture as the folder keeps it."""
+    return image.fit(picture.pixels, facts.size, facts.fit, of=(picture.width, picture.height))[0]
+
+
+def versions() -> dict[str, str]:
+    """Of the programs that decode pictures here."""
+    found = {"ribcage": __version__, "opencv": cv2.__version__}
+    for name in ("pydicom", "python-gdcm", "pyjpegls", "pylibjpeg-openjpeg"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _as_picture(pixels: "np.ndarray | image.Picture") -> "image.Picture":

@@ -1,9 +1,9 @@
 """Writer: an Index and its pictures become a dataset folder, in parallel, and whatever happens meanwhile.
 
 Pictures are prepared in chunks by threads and appended in order to `images.npy.part`; `journal.part` gets one line per
-chunk, after the chunk's pixels are on the disk. A killed import therefore goes on after the last line of the journal: it
-cuts the pictures back to what that line promises. Nothing depends on time or on the number of workers, so the finished
-folder is the same, byte for byte, however often the import was interrupted.
+chunk, after the chunk's pixels are on the disk. A killed import therefore goes on after the last line of the journal:
+it cuts the pictures back to what that line promises. Nothing depends on time or on the number of workers, so the
+finished folder is the same, byte for byte, however often the import was interrupted.
 """
 
 import contextlib
@@ -81,7 +81,11 @@ class Writer:
     # ---- the journal
 
     def _begin(self) -> None:
-        strangers = [file.name for file in self.folder.iterdir() if file.name not in (".lock", self.images.name, self.journal.name)]
+        strangers = [
+            file.name
+            for file in self.folder.iterdir()
+            if file.name not in (".lock", self.images.name, self.journal.name)
+        ]
         if strangers:
             raise ValueError(f"{self.folder} is not empty (it has {strangers[0]}). Choose another --out.")
         item = np.dtype(f"uint{self.facts.depth}").itemsize
@@ -151,10 +155,12 @@ class Writer:
             except (ValueError, OSError, MemoryError) as error:
                 rejected.append([row, " ".join(str(error).split())])
                 continue
-            square, _ = image.fit(picture.pixels, self.facts.size, self.facts.fit)
+            square = store.square(picture, self.facts)
             pixels.append(square)
             records.append(_record(row, picture, square))
-        stacked = np.stack(pixels) if pixels else np.empty((0, self.facts.size, self.facts.size), f"uint{self.facts.depth}")
+        stacked = (
+            np.stack(pixels) if pixels else np.empty((0, self.facts.size, self.facts.size), f"uint{self.facts.depth}")
+        )
         line: dict[str, Any] = {name: [record[name] for record in records] for name in RECORD}
         return Chunk(stacked, {**line, "rejected": rejected})
 
@@ -166,9 +172,8 @@ class Writer:
         rejected = [pair for line in lines for pair in line["rejected"]]
         _save_rejected(self.folder / "rejected.csv", self.index, rejected)
         if not rows:
-            raise ValueError(
-                f"None of the {len(self.index):,} pictures could be read. The first: {rejected[0][1]} All are in {self.folder / 'rejected.csv'}."
-            )
+            failed = f"None of the {len(self.index):,} pictures could be read. The first: {rejected[0][1]}"
+            raise ValueError(f"{failed} All reasons are in {self.folder / 'rejected.csv'}.")
         joined = {name: [value for line in lines for value in line[name]] for name in RECORD}
         index = _stored_index(self.index.take(rows), joined, self.facts)
         prints = _fingerprints(index, joined)
@@ -201,7 +206,9 @@ def link(index: Index, facts: store.Facts, folder: Path, *, sample: int = 256) -
         taken = []
         for row in np.unique(np.linspace(0, len(index) - 1, sample).astype(int)):
             with contextlib.suppress(ValueError, OSError):
-                taken.append(_record(int(row), picture := read(int(row)), image.fit(picture.pixels, facts.size, facts.fit)[0]))
+                taken.append(
+                    _record(int(row), picture := read(int(row)), image.fit(picture.pixels, facts.size, facts.fit)[0])
+                )
         if not taken:
             raise ValueError(f"None of {sample} pictures tried under {index.root} could be read.")
         joined = {name: [record[name] for record in taken] for name in RECORD}
@@ -216,7 +223,7 @@ def plan(index: Index, facts: store.Facts) -> str:
     """A hash of all that decides what the folder will hold: which rows, from where, and what is done to them."""
     table = io.BytesIO()
     index.save(table)  # type: ignore[arg-type]
-    wanted = {name: getattr(facts, name) for name in ("name", "dataset", "size", "fit", "depth", "options", "versions", "root")}
+    wanted = {name: getattr(facts, name) for name in ("name", "dataset", "size", "fit", "depth", "options", "root")}
     text = json.dumps(wanted, sort_keys=True, default=str)
     return hashlib.blake2b(table.getvalue() + text.encode(), digest_size=16).hexdigest()
 
@@ -266,11 +273,12 @@ def _json_line(line: dict[str, Any]) -> str:
 
 
 def _settle(images: io.BufferedWriter, journal: io.TextIOWrapper, lines: list[str]) -> None:
-    for file, text in ((images, ""), (journal, "".join(lines))):
-        if text:
-            file.write(text)  # type: ignore[call-overload]
-        file.flush()
-        os.fsync(file.fileno())
+    """First the pixels, then the lines that promise them."""
+    images.flush()
+    os.fsync(images.fileno())
+    journal.write("".join(lines))
+    journal.flush()
+    os.fsync(journal.fileno())
     lines.clear()
 
 
@@ -297,7 +305,9 @@ def _stored_index(index: Index, joined: dict[str, list[Any]], facts: store.Facts
 
 def _with_split(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a split; where the source has none, patients are dealt out by their hash."""
-    return table if (table["split"] != "").any() else table.assign(split=split.by_patient(table["patient"], table["path"]))
+    return (
+        table if (table["split"] != "").any() else table.assign(split=split.by_patient(table["patient"], table["path"]))
+    )
 
 
 def _stored_boxes(index: Index, table: pd.DataFrame, facts: store.Facts) -> pd.DataFrame:
@@ -309,9 +319,8 @@ def _stored_boxes(index: Index, table: pd.DataFrame, facts: store.Facts) -> pd.D
         frame = index.box_frame or file_size
         matrix = image.fit_matrix(*file_size, facts.size, facts.fit)
         scale = np.array([file_size[0] / frame[0], file_size[1] / frame[1]])
-        # Boxes have edges, pixels have centres: an edge at 0 is half a pixel before the first centre.
-        corners = np.array([[x, y], [x + width, y + height]]) * scale - 0.5
-        corners = np.clip(corners @ matrix[:, :2].T + matrix[:, 2] + 0.5, 0, facts.size)
+        corners = np.array([[x, y], [x + width, y + height]]) * scale
+        corners = np.clip(corners @ matrix[:, :2].T + matrix[:, 2], 0, facts.size)
         moved.append([*corners[0], *(corners[1] - corners[0])])
     if moved:
         boxes[["x", "y", "width", "height"]] = np.array(moved, np.float32)
@@ -335,7 +344,9 @@ def _moments(joined: dict[str, list[Any]], facts: store.Facts) -> tuple[float, f
     return round(mean / top, 6), round(max(variance, 0.0) ** 0.5 / top, 6)
 
 
-def _final_facts(facts: store.Facts, joined: dict[str, list[Any]], rejected: int, prints: store.Fingerprints) -> store.Facts:
+def _final_facts(
+    facts: store.Facts, joined: dict[str, list[Any]], rejected: int, prints: store.Fingerprints
+) -> store.Facts:
     mean, std = _moments(joined, facts)
     return replace(
         facts,

@@ -1,0 +1,1 @@
+"""The verbs: `ribcage x` runs `commands/x.py`."""

@@ -1,7 +1,7 @@
 """Turn a data set's files into a dataset folder: one array of pictures, one table.
 
-Reads the tables of a public data set (or your own pictures), decodes every picture once, brings it to one size and keeps
-labels exactly as the source says. Can be interrupted at any moment: the same command goes on where it stopped.
+Reads the tables of a public data set (or your own pictures), decodes every picture once, brings it to one size and
+keeps labels exactly as the source says. Can be interrupted at any moment: the same command goes on where it stopped.
 """
 
 import os
@@ -73,7 +73,9 @@ def check(options: Options) -> None:
         wrong.append("--out is missing: the dataset folder to make")
     if options.root is None and getattr(datasets.load(options.dataset), "NEEDS_ROOT", True):
         wrong.append(f"ROOT is missing: the folder or file of {options.dataset}")
-    wrong += [f"--size must be 8 to 4096, not {options.size}"] * (options.size is not None and not 8 <= options.size <= 4096)
+    wrong += [f"--size must be 8 to 4096, not {options.size}"] * (
+        options.size is not None and not 8 <= options.size <= 4096
+    )
     wrong += [f"--{key} cannot be negative" for key in ("workers", "limit") if getattr(options, key) < 0]
     if wrong:
         raise ValueError("; ".join(wrong) + ". See 'ribcage import --help'.")
@@ -81,7 +83,7 @@ def check(options: Options) -> None:
 
 def describe(options: Options) -> tuple[Any, Any]:
     """The Index, and the facts of the folder to be."""
-    from ribcage import datasets, image, store
+    from ribcage import datasets, store
 
     module = datasets.load(options.dataset)
     index = datasets.index(options.dataset, options.root, **options.member)
@@ -103,7 +105,7 @@ def describe(options: Options) -> tuple[Any, Any]:
         findings=index.findings,
         root=str(index.root),
         options=options.member,
-        versions=image.versions(),
+        versions=store.versions(),
     )
     return index, facts
 
@@ -121,7 +123,9 @@ def finished(out: Path, plan: str) -> bool:
     if not (out / "dataset.json").exists():
         return False
     if store.Facts.load(out / "dataset.json").plan != plan:
-        raise ValueError(f"{out} holds another data set, or the same with other options. Choose another --out or delete it.")
+        raise ValueError(
+            f"{out} holds another data set, or the same with other options. Choose another --out or delete it."
+        )
     return True
 
 
@@ -158,8 +162,9 @@ def summary(out: Path) -> str:
     kind = "linked" if facts.linked else f"{facts.size}×{facts.size}, {facts.depth} bit, {facts.fit}"
     notes = [f"  {count:,} × {note}" for note, count in facts.notes.items()]
     rejected = f" All reasons are in {out / 'rejected.csv'}." if facts.rejected else ""
+    patients = int((table["patient"].unique() != "").sum())
     lines = [
-        f"{out}: {facts.pictures:,} pictures ({kind}) of {table['patient'].replace('', None).nunique():,} known patients; {splits}.",
+        f"{out}: {facts.pictures:,} pictures ({kind}) of {patients:,} known patients; {splits}.",
         *notes,
         f"{facts.rejected:,} pictures rejected.{rejected}",
     ]

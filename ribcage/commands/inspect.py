@@ -1,0 +1,80 @@
+"""Look at data before training on it: counts, patients across splits, duplicates, a sheet of pictures.
+
+Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a data set that has not been imported. Prints a
+table; --html writes one self-contained page, --json the numbers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+POSITIONAL = ("folders",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to look at, and where to write."""
+
+    folders: tuple[str, ...]
+    """Dataset folders, or NAME:ROOT."""
+    html: Path | None = None
+    """Write a page with tables and sample pictures to this file."""
+    json: Path | None = None
+    """Write all numbers to this file."""
+    near: bool = True
+    """Look for near-copies too (--no-near: only for identical pictures)."""
+    samples: int = 24
+    """Pictures on the sheet of each folder."""
+
+
+def run(options: Options) -> None:
+    """Audit, print, write."""
+    import json
+
+    from ribcage import audit, datasheet, files
+
+    members = [audit.member(word) for word in options.folders]
+    result = audit.audit(members, near=options.near)
+    show(result)
+    for file, text in ((options.json, json.dumps(result, indent=1, ensure_ascii=False)), (options.html, None)):
+        if file is None:
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with files.explained(file, "Free some."), files.atomic(file) as part:
+            part.write_text(text or datasheet.page(members, result, options.samples), encoding="utf-8")
+        print(f"Wrote {file}")
+
+
+def show(result: dict[str, Any]) -> None:
+    """Everything as tables on the terminal."""
+    from rich.console import Console
+
+    from ribcage.datasheet import finding_table, overview_rows
+
+    console = Console()
+    for described in result["sets"]:
+        console.print(f"\n[bold]{described['label']}[/bold]", highlight=False)
+        for name, value in overview_rows(described):
+            console.print(f"  {name:<10} {value}", highlight=False, markup=False)
+        if described["findings"]:
+            console.print(grid(*finding_table(described)))
+    console.print()
+    for problem in result["problems"] or ["No problems found."]:
+        console.print(f"! {problem}" if result["problems"] else problem, highlight=False, markup=False)
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
+    """A table for the terminal; bars are left to the page."""
+    from rich import box
+    from rich.table import Table
+
+    from ribcage.page import Bar, number
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = [place for place, cell in enumerate(rows[0] if rows else head) if not isinstance(cell, Bar)]
+    for place in shown:
+        table.add_column(head[place], justify="left" if place == 0 else "right")
+    for row in rows:
+        table.add_row(*(number(row[place]) for place in shown))
+    return table
