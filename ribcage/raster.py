@@ -1,0 +1,388 @@
+"""PNG, JPEG, TIFF and BMP → one gray picture; and the types that every reader of pictures shares.
+
+Sizes are read from the header and checked before anything is decoded, a file that ends too early is refused and never
+half read, and the type is told by the first bytes, never by the name.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import cv2
+import numpy as np
+
+Depth = Literal[8, 16]
+
+# OpenCV describes every bad file on stderr; here the one line of UnreadableError says it.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+class UnreadableError(ValueError):
+    """This is not a picture that can be read; the reason is one line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(" ".join(reason.split()))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may ask for before it is refused."""
+
+    max_pixels: float = 100e6
+    max_bytes: float = 512e6
+    max_aspect: float = 100.0
+    """Longer side over shorter side."""
+
+    def check_bytes(self, name: str, count: int) -> None:
+        """Refuse an empty file and one that is too large."""
+        if count == 0:
+            raise UnreadableError(f"{name} is empty.")
+        if count > self.max_bytes:
+            raise UnreadableError(f"{name} has {count / 1e6:,.0f} MB; the limit is {self.max_bytes / 1e6:,.0f} MB.")
+
+    def check_size(self, name: str, width: int, height: int) -> None:
+        """Refuse a picture of no pixels, too many, or of an absurd shape."""
+        if width < 1 or height < 1:
+            raise UnreadableError(f"{name} says it has {width} x {height} pixels.")
+        if width * height > self.max_pixels:
+            raise UnreadableError(
+                f"{name} says it has {width} x {height} pixels; the limit is {self.max_pixels / 1e6:,.0f} million."
+            )
+        if max(width, height) > self.max_aspect * min(width, height):
+            raise UnreadableError(f"{name} has {width} x {height} pixels, which is a line, not a radiograph.")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A gray picture that spans its dtype's range, dark where the radiograph shows air."""
+
+    pixels: np.ndarray
+    """(H, W) uint8 or uint16. When it was decoded reduced, it still spans the whole picture exactly."""
+    width: int
+    height: int
+    """Of the file's own picture as a person sees it (EXIF orientation applied), before any reduction."""
+    notes: tuple[str, ...] = ()
+    """What was done to it."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """DICOM only: patient, study, view, sex, age, manufacturer, transfer_syntax."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself, in the orientation in which it is stored."""
+
+    width: int
+    height: int
+    what: str
+    """How it stores a pixel, for the notes: gray, palette, RGB, RGBA, …"""
+    orientation: int = 1
+    """EXIF orientation, 1 … 8."""
+    inverted: bool = False
+    """White is zero, and OpenCV leaves it so."""
+    notes: tuple[str, ...] = ()
+    flags: int = cv2.IMREAD_UNCHANGED
+    """How OpenCV must decode it."""
+
+
+PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
+TIFF = (b"II*\0", b"MM\0*")
+# What people most often have instead of a picture: (where, what the bytes are, what it is).
+OTHERS = (
+    (0, b"GIF8", "a GIF"),
+    (8, b"WEBP", "a WebP picture"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
+    (0, b"\xff\x4f\xff\x51", "a bare JPEG 2000 stream"),
+    (0, b"II+\0", "a BigTIFF"),
+    (0, b"MM\0+", "a BigTIFF"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x1f\x8b", "gzip-compressed"),
+    (0, b"\x93NUMPY", "a NumPy array"),
+    (0, b"<!DOCTYPE", "a web page"),
+    (0, b"<html", "a web page"),
+    (0, b"version https://git-lfs", "a Git LFS pointer; fetch the real file with `git lfs pull`"),
+)
+
+
+def recognised(data: bytes) -> bool:
+    """Whether the first bytes are those of a format that `decode` reads."""
+    return data.startswith((PNG, JPEG, BMP, *TIFF))
+
+
+def decode(data: bytes, name: str, *, depth: Depth, min_side: int | None, limits: Limits) -> Picture:
+    """The picture in these bytes; `name` is how errors call it."""
+    header = _header(data, name)
+    pixels, notes = _decoded(data, name, header, min_side, limits)
+    width, height = header.width, header.height
+    if header.orientation != 1:
+        pixels, notes = oriented(pixels, header.orientation), [*notes, f"turned (EXIF {header.orientation})"]
+    if header.orientation >= 5:
+        width, height = height, width
+    pixels, told = to_depth(pixels, depth)
+    return Picture(pixels, width, height, (*notes, *told))
+
+
+def decode_jpeg(data: bytes, name: str, *, min_side: int | None, limits: Limits) -> np.ndarray:
+    """The gray levels of a JPEG that is part of another file, as they are stored."""
+    return _decoded(data, name, _header(data, name), min_side, limits)[0]
+
+
+def _decoded(
+    data: bytes, name: str, header: Header, min_side: int | None, limits: Limits
+) -> tuple[np.ndarray, list[str]]:
+    limits.check_size(name, header.width, header.height)
+    # JPEG stores blocks of 8 x 8 frequencies, so 1/2, 1/4 and 1/8 of the size need only the low ones.
+    factor = _reduction(header, min_side) if data.startswith(JPEG) else 1
+    pixels, notes = gray(_stored(data, name, header, factor), header.what)
+    if header.inverted:
+        pixels, notes = np.bitwise_not(pixels), [*notes, "inverted (white is zero)"]
+    if factor > 1:
+        pixels = _spanning(pixels, header.width / factor, header.height / factor)
+    return pixels, [*notes, *header.notes]
+
+
+def gray(pixels: np.ndarray, what: str) -> tuple[np.ndarray, list[str]]:
+    """One channel of (H, W), (H, W, 3) BGR or (H, W, 4) BGRA, and what had to be done for it."""
+    if pixels.ndim == 2:
+        return pixels, []
+    blue, green, red, *alpha = cv2.split(pixels)
+    if cv2.norm(blue, green, cv2.NORM_INF) == 0 == cv2.norm(green, red, cv2.NORM_INF):
+        one, notes = green, [] if what.startswith("gray") else [f"{what} that is gray"]
+    else:
+        one, notes = cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2GRAY), [f"colour ({what}) made gray"]
+    top = np.iinfo(pixels.dtype).max
+    if alpha and cv2.minMaxLoc(alpha[0])[0] < top:
+        one, notes = cv2.multiply(one, alpha[0], scale=1 / top), [*notes, "transparent parts made black"]
+    return one, notes
+
+
+def oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """The picture as a person sees it, from how the camera stored it (EXIF tag 274)."""
+    if orientation >= 5:
+        pixels = cv2.transpose(pixels)
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return pixels if flip is None else cv2.flip(pixels, flip)
+
+
+def to_depth(pixels: np.ndarray, depth: Depth) -> tuple[np.ndarray, list[str]]:
+    """The same picture in 8 or 16 bits, over the whole range of the new type."""
+    if pixels.dtype == np.uint8:
+        return (pixels, []) if depth == 8 else (pixels.astype(np.uint16) * 257, ["8 bit to 16"])
+    bits = int(cv2.minMaxLoc(pixels)[1]).bit_length()
+    # 12-bit detectors are often saved unscaled in 16 bits. A scaled radiograph never leaves its top two bits empty.
+    top, notes = 65535, []
+    if 8 <= bits <= 14:
+        top, notes = (1 << bits) - 1, [f"{bits} bit stored in 16: 0-{(1 << bits) - 1} made the whole range"]
+    if depth == 8:
+        return cv2.convertScaleAbs(pixels, alpha=255 / top), [*notes, "16 bit to 8"]
+    return (pixels if top == 65535 else _stretched(pixels, top)), notes
+
+
+def _stretched(pixels: np.ndarray, top: int) -> np.ndarray:
+    table = np.rint(np.arange(top + 1) * (65535 / top)).astype(np.uint16)
+    return np.take(table, pixels)
+
+
+def _reduction(header: Header, min_side: int | None) -> int:
+    if min_side is None:
+        return 1
+    return next((k for k in (8, 4, 2) if min(header.width, header.height) >= k * min_side), 1)
+
+
+def _stored(data: bytes, name: str, header: Header, factor: int) -> np.ndarray:
+    """Decoded, as it lies in the file (a TIFF: as it is seen), at 1/factor of its size."""
+    reduced = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
+    flags = header.flags | reduced.get(factor, 0)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise UnreadableError(f"{name} cannot be decoded ({error.err or error}).") from None
+    if pixels is None:
+        raise UnreadableError(f"{name} is damaged: its pixels cannot be decoded.")
+    if pixels.shape[:2] != (-(-header.height // factor), -(-header.width // factor)):
+        raise UnreadableError(f"{name} is damaged: its pixels do not have the size that it says.")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise UnreadableError(f"{name} holds {pixels.dtype} pixels; 8 or 16 bit are expected.")
+    return pixels
+
+
+def _spanning(pixels: np.ndarray, width: float, height: float) -> np.ndarray:
+    """Stretch a reduced picture by less than a pixel, so that it ends where the file's picture ends.
+
+    The last block of a JPEG reaches beyond the edge when the side is no multiple of the factor."""
+    high, wide = pixels.shape
+    across, down = width / wide, height / high
+    if across == down == 1:
+        return pixels
+    matrix = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2]])
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(pixels, matrix, (wide, high), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+# -- Headers ----------------------------------------------------------------------------------------------------------
+
+
+def _header(data: bytes, name: str) -> Header:
+    readers: tuple[tuple[tuple[bytes, ...], str, Callable[[bytes, str], Header]], ...] = (
+        ((PNG,), "PNG", _png),
+        ((JPEG,), "JPEG", _jpeg),
+        (TIFF, "TIFF", _tiff),
+        ((BMP,), "BMP", _bmp),
+    )
+    for starts, kind, reader in readers:
+        if data.startswith(starts):
+            try:
+                return reader(data, name)
+            except (struct.error, IndexError):
+                raise UnreadableError(f"{name} is cut short: its {kind} header is incomplete.") from None
+    raise UnreadableError(unknown(data, name))
+
+
+def unknown(data: bytes, name: str) -> str:
+    """What to say of a file that is no picture."""
+    for at, starts, what in OTHERS:
+        if data[at : at + len(starts)].lower() == starts.lower():
+            return f"{name} is {what}. Ribcage reads PNG, JPEG, TIFF, BMP and DICOM."
+    return (
+        f"{name} is not a picture (it starts with {data[:8].hex(' ')}). Ribcage reads PNG, JPEG, TIFF, BMP and DICOM."
+    )
+
+
+def _png(data: bytes, name: str) -> Header:
+    """Every chunk up to IEND is there and has its checksum; libpng would print to stderr otherwise."""
+    at, orientation, seen = len(PNG), 1, set()
+    for _ in range(200_000):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        body = memoryview(data)[at + 8 : at + 8 + length]
+        if len(data) < at + 12 + length:
+            raise UnreadableError(f"{name} is cut short: a PNG ends with IEND, this one in the middle of its data.")
+        if zlib.crc32(body, zlib.crc32(kind)) != struct.unpack_from(">I", data, at + 8 + length)[0]:
+            raise UnreadableError(f"{name} is damaged: a checksum of the PNG does not match.")
+        if not seen and kind != b"IHDR" or kind == b"IEND" and b"IDAT" not in seen:
+            raise UnreadableError(f"{name} is damaged: it is no complete PNG.")
+        if kind == b"IEND":
+            break
+        if kind == b"acTL":
+            raise UnreadableError(f"{name} is an animated PNG; one picture is expected.")
+        if kind == b"eXIf":
+            orientation = _orientation(bytes(body))
+        seen.add(kind)
+        at += 12 + length
+    else:
+        raise UnreadableError(f"{name} is a PNG of more than 200,000 pieces.")
+    width, height, _, colour = struct.unpack_from(">IIBB", data, 16)
+    what = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}.get(colour, "unknown")
+    return Header(width, height, what, orientation)
+
+
+def _jpeg(data: bytes, name: str) -> Header:
+    orientation, frame, scan = 1, None, 0
+    for marker, body, at in jpeg_segments(data):
+        if marker == 0xE1 and body.startswith(b"Exif\0\0"):
+            orientation = _orientation(body[6:])
+        elif marker in _FRAMES:
+            frame = frame or (marker, *struct.unpack_from(">BHHB", body))
+        scan = at
+    if frame is None or marker != _SCAN:
+        raise UnreadableError(f"{name} is damaged: it is no complete JPEG.")
+    kind, bits, height, width, channels = frame
+    if bits != 8 or kind not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
+        raise UnreadableError(f"{name} is a {bits}-bit or lossless JPEG; only ordinary 8-bit JPEGs can be read.")
+    if data.find(b"\xff\xd9", scan) < 0:  # within the pixels FF is always followed by 00 or a restart
+        raise UnreadableError(f"{name} is cut short: the JPEG has no end marker.")
+    if data.count(b"\xff\xda", scan) > 100:
+        raise UnreadableError(f"{name} is a JPEG of more than 100 scans.")
+    flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+    return Header(width, height, {1: "gray", 4: "CMYK"}.get(channels, "RGB"), orientation, flags=flags)
+
+
+_SCAN = 0xDA
+_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # F7: JPEG-LS
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Marker, content and place of each piece of a JPEG's header, up to the first scan."""
+    at, marker = 2, 0
+    while marker != _SCAN:
+        while data[at : at + 2] == b"\xff\xff":  # fill bytes
+            at += 1
+        lead, marker, length = struct.unpack_from(">BBH", data, at)
+        if lead != 0xFF or marker in (0, 0xD8, 0xD9) or length < 2:
+            return
+        yield marker, data[at + 4 : at + 2 + length], at
+        at += 2 + length
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that the frame of a JPEG, lossless JPEG or JPEG-LS says it has."""
+    for marker, body, _ in jpeg_segments(data):
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", body, 1)
+            return width, height
+    return None
+
+
+def _bmp(data: bytes, name: str) -> Header:
+    start, size = struct.unpack_from("<II", data, 10)
+    width, height, _, bits = struct.unpack_from("<HHHH" if size == 12 else "<iiHH", data, 18)
+    compression = 0 if size == 12 else struct.unpack_from("<I", data, 30)[0]
+    height = abs(height)  # negative: the top row comes first
+    if compression in (0, 3, 6) and len(data) < start + height * ((width * bits + 31) // 32 * 4):
+        raise UnreadableError(f"{name} is cut short: rows of the BMP are missing.")
+    what = "palette" if bits <= 8 else "RGB"
+    return Header(width, height, what, flags=cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _tiff(data: bytes, name: str) -> Header:
+    tags, following = _tiff_tags(data)
+    if following:
+        raise UnreadableError(f"{name} is a TIFF of several pages; one picture is expected.")
+    for places, lengths in ((273, 279), (324, 325)):
+        strips = zip(tags.get(places, ()), tags.get(lengths, ()), strict=False)
+        if any(start + length > len(data) for start, length in strips):
+            raise UnreadableError(f"{name} is cut short: rows of the TIFF are missing.")
+    width, height = (tags.get(tag, (0,))[0] for tag in (256, 257))
+    bits, channels, kind, photometric = (tags.get(tag, (1,))[0] for tag in (258, 277, 339, 262))
+    if kind != 1 or bits not in (1, 2, 4, 8, 16) or photometric not in (0, 1, 2, 3, 5, 6) or channels > 4:
+        raise UnreadableError(f"{name} is a TIFF of an unusual kind; 8 or 16 bit, gray or RGB are expected.")
+    what = {0: "gray", 1: "gray", 3: "palette", 5: "CMYK"}.get(photometric, "RGB")
+    notes, orientation = [], tags.get(274, (1,))[0]
+    if 2 <= orientation <= 8:  # OpenCV turns a TIFF itself
+        notes.append(f"turned (EXIF {orientation})")
+    if orientation >= 5:
+        width, height = height, width
+    flags = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_GRAYSCALE if what == "gray" else cv2.IMREAD_COLOR)
+    # libtiff inverts 8-bit pictures whose white is zero, not 16-bit ones.
+    return Header(width, height, what, flags=flags, inverted=photometric == 0 and bits == 16, notes=tuple(notes))
+
+
+def _orientation(exif: bytes) -> int:
+    """Of an EXIF block, which is a small TIFF; 1 (as stored) when it does not say or is damaged."""
+    try:
+        value = _tiff_tags(exif)[0].get(274, (1,))[0]
+    except (struct.error, IndexError, UnreadableError):
+        return 1
+    return value if 1 <= value <= 8 else 1
+
+
+def _tiff_tags(data: bytes) -> tuple[dict[int, tuple[int, ...]], int]:
+    """The whole-number tags of the first directory, and where the next directory is (0: nowhere)."""
+    order = "<" if data[:2] == b"II" else ">"
+    (at,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, at)
+    tags = {}
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind, length = struct.unpack_from(order + "HHI", data, entry)
+        size = _TIFF_BYTES.get(kind, 1) * length
+        place = entry + 8 if size <= 4 else struct.unpack_from(order + "I", data, entry + 8)[0]
+        if place + size > len(data):
+            raise IndexError
+        if kind in _TIFF_WHOLE and length:
+            tags[tag] = struct.unpack_from(f"{order}{length}{_TIFF_WHOLE[kind]}", data, place)
+    return tags, struct.unpack_from(order + "I", data, at + 2 + 12 * count)[0]
+
+
+_TIFF_WHOLE = {1: "B", 3: "H", 4: "I"}
+_TIFF_BYTES = {2: 1, 3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
