@@ -13,7 +13,7 @@ import io
 import json
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,15 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from ribcage import files, fingerprint, image, split, store
+from ribcage import files, image, store
 from ribcage.index import Index
 
 CHUNK = 64  # pictures in one line of the journal
 HEADER = 128  # bytes before the pixels of a .npy file
 SYNC_SECONDS = 1.0
-TAGS = ("patient", "study", "view", "sex", "age")  # what a DICOM file knows and a table may lack
 
 
 @dataclass(frozen=True)
@@ -157,12 +155,11 @@ class Writer:
                 continue
             square = store.square(picture, self.facts)
             pixels.append(square)
-            records.append(_record(row, picture, square))
+            records.append(intake.record(row, picture, square))
         stacked = (
             np.stack(pixels) if pixels else np.empty((0, self.facts.size, self.facts.size), f"uint{self.facts.depth}")
         )
-        line: dict[str, Any] = {name: [record[name] for record in records] for name in RECORD}
-        return Chunk(stacked, {**line, "rejected": rejected})
+        return Chunk(stacked, {**intake.join(records), "rejected": rejected})
 
     # ---- the end
 
@@ -174,16 +171,16 @@ class Writer:
         if not rows:
             failed = f"None of the {len(self.index):,} pictures could be read. The first: {rejected[0][1]}"
             raise ValueError(f"{failed} All reasons are in {self.folder / 'rejected.csv'}.")
-        joined = {name: [value for line in lines for value in line[name]] for name in RECORD}
-        index = _stored_index(self.index.take(rows), joined, self.facts)
-        prints = _fingerprints(index, joined)
+        joined = {name: [value for line in lines for value in line[name]] for name in intake.RECORD}
+        index = intake.stored_index(self.index.take(rows), joined, self.facts)
+        prints = intake.fingerprints(index, joined)
         self._save_header(len(rows))
         with files.atomic(self.folder / "index.parquet") as part:
             index.save(part)
         with files.atomic(self.folder / "fingerprints.parquet") as part:
             prints.save(part)
         with files.atomic(self.folder / "dataset.json") as part:
-            _final_facts(self.facts, joined, len(rejected), prints).save(part)
+            intake.final_facts(self.facts, joined, len(rejected), prints).save(part)
         self.journal.unlink()
 
     def _save_header(self, count: int) -> None:
@@ -197,26 +194,28 @@ class Writer:
 
 def link(index: Index, facts: store.Facts, folder: Path, *, sample: int = 256) -> None:
     """A folder without pictures of its own; mean and spread are measured on evenly spaced ones that can be read."""
-    advice = "Free some first."
-    with files.explained(folder, advice):
+    with files.explained(folder, "Free some first."):
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise ValueError(f"{folder} is not empty. Choose another --out.")
-        read = store.source(index, facts)
-        taken = []
-        for row in np.unique(np.linspace(0, len(index) - 1, sample).astype(int)):
-            with contextlib.suppress(ValueError, OSError):
-                taken.append(
-                    _record(int(row), picture := read(int(row)), image.fit(picture.pixels, facts.size, facts.fit)[0])
-                )
-        if not taken:
-            raise ValueError(f"None of {sample} pictures tried under {index.root} could be read.")
-        joined = {name: [record[name] for record in taken] for name in RECORD}
+        joined = intake.join(_sampled(index, facts, sample))
+        mean, std = intake.moments(joined, facts)
         with files.atomic(folder / "index.parquet") as part:
-            replace(index, table=_with_split(index.table)).save(part)
+            intake.linked_index(index, facts).save(part)
         with files.atomic(folder / "dataset.json") as part:
-            mean, std = _moments(joined, facts)
             replace(facts, plan=plan(index, facts), pictures=len(index), mean=mean, std=std, linked=True).save(part)
+
+
+def _sampled(index: Index, facts: store.Facts, sample: int) -> list[dict[str, Any]]:
+    """Records of evenly spaced pictures, of those that can be read."""
+    read, records = store.source(index, facts), []
+    for row in np.unique(np.linspace(0, len(index) - 1, sample).astype(int)).tolist():
+        with contextlib.suppress(ValueError, OSError):
+            picture = read(row)
+            records.append(intake.record(row, picture, store.square(picture, facts)))
+    if not records:
+        raise ValueError(f"None of {sample} pictures tried under {index.root} could be read.")
+    return records
 
 
 def plan(index: Index, facts: store.Facts) -> str:
@@ -249,25 +248,6 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     return b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11).encode() + b"\n"
 
 
-RECORD = ("rows", "width", "height", "sum", "squares", "pixels", "print", "notes", "tags")
-
-
-def _record(row: int, picture: image.Picture, square: np.ndarray) -> dict[str, Any]:
-    """What the journal keeps of a picture."""
-    wide = square.astype(np.uint64)
-    return {
-        "rows": row,
-        "width": picture.width,
-        "height": picture.height,
-        "sum": int(wide.sum()),
-        "squares": int((wide * wide).sum()),
-        "pixels": fingerprint.pixel_hash(square),
-        "print": fingerprint.fingerprint(picture.pixels).astype("<u8").tobytes().hex(),
-        "notes": list(picture.notes),
-        "tags": {name: picture.tags[name] for name in TAGS if picture.tags.get(name)},
-    }
-
-
 def _json_line(line: dict[str, Any]) -> str:
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
 
@@ -287,73 +267,3 @@ def _save_rejected(file: Path, index: Index, rejected: Sequence[tuple[int, str]]
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["path", "reason"])
         table.writerows([index.table["path"].iloc[row], reason] for row, reason in rejected)
-
-
-def _stored_index(index: Index, joined: dict[str, list[Any]], facts: store.Facts) -> Index:
-    """The index of the pictures as they are stored: their own size noted, gaps filled from DICOM tags, boxes moved."""
-    table = index.table.assign(width=np.array(joined["width"], np.int32), height=np.array(joined["height"], np.int32))
-    if any(joined["notes"]):
-        table["notes"] = pd.Series(["; ".join(notes) for notes in joined["notes"]], dtype="str")
-    for name in TAGS:
-        known = pd.Series([tags.get(name) for tags in joined["tags"]], dtype="float32" if name == "age" else "object")
-        blank = table[name].isna() if name == "age" else table[name] == ""
-        if known.notna().any():
-            table[name] = table[name].mask(blank & known.notna(), known).astype(table[name].dtype)
-    boxes = _stored_boxes(index, table, facts)
-    return replace(index, table=_with_split(table), boxes=boxes, box_frame=(facts.size, facts.size))
-
-
-def _with_split(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with a split; where the source has none, patients are dealt out by their hash."""
-    return (
-        table if (table["split"] != "").any() else table.assign(split=split.by_patient(table["patient"], table["path"]))
-    )
-
-
-def _stored_boxes(index: Index, table: pd.DataFrame, facts: store.Facts) -> pd.DataFrame:
-    """Boxes in pixels of the stored picture; what lies outside it is cut off, and an empty rest dropped."""
-    boxes = index.boxes.copy()
-    moved = []
-    for row, x, y, width, height in boxes[["row", "x", "y", "width", "height"]].itertuples(index=False):
-        file_size = int(table["width"].iloc[row]), int(table["height"].iloc[row])
-        frame = index.box_frame or file_size
-        matrix = image.fit_matrix(*file_size, facts.size, facts.fit)
-        scale = np.array([file_size[0] / frame[0], file_size[1] / frame[1]])
-        corners = np.array([[x, y], [x + width, y + height]]) * scale
-        corners = np.clip(corners @ matrix[:, :2].T + matrix[:, 2], 0, facts.size)
-        moved.append([*corners[0], *(corners[1] - corners[0])])
-    if moved:
-        boxes[["x", "y", "width", "height"]] = np.array(moved, np.float32)
-    return boxes[(boxes["width"] > 0) & (boxes["height"] > 0)].reset_index(drop=True)
-
-
-def _fingerprints(index: Index, joined: dict[str, list[Any]]) -> store.Fingerprints:
-    prints = np.frombuffer(bytes.fromhex("".join(joined["print"])), "<u8").reshape(len(index), -1, 4)
-    patients = index.table["patient"]
-    hashes = {name: fingerprint.patient_fingerprint(index.name, name) if name else 0 for name in patients.unique()}
-    return store.Fingerprints(
-        prints.astype(np.uint64), np.array(joined["pixels"], np.uint64), patients.map(hashes).to_numpy(np.uint64)
-    )
-
-
-def _moments(joined: dict[str, list[Any]], facts: store.Facts) -> tuple[float, float]:
-    """Mean and standard deviation of all pixels, scaled to 0 … 1, from exact sums."""
-    count, top = len(joined["sum"]) * facts.size**2, 2**facts.depth - 1
-    mean = sum(joined["sum"]) / count
-    variance = sum(joined["squares"]) / count - mean**2
-    return round(mean / top, 6), round(max(variance, 0.0) ** 0.5 / top, 6)
-
-
-def _final_facts(
-    facts: store.Facts, joined: dict[str, list[Any]], rejected: int, prints: store.Fingerprints
-) -> store.Facts:
-    mean, std = _moments(joined, facts)
-    return replace(
-        facts,
-        pictures=len(joined["rows"]),
-        rejected=rejected,
-        mean=mean,
-        std=std,
-        contents=hashlib.blake2b(prints.pixels.astype("<u8").tobytes(), digest_size=16).hexdigest(),
-        notes=dict(sorted(Counter(note for notes in joined["notes"] for note in notes).items())),
-    )

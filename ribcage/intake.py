@@ -1,0 +1,124 @@
+"""Intake: what is noted of every picture on its way into a dataset folder, and the folder's tables made from it."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ribcage import fingerprint, image, split, store
+from ribcage.index import Index
+
+TAGS = ("patient", "study", "view", "sex", "age")  # what a DICOM file knows and a table may lack
+RECORD = ("rows", "width", "height", "sum", "squares", "pixels", "print", "notes", "tags")
+
+
+def join(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """One list for each thing noted."""
+    return {name: [record[name] for record in records] for name in RECORD}
+
+
+def record(row: int, picture: image.Picture, square: np.ndarray) -> dict[str, Any]:
+    """What the journal keeps of a picture."""
+    wide = square.astype(np.uint64)
+    return {
+        "rows": row,
+        "width": picture.width,
+        "height": picture.height,
+        "sum": int(wide.sum()),
+        "squares": int((wide * wide).sum()),
+        "pixels": fingerprint.pixel_hash(square),
+        "print": fingerprint.fingerprint(picture.pixels).astype("<u8").tobytes().hex(),
+        "notes": list(picture.notes),
+        "tags": {name: picture.tags[name] for name in TAGS if picture.tags.get(name)},
+    }
+
+
+def stored_index(index: Index, joined: dict[str, list[Any]], facts: store.Facts) -> Index:
+    """The index of the pictures as they are stored: their own size noted, gaps filled from DICOM tags, boxes moved."""
+    table = index.table.assign(width=np.array(joined["width"], np.int32), height=np.array(joined["height"], np.int32))
+    if any(joined["notes"]):
+        table["notes"] = pd.Series(["; ".join(notes) for notes in joined["notes"]], dtype="str")
+    for name in TAGS:
+        known = pd.Series([tags.get(name) for tags in joined["tags"]], dtype="float32" if name == "age" else "object")
+        blank = table[name].isna() if name == "age" else table[name] == ""
+        if known.notna().any():
+            table[name] = table[name].mask(blank & known.notna(), known).astype(table[name].dtype)
+    sizes = dict(enumerate(zip(table["width"].tolist(), table["height"].tolist(), strict=True)))
+    boxes = stored_boxes(index, sizes, facts)
+    return replace(index, table=with_split(table), boxes=boxes, box_frame=(facts.size, facts.size))
+
+
+def linked_index(index: Index, facts: store.Facts) -> Index:
+    """The index of a folder that reads its pictures from their files; only boxed pictures are opened, for their size."""
+    read, sizes = store.source(index, facts), {}
+    for row in index.boxes["row"].unique().tolist():
+        picture = read(row) if index.box_frame is None else None
+        sizes[row] = (picture.width, picture.height) if picture else index.box_frame
+    boxes = stored_boxes(index, sizes, facts)
+    return replace(index, table=with_split(index.table), boxes=boxes, box_frame=(facts.size, facts.size))
+
+
+def with_split(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a split; where the source has none, patients are dealt out by their hash."""
+    return (
+        table if (table["split"] != "").any() else table.assign(split=split.by_patient(table["patient"], table["path"]))
+    )
+
+
+def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: store.Facts) -> pd.DataFrame:
+    """Boxes in pixels of the stored picture; what lies outside it is cut off, and an empty rest dropped."""
+    boxes = index.boxes.copy()
+    moved = []
+    for row, x, y, width, height in boxes[["row", "x", "y", "width", "height"]].itertuples(index=False):
+        frame = index.box_frame or sizes[row]
+        matrix = image.fit_matrix(*sizes[row], facts.size, facts.fit)
+        scale = np.array(sizes[row]) / np.array(frame)
+        corners = np.array([[x, y], [x + width, y + height]]) * scale
+        corners = np.clip(corners @ matrix[:, :2].T + matrix[:, 2], 0, facts.size)
+        moved.append([*corners[0], *(corners[1] - corners[0])])
+    if moved:
+        boxes[["x", "y", "width", "height"]] = np.array(moved, np.float32)
+    return boxes[(boxes["width"] > 0) & (boxes["height"] > 0)].reset_index(drop=True)
+
+
+def fingerprints(index: Index, joined: dict[str, list[Any]]) -> store.Fingerprints:
+    prints = np.frombuffer(bytes.fromhex("".join(joined["print"])), "<u8").reshape(len(index), -1, 4)
+    patients = index.table["patient"]
+    hashes = {name: fingerprint.patient_fingerprint(index.name, name) if name else 0 for name in patients.unique()}
+    return store.Fingerprints(
+        prints.astype(np.uint64), np.array(joined["pixels"], np.uint64), patients.map(hashes).to_numpy(np.uint64)
+    )
+
+
+def moments(joined: dict[str, list[Any]], facts: store.Facts) -> tuple[float, float]:
+    """Mean and standard deviation of all pixels, scaled to 0 … 1, from exact sums."""
+    count, top = len(joined["sum"]) * facts.size**2, 2**facts.depth - 1
+    mean = sum(joined["sum"]) / count
+    variance = sum(joined["squares"]) / count - mean**2
+    return round(mean / top, 6), round(max(variance, 0.0) ** 0.5 / top, 6)
+
+
+def final_facts(
+    facts: store.Facts, joined: dict[str, list[Any]], rejected: int, prints: store.Fingerprints
+) -> store.Facts:
+    mean, std = moments(joined, facts)
+    return replace(
+        facts,
+        pictures=len(joined["rows"]),
+        rejected=rejected,
+        mean=mean,
+        std=std,
+        contents=hashlib.blake2b(prints.pixels.astype("<u8").tobytes(), digest_size=16).hexdigest(),
+        notes=note_kinds(joined["notes"]),
+    )
+
+
+def note_kinds(notes: Sequence[Sequence[str]]) -> dict[str, int]:
+    """How often each kind of note was made, whatever its numbers: 'window …/…'."""
+    kinds = Counter(re.sub(r"-?\d+(\.\d+)?", "…", note) for of_picture in notes for note in of_picture)
+    return dict(sorted(kinds.items()))
