@@ -54,20 +54,24 @@ def stored_index(index: Index, joined: dict[str, list[Any]], facts: store.Facts)
 
 
 def linked_index(index: Index, facts: store.Facts) -> Index:
-    """The index of a folder that reads its pictures from their files; only boxed pictures are opened, for their size."""
-    read, sizes = store.source(index, facts), {}
+    """The index of a folder that reads pictures from their files; only boxed ones are opened, for their size."""
+    read = store.source(index, facts)
+    sizes = {}
     for row in index.boxes["row"].unique().tolist():
-        picture = read(row) if index.box_frame is None else None
-        sizes[row] = (picture.width, picture.height) if picture else index.box_frame
+        sizes[row] = index.box_frame or _own_size(read(row))
     boxes = stored_boxes(index, sizes, facts)
     return replace(index, table=with_split(index.table), boxes=boxes, box_frame=(facts.size, facts.size))
 
 
+def _own_size(picture: image.Picture) -> tuple[int, int]:
+    return picture.width, picture.height
+
+
 def with_split(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a split; where the source has none, patients are dealt out by their hash."""
-    return (
-        table if (table["split"] != "").any() else table.assign(split=split.by_patient(table["patient"], table["path"]))
-    )
+    if (table["split"] != "").any():
+        return table
+    return table.assign(split=split.by_patient(table["patient"], table["path"]))
 
 
 def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: store.Facts) -> pd.DataFrame:
@@ -87,6 +91,7 @@ def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: store.F
 
 
 def fingerprints(index: Index, joined: dict[str, list[Any]]) -> store.Fingerprints:
+    """Of every picture and its patient."""
     prints = np.frombuffer(bytes.fromhex("".join(joined["print"])), "<u8").reshape(len(index), -1, 4)
     patients = index.table["patient"]
     hashes = {name: fingerprint.patient_fingerprint(index.name, name) if name else 0 for name in patients.unique()}
@@ -106,6 +111,7 @@ def moments(joined: dict[str, list[Any]], facts: store.Facts) -> tuple[float, fl
 def final_facts(
     facts: store.Facts, joined: dict[str, list[Any]], rejected: int, prints: store.Fingerprints
 ) -> store.Facts:
+    """What dataset.json says when all is done."""
     mean, std = moments(joined, facts)
     return replace(
         facts,

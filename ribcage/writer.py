@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ribcage import files, image, store
+from ribcage import files, image, intake, store
 from ribcage.index import Index
 
 CHUNK = 64  # pictures in one line of the journal
@@ -156,10 +156,8 @@ class Writer:
             square = store.square(picture, self.facts)
             pixels.append(square)
             records.append(intake.record(row, picture, square))
-        stacked = (
-            np.stack(pixels) if pixels else np.empty((0, self.facts.size, self.facts.size), f"uint{self.facts.depth}")
-        )
-        return Chunk(stacked, {**intake.join(records), "rejected": rejected})
+        empty = np.empty((0, self.facts.size, self.facts.size), f"uint{self.facts.depth}")
+        return Chunk(np.stack(pixels) if pixels else empty, {**intake.join(records), "rejected": rejected})
 
     # ---- the end
 
