@@ -1,0 +1,5 @@
+"""stub"""
+
+
+def thickness(what, chest, plate):
+    return 0

@@ -1,0 +1,82 @@
+"""From thickness to a film: the beam, scatter, noise, the film curve, collimation, side letters."""
+
+import functools
+import math
+
+import cv2
+import numpy as np
+
+from ribcage.phantom.numbers import Film
+from ribcage.phantom.plate import Plate, curve
+
+_TOP = 8192
+"""Thickness beyond this lets nothing through."""
+
+
+def expose(total: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
+    """Thickness → (S, S) uint16 gray, bright where the beam was stopped."""
+    total = np.minimum(total + _slope(film, plate.size), _TOP - 1)
+    light = _beam()[np.maximum(total, 0)]
+    seen = _scattered(light, film.scatter, plate)
+    density = _density()[seen >> 4] + _grain(seen, film, plate.size)
+    low, high = _window(density)
+    gray = _film_curve(film.contrast, film.exposure, film.toe)
+    above = (density - low) * 1024 // (high - low) + 1024
+    below = density * 1024 // max(low, 1)
+    return gray[np.clip(np.where(density < low, below, above), 0, 4095)]
+
+
+@functools.cache
+def _beam() -> np.ndarray:
+    return np.rint(65535 * np.exp(-np.arange(_TOP) / 1000)).astype(np.uint16)
+
+
+@functools.cache
+def _density() -> np.ndarray:
+    """Light (by 16) → thickness again, as the detector sees it."""
+    return np.rint(-1000 * np.log((np.arange(4096) + 0.5) / 4096)).astype(np.int32)
+
+
+def _slope(film: Film, size: int) -> np.ndarray:
+    ramp = np.arange(size) * 2000 // size - 1000
+    return (ramp[None, :] * round(film.shading[0] * 256) + ramp[:, None] * round(film.shading[1] * 256)) >> 8
+
+
+def _scattered(light: np.ndarray, share: float, plate: Plate) -> np.ndarray:
+    """Scatter: a veil of light from all around."""
+    side = plate.size // 8
+    small = cv2.resize(light, (side, side), interpolation=cv2.INTER_AREA)
+    veil = plate.grown(cv2.GaussianBlur(small, (0, 0), side / 9, borderType=cv2.BORDER_REPLICATE))
+    part = round(share * 256)
+    return ((light.astype(np.uint32) * (256 - part) + veil.astype(np.uint32) * part) >> 8).astype(np.uint16)
+
+
+@functools.cache
+def _loudness() -> np.ndarray:
+    """Quantum noise: the fewer photons, the more."""
+    return np.rint(256 / np.sqrt((np.arange(4096) + 12) / 4096)).astype(np.int32)
+
+
+def _grain(light: np.ndarray, film: Film, size: int) -> np.ndarray:
+    key = np.random.Generator(np.random.Philox(key=film.seed))
+    raw = np.frombuffer(key.bytes(2 * size * size), np.uint8).reshape(2, size, size)
+    noise = raw[0].astype(np.int32) + raw[1] - 255
+    return (noise * _loudness()[light >> 4] * round(film.noise * 16)) >> 17
+
+
+def _window(density: np.ndarray) -> tuple[int, int]:
+    """Automatic exposure: what the lungs and the abdomen of this picture measure."""
+    size = len(density)
+    inner = np.sort(density[size // 6 : size * 5 // 6 : 5, size // 6 : size * 5 // 6 : 5], axis=None)
+    low, high = int(inner[len(inner) // 16]), int(inner[len(inner) * 15 // 16])
+    return low, max(high, low + 400)
+
+
+@functools.lru_cache(maxsize=256)
+def _film_curve(contrast: float, exposure: float, toe: float) -> np.ndarray:
+    """0 … 4095 → gray; 1024 is the darkest lung, 2048 the densest abdomen."""
+    z = (np.arange(4096) - 1024) / 1024
+    g = (0.99 - 0.04 * toe) * (1 - np.exp(-np.maximum(0, z + 0.2 + exposure * 0.5) * 2.0 * contrast))
+    foot = 1 / (1 + np.exp(-(z + 0.3) * 6))
+    g = g * foot
+    return np.rint(65535 * np.clip(g, 0, 1)).astype(np.uint16)
