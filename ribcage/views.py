@@ -210,20 +210,25 @@ def move_boxes(boxes: np.ndarray, numbers: Numbers, keep: float = 0.25) -> np.nd
 # ---- on the CPU, by OpenCV
 
 
-def apply(
-    images: Sequence[np.ndarray] | np.ndarray, numbers: Numbers, mean: float, std: float, out: np.ndarray | None = None
-) -> Tensor:
-    """N square uint8 or uint16 pictures → (N, 1, H, W) float32, written into `out` when it is given."""
-    batch = np.empty((len(numbers), 1, *numbers.size), np.float32) if out is None else out
+Pictures = Sequence[np.ndarray] | np.ndarray
+"""N pictures: one array, or one for each; those of a memory map are not copied."""
+
+
+def apply(images: Pictures, numbers: Numbers, mean: float, std: float) -> Tensor:
+    """N square uint8 or uint16 pictures → (N, 1, H, W) float32."""
+    batch = np.empty((len(numbers), *numbers.size), np.float32)
+    apply_into(batch, images, numbers, mean, std)
+    return torch.from_numpy(batch)[:, None]
+
+
+def apply_into(out: Pictures, images: Pictures, numbers: Numbers, mean: float, std: float) -> None:
+    """The same into N (H, W) float32 arrays."""
     if len(numbers):
-        _warp(images, numbers, mean, std, batch[:, 0])
-        _finish(numbers, std, batch[:, 0])
-    return torch.from_numpy(batch)
+        _warp(images, numbers, mean, std, out)
+        _finish(numbers, std, out)
 
 
-def _warp(
-    images: Sequence[np.ndarray] | np.ndarray, numbers: Numbers, mean: float, std: float, out: np.ndarray
-) -> None:
+def _warp(images: Pictures, numbers: Numbers, mean: float, std: float, out: Pictures) -> None:
     """Shrink, shade and warp: only the part of each picture that its view touches."""
     height, width = numbers.size
     shade = (_table_shade if images[0].dtype == np.uint8 else _float_shade)(numbers, mean, std)
@@ -237,30 +242,30 @@ def _warp(
         if copy:
             shade(n, part, out[n])
         elif not part.size:
-            out[n] = black[n]
+            out[n][:] = black[n]
         else:
             part = shade(n, part if factor == 1 else _shrink(part, factor), None)
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             cv2.warpAffine(part, matrices[n], (width, height), out[n], flags, cv2.BORDER_CONSTANT, black[n])
 
 
-def _finish(numbers: Numbers, std: float, out: np.ndarray) -> None:
+def _finish(numbers: Numbers, std: float, out: Pictures) -> None:
     """Blur, noise, erase, in place."""
-    for n in np.flatnonzero(numbers.sigma):
+    for n in np.flatnonzero(numbers.sigma).tolist():
         sigma = float(numbers.sigma[n])
         span = 2 * _radius(sigma) + 1
         cv2.GaussianBlur(out[n], (span, span), sigma, out[n])
-    noisy = np.flatnonzero(numbers.noise)
-    if len(noisy):
+    noisy = np.flatnonzero(numbers.noise).tolist()
+    if noisy:
         pixels = out[0].size
         bank = _noise(_NOISE_STARTS + pixels)
         for n in noisy:
             start = int(numbers.noise_at[n])
             grain = bank[start : start + pixels].reshape(out[n].shape)
             cv2.scaleAdd(grain, float(numbers.noise[n]) / std, out[n], out[n])
-    for n in np.flatnonzero(numbers.erase[:, 2] > numbers.erase[:, 0]):
+    for n in np.flatnonzero(numbers.erase[:, 2] > numbers.erase[:, 0]).tolist():
         x0, y0, x1, y1 = numbers.erase[n]
-        out[n, y0:y1, x0:x1] = 0.0
+        out[n][y0:y1, x0:x1] = 0.0
 
 
 _Shade = Callable[[int, np.ndarray, np.ndarray | None], np.ndarray]

@@ -1,0 +1,373 @@
+"""Loader: dataset folders and views become batches, the same ones however they are made.
+
+The order is a function of (seed, epoch), every pixel one of (seed, epoch, row, view). So a run does not depend on the
+number of threads or ranks, and to go on where it stopped it needs no more than the epoch and the step.
+
+    loader = Loader(stores, [gentle(224)], batch=64, rows=rows_of(stores, "train"))
+    for batch in loader.epoch(0): ...
+
+Threads, not processes: OpenCV and torch let go of the interpreter while they work, and nothing has to be copied."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ribcage import draws, views
+from ribcage.findings import Policy
+from ribcage.store import Store
+from ribcage.views import View
+
+_ROW_BITS = np.int64(32)
+_PIECE = 16  # pictures that are worth a task of their own
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N pictures, each in one or several views."""
+
+    views: list[Tensor]
+    """One (N, C, H, W) float32 per view."""
+    labels: Tensor
+    """(N, F) float32; NaN where nothing is known."""
+    boxes: list[Tensor]
+    """One (M, 6) float32 per view: n, finding, x0, y0, x1, y1 in pixels of the view."""
+    rows: Tensor
+    """(N,) int64, counted through all sets."""
+    sources: Tensor
+    """(N,) int64: which set."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def rows_of(stores: Sequence[Store], split: str) -> np.ndarray:
+    """The rows of a split, counted through all sets."""
+    return np.flatnonzero(np.concatenate([store.index.table["split"].to_numpy() == split for store in stores]))
+
+
+class Loader:
+    """Batches of some rows of one or several sets.
+
+    Args:
+        stores: the sets; their rows are counted through, the first set's first.
+        views: what each picture is shown as; a batch holds one tensor for each.
+        batch: pictures in a step, over all ranks together.
+        rows: those to load, as `rows_of` gives them; None: all.
+        findings: the label columns; None: every finding of every set. A set without one gives NaN.
+        policy: what uncertain and blank labels become.
+        shuffle: a new order in every epoch; False: the order of `rows`.
+        weights: draw with replacement, by one weight per set (its share of a batch) or per row of `rows`.
+        drop_last: leave out the last, smaller batch. Ranks may hold unequal parts of that one, even none of it.
+        threads: None: one per core, eight at most.
+        prefetch: batches made ahead; what is held in memory grows with it, not with the threads.
+        channels: 3 repeats the gray one, without a copy.
+        normalise: (mean, std) of pixels in 0 … 1; None: each set's own.
+        device: on a GPU the stored pictures are sent there and the views made there.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        views: Sequence[View],
+        *,
+        batch: int = 64,
+        seed: int = 0,
+        rows: np.ndarray | None = None,
+        findings: Sequence[str] | None = None,
+        policy: Policy | None = None,
+        shuffle: bool = True,
+        weights: Sequence[float] | np.ndarray | None = None,
+        drop_last: bool = False,
+        threads: int | None = None,
+        prefetch: int = 2,
+        rank: int = 0,
+        world: int = 1,
+        channels: int = 1,
+        normalise: tuple[float, float] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.stores, self.views = tuple(stores), tuple(views)
+        self.batch, self.seed, self.shuffle, self.drop_last = batch, seed, shuffle, drop_last
+        self.threads, self.prefetch = min(_cores(), 8) if threads is None else threads, prefetch
+        self.rank, self.world, self.channels = rank, world, channels
+        self.normalise, self.device, self.policy = normalise, torch.device(device), policy or Policy()
+        self._ends = np.cumsum([len(store) for store in self.stores])
+        self.rows = np.arange(self._ends[-1] if stores else 0) if rows is None else np.asarray(rows, np.int64)
+        self.findings = _union(self.stores) if findings is None else tuple(findings)
+        problems = _problems(self)
+        if problems:
+            raise ValueError("; ".join(problems) + ".")
+        self._labels, self._asked = _labels(self.stores, self.findings)
+        self._boxes = [_Boxes.of(store, self.findings) for store in self.stores]
+        self._weights = None if weights is None else self._weight_per_row(np.asarray(weights, np.float64))
+        self._repeats = weights is not None or len(np.unique(self.rows)) < len(self.rows)
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return len(self.rows) // self.batch if self.drop_last else -(-len(self.rows) // self.batch)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from step `start` on."""
+        if not 0 <= start <= len(self):
+            raise ValueError(f"Step {start} is not in an epoch of {len(self)} steps.")
+        cv2.setNumThreads(1)  # for the whole process: the threads are ours, more of them beneath each would only wait
+        return self._batches(epoch, start)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """(N,) int64: the address of each picture of an epoch, its row and, above 32 bits, how often it came before."""
+        places = np.arange(len(self.rows))
+        if self._weights is not None:
+            places = draws.choices(self.seed, epoch, self._weights, len(self.rows))
+        elif self.shuffle:
+            places = draws.permutation(self.seed, epoch, len(self.rows))
+        rows = self.rows[places]
+        return rows | _turns(rows) << _ROW_BITS if self._repeats else rows
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        order = self.order(epoch)
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="ribcage-loader")
+        waiting: deque[_Making] = deque()
+        try:
+            for step in range(start, len(self)):
+                waiting.append(_Making(self, pool, epoch, self._mine(order, step)))
+                if len(waiting) > self.prefetch:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _mine(self, order: np.ndarray, step: int) -> np.ndarray:
+        """The addresses of this rank's part of a step."""
+        whole = order[step * self.batch : (step + 1) * self.batch]
+        return whole[len(whole) * self.rank // self.world : len(whole) * (self.rank + 1) // self.world]
+
+    def _weight_per_row(self, weights: np.ndarray) -> np.ndarray:
+        if weights.shape == self.rows.shape:
+            return weights
+        if weights.shape != (len(self.stores),):
+            raise ValueError(
+                f"{weights.size} weights came; expected one per set ({len(self.stores)}) or per row ({len(self.rows)})."
+            )
+        sources = self.source(self.rows)
+        counts = np.bincount(sources, minlength=len(self.stores))
+        return (weights / np.maximum(counts, 1))[sources]
+
+    def source(self, rows: np.ndarray) -> np.ndarray:
+        """(N,) int64: the set of each row."""
+        return np.searchsorted(self._ends, rows, side="right")
+
+    def labels(self, epoch: int, addresses: np.ndarray) -> np.ndarray:
+        """(N, F) float32: the labels of these pictures under the policy."""
+        rows = addresses & 0xFFFFFFFF
+        chance = None
+        if self.policy.draws:
+            chance = draws.uniform(self.seed, epoch, addresses, draws.LABELS, len(self.findings))
+        known = self.policy.apply(self._labels[rows], self.findings, chance)
+        known[~self._asked[self.source(rows)]] = np.nan  # no policy speaks for a finding nobody looked for
+        return known
+
+    def scale(self, source: int) -> tuple[float, float]:
+        """(mean, std) that pictures of a set are normalised with."""
+        mean, std = self.normalise or (self.stores[source].mean, self.stores[source].std)
+        return mean, std or 1.0
+
+    def pictures(self, source: int, rows: np.ndarray) -> list[np.ndarray]:
+        """Stored pictures of one set, by its own rows."""
+        store = self.stores[source]
+        if store.images is not None:
+            images = np.asarray(store.images)  # a plain array over the same memory: slicing it is ten times cheaper
+            return [images[row] for row in rows.tolist()]
+        return [_picture(store, row) for row in rows.tolist()]
+
+
+class _Making:
+    """A batch while threads work on it."""
+
+    def __init__(self, loader: Loader, pool: ThreadPoolExecutor, epoch: int, addresses: np.ndarray) -> None:
+        self.loader, self.epoch, self.addresses = loader, epoch, addresses
+        self.rows = addresses & 0xFFFFFFFF
+        self.sources = loader.source(self.rows)
+        self.on_device = loader.device.type != "cpu"
+        shapes = [(len(addresses), 1, *view.shape) for view in loader.views]
+        # NumPy asks the system for large pages, torch does not: 15 against 340 microseconds a picture
+        self.arrays = [] if self.on_device else [np.empty(shape, np.float32) for shape in shapes]
+        self.labels = pool.submit(loader.labels, epoch, addresses)
+        self.pieces = [pool.submit(self._piece, places) for places in self._split()]
+
+    def result(self) -> Batch:
+        """Wait for it."""
+        pieces = [piece.result() for piece in self.pieces]
+        tensors = [torch.from_numpy(array) for array in self.arrays]
+        if self.on_device:
+            tensors = self._on_device(pieces)
+        device, channels = self.loader.device, self.loader.channels
+        return Batch(
+            views=[tensor.expand(-1, channels, -1, -1) for tensor in tensors],
+            labels=torch.from_numpy(self.labels.result()).to(device),
+            boxes=[_joined([piece.boxes[v] for piece in pieces]).to(device) for v in range(len(self.loader.views))],
+            rows=torch.from_numpy(self.rows),
+            sources=torch.from_numpy(self.sources),
+        )
+
+    def _split(self) -> list[np.ndarray]:
+        """Places in the batch, so many at a time, those of one piece from one set."""
+        size = max(_PIECE, -(-len(self.rows) // self.loader.threads))
+        by_source = [np.flatnonzero(self.sources == source) for source in np.unique(self.sources)]
+        return [places[at : at + size] for places in by_source for at in range(0, len(places), size)]
+
+    def _piece(self, places: np.ndarray) -> "_Piece":
+        loader, source = self.loader, int(self.sources[places[0]])
+        store, first = loader.stores[source], loader._ends[source] - len(loader.stores[source])
+        own = self.rows[places] - first
+        pictures = loader.pictures(source, own)
+        numbers = [
+            views.draw(view, loader.seed, self.epoch, self.addresses[places], number, store.size)
+            for number, view in enumerate(loader.views)
+        ]
+        boxes = loader._boxes[source].of_rows(own)
+        moved = [views.move_boxes(boxes, each) for each in numbers]
+        for each in moved:  # counted through the batch, not the piece
+            each[:, 0] = places[each[:, 0].astype(np.int64)]
+        if self.on_device:
+            return _Piece(places, source, moved, numbers, _stacked(pictures, pin=loader.device.type == "cuda"))
+        for array, drawn in zip(self.arrays, numbers, strict=True):
+            views.apply_into([array[place, 0] for place in places.tolist()], pictures, drawn, *loader.scale(source))
+        return _Piece(places, source, moved)
+
+    def _on_device(self, pieces: list["_Piece"]) -> list[Tensor]:
+        """Send the stored pictures and make the views there."""
+        device = self.loader.device
+        shapes = [(len(self.rows), 1, *view.shape) for view in self.loader.views]
+        batches = [torch.empty(shape, device=device) for shape in shapes]
+        for piece in pieces:
+            assert piece.pictures is not None
+            pictures = piece.pictures.to(device, non_blocking=True)
+            places = torch.from_numpy(piece.places).to(device)
+            for batch, numbers in zip(batches, piece.numbers, strict=True):
+                batch[places] = views.apply_torch(pictures, numbers, *self.loader.scale(piece.source))
+        return batches
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some pictures of a batch, all of one set."""
+
+    places: np.ndarray
+    source: int
+    boxes: list[np.ndarray]
+    numbers: Sequence[views.Numbers] = ()
+    pictures: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """The boxes of a set."""
+
+    rows: np.ndarray
+    """(M,), ascending."""
+    values: np.ndarray
+    """(M, 5): finding, x0, y0, x1, y1."""
+
+    @classmethod
+    def of(cls, store: Store, findings: tuple[str, ...]) -> "_Boxes":
+        """Those whose finding is asked for."""
+        table = store.index.boxes
+        finding = table["finding"].map({name: place for place, name in enumerate(findings)}).to_numpy(np.float64)
+        x, y, width, height = (table[name].to_numpy(np.float64) for name in ("x", "y", "width", "height"))
+        asked = ~np.isnan(finding)
+        return cls(table["row"].to_numpy()[asked], np.stack([finding, x, y, x + width, y + height], axis=1)[asked])
+
+    def of_rows(self, rows: np.ndarray) -> np.ndarray:
+        """(M, 6): the boxes of some pictures, `n` first."""
+        first, end = (np.searchsorted(self.rows, rows, side=side) for side in ("left", "right"))
+        count = end - first
+        n = np.repeat(np.arange(len(rows)), count)
+        at = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
+        return np.concatenate([n[:, None], self.values[at]], axis=1)
+
+
+def _picture(store: Store, row: int) -> np.ndarray:
+    try:
+        return store.picture(row)
+    except Exception as error:
+        raise ValueError(f"Picture {row} of {store.folder}, {store.index.file(row)}: {error}") from error
+
+
+def _stacked(pictures: list[np.ndarray], pin: bool) -> Tensor:
+    """(N, S, S) in memory that a GPU may read by itself."""
+    stack = torch.from_numpy(np.empty((len(pictures), *pictures[0].shape), pictures[0].dtype))
+    stack = stack.pin_memory() if pin else stack
+    np.stack(pictures, out=stack.numpy())
+    return stack
+
+
+def _joined(boxes: list[np.ndarray]) -> Tensor:
+    """The boxes of all pieces in the order of the batch."""
+    every = np.concatenate([np.empty((0, 6), np.float32), *boxes])
+    return torch.from_numpy(every[np.argsort(every[:, 0], kind="stable")])
+
+
+def _turns(rows: np.ndarray) -> np.ndarray:
+    """(N,) int64: how often each row stood further in front."""
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    places = np.arange(len(rows))
+    first = np.maximum.accumulate(np.where(np.diff(ordered, prepend=-1) > 0, places, 0))
+    turns = np.empty_like(rows)
+    turns[order] = places - first
+    return turns
+
+
+def _union(stores: Sequence[Store]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for store in stores for name in store.index.findings))
+
+
+def _labels(stores: Sequence[Store], findings: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """(N, F) float32 as the sources have them, and (sets, F) bool: which set knows which finding."""
+    asked = np.array([[name in store.index.findings for name in findings] for store in stores], bool)
+    parts = []
+    for store, known in zip(stores, asked, strict=True):
+        part = np.full((len(store), len(findings)), np.nan, np.float32)
+        part[:, known] = store.index.table[[name for name in findings if name in store.index.findings]].to_numpy()
+        parts.append(part)
+    return np.concatenate(parts), asked.reshape(len(stores), len(findings))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _problems(loader: Loader) -> list[str]:
+    """All that is wrong with the options."""
+    if not loader.stores or not loader.views:
+        return ["A loader needs at least one set and one view"]
+    problems = []
+    unknown = [name for name in loader.findings if name not in _union(loader.stores)]
+    if unknown:
+        problems.append(
+            f"No set has {', '.join(unknown)}; there are {', '.join(_union(loader.stores)) or 'no findings'}"
+        )
+    if not len(loader.rows):
+        problems.append("There is no picture to load: no row was chosen")
+    elif loader.rows.min() < 0 or loader.rows.max() >= loader._ends[-1]:
+        problems.append(f"Rows are {loader.rows.min()} … {loader.rows.max()}; there are 0 … {loader._ends[-1] - 1}")
+    for name, least in (("batch", 1), ("threads", 1), ("prefetch", 0), ("world", 1)):
+        if getattr(loader, name) < least:
+            problems.append(f"{name} is {getattr(loader, name)}; at least {least}")
+    if not problems and loader.batch % loader.world:
+        problems.append(f"A batch of {loader.batch} cannot be shared by {loader.world} ranks; choose a multiple")
+    if not 0 <= loader.rank < max(loader.world, 1):
+        problems.append(f"rank is {loader.rank}; from 0 to {loader.world - 1}")
+    if loader.channels not in (1, 3):
+        problems.append(f"channels is {loader.channels}; 1 or 3")
+    if not problems and not len(loader):
+        problems.append(f"{len(loader.rows)} pictures do not fill a batch of {loader.batch}, and drop_last is set")
+    return problems

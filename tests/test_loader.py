@@ -1,0 +1,328 @@
+import gc
+import threading
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ribcage import draws, views
+from ribcage.findings import Policy
+from ribcage.index import Index, boxes, table
+from ribcage.loader import Batch, Loader, _Making, rows_of
+from ribcage.store import Facts, Store
+from ribcage.views import View, gentle, plain, strong
+
+
+def make_store(
+    folder: Path,
+    count: int = 50,
+    size: int = 48,
+    depth: int = 8,
+    findings: tuple[str, ...] = ("Mass", "Edema"),
+    linked: bool = False,
+) -> Store:
+    """A real dataset folder of smooth random pictures; linked: PNG files beside it."""
+    folder = folder / f"胸片 set {count}"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(count)
+    coarse = random.integers(0, 1 << depth, (count, 6, 6)).astype(np.float32)
+    images = np.stack([cv2.resize(each, (size, size)) for each in coarse]).astype(f"uint{depth}")
+    rows = pd.DataFrame({"path": [f"图 {n}.png" for n in range(count)], "split": ["train", "val"] * (count // 2)})
+    labels = random.choice([1.0, 0.0, -1.0, np.nan], (count, len(findings)))
+    rows[list(findings)] = labels
+    drawn = pd.DataFrame({"row": np.arange(0, count, 3), "finding": findings[0], "x": 10, "y": 8, "width": 20, "height": 16})
+    index = Index("made up", table(rows, findings), findings, boxes(drawn), (size, size), folder)
+    facts = Facts(
+        name="made up", dataset="folder", source="", licence="", pictures=count, rejected=0, size=size, fit="pad",
+        depth=depth, mean=float(images.mean() / (2**depth - 1)), std=float(images.std() / (2**depth - 1)),
+        findings=findings, root=str(folder), linked=linked,
+    )  # fmt: skip
+    if linked:
+        for n, picture in enumerate(images):
+            cv2.imencode(".png", picture)[1].tofile(folder / f"图 {n}.png")
+        return Store(folder, facts, index, None)
+    np.save(folder / "images.npy", images)
+    return Store(folder, facts, index, np.load(folder / "images.npy", mmap_mode="r"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("loader"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("loader"), count=30, size=64, depth=16, findings=("Edema", "Hernia"))
+
+
+@pytest.fixture(autouse=True)
+def opencv_threads() -> Iterator[None]:
+    before = cv2.getNumThreads()
+    yield
+    cv2.setNumThreads(before)
+
+
+TWO_VIEWS = [replace(strong(40), erase_probability=0.5), gentle((32, 40))]
+SMOOTH = Policy(uncertain="ones+lsr")
+
+
+def same(left: Batch, right: Batch) -> bool:
+    """Bit for bit."""
+    pairs = [(left.labels, right.labels), (left.rows, right.rows), (left.sources, right.sources)]
+    pairs += list(zip(left.views + left.boxes, right.views + right.boxes, strict=True))
+    return all(a.shape == b.shape and np.array_equal(a.numpy(), b.numpy(), equal_nan=True) for a, b in pairs)
+
+
+def joined(parts: Sequence[Batch]) -> Batch:
+    """What the ranks hold, as one batch."""
+    starts = np.cumsum([0] + [len(part) for part in parts])
+    shifted = [
+        [torch.cat([box[:, :1] + start, box[:, 1:]], 1) for box in part.boxes]
+        for part, start in zip(parts, starts[:-1].tolist(), strict=True)
+    ]
+    return Batch(
+        views=[torch.cat(each) for each in zip(*(part.views for part in parts), strict=True)],
+        labels=torch.cat([part.labels for part in parts]),
+        boxes=[torch.cat(each) for each in zip(*shifted, strict=True)],
+        rows=torch.cat([part.rows for part in parts]),
+        sources=torch.cat([part.sources for part in parts]),
+    )
+
+
+def test_an_epoch_shows_every_chosen_picture_once(store: Store) -> None:
+    chosen = rows_of([store], "train")
+    batches = list(Loader([store], [plain(48)], batch=8, rows=chosen).epoch(0))
+    assert [len(batch) for batch in batches] == [8, 8, 8, 1]
+    assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == chosen.tolist()
+
+
+def test_a_plain_view_is_the_stored_picture_normalised(store: Store) -> None:
+    batch = next(Loader([store], [plain(48)], batch=5, shuffle=False).epoch(0))
+    assert store.images is not None
+    expected = (store.images[:5] / 255 - store.mean) / store.std
+    assert batch.views[0].shape == (5, 1, 48, 48) and batch.views[0].dtype == torch.float32
+    np.testing.assert_allclose(batch.views[0][:, 0], expected, atol=1e-6)
+
+
+def test_order_changes_with_epoch_and_seed_only(store: Store) -> None:
+    loader = Loader([store], [plain(48)], seed=1)
+    assert np.array_equal(loader.order(0), Loader([store], [plain(48)], seed=1, batch=3, threads=3).order(0))
+    assert not np.array_equal(loader.order(0), loader.order(1))
+    assert not np.array_equal(loader.order(0), Loader([store], [plain(48)], seed=2).order(0))
+    assert np.array_equal(Loader([store], [plain(48)], shuffle=False).order(5), np.arange(50))
+
+
+@pytest.mark.parametrize("threads", [2, 8])
+def test_threads_do_not_change_a_bit(store: Store, other: Store, threads: int) -> None:
+    batches = [
+        list(Loader([store, other], TWO_VIEWS, batch=36, policy=SMOOTH, threads=n, prefetch=n).epoch(3)) for n in (1, threads)
+    ]
+    assert len(batches[0]) == 3
+    assert all(same(one, many) for one, many in zip(*batches, strict=True))
+
+
+def test_four_ranks_hold_what_one_holds(store: Store, other: Store) -> None:
+    whole = list(Loader([store, other], TWO_VIEWS, batch=36, policy=SMOOTH).epoch(1))
+    ranks = [Loader([store, other], TWO_VIEWS, batch=36, policy=SMOOTH, rank=r, world=4).epoch(1) for r in range(4)]
+    shared = [joined(parts) for parts in zip(*ranks, strict=True)]
+    assert [len(batch) for batch in shared] == [36, 36, 8]
+    assert all(same(one, many) for one, many in zip(whole, shared, strict=True))
+
+
+def test_the_last_batch_is_shared_without_repeating_a_picture(store: Store) -> None:
+    ranks = [list(Loader([store], [plain(48)], batch=16, shuffle=False, rank=r, world=4).epoch(0)) for r in range(4)]
+    assert [len(rank[-1]) for rank in ranks] == [0, 1, 0, 1]
+    assert ranks[0][-1].views[0].shape == (0, 1, 48, 48)
+    assert ranks[0][-1].boxes[0].shape == (0, 6)
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 7])
+def test_resuming_in_mid_epoch_gives_the_same_bits(store: Store, start: int) -> None:
+    whole = list(Loader([store], TWO_VIEWS, batch=8, policy=SMOOTH).epoch(2))
+    rest = list(Loader([store], TWO_VIEWS, batch=8, policy=SMOOTH).epoch(2, start=start))
+    assert len(rest) == len(whole) - start
+    assert all(same(a, b) for a, b in zip(whole[start:], rest, strict=True))
+
+
+def test_epochs_and_views_differ(store: Store) -> None:
+    loader = Loader([store], [strong(40), strong(40)], batch=50, shuffle=False)
+    first, second = next(loader.epoch(0)), next(loader.epoch(1))
+    assert not torch.equal(first.views[0], first.views[1])
+    assert not torch.equal(first.views[0], second.views[0])
+
+
+def test_sets_of_other_size_and_depth_come_in_one_batch(store: Store, other: Store) -> None:
+    batch = next(Loader([store, other], [plain(32)], batch=80).epoch(0))
+    assert other.images is not None
+    assert sorted(batch.sources.tolist()) == [0] * 50 + [1] * 30
+    for place in np.flatnonzero(batch.sources.numpy() == 1)[:5]:
+        picture = other.images[batch.rows[place] - 50]
+        expected = (cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA) / 65535 - other.mean) / other.std
+        np.testing.assert_allclose(batch.views[0][place, 0], expected, atol=1e-4)
+
+
+def test_one_normalisation_can_serve_all_sets(store: Store) -> None:
+    batch = next(Loader([store], [plain(48)], batch=4, shuffle=False, normalise=(0.0, 1.0)).epoch(0))
+    assert store.images is not None
+    np.testing.assert_allclose(batch.views[0][:, 0], store.images[:4] / 255, atol=1e-6)
+
+
+def test_a_set_without_a_finding_gives_nan_whatever_the_policy(store: Store, other: Store) -> None:
+    loader = Loader([store, other], [plain(48)], batch=80, shuffle=False, policy=Policy("ones", blank="zeros"))
+    labels = next(loader.epoch(0)).labels.numpy()
+    assert loader.findings == ("Mass", "Edema", "Hernia")
+    assert np.isnan(labels[:50, 2]).all() and np.isnan(labels[50:, 0]).all()
+    stored = store.index.labels
+    expected = np.where(stored == -1, 1, np.nan_to_num(stored))
+    assert np.array_equal(labels[:50, :2], expected)
+
+
+def test_findings_come_in_the_order_asked_for(store: Store) -> None:
+    labels = next(Loader([store], [plain(48)], batch=50, shuffle=False, findings=("Edema", "Mass")).epoch(0)).labels
+    expected = np.where(store.index.labels == -1, np.nan, store.index.labels)[:, ::-1]
+    assert np.array_equal(labels.numpy(), expected, equal_nan=True)
+
+
+def test_boxes_follow_the_picture(tmp_path: Path) -> None:
+    store = make_store(tmp_path, count=12)
+    images = np.zeros((12, 48, 48), np.uint8)
+    images[:, 8:24, 10:30] = 255  # exactly where the boxes are
+    view = View(64, crop=(0.9, 1.0), flip=0.5, rotation=0.0, shift=0.05)
+    batch = next(Loader([replace(store, images=images)], [view], batch=12, normalise=(0.0, 1.0)).epoch(0))
+    assert len(batch.boxes[0]) == 4
+    for n, finding, x0, y0, x1, y1 in batch.boxes[0].tolist():
+        assert batch.rows[int(n)] % 3 == 0 and finding == 0
+        ys, xs = np.nonzero(batch.views[0][int(n), 0].numpy() > 0.5)
+        np.testing.assert_allclose([x0, y0, x1, y1], [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], atol=0.51)
+
+
+def test_boxes_of_findings_not_asked_for_stay_away(store: Store) -> None:
+    batch = next(Loader([store], [plain(48)], batch=50, findings=("Edema",)).epoch(0))
+    assert len(batch.boxes[0]) == 0
+
+
+def test_weights_per_set_share_the_epoch(store: Store, other: Store) -> None:
+    loader = Loader([store, other], [plain(48)], weights=(1, 3), rows=np.tile(np.arange(80), 100))
+    drawn = loader.source(loader.order(0) & 0xFFFFFFFF)
+    assert abs((drawn == 1).mean() - 0.75) < 0.02
+
+
+def test_a_picture_drawn_twice_is_not_shown_twice_the_same(store: Store) -> None:
+    weights = np.zeros(50)
+    weights[7] = 1
+    batch = next(Loader([store], [strong(40)], batch=4, weights=weights).epoch(0))
+    assert batch.rows.tolist() == [7] * 4
+    assert len(torch.unique(batch.views[0].flatten(1), dim=0)) == 4
+
+
+def test_three_channels_repeat_one_without_a_copy(store: Store) -> None:
+    view = next(Loader([store], [plain(48)], batch=4, channels=3).epoch(0)).views[0]
+    assert view.shape == (4, 3, 48, 48) and view.stride(1) == 0
+    assert torch.equal(view[:, 0], view[:, 2])
+
+
+def test_drop_last_leaves_the_rest_out(store: Store) -> None:
+    loader = Loader([store], [plain(48)], batch=16, drop_last=True)
+    assert len(loader) == 3 == len(list(loader.epoch(0)))
+
+
+def test_a_linked_folder_is_read_from_its_files(tmp_path: Path) -> None:
+    stored, linked = make_store(tmp_path / "a", count=10), make_store(tmp_path / "b", count=10, linked=True)
+    left, right = (next(Loader([each], [gentle(40)], batch=10).epoch(0)) for each in (stored, linked))
+    assert same(left, right)
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    store = make_store(tmp_path, count=10, linked=True)
+    (store.folder / "图 7.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match=r"Picture 7 of .*图 7\.png"):
+        list(Loader([store], [gentle(40)], batch=4).epoch(0))
+    assert not loader_threads()
+
+
+def loader_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ribcage-loader")]
+
+
+def test_closing_early_stops_the_threads(store: Store) -> None:
+    batches = Loader([store], [strong(40)], batch=2, threads=4, prefetch=6).epoch(0)
+    next(batches)
+    assert loader_threads()
+    batches.close()  # type: ignore[attr-defined]
+    assert not loader_threads()
+    for _ in Loader([store], [strong(40)], batch=2).epoch(0):
+        break
+    gc.collect()
+    assert not loader_threads()
+
+
+def test_memory_does_not_grow_with_threads(store: Store) -> None:
+    def peak(threads: int) -> int:
+        loader = Loader([store], [plain(256)], batch=10, threads=threads, prefetch=1)
+        next(loader.epoch(0))
+        tracemalloc.start()
+        for _ in loader.epoch(0):
+            pass
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    batch = 10 * 256 * 256 * 4
+    assert peak(8) < peak(1) + batch / 2
+    assert peak(8) < 4.5 * batch
+
+
+def test_the_way_of_a_gpu_gives_the_same_batch(store: Store, other: Store) -> None:
+    loader = Loader([store, other], TWO_VIEWS, batch=80, policy=SMOOTH)
+    expected = next(loader.epoch(0))
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(2) as pool:
+        loader.device = torch.device("meta")  # where no pixel may be made on the CPU
+        making = _Making(loader, pool, 0, loader.order(0))
+        pieces = [piece.result() for piece in making.pieces]
+        loader.device = torch.device("cpu")
+        made = making._on_device(pieces)
+    assert not making.arrays
+    for one, two in zip(made, expected.views, strict=True):
+        assert (one - two).abs().mean() * 255 * store.std < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"findings": ("Mas",)}, "No set has Mas; there are Mass, Edema"),
+        ({"rows": np.array([], int)}, "no row was chosen"),
+        ({"rows": np.array([50])}, "Rows are 50 … 50; there are 0 … 49"),
+        ({"batch": 10, "world": 4}, "A batch of 10 cannot be shared by 4 ranks"),
+        ({"batch": 0, "threads": 0}, "batch is 0; at least 1; threads is 0; at least 1"),
+        ({"rank": 2, "world": 2}, "rank is 2; from 0 to 1"),
+        ({"channels": 2}, "channels is 2; 1 or 3"),
+        ({"batch": 64, "drop_last": True}, "50 pictures do not fill a batch of 64"),
+        ({"weights": (1, 2, 3)}, "3 weights came; expected one per set"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(store: Store, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        Loader([store], [plain(48)], **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_step_beyond_the_epoch_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="Step 8 is not in an epoch of 7 steps"):
+        Loader([store], [plain(48)], batch=8).epoch(0, start=8)
+
+
+def test_pixels_are_those_that_views_draws_for_the_row(store: Store) -> None:
+    batch = next(Loader([store], [plain(48), gentle(40)], batch=6, seed=9).epoch(4))
+    rows = batch.rows.numpy()
+    numbers = views.draw(gentle(40), 9, 4, rows, 1, 48)
+    assert store.images is not None
+    assert torch.equal(batch.views[1], views.apply(store.images[rows], numbers, store.mean, store.std))
+    assert np.array_equal(rows, draws.permutation(9, 4, 50)[:6])
