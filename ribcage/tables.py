@@ -1,12 +1,16 @@
 """Tables as data sets ship them: found below a folder, plain or compressed, with their columns checked by name."""
 
+import codecs
+import csv
 import gzip
+import io
 import os
 import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,7 +68,7 @@ def missing(root: Path, names: Sequence[str], source: str) -> FileNotFoundError:
 
 def header(file: Path) -> list[str]:
     """The names of a table's columns."""
-    return list(_read(file, nrows=0).columns)
+    return list(_read(file, file, file, nrows=0).columns)
 
 
 def read(file: Path, needed: Sequence[str], numbers: Sequence[str] = (), wanted: Sequence[str] = ()) -> pd.DataFrame:
@@ -84,12 +88,47 @@ def read(file: Path, needed: Sequence[str], numbers: Sequence[str] = (), wanted:
 def bare(file: Path, names: Sequence[str], numbers: Sequence[str] = (), sep: str = ",", skip: int = 0) -> pd.DataFrame:
     """The first columns of a table whose header is missing, or of no use and skipped, under these names."""
     types = {name: np.float32 if name in numbers else str for name in names}
-    return _read(file, header=None, names=list(names), usecols=range(len(names)), dtype=types, sep=sep, skiprows=skip)
+    return _read(
+        file, file, header=None, names=list(names), usecols=range(len(names)), dtype=types, sep=sep, skiprows=skip
+    )
 
 
 def width(file: Path, sep: str = ",") -> int:
     """How many columns the first line has."""
-    return _read(file, header=None, nrows=1, dtype=str, sep=sep).shape[1]
+    return _read(file, file, file, header=None, nrows=1, dtype=str, sep=sep).shape[1]
+
+
+def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
+    """All columns of a table of unknown origin as text: its encoding, separator and repeated names are worked out."""
+    text = _text(file, encoding)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    separator = max(",;\t", key=first.count)
+    names = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
+    rows = _read(io.StringIO(text), file, sep=separator, dtype=str)
+    if len(names) == rows.shape[1]:
+        repeats = [names[:place].count(name) for place, name in enumerate(names)]
+        rows.columns = pd.Index([f"{name} ({n + 1})" if n else name for name, n in zip(names, repeats, strict=True)])
+    return rows.fillna("")
+
+
+def _text(file: Path, encoding: str) -> str:
+    """The text of a file. GB 18030 is believed only where every foreign byte is half of a common Chinese character,
+    for nearly any Latin-1 text would also pass as Chinese."""
+    data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    if encoding == "auto":
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        chinese = re.fullmatch(rb"(?:[\x00-\x7f]++|[\xa1-\xf7][\xa1-\xfe])*+", data)
+        tried = ["utf-16"] if wide else ["utf-8-sig", *(["gb18030"] if chinese else []), "latin-1"]
+    else:
+        tried = [encoding]
+    for each in tried:
+        try:
+            return data.decode(each)
+        except UnicodeError:
+            continue
+        except LookupError:
+            raise ValueError(f"There is no encoding {encoding!r}. Try utf-8, gb18030 or latin-1.") from None
+    raise ValueError(f"{file} is not {tried[-1]} text. Try --encoding utf-8, gb18030 or latin-1.")
 
 
 def words(column: pd.Series, ours: dict[str, str]) -> pd.Series:
@@ -125,11 +164,11 @@ def _walk(folder: Path, prefix: str, depth: int | None, seen: set[tuple[int, int
             yield from _walk(folder / name, f"{prefix}{name}/", None if depth is None else depth - 1, seen)
 
 
-def _read(file: Path, **options: object) -> pd.DataFrame:
-    """A comma-separated file, or one line that says what is wrong with it."""
+def _read(source: Path | io.StringIO, file: Path, **options: Any) -> pd.DataFrame:
+    """A table, or one line that says what is wrong with it."""
     try:
-        return pd.read_csv(file, index_col=False, keep_default_na=False, encoding="utf-8-sig", **options)  # type: ignore[call-overload]
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read as a table: {str(error).strip()}") from None
+        return pd.read_csv(source, index_col=False, keep_default_na=False, encoding="utf-8-sig", **options)
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{file} is damaged: {error}. Download it again.") from None
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read as a table: {str(error).strip()}") from None

@@ -1,0 +1,128 @@
+"""Columns: what the columns of somebody's own table mean, by their names and by the words in their cells."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ribcage import findings
+from ribcage.spelling import did_you_mean
+
+# role -> the names it goes by, the usual first; compared without case, spaces and punctuation
+ROLES = {
+    "path": "path image_path file_path file filename file_name image image_index image_id image_name image_file img "
+    "img_path img_file img_name dicom_id 路径 文件 文件名 图像 图片",
+    "patient": "patient patient_id subject subject_id pid mrn case_id 患者 患者编号 病人 病人编号",
+    "study": "study study_id study_uid study_instance_uid accession accession_number 检查号",
+    "view": "view view_position projection position 体位",
+    "split": "split set subset partition phase 划分",
+    "sex": "sex gender patient_sex patient_gender 性别",
+    "age": "age patient_age age_years 年龄",
+}
+LISTS = "labels finding_labels label findings finding diagnosis diagnoses class category target 诊断 标签"
+
+SPLITS = {
+    "train": ("train", "training", "tr", "训练", "训练集"),
+    "val": ("val", "valid", "validation", "validate", "dev", "tune", "验证", "验证集"),
+    "test": ("test", "testing", "eval", "holdout", "测试", "测试集"),
+}
+VIEWS = {
+    "PA": ("pa", "postero-anterior", "posteroanterior", "后前位"),
+    "AP": ("ap", "antero-posterior", "anteroposterior", "前后位"),
+    "LATERAL": ("lateral", "lat", "l", "ll", "rl", "left lateral", "right lateral", "侧位"),
+}
+LABELS = {
+    1.0: ("1", "1.0", "yes", "y", "true", "t", "pos", "positive", "present", "+", "阳性", "有", "是"),
+    0.0: ("0", "0.0", "no", "n", "false", "f", "neg", "negative", "absent", "-", "阴性", "无", "否"),
+    -1.0: ("-1", "-1.0", "uncertain", "u", "?", "equivocal", "不确定", "可疑"),
+    np.nan: ("", "nan", "na", "n/a", "none", "null", "unknown", ".", "未知"),
+}
+SPLIT_WORDS = {word: part for part, known in SPLITS.items() for word in known}
+VIEW_WORDS = {word: view for view, known in VIEWS.items() for word in known}
+LABEL_WORDS = {word: value for value, known in LABELS.items() for word in known}
+
+
+def roles(header: Sequence[str], given: dict[str, str]) -> dict[str, str]:
+    """Role -> column: the one given ('none' for no column), else the first that goes by a usual name."""
+    plain = {_plain(name): name for name in reversed(header)}
+    wrong = [
+        f"--{role.replace('_', '-')}-column {name!r}: no such column.{did_you_mean(name, header)}"
+        for role, name in given.items()
+        if name not in ("", "none", *header)
+    ]
+    if wrong:
+        raise ValueError(f"{' '.join(wrong)} Columns: {', '.join(header[:40])}.")
+    found = {role: given.get(role) or _first(plain, names) for role, names in ROLES.items()}
+    return {role: name for role, name in found.items() if name not in ("", "none")}
+
+
+def label_columns(header: Sequence[str], taken: Sequence[str], given: Sequence[str]) -> list[str]:
+    """The columns with labels: those given, else all that are named after findings, else one with lists of findings."""
+    wrong = [f"{name!r}{did_you_mean(name, header)}" for name in given if name not in header]
+    if wrong:
+        raise ValueError(f"--label-columns: there is no {', no '.join(wrong)} Columns: {', '.join(header[:40])}.")
+    free = [name for name in header if name not in taken]
+    named = [name for name in free if findings.known(name)]
+    listed = _first({_plain(name): name for name in reversed(free)}, LISTS)
+    return list(given) or named or ([listed] if listed else [])
+
+
+def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
+    """One column of 1, 0, -1 or NaN per finding, from columns of yes and no or one of lists like 'Effusion|Mass'."""
+    words = {name: rows[name].str.strip().str.lower() for name in chosen}
+    strange = {name: column[~column.isin(list(LABEL_WORDS))] for name, column in words.items()}
+    if len(chosen) == 1 and len(strange[chosen[0]]):
+        return listed(rows[chosen[0]])
+    wrong = [
+        f"{name} holds {rows[name][odd.index[0]]!r} in line {odd.index[0] + 2}"
+        for name, odd in strange.items()
+        if len(odd)
+    ]
+    if wrong:
+        raise ValueError(f"Labels are 1, 0, -1 (uncertain), yes, no, or blank: {'; '.join(wrong)}.")
+    found = pd.DataFrame(
+        {name: column.map(LABEL_WORDS) for name, column in words.items()}, index=rows.index, dtype="float32"
+    )
+    found.columns = pd.Index([finding(name) for name in chosen])
+    twice = found.columns[found.columns.duplicated()]
+    if len(twice):
+        raise ValueError(f"Two label columns mean {twice[0]}. Choose with --label-columns.")
+    return found
+
+
+def listed(cells: pd.Series) -> pd.DataFrame:
+    """Labels from cells such as 'Effusion|Mass'. 'Normal' is the row without findings, a blank cell says nothing."""
+    codes, unique = pd.factorize(cells.str.strip())
+    sets = [{finding(word.strip()) for word in re.split(r"[|;、]", cell) if word.strip()} for cell in unique]
+    names = sorted(set().union(*sets) - {"No_Finding"}, key=_in_order)
+    known = np.array([[float(name in each) if each else np.nan for name in names] for each in sets], np.float32)
+    return pd.DataFrame(known.reshape(len(sets), len(names))[codes], columns=names, index=cells.index)
+
+
+def finding(name: str) -> str:
+    """The vocabulary's word, or the name itself in letters, digits and '_': people have findings of their own."""
+    return findings.canonical(name) if findings.known(name) else re.sub(r"\W+", "_", name).strip("_") or "unnamed"
+
+
+def splits(column: pd.Series, name: str) -> pd.Series:
+    """train, val, test or ""; a word that is none of them is an error."""
+    strange = column[~column.str.strip().str.lower().isin(["", *SPLIT_WORDS])]
+    if len(strange):
+        raise ValueError(
+            f"The column {name!r} holds {strange.iloc[0]!r}, which is no split (train, val, test). "
+            f"Choose another with --split-column, or none."
+        )
+    return column.str.strip().str.lower().map(SPLIT_WORDS).fillna("").astype("str")
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    return (findings.FINDINGS.index(name) if name in findings.FINDINGS else len(findings.FINDINGS), name)
+
+
+def _first(plain: dict[str, str], names: str) -> str:
+    return next((plain[_plain(name)] for name in names.split() if _plain(name) in plain), "")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()
