@@ -1,0 +1,491 @@
+"""Fingerprints: find the same radiograph again after it was resized, compressed, windowed, inverted, cropped or padded.
+
+A picture becomes a few 256-bit words. Area-resize to 64×64, replace gray values by their ranks, 2-D cosine transform,
+keep the signs of the 256 lowest frequencies: a change of gray scale that keeps the order leaves the bits almost alone,
+and inversion flips them all. The same is done for the picture without its border and for two centre crops of that, so
+that a crop of one picture meets the whole of the other. Two prints are compared by the smallest Hamming distance over
+`_pairs`, counted from either end (d or 256 - d).
+
+Close bits make a candidate. With the pictures at hand, a candidate is confirmed by aligning the two and correlating
+their local contrast: ribs and vessels of one exposure fall on each other, those of another study do not.
+"""
+
+import functools
+import hashlib
+import os
+import unicodedata
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+BITS = 256
+STRICT = 32
+"""Largest distance of a duplicate when no pictures are given; changes of size, format and gray scale are less."""
+LOOSE = 60
+"""Largest distance of a candidate when pictures confirm it; beyond it, other patients outnumber crops."""
+
+_GRID = 64
+_CROPS = (0, 3, 6)  # in 128ths of each side: none, 2.3 %, 4.7 %
+VARIANTS = 1 + len(_CROPS)
+_FINE = 32  # positions are whole numbers of 1/32 pixel, so every sum is exact and no machine rounds differently
+_LEVELS = 1024
+_SMALLEST = 8  # pixels a side; less is not a radiograph
+Reader = Callable[[int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Pairs of near-duplicates, ordered by first, then second; each pair once."""
+
+    first: np.ndarray
+    """(M,) int64 rows of the first collection; within one collection, first < second."""
+    second: np.ndarray
+    """(M,) int64 rows of the second collection."""
+    distance: np.ndarray
+    """(M,) int16: differing bits of 256."""
+    likeness: np.ndarray
+    """(M,) float32: correlation of local contrast after alignment; NaN where no pictures were compared."""
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def fingerprint(pixels: np.ndarray) -> np.ndarray:
+    """(VARIANTS, 4) uint64: the picture, the picture without its border, two centre crops; equal on every machine.
+    A variant without content (constant, nearly black, too small) is all zero and matches nothing."""
+    ranks = _ranks(pixels)
+    table = _cosines()
+    waves = table @ ranks @ table.T  # (V, K, K), whole numbers below 2^53: exact in any order of summation
+    rows, columns = _frequencies()
+    bits = np.ascontiguousarray(waves[:, rows, columns] > 0)
+    return np.packbits(bits, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+
+
+def pixel_hash(pixels: np.ndarray) -> int:
+    """64 bits of the exact pixels, their shape and their type."""
+    little = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
+    head = f"{little.dtype.str} {little.shape}".encode()
+    return int.from_bytes(hashlib.blake2b(head + b"\n" + little.tobytes(), digest_size=8).digest(), "little")
+
+
+def patient_fingerprint(dataset: str, patient: str) -> int:
+    """64 bits that stand for one patient of one data set: whatever the case, width or leading zeros.
+    Names are not in it, but whoever can list a data set's patients can compute them all and compare."""
+    words = [unicodedata.normalize("NFKC", text).strip().casefold() for text in (dataset, patient)]
+    words[1] = words[1].lstrip("0") or "0" if words[1].isdecimal() else words[1]
+    text = "\0".join(words).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"ribcage patient").digest(), "little")
+
+
+def duplicates(prints: np.ndarray, *, pictures: Reader | None = None, cut: int | None = None) -> Matches:
+    """Near-duplicate pairs within one collection of (N, VARIANTS, 4) prints.
+
+    `pictures(row)` returns the pixels behind a print; it is called from several threads. With it, candidates up to
+    `cut` bits (default LOOSE) are confirmed by alignment; without it, `cut` (default STRICT) decides alone.
+    """
+    prints = _checked(prints)
+    candidates = _candidates(prints, None, _cut(cut, pictures is not None))
+    return candidates if pictures is None else _confirmed(candidates, prints, prints, pictures, pictures)
+
+
+def matches(
+    prints_a: np.ndarray,
+    prints_b: np.ndarray,
+    *,
+    pictures_a: Reader | None = None,
+    pictures_b: Reader | None = None,
+    cut: int | None = None,
+) -> Matches:
+    """Near-duplicate pairs across two collections; see `duplicates`. Pictures count only when both sides give them."""
+    prints_a, prints_b = _checked(prints_a), _checked(prints_b)
+    seen = pictures_a is not None and pictures_b is not None
+    candidates = _candidates(prints_a, prints_b, _cut(cut, seen))
+    if pictures_a is None or pictures_b is None:
+        return candidates
+    return _confirmed(candidates, prints_a, prints_b, pictures_a, pictures_b)
+
+
+# --- from pixels to ranks -------------------------------------------------------------------------------------------
+
+
+def _ranks(pixels: np.ndarray) -> np.ndarray:
+    """(V, 64, 64) float64 whole numbers: each cell's rank among its variant's cells, centred; zero without content."""
+    if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"A fingerprint needs (height, width) uint8 or uint16 pixels, not {pixels.shape} {pixels.dtype}."
+        )
+    ranks = np.zeros((VARIANTS, _GRID, _GRID))
+    if min(pixels.shape) < _SMALLEST:
+        return ranks
+    sums, squares = cv2.integral2(_ten_bits(pixels), sdepth=cv2.CV_64F, sqdepth=cv2.CV_64F)
+    mean = sums[-1, -1] / pixels.size
+    variance = squares[-1, -1] / pixels.size - mean * mean
+    if variance < 1:  # gray levels squared: nothing but noise
+        return ranks
+    height, width = pixels.shape
+    content = _content(sums, squares, variance)
+    ranks[0] = _ranked(_cells(sums, _edges(0, height, 0), _edges(0, width, 0)))
+    for variant, crop in enumerate(_CROPS, 1):
+        if not crop and content == (0, height, 0, width):
+            ranks[variant] = ranks[0]
+            continue
+        top, bottom, left, right = content
+        ranks[variant] = _ranked(_cells(sums, _edges(top, bottom, crop), _edges(left, right, crop)))
+    return ranks
+
+
+def _ten_bits(pixels: np.ndarray) -> np.ndarray:
+    """Sixteen-bit pictures from zero up and below 1,024, so that sums of squares stay exact."""
+    if pixels.dtype == np.uint8:
+        return np.ascontiguousarray(pixels)
+    raised = pixels - pixels.min()
+    return np.ascontiguousarray(raised >> max(0, int(raised.max()).bit_length() - 10))
+
+
+def _content(sums: np.ndarray, squares: np.ndarray, variance: float) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right of the picture without rows and columns of one gray at its edges.
+    Rows and columns take turns, since a white frame hides the black margin inside it."""
+    height, width = sums.shape[0] - 1, sums.shape[1] - 1
+    top, bottom, left, right = 0, height, 0, width
+    limit = variance / 160  # a standard deviation of 8 % of the picture's: noise and JPEG ringing of a border pass
+    for _ in range(2):
+        total, square = (table[top : bottom + 1, right] - table[top : bottom + 1, left] for table in (sums, squares))
+        first, last = _varied(np.diff(total), np.diff(square), right - left, limit)
+        top, bottom = top + first, top + last
+        total, square = (table[bottom, left : right + 1] - table[top, left : right + 1] for table in (sums, squares))
+        first, last = _varied(np.diff(total), np.diff(square), bottom - top, limit)
+        left, right = left + first, left + last
+    if min(bottom - top, right - left) < _SMALLEST or 4 * (bottom - top) < height or 4 * (right - left) < width:
+        return 0, height, 0, width
+    return top, bottom, left, right
+
+
+def _varied(total: np.ndarray, square: np.ndarray, count: int, limit: float) -> tuple[int, int]:
+    """First and past-the-last line whose variance exceeds the limit; all lines when none does."""
+    lines = np.flatnonzero(square * count - total * total > limit * (count * count))
+    return (int(lines[0]), int(lines[-1]) + 1) if len(lines) else (0, len(total))
+
+
+def _edges(start: int, stop: int, crop: int) -> np.ndarray:
+    """(65,) positions of the grid lines over start … stop less `crop` 128ths on each side, in 1/32 pixel."""
+    steps = crop * _GRID + (128 - 2 * crop) * np.arange(_GRID + 1)
+    return start * _FINE + steps * ((stop - start) * _FINE) // (128 * _GRID)
+
+
+def _cells(sums: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(64, 64) mean gray of each cell. The integral is linear between pixels, so cells may cut them."""
+    below, part = np.minimum(rows // _FINE + 1, len(sums) - 1), (rows % _FINE)[:, None]
+    lines = sums[rows // _FINE] * (_FINE - part) + sums[below] * part
+    after, part = np.minimum(columns // _FINE + 1, sums.shape[1] - 1), columns % _FINE
+    corners = lines[:, columns // _FINE] * (_FINE - part) + lines[:, after] * part
+    return np.diff(np.diff(corners, axis=0), axis=1) / np.outer(np.diff(rows), np.diff(columns))
+
+
+def _ranked(cells: np.ndarray) -> np.ndarray:
+    """Mean rank of each cell's gray level, doubled and centred; all zero when one level fills three quarters."""
+    low, high = cells.min(), cells.max()
+    if low == high:
+        return np.zeros_like(cells)
+    levels = ((cells - low) * ((_LEVELS - 1) / (high - low))).astype(np.int64)
+    counts = np.bincount(levels.ravel(), minlength=_LEVELS)
+    if 4 * counts.max() > 3 * cells.size:
+        return np.zeros_like(cells)
+    return (2 * np.cumsum(counts) - counts - cells.size).astype(np.float64)[levels]
+
+
+@functools.cache
+def _frequencies() -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the 256 lowest frequencies after the constant, by their radius."""
+    rows, columns = np.indices((_GRID, _GRID)).reshape(2, -1)
+    order = np.argsort(rows * rows + columns * columns, kind="stable")[1 : BITS + 1]
+    return rows[order], columns[order]
+
+
+@functools.cache
+def _cosines() -> np.ndarray:
+    """(K, 64) cosines of the transform in whole 1/1024, as many as `_frequencies` needs."""
+    waves = np.arange(max(map(np.max, _frequencies())) + 1)
+    return np.rint(1024 * np.cos(np.pi / _GRID * np.outer(waves, np.arange(_GRID) + 0.5)))
+
+
+# --- from bits to candidates ----------------------------------------------------------------------------------------
+
+_BLOCK = 2048  # targets scanned at a time: 64 KiB, which stays in the cache
+_EXACT = 2e10  # pairs up to which all are compared; a few seconds
+_SHARE = 8  # beyond it, each query looks at the nearest eighth of the targets
+
+
+def _checked(prints: np.ndarray) -> np.ndarray:
+    prints = np.asarray(prints)
+    if prints.shape[1:] != (VARIANTS, BITS // 64) or prints.dtype != np.uint64:
+        raise ValueError(f"Prints must be (N, {VARIANTS}, 4) uint64, not {prints.shape} {prints.dtype}.")
+    return prints
+
+
+def _cut(cut: int | None, seen: bool) -> int:
+    cut = (LOOSE if seen else STRICT) if cut is None else cut
+    if not 0 <= cut < BITS // 2:
+        raise ValueError(f"cut is {cut}; it must be 0 to {BITS // 2 - 1} bits.")
+    return cut
+
+
+def _candidates(prints: np.ndarray, others: np.ndarray | None, cut: int) -> Matches:
+    """Pairs within `cut` bits; `others` None means within `prints`."""
+    found = [_joined(*sides, cut) for sides in _sides(prints, prints if others is None else others, others is None)]
+    first, second, distance = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    if others is None:
+        first, second = np.minimum(first, second), np.maximum(first, second)
+        other = first != second
+        first, second, distance = first[other], second[other], distance[other]
+    order = np.lexsort((distance, second, first))
+    first, second, distance = first[order], second[order], distance[order]
+    new = np.ones(len(first), bool)
+    new[1:] = (np.diff(first) != 0) | (np.diff(second) != 0)
+    return Matches(first[new], second[new], distance[new], np.full(int(new.sum()), np.nan, np.float32))
+
+
+Rows = tuple[np.ndarray, np.ndarray]  # (R,) picture numbers and (R, 4) their bits
+
+
+def _sides(a: np.ndarray, b: np.ndarray, within: bool) -> Iterator[tuple[Rows, Rows]]:
+    """What is compared with what: wholes where a border makes them differ, else borderless, one side also cropped."""
+    bordered_a, bordered_b = ((prints[:, 0] != prints[:, 1]).any(axis=1) for prints in (a, b))
+    yield _rows(a, (0,), bordered_a), _rows(b, (0,))
+    yield _rows(a, (1,)), _rows(b, range(1, VARIANTS))
+    if not within:
+        yield _rows(a, (0,), ~bordered_a), _rows(b, (0,), bordered_b)
+        yield _rows(a, range(2, VARIANTS)), _rows(b, (1,))
+
+
+def _rows(prints: np.ndarray, variants: range | tuple[int, ...], chosen: np.ndarray | None = None) -> Rows:
+    """The bits of these variants that have content, with the number of their picture."""
+    chosen = np.ones(len(prints), bool) if chosen is None else chosen
+    full = [np.flatnonzero(chosen & prints[:, variant].any(axis=1)) for variant in variants]
+    bits = [prints[rows, variant] for rows, variant in zip(full, variants, strict=True)]
+    return np.concatenate(full), np.concatenate(bits)
+
+
+def _joined(a: Rows, b: Rows, cut: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Picture of a, picture of b and distance, for all rows within `cut` bits. The larger side is the one divided."""
+    if len(a[0]) > len(b[0]):
+        second, first, distance = _joined(b, a, cut)
+        return first, second, distance
+    queries, targets = a[1], b[1]
+    if len(queries) == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int16)
+    cells = _blocks(queries, targets) if len(queries) * len(targets) <= _EXACT else _neighbourhoods(queries, targets)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda cell: _scanned(queries, targets, cell, cut), cells))
+    query, target, distance = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return a[0][query], b[0][target], distance
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """Some targets, and which queries look at them: those at most `limits` bits from the pivot."""
+
+    rows: np.ndarray
+    pivot: np.ndarray
+    limits: np.ndarray
+
+
+def _blocks(queries: np.ndarray, targets: np.ndarray) -> list[_Cell]:
+    """All targets in their order, each looked at by every query."""
+    limits = np.full(len(queries), BITS, np.uint64)
+    starts = range(0, len(targets), _BLOCK)
+    return [_Cell(np.arange(s, min(s + _BLOCK, len(targets))), targets[0], limits) for s in starts]
+
+
+def _neighbourhoods(queries: np.ndarray, targets: np.ndarray) -> list[_Cell]:
+    """Targets by their nearest pivot; each query looks at the nearest cells that hold its share of the targets."""
+    count = max(2, len(targets) // _BLOCK)
+    pivots = targets[np.sort(np.random.default_rng(0).choice(len(targets), count, replace=False))]
+    nearest, _ = _probed(targets, pivots, np.zeros(count, np.int64), 0)
+    sizes = np.bincount(nearest, minlength=count)
+    _, limits = _probed(queries, pivots, sizes, -(-len(targets) // _SHARE))
+    order = np.argsort(nearest, kind="stable")
+    parts = np.split(order, np.cumsum(sizes)[:-1])
+    return [_Cell(rows, pivot, limits) for rows, pivot in zip(parts, pivots, strict=True) if len(rows)]
+
+
+def _probed(rows: np.ndarray, pivots: np.ndarray, sizes: np.ndarray, share: int) -> tuple[np.ndarray, np.ndarray]:
+    columns = [np.ascontiguousarray(word) for word in pivots.T]
+    nearest, limits = np.empty(len(rows), np.int64), np.empty(len(rows), np.uint64)
+
+    def probe(start: int) -> None:
+        part = slice(start, start + 4096)
+        _kernel(_probe)(rows[part], *columns, sizes, share, nearest[part], limits[part])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(probe, range(0, len(rows), 4096)))
+    return nearest, limits
+
+
+def _scanned(
+    queries: np.ndarray, targets: np.ndarray, cell: _Cell, cut: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    columns = [np.ascontiguousarray(word) for word in targets[cell.rows].T]
+    room = 4096
+    while True:
+        query, target, distance = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int16)
+        count = _kernel(_scan)(queries, cell.limits, cell.pivot, *columns, np.uint64(cut), query, target, distance)
+        if count <= room:
+            return query[:count], cell.rows[target[:count]], distance[:count]
+        room = count
+
+
+@functools.cache
+def _kernel(function: Callable) -> Callable:
+    """The function as machine code; compiled once per machine and kept on disk, without the lock of the interpreter."""
+    import numba
+
+    return numba.njit(nogil=True, cache=True)(function)
+
+
+# The four lines that count ones stand in both kernels as the compiler knows them: it makes one instruction of
+# them and takes eight targets at a time. In a function of their own they would keep the machine code from the disk.
+
+
+def _scan(queries, limits, pivot, t0, t1, t2, t3, cut, query, target, distance):  # type: ignore[no-untyped-def]
+    """Write the pairs within `cut` bits and return how many there are, also when the room did not suffice."""
+    found = 0
+    far = np.uint64(256) - cut
+    for q in range(len(queries)):
+        a, b, c, d = queries[q, 0], queries[q, 1], queries[q, 2], queries[q, 3]
+        total = np.uint64(0)
+        for x in (a ^ pivot[0], b ^ pivot[1], c ^ pivot[2], d ^ pivot[3]):
+            x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
+            x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+            x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+            total += (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
+        if min(total, np.uint64(256) - total) > limits[q]:
+            continue
+        for start in range(0, len(t0), 128):
+            s0, s1, s2, s3 = (
+                t0[start : start + 128],
+                t1[start : start + 128],
+                t2[start : start + 128],
+                t3[start : start + 128],
+            )
+            near = 0
+            for j in range(len(s0)):
+                total = np.uint64(0)
+                for x in (a ^ s0[j], b ^ s1[j], c ^ s2[j], d ^ s3[j]):
+                    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
+                    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+                    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+                    total += (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
+                near += (total <= cut) | (total >= far)
+            if near == 0:  # nearly always: the pairs are written by a second, slower pass
+                continue
+            for j in range(len(s0)):
+                total = np.uint64(0)
+                for x in (a ^ s0[j], b ^ s1[j], c ^ s2[j], d ^ s3[j]):
+                    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
+                    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+                    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+                    total += (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
+                if total <= cut or total >= far:
+                    if found < len(query):
+                        query[found], target[found] = q, start + j
+                        distance[found] = min(total, np.uint64(256) - total)
+                    found += 1
+    return found
+
+
+def _probe(rows, p0, p1, p2, p3, sizes, share, nearest, limits):  # type: ignore[no-untyped-def]
+    """For each row the nearest pivot, and the distance within which the pivots' cells hold `share` targets."""
+    distances = np.empty(len(p0), np.int64)
+    held = np.empty(129, np.int64)
+    for r in range(len(rows)):
+        a, b, c, d = rows[r, 0], rows[r, 1], rows[r, 2], rows[r, 3]
+        for j in range(len(p0)):
+            total = np.uint64(0)
+            for x in (a ^ p0[j], b ^ p1[j], c ^ p2[j], d ^ p3[j]):
+                x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
+                x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+                x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+                total += (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
+            distances[j] = min(total, np.uint64(256) - total)
+        nearest[r] = np.argmin(distances)
+        if share > 0:
+            held[:] = 0
+            for j in range(len(p0)):
+                held[distances[j]] += sizes[j]
+            limit, inside = 0, held[0]
+            while inside < share:
+                limit += 1
+                inside += held[limit]
+            limits[r] = limit
+
+
+# --- from candidates to duplicates ----------------------------------------------------------------------------------
+
+
+def _confirmed(found: Matches, prints_a: np.ndarray, prints_b: np.ndarray, read_a: Reader, read_b: Reader) -> Matches:
+    """The candidates that look the same after alignment."""
+    ranks_a = functools.lru_cache(1024)(lambda row: _ranks(read_a(row)))
+    ranks_b = ranks_a if read_a is read_b else functools.lru_cache(1024)(lambda row: _ranks(read_b(row)))
+
+    def compare(first: int, second: int) -> float:
+        i, j, flipped = _closest(prints_a[first], prints_b[second])
+        return likeness(ranks_a(first)[i], ranks_b(second)[j] * (-1 if flipped else 1))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        alike = np.fromiter(pool.map(compare, found.first.tolist(), found.second.tolist()), np.float32, len(found))
+    same = alike >= _needed(found.distance)
+    return Matches(found.first[same], found.second[same], found.distance[same], alike[same])
+
+
+def _needed(distance: np.ndarray) -> np.ndarray:
+    """The likeness that confirms a candidate: the farther the bits, the more. Small copies (28 px) keep close bits and
+    lose their fine structure; crops lose bits and keep it; another study of the patient has neither."""
+    return np.interp(distance, (24, 44), (0.70, 0.89))
+
+
+def _pairs() -> list[tuple[int, int]]:
+    """Which variants of two pictures are compared."""
+    crops = range(2, VARIANTS)
+    return [(0, 0), (1, 1), *((1, crop) for crop in crops), *((crop, 1) for crop in crops)]
+
+
+def _closest(a: np.ndarray, b: np.ndarray) -> tuple[int, int, bool]:
+    """The variants of two prints that agree best, and whether one is the negative of the other."""
+    full = np.logical_and.outer(a.any(axis=1), b.any(axis=1))
+    distance = np.bitwise_count(a[:, None] ^ b[None]).sum(axis=2, dtype=np.int64)  # (V, V)
+    i, j = min((pair for pair in _pairs() if full[pair]), key=lambda pair: min(distance[pair], BITS - distance[pair]))
+    return i, j, bool(distance[i, j] > BITS // 2)
+
+
+def likeness(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of the local contrast of two (64, 64) rank pictures after the affine shift that aligns them best."""
+    one, other = _local_contrast(a), _local_contrast(b)
+    warp = np.eye(2, 3, dtype=np.float32)
+    stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-4)
+    try:
+        _, found = cv2.findTransformECC(one, other, warp, cv2.MOTION_AFFINE, stop)
+    except cv2.error:  # the two have nothing in common that could be aligned
+        return 0.0
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    moved, seen = (cv2.warpAffine(picture, found, (_GRID, _GRID), flags=flags) for picture in (other, _inner()))
+    shared = np.minimum(seen, _inner()) > 0.5
+    if shared.sum() < _GRID * _GRID / 2:
+        return 0.0
+    return float(np.corrcoef(one[shared], moved[shared])[0, 1])
+
+
+def _local_contrast(ranks: np.ndarray) -> np.ndarray:
+    """Each cell against the mean and the spread of its 9×9 surroundings."""
+    gray = ranks.astype(np.float32) / (2 * _GRID * _GRID)
+    mean = cv2.blur(gray, (9, 9))
+    spread = np.sqrt(np.maximum(cv2.blur(gray * gray, (9, 9)) - mean * mean, 0))
+    return (gray - mean) / np.sqrt(spread * spread + 0.05**2)
+
+
+@functools.cache
+def _inner() -> np.ndarray:
+    """(64, 64) ones with a rim of zeros."""
+    return cv2.copyMakeBorder(np.ones((_GRID - 4, _GRID - 4), np.float32), 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=0)
