@@ -10,7 +10,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 DEFLATED, JPEG_BASELINE, RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.5"
 UNCOMPRESSED = (IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED)
-# What must be installed to decode what; RLE needs nothing.
-PACKAGES = {
-    **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70)), "python-gdcm"),
-    **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (80, 81)), "pyjpegls"),
-    **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)), "pylibjpeg pylibjpeg-openjpeg"),
+JPEG_EXTENDED, JPEG_LOSSLESS = "1.2.840.10008.1.2.4.51", ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+# Which plugin of pydicom decodes what, and what must be installed for it. Named, since pydicom's own first choice
+# (GDCM) corrupts memory on some damaged files.
+PLUGINS = {
+    RLE: ("pydicom", ""),
+    **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (80, 81)), ("pyjpegls", "pyjpegls")),
+    **dict.fromkeys(
+        (f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)), ("pylibjpeg", "pylibjpeg pylibjpeg-openjpeg")
+    ),
 }
 RETIRED = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (*range(52, 57), *range(58, 67)))
 VIEWS = {
@@ -56,7 +60,7 @@ def decode(data: bytes, name: str, *, depth: Depth, min_side: int | None, limits
         dataset = _dataset(data, name, limits)
         _check(dataset, name, limits)
         if dataset.SamplesPerPixel > 1 or dataset.PhotometricInterpretation == "PALETTE COLOR":
-            pixels, notes = raster.gray(_colour(dataset, name), dataset.PhotometricInterpretation)
+            pixels, notes = raster.gray(_colour(dataset, name, limits), dataset.PhotometricInterpretation)
             pixels, told = raster.to_depth(pixels, depth)
         else:
             levels, linear = _levels(dataset, name, min_side, limits)
@@ -92,7 +96,7 @@ def _dataset(data: bytes, name: str, limits: Limits) -> "Dataset":
 
 
 def _meta_elements(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Element number, content and end of each element of the file meta group, which is always explicit little endian."""
+    """Number, content and end of each element of the file meta group, which is always explicit little endian."""
     at = 132 if data[128:132] == b"DICM" else 0
     while data[at : at + 2] == b"\x02\x00":
         element, kind, length = struct.unpack_from("<2xH2sH", data, at)
@@ -189,9 +193,8 @@ def _levels(dataset: "Dataset", name: str, min_side: int | None, limits: Limits)
     ) and "PixelPaddingValue" not in dataset  # fmt: skip
     if syntax in UNCOMPRESSED:
         raw = _uncompressed(dataset, name)
-    elif syntax == JPEG_BASELINE and dataset.BitsStored == 8:
-        frame = _frame(dataset, name)
-        raw = raster.decode_jpeg(frame, name, min_side=min_side if linear else None, limits=limits)
+    elif syntax == JPEG_BASELINE:
+        raw = raster.decode_jpeg(_frame(dataset, name), name, min_side=min_side if linear else None, limits=limits)
     else:
         raw = _decompressed(dataset, name)
     bits = int(dataset.BitsStored)
@@ -244,49 +247,50 @@ def _jpeg2000_size(frame: bytes) -> tuple[int, int]:
     return right - left, bottom - top
 
 
-def _decompressed(dataset: "Dataset", name: str, colour: bool = False) -> np.ndarray:
+def _decompressed(dataset: "Dataset", name: str) -> np.ndarray:
     """What the decoder of this transfer syntax gives: (H, W), or (H, W, 3) RGB."""
+    uid = dataset.file_meta.TransferSyntaxUID
+    what = f"{uid.name} ({uid})"
+    if uid in RETIRED:
+        raise UnreadableError(f"{name} is compressed as {what}, which DICOM has retired and nothing decodes.")
+    if uid not in PLUGINS and uid not in (JPEG_EXTENDED, *JPEG_LOSSLESS, *UNCOMPRESSED):
+        raise UnreadableError(f"{name} is compressed as {what}, which cannot be read.")
+    try:
+        if uid in (JPEG_EXTENDED, *JPEG_LOSSLESS):
+            from ribcage import jpeg
+
+            return jpeg.decode(_frame(dataset, name))
+        return _decoded_by_plugin(dataset, name)
+    except UnreadableError:
+        raise
+    except Exception as error:
+        raise UnreadableError(f"{name} is damaged: its {what} pixels cannot be decoded: {_short(error)}.") from None
+
+
+def _decoded_by_plugin(dataset: "Dataset", name: str) -> np.ndarray:
     from pydicom.pixels import get_decoder
 
-    _silence_gdcm()
     uid = dataset.file_meta.TransferSyntaxUID
-    if uid in RETIRED:
-        raise UnreadableError(
-            f"{name} is compressed as {uid.name} ({uid}), which DICOM has retired and nothing decodes."
-        )
-    if uid not in PACKAGES and uid not in (RLE, *UNCOMPRESSED):
-        raise UnreadableError(f"{name} is compressed as {uid.name} ({uid}), which Ribcage does not read.")
     decoder = get_decoder(uid)
-    if not decoder.is_available:
-        raise UnreadableError(f"{name} is compressed as {uid.name} ({uid}). To read it: pip install {PACKAGES[uid]}")
-    if uid not in UNCOMPRESSED:
-        _frame(dataset, name)
-    try:
-        pixels, _ = decoder.as_array(dataset, raw=not colour)
-    except Exception as error:
-        raise UnreadableError(
-            f"{name} is damaged: its {uid.name} pixels cannot be decoded ({_short(error)})."
-        ) from None
-    return pixels
+    if uid in UNCOMPRESSED:
+        return decoder.as_array(dataset)[0]
+    plugin, package = PLUGINS[uid]
+    if plugin not in decoder.available_plugins:
+        raise UnreadableError(f"{name} is compressed as {uid.name} ({uid}). To read it: pip install {package}")
+    _frame(dataset, name)
+    return decoder.as_array(dataset, decoding_plugin=plugin)[0]
 
 
-def _colour(dataset: "Dataset", name: str) -> np.ndarray:
+def _colour(dataset: "Dataset", name: str, limits: Limits) -> np.ndarray:
     """(H, W, 3) BGR of a DICOM in colour."""
     from pydicom.pixels import apply_color_lut
 
-    pixels = _decompressed(dataset, name, colour=True)
-    if pixels.ndim == 2:
+    if dataset.file_meta.TransferSyntaxUID == JPEG_BASELINE:
+        return raster.decode_jpeg(_frame(dataset, name), name, min_side=None, limits=limits)
+    pixels = _decompressed(dataset, name)
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)
     return np.ascontiguousarray(pixels[..., 2::-1])
-
-
-def _silence_gdcm() -> None:
-    try:
-        import gdcm
-    except ImportError:
-        return
-    gdcm.Trace.WarningOff()
-    gdcm.Trace.ErrorOff()
 
 
 def _short(error: Exception) -> str:
@@ -316,15 +320,24 @@ def _shown(dataset: "Dataset", counts: np.ndarray) -> tuple[np.ndarray, list[str
     padded = counts[padding].sum() > 0
     counts = np.where(padding, 0, counts)
     gray, notes = _windowed(dataset, _modality(dataset, values), counts)
-    reasons = [
-        *(["MONOCHROME1"] if dataset.PhotometricInterpretation == "MONOCHROME1" else []),
-        *(["INVERSE"] if _text(dataset, "PresentationLUTShape").upper() == "INVERSE" else []),
-    ]
-    if reasons:  # both say the same thing
-        gray, notes = 1 - gray, [*notes, f"inverted ({reasons[0]})"]
+    if why := _inverted(dataset, unusual=any("set aside" in note for note in notes)):
+        gray, notes = 1 - gray, [*notes, f"inverted ({why})"]
     if padded:
         gray, notes = np.where(padding, 0, gray), [*notes, "padding made black"]
     return gray, notes
+
+
+def _inverted(dataset: "Dataset", unusual: bool) -> str:
+    """Why bright must become dark; "" when it must not.
+
+    Pixels that are not meant for the eye, or not for the window they came with, follow the physics if the file tells
+    it: sign +1 is more X-rays for higher values, which is air."""
+    sign = _numbers(dataset, "PixelIntensityRelationshipSign")
+    if sign and (unusual or _text(dataset, "PresentationIntentType").upper() == "FOR PROCESSING"):
+        return "higher values are more X-rays" if sign[0] > 0 else ""
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        return "MONOCHROME1"
+    return "INVERSE" if _text(dataset, "PresentationLUTShape").upper() == "INVERSE" else ""
 
 
 def _padding(dataset: "Dataset", values: np.ndarray) -> np.ndarray:
@@ -344,7 +357,7 @@ def _modality(dataset: "Dataset", values: np.ndarray) -> np.ndarray:
 
 def _windowed(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """The first VOI LUT or window that shows something, else all values that occur (8 bit: all that can be stored)."""
-    notes = []
+    notes: list[str] = []
     for what, gray in _views_of_interest(dataset, values):
         if _shows(gray, values, counts):
             return gray, [*notes, what]
@@ -403,12 +416,8 @@ def _table(dataset: "Dataset", item: "Dataset", values: np.ndarray) -> tuple[np.
 def _numbers(dataset: "Dataset", keyword: str) -> list[float]:
     """All finite numbers of an element that may have none, one or several."""
     value = dataset.get(keyword)
-    values = (
-        value
-        if isinstance(value, (list, tuple)) or hasattr(value, "__iter__") and not isinstance(value, str)
-        else [value]
-    )
-    numbers = [float(number) for number in values if number not in (None, "")]
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    numbers = [float(number) for number in (value if several else [value]) if number not in (None, "")]
     return [number for number in numbers if np.isfinite(number)]
 
 

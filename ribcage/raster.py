@@ -125,7 +125,7 @@ def decode(data: bytes, name: str, *, depth: Depth, min_side: int | None, limits
 
 
 def decode_jpeg(data: bytes, name: str, *, min_side: int | None, limits: Limits) -> np.ndarray:
-    """The gray levels of a JPEG that is part of another file, as they are stored."""
+    """The gray levels of a JPEG that is part of another file, as it is stored there."""
     return _decoded(data, name, _header(data, name), min_side, limits)[0]
 
 
@@ -252,7 +252,8 @@ def unknown(data: bytes, name: str) -> str:
 
 def _png(data: bytes, name: str) -> Header:
     """Every chunk up to IEND is there and has its checksum; libpng would print to stderr otherwise."""
-    at, orientation, seen = len(PNG), 1, set()
+    at, orientation = len(PNG), 1
+    seen: set[bytes] = set()
     for _ in range(200_000):
         length, kind = struct.unpack_from(">I4s", data, at)
         body = memoryview(data)[at + 8 : at + 8 + length]
@@ -260,7 +261,7 @@ def _png(data: bytes, name: str) -> Header:
             raise UnreadableError(f"{name} is cut short: a PNG ends with IEND, this one in the middle of its data.")
         if zlib.crc32(body, zlib.crc32(kind)) != struct.unpack_from(">I", data, at + 8 + length)[0]:
             raise UnreadableError(f"{name} is damaged: a checksum of the PNG does not match.")
-        if not seen and kind != b"IHDR" or kind == b"IEND" and b"IDAT" not in seen:
+        if (not seen and kind != b"IHDR") or (kind == b"IEND" and b"IDAT" not in seen):
             raise UnreadableError(f"{name} is damaged: it is no complete PNG.")
         if kind == b"IEND":
             break
