@@ -4,7 +4,6 @@ Nothing is read from disk: a row's columns are the address from which `pictures`
 no person was ever in front of the beam. Licence: CC0-1.0.
 """
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,12 +85,10 @@ def pictures(
         raise ValueError(
             f"The index of {index.name!r} has no column {lacking[0]}: it was not made by datasets.phantom.index."
         )
-    records, lock = index.table[columns], threading.Lock()
+    values = {name: index.table[name].tolist() for name in columns}
 
     def picture(row: int) -> np.ndarray:
-        with lock:  # pandas promises nothing about reading from several threads
-            record = records.iloc[row].to_dict()
-        return draw(_case(record), size=size, depth=depth)
+        return draw(_case({name: column[row] for name, column in values.items()}), size=size, depth=depth)
 
     return picture
 

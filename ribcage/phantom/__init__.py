@@ -96,7 +96,9 @@ def draw(what: Case, *, size: int = 256, depth: int = 8) -> np.ndarray:
     plate, chest = Plate(side, what.pose), _chest(what)
     beam = lateral if what.pose.view == "LATERAL" else frontal
     total = beam.thickness(chest, plate)
-    total += devices.thickness(what, chest, plate)
+    if what.pose.view != "LATERAL":
+        things = devices.metal(chest, plate, Draws(what.film.seed, 8), what.token)
+        total += things.astype(np.int32) * 6
     gray = exposure.expose(total, what.film, plate)
     if side != size:
         gray = cv2.resize(gray, (size, size), interpolation=cv2.INTER_AREA)

@@ -1,13 +1,14 @@
 """From thickness to a film: the beam, scatter, noise, the film curve, collimation, side letters."""
 
 import functools
-import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
-from ribcage.phantom.numbers import Film
-from ribcage.phantom.plate import Plate, curve
+from ribcage.phantom import letters
+from ribcage.phantom.numbers import Draws, Film, Pose
+from ribcage.phantom.plate import Plate, ellipse
 
 _TOP = 8192
 """Thickness beyond this lets nothing through."""
@@ -23,7 +24,50 @@ def expose(total: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
     gray = _film_curve(film.contrast, film.exposure, film.toe)
     above = (density - low) * 1024 // (high - low) + 1024
     below = density * 1024 // max(low, 1)
-    return gray[np.clip(np.where(density < low, below, above), 0, 4095)]
+    picture = gray[np.clip(np.where(density < low, below, above), 0, 4095)]
+    return _labelled(_collimated(picture, film, plate), film, plate)
+
+
+def _collimated(picture: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
+    """Black where the collimator stopped the beam, with a narrow half-shade."""
+    left, top, right, bottom = film.collimation
+    if not any(film.collimation):
+        return picture
+    t = film.tilt
+    corners = np.array([(left - t, top + t), (1 - right - t, top - t), (1 - right + t, 1 - bottom - t), (left + t, 1 - bottom + t)])
+    field = np.rint((corners * plate.size - 0.5) * 16).astype(np.int32)
+    open_ = cv2.fillPoly(plate.empty(), [field], 255, cv2.LINE_AA, 4)
+    # A frame edge without a blade stays open to its last pixel.
+    return (picture.astype(np.uint32) * (plate.soft(open_, 0.002).astype(np.uint32) + 1) >> 8).astype(np.uint16)
+
+
+def _labelled(picture: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
+    """Lead letters shine over everything."""
+    layer, flat = plate.empty(), replace(plate, pose=_FLAT)
+    (x, y), size = film.marker, film.marker_size
+    draw = Draws(film.seed, 9, count=16)
+    letter, turned = ("L", draw.chance(0.06)) if draw.chance(0.85) else ("R", False)
+    x = 1 - x if letter == "R" else x
+    angle = draw.normal(0, 0.12)
+    if film.hospital == "A":
+        lines = letters.strokes(letter, x - size * 0.33, y - size * 0.5, size, turned, angle)
+        if draw.chance(0.5):
+            flat.fill(layer, [ellipse(x, y, size, size)], 235)
+            flat.lines(layer, lines, 0.0055, 30)
+        else:
+            flat.lines(layer, lines, 0.007, 235)
+    else:
+        initials = "".join(_LETTERS[int(draw.uniform(0, len(_LETTERS)))] for _ in range(2))
+        flat.lines(layer, letters.strokes(letter, x, y, 1.4 * size, turned, angle), 0.0085, 240)
+        flat.lines(layer, letters.strokes(initials, x - size, y + 2.2 * size, 0.6 * size, turned, angle), 0.005, 200)
+    if film.label:
+        flat.lines(layer, letters.strokes(film.label, 0.06 + 0.6 * draw.uniform(), 0.03, 0.016), 0.0038, 225)
+    lead = plate.soft(layer, 0.0008).astype(np.uint16) * 257
+    return np.maximum(picture, lead)
+
+
+_LETTERS = "ABDEHJKMNPRSTW"
+_FLAT = Pose(0, "", 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 
 
 @functools.cache

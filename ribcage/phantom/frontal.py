@@ -11,6 +11,9 @@ from ribcage.phantom.plate import Layer, Plate, Points, band, curve, ellipse, ti
 
 # One unit of attenuation (a factor e in the beam) is 1000 here.
 UNIT = 1000
+_BLOCK = np.array([(-1, 0.006), (-0.9, 0.028), (-1, 0.05), (1, 0.05), (0.9, 0.028), (1, 0.006)])
+_PEDICLE = ellipse(0, 0, 0.0075, 0.011, points=10)
+_PROCESS = ellipse(0, 0, 0.006, 0.014, points=10)
 
 
 def thickness(chest: Chest, plate: Plate) -> np.ndarray:
@@ -176,9 +179,8 @@ def _ribs(chest: Chest, plate: Plate) -> tuple[Layer, Layer]:
         for part, value in ((slice(12, None), 105), (slice(0, 15), 150)):
             shape = band(lines[:, part], wide[:, part])
             deep = np.concatenate([z[:, part], z[:, part][:, ::-1]], 1)
-            for k in range(len(shape)):
-                plate.fill(flat, [shape[k]], value, z=deep[k])
             half = shape.shape[1] // 2
+            plate.fill(flat, shape, value, z=deep)
             plate.lines(edges, shape[:, :half], 0.0035, value, z=deep[:, :half])
             plate.lines(edges, shape[:, half:], 0.0045, value + 60, z=deep[:, half:])
     return plate.soft(flat, 0.0022), plate.soft(edges, 0.0016)
@@ -192,21 +194,13 @@ def _spine(chest: Chest, plate: Plate) -> Layer:
     wide = body.spine * (0.8 + 0.35 * np.clip(y, 0, 1))
     column = np.concatenate([np.stack([x - wide * 0.93, y], 1), np.stack([x + wide * 0.93, y], 1)[::-1]])
     plate.fill(layer, [column], 95, z=-0.1)
-    for middle, top, half in zip(x.tolist(), y.tolist(), wide.tolist(), strict=True):
-        corners = [(-1, 0.006), (-0.9, 0.028), (-1, 0.05), (1, 0.05), (0.9, 0.028), (1, 0.006)]
-        block = np.array([(middle + half * a, top + b) for a, b in corners])
-        plate.fill(layer, [block], 135, z=-0.1)
-        plate.lines(layer, [block], 0.004, 190, z=-0.1, closed=True)
-        for side in (-1, 1):
-            plate.lines(
-                layer,
-                [ellipse(middle + side * half * 0.62, top + 0.02, 0.0075, 0.011, points=10)],
-                0.004,
-                205,
-                z=-0.13,
-                closed=True,
-            )
-        plate.fill(layer, [ellipse(middle, top + 0.043, 0.006, 0.014, points=10)], 200, z=-0.16)
+    centre, half = np.stack([x, y], 1)[:, None], np.stack([wide, np.ones_like(wide)], 1)[:, None]
+    blocks = centre + _BLOCK * half  # (vertebrae, points, 2)
+    plate.fill(layer, blocks, 135, z=-0.1)
+    plate.lines(layer, blocks, 0.004, 190, z=-0.1, closed=True)
+    for side in (-1, 1):
+        plate.lines(layer, centre + (side * 0.62, 0.02) * half + _PEDICLE, 0.004, 205, z=-0.13, closed=True)
+    plate.fill(layer, centre + (0, 0.043) + _PROCESS, 200, z=-0.16)
     return plate.soft(layer, 0.0028)
 
 

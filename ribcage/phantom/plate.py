@@ -29,13 +29,21 @@ class Plate:
     size: int
     pose: Pose
 
+    @functools.cached_property
+    def _affine(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Matrix, shift, and shift per z of `place`."""
+        pose = self.pose
+        cos, sin = math.cos(pose.roll) * pose.scale, math.sin(pose.roll) * pose.scale
+        turn = np.array([[cos, sin], [-sin, cos]])
+        pivot = np.array([0.0, 0.35])
+        shift = np.array([pose.x, pose.y + 0.35 * pose.scale]) - pivot @ turn
+        return turn, shift, np.array([pose.yaw, -pose.pitch]) @ turn
+
     def place(self, points: Points, z: float | np.ndarray = 0.0) -> Points:
         """Chest → share of the picture side."""
-        pose = self.pose
-        x = points[..., 0] + pose.yaw * z
-        y = points[..., 1] - pose.pitch * z - 0.35
-        cos, sin = math.cos(pose.roll) * pose.scale, math.sin(pose.roll) * pose.scale
-        return np.stack([pose.x + cos * x - sin * y, pose.y + 0.35 * pose.scale + sin * x + cos * y], -1)
+        turn, shift, deep = self._affine
+        moved = points @ turn + shift
+        return moved + np.multiply.outer(z, deep) if np.ndim(z) or z else moved
 
     def _pixels(self, points: Points, z: float | np.ndarray) -> np.ndarray:
         return np.rint((self.place(points, z) * self.size - 0.5) * (1 << _SHIFT)).astype(np.int32)
@@ -44,10 +52,12 @@ class Plate:
         """Nothing drawn yet."""
         return np.zeros((self.size, self.size), np.uint8)
 
-    def fill(self, layer: Layer, shapes: Sequence[Points], value: int = 255, z: float | np.ndarray = 0.0) -> Layer:
-        """Fill each closed shape."""
-        for shape in shapes:
-            cv2.fillPoly(layer, [self._pixels(shape, z)], value, cv2.LINE_AA, _SHIFT)
+    def fill(
+        self, layer: Layer, shapes: Sequence[Points] | np.ndarray, value: int = 255, z: float | np.ndarray = 0.0
+    ) -> Layer:
+        """Fill each closed shape; an array (shapes, points, 2) is placed at once."""
+        for pixels in self._pixels(shapes, z) if isinstance(shapes, np.ndarray) else [self._pixels(s, z) for s in shapes]:
+            cv2.fillPoly(layer, [pixels], value, cv2.LINE_AA, _SHIFT)
         return layer
 
     def lines(
@@ -60,15 +70,10 @@ class Plate:
         closed: bool = False,
     ) -> Layer:
         """Draw lines of this width; thinner than a pixel means fainter."""
-        if len(lines) == 0:
-            return layer
         wide = width * self.size * self.pose.scale
         thick = max(1, round(wide))
         faint = max(1, round(value * min(1.0, wide / thick)))
-        if isinstance(lines, np.ndarray):
-            pixels = list(self._pixels(lines, z))
-        else:
-            pixels = [self._pixels(line, z) for line in lines]
+        pixels = list(self._pixels(lines, z)) if isinstance(lines, np.ndarray) else [self._pixels(s, z) for s in lines]
         cv2.polylines(layer, pixels, closed, faint, thick, cv2.LINE_AA, _SHIFT)
         return layer
 
@@ -133,9 +138,8 @@ def _basis(steps: int) -> np.ndarray:
 
 def ellipse(x: float, y: float, a: float, b: float, angle: float = 0.0, points: int = 24) -> Points:
     """The outline of an ellipse."""
-    circle = _circle(points) * (a, b)
     cos, sin = math.cos(angle), math.sin(angle)
-    return np.stack([x + cos * circle[:, 0] - sin * circle[:, 1], y + sin * circle[:, 0] + cos * circle[:, 1]], 1)
+    return _circle(points) @ np.array([[a * cos, a * sin], [-b * sin, b * cos]]) + (x, y)
 
 
 @functools.cache
@@ -146,11 +150,15 @@ def _circle(points: int) -> np.ndarray:
 
 def band(line: Points, width: float | np.ndarray) -> Points:
     """The outline of a line of this width."""
-    along = np.gradient(line, axis=-2)
-    length = np.sqrt((along**2).sum(-1, keepdims=True)) + 1e-9
-    normal = np.stack([-along[..., 1], along[..., 0]], -1) / length
-    half = normal * (np.asarray(width)[..., None] / 2 if np.ndim(width) else width / 2)
-    return np.concatenate([line - half, (line + half)[..., ::-1, :]], -2)
+    along = np.empty_like(line)
+    along[..., 1:-1, :] = line[..., 2:, :] - line[..., :-2, :]
+    along[..., 0, :] = line[..., 1, :] - line[..., 0, :]
+    along[..., -1, :] = line[..., -1, :] - line[..., -2, :]
+    half = (width if np.ndim(width) else np.full(line.shape[:-1], width)) / (
+        2 * np.sqrt(along[..., 0] ** 2 + along[..., 1] ** 2) + 1e-9
+    )
+    normal = along[..., ::-1] * half[..., None] * (-1, 1)
+    return np.concatenate([line - normal, (line + normal)[..., ::-1, :]], -2)
 
 
 @functools.lru_cache(maxsize=24)
