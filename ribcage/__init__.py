@@ -1,3 +1,27 @@
-"""Ribcage: one tool for the whole life of a chest-radiograph model."""
+"""Ribcage: one tool for the whole life of a chest-radiograph model. Research use only.
+
+Every command is a function here, with the same options: `ribcage import phantom --out data/phantom` is
+`ribcage.import_("phantom", out="data/phantom")`. Nothing heavy is loaded before it is used.
+"""
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+# Name → where it lives. Commands need no line here.
+_PLACES = {"open": "store", "Index": "index", "Loader": "loader", "View": "views", "Policy": "findings"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name when it is first asked for."""
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"ribcage.{_PLACES[name]}"), name)
+    verbs = importlib.import_module("ribcage.verbs")
+    if name in verbs.names():
+        return verbs.verb(name)
+    raise AttributeError(f"ribcage has no {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PLACES, *importlib.import_module("ribcage.verbs").names()])

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ribcage import fingerprint, store
+from ribcage import fingerprint
+from ribcage import store as stores
 from ribcage.index import SPLITS, Index
 
 EXAMPLES = 20  # pairs named one by one; the rest is counted
@@ -26,10 +27,10 @@ class Member:
 
     label: str
     index: Index
-    store: store.Store | None = None
+    store: stores.Store | None = None
 
     @property
-    def fingerprints(self) -> "store.Fingerprints | None":
+    def fingerprints(self) -> stores.Fingerprints | None:
         """Of its pictures; None when there are only tables or links."""
         return self.store.fingerprints if self.store is not None and not self.store.facts.linked else None
 
@@ -84,7 +85,7 @@ def describe(member: Member) -> dict[str, Any]:
     }
 
 
-def stored(facts: store.Facts) -> str:
+def stored(facts: stores.Facts) -> str:
     """How the pictures are kept, in a phrase."""
     if facts.linked:
         return f"linked, read at {facts.size} px"
@@ -318,5 +319,5 @@ def member(word: str) -> Member:
     name, colon, root = word.partition(":")
     if colon and not Path(word).exists() and name in datasets.names():
         return Member(word, datasets.index(name, Path(root)))
-    opened = store.open(word)
+    opened = stores.open(word)
     return Member(word.rstrip("/\\"), opened.index, opened)

@@ -59,7 +59,8 @@ def dispatch(words: list[str]) -> int:
     if "-h" in words or "--help" in words:
         print(help_page(words[0], module, flags))
         return 0
-    return int(module.run(parse(words[0], module, flags, words[1:])) or 0)
+    result = module.run(parse(words[0], module, flags, words[1:]))
+    return result if isinstance(result, int) else 0
 
 
 def names() -> list[str]:

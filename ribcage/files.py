@@ -36,13 +36,16 @@ def only_writer(folder: Path) -> Iterator[None]:
     except ImportError:  # no such lock on Windows
         yield
         return
-    with (folder / ".lock").open("w") as handle:
+    file = folder / ".lock"
+    with file.open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OSError(f"Another process is writing to {folder}. Wait for it, or choose another folder.") from None
-        yield
-    (folder / ".lock").unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from ribcage.index import Index
 CHUNK = 64  # pictures in one line of the journal
 HEADER = 128  # bytes before the pixels of a .npy file
 SYNC_SECONDS = 1.0
+ADVICE = "Free some and run the same command again: it goes on where it stopped."
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,11 @@ class Chunk:
 
 
 class Writer:
-    """One import. `run` yields how many pictures each step settled; afterwards the folder is complete."""
+    """One import: `with Writer(…) as work: for count in work.run(): …`; afterwards the folder is complete.
+
+    Entering takes up an unfinished import, or begins one, and keeps other processes out; `run` yields how many pictures
+    each step settled.
+    """
 
     def __init__(self, index: Index, facts: store.Facts, folder: Path, *, workers: int = 1) -> None:
         self.index, self.folder, self.workers = index, folder, workers
@@ -52,31 +57,40 @@ class Writer:
         self.images, self.journal = folder / "images.npy.part", folder / "journal.part"
         self.done = 0
         """Rows that an earlier run settled."""
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> "Writer":
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(files.explained(self.folder, ADVICE))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(files.only_writer(self.folder))
+            self._take_up()
+            self._held = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._held.__exit__(*error)
 
     def run(self) -> Iterator[int]:
         """Import what is left, then complete the folder."""
-        advice = "Free some and run the same command again: it goes on where it stopped."
-        with files.explained(self.folder, advice), files.only_writer(self.folder):
-            for chunk in self._append(self._chunks()):
-                yield chunk.done
-            self._complete()
-
-    def resume(self) -> None:
-        """Take up an unfinished import in this folder, or begin one."""
-        with files.explained(self.folder, "Free some first."):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lines = self._journal_lines()
-            if not lines:
-                self._begin()
-            elif lines[0] != {"plan": self.facts.plan}:
-                raise ValueError(
-                    f"{self.folder} holds an unfinished import of other pictures or with other options. "
-                    "Give the same options to go on, choose another --out, or delete the folder."
-                )
-            else:
-                self.done = self._cut_back(lines)
+        for chunk in self._append(self._chunks()):
+            yield chunk.done
+        self._complete()
 
     # ---- the journal
+
+    def _take_up(self) -> None:
+        """Go on with an unfinished import in this folder, or begin one."""
+        lines = self._journal_lines()
+        if not lines:
+            self._begin()
+        elif lines[0] != {"plan": self.facts.plan}:
+            raise ValueError(
+                f"{self.folder} holds an unfinished import of other pictures or with other options. "
+                "Give the same options to go on, choose another --out, or delete the folder."
+            )
+        else:
+            self.done = self._cut_back(lines)
 
     def _begin(self) -> None:
         strangers = [

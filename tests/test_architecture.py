@@ -12,12 +12,12 @@ import ribcage
 
 PACKAGE = Path(ribcage.__file__).parent
 FLOORS = (
-    {"spelling", "files", "progress", "findings", "image", "dicom", "fingerprint", "views", "layers", "metrics", "maps", "draws", "flags", "phantom"},
-    {"index", "split", "datasets", "store", "writer", "loader", "backbone", "backbones"},
+    {"spelling", "files", "progress", "findings", "image", "dicom", "fingerprint", "views", "layers", "metrics", "maps", "draws", "flags", "phantom", "raster", "tables", "columns", "jpeg", "page"},
+    {"index", "split", "datasets", "store", "intake", "writer", "loader", "backbone", "backbones"},
     {"methods"},
-    {"loop", "optim", "distributed", "checkpoint", "bundle", "weights", "inference", "audit", "report"},
+    {"loop", "optim", "distributed", "checkpoint", "bundle", "weights", "inference", "audit", "datasheet", "report"},
     {"commands"},
-    {"cli", "__main__", "__init__"},
+    {"cli", "verbs", "__main__", "__init__"},
 )  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -57,9 +57,9 @@ def test_imports_point_down(file: Path) -> None:
     assert not upward, f"{module_name(file)} (floor {here}) imports {', '.join(sorted(upward))} from above"
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if floor(module_name(file)) == 0], ids=module_name)
+@pytest.mark.parametrize("file", FILES, ids=module_name)
 def test_a_plain_tool_knows_no_noun(file: Path) -> None:
-    assert all(floor(name) == 0 for name in imports(file))
+    assert floor(module_name(file)) > 0 or all(floor(name) == 0 for name in imports(file))
 
 
 def test_no_module_is_a_drawer_without_a_name() -> None:

@@ -44,7 +44,11 @@ def test_all_wrong_options_are_said_at_once_in_one_line() -> None:
     result = answer("import", "nih", "/data", "--sise", "256", "--fit", "padd", "--limit", "x", "--out", "o")
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
-    for part in ("--sise (did you mean --size?)", "'padd' (did you mean pad?)", "--limit takes a whole number, not 'x'"):
+    for part in (
+        "--sise (did you mean --size?)",
+        "'padd' (did you mean pad?)",
+        "--limit takes a whole number, not 'x'",
+    ):
         assert part in result.stderr
 
 
@@ -99,7 +103,9 @@ def parsed(module: ModuleType, *words: str) -> Options:
 
 
 def test_flags_become_typed_fields(made_up: ModuleType) -> None:
-    options = parsed(made_up, "it", "--rate", "-0.5", "--names", "a", "b", "--quiet", "--size=7", "--queue", "4", "--no-mlp")
+    options = parsed(
+        made_up, "it", "--rate", "-0.5", "--names", "a", "b", "--quiet", "--size=7", "--queue", "4", "--no-mlp"
+    )
     assert options == Options("it", -0.5, "fast", ("a", "b"), True, 7, {"queue": 4, "mlp": False})
 
 
@@ -110,7 +116,11 @@ def test_defaults_stay_when_nothing_is_given(made_up: ModuleType) -> None:
 def test_a_missing_argument_a_bad_choice_and_an_unexpected_word_are_said_together(made_up: ModuleType) -> None:
     with pytest.raises(flags.UsageError) as error:
         parsed(made_up, "--mode", "fst", "--rate")
-    for part in ("WHAT is missing", "--mode takes fast or slow, not 'fst' (did you mean fast?)", "--rate needs a value"):
+    for part in (
+        "WHAT is missing",
+        "--mode takes fast or slow, not 'fst' (did you mean fast?)",
+        "--rate needs a value",
+    ):
         assert part in str(error.value)
 
 

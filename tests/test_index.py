@@ -21,14 +21,28 @@ def small() -> Index:
             "hospital": ["A", "B", "A"],
         }
     )
-    boxes = pd.DataFrame({"row": [2, 0], "finding": ["Nodule", "Mass"], "x": [1, 2], "y": [3, 4], "width": [5, 6], "height": [7, 8]})
-    return Index("small", indexes.table(rows, ["Mass", "Nodule"]), ("Mass", "Nodule"), indexes.boxes(boxes), (1024, 1024), Path("/data"))
+    boxes = pd.DataFrame(
+        {"row": [2, 0], "finding": ["Nodule", "Mass"], "x": [1, 2], "y": [3, 4], "width": [5, 6], "height": [7, 8]}
+    )
+    return Index(
+        "small",
+        indexes.table(rows, ["Mass", "Nodule"]),
+        ("Mass", "Nodule"),
+        indexes.boxes(boxes),
+        (1024, 1024),
+        Path("/data"),
+    )
 
 
 def same(one: Index, other: Index) -> None:
     pd.testing.assert_frame_equal(one.table, other.table)
     pd.testing.assert_frame_equal(one.boxes, other.boxes)
-    assert (one.name, one.findings, one.box_frame, one.root) == (other.name, other.findings, other.box_frame, other.root)
+    assert (one.name, one.findings, one.box_frame, one.root) == (
+        other.name,
+        other.findings,
+        other.box_frame,
+        other.root,
+    )
 
 
 def test_saving_and_loading_keeps_everything(tmp_path: Path) -> None:
@@ -59,7 +73,9 @@ def test_boxes_go_with_their_rows() -> None:
     assert small().take(np.array([True, False, False])).boxes["finding"].tolist() == ["Mass"]
 
 
-@pytest.mark.parametrize(("column", "value", "says"), [("Mass", 2.0, "Mass holds 2"), ("split", "dev", "'dev'"), ("view", "pa", "'pa'")])
+@pytest.mark.parametrize(
+    ("column", "value", "says"), [("Mass", 2.0, "Mass holds 2"), ("split", "dev", "'dev'"), ("view", "pa", "'pa'")]
+)
 def test_impossible_values_are_refused_by_name(column: str, value: object, says: str) -> None:
     rows = small().table.copy()
     rows[column] = rows[column].astype(object)

@@ -48,9 +48,9 @@ def member(name: str) -> Callable[..., Any]:
     return datasets.load(name).index
 
 
-def run(options: Options) -> None:
-    """Read the tables, then the pictures, then say what came of it."""
-    from ribcage import writer
+def run(options: Options) -> Any:
+    """Read the tables, then the pictures, then say what came of it; return the opened folder."""
+    from ribcage import store, writer
 
     check(options)
     assert options.out is not None
@@ -61,7 +61,9 @@ def run(options: Options) -> None:
         writer.link(index, facts, options.out)
     else:
         write(writer.Writer(index, facts, options.out, workers=options.workers or cores()), index.name)
-    print(summary(options.out))
+    opened = store.open(options.out)
+    print(summary(opened))
+    return opened
 
 
 def check(options: Options) -> None:
@@ -134,17 +136,15 @@ def write(writer: Any, name: str) -> None:
     from ribcage import progress
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    writer.resume()
-    if writer.done:
-        print(f"Going on after {writer.done:,} of {len(writer.index):,} pictures.")
-    settled = writer.done
+    total = len(writer.index)
     try:
-        for count in progress.track(writer.run(), len(writer.index), f"import {name}", "pictures", writer.done):
-            settled += count
+        with writer:
+            if writer.done:
+                print(f"Going on after {writer.done:,} of {total:,} pictures.")
+            for _ in progress.track(writer.run(), total, f"import {name}", "pictures", writer.done):
+                pass
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"{settled:,} of {len(writer.index):,} pictures are done; the same command goes on from there."
-        ) from None
+        raise KeyboardInterrupt("The same command goes on from here.") from None
 
 
 def cores() -> int:
@@ -152,12 +152,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def summary(out: Path) -> str:
+def summary(opened: Any) -> str:
     """The last lines: what the folder holds."""
-    from ribcage import store
-
-    opened = store.open(out)
-    facts, table = opened.facts, opened.index.table
+    out, facts, table = opened.folder, opened.facts, opened.index.table
     splits = ", ".join(f"{split or 'no split'} {count:,}" for split, count in table["split"].value_counts().items())
     kind = "linked" if facts.linked else f"{facts.size}×{facts.size}, {facts.depth} bit, {facts.fit}"
     notes = [f"  {count:,} × {note}" for note, count in facts.notes.items()]

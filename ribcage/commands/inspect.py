@@ -28,8 +28,8 @@ class Options:
     """Pictures on the sheet of each folder."""
 
 
-def run(options: Options) -> None:
-    """Audit, print, write."""
+def run(options: Options) -> dict[str, Any]:
+    """Audit, print, write; return the numbers."""
     import json
 
     from ribcage import audit, datasheet, files
@@ -44,6 +44,7 @@ def run(options: Options) -> None:
         with files.explained(file, "Free some."), files.atomic(file) as part:
             part.write_text(text or datasheet.page(members, result, options.samples), encoding="utf-8")
         print(f"Wrote {file}")
+    return result
 
 
 def show(result: dict[str, Any]) -> None:

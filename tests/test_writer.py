@@ -1,0 +1,351 @@
+"""An import can be killed, run out of disk or meet broken files: nothing is lost, nothing half-done looks finished."""
+
+import csv
+import hashlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from ribcage import image, store, writer
+from ribcage import index as indexes
+from ribcage.index import Index
+
+SIZE = 32
+
+
+def facts(root: Path, **changes: object) -> store.Facts:
+    plain = store.Facts("made", "nih", "made up", "none", 0, 0, SIZE, "pad", 8, 0.0, 1.0, ("Mass",), str(root))
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def pictures(root: Path, count: int, side: int = 48) -> Index:
+    """Files of soft noise, two to a patient, and their Index."""
+    root.mkdir(parents=True, exist_ok=True)
+    chance = np.random.default_rng(3)
+    for number in range(count):
+        soft = cv2.resize(
+            chance.integers(0, 256, (6, 6), np.uint8), (side, side + number % 5), interpolation=cv2.INTER_CUBIC
+        )
+        cv2.imencode(".png", soft)[1].tofile(root / f"{number:04d}.png")
+    rows = pd.DataFrame(
+        {
+            "path": [f"{number:04d}.png" for number in range(count)],
+            "patient": [f"p{number // 2}" for number in range(count)],
+            "Mass": [number % 2 for number in range(count)],
+            "split": "train",
+        }
+    )
+    return Index("made", indexes.table(rows, ["Mass"]), ("Mass",), root=root)
+
+
+def imported(index: Index, out: Path, workers: int = 1, **changes: object) -> store.Store:
+    with writer.Writer(index, facts(index.root, **changes), out, workers=workers) as work:
+        for _ in work.run():
+            pass
+    return store.open(out)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+def test_every_picture_is_stored_in_order_as_it_would_be_read(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in 片", 150)
+    opened = imported(index, tmp_path / "out 目录")
+    assert opened.images is not None and opened.images.shape == (150, SIZE, SIZE)
+    for row in (0, 63, 64, 149):
+        wanted = image.fit(image.read(index.file(row)).pixels, SIZE, "pad")[0]
+        np.testing.assert_array_equal(opened.picture(row), wanted)
+    assert digest(opened.folder).keys() == {
+        "images.npy",
+        "index.parquet",
+        "fingerprints.parquet",
+        "dataset.json",
+        "rejected.csv",
+    }
+
+
+def test_the_folder_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 200)
+    imported(index, tmp_path / "one", 1)
+    imported(index, tmp_path / "four", 4)
+    assert digest(tmp_path / "one") == digest(tmp_path / "four")
+
+
+def test_mean_and_spread_are_those_of_all_pixels(tmp_path: Path) -> None:
+    for depth in (8, 16):
+        opened = imported(pictures(tmp_path / "in", 20), tmp_path / f"out{depth}", depth=depth)
+        assert opened.images is not None and opened.images.dtype == f"uint{depth}"
+        scaled = np.asarray(opened.images, np.float64) / (2**depth - 1)
+        assert opened.mean == pytest.approx(scaled.mean(), abs=1e-6)
+        assert opened.std == pytest.approx(scaled.std(), abs=1e-6)
+
+
+def test_the_images_open_with_plain_numpy(tmp_path: Path) -> None:
+    imported(pictures(tmp_path / "in", 5), tmp_path / "out")
+    assert np.load(tmp_path / "out" / "images.npy").shape == (5, SIZE, SIZE)
+
+
+# ---- interruptions
+
+KILLED = """
+import sys, pathlib
+sys.path.insert(0, sys.argv[3])
+from ribcage import writer
+from test_writer import facts
+from ribcage.index import Index
+writer.SYNC_SECONDS = 0.0
+writer.CHUNK = 8
+index = Index.load(pathlib.Path(sys.argv[1]))
+with writer.Writer(index, facts(index.root), pathlib.Path(sys.argv[2]), workers=2) as work:
+    print(work.done, flush=True)
+    for _ in work.run():
+        pass
+"""
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_five_kills_at_random_moments_leave_the_same_bytes(tmp_path: Path, seed: int) -> None:
+    index = pictures(tmp_path / "in", 400, side=400)
+    (tmp_path / "in" / "0100.png").write_bytes(b"not a picture")
+    index.save(tmp_path / "index")
+    words = [
+        sys.executable,
+        "-c",
+        KILLED,
+        str(tmp_path / "index"),
+        str(tmp_path / "killed"),
+        str(Path(__file__).parent),
+    ]
+    moments, progress = random.Random(seed), []
+    while len(progress) < 5:
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            progress.append(int(process.stdout.readline()))
+            time.sleep(moments.uniform(0.01, 0.12))
+            process.kill()
+        assert not (tmp_path / "killed" / "dataset.json").exists() or process.returncode == 0
+    assert progress == sorted(progress) and progress[-1] > 0, "finished work was done again"
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*words[:4], str(tmp_path / "whole"), words[5]], check=True, stdout=subprocess.DEVNULL)
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", range(5))
+def test_dying_while_the_folder_is_completed_is_mended(
+    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = pictures(tmp_path / "in", 70)
+    imported(index, tmp_path / "whole")
+    saved, calls = writer.files.atomic, iter(range(100))
+
+    def dies(file: Path):  # type: ignore[no-untyped-def]
+        if next(calls) == step:
+            raise KeyboardInterrupt
+        return saved(file)
+
+    monkeypatch.setattr(writer.files, "atomic", dies)
+    with pytest.raises(KeyboardInterrupt):
+        imported(index, tmp_path / "died")
+    monkeypatch.undo()
+    assert not (tmp_path / "died" / "dataset.json").exists()
+    imported(index, tmp_path / "died")
+    assert digest(tmp_path / "died") == digest(tmp_path / "whole")
+
+
+def test_a_torn_journal_line_does_not_count(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 130)
+    imported(index, tmp_path / "whole")
+    with writer.Writer(index, facts(index.root), tmp_path / "torn") as work:
+        steps = work.run()
+        next(steps), next(steps)
+        steps.close()
+    with (tmp_path / "torn" / "journal.part").open("a") as journal:
+        journal.write('{"rows":[128,12')
+    imported(index, tmp_path / "torn")
+    assert digest(tmp_path / "torn") == digest(tmp_path / "whole")
+
+
+def test_an_unfinished_folder_does_not_open_and_says_how_to_go_on(tmp_path: Path) -> None:
+    with writer.Writer(pictures(tmp_path / "in", 10), facts(tmp_path), tmp_path / "out"):
+        pass
+    with pytest.raises(FileNotFoundError, match=r"unfinished import.*same 'ribcage import' again"):
+        store.open(tmp_path / "out")
+
+
+def test_other_options_do_not_go_on_with_an_unfinished_import(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 10)
+    with writer.Writer(index, facts(index.root), tmp_path / "out"):
+        pass
+    with (
+        pytest.raises(ValueError, match="other options"),
+        writer.Writer(index, facts(index.root, size=64), tmp_path / "out"),
+    ):
+        pass
+
+
+def test_a_folder_with_other_files_in_it_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    index = pictures(tmp_path.parent / f"{tmp_path.name} in", 3)
+    with (
+        pytest.raises(ValueError, match=r"not empty \(it has thesis.txt\)"),
+        writer.Writer(index, facts(tmp_path), tmp_path),
+    ):
+        pass
+
+
+def test_two_imports_into_one_folder_are_refused(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 200)
+    with writer.Writer(index, facts(index.root), tmp_path / "out") as first:
+        steps = first.run()
+        next(steps)
+        with (
+            pytest.raises(OSError, match="Another process is writing"),
+            writer.Writer(index, facts(index.root), tmp_path / "out"),
+        ):
+            pass
+        list(steps)
+    assert len(store.open(tmp_path / "out")) == 200
+
+
+# ---- bad files and bad disks
+
+
+def test_unreadable_pictures_are_listed_with_their_reason_and_leave_no_gap(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 100)
+    (tmp_path / "in" / "0007.png").write_bytes(b"")
+    (tmp_path / "in" / "0064.png").unlink()
+    opened = imported(index, tmp_path / "out")
+    with (tmp_path / "out" / "rejected.csv").open(encoding="utf-8", newline="") as file:
+        rejected = list(csv.DictReader(file))
+    assert [row["path"] for row in rejected] == ["0007.png", "0064.png"] and all(row["reason"] for row in rejected)
+    assert opened.facts.rejected == 2 and len(opened) == 98
+    row = opened.index.table["path"].tolist().index("0065.png")
+    np.testing.assert_array_equal(opened.picture(row), image.fit(image.read(index.file(65)).pixels, SIZE, "pad")[0])
+
+
+def test_nothing_readable_is_an_error_and_no_folder(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 3)
+    for file in (tmp_path / "in").iterdir():
+        file.write_bytes(b"junk")
+    with pytest.raises(ValueError, match="None of the 3 pictures could be read"):
+        imported(index, tmp_path / "out")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_a_full_disk_is_one_clear_line_and_the_import_goes_on_later(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the end of the disk."""
+    index = pictures(tmp_path / "in", 300)
+    imported(index, tmp_path / "whole")
+    index.save(tmp_path / "index")
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "index"), str(tmp_path / "full"), str(Path(__file__).parent)]
+
+    def small() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150 * SIZE * SIZE, resource.RLIM_INFINITY))
+
+    failed = subprocess.run(words, preexec_fn=small, capture_output=True, text=True)
+    assert failed.returncode == 1 and "No space left" in failed.stderr and "goes on where it stopped" in failed.stderr
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    same, other = digest(tmp_path / "full"), digest(tmp_path / "whole")
+    assert same == other
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_target_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(OSError, match=r"cannot be written.*Choose another folder"):
+        imported(pictures(tmp_path / "in", 3), tmp_path / "locked" / "out")
+
+
+def test_a_target_below_a_file_is_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError):
+        imported(pictures(tmp_path / "in", 3), tmp_path / "file" / "out")
+
+
+# ---- geometry and links
+
+
+def test_boxes_follow_the_picture_into_the_square(tmp_path: Path) -> None:
+    """A bright block drawn in a 60 × 40 picture is where its box says, however the picture becomes square."""
+    (tmp_path / "in").mkdir()
+    pixels = np.zeros((40, 60), np.uint8)
+    pixels[10:20, 30:50] = 255
+    cv2.imencode(".png", pixels)[1].tofile(tmp_path / "in" / "a.png")
+    rows = pd.DataFrame({"path": ["a.png"], "Mass": [1], "split": ["train"]})
+    boxes = pd.DataFrame({"row": [0], "finding": ["Mass"], "x": [300], "y": [100], "width": [200], "height": [100]})
+    for frame, scale in ((None, 0.1), ((600, 400), 1.0)):
+        drawn = boxes.assign(**{name: boxes[name] * scale for name in ("x", "y", "width", "height")})
+        index = Index("made", indexes.table(rows, ["Mass"]), ("Mass",), indexes.boxes(drawn), frame, tmp_path / "in")
+        for fit in ("pad", "crop", "squash"):
+            opened = imported(index, tmp_path / f"{fit}{scale}", size=120, fit=fit)
+            bright = np.argwhere(opened.picture(0) > 127)
+            top, left = bright.min(axis=0)
+            bottom, right = bright.max(axis=0) + 1
+            box = opened.index.boxes.iloc[0]
+            found = [box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]]
+            np.testing.assert_allclose(found, [left, top, right, bottom], atol=1.01, err_msg=fit)
+
+
+def test_a_box_that_the_crop_cuts_away_is_dropped(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    cv2.imencode(".png", np.full((40, 80), 9, np.uint8))[1].tofile(tmp_path / "in" / "a.png")
+    rows = pd.DataFrame({"path": ["a.png"], "Mass": [1], "split": ["train"]})
+    boxes = pd.DataFrame(
+        {"row": [0, 0], "finding": "Mass", "x": [0, 15], "y": [0, 0], "width": [10, 10], "height": [5, 5]}
+    )
+    index = Index("made", indexes.table(rows, ["Mass"]), ("Mass",), indexes.boxes(boxes), None, tmp_path / "in")
+    opened = imported(index, tmp_path / "out", size=40, fit="crop")
+    assert opened.index.boxes[["x", "y", "width", "height"]].to_numpy().tolist() == [[0, 0, 5, 5]]
+
+
+def test_a_linked_folder_reads_the_same_pictures_without_storing_them(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 40)
+    copied = imported(index, tmp_path / "copied")
+    writer.link(index, facts(index.root), tmp_path / "linked")
+    linked = store.open(tmp_path / "linked")
+    assert linked.images is None and not (tmp_path / "linked" / "images.npy").exists()
+    np.testing.assert_array_equal(linked.picture(17), copied.picture(17))
+    assert linked.mean == copied.mean
+
+
+def test_patients_without_a_published_split_are_dealt_out_whole(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 100)
+    blank = replace(index, table=index.table.assign(split=pd.Series("", index.table.index, dtype="str")))
+    table = imported(blank, tmp_path / "out").index.table
+    assert set(table["split"]) == {"train", "val", "test"}
+    assert (table.groupby("patient")["split"].nunique() == 1).all()
+
+
+def test_damaged_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    imported(pictures(tmp_path / "in", 5), tmp_path / "out")
+    file = tmp_path / "out" / "images.npy"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match="damaged"):
+        store.open(tmp_path / "out")
+    file.write_bytes(whole)
+    (tmp_path / "out" / "dataset.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        store.open(tmp_path / "out")
+    (tmp_path / "out" / "dataset.json").write_text(json.dumps({"format": 99}), encoding="utf-8")
+    with pytest.raises(ValueError, match="another version"):
+        store.open(tmp_path / "out")
+
+
+def test_all_folders_that_do_not_open_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"one.*two"):
+        store.open_all([tmp_path / "one", tmp_path / "two"])
