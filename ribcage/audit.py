@@ -38,11 +38,15 @@ class Member:
 def audit(members: Sequence[Member], *, near: bool = True) -> dict[str, Any]:
     """Everything; `near` also looks for near-copies, not only for identical pictures."""
     sets = [describe(member) for member in members]
-    copies = identical(members)
-    likenesses = near_copies(members) if near else []
     crossing = [crossed for one, other in pairs(members) for crossed in patients_across(one, other)]
     families = [family for member in members for family in split_families(member)]
-    result = {"sets": sets, "identical": copies, "near": likenesses, "patients": crossing, "families": families}
+    result = {
+        "sets": sets,
+        "identical": identical(members),
+        "near": near_copies(members) if near else None,
+        "patients": crossing,
+        "families": families,
+    }
     return {"problems": problems(result), **result}
 
 
@@ -143,73 +147,97 @@ def sides(table: pd.DataFrame) -> dict[str, list[int]]:
 # ---- between splits and data sets
 
 
-def identical(members: Sequence[Member]) -> list[dict[str, Any]]:
+def identical(members: Sequence[Member]) -> dict[str, Any]:
     """Pictures whose stored pixels are the same, bit for bit."""
-    found = []
-    for one, other in pairs(members):
-        if one.fingerprints is None or other.fingerprints is None:
-            continue
-        first, second = equal_pairs(one.fingerprints.pixels, None if one is other else other.fingerprints.pixels)
-        found.append(pair_summary(one, other, first, second))
-    return [summary for summary in found if summary["pairs"]]
+    rows = everybody(members)
+    rows = rows[rows["pixels"].duplicated(keep=False)]
+    return copies(rows.assign(group=rows["pixels"]))
 
 
-def equal_pairs(values: np.ndarray, others: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(i, j) of all equal values: within one array (i < j), or between two."""
-    one = pd.DataFrame({"value": values, "first": np.arange(len(values))})
-    two = one if others is None else pd.DataFrame({"value": others, "first": np.arange(len(others))})
-    repeated = one[one["value"].duplicated(keep=False)] if others is None else one[one["value"].isin(two["value"])]
-    joined = repeated.merge(two.rename(columns={"first": "second"}), on="value")
-    joined = joined[joined["first"] < joined["second"]] if others is None else joined
-    joined = joined.sort_values(["first", "second"])
-    return joined["first"].to_numpy(), joined["second"].to_numpy()
+def near_copies(members: Sequence[Member]) -> dict[str, Any]:
+    """Pictures that look the same though their pixels differ: re-encoded, resized, windowed, cropped …"""
+    rows = everybody(members)
+    first, second = alike(members)
+    rows = rows.assign(group=components(len(rows), first, second))
+    rows = rows[rows["group"].duplicated(keep=False)]
+    return copies(rows[rows.groupby("group")["pixels"].transform("nunique") > 1])
 
 
-def near_copies(members: Sequence[Member]) -> list[dict[str, Any]]:
-    """Pictures that look the same: re-encoded, resized, windowed, cropped … (identical ones are not named again)."""
-    found = []
-    for one, other in pairs(members):
-        if one.fingerprints is None or other.fingerprints is None:
-            continue
-        if one is other:
-            matches = fingerprint.duplicates(one.fingerprints.prints, pictures=reader(one))
-        else:
-            matches = fingerprint.matches(
-                one.fingerprints.prints, other.fingerprints.prints, pictures_a=reader(one), pictures_b=reader(other)
-            )
-        new = one.fingerprints.pixels[matches.first] != other.fingerprints.pixels[matches.second]
-        found.append(pair_summary(one, other, matches.first[new], matches.second[new]))
-    return [summary for summary in found if summary["pairs"]]
+def everybody(members: Sequence[Member]) -> pd.DataFrame:
+    """One table of all imported pictures: where each is, whose it is, what is said of it and its pixel hash."""
+    tables = []
+    for member in members:
+        if member.fingerprints is not None:
+            kept = member.index.table[["path", "patient", "split", *member.index.findings]]
+            tables.append(kept.assign(set=member.label, name=member.index.name, pixels=member.fingerprints.pixels))
+    columns = ["path", "patient", "split", "set", "name", "pixels"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
-def reader(member: Member) -> Any:
-    """row → picture, for a closer look at two that may be one."""
-    return member.store.picture if member.store is not None else None
+def alike(members: Sequence[Member]) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of rows of `everybody` that look the same."""
+    imported = [member for member in members if member.fingerprints is not None]
+    start = dict(zip(map(id, imported), np.cumsum([0, *(len(member.index) for member in imported)]), strict=False))
+    found = [np.empty((2, 0), np.int64)]
+    for one, other in pairs(imported):
+        matches = _matches(one, other)
+        found.append(np.stack([matches.first + start[id(one)], matches.second + start[id(other)]]))
+    first, second = np.concatenate(found, axis=1)
+    return first, second
 
 
-def pair_summary(one: Member, other: Member, first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-    """Pairs of pictures, counted by split, by patient and by agreement of their labels; the first few by name."""
-    left, right = one.index.table.iloc[first], other.index.table.iloc[second]
-    splits = pd.Series(
-        [
-            " – ".join(sorted(pair) if one is other else pair)
-            for pair in zip(left["split"], right["split"], strict=True)
-        ],
-        dtype="str",
-    )
-    known = (left["patient"].to_numpy() != "") & (right["patient"].to_numpy() != "")
-    same = left["patient"].to_numpy() == right["patient"].to_numpy()
-    shared = [name for name in one.index.findings if name in other.index.findings]
-    labels = left[shared].to_numpy(np.float32), right[shared].to_numpy(np.float32)
-    differ = ((labels[0] != labels[1]) & ~(np.isnan(labels[0]) & np.isnan(labels[1]))).any(axis=1)
+def _matches(one: Member, other: Member) -> fingerprint.Matches:
+    assert one.fingerprints is not None and other.fingerprints is not None
+    assert one.store is not None and other.store is not None
+    if one is other:
+        return fingerprint.duplicates(one.fingerprints.prints, pictures=one.store.picture)
+    prints = one.fingerprints.prints, other.fingerprints.prints
+    return fingerprint.matches(*prints, pictures_a=one.store.picture, pictures_b=other.store.picture)
+
+
+def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """A group number for each of `count` things: linked things have the same."""
+    group = np.arange(count)
+    while True:  # each round hands the smallest number one link further and then to the end of its chain
+        smallest = group.copy()
+        np.minimum.at(smallest, first, group[second])
+        np.minimum.at(smallest, second, group[first])
+        smallest = smallest[smallest]
+        if (smallest == group).all():
+            return group
+        group = smallest
+
+
+def copies(rows: pd.DataFrame) -> dict[str, Any]:
+    """Groups of copies: how many span two places, two patient numbers, two opinions; the first ones by name."""
+    findings = [name for name in rows if name not in ("path", "patient", "split", "set", "name", "pixels", "group")]
+    known = rows[rows["patient"] != ""]
+    numbers = known.groupby(["group", "name"])["patient"].nunique()
+    opinions = rows.groupby("group")[findings].nunique()  # unknown is no opinion
     return {
-        "sets": [one.label, other.label],
-        "pairs": len(first),
-        "by_split": counts(splits),
-        "other_patient": int((known & ~same).sum()) if one is other else None,
-        "other_labels": int(differ.sum()),
-        "examples": [list(names) for names in zip(left["path"][:EXAMPLES], right["path"][:EXAMPLES], strict=True)],
+        "groups": int(rows["group"].nunique()),
+        "pictures": len(rows),
+        "places": shared_places(rows),
+        "other_patient": int((numbers > 1).groupby("group").any().sum()) if len(numbers) else 0,
+        "other_labels": int((opinions > 1).any(axis=1).sum()),
+        "examples": [
+            [[row.set, row.split, row.path] for row in group.itertuples()]
+            for _, group in list(rows.groupby("group", sort=False))[:EXAMPLES]
+        ],
     }
+
+
+def shared_places(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each two splits (of one set or of two): how many groups of copies have members in both."""
+    counted = rows.groupby(["group", "set", "split"], sort=False).size().rename("copies").reset_index()
+    joined = counted.merge(counted, on="group", suffixes=("_one", "_other"))
+    one, other = (joined["set" + side] + "\0" + joined["split" + side] for side in ("_one", "_other"))
+    joined = joined[(one < other) | ((one == other) & (joined["copies_one"] > 1))]
+    sizes = joined.groupby(["set_one", "split_one", "set_other", "split_other"]).size().reset_index(name="groups")
+    return [
+        {"one": [row.set_one, row.split_one], "other": [row.set_other, row.split_other], "groups": int(row.groups)}
+        for row in sizes.itertuples()
+    ]
 
 
 def patients_across(one: Member, other: Member) -> list[dict[str, Any]]:
@@ -261,8 +289,8 @@ def problems(result: dict[str, Any]) -> list[str]:
     """Sentences for the reader, the worst first."""
     texts = [_family_text(family) for family in result["families"]]
     texts += [_patients_text(crossed) for crossed in result["patients"]]
-    for kind, summaries in (("identical", result["identical"]), ("near-identical", result["near"])):
-        texts += [_copies_text(kind, summary) for summary in summaries]
+    texts += _copies_texts("identical pictures", result["identical"])
+    texts += _copies_texts("pictures that look the same", result["near"]) if result["near"] else []
     for described in result["sets"]:
         texts += _set_texts(described)
     return texts
@@ -283,14 +311,20 @@ def _patients_text(crossed: dict[str, Any]) -> str:
     return f"{one}: {crossed['patients']:,} patients are in {where} ({pictures} pictures)."
 
 
-def _copies_text(kind: str, summary: dict[str, Any]) -> str:
-    one, other = summary["sets"]
-    where = one if one == other else f"{one} and {other}"
-    splits = ", ".join(f"{split} {count:,}" for split, count in summary["by_split"].items())
-    text = f"{where}: {summary['pairs']:,} pairs of {kind} pictures ({splits})"
-    if summary["other_patient"]:
-        text += f", {summary['other_patient']:,} under two patient numbers"
-    return text + (f", {summary['other_labels']:,} with different labels." if summary["other_labels"] else ".")
+def _copies_texts(kind: str, found: dict[str, Any]) -> list[str]:
+    if not found["groups"]:
+        return []
+    texts = [_place_text(place) for place in found["places"]]
+    for key, what in (("other_patient", "bear two patient numbers"), ("other_labels", "have different labels")):
+        texts += [f"{found[key]:,} {what}"] if found[key] else []
+    return [f"{found['groups']:,} groups of {kind} ({found['pictures']:,} pictures): {'; '.join(texts)}."]
+
+
+def _place_text(place: dict[str, Any]) -> str:
+    one, other = (f"{split or 'no split'} of {name}" for name, split in (place["one"], place["other"]))
+    if place["one"] == place["other"]:
+        return f"{place['groups']:,} more than once in {one}"
+    return f"{place['groups']:,} in both {one} and {other}"
 
 
 def _set_texts(described: dict[str, Any]) -> list[str]:

@@ -148,11 +148,15 @@ def caption(member: Member, row: int) -> str:
     return " · ".join(text for text in (", ".join(found).replace("_", " ") or "–", person) if text)
 
 
-def copies_parts(title: str, summaries: Sequence[dict[str, Any]]) -> list[str]:
-    """The first pairs by name."""
-    rows = [[*summary["sets"], *names] for summary in summaries for names in summary["examples"]]
-    if not rows:
+def copies_parts(title: str, found: dict[str, Any] | None) -> list[str]:
+    """Where copies are, and the first groups by name."""
+    if not found or not found["groups"]:
         return []
-    total = sum(summary["pairs"] for summary in summaries)
-    note = html.paragraph(f"{total:,} pairs; the first of each kind:", soft=True)
-    return [html.heading(title), note, html.table(["in", "and in", "picture", "picture"], rows)]
+    places = [[*place["one"], *place["other"], place["groups"]] for place in found["places"]]
+    examples = [[*member, number] for number, group in enumerate(found["examples"], 1) for member in group]
+    return [
+        html.heading(title),
+        html.table(["in", "split", "and in", "split", "groups"], places),
+        html.paragraph("The first groups:", soft=True),
+        html.table(["in", "split", "picture", "group"], examples),
+    ]
