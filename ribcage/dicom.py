@@ -125,9 +125,10 @@ def _check(dataset: "Dataset", name: str, limits: Limits) -> None:
     if "PixelData" not in dataset:
         what = getattr(dataset.get("SOPClassUID"), "name", "") or "DICOM file"
         raise UnreadableError(f"{name} has no pixels (it is a {what}).")
-    if dataset.PixelData is None or len(dataset.PixelData) == 0:
-        raise UnreadableError(f"{name} has empty pixel data.")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    missing = [key for key in ("Rows", "Columns", "BitsAllocated", "PixelData") if not dataset.get(key)]
+    if missing:
+        raise UnreadableError(f"{name} is a damaged DICOM: it has no {', '.join(missing)}.")
+    frames = int(dataset.get("NumberOfFrames") or 1)  # an empty one is common
     if frames != 1:
         raise UnreadableError(f"{name} holds {frames} frames; one picture is expected.")
     limits.check_size(name, int(dataset.Columns), int(dataset.Rows))

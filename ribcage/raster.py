@@ -23,7 +23,8 @@ class UnreadableError(ValueError):
     """This is not a picture that can be read; the reason is one line."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(" ".join(reason.split()))
+        line = " ".join(reason.split())
+        super().__init__("".join(letter if letter.isprintable() else "?" for letter in line))
 
 
 @dataclass(frozen=True)
@@ -291,9 +292,9 @@ def _jpeg(data: bytes, name: str) -> Header:
     kind, bits, height, width, channels = frame
     if bits != 8 or kind not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
         raise UnreadableError(f"{name} is a {bits}-bit or lossless JPEG; only ordinary 8-bit JPEGs can be read.")
-    if data.find(b"\xff\xd9", scan) < 0:  # within the pixels FF is always followed by 00 or a restart
+    if data.rfind(b"\xff\xd9", scan) < 0:  # within the pixels FF is always followed by 00 or a restart
         raise UnreadableError(f"{name} is cut short: the JPEG has no end marker.")
-    if data.count(b"\xff\xda", scan) > 100:
+    if (kind in (0xC2, 0xCA) or channels > 1) and data.count(b"\xff\xda", scan) > 100:  # each takes a whole pass
         raise UnreadableError(f"{name} is a JPEG of more than 100 scans.")
     flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
     return Header(width, height, {1: "gray", 4: "CMYK"}.get(channels, "RGB"), orientation, flags=flags)
