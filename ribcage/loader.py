@@ -220,6 +220,8 @@ class _Making:
     def _split(self) -> list[np.ndarray]:
         """Places in the batch, so many at a time, those of one piece from one set."""
         size = max(_PIECE, -(-len(self.rows) // self.loader.threads))
+        if self.on_device and all(store.images is not None for store in self.loader.stores):
+            size = max(_PIECE, len(self.rows))  # copying is quick; one launch of the kernels serves all
         by_source = [np.flatnonzero(self.sources == source) for source in np.unique(self.sources)]
         return [places[at : at + size] for places in by_source for at in range(0, len(places), size)]
 
@@ -303,8 +305,8 @@ def _picture(store: Store, row: int) -> np.ndarray:
 
 def _stacked(pictures: list[np.ndarray], pin: bool) -> Tensor:
     """(N, S, S) in memory that a GPU may read by itself."""
-    stack = torch.from_numpy(np.empty((len(pictures), *pictures[0].shape), pictures[0].dtype))
-    stack = stack.pin_memory() if pin else stack
+    kind = getattr(torch, pictures[0].dtype.name)
+    stack = torch.empty((len(pictures), *pictures[0].shape), dtype=kind, pin_memory=pin)
     np.stack(pictures, out=stack.numpy())
     return stack
 

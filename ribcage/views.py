@@ -14,6 +14,7 @@ brightness · normalise · affine · blur · noise · erase. The intensity comes
 
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -343,20 +344,20 @@ def _shrink(part: np.ndarray, factor: int) -> np.ndarray:
 
 def apply_torch(images: Tensor, numbers: Numbers, mean: float, std: float) -> Tensor:
     """(N, S, S) uint8 or uint16 → (N, 1, H, W) float32 where the pictures lie; what `apply` gives, but for rounding."""
+    pictures = images[:, None].float() / (255 if images.dtype == torch.uint8 else 65535)
     batch = torch.empty((len(numbers), 1, *numbers.size), device=images.device)
     factors = _factors(numbers.affine)
     for factor in np.unique(factors).tolist():
         places = np.flatnonzero(factors == factor)
         chosen = torch.from_numpy(places).to(images.device)
-        part = images if len(places) == len(numbers) else images[chosen]
+        part = pictures if len(places) == len(numbers) else pictures[chosen]
         batch[chosen] = _warp_torch(part, numbers.take(places), factor, mean, std)
     return _finish_torch(numbers, std, batch)
 
 
-def _warp_torch(images: Tensor, numbers: Numbers, factor: int, mean: float, std: float) -> Tensor:
-    white = 255 if images.dtype == torch.uint8 else 65535
-    pictures = _shrink_torch(images[:, None].float(), factor)
-    shaded = _intensity_torch(pictures / white, numbers, mean, std)
+def _warp_torch(pictures: Tensor, numbers: Numbers, factor: int, mean: float, std: float) -> Tensor:
+    pictures = _shrink_torch(pictures, factor)
+    shaded = _intensity_torch(pictures, numbers, mean, std)
     black = _intensity_torch(pictures.new_zeros(len(numbers), 1, 1, 1), numbers, mean, std)
     grid = _sampling_grid(numbers, factor, *pictures.shape[2:]).to(pictures.device)
     return F.grid_sample(shaded - black, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + black
@@ -375,7 +376,7 @@ def _shrink_torch(pictures: Tensor, factor: int) -> Tensor:
     if factor == 1:
         return pictures
     down, across = -pictures.shape[2] % factor, -pictures.shape[3] % factor
-    return F.avg_pool2d(F.pad(pictures, (0, across, 0, down), mode="replicate"), factor).round()
+    return F.avg_pool2d(F.pad(pictures, (0, across, 0, down), mode="replicate"), factor)
 
 
 def _intensity_torch(values: Tensor, numbers: Numbers, mean: float, std: float) -> Tensor:
@@ -508,29 +509,40 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 
 def _problems(view: View) -> list[str]:
     """All that is wrong with a view."""
+    sides = view.size if isinstance(view.size, tuple) else (view.size, view.size)
+    if not (len(sides) == 2 and all(isinstance(side, int) and 1 <= side <= 8192 for side in sides)):
+        return [f"size is {view.size}; one side or (height, width), whole numbers from 1 to 8192"]
     problems = []
-    if not (len(view.shape) == 2 and all(isinstance(side, int) and 1 <= side <= 8192 for side in view.shape)):
-        return [f"size is {view.size}; one side or (height, width) from 1 to 8192"]
-    for name, low, high in (
-        *((name, 0.0, 1.0) for name in ("flip", "blur_probability", "erase_probability", "brightness", "contrast")),
-        ("rotation", 0.0, 180.0),
-        *((name, 0.0, 1.0) for name in ("shift", "noise")),
-        ("gamma", 0.0, 10.0),
-    ):
-        if not low <= getattr(view, name) <= high:
-            problems.append(f"{name} is {getattr(view, name)}; from {low:g} to {high:g}")
-    for name, least, most in (
-        ("crop", 1e-4, 1.0),
-        ("ratio", 0.01, 100.0),
-        ("zoom", 0.01, 100.0),
-        ("blur", 1e-3, 50.0),
-        ("erase", 0.0, 1.0),
-    ):
+    for name, most in _LIMITS.items():
+        if not _ascending((0.0, getattr(view, name)), 0.0, most):
+            problems.append(f"{name} is {getattr(view, name)}; from 0 to {most:g}")
+    for name, (least, most) in _RANGES.items():
         ends = getattr(view, name)
-        if not (len(ends) == 2 and least <= ends[0] <= ends[1] <= most):
+        if not (isinstance(ends, tuple) and len(ends) == 2 and _ascending(ends, least, most)):
             problems.append(f"{name} is {ends}; (low, high) from {least:g} to {most:g}")
-    if view.place is not None and not all(0 <= end <= 1 for end in view.place):
+    if view.place is not None and not all(_ascending((0.0, end), 0.0, 1.0) for end in view.place):
         problems.append(f"place is {view.place}; (x, y) from 0 to 1, or None")
-    if view.blur_probability and not problems and _radius(view.blur[1]) >= min(view.shape):
-        problems.append(f"blur of {view.blur[1]} pixels is wider than the view")
+    if not problems and view.blur_probability and _radius(view.blur[1]) >= min(sides):
+        problems.append(f"a blur of {view.blur[1]:g} pixels is wider than the view")
     return problems
+
+
+_LIMITS = {
+    **dict.fromkeys(("flip", "blur_probability", "erase_probability", "brightness", "contrast", "shift", "noise"), 1.0),
+    "rotation": 180.0,
+    "gamma": 10.0,
+}
+_RANGES = {
+    "crop": (1e-4, 1.0),
+    "ratio": (0.01, 100.0),
+    "zoom": (0.01, 100.0),
+    "blur": (1e-3, 50.0),
+    "erase": (0.0, 1.0),
+}
+
+
+def _ascending(numbers: tuple[Any, ...], least: float, most: float) -> bool:
+    """Whether these are numbers, none below the one before, within the limits."""
+    if not all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in numbers):
+        return False
+    return all(a <= b for a, b in itertools.pairwise((least, *numbers, most)))

@@ -36,10 +36,12 @@ def make_store(
     rows = pd.DataFrame({"path": [f"图 {n}.png" for n in range(count)], "split": ["train", "val"] * (count // 2)})
     labels = random.choice([1.0, 0.0, -1.0, np.nan], (count, len(findings)))
     rows[list(findings)] = labels
-    drawn = pd.DataFrame({"row": np.arange(0, count, 3), "finding": findings[0], "x": 10, "y": 8, "width": 20, "height": 16})
+    drawn = pd.DataFrame(
+        {"row": np.arange(0, count, 3), "finding": findings[0], "x": 10, "y": 8, "width": 20, "height": 16}
+    )
     index = Index("made up", table(rows, findings), findings, boxes(drawn), (size, size), folder)
     facts = Facts(
-        name="made up", dataset="folder", source="", licence="", pictures=count, rejected=0, size=size, fit="pad",
+        name="made up", dataset="nih", source="", licence="", pictures=count, rejected=0, size=size, fit="pad",
         depth=depth, mean=float(images.mean() / (2**depth - 1)), std=float(images.std() / (2**depth - 1)),
         findings=findings, root=str(folder), linked=linked,
     )  # fmt: skip
@@ -121,7 +123,8 @@ def test_order_changes_with_epoch_and_seed_only(store: Store) -> None:
 @pytest.mark.parametrize("threads", [2, 8])
 def test_threads_do_not_change_a_bit(store: Store, other: Store, threads: int) -> None:
     batches = [
-        list(Loader([store, other], TWO_VIEWS, batch=36, policy=SMOOTH, threads=n, prefetch=n).epoch(3)) for n in (1, threads)
+        list(Loader([store, other], TWO_VIEWS, batch=36, policy=SMOOTH, threads=n, prefetch=n).epoch(3))
+        for n in (1, threads)
     ]
     assert len(batches[0]) == 3
     assert all(same(one, many) for one, many in zip(*batches, strict=True))
