@@ -1,11 +1,12 @@
 """Findings: one vocabulary for every data set, and the policies that turn uncertain labels into training targets."""
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from ribcage.spelling import nearest
 
 # ChestX-ray14, in the order of its published lists; the underscore is theirs too.
 CHESTXRAY14 = (
@@ -89,7 +90,7 @@ SYNONYMS = {
     "Fracture": ("Fractures", "Rib Fracture", "肋骨骨折"),
     "Support_Devices": ("Support Device", "Medical Devices", "医疗装置"),
     "Tuberculosis": ("TB", "结核"),
-    "COVID_19": ("COVID", "Covid19", "新型冠状病毒肺炎"),
+    "COVID_19": ("COVID", "新型冠状病毒肺炎"),
 }
 
 # What only one data set means by a name.
@@ -106,7 +107,8 @@ def canonical(name: str, dataset: str | None = None) -> str:
     own = {_plain(word): finding for word, finding in DATASET_NAMES.get(dataset or "", {}).items()}
     found = own.get(plain) or _WORDS.get(plain)
     if found is None:
-        raise ValueError(f"Unknown finding {name!r}.{_did_you_mean(name)} Findings: {', '.join(FINDINGS)}.")
+        hint = f" Did you mean {_meant(name)!r}?" if _meant(name) else ""
+        raise ValueError(f"Unknown finding {name!r}.{hint} Findings: {', '.join(FINDINGS)}.")
     return found
 
 
@@ -227,17 +229,14 @@ def _finding(name: str, own: Sequence[str]) -> str:
     return name if name in own else _WORDS.get(_plain(name), "")
 
 
-def _did_you_mean(name: str) -> str:
-    near = difflib.get_close_matches(_plain(name), _WORDS, n=1)
-    return f" Did you mean {_WORDS[near[0]]!r}?" if near else ""
+def _meant(name: str) -> str:
+    """The finding that an unknown name looks most like, or ""."""
+    near = nearest(_plain(name), _WORDS)
+    return _WORDS[near] if near else ""
 
 
 def _unclear(part: str) -> str:
     """A part of a policy nobody understands, with the finding or treatment that looks most like it."""
     name, _, treatment = (piece.strip() for piece in part.partition("="))
-    if treatment in TREATMENTS:
-        near = difflib.get_close_matches(_plain(name), _WORDS, n=1)
-        guess = _WORDS[near[0]] if near else ""
-    else:
-        guess = "".join(difflib.get_close_matches(treatment or name, [*TREATMENTS, *PRESETS], n=1))
-    return repr(part) + (f" (did you mean {guess}?)" if guess not in ("", name, treatment) else "")
+    guess = _meant(name) if treatment in TREATMENTS else nearest(treatment or name, [*TREATMENTS, *PRESETS])
+    return repr(part) + (f" (did you mean {guess}?)" if guess and guess not in (name, treatment) else "")

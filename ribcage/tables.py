@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -58,7 +59,8 @@ def locate(names: pd.Series, paths: Sequence[str], folder: str = "", prefer: Seq
     )
     exact = {path.rpartition("/")[2]: path for path in pictures}  # the last one stays: the best
     stems = {SUFFIX.sub("", path.rpartition("/")[2]): path for path in pictures}
-    return names.map(exact).fillna(names.str.replace(SUFFIX, "", regex=True).map(stems))
+    found = [exact.get(name) or stems.get(SUFFIX.sub("", name)) for name in names]
+    return pd.Series(found, index=names.index, dtype="str")
 
 
 def missing(root: Path, names: Sequence[str], source: str) -> FileNotFoundError:
@@ -68,7 +70,7 @@ def missing(root: Path, names: Sequence[str], source: str) -> FileNotFoundError:
 
 def header(file: Path) -> list[str]:
     """The names of a table's columns."""
-    return list(_read(file, file, file, nrows=0).columns)
+    return list(_read(file, file, nrows=0).columns)
 
 
 def read(file: Path, needed: Sequence[str], numbers: Sequence[str] = (), wanted: Sequence[str] = ()) -> pd.DataFrame:
@@ -79,9 +81,8 @@ def read(file: Path, needed: Sequence[str], numbers: Sequence[str] = (), wanted:
         raise ValueError(f"{file} has no column {', no column '.join(absent)}. It has {', '.join(names[:30])}.")
     kept = [name for name in names if name in (*needed, *wanted)]
     types = {name: np.float32 if name in numbers else str for name in kept}
-    rows = _read(
-        file, usecols=kept, dtype=types, na_values={name: ["", "nan", "NaN"] for name in numbers if name in kept}
-    )
+    blank = {name: ["", "nan", "NaN"] for name in numbers if name in kept}
+    rows = _read(file, file, usecols=kept, dtype=types, na_values=blank)
     return rows.fillna({name: "" for name in kept if name not in numbers})
 
 
@@ -95,7 +96,7 @@ def bare(file: Path, names: Sequence[str], numbers: Sequence[str] = (), sep: str
 
 def width(file: Path, sep: str = ",") -> int:
     """How many columns the first line has."""
-    return _read(file, file, file, header=None, nrows=1, dtype=str, sep=sep).shape[1]
+    return _read(file, file, header=None, nrows=1, dtype=str, sep=sep).shape[1]
 
 
 def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
@@ -167,8 +168,10 @@ def _walk(folder: Path, prefix: str, depth: int | None, seen: set[tuple[int, int
 def _read(source: Path | io.StringIO, file: Path, **options: Any) -> pd.DataFrame:
     """A table, or one line that says what is wrong with it."""
     try:
-        return pd.read_csv(source, index_col=False, keep_default_na=False, encoding="utf-8-sig", **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with more cells than the header lose some
+            return pd.read_csv(source, index_col=False, keep_default_na=False, encoding="utf-8-sig", **options)
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{file} is damaged: {error}. Download it again.") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read as a table: {str(error).strip()}") from None
+        raise ValueError(f"{file} cannot be read as a table: {' '.join(str(error).split())}") from None

@@ -48,7 +48,7 @@ def pictures(name: str, index: "Index", **options: Any) -> Callable[[int], Any] 
     module = load(name)
     if not hasattr(module, "pictures"):
         return None
-    known = _keywords(module.pictures)
+    known = inspect.signature(module.pictures).parameters
     return module.pictures(index, **{key: value for key, value in options.items() if key in known})
 
 

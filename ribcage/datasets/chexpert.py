@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from ribcage import split as splits
@@ -104,7 +105,8 @@ def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
     rows["study"] = listed.str.slice(start.start(1) + len(start[1]) + 1).str.split("/", n=2).str[:2].str.join("/")
     if per_study:
         rows = _pictures_of_studies(root, rows)
-    return rows.assign(split=part).reindex(columns=["path", "study", "split", *OTHERS, *LABELS])
+    absent = {name: np.nan if name == "Age" else "" for name in OTHERS if name not in rows}
+    return rows.assign(split=part, **absent)[["path", "study", "split", *OTHERS, *LABELS]]
 
 
 def _pictures_of_studies(root: Path, rows: pd.DataFrame) -> pd.DataFrame:

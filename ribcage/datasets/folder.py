@@ -5,6 +5,7 @@ Patient, view, sex and age that no table tells stay empty here; of DICOM files t
 
 import logging
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -113,19 +114,19 @@ def _rows(
 def _located(names: pd.Series, paths: list[str]) -> pd.Series:
     """The files that a CSV written elsewhere means: its path without the folders above, or the only file so called."""
     there = set(paths)
-    files = pd.Series([path for path in paths if path.lower().endswith(tables.PICTURES)], dtype="str")
-    last = files.str.rpartition("/")[2]
-    stem = last.str.replace(tables.SUFFIX, "", regex=True)
+    files = [path for path in paths if path.lower().endswith(tables.PICTURES)]
+    last = [path.rpartition("/")[2] for path in files]
+    stem = [tables.SUFFIX.sub("", name) for name in last]
+    counts = Counter(last) + Counter(name for name in stem if name not in set(last))
     only = dict(zip(stem, files, strict=True)) | dict(zip(last, files, strict=True))
-    several = {*last[last.duplicated()], *stem[stem.duplicated()]}
 
     def located(name: str) -> str:
         steps = name.replace("\\", "/").split("/")
         tails = ("/".join(steps[start:]) for start in range(len(steps)))
         inside = next((tail for tail in tails if tail in there), None)
-        return inside or (only.get(steps[-1], name) if steps[-1] not in several else name)
+        return inside or (only[steps[-1]] if counts[steps[-1]] == 1 else name)
 
-    return names.map({name: located(name) for name in names.unique()})
+    return pd.Series([located(name) for name in names], index=names.index, dtype="str")
 
 
 def _folders(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -41,14 +41,14 @@ def index(
     labels: Literal["chexpert", "negbio"] = "chexpert",
     images: str = "files",
     suffix: Literal["jpg", "png", "dcm"] = "jpg",
-    patients: Path | None = None,
+    patients: str = "",
 ) -> Index:
     """Read the metadata, split and label tables, which lie in root.
 
     labels: the labeller whose table is read
     images: the folder of the pictures below root, such as files or files_resized_320
     suffix: what the pictures' names end with
-    patients: patients.csv.gz of MIMIC-IV, which knows sex and age
+    patients: the path of patients.csv.gz of MIMIC-IV, which knows sex and age
     """
     meta, split, label = _read_all(root, labels)
     rows = meta.merge(split, on="dicom_id", how="left").merge(label, on=["subject_id", "study_id"], how="left")
@@ -75,7 +75,7 @@ def index(
             **{canonical(name, "mimic"): rows[name] for name in LABELS},
         }
     )
-    frame = frame if patients is None else _with_patients(frame, rows["StudyDate"], patients)
+    frame = _with_patients(frame, rows["StudyDate"], root / Path(patients).expanduser()) if patients else frame
     return Index("mimic", table(frame, CHEXPERT14), CHEXPERT14, root=root)
 
 

@@ -1,0 +1,270 @@
+"""Small data sets on disk, each in the layout its makers ship. `TREES[name](folder)` builds one and returns its root."""
+
+import gzip
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ribcage.findings import CHESTXRAY14
+
+CHEXPERT_LABELS = (
+    "No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
+    "Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"
+)
+CHEXPERT_HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA," + CHEXPERT_LABELS
+NIH_HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+)
+MIMIC_METADATA = (
+    "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime,"
+    "ProcedureCodeSequence_CodeMeaning,ViewCodeSequence_CodeMeaning,PatientOrientationCodeSequence_CodeMeaning"
+)
+MIMIC_LABELS = (
+    "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,Lung Opacity,"
+    "No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices"
+)
+
+
+def picture(file: Path, seed: int = 0, side: int = 32) -> Path:
+    """A little gray picture in the format its name says."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
+    if file.suffix == ".dcm":
+        dicom(file, pixels)
+    else:
+        file.write_bytes(cv2.imencode(file.suffix, pixels)[1].tobytes())
+    return file
+
+
+def dicom(file: Path, pixels: np.ndarray, patient: str = "") -> None:
+    """A plain 8-bit chest radiograph in DICOM."""
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    data = pydicom.Dataset()
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID, data.SOPInstanceUID, data.Modality = "1.2.840.10008.5.1.4.1.1.1", f"1.2.3.{len(file.stem)}", "CR"
+    data.PatientID, data.PatientSex, data.PatientAge, data.ViewPosition = patient or file.stem, "F", "051Y", "PA"
+    data.Rows, data.Columns = pixels.shape
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
+    data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
+    data.PixelData = pixels.tobytes()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pydicom.dcmwrite(file, data, enforce_file_format=True)
+
+
+def text(file: Path, *lines: str, encoding: str = "utf-8") -> Path:
+    """A text file; .gz and .zip are compressed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = ("\n".join(lines) + "\n").encode(encoding)
+    if file.suffix == ".gz":
+        file.write_bytes(gzip.compress(content, mtime=0))
+    elif file.suffix == ".zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(file.stem, content)
+    else:
+        file.write_bytes(content)
+    return file
+
+
+def pictures(folder: Path, names: Iterable[str]) -> None:
+    """A picture under each name, the last one first: order on disk must not matter."""
+    for seed, name in enumerate(sorted(names, reverse=True)):
+        picture(folder / name, seed)
+
+
+# ---- ChestX-ray14
+
+NIH_ROWS = [  # name, labels, follow-up, patient, age, sex, view
+    (f"{patient:08d}_{follow:03d}.png", labels, follow, patient, f"0{40 + patient}Y", "MF"[patient % 2], view)
+    for patient in range(1, 11)
+    for follow, (labels, view) in enumerate(
+        [("No Finding", "PA"), ("Effusion|Mass", "AP"), ("Pleural_Thickening", "PA")]
+    )
+]
+
+
+def nih(folder: Path) -> Path:
+    """The download: images_001/images … and both families of lists."""
+    names = [row[0] for row in NIH_ROWS]
+    nih_table(folder / "Data_Entry_2017_v2020.csv")
+    pictures(folder, [f"images_{1 + place % 2:03d}/images/{name}" for place, name in enumerate(names)])
+    text(folder / "train_val_list.txt", *names[:21])
+    text(folder / "test_list.txt", *names[21:])
+    bits = {row[0]: " ".join(str(int(name in row[1].split("|"))) for name in CHESTXRAY14) for row in NIH_ROWS}
+    for part, chosen in {"train": names[9:], "val": names[6:9], "test": names[:6]}.items():
+        text(folder / "arnoweng" / f"{part}_list.txt", *(f"{name} {bits[name]}" for name in chosen))
+    text(
+        folder / "BBox_List_2017.csv",
+        "Image Index,Finding Label,Bbox [x,y,w,h],,,",
+        f"{names[1]},Infiltrate,100.5,200.25,300,400.5",
+        f"{names[1]},Effusion,0,0,10,20",
+        "99999999_000.png,Mass,1,2,3,4",
+    )
+    return folder
+
+
+def nih_table(file: Path, rows: Sequence[tuple[object, ...]] = NIH_ROWS, comma: str = "") -> Path:
+    lines = [",".join(map(str, row)) + ",2500,2048,0.168,0.168" + comma for row in rows]
+    return text(file, NIH_HEADER + comma, *lines)
+
+
+# ---- CheXpert
+
+
+def chexpert_lines(part: str, prefix: str, patients: Iterable[int]) -> list[str]:
+    lines = []
+    for patient in patients:
+        start = f"{prefix}/{part}/patient{patient:05d}/study1/view"
+        lines.append(f"{start}1_frontal.jpg,Female,68,Frontal,AP,,,1.0,,,-1.0,0.0,,,,1.0,,,1.0")
+        lines.append(f"{start}2_lateral.jpg,Male,{patient},Lateral,,1.0,,,,,,,,,0.0,,,,")
+    return lines
+
+
+def chexpert(folder: Path, prefix: str = "CheXpert-v1.0-small") -> Path:
+    """The small download, given by the folder above it."""
+    for part, csv, patients in (("train", "train.csv", range(1, 9)), ("valid", "valid.csv", range(11, 14))):
+        lines = chexpert_lines(part, prefix, patients)
+        text(folder / prefix / csv, CHEXPERT_HEADER, *lines)
+        pictures(folder, [line.partition(",")[0] for line in lines])
+    return folder
+
+
+def chexpert_batches(folder: Path) -> Path:
+    """The full download: training pictures in three batch folders, without a folder 'train'."""
+    first = folder / "CheXpert-v1.0 batch 1 (validate & csv)"
+    train = chexpert_lines("train", "CheXpert-v1.0", range(1, 7))
+    valid = chexpert_lines("valid", "CheXpert-v1.0", range(11, 13))
+    text(first / "train.csv", CHEXPERT_HEADER, *train)
+    text(first / "valid.csv", CHEXPERT_HEADER, *valid)
+    for place, line in enumerate(train):
+        batch = 2 + place // 4
+        inside = line.partition(",")[0].removeprefix("CheXpert-v1.0/train/")
+        picture(folder / f"CheXpert-v1.0 batch {batch} (train {batch - 1})" / inside)
+    for line in valid:
+        picture(first / line.partition(",")[0].removeprefix("CheXpert-v1.0/"))
+    return folder
+
+
+# ---- MIMIC-CXR-JPG
+
+MIMIC_ROWS = [  # patient, study, picture, view
+    (10000000 + patient, 50000000 + 10 * patient + study, f"{patient:08x}-{study:08x}-{view or 'none'}", view)
+    for patient in range(1, 8)
+    for study in range(2)
+    for view in ("PA", "LL", "")
+]
+
+
+def mimic(folder: Path, labels: Sequence[str] = ("chexpert", "negbio"), images: str = "files") -> Path:
+    """The tables, compressed, beside files/p10/p10000001/s50000010/….jpg; the last study has no labels."""
+    name = "mimic-cxr-2.0.0-{}.csv.gz"
+    meta = [
+        f"{pic},{patient},{study},CHEST,{view},3056,2544,21800506,213014.531,,,"
+        for patient, study, pic, view in MIMIC_ROWS
+    ]
+    part = {1: "test", 2: "validate"}
+    split = [
+        f"{pic},{study},{patient},{part.get(patient - 10000000, 'train')}" for patient, study, pic, _ in MIMIC_ROWS
+    ]
+    studies = sorted({(patient, study) for patient, study, _, _ in MIMIC_ROWS})[:-1]
+    text(folder / name.format("metadata"), MIMIC_METADATA, *meta)
+    text(folder / name.format("split"), "dicom_id,study_id,subject_id,split", *split)
+    for labeller, edema in zip(labels, ("-1.0", "1.0"), strict=False):
+        rows = [f"{patient},{study},1.0,,,{edema},,,,,,0.0,,,," for patient, study in studies]
+        text(folder / name.format(labeller), "subject_id,study_id," + MIMIC_LABELS, *rows)
+    pictures(folder, [f"{images}/p10/p{patient}/s{study}/{pic}.jpg" for patient, study, pic, _ in MIMIC_ROWS])
+    return folder
+
+
+# ---- RSNA
+
+RSNA_IDS = [f"{place:08x}-aaaa-4bbb-8ccc-{place * place:012x}" for place in range(20)]
+
+
+def rsna(folder: Path) -> Path:
+    """Kaggle's files: one row per box, DICOM pictures, and the three classes row by row."""
+    rows, classes = [], []
+    for place, name in enumerate(RSNA_IDS):
+        sick = place % 3 == 0
+        boxes = ["264.0,152.0,213.0,379.0,1", "562.0,152.0,462.0,872.0,1"] if sick else [",,,,0"]
+        rows += [f"{name},{box}" for box in boxes]
+        kind = "Lung Opacity" if sick else ("Normal", "No Lung Opacity / Not Normal")[place % 2]
+        classes += [f"{name},{kind}"] * len(boxes)
+    text(folder / "stage_2_train_labels.csv", "patientId,x,y,width,height,Target", *rows)
+    text(folder / "stage_2_detailed_class_info.csv", "patientId,class", *classes)
+    pictures(folder / "stage_2_train_images", [f"{name}.dcm" for name in RSNA_IDS])
+    return folder
+
+
+def lovt(folder: Path) -> Path:
+    """The published split beside the others' files."""
+    for name, chosen in (("train", RSNA_IDS[:12]), ("validation", RSNA_IDS[12:16]), ("test", RSNA_IDS[16:])):
+        text(folder / f"{name}.csv", "ID,boxes,classes", *(f"{each},," for each in chosen))
+    return folder
+
+
+# ---- MedMNIST
+
+
+def medmnist(folder: Path, name: str = "pneumoniamnist.npz", side: int = 28, findings: int = 1) -> Path:
+    """An npz with pictures and labels of three parts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(0)
+    counts = {"train": 7, "val": 3, "test": 4}
+    images = {f"{part}_images": draw.integers(0, 256, (count, side, side), np.uint8) for part, count in counts.items()}
+    labels = {f"{part}_labels": draw.integers(0, 2, (count, findings), np.uint8) for part, count in counts.items()}
+    np.savez_compressed(folder / name, **images, **labels)
+    return folder
+
+
+# ---- your own
+
+
+def own_csv(folder: Path) -> Path:
+    """A CSV of a hospital: findings as columns, several pictures per patient."""
+    rows = [
+        f"pictures/{patient}_{place}.png,P{patient},{'PA' if place else 'lateral'},女,{30 + patient},{patient % 2},-1,"
+        for patient in range(12)
+        for place in range(2)
+    ]
+    text(
+        folder / "list.csv",
+        "image_path,patient_id,view,sex,age,Pleural Effusion,肺不张,Mass",
+        *rows,
+        encoding="gb18030",
+    )
+    pictures(folder, [row.partition(",")[0] for row in rows])
+    return folder
+
+
+def class_folders(folder: Path) -> Path:
+    names = [
+        f"{part}/{kind}/{kind.lower()}-{place}.jpeg"
+        for part in ("train", "val", "test")
+        for kind in ("NORMAL", "PNEUMONIA")
+        for place in range(3)
+    ]
+    pictures(folder, names)
+    return folder
+
+
+def phantom(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+TREES: dict[str, Callable[[Path], Path]] = {
+    "chexpert": chexpert,
+    "folder": own_csv,
+    "medmnist": medmnist,
+    "mimic": mimic,
+    "nih": nih,
+    "phantom": phantom,
+    "rsna": rsna,
+}
