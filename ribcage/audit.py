@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -76,9 +76,9 @@ def describe(member: Member) -> dict[str, Any]:
         "stored": stored(facts) if facts else "tables only",
         "notes": facts.notes if facts else {},
         "splits": counts(table["split"], SPLITS),
-        "split_patients": {
-            name: int(part["patient"].replace("", np.nan).nunique()) for name, part in table.groupby("split")
-        },
+        "split_patients": counts(
+            table.loc[table["patient"] != "", ["split", "patient"]].drop_duplicates()["split"], SPLITS
+        ),
         "findings": findings(index),
         "views": counts(table["view"]),
         "sexes": counts(table["sex"]),
@@ -235,7 +235,11 @@ def shared_places(rows: pd.DataFrame) -> list[dict[str, Any]]:
     joined = joined[(one < other) | ((one == other) & (joined["copies_one"] > 1))]
     sizes = joined.groupby(["set_one", "split_one", "set_other", "split_other"]).size().reset_index(name="groups")
     return [
-        {"one": [row.set_one, row.split_one], "other": [row.set_other, row.split_other], "groups": int(row.groups)}
+        {
+            "one": [row.set_one, row.split_one],
+            "other": [row.set_other, row.split_other],
+            "groups": int(cast(int, row.groups)),
+        }
         for row in sizes.itertuples()
     ]
 
@@ -317,7 +321,8 @@ def _copies_texts(kind: str, found: dict[str, Any]) -> list[str]:
     texts = [_place_text(place) for place in found["places"]]
     for key, what in (("other_patient", "bear two patient numbers"), ("other_labels", "have different labels")):
         texts += [f"{found[key]:,} {what}"] if found[key] else []
-    return [f"{found['groups']:,} groups of {kind} ({found['pictures']:,} pictures): {'; '.join(texts)}."]
+    groups = f"{found['groups']:,} group{'s' * (found['groups'] != 1)}"
+    return [f"{groups} of {kind} ({found['pictures']:,} pictures): {'; '.join(texts)}."]
 
 
 def _place_text(place: dict[str, Any]) -> str:

@@ -26,8 +26,7 @@ def set_parts(described: dict[str, Any]) -> list[str]:
     """One data set: cards, facts, findings, ages."""
     cards = [(html.number(described[name]), name) for name in ("pictures", "patients", "studies", "rejected")]
     cards += [(html.number(count), split or "no split") for split, count in described["splits"].items()]
-    facts = [[name, value] for name, value in overview_rows(described)]
-    parts = [html.heading(described["label"]), html.cards(cards), html.table(["", ""], facts)]
+    parts = [html.heading(described["label"]), html.cards(cards), html.facts(overview_rows(described))]
     if described["findings"]:
         parts += [html.heading("Findings", 3), html.table(*finding_table(described))]
         parts.append(html.paragraph("Shares are of the pictures whose label is known (1 or 0).", soft=True))

@@ -126,5 +126,5 @@ def final_facts(
 
 def note_kinds(notes: Sequence[Sequence[str]]) -> dict[str, int]:
     """How often each kind of note was made, whatever its numbers: 'window …/…'."""
-    kinds = Counter(re.sub(r"-?\d+(\.\d+)?", "…", note) for of_picture in notes for note in of_picture)
+    kinds = Counter(re.sub(r"(?<![\w.])-?\d+(\.\d+)?", "…", note) for of_picture in notes for note in of_picture)
     return dict(sorted(kinds.items()))

@@ -34,7 +34,8 @@ figure { margin: 0; background: #000; border-radius: 4px; overflow: hidden } fig
 figure img { display: block; width: 100%; height: auto }
 figure svg { position: absolute; inset: 0; width: 100%; height: 100% }
 figcaption { padding: .3rem .5rem; font-size: .78em; line-height: 1.35; color: #cfd6df; background: #11151a }
-code { font-size: .92em } footer { margin-top: 3rem; color: var(--soft); font-size: .88em }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.25rem; margin: 1rem 0 } dd { margin: 0 }
+dt { color: var(--soft) } code { font-size: .92em } footer { margin-top: 3rem; color: var(--soft); font-size: .88em }
 """
 
 
@@ -79,6 +80,11 @@ def cards(facts: Sequence[tuple[str, str]]) -> str:
         f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in facts
     )
     return f'<div class="cards">{inner}</div>'
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and what is to be said of each."""
+    return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows) + "</dl>"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

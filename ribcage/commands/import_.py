@@ -73,7 +73,7 @@ def check(options: Options) -> None:
     wrong = []
     if options.out is None:
         wrong.append("--out is missing: the dataset folder to make")
-    if options.root is None and getattr(datasets.load(options.dataset), "NEEDS_ROOT", True):
+    if options.root is None and datasets.needs_root(options.dataset):
         wrong.append(f"ROOT is missing: the folder or file of {options.dataset}")
     wrong += [f"--size must be 8 to 4096, not {options.size}"] * (
         options.size is not None and not 8 <= options.size <= 4096
