@@ -79,7 +79,7 @@ def pictures(
 ) -> Callable[[int], np.ndarray]:
     """row → (size, size) picture. Each row says all that is needed to draw it, so `root` and the options of `index`
     are accepted and not used; a row whose severities were changed is drawn with the changed ones."""
-    columns = [*_ADDRESS, *(f"severity_{name}" for name in FINDINGS)]
+    columns = _ADDRESS + _SEVERITIES
     lacking = [name for name in columns if name not in index.table]
     if lacking:
         raise ValueError(
@@ -94,6 +94,7 @@ def pictures(
 
 
 _ADDRESS = ("seed", "patient_number", "study_number", "picture_number", "view", "hospital", "age", "sex", "token")
+_SEVERITIES = tuple(f"severity_{name}" for name in FINDINGS)
 
 
 def _case(record: dict) -> Case:
@@ -123,7 +124,7 @@ def _studies(count: int, seed: int, lateral: float) -> pd.DataFrame:
     person = people[patient]
     hospital = np.where(person[:, 1] < 0.55, "A", "B")
     lying = visit[:, 0] < np.where(hospital == "A", 0.2, 0.6)
-    second = (visit[:, 1] < lateral / np.where(hospital == "A", 0.8, 0.4) * 0.64) & ~lying
+    second = (visit[:, 1] < lateral / 0.62) & ~lying  # 62 % of the studies are taken standing
     times = 1 + second
     place = np.repeat(np.arange(len(patient)), times)[:count]
     number = np.arange(len(place)) - np.searchsorted(place, place)
@@ -204,11 +205,12 @@ def _reported(rows: pd.DataFrame, severity: pd.DataFrame, seed: int, uncertain: 
 def _boxes(rows: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     """A box around every reported finding that has a place."""
     found = []
-    present = (labels.to_numpy() == 1).any(1)
-    for row, record in zip(np.flatnonzero(present).tolist(), rows[present].to_dict("records"), strict=True):
-        drawn = _case(record)
+    values = {name: rows[name].tolist() for name in _ADDRESS + _SEVERITIES}
+    said = labels.to_numpy() == 1
+    for row in np.flatnonzero(said.any(axis=1)).tolist():
+        drawn = _case({name: column[row] for name, column in values.items()})
         for name in drawn.findings:
-            where = box(drawn, name) if record[name] == 1 else None
+            where = box(drawn, name) if said[row, FINDINGS.index(name)] else None
             if where:
                 found.append((row, name, *(BOX_SIDE * share for share in where)))
     return boxes(pd.DataFrame(found, columns=["row", "finding", "x", "y", "width", "height"])) if found else no_boxes()

@@ -1,4 +1,4 @@
-"""The shape of one chest in one picture: lung borders, domes, heart – from Anatomy, Pose and what the findings change."""
+"""The shape of one chest in one picture: lung borders, domes, heart – from Anatomy, Pose and the findings."""
 
 import functools
 from collections.abc import Mapping

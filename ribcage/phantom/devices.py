@@ -1,4 +1,6 @@
-"""What does not belong to the body: electrodes and their leads, tubes, lines, a pacemaker, wires, clips – and the token."""
+"""What does not belong to the body: electrodes and their leads, tubes, lines, pacemaker, wires, clips, the token."""
+
+import numpy as np
 
 from ribcage.phantom.chest import Chest
 from ribcage.phantom.numbers import Draws
@@ -46,7 +48,7 @@ def _tube(chest: Chest, plate: Plate, layer: Layer, draw: Draws) -> None:
     end = chest.height * draw.uniform(0.14, 0.3)
     tube = curve([(draw.normal(0, 0.006), -0.4), (0.002, -0.1), (-0.003, end)])
     for side in (-1, 1):
-        plate.lines(layer, [tube + (0.008 * side, 0)], 0.003, 60)
+        plate.lines(layer, [tube + np.array((0.008 * side, 0))], 0.003, 60)
     if draw.chance(0.6):
         low = chest.dome(1) + 0.08
         feeding = curve([(0.012, -0.4), (0.012, 0.2), (0.02, 0.75 * low), (0.05, low), (0.14, low + 0.06)])

@@ -58,7 +58,7 @@ def _blob(x: float, y: float, radius: float, wild: float, seed: int, points: int
     """A round shape with a wavy border."""
     wave = 1 + wild * (uniforms(seed, 11, count=points)[0] - 0.5)
     circle = ellipse(0, 0, radius, radius, points=points) * wave[:, None]
-    return curve(circle + (x, y), closed=True, steps=3)
+    return curve(circle + np.array((x, y)), closed=True, steps=3)
 
 
 def _mass(chest: Chest, finding: Finding) -> list[Points]:
@@ -181,7 +181,7 @@ def _pneumonia(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) ->
     for k, (bend, reach, _, _) in enumerate(_spots(finding, 5)):
         end = (hx + (x - hx) * (0.55 + 0.4 * reach), hy + (y - hy) * (0.55 + 0.4 * reach) + 0.045 * (k - 2))
         middle = ((hx + end[0]) / 2, (hy + end[1]) / 2 + 0.04 * (bend - 0.5))
-        plate.lines(bronchi, [curve([(hx, hy), middle, end], steps=4)], 0.0065 - 0.0006 * k, 170)
+        plate.lines(bronchi, [curve([(hx, hy), middle, end], steps=4)], 0.006 - 0.0006 * k, 110)
     layers.block(without(filled, plate.soft(bronchi, 0.002)))
 
 

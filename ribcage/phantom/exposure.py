@@ -34,7 +34,9 @@ def _collimated(picture: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
     if not any(film.collimation):
         return picture
     t = film.tilt
-    corners = np.array([(left - t, top + t), (1 - right - t, top - t), (1 - right + t, 1 - bottom - t), (left + t, 1 - bottom + t)])
+    corners = np.array(
+        [(left - t, top + t), (1 - right - t, top - t), (1 - right + t, 1 - bottom - t), (left + t, 1 - bottom + t)]
+    )
     field = np.rint((corners * plate.size - 0.5) * 16).astype(np.int32)
     open_ = cv2.fillPoly(plate.empty(), [field], 255, cv2.LINE_AA, 4)
     # A frame edge without a blade stays open to its last pixel.
@@ -45,7 +47,7 @@ def _labelled(picture: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
     """Lead letters shine over everything."""
     layer, flat = plate.empty(), replace(plate, pose=_FLAT)
     (x, y), size = film.marker, film.marker_size
-    draw = Draws(film.seed, 9, count=16)
+    draw = Draws(film.seed, 9)
     letter, turned = ("L", draw.chance(0.06)) if draw.chance(0.85) else ("R", False)
     x = 1 - x if letter == "R" else x
     angle = draw.normal(0, 0.12)
@@ -112,6 +114,9 @@ def _window(density: np.ndarray) -> tuple[int, int]:
     """Automatic exposure: what the lungs and the abdomen of this picture measure."""
     size = len(density)
     inner = np.sort(density[size // 6 : size * 5 // 6 : 5, size // 6 : size * 5 // 6 : 5], axis=None)
+    inner = inner[np.searchsorted(inner, 450) :]  # the air around the patient does not count
+    if not len(inner):
+        return 450, 2000
     low, high = int(inner[len(inner) // 16]), int(inner[len(inner) * 15 // 16])
     return low, max(high, low + 400)
 
@@ -120,7 +125,7 @@ def _window(density: np.ndarray) -> tuple[int, int]:
 def _film_curve(contrast: float, exposure: float, toe: float) -> np.ndarray:
     """0 … 4095 → gray; 1024 is the darkest lung, 2048 the densest abdomen."""
     z = (np.arange(4096) - 1024) / 1024
-    g = (0.99 - 0.04 * toe) * (1 - np.exp(-np.maximum(0, z + 0.2 + exposure * 0.5) * 2.0 * contrast))
+    g = (0.99 - 0.04 * toe) * (1 - np.exp(-np.maximum(0, z + 0.24 + exposure) * 1.65 * contrast))
     foot = 1 / (1 + np.exp(-(z + 0.3) * 6))
     g = g * foot
     return np.rint(65535 * np.clip(g, 0, 1)).astype(np.uint16)

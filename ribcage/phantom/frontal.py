@@ -13,34 +13,40 @@ from ribcage.phantom.plate import Layer, Plate, Points, band, curve, ellipse, ti
 UNIT = 1000
 _BLOCK = np.array([(-1, 0.006), (-0.9, 0.028), (-1, 0.05), (1, 0.05), (0.9, 0.028), (1, 0.006)])
 _PEDICLE = ellipse(0, 0, 0.0075, 0.011, points=10)
-_PROCESS = ellipse(0, 0, 0.006, 0.014, points=10)
+_PROCESS = ellipse(0, 0.043, 0.006, 0.014, points=10)
 
 
 def thickness(chest: Chest, plate: Plate) -> np.ndarray:
     """(S, S) int32: how much the beam is weakened on its way, in thousandths."""
-    air, opacity = _air(chest, plate)
+    air, opacity = air_and_tissue(chest, plate, (-1, 1))
     vessels = _vessels(chest, plate)
     shadows = disease.shadows(chest, plate, air, vessels)
     total = _flesh(chest, plate)
-    total -= _scaled(shadows.air, 1700 + 450 * chest.severity("Emphysema"))
-    total += _scaled(times(shadows.vessels, shadows.air), 400 * chest.body.vessels)
-    grain = plate.texture("mottle", chest.body.seed).astype(np.int32) - 128
-    total += grain * shadows.air.astype(np.int32) * 9 // 2560
-    total += _scaled(opacity, 300)
+    total += mottled(chest, plate, shadows)
+    total += scaled(opacity, 300)
     total += _bones(chest, plate)
     total -= _hollows(chest, plate)
-    total += _scaled(shadows.dense, 1000) - _scaled(shadows.hollow, 1100)
+    total += scaled(shadows.dense, 1000) - scaled(shadows.hollow, 1100)
     return np.maximum(total, 0)
 
 
-def _scaled(layer: Layer, full: float) -> np.ndarray:
+def mottled(chest: Chest, plate: Plate, shadows: disease.Shadows) -> np.ndarray:
+    """The lungs: air, vessels in it, and the grain of what is too fine to draw."""
+    grain = plate.texture("mottle", chest.body.seed).astype(np.int32) - 128
+    total = grain * shadows.air.astype(np.int32) * 9 // 2560
+    total -= scaled(shadows.air, 1700 + 450 * chest.severity("Emphysema"))
+    return total + scaled(times(shadows.vessels, shadows.air), 400 * chest.body.vessels)
+
+
+def scaled(layer: Layer, full: float) -> np.ndarray:
+    """A layer in units of attenuation: 255 becomes `full`."""
     return (layer.astype(np.int32) * round(full * 256 / 255)) >> 8
 
 
-def _air(chest: Chest, plate: Plate) -> tuple[Layer, Layer]:
-    """How much air lies in the beam, and how much heart."""
+def air_and_tissue(chest: Chest, plate: Plate, sides: tuple[int, ...], share: float = 1.0) -> tuple[Layer, Layer]:
+    """How much air lies in the beam, and how much heart; the heart fills this share of the depth."""
     body = chest.body
-    lungs = plate.fill(plate.empty(), [chest.lung(-1), chest.lung(1)])
+    lungs = plate.fill(plate.empty(), [chest.lung(side) for side in sides])
     lungs = plate.soft(lungs, 0.002)
     depth = plate.soft(lungs, 0.035)
     deep = times(lungs, (80 + (depth.astype(np.uint16) * 175 >> 8)).astype(np.uint8))
@@ -48,8 +54,9 @@ def _air(chest: Chest, plate: Plate) -> tuple[Layer, Layer]:
     heart = plate.soft(heart, 0.0028)
     round_heart = plate.soft(heart, 0.03)
     opacity = times(heart, (130 + (round_heart.astype(np.uint16) * 118 >> 8)).astype(np.uint8))
+    opacity = ((opacity.astype(np.uint16) * round(share * 256)) >> 8).astype(np.uint8)
     hila = plate.empty()
-    for side in (-1, 1):
+    for side in sides:
         x, y = chest.hilum(side)
         size = body.hilum * (1 + 0.5 * chest.severity("Edema"))
         plate.fill(hila, [ellipse(x - side * 0.004, y, 0.02 * size, 0.05 * size, side * 0.35)], 120)
@@ -76,12 +83,12 @@ def _flesh(chest: Chest, plate: Plate) -> np.ndarray:
     rows = np.arange(plate.size) / plate.size - plate.pose.y
     grow = np.clip(0.55 + 1.1 * (rows + 0.1), 0.55, 0.88) + np.clip(rows - 0.45, 0, 0.3) * 0.7
     thick = 2650 + 1150 * body.fat
-    total = _scaled(times(mask, (45 + (depth.astype(np.uint16) * 210 >> 8)).astype(np.uint8)), thick)
+    total = scaled(times(mask, (45 + (depth.astype(np.uint16) * 210 >> 8)).astype(np.uint8)), thick)
     total = (total * np.rint(grow * 256).astype(np.int32)[:, None]) >> 8
     if body.breast:
-        total += _scaled(_breasts(chest, plate), 700 * body.breast)
+        total += scaled(_breasts(chest, plate), 700 * body.breast)
     cloud = plate.texture("cloud", body.seed + 1).astype(np.int32) - 128
-    return total + ((cloud * mask) >> 8) * (25 + round(40 * body.fat)) // 16
+    return total + ((cloud * mask) >> 8) * (16 + round(24 * body.fat)) // 16
 
 
 def _arm(side: int, slope: float, arms: float, fat: float) -> Points:
@@ -151,9 +158,9 @@ def _branches(start: np.ndarray, angle: np.ndarray, length: np.ndarray, bend: np
 def _bones(chest: Chest, plate: Plate) -> np.ndarray:
     body = chest.body
     ribs, cuts = _ribs(chest, plate)
-    total = _scaled(ribs, 400 * body.bone) + _scaled(cuts, 270 * body.bone)
-    total += _scaled(_spine(chest, plate), 900 * body.bone)
-    return total + _scaled(_girdle(chest, plate), 1000 * body.bone)
+    total = scaled(ribs, 400 * body.bone) + scaled(cuts, 270 * body.bone)
+    total += scaled(_spine(chest, plate), 900 * body.bone)
+    return total + scaled(_girdle(chest, plate), 1000 * body.bone)
 
 
 def rib_lines(chest: Chest, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -199,8 +206,8 @@ def _spine(chest: Chest, plate: Plate) -> Layer:
     plate.fill(layer, blocks, 135, z=-0.1)
     plate.lines(layer, blocks, 0.004, 190, z=-0.1, closed=True)
     for side in (-1, 1):
-        plate.lines(layer, centre + (side * 0.62, 0.02) * half + _PEDICLE, 0.004, 205, z=-0.13, closed=True)
-    plate.fill(layer, centre + (0, 0.043) + _PROCESS, 200, z=-0.16)
+        plate.lines(layer, _PEDICLE + centre + half * (side * 0.62, 0.02), 0.004, 205, z=-0.13, closed=True)
+    plate.fill(layer, _PROCESS + centre, 200, z=-0.16)
     return plate.soft(layer, 0.0028)
 
 
@@ -275,7 +282,7 @@ def _hollows(chest: Chest, plate: Plate) -> np.ndarray:
     plate.fill(pipe, [band(trachea, 0.036)], 235)
     for side, far in ((-1, 0.06), (1, 0.075)):
         plate.fill(pipe, [band(np.array([(-shift, fork - 0.01), (side * far - shift, fork + 0.055)]), 0.024)], 190)
-    total = _scaled(plate.soft(pipe, 0.0045), 560)
+    total = scaled(plate.soft(pipe, 0.0045), 560)
     a, b, x = body.bubble
     gas = plate.empty()
     if b:
@@ -288,4 +295,4 @@ def _hollows(chest: Chest, plate: Plate) -> np.ndarray:
         if place[3] < body.bowel:
             x, y = 0.02 + 0.3 * place[0], chest.base(1) + 0.06 + 0.2 * place[1]
             plate.fill(gas, [ellipse(x, y, 0.02 + 0.04 * place[2], 0.015 + 0.025 * place[1], math.pi * place[0])], 120)
-    return total + _scaled(plate.soft(gas, 0.004), 1150)
+    return total + scaled(plate.soft(gas, 0.004), 1150)

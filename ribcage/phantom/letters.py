@@ -34,7 +34,7 @@ def strokes(text: str, x: float, y: float, height: float, mirrored: bool = False
         for column, letter in enumerate(words):
             for stroke in _STROKES.get(letter, ()):
                 digits = np.array([int(digit) for digit in stroke], np.float64).reshape(-1, 2)
-                lines.append(digits + (5.6 * column, 9 * row))
+                lines.append(digits + np.array((5.6 * column, 9 * row)))
     flip = -1.0 if mirrored else 1.0
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     return [(line * (flip, 1)) @ turn * (height / 6) + (x, y) for line in lines]

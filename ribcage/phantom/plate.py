@@ -1,4 +1,4 @@
-"""The plate that is drawn on: chest coordinates → pixels, filled shapes and lines as 8-bit layers, soft fields, textures.
+"""The plate that is drawn on: chest coordinates → pixels, shapes and lines as 8-bit layers, soft fields, textures.
 
 Every operation is integer arithmetic (or an OpenCV function that is: polygons, 8- and 16-bit Gaussians, exact linear
 resizing), so the same numbers give the same pixels on every machine.
@@ -56,7 +56,9 @@ class Plate:
         self, layer: Layer, shapes: Sequence[Points] | np.ndarray, value: int = 255, z: float | np.ndarray = 0.0
     ) -> Layer:
         """Fill each closed shape; an array (shapes, points, 2) is placed at once."""
-        for pixels in self._pixels(shapes, z) if isinstance(shapes, np.ndarray) else [self._pixels(s, z) for s in shapes]:
+        for pixels in (
+            self._pixels(shapes, z) if isinstance(shapes, np.ndarray) else [self._pixels(s, z) for s in shapes]
+        ):
             cv2.fillPoly(layer, [pixels], value, cv2.LINE_AA, _SHIFT)
         return layer
 
@@ -119,10 +121,8 @@ def without(a: Layer, b: Layer) -> Layer:
 def curve(points: Sequence[tuple[float, float]] | np.ndarray, closed: bool = False, steps: int = 6) -> Points:
     """A smooth line through these points (Catmull–Rom)."""
     p = np.asarray(points, np.float64)
-    if closed:
-        p = np.concatenate([p[-1:], p, p[:2]])
-    else:
-        p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])
+    ends = (p[-1:], p[:2]) if closed else (2 * p[:1] - p[1:2], 2 * p[-1:] - p[-2:-1])
+    p = np.concatenate([ends[0], p, ends[1]])
     quads = np.stack([p[:-3], p[1:-2], p[2:-1], p[3:]], 1)  # (n, 4, 2)
     line = np.matmul(_basis(steps), quads).reshape(-1, 2)
     return line if closed else np.concatenate([line, p[-2:-1]])
@@ -178,6 +178,8 @@ def texture(kind: str, size: int) -> Layer:
 
 def _noise(side: int, cells: int, seed: int) -> Layer:
     grid = (uniforms(seed, 5, count=(cells + 4) ** 2)[0].reshape(cells + 4, cells + 4) * 255).astype(np.uint8)
-    grown = cv2.resize(grid, (side, side), interpolation=cv2.INTER_LINEAR_EXACT)
-    soft = cv2.GaussianBlur(grown, (0, 0), max(0.3, 0.35 * side / cells), borderType=cv2.BORDER_REPLICATE)
+    fine = min(side, 4 * (cells + 4))
+    grown = cv2.resize(grid, (fine, fine), interpolation=cv2.INTER_LINEAR_EXACT)
+    soft = cv2.GaussianBlur(grown, (0, 0), max(0.3, 0.35 * fine / cells), borderType=cv2.BORDER_REPLICATE)
+    soft = cv2.resize(soft, (side, side), interpolation=cv2.INTER_LINEAR_EXACT)
     return np.clip((soft.astype(np.int32) - 128) * 2 + 128, 0, 255).astype(np.uint8)

@@ -1,0 +1,229 @@
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ribcage import phantom
+from ribcage.datasets import phantom as dataset
+from ribcage.index import Index
+
+
+def severe(name: str, severity: float, view: str = "PA", patient: int = 3, **more: object) -> phantom.Case:
+    options = {"seed": 0, "patient": patient, "study": 0, "picture": 0, "view": view, "hospital": "A", "age": 50.0}
+    return phantom.case(**{**options, "female": False, "severities": {name: severity}, **more})
+
+
+@pytest.fixture(scope="module")
+def small() -> Index:
+    return dataset.index(pictures=400, seed=1)
+
+
+def test_same_seed_gives_same_pixels_in_any_order_on_any_thread(small: Index) -> None:
+    draw = dataset.pictures(small, size=64)
+    rows = list(range(24))
+    forth = [draw(row) for row in rows]
+    with ThreadPoolExecutor(4) as pool:
+        back = list(pool.map(dataset.pictures(small, size=64), reversed(rows)))
+    assert all(np.array_equal(a, b) for a, b in zip(forth, reversed(back), strict=True))
+
+
+def test_numbers_of_an_address_never_change() -> None:
+    assert (phantom.uniforms(0, 1, 2, count=3)[0] * 1e6).astype(int).tolist() == PINNED
+
+
+PINNED = [519246, 713183, 207489]
+
+
+def test_a_longer_data_set_begins_with_the_shorter_one(small: Index) -> None:
+    longer = dataset.index(pictures=500, seed=1)
+    columns = ["patient", "view", "split", "hospital", "severity_Edema", "age"]
+    assert longer.table[columns].iloc[:400].equals(small.table[columns])
+
+
+def test_another_seed_gives_other_patients() -> None:
+    one, other = (dataset.pictures(dataset.index(pictures=1, seed=seed), size=64)(0) for seed in (0, 1))
+    assert np.abs(one.astype(int) - other).mean() > 10
+
+
+def test_the_options_are_stored_in_the_rows(small: Index, tmp_path: Path) -> None:
+    folder = tmp_path / "胸部 X"
+    folder.mkdir()
+    small.save(folder / "index.parquet")
+    again = Index.load(folder / "index.parquet").take([37])
+    assert np.array_equal(dataset.pictures(again, size=64)(0), dataset.pictures(small, size=64)(37))
+
+
+@pytest.mark.parametrize("size", [64, 100, 256, 500, 1024])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_any_size_and_depth(size: int, depth: int) -> None:
+    picture = phantom.draw(severe("Effusion", 0.5), size=size, depth=depth)
+    assert picture.shape == (size, size)
+    assert picture.dtype == (np.uint8 if depth == 8 else np.uint16)
+    assert picture.std() > picture.max() / 8
+
+
+def test_sizes_show_the_same_picture() -> None:
+    large, small = (phantom.draw(severe("Mass", 0.7), size=size).astype(np.float32) for size in (512, 128))
+    shrunk = cv2.resize(large, (128, 128), interpolation=cv2.INTER_AREA)
+    assert np.corrcoef(shrunk.ravel(), small.ravel())[0, 1] > 0.97
+
+
+def test_wrong_size_and_depth_are_refused() -> None:
+    with pytest.raises(ValueError, match="size is 8"):
+        phantom.draw(severe("Mass", 0.5), size=8)
+    with pytest.raises(ValueError, match="depth is 12"):
+        phantom.draw(severe("Mass", 0.5), depth=12)
+
+
+@pytest.mark.parametrize("view", ["PA", "AP", "LATERAL"])
+@pytest.mark.parametrize("name", phantom.FINDINGS)
+def test_every_finding_changes_the_picture_more_when_it_is_severe(name: str, view: str) -> None:
+    healthy, mild, bad = (phantom.draw(severe(name, s, view), size=128).astype(int) for s in (0.0, 0.1, 0.9))
+    assert 0 < np.abs(mild - healthy).mean() < np.abs(bad - healthy).mean()
+
+
+@pytest.mark.parametrize(
+    "name", ["Mass", "Nodule", "Consolidation", "Pneumonia", "Effusion", "Atelectasis", "Infiltration"]
+)
+def test_the_box_holds_what_the_finding_changed(name: str) -> None:
+    inside, outside = [], []
+    for patient in range(8):
+        healthy, ill = (severe(name, s, patient=patient) for s in (0.0, 0.7))
+        change = np.abs(phantom.draw(ill, size=256).astype(int) - phantom.draw(healthy, size=256))
+        place = phantom.box(ill, name)
+        if place is None:
+            continue
+        x, y, width, height = (round(share * 256) for share in place)
+        within = np.zeros((256, 256), bool)
+        within[y : y + height, x : x + width] = True
+        inside.append(change[within].mean())
+        outside.append(change[~within].mean())
+    assert len(inside) > 5
+    assert np.median(np.array(inside) / (np.array(outside) + 0.1)) > 2.5
+
+
+def test_a_large_heart_is_wide() -> None:
+    widths = [phantom.box(severe("Cardiomegaly", s), "Cardiomegaly") for s in (0.1, 0.9)]
+    assert widths[0] and widths[1]
+    assert widths[1][2] > 1.15 * widths[0][2]
+
+
+def test_pneumothorax_is_dark_and_effusion_is_bright() -> None:
+    def change(name: str) -> float:
+        healthy, ill = (phantom.draw(severe(name, s), size=128, depth=16).astype(int) for s in (0.0, 0.6))
+        x, y, width, height = (round(share * 128) for share in phantom.box(severe(name, 0.6), name) or (0, 0, 0, 0))
+        part = np.s_[y : y + height, x : x + width]
+        return float(np.percentile((ill - healthy)[part], 10 if name == "Pneumothorax" else 90))
+
+    assert change("Pneumothorax") < 0 < change("Effusion")
+
+
+def test_a_patient_keeps_split_sex_and_hospital(small: Index) -> None:
+    for column in ("split", "sex", "hospital"):
+        assert small.table.groupby("patient")[column].nunique().max() == 1
+    assert set(small.table["split"]) == {"train", "val", "test"}
+
+
+def test_patients_come_back_and_their_findings_change(small: Index) -> None:
+    visits = small.table.groupby("patient")["study"].nunique()
+    assert visits.max() > 2
+    severities = [f"severity_{name}" for name in phantom.FINDINGS]
+    returning = small.table[small.table["patient"].isin(visits.index[visits > 1])]
+    assert (returning.groupby("patient")[severities].nunique().max(axis=1) > 1).any()
+
+
+def test_labels_hold_what_was_drawn_apart_from_doubt_and_silence() -> None:
+    rows = dataset.index(pictures=3000)
+    truth = rows.table[[f"severity_{name}" for name in phantom.FINDINGS]].to_numpy() > 0
+    said = np.isin(rows.labels, (0, 1))
+    assert np.array_equal(rows.labels[said] == 1, truth[said])
+    assert abs((rows.labels == -1).mean() - 0.05) < 0.02
+    assert abs(np.isnan(rows.labels).mean() - 0.1) < 0.02
+    assert ((rows.labels == 1).sum(0) > 50).all()
+
+
+def test_without_doubt_and_silence_every_label_is_known() -> None:
+    labels = dataset.index(pictures=300, uncertain=0, missing=0).labels
+    assert set(np.unique(labels)) == {0.0, 1.0}
+
+
+def test_findings_come_together_as_in_people() -> None:
+    rows = dataset.index(pictures=4000, uncertain=0, missing=0).table
+    for first, second in (("Edema", "Cardiomegaly"), ("Effusion", "Edema"), ("Pneumonia", "Consolidation")):
+        assert rows.loc[rows[first] == 1, second].mean() > 2 * rows[second].mean()
+
+
+def test_hospitals_differ() -> None:
+    rows = dataset.index(pictures=2000, lateral=0).table
+    lying = rows.assign(ap=rows["view"] == "AP").groupby("hospital")["ap"].mean()
+    assert lying["B"] > lying["A"] + 0.2
+
+
+def test_lateral_share_is_what_was_asked_for() -> None:
+    none, some = (dataset.index(pictures=3000, lateral=share).table for share in (0.0, 0.15))
+    assert not (none["view"] == "LATERAL").any()
+    assert abs((some["view"] == "LATERAL").sum() / some["study"].nunique() - 0.15) < 0.03
+
+
+def test_the_shortcut_follows_the_label_in_one_hospital_only() -> None:
+    rows = dataset.index(pictures=4000, shortcut=True, uncertain=0, missing=0).table
+    rows = rows[rows["view"] != "LATERAL"]
+    share = rows.groupby(["hospital", "Pneumothorax"])["token"].mean()
+    assert share["A", 1.0] > 0.8
+    assert share["A", 0.0] < 0.1
+    assert share["B"].max() == 0
+    assert not dataset.index(pictures=200).table["token"].any()
+
+
+def test_the_token_is_seen() -> None:
+    plain, marked = (phantom.draw(severe("Mass", 0, token=token), size=256).astype(int) for token in (False, True))
+    assert ((marked - plain) > 20).sum() > 8
+
+
+def test_boxes_lie_in_the_frame_and_belong_to_positive_labels(small: Index) -> None:
+    found = small.boxes
+    assert len(found) > 50
+    assert small.box_frame == (1024, 1024)
+    assert (found[["x", "y"]] >= 0).all(axis=None)
+    assert ((found["x"] + found["width"]) <= 1024.5).all()
+    assert all(small.table.at[row, name] == 1 for row, name in zip(found["row"], found["finding"], strict=True))
+
+
+def test_patients_look_different(small: Index) -> None:
+    draw = dataset.pictures(small.take(small.table["study_number"].to_numpy() == 0), size=64)
+    prints = np.array([fingerprint(draw(row)) for row in range(150)])
+    apart = (prints[:, None] != prints[None]).sum(-1)[np.triu_indices(150, 1)]
+    assert apart.min() > 30
+    assert np.median(apart) > 95
+
+
+def fingerprint(picture: np.ndarray) -> np.ndarray:
+    ranks = cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA).ravel().argsort(kind="stable").argsort()
+    low = cv2.dct(ranks.reshape(64, 64).astype(np.float32))[:16, :16].ravel()[1:]
+    return low > np.median(low)
+
+
+def test_brightness_alone_gives_no_label_away() -> None:
+    rows = dataset.index(pictures=600, lateral=0, uncertain=0, missing=0)
+    draw = dataset.pictures(rows, size=64)
+    mean = np.array([draw(row).mean() for row in range(len(rows))])
+    order = mean.argsort().argsort()
+    for k, name in enumerate(phantom.FINDINGS):
+        ill = rows.labels[:, k] == 1
+        auroc = (order[ill].mean() - (ill.sum() - 1) / 2) / (~ill).sum()
+        assert 0.2 < auroc < 0.8, name
+
+
+@pytest.mark.parametrize("options", [{"pictures": 0}, {"uncertain": 1.5}, {"missing": -0.1}, {"lateral": 2}])
+def test_wrong_options_are_refused_in_one_line(options: dict) -> None:
+    with pytest.raises(ValueError, match="A phantom needs") as error:
+        dataset.index(**options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_foreign_index_is_refused(small: Index) -> None:
+    foreign = Index("nih", small.table.drop(columns="seed"), small.findings)
+    with pytest.raises(ValueError, match="no column seed"):
+        dataset.pictures(foreign)
