@@ -72,7 +72,7 @@ def test_opencv_and_torch_agree_within_a_gray_level(side: int, dtype: type) -> N
         left = gray(apply(images, numbers, MEAN, STD))
         right = gray(apply_torch(torch.from_numpy(images), numbers, MEAN, STD))
         assert np.abs(left - right).max() < 1.01
-        assert np.abs(left - right).mean() < 0.1
+        assert np.abs(left - right).mean() < 0.25  # where OpenCV shrinks, it rounds to whole levels
 
 
 @pytest.mark.parametrize("view", [gentle(40), strong(40), EVERYTHING])
