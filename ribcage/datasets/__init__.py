@@ -31,6 +31,11 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
+def needs_root(name: str) -> bool:
+    """Whether a data set lies somewhere, or is made up."""
+    return inspect.signature(load(name).index).parameters["root"].default is inspect.Parameter.empty
+
+
 def index(name: str, root: Path | str | None = None, **options: Any) -> "Index":
     """Read the tables of a data set below root (made-up sets need none); all wrong options are named at once."""
     module = load(name)
