@@ -232,20 +232,23 @@ def _frame(dataset: "Dataset", name: str) -> bytes:
     from pydicom.encaps import get_frame
 
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    shape = (int(dataset.Columns), int(dataset.Rows), int(dataset.SamplesPerPixel))
     if dataset.file_meta.TransferSyntaxUID == RLE:
+        if len(frame) > 2 * np.prod(shape) * dataset.BitsAllocated // 8 + 1024:
+            raise UnreadableError(f"{name} is damaged: its run lengths are more than its pixels.")
         return frame
     if b"\xff\xd9" not in frame[-64:]:
         raise UnreadableError(f"{name} is cut short: its compressed picture has no end marker.")
-    size = _jpeg2000_size(frame) if frame[:2] != b"\xff\xd8" else raster.jpeg_size(frame)
-    if size != (dataset.Columns, dataset.Rows):
-        raise UnreadableError(f"{name} says {dataset.Columns} x {dataset.Rows} pixels, its compressed picture {size}.")
+    coded = raster.jpeg_shape(frame) if frame[:2] == b"\xff\xd8" else _jpeg2000_shape(frame)
+    if coded != shape:
+        raise UnreadableError(f"{name} says (width, height, channels) {shape}, its compressed picture {coded}.")
     return frame
 
 
-def _jpeg2000_size(frame: bytes) -> tuple[int, int]:
-    at = frame.index(b"\xff\x4f\xff\x51")  # start of codestream, size
-    right, bottom, left, top = struct.unpack_from(">4I", frame, at + 8)
-    return right - left, bottom - top
+def _jpeg2000_shape(frame: bytes) -> tuple[int, int, int]:
+    at = frame.index(b"\xff\x4f\xff\x51") + 8  # start of codestream, then its size
+    right, bottom, left, top = struct.unpack_from(">4I", frame, at)
+    return right - left, bottom - top, struct.unpack_from(">H", frame, at + 32)[0]
 
 
 def _decompressed(dataset: "Dataset", name: str) -> np.ndarray:

@@ -317,12 +317,12 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         at += 2 + length
 
 
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height that the frame of a JPEG, lossless JPEG or JPEG-LS says it has."""
+def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and channels that the frame of a JPEG, lossless JPEG or JPEG-LS says it has."""
     for marker, body, _ in jpeg_segments(data):
         if marker in _FRAMES:
-            height, width = struct.unpack_from(">HH", body, 1)
-            return width, height
+            height, width, channels = struct.unpack_from(">HHB", body, 1)
+            return width, height, channels
     return None
 
 
