@@ -194,7 +194,7 @@ def _reported(rows: pd.DataFrame, severity: pd.DataFrame, seed: int, uncertain: 
     doubt = np.where(there, np.where(grade < 0.35, 6.0, 1.5), 0.5)
     for group in ALIKE:
         places = [FINDINGS.index(name) for name in group]
-        doubt[:, places] += 2.0 * (there[:, places].any(1)[:, None] & ~there[:, places])
+        doubt[:, places] += 2.0 * (there[:, places].any(axis=1, keepdims=True) & ~there[:, places])
     silent = np.where(there, 0.15, 1.0)
     labels = there.astype(np.float32)
     labels[luck[:, : len(FINDINGS)] < uncertain * doubt / doubt.mean()] = -1

@@ -21,11 +21,15 @@ def expose(total: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
     seen = _scattered(light, film.scatter, plate)
     density = _density()[seen >> 4] + _grain(seen, film, plate.size)
     low, high = _window(density)
-    gray = _film_curve(film.contrast, film.exposure, film.toe)
-    above = (density - low) * 1024 // (high - low) + 1024
-    below = density * 1024 // max(low, 1)
-    picture = gray[np.clip(np.where(density < low, below, above), 0, 4095)]
+    picture = _developed(film, low, high)[np.clip(density, 0, _TOP - 1)]
     return _labelled(_collimated(picture, film, plate), film, plate)
+
+
+def _developed(film: Film, low: int, high: int) -> np.ndarray:
+    """Thickness → gray for a window from the darkest lung (`low`) to the densest abdomen (`high`)."""
+    steps = np.arange(_TOP)
+    place = np.where(steps < low, steps * 1024 // low, (steps - low) * 1024 // (high - low) + 1024)
+    return _film_curve(film.contrast, film.exposure, film.toe)[np.minimum(place, 4095)]
 
 
 def _collimated(picture: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
@@ -121,7 +125,6 @@ def _window(density: np.ndarray) -> tuple[int, int]:
     return low, max(high, low + 400)
 
 
-@functools.lru_cache(maxsize=256)
 def _film_curve(contrast: float, exposure: float, toe: float) -> np.ndarray:
     """0 … 4095 → gray; 1024 is the darkest lung, 2048 the densest abdomen."""
     z = (np.arange(4096) - 1024) / 1024

@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 
 from ribcage.phantom import disease
@@ -40,7 +41,7 @@ def mottled(chest: Chest, plate: Plate, shadows: disease.Shadows) -> np.ndarray:
 
 def scaled(layer: Layer, full: float) -> np.ndarray:
     """A layer in units of attenuation: 255 becomes `full`."""
-    return (layer.astype(np.int32) * round(full * 256 / 255)) >> 8
+    return cv2.LUT(layer, (np.arange(256) * round(full * 256 / 255) >> 8).astype(np.int32))
 
 
 def air_and_tissue(chest: Chest, plate: Plate, sides: tuple[int, ...], share: float = 1.0) -> tuple[Layer, Layer]:
@@ -113,45 +114,51 @@ def _breasts(chest: Chest, plate: Plate) -> Layer:
 def _vessels(chest: Chest, plate: Plate) -> Layer:
     """Pulmonary vessels: two trees that branch from the hila."""
     layer = plate.empty()
-    levels: list[list[Points]] = [[], [], [], []]
-    for side in (-1, 1):
-        for level, lines in enumerate(tree(chest.hilum(side), side, chest.body.seed, chest.width(side))):
-            levels[level].append(lines)
+    starts = np.array([chest.hilum(-1), chest.hilum(1)])
+    levels = tree(starts, chest.body.seed, np.array([chest.width(-1), chest.width(1)]))
     widths = (0.0082, 0.0052, 0.0034, 0.0022)
     values = (200, 175, 150, 120)
     for level in (3, 2, 1, 0):
-        lines = np.concatenate(levels[level])
+        lines = levels[level]
         plate.lines(layer, lines[:, 3:], widths[level] * 0.55, values[level] * 4 // 5)
         plate.lines(layer, lines[:, :5], widths[level], values[level])
     return plate.soft(layer, 0.0016)
 
 
-def tree(start: tuple[float, float], side: int, seed: int, reach: float) -> list[np.ndarray]:
-    """Branches per level, each (n, 8, 2): every one leaves its parent part-way, at an angle, and bends."""
-    first = 9
-    draw = uniforms(seed, 6, side + 1, count=first * (1 + 3 + 9 + 18) * 4).reshape(-1, 4)
-    angle = np.linspace(-1.3, 1.45, first) + (draw[:first, 0] - 0.5) * 0.6
-    length = reach * (0.3 + 0.35 * draw[:first, 1]) * (1 + 0.12 * np.abs(angle))
-    begin = np.array(start) + np.stack([0 * angle, 0.045 * angle], 1)
+def tree(starts: np.ndarray, seed: int, reach: np.ndarray) -> list[np.ndarray]:
+    """Branches per level, each (n, 8, 2), of the right and the left lung: every one leaves its parent part-way, at an
+    angle, and bends."""
+    first = 18
+    draw = uniforms(seed, 6, count=first * (1 + 3 + 9 + 18) * 4).reshape(-1, 4)
+    side = np.repeat([-1.0, 1.0], first // 2)
+    angle = np.tile(np.linspace(-1.3, 1.45, first // 2), 2) + (draw[:first, 0] - 0.5) * 0.6
+    length = np.repeat(reach, first // 2) * (0.3 + 0.35 * draw[:first, 1]) * (1 + 0.12 * np.abs(angle))
+    begin = np.repeat(starts, first // 2, axis=0) + np.stack([0 * angle, 0.045 * angle], 1)
     lines = [_branches(begin, angle, length, (draw[:first, 2] - 0.5) * 1.5, side)]
     used = first
     for children, shrink in ((3, 0.66), (3, 0.6), (2, 0.6)):
-        parents, n = lines[-1], len(lines[-1]) * children
+        n = len(side) * children
         d = draw[used : used + n]
         used += n
-        parent = np.repeat(np.arange(len(parents)), children)
+        parent = np.repeat(np.arange(len(side)), children)
         place = 2 + (d[:, 0] * 5).astype(int)
-        sign = np.where(np.arange(n) % 2 == 0, 1.0, -1.0)
-        angle = np.repeat(angle, children) + sign * (0.2 + 0.6 * d[:, 1])
-        length = np.repeat(length, children) * shrink * (0.7 + 0.6 * d[:, 2])
-        lines.append(_branches(parents[parent, place], angle, length, (d[:, 3] - 0.5) * 0.9, side))
+        turn = np.where(np.arange(n) % 2 == 0, 1.0, -1.0) * (0.2 + 0.6 * d[:, 1])
+        angle, side = angle[parent] + turn, side[parent]
+        length = length[parent] * shrink * (0.7 + 0.6 * d[:, 2])
+        lines.append(_branches(lines[-1][parent, place], angle, length, (d[:, 3] - 0.5) * 0.9, side))
     return lines
 
 
-def _branches(start: np.ndarray, angle: np.ndarray, length: np.ndarray, bend: np.ndarray, side: int) -> np.ndarray:
-    wander = np.sin(np.linspace(0.5, 6.0, 7) + 40 * bend[:, None]) * 0.16
-    heading = angle[:, None] + bend[:, None] * np.linspace(0, 1, 7) + wander
-    steps = np.stack([side * np.cos(heading), np.sin(heading)], -1) * (length[:, None, None] / 7)
+_WANDER = np.linspace(0.5, 6.0, 7)
+_ALONG = np.linspace(0, 1, 7)
+
+
+def _branches(
+    start: np.ndarray, angle: np.ndarray, length: np.ndarray, bend: np.ndarray, side: np.ndarray
+) -> np.ndarray:
+    bend = bend[:, None]
+    heading = angle[:, None] + bend * _ALONG + 0.16 * np.sin(_WANDER + 40 * bend)
+    steps = np.stack([side[:, None] * np.cos(heading), np.sin(heading)], -1) * (length[:, None, None] / 7)
     return np.concatenate([start[:, None], start[:, None] + np.cumsum(steps, 1)], 1)
 
 

@@ -8,7 +8,7 @@ from ribcage.phantom import disease
 from ribcage.phantom.chest import Chest
 from ribcage.phantom.frontal import air_and_tissue, mottled, rib_lines, scaled, tree
 from ribcage.phantom.numbers import Finding, uniforms
-from ribcage.phantom.plate import Layer, Plate, Points, band, curve, ellipse, without
+from ribcage.phantom.plate import Layer, Plate, Points, band, curve, ellipse
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,10 @@ def _flesh(chest: SideChest, plate: Plate) -> np.ndarray:
 
 def _vessels(chest: SideChest, plate: Plate) -> Layer:
     layer = plate.empty()
-    for side in (-1, 1):
-        start = (0.01 * side, chest.hilum(side)[1])
-        for lines, width, value in zip(
-            tree(start, side, chest.body.seed, 0.26), (0.0085, 0.005, 0.0034, 0.0022), (190, 160, 130, 100), strict=True
-        ):
-            plate.lines(layer, lines, width, value)
+    starts = np.array([chest.hilum(-1), chest.hilum(1)])
+    widths, values = (0.0085, 0.005, 0.0034, 0.0022), (190, 160, 130, 100)
+    for lines, width, value in zip(tree(starts, chest.body.seed, np.full(2, 0.26)), widths, values, strict=True):
+        plate.lines(layer, lines, width, value)
     return plate.soft(layer, 0.002)
 
 
@@ -181,4 +179,4 @@ def _hollows(chest: SideChest, plate: Plate) -> Layer:
             [ellipse(-0.2 + 0.25 * place[0], chest.base(1) + 0.05 + 0.2 * place[1], 0.03, 0.02)],
             round(120 * place[2]),
         )
-    return without(plate.soft(layer, 0.004), plate.empty())
+    return plate.soft(layer, 0.004)

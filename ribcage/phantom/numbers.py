@@ -4,8 +4,7 @@ Lengths are shares of a typical picture side (1 cm is about 0.025). x runs to th
 y down from the apex of the lungs, z towards the sternum; x = 0 is the middle of the spine.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,22 +28,29 @@ FINDINGS = (
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FULL = 0xFFFFFFFFFFFFFFFF
+_STEPS = _GOLDEN * np.arange(1, 65, dtype=np.uint64)
 
 
 def uniforms(*address: int | np.ndarray, count: int) -> np.ndarray:
     """(…, count) numbers in [0, 1) that depend on the address alone (SplitMix64): the same on every machine."""
-    numbers = [part if isinstance(part, int) else np.asarray(part).astype(np.uint64) for part in address]
-    key = np.array([_key(numbers)], np.uint64) if all(isinstance(part, int) for part in numbers) else _keys(numbers)
-    words = _mixed(key[..., None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
-    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    key: np.ndarray = np.zeros(1, np.uint64)
+    for part in address:
+        key = _mixed((key + _GOLDEN) ^ _mixed(np.atleast_1d(np.asarray(part)).astype(np.uint64)))
+    return _shares(key[..., None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
 
 
-def _key(address: Sequence[int]) -> int:
-    """`_keys` for one address, in plain integers: ten times faster."""
+def _shares(words: np.ndarray) -> np.ndarray:
+    return (_mixed(words) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _stream(address: tuple[int, ...]) -> Iterator[float]:
+    """The same numbers as `uniforms` gives, without end; plain integers make the key ten times faster."""
     key = 0
     for part in address:
-        key = _mixed_one((key + 0x9E3779B97F4A7C15 & _FULL) ^ _mixed_one(part & _FULL))
-    return key
+        key = _mixed_one((key + int(_GOLDEN) & _FULL) ^ _mixed_one(part & _FULL))
+    while True:
+        yield from _shares(np.uint64(key) + _STEPS).tolist()
+        key = key + int(_STEPS[-1]) & _FULL
 
 
 def _mixed_one(word: int) -> int:
@@ -53,23 +59,10 @@ def _mixed_one(word: int) -> int:
     return word ^ (word >> 31)
 
 
-def _keys(address: Sequence[int | np.ndarray]) -> np.ndarray:
-    key: np.ndarray = np.zeros(1, np.uint64)
-    for part in address:
-        word = np.atleast_1d(np.asarray(part)).astype(np.uint64)
-        key = _mixed((key + _GOLDEN) ^ _mixed(word))
-    return key
-
-
 def _mixed(words: np.ndarray) -> np.ndarray:
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
-
-
-def _stream(address: tuple[int, ...]) -> Iterator[float]:
-    for block in itertools.count():
-        yield from uniforms(*address, block, count=64)[0].tolist()
 
 
 class Draws:
