@@ -295,9 +295,12 @@ def _intensity(values: np.ndarray, numbers: Numbers, mean: float, std: float) ->
     """(N or 1, K) in 0 … 1 → (N, K) float32: gamma, contrast about the mean, brightness, then normalised."""
     numbers_of = (numbers.gamma, numbers.contrast, numbers.brightness)
     gamma, contrast, brightness = (each[:, None].astype(values.dtype) for each in numbers_of)
-    bent = values**gamma if (gamma != 1).any() else values
-    shaded = np.clip((bent - mean) * contrast + (mean + brightness), 0, 1)
-    return ((shaded - mean) / std).astype(np.float32)
+    shaded = (values**gamma if (gamma != 1).any() else values) * contrast
+    shaded += mean * (1 - contrast) + brightness
+    np.clip(shaded, 0, 1, out=shaded)
+    shaded -= mean
+    shaded /= std
+    return shaded.astype(np.float32, copy=False)
 
 
 def _factors(affine: np.ndarray) -> np.ndarray:
