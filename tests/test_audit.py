@@ -1,0 +1,200 @@
+"""An audit finds what makes an evaluation dishonest."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from ribcage import audit, cli, datasheet, store, writer
+from ribcage import index as indexes
+from ribcage.audit import Member
+from ribcage.index import Index
+
+REAL = os.environ.get("RIBCAGE_REAL_DATA")
+real = pytest.mark.skipif(REAL is None, reason="RIBCAGE_REAL_DATA names no folder of real pictures")
+
+
+def tables(rows: dict[str, list[object]], name: str = "made") -> Member:
+    findings = [column for column in rows if column in ("Mass", "Nodule")]
+    return Member(name, Index(name, indexes.table(pd.DataFrame(rows), findings), tuple(findings)))
+
+
+def folder(root: Path, pixels: dict[str, np.ndarray], rows: dict[str, list[object]], name: str = "made") -> Member:
+    """A dataset folder of these pictures."""
+    (root / "in").mkdir(parents=True)
+    for path, picture in pixels.items():
+        cv2.imencode(".png", picture)[1].tofile(root / "in" / path)
+    table = indexes.table(pd.DataFrame({"path": list(pixels), **rows}), [column for column in rows if column == "Mass"])
+    index = Index(name, table, ("Mass",) if "Mass" in rows else (), root=root / "in")
+    facts = store.Facts(name, "nih", "", "", 0, 0, 128, "pad", 8, 0.0, 1.0, index.findings, str(root / "in"))
+    with writer.Writer(index, facts, root / "out") as work:
+        list(work.run())
+    return audit.member(str(root / "out"))
+
+
+def soft(seed: int, side: int = 160) -> np.ndarray:
+    """A picture with structure at every scale, another for every seed."""
+    chance = np.random.default_rng(seed)
+    layers = [
+        cv2.resize(chance.normal(0, 1 / grid, (grid, grid)), (side, side), interpolation=cv2.INTER_CUBIC)
+        for grid in (4, 8, 16, 32)
+    ]
+    return cv2.normalize(sum(layers), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)  # type: ignore[call-overload]
+
+
+def test_labels_are_counted_by_split_as_they_stand() -> None:
+    member = tables({"path": list("abcd"), "split": ["train", "train", "train", "test"], "Mass": [1, -1, np.nan, 0]})
+    rows = {row["split"]: row for row in audit.findings(member.index)}
+    assert rows["train"] == {
+        "finding": "Mass",
+        "split": "train",
+        "positive": 1,
+        "negative": 0,
+        "uncertain": 1,
+        "unknown": 1,
+    }
+    assert rows["test"]["negative"] == 1
+
+
+def test_a_patient_on_both_sides_is_named() -> None:
+    member = tables({"path": list("abc"), "patient": ["p", "p", "q"], "split": ["train", "test", "test"]})
+    found = audit.audit([member])
+    assert found["patients"][0]["patients"] == 1 and found["patients"][0]["examples"] == ["p"]
+    assert any("1 patients are in both test and train" in text for text in found["problems"])
+
+
+def test_unknown_patients_are_never_one_and_the_same() -> None:
+    member = tables({"path": list("ab"), "patient": ["", ""], "split": ["train", "test"]})
+    assert not audit.audit([member])["patients"]
+
+
+def test_patients_of_two_folders_meet_only_in_one_name_space() -> None:
+    one = tables({"path": ["a"], "patient": ["7"], "split": ["train"]}, "nih")
+    same = Member("again", tables({"path": ["a"], "patient": ["7"], "split": ["test"]}, "nih").index)
+    other = tables({"path": ["a"], "patient": ["7"], "split": ["test"]}, "chexpert")
+    assert audit.audit([one, same])["patients"][0]["splits"] == ["train", "test"]
+    assert not audit.audit([one, other])["patients"]
+
+
+def test_published_splits_that_contradict_each_other_are_named() -> None:
+    member = tables({"path": list("abc"), "split_a": ["test", "test", "train"], "split_b": ["train", "test", "test"]})
+    families = audit.audit([member])["families"]
+    assert {"set": "made", "test_of": "a", "train_of": "b", "pictures": 1, "of": 2} in families
+
+
+def test_a_split_without_positives_is_a_problem() -> None:
+    member = tables({"path": list("ab"), "split": ["train", "test"], "Mass": [1, 0], "Nodule": [1, 1]})
+    assert any("no positive picture in test for Mass:" in text for text in audit.audit([member])["problems"])
+
+
+def test_identical_pictures_are_counted_as_a_person_counts_them(tmp_path: Path) -> None:
+    """One picture three times, twice in train and once in test: it is in both, and more than once in train."""
+    pixels = {"a.png": soft(1), "b.png": soft(1), "c.png": soft(1), "d.png": soft(2)}
+    member = folder(tmp_path, pixels, {"split": ["train", "train", "test", "test"], "Mass": [1, 1, 0, 0]})
+    found = audit.audit([member])["identical"]
+    assert (found["groups"], found["pictures"], found["other_labels"]) == (1, 3, 1)
+    assert {(place["one"][1], place["other"][1]): place["groups"] for place in found["places"]} == {
+        ("test", "train"): 1,
+        ("train", "train"): 1,
+    }
+
+
+def test_near_copies_are_found_across_folders_and_others_are_not(tmp_path: Path) -> None:
+    base = {f"{seed}.png": soft(seed) for seed in range(8)}
+    darker = {
+        "x.png": cv2.resize((255 * (soft(3) / 255.0) ** 1.6).astype(np.uint8), (100, 100), interpolation=cv2.INTER_AREA)
+    }
+    one = folder(tmp_path / "one", base, {"split": ["train"] * 8}, "one")
+    two = folder(tmp_path / "two", {**darker, "y.png": soft(77)}, {"split": ["test"] * 2}, "two")
+    found = audit.audit([one, two])["near"]
+    assert [[row[2] for row in group] for group in found["examples"]] == [["3.png", "x.png"]]
+    assert audit.audit([one])["near"]["groups"] == 0
+
+
+def test_linked_things_get_one_group_however_long_the_chain() -> None:
+    first, second = np.array([5, 1, 3, 7]), np.array([3, 2, 1, 6])
+    assert audit.components(8, first, second).tolist() == [0, 1, 1, 1, 4, 1, 6, 6]
+
+
+def test_the_audit_is_json_and_the_page_stands_alone(tmp_path: Path) -> None:
+    hostile = '<script>alert("x")</script> 病.png'.replace("/", "")
+    member = folder(
+        tmp_path,
+        {hostile: soft(1), "b.png": soft(1)},
+        {"split": ["train", "test"], "Mass": [1, 0], "view": ["PA", "AP"]},
+    )
+    result = audit.audit([member])
+    assert json.loads(json.dumps(result)) == result
+    page = datasheet.page([member], result, 5)
+    assert "<script" not in page and "http" not in page.replace("http://www.w3.org", "")
+    assert page.count("<figure>") == 2
+
+
+def test_a_sheet_shows_each_finding_first() -> None:
+    labels = {"Mass": [0, 0, 0, 1], "Nodule": [0, 0, 1, 0]}
+    member = tables({"path": list("abcd"), **labels})
+    assert datasheet.chosen_rows(member, 2) == [3, 2]
+    assert sorted(datasheet.chosen_rows(member, 9)) == [0, 1, 2, 3]
+
+
+# ---- the whole way, as typed
+
+
+def test_the_demo_imports_and_inspects_and_can_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["demo", "--out", str(tmp_path / "示范 demo"), "--pictures", "60", "--size", "64"],) * 2:
+        assert cli.main(words) == 0
+    assert "is complete already" in capsys.readouterr().out
+    page = (tmp_path / "示范 demo" / "inspect.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == 24
+
+
+def test_importing_and_inspecting_own_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, seeds in (("train", (1, 2, 3)), ("test", (3, 4))):
+        for seed in seeds:
+            place = tmp_path / "胸片 x" / split / ("Mass" if seed % 2 else "normal")
+            place.mkdir(parents=True, exist_ok=True)
+            cv2.imencode(".png", soft(seed))[1].tofile(place / f"{seed}.png")
+    assert cli.main(["import", "folder", str(tmp_path / "胸片 x"), "--out", str(tmp_path / "o"), "--size", "64"]) == 0
+    assert cli.main(["inspect", str(tmp_path / "o"), "--json", str(tmp_path / "o.json")]) == 0
+    assert "1 in both test of" in " ".join(capsys.readouterr().out.split())
+    assert json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["sets"][0]["pictures"] == 5
+
+
+def test_inspecting_something_that_is_no_folder_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["inspect", str(tmp_path)]) == 1
+    assert "is not a dataset folder" in capsys.readouterr().err
+
+
+def test_another_import_does_not_touch_a_finished_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["import", "phantom", "--out", str(tmp_path / "p"), "--pictures", "10", "--size", "32"]
+    assert cli.main(words) == 0
+    assert cli.main([*words, "--seed", "5"]) == 2
+    assert "holds another data set, or the same with other options" in capsys.readouterr().err
+
+
+# ---- on the real thing
+
+
+@real
+def test_the_real_split_families_contaminate_each_other() -> None:
+    """17,920 of the 25,596 official test pictures are in the other family's train list."""
+    member = audit.member(f"nih:{REAL}/nih")
+    found = {
+        (family["test_of"], family["train_of"]): (family["pictures"], family["of"])
+        for family in audit.split_families(member)
+    }
+    assert found == {("official", "arnoweng"): (17920, 25596), ("arnoweng", "official"): (14936, 22433)}
+
+
+@real
+def test_the_duplicates_of_pneumoniamnist_are_found(tmp_path: Path) -> None:
+    assert cli.main(["import", "medmnist", f"{REAL}/pneumoniamnist.npz", "--out", str(tmp_path / "pm")]) == 0
+    found = audit.identical([audit.member(str(tmp_path / "pm"))])
+    places = {(place["one"][1], place["other"][1]): place["groups"] for place in found["places"]}
+    assert places == {("train", "val"): 8, ("train", "train"): 18, ("test", "test"): 3}
