@@ -123,8 +123,8 @@ def _check_deflated(data: bytes, name: str, limits: Limits) -> None:
 def _check(dataset: "Dataset", name: str, limits: Limits) -> None:
     """One clear line for everything that is a DICOM, but no picture that can be read."""
     if "PixelData" not in dataset:
-        what = getattr(dataset.get("SOPClassUID"), "name", "") or "DICOM file"
-        raise UnreadableError(f"{name} has no pixels (it is a {what}).")
+        what = getattr(dataset.get("SOPClassUID"), "name", "") or "unknown"
+        raise UnreadableError(f"{name} has no pixels (its kind is {what}).")
     missing = [key for key in ("Rows", "Columns", "BitsAllocated", "PixelData") if not dataset.get(key)]
     if missing:
         raise UnreadableError(f"{name} is a damaged DICOM: it has no {', '.join(missing)}.")

@@ -326,8 +326,8 @@ def test_pad_keeps_everything_crop_fills_and_squash_stretches() -> None:
 def test_shrinking_averages_areas_and_enlarging_is_linear() -> None:
     checks = (np.indices((64, 64)).sum(0) % 2 * 200).astype(np.uint8)
     assert (image.fit(checks, 16, "squash")[0] == 100).all()
-    ramp = np.tile(np.array([0, 100, 200], np.uint16), (3, 1))
-    assert image.fit(ramp, 12, "squash")[0][0].tolist() == [0, 0, 13, 38, 63, 88, 113, 138, 163, 188, 200, 200]
+    ramp = np.tile(np.array([0, 800, 1600], np.uint16), (3, 1))
+    assert image.fit(ramp, 12, "squash")[0][0].tolist() == [0, 0, *range(100, 1501, 200), 1600, 1600]
     mixed = image.fit(np.tile(checks[:, :8], (1, 1)), 16, "squash")[0]  # 8 wide, 64 high
     assert mixed.dtype == np.uint8 and np.abs(mixed.astype(int) - 100).max() <= 1
 

@@ -1,0 +1,578 @@
+"""Reading DICOM: the standard's pipeline, what is done is noted, and hostile files get one clear line."""
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from ribcage import dicom, image, jpeg
+from ribcage.image import Limits, UnreadableError
+
+RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+
+
+def dataset(pixels: np.ndarray = RAMP, bits: int = 12, **elements: object) -> Dataset:
+    """A chest radiograph as a scanner would write it; elements named here replace or (None) remove its own."""
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    made.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    made.SOPClassUID, made.SOPInstanceUID = CTImageStorage, "1.2.3"
+    made.Rows, made.Columns = pixels.shape[:2]
+    made.SamplesPerPixel = pixels.shape[2] if pixels.ndim == 3 else 1
+    made.PhotometricInterpretation = "MONOCHROME2"
+    made.BitsAllocated, made.BitsStored, made.HighBit = pixels.itemsize * 8, bits, bits - 1
+    made.PixelRepresentation = int(pixels.dtype.kind == "i")
+    made.PixelData = pixels.tobytes()
+    made["PixelData"].VR = "OW"
+    for keyword, value in elements.items():
+        if value is None:
+            delattr(made, keyword)
+        else:
+            setattr(made, keyword, value)
+    return made
+
+
+def written(made: Dataset, **options: object) -> bytes:
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, made, enforce_file_format=True, **options)
+    return out.getvalue()
+
+
+def read(made: Dataset, depth: image.Depth = 16) -> image.Picture:
+    return image.decode(written(made), "a.dcm", depth=depth)
+
+
+def gray(made: Dataset) -> np.ndarray:
+    """0 … 1."""
+    return read(made).pixels / 65535
+
+
+def refused(made: Dataset | bytes) -> str:
+    with pytest.raises(UnreadableError) as error:
+        image.decode(made if isinstance(made, bytes) else written(made), "a.dcm")
+    line = str(error.value)
+    assert line.startswith("a.dcm") and "\n" not in line and len(line) < 300
+    return line
+
+
+def lut(entries: np.ndarray, first: int, bits: int = 16) -> Dataset:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(entries) % 65536, first % 65536, bits])
+    item.add_new("LUTData", "US", entries.tolist())
+    item.ModalityLUTType = "US"
+    return item
+
+
+# -- The pipeline -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_a_window_follows_the_equations_of_the_standard(function: str) -> None:
+    made = dataset(
+        WindowCenter="2000.5", WindowWidth="1500", VOILUTFunction=function, RescaleSlope="2", RescaleIntercept="-1000"
+    )
+    x = RAMP * 2.0 - 1000
+    if function == "LINEAR":
+        expected = np.where(x <= 2000 - 749.5, 0, np.where(x > 2000 + 749.5, 1, (x - 2000) / 1499 + 0.5))
+    elif function == "LINEAR_EXACT":
+        expected = np.clip((x - 2000.5) / 1500 + 0.5, 0, 1)
+    else:
+        expected = 1 / (1 + np.exp(-4 * (x - 2000.5) / 1500))
+    assert np.abs(gray(made) - expected).max() <= 0.5 / 65535 + 1e-9
+    assert read(made).notes == ("window 2000.5/1500",)
+
+
+def test_windows_and_tables_agree_with_pydicom() -> None:
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    table = (np.arange(3000) ** 1.5 / 3).astype(np.uint16)
+    signed = (RAMP.astype(np.int16) - 2048).astype(np.int16)
+    for made in (
+        dataset(WindowCenter=["700", "9"], WindowWidth=["900", "9"], RescaleSlope="0.5", RescaleIntercept="-20"),
+        dataset(signed, RescaleSlope="1", RescaleIntercept="0", WindowCenter="-300", WindowWidth="2000"),
+        dataset(ModalityLUTSequence=[lut(table, 500)], WindowCenter="20000", WindowWidth="30000"),
+        dataset(VOILUTSequence=[lut(table, 1000)], WindowCenter="1", WindowWidth="1"),
+    ):
+        stored = np.frombuffer(made.PixelData, "<i2" if made.PixelRepresentation else "<u2").reshape(64, 64)
+        theirs = apply_voi_lut(apply_modality_lut(stored, made), made).astype(float)
+        ours = gray(made)
+        scale = np.polyfit(theirs.ravel(), ours.ravel(), 1)
+        assert np.abs(np.polyval(scale, theirs) - ours).max() < 2e-4 and scale[0] > 0
+
+
+def test_a_signed_voi_table_starts_below_zero() -> None:
+    signed = (RAMP.astype(np.int16) - 2048).astype(np.int16)
+    item = lut((np.arange(4096) * 16).astype(np.uint16), -2048)
+    assert np.abs(gray(dataset(signed, VOILUTSequence=[item])) - RAMP * 16 / 65535).max() < 2e-5
+
+
+def test_monochrome1_is_inverted_after_the_window() -> None:
+    plain, inverse = (
+        gray(dataset(WindowCenter="1000", WindowWidth="1000", PhotometricInterpretation=kind))
+        for kind in ("MONOCHROME2", "MONOCHROME1")
+    )
+    assert np.abs(plain + inverse - 1).max() < 1e-4
+    both = dataset(PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE")
+    assert read(both).notes[-1] == "inverted (MONOCHROME1)" and gray(both)[0, 0] == 1  # said twice, done once
+
+
+def test_bits_that_are_not_stored_are_ignored() -> None:
+    junk = RAMP | np.uint16(0xA000)
+    assert np.array_equal(read(dataset(junk)).pixels, read(dataset()).pixels)
+    shifted = dataset(RAMP << np.uint16(4) | np.uint16(9), HighBit=15)
+    assert np.array_equal(read(shifted).pixels, read(dataset()).pixels)
+    signed = (RAMP.astype(np.int16) - 2048).astype(np.int16)
+    overlaid = (signed & 0x0FFF | 0x3000).astype(np.int16)
+    assert np.array_equal(read(dataset(overlaid)).pixels, read(dataset(signed)).pixels)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 15, 16])
+def test_without_a_window_the_occurring_range_is_shown(bits: int) -> None:
+    pixels = np.linspace(0, 2**bits - 1, 4096).astype(np.uint8 if bits == 8 else np.uint16).reshape(64, 64)
+    picture = read(dataset(pixels, bits), depth=8)
+    assert (picture.pixels.min(), picture.pixels.max(), picture.pixels.dtype) == (0, 255, np.uint8)
+    half = read(dataset(pixels // 2 + 9, bits))
+    if bits == 8:  # as it is: already meant for the eye
+        assert half.pixels.max() == (255 // 2 + 9) * 257 and half.notes == ()
+    else:
+        assert (half.pixels.min(), half.pixels.max()) == (0, 65535)
+        assert half.notes == (f"range 9 to {(2**bits - 1) // 2 + 9}",)
+
+
+def test_a_window_that_would_saturate_is_set_aside_and_noted() -> None:
+    bright = RAMP + np.uint16(20000)
+    made = dataset(bright, 16, WindowCenter=["500", "22000"], WindowWidth=["1000", "4096"])
+    assert read(made).notes == ("window 500/1000 set aside: it would saturate the picture", "window 22000/4096")
+    only = read(dataset(bright, 16, WindowCenter="500", WindowWidth="1000"))
+    assert only.notes == ("window 500/1000 set aside: it would saturate the picture", "range 20000 to 24095")
+    assert len(np.unique(only.pixels)) == 4096
+
+
+def test_a_narrow_window_that_shows_the_middle_is_kept() -> None:
+    picture = np.full((64, 64), 100, np.uint16)
+    picture[16:48, 16:48] = np.arange(1024).reshape(32, 32) % 200 + 1000
+    picture[0, 0] = 4000
+    assert read(dataset(picture, WindowCenter="1100", WindowWidth="220")).notes == ("window 1100/220",)
+
+
+def test_pixels_for_processing_follow_the_physics() -> None:
+    made = dataset(PresentationIntentType="FOR PROCESSING", PixelIntensityRelationshipSign=1)
+    assert gray(made)[0, 0] == 1 and read(made).notes[-1] == "inverted (higher values are more X-rays)"
+    made.PresentationIntentType = "FOR PRESENTATION"
+    assert gray(made)[0, 0] == 0
+
+
+def test_padding_is_black_and_does_not_count() -> None:
+    pixels = RAMP // 4 + np.uint16(1000)
+    pixels[:, :8] = 4000
+    made = dataset(pixels, PixelPaddingValue=4000, PhotometricInterpretation="MONOCHROME1")
+    picture = read(made)
+    assert picture.pixels[:, :8].max() == 0
+    assert picture.notes == ("range 1002 to 2023", "inverted (MONOCHROME1)", "padding made black")
+
+
+@pytest.mark.parametrize(
+    ("photometric", "note"),
+    [
+        ("RGB", "colour (RGB) made gray"),
+        ("YBR_FULL", "colour (YBR_FULL) made gray"),
+        ("PALETTE COLOR", "colour (PALETTE COLOR) made gray"),
+    ],
+)
+def test_colour_is_made_gray_and_noted(photometric: str, note: str) -> None:
+    if photometric == "PALETTE COLOR":
+        made = dataset(np.tile(np.arange(64, dtype=np.uint8), (64, 1)), 8, PhotometricInterpretation=photometric)
+        for k, colour in enumerate(("Red", "Green", "Blue")):
+            setattr(made, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
+            entries = np.roll(np.arange(256), 20 * k).astype(np.uint16) * 257
+            setattr(made, f"{colour}PaletteColorLookupTableData", entries.tobytes())
+        expected = sum(w * np.roll(np.arange(256), 20 * k) for k, w in enumerate((0.299, 0.587, 0.114)))[:64]  # type: ignore[index]
+    else:
+        pixels = np.zeros((64, 64, 3), np.uint8)
+        pixels[...] = (200, 40, 90) if photometric == "RGB" else (93, 126, 204)  # the same colour
+        made = dataset(pixels, 8, PhotometricInterpretation=photometric, PlanarConfiguration=0)
+        expected = 0.299 * 200 + 0.587 * 40 + 0.114 * 90
+    picture = read(made, depth=8)
+    assert np.abs(picture.pixels - expected).max() <= 1.5
+    assert note in picture.notes
+
+
+# -- Transfer syntaxes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        ImplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+        RLELossless,
+        JPEG2000Lossless,
+        JPEGLSLossless,
+    ],
+)
+def test_every_lossless_syntax_gives_the_same_pixels(syntax: pydicom.uid.UID) -> None:
+    made = dataset(WindowCenter="2000", WindowWidth="3000")
+    expected = read(made).pixels
+    if syntax == ExplicitVRBigEndian:
+        made.PixelData = RAMP.astype(">u2").tobytes()
+    if syntax in (RLELossless, JPEG2000Lossless, JPEGLSLossless):
+        made.compress(syntax, generate_instance_uid=False)
+    made.file_meta.TransferSyntaxUID = syntax
+    assert np.array_equal(read(made).pixels, expected)
+    assert read(made).tags["transfer_syntax"] == syntax
+
+
+def test_a_file_without_preamble_and_meta_is_read() -> None:
+    made = dataset()
+    out = io.BytesIO()
+    bare = Dataset({element.tag: element for element in made})
+    pydicom.dcmwrite(out, bare, implicit_vr=True, little_endian=True, enforce_file_format=False)
+    assert np.array_equal(image.decode(out.getvalue(), "a").pixels, read(made, 8).pixels)
+
+
+def jpeg_frame(pixels: np.ndarray, **options: object) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", **options)
+    return out.getvalue()
+
+
+def encapsulated(frame: bytes, syntax: pydicom.uid.UID, pixels: np.ndarray, bits: int, **elements: object) -> Dataset:
+    made = dataset(pixels, bits, **elements)
+    made.file_meta.TransferSyntaxUID = syntax
+    made.PixelData = encapsulate([frame])
+    made["PixelData"].VR = "OB"
+    made["PixelData"].is_undefined_length = True
+    return made
+
+
+def test_a_plain_jpeg_is_decoded_reduced_and_a_windowed_one_is_not() -> None:
+    smooth = np.add.outer(np.arange(512) // 4, np.arange(640) // 5).astype(np.uint8)
+    plain = encapsulated(
+        jpeg_frame(smooth, quality=95), JPEGBaseline8Bit, smooth, 8, PhotometricInterpretation="MONOCHROME1"
+    )
+    small = image.decode(written(plain), "a", min_side=64)
+    assert small.pixels.shape == (64, 80) and (small.width, small.height) == (640, 512)
+    full = image.decode(written(plain), "a")
+    assert np.abs(full.pixels.astype(int) - (255 - smooth)).max() <= 3
+    square = [image.fit(p.pixels, 64, "squash", of=(640, 512))[0].astype(int) for p in (small, full)]
+    assert np.abs(square[0] - square[1]).max() <= 2
+    plain.WindowCenter, plain.WindowWidth = "128", "100"
+    assert image.decode(written(plain), "a", min_side=64).pixels.shape == (512, 640)
+
+
+def code_table(kind: int, symbols: list[int], length: int) -> bytes:
+    """A DHT segment in which every symbol has a code of the same length: its place."""
+    body = bytes([kind << 4]) + bytes(len(symbols) * (n == length) for n in range(1, 17)) + bytes(symbols)
+    return b"\xff\xc4" + struct.pack(">H", len(body) + 2) + body
+
+
+def size_and_bits(value: int) -> tuple[int, str]:
+    size = abs(value).bit_length()
+    return size, f"{value + (1 << size) - 1 if value < 0 else value:0{size}b}" if size else ""
+
+
+def packed(bits: str) -> bytes:
+    bits += "1" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00") if bits else b""
+
+
+def coded(
+    kind: int,
+    pixels: np.ndarray,
+    bits: int,
+    tables: bytes,
+    scan: tuple[int, int, int],
+    parts: list[bytes],
+    interval: int,
+) -> bytes:
+    height, width = pixels.shape
+    frame = struct.pack(">BBHBHHBBBB", 0xFF, kind, 11, bits, height, width, 1, 1, 0x11, 0)
+    restart = struct.pack(">HHH", 0xFFDD, 4, interval) if interval else b""
+    header = struct.pack(">HHBBBBBB", 0xFFDA, 8, 1, 1, 0, *scan)
+    body = b"".join(part + bytes([0xFF, 0xD0 + k % 8]) for k, part in enumerate(parts[:-1])) + parts[-1]
+    return b"\xff\xd8" + frame + tables + restart + header + body + b"\xff\xd9"
+
+
+def lossless_jpeg(pixels: np.ndarray, bits: int, predictor: int, rows: int = 0, shift: int = 0) -> bytes:
+    """T.81 annex H, with a restart after so many rows."""
+    rows, parts = rows or len(pixels), []
+    for top in range(0, len(pixels), rows):
+        said, part = "", pixels[top : top + rows].astype(int) >> shift
+        for (y, x), value in np.ndenumerate(part):
+            a, b = (part[y, x - 1] if x else 0), (part[y - 1, x] if y else 0)
+            c = part[y - 1, x - 1] if x and y else 0
+            inner = (a, b, c, a + b - c, a + (b - c >> 1), b + (a - c >> 1), a + b >> 1)[predictor - 1]
+            expected = (a if x else 1 << bits - shift - 1) if y == 0 else (b if x == 0 else inner)
+            difference = (int(value - expected) + 32768) % 65536 - 32768
+            size, more = (16, "") if difference == -32768 else size_and_bits(difference)
+            said += f"{size:05b}{more}"
+        parts.append(packed(said))
+    interval = rows * pixels.shape[1] if len(parts) > 1 else 0
+    return coded(0xC3, pixels, bits, code_table(0, list(range(17)), 5), (predictor, 0, shift), parts, interval)
+
+
+def deep_jpeg(pixels: np.ndarray, blocks_per_part: int = 0) -> bytes:
+    """T.81 extended sequential with 12 bits and steps of 1."""
+    symbols = [0, 0xF0, *(run << 4 | size for run in range(16) for size in range(1, 15))]
+    across, down = pixels.shape[1] // 8, pixels.shape[0] // 8
+    blocks = pixels.reshape(down, 8, across, 8).swapaxes(1, 2).reshape(-1, 8, 8) - 2048.0
+    count, parts = blocks_per_part or len(blocks), []
+    for start in range(0, len(blocks), count):
+        said, before = "", 0
+        for block in blocks[start : start + count]:
+            values = np.rint(jpeg.COSINES @ block @ jpeg.COSINES.T).astype(int).ravel()[jpeg.ZIGZAG].tolist()
+            size, more = size_and_bits(values[0] - before)
+            said, before, run = said + f"{size:05b}{more}", values[0], 0
+            for value in values[1:]:
+                run += value == 0
+                if value:
+                    while run > 15:
+                        said, run = said + f"{symbols.index(0xF0):08b}", run - 16
+                    size, more = size_and_bits(value)
+                    said, run = said + f"{symbols.index(run << 4 | size):08b}{more}", 0
+            said += f"{0:08b}" if run else ""
+        parts.append(packed(said))
+    tables = b"\xff\xdb\0\x43\0" + bytes([1] * 64) + code_table(0, list(range(16)), 5) + code_table(1, symbols, 8)
+    return coded(0xC1, pixels, 12, tables, (0, 63, 0), parts, count if len(parts) > 1 else 0)
+
+
+@pytest.mark.parametrize("predictor", range(1, 8))
+def test_lossless_jpeg_gives_back_every_pixel(predictor: int) -> None:
+    chance = np.random.default_rng(predictor)
+    for bits, rows in ((12, 0), (16, 0), (16, 5), (8, 7)):
+        pixels = chance.integers(0, 1 << bits, (23, 17)).astype(np.uint16)
+        assert np.array_equal(jpeg.decode(lossless_jpeg(pixels, bits, predictor, rows)), pixels)
+    shifted = jpeg.decode(lossless_jpeg(pixels, 8, predictor, 0, shift=2))
+    assert np.array_equal(shifted, pixels >> 2 << 2)
+
+
+def test_lossless_jpeg_in_a_dicom() -> None:
+    made = encapsulated(lossless_jpeg(RAMP, 12, 1), JPEGLosslessSV1, RAMP, 12)
+    assert np.array_equal(read(made).pixels, read(dataset()).pixels)
+
+
+@pytest.mark.parametrize("blocks", [0, 3])
+def test_12_bit_jpeg_is_decoded_to_its_rounding(blocks: int) -> None:
+    chance = np.random.default_rng(0)
+    smooth = np.clip(np.add.outer(np.arange(40) * 60, np.arange(56) * 30) + chance.normal(0, 30, (40, 56)), 0, 4095)
+    pixels = smooth.astype(np.uint16)
+    assert np.abs(jpeg.decode(deep_jpeg(pixels, blocks)).astype(int) - pixels).max() <= 2
+    made = encapsulated(deep_jpeg(pixels), JPEGExtended12Bit, pixels, 12, WindowCenter="2048", WindowWidth="4096")
+    assert np.abs(read(made).pixels / 16.0 - pixels).max() <= 3
+
+
+def test_our_own_jpeg_decoder_survives_any_bytes() -> None:
+    chance = np.random.default_rng(1)
+    for good in (lossless_jpeg(RAMP[:16, :16], 12, 4, 4), deep_jpeg(RAMP[:16, :16])):
+        for _ in range(400):
+            bad = np.frombuffer(good, np.uint8).copy()
+            places = chance.integers(2, len(bad), chance.integers(1, 6))
+            bad[places] = chance.integers(0, 256, len(places))
+            made = encapsulated(bad.tobytes(), JPEGLosslessSV1, RAMP[:16, :16], 12)
+            try:
+                assert read(made).pixels.shape == (16, 16)
+            except UnreadableError as error:
+                assert "\n" not in str(error)
+
+
+# -- What is refused --------------------------------------------------------------------------------------------------
+
+
+def test_several_frames_are_refused_with_their_number() -> None:
+    pixels = np.zeros((30, 8, 8), np.uint8)
+    made = dataset(pixels[0], 8, NumberOfFrames=30)
+    made.PixelData = pixels.tobytes()
+    assert "30 frames; one picture is expected" in refused(made)
+
+
+def test_a_dicom_without_a_picture_says_what_it_is() -> None:
+    made = dataset(PixelData=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1")
+    assert refused(made) == "a.dcm has no pixels (its kind is Encapsulated PDF Storage)."
+
+
+def test_absurd_sizes_are_refused_before_anything_is_allocated() -> None:
+    assert "65535 x 65535 pixels; the limit is" in refused(dataset(Rows=65535, Columns=65535))
+    large = encapsulated(jpeg_frame(np.zeros((600, 600), np.uint8)), JPEGBaseline8Bit, np.zeros((8, 8), np.uint8), 8)
+    assert "its compressed picture" in refused(large)
+
+
+def test_a_deflated_bomb_is_refused() -> None:
+    data = written(dataset(np.zeros((2000, 2000), np.uint16)))
+    made = dataset(np.zeros((2000, 2000), np.uint16))
+    made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    small = written(made)
+    assert len(small) < len(data) / 100
+    with pytest.raises(UnreadableError, match="inflates to more than the limit of 1 MB"):
+        image.decode(small, "a.dcm", limits=Limits(max_bytes=1e6))
+
+
+@pytest.mark.parametrize("elements", [{"Rows": None}, {"BitsAllocated": None}, {"Columns": 0}])
+def test_missing_elements_are_named(elements: dict) -> None:
+    assert f"it has no {next(iter(elements))}" in refused(dataset(**elements))
+
+
+def test_other_than_8_to_16_bits_are_refused() -> None:
+    assert "32 bits in 32" in refused(dataset(RAMP.astype(np.uint32), 32))
+
+
+def test_cut_pixels_are_refused() -> None:
+    data = written(dataset())
+    for length in (len(data) - 1, len(data) - 4000, 400, 140):
+        refused(data[:length])
+    frame = jpeg_frame(RAMP.astype(np.uint8))
+    assert "cut short" in refused(encapsulated(frame[: len(frame) // 2], JPEGBaseline8Bit, RAMP.astype(np.uint8), 8))
+
+
+def test_a_retired_syntax_and_an_unknown_one_are_named() -> None:
+    made = encapsulated(b"\xff\xd8\xff\xd9", pydicom.uid.UID("1.2.840.10008.1.2.4.55"), RAMP, 12)
+    assert "JPEG Full Progression" in (line := refused(made)) and "retired" in line
+    video = encapsulated(b"\xff\xd8\xff\xd9", pydicom.uid.MPEG2MPML, RAMP, 12)
+    assert "MPEG2 Main Profile" in (line := refused(video)) and "cannot be read" in line
+
+
+def test_a_missing_decoder_is_named_with_the_line_that_installs_it(tmp_path: Path) -> None:
+    made = dataset()
+    made.compress(JPEGLSLossless, generate_instance_uid=False)
+    file = tmp_path / "a.dcm"
+    file.write_bytes(written(made))
+    code = f"import sys; sys.modules['jpeg_ls'] = None\nfrom pathlib import Path\nfrom ribcage import image\nimage.read(Path({str(file)!r}))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
+    assert "JPEG-LS Lossless Image Compression (1.2.840.10008.1.2.4.80). To read it: pip install pyjpegls" in told
+
+
+def test_mutated_files_only_ever_raise_unreadable() -> None:
+    chance = np.random.default_rng(2)
+    compressed = dataset()
+    compressed.compress(JPEG2000Lossless, generate_instance_uid=False)
+    for good in (written(dataset(WindowCenter="9", WindowWidth="9")), written(compressed)):
+        for _ in range(150):
+            bad = np.frombuffer(good, np.uint8).copy()
+            places = chance.integers(130, 700, chance.integers(1, 8))
+            bad[places] = chance.integers(0, 256, len(places))
+            try:
+                assert image.decode(bad.tobytes(), "a").pixels.ndim == 2
+            except UnreadableError as error:
+                assert "\n" not in str(error)
+
+
+# -- Tags -------------------------------------------------------------------------------------------------------------
+
+
+def test_tags_are_those_of_the_index() -> None:
+    made = dataset(
+        PatientID="P 7",
+        StudyInstanceUID="1.2.9",
+        ViewPosition="LL",
+        PatientSex="F",
+        PatientAge="045Y",
+        Manufacturer="Acme",
+    )
+    assert read(made).tags == {
+        "patient": "P 7",
+        "study": "1.2.9",
+        "view": "LATERAL",
+        "sex": "F",
+        "age": "45",
+        "manufacturer": "Acme",
+        "transfer_syntax": ExplicitVRLittleEndian,
+    }
+
+
+@pytest.mark.parametrize(
+    ("elements", "age"),
+    [
+        ({"PatientAge": "010M"}, "0.8333"),
+        ({"PatientAge": "62"}, "62"),
+        ({"PatientAge": "412Y"}, ""),
+        ({"PatientBirthDate": "19400305", "StudyDate": "20040304"}, "63"),
+        ({"PatientBirthDate": "19400305", "StudyDate": "20040305"}, "64"),
+        ({"PatientAge": "", "PatientBirthDate": ""}, ""),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*PatientAge|.*value representation|Invalid value")
+def test_age_is_in_years(elements: dict, age: str) -> None:
+    assert read(dataset(**elements)).tags["age"] == age
+
+
+def test_views_are_recognised_also_by_their_code() -> None:
+    for said, view in {"PA": "PA", "AP": "AP", "RL": "LATERAL", "LLD": "", "": ""}.items():
+        assert read(dataset(ViewPosition=said)).tags["view"] == view
+    code = Dataset()
+    code.CodeMeaning = "postero-anterior"
+    assert read(dataset(ViewCodeSequence=[code])).tags["view"] == "PA"
+
+
+def test_a_name_in_other_letters_is_no_obstacle(tmp_path: Path) -> None:
+    file = tmp_path / "胸部 X 光.png"  # nor is a wrong ending
+    file.write_bytes(written(dataset()))
+    assert image.read(file).pixels.shape == (64, 64)
+
+
+def test_recognises_dicom_only() -> None:
+    assert dicom.recognised(written(dataset()))
+    for other in (b"", b"hello, world", b"\x08\x00", zlib.compress(b"x"), bytes(200)):
+        assert not dicom.recognised(other)
+
+
+# -- Real files -------------------------------------------------------------------------------------------------------
+
+REAL = Path(os.environ.get("RIBCAGE_REAL_DATA") or "/nowhere") / "dicom"
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="RIBCAGE_REAL_DATA names no folder with real DICOM files")
+
+
+@needs_real
+def test_ten_lossless_syntaxes_agree_lossy_ones_nearly_and_retired_ones_are_named() -> None:
+    expected = image.read(REAL / "syntaxes/CTImage.dcm", depth=16).pixels
+    same, far, told = 0, [], []
+    for file in sorted((REAL / "syntaxes").iterdir()):
+        try:
+            difference = np.abs(image.read(file, depth=16).pixels.astype(int) - expected)
+            same += difference.max() == 0
+            far.append(difference.mean())
+        except UnreadableError as error:
+            told.append(str(error))
+    assert same == 10 and len(far) == 14 and max(far) < 65535 * 0.02
+    assert [line.count("retired") for line in told] == [1, 1]
+
+
+@needs_real
+def test_an_inverted_twin_is_read_as_the_exact_negative() -> None:
+    twin = image.read(next(REAL.glob("1.2.276*"))).pixels  # the same stored pixels, labelled MONOCHROME2
+    assert np.array_equal(image.read(REAL / "Fake_MONOHR1.dcm").pixels, 255 - twin)
+
+
+@needs_real
+def test_known_odd_files() -> None:
+    odd = image.read(REAL / "JPEG2KLossless_1s_1f_u_16_16.dcm")
+    assert odd.notes[0] == "window 2725/5310 set aside: it would saturate the picture" and odd.pixels.std() > 20
+    with pytest.raises(UnreadableError, match="scan header"):
+        image.read(REAL / "RG2_JPLY.dcm")
+    fixed, twin = (image.read(REAL / name).pixels.astype(int) for name in ("RG2_JPLY_fixed.dcm", "RG2_JLSN.dcm"))
+    assert np.abs(fixed - twin).mean() < 2  # one radiograph, compressed by two lossy methods
+    assert image.read(REAL / "vlut_04.dcm").notes == ("VOI LUT",)
