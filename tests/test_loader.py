@@ -2,6 +2,7 @@ import gc
 import threading
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,6 +266,12 @@ def test_closing_early_stops_the_threads(store: Store) -> None:
     assert not loader_threads()
 
 
+def test_opencv_starts_no_threads_beneath_ours(store: Store) -> None:
+    cv2.setNumThreads(2)
+    next(Loader([store], [plain(48)]).epoch(0))
+    assert cv2.getNumThreads() == 1
+
+
 def test_memory_does_not_grow_with_threads(store: Store) -> None:
     def peak(threads: int) -> int:
         loader = Loader([store], [plain(256)], batch=10, threads=threads, prefetch=1)
@@ -284,8 +291,6 @@ def test_memory_does_not_grow_with_threads(store: Store) -> None:
 def test_the_way_of_a_gpu_gives_the_same_batch(store: Store, other: Store) -> None:
     loader = Loader([store, other], TWO_VIEWS, batch=80, policy=SMOOTH)
     expected = next(loader.epoch(0))
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(2) as pool:
         loader.device = torch.device("meta")  # where no pixel may be made on the CPU
         making = _Making(loader, pool, 0, loader.order(0))
