@@ -21,7 +21,7 @@ def by_patient(patients: pd.Series, paths: pd.Series, shares: dict[str, float] =
 
 
 def carve(split: pd.Series, patients: pd.Series, paths: pd.Series, share: float = VAL_SHARE) -> pd.Series:
-    """Give a split that has no validation one: `share` of its training patients, and none that is also in test."""
+    """Give a split that has no validation one: this share of its training patients."""
     parts = by_patient(patients, paths, {"val": share, "train": 1 - share})
     return split.mask((split == "train") & (parts == "val"), "val")
 

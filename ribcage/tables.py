@@ -9,7 +9,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,20 @@ def files(root: Path, depth: int | None = None) -> list[str]:
     """
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {root}.")
-    paths = sorted(_walk(root, "", depth, set()))
-    for path in paths:
+    found: list[str] = []
+    folders, seen = [""], set()
+    while folders:
+        prefix = folders.pop()
+        identity, names, inner = _listing(root / prefix)
+        if identity not in seen:
+            seen.add(identity)
+            found += [prefix + name for name in names]
+            if depth is None or prefix.count("/") < depth:
+                folders += [f"{prefix}{name}/" for name in reversed(inner)]  # taken from the end: a before b
+    for path in found:
         if not path.isascii() and any("\ud800" <= letter <= "\udfff" for letter in path):
             raise ValueError(f"The file name {os.fsencode(path)!r} below {root} is not UTF-8. Rename it.")
-    return paths
+    return sorted(found)
 
 
 def named(paths: Iterable[str], *names: str) -> list[str]:
@@ -148,21 +157,17 @@ def years(ages: pd.Series) -> pd.Series:
     return age.where(age <= 120).astype("float32")
 
 
-def _walk(folder: Path, prefix: str, depth: int | None, seen: set[tuple[int, int]]) -> Iterator[str]:
+def _listing(folder: Path) -> tuple[tuple[int, int], list[str], list[str]]:
+    """Which folder it is, its files and its folders. Pipes and devices are no files: reading one may never end."""
     try:
         status = folder.stat()
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+        inner = sorted(entry.name for entry in shown if entry.is_dir())
+        names = sorted(entry.name for entry in shown if entry.is_file() or (entry.is_symlink() and not entry.is_dir()))
     except OSError as error:
         raise type(error)(f"{folder} cannot be read: {error.strerror}.") from None
-    for name, is_folder in found:
-        if not is_folder:
-            yield prefix + name
-        elif depth is None or depth > 0:
-            yield from _walk(folder / name, f"{prefix}{name}/", None if depth is None else depth - 1, seen)
+    return (status.st_dev, status.st_ino), names, inner
 
 
 def _read(source: Path | io.StringIO, file: Path, **options: Any) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import inspect
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from ribcage.index import Index
 LAYOUTS = [
     *((name, name, build) for name, build in trees.TREES.items()),
     ("chexpert in batches", "chexpert", trees.chexpert_batches),
+    (
+        "chexpert's first batch",
+        "chexpert",
+        lambda folder: trees.chexpert_batches(folder) / "CheXpert-v1.0 batch 1 (validate & csv)",
+    ),
     ("chexpert itself", "chexpert", lambda folder: trees.chexpert(folder) / "CheXpert-v1.0-small"),
     ("rsna with LoVT", "rsna", lambda folder: trees.lovt(trees.rsna(folder))),
     ("chestmnist", "medmnist", lambda folder: trees.medmnist(folder, "chestmnist_64.npz", 64, 14)),
@@ -55,6 +61,11 @@ def test_a_data_set_says_what_it_is_where_it_comes_from_and_what_its_licence_is(
     assert module.SOURCE and module.LICENCE
     row = next(line for line in datasets.table().splitlines() if line.startswith(f"| `{name}`"))
     assert module.SOURCE in row and module.LICENCE in row
+
+
+def test_the_table_in_the_docs_is_the_programs() -> None:
+    docs = Path(__file__).parent.parent / "docs" / "datasets.md"
+    assert datasets.table() in docs.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", datasets.names())
@@ -279,7 +290,10 @@ def test_chexpert_keeps_uncertain_and_blank_and_tells_views_apart(folder: Path) 
     found = datasets.index("chexpert", trees.chexpert(folder))
     first, second = found.table.iloc[0], found.table.iloc[1]
     assert found.findings == CHEXPERT14
-    assert (first["Lung_Lesion"], first["Cardiomegaly"], first["Edema"]) != (None, None, None)
+    labels = [
+        first[name] for name in ("Cardiomegaly", "Lung_Opacity", "Edema", "Consolidation", "Effusion", "Pneumonia")
+    ]
+    np.testing.assert_array_equal(labels, [1, np.nan, -1, 0, 1, np.nan])
     assert first["view"] == "AP" and second["view"] == "LATERAL" and first["sex"] == "F" and first["age"] == 68
     assert first["patient"] == "patient00001" and first["study"] == "patient00001/study1"
     assert (found.labels == -1).sum() == 11 and np.isnan(found.labels).any()
@@ -318,6 +332,27 @@ def test_chexlocalize_alone_needs_no_training_csv(folder: Path) -> None:
     trees.picture(folder / "val/patient64541/study1/view1_frontal.jpg")
     found = datasets.index("chexpert", folder)
     assert found.table["split"].tolist() == ["val"] and found.file(0).is_file()
+
+
+def test_a_batch_that_was_not_downloaded_leaves_its_rows_with_the_tables_path(folder: Path) -> None:
+    root = trees.chexpert_batches(folder)
+    shutil.rmtree(root / "CheXpert-v1.0 batch 3 (train 2)")
+    found = datasets.index("chexpert", root)
+    there = [found.file(row).is_file() for row in range(len(found))]
+    assert len(found) == 16 and sum(there) == 12
+
+
+def test_paths_that_no_chexpert_csv_has_are_refused(folder: Path) -> None:
+    blank = "," * 13
+    trees.text(
+        folder / "train.csv",
+        trees.CHEXPERT_HEADER,
+        f"train/patient1/study1/a.jpg,,,,{blank}",
+        f"../../etc/passwd,,,,{blank}",
+    )
+    trees.text(folder / "valid.csv", trees.CHEXPERT_HEADER, f"valid/patient1/study1/a.jpg,,,,{blank}")
+    with pytest.raises(ValueError, match=r"train.csv: its paths must all look like CheXpert"):
+        datasets.index("chexpert", folder)
 
 
 def test_two_copies_of_chexpert_side_by_side_are_not_guessed_between(folder: Path) -> None:

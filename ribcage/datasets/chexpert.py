@@ -49,8 +49,8 @@ def index(
 ) -> Index:
     """Read train.csv, valid.csv and, where there is one, the test csv; root is their folder or the one above.
 
-    labels: the labeller whose training csv is read
-    valid: what valid.csv is; as test, validation is carved out of train by patient (one in eight)
+    labels: The labeller whose training csv is read.
+    valid: What valid.csv is; as test, validation is carved out of train by patient (one in eight).
     """
     found = _tables(root, TRAIN[labels])
     rows = pd.concat([_rows(root, path, part) for part, path in found.items()], ignore_index=True)
@@ -58,7 +58,7 @@ def index(
     frame = pd.DataFrame(
         {
             "path": _in_batches(base, rows["path"] if base == root else root.name + "/" + rows["path"]),
-            "patient": rows["study"].str.partition("/")[0],
+            "patient": rows["study"].str.replace(r"/.*", "", regex=True),
             "study": rows["study"],
             "view": tables.words(rows["AP/PA"], {"ap": "AP", "pa": "PA"}).mask(_lateral(rows), "LATERAL"),
             "split": rows["split"],
@@ -97,12 +97,11 @@ def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
     home = path.rpartition("/")[0]
     listed = rows["Study" if per_study else "Path"]
     start = PART.search(listed.iloc[0] if len(listed) else "")
-    if start is None or not listed.str.startswith(listed.iloc[0][: start.end()]).all():
-        raise ValueError(
-            f"{root / path}: paths must look like CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg."
-        )
+    rows["study"] = listed.str.extract(r"/(patient\d+/study\d+)", expand=False)
+    if start is None or rows["study"].isna().any() or not listed.str.startswith(listed.iloc[0][: start.end()]).all():
+        wanted = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
+        raise ValueError(f"{root / path}: its paths must all look like {wanted}.")
     rows["path"] = (home + "/" if home else "") + listed.str.slice(start.start())
-    rows["study"] = listed.str.slice(start.start(1) + len(start[1]) + 1).str.split("/", n=2).str[:2].str.join("/")
     if per_study:
         rows = _pictures_of_studies(root, rows)
     absent = {name: np.nan if name == "Age" else "" for name in OTHERS if name not in rows}
@@ -125,7 +124,8 @@ def _in_batches(base: Path, paths: pd.Series) -> pd.Series:
     if not batch:
         return paths
     inside = paths.str.extract(r"train/((patient\d+)/.*)$")
-    return (inside[1].map(batch) + "/" + inside[0]).fillna(paths)
+    home = pd.Series(batch, dtype="str").reindex(inside[1]).set_axis(paths.index)
+    return (home + "/" + inside[0]).fillna(paths)
 
 
 def _lateral(rows: pd.DataFrame) -> pd.Series:

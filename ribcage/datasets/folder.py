@@ -40,18 +40,18 @@ def index(
 ) -> Index:
     """Read the CSV in root, or the names of its folders when there is none.
 
-    csv: the table, when root holds several (none: do not read any)
-    path_column: the column with the picture files; like the next six it is guessed by its name ("none": not there)
-    patient_column: the column with the patient
-    study_column: the column with the study
-    view_column: the column with the view
-    split_column: the column with train, val, test
-    sex_column: the column with the sex
-    age_column: the column with the age
-    label_columns: the columns with labels; else all named after findings, or one with lists such as Effusion|Mass
-    patient_pattern: a regular expression whose group finds the patient in the path, such as (person\\d+)_
-    classes: whether folder names are classes; auto: when all pictures lie in a few folders side by side
-    encoding: of the CSV; auto tries UTF-8, GB 18030 and Latin-1
+    csv: The table, when root holds several (none: do not read any).
+    path_column: The column with the picture files; like the next six it is guessed by its name ("none": not there).
+    patient_column: The column with the patient.
+    study_column: The column with the study.
+    view_column: The column with the view.
+    split_column: The column with train, val, test.
+    sex_column: The column with the sex.
+    age_column: The column with the age.
+    label_columns: The columns with labels; else all named after findings, or one with lists such as Effusion|Mass.
+    patient_pattern: A regular expression whose group finds the patient in the path, such as (person\\d+)_.
+    classes: Whether folder names are classes; auto: when all pictures lie in a few folders side by side.
+    encoding: Of the CSV; auto tries UTF-8, GB 18030 and Latin-1.
     """
     root, csv = (root.parent, root.name) if root.is_file() else (root, csv)
     paths = tables.files(root)
@@ -160,7 +160,7 @@ def _is_picture(file: Path) -> bool:
     """By its name; DICOM files often have none that tells, so those are asked for their mark."""
     if file.name.lower().endswith(tables.PICTURES):
         return True
-    if tables.SUFFIX.search(file.name):
+    if tables.SUFFIX.search(file.name) or not file.is_file():
         return False
     with file.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"

@@ -45,10 +45,10 @@ def index(
 ) -> Index:
     """Read the metadata, split and label tables, which lie in root.
 
-    labels: the labeller whose table is read
-    images: the folder of the pictures below root, such as files or files_resized_320
-    suffix: what the pictures' names end with
-    patients: the path of patients.csv.gz of MIMIC-IV, which knows sex and age
+    labels: The labeller whose table is read.
+    images: The folder of the pictures below root, such as files or files_resized_320.
+    suffix: What the pictures' names end with.
+    patients: The path of patients.csv.gz of MIMIC-IV, which knows sex and age.
     """
     meta, split, label = _read_all(root, labels)
     rows = meta.merge(split, on="dicom_id", how="left").merge(label, on=["subject_id", "study_id"], how="left")

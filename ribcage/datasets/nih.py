@@ -45,8 +45,8 @@ def index(
 ) -> Index:
     """Read Data_Entry_2017, the split lists and BBox_List_2017 wherever they lie below root, .gz or not.
 
-    split: which lists make the split; auto is official, else arnoweng, else 70/10/20 by patient
-    images: the folder below root to take the pictures from, when there are several
+    split: Which lists make the split; auto is official, else arnoweng, else 70/10/20 by patient.
+    images: The folder below root to take the pictures from, when there are several.
     """
     paths = tables.files(root)
     found = tables.named(paths, *TABLES)

@@ -26,8 +26,8 @@ LOVT = {"train.csv": "train", "validation.csv": "val", "test.csv": "test"}
 def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", images: str = "") -> Index:
     """Read stage_2_train_labels.csv and, where there is one, stage_2_detailed_class_info.csv, anywhere below root.
 
-    split: lovt is that of Müller et al. 2022 (train, validation and test.csv); auto: lovt, else 60/20/20 by patient
-    images: the folder below root to take the pictures from (.dcm, .png or .jpg), when there are several
+    split: The published lists, lovt (Müller et al. 2022: train, validation, test.csv); auto: those, else 60/20/20.
+    images: The folder below root to take the pictures from (.dcm, .png or .jpg), when there are several.
     """
     paths = tables.files(root)
     found = tables.named(paths, "stage_2_train_labels.csv")

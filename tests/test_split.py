@@ -1,0 +1,54 @@
+"""A patient goes where the hash of its name points, on every machine and in any order."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ribcage import split
+
+PATIENTS = pd.Series([f"病人{number // 3}" for number in range(9000)], dtype="str")
+PATHS = pd.Series([f"{number}.png" for number in range(9000)], dtype="str")
+
+
+def test_patients_stay_whole_and_the_shares_come_out() -> None:
+    parts = split.by_patient(PATIENTS, PATHS)
+    assert (parts.groupby(PATIENTS).nunique() == 1).all()
+    shares = parts.value_counts(normalize=True)
+    assert {name: round(shares[name], 1) for name in shares.index} == {"train": 0.7, "test": 0.2, "val": 0.1}
+
+
+def test_a_patients_part_is_the_same_in_any_company_and_for_ever() -> None:
+    parts = split.by_patient(PATIENTS, PATHS)
+    turned = np.random.default_rng(0).permutation(len(PATIENTS))
+    again = split.by_patient(PATIENTS.iloc[turned], PATHS.iloc[turned])
+    pd.testing.assert_series_equal(again.sort_index(), parts)
+    few = pd.Series(["00000001", "patient00042", "p10000032", "张三"], dtype="str")
+    assert split.by_patient(few, few).tolist() == ["train", "train", "train", "test"]
+
+
+def test_unknown_patients_are_not_one_patient() -> None:
+    unknown = pd.Series("", index=PATHS.index, dtype="str")
+    assert set(split.by_patient(unknown, PATHS)) == {"train", "val", "test"}
+
+
+def test_an_unknown_patient_is_never_the_patient_called_like_its_file() -> None:
+    names = pd.Series([f"{number}" for number in range(200)], dtype="str")
+    known, unknown = split.by_patient(names, names), split.by_patient(names.where(names == "x", ""), names)
+    assert not known.equals(unknown)
+
+
+def test_carving_takes_whole_patients_from_training_only() -> None:
+    given = pd.Series(np.where(np.arange(9000) < 6000, "train", "test"), dtype="str")
+    carved = split.carve(given, PATIENTS, PATHS)
+    assert (carved[6000:] == "test").all() and (carved.groupby(PATIENTS).nunique() == 1).all()
+    assert 0.10 < (carved[:6000] == "val").mean() < 0.15
+
+
+def test_choosing_takes_the_first_published_split_and_says_when_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    frame = pd.DataFrame({"patient": PATIENTS, "path": PATHS, "split_b": "train"})
+    assert set(split.choose(frame, "auto", ("a", "b"))) == {"train"} and not caplog.text
+    assert set(split.choose(frame, "patient", ("a", "b"))) == {"train", "val", "test"} and not caplog.text
+    split.choose(frame, "auto", ("a",), {"train": 0.6, "val": 0.2, "test": 0.2})
+    assert "60/20/20 by patient" in caplog.text
+    with pytest.raises(FileNotFoundError, match=r"The a lists are not there\. Add them or choose --split b or patient"):
+        split.choose(frame, "a", ("a", "b"))

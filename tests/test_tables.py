@@ -1,0 +1,96 @@
+"""Tables and files are found whatever surrounds them, and what is wrong with them is one line."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import trees
+
+from ribcage import tables
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "病人 数据 set"
+    made.mkdir()
+    return made
+
+
+def test_files_are_sorted_hidden_ones_left_out_and_depth_kept(folder: Path) -> None:
+    for name in ("b/2.png", "a.png", "b/c/3.png", "b/._2.png", ".git/x.png"):
+        trees.text(folder / name, "x")
+    assert tables.files(folder) == ["a.png", "b/2.png", "b/c/3.png"]
+    assert tables.files(folder, depth=0) == ["a.png"] and tables.files(folder, depth=1) == ["a.png", "b/2.png"]
+
+
+def test_pipes_are_no_files_but_a_link_that_leads_nowhere_is_kept_to_be_reported(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.png")
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    assert tables.files(folder) == ["gone.png"]
+
+
+def test_very_deep_folders_and_loops_of_links_come_to_an_end(folder: Path) -> None:
+    levels = [folder / "/".join("d" * depth) for depth in range(1, 1201)]
+    for level in levels:
+        level.mkdir()
+    picture, loop = levels[-1] / "x.png", levels[0] / "up"
+    picture.write_bytes(b"x")
+    loop.symlink_to(folder, target_is_directory=True)
+    found = tables.files(folder)
+    for path in (picture, loop):
+        path.unlink()
+    for level in reversed(levels):  # what clears temporary folders away would stumble over them
+        level.rmdir()
+    assert [path[-5:] for path in found] == ["x.png"]
+
+
+def test_a_file_name_that_is_not_utf_8_is_named(folder: Path) -> None:
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"b'caf.xe9.png' below .* is not UTF-8"):
+        tables.files(folder)
+
+
+def test_named_files_come_by_name_first_then_by_height() -> None:
+    paths = ["x/y/b.csv", "x/b.csv.gz", "A.CSV.zip", "x/a.csv", "x/aa.csv"]
+    assert tables.named(paths, "a.csv", "b.csv") == ["A.CSV.zip", "x/a.csv", "x/b.csv.gz", "x/y/b.csv"]
+
+
+@pytest.mark.parametrize("end", ["", ".gz", ".zip"])
+def test_a_table_reads_the_same_however_it_is_packed(folder: Path, end: str) -> None:
+    file = trees.text(folder / f"表.csv{end}", "\ufeffname,x,odd", "001,1.5,a", "NA,,b")
+    rows = tables.read(file, ["name", "x"], numbers=["x"], wanted=["nothing"])
+    assert rows["name"].tolist() == ["001", "NA"] and list(rows) == ["name", "x"]
+    np.testing.assert_array_equal(rows["x"], [1.5, np.nan])
+
+
+def test_ages_come_in_every_unit() -> None:
+    ages = tables.years(pd.Series(["058Y", "006M", "026W", "073D", "7", "7.5", "121", "old", "", "-3"], dtype="str"))
+    np.testing.assert_allclose(ages, [58, 0.5, 26 / 52.18, 73 / 365.25, 7, 7.5, *[np.nan] * 4], rtol=1e-5)
+
+
+def test_a_picture_is_located_by_name_then_stem_and_in_the_preferred_folder_first() -> None:
+    names = pd.Series(["1.png", "2.png", "3.png", "1.2.840.99"], dtype="str")
+    paths = ["small/1.png", "images/1.png", "small/2.jpg", "x/1.2.840.99.dcm", "3.txt"]
+    assert tables.locate(names, paths).tolist()[:2] == ["images/1.png", "small/2.jpg"]
+    assert tables.locate(names, paths, prefer=["^small/"]).iloc[0] == "small/1.png"
+    assert tables.locate(names, paths, "small/").iloc[0] == "small/1.png"
+    assert tables.locate(names, paths).isna().tolist() == [False, False, True, False]
+    with pytest.raises(FileNotFoundError, match="The folder large holds no pictures"):
+        tables.locate(names, paths, "large")
+
+
+def test_an_encoding_given_is_used_and_a_wrong_one_is_one_line(folder: Path) -> None:
+    file = trees.text(folder / "a.csv", "path,患者", "1.png,镕", encoding="gbk")
+    assert tables.sniffed(file, "gbk")["患者"].tolist() == ["镕"]
+    with pytest.raises(ValueError, match="There is no encoding 'gkb'"):
+        tables.sniffed(file, "gkb")
+    with pytest.raises(ValueError, match="is not utf-8 text"):
+        tables.sniffed(file, "utf-8")
+
+
+def test_rows_with_more_cells_than_the_header_are_refused_not_cut(folder: Path) -> None:
+    file = trees.text(folder / "a.csv", "path,Mass", "1.png,0,1", "2.png,0,1")
+    with pytest.raises(ValueError, match=r"a.csv cannot be read as a table"):
+        tables.sniffed(file)
