@@ -16,7 +16,10 @@ import numpy as np
 Depth = Literal[8, 16]
 
 # OpenCV describes every bad file on stderr; here the one line of UnreadableError says it.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+if hasattr(cv2, "setLogLevel"):  # OpenCV 4
+    cv2.setLogLevel(0)
+else:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class UnreadableError(ValueError):
