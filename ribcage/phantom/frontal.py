@@ -118,10 +118,11 @@ def _vessels(chest: Chest, plate: Plate) -> Layer:
     levels = tree(starts, chest.body.seed, np.array([chest.width(-1), chest.width(1)]))
     widths = (0.0082, 0.0052, 0.0034, 0.0022)
     values = (200, 175, 150, 120)
-    for level in (3, 2, 1, 0):
-        lines = levels[level]
-        plate.lines(layer, lines[:, 3:], widths[level] * 0.55, values[level] * 4 // 5)
-        plate.lines(layer, lines[:, :5], widths[level], values[level])
+    for level in (3, 2):
+        plate.lines(layer, levels[level], 0.8 * widths[level], values[level])
+    for level in (1, 0):  # they taper
+        plate.lines(layer, levels[level][:, 3:], 0.55 * widths[level], values[level] * 4 // 5)
+        plate.lines(layer, levels[level][:, :5], widths[level], values[level])
     return plate.soft(layer, 0.0016)
 
 
