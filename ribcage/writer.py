@@ -165,7 +165,8 @@ class Writer:
             try:
                 picture = read(row)
             except (ValueError, OSError, MemoryError) as error:
-                rejected.append([row, " ".join(str(error).split())])
+                reason = " ".join(str(error).split()).removeprefix(f"{self.index.file(row)} ")
+                rejected.append([row, reason])
                 continue
             square = store.square(picture, self.facts)
             pixels.append(square)

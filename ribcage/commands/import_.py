@@ -158,11 +158,21 @@ def summary(opened: Any) -> str:
     splits = ", ".join(f"{split or 'no split'} {count:,}" for split, count in table["split"].value_counts().items())
     kind = "linked" if facts.linked else f"{facts.size}×{facts.size}, {facts.depth} bit, {facts.fit}"
     notes = [f"  {count:,} × {note}" for note, count in facts.notes.items()]
-    rejected = f" All reasons are in {out / 'rejected.csv'}." if facts.rejected else ""
     patients = int((table["patient"].unique() != "").sum())
     lines = [
         f"{out}: {facts.pictures:,} pictures ({kind}) of {patients:,} known patients; {splits}.",
         *notes,
-        f"{facts.rejected:,} pictures rejected.{rejected}",
+        f"{facts.rejected:,} pictures rejected{': ' + reasons(out) if facts.rejected else '.'}",
     ]
     return "\n".join(lines)
+
+
+def reasons(out: Path, most: int = 3) -> str:
+    """The commonest reasons for which pictures were rejected."""
+    import csv
+    from collections import Counter
+
+    with (out / "rejected.csv").open(encoding="utf-8", newline="") as file:
+        counts = Counter(row["reason"] for row in csv.DictReader(file))
+    first = [f"{count:,} × {reason.rstrip('.')}" for reason, count in counts.most_common(most)]
+    return f"{'; '.join(first)}{'; …' if len(counts) > most else ''}. Each is named in {out / 'rejected.csv'}."
