@@ -14,7 +14,7 @@ VAL_SHARE = 1 / 8
 
 def by_patient(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHARES) -> pd.Series:
     """The part each row belongs to. A row without a patient ("") counts as a patient of its own, by its path."""
-    fractions = _fractions(patients.where(patients != "", "\0" + paths))
+    fractions = _fractions(patients.where(patients != "", "\x1f" + paths))
     edges = np.cumsum(list(shares.values()))
     part = np.searchsorted(edges / edges[-1], fractions, side="right")
     return pd.Series(np.array(list(shares), dtype=object)[part], index=patients.index, dtype="str")

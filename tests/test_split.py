@@ -24,6 +24,7 @@ def test_a_patients_part_is_the_same_in_any_company_and_for_ever() -> None:
     pd.testing.assert_series_equal(again.sort_index(), parts)
     few = pd.Series(["00000001", "patient00042", "p10000032", "张三"], dtype="str")
     assert split.by_patient(few, few).tolist() == ["train", "train", "train", "test"]
+    assert split.by_patient(few.where(few == "", ""), few).tolist() == ["val", "val", "test", "train"]
 
 
 def test_unknown_patients_are_not_one_patient() -> None:

@@ -32,7 +32,7 @@ def test_pipes_are_no_files_but_a_link_that_leads_nowhere_is_kept_to_be_reported
 
 
 def test_very_deep_folders_and_loops_of_links_come_to_an_end(folder: Path) -> None:
-    levels = [folder / "/".join("d" * depth) for depth in range(1, 1201)]
+    levels = [folder / "/".join("d" * depth) for depth in range(1, 1011)]
     for level in levels:
         level.mkdir()
     picture, loop = levels[-1] / "x.png", levels[0] / "up"

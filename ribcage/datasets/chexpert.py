@@ -104,7 +104,7 @@ def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
     rows["path"] = (home + "/" if home else "") + listed.str.slice(start.start())
     if per_study:
         rows = _pictures_of_studies(root, rows)
-    absent = {name: np.nan if name == "Age" else "" for name in OTHERS if name not in rows}
+    absent = {name: np.float32(np.nan) if name == "Age" else "" for name in OTHERS if name not in rows}
     return rows.assign(split=part, **absent)[["path", "study", "split", *OTHERS, *LABELS]]
 
 

@@ -1,7 +1,8 @@
 """MedMNIST: PneumoniaMNIST (5,856 pictures) and ChestMNIST (112,120 of ChestX-ray14), 28 to 224 pixels, in one file.
 
 Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8. The files name no patients: each picture's patient is
-unknown (""), which never means that two pictures share one. ChestMNIST is ChestX-ray14 in the `arnoweng` split.
+unknown (""), which never means that two pictures share one. ChestMNIST's parts are as large as those of ChestX-ray14's
+`arnoweng` split.
 """
 
 import contextlib
