@@ -10,7 +10,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Name → where it lives. Commands need no line here.
-_PLACES = {"open": "store", "Index": "index", "Loader": "loader", "View": "views", "Policy": "findings"}
+_PLACES = {
+    "open": "store",
+    "Index": "index",
+    "Loader": "loader",
+    "View": "views",
+    "gentle": "views",
+    "Policy": "findings",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -223,7 +223,7 @@ def square(picture: image.Picture, facts: Facts) -> np.ndarray:
 def versions() -> dict[str, str]:
     """Of the programs that decode pictures here."""
     found = {"ribcage": __version__, "opencv": cv2.__version__}
-    for name in ("pydicom", "python-gdcm", "pyjpegls", "pylibjpeg-openjpeg"):
+    for name in ("pydicom", "pyjpegls", "pylibjpeg-openjpeg"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
