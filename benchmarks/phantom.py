@@ -84,12 +84,14 @@ def linear(side: int) -> nn.Module:
 
 
 def network() -> nn.Module:
-    """Five convolutions and two poolings over all places: the mean and the strongest."""
+    """Six convolutions, then the mean and the strongest answer of all places."""
 
-    def block(a: int, b: int) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+    def block(a: int, b: int, step: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(a, b, 3, step, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
 
-    return nn.Sequential(block(1, 24), block(24, 48), block(48, 96), block(96, 160), _Pools(), nn.Linear(320, 14))
+    widths, steps = (1, 16, 32, 64, 96, 128, 160), (1, 2, 2, 2, 1, 2)
+    blocks = [block(a, b, step) for a, b, step in zip(widths[:-1], widths[1:], steps, strict=True)]
+    return nn.Sequential(*blocks, _Pools(), nn.Dropout(0.2), nn.Linear(320, 14))
 
 
 class _Pools(nn.Module):
@@ -181,7 +183,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="write a contact sheet here and stop")
     parser.add_argument("--pictures", type=int, default=4000)
     parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=16)
     options = parser.parse_args()
     if options.sheet:
         sheet(options.sheet)

@@ -173,7 +173,7 @@ def _severities(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
         trend = 0.3 if name in CHRONIC else 0.75
         grade = (1 - trend) * lasting[:, 1] + trend * passing[:, 1]
         there = luck < 1 / (1 + np.exp(-odds))
-        columns[name] = np.where(there, 0.05 + 0.95 * np.clip(grade * 1.25 - 0.12, 0, 1) ** 1.25, 0).astype(np.float32)
+        columns[name] = np.where(there, 0.05 + 0.95 * np.clip(grade * 1.25 - 0.1, 0, 1) ** 0.9, 0).astype(np.float32)
     return pd.DataFrame(columns)
 
 

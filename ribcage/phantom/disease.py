@@ -122,7 +122,7 @@ def _plates(chest: Chest, finding: Finding) -> list[Points]:
         length, angle = 0.08 + 0.1 * size + 0.03 * finding.severity, (tilt - 0.4) * 0.7 * side
         half = (math.cos(angle) * length / 2, math.sin(angle) * length / 2)
         line = curve([(x - half[0], y - half[1]), (x, y - 0.006), (x + half[0], y + half[1])], steps=4)
-        shapes.append(band(line, 0.006 + 0.016 * finding.severity * (0.4 + size)))
+        shapes.append(band(line, 0.007 + 0.012 * finding.severity * (0.4 + size)))
     return shapes
 
 
@@ -151,7 +151,7 @@ def _faded(layer: Layer, full: float) -> Layer:
 
 
 def _atelectasis(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
-    layers.block(_cloudy(chest, plate, finding, 0.0028, 0.3 + 0.55 * finding.severity, 0.0))
+    layers.block(_cloudy(chest, plate, finding, 0.0045, 0.28 + 0.5 * finding.severity, 0.0))
     if finding.severity > 0.45:
         side = chest.sides(finding)[0]
         x, y = chest.at(side, 0.3, 0.97)
@@ -164,11 +164,11 @@ def _infiltration(chest: Chest, plate: Plate, finding: Finding, layers: Shadows)
 
 
 def _mass_shadow(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
-    layers.block(_cloudy(chest, plate, finding, 0.004, 0.4 + 0.45 * finding.severity, 0.15))
+    layers.block(_cloudy(chest, plate, finding, 0.004, 0.5 + 0.45 * finding.severity, 0.15))
 
 
 def _nodule(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
-    layers.block(_cloudy(chest, plate, finding, 0.0028, 0.3 + 0.4 * finding.severity, 0.0))
+    layers.block(_cloudy(chest, plate, finding, 0.0028, 0.45 + 0.45 * finding.severity, 0.0))
 
 
 def _pneumonia(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
@@ -192,7 +192,7 @@ def _consolidation(chest: Chest, plate: Plate, finding: Finding, layers: Shadows
 def _fluid(chest: Chest, finding: Finding, side: int) -> Points:
     """Effusion: a meniscus that climbs the chest wall."""
     base = chest.base(side)
-    rise = 0.028 + chest.height * 0.62 * finding.severity**1.4
+    rise = 0.035 + chest.height * 0.62 * finding.severity**1.2
     top = base - rise - 0.35 * chest.dome_height(side) * min(1.0, 2 * finding.severity)
     wall = float(chest.lateral(side, top)) + 0.012
     x = [wall, wall * 0.93, wall * 0.8, wall * 0.6, wall * 0.35, 0.03]
@@ -213,17 +213,17 @@ def _pneumothorax(chest: Chest, plate: Plate, finding: Finding, layers: Shadows)
     """Air around a shrunken lung: no markings outside the fine pleural line."""
     side = chest.sides(finding)[0]
     lung, (hx, hy) = chest.lung(side), chest.hilum(side)
-    shrink = 0.07 + 0.38 * finding.severity
+    shrink = 0.09 + 0.38 * finding.severity
     high = np.clip(1.15 - lung[:, 1:] / chest.height * (0.75 - 0.4 * finding.severity), 0.05, 1)
     edge = (hx, hy) + (lung - (hx, hy)) * (1 - shrink * high)
     whole = plate.fill(plate.empty(), [lung])
     inside = plate.soft(plate.fill(plate.empty(), [edge]), 0.002)
     rim = without(whole, inside)
     layers.vessels = without(layers.vessels, rim)
-    lit = times(layers.air, _faded(rim, 0.22))
+    lit = times(layers.air, _faded(rim, 0.35))
     layers.block(times(_faded(inside, 0.1 + 0.35 * finding.severity), whole))
     layers.air = cv2.add(layers.air, lit)
-    pleura = plate.lines(plate.empty(), [edge[:24]], 0.0042, 60)
+    pleura = plate.lines(plate.empty(), [edge[:24]], 0.0045, 80)
     layers.dense = cv2.add(layers.dense, plate.soft(pleura, 0.0015))
 
 
@@ -238,15 +238,15 @@ def _edema(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> Non
             plate.lines(lines, [np.array([(x, y), (x - side * (0.02 + 0.02 * size), y + 0.004 * (u - v))])], 0.003, 45)
     wings = plate.soft(wings, 0.04)
     cloud = plate.texture("cloud", finding.seed)
-    layers.block(_faded(times(wings, (110 + (cloud >> 1)).astype(np.uint8)), 0.15 + 0.7 * s))
+    layers.block(_faded(times(wings, (110 + (cloud >> 1)).astype(np.uint8)), 0.14 + 0.65 * s))
     layers.vessels = cv2.add(layers.vessels, _faded(plate.soft(layers.vessels, 0.008), 0.5 + 0.9 * s))
-    layers.block(np.full_like(wings, round(12 + 60 * s)))
+    layers.block(np.full_like(wings, round(5 + 30 * s)))
     layers.dense = cv2.add(layers.dense, _faded(plate.soft(lines, 0.0015), 0.4 + s))
 
 
 def _emphysema(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
     """Few vessels, thin rings of bullae; depth and domes change with the chest itself."""
-    layers.vessels = _faded(layers.vessels, 0.85 - 0.4 * finding.severity)
+    layers.vessels = _faded(layers.vessels, 0.75 - 0.45 * finding.severity)
     rings, holes = plate.empty(), plate.empty()
     for k, (u, v, size, other) in enumerate(_spots(finding, 1 + int(5 * finding.severity))):
         side = -1 if (k + (other < 0.5)) % 2 else 1
@@ -267,7 +267,7 @@ def _fibrosis(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> 
         plate.lines(where, [np.array([top, chest.at(side, 0.97, 0.95)])], 0.06, 200)
     where = plate.soft(where, 0.03)
     web = times(times(plate.texture("net", finding.seed), where), layers.air)
-    layers.dense = cv2.add(layers.dense, _faded(web, 0.22 + 0.5 * finding.severity))
+    layers.dense = cv2.add(layers.dense, _faded(web, 0.34 + 0.6 * finding.severity))
     layers.block(_faded(where, 0.1 + 0.2 * finding.severity))
 
 
@@ -279,8 +279,8 @@ def _thickening(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -
         low, long = 0.25 + 0.7 * finding.v, 0.25 + 0.5 * finding.severity
         y = np.linspace(max(0.03, low - long) if finding.u > 0.3 else 0.0, low, 14) * base
         line = np.stack([side * chest.lateral(side, y), y], 1)
-        plate.lines(layer, [line], 2 * (0.007 + 0.026 * finding.severity), 255)
-    layers.block(_faded(plate.soft(layer, 0.004), 0.45 + 0.4 * finding.severity))
+        plate.lines(layer, [line], 2 * (0.01 + 0.03 * finding.severity), 255)
+    layers.block(_faded(plate.soft(layer, 0.004), 0.6 + 0.4 * finding.severity))
 
 
 def _sac(chest: Chest, finding: Finding) -> Points:
@@ -294,7 +294,7 @@ def _hernia(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> No
     sac = _sac(chest, finding)
     soft = plate.soft(plate.fill(plate.empty(), [sac]), 0.003)
     layers.block(_faded(soft, 0.8))
-    layers.dense = cv2.add(layers.dense, _faded(soft, 0.12 + 0.2 * finding.severity))
+    layers.dense = cv2.add(layers.dense, _faded(soft, 0.25 + 0.35 * finding.severity))
     if finding.seed % 4:
         middle = sac.mean(0)
         gas = (sac - middle) * 0.86 + middle

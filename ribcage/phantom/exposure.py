@@ -16,12 +16,13 @@ _TOP = 8192
 
 def expose(total: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
     """Thickness → (S, S) uint16 gray, bright where the beam was stopped."""
-    total = np.minimum(total + _slope(film, plate.size), _TOP - 1)
-    light = _beam()[np.maximum(total, 0)]
+    total = total + _slope(film, plate.size)
+    light = _beam().take(total, mode="clip")
     seen = _scattered(light, film.scatter, plate)
-    density = _density()[seen >> 4] + _grain(seen, film, plate.size)
+    level = (seen >> 4).astype(np.intp)
+    density = _density().take(level) + _grain(level, film, plate.size)
     low, high = _window(density)
-    picture = _developed(film, low, high)[np.clip(density, 0, _TOP - 1)]
+    picture = _developed(film, low, high).take(density, mode="clip")
     return _labelled(_collimated(picture, film, plate), film, plate)
 
 
@@ -107,11 +108,11 @@ def _loudness() -> np.ndarray:
     return np.rint(256 / np.sqrt((np.arange(4096) + 12) / 4096)).astype(np.int32)
 
 
-def _grain(light: np.ndarray, film: Film, size: int) -> np.ndarray:
+def _grain(level: np.ndarray, film: Film, size: int) -> np.ndarray:
     key = np.random.Generator(np.random.Philox(key=film.seed))
     raw = np.frombuffer(key.bytes(2 * size * size), np.uint8).reshape(2, size, size)
     noise = raw[0].astype(np.int32) + raw[1] - 255
-    return (noise * _loudness()[light >> 4] * round(film.noise * 16)) >> 17
+    return (noise * _loudness().take(level) * round(film.noise * 16)) >> 17
 
 
 def _window(density: np.ndarray) -> tuple[int, int]:

@@ -35,7 +35,7 @@ def mottled(chest: Chest, plate: Plate, shadows: disease.Shadows) -> np.ndarray:
     """The lungs: air, vessels in it, and the grain of what is too fine to draw."""
     grain = plate.texture("mottle", chest.body.seed).astype(np.int32) - 128
     total = grain * shadows.air.astype(np.int32) * 9 // 2560
-    total -= scaled(shadows.air, 1700 + 450 * chest.severity("Emphysema"))
+    total -= scaled(shadows.air, 1700 + 600 * chest.severity("Emphysema"))
     return total + scaled(times(shadows.vessels, shadows.air), 400 * chest.body.vessels)
 
 
@@ -119,7 +119,7 @@ def _vessels(chest: Chest, plate: Plate) -> Layer:
     widths = (0.0082, 0.0052, 0.0034, 0.0022)
     values = (200, 175, 150, 120)
     for level in (3, 2):
-        plate.lines(layer, levels[level], 0.8 * widths[level], values[level])
+        plate.lines(layer, levels[level][:, ::2], 0.8 * widths[level], values[level])
     for level in (1, 0):  # they taper
         plate.lines(layer, levels[level][:, 3:], 0.55 * widths[level], values[level] * 4 // 5)
         plate.lines(layer, levels[level][:, :5], widths[level], values[level])
@@ -175,7 +175,7 @@ def rib_lines(chest: Chest, side: int) -> tuple[np.ndarray, np.ndarray]:
     """(ribs, points, 2) middle lines from the spine around the side to the front, and their z."""
     body = chest.body
     k = np.arange(body.ribs)[:, None]
-    theta = np.linspace(0.0, 1.0, 26)[None, :] * (2.55 - 0.03 * k)
+    theta = np.linspace(0.0, 1.0, 20)[None, :] * (2.55 - 0.03 * k)
     gap = body.rib_gap * (0.82 + 0.2 * chest.pose.inspiration)
     top = body.rib_first + gap * (k + 0.012 * k**1.3)
     drop = body.rib_drop * np.minimum(1, 0.3 + 0.14 * k) * (1.1 - 0.3 * (chest.pose.inspiration - 0.9))
@@ -191,7 +191,7 @@ def _ribs(chest: Chest, plate: Plate) -> tuple[Layer, Layer]:
     for side in (-1, 1):
         lines, z = rib_lines(chest, side)
         wide = body.rib_width * np.linspace(0.85, 1.15, lines.shape[1])[None, :] * np.ones((len(lines), 1))
-        for part, value in ((slice(12, None), 105), (slice(0, 15), 150)):
+        for part, value in ((slice(9, None), 105), (slice(0, 12), 150)):
             shape = band(lines[:, part], wide[:, part])
             deep = np.concatenate([z[:, part], z[:, part][:, ::-1]], 1)
             half = shape.shape[1] // 2

@@ -138,7 +138,7 @@ def _bones(chest: SideChest, plate: Plate) -> np.ndarray:
     ribs, bones = plate.empty(), plate.empty()
     for side in (-1, 1):
         lines, z = rib_lines(chest, side)
-        lines = np.stack([0.02 - z * (1.75 + 0.1 * side), lines[..., 1] + 0.012 * side], -1)[:, :22]
+        lines = np.stack([0.02 - z * (1.75 + 0.1 * side), lines[..., 1] + 0.012 * side], -1)[:, :17]
         shape = band(lines, body.rib_width)
         plate.fill(ribs, shape, 90)
         half = shape.shape[1] // 2

@@ -166,7 +166,7 @@ def texture(kind: str, size: int) -> Layer:
     """A (2 size, 2 size) tile: `cloud` (soft patches), `mottle` (fine grain), `net` (a web of thin lines)."""
     side = 2 * size
     if kind == "net":
-        first, second = (_noise(side, cells, 40 + cells) for cells in (90, 60))
+        first, second = (_noise(side, cells, 40 + cells) for cells in (150, 100))
         ridge = 255 - np.minimum(255, np.abs(first.astype(np.int32) - 128) * 7)
         other = 255 - np.minimum(255, np.abs(second.astype(np.int32) - 128) * 7)
         return np.maximum(ridge, other * 3 // 4).astype(np.uint8)
