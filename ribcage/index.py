@@ -142,9 +142,8 @@ def _box_lists(boxes: pd.DataFrame, count: int) -> pa.ChunkedArray:
     """Boxes as one list per picture: [{finding, x, y, width, height}, …]."""
     rows = boxes["row"].to_numpy()
     offsets = np.searchsorted(rows, np.arange(count + 1)).astype(np.int32)
-    fields = pa.Table.from_pandas(boxes[list(BOX_COLUMNS[1:])], preserve_index=False).replace_schema_metadata()
-    values = fields.to_struct_array()
-    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    kinds = {name: pa.string() if name == "finding" else pa.float32() for name in BOX_COLUMNS[1:]}
+    values = pa.StructArray.from_arrays([pa.array(boxes[name], kind) for name, kind in kinds.items()], list(kinds))
     return pa.chunked_array([pa.ListArray.from_arrays(pa.array(offsets), values)])
 
 

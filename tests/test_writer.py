@@ -130,11 +130,15 @@ def test_five_kills_at_random_moments_leave_the_same_bytes(tmp_path: Path, seed:
         str(Path(__file__).parent),
     ]
     moments, progress = random.Random(seed), []
+    journal = tmp_path / "killed" / "journal.part"
     while len(progress) < 5:
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             progress.append(int(process.stdout.readline()))
-            time.sleep(moments.uniform(0.01, 0.12))
+            before, more = journal.stat().st_size, moments.randrange(10, 6000)
+            while journal.exists() and journal.stat().st_size < before + more and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.02))
             process.kill()
         assert not (tmp_path / "killed" / "dataset.json").exists() or process.returncode == 0
     assert progress == sorted(progress) and progress[-1] > 0, "finished work was done again"

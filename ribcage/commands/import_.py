@@ -89,7 +89,7 @@ def describe(options: Options) -> tuple[Any, Any]:
 
     module = datasets.load(options.dataset)
     index = datasets.index(options.dataset, options.root, **options.member)
-    index = replace(index, name=options.name or index.name)
+    index = replace(index, name=options.name or index.name, root=index.root.absolute())
     if options.limit:
         index = index.take(range(min(options.limit, len(index))))
     facts = store.Facts(
