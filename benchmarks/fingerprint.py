@@ -1,0 +1,322 @@
+"""How many altered copies the fingerprints find, how many other pictures they take for copies, and how long that takes.
+
+    RIBCAGE_REAL_DATA=/data python benchmarks/fingerprint.py [--altered 300] [--rows 10000 100000 1000000]
+
+Real pictures: $RIBCAGE_REAL_DATA/nih/images_256/*.jpg (ChestX-ray14, named patient_study.jpg) and pneumoniamnist.npz.
+Made-up pictures are always measured; the collections for the search times are drawn from the coefficients of the real
+(else the made-up) pictures, so that their bits hang together as real bits do.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import ribcage.fingerprint as fp
+from ribcage.datasets import phantom
+
+Picture = np.ndarray
+Alteration = Callable[[Picture, np.random.Generator], Picture]
+
+
+# --- alterations ----------------------------------------------------------------------------------------------------
+
+
+def jpeg(picture: Picture, quality: int) -> Picture:
+    coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE))
+
+
+def resized(picture: Picture, width: int, height: int | None = None) -> Picture:
+    return cv2.resize(picture, (width, height or width), interpolation=cv2.INTER_AREA)
+
+
+def gamma(picture: Picture, power: float) -> Picture:
+    return np.rint(255 * (picture / 255.0) ** power).astype(np.uint8)
+
+
+def windowed(picture: Picture, low: float, high: float) -> Picture:
+    """Gray values between two percentiles spread over all of them."""
+    start, stop = np.percentile(picture, (low, high))
+    return np.clip((picture - start) * (255 / max(stop - start, 1)), 0, 255).astype(np.uint8)
+
+
+def clahe(picture: Picture, limit: float) -> Picture:
+    return cv2.createCLAHE(limit, (8, 8)).apply(picture)
+
+
+def cropped(picture: Picture, left: float, top: float, right: float, bottom: float) -> Picture:
+    height, width = picture.shape
+    return picture[
+        round(top * height) : height - round(bottom * height), round(left * width) : width - round(right * width)
+    ]
+
+
+def padded(picture: Picture, left: float, top: float, right: float, bottom: float, gray: int) -> Picture:
+    height, width = picture.shape
+    sides = (round(top * height), round(bottom * height), round(left * width), round(right * width))
+    return cv2.copyMakeBorder(picture, *sides, cv2.BORDER_CONSTANT, value=[gray])
+
+
+ALTERATIONS: dict[str, Alteration] = {
+    "JPEG quality 50": lambda p, r: jpeg(p, 50),
+    "JPEG quality 15": lambda p, r: jpeg(p, 15),
+    "resized to 224, JPEG 30": lambda p, r: jpeg(resized(p, 224), 30),
+    "resized to 64 px": lambda p, r: resized(p, 64),
+    "resized to 28 px": lambda p, r: resized(p, 28),
+    "squashed to 390×320": lambda p, r: resized(p, 390, 320),
+    "gamma 0.6": lambda p, r: gamma(p, 0.6),
+    "gamma 1.7": lambda p, r: gamma(p, 1.7),
+    "window: 5–95 % of the grays": lambda p, r: windowed(p, 5, 95),
+    "window: 20–90 % of the grays": lambda p, r: windowed(p, 20, 90),
+    "histogram equalised": lambda p, r: cv2.equalizeHist(p),
+    "CLAHE 2": lambda p, r: clahe(p, 2),
+    "CLAHE 4": lambda p, r: clahe(p, 4),
+    "inverted": lambda p, r: 255 - p,
+    "16 bit, inverted, ×16": lambda p, r: 4095 - p.astype(np.uint16) * 16,
+    "cropped 2 % each side": lambda p, r: cropped(p, 0.02, 0.02, 0.02, 0.02),
+    "cropped 5 % each side": lambda p, r: cropped(p, 0.05, 0.05, 0.05, 0.05),
+    "cropped 5 % on one side": lambda p, r: cropped(p, *np.roll((0.05, 0, 0, 0), r.integers(4))),
+    "cropped 0–5 % by chance": lambda p, r: cropped(p, *r.uniform(0, 0.05, 4)),
+    "centre 224 of 256": lambda p, r: cropped(resized(p, 256), 0.0625, 0.0625, 0.0625, 0.0625),
+    "black border 5 %": lambda p, r: padded(p, 0.05, 0.05, 0.05, 0.05, 0),
+    "white border 5 %": lambda p, r: padded(p, 0.05, 0.05, 0.05, 0.05, 255),
+    "padded to a square, JPEG 60": lambda p, r: jpeg(padded(p, 0.15, 0, 0.15, 0, 0), 60),
+    "crop by chance, gamma, JPEG 60": lambda p, r: jpeg(gamma(cropped(p, *r.uniform(0, 0.05, 4)), 0.7), 60),
+}
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def real_pictures(root: Path) -> tuple[list[Picture], np.ndarray]:
+    """Pictures and their patients."""
+    files = sorted((root / "nih" / "images_256").glob("*.jpg"))
+    pictures = [np.asarray(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)) for file in files]
+    return pictures, np.array([int(file.name[:8]) for file in files])
+
+
+def made_up_pictures(count: int) -> tuple[list[Picture], np.ndarray]:
+    table = phantom.index(pictures=count)
+    draw = phantom.pictures(table)
+    return [draw(row) for row in range(count)], np.unique(table.table["patient"], return_inverse=True)[1]
+
+
+# --- what is found --------------------------------------------------------------------------------------------------
+
+
+def rate_below(hits: int, tested: int) -> float:
+    """Upper end of the 95 % interval of a rate (one-sided, Poisson)."""
+    from scipy.stats import chi2
+
+    return float(chi2.ppf(0.95, 2 * (hits + 1)) / 2 / max(tested, 1))
+
+
+def report(name: str, pictures: list[Picture], patients: np.ndarray, altered: int) -> None:
+    prints = np.stack([fp.fingerprint(picture) for picture in pictures])
+    print(f"\n## {name}: {len(pictures)} pictures of {len(np.unique(patients))} patients\n")
+    wrong = {"bits": 0, "confirmed": 0}
+    print("| alteration | bits: median | 99 % | found by bits | with pictures |\n|---|---|---|---|---|")
+    chosen = np.random.default_rng(0).permutation(len(pictures))[:altered]
+    for title, alter in ALTERATIONS.items():
+        rng = np.random.default_rng(1)
+        copies = [alter(pictures[row], rng) for row in chosen]
+        queries = np.stack([fp.fingerprint(copy) for copy in copies])
+        loose = fp.matches(queries, prints, cut=127)
+        own = loose.second == chosen[loose.first]
+        bits = np.full(len(chosen), 128)
+        bits[loose.first[own]] = loose.distance[own]
+        by_bits = fp.matches(queries, prints)
+        confirmed = fp.matches(queries, prints, pictures_a=copies.__getitem__, pictures_b=pictures.__getitem__)
+        found = [
+            np.mean(np.isin(np.arange(len(chosen)), m.first[m.second == chosen[m.first]])) for m in (by_bits, confirmed)
+        ]
+        for kind, result in (("bits", by_bits), ("confirmed", confirmed)):
+            wrong[kind] += int((patients[chosen[result.first]] != patients[result.second]).sum())
+        middle, far = np.percentile(bits, (50, 99))
+        print(f"| {title} | {middle:.0f} | {far:.0f} | {found[0]:.1%} | {found[1]:.1%} |", flush=True)
+    pairs = altered_pairs(patients, chosen) * len(ALTERATIONS)
+    for kind, hits in wrong.items():
+        print(
+            f"\nAltered against other patients, {kind}: {hits} of {pairs:,} (rate below {rate_below(hits, pairs):.1e})"
+        )
+    originals(pictures, patients, prints)
+
+
+def altered_pairs(patients: np.ndarray, chosen: np.ndarray) -> int:
+    return int(sum((patients != patients[row]).sum() for row in chosen))
+
+
+def originals(pictures: list[Picture], patients: np.ndarray, prints: np.ndarray) -> None:
+    """Pairs of different pictures that are called duplicates."""
+    count = len(pictures)
+    same = int(sum(n * (n - 1) // 2 for n in np.unique(patients, return_counts=True)[1]))
+    other = count * (count - 1) // 2 - same
+    print("\n| pairs of originals | tested | by bits | rate below | with pictures | rate below |")
+    print("|---|---|---|---|---|---|")
+    by_bits = fp.duplicates(prints)
+    confirmed = fp.duplicates(prints, pictures=pictures.__getitem__)
+    for title, tested, own in (("different patients", other, False), ("studies of one patient", same, True)):
+        hits = [int(((patients[m.first] == patients[m.second]) == own).sum()) for m in (by_bits, confirmed)]
+        ends = [f"{rate_below(n, tested):.1e}" for n in hits]
+        print(f"| {title} | {tested:,} | {hits[0]} | {ends[0]} | {hits[1]} | {ends[1]} |")
+    likest = fp.duplicates(prints, cut=100)
+    own = patients[likest.first] == patients[likest.second]
+    for title, which in (("different patients", ~own), ("studies of one patient", own)):
+        order = np.flatnonzero(which)[np.argsort(likest.distance[which], kind="stable")][:1500]
+        alike = [like(prints, pictures, int(likest.first[k]), int(likest.second[k])) for k in order]
+        bits = ", ".join(map(str, likest.distance[order][:8]))
+        most = ", ".join(f"{value:.3f}" for value in sorted(alike)[:-6:-1])
+        print(f"\nNearest {len(order)} pairs, {title}: bits {bits} …; likeness {most} …")
+
+
+def like(prints: np.ndarray, pictures: list[Picture], first: int, second: int) -> float:
+    i, j, flipped = fp._closest(prints[first], prints[second])
+    return fp.likeness(fp._ranks(pictures[first])[i], fp._ranks(pictures[second])[j] * (-1 if flipped else 1))
+
+
+def exact_copies(file: Path) -> None:
+    """PneumoniaMNIST: 18 pictures twice in train, 8 in train and in val."""
+    data = np.load(file)
+    train, val = list(data["train_images"]), list(data["val_images"])
+    hashes = np.array([fp.pixel_hash(picture) for picture in train], np.uint64)
+    within = len(hashes) - len(np.unique(hashes))
+    across = len(np.unique([h for h in map(fp.pixel_hash, val) if h in set(hashes.tolist())]))
+    prints, others = (np.stack([fp.fingerprint(picture) for picture in part]) for part in (train, val))
+    near = fp.duplicates(prints, pictures=train.__getitem__)
+    far = fp.matches(prints, others, pictures_a=train.__getitem__, pictures_b=val.__getitem__)
+    print("\n## PneumoniaMNIST (28 px)\n")
+    print(f"exact copies by pixel_hash: {within} within train, {across} across train and val")
+    for title, found in (("within train", near), ("train and val", far)):
+        bits = ", ".join(map(str, np.sort(found.distance)))
+        print(f"by fingerprint, {title}: {len(found)} pairs, distances {bits}")
+
+
+# --- how fast -------------------------------------------------------------------------------------------------------
+
+
+class Model:
+    """New coefficients from those of real pictures: the mean plus three pictures' deviations from it, over √3. Their
+    distances lie as those of the pictures do, in the middle and at the near end, which decides what a search costs."""
+
+    def __init__(self, pictures: list[Picture]) -> None:
+        waves = np.stack([fp._waves(fp._ranks(picture)) for picture in pictures]).astype(np.float32)
+        self.mean, self.spread = waves.mean(0), waves.std(0)
+        self.apart = (waves - self.mean) / np.sqrt(3)
+        self.bordered = float((waves[:, 0] != waves[:, 1]).any(axis=1).mean())
+
+    def waves(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        waves = self.mean + sum(self.apart[rng.integers(len(self.apart), size=count)] for _ in range(3))
+        plain = rng.random(count) >= self.bordered
+        waves[plain, 0] = waves[plain, 1]
+        return waves
+
+    def prints(self, waves: np.ndarray) -> np.ndarray:
+        return np.packbits(waves > 0, axis=2, bitorder="little").view("<u8").astype(np.uint64)
+
+    def copies(self, waves: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Noise on the coefficients, from hardly any to as much as moves sixty bits and more."""
+        noise = rng.standard_normal(waves.shape, np.float32) * self.spread
+        copied = waves + noise * rng.uniform(0, 0.9, (len(waves), 1, 1)).astype(np.float32)
+        plain = (waves[:, 0] == waves[:, 1]).all(axis=1)
+        copied[plain, 0] = copied[plain, 1]
+        return copied
+
+
+def collection(model: Model, count: int, copies: int) -> tuple[np.ndarray, np.ndarray]:
+    """(count, V, 4) prints, and prints of altered copies of the first `copies` of them."""
+    rng = np.random.default_rng(2)
+    prints = np.empty((count, fp.VARIANTS, 4), np.uint64)
+    altered: list[np.ndarray] = []
+    for start in range(0, count, 10_000):
+        waves = model.waves(min(10_000, count - start), rng)
+        prints[start : start + len(waves)] = model.prints(waves)
+        wanted = waves[: max(0, copies - start)]
+        if len(wanted):
+            altered.append(model.prints(model.copies(wanted, rng)))
+    return prints, np.concatenate(altered)
+
+
+def nearest_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Distance of print a[i] and b[i], by plain counting."""
+    apart = [np.bitwise_count(a[:, i] ^ b[:, j]).sum(axis=1, dtype=np.int64) for i, j in fp._pairs()]
+    return np.minimum(apart, fp.BITS - np.array(apart)).min(axis=0)
+
+
+def found_pairs(result: fp.Matches) -> set[tuple[int, int]]:
+    return set(zip(result.first.tolist(), result.second.tolist(), strict=True))
+
+
+def timed(call: Callable[[], fp.Matches]) -> tuple[float, fp.Matches]:
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+def search_times(pictures: list[Picture], sizes: list[int]) -> None:
+    model = Model(pictures)
+    fp.duplicates(model.prints(model.waves(100, np.random.default_rng(3))))
+    check_model(model, pictures)
+    print(
+        "\n| prints | cut | all pairs within, s | 10,000 queries, s | copies found at 0–16, 17–32, 33–48, 49–60 bits |"
+    )
+    print("|---|---|---|---|---|")
+    for size in sizes:
+        prints, queries = collection(model, size, min(10_000, size))
+        truth = nearest_bits(queries, prints[: len(queries)])
+        for cut in (fp.STRICT, fp._loose(size)):
+            within, _ = timed(lambda: fp.duplicates(prints, cut=cut))  # noqa: B023
+            asked, result = timed(lambda: fp.matches(queries, prints, cut=cut))  # noqa: B023
+            hit = np.zeros(len(queries), bool)
+            hit[result.first[result.first == result.second]] = True
+            shares = "; ".join(shares_found(truth, hit, cut))
+            print(f"| {size:,} | {cut} | {within:.1f} | {asked:.1f} | {shares} |", flush=True)
+
+
+def shares_found(truth: np.ndarray, hit: np.ndarray, cut: int) -> Iterator[str]:
+    for low, high in ((0, 16), (17, 32), (33, 48), (49, 60)):
+        band = (truth >= low) & (truth <= min(high, cut))
+        yield f"{hit[band].mean():.2%} of {band.sum()}" if band.any() else "–"
+
+
+def check_model(model: Model, pictures: list[Picture]) -> None:
+    """The distribution of distances, drawn and real."""
+    for title, prints in (
+        ("fitted pictures", np.stack([fp.fingerprint(picture) for picture in pictures])),
+        ("drawn", model.prints(model.waves(len(pictures), np.random.default_rng(4)))),
+    ):
+        apart = fp.duplicates(prints, cut=127).distance
+        pairs = len(prints) * (len(prints) - 1) // 2
+        low = [np.sort(apart)[int(pairs * share)] for share in (1e-5, 1e-4, 1e-3, 1e-2, 0.5)]
+        print(
+            f"bits between {title}: least 1e-5 {low[0]}, 1e-4 {low[1]}, 1e-3 {low[2]}, 1e-2 {low[3]}, median {low[4]}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--altered", type=int, default=300, help="pictures that are altered in every way")
+    parser.add_argument("--made-up", type=int, default=600, help="phantoms drawn")
+    parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="sizes to search")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    pictures, patients = made_up_pictures(options.made_up)
+    root = os.environ.get("RIBCAGE_REAL_DATA")
+    if root:
+        real, owners = real_pictures(Path(root))
+        start = time.perf_counter()
+        for picture in real:
+            fp.fingerprint(picture)
+        print(f"fingerprint at 256 px: {(time.perf_counter() - start) / len(real) * 1e3:.2f} ms")
+        report("ChestX-ray14", real, owners, options.altered)
+        exact_copies(Path(root) / "pneumoniamnist.npz")
+    report("Made-up pictures", pictures, patients, options.altered)
+    search_times(real if root else pictures, options.rows)
+
+
+if __name__ == "__main__":
+    main()
