@@ -1,0 +1,357 @@
+"""The bootstrap over patients: resample patients with replacement, and take all of a patient's pictures or none.
+
+A resample is an address: patient k of resample r is a function of (seed, r, k), so the same seed gives the same
+resamples in any order and any number of threads. In a resample a picture counts as often as its patient was drawn;
+so the pictures are sorted once, and one walk down the ranking serves many resamples at a time.
+Efron & Tibshirani 1993, An Introduction to the Bootstrap; Field & Welsh 2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x"""
+
+import functools
+import os
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from ribcage import draws
+from ribcage.metrics.ranking import Ranking, checked, rank
+from ribcage.metrics.thresholds import Counts, outcomes, rates, share
+
+_NORMAL = NormalDist()
+STREAM = 0xFFFB
+"""The stream of the resamples."""
+_BLOCK = 64  # resamples side by side: their counts of all patients stay in the cache
+_WORDS = draws.WORDS << 16  # one row's numbers; further ones come from the next epoch
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Values with their confidence limits and standard errors; arrays of one shape."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    error: np.ndarray
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A metric of each finding: on the pictures themselves, in each resample, and without each patient in turn."""
+
+    value: np.ndarray
+    """(F,)"""
+    resampled: np.ndarray
+    """(R, F); NaN where a resample has left a class empty."""
+    without: np.ndarray | None
+    """(patients, F), for BCa."""
+    address: tuple[int, int]
+    """Seed and a checksum of the patients: equal addresses had the same resamples."""
+
+    @property
+    def used(self) -> np.ndarray:
+        """(F,) resamples in which the metric is defined; the intervals come from these."""
+        return (~np.isnan(self.resampled)).sum(axis=0)
+
+    def macro(self) -> "Resampled":
+        """The mean over the findings that are defined on the pictures; a resample that loses one of them is left out,
+        since its mean would be of something else."""
+        kept = ~np.isnan(self.value)
+        return Resampled(
+            _mean(self.value[None], kept)[0],
+            _mean(self.resampled, kept),
+            None if self.without is None else _mean(self.without, kept),
+            self.address,
+        )
+
+    def interval(self, level: float = 0.95, *, bca: bool | None = None) -> Interval:
+        """Percentile limits, or bias-corrected and accelerated ones (by default where `without` is known)."""
+        bca = self.without is not None if bca is None else bca
+        if bca and self.without is None:
+            raise ValueError("BCa limits need the metric without each patient: ask the bootstrap for bca=True.")
+        columns = range(len(self.value))
+        shares = [self._shares(column, level) if bca else ((1 - level) / 2, (1 + level) / 2) for column in columns]
+        limits = np.array([_quantiles(self.resampled[:, c], pair) for c, pair in zip(columns, shares, strict=True)])
+        limits = np.where(np.isnan(self.value)[:, None], np.nan, limits.reshape(-1, 2))
+        error = np.array([_deviation(column) for column in self.resampled.T])
+        return Interval(self.value, limits[:, 0], limits[:, 1], np.where(np.isnan(self.value), np.nan, error))
+
+    def p_value(self) -> np.ndarray:
+        """(F,) two-sided: how rarely the resamples lie on the other side of 0. For a difference."""
+        below, above = (self.resampled <= 0).sum(axis=0), (self.resampled >= 0).sum(axis=0)
+        p = np.minimum(1.0, 2 * (np.minimum(below, above) + 1) / (self.used + 1))
+        return np.where(np.isnan(self.value) | (self.used == 0), np.nan, p)
+
+    def _shares(self, column: int, level: float) -> tuple[float, float]:
+        """Which percentiles BCa takes instead of the usual two. Efron 1987, https://doi.org/10.2307/2289144, eq. 6.8"""
+        assert self.without is not None
+        kept = self.resampled[~np.isnan(self.resampled[:, column]), column]
+        below = ((kept < self.value[column]).sum() + (kept == self.value[column]).sum() / 2) / max(len(kept), 1)
+        bias = _NORMAL.inv_cdf(min(max(below, 1 / (len(kept) + 2)), 1 - 1 / (len(kept) + 2)))
+        jackknife = self.without[~np.isnan(self.without[:, column]), column]
+        apart = jackknife.mean() - jackknife if len(jackknife) else np.zeros(1)
+        spread = (apart**2).sum() ** 1.5
+        acceleration = (apart**3).sum() / (6 * spread) if spread else 0.0
+        moved = [bias + _NORMAL.inv_cdf(share) for share in ((1 - level) / 2, (1 + level) / 2)]
+        low, high = (_NORMAL.cdf(bias + z / (1 - acceleration * z)) for z in moved)
+        return low, high
+
+
+def bootstrap(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray | None = None,
+    *,
+    weights: np.ndarray | None = None,
+    thresholds: np.ndarray | float | None = None,
+    probabilities: np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    bca: bool = False,
+    threads: int | None = None,
+) -> dict[str, Resampled]:
+    """AUROC and AP of every finding in every resample; with thresholds also the rates, with probabilities also Brier.
+
+    patients: one code per row; a negative number, an empty text or None is a patient of its own.
+    bca: also leave out each patient in turn, for BCa intervals.
+    threads: None takes every core. The result does not depend on it.
+    """
+    if resamples < 1:
+        raise ValueError(f"{resamples} resamples were asked for; at least 1 is needed, and 1,000 is usual.")
+    scores, labels, weights = checked(scores, labels, weights)
+    codes = numbered(patients, len(scores))
+    people = int(codes.max(initial=-1)) + 1
+    walks = [_walk(ranking, codes) for ranking in rank(scores, labels, weights)]
+    sums = _sums(scores, labels, weights, thresholds, probabilities)  # (K, N, F)
+    by_patient = _by_patient(sums, codes, people)
+
+    def metrics(times: np.ndarray) -> dict[str, np.ndarray]:
+        return _metrics(_walked(walks, times), _summed(by_patient, times), thresholds is not None)
+
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        drawn = [(range(s, min(s + _BLOCK, resamples))) for s in range(0, resamples, _BLOCK)]
+        parts = list(pool.map(lambda block: metrics(times_drawn(seed, block, people)), drawn))
+        left = [range(s, min(s + _BLOCK, people)) for s in range(0, people if bca else 0, _BLOCK)]
+        without = list(pool.map(lambda block: metrics(_times_without(block, people)), left))
+    value = metrics(np.ones((people, 1), np.int32))
+    address = (seed, zlib.crc32(codes.tobytes()))
+    return {
+        name: Resampled(value[name][0], _joined(parts, name), _joined(without, name) if bca else None, address)
+        for name in value
+    }
+
+
+def difference(a: Resampled, b: Resampled) -> Resampled:
+    """a - b in each resample: two models on the same pictures and the same resamples."""
+    if a.address != b.address or a.resampled.shape != b.resampled.shape:
+        raise ValueError(
+            "A paired difference needs the same patients, seed, number of resamples and findings on both sides."
+        )
+    without = a.without - b.without if a.without is not None and b.without is not None else None
+    return Resampled(a.value - b.value, a.resampled - b.resampled, without, a.address)
+
+
+def numbered(patients: np.ndarray | None, count: int) -> np.ndarray:
+    """(N,) int64 from 0: known patients in the order of their codes, then each row that has none."""
+    if patients is None:
+        return np.arange(count)
+    patients = np.asarray(patients)
+    if patients.shape != (count,):
+        raise ValueError(f"Patients are {patients.shape}; there must be one code for each of the {count} rows.")
+    known = _known(patients)
+    values, codes = np.unique(patients[known], return_inverse=True)
+    numbers = np.empty(count, np.int64)
+    numbers[known] = codes
+    numbers[~known] = len(values) + np.arange((~known).sum())
+    return numbers
+
+
+def _known(patients: np.ndarray) -> np.ndarray:
+    if patients.dtype.kind in "iu":
+        return patients >= 0
+    if patients.dtype.kind == "f":
+        return patients >= 0  # NaN is not
+    return np.array([value is not None and value == value and value != "" for value in patients.tolist()], bool)
+
+
+def resample(seed: int, number: int, people: int) -> np.ndarray:
+    """(people,) the patients drawn in one resample, with replacement: the definition of what `times_drawn` counts."""
+    chunks = range(0, people, _WORDS)
+    row = np.array([number])
+    words = [draws.words(seed, epoch, row, STREAM, min(_WORDS, people - s))[0] for epoch, s in enumerate(chunks)]
+    return (np.concatenate(words).astype(np.uint64) * np.uint64(people) >> np.uint64(32)).astype(np.int64)
+
+
+def times_drawn(seed: int, numbers: range, people: int) -> np.ndarray:
+    """(people, B) int32: how often each patient was drawn in resamples `numbers`."""
+    times = np.zeros((people, len(numbers)), np.int32)
+    _kernel(_draw)(np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32), numbers.start, np.uint64(STREAM << 16), times)
+    return times
+
+
+def _times_without(left_out: range, people: int) -> np.ndarray:
+    return (np.arange(people)[:, None] != np.array(left_out)).astype(np.int32)
+
+
+_Walk = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _walk(ranking: Ranking, codes: np.ndarray) -> _Walk:
+    """Patient, weight and class of each row down the ranking, and where the stretches end: a group of equal scores with
+    positives in it, or all the negatives between two such groups, whose order does not matter."""
+    ends = ranking.ends
+    if len(ends):
+        starts = np.append(0, ends[:-1])
+        positives = np.logical_or.reduceat(ranking.positive, starts)
+        ends = ends[positives | np.append(positives[1:], True)]
+    return codes[ranking.rows], ranking.weights, ranking.positive, ends
+
+
+def _walked(walks: list[_Walk], times: np.ndarray) -> np.ndarray:
+    """(2, B, F) AUROC and AP."""
+    found = np.empty((2, times.shape[1], len(walks)))
+    for column, walk in enumerate(walks):
+        found[:, :, column] = _kernel(_descend)(*walk, times)
+    return found
+
+
+def _sums(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    thresholds: np.ndarray | float | None,
+    probabilities: np.ndarray | None,
+) -> np.ndarray:
+    """(K, N, F) what is only added up: the four outcomes, and the squared error with its weight."""
+    parts = [] if thresholds is None else list(outcomes(scores, labels, thresholds))
+    if probabilities is not None:
+        probabilities, _, _ = checked(probabilities, labels)
+        known = ~np.isnan(labels)
+        parts += [np.where(known, (probabilities - labels) ** 2, 0.0), known.astype(np.float64)]
+    return np.array(parts).reshape(-1, *scores.shape) * weights[:, None]
+
+
+def _by_patient(sums: np.ndarray, codes: np.ndarray, people: int) -> np.ndarray:
+    """(people, K, F)"""
+    columns = [np.bincount(codes, column, people) for part in sums for column in part.T]
+    return np.array(columns).T.reshape(people, len(sums), sums.shape[2])
+
+
+def _summed(by_patient: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(K, B, F)"""
+    people, kinds, findings = by_patient.shape
+    total = _kernel(_add)(np.ascontiguousarray(by_patient.reshape(people, kinds * findings)), times)
+    return total.reshape(kinds, findings, times.shape[1]).swapaxes(1, 2)
+
+
+def _metrics(walked: np.ndarray, summed: np.ndarray, at_thresholds: bool) -> dict[str, np.ndarray]:
+    """(B, F) each."""
+    found = {"auroc": walked[0], "ap": walked[1]}
+    if at_thresholds:
+        found |= rates(Counts(*summed[:4]))
+    if len(summed) % 4:
+        found["brier"] = share(summed[-2], summed[-1])
+    return found
+
+
+def _joined(parts: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
+    return np.concatenate([part[name] for part in parts])
+
+
+def _mean(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """(R, 1) over the findings kept."""
+    return values[:, kept].mean(axis=1, keepdims=True) if kept.any() else np.full((len(values), 1), np.nan)
+
+
+def _quantiles(values: np.ndarray, shares: tuple[float, float]) -> np.ndarray:
+    kept = values[~np.isnan(values)]
+    return np.quantile(kept, shares) if len(kept) else np.full(2, np.nan)
+
+
+def _deviation(values: np.ndarray) -> float:
+    kept = values[~np.isnan(values)]
+    return float(kept.std(ddof=1)) if len(kept) > 1 else np.nan
+
+
+@functools.cache
+def _kernel(function: Callable) -> Callable:
+    """The function as machine code; compiled once per machine and kept on disk, without the lock of the interpreter."""
+    import numba
+
+    return numba.njit(nogil=True, cache=True)(function)
+
+
+def _draw(k0, k1, first, stream, times):  # type: ignore[no-untyped-def]
+    """Count the patients of each resample. The ten rounds are those of `draws`, eight counters at a time."""
+    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    people = np.uint64(len(times))
+    blocks = (len(times) + 3) // 4
+    words = np.empty((4, blocks), np.uint64)
+    for column in range(times.shape[1]):
+        row = np.uint64(first + column)
+        for block in range(blocks):
+            c0, c1 = row & low, row >> half
+            c2, c3 = np.uint64(block >> 16), stream | np.uint64(block & 0xFFFF)
+            a, b = k0, k1
+            for _ in range(10):
+                left, right = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
+                c0, c1 = (right >> half) ^ c1 ^ a, right & low
+                c2, c3 = (left >> half) ^ c3 ^ b, left & low
+                a, b = (a + np.uint64(0x9E3779B9)) & low, (b + np.uint64(0xBB67AE85)) & low
+            words[0, block], words[1, block] = (c0 * people) >> half, (c1 * people) >> half
+            words[2, block], words[3, block] = (c2 * people) >> half, (c3 * people) >> half
+        for place in range(len(times)):
+            times[words[place & 3, place >> 2], column] += 1
+
+
+def _descend(patients, weights, positive, ends, times):  # type: ignore[no-untyped-def]
+    """(2, B) AUROC and AP of one finding in every resample: `ranking.area` and `ranking.precision` step by step."""
+    size = times.shape[1]
+    true, false, wrong, gain = np.zeros(size), np.zeros(size), np.zeros(size), np.zeros(size)
+    hits, misses = np.zeros(size), np.zeros(size)
+    start = 0
+    for end in ends:
+        any_positive = False
+        for i in range(start, end):
+            any_positive |= positive[i]
+        if not any_positive:
+            for i in range(start, end):
+                weight, count = weights[i], times[patients[i]]
+                for r in range(size):
+                    false[r] += weight * count[r]
+        else:
+            hits[:] = 0
+            misses[:] = 0
+            for i in range(start, end):
+                weight, count = weights[i], times[patients[i]]
+                group = hits if positive[i] else misses
+                for r in range(size):
+                    group[r] += weight * count[r]
+            for r in range(size):
+                wrong[r] += hits[r] * (false[r] + misses[r] / 2)
+                true[r] += hits[r]
+                false[r] += misses[r]
+                called = true[r] + false[r]
+                gain[r] += hits[r] * true[r] / (called if called > 0 else 1.0)
+        start = end
+    found = np.full((2, size), np.nan)
+    for r in range(size):
+        if true[r] > 0 and false[r] > 0:
+            found[0, r] = 1 - wrong[r] / (true[r] * false[r])
+            found[1, r] = gain[r] / true[r]
+    return found
+
+
+def _add(by_patient, times):  # type: ignore[no-untyped-def]
+    """(K, B) sums over the patients, each as often as drawn; always in the same order, so always to the same bit."""
+    total = np.zeros((by_patient.shape[1], times.shape[1]))
+    for patient in range(len(times)):
+        count = times[patient]
+        for k in range(by_patient.shape[1]):
+            value = by_patient[patient, k]
+            if value != 0:
+                sums = total[k]
+                for r in range(len(count)):
+                    sums[r] += value * count[r]
+    return total

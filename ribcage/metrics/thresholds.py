@@ -1,0 +1,108 @@
+"""Thresholds: chosen on validation pictures, applied to others. A score is called positive from the threshold upwards."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ribcage.metrics.ranking import Ranking, checked, rank
+
+RATES = ("accuracy", "f1", "sensitivity", "specificity", "ppv", "npv")
+RULES = ("youden", "f1", "sensitivity", "specificity")
+_SLACK = 1e-12  # a sum of weights that should be the wanted share may be a rounding below it
+
+
+@dataclass(frozen=True)
+class Counts:
+    """True and false positives and negatives, by weight; arrays of one shape."""
+
+    tp: np.ndarray
+    fp: np.ndarray
+    fn: np.ndarray
+    tn: np.ndarray
+
+
+def counts(
+    scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | float, weights: np.ndarray | None = None
+) -> Counts:
+    """(F,) counts at one threshold per finding; NaN where the threshold is."""
+    scores, labels, weights = checked(scores, labels, weights)
+    return Counts(*(weights @ cell for cell in outcomes(scores, labels, thresholds)))
+
+
+def outcomes(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | float) -> np.ndarray:
+    """(4, N, F): 1 where a picture is a true positive, false positive, false negative, true negative; else 0."""
+    thresholds = np.broadcast_to(np.asarray(thresholds, np.float64), scores.shape[1:])
+    called = scores >= thresholds
+    cells = np.stack([called & (labels == 1), called & (labels == 0), ~called & (labels == 1), ~called & (labels == 0)])
+    return np.where(np.isnan(thresholds), np.nan, cells.astype(np.float64))
+
+
+def rates(counts: Counts) -> dict[str, np.ndarray]:
+    """Every rate of RATES; NaN where nothing stands below the line, and F1 where there are no positives."""
+    tp, fp, fn, tn = counts.tp, counts.fp, counts.fn, counts.tn
+    return {
+        "accuracy": share(tp + tn, tp + fp + fn + tn),
+        "f1": np.where(tp + fn > 0, share(2 * tp, 2 * tp + fp + fn), np.nan),
+        "sensitivity": share(tp, tp + fn),
+        "specificity": share(tn, tn + fp),
+        "ppv": share(tp, tp + fp),
+        "npv": share(tn, tn + fn),
+    }
+
+
+def choose(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    rule: str = "youden",
+    least: float = 0.9,
+    weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """(F,) thresholds by a rule of RULES; of equally good ones the highest. NaN where a class is missing.
+
+    rule: youden (sensitivity + specificity), f1, or the best other side at sensitivity or specificity ≥ `least`.
+    """
+    if rule not in RULES:
+        raise ValueError(f"Unknown rule {rule!r} for thresholds; rules: {', '.join(RULES)}.")
+    if not 0 <= least <= 1:
+        raise ValueError(f"The least {rule} is {least:g}; it must be between 0 and 1.")
+    return np.array([_chosen(ranking, rule, least) for ranking in rank(scores, labels, weights)])
+
+
+def _chosen(ranking: Ranking, rule: str, least: float) -> float:
+    if not ranking.two_classes:
+        return np.nan
+    # one more level, just above all scores: nobody is called positive
+    levels = np.append(np.nextafter(ranking.levels[0], np.inf), ranking.levels)
+    true, false = (np.append(0.0, steps) for steps in ranking.steps())
+    best = int(np.argmax(_GOODNESS[rule](true, false, least)))
+    return float(levels[best]) if best or np.isfinite(levels[0]) else np.nan  # nothing lies above inf
+
+
+def _youden(true: np.ndarray, false: np.ndarray, least: float) -> np.ndarray:
+    return true * false[-1] - false * true[-1]  # without division: equal where it should be
+
+
+def _f1(true: np.ndarray, false: np.ndarray, least: float) -> np.ndarray:
+    return 2 * true / (true + false + true[-1])
+
+
+def _sensitive(true: np.ndarray, false: np.ndarray, least: float) -> np.ndarray:
+    return np.where(true / true[-1] >= least - _SLACK, -false, -np.inf)
+
+
+def _specific(true: np.ndarray, false: np.ndarray, least: float) -> np.ndarray:
+    return np.where(1 - false / false[-1] >= least - _SLACK, true, -np.inf)
+
+
+_GOODNESS: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
+    "youden": _youden,
+    "f1": _f1,
+    "sensitivity": _sensitive,
+    "specificity": _specific,
+}
+
+
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, NaN where the whole is nothing."""
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
