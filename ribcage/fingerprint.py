@@ -256,17 +256,29 @@ def _loose(rows: int) -> int:
 
 def _candidates(prints: np.ndarray, others: np.ndarray | None, cut: int) -> Matches:
     """Pairs within `cut` bits; `others` None means within `prints`."""
-    found = [_joined(*sides, cut) for sides in _sides(prints, prints if others is None else others, others is None)]
-    first, second, distance = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    b = prints if others is None else others
+    found = [_joined(*sides, cut) for sides in _sides(prints, b, others is None)]
+    first, second = (np.concatenate(parts) for parts in zip(*found, strict=True))
     if others is None:
         first, second = np.minimum(first, second), np.maximum(first, second)
-        other = first != second
-        first, second, distance = first[other], second[other], distance[other]
-    order = np.lexsort((distance, second, first))
-    first, second, distance = first[order], second[order], distance[order]
-    new = np.ones(len(first), bool)
-    new[1:] = (np.diff(first) != 0) | (np.diff(second) != 0)
-    return Matches(first[new], second[new], distance[new], np.full(int(new.sum()), np.nan, np.float32))
+        first, second = first[first != second], second[first != second]
+    keys = np.unique(first * max(1, len(b)) + second)
+    first, second = np.divmod(keys, max(1, len(b)))
+    return Matches(first, second, _apart(prints, b, first, second), np.full(len(keys), np.nan, np.float32))
+
+
+def _apart(a: np.ndarray, b: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(M,) int16: the smallest distance of each pair, whichever variants led to it."""
+    least = np.full(len(first), BITS, np.int16)
+    for start in range(0, len(first), 1 << 20):
+        part = slice(start, start + (1 << 20))
+        for i, j in _pairs():
+            one, other = a[first[part], i], b[second[part], j]
+            apart = np.bitwise_count(one ^ other).sum(axis=1, dtype=np.int16)
+            apart = np.minimum(apart, BITS - apart)
+            apart[~(one.any(axis=1) & other.any(axis=1))] = BITS
+            np.minimum(least[part], apart, out=least[part])
+    return least
 
 
 Rows = tuple[np.ndarray, np.ndarray]  # (R,) picture numbers and (R, 4) their bits
@@ -290,19 +302,19 @@ def _rows(prints: np.ndarray, variants: range | tuple[int, ...], chosen: np.ndar
     return np.concatenate(full), np.concatenate(bits)
 
 
-def _joined(a: Rows, b: Rows, cut: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Picture of a, picture of b and distance, for all rows within `cut` bits. The larger side is the one divided."""
+def _joined(a: Rows, b: Rows, cut: int) -> tuple[np.ndarray, np.ndarray]:
+    """Picture of a and picture of b, for all rows within `cut` bits. The larger side is the one divided."""
     if len(a[0]) > len(b[0]):
-        second, first, distance = _joined(b, a, cut)
-        return first, second, distance
+        second, first = _joined(b, a, cut)
+        return first, second
     queries, targets = a[1], b[1]
     if len(queries) == 0:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int16)
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     cells = _blocks(queries, targets) if len(queries) * len(targets) <= _EXACT else _neighbourhoods(queries, targets)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda cell: _scanned(queries, targets, cell, cut), cells))
-    query, target, distance = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return a[0][query], b[0][target], distance
+    query, target = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return a[0][query], b[0][target]
 
 
 @dataclass(frozen=True)
@@ -323,7 +335,7 @@ def _blocks(queries: np.ndarray, targets: np.ndarray) -> list[_Cell]:
 
 def _neighbourhoods(queries: np.ndarray, targets: np.ndarray) -> list[_Cell]:
     """Targets by their nearest pivot; each query looks at the nearest cells that hold its share of the targets."""
-    count = max(2, len(targets) // _BLOCK)
+    count = max(1, min(len(targets) // 64, 1024), len(targets) // _BLOCK)  # few pivots would tell little
     pivots = targets[np.sort(np.random.default_rng(0).choice(len(targets), count, replace=False))]
     nearest, _ = _probed(targets, pivots, np.zeros(count, np.int64), 0)
     sizes = np.bincount(nearest, minlength=count)
@@ -346,16 +358,14 @@ def _probed(rows: np.ndarray, pivots: np.ndarray, sizes: np.ndarray, share: int)
     return nearest, limits
 
 
-def _scanned(
-    queries: np.ndarray, targets: np.ndarray, cell: _Cell, cut: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _scanned(queries: np.ndarray, targets: np.ndarray, cell: _Cell, cut: int) -> tuple[np.ndarray, np.ndarray]:
     columns = [np.ascontiguousarray(word) for word in targets[cell.rows].T]
     room = 4096
     while True:
-        query, target, distance = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int16)
-        count = _kernel(_scan)(queries, cell.limits, cell.pivot, *columns, np.uint64(cut), query, target, distance)
+        query, target = np.empty(room, np.int64), np.empty(room, np.int64)
+        count = _kernel(_scan)(queries, cell.limits, cell.pivot, *columns, np.uint64(cut), query, target)
         if count <= room:
-            return query[:count], cell.rows[target[:count]], distance[:count]
+            return query[:count], cell.rows[target[:count]]
         room = count
 
 
@@ -371,7 +381,7 @@ def _kernel(function: Callable) -> Callable:
 # them and takes eight targets at a time. In a function of their own they would keep the machine code from the disk.
 
 
-def _scan(queries, limits, pivot, t0, t1, t2, t3, cut, query, target, distance):  # type: ignore[no-untyped-def]
+def _scan(queries, limits, pivot, t0, t1, t2, t3, cut, query, target):  # type: ignore[no-untyped-def]
     """Write the pairs within `cut` bits and return how many there are, also when the room did not suffice."""
     found = 0
     far = np.uint64(256) - cut
@@ -413,7 +423,6 @@ def _scan(queries, limits, pivot, t0, t1, t2, t3, cut, query, target, distance):
                 if total <= cut or total >= far:
                     if found < len(query):
                         query[found], target[found] = q, start + j
-                        distance[found] = min(total, np.uint64(256) - total)
                     found += 1
     return found
 

@@ -1,0 +1,290 @@
+"""Fingerprints: altered copies are found, other pictures are not, and the fast search finds what counting finds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ribcage import fingerprint as fp
+
+REAL = os.environ.get("RIBCAGE_REAL_DATA")
+real = pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA does not name a folder of real pictures")
+
+
+def picture(seed: int, size: int = 192) -> np.ndarray:
+    """Blobs from coarse to fine, so that the picture has structure at every scale."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((size, size), np.float32)
+    for blur, weight in ((40, 1.0), (16, 0.6), (7, 0.4), (3, 0.2)):
+        field = cv2.GaussianBlur(rng.standard_normal((size, size)).astype(np.float32), (0, 0), blur)
+        total += weight * (field - field.mean()) / field.std()
+    return np.clip(128 + 45 * total, 1, 254).astype(np.uint8)
+
+
+def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    return np.asarray(cv2.imdecode(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 0))
+
+
+def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def bordered(pixels: np.ndarray, gray: int) -> np.ndarray:
+    return cv2.copyMakeBorder(pixels, 12, 9, 30, 25, cv2.BORDER_CONSTANT, value=[gray])
+
+
+PICTURES = [picture(seed) for seed in range(40)]
+PRINTS = np.stack([fp.fingerprint(pixels) for pixels in PICTURES])
+
+KEPT_BITS = {
+    "jpeg": lambda p: jpeg(p, 40),
+    "28 px": lambda p: resized(p, 28, 28),
+    "squashed": lambda p: resized(p, 390, 320),
+    "enlarged": lambda p: cv2.resize(p, (700, 700)),
+    "gamma": lambda p: np.rint(255 * (p / 255) ** 0.6).astype(np.uint8),
+    "equalised": cv2.equalizeHist,
+    "window": lambda p: np.clip((p.astype(int) - 25) * 5 // 4, 0, 255).astype(np.uint8),
+    "sixteen bits": lambda p: p.astype(np.uint16) * 257,
+    "twelve bits high up": lambda p: p.astype(np.uint16) * 16 + 30000,
+    "inverted": lambda p: 255 - p,
+    "inverted, 28 px": lambda p: 255 - resized(p, 28, 28),
+    "black border": lambda p: bordered(p, 0),
+    "white border, JPEG": lambda p: jpeg(bordered(p, 255), 70),
+}
+MOVED = {
+    "cropped 2 %": lambda p: p[4:-4, 4:-4],
+    "cropped 5 %": lambda p: p[10:-10, 10:-10],
+    "cropped unevenly": lambda p: p[6:-2, 3:-9],
+    "cropped, JPEG, resized": lambda p: resized(jpeg(p[5:-5, 4:-6], 60), 128, 128),
+    "cropped and inverted": lambda p: 255 - p[8:-8, 8:-8],
+    "CLAHE": lambda p: cv2.createCLAHE(2, (8, 8)).apply(p),
+}
+
+
+@pytest.mark.parametrize("name", KEPT_BITS)
+def test_bits_alone_find_a_copy(name: str) -> None:
+    copies = [KEPT_BITS[name](pixels) for pixels in PICTURES[:10]]
+    found = fp.matches(np.stack([fp.fingerprint(copy) for copy in copies]), PRINTS)
+    assert found.first.tolist() == list(range(10))
+    assert found.second.tolist() == list(range(10))
+    assert found.distance.max() <= fp.STRICT
+    assert np.isnan(found.likeness).all()
+
+
+@pytest.mark.parametrize("name", [*KEPT_BITS, *MOVED])
+def test_pictures_confirm_a_copy(name: str) -> None:
+    copies = [{**KEPT_BITS, **MOVED}[name](pixels) for pixels in PICTURES[:10]]
+    prints = np.stack([fp.fingerprint(copy) for copy in copies])
+    found = fp.matches(prints, PRINTS, pictures_a=copies.__getitem__, pictures_b=PICTURES.__getitem__)
+    assert found.first.tolist() == found.second.tolist() == list(range(10))
+
+
+def test_different_pictures_are_no_duplicates() -> None:
+    assert len(fp.duplicates(PRINTS)) == 0
+    assert len(fp.duplicates(PRINTS, pictures=PICTURES.__getitem__)) == 0
+
+
+def test_pictures_reject_what_only_has_close_bits() -> None:
+    fine = picture(99).astype(float) - cv2.GaussianBlur(picture(99), (0, 0), 5)
+    other = np.clip(cv2.GaussianBlur(PICTURES[0], (0, 0), 5) + fine, 0, 255).astype(np.uint8)
+    prints = np.stack([PRINTS[0], fp.fingerprint(other)])
+    both = [PICTURES[0], other]
+    assert len(fp.duplicates(prints, cut=fp.LOOSE)) == 1
+    assert len(fp.duplicates(prints, pictures=both.__getitem__)) == 0
+
+
+def test_duplicates_come_once_in_order_with_their_distance() -> None:
+    prints = np.stack([PRINTS[3], PRINTS[5], PRINTS[3], PRINTS[5], PRINTS[3]])
+    found = fp.duplicates(prints)
+    assert list(zip(found.first.tolist(), found.second.tolist(), strict=True)) == [(0, 2), (0, 4), (1, 3), (2, 4)]
+    assert found.distance.tolist() == [0, 0, 0, 0]
+    assert found.first.dtype == found.second.dtype == np.int64
+
+
+def test_both_directions_find_the_same_pairs() -> None:
+    crops = np.stack([fp.fingerprint(pixels[8:-8, 8:-8]) for pixels in PICTURES])
+    there, back = fp.matches(crops, PRINTS, cut=60), fp.matches(PRINTS, crops, cut=60)
+    pairs = sorted(zip(back.second.tolist(), back.first.tolist(), back.distance.tolist(), strict=True))
+    assert list(zip(there.first.tolist(), there.second.tolist(), there.distance.tolist(), strict=True)) == pairs
+    assert len(pairs) >= 40
+
+
+EMPTY = {
+    "constant": np.full((64, 64), 7, np.uint8),
+    "black": np.zeros((300, 200), np.uint16),
+    "one pixel": np.full((1, 1), 9, np.uint8),
+    "a line": np.arange(256, dtype=np.uint8)[None],
+    "nothing": np.zeros((0, 5), np.uint8),
+    "black with a marker": cv2.putText(np.zeros((256, 256), np.uint8), "L", (20, 60), 0, 1, (255,), 2),
+    "faint noise": np.random.default_rng(0).integers(0, 2, (256, 256), np.uint8),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_no_content_matches_nothing(name: str) -> None:
+    print_ = fp.fingerprint(EMPTY[name])
+    assert not print_.any()
+    twice = np.stack([print_, print_, PRINTS[0]])
+    assert len(fp.duplicates(twice, cut=127)) == 0
+    assert len(fp.matches(twice, ~np.zeros_like(twice))) == 0
+
+
+def test_empty_collections_have_no_pairs() -> None:
+    none = np.empty((0, fp.VARIANTS, 4), np.uint64)
+    assert len(fp.duplicates(none)) == len(fp.matches(none, PRINTS)) == len(fp.matches(PRINTS, none)) == 0
+
+
+def test_prints_are_the_same_on_every_machine() -> None:
+    rows, columns = np.indices((70, 90))
+    pixels = ((rows * rows * 7 + columns * columns * 3 + rows * columns * 11) // 97 % 251).astype(np.uint8)
+    expected = [
+        "00b4d45a2639ed697406d679b059e218cf6265fc89ec61a3e9890243be7a114b",
+        "00b4d45a2639ed697406d679b059e218cf6265fc89ec61a3e9890243be7a114b",
+        "00b4d65a2639ef793407f37918ceef424322c7dc896c6933a68f1623be33971a",
+        "00b4d652262de73c369db13918ceaf42024acf94093eed33a607d63cd2619a5b",
+    ]
+    assert [variant.astype("<u8").tobytes().hex() for variant in fp.fingerprint(pixels)] == expected
+
+
+def test_a_view_and_its_copy_have_the_same_print() -> None:
+    turned = PICTURES[0].T[::-1]
+    assert (fp.fingerprint(turned) == fp.fingerprint(turned.copy())).all()
+
+
+def exhaustive(a: np.ndarray, b: np.ndarray, cut: int) -> set[tuple[int, int, int]]:
+    """What `matches` promises, by plain counting."""
+    pairs = {}
+    for i, j in [(0, 0), (1, 1), (1, 2), (1, 3), (2, 1), (3, 1)]:
+        apart = np.bitwise_count(a[:, None, i] ^ b[None, :, j]).sum(axis=2, dtype=np.int64)
+        apart = np.minimum(apart, fp.BITS - apart)
+        for first, second in np.argwhere(apart <= cut):
+            key = int(first), int(second)
+            pairs[key] = min(pairs.get(key, 256), int(apart[first, second]))
+    return {(*key, distance) for key, distance in pairs.items()}
+
+
+def random_prints(count: int, seed: int, likeness: float = 0.0) -> np.ndarray:
+    """Random bits; with likeness, each a noisy copy of one of eight."""
+    rng = np.random.default_rng(seed)
+    bits = rng.random((count, fp.VARIANTS, fp.BITS)) < 0.5
+    if likeness:
+        centres = np.random.default_rng(7).random((8, fp.VARIANTS, fp.BITS)) < 0.5
+        bits = np.where(rng.random(bits.shape) < likeness, centres[rng.integers(8, size=count)], bits)
+    return np.packbits(bits, axis=2, bitorder="little").view("<u8").astype(np.uint64)
+
+
+def triples(found: fp.Matches) -> set[tuple[int, int, int]]:
+    return set(zip(found.first.tolist(), found.second.tolist(), found.distance.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("cut", [0, 20, 90])
+def test_search_finds_what_counting_finds(cut: int) -> None:
+    a, b = random_prints(300, 1, 0.6), random_prints(4500, 2, 0.6)
+    b[:50] = a[:50]
+    assert triples(fp.matches(a, b, cut=cut)) == exhaustive(a, b, cut)
+    within = {(i, j, d) for i, j, d in exhaustive(a, a, cut) if i < j}
+    assert triples(fp.duplicates(a, cut=cut)) == within
+
+
+def test_search_by_neighbourhoods_finds_close_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    originals = random_prints(20_000, 4, 0.3)
+    flips = np.packbits(rng.random((500, fp.VARIANTS, fp.BITS)) < 0.08, axis=2, bitorder="little").view("<u8")
+    copies = originals[:500] ^ flips.astype(np.uint64)
+    every = triples(fp.matches(copies, originals, cut=40))
+    monkeypatch.setattr(fp, "_EXACT", 0)
+    some = triples(fp.matches(copies, originals, cut=40))
+    assert some <= every, "a pair or a distance that counting does not find"
+    assert len(every) >= 480
+    assert len(some) >= 0.97 * len(every)
+
+
+@pytest.mark.parametrize("cut", [-1, 128])
+def test_an_impossible_cut_is_refused(cut: int) -> None:
+    with pytest.raises(ValueError, match=r"must be 0 to 127 bits"):
+        fp.duplicates(PRINTS, cut=cut)
+
+
+def test_wrong_inputs_are_named() -> None:
+    with pytest.raises(ValueError, match=r"uint8 or uint16"):
+        fp.fingerprint(np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"uint8 or uint16"):
+        fp.fingerprint(np.zeros((40, 40), np.float32))
+    with pytest.raises(ValueError, match=r"Prints must be"):
+        fp.duplicates(np.zeros((3, 4), np.uint64))
+
+
+def test_pixel_hash_tells_shape_and_type_apart() -> None:
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    same = np.asfortranarray(pixels)
+    others = [pixels.reshape(4, 16), pixels.astype(np.uint16), pixels.view(np.uint16), pixels.T, pixels ^ 1]
+    assert fp.pixel_hash(same) == fp.pixel_hash(pixels)
+    assert fp.pixel_hash(pixels.astype(">u2")) == fp.pixel_hash(pixels.astype("<u2"))
+    assert len({fp.pixel_hash(pixels), *map(fp.pixel_hash, others)}) == 6
+    assert 0 <= fp.pixel_hash(pixels) < 2**64
+
+
+def test_patients_are_hashed_per_data_set() -> None:
+    assert fp.patient_fingerprint("nih", "00000013") == fp.patient_fingerprint("NIH ", "13")
+    assert fp.patient_fingerprint("nih", "p１３") == fp.patient_fingerprint("nih", "P13")
+    assert (
+        len({fp.patient_fingerprint(*who) for who in (("nih", "13"), ("nih", "0"), ("rsna", "13"), ("nih1", "3"))}) == 4
+    )
+    assert 0 <= fp.patient_fingerprint("nih", "患者 13") < 2**64
+
+
+def test_importing_does_not_load_numba() -> None:
+    code = "import sys, ribcage.fingerprint; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@real
+def test_pneumoniamnist_holds_its_known_copies() -> None:
+    data = np.load(Path(str(REAL)) / "pneumoniamnist.npz")
+    train, val = data["train_images"], data["val_images"]
+    hashes = [fp.pixel_hash(pixels) for pixels in train]
+    assert len(hashes) - len(set(hashes)) == 18
+    assert len({fp.pixel_hash(pixels) for pixels in val} & set(hashes)) == 8
+    prints, others = (np.stack([fp.fingerprint(pixels) for pixels in part]) for part in (train, val))
+    within = fp.duplicates(prints, pictures=train.__getitem__)
+    assert all(hashes[i] == hashes[j] for i, j in zip(within.first, within.second, strict=True))
+    assert len(within) == 18
+    assert len(set(fp.matches(prints, others).second.tolist())) >= 8
+
+
+@real
+def test_dicom_twins_are_found_and_nothing_else() -> None:
+    from pydicom import dcmread
+
+    names = ("1.2.276*", "Fake_MONOHR1*", "RG1*", "RG2_JLSN*", "RG3_J2KI*", "RG3_J2KR*", "gdcm-CR*", "panimg*", "vlut*")
+    files = [dcmread(next((Path(str(REAL)) / "dicom").glob(name))) for name in names]
+    shown = [
+        p.max() - p if file.PhotometricInterpretation == "MONOCHROME1" else p
+        for file in files
+        for p in [file.pixel_array]
+    ]
+    found = fp.duplicates(np.stack([fp.fingerprint(p) for p in shown]), pictures=shown.__getitem__)
+    assert list(zip(found.first.tolist(), found.second.tolist(), strict=True)) == [(0, 1), (4, 5), (6, 7)]
+
+
+@real
+def test_real_patients_are_told_apart_and_a_true_duplicate_is_found() -> None:
+    files = sorted((Path(str(REAL)) / "nih" / "images_256").glob("*.jpg"))
+    pictures = [np.asarray(cv2.imread(str(file), 0)) for file in files]
+    prints = np.stack([fp.fingerprint(p) for p in pictures])
+    found = fp.duplicates(prints, pictures=pictures.__getitem__)
+    names = [(files[i].stem, files[j].stem) for i, j in zip(found.first, found.second, strict=True)]
+    assert names == [("00002658_001", "00002658_002")]
+    crops = [p[5:-10, 3:-8] for p in pictures[:200]]
+    seen = np.stack([fp.fingerprint(p) for p in crops])
+    again = fp.matches(seen, prints, pictures_a=crops.__getitem__, pictures_b=pictures.__getitem__)
+    assert (files_patient(files, again.first) == files_patient(files, again.second)).all()
+    assert len(set(again.first.tolist())) >= 190
+
+
+def files_patient(files: list[Path], rows: np.ndarray) -> np.ndarray:
+    return np.array([files[row].name[:8] for row in rows])
