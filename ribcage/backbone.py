@@ -1,0 +1,145 @@
+"""Backbone: any timm model without its head – features (N, dim) and maps (N, dim, h, w), any size, 1 or 3 channels.
+
+One channel is normal. ImageNet weights were made for three: their stem is folded into one, so that a gray picture gives
+what it gave as RGB. With w the stem's weights and m_c, s_c the means and spreads those weights expect,
+
+    sum_c w_c (x - m_c) / s_c  =  (sum_c w_c s / s_c) (x - m) / s  +  sum_c w_c (m - m_c) / s_c,
+
+the first factor is the new weight for pictures normalised by m and s, and the last term is a constant for each output:
+it goes into the convolution's bias or the batch norm behind it. This is exact wherever the stem sees no zero padding.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from ribcage.spelling import did_you_mean
+
+IMAGENET = "imagenet"
+GRAY = (0.449, 0.226)
+"""Mean and spread of ImageNet as gray: with these the zero padding of a folded stem means what it meant before."""
+STEMS = ("Conv2d", "Conv2dSame", "ScaledStdConv2d")
+
+
+class Backbone(nn.Module):
+    """A timm model by name.
+
+    Args:
+        name: any name of timm's, or one of `backbones/`.
+        channels: of the pictures; 1 for gray.
+        size: (height, width) of the pictures; None: the model's own. Position embeddings are made for it.
+        init: "" for random weights, "imagenet" for timm's pretrained ones, else a file with them.
+        drop_path: share of residual branches dropped in training.
+        mean, std: what the pictures will be normalised by; pretrained weights are fitted to it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        channels: int = 1,
+        size: tuple[int, int] | None = None,
+        init: str = "",
+        drop_path: float = 0.0,
+        mean: float = GRAY[0],
+        std: float = GRAY[1],
+    ) -> None:
+        super().__init__()
+        if channels not in (1, 3):
+            raise ValueError(f"A backbone takes 1 or 3 channels, not {channels}.")
+        self.name = known(name)
+        options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path} if drop_path else {"num_classes": 0}
+        if size is not None and _config(name).fixed_input_size:
+            options["img_size"] = size
+        self.model: Any = (
+            _pretrained(name, init, options) if init else timm.create_model(name, in_chans=channels, **options)
+        )
+        if init and channels == 1:
+            fold_stem(self.model, _config(name), mean, std)
+        self.dim: int = getattr(self.model, "head_hidden_size", None) or self.model.num_features  # type: ignore[assignment]
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, dim) features."""
+        return self.pool(self.model.forward_features(pictures))
+
+    def pool(self, hidden: Tensor) -> Tensor:
+        """What `model.forward_features` gave → (N, dim), as the model itself pools before its head."""
+        return self.model.forward_head(hidden, pre_logits=True)
+
+    def maps(self, pictures: Tensor) -> Tensor:
+        """(N, dim, h, w): features where they are in the picture; a transformer's tokens go back on their grid."""
+        return self.grid(self.model.forward_features(pictures), (pictures.shape[-2], pictures.shape[-1]))
+
+    def grid(self, hidden: Tensor, size: tuple[int, int]) -> Tensor:
+        """What `model.forward_features` gave → (N, dim, h, w)."""
+        if hidden.ndim == 4:
+            return hidden.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "NCHW") == "NHWC" else hidden
+        tokens = hidden[:, getattr(self.model, "num_prefix_tokens", 0) :]
+        height, width = self.model.patch_embed.dynamic_feat_size(size)
+        return tokens.transpose(1, 2).unflatten(2, (height, width))
+
+
+def known(name: str) -> str:
+    """The name, if there is such a model."""
+    if not timm.is_model(name.split(".")[0]):
+        names = timm.list_models()
+        raise ValueError(
+            f"Unknown model {name!r}.{did_you_mean(name, names)} Any of timm's {len(names):,} models will do."
+        )
+    return name
+
+
+def _config(name: str) -> Any:
+    """What timm knows of a model: the size it needs, its first layer, the means and spreads its weights expect."""
+    return timm.get_pretrained_cfg(name)
+
+
+def _pretrained(name: str, init: str, options: dict[str, Any]) -> Any:
+    """The model with pretrained weights; never random ones in silence."""
+    config, overlay = _config(name), None
+    if init != IMAGENET:
+        if not Path(init).is_file():
+            raise FileNotFoundError(f"There are no weights {init}.")
+        overlay = {"file": init}
+    try:
+        return timm.create_model(name, pretrained=True, in_chans=3, pretrained_cfg_overlay=overlay, **options)
+    except Exception as error:
+        file = config.hf_hub_id or config.url or "a file, but timm knows none for this model"
+        wanted = init if overlay else f"{file}, which is neither on disk nor to be downloaded"
+        advice = "Put it there, pass --init FILE, or train without --init."
+        raise OSError(f"No pretrained weights for {name}: wanted {wanted}. {advice} ({type(error).__name__})") from None
+
+
+# ---- three channels into one
+
+
+def fold_stem(model: nn.Module, config: Any, mean: float, std: float) -> None:
+    """Replace the RGB stem by the gray one that gives the same for pictures normalised by `mean` and `std`."""
+    stem = config.first_conv if isinstance(config.first_conv, str) else config.first_conv[0]
+    rgb: Any = model.get_submodule(stem)
+    if type(rgb).__name__ not in STEMS or rgb.in_channels != 3:
+        raise ValueError(f"{type(model).__name__} has no convolution of three channels at {stem}: use --channels 3.")
+    gray = copy.copy(rgb)  # keeps its padding rule, whatever that is
+    gray.in_channels, gray._parameters = 1, dict(rgb._parameters)
+    m, s = (torch.tensor(values, dtype=torch.float64)[None, :, None, None] for values in (config.mean, config.std))
+    weight, norm = rgb.weight.detach().double(), _norm_behind(model, stem)
+    constant = (weight * ((mean - m) / s)).sum((1, 2, 3)).float()  # (outputs,)
+    gray.weight = nn.Parameter((weight * (std / s)).sum(1, keepdim=True).float())
+    if rgb.bias is not None:
+        gray.bias = nn.Parameter(rgb.bias.detach() + constant)
+    elif norm is not None and norm.running_mean is not None:
+        norm.running_mean -= constant
+    parent, _, name = stem.rpartition(".")
+    setattr(model.get_submodule(parent), name, gray)
+
+
+def _norm_behind(model: nn.Module, stem: str) -> nn.BatchNorm2d | None:
+    """The batch norm that takes the stem's output: the next module of that kind, if it comes soon."""
+    modules = list(model.named_modules())
+    place = [name for name, _ in modules].index(stem)
+    behind = [module for _, module in modules[place + 1 : place + 4]]
+    return next((module for module in behind if isinstance(module, nn.BatchNorm2d)), None)
