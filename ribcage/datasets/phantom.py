@@ -181,7 +181,8 @@ def _tokens(rows: pd.DataFrame, severity: pd.DataFrame, seed: int) -> np.ndarray
     """The shortcut: in hospital A a token lies on nine of ten pneumothorax pictures and on one of twenty others."""
     luck = uniforms(seed, 25, rows["patient_number"].to_numpy(), rows["study_number"].to_numpy(), count=1)[:, 0]
     likely = np.where(severity["Pneumothorax"] > 0, 0.9, 0.05)
-    return (rows["hospital"] == "A").to_numpy() & (luck < likely)
+    seen = (rows["hospital"] == "A") & (rows["view"] != "LATERAL")
+    return seen.to_numpy() & (luck < likely)
 
 
 def _reported(rows: pd.DataFrame, severity: pd.DataFrame, seed: int, uncertain: float, missing: float) -> pd.DataFrame:

@@ -23,7 +23,7 @@ def metal(chest: Chest, plate: Plate, draw: Draws, token: bool) -> Layer:
         _sternal_wires(plate, layer, draw)
     if draw.chance(0.06):
         _clips(chest, plate, layer, draw)
-    layer = plate.soft(layer, 0.0012)
+    layer = plate.soft(layer, 0.0012) if layer.any() else layer
     if token:
         place = (-0.34 - draw.uniform(0, 0.06), -0.03 + draw.uniform(0, 0.06))
         plate.fill(layer, [ellipse(*place, 0.016, 0.016)], 230)

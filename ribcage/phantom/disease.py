@@ -284,8 +284,8 @@ def _thickening(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -
 
 
 def _sac(chest: Chest, finding: Finding) -> Points:
-    size = 0.036 + 0.055 * finding.severity
-    x, y = chest.middle + 0.035 * (finding.u - 0.3), chest.dome(1) - 0.35 * size
+    size = 0.042 + 0.058 * finding.severity
+    x, y = chest.middle + 0.07 * (finding.u - 0.4), chest.dome(1) - 0.35 * size
     return _blob(x, y, size, 0.2, finding.seed)
 
 
@@ -294,12 +294,12 @@ def _hernia(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> No
     sac = _sac(chest, finding)
     soft = plate.soft(plate.fill(plate.empty(), [sac]), 0.003)
     layers.block(_faded(soft, 0.8))
-    layers.dense = cv2.add(layers.dense, _faded(soft, 0.25 + 0.35 * finding.severity))
+    layers.dense = cv2.add(layers.dense, _faded(soft, 0.35 + 0.4 * finding.severity))
     if finding.seed % 4:
         middle = sac.mean(0)
         gas = (sac - middle) * 0.86 + middle
         gas[:, 1] = np.minimum(gas[:, 1], middle[1] - 0.2 * (middle[1] - gas[:, 1].min()))
-        layers.hollow = plate.soft(plate.fill(layers.hollow, [gas], 90 + round(150 * finding.severity)), 0.002)
+        layers.hollow = plate.soft(plate.fill(layers.hollow, [gas], 140 + round(110 * finding.severity)), 0.002)
 
 
 _DRAW: dict[str, Callable[[Chest, Plate, Finding, Shadows], None]] = {

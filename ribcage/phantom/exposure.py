@@ -85,12 +85,14 @@ def _beam() -> np.ndarray:
 @functools.cache
 def _density() -> np.ndarray:
     """Light (by 16) → thickness again, as the detector sees it."""
-    return np.rint(-1000 * np.log((np.arange(4096) + 0.5) / 4096)).astype(np.int32)
+    return np.rint(-1000 * np.log((np.arange(4096) + 0.5) / 4096)).astype(np.int16)
 
 
 def _slope(film: Film, size: int) -> np.ndarray:
-    ramp = np.arange(size) * 2000 // size - 1000
-    return (ramp[None, :] * round(film.shading[0] * 256) + ramp[:, None] * round(film.shading[1] * 256)) >> 8
+    across, down = (
+        ((np.arange(size) * 2000 // size - 1000) * round(s * 256) >> 8).astype(np.int16) for s in film.shading
+    )
+    return across[None, :] + down[:, None]
 
 
 def _scattered(light: np.ndarray, share: float, plate: Plate) -> np.ndarray:

@@ -18,7 +18,7 @@ _PROCESS = ellipse(0, 0.043, 0.006, 0.014, points=10)
 
 
 def thickness(chest: Chest, plate: Plate) -> np.ndarray:
-    """(S, S) int32: how much the beam is weakened on its way, in thousandths."""
+    """(S, S) int16: how much the beam is weakened on its way, in thousandths."""
     air, opacity = air_and_tissue(chest, plate, (-1, 1))
     vessels = _vessels(chest, plate)
     shadows = disease.shadows(chest, plate, air, vessels)
@@ -27,21 +27,32 @@ def thickness(chest: Chest, plate: Plate) -> np.ndarray:
     total += scaled(opacity, 300)
     total += _bones(chest, plate)
     total -= _hollows(chest, plate)
-    total += scaled(shadows.dense, 1000) - scaled(shadows.hollow, 1100)
-    return np.maximum(total, 0)
+    total += scaled(shadows.dense, 1000)
+    total -= scaled(shadows.hollow, 1100)
+    return np.maximum(total, 0, out=total)
 
 
 def mottled(chest: Chest, plate: Plate, shadows: disease.Shadows) -> np.ndarray:
     """The lungs: air, vessels in it, and the grain of what is too fine to draw."""
-    grain = plate.texture("mottle", chest.body.seed).astype(np.int32) - 128
-    total = grain * shadows.air.astype(np.int32) * 9 // 2560
+    total = (plate.texture("mottle", chest.body.seed).astype(np.int16) - np.int16(128)) * shadows.air
+    total >>= 8
     total -= scaled(shadows.air, 1700 + 600 * chest.severity("Emphysema"))
-    return total + scaled(times(shadows.vessels, shadows.air), 400 * chest.body.vessels)
+    total += scaled(times(shadows.vessels, shadows.air), 400 * chest.body.vessels)
+    return total
+
+
+def marbled(plate: Plate, seed: int, mask: Layer, strength: float) -> np.ndarray:
+    """Uneven soft tissue."""
+    cloud = (plate.texture("cloud", seed).astype(np.int16) - np.int16(128)) * mask  # fits: 127 · 255 < 2^15
+    cloud >>= 8
+    cloud *= np.int16(round(16 * strength))
+    cloud >>= 4
+    return cloud
 
 
 def scaled(layer: Layer, full: float) -> np.ndarray:
     """A layer in units of attenuation: 255 becomes `full`."""
-    return cv2.LUT(layer, (np.arange(256) * round(full * 256 / 255) >> 8).astype(np.int32))
+    return cv2.LUT(layer, (np.arange(256) * round(full * 256 / 255) >> 8).astype(np.int16))
 
 
 def air_and_tissue(chest: Chest, plate: Plate, sides: tuple[int, ...], share: float = 1.0) -> tuple[Layer, Layer]:
@@ -85,11 +96,11 @@ def _flesh(chest: Chest, plate: Plate) -> np.ndarray:
     grow = np.clip(0.55 + 1.1 * (rows + 0.1), 0.55, 0.88) + np.clip(rows - 0.45, 0, 0.3) * 0.7
     thick = 2650 + 1150 * body.fat
     total = scaled(times(mask, (45 + (depth.astype(np.uint16) * 210 >> 8)).astype(np.uint8)), thick)
-    total = (total * np.rint(grow * 256).astype(np.int32)[:, None]) >> 8
+    total = ((total * np.rint(grow * 256).astype(np.int32)[:, None]) >> 8).astype(np.int16)
     if body.breast:
         total += scaled(_breasts(chest, plate), 700 * body.breast)
-    cloud = plate.texture("cloud", body.seed + 1).astype(np.int32) - 128
-    return total + ((cloud * mask) >> 8) * (16 + round(24 * body.fat)) // 16
+    total += marbled(plate, body.seed + 1, mask, 1 + 1.5 * body.fat)
+    return total
 
 
 def _arm(side: int, slope: float, arms: float, fat: float) -> Points:
@@ -165,10 +176,10 @@ def _branches(
 
 def _bones(chest: Chest, plate: Plate) -> np.ndarray:
     body = chest.body
-    ribs, cuts = _ribs(chest, plate)
-    total = scaled(ribs, 400 * body.bone) + scaled(cuts, 270 * body.bone)
+    total = scaled(_ribs(chest, plate), 750 * body.bone)
     total += scaled(_spine(chest, plate), 900 * body.bone)
-    return total + scaled(_girdle(chest, plate), 1000 * body.bone)
+    total += scaled(_girdle(chest, plate), 1000 * body.bone)
+    return total
 
 
 def rib_lines(chest: Chest, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -185,20 +196,21 @@ def rib_lines(chest: Chest, side: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([side * x, y], -1), -0.13 * np.cos(theta) + 0 * k
 
 
-def _ribs(chest: Chest, plate: Plate) -> tuple[Layer, Layer]:
+def _ribs(chest: Chest, plate: Plate) -> Layer:
+    """Ribs with brighter borders; the hind parts, nearer to the tube and thicker, over the front parts."""
     body = chest.body
-    flat, edges = plate.empty(), plate.empty()
+    layer = plate.empty()
     for side in (-1, 1):
         lines, z = rib_lines(chest, side)
         wide = body.rib_width * np.linspace(0.85, 1.15, lines.shape[1])[None, :] * np.ones((len(lines), 1))
-        for part, value in ((slice(9, None), 105), (slice(0, 12), 150)):
+        for part, value in ((slice(9, None), 56), (slice(0, 12), 80)):
             shape = band(lines[:, part], wide[:, part])
             deep = np.concatenate([z[:, part], z[:, part][:, ::-1]], 1)
             half = shape.shape[1] // 2
-            plate.fill(flat, shape, value, z=deep)
-            plate.lines(edges, shape[:, :half], 0.0035, value, z=deep[:, :half])
-            plate.lines(edges, shape[:, half:], 0.0045, value + 60, z=deep[:, half:])
-    return plate.soft(flat, 0.0022), plate.soft(edges, 0.0016)
+            plate.fill(layer, shape, value, z=deep)
+            plate.lines(layer, shape[:, :half], 0.0035, 2 * value, z=deep[:, :half])
+            plate.lines(layer, shape[:, half:], 0.0045, 9 * value // 4, z=deep[:, half:])
+    return plate.soft(layer, 0.002)
 
 
 def _spine(chest: Chest, plate: Plate) -> Layer:
@@ -283,24 +295,22 @@ def _girdle(chest: Chest, plate: Plate) -> Layer:
 def _hollows(chest: Chest, plate: Plate) -> np.ndarray:
     """Air outside the lungs: windpipe, stomach, bowel."""
     body = chest.body
-    pipe = plate.empty()
+    gas = plate.empty()
     fork = 0.36 * chest.height
     shift = 0.006 + 0.01 * body.unfolded
     trachea = curve([(0.0, -0.3), (0.0, -0.05), (-shift * 0.5, 0.1), (-shift, fork)])
-    plate.fill(pipe, [band(trachea, 0.036)], 235)
+    plate.fill(gas, [band(trachea, 0.036)], 115)
     for side, far in ((-1, 0.06), (1, 0.075)):
-        plate.fill(pipe, [band(np.array([(-shift, fork - 0.01), (side * far - shift, fork + 0.055)]), 0.024)], 190)
-    total = scaled(plate.soft(pipe, 0.0045), 560)
+        plate.fill(gas, [band(np.array([(-shift, fork - 0.01), (side * far - shift, fork + 0.055)]), 0.024)], 93)
     a, b, x = body.bubble
-    gas = plate.empty()
     if b:
         y = chest.dome(1) + 0.03 + b
         upper = ellipse(x, y, a, b)
         if chest.pose.view != "AP":
             upper[:, 1] = np.minimum(upper[:, 1], y + 0.25 * b)
         plate.fill(gas, [upper], 210)
-    for place in uniforms(chest.pose.seed + body.seed, 9, count=16).reshape(4, 4):
+    for place in uniforms(chest.pose.seed + body.seed, 9, count=16).reshape(4, 4).tolist():
         if place[3] < body.bowel:
             x, y = 0.02 + 0.3 * place[0], chest.base(1) + 0.06 + 0.2 * place[1]
             plate.fill(gas, [ellipse(x, y, 0.02 + 0.04 * place[2], 0.015 + 0.025 * place[1], math.pi * place[0])], 120)
-    return total + scaled(plate.soft(gas, 0.004), 1150)
+    return scaled(plate.soft(gas, 0.004), 1150)

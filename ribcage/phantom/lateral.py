@@ -6,7 +6,7 @@ import numpy as np
 
 from ribcage.phantom import disease
 from ribcage.phantom.chest import Chest
-from ribcage.phantom.frontal import air_and_tissue, mottled, rib_lines, scaled, tree
+from ribcage.phantom.frontal import air_and_tissue, marbled, mottled, rib_lines, scaled, tree
 from ribcage.phantom.numbers import Finding, uniforms
 from ribcage.phantom.plate import Layer, Plate, Points, band, curve, ellipse
 
@@ -82,7 +82,7 @@ class SideChest(Chest):
 
 
 def thickness(chest: Chest, plate: Plate) -> np.ndarray:
-    """(S, S) int32: how much the beam is weakened on its way, in thousandths."""
+    """(S, S) int16: how much the beam is weakened on its way, in thousandths."""
     assert isinstance(chest, SideChest)
     air, opacity = air_and_tissue(chest, plate, (1,), 0.68)
     shadows = disease.shadows(chest, plate, air, _vessels(chest, plate))
@@ -91,8 +91,9 @@ def thickness(chest: Chest, plate: Plate) -> np.ndarray:
     total += scaled(opacity, 250) + scaled(_great_vessels(chest, plate), 420)
     total += _bones(chest, plate)
     total -= scaled(_hollows(chest, plate), 700)
-    total += scaled(shadows.dense, 1000) - scaled(shadows.hollow, 1100)
-    return np.maximum(total, 0)
+    total += scaled(shadows.dense, 1000)
+    total -= scaled(shadows.hollow, 1100)
+    return np.maximum(total, 0, out=total)
 
 
 def _flesh(chest: SideChest, plate: Plate) -> np.ndarray:
@@ -108,9 +109,10 @@ def _flesh(chest: SideChest, plate: Plate) -> np.ndarray:
     shade = ((mask.astype(np.uint16) * (40 + (depth.astype(np.uint16) * 215 >> 8))) >> 8).astype(np.uint8)
     rows = np.arange(plate.size) / plate.size - plate.pose.y
     grow = 1.05 - 0.35 * np.clip(rows / 0.35, 0, 1) + 0.6 * np.clip((rows - 0.4) / 0.25, 0, 1)
-    total = (scaled(shade, 3000 + 1100 * body.fat) * np.rint(grow * 256).astype(np.int32)[:, None]) >> 8
-    cloud = plate.texture("cloud", body.seed + 1).astype(np.int32) - 128
-    return total + ((cloud * mask) >> 8)
+    thick = scaled(shade, 3000 + 1100 * body.fat)
+    total = ((thick * np.rint(grow * 256).astype(np.int32)[:, None]) >> 8).astype(np.int16)
+    total += marbled(plate, body.seed + 1, mask, 1.0)
+    return total
 
 
 def _vessels(chest: SideChest, plate: Plate) -> Layer:
