@@ -11,29 +11,20 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
 from ribcage import draws
+from ribcage.metrics.calibration import as_probabilities
+from ribcage.metrics.intervals import NORMAL, Interval
+from ribcage.metrics.patients import numbered
 from ribcage.metrics.ranking import Ranking, checked, rank
 from ribcage.metrics.thresholds import Counts, outcomes, rates, share
 
-_NORMAL = NormalDist()
 STREAM = 0xFFFB
 """The stream of the resamples."""
 _BLOCK = 64  # resamples side by side: their counts of all patients stay in the cache
 _WORDS = draws.WORDS << 16  # one row's numbers; further ones come from the next epoch
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Values with their confidence limits and standard errors; arrays of one shape."""
-
-    value: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    error: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -88,13 +79,13 @@ class Resampled:
         assert self.without is not None
         kept = self.resampled[~np.isnan(self.resampled[:, column]), column]
         below = ((kept < self.value[column]).sum() + (kept == self.value[column]).sum() / 2) / max(len(kept), 1)
-        bias = _NORMAL.inv_cdf(min(max(below, 1 / (len(kept) + 2)), 1 - 1 / (len(kept) + 2)))
+        bias = NORMAL.inv_cdf(min(max(below, 1 / (len(kept) + 2)), 1 - 1 / (len(kept) + 2)))
         jackknife = self.without[~np.isnan(self.without[:, column]), column]
         apart = jackknife.mean() - jackknife if len(jackknife) else np.zeros(1)
         spread = (apart**2).sum() ** 1.5
         acceleration = (apart**3).sum() / (6 * spread) if spread else 0.0
-        moved = [bias + _NORMAL.inv_cdf(share) for share in ((1 - level) / 2, (1 + level) / 2)]
-        low, high = (_NORMAL.cdf(bias + z / (1 - acceleration * z)) for z in moved)
+        moved = [bias + NORMAL.inv_cdf(share) for share in ((1 - level) / 2, (1 + level) / 2)]
+        low, high = (NORMAL.cdf(bias + z / (1 - acceleration * z)) for z in moved)
         return low, high
 
 
@@ -117,8 +108,10 @@ def bootstrap(
     bca: also leave out each patient in turn, for BCa intervals.
     threads: None takes every core. The result does not depend on it.
     """
-    if resamples < 1:
-        raise ValueError(f"{resamples} resamples were asked for; at least 1 is needed, and 1,000 is usual.")
+    if resamples < 1 or not 0 <= seed < 1 << 64:
+        raise ValueError(f"{resamples} resamples with seed {seed}: at least 1 is needed, and a seed from 0 to 2⁶⁴ - 1.")
+    if resamples < 1 or not 0 <= seed < 1 << 64:
+        raise ValueError(f"{resamples} resamples with seed {seed}: at least 1 is needed, and a seed from 0 to 2⁶⁴ - 1.")
     scores, labels, weights = checked(scores, labels, weights)
     codes = numbered(patients, len(scores))
     people = int(codes.max(initial=-1)) + 1
@@ -150,29 +143,6 @@ def difference(a: Resampled, b: Resampled) -> Resampled:
         )
     without = a.without - b.without if a.without is not None and b.without is not None else None
     return Resampled(a.value - b.value, a.resampled - b.resampled, without, a.address)
-
-
-def numbered(patients: np.ndarray | None, count: int) -> np.ndarray:
-    """(N,) int64 from 0: known patients in the order of their codes, then each row that has none."""
-    if patients is None:
-        return np.arange(count)
-    patients = np.asarray(patients)
-    if patients.shape != (count,):
-        raise ValueError(f"Patients are {patients.shape}; there must be one code for each of the {count} rows.")
-    known = _known(patients)
-    values, codes = np.unique(patients[known], return_inverse=True)
-    numbers = np.empty(count, np.int64)
-    numbers[known] = codes
-    numbers[~known] = len(values) + np.arange((~known).sum())
-    return numbers
-
-
-def _known(patients: np.ndarray) -> np.ndarray:
-    if patients.dtype.kind in "iu":
-        return patients >= 0
-    if patients.dtype.kind == "f":
-        return patients >= 0  # NaN is not
-    return np.array([value is not None and value == value and value != "" for value in patients.tolist()], bool)
 
 
 def resample(seed: int, number: int, people: int) -> np.ndarray:
@@ -226,7 +196,7 @@ def _sums(
     """(K, N, F) what is only added up: the four outcomes, and the squared error with its weight."""
     parts = [] if thresholds is None else list(outcomes(scores, labels, thresholds))
     if probabilities is not None:
-        probabilities, _, _ = checked(probabilities, labels)
+        probabilities, _, _ = checked(as_probabilities(probabilities), labels)
         known = ~np.isnan(labels)
         parts += [np.where(known, (probabilities - labels) ** 2, 0.0), known.astype(np.float64)]
     return np.array(parts).reshape(-1, *scores.shape) * weights[:, None]

@@ -23,7 +23,7 @@ class Ranking:
     """(G,) where each group of equal scores ends; the last is n."""
 
     def steps(self) -> tuple[np.ndarray, np.ndarray]:
-        """(G,) weight of the true and of the false positives when every score down to this group's is called positive."""
+        """(G,) weights of the true and of the false positives when all down to this group are called positive."""
         last = self.ends - 1
         true = np.cumsum(np.where(self.positive, self.weights, 0.0))[last]
         false = np.cumsum(np.where(self.positive, 0.0, self.weights))[last]

@@ -1,4 +1,4 @@
-"""Thresholds: chosen on validation pictures, applied to others. A score is called positive from the threshold upwards."""
+"""Thresholds: chosen on validation pictures, applied to others. A score is positive from the threshold upwards."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,5 +104,6 @@ _GOODNESS: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
 
 
 def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, NaN where the whole is nothing."""
     """part / whole, NaN where the whole is nothing."""
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)

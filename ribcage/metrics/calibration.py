@@ -1,0 +1,168 @@
+"""Calibration: whether pictures given 30 % are positive in 30 of 100, and the temperature that makes it more so.
+
+Temperature scaling divides logits by one number T, fitted on validation pictures: Guo et al. 2017,
+https://arxiv.org/abs/1706.04599. It changes no order, so no AUROC."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ribcage.metrics.ranking import Ranking, checked, rank
+from ribcage.metrics.thresholds import share
+
+Slopes = Callable[[float], tuple[float, float]]
+_DOUBLINGS, _STEPS = 60, 200
+
+
+@dataclass(frozen=True)
+class Bins:
+    """One finding's pictures in bins of probability, empty bins left out; arrays of one length."""
+
+    probability: np.ndarray
+    """Mean probability in the bin."""
+    positive: np.ndarray
+    """Share of positives in the bin."""
+    weight: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: the mean gap between probability and share of positives."""
+        total = self.weight.sum()
+        return float(self.weight @ np.abs(self.probability - self.positive) / total) if total else np.nan
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """T of each finding and, where none could be fitted and T is 1, why."""
+
+    value: np.ndarray
+    note: tuple[str, ...]
+    """Empty where T was fitted."""
+
+
+def brier(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """(F,) mean squared distance of probability and label."""
+    probabilities, labels, weights = checked(as_probabilities(probabilities), labels, weights)
+    known = ~np.isnan(labels)
+    return share(weights @ np.where(known, (probabilities - labels) ** 2, 0), weights @ known.astype(np.float64))
+
+
+def reliability(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    bins: int = 15,
+    equal: Literal["mass", "width"] = "mass",
+) -> list[Bins]:
+    """The bins of each finding: of equal weight, equal probabilities together, or of equal width."""
+    if equal not in ("mass", "width") or bins < 1:
+        raise ValueError(f"{bins} bins of equal {equal} were asked for; it must be 1 or more of equal mass or width.")
+    return [_bins(ranking, bins, equal) for ranking in rank(as_probabilities(probabilities), labels, weights)]
+
+
+def ece(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    bins: int = 15,
+    equal: Literal["mass", "width"] = "mass",
+) -> np.ndarray:
+    """(F,) expected calibration error over these bins. More bins or fewer pictures make it larger: state both."""
+    return np.array([found.error for found in reliability(probabilities, labels, weights, bins=bins, equal=equal)])
+
+
+def temperatures(
+    logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None, *, shared: bool = False
+) -> Temperatures:
+    """The T of greatest likelihood for sigmoid(logits / T), per finding or one for all."""
+    logits, labels, weights = checked(logits, labels, weights)
+    findings = logits.shape[1]
+    if shared:
+        weights = np.repeat(weights, findings)
+        logits, labels = logits.reshape(-1, 1), labels.reshape(-1, 1)
+    found = [_temperature(z, y, weights) for z, y in zip(logits.T, labels.T, strict=True)]
+    found = found * findings if shared else found
+    return Temperatures(np.array([value for value, _ in found]), tuple(note for _, note in found))
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-logits)), without overflow."""
+    falling = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1.0, falling) / (1 + falling)
+
+
+def as_probabilities(values: np.ndarray) -> np.ndarray:
+    """The same, if all of them lie between 0 and 1 (or are NaN)."""
+    values = np.asarray(values, np.float64)
+    strange = values[(values < 0) | (values > 1)]
+    if len(strange):
+        raise ValueError(f"A probability is {strange[0]:g}; it must be between 0 and 1 (logits go through sigmoid).")
+    return values
+
+
+def minimum(slopes: Slopes, scale: float) -> float | None:
+    """Where a convex function of b > 0 is least, by Newton's steps kept between two halving bounds; None if nowhere.
+
+    slopes: b → first and second derivative.
+    scale: where to begin.
+    """
+    low = high = scale
+    for _ in range(_DOUBLINGS):
+        if slopes(high)[0] >= 0:
+            break
+        low, high = high, high * 2
+    for _ in range(_DOUBLINGS):
+        if slopes(low)[0] <= 0:
+            break
+        low, high = low / 2, low
+    if slopes(low)[0] > 0 or slopes(high)[0] < 0:
+        return None
+    b = (low + high) / 2
+    for _ in range(_STEPS):
+        first, second = slopes(b)
+        low, high = (b, high) if first < 0 else (low, b)
+        step = b - first / second if second > 0 else low
+        new = step if low < step < high else (low + high) / 2
+        if abs(new - b) <= 1e-15 * b:
+            break
+        b = new
+    return b
+
+
+def as_temperature(b: float | None) -> tuple[float, str]:
+    """T = 1 / b, and why it is 1 where b is None."""
+    return (1.0, "no temperature is best") if b is None else (1 / b, "")
+
+
+def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, str]:
+    # no temperature moves an infinite logit
+    used = ~np.isnan(labels) & (weights > 0) & np.isfinite(logits)
+    z, y, w = logits[used], labels[used], weights[used]
+    if not len(y) or y.min() == y.max():
+        return 1.0, "only one class is known"
+    if w @ (z * (0.5 - y)) >= 0:
+        return 1.0, "positives score no higher than negatives"
+    if not (np.where(y == 1, -z, z) > 0).any():
+        return 1.0, "the sign of the logit separates the classes"
+
+    def slopes(b: float) -> tuple[float, float]:
+        """Of the mean log-loss in b = 1 / T."""
+        p = sigmoid(b * z)
+        return float(w @ (z * (p - y))), float(w @ (z * z * p * (1 - p)))
+
+    return as_temperature(minimum(slopes, 1 / float(np.abs(z).max())))
+
+
+def _bins(ranking: Ranking, bins: int, equal: str) -> Bins:
+    true, false = (np.diff(steps, prepend=0.0) for steps in ranking.steps())
+    weight, levels = true + false, ranking.levels
+    middle = (np.cumsum(weight) - weight / 2) / max(weight.sum(), np.finfo(float).tiny)
+    place = np.minimum((bins * (1 - middle if equal == "mass" else levels)).astype(np.int64), bins - 1)
+    total = np.bincount(place, weight, bins)
+    full = total > 0
+    probability, positive = (np.bincount(place, part, bins)[full] / total[full] for part in (weight * levels, true))
+    return Bins(probability, positive, total[full])
