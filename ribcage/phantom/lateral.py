@@ -21,7 +21,12 @@ class SideChest(Chest):
     @property
     def front(self) -> float:
         """How far the lungs reach forwards (deep chests in emphysema)."""
-        return 0.19 + 0.35 * (self.body.width - 0.3) + 0.05 * self.severity("Emphysema")
+        return 0.19 + 0.8 * (self.body.width - 0.33) + 0.05 * self.severity("Emphysema")
+
+    @property
+    def hump(self) -> float:
+        """How far the chest reaches backwards (kyphosis)."""
+        return 0.2 + 2.2 * self.body.scoliosis + 0.2 * (self.body.apex - 0.14)
 
     def sides(self, finding: Finding) -> tuple[int, ...]:
         """One shadow for both."""
@@ -38,7 +43,7 @@ class SideChest(Chest):
     def lateral(self, side: int, y: np.ndarray | float) -> np.ndarray:
         """x of the posterior border."""
         along = np.clip(np.asarray(y) / self.base(1), 0, 1)
-        return 0.05 + 0.2 * np.sin(np.pi * (0.1 + 0.62 * along)) ** 0.8
+        return 0.05 + self.hump * np.sin(np.pi * (0.1 + 0.62 * along)) ** 0.8
 
     def at(self, side: int, u: float, v: float) -> tuple[float, float]:
         """u from front to back."""
@@ -147,7 +152,7 @@ def _bones(chest: SideChest, plate: Plate) -> np.ndarray:
         plate.lines(ribs, shape[:, :half], 0.004, 180)
         plate.lines(ribs, shape[:, half:], 0.004, 180)
     y = np.arange(-0.3, 1.1, 0.064)
-    x = 0.05 + 0.145 * np.sin(np.pi * np.clip(0.12 + 0.6 * y, 0, 1)) + 0.3 * chest.spine(y)
+    x = 0.05 + 0.72 * chest.hump * np.sin(np.pi * np.clip(0.12 + 0.6 * y, 0, 1)) + 0.3 * chest.spine(y)
     centre, half_size = np.stack([x, y], 1)[:, None], np.array([body.spine * 1.05, 1.0])
     blocks = centre + _BLOCK * half_size
     plate.fill(bones, blocks, 110)

@@ -263,7 +263,7 @@ def pose(seed: int, patient: int, study: int, picture: int, *, view: str) -> Pos
         scale=draw.normal(1.14 if turned else 1.03 if lying else 1.05, 0.075),
         x=0.5 + draw.normal(0, 0.045 if lying else 0.028) - (0.03 if turned else 0.0),
         y=draw.normal(0.115, 0.042),
-        roll=draw.normal(0, 0.055 if lying else 0.022),
+        roll=draw.normal(0, 0.055 if lying or turned else 0.022),
         yaw=0.0 if turned else draw.normal(0, 0.2 if lying else 0.08),
         pitch=0.0 if turned else draw.normal(0.32 if lying else 0.1, 0.18),
         inspiration=draw.normal(0.87 if lying else 0.99, 0.075),
