@@ -12,10 +12,10 @@ import ribcage
 
 PACKAGE = Path(ribcage.__file__).parent
 FLOORS = (
-    {"spelling", "files", "progress", "findings", "image", "dicom", "fingerprint", "views", "layers", "metrics", "maps", "draws", "flags", "phantom", "raster", "tables", "columns", "jpeg", "page"},
+    {"spelling", "files", "progress", "findings", "image", "dicom", "fingerprint", "views", "layers", "metrics", "maps", "draws", "losses", "distributed", "flags", "phantom", "raster", "tables", "columns", "jpeg", "page"},
     {"index", "split", "datasets", "store", "intake", "writer", "loader", "backbone", "backbones"},
     {"methods"},
-    {"loop", "optim", "distributed", "checkpoint", "bundle", "weights", "inference", "audit", "datasheet", "report"},
+    {"loop", "optim", "checkpoint", "bundle", "weights", "inference", "audit", "datasheet", "report"},
     {"commands"},
     {"cli", "verbs", "__main__", "__init__"},
 )  # fmt: skip

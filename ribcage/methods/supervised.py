@@ -1,0 +1,88 @@
+"""Learn findings from labels: one linear layer on the features, no question where nothing is known.
+
+L = sum_{n,f known} l(z_nf, t_nf) / number known,   z = W features(x) + b
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ribcage import distributed, losses
+from ribcage.backbone import Backbone
+from ribcage.loader import Batch
+from ribcage.methods.base import Method, Step
+
+
+class Supervised(Method):
+    """A backbone and a linear head.
+
+    loss: bce, focal, asymmetric, or cross-entropy for findings that exclude each other
+    smoothing: how far targets are drawn towards one half
+    balanced: weight both sides of a finding by their effective numbers
+    mixup: alpha of the Beta distribution that mixes pictures in pairs; 0 mixes none
+    dropout: of the features before the head
+    freeze: train the head only, the backbone stays as it is, in evaluation mode
+    """
+
+    present: Tensor
+    absent: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        findings: Sequence[str],
+        *,
+        loss: Literal["bce", "focal", "asymmetric", "cross-entropy"] = "bce",
+        smoothing: float = 0.0,
+        balanced: bool = False,
+        mixup: float = 0.0,
+        dropout: float = 0.0,
+        freeze: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.findings = backbone, tuple(findings)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(backbone.dim, len(self.findings))
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+        self.loss, self.smoothing, self.mixup, self.freeze = losses.LOSSES[loss], smoothing, mixup, freeze
+        self.balanced = balanced
+        self.register_buffer("present", torch.ones(len(self.findings)))
+        self.register_buffer("absent", torch.ones(len(self.findings)))
+        if freeze:
+            backbone.requires_grad_(False)
+
+    def forward(self, batch: Batch) -> Step:
+        """The loss over all known labels of the global batch."""
+        pictures, targets = self._mixed(batch.views[0], losses.smoothed(batch.labels, self.smoothing))
+        logits = self.logits(pictures).float()  # (N, F)
+        weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
+        loss = (self.loss(logits, targets) * weights).sum()
+        return Step(loss * distributed.world() / distributed.total(losses.known(targets).sum()).clamp(min=1))
+
+    def logits(self, pictures: Tensor) -> Tensor:
+        """(N, F)"""
+        return self.head(self.dropout(self.backbone(pictures)))
+
+    def train(self, mode: bool = True) -> "Supervised":
+        """A frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze:
+            self.backbone.eval()
+        return self
+
+    def count(self, labels: Tensor) -> None:
+        """Take the weights of `balanced` from the labels to be learnt from."""
+        if self.balanced:
+            present, absent = losses.class_weights((labels > 0.5).sum(0), (labels <= 0.5).sum(0))
+            self.present.copy_(present)
+            self.absent.copy_(absent)
+
+    def _mixed(self, pictures: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Zhang et al. 2018, https://arxiv.org/abs/1710.09412: x = a x_i + (1 - a) x_j, and so the targets."""
+        if not self.mixup or not self.training:
+            return pictures, targets
+        a = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
+        return a * pictures + (1 - a) * pictures.flip(0), a * targets + (1 - a) * targets.flip(0)
