@@ -433,6 +433,7 @@ def _probe(rows, p0, p1, p2, p3, sizes, share, nearest, limits):  # type: ignore
     held = np.empty(129, np.int64)
     for r in range(len(rows)):
         a, b, c, d = rows[r, 0], rows[r, 1], rows[r, 2], rows[r, 3]
+        best = np.uint64(0xFFFFFFFFFFFFFFFF)
         for j in range(len(p0)):
             total = np.uint64(0)
             for x in (a ^ p0[j], b ^ p1[j], c ^ p2[j], d ^ p3[j]):
@@ -440,8 +441,10 @@ def _probe(rows, p0, p1, p2, p3, sizes, share, nearest, limits):  # type: ignore
                 x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
                 x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
                 total += (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
-            distances[j] = min(total, np.uint64(256) - total)
-        nearest[r] = np.argmin(distances)
+            total = min(total, np.uint64(256) - total)
+            distances[j] = total
+            best = min(best, total << np.uint64(32) | np.uint64(j))
+        nearest[r] = best & np.uint64(0xFFFFFFFF)
         if share > 0:
             held[:] = 0
             for j in range(len(p0)):
