@@ -396,12 +396,8 @@ def _scan(queries, limits, pivot, t0, t1, t2, t3, cut, query, target):  # type: 
         if min(total, np.uint64(256) - total) > limits[q]:
             continue
         for start in range(0, len(t0), 128):
-            s0, s1, s2, s3 = (
-                t0[start : start + 128],
-                t1[start : start + 128],
-                t2[start : start + 128],
-                t3[start : start + 128],
-            )
+            stop = start + 128
+            s0, s1, s2, s3 = t0[start:stop], t1[start:stop], t2[start:stop], t3[start:stop]
             near = 0
             for j in range(len(s0)):
                 total = np.uint64(0)
