@@ -15,7 +15,7 @@ FLOORS = (
     {"spelling", "files", "progress", "findings", "image", "dicom", "fingerprint", "views", "layers", "metrics", "maps", "draws", "losses", "distributed", "flags", "phantom", "raster", "tables", "columns", "jpeg", "page"},
     {"index", "split", "datasets", "store", "intake", "writer", "loader", "backbone", "backbones"},
     {"methods"},
-    {"loop", "optim", "checkpoint", "bundle", "weights", "inference", "audit", "datasheet", "report"},
+    {"loop", "optim", "checkpoint", "provenance", "bundle", "weights", "inference", "audit", "datasheet", "report"},
     {"commands"},
     {"cli", "verbs", "__main__", "__init__"},
 )  # fmt: skip

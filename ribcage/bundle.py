@@ -1,0 +1,151 @@
+"""Bundle: a finished model in a folder – weights, facts, what it has seen, and a card for people.
+
+`model.safetensors` holds the weights under timm's own names; `model.json` what is needed to use them: architecture,
+findings, how a picture is prepared, temperature and thresholds fitted on validation, metrics; `provenance.npz` the
+fingerprints of every picture and patient seen in training and in selection; `README.md` is the model card.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ribcage import __version__, files, store
+from ribcage.backbone import Backbone
+from ribcage.methods.supervised import Supervised
+from ribcage.provenance import Provenance
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """What model.json holds."""
+
+    name: str
+    """The architecture, by timm's name."""
+    findings: tuple[str, ...]
+    size: tuple[int, int]
+    """(height, width) of what goes into the model."""
+    stored: int
+    """Side of the square that a picture is brought to before."""
+    fit: store.Fit
+    mean: float
+    std: float
+    channels: int = 1
+    loss: str = "bce"
+    """bce: every finding for itself; cross-entropy: one of them."""
+    temperature: tuple[float, ...] = ()
+    """Logits are divided by it; one per finding, fitted on validation."""
+    thresholds: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+    """How chosen → one probability per finding, chosen on validation; None where none could be."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    data: tuple[dict[str, Any], ...] = ()
+    """The data sets: name, source, licence, split, pictures, patients."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """The options it was trained with."""
+    versions: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def save(self, file: Path) -> None:
+        """Write as JSON."""
+        with files.atomic(file) as part:
+            part.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: Path) -> "Model":
+        """Read what `save` wrote, or say why not."""
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{file} is not valid JSON ({error}).") from None
+        known = {item.name for item in fields(cls)}
+        if not isinstance(values, dict) or values.get("format") != FORMAT or not known >= set(values):
+            raise ValueError(f"{file} was written by another version of Ribcage (this is {__version__}).")
+        for name in ("findings", "size", "temperature", "data"):
+            values[name] = tuple(values[name])
+        values["thresholds"] = {name: tuple(chosen) for name, chosen in values["thresholds"].items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A finished model, opened."""
+
+    folder: Path
+    model: Model
+    method: Supervised
+    provenance: Provenance
+
+
+def save(folder: Path, method: Supervised, model: Model, provenance: Provenance, card: str) -> None:
+    """Write a bundle; model.json last, so that half a bundle does not open."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in plain_state(method).items()}
+    with files.explained(folder, "Free some."):
+        with files.atomic(folder / "model.safetensors") as part:
+            save_file(weights, part, metadata={"format": "pt", "timm": model.name})
+        provenance.save(folder / "provenance.npz")
+        with files.atomic(folder / "README.md") as part:
+            part.write_text(card, encoding="utf-8")
+        model.save(folder / "model.json")
+
+
+def load(folder: Path | str) -> Bundle:
+    """Open a bundle, or a run that has one. Every weight must be there: never random ones in silence."""
+    from safetensors.torch import load_file
+
+    folder = find(Path(folder))
+    model = Model.load(folder / "model.json")
+    backbone = Backbone(model.name, channels=model.channels, size=model.size)
+    method = Supervised(backbone, model.findings, loss=model.loss)  # type: ignore[arg-type]
+    try:
+        weights = load_file(folder / "model.safetensors")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{folder} has no model.safetensors.") from None
+    except Exception as error:
+        raise ValueError(f"{folder / 'model.safetensors'} is damaged ({type(error).__name__}: {error}).") from None
+    load_plain_state(method, weights, str(folder))
+    return Bundle(folder, model, method.eval(), Provenance.load(folder / "provenance.npz"))
+
+
+def find(folder: Path) -> Path:
+    """The bundle in this folder: itself, or the `bundle` of a run."""
+    for place in (folder, folder / "bundle"):
+        if (place / "model.json").is_file():
+            return place
+    if (folder / "checkpoint.pt").is_file():
+        raise FileNotFoundError(f"{folder} is a run that has not finished its first validation: it has no bundle yet.")
+    raise FileNotFoundError(f"{folder} holds no model: neither model.json nor bundle/model.json is there.")
+
+
+# ---- weights under timm's names
+
+
+def plain_state(method: Supervised) -> dict[str, Tensor]:
+    """The weights as a plain timm model with this many classes names them."""
+    name = method.backbone.model.pretrained_cfg["classifier"]
+    head = name if isinstance(name, str) else name[0]
+    return {
+        **method.backbone.model.state_dict(),
+        f"{head}.weight": method.head.weight,
+        f"{head}.bias": method.head.bias,
+    }
+
+
+def load_plain_state(method: Supervised, state: dict[str, Tensor], where: str) -> None:
+    """Put weights under timm's names into a method; all must be there and fit."""
+    own = plain_state(method)
+    missing, strange = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    other = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if missing or strange or other:
+        counts = f"{len(missing)} missing, {len(strange)} unexpected, {len(other)} of another shape"
+        raise ValueError(f"The weights in {where} do not fit: {counts} ({(missing + strange + other)[0]} …).")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(state[name])

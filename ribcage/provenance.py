@@ -1,0 +1,81 @@
+"""Provenance: fingerprints of what a model has seen, so that nobody tests it on that by mistake."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from ribcage import files, fingerprint
+from ribcage.store import Fingerprints, Store
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a model has seen, without showing it."""
+
+    patients: np.ndarray
+    """(M,) uint64 hashes of data set and patient; unknown patients have none."""
+    pixels: np.ndarray
+    """(N,) uint64 hashes of stored pixels."""
+    prints: np.ndarray
+    """(N, V, 4) uint64 fingerprints."""
+    role: np.ndarray
+    """(N,) 0 training, 1 selection."""
+
+    @classmethod
+    def of(cls, stores: Sequence[Store], training: np.ndarray, selection: np.ndarray) -> "Provenance":
+        """Of these rows, counted through all stores. Linked folders have no fingerprints of pictures, only patients."""
+        rows = np.concatenate([training, selection])
+        role = np.repeat([0, 1], [len(training), len(selection)]).astype(np.uint8)
+        found = [one.fingerprints for one in stores]
+        prints, pixels, patients = (
+            np.concatenate([getattr(part, name) for part in found])[rows] for name in ("prints", "pixels", "patients")
+        )
+        return cls(np.unique(patients[patients > 0]), pixels, prints, role)
+
+    def save(self, file: Path) -> None:
+        """Write one npz."""
+        with files.atomic(file) as part, part.open("wb") as stream:
+            np.savez(stream, **{item.name: getattr(self, item.name) for item in fields(self)})
+
+    @classmethod
+    def load(cls, file: Path) -> "Provenance":
+        """Read what `save` wrote; nothing in it is executed."""
+        with np.load(file, allow_pickle=False) as arrays:
+            return cls(*(arrays[item.name] for item in fields(cls)))
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What a model has seen of the pictures it is to be tested on."""
+
+    patients: int
+    """Test patients that were in training or selection."""
+    pictures: int
+    """Test pictures of such patients."""
+    identical: int
+    """Test pictures seen bit for bit."""
+    alike: int
+    """Test pictures of which a near-copy was seen (identical ones too)."""
+    tested: int
+
+    def __bool__(self) -> bool:
+        return bool(self.pictures or self.identical or self.alike)
+
+    def __str__(self) -> str:
+        return (
+            f"Of {self.tested:,} test pictures, {self.pictures:,} show {self.patients:,} patients that the model has "
+            f"seen in training or selection; {self.alike:,} are copies of pictures it has seen, {self.identical:,} of "
+            "them to the bit"
+        )
+
+
+def leak(provenance: Provenance, tested: Fingerprints) -> Leak:
+    """Look for the tested pictures and their patients in what a model has seen."""
+    known = np.isin(tested.patients, provenance.patients) & (tested.patients > 0)
+    identical = np.isin(tested.pixels, provenance.pixels)
+    alike = identical.copy()
+    alike[fingerprint.matches(tested.prints, provenance.prints).first] = True
+    patients = len(np.unique(tested.patients[known]))
+    return Leak(patients, int(known.sum()), int(identical.sum()), int(alike.sum()), len(tested.pixels))
