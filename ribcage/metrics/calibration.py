@@ -104,13 +104,12 @@ def as_probabilities(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def minimum(slopes: Slopes, scale: float) -> float | None:
-    """Where a convex function of b > 0 is least, by Newton's steps kept between two halving bounds; None if nowhere.
+def minimum(slopes: Slopes) -> float | None:
+    """Where a convex function of b > 0 is least, by Newton's steps kept between bounds; None if nowhere near 1.
 
     slopes: b → first and second derivative.
-    scale: where to begin.
     """
-    low = high = scale
+    low = high = 1.0
     for _ in range(_DOUBLINGS):
         if slopes(high)[0] >= 0:
             break
@@ -133,9 +132,10 @@ def minimum(slopes: Slopes, scale: float) -> float | None:
     return b
 
 
-def as_temperature(b: float | None) -> tuple[float, str]:
-    """T = 1 / b, and why it is 1 where b is None."""
-    return (1.0, "no temperature is best") if b is None else (1 / b, "")
+def as_temperature(b: float | None, scale: float) -> tuple[float, str]:
+    """T = scale / b for logits that were divided by their scale, or 1 and why."""
+    found = 0.0 if b is None else scale / b
+    return (found, "") if 0 < found < np.inf else (1.0, "no temperature is best")
 
 
 def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, str]:
@@ -144,6 +144,8 @@ def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) ->
     z, y, w = logits[used], labels[used], weights[used]
     if not len(y) or y.min() == y.max():
         return 1.0, "only one class is known"
+    scale = max(float(np.abs(z).max()), np.finfo(float).tiny)
+    z = z / scale
     if w @ (z * (0.5 - y)) >= 0:
         return 1.0, "positives score no higher than negatives"
     if not (np.where(y == 1, -z, z) > 0).any():
@@ -154,7 +156,7 @@ def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) ->
         p = sigmoid(b * z)
         return float(w @ (z * (p - y))), float(w @ (z * z * p * (1 - p)))
 
-    return as_temperature(minimum(slopes, 1 / float(np.abs(z).max())))
+    return as_temperature(minimum(slopes), scale)
 
 
 def _bins(ranking: Ranking, bins: int, equal: str) -> Bins:

@@ -41,6 +41,8 @@ def temperature(logits: np.ndarray, classes: np.ndarray, weights: np.ndarray | N
     w = np.ones(len(z)) if weights is None else np.asarray(weights, np.float64)[known]
     if not len(z) or true.min() == true.max():
         return 1.0, "only one class is known"
+    scale = max(float(np.abs(z).max()), np.finfo(float).tiny)
+    z = z / scale
     z = z - z[np.arange(len(z)), true][:, None]  # relative to the true class
     if w @ z.mean(axis=1) >= 0:
         return 1.0, "the true class scores no higher than the others"
@@ -52,7 +54,7 @@ def temperature(logits: np.ndarray, classes: np.ndarray, weights: np.ndarray | N
         mean = (p * z).sum(axis=1)
         return float(w @ mean), float(w @ ((p * z * z).sum(axis=1) - mean**2))
 
-    return as_temperature(minimum(slopes, 1 / float(np.abs(z).max())))
+    return as_temperature(minimum(slopes), scale)
 
 
 def _checked(classes: np.ndarray, count: int) -> np.ndarray:

@@ -6,7 +6,8 @@ DeLong et al. 1988, https://doi.org/10.2307/2531595; placements by sorting as Su
 https://doi.org/10.1109/LSP.2014.2337313; several pictures of one patient as Obuchowski 1997,
 https://doi.org/10.2307/2533958. With one picture per patient this is DeLong's estimate exactly.
 
-Limits are symmetric in the logit: near 1 the plain ones pass it, and cover less than they say."""
+Limits are symmetric in the logit. The plain ones pass 1 and cover less: with 15 positives at an AUROC of .96 the 95 %
+limits hold the truth in 92 % of samples, the plain ones in 82 %."""
 
 from dataclasses import dataclass
 

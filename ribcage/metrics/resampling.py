@@ -199,7 +199,7 @@ def _sums(
         probabilities, _, _ = checked(as_probabilities(probabilities), labels)
         known = ~np.isnan(labels)
         parts += [np.where(known, (probabilities - labels) ** 2, 0.0), known.astype(np.float64)]
-    return np.array(parts).reshape(-1, *scores.shape) * weights[:, None]
+    return np.array(parts).reshape(len(parts), *scores.shape) * weights[:, None]
 
 
 def _by_patient(sums: np.ndarray, codes: np.ndarray, people: int) -> np.ndarray:

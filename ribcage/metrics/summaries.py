@@ -1,0 +1,159 @@
+"""Summaries: every metric of every finding with its interval, for all pictures, for subgroups, and for two models."""
+
+from dataclasses import dataclass, fields
+from typing import TypedDict, Unpack
+
+import numpy as np
+
+from ribcage.metrics.intervals import Interval, holm
+from ribcage.metrics.patients import numbered
+from ribcage.metrics.placements import DeLong, delong
+from ribcage.metrics.placements import difference as delong_difference
+from ribcage.metrics.ranking import checked
+from ribcage.metrics.resampling import Resampled, bootstrap, difference
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One metric."""
+
+    findings: Interval
+    """(F,)"""
+    macro: Interval
+    """(1,) the mean over the findings that are defined."""
+    averaged: int
+    """How many findings are defined."""
+    resamples: np.ndarray | None
+    """(F + 1,) resamples behind each finding's interval and the mean's; None for DeLong."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known of each finding, and how well the scores tell it."""
+
+    n: np.ndarray
+    """(F,) rows whose label is known."""
+    positives: np.ndarray
+    patients: int
+    metrics: dict[str, Estimate]
+    """By name: auroc, auroc_delong, ap; with thresholds accuracy, f1, …; with probabilities brier."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Model a minus model b on the same pictures: one metric, each finding and last the mean over findings."""
+
+    interval: Interval
+    """(F + 1,)"""
+    p: np.ndarray
+    """(F + 1,)"""
+    adjusted: np.ndarray
+    """(F + 1,) Holm's p over the findings; the mean is one question of its own and stays as it is."""
+
+
+class Options(TypedDict, total=False):
+    """What `bootstrap` takes by name."""
+
+    weights: np.ndarray | None
+    thresholds: np.ndarray | float | None
+    probabilities: np.ndarray | None
+    resamples: int
+    seed: int
+    bca: bool
+    threads: int | None
+
+
+def summary(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray | None = None,
+    *,
+    level: float = 0.95,
+    **options: Unpack[Options],
+) -> Summary:
+    """All metrics with their intervals over patients; options as in `bootstrap`."""
+    scores, labels, weights = checked(scores, labels, options.get("weights"))
+    found = bootstrap(scores, labels, patients, **options)
+    exact = delong(scores, labels, patients, weights=weights)
+    metrics = {name: _resampled(values, level) for name, values in found.items()}
+    metrics["auroc_delong"] = _exact(exact, level)
+    people = int(numbered(patients, len(scores)).max(initial=-1)) + 1
+    return Summary((~np.isnan(labels)).sum(axis=0), (labels == 1).sum(axis=0), people, metrics)
+
+
+def subgroups(
+    groups: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray | None = None,
+    *,
+    level: float = 0.95,
+    **options: Unpack[Options],
+) -> dict[str, Summary]:
+    """The summary of each value in groups (N,), in their order; empty, None and NaN are 'unknown', last."""
+    names = np.array(["" if value is None or value != value else str(value) for value in np.asarray(groups).tolist()])
+    scores, labels, _ = checked(scores, labels, options.get("weights"))
+    if names.shape != (len(scores),):
+        raise ValueError(f"Groups are {names.shape}; there must be one value for each of the {len(scores)} rows.")
+    codes = numbered(patients, len(scores))
+    found = {}
+    for name in sorted(set(names.tolist()), key=lambda name: (name == "", name)):
+        rows = np.flatnonzero(names == name)
+        own = _of_rows(options, rows)
+        found[name or "unknown"] = summary(scores[rows], labels[rows], codes[rows], level=level, **own)
+    return found
+
+
+def compare(
+    a: np.ndarray,
+    b: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray | None = None,
+    *,
+    level: float = 0.95,
+    **options: Unpack[Options],
+) -> dict[str, Comparison]:
+    """Two models' scores on the same rows: auroc and ap over the same resamples, and auroc_delong."""
+    labels = checked(a, labels)[1]
+    models = [bootstrap(scores, labels, patients, **options) for scores in (a, b)]
+    found = {name: _compared(models[0][name], models[1][name], level) for name in ("auroc", "ap")}
+    first, second = (delong(scores, labels, patients, weights=options.get("weights")) for scores in (a, b))
+    pairs = [delong_difference(*pair, level) for pair in ((first, second), (first.macro(), second.macro()))]
+    p = np.concatenate([pair.p for pair in pairs])
+    found["auroc_delong"] = Comparison(_joined(*(pair.interval for pair in pairs)), p, _adjusted(p))
+    return found
+
+
+def _resampled(values: Resampled, level: float) -> Estimate:
+    mean = values.macro()
+    averaged = int((~np.isnan(values.value)).sum())
+    return Estimate(values.interval(level), mean.interval(level), averaged, np.append(values.used, mean.used))
+
+
+def _exact(values: DeLong, level: float) -> Estimate:
+    averaged = int((~np.isnan(values.value)).sum())
+    return Estimate(values.interval(level), values.macro().interval(level), averaged, None)
+
+
+def _compared(a: Resampled, b: Resampled, level: float) -> Comparison:
+    apart = difference(a, b)
+    mean = apart.macro()
+    p = np.append(apart.p_value(), mean.p_value())
+    return Comparison(_joined(apart.interval(level), mean.interval(level)), p, _adjusted(p))
+
+
+def _adjusted(p: np.ndarray) -> np.ndarray:
+    return np.append(holm(p[:-1]), p[-1:])
+
+
+def _joined(findings: Interval, mean: Interval) -> Interval:
+    return Interval(*(np.append(getattr(findings, side.name), getattr(mean, side.name)) for side in fields(Interval)))
+
+
+def _of_rows(options: Options, rows: np.ndarray) -> Options:
+    own = options.copy()
+    if (weights := options.get("weights")) is not None:
+        own["weights"] = np.asarray(weights)[rows]
+    if (probabilities := options.get("probabilities")) is not None:
+        own["probabilities"] = np.asarray(probabilities)[rows]
+    return own

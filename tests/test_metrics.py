@@ -1,0 +1,612 @@
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sklearn
+
+from ribcage import metrics
+from ribcage.metrics import intervals, multiclass, placements, resampling, thresholds
+from ribcage.metrics.patients import numbered
+from ribcage.metrics.ranking import rank
+
+REAL = os.environ.get("RIBCAGE_REAL_DATA")
+NAN, INF = np.nan, np.inf
+
+
+def case(seed: int, rows: int = 200, findings: int = 3, *, levels: int = 0, unknown: float = 0.2):
+    """Made-up scores, labels and patients. levels: how many different scores there are (0: all differ)."""
+    chance = np.random.default_rng(seed)
+    labels = (chance.random((rows, findings)) < 0.3).astype(float)
+    scores = chance.normal(size=labels.shape) + labels
+    if levels:
+        scores = np.round(scores * levels / 4)
+    labels[chance.random(labels.shape) < unknown] = NAN
+    return scores, labels, chance.integers(0, max(rows // 4, 1), rows)
+
+
+def hard_case(seed: int):
+    """One finding with whatever can go wrong: ties, infinities, huge and tiny scores, one class, one row, weights of 0."""
+    chance = np.random.default_rng(seed)
+    rows = int(chance.choice([1, 2, 3, 10, 50]))
+    pool = np.array([0, -0.0, 1, 1 + 2**-52, INF, -INF, 1e300, -1e300, 1e-300, 5e-324, 0.5, chance.normal()])
+    scores = chance.choice(pool, rows) if seed % 2 else chance.normal(size=rows)
+    labels = (chance.random(rows) < chance.choice([0, 0.1, 0.5, 1])).astype(float)
+    labels[chance.random(rows) < 0.2] = NAN
+    weights = chance.choice([0, 0.3, 1, 2.5, 1e-6], rows) if seed % 3 else np.ones(rows)
+    return scores, labels, weights
+
+
+def pairwise_auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    """The definition: the weighted share of pairs that stand in the right order, ties at half."""
+    above, below = labels == 1, labels == 0
+    ahead = (scores[above][:, None] > scores[below]) + 0.5 * (scores[above][:, None] == scores[below])
+    pairs = np.outer(weights[above], weights[below])
+    return (ahead * pairs).sum() / pairs.sum() if pairs.sum() else NAN
+
+
+# --- order ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_auroc_and_ap_agree_with_the_pairs_and_with_sklearn(seed: int) -> None:
+    scores, labels, weights = hard_case(seed)
+    found = metrics.auroc(scores, labels, weights)[0], metrics.average_precision(scores, labels, weights)[0]
+    used = ~np.isnan(labels) & (weights > 0)
+    if len(np.unique(labels[used])) < 2:
+        assert np.isnan(found).all()
+        return
+    assert found[0] == pytest.approx(pairwise_auroc(scores[used], labels[used], weights[used]), abs=1e-12)
+    ranks = np.unique(scores[used], return_inverse=True)[1]  # sklearn refuses infinite scores; the order is the same
+    assert found[0] == pytest.approx(sklearn.roc_auc_score(labels[used], ranks, sample_weight=weights[used]), abs=1e-12)
+    peer = sklearn.average_precision_score(labels[used], ranks, sample_weight=weights[used])
+    assert found[1] == pytest.approx(peer, abs=1e-12)
+
+
+def test_auroc_depends_on_the_order_only() -> None:
+    scores, labels, _ = case(0, levels=9)
+    assert np.array_equal(metrics.auroc(scores, labels), metrics.auroc(np.exp(scores) * 1e-200, labels))
+    assert metrics.auroc(-scores, labels) == pytest.approx(1 - metrics.auroc(scores, labels), abs=1e-15)
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    scores, labels, patients = case(1, levels=9)
+    shuffled = np.random.default_rng(0).permutation(len(scores))
+    once = metrics.bootstrap(scores, labels, patients, resamples=20)["auroc"]
+    again = metrics.bootstrap(scores[shuffled], labels[shuffled], patients[shuffled], resamples=20)["auroc"]
+    assert np.array_equal(once.resampled, again.resampled)
+
+
+def test_a_missing_class_is_undefined_and_left_out_of_the_mean() -> None:
+    scores, labels, _ = case(2)
+    labels[:, 1] = np.where(np.isnan(labels[:, 1]), NAN, 0)
+    values = metrics.auroc(scores, labels)
+    assert np.isnan(values).tolist() == [False, True, False]
+    assert metrics.macro(values) == (pytest.approx((values[0] + values[2]) / 2), 2)
+    mean, used = metrics.macro(np.array([NAN]))
+    assert np.isnan(mean) and used == 0
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "weights", "line"),
+    [
+        ([0.1, 0.2], [1, -1], None, "hold -1; make them 1, 0 or NaN with an uncertainty policy"),
+        ([0.1, 0.2], [1, 0.5], None, "hold 0.5"),
+        ([0.1, 0.2], [1, 0, 1], None, r"\(2,\) and labels \(3,\)"),
+        ([0.1, NAN], [1, 0], None, "row 1, finding 0 is NaN"),
+        ([0.1, 0.2], [1, 0], [1, -1], "0 or more"),
+        ([0.1, 0.2], [1, 0], [1, INF], "finite"),
+    ],
+)
+def test_what_is_no_score_label_or_weight_is_refused_in_one_line(scores, labels, weights, line) -> None:
+    with pytest.raises(ValueError, match=line) as refused:
+        metrics.auroc(np.array(scores), np.array(labels), weights)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_score_may_be_nan_where_the_label_is_unknown() -> None:
+    assert metrics.auroc(np.array([0.9, NAN, 0.1]), np.array([1, NAN, 0])) == 1
+
+
+# --- curves ---------------------------------------------------------------------------------------------------------
+
+
+def test_curves_go_through_the_points_of_sklearn() -> None:
+    scores, labels, _ = case(3, levels=40, unknown=0)
+    for f, (roc, pr) in enumerate(
+        zip(metrics.roc(scores, labels), metrics.precision_recall(scores, labels), strict=True)
+    ):
+        x, y, at = sklearn.roc_curve(labels[:, f], scores[:, f], drop_intermediate=False)
+        kept = np.isin(at, roc.threshold)
+        assert np.array_equal(np.stack([x, y])[:, kept], np.stack([roc.x, roc.y]))
+        assert np.trapezoid(y, x) == pytest.approx(np.trapezoid(roc.y, roc.x), abs=1e-15)
+        assert np.trapezoid(roc.y, roc.x) == pytest.approx(metrics.auroc(scores, labels)[f], abs=1e-12)
+        precision, recall, at = sklearn.precision_recall_curve(labels[:, f], scores[:, f])
+        places = np.searchsorted(at, pr.threshold[1:])
+        assert pr.y[1:] == pytest.approx(precision[:-1][places]) and pr.x[1:] == pytest.approx(recall[:-1][places])
+        assert np.diff(pr.x) @ pr.y[1:] == pytest.approx(metrics.average_precision(scores, labels)[f], abs=1e-12)
+
+
+def test_curves_of_one_class_or_none_are_nan_and_raise_nothing() -> None:
+    for labels in ([0.0, 0.0], [1.0, 1.0], [NAN, NAN]):
+        (roc,), (pr,) = (
+            metrics.roc(np.array([0.1, 0.2]), labels),
+            metrics.precision_recall(np.array([0.1, 0.2]), labels),
+        )
+        assert np.isnan(roc.x + roc.y).all() and len(pr.x) == len(pr.y) == len(pr.threshold)
+
+
+def test_histograms_hold_every_finite_score_once() -> None:
+    scores, labels, _ = case(4)
+    scores[0] = INF
+    for f, found in enumerate(metrics.histogram(scores, labels, bins=7)):
+        assert len(found.edges) == 8
+        finite = np.isfinite(scores[:, f])
+        assert found.positive.sum() == (finite & (labels[:, f] == 1)).sum()
+        assert found.negative.sum() == (finite & (labels[:, f] == 0)).sum()
+
+
+# --- thresholds -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rates_agree_with_sklearn(seed: int) -> None:
+    scores, labels, _ = case(seed, rows=40, levels=6)
+    weights = np.random.default_rng(seed).choice([0.5, 1, 3], len(scores))
+    found = metrics.rates(metrics.counts(scores, labels, 0.5, weights))
+    for f in range(3):
+        known = ~np.isnan(labels[:, f])
+        y, called, w = labels[known, f], scores[known, f] >= 0.5, weights[known]
+        peers = {
+            "accuracy": sklearn.accuracy_score(y, called, sample_weight=w),
+            "f1": sklearn.f1_score(y, called, sample_weight=w),
+            "sensitivity": sklearn.recall_score(y, called, sample_weight=w),
+            "specificity": sklearn.recall_score(y, called, pos_label=0, sample_weight=w),
+            "ppv": sklearn.precision_score(y, called, sample_weight=w),
+            "npv": sklearn.precision_score(y, called, pos_label=0, sample_weight=w, zero_division=NAN),
+        }
+        assert {name: values[f] for name, values in found.items()} == pytest.approx(peers, nan_ok=True)
+    assert tuple(found) == thresholds.RATES
+
+
+def test_rates_without_a_denominator_are_nan() -> None:
+    found = metrics.rates(metrics.counts(np.array([0.1, 0.2]), np.array([0.0, 0.0]), 0.5))
+    assert [name for name in found if not np.isnan(found[name][0])] == ["accuracy", "specificity", "npv"]
+    found = metrics.rates(metrics.counts(np.array([0.1, 0.2]), np.array([0.0, 1.0]), NAN))
+    assert np.isnan(list(found.values())).all()
+
+
+def every_threshold(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    levels = np.append(np.unique(scores), scores.max() + 1)
+    found = [metrics.rates(metrics.counts(scores, labels, level)) for level in levels]
+    return levels, {name: np.array([rates[name][0] for rates in found]) for name in thresholds.RATES}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_chosen_threshold_is_the_best_of_all(seed: int) -> None:
+    scores, labels, _ = case(seed, rows=60, findings=1, levels=10)
+    _, rates = every_threshold(scores[:, 0], labels[:, 0])
+
+    def at(rule: str, least: float = 0.9) -> dict[str, float]:
+        chosen = metrics.choose(scores, labels, rule, least)
+        return {name: value[0] for name, value in metrics.rates(metrics.counts(scores, labels, chosen)).items()}
+
+    youden = at("youden")
+    assert youden["sensitivity"] + youden["specificity"] == pytest.approx(
+        np.max(rates["sensitivity"] + rates["specificity"])
+    )
+    assert at("f1")["f1"] == pytest.approx(rates["f1"].max())
+    for least in (0.0, 0.5, 0.8, 1.0):
+        for rule, other in (("sensitivity", "specificity"), ("specificity", "sensitivity")):
+            found = at(rule, least)
+            assert found[rule] >= least - 1e-12
+            assert found[other] == pytest.approx(rates[other][rates[rule] >= least - 1e-12].max())
+
+
+def test_of_equally_good_thresholds_the_highest_is_chosen() -> None:
+    scores, labels = np.array([0.9, 0.8, 0.7, 0.6]), np.array([1.0, 0.0, 1.0, 0.0])
+    assert metrics.choose(scores, labels, "youden") == 0.9  # 0.7 is as good
+
+
+def test_a_sensitivity_of_nineteen_in_twenty_is_met_by_nineteen() -> None:
+    scores, labels = np.arange(40.0), np.repeat([0.0, 1.0], 20)
+    assert metrics.choose(scores, labels, "sensitivity", 0.95) == 21
+
+
+def test_thresholds_of_one_class_are_nan_and_strange_rules_are_refused() -> None:
+    assert np.isnan(metrics.choose(np.array([0.1, 0.2]), np.array([1.0, 1.0])))
+    assert np.isnan(metrics.choose(np.array([INF, 0.2]), np.array([0.0, 1.0]), "specificity", 1.0))
+    with pytest.raises(ValueError, match=r"'yuden'.*youden, f1"):
+        metrics.choose(np.array([0.1]), np.array([1.0]), "yuden")
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        metrics.choose(np.array([0.1]), np.array([1.0]), "sensitivity", 95)
+
+
+# --- bootstrap ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("people", [1, 2, 3, 4, 5, 130, 2797])
+def test_the_kernel_draws_the_patients_of_the_definition(people: int) -> None:
+    seed = 7 << 40 | 5
+    times = resampling.times_drawn(seed, range(60, 67), people)
+    for column, number in enumerate(range(60, 67)):
+        assert np.array_equal(
+            times[:, column], np.bincount(resampling.resample(seed, number, people), minlength=people)
+        )
+
+
+@pytest.mark.slow
+def test_more_patients_than_one_address_holds_are_drawn_alike() -> None:
+    people = (4 << 16) + 5
+    assert np.array_equal(
+        resampling.times_drawn(3, range(2, 3), people)[:, 0],
+        np.bincount(resampling.resample(3, 2, people), minlength=people),
+    )
+
+
+def plain_bootstrap(scores, labels, patients, weights, resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """The loop everybody writes: gather the rows of the drawn patients and call the metric again."""
+    codes = numbered(patients, len(scores))
+    rows_of = [np.flatnonzero(codes == patient) for patient in range(codes.max() + 1)]
+    found: dict[str, list] = {"auroc": [], "ap": [], "brier": [], **{name: [] for name in thresholds.RATES}}
+    for number in range(resamples):
+        rows = np.concatenate([rows_of[patient] for patient in resampling.resample(seed, number, len(rows_of))])
+        s, y, w = scores[rows], labels[rows], weights[rows]
+        found["auroc"].append(metrics.auroc(s, y, w))
+        found["ap"].append(metrics.average_precision(s, y, w))
+        found["brier"].append(metrics.brier(metrics.sigmoid(s), y, w))
+        for name, values in metrics.rates(metrics.counts(s, y, 0.5, w)).items():
+            found[name].append(values)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_bootstrap_equals_a_plain_loop_on_the_same_resamples(seed: int) -> None:
+    scores, labels, patients = case(seed, rows=[40, 200][seed % 2], levels=[0, 8, 3][seed % 3])
+    labels[5:, 2] = np.where(labels[5:, 2] == 1, 0, labels[5:, 2])  # few positives: some resamples have none
+    weights = np.ones(len(scores)) if seed % 2 else np.random.default_rng(seed).choice([0, 0.3, 1, 2], len(scores))
+    probabilities = metrics.sigmoid(scores)
+    options = {"weights": weights, "thresholds": 0.5, "probabilities": probabilities, "seed": seed, "resamples": 70}
+    fast = metrics.bootstrap(scores, labels, patients, **options)
+    slow = plain_bootstrap(scores, labels, patients, weights, 70, seed)
+    assert fast.keys() == slow.keys()
+    for name, values in slow.items():
+        np.testing.assert_allclose(fast[name].resampled, values, rtol=0, atol=1e-12, err_msg=name)
+    assert fast["auroc"].value == pytest.approx(metrics.auroc(scores, labels, weights), abs=1e-12, nan_ok=True)
+    assert fast["ap"].value == pytest.approx(metrics.average_precision(scores, labels, weights), abs=1e-12, nan_ok=True)
+
+
+def test_the_resamples_depend_on_the_seed_and_not_on_threads_or_their_number() -> None:
+    scores, labels, patients = case(9)
+    one, two = (metrics.bootstrap(scores, labels, patients, resamples=200, threads=n)["ap"].resampled for n in (1, 2))
+    assert np.array_equal(one, two)
+    assert np.array_equal(one[:70], metrics.bootstrap(scores, labels, patients, resamples=70)["ap"].resampled)
+    assert not np.isin(one, metrics.bootstrap(scores, labels, patients, resamples=200, seed=1)["ap"].resampled).any()
+
+
+def test_a_resample_without_a_class_is_left_out_and_counted() -> None:
+    scores = np.arange(10.0)
+    labels = np.stack([np.arange(10) == 9, np.arange(10) % 2, np.zeros(10)], axis=1).astype(float)
+    found = metrics.bootstrap(scores[:, None] * np.ones(3), labels, resamples=1000)["auroc"]
+    lost = np.isnan(found.resampled[:, 0]).sum()
+    assert found.used.tolist() == [1000 - lost, 1000 - np.isnan(found.resampled[:, 1]).sum(), 0]
+    assert lost == pytest.approx(1000 * 0.9**10, abs=60)  # nobody drew the only positive
+    assert np.isnan(found.interval().low).tolist() == [False, False, True]
+    mean = found.macro()
+    assert mean.value[0] == found.value[:2].mean()
+    assert mean.used[0] == (~np.isnan(found.resampled[:, :2]).any(axis=1)).sum()
+
+
+def test_an_unknown_patient_is_one_of_its_own() -> None:
+    assert numbered(np.array([7, -1, 3, -1, 7]), 5).tolist() == [1, 2, 0, 3, 1]
+    assert numbered(np.array([7, NAN, 3, NAN, 7]), 5).tolist() == [1, 2, 0, 3, 1]
+    assert numbered(np.array(["b", "", "a", "", "b"]), 5).tolist() == [1, 2, 0, 3, 1]
+    assert numbered(np.array(["b", None, "a", NAN, "b"], object), 5).tolist() == [1, 2, 0, 3, 1]
+    assert numbered(pd.Series(["b", None, "a", "", "b"]).to_numpy(), 5).tolist() == [1, 2, 0, 3, 1]
+    assert numbered(None, 3).tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="one code for each of the 2 rows"):
+        numbered(np.arange(3), 2)
+
+
+def test_patients_with_many_like_pictures_widen_the_interval() -> None:
+    scores, labels, _ = case(10, rows=100, findings=1, unknown=0)
+    scores, labels, owners = (np.repeat(values, 6, axis=0) for values in (scores, labels, np.arange(100)))
+    naive, honest = (metrics.bootstrap(scores, labels, p)["auroc"].interval().error[0] for p in (None, owners))
+    assert honest / naive == pytest.approx(np.sqrt(6), rel=0.1)
+
+
+def test_percentile_limits_are_percentiles_and_bca_limits_those_of_scipy() -> None:
+    from scipy import stats
+
+    scores, labels, _ = case(11, rows=60, findings=1, unknown=0)
+    found = metrics.bootstrap(scores, labels, resamples=3000, bca=True)["auroc"]
+    plain = found.interval(0.9, bca=False)
+    assert [plain.low[0], plain.high[0]] == pytest.approx(np.quantile(found.resampled, [0.05, 0.95]).tolist())
+    rows = np.arange(60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peer = stats.bootstrap(
+            (rows,), lambda r: metrics.auroc(scores[r], labels[r])[0], vectorized=False, n_resamples=3000, method="BCa",
+            confidence_level=0.9, rng=np.random.default_rng(0),
+        ).confidence_interval  # fmt: skip
+    bca = found.interval(0.9)
+    assert [bca.low[0], bca.high[0]] == pytest.approx([peer.low, peer.high], abs=0.006)
+    assert found.without.shape == (60, 1)
+    assert found.without[7, 0] == pytest.approx(metrics.auroc(np.delete(scores, 7, 0), np.delete(labels, 7, 0))[0])
+
+
+def test_bca_without_its_jackknife_is_refused() -> None:
+    with pytest.raises(ValueError, match="bca=True"):
+        metrics.bootstrap(*case(0), resamples=3)["ap"].interval(bca=True)
+    with pytest.raises(ValueError, match="at least 1"):
+        metrics.bootstrap(*case(0), resamples=0)
+
+
+def test_a_difference_needs_the_same_resamples() -> None:
+    scores, labels, patients = case(12)
+    a, b = (metrics.bootstrap(scores, labels, patients, resamples=9, seed=seed)["auroc"] for seed in (0, 1))
+    with pytest.raises(ValueError, match="same patients, seed"):
+        metrics.difference(a, b)
+    assert np.array_equal(metrics.difference(a, a).p_value(), np.ones(3))
+
+
+# --- DeLong ---------------------------------------------------------------------------------------------------------
+
+
+def slow_delong(models: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """The paper's covariance of the models' AUROCs, from all pairs."""
+    above, below = labels == 1, labels == 0
+    tables = [np.sign(s[above][:, None] - s[below]) / 2 + 0.5 for s in models]  # 1, ½, 0
+    positive, negative = np.array([t.mean(axis=1) for t in tables]), np.array([t.mean(axis=0) for t in tables])
+    return np.atleast_2d(np.cov(positive)) / above.sum() + np.atleast_2d(np.cov(negative)) / below.sum()
+
+
+@pytest.mark.parametrize(("seed", "levels"), [(0, 0), (1, 5), (2, 2), (3, 30)])
+def test_delong_equals_the_definition_by_pairs(seed: int, levels: int) -> None:
+    scores, labels, _ = case(seed, rows=80, levels=levels)
+    other = scores + np.random.default_rng(seed).normal(size=scores.shape)
+    a, b = metrics.delong(scores, labels), metrics.delong(other, labels)
+    assert a.value == pytest.approx(metrics.auroc(scores, labels), abs=1e-12)
+    for f in range(3):
+        known = ~np.isnan(labels[:, f])
+        expected = slow_delong([scores[known, f], other[known, f]], labels[known, f])
+        assert a.error[f] ** 2 == pytest.approx(expected[0, 0], rel=1e-10)
+        assert a.pulls[:, f] @ b.pulls[:, f] == pytest.approx(expected[0, 1], rel=1e-9, abs=1e-15)
+    assert np.diag(a.covariance) == pytest.approx(a.error**2)
+
+
+def test_delong_over_patients_follows_obuchowski() -> None:
+    scores, labels, patients = case(5, rows=300, findings=1, unknown=0, levels=20)
+    s, y = scores[:, 0], labels[:, 0]
+    ahead = np.sign(s[y == 1][:, None] - s[y == 0]) / 2 + 0.5
+    area, m, n = ahead.mean(), (y == 1).sum(), (y == 0).sum()
+    people = np.unique(patients)
+    positive = np.array([(ahead.mean(axis=1) - area)[patients[y == 1] == p].sum() for p in people])
+    negative = np.array([(ahead.mean(axis=0) - area)[patients[y == 0] == p].sum() for p in people])
+    i10, i01, i = (len(np.unique(patients[rows])) for rows in (y == 1, y == 0, y >= 0))
+    s10, s01 = i10 / ((i10 - 1) * m) * (positive**2).sum(), i01 / ((i01 - 1) * n) * (negative**2).sum()
+    s11 = i / (i - 1) * (positive * negative).sum()
+    expected = s10 / m + s01 / n + 2 * s11 / (m * n)
+    assert metrics.delong(scores, labels, patients).error[0] ** 2 == pytest.approx(expected, rel=0.01)
+
+
+def test_delong_and_bootstrap_agree_on_errors_macro_and_difference() -> None:
+    scores, labels, patients = case(6, rows=2000)
+    other = scores + 0.7 * np.random.default_rng(6).normal(size=scores.shape)
+    a = metrics.delong(scores, labels, patients)
+    x, y = (metrics.bootstrap(s, labels, patients, resamples=2000)["auroc"] for s in (scores, other))
+    assert a.error == pytest.approx(x.interval().error, rel=0.07)
+    assert a.macro().error == pytest.approx(x.macro().interval().error, rel=0.07)
+    assert a.interval().low == pytest.approx(x.interval().low, abs=0.004)
+    found = metrics.compare(scores, other, labels, patients, resamples=2000)
+    assert found["auroc_delong"].interval.error == pytest.approx(found["auroc"].interval.error, rel=0.07)
+    assert found["auroc"].interval.value[:3] == pytest.approx(x.value - y.value)
+    assert (found["auroc"].p < 0.05).all() and (found["auroc_delong"].p < 0.05).all()
+
+
+def test_the_paired_test_says_five_percent_when_nothing_differs() -> None:
+    chance = np.random.default_rng(7)
+    p = []
+    for _ in range(400):
+        labels = (chance.random(120) < 0.4).astype(float)
+        shared = chance.normal(size=120) + labels
+        models = (shared + chance.normal(size=120) for _ in range(2))
+        p.append(placements.difference(*(metrics.delong(s, labels) for s in models)).p[0])
+    assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.03)
+
+
+def test_logit_limits_cover_a_high_auroc_better_than_plain_ones() -> None:
+    from scipy.stats import norm
+
+    chance, inside = np.random.default_rng(8), np.zeros((600, 2))
+    truth = norm.cdf(2.5 / np.sqrt(2))
+    for row in inside:
+        labels = np.repeat([1.0, 0.0], [15, 60])
+        found = metrics.delong(chance.normal(size=75) + 2.5 * labels, labels)
+        for side, limits in enumerate((found.interval(), intervals.plain(found.value, found.error))):
+            row[side] = limits.low[0] <= truth <= limits.high[0] or np.isnan(limits.low[0])
+    logit, plain = inside.mean(axis=0)
+    assert logit > 0.88 and logit > plain + 0.05  # 15 positives are few: of 95 %, .92 and .83
+
+
+def test_delong_says_nothing_where_it_knows_nothing() -> None:
+    labels = np.array([1.0, 0, 0, 0])
+    assert np.isnan(metrics.delong(np.arange(4.0), labels).error)  # one positive has no spread
+    assert np.isnan(metrics.delong(np.arange(4.0), np.zeros(4)).value)
+    perfect = metrics.delong(np.array([4.0, 3, 2, 1]), np.array([1.0, 1, 0, 0])).interval()
+    assert perfect.value == 1 and np.isnan(perfect.low) and np.isnan(perfect.high)
+    assert np.isnan(metrics.delong(np.arange(4.0), np.full(4, NAN)).macro().value)
+
+
+def test_holm_multiplies_and_never_falls() -> None:
+    adjusted = metrics.holm(np.array([0.01, NAN, 0.04, 0.03, 0.5]))
+    assert adjusted == pytest.approx([0.04, NAN, 0.09, 0.09, 0.5], nan_ok=True)
+    assert metrics.holm(np.array([])).shape == (0,)
+
+
+# --- calibration ----------------------------------------------------------------------------------------------------
+
+
+def test_brier_agrees_with_sklearn() -> None:
+    scores, labels, _ = case(13)
+    probabilities = metrics.sigmoid(scores)
+    for f, value in enumerate(metrics.brier(probabilities, labels)):
+        known = ~np.isnan(labels[:, f])
+        assert value == pytest.approx(sklearn.brier_score_loss(labels[known, f], probabilities[known, f]))
+    assert np.isnan(metrics.brier(np.array([0.5]), np.array([NAN])))
+    with pytest.raises(ValueError, match=r"A probability is 1.5"):
+        metrics.brier(np.array([1.5]), np.array([1.0]))
+
+
+def test_ece_by_hand() -> None:
+    p, y = np.array([0.1, 0.2, 0.3, 0.9]), np.array([0.0, 1.0, 0.0, 1.0])
+    assert metrics.ece(p, y, bins=2, equal="width") == pytest.approx((3 * abs(0.2 - 1 / 3) + 0.1) / 4)
+    assert metrics.ece(p, y, bins=2, equal="mass") == pytest.approx((abs(0.15 - 0.5) + abs(0.6 - 0.5)) / 2)
+    assert np.isnan(metrics.ece(p, np.full(4, NAN)))
+    assert metrics.ece(np.ones(3), np.ones(3), equal="width") == 0
+
+
+def test_bins_of_equal_mass_hold_equal_mass_and_keep_ties_together() -> None:
+    p = np.random.default_rng(0).random(1000)
+    y = (np.random.default_rng(1).random(1000) < p).astype(float)
+    (found,) = metrics.reliability(p, y, bins=10)
+    assert found.weight.tolist() == [100] * 10 and np.all(np.diff(found.probability) > 0)
+    (tied,) = metrics.reliability(np.round(p, 1), y, bins=30)
+    assert len(tied.weight) == 11
+    assert metrics.ece(np.repeat(0.3, 10), np.repeat([0.0, 1.0], [7, 3])) == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize("truth", [0.01, 0.3, 1.0, 2.5, 400.0])
+def test_the_temperature_is_found_and_is_the_most_likely(truth: float) -> None:
+    chance = np.random.default_rng(14)
+    z = chance.normal(0, 2, (20_000, 2))
+    y = (chance.random(z.shape) < metrics.sigmoid(z)).astype(float)
+    y[chance.random(z.shape) < 0.2] = NAN
+    found = metrics.temperatures(z * truth, y)
+    assert found.value == pytest.approx([truth] * 2, rel=0.05) and found.note == ("", "")
+    known = ~np.isnan(y[:, 0])
+
+    def loss(t: float) -> float:
+        return sklearn.log_loss(y[known, 0], metrics.sigmoid(z[known, 0] * truth / t))
+
+    assert loss(found.value[0]) <= min(loss(found.value[0] * 1.001), loss(found.value[0] / 1.001))
+    assert np.ptp(metrics.temperatures(z * truth, y, shared=True).value) == 0
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "note"),
+    [
+        ([1.0, 2.0], [1.0, 1.0], "only one class"),
+        ([1.0], [NAN], "only one class"),
+        ([3.0, -2.0, 1.0], [1.0, 0.0, 1.0], "separates"),
+        ([-3.0, 2.0], [1.0, 0.0], "no higher"),
+        ([0.0, 0.0], [1.0, 0.0], "no higher"),
+        ([INF, -INF], [1.0, 0.0], "only one class"),
+        ([1e300, -1e300, 1e-300], [1.0, 0.0, 0.0], "separates"),  # 1e-300 beside 1e300 is nothing
+        ([5e-324, -5e-324, 5e-324], [1.0, 0.0, 0.0], ""),
+        ([1e300, -1e300, 1e299], [1.0, 0.0, 0.0], ""),
+    ],
+)
+def test_a_temperature_that_cannot_be_fitted_is_one_and_says_why(logits, labels, note) -> None:
+    found = metrics.temperatures(np.array(logits), np.array(labels))
+    assert np.isfinite(found.value).all() and note in found.note[0]
+    assert not note or found.value[0] == 1
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_temperature_never_fails(seed: int) -> None:
+    scores, labels, weights = hard_case(seed)
+    found = metrics.temperatures(scores, labels, weights)
+    assert np.isfinite(found.value).all() and (found.value > 0).all()
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_subgroup_is_summed_up_as_if_it_were_all() -> None:
+    scores, labels, patients = case(15, rows=400)
+    sex = np.where(np.arange(400) % 5 == 0, "", np.where(patients % 2, "F", "M"))
+    weights = np.random.default_rng(0).random(400)
+    options = {"thresholds": 0.5, "probabilities": metrics.sigmoid(scores), "weights": weights, "resamples": 50}
+    groups = metrics.subgroups(sex, scores, labels, patients, **options)
+    assert list(groups) == ["F", "M", "unknown"]
+    rows = sex == "F"
+    own = {**options, "probabilities": metrics.sigmoid(scores)[rows], "weights": weights[rows]}
+    alone = metrics.summary(scores[rows], labels[rows], patients[rows], **own)
+    assert groups["F"].n.tolist() == (~np.isnan(labels[rows])).sum(axis=0).tolist()
+    assert groups["F"].positives.tolist() == (labels[rows] == 1).sum(axis=0).tolist()
+    assert groups["F"].patients == len(np.unique(patients[rows]))
+    for name, estimate in alone.metrics.items():
+        assert np.array_equal(estimate.findings.low, groups["F"].metrics[name].findings.low)
+    assert set(alone.metrics) == {"auroc", "auroc_delong", "ap", "brier", *thresholds.RATES}
+
+
+def test_a_summary_of_one_row_or_none_is_all_undefined() -> None:
+    for rows in (0, 1):
+        found = metrics.summary(np.ones((rows, 2)), np.ones((rows, 2)), thresholds=0.5, resamples=5)
+        assert found.n.tolist() == [rows] * 2 and found.metrics["auroc"].averaged == 0
+        for name in ("auroc", "auroc_delong", "ap", "specificity"):
+            assert np.isnan(found.metrics[name].findings.value).all()
+            assert np.isnan(found.metrics[name].macro.low).all()
+
+
+def test_holm_in_a_comparison_counts_the_findings_and_not_their_mean() -> None:
+    scores, labels, patients = case(16)
+    found = metrics.compare(scores, -scores, labels, patients, resamples=100)["ap"]
+    assert found.adjusted[:3] == pytest.approx(metrics.holm(found.p[:3])) and found.adjusted[3] == found.p[3]
+
+
+# --- classes --------------------------------------------------------------------------------------------------------
+
+
+def test_classes_agree_with_sklearn() -> None:
+    chance = np.random.default_rng(17)
+    classes = chance.integers(0, 4, 300).astype(float)
+    probabilities = multiclass.softmax(chance.normal(size=(300, 4)) + 1.5 * np.eye(4)[classes.astype(int)])
+    classes[::10] = NAN
+    known = ~np.isnan(classes)
+    assert multiclass.accuracy(probabilities, classes) == pytest.approx(
+        sklearn.accuracy_score(classes[known], probabilities[known].argmax(axis=1))
+    )
+    one = metrics.macro(metrics.auroc(probabilities, multiclass.one_versus_rest(classes, 4))).mean
+    peer = sklearn.roc_auc_score(classes[known], probabilities[known], multi_class="ovr")
+    assert one == pytest.approx(peer, abs=1e-12)
+
+
+def test_the_temperature_of_classes_is_found_or_one() -> None:
+    chance = np.random.default_rng(18)
+    logits = chance.normal(0, 2, (5000, 3))
+    classes = np.array([chance.choice(3, p=row) for row in multiclass.softmax(logits)], float)
+    assert multiclass.temperature(logits * 3, classes) == (pytest.approx(3, rel=0.05), "")
+    assert multiclass.temperature(np.eye(3) * 5, np.arange(3.0)) == (1.0, "the true class always scores highest")
+    assert multiclass.temperature(-np.eye(3), np.arange(3.0))[0] == 1
+    assert multiclass.temperature(np.ones((2, 3)), np.array([NAN, NAN]))[0] == 1
+    assert np.isnan(multiclass.accuracy(np.ones((2, 3)), np.array([NAN, NAN])))
+    with pytest.raises(ValueError, match="Classes hold 3"):
+        multiclass.accuracy(np.ones((1, 3)), np.array([3]))
+
+
+# --- real predictions -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA names no folder of real data")
+def test_published_aurocs_of_real_predictions_are_met_to_the_last_digit() -> None:
+    from ribcage import datasets
+    from ribcage.findings import canonical
+
+    root = Path(str(REAL)) / "nih"
+    predictions = pd.read_csv(root / "jrzech_densenet121_predictions.csv.gz", dtype=str)
+    published = pd.read_csv(root / "jrzech_densenet121_aurocs.csv", dtype=str)
+    index = datasets.index("nih", root)
+    stems = index.table["path"].map(lambda path: Path(path).stem)  # some lie here as JPEG
+    wanted = predictions["Image Index"].str.removesuffix(".png")
+    rows = pd.Series(np.arange(len(stems)), index=stems)[wanted].to_numpy()
+    findings = [canonical(name, "nih") for name in published["label"]]
+    labels = index.table.iloc[rows][findings].to_numpy(float)
+    scores = predictions[[f"prob_{name}" for name in published["label"]]].to_numpy().astype(float)
+    values = metrics.auroc(scores, labels)
+    assert values == pytest.approx(published["auc"].to_numpy().astype(float), abs=1e-12, rel=0)
+    assert metrics.macro(values) == (pytest.approx(0.838267, abs=5e-7), 14)
+    assert rank(scores, labels)[0].ends[-1] == 22_433
