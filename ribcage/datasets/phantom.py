@@ -53,10 +53,15 @@ def index(
     lateral: float = 0.15,
     shortcut: bool = False,
 ) -> Index:
-    """The table of so many made-up pictures (`root` is not read).
+    """The table of so many made-up pictures.
 
-    `uncertain` and `missing` are shares of all labels; `lateral` the share of studies with a second, lateral picture;
-    `shortcut` puts a metal token on most pneumothorax pictures of hospital A, and on few others.
+    root: not read; what `path` would be relative to.
+    pictures: how many; a longer data set begins with the shorter one.
+    seed: other patients for every number.
+    uncertain: share of all labels that are -1: the reader doubts what is faint or looks like something else.
+    missing: share of all labels that are empty: mostly of what is not there.
+    lateral: share of the studies with a second, lateral picture.
+    shortcut: a metal token on most pneumothorax pictures of hospital A, and on few others.
     """
     shares = {"uncertain": uncertain, "missing": missing, "lateral": lateral}
     wrong = [f"{name} {value:g}" for name, value in shares.items() if not 0 <= value <= 1]

@@ -28,7 +28,7 @@ def thickness(chest: Chest, plate: Plate) -> np.ndarray:
     total += _bones(chest, plate)
     total -= _hollows(chest, plate)
     total += scaled(shadows.dense, 1000)
-    total -= scaled(shadows.hollow, 1100)
+    total -= scaled(shadows.hollow, 1900)
     return np.maximum(total, 0, out=total)
 
 

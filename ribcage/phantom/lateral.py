@@ -97,7 +97,7 @@ def thickness(chest: Chest, plate: Plate) -> np.ndarray:
     total += _bones(chest, plate)
     total -= scaled(_hollows(chest, plate), 700)
     total += scaled(shadows.dense, 1000)
-    total -= scaled(shadows.hollow, 1100)
+    total -= scaled(shadows.hollow, 1900)
     return np.maximum(total, 0, out=total)
 
 
