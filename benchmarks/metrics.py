@@ -44,9 +44,10 @@ def all_metrics(labels: np.ndarray, scores: np.ndarray) -> list[list[float]]:
     for y, s in zip(labels.T, scores.T, strict=True):
         called = s >= 0.5
         tn, fp, fn, tp = sklearn.confusion_matrix(y, called).ravel()
-        rates = [tp / (tp + fn), tn / (tn + fp), tp / (tp + fp), tn / (tn + fn)]
         ranked = [sklearn.roc_auc_score(y, s), sklearn.average_precision_score(y, s)]
-        rows.append([*ranked, sklearn.accuracy_score(y, called), sklearn.f1_score(y, called), *rates, sklearn.brier_score_loss(y, s)])  # fmt: skip
+        called_right = [sklearn.accuracy_score(y, called), sklearn.f1_score(y, called)]
+        rates = [tp / (tp + fn), tn / (tn + fp), tp / (tp + fp), tn / (tn + fn)]
+        rows.append([*ranked, *called_right, *rates, sklearn.brier_score_loss(y, s)])
     return np.array(rows).T.tolist()
 
 
@@ -91,7 +92,8 @@ def compared(
     slow = statistics.median(loop.seconds) * resamples
     for threads, times in seconds.items():
         fast = statistics.median(times)
-        print(f"| {name}, {threads} thread{'s'[: threads - 1]} | {slow:.1f} | {fast:.3f} | {slow / fast:,.0f}× | {apart:.0e} |", flush=True)  # fmt: skip
+        title = f"{name}, {threads} thread{'s' if threads > 1 else ''}"
+        print(f"| {title} | {slow:.1f} | {fast:.3f} | {slow / fast:,.0f}× | {apart:.0e} |", flush=True)
 
 
 def delong_line(scores: np.ndarray, labels: np.ndarray, patients: np.ndarray, resamples: int) -> None:
@@ -118,10 +120,8 @@ def main() -> None:
     scores, labels, patients = made_up()
     scores = metrics.sigmoid(scores)
     steps = options.resamples if options.full else min(10, options.resamples)
-    print(
-        f"{PICTURES:,} × {len(PREVALENCE)}, {PATIENTS:,} patients, {options.resamples:,} resamples, with sorting and draws"
-    )
-    print("" if options.full else f"scikit-learn: {steps} resamples, scaled to {options.resamples:,}")
+    print(f"{PICTURES:,} × {len(PREVALENCE)}, {PATIENTS:,} patients, {options.resamples:,} resamples, sorting included")
+    print(f"scikit-learn: {steps} resamples" + ("" if options.full else f", scaled to {options.resamples:,}"))
     print("\n| metrics | scikit-learn, s | ours, s | ratio | largest difference |\n|---|---|---|---|---|")
 
     def area(threads: int) -> dict[str, metrics.Resampled]:
