@@ -229,7 +229,7 @@ def _cosines() -> np.ndarray:
 # --- from bits to candidates ----------------------------------------------------------------------------------------
 
 _BLOCK = 2048  # targets scanned at a time: 64 KiB, which stays in the cache
-_EXACT = 2e10  # pairs up to which all are compared; a few seconds
+_EXACT = 1e10  # pairs up to which all are compared; two seconds or three
 _SHARE = 16  # beyond it, each query looks at the nearest sixteenth of the targets
 
 

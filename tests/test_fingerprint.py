@@ -253,7 +253,9 @@ def test_pneumoniamnist_holds_its_known_copies() -> None:
     within = fp.duplicates(prints, pictures=train.__getitem__)
     assert all(hashes[i] == hashes[j] for i, j in zip(within.first, within.second, strict=True))
     assert len(within) == 18
-    assert len(set(fp.matches(prints, others).second.tolist())) >= 8
+    across = fp.matches(prints, others, pictures_a=train.__getitem__, pictures_b=val.__getitem__)
+    assert all(hashes[i] == fp.pixel_hash(val[j]) for i, j in zip(across.first, across.second, strict=True))
+    assert len({hashes[i] for i in across.first}) == 8
 
 
 @real
@@ -269,6 +271,20 @@ def test_dicom_twins_are_found_and_nothing_else() -> None:
     ]
     found = fp.duplicates(np.stack([fp.fingerprint(p) for p in shown]), pictures=shown.__getitem__)
     assert list(zip(found.first.tolist(), found.second.tolist(), strict=True)) == [(0, 1), (4, 5), (6, 7)]
+
+
+@real
+def test_originals_are_found_among_small_jpegs() -> None:
+    folder = Path(str(REAL)) / "nih"
+    files = [sorted((folder / name).iterdir()) for name in ("images_1024", "images_256")]
+    large, small = ([np.asarray(cv2.imread(str(file), 0)) for file in part] for part in files)
+    prints, others = (np.stack([fp.fingerprint(p) for p in part]) for part in (large, small))
+    for found in (
+        fp.matches(prints, others),
+        fp.matches(prints, others, pictures_a=large.__getitem__, pictures_b=small.__getitem__),
+    ):
+        assert found.first.tolist() == list(range(len(large)))
+        assert [files[1][row].stem for row in found.second] == [file.stem for file in files[0]]
 
 
 @real
