@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ribcage import __version__, files, store
+from ribcage import __version__, card, files, store
 from ribcage.backbone import Backbone
 from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
@@ -81,18 +81,18 @@ class Bundle:
     provenance: Provenance
 
 
-def save(folder: Path, method: Supervised, model: Model, provenance: Provenance, card: str) -> None:
+def save(folder: Path, method: Supervised, model: Model, provenance: Provenance) -> None:
     """Write a bundle; model.json last, so that half a bundle does not open."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as dump
 
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in plain_state(method).items()}
     with files.explained(folder, "Free some."):
         with files.atomic(folder / "model.safetensors") as part:
-            save_file(weights, part, metadata={"format": "pt", "timm": model.name})
+            part.write_bytes(dump(weights, metadata={"format": "pt", "timm": model.name}))
         provenance.save(folder / "provenance.npz")
         with files.atomic(folder / "README.md") as part:
-            part.write_text(card, encoding="utf-8")
+            part.write_text(card.write(asdict(model)), encoding="utf-8")
         model.save(folder / "model.json")
 
 
@@ -112,6 +112,47 @@ def load(folder: Path | str) -> Bundle:
         raise ValueError(f"{folder / 'model.safetensors'} is damaged ({type(error).__name__}: {error}).") from None
     load_plain_state(method, weights, str(folder))
     return Bundle(folder, model, method.eval(), Provenance.load(folder / "provenance.npz"))
+
+
+def scale(init: str) -> tuple[float, float] | None:
+    """(mean, std) that the weights of a bundle expect; None when `init` is no bundle."""
+    if not init or not Path(init).is_dir():
+        return None
+    model = Model.load(find(Path(init)) / "model.json")
+    return model.mean, model.std
+
+
+def backbone(model: Model, init: str, drop_path: float) -> Backbone:
+    """The backbone of a model that is to be trained, with its first weights."""
+    shape: dict[str, Any] = {"channels": model.channels, "size": model.size, "drop_path": drop_path}
+    if not init or not Path(init).is_dir():
+        return Backbone(model.name, init=init, mean=model.mean, std=model.std, **shape)
+    trained = load(init)
+    if trained.model.name != model.name:
+        raise ValueError(f"{init} is a {trained.model.name}, not a {model.name}: pass --model {trained.model.name}.")
+    built = Backbone(model.name, **shape)
+    load_backbone(built, trained.method.backbone, init)
+    return built
+
+
+def load_backbone(built: Backbone, trained: Backbone, where: str) -> None:
+    """Take all weights of another backbone; position embeddings are made for the new size."""
+    state = trained.model.state_dict()
+    if hasattr(built.model, "pos_embed") and built.model.pos_embed is not None:
+        from timm.layers import resample_abs_pos_embed
+
+        grids = [one.model.patch_embed.grid_size for one in (trained, built)]
+        if grids[0] != grids[1]:
+            prefix = built.model.num_prefix_tokens
+            state["pos_embed"] = resample_abs_pos_embed(
+                state["pos_embed"], new_size=grids[1], old_size=grids[0], num_prefix_tokens=prefix
+            )
+    found = {name: value.shape for name, value in state.items()}
+    wanted = {name: value.shape for name, value in built.model.state_dict().items()}
+    if found != wanted:
+        other = sorted(name for name in set(found) | set(wanted) if found.get(name) != wanted.get(name))
+        raise ValueError(f"The weights in {where} do not fit: {len(other)} differ ({other[0]} …).")
+    built.model.load_state_dict(state)
 
 
 def find(folder: Path) -> Path:

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt as stop:
         print(f"ribcage: stopped. {stop}".rstrip(), file=sys.stderr)
-        return 130
+        return getattr(stop, "code", 130)
     except Exception as error:
         if "--debug" in words:
             raise

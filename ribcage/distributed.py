@@ -43,6 +43,18 @@ def started() -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
+def launch(devices: int, words: list[str]) -> int:
+    """Run `ribcage WORDS` as so many processes on this machine; the exit code."""
+    import subprocess
+    import sys
+
+    if torch.cuda.is_available() and devices > torch.cuda.device_count():
+        raise ValueError(f"--devices {devices}: this machine has {torch.cuda.device_count()}.")
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}", "-m", "ribcage"]
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices)), **os.environ}
+    return subprocess.run([sys.executable, *start, *words], env=environment, check=False).returncode
+
+
 def _environment() -> dict[str, str]:
     """RANK, LOCAL_RANK and WORLD_SIZE from torchrun, else from srun, else of a single process."""
     if "RANK" in os.environ:
@@ -64,6 +76,20 @@ def total(value: Tensor) -> Tensor:
 def anyone(flag: bool, device: torch.device) -> bool:
     """Whether it is so in any process."""
     return bool(total(torch.tensor(float(flag), device=device)) > 0) if active() else flag
+
+
+def from_first(value: Any) -> Any:
+    """What rank 0 has, everywhere."""
+    if not active():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def launched() -> bool:
+    """Whether a launcher started this process as one of many."""
+    return int(_environment()["WORLD_SIZE"]) > 1
 
 
 def gathered(rows: Any) -> list[Any]:

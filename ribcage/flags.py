@@ -204,6 +204,27 @@ def convert(kind: Any, word: str) -> Any:
     return Path(word).expanduser() if kind is Path else word
 
 
+def words(module: ModuleType, options: Any) -> list[str]:
+    """The words that `parse` would make these options of; what stands at its default is left out."""
+    said: list[str] = []
+    member = dict(getattr(options, "member", {}))
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name == "member" or value == field_default(field):
+            continue
+        if field.name in getattr(module, "POSITIONAL", ()):
+            said = [*(map(str, value) if isinstance(value, tuple) else [str(value)]), *said]
+        else:
+            member[field.name] = value
+    for name, value in member.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            said.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            said += [f"--{option}", *(map(str, value) if isinstance(value, tuple | list) else [str(value)])]
+    return said
+
+
 # ---- help
 
 

@@ -93,11 +93,8 @@ def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: store.F
 def fingerprints(index: Index, joined: dict[str, list[Any]]) -> store.Fingerprints:
     """Of every picture and its patient."""
     prints = np.frombuffer(bytes.fromhex("".join(joined["print"])), "<u8").reshape(len(index), -1, 4)
-    patients = index.table["patient"]
-    hashes = {name: fingerprint.patient_fingerprint(index.name, name) if name else 0 for name in patients.unique()}
-    return store.Fingerprints(
-        prints.astype(np.uint64), np.array(joined["pixels"], np.uint64), patients.map(hashes).to_numpy(np.uint64)
-    )
+    pixels = np.array(joined["pixels"], np.uint64)
+    return store.Fingerprints(prints.astype(np.uint64), pixels, store.patient_hashes(index))
 
 
 def moments(joined: dict[str, list[Any]], facts: store.Facts) -> tuple[float, float]:

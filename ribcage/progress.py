@@ -2,19 +2,26 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO
 
 PLAIN_SECONDS = 10.0  # between two lines where nothing can be redrawn (a log file, a pipe)
 
 
-def track(counts: Iterable[int], total: int, label: str, unit: str, done: int = 0) -> Iterator[int]:
-    """Pass on counts of finished things and show progress on standard error; `done` were finished earlier."""
+def track(
+    counts: Iterable[int], total: int, label: str, unit: str, done: int = 0, note: Callable[[], str] = str
+) -> Iterator[int]:
+    """Pass on counts of finished things and show progress on standard error.
+
+    `done` were finished earlier; `note` says what else there is to say now.
+    """
     stream = sys.stderr
-    yield from (_bar if stream.isatty() else _lines)(counts, total, label, unit, done, stream)
+    yield from (_bar if stream.isatty() else _lines)(counts, total, label, unit, done, note, stream)
 
 
-def _bar(counts: Iterable[int], total: int, label: str, unit: str, done: int, stream: TextIO) -> Iterator[int]:
+def _bar(
+    counts: Iterable[int], total: int, label: str, unit: str, done: int, note: Callable[[], str], stream: TextIO
+) -> Iterator[int]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -25,18 +32,21 @@ def _bar(counts: Iterable[int], total: int, label: str, unit: str, done: int, st
         TimeRemainingColumn,
     )
 
-    rate = TextColumn("{task.fields[rate]}")
+    rate, last = TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[note]}")
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), rate, TimeElapsedColumn(), TextColumn("left"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(file=stream)) as progress:
-        task = progress.add_task(label, total=total, completed=done, rate="")
+    with Progress(*columns, TimeRemainingColumn(), last, console=Console(file=stream)) as progress:
+        task = progress.add_task(label, total=total, completed=done, rate="", note="")
         start, here = time.monotonic(), 0
         for count in counts:
             here += count
-            progress.update(task, advance=count, rate=f"{here / max(time.monotonic() - start, 1e-9):,.0f} {unit}/s")
+            speed = f"{here / max(time.monotonic() - start, 1e-9):,.0f} {unit}/s"
+            progress.update(task, advance=count, rate=speed, note=note())
             yield count
 
 
-def _lines(counts: Iterable[int], total: int, label: str, unit: str, done: int, stream: TextIO) -> Iterator[int]:
+def _lines(
+    counts: Iterable[int], total: int, label: str, unit: str, done: int, note: Callable[[], str], stream: TextIO
+) -> Iterator[int]:
     start = said = time.monotonic()
     here = 0
     for count in counts:
@@ -45,5 +55,7 @@ def _lines(counts: Iterable[int], total: int, label: str, unit: str, done: int, 
         if now - said >= PLAIN_SECONDS or done + here == total:
             said, rate = now, here / max(now - start, 1e-9)
             left = time.strftime("%H:%M:%S", time.gmtime((total - done - here) / max(rate, 1e-9)))
-            print(f"{label} {done + here:,}/{total:,}, {rate:,.0f} {unit}/s, {left} left", file=stream, flush=True)
+            said_last = f", {note()}" if note() else ""
+            line = f"{label} {done + here:,}/{total:,}, {rate:,.0f} {unit}/s, {left} left{said_last}"
+            print(line, file=stream, flush=True)
         yield count

@@ -25,7 +25,7 @@ class Provenance:
 
     @classmethod
     def of(cls, stores: Sequence[Store], training: np.ndarray, selection: np.ndarray) -> "Provenance":
-        """Of these rows, counted through all stores. Linked folders have no fingerprints of pictures, only patients."""
+        """Of these rows, counted through all stores. Of linked folders only the patients are known."""
         rows = np.concatenate([training, selection])
         role = np.repeat([0, 1], [len(training), len(selection)]).astype(np.uint8)
         found = [one.fingerprints for one in stores]
@@ -74,7 +74,7 @@ class Leak:
 def leak(provenance: Provenance, tested: Fingerprints) -> Leak:
     """Look for the tested pictures and their patients in what a model has seen."""
     known = np.isin(tested.patients, provenance.patients) & (tested.patients > 0)
-    identical = np.isin(tested.pixels, provenance.pixels)
+    identical = np.isin(tested.pixels, provenance.pixels) & (tested.pixels > 0)
     alike = identical.copy()
     alike[fingerprint.matches(tested.prints, provenance.prints).first] = True
     patients = len(np.unique(tested.patients[known]))

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from ribcage import __version__, datasets, image
+from ribcage import __version__, datasets, fingerprint, image
 from ribcage.index import Index
 
 FORMAT = 1
@@ -119,7 +119,9 @@ class Store:
 
     @cached_property
     def fingerprints(self) -> "Fingerprints":
-        """Of every picture and patient; read when first asked for."""
+        """Of every picture and patient; read when first asked for. A linked folder knows its patients only."""
+        if self.facts.linked:
+            return Fingerprints.of_patients(self.index)
         return Fingerprints.load(self.folder / "fingerprints.parquet")
 
 
@@ -128,11 +130,18 @@ class Fingerprints:
     """What tells pictures and patients apart without showing them."""
 
     prints: np.ndarray
-    """(N, V, 4) uint64: what a picture looks like; near-copies differ in few bits."""
+    """(N, V, 4) uint64: what a picture looks like; near-copies differ in few bits. All zero: not known."""
     pixels: np.ndarray
-    """(N,) uint64: a hash of the stored pixels; equal only for identical pictures."""
+    """(N,) uint64: a hash of the stored pixels; equal only for identical pictures. 0: not known."""
     patients: np.ndarray
     """(N,) uint64: a hash of data set and patient; 0 when the patient is not known."""
+
+    @classmethod
+    def of_patients(cls, index: Index) -> "Fingerprints":
+        """Of the patients alone, where nobody has looked at the pictures."""
+        count = len(index)
+        prints = np.zeros((count, fingerprint.VARIANTS, 4), np.uint64)
+        return cls(prints, np.zeros(count, np.uint64), patient_hashes(index))
 
     def save(self, file: Path) -> None:
         """Write one Parquet file."""
@@ -150,6 +159,13 @@ class Fingerprints:
         flat = columns["print"].combine_chunks()
         values = flat.flatten().to_numpy(zero_copy_only=False)
         return cls(values.reshape(len(columns), -1, 4), columns["pixels"].to_numpy(), columns["patient"].to_numpy())
+
+
+def patient_hashes(index: Index) -> np.ndarray:
+    """(N,) uint64: a hash of data set and patient, 0 where the patient is not known."""
+    patients = index.table["patient"]
+    hashes = {name: fingerprint.patient_fingerprint(index.name, name) if name else 0 for name in patients.unique()}
+    return patients.map(hashes).to_numpy(np.uint64)
 
 
 def open(folder: Path | str) -> Store:  # store.open(folder) is what it is

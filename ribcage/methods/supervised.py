@@ -58,6 +58,7 @@ class Supervised(Method):
         """The loss over all known labels of the global batch."""
         pictures, targets = self._mixed(batch.views[0], losses.smoothed(batch.labels, self.smoothing))
         logits = self.logits(pictures).float()  # (N, F)
+        self.answers = [(logits.detach().cpu().numpy(), batch.labels.cpu().numpy())]
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
         loss = (self.loss(logits, targets) * weights).sum()
         return Step(loss * distributed.world() / distributed.total(losses.known(targets).sum()).clamp(min=1))

@@ -1,0 +1,60 @@
+"""Cohort: which rows of several dataset folders a model learns from, and which choose or test it."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ribcage.spelling import did_you_mean
+from ribcage.store import Store
+
+FRONTAL = ("PA", "AP")
+
+
+def table(stores: Sequence[Store]) -> pd.DataFrame:
+    """The tables of all sets, one below the other, with the name space of their patients."""
+    tables = [store.index.table[["path", "patient", "view", "split"]].assign(name=store.index.name) for store in stores]
+    return pd.concat(tables, ignore_index=True)
+
+
+def rows_of(stores: Sequence[Store], split: str, *, frontal: bool = False) -> np.ndarray:
+    """The rows of a split, counted through all sets; an empty one is an error."""
+    everything = table(stores)
+    chosen = everything["split"] == split
+    if frontal:
+        chosen &= everything["view"].isin(FRONTAL)
+    if not chosen.any():
+        known = sorted(set(everything["split"]) - {""})
+        kind = "frontal picture" if frontal else "picture"
+        folders = ", ".join(str(store.folder) for store in stores)
+        hint = did_you_mean(split, known) or f" Splits: {', '.join(known) or 'none'}."
+        raise ValueError(f"No {kind} of {folders} is in split {split!r}.{hint}")
+    return np.flatnonzero(chosen)
+
+
+def share_of_patients(stores: Sequence[Store], rows: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+    """The rows of so many of the patients. A smaller share is part of a larger one of the same seed."""
+    if not 0 < share <= 1:
+        raise ValueError(f"A share of the patients is more than 0 and at most 1, not {share}.")
+    people = table(stores).iloc[rows]
+    unknown = people["patient"] == ""
+    names = people["name"] + "\0" + people["patient"].mask(unknown, "\0" + people["path"])
+    codes, unique = pd.factorize(names)
+    digests = [hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest() for name in unique]
+    order = np.argsort(np.frombuffer(b"".join(digests), ">u8"), kind="stable")
+    chosen = np.zeros(len(unique), bool)
+    chosen[order[: max(1, round(share * len(unique)))]] = True
+    return rows[chosen[codes]]
+
+
+def without_copies(stores: Sequence[Store], rows: np.ndarray, split: str) -> np.ndarray:
+    """The rows without pictures that are, to the bit, in another split too. Linked folders have nothing to compare."""
+    imported = [not store.facts.linked for store in stores]
+    if not any(imported):
+        return rows
+    comparable = np.repeat(imported, [len(store) for store in stores])
+    hashes = np.zeros(len(comparable), np.uint64)
+    hashes[comparable] = np.concatenate([store.fingerprints.pixels for store in stores if not store.facts.linked])
+    elsewhere = (table(stores)["split"] != split).to_numpy() & comparable
+    return rows[~(np.isin(hashes[rows], hashes[elsewhere]) & comparable[rows])]

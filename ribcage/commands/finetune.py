@@ -1,0 +1,344 @@
+"""Train a model to name findings; validation chooses the best, the test part is not touched.
+
+Writes a run folder: options, a log line per step, a checkpoint to go on from, and `bundle/`, the best model so far with
+its temperature and thresholds. Ctrl-C, SIGTERM and SIGUSR1 save first; --resume goes on, in the middle of an epoch too.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+POSITIONAL = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to train on what, and how."""
+
+    data: tuple[str, ...]
+    """Dataset folders."""
+    out: Path
+    """The run folder to make."""
+    model: str = "densenet121"
+    """Any model of timm's, or one of Ribcage's own."""
+    init: str = ""
+    """Where weights come from: imagenet, a bundle or run folder, a file; random when empty."""
+    findings: tuple[str, ...] = ()
+    """What to learn (default: all findings of the data)."""
+    labels: float = 1.0
+    """Share of the training patients to learn from."""
+    train: str = "train"
+    """The split to learn from."""
+    val: str = "val"
+    """The split that chooses the best model, its temperature and its thresholds."""
+    frontal: bool = False
+    """Only PA and AP views."""
+    drop_copies: bool = True
+    """Leave out training pictures that are, to the bit, also in another split."""
+    size: tuple[int, ...] = (224,)
+    """Height and width that the model sees, or one number for both."""
+    channels: Literal[1, 3] = 1
+    """3 repeats the gray one: only for weights that cannot be folded."""
+    augment: Literal["gentle", "strong", "plain"] = "gentle"
+    """What a training picture may be subjected to."""
+    policy: str = "ignore"
+    """What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros."""
+    epochs: int = 10
+    """Times through the training pictures."""
+    batch: int = 64
+    """Pictures in a step, over all processes."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, to save memory."""
+    lr: float = 3e-4
+    """The highest learning rate."""
+    min_lr: float = 0.0
+    """Where the cosine ends."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """How the learning rate falls, step by step."""
+    decay_at: tuple[float, ...] = (0.6, 0.8)
+    """For --schedule step: shares of the run after which it falls to a tenth."""
+    warmup: float = 1.0
+    """Epochs in which the learning rate rises."""
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    """How weights move."""
+    weight_decay: float = 0.05
+    """Of matrices and filters; biases and norms have none."""
+    layer_decay: float = 1.0
+    """Each layer towards the input moves slower by this factor."""
+    drop_path: float = 0.0
+    """Share of residual branches dropped."""
+    dropout: float = 0.0
+    """Of the features before the head."""
+    loss: Literal["bce", "focal", "asymmetric", "cross-entropy"] = "bce"
+    """Per finding; cross-entropy when findings exclude each other."""
+    balanced: bool = False
+    """Weight positives and negatives of a finding by their effective numbers."""
+    smoothing: float = 0.0
+    """How far labels are drawn towards one half."""
+    mixup: float = 0.0
+    """Alpha of the Beta distribution that mixes pictures in pairs."""
+    freeze: Literal["", "backbone"] = ""
+    """What stays as it is."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 does not clip."""
+    ema: float = 0.0
+    """Decay of averaged weights, which are then the result; 0 averages none."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """bf16 where the hardware is fast at it."""
+    compile: bool = False
+    """Let torch compile the model first."""
+    patience: int = 0
+    """Epochs without a better validation before the run ends; 0 never ends it."""
+    save_minutes: float = 10.0
+    """Longest time between two checkpoints."""
+    threads: int = 0
+    """For loading; 0 takes one for each core."""
+    devices: int = 1
+    """Processes on this machine, one for each GPU (or several on the CPU)."""
+    seed: int = 0
+    """Everything drawn depends on it."""
+    log_format: Literal["bar", "paddle"] = "bar"
+    """paddle: a line every ten steps with the AUROC of each finding so far."""
+    resume: bool = False
+    """Go on from the run folder's checkpoint."""
+
+
+def run(options: Options) -> Any:
+    """Build, train, say what came of it; return the run folder."""
+    import sys
+
+    from ribcage import distributed, flags
+
+    if options.devices > 1 and not distributed.launched():
+        module = sys.modules[__name__]
+        once = dataclasses.replace(options, devices=1)
+        return distributed.launch(options.devices, ["finetune", *flags.words(module, once)])
+    with distributed.started() as device:
+        return train(options, device)
+
+
+def train(options: Options, device: Any) -> Path:
+    """One process of the run."""
+    from ribcage import distributed, store
+    from ribcage.training import Plan, Training
+
+    stores = store.open_all(options.data)
+    learning, choosing = cohorts(options, stores)
+    model = describe(options, stores, learning, choosing)
+    run = build(options, stores, learning, model, device)
+    validation = validator(options, run, stores, choosing, model, device)
+    keep = keeper(options, validation, stores, learning, choosing)
+    training = Training(run, options.out, Plan("auroc", options.save_minutes, 1, options.patience), validation, keep)
+    if options.resume:
+        training.resume()
+    elif distributed.rank() == 0:
+        begin(options)
+    watch(options, training, validation, len(learning))
+    if distributed.rank() == 0:
+        report(options, training)
+    return options.out
+
+
+def cohorts(options: Options, stores: Any) -> tuple[Any, Any]:
+    """The rows to learn from and those to choose by."""
+    from ribcage import cohort
+
+    every = cohort.rows_of(stores, options.train, frontal=options.frontal)
+    learning = cohort.without_copies(stores, every, options.train) if options.drop_copies else every
+    learning = cohort.share_of_patients(stores, learning, options.labels, options.seed)
+    choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
+    copies = "" if not options.drop_copies else " (copies of pictures in other splits left out)"
+    say(f"Learning from {len(learning):,} of {len(every):,} pictures{copies}, choosing by {len(choosing):,}.")
+    return learning, choosing
+
+
+def describe(options: Options, stores: Any, learning: Any, choosing: Any) -> Any:
+    """The facts of the model to be: what it will need to be used."""
+    import numpy as np
+
+    from ribcage import bundle, cohort, store
+    from ribcage.backbone import GRAY
+
+    findings = options.findings or tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
+    size = (options.size[0], options.size[-1])
+    own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
+    mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
+    people = cohort.table(stores)
+    data = [
+        {"name": one.facts.name, "source": one.facts.source, "licence": one.facts.licence, "folder": str(one.folder)}
+        for one in stores
+    ]
+    counts = {
+        "pictures": len(learning),
+        "patients": int(people.iloc[learning]["patient"].nunique()),
+        "selection": len(choosing),
+    }
+    return bundle.Model(
+        name=options.model,
+        findings=tuple(findings),
+        size=size,
+        stored=stores[0].size,
+        fit=stores[0].facts.fit,
+        mean=mean,
+        std=std,
+        channels=options.channels,
+        loss=options.loss,
+        data=tuple(data),
+        training={**counts, "options": json.loads(json.dumps(dataclasses.asdict(options), default=str))},
+        versions=store.versions(),
+    )
+
+
+def build(options: Options, stores: Any, learning: Any, model: Any, device: Any) -> Any:
+    """The run: model, batches, optimizer, learning rates."""
+    import torch
+
+    from ribcage import bundle, distributed, loop, optim, views
+    from ribcage.findings import Policy
+    from ribcage.loader import Loader
+    from ribcage.methods.supervised import Supervised
+
+    torch.manual_seed(options.seed)
+    backbone = bundle.backbone(model, options.init, options.drop_path)
+    method = Supervised(
+        backbone,
+        model.findings,
+        loss=options.loss,
+        smoothing=options.smoothing,
+        balanced=options.balanced,
+        mixup=options.mixup,
+        dropout=options.dropout,
+        freeze=options.freeze == "backbone",
+    )
+    loader = Loader(
+        stores,
+        [views.PRESETS[options.augment](model.size)],
+        batch=options.batch,
+        seed=options.seed,
+        rows=learning,
+        findings=model.findings,
+        policy=Policy.parse(options.policy),
+        drop_last=len(learning) >= options.batch,
+        threads=options.threads or None,
+        rank=distributed.rank(),
+        world=distributed.world(),
+        channels=model.channels,
+        normalise=(model.mean, model.std),
+        device=device,
+    )
+    method.count(torch.from_numpy(loader.labels(0, learning)))
+    method.to(device).to(memory_format=torch.channels_last)
+    steps = len(loader)
+    rates = optim.Rates(
+        options.lr,
+        options.epochs * steps,
+        round(options.warmup * steps),
+        options.schedule,
+        options.min_lr,
+        options.decay_at,
+    )
+    optimizer = optim.optimizer(
+        method, options.optimizer, weight_decay=options.weight_decay, layer_decay=options.layer_decay
+    )
+    return loop.Run(
+        method,
+        loader,
+        optimizer,
+        rates,
+        epochs=options.epochs,
+        device=device,
+        seed=options.seed,
+        precision=options.precision,
+        accumulate=options.accumulate,
+        clip=options.clip,
+        ema=options.ema,
+        compile=options.compile,
+    )
+
+
+def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, device: Any) -> Any:
+    """What scores the model after an epoch."""
+    from ribcage.validation import Validation
+
+    threads = options.threads or None
+    return Validation(lambda: run.result, stores, choosing, model, device=device, batch=options.batch, threads=threads)
+
+
+def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosing: Any) -> Callable[[], None]:
+    """What stores the best model so far."""
+    from ribcage import bundle
+    from ribcage.provenance import Provenance
+
+    provenance = Provenance.of(stores, learning, choosing)
+
+    def keep() -> None:
+        bundle.save(options.out / "bundle", validation.method(), validation.calibrated(), provenance)
+
+    return keep
+
+
+def begin(options: Options) -> None:
+    """Make the run folder; another run in it is not touched."""
+    from ribcage import files
+
+    if (options.out / "options.json").exists():
+        raise ValueError(f"{options.out} holds a run already. Pass --resume to go on, or choose another --out.")
+    options.out.mkdir(parents=True, exist_ok=True)
+    said = {"command": "finetune", **dataclasses.asdict(options)}
+    with files.atomic(options.out / "options.json") as part:
+        part.write_text(json.dumps(said, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def watch(options: Options, training: Any, validation: Any, pictures: int) -> None:
+    """Train, and show how it goes."""
+    from ribcage import distributed, progress
+    from ribcage.paddle import Lines
+
+    if options.log_format == "paddle":
+        lines = Lines(training.run)
+        for log in training.steps():
+            lines.show(log)
+        return
+    last: dict[str, float] = {}
+
+    def counts() -> Any:
+        for log in training.steps():
+            last["loss"] = log.loss
+            yield log.pictures * distributed.world()
+
+    def note() -> str:
+        auroc = f", val AUROC {validation.found['auroc']:.4f}" if validation.found else ""
+        return f"loss {last['loss']:.4f}{auroc}" if last else ""
+
+    if distributed.rank() > 0:
+        list(counts())
+        return
+    steps = training.run.epochs * len(training.run.loader)
+    total, done = steps * options.batch, training.run.step * options.batch
+    list(progress.track(counts(), total, "train", "pictures", done, note))
+
+
+def report(options: Options, training: Any) -> None:
+    """The last lines: the best validation and what to do next."""
+    from ribcage import bundle
+
+    model = bundle.Model.load(options.out / "bundle" / "model.json")
+    found = dict(model.metrics["validation"])
+    mean = found.pop("auroc")
+    print(
+        f"Best validation, after step {training.standing.best_step:,}: mean AUROC {mean:.4f} of {len(found)} findings"
+    )
+    print("  " + "  ".join(f"{name.removeprefix('auroc_')} {score:.3f}" for name, score in found.items()))
+    test = f"ribcage evaluate {options.out} --data {' '.join(options.data)}"
+    print(f"The model is {options.out / 'bundle'}. Test it once: {test}")
+
+
+def say(text: str) -> None:
+    """Print at rank 0."""
+    from ribcage import distributed
+
+    if distributed.rank() == 0:
+        print(text, flush=True)

@@ -1,0 +1,276 @@
+"""A run can be stopped, killed, resumed and shared among processes, and computes the same."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ribcage import checkpoint, cli, loop, optim, store, training, views
+from ribcage.backbone import Backbone
+from ribcage.loader import Loader
+from ribcage.methods.supervised import Supervised
+from ribcage.training import Plan, Training
+
+CPU = torch.device("cpu")
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("数据 set") / "phantom"
+    assert cli.main(["import", "phantom", "--out", str(folder), "--pictures", "120", "--size", "32"]) == 0
+    return folder
+
+
+def made(data: Path, epochs: int = 2, **options: Any) -> loop.Run:
+    torch.manual_seed(0)
+    opened = store.open(data)
+    method = Supervised(Backbone("test_resnet"), opened.index.findings, dropout=0.2, mixup=0.2)
+    loader = Loader([opened], [views.gentle(32)], batch=16, drop_last=True, threads=2)
+    rates = optim.Rates(1e-3, epochs * len(loader), 2)
+    return loop.Run(method, loader, optim.optimizer(method), rates, epochs=epochs, device=CPU, ema=0.9, **options)
+
+
+def trained(run: loop.Run, folder: Path, stop_at: int | None = None, resume: bool = False) -> Training:
+    folder.mkdir(exist_ok=True)
+    work = Training(run, folder, Plan(), lambda: {"auroc": run.step / 100}, lambda: None)
+    if resume:
+        work.resume()
+    try:
+        for log in work.steps():
+            if log.step == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+                work.signal = signal.SIGTERM  # the handler may run only after the next instruction
+    except training.InterruptedRun as stop:
+        assert stop.code == 75
+    return work
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return bool(one.dtype == other.dtype and torch.equal(one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("stop_at", [3, 7, 9])
+def test_going_on_gives_the_same_bits_as_never_stopping(data: Path, tmp_path: Path, stop_at: int) -> None:
+    whole = trained(made(data), tmp_path / "whole")
+    stopped = trained(made(data), tmp_path / "stopped", stop_at)
+    assert stop_at <= stopped.run.step < whole.run.step
+    resumed = trained(made(data), tmp_path / "stopped", resume=True)
+    assert equal(resumed.run.state(), whole.run.state())
+    assert vars(resumed.standing) == vars(whole.standing)
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "stopped")
+    ]
+    assert [(log["step"], log.get("loss")) for log in logs[0]] == [(log["step"], log.get("loss")) for log in logs[1]]
+
+
+def test_another_seed_is_another_run(data: Path, tmp_path: Path) -> None:
+    one, other = (trained(made(data, 1, seed=seed), tmp_path / str(seed)) for seed in (0, 1))
+    assert not equal(one.run.state()["method"], other.run.state()["method"])
+
+
+def test_accumulating_parts_gives_the_gradient_of_the_whole(data: Path) -> None:
+    """In evaluation mode: batch norm and dropout see the parts, not the whole."""
+    gradients = []
+    for accumulate in (1, 4):
+        run = made(data, accumulate=accumulate, precision="float32")
+        run.method.eval()
+        run.method.mixup = 0.0  # type: ignore[assignment]
+        batch = next(run.loader.epoch(0))
+        known = torch.where(batch.labels.isnan(), torch.zeros(()), batch.labels)
+        run._backward(loop.to_device(type(batch)(batch.views, known, batch.boxes, batch.rows, batch.sources), CPU))
+        gradients.append(run.method.head.weight.grad)  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
+
+
+def test_a_loss_that_is_no_number_stops_and_leaves_the_rows(data: Path, tmp_path: Path) -> None:
+    run = made(data, precision="float32")
+    with torch.no_grad():
+        run.method.head.weight.fill_(float("nan"))  # type: ignore[union-attr, operator]
+    with pytest.raises(ValueError, match=r"not finite at step 0. Try a lower --lr"):
+        trained(run, tmp_path / "run")
+    rows = json.loads((tmp_path / "run" / "diverged.json").read_text())["rows"]
+    assert rows == next(run.loader.epoch(0)).rows.tolist()
+
+
+def test_a_run_without_progress_ends_by_patience(data: Path, tmp_path: Path) -> None:
+    run = made(data, epochs=9)
+    (tmp_path / "run").mkdir()
+    work = Training(run, tmp_path / "run", Plan(patience=2), lambda: {"auroc": 0.5}, lambda: None)
+    epochs = [log.epoch for log in work.steps() if log.epoch_done]
+    assert epochs == [0, 1, 2] and work.standing.best_step == run.step // 3
+
+
+def test_a_checkpoint_that_is_torn_or_foreign_is_refused(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c.pt", {"step": 3})
+    whole = (tmp_path / "c.pt").read_bytes()
+    for content in (whole[:100], b"", b"text"):
+        (tmp_path / "c.pt").write_bytes(content)
+        with pytest.raises(ValueError, match="not a checkpoint"):
+            checkpoint.load(tmp_path / "c.pt")
+    torch.save({"anything": 1}, tmp_path / "d.pt")
+    with pytest.raises(ValueError, match="not a checkpoint of this version"):
+        checkpoint.load(tmp_path / "d.pt")
+
+
+def test_a_checkpoint_runs_nothing_that_is_in_it(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"ribcage": 1, "x": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        checkpoint.load(tmp_path / "evil.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+# ---- the command itself
+
+
+def words(data: Path, out: Path, *more: str) -> list[str]:
+    plain = [
+        "finetune",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--model",
+        "test_resnet",
+        "--size",
+        "32",
+        "--batch",
+        "16",
+    ]
+    return [*plain, "--epochs", "2", "--threads", "1", "--precision", "float32", *more]
+
+
+def command(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
+    return subprocess.Popen([sys.executable, "-m", "ribcage", *arguments], env=ENV, text=True, **options)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "bundle" / "model.safetensors")
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(data: Path, tmp_path: Path) -> None:
+    assert cli.main(words(data, tmp_path / "whole")) == 0
+    killed = tmp_path / "killed"
+    for turn in range(2):
+        more = ["--save-minutes", "0"] + ["--resume"] * turn
+        with command(*words(data, killed, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            log = killed / "metrics.jsonl"
+            while process.poll() is None and (not log.exists() or log.read_text().count("\n") < 3 + 4 * turn):
+                time.sleep(0.005)
+            process.kill()
+        checkpoint.load(killed / "checkpoint.pt")
+    assert cli.main(words(data, killed, "--resume")) == 0
+    assert equal(weights(killed), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_a_signal_saves_and_ends_cleanly(data: Path, tmp_path: Path, number: int, code: int) -> None:
+    out = tmp_path / "run"
+    with command(*words(data, out, "--epochs", "500"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        log = out / "metrics.jsonl"
+        while process.poll() is None and (not log.exists() or not log.read_text().count("\n")):
+            time.sleep(0.01)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert "--resume goes on from there" in said and "Traceback" not in said
+    saved = checkpoint.load(out / "checkpoint.pt")["run"]["step"]
+    assert f"saved at step {saved:,}" in said
+
+
+def test_two_processes_train_the_model_that_one_trains(data: Path, tmp_path: Path) -> None:
+    """With batch norm over the global batch and the loss over all known labels; only sums are rounded otherwise."""
+    assert cli.main(words(data, tmp_path / "one")) == 0
+    with command(
+        *words(data, tmp_path / "two", "--devices", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        said = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, said
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(
+            two[name].double(), value.double(), rtol=2e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    scores = [
+        json.loads((tmp_path / name / "bundle" / "model.json").read_text())["metrics"]["validation"]["auroc"]
+        for name in ("one", "two")
+    ]
+    assert scores[0] == pytest.approx(scores[1], abs=0.02)
+
+
+def test_two_nodes_train_together(data: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nodes = []
+    for node in range(2):
+        start = [
+            "--nnodes=2",
+            f"--node-rank={node}",
+            "--nproc-per-node=1",
+            "--master-addr=127.0.0.1",
+            f"--master-port={port}",
+        ]
+        full = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            *start,
+            "-m",
+            "ribcage",
+            *words(data, tmp_path / "run", "--epochs", "1"),
+        ]
+        nodes.append(subprocess.Popen(full, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+    said = [node.communicate(timeout=240)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert all(value.float().isfinite().all() for value in weights(tmp_path / "run").values())
+
+
+def test_another_run_in_the_folder_is_not_touched(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words(data, tmp_path / "run", "--epochs", "1")) == 0
+    assert cli.main(words(data, tmp_path / "run")) == 2
+    assert "holds a run already. Pass --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--model", "densnet121"], "Did you mean 'densenet121'?"),
+        (["--val", "vall"], "Did you mean 'val'?"),
+        (["--findings", "Mas"], "No set has Mas"),
+        (["--policy", "onse"], "onse"),
+        (["--init", "nowhere.pth"], "There are no weights nowhere.pth"),
+        (["--labels", "2"], "at most 1"),
+    ],
+)
+def test_wrong_options_are_one_clear_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], says: str
+) -> None:
+    assert cli.main(words(data, tmp_path / "run", *more)) in (1, 2)
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
