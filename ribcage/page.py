@@ -10,9 +10,9 @@ import numpy as np
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --line: #d9dee5; --paper: #fbfcfd; --card: #fff;
-  --bar: #3f7fbf; --warn: #b4530a; --warn-paper: #fff4e8 }
+  --bar: #2f74b8; --second: #d0742a; --warn: #b4530a; --warn-paper: #fff4e8 }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --soft: #98a3b3; --line: #2f3742; --paper: #14181d;
-  --card: #1b2027; --bar: #5b9bd8; --warn: #f0a45c; --warn-paper: #33240f } }
+  --card: #1b2027; --bar: #5fa4e4; --second: #eb9a52; --warn: #f0a45c; --warn-paper: #33240f } }
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 1120px; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", "Noto Sans", "Noto Sans CJK SC", sans-serif }
@@ -24,6 +24,9 @@ th, td { padding: .28rem .8rem .28rem 0; text-align: right; white-space: nowrap;
 th { color: var(--soft); font-weight: 500; vertical-align: bottom } th:first-child, td:first-child { text-align: left }
 td.bar { min-width: 130px; padding-right: 0 } td.bar span { display: block; height: .7em; border-radius: 2px;
   background: var(--bar); min-width: 1px }
+tr.total td { font-weight: 600; border-top: 2px solid var(--line) } td.drawing { padding-right: .8rem }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem;
+  overflow-x: auto; font-size: .88em; white-space: pre-wrap; overflow-wrap: anywhere }
 ul.problems { list-style: none; padding: 0 } ul.problems li { margin: .4rem 0; padding: .5rem .8rem; border-radius: 4px;
   background: var(--warn-paper); border-left: 4px solid var(--warn) }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: .75rem; margin: 1rem 0 }
@@ -46,11 +49,18 @@ class Bar:
     share: float
 
 
-def page(title: str, parts: Sequence[str], foot: str = "Research use only. Made by Ribcage.") -> str:
-    """The whole file."""
+@dataclass(frozen=True)
+class Drawing:
+    """A table cell that holds a drawing."""
+
+    svg: str
+
+
+def page(title: str, parts: Sequence[str], foot: str = "Research use only. Made by Ribcage.", style: str = "") -> str:
+    """The whole file; `style` is added to the page's own."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     body = "\n".join([f"<h1>{escape(title)}</h1>", *parts, f"<footer>{escape(foot)}</footer>"])
-    top = f'<!doctype html>\n<html lang="en">\n<head>{head}<style>{STYLE}</style></head>'
+    top = f'<!doctype html>\n<html lang="en">\n<head>{head}<style>{STYLE}{style}</style></head>'
     return f"{top}\n<body>\n{body}\n</body>\n</html>\n"
 
 
@@ -87,16 +97,24 @@ def facts(rows: Sequence[tuple[str, str]]) -> str:
     return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows) + "</dl>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table; a cell that is a Bar is drawn."""
+def preformatted(text: str) -> str:
+    """Text to be copied, such as a command."""
+    return f"<pre>{escape(text)}</pre>"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], total: Sequence[object] | None = None) -> str:
+    """A table; a cell that is a Bar or a Drawing is drawn. `total` is the last row, set apart."""
     top = "".join(f"<th>{escape(name)}</th>" for name in head)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    body += f'<tr class="total">{"".join(map(_cell, total))}</tr>' if total is not None else ""
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _cell(value: object) -> str:
     if isinstance(value, Bar):
         return f'<td class="bar"><span style="width:{100 * value.share:.1f}%"></span></td>'
+    if isinstance(value, Drawing):
+        return f'<td class="drawing">{value.svg}</td>'
     return f"<td>{escape(number(value))}</td>"
 
 

@@ -1,0 +1,184 @@
+"""Test a finished model: every number with its interval, a table of predictions, a page with plots.
+
+Refuses to test on patients or pictures the model has seen. Thresholds and temperature come from validation, as the
+model carries them. Writes predictions.parquet, metrics.json and index.html.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+POSITIONAL = ("run",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to test on what, and how."""
+
+    run: Path
+    """A run, or the folder of a finished model."""
+    data: tuple[str, ...]
+    """Dataset folders."""
+    split: str = "test"
+    """Which of their pictures: train, val, test, or all."""
+    out: Path | None = None
+    """Where to write (default: RUN/evaluation/<sets>-<split>)."""
+    ten_crop: bool = False
+    """Ten views of each picture, the mean of their probabilities, as CheXNet's reproductions test."""
+    protocol: Literal["honest", "peers"] = "honest"
+    """peers: thresholds chosen on the tested pictures, and pictures the model was selected on are allowed."""
+    table: Literal["full", "chexnet"] = "full"
+    """What to print; chexnet is one line per finding, 'The AUROC of Mass is 0.86'."""
+    policy: str = "ignore"
+    """What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros …"""
+    rule: str = "youden"
+    """The thresholds of the rates: youden, f1, sensitivity_95, specificity_95 or half."""
+    allow_leak: bool = False
+    """Test on what the model has seen, and say so on the report."""
+    resamples: int = 1000
+    """Of the patients, for the intervals."""
+    seed: int = 0
+    """Of the resamples."""
+    batch: int = 64
+    """Pictures at a time."""
+    worst: int = 24
+    """Pictures on the page on which the model errs most."""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Guard, predict, measure, show, write; return the numbers."""
+    from ribcage import bundle, distributed, evaluation, guard, inference, store
+    from ribcage.findings import Policy
+
+    model = bundle.load(options.run)
+    stores = store.open_all(options.data)
+    rows = chosen(stores, options.split)
+    policy = Policy.parse(options.policy, [name for each in stores for name in each.index.findings])
+    evaluation.check(model.model, stores, policy, options.rule)
+    leak = guard.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
+    with distributed.started() as device:
+        predictions = inference.predict(
+            model.method.to(device), stores, rows, model=model.model, device=device,
+            batch=options.batch, ten_crop=options.ten_crop, label="predict",
+        )  # fmt: skip
+        if distributed.rank():
+            return {}
+    data = evaluation.tested(predictions, stores, model.model, policy)
+    result = evaluation.evaluate(
+        data,
+        rule=options.rule,
+        protocol=options.protocol,
+        fitting=fitting(stores, options.split, data.findings, policy),
+        resamples=options.resamples,
+        seed=options.seed,
+    )
+    result |= {"leak": leak, **context(options, model.model, stores, policy, data.findings)}
+    result["stamps"] = evaluation.stamps(result)
+    show(result, options.table)
+    write(options, result, data, stores)
+    return result
+
+
+def chosen(stores: Sequence[Any], split: str) -> Any:
+    """The rows of the split, or one line that says which splits there are."""
+    import numpy as np
+
+    from ribcage.loader import rows_of
+
+    counts: dict[str, int] = {}
+    for store in stores:
+        for name, count in store.index.table["split"].value_counts().items():
+            counts[str(name)] = counts.get(str(name), 0) + int(count)
+    rows = np.arange(sum(counts.values())) if split == "all" else rows_of(stores, split)
+    if not len(rows):
+        there = ", ".join(f"{name or 'no split'} {count:,}" for name, count in counts.items())
+        raise ValueError(f"The split {split!r} has no pictures. There are: {there}.")
+    return rows
+
+
+def fitting(stores: Sequence[Any], tested: str, findings: Sequence[str], policy: Any) -> Any:
+    """Pictures for the baselines to learn from: training ones of the same folders, else validation ones, else none."""
+    from ribcage.evaluation import Fitting
+    from ribcage.loader import rows_of
+
+    for split in ("train", "val"):
+        rows = rows_of(stores, split)
+        if split != tested and tested != "all" and len(rows):
+            return Fitting.of(f"{len(rows):,} {split} pictures of the same folders", stores, rows, findings, policy)
+    return None
+
+
+def context(
+    options: Options, model: Any, stores: Sequence[Any], policy: Any, findings: Sequence[str]
+) -> dict[str, Any]:
+    """What was tested, on what, and how to do it again."""
+    import shlex
+    import sys
+
+    from ribcage import flags, store
+
+    named = ("name", "findings", "size", "stored", "fit", "channels", "loss", "data", "temperature")
+    facts = ("name", "source", "licence", "contents", "size", "fit", "linked")
+    return {
+        "run": str(options.run),
+        "model": {name: getattr(model, name) for name in named},
+        "not_tested": [name for name in model.findings if name not in findings],
+        "data": [{"folder": str(one.folder)} | {name: getattr(one.facts, name) for name in facts} for one in stores],
+        "split": options.split,
+        "ten_crop": options.ten_crop,
+        "policy": str(policy),
+        "command": shlex.join(["ribcage", "evaluate", *flags.words(sys.modules[__name__], options)]),
+        "versions": store.versions(),
+    }
+
+
+def out_folder(options: Options, stores: Sequence[Any]) -> Path:
+    """Where the results go."""
+    import re
+
+    if options.out is not None:
+        return options.out
+    sets = "+".join(dict.fromkeys(re.sub(r"[^\w.-]+", "-", store.index.name) for store in stores))
+    return options.run / "evaluation" / f"{sets}-{options.split}"
+
+
+def write(options: Options, result: dict[str, Any], data: Any, stores: Sequence[Any]) -> None:
+    """predictions.parquet, metrics.json, index.html."""
+    import json
+
+    from ribcage import files, inference, report
+
+    out = out_folder(options, stores)
+    with files.explained(out, "Free some."):
+        out.mkdir(parents=True, exist_ok=True)
+        inference.save(data.table(), out / "predictions.parquet")
+        pictures = report.worst_pictures(data, stores, options.worst)
+        for name, text in (
+            ("metrics.json", json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
+            ("index.html", report.page(result, data, pictures)),
+        ):
+            with files.atomic(out / name) as part:
+                part.write_text(text, encoding="utf-8")
+    print(f"Wrote {out / 'index.html'}, metrics.json and predictions.parquet.")
+
+
+def show(result: dict[str, Any], form: str) -> None:
+    """The table on the terminal."""
+    from ribcage import report
+
+    if form == "chexnet":
+        print(report.chexnet(result))
+        return
+    from rich.console import Console
+
+    from ribcage.commands.inspect import grid
+
+    console = Console()
+    console.print(f"\n[bold]{report.title(result)}[/bold]", highlight=False)
+    head, rows = report.finding_table(result)
+    kept = len(head) if console.width >= 100 else 8  # a narrow terminal shows fewer columns rather than half of each
+    console.print(grid(head[:kept], [row[:kept] for row in rows]))
+    console.print(report.macro_text(result), highlight=False, markup=False)
+    for text in [*result["stamps"], *result["notes"]]:
+        console.print(f"! {text}", highlight=False, markup=False)

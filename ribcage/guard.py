@@ -1,0 +1,95 @@
+"""Guard: no model is tested on what it has seen, unless that is wished for, and then the report says so."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from ribcage import fingerprint, inference, provenance
+from ribcage import store as stores
+from ribcage.provenance import Provenance
+from ribcage.store import Fingerprints, Store
+
+
+class LeakError(ValueError):
+    """The model has seen what it is to be tested on."""
+
+
+def check(
+    seen: Provenance, tested: Sequence[Store], rows: np.ndarray, *, allow: bool = False, selected: bool = False
+) -> dict[str, Any]:
+    """What the model has seen of these rows, for the report; LeakError if it has and that is not allowed.
+
+    selected: pictures the model was selected on, though not trained on, are allowed: what others did is reproduced.
+    """
+    prints = fingerprints(tested, rows)
+    leak, chosen = provenance.leak(seen, prints), 0
+    forbidden = leak
+    if leak and selected:
+        on = np.isin(prints.pixels, seen.pixels[seen.role == 1]) & ~np.isin(prints.pixels, seen.pixels[seen.role == 0])
+        chosen, forbidden = int(on.sum()), provenance.leak(_trained(seen), _without_patients(prints, on))
+    if forbidden and not allow:
+        raise LeakError(f"{forbidden}. Test on other pictures, or pass --allow-leak: the report will say so.")
+    linked = [store.index.name for store in tested if store.facts.linked]
+    return {
+        "checked": len(rows),
+        "seen": len(seen.pixels),
+        "found": bool(leak),
+        **asdict(leak),
+        "selected_on": chosen,
+        "unseen": int((seen.pixels == 0).sum()),
+        "text": text(leak, chosen),
+        "linked": linked,
+    }
+
+
+def text(leak: provenance.Leak, chosen: int) -> str:
+    """One sentence."""
+    if not leak:
+        return f"none of the {leak.tested:,} pictures, and no patient on them, was seen in training or selection"
+    said = f"; the model was selected on {chosen:,} of them" if chosen else ""
+    return f"{leak}{said}"
+
+
+def fingerprints(tested: Sequence[Store], rows: np.ndarray) -> Fingerprints:
+    """Of these rows, counted through all sets; a linked folder keeps none, so they are computed."""
+    parts = []
+    for store, own in zip(tested, inference.by_store(tested, rows), strict=True):
+        if not len(own):
+            continue
+        parts.append(_computed(store, own) if store.facts.linked else _stored(store, own))
+    return Fingerprints(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS))
+
+
+_FIELDS = ("prints", "pixels", "patients")
+
+
+def _stored(store: Store, rows: np.ndarray) -> Fingerprints:
+    return Fingerprints(*(getattr(store.fingerprints, name)[rows] for name in _FIELDS))
+
+
+def _computed(store: Store, rows: np.ndarray) -> Fingerprints:
+    """As the import of the same pictures would have noted them."""
+    read = stores.source(store.index, store.facts)
+
+    def one(row: int) -> tuple[np.ndarray, int]:
+        picture = read(row)
+        return fingerprint.fingerprint(picture.pixels), fingerprint.pixel_hash(stores.square(picture, store.facts))
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(one, rows.tolist()))
+    prints, pixels = np.stack([each for each, _ in found]), np.array([number for _, number in found], np.uint64)
+    return Fingerprints(prints, pixels, store.fingerprints.patients[rows])
+
+
+def _trained(seen: Provenance) -> Provenance:
+    """What was seen in training only. Patients are kept together for both, so all of them stay."""
+    chosen = seen.role == 0
+    return replace(seen, pixels=seen.pixels[chosen], prints=seen.prints[chosen], role=seen.role[chosen])
+
+
+def _without_patients(prints: Fingerprints, rows: np.ndarray) -> Fingerprints:
+    """The patients of pictures the model was selected on are known for that reason."""
+    return replace(prints, patients=np.where(rows, np.uint64(0), prints.patients))

@@ -1,0 +1,507 @@
+"""Report: an evaluation as one page a person can read, and as lines for the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ribcage import metrics, plots
+from ribcage import page as html
+from ribcage.evaluation import BINS, HALF, Tested
+from ribcage.metrics import Bins, Curve, Histogram
+from ribcage.plots import Axes, Dots, Line
+from ribcage.store import Store
+
+RULES = {
+    "youden": "sensitivity + specificity highest",
+    "f1": "F1 highest",
+    "sensitivity_95": "sensitivity at least 95 %",
+    "specificity_95": "specificity at least 95 %",
+    HALF: "probability 50 %",
+}
+TICKS = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
+SHOWN_SIDE = 200  # pixels of a picture on the page
+
+
+def page(result: dict[str, Any], data: Tested, pictures: Sequence[tuple[str, Sequence[str]]] = ()) -> str:
+    """The whole page; pictures as `worst_pictures` gives them."""
+    parts = [html.paragraph(f"{result['run']}, {pictures_text(result)}", soft=True)]
+    parts += [html.problems(result["stamps"])] if result["stamps"] else []
+    parts += [html.cards(cards(result)), *map(html.paragraph, result["notes"])]
+    parts += [*findings_parts(result), *curve_parts(result, data), *calibration_parts(result), *rule_parts(result)]
+    parts += [*baseline_parts(result), *subgroup_parts(result)]
+    for name, figures in pictures:
+        parts += [html.heading(name), html.sheet(figures)] if figures else []
+    parts += done_parts(result)
+    return html.page(title(result), parts, style=plots.STYLE)
+
+
+def title(result: dict[str, Any]) -> str:
+    """densenet121 on nih, test"""
+    sets = " and ".join(dict.fromkeys(one["name"] for one in result["data"]))
+    return f"{result['model']['name']} on {sets}, {result['split']}"
+
+
+def pictures_text(result: dict[str, Any]) -> str:
+    """How much was tested, in words."""
+    way = "ten crops each" if result["ten_crop"] else "one view each"
+    return f"{result['pictures']:,} pictures of {result['patients']:,} known patients, {way}"
+
+
+def cards(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """The numbers on top."""
+    area, precision = result["macro"]["auroc"], result["macro"]["ap"]
+    shown = [
+        (three(area["value"]), f"mean AUROC ({limits(area)})"),
+        (three(precision["value"]), f"mean average precision ({limits(precision)})"),
+        (f"{area['findings']} of {len(result['findings'])}", "findings that can be judged"),
+        (f"{result['pictures']:,}", "pictures"),
+        (f"{result['patients']:,}", "patients"),
+        ("yes" if result["leak"]["found"] else "no", "has the model seen any of them?"),
+    ]
+    if "top1" in result:
+        shown.insert(1, (three(result["top1"]["value"]), f"accuracy of the first choice ({limits(result['top1'])})"))
+    return shown
+
+
+# ---- the findings
+
+
+FINDING_HEAD = ("finding", "n", "pos.", "AUROC", "95 %", "AP", "sens.", "spec.", "F1", "acc.", "Brier")
+
+
+def finding_table(result: dict[str, Any]) -> tuple[list[str], list[list[object]]]:
+    """Head and rows for the terminal."""
+    rows = [finding_row(row) for row in result["findings"]]
+    return list(FINDING_HEAD), [*rows, total_row(result)]
+
+
+def finding_row(row: dict[str, Any]) -> list[object]:
+    """One finding."""
+    rates = [three(row[name]["value"]) for name in ("ap", "sensitivity", "specificity", "f1", "accuracy", "brier")]
+    return [
+        named(row["finding"]),
+        row["n"],
+        row["positives"],
+        three(row["auroc"]["value"]),
+        limits(row["auroc"]),
+        *rates,
+    ]
+
+
+def total_row(result: dict[str, Any]) -> list[object]:
+    """The mean over findings."""
+    macro = result["macro"]
+    rates = [three(macro[name]["value"]) for name in ("ap", "sensitivity", "specificity", "f1", "accuracy", "brier")]
+    name = f"mean of {macro['auroc']['findings']}"
+    return [name, "", "", three(macro["auroc"]["value"]), limits(macro["auroc"]), *rates]
+
+
+def macro_text(result: dict[str, Any]) -> str:
+    """How the numbers were made, in a sentence or two."""
+    text = (
+        f"Intervals: {100 * result['level']:g} %, {result['resamples']:,} resamples of patients. "
+        f"Rates at the thresholds '{rule_name(result['rule'])}'{threshold_origin(result)}."
+    )
+    top = result.get("top1")
+    return text + (f" Accuracy of the first choice {three(top['value'])} ({limits(top)})." if top else "")
+
+
+def threshold_origin(result: dict[str, Any]) -> str:
+    """Where the thresholds come from."""
+    if result["rule"] == HALF:
+        return ""
+    return " chosen on the tested pictures" if result["protocol"] == "peers" else " chosen on validation"
+
+
+def findings_parts(result: dict[str, Any]) -> list[str]:
+    """The main table."""
+    ends = span_ends([row["auroc"] for row in result["findings"]])
+    head = [*FINDING_HEAD[:5], "", *FINDING_HEAD[5:]]
+    rows = [drawn(finding_row(row), row["auroc"], ends) for row in result["findings"]]
+    total = drawn(total_row(result), result["macro"]["auroc"], ends)
+    said = "The fine line in the drawing is chance, an AUROC of 0.5."
+    return [
+        html.heading("Findings"),
+        html.table(head, rows, total),
+        html.paragraph(f"{macro_text(result)} {said}", soft=True),
+    ]
+
+
+def drawn(cells: list[object], value: dict[str, Any], ends: tuple[float, float]) -> list[object]:
+    """The cells with the interval drawn behind its text."""
+    return [*cells[:5], span(value, ends), *cells[5:]]
+
+
+def span(value: dict[str, Any], ends: tuple[float, float]) -> html.Drawing:
+    """An interval as a drawing, with chance."""
+    numbers = [np.nan if value[name] is None else float(value[name]) for name in ("value", "low", "high")]
+    return html.Drawing(plots.span(numbers[0], numbers[1], numbers[2], ends, mark=0.5))
+
+
+def span_ends(values: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """What the drawn intervals run from and to."""
+    lows = [value["low"] if value["low"] is not None else value["value"] for value in values]
+    known = [low for low in lows if low is not None]
+    return min([0.45, *(np.floor(20 * low) / 20 for low in known)]), 1.0
+
+
+# ---- curves
+
+
+def curve_parts(result: dict[str, Any], data: Tested) -> list[str]:
+    """Four plots for every finding that has both classes."""
+    scores, labels = data.probabilities, data.labels
+    odds = log_odds(scores)
+    columns = zip(
+        metrics.roc(scores, labels),
+        metrics.precision_recall(scores, labels),
+        metrics.reliability(data.uncalibrated, labels, bins=BINS),
+        metrics.reliability(scores, labels, bins=BINS),
+        metrics.histogram(odds, labels, bins=36),
+        strict=True,
+    )
+    chosen = data.threshold(result["rule"])
+    counts = metrics.counts(scores, labels, chosen)
+    parts = [html.heading("Curves"), html.paragraph(CURVES_TEXT, soft=True), plots.key(KEY)]
+    for place, (roc, recall, before, after, histogram) in enumerate(columns):
+        row = result["findings"][place]
+        if row["auroc"]["value"] is None:
+            continue
+        point = {name: float(value[place]) for name, value in metrics.rates(counts).items()}
+        said = f"{named(row['finding'])} – AUROC {three(row['auroc']['value'])} ({limits(row['auroc'])})"
+        drawings = [
+            roc_plot(roc, point),
+            recall_plot(recall, point, row["prevalence"]),
+            reliability_plot(before, after),
+            histogram_plot(histogram, float(chosen[place])),
+        ]
+        parts += [html.heading(said, 3), plots.plots(drawings, four=True)]
+    return parts
+
+
+CURVES_TEXT = (
+    "The ring is the threshold that the rates in the table belong to. Reliability compares what was said with what was "
+    f"there, in up to {BINS} bins of equally many pictures. The last drawing shows the scores of pictures with the "
+    "finding and of those without, each as a share of its own group."
+)
+KEY = (("main", "with the finding · after temperature"), ("other", "without the finding · before temperature"))
+
+
+def roc_plot(curve: Curve, point: dict[str, float]) -> str:
+    """Sensitivity against false positive rate."""
+    ends = np.array([0.0, 1.0])
+    mark = Dots(np.array([1 - point["specificity"]]), np.array([point["sensitivity"]]), "mark")
+    axes = Axes(x_label="false positive rate", y_label="sensitivity")
+    return plots.plot("ROC", [Line(ends, ends, "faint"), Line(curve.x, curve.y), mark], axes)
+
+
+def recall_plot(curve: Curve, point: dict[str, float], prevalence: float) -> str:
+    """Precision against recall; the dashed line is the prevalence."""
+    mark = Dots(np.array([point["sensitivity"]]), np.array([point["ppv"]]), "mark")
+    chance = Line(np.array([0.0, 1.0]), np.array([prevalence, prevalence]), "faint")
+    axes = Axes(x_label="recall", y_label="precision")
+    return plots.plot("Precision and recall", [chance, Line(curve.x, curve.y), mark], axes)
+
+
+def reliability_plot(before: Bins, after: Bins) -> str:
+    """What was there against what was said."""
+    largest = max(float(values.max()) for bins in (before, after) for values in (bins.probability, bins.positive))
+    end, ticks = plots.nice(min(largest, 1.0))
+    axes = Axes((0, end), (0, end), "probability said", "share with the finding", ticks, ticks)
+    diagonal = np.array([0.0, end])
+    parts: list[Line | Dots] = [Line(diagonal, diagonal, "faint")]
+    for bins, kind, dots in ((before, "other", "other"), (after, "main", "")):
+        order = np.argsort(bins.probability)
+        x, y = bins.probability[order], bins.positive[order]
+        parts += [Line(x, y, kind), Dots(x, y, dots)]
+    return plots.plot("Reliability", parts, axes)
+
+
+def histogram_plot(histogram: Histogram, threshold: float) -> str:
+    """How scores lie, on the scale of log-odds."""
+    edges = histogram.edges
+    shares = [side / max(side.sum(), 1) for side in (histogram.negative, histogram.positive)]
+    top = max(float(share.max()) for share in shares) or 1.0
+    steps = np.repeat(edges, 2)[1:-1]
+    lines: list[Line | Dots] = [
+        Line(steps, np.repeat(share, 2), kind) for share, kind in zip(shares, ("other-area", "main-area"), strict=True)
+    ]
+    if np.isfinite(threshold):
+        at = float(log_odds(np.array(threshold)))
+        lines.append(Line(np.array([at, at]), np.array([0.0, top]), "faint"))
+    ends = (float(edges[0]), float(edges[-1]) if edges[-1] > edges[0] else float(edges[0]) + 1)
+    axes = Axes(ends, (0, top), "probability said", "share of its group", probability_ticks(ends), ())
+    return plots.plot("Scores", lines, axes)
+
+
+def probability_ticks(ends: tuple[float, float]) -> list[tuple[float, str]]:
+    """Round probabilities at their log-odds, not too close to each other."""
+    chosen: list[tuple[float, str]] = []
+    for share in TICKS:
+        at = float(log_odds(np.array(share)))
+        if ends[0] <= at <= ends[1] and (not chosen or at - chosen[-1][0] > (ends[1] - ends[0]) / 7):
+            chosen.append((at, f"{100 * share:g} %"))
+    return chosen
+
+
+def log_odds(shares: np.ndarray) -> np.ndarray:
+    """log(p / (1 - p)), held to where pictures can be told apart by eye."""
+    held = np.clip(shares, 1e-6, 1 - 1e-6)
+    return np.log(held / (1 - held))
+
+
+# ---- calibration, thresholds, baselines, subgroups
+
+
+def calibration_parts(result: dict[str, Any]) -> list[str]:
+    """Brier and ECE before and after temperature."""
+    head = ["finding", "temperature", "Brier before", "after", "95 %", "ECE before", "after"]
+    rows = [
+        [
+            named(row["finding"]),
+            "–" if row["temperature"] is None else f"{row['temperature']:.2f}",
+            three(row["brier_before"]),
+            three(row["brier"]["value"]),
+            limits(row["brier"]),
+            three(row["ece_before"]),
+            three(row["ece"]),
+        ]
+        for row in result["findings"]
+    ]
+    said = f"ECE over {BINS} bins of equally many pictures. The temperature was fitted on validation."
+    return [html.heading("Calibration"), html.table(head, rows), html.paragraph(said, soft=True)]
+
+
+def rule_parts(result: dict[str, Any]) -> list[str]:
+    """The rates at every stored threshold."""
+    parts = [html.heading("Other thresholds")]
+    names = ("threshold", "sensitivity", "specificity", "ppv", "npv", "f1", "accuracy")
+    head = ["", "threshold", "sensitivity", "specificity", "PPV", "NPV", "F1", "accuracy"]
+    for rule, rows in result["rules"].items():
+        if rule != result["rule"]:
+            cells = [[named(row["finding"]), *(three(row[name]) for name in names)] for row in rows]
+            inner = html.table(head, cells)
+            parts.append(f"<details><summary>{html.escape(rule_name(rule))}</summary>{inner}</details>")
+    return parts
+
+
+def baseline_parts(result: dict[str, Any]) -> list[str]:
+    """What is reached without looking at a picture."""
+    found = result["baselines"]
+    shuffled, ends = found["shuffled"], span_ends([row["auroc"] for row in result["findings"]])
+    by_view = found.get("view") or [None] * len(result["findings"])
+    always = found.get("prevalence") or [None] * len(result["findings"])
+    rows = [
+        baseline_row(*cells, ends)
+        for cells in zip(result["findings"], shuffled["findings"], by_view, always, strict=True)
+    ]
+    head = [
+        "finding", "AUROC", "of the view", "95 %", "", "shuffled", "AP", "always the same", "Brier", "always the same",
+        "accuracy", "always the same",
+    ]  # fmt: skip
+    where = f"Shares were taken from {found['fitted_on']}." if found["fitted_on"] else NOTHING_TO_FIT
+    said = (
+        f"'Of the view': everybody gets the share of positives among pictures of the same view. 'Always the same': "
+        f"everybody gets the share of positives among all. {where} Shuffled: 95 % of {shuffled['times']} times that "
+        f"labels were dealt out anew; their mean over findings lay in {limits(shuffled['macro'])}."
+    )
+    macro = found.get("view_macro")
+    total = None
+    if macro is not None:
+        area = result["macro"]["auroc"]
+        cells = [three(macro["value"]), limits(macro), span(macro, ends), limits(shuffled["macro"])]
+        total = [f"mean of {macro['findings']}", three(area["value"]), *cells, *[""] * 6]
+    return [html.heading("Without looking"), html.table(head, rows, total), html.paragraph(said, soft=True)]
+
+
+def baseline_row(
+    row: dict[str, Any],
+    chance: dict[str, Any],
+    view: dict[str, Any] | None,
+    always: dict[str, Any] | None,
+    ends: tuple[float, float],
+) -> list[object]:
+    """One finding: the model's number, then that of somebody who does not look."""
+    same = always or {"ap": row["prevalence"], "brier": None, "accuracy": None}
+    seen = [three(view["auroc"]["value"]), limits(view["auroc"]), span(view["auroc"], ends)] if view else ["–"] * 3
+    pairs = [(three(row[name]["value"]), three(same[name])) for name in ("ap", "brier", "accuracy")]
+    first = [named(row["finding"]), three(row["auroc"]["value"])]
+    return [*first, *seen, limits(chance["auroc"]), *(number for pair in pairs for number in pair)]
+
+
+NOTHING_TO_FIT = "The folders hold no training or validation pictures to take the shares from, so none are shown."
+
+
+def subgroup_parts(result: dict[str, Any]) -> list[str]:
+    """Mean AUROC, sensitivity and specificity of each subgroup; findings one by one below."""
+    groups = result["subgroups"]
+    if not groups:
+        return []
+    ends = span_ends([row["macro"]["auroc"] for row in groups])
+    head = ["", "", "pictures", "patients", "mean AUROC", "95 %", "", "of findings", "sensitivity", "specificity"]
+    rows: list[list[object]] = []
+    for row in groups:
+        macro = row["macro"]
+        rows.append(
+            [
+                row["by"] if not rows or row["by"] not in [shown[0] for shown in rows] else "",
+                row["group"],
+                row["pictures"],
+                row["patients"],
+                three(macro["auroc"]["value"]),
+                limits(macro["auroc"]),
+                span(macro["auroc"], ends),
+                macro["auroc"]["findings"],
+                *(f"{three(macro[name]['value'])} ({limits(macro[name])})" for name in ("sensitivity", "specificity")),
+            ]
+        )
+    inner = html.table(
+        ["finding", *(f"{row['by']} {row['group']}" for row in groups)],
+        [
+            [named(finding["finding"]), *(three(row["findings"][place]["auroc"]["value"]) for row in groups)]
+            for place, finding in enumerate(result["findings"])
+        ],
+    )
+    said = (
+        "The mean is over the findings that have both classes in the subgroup; where their number differs, so does "
+        "what is averaged. Thresholds are those of the whole."
+    )
+    return [
+        html.heading("Subgroups"),
+        html.table(head, rows),
+        html.paragraph(said, soft=True),
+        f"<details><summary>AUROC of every finding in every subgroup</summary>{inner}</details>",
+    ]
+
+
+# ---- pictures
+
+
+def worst_pictures(data: Tested, stores: Sequence[Store], most: int) -> list[tuple[str, list[str]]]:
+    """The pictures on which the model errs most: missed findings and false alarms, as figures."""
+    return [
+        (name, [figure(data, stores, place, column) for place, column in worst(data, present, most // 2)])
+        for name, present in (("Missed", True), ("False alarms", False))
+    ]
+
+
+def worst(data: Tested, present: bool, most: int) -> list[tuple[int, int]]:
+    """(picture, finding): those that most of the other class outscores; each picture once, no finding too often."""
+    places, columns, wrong = [], [], []
+    for column, (scores, labels) in enumerate(zip(data.probabilities.T, data.labels.T, strict=True)):
+        own, other = (np.flatnonzero(labels == float(each)) for each in (present, not present))
+        if len(own) and len(other):
+            below = np.searchsorted(np.sort(scores[other]), scores[own]) / len(other)
+            places.append(own)
+            columns.append(np.full(len(own), column))
+            wrong.append(1 - below if present else below)
+    if not places:
+        return []
+    order = np.argsort(-np.concatenate(wrong), kind="stable")
+    pairs = zip(np.concatenate(places)[order].tolist(), np.concatenate(columns)[order].tolist(), strict=True)
+    chosen: dict[int, int] = {}
+    for place, column in pairs:
+        if len(chosen) == most:
+            break
+        if place not in chosen and list(chosen.values()).count(column) < -(-most // len(places)):
+            chosen[place] = column
+    return list(chosen.items())
+
+
+def figure(data: Tested, stores: Sequence[Store], place: int, column: int) -> str:
+    """A picture with what is there and what was said."""
+    row = int(data.predictions.rows[place])
+    for store in stores:
+        if row < len(store):
+            break
+        row -= len(store)
+    try:
+        pixels = np.asarray(store.picture(row))
+    except (ValueError, OSError):  # a linked file that has gone
+        return ""
+    side = min(SHOWN_SIDE, pixels.shape[0])
+    return html.figure(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), caption(data, place, column))
+
+
+def caption(data: Tested, place: int, column: int) -> str:
+    """Effusion 2 % · there: Effusion, Mass · said: Nodule 40 % · PA F 51"""
+    shares, labels, about = data.probabilities[place], data.labels[place], data.about.iloc[place]
+    there = [named(name) for name, label in zip(data.findings, labels, strict=True) if label == 1]
+    highest = [at for at in np.argsort(-shares).tolist() if at != column][:2]
+    said = [f"{named(data.findings[at])} {percent(shares[at])}" for at in highest]
+    age = "" if np.isnan(about["age"]) else f"{about['age']:.0f}"
+    person = " ".join(text for text in (about["view"], about["sex"], age) if text)
+    first = f"{named(data.findings[column])}: {percent(shares[column])}"
+    parts = [first, f"there: {', '.join(there) or 'none of them'}", f"said: {', '.join(said)}" * bool(said), person]
+    return " · ".join(part for part in parts if part)
+
+
+# ---- what was done
+
+
+def done_parts(result: dict[str, Any]) -> list[str]:
+    """Model, data, protocol, leak check, and the command to repeat it."""
+    model, leak = result["model"], result["leak"]
+    (height, width), level = model["size"], 100 * result["level"]
+    trained = "; ".join(f"{one.get('name', '')} ({one.get('licence', '')})" for one in model["data"]) or "not said"
+    tested = [f"{one['name']} from {one['folder']} ({one['source']}; {one['licence']})" for one in result["data"]]
+    linked = f" Pictures of {', '.join(leak['linked'])} were fingerprinted for this." if leak["linked"] else ""
+    blind = f" {leak['unseen']:,} training pictures left no fingerprint, only their patient." if leak["unseen"] else ""
+    protocol = {
+        "honest": "honest: validation chose the thresholds and the temperature, the tested pictures chose nothing",
+        "peers": "peers: the tested pictures chose the thresholds, and the model may have been selected on them",
+    }
+    rows = [
+        ("model", f"{model['name']}, {height} × {width} px, {len(model['findings'])} findings, {model['loss']}"),
+        ("trained on", trained),
+        ("tested on", "; ".join(tested)),
+        ("split", f"{result['split']}: {pictures_text(result)}"),
+        ("protocol", protocol[result["protocol"]]),
+        ("uncertain and blank labels", f"policy '{result['policy']}'"),
+        ("seen before?", f"{leak['text'][:1].upper()}{leak['text'][1:]}.{linked}{blind}"),
+        ("intervals", f"{level:g} %, bootstrap over patients, {result['resamples']:,} resamples, seed {result['seed']}"),
+        ("programs", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
+    ]  # fmt: skip
+    return [html.heading("What was done"), html.facts(rows), html.preformatted(result["command"])]
+
+
+# ---- words and numbers
+
+
+def chexnet(result: dict[str, Any]) -> str:
+    """The lines that CheXNet's reproductions print."""
+    mean = result["macro"]["auroc"]["value"]
+    lines = ["The final AUROCs: ", f"The average AUROC is {'–' if mean is None else f'{mean:.3f}'}"]
+    for row in result["findings"]:
+        value = row["auroc"]["value"]
+        lines.append(f"The AUROC of {row['finding']} is {'–' if value is None else value}")
+    return "\n".join(lines)
+
+
+def named(finding: str) -> str:
+    """A finding as one reads it."""
+    return finding.replace("_", " ")
+
+
+def rule_name(rule: str) -> str:
+    """How a threshold is chosen, in words."""
+    return RULES.get(rule, rule)
+
+
+def three(value: float | None) -> str:
+    """Three decimals; '–' for what is not defined."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def limits(value: dict[str, Any]) -> str:
+    """0.812–0.834"""
+    if value["low"] is None or value["high"] is None:
+        return "–"
+    return f"{value['low']:.3f}–{value['high']:.3f}"
+
+
+def percent(share: float) -> str:
+    """Two digits that matter."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
