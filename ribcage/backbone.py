@@ -17,6 +17,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from ribcage import backbones as backbones  # ours are then known to timm
 from ribcage.spelling import did_you_mean
 
 IMAGENET = "imagenet"

@@ -11,6 +11,7 @@ import inspect
 import itertools
 import shutil
 import textwrap
+import tomllib
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -105,7 +106,10 @@ def field_texts(module: ModuleType) -> dict[str, str]:
 
 def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) -> Any:
     """An Options from the words, or one UsageError with everything that is wrong."""
+    words, recipe = take_recipe(words)
     given, wrong = sort_words(flags, words)
+    from_recipe, more = sort_words(flags, recipe)
+    given, wrong = {**from_recipe, **given}, wrong + more
     values: dict[str, Any] = {}
     for flag in flags:
         if flag.name in given:
@@ -119,6 +123,34 @@ def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) ->
         raise UsageError(f"{'; '.join(wrong)}. See 'ribcage {name} --help'.")
     member = {flag.name: values.pop(flag.name) for flag in flags if flag.of_member and flag.name in values}
     return module.Options(**values, **({"member": member} if hasattr(module, "member") else {}))
+
+
+def take_recipe(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words without `--recipe FILE`, and the words that the file stands for; what is typed goes before them."""
+    if "--recipe" not in words:
+        return words, []
+    place = words.index("--recipe")
+    if place + 1 == len(words):
+        raise UsageError("--recipe needs a file.")
+    return words[:place] + words[place + 2 :], recipe_words(Path(words[place + 1]))
+
+
+def recipe_words(file: Path) -> list[str]:
+    """A recipe, which is a TOML file of options, as words."""
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"There is no recipe {file}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"The recipe {file} cannot be read: {error}.") from None
+    said: list[str] = []
+    for name, value in values.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            said.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            said += [f"--{option}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return said
 
 
 def sort_words(flags: list[Flag], words: list[str]) -> tuple[dict[str, list[str]], list[str]]:

@@ -144,6 +144,19 @@ def strong(size: int | tuple[int, int] = 224) -> View:
     )
 
 
+def changed(view: View, changes: Sequence[str]) -> View:
+    """The view with some of its values replaced, each as NAME=VALUE or NAME=LOW,HIGH."""
+    values: dict[str, Any] = {}
+    for change in changes:
+        name, _, text = change.partition("=")
+        try:
+            numbers = [float(part) for part in text.split(",")]
+        except ValueError:
+            raise ValueError(f"{change!r} is no change of a view. Write NAME=VALUE or NAME=LOW,HIGH.") from None
+        values[name] = numbers if len(numbers) > 1 else numbers[0]
+    return View.from_dict({**view.to_dict(), **values})
+
+
 PRESETS: dict[str, Callable[[int | tuple[int, int]], View]] = {"plain": plain, "gentle": gentle, "strong": strong}
 
 

@@ -44,6 +44,8 @@ class Options:
     """3 repeats the gray one: only for weights that cannot be folded."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
     """What a training picture may be subjected to."""
+    view: tuple[str, ...] = ()
+    """Changes to that, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0 rotation=10."""
     policy: str = "ignore"
     """What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros."""
     epochs: int = 10
@@ -215,7 +217,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, device: Any)
     )
     loader = Loader(
         stores,
-        [views.PRESETS[options.augment](model.size)],
+        [views.changed(views.PRESETS[options.augment](model.size), options.view)],
         batch=options.batch,
         seed=options.seed,
         rows=learning,

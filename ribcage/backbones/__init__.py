@@ -1,0 +1,7 @@
+"""Backbones of our own, one file each; importing this folder registers them with timm under their names."""
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

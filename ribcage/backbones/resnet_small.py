@@ -1,0 +1,32 @@
+"""ResNet for small pictures: a 3 × 3 stem without stride and without pooling, as for CIFAR.
+
+He et al. 2016, https://arxiv.org/abs/1512.03385, sec. 4.2, with the widths of ResNet-18.
+"""
+
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.resnet import BasicBlock, ResNet
+from torch import nn
+
+default_cfgs = generate_default_cfgs(
+    {"resnet18_small": {"input_size": (3, 32, 32), "first_conv": "conv1", "classifier": "fc", "num_classes": 1000}}
+)
+
+
+class SmallResNet(ResNet):
+    """timm's ResNet but for its stem."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        stem = nn.Conv2d(options.get("in_chans", 3), 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        self.add_module("conv1", stem)
+        self.add_module("maxpool", nn.Identity())
+
+
+@register_model
+def resnet18_small(pretrained: bool = False, **options: Any) -> ResNet:
+    """Eighteen layers for pictures of about 28 to 64 pixels."""
+    options = {"block": BasicBlock, "layers": (2, 2, 2, 2), **options}
+    return build_model_with_cfg(SmallResNet, "resnet18_small", pretrained, **options)
