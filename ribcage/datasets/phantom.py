@@ -35,7 +35,7 @@ BASE = {
     "Emphysema": (-5.0, {"smoker": 4.9}),
     "Fibrosis": (-4.2, {"scars": 3.6, "smoker": 0.8}),
     "Pleural_Thickening": (-4.0, {"scars": 3.2, "infection": 0.4}),
-    "Hernia": (-3.6, {}),
+    "Hernia": (-3.1, {}),
 }
 # These stay once they are there; the others come and go between studies.
 CHRONIC = ("Cardiomegaly", "Mass", "Nodule", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia")

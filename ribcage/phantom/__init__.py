@@ -98,7 +98,8 @@ def draw(what: Case, *, size: int = 256, depth: int = 8) -> np.ndarray:
     total = beam.thickness(chest, plate)
     if what.pose.view != "LATERAL":
         things = devices.metal(chest, plate, Draws(what.film.seed, 8), what.token)
-        total += things.astype(np.int16) * np.int16(6)
+        if things.any():
+            total += things.astype(np.int16) * np.int16(6)
     gray = exposure.expose(total, what.film, plate)
     if side != size:
         gray = cv2.resize(gray, (size, size), interpolation=cv2.INTER_AREA)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ribcage.phantom.chest import Chest
 from ribcage.phantom.numbers import Finding, uniforms
-from ribcage.phantom.plate import Layer, Plate, Points, band, curve, ellipse, times, without
+from ribcage.phantom.plate import Layer, Plate, Points, band, curve, ellipse, faded, times, without
 
 
 @dataclass
@@ -143,11 +143,7 @@ def _cloudy(chest: Chest, plate: Plate, finding: Finding, soft: float, full: flo
         cloud = plate.texture("cloud", finding.seed).astype(np.int32)
         share = np.clip(255 - (round(mottled * 256) * (300 - 2 * cloud + 60) >> 8), 0, 255).astype(np.uint8)
         layer = times(layer, share)
-    return _faded(layer, full)
-
-
-def _faded(layer: Layer, full: float) -> Layer:
-    return ((layer.astype(np.uint16) * max(0, min(256, round(full * 256)))) >> 8).astype(np.uint8)
+    return faded(layer, full)
 
 
 def _atelectasis(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
@@ -156,7 +152,7 @@ def _atelectasis(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) 
         side = chest.sides(finding)[0]
         x, y = chest.at(side, 0.3, 0.97)
         haze = plate.fill(plate.empty(), [ellipse(x, y, 0.11, 0.05)])
-        layers.block(_faded(plate.soft(haze, 0.025), 0.75 * finding.severity))
+        layers.block(faded(plate.soft(haze, 0.025), 0.75 * finding.severity))
 
 
 def _infiltration(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
@@ -205,7 +201,7 @@ def _fluid(chest: Chest, finding: Finding, side: int) -> Points:
 def _effusion(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
     lying = chest.pose.view == "AP"
     layer = plate.fill(plate.empty(), [_fluid(chest, finding, side) for side in chest.sides(finding)])
-    layer = _faded(plate.soft(layer, 0.03 if lying else 0.005), 0.8 if lying else 0.95)
+    layer = faded(plate.soft(layer, 0.03 if lying else 0.005), 0.8 if lying else 0.95)
     layers.block(layer)
 
 
@@ -220,8 +216,8 @@ def _pneumothorax(chest: Chest, plate: Plate, finding: Finding, layers: Shadows)
     inside = plate.soft(plate.fill(plate.empty(), [edge]), 0.002)
     rim = without(whole, inside)
     layers.vessels = without(layers.vessels, rim)
-    lit = times(layers.air, _faded(rim, 0.35))
-    layers.block(times(_faded(inside, 0.1 + 0.35 * finding.severity), whole))
+    lit = times(layers.air, faded(rim, 0.35))
+    layers.block(times(faded(inside, 0.1 + 0.35 * finding.severity), whole))
     layers.air = cv2.add(layers.air, lit)
     pleura = plate.lines(plate.empty(), [edge[:24]], 0.0045, 80)
     layers.dense = cv2.add(layers.dense, plate.soft(pleura, 0.0015))
@@ -238,15 +234,15 @@ def _edema(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> Non
             plate.lines(lines, [np.array([(x, y), (x - side * (0.02 + 0.02 * size), y + 0.004 * (u - v))])], 0.003, 45)
     wings = plate.soft(wings, 0.04)
     cloud = plate.texture("cloud", finding.seed)
-    layers.block(_faded(times(wings, (110 + (cloud >> 1)).astype(np.uint8)), 0.14 + 0.65 * s))
-    layers.vessels = cv2.add(layers.vessels, _faded(plate.soft(layers.vessels, 0.008), 0.5 + 0.9 * s))
+    layers.block(faded(times(wings, (110 + (cloud >> 1)).astype(np.uint8)), 0.14 + 0.65 * s))
+    layers.vessels = cv2.add(layers.vessels, faded(plate.soft(layers.vessels, 0.008), 0.5 + 0.9 * s))
     layers.block(np.full_like(wings, round(5 + 30 * s)))
-    layers.dense = cv2.add(layers.dense, _faded(plate.soft(lines, 0.0015), 0.4 + s))
+    layers.dense = cv2.add(layers.dense, faded(plate.soft(lines, 0.0015), 0.4 + s))
 
 
 def _emphysema(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
     """Few vessels, thin rings of bullae; depth and domes change with the chest itself."""
-    layers.vessels = _faded(layers.vessels, 0.75 - 0.45 * finding.severity)
+    layers.vessels = faded(layers.vessels, 0.75 - 0.45 * finding.severity)
     rings, holes = plate.empty(), plate.empty()
     for k, (u, v, size, other) in enumerate(_spots(finding, 1 + int(5 * finding.severity))):
         side = -1 if (k + (other < 0.5)) % 2 else 1
@@ -267,8 +263,8 @@ def _fibrosis(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> 
         plate.lines(where, [np.array([top, chest.at(side, 0.97, 0.95)])], 0.06, 200)
     where = plate.soft(where, 0.03)
     web = times(times(plate.texture("net", finding.seed), where), layers.air)
-    layers.dense = cv2.add(layers.dense, _faded(web, 0.34 + 0.6 * finding.severity))
-    layers.block(_faded(where, 0.1 + 0.2 * finding.severity))
+    layers.dense = cv2.add(layers.dense, faded(web, 0.34 + 0.6 * finding.severity))
+    layers.block(faded(where, 0.1 + 0.2 * finding.severity))
 
 
 def _thickening(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
@@ -280,26 +276,29 @@ def _thickening(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -
         y = np.linspace(max(0.03, low - long) if finding.u > 0.3 else 0.0, low, 14) * base
         line = np.stack([side * chest.lateral(side, y), y], 1)
         plate.lines(layer, [line], 2 * (0.01 + 0.03 * finding.severity), 255)
-    layers.block(_faded(plate.soft(layer, 0.004), 0.6 + 0.4 * finding.severity))
+    layers.block(faded(plate.soft(layer, 0.004), 0.6 + 0.4 * finding.severity))
 
 
 def _sac(chest: Chest, finding: Finding) -> Points:
-    size = 0.042 + 0.058 * finding.severity
-    x, y = chest.middle + 0.07 * (finding.u - 0.4), chest.dome(1) - 0.35 * size
+    size = 0.055 + 0.055 * finding.severity
+    x, y = chest.middle + 0.02 + 0.07 * (finding.u - 0.35), chest.dome(1) - 0.45 * size
     return _blob(x, y, size, 0.2, finding.seed)
 
 
 def _hernia(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
-    """Stomach behind the heart: a round shadow with air above a level."""
+    """Stomach behind the heart: a round shadow, mostly with air above a level; lying down there is no level."""
     sac = _sac(chest, finding)
     soft = plate.soft(plate.fill(plate.empty(), [sac]), 0.003)
-    layers.block(_faded(soft, 0.8))
-    layers.dense = cv2.add(layers.dense, _faded(soft, 0.35 + 0.4 * finding.severity))
-    if finding.seed % 4:
+    layers.block(faded(soft, 0.8))
+    layers.dense = cv2.add(layers.dense, faded(soft, 0.45 + 0.3 * finding.severity))
+    if finding.seed % 6:
         middle = sac.mean(0)
-        gas = (sac - middle) * 0.86 + middle
-        gas[:, 1] = np.minimum(gas[:, 1], middle[1] - 0.2 * (middle[1] - gas[:, 1].min()))
-        layers.hollow = plate.soft(plate.fill(layers.hollow, [gas], 140 + round(110 * finding.severity)), 0.002)
+        gas = (sac - middle) * 0.88 + middle
+        lying = chest.pose.view == "AP"
+        if not lying:
+            gas[:, 1] = np.minimum(gas[:, 1], middle[1] + (0.1 - 0.04 * (finding.seed % 8)) * np.ptp(gas[:, 1]))
+        air = plate.fill(plate.empty(), [gas], round(110 + 90 * finding.severity))
+        layers.hollow = cv2.add(layers.hollow, plate.soft(air, 0.02 if lying else 0.003))
 
 
 _DRAW: dict[str, Callable[[Chest, Plate, Finding, Shadows], None]] = {

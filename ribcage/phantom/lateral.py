@@ -1,14 +1,15 @@
 """A lateral chest: both lungs over each other, the heart in front and low, the spine behind, arms lifted."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 
 from ribcage.phantom import disease
 from ribcage.phantom.chest import Chest
-from ribcage.phantom.frontal import air_and_tissue, marbled, mottled, rib_lines, scaled, tree
+from ribcage.phantom.frontal import air_and_tissue, altered, marbled, mottled, rib_lines, scaled, tree
 from ribcage.phantom.numbers import Finding, uniforms
-from ribcage.phantom.plate import Layer, Plate, Points, band, curve, ellipse
+from ribcage.phantom.plate import Layer, Plate, Points, band, curve, ellipse, shaped
 
 
 @dataclass(frozen=True)
@@ -18,15 +19,21 @@ class SideChest(Chest):
     mirrored = False
     middle = 0.05
 
-    @property
+    @functools.cached_property
+    def build(self) -> list[float]:
+        """What only a side view shows, each from -1 to 1: depth, kyphosis, its height, belly, nape, loins."""
+        return (2 * uniforms(self.body.seed, 13, count=6)[0] - 1).tolist()
+
+    @functools.cached_property
     def front(self) -> float:
         """How far the lungs reach forwards (deep chests in emphysema)."""
-        return 0.19 + 0.8 * (self.body.width - 0.33) + 0.05 * self.severity("Emphysema")
+        deep = 0.19 + 0.6 * (self.body.width - 0.33) + 0.035 * self.build[0]
+        return max(0.13, deep + 0.05 * self.severity("Emphysema"))
 
-    @property
+    @functools.cached_property
     def hump(self) -> float:
         """How far the chest reaches backwards (kyphosis)."""
-        return 0.2 + 2.2 * self.body.scoliosis + 0.2 * (self.body.apex - 0.14)
+        return 0.2 + 0.055 * self.build[1] + 0.8 * self.body.scoliosis
 
     def sides(self, finding: Finding) -> tuple[int, ...]:
         """One shadow for both."""
@@ -43,7 +50,7 @@ class SideChest(Chest):
     def lateral(self, side: int, y: np.ndarray | float) -> np.ndarray:
         """x of the posterior border."""
         along = np.clip(np.asarray(y) / self.base(1), 0, 1)
-        return 0.05 + self.hump * np.sin(np.pi * (0.1 + 0.62 * along)) ** 0.8
+        return 0.05 + self.hump * np.sin(np.pi * (0.1 + (0.62 + 0.08 * self.build[2]) * along)) ** 0.8
 
     def at(self, side: int, u: float, v: float) -> tuple[float, float]:
         """u from front to back."""
@@ -96,28 +103,35 @@ def thickness(chest: Chest, plate: Plate) -> np.ndarray:
     total += scaled(opacity, 250) + scaled(_great_vessels(chest, plate), 420)
     total += _bones(chest, plate)
     total -= scaled(_hollows(chest, plate), 700)
-    total += scaled(shadows.dense, 1000)
-    total -= scaled(shadows.hollow, 1900)
-    return np.maximum(total, 0, out=total)
+    return altered(total, shadows)
 
 
 def _flesh(chest: SideChest, plate: Plate) -> np.ndarray:
-    body = chest.body
+    body, back = chest.body, chest.hump - 0.2
+    _, _, high, belly, nape, loins = chest.build
     skin, front = 0.035 + 0.06 * body.fat, chest.front
-    chestward, belly = -front - skin, -front - 0.015 - 0.11 * body.fat
-    outline = [(-0.05, -0.4), (-0.055, -0.14), (-0.15, -0.02), (chestward, 0.2), (chestward - 0.06 * body.breast, 0.45)]
-    outline += [(belly, 0.68), (belly, 1.2), (0.2, 1.2), (0.21 + skin, 0.8), (0.27 + skin, 0.5), (0.28 + skin, 0.25)]
-    outline += [(0.19 + skin, 0.0), (0.11, -0.13), (0.1, -0.4)]
-    arm = band(curve([(0.03, 0.1), (-0.08, -0.08), (-0.3, -0.35)], steps=4), 0.17 + 0.08 * body.fat)
-    mask = plate.soft(plate.fill(plate.empty(), [curve(outline, closed=True), arm]), 0.0022)
-    depth = plate.soft(mask, 0.05)
-    shade = ((mask.astype(np.uint16) * (40 + (depth.astype(np.uint16) * 215 >> 8))) >> 8).astype(np.uint8)
-    rows = np.arange(plate.size) / plate.size - plate.pose.y
+    chestward, navel = -front - skin, -front - 0.015 - 0.11 * body.fat - 0.035 * belly
+    neck, shoulder = 0.03 * nape, 0.19 + skin + 0.7 * back - 0.03 * high
+    outline = [(-0.05 + neck, -0.4), (-0.055 + neck, -0.14), (-0.15, -0.02), (chestward, 0.2)]
+    outline += [(chestward - 0.06 * body.breast, 0.45), (navel, 0.68), (navel - 0.02 * belly, 1.2), (0.2, 1.2)]
+    outline += [(0.21 + skin + 0.04 * loins, 0.8), (0.27 + skin + back, 0.5), (0.28 + skin + back, 0.25)]
+    outline += [(shoulder, 0.0), (0.11 + neck, -0.13), (0.1 + neck, -0.4)]
+    arm = band(_arm(chest), 0.17 + 0.08 * body.fat)
+    shapes, coarse = [curve(outline, closed=True), arm], plate.coarse
+    depth = coarse.soft(coarse.fill(coarse.empty(), shapes), 0.05).astype(np.int32)
+    rows = coarse.rows()
     grow = 1.05 - 0.35 * np.clip(rows / 0.35, 0, 1) + 0.6 * np.clip((rows - 0.4) / 0.25, 0, 1)
-    thick = scaled(shade, 3000 + 1100 * body.fat)
-    total = ((thick * np.rint(grow * 256).astype(np.int32)[:, None]) >> 8).astype(np.int16)
-    total += marbled(plate, body.seed + 1, mask, 1.0)
-    return total
+    field = np.rint(grow * (3000 + 1100 * body.fat)).astype(np.int32) * (40 + (depth * 215 >> 8)) // 255
+    field += marbled(coarse, body.seed + 1, 1.0)
+    mask = plate.soft(plate.fill(plate.empty(), shapes), 0.0022)
+    return shaped(plate.grown(field.astype(np.int16)), mask)
+
+
+def _arm(chest: SideChest) -> Points:
+    """Held forwards (0) or over the head (1)."""
+    lifted = chest.pose.arms
+    elbow = (-0.34 + 0.24 * lifted, -0.27 - 0.14 * lifted)
+    return curve([(0.03, 0.05), (-0.09 + 0.06 * lifted, -0.09), elbow], steps=4)
 
 
 def _vessels(chest: SideChest, plate: Plate) -> Layer:
@@ -164,7 +178,7 @@ def _bones(chest: SideChest, plate: Plate) -> np.ndarray:
     plate.lines(bones, [band(sternum, 0.022)], 0.004, 150, closed=True)
     blade = curve([(0.1, 0.0), (0.19, 0.12), (0.24, 0.32), (0.2, 0.3), (0.13, 0.14)], closed=True)
     plate.lines(bones, [blade], 0.008, 80, closed=True)
-    arm = band(curve([(0.02, 0.03), (-0.08, -0.1), (-0.3, -0.37)], steps=4), 0.045)
+    arm = band(_arm(chest), 0.045)
     plate.fill(bones, [arm], 70)
     plate.lines(bones, [arm], 0.008, 140, closed=True)
     return scaled(plate.soft(ribs, 0.0025), 300 * body.bone) + scaled(plate.soft(bones, 0.0026), 850 * body.bone)

@@ -166,6 +166,8 @@ class Pose:
     """0 hanging … 1 lifted away."""
     blades: float
     """Shoulder blades: 0 over the lungs … 1 turned out."""
+    mirrored: bool = False
+    """A lateral picture of a patient who faces right."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,6 @@ class Film:
     toe: float
     noise: float
     scatter: float
-    blur: float
     shading: tuple[float, float]
     """Heel effect: a slope across the picture."""
     collimation: tuple[float, float, float, float]
@@ -257,18 +258,21 @@ def pose(seed: int, patient: int, study: int, picture: int, *, view: str) -> Pos
     """How this patient was placed for this picture."""
     draw = Draws(seed, 2, patient, study, picture)
     lying, turned = view == "AP", view == "LATERAL"
+    mirrored = turned and draw.chance(0.35)
+    shift = draw.normal(0, 0.055 if turned else 0.045 if lying else 0.034)
     return Pose(
         seed=study * 16 + picture,
         view=view,
-        scale=draw.normal(1.14 if turned else 1.03 if lying else 1.05, 0.075),
-        x=0.5 + draw.normal(0, 0.045 if lying else 0.028) - (0.03 if turned else 0.0),
-        y=draw.normal(0.115, 0.042),
-        roll=draw.normal(0, 0.055 if lying or turned else 0.022),
+        scale=draw.normal(1.12 if turned else 1.03 if lying else 1.05, 0.1 if turned else 0.08),
+        x=0.5 + shift + (0.03 if mirrored else -0.03 if turned else 0.0),
+        y=draw.normal(0.115, 0.055 if turned else 0.045),
+        roll=draw.normal(0, 0.09 if turned else 0.06 if lying else 0.028),
         yaw=0.0 if turned else draw.normal(0, 0.2 if lying else 0.08),
         pitch=0.0 if turned else draw.normal(0.32 if lying else 0.1, 0.18),
-        inspiration=draw.normal(0.87 if lying else 0.99, 0.075),
-        arms=draw.uniform(0, 0.7) if lying else draw.uniform(0.1, 1.0),
+        inspiration=draw.normal(0.87 if lying else 0.99, 0.08),
+        arms=draw.uniform(0, 0.7) if lying else draw.uniform(0.0 if turned else 0.1, 1.0),
         blades=draw.uniform(0.0, 0.5) if lying else draw.uniform(0.35, 1.0),
+        mirrored=mirrored,
     )
 
 
@@ -288,7 +292,6 @@ def film(seed: int, patient: int, study: int, picture: int, *, hospital: str, vi
         toe=draw.uniform(0.0, 1.0),
         noise=draw.uniform(0.4, 1.0) if hospital == "A" else draw.uniform(0.8, 2.2),
         scatter=draw.uniform(0.02, 0.10) if hospital == "A" else draw.uniform(0.06, 0.22),
-        blur=draw.uniform(0.0, 0.5) if hospital == "A" else draw.uniform(0.2, 1.0),
         shading=(draw.normal(0, 0.08), draw.normal(0, 0.08)),
         collimation=(borders[0], borders[1], borders[2], borders[3]),
         tilt=draw.normal(0, 0.012) if hospital == "B" else 0.0,

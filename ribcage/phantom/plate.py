@@ -30,23 +30,40 @@ class Plate:
     pose: Pose
 
     @functools.cached_property
+    def coarse(self) -> "Plate":
+        """The same at a quarter of the size, for what is soft anyway."""
+        return Plate(self.size // 4, self.pose)
+
+    @functools.cached_property
     def _affine(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Matrix, shift, and shift per z of `place`."""
         pose = self.pose
         cos, sin = math.cos(pose.roll) * pose.scale, math.sin(pose.roll) * pose.scale
-        turn = np.array([[cos, sin], [-sin, cos]])
+        turn = np.array([[cos, sin], [-sin, cos]]) * (-1.0 if pose.mirrored else 1.0, 1.0)
         pivot = np.array([0.0, 0.35])
         shift = np.array([pose.x, pose.y + 0.35 * pose.scale]) - pivot @ turn
         return turn, shift, np.array([pose.yaw, -pose.pitch]) @ turn
 
-    def place(self, points: Points, z: float | np.ndarray = 0.0) -> Points:
+    @functools.cached_property
+    def _raster(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same in sixteenths of a pixel; the half that is added makes truncation round."""
+        (turn, shift, deep), unit = self._affine, float(self.size << _SHIFT)
+        return turn * unit, shift * unit - (1 << _SHIFT) / 2 + 0.5, deep * unit
+
+    def place(self, points: Points) -> Points:
         """Chest → share of the picture side."""
-        turn, shift, deep = self._affine
-        moved = points @ turn + shift
-        return moved + np.multiply.outer(z, deep) if np.ndim(z) or z else moved
+        turn, shift, _ = self._affine
+        return points @ turn + shift
 
     def _pixels(self, points: Points, z: float | np.ndarray) -> np.ndarray:
-        return np.rint((self.place(points, z) * self.size - 0.5) * (1 << _SHIFT)).astype(np.int32)
+        turn, shift, deep = self._raster
+        moved = points.reshape(-1, 2) @ turn
+        moved += shift
+        if isinstance(z, np.ndarray):
+            moved += z.reshape(-1, 1) * deep
+        elif z:
+            moved += z * deep
+        return moved.astype(np.int32).reshape(points.shape)
 
     def empty(self) -> Layer:
         """Nothing drawn yet."""
@@ -55,11 +72,11 @@ class Plate:
     def fill(
         self, layer: Layer, shapes: Sequence[Points] | np.ndarray, value: int = 255, z: float | np.ndarray = 0.0
     ) -> Layer:
-        """Fill each closed shape; an array (shapes, points, 2) is placed at once."""
-        for pixels in (
-            self._pixels(shapes, z) if isinstance(shapes, np.ndarray) else [self._pixels(s, z) for s in shapes]
-        ):
-            cv2.fillPoly(layer, [pixels], value, cv2.LINE_AA, _SHIFT)
+        """Fill each closed shape; an array (shapes, points, 2), whose shapes must not overlap, is filled at once."""
+        if isinstance(shapes, np.ndarray):
+            return cv2.fillPoly(layer, list(self._pixels(shapes, z)), value, cv2.LINE_AA, _SHIFT)
+        for shape in shapes:
+            cv2.fillPoly(layer, [self._pixels(shape, z)], value, cv2.LINE_AA, _SHIFT)
         return layer
 
     def lines(
@@ -80,37 +97,58 @@ class Plate:
         return layer
 
     def soft(self, layer: Layer, radius: float) -> Layer:
-        """Blur by this length; wide blurs are made on a small copy."""
-        sigma = radius * self.size
+        """Blur by this share of the side; wide blurs are made on a small copy."""
+        size = len(layer)
+        sigma, shrink = radius * size, 1
         if sigma < 0.3:
             return layer
-        shrink = 1
-        while sigma / shrink > 3.0 and self.size % (shrink * 2) == 0 and shrink < 16:
+        while sigma / shrink > 1.5 and size % (shrink * 2) == 0 and shrink < 16:
             shrink *= 2
-        small = layer
-        if shrink > 1:
-            side = self.size // shrink
-            small = cv2.resize(layer, (side, side), interpolation=cv2.INTER_AREA)
+        small = layer if shrink == 1 else cv2.resize(layer, None, fx=1 / shrink, fy=1 / shrink, interpolation=_AREA)
         small = cv2.GaussianBlur(small, (0, 0), sigma / shrink, borderType=cv2.BORDER_REPLICATE)
-        return self.grown(small) if shrink > 1 else small
+        return small if shrink == 1 else self.grown(small)
 
     def grown(self, small: np.ndarray) -> np.ndarray:
-        """A small field, smoothly enlarged to the whole plate."""
-        return cv2.resize(small, (self.size, self.size), interpolation=cv2.INTER_LINEAR_EXACT)
+        """A small field, smoothly enlarged to the whole plate. Sixteenths of 16-bit numbers fit a float, so the sums
+        of this interpolation are exact; the 8-bit one may differ between machines."""
+        wide = small.astype(np.int16) if small.dtype == np.uint8 else small
+        large = cv2.resize(wide, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
+        return large.astype(small.dtype, copy=False)
+
+    def rows(self) -> np.ndarray:
+        """(S, 1) how far below the apex of the lungs each row lies."""
+        return ((np.arange(self.size) + 0.5) / self.size - self.pose.y)[:, None]
 
     def texture(self, kind: str, seed: int) -> Layer:
-        """A window of a ready-made texture, placed, mirrored and turned by `seed`."""
-        tile = texture(kind, self.size)
-        x, y, flip, turn = uniforms(seed, 77, count=4)[0]
-        left, top = int(x * self.size), int(y * self.size)
-        window = tile[top : top + self.size, left : left + self.size]
-        window = window[:, ::-1] if flip < 0.5 else window
-        return np.ascontiguousarray(window.T if turn < 0.5 else window)
+        """A window of a ready-made texture, placed and mirrored by `seed`."""
+        return window(texture(kind, self.size), self.size, seed)
 
 
-def times(a: np.ndarray, b: np.ndarray) -> Layer:
-    """Product of two layers, 255 being one."""
-    return ((a.astype(np.uint16) * b + np.uint16(127)) >> 8).astype(np.uint8)
+_AREA = cv2.INTER_AREA
+
+
+def window(tile: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """(size, size) of a tile twice as large, placed and mirrored by `seed`."""
+    x, y, mirror, turn = uniforms(seed, 77, count=4)[0].tolist()
+    left, top = int(x * size), int(y * size)
+    part = tile[top : top + size, left : left + size]
+    flip = 2 * (mirror < 0.5) + (turn < 0.5)
+    return np.ascontiguousarray(part) if flip == 0 else cv2.flip(part, flip - 2)
+
+
+def times(a: Layer, b: Layer) -> Layer:
+    """Product of two layers, 255 being one. No product of bytes is half-way between two 255ths, so it is exact."""
+    return cv2.multiply(a, b, scale=1 / 255)
+
+
+def shaped(field: np.ndarray, layer: Layer) -> np.ndarray:
+    """(S, S) int16 values where the layer is, and none elsewhere. Both fit a float's 24 bits: exact."""
+    return cv2.multiply(field, layer.astype(np.int16), scale=1 / 256)
+
+
+def faded(layer: Layer, full: float) -> Layer:
+    """A layer at this share (0 … 1) of its strength."""
+    return cv2.convertScaleAbs(layer, alpha=max(0, min(256, round(full * 256))) / 256)
 
 
 def without(a: Layer, b: Layer) -> Layer:
@@ -121,19 +159,22 @@ def without(a: Layer, b: Layer) -> Layer:
 def curve(points: Sequence[tuple[float, float]] | np.ndarray, closed: bool = False, steps: int = 6) -> Points:
     """A smooth line through these points (Catmull–Rom)."""
     p = np.asarray(points, np.float64)
-    ends = (p[-1:], p[:2]) if closed else (2 * p[:1] - p[1:2], 2 * p[-1:] - p[-2:-1])
-    p = np.concatenate([ends[0], p, ends[1]])
-    quads = np.stack([p[:-3], p[1:-2], p[2:-1], p[3:]], 1)  # (n, 4, 2)
-    line = np.matmul(_basis(steps), quads).reshape(-1, 2)
-    return line if closed else np.concatenate([line, p[-2:-1]])
+    return _spline(len(p), closed, steps) @ p
 
 
 @functools.cache
-def _basis(steps: int) -> np.ndarray:
+def _spline(count: int, closed: bool, steps: int) -> np.ndarray:
+    """(line points, count) weights: every point of the line is a sum of the given ones."""
+    p = np.eye(count)
+    ends = (p[-1:], p[:2]) if closed else (2 * p[:1] - p[1:2], 2 * p[-1:] - p[-2:-1])
+    p = np.concatenate([ends[0], p, ends[1]])
+    quads = np.stack([p[:-3], p[1:-2], p[2:-1], p[3:]], 1)  # (n, 4, count)
     t = np.arange(steps) / steps
-    return 0.5 * np.stack(
+    basis = 0.5 * np.stack(
         [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3], 1
     )  # (steps, 4)
+    line = np.matmul(basis, quads).reshape(-1, count)
+    return line if closed else np.concatenate([line, p[-2:-1]])
 
 
 def ellipse(x: float, y: float, a: float, b: float, angle: float = 0.0, points: int = 24) -> Points:
