@@ -35,6 +35,7 @@ class Backbone(nn.Module):
         size: (height, width) of the pictures; None: the model's own. Position embeddings are made for it.
         init: "" for random weights, "imagenet" for timm's pretrained ones, else a file with them.
         drop_path: share of residual branches dropped in training.
+        pool: how features are pooled, in timm's words (avg, token, max …); "": as the model does by itself.
         mean, std: what the pictures will be normalised by; pretrained weights are fitted to it.
     """
 
@@ -46,6 +47,7 @@ class Backbone(nn.Module):
         size: tuple[int, int] | None = None,
         init: str = "",
         drop_path: float = 0.0,
+        pool: str = "",
         mean: float = GRAY[0],
         std: float = GRAY[1],
     ) -> None:
@@ -54,6 +56,8 @@ class Backbone(nn.Module):
             raise ValueError(f"A backbone takes 1 or 3 channels, not {channels}.")
         self.name = known(name)
         options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path} if drop_path else {"num_classes": 0}
+        if pool:
+            options["global_pool"] = pool
         if size is not None and _config(name).fixed_input_size:
             options["img_size"] = size
         self.model: Any = (

@@ -36,6 +36,8 @@ class Model:
     mean: float
     std: float
     channels: int = 1
+    pool: str = ""
+    """How features are pooled, if not as the architecture does by itself."""
     loss: str = "bce"
     """bce: every finding for itself; cross-entropy: one of them."""
     temperature: tuple[float, ...] = ()
@@ -102,7 +104,7 @@ def load(folder: Path | str) -> Bundle:
 
     folder = find(Path(folder))
     model = Model.load(folder / "model.json")
-    backbone = Backbone(model.name, channels=model.channels, size=model.size)
+    backbone = Backbone(model.name, channels=model.channels, size=model.size, pool=model.pool)
     method = Supervised(backbone, model.findings, loss=model.loss)  # type: ignore[arg-type]
     try:
         weights = load_file(folder / "model.safetensors")
@@ -124,7 +126,12 @@ def scale(init: str) -> tuple[float, float] | None:
 
 def backbone(model: Model, init: str, drop_path: float) -> Backbone:
     """The backbone of a model that is to be trained, with its first weights."""
-    shape: dict[str, Any] = {"channels": model.channels, "size": model.size, "drop_path": drop_path}
+    shape: dict[str, Any] = {
+        "channels": model.channels,
+        "size": model.size,
+        "drop_path": drop_path,
+        "pool": model.pool,
+    }
     if not init or not Path(init).is_dir():
         return Backbone(model.name, init=init, mean=model.mean, std=model.std, **shape)
     trained = load(init)

@@ -7,6 +7,7 @@ def write(model: dict[str, Any]) -> str:
     """The card as Markdown, from what model.json holds."""
     name, findings, trained = model["name"], model["findings"], model["training"]
     (height, width), channels = model["size"], model["channels"]
+    pool = f', global_pool="{model["pool"]}"' if model["pool"] else ""
     square = f"made square ({model['fit']}) at {model['stored']} px, resized to {height} × {width}"
     scaled = f"scaled to 0 … 1, then (x − {model['mean']:g}) / {model['std']:g}"
     lines = [
@@ -36,7 +37,7 @@ def write(model: dict[str, Any]) -> str:
         "",
         "```python",
         "import timm, safetensors.torch",
-        f'model = timm.create_model("{name}", in_chans={channels}, num_classes={len(findings)})',
+        f'model = timm.create_model("{name}", in_chans={channels}, num_classes={len(findings)}{pool})',
         'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
         "```",
     ]

@@ -145,10 +145,13 @@ def strong(size: int | tuple[int, int] = 224) -> View:
 
 
 def changed(view: View, changes: Sequence[str]) -> View:
-    """The view with some of its values replaced, each as NAME=VALUE or NAME=LOW,HIGH."""
+    """The view with some values replaced, each as NAME=VALUE or NAME=LOW,HIGH; place=anywhere is a random one."""
     values: dict[str, Any] = {}
     for change in changes:
         name, _, text = change.partition("=")
+        if change == "place=anywhere":
+            values["place"] = None
+            continue
         try:
             numbers = [float(part) for part in text.split(",")]
         except ValueError:

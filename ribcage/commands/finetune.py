@@ -42,6 +42,8 @@ class Options:
     """Height and width that the model sees, or one number for both."""
     channels: Literal[1, 3] = 1
     """3 repeats the gray one: only for weights that cannot be folded."""
+    pool: str = ""
+    """How features are pooled, in timm's words: avg, token … (default: as the model does)."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
     """What a training picture may be subjected to."""
     view: tuple[str, ...] = ()
@@ -187,6 +189,7 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any) -> Any
         mean=mean,
         std=std,
         channels=options.channels,
+        pool=options.pool,
         loss=options.loss,
         data=tuple(data),
         training={**counts, "options": json.loads(json.dumps(dataclasses.asdict(options), default=str))},
