@@ -1,0 +1,64 @@
+"""The README says what the program says. `RIBCAGE_WRITE_README=1 pytest tests/test_readme.py` writes its tables anew."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ribcage import cli, datasets, flags
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "recipes").glob("*.toml"))]
+
+
+def dataset_table() -> str:
+    rows = [f"| `{name}` | {datasets.description(name).rstrip('.')} |" for name in datasets.names()]
+    return "\n".join(["| `ribcage import …` | what it reads |", "|---|---|", *rows])
+
+
+def block(text: str, name: str) -> str:
+    found = re.search(f"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.S)
+    assert found, f"README has no block {name!r}"
+    return found.group(1)
+
+
+def test_the_table_of_data_sets_is_the_programs() -> None:
+    text = README.read_text(encoding="utf-8")
+    wanted = dataset_table() + "\n"
+    if os.environ.get("RIBCAGE_WRITE_README"):
+        text = text.replace(f"<!-- datasets -->\n{block(text, 'datasets')}", f"<!-- datasets -->\n{wanted}")
+        README.write_text(text, encoding="utf-8")
+    assert block(text, "datasets") == wanted
+
+
+def test_the_first_code_comes_early() -> None:
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert next(number for number, line in enumerate(lines, 1) if line.startswith("    ") or line.startswith("```")) < 30
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every command line in the pages, with the page it stands on."""
+    found = []
+    for page in PAGES:
+        for line in page.read_text(encoding="utf-8").splitlines():
+            text = re.sub(r"^[\s#$>]*", "", line).split("  #")[0]
+            if re.match(r"ribcage [a-z]+ ", text) and "…" not in text:
+                found.append((page.name, text))
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), commands(), ids=lambda value: value[:60])
+def test_every_command_in_the_pages_is_understood(page: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    name, *words = shlex.split(line)[1:]
+    module = cli.command(name)
+    assert flags.parse(name, module, flags.read_flags(module, words), words)
+
+
+def test_links_in_the_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(((?!http)[^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
