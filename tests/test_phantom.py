@@ -191,12 +191,37 @@ def test_boxes_lie_in_the_frame_and_belong_to_positive_labels(small: Index) -> N
     assert all(small.table.at[row, name] == 1 for row, name in zip(found["row"], found["finding"], strict=True))
 
 
-def test_patients_look_different(small: Index) -> None:
-    draw = dataset.pictures(small.take(small.table["study_number"].to_numpy() == 0), size=64)
-    prints = np.array([fingerprint(draw(row)) for row in range(150)])
-    apart = (prints[:, None] != prints[None]).sum(-1)[np.triu_indices(150, 1)]
-    assert apart.min() > 30
+@pytest.mark.parametrize("lateral", [False, True])
+def test_patients_look_different(lateral: bool) -> None:
+    rows = dataset.index(pictures=600, seed=1, lateral=0.62 if lateral else 0.0)  # 0.62: every study taken standing
+    chosen = ((rows.table["view"] == "LATERAL") == lateral) & (rows.table["study_number"] == 0)
+    draw = dataset.pictures(rows.take(chosen.to_numpy()), size=64)
+    prints = np.array([fingerprint(draw(row)) for row in range(120)])
+    apart = (prints[:, None] != prints[None]).sum(-1)[np.triu_indices(120, 1)]
+    assert apart.min() > 40
     assert np.median(apart) > 95
+
+
+def test_side_views_face_either_way() -> None:
+    poses = [phantom.pose(0, patient, 0, 1, view="LATERAL") for patient in range(200)]
+    assert 0.2 < np.mean([pose.mirrored for pose in poses]) < 0.5
+    assert not any(phantom.pose(0, patient, 0, 0, view="PA").mirrored for patient in range(200))
+
+
+def test_a_hernia_is_common_enough_to_be_learnt() -> None:
+    assert dataset.index(pictures=4000, uncertain=0, missing=0).table["Hernia"].mean() > 0.06
+
+
+def test_air_in_a_hernia_lies_above_a_level_only_while_standing() -> None:
+    def below_and_above(view: str) -> tuple[float, float]:
+        case = severe("Hernia", 0.9, view, patient=1)
+        healthy, ill = (phantom.draw(c, size=256, depth=16).astype(int) for c in (severe("Hernia", 0, view, 1), case))
+        x, y, width, height = (round(share * 256) for share in phantom.box(case, "Hernia") or (0, 0, 0, 0))
+        column = (ill - healthy)[y : y + height, x + width // 3 : x + 2 * width // 3].mean(1)
+        return float(column[height * 3 // 5 : height * 4 // 5].mean()), float(column[height // 5 : height // 3].mean())
+
+    standing, lying = (np.subtract(*below_and_above(view)) for view in ("PA", "AP"))
+    assert standing > 3 * abs(lying)
 
 
 def fingerprint(picture: np.ndarray) -> np.ndarray:

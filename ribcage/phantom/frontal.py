@@ -41,7 +41,7 @@ def altered(total: np.ndarray, shadows: disease.Shadows) -> np.ndarray:
 def mottled(chest: Chest, plate: Plate, shadows: disease.Shadows) -> np.ndarray:
     """The lungs: air, vessels in it, and the grain of what is too fine to draw."""
     total = plate.texture("mottle", chest.body.seed).astype(np.int16)
-    total -= np.int16(128 + 1700 + 600 * chest.severity("Emphysema"))
+    total -= np.int16(128 + 1650 + 300 * chest.severity("Emphysema"))
     total += scaled(shadows.vessels, 400 * chest.body.vessels)
     return shaped(total, shadows.air)
 
@@ -155,7 +155,7 @@ def tree(starts: np.ndarray, seed: int, reach: np.ndarray) -> list[np.ndarray]:
     begin = np.repeat(starts, first // 2, axis=0) + np.stack([0 * angle, 0.045 * angle], 1)
     lines = [_branches(begin, angle, length, (draw[:first, 2] - 0.5) * 1.5, side, 7)]
     used = first
-    for children, shrink, steps in ((3, 0.66, 7), (3, 0.6, 4), (2, 0.6, 3)):
+    for children, shrink, steps in ((3, 0.66, 7), (3, 0.6, 4), (2, 0.6, 2)):
         n = len(side) * children
         d = draw[used : used + n]
         used += n
@@ -310,7 +310,7 @@ def _girdle(chest: Chest, plate: Plate) -> Layer:
 
 def _hollows(chest: Chest, plate: Plate) -> np.ndarray:
     """Air outside the lungs: windpipe, stomach, bowel."""
-    body = chest.body
+    body, whole, plate = chest.body, plate, plate.half
     gas = plate.empty()
     fork = 0.36 * chest.height
     shift = 0.006 + 0.01 * body.unfolded
@@ -329,4 +329,4 @@ def _hollows(chest: Chest, plate: Plate) -> np.ndarray:
         if place[3] < body.bowel:
             x, y = 0.02 + 0.3 * place[0], chest.base(1) + 0.06 + 0.2 * place[1]
             plate.fill(gas, [ellipse(x, y, 0.02 + 0.04 * place[2], 0.015 + 0.025 * place[1], math.pi * place[0])], 120)
-    return scaled(plate.soft(gas, 0.0035), 1150)
+    return whole.grown(scaled(plate.soft(gas, 0.0035), 1150))

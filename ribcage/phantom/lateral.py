@@ -102,7 +102,7 @@ def thickness(chest: Chest, plate: Plate) -> np.ndarray:
     total += mottled(chest, plate, shadows)
     total += scaled(opacity, 250) + scaled(_great_vessels(chest, plate), 420)
     total += _bones(chest, plate)
-    total -= scaled(_hollows(chest, plate), 700)
+    total -= _hollows(chest, plate)
     return altered(total, shadows)
 
 
@@ -188,7 +188,8 @@ _BLOCK = np.array([(-1, 0.006), (-0.9, 0.03), (-1, 0.054), (1, 0.054), (0.92, 0.
 _FACET = ellipse(0, 0, 0.02, 0.011, 0.6, 10)
 
 
-def _hollows(chest: SideChest, plate: Plate) -> Layer:
+def _hollows(chest: SideChest, plate: Plate) -> np.ndarray:
+    whole, plate = plate, plate.half
     fork = 0.4 * chest.height
     layer = plate.fill(plate.empty(), [band(curve([(-0.02, -0.3), (-0.01, -0.02), (0.02, fork)]), 0.036)], 220)
     a, b, _ = chest.body.bubble
@@ -200,4 +201,4 @@ def _hollows(chest: SideChest, plate: Plate) -> Layer:
             [ellipse(-0.2 + 0.25 * place[0], chest.base(1) + 0.05 + 0.2 * place[1], 0.03, 0.02)],
             round(120 * place[2]),
         )
-    return plate.soft(layer, 0.004)
+    return whole.grown(scaled(plate.soft(layer, 0.0035), 700))

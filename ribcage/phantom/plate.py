@@ -30,9 +30,14 @@ class Plate:
     pose: Pose
 
     @functools.cached_property
+    def half(self) -> "Plate":
+        """The same at half the size, for what is a little soft."""
+        return Plate(self.size // 2, self.pose)
+
+    @functools.cached_property
     def coarse(self) -> "Plate":
-        """The same at a quarter of the size, for what is soft anyway."""
-        return Plate(self.size // 4, self.pose)
+        """The same at a quarter of the size, for what is very soft."""
+        return self.half.half
 
     @functools.cached_property
     def _affine(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
