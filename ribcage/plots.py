@@ -25,8 +25,8 @@ STYLE = """
 .key i { display: inline-block; width: 1.1em; height: .2em; vertical-align: middle; margin-right: .4em;
   background: var(--bar) }
 .key i.other { background: var(--second) } .key i.faint { background: var(--soft) }
-.span { display: block; width: 150px; height: 12px } .span line { stroke: var(--bar); stroke-width: 2 }
-.span .faint { stroke: var(--line); stroke-width: 1 } .span circle { fill: var(--bar) }
+.span { display: block; width: 210px; height: 12px } .span line { stroke: var(--bar); stroke-width: 2 }
+.span .faint { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 2 2 } .span circle { fill: var(--bar) }
 """
 WIDTH, HEIGHT = 250, 225
 LEFT, RIGHT, TOP, BOTTOM = 32, 6, 20, 34
@@ -90,11 +90,11 @@ def key(names: Sequence[tuple[str, str]]) -> str:
 
 def span(value: float, low: float, high: float, ends: tuple[float, float], mark: float | None = None) -> str:
     """A value with its interval on a line, for a table cell; `mark` is a fine line across, such as chance."""
-    at = _scale(ends, 3, 147)
+    at = _scale(ends, 4, 206)
     fine = "" if mark is None else f'<line class="faint" x1="{at(mark):.1f}" x2="{at(mark):.1f}" y1="0" y2="12"/>'
     line = "" if np.isnan([low, high]).any() else f'<line x1="{at(low):.1f}" x2="{at(high):.1f}" y1="6" y2="6"/>'
     dot = "" if np.isnan(value) else f'<circle cx="{at(value):.1f}" cy="6" r="3.4"/>'
-    return f'<svg class="span" viewBox="0 0 150 12" aria-hidden="true">{fine}{line}{dot}</svg>'
+    return f'<svg class="span" viewBox="0 0 210 12" aria-hidden="true">{fine}{line}{dot}</svg>'
 
 
 def thinned(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:

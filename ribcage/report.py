@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ribcage import metrics, plots
+from ribcage import comparison, metrics, plots
 from ribcage import page as html
 from ribcage.evaluation import BINS, HALF, Tested
 from ribcage.metrics import Bins, Curve, Histogram
@@ -134,10 +134,10 @@ def drawn(cells: list[object], value: dict[str, Any], ends: tuple[float, float])
     return [*cells[:5], span(value, ends), *cells[5:]]
 
 
-def span(value: dict[str, Any], ends: tuple[float, float]) -> html.Drawing:
-    """An interval as a drawing, with chance."""
+def span(value: dict[str, Any], ends: tuple[float, float], chance: float = 0.5) -> html.Drawing:
+    """An interval as a drawing, with a line at what chance gives."""
     numbers = [np.nan if value[name] is None else float(value[name]) for name in ("value", "low", "high")]
-    return html.Drawing(plots.span(numbers[0], numbers[1], numbers[2], ends, mark=0.5))
+    return html.Drawing(plots.span(numbers[0], numbers[1], numbers[2], ends, mark=chance))
 
 
 def span_ends(values: Sequence[dict[str, Any]]) -> tuple[float, float]:
@@ -152,33 +152,31 @@ def span_ends(values: Sequence[dict[str, Any]]) -> tuple[float, float]:
 
 def curve_parts(result: dict[str, Any], data: Tested) -> list[str]:
     """Four plots for every finding that has both classes."""
-    scores, labels = data.probabilities, data.labels
-    odds = log_odds(scores)
-    columns = zip(
-        metrics.roc(scores, labels),
-        metrics.precision_recall(scores, labels),
-        metrics.reliability(data.uncalibrated, labels, bins=BINS),
-        metrics.reliability(scores, labels, bins=BINS),
-        metrics.histogram(odds, labels, bins=36),
-        strict=True,
-    )
     chosen = data.threshold(result["rule"])
-    counts = metrics.counts(scores, labels, chosen)
+    rates = metrics.rates(metrics.counts(data.probabilities, data.labels, chosen))
     parts = [html.heading("Curves"), html.paragraph(CURVES_TEXT, soft=True), plots.key(KEY)]
-    for place, (roc, recall, before, after, histogram) in enumerate(columns):
-        row = result["findings"][place]
+    for place, row in enumerate(result["findings"]):
         if row["auroc"]["value"] is None:
             continue
-        point = {name: float(value[place]) for name, value in metrics.rates(counts).items()}
         said = f"{named(row['finding'])} – AUROC {three(row['auroc']['value'])} ({limits(row['auroc'])})"
-        drawings = [
-            roc_plot(roc, point),
-            recall_plot(recall, point, row["prevalence"]),
-            reliability_plot(before, after),
-            histogram_plot(histogram, float(chosen[place])),
-        ]
-        parts += [html.heading(said, 3), plots.plots(drawings, four=True)]
+        point = {name: float(value[place]) for name, value in rates.items()}
+        parts += [html.heading(said, 3), plots.plots(finding_plots(row, data, place, point, chosen[place]), four=True)]
     return parts
+
+
+def finding_plots(
+    row: dict[str, Any], data: Tested, place: int, point: dict[str, float], threshold: float
+) -> list[str]:
+    """ROC, precision and recall, reliability, scores; fewer pictures make fewer bins."""
+    scores, before, labels = (values[:, [place]] for values in (data.probabilities, data.uncalibrated, data.labels))
+    fewest = min(row["positives"], row["n"] - row["positives"])
+    bins, bars = int(np.clip(fewest // 5, 4, BINS)), int(np.clip(2 * fewest**0.5, 8, 36))
+    return [
+        roc_plot(metrics.roc(scores, labels)[0], point),
+        recall_plot(metrics.precision_recall(scores, labels)[0], point, row["prevalence"]),
+        reliability_plot(*(metrics.reliability(shares, labels, bins=bins)[0] for shares in (before, scores))),
+        histogram_plot(metrics.histogram(log_odds(scores), labels, bins=bars)[0], float(threshold)),
+    ]
 
 
 CURVES_TEXT = (
@@ -241,7 +239,7 @@ def probability_ticks(ends: tuple[float, float]) -> list[tuple[float, str]]:
     chosen: list[tuple[float, str]] = []
     for share in TICKS:
         at = float(log_odds(np.array(share)))
-        if ends[0] <= at <= ends[1] and (not chosen or at - chosen[-1][0] > (ends[1] - ends[0]) / 7):
+        if ends[0] <= at <= ends[1] and (not chosen or at - chosen[-1][0] > (ends[1] - ends[0]) / 5.2):
             chosen.append((at, f"{100 * share:g} %"))
     return chosen
 
@@ -289,46 +287,53 @@ def rule_parts(result: dict[str, Any]) -> list[str]:
 
 def baseline_parts(result: dict[str, Any]) -> list[str]:
     """What is reached without looking at a picture."""
-    found = result["baselines"]
-    shuffled, ends = found["shuffled"], span_ends([row["auroc"] for row in result["findings"]])
-    by_view = found.get("view") or [None] * len(result["findings"])
-    always = found.get("prevalence") or [None] * len(result["findings"])
+    found, findings = result["baselines"], result["findings"]
+    shuffled, ends = found["shuffled"], span_ends([row["auroc"] for row in findings])
+    views = found.get("view") or [{"auroc": UNDEFINED}] * len(findings)
+    columns = zip(findings, views, shuffled["findings"], strict=True)
     rows = [
-        baseline_row(*cells, ends)
-        for cells in zip(result["findings"], shuffled["findings"], by_view, always, strict=True)
+        auroc_row(named(row["finding"]), row["auroc"], view["auroc"], chance["auroc"], ends)
+        for row, view, chance in columns
     ]
-    head = [
-        "finding", "AUROC", "of the view", "95 %", "", "shuffled", "AP", "always the same", "Brier", "always the same",
-        "accuracy", "always the same",
-    ]  # fmt: skip
+    area, by_view = result["macro"]["auroc"], found.get("view_macro", UNDEFINED)
+    total = auroc_row(f"mean of {area['findings']}", area, by_view, shuffled["macro"], ends)
     where = f"Shares were taken from {found['fitted_on']}." if found["fitted_on"] else NOTHING_TO_FIT
     said = (
-        f"'Of the view': everybody gets the share of positives among pictures of the same view. 'Always the same': "
-        f"everybody gets the share of positives among all. {where} Shuffled: 95 % of {shuffled['times']} times that "
-        f"labels were dealt out anew; their mean over findings lay in {limits(shuffled['macro'])}."
+        "View alone: everybody gets the share of positives among pictures of the same view. Shuffled: what 95 % of "
+        f"{shuffled['times']} rounds reached in which labels were dealt out anew. {where}"
     )
-    macro = found.get("view_macro")
-    total = None
-    if macro is not None:
-        area = result["macro"]["auroc"]
-        cells = [three(macro["value"]), limits(macro), span(macro, ends), limits(shuffled["macro"])]
-        total = [f"mean of {macro['findings']}", three(area["value"]), *cells, *[""] * 6]
-    return [html.heading("Without looking"), html.table(head, rows, total), html.paragraph(said, soft=True)]
+    head = ["finding", "AUROC", "", "view alone", "95 %", "", "shuffled"]
+    return [
+        html.heading("Without looking"),
+        html.table(head, rows, total),
+        html.paragraph(said, soft=True),
+        *constant_parts(findings, found.get("prevalence")),
+    ]
 
 
-def baseline_row(
-    row: dict[str, Any],
-    chance: dict[str, Any],
-    view: dict[str, Any] | None,
-    always: dict[str, Any] | None,
-    ends: tuple[float, float],
+UNDEFINED = {"value": None, "low": None, "high": None}
+
+
+def auroc_row(
+    name: str, own: dict[str, Any], view: dict[str, Any], chance: dict[str, Any], ends: tuple[float, float]
 ) -> list[object]:
-    """One finding: the model's number, then that of somebody who does not look."""
-    same = always or {"ap": row["prevalence"], "brier": None, "accuracy": None}
-    seen = [three(view["auroc"]["value"]), limits(view["auroc"]), span(view["auroc"], ends)] if view else ["–"] * 3
-    pairs = [(three(row[name]["value"]), three(same[name])) for name in ("ap", "brier", "accuracy")]
-    first = [named(row["finding"]), three(row["auroc"]["value"])]
-    return [*first, *seen, limits(chance["auroc"]), *(number for pair in pairs for number in pair)]
+    """The model's AUROC, that of the view alone, and what chance reaches."""
+    seen = [three(view["value"]), limits(view), span(view, ends)]
+    return [name, three(own["value"]), span(own, ends), *seen, limits(chance)]
+
+
+def constant_parts(findings: Sequence[dict[str, Any]], always: Sequence[dict[str, Any]] | None) -> list[str]:
+    """AP, Brier and accuracy of somebody who always says the prevalence."""
+    if always is None:
+        return []
+    names = ("ap", "brier", "accuracy")
+    rows = [
+        [named(row["finding"]), *(three(each) for name in names for each in (row[name]["value"], same[name]))]
+        for row, same in zip(findings, always, strict=True)
+    ]
+    said = "Always the same: everybody gets the share of positives among all."
+    head = ["finding", *(text for name in ("AP", "Brier", "accuracy") for text in (name, "always the same"))]
+    return [html.table(head, rows), html.paragraph(said, soft=True)]
 
 
 NOTHING_TO_FIT = "The folders hold no training or validation pictures to take the shares from, so none are shown."
@@ -461,10 +466,95 @@ def done_parts(result: dict[str, Any]) -> list[str]:
         ("protocol", protocol[result["protocol"]]),
         ("uncertain and blank labels", f"policy '{result['policy']}'"),
         ("seen before?", f"{leak['text'][:1].upper()}{leak['text'][1:]}.{linked}{blind}"),
-        ("intervals", f"{level:g} %, bootstrap over patients, {result['resamples']:,} resamples, seed {result['seed']}"),
+        ("intervals", f"{level:g} %, {result['resamples']:,} resamples of patients, seed {result['seed']}"),
         ("programs", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
     ]  # fmt: skip
     return [html.heading("What was done"), html.facts(rows), html.preformatted(result["command"])]
+
+
+# ---- several models
+
+
+COMPARED_HEAD = ("finding", "first", "this", "apart", "95 %", "p", "Holm", "DeLong", "Holm")
+COMPARED_TEXT = (
+    "AUROC. Interval and p: paired bootstrap over patients; then p by DeLong. Holm: p adjusted for asking about so "
+    "many findings and models at once; the mean is a question of its own."
+)
+
+
+def comparison_page(result: dict[str, Any]) -> str:
+    """Models beside each other, then each minus the first."""
+    notes = comparison.notes(result)
+    names = [model["name"] for model in result["models"]]
+    parts = [html.paragraph(compared_text(result), soft=True), html.problems(notes) if notes else ""]
+    parts += [html.heading("AUROC"), html.table(*models_table(result))]
+    for place, pair in enumerate(result["differences"], 1):
+        values = [row["auroc"] for row in (*pair["findings"], pair["macro"])]
+        widest = max(
+            [0.02, *(abs(value[end]) for value in values for end in ("low", "high") if value[end] is not None)]
+        )
+        rows = [
+            [*cells[:5], span(value, (-widest, widest), 0.0), *cells[5:]]
+            for cells, value in zip(compared_rows(result, place), values, strict=True)
+        ]
+        head = [*COMPARED_HEAD[:5], "", *COMPARED_HEAD[5:]]
+        parts += [html.heading(f"{pair['model']} minus {pair['minus']}"), html.table(head, rows[:-1], rows[-1])]
+        parts.append(html.paragraph(COMPARED_TEXT, soft=True))
+    return html.page("Comparison: " + ", ".join(names), parts, style=plots.STYLE)
+
+
+def compared_text(result: dict[str, Any]) -> str:
+    """How much is compared."""
+    return (
+        f"{len(result['models'])} models on the same {result['pictures']:,} pictures of {result['patients']:,} known "
+        f"patients; {100 * result['level']:g} % intervals, {result['resamples']:,} resamples of patients."
+    )
+
+
+def models_table(result: dict[str, Any]) -> tuple[list[str], list[list[object]], list[object]]:
+    """AUROC of every model: head, findings, mean."""
+    models = result["models"]
+    cells = [
+        [f"{three(row['auroc']['value'])} ({limits(row['auroc'])})" for row in model["findings"]] for model in models
+    ]
+    rows = [[named(row["finding"]), *shown] for row, *shown in zip(models[0]["findings"], *cells, strict=True)]
+    means = [model["macro"]["auroc"] for model in models]
+    total = [f"mean of {means[0]['findings']}", *(f"{three(mean['value'])} ({limits(mean)})" for mean in means)]
+    return ["finding", *(model["name"] for model in models)], [list(row) for row in rows], list(total)
+
+
+def compared_rows(result: dict[str, Any], place: int) -> list[list[object]]:
+    """One model minus the first: every finding, and last the mean."""
+    first, this = (result["models"][each] for each in (0, place))
+    pair = result["differences"][place - 1]
+    columns = zip(
+        [*(named(row["finding"]) for row in pair["findings"]), f"mean of {first['macro']['auroc']['findings']}"],
+        [*first["findings"], first["macro"]],
+        [*this["findings"], this["macro"]],
+        [*pair["findings"], pair["macro"]],
+        strict=True,
+    )
+    return [
+        [
+            name,
+            three(one["auroc"]["value"]),
+            three(other["auroc"]["value"]),
+            signed(apart["auroc"]["value"]),
+            f"{signed(apart['auroc']['low'])}…{signed(apart['auroc']['high'])}",
+            *(p_value(apart[test][key]) for test in ("auroc", "auroc_delong") for key in ("p", "adjusted")),
+        ]
+        for name, one, other, apart in columns
+    ]
+
+
+def signed(value: float | None) -> str:
+    """+0.012"""
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+
+
+def p_value(value: float | None) -> str:
+    """Three decimals, or < 0.001."""
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 # ---- words and numbers

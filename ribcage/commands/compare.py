@@ -1,0 +1,69 @@
+"""Compare models on the same pictures: differences with intervals, paired tests, p-values adjusted for their number.
+
+Takes runs that were evaluated, folders of evaluations, or tables of predictions; each is compared with the first.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+POSITIONAL = ("runs",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare, and where to write."""
+
+    runs: tuple[str, ...]
+    """Two or more runs, folders of evaluations, or tables of predictions."""
+    on: str = ""
+    """Which evaluation of the runs, such as nih-test, where one has several."""
+    html: Path | None = None
+    """Write a page to this file."""
+    json: Path | None = None
+    """Write all numbers to this file."""
+    resamples: int = 1000
+    """Of the patients, for the intervals."""
+    seed: int = 0
+    """Of the resamples."""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Read, compare, show, write; return the numbers."""
+    import json
+
+    from ribcage import comparison, files, report
+
+    entries = [comparison.entry(word, options.on) for word in options.runs]
+    result = comparison.compare(entries, resamples=options.resamples, seed=options.seed)
+    show(result)
+    for file, text in (
+        (options.json, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
+        (options.html, report.comparison_page(result)),
+    ):
+        if file is None:
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with files.explained(file, "Free some."), files.atomic(file) as part:
+            part.write_text(text, encoding="utf-8")
+        print(f"Wrote {file}")
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    """One table for each model beside the first."""
+    from rich.console import Console
+
+    from ribcage import comparison, report
+    from ribcage.commands.inspect import grid
+
+    console = Console()
+    shown = range(len(report.COMPARED_HEAD)) if console.width >= 100 else (0, 3, 4, 5, 6, 7, 8)
+    console.print(f"\n{report.compared_text(result)}", highlight=False, markup=False)
+    for place, pair in enumerate(result["differences"], 1):
+        console.print(f"\n[bold]{pair['model']} minus {pair['minus']}[/bold]", highlight=False)
+        rows = [[row[column] for column in shown] for row in report.compared_rows(result, place)]
+        console.print(grid([report.COMPARED_HEAD[column] for column in shown], rows))
+    console.print(report.COMPARED_TEXT, highlight=False, markup=False)
+    for text in comparison.notes(result):
+        console.print(f"! {text}", highlight=False, markup=False)

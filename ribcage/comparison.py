@@ -1,0 +1,193 @@
+"""Comparison: several models' predictions of the same pictures → differences with their intervals and p-values.
+
+Every model is compared with the first. Both tests are paired: the bootstrap draws the same patients for both models,
+DeLong takes their covariance. p-values are adjusted by Holm over all findings and models asked about; the means over
+findings are a question of their own, adjusted over the models.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ribcage import inference, metrics
+from ribcage.evaluation import LEVEL, estimate, mean, number
+from ribcage.metrics import Comparison
+
+METRICS = ("auroc", "ap", "auroc_delong")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model in the comparison."""
+
+    name: str
+    table: pd.DataFrame
+    """Its predictions."""
+    stamps: tuple[str, ...] = ()
+    """What is not honest about them."""
+
+
+def entry(word: str, on: str = "") -> Entry:
+    """A table of predictions, the folder of an evaluation, or a run that was evaluated; `on` says which evaluation."""
+    file = find(Path(word), on)
+    facts = file.parent / "metrics.json"
+    stamps: list[str] = []
+    if facts.is_file():
+        try:
+            stamps = json.loads(facts.read_text(encoding="utf-8"))["stamps"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{facts} is damaged. Run 'ribcage evaluate' again.") from None
+    return Entry(word.rstrip("/\\"), inference.read(file), tuple(map(str, stamps)))
+
+
+def find(place: Path, on: str = "") -> Path:
+    """The table of predictions meant."""
+    if place.is_file():
+        return place
+    if (place / "predictions.parquet").is_file():
+        return place / "predictions.parquet"
+    found = sorted((place / "evaluation").glob(f"{on or '*'}/predictions.parquet"))
+    if len(found) > 1:
+        names = ", ".join(file.parent.name for file in found)
+        raise ValueError(f"{place} was evaluated {len(found)} times: {names}. Say which with --on.")
+    if not found:
+        on_that = f" on {on}" if on else ""
+        raise FileNotFoundError(f"{place} holds no predictions{on_that}. Make them with 'ribcage evaluate {place}'.")
+    return found[0]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The same pictures and findings for all."""
+
+    findings: tuple[str, ...]
+    scores: list[np.ndarray]
+    """One (N, F) for each model."""
+    labels: np.ndarray
+    patients: np.ndarray
+    left_out: dict[str, int]
+    """Pictures of a model that not all others have."""
+    findings_left_out: dict[str, tuple[str, ...]]
+
+
+def align(entries: Sequence[Entry]) -> Aligned:
+    """Bring all to the pictures and findings that everybody has."""
+    tables = [keyed(one) for one in entries]
+    pictures = tables[0].index
+    for table in tables[1:]:
+        pictures = pictures[pictures.isin(table.index)]
+    known = [inference.findings(one.table) for one in entries]
+    findings = tuple(name for name in known[0] if all(name in names for names in known[1:]))
+    if not len(pictures) or not findings:
+        lacking = "picture" if not len(pictures) else "finding"
+        raise ValueError(f"{', '.join(one.name for one in entries)} have no {lacking} in common.")
+    common = [table.loc[pictures] for table in tables]
+    labels = [table[[name + inference.LABEL for name in findings]].to_numpy(np.float64) for table in common]
+    for one, theirs in zip(entries[1:], labels[1:], strict=True):
+        other = int((~((theirs == labels[0]) | (np.isnan(theirs) & np.isnan(labels[0])))).any(axis=1).sum())
+        if other:
+            raise ValueError(
+                f"{other:,} pictures have other labels in {one.name} than in {entries[0].name}: "
+                "evaluate both on the same data with the same --policy."
+            )
+    first = common[0]
+    patients = (first["set"] + "\0" + first["patient"]).where(first["patient"] != "", "").to_numpy(str)
+    return Aligned(
+        findings,
+        [table[list(findings)].to_numpy(np.float64) for table in common],
+        labels[0],
+        patients,
+        {one.name: len(table) - len(pictures) for one, table in zip(entries, tables, strict=True)},
+        {
+            one.name: tuple(name for name in names if name not in findings)
+            for one, names in zip(entries, known, strict=True)
+        },
+    )
+
+
+def keyed(one: Entry) -> pd.DataFrame:
+    """A table by set and path."""
+    table = one.table.set_index(one.table["set"] + "\0" + one.table["path"])
+    twice = int(table.index.duplicated().sum())
+    if twice:
+        raise ValueError(f"{one.name} has {twice:,} pictures twice (the same set and path).")
+    return table
+
+
+def compare(entries: Sequence[Entry], *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """All numbers, as a dict that JSON can hold."""
+    if len(entries) < 2:
+        raise ValueError("A comparison needs two or more models.")
+    if len({one.name for one in entries}) < len(entries):
+        raise ValueError("The same predictions were given twice.")
+    data = align(entries)
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    wholes = [metrics.summary(scores, data.labels, data.patients, **options).metrics for scores in data.scores]
+    first = data.scores[0]
+    pairs = [metrics.compare(scores, first, data.labels, data.patients, **options) for scores in data.scores[1:]]
+    return {
+        "pictures": len(data.labels),
+        "patients": len(set(data.patients.tolist()) - {""}),
+        "left_out": data.left_out,
+        "findings_left_out": {name: list(names) for name, names in data.findings_left_out.items()},
+        "level": LEVEL,
+        "resamples": resamples,
+        "seed": seed,
+        "models": [
+            {
+                "name": one.name,
+                "stamps": list(one.stamps),
+                "macro": {name: mean(whole[name]) for name in METRICS},
+                "findings": [
+                    {"finding": finding} | {name: estimate(whole[name].findings, place) for name in METRICS}
+                    for place, finding in enumerate(data.findings)
+                ],
+            }
+            for one, whole in zip(entries, wholes, strict=True)
+        ],
+        "differences": differences(entries, data, pairs),
+    }
+
+
+def differences(
+    entries: Sequence[Entry], data: Aligned, pairs: Sequence[dict[str, Comparison]]
+) -> list[dict[str, Any]]:
+    """Each model minus the first."""
+    adjusted = {name: holm([pair[name].p for pair in pairs]) for name in METRICS}
+    found = []
+    for n, (one, pair) in enumerate(zip(entries[1:], pairs, strict=True)):
+        cells = [
+            {
+                name: estimate(pair[name].interval, place)
+                | {"p": number(pair[name].p[place]), "adjusted": number(adjusted[name][n, place])}
+                for name in METRICS
+            }
+            for place in range(len(data.findings) + 1)
+        ]
+        rows = [{"finding": name} | cell for name, cell in zip(data.findings, cells, strict=False)]
+        found.append({"model": one.name, "minus": entries[0].name, "findings": rows, "macro": cells[-1]})
+    return found
+
+
+def holm(p: Sequence[np.ndarray]) -> np.ndarray:
+    """(models, F + 1) adjusted: findings of all models together, the means among themselves."""
+    asked = np.stack(p)
+    findings = metrics.holm(asked[:, :-1].ravel()).reshape(asked[:, :-1].shape)
+    return np.concatenate([findings, metrics.holm(asked[:, -1])[:, None]], axis=1)
+
+
+def notes(result: dict[str, Any]) -> list[str]:
+    """Sentences about what was left out and what is not honest."""
+    texts = [f"{model['name']}: {text}" for model in result["models"] for text in model["stamps"]]
+    for name, count in result["left_out"].items():
+        if count:
+            texts.append(f"{count:,} pictures of {name} are left out: not every model has predictions of them.")
+    for name, findings in result["findings_left_out"].items():
+        if findings:
+            texts.append(f"{', '.join(findings)} of {name}: left out, since not every model knows it.")
+    return texts

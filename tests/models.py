@@ -1,0 +1,42 @@
+"""Small models for tests: really trained for a few steps, and saved as a bundle."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ribcage import bundle, evaluation, inference, loop, optim
+from ribcage.backbone import Backbone
+from ribcage.bundle import Model
+from ribcage.loader import Loader, rows_of
+from ribcage.methods.supervised import Supervised
+from ribcage.provenance import Provenance
+from ribcage.store import Store
+from ribcage.views import gentle
+
+
+def trained(folder: Path, store: Store, findings: Sequence[str] = (), side: int = 32, loss: str = "bce") -> Path:
+    """A run folder with a bundle: `test_resnet` after one epoch of the store's training pictures."""
+    torch.manual_seed(0)
+    findings = tuple(findings or store.index.findings)
+    method = Supervised(Backbone("test_resnet", size=(side, side)), findings, loss=loss)  # type: ignore[arg-type]
+    train, chosen = rows_of([store], "train"), rows_of([store], "val")
+    scale = (store.mean, store.std)
+    loader = Loader([store], [gentle(side)], batch=16, rows=train, findings=findings, normalise=scale, threads=1)
+    rates = optim.Rates(3e-3, len(loader))
+    for _ in loop.Run(method, loader, optim.optimizer(method), rates, epochs=1, device=torch.device("cpu")).fit():
+        pass
+    facts = {"pictures": len(train), "patients": 1, "selection": len(chosen)}
+    data = ({"name": store.facts.name, "source": store.facts.source, "licence": store.facts.licence},)
+    model = Model(
+        "test_resnet", findings, (side, side), store.size, store.facts.fit, *scale, loss=loss, data=data, training=facts
+    )
+    said = inference.predict(method, [store], chosen, model=model, threads=1)
+    labels, _ = inference.labels([store], said.rows, findings)
+    known = np.where(labels < 0, np.nan, labels)
+    temperature, thresholds = evaluation.fit_on_validation(said.logits, known, exclusive=said.exclusive)
+    model = replace(model, temperature=temperature, thresholds=thresholds)
+    bundle.save(folder / "bundle", method, model, Provenance.of([store], train, chosen))
+    return folder

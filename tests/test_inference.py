@@ -1,0 +1,164 @@
+"""A model and rows become predictions, the same ones however the work is shared out."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_loader import make_store
+
+from ribcage import inference, views
+from ribcage.backbone import Backbone
+from ribcage.bundle import Model
+from ribcage.inference import Predictions
+from ribcage.methods.supervised import Supervised
+from ribcage.store import Store
+
+FINDINGS = ("Mass", "Edema")
+MODEL = Model("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
+TWO_RANKS = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_inference import MODEL, answer
+from test_loader import make_store
+from ribcage import distributed
+with distributed.started():
+    torch.set_num_threads(1)
+    folder = Path({folder!r}) / f"rank {{distributed.rank()}}"
+    said = answer(make_store(folder, count=26), batch=4)
+    if distributed.rank() == 0:
+        torch.save({{"rows": torch.from_numpy(said.rows), "logits": torch.from_numpy(said.logits)}}, Path({folder!r}) / "said.pt")
+    else:
+        assert len(said.rows) == 0
+"""
+
+
+def answer(store: Store, rows: np.ndarray | None = None, **options: object) -> Predictions:
+    torch.manual_seed(0)
+    method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS)
+    torch.nn.init.normal_(method.head.weight)
+    rows = np.arange(len(store)) if rows is None else rows
+    return inference.predict(method, [store], rows, model=MODEL, threads=1, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("推理 inference"), count=26)
+
+
+def test_logits_are_those_of_the_plain_view_normalised_by_the_model(store: Store) -> None:
+    said = answer(store, batch=8)
+    torch.manual_seed(0)
+    method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS)
+    torch.nn.init.normal_(method.head.weight)
+    numbers = views.draw(views.plain((32, 32)), 0, 0, np.arange(26), 0, store.size)
+    assert store.images is not None
+    with torch.no_grad():
+        expected = method.eval().logits(views.apply(np.asarray(store.images), numbers, 0.5, 0.25))
+    np.testing.assert_allclose(said.logits, expected.numpy(), atol=1e-5)
+    assert said.logits.dtype == np.float32
+
+
+def test_ten_crops_give_the_mean_of_ten_probabilities(store: Store) -> None:
+    rows = np.arange(5)
+    joint = answer(store, rows, ten_crop=True)
+    torch.manual_seed(0)
+    method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS)
+    torch.nn.init.normal_(method.head.weight)
+    method.eval()
+    shares = []
+    assert store.images is not None
+    for number, view in enumerate(views.ten_crops((32, 32))):
+        numbers = views.draw(view, 0, 0, rows, number, store.size)
+        with torch.no_grad():
+            shares.append(
+                method.logits(views.apply(np.asarray(store.images)[:5], numbers, 0.5, 0.25)).sigmoid().numpy()
+            )
+    np.testing.assert_allclose(joint.probabilities(), np.mean(shares, axis=0), atol=1e-6)
+    assert np.abs(joint.logits - answer(store, rows).logits).max() > 1e-3
+
+
+def test_rows_come_sorted_and_once_whatever_was_asked(store: Store) -> None:
+    said = answer(store, np.array([9, 3, 3, 20]))
+    assert said.rows.tolist() == [3, 9, 20]
+    np.testing.assert_allclose(said.logits, answer(store).logits[[3, 9, 20]], atol=1e-5)
+
+
+def test_predicting_leaves_the_method_as_it_was(store: Store) -> None:
+    method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS).train()
+    inference.predict(method, [store], np.arange(4), model=MODEL, threads=1)
+    assert method.training and method.backbone.training
+
+
+def test_no_rows_are_one_clear_line(store: Store) -> None:
+    with pytest.raises(ValueError, match="no picture to predict"):
+        answer(store, np.array([], np.int64))
+
+
+@pytest.mark.slow
+def test_two_processes_say_to_the_bit_what_one_says(store: Store, tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(TWO_RANKS.format(tests=str(Path(__file__).parent), folder=str(tmp_path)), encoding="utf-8")
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(
+        words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs = torch.load(tmp_path / "said.pt", weights_only=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = answer(store, batch=4)
+    torch.set_num_threads(before)
+    assert theirs["rows"].tolist() == alone.rows.tolist()
+    assert np.array_equal(theirs["logits"].numpy(), alone.logits)
+
+
+def test_findings_that_exclude_each_other_get_a_softmax() -> None:
+    logits = np.array([[1.0, 2.0, -1.0], [0.0, 0.0, 60.0]], np.float32)
+    said = Predictions(("a", "b", "c"), np.arange(2), logits, exclusive=True)
+    assert np.allclose(said.probabilities().sum(axis=1), 1)
+    p = said.probabilities()[0]
+    np.testing.assert_allclose(said.log_odds()[0], np.log(p / (1 - p)), atol=1e-12)
+    np.testing.assert_allclose(said.log_odds()[1, 2], 60 - np.log(2), atol=1e-6)
+    np.testing.assert_allclose(said.probabilities((2.0, 2.0, 2.0)), replace(said, logits=logits / 2).probabilities())
+
+
+def test_temperature_divides_the_logits_of_its_finding() -> None:
+    said = Predictions(("a", "b"), np.arange(1), np.array([[2.0, 2.0]], np.float32))
+    np.testing.assert_allclose(said.probabilities((1.0, 4.0)), 1 / (1 + np.exp([[-2.0, -0.5]])))
+
+
+def test_labels_are_nan_where_a_set_does_not_have_the_finding(tmp_path: Path, store: Store) -> None:
+    other = make_store(tmp_path, count=10, findings=("Edema",))
+    known, asked = inference.labels([store, other], np.array([0, 25, 26, 35]), FINDINGS)
+    assert asked.tolist() == [[True, True]] * 2 + [[False, True]] * 2
+    assert np.isnan(known[2:, 0]).all()
+    np.testing.assert_array_equal(known[2:, 1], other.index.labels[[0, 9], 0])
+
+
+@pytest.mark.parametrize("name", ["表 predictions.parquet", "表 predictions.csv"])
+def test_a_table_reads_back_as_it_was_written(tmp_path: Path, store: Store, name: str) -> None:
+    said = answer(store)
+    about = inference.about([store], said.rows)
+    labels = np.where(np.arange(52).reshape(26, 2) % 3 == 0, np.nan, 1.0)
+    table = inference.table(about, FINDINGS, said.probabilities(), said.log_odds(), labels)
+    inference.save(table, tmp_path / name)
+    again = inference.read(tmp_path / name)
+    assert inference.findings(again) == FINDINGS
+    np.testing.assert_allclose(again["Mass"], table["Mass"], rtol=1e-15)
+    np.testing.assert_array_equal(again["Mass_label"], table["Mass_label"])
+    assert again["path"].tolist() == table["path"].tolist() and set(again["patient"]) == {""}
+
+
+def test_what_is_no_table_of_predictions_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,Mass\nx,1\n", encoding="utf-8")
+    (tmp_path / "b.parquet").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="no set, no patient"):
+        inference.read(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match="cannot be read as a table of predictions"):
+        inference.read(tmp_path / "b.parquet")
