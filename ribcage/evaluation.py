@@ -40,7 +40,7 @@ NAMES = ("auroc", "ap", "accuracy", "f1", "sensitivity", "specificity", "ppv", "
 
 
 @dataclass(frozen=True)
-class Tested:
+class Answers:
     """What a model said of some pictures, and what is known of them."""
 
     predictions: Predictions
@@ -138,14 +138,14 @@ def check(model: Model, stores: Sequence[Store], policy: Policy, rule: str = RUL
     return common
 
 
-def tested(predictions: Predictions, stores: Sequence[Store], model: Model, policy: Policy | None = None) -> Tested:
+def answers(predictions: Predictions, stores: Sequence[Store], model: Model, policy: Policy | None = None) -> Answers:
     """Put labels beside predictions; findings that no set knows are left out."""
     policy = policy or Policy()
     common = check(model, stores, policy)
     places = [model.findings.index(name) for name in common]
     source, asked = inference.labels(stores, predictions.rows, common)
     labels = np.where(asked, policy.apply(source, common), np.nan)
-    return Tested(
+    return Answers(
         replace(predictions, findings=common, logits=predictions.logits[:, places]),
         labels,
         source,
@@ -190,7 +190,7 @@ def classes(labels: np.ndarray) -> np.ndarray:
 
 
 def evaluate(
-    data: Tested,
+    data: Answers,
     *,
     rule: str = RULE,
     protocol: Protocol = "honest",
@@ -252,12 +252,12 @@ def digest(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def patients(data: Tested) -> int:
+def patients(data: Answers) -> int:
     """How many are known."""
     return len(set(data.patients.tolist()) - {""})
 
 
-def described(data: Tested, whole: Summary, rule: str) -> list[dict[str, Any]]:
+def described(data: Answers, whole: Summary, rule: str) -> list[dict[str, Any]]:
     """One dict per finding."""
     brier, ece = metrics.brier(data.uncalibrated, data.labels), metrics.ece(data.uncalibrated, data.labels, bins=BINS)
     calibrated = metrics.ece(data.probabilities, data.labels, bins=BINS)
@@ -284,7 +284,7 @@ def described(data: Tested, whole: Summary, rule: str) -> list[dict[str, Any]]:
     return rows
 
 
-def at_rule(data: Tested, rule: str) -> list[dict[str, Any]]:
+def at_rule(data: Answers, rule: str) -> list[dict[str, Any]]:
     """The rates at the thresholds of one rule, without intervals."""
     chosen = data.threshold(rule)
     rates = metrics.rates(_counts(data, chosen))
@@ -295,11 +295,11 @@ def at_rule(data: Tested, rule: str) -> list[dict[str, Any]]:
     ]
 
 
-def _counts(data: Tested, chosen: np.ndarray) -> Counts:
+def _counts(data: Answers, chosen: np.ndarray) -> Counts:
     return metrics.counts(data.probabilities, data.labels, chosen)
 
 
-def top1(data: Tested, options: dict[str, Any]) -> dict[str, Any]:
+def top1(data: Answers, options: dict[str, Any]) -> dict[str, Any]:
     """Share of the pictures whose most probable finding is the true one."""
     right = multiclass.correct(data.probabilities, classes(data.labels))[:, None]
     asked = np.where(np.isnan(right), np.nan, 1.0)
@@ -310,7 +310,7 @@ def top1(data: Tested, options: dict[str, Any]) -> dict[str, Any]:
 # ---- beside it
 
 
-def baselines(data: Tested, fitting: "Fitting | None", options: dict[str, Any]) -> dict[str, Any]:
+def baselines(data: Answers, fitting: "Fitting | None", options: dict[str, Any]) -> dict[str, Any]:
     """What is reached without looking: always the prevalence, only the view, and labels dealt out anew."""
     result: dict[str, Any] = {"fitted_on": fitting.name if fitting else "", "shuffled": shuffled(data, options["seed"])}
     if fitting is None:
@@ -354,7 +354,7 @@ def view_shares(fitting: Fitting) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return whole, shares
 
 
-def shuffled(data: Tested, seed: int) -> dict[str, Any]:
+def shuffled(data: Answers, seed: int) -> dict[str, Any]:
     """AUROC when labels are dealt out anew among the pictures, whole rows together: middle and 95 % range."""
     drawn = np.array([_aurocs_of(data, draws.permutation(seed, time, len(data))) for time in range(SHUFFLES)])
     kept = ~np.isnan(drawn).all(axis=0)
@@ -369,7 +369,7 @@ def shuffled(data: Tested, seed: int) -> dict[str, Any]:
     return {"times": SHUFFLES, "findings": rows, "macro": dict(zip(names, map(number, mean), strict=True))}
 
 
-def _aurocs_of(data: Tested, order: np.ndarray) -> list[float]:
+def _aurocs_of(data: Answers, order: np.ndarray) -> list[float]:
     """Of each finding, its known labels in this order."""
     found = []
     for ranks, known, labels in data.ranks:
@@ -381,7 +381,7 @@ def _aurocs_of(data: Tested, order: np.ndarray) -> list[float]:
     return found
 
 
-def subgroups(data: Tested, chosen: np.ndarray, options: dict[str, Any]) -> list[dict[str, Any]]:
+def subgroups(data: Answers, chosen: np.ndarray, options: dict[str, Any]) -> list[dict[str, Any]]:
     """The same numbers for each sex, age band, view, hospital and set that differ among the pictures."""
     rows = []
     for by, groups in groupings(data.about).items():
@@ -429,7 +429,7 @@ def age_bands(ages: np.ndarray) -> np.ndarray:
 # ---- what to say of it
 
 
-def notes(data: Tested, result: dict[str, Any]) -> list[str]:
+def notes(data: Answers, result: dict[str, Any]) -> list[str]:
     """Sentences for the reader about what was left out and cannot be known."""
     rows = result["findings"]
     empty = [row["finding"] for row in rows if row["auroc"]["value"] is None]

@@ -25,7 +25,7 @@ STYLE = """
 .key i { display: inline-block; width: 1.1em; height: .2em; vertical-align: middle; margin-right: .4em;
   background: var(--bar) }
 .key i.other { background: var(--second) } .key i.faint { background: var(--soft) }
-.span { display: block; width: 210px; height: 12px } .span line { stroke: var(--bar); stroke-width: 2 }
+.span { display: block; width: 165px; height: 12px } .span line { stroke: var(--bar); stroke-width: 2 }
 .span .faint { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 2 2 } .span circle { fill: var(--bar) }
 """
 WIDTH, HEIGHT = 250, 225

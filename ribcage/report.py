@@ -8,7 +8,7 @@ import numpy as np
 
 from ribcage import comparison, metrics, plots
 from ribcage import page as html
-from ribcage.evaluation import BINS, HALF, Tested
+from ribcage.evaluation import BINS, HALF, Answers
 from ribcage.metrics import Bins, Curve, Histogram
 from ribcage.plots import Axes, Dots, Line
 from ribcage.store import Store
@@ -24,7 +24,7 @@ TICKS = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 SHOWN_SIDE = 200  # pixels of a picture on the page
 
 
-def page(result: dict[str, Any], data: Tested, pictures: Sequence[tuple[str, Sequence[str]]] = ()) -> str:
+def page(result: dict[str, Any], data: Answers, pictures: Sequence[tuple[str, Sequence[str]]] = ()) -> str:
     """The whole page; pictures as `worst_pictures` gives them."""
     parts = [html.paragraph(f"{result['run']}, {pictures_text(result)}", soft=True)]
     parts += [html.problems(result["stamps"])] if result["stamps"] else []
@@ -150,7 +150,7 @@ def span_ends(values: Sequence[dict[str, Any]]) -> tuple[float, float]:
 # ---- curves
 
 
-def curve_parts(result: dict[str, Any], data: Tested) -> list[str]:
+def curve_parts(result: dict[str, Any], data: Answers) -> list[str]:
     """Four plots for every finding that has both classes."""
     chosen = data.threshold(result["rule"])
     rates = metrics.rates(metrics.counts(data.probabilities, data.labels, chosen))
@@ -165,7 +165,7 @@ def curve_parts(result: dict[str, Any], data: Tested) -> list[str]:
 
 
 def finding_plots(
-    row: dict[str, Any], data: Tested, place: int, point: dict[str, float], threshold: float
+    row: dict[str, Any], data: Answers, place: int, point: dict[str, float], threshold: float
 ) -> list[str]:
     """ROC, precision and recall, reliability, scores; fewer pictures make fewer bins."""
     scores, before, labels = (values[:, [place]] for values in (data.probabilities, data.uncalibrated, data.labels))
@@ -359,7 +359,7 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
                 limits(macro["auroc"]),
                 span(macro["auroc"], ends),
                 macro["auroc"]["findings"],
-                *(f"{three(macro[name]['value'])} ({limits(macro[name])})" for name in ("sensitivity", "specificity")),
+                *(both(macro[name]) for name in ("sensitivity", "specificity")),
             ]
         )
     inner = html.table(
@@ -384,7 +384,7 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
 # ---- pictures
 
 
-def worst_pictures(data: Tested, stores: Sequence[Store], most: int) -> list[tuple[str, list[str]]]:
+def worst_pictures(data: Answers, stores: Sequence[Store], most: int) -> list[tuple[str, list[str]]]:
     """The pictures on which the model errs most: missed findings and false alarms, as figures."""
     return [
         (name, [figure(data, stores, place, column) for place, column in worst(data, present, most // 2)])
@@ -392,7 +392,7 @@ def worst_pictures(data: Tested, stores: Sequence[Store], most: int) -> list[tup
     ]
 
 
-def worst(data: Tested, present: bool, most: int) -> list[tuple[int, int]]:
+def worst(data: Answers, present: bool, most: int) -> list[tuple[int, int]]:
     """(picture, finding): those that most of the other class outscores; each picture once, no finding too often."""
     places, columns, wrong = [], [], []
     for column, (scores, labels) in enumerate(zip(data.probabilities.T, data.labels.T, strict=True)):
@@ -415,7 +415,7 @@ def worst(data: Tested, present: bool, most: int) -> list[tuple[int, int]]:
     return list(chosen.items())
 
 
-def figure(data: Tested, stores: Sequence[Store], place: int, column: int) -> str:
+def figure(data: Answers, stores: Sequence[Store], place: int, column: int) -> str:
     """A picture with what is there and what was said."""
     row = int(data.predictions.rows[place])
     for store in stores:
@@ -430,7 +430,7 @@ def figure(data: Tested, stores: Sequence[Store], place: int, column: int) -> st
     return html.figure(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), caption(data, place, column))
 
 
-def caption(data: Tested, place: int, column: int) -> str:
+def caption(data: Answers, place: int, column: int) -> str:
     """Effusion 2 % · there: Effusion, Mass · said: Nodule 40 % · PA F 51"""
     shares, labels, about = data.probabilities[place], data.labels[place], data.about.iloc[place]
     there = [named(name) for name, label in zip(data.findings, labels, strict=True) if label == 1]
@@ -514,12 +514,10 @@ def compared_text(result: dict[str, Any]) -> str:
 def models_table(result: dict[str, Any]) -> tuple[list[str], list[list[object]], list[object]]:
     """AUROC of every model: head, findings, mean."""
     models = result["models"]
-    cells = [
-        [f"{three(row['auroc']['value'])} ({limits(row['auroc'])})" for row in model["findings"]] for model in models
-    ]
+    cells = [[both(row["auroc"]) for row in model["findings"]] for model in models]
     rows = [[named(row["finding"]), *shown] for row, *shown in zip(models[0]["findings"], *cells, strict=True)]
     means = [model["macro"]["auroc"] for model in models]
-    total = [f"mean of {means[0]['findings']}", *(f"{three(mean['value'])} ({limits(mean)})" for mean in means)]
+    total = [f"mean of {means[0]['findings']}", *map(both, means)]
     return ["finding", *(model["name"] for model in models)], [list(row) for row in rows], list(total)
 
 
@@ -540,7 +538,7 @@ def compared_rows(result: dict[str, Any], place: int) -> list[list[object]]:
             three(one["auroc"]["value"]),
             three(other["auroc"]["value"]),
             signed(apart["auroc"]["value"]),
-            f"{signed(apart['auroc']['low'])}…{signed(apart['auroc']['high'])}",
+            signed_limits(apart["auroc"]),
             *(p_value(apart[test][key]) for test in ("auroc", "auroc_delong") for key in ("p", "adjusted")),
         ]
         for name, one, other, apart in columns
@@ -550,6 +548,11 @@ def compared_rows(result: dict[str, Any], place: int) -> list[list[object]]:
 def signed(value: float | None) -> str:
     """+0.012"""
     return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+
+
+def signed_limits(value: dict[str, Any]) -> str:
+    """−0.003…+0.020"""
+    return "–" if value["low"] is None else f"{signed(value['low'])}…{signed(value['high'])}"
 
 
 def p_value(value: float | None) -> str:
@@ -590,6 +593,11 @@ def limits(value: dict[str, Any]) -> str:
     if value["low"] is None or value["high"] is None:
         return "–"
     return f"{value['low']:.3f}–{value['high']:.3f}"
+
+
+def both(value: dict[str, Any]) -> str:
+    """0.823 (0.812–0.834)"""
+    return three(value["value"]) + (f" ({limits(value)})" if value["low"] is not None else "")
 
 
 def percent(share: float) -> str:

@@ -64,7 +64,7 @@ def run(options: Options) -> dict[str, Any]:
         )  # fmt: skip
         if distributed.rank():
             return {}
-    data = evaluation.tested(predictions, stores, model.model, policy)
+    data = evaluation.answers(predictions, stores, model.model, policy)
     result = evaluation.evaluate(
         data,
         rule=options.rule,

@@ -1,0 +1,341 @@
+"""An evaluation is honest: nothing the model has seen, nothing undefined made up, every number with its interval."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import models
+import numpy as np
+import pandas as pd
+import pytest
+import trees
+
+from ribcage import bundle, cli, comparison, evaluation, inference, metrics, store
+from ribcage.evaluation import Answers, Fitting
+from ribcage.inference import Predictions
+
+FINDINGS = ("Mass", "Edema", "Hernia")
+
+
+def made(count: int = 400, seed: int = 0) -> Answers:
+    """Predictions that know something of Mass and Edema; nobody has Hernia."""
+    random = np.random.default_rng(seed)
+    labels = np.stack([random.random(count) < 0.3, random.random(count) < 0.1, np.zeros(count)], 1).astype(float)
+    labels[:7, 0] = np.nan
+    source = labels.copy()
+    source[:4, 0] = -1
+    logits = (3 * np.nan_to_num(labels) - 2 + random.normal(0, 2, labels.shape)).astype(np.float32)
+    about = pd.DataFrame(
+        {
+            "set": "made",
+            "row": np.arange(count),
+            "path": [f"图 {n}.png" for n in range(count)],
+            "patient": [f"P{n // 2}" if n % 10 else "" for n in range(count)],
+            "split": "test",
+            "view": random.choice(["PA", "AP"], count),
+            "sex": random.choice(["F", "M", ""], count),
+            "age": random.choice([5.0, 30.0, 70.0, np.nan], count),
+        }
+    )
+    said = Predictions(FINDINGS, np.arange(count), logits)
+    temperature, thresholds = evaluation.fit_on_validation(logits, labels)
+    return Answers(said, labels, source, about, temperature, thresholds)
+
+
+@pytest.fixture(scope="module")
+def data() -> Answers:
+    return made()
+
+
+@pytest.fixture(scope="module")
+def result(data: Answers) -> dict:
+    fitting = Fitting("400 train pictures", made(seed=1).labels, made(seed=1).about["view"].to_numpy(str))
+    return evaluation.evaluate(data, resamples=100, fitting=fitting)
+
+
+# ---- the numbers
+
+
+def test_numbers_are_those_of_the_metrics(data: Answers, result: dict) -> None:
+    scores = metrics.auroc(data.probabilities, data.labels)
+    assert result["findings"][0]["auroc"]["value"] == pytest.approx(scores[0], abs=1e-12)
+    assert result["macro"]["auroc"]["value"] == pytest.approx(scores[:2].mean(), abs=1e-12)
+    row = result["findings"][1]
+    assert row["auroc"]["low"] < row["auroc"]["value"] < row["auroc"]["high"]
+    assert row["brier"]["value"] == pytest.approx(metrics.brier(data.probabilities, data.labels)[1], abs=1e-12)
+    assert row["brier_before"] == pytest.approx(metrics.brier(data.uncalibrated, data.labels)[1], abs=1e-12)
+    assert row["ece"] != row["ece_before"]
+    assert (result["findings"][0]["n"], result["findings"][0]["uncertain"], result["findings"][0]["unknown"]) == (
+        393,
+        4,
+        3,
+    )
+
+
+def test_what_is_undefined_is_none_and_left_out_of_the_mean(result: dict) -> None:
+    hernia = result["findings"][2]
+    assert hernia["auroc"] == {"value": None, "low": None, "high": None}
+    assert hernia["positives"] == 0 and hernia["f1"]["value"] is None
+    assert result["macro"]["auroc"]["findings"] == 2
+    assert any("Hernia" in text and "other 2" in text for text in result["notes"])
+    json.dumps(result, allow_nan=False)
+
+
+def test_rates_belong_to_the_stored_thresholds(data: Answers, result: dict) -> None:
+    threshold = result["findings"][0]["threshold"]
+    assert data.thresholds is not None and threshold == data.thresholds["youden"][0]
+    known = ~np.isnan(data.labels[:, 0])
+    called = data.probabilities[known, 0] >= threshold
+    assert result["findings"][0]["sensitivity"]["value"] == pytest.approx(called[data.labels[known, 0] == 1].mean())
+    assert set(result["rules"]) == {*evaluation.RULES, "half"}
+    sensitive = result["rules"]["sensitivity_95"][0]
+    assert sensitive["sensitivity"] >= 0.95
+
+
+def test_without_thresholds_rates_are_at_one_half_and_that_is_said(data: Answers) -> None:
+    found = evaluation.evaluate(replace(data, thresholds={}, temperature=()), resamples=20)
+    assert found["rule"] == "half" and found["findings"][0]["threshold"] == 0.5
+    assert any("no thresholds" in text for text in found["notes"])
+
+
+def test_peers_choose_thresholds_on_the_tested_pictures(data: Answers) -> None:
+    other = replace(data, thresholds={"youden": (0.999,) * 3})
+    assert evaluation.evaluate(other, resamples=20)["findings"][0]["threshold"] == 0.999
+    found = evaluation.evaluate(other, resamples=20, protocol="peers")
+    own = metrics.choose(data.probabilities, data.labels, "youden")
+    assert found["findings"][0]["threshold"] == own[0]
+
+
+def test_baselines_do_not_look_at_the_model(result: dict) -> None:
+    found = result["baselines"]
+    assert found["fitted_on"] == "400 train pictures"
+    assert found["view"][0]["auroc"]["value"] == pytest.approx(0.5, abs=0.1)
+    chance = found["shuffled"]["findings"][0]["auroc"]
+    assert chance["low"] < 0.5 < chance["high"] < result["findings"][0]["auroc"]["value"]
+    prevalence = result["findings"][0]["prevalence"]
+    assert found["prevalence"][0]["ap"] == pytest.approx(prevalence)
+    assert found["prevalence"][0]["accuracy"] == pytest.approx(1 - prevalence)
+    assert found["shuffled"]["findings"][2]["auroc"]["value"] is None
+
+
+def test_a_finding_that_follows_the_view_is_told_by_the_view_alone(data: Answers) -> None:
+    lying = (data.about["view"] == "AP").to_numpy(float)
+    labels = np.stack([lying, lying, lying], axis=1)
+    fitting = Fitting("others", labels, data.about["view"].to_numpy(str))
+    found = evaluation.evaluate(replace(data, labels=labels), resamples=20, fitting=fitting)["baselines"]
+    assert found["view"][0]["auroc"]["value"] == 1.0
+
+
+def test_shuffling_keeps_ties_and_unknown_labels_right(data: Answers) -> None:
+    tied = replace(data, predictions=replace(data.predictions, logits=np.round(data.predictions.logits)))
+    order = np.arange(len(data))
+    again = evaluation._aurocs_of(tied, order)
+    np.testing.assert_allclose(again, metrics.auroc(tied.probabilities, tied.labels), atol=1e-12)
+
+
+def test_subgroups_have_their_own_numbers(data: Answers, result: dict) -> None:
+    groups = {(row["by"], row["group"]): row for row in result["subgroups"]}
+    assert {"F", "M", "unknown"} <= {group for by, group in groups if by == "sex"}
+    assert {group for by, group in groups if by == "age"} == {"0–17", "18–39", "60–79", "unknown"}
+    women = (data.about["sex"] == "F").to_numpy()
+    own = metrics.auroc(data.probabilities[women], data.labels[women])
+    assert groups["sex", "F"]["findings"][0]["auroc"]["value"] == pytest.approx(own[0])
+    assert groups["sex", "F"]["pictures"] == women.sum()
+    assert ("set", "made") not in groups  # one set is no subgroup
+
+
+def test_the_same_patient_number_in_two_sets_is_two_patients(data: Answers) -> None:
+    half = np.arange(len(data)) < 200
+    about = data.about.assign(patient="7", set=np.where(half, "a", "b"))
+    assert evaluation.patients(replace(data, about=about)) == 2
+
+
+def test_findings_that_exclude_each_other_get_the_accuracy_of_the_first_choice() -> None:
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 3, 300)
+    labels = (truth[:, None] == np.arange(3)).astype(float)
+    logits = (2 * labels + random.normal(0, 1, labels.shape)).astype(np.float32)
+    temperature, thresholds = evaluation.fit_on_validation(logits, labels, exclusive=True)
+    assert len(set(temperature)) == 1
+    said = Predictions(FINDINGS, np.arange(300), logits, exclusive=True)
+    found = evaluation.evaluate(Answers(said, labels, labels, made(300).about, temperature, thresholds), resamples=50)
+    assert found["top1"]["value"] == pytest.approx((logits.argmax(1) == truth).mean())
+    assert found["top1"]["low"] < found["top1"]["value"] < found["top1"]["high"]
+    assert set(evaluation.digest(found)) == {"pictures", "patients", "macro", "findings", "top1"}
+
+
+def test_a_temperature_mends_logits_that_are_too_sure() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 1, (4000, 1))
+    labels = (random.random((4000, 1)) < 1 / (1 + np.exp(-logits))).astype(float)
+    temperature, thresholds = evaluation.fit_on_validation(5 * logits, labels)
+    assert temperature[0] == pytest.approx(5, rel=0.1)
+    assert set(thresholds) == set(evaluation.RULES)
+
+
+def test_one_class_on_validation_leaves_thresholds_open() -> None:
+    temperature, thresholds = evaluation.fit_on_validation(np.zeros((5, 1)), np.zeros((5, 1)))
+    assert temperature == (1.0,) and all(chosen == (None,) for chosen in thresholds.values())
+
+
+# ---- the command, on a small tree with both families of lists
+
+
+@pytest.fixture(scope="module")
+def nih(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dataset folders of the same pictures under both splits, and a model trained on the arnoweng one."""
+    folder = tmp_path_factory.mktemp("评估 evaluation")
+    root = trees.nih(folder / "download")
+    for family in ("arnoweng", "official"):
+        words = ["import", "nih", str(root), "--out", str(folder / family), "--split", family, "--size", "32"]
+        assert cli.main(words) == 0
+    models.trained(folder / "run", store.open(folder / "arnoweng"))
+    return folder
+
+
+def evaluate(nih: Path, *words: str, on: str = "arnoweng") -> int:
+    return cli.main(["evaluate", str(nih / "run"), "--data", str(nih / on), "--resamples", "20", *words])
+
+
+def test_a_model_of_one_split_family_is_not_tested_on_the_other(nih: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(nih, on="official") == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "9 test pictures" in said and "3 patients" in said and "9 are copies" in said and "--allow-leak" in said
+    assert not (nih / "run" / "evaluation" / "nih-test" / "metrics.json").exists()
+
+
+def test_an_allowed_leak_stamps_report_and_numbers(nih: Path, tmp_path: Path) -> None:
+    assert evaluate(nih, "--allow-leak", "--out", str(tmp_path / "结果"), on="official") == 0
+    found = json.loads((tmp_path / "结果" / "metrics.json").read_text(encoding="utf-8"))
+    assert found["leak"]["found"] and found["leak"]["identical"] == 9
+    assert found["stamps"][0].startswith("Not an honest test")
+    assert "Not an honest test" in (tmp_path / "结果" / "index.html").read_text(encoding="utf-8")
+
+
+def test_an_evaluation_leaves_a_table_numbers_and_a_page(nih: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(nih) == 0
+    out = nih / "run" / "evaluation" / "nih-test"
+    table = pd.read_parquet(out / "predictions.parquet")
+    opened = store.open(nih / "arnoweng")
+    assert len(table) == 6 and set(table["split"]) == {"test"}
+    assert table["Effusion_label"].tolist() == opened.index.table["Effusion"][table["row"]].tolist()
+    assert ((table["Effusion"] > 0) & (table["Effusion"] < 1)).all()
+    found = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert not found["leak"]["found"] and found["stamps"] == []
+    assert found["command"].startswith("ribcage evaluate") and "--resamples 20" in found["command"]
+    assert "Effusion" in capsys.readouterr().out
+
+
+def test_the_table_of_chexnet_is_printed_in_its_form(nih: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(nih, "--table", "chexnet") == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("The final AUROCs: ")
+    assert lines[start + 1].startswith("The average AUROC is ")
+    assert lines[start + 2] == "The AUROC of Atelectasis is –"  # nobody in this tree has it
+    assert any(line.startswith("The AUROC of Effusion is 0.") or line.endswith(" 1.0") for line in lines)
+
+
+def test_validation_pictures_are_a_leak_unless_peers_are_followed(nih: Path, tmp_path: Path) -> None:
+    assert evaluate(nih, "--split", "val") == 2
+    assert evaluate(nih, "--split", "val", "--protocol", "peers", "--out", str(tmp_path)) == 0
+    found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert found["leak"]["selected_on"] == 3
+    assert any("chosen on the tested pictures" in text for text in found["stamps"])
+    assert evaluate(nih, "--split", "train", "--protocol", "peers") == 2
+
+
+def test_a_linked_folder_is_fingerprinted_for_the_guard(
+    nih: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["import", "nih", str(nih / "download"), "--out", str(tmp_path / "linked"), "--split", "official"]
+    assert cli.main([*words, "--size", "32", "--link", "--name", "renamed"]) == 0  # other patients by name
+    assert cli.main(["evaluate", str(nih / "run"), "--data", str(tmp_path / "linked")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "0 show 0 patients" in said and "9 are copies" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--split", "tset"), "split 'tset' has no pictures. There are: "),
+        (("--policy", "ones+lsr"), "smooths labels"),
+        (("--rule", "best"), "Unknown rule 'best'"),
+    ],
+)
+def test_what_cannot_be_tested_is_one_clear_line(
+    nih: Path, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(nih, *words) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and said in lines[0]
+
+
+def test_a_run_without_a_bundle_is_one_clear_line(nih: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", str(nih), "--data", str(nih / "arnoweng")]) == 1
+    assert "holds no model" in capsys.readouterr().err
+
+
+def test_findings_the_data_lacks_are_left_out_and_named(nih: Path) -> None:
+    opened, model = store.open(nih / "arnoweng"), bundle.load(nih / "run").model
+    some = replace(opened, index=replace(opened.index, findings=("Effusion", "Mass")))
+    said = Predictions(model.findings, np.arange(6), np.zeros((6, 14), np.float32))
+    found = evaluation.answers(said, [some], model)
+    assert found.findings == ("Effusion", "Mass") and found.predictions.logits.shape == (6, 2)
+    none = replace(opened, index=replace(opened.index, findings=()))
+    with pytest.raises(ValueError, match="no finding in common"):
+        evaluation.answers(said, [none], model)
+
+
+# ---- comparison
+
+
+def entry(data: Answers, name: str) -> comparison.Entry:
+    return comparison.Entry(name, data.table())
+
+
+def better(data: Answers) -> Answers:
+    logits = data.predictions.logits + 2 * np.nan_to_num(data.labels).astype(np.float32)
+    return replace(data, predictions=replace(data.predictions, logits=logits))
+
+
+def test_a_better_model_differs_and_the_same_one_does_not(data: Answers) -> None:
+    entries = [entry(data, "a"), entry(better(data), "b"), entry(data, "c")]
+    found = comparison.compare(entries, resamples=200)
+    b, c = found["differences"]
+    apart = metrics.auroc(better(data).probabilities, data.labels) - metrics.auroc(data.probabilities, data.labels)
+    assert b["findings"][0]["auroc"]["value"] == pytest.approx(apart[0])
+    assert b["findings"][0]["auroc"]["low"] > 0 and b["findings"][0]["auroc_delong"]["p"] < 0.001
+    assert b["findings"][0]["auroc_delong"]["adjusted"] >= b["findings"][0]["auroc_delong"]["p"]
+    assert c["macro"]["auroc"]["value"] == 0 and c["macro"]["auroc"]["p"] == 1
+    assert b["findings"][2]["auroc"]["p"] is None
+    json.dumps(found, allow_nan=False)
+
+
+def test_pictures_and_findings_that_not_all_have_are_counted(data: Answers) -> None:
+    table = data.table()
+    fewer = table.iloc[::-1].iloc[:300].drop(columns=["Edema", "Edema_logit", "Edema_label"])
+    found = comparison.compare([entry(data, "a"), comparison.Entry("b", fewer)], resamples=20)
+    assert found["pictures"] == 300 and found["left_out"] == {"a": 100, "b": 0}
+    assert found["findings_left_out"]["a"] == ["Edema"]
+    assert found["differences"][0]["macro"]["auroc"]["value"] == 0  # the order of rows does not matter
+    assert len(comparison.notes(found)) == 2
+
+
+def test_other_labels_are_not_compared(data: Answers) -> None:
+    other = data.table().assign(Mass_label=0.0)
+    with pytest.raises(ValueError, match="have other labels in b than in a"):
+        comparison.compare([entry(data, "a"), comparison.Entry("b", other)])
+
+
+def test_compare_reads_runs_and_writes_a_page(nih: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(nih) == 0
+    second = tmp_path / "第二 run" / "evaluation" / "nih-test"
+    second.mkdir(parents=True)
+    table = pd.read_parquet(nih / "run" / "evaluation" / "nih-test" / "predictions.parquet")
+    inference.save(table, second / "predictions.parquet")
+    page = tmp_path / "compare.html"
+    words = ["compare", str(nih / "run"), str(tmp_path / "第二 run"), "--html", str(page), "--resamples", "20"]
+    assert cli.main(words) == 0
+    assert "第二 run" in page.read_text(encoding="utf-8") and "<script" not in page.read_text(encoding="utf-8")
+    assert cli.main(["compare", str(nih / "run"), str(tmp_path)]) == 1
+    assert "holds no predictions" in capsys.readouterr().err
