@@ -280,8 +280,8 @@ def _thickening(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -
 
 
 def _sac(chest: Chest, finding: Finding) -> Points:
-    size = 0.055 + 0.055 * finding.severity
-    x, y = chest.middle + 0.02 + 0.07 * (finding.u - 0.35), chest.dome(1) - 0.45 * size
+    size = 0.062 + 0.058 * finding.severity
+    x, y = chest.middle + 0.03 + 0.1 * (finding.u - 0.4), chest.dome(1) - 0.55 * size
     return _blob(x, y, size, 0.2, finding.seed)
 
 
@@ -290,15 +290,15 @@ def _hernia(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> No
     sac = _sac(chest, finding)
     soft = plate.soft(plate.fill(plate.empty(), [sac]), 0.003)
     layers.block(faded(soft, 0.8))
-    layers.dense = cv2.add(layers.dense, faded(soft, 0.45 + 0.3 * finding.severity))
-    if finding.seed % 6:
+    layers.dense = cv2.add(layers.dense, faded(soft, 0.3 + 0.3 * finding.severity))
+    if finding.seed % 8:
         middle = sac.mean(0)
         gas = (sac - middle) * 0.88 + middle
         lying = chest.pose.view == "AP"
         if not lying:
-            gas[:, 1] = np.minimum(gas[:, 1], middle[1] + (0.1 - 0.04 * (finding.seed % 8)) * np.ptp(gas[:, 1]))
-        air = plate.fill(plate.empty(), [gas], round(110 + 90 * finding.severity))
-        layers.hollow = cv2.add(layers.hollow, plate.soft(air, 0.02 if lying else 0.003))
+            gas[:, 1] = np.minimum(gas[:, 1], middle[1] + (0.1 - 0.04 * (finding.seed // 8 % 8)) * np.ptp(gas[:, 1]))
+        air = plate.fill(plate.empty(), [gas], round(160 + 90 * finding.severity))
+        layers.hollow = cv2.add(layers.hollow, plate.soft(air, 0.012 if lying else 0.003))
 
 
 _DRAW: dict[str, Callable[[Chest, Plate, Finding, Shadows], None]] = {

@@ -1,7 +1,7 @@
 """The plate that is drawn on: chest coordinates → pixels, shapes and lines as 8-bit layers, soft fields, textures.
 
-Every operation is integer arithmetic (or an OpenCV function that is: polygons, 8- and 16-bit Gaussians, exact linear
-resizing), so the same numbers give the same pixels on every machine.
+Pixels are made by integer arithmetic, by OpenCV functions that use it (polygons, 8- and 16-bit Gaussians), or by float
+operations on numbers small enough to be exact, in whatever order a machine does them.
 """
 
 import functools
