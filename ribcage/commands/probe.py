@@ -1,0 +1,210 @@
+"""Ask what frozen features know: logistic regression and nearest neighbours, at several shares of the labels.
+
+Takes a finished model, or the name of any backbone with --init. Features are computed once, every picture as it is;
+validation chooses strength and number of neighbours, the tested split nothing. Shares of a seed are nested, by patient.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+POSITIONAL = ("model",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to probe on what."""
+
+    model: str
+    """A run, the folder of a finished model, or the name of a model."""
+    data: tuple[str, ...]
+    """Dataset folders."""
+    init: str = ""
+    """For a name: where weights come from: imagenet, a bundle or run folder, a file; random when empty."""
+    labels: tuple[float, ...] = (0.01, 0.1, 1.0)
+    """Shares of the training patients to learn from."""
+    seeds: int = 3
+    """How often a share is drawn."""
+    findings: tuple[str, ...] = ()
+    """What to ask for (default: all findings of the data)."""
+    train: str = "train"
+    """The split to learn from."""
+    val: str = "val"
+    """The split that chooses strength and number of neighbours."""
+    split: str = "test"
+    """The split to test on."""
+    frontal: bool = False
+    """Only PA and AP views."""
+    drop_copies: bool = True
+    """Leave out training pictures that are, to the bit, also in another split."""
+    policy: str = "ignore"
+    """What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros …"""
+    size: tuple[int, ...] = ()
+    """Height and width that the model sees, or one number for both (default: the finished model's; else 224)."""
+    channels: Literal[1, 3] = 1
+    """For a name: 3 repeats the gray one."""
+    pool: str = ""
+    """For a name: how features are pooled, in timm's words: avg, token … (default: as the model does)."""
+    batch: int = 64
+    """Pictures at a time."""
+    threads: int = 0
+    """For loading; 0 takes one for each core."""
+    allow_leak: bool = False
+    """Test on what the model has seen, and say so."""
+    out: Path | None = None
+    """A folder to write probe.json to, all numbers of every draw."""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Open, guard, extract, learn, show, write; return the numbers."""
+    import torch
+
+    from ribcage import guard, probing, store
+    from ribcage.provenance import Provenance
+
+    check(options)
+    stores = store.open_all(options.data)
+    learning, choosing, tested = cohorts(options, stores)
+    model, backbone, seen = subject(options, stores)
+    seen = [Provenance.of(stores, learning, choosing), *seen]
+    leaks = [guard.check(each, stores, tested, allow=options.allow_leak) for each in seen]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    parts = [
+        probing.extract(backbone, loader(options, stores, rows, model), device, name)
+        for name, rows in zip((options.train, options.val, options.split), (learning, choosing, tested), strict=True)
+    ]
+    found = list(probing.scores(stores, parts[0], parts[1], parts[2], options.labels, options.seeds))
+    result = probing.as_json(found, model.findings) | {"leaks": [leak for leak in leaks if leak["found"]]}
+    result |= {"pictures": [len(part.rows) for part in parts], **context(options)}
+    show(options, probing.spreads(found), result)
+    write(options, result)
+    return result
+
+
+def check(options: Options) -> None:
+    """All that is wrong with the numbers asked for, at once."""
+    wrong = [f"--labels {share:g} is not more than 0 and at most 1" for share in options.labels if not 0 < share <= 1]
+    wrong += [f"--seeds {options.seeds} is not at least 1"] if options.seeds < 1 else []
+    wrong += ["--labels names no share"] if not options.labels else []
+    wrong += ["--init is for the name of a model, not for a folder"] if options.init and named(options) else []
+    if wrong:
+        raise ValueError("; ".join(wrong) + ".")
+
+
+def named(options: Options) -> bool:
+    """Whether a folder is to be probed, and not the name of a model."""
+    return Path(options.model).is_dir() or "/" in options.model
+
+
+def cohorts(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """The rows to learn from, to choose by and to test on."""
+    from ribcage import cohort
+
+    learning, choosing, tested = (
+        cohort.rows_of(stores, split, frontal=options.frontal) for split in (options.train, options.val, options.split)
+    )
+    if options.drop_copies:
+        learning = cohort.without_copies(stores, learning, options.train)
+    return learning, choosing, tested
+
+
+def subject(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, list[Any]]:
+    """The model's facts, its backbone, and what it has seen."""
+    from dataclasses import replace
+
+    import numpy as np
+    import torch
+
+    from ribcage import bundle
+    from ribcage.backbone import GRAY, known
+
+    findings = options.findings or tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
+    size = (options.size[0], options.size[-1]) if options.size else None
+    if named(options):
+        opened = bundle.load(options.model)
+        model = replace(opened.model, findings=findings, size=size or opened.model.size)
+        return model, bundle.backbone(model, options.model, 0.0), [opened.provenance]
+    torch.manual_seed(0)
+    of_bundle = bundle.load(options.init) if Path(options.init).is_dir() and options.init else None
+    own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
+    mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
+    model = bundle.Model(
+        known(options.model), findings, size or (224, 224), stores[0].size, stores[0].facts.fit, mean, std,
+        channels=options.channels, pool=options.pool,
+    )  # fmt: skip
+    return model, bundle.backbone(model, options.init, 0.0), [of_bundle.provenance] if of_bundle else []
+
+
+def loader(options: Options, stores: Sequence[Any], rows: Any, model: Any) -> Any:
+    """What shows the pictures of some rows."""
+    from ribcage import probing
+    from ribcage.findings import Policy
+
+    policy = Policy.parse(options.policy, [name for each in stores for name in each.index.findings])
+    if policy.draws:
+        raise ValueError(
+            f"The policy {str(policy)!r} smooths labels; a probe needs 1, 0 or nothing. Use ones or zeros."
+        )
+    return probing.shown(
+        stores, rows, model.size, model.findings, policy=policy, batch=options.batch,
+        threads=options.threads or None, channels=model.channels, normalise=(model.mean, model.std),
+    )  # fmt: skip
+
+
+def context(options: Options) -> dict[str, Any]:
+    """What was probed, and how to do it again."""
+    import shlex
+    import sys
+
+    from ribcage import flags, store
+
+    return {
+        "model": options.model,
+        "weights": options.model if named(options) else options.init or "random",
+        "data": list(options.data),
+        "split": options.split,
+        "command": shlex.join(["ribcage", "probe", *flags.words(sys.modules[__name__], options)]),
+        "versions": store.versions(),
+    }
+
+
+def show(options: Options, spreads: Sequence[Any], result: dict[str, Any]) -> None:
+    """One line per share and reader."""
+    from rich.console import Console
+
+    from ribcage.commands.inspect import grid
+
+    console, count = Console(), len(result["findings"])
+    weights = "" if named(options) else f" with {'weights from ' + options.init if options.init else 'RANDOM weights'}"
+    title = (
+        f"{options.model}{weights}: mean AUROC of frozen features on {result['pictures'][2]:,} {options.split} pictures"
+    )
+    console.print(f"\n[bold]{title}[/bold]", highlight=False)
+    head = ["patients", "learnt from", "reader", "AUROC", "±", "range", "findings"]
+    console.print(grid(head, [line(one, count) for one in spreads]))
+    console.print("± is the standard deviation over draws; a mean leaves out findings of which a draw has one class.")
+    for leak in result["leaks"]:
+        console.print(f"! LEAK: {leak['text']}.", highlight=False, markup=False)
+
+
+def line(one: Any, findings: int) -> list[object]:
+    """One share and reader."""
+    spread = [f"{one.sd:.4f}", f"{one.least:.3f}–{one.most:.3f}"] if one.draws > 1 else ["–", "–"]
+    learnt = [f"{100 * one.share:g} %", f"{one.draws} × {one.pictures:,.0f}", one.reader]
+    return [*learnt, f"{one.mean:.4f}", *spread, f"{one.findings} of {findings}"]
+
+
+def write(options: Options, result: dict[str, Any]) -> None:
+    """probe.json."""
+    import json
+
+    from ribcage import files
+
+    if options.out is None:
+        return
+    with files.explained(options.out, "Free some."):
+        options.out.mkdir(parents=True, exist_ok=True)
+        with files.atomic(options.out / "probe.json") as part:
+            part.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    print(f"Wrote {options.out / 'probe.json'}.")
