@@ -452,7 +452,7 @@ def notes(data: Answers, result: dict[str, Any]) -> list[str]:
 
 
 def stamps(result: dict[str, Any]) -> list[str]:
-    """Sentences for the reader about what is not honest, the worst first; `leak` and `not_tested` were added."""
+    """Sentences for the reader about what is not honest, the worst first; what the command knows was added."""
     leak, texts = result["leak"], []
     if leak["found"]:
         texts.append(f"Not an honest test. {leak['text']}. It was made with --allow-leak or --protocol peers.")
@@ -465,6 +465,12 @@ def stamps(result: dict[str, Any]) -> list[str]:
         texts.append(
             f"These are {result['split']} pictures, not test pictures: the model may have been chosen on them."
         )
+    texts += [
+        f"The pictures of {one['folder']} were made square by '{one['fit']}', those the model learnt from by "
+        f"'{result['model']['fit']}': it sees another shape than it knows."
+        for one in result["data"]
+        if one["fit"] != result["model"]["fit"]
+    ]
     if result["not_tested"]:
         texts.append(f"Not tested, since no set has labels for it: {', '.join(result['not_tested'])}.")
     return texts

@@ -15,9 +15,9 @@ from ribcage.store import Store
 CONTEXT = {
     "leak": {"found": False, "text": "nothing seen", "linked": [], "unseen": 0},
     "run": "runs/肺",
-    "model": {"name": "tiny", "size": (32, 32), "findings": ["Mass"], "loss": "bce", "data": [{"name": "<nih>", "licence": "free"}]},
+    "model": {"name": "tiny", "size": (32, 32), "findings": ["Mass"], "loss": "bce", "fit": "pad", "data": [{"name": "<nih>", "licence": "free"}]},
     "not_tested": [],
-    "data": [{"folder": "data/a b", "name": "made", "source": "nowhere", "licence": "free"}],
+    "data": [{"folder": "data/a b", "name": "made", "source": "nowhere", "licence": "free", "fit": "pad"}],
     "split": "test",
     "ten_crop": False,
     "policy": "ignore",
@@ -76,6 +76,8 @@ def test_stamps_stand_on_top_of_the_page(result: dict, data: Answers) -> None:
     leak = CONTEXT["leak"] | {"found": True, "text": "Of 50 test pictures, 9 were seen"}  # type: ignore[operator]
     found = result | {"leak": leak, "protocol": "peers", "split": "val", "not_tested": ["Nodule"]}
     stamps = evaluation.stamps(found)
+    squashed = evaluation.stamps(found | {"data": [CONTEXT["data"][0] | {"fit": "squash"}]})  # type: ignore[index]
+    assert "made square by 'squash'" in squashed[3]
     assert len(stamps) == 4 and "9 were seen" in stamps[0] and "Nodule" in stamps[3]
     text = report.page(found | {"stamps": stamps}, data)
     assert text.index("9 were seen") < text.index("Findings")
