@@ -144,14 +144,6 @@ def test_a_sheet_shows_each_finding_first() -> None:
 # ---- the whole way, as typed
 
 
-def test_the_demo_imports_and_inspects_and_can_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["demo", "--out", str(tmp_path / "示范 demo"), "--pictures", "60", "--size", "64"],) * 2:
-        assert cli.main(words) == 0
-    assert "is complete already" in capsys.readouterr().out
-    page = (tmp_path / "示范 demo" / "inspect.html").read_text(encoding="utf-8")
-    assert page.count("<figure>") == 24
-
-
 def test_importing_and_inspecting_own_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split, seeds in (("train", (1, 2, 3)), ("test", (3, 4))):
         for seed in seeds:

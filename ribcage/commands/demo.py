@@ -1,6 +1,7 @@
-"""Make radiographs up, import them and look at them: the first minute, without any data of one's own.
+"""Make radiographs up, look at them, train on them, test the model: the first minutes, without any data of one's own.
 
-Needs no network and no data; what it does can be typed command by command.
+Needs no network and no data. What it does is shown as commands, which can be typed one by one. Interrupted, it goes on
+where it was.
 """
 
 from dataclasses import dataclass
@@ -13,26 +14,81 @@ class Options:
 
     out: Path = Path("demo")
     """The folder for everything the demo makes."""
-    pictures: int = 2000
+    pictures: int = 3000
     """How many radiographs to make up."""
     size: int = 256
     """Their side in pixels."""
     seed: int = 0
     """Another seed, other patients."""
+    model: str = "resnet18"
+    """What to train."""
+    seen: int = 112
+    """Side of what the model sees."""
+    epochs: int = 6
+    """Times through the training pictures."""
 
 
-def run(options: Options) -> None:
-    """Import the phantom, inspect it."""
-    from ribcage.commands import import_, inspect
+def run(options: Options) -> Path:
+    """Import the phantom, inspect it, train, evaluate; return the report."""
+    data = options.out / "phantom"
+    make(options, data)
+    sheet = look(options, data)
+    model = train(options, data)
+    report = test(options, data, model)
+    print(f"\nOpen in a browser:\n  {sheet.resolve().as_uri()}\n  {report.resolve().as_uri()}")
+    return report
 
-    folder, sheet = options.out / "phantom", options.out / "inspect.html"
+
+def make(options: Options, data: Path) -> None:
+    """Made-up radiographs as a dataset folder."""
+    from ribcage.commands import import_
+
     made = {"pictures": options.pictures, "seed": options.seed}
     flags = " ".join(f"--{name} {value}" for name, value in made.items())
-    step(f"ribcage import phantom --out {folder} --size {options.size} {flags}")
-    import_.run(import_.Options("phantom", out=folder, size=options.size, member=made))
-    step(f"ribcage inspect {folder} --html {sheet}")
-    inspect.run(inspect.Options((str(folder),), html=sheet))
-    print(f"\nOpen {sheet.resolve().as_uri()} in a browser.")
+    step(f"ribcage import phantom --out {data} --size {options.size} {flags}")
+    import_.run(import_.Options("phantom", out=data, size=options.size, member=made))
+
+
+def look(options: Options, data: Path) -> Path:
+    """What is in it, as a page."""
+    from ribcage.commands import inspect
+
+    sheet = options.out / "inspect.html"
+    step(f"ribcage inspect {data} --html {sheet}")
+    inspect.run(inspect.Options((str(data),), html=sheet))
+    return sheet
+
+
+def train(options: Options, data: Path) -> Path:
+    """A model for its fourteen findings."""
+    from ribcage.commands import finetune
+
+    out = options.out / "model"
+    shape = f"--model {options.model} --size {options.seen} --epochs {options.epochs} --seed {options.seed}"
+    step(f"ribcage finetune --data {data} --out {out} {shape}")
+    begun = (out / "checkpoint.pt").exists()
+    finetune.run(
+        finetune.Options(
+            (str(data),),
+            out,
+            options.model,
+            size=(options.seen,),
+            epochs=options.epochs,
+            seed=options.seed,
+            resume=begun,
+        )
+    )
+    return out
+
+
+def test(options: Options, data: Path, model: Path) -> Path:
+    """The model on patients it has never seen."""
+    from ribcage.commands import evaluate
+
+    out = options.out / "evaluation"
+    step(f"ribcage evaluate {model} --data {data} --split test --out {out}")
+    evaluate.run(evaluate.Options(model, (str(data),), out=out))
+    return out / "index.html"
 
 
 def step(command: str) -> None:

@@ -1,0 +1,40 @@
+"""The demo goes from nothing to a tested model, and goes on where it was."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from ribcage import cli
+
+SMALL = ["--pictures", "240", "--size", "32", "--seen", "32", "--model", "test_resnet", "--epochs", "1"]
+
+
+def test_the_demo_makes_inspects_trains_and_tests_without_a_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError(f"the demo opened a connection: {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    out = tmp_path / "示范 demo"
+    for _ in range(2):
+        assert cli.main(["demo", "--out", str(out), *SMALL]) == 0
+    said = capsys.readouterr().out
+    assert "is complete already" in said
+    assert (out / "inspect.html").read_text(encoding="utf-8").count("<figure>") == 24
+    assert "AUROC" in (out / "evaluation" / "index.html").read_text(encoding="utf-8")
+
+
+def test_every_command_that_the_demo_shows_is_understood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shlex
+
+    from ribcage import flags
+
+    assert cli.main(["demo", "--out", str(tmp_path / "demo"), *SMALL]) == 0
+    shown = [line[2:] for line in capsys.readouterr().out.splitlines() if line.startswith("$ ")]
+    assert len(shown) == 4
+    for line in shown:
+        name, *words = shlex.split(line)[1:]
+        module = cli.command(name)
+        assert flags.parse(name, module, flags.read_flags(module, words), words)
