@@ -39,8 +39,9 @@ def altered(total: np.ndarray, shadows: disease.Shadows) -> np.ndarray:
 
 
 def mottled(chest: Chest, plate: Plate, shadows: disease.Shadows) -> np.ndarray:
-    """The lungs: air, vessels in it, and the grain of what is too fine to draw."""
-    total = plate.texture("mottle", chest.body.seed).astype(np.int16)
+    """The lungs: air, vessels in it, and the grain of what is too fine to draw – another one whenever the patient
+    stands a little differently, since then other things lie over each other."""
+    total = plate.texture("mottle", chest.body.seed + 7919 * chest.pose.seed).astype(np.int16)
     total -= np.int16(128 + 1650 + 300 * chest.severity("Emphysema"))
     total += scaled(shadows.vessels, 400 * chest.body.vessels)
     return shaped(total, shadows.air)
@@ -133,7 +134,7 @@ def _vessels(chest: Chest, plate: Plate) -> Layer:
     """Pulmonary vessels: two trees that branch from the hila."""
     layer = plate.empty()
     starts = np.array([chest.hilum(-1), chest.hilum(1)])
-    levels = tree(starts, chest.body.seed, np.array([chest.width(-1), chest.width(1)]))
+    levels = tree(starts, chest, np.array([chest.width(-1), chest.width(1)]))
     widths = (0.0082, 0.0052, 0.0034, 0.0022)
     values = (200, 175, 150, 120)
     for level in (3, 2):
@@ -144,13 +145,14 @@ def _vessels(chest: Chest, plate: Plate) -> Layer:
     return plate.soft(layer, 0.0016)
 
 
-def tree(starts: np.ndarray, seed: int, reach: np.ndarray) -> list[np.ndarray]:
+def tree(starts: np.ndarray, chest: Chest, reach: np.ndarray) -> list[np.ndarray]:
     """Branches per level, each (n, points, 2), of the right and the left lung: every one leaves its parent part-way,
-    at an angle, and bends."""
-    first = 18
+    at an angle, and bends. The same tree in every study of a patient, but no breath spreads it as the last one did."""
+    first, seed = 18, chest.body.seed
+    breath = uniforms(seed, 14, chest.pose.seed, count=first)[0] - 0.5
     draw = uniforms(seed, 6, count=first * (1 + 3 + 9 + 18) * 4).reshape(-1, 4)
     side = np.repeat([-1.0, 1.0], first // 2)
-    angle = np.tile(np.linspace(-1.3, 1.45, first // 2), 2) + (draw[:first, 0] - 0.5) * 0.6
+    angle = np.tile(np.linspace(-1.3, 1.45, first // 2), 2) + (draw[:first, 0] - 0.5) * 0.6 + 0.2 * breath
     length = np.repeat(reach, first // 2) * (0.3 + 0.35 * draw[:first, 1]) * (1 + 0.12 * np.abs(angle))
     begin = np.repeat(starts, first // 2, axis=0) + np.stack([0 * angle, 0.045 * angle], 1)
     lines = [_branches(begin, angle, length, (draw[:first, 2] - 0.5) * 1.5, side, 7)]

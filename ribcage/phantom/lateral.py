@@ -138,7 +138,7 @@ def _vessels(chest: SideChest, plate: Plate) -> Layer:
     layer = plate.empty()
     starts = np.array([chest.hilum(-1), chest.hilum(1)])
     widths, values = (0.0085, 0.005, 0.0034, 0.0022), (190, 160, 130, 100)
-    for lines, width, value in zip(tree(starts, chest.body.seed, np.full(2, 0.26)), widths, values, strict=True):
+    for lines, width, value in zip(tree(starts, chest, np.full(2, 0.26)), widths, values, strict=True):
         plate.lines(layer, lines, width, value)
     return plate.soft(layer, 0.002)
 

@@ -267,17 +267,17 @@ def pose(seed: int, patient: int, study: int, picture: int, *, view: str) -> Pos
     draw = Draws(seed, 2, patient, study, picture)
     lying, turned = view == "AP", view == "LATERAL"
     mirrored = turned and draw.chance(0.35)
-    shift = draw.normal(0, 0.055 if turned else 0.045 if lying else 0.034)
+    shift = draw.normal(0, 0.065 if turned else 0.05 if lying else 0.04)
     return Pose(
         seed=study * 16 + picture,
         view=view,
-        scale=draw.normal(1.12 if turned else 1.03 if lying else 1.05, 0.1 if turned else 0.08),
+        scale=draw.normal(1.12 if turned else 1.03 if lying else 1.05, 0.11 if turned else 0.09),
         x=0.5 + shift + (0.03 if mirrored else -0.03 if turned else 0.0),
-        y=draw.normal(0.115, 0.055 if turned else 0.045),
+        y=draw.normal(0.115, 0.06 if turned else 0.052),
         roll=draw.normal(0, 0.09 if turned else 0.06 if lying else 0.028),
-        yaw=0.0 if turned else draw.normal(0, 0.2 if lying else 0.08),
-        pitch=0.0 if turned else draw.normal(0.32 if lying else 0.1, 0.18),
-        inspiration=draw.normal(0.87 if lying else 0.99, 0.08),
+        yaw=0.0 if turned else draw.normal(0, 0.25 if lying else 0.1),
+        pitch=0.0 if turned else draw.normal(0.32 if lying else 0.1, 0.24),
+        inspiration=draw.normal(0.87 if lying else 0.99, 0.09),
         arms=draw.uniform(0, 0.7) if lying else draw.uniform(0.0 if turned else 0.1, 1.0),
         blades=draw.uniform(0.0, 0.5) if lying else draw.uniform(0.35, 1.0),
         mirrored=mirrored,
