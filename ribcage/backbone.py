@@ -10,6 +10,8 @@ it goes into the convolution's bias or the batch norm behind it. This is exact w
 """
 
 import copy
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,10 @@ class Backbone(nn.Module):
         return self.model.forward_head(hidden, pre_logits=True)
 
     def maps(self, pictures: Tensor) -> Tensor:
-        """(N, dim, h, w): features where they are in the picture; a transformer's tokens go back on their grid."""
+        """(N, dim, h, w): features where they are in the picture; a transformer's tokens go back on their grid.
+
+        A model that widens its features after pooling (MobileNet, VGG) has fewer channels here.
+        """
         return self.grid(self.model.forward_features(pictures), (pictures.shape[-2], pictures.shape[-1]))
 
     def grid(self, hidden: Tensor, size: tuple[int, int]) -> Tensor:
@@ -84,8 +89,8 @@ class Backbone(nn.Module):
         if hidden.ndim == 4:
             return hidden.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "NCHW") == "NHWC" else hidden
         tokens = hidden[:, getattr(self.model, "num_prefix_tokens", 0) :]
-        height, width = self.model.patch_embed.dynamic_feat_size(size)
-        return tokens.transpose(1, 2).unflatten(2, (height, width))
+        reduction = self.model.feature_info[-1]["reduction"]
+        return tokens.transpose(1, 2).unflatten(2, (-(-size[0] // reduction), -(-size[1] // reduction)))
 
 
 def known(name: str) -> str:
@@ -105,18 +110,79 @@ def _config(name: str) -> Any:
 
 def _pretrained(name: str, init: str, options: dict[str, Any]) -> Any:
     """The model with pretrained weights; never random ones in silence."""
-    config, overlay = _config(name), None
-    if init != IMAGENET:
-        if not Path(init).is_file():
-            raise FileNotFoundError(f"There are no weights {init}.")
-        overlay = {"file": init}
+    config = _config(name)
+    file = _on_disk(config) if init == IMAGENET else Path(init)
+    if file is not None and not file.is_file():
+        raise FileNotFoundError(f"There are no weights {init}.")
+    if file is None and not _answers(config):
+        raise OSError(
+            f"No pretrained weights for {name}: {_wanted(config)} is neither on disk nor to be downloaded. "
+            "Download it elsewhere and pass --init FILE, or train without --init."
+        )
+    overlay = None  # timm downloads them
+    if file is not None:
+        overlay = {"file": str(file), "custom_load": True} if file.suffix == ".npz" else {"state_dict": _read(file)}
     try:
-        return timm.create_model(name, pretrained=True, in_chans=3, pretrained_cfg_overlay=overlay, **options)
+        model, other = (_loaded(name, overlay, options, seed) for seed in (0, 1))
     except Exception as error:
-        file = config.hf_hub_id or config.url or "a file, but timm knows none for this model"
-        wanted = init if overlay else f"{file}, which is neither on disk nor to be downloaded"
-        advice = "Put it there, pass --init FILE, or train without --init."
-        raise OSError(f"No pretrained weights for {name}: wanted {wanted}. {advice} ({type(error).__name__})") from None
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"The weights in {file or _wanted(config)} do not fit {name}: {reason}") from None
+    random = [key for key, value in other.state_dict().items() if not torch.equal(value, model.state_dict()[key])]
+    if random:
+        raise ValueError(
+            f"The weights in {file or _wanted(config)} do not fit {name}: {len(random)} are not there ({random[0]} …)."
+        )
+    return model
+
+
+def _loaded(name: str, overlay: dict[str, Any] | None, options: dict[str, Any], seed: int) -> Any:
+    """The model with weights laid over random ones: timm says nothing of those that were missing, the seed does."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        return timm.create_model(name, pretrained=True, in_chans=3, pretrained_cfg_overlay=overlay, **options)
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """The weights in a file; nothing in it is executed."""
+    try:
+        return timm.models.load_state_dict(str(file), weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{file} cannot be read as weights ({type(error).__name__}).") from None
+
+
+def _on_disk(config: Any) -> Path | None:
+    """Where an earlier download put the pretrained weights; None when they are not on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    hub = str(config.hf_hub_id or "").partition("@")
+    names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    cached = [try_to_load_from_cache(hub[0], name, revision=hub[2] or None) for name in names if hub[0]]
+    if config.url:
+        cached.append(str(Path(torch.hub.get_dir()) / "checkpoints" / Path(config.url).name))
+    return next((Path(file) for file in cached if isinstance(file, str) and Path(file).is_file()), None)
+
+
+def _wanted(config: Any) -> str:
+    """What timm would download."""
+    if config.hf_hub_id:
+        return f"{config.hf_hub_filename or 'model.safetensors'} of {config.hf_hub_id}"
+    return config.url or "a file (but timm knows of none)"
+
+
+def _answers(config: Any) -> bool:
+    """Whether somebody is there to download from: one question, where the usual client asks a dozen times, aloud."""
+    from huggingface_hub import constants
+
+    if (not config.hf_hub_id and not config.url) or constants.HF_HUB_OFFLINE:
+        return False
+    address = constants.ENDPOINT if config.hf_hub_id else config.url
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True  # an answer too
+    except (OSError, ValueError):
+        return False
 
 
 # ---- three channels into one
