@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F  # noqa: N812 – what everybody calls it
 from torch import Tensor
 
@@ -35,7 +34,7 @@ def asymmetric(
     t, p = targets.nan_to_num(), logits.sigmoid()
     q = (p - margin).clamp(min=0)
     present = t * (1 - p) ** positive * F.logsigmoid(logits)
-    absent = (1 - t) * q**negative * torch.log1p(-q.clamp(max=1 - 1e-6))
+    absent = (1 - t) * q**negative * ((-logits).sigmoid() + margin).clamp(1e-37, 1).log()  # exact where 1 - q is not
     return -(present + absent) * known(targets)
 
 
@@ -45,9 +44,9 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return -targets.nan_to_num() * logits.log_softmax(dim=1) * complete * logits.shape[1]
 
 
-def smoothed(targets: Tensor, share: float) -> Tensor:
-    """Targets drawn towards one half: t (1 - share) + share / 2."""
-    return targets * (1 - share) + share / 2
+def smoothed(targets: Tensor, share: float, towards: float = 0.5) -> Tensor:
+    """Targets drawn a little towards not knowing, one half: t (1 - share) + share / 2."""
+    return targets * (1 - share) + share * towards
 
 
 def class_weights(positives: Tensor, negatives: Tensor, beta: float = 0.9999) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ class Supervised(Method):
     """A backbone and a linear head.
 
     loss: bce, focal, asymmetric, or cross-entropy for findings that exclude each other
-    smoothing: how far targets are drawn towards one half
+    smoothing: how far targets are drawn towards one half, or one of so many where findings exclude each other
     balanced: weight both sides of a finding by their effective numbers
     mixup: alpha of the Beta distribution that mixes pictures in pairs; 0 mixes none
     dropout: of the features before the head
@@ -48,7 +48,7 @@ class Supervised(Method):
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         self.loss, self.smoothing, self.mixup, self.freeze = losses.LOSSES[loss], smoothing, mixup, freeze
-        self.balanced = balanced
+        self.balanced, self.exclusive = balanced, loss == "cross-entropy"
         self.register_buffer("present", torch.ones(len(self.findings)))
         self.register_buffer("absent", torch.ones(len(self.findings)))
         if freeze:
@@ -56,7 +56,7 @@ class Supervised(Method):
 
     def forward(self, batch: Batch) -> Step:
         """The loss over all known labels of the global batch."""
-        pictures, targets = self._mixed(batch.views[0], losses.smoothed(batch.labels, self.smoothing))
+        pictures, targets = self._mixed(batch.views[0], self._targets(batch.labels))
         logits = self.logits(pictures).float()  # (N, F)
         self.answers = [(logits.detach().cpu().numpy(), batch.labels.cpu().numpy())]
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
@@ -80,6 +80,12 @@ class Supervised(Method):
             present, absent = losses.class_weights((labels > 0.5).sum(0), (labels <= 0.5).sum(0))
             self.present.copy_(present)
             self.absent.copy_(absent)
+
+    def _targets(self, labels: Tensor) -> Tensor:
+        """Smoothed labels. Where findings exclude each other, one unknown finding makes its picture unknown."""
+        if not self.exclusive:
+            return losses.smoothed(labels, self.smoothing)
+        return losses.smoothed(labels + 0 * labels.sum(1, keepdim=True), self.smoothing, 1 / labels.shape[1])
 
     def _mixed(self, pictures: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Zhang et al. 2018, https://arxiv.org/abs/1710.09412: x = a x_i + (1 - a) x_j, and so the targets."""

@@ -1,0 +1,136 @@
+"""Supervised learning asks only where something is known, and a frozen backbone stays as it is."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from ribcage import losses, methods
+from ribcage.backbone import Backbone
+from ribcage.loader import Batch
+from ribcage.methods.supervised import Supervised
+
+nan = math.nan
+LABELS = torch.tensor([[1.0, 0.0, nan], [0.0, nan, 1.0], [1.0, 0.0, 0.0], [nan, nan, nan]])
+
+
+def batch(labels: Tensor = LABELS) -> Batch:
+    torch.manual_seed(1)
+    count = len(labels)
+    return Batch([torch.randn(count, 1, 32, 32)], labels, [torch.empty(0, 6)], torch.arange(count), torch.zeros(count))
+
+
+def made(**options: Any) -> Supervised:
+    torch.manual_seed(0)
+    method = Supervised(Backbone("test_resnet"), ("a", "b", "c"), **options)
+    with torch.no_grad():
+        method.head.weight.normal_(std=0.3)
+    return method
+
+
+def test_the_method_is_found_by_its_name() -> None:
+    assert methods.load("supervised") is Supervised and "supervised" in methods.names()
+    with pytest.raises(ValueError, match="Did you mean 'supervised'"):
+        methods.load("superviced")
+
+
+def test_the_loss_is_the_mean_over_known_labels() -> None:
+    method = made().eval()
+    logits = method.logits(batch().views[0])
+    known = ~LABELS.isnan()
+    expected = F.binary_cross_entropy_with_logits(logits[known], LABELS[known])
+    torch.testing.assert_close(method(batch()).loss, expected)
+
+
+def test_cross_entropy_is_the_mean_over_pictures_whose_findings_are_all_known() -> None:
+    labels = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, nan, 1], [nan, nan, nan]])
+    method = made(loss="cross-entropy", smoothing=0.1).eval()
+    logits = method.logits(batch().views[0])
+    expected = F.cross_entropy(logits[:2], torch.tensor([0, 2]), label_smoothing=0.1)
+    torch.testing.assert_close(method(batch(labels)).loss, expected)
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_a_batch_of_which_nothing_is_known_has_loss_zero_and_no_gradient(loss: str) -> None:
+    method = made(loss=loss, balanced=True, mixup=0.4)
+    step = method(batch(torch.full((4, 3), nan)))
+    assert step.loss.item() == 0
+    step.loss.backward()
+    assert all(weight.grad is None or (weight.grad == 0).all() for weight in method.parameters())
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_the_gradient_reaches_the_stem(loss: str) -> None:
+    method = made(loss=loss)
+    method(batch()).loss.backward()
+    gradient = next(method.backbone.parameters()).grad
+    assert gradient is not None and gradient.isfinite().all() and gradient.any()
+
+
+def test_a_frozen_backbone_learns_nothing_and_its_statistics_stand_still() -> None:
+    method = made(freeze=True).train()
+    before = {name: value.clone() for name, value in method.backbone.state_dict().items()}
+    optimizer = torch.optim.SGD([weight for weight in method.parameters() if weight.requires_grad], lr=0.1)
+    assert not method.backbone.training and method.head.training
+    method(batch()).loss.backward()
+    optimizer.step()
+    assert all(weight.grad is None for weight in method.backbone.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in method.backbone.state_dict().items())
+    assert method.head.weight.grad is not None and method.head.weight.grad.any()
+
+
+def test_without_freezing_the_statistics_move() -> None:
+    method = made().train()
+    before = {name: value.clone() for name, value in method.backbone.named_buffers() if "running_mean" in name}
+    method(batch())
+    assert any(
+        not torch.equal(value, before[name]) for name, value in method.backbone.named_buffers() if name in before
+    )
+
+
+def test_balanced_weights_both_sides_of_a_finding_by_their_counts() -> None:
+    labels = torch.tensor([[1.0, 0, 1]] + [[0.0, 0, 1]] * 30)
+    method = made(balanced=True).eval()
+    method.count(labels)
+    present, absent = losses.class_weights(torch.tensor([1, 0, 31]), torch.tensor([30, 31, 0]))
+    assert torch.equal(method.present, present) and torch.equal(method.absent, absent)
+    logits, known = method.logits(batch().views[0]), ~LABELS.isnan()
+    weights = torch.where(LABELS == 1, present, absent)[known]
+    expected = (F.binary_cross_entropy_with_logits(logits[known], LABELS[known], reduction="none") * weights).mean()
+    torch.testing.assert_close(method(batch()).loss, expected)
+
+
+def test_without_balanced_counting_changes_nothing() -> None:
+    method = made()
+    method.count(LABELS)
+    assert (method.present == 1).all() and (method.absent == 1).all()
+
+
+def test_mixup_mixes_pictures_and_targets_alike_and_the_unknown_stays_unknown() -> None:
+    method, shown = made(mixup=1.0).train(), batch().views[0]
+    torch.manual_seed(3)
+    a = torch.distributions.Beta(1.0, 1.0).sample().item()
+    torch.manual_seed(3)
+    pictures, targets = method._mixed(shown, LABELS)
+    torch.testing.assert_close(pictures, a * shown + (1 - a) * shown.flip(0))
+    assert torch.equal(targets.isnan(), LABELS.isnan() | LABELS.flip(0).isnan())
+    assert float(targets[1, 0]) == pytest.approx(1 - a)
+    assert method(batch()).loss.isfinite()
+
+
+def test_mixup_rests_outside_training() -> None:
+    method = made(mixup=1.0).eval()
+    pictures, targets = method._mixed(batch().views[0], LABELS)
+    assert torch.equal(pictures, batch().views[0]) and targets is LABELS
+
+
+def test_dropout_is_of_the_features_and_only_in_training() -> None:
+    method = made(dropout=0.9)
+    pictures = batch().views[0]
+    method.eval()
+    assert torch.equal(method.logits(pictures), method.logits(pictures))
+    method.train()
+    assert not torch.equal(method.logits(pictures), method.logits(pictures))
