@@ -29,6 +29,17 @@ def test_same_seed_gives_same_pixels_in_any_order_on_any_thread(small: Index) ->
     assert all(np.array_equal(a, b) for a, b in zip(forth, reversed(back), strict=True))
 
 
+def test_a_plainer_processor_draws_the_same_pixels(small: Index) -> None:
+    draw = dataset.pictures(small, size=256, depth=16)
+    quick = [draw(row) for row in range(24)]
+    cv2.setUseOptimized(False)
+    try:
+        plain = [draw(row) for row in range(24)]
+    finally:
+        cv2.setUseOptimized(True)
+    assert all(np.array_equal(a, b) for a, b in zip(quick, plain, strict=True))
+
+
 def test_numbers_of_an_address_never_change() -> None:
     assert (phantom.uniforms(0, 1, 2, count=3)[0] * 1e6).astype(int).tolist() == PINNED
 

@@ -96,7 +96,7 @@ def _flesh(chest: Chest, plate: Plate) -> np.ndarray:
         field += _breasts(chest, coarse).astype(np.int32) * round(700 * body.breast) // 255
     field += marbled(coarse, body.seed + 1, 1 + 1.5 * body.fat)
     mask = plate.soft(plate.fill(plate.empty(), shapes), 0.002)
-    return shaped(plate.grown(field.astype(np.int16)), mask)
+    return shaped(plate.grown(np.maximum(field, 0).astype(np.int16)), mask)
 
 
 def _trunk(chest: Chest) -> Points:

@@ -124,7 +124,7 @@ def _flesh(chest: SideChest, plate: Plate) -> np.ndarray:
     field = np.rint(grow * (3000 + 1100 * body.fat)).astype(np.int32) * (40 + (depth * 215 >> 8)) // 255
     field += marbled(coarse, body.seed + 1, 1.0)
     mask = plate.soft(plate.fill(plate.empty(), shapes), 0.0022)
-    return shaped(plate.grown(field.astype(np.int16)), mask)
+    return shaped(plate.grown(np.maximum(field, 0).astype(np.int16)), mask)
 
 
 def _arm(chest: SideChest) -> Points:

@@ -114,9 +114,9 @@ class Plate:
         return small if shrink == 1 else self.grown(small)
 
     def grown(self, small: np.ndarray) -> np.ndarray:
-        """A small field, smoothly enlarged to the whole plate. Sixteenths of 16-bit numbers fit a float, so the sums
-        of this interpolation are exact; the 8-bit one may differ between machines."""
-        wide = small.astype(np.int16) if small.dtype == np.uint8 else small
+        """A small field of nothing negative, smoothly enlarged to the whole plate. As unsigned 16-bit numbers, whose
+        sums fit a float: the 8-bit and the signed interpolation round otherwise on other machines."""
+        wide = small.astype(np.uint16, copy=False)
         large = cv2.resize(wide, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
         return large.astype(small.dtype, copy=False)
 
