@@ -27,7 +27,9 @@ def __getattr__(name: str) -> Any:
     verbs = importlib.import_module("ribcage.verbs")
     if name in verbs.names():
         return verbs.verb(name)
-    raise AttributeError(f"ribcage has no {name!r}")
+    from ribcage.spelling import did_you_mean
+
+    raise AttributeError(f"ribcage has no {name!r}.{did_you_mean(name, [*_PLACES, *verbs.names()])}")
 
 
 def __dir__() -> list[str]:

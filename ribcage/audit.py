@@ -44,6 +44,7 @@ def audit(members: Sequence[Member], *, near: bool = True) -> dict[str, Any]:
         "sets": sets,
         "identical": identical(members),
         "near": near_copies(members) if near else None,
+        "not_compared": [member.label for member in members if member.fingerprints is None],
         "patients": crossing,
         "families": families,
     }
@@ -297,6 +298,9 @@ def problems(result: dict[str, Any]) -> list[str]:
     texts += _copies_texts("pictures that look the same", result["near"]) if result["near"] else []
     for described in result["sets"]:
         texts += _set_texts(described)
+    if result["not_compared"]:
+        names = ", ".join(result["not_compared"])
+        texts.append(f"The pictures of {names} were not compared with any: they are not imported.")
     return texts
 
 
@@ -312,14 +316,15 @@ def _patients_text(crossed: dict[str, Any]) -> str:
     first, second = (split or "no split" for split in crossed["splits"])
     where = f"both {first} and {second}" if one == other else f"{first} of {one} and {second} of {other}"
     pictures = " and ".join(f"{count:,}" for count in crossed["pictures"])
-    return f"{one}: {crossed['patients']:,} patients are in {where} ({pictures} pictures)."
+    people = f"{crossed['patients']:,} patient{' is' if crossed['patients'] == 1 else 's are'}"
+    return f"{one}: {people} in {where} ({pictures} pictures)."
 
 
 def _copies_texts(kind: str, found: dict[str, Any]) -> list[str]:
     if not found["groups"]:
         return []
     texts = [_place_text(place) for place in found["places"]]
-    for key, what in (("other_patient", "bear two patient numbers"), ("other_labels", "have different labels")):
+    for key, what in (("other_patient", "with two patient numbers"), ("other_labels", "with different labels")):
         texts += [f"{found[key]:,} {what}"] if found[key] else []
     groups = f"{found['groups']:,} group{'s' * (found['groups'] != 1)}"
     return [f"{groups} of {kind} ({found['pictures']:,} pictures): {'; '.join(texts)}."]
@@ -351,12 +356,26 @@ def _set_texts(described: dict[str, Any]) -> list[str]:
     return texts
 
 
+def members(words: Sequence[str]) -> list[Member]:
+    """Every one of them, or all that is wrong with them at once."""
+    found, wrong = [], []
+    for word in words:
+        try:
+            found.append(member(word))
+        except (ValueError, OSError) as error:
+            wrong.append(error)
+    if wrong:
+        texts = " ".join(str(error) for error in wrong)
+        raise ValueError(texts) if any(isinstance(error, ValueError) for error in wrong) else FileNotFoundError(texts)
+    return found
+
+
 def member(word: str) -> Member:
     """A dataset folder, or NAME:ROOT for the tables of a data set that has not been imported."""
     from ribcage import datasets
 
     name, colon, root = word.partition(":")
-    if colon and not Path(word).exists() and name in datasets.names():
+    if colon and not Path(word).exists() and name.isidentifier() and len(name) > 1:  # C:/data is no data set
         return Member(word, datasets.index(name, Path(root)))
     opened = stores.open(word)
     return Member(word.rstrip("/\\"), opened.index, opened)

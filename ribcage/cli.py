@@ -41,6 +41,8 @@ def one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, FileNotFoundError) and " " not in text:
+        text = f"{text} does not exist"
     if isinstance(error, ValueError | OSError | ImportError | MemoryError) and text:
         return text
     return f"{type(error).__name__}: {text} – this is a fault in Ribcage; --debug shows where."

@@ -42,8 +42,11 @@ def overview_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
     """(what, how much) in words."""
     rows = [
         ("pictures", f"{described['pictures']:,} ({listed(described['splits'])})"),
-        ("patients", f"{described['patients']:,} known ({listed(described['split_patients'])})"),
-        ("studies", f"{described['studies']:,}"),
+        (
+            "patients",
+            f"{described['patients']:,} known ({listed(described['split_patients'])})" * bool(described["patients"]),
+        ),
+        ("studies", f"{described['studies']:,}" * bool(described["studies"])),
         ("stored", described["stored"]),
         ("views", listed(described["views"])),
         ("sex", listed(described["sexes"])),
@@ -109,7 +112,7 @@ def finding_table(described: dict[str, Any]) -> tuple[list[str], list[list[objec
 
 
 def sheet(member: Member, samples: int) -> list[str]:
-    """Pictures spread evenly over the data set, the boxed and the positive ones first."""
+    """For each finding a picture of it, a boxed one if there is any; then others, spread evenly over the data set."""
     assert member.store is not None
     figures = []
     for row in chosen_rows(member, samples):
@@ -127,7 +130,9 @@ def sheet(member: Member, samples: int) -> list[str]:
 def chosen_rows(member: Member, samples: int) -> list[int]:
     """For each finding in turn a positive picture not shown yet, then others, evenly spaced; the same every time."""
     labels, shown = member.index.labels, dict[int, None]()
-    queues = [list(np.flatnonzero(labels[:, number] == 1)) for number in range(labels.shape[1])]
+    boxed = np.zeros(len(labels), bool)
+    boxed[member.index.boxes["row"].to_numpy()] = True
+    queues = [sorted(np.flatnonzero(column == 1), key=lambda row: not boxed[row]) for column in labels.T]
     spread = np.linspace(0, len(member.index) - 1, min(samples, len(member.index))).astype(int)
     queues.append([*spread, *range(len(member.index))])
     while len(shown) < min(samples, len(member.index)):

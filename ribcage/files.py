@@ -65,6 +65,9 @@ def require_space(folder: Path, needed: int) -> None:
     """Raise when the disk under `folder` has fewer free bytes than needed."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OSError(
-            f"{folder} needs {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free. Free some or use a smaller --size."
-        )
+        raise OSError(f"{folder} needs {size(needed)}, {size(free)} are free. Free some or use a smaller --size.")
+
+
+def size(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 1e9:,.1f} GB" if count > 1e8 else f"{count / 1e6:,.1f} MB"

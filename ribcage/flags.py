@@ -61,8 +61,9 @@ def read_flags(module: ModuleType, words: list[str]) -> list[Flag]:
         for field in dataclasses.fields(module.Options)
         if field.name != "member"
     ]
-    if hasattr(module, "member") and words and not words[0].startswith("-"):
-        flags += member_flags(module.member(words[0]), known={flag.name for flag in flags})
+    if hasattr(module, "member") and positional:
+        named = sort_words(flags, words)[0].get(positional[0])
+        flags += member_flags(module.member(named[0]), known={flag.name for flag in flags}) if named else []
     return flags
 
 
@@ -169,6 +170,8 @@ def sort_words(flags: list[Flag], words: list[str]) -> tuple[dict[str, list[str]
             follow = [value] if equals else take_values(queue, flag)
             if flag is None:  # its values go with it: they are no mistake of their own
                 wrong.append(unknown(option, by_option))
+            elif flag.kind is bool and equals and option.startswith("--no-"):
+                wrong.append(f"{option} takes no value")
             elif flag.kind is bool:
                 given[flag.name] = [value or ("no" if option.startswith("--no-") else "yes")]
             else:
@@ -277,6 +280,8 @@ def help_line(flag: Flag) -> str:
     """One option with its values, its text and its default."""
     head = f"  {flag.option}" + ("" if flag.kind is bool or flag.positional else f" {value_name(flag.kind)}")
     default = "" if flag.default in (NEEDED, None, (), False, "") else f" (default: {show(flag.default)})"
+    if flag.default is True:
+        default = f" (--no-{flag.option[2:]} turns it off)"
     text = flag.text + default if flag.default is not NEEDED or flag.positional else f"{flag.text} (needed)"
     width = max(40, min(shutil.get_terminal_size().columns, 120) - 30)
     lines = textwrap.wrap(text, width) or [""]

@@ -87,9 +87,12 @@ class Index:
     @classmethod
     def load(cls, file: Path) -> "Index":
         """Read what `save` wrote."""
-        columns = pq.read_table(file, memory_map=False)
+        try:
+            columns = pq.read_table(file, memory_map=False)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{file} is damaged or no Parquet file ({error}).") from None
         meta = {key.decode(): value.decode() for key, value in (columns.schema.metadata or {}).items()}
-        if "ribcage.name" not in meta:
+        if "ribcage.name" not in meta or "boxes" not in columns.column_names:
             raise ValueError(f"{file} is a Parquet file, but not one that Ribcage wrote: it has no ribcage.name.")
         frame = tuple(int(side) for side in meta["ribcage.box_frame"].split())
         return cls(

@@ -1,6 +1,7 @@
 """Intake: what is noted of every picture on its way into a dataset folder, and the folder's tables made from it."""
 
 import hashlib
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -43,18 +44,15 @@ def stored_index(index: Index, joined: dict[str, list[Any]], facts: store.Facts)
     table = index.table.assign(width=np.array(joined["width"], np.int32), height=np.array(joined["height"], np.int32))
     if any(joined["notes"]):
         table["notes"] = pd.Series(["; ".join(notes) for notes in joined["notes"]], dtype="str")
-    for name in TAGS:
-        known = pd.Series([tags.get(name) for tags in joined["tags"]], dtype="float32" if name == "age" else "object")
-        blank = table[name].isna() if name == "age" else table[name] == ""
-        if known.notna().any():
-            table[name] = table[name].mask(blank & known.notna(), known).astype(table[name].dtype)
+    table = filled(table, joined["tags"])
     sizes = dict(enumerate(zip(table["width"].tolist(), table["height"].tolist(), strict=True)))
     boxes = stored_boxes(index, sizes, facts)
     return replace(index, table=with_split(table), boxes=boxes, box_frame=(facts.size, facts.size))
 
 
 def linked_index(index: Index, facts: store.Facts) -> Index:
-    """The index of a folder that reads pictures from their files; only boxed ones are opened, for their size."""
+    """The index of a folder that reads pictures from their files; of DICOM files the tags are read now."""
+    index = replace(index, table=_tagged(index))
     read = store.source(index, facts)
     sizes = {}
     for row in index.boxes["row"].unique().tolist():
@@ -63,14 +61,33 @@ def linked_index(index: Index, facts: store.Facts) -> Index:
     return replace(index, table=with_split(index.table), boxes=boxes, box_frame=(facts.size, facts.size))
 
 
+def filled(table: pd.DataFrame, tags: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The table with its gaps filled from what the pictures' own files say."""
+    table = table.copy()
+    for name in TAGS:
+        known = pd.Series([each.get(name) for each in tags], dtype="float32" if name == "age" else "object")
+        blank = table[name].isna() if name == "age" else table[name] == ""
+        if known.notna().any():
+            table[name] = table[name].mask(blank & known.notna(), known).astype(table[name].dtype)
+    return table
+
+
+def _tagged(index: Index) -> pd.DataFrame:
+    """The table of files that are not imported, with what DICOM headers say."""
+    if (index.table["patient"] != "").all() or not hasattr(image, "tags"):
+        return index.table
+    return filled(index.table, [image.tags(index.file(row)) for row in range(len(index))])
+
+
 def _own_size(picture: image.Picture) -> tuple[int, int]:
     return picture.width, picture.height
 
 
 def with_split(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with a split; where the source has none, patients are dealt out by their hash."""
+    """The table with a split; where the source has none, patients are dealt out by their hash, and that is said."""
     if (table["split"] != "").any():
         return table
+    logging.getLogger("ribcage").warning("No split published: patients are dealt out 70/10/20 by their hash.")
     return table.assign(split=split.by_patient(table["patient"], table["path"]))
 
 
@@ -122,6 +139,13 @@ def final_facts(
 
 
 def note_kinds(notes: Sequence[Sequence[str]]) -> dict[str, int]:
-    """How often each kind of note was made, whatever its numbers: 'window …/…'."""
-    kinds = Counter(re.sub(r"(?<![\w.])-?\d+(\.\d+)?", "…", note) for of_picture in notes for note in of_picture)
-    return dict(sorted(kinds.items()))
+    """How often each kind of note was made; notes that differ in their numbers only are one kind: 'window …/…'."""
+    texts: dict[str, set[str]] = {}
+    for note in {note for of_picture in notes for note in of_picture}:
+        texts.setdefault(_without_numbers(note), set()).add(note)
+    names = {note: kind if len(same) > 1 else note for kind, same in texts.items() for note in same}
+    return dict(sorted(Counter(names[note] for of_picture in notes for note in of_picture).items()))
+
+
+def _without_numbers(note: str) -> str:
+    return re.sub(r"(?<![\w.])-?\d+(\.\d+)?", "…", note)

@@ -59,7 +59,7 @@ class Loader:
         stores: the sets; their rows are counted through, the first set's first.
         views: what each picture is shown as; a batch holds one tensor for each.
         batch: pictures in a step, over all ranks together.
-        rows: those to load, as `rows_of` gives them; None: all.
+        rows: those to load, as `rows_of` gives them, or one True or False for each; None: all.
         findings: the label columns; None: every finding of every set. A set without one gives NaN.
         policy: what uncertain and blank labels become.
         shuffle: a new order in every epoch; False: the order of `rows`.
@@ -81,7 +81,7 @@ class Loader:
         seed: int = 0,
         rows: np.ndarray | None = None,
         findings: Sequence[str] | None = None,
-        policy: Policy | None = None,
+        policy: Policy | str | None = None,
         shuffle: bool = True,
         weights: Sequence[float] | np.ndarray | None = None,
         drop_last: bool = False,
@@ -93,13 +93,18 @@ class Loader:
         normalise: tuple[float, float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
+        if isinstance(stores, Store | str) or isinstance(views, View) or any(isinstance(one, str) for one in stores):
+            raise ValueError(
+                "A loader takes a list of opened folders and a list of views: [ribcage.open(folder)], [view]."
+            )
         self.stores, self.views = tuple(stores), tuple(views)
         self.batch, self.seed, self.shuffle, self.drop_last = batch, seed, shuffle, drop_last
         self.threads, self.prefetch = min(_cores(), 8) if threads is None else threads, prefetch
         self.rank, self.world, self.channels = rank, world, channels
-        self.normalise, self.device, self.policy = normalise, torch.device(device), policy or Policy()
+        self.normalise, self.device = normalise, torch.device(device)
+        self.policy = Policy.parse(policy) if isinstance(policy, str) else policy or Policy()
         self._ends = np.cumsum([len(store) for store in self.stores])
-        self.rows = np.arange(self._ends[-1] if stores else 0) if rows is None else np.asarray(rows, np.int64)
+        self.rows = _chosen(rows, int(self._ends[-1]) if stores else 0)
         self.findings = _union(self.stores) if findings is None else tuple(findings)
         problems = _problems(self)
         if problems:
@@ -326,6 +331,20 @@ def _turns(rows: np.ndarray) -> np.ndarray:
     turns = np.empty_like(rows)
     turns[order] = places - first
     return turns
+
+
+def _chosen(rows: np.ndarray | None, count: int) -> np.ndarray:
+    """The rows to load as numbers."""
+    if rows is None:
+        return np.arange(count)
+    chosen = np.asarray(rows)
+    if chosen.dtype == bool:
+        if len(chosen) != count:
+            raise ValueError(f"rows holds {len(chosen):,} truth values for {count:,} pictures.")
+        return np.flatnonzero(chosen)
+    if len(chosen) and not np.issubdtype(chosen.dtype, np.integer):
+        raise ValueError(f"rows are whole numbers or truth values, not {chosen.dtype}.")
+    return chosen.astype(np.int64)
 
 
 def _union(stores: Sequence[Store]) -> tuple[str, ...]:

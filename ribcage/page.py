@@ -22,6 +22,7 @@ p { margin: .4rem 0; max-width: 75ch } .soft { color: var(--soft) }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92em }
 th, td { padding: .28rem .8rem .28rem 0; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
 th { color: var(--soft); font-weight: 500; vertical-align: bottom } th:first-child, td:first-child { text-align: left }
+td.text { text-align: left }
 td.bar { min-width: 130px; padding-right: 0 } td.bar span { display: block; height: .7em; border-radius: 2px;
   background: var(--bar); min-width: 1px }
 tr.total td { font-weight: 600; border-top: 2px solid var(--line) } td.drawing { padding-right: .8rem }
@@ -32,6 +33,7 @@ ul.problems { list-style: none; padding: 0 } ul.problems li { margin: .4rem 0; p
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: .75rem; margin: 1rem 0 }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .8rem }
 .card b { display: block; font-size: 1.3rem; font-weight: 600 } .card span { color: var(--soft); font-size: .88em }
+.sheet { align-items: start }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: .6rem; margin: .8rem 0 }
 figure { margin: 0; background: #000; border-radius: 4px; overflow: hidden } figure div { position: relative }
 figure img { display: block; width: 100%; height: auto }
@@ -115,7 +117,12 @@ def _cell(value: object) -> str:
         return f'<td class="bar"><span style="width:{100 * value.share:.1f}%"></span></td>'
     if isinstance(value, Drawing):
         return f'<td class="drawing">{value.svg}</td>'
-    return f"<td>{escape(number(value))}</td>"
+    return f"<td{' class=text' if isinstance(value, str) and not _numeric(value) else ''}>{escape(number(value))}</td>"
+
+
+def _numeric(text: str) -> bool:
+    """Whether a text reads as a number, which belongs to the right."""
+    return bool(text) and (text[0].isdigit() or text[0] in "–-.<") and len(text) < 24
 
 
 def number(value: object) -> str:

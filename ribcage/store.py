@@ -7,10 +7,11 @@ from the files they came from, each time.
 """
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +20,18 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from ribcage import __version__, datasets, fingerprint, image
+from ribcage import __version__, datasets, files, fingerprint, image
 from ribcage.index import Index
 
 FORMAT = 1
+TABLES = ("index.parquet", "fingerprints.parquet")
 Fit = Literal["pad", "crop", "squash"]
+
+
+KINDS: dict[str, Any] = dict.fromkeys(("name", "dataset", "source", "licence", "fit", "root", "contents", "plan"), str)
+KINDS |= dict.fromkeys(("pictures", "rejected", "size", "depth"), int)
+KINDS |= dict.fromkeys(("options", "notes", "versions", "tables"), dict)
+KINDS |= {"mean": (int, float), "std": (int, float), "findings": list, "linked": bool}
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ class Facts:
     """What was done to pictures while reading them, and to how many."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the programs that read the pictures: another decoder may give other pixels."""
+    tables: dict[str, str] = field(default_factory=dict)
+    """Hashes of index.parquet and fingerprints.parquet: a table from elsewhere would put labels on other pictures."""
     plan: str = ""
     """A hash of all that decided what this folder holds."""
     format: int = FORMAT
@@ -71,8 +81,11 @@ class Facts:
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{file} is not valid JSON ({error}). Import the data set again.") from None
         known = {item.name for item in fields(cls)}
-        if not isinstance(values, dict) or values.get("format") != FORMAT or not known >= set(values):
+        if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage. Import the data set again.")
+        strange = [name for name, kinds in KINDS.items() if not isinstance(values[name], kinds)]
+        if strange or values["depth"] not in (8, 16) or values["size"] < 1:
+            raise ValueError(f"{file} is damaged (see {(strange or ['depth, size'])[0]}). Import the data set again.")
         return cls(**{**values, "findings": tuple(values["findings"])})
 
 
@@ -122,7 +135,9 @@ class Store:
         """Of every picture and patient; read when first asked for. A linked folder knows its patients only."""
         if self.facts.linked:
             return Fingerprints.of_patients(self.index)
-        return Fingerprints.load(self.folder / "fingerprints.parquet")
+        file = self.folder / "fingerprints.parquet"
+        _require(file, self.facts)
+        return Fingerprints.load(file)
 
 
 @dataclass(frozen=True)
@@ -174,11 +189,32 @@ def open(folder: Path | str) -> Store:  # store.open(folder) is what it is
     if not (folder / "dataset.json").is_file():
         raise FileNotFoundError(_why_not(folder))
     facts = Facts.load(folder / "dataset.json")
+    _require(folder / "index.parquet", facts)
     index = Index.load(folder / "index.parquet")
     images = None if facts.linked else _map(folder / "images.npy", facts)
     if len(index) != facts.pictures:
         raise ValueError(f"{folder} has {len(index):,} index rows for {facts.pictures:,} pictures. Import it again.")
     return Store(folder, facts, index, images)
+
+
+def complete(folder: Path, facts: Facts) -> None:
+    """Write dataset.json, which makes a folder whole."""
+    tables = {name: _hash(folder / name) for name in TABLES if (folder / name).exists()}
+    with files.atomic(folder / "dataset.json") as part:
+        replace(facts, tables=tables).save(part)
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _require(file: Path, facts: Facts) -> None:
+    """Raise unless this is the table that was written with the folder."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing. Import the data set again.")
+    if facts.tables.get(file.name) != _hash(file):
+        raise ValueError(f"{file} is not the table that was imported with these pictures. Import the data set again.")
 
 
 def open_all(folders: Sequence[Path | str]) -> list[Store]:
@@ -206,6 +242,8 @@ def _map(file: Path, facts: Facts) -> np.ndarray:
     """The pictures, after a look whether the file is what dataset.json says."""
     try:
         images = np.load(file, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} is missing. Import the data set again.") from None
     except (ValueError, EOFError) as error:
         raise ValueError(f"{file} is damaged ({error}). Import the data set again.") from None
     wanted = (facts.pictures, facts.size, facts.size)
@@ -229,6 +267,13 @@ def source(index: Index, facts: Facts) -> Callable[[int], "image.Picture"]:
     if own is not None:
         return lambda row: _as_picture(own(row))
     return lambda row: image.read(index.file(row), depth=facts.depth, min_side=facts.size)
+
+
+def present(index: Index, facts: Facts) -> np.ndarray:
+    """The rows whose file is there; all of them where pictures are not one file each."""
+    if datasets.pictures(facts.dataset, index, size=facts.size, depth=facts.depth, **facts.options) is not None:
+        return np.arange(len(index))
+    return np.array([row for row in range(len(index)) if index.file(row).is_file()], np.int64)
 
 
 def square(picture: image.Picture, facts: Facts) -> np.ndarray:

@@ -4,9 +4,10 @@ import dataclasses
 import importlib
 import pkgutil
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal
 
 from ribcage.spelling import did_you_mean
 
@@ -19,26 +20,43 @@ def names() -> tuple[str, ...]:
 def verb(name: str) -> Callable[..., Any]:
     """The function that runs a command."""
     module = importlib.import_module(f"ribcage.commands.{name}")
-    fields = {field.name: field for field in dataclasses.fields(module.Options)}
     kinds = typing.get_type_hints(module.Options)
+    known = [field.name for field in dataclasses.fields(module.Options) if field.name != "member"]
+    positional: tuple[str, ...] = getattr(module, "POSITIONAL", ())
 
     def call(*values: Any, **options: Any) -> Any:
-        given = {**dict(zip(getattr(module, "POSITIONAL", ()), values, strict=False)), **options}
-        own = {key: value for key, value in given.items() if key not in fields}
-        if own and "member" not in fields:
+        if len(values) > len(positional):
+            raise TypeError(f"ribcage.{name} takes {len(positional)} arguments without a name, not {len(values)}.")
+        given: dict[str, Any] = {**dict(zip(positional, values, strict=False)), **options}
+        own = {key: value for key, value in given.items() if key not in known}
+        if own and "member" not in kinds:
             word = next(iter(own))
-            raise TypeError(f"ribcage.{name} has no option {word!r}.{did_you_mean(word, fields)}")
-        settled = {key: _typed(kinds[key], value) for key, value in given.items() if key in fields}
-        return module.run(module.Options(**settled, **({"member": own} if "member" in fields else {})))
+            raise TypeError(f"ribcage.{name} has no option {word!r}.{did_you_mean(word, known)}")
+        settled: dict[str, Any] = {key: typed(key, kinds[key], value) for key, value in given.items() if key in known}
+        if "member" in kinds:
+            hints = typing.get_type_hints(module.member(given[positional[0]])) if own else {}
+            settled["member"] = {key: typed(key, hints.get(key, Any), value) for key, value in own.items()}
+        return module.run(module.Options(**settled))
 
     call.__name__, call.__doc__ = name, module.__doc__
     return call
 
 
-def _typed(kind: Any, value: Any) -> Any:
-    """Paths may be given as text, and one word where several may stand."""
-    if isinstance(value, str) and (kind is Path or Path in typing.get_args(kind)):
-        return Path(value)
+def typed(name: str, kind: Any, value: Any) -> Any:
+    """The value as the option wants it: paths may be text, and one thing may stand for several."""
+    kinds = typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if value is None or kind is Any:
+        return value
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            raise ValueError(f"{name} is {' or '.join(map(repr, typing.get_args(kind)))}, not {value!r}.")
+        return value
     if typing.get_origin(kind) is tuple:
-        return tuple(map(str, value)) if not isinstance(value, str | Path) else (str(value),)
+        several = [value] if isinstance(value, str | Path) or not isinstance(value, Iterable) else value
+        return tuple(typed(name, typing.get_args(kind)[0], each) for each in several)
+    if Path in kinds or str in kinds:
+        return Path(value) if Path in kinds else str(value)
+    plain = next((each for each in kinds if each in (bool, int, float)), None)
+    if plain is not None and not isinstance(value, (int, float) if plain is float else plain):
+        raise ValueError(f"{name} is a {plain.__name__}, not {value!r}.")
     return value

@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,9 @@ from ribcage.index import Index
 CHUNK = 64  # pictures in one line of the journal
 HEADER = 128  # bytes before the pixels of a .npy file
 SYNC_SECONDS = 1.0
+PARTS = (".lock", "images.npy.part", "journal.part", "journal.part.part", "index.parquet.part", "dataset.json.part",
+         "fingerprints.parquet.part", "rejected.csv.part")  # fmt: skip
+OURS = (*PARTS, "images.npy", "index.parquet", "fingerprints.parquet", "rejected.csv")
 ADVICE = "Free some and run the same command again: it goes on where it stopped."
 
 
@@ -73,8 +76,9 @@ class Writer:
 
     def run(self) -> Iterator[int]:
         """Import what is left, then complete the folder."""
-        for chunk in self._append(self._chunks()):
-            yield chunk.done
+        with contextlib.closing(self._chunks()) as chunks, contextlib.closing(self._append(chunks)) as appended:
+            for chunk in appended:
+                yield chunk.done
         self._complete()
 
     # ---- the journal
@@ -93,13 +97,7 @@ class Writer:
             self.done = self._cut_back(lines)
 
     def _begin(self) -> None:
-        strangers = [
-            file.name
-            for file in self.folder.iterdir()
-            if file.name not in (".lock", self.images.name, self.journal.name)
-        ]
-        if strangers:
-            raise ValueError(f"{self.folder} is not empty (it has {strangers[0]}). Choose another --out.")
+        refuse_strangers(self.folder, OURS)
         item = np.dtype(f"uint{self.facts.depth}").itemsize
         files.require_space(self.folder, len(self.index) * (self.facts.size**2 * item + 600) + HEADER)
         self.images.write_bytes(bytes(HEADER))
@@ -137,23 +135,28 @@ class Writer:
             part.write_text("".join(_json_line(line) for line in kept), encoding="utf-8")
         return rows
 
-    def _append(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    def _append(self, chunks: Iterator[Chunk]) -> Generator[Chunk]:
         """Write chunks; a journal line only follows when its pixels are safe."""
         with self.images.open("ab") as images, self.journal.open("a", encoding="utf-8", newline="\n") as journal:
             lines: list[str] = []
             synced = time.monotonic()
-            for chunk in chunks:
-                images.write(chunk.pixels.data)
-                lines.append(_json_line(chunk.line))
-                if time.monotonic() - synced > SYNC_SECONDS:
-                    _settle(images, journal, lines)
-                    synced = time.monotonic()
-                yield chunk
-            _settle(images, journal, lines)
+            try:
+                for chunk in chunks:
+                    images.write(chunk.pixels.data)
+                    lines.append(_json_line(chunk.line))
+                    if time.monotonic() - synced > SYNC_SECONDS:
+                        _settle(images, journal, lines)
+                        synced = time.monotonic()
+                    yield chunk
+            except OSError:  # the disk is full, say: what is not settled cannot be settled now
+                lines.clear()
+                raise
+            finally:
+                _settle(images, journal, lines)
 
     # ---- the pictures
 
-    def _chunks(self) -> Iterator[Chunk]:
+    def _chunks(self) -> Generator[Chunk]:
         read = store.source(self.index, self.facts)
         starts = range(self.done, len(self.index), CHUNK)
         tasks = (range(start, min(start + CHUNK, len(self.index))) for start in starts)
@@ -182,6 +185,7 @@ class Writer:
         rejected = [pair for line in lines for pair in line["rejected"]]
         _save_rejected(self.folder / "rejected.csv", self.index, rejected)
         if not rows:
+            self.journal.unlink()  # the next try begins anew
             failed = f"None of the {len(self.index):,} pictures could be read. The first: {rejected[0][1]}"
             raise ValueError(f"{failed} All reasons are in {self.folder / 'rejected.csv'}.")
         joined = {name: [value for line in lines for value in line[name]] for name in intake.RECORD}
@@ -192,8 +196,8 @@ class Writer:
             index.save(part)
         with files.atomic(self.folder / "fingerprints.parquet") as part:
             prints.save(part)
-        with files.atomic(self.folder / "dataset.json") as part:
-            intake.final_facts(self.facts, joined, len(rejected), prints).save(part)
+        facts = intake.final_facts(self.facts, joined, len(rejected), prints)
+        store.complete(self.folder, facts)
         self.journal.unlink()
 
     def _save_header(self, count: int) -> None:
@@ -207,35 +211,58 @@ class Writer:
 
 def link(index: Index, facts: store.Facts, folder: Path, *, sample: int = 256) -> None:
     """A folder without pictures of its own; mean and spread are measured on evenly spaced ones that can be read."""
+    facts = replace(facts, linked=True)
     with files.explained(folder, "Free some first."):
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ValueError(f"{folder} is not empty. Choose another --out.")
-        joined = intake.join(_sampled(index, facts, sample))
-        mean, std = intake.moments(joined, facts)
-        with files.atomic(folder / "index.parquet") as part:
-            intake.linked_index(index, facts).save(part)
-        with files.atomic(folder / "dataset.json") as part:
-            replace(facts, plan=plan(index, facts), pictures=len(index), mean=mean, std=std, linked=True).save(part)
+        with files.only_writer(folder):
+            refuse_strangers(folder, (*PARTS, "index.parquet"))
+            joined = intake.join(_sampled(index, facts, sample))
+            mean, std = intake.moments(joined, facts)
+            with files.atomic(folder / "index.parquet") as part:
+                intake.linked_index(index, facts).save(part)
+            facts = replace(facts, plan=plan(index, facts), pictures=len(index), mean=mean, std=std)
+            store.complete(folder, facts)
 
 
 def _sampled(index: Index, facts: store.Facts, sample: int) -> list[dict[str, Any]]:
-    """Records of evenly spaced pictures, of those that can be read."""
+    """Records of evenly spaced pictures, of those that are there and can be read."""
     read, records = store.source(index, facts), []
-    for row in np.unique(np.linspace(0, len(index) - 1, sample).astype(int)).tolist():
+    there = store.present(index, facts)
+    for row in there[np.unique(np.linspace(0, len(there) - 1, min(sample, len(there))).astype(int))].tolist():
         with contextlib.suppress(ValueError, OSError):
             picture = read(row)
             records.append(intake.record(row, picture, store.square(picture, facts)))
     if not records:
-        raise ValueError(f"None of {sample} pictures tried under {index.root} could be read.")
+        raise ValueError(f"None of the {len(index):,} pictures under {index.root} is there and can be read.")
     return records
+
+
+def refuse_strangers(folder: Path, known: Collection[str]) -> None:
+    """Raise when the folder holds anything else: it is somebody's."""
+    strangers = sorted(file.name for file in folder.iterdir() if file.name not in known)
+    if strangers:
+        raise ValueError(f"{folder} is not empty (it has {strangers[0]}). Choose another --out.")
+
+
+def tidy(folder: Path) -> None:
+    """Remove what an import leaves behind that was killed just after its folder was complete."""
+    for name in PARTS:
+        (folder / name).unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove a dataset folder's own files, whole or unfinished; others stay."""
+    for name in (*OURS, "dataset.json"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def plan(index: Index, facts: store.Facts) -> str:
     """A hash of all that decides what the folder will hold: which rows, from where, and what is done to them."""
     table = io.BytesIO()
     index.save(table)  # type: ignore[arg-type]
-    wanted = {name: getattr(facts, name) for name in ("name", "dataset", "size", "fit", "depth", "options", "root")}
+    wanted = {
+        name: getattr(facts, name) for name in ("name", "dataset", "size", "fit", "depth", "options", "root", "linked")
+    }
     text = json.dumps(wanted, sort_keys=True, default=str)
     return hashlib.blake2b(table.getvalue() + text.encode(), digest_size=16).hexdigest()
 

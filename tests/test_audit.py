@@ -64,7 +64,7 @@ def test_a_patient_on_both_sides_is_named() -> None:
     member = tables({"path": list("abc"), "patient": ["p", "p", "q"], "split": ["train", "test", "test"]})
     found = audit.audit([member])
     assert found["patients"][0]["patients"] == 1 and found["patients"][0]["examples"] == ["p"]
-    assert any("1 patients are in both test and train" in text for text in found["problems"])
+    assert any("1 patient is in both test and train" in text for text in found["problems"])
 
 
 def test_unknown_patients_are_never_one_and_the_same() -> None:

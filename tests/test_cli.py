@@ -133,3 +133,29 @@ def test_the_values_of_an_unknown_flag_are_no_mistakes_of_their_own(made_up: Mod
 def test_a_members_help_comes_from_its_docstring(made_up: ModuleType) -> None:
     page = flags.help_page("x", made_up, flags.read_flags(made_up, ["it"]))
     assert "how many keys are kept (default: 8)" in page
+
+
+def test_options_may_stand_before_the_data_set() -> None:
+    from ribcage.commands import import_
+
+    words = ["--out", "o", "nih", "ROOT", "--split", "arnoweng"]
+    options = flags.parse("import", import_, flags.read_flags(import_, words), words)
+    assert (options.dataset, options.member) == ("nih", {"split": "arnoweng"})
+
+
+def test_a_name_with_markup_in_it_is_shown_as_it_is() -> None:
+    result = answer("inspect", "x[/bold]")
+    assert "x[/bold] does not exist" in result.stderr and "fault" not in result.stderr
+
+
+def test_all_folders_that_cannot_be_inspected_are_named_at_once() -> None:
+    result = answer("inspect", "nowhere", "elsewhere", "nhi:/x")
+    assert result.returncode == 2
+    assert all(text in result.stderr for text in ("nowhere", "elsewhere", "Did you mean 'nih'?"))
+
+
+def test_import_names_every_data_set_in_its_help() -> None:
+    from ribcage import datasets
+
+    page = " ".join(answer("import", "--help").stdout.split())
+    assert all(name in page for name in datasets.names())

@@ -334,3 +334,23 @@ def test_pixels_are_those_that_views_draws_for_the_row(store: Store) -> None:
     assert store.images is not None
     assert torch.equal(batch.views[1], views.apply(store.images[rows], numbers, store.mean, store.std))
     assert np.array_equal(rows, draws.permutation(9, 4, 50)[:6])
+
+
+def test_a_mask_chooses_the_rows_where_it_is_true(store: Store) -> None:
+    """A mask taken for row numbers would load rows 0 and 1 again and again."""
+    mask = np.zeros(len(store), bool)
+    mask[[2, 5]] = True
+    assert Loader([store], [plain(16)], rows=mask).rows.tolist() == [2, 5]
+    with pytest.raises(ValueError, match="truth values"):
+        Loader([store], [plain(16)], rows=mask[:-1])
+    with pytest.raises(ValueError, match="not float64"):
+        Loader([store], [plain(16)], rows=np.array([0.0, 1.0]))
+
+
+def test_a_policy_may_be_text(store: Store) -> None:
+    assert str(Loader([store], [plain(16)], policy="ones").policy) == "ones"
+
+
+def test_one_set_instead_of_a_list_is_said(store: Store) -> None:
+    with pytest.raises(ValueError, match="a list of opened folders"):
+        Loader(store, [plain(16)])  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -353,3 +354,71 @@ def test_damaged_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
 def test_all_folders_that_do_not_open_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one.*two"):
         store.open_all([tmp_path / "one", tmp_path / "two"])
+
+
+# ---- what else can happen to a folder
+
+
+def test_a_table_from_another_folder_is_refused(tmp_path: Path) -> None:
+    """Its labels would stand on other pictures."""
+    one, two = (imported(pictures(tmp_path / name, 20), tmp_path / f"{name} out") for name in ("a", "b"))
+    reversed_index = two.index.take(np.arange(20)[::-1])
+    reversed_index.save(two.folder / "index.parquet")
+    with pytest.raises(ValueError, match="is not the table that was imported"):
+        store.open(two.folder)
+    shutil.copy(one.folder / "fingerprints.parquet", one.folder / "index.parquet")
+    with pytest.raises(ValueError, match="is not the table that was imported"):
+        store.open(one.folder)
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "fingerprints.parquet", "images.npy"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    opened = imported(pictures(tmp_path / "in", 5), tmp_path / "out")
+    (tmp_path / "out" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing. Import the data set again"):
+        _ = store.open(opened.folder).fingerprints
+
+
+@pytest.mark.parametrize("change", [{"size": "x"}, {"findings": None}, {"depth": 12}, {"mean": "x"}, {"size": None}])
+def test_a_dataset_json_that_somebody_edited_wrongly_is_named(tmp_path: Path, change: dict[str, object]) -> None:
+    imported(pictures(tmp_path / "in", 5), tmp_path / "out")
+    file = tmp_path / "out" / "dataset.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **change}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"dataset\.json is damaged"):
+        store.open(tmp_path / "out")
+
+
+def test_what_a_kill_leaves_at_the_very_start_does_not_block(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 5)
+    (tmp_path / "out").mkdir()
+    for name in ("journal.part.part", ".lock", "images.npy.part"):
+        (tmp_path / "out" / name).write_bytes(b"")
+    assert len(imported(index, tmp_path / "out")) == 5
+
+
+def test_pictures_that_came_later_are_found_by_the_next_try(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 3)
+    shutil.move(tmp_path / "in", tmp_path / "away")
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match="None of the 3"):
+        imported(index, tmp_path / "out")
+    shutil.rmtree(tmp_path / "in")
+    shutil.move(tmp_path / "away", tmp_path / "in")
+    assert len(imported(index, tmp_path / "out")) == 3
+
+
+def test_stopping_keeps_every_finished_chunk(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 200)
+    with pytest.raises(KeyboardInterrupt), writer.Writer(index, facts(index.root), tmp_path / "out") as work:
+        for _ in work.run():
+            raise KeyboardInterrupt
+    with writer.Writer(index, facts(index.root), tmp_path / "out") as work:
+        assert work.done >= writer.CHUNK
+
+
+def test_linking_skips_what_is_not_there(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 400)
+    for number in range(390):
+        (tmp_path / "in" / f"{number:04d}.png").unlink()
+    writer.link(index, facts(index.root), tmp_path / "linked")
+    assert store.open(tmp_path / "linked").mean > 0

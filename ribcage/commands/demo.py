@@ -45,7 +45,7 @@ def make(options: Options, data: Path) -> None:
 
     made = {"pictures": options.pictures, "seed": options.seed}
     flags = " ".join(f"--{name} {value}" for name, value in made.items())
-    step(f"ribcage import phantom --out {data} --size {options.size} {flags}")
+    step(f"ribcage import phantom --out {quoted(data)} --size {options.size} {flags}")
     import_.run(import_.Options("phantom", out=data, size=options.size, member=made))
 
 
@@ -54,7 +54,7 @@ def look(options: Options, data: Path) -> Path:
     from ribcage.commands import inspect
 
     sheet = options.out / "inspect.html"
-    step(f"ribcage inspect {data} --html {sheet}")
+    step(f"ribcage inspect {quoted(data)} --html {quoted(sheet)}")
     inspect.run(inspect.Options((str(data),), html=sheet))
     return sheet
 
@@ -65,7 +65,7 @@ def train(options: Options, data: Path) -> Path:
 
     out = options.out / "model"
     shape = f"--model {options.model} --size {options.seen} --epochs {options.epochs} --seed {options.seed}"
-    step(f"ribcage finetune --data {data} --out {out} {shape}")
+    step(f"ribcage finetune --data {quoted(data)} --out {quoted(out)} {shape}")
     begun = (out / "checkpoint.pt").exists()
     finetune.run(
         finetune.Options(
@@ -86,9 +86,16 @@ def test(options: Options, data: Path, model: Path) -> Path:
     from ribcage.commands import evaluate
 
     out = options.out / "evaluation"
-    step(f"ribcage evaluate {model} --data {data} --split test --out {out}")
+    step(f"ribcage evaluate {quoted(model)} --data {quoted(data)} --split test --out {quoted(out)}")
     evaluate.run(evaluate.Options(model, (str(data),), out=out))
     return out / "index.html"
+
+
+def quoted(path: Path) -> str:
+    """A path as it must be typed."""
+    import shlex
+
+    return shlex.quote(str(path))
 
 
 def step(command: str) -> None:

@@ -4,9 +4,11 @@ Reads the tables of a public data set (or your own pictures), decodes every pict
 keeps labels exactly as the source says. Can be interrupted at any moment: the same command goes on where it stopped.
 """
 
+import contextlib
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +21,7 @@ class Options:
     """What to import, and how."""
 
     dataset: str
-    """The kind of data: see docs/datasets.md, or give a wrong name for the list."""
+    """The kind of data: chexpert, folder, medmnist, mimic, nih, phantom or rsna (docs/datasets.md)."""
     root: Path | None = None
     """Its folder or file, as downloaded."""
     out: Path | None = None
@@ -34,6 +36,8 @@ class Options:
     """Threads; 0 takes one for each core."""
     limit: int = 0
     """Only the first so many pictures; 0 takes all."""
+    redo: bool = False
+    """Begin anew, though the folder is complete or begun: pictures that were rejected may be there now."""
     link: bool = False
     """Store no pictures, only the table; pictures are then read from their files every time."""
     name: str = ""
@@ -55,6 +59,8 @@ def run(options: Options) -> Any:
     check(options)
     assert options.out is not None
     index, facts = describe(options)
+    if options.redo:
+        writer.clear(options.out)
     if finished(options.out, writer.plan(index, facts)):
         print(f"{options.out} is complete already.")
     elif options.link:
@@ -75,6 +81,11 @@ def check(options: Options) -> None:
         wrong.append("--out is missing: the dataset folder to make")
     if options.root is None and datasets.needs_root(options.dataset):
         wrong.append(f"ROOT is missing: the folder or file of {options.dataset}")
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        wrong.append(f"--out {options.out} is a file, not a folder")
+    for name, allowed in (("fit", ("pad", "crop", "squash")), ("depth", (8, 16))):
+        if getattr(options, name) not in allowed:
+            wrong.append(f"--{name} is {' or '.join(map(str, allowed))}, not {getattr(options, name)!r}")
     wrong += [f"--size must be 8 to 4096, not {options.size}"] * (
         options.size is not None and not 8 <= options.size <= 4096
     )
@@ -107,6 +118,7 @@ def describe(options: Options) -> tuple[Any, Any]:
         findings=index.findings,
         root=str(index.root),
         options=options.member,
+        linked=options.link,
         versions=store.versions(),
     )
     return index, facts
@@ -120,14 +132,14 @@ def native_size(index: Any) -> int:
 
 def finished(out: Path, plan: str) -> bool:
     """Whether the folder already holds just this; another complete folder is not touched."""
-    from ribcage import store
+    from ribcage import store, writer
 
     if not (out / "dataset.json").exists():
         return False
     if store.Facts.load(out / "dataset.json").plan != plan:
-        raise ValueError(
-            f"{out} holds another data set, or the same with other options. Choose another --out or delete it."
-        )
+        other = f"{out} holds another data set, or the same with other options"
+        raise ValueError(f"{other}. Choose another --out, or replace it with --redo.")
+    writer.tidy(out)
     return True
 
 
@@ -135,16 +147,28 @@ def write(writer: Any, name: str) -> None:
     """Import with a progress bar; Ctrl-C and SIGTERM stop it cleanly."""
     from ribcage import progress
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     total = len(writer.index)
     try:
-        with writer:
+        with stoppable(), writer:
             if writer.done:
                 print(f"Going on after {writer.done:,} of {total:,} pictures.")
             for _ in progress.track(writer.run(), total, f"import {name}", "pictures", writer.done):
                 pass
     except KeyboardInterrupt:
         raise KeyboardInterrupt("The same command goes on from here.") from None
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """While it lasts, SIGTERM stops as cleanly as Ctrl-C does (only the main thread can arrange that)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def cores() -> int:
@@ -175,4 +199,5 @@ def reasons(out: Path, most: int = 3) -> str:
     with (out / "rejected.csv").open(encoding="utf-8", newline="") as file:
         counts = Counter(row["reason"] for row in csv.DictReader(file))
     first = [f"{count:,} × {reason.rstrip('.')}" for reason, count in counts.most_common(most)]
-    return f"{'; '.join(first)}{'; …' if len(counts) > most else ''}. Each is named in {out / 'rejected.csv'}."
+    more = "; …" if len(counts) > most else ""
+    return f"{'; '.join(first)}{more}. Each is named in {out / 'rejected.csv'}; mend them and pass --redo."

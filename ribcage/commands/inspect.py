@@ -34,7 +34,8 @@ def run(options: Options) -> dict[str, Any]:
 
     from ribcage import audit, datasheet, files
 
-    members = [audit.member(word) for word in options.folders]
+    check(options)
+    members = audit.members(options.folders)
     result = audit.audit(members, near=options.near)
     show(result)
     for file, text in ((options.json, json.dumps(result, indent=1, ensure_ascii=False)), (options.html, None)):
@@ -47,22 +48,38 @@ def run(options: Options) -> dict[str, Any]:
     return result
 
 
+def check(options: Options) -> None:
+    """Raise one ValueError for all options that cannot be."""
+    wrong = []
+    repeated = [word for word in dict.fromkeys(options.folders) if options.folders.count(word) > 1]
+    wrong += [f"{word} is given twice" for word in repeated]
+    wrong += [f"--samples cannot be {options.samples}"] * (options.samples < 0)
+    for name in ("html", "json"):
+        file = getattr(options, name)
+        if file is not None and (file.is_dir() or not file.name):
+            wrong.append(f"--{name} {file} is a folder, not a file")
+    if wrong:
+        raise ValueError("; ".join(wrong) + ". See 'ribcage inspect --help'.")
+
+
 def show(result: dict[str, Any]) -> None:
     """Everything as tables on the terminal."""
     from rich.console import Console
+    from rich.markup import escape
 
     from ribcage.datasheet import finding_table, overview_rows
 
     console = Console()
     for described in result["sets"]:
-        console.print(f"\n[bold]{described['label']}[/bold]", highlight=False)
+        console.print(f"\n[bold]{escape(described['label'])}[/bold]", highlight=False)
         for name, value in overview_rows(described):
-            console.print(f"  {name:<10} {value}", highlight=False, markup=False)
+            console.print(f"  {name:<10} {value}", highlight=False, markup=False, soft_wrap=not console.is_terminal)
         if described["findings"]:
             console.print(grid(*finding_table(described)))
     console.print()
     for problem in result["problems"] or ["No problems found."]:
-        console.print(f"! {problem}" if result["problems"] else problem, highlight=False, markup=False)
+        line = f"! {problem}" if result["problems"] else problem
+        console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
