@@ -5,7 +5,9 @@ findings, how a picture is prepared, temperature and thresholds fitted on valida
 fingerprints of every picture and patient seen in training and in selection; `README.md` is the model card.
 """
 
+import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,52 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ribcage import __version__, card, files, store
+from ribcage import __version__, card, files, losses, store
 from ribcage.backbone import Backbone
 from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
 
 FORMAT = 1
+
+
+def _is(kind: Any, count: int | None = None) -> Callable[[Any], bool]:
+    """Whether a value of JSON is a list of such, of this length."""
+    return lambda value: (
+        isinstance(value, list) and all(isinstance(one, kind) for one in value) and count in (None, len(value))
+    )
+
+
+def _side(value: Any) -> bool:
+    """Whether a number can be the side of a picture."""
+    return isinstance(value, int) and 1 <= value <= 1 << 14
+
+
+CHECKS: dict[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "findings": lambda value: _is(str)(value) and len(value) > 0,
+    "size": lambda value: _is(int, 2)(value) and all(map(_side, value)),
+    "stored": _side,
+    "fit": lambda value: value in ("pad", "crop", "squash"),
+    "mean": lambda value: isinstance(value, int | float),
+    "std": lambda value: isinstance(value, int | float) and value > 0,
+    "channels": lambda value: value in (1, 3),
+    "pool": lambda value: isinstance(value, str),
+    "loss": lambda value: value in losses.LOSSES,
+    "temperature": _is(int | float),
+    "thresholds": lambda value: isinstance(value, dict) and all(map(_is(int | float | None), value.values())),
+    "metrics": lambda value: isinstance(value, dict),
+    "data": _is(dict),
+    "training": lambda value: isinstance(value, dict),
+    "versions": lambda value: isinstance(value, dict),
+}
+"""What each value of model.json must be: the file may come from anybody."""
+
+
+def _uneven(values: dict[str, Any]) -> list[str]:
+    """What has not one number for each finding."""
+    count = len(values["findings"])
+    uneven = ["temperature"] if len(values["temperature"]) not in (0, count) else []
+    return uneven + (["thresholds"] if any(len(one) != count for one in values["thresholds"].values()) else [])
 
 
 @dataclass(frozen=True)
@@ -54,8 +96,7 @@ class Model:
 
     def save(self, file: Path) -> None:
         """Write as JSON."""
-        with files.atomic(file) as part:
-            part.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, file: Path) -> "Model":
@@ -65,8 +106,11 @@ class Model:
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{file} is not valid JSON ({error}).") from None
         known = {item.name for item in fields(cls)}
-        if not isinstance(values, dict) or values.get("format") != FORMAT or not known >= set(values):
+        if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage (this is {__version__}).")
+        strange = [name for name, check in CHECKS.items() if not check(values[name])] or _uneven(values)
+        if strange:
+            raise ValueError(f"{file} is damaged: {strange[0]} is {str(values[strange[0]])[:60]!r}.")
         for name in ("findings", "size", "temperature", "data"):
             values[name] = tuple(values[name])
         values["thresholds"] = {name: tuple(chosen) for name, chosen in values["thresholds"].items()}
@@ -84,18 +128,20 @@ class Bundle:
 
 
 def save(folder: Path, method: Supervised, model: Model, provenance: Provenance) -> None:
-    """Write a bundle; model.json last, so that half a bundle does not open."""
+    """Write a bundle. All its files are ready before the first takes its place, and model.json takes it last: an older
+    one goes before, so that the half of one bundle never opens with the half of another."""
     from safetensors.torch import save as dump
 
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in plain_state(method).items()}
-    with files.explained(folder, "Free some."):
-        with files.atomic(folder / "model.safetensors") as part:
-            part.write_bytes(dump(weights, metadata={"format": "pt", "timm": model.name}))
-        provenance.save(folder / "provenance.npz")
-        with files.atomic(folder / "README.md") as part:
-            part.write_text(card.write(asdict(model)), encoding="utf-8")
-        model.save(folder / "model.json")
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in plain_state(method).items()}
+    with files.explained(folder, "Free some."), contextlib.ExitStack() as ready:  # they take their places in reverse
+        model.save(ready.enter_context(files.atomic(folder / "model.json")))
+        ready.enter_context(files.atomic(folder / "README.md")).write_text(card.write(asdict(model)), encoding="utf-8")
+        provenance.save(ready.enter_context(files.atomic(folder / "provenance.npz")))
+        part = ready.enter_context(files.atomic(folder / "model.safetensors"))
+        part.write_bytes(dump(weights, metadata={"format": "pt", "timm": model.name}))
+        files.sync(part)
+        (folder / "model.json").unlink(missing_ok=True)
 
 
 def load(folder: Path | str) -> Bundle:
@@ -176,14 +222,13 @@ def find(folder: Path) -> Path:
 
 
 def plain_state(method: Supervised) -> dict[str, Tensor]:
-    """The weights as a plain timm model with this many classes names them."""
-    name = method.backbone.model.pretrained_cfg["classifier"]
-    head = name if isinstance(name, str) else name[0]
-    return {
-        **method.backbone.model.state_dict(),
-        f"{head}.weight": method.head.weight,
-        f"{head}.bias": method.head.bias,
-    }
+    """The weights as a plain timm model with this many classes names them. Of two heads whose answers it averages,
+    each gets the same weights: that gives the head of the averaged features."""
+    names = method.backbone.model.pretrained_cfg["classifier"]
+    state = dict(method.backbone.model.state_dict())
+    for head in (names,) if isinstance(names, str) else names:
+        state |= {f"{head}.weight": method.head.weight, f"{head}.bias": method.head.bias}
+    return state
 
 
 def load_plain_state(method: Supervised, state: dict[str, Tensor], where: str) -> None:

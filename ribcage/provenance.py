@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ribcage import files, fingerprint
+from ribcage import fingerprint
 from ribcage.store import Fingerprints, Store
 
 
@@ -36,14 +36,25 @@ class Provenance:
 
     def save(self, file: Path) -> None:
         """Write one npz."""
-        with files.atomic(file) as part, part.open("wb") as stream:
+        with file.open("wb") as stream:
             np.savez(stream, **{item.name: getattr(self, item.name) for item in fields(self)})
 
     @classmethod
     def load(cls, file: Path) -> "Provenance":
-        """Read what `save` wrote; nothing in it is executed."""
-        with np.load(file, allow_pickle=False) as arrays:
-            return cls(*(arrays[item.name] for item in fields(cls)))
+        """Read what `save` wrote, or say why not; nothing in it is executed."""
+        try:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                found = cls(*(arrays[item.name] for item in fields(cls)))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{file} is missing: nobody can tell what this model has seen.") from None
+        except Exception as error:  # a damaged archive raises almost anything
+            raise ValueError(f"{file} is damaged ({type(error).__name__}).") from None
+        shapes = [(found.patients.ndim, 1), (found.prints.shape[1:], (fingerprint.VARIANTS, 4)), (found.role.ndim, 1)]
+        kinds = {found.patients.dtype, found.pixels.dtype, found.prints.dtype}
+        same = found.pixels.shape == found.role.shape == found.prints.shape[:1]
+        if not same or kinds != {np.dtype(np.uint64)} or any(has != wanted for has, wanted in shapes):
+            raise ValueError(f"{file} is damaged: its arrays are not what Ribcage writes.")
+        return found
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,287 @@
+"""A bundle is whole or does not open, gives the answers of the model that was saved, and runs nothing."""
+
+import json
+import math
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ribcage import bundle, fingerprint
+from ribcage.backbone import Backbone
+from ribcage.bundle import Model
+from ribcage.methods.supervised import Supervised
+from ribcage.provenance import Provenance
+
+FINDINGS = ("Atelectasis", "Mass")
+SIZES = {"test_resnet": (48, 32), "test_vit": (64, 48), "test_efficientnet": (64, 64), "resnet18_small": (32, 32)}
+COUNTS = {"pictures": 10, "patients": 7, "selection": 3}
+
+
+def made(name: str = "test_resnet", seed: int = 0, **options: Any) -> tuple[Supervised, Model]:
+    torch.manual_seed(seed)
+    size = SIZES.get(name, (224, 224))
+    backbone = Backbone(name, size=size, channels=options.get("channels", 1), pool=options.get("pool", ""))
+    method = Supervised(backbone, FINDINGS).eval()
+    with torch.no_grad():
+        method.head.weight.normal_(std=0.3)
+        method.head.bias.normal_()
+        for key, value in method.backbone.named_buffers():
+            if "running_mean" in key:
+                value.normal_(std=0.1)
+    model = Model(
+        name, FINDINGS, size, 64, "pad", 0.48, 0.24, training=COUNTS, temperature=(1.5, 0.7),
+        thresholds={"youden": (0.4, None)}, metrics={"validation": {"auroc": 0.7, "auroc_Mass": 0.7}},
+        data=({"name": "phantom", "source": "made up", "licence": "none"},), **options,
+    )  # fmt: skip
+    return method, model
+
+
+def seen() -> Provenance:
+    rng = np.random.default_rng(0)
+    prints = rng.integers(0, 2**63, (4, fingerprint.VARIANTS, 4)).astype(np.uint64)
+    numbers = np.arange(1, 5, dtype=np.uint64)
+    return Provenance(numbers, numbers, prints, np.array([0, 0, 0, 1], np.uint8))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    bundle.save(tmp_path / "模型 run" / "bundle", *made(), seen())
+    return tmp_path / "模型 run"
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_opened_bundle_gives_the_answers_of_the_saved_model(name: str, channels: int, tmp_path: Path) -> None:
+    method, model = made(name, channels=channels)
+    bundle.save(tmp_path / "b", method, model, seen())
+    opened = bundle.load(tmp_path / "b")
+    pictures = torch.randn(2, channels, *model.size)
+    with torch.inference_mode():
+        assert torch.equal(opened.method.logits(pictures), method.logits(pictures))
+    assert opened.model == model and not opened.method.training
+    assert all(np.array_equal(getattr(opened.provenance, key), value) for key, value in vars(seen()).items())
+
+
+@pytest.mark.parametrize(
+    ("name", "pool"),
+    [("test_resnet", ""), ("test_vit", ""), ("test_vit", "avg"), ("resnet18_small", ""), ("deit_tiny_distilled_patch16_224", "")],
+)  # fmt: skip
+def test_the_cards_own_lines_load_the_weights_into_plain_timm(
+    name: str, pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, model = made(name, pool=pool)
+    bundle.save(tmp_path, method, model, seen())
+    code = re.search(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert code is not None
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code[1], names)
+    pictures = torch.randn(2, 1, *model.size)
+    with torch.inference_mode():
+        torch.testing.assert_close(names["model"].eval()(pictures), method.logits(pictures), rtol=1e-4, atol=1e-5)
+
+
+def test_the_card_says_what_a_person_must_know(saved: Path) -> None:
+    text = (saved / "bundle" / "README.md").read_text(encoding="utf-8")
+    for part in ("Research use only", "Atelectasis, Mass", "made up (licence: none)", "10 pictures of 7 patients",
+                 "resized to 48 × 32", "(x − 0.48) / 0.24", "| Mass | 0.700 |"):  # fmt: skip
+        assert part in text
+
+
+def test_a_run_is_opened_by_its_bundle(saved: Path) -> None:
+    assert bundle.load(saved).folder == saved / "bundle"
+    assert bundle.scale(str(saved)) == (0.48, 0.24) and bundle.scale("imagenet") is None and bundle.scale("") is None
+
+
+# ---- what does not open
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no model"):
+        bundle.load(tmp_path / "nowhere")
+    (tmp_path / "checkpoint.pt").touch()
+    with pytest.raises(FileNotFoundError, match="has not finished its first validation"):
+        bundle.load(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "provenance.npz", "model.json"])
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 not really", "half"])
+def test_a_missing_torn_or_foreign_file_is_one_line(saved: Path, file: str, content: bytes | str | None) -> None:
+    path = saved / "bundle" / file
+    whole = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        bundle.load(saved)
+    assert "\n" not in str(error.value) and str(saved) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda weights: weights.pop("fc.bias"), r"1 missing, 0 unexpected, 0 of another shape \(fc.bias"),
+        (lambda weights: weights.update(extra=torch.zeros(1)), r"0 missing, 1 unexpected, 0 of another shape \(extra"),
+        (lambda weights: weights.update({"fc.weight": torch.zeros(3, 96)}), r"1 of another shape \(fc.weight"),
+    ],
+)
+def test_weights_that_are_not_exactly_the_models_are_refused(saved: Path, change: Any, says: str) -> None:
+    file = saved / "bundle" / "model.safetensors"
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file)
+    with pytest.raises(ValueError, match=says):
+        bundle.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"format": 99}, "another version of Ribcage"),
+        ({"surprise": 1}, "another version of Ribcage"),
+        ({"name": 5}, "damaged: name is '5'"),
+        ({"name": "densnet121"}, "Did you mean 'densenet121'"),
+        ({"findings": []}, "damaged: findings"),
+        ({"findings": "Mass"}, "damaged: findings"),
+        ({"size": [48]}, "damaged: size"),
+        ({"size": [10**9, 10**9]}, "damaged: size"),
+        ({"std": 0}, "damaged: std"),
+        ({"loss": "evil"}, "damaged: loss"),
+        ({"temperature": [1.0]}, "damaged: temperature"),
+        ({"thresholds": {"youden": [0.5]}}, "damaged: thresholds"),
+        ({"thresholds": {"youden": ["x", "y"]}}, "damaged: thresholds"),
+    ],
+)
+def test_facts_of_another_version_or_kind_are_refused(saved: Path, change: dict[str, Any], says: str) -> None:
+    file = saved / "bundle" / "model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **change}), encoding="utf-8")
+    with pytest.raises(ValueError, match=says) as error:
+        bundle.load(saved)
+    assert "\n" not in str(error.value)
+
+
+def test_facts_that_lack_something_are_refused(saved: Path) -> None:
+    file = saved / "bundle" / "model.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    del values["mean"]
+    file.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(ValueError, match="another version"):
+        bundle.load(saved)
+
+
+class Evil:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.file),)
+
+
+def test_code_in_a_bundle_is_not_run(saved: Path, tmp_path: Path) -> None:
+    whole = (saved / "bundle" / "model.safetensors").read_bytes()
+    torch.save({"fc.bias": Evil(tmp_path / "ran")}, saved / "bundle" / "model.safetensors")
+    with pytest.raises(ValueError, match="is damaged"):
+        bundle.load(saved)
+    (saved / "bundle" / "model.safetensors").write_bytes(whole)
+    patients = np.array([Evil(tmp_path / "ran")], object)
+    np.savez(saved / "bundle" / "provenance.npz", **{**vars(seen()), "patients": patients})
+    with pytest.raises(ValueError, match="is damaged"):
+        bundle.load(saved)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_a_model_has_seen_must_have_its_form(saved: Path) -> None:
+    for change in (
+        {"pixels": np.zeros(3, np.uint64)},
+        {"prints": np.zeros((4, 2), np.uint64)},
+        {"patients": np.zeros(2)},
+    ):
+        np.savez(saved / "bundle" / "provenance.npz", **{**vars(seen()), **change})
+        with pytest.raises(ValueError, match="arrays are not what Ribcage writes"):
+            bundle.load(saved)
+
+
+# ---- saving
+
+
+def test_a_save_that_is_cut_off_leaves_nothing_that_opens_or_the_old_bundle(saved: Path, tmp_path: Path) -> None:
+    """At every file: those written so far are new, the rest old. Never the weights of one with the facts of another."""
+    new = tmp_path / "new"
+    method, model = made(seed=1)
+    bundle.save(new, method, replace(model, temperature=(9.0, 9.0)), seen())
+    names = ["model.safetensors", "provenance.npz", "README.md", "model.json"]
+    for torn in range(1, len(names)):
+        folder = tmp_path / f"torn {torn}"
+        shutil.copytree(saved / "bundle", folder)
+        (folder / "model.json").unlink()  # as save does before the first file takes its place
+        for name in names[:torn]:
+            shutil.copy(new / name, folder / name)
+        with pytest.raises(FileNotFoundError, match="holds no model"):
+            bundle.load(folder)
+
+
+def test_a_save_that_fails_keeps_the_old_bundle(saved: Path) -> None:
+    method, model = made(seed=1)
+    before = {file.name: file.read_bytes() for file in (saved / "bundle").iterdir()}
+    (saved / "bundle" / "model.safetensors.part").mkdir()  # stands for a disk that cannot be written to
+    with pytest.raises(OSError, match=r"model\.safetensors\.part"):
+        bundle.save(saved / "bundle", method, model, seen())
+    assert {name: (saved / "bundle" / name).read_bytes() for name in before} == before
+    bundle.load(saved)
+
+
+def test_a_save_over_another_is_the_new_one_whole(saved: Path) -> None:
+    method, model = made(seed=1)
+    bundle.save(saved / "bundle", method, replace(model, temperature=()), seen())
+    opened = bundle.load(saved)
+    assert torch.equal(opened.method.head.weight, method.head.weight) and opened.model.temperature == ()
+    assert sorted(file.name for file in (saved / "bundle").iterdir()) == sorted(
+        ["README.md", "model.json", "model.safetensors", "provenance.npz"]
+    )
+
+
+# ---- going on from a bundle
+
+
+def test_training_starts_from_a_bundle_of_another_size(tmp_path: Path) -> None:
+    method, model = made("test_vit")
+    bundle.save(tmp_path, method, model, seen())
+    larger = replace(model, size=(96, 64), findings=("Mass",))
+    built = bundle.backbone(larger, str(tmp_path), 0.1)
+    assert built.model.pos_embed.shape[1] == 6 * 4 + 1
+    own = method.backbone.model
+    assert torch.equal(built.model.blocks[1].mlp.fc1.weight, own.blocks[1].mlp.fc1.weight)
+    corners = [(own.pos_embed[0, 1], built.model.pos_embed[0, 1])]
+    assert all(torch.cosine_similarity(one, other, dim=0) > 0.5 for one, other in corners)
+    same = bundle.backbone(model, str(tmp_path), 0.0).eval()
+    pictures = torch.randn(1, 1, 64, 48)
+    with torch.inference_mode():
+        assert torch.equal(same(pictures), method.backbone(pictures))
+
+
+def test_another_architecture_is_not_filled_with_a_bundles_weights(saved: Path) -> None:
+    _, model = made("test_vit")
+    with pytest.raises(ValueError, match="is a test_resnet, not a test_vit: pass --model test_resnet"):
+        bundle.backbone(model, str(saved), 0.0)
+
+
+def test_another_number_of_channels_is_one_line(saved: Path) -> None:
+    _, model = made(channels=3)
+    with pytest.raises(ValueError, match=r"do not fit: 1 differ \(conv1.0.weight"):
+        bundle.backbone(model, str(saved), 0.0)
+
+
+def test_an_undefined_validation_is_written_and_read(tmp_path: Path) -> None:
+    method, model = made()
+    bundle.save(tmp_path, method, replace(model, metrics={"validation": {"auroc": math.nan}}), seen())
+    assert math.isnan(bundle.load(tmp_path).model.metrics["validation"]["auroc"])

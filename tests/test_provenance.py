@@ -1,0 +1,129 @@
+"""What a model has seen is found again: patients, identical pictures and near-copies – and nothing else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from ribcage import fingerprint, provenance, store
+from ribcage.commands import import_
+from ribcage.provenance import Leak, Provenance
+from ribcage.store import Fingerprints, Store
+
+
+def radiograph(seed: int, side: int = 96) -> np.ndarray:
+    """Something large-scaled and different for every seed."""
+    coarse = np.random.default_rng(seed).random((9, 9)).astype(np.float32)
+    return (255 * cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)).astype(np.uint8)
+
+
+def prints_of(pictures: list[np.ndarray], patients: list[int]) -> Fingerprints:
+    return Fingerprints(
+        np.stack([fingerprint.fingerprint(picture) for picture in pictures]),
+        np.array([fingerprint.pixel_hash(picture) for picture in pictures], np.uint64),
+        np.array(patients, np.uint64),
+    )
+
+
+def seen_of(prints: Fingerprints) -> Provenance:
+    known = prints.patients[prints.patients > 0]
+    return Provenance(np.unique(known), prints.pixels, prints.prints, np.zeros(len(prints.pixels), np.uint8))
+
+
+PICTURES = [radiograph(seed) for seed in range(8)]
+SEEN = seen_of(prints_of(PICTURES, [1, 1, 2, 2, 3, 3, 0, 0]))
+OTHERS = [radiograph(seed) for seed in range(100, 105)]
+
+
+def test_strangers_are_no_leak() -> None:
+    leak = provenance.leak(SEEN, prints_of(OTHERS, [11, 12, 13, 14, 0]))
+    assert leak == Leak(0, 0, 0, 0, 5) and not leak
+
+
+def test_patients_are_counted_with_all_their_pictures() -> None:
+    leak = provenance.leak(SEEN, prints_of(OTHERS, [1, 1, 3, 14, 15]))
+    assert (leak.patients, leak.pictures, leak.identical, leak.alike) == (2, 3, 0, 0) and leak
+
+
+def test_unknown_patients_are_nobody() -> None:
+    assert not provenance.leak(SEEN, prints_of(OTHERS, [0] * 5))
+
+
+def test_identical_pictures_count_as_copies_too() -> None:
+    leak = provenance.leak(SEEN, prints_of([PICTURES[0], PICTURES[6], *OTHERS], [0] * 7))
+    assert (leak.patients, leak.pictures, leak.identical, leak.alike) == (0, 0, 2, 2) and leak
+
+
+def test_a_resized_compressed_or_inverted_copy_is_found() -> None:
+    small = cv2.resize(PICTURES[0], (64, 64), interpolation=cv2.INTER_AREA)
+    lossy = cv2.imdecode(cv2.imencode(".jpg", PICTURES[1], [cv2.IMWRITE_JPEG_QUALITY, 60])[1], 0)
+    leak = provenance.leak(SEEN, prints_of([small, lossy, 255 - PICTURES[2], *OTHERS], [0] * 8))
+    assert (leak.identical, leak.alike) == (0, 3)
+
+
+def test_the_sentence_names_all_counts() -> None:
+    leak = provenance.leak(SEEN, prints_of([PICTURES[0], *OTHERS], [1, 1, 2, 0, 0, 9]))
+    assert str(leak) == (
+        "Of 6 test pictures, 3 show 2 patients that the model has seen in training or selection; "
+        "1 are copies of pictures it has seen, 1 of them to the bit"
+    )
+
+
+# ---- of dataset folders
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store]:
+    """The same phantoms imported and linked."""
+    root = tmp_path_factory.mktemp("集 one")
+    files = root / "files"
+    files.mkdir()
+    rows = []
+    for number in range(12):
+        cv2.imwrite(str(files / f"{number}.png"), radiograph(number))
+        patient = "" if number == 11 else f"p{number // 2}"
+        rows.append(
+            {"path": f"{number}.png", "patient": patient, "split": "test" if number < 4 else "train", "Mass": 1}
+        )
+    pd.DataFrame(rows).to_csv(files / "labels.csv", index=False)
+    for name, link in (("copied", False), ("linked", True)):
+        import_.run(import_.Options("folder", files, out=root / name, size=64, link=link))
+    return store.open(root / "copied"), store.open(root / "linked")
+
+
+def test_a_model_knows_the_roles_of_what_it_has_seen(folders: tuple[Store, Store]) -> None:
+    found = Provenance.of([folders[0]], np.arange(4, 10), np.arange(10, 12))
+    assert found.role.tolist() == [0] * 6 + [1] * 2
+    assert len(found.patients) == 4 and len(found.pixels) == 8 and found.prints.shape == (8, fingerprint.VARIANTS, 4)
+    assert np.array_equal(found.pixels, folders[0].fingerprints.pixels[4:])
+
+
+def test_rows_are_counted_through_all_sets(folders: tuple[Store, Store]) -> None:
+    copied = folders[0]
+    found = Provenance.of([copied, copied], np.array([0, 12 + 5]), np.array([], np.int64))
+    assert np.array_equal(found.pixels, copied.fingerprints.pixels[[0, 5]])
+
+
+def test_a_linked_folder_leaks_by_its_patients_alone(folders: tuple[Store, Store]) -> None:
+    copied, linked = folders
+    assert linked.facts.linked
+    found = Provenance.of([linked], np.arange(12), np.array([], np.int64))
+    assert (found.pixels == 0).all() and len(found.patients) == 6
+    leak = provenance.leak(found, copied.fingerprints)
+    assert (leak.patients, leak.pictures, leak.identical, leak.alike) == (6, 11, 0, 0)
+
+
+def test_pictures_without_fingerprints_are_not_alike(folders: tuple[Store, Store]) -> None:
+    linked = folders[1]
+    nobody = replace(linked.fingerprints, patients=np.zeros(12, np.uint64))
+    assert not provenance.leak(Provenance.of([linked], np.arange(12), np.array([], np.int64)), nobody)
+
+
+def test_what_is_saved_is_what_is_read(folders: tuple[Store, Store], tmp_path: Path) -> None:
+    found = Provenance.of([folders[0]], np.arange(6), np.arange(6, 12))
+    found.save(tmp_path / "p.npz")
+    read = Provenance.load(tmp_path / "p.npz")
+    assert all(np.array_equal(value, getattr(read, name)) for name, value in vars(found).items())
