@@ -56,5 +56,5 @@ def without_copies(stores: Sequence[Store], rows: np.ndarray, split: str) -> np.
     comparable = np.repeat(imported, [len(store) for store in stores])
     hashes = np.zeros(len(comparable), np.uint64)
     hashes[comparable] = np.concatenate([store.fingerprints.pixels for store in stores if not store.facts.linked])
-    elsewhere = (table(stores)["split"] != split).to_numpy() & comparable
+    elsewhere = ~table(stores)["split"].isin([split, ""]).to_numpy() & comparable
     return rows[~(np.isin(hashes[rows], hashes[elsewhere]) & comparable[rows])]

@@ -1,0 +1,148 @@
+"""Which rows are learnt from: shares by patient and nested, copies left out, and an empty part said clearly."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from ribcage import cohort, store
+from ribcage.commands import import_
+from ribcage.store import Store
+
+
+def made(folder: Path, rows: list[dict[str, object]], name: str = "", link: bool = False) -> Store:
+    """A dataset folder; rows name their picture by a number, equal numbers are equal pictures."""
+    files = folder / "files"
+    files.mkdir(parents=True)
+    for place, row in enumerate(rows):
+        seed = int(str(row.pop("picture", place)))
+        row["path"] = f"{place:03d}.png"
+        pixels = np.random.default_rng(seed).integers(0, 256, (32, 32), dtype=np.uint8)
+        (files / str(row["path"])).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    pd.DataFrame(rows).to_csv(files / "labels.csv", index=False)
+    out = folder / "set"
+    import_.run(import_.Options("folder", files, out=out, name=name, link=link))
+    return store.open(out)
+
+
+def people(counts: list[int], split: str = "train") -> list[dict[str, object]]:
+    return [
+        {"patient": f"p{number}", "view": "PA", "split": split, "Mass": 0}
+        for number, count in enumerate(counts)
+        for _ in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def hundred(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A hundred patients with one to four pictures each."""
+    return made(tmp_path_factory.mktemp("百 100"), people([1 + number % 4 for number in range(100)]))
+
+
+def patients(opened: Store, rows: np.ndarray) -> set[str]:
+    return set(opened.index.table["patient"].iloc[rows])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_smaller_shares_are_part_of_larger_ones(hundred: Store, seed: int) -> None:
+    every = np.arange(len(hundred))
+    shares = [set(cohort.share_of_patients([hundred], every, share, seed)) for share in (0.01, 0.1, 0.5, 1.0)]
+    assert shares[0] < shares[1] < shares[2] < shares[3] == set(every)
+
+
+def test_a_share_is_of_patients_and_takes_all_their_pictures(hundred: Store) -> None:
+    every = np.arange(len(hundred))
+    chosen = cohort.share_of_patients([hundred], every, 0.1)
+    assert len(patients(hundred, chosen)) == 10
+    assert not patients(hundred, chosen) & patients(hundred, np.setdiff1d(every, chosen))
+    assert np.array_equal(chosen, np.sort(chosen))
+
+
+def test_another_seed_draws_others_and_the_same_the_same(hundred: Store) -> None:
+    every = np.arange(len(hundred))
+    one, again, other = (cohort.share_of_patients([hundred], every, 0.2, seed) for seed in (0, 0, 1))
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
+def test_who_is_drawn_does_not_depend_on_the_other_rows_order(hundred: Store) -> None:
+    every = np.arange(len(hundred))
+    assert set(cohort.share_of_patients([hundred], every[::-1], 0.2)) == set(
+        cohort.share_of_patients([hundred], every, 0.2)
+    )
+
+
+def test_a_tiny_share_is_at_least_one_patient(hundred: Store) -> None:
+    assert len(patients(hundred, cohort.share_of_patients([hundred], np.arange(len(hundred)), 1e-6))) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
+def test_an_impossible_share_is_refused(hundred: Store, share: float) -> None:
+    with pytest.raises(ValueError, match="more than 0 and at most 1"):
+        cohort.share_of_patients([hundred], np.arange(len(hundred)), share)
+
+
+def test_each_unknown_patient_is_one_of_their_own(tmp_path: Path) -> None:
+    opened = made(tmp_path, [{"patient": "", "split": "train", "Mass": 0} for _ in range(20)])
+    assert len(cohort.share_of_patients([opened], np.arange(20), 0.5)) == 10
+
+
+def test_patients_of_two_sets_with_the_same_number_are_two(tmp_path: Path) -> None:
+    sets = [made(tmp_path / name, people([2] * 10), name) for name in ("one", "other")]
+    chosen = cohort.share_of_patients(sets, np.arange(40), 0.5)
+    assert len(chosen) == 20
+    assert patients(sets[0], chosen[chosen < 20]) != patients(sets[1], chosen[chosen >= 20] - 20)
+
+
+# ---- splits and copies
+
+
+def test_rows_are_counted_through_all_sets(tmp_path: Path) -> None:
+    sets = [
+        made(tmp_path / "a", people([1, 1]) + people([1], "val")),
+        made(tmp_path / "b", people([1], "val") + people([2])),
+    ]
+    assert cohort.rows_of(sets, "train").tolist() == [0, 1, 4, 5]
+    assert cohort.rows_of(sets, "val").tolist() == [2, 3]
+
+
+def test_frontal_leaves_out_side_views_and_unknown_ones(tmp_path: Path) -> None:
+    rows = [{"patient": str(view), "view": view, "split": "train", "Mass": 0} for view in ("PA", "LATERAL", "AP", "")]
+    opened = made(tmp_path, rows)
+    assert cohort.rows_of([opened], "train", frontal=True).tolist() == [0, 2]
+    assert len(cohort.rows_of([opened], "train")) == 4
+
+
+def test_an_empty_split_names_the_folder_and_the_splits_there_are(tmp_path: Path) -> None:
+    opened = made(tmp_path, [{**row, "view": "LATERAL"} for row in people([1, 1]) + people([1], "val")])
+    with pytest.raises(ValueError, match=r"No picture of .*set is in split 'test'. Splits: train, val\."):
+        cohort.rows_of([opened], "test")
+    with pytest.raises(ValueError, match=r"in split 'trian'. Did you mean 'train'\?"):
+        cohort.rows_of([opened], "trian")
+    with pytest.raises(ValueError, match=r"No frontal picture of .*set is in split 'train'"):
+        cohort.rows_of([opened], "train", frontal=True)
+
+
+def copies(folder: Path, link: bool = False) -> Store:
+    """Pictures 0 and 1 in training, 1 also in validation, 2 twice in training, 3 in training and in no split."""
+    rows = [(0, "train"), (1, "train"), (1, "val"), (2, "train"), (2, "train"), (3, "train"), (3, ""), (4, "test")]
+    named = [
+        {"patient": f"p{place}", "split": split, "picture": seed, "Mass": 0} for place, (seed, split) in enumerate(rows)
+    ]
+    return made(folder, named, link=link)  # type: ignore[arg-type]
+
+
+def test_pictures_that_are_also_in_another_split_are_left_out(tmp_path: Path) -> None:
+    opened = copies(tmp_path)
+    rows = cohort.rows_of([opened], "train")
+    assert cohort.without_copies([opened], rows, "train").tolist() == [0, 3, 4, 5]
+
+
+def test_copies_are_found_in_other_sets_too_and_linked_ones_cannot_be(tmp_path: Path) -> None:
+    first = made(tmp_path / "first", [{"patient": "a", "split": "train", "picture": 4, "Mass": 0}, {"patient": "b", "split": "train", "picture": 9, "Mass": 0}])  # fmt: skip
+    second, linked = copies(tmp_path / "second"), copies(tmp_path / "linked", link=True)
+    assert cohort.without_copies([first, second], np.array([0, 1]), "train").tolist() == [1]
+    assert cohort.without_copies([first, linked], np.array([0, 1]), "train").tolist() == [0, 1]
+    rows = cohort.rows_of([linked], "train")
+    assert np.array_equal(cohort.without_copies([linked], rows, "train"), rows)
