@@ -1,5 +1,6 @@
 """Columns: what the columns of somebody's own table mean, by their names and by the words in their cells."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ ROLES = {
     "sex": "sex gender patient_sex patient_gender 性别",
     "age": "age patient_age age_years 年龄",
 }
+# names of columns that hold lists of findings, such as 'Effusion|Mass'
 LISTS = "labels finding_labels label findings finding diagnosis diagnoses class category target 诊断 标签"
 
 SPLITS = {
@@ -32,15 +34,20 @@ VIEWS = {
     "AP": ("ap", "antero-posterior", "anteroposterior", "前后位"),
     "LATERAL": ("lateral", "lat", "l", "ll", "rl", "left lateral", "right lateral", "侧位"),
 }
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+# numbers are read as numbers: 1, 1.0 and 1.00 are the same
 LABELS = {
-    1.0: ("1", "1.0", "yes", "y", "true", "t", "pos", "positive", "present", "+", "阳性", "有", "是"),
-    0.0: ("0", "0.0", "no", "n", "false", "f", "neg", "negative", "absent", "-", "阴性", "无", "否"),
-    -1.0: ("-1", "-1.0", "uncertain", "u", "?", "equivocal", "不确定", "可疑"),
+    1.0: ("yes", "y", "true", "t", "pos", "positive", "present", "+", "阳性", "有", "是"),
+    0.0: ("no", "n", "false", "f", "neg", "negative", "absent", "-", "阴性", "无", "否"),
+    -1.0: ("uncertain", "u", "?", "equivocal", "不确定", "可疑"),
     np.nan: ("", "nan", "na", "n/a", "none", "null", "unknown", ".", "未知"),
 }
+STRANGE = 9.0
+# in a list; a letter or a sign could be anything there
+NOTHING = ("0", *(word for word in LABELS[0.0] if len(word) > 1 or not word.isascii()))
 SPLIT_WORDS = {word: part for part, known in SPLITS.items() for word in known}
 VIEW_WORDS = {word: view for view, known in VIEWS.items() for word in known}
-LABEL_WORDS = {word: value for value, known in LABELS.items() for word in known}
+LABEL_WORDS: dict[str, float] = {word: value for value, known in LABELS.items() for word in known}
 
 
 def roles(header: Sequence[str], given: dict[str, str]) -> dict[str, str]:
@@ -52,16 +59,22 @@ def roles(header: Sequence[str], given: dict[str, str]) -> dict[str, str]:
         if name not in ("", "none", *header)
     ]
     if wrong:
-        raise ValueError(f"{' '.join(wrong)} Columns: {', '.join(header[:40])}.")
+        raise ValueError(f"{' '.join(wrong)} {among(header)}")
     found = {role: given.get(role) or _first(plain, names) for role, names in ROLES.items()}
     return {role: name for role, name in found.items() if name not in ("", "none")}
+
+
+def among(header: Sequence[str]) -> str:
+    """The columns there are, for the end of an error."""
+    garbled = " If these names look wrong, give --encoding." if not all(map(str.isascii, header)) else ""
+    return f"Columns: {', '.join(header[:40])}.{garbled}"
 
 
 def label_columns(header: Sequence[str], taken: Sequence[str], given: Sequence[str]) -> list[str]:
     """The columns with labels: those given, else all that are named after findings, else one with lists of findings."""
     wrong = [f"{name!r}{did_you_mean(name, header)}" for name in given if name not in header]
     if wrong:
-        raise ValueError(f"--label-columns: there is no {', no '.join(wrong)} Columns: {', '.join(header[:40])}.")
+        raise ValueError(f"--label-columns: there is no {', no '.join(wrong)} {among(header)}")
     free = [name for name in header if name not in taken]
     named = [name for name in free if findings.known(name)]
     listed = _first({_plain(name): name for name in reversed(free)}, LISTS)
@@ -70,20 +83,19 @@ def label_columns(header: Sequence[str], taken: Sequence[str], given: Sequence[s
 
 def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
     """One column of 1, 0, -1 or NaN per finding, from columns of yes and no or one of lists like 'Effusion|Mass'."""
-    words = {name: rows[name].str.strip().str.lower() for name in chosen}
-    strange = {name: column[~column.isin(list(LABEL_WORDS))] for name, column in words.items()}
-    if len(chosen) == 1 and len(strange[chosen[0]]):
+    if len(chosen) == 1 and _is_listed(chosen[0], rows[chosen[0]]):
         return listed(rows[chosen[0]])
-    wrong = [
-        f"{name} holds {rows[name][odd.index[0]]!r} in line {odd.index[0] + 2}"
-        for name, odd in strange.items()
-        if len(odd)
-    ]
-    if wrong:
-        raise ValueError(f"Labels are 1, 0, -1 (uncertain), yes, no, or blank: {'; '.join(wrong)}.")
-    found = pd.DataFrame(
-        {name: column.map(LABEL_WORDS) for name, column in words.items()}, index=rows.index, dtype="float32"
-    )
+    values = {name: _labels(rows[name]) for name in chosen}
+    strange = {
+        name: int((found == STRANGE).to_numpy().argmax()) for name, found in values.items() if STRANGE in set(found)
+    }
+    if strange:
+        said = [f"{name} holds {rows[name].iloc[at]!r} in line {rows.index[at] + 2}" for name, at in strange.items()]
+        raise ValueError(
+            f"Labels are 1, 0, -1 (uncertain), yes, no, or blank: {'; '.join(said)}. "
+            "Mend that, or choose the columns with --label-columns."
+        )
+    found = pd.DataFrame(values, index=rows.index, dtype="float32")
     found.columns = pd.Index([finding(name) for name in chosen])
     twice = found.columns[found.columns.duplicated()]
     if len(twice):
@@ -94,7 +106,7 @@ def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
 def listed(cells: pd.Series) -> pd.DataFrame:
     """Labels from cells such as 'Effusion|Mass'. 'Normal' is the row without findings, a blank cell says nothing."""
     codes, unique = pd.factorize(cells.str.strip())
-    sets = [{finding(word.strip()) for word in re.split(r"[|;、]", cell) if word.strip()} for cell in unique]
+    sets = [{"No_Finding" if word.lower() in NOTHING else finding(word) for word in _parts(cell)} for cell in unique]
     names = sorted(set().union(*sets) - {"No_Finding"}, key=_in_order)
     known = np.array([[float(name in each) if each else np.nan for name in names] for each in sets], np.float32)
     return pd.DataFrame(known.reshape(len(sets), len(names))[codes], columns=names, index=cells.index)
@@ -114,6 +126,39 @@ def splits(column: pd.Series, name: str) -> pd.Series:
             f"Choose another with --split-column, or none."
         )
     return column.str.strip().str.lower().map(SPLIT_WORDS).fillna("").astype("str")
+
+
+def _is_listed(name: str, cells: pd.Series) -> bool:
+    """Whether a column holds lists: by its name, unless it says yes and no; under another name, if all are findings."""
+    if findings.known(name):
+        return False
+    unique = [cell.strip().lower() for cell in cells.unique()]
+    words = [word for cell in unique if _label(cell) == STRANGE for word in _parts(cell)]
+    yes_or_no = any(NUMBER.fullmatch(cell) or _label(cell) in (1, -1) for cell in unique)
+    called_so = _plain(name) in map(_plain, LISTS.split())
+    return bool(words) and not yes_or_no and (called_so or all(map(findings.known, words)))
+
+
+def _labels(cells: pd.Series) -> pd.Series:
+    """1, 0, -1, NaN, or STRANGE for a cell that is no label."""
+    codes, unique = pd.factorize(cells)
+    return pd.Series(np.array([_label(cell) for cell in unique], np.float32)[codes], index=cells.index)
+
+
+def _label(cell: str) -> float:
+    word = cell.strip().lower()
+    if NUMBER.fullmatch(word):
+        return float(word) if float(word) in (1, 0, -1) else STRANGE
+    return LABEL_WORDS.get(word, STRANGE)
+
+
+def _parts(cell: str) -> list[str]:
+    """The findings in 'Effusion|Mass'. A comma or slash may be part of a name: it counts between known ones only."""
+    parts = []
+    for part in re.split(r"[|;；、]", cell):
+        pieces = [piece.strip() for piece in re.split(r"[,，/]", part) if piece.strip()]
+        parts += pieces if all(map(findings.known, pieces)) else [part.strip()]
+    return [part for part in parts if math.isfinite(LABEL_WORDS.get(part.lower(), 0))]
 
 
 def _in_order(name: str) -> tuple[int, str]:

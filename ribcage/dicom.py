@@ -6,13 +6,14 @@ All that happens to a pixel after it was decoded depends on its value alone. So 
 most 65,536 values (`levels`, 0 … 2^BitsStored - 1, from the lowest to the highest value), then looked up.
 """
 
+import importlib.util
 import re
 import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -41,6 +42,12 @@ VIEWS = {
     **{"PA": "PA", "POSTERO ANTERIOR": "PA", "AP": "AP", "ANTERO POSTERIOR": "AP"},
     **dict.fromkeys(("LL", "RL", "LAT", "LATERAL", "LEFT LATERAL", "RIGHT LATERAL"), "LATERAL"),
 }
+# What `_tags` looks at, the character set of names with it.
+TAGGED = (
+    *("SpecificCharacterSet", "PatientID", "StudyInstanceUID", "ViewPosition", "ViewCodeSequence", "PatientSex"),
+    *("PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer"),
+)
+META_BYTES = 1 << 16  # more than any file meta group has
 # A window that leaves less than this share of the pixels between black and white shows next to nothing.
 LEAST_SHOWN = 0.05
 
@@ -73,19 +80,41 @@ def decode(data: bytes, name: str, *, depth: Depth, min_side: int | None, limits
         raise UnreadableError(f"{name} is a damaged DICOM ({_short(error)}).") from None
 
 
+def tags(stream: IO[bytes], name: str, limits: Limits) -> dict[str, str]:
+    """`Picture.tags` from the header alone, whatever the pixels are; {} when it is damaged."""
+    _require(name)
+    try:
+        stream.seek(0)
+        head = stream.read(META_BYTES)
+        if _meta_syntax(head) == DEFLATED.encode():  # the header is compressed, too
+            return _tags(_dataset(head + stream.read(), name, limits))
+        stream.seek(0)
+        return _tags(_parsed(stream, stop_before_pixels=True, specific_tags=list(TAGGED)))
+    except Exception:  # whatever pydicom raises on a hostile file: then nothing is known of it
+        return {}
+
+
 # -- What the file says -----------------------------------------------------------------------------------------------
 
 
 def _dataset(data: bytes, name: str, limits: Limits) -> "Dataset":
-    try:
-        import pydicom
-    except ImportError:
-        raise UnreadableError(f"{name} is a DICOM; reading it needs: pip install pydicom") from None
-    # What pydicom finds odd but reads is no matter for the person at the keyboard.
-    warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+    _require(name)
     if _meta_syntax(data) == DEFLATED.encode():
         _check_deflated(data, name, limits)
-    dataset = pydicom.dcmread(BytesIO(data), force=True)
+    return _parsed(BytesIO(data))
+
+
+def _require(name: str) -> None:
+    if importlib.util.find_spec("pydicom") is None:
+        raise UnreadableError(f"{name} is a DICOM; reading it needs: pip install pydicom")
+
+
+def _parsed(stream: IO[bytes], **how: Any) -> "Dataset":
+    import pydicom
+
+    # What pydicom finds odd but reads is no matter for the person at the keyboard.
+    warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+    dataset = pydicom.dcmread(stream, force=True, **how)
     if not hasattr(dataset, "file_meta"):
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
     if "TransferSyntaxUID" not in dataset.file_meta:

@@ -107,7 +107,7 @@ def canonical(name: str, dataset: str | None = None) -> str:
     own = {_plain(word): finding for word, finding in DATASET_NAMES.get(dataset or "", {}).items()}
     found = own.get(plain) or _WORDS.get(plain)
     if found is None:
-        hint = f" Did you mean {_meant(name)!r}?" if _meant(name) else ""
+        hint = f" Did you mean {meant(name)!r}?" if meant(name) else ""
         raise ValueError(f"Unknown finding {name!r}.{hint} Findings: {', '.join(FINDINGS)}.")
     return found
 
@@ -115,6 +115,12 @@ def canonical(name: str, dataset: str | None = None) -> str:
 def known(name: str) -> bool:
     """Whether the vocabulary has this finding under any name."""
     return _plain(name) in _WORDS
+
+
+def meant(name: str) -> str:
+    """The finding that an unknown name looks most like, or ""."""
+    near = nearest(_plain(name), _WORDS)
+    return _WORDS[near] if near else ""
 
 
 def chinese(finding: str) -> str:
@@ -229,14 +235,8 @@ def _finding(name: str, own: Sequence[str]) -> str:
     return name if name in own else _WORDS.get(_plain(name), "")
 
 
-def _meant(name: str) -> str:
-    """The finding that an unknown name looks most like, or ""."""
-    near = nearest(_plain(name), _WORDS)
-    return _WORDS[near] if near else ""
-
-
 def _unclear(part: str) -> str:
     """A part of a policy nobody understands, with the finding or treatment that looks most like it."""
     name, _, treatment = (piece.strip() for piece in part.partition("="))
-    guess = _meant(name) if treatment in TREATMENTS else nearest(treatment or name, [*TREATMENTS, *PRESETS])
+    guess = meant(name) if treatment in TREATMENTS else nearest(treatment or name, [*TREATMENTS, *PRESETS])
     return repr(part) + (f" (did you mean {guess}?)" if guess and guess not in (name, treatment) else "")

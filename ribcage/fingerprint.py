@@ -70,10 +70,18 @@ def pixel_hash(pixels: np.ndarray) -> int:
 def patient_fingerprint(dataset: str, patient: str) -> int:
     """64 bits that stand for one patient of one data set: whatever the case, width or leading zeros.
     Names are not in it, but whoever can list a data set's patients can compute them all and compare."""
-    words = [unicodedata.normalize("NFKC", text).strip().casefold() for text in (dataset, patient)]
-    words[1] = words[1].lstrip("0") or "0" if words[1].isdecimal() else words[1]
-    text = "\0".join(words).encode()
+    text = "\0".join([_plain(dataset), same_patient(patient)]).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"ribcage patient").digest(), "little")
+
+
+def same_patient(patient: str) -> str:
+    """What all spellings of one patient's name share: '007', ' 7' and the full-width '７' are '7'."""
+    plain = _plain(patient)
+    return plain.lstrip("0") or "0" if plain.isdecimal() else plain
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).strip().casefold()
 
 
 def duplicates(prints: np.ndarray, *, pictures: Reader | None = None, cut: int | None = None) -> Matches:

@@ -16,18 +16,43 @@ import numpy as np
 from ribcage import raster
 from ribcage.raster import Depth, Limits, Picture, UnreadableError
 
-__all__ = ["Depth", "Fit", "Limits", "Picture", "UnreadableError", "decode", "fit", "fit_matrix", "read"]
+__all__ = ["Depth", "Fit", "Limits", "Picture", "UnreadableError", "decode", "fit", "fit_matrix", "read", "tags"]
 
 Fit = Literal["pad", "crop", "squash"]
 """How a picture becomes a square: black borders, the middle square, or both sides stretched."""
 
 
-def read(file: Path, *, depth: Depth = 8, min_side: int | None = None, limits: Limits = Limits()) -> Picture:  # noqa: B008
+def read(
+    file: Path,
+    *,
+    depth: Depth = 8,
+    min_side: int | None = None,
+    limits: Limits = Limits(),  # noqa: B008
+    bits: int | None = None,
+) -> Picture:
     """The picture in this file.
 
     With `min_side` the pixels may come reduced, as long as the shorter side keeps that many (JPEGs then decode faster).
+    With `bits` a PNG or TIFF of 16 bits is taken to use only so many, as 12-bit detectors saved unscaled do.
     """
-    return decode(_content(file, limits), str(file), depth=depth, min_side=min_side, limits=limits)
+    return decode(_content(file, limits), str(file), depth=depth, min_side=min_side, limits=limits, bits=bits)
+
+
+def tags(file: Path, *, limits: Limits = Limits()) -> dict[str, str]:  # noqa: B008
+    """What `read(file).tags` would be, from the header of a DICOM file alone; {} for any other file, whatever it is."""
+    try:
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > limits.max_bytes:
+            return {}
+        with file.open("rb") as stream:
+            head = stream.read(132)
+            if raster.recognised(head) and head[128:] != b"DICM":
+                return {}
+            from ribcage import dicom
+
+            return dicom.tags(stream, str(file), limits) if dicom.recognised(head) else {}
+    except OSError:
+        return {}
 
 
 def decode(
@@ -37,11 +62,12 @@ def decode(
     depth: Depth = 8,
     min_side: int | None = None,
     limits: Limits = Limits(),  # noqa: B008
+    bits: int | None = None,
 ) -> Picture:
     """The picture in these bytes; `name` is how errors call it."""
     limits.check_bytes(name, len(data))
     if raster.recognised(data) and data[128:132] != b"DICM":
-        return raster.decode(data, name, depth=depth, min_side=min_side, limits=limits)
+        return raster.decode(data, name, depth=depth, min_side=min_side, limits=limits, bits=bits)
     from ribcage import dicom  # its libraries load only when a DICOM is read
 
     if dicom.recognised(data):

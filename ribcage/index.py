@@ -4,7 +4,7 @@ Label columns hold 1 (present), 0 (absent), -1 (uncertain) and NaN (not said) ex
 uncertain label means for training is decided when a batch is made (`findings.Policy`), never here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 # Every table has these columns, whatever its source. Unknown text is "", unknown age is NaN (years).
 TEXT_COLUMNS = ("path", "patient", "study", "view", "split", "sex")
 COLUMNS = (*TEXT_COLUMNS, "age")
+# What the dataset folder, predictions and reports call their own columns, and so no finding: nor split_….
+RESERVED = (*COLUMNS, "width", "height", "notes", "row", "set", "name", "group", "pixels", "hospital", "boxes")
 SPLITS = ("train", "val", "test", "")
 VIEWS = ("PA", "AP", "LATERAL", "")
 SEXES = ("F", "M", "")
@@ -122,11 +124,17 @@ def boxes(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[list(BOX_COLUMNS)].astype(types).sort_values("row", kind="stable").reset_index(drop=True)
 
 
+def reserved(names: Iterable[str]) -> list[str]:
+    """Those that no finding may have."""
+    return [name for name in names if name.casefold() in RESERVED or name.casefold().startswith("split_")]
+
+
 def _problems(index: Index) -> list[str]:
     rows = index.table
     missing = [name for name in (*COLUMNS, *index.findings) if name not in rows]
-    if missing:
-        return [f"no column {', '.join(missing)}"]
+    clashes = [f"a finding cannot be called {name!r}, as a column of ours is" for name in reserved(index.findings)]
+    if missing or clashes:
+        return [f"no column {name}" for name in missing] + clashes
     problems = []
     for name, allowed in (("split", SPLITS), ("view", VIEWS), ("sex", SEXES)):
         strange = sorted(set(rows[name].unique()) - set(allowed))

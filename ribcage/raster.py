@@ -90,6 +90,9 @@ class Header:
     """How OpenCV must decode it."""
 
 
+# 10- to 14-bit detectors are often saved unscaled in 16 bits; a scaled radiograph never leaves its top two bits empty.
+FEW_BITS = 14
+
 PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 TIFF = (b"II*\0", b"MM\0*")
 # What people most often have instead of a picture: (where, what the bytes are, what it is).
@@ -115,8 +118,10 @@ def recognised(data: bytes) -> bool:
     return data.startswith((PNG, JPEG, BMP, *TIFF))
 
 
-def decode(data: bytes, name: str, *, depth: Depth, min_side: int | None, limits: Limits) -> Picture:
-    """The picture in these bytes; `name` is how errors call it."""
+def decode(
+    data: bytes, name: str, *, depth: Depth, min_side: int | None, limits: Limits, bits: int | None = None
+) -> Picture:
+    """The picture in these bytes; `name` is how errors call it, `bits` how many of 16 hold the picture."""
     header = _header(data, name)
     pixels, notes = _decoded(data, name, header, min_side, limits)
     width, height = header.width, header.height
@@ -124,7 +129,9 @@ def decode(data: bytes, name: str, *, depth: Depth, min_side: int | None, limits
         pixels, notes = oriented(pixels, header.orientation), [*notes, f"turned (EXIF {header.orientation})"]
     if header.orientation >= 5:
         width, height = height, width
-    pixels, told = to_depth(pixels, depth)
+    if bits is not None and pixels.dtype == np.uint16 and (most := int(pixels.max())) >> bits:
+        raise UnreadableError(f"{name} holds the value {most}, but {bits} bits end at {(1 << bits) - 1}.")
+    pixels, told = to_depth(pixels, depth, bits)
     return Picture(pixels, width, height, (*notes, *told))
 
 
@@ -170,15 +177,17 @@ def oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels if flip is None else cv2.flip(pixels, flip)
 
 
-def to_depth(pixels: np.ndarray, depth: Depth) -> tuple[np.ndarray, list[str]]:
-    """The same picture in 8 or 16 bits, over the whole range of the new type."""
+def to_depth(pixels: np.ndarray, depth: Depth, bits: int | None = None) -> tuple[np.ndarray, list[str]]:
+    """The same picture in 8 or 16 bits; 0 and 2^bits - 1 (`bits` None: all that the type has) become black and white.
+
+    What is white never depends on the picture's own brightest pixel: two pictures of one detector stay comparable."""
     if pixels.dtype == np.uint8:
         return (pixels, []) if depth == 8 else (pixels.astype(np.uint16) * 257, ["8 bit to 16"])
-    bits = int(cv2.minMaxLoc(pixels)[1]).bit_length()
-    # 12-bit detectors are often saved unscaled in 16 bits. A scaled radiograph never leaves its top two bits empty.
-    top, notes = 65535, []
-    if 8 <= bits <= 14:
-        top, notes = (1 << bits) - 1, [f"{bits} bit stored in 16: 0-{(1 << bits) - 1} made the whole range"]
+    top, notes = (1 << (bits or 16)) - 1, []
+    if bits is not None and bits < 16:
+        notes = [f"{bits} bit stored in 16: 0-{top} made the whole range"]
+    elif (used := int(pixels.max()).bit_length()) <= FEW_BITS:
+        notes = [f"only {used} of 16 bits used, which is dark: --bits says how many count"]
     if depth == 8:
         return cv2.convertScaleAbs(pixels, alpha=255 / top), [*notes, "16 bit to 8"]
     return (pixels if top == 65535 else _stretched(pixels, top)), notes

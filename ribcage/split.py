@@ -7,14 +7,37 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ribcage.fingerprint import same_patient
+
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 # Of a published training part without validation: about what others carve out of the official ChestX-ray14 lists.
 VAL_SHARE = 1 / 8
 
 
+def complete(split: pd.Series, patients: pd.Series, paths: pd.Series) -> pd.Series:
+    """The split given, dealt out where there is none, with a validation part where it lacks one; and that is said."""
+    parts = set(split)
+    if parts <= {""}:
+        return dealt(patients, paths)
+    if {"train", "test"} <= parts and "val" not in parts:
+        logging.getLogger("ribcage").warning("No validation part: one in eight training patients becomes one.")
+        return carve(split, patients, paths)
+    return split
+
+
+def dealt(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHARES) -> pd.Series:
+    """`by_patient`, said aloud."""
+    said = "/".join(f"{100 * share:g}" for share in shares.values())
+    logging.getLogger("ribcage").warning("No split published: patients are dealt out %s by their hash.", said)
+    return by_patient(patients, paths, shares)
+
+
 def by_patient(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHARES) -> pd.Series:
-    """The part each row belongs to. A row without a patient ("") counts as a patient of its own, by its path."""
-    fractions = _fractions(patients.where(patients != "", "\x1f" + paths))
+    """The part each row belongs to: one for all spellings of a patient's name that have the same fingerprint.
+
+    A row without a patient ("") counts as a patient of its own, by its path."""
+    spellings = {name: same_patient(name) for name in patients.unique()}
+    fractions = _fractions(patients.map(spellings).where(patients != "", "\x1f" + paths))
     edges = np.cumsum(list(shares.values()))
     part = np.searchsorted(edges / edges[-1], fractions, side="right")
     return pd.Series(np.array(list(shares), dtype=object)[part], index=patients.index, dtype="str")
@@ -36,8 +59,7 @@ def choose(frame: pd.DataFrame, wanted: str, published: Sequence[str], shares: d
             f"The {wanted} lists are not there. Add them or choose --split {' or '.join([*there, 'patient'])}."
         )
     if wanted == "auto":
-        said = "/".join(f"{100 * share:g}" for share in shares.values())
-        logging.getLogger("ribcage").warning("No published split found: split %s by patient.", said)
+        return dealt(frame["patient"], frame["path"], shares)
     return by_patient(frame["patient"], frame["path"], shares)
 
 

@@ -9,14 +9,14 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp")
+PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp")
 SUFFIX = re.compile(r"\.[A-Za-z]{3,5}$")
 COMPRESSED = ("", ".gz", ".zip")
 
@@ -92,6 +92,8 @@ def read(file: Path, needed: Sequence[str], numbers: Sequence[str] = (), wanted:
     types = {name: np.float32 if name in numbers else str for name in kept}
     blank = {name: ["", "nan", "NaN"] for name in numbers if name in kept}
     rows = _read(file, file, usecols=kept, dtype=types, na_values=blank)
+    if rows.empty:
+        raise ValueError(f"{file} has a header, but no rows.")
     return rows.fillna({name: "" for name in kept if name not in numbers})
 
 
@@ -114,21 +116,35 @@ def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
     first = next((line for line in text.splitlines() if line.strip()), "")
     separator = max(",;\t", key=first.count)
     names = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
+    _check_widths(text, separator, file)
     rows = _read(io.StringIO(text), file, sep=separator, dtype=str)
+    if rows.empty:
+        raise ValueError(f"{file} has a header, but no rows.")
     if len(names) == rows.shape[1]:
         repeats = [names[:place].count(name) for place, name in enumerate(names)]
         rows.columns = pd.Index([f"{name} ({n + 1})" if n else name for name, n in zip(names, repeats, strict=True)])
     return rows.fillna("")
 
 
+def _check_widths(text: str, separator: str, file: Path) -> None:
+    """Raise for the first row that has more or fewer cells than the header: its cells may be in the wrong columns."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    wide = 0
+    try:
+        for row in reader:
+            wide = wide or len(row)
+            if len(row) != wide and any(cell.strip() for cell in row):
+                raise ValueError(f"{file} has {len(row)} cells in line {reader.line_num}, but {wide} in its header.")
+    except csv.Error as error:
+        raise ValueError(f"{file} cannot be read as a table: {error} in line {reader.line_num}.") from None
+
+
 def _text(file: Path, encoding: str) -> str:
-    """The text of a file. GB 18030 is believed only where every foreign byte is half of a common Chinese character,
-    for nearly any Latin-1 text would also pass as Chinese."""
+    """The text of a file, in the first of the usual encodings that fits."""
     data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     if encoding == "auto":
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        chinese = re.fullmatch(rb"(?:[\x00-\x7f]++|[\xa1-\xf7][\xa1-\xfe])*+", data)
-        tried = ["utf-16"] if wide else ["utf-8-sig", *(["gb18030"] if chinese else []), "latin-1"]
+        tried = ["utf-16"] if wide else ["utf-8-sig", *(["gb18030"] if _chinese(data) else []), "latin-1"]
     else:
         tried = [encoding]
     for each in tried:
@@ -139,6 +155,17 @@ def _text(file: Path, encoding: str) -> str:
         except LookupError:
             raise ValueError(f"There is no encoding {encoding!r}. Try utf-8, gb18030 or latin-1.") from None
     raise ValueError(f"{file} is not {tried[-1]} text. Try --encoding utf-8, gb18030 or latin-1.")
+
+
+def _chinese(data: bytes) -> bool:
+    """Whether bytes are GB 18030: half of the foreign characters or more are common ones, of the first level of
+    GB 2312. Latin-1 text may pass as GB 18030, too, but its accented letters come out as rare characters."""
+    try:
+        foreign = re.sub(r"[\x00-\x7f]+", "", data.decode("gb18030"))
+    except UnicodeError:
+        return False
+    leads = foreign.encode("gb2312", "ignore")[::2]
+    return 2 * sum(lead <= 0xD7 for lead in leads) >= len(foreign)
 
 
 def words(column: pd.Series, ours: dict[str, str]) -> pd.Series:
@@ -163,11 +190,21 @@ def _listing(folder: Path) -> tuple[tuple[int, int], list[str], list[str]]:
         status = folder.stat()
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
-        inner = sorted(entry.name for entry in shown if entry.is_dir())
-        names = sorted(entry.name for entry in shown if entry.is_file() or (entry.is_symlink() and not entry.is_dir()))
+        inner = sorted(entry.name for entry in shown if _is(entry.is_dir))
+        names = sorted(
+            entry.name for entry in shown if _is(entry.is_file) or (entry.is_symlink() and not _is(entry.is_dir))
+        )
     except OSError as error:
         raise type(error)(f"{folder} cannot be read: {error.strerror}.") from None
     return (status.st_dev, status.st_ino), names, inner
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """What a link leads to; a link that leads to itself is, like one that leads nowhere, neither file nor folder."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _read(source: Path | io.StringIO, file: Path, **options: Any) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,7 +45,7 @@ def layout(request: pytest.FixtureRequest, folder: Path) -> tuple[str, Path]:
 
 
 def index(layout: tuple[str, Path]) -> Index:
-    return datasets.index(*layout, **({"pictures": 60} if layout[0] == "phantom" else {}))
+    return datasets.index("phantom", pictures=60) if layout[0] == "phantom" else datasets.index(*layout)
 
 
 # ---- what every data set promises
@@ -233,7 +234,7 @@ def test_lists_with_validation_already_carved_out_are_kept(folder: Path) -> None
 def test_without_lists_patients_are_dealt_out_and_that_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     trees.nih_table(folder / "Data_Entry_2017.csv.gz")
     assert set(datasets.index("nih", folder).table["split"]) <= {"train", "val", "test"}
-    assert "70/10/20 by patient" in caplog.text
+    assert "dealt out 70/10/20 by their hash" in caplog.text
     with pytest.raises(FileNotFoundError, match=r"arnoweng lists are not there"):
         datasets.index("nih", folder, split="arnoweng")
 
@@ -522,7 +523,7 @@ def test_wrong_columns_are_said_with_the_nearest_ones(folder: Path) -> None:
 
 def test_a_csv_without_a_picture_column_or_with_unclear_splits_is_refused(folder: Path) -> None:
     file = trees.text(folder / "a.csv", "who,Mass", "1,0")
-    with pytest.raises(ValueError, match=r"--path-column: who, Mass"):
+    with pytest.raises(ValueError, match=r"--path-column. Columns: who, Mass"):
         datasets.index("folder", file)
     trees.text(file, "path,split,Mass", "1.png,fold3,0")
     with pytest.raises(ValueError, match=r"'fold3', which is no split"):
@@ -627,6 +628,177 @@ def test_an_official_table_without_its_columns_names_them_all(folder: Path) -> N
     trees.text(folder / "stage_2_train_labels.csv", "patientId,x,y", "a,1,2")
     with pytest.raises(ValueError, match="has no column width, no column height, no column Target"):
         datasets.index("rsna", folder)
+
+
+# ---- what was once taken wrongly
+
+
+def test_a_made_up_set_takes_no_root_and_depends_on_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"'phantom' is made up and lies nowhere: leave out '/nowhere'"):
+        datasets.index("phantom", "/nowhere")
+    first = datasets.index("phantom", pictures=3)
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    again = datasets.index("phantom", pictures=3)
+    assert first.root == again.root == Path() and first.table.equals(again.table)
+
+
+def test_patients_that_only_the_files_know_are_waited_for(folder: Path) -> None:
+    """A split dealt out before all patients are known could put one on both sides."""
+    names = [f"{number}.dcm" for number in range(30)]
+    trees.text(folder / "a.csv", "path,patient,Mass", *(f"{name},{'P1' * (name < '2')},0" for name in names))
+    trees.pictures(folder, names)
+    assert (datasets.index("folder", folder).table["split"] == "").all()
+    trees.text(
+        folder / "a.csv", "path,patient,split", *(f"{name},,{'train' if name < '5' else 'test'}" for name in names)
+    )
+    assert set(datasets.index("folder", folder).table["split"]) == {"train", "test"}
+    trees.text(folder / "a.csv", "path,patient,Mass", *(f"{name},P{name},0" for name in names))
+    assert set(datasets.index("folder", folder).table["split"]) == {"train", "val", "test"}
+    trees.text(folder / "a.csv", "path,patient,Mass", *(f"{name}.png,{'P1' * (name < '2')},0" for name in names))
+    assert set(datasets.index("folder", folder).table["split"]) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("name", ["Mass", "label", "结节"])
+@pytest.mark.parametrize("odd", ["2", "maybe", "Effusion"])
+def test_an_odd_cell_among_yes_and_no_is_named_and_makes_no_list(folder: Path, name: str, odd: str) -> None:
+    trees.text(folder / "a.csv", f"path,{name}", "1.png,0", "2.png,1", f"3.png,{odd}")
+    with pytest.raises(ValueError, match=rf"{name} holds '{odd}' in line 4"):
+        datasets.index("folder", folder)
+
+
+def test_a_column_of_another_name_is_a_list_only_where_all_its_words_are_findings(folder: Path) -> None:
+    rows = ["1.png,Effusion|Mass", "2.png,", "3.png,Normal"]
+    trees.text(folder / "a.csv", "path,seen", *rows)
+    found = datasets.index("folder", folder, label_columns=("seen",))
+    np.testing.assert_array_equal(found.labels, [[1, 1], [np.nan, np.nan], [0, 0]])
+    trees.text(folder / "a.csv", "path,seen", *rows, "4.png,Efusion")
+    with pytest.raises(ValueError, match=r"seen holds 'Effusion\|Mass' in line 2"):
+        datasets.index("folder", folder, label_columns=("seen",))
+
+
+def test_numbers_are_labels_however_they_are_written(folder: Path) -> None:
+    cells = ["1", "1.00", "1 ", "+1", "0.000", "-1.", "01"]
+    trees.text(folder / "a.csv", "path,Mass", *(f"{place}.png,{cell}" for place, cell in enumerate(cells)))
+    assert datasets.index("folder", folder).labels[:, 0].tolist() == [1, 1, 1, 1, 0, -1, 1]
+
+
+@pytest.mark.parametrize(
+    "cell", ["Effusion, Mass", "Effusion/Mass", "胸腔积液，肿块", "Effusion；Mass", "Mass|Effusion,"]
+)
+def test_findings_are_told_apart_at_any_usual_sign(folder: Path, cell: str, caplog: pytest.LogCaptureFixture) -> None:
+    trees.text(folder / "a.csv", "path;label", f'1.png;"{cell}"', "2.png;阴性")
+    found = datasets.index("folder", folder)
+    assert found.findings == ("Effusion", "Mass") and found.labels.tolist() == [[1, 1], [0, 0]]
+    assert "vocabulary" not in caplog.text
+
+
+def test_new_findings_keep_their_commas_and_are_said_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trees.text(folder / "a.csv", "path;label", "1.png;Silicosis, stage 1", "2.png;Efusion|Mass", "3.png;Efusion")
+    assert datasets.index("folder", folder).findings == ("Mass", "Efusion", "Silicosis_stage_1")
+    assert caplog.messages == [
+        "New findings outside the vocabulary: Efusion (did you mean Effusion?), Silicosis_stage_1."
+    ]
+
+
+def test_folders_that_may_be_patients_lose_no_labels_in_silence(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trees.pictures(folder, ["0/a.png", "1/b.png"])
+    assert datasets.index("folder", folder).findings == ()
+    assert "The folders 0, 1 are not taken for classes, since patients are often called so" in caplog.text
+    assert "--classes yes" in caplog.text
+    assert datasets.index("folder", folder, classes="yes").labels.tolist() == [[0], [1]]
+
+
+def test_dicom_in_class_folders_and_folders_in_them_are_said_too(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trees.pictures(folder, ["normal/s/a.dcm", "tb/b.dcm"])
+    assert datasets.index("folder", folder).findings == ()
+    assert "since they hold DICOM files and they hold further folders" in caplog.text
+    assert datasets.index("folder", folder, classes="yes").findings == ("Tuberculosis",)
+
+
+def test_masks_are_left_out_and_images_are_no_class(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trees.pictures(folder, ["images/1.png", "images/2.png", "masks/1.png"])
+    found = datasets.index("folder", folder)
+    assert found.findings == () and found.table["path"].tolist() == ["images/1.png", "images/2.png"]
+    assert "Left out: 1 pictures in folders called mask or the like." in caplog.messages
+    shutil.rmtree(folder)
+    trees.pictures(folder, [f"{kind}/{what}/1.png" for kind in ("COVID", "Normal") for what in ("images", "masks")])
+    assert datasets.index("folder", folder).labels.tolist() == [[1], [0]]
+
+
+def test_pictures_that_cannot_be_read_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trees.pictures(folder, ["a.png"])
+    trees.text(folder / "b.webp", "x")
+    assert len(datasets.index("folder", folder)) == 1
+    assert caplog.messages == ["Left out: 1 files .webp."]
+
+
+@pytest.mark.parametrize("name", ["view", "set", "Row", "split_a", "width"])
+def test_a_finding_called_like_a_column_of_ours_is_refused(folder: Path, name: str) -> None:
+    trees.pictures(folder, [f"{name}/a.png", "normal/b.png"])
+    with pytest.raises(ValueError, match=f"No finding can be called {name}: Ribcage has a column of that name"):
+        datasets.index("folder", folder)
+    table = datasets.index("phantom", pictures=1).table
+    with pytest.raises(ValueError, match=f"a finding cannot be called '{name}'"):
+        Index("x", table.assign(**{name: 0.0}) if name not in table else table, (name,))
+
+
+def test_a_csv_as_root_does_not_walk_the_folder_it_lies_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = trees.text(folder / "a.csv", "path,Mass", "p\\1.png,0", f"{folder}/2.png,1", "./p/3.png,1")
+    trees.pictures(folder, ["p/1.png", "2.png", "p/3.png"])
+    walked = []
+    monkeypatch.setattr(os, "scandir", lambda path: walked.append(Path(path)) or SCAN(path))
+    for root, options in ((file, {}), (folder, {}), (folder, {"csv": "a.csv"})):
+        assert datasets.index("folder", root, **options).table["path"].tolist() == ["p/1.png", "2.png", "p/3.png"]
+    assert set(walked) <= {folder}
+    (folder / "p" / "1.png").unlink()
+    assert datasets.index("folder", file).table["path"].tolist()[1:] == ["2.png", "p/3.png"]
+    assert folder / "p" in [Path(str(path)) for path in walked]
+
+
+def test_a_csv_whose_rows_name_no_picture_is_refused_and_some_are_counted(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trees.text(folder / "a.csv", "path,Mass", ",0", " ,1")
+    with pytest.raises(ValueError, match="The column 'path' is blank in every row"):
+        datasets.index("folder", folder)
+    trees.text(folder / "a.csv", "path,Mass", ",0", "1.png,1")
+    assert len(datasets.index("folder", folder)) == 1 and "1 rows that name no picture" in caplog.text
+
+
+def test_columns_of_other_things_are_kept_as_they_are(folder: Path) -> None:
+    trees.text(folder / "a.csv", "path,Mass,hospital,scanner,width,notes,split_b", "1.png,1,North,007,40,old,x")
+    row = datasets.index("folder", folder).table.iloc[0]
+    assert (row["hospital"], row["scanner"], row["csv_width"]) == ("North", "007", "40")
+    assert row["csv_notes"] == "old" and row["csv_split_b"] == "x" and "width" not in row and "split_b" not in row
+
+
+def test_two_folders_are_two_name_spaces(folder: Path) -> None:
+    for name in ("north", "south/images"):
+        trees.pictures(folder / name, ["a.png"])
+    file = trees.text(folder / "west" / "a.csv", "path,Mass", "1.png,1")
+    roots = (folder / "north", folder / "south" / "images", file, file.parent)
+    assert [datasets.index("folder", root).name for root in roots] == ["north", "south", "west", "west"]
+
+
+def test_bits_say_what_is_white_in_16_bit_pictures(folder: Path) -> None:
+    folder.mkdir()
+    for name, brightest in (("a", 2047), ("b", 4095)):
+        cv2.imwrite(str(folder / f"{name}.png"), np.full((8, 8), brightest, np.uint16))
+    found = datasets.index("folder", folder, bits=12)
+    read = datasets.pictures("folder", found, size=8, depth=8, bits=12)
+    assert read is not None and [int(read(row).pixels[0, 0]) for row in range(2)] == [127, 255]
+    assert datasets.pictures("folder", found, size=8, depth=8, bits=0) is None
+    with pytest.raises(ValueError, match="--bits is 8 to 16, not 12000"):
+        datasets.index("folder", folder, bits=12000)
+
+
+def test_a_header_in_the_wrong_letters_hints_at_the_encoding(folder: Path) -> None:
+    trees.text(folder / "a.csv", "图像名称,肿块", "1.png,1")
+    with pytest.raises(ValueError, match=r"Columns: .* If these names look wrong, give --encoding\.$"):
+        datasets.index("folder", folder, encoding="latin-1")
 
 
 # ---- the real tables

@@ -576,3 +576,38 @@ def test_known_odd_files() -> None:
     fixed, twin = (image.read(REAL / name).pixels.astype(int) for name in ("RG2_JPLY_fixed.dcm", "RG2_JLSN.dcm"))
     assert np.abs(fixed - twin).mean() < 2  # one radiograph, compressed by two lossy methods
     assert image.read(REAL / "vlut_04.dcm").notes == ("VOI LUT",)
+
+
+# ---- the header alone
+
+
+def test_tags_are_those_of_the_picture_whatever_the_pixels_are(tmp_path: Path) -> None:
+    made = dataset(PatientID="病人 7", PatientSex="F", PatientAge="051Y", ViewPosition="PA", StudyInstanceUID="1.2.9")
+    made.SpecificCharacterSet = "ISO_IR 192"
+    file = tmp_path / "胸片 x"
+    pydicom.dcmwrite(file, made, enforce_file_format=True)
+    assert image.tags(file) == image.read(file).tags
+    assert image.tags(file)["patient"] == "病人 7" and image.tags(file)["age"] == "51"
+    file.write_bytes(file.read_bytes()[:-5000])  # half of the pixels are gone
+    with pytest.raises(UnreadableError):
+        image.read(file)
+    assert image.tags(file)["patient"] == "病人 7"
+
+
+def test_tags_of_a_deflated_file_are_read_and_a_bomb_is_not(tmp_path: Path) -> None:
+    made = dataset(PatientID="P7")
+    made.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    file = tmp_path / "a.dcm"
+    pydicom.dcmwrite(file, made, enforce_file_format=True)
+    assert image.tags(file)["patient"] == "P7"
+    assert image.tags(file, limits=Limits(max_bytes=4000)) == {}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"DICM", bytes(128) + b"DICM", bytes(128) + b"DICM" + b"\x02\x00" * 50, b"\x89PNG"]
+)
+def test_tags_of_what_is_no_dicom_are_none(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "x.dcm"
+    file.write_bytes(content)
+    assert not any(value for name, value in image.tags(file).items() if name != "transfer_syntax")
+    assert image.tags(tmp_path / "gone.dcm") == {} == image.tags(tmp_path)

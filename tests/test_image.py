@@ -103,13 +103,31 @@ def test_16_bits_keep_their_values_or_are_scaled_to_8() -> None:
     assert np.array_equal(image.decode(encoded(GRAY, "PNG"), "a", depth=16).pixels, GRAY.astype(np.uint16) * 257)
 
 
-def test_12_bits_stored_unscaled_in_16_are_not_read_as_black() -> None:
-    deep = np.linspace(0, 4095, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
+@pytest.mark.parametrize("brightest", [2047, 2048, 4095])
+def test_12_bits_stored_unscaled_in_16_span_the_range_where_that_is_said(brightest: int) -> None:
+    deep = np.linspace(0, brightest, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
     data = cv2.imencode(".png", deep)[1].tobytes()
     for depth, top in ((8, 255), (16, 65535)):
-        picture = image.decode(data, "a", depth=depth)  # type: ignore[arg-type]
+        picture = image.decode(data, "a", depth=depth, bits=12)  # type: ignore[arg-type]
         assert np.abs(picture.pixels - deep * (top / 4095)).max() <= 0.51
         assert picture.notes[0] == "12 bit stored in 16: 0-4095 made the whole range"
+
+
+def test_white_does_not_depend_on_a_pictures_brightest_pixel_and_a_dark_picture_is_noted() -> None:
+    for brightest, used in ((2047, 11), (2048, 12), (16383, 14), (16384, 15)):
+        deep = np.full((8, 8), brightest, np.uint16)
+        picture = image.decode(cv2.imencode(".png", deep)[1].tobytes(), "a", depth=16)
+        assert (picture.pixels == brightest).all()
+        note = f"only {used} of 16 bits used, which is dark: --bits says how many count"
+        assert picture.notes == ((note,) if used < 15 else ())
+
+
+def test_a_value_beyond_the_bits_that_were_said_is_refused() -> None:
+    data = cv2.imencode(".png", np.full((8, 8), 4096, np.uint16))[1].tobytes()
+    with pytest.raises(UnreadableError, match="a holds the value 4096, but 12 bits end at 4095"):
+        image.decode(data, "a", bits=12)
+    eight = cv2.imencode(".png", np.full((8, 8), 200, np.uint8))[1].tobytes()
+    assert (image.decode(eight, "a", bits=12).pixels == 200).all()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

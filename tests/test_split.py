@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ribcage import split
+from ribcage import fingerprint, split
 
 PATIENTS = pd.Series([f"病人{number // 3}" for number in range(9000)], dtype="str")
+WIDE = str.maketrans("0123456789", "０１２３４５６７８９")
 PATHS = pd.Series([f"{number}.png" for number in range(9000)], dtype="str")
 
 
@@ -23,8 +24,27 @@ def test_a_patients_part_is_the_same_in_any_company_and_for_ever() -> None:
     again = split.by_patient(PATIENTS.iloc[turned], PATHS.iloc[turned])
     pd.testing.assert_series_equal(again.sort_index(), parts)
     few = pd.Series(["00000001", "patient00042", "p10000032", "张三"], dtype="str")
-    assert split.by_patient(few, few).tolist() == ["train", "train", "train", "test"]
+    assert split.by_patient(few, few).tolist() == ["test", "train", "train", "test"]
     assert split.by_patient(few.where(few == "", ""), few).tolist() == ["val", "val", "test", "train"]
+
+
+def test_spellings_with_one_fingerprint_are_in_one_part() -> None:
+    for number in range(50):
+        names = pd.Series([f"{number}", f"{number:05d}", f" {number} ", f"{number:04d}".translate(WIDE)], dtype="str")
+        assert len({fingerprint.patient_fingerprint("x", name) for name in names}) == 1
+        assert split.by_patient(names, PATHS[:4]).nunique() == 1
+
+
+def test_a_split_is_completed_where_it_lacks_something_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    blank = pd.Series("", index=PATHS.index, dtype="str")
+    assert split.complete(blank, PATIENTS, PATHS).equals(split.by_patient(PATIENTS, PATHS))
+    assert caplog.messages == ["No split published: patients are dealt out 70/10/20 by their hash."]
+    given = pd.Series(np.where(np.arange(9000) < 6000, "train", "test"), dtype="str")
+    assert split.complete(given, PATIENTS, PATHS).equals(split.carve(given, PATIENTS, PATHS))
+    assert caplog.messages[1:] == ["No validation part: one in eight training patients becomes one."]
+    for whole in (given.replace("test", ""), split.carve(given, PATIENTS, PATHS)):
+        assert split.complete(whole, PATIENTS, PATHS).equals(whole)
+    assert len(caplog.messages) == 2
 
 
 def test_unknown_patients_are_not_one_patient() -> None:
@@ -50,6 +70,6 @@ def test_choosing_takes_the_first_published_split_and_says_when_there_is_none(ca
     assert set(split.choose(frame, "auto", ("a", "b"))) == {"train"} and not caplog.text
     assert set(split.choose(frame, "patient", ("a", "b"))) == {"train", "val", "test"} and not caplog.text
     split.choose(frame, "auto", ("a",), {"train": 0.6, "val": 0.2, "test": 0.2})
-    assert "60/20/20 by patient" in caplog.text
+    assert "No split published: patients are dealt out 60/20/20 by their hash" in caplog.text
     with pytest.raises(FileNotFoundError, match=r"The a lists are not there\. Add them or choose --split b or patient"):
         split.choose(frame, "a", ("a", "b"))

@@ -31,6 +31,12 @@ def test_pipes_are_no_files_but_a_link_that_leads_nowhere_is_kept_to_be_reported
     assert tables.files(folder) == ["gone.png"]
 
 
+def test_a_link_to_itself_is_like_one_that_leads_nowhere(folder: Path) -> None:
+    for name in ("a.png", "b"):
+        (folder / name).symlink_to(folder / name)
+    assert tables.files(folder) == ["a.png", "b"]
+
+
 def test_very_deep_folders_and_loops_of_links_come_to_an_end(folder: Path) -> None:
     levels = [folder / "/".join("d" * depth) for depth in range(1, 1011)]
     for level in levels:
@@ -92,5 +98,43 @@ def test_an_encoding_given_is_used_and_a_wrong_one_is_one_line(folder: Path) -> 
 
 def test_rows_with_more_cells_than_the_header_are_refused_not_cut(folder: Path) -> None:
     file = trees.text(folder / "a.csv", "path,Mass", "1.png,0,1", "2.png,0,1")
-    with pytest.raises(ValueError, match=r"a.csv cannot be read as a table"):
+    with pytest.raises(ValueError, match=r"a.csv has 3 cells in line 2, but 2 in its header"):
         tables.sniffed(file)
+
+
+@pytest.mark.parametrize(("row", "cells"), [("2.png", 1), ('"2.png,0', 1), ("2.png,0,", 3)])
+def test_a_row_of_another_width_is_named_by_its_line(folder: Path, row: str, cells: int) -> None:
+    file = trees.text(folder / "a.csv", "", "path,Mass", "1.png,0", " ", row)
+    with pytest.raises(ValueError, match=rf"a.csv has {cells} cells in line [56], but 2 in its header\."):
+        tables.sniffed(file)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(folder: Path, ending: str) -> None:
+    (folder / "a.csv").write_bytes(ending.join(["path,Mass", "1.png,0", "2.png,1", ""]).encode())
+    assert tables.sniffed(folder / "a.csv")["Mass"].tolist() == ["0", "1"]
+
+
+def test_a_header_without_rows_is_said(folder: Path) -> None:
+    file = trees.text(folder / "a.csv", "path,Mass")
+    for read in (tables.sniffed, lambda file: tables.read(file, ["path"])):
+        with pytest.raises(ValueError, match=r"a.csv has a header, but no rows\."):
+            read(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("患者,喆", "gb18030"),
+        ("陶喆", "gb18030"),
+        ("朱镕基", "gb18030"),
+        ("胸片，正常", "gb18030"),
+        ("Größe,Müller,Zoé", "latin-1"),
+        ("créée", "latin-1"),
+        ("Ångström é", "latin-1"),
+        ("喆", "utf-8"),
+    ],
+)
+def test_an_encoding_is_told_from_the_letters(folder: Path, text: str, encoding: str) -> None:
+    file = trees.text(folder / "a.csv", "path;who", f"1.png;{text}", encoding=encoding)
+    assert tables.sniffed(file)["who"].tolist() == [text]

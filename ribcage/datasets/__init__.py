@@ -42,6 +42,10 @@ def index(name: str, root: Path | str | None = None, **options: Any) -> "Index":
     wrong = [_wrong(module.index, name, value) for name, value in options.items()]
     if any(wrong):
         raise ValueError(f"The data set {name!r} has {'; '.join(filter(None, wrong))}.")
+    if not needs_root(name):
+        if root is not None:
+            raise ValueError(f"The data set {name!r} is made up and lies nowhere: leave out {str(root)!r}.")
+        return module.index(**options)
     return module.index(Path(root or "").expanduser(), **options)
 
 

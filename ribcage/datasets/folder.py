@@ -4,22 +4,38 @@ Patient, view, sex and age that no table tells stay empty here; of DICOM files t
 """
 
 import logging
+import os
+import posixpath
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
-from ribcage import columns, tables
+from ribcage import columns, findings, image, tables
 from ribcage import split as splits
-from ribcage.index import Index, table
+from ribcage.index import Index, reserved, table
 
 SOURCE = "your own files"
 LICENCE = "yours"
 MOST_CLASSES = 50
 # folders called so hold patients, not classes
 PATIENT_FOLDER = re.compile(r"(p|pat|patient|person|subject|case|id|s)?[-_ ]?\d+", re.IGNORECASE)
+# folders called so say nothing of what they hold
+NEUTRAL = (
+    *("data", "dataset", "datasets", "image", "images", "img", "imgs", "picture", "pictures", "图像", "图片"),
+    *("png", "jpg", "jpeg", "dcm", "dicom", "dicoms"),
+)
+MASKS = (
+    *("mask", "masks", "leftmask", "rightmask", "manualmask", "seg", "segs", "segmentation", "segmentations"),
+    *("annotation", "annotations"),
+)
+RASTER = tuple(ending for ending in tables.PICTURES if ending not in (".dcm", ".dicom"))
+UNREAD = (".webp", ".gif", ".jp2", ".j2k", ".heic", ".avif", ".nii", ".nii.gz", ".nrrd", ".mha", ".npy")
+
+log = logging.getLogger("ribcage")
 
 
 def index(
@@ -37,6 +53,7 @@ def index(
     patient_pattern: str = "",
     classes: Literal["auto", "yes", "no"] = "auto",
     encoding: str = "auto",
+    bits: int = 0,
 ) -> Index:
     """Read the CSV in root, or the names of its folders when there is none.
 
@@ -52,24 +69,53 @@ def index(
     patient_pattern: A regular expression whose group finds the patient in the path, such as (person\\d+)_.
     classes: Whether folder names are classes; auto: when all pictures lie in a few folders side by side.
     encoding: Of the CSV; auto tries UTF-8, GB 18030 and Latin-1.
+    bits: How many bits of 16-bit PNG and TIFF files are used, such as 12 (0: all 16); white is the highest value.
     """
+    if bits and not 8 <= bits <= 16:
+        raise ValueError(f"--bits is 8 to 16, not {bits}.")
     root, csv = (root.parent, root.name) if root.is_file() else (root, csv)
-    paths = tables.files(root)
-    file = _csv(root, paths, csv)
+    file = _csv(root, csv)
     if file is None:
-        frame, found = _folders(root, paths, classes)
+        frame, found = _folders(root, tables.files(root), classes)
     else:
         given = {"path": path_column, "patient": patient_column, "study": study_column, "view": view_column}
         given |= {"split": split_column, "sex": sex_column, "age": age_column}
-        frame, found = _rows(tables.sniffed(file, encoding), paths, given, label_columns)
+        frame, found = _rows(tables.sniffed(file, encoding), root, given, label_columns)
     if patient_pattern and "patient" not in frame:
         frame["patient"] = _patients(frame["path"], patient_pattern)
     frame["split"] = _split(frame)
     names = tuple(str(name) for name in found.columns)
-    return Index("folder", table(frame.join(found), names), names, root=root)
+    _check_names(names)
+    return Index(_name(root), table(frame.join(found), names), names, root=root)
 
 
-def _csv(root: Path, paths: list[str], csv: str) -> Path | None:
+def pictures(
+    index: Index, *, bits: int = 0, size: int | None = None, depth: Literal[8, 16] = 8
+) -> Callable[[int], image.Picture] | None:
+    """Row → picture, where `bits` says how to read it; else each row is a file like any other."""
+    return (lambda row: image.read(index.file(row), depth=depth, min_side=size, bits=bits)) if bits else None
+
+
+def _name(root: Path) -> str:
+    """What the folder is called, as name space of its patients: '7' of two hospitals are two people."""
+    folder = root.absolute()
+    return next((each.name for each in (folder, *folder.parents) if each.name.lower() not in ("", *NEUTRAL)), "folder")
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    """Refuse findings called like columns of ours; say which are not in the vocabulary."""
+    if reserved(names):
+        raise ValueError(
+            f"No finding can be called {', '.join(reserved(names))}: Ribcage has a column of that name. "
+            "Rename the column or the class, or choose with --label-columns or --classes no."
+        )
+    new = [name for name in names if name not in findings.FINDINGS]
+    if new:
+        said = [f"{name} (did you mean {meant}?)" if (meant := findings.meant(name)) else name for name in new[:20]]
+        log.warning("New findings outside the vocabulary: %s.", ", ".join(said) + (", …" if len(new) > 20 else ""))
+
+
+def _csv(root: Path, csv: str) -> Path | None:
     """The table to read, if any."""
     if csv == "none":
         return None
@@ -78,26 +124,25 @@ def _csv(root: Path, paths: list[str], csv: str) -> Path | None:
         if not file.is_file():
             raise FileNotFoundError(f"There is no table {file}.")
         return file
-    found = [path for path in paths if path.lower().endswith((".csv", ".tsv", ".csv.gz")) and "/" not in path]
+    found = [path for path in tables.files(root, depth=0) if path.lower().endswith((".csv", ".tsv", ".csv.gz"))]
     if len(found) > 1:
         raise ValueError(f"{root} holds {', '.join(found)}. Choose one with --csv, or none with --csv none.")
     return root / found[0] if found else None
 
 
 def _rows(
-    rows: pd.DataFrame, paths: list[str], given: dict[str, str], label_columns: tuple[str, ...]
+    rows: pd.DataFrame, root: Path, given: dict[str, str], label_columns: tuple[str, ...]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the rows of a CSV say, and their labels."""
+    """What the rows of a CSV say, and their labels; columns of other things are kept as they are."""
     header = list(rows.columns)
     role = columns.roles(header, given)
     if "path" not in role:
-        raise ValueError(
-            f"No column looks like a picture's file. Name it with --path-column: {', '.join(header[:40])}."
-        )
-    rows = rows[rows[role["path"]].str.strip() != ""].drop_duplicates()
-    found = columns.labels(rows, columns.label_columns(header, list(role.values()), label_columns))
+        raise ValueError(f"No column looks like a picture's file. Name it with --path-column. {columns.among(header)}")
+    rows = _with_picture(rows, role["path"]).drop_duplicates()
+    chosen = columns.label_columns(header, list(role.values()), label_columns)
+    found = columns.labels(rows, chosen)
     text = {name: rows[column].str.strip() for name, column in role.items()}
-    text["path"] = _located(text["path"], paths)
+    text["path"] = _located(text["path"], root)
     twice = text["path"][text["path"].duplicated()]
     if len(twice):
         raise ValueError(f"The picture {twice.iloc[0]} stands in several rows that differ; each needs one row.")
@@ -108,10 +153,39 @@ def _rows(
         "age": tables.years,
     }
     frame = pd.DataFrame({name: meaning.get(name, lambda column: column)(column) for name, column in text.items()})
+    others = [name for name in header if name and name not in (*role.values(), *chosen)]
+    frame = frame.join(rows[others].rename(columns=_apart(others, list(found.columns))))
     return frame.reset_index(drop=True), found.reset_index(drop=True)
 
 
-def _located(names: pd.Series, paths: list[str]) -> pd.Series:
+def _with_picture(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The rows that name a picture."""
+    named = rows[rows[column].str.strip() != ""]
+    if named.empty:
+        raise ValueError(f"The column {column!r} is blank in every row. Name the one with the files: --path-column.")
+    if len(named) < len(rows):
+        log.warning("Left out: %s rows that name no picture.", f"{len(rows) - len(named):,}")
+    return named
+
+
+def _apart(others: list[str], names: list[str]) -> dict[str, str]:
+    """New names for columns of the CSV that are called like a finding or a column of ours ('hospital' is no clash)."""
+    taken = {*reserved(others), *names} - {"hospital"}
+    return {name: f"csv_{name}" for name in others if name in taken}
+
+
+def _located(names: pd.Series, root: Path) -> pd.Series:
+    """The files that a CSV means: as it says; only where some are not there, all that lie below root are looked at."""
+    base = str(root.absolute()).rstrip("/") + "/"
+    plain = [posixpath.normpath(name.replace("\\", "/")).removeprefix(base) for name in names]
+    # a Path for each of 200,000 rows would take seconds
+    there = [os.path.isfile(posixpath.join(base, path)) for path in plain]  # noqa: PTH113
+    paths = plain if all(there) else _found(names.tolist(), tables.files(root))
+    kept = [path if is_file else other for path, is_file, other in zip(plain, there, paths, strict=True)]
+    return pd.Series(kept, index=names.index, dtype="str")
+
+
+def _found(names: list[str], paths: list[str]) -> list[str]:
     """The files that a CSV written elsewhere means: its path without the folders above, or the only file so called."""
     there = set(paths)
     files = [path for path in paths if path.lower().endswith(tables.PICTURES)]
@@ -126,34 +200,57 @@ def _located(names: pd.Series, paths: list[str]) -> pd.Series:
         inside = next((tail for tail in tails if tail in there), None)
         return inside or (only[steps[-1]] if counts[steps[-1]] == 1 else name)
 
-    return pd.Series([located(name) for name in names], index=names.index, dtype="str")
+    return [located(name) for name in names]
 
 
 def _folders(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What the folders say: splits, then classes; a class 'normal' is the row without findings."""
-    pictures = [path for path in paths if _is_picture(root / path)]
+    pictures = _without_masks([path for path in paths if _is_picture(root / path)])
     if not pictures:
         raise FileNotFoundError(f"{root} holds no pictures ({', '.join(tables.PICTURES)}) and no CSV.")
+    unread = Counter(ending for path in paths for ending in UNREAD if path.lower().endswith(ending))
+    if unread:
+        log.warning("Left out: %s.", ", ".join(f"{count:,} files {ending}" for ending, count in unread.items()))
     folders = [path.split("/")[:-1] for path in pictures]
     dealt = all(steps and steps[0].lower() in columns.SPLIT_WORDS for steps in folders)
     frame = pd.DataFrame({"path": pd.Series(pictures, dtype="str")})
     if dealt:
         frame["split"] = [columns.SPLIT_WORDS[steps[0].lower()] for steps in folders]
-    inner = ["/".join(steps[dealt:]) for steps in folders]
+    inner = [[step for step in steps[dealt:] if step.lower() not in NEUTRAL] for steps in folders]
     if classes == "no" or (classes == "auto" and not _are_classes(inner, pictures)):
         return frame, pd.DataFrame(index=frame.index)
     if not all(inner):
-        raise ValueError(f"{pictures[inner.index('')]} lies in no class folder. Move it, or say --classes no.")
-    return frame, columns.listed(pd.Series([name.split("/")[0] for name in inner], dtype="str"))
+        raise ValueError(f"{pictures[inner.index([])]} lies in no class folder. Move it, or say --classes no.")
+    return frame, columns.listed(pd.Series([steps[0] for steps in inner], dtype="str"))
 
 
-def _are_classes(folders: list[str], pictures: list[str]) -> bool:
-    """Whether folder names look like classes: a few, side by side, none called like a patient, no DICOM."""
-    names = set(folders)
-    side_by_side = all(name and "/" not in name for name in names)
-    dicom = any(not path.lower().endswith(tables.PICTURES) or ".dic" in path or ".dcm" in path for path in pictures)
-    patients = any(PATIENT_FOLDER.fullmatch(name) for name in names)
-    return side_by_side and 2 <= len(names) <= MOST_CLASSES and not patients and not dicom
+def _without_masks(pictures: list[str]) -> list[str]:
+    """Without those in folders for masks, which are drawings and not radiographs."""
+    kept = [path for path in pictures if not any(step.lower() in MASKS for step in path.split("/")[:-1])]
+    if len(kept) < len(pictures):
+        log.warning("Left out: %s pictures in folders called mask or the like.", f"{len(pictures) - len(kept):,}")
+    return kept
+
+
+def _are_classes(folders: list[list[str]], pictures: list[str]) -> bool:
+    """Whether folder names look like classes; where one may think they do, it is said why they are none."""
+    names = sorted({steps[0] if steps else "" for steps in folders})
+    if not all(names) or not 2 <= len(names) <= MOST_CLASSES:
+        return False
+    reasons = {
+        "patients are often called so": any(PATIENT_FOLDER.fullmatch(name) for name in names),
+        "they hold DICOM files": any(_maybe_dicom(path) for path in pictures),
+        "they hold further folders": any(len(steps) > 1 for steps in folders),
+    }
+    against = [reason for reason, holds in reasons.items() if holds]
+    if against:
+        listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        log.warning(
+            "The folders %s are not taken for classes, since %s: no labels. If they are, say --classes yes.",
+            listed,
+            " and ".join(against),
+        )
+    return not against
 
 
 def _is_picture(file: Path) -> bool:
@@ -176,16 +273,16 @@ def _patients(paths: pd.Series, pattern: str) -> pd.Series:
     return paths.str.extract(pattern, expand=False).fillna("").astype("str")
 
 
+def _maybe_dicom(path: str) -> bool:
+    """Whether a file's tags may know the patient: DICOM files are called .dcm, or anything."""
+    return not path.lower().endswith(RASTER)
+
+
 def _split(frame: pd.DataFrame) -> pd.Series:
     """The split given; without one, by patient, unless patients are still to be read from the files."""
-    log = logging.getLogger("ribcage")
-    patients = frame["patient"] if "patient" in frame else pd.Series("", frame.index, dtype="str")
-    if "split" in frame:
-        if {"train", "test"} <= set(frame["split"]) and "val" not in set(frame["split"]):
-            log.warning("No validation part: one in eight training patients becomes one.")
-            return splits.carve(frame["split"], patients, frame["path"])
-        return frame["split"]
-    if (patients == "").all():
-        return patients
-    log.warning("No split given: 70/10/20 by patient.")
-    return splits.by_patient(patients, frame["path"])
+    blank = pd.Series("", frame.index, dtype="str")
+    given, patients = frame.get("split", blank), frame.get("patient", blank)
+    unknown = patients == ""
+    if unknown.all() or frame["path"][unknown].map(_maybe_dicom).any():
+        return given  # at import, when the tags are read
+    return splits.complete(given, patients, frame["path"])
