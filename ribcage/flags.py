@@ -109,8 +109,9 @@ def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) ->
     """An Options from the words, or one UsageError with everything that is wrong."""
     words, recipe = take_recipe(words)
     given, wrong = sort_words(flags, words)
-    from_recipe, more = sort_words(flags, recipe)
-    given, wrong = {**from_recipe, **given}, wrong + more
+    named = [flag for flag in flags if not flag.positional]
+    from_recipe, more = sort_words(named, recipe_words(recipe) if recipe else [])
+    given, wrong = {**from_recipe, **given}, wrong + [f"{problem} in {recipe}" for problem in more]
     values: dict[str, Any] = {}
     for flag in flags:
         if flag.name in given:
@@ -126,14 +127,20 @@ def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) ->
     return module.Options(**values, **({"member": member} if hasattr(module, "member") else {}))
 
 
-def take_recipe(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words without `--recipe FILE`, and the words that the file stands for; what is typed goes before them."""
-    if "--recipe" not in words:
-        return words, []
-    place = words.index("--recipe")
-    if place + 1 == len(words):
-        raise UsageError("--recipe needs a file.")
-    return words[:place] + words[place + 2 :], recipe_words(Path(words[place + 1]))
+def take_recipe(words: list[str]) -> tuple[list[str], Path | None]:
+    """The words without `--recipe FILE`, and that file; what is typed goes before what it says."""
+    kept, files, queue = list[str](), list[str](), list(words)
+    while queue:
+        word = queue.pop(0)
+        if word == "--recipe":
+            files.append(queue.pop(0) if queue and not is_option(queue[0]) else "")
+        elif word.startswith("--recipe="):
+            files.append(word.removeprefix("--recipe="))
+        else:
+            kept.append(word)
+    if len(files) > 1 or "" in files:
+        raise UsageError("--recipe needs a file." if "" in files else "--recipe can be given once.")
+    return kept, Path(files[0]).expanduser() if files else None
 
 
 def recipe_words(file: Path) -> list[str]:
@@ -144,14 +151,25 @@ def recipe_words(file: Path) -> list[str]:
         raise UsageError(f"There is no recipe {file}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"The recipe {file} cannot be read: {error}.") from None
-    said: list[str] = []
-    for name, value in values.items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            said.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            said += [f"--{option}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return said
+    strange = [
+        name
+        for name, value in values.items()
+        if not all(isinstance(one, str | int | float) for one in (value if isinstance(value, list) else [value]))
+    ]
+    if strange:
+        raise UsageError(f"The recipe {file} must hold lines like 'lr = 0.1', not tables or dates: see {strange[0]!r}.")
+    return [word for name, value in values.items() for word in option_words(name, value)]
+
+
+def option_words(name: str, value: Any) -> list[str]:
+    """A value of an option as one would type it."""
+    option = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        return [option if value else f"--no-{option[2:]}"]
+    values = [str(one) for one in value] if isinstance(value, tuple | list) else [str(value)]
+    if not values or any(map(is_option, values)):
+        return [f"{option}={one}" for one in values or [""]]
+    return [option, *values]
 
 
 def sort_words(flags: list[Flag], words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -210,6 +228,8 @@ def convert_words(flag: Flag, words: list[str]) -> Any:
     """The words as the flag's type."""
     if not words:
         raise ValueError("needs a value")
+    if flag.many and words == [""]:  # --name= says: none at all
+        return ()
     if flag.many:
         return tuple(convert(typing.get_args(flag.kind)[0], word) for word in words)
     return convert(flag.kind, words[-1])
@@ -241,22 +261,18 @@ def convert(kind: Any, word: str) -> Any:
 
 def words(module: ModuleType, options: Any) -> list[str]:
     """The words that `parse` would make these options of; what stands at its default is left out."""
+    fields = {field.name: field for field in dataclasses.fields(options) if field.name != "member"}
+    changed = [name for name, field in fields.items() if getattr(options, name) != field_default(field)]
+    placed = list(getattr(module, "POSITIONAL", ()))
+    while placed and placed[-1] not in changed:
+        placed.pop()
     said: list[str] = []
-    member = dict(getattr(options, "member", {}))
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.name == "member" or value == field_default(field):
-            continue
-        if field.name in getattr(module, "POSITIONAL", ()):
-            said = [*(map(str, value) if isinstance(value, tuple) else [str(value)]), *said]
-        else:
-            member[field.name] = value
-    for name, value in member.items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            said.append(f"--{option}" if value else f"--no-{option}")
-        elif value is not None:
-            said += [f"--{option}", *(map(str, value) if isinstance(value, tuple | list) else [str(value)])]
+    for name in placed:
+        value = getattr(options, name)
+        said += map(str, value) if isinstance(value, tuple) else [str(value)]
+    named = {name: getattr(options, name) for name in changed if name not in placed}
+    for name, value in {**dict(getattr(options, "member", {})), **named}.items():
+        said += option_words(name, value) if value is not None else []
     return said
 
 
@@ -273,6 +289,7 @@ def help_page(name: str, module: ModuleType, flags: list[Flag]) -> str:
         ("its own options:", [flag for flag in flags if flag.of_member]),
     ):
         blocks += [title, *(help_line(flag) for flag in chosen), ""] if chosen else []
+    blocks += ["--recipe FILE takes options from a TOML file; what is typed goes before what it says."]
     return "\n".join(blocks).rstrip()
 
 

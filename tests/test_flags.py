@@ -1,0 +1,220 @@
+"""Options survive being written as words, recipes are options in a file, and what is wrong with either is one line."""
+
+import dataclasses
+import shlex
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, UnionType
+from typing import Any, Literal
+
+import pytest
+
+from ribcage import cli, flags
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+PLAIN: dict[Any, Any] = {str: "two words", Path: Path("文件 夹/x"), int: -7, float: 2.5e-05}
+MEMBERS = {"import": ("phantom", {"pictures": 12})}
+
+
+def other(kind: Any, default: Any) -> Any:
+    """A value of this type that is not the default."""
+    if isinstance(kind, UnionType):
+        return other(typing.get_args(kind)[0], default)
+    if typing.get_origin(kind) is Literal:
+        return next(choice for choice in typing.get_args(kind) if choice != default)
+    if typing.get_origin(kind) is tuple:
+        value = other(typing.get_args(kind)[0], None)
+        return (value, value, value)
+    return not default if kind is bool else PLAIN[kind]
+
+
+def read(name: str, module: ModuleType, words: list[str]) -> Any:
+    return flags.parse(name, module, flags.read_flags(module, words), words)
+
+
+@pytest.mark.parametrize("name", cli.names())
+def test_the_words_of_options_are_read_as_those_options(name: str) -> None:
+    module = cli.command(name)
+    kinds = typing.get_type_hints(module.Options)
+    values = {
+        item.name: other(kinds[item.name], flags.field_default(item))
+        for item in dataclasses.fields(module.Options)
+        if item.name != "member"
+    }
+    if name in MEMBERS:
+        values |= {"dataset": MEMBERS[name][0], "member": MEMBERS[name][1]}
+    options = module.Options(**values)
+    assert read(name, module, flags.words(module, options)) == options
+
+
+@pytest.mark.parametrize("name", cli.names())
+def test_every_option_alone_is_read_as_it_was(name: str) -> None:
+    """The others stay at their defaults: no word slips into the place of another."""
+    module = cli.command(name)
+    kinds = typing.get_type_hints(module.Options)
+    fields = [item for item in dataclasses.fields(module.Options) if item.name != "member"]
+    needed = {item.name: other(kinds[item.name], None) for item in fields if flags.field_default(item) is flags.NEEDED}
+    if name in MEMBERS:
+        needed["dataset"] = MEMBERS[name][0]
+    for item in fields:
+        if item.name in needed:
+            continue
+        options = module.Options(**needed, **{item.name: other(kinds[item.name], flags.field_default(item))})
+        assert read(name, module, flags.words(module, options)) == options, item.name
+
+
+# ---- a command made up here
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the made-up command."""
+
+    first: str
+    second: str = "b"
+    rate: float = 0.1
+    sides: tuple[int, ...] = (224,)
+    names: tuple[str, ...] = ()
+    quiet: bool = False
+    loud: bool = True
+    mode: Literal["fast", "slow"] = "fast"
+    out: Path | None = None
+    member: dict[str, Any] = field(default_factory=dict)
+
+
+def own(*, queue: int = 8, mlp: bool = True, parts: tuple[str, ...] = ()) -> None:
+    """Options of a member."""
+
+
+@pytest.fixture
+def made_up() -> ModuleType:
+    module = ModuleType("made_up")
+    module.__file__ = __file__
+    module.Options, module.POSITIONAL, module.member = Options, ("first", "second"), lambda name: own  # type: ignore[attr-defined]
+    return module
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options("a"),
+        Options("a", "c"),
+        Options("a", sides=()),
+        Options("a", names=("-x", "--quiet", "y")),
+        Options("a", names=("-1", "x=y")),
+        Options("a", rate=float("-inf")),
+        Options("a", out=Path("-odd")),
+        Options("a", quiet=True, loud=False, mode="slow"),
+        Options("a", "c", member={"queue": 4, "mlp": False, "parts": ("p", "q")}),
+    ],
+)
+def test_awkward_values_survive_too(made_up: ModuleType, options: Options) -> None:
+    assert read("x", made_up, flags.words(made_up, options)) == options
+
+
+def test_positional_words_keep_their_order(made_up: ModuleType) -> None:
+    assert flags.words(made_up, Options("a", "c", rate=1.0)) == ["a", "c", "--rate", "1.0"]
+
+
+# ---- recipes
+
+
+def recipe(folder: Path, text: str) -> str:
+    file = folder / "配方 r.toml"
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+TEXT = """
+rate = 1e-3   # a comment
+sides = [320, 256]
+names = ["a b", "-c"]
+quiet = true
+loud = false
+mode = "slow"
+out = "runs/x"
+queue = 4
+"""
+FROM_TEXT = Options(
+    "it", rate=1e-3, sides=(320, 256), names=("a b", "-c"), quiet=True, loud=False, mode="slow", out=Path("runs/x"),
+    member={"queue": 4},
+)  # fmt: skip
+
+
+def test_a_recipe_gives_values_of_every_kind(made_up: ModuleType, tmp_path: Path) -> None:
+    file = recipe(tmp_path, TEXT)
+    assert read("x", made_up, ["it", "--recipe", file]) == FROM_TEXT
+    assert read("x", made_up, ["it", f"--recipe={file}"]) == FROM_TEXT
+
+
+def test_what_is_typed_goes_before_the_recipe(made_up: ModuleType, tmp_path: Path) -> None:
+    typed = [
+        "it",
+        "--rate",
+        "2",
+        "--names",
+        "z",
+        "--no-quiet",
+        "--loud",
+        "--recipe",
+        recipe(tmp_path, TEXT),
+        "--sides",
+        "8",
+    ]
+    expected = dataclasses.replace(FROM_TEXT, rate=2.0, names=("z",), quiet=False, loud=True, sides=(8,))
+    assert read("x", made_up, typed) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("rte = 1", "unknown option --rte (did you mean --rate?) in "),
+        ("rate = 'high'", "--rate takes a number, not 'high'"),
+        ("rate = [1, 2]", "unexpected '2' in "),
+        ("[rate]\nx = 1", "must hold lines like 'lr = 0.1', not tables or dates: see 'rate'"),
+        ("rate = 2020-01-01", "not tables or dates: see 'rate'"),
+        ("rate = ", "cannot be read"),
+        ("rate = 1\nrate = 2", "cannot be read"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(made_up: ModuleType, tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(flags.UsageError) as error:
+        read("x", made_up, ["it", "--recipe", recipe(tmp_path, text)])
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_recipe_that_is_missing_or_no_text_is_one_line(made_up: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_bytes(b"\xff\xfe\x00")
+    for words, says in (
+        (["--recipe"], "--recipe needs a file"),
+        (["--recipe", "--quiet"], "--recipe needs a file"),
+        (["--recipe", "nowhere.toml"], "There is no recipe nowhere.toml"),
+        (["--recipe", str(tmp_path / "b.toml")], "cannot be read"),
+        (["--recipe", "a.toml", "--recipe", "b.toml"], "--recipe can be given once"),
+    ):
+        with pytest.raises(flags.UsageError, match=says):
+            read("x", made_up, ["it", *words])
+
+
+def test_there_are_recipes() -> None:
+    assert RECIPES
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_every_published_recipe_is_understood_by_the_command_in_its_header(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    header = [
+        line.removeprefix("#").strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")
+    ]
+    lines = [shlex.split(line) for line in header if line.startswith("ribcage ")]
+    using = [line for line in lines if f"recipes/{file.name}" in line]
+    assert using, f"{file.name} does not say how it is run"
+    for line in lines:
+        options = read(line[1], cli.command(line[1]), line[2:])
+        if line in using:
+            changed = flags.words(cli.command(line[1]), options)
+            assert read(line[1], cli.command(line[1]), changed) == options

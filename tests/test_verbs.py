@@ -1,0 +1,63 @@
+"""Commands are functions too: the same options, paths as text, a list for several, mistakes said at once."""
+
+from pathlib import Path
+
+import pytest
+
+import ribcage
+from ribcage import cli, verbs
+from ribcage.commands import finetune, inspect, probe
+
+
+def caught(monkeypatch: pytest.MonkeyPatch, module: object) -> list[object]:
+    """Options that reach the command, which itself does not run."""
+    found: list[object] = []
+    monkeypatch.setattr(module, "run", found.append)
+    return found
+
+
+def test_every_command_is_a_function_with_its_help() -> None:
+    for name in cli.names():
+        function = getattr(ribcage, name if name != "import" else "import_")
+        assert function.__doc__ == cli.command(name).__doc__
+        assert function.__name__ in dir(ribcage)
+
+
+def test_options_are_typed_like_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = caught(monkeypatch, finetune)
+    ribcage.finetune(data="数据/a b", out="runs/x", size=[320, 256], decay_at=(0.5,), findings="Mass", lr=1)
+    ribcage.finetune(data=[Path("a"), "b"], out=Path("runs/x"), size=64)
+    assert found == [
+        finetune.Options(("数据/a b",), Path("runs/x"), size=(320, 256), decay_at=(0.5,), findings=("Mass",), lr=1),
+        finetune.Options(("a", "b"), Path("runs/x"), size=(64,)),
+    ]
+    assert all(isinstance(side, int) for options in found for side in options.size)  # type: ignore[attr-defined]
+
+
+def test_what_is_positional_there_is_positional_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = caught(monkeypatch, probe)
+    ribcage.probe("runs/x", data="d", out="o", labels=[0.1, 1])
+    assert found == [probe.Options("runs/x", ("d",), labels=(0.1, 1), out=Path("o"))]
+    seen = caught(monkeypatch, inspect)
+    ribcage.inspect(["a", "b"], html="page.html")
+    assert seen == [inspect.Options(("a", "b"), html=Path("page.html"))]
+
+
+def test_a_wrong_option_is_answered_with_the_nearest() -> None:
+    with pytest.raises(TypeError, match=r"ribcage.finetune has no option 'modle'. Did you mean 'model'\?"):
+        ribcage.finetune(data="d", out="o", modle="densenet121")
+
+
+def test_too_many_arguments_a_wrong_choice_and_a_wrong_type_are_said() -> None:
+    with pytest.raises(TypeError, match="takes 1 arguments without a name, not 2"):
+        ribcage.probe("runs/x", "d")
+    with pytest.raises(ValueError, match="optimizer is 'adamw' or 'sgd' or 'lars', not 'adam'"):
+        ribcage.finetune(data="d", out="o", optimizer="adam")
+    with pytest.raises(ValueError, match="epochs is a int, not '3'"):
+        ribcage.finetune(data="d", out="o", epochs="3")
+
+
+def test_an_unknown_verb_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="ribcage has no 'finetun'"):
+        _ = ribcage.finetun
+    assert "finetune" in verbs.names() and "import_" in verbs.names()
