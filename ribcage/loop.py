@@ -145,7 +145,7 @@ class Run:
         """The gradient of the whole batch, taken in `accumulate` parts."""
         loss, values = torch.zeros((), device=self.device), dict[str, float]()
         for part in parts(batch, self.accumulate):
-            share = len(part) / len(batch)
+            share = 1.0 if part is batch else self.method.share(part, batch)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 step = self.forward(part)
             (step.loss * share).backward()

@@ -3,6 +3,8 @@
 step  10/614 - loss: 0.1637 - AUROC_Atelectasis: 0.5881 - … - AUROC_avg: 0.5908 - 3s/step
 """
 
+from typing import Any
+
 import numpy as np
 
 from ribcage import distributed, metrics
@@ -14,6 +16,7 @@ class Lines:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self.method: Any = run.method
         self.answers: list[tuple[np.ndarray, np.ndarray]] = []
 
     def show(self, log: Log) -> None:
@@ -21,8 +24,9 @@ class Lines:
         if log.step_in_epoch == 1:
             self.answers.clear()
             _print(f"Epoch {log.epoch + 1}/{self.run.epochs}")
-        for answers in distributed.gathered(self.run.method.answers):
+        for answers in distributed.gathered(list(self.method.answers)):
             self.answers += answers
+        self.method.answers.clear()
         if log.step_in_epoch % 10 == 0 or log.epoch_done:
             _print(self.line(log))
 
@@ -32,7 +36,9 @@ class Lines:
         parts = [f"step {log.step_in_epoch:>{width}}/{log.steps_in_epoch}", f"loss: {log.loss:.4f}"]
         if self.answers:
             logits, labels = (np.concatenate(arrays) for arrays in zip(*self.answers, strict=True))
-            scores = metrics.auroc(logits, labels)
+            scores = metrics.auroc(
+                logits, np.where((labels == 0) | (labels == 1), labels, np.nan)
+            )  # none but clear ones
             names = self.run.loader.findings
             parts += [f"AUROC_{name}: {score:.4f}" for name, score in zip(names, scores, strict=True)]
             parts.append(f"AUROC_avg: {float(metrics.macro(scores).mean):.4f}")

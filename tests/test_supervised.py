@@ -11,6 +11,7 @@ from torch import Tensor
 from ribcage import losses, methods
 from ribcage.backbone import Backbone
 from ribcage.loader import Batch
+from ribcage.loop import parts
 from ribcage.methods.supervised import Supervised
 
 nan = math.nan
@@ -134,3 +135,24 @@ def test_dropout_is_of_the_features_and_only_in_training() -> None:
     assert torch.equal(method.logits(pictures), method.logits(pictures))
     method.train()
     assert not torch.equal(method.logits(pictures), method.logits(pictures))
+
+
+@pytest.mark.parametrize("loss", ["bce", "cross-entropy"])
+def test_a_batch_in_parts_has_the_loss_and_the_gradient_of_the_whole(loss: str) -> None:
+    """Though most of what is known is in one of the parts."""
+    labels = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 1, 0], [nan, nan, nan], [nan, 0, nan]])
+    gradients, values = [], []
+    for count in (1, 2, 5):
+        method = made(loss=loss).eval()
+        whole = batch(labels)
+        value = torch.zeros(())
+        for part in parts(whole, count):
+            step = method(part)
+            (step.loss * method.share(part, whole)).backward()
+            value += step.loss.detach() * method.share(part, whole)
+        gradients.append(method.head.weight.grad)
+        values.append(value)
+        assert sum(len(known) for _, known in method.answers) == 5
+    for gradient, value in zip(gradients[1:], values[1:], strict=True):
+        torch.testing.assert_close(gradient, gradients[0])
+        torch.testing.assert_close(value, values[0])

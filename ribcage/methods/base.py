@@ -33,5 +33,9 @@ class Method(nn.Module):
         """The loss of a batch."""
         raise NotImplementedError
 
+    def share(self, part: Batch, batch: Batch) -> float:
+        """How much of the loss of a batch the loss of a part of it is."""
+        return len(part) / len(batch)
+
     def after_step(self, progress: float) -> None:
         """What changes without a gradient once the optimizer has stepped; progress runs from 0 to 1."""

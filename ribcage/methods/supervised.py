@@ -3,9 +3,11 @@
 L = sum_{n,f known} l(z_nf, t_nf) / number known,   z = W features(x) + b
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -49,6 +51,8 @@ class Supervised(Method):
         nn.init.zeros_(self.head.bias)
         self.loss, self.smoothing, self.mixup, self.freeze = losses.LOSSES[loss], smoothing, mixup, freeze
         self.balanced, self.exclusive = balanced, loss == "cross-entropy"
+        self.answers: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=256)
+        """The last logits and labels, for who watches it learn; a batch computed in parts leaves several."""
         self.register_buffer("present", torch.ones(len(self.findings)))
         self.register_buffer("absent", torch.ones(len(self.findings)))
         if freeze:
@@ -58,10 +62,16 @@ class Supervised(Method):
         """The loss over all known labels of the global batch."""
         pictures, targets = self._mixed(batch.views[0], self._targets(batch.labels))
         logits = self.logits(pictures).float()  # (N, F)
-        self.answers = [(logits.detach().cpu().numpy(), batch.labels.cpu().numpy())]
+        self.answers.append((logits.detach().cpu().numpy(), batch.labels.cpu().numpy()))
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
         loss = (self.loss(logits, targets) * weights).sum()
         return Step(loss * distributed.world() / distributed.total(losses.known(targets).sum()).clamp(min=1))
+
+    def share(self, part: Batch, batch: Batch) -> float:
+        """The share of the known labels, so that a batch computed in parts has the loss of the whole."""
+        counts = [losses.known(self._targets(each.labels)).sum() for each in (part, batch)]
+        known = distributed.total(torch.stack(counts))
+        return float(known[0] / known[1].clamp(min=1))
 
     def logits(self, pictures: Tensor) -> Tensor:
         """(N, F)"""
