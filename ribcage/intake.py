@@ -1,7 +1,6 @@
 """Intake: what is noted of every picture on its way into a dataset folder, and the folder's tables made from it."""
 
 import hashlib
-import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -47,7 +46,7 @@ def stored_index(index: Index, joined: dict[str, list[Any]], facts: store.Facts)
     table = filled(table, joined["tags"])
     sizes = dict(enumerate(zip(table["width"].tolist(), table["height"].tolist(), strict=True)))
     boxes = stored_boxes(index, sizes, facts)
-    return replace(index, table=with_split(table), boxes=boxes, box_frame=(facts.size, facts.size))
+    return replace(index, table=with_split(table, facts), boxes=boxes, box_frame=(facts.size, facts.size))
 
 
 def linked_index(index: Index, facts: store.Facts) -> Index:
@@ -58,14 +57,14 @@ def linked_index(index: Index, facts: store.Facts) -> Index:
     for row in index.boxes["row"].unique().tolist():
         sizes[row] = index.box_frame or _own_size(read(row))
     boxes = stored_boxes(index, sizes, facts)
-    return replace(index, table=with_split(index.table), boxes=boxes, box_frame=(facts.size, facts.size))
+    return replace(index, table=with_split(index.table, facts), boxes=boxes, box_frame=(facts.size, facts.size))
 
 
 def filled(table: pd.DataFrame, tags: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """The table with its gaps filled from what the pictures' own files say."""
     table = table.copy()
     for name in TAGS:
-        known = pd.Series([each.get(name) for each in tags], dtype="float32" if name == "age" else "object")
+        known = pd.Series([each.get(name) or None for each in tags], dtype="float32" if name == "age" else "object")
         blank = table[name].isna() if name == "age" else table[name] == ""
         if known.notna().any():
             table[name] = table[name].mask(blank & known.notna(), known).astype(table[name].dtype)
@@ -74,7 +73,7 @@ def filled(table: pd.DataFrame, tags: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def _tagged(index: Index) -> pd.DataFrame:
     """The table of files that are not imported, with what DICOM headers say."""
-    if (index.table["patient"] != "").all() or not hasattr(image, "tags"):
+    if (index.table["patient"] != "").all():
         return index.table
     return filled(index.table, [image.tags(index.file(row)) for row in range(len(index))])
 
@@ -83,12 +82,11 @@ def _own_size(picture: image.Picture) -> tuple[int, int]:
     return picture.width, picture.height
 
 
-def with_split(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with a split; where the source has none, patients are dealt out by their hash, and that is said."""
-    if (table["split"] != "").any():
-        return table
-    logging.getLogger("ribcage").warning("No split published: patients are dealt out 70/10/20 by their hash.")
-    return table.assign(split=split.by_patient(table["patient"], table["path"]))
+def with_split(table: pd.DataFrame, facts: store.Facts) -> pd.DataFrame:
+    """The table with a split: what own files left open is dealt out by the hash of the patient, and that is said."""
+    if facts.dataset != "folder" and (table["split"] != "").any():
+        return table  # a published split stays as it is, even where --limit cuts a part of it away
+    return table.assign(split=split.complete(table["split"], table["patient"], table["path"]))
 
 
 def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: store.Facts) -> pd.DataFrame:

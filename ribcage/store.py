@@ -269,11 +269,10 @@ def source(index: Index, facts: Facts) -> Callable[[int], "image.Picture"]:
     return lambda row: image.read(index.file(row), depth=facts.depth, min_side=facts.size)
 
 
-def present(index: Index, facts: Facts) -> np.ndarray:
-    """The rows whose file is there; all of them where pictures are not one file each."""
-    if datasets.pictures(facts.dataset, index, size=facts.size, depth=facts.depth, **facts.options) is not None:
-        return np.arange(len(index))
-    return np.array([row for row in range(len(index)) if index.file(row).is_file()], np.int64)
+def present(index: Index) -> np.ndarray:
+    """The rows whose file is there; all of them where no picture is a file of its own."""
+    there = [row for row in range(len(index)) if index.file(row).is_file()]
+    return np.array(there or range(len(index)), np.int64)
 
 
 def square(picture: image.Picture, facts: Facts) -> np.ndarray:

@@ -227,7 +227,7 @@ def link(index: Index, facts: store.Facts, folder: Path, *, sample: int = 256) -
 def _sampled(index: Index, facts: store.Facts, sample: int) -> list[dict[str, Any]]:
     """Records of evenly spaced pictures, of those that are there and can be read."""
     read, records = store.source(index, facts), []
-    there = store.present(index, facts)
+    there = store.present(index)
     for row in there[np.unique(np.linspace(0, len(there) - 1, min(sample, len(there))).astype(int))].tolist():
         with contextlib.suppress(ValueError, OSError):
             picture = read(row)

@@ -100,7 +100,8 @@ def describe(options: Options) -> tuple[Any, Any]:
 
     module = datasets.load(options.dataset)
     index = datasets.index(options.dataset, options.root, **options.member)
-    index = replace(index, name=options.name or index.name, root=index.root.absolute())
+    root = index.root.absolute() if datasets.needs_root(options.dataset) else index.root
+    index = replace(index, name=options.name or index.name, root=root)
     if options.limit:
         index = index.take(range(min(options.limit, len(index))))
     facts = store.Facts(
