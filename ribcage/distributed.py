@@ -29,7 +29,9 @@ def world() -> int:
 def started() -> Iterator[torch.device]:
     """Join the other processes that torchrun or SLURM started, if any; the device of this one."""
     environment = _environment()
-    device = torch.device("cuda", int(environment["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
+    device = torch.device("cpu")
+    if torch.cuda.is_available():  # a launcher may show each process its own GPU only
+        device = torch.device("cuda", int(environment["LOCAL_RANK"]) % torch.cuda.device_count())
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if int(environment["WORLD_SIZE"]) == 1:
@@ -44,25 +46,87 @@ def started() -> Iterator[torch.device]:
 
 
 def launch(devices: int, words: list[str]) -> int:
-    """Run `ribcage WORDS` as so many processes on this machine; the exit code."""
+    """Run `ribcage WORDS` as so many processes on this machine; the exit code.
+
+    A signal to this process is passed on to each of them, once: all save, and their exit code is this one's.
+    """
     import subprocess
     import sys
 
     if torch.cuda.is_available() and devices > torch.cuda.device_count():
         raise ValueError(f"--devices {devices}: this machine has {torch.cuda.device_count()}.")
-    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}", "-m", "ribcage"]
-    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices)), **os.environ}
-    return subprocess.run([sys.executable, *start, *words], env=environment, check=False).returncode
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(devices)}
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices))}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "ribcage", *words],
+            env={**threads, **os.environ, **shared, "RANK": str(number), "LOCAL_RANK": str(number)},
+            start_new_session=True,  # Ctrl-C in a terminal would else reach them twice
+        )
+        for number in range(devices)
+    ]
+    with _passed_on(ranks):
+        return _outcome(ranks)
+
+
+@contextmanager
+def _passed_on(ranks: list[Any]) -> Iterator[None]:
+    """While it lasts, signals go to the processes; a closed terminal asks them to end."""
+    import signal
+
+    def pass_on(number: int, frame: object) -> None:
+        for process in ranks:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM if number == getattr(signal, "SIGHUP", 0) else number)
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+    before = {getattr(signal, name): signal.signal(getattr(signal, name), pass_on) for name in names}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _outcome(ranks: list[Any], grace: float = 30.0) -> int:
+    """Wait for all; the first exit code that is not 0. When one fails, the others would wait for it in vain."""
+    import time
+
+    failed, ended = 0, 0.0
+    while None in (codes := [process.poll() for process in ranks]):
+        if not failed and any(codes):
+            failed, ended = next(code for code in codes if code), time.monotonic()
+        if failed and time.monotonic() - ended > grace:
+            for process in ranks:
+                process.kill()
+        time.sleep(0.05)
+    code = failed or next((code for code in codes if code), 0)
+    return code if code >= 0 else 128 - code
+
+
+def _free_port() -> int:
+    """A port that nobody listens on now."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _environment() -> dict[str, str]:
     """RANK, LOCAL_RANK and WORLD_SIZE from torchrun, else from srun, else of a single process."""
-    if "RANK" in os.environ:
-        return {name: os.environ[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    if "SLURM_PROCID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "MASTER_ADDR" in os.environ:
-        names = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
-        return {name: os.environ[slurm] for name, slurm in names.items()}
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return {"LOCAL_RANK": "0", **{name: os.environ[name] for name in NAMES if name in os.environ}}
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # of srun; a batch script beside it is one process
+        if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
+            tasks = os.environ["SLURM_STEP_NUM_TASKS"]
+            raise ValueError(f"srun started {tasks} tasks that cannot meet: set MASTER_ADDR and MASTER_PORT first.")
+        return {name: os.environ[slurm] for name, slurm in NAMES.items()}
     return {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+
+
+NAMES = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS"}
+"""How torchrun and srun tell a process who it is."""
 
 
 def total(value: Tensor) -> Tensor:

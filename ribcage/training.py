@@ -105,6 +105,7 @@ class Training:
         state = {"run": self.run.state(), "standing": vars(self.standing)}
         if distributed.rank() == 0:
             checkpoint.save(self.folder / "checkpoint.pt", state)
+        distributed.from_first(None)  # nobody leaves before it is on the disk: who started us may end the others then
 
     def _validate(self, log: Log, log_file: TextIO | None) -> None:
         last = log.step == self.run.epochs * log.steps_in_epoch

@@ -1,0 +1,118 @@
+"""Processes find each other however they were started, pass signals on, and do not outlive one that failed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ribcage import checkpoint, cli, distributed
+
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("数据 set") / "phantom"
+    assert cli.main(["import", "phantom", "--out", str(folder), "--pictures", "120", "--size", "32"]) == 0
+    return folder
+
+
+def words(data: Path, out: Path, epochs: int) -> list[str]:
+    plain = ["finetune", "--data", str(data), "--out", str(out), "--model", "test_resnet", "--size", "32"]
+    return [*plain, "--batch", "16", "--epochs", str(epochs), "--threads", "1", "--precision", "float32"]
+
+
+# ---- who we are
+
+
+def environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> dict[str, str]:
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "MASTER_")) or name in distributed.NAMES]:
+        monkeypatch.delenv(name)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    return distributed._environment()
+
+
+ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "16", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+TASK = {**BATCH_SCRIPT, "SLURM_PROCID": "9", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "16"}
+
+
+def test_torchrun_srun_and_nobody_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert environment(monkeypatch) == ALONE
+    assert environment(monkeypatch, RANK="3", LOCAL_RANK="1", WORLD_SIZE="4") == {
+        "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4",
+    }  # fmt: skip
+    assert environment(monkeypatch, RANK="3", WORLD_SIZE="4")["LOCAL_RANK"] == "0"
+    assert environment(monkeypatch, **TASK) == {"RANK": "9", "LOCAL_RANK": "1", "WORLD_SIZE": "16"}
+    assert distributed.launched()
+
+
+def test_a_command_in_the_batch_script_beside_srun_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert environment(monkeypatch, **BATCH_SCRIPT) == ALONE
+    assert environment(monkeypatch, **BATCH_SCRIPT, SLURM_STEP_NUM_TASKS="1") == ALONE
+
+
+def test_tasks_that_cannot_meet_are_not_sixteen_runs_in_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="srun started 16 tasks that cannot meet: set MASTER_ADDR and MASTER_PORT"):
+        environment(monkeypatch, SLURM_PROCID="9", SLURM_LOCALID="1", SLURM_STEP_NUM_TASKS="16")
+
+
+# ---- starting them
+
+
+def python(code: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+def test_the_exit_code_is_that_of_the_one_that_failed() -> None:
+    assert distributed._outcome([python("pass"), python("pass")]) == 0
+    assert distributed._outcome([python("pass"), python("raise SystemExit(75)")]) == 75
+    assert distributed._outcome([python("import os; os.kill(os.getpid(), 9)"), python("pass")]) == 137
+
+
+def test_who_waits_for_a_failed_one_is_ended() -> None:
+    start = time.monotonic()
+    waiting = python("import time; time.sleep(60)")
+    assert distributed._outcome([waiting, python("raise SystemExit(2)")], grace=0.2) == 2
+    assert waiting.returncode == -signal.SIGKILL and time.monotonic() - start < 30
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_one_that_started_them_saves_them_all(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    start = [sys.executable, "-m", "ribcage", *words(data, out, 500), "--devices", "2"]
+    with subprocess.Popen(start, env=ENV, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        log = out / "metrics.jsonl"
+        while process.poll() is None and (not log.exists() or not log.read_text().count("\n")):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGUSR1)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 75, said
+    assert "--resume goes on from there" in said and "Traceback" not in said
+    assert f"saved at step {checkpoint.load(out / 'checkpoint.pt')['run']['step']:,}" in said
+
+
+@pytest.mark.slow
+def test_tasks_of_srun_train_together_and_are_requeued_with_75(data: Path, tmp_path: Path) -> None:
+    """Two processes with what srun would have told them; one is asked to stop, both save and go."""
+    out, port = tmp_path / "run", str(distributed._free_port())
+    clean = {name: value for name, value in ENV.items() if name not in distributed.NAMES}
+    tasks = []
+    for number in range(2):
+        task = {**TASK, "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_STEP_NUM_TASKS": "2"}
+        told = {**clean, **task, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        start = [sys.executable, "-m", "ribcage", *words(data, out, 500)]
+        tasks.append(subprocess.Popen(start, env=told, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+    log = out / "metrics.jsonl"
+    while all(task.poll() is None for task in tasks) and (not log.exists() or not log.read_text().count("\n")):
+        time.sleep(0.02)
+    tasks[1].send_signal(signal.SIGTERM)
+    said = [task.communicate(timeout=120)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [75, 75], said
+    assert "another process: saved at step" in said[0] and "SIGTERM: saved at step" in said[1]
+    assert (out / "checkpoint.pt").exists()
