@@ -1,6 +1,8 @@
 """Processes find each other however they were started, pass signals on, and do not outlive one that failed."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ribcage import checkpoint, cli, distributed
+from ribcage import checkpoint, cli, distributed, flags
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -60,6 +62,26 @@ def test_a_command_in_the_batch_script_beside_srun_is_one_process(monkeypatch: p
 def test_tasks_that_cannot_meet_are_not_sixteen_runs_in_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="srun started 16 tasks that cannot meet: set MASTER_ADDR and MASTER_PORT"):
         environment(monkeypatch, SLURM_PROCID="9", SLURM_LOCALID="1", SLURM_STEP_NUM_TASKS="16")
+
+
+def test_the_commands_of_the_page_about_clusters_are_understood(tmp_path: Path) -> None:
+    """The script is read by bash, every command in it by Ribcage."""
+    root = Path(__file__).parent.parent
+    page = (root / "docs" / "cluster.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    for block in blocks:
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+    joined = [
+        line.replace('"$RUN" $RESUME', "run --resume")
+        for block in blocks
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    commands = [line.partition("ribcage ")[2].split() for line in joined if "ribcage finetune" in line]
+    assert len(commands) == 3
+    for name, *rest in commands:
+        said = [str(root / word) if word.startswith("recipes/") else word for word in rest]
+        module = cli.command(name)
+        flags.parse(name, module, flags.read_flags(module, said), said)
 
 
 # ---- starting them
@@ -116,3 +138,17 @@ def test_tasks_of_srun_train_together_and_are_requeued_with_75(data: Path, tmp_p
     assert [task.returncode for task in tasks] == [75, 75], said
     assert "another process: saved at step" in said[0] and "SIGTERM: saved at step" in said[1]
     assert (out / "checkpoint.pt").exists()
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(data: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert cli.main(words(data, whole, 1)) == 0
+    out.mkdir()
+    (out / "options.json").write_text("{}")
+    (out / "metrics.jsonl").write_text('{"step": 1}\n')
+    assert cli.main([*words(data, out, 1), "--resume"]) == 0
+    logs = [
+        [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (whole, out)
+    ]
+    assert logs[0] == logs[1]
+    assert cli.main([*words(data, tmp_path / "nowhere", 1), "--resume"]) == 1

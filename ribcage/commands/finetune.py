@@ -136,7 +136,7 @@ def train(options: Options, device: Any) -> Path:
     validation = validator(options, run, stores, choosing, model, device)
     keep = keeper(options, validation, stores, learning, choosing)
     training = Training(run, options.out, Plan("auroc", options.save_minutes, 1, options.patience), validation, keep)
-    if options.resume:
+    if options.resume and not unsaved(options.out):
         training.resume()
     elif distributed.rank() == 0:
         begin(options)
@@ -225,7 +225,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, device: Any)
         seed=options.seed,
         rows=learning,
         findings=model.findings,
-        policy=Policy.parse(options.policy),
+        policy=Policy.parse(options.policy, model.findings),
         drop_last=len(learning) >= options.batch,
         threads=options.threads or None,
         rank=distributed.rank(),
@@ -289,12 +289,18 @@ def begin(options: Options) -> None:
     """Make the run folder; another run in it is not touched."""
     from ribcage import files
 
-    if (options.out / "options.json").exists():
+    if (options.out / "options.json").exists() and not options.resume:
         raise ValueError(f"{options.out} holds a run already. Pass --resume to go on, or choose another --out.")
     options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "metrics.jsonl").unlink(missing_ok=True)
     said = {"command": "finetune", **dataclasses.asdict(options)}
     with files.atomic(options.out / "options.json") as part:
         part.write_text(json.dumps(said, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def unsaved(folder: Path) -> bool:
+    """Whether a run began here and was killed before its first checkpoint: to go on is to begin again."""
+    return (folder / "options.json").exists() and not (folder / "checkpoint.pt").exists()
 
 
 def watch(options: Options, training: Any, validation: Any, pictures: int) -> None:
