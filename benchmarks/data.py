@@ -4,7 +4,8 @@
 
 Everything runs in one thread, side by side in one process: each contestant takes a turn in every round, and medians are
 compared. Quote the ratios; milliseconds belong to the machine that printed them. Pictures are made up at the size and
-about the weight of CheXpert-small, ChestX-ray14 and MIMIC-CXR-JPG files."""
+about the mean weight of the real files: 49 kB in CheXpert-small (11 GB / 223,648), 0.4 MB in ChestX-ray14 (42 GB /
+112,120), 1.5 MB in MIMIC-CXR-JPG (570 GB / 377,110)."""
 
 import argparse
 import os
@@ -50,9 +51,9 @@ class Kind:
 
 
 KINDS = (
-    Kind("CheXpert-small JPEG", 390, 320, ".jpg", 2.0, 10, 4.0, None),
+    Kind("CheXpert-small JPEG", 390, 320, ".jpg", 4.0, 10, 4.0, None),
     Kind("NIH PNG", 1024, 1024, ".png", 1.0, 120, 1.6, 1.6),
-    Kind("MIMIC JPEG", 2500, 3000, ".jpg", 3.0, 250, 3.5, 4.0),
+    Kind("MIMIC JPEG", 2500, 3000, ".jpg", 2.2, 250, 3.5, 4.0),
 )
 
 CHAIN = transforms.Compose(
@@ -251,7 +252,7 @@ def million(folder: Path, count: int = 1_000_000) -> str:
         file.write(writer.npy_header((count, STORED, STORED), np.dtype(np.uint8)))
         file.truncate(writer.HEADER + count * STORED**2)
     facts = store.Facts("bench", "folder", "", "", count, 0, STORED, "pad", 8, 0.5, 0.2, findings, "")
-    facts.save(folder / "dataset.json")
+    store.complete(folder, facts)
     seconds, imports, memory = elsewhere(MILLION, str(folder))
     goal = f"goal < 2 s, < 500 MB: {verdict(seconds < 2 and memory < 500)}"
     return f"open a folder of {count:,} rows: {seconds:.2f} s (imports {imports:.2f} s), {memory:,.0f} MB   {goal}"

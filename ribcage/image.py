@@ -119,8 +119,26 @@ def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     if (width < wide and height > high) or (width > wide and height < high):
         pixels = _resized(pixels, min(width, wide), min(height, high))  # each way of resizing only where it fits
         high, wide = pixels.shape
-    shrinks = width <= wide and height <= high
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    if width > wide or height > high:
+        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    return _shrunk(pixels, width, height)
+
+
+def _shrunk(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Averages over whole pixels as far as that goes, then a blur that fits the rest, then linear.
+
+    Averaging over parts of pixels (OpenCV's area mode at a broken factor) looks the same and takes three times as long.
+    """
+    high, wide = pixels.shape
+    whole = min(wide // width, high // height)
+    if whole > 1:  # only a border that a whole factor leaves over is resized along
+        pixels = cv2.resize(pixels, (wide // whole, high // whole), interpolation=cv2.INTER_AREA)
+        high, wide = pixels.shape
+    sigmas = [0.5 * max((was / now) ** 2 - 1, 0) ** 0.5 for was, now in ((wide, width), (high, height))]
+    if max(sigmas) > 0.2:
+        size = [2 * int(np.ceil(2 * sigma)) + 1 for sigma in sigmas]
+        pixels = cv2.GaussianBlur(pixels, (size[0], size[1]), max(sigmas[0], 1e-3), sigmaY=max(sigmas[1], 1e-3))
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _content(file: Path, limits: Limits) -> bytes:

@@ -266,7 +266,8 @@ def source(index: Index, facts: Facts) -> Callable[[int], "image.Picture"]:
     own = datasets.pictures(facts.dataset, index, size=facts.size, depth=facts.depth, **facts.options)
     if own is not None:
         return lambda row: _as_picture(own(row))
-    return lambda row: image.read(index.file(row), depth=facts.depth, min_side=facts.size)
+    paths = index.table["path"].array  # one look-up in a table costs as much as reading a small file
+    return lambda row: image.read(index.root / paths[row], depth=facts.depth, min_side=facts.size)
 
 
 def present(index: Index) -> np.ndarray:
