@@ -36,7 +36,9 @@ def test_the_table_of_data_sets_is_the_programs() -> None:
 
 def test_the_first_code_comes_early() -> None:
     lines = README.read_text(encoding="utf-8").splitlines()
-    assert next(number for number, line in enumerate(lines, 1) if line.startswith("    ") or line.startswith("```")) < 30
+    assert (
+        next(number for number, line in enumerate(lines, 1) if line.startswith("    ") or line.startswith("```")) < 30
+    )
 
 
 def commands() -> list[tuple[str, str]]:
