@@ -4,6 +4,7 @@ Needs no network and no data. What it does is shown as commands, which can be ty
 where it was.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,11 @@ class Options:
     """Their side in pixels."""
     seed: int = 0
     """Another seed, other patients."""
-    model: str = "resnet18"
+    model: str = "resnet10t"
     """What to train."""
-    seen: int = 112
+    seen: int = 80
     """Side of what the model sees."""
-    epochs: int = 6
+    epochs: int = 12
     """Times through the training pictures."""
 
 
@@ -64,20 +65,14 @@ def train(options: Options, data: Path) -> Path:
     from ribcage.commands import finetune
 
     out = options.out / "model"
-    shape = f"--model {options.model} --size {options.seen} --epochs {options.epochs} --seed {options.seed}"
+    how = {"epochs": options.epochs, "batch": 32, "lr": 2e-3, "seed": options.seed}
+    view = ("crop=0.85,1.0",)
+    flags = " ".join(f"--{name} {value}" for name, value in how.items())
+    shape = f"--model {options.model} --size {options.seen} --view {view[0]} {flags}"
     step(f"ribcage finetune --data {quoted(data)} --out {quoted(out)} {shape}")
     begun = (out / "checkpoint.pt").exists()
-    finetune.run(
-        finetune.Options(
-            (str(data),),
-            out,
-            options.model,
-            size=(options.seen,),
-            epochs=options.epochs,
-            seed=options.seed,
-            resume=begun,
-        )
-    )
+    given = finetune.Options((str(data),), out, options.model, size=(options.seen,), view=view, resume=begun)
+    finetune.run(dataclasses.replace(given, **how))
     return out
 
 
