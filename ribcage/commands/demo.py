@@ -7,6 +7,7 @@ where it was.
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def train(options: Options, data: Path) -> Path:
     from ribcage.commands import finetune
 
     out = options.out / "model"
-    how = {"epochs": options.epochs, "batch": 32, "lr": 2e-3, "seed": options.seed}
+    how: dict[str, Any] = {"epochs": options.epochs, "batch": 32, "lr": 2e-3, "seed": options.seed}
     view = ("crop=0.85,1.0",)
     flags = " ".join(f"--{name} {value}" for name, value in how.items())
     shape = f"--model {options.model} --size {options.seen} --view {view[0]} {flags}"
