@@ -28,6 +28,7 @@ from torchvision import transforms
 from ribcage import datasets, draws, image, store, views, writer
 from ribcage import index as indexes
 from ribcage.commands.import_ import cores
+from ribcage.datasets.chexpert import LABELS
 from ribcage.index import Index
 from ribcage.loader import Loader
 
@@ -198,6 +199,30 @@ def training_batches(kind: Kind, folder: Path, count: int, rounds: int) -> list[
     return lines
 
 
+def floors(folder: Path) -> list[str]:
+    """What single calls of OpenCV cost, below which no pipeline made of them can go."""
+    files = make_files(KINDS[0], folder, 32)
+    coded = [np.fromfile(file, np.uint8) for file in files]
+    gray = [cv2.resize(np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)), (STORED, STORED)) for data in coded]
+    wide, table = gray[0].astype(np.float32), np.linspace(-2, 2, 256, dtype=np.float32)
+    matrix, flags = cv2.getRotationMatrix2D((128, 128), 5, 1.1), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    outs = np.empty((SIDE, SIDE), np.float32), np.empty((SIDE, SIDE), np.uint8)
+    times = side_by_side(
+        {
+            "decode a CheXpert-small JPEG": lambda: len([cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) for data in coded]),
+            "table of gray values, 256²": lambda: len([cv2.LUT(one, table) for one in gray]),
+            "warp 256² to 224², float32": lambda: len(
+                [cv2.warpAffine(wide, matrix, (SIDE, SIDE), outs[0], flags) for _ in gray]
+            ),
+            "warp 256² to 224², 8 bit": lambda: len(
+                [cv2.warpAffine(one, matrix, (SIDE, SIDE), outs[1], flags) for one in gray]
+            ),
+        },
+        rounds=15,
+    )
+    return [f"{name:52}{1e3 * seconds:>9.3f} ms" for name, seconds in times.items()]
+
+
 def row(name: str, seconds: float, ratio: float, goal: float | None) -> str:
     """One line of the table."""
     end = "" if goal is None else f"   goal ≥ {goal:g}×: {verdict(ratio >= goal)}"
@@ -264,24 +289,6 @@ def memory_by_threads(folder: Path) -> str:
     return f"memory of an epoch: {one:,.0f} MB with 1 thread, {eight:,.0f} MB with 8 ({eight / one - 1:+.1%})"
 
 
-CHEXPERT = [
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-]
-
-
 def chexpert_csv(folder: Path, count: int = 223_414) -> str:
     """Building the index of a csv as long as CheXpert's."""
     root = folder / "CheXpert-v1.0-small"
@@ -290,7 +297,7 @@ def chexpert_csv(folder: Path, count: int = 223_414) -> str:
     places = (f"patient{number // 3:05d}/study{number % 3}/view1_frontal.jpg" for number in range(count))
     rows = pd.DataFrame({"Path": [f"CheXpert-v1.0-small/train/{place}" for place in places], "Sex": "Male", "Age": 60})
     rows = rows.assign(**{"Frontal/Lateral": "Frontal", "AP/PA": "AP"})
-    rows = rows.assign(**{name: chance.choice([1.0, 0.0, -1.0, np.nan], count) for name in CHEXPERT})
+    rows = rows.assign(**{name: chance.choice([1.0, 0.0, -1.0, np.nan], count) for name in LABELS})
     rows.to_csv(root / "train.csv", index=False)
     valid = rows.head(234).assign(Path=rows["Path"].str.replace("/train/", "/valid/"))
     valid.to_csv(root / "valid.csv", index=False)
@@ -303,12 +310,18 @@ def chexpert_csv(folder: Path, count: int = 223_414) -> str:
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--floors", action="store_true", help="only the single calls")
     parser.add_argument("--quick", action="store_true", help="fewer pictures and rounds: a look, not a measurement")
-    quick = parser.parse_args().quick
+    options = parser.parse_args()
+    quick = options.quick
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     versions = f"torch {torch.__version__}, OpenCV {cv2.__version__}, Pillow {Image.__version__}"
     print(f"{os.cpu_count()} cores, {versions}; one thread\n")
+    if options.floors:
+        with tempfile.TemporaryDirectory() as place:
+            print(*floors(Path(place)), sep="\n")
+        return
     print(f"{'a picture on its way to a training batch':52}{'':>3}time each   ratio")
     with tempfile.TemporaryDirectory() as place:
         for number, kind in enumerate(KINDS):
@@ -317,6 +330,8 @@ def main() -> None:
             for line in training_batches(kind, Path(place) / str(number), count, rounds=3 if quick else 9):
                 print(line, flush=True)
         print()
+        (Path(place) / "floors").mkdir()
+        print("single calls of OpenCV", *floors(Path(place) / "floors"), "", sep="\n", flush=True)
         print(million(Path(place) / "million"), flush=True)
         print(memory_by_threads(Path(place) / "0" / "stored"), flush=True)
         print(chexpert_csv(Path(place) / "csv"))

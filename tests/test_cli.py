@@ -1,11 +1,8 @@
 """The command line answers at once, and says all that is wrong in one line."""
 
-import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -56,14 +53,6 @@ def test_an_error_of_the_users_shows_no_traceback_unless_asked() -> None:
     plain, debug = answer("inspect", "nowhere"), answer("inspect", "nowhere", "--debug")
     assert plain.returncode != 0 and plain.stderr.count("\n") == 1 and "Traceback" not in plain.stderr
     assert "Traceback" in debug.stderr
-
-
-def test_help_is_fast(tmp_path: Path) -> None:
-    """Generous here (a bare interpreter takes most of it); the claim itself is measured in benchmarks/start.py."""
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "ribcage", "--help"], capture_output=True, env=env, check=True)
-    assert time.perf_counter() - start < 3
 
 
 # ---- flags, on a command made up here

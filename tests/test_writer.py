@@ -1,6 +1,7 @@
 """An import can be killed, run out of disk or meet broken files: nothing is lost, nothing half-done looks finished."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ribcage import image, store, writer
+from ribcage import files, image, store, writer
 from ribcage import index as indexes
 from ribcage.index import Index
 
@@ -274,9 +275,16 @@ def test_a_read_only_target_is_one_clear_line(tmp_path: Path) -> None:
         imported(pictures(tmp_path / "in", 3), tmp_path / "locked" / "out")
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_target_that_refuses_writes_is_explained(tmp_path: Path, number: int) -> None:
+    """Also for root, whom permissions do not stop but a read-only disk does."""
+    with pytest.raises(OSError, match=r"cannot be written.*Choose another folder"), files.explained(tmp_path, ""):
+        raise OSError(number, os.strerror(number))
+
+
 def test_a_target_below_a_file_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OSError):
+    with pytest.raises(NotADirectoryError):
         imported(pictures(tmp_path / "in", 3), tmp_path / "file" / "out")
 
 

@@ -9,22 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-    "Consolidation",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Pleural_Thickening",
-    "Hernia",
-)
+from ribcage.findings import CHESTXRAY14
+
+FINDINGS = CHESTXRAY14
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FULL = 0xFFFFFFFFFFFFFFFF
