@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -254,6 +255,47 @@ def test_another_run_in_the_folder_is_not_touched(
     assert cli.main(words(data, tmp_path / "run", "--epochs", "1")) == 0
     assert cli.main(words(data, tmp_path / "run")) == 2
     assert "holds a run already. Pass --resume" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def begun(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("begun") / "run"
+    assert cli.main(words(data, out, "--epochs", "1")) == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--epochs", "2"], "was begun with --epochs 1, not with --epochs 2. Go on"),
+        (["--model", "test_vit"], "was begun with --model test_resnet, not with --model test_vit. Go on"),
+        (["--lr", "0.1", "--balanced"], "with --lr 0.0003 --no-balanced, not with --lr 0.1 --balanced. Go on"),
+        (["--findings", "Mass"], "was begun with --findings=, not with --findings Mass. Go on"),
+    ],
+)
+def test_a_run_goes_on_only_as_it_was_begun(
+    data: Path, begun: Path, capsys: pytest.CaptureFixture[str], more: list[str], says: str
+) -> None:
+    before = {file: file.read_bytes() for file in begun.rglob("*") if file.is_file()}
+    assert cli.main(words(data, begun, "--epochs", "1", "--resume", *more)) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+    assert {file: file.read_bytes() for file in begun.rglob("*") if file.is_file()} == before
+
+
+def test_what_changes_no_step_may_change_when_a_run_goes_on(data: Path, begun: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "copy")
+    free = ["--threads", "2", "--patience", "3", "--save-minutes", "1", "--log-format", "paddle"]
+    assert cli.main(words(tmp_path / "copy", begun, "--epochs", "1", "--resume", *free)) == 0
+
+
+def test_a_run_does_not_go_on_with_other_pictures(
+    begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    assert cli.main(["import", "phantom", "--out", str(other), "--pictures", "120", "--size", "32", "--seed", "1"]) == 0
+    assert cli.main(words(other, begun, "--epochs", "1", "--resume")) == 2
+    assert f"not with --data {other} (which holds other pictures or labels)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,15 @@ its temperature and thresholds. Ctrl-C, SIGTERM and SIGUSR1 save first; --resume
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 POSITIONAL = ()
+FREE = ("out", "data", "patience", "save_minutes", "threads", "devices", "log_format", "resume")
+"""What may be said otherwise when a run goes on: it changes no step to come. Data may move, but not change."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,8 @@ def train(options: Options, device: Any) -> Path:
     from ribcage.training import Plan, Training
 
     stores = store.open_all(options.data)
+    if options.resume:
+        check_same(options, stores)
     learning, choosing = cohorts(options, stores)
     model = describe(options, stores, learning, choosing)
     run = build(options, stores, learning, model, device)
@@ -139,7 +144,7 @@ def train(options: Options, device: Any) -> Path:
     if options.resume and not unsaved(options.out):
         training.resume()
     elif distributed.rank() == 0:
-        begin(options)
+        begin(options, stores)
     watch(options, training, validation, len(learning))
     if distributed.rank() == 0:
         report(options, training)
@@ -285,7 +290,7 @@ def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosi
     return keep
 
 
-def begin(options: Options) -> None:
+def begin(options: Options, stores: Any) -> None:
     """Make the run folder; another run in it is not touched."""
     from ribcage import files
 
@@ -293,9 +298,37 @@ def begin(options: Options) -> None:
         raise ValueError(f"{options.out} holds a run already. Pass --resume to go on, or choose another --out.")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "metrics.jsonl").unlink(missing_ok=True)
-    said = {"command": "finetune", **dataclasses.asdict(options)}
     with files.atomic(options.out / "options.json") as part:
-        part.write_text(json.dumps(said, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(asked(options, stores), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def asked(options: Options, stores: Any) -> dict[str, Any]:
+    """All options as they are written down, and a hash of the data they name."""
+    plain = json.loads(json.dumps(dataclasses.asdict(options), default=str))
+    contents = [f"{one.facts.contents} {one.facts.tables['index.parquet']}" for one in stores]
+    return {"command": "finetune", **plain, "contents": contents}
+
+
+def check_same(options: Options, stores: Any) -> None:
+    """Raise where a run that is to go on was begun with other options or other data."""
+    from ribcage import flags
+
+    file = options.out / "options.json"
+    if not file.exists() or unsaved(options.out):
+        return
+    now, usual = asked(options, stores), asked(Options(options.data, options.out), stores)
+    before = {**usual, **json.loads(file.read_text(encoding="utf-8"))}
+    changed = [name for name in usual if name not in FREE and before[name] != now[name]]
+    if not changed:
+        return
+    named = [name if name != "contents" else "data" for name in changed]
+    old, new = (
+        shlex.join(word for name in named for word in flags.option_words(name, one[name])) for one in (before, now)
+    )
+    other = " (which holds other pictures or labels)" if "contents" in changed else ""
+    raise ValueError(
+        f"{options.out} was begun with {old}, not with {new}{other}. Go on with the same, or choose another --out."
+    )
 
 
 def unsaved(folder: Path) -> bool:
