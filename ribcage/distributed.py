@@ -137,6 +137,20 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def everyone(value: Tensor) -> Tensor:
+    """(world · N, …): the rows of all processes, those of rank 0 first, with their gradients. All must have N rows.
+
+    Where each rank's loss looks at everybody's rows, the gradient of the mean loss is what one process would find: what
+    the ranks ask of a row is summed here, and the mean is taken when gradients are averaged.
+    """
+    return _Everyone.apply(value) if active() else value
+
+
+def mine(value: Tensor) -> Tensor:
+    """This process's part of what `everyone` has."""
+    return value.chunk(world())[rank()]
+
+
 def anyone(flag: bool, device: torch.device) -> bool:
     """Whether it is so in any process."""
     return bool(total(torch.tensor(float(flag), device=device)) > 0) if active() else flag
@@ -163,6 +177,23 @@ def gathered(rows: Any) -> list[Any]:
     parts = [None] * world() if rank() == 0 else None
     dist.gather_object(rows, parts)
     return parts or []
+
+
+class _Everyone(torch.autograd.Function):
+    """The rows of all processes; the gradient of a row is the sum of what they all found for it."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        value = value.contiguous()
+        whole = value.new_empty(world() * len(value), *value.shape[1:])
+        dist.all_gather(list(whole.chunk(world())), value)
+        return whole
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return mine(gradient)
 
 
 class _Sum(torch.autograd.Function):
@@ -193,7 +224,7 @@ def synchronise_norms(module: nn.Module, device: torch.device) -> nn.Module:
 
         return convert_sync_batchnorm(module)
     for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d):
+        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d) and "forward" not in vars(norm):
             setattr(norm, "forward", _Synchronised(norm))  # noqa: B010 – a method of this one object only
     return module
 

@@ -17,12 +17,18 @@ _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _CHUNK = 1 << 15  # counters at a time: what they need stays in the cache
 
 # Streams: the view of a picture is its number, 0 … ; what else needs chance has a name from the far end.
-ORDER, SAMPLE, LABELS, NOISE = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC
+ORDER, SAMPLE, LABELS, NOISE, MATES, METHOD = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC, 0xFFFB, 0xFFFA
 
 
 def uniform(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:
     """(N, count) float64 in [0, 1), in steps of 2⁻³². A larger count begins with what a smaller one gives."""
     return words(seed, epoch, rows, stream, count) * 2.0**-32
+
+
+def whole(seed: int, epoch: int, rows: np.ndarray, stream: int) -> np.ndarray:
+    """(N,) int64 from 0 to 2⁶³ - 1: a number for each row, which can itself be the address of more."""
+    low, high = words(seed, epoch, rows, stream, 2).T.astype(np.int64)
+    return low | (high & 0x7FFFFFFF) << 32
 
 
 def words(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -42,6 +43,10 @@ class Batch:
     """(N,) int64, counted through all sets."""
     sources: Tensor
     """(N,) int64: which set."""
+    patients: Tensor
+    """(N,) int64: equal where the patient is the same; one without a name is equal to nobody."""
+    chance: Tensor
+    """(N,) int64 below 2⁶³: a number drawn for each picture and epoch, the same however many ranks there are."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -64,6 +69,7 @@ class Loader:
         policy: what uncertain and blank labels become.
         shuffle: a new order in every epoch; False: the order of `rows`.
         weights: draw with replacement, by one weight per set (its share of a batch) or per row of `rows`.
+        mates: every view but the first shows a picture drawn from all those of the same patient, itself among them.
         drop_last: leave out the last, smaller batch. Ranks may hold unequal parts of that one, even none of it.
         threads: None: one per core, eight at most.
         prefetch: batches made ahead; what is held in memory grows with it, not with the threads.
@@ -84,6 +90,7 @@ class Loader:
         policy: Policy | str | None = None,
         shuffle: bool = True,
         weights: Sequence[float] | np.ndarray | None = None,
+        mates: bool = False,
         drop_last: bool = False,
         threads: int | None = None,
         prefetch: int = 2,
@@ -112,6 +119,8 @@ class Loader:
         self._labels, self._asked = _labels(self.stores, self.findings)
         self._boxes = [_Boxes.of(store, self.findings) for store in self.stores]
         self._weights = None if weights is None else self._weight_per_row(np.asarray(weights, np.float64))
+        self._patients = _patients(self.stores)
+        self._mates = _Mates.of(self.rows, self._patients[self.rows], self.source(self.rows)) if mates else None
         self._repeats = weights is not None or len(np.unique(self.rows)) < len(self.rows)
 
     def __len__(self) -> int:
@@ -179,6 +188,13 @@ class Loader:
         known[~self._asked[self.source(rows)]] = np.nan  # no policy speaks for a finding nobody looked for
         return known
 
+    def mates(self, epoch: int, addresses: np.ndarray) -> np.ndarray:
+        """(N,) int64: for each picture one of the same patient in the same set, drawn among those that are loaded."""
+        rows = addresses & 0xFFFFFFFF
+        if self._mates is None:
+            return rows
+        return self._mates.drawn(rows, draws.uniform(self.seed, epoch, addresses, draws.MATES, 1)[:, 0])
+
     def scale(self, source: int) -> tuple[float, float]:
         """(mean, std) that pictures of a set are normalised with."""
         mean, std = self.normalise or (self.stores[source].mean, self.stores[source].std)
@@ -199,7 +215,7 @@ class _Making:
     def __init__(self, loader: Loader, pool: ThreadPoolExecutor, epoch: int, addresses: np.ndarray) -> None:
         self.loader, self.epoch, self.addresses = loader, epoch, addresses
         self.rows = addresses & 0xFFFFFFFF
-        self.sources = loader.source(self.rows)
+        self.sources, self.mates = loader.source(self.rows), loader.mates(epoch, addresses)
         self.on_device = loader.device.type != "cpu"
         shapes = [(len(addresses), 1, *view.shape) for view in loader.views]
         # NumPy asks the system for large pages, torch does not: 15 against 340 microseconds a picture
@@ -213,13 +229,15 @@ class _Making:
         tensors = [torch.from_numpy(array) for array in self.arrays]
         if self.on_device:
             tensors = self._on_device(pieces)
-        device, channels = self.loader.device, self.loader.channels
+        loader, device, channels = self.loader, self.loader.device, self.loader.channels
         return Batch(
             views=[tensor.expand(-1, channels, -1, -1) for tensor in tensors],
             labels=torch.from_numpy(self.labels.result()).to(device),
-            boxes=[_joined([piece.boxes[v] for piece in pieces]).to(device) for v in range(len(self.loader.views))],
+            boxes=[_joined([piece.boxes[v] for piece in pieces]).to(device) for v in range(len(loader.views))],
             rows=torch.from_numpy(self.rows),
             sources=torch.from_numpy(self.sources),
+            patients=torch.from_numpy(loader._patients[self.rows]).to(device),
+            chance=torch.from_numpy(draws.whole(loader.seed, self.epoch, self.addresses, draws.METHOD)),
         )
 
     def _split(self) -> list[np.ndarray]:
@@ -233,20 +251,25 @@ class _Making:
     def _piece(self, places: np.ndarray) -> "_Piece":
         loader, source = self.loader, int(self.sources[places[0]])
         store, first = loader.stores[source], loader._ends[source] - len(loader.stores[source])
-        own = self.rows[places] - first
+        own, others = self.rows[places] - first, self.mates[places] - first
         pictures = loader.pictures(source, own)
+        shown = [pictures] * len(loader.views)
+        if loader._mates is not None and len(loader.views) > 1:
+            shown[1:] = [loader.pictures(source, others)] * (len(loader.views) - 1)
         numbers = [
             views.draw(view, loader.seed, self.epoch, self.addresses[places], number, store.size)
             for number, view in enumerate(loader.views)
         ]
-        boxes = loader._boxes[source].of_rows(own)
-        moved = [views.move_boxes(boxes, each) for each in numbers]
+        boxes = [loader._boxes[source].of_rows(rows) for rows in (own, others)]
+        moved = [views.move_boxes(boxes[number > 0], each) for number, each in enumerate(numbers)]
         for each in moved:  # counted through the batch, not the piece
             each[:, 0] = places[each[:, 0].astype(np.int64)]
         if self.on_device:
-            return _Piece(places, source, moved, numbers, _stacked(pictures, pin=loader.device.type == "cuda"))
-        for array, drawn in zip(self.arrays, numbers, strict=True):
-            views.apply_into([array[place, 0] for place in places.tolist()], pictures, drawn, *loader.scale(source))
+            pin = loader.device.type == "cuda"
+            stacks = [_stacked(pictures, pin), *([_stacked(shown[-1], pin)] if shown[-1] is not pictures else [])]
+            return _Piece(places, source, moved, numbers, stacks)
+        for array, several, drawn in zip(self.arrays, shown, numbers, strict=True):
+            views.apply_into([array[place, 0] for place in places.tolist()], several, drawn, *loader.scale(source))
         return _Piece(places, source, moved)
 
     def _on_device(self, pieces: list["_Piece"]) -> list[Tensor]:
@@ -255,11 +278,11 @@ class _Making:
         shapes = [(len(self.rows), 1, *view.shape) for view in self.loader.views]
         batches = [torch.empty(shape, device=device) for shape in shapes]
         for piece in pieces:
-            assert piece.pictures is not None
-            pictures = piece.pictures.to(device, non_blocking=True)
+            stacks = [stack.to(device, non_blocking=True) for stack in piece.pictures]
             places = torch.from_numpy(piece.places).to(device)
-            for batch, numbers in zip(batches, piece.numbers, strict=True):
-                batch[places] = views.apply_torch(pictures, numbers, *self.loader.scale(piece.source))
+            for number, (batch, numbers) in enumerate(zip(batches, piece.numbers, strict=True)):
+                shown = stacks[0 if number == 0 else -1]
+                batch[places] = views.apply_torch(shown, numbers, *self.loader.scale(piece.source))
         return batches
 
 
@@ -271,7 +294,8 @@ class _Piece:
     source: int
     boxes: list[np.ndarray]
     numbers: Sequence[views.Numbers] = ()
-    pictures: Tensor | None = None
+    pictures: Sequence[Tensor] = ()
+    """For a GPU: what the first view shows and, if that is something else, what the others show."""
 
 
 @dataclass(frozen=True)
@@ -299,6 +323,44 @@ class _Boxes:
         n = np.repeat(np.arange(len(rows)), count)
         at = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
         return np.concatenate([n[:, None], self.values[at]], axis=1)
+
+
+@dataclass(frozen=True)
+class _Mates:
+    """Which of the loaded pictures are of one patient."""
+
+    rows: np.ndarray
+    """Those of one patient beside each other."""
+    first: np.ndarray
+    """Where each patient's begin in `rows`, and the end."""
+    ascending: np.ndarray
+    """The same rows in their own order."""
+    patient: np.ndarray
+    """Of each of these: the number of the patient."""
+
+    @classmethod
+    def of(cls, rows: np.ndarray, patients: np.ndarray, sources: np.ndarray) -> "_Mates":
+        """From the rows that are loaded."""
+        order = np.lexsort((rows, patients, sources))
+        new = np.diff(patients[order], prepend=patients.min() - 1) != 0
+        new |= np.diff(sources[order], prepend=-1) != 0
+        place = np.argsort(rows[order], kind="stable")
+        return cls(rows[order], np.append(np.flatnonzero(new), len(rows)), np.sort(rows), (np.cumsum(new) - 1)[place])
+
+    def drawn(self, rows: np.ndarray, chance: np.ndarray) -> np.ndarray:
+        """One row of the patient of each row; chance in [0, 1)."""
+        patient = self.patient[np.searchsorted(self.ascending, rows)]
+        first, end = self.first[patient], self.first[patient + 1]
+        return self.rows[first + (chance * (end - first)).astype(np.int64)]
+
+
+def _patients(stores: Sequence[Store]) -> np.ndarray:
+    """(N,) int64: equal for the rows of one patient, also in two folders of one data set; each nobody is below 0."""
+    tables = [store.index.table["patient"] for store in stores]
+    named = [store.index.name + "\0" + table for store, table in zip(stores, tables, strict=True)]
+    codes = pd.factorize(pd.concat(named, ignore_index=True))[0].astype(np.int64)
+    nobody = np.concatenate([table.to_numpy() == "" for table in tables])
+    return np.where(nobody, -1 - np.arange(len(codes)), codes)
 
 
 def _picture(store: Store, row: int) -> np.ndarray:

@@ -79,7 +79,8 @@ class Run:
         self.accumulate, self.clip, self.decay = accumulate, clip, ema
         self.average: Method | None = copy.deepcopy(method).requires_grad_(False) if ema else None
         self.step = 0
-        distributed.synchronise_norms(method, device)
+        if not method.own_norms:
+            distributed.synchronise_norms(method, device)
         forward: Any = torch.compile(method) if compile else method
         trained = [weight for weight in method.parameters() if weight.requires_grad]
         self.forward = nn.parallel.DistributedDataParallel(forward) if distributed.active() and trained else forward
@@ -180,7 +181,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch where the method is, in channels_last order, which convolutions like."""
     views = [view.to(device, non_blocking=True, memory_format=torch.channels_last) for view in batch.views]
     boxes = [box.to(device, non_blocking=True) for box in batch.boxes]
-    return replace(batch, views=views, boxes=boxes, labels=batch.labels.to(device, non_blocking=True))
+    labels, patients = (values.to(device, non_blocking=True) for values in (batch.labels, batch.patients))
+    return replace(batch, views=views, boxes=boxes, labels=labels, patients=patients)
 
 
 def parts(batch: Batch, count: int) -> Iterator[Batch]:
@@ -198,6 +200,8 @@ def parts(batch: Batch, count: int) -> Iterator[Batch]:
                 boxes,
                 batch.rows[chosen],
                 batch.sources[chosen],
+                batch.patients[chosen],
+                batch.chance[chosen],
             )
 
 

@@ -144,6 +144,13 @@ def strong(size: int | tuple[int, int] = 224) -> View:
     )
 
 
+def published(size: int | tuple[int, int] = 224, crop: tuple[float, float] = (0.2, 1.0)) -> View:
+    """What MoCo v2, SwAV and SupCon do to photographs, without what means nothing in gray: colour and its absence."""
+    return View(
+        size, crop=crop, ratio=(3 / 4, 4 / 3), flip=0.5, brightness=0.2, contrast=0.4, blur_probability=0.5
+    )  # fmt: skip
+
+
 def changed(view: View, changes: Sequence[str]) -> View:
     """The view with some values replaced, each as NAME=VALUE or NAME=LOW,HIGH; place=anywhere is a random one."""
     values: dict[str, Any] = {}

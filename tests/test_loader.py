@@ -35,6 +35,7 @@ def make_store(
     coarse = random.integers(0, 1 << depth, (count, 6, 6)).astype(np.float32)
     images = np.stack([cv2.resize(each, (size, size)) for each in coarse]).astype(f"uint{depth}")
     rows = pd.DataFrame({"path": [f"图 {n}.png" for n in range(count)], "split": ["train", "val"] * (count // 2)})
+    rows["patient"] = ["" if n % 11 == 0 else f"病人 {n // 5}" for n in range(count)]
     labels = random.choice([1.0, 0.0, -1.0, np.nan], (count, len(findings)))
     rows[list(findings)] = labels
     drawn = pd.DataFrame(
@@ -77,7 +78,8 @@ SMOOTH = Policy(uncertain="ones+lsr")
 
 def same(left: Batch, right: Batch) -> bool:
     """Bit for bit."""
-    pairs = [(left.labels, right.labels), (left.rows, right.rows), (left.sources, right.sources)]
+    names = ("labels", "rows", "sources", "patients", "chance")
+    pairs = [(getattr(left, name), getattr(right, name)) for name in names]
     pairs += list(zip(left.views + left.boxes, right.views + right.boxes, strict=True))
     return all(a.shape == b.shape and np.array_equal(a.numpy(), b.numpy(), equal_nan=True) for a, b in pairs)
 
@@ -95,6 +97,8 @@ def joined(parts: Sequence[Batch]) -> Batch:
         boxes=[torch.cat(each) for each in zip(*shifted, strict=True)],
         rows=torch.cat([part.rows for part in parts]),
         sources=torch.cat([part.sources for part in parts]),
+        patients=torch.cat([part.patients for part in parts]),
+        chance=torch.cat([part.chance for part in parts]),
     )
 
 
@@ -354,3 +358,44 @@ def test_a_policy_may_be_text(store: Store) -> None:
 def test_one_set_instead_of_a_list_is_said(store: Store) -> None:
     with pytest.raises(ValueError, match="a list of opened folders"):
         Loader(store, [plain(16)])  # type: ignore[arg-type]
+
+
+# ---- patients
+
+
+def test_patients_are_equal_where_the_patient_is_and_nobody_is_nobody_else(store: Store) -> None:
+    batch = next(Loader([store, store], [plain(32)], batch=2 * len(store), shuffle=False).epoch(0))
+    names = np.tile(store.index.table["patient"].to_numpy(), 2)
+    codes = batch.patients.numpy()
+    same = codes[:, None] == codes[None]
+    assert np.array_equal(
+        same, (names[:, None] == names[None]) & (names[:, None] != "") | np.eye(len(names), dtype=bool)
+    )
+
+
+def test_the_other_views_show_pictures_of_the_same_patient(store: Store) -> None:
+    chosen = rows_of([store], "train")
+    loader = Loader([store], [plain(48), plain(48), plain(48)], batch=8, rows=chosen, mates=True)
+    batches = [batch for epoch in range(4) for batch in loader.epoch(epoch)]
+    names, other = store.index.table["patient"].to_numpy(), 0
+    shown = {store.images[row].tobytes(): row for row in range(len(store))} if store.images is not None else {}
+    for batch in batches:
+        pictures = [
+            (view[:, 0] * store.std + store.mean).mul(255).round().to(torch.uint8).numpy() for view in batch.views
+        ]
+        assert np.array_equal(pictures[1], pictures[2])
+        for row, first, second in zip(batch.rows.tolist(), pictures[0], pictures[1], strict=True):
+            assert shown[first.tobytes()] == row
+            mate = shown[second.tobytes()]
+            assert mate in chosen and (names[mate] == names[row] != "" or mate == row)
+            other += mate != row
+    assert other > 8
+
+
+def test_what_is_drawn_for_a_picture_does_not_depend_on_ranks(store: Store) -> None:
+    views = [strong(24), strong(24)]
+    parts = [Loader([store], views, batch=8, rank=rank, world=2, mates=True) for rank in range(2)]
+    whole = Loader([store], views, batch=8, mates=True)
+    for left, right, together in zip(parts[0].epoch(1), parts[1].epoch(1), whole.epoch(1), strict=True):
+        assert same(joined([left, right]), together)
+        assert len(set(together.chance.tolist())) == len(together) and together.chance.min() >= 0

@@ -21,7 +21,8 @@ LABELS = torch.tensor([[1.0, 0.0, nan], [0.0, nan, 1.0], [1.0, 0.0, 0.0], [nan, 
 def batch(labels: Tensor = LABELS) -> Batch:
     torch.manual_seed(1)
     count = len(labels)
-    return Batch([torch.randn(count, 1, 32, 32)], labels, [torch.empty(0, 6)], torch.arange(count), torch.zeros(count))
+    rows = torch.arange(count)
+    return Batch([torch.randn(count, 1, 32, 32)], labels, [torch.empty(0, 6)], rows, torch.zeros(count), rows, rows)
 
 
 def made(**options: Any) -> Supervised:

@@ -1,12 +1,16 @@
 """What every method is: a module that takes a batch and answers a loss."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from ribcage.backbone import Backbone
 from ribcage.loader import Batch
 from ribcage.views import View, gentle
+
+Augment = Literal["radiograph", "paper"]
 
 
 @dataclass(frozen=True)
@@ -16,17 +20,32 @@ class Step:
     loss: Tensor
     """A scalar; averaged over ranks it is the loss of the global batch."""
     logs: dict[str, Tensor | float] = field(default_factory=dict)
-    """Numbers to show and keep."""
+    """Numbers to show and keep; averaged over ranks they are those of the global batch."""
 
 
 class Method(nn.Module):
-    """A way to learn. Options are keywords of `__init__`, with the paper's values as defaults."""
+    """A way to learn. Options are keywords of `__init__`, with the paper's values as defaults.
 
-    backbone: Backbone
+    Many processes compute what one would: batch norms take their statistics from all (unless `own_norms`), chance comes
+    from `batch.chance`, and what looks at other pictures of the batch looks at `distributed.everyone`'s.
+    """
 
-    @staticmethod
-    def views(size: tuple[int, int]) -> list[View]:
-        """What each picture of a batch is shown as."""
+    from_labels: ClassVar[bool] = False
+    """Whether it learns from findings."""
+    own_norms: ClassVar[bool] = False
+    """Whether it sees to the statistics of its batch norms itself."""
+    divisible: ClassVar[bool] = True
+    """Whether the loss of a batch is the sum of those of its parts, so that it can be computed part by part."""
+    mates: ClassVar[bool] = False
+    """Whether, told to mind patients, its other views may show another picture of the same patient."""
+
+    def __init__(self, backbone: Backbone, findings: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.backbone, self.findings = backbone, tuple(findings)
+
+    @classmethod
+    def views(cls, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
+        """What each picture of a batch is shown as; the paper's own augmentation, or one that suits radiographs."""
         return [gentle(size)]
 
     def forward(self, batch: Batch) -> Step:

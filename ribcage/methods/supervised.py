@@ -28,6 +28,7 @@ class Supervised(Method):
     freeze: train the head only, the backbone stays as it is, in evaluation mode
     """
 
+    from_labels = True
     present: Tensor
     absent: Tensor
 
@@ -43,8 +44,7 @@ class Supervised(Method):
         dropout: float = 0.0,
         freeze: bool = False,
     ) -> None:
-        super().__init__()
-        self.backbone, self.findings = backbone, tuple(findings)
+        super().__init__(backbone, findings)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(backbone.dim, len(self.findings))
         nn.init.normal_(self.head.weight, std=0.01)

@@ -1,0 +1,76 @@
+"""Layers: small parts that several methods share – heads, a copy that follows, batch norms over groups of a batch."""
+
+import copy
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+from ribcage import distributed
+
+
+def perceptron(*widths: int, norm: bool = False) -> nn.Sequential:
+    """Linear layers of these widths with ReLU between them; norm: a batch norm before each ReLU."""
+    layers: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
+    for inputs, outputs in itertools.pairwise(widths[1:]):
+        layers += [nn.BatchNorm1d(inputs)] if norm else []
+        layers += [nn.ReLU(), nn.Linear(inputs, outputs)]
+    return nn.Sequential(*layers)
+
+
+# ---- a copy that follows
+
+
+def follower(module: Any) -> Any:
+    """A copy that no gradient reaches."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(copied: nn.Module, module: nn.Module, momentum: float) -> None:
+    """w_copy <- m w_copy + (1 - m) w; what a batch norm counts, the copy counts itself."""
+    for old, new in zip(copied.parameters(), module.parameters(), strict=True):
+        old.lerp_(new, 1 - momentum)
+
+
+# ---- batch norms over groups
+
+
+def group_norms(module: nn.Module, size: int) -> None:
+    """Let every batch norm take its statistics from `size` pictures at a time, as if each group had a GPU of its own.
+
+    Running statistics are those of all groups of all processes. Names of weights stay.
+    """
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d):
+            setattr(norm, "forward", _Grouped(norm, size))  # noqa: B010 – a method of this one object only
+
+
+class _Grouped:
+    """The forward of a batch norm over groups."""
+
+    def __init__(self, norm: Any, size: int) -> None:
+        self.norm, self.size, self.plain = norm, size, norm.forward
+
+    def __call__(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        if not norm.training:
+            return self.plain(x)
+        parts = x.split(self.size)
+        means, variances = x.new_zeros((2, len(parts), x.shape[1]), dtype=torch.float32)
+        normal = torch.cat(
+            [
+                F.batch_norm(part, mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
+                for part, mean, variance in zip(parts, means, variances, strict=True)
+            ]
+        )
+        share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked + 1)
+        with torch.no_grad():
+            norm.num_batches_tracked += 1
+            norm.running_mean.lerp_(distributed.total(means.mean(0)) / distributed.world(), share)
+            norm.running_var.lerp_(distributed.total(variances.mean(0)) / distributed.world(), share)
+        for behind in ("drop", "act"):  # timm's batch norms may carry these along
+            normal = getattr(norm, behind)(normal) if hasattr(norm, behind) else normal
+        return normal
