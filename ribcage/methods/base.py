@@ -43,8 +43,7 @@ class Method(nn.Module):
         super().__init__()
         self.backbone, self.findings = backbone, tuple(findings)
 
-    @classmethod
-    def views(cls, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
+    def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """What each picture of a batch is shown as; the paper's own augmentation, or one that suits radiographs."""
         return [gentle(size)]
 
