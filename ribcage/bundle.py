@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ribcage import __version__, card, files, losses, store
 from ribcage.backbone import Backbone
+from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
 
@@ -37,7 +38,7 @@ def _side(value: Any) -> bool:
 
 CHECKS: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: isinstance(value, str),
-    "findings": lambda value: _is(str)(value) and len(value) > 0,
+    "findings": _is(str),
     "size": lambda value: _is(int, 2)(value) and all(map(_side, value)),
     "stored": _side,
     "fit": lambda value: value in ("pad", "crop", "squash"),
@@ -70,6 +71,7 @@ class Model:
     name: str
     """The architecture, by timm's name."""
     findings: tuple[str, ...]
+    """What it answers; a backbone that was only pretrained answers nothing."""
     size: tuple[int, int]
     """(height, width) of what goes into the model."""
     stored: int
@@ -127,13 +129,16 @@ class Bundle:
     provenance: Provenance
 
 
-def save(folder: Path, method: Supervised, model: Model, provenance: Provenance) -> None:
+def save(folder: Path, method: Method, model: Model, provenance: Provenance) -> None:
     """Write a bundle. All its files are ready before the first takes its place, and model.json takes it last: an older
     one goes before, so that the half of one bundle never opens with the half of another."""
     from safetensors.torch import save as dump
 
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous().clone() for name, value in plain_state(method).items()}
+    state = method.backbone.model.state_dict()
+    if isinstance(method, Supervised) and model.findings:
+        state = plain_state(method)
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with files.explained(folder, "Free some."), contextlib.ExitStack() as ready:  # they take their places in reverse
         model.save(ready.enter_context(files.atomic(folder / "model.json")))
         ready.enter_context(files.atomic(folder / "README.md")).write_text(card.write(asdict(model)), encoding="utf-8")
@@ -145,7 +150,15 @@ def save(folder: Path, method: Supervised, model: Model, provenance: Provenance)
 
 
 def load(folder: Path | str) -> Bundle:
-    """Open a bundle, or a run that has one. Every weight must be there: never random ones in silence."""
+    """Open a bundle, or a run that has one, to ask it for findings."""
+    opened = load_any(folder)
+    if not opened.model.findings:
+        raise ValueError(f"{opened.folder} is a pretrained backbone that knows no findings: finetune it or probe it.")
+    return opened
+
+
+def load_any(folder: Path | str) -> Bundle:
+    """Open a bundle or a backbone. Every weight must be there: never random ones in silence."""
     from safetensors.torch import load_file
 
     folder = find(Path(folder))
@@ -162,12 +175,26 @@ def load(folder: Path | str) -> Bundle:
     return Bundle(folder, model, method.eval(), Provenance.load(folder / "provenance.npz"))
 
 
+def facts(init: str) -> Model | None:
+    """The facts of the bundle that weights come from; None when `init` is no bundle."""
+    return Model.load(find(Path(init)) / "model.json") if init and Path(init).is_dir() else None
+
+
 def scale(init: str) -> tuple[float, float] | None:
     """(mean, std) that the weights of a bundle expect; None when `init` is no bundle."""
-    if not init or not Path(init).is_dir():
-        return None
-    model = Model.load(find(Path(init)) / "model.json")
-    return model.mean, model.std
+    model = facts(init)
+    return (model.mean, model.std) if model else None
+
+
+def pool(init: str) -> str:
+    """How the features of a bundle are pooled."""
+    model = facts(init)
+    return model.pool if model else ""
+
+
+def seen(init: str) -> Provenance:
+    """What the weights of a bundle have seen: whoever goes on with them has seen it too."""
+    return Provenance.load(find(Path(init)) / "provenance.npz") if facts(init) else Provenance.nothing()
 
 
 def backbone(model: Model, init: str, drop_path: float) -> Backbone:
@@ -180,7 +207,7 @@ def backbone(model: Model, init: str, drop_path: float) -> Backbone:
     }
     if not init or not Path(init).is_dir():
         return Backbone(model.name, init=init, mean=model.mean, std=model.std, **shape)
-    trained = load(init)
+    trained = load_any(init)
     if trained.model.name != model.name:
         raise ValueError(f"{init} is a {trained.model.name}, not a {model.name}: pass --model {trained.model.name}.")
     built = Backbone(model.name, **shape)
@@ -226,6 +253,8 @@ def plain_state(method: Supervised) -> dict[str, Tensor]:
     each gets the same weights: that gives the head of the averaged features."""
     names = method.backbone.model.pretrained_cfg["classifier"]
     state = dict(method.backbone.model.state_dict())
+    if not method.findings:
+        return state
     for head in (names,) if isinstance(names, str) else names:
         state |= {f"{head}.weight": method.head.weight, f"{head}.bias": method.head.bias}
     return state

@@ -18,9 +18,16 @@ def table(stores: Sequence[Store]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def rows_of(stores: Sequence[Store], split: str, *, frontal: bool = False) -> np.ndarray:
-    """The rows of a split, counted through all sets; an empty one is an error."""
-    everything = table(stores)
+def rows_of(stores: Sequence[Store], *splits: str, frontal: bool = False) -> np.ndarray:
+    """The rows of some splits, counted through all sets; an empty one is an error."""
+    everything, chosen = table(stores), np.zeros(sum(map(len, stores)), bool)
+    for split in splits:
+        chosen |= _of_split(stores, everything, split, frontal)
+    return np.flatnonzero(chosen)
+
+
+def _of_split(stores: Sequence[Store], everything: pd.DataFrame, split: str, frontal: bool) -> np.ndarray:
+    """(N,) bool"""
     chosen = everything["split"] == split
     if frontal:
         chosen &= everything["view"].isin(FRONTAL)
@@ -30,7 +37,7 @@ def rows_of(stores: Sequence[Store], split: str, *, frontal: bool = False) -> np
         folders = ", ".join(str(store.folder) for store in stores)
         hint = did_you_mean(split, known) or f" Splits: {', '.join(known) or 'none'}."
         raise ValueError(f"No {kind} of {folders} is in split {split!r}.{hint}")
-    return np.flatnonzero(chosen)
+    return chosen.to_numpy()
 
 
 def share_of_patients(stores: Sequence[Store], rows: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
@@ -48,13 +55,16 @@ def share_of_patients(stores: Sequence[Store], rows: np.ndarray, share: float, s
     return rows[chosen[codes]]
 
 
-def without_copies(stores: Sequence[Store], rows: np.ndarray, split: str) -> np.ndarray:
-    """The rows without pictures that are, to the bit, in another split too. Linked folders have nothing to compare."""
+def without_copies(stores: Sequence[Store], rows: np.ndarray, *splits: str) -> np.ndarray:
+    """The rows of these splits without pictures that are, to the bit, in another split too.
+
+    Linked folders have nothing to compare.
+    """
     imported = [not store.facts.linked for store in stores]
     if not any(imported):
         return rows
     comparable = np.repeat(imported, [len(store) for store in stores])
     hashes = np.zeros(len(comparable), np.uint64)
     hashes[comparable] = np.concatenate([store.fingerprints.pixels for store in stores if not store.facts.linked])
-    elsewhere = ~table(stores)["split"].isin([split, ""]).to_numpy() & comparable
+    elsewhere = ~table(stores)["split"].isin([*splits, ""]).to_numpy() & comparable
     return rows[~(np.isin(hashes[rows], hashes[elsewhere]) & comparable[rows])]

@@ -34,6 +34,19 @@ class Provenance:
         )
         return cls(np.unique(patients[patients > 0]), pixels, prints, role)
 
+    @classmethod
+    def nothing(cls) -> "Provenance":
+        """Of random weights."""
+        none = np.empty(0, np.uint64)
+        return cls(none, none, np.empty((0, fingerprint.VARIANTS, 4), np.uint64), np.empty(0, np.uint8))
+
+    def __or__(self, other: "Provenance") -> "Provenance":
+        """What either has seen; what the other saw counts as training."""
+        new = ~np.isin(other.pixels, self.pixels[self.pixels > 0])
+        pixels, prints = np.append(self.pixels, other.pixels[new]), np.concatenate([self.prints, other.prints[new]])
+        role = np.append(self.role, np.zeros(int(new.sum()), np.uint8))
+        return Provenance(np.union1d(self.patients, other.patients), pixels, prints, role)
+
     def save(self, file: Path) -> None:
         """Write one npz."""
         with file.open("wb") as stream:

@@ -37,7 +37,7 @@ class Plan:
     """When to save, to validate and to give up."""
 
     score: str = "auroc"
-    """The number of a validation that the best model is chosen by."""
+    """The number of a validation that the best model is chosen by; "": the last one is kept."""
     save_minutes: float = 10.0
     validate_every: int = 1
     """Epochs."""
@@ -115,7 +115,9 @@ class Training:
         self.standing.validated = log.step
         self._write(log_file, {"step": log.step, "epoch": log.epoch + 1, "validation": found})
         score = found.get(self.plan.score, math.nan)
-        if score > self.standing.best or not self.standing.best_step:  # an undefined score keeps the first model
+        if (
+            score > self.standing.best or not self.standing.best_step or not self.plan.score
+        ):  # an undefined score keeps the first model
             self.standing.best, self.standing.best_step, self.standing.waiting = score, log.step, 0
             if distributed.rank() == 0:
                 self.keep()

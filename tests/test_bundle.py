@@ -149,7 +149,7 @@ def test_weights_that_are_not_exactly_the_models_are_refused(saved: Path, change
         ({"surprise": 1}, "another version of Ribcage"),
         ({"name": 5}, "damaged: name is '5'"),
         ({"name": "densnet121"}, "Did you mean 'densenet121'"),
-        ({"findings": []}, "damaged: findings"),
+        ({"findings": []}, "damaged: temperature"),
         ({"findings": "Mass"}, "damaged: findings"),
         ({"size": [48]}, "damaged: size"),
         ({"size": [10**9, 10**9]}, "damaged: size"),

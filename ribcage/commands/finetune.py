@@ -6,15 +6,12 @@ its temperature and thresholds. Ctrl-C, SIGTERM and SIGUSR1 save first; --resume
 
 import dataclasses
 import json
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 POSITIONAL = ()
-FREE = ("out", "data", "patience", "save_minutes", "threads", "devices", "log_format", "resume")
-"""What may be said otherwise when a run goes on: it changes no step to come. Data may move, but not change."""
 
 
 @dataclass(frozen=True)
@@ -129,23 +126,23 @@ def run(options: Options) -> Any:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import distributed, store
+    from ribcage import distributed, runs, store
     from ribcage.training import Plan, Training
 
     stores = store.open_all(options.data)
     if options.resume:
-        check_same(options, stores)
+        runs.check_same("finetune", options, stores)
     learning, choosing = cohorts(options, stores)
     model = describe(options, stores, learning, choosing)
     run = build(options, stores, learning, model, device)
     validation = validator(options, run, stores, choosing, model, device)
     keep = keeper(options, validation, stores, learning, choosing)
     training = Training(run, options.out, Plan("auroc", options.save_minutes, 1, options.patience), validation, keep)
-    if options.resume and not unsaved(options.out):
+    if options.resume and not runs.unsaved(options.out):
         training.resume()
     elif distributed.rank() == 0:
-        begin(options, stores)
-    watch(options, training, validation, len(learning))
+        runs.begin("finetune", options, stores)
+    watch(options, training, validation)
     if distributed.rank() == 0:
         report(options, training)
     return options.out
@@ -153,14 +150,14 @@ def train(options: Options, device: Any) -> Path:
 
 def cohorts(options: Options, stores: Any) -> tuple[Any, Any]:
     """The rows to learn from and those to choose by."""
-    from ribcage import cohort
+    from ribcage import cohort, runs
 
     every = cohort.rows_of(stores, options.train, frontal=options.frontal)
     learning = cohort.without_copies(stores, every, options.train) if options.drop_copies else every
     learning = cohort.share_of_patients(stores, learning, options.labels, options.seed)
     choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
     copies = "" if not options.drop_copies else " (copies of pictures in other splits left out)"
-    say(f"Learning from {len(learning):,} of {len(every):,} pictures{copies}, choosing by {len(choosing):,}.")
+    runs.say(f"Learning from {len(learning):,} of {len(every):,} pictures{copies}, choosing by {len(choosing):,}.")
     return learning, choosing
 
 
@@ -194,7 +191,7 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any) -> Any
         mean=mean,
         std=std,
         channels=options.channels,
-        pool=options.pool,
+        pool=options.pool or bundle.pool(options.init),
         loss=options.loss,
         data=tuple(data),
         training={**counts, "options": json.loads(json.dumps(dataclasses.asdict(options), default=str))},
@@ -282,7 +279,7 @@ def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosi
     from ribcage import bundle
     from ribcage.provenance import Provenance
 
-    provenance = Provenance.of(stores, learning, choosing)
+    provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init)
 
     def keep() -> None:
         bundle.save(options.out / "bundle", validation.method(), validation.calibrated(), provenance)
@@ -290,55 +287,9 @@ def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosi
     return keep
 
 
-def begin(options: Options, stores: Any) -> None:
-    """Make the run folder; another run in it is not touched."""
-    from ribcage import files
-
-    if (options.out / "options.json").exists() and not options.resume:
-        raise ValueError(f"{options.out} holds a run already. Pass --resume to go on, or choose another --out.")
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "metrics.jsonl").unlink(missing_ok=True)
-    with files.atomic(options.out / "options.json") as part:
-        part.write_text(json.dumps(asked(options, stores), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def asked(options: Options, stores: Any) -> dict[str, Any]:
-    """All options as they are written down, and a hash of the data they name."""
-    plain = json.loads(json.dumps(dataclasses.asdict(options), default=str))
-    contents = [f"{one.facts.contents} {one.facts.tables['index.parquet']}" for one in stores]
-    return {"command": "finetune", **plain, "contents": contents}
-
-
-def check_same(options: Options, stores: Any) -> None:
-    """Raise where a run that is to go on was begun with other options or other data."""
-    from ribcage import flags
-
-    file = options.out / "options.json"
-    if not file.exists() or unsaved(options.out):
-        return
-    now, usual = asked(options, stores), asked(Options(options.data, options.out), stores)
-    before = {**usual, **json.loads(file.read_text(encoding="utf-8"))}
-    changed = [name for name in usual if name not in FREE and before[name] != now[name]]
-    if not changed:
-        return
-    named = [name if name != "contents" else "data" for name in changed]
-    old, new = (
-        shlex.join(word for name in named for word in flags.option_words(name, one[name])) for one in (before, now)
-    )
-    other = " (which holds other pictures or labels)" if "contents" in changed else ""
-    raise ValueError(
-        f"{options.out} was begun with {old}, not with {new}{other}. Go on with the same, or choose another --out."
-    )
-
-
-def unsaved(folder: Path) -> bool:
-    """Whether a run began here and was killed before its first checkpoint: to go on is to begin again."""
-    return (folder / "options.json").exists() and not (folder / "checkpoint.pt").exists()
-
-
-def watch(options: Options, training: Any, validation: Any, pictures: int) -> None:
+def watch(options: Options, training: Any, validation: Any) -> None:
     """Train, and show how it goes."""
-    from ribcage import distributed, progress
+    from ribcage import runs
     from ribcage.paddle import Lines
 
     if options.log_format == "paddle":
@@ -346,23 +297,12 @@ def watch(options: Options, training: Any, validation: Any, pictures: int) -> No
         for log in training.steps():
             lines.show(log)
         return
-    last: dict[str, float] = {}
 
-    def counts() -> Any:
-        for log in training.steps():
-            last["loss"] = log.loss
-            yield log.pictures * distributed.world()
-
-    def note() -> str:
+    def note(log: Any) -> str:
         auroc = f", val AUROC {validation.found['auroc']:.4f}" if validation.found else ""
-        return f"loss {last['loss']:.4f}{auroc}" if last else ""
+        return f"loss {log.loss:.4f}{auroc}"
 
-    if distributed.rank() > 0:
-        list(counts())
-        return
-    steps = training.run.epochs * len(training.run.loader)
-    total, done = steps * options.batch, training.run.step * options.batch
-    list(progress.track(counts(), total, "train", "pictures", done, note))
+    runs.watch(training, options.batch, note)
 
 
 def report(options: Options, training: Any) -> None:
@@ -378,11 +318,3 @@ def report(options: Options, training: Any) -> None:
     print("  " + "  ".join(f"{name.removeprefix('auroc_')} {score:.3f}" for name, score in found.items()))
     test = f"ribcage evaluate {options.out} --data {' '.join(options.data)}"
     print(f"The model is {options.out / 'bundle'}. Test it once: {test}")
-
-
-def say(text: str) -> None:
-    """Print at rank 0."""
-    from ribcage import distributed
-
-    if distributed.rank() == 0:
-        print(text, flush=True)

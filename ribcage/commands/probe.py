@@ -122,16 +122,16 @@ def subject(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, list[Any
     findings = options.findings or tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
     size = (options.size[0], options.size[-1]) if options.size else None
     if named(options):
-        opened = bundle.load(options.model)
+        opened = bundle.load_any(options.model)
         model = replace(opened.model, findings=findings, size=size or opened.model.size)
         return model, bundle.backbone(model, options.model, 0.0), [opened.provenance]
     torch.manual_seed(0)
-    of_bundle = bundle.load(options.init) if Path(options.init).is_dir() and options.init else None
+    of_bundle = bundle.load_any(options.init) if Path(options.init).is_dir() and options.init else None
     own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
     mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
     model = bundle.Model(
         known(options.model), findings, size or (224, 224), stores[0].size, stores[0].facts.fit, mean, std,
-        channels=options.channels, pool=options.pool,
+        channels=options.channels, pool=options.pool or bundle.pool(options.init),
     )  # fmt: skip
     return model, bundle.backbone(model, options.init, 0.0), [of_bundle.provenance] if of_bundle else []
 
