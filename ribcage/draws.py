@@ -45,6 +45,11 @@ def words(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> n
     return mixed.T.reshape(len(rows), blocks * WORDS)[:, :count]
 
 
+def orders(chance: np.ndarray, count: int) -> np.ndarray:
+    """(N, count) int64: 0 … count-1 in an order of its own for each number of a batch's `chance`."""
+    return np.argsort(words(0, 0, chance, METHOD, count), axis=1, kind="stable")
+
+
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     """(count,) int64: 0 … count-1 in the order of this epoch."""
     bits = np.uint64(max(count - 1, 1).bit_length())

@@ -1,0 +1,206 @@
+"""MAE: show a vision transformer a few patches of a picture and draw the hidden ones from them.
+
+He et al. 2021, https://arxiv.org/abs/2111.06377; for radiographs Xiao et al. 2022, https://arxiv.org/abs/2210.12843:
+
+    L = mean over hidden patches p and their pixels i of (D(E(x_visible))_pi - x_pi)^2
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from timm.layers import LayerNorm, PatchEmbed
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+from ribcage import draws
+from ribcage.backbone import Backbone
+from ribcage.loader import Batch
+from ribcage.methods.base import Augment, Method, Step
+from ribcage.views import View
+
+DECODERS = {"dec512d8b": (512, 8), "dec512d2b": (512, 2), "dec128d2b": (128, 2)}
+"""Width and number of blocks."""
+HEADS = 16
+
+
+class MAE(Method):
+    """A vision transformer that encodes visible patches, and a small one that draws the hidden ones.
+
+    mask: share of the patches that is hidden; 0.9 was best for radiographs
+    decoder: dec512d8b has width 512 and 8 blocks, dec512d2b and dec128d2b have 2
+    norm_pix: draw each patch less its mean and divided by its standard deviation
+    decode_share: of the hidden patches, how many are drawn, others each time; 0.25 halves the work of a step
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        findings: Sequence[str] = (),
+        *,
+        mask: float = 0.75,
+        decoder: Literal["dec512d8b", "dec512d2b", "dec128d2b"] = "dec512d8b",
+        norm_pix: bool = False,
+        decode_share: float = 1.0,
+    ) -> None:
+        super().__init__(backbone, findings)
+        model = _transformer(backbone)
+        self.patch, self.grid = model.patch_embed.patch_size, model.patch_embed.grid_size
+        self.prefix, self.norm_pix = model.num_prefix_tokens, norm_pix
+        count = self.grid[0] * self.grid[1]
+        self.visible = int(count * (1 - mask))
+        self.drawn = max(1, round(decode_share * (count - self.visible)))
+        _check(mask, decoder, decode_share, count)
+        width, depth = DECODERS[decoder]
+        self.decoder_embed = nn.Linear(model.embed_dim, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.decoder_pos_embed = nn.Parameter(_positions(self.grid, width, self.prefix), requires_grad=False)
+        self.decoder_blocks = nn.Sequential(
+            *(Block(width, HEADS, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth))
+        )
+        self.decoder_norm = LayerNorm(width)
+        self.decoder_pred = nn.Linear(width, model.patch_embed.proj.weight[0].numel())
+        self._begin()
+
+    def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
+        """Half to all of the picture, and its exposure; the paper cuts closer and flips."""
+        if augment == "paper":
+            return [View(size, crop=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)]
+        return [View(size, crop=(0.5, 1.0), ratio=(3 / 4, 4 / 3), brightness=0.1, contrast=0.2, gamma=0.2)]
+
+    def forward(self, batch: Batch) -> Step:
+        """The mean squared error over the pixels that are drawn."""
+        patches = self._patches(batch.views[0])  # (N, L, pixels)
+        visible, hidden = self._places(batch)
+        drawn = self._decoded(self._encoded(patches, visible), visible, hidden[:, : self.drawn])
+        return Step(F.mse_loss(drawn.float(), self._targets(_rows(patches, hidden[:, : self.drawn]))))
+
+    @torch.no_grad()
+    def reconstructed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the encoder sees, hidden patches at 0, and the same with all of these drawn: twice (N, C, H, W)."""
+        patches = self._patches(batch.views[0])
+        visible, hidden = self._places(batch)
+        drawn = self._decoded(self._encoded(patches, visible), visible, hidden).float()
+        if self.norm_pix:
+            mean, spread = _moments(_rows(patches, hidden))
+            drawn = drawn * spread + mean
+        index = hidden[:, :, None].expand_as(drawn)
+        return self._pictures(patches.scatter(1, index, 0.0)), self._pictures(patches.scatter(1, index, drawn))
+
+    def _places(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(N, visible) and (N, hidden): the patches of each picture in an order drawn for it."""
+        order = torch.from_numpy(draws.orders(batch.chance.numpy(), self.grid[0] * self.grid[1]))
+        order = order.to(batch.views[0].device, non_blocking=True)
+        return order[:, : self.visible], order[:, self.visible :]
+
+    def _encoded(self, patches: Tensor, visible: Tensor) -> Tensor:
+        """(N, prefix + visible, dim): the model's own layers, told of these patches only."""
+        model = self.backbone.model
+        stem, blank = model.patch_embed, patches.new_zeros(1, *self.grid, model.embed_dim)
+        places = model._pos_embed(blank if model.dynamic_img_size else blank.flatten(1, 2))[0]  # (prefix + L, dim)
+        weight = stem.proj.weight.permute(0, 2, 3, 1).flatten(1)  # a convolution of step `patch` is a linear layer
+        tokens = stem.norm(F.linear(_rows(patches, visible), weight, stem.proj.bias))
+        tokens = tokens + _rows(places[None, self.prefix :], visible)
+        tokens = torch.cat([places[: self.prefix].expand(len(tokens), -1, -1), tokens], dim=1)
+        # where features are the mean over patches, timm has the last norm behind the mean: it is trained here
+        return model.fc_norm(model.norm(model.blocks(model.norm_pre(tokens))))
+
+    def _decoded(self, tokens: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
+        """(N, hidden, pixels): tokens of the visible patches, a mask token for each hidden one, and their places."""
+        prefix = torch.arange(self.prefix, device=hidden.device).expand(len(hidden), -1)
+        places = torch.cat([prefix, self.prefix + visible, self.prefix + hidden], dim=1)
+        tokens = torch.cat([self.decoder_embed(tokens), self.mask_token.expand(*hidden.shape, -1)], dim=1)
+        tokens = self.decoder_blocks(tokens + _rows(self.decoder_pos_embed, places))
+        return self.decoder_pred(self.decoder_norm(tokens[:, -hidden.shape[1] :]))
+
+    def _targets(self, patches: Tensor) -> Tensor:
+        if not self.norm_pix:
+            return patches
+        mean, spread = _moments(patches)
+        return (patches - mean) / spread
+
+    def _patches(self, pictures: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, L, pixels), a pixel's channels side by side as published."""
+        if pictures.shape[2:] != (self.grid[0] * self.patch[0], self.grid[1] * self.patch[1]):
+            came, expected = "×".join(map(str, pictures.shape[2:])), self.backbone.model.patch_embed.img_size
+            raise ValueError(f"The pictures are {came}, the positions of the model were made for {expected}.")
+        tiles = pictures.unflatten(3, (self.grid[1], self.patch[1])).unflatten(2, (self.grid[0], self.patch[0]))
+        return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+    def _pictures(self, patches: Tensor) -> Tensor:
+        """(N, L, pixels) → (N, C, H, W)"""
+        tiles = patches.unflatten(2, (*self.patch, -1)).unflatten(1, self.grid)
+        return tiles.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+    def _begin(self) -> None:
+        """The first weights, as published; a pretrained backbone keeps its own."""
+        model = self.backbone.model
+        if not self.backbone.pretrained:
+            prefix = 0 if model.no_embed_class else self.prefix
+            model.pos_embed = nn.Parameter(_positions(self.grid, model.embed_dim, prefix), requires_grad=False)
+            nn.init.xavier_uniform_(model.patch_embed.proj.weight.data.view(model.embed_dim, -1))
+            for token in (model.cls_token, model.reg_token):
+                if token is not None:
+                    nn.init.normal_(token, std=0.02)
+            model.blocks.apply(_xavier)
+        nn.init.normal_(self.mask_token, std=0.02)
+        for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
+            part.apply(_xavier)
+
+
+def _xavier(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _positions(grid: tuple[int, int], width: int, prefix: int) -> Tensor:
+    """(1, prefix + L, width): sines and cosines of column and row, zeros for what has no place."""
+    rows, columns = (torch.arange(side, dtype=torch.float64) for side in grid)
+    rates = 10000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    across, down = (place[:, None] * rates for place in (columns, rows))  # (side, width / 4)
+    across, down = (torch.cat([turn.sin(), turn.cos()], dim=1) for turn in (across, down))
+    places = torch.cat([across.expand(grid[0], -1, -1), down[:, None].expand(-1, grid[1], -1)], dim=2)
+    return torch.cat([places.new_zeros(prefix, width), places.flatten(0, 1)])[None].float()
+
+
+def _rows(values: Tensor, places: Tensor) -> Tensor:
+    """(N or 1, L, D) at (N, K) → (N, K, D); whole rows are copied, which `gather` would do number by number."""
+    first = torch.arange(len(values), device=places.device)[:, None] * values.shape[1]
+    return values.flatten(0, 1).index_select(0, (first + places).flatten()).unflatten(0, places.shape)
+
+
+def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, K, 1) each: mean and standard deviation of a patch's pixels."""
+    variance, mean = torch.var_mean(patches, dim=2, keepdim=True)
+    return mean, (variance + 1e-6).sqrt()
+
+
+def _transformer(backbone: Backbone) -> Any:
+    """The backbone's model, if it is a plain vision transformer."""
+    model = backbone.model
+    if not isinstance(model, VisionTransformer) or type(model.patch_embed) is not PatchEmbed or model.pos_embed is None:
+        raise ValueError(
+            f"mae needs a vision transformer (vit_small_patch16_224), not {backbone.name}; for a CNN use mae_unet."
+        )
+    sides, patch = model.patch_embed.img_size, model.patch_embed.patch_size
+    if any(side % step for side, step in zip(sides, patch, strict=True)):
+        raise ValueError(f"{backbone.name} cuts patches of {patch}; the size {sides} is no multiple of that.")
+    if model.attn_pool is not None:
+        raise ValueError(f"{backbone.name} pools by attention, which mae does not train: use --pool avg.")
+    return model
+
+
+def _check(mask: float, decoder: str, decode_share: float, count: int) -> None:
+    """All options that cannot be."""
+    problems = []
+    if not (0 < mask < 1 and 1 <= int(count * (1 - mask)) < count):
+        problems.append(f"--mask {mask}: of {count} patches at least one must stay visible and one be hidden")
+    if decoder not in DECODERS:
+        problems.append(f"--decoder {decoder}: one of {', '.join(DECODERS)}")
+    if not 0 < decode_share <= 1:
+        problems.append(f"--decode-share {decode_share}: above 0, up to 1")
+    if problems:
+        raise ValueError("; ".join(problems) + ".")
