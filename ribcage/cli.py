@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as stop:
-        print(f"ribcage: stopped. {stop}".rstrip(), file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of many processes one speaks for all
+            print(f"ribcage: stopped. {stop}".rstrip(), file=sys.stderr)
         return getattr(stop, "code", 130)
     except Exception as error:
         if "--debug" in words:

@@ -151,6 +151,15 @@ def mine(value: Tensor) -> Tensor:
     return value.chunk(world())[rank()]
 
 
+def least(value: int, device: torch.device) -> int:
+    """The smallest of what the processes have."""
+    if not active():
+        return value
+    box = torch.tensor(value, device=device)
+    dist.all_reduce(box, dist.ReduceOp.MIN)
+    return int(box)
+
+
 def anyone(flag: bool, device: torch.device) -> bool:
     """Whether it is so in any process."""
     return bool(total(torch.tensor(float(flag), device=device)) > 0) if active() else flag

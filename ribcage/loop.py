@@ -8,6 +8,7 @@ the same weights bit for bit as one that never stopped, on the same machine.
 import copy
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -145,15 +146,28 @@ class Run:
     def _backward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The gradient of the whole batch, taken in `accumulate` parts."""
         loss, values = torch.zeros((), device=self.device), dict[str, float]()
-        for part in parts(batch, self.accumulate):
+        turns = self._turns(batch)
+        for turn, part in enumerate(parts(batch, turns), 1):
             share = 1.0 if part is batch else self.method.share(part, batch)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                step = self.forward(part)
-            (step.loss * share).backward()
+            with self._gathering(turn == turns):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    step = self.forward(part)
+                (step.loss * share).backward()
             loss += step.loss.detach() * share
             for name, value in step.logs.items():
                 values[name] = values.get(name, 0.0) + float(value) * share
         return loss, values
+
+    def _gathering(self, last: bool) -> AbstractContextManager[None]:
+        """Ranks add their gradients up once, in the last part of a batch."""
+        alone = not last and isinstance(self.forward, nn.parallel.DistributedDataParallel)
+        return self.forward.no_sync() if alone else nullcontext()
+
+    def _turns(self, batch: Batch) -> int:
+        """Parts to take the batch in: as many at every rank, since all meet in each; ranks may hold unequal batches."""
+        if self.accumulate == 1:
+            return 1
+        return max(1, distributed.least(min(self.accumulate, len(batch)), self.device))
 
     def _update_average(self) -> None:
         """w_average <- d w_average + (1 - d) w, with a d that is small while the run is young."""

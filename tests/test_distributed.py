@@ -115,7 +115,7 @@ def test_a_signal_to_the_one_that_started_them_saves_them_all(data: Path, tmp_pa
         process.send_signal(signal.SIGUSR1)
         said = process.communicate(timeout=120)[1]
     assert process.returncode == 75, said
-    assert "--resume goes on from there" in said and "Traceback" not in said
+    assert said.count("--resume goes on from there") == 1 and "Traceback" not in said
     assert f"saved at step {checkpoint.load(out / 'checkpoint.pt')['run']['step']:,}" in said
 
 
@@ -136,7 +136,7 @@ def test_tasks_of_srun_train_together_and_are_requeued_with_75(data: Path, tmp_p
     tasks[1].send_signal(signal.SIGTERM)
     said = [task.communicate(timeout=120)[1] for task in tasks]
     assert [task.returncode for task in tasks] == [75, 75], said
-    assert "another process: saved at step" in said[0] and "SIGTERM: saved at step" in said[1]
+    assert "another process: saved at step" in said[0] and "saved" not in said[1]
     assert (out / "checkpoint.pt").exists()
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_accumulating_parts_gives_the_gradient_of_the_whole(data: Path) -> None:
         run.method.mixup = 0.0  # type: ignore[assignment]
         batch = next(run.loader.epoch(0))
         known = torch.where(batch.labels.isnan(), torch.zeros(()), batch.labels)
-        run._backward(loop.to_device(type(batch)(batch.views, known, batch.boxes, batch.rows, batch.sources), CPU))
+        run._backward(loop.to_device(replace(batch, labels=known), CPU))
         gradients.append(run.method.head.weight.grad)  # type: ignore[union-attr]
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
 
@@ -219,6 +220,24 @@ def test_two_processes_train_the_model_that_one_trains(data: Path, tmp_path: Pat
         for name in ("one", "two")
     ]
     assert scores[0] == pytest.approx(scores[1], abs=0.02)
+
+
+def test_parts_of_unequal_shares_are_the_batch_too(data: Path, tmp_path: Path) -> None:
+    """Fewer pictures than a batch, an odd number, more parts than some process has pictures: nobody waits in vain."""
+    few = ["--model", "test_vit", "--labels", "0.11", "--batch", "64"]
+    assert cli.main(words(data, tmp_path / "one", *few)) == 0
+    more = ["--devices", "2", "--accumulate", "5"]
+    with command(
+        *words(data, tmp_path / "two", *few, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert "Learning from 9 of" in said[0]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, value in one.items():
+        torch.testing.assert_close(
+            two[name], value, rtol=2e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_two_nodes_train_together(data: Path, tmp_path: Path) -> None:
