@@ -1,0 +1,90 @@
+"""BYOL: predict what a slowly following copy of the network makes of the other view; there are no negatives.
+
+Grill et al. 2020, https://arxiv.org/abs/2006.07733, eq. 2. With the online network's prediction p of one view and the
+target network's projection z of the other:
+
+    L = 2 - 2 p.z / (|p| |z|), summed over both ways round;   w_target <- tau w_target + (1 - tau) w_online,
+    tau = 1 - (1 - tau_base) (cos(pi progress) + 1) / 2
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+from ribcage.backbone import Backbone
+from ribcage.layers import follow, follower, perceptron
+from ribcage.loader import Batch
+from ribcage.methods.base import Augment, Method, Step
+from ribcage.views import View, published, strong
+
+
+class BYOL(Method):
+    """An online network that predicts, a target network that follows.
+
+    hidden: width of the projector and of the predictor
+    dim: of projections
+    momentum: tau_base, from where the target's momentum rises to 1; in the paper 0.996 for 1000 epochs, 0.99 for 300
+    patient_aware: the second view is of another picture of the same patient, where there is one
+    """
+
+    mates = True
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        findings: Sequence[str] = (),
+        *,
+        hidden: int = 4096,
+        dim: int = 256,
+        momentum: float = 0.996,
+        patient_aware: bool = False,
+    ) -> None:
+        super().__init__(backbone, findings)
+        wrong = {
+            f"--hidden {hidden} is not 1 or more": hidden < 1,
+            f"--dim {dim} is not 1 or more": dim < 1,
+            f"--momentum {momentum} is not between 0 and 1": not 0 <= momentum <= 1,
+        }
+        if any(wrong.values()):
+            raise ValueError("; ".join(text for text, is_so in wrong.items() if is_so) + ".")
+        self.momentum = momentum
+        self.projector = perceptron(backbone.dim, hidden, dim, norm=True)
+        self.predictor = perceptron(dim, hidden, dim, norm=True)
+        self.target = follower(nn.Sequential(backbone, self.projector))
+
+    def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
+        """Two. The paper's differ in their blur; without colour and solarisation, which mean nothing in gray."""
+        if augment == "radiograph":
+            return [strong(size)] * 2
+        return [replace(published(size, crop=(0.08, 1.0)), blur_probability=share) for share in (1.0, 0.1)]
+
+    def forward(self, batch: Batch) -> Step:
+        """Eq. 2, both ways round."""
+        first, second = batch.views
+        one = distance(self._predicted(first), self._targeted(second))  # (N,)
+        other = distance(self._predicted(second), self._targeted(first))
+        loss = (one + other).mean()
+        return Step(loss, {"cosine": 1 - loss.detach() / 4})
+
+    def _predicted(self, pictures: Tensor) -> Tensor:
+        """p (N, dim)"""
+        return self.predictor(self.projector(self.backbone(pictures)))
+
+    @torch.no_grad()
+    def _targeted(self, pictures: Tensor) -> Tensor:
+        """z (N, dim)"""
+        return self.target(pictures)
+
+    def after_step(self, progress: float) -> None:
+        """The target follows, ever more slowly."""
+        tau = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
+        follow(self.target, nn.Sequential(self.backbone, self.projector), tau)
+
+
+def distance(p: Tensor, z: Tensor) -> Tensor:
+    """(N,): the squared distance of two directions, 2 - 2 cos."""
+    return 2 - 2 * F.cosine_similarity(p.float(), z.float())

@@ -1,0 +1,142 @@
+"""MoCo: tell a picture's other view from a queue of past pictures.
+
+He et al. 2020, https://arxiv.org/abs/1911.05722, and with an MLP head, v2, Chen et al. 2020,
+https://arxiv.org/abs/2003.04297. With the query q of one view, the key k of the other and the keys k_i of the queue:
+
+    L = -log(exp(q.k/t) / (exp(q.k/t) + sum_i exp(q.k_i/t))),   w_key <- m w_key + (1 - m) w_query
+
+A batch norm that sees a query among the same pictures as its key gives the answer away. The paper shuffles pictures
+between GPUs; here batch norms judge `group` pictures at a time, queries in the order of the batch, the key of picture i
+in group i mod G of G. So the answer is hidden on one process, too, and many processes compute what one would.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+from ribcage import distributed
+from ribcage.backbone import Backbone
+from ribcage.layers import follow, follower, group_norms, perceptron
+from ribcage.loader import Batch
+from ribcage.methods.base import Augment, Method, Step
+from ribcage.views import View, published, strong
+
+LOWEST = torch.finfo(torch.float32).min
+NOBODY = torch.iinfo(torch.int64).min
+
+
+class MoCo(Method):
+    """v2; for v1: --head linear --temperature 0.07 --augment paper.
+
+    dim: of queries and keys
+    queue: past keys to tell a key from
+    momentum: m, how slowly the key encoder follows
+    temperature: t; 0.2 in v2, 0.07 in v1
+    head: mlp (v2) or linear (v1)
+    group: pictures a batch norm judges together; a batch needs two groups at least to hide the answer; 0: no groups
+    patient_aware: keys of the same patient are positives, too, and never negatives
+    """
+
+    own_norms, mates = True, True
+    queue: Tensor
+    queue_patients: Tensor
+    queue_at: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        findings: Sequence[str] = (),
+        *,
+        dim: int = 128,
+        queue: int = 65536,
+        momentum: float = 0.999,
+        temperature: float = 0.2,
+        head: Literal["mlp", "linear"] = "mlp",
+        group: int = 32,
+        patient_aware: bool = False,
+    ) -> None:
+        super().__init__(backbone, findings)
+        _check(dim, queue, momentum, temperature, head, group)
+        self.momentum, self.temperature, self.patient_aware = momentum, temperature, patient_aware
+        self.head = perceptron(backbone.dim, *([backbone.dim] if head == "mlp" else []), dim)
+        self.key = follower(nn.Sequential(backbone, self.head))
+        self.group = group if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.modules()) else 0
+        if self.group:
+            group_norms(self, group)
+        self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
+        self.register_buffer("queue_patients", torch.full((queue,), NOBODY))
+        self.register_buffer("queue_at", torch.zeros((), dtype=torch.int64))
+        self.arrived: list[tuple[Tensor, Tensor]] = []
+        """Keys and patients of this step; a batch computed in parts leaves several."""
+
+    def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
+        """A query's and a key's, both drawn alike; the paper's is v2's, without colour: v1 did not blur."""
+        return [strong(size) if augment == "radiograph" else published(size)] * 2
+
+    def forward(self, batch: Batch) -> Step:
+        """Eq. 1; told to mind patients, the mean over a query's positives of -log(exp(+) / (exp(+) + sum_i exp(-)))."""
+        q = F.normalize(self.head(self.backbone(batch.views[0])).float(), dim=1)
+        k = self._keys(batch.views[1])  # (N, dim)
+        positive = (q * k).sum(1) / self.temperature
+        with torch.autocast(q.device.type, enabled=False):
+            queued = q @ self.queue.T / self.temperature  # (N, queue)
+        same = batch.patients[:, None] == self.queue_patients if self.patient_aware else None
+        negative = queued if same is None else queued.masked_fill(same, LOWEST)
+        against = negative.logsumexp(1)  # (N,)
+        loss = F.softplus(against - positive)
+        if same is not None:
+            more = F.softplus(against[:, None] - queued).where(same, 0)
+            loss = (loss + more.sum(1)) / (1 + same.sum(1))
+        if self.training:
+            self.arrived.append((k, batch.patients))
+        nearer = (negative >= positive[:, None]).sum(1)
+        return Step(loss.mean(), {f"acc{top}": 100 * (nearer < top).float().mean() for top in (1, 5)})
+
+    @torch.no_grad()
+    def _keys(self, pictures: Tensor) -> Tensor:
+        """(N, dim), each made among other pictures than its query."""
+        if not self.group:
+            return F.normalize(self.key(pictures).float(), dim=1)
+        order = self._order(len(pictures)).to(pictures.device)
+        shown = distributed.mine(distributed.everyone(pictures)[order])
+        keys = F.normalize(self.key(shown).float(), dim=1)
+        return distributed.mine(distributed.everyone(keys)[order.argsort()])
+
+    def _order(self, count: int) -> Tensor:
+        """All pictures of all processes, key group after key group."""
+        size = min(self.group, count)
+        if count % size:
+            raise ValueError(
+                f"{count} pictures on each process are no whole number of groups of {size}: "
+                f"--batch {count // size * size * distributed.world()} would be, or choose another --group."
+            )
+        return torch.arange(count * distributed.world()).view(size, -1).T.flatten()
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        """The key encoder follows; the keys of all processes take the place of the oldest."""
+        follow(self.key, nn.Sequential(self.backbone, self.head), self.momentum)
+        keys, patients = (distributed.everyone(torch.cat(parts)) for parts in zip(*self.arrived, strict=True))
+        self.arrived.clear()
+        if len(keys) > len(self.queue):
+            raise ValueError(f"--queue {len(self.queue)} cannot hold the {len(keys)} keys of one step.")
+        places = (self.queue_at + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+        self.queue[places], self.queue_patients[places] = keys, patients
+        self.queue_at.add_(len(keys)).remainder_(len(self.queue))
+
+
+def _check(dim: int, queue: int, momentum: float, temperature: float, head: str, group: int) -> None:
+    """All that is wrong with the options."""
+    wrong = {
+        f"--dim {dim} is not 1 or more": dim < 1,
+        f"--queue {queue} is not 1 or more": queue < 1,
+        f"--momentum {momentum} is not between 0 and 1": not 0 <= momentum <= 1,
+        f"--temperature {temperature} is not above 0": not temperature > 0,
+        f"--head {head!r} is neither mlp nor linear": head not in ("mlp", "linear"),
+        f"--group {group} is not 0, and not 2 or more": group < 0 or group == 1,
+    }
+    if any(wrong.values()):
+        raise ValueError("; ".join(text for text, is_so in wrong.items() if is_so) + ".")

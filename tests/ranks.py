@@ -1,0 +1,95 @@
+"""Every method for a few steps, by as many processes as the environment says.
+
+python ranks.py FILE NAME …: rank 0 writes what `courses` gives, in plain dicts, to be compared with what one process finds.
+"""
+
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from batches import batch, part
+from torch import Tensor, nn
+
+from ribcage import distributed, methods
+from ribcage.backbone import Backbone
+from ribcage.loader import Batch
+from ribcage.methods import Method
+
+SIZE, FINDINGS, BATCH, STEPS = (32, 32), ("a", "b", "c"), 16, 2
+TRANSFORMERS_ONLY = ("mae",)
+CNNS_ONLY = ("mae_unet",)
+SMALL = {"queue": 64, "hidden": 24, "dim": 12, "group": 4, "prototypes": 20}
+"""What makes a method small where it has such an option."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a method went."""
+
+    losses: list[float]
+    gradients: dict[str, Tensor]
+    """Of the first step."""
+    state: dict[str, Tensor]
+    """After the last."""
+
+
+def options(name: str) -> dict[str, Any]:
+    """Those of SMALL that the method has."""
+    known = inspect.signature(methods.load(name).__init__).parameters
+    return {option: value for option, value in SMALL.items() if option in known}
+
+
+def made(
+    name: str, model: str = "test_resnet", channels: int = 1, size: tuple[int, int] = SIZE, seed: int = 0, **more: Any
+) -> Method:
+    """A small one, the same for the same seed."""
+    torch.manual_seed(seed)
+    backbone = Backbone(model, channels=channels, size=size)
+    return methods.load(name)(backbone, FINDINGS, **{**options(name), **more}).train()  # type: ignore[call-arg]
+
+
+def pictures(method: Method, seed: int = 0, channels: int = 1, size: tuple[int, int] = SIZE, **more: Any) -> Batch:
+    """A batch of what the method wants to see."""
+    sides = [view.shape[0] for view in method.views(size)]
+    return batch(BATCH, sides=sides, channels=channels, findings=len(FINDINGS), seed=seed, **more)
+
+
+def course(name: str, **more: Any) -> Course:
+    """A few steps on this process's part of each batch, in the loop's order."""
+    method = made(name, "test_vit" if name in TRANSFORMERS_ONLY else "test_resnet", **more)
+    if not method.own_norms:
+        distributed.synchronise_norms(method, torch.device("cpu"))
+    forward: nn.Module = nn.parallel.DistributedDataParallel(method) if distributed.active() else method
+    optimizer = torch.optim.SGD([weight for weight in method.parameters() if weight.requires_grad], lr=0.02)
+    losses, gradients = [], dict[str, Tensor]()
+    for number in range(STEPS):
+        optimizer.zero_grad()
+        patients = [1, 1, 2, *range(3, BATCH - 1), 2]  # one on both ranks
+        whole = pictures(method, number, patients=patients)
+        loss = forward(part(whole, distributed.rank(), distributed.world())).loss
+        loss.backward()
+        found = {key: weight.grad.clone() for key, weight in method.named_parameters() if weight.grad is not None}
+        gradients = gradients or found
+        optimizer.step()
+        method.after_step((number + 1) / STEPS)
+        losses.append(float(distributed.total(loss)) / distributed.world())
+    return Course(losses, gradients, method.state_dict())
+
+
+def courses(names: Sequence[str]) -> dict[str, Course]:
+    """Of these methods, and of those that can mind patients once more."""
+    mindful = [name for name in names if "patient_aware" in inspect.signature(methods.load(name)).parameters]
+    return {name: course(name) for name in names} | {
+        f"{name} --patient-aware": course(name, patient_aware=True) for name in mindful
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with distributed.started():
+        found = {name: vars(one) for name, one in courses(sys.argv[2:]).items()}
+        if distributed.rank() == 0:
+            torch.save(found, sys.argv[1])

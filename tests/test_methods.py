@@ -1,0 +1,211 @@
+"""What every method promises, whatever it is called."""
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import ranks
+import torch
+from ranks import CNNS_ONLY, TRANSFORMERS_ONLY, made, pictures
+
+from ribcage import distributed, methods
+from ribcage.methods import Method
+from ribcage.views import View
+
+NAMES = methods.names()
+KINDS = [
+    (name, model)
+    for name in NAMES
+    for model in ("test_resnet", "test_vit")
+    if not (model == "test_resnet" and name in TRANSFORMERS_ONLY) and not (model == "test_vit" and name in CNNS_ONLY)
+]
+every_method = pytest.mark.parametrize("name", NAMES)
+every_kind = pytest.mark.parametrize(("name", "model"), KINDS)
+
+
+def stepped(method: Method, *seeds: int) -> list[float]:
+    """The losses of optimizer steps, one on each of these batches."""
+    optimizer = torch.optim.SGD([weight for weight in method.parameters() if weight.requires_grad], lr=0.05)
+    losses = []
+    for number, seed in enumerate(seeds):
+        optimizer.zero_grad()
+        loss = method(pictures(method, seed)).loss
+        loss.backward()
+        optimizer.step()
+        method.after_step((number + 1) / 10)
+        losses.append(loss.item())
+    return losses
+
+
+# ---- learning
+
+
+@every_kind
+@pytest.mark.parametrize(("channels", "size"), [(1, (32, 32)), (3, (64, 64))])
+def test_the_loss_is_one_finite_number_and_its_gradient_reaches_whatever_is_trained_and_nothing_else(
+    name: str, model: str, channels: int, size: tuple[int, int]
+) -> None:
+    method = made(name, model, channels, size)
+    step = method(pictures(method, 0, channels, size))
+    assert step.loss.shape == () and step.loss.isfinite() and step.loss.dtype == torch.float32
+    assert all(torch.as_tensor(value).isfinite() for value in step.logs.values())
+    step.loss.backward()
+    trained = {key: weight.grad for key, weight in method.named_parameters() if weight.requires_grad}
+    assert not [key for key, gradient in trained.items() if gradient is None], "DistributedDataParallel would wait"
+    assert all(gradient.isfinite().all() for gradient in trained.values() if gradient is not None)
+    stem = next(method.backbone.parameters())
+    assert stem.grad is not None and stem.grad.any()
+    assert not [
+        key for key, weight in method.named_parameters() if not weight.requires_grad and weight.grad is not None
+    ]
+
+
+@every_kind
+def test_steps_follow_one_another_and_what_follows_the_weights_follows(name: str, model: str) -> None:
+    method = made(name, model)
+    before = {key: weight.clone() for key, weight in method.named_parameters()}
+    losses = stepped(method, 0, 1, 2)
+    assert torch.tensor(losses).isfinite().all()
+    copies = [key for key, weight in method.named_parameters() if not weight.requires_grad and weight.numel() > 1]
+    moved = [key for key in copies if not torch.equal(before[key], method.get_parameter(key))]
+    assert bool(moved) == any(not key.endswith("pos_embed") for key in copies)
+
+
+@every_kind
+def test_down_the_gradient_the_loss_is_lower(name: str, model: str) -> None:
+    method = made(name, model)
+    optimizer = torch.optim.SGD([weight for weight in method.parameters() if weight.requires_grad], lr=0.01)
+    before = method(pictures(method)).loss
+    before.backward()
+    optimizer.step()
+    assert method(pictures(method)).loss < before
+
+
+@every_kind
+def test_half_precision_leaves_the_loss_in_whole_precision(name: str, model: str) -> None:
+    method = made(name, model)
+    exact = method(pictures(method)).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = method(pictures(method)).loss
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, exact, rtol=0.1, atol=0.05)
+
+
+@every_kind
+def test_a_method_goes_on_from_what_was_saved(name: str, model: str) -> None:
+    method, other = made(name, model), made(name, model, seed=1)
+    stepped(method, 0, 1)
+    other.load_state_dict(method.state_dict())
+    assert stepped(method, 2, 3) == stepped(other, 2, 3)
+    for key, value in method.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+
+
+@every_kind
+def test_features_do_not_depend_on_the_head(name: str, model: str) -> None:
+    method = made(name, model).eval()
+    shown = pictures(method).views[0]
+    before = method.backbone(shown)
+    assert before.shape == (len(shown), method.backbone.dim)
+    with torch.no_grad():
+        for key, value in method.named_parameters():
+            if not key.startswith("backbone."):
+                value.normal_()
+    assert torch.equal(method.backbone(shown), before)
+
+
+# ---- views and options
+
+
+@every_method
+@pytest.mark.parametrize("augment", ["radiograph", "paper"])
+def test_views_are_no_larger_than_asked_and_the_first_is_as_large(name: str, augment: methods.base.Augment) -> None:
+    method = made(name, "test_vit" if name in TRANSFORMERS_ONLY else "test_resnet")
+    shown = method.views((64, 48), augment)
+    assert all(isinstance(view, View) for view in shown) and shown[0].shape == (64, 48)
+    assert all(view.shape[0] <= 64 and view.shape[1] <= 48 for view in shown)
+    assert len(shown) > 1 or not method.mates
+
+
+@every_method
+def test_every_option_has_a_default_and_says_what_it_is(name: str) -> None:
+    kind = methods.load(name)
+    keywords = {
+        option: parameter
+        for option, parameter in inspect.signature(kind).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    said = re.findall(r"^ +(\w+): \S", kind.__doc__ or "", re.MULTILINE)
+    assert set(keywords) == set(said)
+    assert all(parameter.default is not inspect.Parameter.empty for parameter in keywords.values())
+    assert kind.mates == ("patient_aware" in keywords)
+
+
+@every_method
+def test_the_other_kind_of_backbone_is_refused_in_one_line(name: str) -> None:
+    wrong = {**dict.fromkeys(TRANSFORMERS_ONLY, "test_resnet"), **dict.fromkeys(CNNS_ONLY, "test_vit")}
+    if name in wrong:
+        with pytest.raises(ValueError, match=wrong[name]) as error:
+            made(name, wrong[name])
+        assert "\n" not in str(error.value)
+    else:
+        assert {model for one, model in KINDS if one == name} == {"test_resnet", "test_vit"}
+
+
+# ---- many processes
+
+
+Courses = dict[str, ranks.Course]
+
+
+@pytest.fixture(scope="module")
+def courses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Courses, Courses]:
+    """Of one process and of two, of the methods that are tested now."""
+    tested = [item.callspec.params for item in request.session.items if "courses" in getattr(item, "fixturenames", ())]
+    names = sorted({params["name"] for params in tested})
+    file = tmp_path_factory.mktemp("ranks") / "two.pt"
+    script = [sys.executable, str(Path(__file__).with_name("ranks.py")), str(file), *names]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(distributed._free_port()), "WORLD_SIZE": "2"}
+    with ExitStack() as stack:
+        two = [
+            stack.enter_context(
+                subprocess.Popen(
+                    script,
+                    env={**os.environ, **shared, "OMP_NUM_THREADS": "1", "RANK": rank, "LOCAL_RANK": rank},
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for rank in "01"
+        ]
+        try:
+            one = ranks.courses(names)
+            said = [process.communicate(timeout=300)[1] for process in two]
+        finally:
+            for process in two:
+                process.kill()
+    assert [process.returncode for process in two] == [0, 0], "\n".join(said)
+    return one, {name: ranks.Course(**values) for name, values in torch.load(file, weights_only=True).items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("patient_aware", [False, True], ids=["", "patient-aware"])
+def test_two_processes_learn_what_one_learns(name: str, patient_aware: bool, courses: tuple[Courses, Courses]) -> None:
+    said = name + " --patient-aware" * patient_aware
+    if said not in courses[0]:
+        assert not methods.load(name).mates
+        return
+    one, two = (course[said] for course in courses)
+    assert two.losses == pytest.approx(one.losses, rel=1e-5)
+    for found, expected in ((two.gradients, one.gradients), (two.state, one.state)):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            scale = max(1.0, float(value.abs().max())) if value.is_floating_point() else 0
+            torch.testing.assert_close(
+                found[key], value, rtol=1e-5, atol=1e-5 * scale, msg=lambda m, k=key: f"{k}: {m}"
+            )
