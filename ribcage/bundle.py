@@ -7,7 +7,7 @@ fingerprints of every picture and patient seen in training and in selection; `RE
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,17 @@ def pool(init: str) -> str:
     """How the features of a bundle are pooled."""
     model = facts(init)
     return model.pool if model else ""
+
+
+def sources(stores: Sequence[store.Store], init: str) -> tuple[dict[str, Any], ...]:
+    """The data sets a model learns from, and before them those that its first weights learnt from."""
+    known = facts(init)
+    before = [{**one, "before": True} for one in known.data] if known else []
+    own = [
+        {"name": one.facts.name, "source": one.facts.source, "licence": one.facts.licence, "folder": str(one.folder)}
+        for one in stores
+    ]
+    return (*before, *own)
 
 
 def seen(init: str) -> Provenance:

@@ -11,28 +11,27 @@ def write(model: dict[str, Any]) -> str:
     square = f"made square ({model['fit']}) at {model['stored']} px, resized to {height} × {width}"
     scaled = f"scaled to 0 … 1, then (x − {model['mean']:g}) / {model['std']:g}"
     lines = [
-        f"# {name} for {len(findings)} findings on chest radiographs",
+        f"# {name} for {len(findings)} findings on chest radiographs"
+        if findings
+        else f"# {name}, pretrained on chest radiographs",
         "",
         "**Research use only.** Not a medical device; not evaluated for any patient.",
         "",
-        f"Findings: {', '.join(findings)}.",
+        f"Findings: {', '.join(findings)}."
+        if findings
+        else f"A backbone without a head, learnt by {trained['method']}.",
         "",
         "## Data",
         "",
-        *(f"- {one['name']}: {one['source']} (licence: {one['licence']})" for one in model["data"]),
-        f"- learnt from {trained['pictures']:,} pictures of {trained['patients']:,} patients, chosen by "
-        f"{trained['selection']:,} others",
+        *(_source(one) for one in model["data"]),
+        f"- learnt from {trained['pictures']:,} pictures of {trained['patients']:,} patients"
+        + (f", chosen by {trained['selection']:,} others" if findings else ""),
         "",
         "## A picture on its way in",
         "",
         f"Gray, {square}, {scaled}; {channels} channel{'s' * (channels > 1)}.",
         "",
-        "## Validation",
-        "",
-        *_table(model["metrics"].get("validation", {})),
-        "",
-        "Chosen by these very numbers: they flatter the model. `ribcage evaluate` on a test part gives honest ones.",
-        "",
+        *(_validation(model) if findings else _features(model)),
         "## Use",
         "",
         "```python",
@@ -43,6 +42,24 @@ def write(model: dict[str, Any]) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _source(one: dict[str, Any]) -> str:
+    """A data set in a line."""
+    before = ", before that" if one.get("before") else ""
+    return f"- {one['name']}{before}: {one['source']} (licence: {one['licence']})"
+
+
+def _validation(model: dict[str, Any]) -> list[str]:
+    said = "Chosen by these very numbers: they flatter the model. `ribcage evaluate` on a test part gives honest ones."
+    return ["## Validation", "", *_table(model["metrics"].get("validation", {})), "", said, ""]
+
+
+def _features(model: dict[str, Any]) -> list[str]:
+    """What was seen of the features in the end."""
+    found = model["metrics"].get("features", {})
+    rows = [f"| {name} | {value:.3f} |" for name, value in found.items()]
+    return ["## Features", "", "| | |", "|---|---|", *rows, ""] if rows else []
 
 
 def _ours(name: str) -> bool:

@@ -75,9 +75,9 @@ def field_default(field: "dataclasses.Field[Any]") -> Any:
 
 
 def member_flags(function: Callable[..., Any], known: set[str]) -> list[Flag]:
-    """The keyword-only parameters of a data set's or a method's function; a docstring line `name: text` is its help."""
+    """Keyword-only parameters of a data set's function or a method's class; `name: text` of its docstring is help."""
     lines = [line.strip().split(": ", 1) for line in (function.__doc__ or "").splitlines() if ": " in line]
-    texts, kinds = {line[0]: line[1] for line in lines}, typing.get_type_hints(function)
+    texts, kinds = {line[0]: line[1] for line in lines}, hints(function)
     return [
         Flag(
             key.name,
@@ -89,6 +89,12 @@ def member_flags(function: Callable[..., Any], known: set[str]) -> list[Flag]:
         for key in inspect.signature(function).parameters.values()
         if key.kind is key.KEYWORD_ONLY and key.name not in known
     ]
+
+
+def hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a function's parameters, or of those a class is made with."""
+    asked: Any = vars(function)["__init__"] if isinstance(function, type) else function
+    return typing.get_type_hints(asked)
 
 
 def field_texts(module: ModuleType) -> dict[str, str]:

@@ -47,13 +47,14 @@ def optimizer(
     weight_decay: float = 0.05,
     layer_decay: float = 1.0,
     momentum: float = 0.9,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
     """An optimizer over what is to be trained; each group carries `scale`, its share of the learning rate."""
     groups = list(_groups(method, weight_decay, layer_decay))
     if kind == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999))
+        return torch.optim.AdamW(groups, lr=0.0, betas=betas)
     if kind == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
+        return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
     from timm.optim import Lars
 
     return Lars(groups, lr=0.0, momentum=momentum)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal
 
+from ribcage import flags
 from ribcage.spelling import did_you_mean
 
 
@@ -34,7 +35,7 @@ def verb(name: str) -> Callable[..., Any]:
             raise TypeError(f"ribcage.{name} has no option {word!r}.{did_you_mean(word, known)}")
         settled: dict[str, Any] = {key: typed(key, kinds[key], value) for key, value in given.items() if key in known}
         if "member" in kinds:
-            hints = typing.get_type_hints(module.member(given[positional[0]])) if own else {}
+            hints = flags.hints(module.member(given[positional[0]])) if own else {}
             settled["member"] = {key: typed(key, hints.get(key, Any), value) for key, value in own.items()}
         return module.run(module.Options(**settled))
 

@@ -15,7 +15,7 @@ from ribcage import cli, flags
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 PLAIN: dict[Any, Any] = {str: "two words", Path: Path("文件 夹/x"), int: -7, float: 2.5e-05}
-MEMBERS = {"import": ("phantom", {"pictures": 12})}
+MEMBERS = {"import": ("dataset", "phantom", {"pictures": 12}), "pretrain": ("method", "moco", {"queue": 512})}
 
 
 def other(kind: Any, default: Any) -> Any:
@@ -44,7 +44,7 @@ def test_the_words_of_options_are_read_as_those_options(name: str) -> None:
         if item.name != "member"
     }
     if name in MEMBERS:
-        values |= {"dataset": MEMBERS[name][0], "member": MEMBERS[name][1]}
+        values |= {MEMBERS[name][0]: MEMBERS[name][1], "member": MEMBERS[name][2]}
     options = module.Options(**values)
     assert read(name, module, flags.words(module, options)) == options
 
@@ -57,7 +57,7 @@ def test_every_option_alone_is_read_as_it_was(name: str) -> None:
     fields = [item for item in dataclasses.fields(module.Options) if item.name != "member"]
     needed = {item.name: other(kinds[item.name], None) for item in fields if flags.field_default(item) is flags.NEEDED}
     if name in MEMBERS:
-        needed["dataset"] = MEMBERS[name][0]
+        needed[MEMBERS[name][0]] = MEMBERS[name][1]
     for item in fields:
         if item.name in needed:
             continue

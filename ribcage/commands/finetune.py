@@ -173,10 +173,6 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any) -> Any
     own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
     mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
     people = cohort.table(stores)
-    data = [
-        {"name": one.facts.name, "source": one.facts.source, "licence": one.facts.licence, "folder": str(one.folder)}
-        for one in stores
-    ]
     counts = {
         "pictures": len(learning),
         "patients": int(people.iloc[learning]["patient"].nunique()),
@@ -193,7 +189,7 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any) -> Any
         channels=options.channels,
         pool=options.pool or bundle.pool(options.init),
         loss=options.loss,
-        data=tuple(data),
+        data=bundle.sources(stores, options.init),
         training={**counts, "options": json.loads(json.dumps(dataclasses.asdict(options), default=str))},
         versions=store.versions(),
     )

@@ -47,6 +47,9 @@ class Method(nn.Module):
         """What each picture of a batch is shown as; the paper's own augmentation, or one that suits radiographs."""
         return [gentle(size)]
 
+    def count(self, labels: Tensor) -> None:
+        """Take what it must know of all (N, F) labels before it begins."""
+
     def forward(self, batch: Batch) -> Step:
         """The loss of a batch."""
         raise NotImplementedError

@@ -1,0 +1,346 @@
+"""Learn what radiographs look like, mostly without labels; the result is a backbone to finetune, probe or load in timm.
+
+Methods: byol, mae, mae_unet, moco, supcon, supervised, swav; 'ribcage pretrain METHOD --help' shows its own options.
+Writes a run folder: options, a log line per step, a checkpoint to go on from, `bundle/` and a page of pictures. Ctrl-C,
+SIGTERM and SIGUSR1 save first; --resume goes on, in the middle of an epoch too.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+POSITIONAL = ("method",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to learn from what, and how."""
+
+    method: str
+    """One file of `methods/`: byol, mae, mae_unet, moco, supcon, supervised or swav."""
+    data: tuple[str, ...]
+    """Dataset folders."""
+    out: Path
+    """The run folder to make."""
+    model: str = "resnet50"
+    """Any model of timm's, or one of Ribcage's own."""
+    init: str = ""
+    """Where weights come from: imagenet, a bundle or run folder, a file; random when empty."""
+    train: tuple[str, ...] = ("train",)
+    """The splits to learn from."""
+    frontal: bool = False
+    """Only PA and AP views."""
+    drop_copies: bool = True
+    """Leave out pictures that are, to the bit, also in a split not learnt from."""
+    labels: float = 1.0
+    """Share of the patients to learn from."""
+    findings: tuple[str, ...] = ()
+    """For methods that learn from labels: which (default: all findings of the data)."""
+    policy: str = "ignore"
+    """What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros."""
+    share: tuple[float, ...] = ()
+    """Each data set's share of a batch (default: by its size)."""
+    size: tuple[int, ...] = (224,)
+    """Height and width that the model sees, or one number for both."""
+    channels: Literal[1, 3] = 1
+    """3 repeats the gray one."""
+    pool: str = ""
+    """How features are pooled, in timm's words: avg, token … (default: avg after mae, else as the model does)."""
+    augment: Literal["radiograph", "paper"] = "radiograph"
+    """What suits radiographs, or what the paper did to photographs."""
+    view: tuple[str, ...] = ()
+    """Changes to every view, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 rotation=10."""
+    epochs: int = 100
+    """Times through the pictures."""
+    batch: int = 256
+    """Pictures in a step, over all processes."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, where the method allows it."""
+    lr: float = 1e-3
+    """The highest learning rate."""
+    min_lr: float = 0.0
+    """Where the cosine ends."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """How the learning rate falls, step by step."""
+    decay_at: tuple[float, ...] = (0.6, 0.8)
+    """For --schedule step: shares of the run after which it falls to a tenth."""
+    warmup: float = 1.0
+    """Epochs in which the learning rate rises."""
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    """How weights move."""
+    betas: tuple[float, ...] = (0.9, 0.999)
+    """Of AdamW."""
+    weight_decay: float = 0.05
+    """Of matrices and filters; biases and norms have none."""
+    layer_decay: float = 1.0
+    """Each layer towards the input moves slower by this factor."""
+    drop_path: float = 0.0
+    """Share of residual branches dropped."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 does not clip."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """bf16 where the hardware is fast at it."""
+    compile: bool = False
+    """Let torch compile the model first."""
+    probe: tuple[str, ...] = ()
+    """Labelled dataset folders to try the features on while they are learnt."""
+    watch_every: int = 10
+    """Epochs between two looks at the features, each with a new bundle."""
+    save_minutes: float = 10.0
+    """Longest time between two checkpoints."""
+    threads: int = 0
+    """For loading; 0 takes one for each core."""
+    devices: int = 1
+    """Processes on this machine, one for each GPU (or several on the CPU)."""
+    seed: int = 0
+    """Everything drawn depends on it."""
+    log_format: Literal["bar", "moco"] = "bar"
+    """moco: a line every ten steps with time, loss and accuracies, as MoCo prints it."""
+    export_as: Literal["", "moco", "mae", "torchvision"] = ""
+    """Also write the weights in this published layout."""
+    resume: bool = False
+    """Go on from the run folder's checkpoint."""
+    member: dict[str, Any] = field(default_factory=dict)
+
+
+def member(name: str) -> Callable[..., Any]:
+    """The class whose keywords are the method's own options."""
+    from ribcage import methods
+
+    return methods.load(name)
+
+
+def run(options: Options) -> Any:
+    """Build, train, say what came of it; return the run folder."""
+    import sys
+
+    from ribcage import distributed, flags
+
+    if options.devices > 1 and not distributed.launched():
+        module = sys.modules[__name__]
+        once = dataclasses.replace(options, devices=1)
+        return distributed.launch(options.devices, ["pretrain", *flags.words(module, once)])
+    with distributed.started() as device:
+        return train(options, device)
+
+
+def train(options: Options, device: Any) -> Path:
+    """One process of the run."""
+    from ribcage import distributed, runs, store
+    from ribcage.training import Plan, Training
+
+    check(options)
+    stores = store.open_all(options.data)
+    if options.resume:
+        runs.check_same("pretrain", options, stores)
+    rows = cohort_of(options, stores)
+    model, findings = describe(options, stores, rows)
+    run = build(options, stores, rows, model, findings, device)
+    monitor = watcher(options, run, stores, rows, model, device)
+    keep = keeper(options, run, stores, rows, model, monitor)
+    training = Training(run, options.out, Plan("", options.save_minutes, options.watch_every), monitor, keep)
+    if options.resume and not runs.unsaved(options.out):
+        training.resume()
+    elif distributed.rank() == 0:
+        runs.begin("pretrain", options, stores)
+    watch(options, training, monitor)
+    if distributed.rank() == 0:
+        report(options, run, stores, rows, model, monitor)
+    return options.out
+
+
+def check(options: Options) -> None:
+    """All that is wrong with the options, at once."""
+    from ribcage import methods
+
+    kind = methods.load(options.method)
+    wrong = []
+    if options.accumulate > 1 and not kind.divisible:
+        wrong.append(f"{options.method} compares the pictures of a whole batch: --accumulate does not go with it")
+    if options.share and len(options.share) != len(options.data):
+        wrong.append(f"--share has {len(options.share)} numbers for {len(options.data)} data sets")
+    if options.watch_every < 1:
+        wrong.append(f"--watch-every {options.watch_every} is not at least 1")
+    if len(options.betas) != 2:
+        wrong.append(f"--betas takes two numbers, not {len(options.betas)}")
+    if wrong:
+        raise ValueError("; ".join(wrong) + ".")
+
+
+def cohort_of(options: Options, stores: Any) -> Any:
+    """The rows to learn from."""
+    from ribcage import cohort, runs
+
+    every = cohort.rows_of(stores, *options.train, frontal=options.frontal)
+    rows = cohort.without_copies(stores, every, *options.train) if options.drop_copies else every
+    rows = cohort.share_of_patients(stores, rows, options.labels, options.seed)
+    copies = " (copies of pictures in other splits left out)" if options.drop_copies else ""
+    runs.say(f"Learning from {len(rows):,} of {len(every):,} pictures{copies}.")
+    return rows
+
+
+def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, ...]]:
+    """The facts of the backbone to be, and the findings it learns from."""
+    import numpy as np
+
+    from ribcage import bundle, cohort, methods, store
+    from ribcage.backbone import GRAY
+
+    findings = options.findings or tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
+    learnt = findings if methods.load(options.method).from_labels else ()
+    if methods.load(options.method).from_labels and not learnt:
+        raise ValueError(f"{options.method} learns from findings, and {', '.join(options.data)} has none.")
+    scales = [(one.mean, one.std) for one in stores]
+    mean, std = bundle.scale(options.init) or (GRAY if options.init else np.mean(scales, axis=0).round(6).tolist())
+    counts = {"pictures": len(rows), "patients": int(cohort.table(stores).iloc[rows]["patient"].nunique())}
+    said = json.loads(json.dumps(dataclasses.asdict(options), default=str))
+    facts = {"method": options.method, **counts, "selection": 0, "scales": scales, "learnt": learnt, "options": said}
+    return bundle.Model(
+        name=options.model,
+        findings=(),
+        size=(options.size[0], options.size[-1]),
+        stored=stores[0].size,
+        fit=stores[0].facts.fit,
+        mean=mean,
+        std=std,
+        channels=options.channels,
+        pool=options.pool or bundle.pool(options.init) or ("avg" if options.method == "mae" else ""),
+        data=bundle.sources(stores, options.init),
+        training=json.loads(json.dumps(facts)),
+        versions=store.versions(),
+    ), learnt
+
+
+def build(options: Options, stores: Any, rows: Any, model: Any, findings: tuple[str, ...], device: Any) -> Any:
+    """The run: method, batches, optimizer, learning rates."""
+    import torch
+
+    from ribcage import bundle, loop, methods, optim
+
+    torch.manual_seed(options.seed)
+    kind = methods.load(options.method)
+    method = kind(bundle.backbone(model, options.init, options.drop_path), findings, **options.member)
+    loader = loader_of(options, stores, rows, model, method, device)
+    method.count(torch.from_numpy(loader.labels(0, rows)))
+    method.to(device).to(memory_format=torch.channels_last)
+    steps = len(loader)
+    rates = optim.Rates(
+        options.lr,
+        options.epochs * steps,
+        round(options.warmup * steps),
+        options.schedule,
+        options.min_lr,
+        options.decay_at,
+    )
+    optimizer = optim.optimizer(
+        method,
+        options.optimizer,
+        weight_decay=options.weight_decay,
+        layer_decay=options.layer_decay,
+        betas=(options.betas[0], options.betas[1]),
+    )
+    return loop.Run(
+        method,
+        loader,
+        optimizer,
+        rates,
+        epochs=options.epochs,
+        device=device,
+        seed=options.seed,
+        precision=options.precision,
+        accumulate=options.accumulate,
+        clip=options.clip,
+        compile=options.compile,
+    )
+
+
+def loader_of(options: Options, stores: Any, rows: Any, model: Any, method: Any, device: Any) -> Any:
+    """What shows the pictures; each data set by its own mean and spread, unless weights expect another."""
+    from ribcage import distributed, views
+    from ribcage.findings import Policy
+    from ribcage.loader import Loader
+
+    return Loader(
+        stores,
+        [views.changed(view, options.view) for view in method.views(model.size, options.augment)],
+        batch=options.batch,
+        seed=options.seed,
+        rows=rows,
+        findings=method.findings,
+        policy=Policy.parse(options.policy, method.findings),
+        weights=options.share or None,
+        mates=bool(options.member.get("patient_aware")) and method.mates,
+        drop_last=True,
+        threads=options.threads or None,
+        rank=distributed.rank(),
+        world=distributed.world(),
+        channels=model.channels,
+        normalise=(model.mean, model.std) if options.init else None,
+        device=device,
+    )
+
+
+def watcher(options: Options, run: Any, stores: Any, rows: Any, model: Any, device: Any) -> Any:
+    """What looks at the features every few epochs."""
+    from ribcage import store
+    from ribcage.monitor import Monitor
+
+    return Monitor(
+        run.method,
+        stores,
+        rows,
+        model,
+        labelled=store.open_all(options.probe) if options.probe else (),
+        normalise=run.loader.normalise,
+        device=device,
+        threads=options.threads or None,
+    )
+
+
+def keeper(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> Callable[[], None]:
+    """What stores the backbone as it is."""
+    from ribcage import bundle
+    from ribcage.provenance import Provenance
+
+    provenance = Provenance.of(stores, rows, rows[:0]) | bundle.seen(options.init)
+
+    def keep() -> None:
+        found = dataclasses.replace(model, metrics={"features": monitor.found})
+        bundle.save(options.out / "bundle", run.method, found, provenance)
+
+    return keep
+
+
+def watch(options: Options, training: Any, monitor: Any) -> None:
+    """Train, and show how it goes."""
+    from ribcage import runs
+    from ribcage.meters import Lines
+
+    if options.log_format == "moco":
+        lines = Lines()
+        for log in training.steps():
+            lines.show(log)
+        return
+
+    def note(log: Any) -> str:
+        values = {"loss": log.loss, **log.values, **monitor.found}
+        return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+    runs.watch(training, options.batch, note)
+
+
+def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> None:
+    """Pictures, the other layout if one was asked for, and what to do next."""
+    from ribcage import sheet, weights
+
+    page = sheet.write(options.out, run.method, stores, rows, model, title=f"{options.method} · {options.model}")
+    print("  ".join(f"{name} {value:.3f}" for name, value in monitor.found.items()))
+    print(f"The backbone is {options.out / 'bundle'}, pictures are in {page}.")
+    if options.export_as:
+        print(f"Wrote {weights.load(options.export_as).export(run.method, model, options.out)}.")
+    data = " ".join(options.probe or options.data)
+    print(f"Try its features: ribcage probe {options.out} --data {data}")
+    print(f"Go on with labels: ribcage finetune --model {options.model} --init {options.out} --data {data} --out …")
