@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from ribcage.backbone import GRAY, Backbone, fold_stem
 
-STRIDES = {"test_resnet": 32, "test_vit": 16, "swin_tiny_patch4_window7_224": 32, "resnet18_small": 8}
+STRIDES = {
+    "test_resnet": 32,
+    "test_vit": 16,
+    "swin_tiny_patch4_window7_224": 32,
+    "resnet18_small": 8,
+    "resnet18_slim": 8,
+}
 
 
 @pytest.mark.parametrize("name", STRIDES)
@@ -237,6 +243,13 @@ def test_without_a_network_the_wanted_file_is_named_at_once(
 def test_a_model_without_published_weights_says_so() -> None:
     with pytest.raises(OSError, match="No pretrained weights for resnet18_small"):
         Backbone("resnet18_small", init="imagenet")
+
+
+def test_half_the_widths_are_a_quarter_of_the_weights() -> None:
+    small, slim = (Backbone(name, size=(28, 28)) for name in ("resnet18_small", "resnet18_slim"))
+    assert slim.dim * 2 == small.dim
+    weights = [sum(weight.numel() for weight in each.parameters()) for each in (slim, small)]
+    assert weights[0] / weights[1] == pytest.approx(1 / 4, rel=0.02)
 
 
 def test_weights_that_were_downloaded_before_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
