@@ -1,0 +1,116 @@
+"""Supervised contrast: pictures with the same findings have like features, pictures with other findings unlike ones.
+
+Khosla et al. 2020, https://arxiv.org/abs/2004.11362, eq. 2 (L_out), where two pictures are positives or they are not.
+Findings do not exclude each other, so here they are positives by a weight w_ij from 0 to 1; where every picture is of
+one class, this is eq. 2:
+
+    L_i = -sum_j w_ij log p_ij / sum_j w_ij,   p_ij = exp(z_i.z_j/t) / sum_{a != i} exp(z_i.z_a/t),   |z| = 1
+
+    w_ij = sum_f min(y_if, y_jf) / sum_f max(y_if, y_jf)   over the findings known in both pictures
+
+the overlap (Jaccard) of what is found, also for labels between 0 and 1, which a policy makes of uncertain ones. An
+unknown finding neither joins two pictures nor parts them. Where all that both know is absent, w is 1 only if both know
+everything, so that nothing is found in either, and else 0: what nobody looked for may be there. Another view of the
+same picture always has w = 1, and so, with --patient-aware, has every picture of the same patient.
+
+The authors' code multiplies the loss by temperature / base temperature, both .07: by 1, and so there is no such factor.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+from ribcage import distributed
+from ribcage.backbone import Backbone
+from ribcage.layers import perceptron
+from ribcage.loader import Batch
+from ribcage.methods.base import Augment, Method, Step
+from ribcage.views import View, published, strong
+
+
+class SupCon(Method):
+    """A backbone and a perceptron; positives are weighted by the overlap of their findings.
+
+    temperature: of the softmax; the authors' code has .07, the paper's table .1
+    dim: of the vectors that are compared
+    patient_aware: pictures of one patient are positives, whatever was found
+    """
+
+    from_labels = True
+    divisible = False
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        findings: Sequence[str] = (),
+        *,
+        temperature: float = 0.07,
+        dim: int = 128,
+        patient_aware: bool = False,
+    ) -> None:
+        super().__init__(backbone, findings)
+        _check(self.findings, temperature, dim)
+        self.temperature, self.patient_aware = temperature, patient_aware
+        self.head = perceptron(backbone.dim, backbone.dim, dim)
+
+    def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
+        """Two alike."""
+        return [published(size) if augment == "paper" else strong(size)] * 2
+
+    def forward(self, batch: Batch) -> Step:
+        """The mean over all anchors of the global batch that have positives."""
+        z = self._embedded(batch.views)  # (n · V, dim), the views of a picture side by side
+        everyone = distributed.everyone(z)  # (N · V, dim)
+        own = distributed.mine(torch.eye(len(everyone), dtype=torch.bool, device=z.device))  # (n · V, N · V)
+        w = self._weights(batch).masked_fill(own, 0)
+        with torch.autocast(z.device.type, enabled=False):
+            losses = contrast((z @ everyone.T / self.temperature).masked_fill(own, _NEVER), w)  # (n · V,)
+        anchors = distributed.total((w.sum(1) > 0).sum()).clamp(min=1)
+        return Step(losses.sum() * distributed.world() / anchors, {"positives": w.sum(1).mean()})
+
+    def _embedded(self, views: list[Tensor]) -> Tensor:
+        """(n · V, dim), of length 1."""
+        z = self.head(self.backbone(torch.cat(views))).float()  # (V · n, dim)
+        return F.normalize(z.unflatten(0, (len(views), -1)).transpose(0, 1).flatten(0, 1), dim=1)
+
+    def _weights(self, batch: Batch) -> Tensor:
+        """(n · V, N · V): how far the pictures of this process and all pictures are positives of each other."""
+        patients, everyone = (distributed.everyone(each) for each in (batch.patients, batch.labels))
+        w = overlap(batch.labels.float(), everyone.float())  # (n, N)
+        w = w.masked_fill(distributed.mine(torch.eye(len(everyone), dtype=torch.bool, device=w.device)), 1)
+        if self.patient_aware:
+            w = w.masked_fill(batch.patients[:, None] == patients, 1)
+        return w.repeat_interleave(len(batch.views), 0).repeat_interleave(len(batch.views), 1)
+
+
+def overlap(some: Tensor, others: Tensor) -> Tensor:
+    """(n, F), (N, F) → (n, N): the share of the findings present in either of two pictures that is present in both."""
+    both, either = (
+        pair(some[:, None], others).nansum(2)  # of a known and an unknown one, both are NaN
+        for pair in (torch.minimum, torch.maximum)
+    )
+    complete = [~labels.isnan().any(1) for labels in (some, others)]
+    nothing = (complete[0][:, None] & complete[1]).float()  # and both know it
+    return torch.where(either > 0, both / either.clamp(min=1e-12), nothing)
+
+
+def contrast(logits: Tensor, w: Tensor) -> Tensor:
+    """(n, N): what pictures are to each other, and their weights → (n,): the loss of each; 0 without positives."""
+    return -(w * logits.log_softmax(1)).sum(1) / w.sum(1).masked_fill(w.sum(1) == 0, 1)
+
+
+_NEVER = -1e9
+"""The logit of a picture with itself; finite, since 0 times infinity is no number."""
+
+
+def _check(findings: tuple[str, ...], temperature: float, dim: int) -> None:
+    """All that is wrong with the options."""
+    wrong = {
+        "supcon learns from findings and none came; name some with --findings": not findings,
+        f"--temperature {temperature} is not above 0": not temperature > 0,
+        f"--dim {dim} is not 1 or more": dim < 1,
+    }
+    if any(wrong.values()):
+        raise ValueError("; ".join(text for text, is_so in wrong.items() if is_so) + ".")

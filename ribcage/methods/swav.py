@@ -1,0 +1,175 @@
+"""SwAV: say from one view of a picture to which prototypes another belongs, when all prototypes must be used alike.
+
+Caron et al. 2020, https://arxiv.org/abs/2006.09882, eq. 2 and section 3.2. With the features z of V views, |z| = 1, of
+which two are large, and the prototypes C, each of length 1:
+
+    L = -mean_{i large} mean_{v != i} q_i.log softmax(C z_v / t)
+
+q_i, the assignment of view i, is what sharing out the pictures of the global batch evenly among the prototypes makes of
+exp(C z_i / epsilon): Sinkhorn and Knopp's algorithm, a few times round. A small batch shares out a queue of earlier
+features together with its own.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import timm
+import torch
+from timm.layers import Format
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+from ribcage import distributed
+from ribcage.backbone import Backbone
+from ribcage.layers import perceptron
+from ribcage.loader import Batch
+from ribcage.methods.base import Augment, Method, Step
+from ribcage.views import View, published, strong
+
+
+class SwAV(Method):
+    """Two large views, several small ones, and prototypes.
+
+    crops: small views
+    prototypes: to which pictures are assigned; many fewer than pictures
+    temperature: t, of the predictions
+    epsilon: how soft assignments are
+    iterations: how often the algorithm goes round
+    queue: earlier pictures that are shared out with a batch, for small batches; the paper's for 256 is 3840
+    queue_from: share of the run after which they are; the paper's 15th epoch of 200
+    freeze: share of the run before prototypes move; the paper's first epoch of 100
+    hidden: width of the head
+    dim: of what is compared with prototypes
+    patient_aware: other views are of another picture of the same patient, where there is one
+    """
+
+    mates, divisible = True, False
+    queue: Tensor
+    progress: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        findings: Sequence[str] = (),
+        *,
+        crops: int = 6,
+        prototypes: int = 3000,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        iterations: int = 3,
+        queue: int = 0,
+        queue_from: float = 0.075,
+        freeze: float = 0.01,
+        hidden: int = 2048,
+        dim: int = 128,
+        patient_aware: bool = False,
+    ) -> None:
+        super().__init__(backbone, findings)
+        counts = {"prototypes": prototypes, "iterations": iterations, "hidden": hidden, "dim": dim}
+        wrong = {
+            f"--crops {crops} is not 0 or more": crops < 0,
+            f"--queue {queue} is not 0 or more": queue < 0,
+            **{f"--{name} {count} is not 1 or more": count < 1 for name, count in counts.items()},
+            f"--temperature {temperature} is not above 0": not temperature > 0,
+            f"--epsilon {epsilon} is not 0.03 or more, what single precision can hold": not epsilon >= 0.03,
+            f"--queue-from {queue_from} is not between 0 and 1": not 0 <= queue_from <= 1,
+            f"--freeze {freeze} is not between 0 and 1": not 0 <= freeze <= 1,
+        }
+        if any(wrong.values()):
+            raise ValueError("; ".join(text for text, is_so in wrong.items() if is_so) + ".")
+        self.crops, self.temperature, self.epsilon, self.iterations = crops, temperature, epsilon, iterations
+        self.queue_from, self.freeze = queue_from, freeze
+        self.multiple = _multiple(backbone) if crops else 0
+        self.head = perceptron(backbone.dim, hidden, dim, norm=True)
+        self.prototypes = nn.Linear(dim, prototypes, bias=False)
+        self.register_buffer("queue", torch.zeros(2, queue, dim))
+        self.register_buffer("progress", torch.zeros(()))
+        self.after_step(0.0)
+
+    def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
+        """Large ones and small ones, which are to large ones as 96 to 224; a radiograph is cut less closely."""
+        height, width = (self._small(side) for side in size)
+        small = (height, width)
+        if augment == "paper":
+            return [published(size, (0.14, 1.0))] * 2 + [published(small, (0.05, 0.14))] * self.crops
+        return [replace(strong(size), crop=(0.3, 1.0))] * 2 + [replace(strong(small), crop=(0.1, 0.3))] * self.crops
+
+    def forward(self, batch: Batch) -> Step:
+        """Eq. 2 with the multi-crop of section 3.3."""
+        z = self._embedded(batch.views)  # (V, n, dim)
+        with torch.autocast(z.device.type, enabled=False):
+            scores = F.linear(z, self._centres())  # (V, n, prototypes)
+            q = self._assigned(scores[:2].detach())  # (2, n, prototypes)
+            log_p = (scores / self.temperature).log_softmax(2)
+        loss = -(q * (log_p.sum(0) - log_p[:2])).sum(2).mean() / (len(z) - 1)
+        self._enqueue(z[:2].detach())
+        return Step(loss, {"prototypes": used(scores[:2].detach())})
+
+    def _small(self, side: int) -> int:
+        """The side of a small view, as the backbone takes it."""
+        return min(side, max(1, round(side * 96 / 224 / self.multiple)) * self.multiple) if self.multiple else side
+
+    def _embedded(self, views: list[Tensor]) -> Tensor:
+        """(V, n, dim), of length 1: views of one size go through the backbone together."""
+        sizes = [torch.cat(list(group)) for _, group in itertools.groupby(views, key=lambda view: view.shape[2:])]
+        features = torch.cat([self.backbone(pictures) for pictures in sizes])
+        return F.normalize(self.head(features).float(), dim=1).unflatten(0, (len(views), -1))
+
+    def _centres(self) -> Tensor:
+        """(prototypes, dim), without a gradient while they are frozen."""
+        centres = self.prototypes.weight.float()
+        return torch.where(self.progress < self.freeze, centres.detach(), centres)
+
+    @torch.no_grad()
+    def _assigned(self, scores: Tensor) -> Tensor:
+        """(2, n, prototypes): each large view by itself, with the queue once that is full and its time has come."""
+        count = scores.shape[1]
+        if self.queue.shape[1] and bool((self.progress >= self.queue_from) & self.queue[:, -1].any()):
+            part = self.queue.tensor_split(distributed.world(), 1)[distributed.rank()]
+            scores = torch.cat([scores, F.linear(part, self.prototypes.weight.float())], 1)
+        return torch.stack([sinkhorn(one, self.epsilon, self.iterations)[:count] for one in scores])
+
+    def _enqueue(self, z: Tensor) -> None:
+        """The features of all processes go in front, the oldest leave."""
+        if self.training and self.queue.shape[1]:
+            new = distributed.everyone(z.transpose(0, 1)).transpose(0, 1)  # (2, N, dim)
+            self.queue.copy_(torch.cat([new, self.queue], 1)[:, : self.queue.shape[1]])
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        """Prototypes keep their length."""
+        self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+        self.progress.fill_(progress)
+
+
+def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """(n, K) in -1 … 1, with the rows of all processes → (n, K): rows add up to 1, columns to about the same."""
+    q = ((scores - 1) / epsilon).exp()  # what is taken away divides out, and leaves nothing too large
+    for _ in range(iterations):
+        q = q / distributed.total(q.sum(0))
+        q = q / q.sum(1, keepdim=True)
+    return q
+
+
+def used(scores: Tensor) -> Tensor:
+    """How many prototypes are the nearest to some picture of the global batch, as exp(entropy): 1 in a collapse."""
+    nearest = scores.argmax(-1).flatten()
+    share = distributed.total(torch.bincount(nearest, minlength=scores.shape[-1]).float())
+    return torch.special.entr(share / share.sum()).sum().exp()
+
+
+def _multiple(backbone: Backbone) -> int:
+    """What the sides of small views are multiples of; 0 where the model takes pictures of one size only.
+
+    A vision transformer is told to fit its position embeddings to the picture.
+    """
+    model, config = backbone.model, timm.get_pretrained_cfg(backbone.name)
+    if isinstance(model, VisionTransformer):
+        setattr(model, "dynamic_img_size", True)  # noqa: B010 – timm calls it final
+        model.patch_embed.strict_img_size, model.patch_embed.flatten = False, False
+        model.patch_embed.output_fmt = Format.NHWC
+    elif config is None or config.fixed_input_size:
+        return 0
+    return int(model.feature_info[-1]["reduction"])
