@@ -56,7 +56,7 @@ class Backbone(nn.Module):
         super().__init__()
         if channels not in (1, 3):
             raise ValueError(f"A backbone takes 1 or 3 channels, not {channels}.")
-        self.name, self.pretrained = known(name), bool(init)
+        self.name, self.channels, self.pretrained = known(name), channels, bool(init)
         options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path} if drop_path else {"num_classes": 0}
         if pool:
             options["global_pool"] = pool

@@ -1,0 +1,159 @@
+"""MAE for CNNs: blacken most squares of a picture, and let a U-Net over the CNN's maps draw them again.
+
+As Xiao et al. 2022, https://arxiv.org/abs/2210.12843, did beside their transformers. With the mask m, 1 where hidden:
+
+    L = sum of m (U((1 - m) x) - x)^2 / sum of m
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+from ribcage import draws
+from ribcage.backbone import Backbone
+from ribcage.loader import Batch
+from ribcage.methods.base import Augment, Method, Step
+from ribcage.views import View
+
+WIDTHS = (256, 128, 64, 32, 16)
+"""Of the decoder's stages, each twice as high and wide as the one before."""
+
+
+class MAEUNet(Method):
+    """A CNN, and a decoder that doubles the side of its last map until it is the picture's, beside earlier maps.
+
+    mask: share of the squares that is hidden: set to 0, the mean of the data
+    patch: side of a square in pixels; halved until four fit across the picture
+    loss_on: masked pixels, or all as the paper's code had it
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        findings: Sequence[str] = (),
+        *,
+        mask: float = 0.75,
+        patch: int = 16,
+        loss_on: Literal["masked", "all"] = "masked",
+    ) -> None:
+        super().__init__(backbone, findings)
+        self.mask, self.patch, self.loss_on = mask, patch, loss_on
+        channels = _channels(backbone)
+        _check(mask, patch, loss_on)
+        self.halvings = [1 << power for power in reversed(range(max(channels).bit_length() - 1))]
+        """Of the decoder's stages: how much smaller than the picture they are."""
+        widths = [backbone.model.num_features, *(WIDTHS[min(k, 4)] for k in range(len(self.halvings)))]
+        skips = [channels.get(reduction, 0) for reduction in self.halvings]
+        self.stages = nn.ModuleList(
+            _stage(width + skip, wanted) for width, skip, wanted in zip(widths, skips, widths[1:], strict=False)
+        )
+        self.context = nn.Linear(backbone.dim, widths[1])
+        self.head = nn.Conv2d(widths[-1], backbone.channels, 3, padding=1)
+        for stage in self.stages:
+            stage.apply(_begin)
+        nn.init.xavier_uniform_(self.head.weight)
+
+    def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
+        """Half to all of the picture, and its exposure; the paper cuts closer and flips."""
+        if augment == "paper":
+            return [View(size, crop=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)]
+        return [View(size, crop=(0.5, 1.0), ratio=(3 / 4, 4 / 3), brightness=0.1, contrast=0.2, gamma=0.2)]
+
+    def forward(self, batch: Batch) -> Step:
+        """The mean squared error over hidden pixels, or over all."""
+        x, m = batch.views[0], self._mask(batch)
+        error = (self._drawn(x * (1 - m)).float() - x).square()
+        if self.loss_on == "all":
+            return Step(error.mean())
+        return Step((error * m).sum() / (m.sum() * x.shape[1]))
+
+    @torch.no_grad()
+    def reconstructed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the encoder sees, and the same with what is hidden drawn: twice (N, C, H, W)."""
+        x, m = batch.views[0], self._mask(batch)
+        training = self.training
+        drawn = self.eval()._drawn(x * (1 - m)).float()
+        self.train(training)
+        return x * (1 - m), x * (1 - m) + drawn * m
+
+    def _mask(self, batch: Batch) -> Tensor:
+        """(N, 1, H, W): 1 where hidden, on squares drawn for each picture."""
+        size, patch = batch.views[0].shape[2:], self.patch
+        while patch > 1 and min(size) < 4 * patch:
+            patch //= 2
+        rows, columns = (side // patch for side in size)
+        visible = int(rows * columns * (1 - self.mask))
+        if (rows * patch, columns * patch) != tuple(size) or not visible:
+            problem = f"of {rows}×{columns} squares none would stay visible" if not visible else "squares do not fit"
+            raise ValueError(f"--patch {patch} --mask {self.mask}, pictures of {size[0]}×{size[1]}: {problem}.")
+        order = torch.from_numpy(draws.orders(batch.chance.numpy(), rows * columns))
+        squares = torch.ones(order.shape).scatter(1, order[:, :visible], 0.0).to(batch.views[0].device)
+        return squares.view(-1, 1, rows, columns).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+
+    def _drawn(self, pictures: Tensor) -> Tensor:
+        """(N, C, H, W): from the map that is pooled, beside the last map of each size, and from what was pooled.
+
+        Layers behind the last map (a norm, a wider layer) are trained by the latter: a model keeps all it had.
+        """
+        size = (pictures.shape[2], pictures.shape[3])
+        hidden, maps = self.backbone.model.forward_intermediates(pictures)
+        skips = dict(zip(_reductions(self.backbone.model), maps, strict=True))
+        x = self.backbone.grid(hidden, size)
+        for number, (stage, halving) in enumerate(zip(self.stages, self.halvings, strict=True)):
+            skip = skips.get(halving)
+            larger = (-(-size[0] // halving), -(-size[1] // halving)) if skip is None else skip.shape[2:]
+            x = F.interpolate(x, larger)
+            x = stage(x if skip is None else torch.cat([x, skip], dim=1))
+            if number == 0:
+                x = x + self.context(self.backbone.pool(hidden))[:, :, None, None]
+        return self.head(F.interpolate(x, size))
+
+
+def _stage(width: int, wanted: int) -> nn.Sequential:
+    """Twice a convolution, a batch norm and a ReLU."""
+    layers: list[nn.Module] = []
+    for inputs in (width, wanted):
+        layers += [nn.Conv2d(inputs, wanted, 3, padding=1, bias=False), nn.BatchNorm2d(wanted), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _begin(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+
+
+def _reductions(model: Any) -> list[int]:
+    """How much smaller than the picture each of the model's maps is."""
+    return [stage["reduction"] for stage in _stages(model)]
+
+
+def _stages(model: Any) -> Any:
+    """What timm says of the model's maps."""
+    return model.feature_info if isinstance(model.feature_info, list) else model.feature_info.info
+
+
+def _channels(backbone: Backbone) -> dict[int, int]:
+    """Of the last map of each reduction, if the backbone has maps of several."""
+    model = backbone.model
+    found = {stage["reduction"]: stage["num_chs"] for stage in _stages(model)}
+    if len(found) < 2 or not hasattr(model, "forward_intermediates"):
+        raise ValueError(
+            f"mae_unet needs a CNN, with maps of several sizes, not {backbone.name}; for a vision transformer use mae."
+        )
+    return found
+
+
+def _check(mask: float, patch: int, loss_on: str) -> None:
+    """All options that cannot be."""
+    problems = []
+    if not 0 < mask < 1:
+        problems.append(f"--mask {mask}: between 0 and 1")
+    if patch < 1:
+        problems.append(f"--patch {patch}: 1 pixel at least")
+    if loss_on not in ("masked", "all"):
+        problems.append(f"--loss-on {loss_on}: masked or all")
+    if problems:
+        raise ValueError("; ".join(problems) + ".")
