@@ -21,7 +21,7 @@ from ribcage.methods import Method
 SIZE, FINDINGS, BATCH, STEPS = (32, 32), ("a", "b", "c"), 16, 2
 TRANSFORMERS_ONLY = ("mae",)
 CNNS_ONLY = ("mae_unet",)
-SMALL = {"queue": 32, "hidden": 24, "dim": 12, "group": 4, "prototypes": 20}
+SMALL = {"queue": 64, "hidden": 24, "dim": 12, "group": 4, "prototypes": 20, "crops": 2, "decoder": "dec128d2b"}
 """What makes a method small where it has such an option."""
 
 
