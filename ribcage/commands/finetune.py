@@ -169,6 +169,8 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any) -> Any
     from ribcage.backbone import GRAY
 
     findings = options.findings or tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
+    if not findings:
+        raise ValueError(f"{', '.join(options.data)} has no findings to learn.")
     size = (options.size[0], options.size[-1])
     own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
     mean, std = bundle.scale(options.init) or (GRAY if options.init else own)

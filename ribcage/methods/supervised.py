@@ -5,7 +5,7 @@ L = sum_{n,f known} l(z_nf, t_nf) / number known,   z = W features(x) + b
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -46,9 +46,11 @@ class Supervised(Method):
     ) -> None:
         super().__init__(backbone, findings)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(backbone.dim, len(self.findings))
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
+        self.head: Any = nn.Identity()
+        if self.findings:
+            self.head = nn.Linear(backbone.dim, len(self.findings))
+            nn.init.normal_(self.head.weight, std=0.01)
+            nn.init.zeros_(self.head.bias)
         self.loss, self.smoothing, self.mixup, self.freeze = losses.LOSSES[loss], smoothing, mixup, freeze
         self.balanced, self.exclusive = balanced, loss == "cross-entropy"
         self.answers: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=256)

@@ -1,0 +1,276 @@
+"""What each way to pretrain buys: a linear probe and a fine-tuning with few labels, against random weights.
+
+    python benchmarks/pretraining.py --work DIR [--jobs 2] [--seeds 3] [--pictures 4000] [--methods moco mae …]
+    python benchmarks/pretraining.py --work DIR --data FOLDER --folds 5
+
+Every method is trained by `ribcage pretrain METHOD --recipe recipes/small-METHOD.toml` on the training part of made-up
+radiographs (or of FOLDER). Then its frozen features are read by logistic regression learnt from all training patients,
+strength chosen on validation; and `ribcage finetune` trains the whole network with the labels of a few patients. Both
+are tested on the test part. With --folds, validation and test part are dealt out by patient instead, and the probe is
+tested on each fold in turn: for data whose training labels are not those of the rest. Intervals are of the mean over
+seeds, by bootstrap over the tested patients; differences are paired. What is done already in DIR is not done again.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ribcage import bundle, cohort, inference, metrics, probing, store
+from ribcage.backbone import Backbone
+from ribcage.metrics.resampling import Resampled
+from ribcage.validation import known_labels
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae")
+RANDOM = {"random CNN": "supervised", "random ViT": "mae"}
+"""Networks that learnt nothing, and the recipe whose architecture they have."""
+Tested = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Scores and labels (N, F) and patients (N,) of the tested pictures."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A pretraining with a seed, or none."""
+
+    name: str
+    seed: int
+    work: Path
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The small recipe of the method."""
+        return tomllib.loads(self.file.read_text(encoding="utf-8"))
+
+    @property
+    def file(self) -> Path:
+        return RECIPES / f"small-{RANDOM.get(self.name, self.name)}.toml"
+
+    @property
+    def random(self) -> bool:
+        return self.name in RANDOM
+
+    @property
+    def pretrained(self) -> Path:
+        return self.work / f"{self.name} {self.seed}" / "pretrained"
+
+    def tuned(self, labels: float) -> Path:
+        return self.work / f"{self.name} {self.seed}" / f"tuned {labels:g}"
+
+
+# ---- learning
+
+
+def commands(subject: Subject, options: argparse.Namespace) -> list[list[str]]:
+    """What has to be run for a subject."""
+    data, size = str(options.data), [str(side) for side in subject.recipe["size"]]
+    once = ["--data", data, "--threads", "1", "--seed", str(subject.seed)]
+    asked = []
+    if not subject.random:
+        asked.append(["pretrain", subject.name, "--recipe", str(subject.file), "--out", str(subject.pretrained), *once])
+    how = ["--size", *size, "--epochs", str(options.tune_epochs), "--batch", "32", "--lr", "1e-3"]
+    how += ["--pool", pool(subject)]
+    init = [] if subject.random else ["--init", str(subject.pretrained)]
+    for share in options.labels if options.folds == 0 else ():
+        out = ["--out", str(subject.tuned(share)), "--labels", str(share)]
+        asked.append(["finetune", "--model", subject.recipe["model"], *init, *how, *out, *once])
+    return [flattened(words) for words in asked]
+
+
+def pool(subject: Subject) -> str:
+    """As the pretrained ones pool."""
+    return "avg" if subject.recipe["model"].startswith("vit") else ""
+
+
+def learn(subject: Subject, options: argparse.Namespace) -> None:
+    """Run the commands that are not done yet, or go on with them."""
+    for words in commands(subject, options):
+        out = Path(words[words.index("--out") + 1])
+        if (out / "seconds").exists():
+            continue
+        resume = ["--resume"] if (out / "options.json").exists() else []
+        began = time.perf_counter()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        result = subprocess.run(
+            [sys.executable, "-m", "ribcage", *words, *resume], env=environment, capture_output=True, text=True
+        )
+        if result.returncode:
+            raise SystemExit(f"ribcage {' '.join(words)}\n{result.stderr}")
+        (out / "seconds").write_text(str(time.perf_counter() - began))
+        print(f"{subject.name} {subject.seed}: {words[0]}, {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def flattened(words: list[str]) -> list[str]:
+    """An option with an empty value as one word."""
+    kept = list(words)
+    while "" in kept:
+        at = kept.index("")
+        kept[at - 1 : at + 1] = [f"{kept[at - 1]}="]
+    return kept
+
+
+# ---- testing
+
+
+def backbone(subject: Subject, stores: Sequence[store.Store]) -> tuple[Backbone, bundle.Model]:
+    """The network to ask, and how its pictures are prepared."""
+    if not subject.random:
+        opened = bundle.load_any(subject.pretrained)
+        return opened.method.backbone, opened.model
+    torch.manual_seed(subject.seed)
+    side = subject.recipe["size"][0]
+    built = Backbone(subject.recipe["model"], size=(side, side), pool=pool(subject))
+    first = stores[0]
+    facts = bundle.Model(
+        subject.recipe["model"], (), (side, side), first.size, first.facts.fit, first.mean, first.std,
+        pool=pool(subject),
+    )  # fmt: skip
+    return built, facts
+
+
+def features(subject: Subject, stores: Sequence[store.Store], rows: np.ndarray, names: Sequence[str]) -> probing.Part:
+    """Of some pictures."""
+    built, facts = backbone(subject, stores)
+    scale = (facts.mean, facts.std)
+    loader = probing.shown(stores, rows, facts.size, names, normalise=scale, batch=64, threads=1)
+    return probing.extract(built, loader, torch.device("cpu"))
+
+
+def probed(learning: probing.Part, choosing: probing.Part, tested: probing.Part) -> np.ndarray:
+    """Logits (N, F) of the tested pictures, with the strength that is best on average for those that choose."""
+    answers = probing.regressed(learning, choosing, tested)
+    best = int(np.argmax([metrics.macro(metrics.auroc(chosen, choosing.labels)).mean for chosen, _ in answers]))
+    return answers[best][1]
+
+
+def probe(subject: Subject, stores: Sequence[store.Store], names: Sequence[str], folds: int) -> Tested:
+    """The linear probe on the test part, or on every fold of validation and test part."""
+    people = cohort.table(stores)["patient"].to_numpy()
+    if not folds:
+        parts = [features(subject, stores, cohort.rows_of(stores, split), names) for split in ("train", "val", "test")]
+        return probed(*parts), parts[2].labels, people[parts[2].rows]
+    part = features(subject, stores, cohort.rows_of(stores, "val", "test"), names)
+    turn = np.unique(people[part.rows], return_inverse=True)[1] % folds
+    scores = np.empty(part.labels.shape)
+    for fold in range(folds):
+        choosing = (fold + 1) % folds
+        learning = (turn != fold) & (turn != choosing)
+        taken = [part.take(np.flatnonzero(which)) for which in (learning, turn == choosing, turn == fold)]
+        scores[turn == fold] = probed(*taken)
+    return scores, part.labels, people[part.rows]
+
+
+def tuned(folder: Path, stores: Sequence[store.Store]) -> Tested:
+    """A fine-tuned model on the test part."""
+    opened, rows = bundle.load(folder), cohort.rows_of(stores, "test")
+    said = inference.predict(opened.method, stores, rows, model=opened.model, batch=64, threads=1)
+    order = np.argsort(said.rows)
+    labels = known_labels(stores, said.rows[order], opened.model.findings)
+    return said.logits[order], labels, cohort.table(stores)["patient"].to_numpy()[said.rows[order]]
+
+
+# ---- the table
+
+
+def over_seeds(tests: Sequence[Tested]) -> Resampled:
+    """The mean AUROC over findings, averaged over seeds, in the same resamples of patients."""
+    found = [metrics.bootstrap(*each)["auroc"].macro() for each in tests]
+    return dataclasses.replace(
+        found[0],
+        value=np.mean([one.value for one in found], axis=0),
+        resampled=np.mean([one.resampled for one in found], axis=0),
+    )
+
+
+def shown(found: Resampled, sign: str = "") -> str:
+    """A number with its interval."""
+    interval = found.interval()
+    value, low, high = (float(np.ravel(each)[0]) for each in (interval.value, interval.low, interval.high))
+    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+
+def spread(tests: Sequence[Tested]) -> float:
+    """Standard deviation over seeds."""
+    means = [metrics.macro(metrics.auroc(scores, labels)).mean for scores, labels, _ in tests]
+    return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
+
+
+def table(subjects: dict[str, list[Subject]], test: Callable[[Subject], Tested], title: str) -> None:
+    """One line per method, beside the random network of its kind."""
+    tests = {name: [test(subject) for subject in several] for name, several in subjects.items()}
+    found = {name: over_seeds(each) for name, each in tests.items()}
+    print(f"\n{title}\n\n| pretraining | backbone | macro AUROC (95 %) | sd over seeds | gain over random (95 %) |")
+    print("|---|---|---|---|---|")
+    for name, several in subjects.items():
+        model = several[0].recipe["model"]
+        base = next(each for each, recipe in RANDOM.items() if model == Subject(each, 0, Path()).recipe["model"])
+        gain = "–" if name == base else shown(metrics.difference(found[name], found[base]), "+")
+        print(f"| {name} | {model} | {shown(found[name])} | {spread(tests[name]):.3f} | {gain} |", flush=True)
+
+
+def common(stores: Sequence[store.Store], rows: np.ndarray, least: int) -> tuple[str, ...]:
+    """Findings that enough of the pictures show and do not show."""
+    names = tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
+    labels = known_labels(stores, rows, names)
+    enough = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) >= least
+    return tuple(name for name, keep in zip(names, enough, strict=True) if keep)
+
+
+def main() -> None:
+    """Learn, test, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--pictures", type=int, default=4000)
+    parser.add_argument("--methods", nargs="*", default=METHODS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--labels", type=float, nargs="*", default=[0.05])
+    parser.add_argument("--tune-epochs", type=int, default=30)
+    parser.add_argument("--folds", type=int, default=0)
+    parser.add_argument("--least", type=int, default=20, help="of positives, for a finding to be asked for")
+    options = parser.parse_args()
+    if options.data is None:
+        options.data = options.work / "phantom"
+        made = ["--out", str(options.data), "--pictures", str(options.pictures), "--size", "128"]
+        subprocess.run([sys.executable, "-m", "ribcage", "import", "phantom", *made], check=True)
+    stores = [store.open(options.data)]
+    names = [*RANDOM, *options.methods]
+    subjects = {name: [Subject(name, seed, options.work) for seed in range(options.seeds)] for name in names}
+    turns = [subjects[name][seed] for seed in range(options.seeds) for name in names]
+    with ThreadPoolExecutor(options.jobs) as workers:
+        list(workers.map(lambda one: learn(one, options), turns))
+    torch.set_num_threads(options.jobs)
+    parts = ("val", "test") if options.folds else ("test",)
+    asked = common(stores, cohort.rows_of(stores, *parts), options.least)
+    learnt = len(cohort.rows_of(stores, "train"))
+    print(f"{learnt:,} pictures to pretrain on, {options.seeds} seeds, findings: {', '.join(asked)}")
+    table(subjects, lambda one: probe(one, stores, asked, options.folds), "Linear probe")
+    for share in options.labels if not options.folds else ():
+        title = f"Fine-tuned with the labels of {share:.0%} of the patients"
+        table(subjects, lambda one, share=share: tuned(one.tuned(share), stores), title)
+    minutes = {
+        name: np.mean([float((one.pretrained / "seconds").read_text()) / 60 for one in several])
+        for name, several in subjects.items()
+        if not several[0].random
+    }
+    print(
+        "\nMinutes of pretraining on one core: " + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
+    )
+    print(json.dumps({"torch": torch.__version__, "jobs": options.jobs}))
+
+
+if __name__ == "__main__":
+    main()
