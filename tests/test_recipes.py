@@ -1,0 +1,167 @@
+"""Every recipe runs from the download to the tested model by the commands on its top, alone and on two processes.
+
+Weights, data and runs lie elsewhere than there, and a model sees less, for a shorter time: `SMALL`. All other options
+stand as published.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trees
+
+from ribcage import cli
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def chexpert(folder: Path) -> Path:
+    """The download, with patients of both kinds: what even ones have, odd ones have not."""
+    trees.chexpert(folder)
+    swapped = {"1.0": "0.0", "0.0": "1.0"}
+    for file in folder.rglob("*.csv"):
+        head, *lines = file.read_text().splitlines()
+        for place, line in enumerate(lines):
+            start, *labels = line.split(",")
+            if int(start.partition("/patient")[2].partition("/")[0]) % 2:
+                lines[place] = ",".join([start, *(swapped.get(label, label) for label in labels)])
+        file.write_text("\n".join([head, *lines]) + "\n")
+    for seed, file in enumerate(sorted(folder.rglob("*.jpg"))):  # no picture twice: that would be a leak
+        trees.picture(file, seed)
+    return folder
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe, a download to try it on, and what is made small."""
+
+    name: str
+    tree: Any
+    small: tuple[str, ...]
+    rates: tuple[float, ...]
+    """The learning rate of each step; a step is an epoch here, as all pictures fit into a batch."""
+    test: tuple[int, int]
+    """Pictures and patients in the test part."""
+    tested: frozenset[str]
+    """Findings of which both kinds are there."""
+
+    @property
+    def file(self) -> Path:
+        return RECIPES / f"{self.name}.toml"
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """import, finetune and evaluate as they stand on top of the recipe."""
+        lines = self.file.read_text(encoding="utf-8").splitlines()
+        return [shlex.split(line[1:])[1:] for line in lines if line.startswith("#   ribcage ")]
+
+
+NIH = frozenset({"Effusion", "Mass", "Pleural_Thickening"})
+CASES = [
+    Case("chexnet-nih-densenet121", trees.nih, ("--init=",), (1e-3, 1e-4), (6, 2), NIH),
+    Case("finetune-nih", trees.nih, (), (2e-4, 4e-4), (9, 3), NIH),
+    Case(
+        "finetune-chexpert",
+        chexpert,
+        (),
+        (2e-4, 4e-4),
+        (6, 3),
+        frozenset({"Cardiomegaly", "Consolidation", "Effusion"}),
+    ),
+]
+OVERLAP = {"official": "Of 9 test pictures, 9 show 3 patients", "arnoweng": "Of 6 test pictures, 6 show 2 patients"}
+SMALL = ("--epochs=2", "--size=64", "--precision=float32", "--threads=1")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A recipe that was run: the folder with `data` and a run `one` and `two`."""
+
+    case: Case
+    folder: Path
+
+    def words(self, step: int, run: str) -> list[str]:
+        """The import, finetune (1) or evaluate (2) of the recipe, with the places of the test."""
+        words = self.case.commands[step]
+        moved = {
+            "/data/": str(self.folder / "download"),
+            "data/": str(self.folder / "data"),
+            "runs/": str(self.folder / run),
+            "recipes/": str(self.case.file),
+            "PRETRAINED": "",
+        }
+        return [next((to for start, to in moved.items() if word.startswith(start)), word) for word in words]
+
+    def read(self, *names: str) -> Any:
+        return json.loads(self.folder.joinpath(*names).read_text(encoding="utf-8"))
+
+    def log(self, run: str) -> list[dict[str, Any]]:
+        """The lines of the steps, without those of the validations."""
+        lines = (self.folder / run / "metrics.jsonl").read_text().splitlines()
+        return [line for line in map(json.loads, lines) if "loss" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_recipe_runs_from_the_download_to_the_tested_model(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One test, not several with a fixture, since workers beside each other would each train again."""
+    tried = Tried(case, tmp_path)
+    case.tree(tmp_path / "download")
+    assert cli.main(tried.words(0, "")) == 0
+    assert cli.main([*tried.words(1, "one"), *SMALL, *case.small]) == 0
+    two = [sys.executable, "-m", "ribcage", *tried.words(1, "two"), *SMALL, *case.small, "--devices=2"]
+    done = subprocess.run(two, env=ENV, text=True, capture_output=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    trained_with_what_it_says(tried)
+    two_processes_took_the_steps_of_one(tried)
+    for run in ("one", "two"):
+        capsys.readouterr()
+        assert cli.main([*tried.words(2, run), "--resamples=50"]) == 0
+        ended_in_a_tested_model(tried, run, capsys.readouterr().out)
+    if case.tree is trees.nih:
+        the_other_split_is_refused(tried, capsys)
+
+
+def trained_with_what_it_says(tried: Tried) -> None:
+    says = tomllib.loads(tried.case.file.read_text(encoding="utf-8"))
+    small = {word.partition("=")[0].removeprefix("--") for word in (*SMALL, *tried.case.small)}
+    for run in ("one", "two"):
+        did = tried.read(run, "options.json")
+        kept = {name: value for name, value in says.items() if name not in small}
+        assert kept and {name: did[name] for name in kept} == kept
+        assert [line["lr"] for line in tried.log(run)] == pytest.approx(tried.case.rates)
+
+
+def two_processes_took_the_steps_of_one(tried: Tried) -> None:
+    """With drop path other branches are drawn, so the first loss, from a head near zero, is only about the same."""
+    one, two = ([(line["step"], line["loss"]) for line in tried.log(run)] for run in ("one", "two"))
+    assert [step for step, _ in one] == [step for step, _ in two]
+    assert two[0][1] == pytest.approx(one[0][1], rel=1e-5 if "densenet" in tried.case.name else 0.02)
+
+
+def ended_in_a_tested_model(tried: Tried, run: str, said: str) -> None:
+    found = tried.read(run, "evaluation", f"{tried.case.tree.__name__}-test", "metrics.json")
+    scores = {each["finding"]: each["auroc"]["value"] for each in found["findings"]}
+    assert {name for name, score in scores.items() if score is not None} == tried.case.tested
+    assert (found["pictures"], found["patients"]) == tried.case.test and not found["leak"]["found"]
+    assert found["ten_crop"] == ("chexnet" in tried.case.name) == ("The AUROC of Mass is 0." in said)
+    assert list(scores) == tried.read(run, "bundle", "model.json")["findings"]
+
+
+def the_other_split_is_refused(tried: Tried, capsys: pytest.CaptureFixture[str]) -> None:
+    """What one family of splits trains on, the other tests on."""
+    family = "official" if "chexnet" in tried.case.name else "arnoweng"
+    other = str(tried.folder / family)
+    assert cli.main([*tried.words(0, ""), "--split", family, "--out", other]) == 0
+    assert cli.main(["evaluate", str(tried.folder / "one"), "--data", other]) == 2
+    assert OVERLAP[family] in capsys.readouterr().err
