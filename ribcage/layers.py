@@ -59,7 +59,7 @@ class _Grouped:
         if not norm.training:
             return self.plain(x)
         parts = x.split(self.size)
-        means, variances = x.new_zeros((2, len(parts), x.shape[1]), dtype=torch.float32)
+        means, variances = norm.running_mean.new_zeros((2, len(parts), x.shape[1]))
         normal = torch.cat(
             [
                 F.batch_norm(part, mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
