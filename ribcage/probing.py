@@ -109,7 +109,7 @@ def shown(
     stores: Sequence[Store],
     rows: np.ndarray,
     size: tuple[int, int],
-    findings: Sequence[str],
+    findings: Sequence[str] | None,
     **options: object,
 ) -> Loader:
     """A loader that shows every picture once, as it is."""
@@ -175,12 +175,12 @@ def two_classes(labels: np.ndarray) -> np.ndarray:
 # ---- logistic regression
 
 
-def regressed(learning: Part, choosing: Part, tested: Part) -> list[Answers]:
+def regressed(learning: Part, choosing: Part, tested: Part, strengths: Sequence[float] = STRENGTHS) -> list[Answers]:
     """The answers for every strength."""
     mean, spread = learning.features.mean(0, dtype=np.float64), learning.features.std(0, dtype=np.float64)
     spread[spread < 1e-12] = 1
     x, first, second = (torch.from_numpy((part.features - mean) / spread) for part in (learning, choosing, tested))
-    fitted = logistic(x, torch.from_numpy(learning.labels.astype(np.float64)), STRENGTHS)
+    fitted = logistic(x, torch.from_numpy(learning.labels.astype(np.float64)), strengths)
     return [((first @ w + b).numpy(), (second @ w + b).numpy()) for w, b in fitted]
 
 
