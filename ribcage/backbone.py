@@ -25,7 +25,7 @@ from ribcage.spelling import did_you_mean
 IMAGENET = "imagenet"
 GRAY = (0.449, 0.226)
 """Mean and spread of ImageNet as gray: with these the zero padding of a folded stem means what it meant before."""
-STEMS = ("Conv2d", "Conv2dSame", "ScaledStdConv2d")
+STEMS = ("Conv2d", "Conv2dSame")  # convolutions that standardise their weights cannot be folded
 
 
 class Backbone(nn.Module):
@@ -190,7 +190,12 @@ def _answers(config: Any) -> bool:
 
 def fold_stem(model: nn.Module, config: Any, mean: float, std: float) -> None:
     """Replace the RGB stem by the gray one that gives the same for pictures normalised by `mean` and `std`."""
-    stem = config.first_conv if isinstance(config.first_conv, str) else config.first_conv[0]
+    for stem in [config.first_conv] if isinstance(config.first_conv, str) else config.first_conv:
+        _fold(model, stem, config, mean, std)
+
+
+def _fold(model: nn.Module, stem: str, config: Any, mean: float, std: float) -> None:
+    """One of the convolutions that see the picture."""
     rgb: Any = model.get_submodule(stem)
     if type(rgb).__name__ not in STEMS or rgb.in_channels != 3:
         raise ValueError(f"{type(model).__name__} has no convolution of three channels at {stem}: use --channels 3.")

@@ -7,6 +7,7 @@ fingerprints of every picture and patient seen in training and in selection; `RE
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -31,6 +32,16 @@ def _is(kind: Any, count: int | None = None) -> Callable[[Any], bool]:
     )
 
 
+def _finite(value: Any) -> bool:
+    """Whether a value of JSON is a number that can be calculated with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _chosen(value: Any) -> bool:
+    """Whether these can be thresholds: a probability each, or None where none could be chosen."""
+    return isinstance(value, list) and all(one is None or _finite(one) for one in value)
+
+
 def _side(value: Any) -> bool:
     """Whether a number can be the side of a picture."""
     return isinstance(value, int) and 1 <= value <= 1 << 14
@@ -38,17 +49,17 @@ def _side(value: Any) -> bool:
 
 CHECKS: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: isinstance(value, str),
-    "findings": _is(str),
+    "findings": lambda value: _is(str)(value) and len(value) == len(set(value)),
     "size": lambda value: _is(int, 2)(value) and all(map(_side, value)),
     "stored": _side,
     "fit": lambda value: value in ("pad", "crop", "squash"),
-    "mean": lambda value: isinstance(value, int | float),
-    "std": lambda value: isinstance(value, int | float) and value > 0,
+    "mean": _finite,
+    "std": lambda value: _finite(value) and value > 0,
     "channels": lambda value: value in (1, 3),
     "pool": lambda value: isinstance(value, str),
-    "loss": lambda value: value in losses.LOSSES,
-    "temperature": _is(int | float),
-    "thresholds": lambda value: isinstance(value, dict) and all(map(_is(int | float | None), value.values())),
+    "loss": lambda value: isinstance(value, str) and value in losses.LOSSES,
+    "temperature": lambda value: isinstance(value, list) and all(_finite(one) and one > 0 for one in value),
+    "thresholds": lambda value: isinstance(value, dict) and all(map(_chosen, value.values())),
     "metrics": lambda value: isinstance(value, dict),
     "data": _is(dict),
     "training": lambda value: isinstance(value, dict),
@@ -105,7 +116,7 @@ class Model:
         """Read what `save` wrote, or say why not."""
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{file} is not valid JSON ({error}).") from None
         known = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):

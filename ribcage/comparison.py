@@ -19,6 +19,8 @@ from ribcage.evaluation import LEVEL, estimate, mean, number
 from ribcage.metrics import Comparison
 
 METRICS = ("auroc", "ap", "auroc_delong")
+VISIBLE = 0.01
+"""An adjusted p that the resamples should be able to show."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,13 @@ def holm(p: Sequence[np.ndarray]) -> np.ndarray:
 def notes(result: dict[str, Any]) -> list[str]:
     """Sentences about what was left out and what is not honest."""
     texts = [f"{model['name']}: {text}" for model in result["models"] for text in model["stamps"]]
+    asked = sum(row["auroc"]["p"] is not None for pair in result["differences"] for row in pair["findings"])
+    least = 2 * asked / (result["resamples"] + 1)
+    if least > VISIBLE:
+        texts.append(
+            f"No p of the bootstrap can be less than {least:.3f} after Holm's adjustment for {asked} questions: "
+            f"pass --resamples {int(np.ceil(2 * asked / VISIBLE))}, or read DeLong's."
+        )
     for name, count in result["left_out"].items():
         if count:
             texts.append(f"{count:,} pictures of {name} are left out: not every model has predictions of them.")

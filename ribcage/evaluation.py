@@ -439,10 +439,12 @@ def notes(data: Answers, result: dict[str, Any]) -> list[str]:
             f"{', '.join(empty)}: only one class is known in these pictures, so no AUROC exists; "
             f"the mean is of the other {len(rows) - len(empty)}."
         )
-    uncertain, unknown = (sum(row[key] for row in rows) for key in ("uncertain", "unknown"))
-    left = sum(row["left_out"] for row in rows)
+    left = int(np.isnan(data.labels).sum())
+    uncertain = int((np.isnan(data.labels) & (data.source == -1)).sum())
     if left:
-        texts.append(f"{left:,} labels are left out: {uncertain:,} are uncertain, {unknown:,} not said by the source.")
+        texts.append(
+            f"{left:,} labels are left out: {uncertain:,} are uncertain, {left - uncertain:,} not said by the source."
+        )
     without = int((data.about["patient"] == "").sum())
     if without:
         texts.append(f"The patient of {without:,} pictures is not known: each counts as a patient of its own.")

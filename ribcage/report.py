@@ -1,7 +1,7 @@
 """Report: an evaluation as one page a person can read, and as lines for the terminal."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ RULES = {
 }
 TICKS = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 SHOWN_SIDE = 200  # pixels of a picture on the page
+SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
 def page(result: dict[str, Any], data: Answers, pictures: Sequence[tuple[str, Sequence[str]]] = ()) -> str:
@@ -398,10 +399,12 @@ def worst(data: Answers, present: bool, most: int) -> list[tuple[int, int]]:
     for column, (scores, labels) in enumerate(zip(data.probabilities.T, data.labels.T, strict=True)):
         own, other = (np.flatnonzero(labels == float(each)) for each in (present, not present))
         if len(own) and len(other):
-            below = np.searchsorted(np.sort(scores[other]), scores[own]) / len(other)
-            places.append(own)
-            columns.append(np.full(len(own), column))
-            wrong.append(1 - below if present else below)
+            ranked = np.sort(scores[other])
+            below, level = (np.searchsorted(ranked, scores[own], side=side) for side in SIDES)
+            share = 1 - level / len(other) if present else below / len(other)  # 0: nobody outscores it, so no error
+            places.append(own[share > 0])
+            columns.append(np.full(len(places[-1]), column))
+            wrong.append(share[share > 0])
     if not places:
         return []
     order = np.argsort(-np.concatenate(wrong), kind="stable")

@@ -199,6 +199,27 @@ def test_a_stem_that_cannot_be_folded_is_named() -> None:
         fold_stem(model, timm.get_pretrained_cfg("test_vit"), *GRAY)
 
 
+def test_a_stem_that_standardises_its_weights_is_not_folded_wrongly() -> None:
+    model = rgb("nf_resnet26")
+    with pytest.raises(ValueError, match="use --channels 3"):
+        fold_stem(model, timm.get_pretrained_cfg("nf_resnet26"), *GRAY)
+
+
+@pytest.mark.parametrize("name", ["repvgg_a0", "fastvit_t8"])
+def test_a_stem_of_several_convolutions_is_folded_wholly(name: str) -> None:
+    model = rgb(name)
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.normal_(norm.running_mean)  # type: ignore[arg-type]
+    folded = copy.deepcopy(model)
+    fold_stem(folded, timm.get_pretrained_cfg(name), *GRAY)
+    gray = torch.rand(2, 1, 64, 64)
+    with torch.inference_mode():
+        part = model.stem[0] if isinstance(model.stem, nn.Sequential) else model.stem  # type: ignore[index]
+        other = folded.stem[0] if isinstance(folded.stem, nn.Sequential) else folded.stem  # type: ignore[index]
+        found, expected = other((gray - GRAY[0]) / GRAY[1]), part(as_rgb(gray, model))
+    torch.testing.assert_close(found[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [(None, "There are no weights"), (b"junk", "cannot be read as weights"), ({"a": torch.zeros(1)}, "do not fit")],

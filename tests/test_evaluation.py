@@ -106,6 +106,17 @@ def test_peers_choose_thresholds_on_the_tested_pictures(data: Answers) -> None:
     assert found["findings"][0]["threshold"] == own[0]
 
 
+def test_labels_that_the_policy_settles_are_not_said_to_be_left_out(data: Answers) -> None:
+    source = data.source.copy()
+    source[:5, 0], source[5:9, 0] = -1, np.nan
+    settled, known = data.labels.copy(), int(np.isnan(data.labels[9:]).sum() + np.isnan(data.labels[:9, 1:]).sum())
+    settled[:5, 0], settled[5:9, 0] = 1, np.nan
+    notes = evaluation.evaluate(replace(data, source=source, labels=settled), resamples=5)["notes"]
+    uncertain = int((np.isnan(settled) & (source == -1)).sum())
+    said = f"{known + 4:,} labels are left out: {uncertain:,} are uncertain, {known + 4 - uncertain:,} not said"
+    assert any(note.startswith(said) for note in notes)
+
+
 def test_baselines_do_not_look_at_the_model(result: dict) -> None:
     found = result["baselines"]
     assert found["fitted_on"] == "400 train pictures"
@@ -309,6 +320,16 @@ def test_a_better_model_differs_and_the_same_one_does_not(data: Answers) -> None
     assert c["macro"]["auroc"]["value"] == 0 and c["macro"]["auroc"]["p"] == 1
     assert b["findings"][2]["auroc"]["p"] is None
     json.dumps(found, allow_nan=False)
+
+
+def test_too_few_resamples_for_so_many_questions_are_said(data: Answers) -> None:
+    few, enough = (
+        comparison.notes(comparison.compare([entry(data, "a"), entry(better(data), "b")], resamples=count))
+        for count in (100, 1000)
+    )
+    assert few == ["No p of the bootstrap can be less than 0.040 after Holm's adjustment for 2 questions: "
+                   "pass --resamples 400, or read DeLong's."]  # fmt: skip
+    assert enough == []
 
 
 def test_pictures_and_findings_that_not_all_have_are_counted(data: Answers) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,12 @@ def test_worst_pictures_are_those_the_other_class_outscores_most(data: Answers) 
     alarms = report.worst(data, present=False, most=6)
     assert all(data.labels[place, column] == 0 for place, column in alarms)
     assert max(np.unique([column for _, column in missed], return_counts=True)[1]) == 3
+
+
+def test_what_nobody_of_the_other_class_outscores_is_no_error(data: Answers) -> None:
+    logits = np.where(data.labels == 1, 3.0, -3.0).astype(np.float32)
+    perfect = replace(data, predictions=replace(data.predictions, logits=logits))
+    assert report.worst(perfect, present=True, most=6) == report.worst(perfect, present=False, most=6) == []
 
 
 def test_a_picture_says_what_is_there_and_what_was_said(data: Answers, store: Store) -> None:
