@@ -193,6 +193,7 @@ def courses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return one, {name: ranks.Course(**values) for name, values in torch.load(file, weights_only=True).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("patient_aware", [False, True], ids=["", "patient-aware"])
 def test_two_processes_learn_what_one_learns(name: str, patient_aware: bool, courses: tuple[Courses, Courses]) -> None:
