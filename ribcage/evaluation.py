@@ -22,6 +22,7 @@ from ribcage.store import Store
 
 RULES = {
     "youden": ("youden", 0.0),
+    "midpoint": ("midpoint", 0.0),
     "f1": ("f1", 0.0),
     "sensitivity_95": ("sensitivity", 0.95),
     "specificity_95": ("specificity", 0.95),

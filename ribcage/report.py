@@ -15,6 +15,7 @@ from ribcage.store import Store
 
 RULES = {
     "youden": "sensitivity + specificity highest",
+    "midpoint": "between the mean log odds of both sides",
     "f1": "F1 highest",
     "sensitivity_95": "sensitivity at least 95 %",
     "specificity_95": "specificity at least 95 %",

@@ -215,10 +215,48 @@ def test_a_sensitivity_of_nineteen_in_twenty_is_met_by_nineteen() -> None:
     assert metrics.choose(scores, labels, "sensitivity", 0.95) == 21
 
 
+def test_the_midpoint_lies_between_the_mean_log_odds_whatever_the_prevalence() -> None:
+    odds, labels = np.array([-3.0, -1.0, 0.0, 5.0, np.inf]), np.array([0.0, 0.0, 1.0, 1.0, np.nan])
+    scores = metrics.sigmoid(odds)
+    middle = metrics.sigmoid(np.array((-2 + 2.5) / 2))
+    assert metrics.choose(scores, labels, "midpoint") == pytest.approx(middle)
+    often = np.array([0, 0, 0, 1, 1, 1, 2, 3, 4])  # each negative three times
+    assert metrics.choose(scores[often], labels[often], "midpoint") == pytest.approx(middle)
+    weights = np.array([1.0, 3.0, 1.0, 1.0, 1.0])
+    assert metrics.choose(scores, labels, "midpoint", weights=weights) == pytest.approx(metrics.sigmoid(np.array(0.5)))
+
+
+def test_a_certain_picture_moves_the_midpoint_no_further_than_a_nearly_certain_one() -> None:
+    labels = np.array([0.0, 0.0, 1.0, 1.0])
+    certain, nearly = (np.array([wrong, 0.2, 0.6, 0.9]) for wrong in (1.0, 1 - 1e-7))
+    assert metrics.choose(certain, labels, "midpoint") == metrics.choose(nearly, labels, "midpoint")
+
+
+def test_the_midpoint_is_only_for_probabilities_and_for_two_classes() -> None:
+    assert np.isnan(metrics.choose(np.array([0.1, 0.2]), np.array([1.0, 1.0]), "midpoint"))
+    with pytest.raises(ValueError, match="is for probabilities"):
+        metrics.choose(np.array([-1.0, 2.0]), np.array([0.0, 1.0]), "midpoint")
+
+
+def test_from_few_pictures_the_midpoint_varies_less_than_youden() -> None:
+    """And what it chooses is as good on all others: sensitivity + specificity."""
+    random = np.random.default_rng(0)
+    labels = (random.random(200_000) < 0.3).astype(float)
+    scores = metrics.sigmoid(random.normal(size=labels.shape) + 2 * labels - 2)
+    chosen = {rule: [metrics.choose(scores[n : n + 200], labels[n : n + 200], rule)[0] for n in range(0, 20_000, 200)]
+              for rule in ("youden", "midpoint")}  # fmt: skip
+    assert 2 * np.std(chosen["midpoint"]) < np.std(chosen["youden"])
+    gains = {}
+    for rule, levels in chosen.items():
+        found = [metrics.rates(metrics.counts(scores, labels, level)) for level in levels[:20]]
+        gains[rule] = np.mean([rates["sensitivity"] + rates["specificity"] for rates in found])
+    assert gains["midpoint"] > gains["youden"]
+
+
 def test_thresholds_of_one_class_are_nan_and_strange_rules_are_refused() -> None:
     assert np.isnan(metrics.choose(np.array([0.1, 0.2]), np.array([1.0, 1.0])))
     assert np.isnan(metrics.choose(np.array([INF, 0.2]), np.array([0.0, 1.0]), "specificity", 1.0))
-    with pytest.raises(ValueError, match=r"'yuden'.*youden, f1"):
+    with pytest.raises(ValueError, match=r"'yuden'.*youden, midpoint, f1"):
         metrics.choose(np.array([0.1]), np.array([1.0]), "yuden")
     with pytest.raises(ValueError, match="between 0 and 1"):
         metrics.choose(np.array([0.1]), np.array([1.0]), "sensitivity", 95)

@@ -33,7 +33,7 @@ class Options:
     policy: str = "ignore"
     """What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros …"""
     rule: str = "youden"
-    """The thresholds of the rates: youden, f1, sensitivity_95, specificity_95 or half."""
+    """The thresholds of the rates: youden, midpoint, f1, sensitivity_95, specificity_95 or half."""
     allow_leak: bool = False
     """Test on what the model has seen, and say so on the report."""
     resamples: int = 1000

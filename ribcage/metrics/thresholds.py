@@ -8,7 +8,8 @@ import numpy as np
 from ribcage.metrics.ranking import Ranking, checked, rank
 
 RATES = ("accuracy", "f1", "sensitivity", "specificity", "ppv", "npv")
-RULES = ("youden", "f1", "sensitivity", "specificity")
+RULES = ("youden", "midpoint", "f1", "sensitivity", "specificity")
+_SURE = 1e-6  # probabilities nearer to 0 or 1 count as this: one certain picture shall not move a mean
 _SLACK = 1e-12  # a sum of weights that should be the wanted share may be a rounding below it
 
 
@@ -60,13 +61,33 @@ def choose(
 ) -> np.ndarray:
     """(F,) thresholds by a rule of RULES; of equally good ones the highest. NaN where a class is missing.
 
-    rule: youden (sensitivity + specificity), f1, or the best other side at sensitivity or specificity ≥ `least`.
+    rule: youden (sensitivity + specificity), midpoint (of probabilities), f1, or the best other side at sensitivity or
+    specificity ≥ `least`.
     """
     if rule not in RULES:
         raise ValueError(f"Unknown rule {rule!r} for thresholds; rules: {', '.join(RULES)}.")
     if not 0 <= least <= 1:
         raise ValueError(f"The least {rule} is {least:g}; it must be between 0 and 1.")
-    return np.array([_chosen(ranking, rule, least) for ranking in rank(scores, labels, weights)])
+    rankings = rank(scores, labels, weights)
+    if rule == "midpoint":
+        return np.array([_midpoint(ranking) for ranking in rankings])
+    return np.array([_chosen(ranking, rule, least) for ranking in rankings])
+
+
+def _midpoint(ranking: Ranking) -> float:
+    """Half-way, in log odds, between the mean positive and the mean negative.
+
+    It aims at what `youden` aims at, but every picture has a say, not only the few where the curve is highest: from few
+    pictures it varies less. Prevalence does not enter.
+    """
+    if not ranking.two_classes:
+        return np.nan
+    if ranking.scores[0] > 1 or ranking.scores[-1] < 0:
+        raise ValueError("The rule 'midpoint' is for probabilities; these scores are not all between 0 and 1.")
+    sure = np.clip(ranking.scores, _SURE, 1 - _SURE)
+    odds, positive = np.log(sure / (1 - sure)), ranking.positive
+    means = [np.average(odds[side], weights=ranking.weights[side]) for side in (positive, ~positive)]
+    return float(1 / (1 + np.exp(-np.mean(means))))
 
 
 def _chosen(ranking: Ranking, rule: str, least: float) -> float:
