@@ -69,8 +69,9 @@ class _Grouped:
         share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked + 1)
         with torch.no_grad():
             norm.num_batches_tracked += 1
-            norm.running_mean.lerp_(distributed.total(means.mean(0)) / distributed.world(), share)
-            norm.running_var.lerp_(distributed.total(variances.mean(0)) / distributed.world(), share)
+            mean, variance = distributed.total(torch.stack([means.mean(0), variances.mean(0)])) / distributed.world()
+            norm.running_mean.lerp_(mean, share)
+            norm.running_var.lerp_(variance, share)
         for behind in ("drop", "act"):  # timm's batch norms may carry these along
             normal = getattr(norm, behind)(normal) if hasattr(norm, behind) else normal
         return normal

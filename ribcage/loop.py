@@ -84,7 +84,9 @@ class Run:
             distributed.synchronise_norms(method, device)
         forward: Any = torch.compile(method) if compile else method
         trained = [weight for weight in method.parameters() if weight.requires_grad]
-        self.forward = nn.parallel.DistributedDataParallel(forward) if distributed.active() and trained else forward
+        self.forward = forward
+        if distributed.active() and trained:  # every rank computes the same buffers: nothing to broadcast
+            self.forward = nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False)
 
     @property
     def result(self) -> Method:

@@ -81,7 +81,9 @@ def course(name: str, **more: Any) -> Course:
     method = made(name, "test_vit" if name in TRANSFORMERS_ONLY else "test_resnet", **more)
     if not method.own_norms:
         distributed.synchronise_norms(method, torch.device("cpu"))
-    forward: nn.Module = nn.parallel.DistributedDataParallel(method) if distributed.active() else method
+    forward: nn.Module = method
+    if distributed.active():
+        forward = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
     optimizer = torch.optim.SGD([weight for weight in method.parameters() if weight.requires_grad], lr=0.05)
     losses, gradients = [], dict[str, Tensor]()
     for number in range(STEPS):

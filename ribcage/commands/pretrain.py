@@ -130,6 +130,7 @@ def run(options: Options) -> Any:
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
     from ribcage import distributed, runs, store
+    from ribcage.monitor import before
     from ribcage.training import Plan, Training
 
     check(options)
@@ -141,9 +142,11 @@ def train(options: Options, device: Any) -> Path:
     run = build(options, stores, rows, model, findings, device)
     monitor = watcher(options, run, stores, rows, model, device)
     keep = keeper(options, run, stores, rows, model, monitor)
-    training = Training(run, options.out, Plan("", options.save_minutes, options.watch_every), monitor, keep)
+    plan = Plan("", options.save_minutes, options.watch_every)
+    training = Training(run, options.out, plan, looking(monitor), keep)
     if options.resume and not runs.unsaved(options.out):
         training.resume()
+        monitor.found += before(options.out / "metrics.jsonl")
     elif distributed.rank() == 0:
         runs.begin("pretrain", options, stores)
     watch(options, training, monitor)
@@ -285,19 +288,36 @@ def loader_of(options: Options, stores: Any, rows: Any, model: Any, method: Any,
 
 def watcher(options: Options, run: Any, stores: Any, rows: Any, model: Any, device: Any) -> Any:
     """What looks at the features every few epochs."""
-    from ribcage import store
-    from ribcage.monitor import Monitor
+    from ribcage import cohort, monitor, store
 
-    return Monitor(
-        run.method,
+    labelled = None
+    if options.probe:
+        opened = store.open_all(options.probe)
+        labelled = monitor.Labelled(opened, cohort.rows_of(opened, "train"), cohort.rows_of(opened, "val"))
+    return monitor.Monitor(
+        lambda: run.method,
         stores,
         rows,
-        model,
-        labelled=store.open_all(options.probe) if options.probe else (),
-        normalise=run.loader.normalise,
+        size=model.size,
         device=device,
+        labelled=labelled,
+        channels=model.channels,
+        normalise=run.loader.normalise,
         threads=options.threads or None,
     )
+
+
+def looking(monitor: Any) -> Callable[[], dict[str, float]]:
+    """A look at the features that says when they have collapsed."""
+    from ribcage import runs
+
+    def look() -> dict[str, float]:
+        found: dict[str, float] = monitor()
+        if warning := monitor.warning():
+            runs.say(f"! {warning}")
+        return found
+
+    return look
 
 
 def keeper(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> Callable[[], None]:
@@ -308,7 +328,7 @@ def keeper(options: Options, run: Any, stores: Any, rows: Any, model: Any, monit
     provenance = Provenance.of(stores, rows, rows[:0]) | bundle.seen(options.init)
 
     def keep() -> None:
-        found = dataclasses.replace(model, metrics={"features": monitor.found})
+        found = dataclasses.replace(model, metrics={"features": monitor.found[-1]})
         bundle.save(options.out / "bundle", run.method, found, provenance)
 
     return keep
@@ -326,7 +346,7 @@ def watch(options: Options, training: Any, monitor: Any) -> None:
         return
 
     def note(log: Any) -> str:
-        values = {"loss": log.loss, **log.values, **monitor.found}
+        values = {"loss": log.loss, **log.values, **(monitor.found[-1] if monitor.found else {})}
         return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
     runs.watch(training, options.batch, note)
@@ -334,10 +354,10 @@ def watch(options: Options, training: Any, monitor: Any) -> None:
 
 def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> None:
     """Pictures, the other layout if one was asked for, and what to do next."""
-    from ribcage import sheet, weights
+    from ribcage import weights
 
-    page = sheet.write(options.out, run.method, stores, rows, model, title=f"{options.method} · {options.model}")
-    print("  ".join(f"{name} {value:.3f}" for name, value in monitor.found.items()))
+    page = options.out
+    print("Features: " + ", ".join(f"{name} {value:.3f}" for name, value in monitor.found[-1].items()) + ".")
     print(f"The backbone is {options.out / 'bundle'}, pictures are in {page}.")
     if options.export_as:
         print(f"Wrote {weights.load(options.export_as).export(run.method, model, options.out)}.")
