@@ -1,6 +1,6 @@
 """What each way to pretrain buys: a linear probe and a fine-tuning with few labels, against random weights.
 
-    python benchmarks/pretraining.py --work DIR [--jobs 2] [--seeds 3] [--pictures 4000] [--methods moco mae …]
+    python benchmarks/pretraining.py --work DIR [--jobs 2] [--seeds 3] [--pictures 3000] [--methods moco mae …]
     python benchmarks/pretraining.py --work DIR --data FOLDER --folds 5
 
 Every method is trained by `ribcage pretrain METHOD --recipe recipes/small-METHOD.toml` on the training part of made-up
@@ -233,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--pictures", type=int, default=4000)
+    parser.add_argument("--pictures", type=int, default=3000)
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())

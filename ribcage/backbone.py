@@ -10,6 +10,7 @@ it goes into the convolution's bias or the batch norm behind it. This is exact w
 """
 
 import copy
+import math
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -20,11 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from ribcage import backbones as backbones  # ours are then known to timm
+from ribcage.layers import choose_attention
 from ribcage.spelling import did_you_mean
 
 IMAGENET = "imagenet"
 GRAY = (0.449, 0.226)
 """Mean and spread of ImageNet as gray: with these the zero padding of a folded stem means what it meant before."""
+PATCH = 16
+"""Side of what most transformers take as one token."""
 STEMS = ("Conv2d", "Conv2dSame")  # convolutions that standardise their weights cannot be folded
 
 
@@ -71,6 +75,8 @@ class Backbone(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(N, dim) features."""
+        tokens = math.prod(-(-side // PATCH) for side in pictures.shape[2:])
+        choose_attention(self.model, tokens, pictures.device)
         return self.pool(self.model.forward_features(pictures))
 
     def pool(self, hidden: Tensor) -> Tensor:

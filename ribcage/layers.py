@@ -20,6 +20,20 @@ def perceptron(*widths: int, norm: bool = False) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+SHORT = 256
+"""Tokens up to which attention in plain steps is the faster one."""
+
+
+def choose_attention(module: nn.Module, tokens: int, device: torch.device) -> None:
+    """On CPUs in half precision, torch's fused attention is two to nine times as slow backwards as its plain steps."""
+    from timm.layers import use_fused_attn
+
+    plain = device.type == "cpu" and torch.is_autocast_enabled("cpu") and tokens <= SHORT
+    for part in module.modules():
+        if hasattr(part, "fused_attn"):
+            setattr(part, "fused_attn", bool(use_fused_attn() and not plain))  # noqa: B010 – no module, whatever mypy thinks
+
+
 # ---- a copy that follows
 
 

@@ -354,12 +354,12 @@ def watch(options: Options, training: Any, monitor: Any) -> None:
 
 def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> None:
     """Pictures, the other layout if one was asked for, and what to do next."""
-    from ribcage import weights
-
     page = options.out
     print("Features: " + ", ".join(f"{name} {value:.3f}" for name, value in monitor.found[-1].items()) + ".")
     print(f"The backbone is {options.out / 'bundle'}, pictures are in {page}.")
     if options.export_as:
+        from ribcage import weights
+
         print(f"Wrote {weights.load(options.export_as).export(run.method, model, options.out)}.")
     data = " ".join(options.probe or options.data)
     print(f"Try its features: ribcage probe {options.out} --data {data}")

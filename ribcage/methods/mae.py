@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import draws
 from ribcage.backbone import Backbone
+from ribcage.layers import choose_attention
 from ribcage.loader import Batch
 from ribcage.methods.base import Augment, Method, Step
 from ribcage.views import View
@@ -104,14 +105,14 @@ class MAE(Method):
         tokens = tokens + _rows(places[None, self.prefix :], visible)
         tokens = torch.cat([places[: self.prefix].expand(len(tokens), -1, -1), tokens], dim=1)
         # where features are the mean over patches, timm has the last norm behind the mean: it is trained here
-        return model.fc_norm(model.norm(model.blocks(model.norm_pre(tokens))))
+        return model.fc_norm(model.norm(_through(model.blocks, model.norm_pre(tokens))))
 
     def _decoded(self, tokens: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
         """(N, hidden, pixels): tokens of the visible patches, a mask token for each hidden one, and their places."""
         prefix = torch.arange(self.prefix, device=hidden.device).expand(len(hidden), -1)
         places = torch.cat([prefix, self.prefix + visible, self.prefix + hidden], dim=1)
         tokens = torch.cat([self.decoder_embed(tokens), self.mask_token.expand(*hidden.shape, -1)], dim=1)
-        tokens = self.decoder_blocks(tokens + _rows(self.decoder_pos_embed, places))
+        tokens = _through(self.decoder_blocks, tokens + _rows(self.decoder_pos_embed, places))
         return self.decoder_pred(self.decoder_norm(tokens[:, -hidden.shape[1] :]))
 
     def _targets(self, patches: Tensor) -> Tensor:
@@ -154,6 +155,11 @@ def _xavier(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _through(blocks: nn.Sequential, tokens: Tensor) -> Tensor:
+    choose_attention(blocks, tokens.shape[1], tokens.device)
+    return blocks(tokens)
 
 
 def _positions(grid: tuple[int, int], width: int, prefix: int) -> Tensor:
