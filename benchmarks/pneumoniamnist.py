@@ -3,7 +3,8 @@
     python benchmarks/pneumoniamnist.py --data data/pneumoniamnist --out runs/pneumoniamnist [--seeds 5] [--collect]
 
 Trains a run for each seed (goes on with one that was stopped), tests it once and prints the table. --collect trains
-nothing and takes the runs that are there."""
+nothing and takes the runs that are there. --shift tells instead how far test lies from training: whose label the
+nearest training picture has."""
 
 import argparse
 import json
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ribcage import cli
+from ribcage import cli, store
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "pneumoniamnist-resnet18.toml"
 RULES = ("youden", "midpoint", "f1", "specificity_95", "half")
 """How a threshold is chosen, by validation alone; half is 0.5."""
+RULE = "midpoint"
+"""The recipe's."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,9 @@ def succeed(words: list[str]) -> None:
 
 
 def table(results: list[Result]) -> str:
-    """A row per seed, then mean and standard deviation; accuracies by each rule, both sides at the first."""
-    names = ["validation AUROC", "test AUROC", *(f"accuracy, {rule}" for rule in RULES), "sensitivity", "specificity"]
+    """A row per seed, then mean and standard deviation; accuracies by each rule, both sides at the recipe's."""
+    rates = [f"accuracy, {rule}" for rule in RULES]
+    names = ["validation AUROC", "test AUROC", *rates, "sensitivity", "specificity"]
     numbers = np.array([row(result) for result in results])
     lines = [["seed", *names], ["---"] * (len(names) + 1)]
     lines += [[str(one.seed), *cells(values)] for one, values in zip(results, numbers, strict=True)]
@@ -69,7 +73,7 @@ def table(results: list[Result]) -> str:
 
 def row(result: Result) -> list[float]:
     """The numbers of one line."""
-    first = result.rates[RULES[0]]
+    first = result.rates[RULE]
     accuracies = [result.rates[rule]["accuracy"] for rule in RULES]
     return [result.validation, result.auroc, *accuracies, first["sensitivity"], first["specificity"]]
 
@@ -79,15 +83,36 @@ def cells(numbers: np.ndarray) -> list[str]:
     return [f"{number:.4f}".removeprefix("0") for number in numbers]
 
 
+def nearest(data: Path) -> str:
+    """For each part and label the share of pictures whose nearest training picture, by correlation, has that label."""
+    opened = store.open_all([str(data)])[0]
+    pictures, splits = np.asarray(opened.images, np.float32), opened.index.table["split"].to_numpy(str)
+    labels = opened.index.table[opened.index.findings[0]].to_numpy()
+    rows = pictures.reshape(len(pictures), -1)
+    rows = (rows - rows.mean(axis=1, keepdims=True)) / rows.std(axis=1, keepdims=True)
+    known, answers = rows[splits == "train"], labels[splits == "train"]
+    lines = []
+    for split in ("val", "test"):
+        for label, name in enumerate(("normal", opened.index.findings[0])):
+            asked = rows[(splits == split) & (labels == label)]
+            same = answers[(asked @ known.T).argmax(axis=1)] == label
+            lines.append(f"{split} {name}: {same.mean():.1%} of {len(asked)}")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Train, test, print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/pneumoniamnist"))
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--collect", action="store_true")
+    parser.add_argument("--shift", action="store_true")
     options = parser.parse_args()
+    if options.shift:
+        print(nearest(options.data))
+        return
     runs = {seed: options.out / f"seed{seed}" for seed in range(options.seeds)}
     if options.collect:
         runs = {seed: run for seed, run in runs.items() if (run / "test" / "metrics.json").exists()}
