@@ -1,0 +1,240 @@
+"""ribcage pretrain: every method learns, can be stopped and go on, and leaves a backbone that others can use."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from ribcage import bundle, checkpoint, cli, methods, store
+from ribcage.commands import pretrain
+
+CNN, VIT = "test_resnet", "test_vit"
+SMALL: dict[str, list[str]] = {
+    "byol": ["--hidden", "16", "--dim", "8"],
+    "mae": ["--decoder", "dec128d2b", "--mask", "0.5"],
+    "mae_unet": ["--patch", "8"],
+    "moco": ["--queue", "40", "--dim", "8", "--group", "8"],
+    "supcon": ["--dim", "8"],
+    "supervised": [],
+    "swav": ["--crops", "2", "--prototypes", "8", "--hidden", "16", "--dim", "8", "--queue", "32"],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("数据 set") / "phantom"
+    assert cli.main(["import", "phantom", "--out", str(folder), "--pictures", "120", "--size", "48"]) == 0
+    return folder
+
+
+def model(name: str) -> str:
+    return VIT if name == "mae" else CNN
+
+
+def words(name: str, data: Path, out: Path, *more: str) -> list[str]:
+    size = "64" if name == "mae" else "32"
+    plain = ["pretrain", name, "--data", str(data), "--out", str(out), "--model", model(name), "--size", size]
+    return [*plain, *SMALL[name], "--batch", "16", "--epochs", "3", "--watch-every", "2", "--threads", "1", *more]
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A finished run of every method."""
+    folder = tmp_path_factory.mktemp("跑 runs")
+    for name in methods.names():
+        assert cli.main(words(name, data, folder / name)) == 0
+    return {name: folder / name for name in methods.names()}
+
+
+def test_the_help_names_every_method(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(SMALL) == set(methods.names())
+    assert cli.main(["pretrain", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert ", ".join(methods.names()) in told
+    for name in methods.names():
+        assert cli.main(["pretrain", name, "--help"]) == 0
+    assert "its own options" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_a_run_leaves_logs_a_checkpoint_pictures_and_a_backbone(runs: dict[str, Path], name: str) -> None:
+    out = runs[name]
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, lines[-1]["step"] + 1))
+    looks = [line["validation"] for line in lines if "validation" in line]
+    assert len(looks) == 2 and all(look["rank"] > 0 for look in looks)
+    assert checkpoint.load(out / "checkpoint.pt")["run"]["step"] == lines[-1]["step"]
+    facts = bundle.Model.load(out / "bundle" / "model.json")
+    assert facts.findings == () and facts.training["method"] == name and facts.metrics["features"] == looks[-1]
+    assert "pretrained on chest radiographs" in (out / "bundle" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_the_backbone_is_a_plain_timm_model(runs: dict[str, Path], name: str) -> None:
+    folder = runs[name] / "bundle"
+    facts = bundle.Model.load(folder / "model.json")
+    options = {"img_size": facts.size, "global_pool": facts.pool} if name == "mae" else {}
+    plain = timm.create_model(facts.name, in_chans=1, num_classes=0, **options).eval()
+    plain.load_state_dict(load_file(folder / "model.safetensors"))
+    pictures = torch.randn(2, 1, *facts.size)
+    ours = bundle.load_any(folder).method.backbone.eval()
+    torch.testing.assert_close(plain(pictures), ours(pictures))
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_who_goes_on_with_it_has_its_weights_and_has_seen_what_it_saw(
+    runs: dict[str, Path], name: str, data: Path, tmp_path: Path
+) -> None:
+    tune = ["finetune", "--data", str(data), "--model", model(name), "--init", str(runs[name]), "--labels", "0.3"]
+    tune += ["--size", "64" if name == "mae" else "32", "--lr", "0", "--epochs", "1", "--batch", "8", "--threads", "1"]
+    assert cli.main([*tune, "--out", str(tmp_path / "tuned"), "--freeze", "backbone"]) == 0
+    before, after = (load_file(folder / "bundle" / "model.safetensors") for folder in (runs[name], tmp_path / "tuned"))
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    seen = {folder: bundle.seen(str(folder)) for folder in (runs[name], tmp_path / "tuned")}
+    assert np.isin(seen[runs[name]].pixels, seen[tmp_path / "tuned"].pixels).all()
+    assert np.isin(seen[runs[name]].patients, seen[tmp_path / "tuned"].patients).all()
+    sources = bundle.Model.load(tmp_path / "tuned" / "bundle" / "model.json").data
+    assert [one.get("before", False) for one in sources] == [True, False]
+
+
+def test_it_answers_no_findings(runs: dict[str, Path], data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", str(runs["moco"]), "--data", str(data)]) == 2
+    assert "knows no findings: finetune it or probe it" in capsys.readouterr().err
+    assert cli.main(["probe", str(runs["moco"]), "--data", str(data), "--labels", "1", "--threads", "1"]) == 0
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
+def stopped(arguments: list[str], out: Path, after: int) -> int:
+    """Run a command and ask it to stop once so many steps are in its log; its exit code."""
+
+    def ask() -> None:
+        log = out / "metrics.jsonl"
+        while not log.exists() or log.read_text(encoding="utf-8").count("\n") < after:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    usual = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where it comes too late, nothing must happen
+    try:
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        code = cli.main(arguments)
+        asking.join()
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+    return code
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_going_on_gives_the_same_bits_as_never_stopping(
+    runs: dict[str, Path], name: str, data: Path, tmp_path: Path
+) -> None:
+    asked = words(name, data, tmp_path / "run")
+    assert stopped(asked, tmp_path / "run", after=4) == 75
+    begun = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["run"]["step"]
+    whole = checkpoint.load(runs[name] / "checkpoint.pt")["run"]
+    assert begun < whole["step"]
+    assert cli.main([*asked, "--resume"]) == 0
+    assert equal(checkpoint.load(tmp_path / "run" / "checkpoint.pt")["run"], whole)
+    kept = [load_file(folder / "bundle" / "model.safetensors") for folder in (tmp_path / "run", runs[name])]
+    assert equal(*kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["moco", "mae"])
+def test_two_processes_train_what_one_trains(name: str, data: Path, tmp_path: Path) -> None:
+    for devices in ("1", "2"):
+        asked = words(name, data, tmp_path / devices, "--devices", devices, "--precision", "float32", "--epochs", "1")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", "ribcage", *asked], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (load_file(tmp_path / devices / "bundle" / "model.safetensors") for devices in ("1", "2"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_lines_as_moco_prints_them(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words("moco", data, tmp_path / "run", "--log-format", "moco", "--epochs", "1")) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch: [0][0/5]"))
+    assert [part.split()[0] for part in line.split("\t")[1:]] == ["Time", "Data", "Loss", "Acc@1", "Acc@5"]
+
+
+def test_the_labelled_set_is_probed_while_it_learns(data: Path, tmp_path: Path) -> None:
+    assert cli.main(words("byol", data, tmp_path / "run", "--probe", str(data), "--epochs", "2")) == 0
+    found = bundle.Model.load(tmp_path / "run" / "bundle" / "model.json").metrics["features"]
+    assert 0 <= found["probe"] <= 1 and 0 <= found["knn"] <= 1
+
+
+def test_other_splits_are_learnt_from_only_when_told(data: Path, tmp_path: Path) -> None:
+    opened = store.open(data)
+    pixels = opened.fingerprints.pixels
+    for splits in (["train"], ["train", "val"]):
+        out = tmp_path / "-".join(splits)
+        assert cli.main(words("supervised", data, out, "--epochs", "1", "--train", *splits)) == 0
+        inside = opened.index.table["split"].isin(splits).to_numpy()
+        assert set(bundle.seen(str(out)).pixels) <= set(pixels[inside])
+        assert len(bundle.seen(str(out)).pixels) == inside.sum()
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--accumulate", "2"], "--accumulate does not go with it"),
+        (["--share", "0.5", "0.5"], "--share has 2 numbers for 1 data sets"),
+        (["--watch-every", "0"], "--watch-every 0 is not at least 1"),
+        (["--temperature", "0"], "--temperature 0.0 is not above 0"),
+        (["--model", "resnet"], "Unknown model 'resnet'"),
+        (["--train", "tran"], "Did you mean 'train'?"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    data: Path, tmp_path: Path, more: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words("supcon", data, tmp_path / "run", *more)) == 2
+    told = capsys.readouterr().err
+    assert says in told and told.count("\n") == 1
+
+
+def test_findings_are_needed_where_they_are_learnt_from() -> None:
+    options = pretrain.Options("supcon", ("nothing",), Path("x"))
+
+    class Bare:
+        mean, std, findings = 0.5, 0.2, ()
+        index = type("Index", (), {"findings": ()})()
+
+    with pytest.raises(ValueError, match="supcon learns from findings, and nothing has none"):
+        pretrain.describe(options, [Bare()], np.arange(0))
+
+
+def test_several_data_sets_keep_their_own_scale_and_share(data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    assert cli.main(["import", "phantom", "--out", str(other), "--pictures", "40", "--seed", "5", "--size", "32"]) == 0
+    asked = words("byol", data, tmp_path / "run", "--share", "0.5", "0.5", "--epochs", "1")
+    asked[asked.index(str(data)) + 1 : asked.index(str(data)) + 1] = [str(other)]
+    assert cli.main(asked) == 0
+    facts = bundle.Model.load(tmp_path / "run" / "bundle" / "model.json")
+    opened = store.open_all([str(data), str(other)])
+    assert facts.training["scales"] == [[one.mean, one.std] for one in opened]
+    assert len(facts.data) == 2
