@@ -7,7 +7,7 @@ def write(model: dict[str, Any]) -> str:
     """The card as Markdown, from what model.json holds."""
     name, findings, trained = model["name"], model["findings"], model["training"]
     (height, width), channels = model["size"], model["channels"]
-    options = _options(model)
+    options, shared = _options(model), trained.get("shared_patients", 0)
     square = f"made square ({model['fit']}) at {model['stored']} px, resized to {height} × {width}"
     scaled = f"scaled to 0 … 1, then (x − {model['mean']:g}) / {model['std']:g}"
     lines = [
@@ -26,6 +26,7 @@ def write(model: dict[str, Any]) -> str:
         *(_source(one) for one in model["data"]),
         f"- learnt from {trained['pictures']:,} pictures of {trained['patients']:,} patients"
         + (f", chosen by {trained['selection']:,} others" if findings else ""),
+        *([f"- **{shared:,} patients are among both**: validation flatters the model"] if shared else []),
         "",
         "## A picture on its way in",
         "",

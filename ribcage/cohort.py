@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -53,6 +54,38 @@ def share_of_patients(stores: Sequence[Store], rows: np.ndarray, share: float, s
     chosen = np.zeros(len(unique), bool)
     chosen[order[: max(1, round(share * len(unique)))]] = True
     return rows[chosen[codes]]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two cohorts have in common."""
+
+    pictures: int
+    patients: int
+
+
+def overlap(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray) -> Overlap:
+    """The pictures and the known patients that are in both."""
+    everything = table(stores)
+    names = (everything["name"] + "\0" + everything["patient"]).where(everything["patient"] != "")
+    both = set(names.iloc[learning].dropna()) & set(names.iloc[choosing].dropna())
+    return Overlap(len(np.intersect1d(learning, choosing)), len(both))
+
+
+def apart(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
+    """Raise where pictures are learnt from that also choose; a sentence where only their patients are, else ""."""
+    both, (train, val) = overlap(stores, learning, choosing), splits
+    if both.pictures:
+        raise ValueError(
+            f"{both.pictures:,} pictures are in --train {train} and in --val {val}: who learns from them cannot choose "
+            "by them. Give --val another split."
+        )
+    if not both.patients:
+        return ""
+    return (
+        f"WARNING: {both.patients:,} patients are in {train!r} and in {val!r}: the best model, its temperature and its "
+        "thresholds are chosen by people it has learnt from."
+    )
 
 
 def without_copies(stores: Sequence[Store], rows: np.ndarray, *splits: str) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Distributed: one process is the same code as many. Who we are, sums over all, batch norm over the global batch."""
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,7 +49,8 @@ def started() -> Iterator[torch.device]:
 def launch(devices: int, words: list[str]) -> int:
     """Run `ribcage WORDS` as so many processes on this machine; the exit code.
 
-    A signal to this process is passed on to each of them, once: all save, and their exit code is this one's.
+    A signal to this process is passed on to each of them, once: all save, and their exit code is this one's. Those
+    that have not ended PATIENCE later hang, and are killed; asked twice, they have GRACE.
     """
     import subprocess
     import sys
@@ -65,16 +67,26 @@ def launch(devices: int, words: list[str]) -> int:
         )
         for number in range(devices)
     ]
-    with _passed_on(ranks):
-        return _outcome(ranks)
+    with _passed_on(ranks) as asked:
+        return _outcome(ranks, asked)
+
+
+GRACE = 30.0
+"""Seconds that the others have to end when one has failed."""
+PATIENCE = 300.0
+"""Seconds that all have to end when they were asked to: a step and a validation may come first."""
 
 
 @contextmanager
-def _passed_on(ranks: list[Any]) -> Iterator[None]:
-    """While it lasts, signals go to the processes; a closed terminal asks them to end."""
+def _passed_on(ranks: list[Any]) -> Iterator[list[float]]:
+    """While it lasts, signals go to the processes; a closed terminal asks them to end. When this happened."""
     import signal
+    import time
+
+    asked: list[float] = []
 
     def pass_on(number: int, frame: object) -> None:
+        asked.append(time.monotonic())
         for process in ranks:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM if number == getattr(signal, "SIGHUP", 0) else number)
@@ -82,24 +94,30 @@ def _passed_on(ranks: list[Any]) -> Iterator[None]:
     names = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
     before = {getattr(signal, name): signal.signal(getattr(signal, name), pass_on) for name in names}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _outcome(ranks: list[Any], grace: float = 30.0) -> int:
-    """Wait for all; the first exit code that is not 0. When one fails, the others would wait for it in vain."""
+def _outcome(ranks: list[Any], asked: Sequence[float] = (), grace: float = GRACE, patience: float = PATIENCE) -> int:
+    """Wait for all; the first exit code that is not 0. When one fails, the others would wait for it in vain; when they
+    were asked to end and do not, they wait for each other in vain."""
+    import sys
     import time
 
-    failed, ended = 0, 0.0
+    failed, last = 0, math.inf
     while None in (codes := [process.poll() for process in ranks]):
         if not failed and any(codes):
-            failed, ended = next(code for code in codes if code), time.monotonic()
-        if failed and time.monotonic() - ended > grace:
+            failed, last = next(code for code in codes if code), time.monotonic() + grace
+        if asked:
+            last = min(last, asked[0] + patience, *(again + grace for again in asked[1:]))
+        if time.monotonic() > last:
             for process in ranks:
                 process.kill()
         time.sleep(0.05)
+    if asked and -9 in codes:
+        print("ribcage: the processes did not end when asked to and were killed.", file=sys.stderr)
     code = failed or next((code for code in codes if code), 0)
     return code if code >= 0 else 128 - code
 

@@ -454,6 +454,13 @@ def notes(data: Answers, result: dict[str, Any]) -> list[str]:
     return texts
 
 
+def policy_notes(policy: str, chosen_by: str) -> list[str]:
+    """What uncertain and blank labels count as, where that needs saying."""
+    if chosen_by and policy != chosen_by:
+        return [f"Labels count by the policy '{policy}' here; in the model's own validation they did by '{chosen_by}'."]
+    return [f"Labels count by the policy '{policy}', as in the model's own validation."] if policy != "ignore" else []
+
+
 def stamps(result: dict[str, Any]) -> list[str]:
     """Sentences for the reader about what is not honest, the worst first; what the command knows was added."""
     leak, texts = result["leak"], []

@@ -198,6 +198,12 @@ class Policy:
         """Whether `apply` needs random numbers."""
         return any(low != high for low, high in (TREATMENTS[each] for each in self._treatments() if each != "ignore"))
 
+    @property
+    def settled(self) -> "Policy":
+        """The same without smoothing, for who must judge by 1, 0 or nothing: ones+lsr becomes ones."""
+        plain = tuple((finding, treatment.removesuffix("+lsr")) for finding, treatment in self.exceptions)
+        return Policy(self.uncertain.removesuffix("+lsr"), self.blank, plain)
+
     def apply(self, labels: np.ndarray, findings: Sequence[str], draws: np.ndarray | None = None) -> np.ndarray:
         """Targets (N, F) float32, NaN = unknown, from labels 1, 0, -1, NaN and uniform draws of the same shape."""
         if draws is None and self.draws:

@@ -8,10 +8,13 @@ import torch
 
 from ribcage import distributed, evaluation, inference, metrics
 from ribcage.bundle import Model
+from ribcage.findings import Policy
 from ribcage.loader import Loader
 from ribcage.methods.supervised import Supervised
 from ribcage.store import Store
 from ribcage.views import plain
+
+IGNORE = Policy()
 
 
 class Validation:
@@ -26,13 +29,20 @@ class Validation:
         *,
         device: torch.device,
         batch: int,
+        policy: Policy = IGNORE,
         threads: int | None = None,
     ) -> None:
         self.method, self.stores, self.rows, self.model = method, tuple(stores), rows, model
         self.device, self.batch, self.threads = device, batch, threads
-        self.labels = known_labels(stores, rows, model.findings)
+        self.labels = known_labels(stores, rows, model.findings, policy)
         self.found: dict[str, float] = {}
         self.logits = np.empty((0, len(model.findings)), np.float32)
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The findings that are known to be present somewhere and absent somewhere."""
+        both = (self.labels == 1).any(axis=0) & (self.labels == 0).any(axis=0)
+        return tuple(name for name, can in zip(self.model.findings, both.tolist(), strict=True) if can)
 
     def __call__(self) -> dict[str, float]:
         """AUROC of every finding and their mean; undefined ones are left out. Every rank must call it."""
@@ -61,6 +71,9 @@ class Validation:
         return replace(self.model, temperature=temperature, thresholds=thresholds, metrics={"validation": self.found})
 
 
-def known_labels(stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str]) -> np.ndarray:
-    """(N, F) labels 1 and 0; uncertain ones count as unknown here."""
-    return Loader(stores, [plain(32)], rows=rows, findings=findings, threads=1).labels(0, rows)
+def known_labels(
+    stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE
+) -> np.ndarray:
+    """(N, F) labels 1, 0 and NaN under the policy the model learns by, without its smoothing."""
+    shown = Loader(stores, [plain(32)], rows=rows, findings=findings, policy=policy.settled, threads=1)
+    return shown.labels(0, rows)

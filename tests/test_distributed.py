@@ -152,3 +152,12 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(data: Path, tmp_p
     ]
     assert logs[0] == logs[1]
     assert cli.main([*words(data, tmp_path / "nowhere", 1), "--resume"]) == 1
+
+
+def test_who_was_asked_to_end_and_hangs_is_killed(capsys: pytest.CaptureFixture[str]) -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    for asked, limits in (([0.0], {"patience": 0.2}), ([0.0, 0.2], {"grace": 0.1})):
+        start = time.monotonic()
+        hanging = [python(deaf), python(deaf)]
+        assert distributed._outcome(hanging, [start + each for each in asked], **limits) == 137
+        assert time.monotonic() - start < 30 and "were killed" in capsys.readouterr().err

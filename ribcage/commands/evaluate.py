@@ -30,8 +30,9 @@ class Options:
     """peers: thresholds chosen on the tested pictures, and pictures the model was selected on are allowed."""
     table: Literal["full", "chexnet"] = "full"
     """What to print; chexnet is one line per finding, 'The AUROC of Mass is 0.86'."""
-    policy: str = "ignore"
-    """What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros …"""
+    policy: str = ""
+    """What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros … (default: as in the model's own
+    validation; ignore where that is not known)"""
     rule: str = "youden"
     """The thresholds of the rates: youden, midpoint, f1, sensitivity_95, specificity_95 or half."""
     allow_leak: bool = False
@@ -49,12 +50,11 @@ class Options:
 def run(options: Options) -> dict[str, Any]:
     """Guard, predict, measure, show, write; return the numbers."""
     from ribcage import bundle, distributed, evaluation, guard, inference, store
-    from ribcage.findings import Policy
 
     model = bundle.load(options.run)
     stores = store.open_all(options.data)
     rows = chosen(stores, options.split)
-    policy = Policy.parse(options.policy, [name for each in stores for name in each.index.findings])
+    policy = policy_of(options, model.model, stores)
     evaluation.check(model.model, stores, policy, options.rule)
     leak = guard.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
     with distributed.started() as device:
@@ -75,6 +75,7 @@ def run(options: Options) -> dict[str, Any]:
     )
     result |= {"leak": leak, **context(options, model.model, stores, policy, data.findings)}
     result["stamps"] = evaluation.stamps(result)
+    result["notes"] += evaluation.policy_notes(result["policy"], result["model_policy"])
     show(result, options.table)
     write(options, result, data, stores)
     return result
@@ -95,6 +96,19 @@ def chosen(stores: Sequence[Any], split: str) -> Any:
         there = ", ".join(f"{name or 'no split'} {count:,}" for name, count in counts.items())
         raise ValueError(f"The split {split!r} has no pictures. There are: {there}.")
     return rows
+
+
+def policy_of(options: Options, model: Any, stores: Sequence[Any]) -> Any:
+    """What uncertain and blank labels count as: what was asked for, else what the model was chosen by."""
+    from ribcage.findings import Policy
+
+    own = [*model.findings, *(name for each in stores for name in each.index.findings)]
+    return Policy.parse(options.policy or chosen_by(model) or "ignore", own)
+
+
+def chosen_by(model: Any) -> str:
+    """The policy of the model's validation; "" where it is not known."""
+    return str(model.training.get("policy", ""))
 
 
 def fitting(stores: Sequence[Any], tested: str, findings: Sequence[str], policy: Any) -> Any:
@@ -128,6 +142,7 @@ def context(
         "split": options.split,
         "ten_crop": options.ten_crop,
         "policy": str(policy),
+        "model_policy": chosen_by(model),
         "command": shlex.join(["ribcage", "evaluate", *flags.words(sys.modules[__name__], options)]),
         "versions": store.versions(),
     }

@@ -133,9 +133,10 @@ def train(options: Options, device: Any) -> Path:
     if options.resume:
         runs.check_same("finetune", options, stores)
     learning, choosing = cohorts(options, stores)
-    model = describe(options, stores, learning, choosing)
-    run = build(options, stores, learning, model, device)
-    validation = validator(options, run, stores, choosing, model, device)
+    policy = policy_of(options, stores)
+    model = describe(options, stores, learning, choosing, policy)
+    run = build(options, stores, learning, model, policy, device)
+    validation = validator(options, run, stores, choosing, model, policy, device)
     keep = keeper(options, validation, stores, learning, choosing)
     training = Training(run, options.out, Plan("auroc", options.save_minutes, 1, options.patience), validation, keep)
     if options.resume and not runs.unsaved(options.out):
@@ -158,10 +159,19 @@ def cohorts(options: Options, stores: Any) -> tuple[Any, Any]:
     choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
     copies = "" if not options.drop_copies else " (copies of pictures in other splits left out)"
     runs.say(f"Learning from {len(learning):,} of {len(every):,} pictures{copies}, choosing by {len(choosing):,}.")
+    if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
+        runs.say(warning)
     return learning, choosing
 
 
-def describe(options: Options, stores: Any, learning: Any, choosing: Any) -> Any:
+def policy_of(options: Options, stores: Any) -> Any:
+    """What uncertain and blank labels become, in training and, without smoothing, in validation."""
+    from ribcage.findings import Policy
+
+    return Policy.parse(options.policy, [name for one in stores for name in one.index.findings])
+
+
+def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy: Any) -> Any:
     """The facts of the model to be: what it will need to be used."""
     import numpy as np
 
@@ -179,6 +189,8 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any) -> Any
         "pictures": len(learning),
         "patients": int(people.iloc[learning]["patient"].nunique()),
         "selection": len(choosing),
+        "shared_patients": cohort.overlap(stores, learning, choosing).patients,
+        "policy": str(policy.settled),
     }
     return bundle.Model(
         name=options.model,
@@ -197,12 +209,11 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any) -> Any
     )
 
 
-def build(options: Options, stores: Any, learning: Any, model: Any, device: Any) -> Any:
+def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any, device: Any) -> Any:
     """The run: model, batches, optimizer, learning rates."""
     import torch
 
     from ribcage import bundle, distributed, loop, optim, views
-    from ribcage.findings import Policy
     from ribcage.loader import Loader
     from ribcage.methods.supervised import Supervised
 
@@ -225,7 +236,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, device: Any)
         seed=options.seed,
         rows=learning,
         findings=model.findings,
-        policy=Policy.parse(options.policy, model.findings),
+        policy=policy,
         drop_last=len(learning) >= options.batch,
         threads=options.threads or None,
         rank=distributed.rank(),
@@ -264,12 +275,24 @@ def build(options: Options, stores: Any, learning: Any, model: Any, device: Any)
     )
 
 
-def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, device: Any) -> Any:
-    """What scores the model after an epoch."""
+def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:
+    """What scores the model after an epoch: with nothing to judge it by, no training begins."""
+    from ribcage import runs
     from ribcage.validation import Validation
 
-    threads = options.threads or None
-    return Validation(lambda: run.result, stores, choosing, model, device=device, batch=options.batch, threads=threads)
+    validation = Validation(
+        lambda: run.result, stores, choosing, model, device=device, batch=options.batch, policy=policy,
+        threads=options.threads or None,
+    )  # fmt: skip
+    blind = [name for name in model.findings if name not in validation.judged]
+    if not validation.judged:
+        raise ValueError(
+            f"No finding of {', '.join(model.findings)} is both present and absent in split {options.val!r}: nothing "
+            f"can be chosen by it. Take another --val or --findings, or a --policy (now {policy}) that settles more."
+        )
+    if blind:
+        runs.say(f"Split {options.val!r} has only one class of {', '.join(blind)}: not judged, and no thresholds.")
+    return validation
 
 
 def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosing: Any) -> Callable[[], None]:

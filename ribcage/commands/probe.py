@@ -106,6 +106,8 @@ def cohorts(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, Any]:
     )
     if options.drop_copies:
         learning = cohort.without_copies(stores, learning, options.train)
+    if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
+        print(warning, flush=True)
     return learning, choosing, tested
 
 
