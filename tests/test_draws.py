@@ -86,6 +86,13 @@ def test_a_million_rows_are_ordered_in_well_under_half_a_second() -> None:
     assert time.process_time() - start < 0.5
 
 
+def test_every_number_of_a_batch_has_an_order_of_its_own_which_no_company_changes() -> None:
+    chance = draws.whole(0, 0, np.arange(3000), draws.METHOD)
+    orders = draws.orders(chance, 6)
+    assert (np.sort(orders, axis=1) == np.arange(6)).all() and (draws.orders(chance[7:9], 6) == orders[7:9]).all()
+    assert np.bincount(orders[:, 0]) == pytest.approx(np.full(6, 500), abs=100)
+
+
 def test_choices_follow_the_weights() -> None:
     drawn = draws.choices(0, 0, np.array([0.0, 1.0, 3.0, 0.0]), 40_000)
     share = np.bincount(drawn, minlength=4) / len(drawn)

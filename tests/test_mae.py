@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from batches import batch, part
 from torch import Tensor, nn
 
+from ribcage import layers
 from ribcage.backbone import Backbone
 from ribcage.methods.mae import MAE, _positions
 
@@ -238,6 +239,20 @@ def test_a_pretrained_backbone_keeps_its_weights(tmp_path: Any) -> None:
         assert torch.equal(value, weights[key]), key
     method(pictures(2, (160, 160), 3)).loss.backward()
     assert method.backbone.model.pos_embed.grad.any()
+
+
+def test_attention_in_plain_steps_gives_what_fused_attention_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, shown = made(), pictures()
+    found = []
+    for short in (layers.SHORT, 0):
+        monkeypatch.setattr(layers, "SHORT", short)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = method(shown).loss
+        assert method.decoder_blocks[0].attn.fused_attn == (short == 0)
+        found.append((loss, *torch.autograd.grad(loss, [method.mask_token, method.backbone.model.cls_token])))
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(plain, fused, rtol=0.05, atol=2e-3)
+    assert method(shown).loss.isfinite() and method.decoder_blocks[0].attn.fused_attn
 
 
 # ---- what cannot be

@@ -1,0 +1,249 @@
+"""What a step of pretraining costs, against the papers' own step written plainly: float32, RGB, pictures at hand.
+
+    python benchmarks/pretrain.py [--batch 32] [--rounds 5] [--threads 1]
+
+MAE: ViT-S/16 at 224 pixels, 90 % hidden, decoder dec512d2b; the plain one is lightly's modules on timm. MoCo v2:
+ResNet-18 at 224 pixels, a queue of 65,536; the plain one is the paper's two encoders from torchvision. Ours are what
+`ribcage pretrain` runs: the loop, fed by the loader from a dataset folder, gray, in the precision the machine is fast
+at. All take turns in one process; medians are compared. On a GPU the plain ones run in bf16, too.
+
+The last column says how near a step comes to the machine's own rate: the floating-point operations of its matrix
+products and convolutions, as torch counts them, a second, by those of one large product of this precision, which takes
+its turn with the steps. It passes 100 % where torch's convolutions are faster than its products."""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.utils.flop_counter import FlopCounterMode
+
+from ribcage import cli, loop, optim, store
+from ribcage.backbone import Backbone
+from ribcage.loader import Loader
+from ribcage.methods import Method
+from ribcage.methods.mae import MAE
+from ribcage.methods.moco import MoCo
+
+SIDE, QUEUE = 224, 65536
+MASK = 0.9
+
+
+@dataclass
+class Contestant:
+    """Somebody's step, and how long it took each time."""
+
+    name: str
+    step: Callable[[], Any]
+    bf16: bool
+    wanted: float = 1.0
+    """How many times as fast as the plain one it shall be."""
+    seconds: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+    """Shares of a step spent waiting for data."""
+    operations: int = 0
+
+
+# ---- the papers' steps, plainly
+
+
+def plain_mae(batch: int, device: torch.device, bf16: bool) -> Callable[[], None]:
+    """He et al. 2021 as in lightly's example."""
+    modules, utils = _lightly()
+    model = timm.create_model("vit_small_patch16_224", num_classes=0)
+    encoder = modules.MaskedVisionTransformerTIMM(model).to(device)
+    decoder = modules.MAEDecoderTIMM(196, 16, embed_dim=384, decoder_embed_dim=512, decoder_depth=2).to(device)
+    weights = [*encoder.parameters(), *decoder.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05)
+    pictures = torch.randn(batch, 3, SIDE, SIDE, device=device)
+
+    def step() -> None:
+        visible, hidden = utils.random_token_mask((batch, 197), MASK, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            tokens = decoder.embed(encoder.encode(pictures, idx_keep=visible))
+            whole = utils.repeat_token(decoder.mask_token, (batch, 197))
+            whole = utils.set_at_index(whole, visible, tokens.type_as(whole))
+            drawn = decoder.predict(utils.get_at_index(decoder.decode(whole), hidden))
+        target = utils.get_at_index(utils.patchify(pictures, 16), hidden - 1)
+        optimizer.zero_grad()
+        F.mse_loss(drawn.float(), target).backward()
+        optimizer.step()
+
+    return step
+
+
+def plain_moco(batch: int, device: torch.device, bf16: bool) -> Callable[[], None]:
+    """Chen et al. 2020, algorithm 1 of He et al. 2020 with an MLP head; on one process nothing is shuffled."""
+    query, key = (torchvision.models.resnet18(num_classes=128).to(device) for _ in range(2))
+    for encoder in (query, key):
+        encoder.fc = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), encoder.fc).to(device)
+    if bf16:
+        query, key = (encoder.to(memory_format=torch.channels_last) for encoder in (query, key))
+    key.load_state_dict(query.state_dict())
+    key.requires_grad_(False)
+    queue, at = F.normalize(torch.randn(128, QUEUE, device=device), dim=0), 0
+    optimizer = torch.optim.SGD(query.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4)
+    views = [torch.randn(batch, 3, SIDE, SIDE, device=device) for _ in range(2)]
+    answers = torch.zeros(batch, dtype=torch.int64, device=device)
+
+    def step() -> None:
+        nonlocal at
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            q = F.normalize(query(views[0]), dim=1)
+            with torch.no_grad():
+                for old, new in zip(key.parameters(), query.parameters(), strict=True):
+                    old.data = old.data * 0.999 + new.data * 0.001
+                k = F.normalize(key(views[1]), dim=1)
+            logits = torch.cat([torch.einsum("nc,nc->n", q, k)[:, None], torch.einsum("nc,ck->nk", q, queue)], dim=1)
+        optimizer.zero_grad()
+        F.cross_entropy(logits.float() / 0.2, answers).backward()
+        optimizer.step()
+        queue[:, at : at + batch] = k.T
+        at = (at + batch) % (QUEUE - QUEUE % batch)
+
+    return step
+
+
+def _lightly() -> tuple[Any, Any]:
+    """Its modules and tools, without a look at the network."""
+    os.environ["LIGHTLY_DID_VERSION_CHECK"] = "True"
+    warnings.simplefilter("ignore")
+    from lightly.models import modules, utils
+
+    return modules, utils
+
+
+# ---- ours
+
+
+def ours(
+    name: str,
+    method: Method,
+    opened: store.Store,
+    batch: int,
+    device: torch.device,
+    kind: optim.Optimizer,
+    wanted: float,
+) -> Contestant:
+    """A method in the loop of `pretrain`."""
+    method.to(device).to(memory_format=torch.channels_last)
+    loader = Loader([opened], method.views((SIDE, SIDE)), batch=batch, drop_last=True, device=device)
+    rates = optim.Rates(1e-4, 10**6)
+    run = loop.Run(method, loader, optim.optimizer(method, kind), rates, epochs=10**6, device=device)
+    logs, waited = run.fit(), list[float]()
+
+    def step() -> None:
+        log = next(logs)
+        waited.append(log.waited / log.seconds)
+
+    return Contestant(name, step, run.bf16, wanted, waited=waited)
+
+
+def mae(opened: store.Store, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
+    """All of MAE."""
+    yield Contestant("lightly on timm, RGB", plain_mae(batch, device, bf16), bf16)
+    for share, wanted in ((1.0, 2.2), (0.25, 4.5)):
+        method = MAE(Backbone("vit_small_patch16_224"), mask=MASK, decoder="dec512d2b", decode_share=share)
+        yield ours(f"ribcage, gray, --decode-share {share:g}", method, opened, batch, device, "adamw", wanted)
+
+
+def moco(opened: store.Store, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
+    """All of MoCo."""
+    yield Contestant("two torchvision encoders, RGB", plain_moco(batch, device, bf16), bf16)
+    yield ours("ribcage, gray", MoCo(Backbone("resnet18")), opened, batch, device, "sgd", 2.0)
+
+
+# ---- the clock
+
+
+def timed(step: Callable[[], None], device: torch.device) -> float:
+    """Seconds of a step, the device's work included."""
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def products(device: torch.device) -> Iterator[Contestant]:
+    """One large matrix product in each precision."""
+    side = 8192 if device.type == "cuda" else 2048
+    for precision in (torch.float32, torch.bfloat16):
+        a, b = (torch.randn(side, side, device=device, dtype=precision) for _ in range(2))
+        yield Contestant("one matrix product", partial(torch.mm, a, b), precision == torch.bfloat16)
+
+
+@contextmanager
+def counted(contestant: Contestant) -> Iterator[None]:
+    """Note the operations of what is done meanwhile."""
+    with FlopCounterMode(display=False) as counter:
+        yield
+    contestant.operations = counter.get_total_flops()
+
+
+def compare(contestants: list[Contestant], rounds: int, device: torch.device) -> None:
+    """Let them take turns: once to be counted, once to warm up, then against the clock."""
+    for one in contestants:
+        with counted(one):
+            one.step()
+    for turn in range(rounds + 1):
+        for one in contestants:
+            seconds = timed(one.step, device)
+            if turn:
+                one.seconds.append(seconds)
+
+
+def table(contestants: list[Contestant], machine: list[Contestant], batch: int) -> None:
+    """Print what was found."""
+    rates = {one.bf16: one.operations / statistics.median(one.seconds) for one in machine}
+    base = statistics.median(contestants[0].seconds)
+    for one in contestants:
+        seconds = statistics.median(one.seconds)
+        waiting = f"{statistics.median(one.waited[2:]):.2%}" if one.waited else "–"
+        print(
+            f"{one.name:44}{'bf16' if one.bf16 else 'float32':>8}{1e3 * seconds / batch:>11.2f}{base / seconds:>7.2f}×"
+            f"{one.wanted:>7.1f}×{waiting:>9}{one.operations / batch / 1e9:>9.2f}"
+            f"{one.operations / seconds / rates[one.bf16]:>7.0%}"
+        )
+    print(f"one matrix product: float32 {rates[False] / 1e9:,.0f} GFLOP/s, bf16 {rates[True] / 1e9:,.0f}")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    card = torch.cuda.get_device_name() if device.type == "cuda" else f"{options.threads} thread(s) of the CPU"
+    print(f"batch {options.batch}, {card}, torch {torch.__version__}, {options.rounds} rounds side by side")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "phantom"
+        cli.main(["import", "phantom", "--out", str(folder), "--pictures", str(max(64, 4 * options.batch))])
+        opened = store.open(folder)
+        for title, made in (("MAE, ViT-S/16, 224 px, mask 0.9, dec512d2b", mae), ("MoCo v2, ResNet-18, 224 px", moco)):
+            contestants = list(made(opened, options.batch, device, device.type == "cuda"))
+            machine = list(products(device))
+            compare(contestants + machine, options.rounds, device)
+            print(f"\n{title:52} ms/picture   ratio  wanted  waiting  GFLOP/p  share")
+            table(contestants, machine, options.batch)
+
+
+if __name__ == "__main__":
+    main()
