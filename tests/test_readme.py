@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ribcage import cli, datasets, flags
+from ribcage import cli, datasets, flags, methods
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -19,19 +19,29 @@ def dataset_table() -> str:
     return "\n".join(["| `ribcage import …` | what it reads |", "|---|---|", *rows])
 
 
+def method_table() -> str:
+    folder = Path(methods.__file__).parent
+    rows = [f"| `{name}` | {cli.summary(folder / f'{name}.py').rstrip('.')} |" for name in methods.names()]
+    return "\n".join(["| `ribcage pretrain …` | how it learns |", "|---|---|", *rows])
+
+
+TABLES = {"datasets": dataset_table, "methods": method_table}
+
+
 def block(text: str, name: str) -> str:
     found = re.search(f"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.S)
     assert found, f"README has no block {name!r}"
     return found.group(1)
 
 
-def test_the_table_of_data_sets_is_the_programs() -> None:
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_are_the_programs(name: str) -> None:
     text = README.read_text(encoding="utf-8")
-    wanted = dataset_table() + "\n"
+    wanted = TABLES[name]() + "\n"
     if os.environ.get("RIBCAGE_WRITE_README"):
-        text = text.replace(f"<!-- datasets -->\n{block(text, 'datasets')}", f"<!-- datasets -->\n{wanted}")
+        text = text.replace(f"<!-- {name} -->\n{block(text, name)}", f"<!-- {name} -->\n{wanted}")
         README.write_text(text, encoding="utf-8")
-    assert block(text, "datasets") == wanted
+    assert block(text, name) == wanted
 
 
 def test_the_first_code_comes_early() -> None:
