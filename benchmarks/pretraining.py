@@ -34,7 +34,9 @@ from ribcage.metrics.resampling import Resampled
 from ribcage.validation import known_labels
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae")
+METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae", "mae, a quarter decoded")
+VARIANTS = {"mae, a quarter decoded": ("mae", ["--decode-share", "0.25"])}
+"""Which method with which options."""
 RANDOM = {"random CNN": "supervised", "random ViT": "mae"}
 """Networks that learnt nothing, and the recipe whose architecture they have."""
 Tested = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -55,8 +57,12 @@ class Subject:
         return tomllib.loads(self.file.read_text(encoding="utf-8"))
 
     @property
+    def method(self) -> str:
+        return VARIANTS.get(self.name, (RANDOM.get(self.name, self.name), []))[0]
+
+    @property
     def file(self) -> Path:
-        return RECIPES / f"small-{RANDOM.get(self.name, self.name)}.toml"
+        return RECIPES / f"small-{self.method}.toml"
 
     @property
     def random(self) -> bool:

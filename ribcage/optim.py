@@ -52,7 +52,7 @@ def optimizer(
     """An optimizer over what is to be trained; each group carries `scale`, its share of the learning rate."""
     groups = list(_groups(method, weight_decay, layer_decay))
     if kind == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=betas)
+        return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
     from timm.optim import Lars
