@@ -7,10 +7,11 @@ import pytest
 
 from ribcage import cli
 
-SMALL = ["--pictures", "240", "--size", "32", "--seen", "32", "--model", "test_resnet", "--epochs", "1"]
+SMALL = ["--pictures", "240", "--size", "32", "--seen", "32", "--model", "test_resnet"]
+SMALL += ["--epochs", "1", "--pretrain-epochs", "1"]
 
 
-def test_the_demo_makes_inspects_trains_and_tests_without_a_network(
+def test_the_demo_makes_inspects_trains_tests_and_pretrains_without_a_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object) -> None:
@@ -23,7 +24,9 @@ def test_the_demo_makes_inspects_trains_and_tests_without_a_network(
     said = capsys.readouterr().out
     assert "is complete already" in said
     assert (out / "inspect.html").read_text(encoding="utf-8").count("<figure>") == 24
-    assert "AUROC" in (out / "evaluation" / "index.html").read_text(encoding="utf-8")
+    for page in ("evaluation/index.html", "pretraining.html", "evaluation-few-pretrained/index.html"):
+        assert "AUROC" in (out / page).read_text(encoding="utf-8")
+    assert "pretrained" in (out / "pretrained" / "bundle" / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_command_that_the_demo_shows_is_understood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +36,9 @@ def test_every_command_that_the_demo_shows_is_understood(tmp_path: Path, capsys:
 
     assert cli.main(["demo", "--out", str(tmp_path / "demo"), *SMALL]) == 0
     shown = [line[2:] for line in capsys.readouterr().out.splitlines() if line.startswith("$ ")]
-    assert len(shown) == 4
+    names = [line.split()[1] for line in shown]
+    tuned = ["finetune", "evaluate"]
+    assert names == ["import", "inspect", *tuned, "pretrain", *tuned, *tuned, "compare"]
     for line in shown:
         name, *words = shlex.split(line)[1:]
         module = cli.command(name)

@@ -1,4 +1,4 @@
-"""Make radiographs up, look at them, train on them, test the model: the first minutes, without any data of one's own.
+"""Make radiographs up, look at them, train, test, pretrain: the first minutes, without any data of one's own.
 
 Needs no network and no data. What it does is shown as commands, which can be typed one by one. Interrupted, it goes on
 where it was.
@@ -8,6 +8,9 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+METHOD, OWN = "byol", {"hidden": 1024, "momentum": 0.98}
+"""How the demo pretrains; as in recipes/small-byol.toml."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +31,19 @@ class Options:
     """Side of what the model sees."""
     epochs: int = 12
     """Times through the training pictures."""
+    pretrain_epochs: int = 24
+    """Times through them without looking at their labels; 0 leaves this part out."""
 
 
 def run(options: Options) -> Path:
-    """Import the phantom, inspect it, train, evaluate; return the report."""
+    """Import the phantom, inspect it, train, evaluate, see what pretraining buys; return the first report."""
     data = options.out / "phantom"
     make(options, data)
     sheet = look(options, data)
     model = train(options, data)
-    report = test(options, data, model)
-    print(f"\nOpen in a browser:\n  {sheet.resolve().as_uri()}\n  {report.resolve().as_uri()}")
+    report = test(options, data, model, options.out / "evaluation")
+    pages = [sheet, report, *(pretrain(options, data) if options.pretrain_epochs else [])]
+    print("\nOpen in a browser:", *(page.resolve().as_uri() for page in pages), sep="\n  ")
     return report
 
 
@@ -46,9 +52,9 @@ def make(options: Options, data: Path) -> None:
     from ribcage.commands import import_
 
     made = {"pictures": options.pictures, "seed": options.seed}
-    flags = " ".join(f"--{name} {value}" for name, value in made.items())
-    step(f"ribcage import phantom --out {quoted(data)} --size {options.size} {flags}")
-    import_.run(import_.Options("phantom", out=data, size=options.size, member=made))
+    given = import_.Options("phantom", out=data, size=options.size, member=made)
+    show("import", import_, given)
+    import_.run(given)
 
 
 def look(options: Options, data: Path) -> Path:
@@ -56,44 +62,65 @@ def look(options: Options, data: Path) -> Path:
     from ribcage.commands import inspect
 
     sheet = options.out / "inspect.html"
-    step(f"ribcage inspect {quoted(data)} --html {quoted(sheet)}")
-    inspect.run(inspect.Options((str(data),), html=sheet))
+    given = inspect.Options((str(data),), html=sheet)
+    show("inspect", inspect, given)
+    inspect.run(given)
     return sheet
 
 
 def train(options: Options, data: Path) -> Path:
     """A model for its fourteen findings."""
+    how: dict[str, Any] = {"epochs": options.epochs, "batch": 32, "lr": 2e-3, "seed": options.seed}
+    return tune(data, options.out / "model", options.model, options.seen, "", ("crop=0.85,1.0",), how)
+
+
+def tune(data: Path, out: Path, model: str, side: int, init: str, view: tuple[str, ...], how: dict[str, Any]) -> Path:
+    """A model with random or with pretrained weights."""
     from ribcage.commands import finetune
 
-    out = options.out / "model"
-    how: dict[str, Any] = {"epochs": options.epochs, "batch": 32, "lr": 2e-3, "seed": options.seed}
-    view = ("crop=0.85,1.0",)
-    flags = " ".join(f"--{name} {value}" for name, value in how.items())
-    shape = f"--model {options.model} --size {options.seen} --view {view[0]} {flags}"
-    step(f"ribcage finetune --data {quoted(data)} --out {quoted(out)} {shape}")
-    begun = (out / "checkpoint.pt").exists()
-    given = finetune.Options((str(data),), out, options.model, size=(options.seen,), view=view, resume=begun)
-    finetune.run(dataclasses.replace(given, **how))
+    given = finetune.Options((str(data),), out, model, init=init, size=(side,), view=view, **how)
+    show("finetune", finetune, given)
+    finetune.run(dataclasses.replace(given, resume=(out / "checkpoint.pt").exists()))
     return out
 
 
-def test(options: Options, data: Path, model: Path) -> Path:
-    """The model on patients it has never seen."""
+def test(options: Options, data: Path, model: Path, out: Path) -> Path:
+    """A model on patients it has never seen."""
     from ribcage.commands import evaluate
 
-    out = options.out / "evaluation"
-    step(f"ribcage evaluate {quoted(model)} --data {quoted(data)} --split test --out {quoted(out)}")
-    evaluate.run(evaluate.Options(model, (str(data),), out=out))
+    given = evaluate.Options(model, (str(data),), out=out)
+    show("evaluate", evaluate, given)
+    evaluate.run(given)
     return out / "index.html"
 
 
-def quoted(path: Path) -> str:
-    """A path as it must be typed."""
+def pretrain(options: Options, data: Path) -> list[Path]:
+    """What a backbone that has seen all pictures and no label is worth where few labels are known."""
+    from ribcage.commands import compare
+    from ribcage.commands import pretrain as pretraining
+
+    out, model = options.out / "pretrained", "regnetx_002" if options.model == Options.model else options.model
+    given = pretraining.Options(
+        METHOD, (str(data),), out, model, size=(64,), epochs=options.pretrain_epochs, batch=64, lr=2e-3,
+        watch_every=8, seed=options.seed, member=dict(OWN),
+    )  # fmt: skip
+    show("pretrain", pretraining, given)
+    pretraining.run(dataclasses.replace(given, resume=(out / "checkpoint.pt").exists()))
+    tested = []
+    for name, init in (("few", ""), ("few-pretrained", str(out))):
+        how = {"epochs": 30, "batch": 32, "lr": 1e-3, "labels": 0.05, "seed": options.seed}
+        tested.append(options.out / f"evaluation-{name}")
+        test(options, data, tune(data, options.out / name, model, 64, init, (), how), tested[-1])
+    asked = compare.Options(tuple(map(str, tested)), html=options.out / "pretraining.html")
+    show("compare", compare, asked)
+    compare.run(asked)
+    return [out / "pictures.html", options.out / "pretraining.html"]
+
+
+def show(name: str, module: Any, options: Any) -> None:
+    """The command that does the same."""
     import shlex
 
-    return shlex.quote(str(path))
+    from ribcage import flags
 
-
-def step(command: str) -> None:
-    """Show the command that does the same."""
-    print(f"\n$ {command}", flush=True)
+    print(f"\n$ {shlex.join(['ribcage', name, *flags.words(module, options)])}", flush=True)
