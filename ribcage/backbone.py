@@ -7,6 +7,7 @@ what it gave as RGB. With w the stem's weights and m_c, s_c the means and spread
 
 the first factor is the new weight for pictures normalised by m and s, and the last term is a constant for each output:
 it goes into the convolution's bias or the batch norm behind it. This is exact wherever the stem sees no zero padding.
+A stem with neither (ResNets with group norms) loses that term, which GRAY keeps small: there it is not exact.
 """
 
 import copy

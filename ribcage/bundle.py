@@ -6,6 +6,7 @@ fingerprints of every picture and patient seen in training and in selection; `RE
 """
 
 import contextlib
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
 
 FORMAT = 1
+WEIGHTS = "model.safetensors"
 
 
 def _is(kind: Any, count: int | None = None) -> Callable[[Any], bool]:
@@ -146,15 +148,16 @@ def save(folder: Path, method: Method, model: Model, provenance: Provenance) -> 
     from safetensors.torch import save as dump
 
     folder.mkdir(parents=True, exist_ok=True)
-    state = method.backbone.model.state_dict()
+    state, plain = dict(method.backbone.model.state_dict()), plain_shapes(model)
     if isinstance(method, Supervised) and model.findings:
-        state = plain_state(method)
+        state = shaped(plain_state(method), plain)
+    text = card.write(asdict(model), plain={name: value.shape for name, value in state.items()} == plain)
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with files.explained(folder, "Free some."), contextlib.ExitStack() as ready:  # they take their places in reverse
         model.save(ready.enter_context(files.atomic(folder / "model.json")))
-        ready.enter_context(files.atomic(folder / "README.md")).write_text(card.write(asdict(model)), encoding="utf-8")
+        ready.enter_context(files.atomic(folder / "README.md")).write_text(text, encoding="utf-8")
         provenance.save(ready.enter_context(files.atomic(folder / "provenance.npz")))
-        part = ready.enter_context(files.atomic(folder / "model.safetensors"))
+        part = ready.enter_context(files.atomic(folder / WEIGHTS))
         part.write_bytes(dump(weights, metadata={"format": "pt", "timm": model.name}))
         files.sync(part)
         (folder / "model.json").unlink(missing_ok=True)
@@ -177,18 +180,27 @@ def load_any(folder: Path | str) -> Bundle:
     backbone = Backbone(model.name, channels=model.channels, size=model.size, pool=model.pool)
     method = Supervised(backbone, model.findings, loss=model.loss)  # type: ignore[arg-type]
     try:
-        weights = load_file(folder / "model.safetensors")
+        weights = load_file(folder / WEIGHTS)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{folder} has no model.safetensors.") from None
+        raise FileNotFoundError(f"{folder} has no {WEIGHTS}.") from None
     except Exception as error:
         raise ValueError(f"{folder / 'model.safetensors'} is damaged ({type(error).__name__}: {error}).") from None
     load_plain_state(method, weights, str(folder))
     return Bundle(folder, model, method.eval(), Provenance.load(folder / "provenance.npz"))
 
 
+def source(init: str) -> Path | None:
+    """The folder of the bundle that weights come from, also when its file of weights is named; None for others."""
+    place = Path(init)
+    if place.name == WEIGHTS and (place.parent / "model.json").is_file():
+        return place.parent
+    return find(place) if init and place.is_dir() else None
+
+
 def facts(init: str) -> Model | None:
     """The facts of the bundle that weights come from; None when `init` is no bundle."""
-    return Model.load(find(Path(init)) / "model.json") if init and Path(init).is_dir() else None
+    folder = source(init)
+    return Model.load(folder / "model.json") if folder else None
 
 
 def scale(init: str) -> tuple[float, float] | None:
@@ -215,8 +227,11 @@ def sources(stores: Sequence[store.Store], init: str) -> tuple[dict[str, Any], .
 
 
 def seen(init: str) -> Provenance:
-    """What the weights of a bundle have seen: whoever goes on with them has seen it too."""
-    return Provenance.load(find(Path(init)) / "provenance.npz") if facts(init) else Provenance.nothing()
+    """What weights have seen: whoever goes on with them has seen it too. Of a file it is said beside it."""
+    if folder := source(init):
+        return Provenance.load(folder / "provenance.npz")
+    beside = [Path(init).parent / part / "provenance.npz" for part in (".", "bundle")] if Path(init).is_file() else []
+    return next((Provenance.load(file) for file in beside if file.is_file()), Provenance.nothing())
 
 
 def backbone(model: Model, init: str, drop_path: float) -> Backbone:
@@ -227,14 +242,31 @@ def backbone(model: Model, init: str, drop_path: float) -> Backbone:
         "drop_path": drop_path,
         "pool": model.pool,
     }
-    if not init or not Path(init).is_dir():
-        return Backbone(model.name, init=init, mean=model.mean, std=model.std, **shape)
-    trained = load_any(init)
+    folder = source(init)
+    if folder is None:
+        return _built(model, init=init, mean=model.mean, std=model.std, **shape)
+    trained = load_any(folder)
     if trained.model.name != model.name:
         raise ValueError(f"{init} is a {trained.model.name}, not a {model.name}: pass --model {trained.model.name}.")
-    built = Backbone(model.name, **shape)
+    built = _built(model, **shape)
     load_backbone(built, trained.method.backbone, init)
     return built
+
+
+def _built(model: Model, **options: Any) -> Backbone:
+    """A backbone that has looked at one empty picture: what timm cannot do is said before a run begins."""
+    try:
+        built = Backbone(model.name, **options)
+        with torch.no_grad():
+            built.eval()(torch.zeros(1, model.channels, *model.size))
+        return built.train()
+    except (ValueError, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # timm and torch refuse in many ways
+        asked = f"{model.size[0]} × {model.size[1]} pixels" + (f", --pool {model.pool}" if model.pool else "")
+        asked += f", --drop-path {options['drop_path']:g}" if options["drop_path"] else ""
+        reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+        raise ValueError(f"timm makes no {model.name} for {asked}: {reason}.") from None
 
 
 def load_backbone(built: Backbone, trained: Backbone, where: str) -> None:
@@ -272,19 +304,53 @@ def find(folder: Path) -> Path:
 
 def plain_state(method: Supervised) -> dict[str, Tensor]:
     """The weights as a plain timm model with this many classes names them. Of two heads whose answers it averages,
-    each gets the same weights: that gives the head of the averaged features."""
+    each gets the same weights: that gives the head of the averaged features. A head that adds to the other's answers
+    (VOLO's for each place) gets none."""
     names = method.backbone.model.pretrained_cfg["classifier"]
     state = dict(method.backbone.model.state_dict())
     if not method.findings:
         return state
     for head in (names,) if isinstance(names, str) else names:
-        state |= {f"{head}.weight": method.head.weight, f"{head}.bias": method.head.bias}
+        share = 0.0 if head == "aux_head" else 1.0
+        own = {"weight": method.head.weight, "bias": method.head.bias}
+        state |= {f"{head}.{name}": value if share else torch.zeros_like(value) for name, value in own.items()}
     return state
+
+
+def shaped(state: dict[str, Tensor], shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+    """A linear head as the 1 × 1 convolution that some architectures have in its place."""
+    return {
+        name: value[:, :, None, None] if shapes.get(name) == (*value.shape, 1, 1) else value
+        for name, value in state.items()
+    }
+
+
+def plain_shapes(model: Model) -> dict[str, torch.Size]:
+    """Names and shapes of the weights of the model that the card's lines make."""
+    return _plain_shapes(model.name, model.channels, len(model.findings), model.size, model.pool)
+
+
+@functools.cache
+def _plain_shapes(name: str, channels: int, count: int, size: tuple[int, int], pool: str) -> dict[str, torch.Size]:
+    import timm
+
+    options = {"in_chans": channels, "num_classes": count} | card.options(name, size, pool)
+    with torch.random.fork_rng(devices=()):
+        try:
+            with torch.device("meta"):  # shapes without numbers
+                plain = timm.create_model(name, **options)
+        except (RuntimeError, NotImplementedError):
+            plain = timm.create_model(name, **options)
+    return {key: value.shape for key, value in plain.state_dict().items()}
 
 
 def load_plain_state(method: Supervised, state: dict[str, Tensor], where: str) -> None:
     """Put weights under timm's names into a method; all must be there and fit."""
     own = plain_state(method)
+    state = {
+        name: value[:, :, 0, 0] if name in own and value.shape == (*own[name].shape, 1, 1) else value
+        for name, value in state.items()
+    }
     missing, strange = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     other = [name for name in own if name in state and own[name].shape != state[name].shape]
     if missing or strange or other:

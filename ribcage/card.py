@@ -3,11 +3,11 @@
 from typing import Any
 
 
-def write(model: dict[str, Any]) -> str:
-    """The card as Markdown, from what model.json holds."""
+def write(model: dict[str, Any], *, plain: bool = True) -> str:
+    """The card as Markdown, from what model.json holds; plain: the weights fit timm's model of this name."""
     name, findings, trained = model["name"], model["findings"], model["training"]
     (height, width), channels = model["size"], model["channels"]
-    options, shared = _options(model), trained.get("shared_patients", 0)
+    shared = trained.get("shared_patients", 0)
     square = f"made square ({model['fit']}) at {model['stored']} px, resized to {height} × {width}"
     scaled = f"scaled to 0 … 1, then (x − {model['mean']:g}) / {model['std']:g}"
     lines = [
@@ -36,10 +36,7 @@ def write(model: dict[str, Any]) -> str:
         "## Use",
         "",
         "```python",
-        *(["import ribcage.backbones  # which makes this one known to timm"] if _ours(name) else []),
-        "import timm, safetensors.torch",
-        f'model = timm.create_model("{name}", in_chans={channels}, num_classes={len(findings)}{options})',
-        'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
+        *(_of_timm(model) if plain else _of_ribcage(name)),
         "```",
     ]
     return "\n".join(lines) + "\n"
@@ -63,6 +60,30 @@ def _features(model: dict[str, Any]) -> list[str]:
     return ["## Features", "", "| | |", "|---|---|", *rows, ""] if rows else []
 
 
+def _of_timm(model: dict[str, Any]) -> list[str]:
+    """The lines that open the weights without Ribcage, or nearly so."""
+    name, channels, count = model["name"], model["channels"], len(model["findings"])
+    more = options(name, model["size"], model["pool"])
+    said = "".join(
+        f', {key}="{value}"' if isinstance(value, str) else f", {key}={value}" for key, value in more.items()
+    )
+    return [
+        *(["import ribcage.backbones  # which makes this one known to timm"] if _ours(name) else []),
+        "import timm, safetensors.torch",
+        f'model = timm.create_model("{name}", in_chans={channels}, num_classes={count}{said})',
+        'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
+    ]
+
+
+def _of_ribcage(name: str) -> list[str]:
+    """The lines for an architecture whose head in timm is another."""
+    return [
+        f"from ribcage import bundle  # timm's own {name} has another head",
+        'opened = bundle.load_any(".")  # this folder',
+        "model = opened.method  # model.logits(pictures) are its answers, model.backbone(pictures) its features",
+    ]
+
+
 def _ours(name: str) -> bool:
     """Whether the architecture is not timm's but the project's."""
     import timm
@@ -70,17 +91,19 @@ def _ours(name: str) -> bool:
     return timm.model_entrypoint(name.split(".")[0]).__module__.startswith("ribcage.")
 
 
-def _options(model: dict[str, Any]) -> str:
+def options(name: str, size: tuple[int, int], pool: str) -> dict[str, Any]:
     """What else timm must be told."""
     import timm
 
-    config: Any = timm.get_pretrained_cfg(model["name"])
-    sized = f", img_size={tuple(model['size'])}" if config.fixed_input_size else ""
-    return sized + (f', global_pool="{model["pool"]}"' if model["pool"] else "")
+    config: Any = timm.get_pretrained_cfg(name)
+    sized = {"img_size": tuple(size)} if config.fixed_input_size else {}
+    return sized | ({"global_pool": pool} if pool else {})
 
 
 def _table(scores: dict[str, float]) -> list[str]:
     rows = [
-        f"| {name.removeprefix('auroc_').replace('auroc', 'mean')} | {score:.3f} |" for name, score in scores.items()
+        f"| {name.removeprefix('auroc_').replace('auroc', 'mean')} | {score:.3f} |"
+        for name, score in scores.items()
+        if name.startswith("auroc")
     ]
     return ["| finding | AUROC |", "|---|---|", *rows]

@@ -56,6 +56,19 @@ def share_of_patients(stores: Sequence[Store], rows: np.ndarray, share: float, s
     return rows[chosen[codes]]
 
 
+def distinct(stores: Sequence[Store]) -> None:
+    """Raise where folders of one name hold the same picture: it would count double."""
+    everything = table(stores)
+    twice = int(everything.duplicated(["name", "path"]).sum())
+    if twice:
+        names = [store.index.name for store in stores]
+        same = dict.fromkeys(str(store.folder) for store in stores if names.count(store.index.name) > 1)
+        raise ValueError(
+            f"{twice:,} pictures stand in more than one of {', '.join(same)} (the same set and path): "
+            "give each once, or, where they are different pictures, import one under another --name."
+        )
+
+
 @dataclass(frozen=True)
 class Overlap:
     """What two cohorts have in common."""

@@ -121,13 +121,14 @@ def keyed(one: Entry) -> pd.DataFrame:
     return table
 
 
-def compare(entries: Sequence[Entry], *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """All numbers, as a dict that JSON can hold."""
+def compare(entries: Sequence[Entry], *, resamples: int = 0, seed: int = 0) -> dict[str, Any]:
+    """All numbers, as a dict that JSON can hold; resamples: 0 takes as many as are needed."""
     if len(entries) < 2:
         raise ValueError("A comparison needs two or more models.")
     if len({one.name for one in entries}) < len(entries):
         raise ValueError("The same predictions were given twice.")
     data = align(entries)
+    resamples = resamples or enough(len(data.findings) * (len(entries) - 1))
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     wholes = [metrics.summary(scores, data.labels, data.patients, **options).metrics for scores in data.scores]
     first = data.scores[0]
@@ -154,6 +155,11 @@ def compare(entries: Sequence[Entry], *, resamples: int = 1000, seed: int = 0) -
         ],
         "differences": differences(entries, data, pairs),
     }
+
+
+def enough(asked: int) -> int:
+    """Resamples that can show a p of VISIBLE after Holm's adjustment for so many questions."""
+    return max(1000, int(np.ceil(2 * asked / VISIBLE)))
 
 
 def differences(

@@ -226,7 +226,8 @@ def evaluate(
         "seed": seed,
         "findings": described(data, whole, rule),
         "macro": {
-            name: estimate(found.macro, 0) | {"findings": found.averaged} for name, found in whole.metrics.items()
+            name: mean(found) | {"resamples": None if found.resamples is None else int(found.resamples[-1])}
+            for name, found in whole.metrics.items()
         },
         "rules": {each: at_rule(data, each) for each in known_rules},
         "baselines": baselines(data, fitting, options),
@@ -446,6 +447,12 @@ def notes(data: Answers, result: dict[str, Any]) -> list[str]:
         texts.append(
             f"{left:,} labels are left out: {uncertain:,} are uncertain, {left - uncertain:,} not said by the source."
         )
+    behind = result["macro"]["auroc"]["resamples"]
+    if behind is not None and behind < result["resamples"] and result["macro"]["auroc"]["value"] is not None:
+        texts.append(
+            f"The interval of the mean AUROC is from {behind:,} of {result['resamples']:,} resamples: in the others "
+            "some finding lost a class."
+        )
     without = int((data.about["patient"] == "").sum())
     if without:
         texts.append(f"The patient of {without:,} pictures is not known: each counts as a patient of its own.")
@@ -471,6 +478,11 @@ def stamps(result: dict[str, Any]) -> list[str]:
             "Protocol of peers: the thresholds were chosen on the tested pictures themselves, so accuracy, F1, "
             "sensitivity and specificity are better than they would be on new patients."
         )
+    if leak["unseen"]:
+        texts.append(
+            f"{leak['unseen']:,} pictures that the model learnt from left no fingerprint (they were linked, not "
+            "imported): that none of the tested ones is among them, or is a copy, is known only as far as patients are."
+        )
     if result["split"] not in ("test", "all"):
         texts.append(
             f"These are {result['split']} pictures, not test pictures: the model may have been chosen on them."
@@ -480,6 +492,12 @@ def stamps(result: dict[str, Any]) -> list[str]:
         f"'{result['model']['fit']}': it sees another shape than it knows."
         for one in result["data"]
         if one["fit"] != result["model"]["fit"]
+    ]
+    texts += [
+        f"The pictures of {one['folder']} were stored at {one['size']} px, those the model learnt from at "
+        f"{result['model']['stored']} px: they are sharper or softer than it knows."
+        for one in result["data"]
+        if one["size"] != result["model"]["stored"]
     ]
     if result["not_tested"]:
         texts.append(f"Not tested, since no set has labels for it: {', '.join(result['not_tested'])}.")

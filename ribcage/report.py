@@ -106,6 +106,11 @@ def macro_text(result: dict[str, Any]) -> str:
         f"Intervals: {100 * result['level']:g} %, {result['resamples']:,} resamples of patients. "
         f"Rates at the thresholds '{rule_name(result['rule'])}'{threshold_origin(result)}."
     )
+    macro = result["macro"]
+    fewer = [name for name in ("sensitivity", "f1") if macro[name]["findings"] != macro["auroc"]["findings"]]
+    if fewer:
+        counts = ", ".join(f"{name} of {macro[name]['findings']}" for name in fewer)
+        text += f" Their means leave out findings without a threshold or a class: {counts}."
     top = result.get("top1")
     return text + (f" Accuracy of the first choice {three(top['value'])} ({limits(top)})." if top else "")
 
@@ -457,7 +462,6 @@ def done_parts(result: dict[str, Any]) -> list[str]:
     trained = "; ".join(f"{one.get('name', '')} ({one.get('licence', '')})" for one in model["data"]) or "not said"
     tested = [f"{one['name']} from {one['folder']} ({one['source']}; {one['licence']})" for one in result["data"]]
     linked = f" Pictures of {', '.join(leak['linked'])} were fingerprinted for this." if leak["linked"] else ""
-    blind = f" {leak['unseen']:,} training pictures left no fingerprint, only their patient." if leak["unseen"] else ""
     protocol = {
         "honest": "honest: validation chose the thresholds and the temperature, the tested pictures chose nothing",
         "peers": "peers: the tested pictures chose the thresholds, and the model may have been selected on them",
@@ -469,7 +473,7 @@ def done_parts(result: dict[str, Any]) -> list[str]:
         ("split", f"{result['split']}: {pictures_text(result)}"),
         ("protocol", protocol[result["protocol"]]),
         ("uncertain and blank labels", f"policy '{result['policy']}'"),
-        ("seen before?", f"{leak['text'][:1].upper()}{leak['text'][1:]}.{linked}{blind}"),
+        ("seen before?", f"{leak['text'][:1].upper()}{leak['text'][1:]}.{linked}"),
         ("intervals", f"{level:g} %, {result['resamples']:,} resamples of patients, seed {result['seed']}"),
         ("programs", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
     ]  # fmt: skip

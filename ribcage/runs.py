@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,10 +17,55 @@ FREE = frozenset(("command", "data", "out", "patience", "save_minutes", "threads
 """What may be said otherwise when a run goes on: it changes no step to come. Data may move, but not change."""
 
 
+Limit = tuple[str, Callable[[float], bool]]
+_COUNT: Limit = ("at least 1", lambda value: value >= 1)
+_POSITIVE: Limit = ("more than 0", lambda value: value > 0)
+_NOT_NEGATIVE: Limit = ("0 or more", lambda value: value >= 0)
+_PART: Limit = ("from 0 to less than 1", lambda value: 0 <= value < 1)
+_SHARE: Limit = ("more than 0 and at most 1", lambda value: 0 < value <= 1)
+_BETWEEN: Limit = ("between 0 and 1", lambda value: 0 < value < 1)
+LIMITS: dict[str, Limit] = {
+    **dict.fromkeys(("size", "epochs", "batch", "accumulate", "devices", "seeds"), _COUNT),
+    **dict.fromkeys(("min_lr", "warmup", "weight_decay", "mixup", "clip", "patience"), _NOT_NEGATIVE),
+    **dict.fromkeys(("save_minutes", "threads", "worst", "resamples"), _NOT_NEGATIVE),
+    **dict.fromkeys(("drop_path", "dropout", "ema", "smoothing", "betas"), _PART),
+    **dict.fromkeys(("labels", "layer_decay"), _SHARE),
+    "lr": _POSITIVE,
+    "decay_at": _BETWEEN,
+}
+"""What the numbers of the commands can be, by the name of their option."""
+
+
+def check(options: Any, more: Sequence[str] = ()) -> None:
+    """Raise one ValueError with all that is wrong with the options, and what else the command found wrong."""
+    if wrong := [*faults(options), *more]:
+        raise ValueError("; ".join(wrong) + ".")
+
+
+def faults(options: Any) -> list[str]:
+    """What is wrong with the numbers and names asked for."""
+    wrong: list[str] = []
+    for name, (words, holds) in LIMITS.items():
+        given = getattr(options, name, ())
+        wrong += [
+            f"--{name.replace('_', '-')} {value:g} is not {words}"
+            for value in (given if isinstance(given, tuple) else (given,))
+            if not (math.isfinite(value) and holds(value))
+        ]
+    if len(getattr(options, "size", ())) > 2:
+        wrong.append(f"--size takes one or two numbers, not {len(options.size)}")
+    findings = getattr(options, "findings", ())
+    twice = [name for name in dict.fromkeys(findings) if findings.count(name) > 1]
+    return wrong + [f"--findings names {name} twice" for name in twice]
+
+
 def begin(command: str, options: Any, stores: Sequence[Store]) -> None:
     """Make the run folder; another run in it is not touched."""
     file = options.out / "options.json"
-    if file.exists() and not options.resume:
+    foreign = [name for name in ("dataset.json", "model.json") if (options.out / name).exists()]
+    if foreign:
+        raise ValueError(f"{options.out} is no folder for a run: it holds {foreign[0]}. Choose another --out.")
+    if file.exists() and not options.resume and not failed(options.out):
         raise ValueError(f"{options.out} holds a run already. Pass --resume to go on, or choose another --out.")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "metrics.jsonl").unlink(missing_ok=True)
@@ -31,6 +77,12 @@ def begin(command: str, options: Any, stores: Sequence[Store]) -> None:
 def unsaved(folder: Path) -> bool:
     """Whether a run began here and was killed before its first checkpoint: to go on is to begin again."""
     return (folder / "options.json").exists() and not (folder / "checkpoint.pt").exists()
+
+
+def failed(folder: Path) -> bool:
+    """Whether a run began here and came to no step: nothing is lost when another takes its place."""
+    log = folder / "metrics.jsonl"
+    return unsaved(folder) and not (log.exists() and log.stat().st_size)
 
 
 def asked(command: str, options: Any, stores: Sequence[Store]) -> dict[str, Any]:

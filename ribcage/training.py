@@ -50,6 +50,8 @@ class Standing:
     """How the run stands, beside its weights."""
 
     best: float = -math.inf
+    best_loss: float = math.inf
+    """The validation's loss then: of equal scores the lower loss is better."""
     best_step: int = 0
     waiting: int = 0
     """Validations since the best one."""
@@ -79,6 +81,8 @@ class Training:
 
     def steps(self) -> Iterator[Log]:
         """Train to the end; every step's log is passed on after it was written."""
+        if self._given_up():  # by a run that is asked to go on
+            return
         saved = time.monotonic()
         with self._listening(), _appending(self.folder / "metrics.jsonl") as log_file:
             try:
@@ -94,7 +98,7 @@ class Training:
                         saved = time.monotonic()
                     if asked:
                         raise self._interrupted()
-                    if self.plan.patience and self.standing.waiting >= self.plan.patience:
+                    if self._given_up():
                         return
             except DivergedError as error:
                 _save_rows(self.folder / "diverged.json", error)
@@ -114,15 +118,18 @@ class Training:
         found = distributed.from_first(self.validate())
         self.standing.validated = log.step
         self._write(log_file, {"step": log.step, "epoch": log.epoch + 1, "validation": found})
-        score = found.get(self.plan.score, math.nan)
-        if (
-            score > self.standing.best or not self.standing.best_step or not self.plan.score
-        ):  # an undefined score keeps the first model
-            self.standing.best, self.standing.best_step, self.standing.waiting = score, log.step, 0
+        score, loss = found.get(self.plan.score, math.nan), found.get("loss", math.inf)
+        better = score > self.standing.best or (score == self.standing.best and loss < self.standing.best_loss)
+        if better or not self.standing.best_step or not self.plan.score:  # an undefined score keeps the first model
+            self.standing.best, self.standing.best_loss = score, loss
+            self.standing.best_step, self.standing.waiting = log.step, 0
             if distributed.rank() == 0:
                 self.keep()
         else:
             self.standing.waiting += 1
+
+    def _given_up(self) -> bool:
+        return bool(self.plan.patience) and self.standing.waiting >= self.plan.patience
 
     def _write(self, log_file: TextIO | None, values: dict[str, Any]) -> None:
         if log_file is not None:

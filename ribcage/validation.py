@@ -45,7 +45,7 @@ class Validation:
         return tuple(name for name, can in zip(self.model.findings, both.tolist(), strict=True) if can)
 
     def __call__(self) -> dict[str, float]:
-        """AUROC of every finding and their mean; undefined ones are left out. Every rank must call it."""
+        """AUROC of every finding, their mean, and the loss; undefined ones are left out. Every rank must call it."""
         predictions = inference.predict(
             self.method(),
             self.stores,
@@ -58,17 +58,45 @@ class Validation:
         if distributed.rank() > 0:
             return {}
         self.logits = predictions.logits
+        if not np.isfinite(self.logits).all():
+            raise ValueError(
+                "The model's answers to the validation pictures are not finite: it has diverged. Try a lower --lr or "
+                "--clip 1."
+            )
         scores = metrics.auroc(self.logits, self.labels)
         mean = metrics.macro(scores)
         named = {f"auroc_{name}": float(score) for name, score in zip(self.model.findings, scores, strict=True)}
-        self.found = {"auroc": float(mean.mean), **{name: score for name, score in named.items() if score == score}}
+        defined = {name: score for name, score in named.items() if score == score}
+        self.found = {"auroc": float(mean.mean), **defined, "loss": self.loss()}
         return self.found
+
+    def loss(self) -> float:
+        """The mean over all known labels of -log p, as the model said it: of two models that rank alike, the one that
+        is surer of what is right is better."""
+        logits = self.logits.astype(np.float64)
+        if self.model.loss == evaluation.EXCLUSIVE:
+            chosen = evaluation.classes(self.labels)
+            rows = np.flatnonzero(~np.isnan(chosen))
+            return float((np.logaddexp.reduce(logits, axis=1)[rows] - logits[rows, chosen[rows].astype(int)]).mean())
+        return float(np.nanmean(np.logaddexp(0, logits) - self.labels * logits))
 
     def calibrated(self) -> Model:
         """The model's facts with temperature and thresholds fitted to the last answers, and what it scored."""
         exclusive = self.model.loss == "cross-entropy"
         temperature, thresholds = evaluation.fit_on_validation(self.logits, self.labels, exclusive=exclusive)
         return replace(self.model, temperature=temperature, thresholds=thresholds, metrics={"validation": self.found})
+
+
+def check_exclusive(labels: np.ndarray) -> None:
+    """Raise where findings were said to exclude each other and do not; unknown labels (NaN) may be anything."""
+    present, known = (labels > 0.5).sum(axis=1), ~np.isnan(labels).any(axis=1)
+    several, none = int((present > 1).sum()), int((known & (present == 0)).sum())
+    if several or none or not known.any():
+        raise ValueError(
+            f"--loss cross-entropy is for findings of which each picture has exactly one: of {len(labels):,} pictures "
+            f"{several:,} have several, {none:,} none, and {int(known.sum()):,} are known in full. "
+            "Take --loss bce, or other --findings."
+        )
 
 
 def known_labels(

@@ -89,6 +89,38 @@ def test_the_cards_own_lines_load_the_weights_into_plain_timm(
         torch.testing.assert_close(names["model"].eval()(pictures), method.logits(pictures), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "plain"), [("resnetv2_50", True), ("volo_d1_224", True), ("levit_128s", False)])
+def test_heads_of_another_kind_give_the_same_answers_by_the_cards_lines(
+    name: str, plain: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 1 × 1 convolution, a second head that adds to the first, and one that is not a layer at all."""
+    method, model = made(name)
+    bundle.save(tmp_path, method, model, seen())
+    code = re.search(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert code is not None and ("timm.create_model" in code[1]) == plain
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code[1], names)
+    opened, pictures = bundle.load(tmp_path).method, torch.randn(1, 1, *model.size)
+    with torch.inference_mode():
+        answers = method.logits(pictures)
+        said = names["model"].eval()(pictures) if plain else names["model"].logits(pictures)
+        torch.testing.assert_close(said, answers, rtol=1e-4, atol=1e-4)
+        assert torch.equal(opened.logits(pictures), answers)
+
+
+def test_a_file_of_weights_brings_what_is_known_of_them(saved: Path, tmp_path: Path) -> None:
+    file = saved / "bundle" / "model.safetensors"
+    model = made()[1]
+    assert np.array_equal(bundle.seen(str(file)).pixels, seen().pixels) and bundle.scale(str(file)) == (0.48, 0.24)
+    built, trained = (bundle.backbone(model, str(init), 0.0).model.state_dict() for init in (file, saved))
+    assert all(torch.equal(value, trained[name]) for name, value in built.items())
+    shutil.copy(file, saved / "exported.pth")  # beside the bundle
+    assert np.array_equal(bundle.seen(str(saved / "exported.pth")).pixels, seen().pixels)
+    shutil.copy(file, tmp_path / "alone.pth")
+    assert not len(bundle.seen(str(tmp_path / "alone.pth")).pixels)
+
+
 def test_the_card_says_what_a_person_must_know(saved: Path) -> None:
     text = (saved / "bundle" / "README.md").read_text(encoding="utf-8")
     for part in ("Research use only", "Atelectasis, Mass", "made up (licence: none)", "10 pictures of 7 patients",

@@ -1,6 +1,7 @@
 """An evaluation is honest: nothing the model has seen, nothing undefined made up, every number with its interval."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,6 +238,46 @@ def test_an_evaluation_leaves_a_table_numbers_and_a_page(nih: Path, capsys: pyte
     assert "Effusion" in capsys.readouterr().out
 
 
+def test_tests_by_other_rules_do_not_overwrite_each_other(nih: Path, tmp_path: Path) -> None:
+    shutil.copytree(nih / "run" / "bundle", tmp_path / "bundle")
+    words = ["evaluate", str(tmp_path), "--data", str(nih / "arnoweng"), "--resamples", "5", "--table", "chexnet"]
+    assert cli.main([*words, "--protocol", "peers", "--rule", "f1", "--policy", "ones,blank=zeros"]) == 0
+    assert [file.name for file in (tmp_path / "evaluation").iterdir()] == ["nih-test-peers-f1-ones-blank-zeros"]
+
+
+def test_wrong_numbers_and_pictures_given_twice_are_refused(nih: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(nih, "--batch", "0", "--worst", "-1") == 2
+    assert "--batch 0 is not at least 1; --worst -1 is not 0 or more" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(nih / "run"), "--data", *[str(nih / "arnoweng")] * 2]) == 2
+    assert "pictures stand in more than one of" in capsys.readouterr().err
+
+
+def test_what_the_guard_could_not_see_stands_in_front(nih: Path) -> None:
+    plain = {"found": False, "text": "", "unseen": 3}
+    result = {
+        "leak": plain,
+        "protocol": "honest",
+        "split": "test",
+        "not_tested": [],
+        "model": {"fit": "pad", "stored": 64},
+    }
+    result["data"] = [{"folder": "a", "fit": "pad", "size": 32}]
+    blind, softer = evaluation.stamps(result)
+    assert blind.startswith("3 pictures that the model learnt from left no fingerprint")
+    assert softer.startswith("The pictures of a were stored at 32 px, those the model learnt from at 64 px")
+
+
+def test_resamples_that_lose_a_class_are_counted(data: Answers) -> None:
+    labels = data.labels.copy()
+    labels[np.flatnonzero(labels[:, 1] == 1)[1:], 1] = 0  # one positive, which a third of the resamples miss
+    found = evaluation.evaluate(replace(data, labels=labels), resamples=60)
+    behind = found["macro"]["auroc"]["resamples"]
+    assert 0 < behind < 60
+    assert any(
+        f"from {behind} of 60 resamples: in the others some finding lost a class" in note for note in found["notes"]
+    )
+
+
 def test_the_table_of_chexnet_is_printed_in_its_form(nih: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(nih, "--table", "chexnet") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -330,6 +371,12 @@ def test_too_few_resamples_for_so_many_questions_are_said(data: Answers) -> None
     assert few == ["No p of the bootstrap can be less than 0.040 after Holm's adjustment for 2 questions: "
                    "pass --resamples 400, or read DeLong's."]  # fmt: skip
     assert enough == []
+
+
+def test_by_default_resamples_are_enough_for_the_questions(data: Answers) -> None:
+    assert [comparison.enough(asked) for asked in (1, 14, 56)] == [1000, 2800, 11200]
+    found = comparison.compare([entry(data, "a"), entry(better(data), "b")])
+    assert found["resamples"] == 1000 and comparison.notes(found) == []
 
 
 def test_pictures_and_findings_that_not_all_have_are_counted(data: Answers) -> None:

@@ -166,6 +166,12 @@ def test_findings_come_together_as_in_people() -> None:
         assert rows.loc[rows[first] == 1, second].mean() > 2 * rows[second].mean()
 
 
+def test_people_of_other_seeds_are_others() -> None:
+    first, other = (dataset.index(pictures=50, seed=seed).table for seed in (0, 7))
+    assert first["patient"].iloc[0] == "P000000" and first["path"].iloc[0] == "phantom/000000.png"
+    assert not set(first["patient"]) & set(other["patient"]) and not set(first["path"]) & set(other["path"])
+
+
 def test_hospitals_differ() -> None:
     rows = dataset.index(pictures=2000, lateral=0).table
     lying = rows.assign(ap=rows["view"] == "AP").groupby("hospital")["ap"].mean()

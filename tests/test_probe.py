@@ -225,6 +225,15 @@ def test_wrong_options_are_one_clear_line(
     assert says in said and said.strip().count("\n") == 0
 
 
+def test_what_is_for_a_name_is_not_passed_over_for_a_folder(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["probe", "runs/x", "--data", str(data), "--pool", "avg", "--channels", "3", "--init", "imagenet"]
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert all(
+        f"--{name} is for the name of a model, not for a folder" in said for name in ("init", "pool", "channels")
+    )
+
+
 def test_a_model_that_is_nowhere_is_one_clear_line(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["probe", "tst_resnet", "--data", str(data)]) == 2
     assert "Did you mean 'test_resnet" in capsys.readouterr().err

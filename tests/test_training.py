@@ -120,6 +120,28 @@ def test_a_run_without_progress_ends_by_patience(data: Path, tmp_path: Path) -> 
     assert epochs == [0, 1, 2] and work.standing.best_step == run.step // 3
 
 
+def test_going_on_with_a_run_that_gave_up_trains_no_step_more(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    steps = []
+    for resume in (False, True):
+        run = made(data, epochs=9)
+        work = Training(run, tmp_path / "run", Plan(patience=1), lambda: {"auroc": 0.5}, lambda: None)
+        if resume:
+            work.resume()
+        steps.append(len(list(work.steps())))
+    assert steps[0] > 0 and steps[1] == 0
+
+
+def test_of_equal_scores_the_lower_loss_is_kept(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    found = iter([{"auroc": 1.0, "loss": 0.5}, {"auroc": 1.0, "loss": 0.2}, {"auroc": 1.0, "loss": 0.3}])
+    kept: list[int] = []
+    run = made(data, epochs=3)
+    work = Training(run, tmp_path / "run", Plan(), lambda: next(found), lambda: kept.append(run.step))
+    list(work.steps())
+    assert kept == [run.step // 3, 2 * run.step // 3] and work.standing.best_loss == 0.2
+
+
 def test_a_checkpoint_that_is_torn_or_foreign_is_refused(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "c.pt", {"step": 3})
     whole = (tmp_path / "c.pt").read_bytes()

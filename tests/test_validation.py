@@ -1,6 +1,7 @@
 """Validation judges by the labels the model learns by, without smoothing, and nothing is chosen by nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,8 +11,9 @@ import pytest
 
 import ribcage
 from ribcage import cli, store
+from ribcage.bundle import Model
 from ribcage.findings import Policy
-from ribcage.validation import known_labels
+from ribcage.validation import Validation, known_labels
 
 
 def imported(folder: Path, rows: pd.DataFrame, name: str = "clinic") -> Path:
@@ -116,3 +118,42 @@ def test_patients_in_training_and_validation_are_said_loudly(
     assert "WARNING: 8 patients are in 'train' and in 'val'" in capsys.readouterr().out
     card = (tmp_path / "run" / "bundle" / "README.md").read_text(encoding="utf-8")
     assert "8 patients" in card
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--drop-path", "0.1", "--model", "vgg11"], "timm makes no vgg11 for 32 × 32 pixels, --drop-path 0.1: "),
+        (["--pool", "foo"], "timm makes no test_resnet for 32 × 32 pixels, --pool foo: "),
+        (["--model", "resnet18.nope"], "Invalid pretrained tag"),
+        (["--model", "test_vit", "--size", "30"], "timm makes no test_vit for 32 × 30 pixels: Input width (30) should"),
+        (["--accumulate", "100"], "leaves parts of less than two pictures of a batch of 12"),
+        (["--loss", "cross-entropy", "--policy", "ones,blank=zeros"], "2 have several, 4 none, and 12 are known in"),
+        (["--data", "{data}", "{data}"], "72 pictures stand in more than one of"),
+        (["--lr", "1e30", "--optimizer", "sgd", "--warmup", "0", "--epochs", "3"], "Try a lower --lr"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_no_fault_of_ribcages(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], says: str
+) -> None:
+    assert cli.main(words(data, tmp_path / "run", *(word.format(data=data) for word in more))) == 2
+    said = capsys.readouterr().err
+    lines = [line for line in said.splitlines() if line.startswith("ribcage: ")]
+    assert says in said and len(lines) == 1 and "fault in Ribcage" not in said
+
+
+def test_the_loss_is_that_of_the_known_labels() -> None:
+    model = Model("test_resnet", ("Mass", "Edema"), (32, 32), 32, "pad", 0.5, 0.2)
+    validation = Validation.__new__(Validation)
+    validation.model, validation.labels = model, np.array([[1, np.nan], [0, 1]], np.float32)
+    validation.logits = np.array([[2, 9], [1, -1]], np.float32)
+    p = 1 / (1 + np.exp(-validation.logits.astype(float)))
+    assert validation.loss() == pytest.approx(-np.log([p[0, 0], 1 - p[1, 0], p[1, 1]]).mean())
+    validation.model = replace(model, loss="cross-entropy")
+    validation.labels = np.array([[1, 0], [0, np.nan]], np.float32)
+    assert validation.loss() == pytest.approx(-np.log(np.exp(2) / (np.exp(2) + np.exp(9))))
+
+
+def test_a_head_on_random_features_is_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words(data, tmp_path / "run", "--freeze", "backbone", "--findings", "Edema")) == 0
+    assert "WARNING: --freeze backbone without --init" in capsys.readouterr().out

@@ -23,7 +23,7 @@ class Options:
     split: str = "test"
     """Which of their pictures: train, val, test, or all."""
     out: Path | None = None
-    """Where to write (default: RUN/evaluation/<sets>-<split>)."""
+    """Where to write (default: RUN/evaluation/<sets>-<split>, then what was asked for beyond the defaults)."""
     ten_crop: bool = False
     """Ten views of each picture, the mean of their probabilities, as CheXNet's reproductions test."""
     protocol: Literal["honest", "peers"] = "honest"
@@ -49,10 +49,12 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Guard, predict, measure, show, write; return the numbers."""
-    from ribcage import bundle, distributed, evaluation, guard, inference, store
+    from ribcage import bundle, cohort, distributed, evaluation, guard, inference, runs, store
 
+    runs.check(options)
     model = bundle.load(options.run)
     stores = store.open_all(options.data)
+    cohort.distinct(stores)
     rows = chosen(stores, options.split)
     policy = policy_of(options, model.model, stores)
     evaluation.check(model.model, stores, policy, options.rule)
@@ -149,13 +151,17 @@ def context(
 
 
 def out_folder(options: Options, stores: Sequence[Any]) -> Path:
-    """Where the results go."""
+    """Where the results go; tests of the same pictures by other rules have folders of their own."""
     import re
 
     if options.out is not None:
         return options.out
-    sets = "+".join(dict.fromkeys(re.sub(r"[^\w.-]+", "-", store.index.name) for store in stores))
-    return options.run / "evaluation" / f"{sets}-{options.split}"
+    sets = "+".join(dict.fromkeys(store.index.name for store in stores))
+    named = [sets, options.split, *([options.protocol] if options.protocol != "honest" else [])]
+    named += ["ten-crop"] * options.ten_crop + ["leak"] * options.allow_leak
+    named += [options.rule] if options.rule != Options.rule else []
+    named += [options.policy] if options.policy else []
+    return options.run / "evaluation" / re.sub(r"[^\w.+-]+", "-", "-".join(named))
 
 
 def write(options: Options, result: dict[str, Any], data: Any, stores: Sequence[Any]) -> None:

@@ -114,8 +114,9 @@ def run(options: Options) -> Any:
     """Build, train, say what came of it; return the run folder."""
     import sys
 
-    from ribcage import distributed, flags
+    from ribcage import distributed, flags, runs
 
+    runs.check(options)
     if options.devices > 1 and not distributed.launched():
         module = sys.modules[__name__]
         once = dataclasses.replace(options, devices=1)
@@ -126,10 +127,11 @@ def run(options: Options) -> Any:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import distributed, runs, store
+    from ribcage import cohort, distributed, runs, store
     from ribcage.training import Plan, Training
 
     stores = store.open_all(options.data)
+    cohort.distinct(stores)
     if options.resume:
         runs.check_same("finetune", options, stores)
     learning, choosing = cohorts(options, stores)
@@ -213,7 +215,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     """The run: model, batches, optimizer, learning rates."""
     import torch
 
-    from ribcage import bundle, distributed, loop, optim, views
+    from ribcage import bundle, distributed, loop, optim, runs, validation, views
     from ribcage.loader import Loader
     from ribcage.methods.supervised import Supervised
 
@@ -245,7 +247,13 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
         normalise=(model.mean, model.std),
         device=device,
     )
-    method.count(torch.from_numpy(loader.labels(0, learning)))
+    labels = loader.labels(0, learning)
+    if options.loss == "cross-entropy":
+        validation.check_exclusive(labels)
+    if options.freeze and not options.init:
+        runs.say("WARNING: --freeze backbone without --init: the head learns from random features.")
+    check_parts(options, method, min(options.batch, len(learning)))
+    method.count(torch.from_numpy(labels))
     method.to(device).to(memory_format=torch.channels_last)
     steps = len(loader)
     rates = optim.Rates(
@@ -275,15 +283,32 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     )
 
 
+def check_parts(options: Options, method: Any, pictures: int) -> None:
+    """Batch norm cannot learn from parts of a single picture."""
+    from torch import nn
+
+    from ribcage import distributed
+
+    normed = any(isinstance(one, nn.BatchNorm1d | nn.BatchNorm2d) for one in method.modules())
+    parts = max(1, min(options.accumulate, pictures // distributed.world()))
+    if normed and pictures // parts < 2 and not options.freeze:
+        raise ValueError(
+            f"--accumulate {options.accumulate} leaves parts of less than two pictures of a batch of {pictures:,}, but "
+            f"{options.model} has batch norms: take fewer parts, or a larger --batch."
+        )
+
+
 def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:
     """What scores the model after an epoch: with nothing to judge it by, no training begins."""
     from ribcage import runs
-    from ribcage.validation import Validation
+    from ribcage.validation import Validation, check_exclusive
 
     validation = Validation(
         lambda: run.result, stores, choosing, model, device=device, batch=options.batch, policy=policy,
         threads=options.threads or None,
     )  # fmt: skip
+    if model.loss == "cross-entropy":
+        check_exclusive(validation.labels)
     blind = [name for name in model.findings if name not in validation.judged]
     if not validation.judged:
         raise ValueError(
@@ -332,7 +357,7 @@ def report(options: Options, training: Any) -> None:
 
     model = bundle.Model.load(options.out / "bundle" / "model.json")
     found = dict(model.metrics["validation"])
-    mean = found.pop("auroc")
+    mean, _ = found.pop("auroc"), found.pop("loss", None)
     print(
         f"Best validation, after step {training.standing.best_step:,}: mean AUROC {mean:.4f} of {len(found)} findings"
     )

@@ -157,10 +157,10 @@ def train(options: Options, device: Any) -> Path:
 
 def check(options: Options) -> None:
     """All that is wrong with the options, at once."""
-    from ribcage import methods
+    from ribcage import methods, runs
 
     kind = methods.load(options.method)
-    wrong = []
+    wrong = runs.faults(options)
     if options.accumulate > 1 and not kind.divisible:
         wrong.append(f"{options.method} compares the pictures of a whole batch: --accumulate does not go with it")
     if options.share and len(options.share) != len(options.data):
@@ -354,7 +354,18 @@ def watch(options: Options, training: Any, monitor: Any) -> None:
 
 def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> None:
     """Pictures, the other layout if one was asked for, and what to do next."""
-    page = options.out
+    from ribcage import sheet
+
+    page = sheet.write(
+        options.out,
+        run.method,
+        stores,
+        rows,
+        model,
+        title=f"{options.method} · {options.model}",
+        normalise=run.loader.normalise,
+        threads=options.threads or None,
+    )
     print("Features: " + ", ".join(f"{name} {value:.3f}" for name, value in monitor.found[-1].items()) + ".")
     print(f"The backbone is {options.out / 'bundle'}, pictures are in {page}.")
     if options.export_as:

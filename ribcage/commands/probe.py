@@ -60,11 +60,12 @@ def run(options: Options) -> dict[str, Any]:
     """Open, guard, extract, learn, show, write; return the numbers."""
     import torch
 
-    from ribcage import guard, probing, store
+    from ribcage import cohort, guard, probing, store
     from ribcage.provenance import Provenance
 
     check(options)
     stores = store.open_all(options.data)
+    cohort.distinct(stores)
     learning, choosing, tested = cohorts(options, stores)
     model, backbone, seen = subject(options, stores)
     seen = [Provenance.of(stores, learning, choosing), *seen]
@@ -84,12 +85,13 @@ def run(options: Options) -> dict[str, Any]:
 
 def check(options: Options) -> None:
     """All that is wrong with the numbers asked for, at once."""
-    wrong = [f"--labels {share:g} is not more than 0 and at most 1" for share in options.labels if not 0 < share <= 1]
-    wrong += [f"--seeds {options.seeds} is not at least 1"] if options.seeds < 1 else []
-    wrong += ["--labels names no share"] if not options.labels else []
-    wrong += ["--init is for the name of a model, not for a folder"] if options.init and named(options) else []
-    if wrong:
-        raise ValueError("; ".join(wrong) + ".")
+    from ribcage import runs
+
+    own = {"--init": options.init, "--pool": options.pool, "--channels": options.channels > 1}
+    said = [name for name, given in own.items() if given and named(options)]
+    wrong = ["--labels names no share"] if not options.labels else []
+    wrong += [f"{name} is for the name of a model, not for a folder" for name in said]
+    runs.check(options, wrong)
 
 
 def named(options: Options) -> bool:
@@ -128,14 +130,13 @@ def subject(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, list[Any
         model = replace(opened.model, findings=findings, size=size or opened.model.size)
         return model, bundle.backbone(model, options.model, 0.0), [opened.provenance]
     torch.manual_seed(0)
-    of_bundle = bundle.load_any(options.init) if Path(options.init).is_dir() and options.init else None
     own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
     mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
     model = bundle.Model(
         known(options.model), findings, size or (224, 224), stores[0].size, stores[0].facts.fit, mean, std,
         channels=options.channels, pool=options.pool or bundle.pool(options.init),
     )  # fmt: skip
-    return model, bundle.backbone(model, options.init, 0.0), [of_bundle.provenance] if of_bundle else []
+    return model, bundle.backbone(model, options.init, 0.0), [bundle.seen(options.init)]
 
 
 def loader(options: Options, stores: Sequence[Any], rows: Any, model: Any) -> Any:

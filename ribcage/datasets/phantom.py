@@ -136,7 +136,7 @@ def _studies(count: int, seed: int, lateral: float) -> pd.DataFrame:
     age = np.clip(np.rint(16 + 76 * (person[:, 2] + person[:, 3]) / 2 + 0.7 * study), 16, 95)
     frame = pd.DataFrame(
         {
-            "patient": np.char.add("P", np.char.zfill(patient.astype(str), 6)),
+            "patient": np.char.add(f"S{seed}P" if seed else "P", np.char.zfill(patient.astype(str), 6)),
             "view": np.where(lying, "AP", "PA"),
             "split": np.array(["train", "val", "test"])[np.searchsorted([0.7, 0.8], person[:, 4], side="right")],
             "sex": np.where(person[:, 5] < 0.46, "F", "M"),
@@ -149,7 +149,8 @@ def _studies(count: int, seed: int, lateral: float) -> pd.DataFrame:
     ).iloc[place]
     frame = frame.reset_index(drop=True).assign(picture_number=number)
     frame["study"] = frame["patient"] + "-" + frame["study_number"].astype(str)
-    frame["path"] = [f"phantom/{row:06d}.png" for row in range(len(frame))]
+    folder = f"phantom/{seed}" if seed else "phantom"
+    frame["path"] = [f"{folder}/{row:06d}.png" for row in range(len(frame))]
     frame.loc[number == 1, "view"] = "LATERAL"
     return frame
 
