@@ -19,18 +19,16 @@ FREE = frozenset(("command", "data", "out", "patience", "save_minutes", "threads
 
 Limit = tuple[str, Callable[[float], bool]]
 _COUNT: Limit = ("at least 1", lambda value: value >= 1)
-_POSITIVE: Limit = ("more than 0", lambda value: value > 0)
 _NOT_NEGATIVE: Limit = ("0 or more", lambda value: value >= 0)
 _PART: Limit = ("from 0 to less than 1", lambda value: 0 <= value < 1)
 _SHARE: Limit = ("more than 0 and at most 1", lambda value: 0 < value <= 1)
 _BETWEEN: Limit = ("between 0 and 1", lambda value: 0 < value < 1)
 LIMITS: dict[str, Limit] = {
     **dict.fromkeys(("size", "epochs", "batch", "accumulate", "devices", "seeds"), _COUNT),
-    **dict.fromkeys(("min_lr", "warmup", "weight_decay", "mixup", "clip", "patience"), _NOT_NEGATIVE),
+    **dict.fromkeys(("lr", "min_lr", "warmup", "weight_decay", "mixup", "clip", "patience"), _NOT_NEGATIVE),
     **dict.fromkeys(("save_minutes", "threads", "worst", "resamples"), _NOT_NEGATIVE),
     **dict.fromkeys(("drop_path", "dropout", "ema", "smoothing", "betas"), _PART),
     **dict.fromkeys(("labels", "layer_decay"), _SHARE),
-    "lr": _POSITIVE,
     "decay_at": _BETWEEN,
 }
 """What the numbers of the commands can be, by the name of their option."""

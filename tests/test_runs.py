@@ -27,7 +27,7 @@ def test_the_defaults_are_within_their_limits() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("lr", -1.0), ("lr", 0.0), ("lr", float("nan")), ("lr", float("inf")), ("ema", 1.5), ("ema", -0.5),
+        ("lr", -1.0), ("lr", float("nan")), ("lr", float("inf")), ("ema", 1.5), ("ema", -0.5),
         ("smoothing", 2.0), ("clip", -1.0), ("warmup", -1.0), ("weight_decay", -1.0), ("layer_decay", 0.0),
         ("layer_decay", 2.0), ("patience", -1), ("save_minutes", -1.0), ("devices", 0), ("accumulate", 0),
         ("epochs", 0), ("batch", 0), ("drop_path", 2.0), ("dropout", 1.0), ("mixup", -1.0), ("labels", 0.0),
@@ -43,14 +43,14 @@ def test_all_that_is_wrong_is_said_at_once(capsys: pytest.CaptureFixture[str]) -
     words = ["finetune", "--data", "set", "--out", "run", "--lr", "-1", "--decay-at", "0.5", "2", "--devices", "0"]
     assert cli.main([*words, "--size", "32", "40", "50", "--findings", "Mass", "Edema", "Mass"]) == 2
     assert capsys.readouterr().err == (
-        "ribcage: --devices 0 is not at least 1; --lr -1 is not more than 0; --decay-at 2 is not between 0 and 1; "
+        "ribcage: --devices 0 is not at least 1; --lr -1 is not 0 or more; --decay-at 2 is not between 0 and 1; "
         "--size takes one or two numbers, not 3; --findings names Mass twice.\n"
     )
 
 
 def test_pretraining_asks_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["pretrain", "mae", "--data", "set", "--out", "run", "--lr", "-1", "--clip", "-1"]) == 2
-    assert "--clip -1 is not 0 or more; --lr -1 is not more than 0" in capsys.readouterr().err
+    assert "--lr -1 is not 0 or more; --clip -1 is not 0 or more" in capsys.readouterr().err
 
 
 def test_a_start_that_came_to_no_step_leaves_the_folder_free(tmp_path: Path) -> None:
