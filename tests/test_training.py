@@ -357,3 +357,18 @@ def test_wrong_options_are_one_clear_line(
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_the_last_epoch_is_the_result_when_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = {}
+    for keep in ("best", "last"):
+        asked = words(data, tmp_path / keep, "--keep", keep, "--lr", "0.3", "--optimizer", "sgd", "--epochs", "4")
+        assert cli.main(asked) == 0
+        state = checkpoint.load(tmp_path / keep / "checkpoint.pt")["run"]
+        trunk = {name: value for name, value in state["method"].items() if name.startswith("backbone.model.")}
+        bundled = weights(tmp_path / keep)
+        kept[keep] = all(torch.equal(bundled[name.removeprefix("backbone.model.")], trunk[name]) for name in trunk)
+    assert kept["last"]
+    assert "Last validation, after step" in capsys.readouterr().out
+    assert cli.main(words(data, tmp_path / "no", "--keep", "last", "--patience", "2")) == 2
+    assert "--patience waits for a best epoch" in capsys.readouterr().err

@@ -94,6 +94,8 @@ class Options:
     """bf16 where the hardware is fast at it."""
     compile: bool = False
     """Let torch compile the model first."""
+    keep: Literal["best", "last"] = "best"
+    """The result: the best epoch by validation, or the last, where validation cannot tell them apart."""
     patience: int = 0
     """Epochs without a better validation before the run ends; 0 never ends it."""
     save_minutes: float = 10.0
@@ -116,7 +118,8 @@ def run(options: Options) -> Any:
 
     from ribcage import distributed, flags, runs
 
-    runs.check(options)
+    endless = options.patience and options.keep == "last"
+    runs.check(options, ["--patience waits for a best epoch, --keep last knows none"] if endless else [])
     if options.devices > 1 and not distributed.launched():
         module = sys.modules[__name__]
         once = dataclasses.replace(options, devices=1)
@@ -140,7 +143,8 @@ def train(options: Options, device: Any) -> Path:
     run = build(options, stores, learning, model, policy, device)
     validation = validator(options, run, stores, choosing, model, policy, device)
     keep = keeper(options, validation, stores, learning, choosing)
-    training = Training(run, options.out, Plan("auroc", options.save_minutes, 1, options.patience), validation, keep)
+    plan = Plan("auroc" if options.keep == "best" else "", options.save_minutes, 1, options.patience)
+    training = Training(run, options.out, plan, validation, keep)
     if options.resume and not runs.unsaved(options.out):
         training.resume()
     elif distributed.rank() == 0:
@@ -352,15 +356,14 @@ def watch(options: Options, training: Any, validation: Any) -> None:
 
 
 def report(options: Options, training: Any) -> None:
-    """The last lines: the best validation and what to do next."""
+    """The last lines: the validation of what was kept, and what to do next."""
     from ribcage import bundle
 
     model = bundle.Model.load(options.out / "bundle" / "model.json")
     found = dict(model.metrics["validation"])
     mean, _ = found.pop("auroc"), found.pop("loss", None)
-    print(
-        f"Best validation, after step {training.standing.best_step:,}: mean AUROC {mean:.4f} of {len(found)} findings"
-    )
+    which = "Best validation, after" if options.keep == "best" else "Last validation, after"
+    print(f"{which} step {training.standing.best_step:,}: mean AUROC {mean:.4f} of {len(found)} findings")
     print("  " + "  ".join(f"{name.removeprefix('auroc_')} {score:.3f}" for name, score in found.items()))
     test = f"ribcage evaluate {options.out} --data {' '.join(options.data)}"
     print(f"The model is {options.out / 'bundle'}. Test it once: {test}")
