@@ -96,9 +96,9 @@ def check_same(command: str, options: Any, stores: Sequence[Store]) -> None:
     file = options.out / "options.json"
     if not file.exists() or unsaved(options.out):
         return
-    before, now = json.loads(file.read_text(encoding="utf-8")), asked(command, options, stores)
-    if before["command"] != command:
-        raise ValueError(f"{options.out} is a run of 'ribcage {before['command']}', not of 'ribcage {command}'.")
+    before, now = {**usual(options), **json.loads(file.read_text(encoding="utf-8"))}, asked(command, options, stores)
+    if before.get("command") != command:
+        raise ValueError(f"{options.out} is a run of 'ribcage {before.get('command')}', not of 'ribcage {command}'.")
     changed = [
         name for name in dict.fromkeys([*before, *now]) if name not in FREE and before.get(name) != now.get(name)
     ]
@@ -108,6 +108,14 @@ def check_same(command: str, options: Any, stores: Sequence[Store]) -> None:
             f"{options.out} was begun with {_words(changed, before)}, not with {_words(changed, now)}{other}. "
             "Go on with the same, or choose another --out."
         )
+
+
+def usual(options: Any) -> dict[str, Any]:
+    """The defaults, as they are written down: what an older run was begun with where it does not say."""
+    defaults = {field.name: flags.field_default(field) for field in dataclasses.fields(options)}
+    said = {name: default for name, default in defaults.items() if default is not flags.NEEDED and name != "member"}
+    plain: dict[str, Any] = json.loads(json.dumps(said, default=str))
+    return plain
 
 
 def _words(names: Sequence[str], said: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """Wrong numbers are said at once, and a folder belongs to one run."""
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,3 +73,16 @@ def test_no_run_begins_in_a_data_set_or_a_model(tmp_path: Path, file: str) -> No
     (tmp_path / file).touch()
     with pytest.raises(ValueError, match=f"is no folder for a run: it holds {file}"):
         runs.begin("finetune", Asked(tmp_path), [])
+
+
+def test_an_option_that_an_older_run_knew_nothing_of_was_at_its_default(tmp_path: Path) -> None:
+    asked = finetune.Options(data=("set",), out=tmp_path)
+    said = runs.asked("finetune", asked, [])
+    del said["keep"], said["seed"]
+    (tmp_path / "options.json").write_text(json.dumps(said), encoding="utf-8")
+    (tmp_path / "checkpoint.pt").touch()
+    runs.check_same("finetune", asked, [])
+    with pytest.raises(ValueError, match="was begun with --keep best, not with --keep last"):
+        runs.check_same("finetune", dataclasses.replace(asked, keep="last"), [])
+    with pytest.raises(ValueError, match="is a run of 'ribcage finetune', not of 'ribcage pretrain'"):
+        runs.check_same("pretrain", pretrain.Options("mae", ("set",), tmp_path), [])

@@ -129,12 +129,13 @@ def run(options: Options) -> Any:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import distributed, runs, store
+    from ribcage import cohort, distributed, runs, store
     from ribcage.monitor import before
     from ribcage.training import Plan, Training
 
     check(options)
     stores = store.open_all(options.data)
+    cohort.distinct(stores)
     if options.resume:
         runs.check_same("pretrain", options, stores)
     rows = cohort_of(options, stores)
