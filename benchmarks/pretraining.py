@@ -8,7 +8,7 @@ radiographs (or of FOLDER). Then its frozen features are read by logistic regres
 strength chosen on validation; and `ribcage finetune` trains the whole network with the labels of a few patients. Both
 are tested on the test part. With --folds, validation and test part are dealt out by patient instead, and the probe is
 tested on each fold in turn: for data whose training labels are not those of the rest. Intervals are of the mean over
-seeds, by bootstrap over the tested patients; differences are paired. What is done already in DIR is not done again.
+seeds, by a bootstrap that draws patients and seeds; differences are paired. What DIR has of the same recipe is kept.
 """
 
 import argparse
@@ -85,7 +85,8 @@ def commands(subject: Subject, options: argparse.Namespace) -> list[list[str]]:
     once = ["--data", data, "--threads", "1", "--seed", str(subject.seed)]
     asked = []
     if not subject.random:
-        asked.append(["pretrain", subject.name, "--recipe", str(subject.file), "--out", str(subject.pretrained), *once])
+        recipe = ["--recipe", str(subject.file), "--out", str(subject.pretrained)]
+        asked.append(["pretrain", subject.method, *recipe, *VARIANTS.get(subject.name, ("", []))[1], *once])
     how = ["--size", *size, "--epochs", str(options.tune_epochs), "--batch", "32", "--lr", "1e-3"]
     how += ["--pool", pool(subject)]
     init = [] if subject.random else ["--init", str(subject.pretrained)]
@@ -104,7 +105,8 @@ def learn(subject: Subject, options: argparse.Namespace) -> None:
     """Run the commands that are not done yet, or go on with them."""
     for words in commands(subject, options):
         out = Path(words[words.index("--out") + 1])
-        if (out / "seconds").exists():
+        recipe = subject.file.read_text(encoding="utf-8")
+        if (out / "seconds").exists() and (out / "recipe.toml").read_text(encoding="utf-8") == recipe:
             continue
         resume = ["--resume"] if (out / "options.json").exists() else []
         began = time.perf_counter()
@@ -114,6 +116,7 @@ def learn(subject: Subject, options: argparse.Namespace) -> None:
         )
         if result.returncode:
             raise SystemExit(f"ribcage {' '.join(words)}\n{result.stderr}")
+        (out / "recipe.toml").write_text(recipe, encoding="utf-8")
         (out / "seconds").write_text(str(time.perf_counter() - began))
         print(f"{subject.name} {subject.seed}: {words[0]}, {time.perf_counter() - began:.0f} s", flush=True)
 
@@ -154,50 +157,62 @@ def features(subject: Subject, stores: Sequence[store.Store], rows: np.ndarray, 
     return probing.extract(built, loader, torch.device("cpu"))
 
 
-def probed(learning: probing.Part, choosing: probing.Part, tested: probing.Part) -> np.ndarray:
-    """Logits (N, F) of the tested pictures, with the strength that is best on average for those that choose."""
-    answers = probing.regressed(learning, choosing, tested)
-    best = int(np.argmax([metrics.macro(metrics.auroc(chosen, choosing.labels)).mean for chosen, _ in answers]))
-    return answers[best][1]
+Split = tuple[probing.Part, probing.Part, probing.Part]
+"""Pictures to learn from, to choose by and to test on."""
+
+
+def probed(splits: Sequence[Split]) -> list[np.ndarray]:
+    """Logits (N, F) of the tested pictures of each split, with the strength best on average for those that choose."""
+    answers = [probing.regressed(*split) for split in splits]
+    chosen = [
+        [metrics.macro(metrics.auroc(scores, split[1].labels)).mean for scores, _ in several]
+        for several, split in zip(answers, splits, strict=True)
+    ]
+    best = int(np.nanargmax(np.nanmean(chosen, axis=0)))
+    return [several[best][1] for several in answers]
 
 
 def probe(subject: Subject, stores: Sequence[store.Store], names: Sequence[str], folds: int) -> Tested:
     """The linear probe on the test part, or on every fold of validation and test part."""
     people = cohort.table(stores)["patient"].to_numpy()
     if not folds:
-        parts = [features(subject, stores, cohort.rows_of(stores, split), names) for split in ("train", "val", "test")]
-        return probed(*parts), parts[2].labels, people[parts[2].rows]
+        learning, choosing, tested = (
+            features(subject, stores, cohort.rows_of(stores, split), names) for split in ("train", "val", "test")
+        )
+        return probed([(learning, choosing, tested)])[0], tested.labels, people[tested.rows]
     part = features(subject, stores, cohort.rows_of(stores, "val", "test"), names)
-    turn = np.unique(people[part.rows], return_inverse=True)[1] % folds
+    fold = np.unique(people[part.rows], return_inverse=True)[1] % folds
+    splits = []
+    for number in range(folds):
+        choosing = (number + 1) % folds
+        which = ((fold != number) & (fold != choosing), fold == choosing, fold == number)
+        splits.append(tuple(part.take(np.flatnonzero(chosen)) for chosen in which))
     scores = np.empty(part.labels.shape)
-    for fold in range(folds):
-        choosing = (fold + 1) % folds
-        learning = (turn != fold) & (turn != choosing)
-        taken = [part.take(np.flatnonzero(which)) for which in (learning, turn == choosing, turn == fold)]
-        scores[turn == fold] = probed(*taken)
+    for number, logits in enumerate(probed(splits)):  # ranks within a fold: its own probe has a scale of its own
+        scores[fold == number] = (logits.argsort(0).argsort(0) + 0.5) / len(logits)
     return scores, part.labels, people[part.rows]
 
 
-def tuned(folder: Path, stores: Sequence[store.Store]) -> Tested:
+def tuned(folder: Path, stores: Sequence[store.Store], names: Sequence[str]) -> Tested:
     """A fine-tuned model on the test part."""
     opened, rows = bundle.load(folder), cohort.rows_of(stores, "test")
     said = inference.predict(opened.method, stores, rows, model=opened.model, batch=64, threads=1)
     order = np.argsort(said.rows)
-    labels = known_labels(stores, said.rows[order], opened.model.findings)
-    return said.logits[order], labels, cohort.table(stores)["patient"].to_numpy()[said.rows[order]]
+    labels = known_labels(stores, said.rows[order], names)
+    places = [opened.model.findings.index(name) for name in names]
+    return said.logits[order][:, places], labels, cohort.table(stores)["patient"].to_numpy()[said.rows[order]]
 
 
 # ---- the table
 
 
 def over_seeds(tests: Sequence[Tested]) -> Resampled:
-    """The mean AUROC over findings, averaged over seeds, in the same resamples of patients."""
+    """The mean AUROC over findings, averaged over seeds; a resample draws patients, and as many of the seeds."""
     found = [metrics.bootstrap(*each)["auroc"].macro() for each in tests]
-    return dataclasses.replace(
-        found[0],
-        value=np.mean([one.value for one in found], axis=0),
-        resampled=np.mean([one.resampled for one in found], axis=0),
-    )
+    every = np.stack([one.resampled for one in found])  # (seeds, R, 1)
+    drawn = np.random.default_rng(0).integers(0, len(found), (len(found), every.shape[1]))
+    resampled = np.take_along_axis(every, drawn[:, :, None], axis=0).mean(0)
+    return dataclasses.replace(found[0], value=np.mean([one.value for one in found], axis=0), resampled=resampled)
 
 
 def shown(found: Resampled, sign: str = "") -> str:
@@ -248,6 +263,8 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=0)
     parser.add_argument("--least", type=int, default=20, help="of positives, for a finding to be asked for")
     options = parser.parse_args()
+    if 0 < options.folds < 3:
+        parser.error("--folds takes 3 or more: one is tested, one chooses, the rest is learnt from")
     if options.data is None:
         options.data = options.work / "phantom"
         made = ["--out", str(options.data), "--pictures", str(options.pictures), "--size", "128"]
@@ -265,8 +282,8 @@ def main() -> None:
     print(f"{learnt:,} pictures to pretrain on, {options.seeds} seeds, findings: {', '.join(asked)}")
     table(subjects, lambda one: probe(one, stores, asked, options.folds), "Linear probe")
     for share in options.labels if not options.folds else ():
-        title = f"Fine-tuned with the labels of {share:.0%} of the patients"
-        table(subjects, lambda one, share=share: tuned(one.tuned(share), stores), title)
+        title = f"Fine-tuned with the labels of {share:.0%} of the training patients"
+        table(subjects, lambda one, share=share: tuned(one.tuned(share), stores, asked), title)
     minutes = {
         name: np.mean([float((one.pretrained / "seconds").read_text()) / 60 for one in several])
         for name, several in subjects.items()

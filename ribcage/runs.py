@@ -13,7 +13,9 @@ from ribcage.loop import Log
 from ribcage.store import Store
 from ribcage.training import Training
 
-FREE = frozenset(("command", "data", "out", "patience", "save_minutes", "threads", "devices", "log_format", "resume"))
+WHERE = frozenset(("command", "data", "out", "resume"))
+SEEN = frozenset(("log_format", "probe", "watch_every", "export_as"))
+FREE = WHERE | SEEN | frozenset(("patience", "save_minutes", "threads", "devices"))
 """What may be said otherwise when a run goes on: it changes no step to come. Data may move, but not change."""
 
 

@@ -203,6 +203,8 @@ def test_other_splits_are_learnt_from_only_when_told(data: Path, tmp_path: Path)
     [
         (["--accumulate", "2"], "--accumulate does not go with it"),
         (["--share", "0.5", "0.5"], "--share has 2 numbers for 1 data sets"),
+        (["--share=-1"], "--share takes numbers of 0 or more"),
+        (["--export-as", "mae"], "has a decoder of patches, SupCon has none"),
         (["--watch-every", "0"], "--watch-every 0 is not at least 1"),
         (["--temperature", "0"], "--temperature 0.0 is not above 0"),
         (["--model", "resnet"], "Unknown model 'resnet'"),
@@ -238,3 +240,14 @@ def test_several_data_sets_keep_their_own_scale_and_share(data: Path, tmp_path: 
     opened = store.open_all([str(data), str(other)])
     assert facts.training["scales"] == [[one.mean, one.std] for one in opened]
     assert len(facts.data) == 2
+
+
+def test_a_method_that_looks_at_no_label_takes_no_policy(data: Path, tmp_path: Path, capsys: Any) -> None:
+    assert cli.main(words("moco", data, tmp_path / "run", "--policy", "ones")) == 2
+    assert "moco looks at no label: --findings and --policy do not go with it" in capsys.readouterr().err
+
+
+def test_a_layout_can_be_asked_for_when_the_run_is_done(runs: dict[str, Path], data: Path) -> None:
+    assert cli.main([*words("mae", data, runs["mae"]), "--resume", "--export-as", "mae"]) == 0
+    file = next(runs["mae"].glob("*.pth"))
+    assert "decoder_pred.weight" in torch.load(file, weights_only=True)["model"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 METHOD, OWN = "byol", {"hidden": 1024, "momentum": 0.98}
-"""How the demo pretrains; as in recipes/small-byol.toml."""
+"""How the demo pretrains."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def tune(data: Path, out: Path, model: str, side: int, init: str, view: tuple[st
 
     given = finetune.Options((str(data),), out, model, init=init, size=(side,), view=view, **how)
     show("finetune", finetune, given)
-    finetune.run(dataclasses.replace(given, resume=(out / "checkpoint.pt").exists()))
+    finetune.run(dataclasses.replace(given, resume=(out / "options.json").exists()))
     return out
 
 
@@ -95,7 +95,7 @@ def test(options: Options, data: Path, model: Path, out: Path) -> Path:
 
 
 def pretrain(options: Options, data: Path) -> list[Path]:
-    """What a backbone that has seen all pictures and no label is worth where few labels are known."""
+    """What a backbone that has seen the training pictures and no label is worth where few labels are known."""
     from ribcage.commands import compare
     from ribcage.commands import pretrain as pretraining
 
@@ -105,7 +105,7 @@ def pretrain(options: Options, data: Path) -> list[Path]:
         watch_every=8, seed=options.seed, member=dict(OWN),
     )  # fmt: skip
     show("pretrain", pretraining, given)
-    pretraining.run(dataclasses.replace(given, resume=(out / "checkpoint.pt").exists()))
+    pretraining.run(dataclasses.replace(given, resume=(out / "options.json").exists()))
     tested = []
     for name, init in (("few", ""), ("few-pretrained", str(out))):
         how = {"epochs": 30, "batch": 32, "lr": 1e-3, "labels": 0.05, "seed": options.seed}

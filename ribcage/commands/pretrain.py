@@ -141,6 +141,8 @@ def train(options: Options, device: Any) -> Path:
     rows = cohort_of(options, stores)
     model, findings = describe(options, stores, rows)
     run = build(options, stores, rows, model, findings, device)
+    if options.export_as and distributed.rank() == 0:
+        check_layout(options, run.method, model)
     monitor = watcher(options, run, stores, rows, model, device)
     keep = keeper(options, run, stores, rows, model, monitor)
     plan = Plan("", options.save_minutes, options.watch_every)
@@ -166,12 +168,26 @@ def check(options: Options) -> None:
         wrong.append(f"{options.method} compares the pictures of a whole batch: --accumulate does not go with it")
     if options.share and len(options.share) != len(options.data):
         wrong.append(f"--share has {len(options.share)} numbers for {len(options.data)} data sets")
+    if any(share < 0 for share in options.share) or (options.share and not sum(options.share)):
+        wrong.append("--share takes numbers of 0 or more, one of them above 0")
+    if not kind.from_labels and (options.findings or options.policy != Options.policy):
+        wrong.append(f"{options.method} looks at no label: --findings and --policy do not go with it")
     if options.watch_every < 1:
         wrong.append(f"--watch-every {options.watch_every} is not at least 1")
     if len(options.betas) != 2:
         wrong.append(f"--betas takes two numbers, not {len(options.betas)}")
     if wrong:
         raise ValueError("; ".join(wrong) + ".")
+
+
+def check_layout(options: Options, method: Any, model: Any) -> None:
+    """Whether the published layout holds such a method and model: better said before the run than after it."""
+    import tempfile
+
+    from ribcage import weights
+
+    with tempfile.TemporaryDirectory() as folder:
+        weights.load(options.export_as).export(method, model, Path(folder))
 
 
 def cohort_of(options: Options, stores: Any) -> Any:
@@ -198,7 +214,8 @@ def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, 
     if methods.load(options.method).from_labels and not learnt:
         raise ValueError(f"{options.method} learns from findings, and {', '.join(options.data)} has none.")
     scales = [(one.mean, one.std) for one in stores]
-    mean, std = bundle.scale(options.init) or (GRAY if options.init else np.mean(scales, axis=0).round(6).tolist())
+    common = np.average(scales, axis=0, weights=shares(options, stores, rows)).round(6).tolist()
+    mean, std = bundle.scale(options.init) or (GRAY if options.init else common)
     counts = {"pictures": len(rows), "patients": int(cohort.table(stores).iloc[rows]["patient"].nunique())}
     said = json.loads(json.dumps(dataclasses.asdict(options), default=str))
     facts = {"method": options.method, **counts, "selection": 0, "scales": scales, "learnt": learnt, "options": said}
@@ -216,6 +233,14 @@ def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, 
         training=json.loads(json.dumps(facts)),
         versions=store.versions(),
     ), learnt
+
+
+def shares(options: Options, stores: Any, rows: Any) -> Any:
+    """Each data set's share of what is seen."""
+    import numpy as np
+
+    ends = np.cumsum([len(one) for one in stores])
+    return options.share or np.bincount(np.searchsorted(ends, rows, side="right"), minlength=len(stores))
 
 
 def build(options: Options, stores: Any, rows: Any, model: Any, findings: tuple[str, ...], device: Any) -> Any:
@@ -289,11 +314,13 @@ def loader_of(options: Options, stores: Any, rows: Any, model: Any, method: Any,
 
 def watcher(options: Options, run: Any, stores: Any, rows: Any, model: Any, device: Any) -> Any:
     """What looks at the features every few epochs."""
-    from ribcage import cohort, monitor, store
+    from ribcage import cohort, monitor, runs, store
 
     labelled = None
     if options.probe:
         opened = store.open_all(options.probe)
+        if "val" in options.train:
+            runs.say("! The probe is asked about the val part, which is also learnt from: it flatters.")
         labelled = monitor.Labelled(opened, cohort.rows_of(opened, "train"), cohort.rows_of(opened, "val"))
     return monitor.Monitor(
         lambda: run.method,
@@ -373,6 +400,7 @@ def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monit
         from ribcage import weights
 
         print(f"Wrote {weights.load(options.export_as).export(run.method, model, options.out)}.")
-    data = " ".join(options.probe or options.data)
+    data, size = " ".join(options.probe or options.data), " ".join(map(str, options.size))
+    shape = f"--model {options.model} --size {size}" + (" --channels 3" if options.channels == 3 else "")
     print(f"Try its features: ribcage probe {options.out} --data {data}")
-    print(f"Go on with labels: ribcage finetune --model {options.model} --init {options.out} --data {data} --out …")
+    print(f"Go on with labels: ribcage finetune {shape} --init {options.out} --data {data} --out …")
