@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ribcage.backbone import Backbone
 from ribcage.loader import Batch
-from ribcage.methods.supcon import SupCon, contrast, overlap
+from ribcage.methods.supcon import SupCon, comparable, contrast, overlap
 from ribcage.views import published, strong
 
 nan = math.nan
@@ -37,17 +37,21 @@ def embedded(method: SupCon, pictures: Batch) -> list[Tensor]:
     return list(F.normalize(method.head(method.backbone(torch.cat(pictures.views))), dim=1))
 
 
-def by_hand(z: list[Tensor], w: list[list[float]], temperature: float) -> Tensor:
-    """The equation, word by word."""
+def by_hand(z: list[Tensor], w: list[list[float]], temperature: float, labels: Sequence[list[float]] = ()) -> Tensor:
+    """The equation, word by word; without labels everything is known."""
     losses = []
     for i, one in enumerate(z):
-        others = [a for a in range(len(z)) if a != i]
+        others = [a for a in range(len(z)) if a != i and (not labels or w[i][a] or shared(labels[i], labels[a]))]
         below = sum(torch.exp(one @ z[a] / temperature) for a in others)
         total = sum(w[i][j] for j in others)
         if total:
             logs = [w[i][j] * torch.log(torch.exp(one @ z[j] / temperature) / below) for j in others]
             losses.append(-torch.stack(logs).sum() / total)
     return torch.stack(losses).mean()
+
+
+def shared(a: list[float], b: list[float]) -> bool:
+    return any(not math.isnan(x) and not math.isnan(y) for x, y in zip(a, b, strict=True))
 
 
 def jaccard(a: list[float], b: list[float]) -> float:
@@ -100,7 +104,8 @@ def test_the_loss_is_the_equation() -> None:
     rows = MIXED.tolist() * 2
     w = [[1.0 if i % 6 == j % 6 else jaccard(a, b) for j, b in enumerate(rows)] for i, a in enumerate(rows)]
     step = method(pictures)
-    torch.testing.assert_close(step.loss, by_hand(embedded(method, pictures), w, 0.07), rtol=1e-5, atol=1e-5)
+    expected = by_hand(embedded(method, pictures), w, 0.07, rows)
+    torch.testing.assert_close(step.loss, expected, rtol=1e-5, atol=1e-5)
     positives = sum(sum(row) for row in w) / len(w) - 1
     assert float(step.logs["positives"]) == pytest.approx(positives)
 
@@ -119,8 +124,8 @@ def test_one_class_each_is_the_papers_equation_2(temperature: float) -> None:
     torch.testing.assert_close(method(pictures).loss, torch.stack(losses).mean(), rtol=1e-5, atol=1e-5)
 
 
-def test_without_labels_it_is_lightlys_nt_xent(lightly: Any) -> None:
-    method, pictures = made(), shown(torch.full((6, 3), nan))
+def test_where_each_picture_is_a_class_of_its_own_it_is_lightlys_nt_xent(lightly: Any) -> None:
+    method, pictures = made(), shown(torch.eye(6))
     first, second = torch.stack(embedded(method, pictures)).chunk(2)
     torch.testing.assert_close(
         method(pictures).loss, lightly.NTXentLoss(temperature=0.07)(first, second), rtol=1e-5, atol=1e-5
@@ -128,7 +133,7 @@ def test_without_labels_it_is_lightlys_nt_xent(lightly: Any) -> None:
 
 
 def test_more_views_are_more_positives() -> None:
-    method, pictures = made(), shown(torch.full((4, 3), nan), views=3)
+    method, pictures = made(), shown(torch.eye(4), views=3)
     w = [[float(i % 4 == j % 4) for j in range(12)] for i in range(12)]
     torch.testing.assert_close(
         method(pictures).loss, by_hand(embedded(method, pictures), w, 0.07), rtol=1e-5, atol=1e-5
@@ -138,13 +143,37 @@ def test_more_views_are_more_positives() -> None:
 # ---- nothing known, nobody alike
 
 
+def test_pictures_with_nothing_known_in_common_are_not_compared() -> None:
+    assert comparable(MIXED[:2], MIXED).tolist() == [[True, True, True, True, False, True]] * 2
+    apart = torch.tensor([[1.0, nan], [nan, 1.0]])
+    assert comparable(apart, apart).tolist() == [[True, False], [False, True]]
+    labels = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    method, pictures = made().eval(), shown(labels)
+    more = shown(torch.cat([labels, torch.full((3, 3), nan)]))
+    more = replace(more, views=[torch.cat([a, b[:3]]) for a, b in zip(pictures.views, more.views, strict=True)])
+    # of twelve anchors six have nothing to be told from: they lose nothing, and the others do not see them
+    torch.testing.assert_close(method(more).loss, method(pictures).loss / 2)
+
+
+def test_a_patients_picture_of_which_nothing_is_known_is_still_a_positive() -> None:
+    labels = torch.tensor([[1.0, 0, 0], [nan, nan, nan], [0, 1, 0]])
+    steps = [made(patient_aware=mindful)(shown(labels, patients=[7, 7, 8])) for mindful in (False, True)]
+    assert [float(step.logs["positives"]) for step in steps] == pytest.approx([1, 1 + 4 * 2 / 6])
+    assert steps[0].loss != steps[1].loss
+
+
+def test_labels_that_say_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="none is known of any picture"):
+        made().count(torch.full((4, 3), nan))
+    made().count(MIXED)
+
+
 def test_an_anchor_without_positives_costs_nothing_and_the_mean_is_over_the_others() -> None:
     method = made()
     pictures = shown(torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 1.0, 0], [nan, nan, nan]]), views=1)
     w = [[float(i < 2 and j < 2) for j in range(4)] for i in range(4)]
-    torch.testing.assert_close(
-        method(pictures).loss, by_hand(embedded(method, pictures), w, 0.07), rtol=1e-5, atol=1e-5
-    )
+    expected = by_hand(embedded(method, pictures), w, 0.07, pictures.labels.tolist())
+    torch.testing.assert_close(method(pictures).loss, expected, rtol=1e-5, atol=1e-5)
     logits = torch.randn(3, 3, requires_grad=True)
     losses = contrast(logits, torch.tensor([[0.0, 1, 0], [0, 0, 0], [0, 0, 0.5]]))
     assert losses.tolist()[1] == 0 and losses.isfinite().all()

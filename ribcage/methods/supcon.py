@@ -4,14 +4,15 @@ Khosla et al. 2020, https://arxiv.org/abs/2004.11362, eq. 2 (L_out), where two p
 Findings do not exclude each other, so here they are positives by a weight w_ij from 0 to 1; where every picture is of
 one class, this is eq. 2:
 
-    L_i = -sum_j w_ij log p_ij / sum_j w_ij,   p_ij = exp(z_i.z_j/t) / sum_{a != i} exp(z_i.z_a/t),   |z| = 1
+    L_i = -sum_j w_ij log p_ij / sum_j w_ij,   p_ij = exp(z_i.z_j/t) / sum_{a in A_i} exp(z_i.z_a/t),   |z| = 1
 
     w_ij = sum_f min(y_if, y_jf) / sum_f max(y_if, y_jf)   over the findings known in both pictures
 
-the overlap (Jaccard) of what is found, also for labels between 0 and 1, which a policy makes of uncertain ones. An
-unknown finding neither joins two pictures nor parts them. Where all that both know is absent, w is 1 only if both know
-everything, so that nothing is found in either, and else 0: what nobody looked for may be there. Another view of the
-same picture always has w = 1, and so, with --patient-aware, has every picture of the same patient.
+the overlap (Jaccard) of what is found, also for labels between 0 and 1, which a policy makes of uncertain ones. Where
+all that both know is absent, w is 1 only if both know everything, so that nothing is found in either, and else 0: what
+nobody looked for may be there. Another view of the same picture always has w = 1, and so, with --patient-aware, has
+every picture of the same patient. A_i is all others that share a known finding with i, present or absent, or have w = 1
+so: two pictures with nothing known in common are neither joined nor parted.
 
 The authors' code multiplies the loss by temperature / base temperature, both .07: by 1, and so there is no such factor.
 """
@@ -59,14 +60,19 @@ class SupCon(Method):
         """Two alike."""
         return [published(size) if augment == "paper" else strong(size)] * 2
 
+    def count(self, labels: Tensor) -> None:
+        """Refuse labels that say nothing at all: every loss would be 0."""
+        if labels.isnan().all():
+            raise ValueError("supcon learns from findings, and none is known of any picture; moco and byol need none.")
+
     def forward(self, batch: Batch) -> Step:
         """The mean over all anchors of the global batch that have positives."""
         z = self._embedded(batch.views)  # (n · V, dim), the views of a picture side by side
         everyone = distributed.everyone(z)  # (N · V, dim)
         own = distributed.mine(torch.eye(len(everyone), dtype=torch.bool, device=z.device))  # (n · V, N · V)
-        w = self._weights(batch).masked_fill(own, 0)
+        w, compared = (pairs.masked_fill(own, 0) for pairs in self._pairs(batch))
         with torch.autocast(z.device.type, enabled=False):
-            losses = contrast((z @ everyone.T / self.temperature).masked_fill(own, _NEVER), w)  # (n · V,)
+            losses = contrast((z @ everyone.T / self.temperature).masked_fill(~compared, _NEVER), w)  # (n · V,)
         anchors = distributed.total((w.sum(1) > 0).sum()).clamp(min=1)
         return Step(losses.sum() * distributed.world() / anchors, {"positives": w.sum(1).mean()})
 
@@ -75,14 +81,18 @@ class SupCon(Method):
         z = self.head(self.backbone(torch.cat(views))).float()  # (V · n, dim)
         return F.normalize(z.unflatten(0, (len(views), -1)).transpose(0, 1).flatten(0, 1), dim=1)
 
-    def _weights(self, batch: Batch) -> Tensor:
-        """(n · V, N · V): how far the pictures of this process and all pictures are positives of each other."""
+    def _pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Twice (n · V, N · V), pictures of this process and all pictures: how far they are positives of each other,
+        and whether they are compared at all."""
         patients, everyone = (distributed.everyone(each) for each in (batch.patients, batch.labels))
-        w = overlap(batch.labels.float(), everyone.float())  # (n, N)
-        w = w.masked_fill(distributed.mine(torch.eye(len(everyone), dtype=torch.bool, device=w.device)), 1)
+        same = distributed.mine(torch.eye(len(everyone), dtype=torch.bool, device=everyone.device))  # (n, N)
         if self.patient_aware:
-            w = w.masked_fill(batch.patients[:, None] == patients, 1)
-        return w.repeat_interleave(len(batch.views), 0).repeat_interleave(len(batch.views), 1)
+            same = same | (batch.patients[:, None] == patients)
+        w = overlap(batch.labels.float(), everyone.float()).masked_fill(same, 1)
+        compared = same | comparable(batch.labels, everyone)
+        views = len(batch.views)
+        w, compared = (pairs.repeat_interleave(views, 0).repeat_interleave(views, 1) for pairs in (w, compared))
+        return w, compared
 
 
 def overlap(some: Tensor, others: Tensor) -> Tensor:
@@ -96,13 +106,18 @@ def overlap(some: Tensor, others: Tensor) -> Tensor:
     return torch.where(either > 0, both / either.clamp(min=1e-12), nothing)
 
 
+def comparable(some: Tensor, others: Tensor) -> Tensor:
+    """(n, F), (N, F) → (n, N): whether any finding is known in both of two pictures."""
+    return (~some.isnan()[:, None] & ~others.isnan()).any(2)
+
+
 def contrast(logits: Tensor, w: Tensor) -> Tensor:
     """(n, N): what pictures are to each other, and their weights → (n,): the loss of each; 0 without positives."""
     return -(w * logits.log_softmax(1)).sum(1) / w.sum(1).masked_fill(w.sum(1) == 0, 1)
 
 
 _NEVER = -1e9
-"""The logit of a picture with itself; finite, since 0 times infinity is no number."""
+"""The logit of what is not compared; finite, since 0 times infinity is no number."""
 
 
 def _check(findings: tuple[str, ...], temperature: float, dim: int) -> None:
