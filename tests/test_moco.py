@@ -130,22 +130,14 @@ def test_a_step_does_not_see_its_own_keys_and_the_oldest_leave_first() -> None:
         shown = pair(2, patients=(10 * number, 10 * number + 1), seed=number)
         method(shown)
         assert torch.equal(method.queue, before)
-        keys = method.arrived[0][0]
+        assert method.arrived is not None
+        keys = method.arrived[0]
         method.after_step(0.5)
         before[places] = keys
         assert torch.equal(method.queue, before)
         assert method.queue_patients[places].tolist() == shown.patients.tolist()
     assert method.queue_at == 3
     torch.testing.assert_close(method.queue.norm(dim=1), torch.ones(5))
-
-
-def test_keys_of_a_batch_in_parts_all_enter() -> None:
-    method = made()
-    method(pair(2, seed=1))
-    method(pair(4, seed=2))
-    keys = torch.cat([keys for keys, _ in method.arrived])
-    method.after_step(0.5)
-    assert torch.equal(method.queue[:6], keys) and method.queue_at == 6 and not method.arrived
 
 
 def test_who_only_looks_leaves_no_keys() -> None:
@@ -177,7 +169,7 @@ def test_the_key_encoder_follows() -> None:
 # ---- batch norms over groups
 
 
-def test_a_query_and_its_key_are_never_judged_among_the_same_pictures() -> None:
+def test_a_query_and_its_key_are_judged_among_as_few_of_the_same_pictures_as_possible() -> None:
     method = made(group=4)
     order = method._order(16)
     assert order.tolist() == [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]
@@ -201,14 +193,39 @@ def test_queries_are_judged_in_the_order_of_the_batch() -> None:
     torch.testing.assert_close(method.head(method.backbone(shown.views[0])), torch.cat(apart), rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_below_a_group_is_one_group() -> None:
-    shown = pair(4)
-    torch.testing.assert_close(made(group=32)(shown).loss, made(group=0)(shown).loss)
+@pytest.mark.parametrize(
+    ("count", "group", "would_do"),
+    [(4, 32, "--group 2"), (4, 4, "--group 2"), (6, 4, "--group 3"), (64, 48, "--group 32"), (7, 4, "--batch 8")],
+)
+def test_less_than_two_groups_and_broken_ones_are_refused_with_what_would_do(
+    count: int, group: int, would_do: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^--group {group}: .* {count} pictures of {count}. {would_do} would do.$"):
+        made(group=group)._order(count)
+    option, value = would_do.split()
+    shown, size = (int(value), group) if option == "--batch" else (count, int(value))
+    assert len(made(group=size)._order(shown)) == shown
 
 
-def test_a_batch_of_broken_groups_is_refused_with_one_that_would_do() -> None:
-    with pytest.raises(ValueError, match=r"6 pictures on each process .* groups of 4: --batch 4 would be"):
-        made(group=4)(pair(6))
+def test_a_batch_in_parts_would_be_single_groups() -> None:
+    assert not MoCo.divisible
+
+
+def test_without_groups_batch_norms_are_those_of_any_method() -> None:
+    assert made(group=4).own_norms and not made(group=0).own_norms
+
+
+def test_the_key_encoder_sees_pictures_in_the_order_in_memory_that_the_loop_gave_them() -> None:
+    method, shown, orders = made(group=2), pair(4), []
+    pictures = torch.cat([shown.views[1]] * 3, dim=1).to(memory_format=torch.channels_last)
+    method.key.register_forward_pre_hook(lambda _, given: orders.append(given[0].stride()))
+    method.key.forward = lambda given: given.mean((2, 3))  # type: ignore[method-assign]
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        method._keys(pictures)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert orders == [pictures.stride()]
 
 
 def test_where_there_are_no_batch_norms_any_batch_will_do() -> None:

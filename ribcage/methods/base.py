@@ -32,7 +32,7 @@ class Method(nn.Module):
 
     from_labels: ClassVar[bool] = False
     """Whether it learns from findings."""
-    own_norms: ClassVar[bool] = False
+    own_norms: bool = False
     """Whether it sees to the statistics of its batch norms itself."""
     divisible: ClassVar[bool] = True
     """Whether the loss of a batch is the sum of those of its parts, so that it can be computed part by part."""

@@ -7,7 +7,8 @@ https://arxiv.org/abs/2003.04297. With the query q of one view, the key k of the
 
 A batch norm that sees a query among the same pictures as its key gives the answer away. The paper shuffles pictures
 between GPUs; here batch norms judge `group` pictures at a time, queries in the order of the batch, the key of picture i
-in group i mod G of G. So the answer is hidden on one process, too, and many processes compute what one would.
+in group i mod G of G. So a query and its key are judged among as few of the same pictures as possible, one in G, on one
+process, too, and many processes compute what one would.
 """
 
 from collections.abc import Sequence
@@ -29,18 +30,18 @@ NOBODY = torch.iinfo(torch.int64).min
 
 
 class MoCo(Method):
-    """v2; for v1: --head linear --temperature 0.07 --augment paper.
+    """v2; for v1: --head linear --temperature 0.07 --augment paper --view blur_probability=0.
 
     dim: of queries and keys
     queue: past keys to tell a key from
     momentum: m, how slowly the key encoder follows
     temperature: t; 0.2 in v2, 0.07 in v1
     head: mlp (v2) or linear (v1)
-    group: pictures a batch norm judges together; a batch needs two groups at least to hide the answer; 0: no groups
+    group: pictures a batch norm judges together, two groups in a batch at least; 0: all, which gives the answer away
     patient_aware: keys of the same patient are positives, too, and never negatives
     """
 
-    own_norms, mates = True, True
+    mates, divisible = True, False  # parts of a batch would be single groups
     queue: Tensor
     queue_patients: Tensor
     queue_at: Tensor
@@ -64,13 +65,14 @@ class MoCo(Method):
         self.head = perceptron(backbone.dim, *([backbone.dim] if head == "mlp" else []), dim)
         self.key = follower(nn.Sequential(backbone, self.head))
         self.group = group if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.modules()) else 0
+        self.own_norms = bool(self.group)
         if self.group:
             group_norms(self, group)
         self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
         self.register_buffer("queue_patients", torch.full((queue,), NOBODY))
         self.register_buffer("queue_at", torch.zeros((), dtype=torch.int64))
-        self.arrived: list[tuple[Tensor, Tensor]] = []
-        """Keys and patients of this step; a batch computed in parts leaves several."""
+        self.arrived: tuple[Tensor, Tensor] | None = None
+        """Keys and patients of this step."""
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """A query's and a key's, both drawn alike; the paper's is v2's, without colour: v1 did not blur."""
@@ -91,36 +93,40 @@ class MoCo(Method):
             more = F.softplus(against[:, None] - queued).where(same, 0)
             loss = (loss + more.sum(1)) / (1 + same.sum(1))
         if self.training:
-            self.arrived.append((k, batch.patients))
+            self.arrived = k, batch.patients
         nearer = (negative >= positive[:, None]).sum(1)
         return Step(loss.mean(), {f"acc{top}": 100 * (nearer < top).float().mean() for top in (1, 5)})
 
     @torch.no_grad()
     def _keys(self, pictures: Tensor) -> Tensor:
-        """(N, dim), each made among other pictures than its query."""
+        """(N, dim), each made among few of the pictures that its query was."""
         if not self.group:
             return F.normalize(self.key(pictures).float(), dim=1)
         order = self._order(len(pictures)).to(pictures.device)
-        shown = distributed.mine(distributed.everyone(pictures)[order])
+        last = pictures.movedim(1, -1)  # in memory, too, as a rule: the key encoder sees the order the query's saw
+        shown = distributed.everyone(last)[distributed.mine(order)].movedim(-1, 1)
         keys = F.normalize(self.key(shown).float(), dim=1)
         return distributed.mine(distributed.everyone(keys)[order.argsort()])
 
     def _order(self, count: int) -> Tensor:
         """All pictures of all processes, key group after key group."""
-        size = min(self.group, count)
-        if count % size:
+        whole = count * distributed.world()
+        if count % self.group or whole < 2 * self.group:
+            fits = (size for size in range(self.group, 1, -1) if count % size == 0 and whole >= 2 * size)
+            other = next((f"--group {size}" for size in fits), f"--batch {2 * self.group * distributed.world()}")
             raise ValueError(
-                f"{count} pictures on each process are no whole number of groups of {size}: "
-                f"--batch {count // size * size * distributed.world()} would be, or choose another --group."
+                f"--group {self.group}: each process needs a whole number of groups, all together two at least, "
+                f"but a process has {count} pictures of {whole}. {other} would do."
             )
-        return torch.arange(count * distributed.world()).view(size, -1).T.flatten()
+        return torch.arange(whole).view(self.group, -1).T.flatten()
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """The key encoder follows; the keys of all processes take the place of the oldest."""
         follow(self.key, nn.Sequential(self.backbone, self.head), self.momentum)
-        keys, patients = (distributed.everyone(torch.cat(parts)) for parts in zip(*self.arrived, strict=True))
-        self.arrived.clear()
+        assert self.arrived is not None
+        keys, patients = map(distributed.everyone, self.arrived)
+        self.arrived = None
         if len(keys) > len(self.queue):
             raise ValueError(f"--queue {len(self.queue)} cannot hold the {len(keys)} keys of one step.")
         places = (self.queue_at + torch.arange(len(keys), device=keys.device)) % len(self.queue)
