@@ -6,6 +6,7 @@ the same weights bit for bit as one that never stopped, on the same machine.
 """
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +25,7 @@ Precision = Literal["auto", "float32", "bf16"]
 
 
 class DivergedError(ArithmeticError):
-    """The loss is not a number any more; `rows` are those of the batch."""
+    """The loss is not a number any more; `rows` are those of the global batch, at rank 0."""
 
     def __init__(self, step: int, rate: float, rows: list[int]) -> None:
         super().__init__(f"The loss is not finite at step {step}. Try a lower --lr (now {rate:.3g}) or --clip 1.")
@@ -131,23 +132,26 @@ class Run:
         optims.set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         loss, values = self._backward(batch)
-        if not torch.isfinite(distributed.total(loss)):
-            raise DivergedError(self.step, rate, batch.rows.tolist())
         if self.clip:
             trained = [weight for weight in self.method.parameters() if weight.grad is not None]
-            values["gradient"] = float(nn.utils.clip_grad_norm_(trained, self.clip))
+            values["gradient"] = nn.utils.clip_grad_norm_(trained, self.clip).detach().to(loss)
+        mean, *means = _means([loss, *values.values()])
+        if not math.isfinite(mean):
+            parts = distributed.gathered(batch.rows.tolist())
+            raise DivergedError(self.step, rate, [row for rows in parts for row in rows])
         self.optimizer.step()
         self.step += 1
         self.method.after_step(self.step / self.rates.steps)
         self._update_average()
         steps = len(self.loader)
         done = self.step - epoch * steps
-        mean = float(distributed.total(loss)) / distributed.world()
-        return Log(self.step, epoch, done, steps, mean, rate, 0.0, 0.0, values, len(batch))
+        return Log(
+            self.step, epoch, done, steps, mean, rate, 0.0, 0.0, dict(zip(values, means, strict=True)), len(batch)
+        )
 
-    def _backward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def _backward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The gradient of the whole batch, taken in `accumulate` parts."""
-        loss, values = torch.zeros((), device=self.device), dict[str, float]()
+        loss, values = torch.zeros((), device=self.device), dict[str, Tensor]()
         turns = self._turns(batch)
         for turn, part in enumerate(parts(batch, turns), 1):
             share = 1.0 if part is batch else self.method.share(part, batch)
@@ -157,7 +161,7 @@ class Run:
                 (step.loss * share).backward()
             loss += step.loss.detach() * share
             for name, value in step.logs.items():
-                values[name] = values.get(name, 0.0) + float(value) * share
+                values[name] = values.get(name, 0.0) + torch.as_tensor(value).detach().to(loss) * share
         return loss, values
 
     def _gathering(self, last: bool) -> AbstractContextManager[None]:
@@ -181,6 +185,11 @@ class Run:
                 averaged.lerp_(weight, 1 - decay)
             else:
                 averaged.copy_(weight)
+
+
+def _means(values: list[Tensor]) -> list[float]:
+    """Of all ranks; many numbers wait for the device, and for the other ranks, once."""
+    return (distributed.total(torch.stack(values)) / distributed.world()).tolist()
 
 
 def fast_bf16(device: torch.device) -> bool:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ribcage import checkpoint, cli, loop, optim, store, training, views
+from ribcage import checkpoint, cli, distributed, loop, optim, store, training, views
 from ribcage.backbone import Backbone
 from ribcage.loader import Loader
 from ribcage.methods.supervised import Supervised
@@ -110,6 +110,26 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_rows(data: Path, tmp_path
         trained(run, tmp_path / "run")
     rows = json.loads((tmp_path / "run" / "diverged.json").read_text())["rows"]
     assert rows == next(run.loader.epoch(0)).rows.tolist()
+
+
+def test_numbers_are_the_means_over_all_ranks() -> None:
+    code = (
+        "import torch; from ribcage import distributed, loop\n"
+        "with distributed.started():\n"
+        "    rank = float(distributed.rank())\n"
+        "    print(loop._means([torch.tensor(rank), torch.tensor(3 * rank)]), flush=True)"
+    )
+    shared = {**ENV, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(distributed._free_port()), "WORLD_SIZE": "2"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**shared, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    assert [process.communicate(timeout=240)[0] for process in both] == ["[0.5, 1.5]\n"] * 2
 
 
 def test_a_run_without_progress_ends_by_patience(data: Path, tmp_path: Path) -> None:
