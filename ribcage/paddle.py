@@ -24,7 +24,8 @@ class Lines:
         if log.step_in_epoch == 1:
             self.answers.clear()
             _print(f"Epoch {log.epoch + 1}/{self.run.epochs}")
-        for answers in distributed.gathered(list(self.method.answers)):
+        own = [(logits.cpu().numpy(), labels.cpu().numpy()) for logits, labels in self.method.answers]
+        for answers in distributed.gathered(own):
             self.answers += answers
         self.method.answers.clear()
         if log.step_in_epoch % 10 == 0 or log.epoch_done:

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -53,8 +52,8 @@ class Supervised(Method):
             nn.init.zeros_(self.head.bias)
         self.loss, self.smoothing, self.mixup, self.freeze = losses.LOSSES[loss], smoothing, mixup, freeze
         self.balanced, self.exclusive = balanced, loss == "cross-entropy"
-        self.answers: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=256)
-        """The last logits and labels, for who watches it learn; a batch computed in parts leaves several."""
+        self.answers: deque[tuple[Tensor, Tensor]] = deque(maxlen=256)
+        """The last logits and labels, on the device, for who watches it learn; a batch in parts leaves several."""
         self.register_buffer("present", torch.ones(len(self.findings)))
         self.register_buffer("absent", torch.ones(len(self.findings)))
         if freeze:
@@ -64,7 +63,7 @@ class Supervised(Method):
         """The loss over all known labels of the global batch."""
         pictures, targets = self._mixed(batch.views[0], self._targets(batch.labels))
         logits = self.logits(pictures).float()  # (N, F)
-        self.answers.append((logits.detach().cpu().numpy(), batch.labels.cpu().numpy()))
+        self.answers.append((logits.detach(), batch.labels))
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
         loss = (self.loss(logits, targets) * weights).sum()
         return Step(loss * distributed.world() / distributed.total(losses.known(targets).sum()).clamp(min=1))
