@@ -118,7 +118,10 @@ class SwAV(Method):
         return F.normalize(self.head(features).float(), dim=1).unflatten(0, (len(views), -1))
 
     def _centres(self) -> Tensor:
-        """(prototypes, dim), without a gradient while they are frozen."""
+        """(prototypes, dim), without a gradient while they are frozen.
+
+        AdamW has then counted steps of gradient 0, so the first after the thaw are up to three times as large.
+        """
         centres = self.prototypes.weight.float()
         return torch.where(self.progress < self.freeze, centres.detach(), centres)
 
