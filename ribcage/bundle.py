@@ -250,6 +250,7 @@ def backbone(model: Model, init: str, drop_path: float) -> Backbone:
         raise ValueError(f"{init} is a {trained.model.name}, not a {model.name}: pass --model {trained.model.name}.")
     built = _built(model, **shape)
     load_backbone(built, trained.method.backbone, init)
+    built.pretrained = True
     return built
 
 

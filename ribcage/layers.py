@@ -1,4 +1,4 @@
-"""Layers: small parts that several methods share – heads, a copy that follows, batch norms over groups of a batch."""
+"""Layers: small parts that several methods share – heads, orders, a copy that follows, batch norms over groups."""
 
 import copy
 import itertools
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import distributed
+from ribcage import distributed, draws
 
 
 def perceptron(*widths: int, norm: bool = False) -> nn.Sequential:
@@ -32,6 +32,15 @@ def choose_attention(module: nn.Module, tokens: int, device: torch.device) -> No
     for part in module.modules():
         if hasattr(part, "fused_attn"):
             setattr(part, "fused_attn", bool(use_fused_attn() and not plain))  # noqa: B010 – no module, whatever mypy thinks
+
+
+# ---- patches in another order
+
+
+@torch._disable_dynamo  # draws are NumPy's; torch.compiler.disable would load the compiler, for seconds, with this file
+def orders(chance: Tensor, count: int, device: torch.device) -> Tensor:
+    """(N, count): 0 … count-1 in an order of its own for each number of a batch's `chance`, never compiled."""
+    return torch.from_numpy(draws.orders(chance.numpy(), count)).to(device, non_blocking=True)
 
 
 # ---- a copy that follows

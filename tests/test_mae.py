@@ -10,11 +10,13 @@ import timm
 import torch
 import torch.nn.functional as F  # noqa: N812
 from batches import batch, part
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ribcage import layers
+from ribcage import bundle, layers
 from ribcage.backbone import Backbone
 from ribcage.methods.mae import MAE, _positions
+from ribcage.provenance import Provenance
 
 
 def made(model: str = "test_vit", size: tuple[int, int] = (64, 48), channels: int = 1, **options: Any) -> MAE:
@@ -241,6 +243,23 @@ def test_a_pretrained_backbone_keeps_its_weights(tmp_path: Any) -> None:
     assert method.backbone.model.pos_embed.grad.any()
 
 
+def test_a_bundle_keeps_its_weights_and_all_of_them_learn_on(tmp_path: Any) -> None:
+    training = {"method": "mae", "pictures": 6, "patients": 6}
+    facts = bundle.Model("test_vit", (), (64, 48), 64, "pad", 0.5, 0.25, pool="avg", training=training)
+    bundle.save(tmp_path / "bundle", made(pool="avg"), facts, Provenance.nothing())
+    weights = load_file(tmp_path / "bundle" / "model.safetensors")
+    torch.manual_seed(5)
+    model = MAE(bundle.backbone(facts, str(tmp_path / "bundle"), 0.0), decoder="dec128d2b").backbone.model
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, weights[key]), key
+    assert model.pos_embed.requires_grad
+
+
+def test_compiling_leaves_the_loss_as_it_is() -> None:
+    method, shown = made(), pictures()
+    torch.testing.assert_close(torch.compile(method, backend="eager")(shown).loss, method(shown).loss)
+
+
 def test_attention_in_plain_steps_gives_what_fused_attention_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     method, shown = made(), pictures()
     found = []
@@ -276,6 +295,13 @@ def test_a_size_that_is_no_multiple_of_the_patch_is_refused() -> None:
 def test_pictures_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match=r"pictures are 32×32.*\(64, 48\)"):
         made()(pictures(size=(32, 32)))
+
+
+def test_a_mask_that_is_no_number_is_one_clear_line() -> None:
+    with pytest.raises(
+        ValueError, match=r"^--mask nan: of 12 patches at least one must stay visible and one be hidden\.$"
+    ):
+        made(mask=float("nan"))
 
 
 def test_all_wrong_options_are_said_at_once() -> None:

@@ -143,6 +143,20 @@ def test_squares_that_do_not_fit_are_refused() -> None:
         made()(pictures(size=(100, 100)))
 
 
+def test_what_cannot_be_is_said_with_the_views_before_a_picture_comes() -> None:
+    with pytest.raises(ValueError, match="squares do not fit"):
+        made().views((100, 100))
+    with pytest.raises(ValueError, match="none would stay visible"):
+        made(mask=0.97).views((64, 64))
+    with pytest.raises(ValueError, match=r"^--mask nan: between 0 and 1\.$"):
+        made(mask=float("nan"))
+
+
+def test_compiling_leaves_the_loss_as_it_is() -> None:
+    method, shown = made().eval(), pictures()
+    torch.testing.assert_close(torch.compile(method, backend="eager")(shown).loss, method(shown).loss)
+
+
 def test_a_mask_that_leaves_nothing_visible_is_refused() -> None:
     with pytest.raises(ValueError, match="of 4×4 squares none would stay visible"):
         made(mask=0.97)(pictures())

@@ -14,9 +14,8 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import draws
 from ribcage.backbone import Backbone
-from ribcage.layers import choose_attention
+from ribcage.layers import choose_attention, orders
 from ribcage.loader import Batch
 from ribcage.methods.base import Augment, Method, Step
 from ribcage.views import View
@@ -50,9 +49,9 @@ class MAE(Method):
         self.patch, self.grid = model.patch_embed.patch_size, model.patch_embed.grid_size
         self.prefix, self.norm_pix = model.num_prefix_tokens, norm_pix
         count = self.grid[0] * self.grid[1]
+        _check(mask, decoder, decode_share, count)
         self.visible = int(count * (1 - mask))
         self.drawn = max(1, round(decode_share * (count - self.visible)))
-        _check(mask, decoder, decode_share, count)
         width, depth = DECODERS[decoder]
         self.decoder_embed = nn.Linear(model.embed_dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -91,8 +90,7 @@ class MAE(Method):
 
     def _places(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(N, visible) and (N, hidden): the patches of each picture in an order drawn for it."""
-        order = torch.from_numpy(draws.orders(batch.chance.numpy(), self.grid[0] * self.grid[1]))
-        order = order.to(batch.views[0].device, non_blocking=True)
+        order = orders(batch.chance, self.grid[0] * self.grid[1], batch.views[0].device)
         return order[:, : self.visible], order[:, self.visible :]
 
     def _encoded(self, patches: Tensor, visible: Tensor) -> Tensor:
@@ -135,7 +133,8 @@ class MAE(Method):
         return tiles.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
     def _begin(self) -> None:
-        """The first weights, as published; a pretrained backbone keeps its own."""
+        """The first weights, as published. A pretrained backbone keeps its own, and all learn on, positions, too:
+        whoever made these may have learnt them."""
         model = self.backbone.model
         if not self.backbone.pretrained:
             prefix = 0 if model.no_embed_class else self.prefix

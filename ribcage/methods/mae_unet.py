@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import draws
 from ribcage.backbone import Backbone
+from ribcage.layers import orders
 from ribcage.loader import Batch
 from ribcage.methods.base import Augment, Method, Step
 from ribcage.views import View
@@ -58,6 +58,7 @@ class MAEUNet(Method):
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """Half to all of the picture, and its exposure; the paper cuts closer and flips."""
+        self._squares(size)
         if augment == "paper":
             return [View(size, crop=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)]
         return [View(size, crop=(0.5, 1.0), ratio=(3 / 4, 4 / 3), brightness=0.1, contrast=0.2, gamma=0.2)]
@@ -81,17 +82,28 @@ class MAEUNet(Method):
 
     def _mask(self, batch: Batch) -> Tensor:
         """(N, 1, H, W): 1 where hidden, on squares drawn for each picture."""
-        size, patch = batch.views[0].shape[2:], self.patch
+        view = batch.views[0]
+        rows, columns, patch = self._squares((view.shape[2], view.shape[3]))
+        order = orders(batch.chance, rows * columns, view.device)
+        squares = torch.ones(order.shape, device=view.device)
+        squares = squares.scatter(1, order[:, : self._visible(rows * columns)], 0.0)
+        return squares.view(-1, 1, rows, columns).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+
+    def _squares(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Rows and columns of squares in a picture, and a square's side, if pictures can be cut so."""
+        patch = self.patch
         while patch > 1 and min(size) < 4 * patch:
             patch //= 2
         rows, columns = (side // patch for side in size)
-        visible = int(rows * columns * (1 - self.mask))
-        if (rows * patch, columns * patch) != tuple(size) or not visible:
+        visible = self._visible(rows * columns)
+        if (rows * patch, columns * patch) != size or not visible:
             problem = f"of {rows}×{columns} squares none would stay visible" if not visible else "squares do not fit"
             raise ValueError(f"--patch {patch} --mask {self.mask}, pictures of {size[0]}×{size[1]}: {problem}.")
-        order = torch.from_numpy(draws.orders(batch.chance.numpy(), rows * columns))
-        squares = torch.ones(order.shape).scatter(1, order[:, :visible], 0.0).to(batch.views[0].device)
-        return squares.view(-1, 1, rows, columns).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+        return rows, columns, patch
+
+    def _visible(self, count: int) -> int:
+        """Of so many squares."""
+        return int(count * (1 - self.mask))
 
     def _drawn(self, pictures: Tensor) -> Tensor:
         """(N, C, H, W): from the map that is pooled, beside the last map of each size, and from what was pooled.
