@@ -22,6 +22,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,9 +185,9 @@ def probe(subject: Subject, stores: Sequence[store.Store], names: Sequence[str],
     fold = np.unique(people[part.rows], return_inverse=True)[1] % folds
     splits = []
     for number in range(folds):
-        choosing = (number + 1) % folds
-        which = ((fold != number) & (fold != choosing), fold == choosing, fold == number)
-        splits.append(tuple(part.take(np.flatnonzero(chosen)) for chosen in which))
+        chooses, tests = fold == (number + 1) % folds, fold == number
+        kept = [part.take(np.flatnonzero(which)) for which in (~chooses & ~tests, chooses, tests)]
+        splits.append((kept[0], kept[1], kept[2]))
     scores = np.empty(part.labels.shape)
     for number, logits in enumerate(probed(splits)):  # ranks within a fold: its own probe has a scale of its own
         scores[fold == number] = (logits.argsort(0).argsort(0) + 0.5) / len(logits)
@@ -201,6 +202,11 @@ def tuned(folder: Path, stores: Sequence[store.Store], names: Sequence[str]) -> 
     labels = known_labels(stores, said.rows[order], names)
     places = [opened.model.findings.index(name) for name in names]
     return said.logits[order][:, places], labels, cohort.table(stores)["patient"].to_numpy()[said.rows[order]]
+
+
+def tested_with(share: float, subject: Subject, stores: Sequence[store.Store], names: Sequence[str]) -> Tested:
+    """What a subject came to with so many labels."""
+    return tuned(subject.tuned(share), stores, names)
 
 
 # ---- the table
@@ -283,7 +289,7 @@ def main() -> None:
     table(subjects, lambda one: probe(one, stores, asked, options.folds), "Linear probe")
     for share in options.labels if not options.folds else ():
         title = f"Fine-tuned with the labels of {share:.0%} of the training patients"
-        table(subjects, lambda one, share=share: tuned(one.tuned(share), stores, asked), title)
+        table(subjects, partial(tested_with, share, stores=stores, names=asked), title)
     minutes = {
         name: np.mean([float((one.pretrained / "seconds").read_text()) / 60 for one in several])
         for name, several in subjects.items()

@@ -50,10 +50,12 @@ def main() -> None:
     parser.add_argument("--nih", type=Path, required=True)
     parser.add_argument("--times", type=int, default=100)
     options = parser.parse_args()
-    findings, *data = read(options.nih)
+    findings, said, labels, people = read(options.nih)
     columns = [f"{rule}, {count:,} pictures" for count in PICTURES for rule in RULES]
     print("| finding | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 1) + "|")
-    trials = [np.stack([trial(*data, count, seed) for seed in range(options.times)]) for count in PICTURES]
+    trials = [
+        np.stack([trial(said, labels, people, count, seed) for seed in range(options.times)]) for count in PICTURES
+    ]
     means = np.concatenate([np.nanmean(each, axis=0) for each in trials])  # (columns, F)
     spreads = np.concatenate([np.nanstd(each, axis=0) for each in trials])
     rows = zip([*findings, "mean"], np.c_[means, means.mean(1)].T, np.c_[spreads, spreads.mean(1)].T, strict=True)
