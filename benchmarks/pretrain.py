@@ -163,7 +163,9 @@ def mae(opened: store.Store, batch: int, device: torch.device, bf16: bool) -> It
 def moco(opened: store.Store, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
     """All of MoCo."""
     yield Contestant("two torchvision encoders, RGB", plain_moco(batch, device, bf16), bf16)
-    yield ours("ribcage, gray", MoCo(Backbone("resnet18")), opened, batch, device, "sgd", 2.0)
+    yield ours(
+        "ribcage, gray", MoCo(Backbone("resnet18"), group=min(32, batch // 2)), opened, batch, device, "sgd", 2.0
+    )
 
 
 # ---- the clock

@@ -126,10 +126,13 @@ def chexpert_lines(part: str, prefix: str, patients: Iterable[int]) -> list[str]
     return lines
 
 
-def chexpert(folder: Path, prefix: str = "CheXpert-v1.0-small") -> Path:
+def chexpert(folder: Path, prefix: str = "CheXpert-v1.0-small", patients: int = 8) -> Path:
     """The small download, given by the folder above it."""
-    for part, csv, patients in (("train", "train.csv", range(1, 9)), ("valid", "valid.csv", range(11, 14))):
-        lines = chexpert_lines(part, prefix, patients)
+    for part, csv, numbers in (
+        ("train", "train.csv", [*range(1, 9), *range(101, 93 + patients)]),
+        ("valid", "valid.csv", range(11, 14)),
+    ):
+        lines = chexpert_lines(part, prefix, numbers)
         text(folder / prefix / csv, CHEXPERT_HEADER, *lines)
         pictures(folder, [line.partition(",")[0] for line in lines])
     return folder

@@ -31,7 +31,7 @@ class Options:
     """Side of what the model sees."""
     epochs: int = 12
     """Times through the training pictures."""
-    pretrain_epochs: int = 24
+    pretrain_epochs: int = 16
     """Times through them without looking at their labels; 0 leaves this part out."""
 
 
