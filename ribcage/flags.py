@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import itertools
 import shutil
+import sys
 import textwrap
 import tomllib
 import typing
@@ -98,9 +99,15 @@ def hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def field_texts(module: ModuleType) -> dict[str, str]:
-    """The string that stands below each field of Options."""
-    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
-    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Options")
+    """The string that stands below each field of Options, or of a class it inherits the field from."""
+    kinds: list[type] = list(reversed(module.Options.__mro__))
+    return {name: text for kind in kinds[1:] for name, text in class_texts(kind).items()}
+
+
+def class_texts(kind: type) -> dict[str, str]:
+    """The string that stands below each field in the body of a class."""
+    tree = ast.parse(Path(str(sys.modules[kind.__module__].__file__)).read_text(encoding="utf-8"))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
     return {
         ast.unparse(field.target): " ".join(str(text.value.value).split())
         for field, text in itertools.pairwise(body)
@@ -291,12 +298,17 @@ def help_page(name: str, module: ModuleType, flags: list[Flag]) -> str:
     blocks = [f"usage: ribcage {name} {' '.join(words)} [options]", "", inspect.getdoc(module) or "", ""]
     for title, chosen in (
         ("arguments:", [flag for flag in flags if flag.positional]),
-        ("options:", [flag for flag in flags if not flag.positional and not flag.of_member]),
+        ("options:", sorted((flag for flag in flags if not flag.positional and not flag.of_member), key=has_default)),
         ("its own options:", [flag for flag in flags if flag.of_member]),
     ):
         blocks += [title, *(help_line(flag) for flag in chosen), ""] if chosen else []
     blocks += ["--recipe FILE takes options from a TOML file; what is typed goes before what it says."]
     return "\n".join(blocks).rstrip()
+
+
+def has_default(flag: Flag) -> bool:
+    """Those that must be given come first in the help."""
+    return flag.default is not NEEDED
 
 
 def help_line(flag: Flag) -> str:

@@ -54,6 +54,8 @@ def faults(options: Any) -> list[str]:
         ]
     if len(getattr(options, "size", ())) > 2:
         wrong.append(f"--size takes one or two numbers, not {len(options.size)}")
+    if len(getattr(options, "betas", (0, 0))) != 2:
+        wrong.append(f"--betas takes two numbers, not {len(options.betas)}")
     findings = getattr(options, "findings", ())
     twice = [name for name in dict.fromkeys(findings) if findings.count(name) > 1]
     return wrong + [f"--findings names {name} twice" for name in twice]

@@ -220,7 +220,7 @@ def test_what_cannot_be_is_one_line(
 
 
 def test_findings_are_needed_where_they_are_learnt_from() -> None:
-    options = pretrain.Options("supcon", ("nothing",), Path("x"))
+    options = pretrain.Options(method="supcon", data=("nothing",), out=Path("x"))
 
     class Bare:
         mean, std, findings = 0.5, 0.2, ()

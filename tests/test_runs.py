@@ -23,7 +23,7 @@ def options(**more: object) -> finetune.Options:
 
 def test_the_defaults_are_within_their_limits() -> None:
     assert runs.faults(options()) == []
-    assert runs.faults(pretrain.Options("mae", data=("set",), out=Path("run"))) == []
+    assert runs.faults(pretrain.Options(method="mae", data=("set",), out=Path("run"))) == []
 
 
 @pytest.mark.parametrize(
@@ -85,4 +85,4 @@ def test_an_option_that_an_older_run_knew_nothing_of_was_at_its_default(tmp_path
     with pytest.raises(ValueError, match="was begun with --keep best, not with --keep last"):
         runs.check_same("finetune", dataclasses.replace(asked, keep="last"), [])
     with pytest.raises(ValueError, match="is a run of 'ribcage finetune', not of 'ribcage pretrain'"):
-        runs.check_same("pretrain", pretrain.Options("mae", ("set",), tmp_path), [])
+        runs.check_same("pretrain", pretrain.Options(method="mae", data=("set",), out=tmp_path), [])

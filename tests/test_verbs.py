@@ -28,8 +28,10 @@ def test_options_are_typed_like_on_the_command_line(monkeypatch: pytest.MonkeyPa
     ribcage.finetune(data="数据/a b", out="runs/x", size=[320, 256], decay_at=(0.5,), findings="Mass", lr=1)
     ribcage.finetune(data=[Path("a"), "b"], out=Path("runs/x"), size=64)
     assert found == [
-        finetune.Options(("数据/a b",), Path("runs/x"), size=(320, 256), decay_at=(0.5,), findings=("Mass",), lr=1),
-        finetune.Options(("a", "b"), Path("runs/x"), size=(64,)),
+        finetune.Options(
+            data=("数据/a b",), out=Path("runs/x"), size=(320, 256), decay_at=(0.5,), findings=("Mass",), lr=1
+        ),
+        finetune.Options(data=("a", "b"), out=Path("runs/x"), size=(64,)),
     ]
     assert all(isinstance(side, int) for options in found for side in options.size)  # type: ignore[attr-defined]
 

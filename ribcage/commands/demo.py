@@ -78,7 +78,7 @@ def tune(data: Path, out: Path, model: str, side: int, init: str, view: tuple[st
     """A model with random or with pretrained weights."""
     from ribcage.commands import finetune
 
-    given = finetune.Options((str(data),), out, model, init=init, size=(side,), view=view, **how)
+    given = finetune.Options(data=(str(data),), out=out, model=model, init=init, size=(side,), view=view, **how)
     show("finetune", finetune, given)
     finetune.run(dataclasses.replace(given, resume=(out / "options.json").exists()))
     return out
@@ -101,8 +101,8 @@ def pretrain(options: Options, data: Path) -> list[Path]:
 
     out, model = options.out / "pretrained", "regnetx_002" if options.model == Options.model else options.model
     given = pretraining.Options(
-        METHOD, (str(data),), out, model, size=(64,), epochs=options.pretrain_epochs, batch=64, lr=2e-3,
-        watch_every=8, seed=options.seed, member=dict(OWN),
+        method=METHOD, data=(str(data),), out=out, model=model, size=(64,), batch=64, lr=2e-3, watch_every=8,
+        epochs=options.pretrain_epochs, seed=options.seed, member=dict(OWN),
     )  # fmt: skip
     show("pretrain", pretraining, given)
     pretraining.run(dataclasses.replace(given, resume=(out / "options.json").exists()))

@@ -4,76 +4,34 @@ Writes a run folder: options, a log line per step, a checkpoint to go on from, a
 its temperature and thresholds. Ctrl-C, SIGTERM and SIGUSR1 save first; --resume goes on, in the middle of an epoch too.
 """
 
-import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ribcage.course import Course
+
 POSITIONAL = ()
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(Course):
     """What to train on what, and how."""
 
-    data: tuple[str, ...]
-    """Dataset folders."""
-    out: Path
-    """The run folder to make."""
     model: str = "densenet121"
     """Any model of timm's, or one of Ribcage's own."""
-    init: str = ""
-    """Where weights come from: imagenet, a bundle or run folder, a file; random when empty."""
-    findings: tuple[str, ...] = ()
-    """What to learn (default: all findings of the data)."""
-    labels: float = 1.0
-    """Share of the training patients to learn from."""
-    train: str = "train"
-    """The split to learn from."""
-    val: str = "val"
-    """The split that chooses the best model, its temperature and its thresholds."""
-    frontal: bool = False
-    """Only PA and AP views."""
-    drop_copies: bool = True
-    """Leave out training pictures that are, to the bit, also in another split."""
-    size: tuple[int, ...] = (224,)
-    """Height and width that the model sees, or one number for both."""
-    channels: Literal[1, 3] = 1
-    """3 repeats the gray one: only for weights that cannot be folded."""
-    pool: str = ""
-    """How features are pooled, in timm's words: avg, token … (default: as the model does)."""
-    augment: Literal["gentle", "strong", "plain"] = "gentle"
-    """What a training picture may be subjected to."""
-    view: tuple[str, ...] = ()
-    """Changes to that, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0 rotation=10."""
-    policy: str = "ignore"
-    """What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros."""
     epochs: int = 10
     """Times through the training pictures."""
     batch: int = 64
     """Pictures in a step, over all processes."""
-    accumulate: int = 1
-    """Parts that a batch is computed in, to save memory."""
     lr: float = 3e-4
     """The highest learning rate."""
-    min_lr: float = 0.0
-    """Where the cosine ends."""
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """How the learning rate falls, step by step."""
-    decay_at: tuple[float, ...] = (0.6, 0.8)
-    """For --schedule step: shares of the run after which it falls to a tenth."""
-    warmup: float = 1.0
-    """Epochs in which the learning rate rises."""
-    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    """How weights move."""
-    weight_decay: float = 0.05
-    """Of matrices and filters; biases and norms have none."""
-    layer_decay: float = 1.0
-    """Each layer towards the input moves slower by this factor."""
-    drop_path: float = 0.0
-    """Share of residual branches dropped."""
+    train: str = "train"
+    """The split to learn from."""
+    val: str = "val"
+    """The split that chooses the best model, its temperature and its thresholds."""
+    augment: Literal["gentle", "strong", "plain"] = "gentle"
+    """What a training picture may be subjected to."""
     dropout: float = 0.0
     """Of the features before the head."""
     loss: Literal["bce", "focal", "asymmetric", "cross-entropy"] = "bce"
@@ -86,46 +44,25 @@ class Options:
     """Alpha of the Beta distribution that mixes pictures in pairs."""
     freeze: Literal["", "backbone"] = ""
     """What stays as it is."""
-    clip: float = 0.0
-    """Largest norm of the gradient; 0 does not clip."""
     ema: float = 0.0
     """Decay of averaged weights, which are then the result; 0 averages none."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    """bf16 where the hardware is fast at it."""
-    compile: bool = False
-    """Let torch compile the model first."""
     keep: Literal["best", "last"] = "best"
     """The result: the best epoch by validation, or the last, where validation cannot tell them apart."""
     patience: int = 0
     """Epochs without a better validation before the run ends; 0 never ends it."""
-    save_minutes: float = 10.0
-    """Longest time between two checkpoints."""
-    threads: int = 0
-    """For loading; 0 takes one for each core."""
-    devices: int = 1
-    """Processes on this machine, one for each GPU (or several on the CPU)."""
-    seed: int = 0
-    """Everything drawn depends on it."""
     log_format: Literal["bar", "paddle"] = "bar"
     """paddle: a line every ten steps with the AUROC of each finding so far."""
-    resume: bool = False
-    """Go on from the run folder's checkpoint."""
 
 
 def run(options: Options) -> Any:
     """Build, train, say what came of it; return the run folder."""
     import sys
 
-    from ribcage import distributed, flags, runs
+    from ribcage import course, runs
 
     endless = options.patience and options.keep == "last"
     runs.check(options, ["--patience waits for a best epoch, --keep last knows none"] if endless else [])
-    if options.devices > 1 and not distributed.launched():
-        module = sys.modules[__name__]
-        once = dataclasses.replace(options, devices=1)
-        return distributed.launch(options.devices, ["finetune", *flags.words(module, once)])
-    with distributed.started() as device:
-        return train(options, device)
+    return course.run("finetune", sys.modules[__name__], options, train)
 
 
 def train(options: Options, device: Any) -> Path:
@@ -157,14 +94,11 @@ def train(options: Options, device: Any) -> Path:
 
 def cohorts(options: Options, stores: Any) -> tuple[Any, Any]:
     """The rows to learn from and those to choose by."""
-    from ribcage import cohort, runs
+    from ribcage import cohort, course, runs
 
-    every = cohort.rows_of(stores, options.train, frontal=options.frontal)
-    learning = cohort.without_copies(stores, every, options.train) if options.drop_copies else every
-    learning = cohort.share_of_patients(stores, learning, options.labels, options.seed)
+    learning, said = course.rows(options, stores, options.train)
     choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
-    copies = "" if not options.drop_copies else " (copies of pictures in other splits left out)"
-    runs.say(f"Learning from {len(learning):,} of {len(every):,} pictures{copies}, choosing by {len(choosing):,}.")
+    runs.say(f"{said}, choosing by {len(choosing):,}.")
     if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
         runs.say(warning)
     return learning, choosing
@@ -181,10 +115,10 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
     """The facts of the model to be: what it will need to be used."""
     import numpy as np
 
-    from ribcage import bundle, cohort, store
+    from ribcage import bundle, cohort, course, store
     from ribcage.backbone import GRAY
 
-    findings = options.findings or tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
+    findings = course.findings(options, stores)
     if not findings:
         raise ValueError(f"{', '.join(options.data)} has no findings to learn.")
     size = (options.size[0], options.size[-1])
@@ -210,7 +144,7 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
         pool=options.pool or bundle.pool(options.init),
         loss=options.loss,
         data=bundle.sources(stores, options.init),
-        training={**counts, "options": json.loads(json.dumps(dataclasses.asdict(options), default=str))},
+        training={**counts, "options": course.written(options)},
         versions=store.versions(),
     )
 
@@ -219,7 +153,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     """The run: model, batches, optimizer, learning rates."""
     import torch
 
-    from ribcage import bundle, distributed, loop, optim, runs, validation, views
+    from ribcage import bundle, course, distributed, runs, validation, views
     from ribcage.loader import Loader
     from ribcage.methods.supervised import Supervised
 
@@ -258,33 +192,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
         runs.say("WARNING: --freeze backbone without --init: the head learns from random features.")
     check_parts(options, method, min(options.batch, len(learning)))
     method.count(torch.from_numpy(labels))
-    method.to(device).to(memory_format=torch.channels_last)
-    steps = len(loader)
-    rates = optim.Rates(
-        options.lr,
-        options.epochs * steps,
-        round(options.warmup * steps),
-        options.schedule,
-        options.min_lr,
-        options.decay_at,
-    )
-    optimizer = optim.optimizer(
-        method, options.optimizer, weight_decay=options.weight_decay, layer_decay=options.layer_decay
-    )
-    return loop.Run(
-        method,
-        loader,
-        optimizer,
-        rates,
-        epochs=options.epochs,
-        device=device,
-        seed=options.seed,
-        precision=options.precision,
-        accumulate=options.accumulate,
-        clip=options.clip,
-        ema=options.ema,
-        compile=options.compile,
-    )
+    return course.begin(options, method, loader, device, ema=options.ema)
 
 
 def check_parts(options: Options, method: Any, pictures: int) -> None:

@@ -12,97 +12,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ribcage.course import Course
+
 POSITIONAL = ("method",)
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(Course):
     """What to learn from what, and how."""
 
     method: str
     """One file of `methods/`: byol, mae, mae_unet, moco, supcon, supervised or swav."""
-    data: tuple[str, ...]
-    """Dataset folders."""
-    out: Path
-    """The run folder to make."""
     model: str = "resnet50"
     """Any model of timm's, or one of Ribcage's own."""
-    init: str = ""
-    """Where weights come from: imagenet, a bundle or run folder, a file; random when empty."""
-    train: tuple[str, ...] = ("train",)
-    """The splits to learn from."""
-    frontal: bool = False
-    """Only PA and AP views."""
-    drop_copies: bool = True
-    """Leave out pictures that are, to the bit, also in a split not learnt from."""
-    labels: float = 1.0
-    """Share of the patients to learn from."""
     findings: tuple[str, ...] = ()
     """For methods that learn from labels: which (default: all findings of the data)."""
-    policy: str = "ignore"
-    """What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros."""
-    share: tuple[float, ...] = ()
-    """Each data set's share of a batch (default: by its size)."""
-    size: tuple[int, ...] = (224,)
-    """Height and width that the model sees, or one number for both."""
-    channels: Literal[1, 3] = 1
-    """3 repeats the gray one."""
     pool: str = ""
     """How features are pooled, in timm's words: avg, token … (default: avg after mae, else as the model does)."""
-    augment: Literal["radiograph", "paper"] = "radiograph"
-    """What suits radiographs, or what the paper did to photographs."""
-    view: tuple[str, ...] = ()
-    """Changes to every view, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 rotation=10."""
     epochs: int = 100
     """Times through the pictures."""
     batch: int = 256
     """Pictures in a step, over all processes."""
-    accumulate: int = 1
-    """Parts that a batch is computed in, where the method allows it."""
     lr: float = 1e-3
     """The highest learning rate."""
-    min_lr: float = 0.0
-    """Where the cosine ends."""
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """How the learning rate falls, step by step."""
-    decay_at: tuple[float, ...] = (0.6, 0.8)
-    """For --schedule step: shares of the run after which it falls to a tenth."""
-    warmup: float = 1.0
-    """Epochs in which the learning rate rises."""
-    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    """How weights move."""
-    betas: tuple[float, ...] = (0.9, 0.999)
-    """Of AdamW."""
-    weight_decay: float = 0.05
-    """Of matrices and filters; biases and norms have none."""
-    layer_decay: float = 1.0
-    """Each layer towards the input moves slower by this factor."""
-    drop_path: float = 0.0
-    """Share of residual branches dropped."""
-    clip: float = 0.0
-    """Largest norm of the gradient; 0 does not clip."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    """bf16 where the hardware is fast at it."""
-    compile: bool = False
-    """Let torch compile the model first."""
+    train: tuple[str, ...] = ("train",)
+    """The splits to learn from."""
+    share: tuple[float, ...] = ()
+    """Each data set's share of a batch (default: by its size)."""
+    augment: Literal["radiograph", "paper"] = "radiograph"
+    """What suits radiographs, or what the paper did to photographs."""
     probe: tuple[str, ...] = ()
     """Labelled dataset folders to try the features on while they are learnt."""
     watch_every: int = 10
     """Epochs between two looks at the features, each with a new bundle."""
-    save_minutes: float = 10.0
-    """Longest time between two checkpoints."""
-    threads: int = 0
-    """For loading; 0 takes one for each core."""
-    devices: int = 1
-    """Processes on this machine, one for each GPU (or several on the CPU)."""
-    seed: int = 0
-    """Everything drawn depends on it."""
     log_format: Literal["bar", "moco"] = "bar"
     """moco: a line every ten steps with time, loss and accuracies, as MoCo prints it."""
     export_as: Literal["", "moco", "mae", "torchvision"] = ""
     """Also write the weights in this published layout."""
-    resume: bool = False
-    """Go on from the run folder's checkpoint."""
     member: dict[str, Any] = field(default_factory=dict)
 
 
@@ -117,19 +63,14 @@ def run(options: Options) -> Any:
     """Build, train, say what came of it; return the run folder."""
     import sys
 
-    from ribcage import distributed, flags
+    from ribcage import course
 
-    if options.devices > 1 and not distributed.launched():
-        module = sys.modules[__name__]
-        once = dataclasses.replace(options, devices=1)
-        return distributed.launch(options.devices, ["pretrain", *flags.words(module, once)])
-    with distributed.started() as device:
-        return train(options, device)
+    return course.run("pretrain", sys.modules[__name__], options, train)
 
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import cohort, distributed, runs, store
+    from ribcage import cohort, course, distributed, runs, store
     from ribcage.monitor import before
     from ribcage.training import Plan, Training
 
@@ -138,7 +79,8 @@ def train(options: Options, device: Any) -> Path:
     cohort.distinct(stores)
     if options.resume:
         runs.check_same("pretrain", options, stores)
-    rows = cohort_of(options, stores)
+    rows, said = course.rows(options, stores, *options.train)
+    runs.say(f"{said}.")
     model, findings = describe(options, stores, rows)
     run = build(options, stores, rows, model, findings, device)
     if options.export_as and distributed.rank() == 0:
@@ -174,8 +116,6 @@ def check(options: Options) -> None:
         wrong.append(f"{options.method} looks at no label: --findings and --policy do not go with it")
     if options.watch_every < 1:
         wrong.append(f"--watch-every {options.watch_every} is not at least 1")
-    if len(options.betas) != 2:
-        wrong.append(f"--betas takes two numbers, not {len(options.betas)}")
     if wrong:
         raise ValueError("; ".join(wrong) + ".")
 
@@ -190,26 +130,14 @@ def check_layout(options: Options, method: Any, model: Any) -> None:
         weights.load(options.export_as).export(method, model, Path(folder))
 
 
-def cohort_of(options: Options, stores: Any) -> Any:
-    """The rows to learn from."""
-    from ribcage import cohort, runs
-
-    every = cohort.rows_of(stores, *options.train, frontal=options.frontal)
-    rows = cohort.without_copies(stores, every, *options.train) if options.drop_copies else every
-    rows = cohort.share_of_patients(stores, rows, options.labels, options.seed)
-    copies = " (copies of pictures in other splits left out)" if options.drop_copies else ""
-    runs.say(f"Learning from {len(rows):,} of {len(every):,} pictures{copies}.")
-    return rows
-
-
 def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, ...]]:
     """The facts of the backbone to be, and the findings it learns from."""
     import numpy as np
 
-    from ribcage import bundle, cohort, methods, store
+    from ribcage import bundle, cohort, course, methods, store
     from ribcage.backbone import GRAY
 
-    findings = options.findings or tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
+    findings = course.findings(options, stores)
     learnt = findings if methods.load(options.method).from_labels else ()
     if methods.load(options.method).from_labels and not learnt:
         raise ValueError(f"{options.method} learns from findings, and {', '.join(options.data)} has none.")
@@ -217,8 +145,7 @@ def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, 
     common = np.average(scales, axis=0, weights=shares(options, stores, rows)).round(6).tolist()
     mean, std = bundle.scale(options.init) or (GRAY if options.init else common)
     counts = {"pictures": len(rows), "patients": int(cohort.table(stores).iloc[rows]["patient"].nunique())}
-    said = json.loads(json.dumps(dataclasses.asdict(options), default=str))
-    facts = {"method": options.method, **counts, "selection": 0, "scales": scales, "learnt": learnt, "options": said}
+    facts = {"method": options.method, **counts, "selection": 0, "scales": scales, "learnt": learnt}
     return bundle.Model(
         name=options.model,
         findings=(),
@@ -230,7 +157,7 @@ def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, 
         channels=options.channels,
         pool=options.pool or bundle.pool(options.init) or ("avg" if options.method == "mae" else ""),
         data=bundle.sources(stores, options.init),
-        training=json.loads(json.dumps(facts)),
+        training=json.loads(json.dumps({**facts, "options": course.written(options)})),
         versions=store.versions(),
     ), learnt
 
@@ -247,43 +174,14 @@ def build(options: Options, stores: Any, rows: Any, model: Any, findings: tuple[
     """The run: method, batches, optimizer, learning rates."""
     import torch
 
-    from ribcage import bundle, loop, methods, optim
+    from ribcage import bundle, course, methods
 
     torch.manual_seed(options.seed)
     kind = methods.load(options.method)
     method = kind(bundle.backbone(model, options.init, options.drop_path), findings, **options.member)
     loader = loader_of(options, stores, rows, model, method, device)
     method.count(torch.from_numpy(loader.labels(0, rows)))
-    method.to(device).to(memory_format=torch.channels_last)
-    steps = len(loader)
-    rates = optim.Rates(
-        options.lr,
-        options.epochs * steps,
-        round(options.warmup * steps),
-        options.schedule,
-        options.min_lr,
-        options.decay_at,
-    )
-    optimizer = optim.optimizer(
-        method,
-        options.optimizer,
-        weight_decay=options.weight_decay,
-        layer_decay=options.layer_decay,
-        betas=(options.betas[0], options.betas[1]),
-    )
-    return loop.Run(
-        method,
-        loader,
-        optimizer,
-        rates,
-        epochs=options.epochs,
-        device=device,
-        seed=options.seed,
-        precision=options.precision,
-        accumulate=options.accumulate,
-        clip=options.clip,
-        compile=options.compile,
-    )
+    return course.begin(options, method, loader, device)
 
 
 def loader_of(options: Options, stores: Any, rows: Any, model: Any, method: Any, device: Any) -> Any:

@@ -1,0 +1,158 @@
+"""Course: what every training is told – what to see, how long, how weights move – and the run that comes of it."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+# Heavy modules are imported where they are used: a command's help needs none of them.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """Options of all commands that train."""
+
+    data: tuple[str, ...]
+    """Dataset folders."""
+    out: Path
+    """The run folder to make."""
+    model: str
+    """Any model of timm's, or one of Ribcage's own."""
+    init: str = ""
+    """Where weights come from: imagenet, a bundle or run folder, a file; random when empty."""
+    findings: tuple[str, ...] = ()
+    """What to learn (default: all findings of the data)."""
+    labels: float = 1.0
+    """Share of the patients to learn from."""
+    frontal: bool = False
+    """Only PA and AP views."""
+    drop_copies: bool = True
+    """Leave out training pictures that are, to the bit, also in another split."""
+    policy: str = "ignore"
+    """What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros."""
+    size: tuple[int, ...] = (224,)
+    """Height and width that the model sees, or one number for both."""
+    channels: Literal[1, 3] = 1
+    """3 repeats the gray one: only for weights that cannot be folded."""
+    pool: str = ""
+    """How features are pooled, in timm's words: avg, token … (default: as the model does)."""
+    view: tuple[str, ...] = ()
+    """Changes to what a picture may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0."""
+    epochs: int
+    """Times through the pictures."""
+    batch: int
+    """Pictures in a step, over all processes."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, to save memory, where the method allows it."""
+    lr: float
+    """The highest learning rate."""
+    min_lr: float = 0.0
+    """Where the cosine ends."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """How the learning rate falls, step by step."""
+    decay_at: tuple[float, ...] = (0.6, 0.8)
+    """For --schedule step: shares of the run after which it falls to a tenth."""
+    warmup: float = 1.0
+    """Epochs in which the learning rate rises."""
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    """How weights move."""
+    betas: tuple[float, ...] = (0.9, 0.999)
+    """Of AdamW."""
+    weight_decay: float = 0.05
+    """Of matrices and filters; biases and norms have none."""
+    layer_decay: float = 1.0
+    """Each layer towards the input moves slower by this factor."""
+    drop_path: float = 0.0
+    """Share of residual branches dropped."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 does not clip."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """bf16 where the hardware is fast at it."""
+    compile: bool = False
+    """Let torch compile the model first."""
+    save_minutes: float = 10.0
+    """Longest time between two checkpoints."""
+    threads: int = 0
+    """For loading; 0 takes one for each core."""
+    devices: int = 1
+    """Processes on this machine, one for each GPU (or several on the CPU)."""
+    seed: int = 0
+    """Everything drawn depends on it."""
+    resume: bool = False
+    """Go on from the run folder's checkpoint."""
+
+
+def run(command: str, module: ModuleType, course: Course, train: Callable[[Any, Any], Path]) -> Any:
+    """Train in this process or, where several are asked for, start them; the run folder, or an exit code."""
+    from ribcage import distributed, flags
+
+    if course.devices > 1 and not distributed.launched():
+        once = dataclasses.replace(course, devices=1)
+        return distributed.launch(course.devices, [command, *flags.words(module, once)])
+    with distributed.started() as device:
+        return train(course, device)
+
+
+def begin(course: Course, method: Any, loader: Any, device: Any, *, ema: float = 0.0) -> Any:
+    """The run of a method over what a loader shows: optimizer and learning rates of the course."""
+    import torch
+
+    from ribcage import loop, optim
+
+    method.to(device).to(memory_format=torch.channels_last)
+    steps = len(loader)
+    rates = optim.Rates(
+        course.lr,
+        course.epochs * steps,
+        round(course.warmup * steps),
+        course.schedule,
+        course.min_lr,
+        course.decay_at,
+    )
+    optimizer = optim.optimizer(
+        method,
+        course.optimizer,
+        weight_decay=course.weight_decay,
+        layer_decay=course.layer_decay,
+        betas=(course.betas[0], course.betas[1]),
+    )
+    return loop.Run(
+        method,
+        loader,
+        optimizer,
+        rates,
+        epochs=course.epochs,
+        device=device,
+        seed=course.seed,
+        precision=course.precision,
+        accumulate=course.accumulate,
+        clip=course.clip,
+        ema=ema,
+        compile=course.compile,
+    )
+
+
+def rows(course: Course, stores: Any, *splits: str) -> tuple[Any, str]:
+    """The rows of the splits to learn from, with a share of the patients; and a sentence about them."""
+    from ribcage import cohort
+
+    every = cohort.rows_of(stores, *splits, frontal=course.frontal)
+    chosen = cohort.without_copies(stores, every, *splits) if course.drop_copies else every
+    chosen = cohort.share_of_patients(stores, chosen, course.labels, course.seed)
+    copies = " (copies of pictures in other splits left out)" if course.drop_copies else ""
+    return chosen, f"Learning from {len(chosen):,} of {len(every):,} pictures{copies}"
+
+
+def findings(course: Course, stores: Any) -> tuple[str, ...]:
+    """Those asked for, or all that the data has."""
+    return course.findings or tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
+
+
+def written(course: Course) -> dict[str, Any]:
+    """All options, as JSON has them."""
+    import json
+
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(course), default=str))
+    return plain
