@@ -76,9 +76,13 @@ class Backbone(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(N, dim) features."""
+        return self.pool(self.hidden(pictures))
+
+    def hidden(self, pictures: Tensor) -> Tensor:
+        """What `model.forward_features` gives: for `pool` and `grid`."""
         tokens = math.prod(-(-side // PATCH) for side in pictures.shape[2:])
         choose_attention(self.model, tokens, pictures.device)
-        return self.pool(self.model.forward_features(pictures))
+        return self.model.forward_features(pictures)
 
     def pool(self, hidden: Tensor) -> Tensor:
         """What `model.forward_features` gave → (N, dim), as the model itself pools before its head."""
@@ -89,7 +93,7 @@ class Backbone(nn.Module):
 
         A model that widens its features after pooling (MobileNet, VGG) has fewer channels here.
         """
-        return self.grid(self.model.forward_features(pictures), (pictures.shape[-2], pictures.shape[-1]))
+        return self.grid(self.hidden(pictures), (pictures.shape[-2], pictures.shape[-1]))
 
     def grid(self, hidden: Tensor, size: tuple[int, int]) -> Tensor:
         """What `model.forward_features` gave → (N, dim, h, w)."""

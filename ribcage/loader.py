@@ -69,6 +69,8 @@ class Loader:
         policy: what uncertain and blank labels become.
         shuffle: a new order in every epoch; False: the order of `rows`.
         weights: draw with replacement, by one weight per set (its share of a batch) or per row of `rows`.
+        together: every view is drawn by the same numbers: one picture, at the views' sizes.
+        labelled: rows whose labels are known; of all others nothing is (None: all are).
         mates: every view but the first shows a picture drawn from all those of the same patient, itself among them.
         drop_last: leave out the last, smaller batch. Ranks may hold unequal parts of that one, even none of it.
         threads: None: one per core, eight at most.
@@ -90,6 +92,8 @@ class Loader:
         policy: Policy | str | None = None,
         shuffle: bool = True,
         weights: Sequence[float] | np.ndarray | None = None,
+        together: bool = False,
+        labelled: np.ndarray | None = None,
         mates: bool = False,
         drop_last: bool = False,
         threads: int | None = None,
@@ -116,7 +120,9 @@ class Loader:
         problems = _problems(self)
         if problems:
             raise ValueError("; ".join(problems) + ".")
+        self.together = together
         self._labels, self._asked = _labels(self.stores, self.findings)
+        self._known = np.isin(np.arange(self._ends[-1]), labelled) if labelled is not None else None
         self._boxes = [_Boxes.of(store, self.findings) for store in self.stores]
         self._weights = None if weights is None else self._weight_per_row(np.asarray(weights, np.float64))
         self._patients = _patients(self.stores)
@@ -186,6 +192,8 @@ class Loader:
             chance = draws.uniform(self.seed, epoch, addresses, draws.LABELS, len(self.findings))
         known = self.policy.apply(self._labels[rows], self.findings, chance)
         known[~self._asked[self.source(rows)]] = np.nan  # no policy speaks for a finding nobody looked for
+        if self._known is not None:
+            known[~self._known[rows]] = np.nan
         return known
 
     def mates(self, epoch: int, addresses: np.ndarray) -> np.ndarray:
@@ -257,7 +265,9 @@ class _Making:
         if loader._mates is not None and len(loader.views) > 1:
             shown[1:] = [loader.pictures(source, others)] * (len(loader.views) - 1)
         numbers = [
-            views.draw(view, loader.seed, self.epoch, self.addresses[places], number, store.size)
+            views.draw(
+                view, loader.seed, self.epoch, self.addresses[places], 0 if loader.together else number, store.size
+            )
             for number, view in enumerate(loader.views)
         ]
         boxes = [loader._boxes[source].of_rows(rows) for rows in (own, others)]

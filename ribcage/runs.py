@@ -24,6 +24,8 @@ _COUNT: Limit = ("at least 1", lambda value: value >= 1)
 _NOT_NEGATIVE: Limit = ("0 or more", lambda value: value >= 0)
 _PART: Limit = ("from 0 to less than 1", lambda value: 0 <= value < 1)
 _SHARE: Limit = ("more than 0 and at most 1", lambda value: 0 < value <= 1)
+_PORTION: Limit = ("from 0 to 1", lambda value: 0 <= value <= 1)
+_POSITIVE: Limit = ("more than 0", lambda value: value > 0)
 _BETWEEN: Limit = ("between 0 and 1", lambda value: 0 < value < 1)
 LIMITS: dict[str, Limit] = {
     **dict.fromkeys(("size", "epochs", "batch", "accumulate", "devices", "seeds"), _COUNT),
@@ -31,7 +33,10 @@ LIMITS: dict[str, Limit] = {
     **dict.fromkeys(("save_minutes", "threads", "worst", "resamples"), _NOT_NEGATIVE),
     **dict.fromkeys(("drop_path", "dropout", "ema", "smoothing", "betas"), _PART),
     **dict.fromkeys(("labels", "layer_decay"), _SHARE),
+    **dict.fromkeys(("features", "relations"), _NOT_NEGATIVE),
     "decay_at": _BETWEEN,
+    "hard": _PORTION,
+    "temperature": _POSITIVE,
 }
 """What the numbers of the commands can be, by the name of their option."""
 

@@ -151,6 +151,15 @@ def published(size: int | tuple[int, int] = 224, crop: tuple[float, float] = (0.
     )  # fmt: skip
 
 
+def resized(view: View, size: tuple[int, int]) -> View:
+    """The same view at another size of the same shape: drawn by the same numbers, it shows the same picture."""
+    height, width = view.shape
+    if height * size[1] != width * size[0]:
+        raise ValueError(f"A view of {height} × {width} pixels cannot be seen at {size[0]} × {size[1]}: another shape.")
+    low, high = (sigma * size[0] / height for sigma in view.blur)
+    return dataclasses.replace(view, size=size, blur=(low, high))
+
+
 def changed(view: View, changes: Sequence[str]) -> View:
     """The view with some values replaced, each as NAME=VALUE or NAME=LOW,HIGH; place=anywhere is a random one."""
     values: dict[str, Any] = {}

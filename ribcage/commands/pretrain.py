@@ -56,7 +56,10 @@ def member(name: str) -> Callable[..., Any]:
     """The class whose keywords are the method's own options."""
     from ribcage import methods
 
-    return methods.load(name)
+    kind = methods.load(name)
+    if kind.command != "pretrain":
+        raise ValueError(f"{name} learns in a way of its own: see 'ribcage {kind.command} --help'.")
+    return kind
 
 
 def run(options: Options) -> Any:

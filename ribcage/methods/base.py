@@ -30,6 +30,8 @@ class Method(nn.Module):
     from `batch.chance`, and what looks at other pictures of the batch looks at `distributed.everyone`'s.
     """
 
+    command: ClassVar[str] = "pretrain"
+    """What it is trained by."""
     from_labels: ClassVar[bool] = False
     """Whether it learns from findings."""
     own_norms: bool = False

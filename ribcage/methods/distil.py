@@ -1,0 +1,170 @@
+"""Learn from models that know: what teachers answer, softened, beside the labels that are known.
+
+Hinton et al. 2015, https://arxiv.org/abs/1503.02531, for findings that do not exclude each other: each has a sigmoid
+and a temperature of its own, there is no softmax over them. With z the student's logits, t the teachers', y labels,
+
+L = a sum_known l(z, y) / known + (1 - a) T² sum_taught KL(σ(t / T) || σ(z / T)) / taught + b L_features + c L_relations
+L_features  = mean_n 1 - cos(P f_n, f'_n)      f features of the student, f' of a teacher, P learnt
+L_relations = mean_nij (R_nij - R'_nij)²       R_nij = cos(m_ni, m_nj) for places i and j of the map of picture n
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+from ribcage import distributed, losses
+from ribcage.backbone import Backbone
+from ribcage.loader import Batch
+from ribcage.methods.base import Step
+from ribcage.methods.supervised import Supervised
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a teacher says of a batch."""
+
+    logits: Tensor
+    """(N, F); NaN where it knows nothing."""
+    features: Tensor | None = None
+    """(N, D)"""
+    maps: Tensor | None = None
+    """(N, D, h, w)"""
+
+
+class Teacher(Protocol):
+    """Somebody who knows: a model that looks at the same pictures, or a table of what one said."""
+
+    weight: Tensor
+    """(F,): how much it counts beside other teachers."""
+    dim: int
+    """Of its features; 0 when it shows none."""
+
+    def __call__(self, batch: Batch, views: list[Tensor], inside: bool) -> Answer:
+        """Its answer to the views of a batch; inside: with features and maps."""
+
+
+class Faculty(tuple[Teacher, ...]):
+    """Teachers. No part of the student: not saved, not trained, not copied with it."""
+
+    def __deepcopy__(self, memo: Any) -> "Faculty":
+        return self
+
+
+class Distil(Supervised):
+    """A student: a backbone and a linear head.
+
+    hard: share of the labels in the loss, a; the rest is the teachers'
+    temperature: how far answers are softened, T
+    match: kl, or mse between logits, which is its limit for a high temperature
+    features: weight of the cosine between the student's features, projected, and a teacher's, b
+    relations: weight of the difference in how places of a picture are like each other, c
+    """
+
+    command: ClassVar[str] = "distil"
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        findings: Sequence[str],
+        *,
+        teachers: Sequence[Teacher] = (),
+        columns: Sequence[int] | None = None,
+        hard: float = 0.5,
+        temperature: float = 2.0,
+        match: Literal["kl", "mse"] = "kl",
+        features: float = 0.0,
+        relations: float = 0.0,
+        **supervised: Any,
+    ) -> None:
+        super().__init__(backbone, findings, **supervised)
+        self.teachers = Faculty(teachers)
+        self.columns = list(range(len(self.findings))) if columns is None else list(columns)
+        """Which finding each column of a batch's labels is."""
+        self.hard, self.temperature, self.match = hard, temperature, match
+        self.features, self.relations = features, relations
+        shown = [teacher.dim for teacher in self.teachers if features and teacher.dim]
+        self.projections = nn.ModuleList(nn.Linear(backbone.dim, dim) for dim in shown)
+
+    def forward(self, batch: Batch) -> Step:
+        """The loss over all that is known and all that is taught in the global batch."""
+        views, targets = self._shown(batch)
+        inside = bool(self.features or self.relations)
+        answers = [teacher(batch, views, inside) for teacher in self.teachers]
+        hidden = self.backbone.hidden(views[0])
+        features = self.backbone.pool(hidden)
+        logits = self.head(self.dropout(features)).float()  # (N, F)
+        self.answers.append((logits.detach(), batch.labels))
+        taught = agreed(answers, [teacher.weight for teacher in self.teachers], logits)  # (N, F)
+        weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
+        parts = {
+            "hard": (self.hard, per_known(self.loss(logits, targets) * weights, targets)),
+            "soft": (1 - self.hard, per_known(self.apart(logits, taught), taught)),
+        }
+        if inside and self.features:
+            parts["features"] = (self.features, self._unlike(features.float(), answers))
+        if inside and self.relations:
+            parts["relations"] = (self.relations, self._unrelated(hidden, views[0], answers))
+        loss = torch.stack([share * part for share, part in parts.values()]).sum()
+        return Step(loss, {name: part.detach() for name, (_, part) in parts.items()})
+
+    def apart(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """(N, F): how far the student is from its teachers, 0 where they know nothing."""
+        there, t = losses.known(taught), taught.nan_to_num()
+        if self.match == "mse":
+            return (logits - t).square() * there
+        z, t = logits / self.temperature, t / self.temperature
+        if self.exclusive:  # one softmax over all; a row with an unknown finding says nothing
+            whole = there.amin(1, keepdim=True) * t.shape[1]
+            return self.temperature**2 * (t.softmax(1) * (t.log_softmax(1) - z.log_softmax(1))) * whole
+        p = t.sigmoid()
+        entropy = -p * F.logsigmoid(t) - (1 - p) * F.logsigmoid(-t)
+        return self.temperature**2 * (F.binary_cross_entropy_with_logits(z, p, reduction="none") - entropy) * there
+
+    def _shown(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """All views, mixed alike, and (N, F) targets, mixed too; NaN for findings that the data has not."""
+        labels = batch.labels.new_full((len(batch), len(self.findings)), torch.nan)
+        labels[:, self.columns] = batch.labels
+        targets = self._targets(labels)
+        if not self.mixup or not self.training:
+            return batch.views, targets
+        a = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
+        mixed = [a * view + (1 - a) * view.flip(0) for view in batch.views]
+        return mixed, a * targets + (1 - a) * targets.flip(0)
+
+    def _unlike(self, features: Tensor, answers: Sequence[Answer]) -> Tensor:
+        """1 - cos(P f, f'), the mean over pictures and teachers."""
+        theirs = [answer.features for answer in answers if answer.features is not None]
+        pairs = zip(self.projections, theirs, strict=True)
+        return torch.stack([1 - F.cosine_similarity(own(features), f.float()).mean() for own, f in pairs]).mean()
+
+    def _unrelated(self, hidden: Tensor, view: Tensor, answers: Sequence[Answer]) -> Tensor:
+        """Squared difference of the relations between places, the mean over pictures and teachers."""
+        maps = self.backbone.grid(hidden, (view.shape[-2], view.shape[-1])).float()
+        theirs = [answer.maps.float() for answer in answers if answer.maps is not None]
+        return torch.stack([(related(maps, m) - related(m, maps)).square().mean() for m in theirs]).mean()
+
+
+def agreed(answers: Sequence[Answer], weights: Sequence[Tensor], like: Tensor) -> Tensor:
+    """(N, F): the weighted mean of the teachers' logits, of those who know the finding; NaN where nobody does."""
+    if not answers:
+        return torch.full_like(like, torch.nan)
+    logits = torch.stack([answer.logits.float() for answer in answers])  # (K, N, F)
+    shares = losses.known(logits) * torch.stack(list(weights))[:, None].to(logits)
+    return (logits.nan_to_num() * shares).sum(0) / shares.sum(0)  # 0 / 0 is NaN
+
+
+def per_known(loss: Tensor, targets: Tensor) -> Tensor:
+    """The sum of a loss by the number of what is known in the global batch, so that ranks' mean is the whole's."""
+    count = distributed.total(losses.known(targets).sum())
+    return loss.sum() * distributed.world() / count.clamp(min=1)
+
+
+def related(maps: Tensor, other: Tensor) -> Tensor:
+    """(N, D, h, w) → (N, h' w', h' w'): cosines between places, on the coarser grid of the two maps."""
+    grid = (min(maps.shape[2], other.shape[2]), min(maps.shape[3], other.shape[3]))
+    places = F.normalize(F.adaptive_avg_pool2d(maps, grid).flatten(2), dim=1)
+    return places.transpose(1, 2) @ places
