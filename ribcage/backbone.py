@@ -14,12 +14,15 @@ import copy
 import math
 import urllib.error
 import urllib.request
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import backbones as backbones  # ours are then known to timm
 from ribcage.layers import choose_attention
@@ -44,6 +47,7 @@ class Backbone(nn.Module):
         drop_path: share of residual branches dropped in training.
         pool: how features are pooled, in timm's words (avg, token, max …); "": as the model does by itself.
         mean, std: what the pictures will be normalised by; pretrained weights are fitted to it.
+        read: gives the weights in a file under timm's names; None: as the file names them.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Backbone(nn.Module):
         pool: str = "",
         mean: float = GRAY[0],
         std: float = GRAY[1],
+        read: Callable[[Path], dict[str, Tensor]] | None = None,
     ) -> None:
         super().__init__()
         if channels not in (1, 3):
@@ -68,7 +73,9 @@ class Backbone(nn.Module):
         if size is not None and _config(name).fixed_input_size:
             options["img_size"] = size
         self.model: Any = (
-            _pretrained(name, init, options) if init else timm.create_model(name, in_chans=channels, **options)
+            _pretrained(name, init, options, read or weights_in)
+            if init
+            else timm.create_model(name, in_chans=channels, **options)
         )
         if init and channels == 1:
             fold_stem(self.model, _config(name), mean, std)
@@ -119,7 +126,7 @@ def _config(name: str) -> Any:
     return timm.get_pretrained_cfg(name)
 
 
-def _pretrained(name: str, init: str, options: dict[str, Any]) -> Any:
+def _pretrained(name: str, init: str, options: dict[str, Any], read: Callable[[Path], dict[str, Tensor]]) -> Any:
     """The model with pretrained weights; never random ones in silence."""
     config = _config(name)
     file = _on_disk(config) if init == IMAGENET else Path(init)
@@ -130,35 +137,63 @@ def _pretrained(name: str, init: str, options: dict[str, Any]) -> Any:
             f"No pretrained weights for {name}: {_wanted(config)} is neither on disk nor to be downloaded. "
             "Download it elsewhere and pass --init FILE, or train without --init."
         )
-    overlay = None  # timm downloads them
-    if file is not None:
-        overlay = {"file": str(file), "custom_load": True} if file.suffix == ".npz" else {"state_dict": _read(file)}
+    state = None if file is None or file.suffix == ".npz" else _at_size(read(file), name, options)
+    overlay = {"file": str(file), "custom_load": True} if file else None  # None: timm downloads them
     try:
-        model, other = (_loaded(name, overlay, options, seed) for seed in (0, 1))
+        if state is None:
+            model, other = (_loaded(name, overlay, options, seed) for seed in (0, 1))
+        else:
+            model, other = (_loaded(name, {"state_dict": one}, options, 0) for one in (state, _changed(state)))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"The weights in {file or _wanted(config)} do not fit {name}: {reason}") from None
-    random = [key for key, value in other.state_dict().items() if not torch.equal(value, model.state_dict()[key])]
-    if random:
+    same = {key: torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items()}
+    own = [key for key, value in model.state_dict().items() if value.is_floating_point() and "fc_norm." not in key]
+    lost = [key for key in own if same[key] == (state is not None)]
+    if lost:
         raise ValueError(
-            f"The weights in {file or _wanted(config)} do not fit {name}: {len(random)} are not there ({random[0]} …)."
+            f"The weights in {file or _wanted(config)} do not fit {name}: {len(lost)} are not there ({lost[0]} …)."
         )
     return model
 
 
 def _loaded(name: str, overlay: dict[str, Any] | None, options: dict[str, Any], seed: int) -> Any:
-    """The model with weights laid over random ones: timm says nothing of those that were missing, the seed does."""
-    with torch.random.fork_rng(devices=()):
+    """The model with weights laid over random ones.
+
+    Of weights that were missing timm says nothing. They are those that stay when the file's change; where there is no
+    file to change, those that follow the seed.
+    """
+    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # timm's interpolation of biases is slow, and torch says so
         torch.manual_seed(seed)
         return timm.create_model(name, pretrained=True, in_chans=3, pretrained_cfg_overlay=overlay, **options)
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    """The weights in a file; nothing in it is executed."""
+def _changed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """None of these numbers is what it was."""
+    return {key: value + value.abs() + 1 if value.is_floating_point() else value for key, value in state.items()}
+
+
+def weights_in(file: Path) -> dict[str, Tensor]:
+    """The weights in a file under its own names; nothing in it is executed."""
     try:
         return timm.models.load_state_dict(str(file), weights_only=True)
     except Exception as error:
         raise ValueError(f"{file} cannot be read as weights ({type(error).__name__}).") from None
+
+
+def _at_size(state: dict[str, Tensor], name: str, options: dict[str, Any]) -> dict[str, Tensor]:
+    """Maps of positions (Visformer's) interpolated to the model's size; rows of positions timm interpolates itself."""
+    maps = {key: value for key, value in state.items() if "pos_embed" in key and value.ndim == 4}
+    if not maps:
+        return state
+    with torch.random.fork_rng(devices=()):
+        own = timm.create_model(name, in_chans=3, **options).state_dict()
+    wanted = {
+        key: own[key].shape for key, value in maps.items() if key in own and own[key].shape[:2] == value.shape[:2]
+    }
+    other = {key: shape[2:] for key, shape in wanted.items() if shape != maps[key].shape}
+    return state | {key: F.interpolate(maps[key], size, mode="bicubic", antialias=True) for key, size in other.items()}
 
 
 def _on_disk(config: Any) -> Path | None:

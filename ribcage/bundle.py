@@ -22,6 +22,7 @@ from ribcage.backbone import Backbone
 from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
+from ribcage.weights import read as read_weights
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -244,7 +245,7 @@ def backbone(model: Model, init: str, drop_path: float) -> Backbone:
     }
     folder = source(init)
     if folder is None:
-        return _built(model, init=init, mean=model.mean, std=model.std, **shape)
+        return _built(model, init=init, mean=model.mean, std=model.std, read=read_weights, **shape)
     trained = load_any(folder)
     if trained.model.name != model.name:
         raise ValueError(f"{init} is a {trained.model.name}, not a {model.name}: pass --model {trained.model.name}.")
