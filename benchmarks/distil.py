@@ -1,0 +1,217 @@
+"""What teachers give a small model: EEEA-Net-C2 from labels alone, from one teacher and from three.
+
+    python -m benchmarks.distil --work DIR [--jobs 2] [--seeds 3] [--pictures 3000] [--size 64] [--labels 1 0.1]
+    python -m benchmarks.distil --work DIR --data PICTURES --table PREDICTIONS [--csv LABELS] [--init BUNDLE]
+
+First on made-up radiographs. Teachers learn from the labels of all training patients, or of a tenth, by `ribcage
+finetune`; the student by `ribcage finetune` from the same labels, or by `ribcage distil` from the same labels beside
+its teachers, who also speak of the pictures without. All see as many pictures. Everything is tested once, on the test
+part; intervals are of the mean over the student's seeds, by a bootstrap that draws patients and seeds; differences are
+paired. What DIR has of the same command is kept.
+
+With --data and --table instead: real pictures, split into two halves by patient, and what a published model has said
+of them. The student learns from one half by labels alone, or by labels and table, and is tested on the other; then the
+halves change places. Ranks are taken within a half, since each has a student of its own.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks import trials
+from ribcage import cohort, metrics, store, teachers
+from ribcage.tables import PICTURES
+
+STUDENT = "eeea_net_c2"
+TEACHERS = ("densenet121", "regnetx_002", "xcit_nano_12_p8_224")
+LESSONS = {"alone": (), "from DenseNet-121": TEACHERS[:1], "from three": TEACHERS}
+"""Who teaches."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A student with its labels, teachers and seed."""
+
+    lesson: str
+    labels: float
+    seed: int
+
+    def words(self, options: argparse.Namespace) -> list[str]:
+        """The command."""
+        out = options.work / f"student {self.lesson} {self.labels:g} {self.seed}"
+        taught = [str(teacher(name, self.labels, options)) for name in LESSONS[self.lesson]]
+        how = ["--hard", str(options.hard), "--temperature", str(options.temperature), "--teach", options.teach]
+        more = ["--teacher", *taught, *how] if taught else []
+        labels = ["--labels", str(self.labels), "--epochs", str(self.epochs(options))]
+        return [
+            "distil" if taught else "finetune", "--model", STUDENT, "--out", str(out), "--seed", str(self.seed),
+            *labels, *more, *common(options),
+        ]  # fmt: skip
+
+    def epochs(self, options: argparse.Namespace) -> int:
+        """With fewer pictures to learn from, more often: every student takes as many steps."""
+        return options.epochs if LESSONS[self.lesson] else round(options.epochs / self.labels)
+
+
+def teacher(name: str, labels: float, options: argparse.Namespace) -> Path:
+    """Where a teacher is."""
+    return Path(options.work / f"teacher {name} {labels:g}")
+
+
+def teacher_words(name: str, labels: float, options: argparse.Namespace) -> list[str]:
+    """The command that trains one."""
+    epochs = round(options.teacher_epochs / labels)
+    shape = ["--model", name, "--out", str(teacher(name, labels, options)), "--labels", str(labels)]
+    return ["finetune", *shape, "--epochs", str(epochs), *common(options)]
+
+
+def common(options: argparse.Namespace) -> list[str]:
+    """What all have in common."""
+    data, size = ["--data", str(options.data)], ["--size", str(options.size), "--view", "crop=0.85,1.0"]
+    return [*data, *size, "--batch", "32", "--lr", "1e-3", "--threads", "1"]
+
+
+def table(trials_of: dict[tuple[str, float], list[trials.Tested]]) -> None:
+    """One line per lesson, beside the student alone."""
+    found = {key: trials.over_seeds(tests) for key, tests in trials_of.items()}
+    print("\n| labels of | learnt | macro AUROC (95 %) | sd over seeds | gain over labels alone (95 %) |")
+    print("|---|---|---|---|---|")
+    for (lesson, labels), tests in trials_of.items():
+        alone = found.get(("alone", labels))
+        gain = (
+            "–"
+            if lesson == "alone" or alone is None
+            else trials.shown(metrics.difference(found[lesson, labels], alone), "+")
+        )
+        spread = f"{trials.spread(tests):.3f}" if len(tests) > 1 else "–"
+        print(f"| {labels:.0%} | {lesson} | {trials.shown(found[lesson, labels])} | {spread} | {gain} |", flush=True)
+
+
+def made_up(options: argparse.Namespace) -> None:
+    """The table on made-up radiographs."""
+    options.data = options.work / "phantom"
+    made = ["--out", str(options.data), "--pictures", str(options.pictures), "--size", "128"]
+    subprocess.run([sys.executable, "-m", "ribcage", "import", "phantom", *made], check=True)
+    stores = [store.open(options.data)]
+    with ThreadPoolExecutor(options.jobs) as workers:
+        words = [teacher_words(name, labels, options) for labels in options.labels for name in TEACHERS]
+        list(workers.map(trials.trained, words))
+        every = [
+            Trial(lesson, labels, seed)
+            for seed in range(options.seeds) for labels in options.labels for lesson in LESSONS
+        ]  # fmt: skip
+        folders = dict(zip(every, workers.map(lambda one: trials.trained(one.words(options)), every), strict=True))
+    torch.set_num_threads(options.jobs)
+    asked = trials.common(stores, cohort.rows_of(stores, "test"), options.least)
+    learnt = len(cohort.rows_of(stores, "train"))
+    print(f"{learnt:,} training pictures, {options.seeds} seeds, findings: {', '.join(asked)}")
+    test = partial(trials.tested, stores=stores, names=asked)
+    shown: dict[tuple[str, float], list[trials.Tested]] = {}
+    for labels in options.labels:
+        for name in TEACHERS:
+            shown[f"teacher {name}", labels] = [test(teacher(name, labels, options))]
+        for lesson in LESSONS:
+            kept = [folder for one, folder in folders.items() if (one.lesson, one.labels) == (lesson, labels)]
+            shown[lesson, labels] = [test(folder) for folder in kept]
+    table(shown)
+    spent = {
+        lesson: np.mean([trials.minutes(out) for one, out in folders.items() if one.lesson == lesson])
+        for lesson in LESSONS
+    }
+    print("\nMinutes a student: " + ", ".join(f"{lesson} {value:.1f}" for lesson, value in spent.items()))
+    print(json.dumps({"torch": torch.__version__, "jobs": options.jobs}))
+
+
+# ---- real pictures
+
+
+def halves(options: argparse.Namespace) -> list[Path]:
+    """The data set twice: each half of the patients is the test part once, an eighth of the other half chooses."""
+    files = {file.stem: file.relative_to(options.data) for file in options.data.rglob("*") if file.suffix in PICTURES}
+    rows = pd.read_csv(options.csv or next(options.data.glob("*.csv")), dtype={options.patient_column: str})
+    said, _ = teachers.table(options.table)
+    name, patient = rows[options.path_column].map(lambda path: Path(path).stem), rows[options.patient_column]
+    rows = rows[name.isin(files) & name.isin(said.map(lambda path: Path(path).stem))]
+    number, folders = patient[rows.index].map(lambda one: zlib.crc32(one.encode())), []
+    for half in range(2):
+        parts = np.where(number % 2 == half, "test", np.where(number // 2 % 8 == 0, "val", "train"))
+        table = options.work / f"half {half}.csv"
+        told = rows.assign(path=name[rows.index].map(lambda stem: str(files[stem])), split=parts)
+        told.drop(columns=options.path_column).to_csv(table, index=False)
+        folders.append(options.work / f"half {half}")
+        words = ["--csv", str(table.resolve()), "--out", str(folders[-1]), "--size", "128"]
+        words += ["--patient-column", options.patient_column, "--path-column", "path", "--split-column", "split"]
+        subprocess.run([sys.executable, "-m", "ribcage", "import", "folder", str(options.data), *words], check=True)
+    return folders
+
+
+def real(options: argparse.Namespace) -> None:
+    """Labels alone against labels and a table of a published model's answers."""
+    folders = halves(options)
+    stores = [[store.open(folder)] for folder in folders]
+    asked = trials.common(
+        [one[0] for one in stores], np.concatenate([cohort.rows_of([one[0] for one in stores], "test")]), options.least
+    )
+    shown: dict[tuple[str, float], list[trials.Tested]] = {}
+    for lesson in ("alone", "from the table"):
+        for seed in range(options.seeds):
+            tests = []
+            for half, folder in enumerate(folders):
+                options_of_half = argparse.Namespace(**{**vars(options), "data": folder})
+                out = options.work / f"real {lesson} {half} {seed}"
+                words = ["--model", STUDENT, "--out", str(out), "--seed", str(seed), "--findings", *asked]
+                words += ["--epochs", str(options.epochs), *common(options_of_half)]
+                words += ["--init", str(options.init)] if options.init else []
+                taught = ["--teacher", str(options.table), "--hard", str(options.hard)]
+                taught += ["--temperature", str(options.temperature)]
+                words = ["finetune", *words] if lesson == "alone" else ["distil", *words, *taught]
+                scores, labels, patients = trials.tested(trials.trained(words), stores[half], asked)
+                tests.append(((scores.argsort(0).argsort(0) + 0.5) / len(scores), labels, patients))
+            joined = [np.concatenate(parts) for parts in zip(*tests, strict=True)]
+            shown.setdefault((lesson, 1.0), []).append((joined[0], joined[1], joined[2]))
+    learnt = [len(cohort.rows_of(one, "train")) for one in stores]
+    print(f"{learnt} training pictures of the halves, {options.seeds} seeds, findings: {', '.join(asked)}")
+    answers = [teachers.read(options.table, one, asked)[cohort.rows_of(one, "test")] for one in stores]
+    labels, patients = shown["alone", 1.0][0][1:]
+    shown["the teacher itself", 1.0] = [(np.concatenate(answers), labels, patients)]
+    table(shown)
+
+
+def main() -> None:
+    """Learn, test, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--csv", type=Path, help="labels of the pictures in DATA (default: the one CSV there)")
+    parser.add_argument("--path-column", default="image")
+    parser.add_argument("--patient-column", default="patient_id")
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("--init", type=Path, help="a bundle of the student to begin with")
+    parser.add_argument("--pictures", type=int, default=3000)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--labels", type=float, nargs="*", default=[1.0, 0.1])
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--teacher-epochs", type=int, default=10)
+    parser.add_argument("--hard", type=float, default=0.5)
+    parser.add_argument("--temperature", type=float, default=2.0)
+    parser.add_argument("--teach", default="live")
+    parser.add_argument("--least", type=int, default=20, help="of positives, for a finding to be asked for")
+    options = parser.parse_args()
+    real(options) if options.data else made_up(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Trials: models trained by the product's commands, once and kept, and tested, with intervals over patients and seeds."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ribcage import bundle, cohort, inference, metrics, store
+from ribcage.metrics.resampling import Resampled
+from ribcage.validation import known_labels
+
+Tested = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Scores and labels (N, F) and patients (N,) of the tested pictures."""
+
+
+def trained(words: Sequence[str]) -> Path:
+    """The run folder after `ribcage WORDS`; what is there, from the same words, is kept, what was begun goes on."""
+    out, asked = Path(words[words.index("--out") + 1]), "\n".join(words)
+    note = out / "words.txt"
+    if (out / "seconds").exists() and note.read_text(encoding="utf-8") == asked:
+        return out
+    resume = ["--resume"] if (out / "options.json").exists() else []
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "ribcage", *words, *resume]
+    result = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(f"ribcage {' '.join(words)}\n{result.stderr}")
+    note.write_text(asked, encoding="utf-8")
+    (out / "seconds").write_text(str(time.perf_counter() - began))
+    print(f"{out.name}: {words[0]}, {time.perf_counter() - began:.0f} s", flush=True)
+    return out
+
+
+def minutes(out: Path) -> float:
+    """How long it was trained."""
+    return float((out / "seconds").read_text()) / 60
+
+
+def tested(folder: Path, stores: Sequence[store.Store], names: Sequence[str]) -> Tested:
+    """A model on the test part."""
+    opened, rows = bundle.load(folder), cohort.rows_of(stores, "test")
+    said = inference.predict(opened.method, stores, rows, model=opened.model, batch=64, threads=1)
+    order = np.argsort(said.rows)
+    labels = known_labels(stores, said.rows[order], names)
+    places = [opened.model.findings.index(name) for name in names]
+    return said.logits[order][:, places], labels, cohort.table(stores)["patient"].to_numpy()[said.rows[order]]
+
+
+def over_seeds(tests: Sequence[Tested]) -> Resampled:
+    """The mean AUROC over findings, averaged over seeds; a resample draws patients, and as many of the seeds."""
+    found = [metrics.bootstrap(*each)["auroc"].macro() for each in tests]
+    every = np.stack([one.resampled for one in found])  # (seeds, R, 1)
+    drawn = np.random.default_rng(0).integers(0, len(found), (len(found), every.shape[1]))
+    resampled = np.take_along_axis(every, drawn[:, :, None], axis=0).mean(0)
+    return dataclasses.replace(found[0], value=np.mean([one.value for one in found], axis=0), resampled=resampled)
+
+
+def shown(found: Resampled, sign: str = "") -> str:
+    """A number with its interval."""
+    interval = found.interval()
+    value, low, high = (float(np.ravel(each)[0]) for each in (interval.value, interval.low, interval.high))
+    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+
+def spread(tests: Sequence[Tested]) -> float:
+    """Standard deviation over seeds."""
+    means = [metrics.macro(metrics.auroc(scores, labels)).mean for scores, labels, _ in tests]
+    return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
+
+
+def common(stores: Sequence[store.Store], rows: np.ndarray, least: int) -> tuple[str, ...]:
+    """Findings that enough of the pictures show and do not show."""
+    names = tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
+    labels = known_labels(stores, rows, names)
+    enough = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) >= least
+    return tuple(name for name, keep in zip(names, enough, strict=True) if keep)
