@@ -10,7 +10,7 @@ from torch import nn
 
 from ribcage.backbone import Backbone
 from ribcage.loader import Batch
-from ribcage.methods.mae_unet import WIDTHS, MAEUNet
+from ribcage.methods.mae_unet import MAEUNet
 
 
 def made(model: str = "test_resnet", channels: int = 1, **options: Any) -> MAEUNet:
@@ -121,8 +121,18 @@ def test_the_decoder_is_the_published_one() -> None:
     convolutions = [module for module in method.stages.modules() if isinstance(module, nn.Conv2d)]
     widths = [(layer.in_channels, layer.out_channels) for layer in convolutions]
     inputs = (1024 + 1024, 256 + 512, 128 + 256, 64 + 64, 32)
-    assert widths == [pair for a, b in zip(inputs, WIDTHS, strict=True) for pair in ((a, b), (b, b))]
+    assert widths == [pair for a, b in zip(inputs, (256, 128, 64, 32, 16), strict=True) for pair in ((a, b), (b, b))]
     assert (method.head.in_channels, method.head.out_channels, method.head.kernel_size) == (16, 3, (3, 3))
+
+
+def test_a_narrow_decoder_draws_with_fewer_channels() -> None:
+    method = made("resnet18", width=32)
+    wanted = [stage[0].out_channels for stage in method.stages if isinstance(stage, nn.Sequential)]
+    assert wanted == [32, 16, 8, 4, 2] and method.head.in_channels == 2
+    shown = pictures(2, (64, 64))
+    assert method._drawn(shown.views[0]).shape == shown.views[0].shape
+    with pytest.raises(ValueError, match="--width 8: 16 channels at least"):
+        made("resnet18", width=8)
 
 
 def test_the_papers_view_flips_and_ours_does_not() -> None:

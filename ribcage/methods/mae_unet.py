@@ -18,8 +18,8 @@ from ribcage.loader import Batch
 from ribcage.methods.base import Augment, Method, Step
 from ribcage.views import View
 
-WIDTHS = (256, 128, 64, 32, 16)
-"""Of the decoder's stages, each twice as high and wide as the one before."""
+STAGES = 5
+"""Of the decoder, each twice as high and wide as the one before and half as deep; further ones are as the last."""
 
 
 class MAEUNet(Method):
@@ -27,6 +27,7 @@ class MAEUNet(Method):
 
     mask: share of the squares that is hidden: set to 0, the mean of the data
     patch: side of a square in pixels; halved until four fit across the picture
+    width: channels of the decoder's first stage; the published 256 cost more than a small CNN itself
     loss_on: masked pixels, or all as the paper's code had it
     """
 
@@ -37,18 +38,19 @@ class MAEUNet(Method):
         *,
         mask: float = 0.75,
         patch: int = 16,
+        width: int = 256,
         loss_on: Literal["masked", "all"] = "masked",
     ) -> None:
         super().__init__(backbone, findings)
         self.mask, self.patch, self.loss_on = mask, patch, loss_on
         channels = _channels(backbone)
-        _check(mask, patch, loss_on)
+        _check(mask, patch, width, loss_on)
         self.halvings = [1 << power for power in reversed(range(max(channels).bit_length() - 1))]
         """Of the decoder's stages: how much smaller than the picture they are."""
-        widths = [backbone.model.num_features, *(WIDTHS[min(k, 4)] for k in range(len(self.halvings)))]
+        widths = [backbone.model.num_features, *(width >> min(k, STAGES - 1) for k in range(len(self.halvings)))]
         skips = [channels.get(reduction, 0) for reduction in self.halvings]
         self.stages = nn.ModuleList(
-            _stage(width + skip, wanted) for width, skip, wanted in zip(widths, skips, widths[1:], strict=False)
+            _stage(given + skip, wanted) for given, skip, wanted in zip(widths, skips, widths[1:], strict=False)
         )
         self.context = nn.Linear(backbone.dim, widths[1])
         self.head = nn.Conv2d(widths[-1], backbone.channels, 3, padding=1)
@@ -158,13 +160,15 @@ def _channels(backbone: Backbone) -> dict[int, int]:
     return found
 
 
-def _check(mask: float, patch: int, loss_on: str) -> None:
+def _check(mask: float, patch: int, width: int, loss_on: str) -> None:
     """All options that cannot be."""
     problems = []
     if not 0 < mask < 1:
         problems.append(f"--mask {mask}: between 0 and 1")
     if patch < 1:
         problems.append(f"--patch {patch}: 1 pixel at least")
+    if width < 1 << STAGES - 1:
+        problems.append(f"--width {width}: {1 << STAGES - 1} channels at least, since each stage halves them")
     if loss_on not in ("masked", "all"):
         problems.append(f"--loss-on {loss_on}: masked or all")
     if problems:
