@@ -1,0 +1,166 @@
+"""What models cost: parameters, multiply-adds, memory for activations, time on this machine's processor.
+
+Takes names of models, runs, or folders of finished models. Two counts of multiply-adds are given: 'thop' as many papers
+print them, and all that run, attention's products included. --all adds five models that are compared with each other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+POSITIONAL = ("models",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to profile, and how thoroughly."""
+
+    models: tuple[str, ...] = ()
+    """Names of models, runs, or folders of finished models."""
+    all: bool = False
+    """Five famous ones too: in three channels as they were published, and in one."""
+    classes: int | None = None
+    """For names: findings that the head answers (default: 14)."""
+    channels: Literal[1, 3] | None = None
+    """For names: of the pictures (default: 3, as in papers; the other commands take 1)."""
+    size: tuple[int, ...] = ()
+    """For names: height and width of the pictures, or one number for both (default: 224)."""
+    latency: bool = True
+    """Measure the time, as it runs here and exported to ONNX Runtime (--no-latency: only count)."""
+    threads: int = 0
+    """To compute by; 0 takes one for each core."""
+    runs: int = 10
+    """Of each network and batch; the median is given."""
+    json: Path | None = None
+    """Write all numbers to this file."""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Count, measure, show, write; return the numbers."""
+    from ribcage import profiling
+
+    check(options)
+    subjects, models, notes = asked(options), [], []
+    timing = profiling.Timing(options.threads, options.runs) if options.latency else None
+    for place, one in enumerate(subjects):
+        measured = one.body not in [before.body for before in subjects[:place]]
+        costs, why = profiling.costs(one, measured=measured, timing=timing)
+        models.append(costs)
+        notes += [f"{costs['model']} was not timed as exported: {why}"] if why else []
+    result = {"models": models, "threads": threads(options), "runs": options.runs, **profiling.here(), "notes": notes}
+    show(result)
+    write(options, result)
+    return result
+
+
+def check(options: Options) -> None:
+    """All that is wrong with what is asked for, at once."""
+    from ribcage import runs
+
+    given = {"--classes": options.classes, "--channels": options.channels, "--size": options.size}
+    folders = [word for word in options.models if is_folder(word)]
+    wrong = [] if options.models or options.all else ["name a model, a run or the folder of a model, or pass --all"]
+    wrong += [f"{flag} is for the name of a model, not for {folders[0]}" for flag in given if folders and given[flag]]
+    wrong += [f"--classes {options.classes} is not at least 1"] * (options.classes is not None and options.classes < 1)
+    wrong += [f"--channels {options.channels} is not 1 or 3"] * (options.channels not in (None, 1, 3))
+    wrong += [text for word in options.models if not is_folder(word) and (text := strange(word))]
+    wrong += [f"--runs {options.runs} is not at least 1"] * (options.runs < 1)
+    runs.check(options, wrong)
+
+
+def strange(word: str) -> str:
+    """What is wrong with the name of a model."""
+    from ribcage.backbone import known
+
+    try:
+        known(word)
+    except ValueError as error:
+        return str(error).rstrip(".")
+    return ""
+
+
+def is_folder(word: str) -> bool:
+    """Whether a word is no name of a model."""
+    return Path(word).is_dir() or "/" in word
+
+
+def asked(options: Options) -> list[Any]:
+    """What is to be profiled, each once."""
+    from ribcage import profiling
+
+    size = (options.size[0], options.size[-1]) if options.size else (224, 224)
+    classes, channels = options.classes or 14, options.channels or 3
+    found = [
+        profiling.Subject.of(Path(word)) if is_folder(word) else profiling.Subject(word, classes, channels, size)
+        for word in options.models
+    ]
+    return list(dict.fromkeys([*found, *(profiling.famous(size) if options.all else ())]))
+
+
+def threads(options: Options) -> int:
+    """By how many it computes."""
+    import torch
+
+    return options.threads or torch.get_num_threads()
+
+
+def show(result: dict[str, Any]) -> None:
+    """What the models are, and what they take here."""
+    from rich.console import Console
+
+    from ribcage.commands.inspect import grid
+
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    console.print(grid(COUNTS, [counted(one) for one in result["models"]]))
+    measured = [one for one in result["models"] if one["memory"] is not None]
+    timed = [batch["batch"] for batch in measured[0]["latency"]] if measured else []
+    head = [*TAKEN, *(f"{kind} {batch}" for batch in timed for kind in ("eager", "exported"))]
+    console.print(grid(head, [taken(one) for one in measured]))
+    console.print("MB: a picture's activations in float32, the most at a time, and what is kept for the way back.")
+    if timed:
+        processor = f"{result['threads']} thread{'s' * (result['threads'] > 1)} of {result['processor']}"
+        sizes = " or ".join(map(str, timed))
+        console.print(f"Milliseconds for a batch of {sizes}: median of {result['runs']}, {processor}.", highlight=False)
+    for note in result["notes"]:
+        console.print(f"! {note}", highlight=False, markup=False)
+
+
+WIDTH = 112
+"""Columns at least: a number is no number when digits are missing."""
+COUNTS = ("model", "classes", "channels", "px", "parameters", "thop", "multiply-adds", "outside layers")
+TAKEN = ("model", "channels", "px", "MB", "MB to train")
+
+
+def counted(one: dict[str, Any]) -> Sequence[object]:
+    """The row of a model among the counts."""
+    numbers = [f"{one[name]:,}" for name in ("parameters", "thop", "multiply_adds", "outside")]
+    return [one["model"], one["classes"], one["channels"], pixels(one), *numbers]
+
+
+def taken(one: dict[str, Any]) -> Sequence[object]:
+    """The row of a model among the measurements."""
+    memory = [f"{one['memory'][name] / 1e6:.1f}" for name in ("inference", "training")]
+    times = [batch[kind] for batch in one["latency"] for kind in ("eager", "exported")]
+    shown = ["–" if each is None else f"{each:.1f}" for each in times]
+    return [one["model"], one["channels"], pixels(one), *memory, *shown]
+
+
+def pixels(one: dict[str, Any]) -> str:
+    """224, or 224 × 192."""
+    return " × ".join(map(str, dict.fromkeys(one["size"])))
+
+
+def write(options: Options, result: dict[str, Any]) -> None:
+    """All numbers as JSON."""
+    import json
+
+    from ribcage import files
+
+    if options.json is None:
+        return
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    with files.explained(options.json, "Free some."), files.atomic(options.json) as part:
+        part.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    print(f"Wrote {options.json}")

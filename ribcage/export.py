@@ -1,0 +1,70 @@
+"""Export: a network as an ONNX file that other programs run, and ONNX Runtime as one of them.
+
+The batch is free, height and width are not. Pictures go in as the network takes them: float32, normalised.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ribcage.methods.supervised import Supervised
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+INSTALL = "pip install 'ribcage[export]'"
+
+
+class Network(nn.Module):
+    """What answers: pictures (N, C, H, W) → logits (N, F), and nothing that was only for learning.
+
+    Attention goes in plain steps: fused, torch cannot export it where windows have a bias.
+    """
+
+    def __init__(self, method: Supervised) -> None:
+        super().__init__()
+        self.backbone, self.head = method.backbone, method.head
+        self.eval()
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, F)"""
+        for part in self.backbone.modules():
+            if hasattr(part, "fused_attn"):
+                setattr(part, "fused_attn", False)  # noqa: B010 – the backbone asks anew whenever it is run by itself
+        return self.head(self.backbone.pool(self.backbone.model.forward_features(pictures)))
+
+
+def missing() -> tuple[str, ...]:
+    """The packages that exporting needs and that are not installed."""
+    return tuple(name for name in NEEDED if importlib.util.find_spec(name) is None)
+
+
+def onnx(network: nn.Module, shape: tuple[int, int, int], file: Path) -> None:
+    """Write a network for pictures of this shape (C, H, W), in evaluation mode, weights inside the file."""
+    if absent := missing():
+        raise ImportError(f"Exporting needs {', '.join(absent)}: {INSTALL}")
+    network = network.eval().to(memory_format=torch.contiguous_format)
+    try:
+        torch.onnx.export(
+            network, (torch.zeros(2, *shape),), file, dynamo=True, external_data=False, verbose=False,
+            input_names=["pictures"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )  # fmt: skip
+    except Exception as error:  # the exporter refuses in many ways
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"torch cannot export it: {reason}") from None
+
+
+def opened(file: Path, threads: int = 0) -> Callable[[Tensor], Tensor]:
+    """An ONNX file as a function of pictures, run by ONNX Runtime on the CPU; threads: 0 takes one for each core."""
+    import onnxruntime
+
+    options: Any = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def network(pictures: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"pictures": pictures.contiguous().numpy()})[0])
+
+    return network

@@ -1,0 +1,80 @@
+"""`ribcage profile` prints what models cost, whole numbers whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import ribcage
+from ribcage import bundle, cli, profiling
+from ribcage.bundle import Model
+from ribcage.provenance import Provenance
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("模型 runs") / "one"
+    method = profiling.built(profiling.Subject("test_resnet", 3, 1, (32, 48)))
+    facts = {"pictures": 1, "patients": 1, "selection": 1}
+    model = Model("test_resnet", method.findings, (32, 48), 48, "pad", 0.5, 0.25, training=facts)
+    bundle.save(folder / "bundle", method, model, Provenance.nothing())
+    return folder
+
+
+def test_a_name_is_profiled_as_asked_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["test_resnet", "--classes", "1000", "--size", "32", "64", "--no-latency", "--json"]
+    assert cli.main(["profile", *words, str(tmp_path / "new" / "costs.json")]) == 0
+    shown = capsys.readouterr().out
+    written = json.loads((tmp_path / "new" / "costs.json").read_text())
+    (one,) = written["models"]
+    expected = profiling.counts(profiling.Subject("test_resnet", 1000, 3, (32, 64)))
+    assert (one["parameters"], one["thop"]) == (expected.parameters, expected.thop)
+    assert f"{expected.parameters:,}" in shown
+    assert f"{expected.thop:,}" in shown
+    assert "32 × 64" in shown
+    assert one["latency"] == []
+    assert one["memory"]["training"] > one["memory"]["inference"] > 3 * 32 * 64 * 4
+    assert {"processor", "versions", "threads"} < set(written)
+
+
+def test_a_run_is_profiled_as_it_is(run: Path) -> None:
+    (one,) = ribcage.profile(run, latency=False)["models"]
+    assert (one["name"], one["classes"], one["channels"], one["size"]) == ("test_resnet", 3, 1, [32, 48])
+    assert one["parameters"] == sum(value.numel() for value in bundle.load(run).method.parameters())
+
+
+def test_all_shows_the_famous_ones_and_measures_each_body_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(profiling, "FAMOUS", (("test_resnet", 14), ("test_vit", 14), ("test_vit", 1000)))
+    result = ribcage.profile("test_resnet", all=True, size=64, latency=False)
+    rows = [(one["name"], one["classes"], one["channels"]) for one in result["models"]]
+    three = [("test_resnet", 14, 3), ("test_vit", 14, 3), ("test_vit", 1000, 3)]
+    assert rows == [*three, ("test_resnet", 14, 1), ("test_vit", 14, 1)]
+    assert [one["memory"] is not None for one in result["models"]] == [True, True, False, True, True]
+    shown = capsys.readouterr().out
+    assert all(f"{one['thop']:,}" in shown for one in result["models"])
+
+
+def test_times_are_shown_beside_each_other_and_a_missing_one_is_a_dash(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = (profiling.Latency(1, 12.34, None), profiling.Latency(16, 99.5, None))
+    monkeypatch.setattr(profiling, "latency", lambda *_: (times, "pip install x"))
+    ribcage.profile("test_resnet", size=32, threads=1)
+    shown = capsys.readouterr().out
+    assert [word for word in shown.split() if word in ("12.3", "99.5", "–")] == ["12.3", "–", "99.5", "–"]
+    assert "! test_resnet was not timed as exported: pip install x" in shown
+    assert "1 thread of" in shown
+
+
+def test_all_that_is_wrong_is_said_at_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["profile", str(run), "densnet121", "--classes", "0", "--runs", "0", "--size", "1", "2", "3"]) == 2
+    text = capsys.readouterr().err
+    for part in ("densenet121", "--classes 0 is", "--runs 0 is", "--size takes one or two", "--size is for the name"):
+        assert part in text
+
+
+def test_nothing_asked_for_is_a_question_back(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["profile"]) == 2
+    assert "pass --all" in capsys.readouterr().err
