@@ -1,14 +1,15 @@
 """What each way to pretrain buys: a linear probe and a fine-tuning with few labels, against random weights.
 
-    python benchmarks/pretraining.py --work DIR [--jobs 2] [--seeds 3] [--pictures 3000] [--methods moco mae …]
+    python benchmarks/pretraining.py --work DIR [--jobs 2] [--seeds 3] [--pictures 5000] [--methods moco mae …]
     python benchmarks/pretraining.py --work DIR --data FOLDER --folds 5
 
 Every method is trained by `ribcage pretrain METHOD --recipe recipes/small-METHOD.toml` on the training part of made-up
 radiographs (or of FOLDER). Then its frozen features are read by logistic regression learnt from all training patients,
 strength chosen on validation; and `ribcage finetune` trains the whole network with the labels of a few patients. Both
 are tested on the test part. With --folds, validation and test part are dealt out by patient instead, and the probe is
-tested on each fold in turn: for data whose training labels are not those of the rest. Intervals are of the mean over
-seeds, by a bootstrap that draws patients and seeds; differences are paired. What DIR has of the same recipe is kept.
+tested on each fold in turn: for data whose training labels are not those of the rest. Pixels, 32 × 32 gray ones, are
+read as features are. Intervals are of the mean over seeds, by a bootstrap that draws patients and seeds; differences
+are paired. What DIR has of the same recipe is kept.
 """
 
 import argparse
@@ -31,6 +32,7 @@ import torch
 
 from ribcage import bundle, cohort, inference, metrics, probing, store
 from ribcage.backbone import Backbone
+from ribcage.loader import Loader
 from ribcage.metrics.resampling import Resampled
 from ribcage.validation import known_labels
 
@@ -40,6 +42,8 @@ VARIANTS = {"mae, a quarter decoded": ("mae", ["--decode-share", "0.25"])}
 """Which method with which options."""
 RANDOM = {"random CNN": "supervised", "random ViT": "mae"}
 """Networks that learnt nothing, and the recipe whose architecture they have."""
+PIXELS, SIDE = "pixels", 32
+"""No network at all, and the side of the pictures it is asked about."""
 Tested = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Scores and labels (N, F) and patients (N,) of the tested pictures."""
 
@@ -99,7 +103,7 @@ def commands(subject: Subject, options: argparse.Namespace) -> list[list[str]]:
 
 def pool(subject: Subject) -> str:
     """As the pretrained ones pool."""
-    return "avg" if subject.recipe["model"].startswith("vit") else ""
+    return "avg" if "vit" in subject.recipe["model"] else ""
 
 
 def learn(subject: Subject, options: argparse.Namespace) -> None:
@@ -150,12 +154,42 @@ def backbone(subject: Subject, stores: Sequence[store.Store]) -> tuple[Backbone,
     return built, facts
 
 
-def features(subject: Subject, stores: Sequence[store.Store], rows: np.ndarray, names: Sequence[str]) -> probing.Part:
-    """Of some pictures."""
+def features(
+    subject: Subject, stores: Sequence[store.Store], names: Sequence[str], *parts: Sequence[str]
+) -> list[probing.Part]:
+    """Of the pictures of some splits."""
+    several = [cohort.rows_of(stores, *splits) for splits in parts]
+    if subject.name == PIXELS:
+        return [pixels(probing.shown(stores, rows, (SIDE, SIDE), names, batch=64, threads=1)) for rows in several]
     built, facts = backbone(subject, stores)
+    show = partial(probing.shown, stores, size=facts.size, findings=names, batch=64, threads=1)
     scale = (facts.mean, facts.std)
-    loader = probing.shown(stores, rows, facts.size, names, normalise=scale, batch=64, threads=1)
-    return probing.extract(built, loader, torch.device("cpu"))
+    learnt = cohort.rows_of(stores, "train")
+    settled(built, show(rows=learnt[:: max(1, len(learnt) // 1024)], normalise=scale))
+    return [probing.extract(built, show(rows=rows, normalise=scale), torch.device("cpu")) for rows in several]
+
+
+def pixels(loader: Loader) -> probing.Part:
+    """No features, but the pictures themselves."""
+    seen = np.concatenate([batch.views[0].flatten(1).numpy() for batch in loader.epoch(0)])
+    return probing.Part(seen, loader.labels(0, loader.rows), loader.rows)
+
+
+@torch.no_grad()
+def settled(network: Backbone, loader: Loader) -> None:
+    """Let batch norms take their statistics from training pictures as they are shown to the probe.
+
+    Those of random weights have none yet, those of mae_unet are of blackened pictures, those of contrastive methods of
+    augmented ones: with them a probe would read the norms rather than the weights.
+    """
+    for norm in network.modules():
+        if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm):
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+    network.train()
+    for batch in loader.epoch(0):
+        network(batch.views[0])
+    network.eval()
 
 
 Split = tuple[probing.Part, probing.Part, probing.Part]
@@ -177,11 +211,9 @@ def probe(subject: Subject, stores: Sequence[store.Store], names: Sequence[str],
     """The linear probe on the test part, or on every fold of validation and test part."""
     people = cohort.table(stores)["patient"].to_numpy()
     if not folds:
-        learning, choosing, tested = (
-            features(subject, stores, cohort.rows_of(stores, split), names) for split in ("train", "val", "test")
-        )
+        learning, choosing, tested = features(subject, stores, names, ["train"], ["val"], ["test"])
         return probed([(learning, choosing, tested)])[0], tested.labels, people[tested.rows]
-    part = features(subject, stores, cohort.rows_of(stores, "val", "test"), names)
+    (part,) = features(subject, stores, names, ["val", "test"])
     fold = np.unique(people[part.rows], return_inverse=True)[1] % folds
     splits = []
     for number in range(folds):
@@ -241,6 +273,9 @@ def table(subjects: dict[str, list[Subject]], test: Callable[[Subject], Tested],
     print(f"\n{title}\n\n| pretraining | backbone | macro AUROC (95 %) | sd over seeds | gain over random (95 %) |")
     print("|---|---|---|---|---|")
     for name, several in subjects.items():
+        if name == PIXELS:
+            print(f"| {SIDE} × {SIDE} pixels | – | {shown(found[name])} | – | – |")
+            continue
         model = several[0].recipe["model"]
         base = next(each for each, recipe in RANDOM.items() if model == Subject(each, 0, Path()).recipe["model"])
         gain = "–" if name == base else shown(metrics.difference(found[name], found[base]), "+")
@@ -260,12 +295,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--pictures", type=int, default=3000)
+    parser.add_argument("--pictures", type=int, default=5000)
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--labels", type=float, nargs="*", default=[0.05])
-    parser.add_argument("--tune-epochs", type=int, default=30)
+    parser.add_argument("--tune-epochs", type=int, default=20)
     parser.add_argument("--folds", type=int, default=0)
     parser.add_argument("--least", type=int, default=20, help="of positives, for a finding to be asked for")
     options = parser.parse_args()
@@ -286,7 +321,8 @@ def main() -> None:
     asked = common(stores, cohort.rows_of(stores, *parts), options.least)
     learnt = len(cohort.rows_of(stores, "train"))
     print(f"{learnt:,} pictures to pretrain on, {options.seeds} seeds, findings: {', '.join(asked)}")
-    table(subjects, lambda one: probe(one, stores, asked, options.folds), "Linear probe")
+    probed_too = {PIXELS: [Subject(PIXELS, 0, options.work)], **subjects}
+    table(probed_too, lambda one: probe(one, stores, asked, options.folds), "Linear probe")
     for share in options.labels if not options.folds else ():
         title = f"Fine-tuned with the labels of {share:.0%} of the training patients"
         table(subjects, partial(tested_with, share, stores=stores, names=asked), title)
