@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,14 +17,20 @@ from torch import Tensor, nn
 
 from ribcage import distributed, methods
 from ribcage.backbone import Backbone
+from ribcage.bundle import Bundle, Model
 from ribcage.loader import Batch
 from ribcage.methods import Method
+from ribcage.methods.supervised import Supervised
+from ribcage.provenance import Provenance
+from ribcage.teachers import Live
 
 SIZE, FINDINGS, BATCH, STEPS = (32, 32), ("a", "b", "c"), 16, 2
 TRANSFORMERS_ONLY = ("mae",)
 CNNS_ONLY = ("mae_unet",)
 SMALL = {"queue": 32, "hidden": 24, "dim": 12, "group": 4, "prototypes": 20, "crops": 2, "decoder": "dec128d2b"}
 """What makes a method small where it has such an option."""
+TAUGHT = {"features": 0.5, "relations": 0.5}
+"""What more a method that has teachers learns from them."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,20 @@ class Course:
 def options(name: str) -> dict[str, Any]:
     """Those of SMALL that the method has."""
     known = inspect.signature(methods.load(name).__init__).parameters
-    return {option: value for option, value in SMALL.items() if option in known}
+    wanted = SMALL | (TAUGHT if "teachers" in known else {})
+    return {option: value for option, value in wanted.items() if option in known}
+
+
+def teacher(student: str, size: tuple[int, int]) -> Live:
+    """A model of the other kind, with a temperature, that knows two of the findings and one of its own."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(7)
+        name = "test_vit" if student == "test_resnet" else "test_resnet"
+        method = Supervised(Backbone(name, channels=3, size=size), ("c", "other", "a"))
+        torch.nn.init.normal_(method.head.weight, std=0.3)
+    model = Model(name, method.findings, size, 32, "pad", 0.45, 0.22, channels=3, temperature=(1.5, 1.0, 0.7))
+    opened = Bundle(Path(), model, method, Provenance.nothing())
+    return Live(opened, FINDINGS, torch.ones(3), view=0, scale=(0.5, 0.25), device=torch.device("cpu"))
 
 
 def made(
@@ -49,7 +69,10 @@ def made(
     """A small one, the same for the same seed."""
     torch.manual_seed(seed)
     backbone = Backbone(model, channels=channels, size=size)
-    return methods.load(name)(backbone, FINDINGS, **{**options(name), **more}).train()  # type: ignore[call-arg]
+    chosen = {**options(name), **more}
+    if "relations" in chosen:
+        chosen.setdefault("teachers", [teacher(model, size)])
+    return methods.load(name)(backbone, FINDINGS, **chosen).train()  # type: ignore[call-arg]
 
 
 def pictures(method: Method, seed: int = 0, channels: int = 1, size: tuple[int, int] = SIZE, **more: Any) -> Batch:

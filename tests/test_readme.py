@@ -21,8 +21,10 @@ def dataset_table() -> str:
 
 def method_table() -> str:
     folder = Path(methods.__file__).parent
-    rows = [f"| `{name}` | {cli.summary(folder / f'{name}.py').rstrip('.')} |" for name in methods.names()]
-    return "\n".join(["| `ribcage pretrain …` | how it learns |", "|---|---|", *rows])
+    said = {name: cli.summary(folder / f"{name}.py").rstrip(".") for name in methods.names()}
+    called = {name: " ".join(dict.fromkeys((methods.load(name).command, name))) for name in said}
+    rows = [f"| `{called[name]}` | {said[name]} |" for name in said]
+    return "\n".join(["| `ribcage …` | how it learns |", "|---|---|", *rows])
 
 
 TABLES = {"datasets": dataset_table, "methods": method_table}

@@ -55,8 +55,10 @@ class Faculty(tuple[Teacher, ...]):
 
 
 class Distil(Supervised):
-    """A student: a backbone and a linear head.
+    """A student: a backbone and a linear head. Its other options are those of `Supervised`.
 
+    teachers: who answers beside the labels
+    columns: which finding each column of a batch's labels is (default: as they come)
     hard: share of the labels in the loss, a; the rest is the teachers'
     temperature: how far answers are softened, T
     match: kl, or mse between logits, which is its limit for a high temperature
@@ -83,7 +85,6 @@ class Distil(Supervised):
         super().__init__(backbone, findings, **supervised)
         self.teachers = Faculty(teachers)
         self.columns = list(range(len(self.findings))) if columns is None else list(columns)
-        """Which finding each column of a batch's labels is."""
         self.hard, self.temperature, self.match = hard, temperature, match
         self.features, self.relations = features, relations
         shown = [teacher.dim for teacher in self.teachers if features and teacher.dim]
@@ -91,14 +92,15 @@ class Distil(Supervised):
 
     def forward(self, batch: Batch) -> Step:
         """The loss over all that is known and all that is taught in the global batch."""
-        views, targets = self._shown(batch)
+        labels = self._spread(batch.labels)
+        views, targets = self._shown(batch.views, self._targets(labels))
         inside = bool(self.features or self.relations)
         answers = [teacher(batch, views, inside) for teacher in self.teachers]
         hidden = self.backbone.hidden(views[0])
         features = self.backbone.pool(hidden)
         logits = self.head(self.dropout(features)).float()  # (N, F)
-        self.answers.append((logits.detach(), batch.labels))
-        taught = agreed(answers, [teacher.weight for teacher in self.teachers], logits)  # (N, F)
+        self.answers.append((logits.detach(), labels))
+        taught = self._whole(agreed(answers, [teacher.weight for teacher in self.teachers], logits))  # (N, F)
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
         parts = {
             "hard": (self.hard, per_known(self.loss(logits, targets) * weights, targets)),
@@ -117,35 +119,45 @@ class Distil(Supervised):
         if self.match == "mse":
             return (logits - t).square() * there
         z, t = logits / self.temperature, t / self.temperature
-        if self.exclusive:  # one softmax over all; a row with an unknown finding says nothing
-            whole = there.amin(1, keepdim=True) * t.shape[1]
-            return self.temperature**2 * (t.softmax(1) * (t.log_softmax(1) - z.log_softmax(1))) * whole
+        if self.exclusive:  # one softmax over all, its sum spread over the columns
+            return self.temperature**2 * (t.softmax(1) * (t.log_softmax(1) - z.log_softmax(1))) * there * t.shape[1]
         p = t.sigmoid()
         entropy = -p * F.logsigmoid(t) - (1 - p) * F.logsigmoid(-t)
         return self.temperature**2 * (F.binary_cross_entropy_with_logits(z, p, reduction="none") - entropy) * there
 
-    def _shown(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
-        """All views, mixed alike, and (N, F) targets, mixed too; NaN for findings that the data has not."""
-        labels = batch.labels.new_full((len(batch), len(self.findings)), torch.nan)
-        labels[:, self.columns] = batch.labels
-        targets = self._targets(labels)
+    def count(self, labels: Tensor) -> None:
+        """Take the weights of `balanced` from the labels of the findings that the data has."""
+        super().count(self._spread(labels))
+
+    def _spread(self, labels: Tensor) -> Tensor:
+        """(N, F): the columns of a batch where they belong, NaN for findings that the data has not."""
+        spread = labels.new_full((len(labels), len(self.findings)), torch.nan)
+        spread[:, self.columns] = labels
+        return spread
+
+    def _shown(self, views: list[Tensor], targets: Tensor) -> tuple[list[Tensor], Tensor]:
+        """All views and the targets, mixed alike."""
         if not self.mixup or not self.training:
-            return batch.views, targets
+            return views, targets
         a = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
-        mixed = [a * view + (1 - a) * view.flip(0) for view in batch.views]
-        return mixed, a * targets + (1 - a) * targets.flip(0)
+        return [a * view + (1 - a) * view.flip(0) for view in views], a * targets + (1 - a) * targets.flip(0)
+
+    def _whole(self, taught: Tensor) -> Tensor:
+        """Where findings exclude each other, one that nobody knows makes its picture unknown."""
+        return taught + 0 * taught.sum(1, keepdim=True) if self.exclusive else taught
 
     def _unlike(self, features: Tensor, answers: Sequence[Answer]) -> Tensor:
         """1 - cos(P f, f'), the mean over pictures and teachers."""
         theirs = [answer.features for answer in answers if answer.features is not None]
         pairs = zip(self.projections, theirs, strict=True)
-        return torch.stack([1 - F.cosine_similarity(own(features), f.float()).mean() for own, f in pairs]).mean()
+        return per_picture(torch.stack([1 - F.cosine_similarity(own(features), f.float()) for own, f in pairs]).mean(0))
 
     def _unrelated(self, hidden: Tensor, view: Tensor, answers: Sequence[Answer]) -> Tensor:
         """Squared difference of the relations between places, the mean over pictures and teachers."""
         maps = self.backbone.grid(hidden, (view.shape[-2], view.shape[-1])).float()
         theirs = [answer.maps.float() for answer in answers if answer.maps is not None]
-        return torch.stack([(related(maps, m) - related(m, maps)).square().mean() for m in theirs]).mean()
+        unlike = [(related(maps, m) - related(m, maps)).square().mean((1, 2)) for m in theirs]
+        return per_picture(torch.stack(unlike).mean(0))
 
 
 def agreed(answers: Sequence[Answer], weights: Sequence[Tensor], like: Tensor) -> Tensor:
@@ -160,6 +172,12 @@ def agreed(answers: Sequence[Answer], weights: Sequence[Tensor], like: Tensor) -
 def per_known(loss: Tensor, targets: Tensor) -> Tensor:
     """The sum of a loss by the number of what is known in the global batch, so that ranks' mean is the whole's."""
     count = distributed.total(losses.known(targets).sum())
+    return loss.sum() * distributed.world() / count.clamp(min=1)
+
+
+def per_picture(loss: Tensor) -> Tensor:
+    """The mean of (N,) over the pictures of the global batch, of which ranks may hold unequal parts."""
+    count = distributed.total(torch.tensor(float(len(loss)), device=loss.device))
     return loss.sum() * distributed.world() / count.clamp(min=1)
 
 
