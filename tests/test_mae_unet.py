@@ -42,7 +42,7 @@ def test_the_loss_is_the_mean_over_hidden_pixels(channels: int) -> None:
 
 
 def test_the_loss_on_all_pixels_is_the_published_ones_and_not_the_default() -> None:
-    assert MAEUNet.__init__.__kwdefaults__ == {"mask": 0.75, "patch": 16, "loss_on": "masked"}
+    assert MAEUNet.__init__.__kwdefaults__ == {"mask": 0.75, "patch": 16, "width": 256, "loss_on": "masked"}
 
 
 def test_what_is_hidden_changes_nothing_but_the_target() -> None:
