@@ -1,6 +1,6 @@
 """What every method is: a module that takes a batch and answers a loss."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -62,3 +62,9 @@ class Method(nn.Module):
 
     def after_step(self, progress: float) -> None:
         """What changes without a gradient once the optimizer has stepped; progress runs from 0 to 1."""
+
+
+def refuse(wrong: Mapping[str, bool]) -> None:
+    """Raise one ValueError with all that is so of what would be wrong."""
+    if any(wrong.values()):
+        raise ValueError("; ".join(text for text, is_so in wrong.items() if is_so) + ".")

@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 from ribcage.backbone import Backbone
 from ribcage.layers import follow, follower, perceptron
 from ribcage.loader import Batch
-from ribcage.methods.base import Augment, Method, Step
+from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.views import View, published, strong
 
 
@@ -44,13 +44,13 @@ class BYOL(Method):
         patient_aware: bool = False,
     ) -> None:
         super().__init__(backbone, findings)
-        wrong = {
-            f"--hidden {hidden} is not 1 or more": hidden < 1,
-            f"--dim {dim} is not 1 or more": dim < 1,
-            f"--momentum {momentum} is not between 0 and 1": not 0 <= momentum <= 1,
-        }
-        if any(wrong.values()):
-            raise ValueError("; ".join(text for text, is_so in wrong.items() if is_so) + ".")
+        refuse(
+            {
+                f"--hidden {hidden} is not 1 or more": hidden < 1,
+                f"--dim {dim} is not 1 or more": dim < 1,
+                f"--momentum {momentum} is not between 0 and 1": not 0 <= momentum <= 1,
+            }
+        )
         self.momentum = momentum
         self.projector = perceptron(backbone.dim, hidden, dim, norm=True)
         self.predictor = perceptron(dim, hidden, dim, norm=True)

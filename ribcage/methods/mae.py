@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 from ribcage.backbone import Backbone
 from ribcage.layers import choose_attention, orders
 from ribcage.loader import Batch
-from ribcage.methods.base import Augment, Method, Step
+from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.views import View
 
 DECODERS = {"dec512d8b": (512, 8), "dec512d2b": (512, 2), "dec128d2b": (128, 2)}
@@ -200,12 +200,11 @@ def _transformer(backbone: Backbone) -> Any:
 
 def _check(mask: float, decoder: str, decode_share: float, count: int) -> None:
     """All options that cannot be."""
-    problems = []
-    if not (0 < mask < 1 and 1 <= int(count * (1 - mask)) < count):
-        problems.append(f"--mask {mask}: of {count} patches at least one must stay visible and one be hidden")
-    if decoder not in DECODERS:
-        problems.append(f"--decoder {decoder}: one of {', '.join(DECODERS)}")
-    if not 0 < decode_share <= 1:
-        problems.append(f"--decode-share {decode_share}: above 0, up to 1")
-    if problems:
-        raise ValueError("; ".join(problems) + ".")
+    both = 0 < mask < 1 and 1 <= int(count * (1 - mask)) < count
+    refuse(
+        {
+            f"--mask {mask}: of {count} patches at least one must stay visible and one be hidden": not both,
+            f"--decoder {decoder}: one of {', '.join(DECODERS)}": decoder not in DECODERS,
+            f"--decode-share {decode_share}: above 0, up to 1": not 0 < decode_share <= 1,
+        }
+    )

@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 from ribcage.backbone import Backbone
 from ribcage.layers import orders
 from ribcage.loader import Batch
-from ribcage.methods.base import Augment, Method, Step
+from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.views import View
 
 STAGES = 5
@@ -162,14 +162,12 @@ def _channels(backbone: Backbone) -> dict[int, int]:
 
 def _check(mask: float, patch: int, width: int, loss_on: str) -> None:
     """All options that cannot be."""
-    problems = []
-    if not 0 < mask < 1:
-        problems.append(f"--mask {mask}: between 0 and 1")
-    if patch < 1:
-        problems.append(f"--patch {patch}: 1 pixel at least")
-    if width < 1 << STAGES - 1:
-        problems.append(f"--width {width}: {1 << STAGES - 1} channels at least, since each stage halves them")
-    if loss_on not in ("masked", "all"):
-        problems.append(f"--loss-on {loss_on}: masked or all")
-    if problems:
-        raise ValueError("; ".join(problems) + ".")
+    least = 1 << STAGES - 1
+    refuse(
+        {
+            f"--mask {mask}: between 0 and 1": not 0 < mask < 1,
+            f"--patch {patch}: 1 pixel at least": patch < 1,
+            f"--width {width}: {least} channels at least, since each stage halves them": width < least,
+            f"--loss-on {loss_on}: masked or all": loss_on not in ("masked", "all"),
+        }
+    )

@@ -22,7 +22,7 @@ from ribcage import distributed
 from ribcage.backbone import Backbone
 from ribcage.layers import follow, follower, group_norms, perceptron
 from ribcage.loader import Batch
-from ribcage.methods.base import Augment, Method, Step
+from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.views import View, published, strong
 
 LOWEST = torch.finfo(torch.float32).min
@@ -136,13 +136,13 @@ class MoCo(Method):
 
 def _check(dim: int, queue: int, momentum: float, temperature: float, head: str, group: int) -> None:
     """All that is wrong with the options."""
-    wrong = {
-        f"--dim {dim} is not 1 or more": dim < 1,
-        f"--queue {queue} is not 1 or more": queue < 1,
-        f"--momentum {momentum} is not between 0 and 1": not 0 <= momentum <= 1,
-        f"--temperature {temperature} is not above 0": not temperature > 0,
-        f"--head {head!r} is neither mlp nor linear": head not in ("mlp", "linear"),
-        f"--group {group} is not 0, and not 2 or more": group < 0 or group == 1,
-    }
-    if any(wrong.values()):
-        raise ValueError("; ".join(text for text, is_so in wrong.items() if is_so) + ".")
+    refuse(
+        {
+            f"--dim {dim} is not 1 or more": dim < 1,
+            f"--queue {queue} is not 1 or more": queue < 1,
+            f"--momentum {momentum} is not between 0 and 1": not 0 <= momentum <= 1,
+            f"--temperature {temperature} is not above 0": not temperature > 0,
+            f"--head {head!r} is neither mlp nor linear": head not in ("mlp", "linear"),
+            f"--group {group} is not 0, and not 2 or more": group < 0 or group == 1,
+        }
+    )

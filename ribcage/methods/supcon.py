@@ -27,7 +27,7 @@ from ribcage import distributed
 from ribcage.backbone import Backbone
 from ribcage.layers import perceptron
 from ribcage.loader import Batch
-from ribcage.methods.base import Augment, Method, Step
+from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.views import View, published, strong
 
 
@@ -122,10 +122,10 @@ _NEVER = -1e9
 
 def _check(findings: tuple[str, ...], temperature: float, dim: int) -> None:
     """All that is wrong with the options."""
-    wrong = {
-        "supcon learns from findings and none came; name some with --findings": not findings,
-        f"--temperature {temperature} is not above 0": not temperature > 0,
-        f"--dim {dim} is not 1 or more": dim < 1,
-    }
-    if any(wrong.values()):
-        raise ValueError("; ".join(text for text, is_so in wrong.items() if is_so) + ".")
+    refuse(
+        {
+            "supcon learns from findings and none came; name some with --findings": not findings,
+            f"--temperature {temperature} is not above 0": not temperature > 0,
+            f"--dim {dim} is not 1 or more": dim < 1,
+        }
+    )

@@ -25,7 +25,7 @@ from ribcage import distributed
 from ribcage.backbone import Backbone
 from ribcage.layers import perceptron
 from ribcage.loader import Batch
-from ribcage.methods.base import Augment, Method, Step
+from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.views import View, published, strong
 
 
@@ -68,17 +68,17 @@ class SwAV(Method):
     ) -> None:
         super().__init__(backbone, findings)
         counts = {"prototypes": prototypes, "iterations": iterations, "hidden": hidden, "dim": dim}
-        wrong = {
-            f"--crops {crops} is not 0 or more": crops < 0,
-            f"--queue {queue} is not 0 or more": queue < 0,
-            **{f"--{name} {count} is not 1 or more": count < 1 for name, count in counts.items()},
-            f"--temperature {temperature} is not above 0": not temperature > 0,
-            f"--epsilon {epsilon} is not 0.03 or more, what single precision can hold": not epsilon >= 0.03,
-            f"--queue-from {queue_from} is not between 0 and 1": not 0 <= queue_from <= 1,
-            f"--freeze {freeze} is not between 0 and 1": not 0 <= freeze <= 1,
-        }
-        if any(wrong.values()):
-            raise ValueError("; ".join(text for text, is_so in wrong.items() if is_so) + ".")
+        refuse(
+            {
+                f"--crops {crops} is not 0 or more": crops < 0,
+                f"--queue {queue} is not 0 or more": queue < 0,
+                **{f"--{name} {count} is not 1 or more": count < 1 for name, count in counts.items()},
+                f"--temperature {temperature} is not above 0": not temperature > 0,
+                f"--epsilon {epsilon} is not 0.03 or more, what single precision can hold": not epsilon >= 0.03,
+                f"--queue-from {queue_from} is not between 0 and 1": not 0 <= queue_from <= 1,
+                f"--freeze {freeze} is not between 0 and 1": not 0 <= freeze <= 1,
+            }
+        )
         self.crops, self.temperature, self.epsilon, self.iterations = crops, temperature, epsilon, iterations
         self.queue_from, self.freeze = queue_from, freeze
         self.multiple = _multiple(backbone) if crops else 0
