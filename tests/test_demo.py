@@ -8,10 +8,10 @@ import pytest
 from ribcage import cli
 
 SMALL = ["--pictures", "240", "--size", "32", "--seen", "32", "--model", "test_resnet"]
-SMALL += ["--epochs", "1", "--pretrain-epochs", "1"]
+SMALL += ["--epochs", "1", "--pretrain-epochs", "1", "--distil-epochs", "1"]
 
 
-def test_the_demo_makes_inspects_trains_tests_and_pretrains_without_a_network(
+def test_the_demo_makes_inspects_trains_tests_pretrains_and_distils_without_a_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object) -> None:
@@ -24,7 +24,12 @@ def test_the_demo_makes_inspects_trains_tests_and_pretrains_without_a_network(
     said = capsys.readouterr().out
     assert "is complete already" in said
     assert (out / "inspect.html").read_text(encoding="utf-8").count("<figure>") == 24
-    for page in ("evaluation/index.html", "pretraining.html", "evaluation-few-pretrained/index.html"):
+    for page in (
+        "evaluation/index.html",
+        "pretraining.html",
+        "distillation.html",
+        "evaluation-few-pretrained/index.html",
+    ):
         assert "AUROC" in (out / page).read_text(encoding="utf-8")
     assert "pretrained" in (out / "pretrained" / "bundle" / "README.md").read_text(encoding="utf-8")
 
@@ -38,7 +43,20 @@ def test_every_command_that_the_demo_shows_is_understood(tmp_path: Path, capsys:
     shown = [line[2:] for line in capsys.readouterr().out.splitlines() if line.startswith("$ ")]
     names = [line.split()[1] for line in shown]
     tuned = ["finetune", "evaluate"]
-    assert names == ["import", "inspect", *tuned, "pretrain", *tuned, *tuned, "compare"]
+    assert names == [
+        "import",
+        "inspect",
+        *tuned,
+        "pretrain",
+        *tuned,
+        *tuned,
+        "compare",
+        "finetune",
+        "distil",
+        "evaluate",
+        "evaluate",
+        "compare",
+    ]
     for line in shown:
         name, *words = shlex.split(line)[1:]
         module = cli.command(name)

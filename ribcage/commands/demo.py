@@ -1,4 +1,4 @@
-"""Make radiographs up, look at them, train, test, pretrain: the first minutes, without any data of one's own.
+"""Make radiographs up, look at them, train, test, pretrain, distil: the first minutes, without data of one's own.
 
 Needs no network and no data. What it does is shown as commands, which can be typed one by one. Interrupted, it goes on
 where it was.
@@ -11,6 +11,11 @@ from typing import Any
 
 METHOD, OWN = "byol", {"hidden": 1024, "momentum": 0.98}
 """How the demo pretrains."""
+FEW = 0.05
+"""Share of the training patients whose labels are known where few are."""
+STUDENT, SMALL = "eeea_net_c2", 48
+"""A small model, and the side of what it sees."""
+VIEW = ("crop=0.85,1.0",)
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,19 @@ class Options:
     """Times through the training pictures."""
     pretrain_epochs: int = 16
     """Times through them without looking at their labels; 0 leaves this part out."""
+    distil_epochs: int = 6
+    """Times that a small model is taught them by the first one; 0 leaves this part out."""
 
 
 def run(options: Options) -> Path:
-    """Import the phantom, inspect it, train, evaluate, see what pretraining buys; return the first report."""
+    """Import the phantom, inspect it, train, evaluate, see what pretraining and teaching buy; the first report."""
     data = options.out / "phantom"
     make(options, data)
     sheet = look(options, data)
     model = train(options, data)
     report = test(options, data, model, options.out / "evaluation")
     pages = [sheet, report, *(pretrain(options, data) if options.pretrain_epochs else [])]
+    pages += [distil(options, data, model)] if options.distil_epochs else []
     print("\nOpen in a browser:", *(page.resolve().as_uri() for page in pages), sep="\n  ")
     return report
 
@@ -71,7 +79,7 @@ def look(options: Options, data: Path) -> Path:
 def train(options: Options, data: Path) -> Path:
     """A model for its fourteen findings."""
     how: dict[str, Any] = {"epochs": options.epochs, "batch": 32, "lr": 2e-3, "seed": options.seed}
-    return tune(data, options.out / "model", options.model, options.seen, "", ("crop=0.85,1.0",), how)
+    return tune(data, options.out / "model", options.model, options.seen, "", VIEW, how)
 
 
 def tune(data: Path, out: Path, model: str, side: int, init: str, view: tuple[str, ...], how: dict[str, Any]) -> Path:
@@ -96,7 +104,6 @@ def test(options: Options, data: Path, model: Path, out: Path) -> Path:
 
 def pretrain(options: Options, data: Path) -> list[Path]:
     """What a backbone that has seen the training pictures and no label is worth where few labels are known."""
-    from ribcage.commands import compare
     from ribcage.commands import pretrain as pretraining
 
     out, model = options.out / "pretrained", "regnetx_002" if options.model == Options.model else options.model
@@ -108,13 +115,38 @@ def pretrain(options: Options, data: Path) -> list[Path]:
     pretraining.run(dataclasses.replace(given, resume=(out / "options.json").exists()))
     tested = []
     for name, init in (("few", ""), ("few-pretrained", str(out))):
-        how = {"epochs": 30, "batch": 32, "lr": 1e-3, "labels": 0.05, "seed": options.seed}
+        how = {"epochs": 30, "batch": 32, "lr": 1e-3, "labels": FEW, "seed": options.seed}
         tested.append(options.out / f"evaluation-{name}")
         test(options, data, tune(data, options.out / name, model, 64, init, (), how), tested[-1])
-    asked = compare.Options(tuple(map(str, tested)), html=options.out / "pretraining.html")
-    show("compare", compare, asked)
-    compare.run(asked)
-    return [out / "pictures.html", options.out / "pretraining.html"]
+    return [out / "pictures.html", beside(tested, options.out / "pretraining.html")]
+
+
+def distil(options: Options, data: Path, teacher: Path) -> Path:
+    """What a small model with few labels learns from a larger one that speaks of all pictures."""
+    from ribcage.commands import distil as teaching
+
+    how: dict[str, Any] = {"batch": 32, "lr": 2e-3, "labels": FEW, "seed": options.seed}
+    alone = tune(data, options.out / "small", STUDENT, SMALL, "", VIEW, {**how, "epochs": 5 * options.distil_epochs})
+    given = teaching.Options(
+        data=(str(data),), out=options.out / "small-taught", teacher=(str(teacher),), model=STUDENT, size=(SMALL,),
+        view=VIEW, epochs=options.distil_epochs, **how,
+    )  # fmt: skip
+    show("distil", teaching, given)
+    teaching.run(dataclasses.replace(given, resume=(given.out / "options.json").exists()))
+    tested = [options.out / f"evaluation-{one.name}" for one in (alone, given.out)]
+    for one, out in zip((alone, given.out), tested, strict=True):
+        test(options, data, one, out)
+    return beside(tested, options.out / "distillation.html")
+
+
+def beside(tested: list[Path], page: Path) -> Path:
+    """Two evaluations compared on a page."""
+    from ribcage.commands import compare
+
+    given = compare.Options(tuple(map(str, tested)), html=page)
+    show("compare", compare, given)
+    compare.run(given)
+    return page
 
 
 def show(name: str, module: Any, options: Any) -> None:
