@@ -399,3 +399,46 @@ def test_what_is_drawn_for_a_picture_does_not_depend_on_ranks(store: Store) -> N
     for left, right, together in zip(parts[0].epoch(1), parts[1].epoch(1), whole.epoch(1), strict=True):
         assert same(joined([left, right]), together)
         assert len(set(together.chance.tolist())) == len(together) and together.chance.min() >= 0
+
+
+# ---- a student's and a teacher's view
+
+
+def test_together_the_views_show_the_same_picture_at_their_own_size(tmp_path: Path) -> None:
+    """On the CPU and by the way of a GPU: the larger view, shrunk, is the smaller one."""
+    large = make_store(tmp_path, count=24, size=96)
+    small = View(24, crop=(0.6, 0.9), flip=0.5, rotation=10, shift=0.05, brightness=0.1, contrast=0.2, gamma=0.2)
+    pair = [small, views.resized(small, (48, 48))]
+
+    def apart(together: bool) -> list[float]:
+        loader = Loader([large], pair, batch=24, together=together, normalise=(0.0, 1.0), threads=1)
+        made = [next(loader.epoch(2)).views]
+        with ThreadPoolExecutor(1) as pool:
+            loader.device = torch.device("meta")  # where no pixel may be made on the CPU
+            making = _Making(loader, pool, 2, loader.order(2))
+            pieces = [piece.result() for piece in making.pieces]
+            loader.device = torch.device("cpu")
+            made.append(making._on_device(pieces))
+        return [float((torch.nn.functional.avg_pool2d(two, 2) - one).abs().mean()) * 255 for one, two in made]
+
+    assert max(apart(together=True)) < 2 and min(apart(together=False)) > 20
+
+
+def test_together_the_first_view_is_what_it_is_alone(store: Store) -> None:
+    pair = Loader([store], [strong(40), views.resized(strong(40), (80, 80))], batch=16, together=True)
+    alone = Loader([store], [strong(40)], batch=16)
+    for both, one in zip(pair.epoch(1), alone.epoch(1), strict=True):
+        assert torch.equal(both.views[0], one.views[0]) and torch.equal(both.rows, one.rows)
+
+
+@pytest.mark.parametrize("policy", ["ignore", "ones,blank=zeros"])
+def test_of_rows_that_are_not_labelled_nothing_is_known(store: Store, policy: str) -> None:
+    chosen, shown = rows_of([store], "train"), rows_of([store], "train")[::3]
+    every, some = (
+        Loader([store], [plain(48)], rows=chosen, policy=policy, labelled=labelled) for labelled in (None, shown)
+    )
+    known, left = every.labels(0, chosen), some.labels(0, chosen)
+    inside = np.isin(chosen, shown)
+    np.testing.assert_array_equal(left[inside], known[inside])
+    assert np.isnan(left[~inside]).all() and not np.isnan(known[~inside]).all()
+    assert sorted(torch.cat([one.rows for one in some.epoch(0)]).tolist()) == chosen.tolist()

@@ -72,6 +72,16 @@ def test_labels_are_those_of_the_policy_without_smoothing(data: Path, policy: st
         assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == wanted
 
 
+def test_of_findings_that_the_data_has_not_nothing_is_known(data: Path) -> None:
+    opened = store.open(data)
+    rows = np.flatnonzero(opened.index.table["split"] == "val")
+    blank = Policy.parse("ones,blank=zeros")
+    labels = known_labels([opened], rows, ("Nodule", "Edema", "Fracture", "Mass"), blank)
+    assert np.isnan(labels[:, [0, 2]]).all()
+    np.testing.assert_array_equal(labels[:, [3, 1]], known_labels([opened], rows, ("Mass", "Edema"), blank))
+    assert known_labels([opened], rows, ("Nodule",)).shape == (12, 1)
+
+
 def test_what_only_the_policy_makes_judgeable_chooses_and_is_tested_so(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -296,3 +296,19 @@ def test_presets_are_made_at_any_size() -> None:
         224,
         224,
     )
+
+
+def test_a_resized_view_shows_the_same_picture_at_another_size() -> None:
+    images = smooth(12, 160)
+    view = replace(EVERYTHING, size=(40, 30), noise=0.0, erase_probability=0.0, blur=(0.5, 2.0))
+    larger = views.resized(view, (80, 60))
+    assert larger.shape == (80, 60) and larger.blur == (1.0, 4.0)
+    assert replace(larger, size=view.size, blur=view.blur) == view
+    one, two = (apply(images, draw(each, 1, 0, rows(12), 0, 160), MEAN, STD) for each in (view, larger))
+    away = np.abs(gray(torch.nn.functional.avg_pool2d(two, 2)) - gray(one))
+    assert away.mean() < 1.5 and np.abs(gray(one) - gray(one)[::-1]).mean() > 20
+
+
+def test_a_view_is_not_resized_to_another_shape() -> None:
+    with pytest.raises(ValueError, match="A view of 40 × 30 pixels cannot be seen at 80 × 80: another shape"):
+        views.resized(plain((40, 30)), (80, 80))

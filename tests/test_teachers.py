@@ -1,0 +1,297 @@
+"""Teachers: a model says of a student's picture what it says of it at its own size; a table, what it says of its row."""
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_loader import make_store
+
+from ribcage import inference, teachers, views
+from ribcage.backbone import Backbone
+from ribcage.bundle import Bundle, Model
+from ribcage.loader import Loader, rows_of
+from ribcage.methods.supervised import Supervised
+from ribcage.provenance import Provenance
+from ribcage.store import Store
+from ribcage.teachers import Live, Stored
+
+nan = np.nan
+CPU = torch.device("cpu")
+SCALE = (0.4, 0.2)
+"""Of the student."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("teachers"), count=24, size=64)
+
+
+def opened(
+    findings: Sequence[str] = ("Edema", "Hernia", "Mass"), channels: int = 1, side: int = 48, **facts: Any
+) -> Bundle:
+    """A model with a will of its own, at a size and scale of its own."""
+    torch.manual_seed(1)
+    method = Supervised(Backbone("test_resnet", channels=channels, size=(side, side)), findings).eval()
+    torch.nn.init.normal_(method.head.weight, std=0.5)
+    model = Model(
+        "test_resnet", tuple(findings), (side, side), 64, "pad", 0.55, 0.3, channels=channels,
+        temperature=(1.5, 1.0, 0.7), **facts,
+    )  # fmt: skip
+    return Bundle(Path(), model, method, Provenance.nothing())
+
+
+def asked(
+    bundle: Bundle, store: Store, findings: Sequence[str], channels: int = 1, exclusive: bool = False
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Rows, and what it says of them as a student of 32 pixels shows them, plain."""
+    shown = [views.plain(32), views.plain(bundle.model.size)]
+    loader = Loader([store], shown, batch=24, together=True, channels=channels, normalise=SCALE, threads=1)
+    batch = next(loader.epoch(0))
+    live = Live(bundle, findings, torch.ones(len(findings)), view=1, scale=SCALE, device=CPU, exclusive=exclusive)
+    return batch.rows.numpy(), live(batch, batch.views, False).logits
+
+
+# ---- models
+
+
+@pytest.mark.parametrize(("own", "students"), [(1, 1), (1, 3), (3, 1), (3, 3)])
+def test_a_teacher_says_what_it_says_of_the_picture_at_its_own_size_scale_and_channels(
+    own: int, students: int, store: Store
+) -> None:
+    bundle, findings = opened(channels=own), ("Mass", "Nodule", "Edema")
+    rows, said = asked(bundle, store, findings, students)
+    alone = inference.predict(bundle.method, [store], np.arange(24), model=bundle.model, threads=1)
+    by_itself = torch.from_numpy(alone.logits[rows])
+    expected = torch.stack([by_itself[:, 2] / 0.7, torch.full((24,), nan), by_itself[:, 0] / 1.5], 1)
+    assert expected[:, [0, 2]].std(0).min() > 0.01
+    torch.testing.assert_close(said, expected, equal_nan=True, atol=1e-3, rtol=1e-3)
+    told = teachers.told(bundle, [store], np.arange(0, 24, 2), findings, threads=1)
+    assert np.isnan(told[1::2]).all()
+    np.testing.assert_allclose(told[::2], expected[np.argsort(rows)].numpy()[::2], rtol=1e-4, atol=1e-5)
+
+
+def test_features_and_maps_come_only_when_asked_for(store: Store) -> None:
+    bundle = opened()
+    live = Live(bundle, ("Mass",), torch.ones(1), view=0, scale=SCALE, device=CPU)
+    batch = next(Loader([store], [views.plain(48)], batch=4, threads=1).epoch(0))
+    plain, inside = (live(batch, batch.views, each) for each in (False, True))
+    assert plain.features is None and plain.maps is None
+    assert inside.features is not None and inside.maps is not None
+    assert inside.features.shape == (4, live.dim) and inside.maps.shape[:2] == (4, live.dim)
+    assert torch.equal(plain.logits, inside.logits) and not plain.logits.requires_grad
+
+
+@pytest.mark.parametrize("whose", ["bce", "cross-entropy"])
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_student_of_either_kind_reads_the_teachers_probabilities(whose: str, exclusive: bool) -> None:
+    """Its sigmoid, or its softmax, of what it is told; softened by a temperature after, not before."""
+    z = torch.tensor([[2.0, -1.0, 0.5], [-30.0, 60.0, 1.0]])
+    model = Model("test_resnet", ("a", "b", "c"), (32, 32), 32, "pad", 0.5, 0.2, loss=whose, temperature=(2.0,) * 3)
+    p = (z / 2).softmax(1) if whose == "cross-entropy" else (z / 2).sigmoid()
+    told = teachers.calibrated(z, model, exclusive)
+    assert told.isfinite().all()
+    torch.testing.assert_close(told.exp() if exclusive else told.sigmoid(), p)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_of_a_teacher_of_more_findings_the_student_hears_its_own(exclusive: bool, store: Store) -> None:
+    bundle = opened(loss="cross-entropy")
+    rows, said = asked(bundle, store, ("Mass", "Edema"), exclusive=exclusive)
+    alone = inference.predict(bundle.method, [store], np.arange(24), model=bundle.model, threads=1)
+    p = alone.probabilities(bundle.model.temperature)[rows][:, [2, 0]]
+    np.testing.assert_allclose((said.exp() if exclusive else said.sigmoid()).numpy(), p, rtol=1e-3, atol=1e-4)
+
+
+def test_stored_answers_are_those_of_the_rows(store: Store) -> None:
+    answers = np.arange(48, dtype=np.float32).reshape(24, 2)
+    batch = next(Loader([store], [views.plain(32)], batch=10, threads=1).epoch(0))
+    said = Stored(answers, torch.ones(2))(batch, batch.views, True)
+    assert np.array_equal(said.logits.numpy(), answers[batch.rows.numpy()]) and said.features is said.maps is None
+
+
+# ---- weights
+
+
+def test_several_teachers_count_by_how_far_above_chance_they_were() -> None:
+    aurocs = [np.array([0.9, 0.5, nan, 0.3]), np.array([0.7, nan, 0.6, nan])]
+    assert [one.tolist() for one in teachers.weights(aurocs, "mean")] == [[1] * 4] * 2
+    first, second = teachers.weights(aurocs, "auroc")
+    torch.testing.assert_close(first, torch.tensor([0.4, 1.0, 0.0, 1.0]))
+    torch.testing.assert_close(second, torch.tensor([0.2, 1.0, 0.1, 1.0]))
+
+
+def test_the_validation_of_a_model_is_its_score(store: Store) -> None:
+    model = opened(metrics={"validation": {"auroc": 0.8, "auroc_Mass": 0.75}}).model
+    np.testing.assert_array_equal(teachers.validated(model, ("Edema", "Mass")), [nan, 0.75])
+    np.testing.assert_array_equal(teachers.validated(replace(model, metrics={}), ("Mass",)), [nan])
+
+
+def test_a_table_is_scored_on_what_it_says_of_the_validation_part(store: Store) -> None:
+    rows, labels = rows_of([store], "val"), store.index.table[["Mass", "Edema"]].to_numpy(np.float32)
+    answers = np.full((24, 3), nan, np.float32)
+    answers[:, 0] = np.where(labels[:, 0] == 1, 1.0, -1.0)
+    answers[:, 1] = np.where(labels[:, 1] == 1, -1.0, 1.0)
+    answers[rows[:2]] = nan
+    found = teachers.scored(answers, [store], rows, ("Mass", "Edema", "Nodule"))
+    np.testing.assert_array_equal(found, [1.0, 0.0, nan])
+    assert np.isnan(teachers.scored(answers, [store], rows[:2], ("Mass", "Edema", "Nodule"))).all()
+
+
+# ---- tables
+
+
+def frame(store: Store, **more: Any) -> pd.DataFrame:
+    """A foreign table: names of files and probabilities."""
+    p = np.linspace(0.05, 0.95, len(store))
+    return pd.DataFrame({"Image Index": store.index.table["path"].astype("str"), "prob_Mass": p, **more})
+
+
+def odds(p: np.ndarray) -> np.ndarray:
+    return np.log(p / (1 - p)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["他们 说.csv", "said.csv.gz", "said.tsv", "said.parquet"])
+def test_foreign_tables_are_read_whatever_their_form(name: str, store: Store, tmp_path: Path) -> None:
+    rows, file = frame(store, prob_Pleural_Thickening=0.25).sample(frac=1, random_state=0), tmp_path / name
+    if name.endswith(".parquet"):
+        rows.to_parquet(file)
+    else:
+        rows.to_csv(file, index=False, sep="\t" if name.endswith(".tsv") else ",")
+    assert teachers.is_table(str(file))
+    said = teachers.read(file, [store], ("Edema", "Mass", "Pleural_Thickening"))
+    np.testing.assert_allclose(said[:, 1], odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
+    assert np.isnan(said[:, 0]).all() and said[:, 2] == pytest.approx(np.log(1 / 3))
+    assert teachers.spoken(said, np.arange(5)) == 5
+
+
+@pytest.mark.parametrize("name", ["predictions.parquet", "predictions.csv"])
+def test_our_own_tables_are_read_by_their_probabilities_with_findings_of_anybodys(
+    name: str, store: Store, tmp_path: Path
+) -> None:
+    """Not by their logits, which are from before the temperature, and not by their labels."""
+    findings, p = ("Mass", "尖锐_角"), np.stack([np.linspace(0.1, 0.9, 24), np.linspace(0.6, 0.2, 24)], 1)
+    about, labels = inference.about([store], np.arange(24)), np.tile([[1.0, 0.0]], (24, 1))
+    inference.save(inference.table(about, findings, p, 5 * odds(p), labels), tmp_path / name)
+    np.testing.assert_allclose(
+        teachers.read(tmp_path / name, [store], ("尖锐_角", "Mass")), odds(p)[:, ::-1], rtol=1e-4
+    )
+
+
+def test_labels_beside_probabilities_are_not_taken_for_answers(store: Store, tmp_path: Path) -> None:
+    frame(store, Mass=1, Atelectasis=0).to_csv(tmp_path / "both.csv", index=False)
+    said = teachers.read(tmp_path / "both.csv", [store], ("Mass", "Atelectasis"))
+    np.testing.assert_allclose(said[:, 0], odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
+    assert np.isnan(said[:, 1]).all()
+
+
+def test_a_student_with_a_softmax_reads_log_p(store: Store, tmp_path: Path) -> None:
+    frame(store, prob_Mass=0.7, prob_Edema=0.3).to_csv(tmp_path / "two.csv", index=False)
+    said = torch.from_numpy(teachers.read(tmp_path / "two.csv", [store], ("Mass", "Edema"), exclusive=True))
+    torch.testing.assert_close(said.softmax(1), torch.tensor([[0.7, 0.3]]).expand(24, 2))
+
+
+def test_what_is_missing_stays_unknown_and_what_is_certain_is_nearly_so(store: Store, tmp_path: Path) -> None:
+    rows = frame(store)
+    rows["prob_Mass"] = ["0", "1", "", "n/a", *["0.5"] * 20]
+    rows[:-3].to_csv(tmp_path / "gaps.csv", index=False)
+    said = teachers.read(tmp_path / "gaps.csv", [store], ("Mass",))[:, 0]
+    assert np.isnan(said[[2, 3, 21, 22, 23]]).all() and (said[4:21] == 0).all()
+    assert -14 < said[0] < -13 and 13 < said[1] < 14
+
+
+def test_pictures_are_known_by_their_file_or_its_name_whatever_its_ending(store: Store, tmp_path: Path) -> None:
+    rows = frame(store)
+    rows["Image Index"] = ["C:\\片子\\" + path.removesuffix(".png") + ".dcm" for path in rows["Image Index"]]
+    rows.to_csv(tmp_path / "other.csv", index=False)
+    said = teachers.read(tmp_path / "other.csv", [store], ("Mass",))[:, 0]
+    np.testing.assert_allclose(said, odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
+
+
+def placed(store: Store, paths: Sequence[str], name: str = "made up") -> Store:
+    """The same pictures elsewhere, under the name of another set."""
+    table = store.index.table.assign(path=list(paths))
+    return replace(store, index=replace(store.index, table=table, name=name))
+
+
+def test_a_name_that_two_have_is_nobodys(store: Store, tmp_path: Path) -> None:
+    """Neither two pictures of the data, nor two lines of the table: whose answer it is must not be guessed."""
+    paths = ["a/1.png", "b/1.png", "c/2.png", *(f"d/{n}.png" for n in range(3, 24))]
+    data = placed(store, paths)
+    table = {
+        "path": ["1.png", "2.png", "e/3.png", "3.jpg", "d/4.png", "e/4.png", "5.png"],
+        "Mass": np.arange(1, 8) / 10,
+    }
+    pd.DataFrame(table).to_csv(tmp_path / "names.csv", index=False)
+    said = teachers.read(tmp_path / "names.csv", [data], ("Mass",))[:, 0]
+    expected = np.full(24, nan, np.float32)
+    expected[[2, 3, 4, 5]] = odds(np.array([0.2, 0.3, 0.5, 0.7]))  # the whole name, the whole path come first
+    np.testing.assert_allclose(said, expected, rtol=1e-5)
+
+
+def test_several_sets_with_the_same_paths_are_told_apart_by_their_names(store: Store, tmp_path: Path) -> None:
+    paths = list(store.index.table["path"].astype("str"))
+    both = [placed(store, paths, "甲"), placed(store, paths, "乙")]
+    p = np.linspace(0.05, 0.95, 48)[:, None]
+    about = inference.about(both, np.arange(48))
+    inference.save(inference.table(about, ("Mass",), p, odds(p), np.ones((48, 1))), tmp_path / "p.parquet")
+    np.testing.assert_allclose(teachers.read(tmp_path / "p.parquet", both, ("Mass",)), odds(p), rtol=1e-4)
+    np.testing.assert_allclose(teachers.read(tmp_path / "p.parquet", both[1:], ("Mass",)), odds(p)[24:], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("no.csv", b"path,Mass\n\xe5\x9b\xbe 0.png,1.5\n", "must hold probabilities from 0 to 1; it holds 1.5 to 1.5"),
+        ("no.csv", b"path,Mass\nx.png,-0.1\n", "it holds -0.1 to -0.1"),
+        ("no.csv", b"path,Mass\nx.png,inf\n", "it holds inf to inf"),
+        ("no.csv", b'path,Mass\nx.png,"0,5"\n', "no number at all in Mass"),
+        ("no.csv", b"path,Mass\nx.png,0.5\n", "speaks of none of these pictures: it has 'x.png'"),
+        ("no.csv", b"path,quality\nx.png,0.5\n", "lacks a column named after a finding. Columns: path, quality"),
+        ("no.csv", b"Mass,Edema\n0.1,0.5\n", "lacks a column with the names of pictures"),
+        ("no.csv", b"path,Mass\n", "has a header, but no rows"),
+        ("no.csv", b"", "cannot be read as a table"),
+        ("no.csv", b"path,Mass\nx.png,0.5,9\n", "3 cells in line 2, but 2 in its header"),
+        ("no.csv", bytes(range(256)) * 4, "no.csv"),
+        ("no.csv.gz", gzip.compress(b"path,Mass\nx.png,0.5\n" * 99)[:-20], "is damaged"),
+        ("no.csv.gz", b"plain text", "is damaged"),
+        ("no.parquet", b"PAR1 and no more", "cannot be read as a table of predictions (ArrowInvalid)"),
+        ("no.parquet", b"", "cannot be read as a table of predictions"),
+    ],
+)
+def test_what_is_no_table_of_predictions_is_one_line(
+    name: str, content: bytes, says: str, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        teachers.read(tmp_path / name, [store], ("Mass",))
+    assert says in str(error.value) and str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_columns_of_strange_types_are_no_answers(store: Store, tmp_path: Path) -> None:
+    strange = {"Edema": [[0.5]] * 24, "Nodule": [pd.Timestamp(0)] * 24, "Fibrosis": [True] * 24, "Mass": [0.5] * 24}
+    pd.DataFrame({"path": store.index.table["path"], **strange}).to_parquet(tmp_path / "x.parquet")
+    said = teachers.read(tmp_path / "x.parquet", [store], ("Edema", "Nodule", "Mass"))
+    assert np.isnan(said[:, :2]).all() and (said[:, 2] == 0).all()
+    with pytest.raises(ValueError, match="no number at all in Edema, Nodule"):
+        pd.DataFrame({"path": ["x"], "Edema": [[0.5]], "Nodule": [pd.Timestamp(0)]}).to_parquet(tmp_path / "y.parquet")
+        teachers.read(tmp_path / "y.parquet", [store], ("Edema",))
+
+
+def test_a_table_that_was_cut_off_is_one_line(store: Store, tmp_path: Path) -> None:
+    frame(store).to_parquet(tmp_path / "whole.parquet")
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    for length in (len(whole) // 2, len(whole) - 4):
+        (tmp_path / "torn.parquet").write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"torn.parquet cannot be read as a table of predictions"):
+            teachers.read(tmp_path / "torn.parquet", [store], ("Mass",))
+
+
+def test_a_folder_is_no_table_whatever_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "run.csv").mkdir()
+    assert not teachers.is_table(str(tmp_path / "run.csv")) and not teachers.is_table("runs/chexnet")
