@@ -39,7 +39,7 @@ from ribcage.validation import known_labels
 RECIPES = Path(__file__).parent.parent / "recipes"
 METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae", "mae, a quarter decoded")
 VARIANTS = {"mae, a quarter decoded": ("mae", ["--decode-share", "0.25"])}
-"""Which method with which options."""
+"""Which method with which options: probed, not fine-tuned."""
 RANDOM = {"random CNN": "supervised", "random ViT": "mae"}
 """Networks that learnt nothing, and the recipe whose architecture they have."""
 PIXELS, SIDE = "pixels", 32
@@ -95,7 +95,7 @@ def commands(subject: Subject, options: argparse.Namespace) -> list[list[str]]:
     how = ["--size", *size, "--epochs", str(options.tune_epochs), "--batch", "32", "--lr", "1e-3"]
     how += ["--pool", pool(subject)]
     init = [] if subject.random else ["--init", str(subject.pretrained)]
-    for share in options.labels if options.folds == 0 else ():
+    for share in options.labels if options.folds == 0 and subject.name not in VARIANTS else ():
         out = ["--out", str(subject.tuned(share)), "--labels", str(share)]
         asked.append(["finetune", "--model", subject.recipe["model"], *init, *how, *out, *once])
     return [flattened(words) for words in asked]
@@ -323,9 +323,10 @@ def main() -> None:
     print(f"{learnt:,} pictures to pretrain on, {options.seeds} seeds, findings: {', '.join(asked)}")
     probed_too = {PIXELS: [Subject(PIXELS, 0, options.work)], **subjects}
     table(probed_too, lambda one: probe(one, stores, asked, options.folds), "Linear probe")
+    tuned_too = {name: several for name, several in subjects.items() if name not in VARIANTS}
     for share in options.labels if not options.folds else ():
         title = f"Fine-tuned with the labels of {share:.0%} of the training patients"
-        table(subjects, partial(tested_with, share, stores=stores, names=asked), title)
+        table(tuned_too, partial(tested_with, share, stores=stores, names=asked), title)
     minutes = {
         name: np.mean([float((one.pretrained / "seconds").read_text()) / 60 for one in several])
         for name, several in subjects.items()
