@@ -76,6 +76,8 @@ class Course:
     """Longest time between two checkpoints."""
     threads: int = 0
     """For loading; 0 takes one for each core."""
+    export_as: Literal["", "dtforcxr8", "mae", "moco", "torchvision"] = ""
+    """Also write the weights in this published layout."""
     devices: int = 1
     """Processes on this machine, one for each GPU (or several on the CPU)."""
     seed: int = 0
@@ -132,6 +134,24 @@ def begin(course: Course, method: Any, loader: Any, device: Any, *, ema: float =
         ema=ema,
         compile=course.compile,
     )
+
+
+def check_layout(course: Course, method: Any, model: Any) -> None:
+    """Whether the published layout holds such a method and model: better said before the run than after it."""
+    import tempfile
+
+    from ribcage import distributed, weights
+
+    if course.export_as and distributed.rank() == 0:
+        with tempfile.TemporaryDirectory() as folder:
+            weights.load(course.export_as).export(method, model, Path(folder))
+
+
+def export(course: Course, method: Any, model: Any) -> None:
+    """Write the published layout into the run folder."""
+    from ribcage import weights
+
+    print(f"Wrote {weights.load(course.export_as).export(method, model, course.out)}.")
 
 
 def rows(course: Course, stores: Any, *splits: str) -> tuple[Any, str]:

@@ -1,5 +1,7 @@
 """Other people's programs find our weights: their names, their shapes, and the same answers."""
 
+import re
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,14 @@ import pytest
 import torch
 import torchvision
 from batches import batch
+from test_published import FILES, published
 from torch import Tensor, nn
 
-from ribcage import weights
+from ribcage import bundle, cli, weights
 from ribcage.backbone import Backbone
 from ribcage.bundle import Model
+from ribcage.course import Course
+from ribcage.findings import CHESTXRAY14
 from ribcage.methods import Method
 from ribcage.methods.mae import MAE
 from ribcage.methods.moco import MoCo
@@ -266,13 +271,175 @@ def test_only_a_plain_transformer_fits_mae(tmp_path: Path) -> None:
         weights.load("mae").export(MAE(backbone, decoder="dec128d2b"), facts("test_vit2"), tmp_path)
 
 
+# ---- dtforcxr8
+
+NUMBERED = ("eeea_net_c2", "ofa_595", "densenet121", "visformer_small", "autoformer_v2_base")
+BACKWARDS = CHESTXRAY14[::-1]
+"""The findings in another order than the layout's."""
+
+
+def side_of(name: str) -> int:
+    """Two of the models are made for one size."""
+    return 224 if name in NUMBERED[3:] else 64
+
+
+def chest(name: str, findings: tuple[str, ...] = BACKWARDS, channels: int = 1) -> Supervised:
+    """A model of ours that answers findings; its norms have seen pictures, so that no layer swells what is rounded."""
+    torch.manual_seed(0)
+    method = Supervised(Backbone(name, channels=channels), findings)
+    nn.init.normal_(method.head.bias)
+    for part in method.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = None  # the statistics of all it has seen
+    with torch.no_grad():
+        method.train().logits(ours(gray(side_of(name)), channels))
+    return method.eval()
+
+
+def student(name: str = "eeea_net_c2", teachers: tuple[str, ...] = ("ofa_595",), **options: Any) -> Model:
+    return Model(
+        name, BACKWARDS, (64, 64), 64, "pad", MEAN, STD, training={"teachers": [{"name": one} for one in teachers]}, **options
+    )  # fmt: skip
+
+
+def of_14_classes(name: str) -> dict[str, tuple[int, ...]]:
+    """The published names and shapes, with the last layer as these programs replace it."""
+    shapes = {key.replace("classifier.linear.", "classifier."): shape for key, shape in FILES[name].items()}
+    ends = {"classifier.weight", "classifier.bias", "head.weight", "head.bias"}
+    return {key: (14, *shape[1:]) if key in ends else shape for key, shape in shapes.items()}
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow if "base" in name else ()) for name in NUMBERED]
+)
+def numbered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Supervised, Path]:
+    """One of the five models, and its file."""
+    name = request.param
+    method, side = chest(name), side_of(name)
+    file = weights.load("dtforcxr8").export(method, facts(name, size=side), tmp_path_factory.mktemp(name))
+    assert file.name == f"model{NUMBERED.index(name) + 1}.pth"
+    return name, method, file
+
+
+def test_a_numbered_file_has_every_published_name_and_no_other(numbered: tuple[str, Supervised, Path]) -> None:
+    name, _, file = numbered
+    found = {key: tuple(value.shape) for key, value in torch.load(file, weights_only=True).items()}
+    if name == "densenet121":
+        assert all(key.startswith("densenet121.") for key in found)
+    else:
+        assert found == of_14_classes(name)
+
+
+def test_a_numbered_file_read_back_in_colour_answers_the_same(numbered: tuple[str, Supervised, Path]) -> None:
+    name, method, file = numbered
+    side, content = side_of(name), torch.load(file, weights_only=True)
+    model = Model(name, CHESTXRAY14, (side, side), side, "pad", 0.0, 1.0, channels=3)
+    back = bundle.backbone(model, str(file), 0.0).eval()
+    last = {"densenet121": "densenet121.classifier.0", **dict.fromkeys(NUMBERED[3:], "head")}.get(name, "classifier")
+    pictures = gray(side, 2)
+    with torch.inference_mode():
+        said = nn.functional.linear(back(theirs(pictures)), content[f"{last}.weight"], content[f"{last}.bias"])
+        torch.testing.assert_close(said.flip(1), method.logits(ours(pictures)), atol=1e-4, rtol=1e-4)
+
+
+def test_chexnets_own_class_takes_its_file_and_answers_the_same(tmp_path: Path) -> None:
+    method = chest("densenet121")
+    file = weights.load("dtforcxr8").export(method, facts("densenet121"), tmp_path)
+    network: Any = nn.Module()
+    network.densenet121 = torchvision.models.densenet121()
+    network.densenet121.classifier = nn.Sequential(nn.Linear(1024, 14), nn.Sigmoid())
+    network.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    with torch.inference_mode():
+        said = network.eval().densenet121(theirs(gray()))
+        torch.testing.assert_close(said.flip(1), method.logits(ours(gray())).sigmoid(), atol=1e-4, rtol=1e-3)
+
+
+def test_chexnets_weights_of_2017_are_read(tmp_path: Path) -> None:
+    """Names as PyTorch had them then: with a dot before the number of a layer, without counts of batches."""
+    method = chest("densenet121", channels=3)
+    state = torch.load(weights.load("dtforcxr8").export(method, facts("densenet121", 3), tmp_path), weights_only=True)
+    named = {re.sub(r"(denselayer\d+\.(norm|conv))(\d)", r"\1.\3", key): value for key, value in state.items()}
+    old = {f"module.{key}": value for key, value in named.items() if not key.endswith("num_batches_tracked")}
+    assert "module.densenet121.features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save({"state_dict": old}, tmp_path / "model.pth.tar")
+    found = bundle.backbone(facts("densenet121", 3), str(tmp_path / "model.pth.tar"), 0.0).model.state_dict()
+    own = {f"densenet121.{key}": value for key, value in found.items() if not key.endswith("num_batches_tracked")}
+    assert not [key for key, value in own.items() if not torch.equal(state[key], value)]
+
+
+@pytest.mark.parametrize("name", ["visformer_tiny", "autoformer_v2_tiny"])
+def test_a_head_with_a_sigmoid_behind_it_is_no_hindrance(name: str, tmp_path: Path) -> None:
+    """As the programs that train models 4 and 5 write it."""
+    state = {key.replace("head.", "head.0."): value for key, value in published(name).items()}
+    assert "head.0.weight" in state
+    torch.save(state, tmp_path / "model.pth")
+    model = Model(name, (), (224, 224), 256, "pad", MEAN, STD, channels=3)
+    found = bundle.backbone(model, str(tmp_path / "model.pth"), 0.0).model.state_dict()
+    assert torch.equal(found["norm.weight"], next(value for key, value in state.items() if key in ("norm.weight", "norm.bn.weight")))  # fmt: skip
+
+
+@pytest.mark.parametrize("teacher", NUMBERED)
+def test_a_student_has_the_number_of_its_teacher(teacher: str, tmp_path: Path) -> None:
+    model = student(teachers=(f"{teacher}.some_weights",))
+    file = weights.load("dtforcxr8").export(chest("eeea_net_c2"), model, tmp_path)
+    assert file.name == f"modeld{NUMBERED.index(teacher) + 1}.pth"
+    shapes = {key: tuple(value.shape) for key, value in torch.load(file, weights_only=True).items()}
+    assert shapes == of_14_classes("eeea_net_c2")
+
+
+@pytest.mark.parametrize(
+    ("findings", "model", "says"),
+    [
+        (BACKWARDS, facts("test_resnet"), ("test_resnet is not among its models (eeea_net_c2, ofa_595",)),
+        (("Mass",), facts("eeea_net_c2"), ("14 findings of ChestX-ray14, this model others or none",)),
+        (BACKWARDS, student("densenet121"), ("its students are eeea_net_c2s", "not densenet121s of ofa_595")),
+        (BACKWARDS, student(teachers=("ofa_595", "b")), ("not eeea_net_c2s of ofa_595, b",)),
+        (BACKWARDS, student(teachers=("said.parquet",)), ("not eeea_net_c2s of said",)),
+        (BACKWARDS, student(pool="max"), ("pool by the mean, not by 'max'",)),
+        (("Mass",), facts("visformer_small"), ("sees 224 × 224 pixels, not 64 × 64; it answers the 14",)),
+    ],
+)  # fmt: skip
+def test_what_those_programs_would_not_take_is_one_line(
+    findings: tuple[str, ...], model: Model, says: tuple[str, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="The dtforcxr8 layout does not fit") as error:
+        weights.load("dtforcxr8").export(chest("test_resnet", findings), model, tmp_path)
+    assert all(words in str(error.value) for words in says) and "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_method_without_a_head_is_none_of_the_numbered_models(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="this model others or none"):
+        weights.load("dtforcxr8").export(Method(Backbone("test_resnet")), facts("eeea_net_c2"), tmp_path)
+
+
 # ---- all of them
 
 
+def test_a_course_offers_the_layouts_there_are() -> None:
+    assert typing.get_args(typing.get_type_hints(Course)["export_as"]) == ("", *weights.names())
+
+
+def test_a_finetuned_model_goes_out_as_it_was_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The averaged weights here, not those of the last step; and what cannot be written is said before the run."""
+    data, out = str(tmp_path / "data"), tmp_path / "run"
+    assert cli.main(["import", "phantom", "--out", data, "--pictures", "100", "--size", "32"]) == 0
+    asked = "finetune --model resnet18 --val test --size 32 --epochs 1 --batch 16 --ema 0.5"
+    words = [*asked.split(), "--data", data, "--out", str(out)]
+    assert cli.main([*words, "--export-as", "moco"]) == 2
+    assert "The moco layout has a key encoder and a queue, Supervised has not" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli.main([*words, "--export-as", "torchvision"]) == 0
+    assert f"Wrote {out / 'resnet18_xray.pth'}." in capsys.readouterr().out
+    kept, file = bundle.load(out), torch.load(out / "resnet18_xray.pth", weights_only=True)
+    assert torch.equal(file["fc.weight"], kept.method.head.weight)
+    assert torch.equal(file["layer4.1.conv2.weight"], kept.method.backbone.model.layer4[1].conv2.weight)
+
+
 def test_an_unknown_layout_is_named_beside_those_there_are() -> None:
-    assert weights.names() == ("mae", "moco", "torchvision")
+    assert weights.names() == ("dtforcxr8", "mae", "moco", "torchvision")
     with pytest.raises(
-        ValueError, match=r"Unknown layout 'moko'. Did you mean 'moco'.* Layouts: mae, moco, torchvision."
+        ValueError, match=r"Unknown layout 'moko'. Did you mean 'moco'.* Layouts: dtforcxr8, mae, moco, torchvision."
     ):
         weights.load("moko")
 

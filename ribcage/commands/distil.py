@@ -63,6 +63,8 @@ def wrong(options: Options) -> list[str]:
     said = []
     if not options.teacher:
         said.append("--teacher names nobody")
+    twice = [name for name in dict.fromkeys(options.teacher) if options.teacher.count(name) > 1]
+    said += [f"--teacher names {name} twice" for name in twice]
     if options.patience and options.keep == "last":
         said.append("--patience waits for a best epoch, --keep last knows none")
     if options.accumulate > 1:
@@ -86,7 +88,7 @@ def live(options: Options) -> bool:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import cohort, distributed, runs, store
+    from ribcage import cohort, course, distributed, runs, store
     from ribcage.training import Plan, Training
 
     stores = store.open_all(options.data)
@@ -100,6 +102,7 @@ def train(options: Options, device: Any) -> Path:
     policy = finetune.policy_of(options, stores)
     model = described(options, finetune.describe(known, stores, learning, choosing, policy), opened)
     run = build(options, stores, learning, choosing, model, policy, opened, device)
+    course.check_layout(options, run.method, model)
     judge = validator(known, run, stores, choosing, model, policy, device)
     keep = keeper(options, run, model, judge, stores, learning, choosing)
     plan = Plan("auroc" if options.keep == "best" and judge else "", options.save_minutes, 1, options.patience)
@@ -111,6 +114,7 @@ def train(options: Options, device: Any) -> Path:
     watch(options, training, judge)
     if distributed.rank() == 0:
         report(options, training, judge)
+        finetune.export(options)
     return options.out
 
 
@@ -141,30 +145,30 @@ def findings(options: Options, stores: Any, opened: dict[str, Any]) -> tuple[str
 
 def check_seen(options: Options, stores: Any, choosing: Any) -> None:
     """Raise where a teacher has learnt from what chooses the student: the best one by that is none."""
-    from ribcage import bundle, guard, runs
+    from ribcage import guard, runs, teachers
 
     for name in options.teacher:
         try:
-            found = guard.check(bundle.seen(name), stores, choosing, allow=options.allow_leak, selected=True)
+            found = guard.check(teachers.seen([name]), stores, choosing, allow=options.allow_leak, selected=True)
         except guard.LeakError as error:
             raise guard.LeakError(
                 f"{name} has learnt from split {options.val!r}, which is to choose the student. "
                 f"{str(error).partition(' Test on')[0]} Take another --val, or pass --allow-leak."
             ) from None
-        if found["pictures"] > found["selected_on"]:
+        if max(found["pictures"], found["alike"]) > found["selected_on"]:
             runs.say(f"! {name} has learnt from what chooses the student: {found['text']}.")
 
 
 def described(options: Options, model: Any, opened: dict[str, Any]) -> Any:
     """The facts of the student, with whom it learns from."""
-    from ribcage import bundle, course
+    from ribcage import course, teachers
 
     lessons = [
         {
             "name": one.model.name if one else Path(name).name,
             "table": one is None,
             "findings": list(one.model.findings) if one else [],
-            "seen": len(bundle.seen(name).pixels) > 0,
+            "seen": len(teachers.seen([name]).pixels) > 0,
         }
         for name, one in opened.items()
     ]
@@ -183,7 +187,7 @@ def build(
     """The run: student, teachers, batches."""
     import torch
 
-    from ribcage import bundle, cohort, course, distributed, validation, views
+    from ribcage import bundle, cohort, course, distributed, runs, validation, views
     from ribcage.loader import Loader
     from ribcage.methods.distil import Distil
 
@@ -193,6 +197,9 @@ def build(
     if live(options):
         sizes += dict.fromkeys(one.model.size for one in opened.values() if one and one.model.size != model.size)
     there = [name for name in model.findings if any(name in one.index.findings for one in stores)]
+    shown = cohort.share_of_patients(stores, learning, options.labels, options.seed)
+    if len(shown) < len(learning):
+        runs.say(f"Labels are shown of {len(shown):,} of them ({options.labels:.0%} of the patients).")
     method = Distil(
         bundle.backbone(model, options.init, options.drop_path),
         model.findings,
@@ -218,7 +225,7 @@ def build(
         seed=options.seed,
         rows=learning,
         findings=there,
-        labelled=cohort.share_of_patients(stores, learning, options.labels, options.seed),
+        labelled=shown,
         policy=policy,
         drop_last=len(learning) >= options.batch,
         threads=options.threads or None,
@@ -229,7 +236,7 @@ def build(
         device=device,
     )
     labels = loader.labels(0, learning)
-    if options.loss == "cross-entropy":
+    if options.loss == "cross-entropy" and len(there) == len(model.findings):
         validation.check_exclusive(labels)
     finetune.check_parts(options, method, min(options.batch, len(learning)))
     method.count(torch.from_numpy(labels))
@@ -244,15 +251,15 @@ def faculty(
 
     how = {"device": device, "batch": options.batch, "threads": options.threads or None}
     how["bf16"] = options.precision == "bf16" or (options.precision == "auto" and loop.fast_bf16(device))
-    stored, aurocs = {}, []
+    stored, aurocs, exclusive = {}, [], options.loss == "cross-entropy"
     for name, one in opened.items():
         if one is None:
-            stored[name] = teachers.read(Path(name), stores, model.findings)
+            stored[name] = teachers.read(Path(name), stores, model.findings, exclusive=exclusive)
             taught = teachers.spoken(stored[name], learning)
             runs.say(f"{name} speaks of {taught:,} of the {len(learning):,} pictures.")
         elif not live(options):
             one.method.to(device)
-            stored[name] = teachers.told(one, stores, learning, model.findings, **how)
+            stored[name] = teachers.told(one, stores, learning, model.findings, exclusive=exclusive, **how)
         aurocs.append(
             teachers.validated(one.model, model.findings)
             if one
@@ -263,7 +270,13 @@ def faculty(
         teachers.Stored(stored[name], weight)
         if name in stored
         else teachers.Live(
-            one, model.findings, weight, view=sizes.index(one.model.size), scale=(model.mean, model.std), device=device
+            one,
+            model.findings,
+            weight,
+            view=sizes.index(one.model.size),
+            scale=(model.mean, model.std),
+            device=device,
+            exclusive=exclusive,
         )
         for (name, one), weight in zip(opened.items(), weights, strict=True)
     ]

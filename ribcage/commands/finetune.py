@@ -67,7 +67,7 @@ def run(options: Options) -> Any:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import cohort, distributed, runs, store
+    from ribcage import cohort, course, distributed, runs, store
     from ribcage.training import Plan, Training
 
     stores = store.open_all(options.data)
@@ -78,6 +78,7 @@ def train(options: Options, device: Any) -> Path:
     policy = policy_of(options, stores)
     model = describe(options, stores, learning, choosing, policy)
     run = build(options, stores, learning, model, policy, device)
+    course.check_layout(options, run.method, model)
     validation = validator(options, run, stores, choosing, model, policy, device)
     keep = keeper(options, validation, stores, learning, choosing)
     plan = Plan("auroc" if options.keep == "best" else "", options.save_minutes, 1, options.patience)
@@ -89,6 +90,7 @@ def train(options: Options, device: Any) -> Path:
     watch(options, training, validation)
     if distributed.rank() == 0:
         report(options, training)
+        export(options)
     return options.out
 
 
@@ -275,3 +277,12 @@ def report(options: Options, training: Any) -> None:
     print("  " + "  ".join(f"{name.removeprefix('auroc_')} {score:.3f}" for name, score in found.items()))
     test = f"ribcage evaluate {options.out} --data {' '.join(options.data)}"
     print(f"The model is {options.out / 'bundle'}. Test it once: {test}")
+
+
+def export(options: Options) -> None:
+    """The model that was kept, in the published layout if one was asked for."""
+    from ribcage import bundle, course
+
+    if options.export_as:
+        kept = bundle.load(options.out)
+        course.export(options, kept.method, kept.model)

@@ -47,8 +47,6 @@ class Options(Course):
     """Epochs between two looks at the features, each with a new bundle."""
     log_format: Literal["bar", "moco"] = "bar"
     """moco: a line every ten steps with time, loss and accuracies, as MoCo prints it."""
-    export_as: Literal["", "moco", "mae", "torchvision"] = ""
-    """Also write the weights in this published layout."""
     member: dict[str, Any] = field(default_factory=dict)
 
 
@@ -86,8 +84,7 @@ def train(options: Options, device: Any) -> Path:
     runs.say(f"{said}.")
     model, findings = describe(options, stores, rows)
     run = build(options, stores, rows, model, findings, device)
-    if options.export_as and distributed.rank() == 0:
-        check_layout(options, run.method, model)
+    course.check_layout(options, run.method, model)
     monitor = watcher(options, run, stores, rows, model, device)
     keep = keeper(options, run, stores, rows, model, monitor)
     plan = Plan("", options.save_minutes, options.watch_every)
@@ -121,16 +118,6 @@ def check(options: Options) -> None:
         wrong.append(f"--watch-every {options.watch_every} is not at least 1")
     if wrong:
         raise ValueError("; ".join(wrong) + ".")
-
-
-def check_layout(options: Options, method: Any, model: Any) -> None:
-    """Whether the published layout holds such a method and model: better said before the run than after it."""
-    import tempfile
-
-    from ribcage import weights
-
-    with tempfile.TemporaryDirectory() as folder:
-        weights.load(options.export_as).export(method, model, Path(folder))
 
 
 def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, ...]]:
@@ -283,7 +270,7 @@ def watch(options: Options, training: Any, monitor: Any) -> None:
 
 def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> None:
     """Pictures, the other layout if one was asked for, and what to do next."""
-    from ribcage import sheet
+    from ribcage import course, sheet
 
     page = sheet.write(
         options.out,
@@ -298,9 +285,7 @@ def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monit
     print("Features: " + ", ".join(f"{name} {value:.3f}" for name, value in monitor.found[-1].items()) + ".")
     print(f"The backbone is {options.out / 'bundle'}, pictures are in {page}.")
     if options.export_as:
-        from ribcage import weights
-
-        print(f"Wrote {weights.load(options.export_as).export(run.method, model, options.out)}.")
+        course.export(options, run.method, model)
     data, size = " ".join(options.probe or options.data), " ".join(map(str, options.size))
     shape = f"--model {options.model} --size {size}" + (" --channels 3" if options.channels == 3 else "")
     print(f"Try its features: ribcage probe {options.out} --data {data}")
