@@ -1,24 +1,26 @@
 """Comparison: several models' predictions of the same pictures → differences with their intervals and p-values.
 
 Every model is compared with the first. Both tests are paired: the bootstrap draws the same patients for both models,
-DeLong takes their covariance. p-values are adjusted by Holm over all findings and models asked about; the means over
-findings are a question of their own, adjusted over the models.
+DeLong takes their covariance. Accuracy and F1 are at the thresholds that each model was evaluated at. p-values are
+adjusted by Holm over all findings and models asked about; the means over findings are a question of their own, adjusted
+over the models. Beside it stands what each model costs, where its bundle is known.
 """
 
+import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ribcage import inference, metrics
+from ribcage import bundle, inference, metrics, profiling
 from ribcage.evaluation import LEVEL, estimate, mean, number
 from ribcage.metrics import Comparison
 
-METRICS = ("auroc", "ap", "auroc_delong")
+METRICS = ("auroc", "ap", "auroc_delong", "accuracy", "f1")
 VISIBLE = 0.01
 """An adjusted p that the resamples should be able to show."""
 
@@ -32,19 +34,53 @@ class Entry:
     """Its predictions."""
     stamps: tuple[str, ...] = ()
     """What is not honest about them."""
+    rule: str = ""
+    """How its thresholds were chosen; "" where none are known."""
+    thresholds: dict[str, float | None] = field(default_factory=dict)
+    """By finding."""
+    bundle: Path | None = None
+    """The folder of the model itself, where it is known."""
 
 
 def entry(word: str, on: str = "") -> Entry:
     """A table of predictions, the folder of an evaluation, or a run that was evaluated; `on` says which evaluation."""
     file = find(Path(word), on)
-    facts = file.parent / "metrics.json"
-    stamps: list[str] = []
-    if facts.is_file():
+    facts = Facts.read(file.parent / "metrics.json")
+    return Entry(
+        word.rstrip("/\\"), inference.read(file), facts.stamps, facts.rule, facts.thresholds, owner(Path(word), file)
+    )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an evaluation said of itself."""
+
+    stamps: tuple[str, ...] = ()
+    rule: str = ""
+    thresholds: dict[str, float | None] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path) -> "Facts":
+        """From metrics.json; nothing where there is none."""
+        if not file.is_file():
+            return cls()
         try:
-            stamps = json.loads(facts.read_text(encoding="utf-8"))["stamps"]
+            said = json.loads(file.read_text(encoding="utf-8"))
+            thresholds = {str(row["finding"]): number(row["threshold"]) for row in said["findings"]}
+            peers = " on the tested pictures" if said["protocol"] == "peers" else ""
+            return cls(tuple(map(str, said["stamps"])), str(said["rule"]) + peers, thresholds)
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{facts} is damaged. Run 'ribcage evaluate' again.") from None
-    return Entry(word.rstrip("/\\"), inference.read(file), tuple(map(str, stamps)))
+            raise ValueError(f"{file} is damaged. Run 'ribcage evaluate' again.") from None
+
+
+def owner(place: Path, file: Path) -> Path | None:
+    """The bundle that made a table of predictions: of the run named, or of the run whose evaluation it is."""
+    above = file.parent.parent
+    for folder in (place, *([above.parent] if above.name == "evaluation" else [])):
+        if folder.is_dir():
+            with contextlib.suppress(FileNotFoundError):
+                return bundle.find(folder)
+    return None
 
 
 def find(place: Path, on: str = "") -> Path:
@@ -121,8 +157,14 @@ def keyed(one: Entry) -> pd.DataFrame:
     return table
 
 
-def compare(entries: Sequence[Entry], *, resamples: int = 0, seed: int = 0) -> dict[str, Any]:
-    """All numbers, as a dict that JSON can hold; resamples: 0 takes as many as are needed."""
+def compare(
+    entries: Sequence[Entry], *, resamples: int = 0, seed: int = 0, timing: profiling.Timing | None = None
+) -> dict[str, Any]:
+    """All numbers, as a dict that JSON can hold.
+
+    resamples: 0 takes as many as are needed.
+    timing: how to measure the time of each model for the first of its batches; None does not.
+    """
     if len(entries) < 2:
         raise ValueError("A comparison needs two or more models.")
     if len({one.name for one in entries}) < len(entries):
@@ -130,9 +172,15 @@ def compare(entries: Sequence[Entry], *, resamples: int = 0, seed: int = 0) -> d
     data = align(entries)
     resamples = resamples or enough(len(data.findings) * (len(entries) - 1))
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    wholes = [metrics.summary(scores, data.labels, data.patients, **options).metrics for scores in data.scores]
-    first = data.scores[0]
-    pairs = [metrics.compare(scores, first, data.labels, data.patients, **options) for scores in data.scores[1:]]
+    models = list(zip(data.scores, [at(one, data.findings) for one in entries], strict=True))
+    wholes = [
+        metrics.summary(scores, data.labels, data.patients, thresholds=thresholds, **options).metrics
+        for scores, thresholds in models
+    ]
+    pairs = [
+        metrics.compare(scores, models[0][0], data.labels, data.patients, at=(thresholds, models[0][1]), **options)
+        for scores, thresholds in models[1:]
+    ]
     return {
         "pictures": len(data.labels),
         "patients": len(set(data.patients.tolist()) - {""}),
@@ -145,16 +193,41 @@ def compare(entries: Sequence[Entry], *, resamples: int = 0, seed: int = 0) -> d
             {
                 "name": one.name,
                 "stamps": list(one.stamps),
+                "rule": one.rule,
+                "costs": cost,
                 "macro": {name: mean(whole[name]) for name in METRICS},
                 "findings": [
                     {"finding": finding} | {name: estimate(whole[name].findings, place) for name in METRICS}
                     for place, finding in enumerate(data.findings)
                 ],
             }
-            for one, whole in zip(entries, wholes, strict=True)
+            for one, whole, cost in zip(entries, wholes, costs(entries, timing), strict=True)
         ],
         "differences": differences(entries, data, pairs),
     }
+
+
+def at(one: Entry, findings: Sequence[str]) -> np.ndarray:
+    """(F,) its thresholds; NaN where it has none."""
+    found = [one.thresholds.get(name) for name in findings]
+    return np.array([np.nan if each is None else each for each in found])
+
+
+def costs(entries: Sequence[Entry], timing: profiling.Timing | None = None) -> list[dict[str, Any] | None]:
+    """What each model costs: counts, bytes on disk and, if asked for, milliseconds; None where no bundle is known."""
+    subjects = [None if one.bundle is None else profiling.Subject.of(one.bundle) for one in entries]
+    known = [one for one in subjects if one is not None]
+    times = iter(profiling.beside(known, timing) if timing else [None] * len(known))
+    return [
+        None
+        if one is None or one.folder is None
+        else {
+            **asdict(profiling.counts(one)),
+            "bytes": (bundle.find(one.folder) / bundle.WEIGHTS).stat().st_size,
+            "latency": None if (taken := next(times)) is None else asdict(taken),
+        }
+        for one in subjects
+    ]
 
 
 def enough(asked: int) -> int:
@@ -199,6 +272,16 @@ def notes(result: dict[str, Any]) -> list[str]:
             f"No p of the bootstrap can be less than {least:.3f} after Holm's adjustment for {asked} questions: "
             f"pass --resamples {int(np.ceil(2 * asked / VISIBLE))}, or read DeLong's."
         )
+    texts += [
+        f"{model['name']} has no accuracy and F1: its thresholds are not known, only its predictions."
+        for model in result["models"]
+        if not model["rule"]
+    ]
+    texts += [
+        f"{model['name']} was not timed as exported: {model['costs']['latency']['why']}"
+        for model in result["models"]
+        if model["costs"] and model["costs"]["latency"] and model["costs"]["latency"]["why"]
+    ]
     for name, count in result["left_out"].items():
         if count:
             texts.append(f"{count:,} pictures of {name} are left out: not every model has predictions of them.")

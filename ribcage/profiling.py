@@ -123,24 +123,26 @@ class Latency:
     eager: float
     exported: float | None
     """None where it was not to be had."""
+    why: str = ""
+    """Why not."""
 
 
 # ---- all together
 
 
-def costs(one: Subject, *, measured: bool = True, timing: Timing | None = None) -> tuple[dict[str, Any], str]:
-    """Every number, as a dict that JSON can hold; and why the exported network was not timed, if so.
+def costs(one: Subject, *, measured: bool = True, timing: Timing | None = None) -> dict[str, Any]:
+    """Every number, as a dict that JSON can hold.
 
     measured: memory and time, too.
     """
     said = {"model": str(one.folder or one.name), "name": one.name, "classes": one.classes, "channels": one.channels}
     found: dict[str, Any] = {**said, "size": list(one.size), **asdict(counts(one)), "memory": None, "latency": []}
     if not measured:
-        return found, ""
+        return found
     method = built(one)
     found["memory"] = asdict(memory(method, one.channels, one.size))
-    times, why = latency(method, one.channels, one.size, timing) if timing else ((), "")
-    return found | {"latency": [asdict(each) for each in times]}, why
+    times = latency(method, one.channels, one.size, timing) if timing else ()
+    return found | {"latency": [asdict(each) for each in times]}
 
 
 def here() -> dict[str, Any]:
@@ -292,34 +294,58 @@ class _Living(TorchDispatchMode):
 # ---- time
 
 
-def latency(method: Supervised, channels: int, size: Size, timing: Timing) -> tuple[tuple[Latency, ...], str]:
-    """For each batch, as it is and exported; and why there is no exported one, where there is none."""
-    method = copy.deepcopy(method)
-    with tempfile.TemporaryDirectory() as folder, computing(timing.threads):
-        exported, why = _exported(method, channels, size, Path(folder) / "model.onnx", torch.get_num_threads())
-        eager = method.eval().to(memory_format=torch.channels_last)
-        found = []
-        for batch in timing.batches:
-            pictures = torch.rand(batch, channels, *size, generator=torch.Generator().manual_seed(0))
-            asked: list[Callable[[], Any]] = [
-                partial(eager.logits, pictures.to(memory_format=torch.channels_last)),
-                *([partial(exported, pictures)] if exported is not None else []),
-            ]
-            times = medians(asked, timing.runs)
-            found.append(Latency(batch, times[0], times[1] if exported is not None else None))
-    return tuple(found), why
+@dataclass(frozen=True)
+class Ways:
+    """The ways to ask one model for logits."""
+
+    shape: tuple[int, int, int]
+    """Of a picture: (C, H, W)."""
+    eager: Callable[[Tensor], Tensor]
+    exported: Callable[[Tensor], Tensor] | None
+    why: str
+    """Why it is not exported, where it is not."""
 
 
-def _exported(
-    method: Supervised, channels: int, size: Size, file: Path, threads: int
-) -> tuple[Callable[[Tensor], Tensor] | None, str]:
-    """The exported network, which must answer as the model does; or None, and why."""
-    try:
-        network = export.Network(method)
-        export.onnx(network, (channels, *size), file)
-    except (ImportError, ValueError) as error:
-        return None, str(error)
-    answer, pictures = export.opened(file, threads), torch.rand(2, channels, *size)
+def latency(method: Supervised, channels: int, size: Size, timing: Timing) -> tuple[Latency, ...]:
+    """For each batch, as it is and exported."""
+    with computing(timing.threads):
+        found = ways(method, channels, size)
+        return tuple(timed([found], batch, timing.runs)[0] for batch in timing.batches)
+
+
+def beside(subjects: Sequence[Subject], timing: Timing) -> list[Latency]:
+    """Several models by turns, with the first of the batches."""
+    with computing(timing.threads):
+        models = [ways(built(one), one.channels, one.size) for one in subjects]
+        return timed(models, timing.batches[0], timing.runs)
+
+
+def timed(models: Sequence[Ways], batch: int, runs: int) -> list[Latency]:
+    """All ways of all models by turns."""
+    asked: list[Callable[[], Any]] = []
+    for one in models:
+        pictures = torch.rand(batch, *one.shape, generator=torch.Generator().manual_seed(0))
+        asked.append(partial(one.eager, pictures.to(memory_format=torch.channels_last)))
+        asked += [] if one.exported is None else [partial(one.exported, pictures)]
+    times = iter(medians(asked, runs))
+    return [Latency(batch, next(times), None if one.exported is None else next(times), one.why) for one in models]
+
+
+def ways(method: Supervised, channels: int, size: Size) -> Ways:
+    """As `ribcage predict` asks, and by ONNX Runtime, whose answers must be the model's."""
+    method = copy.deepcopy(method).eval()
+    exported, why = _exported(export.Network(method), (channels, *size))
+    return Ways((channels, *size), method.to(memory_format=torch.channels_last).logits, exported, why)
+
+
+def _exported(network: export.Network, shape: tuple[int, int, int]) -> tuple[Callable[[Tensor], Tensor] | None, str]:
+    """The exported network or None, and why."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            export.onnx(network, shape, Path(folder) / "model.onnx")
+        except (ImportError, ValueError) as error:
+            return None, str(error)
+        answer, pictures = export.opened(Path(folder) / "model.onnx", torch.get_num_threads()), torch.rand(2, *shape)
     with torch.no_grad():
         wanted = network(pictures)
     away = float((answer(pictures) - wanted).abs().max() / wanted.abs().max().clamp(min=1))

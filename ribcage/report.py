@@ -484,6 +484,11 @@ def done_parts(result: dict[str, Any]) -> list[str]:
 
 
 COMPARED_HEAD = ("finding", "first", "this", "apart", "95 %", "p", "Holm", "DeLong", "Holm")
+RATED = {"auroc": "AUROC", "ap": "AP", "accuracy": "accuracy", "f1": "F1"}
+MEANS_HEAD = ("mean of findings", "first", "this", "apart", "95 %", "p", "Holm")
+MEANS_TEXT = (
+    "Means over the findings that both models are defined for; paired bootstrap. Holm: adjusted over the models."
+)
 COMPARED_TEXT = (
     "AUROC. Interval and p: paired bootstrap over patients; then p by DeLong. Holm: p adjusted for asking about so "
     "many findings and models at once; the mean is a question of its own."
@@ -495,6 +500,8 @@ def comparison_page(result: dict[str, Any]) -> str:
     notes = comparison.notes(result)
     names = [model["name"] for model in result["models"]]
     parts = [html.paragraph(compared_text(result), soft=True), html.problems(notes) if notes else ""]
+    parts += [html.heading("Beside each other"), html.table(beside_head(result), beside_rows(result))]
+    parts += [html.paragraph(beside_text(result), soft=True)]
     parts += [html.heading("AUROC"), html.table(*models_table(result))]
     for place, pair in enumerate(result["differences"], 1):
         values = [row["auroc"] for row in (*pair["findings"], pair["macro"])]
@@ -508,6 +515,7 @@ def comparison_page(result: dict[str, Any]) -> str:
         head = [*COMPARED_HEAD[:5], "", *COMPARED_HEAD[5:]]
         parts += [html.heading(f"{pair['model']} minus {pair['minus']}"), html.table(head, rows[:-1], rows[-1])]
         parts.append(html.paragraph(COMPARED_TEXT, soft=True))
+        parts += [html.table(list(MEANS_HEAD), means_rows(result, place)), html.paragraph(MEANS_TEXT, soft=True)]
     return html.page("Comparison: " + ", ".join(names), parts, style=plots.STYLE)
 
 
@@ -517,6 +525,57 @@ def compared_text(result: dict[str, Any]) -> str:
         f"{len(result['models'])} models on the same {result['pictures']:,} pictures of {result['patients']:,} known "
         f"patients; {100 * result['level']:g} % intervals, {result['resamples']:,} resamples of patients."
     )
+
+
+def beside_head(result: dict[str, Any]) -> list[str]:
+    """The models."""
+    return ["", *(model["name"] for model in result["models"])]
+
+
+def beside_rows(result: dict[str, Any]) -> list[list[object]]:
+    """How good each model is and what it costs; times only where they were measured."""
+    models = result["models"]
+    rows = [[title, *(both(model["macro"][name]) for model in models)] for name, title in RATED.items()]
+    costs = [model["costs"] for model in models]
+    rows += [
+        [title, *("–" if cost is None else f"{cost[name]:,}" for cost in costs)]
+        for name, title in (
+            ("parameters", "parameters"),
+            ("multiply_adds", "multiply-adds"),
+            ("thop", "as thop counts"),
+        )
+    ]
+    rows.append(["MB on disk", *("–" if cost is None else f"{cost['bytes'] / 1e6:.1f}" for cost in costs)])
+    times = [None if cost is None else cost["latency"] for cost in costs]
+    rows += [
+        [title, *("–" if time is None or time[kind] is None else f"{time[kind]:.1f}" for time in times)]
+        for kind, title in (("eager", "ms a picture"), ("exported", "ms exported"))
+        if any(times)
+    ]
+    return [list(row) for row in rows]
+
+
+def beside_text(result: dict[str, Any]) -> str:
+    """What the thresholds are that accuracy and F1 belong to."""
+    said = [f"{model['name']}: {rule_name(model['rule'])}" for model in result["models"] if model["rule"]]
+    rules = f" Thresholds – {'; '.join(said)}." if said else ""
+    return f"Means over findings, and what each model costs for one picture.{rules}"
+
+
+def means_rows(result: dict[str, Any], place: int) -> list[list[object]]:
+    """One model minus the first: the means of every metric."""
+    first, this, pair = result["models"][0], result["models"][place], result["differences"][place - 1]
+    return [
+        [
+            title,
+            three(first["macro"][name]["value"]),
+            three(this["macro"][name]["value"]),
+            signed(pair["macro"][name]["value"]),
+            signed_limits(pair["macro"][name]),
+            *(p_value(pair["macro"][name][key]) for key in ("p", "adjusted")),
+        ]
+        for name, title in RATED.items()
+    ]
 
 
 def models_table(result: dict[str, Any]) -> tuple[list[str], list[list[object]], list[object]]:

@@ -69,7 +69,20 @@ def test_no_module_is_a_drawer_without_a_name() -> None:
 def test_floors_below_the_commands_need_only_the_usual_packages() -> None:
     """Floors 0 to 3 import where only torch, torchvision, timm, pandas, pyarrow, OpenCV, safetensors and NumPy are installed."""
     modules = sorted({f"ribcage.{module_name(file)}" for file in FILES if floor(module_name(file)) < 4})
-    missing = ("rich", "numba", "onnx", "onnxscript", "onnxruntime", "pydicom", "gdcm", "openjpeg", "jpeg_ls", "sklearn", "matplotlib", "tyro")
+    missing = (
+        "rich",
+        "numba",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+        "pydicom",
+        "gdcm",
+        "openjpeg",
+        "jpeg_ls",
+        "sklearn",
+        "matplotlib",
+        "tyro",
+    )
     code = f"import sys, importlib\nfor name in {missing!r}: sys.modules[name] = None\nfor name in {modules!r}: importlib.import_module(name)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

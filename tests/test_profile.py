@@ -59,8 +59,8 @@ def test_all_shows_the_famous_ones_and_measures_each_body_once(
 def test_times_are_shown_beside_each_other_and_a_missing_one_is_a_dash(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    times = (profiling.Latency(1, 12.34, None), profiling.Latency(16, 99.5, None))
-    monkeypatch.setattr(profiling, "latency", lambda *_: (times, "pip install x"))
+    times = tuple(profiling.Latency(batch, ms, None, "pip install x") for batch, ms in ((1, 12.34), (16, 99.5)))
+    monkeypatch.setattr(profiling, "latency", lambda *_: times)
     ribcage.profile("test_resnet", size=32, threads=1)
     shown = capsys.readouterr().out
     assert [word for word in shown.split() if word in ("12.3", "99.5", "–")] == ["12.3", "–", "99.5", "–"]

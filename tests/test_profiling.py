@@ -177,10 +177,9 @@ def test_the_exported_network_answers_as_the_model_for_any_batch(tmp_path: Path)
 
 def test_both_ways_are_timed_and_threads_come_back() -> None:
     before = torch.get_num_threads()
-    found, why = profiling.latency(profiling.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1, 2)))
+    found = profiling.latency(profiling.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1, 2)))
     assert [each.batch for each in found] == [1, 2]
-    assert not why
-    assert all(each.eager > 0 and each.exported is not None and each.exported > 0 for each in found)
+    assert all(not each.why and each.eager > 0 and each.exported is not None and each.exported > 0 for each in found)
     assert torch.get_num_threads() == before
 
 
@@ -188,14 +187,14 @@ def test_without_the_exporter_there_is_no_exported_time_and_a_line_that_installs
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(export, "NEEDED", ("onnx", "no_such_package"))
-    found, why = profiling.latency(profiling.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1,)))
+    found = profiling.latency(profiling.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1,)))
     assert found[0].exported is None
-    assert why == "Exporting needs no_such_package: pip install 'ribcage[export]'"
+    assert found[0].why == "Exporting needs no_such_package: pip install 'ribcage[export]'"
 
 
 def test_a_network_that_answers_otherwise_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "opened", lambda file, threads: lambda pictures: torch.full((len(pictures), 3), 7.0))
     monkeypatch.setattr(export, "onnx", lambda network, shape, file: None)
-    found, why = profiling.latency(profiling.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1,)))
+    found = profiling.latency(profiling.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1,)))
     assert found[0].exported is None
-    assert "away from the model's" in why
+    assert "away from the model's" in found[0].why

@@ -1,6 +1,7 @@
 """Compare models on the same pictures: differences with intervals, paired tests, p-values adjusted for their number.
 
-Takes runs that were evaluated, folders of evaluations, or tables of predictions; each is compared with the first.
+Takes runs that were evaluated, folders of evaluations, or tables of predictions; each is compared with the first. Where
+the model itself is known, what it costs stands there, too: parameters, multiply-adds, size on disk, time if asked for.
 """
 
 from dataclasses import dataclass
@@ -26,17 +27,22 @@ class Options:
     """Of the patients, for the intervals; 0: 1,000, or more where Holm's adjustment needs more to show p < 0.01."""
     seed: int = 0
     """Of the resamples."""
+    latency: bool = False
+    """Measure the time of one picture, by turns, as it runs here and exported to ONNX Runtime."""
+    threads: int = 0
+    """To measure it by; 0 takes one for each core."""
 
 
 def run(options: Options) -> dict[str, Any]:
     """Read, compare, show, write; return the numbers."""
     import json
 
-    from ribcage import comparison, files, report, runs
+    from ribcage import comparison, files, profiling, report, runs
 
     runs.check(options)
     entries = [comparison.entry(word, options.on) for word in options.runs]
-    result = comparison.compare(entries, resamples=options.resamples, seed=options.seed)
+    timing = profiling.Timing(options.threads, batches=(1,)) if options.latency else None
+    result = comparison.compare(entries, resamples=options.resamples, seed=options.seed, timing=timing)
     show(result)
     for file, text in (
         (options.json, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
@@ -61,10 +67,13 @@ def show(result: dict[str, Any]) -> None:
     console = Console()
     shown = range(len(report.COMPARED_HEAD)) if console.width >= 100 else (0, 3, 4, 5, 6, 7, 8)
     console.print(f"\n{report.compared_text(result)}", highlight=False, markup=False)
+    console.print(grid(report.beside_head(result), report.beside_rows(result)))
+    console.print(report.beside_text(result), highlight=False, markup=False)
     for place, pair in enumerate(result["differences"], 1):
         console.print(f"\n[bold]{pair['model']} minus {pair['minus']}[/bold]", highlight=False)
         rows = [[row[column] for column in shown] for row in report.compared_rows(result, place)]
         console.print(grid([report.COMPARED_HEAD[column] for column in shown], rows))
-    console.print(report.COMPARED_TEXT, highlight=False, markup=False)
+        console.print(grid(report.MEANS_HEAD, report.means_rows(result, place)))
+    console.print(f"{report.COMPARED_TEXT}\n{report.MEANS_TEXT}", highlight=False, markup=False)
     for text in comparison.notes(result):
         console.print(f"! {text}", highlight=False, markup=False)

@@ -41,14 +41,12 @@ def run(options: Options) -> dict[str, Any]:
     from ribcage import profiling
 
     check(options)
-    subjects, models, notes = asked(options), [], []
+    subjects, models = asked(options), []
     timing = profiling.Timing(options.threads, options.runs) if options.latency else None
     for place, one in enumerate(subjects):
         measured = one.body not in [before.body for before in subjects[:place]]
-        costs, why = profiling.costs(one, measured=measured, timing=timing)
-        models.append(costs)
-        notes += [f"{costs['model']} was not timed as exported: {why}"] if why else []
-    result = {"models": models, "threads": threads(options), "runs": options.runs, **profiling.here(), "notes": notes}
+        models.append(profiling.costs(one, measured=measured, timing=timing))
+    result = {"models": models, "threads": threads(options), "runs": options.runs, **profiling.here()}
     show(result)
     write(options, result)
     return result
@@ -123,8 +121,9 @@ def show(result: dict[str, Any]) -> None:
         processor = f"{result['threads']} thread{'s' * (result['threads'] > 1)} of {result['processor']}"
         sizes = " or ".join(map(str, timed))
         console.print(f"Milliseconds for a batch of {sizes}: median of {result['runs']}, {processor}.", highlight=False)
-    for note in result["notes"]:
-        console.print(f"! {note}", highlight=False, markup=False)
+    for one in measured:
+        if why := next((batch["why"] for batch in one["latency"]), ""):
+            console.print(f"! {one['model']} was not timed as exported: {why}", highlight=False, markup=False)
 
 
 WIDTH = 112

@@ -11,6 +11,7 @@ from ribcage.metrics.placements import DeLong, delong
 from ribcage.metrics.placements import difference as delong_difference
 from ribcage.metrics.ranking import checked
 from ribcage.metrics.resampling import Resampled, bootstrap, difference
+from ribcage.metrics.thresholds import RATES
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,20 @@ def compare(
     patients: np.ndarray | None = None,
     *,
     level: float = 0.95,
+    at: tuple[np.ndarray, np.ndarray] | None = None,
     **options: Unpack[Options],
 ) -> dict[str, Comparison]:
-    """Two models' scores on the same rows: auroc and ap over the same resamples, and auroc_delong."""
+    """Two models' scores on the same rows: auroc and ap over the same resamples, and auroc_delong.
+
+    at: the thresholds (F,) of a and of b; with them the rates, too.
+    """
     labels = checked(a, labels)[1]
-    models = [bootstrap(scores, labels, patients, **options) for scores in (a, b)]
-    found = {name: _compared(models[0][name], models[1][name], level) for name in ("auroc", "ap")}
+    own = [options.copy(), options.copy()]
+    for one, thresholds in zip(own, at or (), strict=False):
+        one["thresholds"] = thresholds
+    models = [bootstrap(scores, labels, patients, **one) for scores, one in zip((a, b), own, strict=True)]
+    names = ("auroc", "ap", *(RATES if at else ()))
+    found = {name: _compared(models[0][name], models[1][name], level) for name in names}
     first, second = (delong(scores, labels, patients, weights=options.get("weights")) for scores in (a, b))
     pairs = [delong_difference(*pair, level) for pair in ((first, second), (first.macro(), second.macro()))]
     p = np.concatenate([pair.p for pair in pairs])

@@ -1,0 +1,188 @@
+"""Models beside each other: accuracy and F1 with paired intervals at thresholds from validation, and what each costs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ribcage import bundle, cli, comparison, inference, profiling, report
+from ribcage.bundle import Model
+from ribcage.comparison import Entry
+from ribcage.metrics.resampling import resample
+from ribcage.provenance import Provenance
+
+FINDINGS = ("Mass", "Edema")
+
+
+def table(seed: int, strength: float) -> pd.DataFrame:
+    """120 pictures of 60 patients; labels are the same for every seed."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((120, 2)) < 0.3).astype(np.float64)
+    labels[::17, 0] = np.nan
+    odds = np.random.default_rng(seed).normal(size=(120, 2)) + strength * np.nan_to_num(labels)
+    about = pd.DataFrame(
+        {"set": "made", "path": [f"{n}.png" for n in range(120)], "patient": [f"p{n // 2:02}" for n in range(120)]}
+    )
+    return inference.table(about, FINDINGS, 1 / (1 + np.exp(-odds)), odds, labels)
+
+
+def entry(name: str, seed: int, strength: float, thresholds: Sequence[float | None] = ()) -> Entry:
+    chosen = dict(zip(FINDINGS, thresholds, strict=True)) if thresholds else {}
+    return Entry(name, table(seed, strength), rule="youden" if thresholds else "", thresholds=chosen)
+
+
+def test_accuracy_and_f1_are_paired_each_at_the_model_s_own_thresholds() -> None:
+    """Against resamples drawn and counted by hand."""
+    a, b = entry("a", 1, 1.0, (0.4, 0.7)), entry("b", 2, 2.0, (0.6, 0.5))
+    found = comparison.compare([a, b], resamples=300, seed=5)["differences"][0]
+    labels = a.table[[f"{name}_label" for name in FINDINGS]].to_numpy()
+    called = [
+        one.table[list(FINDINGS)].to_numpy() >= np.array([one.thresholds[name] for name in FINDINGS]) for one in (a, b)
+    ]
+
+    def rates(rows: np.ndarray, said: np.ndarray) -> np.ndarray:
+        """(2, F) accuracy and F1."""
+        cells = []
+        for f in range(2):
+            y, yes = labels[rows, f], said[rows, f]
+            y, yes = y[~np.isnan(y)], yes[~np.isnan(y)]
+            cells.append([np.mean(yes == y), 2 * np.sum(yes & (y == 1)) / (np.sum(yes) + np.sum(y == 1))])
+        return np.array(cells).T
+
+    whole = rates(np.arange(120), called[1]) - rates(np.arange(120), called[0])
+    drawn = []
+    for number in range(300):
+        patients = resample(5, number, 60)
+        rows = np.stack([2 * patients, 2 * patients + 1], 1).ravel()
+        drawn.append(rates(rows, called[1]) - rates(rows, called[0]))
+    apart = np.stack(drawn)  # (R, 2, F)
+    for place, name in enumerate(("accuracy", "f1")):
+        low, high = np.quantile(apart[:, place].mean(1), (0.025, 0.975))
+        value = found["macro"][name]
+        assert (value["value"], value["low"], value["high"]) == pytest.approx((whole[place].mean(), low, high))
+        for f in range(2):
+            assert found["findings"][f][name]["value"] == pytest.approx(whole[place, f])
+
+
+def test_a_model_without_thresholds_has_no_accuracy_and_says_so() -> None:
+    found = comparison.compare([entry("a", 1, 1.0, (0.5, 0.5)), entry("b", 2, 2.0)], resamples=300)
+    first, second = found["models"]
+    assert first["macro"]["accuracy"]["value"] is not None and first["macro"]["f1"]["low"] is not None
+    assert second["macro"]["accuracy"]["value"] is None
+    assert found["differences"][0]["macro"]["f1"]["value"] is None
+    assert found["differences"][0]["macro"]["auroc"]["value"] is not None
+    assert "b has no accuracy and F1: its thresholds are not known, only its predictions." in comparison.notes(found)
+    assert report.beside_rows(found)[2][2] == "–"
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_finding_without_a_threshold_is_left_out_of_the_mean() -> None:
+    found = comparison.compare([entry("a", 1, 1.0, (0.5, None)), entry("b", 2, 2.0, (0.5, 0.5))], resamples=300)
+    assert found["models"][0]["macro"]["f1"]["findings"] == 1
+    apart = found["differences"][0]
+    assert apart["macro"]["f1"]["value"] == pytest.approx(apart["findings"][0]["f1"]["value"])
+
+
+# ---- where thresholds and models come from
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`big` and `small`: bundles with an evaluation each."""
+    folder = tmp_path_factory.mktemp("模型 runs")
+    facts = {"pictures": 1, "patients": 1, "selection": 1}
+    for seed, name, architecture in ((1, "big", "test_vit"), (2, "small", "test_resnet")):
+        method = profiling.built(profiling.Subject(architecture, 2, 1, (32, 32)))
+        model = Model(architecture, method.findings, (32, 32), 32, "pad", 0.5, 0.25, training=facts)
+        bundle.save(folder / name / "bundle", method, model, Provenance.nothing())
+        out = folder / name / "evaluation" / "made-test"
+        out.mkdir(parents=True)
+        inference.save(table(seed, 1.0), out / "predictions.parquet")
+        write(out / "metrics.json")
+    return folder
+
+
+def write(file: Path, protocol: str = "honest") -> None:
+    rows = [{"finding": "Mass", "threshold": 0.4}, {"finding": "Edema", "threshold": None}]
+    file.write_text(json.dumps({"stamps": [], "rule": "youden", "protocol": protocol, "findings": rows}))
+
+
+def test_an_evaluation_says_its_thresholds_and_whose_it_is(runs: Path) -> None:
+    by_run = comparison.entry(str(runs / "big"))
+    by_evaluation = comparison.entry(str(runs / "big" / "evaluation" / "made-test"))
+    by_table = comparison.entry(str(runs / "big" / "evaluation" / "made-test" / "predictions.parquet"))
+    for one in (by_run, by_evaluation, by_table):
+        assert one.thresholds == {"Mass": 0.4, "Edema": None}
+        assert (one.rule, one.bundle) == ("youden", runs / "big" / "bundle")
+
+
+def test_thresholds_of_the_tested_pictures_are_called_so(tmp_path: Path) -> None:
+    inference.save(table(1, 1.0), tmp_path / "predictions.parquet")
+    write(tmp_path / "metrics.json", "peers")
+    one = comparison.entry(str(tmp_path))
+    assert (one.rule, one.bundle) == ("youden on the tested pictures", None)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"stamps": [], "rule": "x", "protocol": "honest", "findings": [{}]}'])
+def test_a_damaged_evaluation_is_one_line(tmp_path: Path, text: str) -> None:
+    inference.save(table(1, 1.0), tmp_path / "predictions.parquet")
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(ValueError, match=r"metrics.json is damaged. Run 'ribcage evaluate' again"):
+        comparison.entry(str(tmp_path))
+
+
+def test_what_each_model_costs_stands_beside_it(runs: Path) -> None:
+    known, lone = comparison.entry(str(runs / "big")), entry("lone", 2, 1.0)
+    costs = [model["costs"] for model in comparison.compare([known, lone], resamples=300)["models"]]
+    file = runs / "big" / "bundle" / "model.safetensors"
+    counted = profiling.counts(profiling.Subject.of(runs / "big"))
+    assert costs[0] is not None
+    assert (costs[0]["parameters"], costs[0]["multiply_adds"]) == (counted.parameters, counted.multiply_adds)
+    assert (costs[0]["bytes"], costs[0]["latency"], costs[1]) == (file.stat().st_size, None, None)
+
+
+def test_the_command_shows_before_and_after(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[profiling.Timing] = []
+
+    def beside(subjects: Sequence[profiling.Subject], timing: profiling.Timing) -> list[profiling.Latency]:
+        asked.append(timing)
+        return [profiling.Latency(1, 40.04 / (place + 1), None, "pip x") for place, _ in enumerate(subjects)]
+
+    monkeypatch.setattr(profiling, "beside", beside)
+    words = ["compare", str(runs / "big"), str(runs / "small"), "--latency", "--threads", "1", "--resamples", "300"]
+    page = tmp_path / "page.html"
+    assert cli.main([*words, "--html", str(page), "--json", str(tmp_path / "all.json")]) == 0
+    assert [(timing.threads, timing.batches[0]) for timing in asked] == [(1, 1)]
+    shown = " ".join(capsys.readouterr().out.split())  # lines are folded
+    for text in (
+        "accuracy",
+        "F1",
+        "MB on disk",
+        "ms a picture",
+        "40.0",
+        "20.0",
+        "small was not timed as exported: pip x",
+    ):
+        assert text in shown
+        assert text in page.read_text(encoding="utf-8")
+    written = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
+    for model in written["models"]:
+        assert f"{model['costs']['multiply_adds']:,}" in shown
+    assert {"accuracy", "f1"} < set(written["differences"][0]["macro"])
+
+
+def test_models_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    shape = (1, 4, 4)
+
+    def way(name: str) -> profiling.Ways:
+        return profiling.Ways(shape, lambda pictures: said.append(name) or pictures, None, "")
+
+    found = profiling.timed([way("a"), way("b")], 3, 4)
+    assert said == ["a", "b"] * 6
+    assert [each.batch for each in found] == [3, 3]
