@@ -27,6 +27,7 @@ def write(model: dict[str, Any], *, plain: bool = True) -> str:
         f"- learnt from {trained['pictures']:,} pictures of {trained['patients']:,} patients"
         + (f", chosen by {trained['selection']:,} others" if findings else ""),
         *([f"- **{shared:,} patients are among both**: validation flatters the model"] if shared else []),
+        *_teachers(trained.get("teachers", [])),
         "",
         "## A picture on its way in",
         "",
@@ -46,6 +47,22 @@ def _source(one: dict[str, Any]) -> str:
     """A data set in a line."""
     before = ", before that" if one.get("before") else ""
     return f"- {one['name']}{before}: {one['source']} (licence: {one['licence']})"
+
+
+def _teachers(lessons: list[dict[str, Any]]) -> list[str]:
+    """Whom it learnt from, and of whom it is not known what they have seen."""
+    said = [f"the table {one['name']}" if one["table"] else _named(one) for one in lessons]
+    unknown = " and ".join(one["name"] for one in lessons if not one["seen"])
+    blind = (
+        f"- **What {unknown} has learnt from is not known**: if it were test pictures, a test would flatter the model"
+    )
+    return [f"- taught by {', '.join(said)}"] * bool(said) + [blind] * bool(unknown)
+
+
+def _named(teacher: dict[str, Any]) -> str:
+    """A model that taught, with how much it knows."""
+    count = len(teacher["findings"])
+    return f"{teacher['name']} ({count} finding{'s' * (count != 1)})"
 
 
 def _validation(model: dict[str, Any]) -> list[str]:

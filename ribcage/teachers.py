@@ -97,20 +97,13 @@ def is_table(name: str) -> bool:
     return Path(name).suffix in (".csv", ".parquet", ".gz", ".tsv", ".txt") and not Path(name).is_dir()
 
 
-def seen(names: Sequence[str]) -> Provenance:
-    """What teachers have seen: who learns from them has seen it too."""
-    found = Provenance.nothing()
-    for name in names:
-        found = found | bundle.seen(_source(name))
-    return found
-
-
-def _source(name: str) -> str:
-    """Where it is written what a teacher has seen: of a table that 'ribcage evaluate' wrote, in the run it is in."""
+def seen(name: str) -> Provenance:
+    """What a teacher has seen: who learns from it has seen it too. Of a table that 'ribcage evaluate' wrote it is said
+    in the run that it lies in."""
     file = Path(name).absolute()
     run = file.parents[2] if len(file.parts) > 3 else file
     inside = is_table(name) and file.parents[1].name == "evaluation" and (run / "bundle" / "model.json").is_file()
-    return str(run) if inside else name
+    return bundle.seen(str(run) if inside else name)
 
 
 def told(

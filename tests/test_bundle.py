@@ -5,7 +5,7 @@ import math
 import os
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ribcage import bundle, fingerprint
+from ribcage import bundle, card, fingerprint
 from ribcage.backbone import Backbone
 from ribcage.bundle import Model
 from ribcage.methods.supervised import Supervised
@@ -126,6 +126,18 @@ def test_the_card_says_what_a_person_must_know(saved: Path) -> None:
     for part in ("Research use only", "Atelectasis, Mass", "made up (licence: none)", "10 pictures of 7 patients",
                  "resized to 48 × 32", "(x − 0.48) / 0.24", "| Mass | 0.700 |"):  # fmt: skip
         assert part in text
+
+
+def test_the_card_says_whom_a_model_learnt_from_and_of_whom_nobody_knows_what_they_saw(tmp_path: Path) -> None:
+    model = {"name": "densenet121", "table": False, "findings": ["Mass"], "seen": True}
+    table = {"name": "答案.csv", "table": True, "findings": [], "seen": False}
+    method, facts = made()
+    for lessons, says in (([model], False), ([model, table], True)):
+        bundle.save(tmp_path, method, replace(facts, training={**COUNTS, "teachers": lessons}), seen())
+        text = (tmp_path / "README.md").read_text(encoding="utf-8")
+        assert "- taught by densenet121 (1 finding)" + ", the table 答案.csv" * says + "\n" in text
+        assert ("**What 答案.csv has learnt from is not known**" in text) == says
+    assert "taught by" not in card.write(asdict(facts))
 
 
 def test_a_run_is_opened_by_its_bundle(saved: Path) -> None:

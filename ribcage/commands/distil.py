@@ -149,7 +149,7 @@ def check_seen(options: Options, stores: Any, choosing: Any) -> None:
 
     for name in options.teacher:
         try:
-            found = guard.check(teachers.seen([name]), stores, choosing, allow=options.allow_leak, selected=True)
+            found = guard.check(teachers.seen(name), stores, choosing, allow=options.allow_leak, selected=True)
         except guard.LeakError as error:
             raise guard.LeakError(
                 f"{name} has learnt from split {options.val!r}, which is to choose the student. "
@@ -168,7 +168,7 @@ def described(options: Options, model: Any, opened: dict[str, Any]) -> Any:
             "name": one.model.name if one else Path(name).name,
             "table": one is None,
             "findings": list(one.model.findings) if one else [],
-            "seen": len(teachers.seen([name]).pixels) > 0,
+            "seen": len(teachers.seen(name).pixels) > 0,
         }
         for name, one in opened.items()
     ]
@@ -301,7 +301,9 @@ def keeper(
     from ribcage import bundle, teachers
     from ribcage.provenance import Provenance
 
-    provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init) | teachers.seen(options.teacher)
+    provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init)
+    for name in options.teacher:
+        provenance |= teachers.seen(name)
 
     def keep() -> None:
         bundle.save(options.out / "bundle", run.result, judge.calibrated() if judge else model, provenance)
