@@ -7,6 +7,7 @@ stand as published.
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -60,8 +61,13 @@ class Case:
     @property
     def commands(self) -> list[list[str]]:
         """import, finetune and evaluate as they stand on top of the recipe."""
-        lines = self.file.read_text(encoding="utf-8").splitlines()
-        return [shlex.split(line[1:])[1:] for line in lines if line.startswith("#   ribcage ")]
+        return commands_on_top(self.file)
+
+
+def commands_on_top(recipe: Path) -> list[list[str]]:
+    """What stands on top of a recipe to be typed, without `ribcage`."""
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    return [shlex.split(line[1:])[1:] for line in lines if line.startswith("#   ribcage ")]
 
 
 NIH = frozenset({"Effusion", "Mass", "Pleural_Thickening"})
@@ -166,3 +172,84 @@ def the_other_split_is_refused(tried: Tried, capsys: pytest.CaptureFixture[str])
     assert cli.main([*tried.words(0, ""), "--split", family, "--out", other]) == 0
     assert cli.main(["evaluate", str(tried.folder / "one"), "--data", other]) == 2
     assert OVERLAP[family] in capsys.readouterr().err
+
+
+# ---- five models, and a small one that learns from each
+
+PAIRS = {
+    "eeea-c2": ("eeea_net_c2", 64),
+    "ofa595": ("ofa_595", 64),
+    "chexnet": ("densenet121", 64),
+    "visformer-s": ("visformer_small", 32),
+    "autoformerv2-b": ("autoformer_v2_base", 32),
+}
+"""A teacher's architecture and the side of the pictures it tries here; its student sees 32 pixels."""
+LITTLE = {"init": "", "epochs": "1", "precision": "float32", "threads": "1"}
+
+
+def teaching(name: str) -> tuple[str, str]:
+    """The recipe of a teacher and that of its student."""
+    return f"nih-{name}", f"distil-{name}-to-eeea-c2"
+
+
+def options_of(recipe: str) -> dict[str, Any]:
+    return tomllib.loads((RECIPES / f"{recipe}.toml").read_text(encoding="utf-8"))
+
+
+def placed(folder: Path, words: list[str]) -> list[str]:
+    """A command of a recipe's top, with data and runs below a folder."""
+    roots = {"recipes/": RECIPES.parent, "/data/": folder, "data/": folder, "runs/": folder}
+    found = [next((root for start, root in roots.items() if word.startswith(start)), None) for word in words]
+    return [str(root / word.lstrip("/")) if root else word for root, word in zip(found, words, strict=True)]
+
+
+def test_the_five_are_trained_alike_and_so_are_their_students() -> None:
+    teachers = {name: options_of(teaching(name)[0]) for name in PAIRS}
+    students = [options_of(teaching(name)[1]) for name in PAIRS]
+    models = {name: one.pop("model") for name, one in teachers.items()}
+    assert models == {name: model for name, (model, _) in PAIRS.items()}
+    assert {one.pop("model") for one in students} == {"eeea_net_c2"}
+    first = teachers["eeea-c2"]
+    assert all(one == first for one in teachers.values()) and all(one == students[0] for one in students)
+    distillation = {"hard": 0.5, "temperature": 2.0, "match": "kl", "loss": "focal", "weight_decay": 0.0}
+    assert students[0] == {**first, **distillation} and first["weight_decay"] == 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_model_is_trained_and_teaches_a_small_one(name: str, tmp_path: Path) -> None:
+    """The commands on top of both recipes, one after the other."""
+    trees.nih(tmp_path / "data" / "ChestX-ray14")
+    (model, side), number = PAIRS[name], list(PAIRS).index(name) + 1
+    recipes = teaching(name)
+    (bring, train, test), (teach, test_student, compare) = (commands_on_top(RECIPES / f"{one}.toml") for one in recipes)
+    small = [f"--{option}={value}" for option, value in LITTLE.items()]
+    numbered = [] if number > 3 else ["--export-as=dtforcxr8"]  # 4 and 5 are written for 224 pixels only
+    assert cli.main(placed(tmp_path, bring)) == 0
+    assert cli.main([*placed(tmp_path, train), *small, f"--size={side}", *numbered]) == 0
+    assert cli.main([*placed(tmp_path, test), "--resamples=50"]) == 0
+    assert cli.main([*placed(tmp_path, teach), *small, "--size=32", "--export-as=dtforcxr8"]) == 0
+    assert cli.main([*placed(tmp_path, test_student), "--resamples=50"]) == 0
+    beside = [word.replace("nih-eeea-c2", recipes[0]) for word in compare]  # the small one alone is not trained here
+    assert cli.main([*placed(tmp_path, beside), "--resamples=50"]) == 0
+    teacher, student = tmp_path / "runs" / f"nih-{name}", tmp_path / "runs" / f"distil-{name}"
+    for run, recipe, seen in ((teacher, recipes[0], side), (student, recipes[1], 32)):
+        learnt_as_it_says(run, recipe, seen)
+    facts = json.loads((student / "bundle" / "model.json").read_text(encoding="utf-8"))
+    assert [lesson["name"] for lesson in facts["training"]["teachers"]] == [model]
+    written = [file.name for run in (teacher, student) for file in run.glob("*.pth")]
+    assert written == [f"model{number}.pth" for _ in numbered] + [f"modeld{number}.pth"]
+    shutil.rmtree(tmp_path / "runs")  # a gigabyte, of the largest
+
+
+def learnt_as_it_says(run: Path, recipe: str, side: int) -> None:
+    """Took its step with the options of its recipe, and was tested on patients it does not know."""
+    did, says = json.loads((run / "options.json").read_text(encoding="utf-8")), options_of(recipe)
+    kept = {option: value for option, value in says.items() if option not in (*LITTLE, "size")}
+    assert {option: did[option] for option in kept} == kept and did["size"] == [side]
+    steps = [line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "loss" in line]
+    assert [line["lr"] for line in steps] == [says["lr"]]  # a batch of 16, the other five pictures are left out
+    assert "hard" not in says or steps[0]["soft"] > 0  # the teacher says something else
+    found = json.loads((run / "evaluation" / "nih-test-ten-crop" / "metrics.json").read_text(encoding="utf-8"))
+    assert found["ten_crop"] and not found["leak"]["found"] and (found["pictures"], found["patients"]) == (6, 2)
+    assert {each["finding"] for each in found["findings"] if each["auroc"]["value"] is not None} == NIH
