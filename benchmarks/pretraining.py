@@ -1,7 +1,7 @@
 """What each way to pretrain buys: a linear probe and a fine-tuning with few labels, against random weights.
 
-    python benchmarks/pretraining.py --work DIR [--jobs 2] [--seeds 3] [--pictures 5000] [--methods moco mae …]
-    python benchmarks/pretraining.py --work DIR --data FOLDER --folds 5
+    python -m benchmarks.pretraining --work DIR [--jobs 2] [--seeds 3] [--pictures 5000] [--methods moco mae …]
+    python -m benchmarks.pretraining --work DIR --data FOLDER --folds 5
 
 Every method is trained by `ribcage pretrain METHOD --recipe recipes/small-METHOD.toml` on the training part of made-up
 radiographs (or of FOLDER). Then its frozen features are read by logistic regression learnt from all training patients,
@@ -9,16 +9,14 @@ strength chosen on validation; and `ribcage finetune` trains the whole network w
 are tested on the test part. With --folds, validation and test part are dealt out by patient instead, and the probe is
 tested on each fold in turn: for data whose training labels are not those of the rest. Pixels, 32 × 32 gray ones, are
 read as features are. Intervals are of the mean over seeds, by a bootstrap that draws patients and seeds; differences
-are paired. What DIR has of the same recipe is kept.
+are paired. What DIR has of the same command and recipe is kept.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,11 +28,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ribcage import bundle, cohort, inference, metrics, probing, store
+from benchmarks import trials
+from ribcage import bundle, cohort, metrics, probing, store
 from ribcage.backbone import Backbone
 from ribcage.loader import Loader
-from ribcage.metrics.resampling import Resampled
-from ribcage.validation import known_labels
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae", "mae, a quarter decoded")
@@ -44,8 +41,6 @@ RANDOM = {"random CNN": "supervised", "random ViT": "mae"}
 """Networks that learnt nothing, and the recipe whose architecture they have."""
 PIXELS, SIDE = "pixels", 32
 """No network at all, and the side of the pictures it is asked about."""
-Tested = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Scores and labels (N, F) and patients (N,) of the tested pictures."""
 
 
 @dataclass(frozen=True)
@@ -107,23 +102,9 @@ def pool(subject: Subject) -> str:
 
 
 def learn(subject: Subject, options: argparse.Namespace) -> None:
-    """Run the commands that are not done yet, or go on with them."""
+    """Run the commands one after the other."""
     for words in commands(subject, options):
-        out = Path(words[words.index("--out") + 1])
-        recipe = subject.file.read_text(encoding="utf-8")
-        if (out / "seconds").exists() and (out / "recipe.toml").read_text(encoding="utf-8") == recipe:
-            continue
-        resume = ["--resume"] if (out / "options.json").exists() else []
-        began = time.perf_counter()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        result = subprocess.run(
-            [sys.executable, "-m", "ribcage", *words, *resume], env=environment, capture_output=True, text=True
-        )
-        if result.returncode:
-            raise SystemExit(f"ribcage {' '.join(words)}\n{result.stderr}")
-        (out / "recipe.toml").write_text(recipe, encoding="utf-8")
-        (out / "seconds").write_text(str(time.perf_counter() - began))
-        print(f"{subject.name} {subject.seed}: {words[0]}, {time.perf_counter() - began:.0f} s", flush=True)
+        trials.trained(words)
 
 
 def flattened(words: list[str]) -> list[str]:
@@ -207,7 +188,7 @@ def probed(splits: Sequence[Split]) -> list[np.ndarray]:
     return [several[best][1] for several in answers]
 
 
-def probe(subject: Subject, stores: Sequence[store.Store], names: Sequence[str], folds: int) -> Tested:
+def probe(subject: Subject, stores: Sequence[store.Store], names: Sequence[str], folds: int) -> trials.Tested:
     """The linear probe on the test part, or on every fold of validation and test part."""
     people = cohort.table(stores)["patient"].to_numpy()
     if not folds:
@@ -226,68 +207,31 @@ def probe(subject: Subject, stores: Sequence[store.Store], names: Sequence[str],
     return scores, part.labels, people[part.rows]
 
 
-def tuned(folder: Path, stores: Sequence[store.Store], names: Sequence[str]) -> Tested:
-    """A fine-tuned model on the test part."""
-    opened, rows = bundle.load(folder), cohort.rows_of(stores, "test")
-    said = inference.predict(opened.method, stores, rows, model=opened.model, batch=64, threads=1)
-    order = np.argsort(said.rows)
-    labels = known_labels(stores, said.rows[order], names)
-    places = [opened.model.findings.index(name) for name in names]
-    return said.logits[order][:, places], labels, cohort.table(stores)["patient"].to_numpy()[said.rows[order]]
-
-
-def tested_with(share: float, subject: Subject, stores: Sequence[store.Store], names: Sequence[str]) -> Tested:
+def tested_with(share: float, subject: Subject, stores: Sequence[store.Store], names: Sequence[str]) -> trials.Tested:
     """What a subject came to with so many labels."""
-    return tuned(subject.tuned(share), stores, names)
+    return trials.tested(subject.tuned(share), stores, names)
 
 
 # ---- the table
 
 
-def over_seeds(tests: Sequence[Tested]) -> Resampled:
-    """The mean AUROC over findings, averaged over seeds; a resample draws patients, and as many of the seeds."""
-    found = [metrics.bootstrap(*each)["auroc"].macro() for each in tests]
-    every = np.stack([one.resampled for one in found])  # (seeds, R, 1)
-    drawn = np.random.default_rng(0).integers(0, len(found), (len(found), every.shape[1]))
-    resampled = np.take_along_axis(every, drawn[:, :, None], axis=0).mean(0)
-    return dataclasses.replace(found[0], value=np.mean([one.value for one in found], axis=0), resampled=resampled)
-
-
-def shown(found: Resampled, sign: str = "") -> str:
-    """A number with its interval."""
-    interval = found.interval()
-    value, low, high = (float(np.ravel(each)[0]) for each in (interval.value, interval.low, interval.high))
-    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
-
-
-def spread(tests: Sequence[Tested]) -> float:
-    """Standard deviation over seeds."""
-    means = [metrics.macro(metrics.auroc(scores, labels)).mean for scores, labels, _ in tests]
-    return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
-
-
-def table(subjects: dict[str, list[Subject]], test: Callable[[Subject], Tested], title: str) -> None:
+def table(subjects: dict[str, list[Subject]], test: Callable[[Subject], trials.Tested], title: str) -> None:
     """One line per method, beside the random network of its kind."""
     tests = {name: [test(subject) for subject in several] for name, several in subjects.items()}
-    found = {name: over_seeds(each) for name, each in tests.items()}
+    found = {name: trials.over_seeds(each) for name, each in tests.items()}
     print(f"\n{title}\n\n| pretraining | backbone | macro AUROC (95 %) | sd over seeds | gain over random (95 %) |")
     print("|---|---|---|---|---|")
     for name, several in subjects.items():
         if name == PIXELS:
-            print(f"| {SIDE} × {SIDE} pixels | – | {shown(found[name])} | – | – |")
+            print(f"| {SIDE} × {SIDE} pixels | – | {trials.shown(found[name])} | – | – |")
             continue
         model = several[0].recipe["model"]
         base = next(each for each, recipe in RANDOM.items() if model == Subject(each, 0, Path()).recipe["model"])
-        gain = "–" if name == base else shown(metrics.difference(found[name], found[base]), "+")
-        print(f"| {name} | {model} | {shown(found[name])} | {spread(tests[name]):.3f} | {gain} |", flush=True)
-
-
-def common(stores: Sequence[store.Store], rows: np.ndarray, least: int) -> tuple[str, ...]:
-    """Findings that enough of the pictures show and do not show."""
-    names = tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
-    labels = known_labels(stores, rows, names)
-    enough = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) >= least
-    return tuple(name for name, keep in zip(names, enough, strict=True) if keep)
+        gain = "–" if name == base else trials.shown(metrics.difference(found[name], found[base]), "+")
+        print(
+            f"| {name} | {model} | {trials.shown(found[name])} | {trials.spread(tests[name]):.3f} | {gain} |",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -318,7 +262,7 @@ def main() -> None:
         list(workers.map(lambda one: learn(one, options), turns))
     torch.set_num_threads(options.jobs)
     parts = ("val", "test") if options.folds else ("test",)
-    asked = common(stores, cohort.rows_of(stores, *parts), options.least)
+    asked = trials.common(stores, cohort.rows_of(stores, *parts), options.least)
     learnt = len(cohort.rows_of(stores, "train"))
     print(f"{learnt:,} pictures to pretrain on, {options.seeds} seeds, findings: {', '.join(asked)}")
     probed_too = {PIXELS: [Subject(PIXELS, 0, options.work)], **subjects}
@@ -328,7 +272,7 @@ def main() -> None:
         title = f"Fine-tuned with the labels of {share:.0%} of the training patients"
         table(tuned_too, partial(tested_with, share, stores=stores, names=asked), title)
     minutes = {
-        name: np.mean([float((one.pretrained / "seconds").read_text()) / 60 for one in several])
+        name: np.mean([trials.minutes(one.pretrained) for one in several])
         for name, several in subjects.items()
         if not several[0].random
     }

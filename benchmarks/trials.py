@@ -20,7 +20,7 @@ Tested = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def trained(words: Sequence[str]) -> Path:
     """The run folder after `ribcage WORDS`; what is there, from the same words, is kept, what was begun goes on."""
-    out, asked = Path(words[words.index("--out") + 1]), "\n".join(words)
+    out, asked = Path(words[words.index("--out") + 1]), "\n".join([*words, recipe(words)])
     note = out / "words.txt"
     if (out / "seconds").exists() and note.read_text(encoding="utf-8") == asked:
         return out
@@ -32,8 +32,13 @@ def trained(words: Sequence[str]) -> Path:
         raise SystemExit(f"ribcage {' '.join(words)}\n{result.stderr}")
     note.write_text(asked, encoding="utf-8")
     (out / "seconds").write_text(str(time.perf_counter() - began))
-    print(f"{out.name}: {words[0]}, {time.perf_counter() - began:.0f} s", flush=True)
+    print(f"{out.parent.name}/{out.name}: {words[0]}, {time.perf_counter() - began:.0f} s", flush=True)
     return out
+
+
+def recipe(words: Sequence[str]) -> str:
+    """What stands in the recipe that a command names."""
+    return Path(words[words.index("--recipe") + 1]).read_text(encoding="utf-8") if "--recipe" in words else ""
 
 
 def minutes(out: Path) -> float:
