@@ -12,7 +12,7 @@ import ribcage
 
 PACKAGE = Path(ribcage.__file__).parent
 FLOORS = (
-    {"spelling", "files", "progress", "findings", "image", "dicom", "fingerprint", "views", "layers", "metrics", "maps", "draws", "losses", "distributed", "flags", "phantom", "raster", "tables", "columns", "jpeg", "page", "plots", "card"},
+    {"spelling", "files", "progress", "findings", "image", "dicom", "fingerprint", "views", "layers", "metrics", "maps", "draws", "marks", "losses", "distributed", "flags", "phantom", "raster", "tables", "columns", "jpeg", "page", "plots", "card"},
     {"index", "split", "datasets", "store", "intake", "writer", "loader", "cohort", "backbone", "backbones"},
     {"methods"},
     {"loop", "course", "teachers", "training", "runs", "meters", "validation", "paddle", "optim", "checkpoint", "provenance", "probing", "monitor", "sheet", "bundle", "weights", "inference", "audit", "datasheet", "guard", "evaluation", "comparison", "report", "export", "profiling"},

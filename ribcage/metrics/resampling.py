@@ -110,8 +110,6 @@ def bootstrap(
     """
     if resamples < 1 or not 0 <= seed < 1 << 64:
         raise ValueError(f"{resamples} resamples with seed {seed}: at least 1 is needed, and a seed from 0 to 2⁶⁴ - 1.")
-    if resamples < 1 or not 0 <= seed < 1 << 64:
-        raise ValueError(f"{resamples} resamples with seed {seed}: at least 1 is needed, and a seed from 0 to 2⁶⁴ - 1.")
     scores, labels, weights = checked(scores, labels, weights)
     codes = numbered(patients, len(scores))
     people = int(codes.max(initial=-1)) + 1
@@ -156,7 +154,7 @@ def resample(seed: int, number: int, people: int) -> np.ndarray:
 def times_drawn(seed: int, numbers: range, people: int) -> np.ndarray:
     """(people, B) int32: how often each patient was drawn in resamples `numbers`."""
     times = np.zeros((people, len(numbers)), np.int32)
-    _kernel(_draw)(np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32), numbers.start, np.uint64(STREAM << 16), times)
+    compiled(_draw)(np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32), numbers.start, np.uint64(STREAM << 16), times)
     return times
 
 
@@ -182,7 +180,7 @@ def _walked(walks: list[_Walk], times: np.ndarray) -> np.ndarray:
     """(2, B, F) AUROC and AP."""
     found = np.empty((2, times.shape[1], len(walks)))
     for column, walk in enumerate(walks):
-        found[:, :, column] = _kernel(_descend)(*walk, times)
+        found[:, :, column] = compiled(_descend)(*walk, times)
     return found
 
 
@@ -211,7 +209,7 @@ def _by_patient(sums: np.ndarray, codes: np.ndarray, people: int) -> np.ndarray:
 def _summed(by_patient: np.ndarray, times: np.ndarray) -> np.ndarray:
     """(K, B, F)"""
     people, kinds, findings = by_patient.shape
-    total = _kernel(_add)(np.ascontiguousarray(by_patient.reshape(people, kinds * findings)), times)
+    total = compiled(_add)(np.ascontiguousarray(by_patient.reshape(people, kinds * findings)), times)
     return total.reshape(kinds, findings, times.shape[1]).swapaxes(1, 2)
 
 
@@ -245,7 +243,7 @@ def _deviation(values: np.ndarray) -> float:
 
 
 @functools.cache
-def _kernel(function: Callable) -> Callable:
+def compiled(function: Callable) -> Callable:
     """The function as machine code; compiled once per machine and kept on disk, without the lock of the interpreter."""
     import numba
 

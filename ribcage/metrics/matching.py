@@ -1,0 +1,129 @@
+"""Matching: which found boxes are right, at each overlap that is asked for.
+
+In each picture the found boxes choose in the order of their scores: each takes the true box that it overlaps most
+among those not yet taken, if by at least the threshold. What takes none is wrong. Nothing here knows other pictures,
+so it is done once for all resamples. Lin et al. 2014, https://arxiv.org/abs/1405.0312; equal to pycocotools."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ribcage.marks import Marks
+from ribcage.metrics.resampling import compiled
+
+THRESHOLDS = tuple(round(0.4 + 0.05 * step, 2) for step in range(8))
+"""IoU .40:.05:.75, of the challenge and of the protocol of frozen backbones."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Found boxes of one finding down their scores, and which are right. Equal scores: in the order of the pictures."""
+
+    pictures: np.ndarray
+    """(M,) int64"""
+    scores: np.ndarray
+    """(M,) descending"""
+    right: np.ndarray
+    """(T, M) bool: at each threshold"""
+    truths: np.ndarray
+    """(count,) true boxes of each picture"""
+
+    def only(self, pictures: np.ndarray) -> "Matches":
+        """On the pictures of a mask (count,); the others then have nothing in them."""
+        kept = pictures[self.pictures]
+        truths = np.where(pictures, self.truths, 0)
+        return Matches(self.pictures[kept], self.scores[kept], self.right[:, kept], truths)
+
+
+def match(
+    found: Marks,
+    true: Marks,
+    count: int,
+    thresholds: Sequence[float] = THRESHOLDS,
+    *,
+    above: bool = False,
+    whole_pixels: bool = False,
+) -> Matches:
+    """Match the boxes of `count` pictures.
+
+    above: overlap must exceed the threshold, not just reach it.
+    whole_pixels: corners are pixels that belong to the box, so that it is one pixel wider and higher than their
+        difference says.
+    """
+    order = np.lexsort((-found.scores, found.pictures))
+    pairs = Pairs.of(found.only(order), true, count)
+    right = np.zeros((len(thresholds), len(found)), np.bool_)
+    limits = np.asarray(thresholds, np.float64)
+    if not above:
+        limits = np.nextafter(np.minimum(limits, 1 - 1e-10), 0)  # to reach t is to exceed the number before t
+    compiled(_match)(found.pictures[order], pairs.starts, pairs.true, pairs.overlaps(whole_pixels), limits, right)
+    ranked = np.argsort(-found.scores[order], kind="stable")
+    order = order[ranked]
+    return Matches(found.pictures[order], found.scores[order], right[:, ranked], pairs.truths)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Every found box with every true box of its picture; found boxes in their order, true ones picture by picture."""
+
+    boxes: np.ndarray
+    """(P, 4) the found one"""
+    others: np.ndarray
+    """(P, 4) the true one"""
+    true: np.ndarray
+    """(P,) int64: which of its picture's true boxes, from 0"""
+    starts: np.ndarray
+    """(M + 1,) where each found box's pairs start"""
+    truths: np.ndarray
+    """(count,) true boxes of each picture"""
+
+    @classmethod
+    def of(cls, found: Marks, true: Marks, count: int) -> "Pairs":
+        """Those of `count` pictures."""
+        for marks in (found, true):
+            if len(marks) and not (marks.pictures.min() >= 0 and marks.pictures.max() < count):
+                low, high = marks.pictures.min(), marks.pictures.max()
+                raise ValueError(f"Marks are on the pictures {low} to {high}; there are only 0 to {count - 1}.")
+        truths = np.bincount(true.pictures, minlength=count)
+        places = true.boxes[np.argsort(true.pictures, kind="stable")]
+        many = truths[found.pictures]
+        starts = np.append(0, np.cumsum(many))
+        which = np.arange(starts[-1]) - np.repeat(starts[:-1], many)
+        firsts = np.append(0, np.cumsum(truths))[found.pictures]
+        return cls(np.repeat(found.boxes, many, axis=0), places[np.repeat(firsts, many) + which], which, starts, truths)
+
+    def overlaps(self, whole_pixels: bool = False) -> np.ndarray:
+        """(P,) intersection over union."""
+        extra = 1.0 if whole_pixels else 0.0
+        low, high = np.maximum(self.boxes[:, :2], self.others[:, :2]), np.minimum(self.boxes[:, 2:], self.others[:, 2:])
+        own, other = (_area(boxes[:, :2], boxes[:, 2:], extra) for boxes in (self.boxes, self.others))
+        common = _area(low, high, extra)
+        union = own + other - common
+        return np.divide(common, union, out=np.zeros(len(union)), where=union > 0)
+
+    def centred(self) -> np.ndarray:
+        """(P,) whether the centre of the found box lies in the true one."""
+        centres = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
+        return ((self.others[:, :2] <= centres) & (centres <= self.others[:, 2:])).all(axis=1)
+
+
+def _area(low: np.ndarray, high: np.ndarray, extra: float) -> np.ndarray:
+    return np.maximum(high - low + extra, 0.0).prod(axis=1)
+
+
+def _match(pictures, starts, true, overlaps, limits, right):  # type: ignore[no-untyped-def]
+    """Found boxes picture by picture, in each down the scores."""
+    most = 0
+    for p in range(len(true)):
+        most = max(most, true[p] + 1)
+    taken = np.full((len(limits), most), -1, np.int64)  # by which picture
+    for i in range(len(pictures)):
+        for t in range(len(limits)):
+            best, chosen = 0.0, -1
+            for p in range(starts[i], starts[i + 1]):
+                if overlaps[p] > limits[t] and overlaps[p] >= best and taken[t, true[p]] != pictures[i]:
+                    best, chosen = overlaps[p], true[p]  # of equals the later one, as COCO
+            if chosen >= 0:
+                taken[t, chosen] = pictures[i]
+                right[t, i] = True
