@@ -33,6 +33,8 @@ GRAY = (0.449, 0.226)
 """Mean and spread of ImageNet as gray: with these the zero padding of a folded stem means what it meant before."""
 PATCH = 16
 """Side of what most transformers take as one token."""
+LEVELS = 3
+"""Maps of a CNN that a detector looks at: the three coarsest."""
 STEMS = ("Conv2d", "Conv2dSame")  # convolutions that standardise their weights cannot be folded
 
 
@@ -80,6 +82,7 @@ class Backbone(nn.Module):
         if init and channels == 1:
             fold_stem(self.model, _config(name), mean, std)
         self.dim: int = getattr(self.model, "head_hidden_size", None) or self.model.num_features  # type: ignore[assignment]
+        self.size: tuple[int, int] = size or tuple(_config(name).input_size[1:])
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(N, dim) features."""
@@ -101,6 +104,28 @@ class Backbone(nn.Module):
         A model that widens its features after pooling (MobileNet, VGG) has fewer channels here.
         """
         return self.grid(self.hidden(pictures), (pictures.shape[-2], pictures.shape[-1]))
+
+    @property
+    def levels(self) -> dict[int, int]:
+        """Of the maps of `pyramid`: how much smaller than the picture → channels."""
+        stages = {stage["reduction"]: stage["num_chs"] for stage in self._stages()}
+        last = max(stages)
+        return {step: stages[step] for step in sorted(stages)[-LEVELS:-1]} | {last: self.model.num_features}
+
+    def pyramid(self, pictures: Tensor) -> list[Tensor]:
+        """(N, channels, h, w) for each of `levels`: the last map of each size. A vision transformer has one."""
+        tokens = math.prod(-(-side // PATCH) for side in pictures.shape[2:])
+        choose_attention(self.model, tokens, pictures.device)
+        hidden, maps = self.model.forward_intermediates(pictures)
+        steps = [stage["reduction"] for stage in self._stages()]
+        found = dict(zip(steps, maps, strict=True))
+        last = self.grid(hidden, (pictures.shape[-2], pictures.shape[-1]))
+        return [found[step] for step in list(self.levels)[:-1]] + [last]
+
+    def _stages(self) -> list[dict[str, Any]]:
+        """What timm says of the model's maps."""
+        info = self.model.feature_info
+        return info if isinstance(info, list) else info.info
 
     def grid(self, hidden: Tensor, size: tuple[int, int]) -> Tensor:
         """What `model.forward_features` gave → (N, dim, h, w)."""

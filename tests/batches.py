@@ -22,12 +22,22 @@ def batch(
     return Batch(
         views=[torch.randn(count, channels, side, side, generator=random) for side in sides],
         labels=labels.masked_fill(labels < 0, torch.nan),
-        boxes=[torch.empty(0, 6) for _ in sides],
+        boxes=[boxes(count, side, findings, seed) for side in sides],
         rows=torch.arange(count),
         sources=torch.zeros(count, dtype=torch.int64),
         patients=torch.tensor(patients or range(count)),
         chance=torch.randint(1 << 62, (count,), generator=random),
     )
+
+
+def boxes(count: int, side: int, findings: int, seed: int = 0) -> torch.Tensor:
+    """(M, 6): none, one or two boxes in every picture."""
+    random = torch.Generator().manual_seed(seed + 1)
+    picture = torch.arange(count).repeat_interleave(torch.randint(3, (count,), generator=random))
+    finding = torch.randint(findings, (len(picture),), generator=random)
+    ends = torch.rand(len(picture), 2, 2, generator=random).sort(dim=1).values * (side * 0.8)
+    ends[:, 1] += side * 0.2
+    return torch.cat([picture[:, None], finding[:, None], ends.flatten(1)], dim=1).float()
 
 
 def part(whole: Batch, rank: int, world: int) -> Batch:
@@ -38,4 +48,8 @@ def part(whole: Batch, rank: int, world: int) -> Batch:
 
     labels, rows, sources = own(whole.labels), own(whole.rows), own(whole.sources)
     views = [own(view) for view in whole.views]
-    return Batch(views, labels, whole.boxes, rows, sources, own(whole.patients), own(whole.chance))
+    first, count = int(own(torch.arange(len(whole)))[0]), len(rows)
+    boxes = [each[(each[:, 0] >= first) & (each[:, 0] < first + count)].clone() for each in whole.boxes]
+    for each in boxes:
+        each[:, 0] -= first
+    return Batch(views, labels, boxes, rows, sources, own(whole.patients), own(whole.chance))

@@ -29,6 +29,8 @@ TRANSFORMERS_ONLY = ("mae",)
 CNNS_ONLY = ("mae_unet",)
 SMALL = {"queue": 32, "hidden": 24, "dim": 12, "group": 4, "prototypes": 20, "crops": 2, "decoder": "dec128d2b"}
 """What makes a method small where it has such an option."""
+DETECTOR = {"width": 16, "depth": 1, "freeze": False}
+"""A small detector all of which learns."""
 TAUGHT = {"features": 0.5, "relations": 0.5}
 """What more a method that has teachers learns from them."""
 
@@ -47,7 +49,7 @@ class Course:
 def options(name: str) -> dict[str, Any]:
     """Those of SMALL that the method has."""
     known = inspect.signature(methods.load(name).__init__).parameters
-    wanted = SMALL | (TAUGHT if "teachers" in known else {})
+    wanted = SMALL | (TAUGHT if "teachers" in known else {}) | (DETECTOR if name == "detect" else {})
     return {option: value for option, value in wanted.items() if option in known}
 
 
@@ -114,6 +116,7 @@ def course(name: str, **more: Any) -> Course:
         patients = [1, 1, 2, *range(3, BATCH - 1), 2]  # one on both ranks
         whole = pictures(method, number, patients=patients)
         whole = replace(whole, views=[view.double() for view in whole.views], labels=whole.labels.double())
+        whole = replace(whole, boxes=[boxes.double() for boxes in whole.boxes])
         loss = forward(part(whole, distributed.rank(), distributed.world())).loss
         loss.backward()
         found = {key: weight.grad.clone() for key, weight in method.named_parameters() if weight.grad is not None}

@@ -14,8 +14,8 @@ PACKAGE = Path(ribcage.__file__).parent
 FLOORS = (
     {"spelling", "files", "progress", "findings", "image", "dicom", "fingerprint", "views", "layers", "metrics", "maps", "draws", "marks", "losses", "distributed", "flags", "phantom", "raster", "tables", "columns", "jpeg", "page", "plots", "card"},
     {"index", "split", "datasets", "store", "intake", "writer", "loader", "cohort", "backbone", "backbones"},
-    {"methods"},
-    {"loop", "course", "teachers", "training", "runs", "meters", "validation", "paddle", "optim", "checkpoint", "provenance", "probing", "monitor", "sheet", "bundle", "weights", "inference", "audit", "datasheet", "guard", "evaluation", "comparison", "report", "export", "profiling"},
+    {"detectors", "methods"},
+    {"loop", "course", "teachers", "training", "runs", "meters", "validation", "paddle", "optim", "checkpoint", "provenance", "probing", "monitor", "sheet", "bundle", "weights", "inference", "detections", "box_validation", "prediction", "audit", "datasheet", "guard", "evaluation", "comparison", "report", "export", "profiling"},
     {"commands"},
     {"cli", "verbs", "__main__", "__init__"},
 )  # fmt: skip

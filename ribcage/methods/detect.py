@@ -1,0 +1,135 @@
+"""Find boxes: a detector's head on a backbone's maps, whose backbone stays as it is or learns, too.
+
+The heads are in `detectors/`: FCOS on a pyramid, and the YOLOv3 of the LoVT protocol (Müller et al. 2022,
+https://arxiv.org/abs/2112.00874), where a frozen backbone shows by the boxes how good its pretraining was.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ribcage import distributed
+from ribcage.backbone import Backbone
+from ribcage.detectors.boxes import Found, Truth, best
+from ribcage.detectors.fcos import FCOS
+from ribcage.loader import Batch
+from ribcage.methods.base import Method, Step, refuse
+
+Head = Literal["fcos", "yolo"]
+
+
+class Detect(Method):
+    """A backbone and a head that finds boxes.
+
+    head: fcos, without anchors; or yolo, as the protocol has it
+    freeze: train the head only, the backbone stays as it is, in evaluation mode
+    width: channels of fcos
+    depth: convolutions before each answer of fcos
+    quality: what fcos weighs a box by: centreness of its cell, or its iou with the true one
+    overlap: IoU above which the less sure of two found boxes of a finding is dropped
+    keep: boxes of a picture at most
+    """
+
+    command = "localise"
+    from_labels = True
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        findings: Sequence[str],
+        *,
+        head: Head = "fcos",
+        freeze: bool = True,
+        width: int = 256,
+        depth: int = 4,
+        quality: Literal["centreness", "iou"] = "centreness",
+        overlap: float = 0.4,
+        keep: int = 100,
+    ) -> None:
+        super().__init__(backbone, findings)
+        refuse(
+            {
+                f"--head {head}: fcos or yolo": head not in ("fcos", "yolo"),
+                f"--quality {quality}: centreness or iou": quality not in ("centreness", "iou"),
+                f"--width {width} --depth {depth}: 1 at least": min(width, depth) < 1,
+                f"--overlap {overlap}: between 0 and 1": not 0 < overlap <= 1,
+                f"--keep {keep}: 1 at least": keep < 1,
+                "There is no finding to look for": not self.findings,
+            }
+        )
+        self.freeze, self.overlap, self.keep = freeze, overlap, keep
+        self.head: Any = FCOS(backbone.levels, len(self.findings), width=width, depth=depth, quality=quality)
+        self._shapes: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        if freeze:
+            backbone.requires_grad_(False)
+        else:
+            _leave_out(backbone)
+
+    def forward(self, batch: Batch) -> Step:
+        """The head's losses over the global batch."""
+        view, truth = batch.views[0], Truth.of(batch.boxes[0], batch.labels)
+        maps = self.maps(view)
+        sizes = [(x.shape[2], x.shape[3]) for x in maps]
+        losses = self.head.losses(self.head(maps, (view.shape[2], view.shape[3])), truth)
+        share = distributed.world() / distributed.total(self.head.count(truth, sizes)).clamp(min=1)
+        means = {name: loss * share for name, loss in losses.items()}
+        return Step(torch.stack(list(means.values())).sum(), {name: mean.detach() for name, mean in means.items()})
+
+    def share(self, part: Batch, batch: Batch) -> float:
+        """The share of what the losses are divided by, so that a batch computed in parts has the loss of the whole."""
+        sizes = self._sizes(batch.views[0])
+        counts = [self.head.count(Truth.of(each.boxes[0], each.labels), sizes) for each in (part, batch)]
+        of_part, of_batch = distributed.total(torch.stack(counts)).clamp(min=1).tolist()
+        return of_part / of_batch
+
+    def maps(self, pictures: Tensor) -> list[Tensor]:
+        """The backbone's maps at several strides; without a gradient when it is frozen."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            return self.backbone.pyramid(pictures)
+
+    @torch.no_grad()
+    def found(self, pictures: Tensor) -> list[Found]:
+        """The boxes in each picture, the surest first, however unsure: whoever asks may cut them by their scores."""
+        training, size = self.training, (pictures.shape[2], pictures.shape[3])
+        self.eval()
+        boxes, scores = self.head.boxes(self.head(self.maps(pictures), size))
+        self.train(training)
+        return [best(*each, size, self.overlap, self.keep) for each in zip(boxes, scores, strict=True)]
+
+    def train(self, mode: bool = True) -> "Detect":
+        """A frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze:
+            self.backbone.eval()
+        return self
+
+    def _sizes(self, pictures: Tensor) -> list[tuple[int, int]]:
+        """Heights and widths of the backbone's maps of such pictures."""
+        size = (pictures.shape[2], pictures.shape[3])
+        if size not in self._shapes:
+            self._shapes[size] = [(x.shape[2], x.shape[3]) for x in _looked(self.backbone, pictures[:1])]
+        return self._shapes[size]
+
+
+@torch.no_grad()
+def _looked(backbone: Backbone, pictures: Tensor) -> list[Tensor]:
+    """The maps, for their shapes only: nothing is learnt from it."""
+    training = backbone.training
+    maps = backbone.eval().pyramid(pictures)
+    backbone.train(training)
+    return maps
+
+
+def _leave_out(backbone: Backbone) -> None:
+    """What a backbone does behind its maps (a norm or a wider layer before its features) cannot learn here."""
+    training = backbone.training
+    weights = [weight for weight in backbone.parameters() if weight.requires_grad]
+    picture = torch.zeros(1, backbone.channels, *backbone.size, device=weights[0].device)
+    with torch.enable_grad():
+        seen = torch.stack([x.float().sum() for x in backbone.eval().pyramid(picture)]).sum()
+        gradients = torch.autograd.grad(seen, weights, allow_unused=True)
+    backbone.train(training)
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.requires_grad_(gradient is not None)
