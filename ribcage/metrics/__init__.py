@@ -2,7 +2,8 @@
 
 Everywhere scores are (N, F), labels are (N, F) with 1, 0 and NaN for unknown, weights (N,) and patients (N,) codes.
 What a missing class leaves undefined is NaN, never 0 or 0.5, and a mean over findings says how many it used.
-`ranking` defines, `resampling` and `placements` give intervals, `summary` is everything a report shows in one call."""
+`ranking` defines, `resampling` and `placements` give intervals, `summary` is everything a report shows in one call.
+Boxes are `Marks` and have modules of their own; `detection` is everything a report shows of them."""
 
 from ribcage.metrics.calibration import Bins, Temperatures, brier, ece, reliability, sigmoid, temperatures
 from ribcage.metrics.curves import Curve, Histogram, histogram, precision_recall, roc

@@ -1,29 +1,67 @@
-"""Average precision of found boxes: how purely the true ones come first, down the scores.
+"""Detection: every number of found boxes, of each finding, with what the bootstrap over patients needs for intervals.
 
-AP is the mean, over the recalls 0, .01 … 1, of the best precision at that recall or beyond; mAP its mean over the
-thresholds of overlap. Every found box counts, however low its score: a cut before AP only hides the end of the curve.
-Lin et al. 2014, https://arxiv.org/abs/1405.0312; equal to pycocotools, also in that boxes of equal score come in the
-order of their pictures.
+- `map`, `ap50`, `ap75`: average precision over IoU .40:.05:.75, at .50 and at .75, on all pictures;
+  `map_positives` … on those with a true box only, which forgives every false alarm on healthy people.
+- `map_skipping`: mAP as several published tables have it – only pictures with a true box, and of these only the ones
+  in which something was found above a cut, so that a picture missed altogether costs nothing; boxes a pixel larger.
+- `kaggle`: mean precision picture by picture; needs a cut.
+- `centre_at_0.125` … `8`, `overlap_at_…`: sensitivity at so many false marks per picture, hit by the centre or by IoU,
+  and `centre_mean`, `overlap_mean` over these rates.
 
-In a resample each picture counts as often as its patient was drawn, which is AP of the pictures repeated so often."""
+Pictures are matched once; a resample only counts them as often as their patients were drawn."""
 
-from collections.abc import Sequence
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
 from ribcage.marks import Marks
-from ribcage.metrics.matching import THRESHOLDS, Matches, match
-from ribcage.metrics.resampling import compiled
+from ribcage.metrics import froc
+from ribcage.metrics.box_precision import average_precision, precisions
+from ribcage.metrics.matching import THRESHOLDS, match
+from ribcage.metrics.patients import numbered
+from ribcage.metrics.picture_precision import picture_precision
+from ribcage.metrics.resampling import BLOCK, Resampled, times_drawn
 
-RECALLS = np.linspace(0, 1, 101)
+HIT = 0.4
+"""The IoU of a hit on the FROC curve by overlap: the least of THRESHOLDS."""
+_AT = {"ap50": THRESHOLDS.index(0.5), "ap75": THRESHOLDS.index(0.75)}
 
 
-def average_precision(
-    found: Marks, true: Marks, count: int, thresholds: Sequence[float] = THRESHOLDS, *, whole_pixels: bool = False
-) -> np.ndarray:
-    """(T,) AP of one finding at each overlap; NaN where nothing is to be found."""
-    matches = match(found, true, count, thresholds, whole_pixels=whole_pixels)
-    return precisions(matches, np.arange(count), np.ones((count, 1), np.int32))[:, 0]
+@dataclass(frozen=True)
+class Boxes:
+    """One finding: what was found, what is there, and on which pictures that is known."""
+
+    found: Marks
+    true: Marks
+    known: np.ndarray
+    """(count,) bool: whether boxes would have been drawn here; the other pictures are left out."""
+
+    @classmethod
+    def of(cls, found: Marks, true: Marks, count: int, known: np.ndarray | None = None) -> "Boxes":
+        """Marks on pictures that are left out go, too."""
+        known = np.ones(count, np.bool_) if known is None else np.asarray(known, np.bool_)
+        if known.shape != (count,):
+            raise ValueError(f"Known pictures are {known.shape}; there must be one truth value for each of {count}.")
+        return cls(found.of(known), true.of(known), known)
+
+    @property
+    def count(self) -> int:
+        """Pictures, also those left out: their numbers stay."""
+        return len(self.known)
+
+
+@dataclass(frozen=True)
+class Skipping:
+    """How the flawed mAP of published tables is made."""
+
+    cut: float = 0.5
+    """The score below which nothing counts as found."""
+    whole_pixels: bool = True
+    """Boxes are a pixel wider and higher than their corners say."""
 
 
 def mean_average_precision(found: Sequence[Marks], true: Sequence[Marks], count: int) -> float:
@@ -33,54 +71,88 @@ def mean_average_precision(found: Sequence[Marks], true: Sequence[Marks], count:
     return float(np.mean(defined)) if defined else float("nan")
 
 
-def precisions(matches: Matches, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """(T, B) AP at each threshold in each resample.
+def bootstrap(
+    findings: Sequence[Boxes],
+    patients: np.ndarray | None = None,
+    *,
+    cuts: Sequence[float] | None = None,
+    skipping: Skipping | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    threads: int | None = None,
+) -> dict[str, Resampled]:
+    """Every metric of every finding in every resample; all findings are of the same pictures.
 
-    patients: (count,) whose each picture is, from 0.
-    times: (people, B) int32 how often each patient was drawn.
+    patients: one code per picture; a negative number, an empty text or None is a patient of its own.
+    cuts: for `kaggle`, a score for each finding; chosen elsewhere. Without them there is none.
+    threads: None takes every core. The result does not depend on it.
     """
-    truths = np.bincount(patients, matches.truths, len(times)).astype(np.int64)
-    positives = np.einsum("pb,p->b", times, truths)
-    any_right = np.flatnonzero(matches.right.any(axis=0))
-    end = any_right[-1] + 1 if len(any_right) else 0  # below the last right one nothing changes
-    owners = patients[matches.pictures[:end]]
-    right = np.ascontiguousarray(matches.right[:, any_right])
-    return compiled(_precisions)(owners, any_right, right, positives, times, RECALLS)
+    if resamples < 1 or not 0 <= seed < 1 << 64:
+        raise ValueError(f"{resamples} resamples with seed {seed}: at least 1 is needed, and a seed from 0 to 2⁶⁴ - 1.")
+    codes = numbered(patients, findings[0].count)
+    people = int(codes.max(initial=-1)) + 1
+    chosen = cuts if cuts is not None else [None] * len(findings)
+    of_each = [
+        _measures(boxes, codes, cut, skipping or Skipping()) for boxes, cut in zip(findings, chosen, strict=True)
+    ]
+
+    def metrics(times: np.ndarray) -> dict[str, np.ndarray]:
+        """(B, F) each."""
+        found = [{name: row for measure in measures for name, row in measure(times).items()} for measures in of_each]
+        return {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
+
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        blocks = [range(s, min(s + BLOCK, resamples)) for s in range(0, resamples, BLOCK)]
+        parts = list(pool.map(lambda block: metrics(times_drawn(seed, block, people)), blocks))
+    value = metrics(np.ones((people, 1), np.int32))
+    address = (seed, zlib.crc32(codes.tobytes()))
+    return {
+        name: Resampled(value[name][0], np.concatenate([part[name] for part in parts]), None, address) for name in value
+    }
 
 
-def _precisions(owners, rows, right, positives, times, recalls):  # type: ignore[no-untyped-def]
-    size = times.shape[1]
-    called, at = np.zeros(size, np.int64), np.empty((len(rows), size), np.int64)
-    start = 0
-    for k in range(len(rows)):  # down the scores: how many boxes there are down to each right one
-        for i in range(start, rows[k] + 1):
-            count = times[owners[i]]
-            for r in range(size):
-                called[r] += count[r]
-        at[k] = called
-        start = rows[k] + 1
-    found = np.empty((len(right), size))
-    for t in range(len(right)):
-        hits, best = np.zeros(size, np.int64), np.zeros(size)
-        place, total = np.full(size, len(recalls) - 1), np.zeros(size)
-        for k in range(len(rows)):
-            if right[t, k]:
-                count = times[owners[rows[k]]]
-                for r in range(size):
-                    hits[r] += count[r]
-        for k in range(len(rows) - 1, -1, -1):  # up again: the best precision from here down
-            if right[t, k]:
-                count = times[owners[rows[k]]]
-                for r in range(size):
-                    if count[r] > 0:
-                        best[r] = max(best[r], hits[r] / at[k, r])
-                        while place[r] >= 0 and recalls[place[r]] > hits[r] / positives[r]:
-                            place[r] -= 1  # never reached
-                        hits[r] -= count[r]
-                        while place[r] >= 0 and recalls[place[r]] > hits[r] / positives[r]:
-                            total[r] += best[r]
-                            place[r] -= 1
-        for r in range(size):
-            total[r] += best[r]  # recall 0
-            found[t, r] = total[r] / len(recalls) if positives[r] > 0 else np.nan
-    return found
+Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+def _measures(boxes: Boxes, codes: np.ndarray, cut: float | None, skipping: Skipping) -> list[Measure]:
+    """What is matched once, as functions from how often each patient was drawn to (B,) values."""
+    matches = match(boxes.found, boxes.true, boxes.count)
+    called = boxes.found.least(skipping.cut)
+    seen = np.bincount(called.pictures, minlength=boxes.count) > 0
+    skipped = match(called, boxes.true, boxes.count, whole_pixels=skipping.whole_pixels)
+    there = matches.truths > 0
+    hits = {
+        "centre": froc.events(boxes.found, boxes.true, boxes.count),
+        "overlap": froc.events(boxes.found, boxes.true, boxes.count, HIT),
+    }
+    positives, kept = matches.only(there), skipped.only(there & seen)
+
+    def precision(times: np.ndarray) -> dict[str, np.ndarray]:
+        both = {"": precisions(matches, codes, times), "_positives": precisions(positives, codes, times)}
+        named = {f"map{which}": values.mean(axis=0) for which, values in both.items()}
+        named |= {f"{name}{which}": values[at] for which, values in both.items() for name, at in _AT.items()}
+        return named | {"map_skipping": precisions(kept, codes, times).mean(axis=0)}
+
+    def sensitivity(times: np.ndarray) -> dict[str, np.ndarray]:
+        named = {}
+        for kind, events in hits.items():
+            values = froc.sensitivities(events, boxes.known, codes, times)
+            named |= {f"{kind}_at_{rate:g}": row for rate, row in zip(froc.RATES, values, strict=True)}
+            named[f"{kind}_mean"] = values.mean(axis=0)
+        return named
+
+    return [precision, sensitivity, *([] if cut is None else [_by_picture(boxes, codes, cut)])]
+
+
+def _by_picture(boxes: Boxes, codes: np.ndarray, cut: float) -> Measure:
+    values = picture_precision(boxes.found, boxes.true, boxes.count, cut)
+    asked = ~np.isnan(values)
+    people = int(codes.max(initial=-1)) + 1
+    sums = np.array([np.bincount(codes, each, people) for each in (np.where(asked, values, 0.0), asked)])
+
+    def mean(times: np.ndarray) -> dict[str, np.ndarray]:
+        total, pictures = np.einsum("pb,kp->kb", times, sums)
+        undefined = np.full(len(total), np.nan)
+        return {"kaggle": np.divide(total, pictures, out=undefined, where=pictures > 0)}
+
+    return mean

@@ -57,7 +57,8 @@ def match(
     limits = np.asarray(thresholds, np.float64)
     if not above:
         limits = np.nextafter(np.minimum(limits, 1 - 1e-10), 0)  # to reach t is to exceed the number before t
-    compiled(_match)(found.pictures[order], pairs.starts, pairs.true, pairs.overlaps(whole_pixels), limits, right)
+    taken = np.zeros((len(thresholds), len(true)), np.bool_)
+    compiled(_match)(pairs.found, pairs.true, pairs.overlaps(whole_pixels), limits, taken, right)
     ranked = np.argsort(-found.scores[order], kind="stable")
     order = order[ranked]
     return Matches(found.pictures[order], found.scores[order], right[:, ranked], pairs.truths)
@@ -65,16 +66,16 @@ def match(
 
 @dataclass(frozen=True)
 class Pairs:
-    """Every found box with every true box of its picture; found boxes in their order, true ones picture by picture."""
+    """Every found box with every true box of its picture."""
 
+    found: np.ndarray
+    """(P,) int64: which found box; ascending"""
+    true: np.ndarray
+    """(P,) int64: which true box, counted picture by picture"""
     boxes: np.ndarray
     """(P, 4) the found one"""
     others: np.ndarray
     """(P, 4) the true one"""
-    true: np.ndarray
-    """(P,) int64: which of its picture's true boxes, from 0"""
-    starts: np.ndarray
-    """(M + 1,) where each found box's pairs start"""
     truths: np.ndarray
     """(count,) true boxes of each picture"""
 
@@ -86,12 +87,12 @@ class Pairs:
                 low, high = marks.pictures.min(), marks.pictures.max()
                 raise ValueError(f"Marks are on the pictures {low} to {high}; there are only 0 to {count - 1}.")
         truths = np.bincount(true.pictures, minlength=count)
-        places = true.boxes[np.argsort(true.pictures, kind="stable")]
         many = truths[found.pictures]
-        starts = np.append(0, np.cumsum(many))
-        which = np.arange(starts[-1]) - np.repeat(starts[:-1], many)
-        firsts = np.append(0, np.cumsum(truths))[found.pictures]
-        return cls(np.repeat(found.boxes, many, axis=0), places[np.repeat(firsts, many) + which], which, starts, truths)
+        pairs = np.repeat(np.arange(len(found)), many)
+        within = np.arange(len(pairs)) - np.repeat(np.cumsum(many) - many, many)
+        places = (np.cumsum(truths) - truths)[found.pictures[pairs]] + within
+        true_boxes = true.boxes[np.argsort(true.pictures, kind="stable")]
+        return cls(pairs, places, found.boxes[pairs], true_boxes[places], truths)
 
     def overlaps(self, whole_pixels: bool = False) -> np.ndarray:
         """(P,) intersection over union."""
@@ -112,18 +113,17 @@ def _area(low: np.ndarray, high: np.ndarray, extra: float) -> np.ndarray:
     return np.maximum(high - low + extra, 0.0).prod(axis=1)
 
 
-def _match(pictures, starts, true, overlaps, limits, right):  # type: ignore[no-untyped-def]
-    """Found boxes picture by picture, in each down the scores."""
-    most = 0
-    for p in range(len(true)):
-        most = max(most, true[p] + 1)
-    taken = np.full((len(limits), most), -1, np.int64)  # by which picture
-    for i in range(len(pictures)):
-        for t in range(len(limits)):
-            best, chosen = 0.0, -1
-            for p in range(starts[i], starts[i + 1]):
-                if overlaps[p] > limits[t] and overlaps[p] >= best and taken[t, true[p]] != pictures[i]:
-                    best, chosen = overlaps[p], true[p]  # of equals the later one, as COCO
+def _match(found, true, overlaps, limits, taken, right):  # type: ignore[no-untyped-def]
+    """Found boxes choose in their order. taken: (T, K), right: (T, M)."""
+    for t in range(len(limits)):
+        start = 0
+        while start < len(found):
+            end, best, chosen = start, limits[t], -1
+            while end < len(found) and found[end] == found[start]:
+                if not taken[t, true[end]] and overlaps[end] > limits[t] and overlaps[end] >= best:
+                    best, chosen = overlaps[end], true[end]  # of equals the later one, as COCO
+                end += 1
             if chosen >= 0:
-                taken[t, chosen] = pictures[i]
-                right[t, i] = True
+                taken[t, chosen] = True
+                right[t, found[start]] = True
+            start = end

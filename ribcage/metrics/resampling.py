@@ -23,7 +23,7 @@ from ribcage.metrics.thresholds import Counts, outcomes, rates, share
 
 STREAM = 0xFFFB
 """The stream of the resamples."""
-_BLOCK = 64  # resamples side by side: their counts of all patients stay in the cache
+BLOCK = 64  # resamples side by side: their counts of all patients stay in the cache
 _WORDS = draws.WORDS << 16  # one row's numbers; further ones come from the next epoch
 
 
@@ -121,9 +121,9 @@ def bootstrap(
         return _metrics(_walked(walks, times), _summed(by_patient, times), thresholds is not None)
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        drawn = [(range(s, min(s + _BLOCK, resamples))) for s in range(0, resamples, _BLOCK)]
+        drawn = [(range(s, min(s + BLOCK, resamples))) for s in range(0, resamples, BLOCK)]
         parts = list(pool.map(lambda block: metrics(times_drawn(seed, block, people)), drawn))
-        left = [range(s, min(s + _BLOCK, people)) for s in range(0, people if bca else 0, _BLOCK)]
+        left = [range(s, min(s + BLOCK, people)) for s in range(0, people if bca else 0, BLOCK)]
         without = list(pool.map(lambda block: metrics(_times_without(block, people)), left))
     value = metrics(np.ones((people, 1), np.int32))
     address = (seed, zlib.crc32(codes.tobytes()))

@@ -1,0 +1,80 @@
+"""Average precision of found boxes: how purely the true ones come first, down the scores.
+
+AP is the mean, over the recalls 0, .01 … 1, of the best precision at that recall or beyond; mAP its mean over the
+thresholds of overlap. Every found box counts, however low its score: a cut before AP only hides the end of the curve.
+Lin et al. 2014, https://arxiv.org/abs/1405.0312; equal to pycocotools, also in that boxes of equal score come in the
+order of their pictures.
+
+In a resample each picture counts as often as its patient was drawn, which is AP of the pictures repeated so often
+(but for the order among boxes of equal score in one picture, which is anybody's)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ribcage.marks import Marks
+from ribcage.metrics.matching import THRESHOLDS, Matches, match
+from ribcage.metrics.resampling import compiled
+
+RECALLS = np.linspace(0, 1, 101)
+
+
+def average_precision(
+    found: Marks, true: Marks, count: int, thresholds: Sequence[float] = THRESHOLDS, *, whole_pixels: bool = False
+) -> np.ndarray:
+    """(T,) AP of one finding at each overlap; NaN where nothing is to be found."""
+    matches = match(found, true, count, thresholds, whole_pixels=whole_pixels)
+    return precisions(matches, np.arange(count), np.ones((count, 1), np.int32))[:, 0]
+
+
+def precisions(matches: Matches, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(T, B) AP at each threshold in each resample.
+
+    patients: (count,) whose each picture is, from 0.
+    times: (people, B) int32 how often each patient was drawn.
+    """
+    truths = np.bincount(patients, matches.truths, len(times)).astype(np.int64)
+    positives = np.einsum("pb,p->b", times, truths)
+    any_right = np.flatnonzero(matches.right.any(axis=0))
+    end = any_right[-1] + 1 if len(any_right) else 0  # below the last right one nothing changes
+    owners = patients[matches.pictures[:end]]
+    right = np.ascontiguousarray(matches.right[:, any_right])
+    return compiled(_precisions)(owners, any_right, right, positives, times, RECALLS)
+
+
+def _precisions(owners, rows, right, positives, times, recalls):  # type: ignore[no-untyped-def]
+    size = times.shape[1]
+    called, at = np.zeros(size, np.int64), np.empty((len(rows), size), np.int64)
+    start = 0
+    for k in range(len(rows)):  # down the scores: how many boxes there are down to each right one
+        for i in range(start, rows[k] + 1):
+            count = times[owners[i]]
+            for r in range(size):
+                called[r] += count[r]
+        at[k] = called
+        start = rows[k] + 1
+    found = np.empty((len(right), size))
+    for t in range(len(right)):
+        hits, best = np.zeros(size, np.int64), np.zeros(size)
+        place, total = np.full(size, len(recalls) - 1), np.zeros(size)
+        for k in range(len(rows)):
+            if right[t, k]:
+                count = times[owners[rows[k]]]
+                for r in range(size):
+                    hits[r] += count[r]
+        for k in range(len(rows) - 1, -1, -1):  # up again: the best precision from here down
+            if right[t, k]:
+                count = times[owners[rows[k]]]
+                for r in range(size):
+                    if count[r] > 0:
+                        best[r] = max(best[r], hits[r] / at[k, r])
+                        while place[r] >= 0 and recalls[place[r]] > hits[r] / positives[r]:
+                            place[r] -= 1  # never reached
+                        hits[r] -= count[r]
+                        while place[r] >= 0 and recalls[place[r]] > hits[r] / positives[r]:
+                            total[r] += best[r]
+                            place[r] -= 1
+        for r in range(size):
+            total[r] += best[r]  # recall 0
+            found[t, r] = total[r] / len(recalls) if positives[r] > 0 else np.nan
+    return found

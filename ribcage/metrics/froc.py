@@ -1,0 +1,112 @@
+"""FROC: how many of the true boxes are found, for how many false marks per picture.
+
+A found box hits a true one by its centre or by overlap. A true box is found at the score of the best box that hits it;
+a further hit is neither a gain nor a false mark; a box that hits nothing is a false mark. A cut takes all boxes of one
+score or none. Bunch et al. 1978, https://doi.org/10.1117/12.955926; the rates 1/8 … 8 as Setio et al. 2017,
+https://doi.org/10.1016/j.media.2017.06.015, but the best sensitivity within a rate, where they interpolate."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ribcage.marks import Marks
+from ribcage.metrics.matching import Pairs
+from ribcage.metrics.resampling import compiled
+
+RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""False marks per picture."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Down the scores: a true box is found, or a false mark is made."""
+
+    pictures: np.ndarray
+    """(E,) int64"""
+    found: np.ndarray
+    """(E,) bool: whether a true box is found"""
+    scores: np.ndarray
+    """(E,) descending"""
+    truths: np.ndarray
+    """(count,) true boxes of each picture"""
+
+    @property
+    def ends(self) -> np.ndarray:
+        """(G,) where each group of equal scores ends."""
+        last = np.append(self.scores[1:] != self.scores[:-1], True)[: len(self.scores)]
+        return np.flatnonzero(last) + 1
+
+
+def events(found: Marks, true: Marks, count: int, overlap: float | None = None) -> Events:
+    """What happens down the scores. overlap: the IoU that is a hit; None: the centre must lie in the true box."""
+    best, hitting, pairs = best_hits(found, true, count, overlap)
+    owners = np.repeat(np.arange(count), pairs.truths)
+    hit = np.isfinite(best)
+    scores = np.concatenate([best[hit], found.scores[~hitting]])
+    pictures = np.concatenate([owners[hit], found.pictures[~hitting]])
+    order = np.argsort(-scores, kind="stable")
+    return Events(pictures[order], (np.arange(len(scores)) < hit.sum())[order], scores[order], pairs.truths)
+
+
+def best_hits(
+    found: Marks, true: Marks, count: int, overlap: float | None = None
+) -> tuple[np.ndarray, np.ndarray, Pairs]:
+    """(K,) the best score that hits each true box, counted picture by picture, -inf where none does; (M,) which found
+    boxes hit any; and the pairs."""
+    pairs = Pairs.of(found, true, count)
+    hit = pairs.centred() if overlap is None else pairs.overlaps() >= overlap
+    best = np.full(len(true), -np.inf)
+    np.maximum.at(best, pairs.true[hit], found.scores[pairs.found[hit]])
+    hitting = np.zeros(len(found), np.bool_)
+    hitting[pairs.found[hit]] = True
+    return best, hitting, pairs
+
+
+def curve(events: Events, pictures: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(G + 1,) false marks per picture, sensitivity and score at every cut; first that above all."""
+    ends = np.append(0, events.ends)
+    hits = np.append(0, np.cumsum(events.found))[ends]
+    sensitivity = hits / events.truths.sum() if events.truths.sum() else np.full(len(ends), np.nan)
+    return (ends - hits) / max(pictures, 1), sensitivity, np.append(np.inf, events.scores)[ends]
+
+
+def sensitivities(
+    events: Events, pictures: np.ndarray, patients: np.ndarray, times: np.ndarray, rates: tuple[float, ...] = RATES
+) -> np.ndarray:
+    """(len(rates), B) the best sensitivity with at most so many false marks per picture, in each resample.
+
+    pictures: (count,) bool which ones there are.
+    patients: (count,) whose each picture is, from 0.
+    times: (people, B) int32 how often each patient was drawn.
+    """
+    counts = np.array([np.bincount(patients, each, len(times)) for each in (events.truths, pictures)], np.int64)
+    truths, shown = np.einsum("pb,kp->kb", times, counts)
+    owners = patients[events.pictures]
+    hits = compiled(_hits)(owners, events.found, events.ends, np.outer(rates, shown), times)
+    return np.divide(hits, truths, out=np.full(hits.shape, np.nan), where=truths > 0)
+
+
+def _hits(owners, found, ends, most, times):  # type: ignore[no-untyped-def]
+    """(len(rates), B) true boxes found before there are more false marks than `most`, which ascends along its rows."""
+    size, rates = times.shape[1], len(most)
+    hits = np.zeros((rates, size), np.int64)
+    true, false, before = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64)
+    place, still, start = np.zeros(size, np.int64), size, 0
+    for end in ends:
+        before[:] = true
+        for i in range(start, end):
+            group, count = true if found[i] else false, times[owners[i]]
+            for r in range(size):
+                group[r] += count[r]
+        for r in range(size):
+            while place[r] < rates and false[r] > most[place[r], r]:
+                hits[place[r], r] = before[r]
+                place[r] += 1
+                still -= place[r] == rates
+        if still == 0:
+            break
+        start = end
+    for r in range(size):
+        for k in range(place[r], rates):
+            hits[k, r] = true[r]
+    return hits
