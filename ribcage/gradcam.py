@@ -1,0 +1,245 @@
+"""Grad-CAM: where a classifier looks. Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391
+
+    a_c = mean over places p of  dz_f / dA_cp            L = ReLU(sum_c a_c A_c),  divided by its maximum
+
+A are the features that the classifier pools, z_f is its logit for finding f. Where it pools by the mean and its head is
+linear, a_c is the head's weight, and L is the CAM of Zhou et al. 2016 (https://arxiv.org/abs/1512.04150), but for the
+ReLU. Only what comes behind A is differentiated, for all findings at once: a map costs little more than an answer.
+
+A transformer that answers by its class token does not look at the last features of the other tokens: there A are those
+that the class token last gathered from. `maps` has what becomes of a map: points, boxes, heat on the stored picture.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ribcage import inference, maps, views
+from ribcage.backbone import Backbone
+from ribcage.bundle import Model
+from ribcage.detectors.boxes import Found
+from ribcage.loader import Loader
+from ribcage.methods.supervised import Supervised
+from ribcage.store import Store
+
+PREFIX = 16
+"""Tokens that are no place of the picture, at most: for the class, for a teacher, registers."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a classifier says of N pictures, and where it looked."""
+
+    maps: Tensor
+    """(N, F, h, w) in 0 … 1: for each finding what speaks for it, on the grid of the features."""
+    logits: Tensor
+    """(N, F), before any temperature."""
+
+
+def looks(method: Supervised, pictures: Tensor) -> Looks:
+    """Where a classifier looks in (N, C, H, W) pictures for each of its findings.
+
+    Of findings that exclude each other, z_f is the logit of one against all others, since only differences of their
+    logits mean anything. The method is asked in evaluation mode and left as it was.
+    """
+    if not method.findings:
+        raise ValueError(f"{method.backbone.name} knows no findings, so it looks for nothing: finetune it first.")
+    with _answering(method), torch.inference_mode(False), torch.enable_grad():
+        pictures = pictures.clone() if pictures.is_inference() else pictures.detach()
+        by_token = getattr(method.backbone.model, "global_pool", "") == "token"
+        found = (None if by_token else _pooled(method, pictures)) or _gathered(method, pictures)
+    return Looks(maps.heat(found.features, found.gradients.mean((3, 4)).transpose(0, 1)), found.logits)
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What logits owe to features."""
+
+    features: Tensor
+    """(N, C, h, w)"""
+    gradients: Tensor
+    """(F, N, C, h, w)"""
+    logits: Tensor
+    """(N, F)"""
+
+
+def _pooled(method: Supervised, pictures: Tensor) -> _Evidence | None:
+    """Of the features that are pooled; None if the answer does not depend on them where they are on a grid."""
+    with torch.no_grad():
+        hidden = method.backbone.hidden(pictures)
+    if not isinstance(hidden, Tensor):
+        return None
+    leaf = hidden.detach().requires_grad_()
+    logits = method.head(method.backbone.pool(leaf.clone()))  # a clone: some models write into what they pool
+    found = _owed(method, leaf, logits, _size(pictures))
+    return found if found and found.gradients.any() else None
+
+
+def _gathered(method: Supervised, pictures: Tensor) -> _Evidence:
+    """Of the last features on a grid that the answer depends on, among those that blocks give on."""
+    with _given_on(method.backbone) as given:
+        logits = method.head(method.backbone(pictures.requires_grad_()))
+    found = None
+    for features in reversed(given):
+        found = _owed(method, features, logits, _size(pictures)) or found
+        if found and found.gradients.any():
+            break
+    if found is None:
+        raise ValueError(f"{method.backbone.name} answers by no features that lie on a grid: no map can be made of it.")
+    return found
+
+
+def _owed(method: Supervised, features: Tensor, logits: Tensor, size: tuple[int, int]) -> _Evidence | None:
+    """What logits owe to features; None where these lie on no grid or come after the logits."""
+    placed = _placing(method.backbone, features, size)
+    if placed is None:
+        return None
+    answers = _against_others(logits) if method.exclusive else logits
+    count = answers.shape[1]
+    each = torch.eye(count, device=answers.device, dtype=answers.dtype)[:, None].expand(count, *answers.shape)
+    (found,) = torch.autograd.grad(answers, features, each, is_grads_batched=True, retain_graph=True, allow_unused=True)
+    if found is None:
+        return None
+    gradients = placed(found.flatten(0, 1)).unflatten(0, (count, -1))
+    return _Evidence(placed(features.detach()), gradients, logits.detach())
+
+
+def _against_others(logits: Tensor) -> Tensor:
+    """(N, F): the log-odds of each of exclusive findings, z_f - log sum of exp z of the others."""
+    own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+    others = logits.float()[:, None].expand(-1, logits.shape[1], -1).masked_fill(own, -torch.inf)
+    return logits.float() - others.logsumexp(2)
+
+
+def _placing(backbone: Backbone, features: Tensor, size: tuple[int, int]) -> Callable[[Tensor], Tensor] | None:
+    """What puts such features, or their gradients, on their grid (N, C, h, w); None where they lie on none."""
+    reduction = backbone.model.feature_info[-1]["reduction"]
+    height, width = grid = (-(-size[0] // reduction), -(-size[1] // reduction))
+    if features.ndim == 4:
+        format = getattr(backbone.model, "output_fmt", "NHWC" if features.shape[1:3] == grid else "NCHW")
+        return (lambda x: x.permute(0, 3, 1, 2)) if format == "NHWC" else (lambda x: x)
+    prefix = features.shape[1] - height * width if features.ndim == 3 else -1
+    if not 0 <= prefix <= PREFIX:
+        return None
+    return lambda x: x[:, prefix:].transpose(1, 2).unflatten(2, grid)
+
+
+def _size(pictures: Tensor) -> tuple[int, int]:
+    return pictures.shape[-2], pictures.shape[-1]
+
+
+@contextmanager
+def _given_on(backbone: Backbone) -> Iterator[list[Tensor]]:
+    """A list that fills with what the members of every sequence of modules give on, in their order."""
+    given: list[Tensor] = []
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        several = output if isinstance(output, tuple | list) else (output,)
+        given.extend(one for one in several if isinstance(one, Tensor) and one.requires_grad)
+
+    sequences = (each for each in backbone.modules() if isinstance(each, nn.ModuleList | nn.Sequential))
+    handles = [member.register_forward_hook(note) for sequence in sequences for member in sequence]
+    try:
+        yield given
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _answering(method: Supervised) -> Iterator[None]:
+    """In evaluation mode for a while."""
+    training = method.training
+    method.eval()
+    try:
+        yield
+    finally:
+        method.train(training)
+
+
+# ---- boxes
+
+
+class Looker:
+    """A classifier as a detector: boxes around where it looks, for every finding whatever its probability.
+
+    temperature: of each finding, to calibrate its probability.
+    share: of the maximum of a map, from which on a place belongs to a box.
+    keep: boxes of a picture at most.
+    """
+
+    def __init__(
+        self, method: Supervised, *, temperature: Sequence[float] = (), share: float = 0.5, keep: int = 100
+    ) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"Boxes are drawn around a share of the maximum above 0 and up to 1, not {share}.")
+        self.method, self.temperature, self.share, self.keep = method, tuple(temperature), share, keep
+
+    @property
+    def training(self) -> bool:
+        """Whether the classifier learns."""
+        return self.method.training
+
+    def train(self, mode: bool = True) -> object:
+        """The classifier learns, or with False answers."""
+        return self.method.train(mode)
+
+    def found(self, pictures: Tensor) -> list[Found]:
+        """Boxes in pixels of (N, C, H, W) pictures, the surest first; score: probability × mean heat in the region."""
+        seen = looks(self.method, pictures)
+        said = inference.Predictions(
+            self.method.findings, np.arange(len(pictures)), seen.logits.float().cpu().numpy(), self.method.exclusive
+        ).probabilities(self.temperature)
+        return [
+            self._around(maps.enlarged(one[None], _size(pictures))[0].cpu().numpy(), probabilities)
+            for one, probabilities in zip(seen.maps, said, strict=True)
+        ]
+
+    def _around(self, heats: np.ndarray, probabilities: np.ndarray) -> Found:
+        """Of one picture: (F, H, W) heat and (F,) probabilities."""
+        several = [maps.boxes(heat, self.share) for heat in heats]
+        every = np.concatenate(several)
+        finding = np.repeat(np.arange(len(several)), [len(one) for one in several])
+        scores = probabilities[finding] * every[:, 4]
+        order = np.argsort(-scores, kind="stable")[: self.keep]
+        return Found(
+            torch.from_numpy(every[order, :4]).float(),
+            torch.from_numpy(finding[order]),
+            torch.from_numpy(scores[order]).float(),
+        )
+
+
+# ---- points
+
+
+def points(
+    method: Supervised,
+    stores: Sequence[Store],
+    rows: np.ndarray,
+    *,
+    model: Model,
+    device: torch.device | str = "cpu",
+    batch: int = 64,
+    threads: int | None = None,
+) -> np.ndarray:
+    """(N, F, 2) x, y in stored pixels: where the evidence for each finding is greatest; NaN where there is none.
+
+    rows ascend, counted through all sets.
+    """
+    view = views.plain(model.size)
+    loader = Loader(
+        stores, [view], batch=batch, rows=rows, findings=(), shuffle=False, threads=threads,
+        channels=model.channels, normalise=(model.mean, model.std), device=device,
+    )  # fmt: skip
+    found = [np.empty((0, len(method.findings), 2))]
+    for shown in loader.epoch(0):
+        peaks = maps.peaks(looks(method, shown.views[0].to(device)).maps, model.size).double().cpu().numpy()
+        sides = np.array([store.size for store in stores])[shown.sources.numpy()]
+        numbers = views.draw(view, 0, 0, shown.rows.numpy(), 0, sides)
+        found.append(np.stack([maps.carried(*each) for each in zip(peaks, numbers.affine, strict=True)]))
+    return np.concatenate(found)
