@@ -3,6 +3,8 @@
 `model.safetensors` holds the weights under timm's own names; `model.json` what is needed to use them: architecture,
 findings, how a picture is prepared, temperature and thresholds fitted on validation, metrics; `provenance.npz` the
 fingerprints of every picture and patient seen in training and in selection; `README.md` is the model card.
+
+A detector's backbone has timm's names, too; the rest of it is under `detector.`.
 """
 
 import contextlib
@@ -20,12 +22,17 @@ from torch import Tensor
 from ribcage import __version__, card, files, losses, store
 from ribcage.backbone import Backbone
 from ribcage.methods import Method
+from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
 from ribcage.weights import read as read_weights
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
+CUT = "f1"
+"""The thresholds of a detector: the least score of a box that is shown."""
+LARGEST = 4096
+"""No option of a detector is larger: a file from anybody shall not ask for all the memory."""
 
 
 def _is(kind: Any, count: int | None = None) -> Callable[[Any], bool]:
@@ -45,6 +52,13 @@ def _chosen(value: Any) -> bool:
     return isinstance(value, list) and all(one is None or _finite(one) for one in value)
 
 
+def _option(value: Any) -> bool:
+    """Whether this can be an option of a detector: a word, a number, or lists of such."""
+    if isinstance(value, list):
+        return len(value) <= 64 and all(map(_option, value))
+    return isinstance(value, bool | str) or (_finite(value) and abs(value) <= LARGEST)
+
+
 def _side(value: Any) -> bool:
     """Whether a number can be the side of a picture."""
     return isinstance(value, int) and 1 <= value <= 1 << 14
@@ -61,6 +75,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "channels": lambda value: value in (1, 3),
     "pool": lambda value: isinstance(value, str),
     "loss": lambda value: isinstance(value, str) and value in losses.LOSSES,
+    "detector": lambda value: isinstance(value, dict) and all(map(_option, value.values())),
     "temperature": lambda value: isinstance(value, list) and all(_finite(one) and one > 0 for one in value),
     "thresholds": lambda value: isinstance(value, dict) and all(map(_chosen, value.values())),
     "metrics": lambda value: isinstance(value, dict),
@@ -98,6 +113,8 @@ class Model:
     """How features are pooled, if not as the architecture does by itself."""
     loss: str = "bce"
     """bce: every finding for itself; cross-entropy: one of them."""
+    detector: dict[str, Any] = field(default_factory=dict)
+    """How what finds boxes is built: its head and the head's options; empty where nothing does."""
     temperature: tuple[float, ...] = ()
     """Logits are divided by it; one per finding, fitted on validation."""
     thresholds: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
@@ -122,6 +139,8 @@ class Model:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file} is not valid JSON ({error}).") from None
         known = {item.name for item in fields(cls)}
+        if isinstance(values, dict):
+            values.setdefault("detector", {})
         if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage (this is {__version__}).")
         strange = [name for name, check in CHECKS.items() if not check(values[name])] or _uneven(values)
@@ -134,13 +153,27 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A finished model, opened."""
+class Opened:
+    """A finished model of any kind, opened."""
 
     folder: Path
     model: Model
-    method: Supervised
+    method: Method
     provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Bundle(Opened):
+    """One that names findings, or a backbone that knows none."""
+
+    method: Supervised
+
+
+@dataclass(frozen=True)
+class Detector(Opened):
+    """One that finds them in the picture."""
+
+    method: Detect
 
 
 def save(folder: Path, method: Method, model: Model, provenance: Provenance) -> None:
@@ -152,6 +185,8 @@ def save(folder: Path, method: Method, model: Model, provenance: Provenance) -> 
     state, plain = dict(method.backbone.model.state_dict()), plain_shapes(model)
     if isinstance(method, Supervised) and model.findings:
         state = shaped(plain_state(method), plain)
+    if isinstance(method, Detect):
+        state = detector_state(method)
     text = card.write(asdict(model), plain={name: value.shape for name, value in state.items()} == plain)
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with files.explained(folder, "Free some."), contextlib.ExitStack() as ready:  # they take their places in reverse
@@ -169,25 +204,48 @@ def load(folder: Path | str) -> Bundle:
     opened = load_any(folder)
     if not opened.model.findings:
         raise ValueError(f"{opened.folder} is a pretrained backbone that knows no findings: finetune it or probe it.")
+    if not isinstance(opened, Bundle):
+        raise ValueError(f"{opened.folder} is a detector, which finds boxes: what is needed here names findings.")
     return opened
 
 
-def load_any(folder: Path | str) -> Bundle:
-    """Open a bundle or a backbone. Every weight must be there: never random ones in silence."""
+def load_detector(folder: Path | str) -> Detector:
+    """Open the bundle of a detector, or a run that has one."""
+    opened = load_any(folder)
+    if not isinstance(opened, Detector):
+        raise ValueError(f"{opened.folder} finds no boxes: make a detector of it with 'ribcage localise --init'.")
+    return opened
+
+
+def load_any(folder: Path | str) -> Opened:
+    """Open a bundle, a detector or a backbone. Every weight must be there: never random ones in silence."""
     from safetensors.torch import load_file
 
     folder = find(Path(folder))
     model = Model.load(folder / "model.json")
-    backbone = Backbone(model.name, channels=model.channels, size=model.size, pool=model.pool)
-    method = Supervised(backbone, model.findings, loss=model.loss)  # type: ignore[arg-type]
     try:
         weights = load_file(folder / WEIGHTS)
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}.") from None
     except Exception as error:
         raise ValueError(f"{folder / 'model.safetensors'} is damaged ({type(error).__name__}: {error}).") from None
+    built = Backbone(model.name, channels=model.channels, size=model.size, pool=model.pool)
+    seen = Provenance.load(folder / "provenance.npz")
+    if model.detector:
+        detector = detector_of(model, built, str(folder))
+        load_state(detector_state(detector), weights, str(folder))
+        return Detector(folder, model, detector.eval(), seen)
+    method = Supervised(built, model.findings, loss=model.loss)  # type: ignore[arg-type]
     load_plain_state(method, weights, str(folder))
-    return Bundle(folder, model, method.eval(), Provenance.load(folder / "provenance.npz"))
+    return Bundle(folder, model, method.eval(), seen)
+
+
+def detector_of(model: Model, built: Backbone, where: str, *, freeze: bool = True) -> Detect:
+    """The detector that `model.detector` describes, with random weights."""
+    try:
+        return Detect(built, model.findings, freeze=freeze, **model.detector)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where} does not describe a detector that can be built: {error}") from None
 
 
 def source(init: str) -> Path | None:
@@ -353,6 +411,17 @@ def load_plain_state(method: Supervised, state: dict[str, Tensor], where: str) -
         name: value[:, :, 0, 0] if name in own and value.shape == (*own[name].shape, 1, 1) else value
         for name, value in state.items()
     }
+    load_state(own, state, where)
+
+
+def detector_state(method: Detect) -> dict[str, Tensor]:
+    """The weights of the backbone under timm's names, all others under `detector.`."""
+    inside, own = "backbone.model.", method.state_dict()
+    return {key.removeprefix(inside) if key.startswith(inside) else f"detector.{key}": own[key] for key in own}
+
+
+def load_state(own: dict[str, Tensor], state: dict[str, Tensor], where: str) -> None:
+    """Put weights into those of the same names; all must be there and fit."""
     missing, strange = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     other = [name for name in own if name in state and own[name].shape != state[name].shape]
     if missing or strange or other:

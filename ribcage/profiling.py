@@ -172,7 +172,10 @@ def famous(size: Size) -> tuple[Subject, ...]:
 def built(one: Subject) -> Supervised:
     """The backbone and a linear head, as `finetune` trains them; random weights for a name."""
     if one.folder is not None:
-        return bundle.load_any(one.folder).method
+        opened = bundle.load_any(one.folder)
+        if not isinstance(opened, bundle.Bundle):
+            raise ValueError(f"{opened.folder} is a detector: profile the model it stands on, {opened.model.name}.")
+        return opened.method
     backbone = Backbone(one.name, channels=one.channels, size=one.size)
     return Supervised(backbone, tuple(map(str, range(one.classes)))).eval()
 

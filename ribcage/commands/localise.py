@@ -1,0 +1,274 @@
+"""Train a detector: a backbone, frozen or not, under a head that finds boxes; validation chooses the best by mAP.
+
+Learns from pictures of which it is known where a finding is, or that it is nowhere: those without boxes teach, too. The
+rest is as in 'ribcage finetune': the test part is not touched, --resume goes on, in the middle of an epoch too.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ribcage.course import Course
+
+POSITIONAL = ()
+MODEL = "resnet50"
+"""Of the protocol, where neither --model nor --init names one."""
+COUNTS = ("width", "depth", "boxes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Course):
+    """What to train on what, and how."""
+
+    model: str = ""
+    """Any model of timm's, or one of Ribcage's own (default: that of the bundle --init names, else resnet50)."""
+    findings: tuple[str, ...] = ()
+    """What to find (default: all of which there are boxes to learn from)."""
+    head: Literal["fcos", "yolo"] = "fcos"
+    """fcos: without anchors, over a pyramid of maps; yolo: YOLOv3's, as published for frozen backbones."""
+    width: int = 256
+    """Channels of fcos."""
+    depth: int = 4
+    """Convolutions of fcos before each of its answers."""
+    quality: Literal["centreness", "iou"] = "centreness"
+    """What fcos weighs a box by: how near to the middle of the box a cell lies, or how well the box fits."""
+    overlap: float = 0.4
+    """IoU above which the less sure of two found boxes is dropped."""
+    boxes: int = 100
+    """Found in a picture at most, however unsure."""
+    freeze: Literal["", "backbone"] = ""
+    """What stays as it is."""
+    epochs: int = 30
+    """Times through the training pictures."""
+    batch: int = 64
+    """Pictures in a step, over all processes."""
+    lr: float = 1e-3
+    """The highest learning rate."""
+    weight_decay: float = 1e-4
+    """Of matrices and filters; biases and norms have none."""
+    train: str = "train"
+    """The split to learn from."""
+    val: str = "val"
+    """The split that chooses the best detector and the score from which its boxes are shown."""
+    augment: Literal["gentle", "strong", "plain"] = "gentle"
+    """What a training picture may be subjected to."""
+    keep: Literal["best", "last"] = "best"
+    """The result: the best epoch by validation, or the last."""
+    patience: int = 0
+    """Epochs without a better validation before the run ends; 0 never ends it."""
+
+
+def run(options: Options) -> Any:
+    """Build, train, say what came of it; return the run folder."""
+    import sys
+
+    from ribcage import course, runs
+
+    runs.check(options, wrong(options))
+    return course.run("localise", sys.modules[__name__], options, train)
+
+
+def wrong(options: Options) -> list[str]:
+    """What does not go together."""
+    said = []
+    if options.patience and options.keep == "last":
+        said.append("--patience waits for a best epoch, --keep last knows none")
+    if options.freeze and not options.init:
+        said.append("--freeze backbone goes with --init")
+    if options.freeze and (options.layer_decay < 1 or options.drop_path):
+        said.append("--layer-decay and --drop-path are of a backbone that learns, not of a frozen one")
+    if not 0 < options.overlap <= 1:
+        said.append(f"--overlap {options.overlap:g} is not more than 0 and at most 1")
+    said += [f"--{name} {getattr(options, name)} is not at least 1" for name in COUNTS if getattr(options, name) < 1]
+    if options.export_as:
+        said.append(f"--export-as {options.export_as} is a layout of classifiers and backbones, not of detectors")
+    return said
+
+
+def train(options: Options, device: Any) -> Path:
+    """One process of the run."""
+    from ribcage import cohort, distributed, runs, store
+    from ribcage.training import Plan, Training
+
+    stores = store.open_all(options.data)
+    cohort.distinct(stores)
+    options = settled(options, stores)
+    if options.resume:
+        runs.check_same("localise", options, stores)
+    learning, choosing, policy = cohorts(options, stores)
+    model = describe(options, stores, learning, choosing, policy)
+    run = build(options, stores, learning, model, policy, device)
+    validation = validator(options, run, stores, choosing, model, policy, device)
+    keep = keeper(options, validation, stores, learning, choosing)
+    plan = Plan("map" if options.keep == "best" else "", options.save_minutes, 1, options.patience)
+    training = Training(run, options.out, plan, validation, keep)
+    if options.resume and not runs.unsaved(options.out):
+        training.resume()
+    elif distributed.rank() == 0:
+        runs.begin("localise", options, stores)
+    watch(options, training, validation)
+    if distributed.rank() == 0:
+        report(options, training)
+    return options.out
+
+
+def settled(options: Options, stores: Any) -> Options:
+    """What was left open: the model is that of the bundle it begins with, the findings are those with boxes."""
+    from ribcage import bundle, cohort, detections
+
+    known = bundle.facts(options.init)
+    model = options.model or (known.name if known else MODEL)
+    channels: Literal[1, 3] = (3 if known.channels == 3 else 1) if known else options.channels
+    findings = options.findings
+    if not findings:
+        rows = cohort.rows_of(stores, options.train, frontal=options.frontal)
+        findings = tuple(
+            name
+            for name in dict.fromkeys(name for one in stores for name in one.index.findings)
+            if len(detections.truth(stores, rows, name))
+        )
+    if not findings:
+        raise ValueError(f"{', '.join(options.data)} has no box in split {options.train!r}: nothing to learn from.")
+    return replace(options, model=model, channels=channels, findings=findings)
+
+
+def cohorts(options: Options, stores: Any) -> tuple[Any, Any, Any]:
+    """The rows to learn from, those to choose by, and what uncertain labels are: without boxes, known to be nowhere or
+    not known at all."""
+    from ribcage import cohort, course, detections, runs
+    from ribcage.findings import Policy
+
+    policy = Policy.parse(options.policy, [name for one in stores for name in one.index.findings])
+    learning, said = course.rows(options, stores, options.train)
+    choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
+    runs.say(f"{said}, choosing by {len(choosing):,}.")
+    if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
+        runs.say(warning)
+    kept = [rows[detections.drawn(stores, rows, options.findings, policy).any(axis=1)] for rows in (learning, choosing)]
+    if lost := len(learning) + len(choosing) - sum(map(len, kept)):
+        runs.say(f"{lost:,} of them are left out: nobody drew where {' or '.join(options.findings)} is.")
+    for rows, split in zip(kept, (options.train, options.val), strict=True):
+        blind = [name for name in options.findings if not len(detections.truth(stores, rows, name))]
+        if len(blind) == len(options.findings):
+            raise ValueError(f"No picture of split {split!r} that can be used has a box of {' or '.join(blind)}.")
+        if blind:
+            runs.say(f"WARNING: split {split!r} has no box of {', '.join(blind)}.")
+    return kept[0], kept[1], policy
+
+
+def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy: Any) -> Any:
+    """The facts of the model to be: what it will need to be used."""
+    import numpy as np
+
+    from ribcage import bundle, cohort, course, detections, store
+    from ribcage.backbone import GRAY
+
+    own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
+    mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
+    counts = {
+        "pictures": len(learning),
+        "patients": int(cohort.table(stores).iloc[learning]["patient"].nunique()),
+        "boxes": sum(len(detections.truth(stores, learning, name)) for name in options.findings),
+        "selection": len(choosing),
+        "shared_patients": cohort.overlap(stores, learning, choosing).patients,
+        "policy": str(policy.settled),
+    }
+    return bundle.Model(
+        name=options.model,
+        findings=options.findings,
+        size=(options.size[0], options.size[-1]),
+        stored=stores[0].size,
+        fit=stores[0].facts.fit,
+        mean=mean,
+        std=std,
+        channels=options.channels,
+        pool=options.pool or bundle.pool(options.init),
+        detector=detector(options),
+        data=bundle.sources(stores, options.init),
+        training={**counts, "options": course.written(options)},
+        versions=store.versions(),
+    )
+
+
+def detector(options: Options) -> dict[str, Any]:
+    """The head and its options, with which the bundle builds it again."""
+    names = {"fcos": ("head", "width", "depth", "quality"), "yolo": ("head",)}[options.head]
+    return {name: getattr(options, name) for name in (*names, "overlap")} | {"keep": options.boxes}
+
+
+def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any, device: Any) -> Any:
+    """The run: model, batches, optimizer, learning rates."""
+    import torch
+
+    from ribcage import bundle, course, distributed, views
+    from ribcage.loader import Loader
+
+    torch.manual_seed(options.seed)
+    backbone = bundle.backbone(model, options.init, options.drop_path)
+    method = bundle.detector_of(model, backbone, "What was asked for", freeze=options.freeze == "backbone")
+    loader = Loader(
+        stores,
+        [views.changed(views.PRESETS[options.augment](model.size), options.view)],
+        batch=options.batch,
+        seed=options.seed,
+        rows=learning,
+        findings=model.findings,
+        policy=policy,
+        drop_last=len(learning) >= options.batch,
+        threads=options.threads or None,
+        rank=distributed.rank(),
+        world=distributed.world(),
+        channels=model.channels,
+        normalise=(model.mean, model.std),
+        device=device,
+    )
+    return course.begin(options, method, loader, device)
+
+
+def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:
+    """What scores the detector after an epoch."""
+    from ribcage.box_validation import BoxValidation
+
+    return BoxValidation(
+        lambda: run.result, stores, choosing, model, device=device, batch=options.batch, policy=policy,
+        threads=options.threads or None, bf16=run.bf16,
+    )  # fmt: skip
+
+
+def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosing: Any) -> Callable[[], None]:
+    """What stores the best detector so far; it has seen what its first weights have seen."""
+    from ribcage import bundle
+    from ribcage.provenance import Provenance
+
+    provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init)
+
+    def keep() -> None:
+        bundle.save(options.out / "bundle", validation.method(), validation.calibrated(), provenance)
+
+    return keep
+
+
+def watch(options: Options, training: Any, validation: Any) -> None:
+    """Train, and show how it goes."""
+    from ribcage import runs
+
+    def note(log: Any) -> str:
+        score = f", val mAP {validation.found['map']:.4f}" if validation.found else ""
+        return f"loss {log.loss:.4f}{score}"
+
+    runs.watch(training, options.batch, note)
+
+
+def report(options: Options, training: Any) -> None:
+    """The last lines: the validation of what was kept, and what to do next."""
+    from ribcage import bundle
+
+    found = bundle.Model.load(options.out / "bundle" / "model.json").metrics["validation"]
+    which = "Best validation, after" if options.keep == "best" else "Last validation, after"
+    print(f"{which} step {training.standing.best_step:,}: mAP {found['map']:.4f} over IoU .40:.05:.75, "
+          f"AP50 {found['ap50']:.4f}, AP75 {found['ap75']:.4f}")  # fmt: skip
+    each = [f"{name.removeprefix('map_')} {score:.3f}" for name, score in found.items() if name.startswith("map_")]
+    print("  " + "  ".join(each))
+    test = f"ribcage evaluate {options.out} --data {' '.join(options.data)}"
+    print(f"The detector is {options.out / 'bundle'}. Test it once: {test}")
