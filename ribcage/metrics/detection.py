@@ -134,7 +134,7 @@ def _measures(boxes: Boxes, codes: np.ndarray, cut: float | None, skipping: Skip
         return named | {"map_skipping": precisions(kept, codes, times).mean(axis=0)}
 
     def sensitivity(times: np.ndarray) -> dict[str, np.ndarray]:
-        named = {}
+        named: dict[str, np.ndarray] = {}
         for kind, events in hits.items():
             values = froc.sensitivities(events, boxes.known, codes, times)
             named |= {f"{kind}_at_{rate:g}": row for rate, row in zip(froc.RATES, values, strict=True)}
