@@ -25,12 +25,13 @@ def test_the_demo_makes_inspects_trains_tests_pretrains_and_distils_without_a_ne
     assert "is complete already" in said
     assert (out / "inspect.html").read_text(encoding="utf-8").count("<figure>") == 24
     for page in (
-        "evaluation/index.html",
+        "model/evaluation/phantom-test/index.html",
         "pretraining.html",
         "distillation.html",
-        "evaluation-few-pretrained/index.html",
+        "few-pretrained/evaluation/phantom-test/index.html",
     ):
         assert "AUROC" in (out / page).read_text(encoding="utf-8")
+    assert "multiply-adds" in (out / "distillation.html").read_text(encoding="utf-8")
     assert "pretrained" in (out / "pretrained" / "bundle" / "README.md").read_text(encoding="utf-8")
 
 

@@ -48,7 +48,7 @@ def run(options: Options) -> Path:
     make(options, data)
     sheet = look(options, data)
     model = train(options, data)
-    report = test(options, data, model, options.out / "evaluation")
+    report = test(data, model)
     pages = [sheet, report, *(pretrain(options, data) if options.pretrain_epochs else [])]
     pages += [distil(options, data, model)] if options.distil_epochs else []
     print("\nOpen in a browser:", *(page.resolve().as_uri() for page in pages), sep="\n  ")
@@ -92,14 +92,14 @@ def tune(data: Path, out: Path, model: str, side: int, init: str, view: tuple[st
     return out
 
 
-def test(options: Options, data: Path, model: Path, out: Path) -> Path:
+def test(data: Path, model: Path) -> Path:
     """A model on patients it has never seen."""
     from ribcage.commands import evaluate
 
-    given = evaluate.Options(model, (str(data),), out=out)
+    given = evaluate.Options(model, (str(data),))
     show("evaluate", evaluate, given)
     evaluate.run(given)
-    return out / "index.html"
+    return model / "evaluation" / f"{data.name}-{given.split}" / "index.html"
 
 
 def pretrain(options: Options, data: Path) -> list[Path]:
@@ -113,12 +113,12 @@ def pretrain(options: Options, data: Path) -> list[Path]:
     )  # fmt: skip
     show("pretrain", pretraining, given)
     pretraining.run(dataclasses.replace(given, resume=(out / "options.json").exists()))
-    tested = []
+    tuned = []
     for name, init in (("few", ""), ("few-pretrained", str(out))):
         how = {"epochs": 30, "batch": 32, "lr": 1e-3, "labels": FEW, "seed": options.seed}
-        tested.append(options.out / f"evaluation-{name}")
-        test(options, data, tune(data, options.out / name, model, 64, init, (), how), tested[-1])
-    return [out / "pictures.html", beside(tested, options.out / "pretraining.html")]
+        tuned.append(tune(data, options.out / name, model, 64, init, (), how))
+        test(data, tuned[-1])
+    return [out / "pictures.html", beside(tuned, options.out / "pretraining.html")]
 
 
 def distil(options: Options, data: Path, teacher: Path) -> Path:
@@ -133,17 +133,16 @@ def distil(options: Options, data: Path, teacher: Path) -> Path:
     )  # fmt: skip
     show("distil", teaching, given)
     teaching.run(dataclasses.replace(given, resume=(given.out / "options.json").exists()))
-    tested = [options.out / f"evaluation-{one.name}" for one in (alone, given.out)]
-    for one, out in zip((alone, given.out), tested, strict=True):
-        test(options, data, one, out)
-    return beside(tested, options.out / "distillation.html")
+    for one in (alone, given.out):
+        test(data, one)
+    return beside([alone, given.out, teacher], options.out / "distillation.html")
 
 
-def beside(tested: list[Path], page: Path) -> Path:
-    """Two evaluations compared on a page."""
+def beside(models: list[Path], page: Path) -> Path:
+    """Tested models compared on a page: how good they are, and what they cost."""
     from ribcage.commands import compare
 
-    given = compare.Options(tuple(map(str, tested)), html=page)
+    given = compare.Options(tuple(map(str, models)), html=page)
     show("compare", compare, given)
     compare.run(given)
     return page
