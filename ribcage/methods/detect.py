@@ -7,6 +7,7 @@ https://arxiv.org/abs/2112.00874), where a frozen backbone shows by the boxes ho
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from ribcage import distributed
 from ribcage.backbone import Backbone
 from ribcage.detectors.boxes import Found, Truth, best
 from ribcage.detectors.fcos import FCOS
+from ribcage.detectors.yolo import YOLO, Anchors
 from ribcage.loader import Batch
 from ribcage.methods.base import Method, Step, refuse
 
@@ -25,9 +27,10 @@ class Detect(Method):
 
     head: fcos, without anchors; or yolo, as the protocol has it
     freeze: train the head only, the backbone stays as it is, in evaluation mode
-    width: channels of fcos
+    width: channels of fcos, and of the pyramid that yolo needs of a vision transformer
     depth: convolutions before each answer of fcos
     quality: what fcos weighs a box by: centreness of its cell, or its iou with the true one
+    anchors: of yolo: as published, or fitted to the boxes that are learnt from
     overlap: IoU above which the less sure of two found boxes of a finding is dropped
     keep: boxes of a picture at most
     """
@@ -45,6 +48,7 @@ class Detect(Method):
         width: int = 256,
         depth: int = 4,
         quality: Literal["centreness", "iou"] = "centreness",
+        anchors: Anchors = "published",
         overlap: float = 0.4,
         keep: int = 100,
     ) -> None:
@@ -53,19 +57,30 @@ class Detect(Method):
             {
                 f"--head {head}: fcos or yolo": head not in ("fcos", "yolo"),
                 f"--quality {quality}: centreness or iou": quality not in ("centreness", "iou"),
+                f"--anchors {anchors}: published or fitted": anchors not in ("published", "fitted"),
                 f"--width {width} --depth {depth}: 1 at least": min(width, depth) < 1,
                 f"--overlap {overlap}: between 0 and 1": not 0 < overlap <= 1,
                 f"--keep {keep}: 1 at least": keep < 1,
                 "There is no finding to look for": not self.findings,
             }
         )
-        self.freeze, self.overlap, self.keep = freeze, overlap, keep
-        self.head: Any = FCOS(backbone.levels, len(self.findings), width=width, depth=depth, quality=quality)
+        self.freeze, self.anchors, self.overlap, self.keep = freeze, anchors, overlap, keep
+        levels, count = backbone.levels, len(self.findings)
+        self.head: Any = (
+            YOLO(levels, count, width=width)
+            if head == "yolo"
+            else FCOS(levels, count, width=width, depth=depth, quality=quality)
+        )
         self._shapes: dict[tuple[int, int], list[tuple[int, int]]] = {}
         if freeze:
             backbone.requires_grad_(False)
         else:
             _leave_out(backbone)
+
+    def measure(self, boxes: np.ndarray, size: tuple[int, int]) -> None:
+        """Take from the (M, 6) boxes to be learnt from, in pictures of this size, what must be known of them before."""
+        if isinstance(self.head, YOLO) and self.anchors == "fitted":
+            self.head.measure((boxes[:, 4:6] - boxes[:, 2:4]) / [size[1], size[0]])
 
     def forward(self, batch: Batch) -> Step:
         """The head's losses over the global batch."""
