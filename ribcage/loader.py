@@ -12,7 +12,8 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -47,6 +48,10 @@ class Batch:
     """(N,) int64: equal where the patient is the same; one without a name is equal to nobody."""
     chance: Tensor
     """(N,) int64 below 2⁶³: a number drawn for each picture and epoch, the same however many ranks there are."""
+    dropped: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """(N,) int64: how many boxes of each picture the first view does not show; empty where nobody counted."""
+    maps: list[Tensor] = field(default_factory=list)
+    """What a frozen backbone made of the first view, where that was kept: its views then have no channels."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,6 +60,13 @@ class Batch:
 def rows_of(stores: Sequence[Store], split: str) -> np.ndarray:
     """The rows of a split, counted through all sets."""
     return np.flatnonzero(np.concatenate([store.index.table["split"].to_numpy() == split for store in stores]))
+
+
+class Kept(Protocol):
+    """What a frozen backbone makes of pictures, made before."""
+
+    def take(self, rows: np.ndarray, flipped: np.ndarray) -> list[Tensor]:
+        """(N, C, h, w) of each map; `flipped` (N,) bool: those that are left for right."""
 
 
 class Loader:
@@ -124,6 +136,8 @@ class Loader:
         self._labels, self._asked = _labels(self.stores, self.findings)
         self._known = np.isin(np.arange(self._ends[-1]), labelled) if labelled is not None else None
         self._boxes = [_Boxes.of(store, self.findings) for store in self.stores]
+        self.kept: Kept | None = None
+        """Where set, no picture is loaded: batches have these maps of the first view, and its boxes."""
         self._weights = None if weights is None else self._weight_per_row(np.asarray(weights, np.float64))
         self._patients = _patients(self.stores)
         self._mates = _Mates.of(self.rows, self._patients[self.rows], self.source(self.rows)) if mates else None
@@ -180,6 +194,23 @@ class Loader:
         counts = np.bincount(sources, minlength=len(self.stores))
         return (weights / np.maximum(counts, 1))[sources]
 
+    def boxes(self, epoch: int = 0) -> np.ndarray:
+        """(M, 6) float32: the boxes of all pictures of an epoch as the first view shows them, `n` in its order."""
+        addresses = self.order(epoch)
+        rows, found = addresses & 0xFFFFFFFF, [np.empty((0, 6), np.float32)]
+        for source in np.unique(self.source(rows)).tolist():
+            places = np.flatnonzero(self.source(rows) == source)
+            numbers = views.draw(self.views[0], self.seed, epoch, addresses[places], 0, self.stores[source].size)
+            moved = views.move_boxes(self._drawn(source, rows[places]), numbers)
+            moved[:, 0] = places[moved[:, 0].astype(np.int64)]
+            found.append(moved)
+        return np.concatenate(found)
+
+    def _drawn(self, source: int, rows: np.ndarray) -> np.ndarray:
+        """(M, 6): the boxes of some pictures of a set in stored pixels; none where no label is known."""
+        boxes = self._boxes[source].of_rows(rows - (self._ends[source] - len(self.stores[source])))
+        return boxes if self._known is None else boxes[self._known[rows[boxes[:, 0].astype(np.int64)]]]
+
     def source(self, rows: np.ndarray) -> np.ndarray:
         """(N,) int64: the set of each row."""
         return np.searchsorted(self._ends, rows, side="right")
@@ -224,20 +255,23 @@ class _Making:
         self.loader, self.epoch, self.addresses = loader, epoch, addresses
         self.rows = addresses & 0xFFFFFFFF
         self.sources, self.mates = loader.source(self.rows), loader.mates(epoch, addresses)
-        self.on_device = loader.device.type != "cpu"
+        self.on_device = loader.device.type != "cpu" or loader.kept is not None  # no arrays to write to
         shapes = [(len(addresses), 1, *view.shape) for view in loader.views]
         # NumPy asks the system for large pages, torch does not: 15 against 340 microseconds a picture
         self.arrays = [] if self.on_device else [np.empty(shape, np.float32) for shape in shapes]
         self.labels = pool.submit(loader.labels, epoch, addresses)
+        self.maps = pool.submit(self._maps)
         self.pieces = [pool.submit(self._piece, places) for places in self._split()]
 
     def result(self) -> Batch:
         """Wait for it."""
         pieces = [piece.result() for piece in self.pieces]
         tensors = [torch.from_numpy(array) for array in self.arrays]
-        if self.on_device:
-            tensors = self._on_device(pieces)
         loader, device, channels = self.loader, self.loader.device, self.loader.channels
+        if loader.kept is not None:
+            tensors, channels = [torch.empty(len(self.rows), 0, *view.shape) for view in loader.views], 0
+        elif self.on_device:
+            tensors = self._on_device(pieces)
         return Batch(
             views=[tensor.expand(-1, channels, -1, -1) for tensor in tensors],
             labels=torch.from_numpy(self.labels.result()).to(device),
@@ -246,7 +280,25 @@ class _Making:
             sources=torch.from_numpy(self.sources),
             patients=torch.from_numpy(loader._patients[self.rows]).to(device),
             chance=torch.from_numpy(draws.whole(loader.seed, self.epoch, self.addresses, draws.METHOD)),
+            dropped=torch.from_numpy(self._dropped(pieces)),
+            maps=self.maps.result(),
         )
+
+    def _maps(self) -> list[Tensor]:
+        """Those that were kept."""
+        if self.loader.kept is None:
+            return []
+        sides = np.array([store.size for store in self.loader.stores], np.float64)[self.sources]
+        numbers = views.draw(self.loader.views[0], self.loader.seed, self.epoch, self.addresses, 0, sides)
+        return self.loader.kept.take(self.rows, numbers.flipped)
+
+    def _dropped(self, pieces: list["_Piece"]) -> np.ndarray:
+        """(N,): how many boxes there were less how many the first view shows."""
+        counts = np.zeros(len(self.rows), np.int64)
+        for piece in pieces:
+            np.add.at(counts, piece.drawn, 1)
+            np.subtract.at(counts, piece.boxes[0][:, 0].astype(np.int64), 1)
+        return counts
 
     def _split(self) -> list[np.ndarray]:
         """Places in the batch, so many at a time, those of one piece from one set."""
@@ -260,7 +312,7 @@ class _Making:
         loader, source = self.loader, int(self.sources[places[0]])
         store, first = loader.stores[source], loader._ends[source] - len(loader.stores[source])
         own, others = self.rows[places] - first, self.mates[places] - first
-        pictures = loader.pictures(source, own)
+        pictures = loader.pictures(source, own) if loader.kept is None else []
         shown = [pictures] * len(loader.views)
         if loader._mates is not None and len(loader.views) > 1:
             shown[1:] = [loader.pictures(source, others)] * (len(loader.views) - 1)
@@ -270,17 +322,20 @@ class _Making:
             )
             for number, view in enumerate(loader.views)
         ]
-        boxes = [loader._boxes[source].of_rows(rows) for rows in (own, others)]
+        boxes = [loader._drawn(source, rows[places]) for rows in (self.rows, self.mates)]
         moved = [views.move_boxes(boxes[number > 0], each) for number, each in enumerate(numbers)]
         for each in moved:  # counted through the batch, not the piece
             each[:, 0] = places[each[:, 0].astype(np.int64)]
+        drawn_on = places[boxes[0][:, 0].astype(np.int64)]
+        if loader.kept is not None:
+            return _Piece(places, source, moved, drawn_on)
         if self.on_device:
             pin = loader.device.type == "cuda"
             stacks = [_stacked(pictures, pin), *([_stacked(shown[-1], pin)] if shown[-1] is not pictures else [])]
-            return _Piece(places, source, moved, numbers, stacks)
+            return _Piece(places, source, moved, drawn_on, numbers, stacks)
         for array, several, drawn in zip(self.arrays, shown, numbers, strict=True):
             views.apply_into([array[place, 0] for place in places.tolist()], several, drawn, *loader.scale(source))
-        return _Piece(places, source, moved)
+        return _Piece(places, source, moved, drawn_on)
 
     def _on_device(self, pieces: list["_Piece"]) -> list[Tensor]:
         """Send the stored pictures and make the views there."""
@@ -303,6 +358,8 @@ class _Piece:
     places: np.ndarray
     source: int
     boxes: list[np.ndarray]
+    drawn: np.ndarray
+    """(M,): the place in the batch of every box there was."""
     numbers: Sequence[views.Numbers] = ()
     pictures: Sequence[Tensor] = ()
     """For a GPU: what the first view shows and, if that is something else, what the others show."""

@@ -135,6 +135,8 @@ class Run:
         if self.clip:
             trained = [weight for weight in self.method.parameters() if weight.grad is not None]
             values["gradient"] = nn.utils.clip_grad_norm_(trained, self.clip).detach().to(loss)
+        world = distributed.world()
+        values |= {name: number.to(loss) * world for name, number in self.method.counts(batch).items()}
         mean, *means = _means([loss, *values.values()])
         if not math.isfinite(mean):
             parts = distributed.gathered(batch.rows.tolist())
@@ -206,8 +208,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch where the method is, in channels_last order, which convolutions like."""
     views = [view.to(device, non_blocking=True, memory_format=torch.channels_last) for view in batch.views]
     boxes = [box.to(device, non_blocking=True) for box in batch.boxes]
+    maps = [one.to(device, non_blocking=True, memory_format=torch.channels_last) for one in batch.maps]
     labels, patients = (values.to(device, non_blocking=True) for values in (batch.labels, batch.patients))
-    return replace(batch, views=views, boxes=boxes, labels=labels, patients=patients)
+    return replace(batch, views=views, boxes=boxes, labels=labels, patients=patients, maps=maps)
 
 
 def parts(batch: Batch, count: int) -> Iterator[Batch]:
@@ -227,6 +230,8 @@ def parts(batch: Batch, count: int) -> Iterator[Batch]:
                 batch.sources[chosen],
                 batch.patients[chosen],
                 batch.chance[chosen],
+                batch.dropped[chosen],
+                [one[chosen] for one in batch.maps],
             )
 
 

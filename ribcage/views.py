@@ -176,6 +176,24 @@ def changed(view: View, changes: Sequence[str]) -> View:
     return View.from_dict({**view.to_dict(), **values})
 
 
+def chances(view: View) -> tuple[str, ...]:
+    """What differs from epoch to epoch, by the view's own names; nothing where it always shows the same."""
+    ranges = {name: getattr(view, name) for name in ("crop", "ratio", "zoom")}
+    varies = {name: low < high for name, (low, high) in ranges.items()}
+    whole = view.crop == view.ratio == (1.0, 1.0) and view.shape[0] == view.shape[1]
+    varies |= {
+        name: getattr(view, name) > 0 for name in ("rotation", "shift", "brightness", "contrast", "gamma", "noise")
+    }
+    varies |= {
+        "place": view.place is None and not whole,
+        "flip": 0 < view.flip < 1,
+        "blur_probability": 0 < view.blur_probability < 1,
+        "blur": view.blur_probability > 0 and view.blur[0] < view.blur[1],
+        "erase_probability": view.erase_probability > 0,
+    }
+    return tuple(name for name, is_so in varies.items() if is_so)
+
+
 PRESETS: dict[str, Callable[[int | tuple[int, int]], View]] = {"plain": plain, "gentle": gentle, "strong": strong}
 
 
@@ -201,6 +219,11 @@ class Numbers:
 
     def __len__(self) -> int:
         return len(self.affine)
+
+    @property
+    def flipped(self) -> np.ndarray:
+        """(N,) bool: which are left for right."""
+        return np.asarray(np.linalg.det(self.affine[:, :, :2]) < 0)
 
     def take(self, places: np.ndarray | slice) -> "Numbers":
         """Those of some of the pictures."""

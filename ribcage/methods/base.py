@@ -60,6 +60,10 @@ class Method(nn.Module):
         """How much of the loss of a batch the loss of a part of it is."""
         return len(part) / len(batch)
 
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """What to log of a whole batch beside its loss: numbers that add up over the processes."""
+        return {}
+
     def after_step(self, progress: float) -> None:
         """What changes without a gradient once the optimizer has stepped; progress runs from 0 to 1."""
 

@@ -85,7 +85,7 @@ class Detect(Method):
     def forward(self, batch: Batch) -> Step:
         """The head's losses over the global batch."""
         view, truth = batch.views[0], Truth.of(batch.boxes[0], batch.labels)
-        maps = self.maps(view)
+        maps = [kept.float() for kept in batch.maps] or self.maps(view)
         sizes = [(x.shape[2], x.shape[3]) for x in maps]
         losses = self.head.losses(self.head(maps, (view.shape[2], view.shape[3])), truth)
         share = distributed.world() / distributed.total(self.head.count(truth, sizes)).clamp(min=1)
@@ -94,10 +94,14 @@ class Detect(Method):
 
     def share(self, part: Batch, batch: Batch) -> float:
         """The share of what the losses are divided by, so that a batch computed in parts has the loss of the whole."""
-        sizes = self._sizes(batch.views[0])
+        sizes = [(x.shape[2], x.shape[3]) for x in batch.maps] or self._sizes(batch.views[0])
         counts = [self.head.count(Truth.of(each.boxes[0], each.labels), sizes) for each in (part, batch)]
         of_part, of_batch = distributed.total(torch.stack(counts)).clamp(min=1).tolist()
         return of_part / of_batch
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Boxes that the view does not show, or hardly."""
+        return {"boxes_dropped": batch.dropped.sum()}
 
     def maps(self, pictures: Tensor) -> list[Tensor]:
         """The backbone's maps at several strides; without a gradient when it is frozen."""
