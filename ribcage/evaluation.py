@@ -77,8 +77,7 @@ class Answers:
     @cached_property
     def patients(self) -> np.ndarray:
         """(N,) a name per patient that no other set has; "" where unknown."""
-        known = self.about["patient"] != ""
-        return (self.about["set"] + "\0" + self.about["patient"]).where(known, "").to_numpy(str)
+        return patient_names(self.about)
 
     @cached_property
     def ranks(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -252,6 +251,12 @@ def digest(result: dict[str, Any]) -> dict[str, Any]:
         "findings": found,
         **({"top1": result["top1"]} if "top1" in result else {}),
     }
+
+
+def patient_names(about: pd.DataFrame) -> np.ndarray:
+    """(N,) a name per patient that no other set has; "" where unknown."""
+    known = about["patient"] != ""
+    return (about["set"] + "\0" + about["patient"]).where(known, "").to_numpy(str)
 
 
 def patients(data: Answers) -> int:

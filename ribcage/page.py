@@ -139,14 +139,22 @@ def sheet(figures: Sequence[str]) -> str:
     return f'<div class="sheet">{"".join(figures)}</div>'
 
 
-def figure(pixels: np.ndarray, caption: str, boxes: Sequence[tuple[float, float, float, float]] = ()) -> str:
-    """A gray picture with a caption; boxes are x, y, width, height in its pixels."""
+Box = tuple[float, float, float, float]
+
+
+def figure(pixels: np.ndarray, caption: str, boxes: Sequence[Box] = (), others: Sequence[Box] = ()) -> str:
+    """A gray picture with a caption; boxes are x, y, width, height in its pixels, others in a second colour."""
     height, width = pixels.shape
-    marks = "".join(f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"/>' for x, y, w, h in boxes)
-    stroke = f'fill="none" stroke="#ffb347" stroke-width="{width / 100:.1f}"'
+    marks = _rectangles(boxes, "#ffb347") + _rectangles(others, "#58b7ff")
+    stroke = f'fill="none" stroke-width="{width / 100:.1f}"'
     drawn = f'<svg viewBox="0 0 {width} {height}" {stroke}>{marks}</svg>'
     image = f'<img src="{data_address(pixels)}" alt="{escape(caption)}" width="{width}" height="{height}">'
     return f"<figure><div>{image}{drawn if marks else ''}</div><figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _rectangles(boxes: Sequence[Box], colour: str) -> str:
+    sides = "".join(f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"/>' for x, y, w, h in boxes)
+    return f'<g stroke="{colour}">{sides}</g>' if sides else ""
 
 
 def data_address(pixels: np.ndarray) -> str:

@@ -426,7 +426,12 @@ def worst(data: Answers, present: bool, most: int) -> list[tuple[int, int]]:
 
 def figure(data: Answers, stores: Sequence[Store], place: int, column: int) -> str:
     """A picture with what is there and what was said."""
-    row = int(data.predictions.rows[place])
+    shown = picture(stores, int(data.predictions.rows[place]), SHOWN_SIDE)
+    return "" if shown is None else html.figure(shown, caption(data, place, column))
+
+
+def picture(stores: Sequence[Store], row: int, side: int) -> np.ndarray | None:
+    """One of a row counted through all sets, at most so large; None where its file has gone."""
     for store in stores:
         if row < len(store):
             break
@@ -434,9 +439,9 @@ def figure(data: Answers, stores: Sequence[Store], place: int, column: int) -> s
     try:
         pixels = np.asarray(store.picture(row))
     except (ValueError, OSError):  # a linked file that has gone
-        return ""
-    side = min(SHOWN_SIDE, pixels.shape[0])
-    return html.figure(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), caption(data, place, column))
+        return None
+    side = min(side, pixels.shape[0])
+    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
 
 
 def caption(data: Answers, place: int, column: int) -> str:
@@ -457,21 +462,28 @@ def caption(data: Answers, place: int, column: int) -> str:
 
 def done_parts(result: dict[str, Any]) -> list[str]:
     """Model, data, protocol, leak check, and the command to repeat it."""
+    model = result["model"]
+    protocol = {
+        "honest": "honest: validation chose the thresholds and the temperature, the tested pictures chose nothing",
+        "peers": "peers: the tested pictures chose the thresholds, and the model may have been selected on them",
+    }
+    described = f"{len(model['findings'])} findings, {model['loss']}"
+    return done(result, described, pictures_text(result), protocol[result["protocol"]])
+
+
+def done(result: dict[str, Any], described: str, pictures: str, protocol: str) -> list[str]:
+    """The same for any kind of model."""
     model, leak = result["model"], result["leak"]
     (height, width), level = model["size"], 100 * result["level"]
     trained = "; ".join(f"{one.get('name', '')} ({one.get('licence', '')})" for one in model["data"]) or "not said"
     tested = [f"{one['name']} from {one['folder']} ({one['source']}; {one['licence']})" for one in result["data"]]
     linked = f" Pictures of {', '.join(leak['linked'])} were fingerprinted for this." if leak["linked"] else ""
-    protocol = {
-        "honest": "honest: validation chose the thresholds and the temperature, the tested pictures chose nothing",
-        "peers": "peers: the tested pictures chose the thresholds, and the model may have been selected on them",
-    }
     rows = [
-        ("model", f"{model['name']}, {height} × {width} px, {len(model['findings'])} findings, {model['loss']}"),
+        ("model", f"{model['name']}, {height} × {width} px, {described}"),
         ("trained on", trained),
         ("tested on", "; ".join(tested)),
-        ("split", f"{result['split']}: {pictures_text(result)}"),
-        ("protocol", protocol[result["protocol"]]),
+        ("split", f"{result['split']}: {pictures}"),
+        ("protocol", protocol),
         ("uncertain and blank labels", f"policy '{result['policy']}'"),
         ("seen before?", f"{leak['text'][:1].upper()}{leak['text'][1:]}.{linked}"),
         ("intervals", f"{level:g} %, {result['resamples']:,} resamples of patients, seed {result['seed']}"),
