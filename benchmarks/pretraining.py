@@ -1,7 +1,7 @@
 """What each way to pretrain buys: a linear probe and a fine-tuning with few labels, against random weights.
 
     python -m benchmarks.pretraining --work DIR [--jobs 2] [--seeds 3] [--pictures 5000] [--methods moco mae …]
-    python -m benchmarks.pretraining --work DIR --data FOLDER --folds 5
+    python -m benchmarks.pretraining --work DIR --data FOLDER --folds 5 [--times 4]
 
 Every method is trained by `ribcage pretrain METHOD --recipe recipes/small-METHOD.toml` on the training part of made-up
 radiographs (or of FOLDER). Then its frozen features are read by logistic regression learnt from all training patients,
@@ -86,6 +86,7 @@ def commands(subject: Subject, options: argparse.Namespace) -> list[list[str]]:
     asked = []
     if not subject.random:
         recipe = ["--recipe", str(subject.file), "--out", str(subject.pretrained)]
+        recipe += ["--epochs", str(subject.recipe["epochs"] * options.times)] if options.times > 1 else []
         asked.append(["pretrain", subject.method, *recipe, *VARIANTS.get(subject.name, ("", []))[1], *once])
     how = ["--size", *size, "--epochs", str(options.tune_epochs), "--batch", "32", "--lr", "1e-3"]
     how += ["--pool", pool(subject)]
@@ -246,6 +247,7 @@ def main() -> None:
     parser.add_argument("--labels", type=float, nargs="*", default=[0.05])
     parser.add_argument("--tune-epochs", type=int, default=20)
     parser.add_argument("--folds", type=int, default=0)
+    parser.add_argument("--times", type=int, default=1, help="as many epochs as the recipes have")
     parser.add_argument("--least", type=int, default=20, help="of positives, for a finding to be asked for")
     options = parser.parse_args()
     if 0 < options.folds < 3:
