@@ -11,10 +11,10 @@ import contextlib
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,8 +27,13 @@ from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
 from ribcage.weights import read as read_weights
 
+if TYPE_CHECKING:
+    from ribcage.gradcam import Looker
+
 FORMAT = 1
 WEIGHTS = "model.safetensors"
+CAM = "cam"
+"""The head of a detector that is a classifier with boxes around what it looks at."""
 CUT = "f1"
 """The thresholds of a detector: the least score of a box that is shown."""
 LARGEST = 4096
@@ -173,7 +178,18 @@ class Bundle(Opened):
 class Detector(Opened):
     """One that finds them in the picture."""
 
-    method: Detect
+    method: Detect | Supervised
+    """A classifier where boxes are drawn around what it looks at."""
+
+    @property
+    def finder(self) -> "Detect | Looker":
+        """What finds boxes."""
+        if isinstance(self.method, Detect):
+            return self.method
+        from ribcage.gradcam import Looker  # which needs the model's facts, and so this module
+
+        own = {name: value for name, value in self.model.detector.items() if name != "head"}
+        return Looker(self.method, temperature=self.model.temperature, **own)
 
 
 def save(folder: Path, method: Method, model: Model, provenance: Provenance) -> None:
@@ -231,21 +247,33 @@ def load_any(folder: Path | str) -> Opened:
         raise ValueError(f"{folder / 'model.safetensors'} is damaged ({type(error).__name__}: {error}).") from None
     built = Backbone(model.name, channels=model.channels, size=model.size, pool=model.pool)
     seen = Provenance.load(folder / "provenance.npz")
-    if model.detector:
+    if model.detector and model.detector.get("head") != CAM:
         detector = detector_of(model, built, str(folder))
         load_state(detector_state(detector), weights, str(folder))
         return Detector(folder, model, detector.eval(), seen)
     method = Supervised(built, model.findings, loss=model.loss)  # type: ignore[arg-type]
     load_plain_state(method, weights, str(folder))
-    return Bundle(folder, model, method.eval(), seen)
+    if not model.detector:
+        return Bundle(folder, model, method.eval(), seen)
+    looking = Detector(folder, model, method.eval(), seen)
+    with _described(str(folder)):
+        assert looking.finder
+    return looking
 
 
 def detector_of(model: Model, built: Backbone, where: str, *, freeze: bool = True) -> Detect:
     """The detector that `model.detector` describes, with random weights."""
-    try:
+    with _described(where):
         return Detect(built, model.findings, freeze=freeze, **model.detector)
+
+
+@contextlib.contextmanager
+def _described(where: str) -> Iterator[None]:
+    """Options that no detector has are the fault of who wrote them."""
+    try:
+        yield
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where} does not describe a detector that can be built: {error}") from None
+        raise ValueError(f"{where} describes no detector that can be built: {error}") from None
 
 
 def source(init: str) -> Path | None:

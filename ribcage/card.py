@@ -11,20 +11,20 @@ def write(model: dict[str, Any], *, plain: bool = True) -> str:
     square = f"made square ({model['fit']}) at {model['stored']} px, resized to {height} × {width}"
     scaled = f"scaled to 0 … 1, then (x − {model['mean']:g}) / {model['std']:g}"
     lines = [
-        f"# {name} for {len(findings)} findings on chest radiographs"
-        if findings
-        else f"# {name}, pretrained on chest radiographs",
+        _title(model),
         "",
         "**Research use only.** Not a medical device; not evaluated for any patient.",
         "",
         f"Findings: {', '.join(findings)}."
         if findings
         else f"A backbone without a head, learnt by {trained['method']}.",
+        *_detector(model),
         "",
         "## Data",
         "",
         *(_source(one) for one in model["data"]),
         f"- learnt from {trained['pictures']:,} pictures of {trained['patients']:,} patients"
+        + (f" with {trained['boxes']:,} boxes" if "boxes" in trained else "")
         + (f", chosen by {trained['selection']:,} others" if findings else ""),
         *([f"- **{shared:,} patients are among both**: validation flatters the model"] if shared else []),
         *_teachers(trained.get("teachers", [])),
@@ -37,10 +37,38 @@ def write(model: dict[str, Any], *, plain: bool = True) -> str:
         "## Use",
         "",
         "```python",
-        *(_of_timm(model) if plain else _of_ribcage(name)),
+        *(_of_detector() if model["detector"] else _of_timm(model) if plain else _of_ribcage(name)),
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _title(model: dict[str, Any]) -> str:
+    """What it is, in a line."""
+    name, count = model["name"], len(model["findings"])
+    if not count:
+        return f"# {name}, pretrained on chest radiographs"
+    some = f"{count} finding{'s' * (count != 1)}"
+    if model["detector"]:
+        return f"# {name} that finds boxes of {some} on chest radiographs"
+    return f"# {name} for {some} on chest radiographs"
+
+
+def _detector(model: dict[str, Any]) -> list[str]:
+    """Of what finds boxes: how, and what its scores are not."""
+    own = dict(model["detector"])
+    head = own.pop("head", "")
+    if not head:
+        return []
+    how = {
+        "cam": "A classifier: boxes lie around what speaks for a finding, learnt from no box (Grad-CAM)",
+        "fcos": "Boxes by FCOS on a pyramid of maps",
+        "yolo": "Boxes by YOLOv3's head on three scales",
+    }[head]
+    cuts = [f"{one:.3f}" if one is not None else "–" for one in model["thresholds"].get("f1", [])]
+    shown = f" Shown from a score of {', '.join(cuts)} (highest F1 at IoU .40 on validation)." if cuts else ""
+    options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items())
+    return ["", f"{how} ({options}). Scores are no probabilities.{shown}"]
 
 
 def _source(one: dict[str, Any]) -> str:
@@ -67,7 +95,8 @@ def _named(teacher: dict[str, Any]) -> str:
 
 def _validation(model: dict[str, Any]) -> list[str]:
     said = "Chosen by these very numbers: they flatter the model. `ribcage evaluate` on a test part gives honest ones."
-    return ["## Validation", "", *_table(model["metrics"].get("validation", {})), "", said, ""]
+    scores = model["metrics"].get("validation", {})
+    return ["## Validation", "", *(_precisions(scores) if "map" in scores else _table(scores)), "", said, ""]
 
 
 def _features(model: dict[str, Any]) -> list[str]:
@@ -101,6 +130,15 @@ def _of_ribcage(name: str) -> list[str]:
     ]
 
 
+def _of_detector() -> list[str]:
+    """The lines for what finds boxes."""
+    return [
+        "from ribcage import bundle",
+        'opened = bundle.load_detector(".")  # this folder',
+        "found = opened.finder.found(pictures)  # of each: boxes x0, y0, x1, y1 in pixels, findings, scores",
+    ]
+
+
 def _ours(name: str) -> bool:
     """Whether the architecture is not timm's but the project's."""
     import timm
@@ -124,3 +162,10 @@ def _table(scores: dict[str, float]) -> list[str]:
         if name.startswith("auroc")
     ]
     return ["| finding | AUROC |", "|---|---|", *rows]
+
+
+def _precisions(scores: dict[str, float]) -> list[str]:
+    """Of a detector."""
+    named = {"map": "mean", "ap50": "mean, IoU .50 alone", "ap75": "mean, IoU .75 alone"}
+    rows = [f"| {named.get(name, name.removeprefix('map_'))} | {score:.3f} |" for name, score in scores.items()]
+    return ["| finding | AP over IoU .40:.05:.75 |", "|---|---|", *rows]

@@ -97,7 +97,9 @@ def of(findings: Sequence[str], pictures: pd.DataFrame, found: np.ndarray) -> De
 class Finder(Protocol):
     """Whatever finds boxes in pictures: a detector, or a classifier that shows where it looks."""
 
-    training: bool
+    @property
+    def training(self) -> bool:
+        """Whether it learns."""
 
     def found(self, pictures: Tensor) -> list[Found]:
         """Of each picture, in its pixels."""

@@ -118,7 +118,7 @@ def _named(opened: Bundle, shown: Sequence[Shown]) -> Iterator[list[Row]]:
 def _placed(opened: Detector, shown: Sequence[Shown], least: np.ndarray) -> Iterator[list[Row]]:
     """The rows of each file."""
     model = opened.model
-    for one, found in zip(shown, opened.method.found(_stacked(shown)), strict=True):
+    for one, found in zip(shown, opened.finder.found(_stacked(shown)), strict=True):
         inside = detections.stored(found.boxes.float().numpy(), model.size, model.stored)
         x0, y0, x1, y1 = detections.original(inside, one.size, model.stored, model.fit).T
         places, scores = found.findings.numpy(), found.scores.float().numpy()

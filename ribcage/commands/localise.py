@@ -25,8 +25,8 @@ class Options(Course):
     """Any model of timm's, or one of Ribcage's own (default: that of the bundle --init names, else resnet50)."""
     findings: tuple[str, ...] = ()
     """What to find (default: all of which there are boxes to learn from)."""
-    head: Literal["fcos", "yolo"] = "fcos"
-    """fcos: without anchors, over a pyramid of maps; yolo: YOLOv3's, as published for frozen backbones."""
+    head: Literal["fcos", "yolo", "cam"] = "fcos"
+    """fcos: without anchors; yolo: YOLOv3's, as published for frozen backbones; cam: where a classifier looks."""
     width: int = 256
     """Channels of fcos."""
     depth: int = 4
@@ -35,6 +35,8 @@ class Options(Course):
     """What fcos weighs a box by: how near to the middle of the box a cell lies, or how well the box fits."""
     overlap: float = 0.4
     """IoU above which the less sure of two found boxes is dropped."""
+    share: float = 0.5
+    """Of the greatest heat of cam, from which on a place belongs to a box."""
     boxes: int = 100
     """Found in a picture at most, however unsure."""
     freeze: Literal["", "backbone"] = ""
@@ -74,6 +76,10 @@ def wrong(options: Options) -> list[str]:
     said = []
     if options.patience and options.keep == "last":
         said.append("--patience waits for a best epoch, --keep last knows none")
+    if options.head == "cam" and not options.init:
+        said.append("--head cam looks at what a classifier looks at: give its bundle by --init")
+    if not 0 < options.share <= 1:
+        said.append(f"--share {options.share:g} is not more than 0 and at most 1")
     if options.freeze and not options.init:
         said.append("--freeze backbone goes with --init")
     if options.freeze and (options.layer_decay < 1 or options.drop_path):
@@ -93,6 +99,8 @@ def train(options: Options, device: Any) -> Path:
 
     stores = store.open_all(options.data)
     cohort.distinct(stores)
+    if options.head == "cam":
+        return look(options, stores, device)
     options = settled(options, stores)
     if options.resume:
         runs.check_same("localise", options, stores)
@@ -109,7 +117,8 @@ def train(options: Options, device: Any) -> Path:
         runs.begin("localise", options, stores)
     watch(options, training, validation)
     if distributed.rank() == 0:
-        report(options, training)
+        which = "Best" if options.keep == "best" else "Last"
+        report(options, f"{which} validation, after step {training.standing.best_step:,}")
     return options.out
 
 
@@ -137,9 +146,8 @@ def cohorts(options: Options, stores: Any) -> tuple[Any, Any, Any]:
     """The rows to learn from, those to choose by, and what uncertain labels are: without boxes, known to be nowhere or
     not known at all."""
     from ribcage import cohort, course, detections, runs
-    from ribcage.findings import Policy
 
-    policy = Policy.parse(options.policy, [name for one in stores for name in one.index.findings])
+    policy = policy_of(options, stores)
     learning, said = course.rows(options, stores, options.train)
     choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
     runs.say(f"{said}, choosing by {len(choosing):,}.")
@@ -155,6 +163,13 @@ def cohorts(options: Options, stores: Any) -> tuple[Any, Any, Any]:
         if blind:
             runs.say(f"WARNING: split {split!r} has no box of {', '.join(blind)}.")
     return kept[0], kept[1], policy
+
+
+def policy_of(options: Options, stores: Any) -> Any:
+    """What uncertain and blank labels are."""
+    from ribcage.findings import Policy
+
+    return Policy.parse(options.policy, [name for one in stores for name in one.index.findings])
 
 
 def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy: Any) -> Any:
@@ -193,8 +208,8 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
 
 def detector(options: Options) -> dict[str, Any]:
     """The head and its options, with which the bundle builds it again."""
-    names = {"fcos": ("head", "width", "depth", "quality"), "yolo": ("head",)}[options.head]
-    return {name: getattr(options, name) for name in (*names, "overlap")} | {"keep": options.boxes}
+    own = {"fcos": ("width", "depth", "quality", "overlap"), "yolo": ("overlap",), "cam": ("share",)}[options.head]
+    return {"head": options.head, **{name: getattr(options, name) for name in own}, "keep": options.boxes}
 
 
 def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any, device: Any) -> Any:
@@ -260,15 +275,44 @@ def watch(options: Options, training: Any, validation: Any) -> None:
     runs.watch(training, options.batch, note)
 
 
-def report(options: Options, training: Any) -> None:
-    """The last lines: the validation of what was kept, and what to do next."""
+def look(options: Options, stores: Any, device: Any) -> Path:
+    """A classifier as a detector: nothing is learnt, validation chooses the score from which boxes are shown."""
+    import numpy as np
+
+    from ribcage import bundle, cohort, distributed, runs
+    from ribcage.box_validation import BoxValidation
+    from ribcage.provenance import Provenance
+
+    known = bundle.load(options.init)
+    model, seen = replace(known.model, detector=detector(options)), known.provenance
+    looking = bundle.Detector(known.folder, model, known.method.to(device), seen)
+    choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
+    validation = BoxValidation(
+        lambda: looking.finder, stores, choosing, model, device=device, batch=options.batch,
+        policy=policy_of(options, stores), threads=options.threads or None,
+    )  # fmt: skip
+    if validation.judged:
+        validation()
+        seen |= Provenance.of(stores, np.empty(0, np.int64), choosing)
+    if distributed.rank() == 0:
+        runs.begin("localise", options, stores)
+        bundle.save(
+            options.out / "bundle", looking.method, validation.calibrated() if validation.judged else model, seen
+        )
+        report(options, "Validation" if validation.judged else "")
+    return options.out
+
+
+def report(options: Options, which: str) -> None:
+    """The last lines: the validation of what was kept, if there is one, and what to do next."""
     from ribcage import bundle
 
     found = bundle.Model.load(options.out / "bundle" / "model.json").metrics["validation"]
-    which = "Best validation, after" if options.keep == "best" else "Last validation, after"
-    print(f"{which} step {training.standing.best_step:,}: mAP {found['map']:.4f} over IoU .40:.05:.75, "
-          f"AP50 {found['ap50']:.4f}, AP75 {found['ap75']:.4f}")  # fmt: skip
-    each = [f"{name.removeprefix('map_')} {score:.3f}" for name, score in found.items() if name.startswith("map_")]
-    print("  " + "  ".join(each))
+    if which:
+        print(f"{which}: mAP {found['map']:.4f}, AP50 {found['ap50']:.4f}, AP75 {found['ap75']:.4f}")
+        each = [f"{name.removeprefix('map_')} {score:.3f}" for name, score in found.items() if name.startswith("map_")]
+        print("  " + "  ".join(each))
+    else:
+        print(f"Split {options.val!r} has no box to choose by: boxes of any score are shown.")
     test = f"ribcage evaluate {options.out} --data {' '.join(options.data)}"
     print(f"The detector is {options.out / 'bundle'}. Test it once: {test}")

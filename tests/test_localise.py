@@ -1,0 +1,290 @@
+"""ribcage localise: a detector on a backbone, frozen or not, killed and resumed, on one process as on two; and predict."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import trees
+from models import trained
+from safetensors.torch import load_file
+from test_pretrain import equal, stopped
+
+from ribcage import bundle, checkpoint, cli, detections, inference, store
+from ribcage.loader import rows_of
+from ribcage.methods.detect import Detect
+
+FINDING = "Lung_Opacity"
+SMALL = [
+    "--size",
+    "64",
+    "--epochs",
+    "2",
+    "--batch",
+    "4",
+    "--threads",
+    "1",
+    "--precision",
+    "float32",
+    "--augment",
+    "plain",
+]
+HEADS = {"fcos": ["--width", "16", "--depth", "1"]}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RSNA's download, of pictures higher than wide."""
+    return trees.rsna(tmp_path_factory.mktemp("下载") / "rsna")
+
+
+@pytest.fixture(scope="module")
+def data(files: Path) -> Path:
+    assert cli.main(["import", "rsna", str(files), "--out", str(files.parent / "data"), "--size", "48"]) == 0
+    return files.parent / "data"
+
+
+@pytest.fixture(scope="module")
+def classifier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("classifier"), store.open(data), (FINDING,), side=64)
+
+
+def words(data: Path, out: Path, *more: str) -> list[str]:
+    return ["localise", "--data", str(data), "--out", str(out), *SMALL, *HEADS["fcos"], *more]
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector on the frozen classifier."""
+    out = tmp_path_factory.mktemp("运行 runs") / "frozen"
+    assert cli.main(words(data, out, "--init", str(classifier), "--freeze", "backbone")) == 0
+    return out
+
+
+def log(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_leaves_a_detector_that_opens_and_answers(run: Path, data: Path) -> None:
+    one, last = bundle.load_detector(run), checkpoint.load(run / "checkpoint.pt")
+    assert isinstance(one.method, Detect) and not one.method.training and one.finder is one.method
+    assert one.model.findings == (FINDING,) and one.model.name == "test_resnet" and one.model.size == (64, 64)
+    assert one.model.detector["head"] == "fcos" and one.model.detector["width"] == 16
+    validated = [line["validation"] for line in log(run) if "validation" in line]
+    assert len(validated) == 2 and one.model.metrics["validation"] in validated
+    assert max(each["map"] for each in validated) == one.model.metrics["validation"]["map"]
+    if last["standing"]["best_step"] == last["run"]["step"]:
+        assert equal(one.method.state_dict(), last["run"]["method"])
+    said = detections.detect(one.finder, [store.open(data)], np.arange(3), model=one.model, threads=1)
+    assert len(said.boxes) and said.boxes["score"].between(0, 1).all()
+    with pytest.raises(ValueError, match="is a detector, which finds boxes"):
+        bundle.load(run)
+
+
+def test_the_card_says_that_it_finds_boxes_and_how_to_ask(run: Path) -> None:
+    card = (run / "bundle" / "README.md").read_text(encoding="utf-8")
+    for part in (
+        "# test_resnet that finds boxes of 1 finding",
+        "FCOS",
+        "width 16",
+        "| mean |",
+        "load_detector",
+        "boxes, chosen by",
+    ):
+        assert part in card, part
+
+
+def test_a_frozen_backbone_is_that_of_the_bundle_to_the_bit(run: Path, classifier: Path) -> None:
+    was, now = (load_file(one / "bundle" / "model.safetensors") for one in (classifier, run))
+    shared = [name for name in was if name in now]
+    assert len(shared) > 20 and all(torch.equal(was[name], now[name]) for name in shared)
+    assert set(was) - set(now) == {"fc.weight", "fc.bias"}
+
+
+def test_it_has_seen_what_its_backbone_has_seen(run: Path, classifier: Path, data: Path) -> None:
+    seen, before = bundle.seen(str(run)), bundle.seen(str(classifier))
+    assert set(before.pixels) <= set(seen.pixels) and len(seen.pixels)
+    opened = store.open(data)
+    assert not set(seen.pixels) & set(opened.fingerprints.pixels[rows_of([opened], "test")])
+
+
+def test_going_on_gives_the_same_bits_as_never_stopping(
+    run: Path, data: Path, classifier: Path, tmp_path: Path
+) -> None:
+    asked = words(data, tmp_path / "run", "--init", str(classifier), "--freeze", "backbone")
+    assert stopped(asked, tmp_path / "run", after=2) == 75
+    whole = checkpoint.load(run / "checkpoint.pt")
+    assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["run"]["step"] < whole["run"]["step"]
+    assert cli.main([*asked, "--resume"]) == 0
+    assert equal(checkpoint.load(tmp_path / "run" / "checkpoint.pt")["run"], whole["run"])
+    assert equal(*(load_file(one / "bundle" / "model.safetensors") for one in (tmp_path / "run", run)))
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(run: Path, data: Path, classifier: Path, tmp_path: Path) -> None:
+    asked = words(data, tmp_path / "two", "--init", str(classifier), "--freeze", "backbone", "--devices", "2")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-m", "ribcage", *asked], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    steps = [[line["loss"] for line in log(one) if "loss" in line] for one in (tmp_path / "two", run)]
+    assert len(steps[1]) == 6 and steps[0] == pytest.approx(steps[1], rel=2e-3)
+    assert steps[0][0] == pytest.approx(steps[1][0], rel=1e-5)
+    assert set(bundle.seen(str(tmp_path / "two")).pixels) == set(bundle.seen(str(run)).pixels)
+
+
+def test_a_backbone_that_learns_moves_and_a_detector_is_a_first_weight_too(
+    run: Path, data: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--init", str(run), "--labels", "0.5", "--epochs", "1"]
+    assert cli.main(words(data, tmp_path / "run", *more)) == 0
+    assert "Learning from 6 of 12 pictures" in capsys.readouterr().out
+    was, now = (load_file(one / "bundle" / "model.safetensors") for one in (run, tmp_path / "run"))
+    assert was.keys() == now.keys()
+    moved = [name for name in was if name.endswith("conv1.weight") and not torch.equal(was[name], now[name])]
+    assert len(moved) > 2 and not any(name.startswith("detector.") for name in moved)
+
+
+# ---- a classifier that looks
+
+
+def test_a_classifier_becomes_a_detector_by_what_it_looks_at(
+    data: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words(data, tmp_path / "cam", "--head", "cam", "--init", str(classifier), "--share", "0.4")) == 0
+    assert "Validation: mAP" in capsys.readouterr().out
+    one = bundle.load_detector(tmp_path / "cam")
+    assert one.model.detector == {"head": "cam", "share": 0.4, "keep": 100}
+    assert equal(*(load_file(each / "bundle" / "model.safetensors") for each in (tmp_path / "cam", classifier)))
+    found = 0
+    for _ in range(2):  # what speaks for a finding by these weights speaks against it by those
+        said = detections.detect(one.finder, [store.open(data)], np.arange(4), model=one.model, threads=1)
+        found += len(said.boxes)
+        one.method.head.weight.data.neg_()
+    assert found
+    assert "Grad-CAM" in (tmp_path / "cam" / "bundle" / "README.md").read_text(encoding="utf-8")
+
+
+# ---- what cannot be
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--freeze", "backbone", "--patience", "2", "--keep", "last", "--overlap", "1.5", "--width", "0"],
+         ["--freeze backbone goes with --init", "--patience waits", "--overlap 1.5", "--width 0 is not at least 1"]),
+        (["--head", "cam"], ["--head cam looks at what a classifier looks at"]),
+        (["--findings", "Mass"], ["Mass"]),
+        (["--export-as", "torchvision"], ["not of detectors"]),
+        (["--train", "nothing"], ["'nothing'"]),
+        (["--init", "nowhere"], ["nowhere"]),
+        (["--head", "ssd"], ["--head"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_one_line_and_all_of_it(
+    data: Path, tmp_path: Path, more: list[str], says: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words(data, tmp_path / "run", "--model", "test_resnet", *more)) in (1, 2)
+    told = capsys.readouterr().err
+    assert all(part in told for part in says), told
+    assert told.count("\n") == 1 and "fault in Ribcage" not in told and not (tmp_path / "run").exists()
+
+
+def test_data_without_boxes_teaches_no_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trees.class_folders(tmp_path / "files")
+    assert cli.main(["import", "folder", str(tmp_path / "files"), "--out", str(tmp_path / "data")]) == 0
+    assert cli.main(words(tmp_path / "data", tmp_path / "run")) == 2
+    assert "has no box in split 'train': nothing to learn from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        {"head": "fcos", "width": 10**9},
+        {"head": "fcos", "width": [16]},
+        {"head": "fcos", "colour": 3},
+        {"head": "ssd"},
+        {"head": "cam", "share": 7},
+        {"width": -1},
+        {"head": {"a": 1}},
+        [],
+    ],
+)
+def test_a_bundle_that_describes_no_detector_does_not_open(run: Path, detector: Any, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(run / "bundle", tmp_path / "bundle")
+    file = tmp_path / "bundle" / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | {"detector": detector}))
+    with pytest.raises(ValueError, match=r"damaged|describes no detector|do not fit"):
+        bundle.load_any(tmp_path)
+
+
+# ---- predict
+
+
+def asked(model: Path, *paths: Path, **options: Any) -> pd.DataFrame:
+    import ribcage
+
+    table: pd.DataFrame = ribcage.predict(model, list(paths), **options)  # type: ignore[attr-defined]
+    return table
+
+
+def test_boxes_of_files_are_those_of_the_imported_pictures_in_the_files_pixels(
+    run: Path, files: Path, data: Path, tmp_path: Path
+) -> None:
+    opened, one = store.open(data), bundle.load_detector(run)
+    table = asked(run, files / "stage_2_train_images", least=0.0, out=tmp_path / "boxes.csv")
+    said = detections.detect(one.finder, [opened], np.arange(len(opened)), model=one.model, threads=1)
+    marks, about = said.marks(FINDING), said.pictures
+    for place, path in enumerate(about["path"]):
+        size = (int(about["file_width"][place]), int(about["file_height"][place]))
+        own = detections.original(marks.boxes[marks.pictures == place], size, opened.size, opened.facts.fit)
+        own = own[(own[:, 2:] > own[:, :2]).all(1)]
+        found = table[table["path"] == str(files / path)]
+        np.testing.assert_allclose(detections.corners(found), own, atol=1e-3)
+        assert len(own) and own.max() <= max(size)
+    pd.testing.assert_frame_equal(inference_read(tmp_path / "boxes.csv"), table)
+
+
+def inference_read(file: Path) -> pd.DataFrame:
+    return pd.read_csv(file).astype({"error": "str"}).assign(error="")
+
+
+def test_probabilities_of_files_are_those_of_the_imported_pictures(classifier: Path, files: Path, data: Path) -> None:
+    opened, one = store.open(data), bundle.load(classifier)
+    said = inference.predict(one.method, [opened], np.arange(len(opened)), model=one.model, threads=1)
+    table = asked(classifier, files / "stage_2_train_images").set_index("path")
+    order = [str(files / path) for path in opened.index.table["path"]]
+    np.testing.assert_allclose(table.loc[order, FINDING], said.probabilities(one.model.temperature)[:, 0], atol=1e-6)
+
+
+def test_one_bad_file_does_not_stop_the_rest(
+    run: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = sorted((files / "stage_2_train_images").iterdir())[:2]
+    (tmp_path / "broken.dcm").write_bytes(good[0].read_bytes()[:300])
+    (tmp_path / "empty.png").touch()
+    table = asked(run, good[0], tmp_path, good[1], tmp_path / "missing.png", least=0.999)
+    assert table["path"].tolist() == [str(good[0]), str(tmp_path / "broken.dcm"), str(tmp_path / "empty.png"),
+                                      str(good[1]), str(tmp_path / "missing.png")]  # fmt: skip
+    assert (table["error"] != "").tolist() == [False, True, True, False, True]
+    assert (table["finding"] == "").all() and table["score"].isna().all()
+    said = capsys.readouterr().out
+    assert said.count("no box") == 2 and said.count("! ") == 3 and "3 of 5 files could not be read." in said
+
+
+def test_nothing_that_can_be_read_is_an_error(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "leer").mkdir()
+    assert cli.main(["predict", str(run), str(tmp_path / "empty.png")]) == 2
+    assert cli.main(["predict", str(run), str(tmp_path / "leer")]) == 2
+    assert cli.main(["predict", str(run), str(tmp_path), "--least", "2", "--out", "x.txt"]) == 2
+    told = capsys.readouterr().err
+    for part in ("No file could be read", "There is no picture in", "--least 2 is not", "neither .csv nor .parquet"):
+        assert part in told
