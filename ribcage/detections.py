@@ -206,6 +206,17 @@ def drawn(stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str], po
     return known
 
 
+def shown(stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str], size: tuple[int, int]) -> np.ndarray:
+    """(M, 6) n, finding, x0, y0, x1, y1: the true boxes in these rows, which ascend, in pixels of their plain view."""
+    parts = [np.empty((0, 6))]
+    for place, finding in enumerate(findings):
+        true = truth(stores, rows, finding)
+        parts.append(np.concatenate([true.pictures[:, None], np.full((len(true), 1), place), true.boxes], axis=1))
+    counts = [len(own) for own in inference.by_store(stores, rows)]
+    sides = np.repeat([store.size for store in stores], counts)
+    return views.move_boxes(np.concatenate(parts), views.draw(views.plain(size), 0, 0, rows, 0, sides))
+
+
 def about(stores: Sequence[Store], rows: np.ndarray) -> pd.DataFrame:
     """What is known of these rows, which ascend, with the sizes of their files where the sets know them."""
     parts = []

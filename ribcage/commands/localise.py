@@ -33,6 +33,8 @@ class Options(Course):
     """Convolutions of fcos before each of its answers."""
     quality: Literal["centreness", "iou"] = "centreness"
     """What fcos weighs a box by: how near to the middle of the box a cell lies, or how well the box fits."""
+    anchors: Literal["published", "fitted"] = "published"
+    """Of yolo: those of the protocol, or fitted to the boxes that are learnt from."""
     overlap: float = 0.4
     """IoU above which the less sure of two found boxes is dropped."""
     share: float = 0.5
@@ -208,7 +210,9 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
 
 def detector(options: Options) -> dict[str, Any]:
     """The head and its options, with which the bundle builds it again."""
-    own = {"fcos": ("width", "depth", "quality", "overlap"), "yolo": ("overlap",), "cam": ("share",)}[options.head]
+    own = {"fcos": ("width", "depth", "quality", "overlap"), "yolo": ("anchors", "overlap"), "cam": ("share",)}[
+        options.head
+    ]
     return {"head": options.head, **{name: getattr(options, name) for name in own}, "keep": options.boxes}
 
 
@@ -216,12 +220,13 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     """The run: model, batches, optimizer, learning rates."""
     import torch
 
-    from ribcage import bundle, course, distributed, views
+    from ribcage import bundle, course, detections, distributed, views
     from ribcage.loader import Loader
 
     torch.manual_seed(options.seed)
     backbone = bundle.backbone(model, options.init, options.drop_path)
     method = bundle.detector_of(model, backbone, "What was asked for", freeze=options.freeze == "backbone")
+    method.measure(detections.shown(stores, learning, model.findings, model.size), model.size)
     loader = Loader(
         stores,
         [views.changed(views.PRESETS[options.augment](model.size), options.view)],
