@@ -8,6 +8,10 @@ ReLU. Only what comes behind A is differentiated, for all findings at once: a ma
 
 A transformer that answers by its class token does not look at the last features of the other tokens: there A are those
 that the class token last gathered from. `maps` has what becomes of a map: points, boxes, heat on the stored picture.
+
+A cell of a map is drawn where the pixels lie that it was made of. In a ResNet that is not the middle of its share of
+the picture: convolutions of odd width and stride 2 look at pixels 0, 2, 4 …, so that cell i of the last features is
+centred on pixel 32 i, 15.5 pixels further up and left than maps that are simply stretched over the picture say.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +28,7 @@ from ribcage.backbone import Backbone
 from ribcage.bundle import Model
 from ribcage.detectors.boxes import Found
 from ribcage.loader import Loader
+from ribcage.maps import Cells
 from ribcage.methods.supervised import Supervised
 from ribcage.store import Store
 
@@ -37,6 +42,8 @@ class Looks:
 
     maps: Tensor
     """(N, F, h, w) in 0 … 1: for each finding what speaks for it, on the grid of the features."""
+    cells: Cells
+    """Where these lie in the pictures."""
     logits: Tensor
     """(N, F), before any temperature."""
 
@@ -52,8 +59,11 @@ def looks(method: Supervised, pictures: Tensor) -> Looks:
     with _answering(method), torch.inference_mode(False), torch.enable_grad():
         pictures = pictures.clone() if pictures.is_inference() else pictures.detach()
         by_token = getattr(method.backbone.model, "global_pool", "") == "token"
-        found = (None if by_token else _pooled(method, pictures)) or _gathered(method, pictures)
-    return Looks(maps.heat(found.features, found.gradients.mean((3, 4)).transpose(0, 1)), found.logits)
+        with _measured(method.backbone, _size(pictures)) as cells:
+            found = (None if by_token else _pooled(method, pictures)) or _gathered(method, pictures)
+    heat = maps.heat(found.features, found.gradients.mean((3, 4)).transpose(0, 1))
+    grid = (heat.shape[2], heat.shape[3])
+    return Looks(heat, cells.get(grid) or Cells.even(grid, _size(pictures)), found.logits)
 
 
 @dataclass(frozen=True)
@@ -152,6 +162,45 @@ def _given_on(backbone: Backbone) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
+def _measured(backbone: Backbone, size: tuple[int, int]) -> Iterator[dict[tuple[int, int], Cells]]:
+    """(h, w) → the cells of features of that size, for those that convolutions and pools made from the pictures.
+
+    Cell i of what one gives lies where the middle of its window does: s i + (k - 1) d / 2 - p cells of what it takes.
+    Whatever else makes features smaller joins whole cells, which stay spread evenly.
+    """
+    known = {size: Cells((0.5, 0.5), (1.0, 1.0))}
+
+    def note(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        before, after = _size(inputs[0]), _size(output)
+        if after not in known and min(after) > 1:
+            start = known.get(before) or Cells.even(before, size)
+            axes = [_window(module, axis, before[axis]) for axis in (1, 0)]
+            first = [f + step * middle for f, step, (_, middle) in zip(start.first, start.step, axes, strict=True)]
+            steps = [step * stride for step, (stride, _) in zip(start.step, axes, strict=True)]
+            known[after] = Cells((first[0], first[1]), (steps[0], steps[1]))
+
+    windows = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+    handles = [each.register_forward_hook(note) for each in backbone.modules() if isinstance(each, windows)]
+    try:
+        yield known
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _window(module: Any, axis: int, length: int) -> tuple[int, float]:
+    """Stride of a convolution or a pool down (0) or across (1), and where the middle of its first window lies."""
+    k, s, p, d = (
+        value[axis] if isinstance(value, tuple) else value
+        for value in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
+    )
+    span = (k - 1) * d + 1
+    if type(module).__name__.endswith("Same"):  # timm's: as much as TensorFlow pads, the odd one at the end
+        p = max((-(-length // s) - 1) * s + span - length, 0) // 2
+    return s, (span - 1) / 2 - (p if isinstance(p, int) else (span - 1) // 2)
+
+
+@contextmanager
 def _answering(method: Supervised) -> Iterator[None]:
     """In evaluation mode for a while."""
     training = method.training
@@ -195,8 +244,9 @@ class Looker:
         said = inference.Predictions(
             self.method.findings, np.arange(len(pictures)), seen.logits.float().cpu().numpy(), self.method.exclusive
         ).probabilities(self.temperature)
+        size = _size(pictures)
         return [
-            self._around(maps.enlarged(one[None], _size(pictures))[0].cpu().numpy(), probabilities)
+            self._around(maps.enlarged(one[None], seen.cells, size)[0].cpu().numpy(), probabilities)
             for one, probabilities in zip(seen.maps, said, strict=True)
         ]
 
@@ -238,7 +288,8 @@ def points(
     )  # fmt: skip
     found = [np.empty((0, len(method.findings), 2))]
     for shown in loader.epoch(0):
-        peaks = maps.peaks(looks(method, shown.views[0].to(device)).maps, model.size).double().cpu().numpy()
+        seen = looks(method, shown.views[0].to(device))
+        peaks = maps.peaks(seen.maps, seen.cells).double().cpu().numpy()
         sides = np.array([store.size for store in stores])[shown.sources.numpy()]
         numbers = views.draw(view, 0, 0, shown.rows.numpy(), 0, sides)
         found.append(np.stack([maps.carried(*each) for each in zip(peaks, numbers.affine, strict=True)]))

@@ -3,15 +3,33 @@
 `ribcage.gradcam` makes them from a classifier. Its `Looker` finds boxes as a detector does, so that the CAM baseline is
 `detections.detect(gradcam.Looker(method, temperature=model.temperature), stores, rows, model=model)`.
 
-Points and boxes are measured from the top left corner: the centre of the first pixel is at (0.5, 0.5). A map of h × w
-cells lies evenly over its picture, and between the centres of its cells heat is interpolated.
+Points and boxes are measured from the top left corner: the centre of the first pixel is at (0.5, 0.5). Between the
+centres of a map's cells heat is interpolated, beyond the outermost it stays what it is there.
 """
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where the cells of a map lie in its view, as (x, y) in pixels."""
+
+    first: tuple[float, float]
+    """The centre of the first."""
+    step: tuple[float, float]
+    """From one to the next."""
+
+    @classmethod
+    def even(cls, grid: tuple[int, int], size: tuple[int, int]) -> "Cells":
+        """(h, w) cells spread evenly over a view of this (height, width)."""
+        across, down = size[1] / grid[1], size[0] / grid[0]
+        return cls((across / 2, down / 2), (across, down))
 
 
 def heat(features: Tensor, weights: Tensor) -> Tensor:
@@ -25,20 +43,21 @@ def heat(features: Tensor, weights: Tensor) -> Tensor:
     return torch.where(most > 0, found / most, 0.0)
 
 
-def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarged(maps: Tensor, cells: Cells, size: tuple[int, int]) -> Tensor:
     """(N, F, h, w) → (N, F, H, W), a value for each pixel of the view."""
-    return F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
+    ends = zip((size[1], size[0]), cells.first, cells.step, (maps.shape[3], maps.shape[2]), strict=True)
+    x, y = (((torch.arange(length) + 0.5 - first) / step * 2 + 1) / count - 1 for length, first, step, count in ends)
+    places = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=2).to(maps.device)  # -1 … 1 from edge to edge
+    grid = places.expand(len(maps), -1, -1, -1)
+    return F.grid_sample(maps.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def peaks(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, F, 2) x, y: the centre of the hottest cell of (N, F, h, w), in a view of this (height, width).
-
-    NaN where there is no heat; of cells equally hot the first.
-    """
-    height, width = maps.shape[2:]
+def peaks(maps: Tensor, cells: Cells) -> Tensor:
+    """(N, F, 2) x, y in the view: the centre of the hottest cell of (N, F, h, w), of equally hot ones the first.
+    NaN where there is no heat."""
     place = maps.flatten(2).argmax(2)
-    x = (place % width + 0.5) * (size[1] / width)
-    y = (place // width + 0.5) * (size[0] / height)
+    x = cells.first[0] + place % maps.shape[3] * cells.step[0]
+    y = cells.first[1] + place // maps.shape[3] * cells.step[1]
     cold = maps.flatten(2).amax(2) <= 0
     return torch.stack([x, y], dim=2).masked_fill(cold[:, :, None], torch.nan)
 
