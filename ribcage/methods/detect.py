@@ -71,7 +71,7 @@ class Detect(Method):
             if head == "yolo"
             else FCOS(levels, count, width=width, depth=depth, quality=quality)
         )
-        self._shapes: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self._shapes: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
         if freeze:
             backbone.requires_grad_(False)
         else:
@@ -94,7 +94,8 @@ class Detect(Method):
 
     def share(self, part: Batch, batch: Batch) -> float:
         """The share of what the losses are divided by, so that a batch computed in parts has the loss of the whole."""
-        sizes = [(x.shape[2], x.shape[3]) for x in batch.maps] or self._sizes(batch.views[0])
+        sizes = [(x.shape[2], x.shape[3]) for x in batch.maps]
+        sizes = sizes or [(height, width) for _, height, width in self.shapes(batch.views[0])]
         counts = [self.head.count(Truth.of(each.boxes[0], each.labels), sizes) for each in (part, batch)]
         of_part, of_batch = distributed.total(torch.stack(counts)).clamp(min=1).tolist()
         return of_part / of_batch
@@ -107,6 +108,13 @@ class Detect(Method):
         """The backbone's maps at several strides; without a gradient when it is frozen."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             return self.backbone.pyramid(pictures)
+
+    def shapes(self, pictures: Tensor) -> list[tuple[int, int, int]]:
+        """(channels, height, width) of the backbone's maps of such pictures."""
+        size = (pictures.shape[2], pictures.shape[3])
+        if size not in self._shapes:
+            self._shapes[size] = [(x.shape[1], x.shape[2], x.shape[3]) for x in _looked(self.backbone, pictures[:1])]
+        return self._shapes[size]
 
     @torch.no_grad()
     def found(self, pictures: Tensor) -> list[Found]:
@@ -123,13 +131,6 @@ class Detect(Method):
         if self.freeze:
             self.backbone.eval()
         return self
-
-    def _sizes(self, pictures: Tensor) -> list[tuple[int, int]]:
-        """Heights and widths of the backbone's maps of such pictures."""
-        size = (pictures.shape[2], pictures.shape[3])
-        if size not in self._shapes:
-            self._shapes[size] = [(x.shape[2], x.shape[3]) for x in _looked(self.backbone, pictures[:1])]
-        return self._shapes[size]
 
 
 @torch.no_grad()
