@@ -193,22 +193,17 @@ def macro(found: dict[str, Resampled]) -> dict[str, dict[str, Any]]:
 
 def sizes(data: Answers, place: int) -> list[dict[str, float | int]]:
     """How many boxes of each size there are, and how many are hit by the centre at `RATE` false marks per picture. A
-    size is the side of a square of the same area, as a share of the picture's side; classes hold equally many."""
+    size is the side of a square of the same area, as a share of the picture's side."""
     boxes = data.boxes[place]
     best, _, _ = froc.best_hits(boxes.found, boxes.true, len(data))
     true = _by_picture(boxes.true)
     share = extents(true) / data.sides[true.pictures]
-    edges = np.unique(np.quantile(share, np.linspace(0, 1, min(SIZES, max(len(true) // 20, 1)) + 1)))
-    group = np.clip(np.searchsorted(edges, share, side="right") - 1, 0, max(len(edges) - 2, 0))
-    hit = best >= data.shown[place]
+    bins = int(np.clip(len(true) // 8, 1, SIZES))
+    edges = np.linspace(share.min(), max(share.max(), share.min() + 1e-3), bins + 1)
+    every, hit = (np.histogram(own, edges)[0].tolist() for own in (share, share[best >= data.shown[place]]))
     return [
-        {
-            "from": float(edges[each]),
-            "to": float(edges[min(each + 1, len(edges) - 1)]),
-            "boxes": int((group == each).sum()),
-            "found": int(hit[group == each].sum()),
-        }
-        for each in range(max(len(edges) - 1, 1))
+        {"from": low, "to": high, "boxes": there, "found": found}
+        for low, high, there, found in zip(edges.tolist(), edges[1:].tolist(), every, hit, strict=False)
     ]
 
 
@@ -327,12 +322,13 @@ def subgroups(data: Answers, options: dict[str, Any]) -> list[dict[str, Any]]:
 
 def notes(data: Answers, result: dict[str, Any]) -> list[str]:
     """Sentences for the reader about what was left out and cannot be known."""
-    texts = [
-        f"{row['finding']}: {row['left_out']:,} pictures are left out, since it is there, or nothing certain is said, "
-        "and nobody drew where."
-        for row in result["findings"]
-        if row["left_out"]
-    ]
+    texts = []
+    left = [f"{row['finding']} {row['left_out']:,}" for row in result["findings"] if row["left_out"]]
+    if left:
+        texts.append(
+            "Pictures are left out where a finding is, or nothing certain is said of it, and nobody drew where: "
+            f"{', '.join(left)}."
+        )
     behind = result["macro"]["map"]["resamples"]
     if behind < result["resamples"]:
         texts.append(

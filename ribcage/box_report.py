@@ -16,20 +16,7 @@ from ribcage.report import UNDEFINED, both, limits, named, three, title
 from ribcage.store import Store
 
 RATES = dict(zip(froc.RATES, ("1/8", "1/4", "1/2", "1", "2", "4", "8"), strict=True))
-METRICS = {
-    "map": "mAP",
-    "ap50": "AP50",
-    "ap75": "AP75",
-    "map_positives": "mAP, positives only",
-    "ap50_positives": "AP50, positives only",
-    "ap75_positives": "AP75, positives only",
-    "map_skipping": "mAP as published tables skip",
-    "kaggle": "precision picture by picture",
-    **{f"centre_at_{rate:g}": f"found at {text} false marks, by centre" for rate, text in RATES.items()},
-    "centre_mean": "mean of these",
-    **{f"overlap_at_{rate:g}": f"found at {text} false marks, by IoU {HIT:g}" for rate, text in RATES.items()},
-    "overlap_mean": "mean of these",
-}
+PRECISIONS = {"all pictures": "", "positives only": "_positives", "as published tables skip": "_skipping"}
 SHOWN = ("map", "ap50", "ap75", "map_positives", "centre_mean")
 SHOWN_SIDE = 256  # pixels of a picture on the page
 MOST_DRAWN = 12  # found boxes in one picture
@@ -113,25 +100,41 @@ def metric_parts(result: dict[str, Any]) -> list[str]:
         parts += [html.table(head, rows[:-1], rows[-1]), html.paragraph(macro_text(result), soft=True)]
     for row in result["findings"]:
         said = f"{row['boxes']:,} boxes in {row['positives']:,} of {row['n']:,} pictures, {row['found']:,} found"
-        rows = [[name, *_value(row[key])] for key, name in METRICS.items() if key in row]
-        parts += [html.heading(f"{named(row['finding'])} – {said}", 3), html.table(["", "", "95 %", ""], rows)]
+        parts += [html.heading(f"{named(row['finding'])} – {said}", 3), precision_table(row), sensitivity_table(row)]
     cuts = ", ".join(f"{row['cut']:.3g}" for row in result["findings"] if row["cut"] is not None)
     source = "that the tested pictures chose" if result["protocol"] == "peers" else "that validation chose"
     text = METRICS_TEXT.format(cut=f" {source} ({cuts})" if cuts else "")
     return [*parts, html.paragraph(f"{macro_text(result)} {text}", soft=True)]
 
 
-def _value(value: dict[str, Any]) -> list[object]:
-    numbers = [np.nan if value[end] is None else float(value[end]) for end in ("value", "low", "high")]
-    drawing = html.Drawing(plots.span(numbers[0], numbers[1], numbers[2], (0.0, 1.0), mark=0.0))
-    return [three(value["value"]), limits(value), drawing]
+def precision_table(row: dict[str, Any]) -> str:
+    """AP on all pictures and on fewer."""
+    rows: list[list[object]] = [
+        [name, *(both(row[f"{key}{which}"]) if f"{key}{which}" in row else "" for key in ("map", "ap50", "ap75"))]
+        for name, which in PRECISIONS.items()
+    ]
+    if "kaggle" in row:
+        rows.append(["precision picture by picture", both(row["kaggle"]), "", ""])
+    return html.table(["", "mAP", "AP50", "AP75"], rows)
+
+
+def sensitivity_table(row: dict[str, Any]) -> str:
+    """What is found at every rate of false marks."""
+    rows: list[list[object]] = []
+    for kind, said in (("centre", "found, by the centre"), ("overlap", f"found, by an IoU of {HIT:g}")):
+        values = [row[f"{kind}_at_{rate:g}"] for rate in RATES] + [row[f"{kind}_mean"]]
+        rows += [[said, *(three(value["value"]) for value in values)], ["", *map(limits, values)]]
+    return html.table(["at false marks per picture", *RATES.values(), "mean"], rows)
 
 
 # ---- curves
 
 
 RATE_TICKS = tuple((float(np.log2(rate)), text) for rate, text in ((0.125, "1/8"), (0.5, "1/2"), (2, "2"), (8, "8")))
-KEY = (("main", "by centre · IoU .50 · found · hits"), ("other", f"by IoU {HIT:g} · IoU .40 · all · false marks"))
+KEY = (
+    ("main", "by the centre · at IoU .50 · true boxes found · hits"),
+    ("other", f"by an IoU of {HIT:g} · at IoU .40 · all true boxes · false marks"),
+)
 CURVES_TEXT = (
     "FROC: how many true boxes are found for how many false marks per picture. Precision and recall of boxes at an IoU "
     "of .50 and of .40. Sizes: the side of a square of the same area as the true box, as a share of the picture's; how "
@@ -178,20 +181,19 @@ def recall_plot(data: Answers, place: int) -> str:
 
 
 def size_plot(sizes: Sequence[dict[str, Any]]) -> str:
-    """How many true boxes of each size there are and are found; densities, since classes differ in width."""
+    """How many true boxes of each size there are and are found."""
     edges = np.array([sizes[0]["from"], *(each["to"] for each in sizes)])
-    widths = np.maximum(np.diff(edges), 1e-9)
-    heights = {kind: np.array([each[kind] for each in sizes]) / widths for kind in ("boxes", "found")}
-    top = float(heights["boxes"].max()) or 1.0
+    top, ticks = plots.nice(max(each["boxes"] for each in sizes))
     steps = np.repeat(edges, 2)[1:-1]
     parts: list[Line | Dots] = [
-        Line(steps, np.repeat(heights[name], 2), kind)
+        Line(steps, np.repeat(np.array([float(each[name]) for each in sizes]), 2), kind)
         for name, kind in (("boxes", "other-area"), ("found", "main-area"))
     ]
-    low, high = float(edges[0]), float(max(edges[-1], edges[0] + 1e-3))
-    ticks = [(value, f"{100 * value:.0f} %") for value in (low, (low + high) / 2, high)]
-    axes = Axes((low, high), (0, top), "size, share of the picture's side", "boxes", ticks, ())
-    return plots.plot("Sizes", parts, axes)
+    low, high = float(edges[0]), float(edges[-1])
+    marks = [(value, f"{100 * value:.0f} %") for value in (low, (low + high) / 2, high)]
+    return plots.plot(
+        "Sizes", parts, Axes((low, high), (0, top), "size, share of the picture's side", "boxes", marks, ticks)
+    )
 
 
 def score_plot(data: Answers, place: int) -> str:
@@ -201,12 +203,14 @@ def score_plot(data: Answers, place: int) -> str:
     scores = boxes.found.scores
     low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
     edges = np.linspace(low, max(high, low + 1e-6), 31)
-    parts: list[Line | Dots] = []
-    for chosen, kind in ((~hitting, "other-area"), (hitting, "main-area")):
-        share = np.histogram(scores[chosen], edges)[0] / max(int(chosen.sum()), 1)
-        parts.append(Line(np.repeat(edges, 2)[1:-1], np.repeat(np.sqrt(share), 2), kind))
+    shares = [np.histogram(scores[own], edges)[0] / max(int(own.sum()), 1) for own in (~hitting, hitting)]
+    parts: list[Line | Dots] = [
+        Line(np.repeat(edges, 2)[1:-1], np.repeat(share, 2), kind)
+        for share, kind in zip(shares, ("other-area", "main-area"), strict=True)
+    ]
+    top = max(float(share.max()) for share in shares) or 1.0
     ticks = [(float(value), f"{value:.2g}") for value in (edges[0], (edges[0] + edges[-1]) / 2, edges[-1])]
-    axes = Axes((float(edges[0]), float(edges[-1])), (0, 1), "score", "share, as its root", ticks, ())
+    axes = Axes((float(edges[0]), float(edges[-1])), (0, top), "score", "share of its group", ticks, ())
     return plots.plot("Scores", parts, axes)
 
 
@@ -286,11 +290,12 @@ def figure(data: Answers, stores: Sequence[Store], picture: int, error: Error | 
     if shown is None:
         return ""
     scale = len(shown) / data.sides[picture]
-    true = [each.true.boxes[each.true.pictures == picture] for each in data.boxes]
-    found = []
+    true, found = [], []
     for place, boxes in enumerate(data.boxes):
-        own = boxes.found.only((boxes.found.pictures == picture) & (boxes.found.scores >= data.shown[place]))
-        found.append(own.boxes[np.argsort(-own.scores, kind="stable")][:MOST_DRAWN])
+        if error is None or error.finding == place:  # of an error only its own finding
+            true.append(boxes.true.boxes[boxes.true.pictures == picture])
+            own = boxes.found.only((boxes.found.pictures == picture) & (boxes.found.scores >= data.shown[place]))
+            found.append(own.boxes[np.argsort(-own.scores, kind="stable")][:MOST_DRAWN])
     sides = [_sides(np.concatenate(each) * scale) for each in (true, found)]
     return html.figure(shown, caption(data, picture, error), *sides)
 

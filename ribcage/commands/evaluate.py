@@ -1,10 +1,11 @@
 """Test a finished model: every number with its interval, a table of predictions, a page with plots.
 
 Refuses to test on patients or pictures the model has seen. Thresholds and temperature come from validation, as the
-model carries them. Writes predictions.parquet, metrics.json and index.html.
+model carries them. Writes predictions.parquet, metrics.json and index.html. Of a detector it tests the boxes, and
+writes detections.parquet.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +53,8 @@ def run(options: Options) -> dict[str, Any]:
     from ribcage import bundle, cohort, distributed, evaluation, guard, inference, runs, store
 
     runs.check(options)
+    if bundle.Model.load(bundle.find(options.run) / "model.json").detector:
+        return boxes(options)
     model = bundle.load(options.run)
     stores = store.open_all(options.data)
     cohort.distinct(stores)
@@ -81,6 +84,49 @@ def run(options: Options) -> dict[str, Any]:
     show(result, options.table)
     write(options, result, data, stores)
     return result
+
+
+def boxes(options: Options) -> dict[str, Any]:
+    """The same for a detector."""
+    from ribcage import box_evaluation, bundle, cohort, detections, distributed, guard, runs, store
+
+    runs.check(options, no_boxes(options))
+    model = bundle.load_detector(options.run)
+    stores = store.open_all(options.data)
+    cohort.distinct(stores)
+    rows = chosen(stores, options.split)
+    policy = policy_of(options, model.model, stores)
+    leak = guard.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
+    with distributed.started() as device:
+        model.method.to(device)
+        found = detections.detect(
+            model.finder, stores, rows, model=model.model, device=device, batch=options.batch, label="detect"
+        )
+        if distributed.rank():
+            return {}
+    data = box_evaluation.answers(found, stores, rows, policy, model.model.thresholds.get(bundle.CUT))
+    result = box_evaluation.evaluate(
+        data,
+        protocol=options.protocol,
+        fitting=boxes_to_fit(stores, options.split, data.findings),
+        resamples=options.resamples,
+        seed=options.seed,
+    )
+    result |= {"leak": leak, **context(options, model.model, stores, policy, data.findings)}
+    result["stamps"] = box_evaluation.stamps(result)
+    show_boxes(result)
+    write_boxes(options, result, data, found, stores)
+    return result
+
+
+def no_boxes(options: Options) -> list[str]:
+    """What a detector cannot be asked."""
+    wrong = {
+        "--ten-crop: a detector sees one view": options.ten_crop,
+        "--table chexnet: it has AUROCs, a detector has none": options.table == "chexnet",
+        f"--rule {options.rule}: a detector's cut is validation's": options.rule != Options.rule,
+    }
+    return [text for text, is_so in wrong.items() if is_so]
 
 
 def chosen(stores: Sequence[Any], split: str) -> Any:
@@ -116,13 +162,28 @@ def chosen_by(model: Any) -> str:
 def fitting(stores: Sequence[Any], tested: str, findings: Sequence[str], policy: Any) -> Any:
     """Pictures for the baselines to learn from: training ones of the same folders, else validation ones, else none."""
     from ribcage.evaluation import Fitting
+
+    named, rows = others(stores, tested)
+    return Fitting.of(named, stores, rows, findings, policy) if named else None
+
+
+def boxes_to_fit(stores: Sequence[Any], tested: str, findings: Sequence[str]) -> Any:
+    """The same for a detector's baseline."""
+    from ribcage.box_evaluation import Fitting
+
+    named, rows = others(stores, tested)
+    return Fitting.of(named, stores, rows, findings) if named else None
+
+
+def others(stores: Sequence[Any], tested: str) -> tuple[str, Any]:
+    """What the pictures are called, and their rows; "" if there are none."""
     from ribcage.loader import rows_of
 
     for split in ("train", "val"):
         rows = rows_of(stores, split)
         if split != tested and tested != "all" and len(rows):
-            return Fitting.of(f"{len(rows):,} {split} pictures of the same folders", stores, rows, findings, policy)
-    return None
+            return f"{len(rows):,} {split} pictures of the same folders", rows
+    return "", None
 
 
 def context(
@@ -164,24 +225,52 @@ def out_folder(options: Options, stores: Sequence[Any]) -> Path:
     return options.run / "evaluation" / re.sub(r"[^\w.+-]+", "-", "-".join(named))
 
 
+def write_boxes(options: Options, result: dict[str, Any], data: Any, found: Any, stores: Sequence[Any]) -> None:
+    """detections.parquet, metrics.json, index.html."""
+    from ribcage import box_report
+
+    pictures = box_report.worst_pictures(data, stores, options.worst)
+    write_all(options, stores, "detections.parquet", found.save, result, box_report.page(result, data, pictures))
+
+
 def write(options: Options, result: dict[str, Any], data: Any, stores: Sequence[Any]) -> None:
     """predictions.parquet, metrics.json, index.html."""
+    from ribcage import inference, report
+
+    pictures = report.worst_pictures(data, stores, options.worst)
+    page = report.page(result, data, pictures)
+    write_all(options, stores, "predictions.parquet", lambda file: inference.save(data.table(), file), result, page)
+
+
+def write_all(
+    options: Options,
+    stores: Sequence[Any],
+    table: str,
+    save: Callable[[Path], None],
+    result: dict[str, Any],
+    page: str,
+) -> None:
+    """A table, the numbers and the page."""
     import json
 
-    from ribcage import files, inference, report
+    from ribcage import files
 
     out = out_folder(options, stores)
+    numbers = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with files.explained(out, "Free some."):
         out.mkdir(parents=True, exist_ok=True)
-        inference.save(data.table(), out / "predictions.parquet")
-        pictures = report.worst_pictures(data, stores, options.worst)
-        for name, text in (
-            ("metrics.json", json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
-            ("index.html", report.page(result, data, pictures)),
-        ):
+        save(out / table)
+        for name, text in (("metrics.json", numbers), ("index.html", page)):
             with files.atomic(out / name) as part:
                 part.write_text(text, encoding="utf-8")
-    print(f"Wrote {out / 'index.html'}, metrics.json and predictions.parquet.")
+    print(f"Wrote {out / 'index.html'}, metrics.json and {table}.")
+
+
+def show_boxes(result: dict[str, Any]) -> None:
+    """A detector's table on the terminal."""
+    from ribcage import box_report
+
+    printed(result, *box_report.finding_table(result), box_report.macro_text(result))
 
 
 def show(result: dict[str, Any], form: str) -> None:
@@ -191,15 +280,20 @@ def show(result: dict[str, Any], form: str) -> None:
     if form == "chexnet":
         print(report.chexnet(result))
         return
+    printed(result, *report.finding_table(result), report.macro_text(result))
+
+
+def printed(result: dict[str, Any], head: Sequence[str], rows: Sequence[Sequence[object]], text: str) -> None:
+    """Title, table, and what is to be said of it."""
     from rich.console import Console
 
+    from ribcage import report
     from ribcage.commands.inspect import grid
 
     console = Console()
     console.print(f"\n[bold]{report.title(result)}[/bold]", highlight=False)
-    head, rows = report.finding_table(result)
     kept = len(head) if console.width >= 100 else 8  # a narrow terminal shows fewer columns rather than half of each
     console.print(grid(head[:kept], [row[:kept] for row in rows]))
-    console.print(report.macro_text(result), highlight=False, markup=False)
-    for text in [*result["stamps"], *result["notes"]]:
-        console.print(f"! {text}", highlight=False, markup=False)
+    console.print(text, highlight=False, markup=False)
+    for said in [*result["stamps"], *result["notes"]]:
+        console.print(f"! {said}", highlight=False, markup=False)
