@@ -442,3 +442,49 @@ def test_of_rows_that_are_not_labelled_nothing_is_known(store: Store, policy: st
     np.testing.assert_array_equal(left[inside], known[inside])
     assert np.isnan(left[~inside]).all() and not np.isnan(known[~inside]).all()
     assert sorted(torch.cat([one.rows for one in some.epoch(0)]).tolist()) == chosen.tolist()
+
+
+# ---- boxes that do not come along
+
+
+def test_boxes_that_the_view_does_not_show_are_counted_for_each_picture(store: Store) -> None:
+    corner = View(24, crop=(0.2, 0.2))
+    loader = Loader([store], [corner, plain(24)], batch=16, findings=("Mass",))
+    lost = 0
+    for batch in loader.epoch(1):
+        shown, every = (torch.bincount(boxes[:, 0].long(), minlength=len(batch)) for boxes in batch.boxes)
+        assert torch.equal(batch.dropped, every - shown)
+        lost += int(batch.dropped.sum())
+    assert 0 < lost < 17
+
+
+def test_an_epochs_boxes_are_those_of_its_batches(store: Store, other: Store) -> None:
+    loader = Loader([store, other], [strong(40)], batch=16, findings=("Mass", "Edema"))
+    batches = [batch.boxes[0].numpy() for batch in loader.epoch(2)]
+    for number, each in enumerate(batches):
+        each[:, 0] += 16 * number
+    every = loader.boxes(2)
+    every = every[np.argsort(every[:, 0], kind="stable")]
+    np.testing.assert_array_equal(every, np.concatenate(batches))
+    assert len(every) > 10
+
+
+def test_where_labels_are_not_to_be_known_boxes_are_not_known(store: Store) -> None:
+    known = np.array([0, 3])
+    batch = next(Loader([store], [plain(48)], batch=50, shuffle=False, labelled=known, findings=("Mass",)).epoch(0))
+    assert batch.boxes[0][:, 0].tolist() == [0, 3] and not batch.dropped.any()
+
+
+def test_kept_maps_stand_for_pictures(store: Store) -> None:
+    class Answers:
+        def take(self, rows: np.ndarray, flipped: np.ndarray) -> list[torch.Tensor]:
+            return [torch.from_numpy(rows * 2 + flipped)]
+
+    view = replace(plain(24), flip=0.5)
+    loaders = [Loader([store], [view], batch=16) for _ in range(2)]
+    loaders[1].kept = Answers()
+    for one, two in zip(*(loader.epoch(3) for loader in loaders), strict=True):
+        flipped = views.draw(view, 0, 3, one.rows.numpy(), 0, 48).flipped
+        assert np.array_equal(two.maps[0].numpy(), one.rows.numpy() * 2 + flipped)
+        assert two.views[0].shape == (len(one), 0, 24, 24)
+        assert same(replace(one, views=two.views), two)

@@ -242,6 +242,56 @@ def test_a_turned_box_becomes_the_upright_box_around_it() -> None:
     np.testing.assert_allclose(moved[0, 2:], [*(50 - half), *(50 + half)], atol=1e-4)
 
 
+@pytest.mark.parametrize("side", [64, 200])
+@pytest.mark.parametrize("turned", [False, True])
+def test_boxes_are_where_their_pixels_are_drawn_however_a_view_moves_them(side: int, turned: bool) -> None:
+    """Each box painted white, the view made, and what is white in it measured: to the pixel, at any scale."""
+    view = replace(GEOMETRY, size=(96, 80), rotation=25 if turned else 0)
+    random, count = np.random.default_rng(side), 60
+    low = random.integers(0, int(0.7 * side), (count, 2))
+    boxes = np.concatenate([low, low + random.integers(side // 8, int(0.3 * side), (count, 2))], axis=1)
+    images = np.zeros((count, side, side), np.uint8)
+    for image, (x0, y0, x1, y1) in zip(images, boxes, strict=True):
+        image[y0:y1, x0:x1] = 255
+    numbers = draw(view, 3, 1, rows(count), 0, side)
+    table = np.concatenate([np.arange(count)[:, None], np.zeros((count, 1)), boxes], axis=1)
+    moved = {int(row[0]): row[2:] for row in move_boxes(table, numbers, keep=0.0)}
+    compared = 0
+    for n, picture in enumerate(gray(apply(images, numbers, MEAN, STD))):
+        down, across = np.nonzero(picture > 127)
+        if not len(down):
+            continue
+        seen = np.array([across.min(), down.min(), across.max() + 1, down.max() + 1])
+        inside = moved[n].min() > 0 and (moved[n] < [80, 96, 80, 96]).all()
+        if inside or not turned:
+            corner = 2.0 if turned else 0.6  # a sharp corner's last pixel is less than half white
+            np.testing.assert_allclose(moved[n], seen, atol=max(corner, 0.6 * 96 / side))
+            compared += 1
+        assert (moved[n][:2] <= seen[:2] + 2).all() and (moved[n][2:] >= seen[2:] - 2).all()
+    assert compared > 10
+
+
+def test_chances_are_what_differs_between_epochs() -> None:
+    still = (plain(), View((32, 64), place=(0.0, 1.0)), replace(plain(), flip=1.0), *ten_crops())
+    for view in still:
+        assert views.chances(view) == ()
+    assert views.chances(View((32, 64))) == ("place",)
+    changes = ({"flip": 0.5}, {"rotation": 3.0}, {"shift": 0.1}, {"brightness": 0.1}, {"contrast": 0.1}, {"noise": 0.1})
+    changes += ({"gamma": 0.1}, {"zoom": (0.9, 1.1)}, {"erase_probability": 0.5}, {"blur_probability": 0.5})
+    for change in changes:
+        assert set(change) <= set(views.chances(replace(plain(), **change)))
+    for view in (*still, *(replace(plain(), **change) for change in changes), gentle(), strong()):
+        one, other = (draw(view, 0, epoch, rows(50), 0, 64) for epoch in (0, 1))
+        names = ("affine", "gamma", "contrast", "brightness", "sigma", "noise", "erase")
+        same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+        assert same is (views.chances(view) == ())
+
+
+def test_flipped_are_those_left_for_right() -> None:
+    numbers = draw(strong(), 0, 0, rows(50), 0, 64)
+    assert np.array_equal(numbers.flipped, numbers.affine[:, 0, 0] < 0) and 0 < numbers.flipped.sum() < 50
+
+
 def test_boxes_are_cut_at_the_edge_and_dropped_when_little_is_left() -> None:
     numbers = draw(View(50, crop=(0.25, 0.25), place=(0.0, 0.0)), 0, 0, rows(2), 0, 100)
     boxes = np.array([[1, 0, 40, 0, 60, 20], [0, 1, 48, 0, 88, 20], [0, 2, 60, 60, 80, 80]], float)

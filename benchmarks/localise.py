@@ -1,0 +1,96 @@
+"""What a step costs when a frozen backbone's maps are kept, against making them in each step.
+
+    python benchmarks/localise.py [--model resnet50] [--size 224] [--batch 16] [--head fcos] [--width 256] [--rounds 5]
+
+Both train the same detector on the same batches of a dataset folder, taking turns in one process; medians are compared.
+Maps are made once before: what that cost is printed, too. The protocol is ResNet-50 at 224 pixels under yolo."""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from ribcage import cli, feature_cache, loop, optim, store, views
+from ribcage.backbone import Backbone
+from ribcage.loader import Loader
+from ribcage.methods.detect import Detect
+
+
+def run(opened: store.Store, options: argparse.Namespace, device: torch.device, kept: Path | None) -> loop.Run:
+    """A detector in the loop of `localise`, on pictures or on kept maps."""
+    torch.manual_seed(0)
+    backbone = Backbone(options.model, size=(options.size, options.size))
+    method = Detect(backbone, (options.finding,), head=options.head, width=options.width, depth=options.depth)
+    method.to(device).to(memory_format=torch.channels_last)
+    view = views.plain(options.size)
+    loader = Loader(
+        [opened], [view], batch=options.batch, findings=method.findings, drop_last=True, device=device,
+        threads=options.threads,
+    )  # fmt: skip
+    rates = optim.Rates(1e-4, 10**6)
+    made = loop.Run(method, loader, optim.optimizer(method), rates, epochs=10**6, device=device)
+    if kept is not None:
+        loader.kept = feature_cache.keep(method, loader, kept, kind=options.kind, bf16=made.bf16)
+    return made
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--finding", default="Mass")
+    parser.add_argument("--head", choices=("fcos", "yolo"), default="fcos")
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--kind", choices=("float16", "bfloat16", "float32"), default="float16")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    card = torch.cuda.get_device_name() if device.type == "cuda" else f"{options.threads} thread(s) of the CPU"
+    head = options.head if options.head == "yolo" else f"fcos of {options.width} × {options.depth}"
+    print(f"{options.model}, frozen, under {head}, {options.size} px, batch {options.batch}, {card}")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "phantom"
+        words = ["--pictures", str(options.pictures), "--size", str(options.size)]
+        cli.main(["import", "phantom", "--out", str(folder), *words])
+        opened = store.open(folder)
+        start = time.perf_counter()
+        cached = run(opened, options, device, Path(place) / "features")
+        making = time.perf_counter() - start
+        logs = {"every step": run(opened, options, device, None).fit(), "kept": cached.fit()}
+        times: dict[str, list[float]] = {name: [] for name in logs}
+        losses: dict[str, float] = {}
+        for turn in range(options.rounds + 1):
+            for name, steps in logs.items():
+                start = time.perf_counter()
+                losses[name] = next(steps).loss
+                if turn:  # the first one prepares
+                    times[name].append(time.perf_counter() - start)
+        size = sum(
+            (Path(place) / "features" / f"{number}.bin").stat().st_size for number in range(len(cached_maps(cached)))
+        )
+    base = statistics.median(times["every step"])
+    for name, seconds in times.items():
+        own = statistics.median(seconds)
+        print(f"maps made in {name}" if name != "kept" else "maps kept", end="")
+        print(f"{1e3 * own / options.batch:>12.1f} ms a picture {base / own:>8.2f}×   loss {losses[name]:.5f}")
+    print(f"made once in {making:.1f} s, {size / options.pictures / 1e6:.2f} MB a picture as {options.kind}")
+
+
+def cached_maps(run: loop.Run) -> tuple[torch.Tensor, ...]:
+    """Of a run on kept maps."""
+    kept = run.loader.kept
+    assert isinstance(kept, feature_cache.FeatureCache)
+    return kept.maps
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""What is kept of a frozen backbone is what it makes, however a run comes by it."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_loader import make_store
+
+from ribcage import distributed, feature_cache, loop, optim, views
+from ribcage.backbone import Backbone
+from ribcage.feature_cache import hindrance, keep
+from ribcage.loader import Loader
+from ribcage.methods.detect import Detect
+from ribcage.store import Store
+from ribcage.views import View, plain
+
+CPU = torch.device("cpu")
+FLIPS = replace(plain(32), flip=0.5)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("cache"), count=20)
+
+
+def made(freeze: bool = True, model: str = "test_resnet") -> Detect:
+    torch.manual_seed(0)
+    return Detect(Backbone(model, size=(32, 32)), ("Mass",), freeze=freeze, width=16, depth=1).train()
+
+
+def loader(store: Store, view: View = FLIPS, **more: object) -> Loader:
+    options = {"batch": 8, "rows": np.arange(1, 19), "findings": ("Mass",), "policy": "zeros", "threads": 1, **more}
+    return Loader([store], [view], **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
+def test_the_loss_is_the_one_without_a_cache(store: Store, tmp_path: Path, model: str) -> None:
+    method, shown, cached = made(model=model), loader(store), loader(store)
+    flips = set()
+    for kind, near in (("float32", 0.0), ("float16", 2e-3), ("bfloat16", 2e-2)):
+        cached.kept = keep(method, cached, tmp_path / kind, kind=kind)  # type: ignore[arg-type]
+        for epoch in range(2):
+            for one, two in zip(shown.epoch(epoch), cached.epoch(epoch), strict=True):
+                assert torch.equal(one.rows, two.rows) and torch.equal(one.boxes[0], two.boxes[0])
+                assert torch.equal(one.labels.nan_to_num(9), two.labels.nan_to_num(9))
+                assert torch.equal(one.dropped, two.dropped)
+                assert two.views[0].shape == (len(one), 0, 32, 32) and not one.maps
+                flips |= set(views.draw(FLIPS, 0, epoch, one.rows.numpy(), 0, 48).flipped.tolist())
+                uncached, found = method(one).loss.item(), method(two).loss.item()
+                assert found == pytest.approx(uncached, rel=near or 1e-6)
+                if not near:
+                    for ours, theirs in zip(two.maps, method.maps(one.views[0]), strict=True):
+                        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert flips == {False, True}
+
+
+def test_pictures_that_stay_as_they_are_are_kept_once(store: Store, tmp_path: Path) -> None:
+    for view, times in ((plain(32), 1), (replace(plain(32), flip=1.0), 1), (FLIPS, 2)):
+        source = loader(store, view)
+        kept = keep(made(), source, tmp_path / f"{view.flip}", kind="float32")
+        assert len(kept.maps[0]) == 18 * times
+        batch = next(source.epoch(0))
+        taken = kept.take(batch.rows.numpy(), views.draw(view, 0, 0, batch.rows.numpy(), 0, 48).flipped)
+        for ours, theirs in zip(taken, made().maps(batch.views[0]), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def trained(source: Loader, stop: int = 6, state: dict | None = None) -> loop.Run:
+    method = made()
+    run = loop.Run(
+        method, source, optim.optimizer(method), optim.Rates(1e-3, 6), epochs=2, device=CPU, precision="float32"
+    )
+    if state:
+        run.restore(state)
+    for log in run.fit():
+        if log.step == stop:
+            break
+    return run
+
+
+def test_a_run_on_kept_maps_is_the_run_on_pictures_and_goes_on_to_the_bit(store: Store, tmp_path: Path) -> None:
+    weights = []
+    for folder in (None, tmp_path / "one", tmp_path / "other"):
+        source = loader(store)
+        source.kept = keep(made(), source, folder, kind="float32") if folder else None
+        if folder != tmp_path / "other":
+            weights.append(trained(source).method.state_dict())
+            continue
+        half = trained(source, stop=4).state()
+        again = loader(store)
+        again.kept = keep(made(), again, folder, kind="float32")
+        weights.append(trained(again, state=half).method.state_dict())
+    for name, value in weights[1].items():
+        assert torch.equal(value, weights[2][name]), name
+        torch.testing.assert_close(value, weights[0][name], rtol=1e-3, atol=1e-4)
+
+
+def test_files_are_read_again_only_when_all_is_as_it_was(store: Store, tmp_path: Path) -> None:
+    method, source, told = made(), loader(store), list[str]()
+    keep(method, source, tmp_path, say=told.append)
+    assert told and told[-1] == "Maps of 18 of 18 pictures"
+    told.clear()
+    keep(method, source, tmp_path, say=told.append)
+    assert not told
+    for other, otherwise in (
+        (method, loader(store, plain(32))),
+        (method, loader(store, rows=np.arange(10))),
+        (method, loader(store, normalise=(0.5, 0.1))),
+    ):
+        keep(other, otherwise, tmp_path, say=told.append)
+        assert told
+        told.clear()
+    keep(method, source, tmp_path)
+    with torch.no_grad():
+        next(method.backbone.parameters()).add_(0.1)
+    keep(method, source, tmp_path, say=told.append)
+    assert told
+    feature_cache.discard(tmp_path)
+    assert not tmp_path.exists()
+
+
+def test_what_is_in_the_way_of_a_cache_is_said(store: Store) -> None:
+    source = loader(store)
+    needed = feature_cache.size(made(), source, "float16")
+    assert needed == 2 * 18 * 2 * sum(c * h * w for c, h, w in made().shapes(torch.zeros(1, 1, 32, 32)))
+    assert hindrance(made(), source, "float16", 1.0) == ""
+    assert "learns" in hindrance(made(freeze=False), source, "float16", 1.0)
+    assert "(rotation, contrast)" in hindrance(
+        made(), loader(store, replace(FLIPS, rotation=3, contrast=0.1)), "float16", 1.0
+    )
+    assert "18 pictures take" in hindrance(made(), source, "float16", 1e-6)
+
+
+RANK = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_feature_cache import loader, made, make_store
+from ribcage import distributed, feature_cache
+with distributed.started():
+    folder = Path(sys.argv[2])
+    store = make_store(folder / f"rank {distributed.rank()}", count=20)
+    kept = feature_cache.keep(made(), loader(store), folder / "maps", kind="float32")
+    assert len(kept.maps[0]) == 36
+"""
+
+
+@pytest.mark.slow
+def test_processes_make_their_part_each(store: Store, tmp_path: Path) -> None:
+    one = keep(made(), loader(store), tmp_path / "one", kind="float32")
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(distributed._free_port()), "WORLD_SIZE": "2"}
+    words = [sys.executable, "-c", RANK, str(Path(__file__).parent), str(tmp_path)]
+    two = [
+        subprocess.Popen(words, env={**os.environ, **shared, "OMP_NUM_THREADS": "1", "RANK": rank, "LOCAL_RANK": rank})
+        for rank in "01"
+    ]
+    assert [process.wait(timeout=600) for process in two] == [0, 0]
+    for number, maps in enumerate(one.maps):
+        written = np.fromfile(tmp_path / "maps" / f"{number}.bin", np.float32).reshape(maps.shape)
+        np.testing.assert_allclose(written, maps.numpy(), rtol=1e-5, atol=1e-6)
