@@ -70,17 +70,19 @@ class Subject:
     size: Size
     folder: Path | None = None
     """Of the bundle."""
+    pool: str = ""
+    """How features are pooled, if not as the architecture does by itself."""
 
     @classmethod
     def of(cls, folder: Path) -> "Subject":
         """The bundle in a folder or in a run."""
         model = bundle.Model.load(bundle.find(folder) / "model.json")
-        return cls(model.name, len(model.findings), model.channels, model.size, folder)
+        return cls(model.name, len(model.findings), model.channels, model.size, folder, model.pool)
 
     @property
     def body(self) -> tuple[Any, ...]:
         """All but how many classes there are: what costs as much but for its head."""
-        return self.name, self.channels, self.size, self.folder
+        return self.name, self.channels, self.size, self.folder, self.pool
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def built(one: Subject) -> Supervised:
         if not isinstance(opened, bundle.Bundle):
             raise ValueError(f"{opened.folder} is a detector: profile the model it stands on, {opened.model.name}.")
         return opened.method
-    backbone = Backbone(one.name, channels=one.channels, size=one.size)
+    backbone = Backbone(one.name, channels=one.channels, size=one.size, pool=one.pool)
     return Supervised(backbone, tuple(map(str, range(one.classes)))).eval()
 
 

@@ -7,7 +7,9 @@ import pytest
 
 import ribcage
 from ribcage import bundle, cli, profiling
+from ribcage.backbone import Backbone
 from ribcage.bundle import Model
+from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
 
 
@@ -41,6 +43,18 @@ def test_a_run_is_profiled_as_it_is(run: Path) -> None:
     (one,) = ribcage.profile(run, latency=False)["models"]
     assert (one["name"], one["classes"], one["channels"], one["size"]) == ("test_resnet", 3, 1, [32, 48])
     assert one["parameters"] == sum(value.numel() for value in bundle.load(run).method.parameters())
+
+
+def test_a_run_is_counted_as_it_pools(tmp_path: Path) -> None:
+    """Two ways of pooling beside each other give twice the features, and the last layer twice the weights."""
+    method = Supervised(Backbone("test_resnet", pool="catavgmax"), ("Mass", "Edema"))
+    facts = {"pictures": 1, "patients": 1, "selection": 1}
+    model = Model("test_resnet", method.findings, (32, 32), 32, "pad", 0.5, 0.25, pool="catavgmax", training=facts)
+    bundle.save(tmp_path / "bundle", method, model, Provenance.nothing())
+    pooled = profiling.counts(profiling.Subject.of(tmp_path))
+    plain = profiling.counts(profiling.Subject("test_resnet", 2, 1, (32, 32)))
+    assert pooled.parameters == sum(value.numel() for value in method.parameters())
+    assert pooled.multiply_adds - plain.multiply_adds == method.head.weight.numel() // 2
 
 
 def test_all_shows_the_famous_ones_and_measures_each_body_once(
