@@ -302,10 +302,11 @@ def test_a_batch_in_parts_has_the_loss_and_gradient_of_the_whole(head: Head) -> 
 
 
 @both_heads
-def test_pictures_without_boxes_are_learnt_from(head: Head) -> None:
+@both_kinds
+def test_pictures_without_boxes_are_learnt_from_by_all_that_learns(head: Head, model: str) -> None:
     empty = batch(4, sides=(64,), findings=2)
     empty = replace(empty, boxes=[torch.empty(0, 6)], labels=torch.zeros(4, 2))
-    method = made(head)
+    method = made(head, model)
     step = method(empty)
     step.loss.backward()
     assert step.loss > 0 and step.loss.isfinite()

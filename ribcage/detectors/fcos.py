@@ -8,7 +8,6 @@ P is the number of cells that have a box. With the authors' later additions: cel
 distances in strides, GIoU, and the quality branch on the tower of the boxes.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -122,9 +121,9 @@ class FCOS(nn.Module):
     def _reach(self, stride: Tensor) -> Tensor:
         """(2, L): least and largest distance from a cell to the farthest side of a box that it may have."""
         strides = self.pyramid.strides
-        ends = [0.0, *(float(REACH * each) for each in strides[:-1]), math.inf]
-        table = dict(zip(strides, itertools.pairwise(ends), strict=True))
-        return torch.tensor([table[int(each)] for each in stride.tolist()], device=stride.device).T
+        ends = stride.new_tensor([0.0, *(REACH * each for each in strides[:-1]), math.inf])
+        level = torch.bucketize(stride, stride.new_tensor(strides))
+        return torch.stack([ends[level], ends[level + 1]])
 
     def _quality(self, found: Tensor, true: Tensor, places: Tensor) -> Tensor:
         """(P,): eq. 3, how near to the middle of its box a cell is; or how well the found box fits the true one."""

@@ -37,27 +37,28 @@ class FeaturePyramid(nn.Module):
 
 
 class SimplePyramid(nn.Module):
-    """Of a vision transformer, whose one map has stride s: s/2, s, 2 s, 4 s."""
+    """Of a vision transformer, whose one map has stride s: s/2, s, 2 s, 4 s, or the first of these."""
 
-    def __init__(self, levels: dict[int, int], width: int) -> None:
+    def __init__(self, levels: dict[int, int], width: int, count: int = 4) -> None:
         super().__init__()
         [(stride, channels)] = levels.items()
-        self.strides = [max(1, stride // 2), stride, 2 * stride, 4 * stride]
+        self.strides = [max(1, stride // 2), stride, 2 * stride, 4 * stride][:count]
         self.enlarge = nn.ConvTranspose2d(channels, channels // 2, 2, stride=2)
         self.shrink = nn.MaxPool2d(2, ceil_mode=True)
-        self.blocks = nn.ModuleList(_block(given, width) for given in (channels // 2, channels, channels, channels))
+        given = [channels // 2, channels, channels, channels][:count]
+        self.blocks = nn.ModuleList(_block(each, width) for each in given)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """(N, width, h, w) for each stride."""
         [x] = maps
         scaled = [self.enlarge(x), x, self.shrink(x), self.shrink(self.shrink(x))]
-        return [block(each) for block, each in zip(self.blocks, scaled, strict=True)]
+        return [block(each) for block, each in zip(self.blocks, scaled, strict=False)]
 
     def sizes(self, given: list[Size]) -> list[Size]:
         """Heights and widths of what comes of a map of this."""
         [(height, width)] = given
         half = _half((height, width))
-        return [(2 * height, 2 * width), (height, width), half, _half(half)]
+        return [(2 * height, 2 * width), (height, width), half, _half(half)][: len(self.strides)]
 
 
 def pyramid(levels: dict[int, int], width: int) -> FeaturePyramid | SimplePyramid:

@@ -52,9 +52,9 @@ class YOLO(nn.Module):
 
     def __init__(self, levels: dict[int, int], findings: int, *, width: int) -> None:
         super().__init__()
-        self.pyramid = SimplePyramid(levels, width) if len(levels) == 1 else None
+        self.pyramid = SimplePyramid(levels, width, MAPS) if len(levels) == 1 else None
         if self.pyramid is not None:
-            levels = dict.fromkeys(self.pyramid.strides[:MAPS], width)
+            levels = dict.fromkeys(self.pyramid.strides, width)
         if len(levels) != MAPS:
             raise ValueError(f"--head yolo needs a backbone with {MAPS} maps; this one has {len(levels)}: take fcos")
         self.strides, self.findings = list(levels), findings
@@ -68,7 +68,7 @@ class YOLO(nn.Module):
     def forward(self, maps: list[Tensor], size: Size) -> list[Outputs]:
         """What the cells of a picture of this size say, finest map first."""
         if self.pyramid is not None:
-            maps = self.pyramid(maps)[:MAPS]
+            maps = self.pyramid(maps)
         outputs: list[Outputs] = []
         route: Tensor | None = None
         for level in reversed(range(MAPS)):
