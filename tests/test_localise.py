@@ -126,6 +126,21 @@ def test_going_on_gives_the_same_bits_as_never_stopping(
     assert equal(*(load_file(one / "bundle" / "model.safetensors") for one in (tmp_path / "run", run)))
 
 
+def test_maps_that_are_kept_teach_what_fresh_ones_do_and_are_gone_in_the_end(
+    run: Path, data: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the rounding of half precision."""
+    frozen = ["--init", str(classifier), "--freeze", "backbone"]
+    assert cli.main(words(data, tmp_path / "fresh", *frozen, "--no-cache")) == 0
+    assert "not kept" not in capsys.readouterr().out
+    kept, fresh = ([line["loss"] for line in log(one) if "loss" in line] for one in (run, tmp_path / "fresh"))
+    assert kept == pytest.approx(fresh, rel=5e-3) and kept != fresh
+    assert not (run / "features").exists() and not (tmp_path / "fresh" / "features").exists()
+    more = ["--augment", "gentle", "--epochs", "1", "--labels", "0.2"]
+    assert cli.main(words(data, tmp_path / "varied", *frozen, *more)) == 0
+    assert "The backbone's maps are not kept: the view differs from epoch to epoch" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(run: Path, data: Path, classifier: Path, tmp_path: Path) -> None:
     asked = words(data, tmp_path / "two", "--init", str(classifier), "--freeze", "backbone", "--devices", "2")

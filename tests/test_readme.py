@@ -22,7 +22,8 @@ def dataset_table() -> str:
 def method_table() -> str:
     folder = Path(methods.__file__).parent
     said = {name: cli.summary(folder / f"{name}.py").rstrip(".") for name in methods.names()}
-    called = {name: " ".join(dict.fromkeys((methods.load(name).command, name))) for name in said}
+    verbs = {name: methods.load(name).command for name in said}
+    called = {name: f"{verb} {name}" if verb == "pretrain" else verb for name, verb in verbs.items()}
     rows = [f"| `{called[name]}` | {said[name]} |" for name in said]
     return "\n".join(["| `ribcage …` | how it learns |", "|---|---|", *rows])
 

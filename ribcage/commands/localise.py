@@ -14,6 +14,10 @@ from ribcage.course import Course
 POSITIONAL = ()
 MODEL = "resnet50"
 """Of the protocol, where neither --model nor --init names one."""
+KIND: Literal["float16"] = "float16"
+"""Of the numbers in kept maps."""
+MAPS = "features"
+"""The folder of kept maps in that of the run, while it lasts."""
 COUNTS = ("width", "depth", "boxes")
 
 
@@ -43,6 +47,10 @@ class Options(Course):
     """Found in a picture at most, however unsure."""
     freeze: Literal["", "backbone"] = ""
     """What stays as it is."""
+    cache: bool = True
+    """Under a frozen backbone, where no picture varies but by flips, make its maps once and keep them while it runs."""
+    cache_gb: float = 16.0
+    """The most that these maps may take, in half precision."""
     epochs: int = 30
     """Times through the training pictures."""
     batch: int = 64
@@ -89,6 +97,8 @@ def wrong(options: Options) -> list[str]:
     if not 0 < options.overlap <= 1:
         said.append(f"--overlap {options.overlap:g} is not more than 0 and at most 1")
     said += [f"--{name} {getattr(options, name)} is not at least 1" for name in COUNTS if getattr(options, name) < 1]
+    if options.cache_gb < 0:
+        said.append(f"--cache-gb {options.cache_gb:g} is not 0 or more")
     if options.export_as:
         said.append(f"--export-as {options.export_as} is a layout of classifiers and backbones, not of detectors")
     return said
@@ -96,7 +106,7 @@ def wrong(options: Options) -> list[str]:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import cohort, distributed, runs, store
+    from ribcage import cohort, distributed, feature_cache, runs, store
     from ribcage.training import Plan, Training
 
     stores = store.open_all(options.data)
@@ -117,8 +127,10 @@ def train(options: Options, device: Any) -> Path:
         training.resume()
     elif distributed.rank() == 0:
         runs.begin("localise", options, stores)
+    keep_maps(options, run)
     watch(options, training, validation)
     if distributed.rank() == 0:
+        feature_cache.discard(options.out / MAPS)
         which = "Best" if options.keep == "best" else "Last"
         report(options, f"{which} validation, after step {training.standing.best_step:,}")
     return options.out
@@ -244,6 +256,18 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
         device=device,
     )
     return course.begin(options, method, loader, device)
+
+
+def keep_maps(options: Options, run: Any) -> None:
+    """Let a frozen backbone see each picture once, where that gives what it would give every time."""
+    from ribcage import feature_cache, runs
+
+    if not options.cache or not options.freeze or run.step == options.epochs * len(run.loader):
+        return
+    if why := feature_cache.hindrance(run.method, run.loader, KIND, options.cache_gb):
+        runs.say(f"The backbone's maps are not kept: {why}.")
+        return
+    run.loader.kept = feature_cache.keep(run.method, run.loader, options.out / MAPS, kind=KIND, bf16=run.bf16)
 
 
 def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:
