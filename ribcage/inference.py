@@ -217,6 +217,10 @@ def read(file: Path) -> pd.DataFrame:
     if missing or not findings(table):
         lacks = missing or ["a finding with its _label column"]
         raise ValueError(f"{file} is no table of predictions: it has no {', no '.join(lacks)}.")
+    if wrong := _strange(table):
+        raise ValueError(
+            f"{file} holds {', '.join(wrong)}. Scores are probabilities from 0 to 1; labels are 1, 0 or nothing."
+        )
     return table
 
 
@@ -225,11 +229,28 @@ def findings(table: pd.DataFrame) -> tuple[str, ...]:
     return tuple(str(name) for name in table if f"{name}{LABEL}" in table)
 
 
+def _strange(table: pd.DataFrame) -> list[str]:
+    """The first cell of each column that is no score, or no label: 'text' in Mass, row 3."""
+    found = []
+    for name in findings(table):
+        score, label = (pd.to_numeric(table[column], errors="coerce") for column in (name, name + LABEL))
+        fits = {name: (score >= 0) & (score <= 1), name + LABEL: label.isin((0, 1)) | table[name + LABEL].isna()}
+        for column, each in fits.items():
+            place = int(np.argmin(each.to_numpy(bool)))
+            if not each.iloc[place]:
+                found.append(f"{str(table[column].iloc[place])[:40]!r} in {column}, row {place + 1}")
+    return found
+
+
 def _typed(rows: pd.DataFrame) -> pd.DataFrame:
-    """A CSV keeps no types: what is no text is a number, and empty is NaN."""
+    """A CSV keeps no types: a column of numbers, where empty is NaN, or one of texts."""
     texts = ("set", "path", "patient", "split", "view", "sex", "hospital")
-    columns = {
-        str(name): column.astype("str") if name in texts else pd.to_numeric(column.replace("", np.nan))
-        for name, column in rows.items()
-    }
-    return pd.DataFrame(columns)
+    return pd.DataFrame(
+        {str(name): column.astype("str") if name in texts else _numbers(column) for name, column in rows.items()}
+    )
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """As numbers, if all that is not empty is one."""
+    found = pd.to_numeric(column, errors="coerce")
+    return found if (found.notna() == (column != "")).all() else column

@@ -134,6 +134,30 @@ def test_a_damaged_evaluation_is_one_line(tmp_path: Path, text: str) -> None:
         comparison.entry(str(tmp_path))
 
 
+@pytest.mark.parametrize("end", ["csv", "parquet"])
+def test_what_is_no_score_is_named_with_its_row(tmp_path: Path, end: str) -> None:
+    file = tmp_path / f"预测.{end}"
+    for column, cell, said in (
+        ("Mass", "high" if end == "csv" else 50.0, "'high'" if end == "csv" else "'50.0'"),
+        ("Edema", np.nan, "'nan'"),
+        ("Mass_label", -1.0, "'-1.0'"),
+    ):
+        rows = table(1, 1.0).astype({column: object if cell == "high" else np.float64})
+        rows.loc[2, column] = cell
+        inference.save(rows, file)
+        with pytest.raises(ValueError) as error:
+            inference.read(file)
+        begins = f"{file} holds {said} in {column}, row 3. Scores are probabilities from 0 to 1; labels are"
+        assert str(error.value).startswith(begins)
+
+
+def test_a_column_of_remarks_is_no_hindrance(tmp_path: Path) -> None:
+    inference.save(table(1, 1.0).assign(remark="seen by two"), tmp_path / "one.csv")
+    found = inference.read(tmp_path / "one.csv")
+    assert found["remark"][0] == "seen by two"
+    assert np.isnan(found["Mass_label"][0]) and found["Mass"].dtype == np.float64
+
+
 def test_what_each_model_costs_stands_beside_it(runs: Path) -> None:
     known, lone = comparison.entry(str(runs / "big")), entry("lone", 2, 1.0)
     costs = [model["costs"] for model in comparison.compare([known, lone], resamples=300)["models"]]
@@ -174,6 +198,30 @@ def test_the_command_shows_before_and_after(
     for model in written["models"]:
         assert f"{model['costs']['multiply_adds']:,}" in shown
     assert {"accuracy", "f1"} < set(written["differences"][0]["macro"])
+
+
+def test_names_are_shown_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ("a[", "b[", "[bold]")
+    for place, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        inference.save(table(place, 1.0), tmp_path / name / "c].csv")
+    assert cli.main(["compare", *(f"{name}/c].csv" for name in names), "--resamples", "50"]) == 0
+    shown = capsys.readouterr().out
+    assert "b[/c].csv minus a[/c].csv\n" in shown and "[bold]/c].csv minus a[/c].csv\n" in shown
+    head = next(line for line in shown.splitlines() if line.strip().startswith("a[/c].csv"))
+    assert head.split() == ["a[/c].csv", "b[/c].csv", "[bold]/c].csv"]
+
+
+def test_what_is_not_there_and_what_goes_with_nothing_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    assert capsys.readouterr().err == f"ribcage: {tmp_path / 'a'} does not exist.\n"
+    assert cli.main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--threads", "1"]) == 2
+    assert capsys.readouterr().err == "ribcage: --threads goes with --latency.\n"
 
 
 def test_models_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
