@@ -89,6 +89,29 @@ def test_all_that_is_wrong_is_said_at_once(run: Path, capsys: pytest.CaptureFixt
         assert part in text
 
 
+def test_what_applies_to_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["profile", "--all", "--classes", "5", "--channels", "1", "--no-latency", "--threads", "1"]) == 2
+    text = capsys.readouterr().err
+    for flag in ("--classes", "--channels"):
+        assert f"{flag} goes with the name of a model: --all has its own" in text
+    assert "--threads goes with the time: leave out --no-latency." in text and text.count("\n") == 1
+
+
+def test_brackets_and_colons_of_a_folder_are_shown_as_they_are(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a[").mkdir()
+    (tmp_path / "a[" / "b]:x:").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    ribcage.profile("a[/b]:x:", latency=False)
+    assert capsys.readouterr().out.count("a[/b]:x:") == 2  # counts, and what they take
+
+
+def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["profile", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err == f"ribcage: {tmp_path / 'none'} does not exist.\n"
+
+
 def test_nothing_asked_for_is_a_question_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["profile"]) == 2
     assert "pass --all" in capsys.readouterr().err

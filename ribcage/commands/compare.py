@@ -30,7 +30,7 @@ class Options:
     latency: bool = False
     """Measure the time of one picture, by turns, as it runs here and exported to ONNX Runtime."""
     threads: int = 0
-    """To measure it by; 0 takes one for each core."""
+    """With --latency: to measure it by; 0 takes one for each core."""
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def run(options: Options) -> dict[str, Any]:
 
     from ribcage import comparison, files, profiling, report, runs
 
-    runs.check(options)
+    runs.check(options, ["--threads goes with --latency"] if options.threads and not options.latency else ())
     entries = [comparison.entry(word, options.on) for word in options.runs]
     timing = profiling.Timing(options.threads, batches=(1,)) if options.latency else None
     result = comparison.compare(entries, resamples=options.resamples, seed=options.seed, timing=timing)
@@ -64,13 +64,13 @@ def show(result: dict[str, Any]) -> None:
     from ribcage import comparison, report
     from ribcage.commands.inspect import grid
 
-    console = Console()
+    console = Console(emoji=False)  # :x: may be part of a name
     shown = range(len(report.COMPARED_HEAD)) if console.width >= 100 else (0, 3, 4, 5, 6, 7, 8)
     console.print(f"\n{report.compared_text(result)}", highlight=False, markup=False)
     console.print(grid(report.beside_head(result), report.beside_rows(result)))
     console.print(report.beside_text(result), highlight=False, markup=False)
     for place, pair in enumerate(result["differences"], 1):
-        console.print(f"\n[bold]{pair['model']} minus {pair['minus']}[/bold]", highlight=False)
+        console.print(f"\n{pair['model']} minus {pair['minus']}", style="bold", highlight=False, markup=False)
         rows = [[row[column] for column in shown] for row in report.compared_rows(result, place)]
         console.print(grid([report.COMPARED_HEAD[column] for column in shown], rows))
         console.print(grid(report.MEANS_HEAD, report.means_rows(result, place)))

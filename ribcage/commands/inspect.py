@@ -83,16 +83,17 @@ def show(result: dict[str, Any]) -> None:
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
-    """A table for the terminal; bars are left to the page."""
+    """A table for the terminal, its texts as they are; bars are left to the page."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     from ribcage.page import Bar, number
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown = [place for place, cell in enumerate(rows[0] if rows else head) if not isinstance(cell, Bar)]
     for place in shown:
-        table.add_column(head[place], justify="left" if place == 0 else "right")
+        table.add_column(Text(head[place]), justify="left" if place == 0 else "right")
     for row in rows:
-        table.add_row(*(number(row[place]) for place in shown))
+        table.add_row(*(Text(number(row[place])) for place in shown))
     return table

@@ -25,7 +25,7 @@ class Options:
     channels: Literal[1, 3] | None = None
     """For names: of the pictures (default: 3, as in papers; the other commands take 1)."""
     size: tuple[int, ...] = ()
-    """For names: height and width of the pictures, or one number for both (default: 224)."""
+    """For names and --all: height and width of the pictures, or one number for both (default: 224)."""
     latency: bool = True
     """Measure the time, as it runs here and exported to ONNX Runtime (--no-latency: only count)."""
     threads: int = 0
@@ -60,6 +60,10 @@ def check(options: Options) -> None:
     folders = [word for word in options.models if is_folder(word)]
     wrong = [] if options.models or options.all else ["name a model, a run or the folder of a model, or pass --all"]
     wrong += [f"{flag} is for the name of a model, not for {folders[0]}" for flag in given if folders and given[flag]]
+    if options.all and not options.models:
+        wrong += [f"{flag} goes with the name of a model: --all has its own" for flag in FIXED if given[flag]]
+    if options.threads and not options.latency:
+        wrong.append("--threads goes with the time: leave out --no-latency")
     wrong += [f"--classes {options.classes} is not at least 1"] * (options.classes is not None and options.classes < 1)
     wrong += [f"--channels {options.channels} is not 1 or 3"] * (options.channels not in (None, 1, 3))
     wrong += [text for word in options.models if not is_folder(word) and (text := strange(word))]
@@ -109,7 +113,7 @@ def show(result: dict[str, Any]) -> None:
 
     from ribcage.commands.inspect import grid
 
-    console = Console()
+    console = Console(emoji=False)
     console.width = max(console.width, WIDTH)
     console.print(grid(COUNTS, [counted(one) for one in result["models"]]))
     measured = [one for one in result["models"] if one["memory"] is not None]
@@ -120,12 +124,15 @@ def show(result: dict[str, Any]) -> None:
     if timed:
         processor = f"{result['threads']} thread{'s' * (result['threads'] > 1)} of {result['processor']}"
         sizes = " or ".join(map(str, timed))
-        console.print(f"Milliseconds for a batch of {sizes}: median of {result['runs']}, {processor}.", highlight=False)
+        said = f"Milliseconds for a batch of {sizes}: median of {result['runs']}, {processor}."
+        console.print(said, highlight=False, markup=False)
     for one in measured:
         if why := next((batch["why"] for batch in one["latency"]), ""):
             console.print(f"! {one['model']} was not timed as exported: {why}", highlight=False, markup=False)
 
 
+FIXED = ("--classes", "--channels")
+"""What each of the famous five has its own of."""
 WIDTH = 112
 """Columns at least: a number is no number when digits are missing."""
 COUNTS = ("model", "classes", "channels", "px", "parameters", "thop", "multiply-adds", "outside layers")
