@@ -382,6 +382,8 @@ def find(folder: Path) -> Path:
     for place in (folder, folder / "bundle"):
         if (place / "model.json").is_file():
             return place
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} does not exist.")
     if (folder / "checkpoint.pt").is_file():
         raise FileNotFoundError(f"{folder} is a run that has not finished its first validation: it has no bundle yet.")
     raise FileNotFoundError(f"{folder} holds no model: neither model.json nor bundle/model.json is there.")

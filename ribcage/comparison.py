@@ -85,6 +85,8 @@ def owner(place: Path, file: Path) -> Path | None:
 
 def find(place: Path, on: str = "") -> Path:
     """The table of predictions meant."""
+    if not place.exists():
+        raise FileNotFoundError(f"{place} does not exist.")
     if place.is_file():
         return place
     if (place / "predictions.parquet").is_file():
