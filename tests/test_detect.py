@@ -259,7 +259,7 @@ def test_eight_pictures_are_learnt_by_heart(head: Head, model: str) -> None:
     method, seen = made(head, model, freeze=False, width=32), batch(8, sides=(64,), findings=2, seed=3)
     seen = replace(seen, labels=torch.zeros_like(seen.labels))
     optimizer = torch.optim.Adam(method.parameters(), 3e-3 if model == "test_resnet" else 1e-3)
-    for _ in range(120):
+    for _ in range(60):
         optimizer.zero_grad()
         method(seen).loss.backward()
         optimizer.step()

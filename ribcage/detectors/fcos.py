@@ -122,7 +122,7 @@ class FCOS(nn.Module):
         """(2, L): least and largest distance from a cell to the farthest side of a box that it may have."""
         strides = self.pyramid.strides
         ends = stride.new_tensor([0.0, *(REACH * each for each in strides[:-1]), math.inf])
-        level = torch.bucketize(stride, stride.new_tensor(strides))
+        level = torch.bucketize(stride.contiguous(), stride.new_tensor(strides))
         return torch.stack([ends[level], ends[level + 1]])
 
     def _quality(self, found: Tensor, true: Tensor, places: Tensor) -> Tensor:
