@@ -10,11 +10,13 @@ from ribcage import detections, distributed
 from ribcage.bundle import CUT, Model
 from ribcage.detections import Detections, Finder
 from ribcage.findings import Policy
+from ribcage.loader import Kept, Loader
 from ribcage.marks import Marks
 from ribcage.metrics.box_precision import average_precision
 from ribcage.metrics.matching import THRESHOLDS, match
 from ribcage.store import Store
 from ribcage.validation import IGNORE
+from ribcage.views import plain
 
 HALF, THREE_QUARTERS = THRESHOLDS.index(0.5), THRESHOLDS.index(0.75)
 
@@ -40,9 +42,19 @@ class BoxValidation:
         self.true = {name: detections.truth(stores, self.rows, name) for name in model.findings}
         known = detections.drawn(stores, self.rows, model.findings, policy).T
         self.known = dict(zip(model.findings, known, strict=True))
+        self.kept: Kept | None = None
+        """What a frozen backbone makes of the pictures, where that is known."""
         self.found: dict[str, float] = {}
         self.said: Detections | None = None
         """What the detector found last, at rank 0."""
+
+    def loader(self) -> Loader:
+        """Of the pictures as they are shown: for who makes what is kept."""
+        model = self.model
+        return Loader(
+            self.stores, [plain(model.size)], batch=self.batch, rows=self.rows, findings=model.findings, shuffle=False,
+            threads=self.threads, channels=model.channels, normalise=(model.mean, model.std), device=self.device,
+        )  # fmt: skip
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -54,7 +66,7 @@ class BoxValidation:
         Every rank must call it."""
         said = detections.detect(
             self.method(), self.stores, self.rows, model=self.model, device=self.device, batch=self.batch,
-            threads=self.threads, bf16=self.bf16,
+            threads=self.threads, bf16=self.bf16, kept=self.kept,
         )  # fmt: skip
         if distributed.rank() > 0:
             return {}

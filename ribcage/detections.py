@@ -19,9 +19,9 @@ from torch import Tensor
 from ribcage import distributed, files, image, inference, progress, views
 from ribcage.bundle import Model
 from ribcage.findings import Policy
-from ribcage.loader import Batch, Loader
+from ribcage.loader import Batch, Kept, Loader
 from ribcage.marks import Marks
-from ribcage.methods.detect import Found
+from ribcage.methods.detect import Detect, Found
 from ribcage.store import Fit, Store
 from ribcage.validation import IGNORE, known_labels
 
@@ -119,10 +119,12 @@ def detect(
     threads: int | None = None,
     bf16: bool = False,
     label: str = "",
+    kept: Kept | None = None,
 ) -> Detections:
     """Ask a detector about these rows, counted through all sets; under several processes all at rank 0, none elsewhere.
 
     Every box that it gives is kept, whatever its score. As in `inference.predict`, the rows are cut into batches first.
+    kept: what a frozen backbone made of their plain views; the method is a Detect then.
     """
     rows = np.unique(np.asarray(rows, np.int64))
     if not len(rows):
@@ -134,6 +136,7 @@ def detect(
             stores, [views.plain(model.size)], batch=batch, rows=mine, findings=(), shuffle=False, threads=threads,
             channels=model.channels, normalise=(model.mean, model.std), device=device,
         )  # fmt: skip
+        loader.kept = kept
         parts += list(_asked(method, loader, torch.device(device), bf16, label if distributed.rank() == 0 else ""))
     gathered = distributed.gathered(np.concatenate(parts))
     if not gathered:
@@ -157,8 +160,7 @@ def _asked(method: Finder, loader: Loader, device: torch.device, bf16: bool, lab
     def work() -> Iterator[int]:
         for batch in loader.epoch(0):
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                pictures = batch.views[0].to(device, memory_format=torch.channels_last)
-                found.append(_of_batch(method.found(pictures), batch, loader))
+                found.append(_of_batch(_found(method, batch, device), batch, loader))
             yield len(batch)
 
     try:
@@ -166,6 +168,13 @@ def _asked(method: Finder, loader: Loader, device: torch.device, bf16: bool, lab
             yield found.pop()
     finally:
         method.train(training)
+
+
+def _found(method: Finder, batch: Batch, device: torch.device) -> list[Found]:
+    """What a batch shows, or what was made of it before."""
+    if batch.maps and isinstance(method, Detect):
+        return method.found(batch.views[0].to(device), [one.to(device, non_blocking=True) for one in batch.maps])
+    return method.found(batch.views[0].to(device, memory_format=torch.channels_last))
 
 
 def _of_batch(found: Sequence[Found], batch: Batch, loader: Loader) -> np.ndarray:

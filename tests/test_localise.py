@@ -16,7 +16,8 @@ from models import trained
 from safetensors.torch import load_file
 from test_pretrain import equal, stopped
 
-from ribcage import bundle, checkpoint, cli, detections, inference, store
+from ribcage import bundle, checkpoint, cli, detections, feature_cache, inference, store
+from ribcage.box_validation import BoxValidation
 from ribcage.loader import rows_of
 from ribcage.methods.detect import Detect
 
@@ -135,10 +136,30 @@ def test_maps_that_are_kept_teach_what_fresh_ones_do_and_are_gone_in_the_end(
     assert "not kept" not in capsys.readouterr().out
     kept, fresh = ([line["loss"] for line in log(one) if "loss" in line] for one in (run, tmp_path / "fresh"))
     assert kept == pytest.approx(fresh, rel=5e-3) and kept != fresh
+    one, other = (detections_of(run, data, way) for way in (True, False))
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
     assert not (run / "features").exists() and not (tmp_path / "fresh" / "features").exists()
     more = ["--augment", "gentle", "--epochs", "1", "--labels", "0.2"]
     assert cli.main(words(data, tmp_path / "varied", *frozen, *more)) == 0
-    assert "The backbone's maps are not kept: the view differs from epoch to epoch" in capsys.readouterr().out
+    assert (
+        "The backbone's maps of training are not kept: the view differs from epoch to epoch" in capsys.readouterr().out
+    )
+
+
+def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
+    """(K, 5) the ten surest boxes of a picture, by maps that were kept, or fresh ones."""
+    one, opened = bundle.load_detector(run), [store.open(data)]
+    chooses = BoxValidation(
+        lambda: one.finder, opened, np.arange(5), one.model, device=torch.device("cpu"), batch=3, threads=1
+    )
+    if kept:
+        assert isinstance(one.method, Detect)
+        chooses.kept = feature_cache.keep(one.method, chooses.loader(), run / "kept", kind="float32")
+    chooses()
+    feature_cache.discard(run / "kept")
+    assert chooses.said is not None
+    found = chooses.said.boxes[chooses.said.boxes["picture"] == 4].head(10)
+    return np.column_stack([found[["x", "y", "width", "height"]].to_numpy(), found["score"] * 100])
 
 
 @pytest.mark.slow
@@ -246,7 +267,7 @@ def test_a_bundle_that_describes_no_detector_does_not_open(run: Path, detector: 
 def asked(model: Path, *paths: Path, **options: Any) -> pd.DataFrame:
     import ribcage
 
-    table: pd.DataFrame = ribcage.predict(model, list(paths), **options)  # type: ignore[attr-defined]
+    table: pd.DataFrame = ribcage.predict(model, list(paths), **options)
     return table
 
 

@@ -50,7 +50,7 @@ class Options(Course):
     cache: bool = True
     """Under a frozen backbone, where no picture varies but by flips, make its maps once and keep them while it runs."""
     cache_gb: float = 16.0
-    """The most that these maps may take, in half precision."""
+    """The most that the maps of training, and those of validation, may take, in half precision."""
     epochs: int = 30
     """Times through the training pictures."""
     batch: int = 64
@@ -106,7 +106,7 @@ def wrong(options: Options) -> list[str]:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import cohort, distributed, feature_cache, runs, store
+    from ribcage import cohort, distributed, runs, store
     from ribcage.training import Plan, Training
 
     stores = store.open_all(options.data)
@@ -127,10 +127,10 @@ def train(options: Options, device: Any) -> Path:
         training.resume()
     elif distributed.rank() == 0:
         runs.begin("localise", options, stores)
-    keep_maps(options, run)
+    keep_maps(options, run, validation)
     watch(options, training, validation)
     if distributed.rank() == 0:
-        feature_cache.discard(options.out / MAPS)
+        keep_no_maps(options)
         which = "Best" if options.keep == "best" else "Last"
         report(options, f"{which} validation, after step {training.standing.best_step:,}")
     return options.out
@@ -258,16 +258,25 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     return course.begin(options, method, loader, device)
 
 
-def keep_maps(options: Options, run: Any) -> None:
+def keep_maps(options: Options, run: Any, validation: Any) -> None:
     """Let a frozen backbone see each picture once, where that gives what it would give every time."""
     from ribcage import feature_cache, runs
 
     if not options.cache or not options.freeze or run.step == options.epochs * len(run.loader):
         return
-    if why := feature_cache.hindrance(run.method, run.loader, KIND, options.cache_gb):
-        runs.say(f"The backbone's maps are not kept: {why}.")
-        return
-    run.loader.kept = feature_cache.keep(run.method, run.loader, options.out / MAPS, kind=KIND, bf16=run.bf16)
+    for of, loader, user in (("training", run.loader, run.loader), ("validation", validation.loader(), validation)):
+        if why := feature_cache.hindrance(run.method, loader, KIND, options.cache_gb):
+            runs.say(f"The backbone's maps of {of} are not kept: {why}.")
+        else:
+            user.kept = feature_cache.keep(run.method, loader, options.out / MAPS / of, kind=KIND, bf16=run.bf16)
+
+
+def keep_no_maps(options: Options) -> None:
+    """Of a run that is done."""
+    from ribcage import feature_cache
+
+    for of in ("training", "validation", "."):
+        feature_cache.discard(options.out / MAPS / of)
 
 
 def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:

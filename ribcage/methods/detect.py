@@ -117,11 +117,15 @@ class Detect(Method):
         return self._shapes[size]
 
     @torch.no_grad()
-    def found(self, pictures: Tensor) -> list[Found]:
-        """The boxes in each picture, the surest first, however unsure: whoever asks may cut them by their scores."""
+    def found(self, pictures: Tensor, kept: Sequence[Tensor] = ()) -> list[Found]:
+        """The boxes in each picture, the surest first, however unsure: whoever asks may cut them by their scores.
+
+        kept: the backbone's maps, where they are known; of the pictures only the size then counts.
+        """
         training, size = self.training, (pictures.shape[2], pictures.shape[3])
         self.eval()
-        boxes, scores = self.head.boxes(self.head(self.maps(pictures), size))
+        maps = [one.float() for one in kept] or self.maps(pictures)
+        boxes, scores = self.head.boxes(self.head(maps, size))
         self.train(training)
         return [best(*each, size, self.overlap, self.keep) for each in zip(boxes, scores, strict=True)]
 
