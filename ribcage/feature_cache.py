@@ -104,7 +104,7 @@ def keep(
 
 
 def discard(folder: Path) -> None:
-    """Remove the files of a run that is done."""
+    """Remove the files."""
     for file in (folder / "features.json", *folder.glob("*.bin")):
         file.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
@@ -117,8 +117,8 @@ def _make(
     """Write this process's part of the files."""
     shapes, states, dtype = _shapes(method, loader), _states(loader), _dtype(kind)
     if distributed.rank() == 0:
+        discard(folder)  # whoever still reads the old files keeps them: the new ones are others
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "features.json").unlink(missing_ok=True)
         files.require_space(folder, size(method, loader, kind))
         for number, shape in enumerate(shapes):
             with (folder / f"{number}.bin").open("wb") as file:
