@@ -1,0 +1,269 @@
+"""Boxes are evaluated as findings are: every number with its interval, baselines beside it, and a page that shows errors."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trees
+from models import trained
+from test_loader import make_store
+from test_report import CONTEXT
+
+from ribcage import box_evaluation, box_report, cli, detections, store
+from ribcage.box_evaluation import Answers, Fitting
+from ribcage.detections import Detections
+from ribcage.findings import Policy
+from ribcage.loader import rows_of
+from ribcage.metrics.box_precision import average_precision
+from ribcage.metrics.picture_precision import best_cut
+from ribcage.store import Store
+
+IGNORE = Policy()
+COUNT = 300
+
+
+@pytest.fixture(scope="module")
+def data_set(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """300 pictures of 48 px; every third has a Mass at 10, 8 of 20 × 16."""
+    return make_store(tmp_path_factory.mktemp("boxes"), COUNT)
+
+
+def detector(data_set: Store) -> Detections:
+    """Finds two boxes of three, most of them early, and marks what is not there."""
+    chance = np.random.default_rng(0)
+    rows = np.arange(COUNT)
+    true = detections.truth([data_set], rows, "Mass")
+    seen = chance.random(len(true)) < 0.7
+    right = true.boxes[seen] + chance.normal(0, 1.5, (seen.sum(), 4))
+    false = chance.integers(0, 25, (600, 4)) + np.array([0, 0, 12, 12])
+    false[:, 2:] = np.maximum(false[:, 2:], false[:, :2] + 4)
+    scores = np.concatenate([chance.beta(5, 3, len(right)), chance.beta(2, 6, len(false))])
+    pictures = np.concatenate([true.pictures[seen], chance.integers(0, COUNT, len(false))])
+    found = np.column_stack([pictures, np.zeros(len(pictures)), scores, np.concatenate([right, false])])
+    return detections.of(("Mass", "Edema"), detections.about([data_set], rows), found)
+
+
+@pytest.fixture(scope="module")
+def data(data_set: Store) -> Answers:
+    return box_evaluation.answers(detector(data_set), [data_set], np.arange(COUNT), IGNORE, [0.4, None])
+
+
+@pytest.fixture(scope="module")
+def result(data: Answers, data_set: Store) -> dict:
+    fitting = Fitting.of("150 train pictures", [data_set], np.arange(0, COUNT, 2), data.findings)
+    found = box_evaluation.evaluate(data, fitting=fitting, resamples=60) | CONTEXT
+    found["not_tested"] = ["Edema"]
+    return found | {"stamps": box_evaluation.stamps(found)}
+
+
+@pytest.fixture(scope="module")
+def text(result: dict, data: Answers, data_set: Store) -> str:
+    return box_report.page(result, data, box_report.worst_pictures(data, [data_set], 8))
+
+
+# ---- the numbers
+
+
+def test_what_nobody_drew_is_left_out(data: Answers, data_set: Store, result: dict) -> None:
+    labels, drawn = data_set.index.table["Mass"].to_numpy(), np.arange(COUNT) % 3 == 0
+    known = drawn | (labels == 0)
+    assert data.findings == ("Mass",) and np.array_equal(data.boxes[0].known, known)
+    row = result["findings"][0]
+    assert (row["n"], row["positives"], row["boxes"], row["left_out"]) == (known.sum(), 100, 100, (~known).sum())
+    assert row["left_out"] > 50 and f"Mass {row['left_out']}" in " ".join(result["notes"])
+
+
+def test_numbers_are_those_of_the_metrics(data: Answers, result: dict) -> None:
+    boxes, row = data.boxes[0], result["findings"][0]
+    values = average_precision(boxes.found, boxes.true, COUNT)
+    assert row["map"]["value"] == pytest.approx(values.mean(), abs=1e-12)
+    assert row["ap50"]["value"] == pytest.approx(values[2], abs=1e-12)
+    assert result["macro"]["map"]["value"] == row["map"]["value"] and result["macro"]["map"]["findings"] == 1
+    for name in ("map", "map_positives", "centre_at_1", "overlap_mean", "kaggle"):
+        assert row[name]["low"] < row[name]["value"] < row[name]["high"], name
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_detector_beats_what_does_not_look(result: dict) -> None:
+    beside, row = result["baselines"], result["findings"][0]
+    assert beside["mean_box"][0]["box"] == pytest.approx([10 / 48, 8 / 48, 30 / 48, 24 / 48])
+    for name in box_evaluation.BASELINE:
+        assert row[name]["value"] > beside["shuffled"]["findings"][0][name]["high"], name
+    #  here every true box is the same: the mean box finds all of them, but knows no picture from another
+    assert beside["mean_box"][0]["map_positives"]["value"] == pytest.approx(1)
+    share = 100 / row["n"]
+    assert share * 0.8 < beside["mean_box"][0]["map"]["value"] < share * 1.6
+
+
+def test_nothing_to_learn_a_baseline_from_is_said(data: Answers, result: dict) -> None:
+    alone = box_evaluation.evaluate(data, resamples=2)
+    assert "mean_box" not in alone["baselines"]
+    shown = box_report.page(result | alone | {"stamps": []}, data)
+    assert "no training pictures are here" in shown
+
+
+def test_sizes_count_every_box_once(data: Answers, result: dict) -> None:
+    sizes = result["findings"][0]["sizes"]
+    assert sum(each["boxes"] for each in sizes) == 100
+    found = sum(each["found"] for each in sizes)
+    assert found == pytest.approx(100 * result["findings"][0]["centre_at_1"]["value"])
+    assert sizes[0]["from"] <= np.sqrt(20 * 16) / 48 <= sizes[-1]["to"]
+
+
+def test_without_a_cut_there_is_no_number_that_needs_one(data: Answers) -> None:
+    found = box_evaluation.evaluate(replace(data, cuts=None), resamples=2)
+    assert "kaggle" not in found["macro"] and "no cut" in " ".join(found["notes"])
+
+
+def test_peers_choose_their_cut_on_what_they_test(data: Answers, result: dict) -> None:
+    found = box_evaluation.evaluate(data, protocol="peers", resamples=2)
+    boxes = data.boxes[0]
+    cut = best_cut(boxes.found, boxes.true, COUNT)[0]
+    assert found["findings"][0]["cut"] == cut != 0.4
+    assert found["findings"][0]["kaggle"]["value"] > result["findings"][0]["kaggle"]["value"]
+    assert "Protocol of peers" in box_evaluation.stamps(result | found)[0]
+
+
+def test_data_without_boxes_of_what_is_found_is_refused(data_set: Store) -> None:
+    found = replace(detector(data_set), findings=("Edema",))
+    with pytest.raises(ValueError, match="box of Edema, which the detector finds; boxes of the sets are of Mass"):
+        box_evaluation.answers(found, [data_set], np.arange(COUNT), IGNORE)
+
+
+# ---- errors
+
+
+def test_the_worst_misses_are_never_found_or_after_most_false_marks(data: Answers) -> None:
+    errors, boxes = box_evaluation.missed(data, 60), data.boxes[0]
+    assert len(errors) > 20 and len({error.picture for error in errors}) == len(errors)
+    late = [error.false for error in errors]
+    assert late == sorted(late, reverse=True) and late[0] == np.inf and min(late) > 0.3
+    for error in errors:
+        own = boxes.found.scores[boxes.found.pictures == error.picture]
+        assert error.score == -np.inf or error.score in own
+        assert error.score < data.shown[0]
+
+
+def test_the_worst_false_marks_are_the_surest_that_hit_nothing(data: Answers) -> None:
+    errors, boxes = box_evaluation.false_marks(data, 5), data.boxes[0]
+    assert [error.score for error in errors] == sorted((error.score for error in errors), reverse=True)
+    positive = set(boxes.true.pictures.tolist())
+    healthy = ~np.isin(boxes.found.pictures, list(positive))
+    assert errors[0].score >= boxes.found.scores[healthy].max()
+    for error in errors:
+        x, y = (error.box[:2] + error.box[2:]) / 2
+        assert error.picture not in positive or not (10 <= x <= 30 and 8 <= y <= 24)
+
+
+def test_a_perfect_detector_has_no_errors(data: Answers) -> None:
+    true = data.boxes[0].true
+    perfect = replace(data, boxes=(replace(data.boxes[0], found=true),))
+    assert box_evaluation.missed(perfect, 5) == [] and box_evaluation.false_marks(perfect, 5) == []
+    assert box_evaluation.evaluate(perfect, resamples=2)["macro"]["map"]["value"] == pytest.approx(1)
+
+
+# ---- the page
+
+
+def test_the_page_needs_nothing_from_outside_and_shows_what_was_measured(text: str, result: dict) -> None:
+    assert "<script" not in text
+    assert set(re.findall(r"""(?:src|href)=["']?(.{5})""", text)) == {"data:"}
+    row = result["findings"][0]
+    for name in ("map", "map_skipping", "ap75_positives", "kaggle"):
+        assert f"{row[name]['value']:.3f} ({row[name]['low']:.3f}–{row[name]['high']:.3f})" in text
+    for name in ("centre_at_0.125", "overlap_at_8", "centre_mean"):
+        assert (
+            f"<td>{row[name]['value']:.3f}</td>" in text and f"{row[name]['low']:.3f}–{row[name]['high']:.3f}" in text
+        )
+    assert "&lt;nih&gt;" in text and "Not tested, since no box of it is drawn here: Edema." in text
+
+
+def test_the_page_shows_true_and_found_boxes(text: str) -> None:
+    assert text.count("<figure>") > 8
+    figures = [ET.fromstring(svg) for svg in re.findall(r"<svg viewBox=.*?</svg>", text)]
+    true = [group for svg in figures for group in svg if group.get("stroke") == "#ffb347"]
+    other = [group for svg in figures for group in svg if group.get("stroke") != "#ffb347"]
+    assert len(true) >= 8 and other
+    sides = [
+        tuple(float(rect.get(name, "")) for name in ("x", "y", "width", "height")) for group in true for rect in group
+    ]
+    assert set(sides) == {(10.0, 8.0, 20.0, 16.0)}
+    assert ": never found" in text and ": score 0." in text
+
+
+def test_plots_are_drawings(text: str) -> None:
+    drawn = [ET.fromstring(svg) for svg in re.findall(r'<svg class="plot".*?</svg>', text)]
+    assert [svg.get("aria-label") for svg in drawn] == ["FROC", "Precision and recall", "Sizes", "Scores"]
+    assert all(len(svg.findall("path")) > 4 for svg in drawn)
+    assert "nan" not in text.lower().replace("nantes", "")
+
+
+# ---- the command
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RSNA's pictures, and a detector that has learnt little."""
+    root = tmp_path_factory.mktemp("运行 runs")
+    files = trees.rsna(root / "rsna")
+    assert cli.main(["import", "rsna", str(files), "--out", str(root / "data"), "--size", "48"]) == 0
+    words = [
+        "--size",
+        "64",
+        "--epochs",
+        "1",
+        "--batch",
+        "4",
+        "--threads",
+        "1",
+        "--precision",
+        "float32",
+        "--augment",
+        "plain",
+        "--width",
+        "16",
+        "--depth",
+        "1",
+    ]
+    words += ["--init", str(trained(root / "first", store.open(root / "data"), side=64)), "--out", str(root / "run")]
+    assert cli.main(["localise", "--data", str(root / "data"), *words]) == 0
+    return root
+
+
+def asked(folder: Path, split: str, *words: str) -> int:
+    return cli.main(
+        ["evaluate", str(folder / "run"), "--data", str(folder / "data"), "--split", split, "--resamples", "20", *words]
+    )
+
+
+def test_the_command_tests_a_detector(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert asked(folder, "test", "--out", str(tmp_path)) == 0, capsys.readouterr().err
+    assert "mAP" in capsys.readouterr().out
+    result = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    found = detections.read(tmp_path / "detections.parquet")
+    opened = store.open(folder / "data")
+    rows = rows_of([opened], "test")
+    assert result["kind"] == "boxes" and result["pictures"] == len(found.pictures) == len(rows)
+    assert result["findings"][0]["boxes"] == len(detections.truth([opened], rows, "Lung_Opacity")) > 0
+    assert result["findings"][0]["found"] == len(found.boxes) > 0
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "train pictures of the same folders" in page and "finds Lung Opacity" in page
+
+
+def test_a_detector_is_not_tested_on_what_it_learnt_from(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert asked(folder, "train", "--out", str(tmp_path)) == 2
+    assert "--allow-leak" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert asked(folder, "train", "--allow-leak", "--out", str(tmp_path)) == 0
+    assert "Not an honest test" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_what_a_detector_cannot_be_asked_is_said_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert asked(folder, "test", "--ten-crop", "--rule", "f1", "--table", "chexnet") == 2
+    said = capsys.readouterr().err
+    assert "--ten-crop" in said and "--rule f1" in said and "--table chexnet" in said
