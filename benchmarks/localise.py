@@ -80,9 +80,8 @@ def main() -> None:
     base = statistics.median(times["made in every step"])
     for name, seconds in times.items():
         own = statistics.median(seconds)
-        print(
-            f"maps {name:<20}{1e3 * own / options.batch:>9.1f} ms a picture {base / own:>8.2f}×   loss {losses[name]:.5f}"
-        )
+        each, ratio = 1e3 * own / options.batch, base / own
+        print(f"maps {name:<20}{each:>9.1f} ms a picture {ratio:>8.2f}×   loss {losses[name]:.5f}")
     print(f"made once in {making:.1f} s, {size / options.pictures / 1e6:.2f} MB a picture as {options.kind}")
 
 
