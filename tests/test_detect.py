@@ -25,6 +25,12 @@ both_heads = pytest.mark.parametrize("head", ["fcos", "yolo"])
 both_kinds = pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
 
 
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The protocol's head has sixty million weights: here it is an eighth as wide."""
+    monkeypatch.setattr(yolo, "WIDTHS", tuple(width // 8 for width in yolo.WIDTHS))
+
+
 def made(head: Head = "fcos", model: str = "test_resnet", side: int = 64, **more: object) -> Detect:
     torch.manual_seed(0)
     options = {"width": 16, "depth": 1} | more
@@ -204,7 +210,9 @@ def test_yolo_finds_what_its_targets_say() -> None:
     returned(*head.boxes(outputs), BOXES)
 
 
-def test_the_protocols_head_has_the_protocols_layers() -> None:
+def test_the_protocols_head_has_the_protocols_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert yolo.WIDTHS == (128, 256, 512)
     head = YOLO({8: 512, 16: 1024, 32: 2048}, 1, width=256)
     convolutions = [layer for layer in head.modules() if isinstance(layer, torch.nn.Conv2d)]
     assert len(convolutions) == 3 * 7 + 2
