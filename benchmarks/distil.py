@@ -140,7 +140,7 @@ def halves(options: argparse.Namespace) -> list[Path]:
     """The data set twice: each half of the patients is the test part once, an eighth of the other half chooses."""
     files = {file.stem: file.relative_to(options.data) for file in options.data.rglob("*") if file.suffix in PICTURES}
     rows = pd.read_csv(options.csv or next(options.data.glob("*.csv")), dtype={options.patient_column: str})
-    said, _ = teachers.table(options.table)
+    said = teachers.table(options.table).pictures["path"]
     name, patient = rows[options.path_column].map(lambda path: Path(path).stem), rows[options.patient_column]
     rows = rows[name.isin(files) & name.isin(said.map(lambda path: Path(path).stem))]
     number, folders = patient[rows.index].map(lambda one: zlib.crc32(one.encode())), []
@@ -182,7 +182,7 @@ def real(options: argparse.Namespace) -> None:
             shown.setdefault((lesson, 1.0), []).append((joined[0], joined[1], joined[2]))
     learnt = [len(cohort.rows_of(one, "train")) for one in stores]
     print(f"{learnt} training pictures of the halves, {options.seeds} seeds, findings: {', '.join(asked)}")
-    answers = [teachers.read(options.table, one, asked)[cohort.rows_of(one, "test")] for one in stores]
+    answers = [teachers.read(teachers.table(options.table), one, asked)[cohort.rows_of(one, "test")] for one in stores]
     labels, patients = shown["alone", 1.0][0][1:]
     shown["the teacher itself", 1.0] = [(np.concatenate(answers), labels, patients)]
     table(shown)

@@ -57,6 +57,19 @@ def _chosen(value: Any) -> bool:
     return isinstance(value, list) and all(one is None or _finite(one) for one in value)
 
 
+def _scores(value: Any) -> bool:
+    """Whether these can be what a model scored: kind → name → number."""
+    return isinstance(value, dict) and all(
+        isinstance(found, dict) and all(type(one) in (int, float) for one in found.values()) for found in value.values()
+    )
+
+
+def _sources(value: Any) -> bool:
+    """Whether these can be data sets: each with its name, source and licence, to be shown."""
+    shown = ("name", "source", "licence")
+    return _is(dict)(value) and all(isinstance(one.get(name), str) for one in value for name in shown)
+
+
 def _option(value: Any) -> bool:
     """Whether this can be an option of a detector: a word, a number, or lists of such."""
     if isinstance(value, list):
@@ -83,8 +96,8 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "detector": lambda value: isinstance(value, dict) and all(map(_option, value.values())),
     "temperature": lambda value: isinstance(value, list) and all(_finite(one) and one > 0 for one in value),
     "thresholds": lambda value: isinstance(value, dict) and all(map(_chosen, value.values())),
-    "metrics": lambda value: isinstance(value, dict),
-    "data": _is(dict),
+    "metrics": _scores,
+    "data": _sources,
     "training": lambda value: isinstance(value, dict),
     "versions": lambda value: isinstance(value, dict),
 }
@@ -203,7 +216,8 @@ def save(folder: Path, method: Method, model: Model, provenance: Provenance) -> 
         state = shaped(plain_state(method), plain)
     if isinstance(method, Detect):
         state = detector_state(method)
-    text = card.write(asdict(model), plain={name: value.shape for name, value in state.items()} == plain)
+    fits, unknown = {name: value.shape for name, value in state.items()} == plain, provenance.unknown.tolist()
+    text = card.write(asdict(model), plain=fits, unknown=unknown)
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with files.explained(folder, "Free some."), contextlib.ExitStack() as ready:  # they take their places in reverse
         model.save(ready.enter_context(files.atomic(folder / "model.json")))

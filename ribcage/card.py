@@ -1,10 +1,12 @@
 """Card: what a person should know of a model before using it, written from its facts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 
-def write(model: dict[str, Any], *, plain: bool = True) -> str:
-    """The card as Markdown, from what model.json holds; plain: the weights fit timm's model of this name."""
+def write(model: dict[str, Any], *, plain: bool = True, unknown: Sequence[str] = ()) -> str:
+    """The card as Markdown, from what model.json holds; plain: the weights fit timm's model of this name; unknown:
+    whom it has learnt from without anybody knowing what these have seen."""
     name, findings, trained = model["name"], model["findings"], model["training"]
     (height, width), channels = model["size"], model["channels"]
     shared = trained.get("shared_patients", 0)
@@ -27,7 +29,8 @@ def write(model: dict[str, Any], *, plain: bool = True) -> str:
         + (f" with {trained['boxes']:,} boxes" if "boxes" in trained else "")
         + (f", chosen by {trained['selection']:,} others" if findings else ""),
         *([f"- **{shared:,} patients are among both**: validation flatters the model"] if shared else []),
-        *_teachers(trained.get("teachers", [])),
+        *([f"- **Chosen dishonestly**: {trained['leak']}"] if trained.get("leak") else []),
+        *_teachers(trained.get("teachers", []), unknown),
         "",
         "## A picture on its way in",
         "",
@@ -77,18 +80,18 @@ def _source(one: dict[str, Any]) -> str:
     return f"- {one['name']}{before}: {one['source']} (licence: {one['licence']})"
 
 
-def _teachers(lessons: list[dict[str, Any]]) -> list[str]:
+def _teachers(lessons: list[dict[str, Any]], unknown: Sequence[str]) -> list[str]:
     """Whom it learnt from, and of whom it is not known what they have seen."""
-    said = [f"the table {one['name']}" if one["table"] else _named(one) for one in lessons]
-    unknown = " and ".join(one["name"] for one in lessons if not one["seen"])
-    blind = (
-        f"- **What {unknown} has learnt from is not known**: if it were test pictures, a test would flatter the model"
-    )
-    return [f"- taught by {', '.join(said)}"] * bool(said) + [blind] * bool(unknown)
+    said = ", ".join(map(_named, lessons))
+    names = " and ".join(unknown)
+    blind = f"- **What {names} has learnt from is not known**: if it were test pictures, a test would flatter the model"
+    return [f"- taught by {said}"] * bool(said) + [blind] * bool(names)
 
 
 def _named(teacher: dict[str, Any]) -> str:
-    """A model that taught, with how much it knows."""
+    """Who taught: a model with how much it knows, a table with what it speaks of."""
+    if teacher["table"]:
+        return f"the table {teacher['name']} ({', '.join(teacher['findings'])})"
     count = len(teacher["findings"])
     return f"{teacher['name']} ({count} finding{'s' * (count != 1)})"
 

@@ -488,6 +488,13 @@ def stamps(result: dict[str, Any]) -> list[str]:
             f"{leak['unseen']:,} pictures that the model learnt from left no fingerprint (they were linked, not "
             "imported): that none of the tested ones is among them, or is a copy, is known only as far as patients are."
         )
+    if unknown := leak.get("unknown"):
+        texts.append(
+            f"What {' and '.join(unknown)} has learnt from, which taught this model, is not known: if it were these "
+            "pictures, the numbers flatter the model."
+        )
+    if chosen := result["model"].get("leak"):
+        texts.append(f"The choice of this model and its thresholds are not honest: {chosen}.")
     if result["split"] not in ("test", "all"):
         texts.append(
             f"These are {result['split']} pictures, not test pictures: the model may have been chosen on them."

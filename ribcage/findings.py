@@ -1,5 +1,6 @@
 """Findings: one vocabulary for every data set, and the policies that turn uncertain labels into training targets."""
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,6 +122,13 @@ def meant(name: str) -> str:
     """The finding that an unknown name looks most like, or ""."""
     near = nearest(_plain(name), _WORDS)
     return _WORDS[near] if near else ""
+
+
+def nearly(name: str) -> str:
+    """The finding that an unknown name is but for a letter or two, or ""."""
+    near = nearest(_plain(name), _WORDS)
+    like = difflib.SequenceMatcher(None, _plain(name), near or "").ratio()
+    return _WORDS[near] if near and near != _plain(name) and like >= 0.8 else ""
 
 
 def chinese(finding: str) -> str:

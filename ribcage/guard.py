@@ -16,6 +16,10 @@ from ribcage.store import Fingerprints, Store
 class LeakError(ValueError):
     """The model has seen what it is to be tested on."""
 
+    def __init__(self, leak: provenance.Leak) -> None:
+        super().__init__(f"{leak}. Test on other pictures, or pass --allow-leak: the report will say so.")
+        self.leak = leak
+
 
 def check(
     seen: Provenance, tested: Sequence[Store], rows: np.ndarray, *, allow: bool = False, selected: bool = False
@@ -28,10 +32,9 @@ def check(
     leak, chosen = provenance.leak(seen, prints), 0
     forbidden = leak
     if leak and selected:
-        on = np.isin(prints.pixels, seen.pixels[seen.role == 1]) & ~np.isin(prints.pixels, seen.pixels[seen.role == 0])
-        chosen, forbidden = int(on.sum()), provenance.leak(_trained(seen), _without_patients(prints, on))
+        chosen, forbidden = _apart(seen, prints)
     if forbidden and not allow:
-        raise LeakError(f"{forbidden}. Test on other pictures, or pass --allow-leak: the report will say so.")
+        raise LeakError(forbidden)
     linked = [store.index.name for store in tested if store.facts.linked]
     return {
         "checked": len(rows),
@@ -40,6 +43,7 @@ def check(
         **asdict(leak),
         "selected_on": chosen,
         "unseen": int((seen.pixels == 0).sum()),
+        "unknown": seen.unknown.tolist(),
         "text": text(leak, chosen),
         "linked": linked,
     }
@@ -84,12 +88,18 @@ def _computed(store: Store, rows: np.ndarray) -> Fingerprints:
     return Fingerprints(prints, pixels, store.fingerprints.patients[rows])
 
 
-def _trained(seen: Provenance) -> Provenance:
-    """What was seen in training only. Patients are kept together for both, so all of them stay."""
-    chosen = seen.role == 0
-    return replace(seen, pixels=seen.pixels[chosen], prints=seen.prints[chosen], role=seen.role[chosen])
+def _apart(seen: Provenance, tested: Fingerprints) -> tuple[int, provenance.Leak]:
+    """How many of the tested pictures the model was only selected on, and what it was trained on.
+
+    The patients of the former are known for that reason, also where an older file does not say which were selected on.
+    """
+    trained, chosen = _of_role(seen, 0), _of_role(seen, 1)
+    on = provenance.copies(chosen, tested)[1] & ~provenance.copies(trained, tested)[1]
+    patients = np.where(on, np.uint64(0), tested.patients)
+    return int(on.sum()), provenance.leak(replace(trained, patients=seen.trained), replace(tested, patients=patients))
 
 
-def _without_patients(prints: Fingerprints, rows: np.ndarray) -> Fingerprints:
-    """The patients of pictures the model was selected on are known for that reason."""
-    return replace(prints, patients=np.where(rows, np.uint64(0), prints.patients))
+def _of_role(seen: Provenance, role: int) -> Provenance:
+    """The pictures that were seen in training, or in selection."""
+    kept = seen.role == role
+    return replace(seen, pixels=seen.pixels[kept], prints=seen.prints[kept], role=seen.role[kept])

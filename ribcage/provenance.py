@@ -1,7 +1,7 @@
 """Provenance: fingerprints of what a model has seen, so that nobody tests it on that by mistake."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,10 @@ class Provenance:
     """(N, V, 4) uint64 fingerprints."""
     role: np.ndarray
     """(N,) 0 training, 1 selection."""
+    selected: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    """(L,) those of the patients that selection saw and training did not; an older file does not say."""
+    unknown: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
+    """(K,) names of those it has learnt from of whom nobody knows what they have seen."""
 
     @classmethod
     def of(cls, stores: Sequence[Store], training: np.ndarray, selection: np.ndarray) -> "Provenance":
@@ -32,20 +36,33 @@ class Provenance:
         prints, pixels, patients = (
             np.concatenate([getattr(part, name) for part in found])[rows] for name in ("prints", "pixels", "patients")
         )
-        return cls(np.unique(patients[patients > 0]), pixels, prints, role)
+        known = np.unique(patients[patients > 0])
+        return cls(known, pixels, prints, role, np.setdiff1d(known, patients[role == 0]))
 
     @classmethod
-    def nothing(cls) -> "Provenance":
-        """Of random weights."""
+    def nothing(cls, *unknown: str) -> "Provenance":
+        """Of random weights; or of those named here, of whom nobody knows what they have seen."""
         none = np.empty(0, np.uint64)
-        return cls(none, none, np.empty((0, fingerprint.VARIANTS, 4), np.uint64), np.empty(0, np.uint8))
+        prints = np.empty((0, fingerprint.VARIANTS, 4), np.uint64)
+        return cls(none, none, prints, np.empty(0, np.uint8), none, np.array(unknown, np.str_))
 
     def __or__(self, other: "Provenance") -> "Provenance":
-        """What either has seen; what the other saw counts as training."""
+        """What either has seen. What one has trained on was trained on, though the other only selected by it."""
         new = ~np.isin(other.pixels, self.pixels[self.pixels > 0])
-        pixels, prints = np.append(self.pixels, other.pixels[new]), np.concatenate([self.prints, other.prints[new]])
-        role = np.append(self.role, np.zeros(int(new.sum()), np.uint8))
-        return Provenance(np.union1d(self.patients, other.patients), pixels, prints, role)
+        trained = np.isin(self.pixels, other.pixels[other.role == 0]) & (self.pixels > 0)
+        return Provenance(
+            np.union1d(self.patients, other.patients),
+            np.append(self.pixels, other.pixels[new]),
+            np.concatenate([self.prints, other.prints[new]]),
+            np.append(np.where(trained, np.uint8(0), self.role), other.role[new]),
+            np.setdiff1d(np.union1d(self.selected, other.selected), np.union1d(self.trained, other.trained)),
+            np.union1d(self.unknown, other.unknown),
+        )
+
+    @property
+    def trained(self) -> np.ndarray:
+        """The patients that training saw."""
+        return np.setdiff1d(self.patients, self.selected)
 
     def save(self, file: Path) -> None:
         """Write one npz."""
@@ -57,13 +74,16 @@ class Provenance:
         """Read what `save` wrote, or say why not; nothing in it is executed."""
         try:
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                found = cls(*(arrays[item.name] for item in fields(cls)))
+                named = [one.name for one in fields(cls) if one.default_factory is MISSING or one.name in arrays]
+                found = cls(**{name: arrays[name] for name in named})
         except FileNotFoundError:
             raise FileNotFoundError(f"{file} is missing: nobody can tell what this model has seen.") from None
         except Exception as error:  # a damaged archive raises almost anything
             raise ValueError(f"{file} is damaged ({type(error).__name__}).") from None
-        shapes = [(found.patients.ndim, 1), (found.prints.shape[1:], (fingerprint.VARIANTS, 4)), (found.role.ndim, 1)]
-        kinds = {found.patients.dtype, found.pixels.dtype, found.prints.dtype}
+        flat = (found.patients, found.role, found.selected, found.unknown)
+        shapes = [(found.prints.shape[1:], (fingerprint.VARIANTS, 4)), *((one.ndim, 1) for one in flat)]
+        shapes.append((found.unknown.dtype.kind, "U"))
+        kinds = {found.patients.dtype, found.pixels.dtype, found.prints.dtype, found.selected.dtype}
         same = found.pixels.shape == found.role.shape == found.prints.shape[:1]
         if not same or kinds != {np.dtype(np.uint64)} or any(has != wanted for has, wanted in shapes):
             raise ValueError(f"{file} is damaged: its arrays are not what Ribcage writes.")
@@ -88,8 +108,12 @@ class Leak:
         return bool(self.pictures or self.identical or self.alike)
 
     def __str__(self) -> str:
+        return self.said("test")
+
+    def said(self, what: str) -> str:
+        """The same of pictures that are for something else than a test."""
         return (
-            f"Of {self.tested:,} test pictures, {self.pictures:,} show {self.patients:,} patients that the model has "
+            f"Of {self.tested:,} {what} pictures, {self.pictures:,} show {self.patients:,} patients that the model has "
             f"seen in training or selection; {self.alike:,} are copies of pictures it has seen, {self.identical:,} of "
             "them to the bit"
         )
@@ -98,8 +122,14 @@ class Leak:
 def leak(provenance: Provenance, tested: Fingerprints) -> Leak:
     """Look for the tested pictures and their patients in what a model has seen."""
     known = np.isin(tested.patients, provenance.patients) & (tested.patients > 0)
+    identical, alike = copies(provenance, tested)
+    patients = len(np.unique(tested.patients[known]))
+    return Leak(patients, int(known.sum()), int(identical.sum()), int(alike.sum()), len(tested.pixels))
+
+
+def copies(provenance: Provenance, tested: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) which of the tested pictures a model has seen to the bit, and of which it has seen a near-copy."""
     identical = np.isin(tested.pixels, provenance.pixels) & (tested.pixels > 0)
     alike = identical.copy()
     alike[fingerprint.matches(tested.prints, provenance.prints).first] = True
-    patients = len(np.unique(tested.patients[known]))
-    return Leak(patients, int(known.sum()), int(identical.sum()), int(alike.sum()), len(tested.pixels))
+    return identical, alike

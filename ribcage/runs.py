@@ -13,10 +13,10 @@ from ribcage.loop import Log
 from ribcage.store import Store
 from ribcage.training import Training
 
-WHERE = frozenset(("command", "data", "out", "resume"))
+WHERE = frozenset(("command", "data", "teacher", "out", "resume"))
 SEEN = frozenset(("log_format", "probe", "watch_every", "export_as"))
 FREE = WHERE | SEEN | frozenset(("patience", "save_minutes", "threads", "devices"))
-"""What may be said otherwise when a run goes on: it changes no step to come. Data may move, but not change."""
+"""What may be said otherwise when a run goes on: it changes no step to come. Data and teachers may move, not change."""
 
 
 Limit = tuple[str, Callable[[float], bool]]
@@ -66,18 +66,23 @@ def faults(options: Any) -> list[str]:
     return wrong + [f"--findings names {name} twice" for name in twice]
 
 
-def begin(command: str, options: Any, stores: Sequence[Store]) -> None:
-    """Make the run folder; another run in it is not touched."""
-    file = options.out / "options.json"
+def check_free(options: Any) -> None:
+    """Raise where the run folder is something else, or another run lies in it."""
     foreign = [name for name in ("dataset.json", "model.json") if (options.out / name).exists()]
     if foreign:
         raise ValueError(f"{options.out} is no folder for a run: it holds {foreign[0]}. Choose another --out.")
-    if file.exists() and not options.resume and not failed(options.out):
+    if (options.out / "options.json").exists() and not options.resume and not failed(options.out):
         raise ValueError(f"{options.out} holds a run already. Pass --resume to go on, or choose another --out.")
+
+
+def begin(command: str, options: Any, stores: Sequence[Store], lessons: Sequence[str] = ()) -> None:
+    """Make the run folder; another run in it is not touched."""
+    file = options.out / "options.json"
+    check_free(options)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "metrics.jsonl").unlink(missing_ok=True)
     with files.atomic(file) as part:
-        text = json.dumps(asked(command, options, stores), indent=1, ensure_ascii=False)
+        text = json.dumps(asked(command, options, stores, lessons), indent=1, ensure_ascii=False)
         part.write_text(text + "\n", encoding="utf-8")
 
 
@@ -92,20 +97,21 @@ def failed(folder: Path) -> bool:
     return unsaved(folder) and not (log.exists() and log.stat().st_size)
 
 
-def asked(command: str, options: Any, stores: Sequence[Store]) -> dict[str, Any]:
-    """All options as they are written down, and a hash of the data they name."""
+def asked(command: str, options: Any, stores: Sequence[Store], lessons: Sequence[str] = ()) -> dict[str, Any]:
+    """All options as they are written down, and hashes of the data and the teachers they name."""
     plain = json.loads(json.dumps(dataclasses.asdict(options), default=str))
     plain |= plain.pop("member", {})
     contents = [f"{one.facts.contents} {one.facts.tables['index.parquet']}" for one in stores]
-    return {"command": command, **plain, "contents": contents}
+    return {"command": command, **plain, "contents": contents} | ({"lessons": list(lessons)} if lessons else {})
 
 
-def check_same(command: str, options: Any, stores: Sequence[Store]) -> None:
+def check_same(command: str, options: Any, stores: Sequence[Store], lessons: Sequence[str] = ()) -> None:
     """Raise where a run that is to go on was begun with other options or other data."""
     file = options.out / "options.json"
     if not file.exists() or unsaved(options.out):
         return
-    before, now = {**usual(options), **json.loads(file.read_text(encoding="utf-8"))}, asked(command, options, stores)
+    now = asked(command, options, stores, lessons)
+    before = {**usual(options), **json.loads(file.read_text(encoding="utf-8"))}
     if before.get("command") != command:
         raise ValueError(f"{options.out} is a run of 'ribcage {before.get('command')}', not of 'ribcage {command}'.")
     changed = [
@@ -113,6 +119,7 @@ def check_same(command: str, options: Any, stores: Sequence[Store]) -> None:
     ]
     if changed:
         other = " (which holds other pictures or labels)" if "contents" in changed else ""
+        other += " (who answers otherwise)" if "lessons" in changed else ""
         raise ValueError(
             f"{options.out} was begun with {_words(changed, before)}, not with {_words(changed, now)}{other}. "
             "Go on with the same, or choose another --out."
@@ -129,7 +136,7 @@ def usual(options: Any) -> dict[str, Any]:
 
 def _words(names: Sequence[str], said: dict[str, Any]) -> str:
     """These options as one would type them; the contents of data by the names of its folders."""
-    named = ["data" if name == "contents" else name for name in names]
+    named = [{"contents": "data", "lessons": "teacher"}.get(name, name) for name in names]
     words = [word for name in named if name in said for word in flags.option_words(name, said[name])]
     return shlex.join(words) or "their defaults"
 

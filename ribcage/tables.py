@@ -141,7 +141,7 @@ def _check_widths(text: str, separator: str, file: Path) -> None:
 
 def _text(file: Path, encoding: str) -> str:
     """The text of a file, in the first of the usual encodings that fits."""
-    data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    data = gzip.decompress(file.read_bytes()) if file.suffix.lower() == ".gz" else file.read_bytes()
     if encoding == "auto":
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         tried = ["utf-16"] if wide else ["utf-8-sig", *(["gb18030"] if _chinese(data) else []), "latin-1"]

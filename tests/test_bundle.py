@@ -129,13 +129,14 @@ def test_the_card_says_what_a_person_must_know(saved: Path) -> None:
 
 
 def test_the_card_says_whom_a_model_learnt_from_and_of_whom_nobody_knows_what_they_saw(tmp_path: Path) -> None:
-    model = {"name": "densenet121", "table": False, "findings": ["Mass"], "seen": True}
-    table = {"name": "答案.csv", "table": True, "findings": [], "seen": False}
+    model = {"name": "densenet121", "table": False, "findings": ["Mass"]}
+    table = {"name": "答案.csv", "table": True, "findings": ["Edema"]}
     method, facts = made()
     for lessons, says in (([model], False), ([model, table], True)):
-        bundle.save(tmp_path, method, replace(facts, training={**COUNTS, "teachers": lessons}), seen())
+        whose = seen() | Provenance.nothing(*["答案.csv"] * says)
+        bundle.save(tmp_path, method, replace(facts, training={**COUNTS, "teachers": lessons}), whose)
         text = (tmp_path / "README.md").read_text(encoding="utf-8")
-        assert "- taught by densenet121 (1 finding)" + ", the table 答案.csv" * says + "\n" in text
+        assert "- taught by densenet121 (1 finding)" + ", the table 答案.csv (Edema)" * says + "\n" in text
         assert ("**What 答案.csv has learnt from is not known**" in text) == says
     assert "taught by" not in card.write(asdict(facts))
 
@@ -208,6 +209,9 @@ def test_weights_that_are_not_exactly_the_models_are_refused(saved: Path, change
         ({"temperature": [1.0]}, "damaged: temperature"),
         ({"thresholds": {"youden": [0.5]}}, "damaged: thresholds"),
         ({"thresholds": {"youden": ["x", "y"]}}, "damaged: thresholds"),
+        ({"metrics": {"validation": [0.9]}}, "damaged: metrics"),
+        ({"metrics": {"validation": {"auroc": "0.9"}}}, "damaged: metrics"),
+        ({"data": [{"name": "nih"}]}, "damaged: data is"),
     ],
 )
 def test_facts_of_another_version_or_kind_are_refused(saved: Path, change: dict[str, Any], says: str) -> None:

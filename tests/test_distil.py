@@ -4,9 +4,11 @@ import copy
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from ribcage import bundle, checkpoint, cli, losses, methods, store
 from ribcage.backbone import Backbone
 from ribcage.commands import distil, finetune
 from ribcage.loader import Batch, rows_of
-from ribcage.methods.distil import Answer, Distil, agreed, related
+from ribcage.methods.distil import Answer, Distil, agreed, places, related
 from ribcage.provenance import Provenance
 from ribcage.teachers import Stored
 
@@ -45,9 +47,9 @@ def shown(labels: Tensor = LABELS, sides: Sequence[int] = (32,)) -> Batch:
     return Batch(whole.views, labels, whole.boxes, whole.rows, whole.sources, whole.patients, whole.chance)
 
 
-def made(model: str = "test_resnet", **options: Any) -> Distil:
+def made(model: str = "test_resnet", side: int = 32, **options: Any) -> Distil:
     torch.manual_seed(0)
-    method = Distil(Backbone(model, size=(32, 32)), FINDINGS, **options)
+    method = Distil(Backbone(model, size=(side, side)), FINDINGS, **options)
     with torch.no_grad():
         method.head.weight.normal_(std=0.3)
     return method
@@ -81,7 +83,7 @@ def test_the_loss_is_that_of_the_equation(hard: float, temperature: float, match
                 told.append(-math.log(sigmoid(z[n][f]) if y else 1 - sigmoid(z[n][f])))
             if (t := TAUGHT[n, f].item()) == t:
                 kl = temperature**2 * divergence(t / temperature, z[n][f] / temperature)
-                said.append(kl if match == "kl" else (t - z[n][f]) ** 2)
+                said.append(kl if match == "kl" else (t - z[n][f]) ** 2 / 8)
     assert (len(told), len(said)) == (7, 8)
     parts = (sum(told) / 7, sum(said) / 8)
     assert float(step.logs["hard"]) == pytest.approx(parts[0], rel=1e-5)
@@ -89,15 +91,19 @@ def test_the_loss_is_that_of_the_equation(hard: float, temperature: float, match
     assert step.loss.item() == pytest.approx(hard * parts[0] + (1 - hard) * parts[1], rel=1e-4)
 
 
-def test_for_a_high_temperature_kl_pulls_as_an_eighth_of_mse_does() -> None:
-    """KL of two sigmoids that are nearly alike is (p - q)² / 2 p (1 - p), and a sigmoid's slope at 0 is a quarter."""
+@pytest.mark.parametrize("loss", ["bce", "cross-entropy"])
+def test_mse_is_what_kl_becomes_for_a_high_temperature(loss: str) -> None:
+    """KL of two sigmoids that are nearly alike is (p - q)² / 2 p (1 - p), and a sigmoid's slope at 0 is a quarter; a
+    softmax minds only by how much one logit is above the others."""
     pulls = {}
     for match in ("kl", "mse"):
         z = torch.tensor([[0.3, -2.0, 4.0]], dtype=torch.float64, requires_grad=True)
         taught = torch.tensor([[1.0, 0.5, -3.0]], dtype=torch.float64)
-        made(match=match, temperature=1e4).apart(z, taught).sum().backward()
-        pulls[match] = z.grad
-    torch.testing.assert_close(pulls["kl"] * 8, pulls["mse"], rtol=1e-4, atol=1e-6)
+        apart = made(match=match, temperature=1e4, loss=loss).apart(z, taught)
+        apart.sum().backward()
+        pulls[match] = (z.grad, apart.detach().sum())
+    for kl, mse in zip(pulls["kl"], pulls["mse"], strict=True):
+        torch.testing.assert_close(kl, mse, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("loss", ["bce", "cross-entropy"])
@@ -212,36 +218,38 @@ def test_relations_are_cosines_between_places() -> None:
 
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
 def test_a_student_learns_from_what_a_teacher_of_another_kind_has_inside(model: str) -> None:
-    teacher = ranks.teacher(model, (32, 32))
-    method = made(model, teachers=[teacher], features=1.0, relations=1.0, hard=0.0)
+    teacher = ranks.teacher(model, (64, 64))
+    method = made(model, 64, teachers=[teacher], features=1.0, relations=1.0, hard=0.0)
     torch.manual_seed(5)
-    step = method(shown())
-    answer = teacher(shown(), shown().views, True)
+    step = method(shown(sides=(64,)))
+    answer = teacher(shown(sides=(64,)), shown(sides=(64,)).views, True)
     assert answer.features is not None and answer.maps is not None
     assert answer.features.shape == (4, teacher.dim) and answer.maps.shape[:2] == (4, teacher.dim)
-    hidden = method.backbone.hidden(shown().views[0])
+    hidden = method.backbone.hidden(shown(sides=(64,)).views[0])
     cosines = F.cosine_similarity(method.projections[0](method.backbone.pool(hidden)), answer.features)
     torch.testing.assert_close(step.logs["features"], (1 - cosines).mean().detach())
-    maps = method.backbone.grid(hidden, (32, 32))
+    maps = method.backbone.grid(hidden, (64, 64))
     unlike = (related(maps, answer.maps) - related(answer.maps, maps)).square().mean()
     torch.testing.assert_close(step.logs["relations"], unlike.detach())
+    assert unlike > 1e-3
     for share in ("features", "relations"):
-        alone = made(model, teachers=[teacher], **{share: 1.0}, hard=1.0)  # nothing else teaches: no label is known
+        alone = made(model, 64, teachers=[teacher], **{share: 1.0}, hard=1.0)  # nothing else teaches: no label is known
         assert len(alone.projections) == (share == "features")
-        alone(shown(torch.full((4, 3), nan))).loss.backward()
+        alone(shown(torch.full((4, 3), nan), (64,))).loss.backward()
         stem = next(alone.backbone.parameters()).grad
         assert stem is not None and stem.isfinite().all() and stem.any()
 
 
 def test_a_student_that_sees_as_its_teacher_does_has_the_same_relations() -> None:
-    method = made(relations=1.0)
+    method = made(side=64, relations=1.0)
     method.eval()
-    teacher = ranks.teacher("test_vit", (32, 32))  # a test_resnet with three channels
+    teacher = ranks.teacher("test_vit", (64, 64))  # a test_resnet with three channels
     teacher.method.backbone, teacher.model = copy.deepcopy(method.backbone), bundle.Model(
-        "test_resnet", ("c", "other", "a"), (32, 32), 32, "pad", 0.5, 0.25
+        "test_resnet", ("c", "other", "a"), (64, 64), 32, "pad", 0.5, 0.25
     )  # fmt: skip
     method.teachers = (teacher,)  # type: ignore[assignment]
-    assert method(shown()).logs["relations"] == pytest.approx(0, abs=1e-10)
+    assert places(method.backbone, (64, 64)) == 4 and places(method.backbone, (32, 32)) == 1
+    assert method(shown(sides=(64,))).logs["relations"] == pytest.approx(0, abs=1e-10)
 
 
 def test_what_only_some_teachers_show_is_learnt_from_these() -> None:
@@ -300,7 +308,7 @@ def teacher(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words(teacher: Path | str, data: Path, out: Path, *more: str) -> list[str]:
     plain = ["distil", "--teacher", str(teacher), "--data", str(data), "--out", str(out), "--model", "test_resnet"]
-    small = ["--size", "32", "--epochs", "2", "--batch", "16", "--threads", "1", "--precision", "float32"]
+    small = ["--size", "40", "--epochs", "2", "--batch", "16", "--threads", "1", "--precision", "float32"]
     return [*plain, *small, *more]
 
 
@@ -330,9 +338,9 @@ def test_a_run_leaves_a_student_that_answers_all_findings_and_says_whom_it_learn
     how: str, runs: dict[str, Path], data: Path, teacher: Path
 ) -> None:
     one, findings = bundle.load(runs[how]), store.open(data).index.findings
-    assert one.model.findings == findings and one.model.size == (32, 32)
+    assert one.model.findings == findings and one.model.size == (40, 40)
     said = one.model.training["teachers"]
-    assert said == [{"name": "test_resnet", "table": False, "findings": list(findings[:2]), "seen": True}]
+    assert said == [{"name": "test_resnet", "table": False, "findings": list(findings[:2])}]
     lines = [json.loads(line) for line in (runs[how] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     parts = {"hard", "soft"} | ({"features", "relations"} if how == "live" else set())
     assert all(parts <= set(line) and line["soft"] > 0 for line in lines if "loss" in line)
@@ -378,13 +386,14 @@ def test_a_table_teaches_what_it_speaks_of(data: Path, tmp_path: Path, capsys: p
     table = index.table.iloc[learning[:30]][["path"]].assign(prob_Edema=0.3)
     table.to_csv(tmp_path / "说.csv", index=False)
     out = tmp_path / "run"
-    assert cli.main(words(tmp_path / "说.csv", data, out, "--epochs", "1", "--weigh", "auroc")) == 0
-    assert f"speaks of 30 of the {len(learning)} pictures" in capsys.readouterr().out
-    assert bundle.load(out).model.training["teachers"] == [
-        {"name": "说.csv", "table": True, "findings": [], "seen": False}
-    ]
+    assert cli.main(words(tmp_path / "说.csv", data, out, "--epochs", "1")) == 0
+    assert f"speaks of 30 of the {len(learning)} pictures, of Edema." in capsys.readouterr().out
+    assert bundle.load(out).model.training["teachers"] == [{"name": "说.csv", "table": True, "findings": ["Edema"]}]
     card = (out / "bundle" / "README.md").read_text(encoding="utf-8")
-    assert "taught by the table 说.csv" in card and "What 说.csv has learnt from is not known" in card
+    assert "taught by the table 说.csv (Edema)" in card and "What 说.csv has learnt from is not known" in card
+    assert cli.main(["evaluate", str(out), "--data", str(data), "--resamples", "5", "--out", str(tmp_path / "on")]) == 0
+    stamps = json.loads((tmp_path / "on" / "metrics.json").read_text(encoding="utf-8"))["stamps"]
+    assert any(text.startswith("What 说.csv has learnt from, which taught this model, is not known") for text in stamps)
 
 
 def test_pictures_without_labels_are_taught_and_the_last_student_is_kept(
@@ -427,6 +436,65 @@ def test_labels_are_shown_of_those_patients_that_finetune_learns_from(
     assert f"Labels are shown of {len(alone)} of them (20% of the patients)" in capsys.readouterr().out
 
 
+def test_who_goes_on_needs_the_same_teacher_wherever_it_lies(
+    data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    assert cli.main(words(teacher, data, run, "--epochs", "1")) == 0
+    capsys.readouterr()
+    assert cli.main(words(teacher, data, run, "--epochs", "1", "--teach", "stored")) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    shutil.copytree(teacher, moved)
+    assert cli.main(words(moved, data, run, "--epochs", "1", "--resume")) == 0
+    one = bundle.load(moved)
+    bundle.save(moved / "bundle", one.method, replace(one.model, temperature=(2.0, 2.0)), one.provenance)
+    assert cli.main(words(moved, data, run, "--epochs", "1", "--resume")) == 2
+    said = capsys.readouterr().err
+    assert "(who answers otherwise)" in said and said.count("\n") == 1
+
+
+def test_a_teacher_that_answers_no_number_stops_the_run_by_its_name(
+    data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = bundle.load(teacher)
+    with torch.no_grad():
+        one.method.head.bias[0] = nan
+    bundle.save(tmp_path / "broken" / "bundle", one.method, one.model, one.provenance)
+    for teach in ("live", "stored"):
+        assert cli.main(words(tmp_path / "broken", data, tmp_path / teach, "--teach", teach)) == 2
+        said = capsys.readouterr().err
+        assert f"{tmp_path / 'broken' / 'bundle'} answers what is no number" in said and said.count("\n") == 1
+
+
+def test_what_is_strange_about_teachers_is_said(
+    data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that learnt from cropped pictures, and labels that pass for answers; and what each of them weighs."""
+    one = bundle.load(teacher)
+    metrics = {"validation": {f"auroc_{one.model.findings[0]}": 0.8}}
+    bundle.save(tmp_path / "cropped", one.method, replace(one.model, fit="crop", metrics=metrics), one.provenance)
+    own = store.open(data).index.table[["path", *one.model.findings]]
+    own.to_csv(tmp_path / "labels.csv", index=False)
+    both = [str(tmp_path / "cropped"), str(tmp_path / "labels.csv")]
+    asked = words(both[0], data, tmp_path / "run", "--epochs", "1", "--weigh", "auroc", "--teacher", both[1])
+    assert cli.main(asked) == 0
+    said = capsys.readouterr().out
+    assert f"! {both[0]}: it learnt from pictures made square by 'crop', not by 'pad'." in said
+    assert f"! {both[1]}: all its numbers are 0 or 1: it looks like labels, not like answers." in said
+    first, second = one.model.findings
+    assert f"{both[0]} weighs: {first} 0.30, {second} 0.50." in said  # of the second it has no score: as the other
+    assert f"{both[1]} weighs: {first} 0.50, {second} 0.50." in said
+
+
+def test_relations_need_more_than_one_place(data: Path, teacher: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--relations are between .* test_resnet at 8 × 8 .*Take a larger --size"):
+        options = distil.Options(
+            teacher=(str(teacher),), data=(str(data),), out=tmp_path / "run", model="test_resnet", size=(8,),
+            relations=1.0, threads=1, batch=16,
+        )  # fmt: skip
+        distil.run(options)
+
+
 # ---- the leak guard
 
 
@@ -438,9 +506,17 @@ def test_who_learnt_from_what_chooses_may_not_teach_unless_told(
     assert cli.main(asked) == 2
     said = capsys.readouterr().err
     assert f"{seen} has learnt from split 'val', which is to choose the student" in said and said.count("\n") == 1
+    assert f"Of {len(rows_of([store.open(data)], 'val'))} validation pictures" in said and "test pictures" not in said
     assert not (tmp_path / "run").exists()
     assert cli.main([*asked, "--allow-leak"]) == 0
-    assert f"! {seen} has learnt from what chooses the student" in capsys.readouterr().out
+    assert f"! {seen} has learnt from split 'val', which chooses the student" in capsys.readouterr().out
+    card = (tmp_path / "run" / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "**Chosen dishonestly**: its teacher seen has learnt from split 'val', which chose it" in card
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--data", str(data), "--resamples", "5"]) == 0
+    found = json.loads(next(tmp_path.glob("run/evaluation/*/metrics.json")).read_text(encoding="utf-8"))
+    assert any(
+        "The choice of this model and its thresholds are not honest: its teacher" in one for one in found["stamps"]
+    )
 
 
 @pytest.mark.parametrize("table", [False, True], ids=["model", "table"])
@@ -455,7 +531,7 @@ def test_a_student_is_not_tested_on_what_its_teacher_learnt_from(
         whom = next(seen.glob("evaluation/*/predictions.parquet"))
     assert cli.main(words(whom, data, tmp_path / "run", "--epochs", "1")) == 0
     assert "learnt from what chooses" not in capsys.readouterr().out
-    assert bundle.load(tmp_path / "run").model.training["teachers"][0]["seen"]
+    assert not len(bundle.load(tmp_path / "run").provenance.unknown)
     assert cli.main(["evaluate", str(tmp_path / "run"), "--data", str(data)]) == 2
     said = capsys.readouterr().err
     tested = len(rows_of([store.open(data)], "test"))
@@ -474,11 +550,17 @@ def test_a_student_is_not_tested_on_what_its_teacher_learnt_from(
          ["--hard 1.5 is not from 0 to 1", "--temperature 0 is not more than 0", "--features -1 is not 0 or more"]),
         (["--relations", "1", "--mixup", "0.2", "--teach", "stored"],
          ["--relations look into a teacher", "--mixup mixes pictures"]),
-        (["--freeze", "backbone"], ["--freeze backbone goes with --init"]),
+        (["--freeze", "backbone", "--features", "1"],
+         ["--freeze backbone goes with --init", "--freeze backbone leaves --features nothing to move"]),
+        (["--hard", "1", "--match", "mse", "--temperature", "3"],
+         ["--hard 1 hears no teacher", "--temperature softens --match kl"]),
+        (["--teacher", "{teacher}/bundle"], ["{teacher} and {teacher}/bundle answer alike"]),
+        (["--teacher", "{teacher}/no.CSV"], ["{teacher}/no.CSV does not exist."]),
+        (["--weigh", "auroc"], ["--weigh auroc: of {teacher} no AUROC in validation is known"]),
         (["--teacher", "{teacher}", "{teacher}"], ["--teacher names {teacher} twice"]),
         (["--teacher", "{teacher}/nothing"], ["nothing"]),
-        (["--findings", "Edema", "Mas"], ["No teacher knows Mas"]),
-        (["--size", "64"], ["A view of 32 × 64 pixels cannot be seen at 48 × 48"]),
+        (["--findings", "Edema", "Mas"], ["No teacher knows Mas. Did you mean 'Mass'?"]),
+        (["--size", "64"], ["--size 40 64 is of another shape", "{teacher} sees 48 × 48 pixels"]),
         (["--match", "ce"], ["--match"]),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_loader import make_store
 
-from ribcage import inference, teachers, views
+from ribcage import bundle, inference, teachers, views
 from ribcage.backbone import Backbone
 from ribcage.bundle import Bundle, Model
 from ribcage.loader import Loader, rows_of
@@ -115,6 +115,27 @@ def test_stored_answers_are_those_of_the_rows(store: Store) -> None:
     assert np.array_equal(said.logits.numpy(), answers[batch.rows.numpy()]) and said.features is said.maps is None
 
 
+def test_of_a_teacher_without_fingerprints_it_is_known_that_nothing_is(tmp_path: Path) -> None:
+    bundle.save(tmp_path, opened().method, replace(opened().model, training={"pictures": 1, "patients": 1, "selection": 1}),
+                Provenance.nothing())  # fmt: skip
+    assert teachers.seen(str(tmp_path)).unknown.tolist() == ["test_resnet"]
+    assert teachers.seen(str(tmp_path / "答案.csv")).unknown.tolist() == ["答案.csv"]
+
+
+def test_a_teacher_that_answers_no_number_is_named(store: Store) -> None:
+    broken = replace(opened(), folder=Path("runs/broken"))
+    with torch.no_grad():
+        broken.method.head.weight[2] = nan
+    with pytest.raises(ValueError, match="runs/broken answers what is no number"):
+        teachers.told(broken, [store], np.arange(4), ("Mass",), threads=1)
+    teachers.told(broken, [store], np.arange(4), ("Edema",), threads=1)
+    live = Live(broken, ("Mass", "Nodule"), torch.ones(2), view=0, scale=SCALE, device=CPU)
+    batch = next(Loader([store], [views.plain(48)], batch=4, threads=1).epoch(0))
+    assert not live.strange
+    said = live(batch, batch.views, False).logits
+    assert live.strange and live.name == "runs/broken" and said[:, 0].isinf().all() and said[:, 1].isnan().all()
+
+
 # ---- weights
 
 
@@ -122,7 +143,7 @@ def test_several_teachers_count_by_how_far_above_chance_they_were() -> None:
     aurocs = [np.array([0.9, 0.5, nan, 0.3]), np.array([0.7, nan, 0.6, nan])]
     assert [one.tolist() for one in teachers.weights(aurocs, "mean")] == [[1] * 4] * 2
     first, second = teachers.weights(aurocs, "auroc")
-    torch.testing.assert_close(first, torch.tensor([0.4, 1.0, 0.0, 1.0]))
+    torch.testing.assert_close(first, torch.tensor([0.4, 1.0, 0.1, 1.0]))
     torch.testing.assert_close(second, torch.tensor([0.2, 1.0, 0.1, 1.0]))
 
 
@@ -156,15 +177,15 @@ def odds(p: np.ndarray) -> np.ndarray:
     return np.log(p / (1 - p)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", ["他们 说.csv", "said.csv.gz", "said.tsv", "said.parquet"])
+@pytest.mark.parametrize("name", ["他们 说.CSV", "said.csv.gz", "said.tsv", "said.PARQUET"])
 def test_foreign_tables_are_read_whatever_their_form(name: str, store: Store, tmp_path: Path) -> None:
     rows, file = frame(store, prob_Pleural_Thickening=0.25).sample(frac=1, random_state=0), tmp_path / name
-    if name.endswith(".parquet"):
+    if name.endswith(".PARQUET"):
         rows.to_parquet(file)
     else:
         rows.to_csv(file, index=False, sep="\t" if name.endswith(".tsv") else ",")
     assert teachers.is_table(str(file))
-    said = teachers.read(file, [store], ("Edema", "Mass", "Pleural_Thickening"))
+    said = teachers.read(teachers.table(file), [store], ("Edema", "Mass", "Pleural_Thickening"))
     np.testing.assert_allclose(said[:, 1], odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
     assert np.isnan(said[:, 0]).all() and said[:, 2] == pytest.approx(np.log(1 / 3))
     assert teachers.spoken(said, np.arange(5)) == 5
@@ -179,20 +200,22 @@ def test_our_own_tables_are_read_by_their_probabilities_with_findings_of_anybody
     about, labels = inference.about([store], np.arange(24)), np.tile([[1.0, 0.0]], (24, 1))
     inference.save(inference.table(about, findings, p, 5 * odds(p), labels), tmp_path / name)
     np.testing.assert_allclose(
-        teachers.read(tmp_path / name, [store], ("尖锐_角", "Mass")), odds(p)[:, ::-1], rtol=1e-4
+        teachers.read(teachers.table(tmp_path / name), [store], ("尖锐_角", "Mass")), odds(p)[:, ::-1], rtol=1e-4
     )
 
 
 def test_labels_beside_probabilities_are_not_taken_for_answers(store: Store, tmp_path: Path) -> None:
     frame(store, Mass=1, Atelectasis=0).to_csv(tmp_path / "both.csv", index=False)
-    said = teachers.read(tmp_path / "both.csv", [store], ("Mass", "Atelectasis"))
+    said = teachers.read(teachers.table(tmp_path / "both.csv"), [store], ("Mass", "Atelectasis"))
     np.testing.assert_allclose(said[:, 0], odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
     assert np.isnan(said[:, 1]).all()
 
 
 def test_a_student_with_a_softmax_reads_log_p(store: Store, tmp_path: Path) -> None:
     frame(store, prob_Mass=0.7, prob_Edema=0.3).to_csv(tmp_path / "two.csv", index=False)
-    said = torch.from_numpy(teachers.read(tmp_path / "two.csv", [store], ("Mass", "Edema"), exclusive=True))
+    said = torch.from_numpy(
+        teachers.read(teachers.table(tmp_path / "two.csv"), [store], ("Mass", "Edema"), exclusive=True)
+    )
     torch.testing.assert_close(said.softmax(1), torch.tensor([[0.7, 0.3]]).expand(24, 2))
 
 
@@ -200,7 +223,7 @@ def test_what_is_missing_stays_unknown_and_what_is_certain_is_nearly_so(store: S
     rows = frame(store)
     rows["prob_Mass"] = ["0", "1", "", "n/a", *["0.5"] * 20]
     rows[:-3].to_csv(tmp_path / "gaps.csv", index=False)
-    said = teachers.read(tmp_path / "gaps.csv", [store], ("Mass",))[:, 0]
+    said = teachers.read(teachers.table(tmp_path / "gaps.csv"), [store], ("Mass",))[:, 0]
     assert np.isnan(said[[2, 3, 21, 22, 23]]).all() and (said[4:21] == 0).all()
     assert -14 < said[0] < -13 and 13 < said[1] < 14
 
@@ -209,7 +232,7 @@ def test_pictures_are_known_by_their_file_or_its_name_whatever_its_ending(store:
     rows = frame(store)
     rows["Image Index"] = ["C:\\片子\\" + path.removesuffix(".png") + ".dcm" for path in rows["Image Index"]]
     rows.to_csv(tmp_path / "other.csv", index=False)
-    said = teachers.read(tmp_path / "other.csv", [store], ("Mass",))[:, 0]
+    said = teachers.read(teachers.table(tmp_path / "other.csv"), [store], ("Mass",))[:, 0]
     np.testing.assert_allclose(said, odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
 
 
@@ -228,9 +251,9 @@ def test_a_name_that_two_have_is_nobodys(store: Store, tmp_path: Path) -> None:
         "Mass": np.arange(1, 8) / 10,
     }
     pd.DataFrame(table).to_csv(tmp_path / "names.csv", index=False)
-    said = teachers.read(tmp_path / "names.csv", [data], ("Mass",))[:, 0]
+    said = teachers.read(teachers.table(tmp_path / "names.csv"), [data], ("Mass",))[:, 0]
     expected = np.full(24, nan, np.float32)
-    expected[[2, 3, 4, 5]] = odds(np.array([0.2, 0.3, 0.5, 0.7]))  # the whole name, the whole path come first
+    expected[[2, 3, 4, 5]] = odds(np.array([0.2, 0.4, 0.5, 0.7]))  # of 3 the other line names another folder
     np.testing.assert_allclose(said, expected, rtol=1e-5)
 
 
@@ -240,13 +263,67 @@ def test_several_sets_with_the_same_paths_are_told_apart_by_their_names(store: S
     p = np.linspace(0.05, 0.95, 48)[:, None]
     about = inference.about(both, np.arange(48))
     inference.save(inference.table(about, ("Mass",), p, odds(p), np.ones((48, 1))), tmp_path / "p.parquet")
-    np.testing.assert_allclose(teachers.read(tmp_path / "p.parquet", both, ("Mass",)), odds(p), rtol=1e-4)
-    np.testing.assert_allclose(teachers.read(tmp_path / "p.parquet", both[1:], ("Mass",)), odds(p)[24:], rtol=1e-4)
+    np.testing.assert_allclose(
+        teachers.read(teachers.table(tmp_path / "p.parquet"), both, ("Mass",)), odds(p), rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        teachers.read(teachers.table(tmp_path / "p.parquet"), both[1:], ("Mass",)), odds(p)[24:], rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "own", "wanted"),
+    [
+        ("/data/nih/images_001/images/1.png", "images_001/images/1.png", True),
+        ("images/1.png", "images_001/images/1.png", True),
+        ("C:\\片子\\1.DCM", "片子/1.png", True),
+        ("./1.jpg", "images/1.png", True),
+        ("a/study1/1.png", "b/study1/1.png", False),
+        ("x/1.png", "images/1.png", False),
+        ("view1_frontal.jpg", "p1/study1/view1_frontal.jpg", False),
+        ("study1/view1_frontal.jpg", "p1/study1/view1_frontal.jpg", True),
+        ("view1_frontal.jpg", "view1_frontal.jpg", True),
+    ],
+)
+def test_paths_agree_from_their_ends_as_far_as_both_go(
+    theirs: str, own: str, wanted: bool, store: Store, tmp_path: Path
+) -> None:
+    data = placed(store, [own, *(f"other/{n}_x.png" for n in range(23))])
+    pd.DataFrame({"path": [theirs, "other/22_x.png"], "Mass": [0.3, 0.5]}).to_csv(tmp_path / "p.csv", index=False)
+    said = teachers.read(teachers.table(tmp_path / "p.csv"), [data], ("Mass",))[:, 0]
+    assert said[23] == 0 and np.isnan(said[0]) != wanted and np.isnan(said[1:23]).all()
+
+
+def test_another_set_is_not_spoken_of_by_its_names(store: Store, tmp_path: Path) -> None:
+    paths = [f"{n}_x.png" for n in range(24)]
+    data, rows = [placed(store, paths, "甲")], pd.DataFrame({"path": paths, "Mass": 0.5})
+    for sets, wanted in ((["甲"] * 24, 24), (["train"] * 24, 24), (["乙"] * 20 + ["甲"] * 4, 4), ([""] * 24, 24)):
+        rows.assign(set=sets).to_csv(tmp_path / "s.csv", index=False)
+        said = teachers.read(teachers.table(tmp_path / "s.csv"), data, ("Mass",))
+        assert teachers.spoken(said, np.arange(24)) == wanted
+    rows.assign(set="乙").to_csv(tmp_path / "s.csv", index=False)
+    with pytest.raises(ValueError, match=r"of the set '乙' …, the data '0_x.png' of the set '甲'"):
+        teachers.read(teachers.table(tmp_path / "s.csv"), data, ("Mass",))
+
+
+def test_what_was_not_understood_of_a_table_is_said(tmp_path: Path) -> None:
+    rows = {"path": ["1.png", "1.png", "2.png"], "prob_Mass": ["1", "0", "unsure"], "prob_Atelectassis": [0.1] * 3}
+    pd.DataFrame(rows | {"quality": "good"}).to_csv(tmp_path / "n.csv", index=False)
+    assert teachers.table(tmp_path / "n.csv").notes == (
+        "1 cells of prob_Mass are no numbers and count as blank ('unsure' …)",
+        "all its numbers are 0 or 1: it looks like labels, not like answers",
+        "2 lines name a picture that another line names, too: none of these is heard",
+        "the column prob_Atelectassis is not heard; did it mean Atelectasis?",
+    )
+    pd.DataFrame({"path": ["1.png", "2.png"], "Mass": [0.0, 0.2], "view": "PA"}).to_csv(tmp_path / "y.csv", index=False)
+    assert teachers.table(tmp_path / "y.csv").notes == ()
 
 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
+        ("no.csv", b"path,Mass_prob,Mass_pred\nx.png,1,0\n", "Mass_prob and Mass_pred all mean Mass. Keep one"),
+        ("no.csv", "path,Mass,肿块\nx.png,1,0\n".encode(), "the columns Mass and 肿块 all mean Mass"),
         ("no.csv", b"path,Mass\n\xe5\x9b\xbe 0.png,1.5\n", "must hold probabilities from 0 to 1; it holds 1.5 to 1.5"),
         ("no.csv", b"path,Mass\nx.png,-0.1\n", "it holds -0.1 to -0.1"),
         ("no.csv", b"path,Mass\nx.png,inf\n", "it holds inf to inf"),
@@ -269,18 +346,18 @@ def test_what_is_no_table_of_predictions_is_one_line(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError) as error:
-        teachers.read(tmp_path / name, [store], ("Mass",))
+        teachers.read(teachers.table(tmp_path / name), [store], ("Mass",))
     assert says in str(error.value) and str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_columns_of_strange_types_are_no_answers(store: Store, tmp_path: Path) -> None:
     strange = {"Edema": [[0.5]] * 24, "Nodule": [pd.Timestamp(0)] * 24, "Fibrosis": [True] * 24, "Mass": [0.5] * 24}
     pd.DataFrame({"path": store.index.table["path"], **strange}).to_parquet(tmp_path / "x.parquet")
-    said = teachers.read(tmp_path / "x.parquet", [store], ("Edema", "Nodule", "Mass"))
+    said = teachers.read(teachers.table(tmp_path / "x.parquet"), [store], ("Edema", "Nodule", "Mass"))
     assert np.isnan(said[:, :2]).all() and (said[:, 2] == 0).all()
     with pytest.raises(ValueError, match="no number at all in Edema, Nodule"):
         pd.DataFrame({"path": ["x"], "Edema": [[0.5]], "Nodule": [pd.Timestamp(0)]}).to_parquet(tmp_path / "y.parquet")
-        teachers.read(tmp_path / "y.parquet", [store], ("Edema",))
+        teachers.read(teachers.table(tmp_path / "y.parquet"), [store], ("Edema",))
 
 
 def test_a_table_that_was_cut_off_is_one_line(store: Store, tmp_path: Path) -> None:
@@ -289,7 +366,7 @@ def test_a_table_that_was_cut_off_is_one_line(store: Store, tmp_path: Path) -> N
     for length in (len(whole) // 2, len(whole) - 4):
         (tmp_path / "torn.parquet").write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"torn.parquet cannot be read as a table of predictions"):
-            teachers.read(tmp_path / "torn.parquet", [store], ("Mass",))
+            teachers.read(teachers.table(tmp_path / "torn.parquet"), [store], ("Mass",))
 
 
 def test_a_folder_is_no_table_whatever_it_is_called(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def run(options: Options) -> Any:
     from ribcage import course, runs
 
     runs.check(options, wrong(options))
+    runs.check_free(options)
     return course.run("distil", sys.modules[__name__], options, train)
 
 
@@ -75,6 +76,12 @@ def wrong(options: Options) -> list[str]:
         said.append("--mixup mixes pictures: only a bundle, and --teach live, can speak of a mixture")
     if options.freeze and not options.init:
         said.append("--freeze backbone goes with --init")
+    if options.freeze and inside:
+        said.append(f"--freeze backbone leaves {' and '.join(inside)} nothing to move")
+    if options.hard == 1 and not inside:
+        said.append("--hard 1 hears no teacher: that is ribcage finetune")
+    if options.match == "mse" and options.temperature != Options.temperature:
+        said.append("--temperature softens --match kl: mse is what becomes of it at a high one")
     return said
 
 
@@ -93,14 +100,16 @@ def train(options: Options, device: Any) -> Path:
 
     stores = store.open_all(options.data)
     cohort.distinct(stores)
+    lessons = contents(options)
     if options.resume:
-        runs.check_same("distil", options, stores)
+        runs.check_same("distil", options, stores, lessons)
     opened = opened_teachers(options)
+    introduce(opened, stores)
     known = dataclasses.replace(options, findings=findings(options, stores, opened), labels=1.0)
     learning, choosing = finetune.cohorts(known, stores)
-    check_seen(options, stores, choosing)
+    tainted = check_seen(options, stores, choosing)
     policy = finetune.policy_of(options, stores)
-    model = described(options, finetune.describe(known, stores, learning, choosing, policy), opened)
+    model = described(options, finetune.describe(known, stores, learning, choosing, policy), opened, tainted)
     run = build(options, stores, learning, choosing, model, policy, opened, device)
     course.check_layout(options, run.method, model)
     judge = validator(known, run, stores, choosing, model, policy, device)
@@ -110,7 +119,7 @@ def train(options: Options, device: Any) -> Path:
     if options.resume and not runs.unsaved(options.out):
         training.resume()
     elif distributed.rank() == 0:
-        runs.begin("distil", options, stores)
+        runs.begin("distil", options, stores, lessons)
     watch(options, training, judge)
     if distributed.rank() == 0:
         report(options, training, judge)
@@ -118,66 +127,107 @@ def train(options: Options, device: Any) -> Path:
     return options.out
 
 
+def contents(options: Options) -> list[str]:
+    """What the teachers answer by, wherever they lie; none may be there twice."""
+    from ribcage import teachers
+
+    found: dict[str, str] = {}
+    for name in options.teacher:
+        same = found.setdefault(teachers.content(name), name)
+        if same != name:
+            raise ValueError(f"--teacher names one twice: {same} and {name} answer alike.")
+    return list(found)
+
+
 def opened_teachers(options: Options) -> dict[str, Any]:
-    """Each teacher's bundle, or None for a table."""
+    """Each teacher's bundle or table."""
     from ribcage import bundle, teachers
 
-    return {name: None if teachers.is_table(name) else bundle.load(name) for name in options.teacher}
+    return {
+        name: teachers.table(Path(name)) if teachers.is_table(name) else bundle.load(name) for name in options.teacher
+    }
+
+
+def is_model(opened: Any) -> bool:
+    """Whether a teacher can be asked, and is no table."""
+    from ribcage.bundle import Bundle
+
+    return isinstance(opened, Bundle)
+
+
+def introduce(opened: dict[str, Any], stores: Any) -> None:
+    """Say what is strange about the teachers."""
+    from ribcage import runs
+
+    for name, one in opened.items():
+        if not is_model(one):
+            notes = one.notes
+        else:
+            fits = [each.facts.fit for each in stores if each.facts.fit != one.model.fit]
+            notes = [f"it learnt from pictures made square by {one.model.fit!r}, not by {fit!r}" for fit in fits]
+        for note in dict.fromkeys(notes):
+            runs.say(f"! {name}: {note}.")
 
 
 def findings(options: Options, stores: Any, opened: dict[str, Any]) -> tuple[str, ...]:
     """Those asked for, or those of the data, or what the teachers answer."""
-    from ribcage import course, teachers
+    from ribcage import course
+    from ribcage.spelling import did_you_mean
 
-    taught = [
-        name
-        for file, one in opened.items()
-        for name in (one.model.findings if one else teachers.table(Path(file))[1].columns)
-    ]
+    taught = [name for one in opened.values() for name in (one.model if is_model(one) else one).findings]
     of_data = course.findings(dataclasses.replace(options, findings=()), stores)
     chosen = options.findings or of_data or tuple(dict.fromkeys(taught))
     strange = [name for name in chosen if name not in taught and name not in of_data]
     if strange or not set(chosen) & set(taught):
-        known = ", ".join(dict.fromkeys(taught)) or "nothing"
-        raise ValueError(f"No teacher knows {', '.join(strange or chosen)}; they know {known}.")
+        hint = did_you_mean(strange[0], [*taught, *of_data]) if strange else ""
+        known = ", ".join(dict.fromkeys(taught))
+        raise ValueError(f"No teacher knows {', '.join(strange or chosen)}.{hint} They know {known}.")
     return tuple(chosen)
 
 
-def check_seen(options: Options, stores: Any, choosing: Any) -> None:
-    """Raise where a teacher has learnt from what chooses the student: the best one by that is none."""
+def check_seen(options: Options, stores: Any, choosing: Any) -> str:
+    """Raise where a teacher has learnt from what chooses the student: the best one by that is none. Where that is
+    allowed, a sentence about it; "" where nothing is amiss."""
     from ribcage import guard, runs, teachers
 
+    tainted = []
     for name in options.teacher:
+        seen = teachers.seen(name)
         try:
-            found = guard.check(teachers.seen(name), stores, choosing, allow=options.allow_leak, selected=True)
+            guard.check(seen, stores, choosing, selected=True)
         except guard.LeakError as error:
-            raise guard.LeakError(
-                f"{name} has learnt from split {options.val!r}, which is to choose the student. "
-                f"{str(error).partition(' Test on')[0]} Take another --val, or pass --allow-leak."
-            ) from None
-        if max(found["pictures"], found["alike"]) > found["selected_on"]:
-            runs.say(f"! {name} has learnt from what chooses the student: {found['text']}.")
+            found = f"{name} has learnt from split {options.val!r}"
+            why = error.leak.said("validation")
+            if not error.leak.alike and (seen.role == 1).any() and not len(seen.selected):
+                why += ", though it may only have been selected on these patients: its provenance does not tell"
+            if not options.allow_leak:
+                raise ValueError(
+                    f"{found}, which is to choose the student. {why}. Take another --val, or pass --allow-leak."
+                ) from None
+            runs.say(f"! {found}, which chooses the student. {why}.")
+            tainted.append(f"its teacher {Path(name).name} has learnt from split {options.val!r}, which chose it")
+    return " and ".join(tainted)
 
 
-def described(options: Options, model: Any, opened: dict[str, Any]) -> Any:
-    """The facts of the student, with whom it learns from."""
-    from ribcage import course, teachers
+def described(options: Options, model: Any, opened: dict[str, Any], tainted: str = "") -> Any:
+    """The facts of the student, with whom it learns from, and by what its choice is tainted."""
+    from ribcage import course
 
     lessons = [
         {
-            "name": one.model.name if one else Path(name).name,
-            "table": one is None,
-            "findings": list(one.model.findings) if one else [],
-            "seen": len(teachers.seen(name).pixels) > 0,
+            "name": one.model.name if is_model(one) else one.file.name,
+            "table": not is_model(one),
+            "findings": list((one.model if is_model(one) else one).findings),
         }
-        for name, one in opened.items()
+        for one in opened.values()
     ]
-    before = [{**source, "before": True} for one in opened.values() if one for source in one.model.data]
+    before = [{**source, "before": True} for one in opened.values() if is_model(one) for source in one.model.data]
     known = {source["source"] for source in model.data}
     more = [
         source for place, source in enumerate(before) if source["source"] not in known and source not in before[:place]
     ]
     training = {**model.training, "teachers": lessons, "options": course.written(options)}
+    training |= {"leak": tainted} if tainted else {}
     return dataclasses.replace(model, data=(*model.data, *more), training=training)
 
 
@@ -195,7 +245,9 @@ def build(
     view = views.changed(views.PRESETS[options.augment](model.size), options.view)
     sizes = [model.size]
     if live(options):
-        sizes += dict.fromkeys(one.model.size for one in opened.values() if one and one.model.size != model.size)
+        shapes = {name: one.model.size for name, one in opened.items() if is_model(one)}
+        check_shapes(model.size, shapes)
+        sizes += dict.fromkeys(size for size in shapes.values() if size != model.size)
     there = [name for name in model.findings if any(name in one.index.findings for one in stores)]
     shown = cohort.share_of_patients(stores, learning, options.labels, options.seed)
     if len(shown) < len(learning):
@@ -203,7 +255,7 @@ def build(
     method = Distil(
         bundle.backbone(model, options.init, options.drop_path),
         model.findings,
-        teachers=faculty(options, stores, learning, choosing, model, opened, sizes, device),
+        teachers=faculty(options, stores, learning, choosing, model, policy, opened, sizes, device),
         columns=[model.findings.index(name) for name in there],
         hard=options.hard,
         temperature=options.temperature,
@@ -239,12 +291,45 @@ def build(
     if options.loss == "cross-entropy" and len(there) == len(model.findings):
         validation.check_exclusive(labels)
     finetune.check_parts(options, method, min(options.batch, len(learning)))
+    if options.relations:
+        check_maps(method, model)
     method.count(torch.from_numpy(labels))
     return course.begin(options, method, loader, device, ema=options.ema)
 
 
+def check_shapes(size: tuple[int, int], shapes: dict[str, tuple[int, int]]) -> None:
+    """Raise where a teacher cannot see the student's view: it is of another shape."""
+    other = [f"{name} sees {one[0]} × {one[1]}" for name, one in shapes.items() if one[0] * size[1] != one[1] * size[0]]
+    if other:
+        raise ValueError(
+            f"--size {size[0]} {size[1]} is of another shape than what the teacher sees: {', '.join(other)} pixels. "
+            "Take a --size of that shape, or --teach stored."
+        )
+
+
+def check_maps(method: Any, model: Any) -> None:
+    """Raise where a map is a single place, which has no relations."""
+    from ribcage.methods.distil import places
+
+    looking = [(method.backbone, model)] + [(one.method.backbone, one.model) for one in method.teachers if one.dim]
+    single = [f"{one.name} at {one.size[0]} × {one.size[1]}" for seen, one in looking if places(seen, one.size) == 1]
+    if single:
+        raise ValueError(
+            f"--relations are between places of a map: that of {' and of '.join(single)} pixels has only one. "
+            "Take a larger --size."
+        )
+
+
 def faculty(
-    options: Options, stores: Any, learning: Any, choosing: Any, model: Any, opened: Any, sizes: Any, device: Any
+    options: Options,
+    stores: Any,
+    learning: Any,
+    choosing: Any,
+    model: Any,
+    policy: Any,
+    opened: Any,
+    sizes: Any,
+    device: Any,
 ) -> list[Any]:
     """The teachers, ready to be asked."""
     from ribcage import loop, runs, teachers
@@ -253,19 +338,32 @@ def faculty(
     how["bf16"] = options.precision == "bf16" or (options.precision == "auto" and loop.fast_bf16(device))
     stored, aurocs, exclusive = {}, [], options.loss == "cross-entropy"
     for name, one in opened.items():
-        if one is None:
-            stored[name] = teachers.read(Path(name), stores, model.findings, exclusive=exclusive)
-            taught = teachers.spoken(stored[name], learning)
-            runs.say(f"{name} speaks of {taught:,} of the {len(learning):,} pictures.")
+        if not is_model(one):
+            stored[name] = teachers.read(one, stores, model.findings, exclusive=exclusive)
+            taught, of = teachers.spoken(stored[name], learning), [each for each in model.findings if each in one.odds]
+            runs.say(f"{name} speaks of {taught:,} of the {len(learning):,} pictures, of {', '.join(of)}.")
         elif not live(options):
             one.method.to(device)
             stored[name] = teachers.told(one, stores, learning, model.findings, exclusive=exclusive, **how)
         aurocs.append(
             teachers.validated(one.model, model.findings)
-            if one
-            else teachers.scored(stored[name], stores, choosing, model.findings)
+            if is_model(one)
+            else teachers.scored(stored[name], stores, choosing, model.findings, policy)
+        )
+    unscored = [name for name, found in zip(opened, aurocs, strict=True) if (found != found).all()]
+    if options.weigh == "auroc" and unscored:
+        raise ValueError(
+            f"--weigh auroc: of {' and '.join(unscored)} no AUROC in validation is known. Take --weigh mean, or tables "
+            f"that speak of split {options.val!r}."
         )
     weights = teachers.weights(aurocs, options.weigh)
+    if len(opened) > 1:
+        for name, one, weight in zip(opened, opened.values(), weights, strict=True):
+            known = (one.model if is_model(one) else one).findings
+            share = [
+                f"{each} {w:.2f}" for each, w in zip(model.findings, weight.tolist(), strict=True) if each in known
+            ]
+            runs.say(f"{name} weighs: {', '.join(share)}.")
     return [
         teachers.Stored(stored[name], weight)
         if name in stored
@@ -313,12 +411,22 @@ def keeper(
 
 def watch(options: Options, training: Any, judge: Any) -> None:
     """Train, and show how it goes."""
-    from ribcage import runs
+    from ribcage import distributed, loop, runs
 
-    if judge:
-        finetune.watch(options, training, judge)
-        return
-    runs.watch(training, options.batch, lambda log: f"loss {log.loss:.4f}")
+    try:
+        if judge:
+            finetune.watch(options, training, judge)
+        else:
+            runs.watch(training, options.batch, lambda log: f"loss {log.loss:.4f}")
+    except loop.DivergedError:
+        asked = training.run.method.teachers
+        strange = {one.name for one in asked if one.dim and bool(one.strange)}
+        if strange := set().union(*distributed.gathered(strange)):
+            names = " and ".join(sorted(strange))
+            raise ValueError(
+                f"{names} answers what is no number: its weights are damaged, or it has diverged."
+            ) from None
+        raise
 
 
 def report(options: Options, training: Any, judge: Any) -> None:

@@ -199,7 +199,7 @@ def context(
     facts = ("name", "source", "licence", "contents", "size", "fit", "linked")
     return {
         "run": str(options.run),
-        "model": {name: getattr(model, name) for name in named},
+        "model": {name: getattr(model, name) for name in named} | {"leak": str(model.training.get("leak", ""))},
         "not_tested": [name for name in model.findings if name not in findings],
         "data": [{"folder": str(one.folder)} | {name: getattr(one.facts, name) for name in facts} for one in stores],
         "split": options.split,

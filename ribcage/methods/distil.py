@@ -61,7 +61,8 @@ class Distil(Supervised):
     columns: which finding each column of a batch's labels is (default: as they come)
     hard: share of the labels in the loss, a; the rest is the teachers'
     temperature: how far answers are softened, T
-    match: kl, or mse between logits, which is its limit for a high temperature
+    match: kl, or mse, what becomes of it for a high temperature: (t - z)² / 8, or with one softmax over all the sum
+        over findings of (t - z)² / 2 F, each as it stands above the mean of its picture
     features: weight of the cosine between the student's features, projected, and a teacher's, b
     relations: weight of the difference in how places of a picture are like each other, c
     """
@@ -115,9 +116,11 @@ class Distil(Supervised):
 
     def apart(self, logits: Tensor, taught: Tensor) -> Tensor:
         """(N, F): how far the student is from its teachers, 0 where they know nothing."""
-        there, t = losses.known(taught), taught.nan_to_num()
+        there, t = losses.known(taught), _zero_if_unknown(taught)
         if self.match == "mse":
-            return (logits - t).square() * there
+            if not self.exclusive:
+                return (logits - t).square() / 8 * there
+            return ((logits - t) - (logits - t).mean(1, keepdim=True)).square() / 2 * there
         z, t = logits / self.temperature, t / self.temperature
         if self.exclusive:  # one softmax over all, its sum spread over the columns
             return self.temperature**2 * (t.softmax(1) * (t.log_softmax(1) - z.log_softmax(1))) * there * t.shape[1]
@@ -166,7 +169,12 @@ def agreed(answers: Sequence[Answer], weights: Sequence[Tensor], like: Tensor) -
         return torch.full_like(like, torch.nan)
     logits = torch.stack([answer.logits.float() for answer in answers])  # (K, N, F)
     shares = losses.known(logits) * torch.stack(list(weights))[:, None].to(logits)
-    return (logits.nan_to_num() * shares).sum(0) / shares.sum(0)  # 0 / 0 is NaN
+    return (_zero_if_unknown(logits) * shares).sum(0) / shares.sum(0)  # 0 / 0 is NaN
+
+
+def _zero_if_unknown(logits: Tensor) -> Tensor:
+    """An answer without bounds stays so: it shall be seen in the loss."""
+    return logits.nan_to_num(0.0, torch.inf, -torch.inf)
 
 
 def per_known(loss: Tensor, targets: Tensor) -> Tensor:
@@ -186,3 +194,13 @@ def related(maps: Tensor, other: Tensor) -> Tensor:
     grid = (min(maps.shape[2], other.shape[2]), min(maps.shape[3], other.shape[3]))
     places = F.normalize(F.adaptive_avg_pool2d(maps, grid).flatten(2), dim=1)
     return places.transpose(1, 2) @ places
+
+
+def places(backbone: Backbone, size: tuple[int, int]) -> int:
+    """How many places the map of a picture of this size has."""
+    like = next(backbone.parameters())
+    was, channels = backbone.training, backbone.channels
+    with torch.no_grad():
+        maps = backbone.eval().grid(backbone.hidden(like.new_zeros(1, channels, *size)), size)
+    backbone.train(was)
+    return maps.shape[2] * maps.shape[3]

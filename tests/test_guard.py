@@ -1,0 +1,81 @@
+"""The guard tells what a model was trained on from what it was only selected on, however the pictures were imported."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from test_provenance import radiograph
+
+from ribcage import guard, store
+from ribcage.commands import import_
+from ribcage.provenance import Provenance
+from ribcage.store import Store
+
+TRAIN, VAL = np.arange(6), np.arange(6, 10)
+NOBODY = np.empty(0, np.uint64)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
+    """The same pictures of five patients at two sizes, and linked."""
+    root = tmp_path_factory.mktemp("守卫 guard")
+    (root / "files").mkdir()
+    rows = [{"path": f"{n}.png", "patient": f"p{n // 2}", "split": "train", "Mass": 1} for n in range(10)]
+    for number in range(10):
+        cv2.imwrite(str(root / "files" / f"{number}.png"), radiograph(number))
+    pd.DataFrame(rows).to_csv(root / "files" / "labels.csv", index=False)
+    for name, size, link in (("large", 64, False), ("small", 48, False), ("linked", 64, True)):
+        import_.run(import_.Options("folder", root / "files", out=root / name, size=size, link=link, name="one"))
+    return {name: store.open(root / name) for name in ("large", "small", "linked")}
+
+
+@pytest.mark.parametrize("whose", ["large", "linked"])
+@pytest.mark.parametrize("mine", ["large", "small"])
+def test_what_a_model_was_only_selected_on_is_told_from_what_it_learnt_from(
+    whose: str, mine: str, sets: dict[str, Store]
+) -> None:
+    seen, tested = Provenance.of([sets[whose]], TRAIN, VAL), [sets[mine]]
+    found = guard.check(seen, tested, VAL, selected=True)
+    assert found["found"] and found["selected_on"] == (4 if whose == "large" else 0)  # linked: known by patients alone
+    with pytest.raises(guard.LeakError, match="Of 4 test pictures, 4 show 2 patients"):
+        guard.check(seen, tested, VAL)
+    with pytest.raises(guard.LeakError) as error:
+        guard.check(seen, tested, np.arange(4, 8), selected=True)
+    assert (error.value.leak.pictures, error.value.leak.patients) == (2, 1)
+    assert error.value.leak.said("validation").startswith("Of 4 validation pictures, 2 show 1 patients")
+
+
+def test_an_older_file_does_not_say_whose_pictures_chose_but_the_pictures_do(sets: dict[str, Store]) -> None:
+    old = replace(Provenance.of([sets["large"]], TRAIN, VAL), selected=NOBODY)
+    assert guard.check(old, [sets["small"]], VAL, selected=True)["selected_on"] == 4
+    with pytest.raises(guard.LeakError):
+        guard.check(replace(Provenance.of([sets["linked"]], TRAIN, VAL), selected=NOBODY), [sets["large"]], VAL,
+                    selected=True)  # fmt: skip
+
+
+def test_of_two_that_saw_the_same_who_was_trained_on_it_counts(sets: dict[str, Store]) -> None:
+    one = Provenance.of([sets["large"]], TRAIN, VAL)
+    other = Provenance.of([sets["large"]], np.arange(6, 8), np.arange(4, 6))
+    for both in (one | other, other | one):
+        assert both.role.sum() == 2 and len(both.pixels) == 10
+        assert set(both.pixels[both.role == 1]) == set(sets["large"].fingerprints.pixels[8:])
+        assert set(both.selected) == set(sets["large"].fingerprints.patients[8:]) and len(both.patients) == 5
+
+
+def test_what_nobody_knows_is_handed_on_and_older_files_open(sets: dict[str, Store], tmp_path: Path) -> None:
+    seen = Provenance.of([sets["large"]], TRAIN, VAL) | Provenance.nothing("答案.csv") | Provenance.nothing("densenet")
+    seen.save(tmp_path / "new.npz")
+    read = Provenance.load(tmp_path / "new.npz")
+    assert read.unknown.tolist() == ["densenet", "答案.csv"] and np.array_equal(read.selected, seen.selected)
+    assert guard.check(read, [sets["large"]], VAL, allow=True)["unknown"] == ["densenet", "答案.csv"]
+    names = ("patients", "pixels", "prints", "role")
+    np.savez(tmp_path / "old.npz", **{name: getattr(seen, name) for name in names})
+    old = Provenance.load(tmp_path / "old.npz")
+    assert len(old.pixels) == 10 and not len(old.selected) and not len(old.unknown)
+    for wrong in ({"unknown": np.arange(2)}, {"selected": np.array(["a"])}, {"unknown": np.array([["a"]])}):
+        np.savez(tmp_path / "no.npz", **{name: getattr(seen, name) for name in names} | wrong)
+        with pytest.raises(ValueError, match="is damaged"):
+            Provenance.load(tmp_path / "no.npz")
