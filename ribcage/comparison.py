@@ -1,7 +1,8 @@
 """Comparison: several models' predictions of the same pictures → differences with their intervals and p-values.
 
 Every model is compared with the first. Both tests are paired: the bootstrap draws the same patients for both models,
-DeLong takes their covariance. Accuracy and F1 are at the thresholds that each model was evaluated at. p-values are
+DeLong takes their covariance. Accuracy and F1 are at the thresholds that each model was evaluated at; their means are
+over the findings for which every model that has any has one, so that means can be laid beside each other. p-values are
 adjusted by Holm over all findings and models asked about; the means over findings are a question of their own, adjusted
 over the models. Beside it stands what each model costs, where its bundle is known.
 """
@@ -175,6 +176,7 @@ def compare(
     resamples = resamples or enough(len(data.findings) * (len(entries) - 1))
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     models = list(zip(data.scores, [at(one, data.findings) for one in entries], strict=True))
+    options["rated"] = rated([thresholds for _, thresholds in models])
     wholes = [
         metrics.summary(scores, data.labels, data.patients, thresholds=thresholds, **options).metrics
         for scores, thresholds in models
@@ -188,6 +190,7 @@ def compare(
         "patients": len(set(data.patients.tolist()) - {""}),
         "left_out": data.left_out,
         "findings_left_out": {name: list(names) for name, names in data.findings_left_out.items()},
+        "rated": [name for name, counts in zip(data.findings, options["rated"], strict=True) if counts],
         "level": LEVEL,
         "resamples": resamples,
         "seed": seed,
@@ -199,11 +202,12 @@ def compare(
                 "costs": cost,
                 "macro": {name: mean(whole[name]) for name in METRICS},
                 "findings": [
-                    {"finding": finding} | {name: estimate(whole[name].findings, place) for name in METRICS}
+                    {"finding": finding, "threshold": number(chosen[place])}
+                    | {name: estimate(whole[name].findings, place) for name in METRICS}
                     for place, finding in enumerate(data.findings)
                 ],
             }
-            for one, whole, cost in zip(entries, wholes, costs(entries, timing), strict=True)
+            for one, whole, (_, chosen), cost in zip(entries, wholes, models, costs(entries, timing), strict=True)
         ],
         "differences": differences(entries, data, pairs),
     }
@@ -213,6 +217,12 @@ def at(one: Entry, findings: Sequence[str]) -> np.ndarray:
     """(F,) its thresholds; NaN where it has none."""
     found = [one.thresholds.get(name) for name in findings]
     return np.array([np.nan if each is None else each for each in found])
+
+
+def rated(thresholds: Sequence[np.ndarray]) -> np.ndarray:
+    """(F,) the findings for which all models have a threshold that have any at all."""
+    known = ~np.isnan(np.stack(thresholds))  # (models, F)
+    return known.any(axis=0) & known[known.any(axis=1)].all(axis=0)
 
 
 def costs(entries: Sequence[Entry], timing: profiling.Timing | None = None) -> list[dict[str, Any] | None]:
@@ -264,6 +274,11 @@ def holm(p: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([findings, metrics.holm(asked[:, -1])[:, None]], axis=1)
 
 
+def thresholded(model: dict[str, Any]) -> list[tuple[str, bool]]:
+    """The findings, and whether this model of a result has a threshold for them."""
+    return [(row["finding"], row["threshold"] is not None) for row in model["findings"]]
+
+
 def notes(result: dict[str, Any]) -> list[str]:
     """Sentences about what was left out and what is not honest."""
     texts = [f"{model['name']}: {text}" for model in result["models"] for text in model["stamps"]]
@@ -277,8 +292,20 @@ def notes(result: dict[str, Any]) -> list[str]:
     texts += [
         f"{model['name']} has no accuracy and F1: its thresholds are not known, only its predictions."
         for model in result["models"]
-        if not model["rule"]
+        if not any(has for _, has in thresholded(model))
     ]
+    alike = [row["finding"] for row in result["models"][0]["findings"] if row["auroc"]["value"] is None]
+    if alike:
+        texts.append(
+            f"{', '.join(alike)}: only one class is known in these pictures, so not in the means that need both."
+        )
+    for model in result["models"]:
+        lacked = [finding for finding, has in thresholded(model) if not has]
+        if 0 < len(lacked) < len(model["findings"]):
+            texts.append(
+                f"{', '.join(lacked)}: not in the means of accuracy and F1, since {model['name']} has no threshold "
+                f"for {'it' if len(lacked) == 1 else 'them'}."
+            )
     texts += [
         f"{model['name']} was not timed as exported: {model['costs']['latency']['why']}"
         for model in result["models"]

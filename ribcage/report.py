@@ -499,7 +499,7 @@ COMPARED_HEAD = ("finding", "first", "this", "apart", "95 %", "p", "Holm", "DeLo
 RATED = {"auroc": "AUROC", "ap": "AP", "accuracy": "accuracy", "f1": "F1"}
 MEANS_HEAD = ("mean of findings", "first", "this", "apart", "95 %", "p", "Holm")
 MEANS_TEXT = (
-    "Means over the findings that both models are defined for; paired bootstrap. Holm: adjusted over the models."
+    "Means over the findings that all models are defined for; paired bootstrap. Holm: adjusted over the models."
 )
 COMPARED_TEXT = (
     "AUROC. Interval and p: paired bootstrap over patients; then p by DeLong. Holm: p adjusted for asking about so "
@@ -547,7 +547,7 @@ def beside_head(result: dict[str, Any]) -> list[str]:
 def beside_rows(result: dict[str, Any]) -> list[list[object]]:
     """How good each model is and what it costs; times only where they were measured."""
     models = result["models"]
-    rows = [[title, *(both(model["macro"][name]) for model in models)] for name, title in RATED.items()]
+    rows = [[mean_title(result, name), *(both(model["macro"][name]) for model in models)] for name in RATED]
     costs = [model["costs"] for model in models]
     rows += [
         [title, *("–" if cost is None else f"{cost[name]:,}" for cost in costs)]
@@ -571,7 +571,13 @@ def beside_text(result: dict[str, Any]) -> str:
     """What the thresholds are that accuracy and F1 belong to."""
     said = [f"{model['name']}: {rule_name(model['rule'])}" for model in result["models"] if model["rule"]]
     rules = f" Thresholds – {'; '.join(said)}." if said else ""
-    return f"Means over findings, and what each model costs for one picture.{rules}"
+    return f"Means over the findings that all models are defined for, and what each costs for one picture.{rules}"
+
+
+def mean_title(result: dict[str, Any], name: str) -> str:
+    """A metric, and of how many findings its mean is where that is not of all."""
+    count, models = max(model["macro"][name]["findings"] for model in result["models"]), result["models"]
+    return RATED[name] if count in (0, len(models[0]["findings"])) else f"{RATED[name]}, mean of {count}"
 
 
 def means_rows(result: dict[str, Any], place: int) -> list[list[object]]:
@@ -579,14 +585,14 @@ def means_rows(result: dict[str, Any], place: int) -> list[list[object]]:
     first, this, pair = result["models"][0], result["models"][place], result["differences"][place - 1]
     return [
         [
-            title,
+            mean_title(result, name),
             three(first["macro"][name]["value"]),
             three(this["macro"][name]["value"]),
             signed(pair["macro"][name]["value"]),
             signed_limits(pair["macro"][name]),
             *(p_value(pair["macro"][name][key]) for key in ("p", "adjusted")),
         ]
-        for name, title in RATED.items()
+        for name in RATED
     ]
 
 

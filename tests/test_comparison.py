@@ -79,11 +79,40 @@ def test_a_model_without_thresholds_has_no_accuracy_and_says_so() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_a_finding_without_a_threshold_is_left_out_of_the_mean() -> None:
-    found = comparison.compare([entry("a", 1, 1.0, (0.5, None)), entry("b", 2, 2.0, (0.5, 0.5))], resamples=300)
-    assert found["models"][0]["macro"]["f1"]["findings"] == 1
+def test_means_are_over_the_same_findings_so_that_rows_add_up() -> None:
+    """One model has a threshold less, another has none at all: that one is not asked."""
+    entries = [entry("a", 1, 1.0, (0.5, 0.5)), entry("b", 2, 2.0, (0.5, None)), entry("c", 3, 1.0)]
+    found = comparison.compare(entries, resamples=300)
+    first, second, _ = found["models"]
     apart = found["differences"][0]
-    assert apart["macro"]["f1"]["value"] == pytest.approx(apart["findings"][0]["f1"]["value"])
+    assert found["rated"] == ["Mass"]
+    assert first["findings"][1]["f1"]["value"] is not None  # known, but not in the mean
+    for name in ("accuracy", "f1"):
+        assert first["macro"][name] == first["findings"][0][name] | {"findings": 1}
+        assert apart["macro"][name]["value"] == pytest.approx(apart["findings"][0][name]["value"])
+    for name in report.RATED:
+        assert second["macro"][name]["value"] - first["macro"][name]["value"] == pytest.approx(
+            apart["macro"][name]["value"]
+        )
+    titles = ["AUROC", "AP", "accuracy, mean of 1", "F1, mean of 1"]
+    assert [row[0] for row in report.beside_rows(found)][:4] == titles
+    assert [row[0] for row in report.means_rows(found, 1)] == titles
+    assert "Edema: not in the means of accuracy and F1, since b has no threshold for it." in comparison.notes(found)
+
+
+def test_a_finding_of_one_class_is_named() -> None:
+    entries = [entry("a", 1, 1.0, (0.5, 0.5)), entry("b", 2, 2.0, (0.5, 0.5))]
+    for one in entries:
+        one.table["Mass_label"] = 0.0
+    found = comparison.compare(entries, resamples=300)
+    assert [row[0] for row in report.beside_rows(found)][:4] == [
+        "AUROC, mean of 1",
+        "AP, mean of 1",
+        "accuracy",
+        "F1, mean of 1",
+    ]
+    text = "Mass: only one class is known in these pictures, so not in the means that need both."
+    assert text in comparison.notes(found)
 
 
 # ---- where thresholds and models come from

@@ -10,7 +10,7 @@ import os
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,6 +44,10 @@ class Resampled:
     def used(self) -> np.ndarray:
         """(F,) resamples in which the metric is defined; the intervals come from these."""
         return (~np.isnan(self.resampled)).sum(axis=0)
+
+    def over(self, chosen: np.ndarray) -> "Resampled":
+        """The same, undefined for all findings but those chosen (F,)."""
+        return replace(self, value=np.where(chosen, self.value, np.nan))
 
     def macro(self) -> "Resampled":
         """The mean over the findings that are defined on the pictures; a resample that loses one of them is left out,

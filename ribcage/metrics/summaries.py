@@ -70,13 +70,17 @@ def summary(
     patients: np.ndarray | None = None,
     *,
     level: float = 0.95,
+    rated: np.ndarray | None = None,
     **options: Unpack[Options],
 ) -> Summary:
-    """All metrics with their intervals over patients; options as in `bootstrap`."""
+    """All metrics with their intervals over patients; options as in `bootstrap`.
+
+    rated: (F,) whether a finding's rates go into their means; by default all that are defined do.
+    """
     scores, labels, weights = checked(scores, labels, options.get("weights"))
     found = bootstrap(scores, labels, patients, **options)
     exact = delong(scores, labels, patients, weights=weights)
-    metrics = {name: _resampled(values, level) for name, values in found.items()}
+    metrics = {name: _resampled(values, _meant(name, values, rated), level) for name, values in found.items()}
     metrics["auroc_delong"] = _exact(exact, level)
     people = int(numbered(patients, len(scores)).max(initial=-1)) + 1
     return Summary((~np.isnan(labels)).sum(axis=0), (labels == 1).sum(axis=0), people, metrics)
@@ -113,11 +117,13 @@ def compare(
     *,
     level: float = 0.95,
     at: tuple[np.ndarray, np.ndarray] | None = None,
+    rated: np.ndarray | None = None,
     **options: Unpack[Options],
 ) -> dict[str, Comparison]:
     """Two models' scores on the same rows: auroc and ap over the same resamples, and auroc_delong.
 
     at: the thresholds (F,) of a and of b; with them the rates, too.
+    rated: as in `summary`.
     """
     labels = checked(a, labels)[1]
     own = [options.copy(), options.copy()]
@@ -125,7 +131,8 @@ def compare(
         one["thresholds"] = thresholds
     models = [bootstrap(scores, labels, patients, **one) for scores, one in zip((a, b), own, strict=True)]
     names = ("auroc", "ap", *(RATES if at else ()))
-    found = {name: _compared(models[0][name], models[1][name], level) for name in names}
+    apart = {name: difference(models[0][name], models[1][name]) for name in names}
+    found = {name: _compared(values, _meant(name, values, rated), level) for name, values in apart.items()}
     first, second = (delong(scores, labels, patients, weights=options.get("weights")) for scores in (a, b))
     pairs = [delong_difference(*pair, level) for pair in ((first, second), (first.macro(), second.macro()))]
     p = np.concatenate([pair.p for pair in pairs])
@@ -133,9 +140,14 @@ def compare(
     return found
 
 
-def _resampled(values: Resampled, level: float) -> Estimate:
-    mean = values.macro()
-    averaged = int((~np.isnan(values.value)).sum())
+def _meant(name: str, values: Resampled, rated: np.ndarray | None) -> Resampled:
+    """What the mean is over."""
+    return values if rated is None or name not in RATES else values.over(rated)
+
+
+def _resampled(values: Resampled, meant: Resampled, level: float) -> Estimate:
+    mean = meant.macro()
+    averaged = int((~np.isnan(meant.value)).sum())
     return Estimate(values.interval(level), mean.interval(level), averaged, np.append(values.used, mean.used))
 
 
@@ -144,9 +156,8 @@ def _exact(values: DeLong, level: float) -> Estimate:
     return Estimate(values.interval(level), values.macro().interval(level), averaged, None)
 
 
-def _compared(a: Resampled, b: Resampled, level: float) -> Comparison:
-    apart = difference(a, b)
-    mean = apart.macro()
+def _compared(apart: Resampled, meant: Resampled, level: float) -> Comparison:
+    mean = meant.macro()
     p = np.append(apart.p_value(), mean.p_value())
     return Comparison(_joined(apart.interval(level), mean.interval(level)), p, _adjusted(p))
 
