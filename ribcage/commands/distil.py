@@ -411,20 +411,18 @@ def keeper(
 
 def watch(options: Options, training: Any, judge: Any) -> None:
     """Train, and show how it goes."""
-    from ribcage import distributed, loop, runs
+    from ribcage import runs
 
     try:
         if judge:
             finetune.watch(options, training, judge)
         else:
             runs.watch(training, options.batch, lambda log: f"loss {log.loss:.4f}")
-    except loop.DivergedError:
-        asked = training.run.method.teachers
-        strange = {one.name for one in asked if one.dim and bool(one.strange)}
-        if strange := set().union(*distributed.gathered(strange)):
-            names = " and ".join(sorted(strange))
+    except ValueError:  # of a loss, or of a validation, that is not finite
+        strange = [one.name for one in training.run.method.teachers if one.dim and bool(one.strange)]
+        if strange:
             raise ValueError(
-                f"{names} answers what is no number: its weights are damaged, or it has diverged."
+                f"{' and '.join(strange)} answers what is no number: its weights are damaged, or it has diverged."
             ) from None
         raise
 
