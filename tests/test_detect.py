@@ -265,18 +265,19 @@ def test_fitted_anchors_are_kept_with_the_weights() -> None:
 @both_kinds
 def test_eight_pictures_are_learnt_by_heart(head: Head, model: str) -> None:
     method, seen = made(head, model, freeze=False, width=32), batch(8, sides=(64,), findings=2, seed=3)
-    seen = replace(seen, labels=torch.zeros_like(seen.labels))
+    boxes = seen.boxes[0][seen.boxes[0][:, 0].diff(prepend=torch.tensor([-1.0])) > 0]  # one in a picture at most
+    seen = replace(seen, boxes=[boxes], labels=torch.zeros_like(seen.labels))
     optimizer = torch.optim.Adam(method.parameters(), 3e-3 if model == "test_resnet" else 1e-3)
-    for _ in range(60):
+    for _ in range(70):
         optimizer.zero_grad()
         method(seen).loss.backward()
         optimizer.step()
     answers, hits = method.found(seen.views[0]), []
-    for n, finding, *box in seen.boxes[0].tolist():
+    for n, finding, *box in boxes.tolist():
         found = answers[int(n)]
-        mine = (found.findings == finding) & (found.scores > 0.1)
-        hits.append(bool((fcos._overlaps(found.boxes[mine], torch.tensor([box])) > 0.5).any()))
-    assert np.mean(hits) >= 0.9
+        mine = (found.findings == finding) & (found.scores > 0.5)
+        hits.append(bool((fcos._overlaps(found.boxes[mine], torch.tensor([box])) > 0.7).any()))
+    assert all(hits) and len(hits) > 4
 
 
 @both_heads
@@ -387,6 +388,6 @@ def test_boxes_that_a_view_does_not_show_are_counted() -> None:
 
 
 def test_all_wrong_options_are_told_at_once() -> None:
-    with pytest.raises(ValueError, match=r"--head ssd: .*--width 0 .*--overlap 2.*--keep 0") as error:
+    with pytest.raises(ValueError, match=r"--head ssd: .*--width 0: .*--overlap 2.*--keep 0") as error:
         made("ssd", width=0, overlap=2.0, keep=0)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)

@@ -191,7 +191,7 @@ def test_the_papers_views_and_values_are_the_defaults() -> None:
         ("test_resnet", (224, 224), (96, 96)),
         ("test_resnet", (320, 256), (128, 96)),
         ("test_resnet", (20, 20), (20, 20)),
-        ("resnet18_small", (64, 64), (32, 32)),
+        ("resnet18_small", (64, 64), (24, 24)),
         ("test_vit", (64, 48), (32, 16)),
         ("deit_tiny_distilled_patch16_224", (224, 224), (96, 96)),
         ("swin_tiny_patch4_window7_224", (64, 64), (64, 64)),  # takes one size only

@@ -4,7 +4,6 @@ CNN: Lin et al. 2017, https://arxiv.org/abs/1612.03144: from the coarsest map do
 Vision transformer: Li et al. 2022, https://arxiv.org/abs/2203.16527: its one map, enlarged and shrunk.
 """
 
-import math
 from collections import OrderedDict
 
 from timm.layers import LayerNorm2d
@@ -15,8 +14,10 @@ Size = tuple[int, int]
 
 
 def normed(width: int) -> nn.GroupNorm:
-    """Group norm of 32 groups, or as many as divide the width."""
-    return nn.GroupNorm(math.gcd(32, width), width)
+    """Group norm of 32 groups, or fewer, so that none has fewer than four channels: a map may have one cell only."""
+    return nn.GroupNorm(
+        next((count for count in (32, 16, 8, 4, 2) if width % count == 0 and width >= 4 * count), 1), width
+    )
 
 
 class FeaturePyramid(nn.Module):
