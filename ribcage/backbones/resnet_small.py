@@ -22,7 +22,8 @@ class SmallResNet(ResNet):
         nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
         self.add_module("conv1", stem)
         self.add_module("maxpool", nn.Identity())
-        for stage in self.feature_info:  # timm counts the stem's stride and the pooling
+        stages: list[dict[str, Any]] = self.feature_info
+        for stage in stages:  # timm counts the stem's stride and the pooling
             stage["reduction"] = max(1, stage["reduction"] // 4)
 
 
