@@ -22,6 +22,7 @@ from typing import Any, Literal
 from ribcage.spelling import nearest
 
 NEEDED: Any = object()  # the default of an option without one
+UNIONS = (UnionType, typing.Union)  # what `int | None` and `Literal[1, 3] | None` are
 
 
 class UsageError(ValueError):
@@ -250,7 +251,7 @@ def convert_words(flag: Flag, words: list[str]) -> Any:
 
 def convert(kind: Any, word: str) -> Any:
     """One word as a type; ValueError says what was expected."""
-    if isinstance(kind, UnionType) or typing.get_origin(kind) is typing.Union:
+    if typing.get_origin(kind) in UNIONS:
         kinds = [option for option in typing.get_args(kind) if option is not NoneType]
         return convert(kinds[0], word)
     if typing.get_origin(kind) is Literal:
@@ -335,6 +336,6 @@ def value_name(kind: Any) -> str:
         return value_name(typing.get_args(kind)[0]) + " …"
     if typing.get_origin(kind) is Literal:
         return "|".join(map(str, typing.get_args(kind)))
-    if isinstance(kind, UnionType):
+    if typing.get_origin(kind) in UNIONS:
         return value_name(typing.get_args(kind)[0])
     return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")

@@ -150,8 +150,10 @@ def test_a_run_is_opened_by_its_bundle(saved: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no model"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist"):
         bundle.load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="holds no model"):
+        bundle.load(tmp_path)
     (tmp_path / "checkpoint.pt").touch()
     with pytest.raises(FileNotFoundError, match="has not finished its first validation"):
         bundle.load(tmp_path)

@@ -20,7 +20,7 @@ MEMBERS = {"import": ("dataset", "phantom", {"pictures": 12}), "pretrain": ("met
 
 def other(kind: Any, default: Any) -> Any:
     """A value of this type that is not the default."""
-    if isinstance(kind, UnionType):
+    if typing.get_origin(kind) in (UnionType, typing.Union):
         return other(typing.get_args(kind)[0], default)
     if typing.get_origin(kind) is Literal:
         return next(choice for choice in typing.get_args(kind) if choice != default)

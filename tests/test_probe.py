@@ -238,4 +238,4 @@ def test_a_model_that_is_nowhere_is_one_clear_line(data: Path, capsys: pytest.Ca
     assert cli.main(["probe", "tst_resnet", "--data", str(data)]) == 2
     assert "Did you mean 'test_resnet" in capsys.readouterr().err
     assert cli.main(["probe", "runs/nowhere", "--data", str(data)]) == 1
-    assert "runs/nowhere holds no model" in capsys.readouterr().err
+    assert "runs/nowhere does not exist" in capsys.readouterr().err
