@@ -363,7 +363,7 @@ def test_going_on_gives_the_same_bits_as_never_stopping(
 
 
 @pytest.mark.slow
-@every_way
+@pytest.mark.parametrize("how", ["live"])
 def test_two_processes_train_what_one_trains(
     how: str, runs: dict[str, Path], data: Path, teacher: Path, tmp_path: Path
 ) -> None:
