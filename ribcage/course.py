@@ -97,6 +97,27 @@ def run(command: str, module: ModuleType, course: Course, train: Callable[[Any, 
         return train(course, device)
 
 
+def loader(course: Course, stores: Any, shown: Any, rows: Any, model: Any, device: Any, **more: Any) -> Any:
+    """Batches of these rows in these views, as the course and the model to be want them; more: of the loader's own."""
+    from ribcage import distributed
+    from ribcage.loader import Loader
+
+    asked = {"findings": model.findings, "drop_last": len(rows) >= course.batch, "normalise": (model.mean, model.std)}
+    return Loader(
+        stores,
+        shown,
+        batch=course.batch,
+        seed=course.seed,
+        rows=rows,
+        threads=course.threads or None,
+        rank=distributed.rank(),
+        world=distributed.world(),
+        channels=model.channels,
+        device=device,
+        **(asked | more),
+    )
+
+
 def begin(course: Course, method: Any, loader: Any, device: Any, *, ema: float = 0.0) -> Any:
     """The run of a method over what a loader shows: optimizer and learning rates of the course."""
     import torch

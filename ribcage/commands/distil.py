@@ -237,8 +237,7 @@ def build(
     """The run: student, teachers, batches."""
     import torch
 
-    from ribcage import bundle, cohort, course, distributed, runs, validation, views
-    from ribcage.loader import Loader
+    from ribcage import bundle, cohort, course, runs, validation, views
     from ribcage.methods.distil import Distil
 
     torch.manual_seed(options.seed)
@@ -269,24 +268,11 @@ def build(
         dropout=options.dropout,
         freeze=options.freeze == "backbone",
     )
-    loader = Loader(
-        stores,
-        [views.resized(view, size) for size in sizes],
-        together=True,
-        batch=options.batch,
-        seed=options.seed,
-        rows=learning,
-        findings=there,
-        labelled=shown,
-        policy=policy,
-        drop_last=len(learning) >= options.batch,
-        threads=options.threads or None,
-        rank=distributed.rank(),
-        world=distributed.world(),
-        channels=model.channels,
-        normalise=(model.mean, model.std),
-        device=device,
-    )
+    seen = [views.resized(view, size) for size in sizes]
+    loader = course.loader(
+        options, stores, seen, learning, model, device,
+        together=True, findings=there, labelled=shown, policy=policy,
+    )  # fmt: skip
     labels = loader.labels(0, learning)
     if options.loss == "cross-entropy" and len(there) == len(model.findings):
         validation.check_exclusive(labels)

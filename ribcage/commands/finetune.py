@@ -155,8 +155,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     """The run: model, batches, optimizer, learning rates."""
     import torch
 
-    from ribcage import bundle, course, distributed, runs, validation, views
-    from ribcage.loader import Loader
+    from ribcage import bundle, course, runs, validation, views
     from ribcage.methods.supervised import Supervised
 
     torch.manual_seed(options.seed)
@@ -171,22 +170,8 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
         dropout=options.dropout,
         freeze=options.freeze == "backbone",
     )
-    loader = Loader(
-        stores,
-        [views.changed(views.PRESETS[options.augment](model.size), options.view)],
-        batch=options.batch,
-        seed=options.seed,
-        rows=learning,
-        findings=model.findings,
-        policy=policy,
-        drop_last=len(learning) >= options.batch,
-        threads=options.threads or None,
-        rank=distributed.rank(),
-        world=distributed.world(),
-        channels=model.channels,
-        normalise=(model.mean, model.std),
-        device=device,
-    )
+    shown = [views.changed(views.PRESETS[options.augment](model.size), options.view)]
+    loader = course.loader(options, stores, shown, learning, model, device, policy=policy)
     labels = loader.labels(0, learning)
     if options.loss == "cross-entropy":
         validation.check_exclusive(labels)

@@ -232,29 +232,14 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     """The run: model, batches, optimizer, learning rates."""
     import torch
 
-    from ribcage import bundle, course, detections, distributed, views
-    from ribcage.loader import Loader
+    from ribcage import bundle, course, detections, views
 
     torch.manual_seed(options.seed)
     backbone = bundle.backbone(model, options.init, options.drop_path)
     method = bundle.detector_of(model, backbone, "What was asked for", freeze=options.freeze == "backbone")
     method.measure(detections.shown(stores, learning, model.findings, model.size), model.size)
-    loader = Loader(
-        stores,
-        [views.changed(views.PRESETS[options.augment](model.size), options.view)],
-        batch=options.batch,
-        seed=options.seed,
-        rows=learning,
-        findings=model.findings,
-        policy=policy,
-        drop_last=len(learning) >= options.batch,
-        threads=options.threads or None,
-        rank=distributed.rank(),
-        world=distributed.world(),
-        channels=model.channels,
-        normalise=(model.mean, model.std),
-        device=device,
-    )
+    shown = [views.changed(views.PRESETS[options.augment](model.size), options.view)]
+    loader = course.loader(options, stores, shown, learning, model, device, policy=policy)
     return course.begin(options, method, loader, device)
 
 

@@ -176,27 +176,22 @@ def build(options: Options, stores: Any, rows: Any, model: Any, findings: tuple[
 
 def loader_of(options: Options, stores: Any, rows: Any, model: Any, method: Any, device: Any) -> Any:
     """What shows the pictures; each data set by its own mean and spread, unless weights expect another."""
-    from ribcage import distributed, views
+    from ribcage import course, views
     from ribcage.findings import Policy
-    from ribcage.loader import Loader
 
-    return Loader(
+    return course.loader(
+        options,
         stores,
         [views.changed(view, options.view) for view in method.views(model.size, options.augment)],
-        batch=options.batch,
-        seed=options.seed,
-        rows=rows,
+        rows,
+        model,
+        device,
         findings=method.findings,
         policy=Policy.parse(options.policy, method.findings),
         weights=options.share or None,
         mates=bool(options.member.get("patient_aware")) and method.mates,
         drop_last=True,
-        threads=options.threads or None,
-        rank=distributed.rank(),
-        world=distributed.world(),
-        channels=model.channels,
         normalise=(model.mean, model.std) if options.init else None,
-        device=device,
     )
 
 
