@@ -58,7 +58,11 @@ def tested(folder: Path, stores: Sequence[store.Store], names: Sequence[str]) ->
 
 def over_seeds(tests: Sequence[Tested]) -> Resampled:
     """The mean AUROC over findings, averaged over seeds; a resample draws patients, and as many of the seeds."""
-    found = [metrics.bootstrap(*each)["auroc"].macro() for each in tests]
+    return joined([metrics.bootstrap(*each)["auroc"].macro() for each in tests])
+
+
+def joined(found: Sequence[Resampled]) -> Resampled:
+    """The mean over seeds of one number; a resample draws patients, and as many of the seeds."""
     every = np.stack([one.resampled for one in found])  # (seeds, R, 1)
     drawn = np.random.default_rng(0).integers(0, len(found), (len(found), every.shape[1]))
     resampled = np.take_along_axis(every, drawn[:, :, None], axis=0).mean(0)

@@ -18,6 +18,8 @@ COMMANDS = Path(__file__).parent / "commands"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; return its exit code: 0 done, 1 failed, 2 not understood, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if "OMP_WAIT_POLICY" not in os.environ:  # threads that spin while they wait are slow where something else runs, too
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets '?', not an error
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

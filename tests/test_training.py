@@ -140,6 +140,13 @@ def test_a_run_without_progress_ends_by_patience(data: Path, tmp_path: Path) -> 
     assert epochs == [0, 1, 2] and work.standing.best_step == run.step // 3
 
 
+def test_a_run_validates_as_seldom_as_asked_and_at_its_end(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert cli.main(words(data, out, "--epochs", "5", "--validate-every", "2")) == 0
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "validation" in line] == [2, 4, 5]
+
+
 def test_going_on_with_a_run_that_gave_up_trains_no_step_more(data: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     steps = []

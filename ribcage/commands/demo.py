@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-METHOD, OWN = "byol", {"hidden": 1024, "momentum": 0.98}
+METHOD, OWN = "moco", {"queue": 512, "momentum": 0.99, "temperature": 0.1}
 """How the demo pretrains."""
-FEW = 0.05
+FEW = 0.1
 """Share of the training patients whose labels are known where few are."""
-STUDENT, SMALL = "eeea_net_c2", 48
+STUDENT, SMALL = "test_byobnet", 48
 """A small model, and the side of what it sees."""
-VIEW = ("crop=0.85,1.0",)
+VIEW, MILD = ("crop=0.85,1.0",), ("crop=0.5,1.0", "flip=0", "rotation=5", "blur_probability=0")
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,19 @@ class Options:
 
     out: Path = Path("demo")
     """The folder for everything the demo makes."""
-    pictures: int = 3000
+    pictures: int = 2400
     """How many radiographs to make up."""
     size: int = 256
     """Their side in pixels."""
     seed: int = 0
     """Another seed, other patients."""
-    model: str = "resnet10t"
+    model: str = "test_resnet"
     """What to train."""
-    seen: int = 80
+    seen: int = 64
     """Side of what the model sees."""
-    epochs: int = 12
+    epochs: int = 10
     """Times through the training pictures."""
-    pretrain_epochs: int = 16
+    pretrain_epochs: int = 12
     """Times through them without looking at their labels; 0 leaves this part out."""
     distil_epochs: int = 6
     """Times that a small model is taught them by the first one; 0 leaves this part out."""
@@ -78,7 +78,7 @@ def look(options: Options, data: Path) -> Path:
 
 def train(options: Options, data: Path) -> Path:
     """A model for its fourteen findings."""
-    how: dict[str, Any] = {"epochs": options.epochs, "batch": 32, "lr": 2e-3, "seed": options.seed}
+    how: dict[str, Any] = {"epochs": options.epochs, "batch": 32, "lr": 3e-3, "seed": options.seed}
     return tune(data, options.out / "model", options.model, options.seen, "", VIEW, how)
 
 
@@ -106,17 +106,17 @@ def pretrain(options: Options, data: Path) -> list[Path]:
     """What a backbone that has seen the training pictures and no label is worth where few labels are known."""
     from ribcage.commands import pretrain as pretraining
 
-    out, model = options.out / "pretrained", "regnetx_002" if options.model == Options.model else options.model
+    out = options.out / "pretrained"
     given = pretraining.Options(
-        method=METHOD, data=(str(data),), out=out, model=model, size=(64,), batch=64, lr=2e-3, watch_every=8,
-        epochs=options.pretrain_epochs, seed=options.seed, member=dict(OWN),
+        method=METHOD, data=(str(data),), out=out, model=options.model, size=(options.seen,), view=MILD, batch=64,
+        lr=3e-3, weight_decay=0.05, watch_every=8, epochs=options.pretrain_epochs, seed=options.seed, member=dict(OWN),
     )  # fmt: skip
     show("pretrain", pretraining, given)
     pretraining.run(dataclasses.replace(given, resume=(out / "options.json").exists()))
     tuned = []
     for name, init in (("few", ""), ("few-pretrained", str(out))):
-        how = {"epochs": 30, "batch": 32, "lr": 1e-3, "labels": FEW, "seed": options.seed}
-        tuned.append(tune(data, options.out / name, model, 64, init, (), how))
+        how = {"epochs": 20, "batch": 16, "lr": 1e-3, "labels": FEW, "validate_every": 5, "seed": options.seed}
+        tuned.append(tune(data, options.out / name, options.model, options.seen, init, VIEW, how))
         test(data, tuned[-1])
     return [out / "pictures.html", beside(tuned, options.out / "pretraining.html")]
 
@@ -126,7 +126,15 @@ def distil(options: Options, data: Path, teacher: Path) -> Path:
     from ribcage.commands import distil as teaching
 
     how: dict[str, Any] = {"batch": 32, "lr": 2e-3, "labels": FEW, "seed": options.seed}
-    alone = tune(data, options.out / "small", STUDENT, SMALL, "", VIEW, {**how, "epochs": 5 * options.distil_epochs})
+    alone = tune(
+        data,
+        options.out / "small",
+        STUDENT,
+        SMALL,
+        "",
+        VIEW,
+        {**how, "epochs": 5 * options.distil_epochs, "validate_every": 5},
+    )
     given = teaching.Options(
         data=(str(data),), out=options.out / "small-taught", teacher=(str(teacher),), model=STUDENT, size=(SMALL,),
         view=VIEW, epochs=options.distil_epochs, **how,

@@ -114,7 +114,12 @@ def train(options: Options, device: Any) -> Path:
     course.check_layout(options, run.method, model)
     judge = validator(known, run, stores, choosing, model, policy, device)
     keep = keeper(options, run, model, judge, stores, learning, choosing)
-    plan = Plan("auroc" if options.keep == "best" and judge else "", options.save_minutes, 1, options.patience)
+    plan = Plan(
+        "auroc" if options.keep == "best" and judge else "",
+        options.save_minutes,
+        options.validate_every,
+        options.patience,
+    )
     training = Training(run, options.out, plan, judge or dict, keep)
     if options.resume and not runs.unsaved(options.out):
         training.resume()

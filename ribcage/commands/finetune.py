@@ -49,7 +49,9 @@ class Options(Course):
     keep: Literal["best", "last"] = "best"
     """The result: the best epoch by validation, or the last, where validation cannot tell them apart."""
     patience: int = 0
-    """Epochs without a better validation before the run ends; 0 never ends it."""
+    """Validations without a better one before the run ends; 0 never ends it."""
+    validate_every: int = 1
+    """Epochs between two validations, each of which looks at the whole --val split: more where epochs are short."""
     log_format: Literal["bar", "paddle"] = "bar"
     """paddle: a line every ten steps with the AUROC of each finding so far."""
 
@@ -81,7 +83,9 @@ def train(options: Options, device: Any) -> Path:
     course.check_layout(options, run.method, model)
     validation = validator(options, run, stores, choosing, model, policy, device)
     keep = keeper(options, validation, stores, learning, choosing)
-    plan = Plan("auroc" if options.keep == "best" else "", options.save_minutes, 1, options.patience)
+    plan = Plan(
+        "auroc" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience
+    )
     training = Training(run, options.out, plan, validation, keep)
     if options.resume and not runs.unsaved(options.out):
         training.resume()

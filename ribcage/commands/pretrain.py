@@ -114,8 +114,6 @@ def check(options: Options) -> None:
         wrong.append("--share takes numbers of 0 or more, one of them above 0")
     if not kind.from_labels and (options.findings or options.policy != Options.policy):
         wrong.append(f"{options.method} looks at no label: --findings and --policy do not go with it")
-    if options.watch_every < 1:
-        wrong.append(f"--watch-every {options.watch_every} is not at least 1")
     if wrong:
         raise ValueError("; ".join(wrong) + ".")
 
