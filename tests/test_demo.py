@@ -8,10 +8,10 @@ import pytest
 from ribcage import cli
 
 SMALL = ["--pictures", "240", "--size", "32", "--seen", "32", "--model", "test_resnet"]
-SMALL += ["--epochs", "1", "--pretrain-epochs", "1", "--distil-epochs", "1"]
+SMALL += ["--epochs", "1", "--pretrain-epochs", "1", "--distil-epochs", "1", "--localise-epochs", "1"]
 
 
-def test_the_demo_makes_inspects_trains_tests_pretrains_and_distils_without_a_network(
+def test_the_demo_makes_inspects_trains_tests_pretrains_distils_and_localises_without_a_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object) -> None:
@@ -32,6 +32,7 @@ def test_the_demo_makes_inspects_trains_tests_pretrains_and_distils_without_a_ne
     ):
         assert "AUROC" in (out / page).read_text(encoding="utf-8")
     assert "multiply-adds" in (out / "distillation.html").read_text(encoding="utf-8")
+    assert "mAP" in (out / "boxes" / "evaluation" / "phantom-test" / "index.html").read_text(encoding="utf-8")
     assert "pretrained" in (out / "pretrained" / "bundle" / "README.md").read_text(encoding="utf-8")
 
 
@@ -57,6 +58,8 @@ def test_every_command_that_the_demo_shows_is_understood(tmp_path: Path, capsys:
         "evaluate",
         "evaluate",
         "compare",
+        "localise",
+        "evaluate",
     ]
     for line in shown:
         name, *words = shlex.split(line)[1:]

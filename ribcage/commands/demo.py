@@ -1,4 +1,4 @@
-"""Make radiographs up, look at them, train, test, pretrain, distil: the first minutes, without data of one's own.
+"""Make radiographs up, look at them, train, test, pretrain, distil, localise: a first look, without data of one's own.
 
 Needs no network and no data. What it does is shown as commands, which can be typed one by one. Interrupted, it goes on
 where it was.
@@ -40,10 +40,12 @@ class Options:
     """Times through them without looking at their labels; 0 leaves this part out."""
     distil_epochs: int = 6
     """Times that a small model is taught them by the first one; 0 leaves this part out."""
+    localise_epochs: int = 8
+    """Times that a detector on the frozen first model sees them; 0 leaves this part out."""
 
 
 def run(options: Options) -> Path:
-    """Import the phantom, inspect it, train, evaluate, see what pretraining and teaching buy; the first report."""
+    """All of it, one command after the other; what the trained model is worth comes back as the first report."""
     data = options.out / "phantom"
     make(options, data)
     sheet = look(options, data)
@@ -51,6 +53,7 @@ def run(options: Options) -> Path:
     report = test(data, model)
     pages = [sheet, report, *(pretrain(options, data) if options.pretrain_epochs else [])]
     pages += [distil(options, data, model)] if options.distil_epochs else []
+    pages += [localise(options, data, model)] if options.localise_epochs else []
     print("\nOpen in a browser:", *(page.resolve().as_uri() for page in pages), sep="\n  ")
     return report
 
@@ -144,6 +147,19 @@ def distil(options: Options, data: Path, teacher: Path) -> Path:
     for one in (alone, given.out):
         test(data, one)
     return beside([alone, given.out, teacher], options.out / "distillation.html")
+
+
+def localise(options: Options, data: Path, model: Path) -> Path:
+    """Where findings are, by a detector on what the first model has learnt; the pictures with true and found boxes."""
+    from ribcage.commands import localise as localising
+
+    given = localising.Options(
+        data=(str(data),), out=options.out / "boxes", init=str(model), freeze="backbone", size=(options.seen,),
+        augment="plain", width=64, depth=2, batch=32, lr=2e-3, epochs=options.localise_epochs, seed=options.seed,
+    )  # fmt: skip
+    show("localise", localising, given)
+    localising.run(dataclasses.replace(given, resume=(given.out / "options.json").exists()))
+    return test(data, given.out)
 
 
 def beside(models: list[Path], page: Path) -> Path:
