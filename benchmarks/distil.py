@@ -210,6 +210,7 @@ def main() -> None:
     parser.add_argument("--teach", default="live")
     parser.add_argument("--least", type=int, default=20, help="of positives, for a finding to be asked for")
     options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
     real(options) if options.data else made_up(options)
 
 

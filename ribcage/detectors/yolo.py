@@ -1,6 +1,6 @@
 """YOLOv3 as the LoVT protocol has it: three maps, three anchors each, and a loss that is a mean over all cells.
 
-Redmon & Farhadi 2018, https://arxiv.org/abs/1804.02767; Müller et al. 2022, https://arxiv.org/abs/2112.00874. For a map
+Redmon & Farhadi 2018, https://arxiv.org/abs/1804.02767; Müller et al. 2022, https://arxiv.org/abs/2112.02889. For a map
 of S cells, with m = 1 where an anchor of a cell has a box and e = 1 where it neither has nor nearly fits one,
 
     L = 1/(3 S) sum 2.5 m (BCE(x) + BCE(y) + (w - w*)^2 + (h - h*)^2) + m BCE(c, 1) + e BCE(c, 0) / 2,

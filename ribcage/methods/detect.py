@@ -1,7 +1,7 @@
 """Find boxes: a detector's head on a backbone's maps, whose backbone stays as it is or learns, too.
 
 The heads are in `detectors/`: FCOS on a pyramid, and the YOLOv3 of the LoVT protocol (Müller et al. 2022,
-https://arxiv.org/abs/2112.00874), where a frozen backbone shows by the boxes how good its pretraining was.
+https://arxiv.org/abs/2112.02889), where a frozen backbone shows by the boxes how good its pretraining was.
 """
 
 from collections.abc import Sequence
