@@ -224,7 +224,7 @@ def save(folder: Path, method: Method, model: Model, provenance: Provenance) -> 
         ready.enter_context(files.atomic(folder / "README.md")).write_text(text, encoding="utf-8")
         provenance.save(ready.enter_context(files.atomic(folder / "provenance.npz")))
         part = ready.enter_context(files.atomic(folder / WEIGHTS))
-        part.write_bytes(dump(weights, metadata={"format": "pt", "timm": model.name}))
+        part.write_bytes(dump(weights, metadata={"format": "pt"}))
         files.sync(part)
         (folder / "model.json").unlink(missing_ok=True)
 

@@ -57,6 +57,13 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "模型 run"
 
 
+def test_the_same_model_is_the_same_weight_file(saved: Path, tmp_path: Path) -> None:
+    first = (saved / "bundle" / bundle.WEIGHTS).read_bytes()
+    for turn in range(4):
+        bundle.save(tmp_path / str(turn), *made(), seen())
+        assert (tmp_path / str(turn) / bundle.WEIGHTS).read_bytes() == first
+
+
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_opened_bundle_gives_the_answers_of_the_saved_model(name: str, channels: int, tmp_path: Path) -> None:
