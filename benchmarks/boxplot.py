@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 300, 260, 40, 24, 78
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 300, 260, 52, 24, 78
 STYLE = """text { font: 11px sans-serif; fill: #333 } text.name { font-weight: 600 } rect.card { fill: #fff }
 .grid { stroke: #ddd } .box { fill: #cfe0ee; stroke: #2d6a9f } .whisker { stroke: #2d6a9f } .middle { stroke: #1b4668;
 stroke-width: 2 } circle { fill: #b5542b; fill-opacity: .85 }"""
