@@ -1,6 +1,6 @@
 """What teachers give a small model: EEEA-Net-C2 from labels alone, from one teacher and from three.
 
-    python -m benchmarks.distil --work DIR [--jobs 2] [--seeds 3] [--pictures 3000] [--size 64] [--labels 1 0.1]
+    python -m benchmarks.distil --work DIR [--jobs 2] [--seeds 3] [--pictures 3000] [--size 64] [--labels 1 0.1] [--lr 1e-3]
     python -m benchmarks.distil --work DIR --data PICTURES --table PREDICTIONS [--csv LABELS] [--init BUNDLE]
 
 First on made-up radiographs. Teachers learn from the labels of all training patients, or of a tenth, by `ribcage
@@ -56,7 +56,7 @@ class Trial:
         labels = ["--labels", str(self.labels), "--epochs", str(self.epochs(options))]
         return [
             "distil" if taught else "finetune", "--model", STUDENT, "--out", str(out), "--seed", str(self.seed),
-            *labels, *more, *common(options),
+            *labels, *more, *common(options, options.lr),
         ]  # fmt: skip
 
     def epochs(self, options: argparse.Namespace) -> int:
@@ -76,10 +76,10 @@ def teacher_words(name: str, labels: float, options: argparse.Namespace) -> list
     return ["finetune", *shape, "--epochs", str(epochs), *common(options)]
 
 
-def common(options: argparse.Namespace) -> list[str]:
+def common(options: argparse.Namespace, rate: str = "1e-3") -> list[str]:
     """What all have in common."""
     data, size = ["--data", str(options.data)], ["--size", str(options.size), "--view", "crop=0.85,1.0"]
-    return [*data, *size, "--batch", "32", "--lr", "1e-3", "--threads", "1"]
+    return [*data, *size, "--batch", "32", "--lr", rate, "--threads", "1"]
 
 
 def table(trials_of: dict[tuple[str, float], list[trials.Tested]]) -> None:
@@ -171,7 +171,7 @@ def real(options: argparse.Namespace) -> None:
                 options_of_half = argparse.Namespace(**{**vars(options), "data": folder})
                 out = options.work / f"real {lesson} {half} {seed}"
                 words = ["--model", STUDENT, "--out", str(out), "--seed", str(seed), "--findings", *asked]
-                words += ["--epochs", str(options.epochs), *common(options_of_half)]
+                words += ["--epochs", str(options.epochs), *common(options_of_half, options.lr)]
                 words += ["--init", str(options.init)] if options.init else []
                 taught = ["--teacher", str(options.table), "--hard", str(options.hard)]
                 taught += ["--temperature", str(options.temperature)]
@@ -205,6 +205,7 @@ def main() -> None:
     parser.add_argument("--labels", type=float, nargs="*", default=[1.0, 0.1])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--teacher-epochs", type=int, default=10)
+    parser.add_argument("--lr", default="1e-3", help="of the students")
     parser.add_argument("--hard", type=float, default=0.5)
     parser.add_argument("--temperature", type=float, default=2.0)
     parser.add_argument("--teach", default="live")
