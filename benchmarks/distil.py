@@ -1,6 +1,6 @@
 """What teachers give a small model: EEEA-Net-C2 from labels alone, from one teacher and from three.
 
-    python -m benchmarks.distil --work DIR [--jobs 2] [--seeds 3] [--pictures 3000] [--size 64] [--labels 1 0.1] [--lr 1e-3]
+    python -m benchmarks.distil --work DIR [--jobs 2] [--seeds 3] [--pictures 3000] [--size 64] [--lr 1e-3]
     python -m benchmarks.distil --work DIR --data PICTURES --table PREDICTIONS [--csv LABELS] [--init BUNDLE]
 
 First on made-up radiographs. Teachers learn from the labels of all training patients, or of a tenth, by `ribcage
