@@ -1,6 +1,6 @@
 """What teachers give a small model: EEEA-Net-C2 from labels alone, from one teacher and from three.
 
-    python -m benchmarks.distil --work DIR [--jobs 2] [--seeds 3] [--pictures 3000] [--size 64] [--lr 1e-3]
+    python -m benchmarks.distil --work DIR [--jobs 2] [--seeds 3] [--pictures 3000] [--size 64] [--lr 3e-3]
     python -m benchmarks.distil --work DIR --data PICTURES --table PREDICTIONS [--csv LABELS] [--init BUNDLE]
 
 First on made-up radiographs. Teachers learn from the labels of all training patients, or of a tenth, by `ribcage
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--labels", type=float, nargs="*", default=[1.0, 0.1])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--teacher-epochs", type=int, default=10)
-    parser.add_argument("--lr", default="1e-3", help="of the students")
+    parser.add_argument("--lr", default="3e-3", help="of the students")
     parser.add_argument("--hard", type=float, default=0.5)
     parser.add_argument("--temperature", type=float, default=2.0)
     parser.add_argument("--teach", default="live")

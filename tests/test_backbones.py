@@ -66,11 +66,12 @@ def test_a_gradient_reaches_every_weight(name: str) -> None:
     method = Supervised(Backbone(name, size=(64, 64)), ("Mass", "Nodule")).train()
     with torch.no_grad():
         method.head.weight.normal_()
+        for norm in method.modules():  # some residual branches begin with a factor of zero
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                norm.weight.fill_(1)
     method.logits(torch.randn(4, 1, 64, 64)).square().sum().backward()
     grads = {key: weight.grad for key, weight in method.named_parameters()}
-    zero = [key for key, grad in grads.items() if grad is None or not grad.abs().sum()]
-    assert not zero or name.startswith("resnet18")  # whose residual branches begin with a factor of zero
-    assert not [key for key, grad in grads.items() if grad is None] and next(iter(grads)) not in zero
+    assert not [key for key, grad in grads.items() if grad is None or not grad.abs().sum()]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,10 +132,20 @@ def test_a_mobile_net_pools_as_asked(pool: str) -> None:
         assert backbone(torch.randn(1, 1, 64, 64)).shape == (1, 1280)
 
 
+@pytest.mark.parametrize("name", MOBILE)
+def test_a_new_mobile_nets_residual_blocks_hand_on_what_they_are_given(name: str) -> None:
+    """Without this EEEA-Net-C2 hardly learnt in 440 steps: see the distillation in docs/benchmarks.md."""
+    for block in Backbone(name).train().model.blocks:
+        if block.residual:
+            x = torch.randn(2, block.mobile_inverted_conv.point_linear.conv.out_channels, 4, 4)
+            assert torch.equal(block(x), x)
+
+
 def test_a_mobile_nets_block_is_the_equation() -> None:
     """h-swish(x) = x relu6(x + 3) / 6, weights of channels relu6(x + 3) / 6 of the mean, and x itself where shapes allow."""
     block = Backbone("eeea_net_c2").eval().model.blocks[12]
     expand, depth, point = block.mobile_inverted_conv
+    torch.nn.init.uniform_(point.bn.weight, 0.5, 2)  # at first it is zero
     x = torch.randn(1, 112, 6, 6)
 
     def hard(x: torch.Tensor) -> torch.Tensor:

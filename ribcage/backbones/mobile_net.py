@@ -102,6 +102,9 @@ class MobileNet(nn.Module):
         shapes = zip((stem, widths[1], widths[2], widths[4], 6 * last), (2, 4, 8, 16, 32), last_of_size, strict=True)
         self.feature_info = [dict(zip(("num_chs", "reduction", "module"), shape, strict=True)) for shape in shapes]
         self.apply(_begin)
+        for block in blocks:
+            if block.residual:  # deep nets learn sooner when each block at first hands on what it was given
+                nn.init.zeros_(block.mobile_inverted_conv.point_linear.bn.weight)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, num_features, H / 32, W / 32)"""
