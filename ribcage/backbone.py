@@ -11,11 +11,14 @@ A stem with neither (ResNets with group norms) loses that term, which GRAY keeps
 """
 
 import copy
+import inspect
 import math
+import sys
 import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,46 @@ PATCH = 16
 LEVELS = 3
 """Maps of a CNN that a detector looks at: the three coarsest."""
 STEMS = ("Conv2d", "Conv2dSame")  # convolutions that standardise their weights cannot be folded
+FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")
+"""What timm calls the functions that bring published names to its own."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights under timm's names, and the pictures they were made for."""
+
+    state: dict[str, Tensor]
+    mean: tuple[float, ...] = ()
+    """Of each channel, what is subtracted from pixels in 0 … 1; (): as timm says of the model."""
+    std: tuple[float, ...] = ()
+    """And by what they are then divided."""
+
+    def channels(self, stem: str | list[str]) -> int:
+        """Of the pictures they were made for."""
+        first = self.state.get(f"{stem}.weight")
+        return 1 if first is not None and first.ndim == 4 and first.shape[1] == 1 else 3
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a model a file has, and of the file the model."""
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    """The model has them, the file has not."""
+    unexpected: tuple[str, ...]
+    """The file has them, the model has not."""
+    other: tuple[str, ...]
+    """Both have them, of other shapes."""
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """What would stay random."""
+        return self.missing + self.other
+
+    def __str__(self) -> str:
+        kinds = [(self.missing, "are not there"), (self.other, "have another shape")]
+        return ", ".join(f"{len(names)} {said} ({names[0]} …)" for names, said in kinds if names)
 
 
 class Backbone(nn.Module):
@@ -50,7 +93,12 @@ class Backbone(nn.Module):
         pool: how features are pooled, in timm's words (avg, token, max …); "": as the model does by itself.
         mean, std: what the pictures will be normalised by; pretrained weights are fitted to it.
         read: gives the weights in a file under timm's names; None: as the file names them.
+        colours: (means, spreads) of each of three channels, for weights that are used as they were published: pictures
+            normalised by `mean` and `std` are brought to these first.
     """
+
+    times: Tensor
+    plus: Tensor
 
     def __init__(
         self,
@@ -63,7 +111,8 @@ class Backbone(nn.Module):
         pool: str = "",
         mean: float = GRAY[0],
         std: float = GRAY[1],
-        read: Callable[[Path], dict[str, Tensor]] | None = None,
+        read: Callable[[Path], Weights] | None = None,
+        colours: tuple[tuple[float, ...], ...] = (),
     ) -> None:
         super().__init__()
         if channels not in (1, 3):
@@ -72,17 +121,20 @@ class Backbone(nn.Module):
         options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path} if drop_path else {"num_classes": 0}
         if pool:
             options["global_pool"] = pool
-        if size is not None and _config(name).fixed_input_size:
+        if size is not None and pretrained_config(name).fixed_input_size:
             options["img_size"] = size
-        self.model: Any = (
-            _pretrained(name, init, options, read or weights_in)
-            if init
-            else timm.create_model(name, in_chans=channels, **options)
-        )
-        if init and channels == 1:
-            fold_stem(self.model, _config(name), mean, std)
-        self.dim: int = getattr(self.model, "head_hidden_size", None) or self.model.num_features  # type: ignore[assignment]
-        self.size: tuple[int, int] = size or tuple(_config(name).input_size[1:])
+        if init:
+            self.model, config = _pretrained(name, init, options, read or (lambda file: Weights(weights_in(file))))
+            if channels == 1 and config.mean:  # weights for gray of which nothing is said are taken as they are
+                fold_stem(self.model, config, mean, std)
+        else:
+            self.model = timm.create_model(name, in_chans=channels, **options)
+        m, s = torch.tensor(colours or ((mean,), (std,)))[:, None, :, None, None]
+        self.register_buffer("times", std / s, persistent=False)
+        self.register_buffer("plus", (mean - m) / s, persistent=False)
+        self.coloured = bool(colours)
+        self.dim: int = getattr(self.model, "head_hidden_size", None) or self.model.num_features
+        self.size: tuple[int, int] = size or tuple(pretrained_config(name).input_size[1:])
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(N, dim) features."""
@@ -92,7 +144,11 @@ class Backbone(nn.Module):
         """What `model.forward_features` gives: for `pool` and `grid`."""
         tokens = math.prod(-(-side // PATCH) for side in pictures.shape[2:])
         choose_attention(self.model, tokens, pictures.device)
-        return self.model.forward_features(pictures)
+        return self.model.forward_features(self.shown(pictures))
+
+    def shown(self, pictures: Tensor) -> Tensor:
+        """The pictures as the model's first layer expects them."""
+        return pictures * self.times + self.plus if self.coloured else pictures
 
     def pool(self, hidden: Tensor) -> Tensor:
         """What `model.forward_features` gave → (N, dim), as the model itself pools before its head."""
@@ -116,7 +172,7 @@ class Backbone(nn.Module):
         """(N, channels, h, w) for each of `levels`: the last map of each size. A vision transformer has one."""
         tokens = math.prod(-(-side // PATCH) for side in pictures.shape[2:])
         choose_attention(self.model, tokens, pictures.device)
-        hidden, maps = self.model.forward_intermediates(pictures)
+        hidden, maps = self.model.forward_intermediates(self.shown(pictures))
         steps = [stage["reduction"] for stage in self._stages()]
         found = dict(zip(steps, maps, strict=True))
         last = self.grid(hidden, (pictures.shape[-2], pictures.shape[-1]))
@@ -146,14 +202,14 @@ def known(name: str) -> str:
     return name
 
 
-def _config(name: str) -> Any:
+def pretrained_config(name: str) -> Any:
     """What timm knows of a model: the size it needs, its first layer, the means and spreads its weights expect."""
     return timm.get_pretrained_cfg(name)
 
 
-def _pretrained(name: str, init: str, options: dict[str, Any], read: Callable[[Path], dict[str, Tensor]]) -> Any:
-    """The model with pretrained weights; never random ones in silence."""
-    config = _config(name)
+def _pretrained(name: str, init: str, options: dict[str, Any], read: Callable[[Path], Weights]) -> tuple[Any, Any]:
+    """The model with pretrained weights, and timm's facts of these; never random ones in silence."""
+    config = pretrained_config(name)
     file = _on_disk(config) if init == IMAGENET else Path(init)
     if file is not None and not file.is_file():
         raise FileNotFoundError(f"There are no weights {init}.")
@@ -162,41 +218,90 @@ def _pretrained(name: str, init: str, options: dict[str, Any], read: Callable[[P
             f"No pretrained weights for {name}: {_wanted(config)} is neither on disk nor to be downloaded. "
             "Download it elsewhere and pass --init FILE, or train without --init."
         )
-    state = None if file is None or file.suffix == ".npz" else _at_size(read(file), name, options)
-    overlay = {"file": str(file), "custom_load": True} if file else None  # None: timm downloads them
-    try:
-        if state is None:
-            model, other = (_loaded(name, overlay, options, seed) for seed in (0, 1))
-        else:
-            model, other = (_loaded(name, {"state_dict": one}, options, 0) for one in (state, _changed(state)))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"The weights in {file or _wanted(config)} do not fit {name}: {reason}") from None
-    same = {key: torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items()}
-    own = [key for key, value in model.state_dict().items() if value.is_floating_point() and "fc_norm." not in key]
-    lost = [key for key in own if same[key] == (state is not None)]
-    if lost:
-        raise ValueError(
-            f"The weights in {file or _wanted(config)} do not fit {name}: {len(lost)} are not there ({lost[0]} …)."
-        )
-    return model
+    if file is None or file.suffix == ".npz":
+        return _loaded(name, file, options), config
+    given = read(file)
+    model = empty(name, given.channels(config.first_conv), options)
+    if (found := laid_over(model, name, given.state, str(file))).lost:
+        raise ValueError(f"The weights in {file} do not fit {name}: {found}.")
+    known = (config.mean, config.std) if given.channels(config.first_conv) == 3 else ((), ())
+    return model, replace(config, mean=given.mean or known[0], std=given.std or known[1])
 
 
-def _loaded(name: str, overlay: dict[str, Any] | None, options: dict[str, Any], seed: int) -> Any:
-    """The model with weights laid over random ones.
+def _loaded(name: str, file: Path | None, options: dict[str, Any]) -> Any:
+    """The model with weights that timm itself reads or downloads.
 
-    Of weights that were missing timm says nothing. They are those that stay when the file's change; where there is no
-    file to change, those that follow the seed.
+    Of weights that were missing timm says nothing. They are those that follow the seed.
     """
-    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+    overlay = {"file": str(file), "custom_load": True} if file else None  # None: timm downloads them
+    models = []
+    for seed in (0, 1):
+        with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # timm's interpolation of biases is slow, and torch says so
+            torch.manual_seed(seed)
+            try:
+                models.append(
+                    timm.create_model(name, pretrained=True, in_chans=3, pretrained_cfg_overlay=overlay, **options)
+                )
+            except Exception as error:
+                raise ValueError(_unfit(file or _wanted(pretrained_config(name)), name, error)) from None
+    one, other = (model.state_dict() for model in models)
+    lost = [key for key in one if one[key].is_floating_point() and not torch.equal(one[key], other[key])]
+    if lost:
+        where = file or _wanted(pretrained_config(name))
+        raise ValueError(f"The weights in {where} do not fit {name}: {len(lost)} are not there ({lost[0]} …).")
+    return models[0]
+
+
+def _unfit(where: object, name: str, error: Exception) -> str:
+    """timm and torch say in many ways that weights do not fit."""
+    return f"The weights in {where} do not fit {name}: {' '.join(str(error).split())[:200]}"
+
+
+def empty(name: str, channels: int, options: dict[str, Any]) -> Any:
+    """A model with random weights, which leaves everybody else's random numbers as they are."""
+    with torch.random.fork_rng(devices=()):
+        return timm.create_model(name, in_chans=channels, **options)
+
+
+def laid_over(model: Any, name: str, state: dict[str, Tensor], where: str) -> Coverage:
+    """Put weights into a model where names and shapes agree, and say where they do not.
+
+    The model's own function brings published names to timm's, and positions to the model's size.
+    """
+    own = model.state_dict()
+    try:
+        given = _positions(_filtered(model, name, state), own)
+    except Exception as error:
+        raise ValueError(_unfit(where, name, error)) from None
+    fits = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
+    model.load_state_dict(fits, strict=False)
+    counted = [key for key, value in own.items() if value.is_floating_point()]
+    return Coverage(
+        tuple(key for key in counted if key in fits),
+        tuple(key for key in counted if key not in given and "fc_norm." not in key),
+        tuple(key for key in given if key not in own),
+        tuple(f"{key}: {_shape(given[key])} for {_shape(own[key])}" for key in counted if key in given.keys() - fits),
+    )
+
+
+def _shape(value: Tensor) -> str:
+    """64 × 3 × 7 × 7"""
+    return " × ".join(map(str, value.shape)) or "a number"
+
+
+def _filtered(model: Any, name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under the names of timm's model, by the function that timm itself calls for it."""
+    modules = [timm.model_entrypoint(name.split(".")[0]).__module__, type(model).__module__]
+    found = [vars(sys.modules[module]).get(known) for module in modules for known in FILTERS]
+    function = next((one for one in found if one), None)
+    if function is None:
+        return state
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # timm's interpolation of biases is slow, and torch says so
-        torch.manual_seed(seed)
-        return timm.create_model(name, pretrained=True, in_chans=3, pretrained_cfg_overlay=overlay, **options)
-
-
-def _changed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """None of these numbers is what it was."""
-    return {key: value + value.abs() + 1 if value.is_floating_point() else value for key, value in state.items()}
+        return (
+            function(dict(state), model) if len(inspect.signature(function).parameters) > 1 else function(dict(state))
+        )
 
 
 def weights_in(file: Path) -> dict[str, Tensor]:
@@ -207,18 +312,15 @@ def weights_in(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file} cannot be read as weights ({type(error).__name__}).") from None
 
 
-def _at_size(state: dict[str, Tensor], name: str, options: dict[str, Any]) -> dict[str, Tensor]:
+def _positions(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
     """Maps of positions (Visformer's) interpolated to the model's size; rows of positions timm interpolates itself."""
-    maps = {key: value for key, value in state.items() if "pos_embed" in key and value.ndim == 4}
-    if not maps:
-        return state
-    with torch.random.fork_rng(devices=()):
-        own = timm.create_model(name, in_chans=3, **options).state_dict()
-    wanted = {
-        key: own[key].shape for key, value in maps.items() if key in own and own[key].shape[:2] == value.shape[:2]
+    maps = {key: value for key, value in state.items() if "pos_embed" in key and value.ndim == 4 and key in own}
+    sizes = {key: own[key].shape[2:] for key, value in maps.items() if own[key].shape[:2] == value.shape[:2]}
+    return state | {
+        key: F.interpolate(maps[key], size, mode="bicubic", antialias=True)
+        for key, size in sizes.items()
+        if size != maps[key].shape[2:]
     }
-    other = {key: shape[2:] for key, shape in wanted.items() if shape != maps[key].shape}
-    return state | {key: F.interpolate(maps[key], size, mode="bicubic", antialias=True) for key, size in other.items()}
 
 
 def _on_disk(config: Any) -> Path | None:
@@ -260,7 +362,8 @@ def _answers(config: Any) -> bool:
 
 
 def fold_stem(model: nn.Module, config: Any, mean: float, std: float) -> None:
-    """Replace the RGB stem by the gray one that gives the same for pictures normalised by `mean` and `std`."""
+    """Replace the stem, made for pictures normalised as `config` says, by the gray one that gives the same for pictures
+    normalised by `mean` and `std`."""
     for stem in [config.first_conv] if isinstance(config.first_conv, str) else config.first_conv:
         _fold(model, stem, config, mean, std)
 
@@ -268,7 +371,7 @@ def fold_stem(model: nn.Module, config: Any, mean: float, std: float) -> None:
 def _fold(model: nn.Module, stem: str, config: Any, mean: float, std: float) -> None:
     """One of the convolutions that see the picture."""
     rgb: Any = model.get_submodule(stem)
-    if type(rgb).__name__ not in STEMS or rgb.in_channels != 3:
+    if type(rgb).__name__ not in STEMS or rgb.in_channels != len(config.mean):
         raise ValueError(f"{type(model).__name__} has no convolution of three channels at {stem}: use --channels 3.")
     gray = copy.copy(rgb)  # keeps its padding rule, whatever that is
     gray.in_channels, gray._parameters = 1, dict(rgb._parameters)

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from ribcage import __version__, card, files, losses, store
-from ribcage.backbone import Backbone
+from ribcage.backbone import Backbone, Weights
 from ribcage.methods import Method
 from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
-from ribcage.weights import read as read_weights
+from ribcage.weights import published
 
 if TYPE_CHECKING:
     from ribcage.gradcam import Looker
@@ -82,6 +82,13 @@ def _side(value: Any) -> bool:
     return isinstance(value, int) and 1 <= value <= 1 << 14
 
 
+def _colours(value: Any) -> bool:
+    """Whether these can be means and spreads of three channels."""
+    if not _is(list, 2)(value) or any(len(one) != 3 for one in value):
+        return False
+    return all(map(_finite, value[0] + value[1])) and min(value[1]) > 0
+
+
 CHECKS: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: isinstance(value, str),
     "findings": lambda value: _is(str)(value) and len(value) == len(set(value)),
@@ -92,6 +99,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "std": lambda value: _finite(value) and value > 0,
     "channels": lambda value: value in (1, 3),
     "pool": lambda value: isinstance(value, str),
+    "colours": lambda value: value == [] or _colours(value),
     "loss": lambda value: isinstance(value, str) and value in losses.LOSSES,
     "detector": lambda value: isinstance(value, dict) and all(map(_option, value.values())),
     "temperature": lambda value: isinstance(value, list) and all(_finite(one) and one > 0 for one in value),
@@ -107,6 +115,8 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
 def _uneven(values: dict[str, Any]) -> list[str]:
     """What has not one number for each finding."""
     count = len(values["findings"])
+    if values["colours"] and values["channels"] != 3:
+        return ["colours"]
     uneven = ["temperature"] if len(values["temperature"]) not in (0, count) else []
     return uneven + (["thresholds"] if any(len(one) != count for one in values["thresholds"].values()) else [])
 
@@ -129,6 +139,9 @@ class Model:
     channels: int = 1
     pool: str = ""
     """How features are pooled, if not as the architecture does by itself."""
+    colours: tuple[tuple[float, ...], ...] = ()
+    """(means, spreads) of three channels, for weights that are kept as somebody published them: the gray picture in
+    each channel is normalised by these, not by `mean` and `std`."""
     loss: str = "bce"
     """bce: every finding for itself; cross-entropy: one of them."""
     detector: dict[str, Any] = field(default_factory=dict)
@@ -158,7 +171,8 @@ class Model:
             raise ValueError(f"{file} is not valid JSON ({error}).") from None
         known = {item.name for item in fields(cls)}
         if isinstance(values, dict):
-            values.setdefault("detector", {})
+            for name, before in (("detector", {}), ("colours", [])):  # older files do not have them
+                values.setdefault(name, before)
         if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage (this is {__version__}).")
         strange = [name for name, check in CHECKS.items() if not check(values[name])] or _uneven(values)
@@ -166,6 +180,7 @@ class Model:
             raise ValueError(f"{file} is damaged: {strange[0]} is {str(values[strange[0]])[:60]!r}.")
         for name in ("findings", "size", "temperature", "data"):
             values[name] = tuple(values[name])
+        values["colours"] = tuple(map(tuple, values["colours"]))
         values["thresholds"] = {name: tuple(chosen) for name, chosen in values["thresholds"].items()}
         return cls(**values)
 
@@ -259,7 +274,10 @@ def load_any(folder: Path | str) -> Opened:
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}.") from None
     except Exception as error:
         raise ValueError(f"{folder / 'model.safetensors'} is damaged ({type(error).__name__}: {error}).") from None
-    built = Backbone(model.name, channels=model.channels, size=model.size, pool=model.pool)
+    built = Backbone(
+        model.name, channels=model.channels, size=model.size, pool=model.pool, mean=model.mean, std=model.std,
+        colours=model.colours,
+    )  # fmt: skip
     seen = Provenance.load(folder / "provenance.npz")
     if model.detector and model.detector.get("head") != CAM:
         detector = detector_of(model, built, str(folder))
@@ -345,10 +363,15 @@ def backbone(model: Model, init: str, drop_path: float) -> Backbone:
     }
     folder = source(init)
     if folder is None:
-        return _built(model, init=init, mean=model.mean, std=model.std, read=read_weights, **shape)
+        return _built(model, init=init, mean=model.mean, std=model.std, read=published, **shape)
     trained = load_any(folder)
     if trained.model.name != model.name:
         raise ValueError(f"{init} is a {trained.model.name}, not a {model.name}: pass --model {trained.model.name}.")
+    if trained.model.colours:  # from here on it is trained as all are
+        expected = Weights(trained.method.backbone.model.state_dict(), *trained.model.colours)
+        return _built(
+            model, init=str(folder / WEIGHTS), mean=model.mean, std=model.std, read=lambda _: expected, **shape
+        )
     built = _built(model, **shape)
     load_backbone(built, trained.method.backbone, init)
     built.pretrained = True

@@ -9,9 +9,7 @@ def write(model: dict[str, Any], *, plain: bool = True, unknown: Sequence[str] =
     whom it has learnt from without anybody knowing what these have seen."""
     name, findings, trained = model["name"], model["findings"], model["training"]
     (height, width), channels = model["size"], model["channels"]
-    shared = trained.get("shared_patients", 0)
     square = f"made square ({model['fit']}) at {model['stored']} px, resized to {height} × {width}"
-    scaled = f"scaled to 0 … 1, then (x − {model['mean']:g}) / {model['std']:g}"
     lines = [
         _title(model),
         "",
@@ -19,24 +17,20 @@ def write(model: dict[str, Any], *, plain: bool = True, unknown: Sequence[str] =
         "",
         f"Findings: {', '.join(findings)}."
         if findings
-        else f"A backbone without a head, learnt by {trained['method']}.",
+        else "A backbone without a head" + ("." if foreign(model) else f", learnt by {trained['method']}."),
         *_detector(model),
         "",
         "## Data",
         "",
         *(_source(one) for one in model["data"]),
-        f"- learnt from {trained['pictures']:,} pictures of {trained['patients']:,} patients"
-        + (f" with {trained['boxes']:,} boxes" if "boxes" in trained else "")
-        + (f", chosen by {trained['selection']:,} others" if findings else ""),
-        *([f"- **{shared:,} patients are among both**: validation flatters the model"] if shared else []),
-        *([f"- **Chosen dishonestly**: {trained['leak']}"] if trained.get("leak") else []),
+        *(_taken(trained) if foreign(model) else _learnt(model)),
         *_teachers(trained.get("teachers", []), unknown),
         "",
         "## A picture on its way in",
         "",
-        f"Gray, {square}, {scaled}; {channels} channel{'s' * (channels > 1)}.",
+        f"Gray, {square}, {_scaled(model)}; {channels} channel{'s' * (channels > 1)}.",
         "",
-        *(_validation(model) if findings else _features(model)),
+        *(_untested() if foreign(model) else _validation(model) if findings else _features(model)),
         "## Use",
         "",
         "```python",
@@ -46,11 +40,51 @@ def write(model: dict[str, Any], *, plain: bool = True, unknown: Sequence[str] =
     return "\n".join(lines) + "\n"
 
 
+def foreign(model: dict[str, Any]) -> bool:
+    """Whether somebody else has trained it, and the weights were converted."""
+    return model["training"].get("method") == "converted"
+
+
+def _learnt(model: dict[str, Any]) -> list[str]:
+    """From how many pictures, and what of that is not as it should be."""
+    trained = model["training"]
+    said = f"- learnt from {trained['pictures']:,} pictures of {trained['patients']:,} patients"
+    said += f" with {trained['boxes']:,} boxes" if "boxes" in trained else ""
+    said += f", chosen by {trained['selection']:,} others" if model["findings"] else ""
+    shared = trained.get("shared_patients", 0)
+    flattered = f"- **{shared:,} patients are among both**: validation flatters the model"
+    leak = f"- **Chosen dishonestly**: {trained.get('leak')}"
+    return [said] + [flattered] * bool(shared) + [leak] * bool(trained.get("leak"))
+
+
+def _taken(trained: dict[str, Any]) -> list[str]:
+    """Of weights that somebody published: the file, and what is not known of it."""
+    layout = f", in the layout of {trained['layout']}" if trained["layout"] else ""
+    said = [f"- weights as published{layout}: {trained['file']} (SHA-256 {trained['sha256'][:16]} …)"]
+    random = trained.get("random", [])
+    lacking = f"- **{len(random)} weights were not in it and are random** ({random[0] if random else ''} …)"
+    return said + [lacking] * bool(random)
+
+
+def _scaled(model: dict[str, Any]) -> str:
+    """How pixels become what the model sees."""
+    if not model["colours"]:
+        return f"scaled to 0 … 1, then (x − {model['mean']:g}) / {model['std']:g}"
+    means, stds = (", ".join(f"{one:g}" for one in values) for values in model["colours"])
+    return f"scaled to 0 … 1, the same in each channel, then (x − m) / s with m = ({means}) and s = ({stds})"
+
+
+def _untested() -> list[str]:
+    """Of published weights: what is said of them elsewhere is not repeated."""
+    said = "None are known here: its authors' own are of other pictures. `ribcage evaluate` on a test part gives some."
+    return ["## Figures", "", said, ""]
+
+
 def _title(model: dict[str, Any]) -> str:
     """What it is, in a line."""
     name, count = model["name"], len(model["findings"])
     if not count:
-        return f"# {name}, pretrained on chest radiographs"
+        return f"# {name}, {'as published' if foreign(model) else 'pretrained on chest radiographs'}"
     some = f"{count} finding{'s' * (count != 1)}"
     if model["detector"]:
         return f"# {name} that finds boxes of {some} on chest radiographs"

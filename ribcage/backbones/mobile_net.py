@@ -104,7 +104,7 @@ class MobileNet(nn.Module):
         self.apply(_begin)
         for block in blocks:
             if block.residual:  # deep nets learn sooner when each block at first hands on what it was given
-                nn.init.zeros_(block.mobile_inverted_conv.point_linear.bn.weight)
+                nn.init.zeros_(block.get_parameter("mobile_inverted_conv.point_linear.bn.weight"))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, num_features, H / 32, W / 32)"""

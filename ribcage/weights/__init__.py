@@ -1,43 +1,57 @@
 """Weights: one file per published layout. A file's name is the layout's; it has one or both of
 
-export(method, model, target)           writes our weights as other people's programs want to find them
-recognises(names), renamed(weights)     whether names of weights are this layout's; the weights under timm's names
+export(method, model, target)               writes our weights as other people's programs want to find them
+recognises(names), published(weights)       whether names of weights are this layout's; what such a file holds, under
+                                            timm's names – with SOURCE and LICENCE, where such files come from
 """
 
 import importlib
 import pkgutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from ribcage.backbone import weights_in
 from ribcage.spelling import did_you_mean
+from ribcage.weights.container import weights_in
+from ribcage.weights.foreign import Published
 
-__all__ = ["load", "names", "read"]
+__all__ = ["Published", "load", "names", "published", "readable"]
+
+HELPERS = ("base", "container", "foreign", "pickled")
+"""Files of this folder that are no layouts."""
 
 
 def names() -> tuple[str, ...]:
     """The layouts that can be written."""
-    return tuple(name for name, layout in _layouts().items() if hasattr(layout, "export"))
+    return tuple(name for name, layout in layouts().items() if hasattr(layout, "export"))
+
+
+def readable() -> dict[str, Any]:
+    """The layouts that can be read, the particular ones before those that share their names."""
+    found = {name: layout for name, layout in layouts().items() if hasattr(layout, "published")}
+    return dict(sorted(found.items(), key=lambda one: getattr(one[1], "LAST", 0)))
 
 
 def load(name: str) -> Any:
     """A layout: its `export(method, model, target)` writes a file and says where it is."""
     if name not in names():
         raise ValueError(f"Unknown layout {name!r}.{did_you_mean(name, names())} Layouts: {', '.join(names())}.")
-    return _layouts()[name]
+    return layouts()[name]
 
 
-def read(file: Path) -> dict[str, Tensor]:
-    """The weights in a file of any layout that is recognised, under timm's names; of others as they are."""
+def published(file: Path) -> Published:
+    """What a file holds, of the layout that its names are of."""
     weights = weights_in(file)
-    layouts = (layout for layout in _layouts().values() if hasattr(layout, "recognises"))
-    known = next((layout for layout in layouts if layout.recognises(weights.keys())), None)
-    return known.renamed(weights) if known else weights
+    for name, layout in readable().items():
+        if layout.recognises(weights.keys()):
+            found = layout.published(weights)
+            return replace(
+                found, layout=name, source=found.source or layout.SOURCE, licence=found.licence or layout.LICENCE
+            )
+    return Published(weights)
 
 
-def _layouts() -> dict[str, Any]:
+def layouts() -> dict[str, Any]:
     """All files of this folder."""
-    found = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    found = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in HELPERS)
     return {name: importlib.import_module(f"{__name__}.{name}") for name in found}

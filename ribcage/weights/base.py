@@ -20,14 +20,13 @@ from typing import Any
 
 import torch
 import torchvision
-from timm.data import IMAGENET_DEFAULT_MEAN as MEAN
-from timm.data import IMAGENET_DEFAULT_STD as STD
 from torch import Tensor
 
 from ribcage import files
 from ribcage.backbone import Backbone
 from ribcage.bundle import Model
 from ribcage.spelling import did_you_mean
+from ribcage.weights.foreign import MEAN, STD
 
 
 def in_colour(weight: Tensor, mean: float, std: float) -> Tensor:
@@ -43,7 +42,13 @@ def state(backbone: Backbone, model: Model) -> dict[str, Tensor]:
     """The weights under timm's names, the first layer for three channels."""
     stem = backbone.model.pretrained_cfg["first_conv"]
     found = {name: taken(value) for name, value in backbone.model.state_dict().items()}
-    found[f"{stem}.weight"] = in_colour(found[f"{stem}.weight"], model.mean, model.std)
+    if not model.colours:
+        found[f"{stem}.weight"] = in_colour(found[f"{stem}.weight"], model.mean, model.std)
+    elif model.colours != (tuple(MEAN), tuple(STD)):
+        raise ValueError(
+            f"{model.name} expects three channels normalised otherwise than for ImageNet: convert the file "
+            "it came from with --channels 1 first."
+        )
     return found
 
 

@@ -14,7 +14,6 @@ test them read it; those that train them write `head.0.*`. `--init` reads both.
 https://github.com/ruiqingyan1/DTforCXR8
 """
 
-from collections.abc import Collection
 from pathlib import Path
 
 from timm.models.swin_transformer import SwinTransformerBlock
@@ -26,6 +25,9 @@ from ribcage.findings import CHESTXRAY14
 from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
 from ribcage.weights import base
+
+SOURCE = "https://github.com/ruiqingyan1/DTforCXR8"
+LICENCE = "none stated"
 
 MODELS = ("eeea_net_c2", "ofa_595", "densenet121", "visformer_small", "autoformer_v2_base")
 """By their numbers, from 1 on."""
@@ -103,19 +105,4 @@ def windows(backbone: Backbone) -> dict[str, Tensor]:
         for name, block in backbone.model.named_modules()
         if isinstance(block, SwinTransformerBlock)
         for key, value in block.named_buffers()
-    }
-
-
-# ---- and back
-
-
-def recognises(names: Collection[str]) -> bool:
-    """Whether these are CheXNet's; those of the others are known by themselves."""
-    return any(name.startswith(f"{CHEXNET}features.") for name in names)
-
-
-def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Under timm's names."""
-    return {
-        name.removeprefix(CHEXNET).replace("classifier.0.", "classifier."): value for name, value in weights.items()
     }

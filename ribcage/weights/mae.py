@@ -14,6 +14,10 @@ from ribcage.bundle import Model
 from ribcage.methods import Method
 from ribcage.methods.mae import MAE
 from ribcage.weights import base
+from ribcage.weights.foreign import MEAN, STD
+
+SOURCE = "https://github.com/facebookresearch/mae"
+LICENCE = "CC-BY-NC-4.0"
 
 BLOCK = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 ENDS = ("patch_embed.proj", "norm", "decoder_embed", "decoder_norm", "decoder_pred")
@@ -45,7 +49,7 @@ def names(depth: int, decoder_depth: int) -> list[str]:
 
 def drawn_in_colour(method: MAE, model: Model) -> dict[str, Tensor]:
     """The last layer, a pixel's three channels side by side: x_c = (s x + m - m_c) / s_c, with ours as x."""
-    m, s = (torch.tensor(values, dtype=torch.float64) for values in (base.MEAN, base.STD))
+    m, s = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, STD))
     times, plus = (torch.ones(3), torch.zeros(3)) if method.norm_pix else (model.std / s, (model.mean - m) / s)
     layer, copies = method.decoder_pred, 3 // method.backbone.channels
     weight, bias = (

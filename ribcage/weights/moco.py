@@ -18,6 +18,9 @@ from ribcage.methods import Method
 from ribcage.methods.moco import MoCo
 from ribcage.weights import base
 
+SOURCE = "https://github.com/facebookresearch/moco"
+LICENCE = "CC-BY-NC-4.0 until January 2023, MIT since"
+
 
 def export(method: Method, model: Model, target: Path) -> Path:
     """Write the file; into a folder as resnet18_xray.pth.tar."""

@@ -13,6 +13,9 @@ from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
 from ribcage.weights import base
 
+SOURCE = "https://github.com/pytorch/vision"
+LICENCE = "BSD-3-Clause (code); weights learnt from ImageNet"
+
 
 def export(method: Method, model: Model, target: Path) -> Path:
     """Write the file; into a folder as resnet18_xray.pth."""

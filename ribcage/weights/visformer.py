@@ -1,11 +1,17 @@
 """Visformer's published files: timm's names but for the batch norms, each wrapped in a module, as in `norm.bn`.
 
-Chen et al. 2021, https://arxiv.org/abs/2104.12533, https://github.com/danczs/Visformer.
+Chen et al. 2021, https://arxiv.org/abs/2104.12533
 """
 
 from collections.abc import Collection
 
 from torch import Tensor
+
+from ribcage.weights.foreign import MEAN, STD, Published, architecture
+
+SOURCE = "https://github.com/danczs/Visformer"
+LICENCE = "Apache-2.0 (code); weights learnt from ImageNet"
+MODELS = ("visformer_small", "visformer_tiny")
 
 
 def recognises(names: Collection[str]) -> bool:
@@ -13,6 +19,7 @@ def recognises(names: Collection[str]) -> bool:
     return {"stem.1.bn.weight", "pos_embed1", "pos_embed2", "pos_embed3"} <= set(names)
 
 
-def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
-    return {name.replace(".bn.", "."): value for name, value in weights.items()}
+    state = {name.replace(".bn.", "."): value for name, value in weights.items()}
+    return Published(state, MEAN, STD, name=architecture(state, MODELS))

@@ -1,0 +1,142 @@
+"""Convert weights: anybody's published file into a finished model, a finished model into anybody's layout.
+
+    ribcage convert model.pth.tar --out models/chexnet
+    ribcage convert models/chexnet --to torchvision --out chexnet.pth
+
+A file is recognised by the names of its weights. Every weight is accounted for: below full coverage of the backbone
+nothing is written unless --partial says so. Nothing in a file is executed. --formats lists what is known.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+POSITIONAL = ("file",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to convert into what."""
+
+    file: Path | None = None
+    """A file of weights; with --to a run, or the folder of a finished model."""
+    out: Path | None = None
+    """The folder of the finished model; with --to the file, or a folder for it."""
+    to: str = ""
+    """Write the finished model in this published layout."""
+    model: str = ""
+    """The architecture, by timm's name (default: as the weights tell)."""
+    findings: tuple[str, ...] = ()
+    """What the rows of the last layer answer, in their order; - for a row to be left out (default: as published)."""
+    channels: Literal[1, 3] = 3
+    """1 folds a first layer made for three: faster, and exact where it sees no padding."""
+    size: tuple[int, ...] = ()
+    """Height and width of the pictures, or one number for both (default: as published)."""
+    mean: tuple[float, ...] = ()
+    """Of each channel, subtracted from pixels in 0 … 1 (default: as published)."""
+    std: tuple[float, ...] = ()
+    """By what they are then divided."""
+    partial: bool = False
+    """Take a file that lacks weights, or has unknown ones; what is lacking stays random."""
+    formats: bool = False
+    """List the layouts that can be read and written, as a Markdown table."""
+
+
+def run(options: Options) -> Any:
+    """Read, account, write."""
+    from ribcage import runs
+
+    if options.formats:
+        return print(table())
+    runs.check(options, wrong(options))
+    return outwards(options) if options.to else inwards(options)
+
+
+def wrong(options: Options) -> list[str]:
+    """What cannot be done."""
+    said = [] if options.file else ["name a file of weights, or a finished model and --to"]
+    said += [] if options.out else ["--out says where to"]
+    own = ("model", "findings", "size", "mean", "std", "partial")
+    said += [
+        f"--{name} goes with a file of weights, not with --to" for name in own if options.to and getattr(options, name)
+    ]
+    if len(options.mean) != len(options.std) or len(options.mean) not in (0, 1, 3):
+        said.append(
+            f"--mean and --std take one number for each channel, not {len(options.mean)} and {len(options.std)}"
+        )
+    if options.out and not options.to and (options.out / "model.json").exists():
+        said.append(f"{options.out} holds a model already: choose another --out")
+    return said
+
+
+def inwards(options: Options) -> Any:
+    """A file into a bundle."""
+    from dataclasses import replace
+
+    from ribcage import bundle, conversion, weights
+    from ribcage.provenance import Provenance
+
+    assert options.file and options.out
+    found = weights.published(options.file)
+    found = replace(
+        found, name=options.model or found.name, mean=options.mean or found.mean, std=options.std or found.std
+    )
+    if not found.name:
+        raise ValueError(
+            f"{options.file} does not tell its architecture ({len(found.state)} weights, {next(iter(found.state))} …): "
+            "name it with --model."
+        )
+    size = (options.size[0], options.size[-1]) if options.size else None
+    names = tuple("" if name == "-" else name for name in options.findings)
+    made = conversion.convert(
+        options.file, found, findings=names, channels=options.channels, size=size, partial=options.partial
+    )
+    report(options.file, found, made)
+    bundle.save(options.out, made.method, made.model, Provenance.nothing(options.file.name))
+    print(
+        f"Wrote {options.out}. What it has learnt from is not known to Ribcage: a test on the same pictures flatters."
+    )
+    return made.model
+
+
+def report(file: Path, found: Any, made: Any) -> None:
+    """What became of every weight."""
+    coverage, model = made.coverage, made.model
+    whose = f"{found.layout} ({found.source}; licence: {found.licence})" if found.layout else "no layout that is known"
+    print(f"{file}: {whose}; {model.name}")
+    count = len(coverage.matched) + len(coverage.lost)
+    print(f"backbone: {len(coverage.matched)} of {count} weights" + (f", {coverage}" if coverage.lost else ""))
+    for names, said in ((made.left, "left out, not needed"), (made.strange, "left out, UNKNOWN")):
+        if names:
+            print(f"{said}: {len(names)} ({names[0]} …)")
+    if model.findings:
+        print(f"findings: {', '.join(model.findings)}")
+    elif made.rows:
+        print(
+            f"last layer: {made.rows:,} rows, of which nobody says what they answer; left out. --findings names them."
+        )
+    else:
+        print("no last layer: a backbone, to be fine-tuned or probed.")
+
+
+def outwards(options: Options) -> Path:
+    """A bundle into a file."""
+    from ribcage import bundle, weights
+
+    assert options.file and options.out
+    layout, opened = weights.load(options.to), bundle.load_any(options.file)
+    file: Path = layout.export(opened.method, opened.model, options.out)
+    print(f"Wrote {file}.")
+    return file
+
+
+def table() -> str:
+    """The layouts, one in a row."""
+    from ribcage import weights
+
+    rows = ["| layout | what | in | out | from | licence |", "|---|---|---|---|---|---|"]
+    for name, layout in weights.layouts().items():
+        what = (layout.__doc__ or "").split("\n")[0].rstrip(".")
+        ways = ["yes" if hasattr(layout, way) else "–" for way in ("published", "export")]
+        rows.append(f"| `{name}` | {what} | {' | '.join(ways)} | {layout.SOURCE} | {layout.LICENCE} |")
+    return "\n".join(rows)

@@ -1,0 +1,141 @@
+"""Conversion: a published file of weights → a finished model, with an account of every weight."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ribcage import store
+from ribcage.backbone import GRAY, Backbone, Coverage, fold_stem, known, laid_over, pretrained_config
+from ribcage.bundle import Model
+from ribcage.methods.supervised import Supervised
+from ribcage.weights import Published
+
+METHOD = "converted"
+"""What stands in the place of a way of training."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A file of somebody else's as a model of ours."""
+
+    method: Supervised
+    model: Model
+    coverage: Coverage
+    strange: tuple[str, ...]
+    """Weights of the file that neither the model nor its layout knows."""
+    left: tuple[str, ...]
+    """Weights of the file that its layout has and a model does not need."""
+    rows: int
+    """Of its last layer; 0 when it has none."""
+
+
+def convert(
+    file: Path,
+    found: Published,
+    *,
+    findings: Sequence[str] = (),
+    channels: Literal[1, 3] = 3,
+    size: tuple[int, int] | None = None,
+    partial: bool = False,
+) -> Converted:
+    """Put the weights into the architecture that `found` names, and its last layer behind it.
+
+    findings: what the rows of the last layer answer, in their order; (): as the layout says.
+    channels: 3 keeps the weights as they are; 1 folds the first layer for gray, exact where it sees no padding.
+    partial: also when weights are missing; those stay random.
+    """
+    config, names = pretrained_config(known(found.name)), tuple(findings) or found.findings
+    body, head = split(found.state, config.classifier)
+    given = found.channels(config.first_conv)
+    usual = (config.mean, config.std) if given == 3 else ((GRAY[0],), (GRAY[1],))
+    mean, std = found.mean or usual[0], found.std or usual[1]
+    own, colours = (GRAY, (mean, std)) if given == 3 else ((mean[0], std[0]), ())
+    size = size or found.size
+    torch.manual_seed(0)
+    backbone = Backbone(
+        found.name, channels=given, size=size, pool=found.pool, mean=own[0], std=own[1], colours=colours
+    )
+    coverage = laid_over(backbone.model, found.name, body, str(file))
+    strange = tuple(name for name in coverage.unexpected if name not in found.left)
+    rows = len(head.get("weight", ()))
+    refuse(file, found, coverage, strange, partial)
+    answers = tuple(name for name in names if name)
+    if names and not rows:
+        raise ValueError(f"{file} has no last layer that could answer {', '.join(names)}: leave out --findings.")
+    if names and rows != len(names):
+        raise ValueError(f"The last layer in {file} has {rows:,} rows, not one for each of {len(names)} findings.")
+    if given == 3 and channels == 1:
+        fold_stem(backbone.model, replace(config, mean=mean, std=std), *GRAY)
+        backbone.channels, backbone.coloured = 1, False
+    method = Supervised(backbone, answers)
+    if answers:
+        places = [place for place, name in enumerate(names) if name]
+        fill(method, head, places, str(file))
+    model = Model(
+        name=found.name,
+        findings=answers,
+        size=backbone.size,
+        stored=found.stored,
+        fit=found.fit,
+        mean=own[0],
+        std=own[1],
+        channels=backbone.channels,
+        pool=found.pool,
+        colours=colours if backbone.channels == 3 else (),
+        thresholds={"published": found.thresholds} if found.thresholds and answers else {},
+        data=(origin(found),),
+        training=history(file, found, coverage),
+        versions=store.versions(),
+    )  # fmt: skip
+    return Converted(method.eval(), model, coverage, strange, found.left, rows)
+
+
+def split(state: dict[str, Tensor], classifier: str | Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All but the last layer; the last layer's weight and bias."""
+    last = classifier if isinstance(classifier, str) else classifier[0]
+    ends = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    head = {name: state[f"{last}.{name}"] for name in ("weight", "bias") if f"{last}.{name}" in state}
+    rest = {name: value for name, value in state.items() if not name.startswith(tuple(f"{end}." for end in ends))}
+    return rest, head if head.get("weight", torch.empty(0)).ndim in (2, 4) else {}
+
+
+def refuse(file: Path, found: Published, coverage: Coverage, strange: Sequence[str], partial: bool) -> None:
+    """Raise where weights would stay random, or would be dropped in silence, unless that was asked for."""
+    if partial or not (coverage.lost or strange):
+        return
+    count = len(coverage.matched) + len(coverage.lost)
+    more = f"{len(strange)} of the file's have no place ({strange[0]} …)" if strange else ""
+    said = ", ".join(part for part in (str(coverage), more) if part)
+    raise ValueError(
+        f"{file} has {len(coverage.matched)} of the {count} weights of {found.name}: {said}. Take another --model, or "
+        "--partial if the rest may stay random."
+    )
+
+
+def fill(method: Supervised, head: dict[str, Tensor], places: Sequence[int], where: str) -> None:
+    """The last layer, from these of the file's rows."""
+    weight = head["weight"].flatten(1)[list(places)]
+    if weight.shape != method.head.weight.shape:
+        raise ValueError(f"The last layer in {where} takes {weight.shape[1]} features, not {method.backbone.dim}.")
+    with torch.no_grad():
+        method.head.weight.copy_(weight)
+        method.head.bias.copy_(head["bias"][list(places)] if "bias" in head else torch.zeros(len(places)))
+
+
+def origin(found: Published) -> dict[str, str]:
+    """Where the weights come from, as a data set is described."""
+    about = {"name": found.data, "source": found.source, "licence": found.licence}
+    return {name: value or "unknown" for name, value in about.items()}
+
+
+def history(file: Path, found: Published, coverage: Coverage) -> dict[str, Any]:
+    """What is known of how the model came to be."""
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    about: dict[str, Any] = {"method": METHOD, "layout": found.layout, "file": file.name, "sha256": digest}
+    return about | ({"random": list(coverage.lost)} if coverage.lost else {})
