@@ -490,7 +490,7 @@ def stamps(result: dict[str, Any]) -> list[str]:
         )
     if unknown := leak.get("unknown"):
         texts.append(
-            f"What {' and '.join(unknown)} has learnt from, which taught this model, is not known: if it were these "
+            f"What {' and '.join(unknown)} has learnt from, which this model comes from, is not known: if it were these "
             "pictures, the numbers flatter the model."
         )
     if chosen := result["model"].get("leak"):

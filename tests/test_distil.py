@@ -393,7 +393,9 @@ def test_a_table_teaches_what_it_speaks_of(data: Path, tmp_path: Path, capsys: p
     assert "taught by the table 说.csv (Edema)" in card and "What 说.csv has learnt from is not known" in card
     assert cli.main(["evaluate", str(out), "--data", str(data), "--resamples", "5", "--out", str(tmp_path / "on")]) == 0
     stamps = json.loads((tmp_path / "on" / "metrics.json").read_text(encoding="utf-8"))["stamps"]
-    assert any(text.startswith("What 说.csv has learnt from, which taught this model, is not known") for text in stamps)
+    assert any(
+        text.startswith("What 说.csv has learnt from, which this model comes from, is not known") for text in stamps
+    )
 
 
 def test_pictures_without_labels_are_taught_and_the_last_student_is_kept(

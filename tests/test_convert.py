@@ -1,0 +1,222 @@
+"""A published file becomes a finished model that answers as its authors' program does, or nothing is written."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from test_weights import gray, stirred, theirs
+from torch import Tensor, nn
+
+from ribcage import bundle, cli
+from ribcage.backbone import GRAY
+from ribcage.findings import CHESTXRAY14
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("权重 w")
+
+
+@pytest.fixture(scope="module")
+def chexnet(folder: Path) -> Any:
+    """torchvision's DenseNet-121, and the file that CheXNet's program would have kept of it."""
+    net = stirred(torchvision.models.densenet121(num_classes=14))
+    weights = {
+        f"module.densenet121.{name.replace('classifier.', 'classifier.0.')}": value
+        for name, value in net.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    torch.save({"epoch": 3, "state_dict": weights, "best_loss": 0.1}, folder / "model.pth.tar")
+    return net
+
+
+@pytest.fixture(scope="module")
+def converted(chexnet: nn.Module, folder: Path) -> Path:
+    assert cli.main(["convert", str(folder / "model.pth.tar"), "--out", str(folder / "chexnet")]) == 0
+    return folder / "chexnet"
+
+
+def ours(pictures: Tensor, model: Any) -> Tensor:
+    """As the loader gives them."""
+    return ((pictures - model.mean) / model.std).expand(-1, model.channels, -1, -1)
+
+
+def test_a_converted_model_answers_as_its_own_program(chexnet: nn.Module, converted: Path) -> None:
+    opened = bundle.load(converted)
+    pictures = gray(96)
+    with torch.inference_mode():
+        found, expected = opened.method.logits(ours(pictures, opened.model)), chexnet(theirs(pictures))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert opened.model.findings == CHESTXRAY14 and expected.std() > 0.01
+
+
+def test_the_bundle_holds_the_published_numbers_themselves(chexnet: nn.Module, converted: Path) -> None:
+    from safetensors.torch import load_file
+
+    kept, own = load_file(converted / "model.safetensors"), chexnet.state_dict()
+    assert kept.keys() == own.keys()
+    assert not [name for name, value in own.items() if value.is_floating_point() and not torch.equal(value, kept[name])]
+
+
+def test_the_lines_on_the_card_open_it(converted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = (converted / "README.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(converted)
+    found: dict[str, Any] = {}
+    exec(card.split("```python\n")[1].split("```")[0], found)
+    with torch.inference_mode():
+        assert found["model"](torch.zeros(1, 3, 64, 64)).shape == (1, 14)
+    assert "m = (0.485, 0.456, 0.406)" in card and "**What model.pth.tar has learnt from is not known**" in card
+    assert "(licence: none stated" in card and "Research use only" in card
+
+
+def test_folded_for_gray_it_answers_nearly_so(chexnet: nn.Module, folder: Path) -> None:
+    """Exactly where nothing is padded; that is tested of the fold itself."""
+    file, out = str(folder / "model.pth.tar"), folder / "gray"
+    assert cli.main(["convert", file, "--out", str(out), "--channels", "1", "--size", "96"]) == 0
+    opened = bundle.load(out)
+    assert (opened.model.channels, opened.model.colours, opened.model.size) == (1, (), (96, 96))
+    assert (opened.model.mean, opened.model.std) == GRAY
+    pictures = gray(96)
+    with torch.inference_mode():
+        found, expected = opened.method.logits(ours(pictures, opened.model)), chexnet(theirs(pictures))
+    assert (found - expected).abs().max() < 0.05 * expected.std()
+
+
+def test_training_goes_on_from_it(converted: Path) -> None:
+    """Its stem is folded like that of any file, also when three channels are asked for."""
+    opened = bundle.load(converted)
+    for channels in (1, 3):
+        model = replace(opened.model, channels=channels, colours=(), size=(64, 64))
+        built = bundle.backbone(model, str(converted), 0.0).model.state_dict()
+        same = [
+            name for name, value in opened.method.backbone.model.state_dict().items() if torch.equal(built[name], value)
+        ]
+        assert len(same) >= len(built) - 2 and built["features.conv0.weight"].shape[1] == channels
+
+
+def test_it_goes_out_again_to_the_bit(chexnet: nn.Module, converted: Path, folder: Path) -> None:
+    assert cli.main(["convert", str(converted), "--to", "torchvision", "--out", str(folder / "back.pth")]) == 0
+    back = torch.load(folder / "back.pth", weights_only=True)
+    own = chexnet.state_dict()
+    assert back.keys() == own.keys()
+    assert all(torch.equal(back[name], value) for name, value in own.items() if value.is_floating_point())
+
+
+def written(folder: Path, name: str, change: Any = None) -> Path:
+    """A small file of torchvision's names, after a change."""
+    weights = dict(stirred(torchvision.models.resnet18(num_classes=3)).state_dict())
+    if change:
+        change(weights)
+    torch.save(weights, folder / name)
+    return folder / name
+
+
+def line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command says when it refuses."""
+    capsys.readouterr()
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("ribcage: ") and "\n" not in said
+    return said
+
+
+def test_rows_of_a_last_layer_are_named_by_the_user(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = written(folder, "three.pth"), folder / "three"
+    words = ["convert", str(file), "--model", "resnet18", "--out", str(out), "--findings"]
+    assert "has 3 rows, not one for each of 2" in line([*words, "Mass", "Nodule"], capsys)
+    assert not out.exists()
+    assert cli.main([*words, "Mass", "-", "Nodule"]) == 0
+    opened, weight = bundle.load(out), torch.load(file, weights_only=True)["fc.weight"]
+    assert opened.model.findings == ("Mass", "Nodule")
+    assert torch.equal(opened.method.head.weight, weight[[0, 2]])
+
+
+def test_a_last_layer_that_nobody_names_is_left_out_aloud(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "headless"
+    assert cli.main(["convert", str(written(folder, "h.pth")), "--model", "resnet18", "--out", str(out)]) == 0
+    assert "3 rows, of which nobody says what they answer" in capsys.readouterr().out
+    assert bundle.load_any(out).model.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda state: state.pop("layer3.1.bn2.running_var"), "99 of the 100 weights .* layer3.1.bn2.running_var"),
+        (
+            lambda state: state.update({"layer9.weight": torch.zeros(3)}),
+            r"1 of the file's have no place \(layer9.weight",
+        ),
+        (lambda state: state.update({"bn1.weight": torch.zeros(3)}), "bn1.weight: 3 for 64"),
+    ],
+    ids=["missing", "unknown", "other shape"],
+)
+def test_what_does_not_fit_is_refused_unless_told(
+    change: Any, says: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder / f"partial {says[:4]}"
+    words = ["convert", str(written(folder, "p.pth", change)), "--model", "resnet18", "--out", str(out)]
+    assert re.search(says, said := line(words, capsys)), said
+    assert not out.exists()
+    assert cli.main([*words, "--partial"]) == 0
+    random = json.loads((out / "model.json").read_text(encoding="utf-8"))["training"].get("random", [])
+    assert ("weights were not in it and are random" in (out / "README.md").read_text(encoding="utf-8")) == bool(random)
+
+
+def test_an_unknown_file_asks_for_its_architecture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"a.weight": torch.zeros(3)}, folder / "a.pth")
+    assert "does not tell its architecture" in line(
+        ["convert", str(folder / "a.pth"), "--out", str(folder / "a")], capsys
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["convert"], "name a file of weights"),
+        (["convert", "x.pth"], "--out says where to"),
+        (["convert", "x", "--out", "y", "--to", "torchvision", "--partial"], "--partial goes with a file of weights"),
+        (["convert", "x", "--out", "y", "--mean", "0.5"], "--mean and --std take one number for each channel"),
+        (["convert", "x", "--out", "y", "--to", "moko"], "Unknown layout 'moko'"),
+        (["convert", "no.pth", "--out", "y"], "no.pth does not exist"),
+    ],
+)
+def test_what_cannot_be_done_is_a_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert cli.main(words) in (1, 2)
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+
+
+def test_a_model_is_not_written_over_another(converted: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (converted / "model.safetensors").read_bytes()
+    assert "holds a model already" in line(["convert", str(folder / "model.pth.tar"), "--out", str(converted)], capsys)
+    assert (converted / "model.safetensors").read_bytes() == before
+
+
+def test_colours_that_cannot_be_are_damage(converted: Path, folder: Path) -> None:
+    for number, colours in enumerate(([[0.5], [1.0]], [[0, 0, 0], [1, 1, 0]], [[0, 0, 0], [1, 1, float("nan")]], "x")):
+        broken = folder / f"broken {number}"
+        shutil.copytree(converted, broken)
+        facts = json.loads((broken / "model.json").read_text(encoding="utf-8"))
+        (broken / "model.json").write_text(json.dumps({**facts, "colours": colours}), encoding="utf-8")
+        with pytest.raises(ValueError, match="damaged: colours"):
+            bundle.load(broken)
+
+
+def test_an_older_model_opens(converted: Path, folder: Path) -> None:
+    """Written before detectors were, and before published weights came in."""
+    older = folder / "older"
+    assert cli.main(["convert", str(folder / "model.pth.tar"), "--out", str(older), "--channels", "1"]) == 0
+    facts = json.loads((older / "model.json").read_text(encoding="utf-8"))
+    for name in ("colours", "detector"):
+        del facts[name]
+    (older / "model.json").write_text(json.dumps(facts), encoding="utf-8")
+    assert bundle.load(older).model.colours == () and np.isfinite(bundle.load(older).model.mean)
+    shutil.rmtree(older)
