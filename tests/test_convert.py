@@ -148,7 +148,7 @@ def test_a_last_layer_that_nobody_names_is_left_out_aloud(folder: Path, capsys: 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda state: state.pop("layer3.1.bn2.running_var"), "99 of the 100 weights .* layer3.1.bn2.running_var"),
+        (lambda state: state.pop("layer3.1.bn2.running_var"), "99 of the 100 weights .*layer3.1.bn2.running_var"),
         (
             lambda state: state.update({"layer9.weight": torch.zeros(3)}),
             r"1 of the file's have no place \(layer9.weight",
