@@ -490,8 +490,8 @@ def stamps(result: dict[str, Any]) -> list[str]:
         )
     if unknown := leak.get("unknown"):
         texts.append(
-            f"What {' and '.join(unknown)} has learnt from, which this model comes from, is not known: if it were these "
-            "pictures, the numbers flatter the model."
+            f"What {' and '.join(unknown)} has learnt from, which this model comes from, is not known: if it were "
+            "these pictures, the numbers flatter the model."
         )
     if chosen := result["model"].get("leak"):
         texts.append(f"The choice of this model and its thresholds are not honest: {chosen}.")

@@ -49,6 +49,16 @@ def check(
     }
 
 
+def first_weights(seen: Provenance, choosing: Sequence[Store], rows: np.ndarray, split: str) -> str:
+    """A warning where the weights that training begins with have learnt from what is to choose the model; else ""."""
+    try:
+        check(seen, choosing, rows, selected=True)
+    except LeakError as error:
+        found = f"WARNING: the first weights have learnt from split {split!r}, which chooses the model: it flatters it."
+        return f"{found} {error.leak.said('validation')}."
+    return ""
+
+
 def text(leak: provenance.Leak, chosen: int) -> str:
     """One sentence."""
     if not leak:

@@ -56,6 +56,16 @@ def test_an_older_file_does_not_say_whose_pictures_chose_but_the_pictures_do(set
                     selected=True)  # fmt: skip
 
 
+def test_first_weights_that_learnt_from_what_chooses_are_warned_of(sets: dict[str, Store]) -> None:
+    learnt, chose = Provenance.of([sets["large"]], VAL, TRAIN), Provenance.of([sets["large"]], TRAIN, VAL)
+    said = guard.first_weights(learnt, [sets["small"]], VAL, "val")
+    assert (
+        said.startswith("WARNING: the first weights have learnt from split 'val'") and "4 validation pictures" in said
+    )
+    assert guard.first_weights(chose, [sets["small"]], VAL, "val") == ""
+    assert guard.first_weights(Provenance.nothing(), [sets["small"]], VAL, "val") == ""
+
+
 def test_of_two_that_saw_the_same_who_was_trained_on_it_counts(sets: dict[str, Store]) -> None:
     one = Provenance.of([sets["large"]], TRAIN, VAL)
     other = Provenance.of([sets["large"]], np.arange(6, 8), np.arange(4, 6))

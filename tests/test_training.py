@@ -325,6 +325,15 @@ def test_another_run_in_the_folder_is_not_touched(
     assert "holds a run already. Pass --resume" in capsys.readouterr().err
 
 
+def test_first_weights_that_know_the_validation_are_warned_of(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words(data, tmp_path / "a", "--epochs", "1", "--train", "val", "--val", "train")) == 0
+    assert "WARNING: the first weights" not in capsys.readouterr().out
+    assert cli.main(words(data, tmp_path / "b", "--epochs", "1", "--init", str(tmp_path / "a"))) == 0
+    assert "WARNING: the first weights have learnt from split 'val'" in capsys.readouterr().out
+
+
 @pytest.fixture(scope="module")
 def begun(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("begun") / "run"

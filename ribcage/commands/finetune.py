@@ -100,12 +100,14 @@ def train(options: Options, device: Any) -> Path:
 
 def cohorts(options: Options, stores: Any) -> tuple[Any, Any]:
     """The rows to learn from and those to choose by."""
-    from ribcage import cohort, course, runs
+    from ribcage import bundle, cohort, course, guard, runs
 
     learning, said = course.rows(options, stores, options.train)
     choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
     runs.say(f"{said}, choosing by {len(choosing):,}.")
     if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
+        runs.say(warning)
+    if warning := guard.first_weights(bundle.seen(options.init), stores, choosing, options.val):
         runs.say(warning)
     return learning, choosing
 

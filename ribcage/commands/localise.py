@@ -161,13 +161,15 @@ def settled(options: Options, stores: Any) -> Options:
 def cohorts(options: Options, stores: Any) -> tuple[Any, Any, Any]:
     """The rows to learn from, those to choose by, and what uncertain labels are: without boxes, known to be nowhere or
     not known at all."""
-    from ribcage import cohort, course, detections, runs
+    from ribcage import bundle, cohort, course, detections, guard, runs
 
     policy = policy_of(options, stores)
     learning, said = course.rows(options, stores, options.train)
     choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
     runs.say(f"{said}, choosing by {len(choosing):,}.")
     if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
+        runs.say(warning)
+    if warning := guard.first_weights(bundle.seen(options.init), stores, choosing, options.val):
         runs.say(warning)
     kept = [rows[detections.drawn(stores, rows, options.findings, policy).any(axis=1)] for rows in (learning, choosing)]
     if lost := len(learning) + len(choosing) - sum(map(len, kept)):
