@@ -87,7 +87,7 @@ def convert(
         channels=backbone.channels,
         pool=found.pool,
         colours=colours if backbone.channels == 3 else (),
-        thresholds={"published": found.thresholds} if found.thresholds and answers else {},
+        thresholds={"published": found.thresholds} if found.thresholds and names == found.findings else {},
         data=(origin(found),),
         training=history(file, found, coverage),
         versions=store.versions(),

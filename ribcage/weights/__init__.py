@@ -3,6 +3,10 @@
 export(method, model, target)               writes our weights as other people's programs want to find them
 recognises(names), published(weights)       whether names of weights are this layout's; what such a file holds, under
                                             timm's names – with SOURCE and LICENCE, where such files come from
+
+`names` are the weights themselves, for layouts that only shapes tell apart. A layout with BESIDE is told by a file of
+that name beside the weights instead: published(weights, beside), None when it is another program's. Of layouts with
+LAST the lowest is asked first.
 """
 
 import importlib
@@ -43,12 +47,20 @@ def published(file: Path) -> Published:
     """What a file holds, of the layout that its names are of."""
     weights = weights_in(file)
     for name, layout in readable().items():
-        if layout.recognises(weights.keys()):
-            found = layout.published(weights)
+        found = _read(layout, file, weights)
+        if found is not None:
             return replace(
                 found, layout=name, source=found.source or layout.SOURCE, licence=found.licence or layout.LICENCE
             )
     return Published(weights)
+
+
+def _read(layout: Any, file: Path, weights: dict[str, Any]) -> Published | None:
+    """What a layout makes of the weights; None when they are not of it. One is known by a file that lies beside."""
+    beside = file.parent / getattr(layout, "BESIDE", "")
+    if beside == file.parent:
+        return layout.published(weights) if layout.recognises(weights) else None
+    return layout.published(weights, beside) if beside.is_file() else None
 
 
 def layouts() -> dict[str, Any]:

@@ -9,6 +9,7 @@ nothing and does nothing.
 import contextlib
 import io
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,51 +25,94 @@ INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "mode
 WRAPPERS = ("module.", "_orig_mod.")
 """What torch puts before every name when a model is trained on many devices, or compiled."""
 BLOWN_UP = 64
-"""A packed file is refused when it would grow by more than this factor."""
-SIDE_THINGS = (
+"""A file is refused that would grow by more than this factor when it is unpacked."""
+SMALL = 2**20
+"""Bytes that the smallest file may have in weights: a few numbers can be repeated many times."""
+LONGEST = 500
+"""No weight's name has more characters."""
+OBJECTS = (
     "argparse.Namespace",
-    "collections.defaultdict",
+    "builtins.bool",
+    "builtins.dict",
+    "builtins.float",
+    "builtins.int",
+    "builtins.list",
+    "builtins.str",
+    "datetime.date",
     "datetime.datetime",
     "datetime.timedelta",
-    "easydict.EasyDict",
-    "lightning_fabric.utilities.data.AttributeDict",
+    "datetime.timezone",
     "numpy.core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray._reconstruct",
     "numpy._core.multiarray.scalar",
     "numpy.dtype",
     "numpy.ndarray",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
     "omegaconf.dictconfig.DictConfig",
-    "pathlib.PosixPath",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.nodes.AnyNode",
+    *(
+        f"pathlib.{local}{name}"
+        for local in ("", "_local.")
+        for name in ("Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+    ),
+    "typing.Any",
+)
+DICTS = (
+    "addict.addict.Dict",
+    "collections.defaultdict",
+    "easydict.EasyDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
     "pytorch_lightning.utilities.parsing.AttributeDict",
     "yacs.config.CfgNode",
 )
-"""What stands beside the weights in published files: read as `Aside`."""
+LISTS = ("collections.deque",)
+"""What stands beside the weights in published files: read as `Aside`, as a dict or as a list, whatever it is."""
 
 
-class Aside(dict[Any, Any]):
+class Aside:
     """Stands for an object that no weight is part of: it takes whatever is put into it and forgets it."""
 
-    def __new__(cls, *_: Any, **__: Any) -> "Aside":
-        """Empty."""
-        return super().__new__(cls)
-
     def __init__(self, *_: Any, **__: Any) -> None:
-        super().__init__()
+        """Empty."""
 
     def __setstate__(self, state: Any) -> None:
         """Forget it."""
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Forget it."""
+
+class AsideDict:
+    """Stands for a class of dicts: makes a plain one, which torch's reader then fills."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        """Empty."""
+        return OrderedDict()
+
+
+class AsideList:
+    """Stands for a class of lists: makes a plain one."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        """Empty."""
+        return []
+
+
+STANDING = {Aside: OBJECTS, AsideDict: DICTS, AsideList: LISTS}
 
 
 def weights_in(file: Path) -> dict[str, Tensor]:
     """The weights in a file under its own names, without what wrappers put before them."""
-    found = _tensors(_inside(contents(file)))
+    content = contents(file)
+    try:
+        found = {_bare(name): value for name, value in _tensors(_inside(content)).items()}
+        _plain(found, file.stat().st_size)
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read as weights: {error}.") from None
     if not found:
         raise ValueError(f"{file} holds no weights.")
-    return {_bare(name): value for name, value in found.items()}
+    return {name: Tensor.detach(value) for name, value in found.items()}
 
 
 def contents(file: Path) -> Any:
@@ -82,15 +126,45 @@ def contents(file: Path) -> Any:
             start = stream.read(64)
         if not start:
             raise ValueError("it is empty")
-        if pickled.recognises(start):
-            return pickled.load(file)
-        if zipfile.is_zipfile(file):
-            return _npz(file) if file.suffix == ".npz" else _torch(file)
-        return _safetensors(file) if start[8:9] == b"{" else _torch(file)
+        return _read(file, start)
     except MemoryError:
         raise MemoryError(f"{file} needs more memory than there is.") from None
     except Exception as error:  # a damaged or hostile file raises almost anything
         raise ValueError(f"{file} cannot be read as weights: {_why(error)}.") from None
+
+
+def _read(file: Path, start: bytes) -> Any:
+    """By how it begins."""
+    if pickled.recognises(start):
+        return pickled.load(file)
+    if start.startswith(b"PK"):
+        return _npz(file) if _unpacked(file) else _torch(file)
+    if start.startswith(pickled.TORCH):
+        return _torch(file)
+    if start[8:9] == b"{":
+        return _safetensors(file)
+    raise ValueError(_other(start))
+
+
+def _unpacked(file: Path) -> bool:
+    """Whether a packed file is NumPy's, and no bomb."""
+    with zipfile.ZipFile(file) as packed:
+        size, names = sum(one.file_size for one in packed.infolist()), packed.namelist()
+    if size > BLOWN_UP * file.stat().st_size:
+        raise ValueError(f"it would grow to {size / 1e9:,.1f} GB")
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _other(start: bytes) -> str:
+    """What a file is that has no weights in it."""
+    text = start.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the file itself: get that with 'git lfs pull'"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "it is a web page: download the file itself"
+    if text and all(32 <= byte < 127 or byte in b"\r\n\t" for byte in text):
+        return "it is text"
+    return "it is of no form that is known (safetensors, torch's, Paddle's, NumPy's .npz)"
 
 
 def _why(error: Exception) -> str:
@@ -98,10 +172,18 @@ def _why(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "GLOBAL " in text:
         asked = text.split("GLOBAL ", 1)[1].split(" ", 1)[0]
-        return f"it asks for {asked}, which no weights need"
+        return f"it asks for {asked}, which no weights need{_whole(asked)}"
     if isinstance(error, EOFError | zipfile.BadZipFile) or "central directory" in text or "unexpected EOF" in text:
         return "it is cut off or damaged"
     return text[:120].rstrip(".") or type(error).__name__
+
+
+def _whole(asked: str) -> str:
+    """What to do where a class is asked for: the model was saved as an object, not as its weights."""
+    kind = asked.rpartition(".")[2]
+    if not kind[:1].isupper():
+        return ""
+    return " – a whole model: open it with the program it is of, and save its state_dict() instead"
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:
@@ -116,13 +198,9 @@ def _npz(file: Path) -> dict[str, Tensor]:
 
 
 def _torch(file: Path) -> Any:
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as packed:
-            size = sum(one.file_size for one in packed.infolist())
-        if size > BLOWN_UP * file.stat().st_size:
-            raise ValueError(f"it would grow to {size / 1e9:,.1f} GB")
-    with torch.serialization.safe_globals([(Aside, name) for name in SIDE_THINGS]), _quiet():
-        return torch.load(file, map_location="cpu", weights_only=True)
+    names = [(stand, name) for stand, known in STANDING.items() for name in known]
+    with torch.serialization.safe_globals(names), _quiet():  # latin1: as Python 2 wrote numbers of NumPy's
+        return torch.load(file, map_location="cpu", weights_only=True, encoding="latin1")
 
 
 @contextlib.contextmanager
@@ -137,23 +215,32 @@ def _quiet() -> Iterator[None]:
 
 def _inside(content: Any) -> Any:
     """The part of a training program's file that is the model."""
-    while isinstance(content, dict):
-        inner = next((content[name] for name in INSIDE if isinstance(content.get(name), dict)), None)
-        if inner is None or not _tensors(inner):
-            return content
-        content = inner
+    seen: set[int] = set()
+    while isinstance(content, dict) and id(content) not in seen:  # a dict can be in itself
+        seen.add(id(content))
+        inner = (dict.get(content, name) for name in INSIDE)
+        content = next((one for one in inner if _tensors(one)), content)
     return content
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
-    """The weights among the values of a dict, and of those it holds."""
+    """The weights among the values of a dict."""
     if not isinstance(content, dict):
         return {}
-    found: dict[str, Tensor] = {}
-    for name, value in content.items():
-        if isinstance(value, Tensor):
-            found[str(name)] = value.detach()
-    return found
+    found = dict.items(content)  # in a file a dict may have been given an `items` of another kind
+    return {name: value for name, value in found if isinstance(name, str) and isinstance(value, Tensor)}
+
+
+def _plain(found: dict[str, Tensor], size: int) -> None:
+    """Raise where weights are not what they seem: no numbers behind them, or many times the same."""
+    for name, value in found.items():
+        if len(name) > LONGEST or not name.isprintable():
+            raise ValueError("it has names that no weight has")
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
+            raise ValueError(f"{name} is no plain array of numbers")
+    claimed = sum(value.numel() * value.element_size() for value in found.values())
+    if claimed > BLOWN_UP * max(size, SMALL):
+        raise ValueError(f"it would grow to {claimed / 1e9:,.1f} GB")
 
 
 def _bare(name: str) -> str:

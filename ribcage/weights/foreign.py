@@ -17,8 +17,9 @@ MEAN, STD = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 RESNETS: tuple[str, ...] = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2")
 RESNETS += ("wide_resnet101_2", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d")
 DENSENETS = ("densenet121", "densenet161", "densenet169", "densenet201")
-VITS = tuple(f"vit_{size}_patch{patch}_224" for size in ("tiny", "small", "base", "large") for patch in (16, 8, 32))
-VITS += ("vit_huge_patch14_224", "vit_medium_patch16_gap_240")
+VITS = tuple(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
+VITS += ("vit_huge_patch14_224", "vit_small_patch8_224", "vit_base_patch8_224")
+VITS += tuple(f"vit_{size}_patch32_224" for size in ("small", "base", "large"))
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Published(Weights):
     """Side of the square that a picture was brought to before."""
     fit: Literal["pad", "crop", "squash"] = "crop"
     pool: str = ""
-    thresholds: tuple[float, ...] = ()
-    """One probability for each finding, if they were published with the weights."""
+    thresholds: tuple[float | None, ...] = ()
+    """One probability for each finding that is named, if they were published with the weights; None where none was."""
     source: str = ""
     licence: str = ""
     data: str = ""
@@ -47,31 +48,51 @@ class Published(Weights):
 
 
 def architecture(state: Mapping[str, Tensor], names: Sequence[str]) -> str:
-    """The first of these of timm's models whose weights have these names and shapes; "" when none has.
+    """Which of these of timm's models has weights of these names and shapes, of several the largest; "" when none has.
 
     Last layers, first layers of other channels and positions of other sizes are not compared.
     """
     found = {key: tuple(value.shape) for key, value in state.items() if value.is_floating_point()}
-    return next((name for name in names if _fits(found, name)), "")
+    learnt = {key for key in found if "running_" not in key}
+    best = ""
+    for name in names:
+        if _fits(found, name) and (not best or len(_shapes(name)[0]) > len(_shapes(best)[0])):
+            best = name  # the small ResNets are part of the large ones
+            if all(key.startswith(ends_of(name)) for key in learnt - _shapes(name)[0].keys()):
+                return best
+    return best
 
 
 def _fits(found: dict[str, tuple[int, ...]], name: str) -> bool:
-    shapes, ends = _shapes(name)
-    return all(
-        key in found and (found[key] == shape or (key.startswith(ends) and len(found[key]) == len(shape)))
-        for key, shape in shapes.items()
-    )
+    shapes, stems = _shapes(name)
+    return all(key in found and _alike(found[key], shape, key, stems) for key, shape in shapes.items())
+
+
+def _alike(one: tuple[int, ...], other: tuple[int, ...], name: str, stems: tuple[str, ...]) -> bool:
+    """Whether shapes agree; those of positions have to only in their number, those of a first layer but for channels."""
+    if name.startswith("pos_embed"):
+        return len(one) == len(other) and one[0] == other[0]
+    if name.startswith(stems):
+        return one[:1] + one[2:] == other[:1] + other[2:]
+    return one == other
 
 
 @functools.cache
 def _shapes(name: str) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
-    """Shapes of all weights but of the last layer; the beginnings of names whose shapes may be others."""
+    """Shapes of all weights but of the last layer; the names of layers that see the picture."""
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=0)
     config: Any = timm.get_pretrained_cfg(name)
     stems = (config.first_conv,) if isinstance(config.first_conv, str) else tuple(config.first_conv)
     shapes = {key: tuple(value.shape) for key, value in model.named_parameters()}
-    return shapes, (*stems, "pos_embed")
+    return shapes, stems
+
+
+def ends_of(name: str) -> tuple[str, ...]:
+    """What timm calls the last layers of a model."""
+    config: Any = timm.get_pretrained_cfg(name)
+    found = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
+    return tuple(f"{one}." for one in found)
 
 
 def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
