@@ -24,13 +24,20 @@ def write(model: dict[str, Any], *, plain: bool = True, unknown: Sequence[str] =
         "",
         *(_source(one) for one in model["data"]),
         *(_taken(trained) if foreign(model) else _learnt(model)),
+        *_fitted(trained),
         *_teachers(trained.get("teachers", []), unknown),
         "",
         "## A picture on its way in",
         "",
         f"Gray, {square}, {_scaled(model)}; {channels} channel{'s' * (channels > 1)}.",
         "",
-        *(_untested() if foreign(model) else _validation(model) if findings else _features(model)),
+        *(
+            _untested()
+            if foreign(model) and not model["metrics"]
+            else _validation(model)
+            if findings
+            else _features(model)
+        ),
         "## Use",
         "",
         "```python",
@@ -64,6 +71,12 @@ def _taken(trained: dict[str, Any]) -> list[str]:
     random = trained.get("random", [])
     lacking = f"- **{len(random)} weights were not in it and are random** ({random[0] if random else ''} …)"
     return said + [lacking] * bool(random)
+
+
+def _fitted(trained: dict[str, Any]) -> list[str]:
+    """What temperature and thresholds were chosen by, when that was done after all else."""
+    where = ", ".join(trained.get("fitted_to", ()))
+    return [f"- temperature and thresholds fitted to {trained['fitted']:,} pictures of {where}"] if where else []
 
 
 def _scaled(model: dict[str, Any]) -> str:
@@ -131,7 +144,10 @@ def _named(teacher: dict[str, Any]) -> str:
 
 
 def _validation(model: dict[str, Any]) -> list[str]:
-    said = "Chosen by these very numbers: they flatter the model. `ribcage evaluate` on a test part gives honest ones."
+    chosen = "Temperature and thresholds were" if "fitted" in model["training"] else "The model was"
+    said = (
+        f"{chosen} chosen on these pictures: the numbers flatter. `ribcage evaluate` on a test part gives honest ones."
+    )
     scores = model["metrics"].get("validation", {})
     return ["## Validation", "", *(_precisions(scores) if "map" in scores else _table(scores)), "", said, ""]
 

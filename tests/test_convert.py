@@ -220,3 +220,23 @@ def test_an_older_model_opens(converted: Path, folder: Path) -> None:
     (older / "model.json").write_text(json.dumps(facts), encoding="utf-8")
     assert bundle.load(older).model.colours == () and np.isfinite(bundle.load(older).model.mean)
     shutil.rmtree(older)
+
+
+def test_pictures_of_ones_own_choose_temperature_and_thresholds(
+    converted: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a file and of a model converted before alike; the pictures then serve no honest test."""
+    data = folder / "数据 data"
+    assert cli.main(["import", "phantom", "--out", str(data), "--pictures", "120", "--size", "32"]) == 0
+    words = ["convert", "--data", str(data), "--val", "train"]
+    assert "is no file" in line(["convert", str(converted), "--out", str(folder / "x")], capsys)
+    assert cli.main([*words, str(converted), "--out", str(folder / "fitted")]) == 0
+    assert cli.main([*words, str(folder / "model.pth.tar"), "--out", str(folder / "also")]) == 0
+    one, other = bundle.load(folder / "fitted"), bundle.load(folder / "also")
+    assert one.model.temperature == other.model.temperature and len(set(one.model.temperature)) > 1
+    assert one.model.thresholds.keys() == other.model.thresholds.keys() and one.model.thresholds
+    assert "temperature and thresholds fitted to" in (folder / "fitted" / "README.md").read_text(encoding="utf-8")
+    assert (one.provenance.role == 1).all() and len(one.provenance.role) > 50
+    assert one.provenance.unknown.tolist() == ["model.pth.tar"]
+    test = ["evaluate", str(folder / "fitted"), "--data", str(data), "--split", "train"]
+    assert "seen in training or selection" in line(test, capsys)

@@ -3,8 +3,11 @@
     ribcage convert model.pth.tar --out models/chexnet
     ribcage convert models/chexnet --to torchvision --out chexnet.pth
 
+    ribcage convert models/chexnet --data data/hospital --out models/calibrated
+
 A file is recognised by the names of its weights. Every weight is accounted for: below full coverage of the backbone
-nothing is written unless --partial says so. Nothing in a file is executed. --formats lists what is known.
+nothing is written unless --partial says so. Nothing in a file is executed. --formats lists what is known. With --data
+temperature and thresholds are fitted to pictures of your own, of a file or of a model that was converted before.
 """
 
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ class Options:
     """What to convert into what."""
 
     file: Path | None = None
-    """A file of weights; with --to a run, or the folder of a finished model."""
+    """A file of weights; with --to or --data also a run, or the folder of a finished model."""
     out: Path | None = None
     """The folder of the finished model; with --to the file, or a folder for it."""
     to: str = ""
@@ -36,6 +39,10 @@ class Options:
     """Of each channel, subtracted from pixels in 0 … 1 (default: as published)."""
     std: tuple[float, ...] = ()
     """By what they are then divided."""
+    data: tuple[str, ...] = ()
+    """Dataset folders whose --val split chooses temperature and thresholds (default: none are chosen)."""
+    val: str = "val"
+    """That split: its pictures then serve no test."""
     partial: bool = False
     """Take a file that lacks weights, or has unknown ones; what is lacking stays random."""
     formats: bool = False
@@ -49,21 +56,26 @@ def run(options: Options) -> Any:
     if options.formats:
         return print(table())
     runs.check(options, wrong(options))
-    return outwards(options) if options.to else inwards(options)
+    if options.to:
+        return outwards(options)
+    return again(options) if options.file and options.file.is_dir() else inwards(options)
 
 
 def wrong(options: Options) -> list[str]:
     """What cannot be done."""
     said = [] if options.file else ["name a file of weights, or a finished model and --to"]
     said += [] if options.out else ["--out says where to"]
-    own = ("model", "findings", "size", "mean", "std", "partial")
-    said += [
-        f"--{name} goes with a file of weights, not with --to" for name in own if options.to and getattr(options, name)
-    ]
-    if len(options.mean) != len(options.std) or len(options.mean) not in (0, 1, 3):
-        said.append(
-            f"--mean and --std take one number for each channel, not {len(options.mean)} and {len(options.std)}"
-        )
+    folder = bool(options.file and options.file.is_dir())
+    if options.to or folder:
+        own = ("model", "findings", "size", "mean", "std", "partial")
+        said += [f"--{name} goes with a file of weights, not with a model" for name in own if getattr(options, name)]
+    if options.to and options.data:
+        said.append("--data fits a model before it is written: convert it with --data first, then with --to")
+    if folder and not options.to and not options.data:
+        said.append(f"{options.file} is no file: of a finished model, --to writes a layout and --data fits thresholds")
+    means, stds = len(options.mean), len(options.std)
+    if means != stds or means not in (0, 1, 3):
+        said.append(f"--mean and --std take one number for each channel, not {means} and {stds}")
     if options.out and not options.to and (options.out / "model.json").exists():
         said.append(f"{options.out} holds a model already: choose another --out")
     return said
@@ -92,11 +104,52 @@ def inwards(options: Options) -> Any:
         options.file, found, findings=names, channels=options.channels, size=size, partial=options.partial
     )
     report(options.file, found, made)
-    bundle.save(options.out, made.method, made.model, Provenance.nothing(options.file.name))
-    print(
-        f"Wrote {options.out}. What it has learnt from is not known to Ribcage: a test on the same pictures flatters."
-    )
-    return made.model
+    model, seen = fitted(options, made.method, made.model, Provenance.nothing(options.file.name))
+    bundle.save(options.out, made.method, model, seen)
+    print(f"Wrote {options.out}. What it has learnt from is not known: a test on the same pictures would flatter it.")
+    return model
+
+
+def again(options: Options) -> Any:
+    """A finished model with another temperature and other thresholds."""
+    from ribcage import bundle
+
+    assert options.file and options.out
+    opened = bundle.load(options.file)
+    model, seen = fitted(options, opened.method, opened.model, opened.provenance)
+    bundle.save(options.out, opened.method, model, seen)
+    print(f"Wrote {options.out}.")
+    return model
+
+
+def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, Any]:
+    """The facts with temperature and thresholds that --data chooses; what the model has seen, those included."""
+    from dataclasses import replace
+
+    import numpy as np
+    import torch
+
+    from ribcage import cohort, guard, runs, store
+    from ribcage.provenance import Provenance
+    from ribcage.validation import Validation
+
+    if not options.data:
+        return model, seen
+    if not model.findings:
+        raise ValueError("--data chooses temperature and thresholds of findings, and this model answers none.")
+    stores = store.open_all(options.data)
+    cohort.distinct(stores)
+    rows = cohort.rows_of(stores, options.val)
+    if warning := guard.first_weights(seen, stores, rows, options.val):
+        runs.say(warning)
+    validation = Validation(lambda: method, stores, rows, model, device=torch.device("cpu"), batch=64)
+    if not validation.judged:
+        names = ", ".join(model.findings)
+        raise ValueError(f"No finding of {names} is both present and absent in split {options.val!r}.")
+    print(f"split {options.val!r}: {len(rows):,} pictures, mean AUROC {validation()['auroc']:.4f}")
+    note = {"fitted": len(rows), "fitted_to": [one.index.name for one in stores]}
+    chosen = replace(validation.calibrated(), training={**model.training, **note})
+    return chosen, seen | Provenance.of(stores, np.empty(0, np.int64), rows)
 
 
 def report(file: Path, found: Any, made: Any) -> None:
