@@ -3,15 +3,22 @@
     module.densenet121.features.denseblock1.denselayer1.norm.1.weight     torchvision's names of 2017, now norm1
     module.densenet121.classifier.0.weight                                a sigmoid is behind it
 
-https://github.com/arnoweng/CheXNet; also DTforCXR8's model3.pth, without the dots before numbers.
+https://github.com/arnoweng/CheXNet; also DTforCXR8's model3.pth, without the dots before numbers. Written are today's
+names: with those torchvision's own model, and so that program, can be filled again.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 from torch import Tensor
 
+from ribcage.bundle import Model
 from ribcage.findings import CHESTXRAY14
+from ribcage.methods import Method
+from ribcage.methods.supervised import Supervised
+from ribcage.weights import base
+from ribcage.weights.dtforcxr8 import CHEXNET, rows
 from ribcage.weights.foreign import DENSENETS, MEAN, STD, Published, architecture
 
 SOURCE = "https://github.com/arnoweng/CheXNet"
@@ -27,8 +34,49 @@ def recognises(names: Collection[str]) -> bool:
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
-    plain = {DOTTED.sub(r"\1\2.", BEFORE.sub("", name)): value for name, value in weights.items()}
-    state = {name.replace("classifier.0.", "classifier."): value for name, value in plain.items()}
-    findings = CHESTXRAY14 if len(state.get("classifier.bias", ())) == len(CHESTXRAY14) else ()
-    name = architecture(state, DENSENETS)
-    return Published(state, MEAN, STD, name=name, findings=findings, data="ChestX-ray14" if findings else "")
+    return answering(renamed(weights, modern))
+
+
+def export(method: Method, model: Model, target: Path) -> Path:
+    """Write the file; into a folder as model.pth.tar."""
+    found = state(method, model, "chexnet")
+    named = {f"module.{CHEXNET}{name.replace('classifier.', 'classifier.0.')}": found[name] for name in found}
+    return base.write({"state_dict": named}, target, "model.pth.tar")
+
+
+def modern(name: str) -> str:
+    """densenet121.features.denseblock1.denselayer1.norm.1.weight → features.denseblock1.denselayer1.norm1.weight"""
+    return DOTTED.sub(r"\1\2.", BEFORE.sub("", name)).replace("classifier.0.", "classifier.")
+
+
+def renamed(weights: dict[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
+    """The weights under other names, each of which only one may have."""
+    found = {rename(name): value for name, value in weights.items()}
+    if len(found) < len(weights):
+        kept: dict[str, str] = {}
+        one, other = next((kept[new], old) for old in weights if kept.setdefault(new := rename(old), old) != old)
+        raise ValueError(f"The file has a weight twice, as {one} and as {other}.")
+    return found
+
+
+def answering(state: dict[str, Tensor]) -> Published:
+    """A DenseNet; with 14 rows in its last layer they are the findings of ChestX-ray14, as CheXNet has them."""
+    chest = "classifier.bias" in state and state["classifier.bias"].shape == (len(CHESTXRAY14),)
+    findings, data = (CHESTXRAY14, "ChestX-ray14") if chest else ((), "")
+    return Published(state, MEAN, STD, name=architecture(state, DENSENETS), findings=findings, data=data)
+
+
+def state(method: Method, model: Model, layout: str) -> dict[str, Tensor]:
+    """The weights that CheXNet's class holds, under torchvision's names, or why it would not answer the same."""
+    wrong = []
+    if base.plain(model.name) != "densenet121":
+        wrong.append(f"it is of a densenet121, not of a {base.plain(model.name)}")
+    if model.pool not in ("", "avg"):
+        wrong.append(f"it pools by the mean, not by {model.pool!r}")
+    if model.loss == "cross-entropy":
+        wrong.append("it asks each finding for itself (sigmoid), this model chooses one (cross-entropy)")
+    if not isinstance(method, Supervised) or set(method.findings) != set(CHESTXRAY14):
+        wrong.append(f"it answers the {len(CHESTXRAY14)} findings of ChestX-ray14, this model others or none")
+    if wrong:
+        raise ValueError(f"The {layout} layout does not fit: {'; '.join(wrong)}.")
+    return base.state(method.backbone, model) | {f"classifier.{part}": value for part, value in rows(method).items()}

@@ -10,7 +10,7 @@ import contextlib
 import io
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,20 +99,20 @@ class AsideList:
         return []
 
 
-STANDING = {Aside: OBJECTS, AsideDict: DICTS, AsideList: LISTS}
+STANDING: dict[Callable[..., Any], tuple[str, ...]] = {Aside: OBJECTS, AsideDict: DICTS, AsideList: LISTS}
 
 
 def weights_in(file: Path) -> dict[str, Tensor]:
     """The weights in a file under its own names, without what wrappers put before them."""
     content = contents(file)
     try:
-        found = {_bare(name): value for name, value in _tensors(_inside(content)).items()}
+        found = _tensors(_inside(content))
         _plain(found, file.stat().st_size)
     except ValueError as error:
         raise ValueError(f"{file} cannot be read as weights: {error}.") from None
     if not found:
         raise ValueError(f"{file} holds no weights.")
-    return {name: Tensor.detach(value) for name, value in found.items()}
+    return {_bare(name): value for name, value in found.items()}
 
 
 def contents(file: Path) -> Any:
@@ -173,6 +173,7 @@ def _why(error: Exception) -> str:
     if "GLOBAL " in text:
         asked = text.split("GLOBAL ", 1)[1].split(" ", 1)[0]
         return f"it asks for {asked}, which no weights need{_whole(asked)}"
+    text = text.split("WeightsUnpickler error: ", 1)[-1]
     if isinstance(error, EOFError | zipfile.BadZipFile) or "central directory" in text or "unexpected EOF" in text:
         return "it is cut off or damaged"
     return text[:120].rstrip(".") or type(error).__name__
@@ -198,7 +199,7 @@ def _npz(file: Path) -> dict[str, Tensor]:
 
 
 def _torch(file: Path) -> Any:
-    names = [(stand, name) for stand, known in STANDING.items() for name in known]
+    names: list[Any] = [(stand, name) for stand, known in STANDING.items() for name in known]
     with torch.serialization.safe_globals(names), _quiet():  # latin1: as Python 2 wrote numbers of NumPy's
         return torch.load(file, map_location="cpu", weights_only=True, encoding="latin1")
 
@@ -228,7 +229,7 @@ def _tensors(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, dict):
         return {}
     found = dict.items(content)  # in a file a dict may have been given an `items` of another kind
-    return {name: value for name, value in found if isinstance(name, str) and isinstance(value, Tensor)}
+    return {name: Tensor.detach(value) for name, value in found if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def _plain(found: dict[str, Tensor], size: int) -> None:
@@ -238,6 +239,8 @@ def _plain(found: dict[str, Tensor], size: int) -> None:
             raise ValueError("it has names that no weight has")
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
             raise ValueError(f"{name} is no plain array of numbers")
+    if len({_bare(name) for name in found}) < len(found):
+        raise ValueError("it has two weights of one name")
     claimed = sum(value.numel() * value.element_size() for value in found.values())
     if claimed > BLOWN_UP * max(size, SMALL):
         raise ValueError(f"it would grow to {claimed / 1e9:,.1f} GB")
