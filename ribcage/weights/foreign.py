@@ -1,8 +1,9 @@
 """Foreign: what a published file of weights turns out to be, in our words."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import timm
@@ -11,6 +12,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from ribcage.backbone import Weights
+from ribcage.findings import CHESTXRAY14
 
 MEAN, STD = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 """What nearly all published weights expect, of three channels."""
@@ -69,7 +71,7 @@ def _fits(found: dict[str, tuple[int, ...]], name: str) -> bool:
 
 
 def _alike(one: tuple[int, ...], other: tuple[int, ...], name: str, stems: tuple[str, ...]) -> bool:
-    """Whether shapes agree; those of positions have to only in their number, those of a first layer but for channels."""
+    """Whether shapes agree; those of positions need not, those of a first layer but for its channels."""
     if name.startswith("pos_embed"):
         return len(one) == len(other) and one[0] == other[0]
     if name.startswith(stems):
@@ -93,6 +95,25 @@ def ends_of(name: str) -> tuple[str, ...]:
     config: Any = timm.get_pretrained_cfg(name)
     found = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
     return tuple(f"{one}." for one in found)
+
+
+def numbered(found: Published, head: str) -> Published:
+    """With what DTforCXR8's five models answer, where the last layer has as many rows as they."""
+    if len(found.state.get(f"{head}.bias", ())) != len(CHESTXRAY14):
+        return found
+    source = "https://github.com/ruiqingyan1/DTforCXR8"
+    return replace(found, findings=CHESTXRAY14, data="ChestX-ray14", source=source, licence="none stated")
+
+
+def in_patches(state: Mapping[str, Tensor], prefix: int = 1) -> dict[str, Any]:
+    """The size of the pictures for which a transformer has positions, and that of the square before."""
+    places, patch = state["pos_embed"].shape[-2] - prefix, state["patch_embed.proj.weight"].shape[-1]
+    side = math.isqrt(places) * patch
+    return {"size": (side, side), "stored": max(side, Published.stored)}
+
+
+UNKNOWN: Any = {"source": "unknown", "licence": "unknown"}
+"""Of weights whose names are those of a program that everybody uses."""
 
 
 def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,17 +4,49 @@
     model.load_state_dict(torch.load("resnet18_xray.pth"), strict=False)    # fc is missing
 
 It sees RGB, or gray three times, normalised as for ImageNet. A supervised method's classifier is in the file, too.
+
+Read are its ResNets, ResNeXts, wide ResNets and DenseNets, the latter also by their names of 2017 (`norm.1`), and as
+others fine-tune them: with a sigmoid behind the last layer (`fc.0`, `classifier.0`), or without a last layer.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from ribcage.bundle import Model
 from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
 from ribcage.weights import base
+from ribcage.weights.chexnet import DOTTED
+from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, UNKNOWN, Published, architecture
 
 SOURCE = "https://github.com/pytorch/vision"
 LICENCE = "BSD-3-Clause (code); weights learnt from ImageNet"
+LAST = 1
+
+IMAGENET = 1000
+"""Rows of the last layer of those that torchvision publishes."""
+FAMILIES = {"conv1": ("fc", RESNETS), "features.conv0": ("classifier", DENSENETS)}
+"""By the first layer: what the last is called, and whose these are."""
+
+
+def recognises(weights: Mapping[str, Tensor]) -> bool:
+    """Whether the first layers of a ResNet or a DenseNet are there."""
+    return {"conv1.weight", "layer1.0.conv1.weight"} <= set(weights) or "features.norm0.weight" in weights
+
+
+def published(weights: dict[str, Tensor]) -> Published:
+    """Under timm's names, which are torchvision's."""
+    stem = "conv1" if "conv1.weight" in weights else "features.conv0"
+    last, candidates = FAMILIES[stem]
+    behind = re.compile(rf"^{last}\.0\.")
+    state = {behind.sub(f"{last}.", DOTTED.sub(r"\1\2.", name)): value for name, value in weights.items()}
+    whose: Any = {} if len(state.get(f"{last}.weight", ())) == IMAGENET else UNKNOWN
+    scale: Any = {"mean": MEAN, "std": STD} if Published(state).channels(stem) == 3 else {}
+    return Published(state, **scale, name=architecture(state, candidates), **whose)
 
 
 def export(method: Method, model: Model, target: Path) -> Path:

@@ -1,5 +1,7 @@
 """Visformer's published files: timm's names but for the batch norms, each wrapped in a module, as in `norm.bn`.
 
+A head with a sigmoid behind it is `head.0`; what 14 rows answer is DTforCXR8's.
+
 Chen et al. 2021, https://arxiv.org/abs/2104.12533
 """
 
@@ -7,7 +9,7 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from ribcage.weights.foreign import MEAN, STD, Published, architecture
+from ribcage.weights.foreign import MEAN, STD, Published, architecture, numbered
 
 SOURCE = "https://github.com/danczs/Visformer"
 LICENCE = "Apache-2.0 (code); weights learnt from ImageNet"
@@ -21,5 +23,5 @@ def recognises(names: Collection[str]) -> bool:
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
-    state = {name.replace(".bn.", "."): value for name, value in weights.items()}
-    return Published(state, MEAN, STD, name=architecture(state, MODELS))
+    state = {name.replace(".bn.", ".").replace("head.0.", "head."): value for name, value in weights.items()}
+    return numbered(Published(state, MEAN, STD, name=architecture(state, MODELS)), "head")
