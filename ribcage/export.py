@@ -33,7 +33,7 @@ class Network(nn.Module):
         for part in self.backbone.modules():
             if hasattr(part, "fused_attn"):
                 setattr(part, "fused_attn", False)  # noqa: B010 – the backbone asks anew whenever it is run by itself
-        return self.head(self.backbone.pool(self.backbone.model.forward_features(pictures)))
+        return self.head(self.backbone.pool(self.backbone.model.forward_features(self.backbone.shown(pictures))))
 
 
 def missing() -> tuple[str, ...]:

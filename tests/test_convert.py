@@ -14,7 +14,7 @@ import torchvision
 from test_weights import gray, stirred, theirs
 from torch import Tensor, nn
 
-from ribcage import bundle, cli
+from ribcage import bundle, cli, export
 from ribcage.backbone import GRAY
 from ribcage.findings import CHESTXRAY14
 
@@ -87,6 +87,16 @@ def test_folded_for_gray_it_answers_nearly_so(chexnet: nn.Module, folder: Path) 
     with torch.inference_mode():
         found, expected = opened.method.logits(ours(pictures, opened.model)), chexnet(theirs(pictures))
     assert (found - expected).abs().max() < 0.05 * expected.std()
+
+
+def test_what_is_exported_and_what_looks_inside_sees_the_same_colours(converted: Path) -> None:
+    """Also maps for detectors and for heat."""
+    opened = bundle.load(converted)
+    pictures, method = ours(gray(96), opened.model), opened.method
+    with torch.inference_mode():
+        torch.testing.assert_close(export.Network(method)(pictures), method.logits(pictures))
+        pooled = method.backbone.pyramid(pictures)[-1].mean((2, 3))
+        torch.testing.assert_close(pooled, method.backbone(pictures), atol=1e-5, rtol=1e-4)
 
 
 def test_training_goes_on_from_it(converted: Path) -> None:
