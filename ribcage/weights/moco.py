@@ -4,10 +4,14 @@
     module.queue                              (dim, K), a key in each column
     module.queue_ptr                          (1,), where the next key goes
 
-The encoders see gray three times, normalised as for ImageNet. There is no state of an optimizer in it: a file to go on
-from is `checkpoint.pt`.
+The encoders see gray three times, normalised as for ImageNet. What Ribcage writes has no state of an optimizer in it: a
+file to go on from is `checkpoint.pt`. Of what it reads, the query encoder without its head is the model.
+
+https://github.com/facebookresearch/moco
 """
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -17,9 +21,13 @@ from ribcage.bundle import Model
 from ribcage.methods import Method
 from ribcage.methods.moco import MoCo
 from ribcage.weights import base
+from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, Published, architecture
 
 SOURCE = "https://github.com/facebookresearch/moco"
 LICENCE = "CC-BY-NC-4.0 until January 2023, MIT since"
+QUERY = "encoder_q."
+LEFT = re.compile(r"encoder_q\.(fc|classifier)\.|encoder_k\.|queue(_ptr)?$")
+"""What only the training needs."""
 
 
 def export(method: Method, model: Model, target: Path) -> Path:
@@ -48,3 +56,15 @@ def encoder(backbone: Backbone, head: nn.Sequential, model: Model) -> dict[str, 
     layers = head[0] if len(head) == 1 else head
     weights = {f"{fc}.{name}": base.taken(value) for name, value in layers.state_dict().items()}
     return base.as_torchvision(backbone, model) | weights
+
+
+def recognises(names: Collection[str]) -> bool:
+    """Whether there is a query encoder beside a key encoder."""
+    return all(any(name.startswith(one) for name in names) for one in (QUERY, "encoder_k."))
+
+
+def published(weights: dict[str, Tensor]) -> Published:
+    """The query encoder, under timm's names."""
+    state = {name.removeprefix(QUERY): value for name, value in weights.items() if not LEFT.match(name)}
+    left = tuple(filter(LEFT.match, weights))
+    return Published(state, MEAN, STD, name=architecture(state, (*RESNETS, *DENSENETS)), left=left)

@@ -1,0 +1,70 @@
+"""SupContrast's checkpoint: {opt, model, optimizer, epoch} of an encoder with a head, or with a classifier (SupCE).
+
+    encoder.conv1.weight, encoder.layer1.*      on many devices encoder.module.*
+    encoder.layer2.0.shortcut.{0,1}.*           what torchvision calls downsample
+    head.{0,2}.*, head.* or fc.*                not needed
+
+Its ResNets have a stem of 3 × 3 without pooling, for pictures of 32 × 32. Files of its programs with torchvision's stem
+are read, too. `opt`, an object of Python's, is not written: their programs read `model` alone.
+https://github.com/HobbitLong/SupContrast
+"""
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from torch import Tensor
+
+from ribcage.bundle import Model
+from ribcage.methods import Method
+from ribcage.methods.supcon import SupCon
+from ribcage.weights import base
+from ribcage.weights.foreign import MEAN, RESNETS, STD, Published, architecture
+from ribcage.weights.lightly import SMALL, sizes
+
+SOURCE = "https://github.com/HobbitLong/SupContrast"
+LICENCE = "BSD-2-Clause (code); of weights their trainer says"
+ENCODER = re.compile(r"encoder\.(module\.)?")
+DEEPER = {"layer1.0.conv3.weight", "layer1.2.conv1.weight"}
+"""Of ResNets with more than 18 layers."""
+LEFT = re.compile(r"(head|fc)\.")
+"""What only the training needs."""
+
+
+def recognises(names: Collection[str]) -> bool:
+    """Whether there is a ResNet as encoder, and a head or a classifier beside it."""
+    plain = {ENCODER.sub("", name, count=1) for name in names if ENCODER.match(name)}
+    return {"conv1.weight", "layer1.0.conv1.weight"} <= plain and any(LEFT.match(name) for name in names)
+
+
+def published(weights: dict[str, Tensor]) -> Published:
+    """The encoder, under timm's names."""
+    kept = {ENCODER.sub("", name, count=1): value for name, value in weights.items() if not LEFT.match(name)}
+    state = {name.replace(".shortcut.", ".downsample."): value for name, value in kept.items()}
+    if state["conv1.weight"].shape[2:] == (3, 3) and state.keys() & DEEPER:
+        raise ValueError(
+            f"A deep ResNet with SupContrast's own stem of 3 × 3 came; of these Ribcage has {SMALL} alone, and all "
+            "with torchvision's stem."
+        )
+    name = architecture(state, (*RESNETS, SMALL))
+    size, stored = sizes(name)
+    return Published(state, MEAN, STD, name=name, left=tuple(filter(LEFT.match, weights)), size=size, stored=stored)
+
+
+def export(method: Method, model: Model, target: Path) -> Path:
+    """Write the file, as from many devices, which its programs read on one, too; into a folder as last.pth."""
+    if not isinstance(method, SupCon):
+        kind = type(method).__name__
+        raise ValueError(f"The supcontrast layout has a head, {kind} has not: take the layout torchvision.")
+    if base.plain(model.name) != SMALL:
+        raise ValueError(
+            f"SupContrast's ResNets have a stem of 3 × 3, {model.name} has not: take --model {SMALL}, or the layout "
+            "torchvision."
+        )
+    encoder = {
+        f"encoder.module.{name.replace('.downsample.', '.shortcut.')}": value
+        for name, value in base.state(method.backbone, model).items()
+    }
+    head = {f"head.{name}": base.taken(value) for name, value in method.head.state_dict().items()}
+    content = {"model": encoder | head, "epoch": model.training.get("options", {}).get("epochs", 0)}
+    return base.write(content, target, "last.pth")
