@@ -1,8 +1,8 @@
 """Pickled: NumPy arrays in a pickle, as Paddle's .pdparams and a few older programs keep them, read without either.
 
 A pickle is a little program; loading one may run any function of Python's. This reader goes through it step by step and
-takes only the steps that build numbers, text, lists, dicts and arrays. A name that it asks for stays a name: behind ten
-of them stand functions of this file, which only copy bytes, and nothing else can be called. Even `eval`, which Paddle
+takes only the steps that build numbers, text, lists, dicts and arrays. A name that it asks for stays a name: behind a
+few of them stand functions of this file, which only copy bytes, and nothing else can be called. Even `eval`, which Paddle
 writes around some tensors, is here a function that hands back the array beside it.
 
 Neither time nor memory grows beyond what the file itself has: its arrays together hold no more bytes than it does, what
@@ -112,6 +112,11 @@ def _encoded(text: Any, coding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _nothing() -> bytes:
+    """No bytes, as the oldest pickles have them."""
+    return b""
+
+
 def _scalar(kind: Any, content: Any = b"") -> Any:
     """A single number."""
     return _numbers(content.encode("latin1") if isinstance(content, str) else content, kind, (), "C").item()
@@ -151,6 +156,7 @@ KNOWN: dict[_Name, Callable[..., Any]] = {
     _Name("_codecs", "encode"): _encoded,
     _Name("collections", "OrderedDict"): _ordered,
     **{_Name(builtin, "eval"): _data for builtin in ("builtins", "__builtin__")},
+    **{_Name(builtin, "bytes"): _nothing for builtin in ("builtins", "__builtin__")},
     **{_Name(builtin, "tuple"): _pair for builtin in ("builtins", "__builtin__")},
 }
 
