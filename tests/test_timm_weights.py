@@ -1,0 +1,259 @@
+"""Files of torchvision, timm and TorchXRayVision: they tell their architecture, arrive to the bit, and answer the same."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+from test_weights import gray, stirred, theirs
+from torch import Tensor, nn
+
+from ribcage import bundle, cli, weights
+from ribcage.weights import timm_names, xrayvision
+from ribcage.weights.foreign import DENSENETS, RESNETS
+
+COUNTS = "num_batches_tracked"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("权重 t")
+
+
+def converted(folder: Path, file: str, *words: str) -> Any:
+    """The bundle of a file."""
+    out = folder / f"of {file}"
+    assert cli.main(["convert", str(folder / file), "--out", str(out), *words]) == 0
+    return bundle.load_any(out)
+
+
+def same(opened: Any, expected: dict[str, Tensor]) -> bool:
+    """Whether the bundle holds these numbers; 2017's files do not count batches."""
+    found = load_file(opened.folder / "model.safetensors")
+    counted = {name for name in found if not name.endswith(COUNTS)}
+    return counted == {name for name in expected if not name.endswith(COUNTS)} and all(
+        torch.equal(found[name], expected[name]) for name in expected if not name.endswith(COUNTS)
+    )
+
+
+def shown(opened: Any, pictures: Tensor) -> Tensor:
+    """As our loader gives it."""
+    return ((pictures - opened.model.mean) / opened.model.std).expand(-1, opened.model.channels, -1, -1)
+
+
+def line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command says when it refuses."""
+    capsys.readouterr()
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("ribcage: ") and "\n" not in said
+    return said
+
+
+# ---- torchvision
+
+
+def test_a_file_of_torchvision_arrives_and_goes_out_to_the_bit(folder: Path) -> None:
+    net = stirred(torchvision.models.resnet34(num_classes=3))
+    torch.save(net.state_dict(), folder / "r34.pth")
+    opened = converted(folder, "r34.pth", "--findings", "Mass", "Nodule", "Hernia")
+    assert (opened.model.name, opened.model.training["layout"]) == ("resnet34", "torchvision")
+    assert opened.model.data[0]["source"] == "unknown"  # a ResNet of anybody's
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            opened.method.logits(shown(opened, gray())), net(theirs(gray())), atol=1e-5, rtol=1e-5
+        )
+    assert cli.main(["convert", str(opened.folder), "--to", "torchvision", "--out", str(folder / "back.pth")]) == 0
+    back = torch.load(folder / "back.pth", weights_only=True)
+    assert back.keys() == net.state_dict().keys()
+    assert not [
+        key for key, value in net.state_dict().items() if COUNTS not in key and not torch.equal(back[key], value)
+    ]
+
+
+def test_one_of_imagenet_answers_no_finding(folder: Path) -> None:
+    net = stirred(torchvision.models.resnet18())
+    torch.save(net.state_dict(), folder / "r18.pth")
+    opened = converted(folder, "r18.pth")
+    assert opened.model.findings == () and opened.model.data[0]["source"].endswith("pytorch/vision")
+    assert same(opened, {name: value for name, value in net.state_dict().items() if not name.startswith("fc.")})
+
+
+def test_a_densenet_by_its_names_of_2017_with_a_sigmoid_behind_it(folder: Path) -> None:
+    """As the benchmark of transfer learning keeps it: {epoch, lossMIN, state_dict, optimizer, scheduler}."""
+    net = stirred(torchvision.models.densenet121(num_classes=14))
+    own = net.state_dict()
+    dotted = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name): value for name, value in own.items()}
+    state = {f"module.{name.replace('classifier.', 'classifier.0.')}": dotted[name] for name in dotted}
+    assert "module.features.denseblock1.denselayer1.norm.1.weight" in state and "module.classifier.0.bias" in state
+    content = {"epoch": 3, "lossMIN": 0.2, "state_dict": state, "optimizer": {"state": {}}, "scheduler": {}}
+    torch.save(content, folder / "d121.pth.tar")
+    found = weights.published(folder / "d121.pth.tar")
+    assert (found.layout, found.name, found.findings) == ("torchvision", "densenet121", ())  # 14 of whom, nobody says
+    names = [f"F{number}" for number in range(14)]
+    assert same(converted(folder, "d121.pth.tar", "--findings", *names), own)
+
+
+def test_a_resnet_without_last_layer_is_a_backbone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """LoVT's backbone_weights.pt."""
+    state = stirred(torchvision.models.resnet50()).state_dict()
+    body = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    torch.save(body, folder / "backbone_weights.pt")
+    opened = converted(folder, "backbone_weights.pt")
+    assert opened.model.name == "resnet50" and same(opened, body)
+    assert "no last layer: a backbone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ("resnet101", "densenet169") else pytest.mark.slow) for name in RESNETS + DENSENETS],
+)  # fmt: skip
+def test_every_net_of_torchvision_tells_its_architecture(name: str) -> None:
+    """Also those of which a smaller one is a part."""
+    with torch.device("meta"):
+        state = dict(torchvision.models.get_model(name, weights=None).state_dict())
+    found = weights.readable()["torchvision"].published(state)
+    assert (found.name, found.source) == (name, "")
+
+
+@pytest.mark.parametrize("lost", ["layer3.1.conv2.weight", "layer2.0.downsample.1.running_mean", "conv1.weight"])
+def test_a_file_that_lacks_a_weight_is_refused(lost: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = torchvision.models.resnet18().state_dict()
+    del state[lost]
+    torch.save(state, tmp_path / "w.pth")
+    words = ["convert", str(tmp_path / "w.pth"), "--out", str(tmp_path / "out")]
+    assert lost in line([*words, "--model", "resnet18"], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+# ---- timm
+
+
+def test_a_safetensors_file_of_timm_answers_as_timm(folder: Path) -> None:
+    net = stirred(timm.create_model("mobilenetv3_small_050", num_classes=2))
+    save_file(net.state_dict(), folder / "m.safetensors")
+    opened = converted(folder, "m.safetensors", "--findings", "Mass", "Nodule")
+    assert (opened.model.name, opened.model.training["layout"]) == ("mobilenetv3_small_050", "timm_names")
+    assert same(opened, net.state_dict())
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            opened.method.logits(shown(opened, gray())), net(theirs(gray())), atol=1e-5, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "convnext_tiny",
+        "resnet50d",
+        "visformer_tiny",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for names in timm_names.FAMILIES.values()
+            for name in names
+            if name not in ("convnext_tiny", "resnet50d", "visformer_tiny")
+        ),
+    ],
+)
+def test_a_common_architecture_is_told_by_its_weights(name: str) -> None:
+    with torch.device("meta"):
+        state = dict(timm.create_model(name).state_dict())
+    assert timm_names.recognises(state)
+    assert timm_names.published(state).name == name
+
+
+def test_unknown_names_stay_unknown() -> None:
+    assert not timm_names.recognises({"a.weight": torch.zeros(3), "conv_stem.weight": torch.zeros(3)})
+
+
+# ---- TorchXRayVision
+
+
+def xray(net: nn.Module, stem: str) -> Any:
+    """For one channel, as that library has it; the first layer's weights are small, as pictures are in -1024 … 1024."""
+    first = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    with torch.no_grad():
+        first.weight /= 1024
+    net.get_submodule(stem.rpartition(".")[0]).register_module(stem.rpartition(".")[2], first)
+    return stirred(net)
+
+
+def cuts(*without: int) -> Tensor:
+    """Thresholds; none for these rows."""
+    found = torch.arange(1, 19) / 20
+    found[list(without)] = torch.nan
+    return found
+
+
+def test_a_densenet_of_torchxrayvision_answers_as_its_program(folder: Path) -> None:
+    net = xray(torchvision.models.densenet121(num_classes=18), "features.conv0")
+    torch.save(net.state_dict() | {"op_threshs": cuts()}, folder / "x.pt")
+    opened = converted(folder, "x.pt")
+    assert opened.model.name == "densenet121" and opened.model.channels == 1 and opened.model.size == (224, 224)
+    assert opened.model.findings == xrayvision.ROWS and opened.model.fit == "crop"
+    assert opened.model.thresholds == {"published": tuple(cuts().tolist())}
+    assert same(opened, net.state_dict())
+    with torch.inference_mode():
+        expected = net((2 * gray() - 1) * 1024)
+        torch.testing.assert_close(opened.method.logits(shown(opened, gray())), expected, atol=1e-5, rtol=1e-5)
+    assert expected.std() > 0.01
+
+
+def test_rows_that_learnt_nothing_are_left_out(folder: Path) -> None:
+    net = xray(torchvision.models.densenet121(num_classes=18), "features.conv0")
+    rows = [row for row in range(18) if row not in (8, 16)]
+    torch.save(net.state_dict() | {"op_threshs": cuts(*rows)}, folder / "rsna.pt")
+    opened = converted(folder, "rsna.pt")
+    assert opened.model.findings == ("Pneumonia", "Lung_Opacity")
+    assert opened.model.thresholds == {"published": tuple(cuts()[[8, 16]].tolist())}
+    assert torch.equal(opened.method.head.weight, net.classifier.weight[[8, 16]])
+
+
+def test_a_resnet_of_torchxrayvision(folder: Path) -> None:
+    """All its rows were trained; for two of them no threshold was published."""
+    net = xray(torchvision.models.resnet50(num_classes=18), "conv1")
+    state = {f"model.{name}": value for name, value in net.state_dict().items()} | {"op_threshs": cuts(14, 17)}
+    torch.save(state, folder / "x50.pt")
+    opened = converted(folder, "x50.pt")
+    assert (opened.model.name, opened.model.size, opened.model.stored) == ("resnet50", (512, 512), 512)
+    assert opened.model.findings == xrayvision.ROWS
+    assert [place for place, cut in enumerate(opened.model.thresholds["published"]) if cut is None] == [14, 17]
+    assert same(opened, net.state_dict())
+    torch.save(net.state_dict(), folder / "bare.pt")
+    found = weights.published(folder / "bare.pt")
+    assert (found.layout, found.findings, found.thresholds) == ("xrayvision", xrayvision.ROWS, ())
+
+
+def test_thresholds_go_with_their_own_findings_only(folder: Path) -> None:
+    net = xray(torchvision.models.densenet121(num_classes=18), "features.conv0")
+    torch.save(net.state_dict() | {"op_threshs": cuts()}, folder / "other.pt")
+    opened = converted(folder, "other.pt", "--findings", "Mass", *("-" for _ in range(17)))
+    assert opened.model.findings == ("Mass",) and opened.model.thresholds == {}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older"])
+def test_a_whole_model_is_refused_with_what_to_do(
+    zipped: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(torchvision.models.resnet18(), tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    said = line(["convert", str(tmp_path / "w.pt"), "--out", str(tmp_path / "out")], capsys)
+    assert "torchvision.models.resnet.ResNet" in said and "save its state_dict()" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_torchxrayvisions_own_classes_are_known(tmp_path: Path) -> None:
+    """Where it is installed: its names, its order, its scale."""
+    library = pytest.importorskip("torchxrayvision")
+    assert [name.replace(" ", "_") for name in library.datasets.default_pathologies] == list(xrayvision.ROWS)
+    net = stirred(library.models.DenseNet(op_threshs=cuts()))
+    torch.save(net.state_dict(), tmp_path / "x.pt")
+    opened = converted(tmp_path, "x.pt")
+    pixels = (gray() * 255).round()
+    seen = torch.from_numpy(library.utils.normalize(pixels.numpy(), 255))
+    with torch.inference_mode():
+        expected = net.classifier(net.features2(seen))
+        torch.testing.assert_close(opened.method.logits(shown(opened, pixels / 255)), expected, atol=1e-5, rtol=1e-5)
