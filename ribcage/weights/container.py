@@ -150,9 +150,11 @@ def _unpacked(file: Path) -> bool:
     """Whether a packed file is NumPy's, and no bomb."""
     with zipfile.ZipFile(file) as packed:
         size, names = sum(one.file_size for one in packed.infolist()), packed.namelist()
-    if size > BLOWN_UP * file.stat().st_size:
+    if size > BLOWN_UP * max(file.stat().st_size, SMALL // BLOWN_UP):
         raise ValueError(f"it would grow to {size / 1e9:,.1f} GB")
-    return bool(names) and all(name.endswith(".npy") for name in names)
+    if not names:
+        raise ValueError("it is an empty archive")
+    return all(name.endswith(".npy") for name in names)
 
 
 def _other(start: bytes) -> str:
@@ -173,7 +175,9 @@ def _why(error: Exception) -> str:
     if "GLOBAL " in text:
         asked = text.split("GLOBAL ", 1)[1].split(" ", 1)[0]
         return f"it asks for {asked}, which no weights need{_whole(asked)}"
-    text = text.split("WeightsUnpickler error: ", 1)[-1]
+    text = text.split("WeightsUnpickler error: ", 1)[-1].split(" Check the documentation of torch.load", 1)[0]
+    if "allocate memory" in text:
+        return "it needs more memory than there is"
     if isinstance(error, EOFError | zipfile.BadZipFile) or "central directory" in text or "unexpected EOF" in text:
         return "it is cut off or damaged"
     return text[:120].rstrip(".") or type(error).__name__
@@ -200,8 +204,9 @@ def _npz(file: Path) -> dict[str, Tensor]:
 
 def _torch(file: Path) -> Any:
     names: list[Any] = [(stand, name) for stand, known in STANDING.items() for name in known]
-    with torch.serialization.safe_globals(names), _quiet():  # latin1: as Python 2 wrote numbers of NumPy's
-        return torch.load(file, map_location="cpu", weights_only=True, encoding="latin1")
+    with file.open("rb") as stream, torch.serialization.safe_globals(names), _quiet():
+        # latin1: as Python 2 wrote numbers of NumPy's; a stream, since of a path torch heeds the ending
+        return torch.load(stream, map_location="cpu", weights_only=True, encoding="latin1")
 
 
 @contextlib.contextmanager

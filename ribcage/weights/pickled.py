@@ -2,11 +2,11 @@
 
 A pickle is a little program; loading one may run any function of Python's. This reader goes through it step by step and
 takes only the steps that build numbers, text, lists, dicts and arrays. A name that it asks for stays a name: behind a
-few of them stand functions of this file, which only copy bytes, and nothing else can be called. Even `eval`, which Paddle
-writes around some tensors, is here a function that hands back the array beside it.
+few of them stand functions of this file, which only copy bytes, and nothing else can be called. Even `eval`, which
+Paddle writes around some tensors, is here a function that hands back the array beside it.
 
-Neither time nor memory grows beyond what the file itself has: its arrays together hold no more bytes than it does, what
-it claims to be longer than its end is cut off there, and only text and numbers are keys.
+Neither time nor memory grows beyond what the file itself has: what is made of its bytes is no more than twice these,
+what claims to be longer than the file is cut off at its end, and only text and numbers are keys.
 """
 
 import mmap
