@@ -69,6 +69,11 @@ def convert(
         raise ValueError(f"{file} has no last layer that could answer {', '.join(names)}: leave out --findings.")
     if names and rows != len(names):
         raise ValueError(f"The last layer in {file} has {rows:,} rows, not one for each of {len(names)} findings.")
+    if names and several(found.state, config.classifier):
+        raise ValueError(
+            f"{file} has last layers on different tokens ({', '.join(config.classifier)}), which one layer cannot be: "
+            "leave out --findings and finetune."
+        )
     if given == 3 and channels == 1:
         fold_stem(backbone.model, replace(config, mean=mean, std=std), *GRAY)
         backbone.channels, backbone.coloured = 1, False
@@ -97,11 +102,21 @@ def convert(
 
 def split(state: dict[str, Tensor], classifier: str | Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """All but the last layer; the last layer's weight and bias."""
+    if not classifier:
+        return dict(state), {}
     last = classifier if isinstance(classifier, str) else classifier[0]
     ends = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     head = {name: state[f"{last}.{name}"] for name in ("weight", "bias") if f"{last}.{name}" in state}
     rest = {name: value for name, value in state.items() if not name.startswith(tuple(f"{end}." for end in ends))}
     return rest, head if head.get("weight", torch.empty(0)).ndim in (2, 4) else {}
+
+
+def several(state: dict[str, Tensor], classifier: str | Sequence[str]) -> bool:
+    """Whether there is more than one last layer with numbers of its own. What was written here has the same in all."""
+    if isinstance(classifier, str):
+        return False
+    heads = [state[f"{name}.weight"] for name in classifier or () if f"{name}.weight" in state]
+    return any(bool(head.any()) and not torch.equal(head, heads[0]) for head in heads[1:])
 
 
 def refuse(file: Path, found: Published, coverage: Coverage, strange: Sequence[str], partial: bool) -> None:

@@ -227,6 +227,14 @@ def test_a_distilled_deit_has_the_mean_of_two_tokens(folder: Path) -> None:
         torch.testing.assert_close(opened.method.backbone(shown(opened, pictures)), expected, atol=2e-5, rtol=1e-4)
 
 
+def test_two_heads_on_two_tokens_are_not_made_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = drawn(vit(rows=2, prefix=2) | {"dist_token": (1, 1, WIDTH)} | linear("head_dist", 2, WIDTH))
+    torch.save({"model": state}, tmp_path / "w.pth")
+    words = ["convert", str(tmp_path / "w.pth"), "--out", str(tmp_path / "out"), "--findings", "Mass", "Hernia"]
+    assert "last layers on different tokens (head, head_dist)" in line(words, capsys)
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_deits_are_known_by_name_and_size() -> None:
     large = deit.published(without_numbers(vit(rows=1000, side=384, width=768)))
     assert (large.name, large.size, large.stored) == ("deit_base_patch16_224", (384, 384), 384)
