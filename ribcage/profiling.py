@@ -41,7 +41,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ribcage import bundle, export
+from ribcage import bundle, exporting
 from ribcage.backbone import Backbone
 from ribcage.methods.supervised import Supervised
 
@@ -182,15 +182,15 @@ def built(one: Subject) -> Supervised:
     return Supervised(backbone, tuple(map(str, range(one.classes)))).eval()
 
 
-def shapes(one: Subject) -> export.Network:
+def shapes(one: Subject) -> exporting.Network:
     """The same with shapes only, no numbers: made in no time. Where an architecture refuses, the whole."""
     try:
         with torch.device("meta"):
-            network = export.Network(built(replace(one, folder=None)))
+            network = exporting.Network(built(replace(one, folder=None)))
             network(torch.zeros(1, one.channels, *one.size))
         return network
     except (RuntimeError, NotImplementedError):
-        return export.Network(built(one))
+        return exporting.Network(built(one))
 
 
 # ---- counts
@@ -339,18 +339,18 @@ def timed(models: Sequence[Ways], batch: int, runs: int) -> list[Latency]:
 def ways(method: Supervised, channels: int, size: Size) -> Ways:
     """As `ribcage predict` asks, and by ONNX Runtime, whose answers must be the model's."""
     method = copy.deepcopy(method).eval()
-    exported, why = _exported(export.Network(method), (channels, *size))
+    exported, why = _exported(exporting.Network(method), (channels, *size))
     return Ways((channels, *size), method.to(memory_format=torch.channels_last).logits, exported, why)
 
 
-def _exported(network: export.Network, shape: tuple[int, int, int]) -> tuple[Callable[[Tensor], Tensor] | None, str]:
+def _exported(network: exporting.Network, shape: tuple[int, int, int]) -> tuple[Callable[[Tensor], Tensor] | None, str]:
     """The exported network or None, and why."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            export.onnx(network, shape, Path(folder) / "model.onnx")
+            exporting.onnx(network, shape, Path(folder) / "model.onnx")
         except (ImportError, ValueError) as error:
             return None, str(error)
-        answer, pictures = export.opened(Path(folder) / "model.onnx", torch.get_num_threads()), torch.rand(2, *shape)
+        answer, pictures = exporting.opened(Path(folder) / "model.onnx", torch.get_num_threads()), torch.rand(2, *shape)
     with torch.no_grad():
         wanted = network(pictures)
     away = float((answer(pictures) - wanted).abs().max() / wanted.abs().max().clamp(min=1))

@@ -430,6 +430,20 @@ def _sampling_grid(numbers: Numbers, factor: int, height: int, width: int) -> Te
     return a * x[None, None, :, None] + b * y[None, :, None, None] + (c - 1)
 
 
+def still_torch(view: View, side: int) -> tuple[int, Tensor]:
+    """A view in which nothing varies, for a network that shows pictures of this side to itself: the factor that
+    `shrunk` takes first, and (1, H, W, 2) places for `grid_sample` with zeros around."""
+    numbers = draw(view, 0, 0, np.zeros(1, np.int64), 0, side)
+    factor = int(_factors(numbers.affine)[0])
+    side = -(-side // factor)
+    return factor, _sampling_grid(numbers, factor, side, side)
+
+
+def shrunk(pictures: Tensor, factor: int) -> Tensor:
+    """(N, C, S, S) pictures by means of blocks."""
+    return _shrink_torch(pictures, factor)
+
+
 def _shrink_torch(pictures: Tensor, factor: int) -> Tensor:
     if factor == 1:
         return pictures

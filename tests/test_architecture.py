@@ -15,7 +15,7 @@ FLOORS = (
     {"spelling", "files", "progress", "findings", "image", "dicom", "fingerprint", "views", "layers", "metrics", "maps", "draws", "marks", "losses", "distributed", "flags", "phantom", "raster", "tables", "columns", "jpeg", "page", "plots", "card"},
     {"index", "split", "datasets", "store", "intake", "writer", "loader", "cohort", "backbone", "backbones"},
     {"detectors", "methods"},
-    {"loop", "feature_cache", "course", "teachers", "training", "runs", "meters", "validation", "paddle", "optim", "checkpoint", "provenance", "probing", "monitor", "sheet", "bundle", "weights", "conversion", "inference", "detections", "box_validation", "prediction", "audit", "datasheet", "guard", "evaluation", "box_evaluation", "box_report", "comparison", "gradcam", "report", "export", "profiling"},
+    {"loop", "feature_cache", "course", "teachers", "training", "runs", "meters", "validation", "paddle", "optim", "checkpoint", "provenance", "probing", "monitor", "sheet", "bundle", "weights", "conversion", "inference", "detections", "box_validation", "prediction", "audit", "datasheet", "guard", "evaluation", "box_evaluation", "box_report", "comparison", "gradcam", "report", "exporting", "deployment", "profiling"},
     {"commands"},
     {"cli", "verbs", "__main__", "__init__"},
 )  # fmt: skip
@@ -75,6 +75,7 @@ def test_floors_below_the_commands_need_only_the_usual_packages() -> None:
         "onnx",
         "onnxscript",
         "onnxruntime",
+        "openvino",
         "pydicom",
         "gdcm",
         "openjpeg",

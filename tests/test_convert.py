@@ -14,7 +14,7 @@ import torchvision
 from test_weights import gray, stirred, theirs
 from torch import Tensor, nn
 
-from ribcage import bundle, cli, export
+from ribcage import bundle, cli, exporting
 from ribcage.backbone import GRAY
 from ribcage.findings import CHESTXRAY14
 
@@ -94,7 +94,7 @@ def test_what_is_exported_and_what_looks_inside_sees_the_same_colours(converted:
     opened = bundle.load(converted)
     pictures, method = ours(gray(96), opened.model), opened.method
     with torch.inference_mode():
-        torch.testing.assert_close(export.Network(method)(pictures), method.logits(pictures))
+        torch.testing.assert_close(exporting.Network(method)(pictures), method.logits(pictures))
         pooled = method.backbone.pyramid(pictures)[-1].mean((2, 3))
         torch.testing.assert_close(pooled, method.backbone(pictures), atol=1e-5, rtol=1e-4)
 

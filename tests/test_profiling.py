@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import export, profiling
+from ribcage import exporting, profiling
 from ribcage.methods.supervised import Supervised
 from ribcage.profiling import Subject, Timing
 
@@ -167,8 +167,8 @@ def test_the_exported_network_answers_as_the_model_for_any_batch(tmp_path: Path)
     torch.manual_seed(0)
     method = profiling.built(Subject("test_vit", 3, 1, (32, 32)))
     method.head.weight.data.normal_()
-    export.onnx(export.Network(method), (1, 32, 32), tmp_path / "a.onnx")
-    answer = export.opened(tmp_path / "a.onnx", threads=1)
+    exporting.onnx(exporting.Network(method), (1, 32, 32), tmp_path / "a.onnx")
+    answer = exporting.opened(tmp_path / "a.onnx", threads=1)
     for count in (1, 3):
         pictures = torch.rand(count, 1, 32, 32)
         with torch.no_grad():
@@ -186,15 +186,15 @@ def test_both_ways_are_timed_and_threads_come_back() -> None:
 def test_without_the_exporter_there_is_no_exported_time_and_a_line_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(export, "NEEDED", ("onnx", "no_such_package"))
+    monkeypatch.setattr(exporting, "NEEDED", ("onnx", "no_such_package"))
     found = profiling.latency(profiling.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1,)))
     assert found[0].exported is None
     assert found[0].why == "Exporting needs no_such_package: pip install 'ribcage[export]'"
 
 
 def test_a_network_that_answers_otherwise_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "opened", lambda file, threads: lambda pictures: torch.full((len(pictures), 3), 7.0))
-    monkeypatch.setattr(export, "onnx", lambda network, shape, file: None)
+    monkeypatch.setattr(exporting, "opened", lambda file, threads: lambda pictures: torch.full((len(pictures), 3), 7.0))
+    monkeypatch.setattr(exporting, "onnx", lambda network, shape, file: None)
     found = profiling.latency(profiling.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1,)))
     assert found[0].exported is None
     assert "away from the model's" in found[0].why

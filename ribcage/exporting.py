@@ -41,15 +41,22 @@ def missing() -> tuple[str, ...]:
     return tuple(name for name in NEEDED if importlib.util.find_spec(name) is None)
 
 
-def onnx(network: nn.Module, shape: tuple[int, int, int], file: Path) -> None:
-    """Write a network for pictures of this shape (C, H, W), in evaluation mode, weights inside the file."""
+def onnx(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    file: Path,
+    *,
+    kind: torch.dtype = torch.float32,
+    answers: str = "logits",
+) -> None:
+    """Write a network for pictures of this shape, without the batch, in evaluation mode, weights inside the file."""
     if absent := missing():
         raise ImportError(f"Exporting needs {', '.join(absent)}: {INSTALL}")
     network = network.eval().to(memory_format=torch.contiguous_format)
     try:
         torch.onnx.export(
-            network, (torch.zeros(2, *shape),), file, dynamo=True, external_data=False, verbose=False,
-            input_names=["pictures"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("batch")},),
+            network, (torch.zeros(2, *shape, dtype=kind),), file, dynamo=True, external_data=False, verbose=False,
+            input_names=["pictures"], output_names=[answers], dynamic_shapes=({0: torch.export.Dim("batch")},),
         )  # fmt: skip
     except Exception as error:  # the exporter refuses in many ways
         reason = " ".join(str(error).split())[:200] or type(error).__name__

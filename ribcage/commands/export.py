@@ -1,0 +1,193 @@
+"""Write a finished model as one file for another runtime: gray bytes in, calibrated probabilities out.
+
+    ribcage export runs/small --to onnx --out small.onnx
+    ribcage export runs/small --to openvino --int8 --data data/nih --out small-int8.xml
+
+The file is asked about the same pictures as the model; where their answers differ by more than --tolerance there is no
+file. int8 is made by the ranges that --train pictures of --data show, and what it costs in AUROC is tested on --val.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+POSITIONAL = ("model",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to write, and how thoroughly to check it."""
+
+    model: Path
+    """A run, or the folder of a finished model."""
+    to: Literal["onnx", "torchscript", "openvino"] = "onnx"
+    """For which runtime."""
+    out: Path | None = None
+    """The file (default: model.onnx, model.ts or model.xml beside the model; model-int8.… with --int8)."""
+    int8: bool = False
+    """Products of whole numbers: faster, smaller, and not quite the same."""
+    data: tuple[str, ...] = ()
+    """Dataset folders to check it on, and for --int8 to take ranges from (default: patterns, which int8 cannot use)."""
+    train: str = "train"
+    """The split that int8 takes its ranges from."""
+    val: str = "val"
+    """The split on which the two are compared."""
+    ranges: int = 128
+    """Pictures that int8 takes its ranges from."""
+    tolerance: float = 1e-4
+    """The largest difference of a probability that is allowed, but for --int8, whose difference is only told."""
+    latency: bool = True
+    """Measure the time beside the model's own (--no-latency: do not)."""
+    runs: int = 20
+    """Of each, for a batch of 1 and of 16; the median is given."""
+    threads: int = 0
+    """To compute by; 0 takes one for each core."""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Write, compare, time; return the numbers."""
+    import tempfile
+
+    from ribcage import bundle, deployment, runs
+
+    runs.check(options, wrong(options))
+    opened = bundle.load(options.model)
+    if absent := deployment.missing(options.to):
+        raise ImportError(f"--to {options.to} needs {', '.join(absent)}: pip install 'ribcage[export]'")
+    file = options.out or opened.folder / usual(options)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export") as work:
+        made = written(options, opened, Path(work))
+        result = compared(options, opened, made)
+        if options.latency:
+            result["latency"] = timed(options, opened, made)
+        for one in beside(made):
+            one.replace(file.with_suffix(one.suffix))
+    print(f"Wrote {file}, {sum(one.stat().st_size for one in beside(file)) / 1e6:,.1f} MB.")
+    return {"file": str(file), **result}
+
+
+def wrong(options: Options) -> list[str]:
+    """What cannot be done."""
+    from ribcage.deployment import FILES
+
+    said, ending = [], Path(FILES[options.to]).suffix
+    if options.int8 and not options.data:
+        said.append("--int8 takes its ranges from pictures: name a dataset folder by --data")
+    if options.int8 and options.to == "torchscript":
+        said.append("--int8 goes with --to onnx or --to openvino")
+    if options.out and options.out.suffix != ending:
+        said.append(f"--out {options.out} does not end in {ending}, as {options.to} wants it")
+    counts = {"runs": options.runs, "ranges": options.ranges}
+    return said + [f"--{name} {value} is not at least 1" for name, value in counts.items() if value < 1]
+
+
+def usual(options: Options) -> str:
+    """What the file is called when nobody says."""
+    from ribcage.deployment import FILES
+
+    name = Path(FILES[options.to])
+    return f"{name.stem}-int8{name.suffix}" if options.int8 else name.name
+
+
+def beside(file: Path) -> list[Path]:
+    """The files of an export: OpenVINO has its weights in a second one."""
+    return [one for one in (file, file.with_suffix(".bin")) if one.is_file() and (one == file or file.suffix == ".xml")]
+
+
+def written(options: Options, opened: Any, work: Path) -> Path:
+    """The file, in a folder of its own."""
+    from ribcage import deployment
+
+    if options.to == "torchscript":
+        deployment.write_torchscript(opened, made := work / "model.ts")
+        return made
+    deployment.write_onnx(opened, made := work / "model.onnx")
+    if options.int8:
+        _, pictures, _, _ = shown(options, opened.model, options.train, options.ranges)
+        deployment.write_int8(made, pictures, work / "int8.onnx")
+        made = work / "int8.onnx"
+    if options.to == "openvino":
+        deployment.write_openvino(made, opened.model, made.with_suffix(".xml"))
+        made = made.with_suffix(".xml")
+    return made
+
+
+def shown(options: Options, model: Any, split: str, most: int = 0) -> tuple[Any, Any, Any, Any]:
+    """Rows, stored pictures (N, S, S), labels and patients of a split; evenly chosen ones where `most` is less."""
+    import numpy as np
+
+    from ribcage import cohort, store
+    from ribcage.validation import known_labels
+
+    stores = store.open_all(options.data)
+    other = [one for one in stores if one.size != model.stored or one.facts.fit != model.fit or one.dtype != np.uint8]
+    if other:
+        raise ValueError(
+            f"{other[0].folder} holds {other[0].size} px, {other[0].facts.fit}, {8 * other[0].dtype.itemsize} bit; the "
+            f"model was made for {model.stored} px, {model.fit}, 8 bit: import the pictures so."
+        )
+    rows = cohort.rows_of(stores, split)
+    if most and len(rows) > most:
+        rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+    starts = np.cumsum([0, *(len(one) for one in stores)])
+    places = np.searchsorted(starts, rows, side="right") - 1
+    pictures = np.stack(
+        [stores[place].picture(int(row - starts[place])) for place, row in zip(places, rows, strict=True)]
+    )
+    patients = cohort.table(stores)["patient"].to_numpy()[rows]
+    return rows, pictures, known_labels(stores, rows, model.findings), patients
+
+
+def compared(options: Options, opened: Any, made: Path) -> dict[str, Any]:
+    """How far its answers are from the model's, and of pictures with labels what that does to the AUROC."""
+    from ribcage import deployment
+
+    answer = deployment.OPENED[options.to](made, options.threads)
+    labels = patients = None
+    if options.data:
+        _, pictures, labels, patients = shown(options, opened.model, options.val)
+    else:
+        pictures = deployment.patterns(opened.model.stored)
+    wanted = deployment.expected(opened, pictures)
+    away = deployment.away(answer, pictures, wanted)
+    kind = "pictures" if options.data else "patterns"
+    print(f"largest difference of a probability on {len(pictures):,} {kind}: {away:.2g}")
+    if away > options.tolerance and not options.int8:
+        raise ValueError(
+            f"The exported model is {away:.2g} away from the model, more than {options.tolerance:g}: no file."
+        )
+    result = {"away": away, "pictures": len(pictures)}
+    return result | (scored(wanted, answer(pictures), labels, patients) if labels is not None else {})
+
+
+def scored(own: Any, exported: Any, labels: Any, patients: Any) -> dict[str, Any]:
+    """The mean AUROC of both, and the difference with its interval; patients are drawn, the same for both."""
+    from ribcage import metrics
+
+    one, other = (metrics.bootstrap(scores, labels, patients)["auroc"].macro() for scores in (exported, own))
+    change = metrics.difference(one, other).interval()
+    before, after = float(other.value[0]), float(one.value[0])
+    value, low, high = (float(each[0]) for each in (change.value, change.low, change.high))
+    print(f"mean AUROC {before:.4f}, exported {after:.4f}: {value:+.4f} (95 % {low:+.4f} to {high:+.4f})")
+    return {"auroc": before, "exported": after, "change": [value, low, high]}
+
+
+def timed(options: Options, opened: Any, made: Path) -> dict[str, dict[str, float]]:
+    """Milliseconds for a batch of 1 and of 16, by turns with the model itself."""
+    from functools import partial
+
+    import torch
+
+    from ribcage import deployment, profiling
+
+    answer, result = deployment.OPENED[options.to](made, options.threads), {}
+    with profiling.computing(options.threads):
+        for batch in (1, 16):
+            pictures = deployment.patterns(opened.model.stored, max(batch, 3))[-batch:]
+            with torch.inference_mode():
+                own = partial(deployment.expected, opened, pictures)
+                before, after = profiling.medians([own, partial(answer, pictures)], options.runs)
+            print(f"batch {batch}: model {before:.1f} ms, exported {after:.1f} ms, {before / after:.2f} times as fast")
+            result[str(batch)] = {"model": before, "exported": after}
+    return result
