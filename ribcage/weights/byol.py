@@ -23,7 +23,7 @@ from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, Published, ar
 from ribcage.weights.lightly import named, without_head
 
 SOURCE = "https://github.com/lucidrains/byol-pytorch"
-LICENCE = "MIT (code); of weights their trainer says"
+LICENCE = "MIT (code); weights as their authors say"
 ONLINE = re.compile(r"(learner\.)?online_encoder\.net\.|online_network\.encoder\.|encoder\.(?=\d)")
 """Before the names of the online encoder."""
 PROGRAMS = {

@@ -15,7 +15,7 @@ from torch import Tensor
 from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, Published, architecture
 
 SOURCE = "https://github.com/lightly-ai/lightly"
-LICENCE = "MIT (code); of weights their trainer says"
+LICENCE = "MIT (code); weights as their authors say"
 BACKBONE = "backbone."
 PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 NUMBERS, WITHOUT_POOLING = ("0", "1", "4", "5", "6", "7"), ("0", "1", "2", "3", "4", "5")

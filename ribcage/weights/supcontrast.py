@@ -23,7 +23,7 @@ from ribcage.weights.foreign import MEAN, RESNETS, STD, Published, architecture
 from ribcage.weights.lightly import SMALL, sizes
 
 SOURCE = "https://github.com/HobbitLong/SupContrast"
-LICENCE = "BSD-2-Clause (code); of weights their trainer says"
+LICENCE = "BSD-2-Clause (code); weights as their authors say"
 ENCODER = re.compile(r"encoder\.(module\.)?")
 DEEPER = {"layer1.0.conv3.weight", "layer1.2.conv1.weight"}
 """Of ResNets with more than 18 layers."""
