@@ -142,7 +142,8 @@ def evaluate(
     fitting: where the baseline has its box from.
     """
     if protocol == "peers":
-        data = replace(data, cuts=tuple(best_cut(each.found, each.true, len(data))[0] for each in data.boxes))
+        best = [best_cut(each.found, each.true, len(data))[0] for each in data.boxes]
+        data = replace(data, cuts=tuple(cut if np.isfinite(cut) else None for cut in best))  # None: call nothing
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     cuts = None if data.cuts is None else [np.inf if cut is None else cut for cut in data.cuts]
     found = bootstrap(data.boxes, data.patients, cuts=cuts, **options)

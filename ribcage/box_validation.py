@@ -15,7 +15,7 @@ from ribcage.marks import Marks
 from ribcage.metrics.box_precision import average_precision
 from ribcage.metrics.matching import THRESHOLDS, match
 from ribcage.store import Store
-from ribcage.validation import IGNORE
+from ribcage.validation import DIVERGED, IGNORE
 from ribcage.views import plain
 
 HALF, THREE_QUARTERS = THRESHOLDS.index(0.5), THRESHOLDS.index(0.75)
@@ -71,6 +71,8 @@ class BoxValidation:
         if distributed.rank() > 0:
             return {}
         self.said = said
+        if not np.isfinite(said.boxes[["score", *detections.SIDES]].to_numpy()).all():
+            raise ValueError(DIVERGED)
         count = len(self.rows)
         precisions = {name: average_precision(self.marks(name), self.true[name], count) for name in self.judged}
         mean = np.mean(list(precisions.values()), axis=0)  # (T,)

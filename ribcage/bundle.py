@@ -54,7 +54,7 @@ def _finite(value: Any) -> bool:
 
 def _chosen(value: Any) -> bool:
     """Whether these can be thresholds: a probability each, or None where none could be chosen."""
-    return isinstance(value, list) and all(one is None or _finite(one) for one in value)
+    return isinstance(value, list) and all(one is None or (_finite(one) and 0 <= one <= 1) for one in value)
 
 
 def _scores(value: Any) -> bool:

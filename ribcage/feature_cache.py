@@ -11,7 +11,7 @@ features/
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -88,13 +88,15 @@ def keep(
         say: told how far it is.
     """
     rows, stamp = np.unique(loader.rows), _stamp(method, loader, kind, bf16)
-    if not distributed.from_first(_known(folder, stamp)):
+    count = len(rows) * len(_states(loader))
+    sizes = [count * math.prod(shape) * _dtype(kind).itemsize for shape in _shapes(method, loader)]
+    if not distributed.from_first(_known(folder, stamp, sizes)):
         _make(method, loader, folder, rows, kind, bf16, say)
         if distributed.rank() == 0:
             with files.atomic(folder / "features.json") as part:
                 part.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
         distributed.from_first(None)
-    count, maps = len(rows) * len(_states(loader)), []
+    maps = []
     for number, shape in enumerate(_shapes(method, loader)):
         file = folder / f"{number}.bin"
         flat = torch.from_file(str(file), shared=False, size=count * math.prod(shape), dtype=_dtype(kind))
@@ -197,10 +199,11 @@ def _dtype(kind: Kind) -> torch.dtype:
     return {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}[kind]
 
 
-def _known(folder: Path, stamp: dict[str, Any]) -> bool:
-    """Whether the folder holds just these maps."""
+def _known(folder: Path, stamp: dict[str, Any], sizes: Sequence[int]) -> bool:
+    """Whether the folder holds just these maps, all of them."""
     try:
-        return bool(json.loads((folder / "features.json").read_text(encoding="utf-8")) == stamp)
+        whole = [(folder / f"{number}.bin").stat().st_size for number in range(len(sizes))] == list(sizes)
+        return whole and bool(json.loads((folder / "features.json").read_text(encoding="utf-8")) == stamp)
     except (OSError, ValueError):
         return False
 

@@ -227,6 +227,8 @@ class Looker:
     ) -> None:
         if not 0 < share <= 1:
             raise ValueError(f"Boxes are drawn around a share of the maximum above 0 and up to 1, not {share}.")
+        if type(keep) is not int or keep < 1:
+            raise ValueError(f"Boxes are kept in a whole number from 1 on, not {keep}.")
         self.method, self.temperature, self.share, self.keep = method, tuple(temperature), share, keep
 
     @property

@@ -15,6 +15,9 @@ from ribcage.store import Store
 from ribcage.views import plain
 
 IGNORE = Policy()
+DIVERGED = (
+    "The model's answers to the validation pictures are not finite: it has diverged. Try a lower --lr or --clip 1."
+)
 
 
 class Validation:
@@ -59,10 +62,7 @@ class Validation:
             return {}
         self.logits = predictions.logits
         if not np.isfinite(self.logits).all():
-            raise ValueError(
-                "The model's answers to the validation pictures are not finite: it has diverged. Try a lower --lr or "
-                "--clip 1."
-            )
+            raise ValueError(DIVERGED)
         scores = metrics.auroc(self.logits, self.labels)
         mean = metrics.macro(scores)
         named = {f"auroc_{name}": float(score) for name, score in zip(self.model.findings, scores, strict=True)}

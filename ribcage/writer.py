@@ -189,7 +189,8 @@ class Writer:
             failed = f"None of the {len(self.index):,} pictures could be read. The first: {rejected[0][1]}"
             raise ValueError(f"{failed} All reasons are in {self.folder / 'rejected.csv'}.")
         joined = {name: [value for line in lines for value in line[name]] for name in intake.RECORD}
-        index = intake.stored_index(self.index.take(rows), joined, self.facts)
+        taken = self.index.take(rows)
+        index = intake.stored_index(taken, joined, self.facts)
         prints = intake.fingerprints(index, joined)
         self._save_header(len(rows))
         with files.atomic(self.folder / "index.parquet") as part:
@@ -197,6 +198,8 @@ class Writer:
         with files.atomic(self.folder / "fingerprints.parquet") as part:
             prints.save(part)
         facts = intake.final_facts(self.facts, joined, len(rejected), prints)
+        if lost := len(taken.boxes) - len(index.boxes):
+            facts = replace(facts, notes={**facts.notes, "box without a part in the square picture, dropped": lost})
         store.complete(self.folder, facts)
         self.journal.unlink()
 

@@ -121,6 +121,11 @@ def test_files_are_read_again_only_when_all_is_as_it_was(store: Store, tmp_path:
         next(method.backbone.parameters()).add_(0.1)
     keep(method, source, tmp_path, say=told.append)
     assert told
+    for harm in (lambda file: file.write_bytes(file.read_bytes()[:100]), lambda file: file.unlink()):
+        told.clear()
+        harm(tmp_path / "0.bin")  # type: ignore[no-untyped-call]
+        keep(method, source, tmp_path, say=told.append)
+        assert told
     feature_cache.discard(tmp_path)
     assert not tmp_path.exists()
 

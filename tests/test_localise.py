@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from models import trained
 from safetensors.torch import load_file
 from test_pretrain import equal, stopped
 
+import ribcage
 from ribcage import bundle, checkpoint, cli, detections, feature_cache, inference, store
 from ribcage.box_validation import BoxValidation
 from ribcage.loader import rows_of
@@ -192,7 +194,8 @@ def test_a_backbone_that_learns_moves_and_a_detector_is_a_first_weight_too(
 def test_a_classifier_becomes_a_detector_by_what_it_looks_at(
     data: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(words(data, tmp_path / "cam", "--head", "cam", "--init", str(classifier), "--share", "0.4")) == 0
+    given = ["localise", "--data", str(data), "--out", str(tmp_path / "cam"), "--init", str(classifier)]
+    assert cli.main([*given, "--head", "cam", "--share", "0.4"]) == 0
     assert "Validation: mAP" in capsys.readouterr().out
     one = bundle.load_detector(tmp_path / "cam")
     assert one.model.detector == {"head": "cam", "share": 0.4, "keep": 100}
@@ -213,7 +216,7 @@ def test_a_classifier_becomes_a_detector_by_what_it_looks_at(
     ("more", "says"),
     [
         (["--freeze", "backbone", "--patience", "2", "--keep", "last", "--overlap", "1.5", "--width", "0"],
-         ["--freeze backbone goes with --init", "--patience waits", "--overlap 1.5", "--width 0 is not at least 1"]),
+         ["--freeze backbone goes with --init", "--patience waits", "--overlap 1.5", "--width 0 is not from 1"]),
         (["--head", "cam"], ["--head cam looks at what a classifier looks at"]),
         (["--findings", "Mass"], ["Mass"]),
         (["--export-as", "torchvision"], ["not of detectors"]),
@@ -324,3 +327,78 @@ def test_nothing_that_can_be_read_is_an_error(run: Path, tmp_path: Path, capsys:
     told = capsys.readouterr().err
     for part in ("No file could be read", "There is no picture in", "--least 2 is not", "neither .csv nor .parquet"):
         assert part in told
+
+
+# ---- what readers found
+
+
+def test_of_a_classifier_that_nothing_calibrates_boxes_of_any_score_are_shown(
+    classifier: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own thresholds were of probabilities, and published ones have no validation at all."""
+    bare = tmp_path / "bare"
+    shutil.copytree(bundle.find(classifier), bare)
+    facts = json.loads((bare / "model.json").read_text(encoding="utf-8"))
+    facts |= {"metrics": {}, "thresholds": {"f1": [0.9]}}
+    (bare / "model.json").write_text(json.dumps(facts), encoding="utf-8")
+    blank = tmp_path / "no boxes"
+    trees.class_folders(tmp_path / "files")
+    assert cli.main(["import", "folder", str(tmp_path / "files"), "--out", str(blank), "--size", "48"]) == 0
+    split = next(iter(store.open(blank).index.table["split"]))
+    out = tmp_path / "cam"
+    assert (
+        cli.main(
+            ["localise", "--data", str(blank), "--val", split, "--init", str(bare), "--head", "cam", "--out", str(out)]
+        )
+        == 0
+    )
+    assert "boxes of any score are shown" in capsys.readouterr().out
+    model = bundle.load_detector(out).model
+    assert (model.thresholds, model.metrics) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--boxes", "5000"], "--boxes 5000 is not from 1 to 4096"),
+        (["--depth", "0"], "--depth 0 is not from 1 to 16"),
+        (["--findings", "Nothing"], "has no finding 'Nothing'"),
+        (["--head", "cam", "--init", "imagenet"], "--head cam looks at what a classifier looks at"),
+        (["--head", "cam", "--epochs", "3"], "--epochs is of what learns"),
+    ],
+)
+def test_what_a_reader_asked_for_is_one_line(
+    more: list[str], says: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["localise", "--data", str(data), "--out", str(tmp_path / "run"), *more]
+    assert cli.main(given) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+
+
+def test_a_diverged_detector_is_said_to_be_one(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words(data, tmp_path / "run", "--lr", "1e6", "--clip", "0")) == 2
+    said = capsys.readouterr().err
+    assert "diverged" in said or "not finite" in said or "not a number" in said
+
+
+def test_a_finding_without_a_cut_is_not_shown(
+    run: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mute = tmp_path / "mute"
+    shutil.copytree(bundle.find(run), mute)
+    facts = json.loads((mute / "model.json").read_text(encoding="utf-8"))
+    (mute / "model.json").write_text(json.dumps({**facts, "thresholds": {"f1": [None]}}), encoding="utf-8")
+    picture = str(next(files.rglob("*.dcm")))
+    table = ribcage.predict(mute, [Path(picture)])
+    assert (table["finding"] == "").all() and "validation found no score to trust" in capsys.readouterr().out
+    assert (ribcage.predict(mute, [Path(picture)], least=0.0)["finding"] != "").any()
+
+
+def test_the_protocol_of_peers_calls_nothing_where_that_is_best(run: Path, data: Path, tmp_path: Path) -> None:
+    """A detector that is never right: JSON knows no infinity."""
+    report = ribcage.evaluate(
+        run, data=(str(data),), split="all", allow_leak=True, protocol="peers", out=tmp_path / "e", resamples=20
+    )
+    assert all(row["cut"] is None or row["cut"] <= 1 for row in report["findings"])
+    assert (tmp_path / "e" / "metrics.json").is_file()

@@ -18,7 +18,10 @@ KIND: Literal["float16"] = "float16"
 """Of the numbers in kept maps."""
 MAPS = "features"
 """The folder of kept maps in that of the run, while it lasts."""
-COUNTS = ("width", "depth", "boxes")
+COUNTS = {"width": 1024, "depth": 16, "boxes": 4096}
+"""What there can be most of."""
+UNTAUGHT = ("findings", "labels", "size", "model", "channels", "freeze", "epochs", "lr", "augment", "view", "keep")
+"""Options that mean nothing where nothing is learnt: --head cam takes its classifier as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class Options(Course):
     head: Literal["fcos", "yolo", "cam"] = "fcos"
     """fcos: without anchors; yolo: YOLOv3's, as published for frozen backbones; cam: where a classifier looks."""
     width: int = 256
-    """Channels of fcos."""
+    """Channels of fcos, from 4 on."""
     depth: int = 4
     """Convolutions of fcos before each of its answers."""
     quality: Literal["centreness", "iou"] = "centreness"
@@ -88,8 +91,11 @@ def wrong(options: Options) -> list[str]:
     said = []
     if options.patience and options.keep == "last":
         said.append("--patience waits for a best epoch, --keep last knows none")
-    if options.head == "cam" and not options.init:
+    if options.head == "cam" and not (options.init and Path(options.init).exists()):
         said.append("--head cam looks at what a classifier looks at: give its bundle by --init")
+    if options.head == "cam":
+        idle = [name for name in UNTAUGHT if getattr(options, name) != getattr(Options, name)]
+        said += [f"--{name} is of what learns, and --head cam takes the classifier as it is" for name in idle]
     if not 0 < options.share <= 1:
         said.append(f"--share {options.share:g} is not more than 0 and at most 1")
     if options.freeze and not options.init:
@@ -98,7 +104,11 @@ def wrong(options: Options) -> list[str]:
         said.append("--layer-decay and --drop-path are of a backbone that learns, not of a frozen one")
     if not 0 < options.overlap <= 1:
         said.append(f"--overlap {options.overlap:g} is not more than 0 and at most 1")
-    said += [f"--{name} {getattr(options, name)} is not at least 1" for name in COUNTS if getattr(options, name) < 1]
+    said += [
+        f"--{name} {getattr(options, name)} is not from 1 to {most}"
+        for name, most in COUNTS.items()
+        if not 1 <= getattr(options, name) <= most
+    ]
     if options.cache_gb < 0:
         said.append(f"--cache-gb {options.cache_gb:g} is not 0 or more")
     if options.export_as:
@@ -141,6 +151,7 @@ def train(options: Options, device: Any) -> Path:
 def settled(options: Options, stores: Any) -> Options:
     """What was left open: the model is that of the bundle it begins with, the findings are those with boxes."""
     from ribcage import bundle, cohort, detections
+    from ribcage.spelling import did_you_mean
 
     known = bundle.facts(options.init)
     model = options.model or (known.name if known else MODEL)
@@ -153,6 +164,10 @@ def settled(options: Options, stores: Any) -> Options:
             for name in dict.fromkeys(name for one in stores for name in one.index.findings)
             if len(detections.truth(stores, rows, name))
         )
+    there = list(dict.fromkeys(name for one in stores for name in one.index.findings))
+    if strange := [name for name in findings if name not in there]:
+        hint = did_you_mean(strange[0], there)
+        raise ValueError(f"{', '.join(options.data)} has no finding {strange[0]!r}.{hint} It has {', '.join(there)}.")
     if not findings:
         raise ValueError(f"{', '.join(options.data)} has no box in split {options.train!r}: nothing to learn from.")
     return replace(options, model=model, channels=channels, findings=findings)
@@ -306,18 +321,21 @@ def look(options: Options, stores: Any, device: Any) -> Path:
     """A classifier as a detector: nothing is learnt, validation chooses the score from which boxes are shown."""
     import numpy as np
 
-    from ribcage import bundle, cohort, distributed, runs
+    from ribcage import bundle, cohort, distributed, guard, runs
     from ribcage.box_validation import BoxValidation
     from ribcage.provenance import Provenance
 
     known = bundle.load(options.init)
-    model, seen = replace(known.model, detector=detector(options)), known.provenance
+    model = replace(known.model, detector=detector(options), thresholds={}, metrics={})  # those were of probabilities
+    seen = known.provenance
     looking = bundle.Detector(known.folder, model, known.method.to(device), seen)
     choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
     validation = BoxValidation(
         lambda: looking.finder, stores, choosing, model, device=device, batch=options.batch,
         policy=policy_of(options, stores), threads=options.threads or None,
     )  # fmt: skip
+    if warning := guard.first_weights(seen, stores, choosing, options.val):
+        runs.say(warning)
     if validation.judged:
         validation()
         seen |= Provenance.of(stores, np.empty(0, np.int64), choosing)
@@ -334,8 +352,8 @@ def report(options: Options, which: str) -> None:
     """The last lines: the validation of what was kept, if there is one, and what to do next."""
     from ribcage import bundle
 
-    found = bundle.Model.load(options.out / "bundle" / "model.json").metrics["validation"]
     if which:
+        found = bundle.Model.load(options.out / "bundle" / "model.json").metrics["validation"]
         print(f"{which}: mAP {found['map']:.4f}, AP50 {found['ap50']:.4f}, AP75 {found['ap75']:.4f}")
         each = [f"{name.removeprefix('map_')} {score:.3f}" for name, score in found.items() if name.startswith("map_")]
         print("  " + "  ".join(each))

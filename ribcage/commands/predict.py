@@ -22,7 +22,7 @@ class Options:
     out: Path | None = None
     """Write the answers to this table (.csv or .parquet)."""
     least: float | None = None
-    """Of a detector: the least score of a box (default: what the model's validation chose; 0.2 as published)."""
+    """Of a detector: the least score of a box (default: what the model's validation chose for each finding)."""
     batch: int = 16
     """Files at a time."""
 
@@ -37,11 +37,13 @@ def run(options: Options) -> Any:
         least = chosen(opened.model, options.least)
         table = prediction.boxes(opened, paths, least=least, batch=options.batch)
     else:
+        if options.least is not None:
+            raise ValueError(f"--least is of a detector's boxes, and {options.model} gives probabilities.")
         table = prediction.probabilities(bundle.load(options.model), paths, batch=options.batch)
-    show(table)
     if options.out:
         inference.save(table, options.out)
         print(f"Wrote {options.out}.")
+    show(table)
     return table
 
 
@@ -56,12 +58,16 @@ def wrong(options: Options) -> list[str]:
 
 
 def chosen(model: Any, least: float | None) -> list[float]:
-    """The least score of a box of each finding: the one asked for, or validation's; any, where it could choose none."""
+    """The least score of a box of each finding: the one asked for, or validation's. Of a finding for which validation
+    could choose none no box is shown; of a model that was never validated, all are."""
     from ribcage.bundle import CUT
 
-    if least is not None:
-        return [least] * len(model.findings)
-    return [one or 0.0 for one in model.thresholds.get(CUT, [None] * len(model.findings))]
+    if least is not None or CUT not in model.thresholds:
+        return [least or 0.0] * len(model.findings)
+    cuts = model.thresholds[CUT]
+    if mute := [name for name, cut in zip(model.findings, cuts, strict=True) if cut is None]:
+        print(f"No box of {', '.join(mute)} is shown: validation found no score to trust. --least X shows them.")
+    return [float("inf") if cut is None else cut for cut in cuts]
 
 
 def show(table: Any) -> None:

@@ -54,7 +54,11 @@ def best(boxes: Tensor, scores: Tensor, size: tuple[int, int], overlap: float, k
     None overlaps a better one of its finding by more than `overlap`. No score is too low.
     """
     place, finding = _top(scores, min(max(CANDIDATES, keep), scores.numel()))
-    chosen, sure = ops.clip_boxes_to_image(boxes[place], size), scores[place, finding]
+    chosen = ops.clip_boxes_to_image(boxes[place], size)
+    empty = (chosen[:, 2] <= chosen[:, 0]) | (
+        chosen[:, 3] <= chosen[:, 1]
+    )  # cells beyond the edge; not what is no number
+    chosen, sure, finding = chosen[~empty], scores[place, finding][~empty], finding[~empty]
     kept = ops.batched_nms(chosen, sure, finding, overlap)[:keep]
     return Found(chosen[kept], finding[kept], sure[kept])
 

@@ -20,6 +20,8 @@ from ribcage.loader import Batch
 from ribcage.methods.base import Method, Step, refuse
 
 Head = Literal["fcos", "yolo"]
+WIDEST, DEEPEST = 1024, 16
+"""Of a head: a file from anybody shall not ask for all the memory."""
 
 
 class Detect(Method):
@@ -58,10 +60,10 @@ class Detect(Method):
                 f"--head {head}: fcos or yolo": head not in ("fcos", "yolo"),
                 f"--quality {quality}: centreness or iou": quality not in ("centreness", "iou"),
                 f"--anchors {anchors}: published or fitted": anchors not in ("published", "fitted"),
-                f"--width {width}: 4 at least": width < 4,
-                f"--depth {depth}: 1 at least": depth < 1,
+                f"--width {width}: 4 to {WIDEST}": not 4 <= width <= WIDEST,
+                f"--depth {depth}: 1 to {DEEPEST}": not 1 <= depth <= DEEPEST,
                 f"--overlap {overlap}: between 0 and 1": not 0 < overlap <= 1,
-                f"--keep {keep}: 1 at least": keep < 1,
+                f"--keep {keep}: a whole number from 1 on": type(keep) is not int or keep < 1,
                 "There is no finding to look for": not self.findings,
             }
         )
