@@ -12,7 +12,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.bundle import Model
 from ribcage.methods import Method
@@ -47,7 +46,7 @@ def export(method: Method, model: Model, target: Path) -> Path:
     if base.classifier(model.name) != "fc":
         raise ValueError(f"The swav layout is of ResNets, not of {model.name}: take the layout torchvision.")
     weights |= {f"projection_head.{name}": base.taken(value) for name, value in method.head.state_dict().items()}
-    weights["prototypes.weight"] = F.normalize(base.taken(method.prototypes.weight), dim=1)
+    weights["prototypes.weight"] = base.taken(method.prototypes.weight)
     content = {
         "epoch": model.training.get("options", {}).get("epochs", 0),
         "state_dict": {f"module.{name}": value for name, value in weights.items()},
