@@ -123,6 +123,17 @@ def test_a_backbone_goes_out_without_answers(tmp_path: Path) -> None:
     assert found.shape == (3, 512)
 
 
+def test_the_weights_of_a_finished_model_are_no_file_to_guess_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What its rows answer stands beside them."""
+    saved(tmp_path / "own", **KINDS["gray"])
+    words = ["convert", str(tmp_path / "own" / "model.safetensors"), "--out", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert cli.main(words) == 2 and "is of a finished model already: name its folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_into_a_folder_that_is_there_it_goes_under_its_name(tmp_path: Path) -> None:
     saved(tmp_path / "own", **KINDS["gray"])
     (tmp_path / "hf").mkdir()

@@ -71,6 +71,8 @@ def wrong(options: Options) -> list[str]:
         said += [f"--{name} goes with a file of weights, not with a model" for name in own if getattr(options, name)]
     if options.to and options.data:
         said.append("--data fits a model before it is written: convert it with --data first, then with --to")
+    if options.file and options.file.name == "model.safetensors" and (options.file.parent / "model.json").is_file():
+        said.append(f"{options.file} is of a finished model already: name its folder, {options.file.parent}")
     if folder and not options.to and not options.data:
         said.append(f"{options.file} is no file: of a finished model, --to writes a layout and --data fits thresholds")
     means, stds = len(options.mean), len(options.std)
