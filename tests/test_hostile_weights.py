@@ -241,7 +241,7 @@ def test_what_is_in_itself_many_times_takes_no_time(tmp_path: Path) -> None:
     (tmp_path / "w.pdparams").write_bytes(b"\x80\x04" + step(b"}\x94", "model", b"h\x00s", "state_dict", b"h\x00s."))
     assert "holds no weights" in refused(tmp_path / "w.pdparams")
     tuples = twice(60, b")", lambda n: step(b"h", bytes([n]), b"h", bytes([n]), b"\x86"))
-    (tmp_path / "w.pdparams").write_bytes(b"\x80\x04}" + tuples + b"K\x01s.")
+    (tmp_path / "w.pdparams").write_bytes(b"\x80\x04" + tuples + b"}h\x3cK\x01s.")
     assert "keys are no names" in refused(tmp_path / "w.pdparams")
     (tmp_path / "w.pdparams").write_bytes(b"\x80\x04" + b"}\x8c\x01a" * 10_000 + b"N" + b"s" * 10_000 + b".")
     assert "damaged" in refused(tmp_path / "w.pdparams")
