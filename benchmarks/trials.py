@@ -46,9 +46,9 @@ def minutes(out: Path) -> float:
     return float((out / "seconds").read_text()) / 60
 
 
-def tested(folder: Path, stores: Sequence[store.Store], names: Sequence[str]) -> Tested:
-    """A model on the test part."""
-    opened, rows = bundle.load(folder), cohort.rows_of(stores, "test")
+def tested(folder: Path, stores: Sequence[store.Store], names: Sequence[str], rows: np.ndarray | None = None) -> Tested:
+    """A model on the test part, or on these rows."""
+    opened, rows = bundle.load(folder), cohort.rows_of(stores, "test") if rows is None else rows
     said = inference.predict(opened.method, stores, rows, model=opened.model, batch=64, threads=1)
     order = np.argsort(said.rows)
     labels = known_labels(stores, said.rows[order], names)

@@ -137,6 +137,8 @@ def fill(method: Supervised, head: dict[str, Tensor], places: Sequence[int], whe
     weight = head["weight"].flatten(1)[list(places)]
     if weight.shape != method.head.weight.shape:
         raise ValueError(f"The last layer in {where} takes {weight.shape[1]} features, not {method.backbone.dim}.")
+    if "bias" in head and len(head["bias"]) != len(head["weight"]):
+        raise ValueError(f"The last layer in {where} has a bias of another length than its weight.")
     with torch.no_grad():
         method.head.weight.copy_(weight)
         method.head.bias.copy_(head["bias"][list(places)] if "bias" in head else torch.zeros(len(places)))

@@ -76,7 +76,9 @@ class Course:
     """Longest time between two checkpoints."""
     threads: int = 0
     """For loading; 0 takes one for each core."""
-    export_as: Literal["", "dtforcxr8", "mae", "moco", "torchvision"] = ""
+    export_as: Literal[
+        "", "byol", "chexnet", "dtforcxr8", "huggingface", "mae", "moco", "paddle", "supcontrast", "swav", "torchvision"
+    ] = ""
     """Also write the weights in this published layout."""
     devices: int = 1
     """Processes on this machine, one for each GPU (or several on the CPU)."""

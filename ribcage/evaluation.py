@@ -499,6 +499,11 @@ def stamps(result: dict[str, Any]) -> list[str]:
         texts.append(
             f"These are {result['split']} pictures, not test pictures: the model may have been chosen on them."
         )
+    if others := result.get("others"):
+        texts.append(
+            f"The model has learnt from frontal pictures alone, and {others:,} of these are not known to be frontal: "
+            "--frontal leaves them out."
+        )
     texts += [
         f"The pictures of {one['folder']} were made square by '{one['fit']}', those the model learnt from by "
         f"'{result['model']['fit']}': it sees another shape than it knows."

@@ -253,6 +253,28 @@ def test_wrong_numbers_and_pictures_given_twice_are_refused(nih: Path, capsys: p
     assert "pictures stand in more than one of" in capsys.readouterr().err
 
 
+def test_who_learnt_from_frontal_pictures_is_not_tested_on_others_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = ["--pictures", "300", "--size", "32", "--lateral", "0.5"]
+    assert cli.main(["import", "phantom", "--out", str(tmp_path / "data"), *made]) == 0
+    small = ["--model", "test_resnet", "--size", "32", "--epochs", "1", "--batch", "16", "--frontal"]
+    assert cli.main(["finetune", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run"), *small]) == 0
+    words = ["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "data"), "--resamples", "5"]
+    assert cli.main(words) == 0 and cli.main([*words, "--frontal"]) == 0
+    opened = store.open(tmp_path / "data").index.table
+    lateral = int(((opened["split"] == "test") & ~opened["view"].isin(["PA", "AP"])).sum())
+    tests = tmp_path / "run" / "evaluation"
+    every, frontal = (
+        json.loads((tests / name / "metrics.json").read_text(encoding="utf-8"))
+        for name in ("phantom-test", "phantom-test-frontal")
+    )
+    assert lateral > 3 and any(f"{lateral} of these are not known to be frontal" in text for text in every["stamps"])
+    assert every["pictures"] - frontal["pictures"] == lateral and not any(
+        "frontal" in text for text in frontal["stamps"]
+    )
+
+
 def test_what_the_guard_could_not_see_stands_in_front(nih: Path) -> None:
     plain = {"found": False, "text": "", "unseen": 3}
     result = {

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ribcage import cli, datasets, flags, methods
+from ribcage.commands import convert
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -28,7 +29,9 @@ def method_table() -> str:
     return "\n".join(["| `ribcage …` | how it learns |", "|---|---|", *rows])
 
 
-TABLES = {"datasets": dataset_table, "methods": method_table}
+TABLES = {"datasets": dataset_table, "methods": method_table, "formats": convert.table}
+PLACES = {"formats": ROOT / "docs" / "weights.md"}
+"""Of tables that are not in the README."""
 
 
 def block(text: str, name: str) -> str:
@@ -39,11 +42,11 @@ def block(text: str, name: str) -> str:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_tables_are_the_programs(name: str) -> None:
-    text = README.read_text(encoding="utf-8")
-    wanted = TABLES[name]() + "\n"
+    page = PLACES.get(name, README)
+    text, wanted = page.read_text(encoding="utf-8"), TABLES[name]() + "\n"
     if os.environ.get("RIBCAGE_WRITE_README"):
         text = text.replace(f"<!-- {name} -->\n{block(text, name)}", f"<!-- {name} -->\n{wanted}")
-        README.write_text(text, encoding="utf-8")
+        page.write_text(text, encoding="utf-8")
     assert block(text, name) == wanted
 
 

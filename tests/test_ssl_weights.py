@@ -325,12 +325,11 @@ def test_of_three_programs_for_byol_the_right_one_is_named(name: str, source: st
     assert (found.layout, found.source) == ("byol", source)
 
 
-def test_a_deep_resnet_with_the_small_stem_is_refused_by_its_reason(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torch.save(supcontrast(network("resnet34", small=True)), folder / "deep.pth")
-    said = line(["convert", str(folder / "deep.pth"), "--out", str(folder / "deep")], capsys)
-    assert "Ribcage has resnet18_small alone" in said
+@pytest.mark.parametrize("name", ["resnet34", "resnet50"])
+def test_deep_resnets_with_the_small_stem_are_read(name: str, folder: Path) -> None:
+    """SupContrast's own default is the second."""
+    found = recognised(supcontrast(network(name, small=True))["model"], folder)
+    assert (found.name, found.size) == (f"{name}_small", (32, 32))
 
 
 def test_pictures_for_the_small_stem_are_small(folder: Path) -> None:

@@ -438,9 +438,21 @@ def test_a_finetuned_model_goes_out_as_it_was_kept(tmp_path: Path, capsys: pytes
 
 
 def test_an_unknown_layout_is_named_beside_those_there_are() -> None:
-    assert weights.names() == ("dtforcxr8", "mae", "moco", "torchvision")
+    written = (
+        "byol",
+        "chexnet",
+        "dtforcxr8",
+        "huggingface",
+        "mae",
+        "moco",
+        "paddle",
+        "supcontrast",
+        "swav",
+        "torchvision",
+    )
+    assert weights.names() == written
     with pytest.raises(
-        ValueError, match=r"Unknown layout 'moko'. Did you mean 'moco'.* Layouts: dtforcxr8, mae, moco, torchvision."
+        ValueError, match=r"Unknown layout 'moko'. Did you mean 'moco'.* Layouts: byol, chexnet, .*swav"
     ):
         weights.load("moko")
 

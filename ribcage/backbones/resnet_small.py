@@ -1,16 +1,17 @@
 """ResNet for small pictures: a 3 × 3 stem without stride and without pooling, as for CIFAR.
 
-He et al. 2016, https://arxiv.org/abs/1512.03385, sec. 4.2, with the widths of ResNet-18, or half of them.
+He et al. 2016, https://arxiv.org/abs/1512.03385, sec. 4.2, with the widths of the large ResNets, or half of them.
 """
 
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.resnet import BasicBlock, ResNet
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 FACTS = {"input_size": (3, 32, 32), "first_conv": "conv1", "classifier": "fc", "num_classes": 1000}
-default_cfgs = generate_default_cfgs({"resnet18_small": FACTS, "resnet18_slim": FACTS})
+NAMES = ("resnet18_small", "resnet34_small", "resnet50_small", "resnet101_small")
+default_cfgs = generate_default_cfgs(dict.fromkeys((*NAMES, "resnet18_slim"), FACTS))
 
 
 class SmallResNet(ResNet):
@@ -32,6 +33,27 @@ def resnet18_small(pretrained: bool = False, **options: Any) -> ResNet:
     """Eighteen layers for pictures of about 28 to 64 pixels."""
     options = {"block": BasicBlock, "layers": (2, 2, 2, 2), **options}
     return build_model_with_cfg(SmallResNet, "resnet18_small", pretrained, **options)
+
+
+@register_model
+def resnet34_small(pretrained: bool = False, **options: Any) -> ResNet:
+    """Thirty-four layers."""
+    options = {"block": BasicBlock, "layers": (3, 4, 6, 3), **options}
+    return build_model_with_cfg(SmallResNet, "resnet34_small", pretrained, **options)
+
+
+@register_model
+def resnet50_small(pretrained: bool = False, **options: Any) -> ResNet:
+    """Fifty layers, as SupContrast trains them."""
+    options = {"block": Bottleneck, "layers": (3, 4, 6, 3), **options}
+    return build_model_with_cfg(SmallResNet, "resnet50_small", pretrained, **options)
+
+
+@register_model
+def resnet101_small(pretrained: bool = False, **options: Any) -> ResNet:
+    """A hundred and one layers."""
+    options = {"block": Bottleneck, "layers": (3, 4, 23, 3), **options}
+    return build_model_with_cfg(SmallResNet, "resnet101_small", pretrained, **options)
 
 
 @register_model

@@ -23,6 +23,8 @@ class Options:
     """Dataset folders."""
     split: str = "test"
     """Which of their pictures: train, val, test, or all."""
+    frontal: bool = False
+    """Only PA and AP views."""
     out: Path | None = None
     """Where to write (default: RUN/evaluation/<sets>-<split>, then what was asked for beyond the defaults)."""
     ten_crop: bool = False
@@ -58,7 +60,7 @@ def run(options: Options) -> dict[str, Any]:
     model = bundle.load(options.run)
     stores = store.open_all(options.data)
     cohort.distinct(stores)
-    rows = chosen(stores, options.split)
+    rows = chosen(stores, options.split, options.frontal)
     policy = policy_of(options, model.model, stores)
     evaluation.check(model.model, stores, policy, options.rule)
     leak = guard.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
@@ -94,7 +96,7 @@ def boxes(options: Options) -> dict[str, Any]:
     model = bundle.load_detector(options.run)
     stores = store.open_all(options.data)
     cohort.distinct(stores)
-    rows = chosen(stores, options.split)
+    rows = chosen(stores, options.split, options.frontal)
     policy = policy_of(options, model.model, stores)
     leak = guard.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
     with distributed.started() as device:
@@ -129,10 +131,11 @@ def no_boxes(options: Options) -> list[str]:
     return [text for text, is_so in wrong.items() if is_so]
 
 
-def chosen(stores: Sequence[Any], split: str) -> Any:
+def chosen(stores: Sequence[Any], split: str, frontal: bool) -> Any:
     """The rows of the split, or one line that says which splits there are."""
     import numpy as np
 
+    from ribcage import cohort
     from ribcage.loader import rows_of
 
     counts: dict[str, int] = {}
@@ -143,7 +146,20 @@ def chosen(stores: Sequence[Any], split: str) -> Any:
     if not len(rows):
         there = ", ".join(f"{name or 'no split'} {count:,}" for name, count in counts.items())
         raise ValueError(f"The split {split!r} has no pictures. There are: {there}.")
-    return rows
+    frontals = rows[cohort.table(stores)["view"].isin(cohort.FRONTAL).to_numpy()[rows]]
+    if frontal and not len(frontals):
+        raise ValueError(f"No picture of split {split!r} is known to be frontal: leave out --frontal.")
+    return frontals if frontal else rows
+
+
+def unlike(options: Options, model: Any, stores: Sequence[Any]) -> int:
+    """How many of the pictures are no frontal ones, where the model has learnt from frontal ones alone."""
+    from ribcage import cohort
+
+    if options.frontal or not model.training.get("options", {}).get("frontal"):
+        return 0
+    known = cohort.table(stores)["view"].isin(cohort.FRONTAL).to_numpy()
+    return int((~known[chosen(stores, options.split, False)]).sum())
 
 
 def policy_of(options: Options, model: Any, stores: Sequence[Any]) -> Any:
@@ -200,6 +216,7 @@ def context(
     return {
         "run": str(options.run),
         "model": {name: getattr(model, name) for name in named} | {"leak": str(model.training.get("leak", ""))},
+        "others": unlike(options, model, stores),
         "not_tested": [name for name in model.findings if name not in findings],
         "data": [{"folder": str(one.folder)} | {name: getattr(one.facts, name) for name in facts} for one in stores],
         "split": options.split,
@@ -219,6 +236,7 @@ def out_folder(options: Options, stores: Sequence[Any]) -> Path:
         return options.out
     sets = "+".join(dict.fromkeys(store.index.name for store in stores))
     named = [sets, options.split, *([options.protocol] if options.protocol != "honest" else [])]
+    named += ["frontal"] * options.frontal
     named += ["ten-crop"] * options.ten_crop + ["leak"] * options.allow_leak
     named += [options.rule] if options.rule != Options.rule else []
     named += [options.policy] if options.policy else []

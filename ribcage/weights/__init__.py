@@ -47,7 +47,10 @@ def published(file: Path) -> Published:
     """What a file holds, of the layout that its names are of."""
     weights = weights_in(file)
     for name, layout in readable().items():
-        found = _read(layout, file, weights)
+        try:
+            found = _read(layout, file, weights)
+        except (ValueError, LookupError, TypeError, RuntimeError) as error:  # names of one layout, shapes of none
+            raise ValueError(f"{file} is not of the layout {name} that its names are of: {one_line(error)}.") from None
         if found is not None:
             return replace(
                 found, layout=name, source=found.source or layout.SOURCE, licence=found.licence or layout.LICENCE
@@ -61,6 +64,11 @@ def _read(layout: Any, file: Path, weights: dict[str, Any]) -> Published | None:
     if beside == file.parent:
         return layout.published(weights) if layout.recognises(weights) else None
     return layout.published(weights, beside) if beside.is_file() else None
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, for the end of a sentence."""
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
 def layouts() -> dict[str, Any]:

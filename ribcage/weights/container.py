@@ -20,7 +20,17 @@ from torch import Tensor
 
 from ribcage.weights import pickled
 
-INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "network", "weights")
+INSIDE = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "online_network_state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "weights",
+)
 """Under which of these names training programs keep the weights, the first that is there."""
 WRAPPERS = ("module.", "_orig_mod.")
 """What torch puts before every name when a model is trained on many devices, or compiled."""

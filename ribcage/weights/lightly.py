@@ -20,8 +20,8 @@ BACKBONE = "backbone."
 PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 NUMBERS, WITHOUT_POOLING = ("0", "1", "4", "5", "6", "7"), ("0", "1", "2", "3", "4", "5")
 """Of these parts, when a ReLU and a pooling are counted, and when they are not."""
-SMALL = "resnet18_small"
-"""The ResNet with a stem of 3 × 3 and without pooling."""
+SMALL = ("resnet18_small", "resnet34_small", "resnet50_small", "resnet101_small")
+"""The ResNets with a stem of 3 × 3 and without pooling."""
 FIRST = ("0.weight", "0.conv0.weight", "conv1.weight", "features.conv0.weight")
 
 
@@ -35,7 +35,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     given = {name.removeprefix(BACKBONE): value for name, value in weights.items() if name.startswith(BACKBONE)}
     state = without_head(named(given))
     left = tuple(name for name in weights if not name.startswith(BACKBONE))
-    name = architecture(state, (*RESNETS, SMALL, *DENSENETS))
+    name = architecture(state, (*SMALL, *RESNETS, *DENSENETS))
     size, stored = sizes(name)
     return Published(state, MEAN, STD, name=name, left=left, size=size, stored=stored)
 
@@ -58,4 +58,4 @@ def without_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def sizes(name: str) -> tuple[tuple[int, int], int]:
     """Of pictures, and of the squares that they are cut from."""
-    return ((32, 32), 32) if name == SMALL else ((224, 224), 256)
+    return ((32, 32), 32) if name in SMALL else ((224, 224), 256)

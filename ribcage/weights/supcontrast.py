@@ -25,8 +25,6 @@ from ribcage.weights.lightly import SMALL, sizes
 SOURCE = "https://github.com/HobbitLong/SupContrast"
 LICENCE = "BSD-2-Clause (code); weights as their authors say"
 ENCODER = re.compile(r"encoder\.(module\.)?")
-DEEPER = {"layer1.0.conv3.weight", "layer1.2.conv1.weight"}
-"""Of ResNets with more than 18 layers."""
 LEFT = re.compile(r"(head|fc)\.")
 """What only the training needs."""
 
@@ -41,12 +39,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     """The encoder, under timm's names."""
     kept = {ENCODER.sub("", name, count=1): value for name, value in weights.items() if not LEFT.match(name)}
     state = {name.replace(".shortcut.", ".downsample."): value for name, value in kept.items()}
-    if state["conv1.weight"].shape[2:] == (3, 3) and state.keys() & DEEPER:
-        raise ValueError(
-            f"A deep ResNet with SupContrast's own stem of 3 × 3 came; of these Ribcage has {SMALL} alone, and all "
-            "with torchvision's stem."
-        )
-    name = architecture(state, (*RESNETS, SMALL))
+    name = architecture(state, (*SMALL, *RESNETS))
     size, stored = sizes(name)
     return Published(state, MEAN, STD, name=name, left=tuple(filter(LEFT.match, weights)), size=size, stored=stored)
 
@@ -56,9 +49,9 @@ def export(method: Method, model: Model, target: Path) -> Path:
     if not isinstance(method, SupCon):
         kind = type(method).__name__
         raise ValueError(f"The supcontrast layout has a head, {kind} has not: take the layout torchvision.")
-    if base.plain(model.name) != SMALL:
+    if base.plain(model.name) not in SMALL:
         raise ValueError(
-            f"SupContrast's ResNets have a stem of 3 × 3, {model.name} has not: take --model {SMALL}, or the layout "
+            f"SupContrast's ResNets have a stem of 3 × 3, {model.name} has not: take --model {SMALL[0]}, or the layout "
             "torchvision."
         )
     encoder = {
