@@ -97,9 +97,6 @@ class Backbone(nn.Module):
             normalised by `mean` and `std` are brought to these first.
     """
 
-    times: Tensor
-    plus: Tensor
-
     def __init__(
         self,
         name: str,
@@ -129,10 +126,7 @@ class Backbone(nn.Module):
                 fold_stem(self.model, config, mean, std)
         else:
             self.model = timm.create_model(name, in_chans=channels, **options)
-        m, s = torch.tensor(colours or ((mean,), (std,)))[:, None, :, None, None]
-        self.register_buffer("times", std / s, persistent=False)
-        self.register_buffer("plus", (mean - m) / s, persistent=False)
-        self.coloured = bool(colours)
+        self.scale, self.colours = (mean, std), colours
         self.dim: int = getattr(self.model, "head_hidden_size", None) or self.model.num_features
         self.size: tuple[int, int] = size or tuple(pretrained_config(name).input_size[1:])
 
@@ -148,7 +142,10 @@ class Backbone(nn.Module):
 
     def shown(self, pictures: Tensor) -> Tensor:
         """The pictures as the model's first layer expects them."""
-        return pictures * self.times + self.plus if self.coloured else pictures
+        if not self.colours:
+            return pictures
+        (mean, std), (means, stds) = self.scale, (pictures.new_tensor(each)[:, None, None] for each in self.colours)
+        return (pictures * std + mean - means) / stds
 
     def pool(self, hidden: Tensor) -> Tensor:
         """What `model.forward_features` gave → (N, dim), as the model itself pools before its head."""

@@ -76,7 +76,7 @@ def convert(
         )
     if given == 3 and channels == 1:
         fold_stem(backbone.model, replace(config, mean=mean, std=std), *GRAY)
-        backbone.channels, backbone.coloured = 1, False
+        backbone.channels, backbone.colours = 1, ()
     method = Supervised(backbone, answers)
     if answers:
         places = [place for place, name in enumerate(names) if name]
