@@ -86,12 +86,12 @@ def imported(words: list[str]) -> None:
         subprocess.run([sys.executable, "-m", "ribcage", "import", *words], check=True, stdout=sys.stderr)
 
 
-def tested(opened: store.Store, findings: tuple[str, ...]) -> Tested:
-    """The test pictures with a box of a finding that the classifier knows."""
+def tested(opened: store.Store, findings: tuple[str, ...], least: int) -> Tested:
+    """The test pictures with a box, and the findings that the classifier knows and that were drawn often enough."""
     rows = cohort.rows_of([opened], "test")
     rows = rows[np.isin(rows, opened.index.boxes["row"])]
     true = {name: detections.truth([opened], rows, name) for name in findings}
-    known = tuple(name for name in findings if len(true[name]))
+    known = tuple(name for name in findings if len(np.unique(true[name].pictures)) >= least)
     people = opened.index.table["patient"].to_numpy()[rows]
     return Tested([opened], rows, people, known, {name: true[name] for name in known})
 
@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--share", type=float, default=0.5, help="of the maximum, from which on a place is in a box")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--least", type=int, default=5, help="pictures with a box, for a finding to be asked for")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.nih:
@@ -206,7 +207,7 @@ def main() -> None:
     out = options.work / f"{options.model} {options.seed}"
     trials.trained(["finetune", "--model", options.model, "--data", str(opened.folder), "--out", str(out), *how])
     trained = bundle.load(out)
-    data = tested(opened, trained.model.findings)
+    data = tested(opened, trained.model.findings, options.least)
     places = [trained.model.findings.index(name) for name in data.findings]
     torch.manual_seed(options.seed)
     blank = Supervised(Backbone(options.model, size=trained.model.size), trained.model.findings)
