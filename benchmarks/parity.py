@@ -229,9 +229,9 @@ def main() -> None:
         except ImportError:
             print(f"| {name} | not installed | – | – | – |", flush=True)
             continue
-        found = [differing(build, kind) for kind in (torch.float32, torch.float64)]
-        twice = f"{found[1][0]:.0e}" if library != "paddle" else "–"
-        print(f"| {name} | {version(library)} | {found[0][0]:.1e} | {twice} | {found[0][1]:.2f} |", flush=True)
+        away, spread = differing(build, torch.float32)
+        twice = "–" if library == "paddle" else f"{differing(build, torch.float64)[0]:.0e}"  # Paddle has singles
+        print(f"| {name} | {version(library)} | {away:.1e} | {twice} | {spread:.2f} |", flush=True)
 
 
 def version(library: str) -> str:

@@ -6,9 +6,11 @@ What a picture goes through on its way in, the temperature and the sigmoid are p
 write them again. Findings, thresholds and the way a picture becomes square stand in its metadata.
 """
 
+import contextlib
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +117,20 @@ def write_onnx(opened: Bundle, file: Path) -> None:
     onnx.save(content, str(file))
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """torch advises against TorchScript; who asks for it has older programs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def write_torchscript(opened: Bundle, file: Path) -> None:
     """A traced module, for programs in C++ and older servers."""
     side, module = opened.model.stored, Deployed(opened)
-    with torch.inference_mode(False), torch.no_grad():
+    with quiet(), torch.inference_mode(False), torch.no_grad():
         traced = torch.jit.trace(module, torch.zeros(2, side, side, dtype=torch.uint8), check_trace=False)
-    torch.jit.save(traced, str(file), _extra_files=facts(opened.model))
+        torch.jit.save(traced, str(file), _extra_files=facts(opened.model))
 
 
 def write_openvino(source: Path, model: Model, file: Path) -> None:
@@ -165,7 +175,8 @@ def opened_onnx(file: Path, threads: int = 0) -> Answer:
 
 def opened_torchscript(file: Path, threads: int = 0) -> Answer:
     """torch's own runtime."""
-    module = torch.jit.load(str(file))
+    with quiet():
+        module = torch.jit.load(str(file))
 
     def answer(pictures: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

@@ -1,0 +1,160 @@
+"""An exported file answers as the model, from bytes on, or is not kept."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ribcage
+from ribcage import bundle, cli, deployment, prediction
+from ribcage.backbone import Backbone
+from ribcage.bundle import Bundle, Model
+from ribcage.methods.supervised import Supervised
+from ribcage.provenance import Provenance
+
+
+def made(folder: Path, stored: int = 48, side: int = 32, **options: Any) -> Path:
+    """A model whose answers differ from picture to picture."""
+    torch.manual_seed(0)
+    channels = options.pop("channels", 1)
+    backbone = Backbone("test_resnet", size=(side, side), channels=channels, colours=options.get("colours", ()))
+    method = Supervised(backbone, ("Mass", "Nodule", "Edema"), loss=options.get("loss", "bce")).eval()
+    torch.nn.init.normal_(method.head.weight, std=3.0)
+    facts: dict[str, Any] = {"temperature": (1.5, 0.7, 2.0), "thresholds": {"youden": (0.2, None, 0.9)}} | options
+    training = {"pictures": 1, "patients": 1, "selection": 1}
+    model = Model(
+        "test_resnet",
+        method.findings,
+        (side, side),
+        stored,
+        "pad",
+        0.45,
+        0.22,
+        channels=channels,
+        training=training,
+        **facts,
+    )
+    bundle.save(folder, method, model, Provenance.nothing())
+    return folder
+
+
+def opened(folder: Path) -> Bundle:
+    return bundle.load(folder)
+
+
+WAYS = {"onnx": "a.onnx", "torchscript": "a.ts", "openvino": "a.xml"}
+KINDS: dict[str, dict[str, Any]] = {
+    "shrunk by three": {"stored": 96},
+    "shrunk by two": {"stored": 64},
+    "interpolated": {"stored": 48},
+    "as it is": {"stored": 32},
+    "one of them": {"loss": "cross-entropy", "temperature": (1.3, 1.3, 1.3)},
+    "in colours": {"channels": 3, "colours": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", ["onnx", "torchscript"])
+def test_the_file_answers_as_the_model_from_bytes_on(kind: str, way: str, tmp_path: Path) -> None:
+    folder, file = made(tmp_path / "模型 m", **KINDS[kind]), tmp_path / WAYS[way]
+    result = ribcage.export(folder, to=way, out=file, latency=False)
+    assert result["away"] < 2e-6
+    answer = deployment.OPENED[way](file, 1)
+    pictures = np.random.default_rng(1).integers(0, 256, (3, *[opened(folder).model.stored] * 2), dtype=np.uint8)
+    wanted = deployment.expected(opened(folder), pictures)
+    np.testing.assert_allclose(answer(pictures), wanted, atol=2e-6)
+    assert wanted.std(axis=0).max() > 1e-3
+
+
+def test_openvino_answers_as_the_model(tmp_path: Path) -> None:
+    folder = made(tmp_path / "m")
+    result = ribcage.export(folder, to="openvino", out=tmp_path / "a b.xml", latency=False)
+    assert result["away"] < 1e-5 and (tmp_path / "a b.bin").is_file()
+
+
+def test_what_is_expected_is_what_predict_says(tmp_path: Path) -> None:
+    import cv2
+
+    folder = made(tmp_path / "m", stored=64)
+    picture = deployment.patterns(64)[5]
+    cv2.imwrite(str(tmp_path / "p.png"), picture)
+    said = prediction.probabilities(opened(folder), [tmp_path / "p.png"])
+    found = deployment.expected(opened(folder), picture[None])[0]
+    np.testing.assert_allclose(said[["Mass", "Nodule", "Edema"]].to_numpy()[0], found, atol=1e-6)
+
+
+def test_the_file_says_what_it_answers(tmp_path: Path) -> None:
+    import onnx
+
+    ribcage.export(made(tmp_path / "m"), out=tmp_path / "a.onnx", latency=False)
+    said = {one.key: one.value for one in onnx.load(tmp_path / "a.onnx").metadata_props}
+    assert json.loads(said["ribcage.findings"]) == ["Mass", "Nodule", "Edema"]
+    assert json.loads(said["ribcage.thresholds"]) == {"youden": [0.2, None, 0.9]}
+    assert json.loads(said["ribcage.input"])["side"] == 48 and said["ribcage.use"] == "research use only"
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = made(tmp_path / "m")
+    (tmp_path / "a.onnx").write_text("older", encoding="utf-8")
+    own = deployment.Deployed.__init__
+
+    def warm(self: Any, one: Any) -> None:
+        own(self, Bundle(one.folder, replace(one.model, temperature=(9.0, 9.0, 9.0)), one.method, one.provenance))
+
+    monkeypatch.setattr(deployment.Deployed, "__init__", warm)
+    assert cli.main(["export", str(folder), "--out", str(tmp_path / "a.onnx"), "--no-latency"]) == 2
+    assert re.search(r"is 0\.\d+ away from the model, more than 0.0001: no file", capsys.readouterr().err)
+    assert (tmp_path / "a.onnx").read_text(encoding="utf-8") == "older"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.onnx", "m"]
+
+
+def test_whole_numbers_are_made_of_pictures_and_their_price_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    assert cli.main(["import", "phantom", "--out", str(data), "--pictures", "160", "--size", "48"]) == 0
+    folder = made(tmp_path / "m")
+    words = ["export", str(folder), "--int8", "--ranges", "24", "--val", "train", "--no-latency"]
+    assert cli.main(words) == 2
+    assert "--int8 takes its ranges from pictures" in capsys.readouterr().err
+    assert cli.main([*words, "--data", str(data), "--out", str(tmp_path / "8.onnx")]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"mean AUROC 0\.\d+, exported 0\.\d+: [+-]0\.\d+ \(95 % [+-]0\.\d+ to [+-]0\.\d+\)", said), said
+    assert "int8" in str(onnx_kinds(tmp_path / "8.onnx")).lower()
+
+
+def onnx_kinds(file: Path) -> set[str]:
+    """Of the numbers that weights are kept in."""
+    import onnx
+
+    return {onnx.TensorProto.DataType.Name(one.data_type) for one in onnx.load(file).graph.initializer}
+
+
+def test_pictures_of_another_side_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    assert cli.main(["import", "phantom", "--out", str(data), "--pictures", "40", "--size", "32"]) == 0
+    assert cli.main(["export", str(made(tmp_path / "m")), "--data", str(data), "--no-latency"]) == 2
+    assert "the model was made for 48 px, pad, 8 bit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--out", "a.pt"], "does not end in .onnx"),
+        (["--to", "torchscript", "--int8", "--data", "d"], "--int8 goes with --to onnx or --to openvino"),
+        (["--runs", "0"], "--runs 0 is not at least 1"),
+    ],
+)
+def test_what_cannot_be_is_a_line(
+    words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["export", str(tmp_path), *words]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
