@@ -38,6 +38,7 @@ def write(model: dict[str, Any], *, plain: bool = True, unknown: Sequence[str] =
             if findings
             else _features(model)
         ),
+        *_limits(model),
         "## Use",
         "",
         "```python",
@@ -91,6 +92,74 @@ def _untested() -> list[str]:
     """Of published weights: what is said of them elsewhere is not repeated."""
     said = "None are known here: its authors' own are of other pictures. `ribcage evaluate` on a test part gives some."
     return ["## Figures", "", said, ""]
+
+
+def _limits(model: dict[str, Any]) -> list[str]:
+    """What nobody should expect of it, and whose terms it is under."""
+    views = "frontal views alone" if model["training"].get("options", {}).get("frontal") else ""
+    licences = ", ".join(dict.fromkeys(f"{one['licence']} ({one['name']})" for one in model["data"]))
+    calibrated = "fitted to validation" if model["temperature"] else "not calibrated: no temperature was fitted"
+    said = [
+        "For pictures prepared as above. Of machines, ages, views and places other than its data's nothing is known.",
+        f"It has learnt from {views}." if views else "",
+        f"Probabilities are {calibrated}." if model["findings"] and not model["detector"] else "",
+        f"The terms of what it learnt from hold: {licences}." if licences else "",
+    ]
+    return ["## Limits", "", *(f"- {text}" for text in said if text), ""]
+
+
+def tested(text: str, result: dict[str, Any]) -> str:
+    """The card with what a test has found; a section of an earlier test on the same pictures is replaced."""
+    name = " + ".join(one["name"] for one in result["data"]) + f", split {result['split']}"
+    marked = name.replace("-->", "")
+    start, end = f"<!-- tested: {marked} -->", f"<!-- /tested: {marked} -->"
+    section = "\n".join([start, *_test(name, result), end, ""]) + "\n"
+    if start in text and end in text:
+        before, rest = text.split(start, 1)
+        return before + section + rest.split(end, 1)[1].lstrip("\n")
+    return text.replace("## Limits\n", section + "## Limits\n", 1) if "## Limits\n" in text else f"{text}\n{section}"
+
+
+def _test(name: str, result: dict[str, Any]) -> list[str]:
+    """What a test has found: every number with its interval."""
+    rates, mean = ("auroc", "sensitivity", "specificity"), result["macro"]["auroc"]
+    rows = [
+        [row["finding"], f"{row['positives']:,} of {row['n']:,}", *(_span(row[rate]) for rate in rates)]
+        for row in result["findings"]
+    ]
+    groups = [
+        [
+            f"{row['by']} {row['group']}",
+            f"{row['pictures']:,}",
+            _span(row["macro"]["auroc"]),
+            str(row["macro"]["auroc"]["findings"]),
+        ]
+        for row in result["subgroups"]
+    ]
+    return [
+        f"## Test: {name}",
+        "",
+        f"{result['pictures']:,} pictures of {result['patients']:,} patients; mean AUROC {_span(mean)} of "
+        f"{mean['findings']} findings. Intervals: {result['level']:.0%}, over patients. Thresholds: {result['rule']}.",
+        "",
+        *(f"- {stamp}" for stamp in result["stamps"]),
+        *([""] if result["stamps"] else []),
+        *_rows(["finding", "present", "AUROC", "sensitivity", "specificity"], rows),
+        *(_rows(["subgroup", "pictures", "mean AUROC", "of findings"], groups) if groups else []),
+        f"`{result['command']}`",
+        "",
+    ]
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table."""
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)] + [""]
+
+
+def _span(value: dict[str, Any]) -> str:
+    """A number with its interval; what is undefined is –."""
+    shown = ["–" if value[key] is None else f"{value[key]:.3f}" for key in ("value", "low", "high")]
+    return shown[0] if shown[1] == "–" else f"{shown[0]} ({shown[1]}–{shown[2]})"
 
 
 def _title(model: dict[str, Any]) -> str:

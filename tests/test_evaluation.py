@@ -435,3 +435,26 @@ def test_compare_reads_runs_and_writes_a_page(nih: Path, tmp_path: Path, capsys:
     assert "第二 run" in page.read_text(encoding="utf-8") and "<script" not in page.read_text(encoding="utf-8")
     assert cli.main(["compare", str(nih / "run"), str(tmp_path)]) == 1
     assert "holds no predictions" in capsys.readouterr().err
+
+
+def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(nih: Path, tmp_path: Path) -> None:
+    shutil.copytree(nih / "run" / "bundle", tmp_path / "模型")
+    file = tmp_path / "模型" / "README.md"
+    plain = file.read_text(encoding="utf-8")
+    words = ["evaluate", str(tmp_path / "模型"), "--data", str(nih / "arnoweng"), "--resamples", "20"]
+    assert cli.main([*words, "--split", "train", "--allow-leak"]) == 0
+    assert file.read_text(encoding="utf-8") == plain
+    assert (
+        cli.main([*words, "--out", str(tmp_path / "one")]) == 0
+        and cli.main([*words, "--out", str(tmp_path / "two")]) == 0
+    )
+    text, result = (
+        file.read_text(encoding="utf-8"),
+        json.loads((tmp_path / "two" / "metrics.json").read_text(encoding="utf-8")),
+    )
+    assert text.count("## Test: nih, split test") == 1 and text.count("## Limits") == 1 and "--out" in text
+    mean = result["macro"]["auroc"]
+    assert (
+        f"mean AUROC {mean['value']:.3f} ({mean['low']:.3f}–{mean['high']:.3f}) of {mean['findings']} findings" in text
+    )
+    assert text.replace(text[text.index("<!-- tested") : text.index("## Limits")], "") == plain

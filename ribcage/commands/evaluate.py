@@ -258,6 +258,22 @@ def write(options: Options, result: dict[str, Any], data: Any, stores: Sequence[
     pictures = report.worst_pictures(data, stores, options.worst)
     page = report.page(result, data, pictures)
     write_all(options, stores, "predictions.parquet", lambda file: inference.save(data.table(), file), result, page)
+    note(options, result)
+
+
+def note(options: Options, result: dict[str, Any]) -> None:
+    """An honest test stands on the model's card, too."""
+    from ribcage import bundle, card, files
+
+    if result["leak"]["found"] or options.protocol != "honest" or options.split != "test":
+        return
+    file = bundle.find(options.run) / "README.md"
+    try:
+        text = card.tested(file.read_text(encoding="utf-8"), result)
+        with files.atomic(file) as part:
+            part.write_text(text, encoding="utf-8")
+    except OSError as error:
+        print(f"The card {file} does not say so: {error.strerror or error}.")
 
 
 def write_all(
