@@ -146,8 +146,6 @@ def _test(name: str, result: dict[str, Any]) -> list[str]:
         *([""] if result["stamps"] else []),
         *_rows(["finding", "present", "AUROC", "sensitivity", "specificity"], rows),
         *(_rows(["subgroup", "pictures", "mean AUROC", "of findings"], groups) if groups else []),
-        f"`{result['command']}`",
-        "",
     ]
 
 
