@@ -18,7 +18,7 @@ from ribcage.provenance import Provenance
 
 MODULES = [f"ribcage.backbones.{module.name}" for module in pkgutil.iter_modules(backbones.__path__)]
 OURS = [name for name in timm.list_models() if timm.model_entrypoint(name).__module__ in MODULES]
-LARGE = ("autoformer_v2_small", "autoformer_v2_base")
+LARGE = ("autoformer_v2_small", "autoformer_v2_base", "resnet34_small", "resnet101_small")
 NAMES = [name for name in OURS if name not in LARGE]
 MOBILE = ("eeea_net_c1", "eeea_net_c2", "ofa_595")
 
@@ -55,7 +55,7 @@ def test_a_batch_of_one_keeps_its_dimension(name: str, channels: int, side: int)
     pictures = torch.randn(1, channels, side, side)
     with torch.inference_mode():
         features, maps = backbone(pictures), backbone.maps(pictures)
-    reduction = 8 if name.startswith("resnet18") else 32
+    reduction = 8 if name.startswith("resnet") else 32
     assert features.shape == (1, backbone.dim)
     assert maps.shape == (1, backbone.model.num_features, side // reduction, side // reduction)
 
