@@ -271,20 +271,26 @@ def laid_over(model: Any, name: str, state: dict[str, Tensor], where: str) -> Co
         given = _positions(_filtered(model, name, state), own)
     except Exception as error:
         raise ValueError(_unfit(where, name, error)) from None
-    fits = {key: value for key, value in given.items() if key in own and own[key].shape == value.shape}
+    fits = {key: value for key, value in given.items() if key in own and _alike(own[key], value)}
     model.load_state_dict(fits, strict=False)
     counted = [key for key, value in own.items() if value.is_floating_point()]
     return Coverage(
         tuple(key for key in counted if key in fits),
-        tuple(key for key in counted if key not in given and "fc_norm." not in key),
+        tuple(key for key in counted if key not in given and key.replace("fc_norm.", "norm.") not in given),
         tuple(key for key in given if key not in own),
         tuple(f"{key}: {_shape(given[key])} for {_shape(own[key])}" for key in counted if key in given.keys() - fits),
     )
 
 
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether shapes agree, and fractions stand where there should be such."""
+    return one.shape == other.shape and one.is_floating_point() == other.is_floating_point()
+
+
 def _shape(value: Tensor) -> str:
     """64 × 3 × 7 × 7"""
-    return " × ".join(map(str, value.shape)) or "a number"
+    kind = "" if value.is_floating_point() else f" of {str(value.dtype).removeprefix('torch.')}"
+    return (" × ".join(map(str, value.shape)) or "a number") + kind
 
 
 def _filtered(model: Any, name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -159,8 +159,13 @@ class Model:
     format: int = FORMAT
 
     def save(self, file: Path) -> None:
-        """Write as JSON."""
-        file.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        """Write as JSON, if it is such that it can be read again."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        values = json.loads(text)
+        strange = [name for name, check in CHECKS.items() if not check(values[name])] or _uneven(values)
+        if strange:
+            raise ValueError(f"No model can be kept whose {strange[0]} is {str(values[strange[0]])[:60]!r}.")
+        file.write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, file: Path) -> "Model":
@@ -337,7 +342,7 @@ def pool(init: str) -> str:
 def sources(stores: Sequence[store.Store], init: str) -> tuple[dict[str, Any], ...]:
     """The data sets a model learns from, and before them those that its first weights learnt from."""
     known = facts(init)
-    before = [{**one, "before": True} for one in known.data] if known else []
+    before = [{**one, "before": True} for one in known.data] if known else of_file(init)
     own = [
         {"name": one.facts.name, "source": one.facts.source, "licence": one.facts.licence, "folder": str(one.folder)}
         for one in stores
@@ -345,12 +350,22 @@ def sources(stores: Sequence[store.Store], init: str) -> tuple[dict[str, Any], .
     return (*before, *own)
 
 
+def of_file(init: str) -> list[dict[str, Any]]:
+    """What somebody else's file comes from, as a data set is described; nothing where there is no file."""
+    if not Path(init).is_file():
+        return []
+    found = published(Path(init))
+    about = {"name": found.data or Path(init).name, "source": found.source, "licence": found.licence}
+    return [{name: value or "unknown" for name, value in about.items()} | {"before": True}]
+
+
 def seen(init: str) -> Provenance:
     """What weights have seen: whoever goes on with them has seen it too. Of a file it is said beside it."""
     if folder := source(init):
         return Provenance.load(folder / "provenance.npz")
     beside = [Path(init).parent / part / "provenance.npz" for part in (".", "bundle")] if Path(init).is_file() else []
-    return next((Provenance.load(file) for file in beside if file.is_file()), Provenance.nothing())
+    unknown = Provenance.nothing(Path(init).name) if Path(init).is_file() else Provenance.nothing()
+    return next((Provenance.load(file) for file in beside if file.is_file()), unknown)
 
 
 def backbone(model: Model, init: str, drop_path: float) -> Backbone:

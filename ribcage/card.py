@@ -69,6 +69,8 @@ def _taken(trained: dict[str, Any]) -> list[str]:
     """Of weights that somebody published: the file, and what is not known of it."""
     layout = f", in the layout of {trained['layout']}" if trained["layout"] else ""
     said = [f"- weights as published{layout}: {trained['file']} (SHA-256 {trained['sha256'][:16]} …)"]
+    rows = "- **what its rows answer is taken from their number and the layout's order**: the file does not say it"
+    said += [rows] * bool(trained.get("counted"))
     random = trained.get("random", [])
     lacking = f"- **{len(random)} weights were not in it and are random** ({random[0] if random else ''} …)"
     return said + [lacking] * bool(random)

@@ -64,11 +64,14 @@ def convert(
     strange = tuple(name for name in coverage.unexpected if name not in found.left)
     rows = len(head.get("weight", ()))
     refuse(file, found, coverage, strange, partial)
+    sound(file, backbone.model.state_dict(), head)
     answers = tuple(name for name in names if name)
     if names and not rows:
         raise ValueError(f"{file} has no last layer that could answer {', '.join(names)}: leave out --findings.")
     if names and rows != len(names):
         raise ValueError(f"The last layer in {file} has {rows:,} rows, not one for each of {len(names)} findings.")
+    if names and "bias" not in head and not partial:
+        raise ValueError(f"The last layer in {file} has no bias: --partial takes zeros for it.")
     if names and several(found.state, config.classifier):
         raise ValueError(
             f"{file} has last layers on different tokens ({', '.join(config.classifier)}), which one layer cannot be: "
@@ -81,6 +84,7 @@ def convert(
     if answers:
         places = [place for place, name in enumerate(names) if name]
         fill(method, head, places, str(file))
+    counted = {"counted": True} if answers and not findings and found.counted else {}
     model = Model(
         name=found.name,
         findings=answers,
@@ -92,9 +96,10 @@ def convert(
         channels=backbone.channels,
         pool=found.pool,
         colours=colours if backbone.channels == 3 else (),
+        temperature=found.temperature if names == found.findings else (),
         thresholds={"published": found.thresholds} if found.thresholds and names == found.findings else {},
         data=(origin(found),),
-        training=history(file, found, coverage),
+        training=history(file, found, coverage) | counted,
         versions=store.versions(),
     )  # fmt: skip
     return Converted(method.eval(), model, coverage, strange, found.left, rows)
@@ -107,7 +112,8 @@ def split(state: dict[str, Tensor], classifier: str | Sequence[str]) -> tuple[di
     last = classifier if isinstance(classifier, str) else classifier[0]
     ends = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     head = {name: state[f"{last}.{name}"] for name in ("weight", "bias") if f"{last}.{name}" in state}
-    rest = {name: value for name, value in state.items() if not name.startswith(tuple(f"{end}." for end in ends))}
+    known = {f"{end}.{name}" for end in ends for name in ("weight", "bias")}
+    rest = {name: value for name, value in state.items() if name not in known}  # parts of a deeper one have no place
     return rest, head if head.get("weight", torch.empty(0)).ndim in (2, 4) else {}
 
 
@@ -130,6 +136,15 @@ def refuse(file: Path, found: Published, coverage: Coverage, strange: Sequence[s
         f"{file} has {len(coverage.matched)} of the {count} weights of {found.name}: {said}. Take another --model, or "
         "--partial if the rest may stay random."
     )
+
+
+def sound(file: Path, body: dict[str, Tensor], head: dict[str, Tensor]) -> None:
+    """Raise where numbers cannot be weights: a model with such answers, but nothing."""
+    numbers = {name: value for name, value in body.items() if value.is_floating_point()}  # the others count
+    for name, value in {**numbers, **{f"the last layer's {name}": value for name, value in head.items()}}.items():
+        negative = name.endswith("running_var") and bool((value < 0).any())
+        if not value.is_floating_point() or not value.isfinite().all() or negative:
+            raise ValueError(f"{file} is damaged: {name} holds numbers that no weight can be.")
 
 
 def fill(method: Supervised, head: dict[str, Tensor], places: Sequence[int], where: str) -> None:

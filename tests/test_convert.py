@@ -250,3 +250,90 @@ def test_pictures_of_ones_own_choose_temperature_and_thresholds(
     assert one.provenance.unknown.tolist() == ["model.pth.tar"]
     test = ["evaluate", str(folder / "fitted"), "--data", str(data), "--split", "train"]
     assert "seen in training or selection" in line(test, capsys)
+
+
+# ---- what a reader found
+
+
+def changed(folder: Path, name: str, change: Any) -> list[str]:
+    """The words that convert such a file of three rows."""
+    out = folder / f"of {name}"
+    words = ["convert", str(written(folder, name, change)), "--out", str(out), "--model", "resnet18"]
+    return [*words, "--findings", "Mass", "Edema", "Hernia"]
+
+
+def deep(state: dict[str, Tensor]) -> None:
+    """A last layer of two parts."""
+    state.update({"fc.0.weight": state.pop("fc.weight"), "fc.0.bias": state.pop("fc.bias")})
+    state.update({"fc.2.weight": torch.ones(3, 3), "fc.2.bias": torch.ones(3)})
+
+
+def behind_dropout(state: dict[str, Tensor]) -> None:
+    """A last layer behind what has no weights."""
+    state.update({"fc.1.weight": state.pop("fc.weight"), "fc.1.bias": state.pop("fc.bias")})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("deep.pth", deep, "have no place (fc.0.weight"),
+        (
+            "nan.pth",
+            lambda state: state["layer1.0.conv1.weight"].fill_(float("nan")),
+            "layer1.0.conv1.weight holds numbers",
+        ),
+        ("variance.pth", lambda state: state["bn1.running_var"].fill_(-1.0), "bn1.running_var holds numbers"),
+        ("int8.pth", lambda state: state.update({"conv1.weight": state["conv1.weight"].to(torch.int8)}), "of int8 for"),
+        ("nobias.pth", lambda state: state.pop("fc.bias"), "has no bias"),
+    ],
+)
+def test_what_is_no_such_model_is_refused(
+    name: str, change: Any, says: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert says in line(changed(folder, name, change), capsys)
+    assert not (folder / f"of {name}").exists()
+
+
+def test_a_last_layer_behind_dropout_is_the_last_layer(folder: Path) -> None:
+    assert cli.main(changed(folder, "dropout.pth", behind_dropout)) == 0
+    weight = torch.load(folder / "dropout.pth", weights_only=True)["fc.1.weight"]
+    assert torch.equal(bundle.load(folder / "of dropout.pth").method.head.weight, weight)
+
+
+def test_rows_named_by_their_number_are_said_to_be_so(
+    converted: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CheXpert has fourteen findings, too."""
+    assert "taken from their number" in (converted / "README.md").read_text(encoding="utf-8")
+    words = ["convert", str(folder / "model.pth.tar"), "--out", str(folder / "told"), "--findings", *CHESTXRAY14]
+    assert cli.main(words) == 0 and "TAKEN" not in capsys.readouterr().out
+    assert "taken from their number" not in (folder / "told" / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_was_learnt_from_a_file_keeps_its_licence_and_its_unknown_history(folder: Path) -> None:
+    data = folder / "small data"
+    assert cli.main(["import", "phantom", "--out", str(data), "--pictures", "120", "--size", "32"]) == 0
+    words = ["finetune", "--data", str(data), "--val", "test", "--model", "resnet18", "--size", "32", "--epochs", "1"]
+    words += ["--init", str(written(folder, "first.pth")), "--out", str(folder / "run")]
+    assert cli.main(words) == 0
+    opened = bundle.load(folder / "run")
+    assert opened.model.data[0]["before"] and opened.model.data[0]["name"] == "first.pth"
+    assert opened.provenance.unknown.tolist() == ["first.pth"]
+
+
+@pytest.mark.parametrize(
+    "more", [["--std", "0", "0", "0", "--mean", "0", "0", "0"], ["--size", "100000"], ["--mean", "nan", "--std", "1"]]
+)
+def test_no_model_is_written_that_does_not_open(
+    more: list[str], chexnet: nn.Module, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line(["convert", str(folder / "model.pth.tar"), "--out", str(folder / "never"), *more], capsys)
+    assert not (folder / "never").exists()
+
+
+def test_nothing_is_written_over(converted: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    words = ["convert", str(converted), "--to", "torchvision", "--out"]
+    assert "is there already" in line([*words, str(folder / "notes.txt")], capsys)
+    assert "inside the model" in line([*words, str(converted / "x.pth")], capsys)
+    assert "--channels goes with a file" in line([*words, str(folder / "y.pth"), "--channels", "1"], capsys)

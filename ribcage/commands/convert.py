@@ -10,6 +10,7 @@ nothing is written unless --partial says so. Nothing in a file is executed. --fo
 temperature and thresholds are fitted to pictures of your own, of a file or of a model that was converted before.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +70,17 @@ def wrong(options: Options) -> list[str]:
     if options.to or folder:
         own = ("model", "findings", "size", "mean", "std", "partial")
         said += [f"--{name} goes with a file of weights, not with a model" for name in own if getattr(options, name)]
+        said += ["--channels goes with a file of weights, not with a model"] * (options.channels != Options.channels)
+    if options.to and options.out and options.out.is_file():
+        said.append(f"{options.out} is there already: choose another --out")
+    if options.to and options.out and options.file and options.file.resolve() in options.out.resolve().parents:
+        said.append(f"{options.out} is inside the model: choose an --out beside it")
+    if options.val != Options.val and not options.data:
+        said.append(f"--val {options.val} goes with --data")
+    if any(not math.isfinite(one) for one in (*options.mean, *options.std)) or any(one <= 0 for one in options.std):
+        said.append("--mean takes finite numbers, and --std such above 0")
+    if any(not 1 <= side <= 1 << 14 for side in options.size):
+        said.append(f"--size {' '.join(map(str, options.size))} is no size of a picture")
     if options.to and options.data:
         said.append("--data fits a model before it is written: convert it with --data first, then with --to")
     if options.file and options.file.name == "model.safetensors" and (options.file.parent / "model.json").is_file():
@@ -166,6 +178,8 @@ def report(file: Path, found: Any, made: Any) -> None:
             print(f"{said}: {len(names)} ({names[0]} …)")
     if model.findings:
         print(f"findings: {', '.join(model.findings)}")
+        if model.training.get("counted"):
+            print(f"  TAKEN from the number of rows ({made.rows}) and the layout's order: --findings says otherwise.")
     elif made.rows:
         print(
             f"last layer: {made.rows:,} rows, of which nobody says what they answer; left out. --findings names them."

@@ -63,7 +63,8 @@ def _read(layout: Any, file: Path, weights: dict[str, Any]) -> Published | None:
     beside = file.parent / getattr(layout, "BESIDE", "")
     if beside == file.parent:
         return layout.published(weights) if layout.recognises(weights) else None
-    return layout.published(weights, beside) if beside.is_file() else None
+    own = file.name.startswith(("model.", "pytorch_model."))  # another file in the same folder is another model's
+    return layout.published(weights, beside) if own and beside.is_file() else None
 
 
 def one_line(error: Exception) -> str:

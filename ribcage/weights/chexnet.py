@@ -19,7 +19,7 @@ from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
 from ribcage.weights import base
 from ribcage.weights.dtforcxr8 import CHEXNET, rows
-from ribcage.weights.foreign import DENSENETS, MEAN, STD, Published, architecture
+from ribcage.weights.foreign import DENSENETS, MEAN, STD, Published, architecture, flat
 
 SOURCE = "https://github.com/arnoweng/CheXNet"
 LICENCE = "none stated; learnt from ChestX-ray14"
@@ -34,7 +34,7 @@ def recognises(names: Collection[str]) -> bool:
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
-    return answering(renamed(weights, modern))
+    return answering(flat(renamed(weights, modern), "classifier"))
 
 
 def export(method: Method, model: Model, target: Path) -> Path:
@@ -46,7 +46,7 @@ def export(method: Method, model: Model, target: Path) -> Path:
 
 def modern(name: str) -> str:
     """densenet121.features.denseblock1.denselayer1.norm.1.weight → features.denseblock1.denselayer1.norm1.weight"""
-    return DOTTED.sub(r"\1\2.", BEFORE.sub("", name)).replace("classifier.0.", "classifier.")
+    return DOTTED.sub(r"\1\2.", BEFORE.sub("", name))
 
 
 def renamed(weights: dict[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
@@ -63,7 +63,8 @@ def answering(state: dict[str, Tensor]) -> Published:
     """A DenseNet; with 14 rows in its last layer they are the findings of ChestX-ray14, as CheXNet has them."""
     chest = "classifier.bias" in state and state["classifier.bias"].shape == (len(CHESTXRAY14),)
     findings, data = (CHESTXRAY14, "ChestX-ray14") if chest else ((), "")
-    return Published(state, MEAN, STD, name=architecture(state, DENSENETS), findings=findings, data=data)
+    name = architecture(state, DENSENETS)
+    return Published(state, MEAN, STD, name=name, findings=findings, data=data, counted=True)
 
 
 def state(method: Method, model: Model, layout: str) -> dict[str, Tensor]:

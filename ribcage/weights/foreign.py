@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -43,6 +44,10 @@ class Published(Weights):
     pool: str = ""
     thresholds: tuple[float | None, ...] = ()
     """One probability for each finding that is named, if they were published with the weights; None where none was."""
+    temperature: tuple[float, ...] = ()
+    """What logits are divided by, one for each finding, if it was published with the weights."""
+    counted: bool = False
+    """Whether nothing but the number of rows says what they answer."""
     source: str = ""
     licence: str = ""
     data: str = ""
@@ -102,7 +107,7 @@ def numbered(found: Published, head: str) -> Published:
     if len(found.state.get(f"{head}.bias", ())) != len(CHESTXRAY14):
         return found
     source = "https://github.com/ruiqingyan1/DTforCXR8"
-    return replace(found, findings=CHESTXRAY14, data="ChestX-ray14", source=source, licence="none stated")
+    return replace(found, findings=CHESTXRAY14, data="ChestX-ray14", source=source, licence="none stated", counted=True)
 
 
 def in_patches(state: Mapping[str, Tensor], prefix: int = 1) -> dict[str, Any]:
@@ -114,6 +119,14 @@ def in_patches(state: Mapping[str, Tensor], prefix: int = 1) -> dict[str, Any]:
 
 UNKNOWN: Any = {"source": "unknown", "licence": "unknown"}
 """Of weights whose names are those of a program that everybody uses."""
+
+
+def flat(state: dict[str, Tensor], last: str) -> dict[str, Tensor]:
+    """A last layer in a sequence by itself, or behind what has no weights, is that layer; a deeper one is not."""
+    parts = {name.split(".")[1] for name in state if name.startswith(f"{last}.") and name.split(".")[1].isdigit()}
+    if len(parts) != 1:
+        return state
+    return {re.sub(rf"^{last}\.\d+\.", f"{last}.", name): value for name, value in state.items()}
 
 
 def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

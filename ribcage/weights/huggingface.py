@@ -45,6 +45,11 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
     said = _said(config)
     if "architecture" not in said:
         return None
+    strange = set(said.get("model_args") or {}) - {"global_pool", "img_size", "in_chans", "num_classes"}
+    if strange:
+        raise ValueError(
+            f"{config} asks for model_args that are not understood here: {', '.join(sorted(map(str, strange)))}."
+        )
     try:
         name, facts, own = str(said["architecture"]), said.get("pretrained_cfg", said), said.get("ribcage", {})
         if not timm.is_model(name.split(".")[0]):
@@ -62,9 +67,10 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
             stored=_side(own.get("stored", max(size))),
             fit=own.get("fit") or fits[facts.get("crop_mode", "center")],  # type: ignore[arg-type]
             pool="" if pool == usual_pool(name) else str(pool),
+            temperature=tuple(map(float, own.get("temperature", ()))),
             thresholds=tuple(None if one is None else float(one) for one in own.get("thresholds", ())),
-            source=str(own.get("source") or facts.get("origin_url") or SOURCE),
-            licence=str(own.get("licence") or facts.get("license") or ""),
+            source=_line(own.get("source") or facts.get("origin_url") or SOURCE),
+            licence=_line(own.get("licence") or facts.get("license") or ""),
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{config} is no description of a timm model: {error}.") from None
@@ -79,6 +85,11 @@ def _said(config: Path) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
+def _line(value: Any) -> str:
+    """A few printable words: they come from anybody, and stand on a card."""
+    return "".join(one for one in " ".join(str(value).split()) if one.isprintable())[:200].replace("<", "‹")
+
+
 def _side(value: Any) -> int:
     """A number that can be the side of a picture."""
     if not isinstance(value, int) or not 1 <= value <= 1 << 14:
@@ -89,7 +100,9 @@ def _side(value: Any) -> int:
 def _answers(said: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[str, ...]:
     """The findings that labels name, if all are known here or were written by us."""
     labels = said.get("label_names") or ()
-    words = tuple(map(str, labels.values() if isinstance(labels, dict) else labels))
+    if isinstance(labels, dict):  # the number of the row stands before each
+        labels = [name for _, name in sorted((int(row), name) for row, name in labels.items())]
+    words = tuple(map(_line, labels))
     if not own:
         words = tuple(map(findings.canonical, words)) if all(map(findings.known, words)) else ()
     return words if len(set(words)) == len(words) else ()

@@ -22,6 +22,8 @@ NUMBERS, WITHOUT_POOLING = ("0", "1", "4", "5", "6", "7"), ("0", "1", "2", "3", 
 """Of these parts, when a ReLU and a pooling are counted, and when they are not."""
 SMALL = ("resnet18_small", "resnet34_small", "resnet50_small", "resnet101_small")
 """The ResNets with a stem of 3 × 3 and without pooling."""
+ENDS = ("fc.", "classifier.")
+"""Of last layers."""
 FIRST = ("0.weight", "0.conv0.weight", "conv1.weight", "features.conv0.weight")
 
 
@@ -34,7 +36,8 @@ def published(weights: dict[str, Tensor]) -> Published:
     """The backbone, under timm's names."""
     given = {name.removeprefix(BACKBONE): value for name, value in weights.items() if name.startswith(BACKBONE)}
     state = without_head(named(given))
-    left = tuple(name for name in weights if not name.startswith(BACKBONE))
+    last = tuple(BACKBONE + end for end in ENDS)
+    left = tuple(name for name in weights if not name.startswith(BACKBONE) or name.startswith(last))
     name = architecture(state, (*SMALL, *RESNETS, *DENSENETS))
     size, stored = sizes(name)
     return Published(state, MEAN, STD, name=name, left=left, size=size, stored=stored)
@@ -53,7 +56,7 @@ def named(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def without_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Without the last layer, which such a training leaves as it was."""
-    return {name: value for name, value in state.items() if not name.startswith(("fc.", "classifier."))}
+    return {name: value for name, value in state.items() if not name.startswith(ENDS)}
 
 
 def sizes(name: str) -> tuple[tuple[int, int], int]:

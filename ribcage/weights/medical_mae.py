@@ -39,7 +39,8 @@ def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
     if "head.weight" in weights:
         findings, data = ANSWERS[len(weights["head.weight"])]
-        return replace(mae.published(weights), mean=GRAY[0], std=GRAY[1], findings=findings, data=data)
+        found = replace(mae.published(weights), mean=GRAY[0], std=GRAY[1], findings=findings, data=data)
+        return replace(found, counted=True)
     left = tuple(name for name in weights if name.startswith(DRAWS))
     state = under(ENCODER, weights)
     strange = {name: value for name, value in weights.items() if not name.startswith((ENCODER, *DRAWS))}

@@ -9,7 +9,6 @@ Read are its ResNets, ResNeXts, wide ResNets and DenseNets, the latter also by t
 others fine-tune them: with a sigmoid behind the last layer (`fc.0`, `classifier.0`), or without a last layer.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
 from ribcage.weights import base
 from ribcage.weights.chexnet import DOTTED
-from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, UNKNOWN, Published, architecture
+from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, UNKNOWN, Published, architecture, flat
 
 SOURCE = "https://github.com/pytorch/vision"
 LICENCE = "BSD-3-Clause (code); weights learnt from ImageNet"
@@ -42,8 +41,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names, which are torchvision's."""
     stem = "conv1" if "conv1.weight" in weights else "features.conv0"
     last, candidates = FAMILIES[stem]
-    behind = re.compile(rf"^{last}\.0\.")
-    state = {behind.sub(f"{last}.", DOTTED.sub(r"\1\2.", name)): value for name, value in weights.items()}
+    state = flat({DOTTED.sub(r"\1\2.", name): value for name, value in weights.items()}, last)
     whose: Any = {} if len(state.get(f"{last}.weight", ())) == IMAGENET else UNKNOWN
     scale: Any = {"mean": MEAN, "std": STD} if Published(state).channels(stem) == 3 else {}
     return Published(state, **scale, name=architecture(state, candidates), **whose)
