@@ -95,7 +95,7 @@ def test_the_folder_comes_back_as_it_was(written: tuple[bundle.Opened, Path]) ->
     assert back.model.training["layout"] == "huggingface"
     for name in ("name", "findings", "size", "stored", "fit", "pool", "channels"):
         assert getattr(back.model, name) == getattr(own, name), name
-    assert back.model.thresholds == {"published": (0.25, None)}
+    assert back.model.thresholds == {"published": (0.25, None)} and back.model.temperature == own.temperature
     assert back.model.data[0]["licence"] == "CC-BY-4.0" and back.model.data[0]["source"] == "https://example.org"
     pictures = torch.nn.functional.interpolate(gray(64, 2), own.size)
     with torch.inference_mode():
