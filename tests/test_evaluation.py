@@ -1,6 +1,7 @@
 """An evaluation is honest: nothing the model has seen, nothing undefined made up, every number with its interval."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -440,7 +441,9 @@ def test_compare_reads_runs_and_writes_a_page(nih: Path, tmp_path: Path, capsys:
 def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(nih: Path, tmp_path: Path) -> None:
     shutil.copytree(nih / "run" / "bundle", tmp_path / "模型")
     file = tmp_path / "模型" / "README.md"
-    plain = file.read_text(encoding="utf-8")
+    noted = file.read_text(encoding="utf-8")  # other tests may have tested this very model
+    plain = re.sub(r"<!-- tested.*<!-- /tested[^\n]*\n\n", "", noted, flags=re.DOTALL)
+    file.write_text(plain, encoding="utf-8")
     words = ["evaluate", str(tmp_path / "模型"), "--data", str(nih / "arnoweng"), "--resamples", "20"]
     assert cli.main([*words, "--split", "train", "--allow-leak"]) == 0
     assert file.read_text(encoding="utf-8") == plain
