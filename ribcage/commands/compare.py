@@ -37,9 +37,9 @@ def run(options: Options) -> dict[str, Any]:
     """Read, compare, show, write; return the numbers."""
     import json
 
-    from ribcage import comparison, files, profiling, report, runs
+    from ribcage import comparison, files, limits, profiling, report
 
-    runs.check(options, ["--threads goes with --latency"] if options.threads and not options.latency else ())
+    limits.check(options, ["--threads goes with --latency"] if options.threads and not options.latency else ())
     entries = [comparison.entry(word, options.on) for word in options.runs]
     timing = profiling.Timing(options.threads, batches=(1,)) if options.latency else None
     result = comparison.compare(entries, resamples=options.resamples, seed=options.seed, timing=timing)

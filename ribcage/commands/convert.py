@@ -52,11 +52,11 @@ class Options:
 
 def run(options: Options) -> Any:
     """Read, account, write."""
-    from ribcage import runs
+    from ribcage import limits
 
     if options.formats:
         return print(table())
-    runs.check(options, wrong(options))
+    limits.check(options, wrong(options))
     if options.to:
         return outwards(options)
     return again(options) if options.file and options.file.is_dir() else inwards(options)
@@ -143,7 +143,7 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
     import numpy as np
     import torch
 
-    from ribcage import cohort, guard, runs, store
+    from ribcage import cohort, guard, running, store
     from ribcage.provenance import Provenance
     from ribcage.validation import Validation
 
@@ -155,7 +155,7 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
     cohort.distinct(stores)
     rows = cohort.rows_of(stores, options.val)
     if warning := guard.first_weights(seen, stores, rows, options.val):
-        runs.say(warning)
+        running.say(warning)
     validation = Validation(lambda: method, stores, rows, model, device=torch.device("cpu"), batch=64)
     if not validation.judged:
         names = ", ".join(model.findings)

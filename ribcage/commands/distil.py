@@ -48,10 +48,10 @@ def run(options: Options) -> Any:
     """Open the teachers, build the student, train, say what came of it; return the run folder."""
     import sys
 
-    from ribcage import course, runs
+    from ribcage import course, limits, running
 
-    runs.check(options, wrong(options))
-    runs.check_free(options)
+    limits.check(options, wrong(options))
+    running.check_free(options)
     return course.run("distil", sys.modules[__name__], options, train)
 
 
@@ -95,14 +95,14 @@ def live(options: Options) -> bool:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import cohort, course, distributed, runs, store
+    from ribcage import cohort, course, distributed, running, store
     from ribcage.training import Plan, Training
 
     stores = store.open_all(options.data)
     cohort.distinct(stores)
     lessons = contents(options)
     if options.resume:
-        runs.check_same("distil", options, stores, lessons)
+        running.check_same("distil", options, stores, lessons)
     opened = opened_teachers(options)
     introduce(opened, stores)
     known = dataclasses.replace(options, findings=findings(options, stores, opened), labels=1.0)
@@ -121,10 +121,10 @@ def train(options: Options, device: Any) -> Path:
         options.patience,
     )
     training = Training(run, options.out, plan, judge or dict, keep)
-    if options.resume and not runs.unsaved(options.out):
+    if options.resume and not running.unsaved(options.out):
         training.resume()
     elif distributed.rank() == 0:
-        runs.begin("distil", options, stores, lessons)
+        running.begin("distil", options, stores, lessons)
     watch(options, training, judge)
     if distributed.rank() == 0:
         report(options, training, judge)
@@ -162,7 +162,7 @@ def is_model(opened: Any) -> bool:
 
 def introduce(opened: dict[str, Any], stores: Any) -> None:
     """Say what is strange about the teachers."""
-    from ribcage import runs
+    from ribcage import running
 
     for name, one in opened.items():
         if not is_model(one):
@@ -171,7 +171,7 @@ def introduce(opened: dict[str, Any], stores: Any) -> None:
             fits = [each.facts.fit for each in stores if each.facts.fit != one.model.fit]
             notes = [f"it learnt from pictures made square by {one.model.fit!r}, not by {fit!r}" for fit in fits]
         for note in dict.fromkeys(notes):
-            runs.say(f"! {name}: {note}.")
+            running.say(f"! {name}: {note}.")
 
 
 def findings(options: Options, stores: Any, opened: dict[str, Any]) -> tuple[str, ...]:
@@ -193,7 +193,7 @@ def findings(options: Options, stores: Any, opened: dict[str, Any]) -> tuple[str
 def check_seen(options: Options, stores: Any, choosing: Any) -> str:
     """Raise where a teacher has learnt from what chooses the student: the best one by that is none. Where that is
     allowed, a sentence about it; "" where nothing is amiss."""
-    from ribcage import guard, runs, teachers
+    from ribcage import guard, running, teachers
 
     tainted = []
     for name in options.teacher:
@@ -209,7 +209,7 @@ def check_seen(options: Options, stores: Any, choosing: Any) -> str:
                 raise ValueError(
                     f"{found}, which is to choose the student. {why}. Take another --val, or pass --allow-leak."
                 ) from None
-            runs.say(f"! {found}, which chooses the student. {why}.")
+            running.say(f"! {found}, which chooses the student. {why}.")
             tainted.append(f"its teacher {Path(name).name} has learnt from split {options.val!r}, which chose it")
     return " and ".join(tainted)
 
@@ -242,7 +242,7 @@ def build(
     """The run: student, teachers, batches."""
     import torch
 
-    from ribcage import bundle, cohort, course, runs, validation, views
+    from ribcage import bundle, cohort, course, running, validation, views
     from ribcage.methods.distil import Distil
 
     torch.manual_seed(options.seed)
@@ -255,7 +255,7 @@ def build(
     there = [name for name in model.findings if any(name in one.index.findings for one in stores)]
     shown = cohort.share_of_patients(stores, learning, options.labels, options.seed)
     if len(shown) < len(learning):
-        runs.say(f"Labels are shown of {len(shown):,} of them ({options.labels:.0%} of the patients).")
+        running.say(f"Labels are shown of {len(shown):,} of them ({options.labels:.0%} of the patients).")
     method = Distil(
         bundle.backbone(model, options.init, options.drop_path),
         model.findings,
@@ -323,7 +323,7 @@ def faculty(
     device: Any,
 ) -> list[Any]:
     """The teachers, ready to be asked."""
-    from ribcage import loop, runs, teachers
+    from ribcage import loop, running, teachers
 
     how = {"device": device, "batch": options.batch, "threads": options.threads or None}
     how["bf16"] = options.precision == "bf16" or (options.precision == "auto" and loop.fast_bf16(device))
@@ -332,7 +332,7 @@ def faculty(
         if not is_model(one):
             stored[name] = teachers.read(one, stores, model.findings, exclusive=exclusive)
             taught, of = teachers.spoken(stored[name], learning), [each for each in model.findings if each in one.odds]
-            runs.say(f"{name} speaks of {taught:,} of the {len(learning):,} pictures, of {', '.join(of)}.")
+            running.say(f"{name} speaks of {taught:,} of the {len(learning):,} pictures, of {', '.join(of)}.")
         elif not live(options):
             one.method.to(device)
             stored[name] = teachers.told(one, stores, learning, model.findings, exclusive=exclusive, **how)
@@ -354,7 +354,7 @@ def faculty(
             share = [
                 f"{each} {w:.2f}" for each, w in zip(model.findings, weight.tolist(), strict=True) if each in known
             ]
-            runs.say(f"{name} weighs: {', '.join(share)}.")
+            running.say(f"{name} weighs: {', '.join(share)}.")
     return [
         teachers.Stored(stored[name], weight)
         if name in stored
@@ -373,13 +373,13 @@ def faculty(
 
 def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:
     """What scores the student after an epoch; None where no label is known to judge it by."""
-    from ribcage import runs
+    from ribcage import running
     from ribcage.validation import known_labels
 
     labels = known_labels(stores, choosing, model.findings, policy)
     if ((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any():
         return finetune.validator(options, run, stores, choosing, model, policy, device)
-    runs.say(f"Split {options.val!r} has no labels to judge by: the last epoch is kept, without thresholds.")
+    running.say(f"Split {options.val!r} has no labels to judge by: the last epoch is kept, without thresholds.")
     return None
 
 
@@ -402,13 +402,13 @@ def keeper(
 
 def watch(options: Options, training: Any, judge: Any) -> None:
     """Train, and show how it goes."""
-    from ribcage import runs
+    from ribcage import running
 
     try:
         if judge:
             finetune.watch(options, training, judge)
         else:
-            runs.watch(training, options.batch, lambda log: f"loss {log.loss:.4f}")
+            running.watch(training, options.batch, lambda log: f"loss {log.loss:.4f}")
     except ValueError:  # of a loss, or of a validation, that is not finite
         strange = [one.name for one in training.run.method.teachers if one.dim and bool(one.strange)]
         if strange:

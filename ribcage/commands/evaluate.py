@@ -52,9 +52,9 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Guard, predict, measure, show, write; return the numbers."""
-    from ribcage import bundle, cohort, distributed, evaluation, guard, inference, runs, store
+    from ribcage import bundle, cohort, distributed, evaluation, guard, inference, limits, store
 
-    runs.check(options)
+    limits.check(options)
     if bundle.Model.load(bundle.find(options.run) / "model.json").detector:
         return boxes(options)
     model = bundle.load(options.run)
@@ -90,9 +90,9 @@ def run(options: Options) -> dict[str, Any]:
 
 def boxes(options: Options) -> dict[str, Any]:
     """The same for a detector."""
-    from ribcage import box_evaluation, bundle, cohort, detections, distributed, guard, runs, store
+    from ribcage import box_evaluation, bundle, cohort, detections, distributed, guard, limits, store
 
-    runs.check(options, no_boxes(options))
+    limits.check(options, no_boxes(options))
     model = bundle.load_detector(options.run)
     stores = store.open_all(options.data)
     cohort.distinct(stores)

@@ -48,9 +48,9 @@ def run(options: Options) -> dict[str, Any]:
     """Write, compare, time; return the numbers."""
     import tempfile
 
-    from ribcage import bundle, deployment, runs
+    from ribcage import bundle, deployment, limits
 
-    runs.check(options, wrong(options))
+    limits.check(options, wrong(options))
     opened = bundle.load(options.model)
     if absent := deployment.missing(options.to):
         raise ImportError(f"--to {options.to} needs {', '.join(absent)}: pip install 'ribcage[export]'")

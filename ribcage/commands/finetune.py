@@ -60,22 +60,22 @@ def run(options: Options) -> Any:
     """Build, train, say what came of it; return the run folder."""
     import sys
 
-    from ribcage import course, runs
+    from ribcage import course, limits
 
     endless = options.patience and options.keep == "last"
-    runs.check(options, ["--patience waits for a best epoch, --keep last knows none"] if endless else [])
+    limits.check(options, ["--patience waits for a best epoch, --keep last knows none"] if endless else [])
     return course.run("finetune", sys.modules[__name__], options, train)
 
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import cohort, course, distributed, runs, store
+    from ribcage import cohort, course, distributed, running, store
     from ribcage.training import Plan, Training
 
     stores = store.open_all(options.data)
     cohort.distinct(stores)
     if options.resume:
-        runs.check_same("finetune", options, stores)
+        running.check_same("finetune", options, stores)
     learning, choosing = cohorts(options, stores)
     policy = policy_of(options, stores)
     model = describe(options, stores, learning, choosing, policy)
@@ -87,10 +87,10 @@ def train(options: Options, device: Any) -> Path:
         "auroc" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience
     )
     training = Training(run, options.out, plan, validation, keep)
-    if options.resume and not runs.unsaved(options.out):
+    if options.resume and not running.unsaved(options.out):
         training.resume()
     elif distributed.rank() == 0:
-        runs.begin("finetune", options, stores)
+        running.begin("finetune", options, stores)
     watch(options, training, validation)
     if distributed.rank() == 0:
         report(options, training)
@@ -100,15 +100,15 @@ def train(options: Options, device: Any) -> Path:
 
 def cohorts(options: Options, stores: Any) -> tuple[Any, Any]:
     """The rows to learn from and those to choose by."""
-    from ribcage import bundle, cohort, course, guard, runs
+    from ribcage import bundle, cohort, course, guard, running
 
     learning, said = course.rows(options, stores, options.train)
     choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
-    runs.say(f"{said}, choosing by {len(choosing):,}.")
+    running.say(f"{said}, choosing by {len(choosing):,}.")
     if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
-        runs.say(warning)
+        running.say(warning)
     if warning := guard.first_weights(bundle.seen(options.init), stores, choosing, options.val):
-        runs.say(warning)
+        running.say(warning)
     return learning, choosing
 
 
@@ -161,7 +161,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     """The run: model, batches, optimizer, learning rates."""
     import torch
 
-    from ribcage import bundle, course, runs, validation, views
+    from ribcage import bundle, course, running, validation, views
     from ribcage.methods.supervised import Supervised
 
     torch.manual_seed(options.seed)
@@ -182,7 +182,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     if options.loss == "cross-entropy":
         validation.check_exclusive(labels)
     if options.freeze and not options.init:
-        runs.say("WARNING: --freeze backbone without --init: the head learns from random features.")
+        running.say("WARNING: --freeze backbone without --init: the head learns from random features.")
     check_parts(options, method, min(options.batch, len(learning)))
     method.count(torch.from_numpy(labels))
     return course.begin(options, method, loader, device, ema=options.ema)
@@ -205,7 +205,7 @@ def check_parts(options: Options, method: Any, pictures: int) -> None:
 
 def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:
     """What scores the model after an epoch: with nothing to judge it by, no training begins."""
-    from ribcage import runs
+    from ribcage import running
     from ribcage.validation import Validation, check_exclusive
 
     validation = Validation(
@@ -221,7 +221,7 @@ def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any
             f"can be chosen by it. Take another --val or --findings, or a --policy (now {policy}) that settles more."
         )
     if blind:
-        runs.say(f"Split {options.val!r} has only one class of {', '.join(blind)}: not judged, and no thresholds.")
+        running.say(f"Split {options.val!r} has only one class of {', '.join(blind)}: not judged, and no thresholds.")
     return validation
 
 
@@ -240,7 +240,7 @@ def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosi
 
 def watch(options: Options, training: Any, validation: Any) -> None:
     """Train, and show how it goes."""
-    from ribcage import runs
+    from ribcage import running
     from ribcage.paddle import Lines
 
     if options.log_format == "paddle":
@@ -253,7 +253,7 @@ def watch(options: Options, training: Any, validation: Any) -> None:
         auroc = f", val AUROC {validation.found['auroc']:.4f}" if validation.found else ""
         return f"loss {log.loss:.4f}{auroc}"
 
-    runs.watch(training, options.batch, note)
+    running.watch(training, options.batch, note)
 
 
 def report(options: Options, training: Any) -> None:

@@ -80,9 +80,9 @@ def run(options: Options) -> Any:
     """Build, train, say what came of it; return the run folder."""
     import sys
 
-    from ribcage import course, runs
+    from ribcage import course, limits
 
-    runs.check(options, wrong(options))
+    limits.check(options, wrong(options))
     return course.run("localise", sys.modules[__name__], options, train)
 
 
@@ -118,7 +118,7 @@ def wrong(options: Options) -> list[str]:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import cohort, distributed, runs, store
+    from ribcage import cohort, distributed, running, store
     from ribcage.training import Plan, Training
 
     stores = store.open_all(options.data)
@@ -127,7 +127,7 @@ def train(options: Options, device: Any) -> Path:
         return look(options, stores, device)
     options = settled(options, stores)
     if options.resume:
-        runs.check_same("localise", options, stores)
+        running.check_same("localise", options, stores)
     learning, choosing, policy = cohorts(options, stores)
     model = describe(options, stores, learning, choosing, policy)
     run = build(options, stores, learning, model, policy, device)
@@ -135,10 +135,10 @@ def train(options: Options, device: Any) -> Path:
     keep = keeper(options, validation, stores, learning, choosing)
     plan = Plan("map" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience)
     training = Training(run, options.out, plan, validation, keep)
-    if options.resume and not runs.unsaved(options.out):
+    if options.resume and not running.unsaved(options.out):
         training.resume()
     elif distributed.rank() == 0:
-        runs.begin("localise", options, stores)
+        running.begin("localise", options, stores)
     keep_maps(options, run, validation)
     watch(options, training, validation)
     if distributed.rank() == 0:
@@ -176,25 +176,25 @@ def settled(options: Options, stores: Any) -> Options:
 def cohorts(options: Options, stores: Any) -> tuple[Any, Any, Any]:
     """The rows to learn from, those to choose by, and what uncertain labels are: without boxes, known to be nowhere or
     not known at all."""
-    from ribcage import bundle, cohort, course, detections, guard, runs
+    from ribcage import bundle, cohort, course, detections, guard, running
 
     policy = policy_of(options, stores)
     learning, said = course.rows(options, stores, options.train)
     choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
-    runs.say(f"{said}, choosing by {len(choosing):,}.")
+    running.say(f"{said}, choosing by {len(choosing):,}.")
     if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
-        runs.say(warning)
+        running.say(warning)
     if warning := guard.first_weights(bundle.seen(options.init), stores, choosing, options.val):
-        runs.say(warning)
+        running.say(warning)
     kept = [rows[detections.drawn(stores, rows, options.findings, policy).any(axis=1)] for rows in (learning, choosing)]
     if lost := len(learning) + len(choosing) - sum(map(len, kept)):
-        runs.say(f"{lost:,} of them are left out: nobody drew where {' or '.join(options.findings)} is.")
+        running.say(f"{lost:,} of them are left out: nobody drew where {' or '.join(options.findings)} is.")
     for rows, split in zip(kept, (options.train, options.val), strict=True):
         blind = [name for name in options.findings if not len(detections.truth(stores, rows, name))]
         if len(blind) == len(options.findings):
             raise ValueError(f"No picture of split {split!r} that can be used has a box of {' or '.join(blind)}.")
         if blind:
-            runs.say(f"WARNING: split {split!r} has no box of {', '.join(blind)}.")
+            running.say(f"WARNING: split {split!r} has no box of {', '.join(blind)}.")
     return kept[0], kept[1], policy
 
 
@@ -264,13 +264,13 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
 
 def keep_maps(options: Options, run: Any, validation: Any) -> None:
     """Let a frozen backbone see each picture once, where that gives what it would give every time."""
-    from ribcage import feature_cache, runs
+    from ribcage import feature_cache, running
 
     if not options.cache or not options.freeze or run.step == options.epochs * len(run.loader):
         return
     for of, loader, user in (("training", run.loader, run.loader), ("validation", validation.loader(), validation)):
         if why := feature_cache.hindrance(run.method, loader, KIND, options.cache_gb):
-            runs.say(f"The backbone's maps of {of} are not kept: {why}.")
+            running.say(f"The backbone's maps of {of} are not kept: {why}.")
         else:
             user.kept = feature_cache.keep(run.method, loader, options.out / MAPS / of, kind=KIND, bf16=run.bf16)
 
@@ -308,20 +308,20 @@ def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosi
 
 def watch(options: Options, training: Any, validation: Any) -> None:
     """Train, and show how it goes."""
-    from ribcage import runs
+    from ribcage import running
 
     def note(log: Any) -> str:
         score = f", val mAP {validation.found['map']:.4f}" if validation.found else ""
         return f"loss {log.loss:.4f}{score}"
 
-    runs.watch(training, options.batch, note)
+    running.watch(training, options.batch, note)
 
 
 def look(options: Options, stores: Any, device: Any) -> Path:
     """A classifier as a detector: nothing is learnt, validation chooses the score from which boxes are shown."""
     import numpy as np
 
-    from ribcage import bundle, cohort, distributed, guard, runs
+    from ribcage import bundle, cohort, distributed, guard, running
     from ribcage.box_validation import BoxValidation
     from ribcage.provenance import Provenance
 
@@ -335,12 +335,12 @@ def look(options: Options, stores: Any, device: Any) -> Path:
         policy=policy_of(options, stores), threads=options.threads or None,
     )  # fmt: skip
     if warning := guard.first_weights(seen, stores, choosing, options.val):
-        runs.say(warning)
+        running.say(warning)
     if validation.judged:
         validation()
         seen |= Provenance.of(stores, np.empty(0, np.int64), choosing)
     if distributed.rank() == 0:
-        runs.begin("localise", options, stores)
+        running.begin("localise", options, stores)
         bundle.save(
             options.out / "bundle", looking.method, validation.calibrated() if validation.judged else model, seen
         )

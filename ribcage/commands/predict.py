@@ -29,9 +29,9 @@ class Options:
 
 def run(options: Options) -> Any:
     """Open, ask, show, write; return the table."""
-    from ribcage import bundle, inference, prediction, runs
+    from ribcage import bundle, inference, limits, prediction
 
-    runs.check(options, wrong(options))
+    limits.check(options, wrong(options))
     paths = prediction.files(options.paths)
     if isinstance(opened := bundle.load_any(options.model), bundle.Detector):
         least = chosen(opened.model, options.least)

@@ -71,7 +71,7 @@ def run(options: Options) -> Any:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import cohort, course, distributed, runs, store
+    from ribcage import cohort, course, distributed, running, store
     from ribcage.monitor import before
     from ribcage.training import Plan, Training
 
@@ -79,9 +79,9 @@ def train(options: Options, device: Any) -> Path:
     stores = store.open_all(options.data)
     cohort.distinct(stores)
     if options.resume:
-        runs.check_same("pretrain", options, stores)
+        running.check_same("pretrain", options, stores)
     rows, said = course.rows(options, stores, *options.train)
-    runs.say(f"{said}.")
+    running.say(f"{said}.")
     model, findings = describe(options, stores, rows)
     run = build(options, stores, rows, model, findings, device)
     course.check_layout(options, run.method, model)
@@ -89,11 +89,11 @@ def train(options: Options, device: Any) -> Path:
     keep = keeper(options, run, stores, rows, model, monitor)
     plan = Plan("", options.save_minutes, options.watch_every)
     training = Training(run, options.out, plan, looking(monitor), keep)
-    if options.resume and not runs.unsaved(options.out):
+    if options.resume and not running.unsaved(options.out):
         training.resume()
         monitor.found += before(options.out / "metrics.jsonl")
     elif distributed.rank() == 0:
-        runs.begin("pretrain", options, stores)
+        running.begin("pretrain", options, stores)
     watch(options, training, monitor)
     if distributed.rank() == 0:
         report(options, run, stores, rows, model, monitor)
@@ -102,10 +102,10 @@ def train(options: Options, device: Any) -> Path:
 
 def check(options: Options) -> None:
     """All that is wrong with the options, at once."""
-    from ribcage import methods, runs
+    from ribcage import limits, methods
 
     kind = methods.load(options.method)
-    wrong = runs.faults(options)
+    wrong = limits.faults(options)
     if options.accumulate > 1 and not kind.divisible:
         wrong.append(f"{options.method} compares the pictures of a whole batch: --accumulate does not go with it")
     if options.share and len(options.share) != len(options.data):
@@ -195,13 +195,13 @@ def loader_of(options: Options, stores: Any, rows: Any, model: Any, method: Any,
 
 def watcher(options: Options, run: Any, stores: Any, rows: Any, model: Any, device: Any) -> Any:
     """What looks at the features every few epochs."""
-    from ribcage import cohort, monitor, runs, store
+    from ribcage import cohort, monitor, running, store
 
     labelled = None
     if options.probe:
         opened = store.open_all(options.probe)
         if "val" in options.train:
-            runs.say("! The probe is asked about the val part, which is also learnt from: it flatters.")
+            running.say("! The probe is asked about the val part, which is also learnt from: it flatters.")
         labelled = monitor.Labelled(opened, cohort.rows_of(opened, "train"), cohort.rows_of(opened, "val"))
     return monitor.Monitor(
         lambda: run.method,
@@ -218,12 +218,12 @@ def watcher(options: Options, run: Any, stores: Any, rows: Any, model: Any, devi
 
 def looking(monitor: Any) -> Callable[[], dict[str, float]]:
     """A look at the features that says when they have collapsed."""
-    from ribcage import runs
+    from ribcage import running
 
     def look() -> dict[str, float]:
         found: dict[str, float] = monitor()
         if warning := monitor.warning():
-            runs.say(f"! {warning}")
+            running.say(f"! {warning}")
         return found
 
     return look
@@ -245,7 +245,7 @@ def keeper(options: Options, run: Any, stores: Any, rows: Any, model: Any, monit
 
 def watch(options: Options, training: Any, monitor: Any) -> None:
     """Train, and show how it goes."""
-    from ribcage import runs
+    from ribcage import running
     from ribcage.meters import Lines
 
     if options.log_format == "moco":
@@ -258,7 +258,7 @@ def watch(options: Options, training: Any, monitor: Any) -> None:
         values = {"loss": log.loss, **log.values, **(monitor.found[-1] if monitor.found else {})}
         return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
-    runs.watch(training, options.batch, note)
+    running.watch(training, options.batch, note)
 
 
 def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> None:

@@ -85,13 +85,13 @@ def run(options: Options) -> dict[str, Any]:
 
 def check(options: Options) -> None:
     """All that is wrong with the numbers asked for, at once."""
-    from ribcage import runs
+    from ribcage import limits
 
     own = {"--init": options.init, "--pool": options.pool, "--channels": options.channels > 1}
     said = [name for name, given in own.items() if given and named(options)]
     wrong = ["--labels names no share"] if not options.labels else []
     wrong += [f"{name} is for the name of a model, not for a folder" for name in said]
-    runs.check(options, wrong)
+    limits.check(options, wrong)
 
 
 def named(options: Options) -> bool:

@@ -54,7 +54,7 @@ def run(options: Options) -> dict[str, Any]:
 
 def check(options: Options) -> None:
     """All that is wrong with what is asked for, at once."""
-    from ribcage import runs
+    from ribcage import limits
 
     given = {"--classes": options.classes, "--channels": options.channels, "--size": options.size}
     folders = [word for word in options.models if is_folder(word)]
@@ -68,7 +68,7 @@ def check(options: Options) -> None:
     wrong += [f"--channels {options.channels} is not 1 or 3"] * (options.channels not in (None, 1, 3))
     wrong += [text for word in options.models if not is_folder(word) and (text := strange(word))]
     wrong += [f"--runs {options.runs} is not at least 1"] * (options.runs < 1)
-    runs.check(options, wrong)
+    limits.check(options, wrong)
 
 
 def strange(word: str) -> str:

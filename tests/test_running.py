@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ribcage import cli, runs
+from ribcage import cli, limits, running
 from ribcage.commands import finetune, pretrain
 
 
@@ -22,8 +22,8 @@ def options(**more: object) -> finetune.Options:
 
 
 def test_the_defaults_are_within_their_limits() -> None:
-    assert runs.faults(options()) == []
-    assert runs.faults(pretrain.Options(method="mae", data=("set",), out=Path("run"))) == []
+    assert limits.faults(options()) == []
+    assert limits.faults(pretrain.Options(method="mae", data=("set",), out=Path("run"))) == []
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_the_defaults_are_within_their_limits() -> None:
     ],
 )  # fmt: skip
 def test_a_number_out_of_its_limits_is_named(name: str, value: float) -> None:
-    (fault,) = runs.faults(options(**{name: value}))
+    (fault,) = limits.faults(options(**{name: value}))
     assert fault.startswith(f"--{name.replace('_', '-')} {value:g} is not ")
 
 
@@ -57,32 +57,32 @@ def test_pretraining_asks_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_start_that_came_to_no_step_leaves_the_folder_free(tmp_path: Path) -> None:
     asked = Asked(tmp_path / "run")
-    runs.begin("finetune", asked, [])
-    runs.begin("finetune", asked, [])
+    running.begin("finetune", asked, [])
+    running.begin("finetune", asked, [])
     (asked.out / "metrics.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(ValueError, match=r"holds a run already. Pass --resume"):
-        runs.begin("finetune", asked, [])
+        running.begin("finetune", asked, [])
     (asked.out / "metrics.jsonl").unlink()
     (asked.out / "checkpoint.pt").touch()
     with pytest.raises(ValueError, match=r"holds a run already. Pass --resume"):
-        runs.begin("finetune", asked, [])
+        running.begin("finetune", asked, [])
 
 
 @pytest.mark.parametrize("file", ["dataset.json", "model.json"])
 def test_no_run_begins_in_a_data_set_or_a_model(tmp_path: Path, file: str) -> None:
     (tmp_path / file).touch()
     with pytest.raises(ValueError, match=f"is no folder for a run: it holds {file}"):
-        runs.begin("finetune", Asked(tmp_path), [])
+        running.begin("finetune", Asked(tmp_path), [])
 
 
 def test_an_option_that_an_older_run_knew_nothing_of_was_at_its_default(tmp_path: Path) -> None:
     asked = finetune.Options(data=("set",), out=tmp_path)
-    said = runs.asked("finetune", asked, [])
+    said = running.asked("finetune", asked, [])
     del said["keep"], said["seed"]
     (tmp_path / "options.json").write_text(json.dumps(said), encoding="utf-8")
     (tmp_path / "checkpoint.pt").touch()
-    runs.check_same("finetune", asked, [])
+    running.check_same("finetune", asked, [])
     with pytest.raises(ValueError, match="was begun with --keep best, not with --keep last"):
-        runs.check_same("finetune", dataclasses.replace(asked, keep="last"), [])
+        running.check_same("finetune", dataclasses.replace(asked, keep="last"), [])
     with pytest.raises(ValueError, match="is a run of 'ribcage finetune', not of 'ribcage pretrain'"):
-        runs.check_same("pretrain", pretrain.Options(method="mae", data=("set",), out=tmp_path), [])
+        running.check_same("pretrain", pretrain.Options(method="mae", data=("set",), out=tmp_path), [])

@@ -1,0 +1,53 @@
+"""Limits: what the numbers and names of the commands' options can be."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Limit = tuple[str, Callable[[float], bool]]
+_COUNT: Limit = ("at least 1", lambda value: value >= 1)
+_NOT_NEGATIVE: Limit = ("0 or more", lambda value: value >= 0)
+_PART: Limit = ("from 0 to less than 1", lambda value: 0 <= value < 1)
+_SHARE: Limit = ("more than 0 and at most 1", lambda value: 0 < value <= 1)
+_PORTION: Limit = ("from 0 to 1", lambda value: 0 <= value <= 1)
+_POSITIVE: Limit = ("more than 0", lambda value: value > 0)
+_BETWEEN: Limit = ("between 0 and 1", lambda value: 0 < value < 1)
+LIMITS: dict[str, Limit] = {
+    **dict.fromkeys(
+        ("size", "epochs", "batch", "accumulate", "devices", "seeds", "validate_every", "watch_every"), _COUNT
+    ),
+    **dict.fromkeys(("lr", "min_lr", "warmup", "weight_decay", "mixup", "clip", "patience"), _NOT_NEGATIVE),
+    **dict.fromkeys(("save_minutes", "threads", "worst", "resamples"), _NOT_NEGATIVE),
+    **dict.fromkeys(("drop_path", "dropout", "ema", "smoothing", "betas"), _PART),
+    **dict.fromkeys(("labels", "layer_decay"), _SHARE),
+    **dict.fromkeys(("features", "relations"), _NOT_NEGATIVE),
+    "decay_at": _BETWEEN,
+    "hard": _PORTION,
+    "temperature": _POSITIVE,
+}
+"""What the numbers of the commands can be, by the name of their option."""
+
+
+def check(options: Any, more: Sequence[str] = ()) -> None:
+    """Raise one ValueError with all that is wrong with the options, and what else the command found wrong."""
+    if wrong := [*faults(options), *more]:
+        raise ValueError("; ".join(wrong) + ".")
+
+
+def faults(options: Any) -> list[str]:
+    """What is wrong with the numbers and names asked for."""
+    wrong: list[str] = []
+    for name, (words, holds) in LIMITS.items():
+        given = getattr(options, name, ())
+        wrong += [
+            f"--{name.replace('_', '-')} {value:g} is not {words}"
+            for value in (given if isinstance(given, tuple) else (given,))
+            if not (math.isfinite(value) and holds(value))
+        ]
+    if len(getattr(options, "size", ())) > 2:
+        wrong.append(f"--size takes one or two numbers, not {len(options.size)}")
+    if len(getattr(options, "betas", (0, 0))) != 2:
+        wrong.append(f"--betas takes two numbers, not {len(options.betas)}")
+    findings = getattr(options, "findings", ())
+    twice = [name for name in dict.fromkeys(findings) if findings.count(name) > 1 and name != "-"]  # a row left out
+    return wrong + [f"--findings names {name} twice" for name in twice]
