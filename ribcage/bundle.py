@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ribcage import __version__, card, files, losses, store
+from ribcage import __version__, card, files, losses, store, typical
 from ribcage.backbone import Backbone, Weights
 from ribcage.methods import Method
 from ribcage.methods.detect import Detect
@@ -198,6 +198,11 @@ class Opened:
     model: Model
     method: Method
     provenance: Provenance
+
+    @functools.cached_property
+    def typical(self) -> typical.Typical | None:
+        """What its training pictures look like; None where the bundle does not tell."""
+        return typical.load(self.folder)
 
 
 @dataclass(frozen=True)
