@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ribcage import __version__, card, files, losses, store, typical
+from ribcage import __version__, card, files, losses, observed, store, typical
 from ribcage.backbone import Backbone, Weights
 from ribcage.methods import Method
 from ribcage.methods.detect import Detect
@@ -105,6 +105,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "temperature": lambda value: isinstance(value, list) and all(_finite(one) and one > 0 for one in value),
     "thresholds": lambda value: isinstance(value, dict) and all(map(_chosen, value.values())),
     "metrics": _scores,
+    "observed": observed.fits,
     "data": _sources,
     "training": lambda value: isinstance(value, dict),
     "versions": lambda value: isinstance(value, dict),
@@ -117,7 +118,7 @@ def _uneven(values: dict[str, Any]) -> list[str]:
     count = len(values["findings"])
     if values["colours"] and values["channels"] != 3:
         return ["colours"]
-    uneven = ["temperature"] if len(values["temperature"]) not in (0, count) else []
+    uneven = [name for name in ("temperature", "observed") if len(values[name]) not in (0, count)]
     return uneven + (["thresholds"] if any(len(one) != count for one in values["thresholds"].values()) else [])
 
 
@@ -151,6 +152,8 @@ class Model:
     thresholds: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
     """How chosen → one probability per finding, chosen on validation; None where none could be."""
     metrics: dict[str, Any] = field(default_factory=dict)
+    observed: tuple[dict[str, Any], ...] = ()
+    """For each finding how it fared on validation (`ribcage.observed`)."""
     data: tuple[dict[str, Any], ...] = ()
     """The data sets: name, source, licence, split, pictures, patients."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -176,14 +179,14 @@ class Model:
             raise ValueError(f"{file} is not valid JSON ({error}).") from None
         known = {item.name for item in fields(cls)}
         if isinstance(values, dict):
-            for name, before in (("detector", {}), ("colours", [])):  # older files do not have them
+            for name, before in (("detector", {}), ("colours", []), ("observed", [])):  # older files do not have them
                 values.setdefault(name, before)
         if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage (this is {__version__}).")
         strange = [name for name, check in CHECKS.items() if not check(values[name])] or _uneven(values)
         if strange:
             raise ValueError(f"{file} is damaged: {strange[0]} is {str(values[strange[0]])[:60]!r}.")
-        for name in ("findings", "size", "temperature", "data"):
+        for name in ("findings", "size", "temperature", "data", "observed"):
             values[name] = tuple(values[name])
         values["colours"] = tuple(map(tuple, values["colours"]))
         values["thresholds"] = {name: tuple(chosen) for name, chosen in values["thresholds"].items()}

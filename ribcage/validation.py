@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ribcage import distributed, evaluation, inference, metrics
+from ribcage import distributed, evaluation, inference, metrics, observed
 from ribcage.bundle import Model
 from ribcage.findings import Policy
 from ribcage.loader import Loader
@@ -38,6 +38,7 @@ class Validation:
         self.method, self.stores, self.rows, self.model = method, tuple(stores), rows, model
         self.device, self.batch, self.threads = device, batch, threads
         self.labels = known_labels(stores, rows, model.findings, policy)
+        self.patients = evaluation.patient_names(inference.about(stores, rows))
         self.found: dict[str, float] = {}
         self.logits = np.empty((0, len(model.findings)), np.float32)
 
@@ -84,7 +85,10 @@ class Validation:
         """The model's facts with temperature and thresholds fitted to the last answers, and what it scored."""
         exclusive = self.model.loss == "cross-entropy"
         temperature, thresholds = evaluation.fit_on_validation(self.logits, self.labels, exclusive=exclusive)
-        return replace(self.model, temperature=temperature, thresholds=thresholds, metrics={"validation": self.found})
+        said = inference.Predictions(self.model.findings, self.rows, self.logits, exclusive).probabilities(temperature)
+        fared = tuple(observed.of(said, self.labels, self.patients))
+        found = {"validation": self.found}
+        return replace(self.model, temperature=temperature, thresholds=thresholds, metrics=found, observed=fared)
 
 
 def check_exclusive(labels: np.ndarray) -> None:

@@ -1,0 +1,121 @@
+"""Observed: how a model fared on validation, kept with it – AUROC with its interval, and for pictures that it answered
+alike how many of them had the finding.
+
+Pictures are ordered by their probability and halved from the top: the surest half of what is left is a band of its own
+as long as it holds enough pictures. So the bands are narrow where a finding is likely. A share's interval is Wilson's
+(1927, https://doi.org/10.2307/2276774), for as many pictures as their patients are worth: several of one patient tell
+less than as many of several.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ribcage.metrics import placements
+from ribcage.metrics.intervals import NORMAL
+from ribcage.metrics.patients import numbered
+
+FEWEST = 30
+"""Pictures of a band, at least."""
+BANDS = 10
+
+
+@dataclass(frozen=True)
+class Band:
+    """Pictures whose probabilities lie beside each other."""
+
+    low: float
+    """The least probability of the band; the lowest band also has what is below it."""
+    pictures: int
+    positives: int
+    least: float
+    """Limits of the share of positives, 95 %."""
+    most: float
+
+
+def of(probabilities: np.ndarray, labels: np.ndarray, patients: np.ndarray | None = None) -> list[dict[str, Any]]:
+    """For each finding, as plain numbers: pictures and positives that are known, AUROC with limits, and bands.
+
+    probabilities, labels: (N, F); NaN is a label that nobody knows.
+    """
+    codes = numbered(patients, len(labels))
+    found = placements.delong(probabilities, labels, codes).interval()
+    return [
+        {
+            "pictures": int((~np.isnan(labels[:, f])).sum()),
+            "positives": int((labels[:, f] == 1).sum()),
+            "auroc": [_number(one[f]) for one in (found.value, found.low, found.high)],
+            "bands": [list(vars(band).values()) for band in bands(probabilities[:, f], labels[:, f], codes)],
+        }
+        for f in range(labels.shape[1])
+    ]
+
+
+def bands(probabilities: np.ndarray, labels: np.ndarray, codes: np.ndarray) -> list[Band]:
+    """Of one finding (N,), the least likely first; equal probabilities are never parted."""
+    rows = np.flatnonzero(~np.isnan(labels))
+    rows = rows[np.argsort(probabilities[rows], kind="stable")]
+    made, ordered = [], probabilities[rows]
+    for start, end in _cuts(ordered):
+        here = rows[start:end]
+        least, most = limits(labels[here], codes[here])
+        made.append(Band(float(ordered[start]), len(here), int((labels[here] == 1).sum()), least, most))
+    return made
+
+
+def _cuts(ordered: np.ndarray) -> list[tuple[int, int]]:
+    """Where bands of ascending probabilities begin and end."""
+    starts = [0] if len(ordered) else []
+    while len(starts) < BANDS and starts:
+        middle = int(np.searchsorted(ordered, ordered[(starts[-1] + len(ordered)) // 2]))  # the first of its equals
+        if middle - starts[-1] < FEWEST or len(ordered) - middle < FEWEST:
+            break
+        starts.append(middle)
+    return list(pairwise([*starts, len(ordered)]))
+
+
+def limits(labels: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+    """Wilson's limits of the share of ones among (n,) labels of these patients."""
+    share, people = float(labels.mean()), len(np.unique(codes))
+    pulls = np.bincount(np.unique(codes, return_inverse=True)[1], labels - share)
+    variance = float((pulls**2).sum()) / len(labels) ** 2
+    worth = share * (1 - share) / variance if variance > 0 else people
+    count, z = min(float(len(labels)), worth), NORMAL.inv_cdf(0.975)
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    reach = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def alike(finding: dict[str, Any], probability: float) -> Band | None:
+    """The band that a probability lies in; None where there are none."""
+    made = [Band(*band) for band in finding["bands"]]
+    return next((band for band in reversed(made) if band.low <= probability), made[0]) if made else None
+
+
+def fits(value: Any) -> bool:
+    """Whether a value of JSON is what `of` makes."""
+    return isinstance(value, list) and all(map(_fits_one, value))
+
+
+def _fits_one(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"pictures", "positives", "auroc", "bands"}:
+        return False
+    auroc, made = value["auroc"], value["bands"]
+    if not (isinstance(auroc, list) and len(auroc) == 3 and all(one is None or _plain(one) for one in auroc)):
+        return False
+    if not (isinstance(made, list) and len(made) <= BANDS):
+        return False
+    return all(map(_plain, (value["pictures"], value["positives"]))) and all(
+        isinstance(band, list) and len(band) == 5 and all(map(_plain, band)) for band in made
+    )
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
