@@ -2,7 +2,7 @@
 
     python -m benchmarks.localisation --work DIR [--jobs 2] [--seeds 3] [--pictures 5000] [--labels 0.01 0.1 1]
 
-Backbones are trained by `ribcage pretrain METHOD --recipe recipes/small-METHOD.toml` on made-up radiographs, as in
+Backbones are trained by `ribcage pretrain METHOD --recipe small-METHOD` on made-up radiographs, as in
 `python -m benchmarks.pretraining`, whose DIR can be named here, too. `random` has seen pictures (its norms know their
 mean and spread) and learnt nothing; `other task` learnt labels of four findings that are not drawn, in all of the
 picture. Then `ribcage localise --freeze backbone` trains an FCOS head with the boxes of a share of the patients; every
@@ -30,7 +30,6 @@ from ribcage.metrics import detection
 from ribcage.metrics.resampling import Resampled
 from ribcage.validation import IGNORE
 
-RECIPES = Path(__file__).parent.parent / "recipes"
 DRAWN = ("Cardiomegaly", "Effusion", "Infiltration", "Pneumonia", "Pneumothorax")
 """What is looked for: findings whose boxes are wide enough for pictures this small."""
 UNDRAWN = ("Edema", "Emphysema", "Fibrosis", "Pleural_Thickening")
@@ -59,7 +58,7 @@ def pretrained(name: str, seed: int, options: argparse.Namespace) -> list[str]:
     """The command that makes a backbone."""
     method, more = BACKBONES[name]
     out = options.work / f"{name} {seed}" / "pretrained"
-    recipe = ["--recipe", str(RECIPES / f"small-{method}.toml"), "--out", str(out)]
+    recipe = ["--recipe", f"small-{method}", "--out", str(out)]
     return ["pretrain", method, *recipe, *more, "--data", str(options.data), "--threads", "1", "--seed", str(seed)]
 
 

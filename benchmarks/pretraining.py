@@ -3,7 +3,7 @@
     python -m benchmarks.pretraining --work DIR [--jobs 2] [--seeds 3] [--pictures 5000] [--methods moco mae …]
     python -m benchmarks.pretraining --work DIR --data FOLDER --folds 5 [--times 4]
 
-Every method is trained by `ribcage pretrain METHOD --recipe recipes/small-METHOD.toml` on the training part of made-up
+Every method is trained by `ribcage pretrain METHOD --recipe small-METHOD` on the training part of made-up
 radiographs (or of FOLDER). Then its frozen features are read by logistic regression learnt from all training patients,
 strength chosen on validation; and `ribcage finetune` trains the whole network with the labels of a few patients. Both
 are tested on the test part. With --folds, validation and test part are dealt out by patient instead, and the probe is
@@ -29,11 +29,10 @@ import numpy as np
 import torch
 
 from benchmarks import trials
-from ribcage import bundle, cohort, metrics, probing, store
+from ribcage import bundle, cohort, metrics, probing, recipe, store
 from ribcage.backbone import Backbone
 from ribcage.loader import Loader
 
-RECIPES = Path(__file__).parent.parent / "recipes"
 METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae", "mae, a quarter decoded")
 VARIANTS = {"mae, a quarter decoded": ("mae", ["--decode-share", "0.25"])}
 """Which method with which options: probed, not fine-tuned."""
@@ -62,7 +61,7 @@ class Subject:
 
     @property
     def file(self) -> Path:
-        return RECIPES / f"small-{self.method}.toml"
+        return recipe.file(f"small-{self.method}")
 
     @property
     def random(self) -> bool:

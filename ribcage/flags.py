@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal
 
+from ribcage import recipe
 from ribcage.spelling import nearest
 
 NEEDED: Any = object()  # the default of an option without one
@@ -121,11 +122,11 @@ def class_texts(kind: type) -> dict[str, str]:
 
 def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) -> Any:
     """An Options from the words, or one UsageError with everything that is wrong."""
-    words, recipe = take_recipe(words)
+    words, file = take_recipe(words)
     given, wrong = sort_words(flags, words)
     named = [flag for flag in flags if not flag.positional]
-    from_recipe, more = sort_words(named, recipe_words(recipe) if recipe else [])
-    given, wrong = {**from_recipe, **given}, wrong + [f"{problem} in {recipe}" for problem in more]
+    from_recipe, more = sort_words(named, recipe_words(file) if file else [])
+    given, wrong = {**from_recipe, **given}, wrong + [f"{problem} in {file}" for problem in more]
     values: dict[str, Any] = {}
     for flag in flags:
         if flag.name in given:
@@ -142,7 +143,7 @@ def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) ->
 
 
 def take_recipe(words: list[str]) -> tuple[list[str], Path | None]:
-    """The words without `--recipe FILE`, and that file; what is typed goes before what it says."""
+    """The words without `--recipe NAME`, and its file; what is typed goes before what it says."""
     kept, files, queue = list[str](), list[str](), list(words)
     while queue:
         word = queue.pop(0)
@@ -153,8 +154,11 @@ def take_recipe(words: list[str]) -> tuple[list[str], Path | None]:
         else:
             kept.append(word)
     if len(files) > 1 or "" in files:
-        raise UsageError("--recipe needs a file." if "" in files else "--recipe can be given once.")
-    return kept, Path(files[0]).expanduser() if files else None
+        raise UsageError("--recipe needs a name or a file." if "" in files else "--recipe can be given once.")
+    try:
+        return kept, recipe.file(files[0]) if files else None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def recipe_words(file: Path) -> list[str]:
@@ -303,7 +307,7 @@ def help_page(name: str, module: ModuleType, flags: list[Flag]) -> str:
         ("its own options:", [flag for flag in flags if flag.of_member]),
     ):
         blocks += [title, *(help_line(flag) for flag in chosen), ""] if chosen else []
-    blocks += ["--recipe FILE takes options from a TOML file; what is typed goes before what it says."]
+    blocks += ["--recipe NAME takes options from a recipe or a TOML file; what is typed goes before what it says."]
     return "\n".join(blocks).rstrip()
 
 

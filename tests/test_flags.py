@@ -13,7 +13,7 @@ import pytest
 from ribcage import cli, flags
 
 ROOT = Path(__file__).parent.parent
-RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+RECIPES = sorted((ROOT / "ribcage" / "recipes").glob("*.toml"))
 PLAIN: dict[Any, Any] = {str: "two words", Path: Path("文件 夹/x"), int: -7, float: 2.5e-05}
 MEMBERS = {"import": ("dataset", "phantom", {"pictures": 12}), "pretrain": ("method", "moco", {"queue": 512})}
 
@@ -188,8 +188,8 @@ def test_a_wrong_recipe_is_one_line(made_up: ModuleType, tmp_path: Path, text: s
 def test_a_recipe_that_is_missing_or_no_text_is_one_line(made_up: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_bytes(b"\xff\xfe\x00")
     for words, says in (
-        (["--recipe"], "--recipe needs a file"),
-        (["--recipe", "--quiet"], "--recipe needs a file"),
+        (["--recipe"], "--recipe needs a name or a file"),
+        (["--recipe", "--quiet"], "--recipe needs a name or a file"),
         (["--recipe", "nowhere.toml"], "There is no recipe nowhere.toml"),
         (["--recipe", str(tmp_path / "b.toml")], "cannot be read"),
         (["--recipe", "a.toml", "--recipe", "b.toml"], "--recipe can be given once"),
@@ -211,7 +211,7 @@ def test_every_published_recipe_is_understood_by_the_command_in_its_header(
         line.removeprefix("#").strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")
     ]
     lines = [shlex.split(line) for line in header if line.startswith("ribcage ")]
-    using = [line for line in lines if f"recipes/{file.name}" in line]
+    using = [line for line in lines if f"--recipe {file.stem} " in shlex.join(line)]
     assert using, f"{file.name} does not say how it is run"
     for line in lines:
         options = read(line[1], cli.command(line[1]), line[2:])

@@ -12,7 +12,7 @@ from ribcage.commands import convert
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "recipes").glob("*.toml"))]
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "ribcage" / "recipes").glob("*.toml"))]
 
 
 def dataset_table() -> str:

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import trees
 
-from ribcage import cli
+from ribcage import cli, recipe
 
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = recipe.FOLDER
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -101,7 +101,6 @@ class Tried:
             "/data/": str(self.folder / "download"),
             "data/": str(self.folder / "data"),
             "runs/": str(self.folder / run),
-            "recipes/": str(self.case.file),
             "PRETRAINED": "",
         }
         return [next((to for start, to in moved.items() if word.startswith(start)), word) for word in words]
@@ -198,7 +197,7 @@ def options_of(recipe: str) -> dict[str, Any]:
 
 def placed(folder: Path, words: list[str]) -> list[str]:
     """A command of a recipe's top, with data and runs below a folder."""
-    roots = {"recipes/": RECIPES.parent, "/data/": folder, "data/": folder, "runs/": folder}
+    roots = {"/data/": folder, "data/": folder, "runs/": folder}
     found = [next((root for start, root in roots.items() if word.startswith(start)), None) for word in words]
     return [str(root / word.lstrip("/")) if root else word for root, word in zip(found, words, strict=True)]
 

@@ -62,8 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def placed(words: list[str], folder: Path, run: str) -> list[str]:
     """A command of a recipe's top, with its places below the folder."""
     moved = {"/data/": "download", "data/": "data", "runs/rsna": f"runs/{run}"}
-    named = [next((str(folder / to) for start, to in moved.items() if word.startswith(start)), word) for word in words]
-    return [str(RECIPES.parent / word) if word.startswith("recipes/") else word for word in named]
+    return [next((str(folder / to) for start, to in moved.items() if word.startswith(start)), word) for word in words]
 
 
 def first(name: str, folder: Path) -> str:
