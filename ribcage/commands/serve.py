@@ -1,0 +1,135 @@
+"""Serve finished models over HTTP on this machine: a page in the browser, answers for programs.
+
+    ribcage serve runs/chexnet
+    ribcage serve runs/chexnet runs/boxes --port 8080
+
+Nothing that is sent is stored, and nothing leaves the machine. Whoever is to reach it from another machine needs a
+token: --host 0.0.0.0 --token-file FILE, or the environment variable RIBCAGE_TOKEN. Research use only.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+POSITIONAL = ("models",)
+NEEDED = {
+    "fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart",
+    "prometheus_client": "prometheus-client", "onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime",
+}  # fmt: skip
+"""Module → package."""
+SHORTEST = 16
+"""Letters of a token."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to serve, where, and how much to take on."""
+
+    models: tuple[Path, ...]
+    """Runs, or folders of finished models."""
+    port: int = 8000
+    """0 takes a free one."""
+    host: str = "127.0.0.1"
+    """The address to listen on; one that other machines reach needs a token."""
+    token_file: Path | None = None
+    """A file that holds the token (default: the environment variable RIBCAGE_TOKEN, if it is set)."""
+    keep: Path | None = None
+    """Write the answers, without pictures, into this folder, a line of JSON for each (default: nothing is stored)."""
+    batch: int = 8
+    """Pictures that a model answers at once, at most."""
+    wait: float = 2.0
+    """Milliseconds that a picture waits for others that are being read."""
+    threads: int = 0
+    """Of a model; 0 takes one for each core."""
+    readers: int = 0
+    """Processes that read files; 0 takes one for each core."""
+    max_requests: int = 64
+    """With pictures, at once; more are asked to come again."""
+    max_files: int = 32
+    """Of a request."""
+    max_megabytes: float = 128.0
+    """Of a request."""
+    max_megapixels: float = 50.0
+    """Of a picture."""
+    max_seconds: float = 60.0
+    """For a request."""
+
+
+def run(options: Options) -> None:
+    """Open the models, listen, answer until a signal comes."""
+    import importlib.util
+
+    from ribcage import bundle, limits
+
+    limits.check(options, wrong(options))
+    if absent := [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]:
+        raise ImportError(f"Serving needs {', '.join(absent)}: pip install 'ribcage[serve]'")
+    from ribcage.server import answering, process
+
+    models = answering.named([bundle.load_any(folder) for folder in options.models])
+    listening = process.bound(options.host, options.port)
+    server = process.Server(service(options, models))
+    print(f"{', '.join(models)} at {address(listening)} – Ctrl-C stops it. Research use only.", flush=True)
+    server.serve_on(listening)
+    print("Stopped.")
+
+
+def wrong(options: Options) -> list[str]:
+    """What cannot be done."""
+    from ribcage.server.gate import is_loopback
+
+    said = [] if options.models else ["no model is named"]
+    if not 0 <= options.port < 1 << 16:
+        said.append(f"--port {options.port} is not from 0 to 65535")
+    if options.wait < 0:
+        said.append(f"--wait {options.wait:g} is not 0 or more")
+    said += [f"--readers {options.readers} is not 0 or more"] if options.readers < 0 else []
+    counts = ("max_requests", "max_files", "max_megabytes", "max_megapixels", "max_seconds")
+    said += [
+        f"--{name.replace('_', '-')} {getattr(options, name):g} is not more than 0"
+        for name in counts
+        if not getattr(options, name) > 0
+    ]
+    token, problem = secret(options)
+    said += [problem] if problem else []
+    if not is_loopback(options.host) and not token and not problem:
+        said.append(
+            f"--host {options.host} is reached by other machines: give a token by --token-file or RIBCAGE_TOKEN"
+        )
+    return said
+
+
+def secret(options: Options) -> tuple[str, str]:
+    """The token, empty where there is none; and what is wrong with it."""
+    token, where = os.environ.get("RIBCAGE_TOKEN", "").strip(), "RIBCAGE_TOKEN"
+    if options.token_file:
+        where = str(options.token_file)
+        try:
+            token = options.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            return "", f"--token-file {where} cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})"
+    if (options.token_file or token) and (len(token) < SHORTEST or not token.isascii() or not token.isprintable()):
+        return "", f"the token in {where} is not at least {SHORTEST} plain letters and digits"
+    return token, ""
+
+
+def service(options: Options, models: Any) -> Any:
+    """What answers, as much at once as was asked for."""
+    from ribcage.server.app import Service, Settings
+    from ribcage.server.gate import Rules, is_loopback
+    from ribcage.server.keeping import Keeper
+
+    rules = Rules(secret(options)[0], is_loopback(options.host), options.max_requests, options.max_seconds)
+    settings = Settings(
+        batch=options.batch, wait=options.wait / 1000, threads=options.threads,
+        readers=options.readers or os.cpu_count() or 1, most_bytes=round(1e6 * options.max_megabytes),
+        most_files=options.max_files, most_pixels=1e6 * options.max_megapixels, rules=rules,
+    )  # fmt: skip
+    return Service(models, settings, Keeper(options.keep) if options.keep else None)
+
+
+def address(listening: Any) -> str:
+    """Where a browser finds it."""
+    host, port, *_ = listening.getsockname()
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -1,0 +1,188 @@
+"""Answering: an opened model → what it says of a batch of pictures, as plain numbers and words.
+
+What names findings is exported to ONNX, compared with the model it came from, and run by ONNX Runtime; what finds boxes
+runs in torch. Both take pictures that are square already.
+"""
+
+import math
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ribcage import deployment, detections, explanation, observed, typical
+from ribcage.bundle import CUT, Bundle, Detector, Opened
+from ribcage.raster import Picture
+
+TOLERANCE = 1e-4
+"""How far a probability may be from the model's own."""
+Said = dict[str, Any]
+"""`findings` and `boxes` of one picture, or an `error`."""
+
+
+@dataclass
+class Answering:
+    """A model that answers, by the name it is asked by."""
+
+    id: str
+    opened: Opened
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Whoever listens to the network, or asks it in torch, does so alone."""
+
+    def prepare(self, threads: int) -> None:
+        """What takes time before the first answer."""
+
+    def answer(self, pictures: "list[Picture]") -> list[Said]:
+        """What it says of each of these squares."""
+        raise NotImplementedError
+
+    def remarks(self, picture: Picture) -> list[str]:
+        """What is unusual about a square."""
+        return list(typical.remarks(self.opened.typical, picture.pixels, picture.tags))
+
+    def about(self) -> dict[str, Any]:
+        """What a person or a program wants to know before asking."""
+        model = self.opened.model
+        return {
+            "id": self.id,
+            "kind": "detector" if isinstance(self.opened, Detector) else "classifier",
+            "architecture": model.name,
+            "findings": [self._finding(place) for place in range(len(model.findings))],
+            "input": {"side": model.stored, "fit": model.fit},
+            "data": [{key: one[key] for key in ("name", "source", "licence")} for one in model.data],
+            "typical": self.opened.typical is not None,
+        }
+
+    def _finding(self, place: int) -> dict[str, Any]:
+        model = self.opened.model
+        chosen = {rule: values[place] for rule, values in model.thresholds.items()}
+        return {"name": model.findings[place], "thresholds": chosen, "auroc": self._auroc(place)}
+
+    def _auroc(self, place: int) -> dict[str, Any] | None:
+        """On validation, with its interval; None where nobody knows."""
+        if not self.opened.model.observed:
+            return None
+        fared = self.opened.model.observed[place]
+        value, low, high = fared["auroc"]
+        counts = {"n": fared["pictures"], "positives": fared["positives"]}
+        return None if value is None else {"value": value, "low": low, "high": high, **counts}
+
+
+class Namer(Answering):
+    """One that gives each finding a probability."""
+
+    opened: Bundle
+    run: deployment.Answer
+
+    def prepare(self, threads: int) -> None:
+        """Export, and compare with the model itself."""
+        with tempfile.TemporaryDirectory(prefix="ribcage-") as work:
+            deployment.write_onnx(self.opened, file := Path(work) / "model.onnx")
+            self.run = deployment.opened_onnx(file, threads)
+        pictures = deployment.patterns(self.opened.model.stored)
+        wanted = deployment.expected(self.opened, pictures)
+        away = deployment.away(self.run, pictures, wanted)
+        if not np.isfinite(wanted).all():
+            raise ValueError(f"{self.opened.folder} answers with what is no number: it cannot be served.")
+        if away > TOLERANCE:
+            raise ValueError(
+                f"{self.opened.folder}, exported, is {away:.2g} away from itself, more than {TOLERANCE:g}."
+            )
+
+    def answer(self, pictures: list[Picture]) -> list[Said]:
+        """A probability of each finding."""
+        probabilities = self.run(np.stack([one.pixels for one in pictures]))
+        return [self._said(row) for row in probabilities.astype(np.float64)]
+
+    def _said(self, row: np.ndarray) -> Said:
+        if not np.isfinite(row).all():
+            return {"error": "The model answers to this picture with what is no number."}
+        return {"findings": self._named(row.tolist()), "boxes": []}
+
+    def _named(self, row: Sequence[float]) -> list[dict[str, Any]]:
+        """One picture's probabilities, and what they mean."""
+        model = self.opened.model
+        return [
+            {
+                "name": name,
+                "probability": value,
+                "crossed": {rule: _crossed(value, chosen[place]) for rule, chosen in model.thresholds.items()},
+                "observed": self._observed(place, value),
+            }
+            for place, (name, value) in enumerate(zip(model.findings, row, strict=True))
+        ]
+
+    def _observed(self, place: int, value: float) -> dict[str, Any] | None:
+        """Of the validation pictures that were answered alike, how many had it; None where nobody knows."""
+        fared = self.opened.model.observed
+        band = observed.alike(fared[place], value) if fared else None
+        if band is None:
+            return None
+        share = {"share": band.positives / band.pictures, "low": band.least, "high": band.most}
+        return {"pictures": band.pictures, "positives": band.positives, **share}
+
+    def look(self, read: Picture, finding: str, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W) heat for a finding, at most `side` long, and (K, 5) boxes around it in pixels of the file."""
+        with self.lock:
+            heat = explanation.heat(self.opened, read, [finding], side=side)[0]
+        return heat, explanation.boxes(heat, (read.width, read.height))
+
+
+class Finder(Answering):
+    """One that finds boxes."""
+
+    opened: Detector
+
+    def answer(self, pictures: list[Picture]) -> list[Said]:
+        """Boxes that are sure enough, in pixels of the file, the surest first."""
+        model = self.opened.model
+        shown = torch.cat([explanation.view(one.pixels, model) for one in pictures])
+        with self.lock, torch.inference_mode():
+            found = self.opened.finder.found(shown)
+        return [{"findings": [], "boxes": self._placed(*both)} for both in zip(pictures, found, strict=True)]
+
+    def _placed(self, picture: Picture, found: Any) -> list[dict[str, Any]]:
+        model, size = self.opened.model, (picture.width, picture.height)
+        inside = detections.stored(found.boxes.float().numpy(), model.size, model.stored)
+        x0, y0, x1, y1 = detections.original(inside, size, model.stored, model.fit).T
+        places, scores = found.findings.numpy(), found.scores.float().numpy()
+        kept = (scores >= np.array(self.least)[places]) & (x1 > x0) & (y1 > y0)
+        columns = [each[kept].tolist() for each in (scores, x0, y0, x1 - x0, y1 - y0)]
+        names = ("score", "x", "y", "width", "height")
+        rows = zip(places[kept].tolist(), *columns, strict=True)
+        return [
+            {"finding": model.findings[place], **dict(zip(names, numbers, strict=True))} for place, *numbers in rows
+        ]
+
+    @property
+    def least(self) -> list[float]:
+        """The least score of a box of each finding: validation's, none of a finding where it could choose none."""
+        model = self.opened.model
+        cuts = model.thresholds.get(CUT, (0.0,) * len(model.findings))
+        return [math.inf if cut is None else cut for cut in cuts]
+
+
+def _crossed(value: float, threshold: float | None) -> bool | None:
+    """Whether a threshold was reached; None where there is none."""
+    return None if threshold is None else value >= threshold
+
+
+def named(opened: Sequence[Opened]) -> dict[str, Answering]:
+    """Models by the names of their folders, which are made to differ."""
+    made: dict[str, Answering] = {}
+    for one in opened:
+        folder = one.folder.resolve()
+        plain = name = (folder.parent if folder.name == "bundle" else folder).name or "model"
+        while name in made:
+            name = f"{plain}-{sum(other.startswith(plain) for other in made) + 1}"
+        if not one.model.findings:
+            raise ValueError(
+                f"{one.folder} is a pretrained backbone that knows no findings: there is nothing to serve."
+            )
+        made[name] = Finder(name, one) if isinstance(one, Detector) else Namer(name, one)
+    return made

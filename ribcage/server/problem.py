@@ -1,0 +1,38 @@
+"""Problem: what cannot be answered, as a status and one clear sentence."""
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+SOON = {"Retry-After": "1"}
+"""Of what is overloaded."""
+
+
+class Problem(Exception):  # noqa: N818 – it is an answer, not an error of the program
+    """An answer that is none; `more` stands beside its sentence."""
+
+    def __init__(self, status: int, sentence: str, *, headers: dict[str, str] | None = None, **more: Any) -> None:
+        super().__init__(sentence)
+        self.status, self.headers, self.more = status, headers or {}, more
+
+    @property
+    def body(self) -> bytes:
+        """As it is sent."""
+        return dump({"error": str(self), **self.more})
+
+    async def send(self, send: Send) -> None:
+        """Without any framework, for what does not reach one."""
+        body = self.body
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **self.headers}
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": self.status, "headers": raw})
+        await send({"type": "http.response.body", "body": body})
+
+
+def dump(value: Any) -> bytes:
+    """JSON, in which no number is none, and what is no text (half of a character) becomes '?'."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
