@@ -2,24 +2,35 @@
 
 `gradcam` makes maps on the grid of a model's features, whose cells lie in what the model was shown. Here they are laid
 back over the file itself, whatever was cut off or shrunk on the way in: once, from cells to the file's pixels.
+
+What a map is worth is not seen by looking at it: `likeness` tells whether it depends on what the model has learnt.
 """
 
-from collections.abc import Sequence
+import hashlib
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 from torch import Tensor
 
-from ribcage import detections, gradcam, image, maps, raster, views
+from ribcage import detections, files, gradcam, image, maps, raster, views
 from ribcage.bundle import Model, Opened
 from ribcage.maps import Cells
 from ribcage.methods.supervised import Supervised
+from ribcage.tiles import Tile, sheet
+from ribcage.views import View
 
 STRENGTH = 0.6
 """How much of a pixel is colour where the heat is greatest: bone and air stay to be seen below it."""
 HALF = 0.5
 """Of the greatest heat: where the line is drawn, and what boxes are drawn around."""
+BOX = (255, 179, 71)
+LONGEST = 180
+"""Bytes of the name of a file that a map is called after."""
 
 
 def square(read: image.Picture, model: Model) -> np.ndarray:
@@ -28,10 +39,10 @@ def square(read: image.Picture, model: Model) -> np.ndarray:
     return image.fit(pixels, model.stored, model.fit, of=(read.width, read.height))[0]
 
 
-def view(stored: np.ndarray, model: Model) -> Tensor:
-    """(1, C, H, W): a stored picture as the model wants to see it, without any chance."""
-    still = views.draw(views.plain(model.size), 0, 0, np.zeros(1, np.int64), 0, model.stored)
-    return views.apply([stored], still, model.mean, model.std).expand(-1, model.channels, -1, -1)
+def view(square: np.ndarray, model: Model, how: View | None = None) -> Tensor:
+    """(1, C, H, W): a stored picture as a model is asked about it, in the plain view or another one."""
+    still = views.draw(how or views.plain(model.size), 0, 0, np.zeros(1, np.int64), 0, model.stored)
+    return views.apply([square], still, model.mean, model.std).expand(-1, model.channels, -1, -1)
 
 
 @dataclass(frozen=True)
@@ -73,8 +84,8 @@ def look(opened: Opened, read: image.Picture) -> Looked:
     """Where a classifier looks in a file for all of its findings. One at a time: the network is listened to."""
     if not isinstance(opened.method, Supervised):
         raise ValueError(f"{opened.folder} finds boxes and has no maps: these are of a model that names findings.")
-    seen = gradcam.looks(opened.method, view(square(read, opened.model), opened.model))
     size, model = (read.width, read.height), opened.model
+    seen = gradcam.looks(opened.method, view(square(read, model), model))
     points = np.array([[*seen.cells.first, *(np.array(seen.cells.first) + seen.cells.step)]])
     first, second = _back(points, size, model).reshape(2, 2)
     edges = _back(np.array([[0, 0, model.size[1], model.size[0]]]), size, model)[0].clip(0, [*size, *size])
@@ -136,3 +147,75 @@ def outlined(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
     for colour, thick in (((0, 0, 0), 3 * width), ((255, 255, 255), width)):
         cv2.drawContours(drawn, around, -1, colour, thick)
     return drawn
+
+
+def marked(pixels: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
+    """(H, W, 3) uint8, red first: a gray picture and boxes of x, y, width, height in its pixels."""
+    gray, _ = raster.to_depth(pixels, 8)
+    drawn, width = cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB), max(1, round(max(gray.shape) / 300))
+    for colour, thick in (((0, 0, 0), 3 * width), (BOX, width)):
+        for x, y, wide, high in boxes:
+            last = round(x + wide) - 1, round(y + high) - 1
+            cv2.rectangle(drawn, (round(x), round(y)), last, colour, thick)
+    return drawn
+
+
+def tiles(
+    pixels: np.ndarray, looked: Looked, probabilities: Mapping[str, float], crossed: Collection[str], side: int = 360
+) -> list[Tile]:
+    """The picture, and for each finding where the model looks and how probable it finds it."""
+    width, height = shrunk(looked.size, side)
+    gray, _ = raster.to_depth(pixels, 8)
+    small = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
+    own = [
+        Tile(overlay(small, looked.heat(name, side)), name, f"{100 * value:.1f} %", name in crossed)
+        for name, value in probabilities.items()
+    ]
+    return [Tile(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB), "original"), *own]
+
+
+# ---- files
+
+
+def save(picture: np.ndarray, file: Path) -> None:
+    """A picture, red first, as PNG."""
+    _write(cv2.imencode(".png", picture[..., ::-1])[1].tobytes(), file)
+
+
+def save_sheet(pictures: Sequence[Tile], title: str, foot: str, file: Path) -> None:
+    """Tiles as SVG."""
+    _write(sheet(title, foot, pictures).encode(), file)
+
+
+def _write(data: bytes, file: Path) -> None:
+    """Wholly or not at all."""
+    with files.explained(file.parent, "Free some."):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic(file) as part:
+            part.write_bytes(data)
+
+
+def places(paths: Sequence[Path]) -> list[Path]:
+    """For each file a place of its own below any folder: its path from the folder that all of them lie in."""
+    whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 – links stay: one and its file are two
+    root = os.path.commonpath([one.parent for one in whole]) if whole else ""
+    return [short(one.relative_to(root)) for one in whole]
+
+
+def short(place: Path) -> Path:
+    """The same, with a name that still takes an ending: systems allow 255 bytes."""
+    name = os.fsencode(place.name)
+    if len(name) <= LONGEST:
+        return place
+    return place.with_name(name[: LONGEST - 9].decode("utf-8", "ignore") + "-" + hashlib.sha1(name).hexdigest()[:8])
+
+
+def endings(findings: Sequence[str]) -> dict[str, str]:
+    """Of each finding a word for names of files, without '-': none is another's, even where case does not count."""
+    words: dict[str, str] = {}
+    for finding in findings:
+        word = re.sub(r"\W", "_", finding)[:40]
+        while word.casefold() in {one.casefold() for one in words.values()}:
+            word += "_"
+        words[finding] = word
+    return words

@@ -86,7 +86,7 @@ def predict(
             channels=model.channels, normalise=(model.mean, model.std), device=device, prefetch=1 if ten_crop else 2,
         )  # fmt: skip
         shown = label if distributed.rank() == 0 else ""
-        parts += list(_logits(method, loader, torch.device(device), _joint(exclusive), bf16, shown))
+        parts += list(_logits(method, loader, torch.device(device), joint(exclusive), bf16, shown))
     gathered = distributed.gathered((mine, np.concatenate(parts)))
     if not gathered:
         return Predictions(model.findings, np.empty(0, np.int64), parts[0], exclusive)
@@ -133,7 +133,7 @@ def _of_views(method: Supervised, batch: Batch, device: torch.device, bf16: bool
         return torch.stack([method.logits(view).float() for view in shown])
 
 
-def _joint(exclusive: bool) -> Callable[[Tensor], Tensor]:
+def joint(exclusive: bool) -> Callable[[Tensor], Tensor]:
     """(views, n, F) logits → (n, F) logits of the mean probability."""
 
     def of_softmax(logits: Tensor) -> Tensor:

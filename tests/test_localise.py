@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from test_pretrain import equal, stopped
 
 import ribcage
-from ribcage import bundle, checkpoint, cli, detections, feature_cache, inference, store
+from ribcage import bundle, checkpoint, cli, detections, feature_cache, inference, prediction, store
 from ribcage.box_validation import BoxValidation
 from ribcage.loader import rows_of
 from ribcage.methods.detect import Detect
@@ -292,7 +292,8 @@ def test_boxes_of_files_are_those_of_the_imported_pictures_in_the_files_pixels(
 
 
 def inference_read(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file).astype({"error": "str"}).assign(error="")
+    texts = dict.fromkeys((*prediction.ABOUT, "finding", "error"), "str")
+    return pd.read_csv(file, dtype=texts).fillna(dict.fromkeys(texts, ""))
 
 
 def test_probabilities_of_files_are_those_of_the_imported_pictures(classifier: Path, files: Path, data: Path) -> None:

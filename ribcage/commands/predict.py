@@ -1,14 +1,24 @@
-"""Ask a finished model about picture files: PNG, JPEG, TIFF, BMP, DICOM.
+"""Ask a finished model about picture files: PNG, JPEG, TIFF, BMP, DICOM; files, folders, patterns.
 
-A classifier gives a probability for every finding; a detector gives boxes, in pixels of the file. A file that cannot be
-read is said to be so, and the others are answered.
+A classifier gives a calibrated probability for every finding and says which reach their threshold; a detector gives
+boxes, in pixels of the file. What is unusual about a picture is said beside its answers. A file that cannot be read is
+said to be so, and the others are answered.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 POSITIONAL = ("model", "paths")
+FEW = 6
+"""So many findings are all shown on a line; of more, those that reach their threshold and the likeliest others."""
+NEXT = 3
+"""How many of the likeliest others."""
+SHOWN = 20
+"""Files shown of those in a table, beside the ones that are unusual or cannot be read."""
+CHECKED = 16
+"""Pictures that --check-maps looks at, at most."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +28,24 @@ class Options:
     model: Path
     """A run, or the folder of a finished model."""
     paths: tuple[Path, ...]
-    """Files, and folders of files."""
+    """Files, folders of files, and patterns such as 'inbox/**/*.dcm'."""
     out: Path | None = None
     """Write the answers to this table (.csv or .parquet)."""
+    threshold: str = ""
+    """How the thresholds of a classifier were chosen: youden, midpoint, f1, sensitivity_95, specificity_95 or half
+    (default: youden, where the model has it)."""
+    ten_crop: bool = False
+    """Ten views of each picture, the mean of their probabilities; of a classifier."""
+    maps: Path | None = None
+    """Write pictures of where the model looks, or of the boxes it finds, into this folder, in pixels of the file."""
+    of: tuple[str, ...] = ()
+    """The findings of the maps (default: those that reach their threshold, else the likeliest)."""
+    sheet: Path | None = None
+    """Write a sheet of each file with maps of all findings: one .svg file, or a folder for several."""
+    check_maps: bool = False
+    """Compare the maps with those of the same network with random weights: they must not stay as they are."""
+    notes: bool = False
+    """Say what was done to read each file."""
     least: float | None = None
     """Of a detector: the least score of a box (default: what the model's validation chose for each finding)."""
     batch: int = 16
@@ -28,32 +53,74 @@ class Options:
 
 
 def run(options: Options) -> Any:
-    """Open, ask, show, write; return the table."""
+    """Open, ask, write, show, explain; return the table."""
     from ribcage import bundle, inference, limits, prediction
 
-    limits.check(options, wrong(options))
-    paths = prediction.files(options.paths)
-    if isinstance(opened := bundle.load_any(options.model), bundle.Detector):
-        least = chosen(opened.model, options.least)
-        table = prediction.boxes(opened, paths, least=least, batch=options.batch)
+    model = bundle.Model.load(bundle.find(options.model) / "model.json")
+    found = prediction.files(options.paths)
+    limits.check(options, [*wrong(options, len(found.pictures)), *unfit(options, model)])
+    if found.others:
+        print(f"{found.others:,} files were passed over: they do not begin as a picture does.")
+    asked: Any = {"batch": options.batch, "label": "predict" if len(found.pictures) > options.batch else ""}
+    if model.detector:
+        least = chosen(model, options.least)
+        opened: Any = bundle.load_detector(options.model)
+        table = prediction.boxes(opened, found.pictures, least=least, **asked)
     else:
-        if options.least is not None:
-            raise ValueError(f"--least is of a detector's boxes, and {options.model} gives probabilities.")
-        table = prediction.probabilities(bundle.load(options.model), paths, batch=options.batch)
+        opened, cuts = bundle.load(options.model), prediction.cuts(model, options.threshold)
+        table = prediction.probabilities(opened, found.pictures, ten_crop=options.ten_crop, thresholds=cuts, **asked)
     if options.out:
         inference.save(table, options.out)
         print(f"Wrote {options.out}.")
-    show(table)
+    show(table, options, model)
+    paths = [path for path, error in zip(found.pictures, errors(table), strict=True) if not error]
+    if options.maps or options.sheet:
+        explain(options, opened, table, paths)
+    if options.check_maps:
+        compare(opened, paths)
     return table
 
 
-def wrong(options: Options) -> list[str]:
-    """What cannot be done."""
+# ---- what cannot be
+
+
+def wrong(options: Options, files: int) -> list[str]:
+    """What no model can be asked."""
     said = []
     if options.least is not None and not 0 <= options.least <= 1:
         said.append(f"--least {options.least:g} is not from 0 to 1")
     if options.out and options.out.suffix not in (".csv", ".parquet"):
         said.append(f"--out {options.out} is neither .csv nor .parquet")
+    if options.of and not options.maps:
+        said.append("--of names the findings of --maps, which is not given")
+    if options.sheet and options.sheet.suffix.lower() == ".svg" and files > 1:
+        said.append(f"--sheet {options.sheet} is one sheet, and there are {files:,} files: name a folder")
+    if options.sheet and options.sheet.suffix and options.sheet.suffix.lower() != ".svg":
+        said.append(f"--sheet {options.sheet} is neither a folder nor a file that ends in .svg")
+    return said
+
+
+def unfit(options: Options, model: Any) -> list[str]:
+    """What this model cannot be asked."""
+    from ribcage import evaluation, spelling
+
+    said = [
+        f"--of {name}: the model does not know it.{spelling.did_you_mean(name, model.findings)}".rstrip(".")
+        for name in options.of
+        if name not in model.findings
+    ]
+    if model.detector:
+        of_classifiers = {
+            "--threshold": options.threshold, "--ten-crop": options.ten_crop, "--sheet": options.sheet,
+            "--check-maps": options.check_maps,
+        }  # fmt: skip
+        named = [name for name, given in of_classifiers.items() if given]
+        return said + ([f"{', '.join(named)}: of a classifier, and {options.model} finds boxes"] if named else [])
+    if options.least is not None:
+        said.append(f"--least is of a detector's boxes, and {options.model} gives probabilities")
+    rules = (*model.thresholds, evaluation.HALF)
+    if options.threshold and options.threshold not in rules:
+        said.append(f"--threshold {options.threshold}: the model has {', '.join(rules)}")
     return said
 
 
@@ -70,25 +137,185 @@ def chosen(model: Any, least: float | None) -> list[float]:
     return [float("inf") if cut is None else cut for cut in cuts]
 
 
-def show(table: Any) -> None:
-    """A line for every row, and at the end how many files were bad."""
-    for row in table.to_dict("records"):
-        print(line(row))
-    bad, every = int((table["error"] != "").sum()), table["path"].nunique()
-    if bad == every:
+# ---- what is printed
+
+
+def show(table: Any, options: Options, model: Any) -> None:
+    """Lines for every file, and at the end how many were answered; of a table that is kept only the first, and what is
+    unusual."""
+    hidden = 0
+    for number, (_, rows) in enumerate(table.groupby("path", sort=False)):
+        several = rows.to_dict("records")
+        unusual = several[0]["error"] or several[0]["remarks"]
+        if options.out and number >= SHOWN and not unusual:
+            hidden += 1
+            continue
+        for line in lines(several, model, options.notes):
+            print(line)
+    if hidden:
+        print(f"… {hidden:,} more files are in {options.out}.")
+    for line in legend(table, options, model):
+        print(line)
+    said = errors(table)
+    bad = sum(map(bool, said))
+    if bad == len(said):
         raise ValueError("No file could be read.")
-    if bad:
-        print(f"{bad:,} of {every:,} files could not be read.")
+    print(counts(table, len(said), bad))
 
 
-def line(row: dict[str, Any]) -> str:
-    """What was said of a file, or of a box in it."""
-    path, error = row.pop("path"), row.pop("error")
+def errors(table: Any) -> list[str]:
+    """What is wrong with each file, or nothing."""
+    return [str(error) for error in table.groupby("path", sort=False)["error"].first()]
+
+
+def lines(rows: Sequence[dict[str, Any]], model: Any, notes: bool) -> list[str]:
+    """What is said of a file."""
+    first = rows[0]
+    path, error = first["path"], first["error"]
     if error:
-        return f"! {error}" if path in error else f"! {path}: {error}"
-    if "finding" not in row:
-        return f"{path}  " + "  ".join(f"{name} {value:.3f}" for name, value in row.items())
+        return [f"! {error}" if path in error else f"! {path}: {error}"]
+    said = [box(row) for row in rows] if "finding" in first else [probable(first, model.findings)]
+    said += [f"    unusual: {first['remarks']}"] if first["remarks"] else []
+    return said + ([f"    done: {first['notes'] or 'nothing'}"] if notes else [])
+
+
+def probable(row: dict[str, Any], findings: Sequence[str]) -> str:
+    """A line of probabilities: all of a few findings; of many, the crossed ones, the next, and how many more."""
+    crossed, kept = crossing(row, findings), list(findings)
+    if len(findings) > FEW:
+        ordered = sorted(findings, key=lambda name: -row[name])
+        kept = [name for name in ordered if name in crossed]
+        kept += [name for name in ordered if name not in crossed][:NEXT]
+    said = "  ".join(f"{name} {row[name]:.3f}{'*' * (name in crossed)}" for name in kept)
+    more = len(findings) - len(kept)
+    return f"{row['path']}  {said}" + (f"  … {more} more below" if more else "")
+
+
+def crossing(row: dict[str, Any], findings: Sequence[str]) -> list[str]:
+    """The findings that reach their threshold, as far as that is known."""
+    from ribcage.prediction import CROSSED
+
+    return [name for name in findings if row[name + CROSSED] is True]
+
+
+def rule(options: Options) -> str:
+    """By which the thresholds were chosen."""
+    from ribcage import evaluation
+
+    return options.threshold or evaluation.RULE
+
+
+def box(row: dict[str, Any]) -> str:
+    """A line of a box."""
     if not row["finding"]:
-        return f"{path}  no box"
+        return f"{row['path']}  no box"
     sides = "  ".join(f"{name} {row[name]:.1f}" for name in ("x", "y", "width", "height"))
-    return f"{path}  {row['finding']} {row['score']:.3f}  {sides}"
+    return f"{row['path']}  {row['finding']} {row['score']:.3f}  {sides}"
+
+
+def legend(table: Any, options: Options, model: Any) -> list[str]:
+    """What a star means, and for which findings nothing can be said."""
+    from ribcage import evaluation, prediction
+
+    if model.detector:
+        return []
+    cuts = prediction.cuts(model, options.threshold)
+    unknown = [name for name, cut in zip(model.findings, cuts, strict=True) if cut is None]
+    if len(unknown) == len(cuts):
+        return ["The model has no thresholds: what is high for a finding is not known. --threshold half takes 0.5."]
+    half = rule(options) == evaluation.HALF
+    star = "* 0.5 or more" if half else f"* reaches its threshold ({rule(options)}, chosen on validation)"
+    return [star] + ([f"No threshold is known of {', '.join(unknown)}."] if unknown else [])
+
+
+def counts(table: Any, every: int, bad: int) -> str:
+    """How many files were answered, were unusual, could not be read."""
+    strange = table.loc[table["remarks"] != "", "path"].nunique()
+    said = f"{every - bad:,} of {every:,} files answered"
+    said += f", {strange:,} of them unusual" if strange else ""
+    return said + (f"; {bad:,} of {every:,} files could not be read." if bad else ".")
+
+
+# ---- where the model looks
+
+
+def explain(options: Options, opened: Any, table: Any, paths: Sequence[Path]) -> None:
+    """Write maps and sheets of files that were read; what goes wrong with one does not stop the rest."""
+    from ribcage import explanation, prediction, progress
+
+    rows = {path: own.to_dict("records") for path, own in table.groupby("path", sort=False)}
+    draw = with_boxes if opened.model.detector else with_maps
+    made: list[Path] = []
+
+    def work() -> Iterator[int]:
+        for path, place in zip(paths, explanation.places(paths), strict=True):
+            try:
+                made.extend(draw(options, opened, rows[prediction.written(path)], path, place))
+            except (ValueError, MemoryError) as error:
+                print(f"! {path} is not drawn: {' '.join(str(error).split()) or type(error).__name__}")
+            yield 1
+
+    for _ in progress.track(work(), len(paths), "draw", "files") if len(paths) > SHOWN else work():
+        pass
+    print(f"Wrote {len(made):,} {'file' if len(made) == 1 else 'files'}{f', such as {made[0]}' if made else ''}.")
+
+
+def with_maps(options: Options, opened: Any, rows: Sequence[dict[str, Any]], path: Path, place: Path) -> list[Path]:
+    """The maps and the sheet of a file, as they were asked for."""
+    from ribcage import explanation, image
+
+    read = image.read(path)
+    found, said = explanation.look(opened, read), {name: rows[0][name] for name in opened.model.findings}
+    crossed, made = crossing(rows[0], opened.model.findings), []
+    if options.maps:
+        words = explanation.endings(opened.model.findings)
+        for name in options.of or crossed or (max(said, key=lambda name: said[name]),):
+            made.append(options.maps / place.parent / f"{place.name}-{words[name]}.png")
+            explanation.save(explanation.overlay(read.pixels, found.heat(name)), made[-1])
+    if options.sheet:
+        one = options.sheet.suffix.lower() == ".svg"
+        made.append(options.sheet if one else options.sheet / place.parent / f"{place.name}.svg")
+        foot = f"{opened.model.name} · where it looks for each finding (Grad-CAM), how probable it finds it"
+        foot += f" · framed: reaches its threshold ({rule(options)})" * bool(crossed) + " · research use only"
+        explanation.save_sheet(explanation.tiles(read.pixels, found, said, crossed), path.name, foot, made[-1])
+    return made
+
+
+def with_boxes(options: Options, opened: Any, rows: Sequence[dict[str, Any]], path: Path, place: Path) -> list[Path]:
+    """The boxes of a file, a picture for each finding that it has any of."""
+    from ribcage import explanation, image
+
+    assert options.maps
+    read, made = image.read(path), []
+    words = explanation.endings(opened.model.findings)
+    for name in dict.fromkeys(row["finding"] for row in rows if row["finding"]):
+        if options.of and name not in options.of:
+            continue
+        own = [[row[side] for side in ("x", "y", "width", "height")] for row in rows if row["finding"] == name]
+        made.append(options.maps / place.parent / f"{place.name}-{words[name]}.png")
+        explanation.save(explanation.marked(read.pixels, own), made[-1])
+    return made
+
+
+def compare(opened: Any, paths: Sequence[Path]) -> None:
+    """Say how alike the maps stay when the weights are random."""
+    from ribcage import explanation, image, likeness
+
+    side = opened.model.stored
+    squares = [explanation.square(image.read(path, min_side=side), opened.model) for path in paths[:CHECKED]]
+    found = likeness.of(opened, squares)
+    print(
+        f"Rank correlation of maps with those under random weights (1: the same), {found.pictures:,} "
+        f"{'picture' if found.pictures == 1 else 'pictures'}, {found.draws} draws:"
+    )
+    wide = max(map(len, (*found.findings, "mean")))
+    print(f"{'':{wide}}  last layer  all layers")
+    for name, *values in zip(found.findings, found.head, found.network, strict=True):
+        print(f"{name:{wide}}" + "".join(f"{'–' if value != value else f'{value:.2f}':>12}" for value in values))
+    if stubborn := found.stubborn():
+        print(
+            f"! The maps of {', '.join(stubborn)} stay as they are ({likeness.ALIKE:g} or more): they show the picture "
+            "and not what the model has learnt."
+        )
+    else:
+        print("The maps depend on what the model has learnt.")
