@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from refusals import line
 from test_weights import gray, stirred, theirs
 from torch import Tensor, nn
 
@@ -126,15 +127,6 @@ def written(folder: Path, name: str, change: Any = None) -> Path:
         change(weights)
     torch.save(weights, folder / name)
     return folder / name
-
-
-def line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command says when it refuses."""
-    capsys.readouterr()
-    assert cli.main(words) == 2
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("ribcage: ") and "\n" not in said
-    return said
 
 
 def test_rows_of_a_last_layer_are_named_by_the_user(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from refusals import line
 from safetensors.torch import load_file, save_file
 from test_weights import gray, stirred, theirs
 from torch import Tensor, nn
@@ -43,15 +44,6 @@ def same(opened: Any, expected: dict[str, Tensor]) -> bool:
 def shown(opened: Any, pictures: Tensor) -> Tensor:
     """As our loader gives it."""
     return ((pictures - opened.model.mean) / opened.model.std).expand(-1, opened.model.channels, -1, -1)
-
-
-def line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command says when it refuses."""
-    capsys.readouterr()
-    assert cli.main(words) == 2
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("ribcage: ") and "\n" not in said
-    return said
 
 
 # ---- torchvision

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from refusals import line
 from safetensors.torch import load_file
 from test_published import FILES, linear, ours, published
 from test_weights import gray, stirred, theirs
@@ -299,15 +300,6 @@ def test_swins_files_have_the_same_names() -> None:
 
 
 # ---- what is not whole
-
-
-def line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command says when it refuses."""
-    capsys.readouterr()
-    assert cli.main(words) == 2
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("ribcage: ") and "\n" not in said
-    return said
 
 
 def lacking(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:

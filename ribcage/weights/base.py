@@ -25,6 +25,9 @@ from torch import Tensor
 from ribcage import files
 from ribcage.backbone import Backbone
 from ribcage.bundle import Model
+from ribcage.findings import CHESTXRAY14
+from ribcage.methods import Method
+from ribcage.methods.supervised import Supervised
 from ribcage.spelling import did_you_mean
 from ribcage.weights.foreign import MEAN, STD
 
@@ -86,6 +89,18 @@ def classifier(name: str) -> str:
 def plain(name: str) -> str:
     """resnet50.a1_in1k → resnet50"""
     return name.split(".")[0]
+
+
+def unlike_chexnet(method: Method, model: Model) -> list[str]:
+    """Why a program that asks for each finding of ChestX-ray14 by itself would hear other answers from a model."""
+    wrong = []
+    if model.pool not in ("", "avg"):
+        wrong.append(f"it pools by the mean, not by {model.pool!r}")
+    if model.loss == "cross-entropy":
+        wrong.append("it asks each finding for itself (sigmoid), this model chooses one (cross-entropy)")
+    if not isinstance(method, Supervised) or set(method.findings) != set(CHESTXRAY14):
+        wrong.append(f"it answers the {len(CHESTXRAY14)} findings of ChestX-ray14, this model others or none")
+    return wrong
 
 
 def taken(value: Tensor) -> Tensor:

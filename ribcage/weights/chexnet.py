@@ -16,7 +16,6 @@ from torch import Tensor
 from ribcage.bundle import Model
 from ribcage.findings import CHESTXRAY14
 from ribcage.methods import Method
-from ribcage.methods.supervised import Supervised
 from ribcage.weights import base
 from ribcage.weights.dtforcxr8 import CHEXNET, rows
 from ribcage.weights.foreign import DENSENETS, MEAN, STD, Published, architecture, flat
@@ -69,15 +68,8 @@ def answering(state: dict[str, Tensor]) -> Published:
 
 def state(method: Method, model: Model, layout: str) -> dict[str, Tensor]:
     """The weights that CheXNet's class holds, under torchvision's names, or why it would not answer the same."""
-    wrong = []
-    if base.plain(model.name) != "densenet121":
-        wrong.append(f"it is of a densenet121, not of a {base.plain(model.name)}")
-    if model.pool not in ("", "avg"):
-        wrong.append(f"it pools by the mean, not by {model.pool!r}")
-    if model.loss == "cross-entropy":
-        wrong.append("it asks each finding for itself (sigmoid), this model chooses one (cross-entropy)")
-    if not isinstance(method, Supervised) or set(method.findings) != set(CHESTXRAY14):
-        wrong.append(f"it answers the {len(CHESTXRAY14)} findings of ChestX-ray14, this model others or none")
-    if wrong:
+    name = base.plain(model.name)
+    wrong = [f"it is of a densenet121, not of a {name}"] if name != "densenet121" else []
+    if wrong := wrong + base.unlike_chexnet(method, model):
         raise ValueError(f"The {layout} layout does not fit: {'; '.join(wrong)}.")
     return base.state(method.backbone, model) | {f"classifier.{part}": value for part, value in rows(method).items()}

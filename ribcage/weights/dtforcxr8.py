@@ -62,13 +62,7 @@ def check(method: Method, model: Model, name: str, teachers: list[str]) -> None:
         wrong.append(f"its students are {STUDENT}s of one of these models, not {name}s of {', '.join(teachers)}")
     if name in SIZED and model.size != (224, 224):
         wrong.append(f"its {name} sees 224 × 224 pixels, not {model.size[0]} × {model.size[1]}")
-    if model.pool not in ("", "avg"):
-        wrong.append(f"its models pool by the mean, not by {model.pool!r}")
-    if model.loss == "cross-entropy":
-        wrong.append("its programs ask each finding for itself (sigmoid), this model chooses one (cross-entropy)")
-    if not isinstance(method, Supervised) or set(method.findings) != set(CHESTXRAY14):
-        wrong.append(f"it answers the {len(CHESTXRAY14)} findings of ChestX-ray14, this model others or none")
-    if wrong:
+    if wrong := wrong + base.unlike_chexnet(method, model):
         raise ValueError(f"The dtforcxr8 layout does not fit: {'; '.join(wrong)}.")
 
 
