@@ -395,7 +395,7 @@ def test_a_student_has_the_number_of_its_teacher(teacher: str, tmp_path: Path) -
         (BACKWARDS, student("densenet121"), ("its students are eeea_net_c2s", "not densenet121s of ofa_595")),
         (BACKWARDS, student(teachers=("ofa_595", "b")), ("not eeea_net_c2s of ofa_595, b",)),
         (BACKWARDS, student(teachers=("said.parquet",)), ("not eeea_net_c2s of said",)),
-        (BACKWARDS, student(pool="max"), ("pool by the mean, not by 'max'",)),
+        (BACKWARDS, student(pool="max"), ("pools by the mean, not by 'max'",)),
         (BACKWARDS, student(loss="cross-entropy"), ("each finding for itself", "this model chooses one")),
         (("Mass",), facts("visformer_small"), ("sees 224 × 224 pixels, not 64 × 64; it answers the 14",)),
     ],
