@@ -1,0 +1,130 @@
+/** The server's HTTP interface: what is asked, what comes back, and what to do when nothing does. */
+
+const PATIENCE = 10; // times that a busy server is asked again
+const KEPT = "ribcage-token";
+
+/** The server said no, in a sentence. */
+export class Refused extends Error {
+  constructor(sentence, status) {
+    super(sentence);
+    this.status = status;
+  }
+}
+
+/** The server does not answer at all. */
+export class Gone extends Error {}
+
+/** What the page does meanwhile: `busy(seconds)` while a busy server is waited for, `token(again)` → the token. */
+export const meanwhile = { busy: () => {}, token: async () => null };
+
+let asked = null; // one question for the token, however many requests wait for it
+
+const kept = () => sessionStorage.getItem(KEPT);
+
+/** A new token from the person; `used` is the one that was refused. */
+async function token(used) {
+  if (kept() !== used) return;
+  asked ??= meanwhile.token(used !== null).then((said) => sessionStorage.setItem(KEPT, said));
+  await asked;
+  asked = null;
+}
+
+const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
+
+/** One request until there is an answer; a busy server is asked again when it says so. */
+async function ask(path, body = null) {
+  for (let tries = 0; ; tries += 1) {
+    const used = kept();
+    const headers = used ? { Authorization: `Bearer ${used}` } : {};
+    const answer = await sent(path, { method: body ? "POST" : "GET", body, headers, cache: "no-store" });
+    if (answer.status === 401) {
+      await token(used);
+    } else if (answer.status === 503 && tries < PATIENCE) {
+      const seconds = Math.min(30, Math.max(0.2, Number(answer.headers.get("Retry-After")) || 1));
+      meanwhile.busy(seconds);
+      await pause(seconds);
+    } else if (answer.ok) {
+      return answer;
+    } else {
+      throw new Refused(await sentence(answer), answer.status);
+    }
+  }
+}
+
+/** A request is sent, or the server is gone – unless it is there and only broke this one off. */
+async function sent(path, request) {
+  try {
+    return await fetch(path, request);
+  } catch {
+    if (request.body && (await alive())) {
+      throw new Refused("The file could not be sent: it is too large for this server, or has changed on the disk.", 0);
+    }
+    throw new Gone("The server does not answer.");
+  }
+}
+
+/** Whether the server is there. */
+export async function alive() {
+  try {
+    return (await fetch("/healthz", { cache: "no-store" })).ok;
+  } catch {
+    return false;
+  }
+}
+
+/** Why the server refused; of a single file, what is wrong with that file. */
+async function sentence(answer) {
+  try {
+    const said = await answer.json();
+    return String(said.results?.[0]?.error ?? said.error ?? `The server answered ${answer.status}.`);
+  } catch {
+    return `The server answered ${answer.status}.`;
+  }
+}
+
+/** A file as a form's part; its name travels as text. */
+function form(file) {
+  const made = new FormData();
+  made.append("files", file, file.name);
+  return made;
+}
+
+const query = (values) => new URLSearchParams(values).toString();
+
+/** The models, and whether a token is needed. */
+export const models = async () => (await ask("/v1/models")).json();
+
+/** What a model says of a file. */
+export async function predict(model, file) {
+  const said = await (await ask(`/v1/predict?${query({ model })}`, form(file))).json();
+  const result = said.results[0];
+  if (result.error) throw new Refused(String(result.error), 422);
+  return { model: said.model, milliseconds: said.milliseconds, ...result };
+}
+
+/** A file's pixels: 16 bits, at most so many on the longer side. */
+export async function picture(file, side) {
+  const answer = await ask(`/v1/picture?${query({ side })}`, form(file));
+  const number = (name) => Number(answer.headers.get(name));
+  const [width, height] = [number("X-Width"), number("X-Height")];
+  const bytes = await answer.arrayBuffer();
+  if (!(width > 0 && height > 0) || bytes.byteLength !== 2 * width * height) {
+    throw new Refused("The picture did not arrive whole.", 0);
+  }
+  const original = [number("X-Original-Width") || width, number("X-Original-Height") || height];
+  return { width, height, original, pixels: little(bytes) };
+}
+
+/** Little-endian numbers on any machine. */
+function little(bytes) {
+  if (new Uint8Array(Uint16Array.of(1).buffer)[0] === 1) return new Uint16Array(bytes);
+  const view = new DataView(bytes);
+  return Uint16Array.from({ length: bytes.byteLength / 2 }, (_, at) => view.getUint16(2 * at, true));
+}
+
+/** Where a model looked for a finding: a gray picture as a blob, and boxes around its warmest places. */
+export async function explain(model, finding, file, side) {
+  const said = await (await ask(`/v1/explain?${query({ model, finding, side })}`, form(file))).json();
+  const bytes = Uint8Array.from(atob(said.heat), (letter) => letter.charCodeAt(0));
+  return { boxes: said.boxes ?? [], blob: new Blob([bytes], { type: "image/png" }) };
+}

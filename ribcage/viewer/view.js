@@ -1,0 +1,38 @@
+/** How a study is looked at: window, zoom, place. Plain values; every change gives a new one. */
+
+/** The whole picture, all its grays. */
+export const START = Object.freeze({ width: 1, level: 0.5, invert: false, zoom: 1, x: 0.5, y: 0.5 });
+
+const within = (value, low, high) => Math.min(high, Math.max(low, value));
+
+/** A wider or narrower, darker or brighter window. */
+export const windowed = (view, width, level) => ({
+  ...view,
+  width: within(width, 0.005, 2),
+  level: within(level, -0.5, 1.5),
+});
+
+/** What dragging by shares of the canvas does to the window: to the right wider, upwards brighter. */
+export const dragged = (view, right, down) =>
+  windowed(view, view.width * Math.exp(2 * right), view.level + down * Math.max(0.1, view.width));
+
+/** Where a picture of (width, height) lies on a canvas: its scale and the place of its corner. */
+export function placed(view, [width, height], [wide, high]) {
+  const scale = Math.min(wide / width, high / height) * view.zoom;
+  return { scale, left: wide / 2 - view.x * width * scale, top: high / 2 - view.y * height * scale };
+}
+
+/** The picture moved by so many pixels of the canvas. */
+export function moved(view, size, canvas, right, down) {
+  const { scale } = placed(view, size, canvas);
+  const x = within(view.x - right / (size[0] * scale), 0, 1);
+  return { ...view, x, y: within(view.y - down / (size[1] * scale), 0, 1) };
+}
+
+/** So many times larger; what is under the point of the canvas stays there. */
+export function zoomed(view, size, canvas, times, [x, y] = [canvas[0] / 2, canvas[1] / 2]) {
+  const zoom = within(view.zoom * times, 0.25, 40);
+  const right = (x - canvas[0] / 2) * (1 - zoom / view.zoom);
+  const down = (y - canvas[1] / 2) * (1 - zoom / view.zoom);
+  return moved({ ...view, zoom }, size, canvas, right, down);
+}
