@@ -112,6 +112,7 @@ class Service:
         """What takes time before the first answer."""
         for model in self.models.values():
             model.prepare(self.settings.threads)
+        self.readers.prepare()
 
     def end(self) -> None:
         """End its processes and threads."""
@@ -176,7 +177,7 @@ def make(service: Service) -> Gate:
     _pages(app, service)
     _asking(app, service)
     _failing(app)
-    gate = Gate(app, service.settings.rules, service.counters)  # type: ignore[arg-type]
+    gate = Gate(app, service.settings.rules, service.counters)
 
     @app.get("/healthz", responses={**responses(model=shapes.Health), 503: {"model": shapes.Health}})
     async def health() -> Response:

@@ -101,6 +101,7 @@ class Server(uvicorn.Server):
 
 def bound(host: str, port: int) -> socket.socket:
     """A socket that listens there."""
+    made: socket.socket | None = None
     try:
         kind, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         made = socket.socket(kind)
@@ -108,6 +109,8 @@ def bound(host: str, port: int) -> socket.socket:
         made.bind(place)
         made.listen(128)
     except (OSError, OverflowError) as error:
+        if made:
+            made.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise OSError(f"{host}:{port} cannot be listened on ({reason}). Choose another --port or --host.") from None
     return made

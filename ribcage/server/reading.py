@@ -28,8 +28,8 @@ import numpy as np
 from ribcage.raster import Depth, Limits, Picture, UnreadableError
 
 LENGTHS = struct.Struct("<QQ")
-SHOWN_TAGS = ("view", "sex", "age", "manufacturer", "transfer_syntax", "modality", "body_part", "photometric")
-"""What is told of a DICOM: never whose it is, nor the number of the study."""
+PRIVATE = ("patient", "study")
+"""Tags that do not leave the reading process."""
 BASE_MEMORY = 1 << 30
 """What a reading process may take besides its pixels."""
 BYTES_OF_A_PIXEL = 40
@@ -108,7 +108,7 @@ def _read(task: Task, data: bytes, limits: Limits) -> tuple[dict[str, Any], byte
         pixels = image.fit(pixels, task.square[0], task.square[1], of=size)[0]  # type: ignore[arg-type]
     elif task.side:
         pixels = shrunk(pixels, size, task.side)
-    tags = {name: value for name, value in read.tags.items() if name in SHOWN_TAGS}
+    tags = {name: value for name, value in read.tags.items() if name not in PRIVATE}
     about = {"width": read.width, "height": read.height, "notes": read.notes, "tags": tags}
     return {**about, "shape": pixels.shape, "depth": 8 * pixels.itemsize}, np.ascontiguousarray(pixels).tobytes()
 
@@ -170,7 +170,12 @@ class Reader:
         if self.process.poll() is not None:  # ended by somebody else
             self._restart()
         late = threading.Event()
-        timer = threading.Timer(self.seconds, lambda: (late.set(), self.process.kill()))
+
+        def stop() -> None:
+            late.set()
+            self.process.kill()
+
+        timer = threading.Timer(self.seconds, stop)
         timer.start()
         answer = self._asked(task, data)
         timer.cancel()
@@ -242,6 +247,12 @@ class Readers:
             raise
         finally:
             self.idle.put(reader)
+
+    def prepare(self) -> None:
+        """Wait until each has loaded what it needs."""
+        for reader in self.all:
+            with contextlib.suppress(UnreadableError):
+                reader.read(Task("nothing"), b"no picture")
 
     def end(self) -> None:
         """End all processes; nothing is asked of them any more."""

@@ -1,12 +1,12 @@
 """Uploads: the body of a request → files, as long as it stays within its limits. None of it touches the disk."""
 
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from ribcage.server.problem import SOON, Problem
@@ -35,7 +35,7 @@ class Uploads:
     def __init__(self, most: int, files: int) -> None:
         self.most, self.files, self.held = most, files, 0
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def of(self, request: Request) -> AsyncIterator[list[Upload]]:
         """The files of a request, which are held as long as they are worked on."""
         held = [0]
@@ -51,10 +51,10 @@ class Uploads:
         if int(request.headers.get("content-length", "0")) > self.most:
             raise self._too_large()
         try:
-            form = await _Form(request.headers, self._counted(request, held), max_files=self.files).parse()
-            return self._files(form.multi_items())
-        except MultiPartException as error:
-            raise Problem(400, f"The form cannot be read: {error.message}") from None
+            form = _Form(request.headers["content-type"], self.files)
+            async for chunk in self._counted(request, held):
+                form.write(chunk)
+            return form.files()
         except (Problem, ClientDisconnect):
             raise
         except Exception as error:  # whatever a form that means harm makes of its parser
@@ -74,22 +74,92 @@ class Uploads:
     def _too_large(self) -> Problem:
         return Problem(413, f"A request may have {self.most / 1e6:,.0f} MB, this one has more.")
 
-    def _files(self, items: "list[tuple[str, UploadFile | str]]") -> list[Upload]:
-        """Those that were sent as they should be."""
-        found = []
-        for name, item in items:
-            if name != "files" or isinstance(item, str):
-                raise Problem(400, f"The part {clean(name)!r} is not understood: files come in parts named 'files'.")
-            found.append(Upload(clean(item.filename or ""), item.file.read()))
-        if not found:
+
+class _Form:
+    """A form while it comes in: its files are kept in memory, and it holds nothing but files."""
+
+    def __init__(self, kind: str, most: int) -> None:
+        boundary = parse_options_header(kind)[1].get(b"boundary", b"")
+        if not 0 < len(boundary) <= 100:
+            raise Problem(400, "The form has no boundary of 1 to 100 letters.")
+        self.most, self.ended = most, False
+        self.uploads: list[Upload] = []
+        self.header, self.value, self.disposition, self.data = b"", b"", b"", bytearray()
+        steps = (
+            "part_begin",
+            "header_field",
+            "header_value",
+            "header_end",
+            "headers_finished",
+            "part_data",
+            "part_end",
+        )
+        told = {f"on_{step}": getattr(self, step) for step in (*steps, "end")}
+        self.parser = MultipartParser(boundary, cast(MultipartCallbacks, told))
+
+    def write(self, chunk: bytes) -> None:
+        """Some more of it."""
+        self.parser.write(chunk)
+
+    def files(self) -> list[Upload]:
+        """All of it."""
+        if not self.ended:
+            raise Problem(400, "The form is cut short: its last boundary is missing.")
+        if not self.uploads:
             raise Problem(400, "No file was sent: they come in parts named 'files'.")
-        return found
+        return self.uploads
+
+    # what the parser calls, in this order
+
+    def part_begin(self) -> None:
+        """One more part."""
+        self.header, self.value, self.disposition, self.data = b"", b"", b"", bytearray()
+        if len(self.uploads) == self.most:
+            raise Problem(413, f"A request may have {self.most} files, this one has more.")
+
+    def header_field(self, data: bytes, start: int, end: int) -> None:
+        """Some of a header's name."""
+        self.header += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        """Some of its value."""
+        self.value += data[start:end]
+
+    def header_end(self) -> None:
+        """One more header."""
+        if self.header.lower() == b"content-disposition":
+            self.disposition = self.value
+        self.header, self.value = b"", b""
+
+    def headers_finished(self) -> None:
+        """What part it is."""
+        options = parse_options_header(self.disposition)[1]
+        name = text(options.get(b"name", b""))
+        if name != "files" or b"filename" not in options:
+            what = f"The part {clean(name)!r}" if name else "A part without a name"
+            raise Problem(400, f"{what} is not understood: files come in parts named 'files', with names of their own.")
+        self.name = clean(text(options[b"filename"]))
+
+    def part_data(self, data: bytes, start: int, end: int) -> None:
+        """Some of its content."""
+        self.data += data[start:end]
+
+    def part_end(self) -> None:
+        """One whole file."""
+        self.uploads.append(Upload(self.name, bytes(self.data)))
+        self.data = bytearray()
+
+    def end(self) -> None:
+        """The last boundary."""
+        self.ended = True
 
 
-class _Form(MultiPartParser):
-    """Starlette's, which would write large files to the disk."""
-
-    spool_max_size = 1 << 60
+def text(name: bytes) -> str:
+    """As browsers send it; what is no UTF-8 is read so that every byte is a letter."""
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        return name.decode("latin-1")
 
 
 def clean(name: str) -> str:
