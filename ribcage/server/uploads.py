@@ -3,10 +3,10 @@
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from fastapi import Request
-from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from ribcage.server.problem import SOON, Problem
@@ -95,7 +95,7 @@ class _Form:
             "part_end",
         )
         told = {f"on_{step}": getattr(self, step) for step in (*steps, "end")}
-        self.parser = MultipartParser(boundary, cast(MultipartCallbacks, told))
+        self.parser = MultipartParser(boundary, cast(Any, told))
 
     def write(self, chunk: bytes) -> None:
         """Some more of it."""
