@@ -2,7 +2,8 @@
 
 `model.safetensors` holds the weights under timm's own names; `model.json` what is needed to use them: architecture,
 findings, how a picture is prepared, temperature and thresholds fitted on validation, metrics; `provenance.npz` the
-fingerprints of every picture and patient seen in training and in selection; `README.md` is the model card.
+fingerprints of every picture and patient seen in training and in selection; `typical.npz`, where there are pictures
+enough, what those of training look like, so that others are noticed; `README.md` is the model card.
 
 A detector's backbone has timm's names, too; the rest of it is under `detector.`.
 """
@@ -233,9 +234,12 @@ class Detector(Opened):
         return Looker(self.method, temperature=self.model.temperature, **own)
 
 
-def save(folder: Path, method: Method, model: Model, provenance: Provenance) -> None:
-    """Write a bundle. All its files are ready before the first takes its place, and model.json takes it last: an older
-    one goes before, so that the half of one bundle never opens with the half of another."""
+def save(
+    folder: Path, method: Method, model: Model, provenance: Provenance, known: typical.Typical | None = None
+) -> None:
+    """Write a bundle, with what its training pictures look like where that is known. All its files are ready before the
+    first takes its place, and model.json takes it last: an older one goes before, so that the half of one bundle never
+    opens with the half of another."""
     from safetensors.torch import save as dump
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -251,10 +255,14 @@ def save(folder: Path, method: Method, model: Model, provenance: Provenance) -> 
         model.save(ready.enter_context(files.atomic(folder / "model.json")))
         ready.enter_context(files.atomic(folder / "README.md")).write_text(text, encoding="utf-8")
         provenance.save(ready.enter_context(files.atomic(folder / "provenance.npz")))
+        if known is not None:
+            known.save(ready.enter_context(files.atomic(folder / typical.FILE)))
         part = ready.enter_context(files.atomic(folder / WEIGHTS))
         part.write_bytes(dump(weights, metadata={"format": "pt"}))
         files.sync(part)
         (folder / "model.json").unlink(missing_ok=True)
+        if known is None:
+            (folder / typical.FILE).unlink(missing_ok=True)
 
 
 def load(folder: Path | str) -> Bundle:

@@ -45,7 +45,7 @@ VIEWS = {
 # What `_tags` looks at, the character set of names with it.
 TAGGED = (
     *("SpecificCharacterSet", "PatientID", "StudyInstanceUID", "ViewPosition", "ViewCodeSequence", "PatientSex"),
-    *("PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer"),
+    *("PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer", "Modality", "BodyPartExamined"),
 )
 META_BYTES = 1 << 16  # more than any file meta group has
 # A window that leaves less than this share of the pixels between black and white shows next to nothing.
@@ -181,6 +181,8 @@ def _tags(dataset: "Dataset") -> dict[str, str]:
         "sex": sex if sex in ("F", "M") else "",
         "age": _age(dataset),
         "manufacturer": _text(dataset, "Manufacturer"),
+        "modality": _text(dataset, "Modality"),
+        "body": _text(dataset, "BodyPartExamined"),
         "transfer_syntax": str(dataset.file_meta.TransferSyntaxUID),
     }
 

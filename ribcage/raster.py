@@ -70,7 +70,7 @@ class Picture:
     notes: tuple[str, ...] = ()
     """What was done to it."""
     tags: dict[str, str] = field(default_factory=dict)
-    """DICOM only: patient, study, view, sex, age, manufacturer, transfer_syntax."""
+    """DICOM only: patient, study, view, sex, age, manufacturer, modality, body, transfer_syntax."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ where A and B are the means of the two sums over held-out pictures: how strange 
 differ by, and how much of it they do not have at all. The limits are those that held-out pictures keep.
 """
 
+import functools
 import math
 import zipfile
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ribcage import cohort
 from ribcage.store import Store
 
 FILE = "typical.npz"
@@ -94,16 +96,18 @@ class Typical:
     """(2,) of all pictures learnt from: how many have a known age, and how many of these are of children."""
     views: np.ndarray
     """(2,) how many have a known view, and how many of these are laterals."""
+    learnt: bool = True
+    """Whether the model has learnt from these pictures, or only its thresholds were chosen on them."""
 
     @classmethod
     def of(cls, stores: Sequence[Store], rows: np.ndarray, held_out: np.ndarray) -> "Typical | None":
         """Of these rows, counted through all stores, with limits from those held out; None of too few pictures."""
         if len(rows) < FEWEST or len(held_out) < FEWEST_HELD_OUT:
             return None
-        learnt, other = _pictures(stores, rows), _pictures(stores, held_out)
-        if len(learnt) < FEWEST or len(other) < FEWEST_HELD_OUT:
+        some, others = _pictures(stores, rows), _pictures(stores, held_out)
+        if len(some) < FEWEST or len(others) < FEWEST_HELD_OUT:
             return None
-        return fitted(learnt, other, _children(stores, rows), _laterals(stores, rows))
+        return fitted(some, others, _children(stores, rows), _laterals(stores, rows))
 
     def distances(self, smalls: np.ndarray) -> np.ndarray:
         """(N,) of pictures (N, 32, 32) from the training pictures."""
@@ -133,11 +137,28 @@ class Typical:
             np.savez(stream, **{item.name: getattr(self, item.name) for item in fields(self)})
 
 
+def later(stores: Sequence[Store], rows: np.ndarray, held_out: np.ndarray) -> Callable[[], Typical | None]:
+    """The description, worked out when it is first asked for."""
+    return functools.cache(lambda: Typical.of(stores, rows, held_out))
+
+
+def halved(stores: Sequence[Store], rows: np.ndarray) -> Typical | None:
+    """Of pictures that the thresholds of somebody's model were chosen on: half of their patients are the held-out."""
+    half = cohort.share_of_patients(stores, rows, 0.5)
+    found = Typical.of(stores, half, np.setdiff1d(rows, half))
+    return found and replace(found, learnt=False)
+
+
+def known(before: Typical | None, now: Typical | None) -> Typical | None:
+    """Which of two describes a model whose thresholds were chosen anew: what it has learnt from stays so."""
+    return before if before and (before.learnt or not now) else now
+
+
 def fitted(
-    learnt: np.ndarray, held_out: np.ndarray, ages: tuple[int, int] = (0, 0), views: tuple[int, int] = (0, 0)
+    some: np.ndarray, held_out: np.ndarray, ages: tuple[int, int] = (0, 0), views: tuple[int, int] = (0, 0)
 ) -> Typical:
     """Of pictures (N, 32, 32), and what is known of ages and views."""
-    principal = _principal(np.stack([thumbnail(one) for one in learnt]))
+    principal = _principal(np.stack([thumbnail(one) for one in some]))
     none = np.zeros(len(UNDONE), int)
     found = Typical(
         *principal, scale=np.ones(2), limit=math.inf, usual=math.inf, nearer=np.ones(len(UNDONE)), mended=none,
@@ -234,7 +255,7 @@ def load(folder: Path) -> Typical | None:
         raise ValueError(f"{file} is damaged ({type(error).__name__}): train or calibrate the model again.") from None
     if not _whole(found):
         raise ValueError(f"{file} is damaged: its arrays are not what Ribcage writes.")
-    plain = {name: found[name].item() for name in ("limit", "usual", "held_out", "inside")}
+    plain = {name: found[name].item() for name in ("limit", "usual", "held_out", "inside", "learnt")}
     return Typical(**{**found, **plain})
 
 
@@ -243,10 +264,10 @@ def _whole(found: dict[str, np.ndarray]) -> bool:
     count = found["variances"].size
     shapes: dict[str, tuple[int, ...]] = {"mean": (SIDE * SIDE,), "components": (count, SIDE * SIDE)}
     shapes |= {"variances": (count,), "scale": (2,), "nearer": (4,), "mended": (4,), "ages": (2,), "views": (2,)}
-    whole = ("held_out", "inside", "mended", "ages", "views")
+    whole = ("held_out", "inside", "mended", "ages", "views", "learnt")
     if any(one.shape != shapes.get(name, ()) for name, one in found.items()):
         return False
-    if any(one.dtype.kind != ("i" if name in whole else "f") for name, one in found.items()):
+    if any(one.dtype.kind not in ("ib" if name in whole else "f") for name, one in found.items()):
         return False
     if not all(np.isfinite(one).all() for one in found.values()) or any((found[name] < 0).any() for name in whole):
         return False
@@ -274,20 +295,25 @@ def _said(known: Typical | None, tags: dict[str, str]) -> list[str]:
         said.append(f"No plain radiograph: its DICOM says modality {modality}.")
     if body and not any(word in body.upper() for word in CHEST):
         said.append(f"Perhaps no chest: its DICOM says body part {body}.")
-    if tags.get("view") == "LATERAL" and (how := _rare(known.views if known else None, "view", "laterals")):
+    if tags.get("view") == "LATERAL" and (how := _rare(known, "view", "laterals")):
         said.append(f"Not a frontal picture: its DICOM says it is a lateral; {how}.")
-    if _child(tags.get("age", "")) and (how := _rare(known.ages if known else None, "age", "of children")):
+    if _child(tags.get("age", "")) and (how := _rare(known, "age", "of children")):
         said.append(f"A child: its DICOM says age {float(tags['age']):.3g}; {how}.")
     return said
 
 
-def _rare(counts: np.ndarray | None, what: str, which: str) -> str:
+def _rare(known: Typical | None, what: str, which: str) -> str:
     """How many pictures of this kind were learnt from; "" where they are many."""
-    every, such = (0, 0) if counts is None else counts.tolist()
-    if not every:
-        return f"how many pictures the model has learnt from were {which} is not known"
-    share = f"of the {every:,} pictures with a known {what} that the model has learnt from, {such:,} were {which}"
+    every, such = (known.ages if what == "age" else known.views).tolist() if known else (0, 0)
+    if known is None or not every:
+        return f"how many of the pictures the model has learnt from were {which} is not known"
+    share = f"of {_whose(known)} with a known {what}, {every:,}, {such:,} were {which}"
     return share if such < RARE * every else ""
+
+
+def _whose(known: Typical) -> str:
+    """What the described pictures are to the model."""
+    return "the training pictures" if known.learnt else "the pictures that its thresholds were chosen on"
 
 
 def _child(age: str) -> bool:
@@ -319,7 +345,7 @@ def _seen(known: Typical | None, few: np.ndarray) -> list[str]:
 def _mended(known: Typical, place: int, distance: float, mended: float) -> str:
     look, (how, _) = list(UNDONE.items())[place]
     return (
-        f"Looks {look}: {how} it is nearer to the training pictures (distance {mended:.2f}, as it is {distance:.2f}); "
+        f"Looks {look}: {how} it is nearer to {_whose(known)} (distance {mended:.2f}, as it is {distance:.2f}); "
         f"that is so of {known.mended[place]:,} of {known.held_out:,} validation pictures."
     )
 
@@ -328,6 +354,6 @@ def _far(known: Typical, distance: float) -> str:
     what = "chest radiograph" if known.views[1] else "frontal chest radiograph"
     count = "all" if known.inside == known.held_out else f"{known.inside:,} of"
     return (
-        f"Far from the training pictures, perhaps no {what}: distance {distance:.2f}; {count} {known.held_out:,} "
+        f"Far from {_whose(known)}, perhaps no {what}: distance {distance:.2f}; {count} {known.held_out:,} "
         f"validation pictures are within {known.limit:.2f}."
     )

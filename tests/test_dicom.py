@@ -492,6 +492,8 @@ def test_tags_are_those_of_the_index() -> None:
         PatientSex="F",
         PatientAge="045Y",
         Manufacturer="Acme",
+        Modality="DX",
+        BodyPartExamined="CHEST",
     )
     assert read(made).tags == {
         "patient": "P 7",
@@ -500,6 +502,8 @@ def test_tags_are_those_of_the_index() -> None:
         "sex": "F",
         "age": "45",
         "manufacturer": "Acme",
+        "modality": "DX",
+        "body": "CHEST",
         "transfer_syntax": ExplicitVRLittleEndian,
     }
 

@@ -118,37 +118,38 @@ def inwards(options: Options) -> Any:
         options.file, found, findings=names, channels=options.channels, size=size, partial=options.partial
     )
     report(options.file, found, made)
-    model, seen = fitted(options, made.method, made.model, Provenance.nothing(options.file.name))
-    bundle.save(options.out, made.method, model, seen)
+    model, seen, known = fitted(options, made.method, made.model, Provenance.nothing(options.file.name))
+    bundle.save(options.out, made.method, model, seen, known)
     print(f"Wrote {options.out}. What it has learnt from is not known: a test on the same pictures would flatter it.")
     return model
 
 
 def again(options: Options) -> Any:
     """A finished model with another temperature and other thresholds."""
-    from ribcage import bundle
+    from ribcage import bundle, typical
 
     assert options.file and options.out
     opened = bundle.load(options.file)
-    model, seen = fitted(options, opened.method, opened.model, opened.provenance)
-    bundle.save(options.out, opened.method, model, seen)
+    model, seen, known = fitted(options, opened.method, opened.model, opened.provenance)
+    bundle.save(options.out, opened.method, model, seen, typical.known(opened.typical, known))
     print(f"Wrote {options.out}.")
     return model
 
 
-def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, Any]:
-    """The facts with temperature and thresholds that --data chooses; what the model has seen, those included."""
+def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, Any, Any]:
+    """The facts with temperature and thresholds that --data chooses; what the model has seen, those included; and what
+    these pictures look like, for a model that does not know what it has learnt from."""
     from dataclasses import replace
 
     import numpy as np
     import torch
 
-    from ribcage import cohort, guard, running, store
+    from ribcage import cohort, guard, running, store, typical
     from ribcage.provenance import Provenance
     from ribcage.validation import Validation
 
     if not options.data:
-        return model, seen
+        return model, seen, None
     if not model.findings:
         raise ValueError("--data chooses temperature and thresholds of findings, and this model answers none.")
     stores = store.open_all(options.data)
@@ -163,7 +164,8 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
     print(f"split {options.val!r}: {len(rows):,} pictures, mean AUROC {validation()['auroc']:.4f}")
     note = {"fitted": len(rows), "fitted_to": [one.index.name for one in stores]}
     chosen = replace(validation.calibrated(), training={**model.training, **note})
-    return chosen, seen | Provenance.of(stores, np.empty(0, np.int64), rows)
+    known = typical.halved(stores, rows)
+    return chosen, seen | Provenance.of(stores, np.empty(0, np.int64), rows), known
 
 
 def report(file: Path, found: Any, made: Any) -> None:

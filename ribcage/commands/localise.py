@@ -295,13 +295,14 @@ def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any
 
 def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosing: Any) -> Callable[[], None]:
     """What stores the best detector so far; it has seen what its first weights have seen."""
-    from ribcage import bundle
+    from ribcage import bundle, typical
     from ribcage.provenance import Provenance
 
     provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init)
+    known = typical.later(stores, learning, choosing)
 
     def keep() -> None:
-        bundle.save(options.out / "bundle", validation.method(), validation.calibrated(), provenance)
+        bundle.save(options.out / "bundle", validation.method(), validation.calibrated(), provenance, known())
 
     return keep
 
@@ -341,9 +342,8 @@ def look(options: Options, stores: Any, device: Any) -> Path:
         seen |= Provenance.of(stores, np.empty(0, np.int64), choosing)
     if distributed.rank() == 0:
         running.begin("localise", options, stores)
-        bundle.save(
-            options.out / "bundle", looking.method, validation.calibrated() if validation.judged else model, seen
-        )
+        found = validation.calibrated() if validation.judged else model
+        bundle.save(options.out / "bundle", looking.method, found, seen, known.typical)
         report(options, "Validation" if validation.judged else "")
     return options.out
 
