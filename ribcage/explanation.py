@@ -59,6 +59,11 @@ class Looked:
     size: tuple[int, int]
     """(width, height) of the file's picture."""
 
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Findings for which nothing in the picture speaks: their maps have no heat."""
+        return tuple(name for name, own in zip(self.findings, self.maps, strict=True) if not own.any())
+
     def heat(self, finding: str, side: int | None = None) -> np.ndarray:
         """(H, W) float32 in 0 … 1 in pixels of the file, or of the file shrunk to `side`; 0 where it was not seen."""
         width, height = shrunk(self.size, side)

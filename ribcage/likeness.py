@@ -35,6 +35,11 @@ class Likeness:
     pictures: int
     draws: int
 
+    @property
+    def known(self) -> bool:
+        """Whether any map has heat to compare."""
+        return not np.isnan(self.head).all()
+
     def stubborn(self, most: float = ALIKE) -> tuple[str, ...]:
         """The findings whose maps stay at least so alike, whatever the weights."""
         alike = np.fmax(self.head, self.network) >= most

@@ -50,7 +50,7 @@ def _tile(tile: Tile, x: int, y: int) -> str:
     words = f'fill="{colour}" font-weight="{weight}"'
     shown, base = f'x="{x}" y="{y}" width="{TILE}" height="{TILE}"', y + TILE + TEXT
     frame = f'<rect {shown} fill="none" stroke="{STRONG}" stroke-width="3"/>' if tile.strong else ""
-    name, share = _text(tile.name), TILE - (80 if tile.number else 0)
+    name, share = _text(tile.name.replace("_", " ")), TILE - (80 if tile.number else 0)
     squeezed = f' textLength="{share}" lengthAdjust="spacingAndGlyphs"' if _width(tile.name) > share else ""
     return (
         f'<rect {shown} fill="#000"/><image {shown} href="{page.data_address(tile.picture[..., ::-1])}"/>{frame}'

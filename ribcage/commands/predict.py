@@ -188,7 +188,7 @@ def probable(row: dict[str, Any], findings: Sequence[str]) -> str:
         kept += [name for name in ordered if name not in crossed][:NEXT]
     said = "  ".join(f"{name} {row[name]:.3f}{'*' * (name in crossed)}" for name in kept)
     more = len(findings) - len(kept)
-    return f"{row['path']}  {said}" + (f"  … {more} more below" if more else "")
+    return f"{row['path']}  {said}" + (f"  … {more} more" if more else "")
 
 
 def crossing(row: dict[str, Any], findings: Sequence[str]) -> list[str]:
@@ -251,7 +251,7 @@ def explain(options: Options, opened: Any, table: Any, paths: Sequence[Path]) ->
         for path, place in zip(paths, explanation.places(paths), strict=True):
             try:
                 made.extend(draw(options, opened, rows[prediction.written(path)], path, place))
-            except (ValueError, MemoryError) as error:
+            except (ValueError, FileNotFoundError, MemoryError) as error:
                 print(f"! {path} is not drawn: {' '.join(str(error).split()) or type(error).__name__}")
             yield 1
 
@@ -268,14 +268,18 @@ def with_maps(options: Options, opened: Any, rows: Sequence[dict[str, Any]], pat
     found, said = explanation.look(opened, read), {name: rows[0][name] for name in opened.model.findings}
     crossed, made = crossing(rows[0], opened.model.findings), []
     if options.maps:
+        asked = options.of or crossed or (max(said, key=lambda name: said[name]),)
+        if empty := [name for name in asked if name in found.empty]:
+            print(f"{path}: nothing speaks for {', '.join(empty)}, so there is no colour in the map.")
         words = explanation.endings(opened.model.findings)
-        for name in options.of or crossed or (max(said, key=lambda name: said[name]),):
+        for name in asked:
             made.append(options.maps / place.parent / f"{place.name}-{words[name]}.png")
             explanation.save(explanation.overlay(read.pixels, found.heat(name)), made[-1])
     if options.sheet:
         one = options.sheet.suffix.lower() == ".svg"
         made.append(options.sheet if one else options.sheet / place.parent / f"{place.name}.svg")
         foot = f"{opened.model.name} · where it looks for each finding (Grad-CAM), how probable it finds it"
+        foot += " · no colour: nothing speaks for it" * bool(found.empty)
         foot += f" · framed: reaches its threshold ({rule(options)})" * bool(crossed) + " · research use only"
         explanation.save_sheet(explanation.tiles(read.pixels, found, said, crossed), path.name, foot, made[-1])
     return made
@@ -317,5 +321,7 @@ def compare(opened: Any, paths: Sequence[Path]) -> None:
             f"! The maps of {', '.join(stubborn)} stay as they are ({likeness.ALIKE:g} or more): they show the picture "
             "and not what the model has learnt."
         )
-    else:
+    elif found.known:
         print("The maps depend on what the model has learnt.")
+    else:
+        print("No map of these pictures has any heat: nothing in them speaks for a finding. Try others.")
