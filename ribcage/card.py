@@ -218,7 +218,7 @@ def _validation(model: dict[str, Any]) -> list[str]:
         f"{chosen} chosen on these pictures: the numbers flatter. `ribcage evaluate` on a test part gives honest ones."
     )
     scores = model["metrics"].get("validation", {})
-    return ["## Validation", "", *(_precisions(scores) if "map" in scores else _table(scores)), "", said, ""]
+    return ["## Validation", "", *(_precisions(scores) if "map" in scores else _table(model, scores)), "", said, ""]
 
 
 def _features(model: dict[str, Any]) -> list[str]:
@@ -277,13 +277,21 @@ def options(name: str, size: tuple[int, int], pool: str) -> dict[str, Any]:
     return sized | ({"global_pool": pool} if pool else {})
 
 
-def _table(scores: dict[str, float]) -> list[str]:
-    rows = [
-        f"| {name.removeprefix('auroc_').replace('auroc', 'mean')} | {score:.3f} |"
-        for name, score in scores.items()
-        if name.startswith("auroc")
-    ]
-    return ["| finding | AUROC |", "|---|---|", *rows]
+def _table(model: dict[str, Any], scores: dict[str, float]) -> list[str]:
+    """Of every finding that is judged, and of their mean."""
+    fared = dict(zip(model["findings"], model["observed"], strict=False))  # an older model has kept none
+    named = {name.removeprefix("auroc_"): score for name, score in scores.items() if name.startswith("auroc")}
+    rows = [["mean" if name == "auroc" else name, *_fared(score, fared.get(name))] for name, score in named.items()]
+    return _rows(["finding", "present", "AUROC"], rows)[:-1]
+
+
+def _fared(score: float, one: dict[str, Any] | None) -> tuple[str, str]:
+    """How many pictures have a finding, of how many where that is known; the AUROC with its 95 % interval."""
+    if one is None:
+        return "–", f"{score:.3f}"
+    value, low, high = one["auroc"]
+    reach = "" if low is None or high is None else f" ({low:.3f}–{high:.3f})"
+    return f"{one['positives']:,} of {one['pictures']:,}", f"{value:.3f}{reach}"
 
 
 def _precisions(scores: dict[str, float]) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from models import trained
 
 import ribcage
-from ribcage import bundle, metrics, observed
+from ribcage import bundle, card, metrics, observed
 from ribcage.observed import Band
 
 
@@ -92,3 +92,11 @@ def test_the_auroc_is_the_one_of_the_metrics() -> None:
     assert found["auroc"][0] == pytest.approx(metrics.auroc(said, labels)[0])
     (blind,) = observed.of(said, np.zeros((200, 1)))
     assert blind["auroc"] == [None, None, None]
+
+
+def test_the_card_says_how_it_fared_with_intervals() -> None:
+    fared = {"pictures": 200, "positives": 31, "auroc": [0.8123, 0.7, 0.9], "bands": []}
+    blind = {"pictures": 9, "positives": 0, "auroc": [None, None, None], "bands": []}
+    model = {"findings": ["Mass", "Edema"], "observed": [fared, blind]}
+    rows = card._table(model, {"auroc": 0.81, "auroc_Mass": 0.8123, "loss": 0.4})
+    assert rows[2:] == ["| mean | – | 0.810 |", "| Mass | 31 of 200 | 0.812 (0.700–0.900) |"]
