@@ -4,9 +4,12 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+LOCK = ".lock"
+LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # a file system without locks, as some clusters have
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -36,16 +39,41 @@ def only_writer(folder: Path) -> Iterator[None]:
     except ImportError:  # no such lock on Windows
         yield
         return
-    file = folder / ".lock"
+    file = folder / LOCK
     with file.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(f"Another process is writing to {folder}. Wait for it, or choose another folder.") from None
+        for patience in (True, True, False):  # who only looks (`is_written`) holds it for a moment
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno in LOCKLESS:
+                    break
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+                if not patience:
+                    text = f"Another process is writing to {folder}. Wait for it, or choose another folder."
+                    raise OSError(text) from None
+                time.sleep(0.05)
         try:
             yield
         finally:
             file.unlink(missing_ok=True)
+
+
+def is_written(folder: Path) -> bool | None:
+    """Whether a process is writing in the folder now; None where the system does not tell."""
+    try:
+        import fcntl
+
+        with (folder / LOCK).open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except ImportError:  # no such lock on Windows
+        return None
+    except OSError as error:
+        return None if error.errno in LOCKLESS else False
+    return False
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 runs/x/
 ├── options.json      what was asked, with every default filled in
 ├── metrics.jsonl     one line per step and per validation
+├── state.json        running, finished, stopped or failed; how far, and why
 ├── checkpoint.pt     everything to go on from; replaced whole
 ├── bundle/           the best model so far, by validation
 └── diverged.json     only after a loss that was not a number: the rows of that batch
@@ -13,12 +14,13 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from ribcage import checkpoint, distributed, files
+from ribcage import checkpoint, distributed, files, state
 from ribcage.loop import DivergedError, Log, Run
 
 Validate = Callable[[], dict[str, float]]
@@ -73,9 +75,9 @@ class Training:
 
     def resume(self) -> None:
         """Go on from the folder's checkpoint; what was logged after it is cut off the log."""
-        state = checkpoint.load(self.folder / "checkpoint.pt")
-        self.run.restore(state["run"])
-        self.standing = Standing(**state["standing"])
+        saved = checkpoint.load(self.folder / "checkpoint.pt")
+        self.run.restore(saved["run"])
+        self.standing = Standing(**saved["standing"])
         if distributed.rank() == 0:
             _cut_log(self.folder / "metrics.jsonl", self.run.step)
 
@@ -84,7 +86,7 @@ class Training:
         if self._given_up():  # by a run that is asked to go on
             return
         saved = time.monotonic()
-        with self._listening(), _appending(self.folder / "metrics.jsonl") as log_file:
+        with self._recorded(), self._listening(), _appending(self.folder / "metrics.jsonl") as log_file:
             try:
                 for log in self.run.fit():
                     self._write(log_file, _numbers(log))
@@ -106,9 +108,9 @@ class Training:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        state = {"run": self.run.state(), "standing": vars(self.standing)}
+        everything = {"run": self.run.state(), "standing": vars(self.standing)}
         if distributed.rank() == 0:
-            checkpoint.save(self.folder / "checkpoint.pt", state)
+            checkpoint.save(self.folder / "checkpoint.pt", everything)
         distributed.from_first(None)  # nobody leaves before it is on the disk: who started us may end the others then
 
     def _validate(self, log: Log, log_file: TextIO | None) -> None:
@@ -134,6 +136,15 @@ class Training:
     def _write(self, log_file: TextIO | None, values: dict[str, Any]) -> None:
         if log_file is not None:
             log_file.write(json.dumps(values) + "\n")
+
+    def _recorded(self) -> AbstractContextManager[None]:
+        """While it lasts, rank 0 alone writes into the folder, and what became of the run stands in it."""
+        return state.recorded(self.folder, self._place) if distributed.rank() == 0 else nullcontext()
+
+    def _place(self) -> state.Place:
+        """How far the run is."""
+        steps = len(self.run.loader)
+        return state.Place(self.run.step // max(1, steps), self.run.epochs, self.run.step, self.run.epochs * steps)
 
     # ---- being asked to stop
 

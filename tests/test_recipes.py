@@ -232,8 +232,8 @@ def test_a_model_is_trained_and_teaches_a_small_one(name: str, tmp_path: Path) -
     beside = [word.replace("nih-eeea-c2", recipes[0]) for word in compare]  # the small one alone is not trained here
     assert cli.main([*placed(tmp_path, beside), "--resamples=50"]) == 0
     teacher, student = tmp_path / "runs" / f"nih-{name}", tmp_path / "runs" / f"distil-{name}"
-    for run, recipe, seen in ((teacher, recipes[0], side), (student, recipes[1], 32)):
-        learnt_as_it_says(run, recipe, seen)
+    for run, said, seen in ((teacher, recipes[0], side), (student, recipes[1], 32)):
+        learnt_as_it_says(run, said, seen)
     facts = json.loads((student / "bundle" / "model.json").read_text(encoding="utf-8"))
     assert [lesson["name"] for lesson in facts["training"]["teachers"]] == [model]
     written = [file.name for run in (teacher, student) for file in run.glob("*.pth")]

@@ -1,0 +1,71 @@
+"""List published trainings that come with Ribcage: source, data, expected number, cost; or show one of them.
+
+`ribcage recipes` lists them, `ribcage recipes show NAME` prints the file, `ribcage run NAME` does what it says, and
+`--recipe NAME` gives its options to the command that trains.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+POSITIONAL = ("do", "name")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to say of which."""
+
+    do: Literal["list", "show"] = "list"
+    """list, or show NAME."""
+    name: str = ""
+    """For show: the recipe."""
+    json: Path | None = None
+    """Write what is known of all to this file."""
+
+
+def run(options: Options) -> Any:
+    """Print; return what is known of all recipes, or the text of one."""
+    from ribcage import recipe
+
+    if options.do == "show" and not options.name:
+        raise ValueError(f"Say which: ribcage recipes show NAME. Recipes: {', '.join(recipe.names())}.")
+    if options.do == "list" and options.name:
+        raise ValueError(f"To see one: ribcage recipes show {options.name}.")
+    if options.do == "show":
+        text = recipe.file(options.name).read_text(encoding="utf-8")
+        print(text, end="")
+        return text
+    known = [recipe.read(name) for name in recipe.names()]
+    print("\n\n".join(described(one) for one in known))
+    print("\nribcage recipes show NAME prints one; ribcage run NAME --data FOLDER does what it says.")
+    if options.json is not None:
+        write(options.json, known)
+    return known
+
+
+def described(one: Any) -> str:
+    """A recipe in a few lines that fit the terminal."""
+    import shutil
+    import textwrap
+
+    width = min(shutil.get_terminal_size().columns, 120)
+    said = (("", one.title), ("data", one.data), ("expected", one.expected), ("cost", one.cost), ("source", one.source))
+    lines = [one.name]
+    for label, text in said:
+        first, rest = (f"  {label:<10}", " " * 12) if label else ("  ", "  ")
+        lines += textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def write(file: Path, known: Any) -> None:
+    """All of them as JSON."""
+    import dataclasses
+    import json
+
+    from ribcage import files
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with files.explained(file, "Free some."), files.atomic(file) as part:
+        text = json.dumps([dataclasses.asdict(one) for one in known], indent=1, ensure_ascii=False)
+        part.write_text(text + "\n", encoding="utf-8")
+    print(f"Wrote {file}")

@@ -1,0 +1,226 @@
+"""Do what a recipe says, step by step: import, train, test. `ribcage recipes` lists them.
+
+Data that has been imported is given as --data; a download as it came as --download, which is imported first. Options of
+the step that trains can be changed: --epochs 1, --model resnet18. Each step is shown as the command that does the same.
+Interrupted, the same line goes on where it was.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+POSITIONAL = ("name",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which recipe, on what, and what to do otherwise."""
+
+    name: str
+    """A recipe's name, or a file like one."""
+    data: tuple[str, ...] = ()
+    """Dataset folders, in the order in which the recipe names them (default: those that it names)."""
+    download: tuple[Path, ...] = ()
+    """Folders or files as they were downloaded, to be imported first, in the same order."""
+    out: Path | None = None
+    """The run folder (default: the one that the recipe names)."""
+    dry: bool = False
+    """Only show the commands."""
+    member: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a recipe, with its options."""
+
+    command: str
+    module: ModuleType
+    options: Any
+    trains: bool
+    """Whether it takes its options from this recipe."""
+
+    @property
+    def text(self) -> str:
+        """What to type for the same."""
+        import shlex
+
+        from ribcage import flags
+
+        return shlex.join(["ribcage", self.command, *flags.words(self.module, self.options)])
+
+
+def member(name: str) -> Callable[..., None]:
+    """The options of the step that trains, with the recipe's values as defaults."""
+    from ribcage import flags
+
+    (trains,) = (step for step in steps(name) if step.trains)
+    own = {one.name for one in dataclasses.fields(Options)}
+    known = [
+        one
+        for one in flags.read_flags(trains.module, flags.words(trains.module, trains.options))
+        if not one.positional and one.name not in own and one.name != "resume"
+    ]
+    settled = {**getattr(trains.options, "member", {}), **vars(trains.options)}
+
+    def chosen(**values: Any) -> None:
+        """See below."""
+
+    chosen.__doc__ = "\n".join(f"{one.name}: {one.text}" for one in known)
+    chosen.__annotations__ = {one.name: one.kind for one in known}
+    chosen.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=settled.get(one.name, one.default))
+            for one in known
+        ]
+    )
+    return chosen
+
+
+def run(options: Options) -> Any:
+    """Every step of the recipe; return the folder of the run, or the exit code of a step that failed."""
+    todo = list(planned(options))
+    check(options, todo)
+    for step in todo:
+        print(f"\n$ {step.text}", flush=True)
+        if options.dry:
+            continue
+        if missing := absent(step):
+            print(f"Left out: {missing} is not there.")
+            continue
+        result = step.module.run(resumed(step))
+        if isinstance(result, int) and result:
+            return result
+    return next(step.options.out for step in todo if step.trains)
+
+
+def steps(name: str) -> list[Step]:
+    """The commands of a recipe as it has them."""
+    import importlib
+
+    from ribcage import flags, recipe
+
+    found, one = [], recipe.read(name)
+    if not one.commands:
+        raise ValueError(f"{name} does not say on top how it is run, in lines like '#   ribcage finetune …'.")
+    for command, *words in one.commands:
+        module = importlib.import_module(f"ribcage.commands.{'import_' if command == 'import' else command}")
+        options = flags.parse(command, module, flags.read_flags(module, words), words)
+        found.append(Step(command, module, options, trains=(command, *words) == one.training))
+    return found
+
+
+def planned(options: Options) -> Iterator[Step]:
+    """The steps that are to be done, with the folders and options asked for."""
+    every = steps(options.name)
+    moved = moves(options, every)
+    downloads = list(options.download)
+    for step in every:
+        if step.command == "import":
+            if options.data or (kept(step) and not downloads):
+                continue
+            changed = {"root": downloads.pop(0)} if downloads else {}
+            yield dataclasses.replace(step, options=dataclasses.replace(step.options, **changed))
+            continue
+        placed = {name: relocated(value, moved) for name, value in vars(step.options).items() if name != "member"}
+        if options.data and len(options.data) != len(named(every)) and "data" in placed:
+            placed["data"] = options.data
+        if step.trains:
+            known = {one.name for one in dataclasses.fields(step.options)} - {"member"}
+            placed |= {name: value for name, value in options.member.items() if name in known}
+            own = {name: value for name, value in options.member.items() if name not in known}
+            placed |= {"member": {**step.options.member, **own}} if hasattr(step.options, "member") else {}
+        yield dataclasses.replace(step, options=dataclasses.replace(step.options, **placed))
+
+
+def named(every: list[Step]) -> list[str]:
+    """The dataset folders that a recipe names, each once."""
+    return list(dict.fromkeys(name for step in every for name in getattr(step.options, "data", ())))
+
+
+def kept(step: Step) -> bool:
+    """Whether an import need not be done again: its folder is there; what is made up is finished where it is not."""
+    return step.options.root is not None and (step.options.out / "dataset.json").exists()
+
+
+def moves(options: Options, every: list[Step]) -> dict[str, str]:
+    """Where the folders that the recipe names are here."""
+    found: dict[str, str] = {}
+    if len(options.data) == len(named(every)):
+        found |= dict(zip(named(every), options.data, strict=True))
+    if options.out is not None:
+        main = next(str(step.options.out) for step in every if step.trains)
+        others = [step.options.out for step in every if step.command != "import" and getattr(step.options, "out", None)]
+        found |= {str(other): f"{options.out}-{other.name}" for other in others}
+        found[main] = str(options.out)
+    return found
+
+
+def relocated(value: Any, moved: dict[str, str]) -> Any:
+    """An option's value with its folders moved."""
+    if isinstance(value, tuple):
+        return tuple(relocated(one, moved) for one in value)
+    if not isinstance(value, str | Path):
+        return value
+    text = str(value)
+    for old, new in moved.items():
+        if text == old or text.startswith(f"{old}/"):
+            return type(value)(new + text[len(old) :])
+    return value
+
+
+def check(options: Options, todo: list[Step]) -> None:
+    """Raise one ValueError for all that the steps need and that is not there."""
+    from ribcage import recipe
+
+    wrong, made = [], {str(step.options.out) for step in todo if getattr(step.options, "out", None)}
+    downloads = [step for step in steps(options.name) if step.command == "import" and step.options.root is not None]
+    if len(options.download) > len(downloads):
+        wrong.append(f"--download takes {len(downloads)} here, not {len(options.download)}")
+    if options.data and options.download:
+        wrong.append("--data is imported already, --download is not: give one of them")
+    for step in todo:
+        if step.command == "import" and step.options.root is not None and not step.options.root.exists():
+            wrong.append(
+                f"{step.options.root} does not exist: give --data FOLDER, imported by 'ribcage import "
+                f"{step.options.dataset}', or --download with what you downloaded"
+            )
+        if not step.trains:
+            continue
+        wrong += [
+            f"{one} does not exist: give --data"
+            for one in step.options.data
+            if one not in made and not Path(one).exists()
+        ]
+        for name in ("init", "teacher"):
+            value = getattr(step.options, name, ())
+            wrong += lacking(name, value if isinstance(value, tuple) else (value,), made, recipe.leaves)
+    if wrong and not options.dry:
+        raise ValueError("; ".join(wrong) + ".")
+
+
+def lacking(option: str, values: tuple[str, ...], made: set[str], leaves: Callable[[str], str]) -> list[str]:
+    """First weights or teachers that are not there, with the recipe that makes them."""
+    said = []
+    for one in values:
+        if one == "PRETRAINED":
+            said.append(f"--{option} is needed: a run or a file of weights to begin with")
+        elif (maker := leaves(one)) and one not in made and not Path(one).exists():
+            said.append(f"{one} does not exist: it is what 'ribcage run {maker}' leaves; or give --{option}")
+    return said
+
+
+def absent(step: Step) -> str:
+    """A run that is to be compared and is not there; "" if all are."""
+    runs = step.options.runs if step.command == "compare" else ()
+    return next((one for one in runs if not Path(one).exists()), "")
+
+
+def resumed(step: Step) -> Any:
+    """The options, to go on where a run was begun before."""
+    if hasattr(step.options, "resume") and (step.options.out / "options.json").exists():
+        return dataclasses.replace(step.options, resume=True)
+    return step.options

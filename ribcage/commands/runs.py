@@ -1,0 +1,102 @@
+"""List runs: what was trained on what, how it stands, how far it is, and its main number.
+
+A run is running, finished, stopped (asked to, or killed) or failed. The number is the mean AUROC, or mAP of boxes, of
+the latest honest test with its interval; before any test, of the validation that chose the model.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+POSITIONAL = ("folder",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where to look."""
+
+    folder: Path = Path("runs")
+    """The folder below which runs are looked for."""
+    json: Path | None = None
+    """Write all of it to this file."""
+
+
+def run(options: Options) -> list[dict[str, Any]]:
+    """Look, show, write; return the rows."""
+    import json
+
+    from ribcage import files, ledger
+
+    if not options.folder.is_dir():
+        raise FileNotFoundError(f"{options.folder} is no folder. Say where your runs are: ribcage runs FOLDER.")
+    rows = ledger.rows(options.folder)
+    show(options.folder, rows)
+    facts = [one.facts() for one in rows]
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        with files.explained(options.json, "Free some."), files.atomic(options.json) as part:
+            part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"Wrote {options.json}")
+    return facts
+
+
+def show(folder: Path, rows: list[Any]) -> None:
+    """A table, and why some runs did not come to their end."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        print(f"No run lies below {folder}.")
+        return
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has room
+        console = Console(width=200)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("run", "what", "state", "main number", "age"):
+        table.add_column(head, overflow="fold", justify="right" if head == "age" else "left")
+    for one in rows:
+        table.add_row(*(Text(text) for text in cells(folder, one)))
+    console.print(table)
+    for one in rows:
+        if one.state.why:
+            text = f"{shown(folder, one.folder)} · {one.state.name} · {one.state.why}"
+            console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+
+
+def cells(folder: Path, one: Any) -> tuple[str, ...]:
+    """A run as a row of the table."""
+    place = one.state.place
+    return (
+        shown(folder, one.folder),
+        f"{one.command} {one.model} on {', '.join(one.data) or '–'}",
+        f"{one.state.name}, epoch {place.epoch} of {place.epochs}" if place else one.state.name,
+        worth(one.number),
+        age(one.changed),
+    )
+
+
+def shown(folder: Path, run: Path) -> str:
+    """A run's name below the folder."""
+    return str(run.relative_to(folder)) if run != folder else run.name
+
+
+def worth(number: Any) -> str:
+    """The main number with its interval, and what it is from."""
+    if number is None:
+        return "–"
+    name = {"auroc": "AUROC", "map": "mAP"}[number.name]
+    interval = f" ({number.low:.3f}–{number.high:.3f})" if number.low is not None else ""
+    return f"{name} {number.value:.3f}{interval}, {number.on}"
+
+
+def age(changed: float) -> str:
+    """How long ago, in the largest unit that fits."""
+    import time
+
+    seconds = max(0.0, time.time() - changed)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
