@@ -159,7 +159,8 @@ async function begin() {
     state.use = said.use ?? state.use;
     at("use").textContent = state.use;
     fill(at("model"), ...said.models.map(({ id }) => make("option", { value: id }, id)));
-    choose(said.models[0]);
+    if (said.models.length) choose(said.models[0]);
+    else notice("This server has no model.", "refused");
   } catch (error) {
     if (error instanceof server.Gone) gone();
     else notice(error.message, "refused");

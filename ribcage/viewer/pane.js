@@ -11,7 +11,7 @@ export class Pane {
   constructor(number, act) {
     Object.assign(this, { number, act, study: null, look: {}, hands: new Map(), quick: false, over: null });
     this.head = make("header");
-    this.warnings = make("ul", { class: "warnings", "aria-label": "Warnings" });
+    this.warnings = make("ul", { class: "warnings", "aria-label": "Out of range" });
     this.canvas = make("canvas", { tabindex: "0", role: "img" });
     this.message = make("div", { class: "message" });
     this.foot = make("div", { class: "foot" });
@@ -45,7 +45,7 @@ export class Pane {
     this.element.setAttribute("aria-label", study ? study.name : "No study");
     fill(this.head, ...this.title());
     const remarks = study?.answers.get(look.model)?.remarks ?? [];
-    fill(this.warnings, ...remarks.map((one) => make("li", {}, make("b", {}, "Unlike the training pictures"), ` ${one}`)));
+    fill(this.warnings, ...remarks.map((one) => make("li", {}, make("b", {}, "Out of range"), ` ${one}`)));
     this.warnings.hidden = !remarks.length;
     fill(this.message, ...this.told());
     this.paint();
