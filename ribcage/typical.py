@@ -175,11 +175,11 @@ def fitted(
 def _principal(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, components and their variances, in single precision: what the last bits of a sum are does not show."""
     mean = thumbnails.mean(axis=0)
-    values, vectors = np.linalg.eigh(np.cov(thumbnails - mean, rowvar=False))
-    components = vectors[:, ::-1][:, :COMPONENTS].T
+    _, spreads, vectors = np.linalg.svd(thumbnails - mean, full_matrices=False)
+    components = vectors[:COMPONENTS]
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
     components = components * np.sign(largest)  # either sign would do: always the same one
-    variances = np.maximum(values[::-1][:COMPONENTS], LEAST_SCALE)
+    variances = np.maximum(spreads[:COMPONENTS] ** 2 / (len(thumbnails) - 1), LEAST_SCALE)
     return mean.astype(np.float32), components.astype(np.float32), variances.astype(np.float32)
 
 
