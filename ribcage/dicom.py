@@ -45,7 +45,7 @@ VIEWS = {
 # What `_tags` looks at, the character set of names with it.
 TAGGED = (
     *("SpecificCharacterSet", "PatientID", "StudyInstanceUID", "ViewPosition", "ViewCodeSequence", "PatientSex"),
-    *("PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer", "Modality", "BodyPartExamined"),
+    *("SeriesInstanceUID", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer", "Modality", "BodyPartExamined"),
 )
 META_BYTES = 1 << 16  # more than any file meta group has
 # A window that leaves less than this share of the pixels between black and white shows next to nothing.
@@ -177,6 +177,7 @@ def _tags(dataset: "Dataset") -> dict[str, str]:
     return {
         "patient": _text(dataset, "PatientID"),
         "study": _text(dataset, "StudyInstanceUID"),
+        "series": _text(dataset, "SeriesInstanceUID"),
         "view": _view(dataset),
         "sex": sex if sex in ("F", "M") else "",
         "age": _age(dataset),

@@ -488,6 +488,7 @@ def test_tags_are_those_of_the_index() -> None:
     made = dataset(
         PatientID="P 7",
         StudyInstanceUID="1.2.9",
+        SeriesInstanceUID="1.2.9.1",
         ViewPosition="LL",
         PatientSex="F",
         PatientAge="045Y",
@@ -498,6 +499,7 @@ def test_tags_are_those_of_the_index() -> None:
     assert read(made).tags == {
         "patient": "P 7",
         "study": "1.2.9",
+        "series": "1.2.9.1",
         "view": "LATERAL",
         "sex": "F",
         "age": "45",

@@ -144,8 +144,8 @@ def show(table: Any, options: Options, model: Any) -> None:
     """Lines for every file, and at the end how many were answered; of a table that is kept only the first, and what is
     unusual."""
     hidden = 0
-    for number, (_, rows) in enumerate(table.groupby("path", sort=False)):
-        several = rows.to_dict("records")
+    for number, (path, rows) in enumerate(table.groupby("path", sort=False)):
+        several = rows.assign(path=printable(path)).to_dict("records")
         unusual = several[0]["error"] or several[0]["remarks"]
         if options.out and number >= SHOWN and not unusual:
             hidden += 1
@@ -161,6 +161,11 @@ def show(table: Any, options: Options, model: Any) -> None:
     if bad == len(said):
         raise ValueError("No file could be read.")
     print(counts(table, len(said), bad))
+
+
+def printable(path: str) -> str:
+    """A path without what a terminal would act upon."""
+    return "".join(letter if letter.isprintable() else "?" for letter in path)
 
 
 def errors(table: Any) -> list[str]:

@@ -1,0 +1,347 @@
+"""ribcage predict: every file answered or said why not, thresholds, what is unusual, ten crops, maps, sheets."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import trees
+from test_export import made
+
+import ribcage
+from ribcage import bundle, cli, image, inference, prediction, store
+from ribcage.backbone import Backbone
+from ribcage.commands import predict
+from ribcage.findings import CHESTXRAY14
+from ribcage.methods.supervised import Supervised
+from ribcage.provenance import Provenance
+
+REAL = os.environ.get("RIBCAGE_REAL_DATA")
+THREE = ["Mass", "Nodule", "Edema"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whose thresholds some of `picture` 0 … 5 reach, and others do not; that of Nodule is unknown."""
+    folder = tmp_path_factory.mktemp("模型 m")
+    files = [picture(folder / f"{number}.png", number) for number in range(6)]
+    said = prediction.probabilities(bundle.load(made(folder / "m", stored=64, side=64)), files)
+    cuts = {"youden": (float(said["Mass"].median()), None, float(said["Edema"].median()))}
+    return made(folder / "m", stored=64, side=64, thresholds=cuts)
+
+
+def picture(file: Path, seed: int = 0, width: int = 90, height: int = 70) -> Path:
+    """Clouds and noise."""
+    draw = np.random.default_rng(seed)
+    clouds = cv2.resize(draw.random((6, 6)), (width, height), interpolation=cv2.INTER_CUBIC)
+    pixels = (255 * (0.8 * clouds + 0.2 * draw.random((height, width))).clip(0, 1)).astype(np.uint8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix in (".png", ".jpg", ".bmp"):
+        file.write_bytes(cv2.imencode(file.suffix, pixels)[1].tobytes())
+    else:
+        trees.dicom(file, pixels)
+    return file
+
+
+def changed(file: Path, **elements: Any) -> Path:
+    """A DICOM file with other elements."""
+    import pydicom
+
+    data = pydicom.dcmread(file)
+    for name, value in elements.items():
+        setattr(data, name, value)
+    pydicom.dcmwrite(file, data)
+    return file
+
+
+def asked(model: Path, *paths: Path | str, **options: Any) -> pd.DataFrame:
+    table: pd.DataFrame = ribcage.predict(model, [Path(path) for path in paths], **options)
+    return table
+
+
+# ---- which files
+
+
+def test_of_a_folder_all_that_begin_as_pictures_are_asked_about(tmp_path: Path) -> None:
+    wanted = [
+        picture(tmp_path / name)
+        for name in ("a.png", "series 1/IM000001", "series 1/1.2.840.113.7.850819", "下载/b.dcm", "z.jpg")
+    ]
+    picture(tmp_path / "series 1" / "DICOMDIR")
+    picture(tmp_path / ".hidden" / "c.png")
+    (tmp_path / "readme.txt").write_text("not a picture at all")
+    (tmp_path / "LICENSE").write_text("neither")
+    broken = tmp_path / "broken.dcm"
+    broken.write_bytes(b"")
+    found = prediction.files([tmp_path])
+    assert set(found.pictures) == {*wanted, broken} and found.others == 2
+    assert list(found.pictures) == sorted(found.pictures)
+    assert prediction.files([wanted[0], tmp_path, wanted[0]]).pictures[0] == wanted[0]
+    assert len(prediction.files([wanted[0], tmp_path]).pictures) == 6
+
+
+def test_patterns_are_ours_where_the_shell_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other, deep = (picture(tmp_path / name) for name in ("胸 片/a1.png", "胸 片/a2.png", "胸 片/deep/er/a3.png"))
+    odd = picture(tmp_path / "x[1].png")
+    monkeypatch.chdir(tmp_path)
+    assert prediction.files([Path("胸 片/a?.png")]).pictures == (Path("胸 片/a1.png"), Path("胸 片/a2.png"))
+    assert prediction.files([tmp_path / "胸*" / "**" / "*.png"]).pictures == (one, other, deep)
+    assert prediction.files([tmp_path / "*" / "deep"]).pictures == (deep,)
+    assert prediction.files([odd]).pictures == (odd,)
+    assert prediction.files([Path("none*.png")]).pictures == (Path("none*.png"),)
+
+
+def test_no_picture_is_one_line_and_says_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(ValueError, match=r"There is no picture in .*\(1 other files\)"):
+        prediction.files([tmp_path])
+
+
+# ---- the table
+
+
+def test_thresholds_crossed_are_told_and_unknown_ones_left_open(model: Path, tmp_path: Path) -> None:
+    for number in range(6):
+        picture(tmp_path / f"{number}.png", number)
+    table = asked(model, tmp_path, out=tmp_path / "表 1.csv")
+    for name, cut in zip(THREE, bundle.load(model).model.thresholds["youden"], strict=True):
+        if cut is None:
+            continue
+        assert table[f"{name}_crossed"].tolist() == (table[name] >= cut).tolist()
+        assert table[f"{name}_crossed"].nunique() == 2
+    assert table["Nodule_crossed"].isna().all()
+    again = pd.read_csv(tmp_path / "表 1.csv")
+    assert list(again) == list(table) and again["Mass_crossed"].tolist() == table["Mass_crossed"].tolist()
+    half = asked(model, tmp_path, threshold="half")
+    assert half["Nodule_crossed"].tolist() == (table["Nodule"] >= 0.5).tolist()
+    table.to_parquet(tmp_path / "a.parquet")
+    assert pd.read_parquet(tmp_path / "a.parquet")["Nodule_crossed"].isna().all()
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_a_dicom_says_its_study_and_series_and_never_who_it_is(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = changed(
+        picture(tmp_path / "IM1"), PatientName="SECRET^NAME", PatientID="SECRET-7", StudyInstanceUID="1.2.3",
+        SeriesInstanceUID="1.2.3.4", PhotometricInterpretation="MONOCHROME1", AccessionNumber="SECRET8",
+    )  # fmt: skip
+    changed(picture(tmp_path / "IM2"), StudyInstanceUID="SECRET^AGAIN")
+    picture(tmp_path / "p.png")
+    table = asked(model, tmp_path, out=tmp_path / "t.csv", maps=tmp_path / "m", notes=True).set_index("path")
+    row = table.loc[str(file)]
+    assert (row["study"], row["series"], row["view"]) == ("1.2.3", "1.2.3.4", "PA")
+    assert "inverted (MONOCHROME1)" in row["notes"]
+    assert (table.loc[str(tmp_path / "p.png"), ["study", "series", "view", "notes"]] == "").all()
+    written = [tmp_path / "t.csv", *(tmp_path / "m").rglob("*.png")]
+    assert len(written) > 3 and not [one for one in written if b"SECRET" in one.read_bytes()]
+    assert "SECRET" not in capsys.readouterr().out
+
+
+def test_what_is_unusual_is_said_beside_the_answers(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lateral = changed(picture(tmp_path / "l.dcm"), ViewPosition="LL", Modality="CT")
+    table = asked(model, lateral, picture(tmp_path / "p.png"))
+    assert "a lateral" in table["remarks"][0] and "modality CT" in table["remarks"][0]
+    assert table["Mass"].notna().all()
+    said = capsys.readouterr().out
+    assert "    unusual: No plain radiograph" in said and "of them unusual" in said
+
+
+def test_a_picture_that_is_no_file_is_shown_as_the_file_is(model: Path, tmp_path: Path) -> None:
+    opened = bundle.load(model)
+    data = picture(tmp_path / "a.jpg", width=200, height=300).read_bytes()
+    of_bytes = prediction.shown(image.decode(data, "a.jpg", min_side=64), opened.model)
+    of_file = prediction.show(tmp_path / "a.jpg", opened.model)
+    assert of_bytes.picture is not None and of_file.picture is not None
+    assert torch.equal(of_bytes.picture, of_file.picture) and of_bytes.size == of_file.size == (200, 300)
+
+
+@pytest.mark.parametrize("loss", ["bce", "cross-entropy"])
+def test_ten_crops_are_those_of_evaluate(loss: str, tmp_path: Path) -> None:
+    folder = made(tmp_path / "m", stored=64, side=32, loss=loss, temperature=(1.3, 1.3, 1.3))
+    for number in range(5):
+        picture(tmp_path / "files" / "one" / f"{number}.png", number)
+    words = ["import", "folder", str(tmp_path / "files"), "--out", str(tmp_path / "data"), "--size", "64"]
+    assert cli.main(words) == 0
+    opened, data = bundle.load(folder), store.open(tmp_path / "data")
+    ways = {}
+    for ten in (False, True):
+        said = inference.predict(opened.method, [data], np.arange(5), model=opened.model, ten_crop=ten, threads=1)
+        expected = said.probabilities(opened.model.temperature)
+        table = asked(folder, tmp_path / "files", ten_crop=ten, batch=3).set_index("path")
+        order = [str(tmp_path / "files" / path) for path in data.index.table["path"]]
+        np.testing.assert_allclose(table.loc[order, THREE].to_numpy(), expected, atol=1e-6)
+        ways[ten] = expected
+    assert np.abs(ways[True] - ways[False]).max() > 0.01
+
+
+def test_names_that_are_not_utf8_and_control_characters_stop_nothing(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    Path(os.fsdecode(raw)).write_bytes(picture(tmp_path / "a.png").read_bytes())
+    (tmp_path / "b\x1b[31m.png").write_bytes((tmp_path / "a.png").read_bytes())
+    table = asked(model, tmp_path, out=tmp_path / "t.parquet", maps=tmp_path / "m")
+    assert (table["error"] == "").all() and table["path"].str.contains("caf\\xe9", regex=False).sum() == 1
+    assert "\x1b" not in capsys.readouterr().out
+    assert len(list((tmp_path / "m").iterdir())) >= 3
+
+
+# ---- what is printed
+
+
+def many(folder: Path) -> Path:
+    """A model of fourteen findings, of which one has no threshold."""
+    torch.manual_seed(1)
+    method = Supervised(Backbone("test_resnet", size=(64, 64)), CHESTXRAY14).eval()
+    torch.nn.init.normal_(method.head.weight, std=1.0)
+    facts = bundle.load(made(folder / "three", stored=64, side=64)).model
+    cuts = (None, *np.linspace(0.05, 0.95, 13).tolist())
+    kept = replace(facts, findings=method.findings, temperature=(), thresholds={"youden": cuts})
+    bundle.save(folder / "many", method, kept, Provenance.nothing())
+    return folder / "many"
+
+
+def test_of_many_findings_the_crossed_and_the_next_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = asked(many(tmp_path), picture(tmp_path / "a.png"))
+    line, star, unknown, end = capsys.readouterr().out.splitlines()
+    crossed = [name for name in CHESTXRAY14 if bool(table[f"{name}_crossed"].fillna(False)[0])]
+    assert crossed and line.count("*") == len(crossed)
+    assert all(f"{name} {table[name][0]:.3f}*" in line for name in crossed)
+    assert line.endswith(f"… {14 - len(crossed) - predict.NEXT} more")
+    assert star.startswith("* reaches its threshold (youden") and unknown == "No threshold is known of Atelectasis."
+    assert end == "1 of 1 files answered."
+
+
+def test_of_a_long_table_the_first_are_shown_and_all_that_is_wrong(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = picture(tmp_path / "files" / "000.png").read_bytes()
+    for number in range(1, 24):
+        (tmp_path / "files" / f"{number:03}.png").write_bytes(data if number != 22 else b"broken")
+    asked(model, tmp_path / "files", out=tmp_path / "t.csv")
+    shown = capsys.readouterr()
+    assert shown.out.count(".png  Mass") == predict.SHOWN and "022.png is not a picture" in shown.out
+    assert f"… 3 more files are in {tmp_path / 't.csv'}." in shown.out
+    assert "23 of 24 files answered; 1 of 24 files could not be read." in shown.out
+    assert "predict 24/24" in shown.err
+
+
+def test_a_model_without_thresholds_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = made(tmp_path / "m", thresholds={})
+    table = asked(bare, picture(tmp_path / "a.png"))
+    assert table[[f"{name}_crossed" for name in THREE]].isna().all(axis=None)
+    assert "The model has no thresholds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--threshold", "best", "--of", "Mas"], ["--threshold best: the model has youden, half", "--of names", "Did you mean 'Mass'?"]),
+        (["--least", "0.5", "--out", "x.txt"], ["--least is of a detector's boxes", "neither .csv nor .parquet"]),
+        (["--sheet", "a.svg"], ["is one sheet, and there are 2 files: name a folder"]),
+        (["--sheet", "a.png"], ["neither a folder nor a file that ends in .svg"]),
+        (["--batch", "0"], ["--batch 0 is not at least 1"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_one_line(
+    words: list[str], says: list[str], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(picture(tmp_path / name)) for name in ("a.png", "b.png")]
+    assert cli.main(["predict", str(model), *paths, *words]) == 2
+    said = capsys.readouterr().err
+    assert all(part in said for part in says) and said.count("\n") == 1
+
+
+# ---- maps and sheets
+
+
+def test_maps_are_of_the_files_own_pixels_and_none_takes_anothers_place(model: Path, tmp_path: Path) -> None:
+    one, other = picture(tmp_path / "in" / "甲" / "x.png", 1, 300, 200), picture(tmp_path / "in" / "b c" / "x.png", 2)
+    (tmp_path / "in" / "broken.png").write_bytes(b"no")
+    asked(model, tmp_path / "in", maps=tmp_path / "图", of=("Mass", "Edema"))
+    made = {str(path.relative_to(tmp_path / "图")): cv2.imread(str(path)) for path in (tmp_path / "图").rglob("*.png")}
+    assert set(made) == {f"{folder}/x.png-{name}.png" for folder in ("甲", "b c") for name in ("Mass", "Edema")}
+    for folder, file in (("甲", one), ("b c", other)):
+        for name in ("Mass", "Edema"):
+            drawn = made[f"{folder}/x.png-{name}.png"]
+            assert drawn.shape[:2] == image.read(file).pixels.shape
+    assert not list((tmp_path / "图").rglob("*.part"))
+
+
+def test_maps_are_of_the_crossed_findings_else_of_the_likeliest(model: Path, tmp_path: Path) -> None:
+    for number in range(6):
+        picture(tmp_path / "in" / f"{number}.png", number)
+    table = asked(model, tmp_path / "in", maps=tmp_path / "m")
+    for row in table.to_dict("records"):
+        crossed = [name for name in THREE if row[f"{name}_crossed"] is True]
+        likeliest = max(THREE, key=lambda name, row=row: row[name])
+        names = {f"{Path(row['path']).name}-{name}.png" for name in crossed or [likeliest]}
+        assert {one.name for one in (tmp_path / "m").glob(f"{Path(row['path']).name}-*")} == names
+    assert table["Mass_crossed"].nunique() == 2 and (~table["Mass_crossed"] & ~table["Edema_crossed"]).any()
+
+
+def test_sheets_go_to_one_file_or_into_a_folder(model: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png"), picture(tmp_path / "in" / "下" / "b.dcm")
+    asked(model, tmp_path / "in", sheet=tmp_path / "all")
+    assert sorted(str(one.relative_to(tmp_path / "all")) for one in (tmp_path / "all").rglob("*.svg")) == [
+        "a.png.svg",
+        "下/b.dcm.svg",
+    ]
+    table = asked(model, tmp_path / "in" / "a.png", sheet=tmp_path / "一 张.svg")
+    text = (tmp_path / "一 张.svg").read_text(encoding="utf-8")
+    assert text.count("<image ") == 4 and f"{100 * table['Mass'][0]:.1f} %" in text and "Edema" in text
+
+
+def test_a_detectors_boxes_are_drawn(tmp_path: Path) -> None:
+    folder = made(tmp_path / "m", stored=64, side=64, detector={"head": "cam"}, thresholds={})
+    file = picture(tmp_path / "a.png", 3, 200, 150)
+    table = asked(folder, file, maps=tmp_path / "boxes", least=0.0)
+    found = {name: (tmp_path / "boxes" / f"a.png-{name}.png") for name in table["finding"].unique()}
+    assert found and all(one.is_file() for one in found.values())
+    row = table.iloc[0]
+    drawn = cv2.imread(str(found[row["finding"]]))
+    assert drawn.shape == (150, 200, 3) and (drawn != drawn[..., :1]).any()
+    assert cli.main(["predict", str(folder), str(file), "--sheet", "s", "--ten-crop"]) == 2
+
+
+def test_whether_maps_depend_on_weights_is_told(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked(model, picture(tmp_path / "a.png"), picture(tmp_path / "b.png", 5), check_maps=True)
+    said = capsys.readouterr().out
+    assert "random weights (1: the same), 2 pictures, 5 draws" in said
+    assert [line.split()[0] for line in said.splitlines() if line.startswith((*THREE,))] == THREE
+    assert "depend on what the model has learnt." in said or "! The maps of" in said
+
+
+# ---- real files
+
+
+@pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA does not name a folder of real data")
+def test_every_real_dicom_is_answered_or_fails_alone(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(str(REAL)) / "dicom"
+    table = asked(model, folder, notes=True)
+    names = table["path"].map(lambda path: Path(path).name)
+    broken = names[table["error"] != ""]
+    assert len(table) == 29 and len(broken) == 3
+    assert {name for name in broken if name.startswith("RG2")} == {"RG2_JPLY.dcm"}
+    assert sum("TransferSyntax_1.2.840.10008.1.2.4.5" in name for name in broken) == 2
+    answered = table[table["error"] == ""]
+    assert answered[THREE].notna().all(axis=None) and (table.loc[broken.index, THREE].isna()).all(axis=None)
+    notes = dict(zip(names, table["notes"], strict=True))
+    assert (
+        "inverted (MONOCHROME1)" in notes["Fake_MONOHR1.dcm"]
+        and "set aside" in notes["JPEG2KLossless_1s_1f_u_16_16.dcm"]
+    )
+    said = capsys.readouterr().out
+    assert "26 of 29 files answered" in said and said.count("    done: ") == 26
