@@ -60,6 +60,7 @@ class Server(uvicorn.Server):
     def __init__(self, service: Service) -> None:
         self.service, self.gate = service, make(service)
         self.fault: Exception | None = None
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # what is wrong with a form is answered
         super().__init__(
             uvicorn.Config(
                 self.gate, http=Connection, ws="none", lifespan="off", log_config=None, access_log=False,
