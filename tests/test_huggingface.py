@@ -88,7 +88,8 @@ def test_timm_asks_for_pictures_as_the_bundle_does(written: tuple[bundle.Opened,
 def test_the_folder_comes_back_as_it_was(written: tuple[bundle.Opened, Path]) -> None:
     opened, folder = written
     out = folder.parent / "back"
-    assert cli.main(["convert", str(folder / "model.safetensors"), "--out", str(out)]) == 0
+    assert cli.main(["convert", str(folder), "--out", str(out)]) == 0
+    assert cli.main(["convert", str(folder / "model.safetensors"), "--out", str(folder.parent / "same")]) == 0
     back, own = bundle.load_any(out), opened.model
     kept, before = (load_file(place / "model.safetensors") for place in (out, opened.folder))
     assert kept.keys() == before.keys() and all(torch.equal(kept[name], before[name]) for name in before)

@@ -56,10 +56,21 @@ def run(options: Options) -> Any:
 
     if options.formats:
         return print(table())
+    options = named(options)
     limits.check(options, wrong(options))
     if options.to:
         return outwards(options)
     return again(options) if options.file and options.file.is_dir() else inwards(options)
+
+
+def named(options: Options) -> Options:
+    """The same; a folder as Hugging Face keeps one stands for its file of weights."""
+    from dataclasses import replace
+
+    folder = options.file
+    if not folder or not (folder / "config.json").is_file() or (folder / "model.json").exists():
+        return options
+    return replace(options, file=folder / "model.safetensors")
 
 
 def wrong(options: Options) -> list[str]:
