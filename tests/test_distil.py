@@ -3,10 +3,7 @@
 import copy
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import processes
 import pytest
 import ranks
 import torch
@@ -367,9 +365,8 @@ def test_going_on_gives_the_same_bits_as_never_stopping(
 def test_two_processes_train_what_one_trains(
     how: str, runs: dict[str, Path], data: Path, teacher: Path, tmp_path: Path
 ) -> None:
-    start = [sys.executable, "-m", "ribcage", *words(teacher, data, tmp_path / "two", *HOW[how]), "--devices", "2"]
-    done = subprocess.run(start, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    asked = words(teacher, data, tmp_path / "two", *HOW[how])
+    processes.together(processes.command, asked, said=tmp_path / "said")
     found = [
         [json.loads(line).get("loss") for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         for run in (tmp_path / "two", runs[how])

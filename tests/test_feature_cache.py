@@ -1,12 +1,10 @@
 """What is kept of a frozen backbone is what it makes, however a run comes by it."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from test_loader import make_store
@@ -142,30 +140,17 @@ def test_what_is_in_the_way_of_a_cache_is_said(store: Store) -> None:
     assert "18 pictures take" in hindrance(made(), source, "float16", 1e-6)
 
 
-RANK = """
-import sys, torch
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_feature_cache import loader, made, make_store
-from ribcage import distributed, feature_cache
-with distributed.started():
-    folder = Path(sys.argv[2])
-    store = make_store(folder / f"rank {distributed.rank()}", count=20)
-    kept = feature_cache.keep(made(), loader(store), folder / "maps", kind="float32")
-    assert len(kept.maps[0]) == 36
-"""
+def keep_a_part(folder: Path) -> None:
+    with distributed.started():
+        store = make_store(folder / f"rank {distributed.rank()}", count=20)
+        kept = feature_cache.keep(made(), loader(store), folder / "maps", kind="float32")
+        assert len(kept.maps[0]) == 36
 
 
 @pytest.mark.slow
 def test_processes_make_their_part_each(store: Store, tmp_path: Path) -> None:
     one = keep(made(), loader(store), tmp_path / "one", kind="float32")
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(distributed._free_port()), "WORLD_SIZE": "2"}
-    words = [sys.executable, "-c", RANK, str(Path(__file__).parent), str(tmp_path)]
-    two = [
-        subprocess.Popen(words, env={**os.environ, **shared, "OMP_NUM_THREADS": "1", "RANK": rank, "LOCAL_RANK": rank})
-        for rank in "01"
-    ]
-    assert [process.wait(timeout=600) for process in two] == [0, 0]
+    processes.together(keep_a_part, tmp_path, said=tmp_path / "said")
     for number, maps in enumerate(one.maps):
         written = np.fromfile(tmp_path / "maps" / f"{number}.bin", np.float32).reshape(maps.shape)
         np.testing.assert_allclose(written, maps.numpy(), rtol=1e-5, atol=1e-6)

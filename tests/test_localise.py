@@ -1,15 +1,13 @@
 """ribcage localise: a detector on a backbone, frozen or not, killed and resumed, on one process as on two; and predict."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import processes
 import pytest
 import torch
 import trees
@@ -166,10 +164,8 @@ def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(run: Path, data: Path, classifier: Path, tmp_path: Path) -> None:
-    asked = words(data, tmp_path / "two", "--init", str(classifier), "--freeze", "backbone", "--devices", "2")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-m", "ribcage", *asked], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    asked = words(data, tmp_path / "two", "--init", str(classifier), "--freeze", "backbone")
+    processes.together(processes.command, asked, said=tmp_path / "said")
     steps = [[line["loss"] for line in log(one) if "loss" in line] for one in (tmp_path / "two", run)]
     assert len(steps[1]) == 6 and steps[0] == pytest.approx(steps[1], rel=2e-3)
     assert steps[0][0] == pytest.approx(steps[1][0], rel=1e-5)

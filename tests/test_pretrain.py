@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import timm
 import torch
@@ -164,14 +163,10 @@ def test_going_on_gives_the_same_bits_as_never_stopping(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["moco", "mae"])
 def test_two_processes_train_what_one_trains(name: str, data: Path, tmp_path: Path) -> None:
-    for devices in ("1", "2"):
-        asked = words(name, data, tmp_path / devices, "--devices", devices, "--precision", "float32", "--epochs", "1")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "ribcage", *asked], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-    one, two = (load_file(tmp_path / devices / "bundle" / "model.safetensors") for devices in ("1", "2"))
+    asked = {run: words(name, data, tmp_path / run, "--precision", "float32", "--epochs", "1") for run in "12"}
+    processes.together(processes.command, asked["1"], said=tmp_path / "said 1", world=1)
+    processes.together(processes.command, asked["2"], said=tmp_path / "said 2")
+    one, two = (load_file(tmp_path / run / "bundle" / "model.safetensors") for run in "12")
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)
 

@@ -5,13 +5,12 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
-import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -112,24 +111,14 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_rows(data: Path, tmp_path
     assert rows == next(run.loader.epoch(0)).rows.tolist()
 
 
-def test_numbers_are_the_means_over_all_ranks() -> None:
-    code = (
-        "import torch; from ribcage import distributed, loop\n"
-        "with distributed.started():\n"
-        "    rank = float(distributed.rank())\n"
-        "    print(loop._means([torch.tensor(rank), torch.tensor(3 * rank)]), flush=True)"
-    )
-    shared = {**ENV, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(distributed._free_port()), "WORLD_SIZE": "2"}
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={**shared, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    assert [process.communicate(timeout=240)[0] for process in both] == ["[0.5, 1.5]\n"] * 2
+def means() -> None:
+    with distributed.started():
+        rank = float(distributed.rank())
+        print(loop._means([torch.tensor(rank), torch.tensor(3 * rank)]))
+
+
+def test_numbers_are_the_means_over_all_ranks(tmp_path: Path) -> None:
+    assert processes.together(means, said=tmp_path) == ["[0.5, 1.5]\n"] * 2
 
 
 def test_a_run_without_progress_ends_by_patience(data: Path, tmp_path: Path) -> None:
@@ -212,8 +201,10 @@ def words(data: Path, out: Path, *more: str) -> list[str]:
     return [*plain, "--epochs", "2", "--threads", "1", "--precision", "float32", *more]
 
 
-def command(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-m", "ribcage", *arguments], env=ENV, text=True, **options)
+def logged(out: Path) -> int:
+    """Lines in a run's log."""
+    log = out / "metrics.jsonl"
+    return log.read_text(encoding="utf-8").count("\n") if log.exists() else 0
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -225,11 +216,9 @@ def test_a_killed_run_goes_on_and_ends_the_same(data: Path, tmp_path: Path) -> N
     killed = tmp_path / "killed"
     for turn in range(2):
         more = ["--save-minutes", "0"] + ["--resume"] * turn
-        with command(*words(data, killed, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            log = killed / "metrics.jsonl"
-            while process.poll() is None and (not log.exists() or log.read_text().count("\n") < 3 + 4 * turn):
-                time.sleep(0.005)
-            process.kill()
+        with processes.ribcage(words(data, killed, *more), tmp_path / "said.txt") as process:
+            processes.until(lambda turn=turn: logged(killed) >= 3 + 4 * turn, process)
+            process.send_signal(signal.SIGKILL)
         checkpoint.load(killed / "checkpoint.pt")
     assert cli.main(words(data, killed, "--resume")) == 0
     assert equal(weights(killed), weights(tmp_path / "whole"))
@@ -238,13 +227,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(data: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
 def test_a_signal_saves_and_ends_cleanly(data: Path, tmp_path: Path, number: int, code: int) -> None:
     out = tmp_path / "run"
-    with command(*words(data, out, "--epochs", "500"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        log = out / "metrics.jsonl"
-        while process.poll() is None and (not log.exists() or not log.read_text().count("\n")):
-            time.sleep(0.01)
+    with processes.ribcage(words(data, out, "--epochs", "500"), tmp_path / "said.txt") as process:
+        processes.until(lambda: logged(out) > 0, process)
         process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
-    assert process.returncode == code
+        ended, said = process.end()
+    assert ended == code
     assert "--resume goes on from there" in said and "Traceback" not in said
     saved = checkpoint.load(out / "checkpoint.pt")["run"]["step"]
     assert f"saved at step {saved:,}" in said
@@ -253,11 +240,10 @@ def test_a_signal_saves_and_ends_cleanly(data: Path, tmp_path: Path, number: int
 def test_two_processes_train_the_model_that_one_trains(data: Path, tmp_path: Path) -> None:
     """With batch norm over the global batch and the loss over all known labels; only sums are rounded otherwise."""
     assert cli.main(words(data, tmp_path / "one")) == 0
-    with command(
-        *words(data, tmp_path / "two", "--devices", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
-        said = process.communicate(timeout=240)[1]
-    assert process.returncode == 0, said
+    asked = words(data, tmp_path / "two", "--devices", "2")
+    with processes.ribcage(asked, tmp_path / "said.txt") as process:
+        code, said = process.end()
+    assert code == 0, said
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert one.keys() == two.keys()
     for name, value in one.items():
@@ -275,12 +261,8 @@ def test_parts_of_unequal_shares_are_the_batch_too(data: Path, tmp_path: Path) -
     """Fewer pictures than a batch, an odd number, more parts than some process has pictures: nobody waits in vain."""
     few = ["--model", "test_vit", "--labels", "0.11", "--batch", "64"]
     assert cli.main(words(data, tmp_path / "one", *few)) == 0
-    more = ["--devices", "2", "--accumulate", "5"]
-    with command(
-        *words(data, tmp_path / "two", *few, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        said = process.communicate(timeout=240)
-    assert process.returncode == 0, said
+    more = ["--accumulate", "5"]
+    said = processes.together(processes.command, words(data, tmp_path / "two", *few, *more), said=tmp_path / "said")
     assert "Learning from 9 of" in said[0]
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, value in one.items():
@@ -290,31 +272,28 @@ def test_parts_of_unequal_shares_are_the_batch_too(data: Path, tmp_path: Path) -
 
 
 def test_two_nodes_train_together(data: Path, tmp_path: Path) -> None:
+    """One torchrun on each of two nodes, each of which starts one process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    nodes = []
-    for node in range(2):
-        start = [
-            "--nnodes=2",
-            f"--node-rank={node}",
-            "--nproc-per-node=1",
-            "--master-addr=127.0.0.1",
-            f"--master-port={port}",
+    shared = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    asked = ["-m", "ribcage", *words(data, tmp_path / "run", "--epochs", "1")]
+    with ExitStack() as stack:
+        nodes = [
+            stack.enter_context(
+                processes.Forked(torchrun, [f"--node-rank={node}", *shared, *asked], said=tmp_path / node, env=ENV)
+            )
+            for node in "01"
         ]
-        full = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            *start,
-            "-m",
-            "ribcage",
-            *words(data, tmp_path / "run", "--epochs", "1"),
-        ]
-        nodes.append(subprocess.Popen(full, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
-    said = [node.communicate(timeout=240)[1] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
+        ends = [node.end() for node in nodes]
+    assert [code for code, _ in ends] == [0, 0], ends
     assert all(value.float().isfinite().all() for value in weights(tmp_path / "run").values())
+
+
+def torchrun(words: list[str]) -> None:
+    from torch.distributed import run
+
+    run.main(words)
 
 
 def test_another_run_in_the_folder_is_not_touched(
