@@ -50,14 +50,17 @@ class Files:
     """How many files in the folders were passed over, as they do not begin as a picture does."""
 
 
-def files(paths: Sequence[Path]) -> Files:
+def files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
     """Those named, those that a pattern such as 'inbox/*.dcm' or 'inbox/**' fits, and of folders all that may be
-    pictures, in order of their names."""
+    pictures, in order of their names.
+
+    without: folders inside of those, which are left out: our own maps are no radiographs.
+    """
     found: dict[Path, None] = {}
     others = 0
     for path in itertools.chain.from_iterable(map(_fitting, paths)):
         if path.is_dir():
-            inside = list(_inside(path))
+            inside = list(_inside(path, without))
             chosen = [one for one in inside if _may_be_picture(one)]
             others += len(inside) - len(chosen)
             found |= dict.fromkeys(chosen)
@@ -79,9 +82,12 @@ def _fitting(path: Path) -> Iterable[Path]:
     return several or [path]
 
 
-def _inside(folder: Path) -> Iterator[Path]:
+def _inside(folder: Path, without: Sequence[Path]) -> Iterator[Path]:
     """All files below a folder, but hidden ones and tables of contents."""
+    left = [each.resolve() for each in without if folder.resolve() in each.resolve().parents]
     for one in sorted(folder.rglob("*")):
+        if left and any(each in one.resolve().parents for each in left):
+            continue
         hidden = any(part.startswith(".") for part in one.relative_to(folder).parts)
         if not hidden and one.name.upper() != DICOMDIR and one.is_file():
             yield one

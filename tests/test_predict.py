@@ -96,6 +96,14 @@ def test_patterns_are_ours_where_the_shell_leaves_them(tmp_path: Path, monkeypat
     assert prediction.files([Path("none*.png")]).pictures == (Path("none*.png"),)
 
 
+def test_our_own_maps_are_not_asked_about(model: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png")
+    for _ in range(2):
+        table = asked(model, tmp_path / "in", maps=tmp_path / "in" / "maps")
+        assert len(table) == 1 and list((tmp_path / "in" / "maps").iterdir())
+    assert len(asked(model, tmp_path / "in" / "maps", maps=tmp_path / "in" / "maps")) == 1
+
+
 def test_no_picture_is_one_line_and_says_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(ValueError, match=r"There is no picture in .*\(1 other files\)"):

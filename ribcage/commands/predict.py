@@ -57,7 +57,7 @@ def run(options: Options) -> Any:
     from ribcage import bundle, inference, limits, prediction
 
     model = bundle.Model.load(bundle.find(options.model) / "model.json")
-    found = prediction.files(options.paths)
+    found = prediction.files(options.paths, [place for place in (options.maps, options.sheet) if place])
     limits.check(options, [*wrong(options, len(found.pictures)), *unfit(options, model)])
     if found.others:
         print(f"{found.others:,} files were passed over: they do not begin as a picture does.")
@@ -73,7 +73,8 @@ def run(options: Options) -> Any:
         inference.save(table, options.out)
         print(f"Wrote {options.out}.")
     show(table, options, model)
-    paths = [path for path, error in zip(found.pictures, errors(table), strict=True) if not error]
+    bad = set(table.loc[table["error"] != "", "path"])
+    paths = [path for path in found.pictures if prediction.written(path) not in bad]
     if options.maps or options.sheet:
         explain(options, opened, table, paths)
     if options.check_maps:
@@ -95,7 +96,7 @@ def wrong(options: Options, files: int) -> list[str]:
         said.append("--of names the findings of --maps, which is not given")
     if options.sheet and options.sheet.suffix.lower() == ".svg" and files > 1:
         said.append(f"--sheet {options.sheet} is one sheet, and there are {files:,} files: name a folder")
-    if options.sheet and options.sheet.suffix and options.sheet.suffix.lower() != ".svg":
+    if options.sheet and options.sheet.suffix.lower() in (".png", ".jpg", ".jpeg", ".pdf", ".html"):
         said.append(f"--sheet {options.sheet} is neither a folder nor a file that ends in .svg")
     return said
 
