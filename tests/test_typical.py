@@ -262,10 +262,11 @@ def packed(**arrays: object) -> bytes:
     return stream.getvalue()
 
 
-def bomb() -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("mean.npy", bytes(1 << 24))
+def bomb(own: dict) -> bytes:
+    """Whole, and much more than whole."""
+    stream = io.BytesIO(packed(**own))
+    with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("more.npy", bytes(1 << 24))
     return stream.getvalue()
 
 
@@ -274,12 +275,13 @@ HOSTILE = {
     "cut": lambda own: packed(**own)[:5000],
     "missing": lambda own: packed(limit=1.0),
     "pickled": lambda own: packed(**{**own, "mean": np.array([{}], object)}),
-    "nan": lambda own: packed(**{**own, "limit": np.nan}),
+    "nan": lambda own: packed(**{**own, "mean": own["mean"] * np.nan}),
+    "infinite": lambda own: packed(**{**own, "limit": np.inf}),
     "zero": lambda own: packed(**{**own, "variances": 0 * own["variances"]}),
     "shape": lambda own: packed(**{**own, "mean": own["mean"][:9]}),
     "many": lambda own: packed(**{**own, "limit": np.ones(3)}),
     "text": lambda own: packed(**{**own, "ages": np.array(["a", "b"])}),
-    "bomb": lambda own: bomb(),
+    "bomb": bomb,
 }
 
 
