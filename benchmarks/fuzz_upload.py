@@ -25,12 +25,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pydicom
 import torch
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID
 
 from ribcage import bundle, deployment
 from ribcage.backbone import Backbone
@@ -63,15 +65,14 @@ def coded(ending: str, pixels: np.ndarray, *options: int) -> bytes:
 def dicom(pixels: np.ndarray, syntax: str = EXPLICIT, **elements: object) -> bytes:
     """A DICOM in this transfer syntax."""
     made, meta = Dataset(), FileMetaDataset()
-    meta.TransferSyntaxUID = EXPLICIT if syntax in (RLE, JPEG_LS, JPEG_2000) else syntax
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1", "1.2.3"
+    meta.TransferSyntaxUID = UID(EXPLICIT if syntax in (RLE, JPEG_LS, JPEG_2000) else syntax)
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID("1.2.840.10008.5.1.4.1.1.1"), UID("1.2.3")
     made.file_meta, made.SOPClassUID, made.SOPInstanceUID = meta, meta.MediaStorageSOPClassUID, "1.2.3"
     made.Rows, made.Columns, made.SamplesPerPixel = *pixels.shape, 1
     made.PhotometricInterpretation, made.PixelRepresentation = "MONOCHROME2", 0
     made.BitsAllocated = made.BitsStored = 8 * pixels.itemsize
     made.HighBit, made.WindowCenter, made.WindowWidth = made.BitsStored - 1, 30000, 60000
-    order = ">" if syntax == BIG else "<"
-    made.PixelData = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    made.PixelData = pixels.astype(pixels.dtype.newbyteorder(">" if syntax == BIG else "<")).tobytes()
     if syntax in (RLE, JPEG_LS, JPEG_2000):
         made.compress(syntax)
     for name, value in elements.items():
@@ -131,7 +132,8 @@ def png_bomb(side: int) -> bytes:
 
 def bombs() -> list[bytes]:
     """Small files that ask for much, and files that are none."""
-    gray, huge = picture(64, 64), {"Rows": 65535, "Columns": 65535}
+    gray = picture(64, 64)
+    huge: dict[str, Any] = {"Rows": 65535, "Columns": 65535}
     raw = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     deflated = dicom(gray, DEFLATED)
     meta = deflated.index(DEFLATED.encode()) + len(DEFLATED) + 1
