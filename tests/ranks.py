@@ -1,10 +1,9 @@
 """Every method for a few steps, by as many processes as the environment says.
 
-python ranks.py FILE NAME …: rank 0 writes what `courses` gives, in plain dicts, to be compared with what one process finds.
+What many find is compared with what one process finds.
 """
 
 import inspect
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -135,9 +134,10 @@ def courses(names: Sequence[str]) -> dict[str, Course]:
     }
 
 
-if __name__ == "__main__":
+def write(file: str, names: Sequence[str]) -> None:
+    """Go through the courses together; rank 0 writes them, in plain dicts."""
     torch.set_num_threads(1)
     with distributed.started():
-        found = {name: vars(one) for name, one in courses(sys.argv[2:]).items()}
+        found = {name: vars(one) for name, one in courses(names).items()}
         if distributed.rank() == 0:
-            torch.save(found, sys.argv[1])
+            torch.save(found, file)

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import processes
 import pytest
 
 from ribcage import checkpoint, cli, distributed, flags
@@ -105,14 +106,13 @@ def test_who_waits_for_a_failed_one_is_ended() -> None:
 @pytest.mark.slow
 def test_a_signal_to_the_one_that_started_them_saves_them_all(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    start = [sys.executable, "-m", "ribcage", *words(data, out, 500), "--devices", "2"]
-    with subprocess.Popen(start, env=ENV, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        log = out / "metrics.jsonl"
-        while process.poll() is None and (not log.exists() or not log.read_text().count("\n")):
-            time.sleep(0.02)
+    asked = [*words(data, out, 500), "--devices", "2"]
+    log = out / "metrics.jsonl"
+    with processes.Forked(processes.command, asked, said=tmp_path / "said.txt", env=ENV) as process:
+        processes.until(lambda: log.exists() and log.read_text().count("\n") > 0, process)
         process.send_signal(signal.SIGUSR1)
-        said = process.communicate(timeout=120)[1]
-    assert process.returncode == 75, said
+        code, said = process.end()
+    assert code == 75, said
     assert said.count("--resume goes on from there") == 1 and "Traceback" not in said
     assert f"saved at step {checkpoint.load(out / 'checkpoint.pt')['run']['step']:,}" in said
 
@@ -126,14 +126,16 @@ def test_tasks_of_srun_train_together_and_are_requeued_with_75(data: Path, tmp_p
     for number in range(2):
         task = {**TASK, "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_STEP_NUM_TASKS": "2"}
         told = {**clean, **task, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        start = [sys.executable, "-m", "ribcage", *words(data, out, 500)]
-        tasks.append(subprocess.Popen(start, env=told, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+        begin = processes.Forked(
+            processes.command, words(data, out, 500), said=tmp_path / task["SLURM_PROCID"], env=told
+        )
+        tasks.append(begin)
     log = out / "metrics.jsonl"
-    while all(task.poll() is None for task in tasks) and (not log.exists() or not log.read_text().count("\n")):
-        time.sleep(0.02)
+    processes.until(lambda: log.exists() and log.read_text().count("\n") > 0, *tasks)
     tasks[1].send_signal(signal.SIGTERM)
-    said = [task.communicate(timeout=120)[1] for task in tasks]
-    assert [task.returncode for task in tasks] == [75, 75], said
+    ends = [task.end() for task in tasks]
+    assert [code for code, _ in ends] == [75, 75], ends
+    said = [text for _, text in ends]
     assert "another process: saved at step" in said[0] and "saved" not in said[1]
     assert (out / "checkpoint.pt").exists()
 

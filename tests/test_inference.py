@@ -1,17 +1,15 @@
 """A model and rows become predictions, the same ones however the work is shared out."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from test_loader import make_store
 
-from ribcage import inference, views
+from ribcage import distributed, inference, views
 from ribcage.backbone import Backbone
 from ribcage.bundle import Model
 from ribcage.inference import Predictions
@@ -20,22 +18,6 @@ from ribcage.store import Store
 
 FINDINGS = ("Mass", "Edema")
 MODEL = Model("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
-TWO_RANKS = """
-import sys, torch
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_inference import MODEL, answer
-from test_loader import make_store
-from ribcage import distributed
-with distributed.started():
-    torch.set_num_threads(1)
-    folder = Path({folder!r}) / f"rank {{distributed.rank()}}"
-    said = answer(make_store(folder, count=26), batch=4)
-    if distributed.rank() == 0:
-        torch.save({{"rows": torch.from_numpy(said.rows), "logits": torch.from_numpy(said.logits)}}, Path({folder!r}) / "said.pt")
-    else:
-        assert len(said.rows) == 0
-"""
 
 
 def answer(store: Store, rows: np.ndarray | None = None, **options: object) -> Predictions:
@@ -100,15 +82,20 @@ def test_no_rows_are_one_clear_line(store: Store) -> None:
         answer(store, np.array([], np.int64))
 
 
+def one_of_two(folder: Path) -> None:
+    with distributed.started():
+        torch.set_num_threads(1)
+        said = answer(make_store(folder / f"rank {distributed.rank()}", count=26), batch=4)
+        if distributed.rank() == 0:
+            found = {"rows": torch.from_numpy(said.rows), "logits": torch.from_numpy(said.logits)}
+            torch.save(found, folder / "said.pt")
+        else:
+            assert len(said.rows) == 0
+
+
 @pytest.mark.slow
 def test_two_processes_say_to_the_bit_what_one_says(store: Store, tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(TWO_RANKS.format(tests=str(Path(__file__).parent), folder=str(tmp_path)), encoding="utf-8")
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run(
-        words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    processes.together(one_of_two, tmp_path, said=tmp_path / "said")
     theirs = torch.load(tmp_path / "said.pt", weights_only=True)
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,19 +1,15 @@
 """What every method promises, whatever it is called."""
 
 import inspect
-import os
 import re
-import subprocess
-import sys
-from contextlib import ExitStack
-from pathlib import Path
 
+import processes
 import pytest
 import ranks
 import torch
 from ranks import CNNS_ONLY, TRANSFORMERS_ONLY, made, pictures
 
-from ribcage import distributed, methods
+from ribcage import methods
 from ribcage.methods import Method
 from ribcage.views import View
 
@@ -169,27 +165,10 @@ def courses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     tested = [item.callspec.params for item in request.session.items if "courses" in getattr(item, "fixturenames", ())]
     names = sorted({params["name"] for params in tested})
     file = tmp_path_factory.mktemp("ranks") / "two.pt"
-    script = [sys.executable, str(Path(__file__).with_name("ranks.py")), str(file), *names]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(distributed._free_port()), "WORLD_SIZE": "2"}
-    with ExitStack() as stack:
-        two = [
-            stack.enter_context(
-                subprocess.Popen(
-                    script,
-                    env={**os.environ, **shared, "OMP_NUM_THREADS": "1", "RANK": rank, "LOCAL_RANK": rank},
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for rank in "01"
-        ]
-        try:
-            one = ranks.courses(names)
-            said = [process.communicate(timeout=300)[1] for process in two]
-        finally:
-            for process in two:
-                process.kill()
-    assert [process.returncode for process in two] == [0, 0], "\n".join(said)
+    with processes.ranks(ranks.write, str(file), names, said=file.parent) as two:
+        one = ranks.courses(names)
+        ends = [process.end() for process in two]
+    assert [code for code, _ in ends] == [0, 0], "\n".join(said for _, said in ends)
     return one, {name: ranks.Course(**values) for name, values in torch.load(file, weights_only=True).items()}
 
 

@@ -9,8 +9,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import processes
 import pytest
 
 from ribcage import files, image, store, writer
@@ -102,50 +101,43 @@ def test_the_images_open_with_plain_numpy(tmp_path: Path) -> None:
 
 # ---- interruptions
 
-KILLED = """
-import sys, pathlib
-sys.path.insert(0, sys.argv[3])
-from ribcage import writer
-from test_writer import facts
-from ribcage.index import Index
-writer.SYNC_SECONDS = 0.0
-writer.CHUNK = 8
-index = Index.load(pathlib.Path(sys.argv[1]))
-with writer.Writer(index, facts(index.root), pathlib.Path(sys.argv[2]), workers=2) as work:
-    print(work.done, flush=True)
-    for _ in work.run():
-        pass
-"""
+
+def importing(index: Path, out: Path, limit: int = 0) -> int:
+    """Import in a process of its own, which writes its journal often; `limit` to the size of a file."""
+    if limit:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    writer.SYNC_SECONDS, writer.CHUNK = 0.0, 8
+    read = Index.load(index)
+    with writer.Writer(read, facts(read.root), out, workers=2) as work:
+        print(work.done, flush=True)
+        for _ in work.run():
+            pass
+    return 0
 
 
 def test_five_kills_at_random_moments_leave_the_same_bytes(tmp_path: Path) -> None:
     index = pictures(tmp_path / "in", 400, side=400)
     (tmp_path / "in" / "0100.png").write_bytes(b"not a picture")
     index.save(tmp_path / "index")
-    words = [
-        sys.executable,
-        "-c",
-        KILLED,
-        str(tmp_path / "index"),
-        str(tmp_path / "killed"),
-        str(Path(__file__).parent),
-    ]
     moments, progress = random.Random(1), []
-    journal = tmp_path / "killed" / "journal.part"
+    killed = tmp_path / "killed"
+    journal = killed / "journal.part"
     while len(progress) < 5:
-        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            progress.append(int(process.stdout.readline()))
+        said = tmp_path / f"said {len(progress)}.txt"
+        with processes.Forked(importing, tmp_path / "index", killed, said=said, env=os.environ) as process:
+            processes.until(lambda said=said: said.read_text().endswith("\n"), process)
+            progress.append(int(said.read_text()))
             before, more = journal.stat().st_size, moments.randrange(10, 6000)
             while journal.exists() and journal.stat().st_size < before + more and process.poll() is None:
                 time.sleep(0.002)
             time.sleep(moments.uniform(0, 0.02))
-            process.kill()
-        assert not (tmp_path / "killed" / "dataset.json").exists() or process.returncode == 0
+            process.send_signal(signal.SIGKILL)
+        assert not (killed / "dataset.json").exists() or process.poll() == 0
     assert progress == sorted(progress) and progress[-1] > 0, "finished work was done again"
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run([*words[:4], str(tmp_path / "whole"), words[5]], check=True, stdout=subprocess.DEVNULL)
-    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+    for out in (killed, tmp_path / "whole"):
+        processes.together(importing, tmp_path / "index", out, said=tmp_path / "said", world=1)
+    assert digest(killed) == digest(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("step", range(5))
@@ -255,15 +247,11 @@ def test_a_full_disk_is_one_clear_line_and_the_import_goes_on_later(tmp_path: Pa
     index = pictures(tmp_path / "in", 300)
     imported(index, tmp_path / "whole")
     index.save(tmp_path / "index")
-    words = [sys.executable, "-c", KILLED, str(tmp_path / "index"), str(tmp_path / "full"), str(Path(__file__).parent)]
-
-    def small() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (150 * SIZE * SIZE, resource.RLIM_INFINITY))
-
-    failed = subprocess.run(words, preexec_fn=small, capture_output=True, text=True)
-    assert failed.returncode == 1 and "No space left" in failed.stderr and "goes on where it stopped" in failed.stderr
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    full = (importing, tmp_path / "index", tmp_path / "full")
+    with processes.Forked(*full, 150 * SIZE * SIZE, said=tmp_path / "said.txt", env=os.environ) as failed:
+        code, said = failed.end()
+    assert code == 1 and "No space left" in said and "goes on where it stopped" in said
+    processes.together(*full, said=tmp_path / "said", world=1)
     same, other = digest(tmp_path / "full"), digest(tmp_path / "whole")
     assert same == other
 
