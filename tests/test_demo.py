@@ -1,11 +1,12 @@
 """The demo goes from nothing to a tested model, and goes on where it was."""
 
+import shlex
 import socket
 from pathlib import Path
 
 import pytest
 
-from ribcage import cli
+from ribcage import cli, flags
 
 SMALL = ["--pictures", "240", "--size", "32", "--seen", "32", "--model", "test_resnet"]
 SMALL += ["--epochs", "1", "--pretrain-epochs", "1", "--distil-epochs", "1", "--localise-epochs", "1"]
@@ -19,10 +20,10 @@ def test_the_demo_makes_inspects_trains_tests_pretrains_distils_and_localises_wi
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     out = tmp_path / "示范 demo"
-    for _ in range(2):
-        assert cli.main(["demo", "--out", str(out), *SMALL]) == 0
-    said = capsys.readouterr().out
-    assert "is complete already" in said
+    assert cli.main(["demo", "--out", str(out), *SMALL]) == 0
+    every_command_that_it_shows_is_understood(capsys.readouterr().out)
+    assert cli.main(["demo", "--out", str(out), *SMALL]) == 0
+    assert "is complete already" in capsys.readouterr().out
     assert (out / "inspect.html").read_text(encoding="utf-8").count("<figure>") == 24
     for page in (
         "model/evaluation/phantom-test/index.html",
@@ -36,13 +37,8 @@ def test_the_demo_makes_inspects_trains_tests_pretrains_distils_and_localises_wi
     assert "pretrained" in (out / "pretrained" / "bundle" / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_command_that_the_demo_shows_is_understood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import shlex
-
-    from ribcage import flags
-
-    assert cli.main(["demo", "--out", str(tmp_path / "demo"), *SMALL]) == 0
-    shown = [line[2:] for line in capsys.readouterr().out.splitlines() if line.startswith("$ ")]
+def every_command_that_it_shows_is_understood(said: str) -> None:
+    shown = [line[2:] for line in said.splitlines() if line.startswith("$ ")]
     names = [line.split()[1] for line in shown]
     tuned = ["finetune", "evaluate"]
     assert names == [
