@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import trees
 
+import ribcage
 from ribcage import cli, recipe
 
 RECIPES = recipe.FOLDER
@@ -252,3 +253,101 @@ def learnt_as_it_says(run: Path, recipe: str, side: int) -> None:
     found = json.loads((run / "evaluation" / "nih-test-ten-crop" / "metrics.json").read_text(encoding="utf-8"))
     assert found["ten_crop"] and not found["leak"]["found"] and (found["pictures"], found["patients"]) == (6, 2)
     assert {each["finding"] for each in found["findings"] if each["auroc"]["value"] is not None} == NIH
+
+
+# ---- listed, shown, run
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_every_recipe_says_what_it_is_and_how_it_is_run(name: str) -> None:
+    one = recipe.read(name)
+    assert one.title and one.data and one.source and one.expected and one.cost
+    assert one.training[0] in ("pretrain", "finetune", "distil", "localise")
+    assert "published" in one.expected or "measured" in one.expected or "its log" in one.expected
+
+
+def test_the_list_and_one_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "配 方.json"
+    assert cli.main(["recipes", "--json", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in recipe.names()) and "mean AUROC .8468" in said
+    assert [one["name"] for one in json.loads(file.read_text(encoding="utf-8"))] == list(recipe.names())
+    assert cli.main(["recipes", "show", "small-moco"]) == 0
+    assert capsys.readouterr().out == (RECIPES / "small-moco.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["recipes", "show", "smal-moco"], "There is no recipe smal-moco. Did you mean 'small-moco'?"),
+        (["recipes", "show"], "Say which: ribcage recipes show NAME"),
+        (["recipes", "list", "small-moco"], "To see one: ribcage recipes show small-moco"),
+        (["run", "smal-moco"], "Did you mean 'small-moco'?"),
+        (["run", "small-moco", "--epohcs", "1"], "unknown option --epohcs (did you mean --epochs?)"),
+        (["run", "nih-chexnet"], "/data/ChestX-ray14 does not exist: give --data FOLDER"),
+        (
+            ["run", "rsna-frozen-ce", "--data", "."],
+            "runs/ce does not exist: it is what 'ribcage run ce-mimic-resnet50'",
+        ),
+        (["run", "finetune-nih", "--data", "no where"], "no where does not exist: give --data; --init is needed"),
+        (["run", "small-moco", "--download", "x"], "--download takes 0 here, not 1"),
+    ],
+    ids=("unknown", "which", "list", "run-unknown", "option", "data", "init", "pretrained", "download"),
+)
+def test_what_cannot_be_run_is_said_in_a_line_before_anything_is_done(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> list[list[str]]:
+    """The commands that `ribcage run` would do."""
+    assert cli.main(["run", *words, "--dry"]) == 0
+    return [shlex.split(line[2:])[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("$ ")]
+
+
+def test_folders_and_options_are_those_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    found = shown(
+        capsys, "mae-vit-s", "--data", "我 a", "b", "--out", "o u", "--epochs", "3", "--mask", "0.5", "--view="
+    )
+    assert [words[0] for words in found] == ["pretrain", "finetune"]
+    first, second = (" ".join(words) for words in found)
+    for part in ("--data 我 a b", "--out o u", "--epochs 3", "--mask 0.5", "--decoder dec512d2b", "--batch 2048"):
+        assert part in first
+    assert "--view= " in f"{first} " or "--view" not in first
+    assert "--data b --out o u-nih" in second and "--init o u" in second and "--epochs 75" in second
+    (only, _) = shown(capsys, "mae-vit-s", "--data", "one")
+    assert "--data one" in " ".join(only)
+
+
+def test_every_recipe_can_be_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in recipe.names():
+        found = shown(capsys, name, "--data", "d")
+        assert found and not [words for words in found if words[0] == "import"]
+
+
+def test_a_recipe_of_made_up_pictures_runs_whole_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one's own, from a file: import, train, test, compare with what is not there; then the same once more."""
+    monkeypatch.chdir(tmp_path)
+    Path("我的 r.toml").write_text(
+        "# Tiny.\n#\n"
+        "#   ribcage import phantom --pictures 120 --size 32 --out data/phantom\n"
+        "#   ribcage finetune --recipe '我的 r.toml' --data data/phantom --out runs/tiny\n"
+        "#   ribcage evaluate runs/tiny --data data/phantom --resamples 20\n"
+        "#   ribcage compare runs/other runs/tiny\n"
+        'model = "test_resnet"\nsize = [32]\nbatch = 32\nepochs = 1\nthreads = 1\n',
+        encoding="utf-8",
+    )
+    assert cli.main(["run", "我的 r.toml", "--out", "跑 x", "--seed", "5"]) == 0
+    did = json.loads(Path("跑 x/options.json").read_text(encoding="utf-8"))
+    assert (did["seed"], did["epochs"], did["out"]) == (5, 1, "跑 x")
+    assert Path("跑 x/evaluation/phantom-test/metrics.json").exists()
+    assert "Left out: runs/other is not there." in capsys.readouterr().out
+    assert cli.main(["run", "我的 r.toml", "--out", "跑 x", "--seed", "6"]) == 2
+    assert "was begun with --seed 5, not with --seed 6" in capsys.readouterr().err
+    assert ribcage.run("我的 r.toml", out="跑 x", seed=5) == Path("跑 x")

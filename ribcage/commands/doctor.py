@@ -26,7 +26,7 @@ def run(options: Options) -> dict[str, Any]:
 
     with contextlib.suppress(OSError):  # a notebook has no such stream
         faulthandler.enable()  # a package that ends the process shows where
-    found = []
+    found: list[checkup.Check] = []
     for one in checkup.checks():
         show(one, first=not found or found[-1].group != one.group)
         found.append(one)

@@ -1,0 +1,92 @@
+"""`ribcage/__init__.pyi` tells editors every verb and its options. `RIBCAGE_WRITE_STUB=1 pytest tests/test_stub.py` writes
+it anew, from the commands.
+"""
+
+import ast
+import dataclasses
+import os
+import textwrap
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import ribcage
+from ribcage import cli, flags, verbs
+
+STUB = Path(ribcage.__file__).with_name("__init__.pyi")
+HEAD = '''"""Ribcage: one tool for the whole life of a chest-radiograph model. Research use only.
+
+Made from the commands by tests/test_stub.py.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+'''
+MANY = {str: "Words", Path: "Words", int: "int | Sequence[int]", float: "float | Sequence[float]"}
+ALIASES = "Word = str | Path\nWords = str | Path | Sequence[str | Path]\n\n__version__: str\n"
+
+
+def kind(of: Any) -> str:
+    """A type as it may be given to a verb: paths as text, one thing for several."""
+    if typing.get_origin(of) is tuple:
+        return MANY[typing.get_args(of)[0]]
+    if typing.get_origin(of) is Literal:
+        return f"Literal[{', '.join(map(repr, typing.get_args(of)))}]"
+    if typing.get_origin(of) in flags.UNIONS:
+        return " | ".join(kind(one) for one in typing.get_args(of))
+    return {str: "Word", Path: "Word", type(None): "None"}.get(of, getattr(of, "__name__", "Any"))
+
+
+def default(field: "dataclasses.Field[Any]") -> str:
+    value = flags.field_default(field)
+    return "" if value is flags.NEEDED else f" = {str(value)!r}" if isinstance(value, Path) else f" = {value!r}"
+
+
+def said(returned: Any) -> str:
+    """What a verb gives back."""
+    return {Path: "Path", None: "None", type(None): "None"}.get(returned) or (
+        str(returned).replace("typing.", "") if typing.get_origin(returned) in (dict, list) else "Any"
+    )
+
+
+def function(name: str) -> str:
+    """One verb: its options, what it does, and what each option means."""
+    module = cli.command(name.rstrip("_"))
+    kinds, texts = typing.get_type_hints(module.Options), flags.field_texts(module)
+    fields = [field for field in dataclasses.fields(module.Options) if field.name != "member"]
+    first = getattr(module, "POSITIONAL", ())
+    placed = [field for field in fields if field.name in first]
+    named = sorted((field for field in fields if field.name not in first), key=lambda field: bool(default(field)))
+    words = [f"{field.name}: {kind(kinds[field.name])}{default(field)}," for field in placed]
+    words += ["*,"] * bool(named) + [f"{field.name}: {kind(kinds[field.name])}{default(field)}," for field in named]
+    words += ["**options: Any,"] * ("member" in kinds)
+    returned = said(typing.get_type_hints(module.run).get("return"))
+    about = [(module.__doc__ or "").strip(), "", "Args:"]
+    about += [textwrap.fill(f"{one.name}: {texts[one.name]}", 110, initial_indent="    ", subsequent_indent="        ") for one in [*placed, *named]]  # fmt: skip
+    about += ["    options: its own, as `ribcage … --help` lists them."] * ("member" in kinds)
+    doc = textwrap.indent('"""' + "\n".join(about) + '\n"""', "    ", lambda line: bool(line.strip()))
+    return f"def {name}(\n{textwrap.indent(chr(10).join(words), '    ')}\n) -> {returned}:\n{doc}\n"
+
+
+def stub() -> str:
+    places = {name: f"from ribcage.{where} import {name} as {name}" for name, where in ribcage._PLACES.items()}
+    return HEAD + "\n".join(sorted(places.values())) + "\n\n" + ALIASES + "\n" + "\n".join(map(function, verbs.names()))
+
+
+def test_the_stub_is_the_programs() -> None:
+    wanted = stub()
+    if os.environ.get("RIBCAGE_WRITE_STUB"):
+        STUB.write_text(wanted, encoding="utf-8")
+    assert STUB.read_text(encoding="utf-8") == wanted, "write it anew: RIBCAGE_WRITE_STUB=1 pytest tests/test_stub.py"
+
+
+def test_every_name_in_the_stub_is_there() -> None:
+    tree = ast.parse(STUB.read_text(encoding="utf-8"))
+    told = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    told |= {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    offered = {name for name in dir(ribcage) if not name.startswith("_")} - {"importlib", "Any", "annotations"}
+    modules = {file.stem for file in STUB.parent.glob("*.py")} | {file.name for file in STUB.parent.iterdir()}
+    assert offered - modules <= told
+    assert all(hasattr(ribcage, name) for name in told - {"Path", "Literal", "Sequence", "Any"})
