@@ -1,0 +1,131 @@
+"""How fast and how true is an exported model? Eager torch beside ONNX Runtime and OpenVINO, in float32, bf16 and int8.
+
+    python -m benchmarks.export --work /tmp/export
+
+Both models are trained for a few epochs on made-up radiographs at 224 × 224, so that there are findings to lose; the
+work folder keeps them. Every file is asked about the same test pictures as the model: the largest difference of a
+probability, and the change of the mean AUROC with its interval over patients. Times are of one picture and of sixteen,
+all ways by turns in one run, from gray bytes to probabilities, and given as ratios to eager torch, which is what
+`ribcage predict` computes. bf16 is left out where the processor has none: there it is slow, and nobody would take it.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ribcage import bundle, cli, deployment, metrics, profiling
+from ribcage.commands import export
+from ribcage.metrics.intervals import Interval
+
+MODELS = {"eeea_net_c2": "EEEA-Net-C2", "densenet121": "DenseNet-121"}
+SIDE, STORED, BATCHES = 224, 256, (1, 16)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One file, in one runtime."""
+
+    name: str
+    file: Path
+    answer: deployment.Answer
+
+
+def main() -> None:
+    """Train what is not there, write the files, ask, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="a folder for data, models and files")
+    parser.add_argument("--pictures", type=int, default=3000, help="to make up")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--tests", type=int, default=600, help="test pictures that all ways are asked about")
+    parser.add_argument("--runs", type=int, default=30, help="of each way; the median counts")
+    parser.add_argument("--threads", type=int, default=0, help="0: one for each core")
+    given = parser.parse_args()
+    data = made(given.work / "phantom", given.pictures)
+    print("| model | way | largest difference | change of mean AUROC (95 %) | batch 1 | batch 16 | MB |")
+    print("|---|---|---|---|---|---|---|")
+    for name, title in MODELS.items():
+        opened = trained(data, given.work / name, name, given.epochs)
+        for row in table(opened, data, given):
+            print(f"| {title} | {' | '.join(row)} |", flush=True)
+
+
+def made(folder: Path, pictures: int) -> Path:
+    """Made-up radiographs."""
+    if not (folder / "dataset.json").exists():
+        words = ["import", "phantom", "--out", str(folder), "--pictures", str(pictures), "--size", str(STORED)]
+        assert cli.main(words) == 0
+    return folder
+
+
+def trained(data: Path, run: Path, name: str, epochs: int) -> bundle.Bundle:
+    """The model after so many epochs."""
+    if not (run / "bundle" / "model.json").exists():
+        words = ["finetune", "--data", str(data), "--model", name, "--size", str(SIDE), "--epochs", str(epochs)]
+        assert cli.main([*words, "--batch", "16", "--lr", "2e-3", "--view", "crop=0.85,1.0", "--out", str(run)]) == 0
+    return bundle.load(run)
+
+
+def ways(opened: bundle.Bundle, data: Path, work: Path, threads: int) -> Iterator[Way]:
+    """All files, each opened."""
+    for to, int8 in (("onnx", False), ("openvino", False), ("onnx", True), ("openvino", True)):
+        folder = work / f"{to}{' int8' * int8}"
+        folder.mkdir(parents=True, exist_ok=True)
+        asked = export.Options(opened.folder, to=to, int8=int8, data=(str(data),), val="test")  # type: ignore[arg-type]
+        file = export.written(asked, opened, folder)
+        runtime = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}[to]
+        yield Way(f"{runtime} {'int8' if int8 else 'float32'}", file, deployment.OPENED[to](file, threads))
+        if to == "openvino" and not int8 and fast_bf16():
+            yield Way("OpenVINO bf16", file, deployment.opened_openvino(file, threads, "bf16"))
+
+
+def fast_bf16() -> bool:
+    """Whether this processor multiplies bf16 by itself."""
+    file = Path("/proc/cpuinfo")
+    return file.exists() and any(flag in file.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def table(opened: bundle.Bundle, data: Path, given: argparse.Namespace) -> Iterator[list[str]]:
+    """The cells of every way, eager first."""
+    asked = export.Options(opened.folder, data=(str(data),))
+    _, pictures, labels, patients = export.shown(asked, opened.model, "test", given.tests)
+    own = deployment.expected(opened, pictures)
+    before = metrics.bootstrap(own, labels, patients)["auroc"].macro()
+    with profiling.computing(given.threads):
+        found = list(ways(opened, data, given.work / f"{opened.model.name} files", given.threads))
+        eager: deployment.Answer = partial(deployment.expected, opened)
+        times = [taken([eager, *(way.answer for way in found)], pictures[:batch], given.runs) for batch in BATCHES]
+    yield ["eager torch", "–", f"AUROC {float(before.value[0]):.3f}", *(f"{each[0]:.1f} ms" for each in times), "–"]
+    for place, way in enumerate(found, 1):
+        said = answers(way.answer, pictures)
+        after = metrics.bootstrap(said, labels, patients)["auroc"].macro()
+        ratios = (f"{each[0] / each[place]:.2f}×" for each in times)
+        size = sum(one.stat().st_size for one in export.beside(way.file)) / 1e6
+        yield [way.name, f"{np.abs(said - own).max():.1g}", signed(metrics.difference(after, before).interval()),
+               *ratios, f"{size:.1f}"]  # fmt: skip
+
+
+def answers(answer: deployment.Answer, pictures: np.ndarray) -> np.ndarray:
+    """Sixteen at a time."""
+    return np.concatenate([answer(pictures[at : at + 16]) for at in range(0, len(pictures), 16)])
+
+
+def taken(ways: list[deployment.Answer], pictures: np.ndarray, runs: int) -> list[float]:
+    """Milliseconds of each, by turns."""
+    asked: list[Callable[[], object]] = [partial(way, pictures) for way in ways]
+    return profiling.medians(asked, runs)
+
+
+def signed(change: Interval) -> str:
+    """+0.0012 (-0.0003 to +0.0020)"""
+    value, low, high = (float(one[0]) for one in (change.value, change.low, change.high))
+    return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+if __name__ == "__main__":
+    torch.set_num_interop_threads(1)
+    main()
