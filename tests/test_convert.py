@@ -232,8 +232,10 @@ def test_pictures_of_ones_own_choose_temperature_and_thresholds(
     assert cli.main(["import", "phantom", "--out", str(data), "--pictures", "120", "--size", "32"]) == 0
     words = ["convert", "--data", str(data), "--val", "train"]
     assert "is no file" in line(["convert", str(converted), "--out", str(folder / "x")], capsys)
-    assert cli.main([*words, str(converted), "--out", str(folder / "fitted")]) == 0
-    assert cli.main([*words, str(folder / "model.pth.tar"), "--out", str(folder / "also")]) == 0
+    small = [str(folder / "model.pth.tar"), "--size", "64", "--out"]  # fewer pixels, the same way
+    assert cli.main(["convert", *small, str(folder / "before")]) == 0
+    assert cli.main([*words, str(folder / "before"), "--out", str(folder / "fitted")]) == 0
+    assert cli.main([*words, *small, str(folder / "also")]) == 0
     one, other = bundle.load(folder / "fitted"), bundle.load(folder / "also")
     assert one.model.temperature == other.model.temperature and len(set(one.model.temperature)) > 1
     assert one.model.thresholds.keys() == other.model.thresholds.keys() and one.model.thresholds
