@@ -257,6 +257,7 @@ def test_a_model_without_thresholds_says_so(tmp_path: Path, capsys: pytest.Captu
         (["--threshold", "best", "--of", "Mas"], ["--threshold best: the model has youden, half", "--of names", "Did you mean 'Mass'?"]),
         (["--least", "0.5", "--out", "x.txt"], ["--least is of a detector's boxes", "neither .csv nor .parquet"]),
         (["--sheet", "a.svg"], ["is one sheet, and there are 2 files: name a folder"]),
+        (["--out", "no such/t.csv"], ["there is no folder no such"]),
         (["--sheet", "a.png"], ["neither a folder nor a file that ends in .svg"]),
         (["--batch", "0"], ["--batch 0 is not at least 1"]),
     ],

@@ -92,6 +92,8 @@ def wrong(options: Options, files: int) -> list[str]:
         said.append(f"--least {options.least:g} is not from 0 to 1")
     if options.out and options.out.suffix not in (".csv", ".parquet"):
         said.append(f"--out {options.out} is neither .csv nor .parquet")
+    if options.out and not options.out.parent.is_dir():
+        said.append(f"--out {options.out}: there is no folder {options.out.parent}")
     if options.of and not options.maps:
         said.append("--of names the findings of --maps, which is not given")
     if options.sheet and options.sheet.suffix.lower() == ".svg" and files > 1:
