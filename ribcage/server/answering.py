@@ -35,7 +35,8 @@ class Answering:
     """Whoever listens to the network, or asks it in torch, does so alone."""
 
     def prepare(self, threads: int) -> None:
-        """What takes time before the first answer."""
+        """What takes time before the first answer, and what may fail."""
+        self.about()
 
     def answer(self, pictures: "list[Picture]") -> list[Said]:
         """What it says of each of these squares."""
@@ -81,6 +82,7 @@ class Namer(Answering):
 
     def prepare(self, threads: int) -> None:
         """Export, and compare with the model itself."""
+        super().prepare(threads)
         with tempfile.TemporaryDirectory(prefix="ribcage-") as work:
             deployment.write_onnx(self.opened, file := Path(work) / "model.onnx")
             self.run = deployment.opened_onnx(file, threads)

@@ -179,11 +179,12 @@ def make(service: Service) -> Gate:
     _failing(app)
     gate = Gate(app, service.settings.rules, service.counters)
 
-    @app.get("/healthz", responses={**responses(model=shapes.Health), 503: {"model": shapes.Health}})
+    @app.get("/healthz", responses={**responses(403, model=shapes.Health), 503: {"model": shapes.Health}})
     async def health() -> Response:
         """Whether it is ready; 503 while it starts or stops."""
         return sent({"state": gate.state}, 200 if gate.state == "ready" else 503)
 
+    gate.routes = frozenset(app.openapi()["paths"])
     return gate
 
 

@@ -56,6 +56,8 @@ class Gate:
 
     def __init__(self, app: App, rules: Rules, counters: Counters) -> None:
         self.app, self.rules, self.counters = app, rules, counters
+        self.routes = frozenset[str]()
+        """Paths that are counted by their name; others are `other`, for they may be anything."""
         self.state: Literal["starting", "ready", "stopping"] = "starting"
         self.inside = 0
         """Requests that are being answered."""
@@ -72,7 +74,7 @@ class Gate:
             await self._answered(scope, receive, answer)
         finally:
             self.inside -= 1
-            route = getattr(scope.get("route"), "path", "other")
+            route = scope["path"] if scope["path"] in self.routes else "other"
             self.counters.requests.labels(route, str(answer.status or "gone")).inc()
             self.counters.seconds.labels(route).observe(time.perf_counter() - began)
 
