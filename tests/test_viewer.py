@@ -90,9 +90,11 @@ def served(*models: Path, port: int = 0, **settings: Any) -> Iterator[str]:
     while server.gate.state == "starting" or not server.started:
         assert time.monotonic() < until and thread.is_alive()
         time.sleep(0.02)
-    yield address
-    server.handle_exit(signal.SIGTERM, None)
-    thread.join(30)
+    try:
+        yield address
+    finally:
+        server.handle_exit(signal.SIGTERM, None)
+        thread.join(30)
     assert not thread.is_alive()
 
 
@@ -493,7 +495,7 @@ def test_a_busy_server_is_asked_again(opening: Opening) -> None:
 
     page.route("**/v1/predict**", busy)
     page.set_input_files("#files", [png()])
-    expect(page.locator("#notice")).to_have_text("The server is busy: asked again in 1 s.")
+    expect(page.locator("#notice")).to_have_text("All at once. Asked again in 1 s.")
     expect(page.locator(".study.done")).to_have_count(1)
     expect(page.locator("#notice")).to_be_hidden()
     assert len(tries) == 2 and tries[1] - tries[0] >= 0.9

@@ -19,6 +19,16 @@ export function make(tag, attributes = {}, ...children) {
 /** Put other children into an element. */
 export const fill = (element, ...children) => element.replaceChildren(...children.filter((child) => child !== null));
 
+const settled = new WeakMap();
+
+/** The same, unless they would say what stands there already: nothing is exchanged under a hand for nothing. */
+export function settle(element, said, build) {
+  const words = JSON.stringify(said);
+  if (settled.get(element) === words) return;
+  settled.set(element, words);
+  fill(element, ...build());
+}
+
 /** Whether a button is pressed, to eyes and to screen readers. */
 export const press = (id, on) => at(id).setAttribute("aria-pressed", String(on));
 

@@ -4,17 +4,26 @@
 export class Film {
   constructor({ pixels, width, height, original }) {
     Object.assign(this, { pixels, width, height, original });
-    this.canvas = new OffscreenCanvas(width, height);
+    this.release();
+  }
+
+  /** Keep nothing but the pixels, until somebody looks again. */
+  release() {
+    Object.assign(this, { canvas: null, context: null, image: null, words: null, shown: "" });
+  }
+
+  prepare() {
+    this.canvas = new OffscreenCanvas(this.width, this.height);
     this.context = this.canvas.getContext("2d");
-    this.image = this.context.createImageData(width, height);
+    this.image = this.context.createImageData(this.width, this.height);
     this.words = new Uint32Array(this.image.data.buffer);
-    this.shown = "";
   }
 
   /** The picture as a canvas, through this window. */
   through({ width, level, invert }) {
     const wanted = `${width} ${level} ${invert}`;
     if (wanted === this.shown) return this.canvas;
+    if (!this.canvas) this.prepare();
     const table = grays(width, level, invert);
     const { pixels, words } = this;
     for (let at = 0; at < pixels.length; at += 1) words[at] = table[pixels[at]];
@@ -41,6 +50,19 @@ export class Film {
     if (column < 0 || row < 0 || column >= this.width || row >= this.height) return null;
     return this.pixels[row * this.width + column] / 65535;
   }
+}
+
+/** A small picture of a study, for the strip. */
+export function small(film) {
+  const side = 96;
+  const scale = Math.min(side / film.width, side / film.height);
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(film.width * scale));
+  canvas.height = Math.max(1, Math.round(film.height * scale));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(film.through({ width: 1, level: 0.5, invert: false }), 0, 0, canvas.width, canvas.height);
+  return canvas;
 }
 
 const LITTLE = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;

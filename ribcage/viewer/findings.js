@@ -1,6 +1,6 @@
 /** The list of findings: a bar for each probability, a tick where its threshold is, how sure that is, and the details. */
 
-import { at, fill, make } from "./dom.js";
+import { at, make, settle } from "./dom.js";
 import { LETTERS, auroc, observed, percent, plain, ruled } from "./words.js";
 
 /** The findings of one study or two, in the order asked for: {name, facts, said: [of A, of B]}. */
@@ -19,9 +19,11 @@ export function boxed(model, studies) {
   return found.sort((one, other) => best(other) - best(one));
 }
 
-/** Show rows; `shown` says which finding is current, which one's heat is seen, and the rule of the thresholds. */
-export function show(list, made, shown) {
-  fill(list, ...made.map((row, number) => option(row, number, shown)));
+/** Show rows; `shown` says which finding is current, which one's heat is seen, and the rule of the thresholds. Rows of the same `of` (model and
+ * studies) in the same order say the same. */
+export function show(list, made, shown, of) {
+  const said = [shown, of, made.map((row) => [row.name, row.said?.map(Boolean)])];
+  settle(list, said, () => made.map((row, number) => option(row, number, shown)));
   const here = made.findIndex((row) => row.name === shown.current);
   if (here < 0) list.removeAttribute("aria-activedescendant");
   else list.setAttribute("aria-activedescendant", `finding-${here}`);

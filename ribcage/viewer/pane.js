@@ -1,15 +1,15 @@
 /** One picture on the stage: its name, its warnings, the canvas and what hands do on it, and what is to be read of it. */
 
-import { fill, make } from "./dom.js";
+import { fill, make, settle } from "./dom.js";
 import { draw, shownBoxes } from "./drawing.js";
 import { colour } from "./film.js";
 import { START, dragged, moved, placed, windowed, zoomed } from "./view.js";
 import { LETTERS, percent, plain, tags } from "./words.js";
 
-/** `act` is what the page lets a pane do: `look(pane, view)`, `take(pane)`, `close(pane)`, `again(pane)`. */
+/** `act` is what the page lets a pane do: `look(pane, view)`, `take(pane)`, `close(pane)`, `again(pane)`, `rest()`. */
 export class Pane {
   constructor(number, act) {
-    Object.assign(this, { number, act, study: null, look: {}, hands: new Map(), quick: false, over: null });
+    Object.assign(this, { number, act, study: null, look: {}, hands: new Map(), pinched: false, quick: false, over: null });
     this.head = make("header");
     this.warnings = make("ul", { class: "warnings", "aria-label": "Out of range" });
     this.canvas = make("canvas", { tabindex: "0", role: "img" });
@@ -43,11 +43,12 @@ export class Pane {
     this.look = look;
     this.element.classList.toggle("active", look.two && look.active);
     this.element.setAttribute("aria-label", study ? study.name : "No study");
-    fill(this.head, ...this.title());
-    const remarks = study?.answers.get(look.model)?.remarks ?? [];
-    fill(this.warnings, ...remarks.map((one) => make("li", {}, make("b", {}, "Out of range"), ` ${one}`)));
+    const said = study?.answers.get(look.model);
+    const remarks = said?.remarks ?? [];
+    settle(this.head, [study?.id, look.two, study?.film && study.size, said?.tags], () => this.title());
+    settle(this.warnings, remarks, () => remarks.map((one) => make("li", {}, make("b", {}, "Out of range"), ` ${one}`)));
     this.warnings.hidden = !remarks.length;
-    fill(this.message, ...this.told());
+    settle(this.message, [study?.id, study?.state, study?.error, !study?.film], () => this.told());
     this.paint();
   }
 
@@ -81,7 +82,7 @@ export class Pane {
       context.fillStyle = "#000";
       context.fillRect(0, 0, ...this.pixels);
       fill(this.readout);
-      fill(this.legend);
+      settle(this.legend, [], () => []);
       canvas.setAttribute("aria-label", study ? study.name : "No picture");
       return;
     }
@@ -99,20 +100,21 @@ export class Pane {
     if (value !== null) words.push(`${place(this.over, study.size)}  ${value.toFixed(3)}`);
     this.readout.textContent = words.filter(Boolean).join("   ");
     const heat = look.finding && study.heat(look.model, look.finding);
-    fill(this.legend, ...this.explained(heat));
+    const boxes = look.boxes ? shownBoxes(study, look).slice(0, MOST) : [];
+    const asking = look.explains && !heat;
+    settle(this.legend, [look.finding, asking, heat?.error, heat?.most, boxes], () => this.explained(heat, asking, boxes));
     const seen = heat?.canvas && look.opacity > 0 ? `; heat-map of ${plain(look.finding)}` : "";
     const label = `${study.name}; window ${width.toFixed(2)}, level ${level.toFixed(2)}, zoom ${(100 * zoom).toFixed(0)} %${seen}`;
     this.canvas.setAttribute("aria-label", label);
   }
 
-  explained(heat) {
-    const { study, look } = this;
+  explained(heat, asking, boxes) {
+    const { look } = this;
     const parts = [];
-    if (look.finding && !heat && look.asking) parts.push(make("span", {}, `Asking where it looks for ${plain(look.finding)} …`));
+    if (look.finding && asking) parts.push(make("span", {}, `Asking where it looks for ${plain(look.finding)} …`));
     if (heat?.error) parts.push(make("span", { class: "wrong" }, heat.error));
     if (heat?.canvas) parts.push(...(heat.most ? [ramp(), make("span", {}, `what speaks for ${plain(look.finding)}`)] : [make("span", {}, `Nothing here speaks for ${plain(look.finding)}.`)]));
-    if (look.boxes) parts.push(...shownBoxes(study, look).slice(0, 12).map((box, at) => boxText(box, at + 1)));
-    return parts;
+    return [...parts, ...boxes.map((box, at) => boxText(box, at + 1))];
   }
 
   listen() {
@@ -122,7 +124,9 @@ export class Pane {
     for (const name of ["pointerup", "pointercancel"]) {
       canvas.addEventListener(name, (event) => {
         hands.delete(event.pointerId);
-        if (!hands.size) this.rest();
+        if (hands.size) return;
+        this.pinched = false;
+        this.act.rest();
       });
     }
     canvas.addEventListener("pointerleave", () => {
@@ -130,7 +134,7 @@ export class Pane {
       if (this.study?.film) this.read();
     });
     canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
-    canvas.addEventListener("dblclick", () => this.change({ ...this.study.start }));
+    canvas.addEventListener("dblclick", () => this.change(START));
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("keydown", (event) => this.key(event));
     this.element.addEventListener("pointerdown", () => this.act.take(this));
@@ -165,6 +169,7 @@ export class Pane {
     }
     this.quick = true;
     if (hands.size > 1) this.pinch(event.pointerId, now);
+    else if (this.pinched) return; // the last finger of two does nothing more
     else if (this.moving) this.change(moved(study.view, study.size, this.pixels, now[0] - before[0], now[1] - before[1]));
     else {
       const side = Math.min(...this.pixels);
@@ -183,6 +188,7 @@ export class Pane {
   /** Two fingers: their middle moves the picture, their distance zooms. */
   pinch(moving, now) {
     const { study, hands, pixels } = this;
+    this.pinched = true;
     const other = [...hands].find(([id]) => id !== moving)[1];
     const was = hands.get(moving);
     const apart = (one) => Math.hypot(one[0] - other[0], one[1] - other[1]) || 1;
@@ -224,6 +230,8 @@ export class Pane {
     this.paint();
   }
 }
+
+const MOST = 12; // boxes that are told below a picture
 
 const place = ([x, y], [width, height]) => `(${Math.floor(x * width)}, ${Math.floor(y * height)})`;
 

@@ -1,6 +1,6 @@
 /** The server's HTTP interface: what is asked, what comes back, and what to do when nothing does. */
 
-const PATIENCE = 10; // times that a busy server is asked again
+const PATIENCE = { GET: 300, POST: 20 }; // times that a server that starts, or is busy, is asked again
 const KEPT = "ribcage-token";
 
 /** The server said no, in a sentence. */
@@ -14,8 +14,9 @@ export class Refused extends Error {
 /** The server does not answer at all. */
 export class Gone extends Error {}
 
-/** What the page does meanwhile: `busy(seconds)` while a busy server is waited for, `token(again)` → the token. */
-export const meanwhile = { busy: () => {}, token: async () => null };
+/** What the page does meanwhile: `busy(sentence, seconds)` while a busy server is waited for, `calm()` when it has
+ * answered, `token(again)` → the token. */
+export const meanwhile = { busy: () => {}, calm: () => {}, token: async () => null };
 
 let asked = null; // one question for the token, however many requests wait for it
 
@@ -36,14 +37,16 @@ async function ask(path, body = null) {
   for (let tries = 0; ; tries += 1) {
     const used = kept();
     const headers = used ? { Authorization: `Bearer ${used}` } : {};
-    const answer = await sent(path, { method: body ? "POST" : "GET", body, headers, cache: "no-store" });
+    const method = body ? "POST" : "GET";
+    const answer = await sent(path, { method, body, headers, cache: "no-store" });
     if (answer.status === 401) {
       await token(used);
-    } else if (answer.status === 503 && tries < PATIENCE) {
+    } else if (answer.status === 503 && tries < PATIENCE[method]) {
       const seconds = Math.min(30, Math.max(0.2, Number(answer.headers.get("Retry-After")) || 1));
-      meanwhile.busy(seconds);
+      meanwhile.busy(await sentence(answer), seconds);
       await pause(seconds);
     } else if (answer.ok) {
+      if (tries) meanwhile.calm();
       return answer;
     } else {
       throw new Refused(await sentence(answer), answer.status);

@@ -4,12 +4,13 @@ import { START } from "./view.js";
 
 let made = 0;
 
-/** One file. `state` is "waiting", "asking", "done" or "failed"; `interrupted` when the server was gone meanwhile. */
+/** One file. `state` is "waiting", "asking", "done" or "failed". */
 export class Study {
   constructor(file) {
     made += 1;
     Object.assign(this, { id: `study-${made}`, file, name: file.name || "pasted picture", state: "waiting", error: "" });
-    Object.assign(this, { film: null, sharp: null, thumbnail: null, view: START, start: START, interrupted: false });
+    Object.assign(this, { film: null, sharp: null, thumbnail: null, view: START });
+    this.element = null; // its place in the strip
     this.answers = new Map(); // model → what it said
     this.heats = new Map(); // model and finding → {canvas, boxes}, or {error}
   }
@@ -41,7 +42,13 @@ export class Study {
     return [...found.map((one) => ({ ...one, around: false })), ...around.map((one) => ({ ...one, finding, around: true }))];
   }
 
-  /** How many findings cross their threshold of this rule. */
+  /** Nobody looks at it: what can be made again is let go. */
+  rest() {
+    this.sharp = null;
+    this.film?.release();
+  }
+
+  /** The findings that cross their threshold of this rule. */
   crossed(model, rule) {
     return (this.answers.get(model)?.findings ?? []).filter((one) => one.crossed?.[rule]);
   }
