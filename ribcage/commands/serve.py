@@ -58,12 +58,10 @@ class Options:
 
 def run(options: Options) -> None:
     """Open the models, listen, answer until a signal comes."""
-    import importlib.util
-
     from ribcage import bundle, limits
 
     limits.check(options, wrong(options))
-    if absent := [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]:
+    if absent := missing():
         raise ImportError(f"Serving needs {', '.join(absent)}: pip install 'ribcage[serve]'")
     from ribcage.server import answering, process
 
@@ -73,6 +71,13 @@ def run(options: Options) -> None:
     print(f"{', '.join(models)} at {address(listening)} – Ctrl-C stops it. Research use only.", flush=True)
     server.serve_on(listening)
     print("Stopped.")
+
+
+def missing() -> list[str]:
+    """The packages that are needed and not installed."""
+    import importlib.util
+
+    return [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
 
 
 def wrong(options: Options) -> list[str]:
