@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from ribcage import bundle, files, phantom
 from ribcage.server import answering, process
@@ -45,8 +46,15 @@ def main() -> None:
         drawn = [radiograph(Path(work) / name, patient, severities) for name, patient, severities in PEOPLE]
         seen = photograph(address, drawn, options.finding, options.theme, tuple(options.size))
     with files.atomic(options.out) as part:
-        part.write_bytes(seen)
-    print(f"{options.out}: {len(seen) / 1000:.0f} kB")
+        part.write_bytes(smaller(seen))
+    print(f"{options.out}: {options.out.stat().st_size / 1000:.0f} kB")
+
+
+def smaller(seen: bytes) -> bytes:
+    """The same PNG with a third of the shades: nobody sees the difference, and it is two thirds as long."""
+    pixels = cv2.imdecode(np.frombuffer(seen, np.uint8), cv2.IMREAD_COLOR)
+    coarse = (pixels // 3 * 3 + 1).clip(0, 255).astype(np.uint8)
+    return cv2.imencode(".png", coarse, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
 def radiograph(file: Path, patient: int, severities: dict[str, float]) -> Path:

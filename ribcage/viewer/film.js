@@ -104,7 +104,8 @@ export async function warm(blob) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(read, 0, 0);
   const image = context.getImageData(0, 0, read.width, read.height);
-  const table = Array.from({ length: 256 }, (_, value) => [...colour(value / 255), value]);
+  const strength = (heat) => Math.round(255 * Math.min(1, Math.max(0, (heat - 0.1) / 0.6)));
+  const table = Array.from({ length: 256 }, (_, value) => [...colour(value / 255), strength(value / 255)]);
   let most = 0;
   for (let at = 0; at < image.data.length; at += 4) {
     most = Math.max(most, image.data[at]);
