@@ -5,16 +5,14 @@ stand as published.
 """
 
 import json
-import os
 import shlex
 import shutil
-import subprocess
-import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import trees
 
@@ -22,7 +20,6 @@ import ribcage
 from ribcage import cli, recipe
 
 RECIPES = recipe.FOLDER
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def chexpert(folder: Path) -> Path:
@@ -125,9 +122,8 @@ def test_a_recipe_runs_from_the_download_to_the_tested_model(
     case.tree(tmp_path / "download")
     assert cli.main(tried.words(0, "")) == 0
     assert cli.main([*tried.words(1, "one"), *SMALL, *case.small]) == 0
-    two = [sys.executable, "-m", "ribcage", *tried.words(1, "two"), *SMALL, *case.small, "--devices=2"]
-    done = subprocess.run(two, env=ENV, text=True, capture_output=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    two = [*tried.words(1, "two"), *SMALL, *case.small]
+    processes.together(processes.command, two, said=tmp_path / "said")
     trained_with_what_it_says(tried)
     two_processes_took_the_steps_of_one(tried)
     for run in ("one", "two"):

@@ -4,13 +4,11 @@ The download is small – DICOM and the table of boxes – and so are model and 
 """
 
 import json
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import timm
 import torch
@@ -113,9 +111,7 @@ def test_a_recipe_goes_on_and_is_shared_among_processes(folder: Path) -> None:
     both = [runs / f"{name}-{run}" for run in ("whole", "stopped")]
     assert equal(*(checkpoint.load(run / "checkpoint.pt")["run"] for run in both))
     assert equal(*(load_file(run / "bundle" / "model.safetensors") for run in both))
-    two = [sys.executable, "-m", "ribcage", *asked["two"], "--devices=2"]
-    done = subprocess.run(two, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True, capture_output=True, timeout=900)
-    assert done.returncode == 0, done.stderr
+    processes.together(processes.command, asked["two"], said=folder / "said")
     losses = [log(run) for run in (both[0], runs / f"{name}-two")]  # after the first, Adam makes much of rounding
     assert len(losses[0]) == len(losses[1]) == 6 and losses[1][0] == pytest.approx(losses[0][0], rel=1e-4)
 
