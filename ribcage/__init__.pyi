@@ -94,32 +94,38 @@ def convert(
 def demo(
     *,
     out: Word = 'demo',
-    pictures: int = 2400,
+    quick: bool = False,
+    pictures: int = 2000,
     size: int = 256,
     seed: int = 0,
     model: Word = 'test_resnet',
     seen: int = 64,
     epochs: int = 10,
-    pretrain_epochs: int = 12,
-    distil_epochs: int = 6,
-    localise_epochs: int = 8,
+    pretrain_epochs: int = 8,
+    distil_epochs: int = 3,
+    localise_epochs: int = 6,
+    serve: bool = True,
+    port: int = 8000,
 ) -> Path:
-    """Make radiographs up, look at them, train, test, pretrain, distil, localise: a first look, without data of one's own.
+    """From nothing to a served model on made-up radiographs: the whole journey in minutes, without data of one's own.
 
-    Needs no network and no data. What it does is shown as commands, which can be typed one by one. Interrupted, it goes on
-    where it was.
+    Needs no network and no data. What it does is shown as commands, which can be typed one by one, and in the end on one
+    page, index.html. Interrupted, it goes on where it was.
 
     Args:
         out: The folder for everything the demo makes.
+        quick: Fewer pictures, shorter training: every step is seen, and no number means much.
         pictures: How many radiographs to make up.
         size: Their side in pixels.
         seed: Another seed, other patients.
         model: What to train.
         seen: Side of what the model sees.
         epochs: Times through the training pictures.
-        pretrain_epochs: Times through them without looking at their labels; 0 leaves this part out.
-        distil_epochs: Times that a small model is taught them by the first one; 0 leaves this part out.
-        localise_epochs: Times that a detector on the frozen first model sees them; 0 leaves this part out.
+        pretrain_epochs: Times through them without looking at their labels.
+        distil_epochs: Times that a small model is taught them by the first one.
+        localise_epochs: Times that a detector on the frozen first model sees them.
+        serve: In a terminal, serve the models in the end until Ctrl-C (--no-serve: only try it).
+        port: Where to serve them.
     """
 
 def distil(

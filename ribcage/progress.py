@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO
 
 PLAIN_SECONDS = 10.0  # between two lines where nothing can be redrawn (a log file, a pipe)
+NOTEBOOK_SECONDS = 0.5  # in a notebook, where a line is drawn over the last one
 
 
 def track(
@@ -17,6 +18,12 @@ def track(
     """
     stream = sys.stderr
     yield from (_bar if stream.isatty() else _lines)(counts, total, label, unit, done, note, stream)
+
+
+def _notebook() -> bool:
+    """Whether a notebook shows what is printed."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
 
 
 def _bar(
@@ -48,14 +55,15 @@ def _lines(
     counts: Iterable[int], total: int, label: str, unit: str, done: int, note: Callable[[], str], stream: TextIO
 ) -> Iterator[int]:
     start = said = time.monotonic()
-    here = 0
+    here, notebook = 0, _notebook()
     for count in counts:
         here += count
         now = time.monotonic()
-        if now - said >= PLAIN_SECONDS or done + here == total:
+        if now - said >= (NOTEBOOK_SECONDS if notebook else PLAIN_SECONDS) or done + here == total:
             said, rate = now, here / max(now - start, 1e-9)
             left = time.strftime("%H:%M:%S", time.gmtime((total - done - here) / max(rate, 1e-9)))
             said_last = f", {note()}" if note() else ""
             line = f"{label} {done + here:,}/{total:,}, {rate:,.0f} {unit}/s, {left} left{said_last}"
-            print(line, file=stream, flush=True)
+            over = notebook and done + here < total
+            print(f"\r{line:<100}" if notebook else line, end="" if over else "\n", file=stream, flush=True)
         yield count
