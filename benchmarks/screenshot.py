@@ -38,9 +38,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path, help="a run, or the folder of a finished model")
     parser.add_argument("out", type=Path, help="the picture, a .png")
-    parser.add_argument("--finding", default="Cardiomegaly", help="whose heat-map is shown")
+    parser.add_argument("--finding", default="Edema", help="whose heat-map is shown")
     parser.add_argument("--theme", choices=("dark", "light"), default="dark")
-    parser.add_argument("--size", type=int, nargs=2, default=(1280, 800), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--size", type=int, nargs=2, default=(1280, 836), metavar=("WIDTH", "HEIGHT"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work, served(options.model) as address:
         drawn = [radiograph(Path(work) / name, patient, severities) for name, patient, severities in PEOPLE]
@@ -51,9 +51,9 @@ def main() -> None:
 
 
 def smaller(seen: bytes) -> bytes:
-    """The same PNG with a third of the shades: nobody sees the difference, and it is two thirds as long."""
-    pixels = cv2.imdecode(np.frombuffer(seen, np.uint8), cv2.IMREAD_COLOR)
-    coarse = (pixels // 3 * 3 + 1).clip(0, 255).astype(np.uint8)
+    """The same PNG with a quarter of the shades: nobody sees the difference, and it is not much more than half as long."""
+    pixels = cv2.imdecode(np.frombuffer(seen, np.uint8), cv2.IMREAD_COLOR).astype(np.int16)
+    coarse = np.minimum(pixels // 4 * 4 + 2, 255).astype(np.uint8)
     return cv2.imencode(".png", coarse, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
