@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def smaller(seen: bytes) -> bytes:
-    """The same PNG with a quarter of the shades: nobody sees the difference, and it is not much more than half as long."""
+    """The same PNG with a quarter of the shades: nobody sees the difference, and it is much shorter."""
     pixels = cv2.imdecode(np.frombuffer(seen, np.uint8), cv2.IMREAD_COLOR).astype(np.int16)
     coarse = np.minimum(pixels // 4 * 4 + 2, 255).astype(np.uint8)
     return cv2.imencode(".png", coarse, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
