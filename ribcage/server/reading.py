@@ -27,6 +27,9 @@ import numpy as np
 
 from ribcage.raster import Depth, Limits, Picture, UnreadableError
 
+Answer = tuple[dict[str, Any], bytes]
+START = 60.0
+"""Seconds in which a reading process must have loaded what it needs; no file is to blame for them."""
 LENGTHS = struct.Struct("<QQ")
 PRIVATE = ("patient", "study")
 """Tags that do not leave the reading process."""
@@ -60,6 +63,7 @@ def main() -> None:
     limits = json.loads(sys.argv[1])
     _restrict(int(BASE_MEMORY + BYTES_OF_A_PIXEL * limits["max_pixels"]))
     _prepare()
+    send(answers, {"state": "ready"}, b"")
     while (asked := received(sys.stdin.buffer)) is not None:
         head, data = asked
         try:
@@ -98,7 +102,7 @@ def _sentence(name: str, error: Exception) -> str:
     return " ".join(str(error).split()) or f"{name} cannot be read ({type(error).__name__})."
 
 
-def _read(task: Task, data: bytes, limits: Limits) -> tuple[dict[str, Any], bytes]:
+def _read(task: Task, data: bytes, limits: Limits) -> Answer:
     """What is known of a picture, and its pixels."""
     from ribcage import image
 
@@ -133,7 +137,7 @@ def send(stream: IO[bytes], head: dict[str, Any], data: bytes) -> None:
     stream.flush()
 
 
-def received(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
+def received(stream: IO[bytes]) -> Answer | None:
     """What was sent, None where nothing more comes."""
     lengths = stream.read(LENGTHS.size)
     if len(lengths) < LENGTHS.size:
@@ -150,10 +154,11 @@ class Reader:
     """One reading process; it stands in for itself anew when a file has ended it."""
 
     def __init__(self, limits: Limits, seconds: float) -> None:
-        self.limits, self.seconds = limits, seconds
+        self.limits, self.seconds, self.ready = limits, seconds, False
         self.process = self._started()
 
     def _started(self) -> "subprocess.Popen[bytes]":
+        self.ready = False
         root, alone = str(Path(__file__).parents[2]), ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         kept = {name: value for name, value in os.environ.items() if name != "RIBCAGE_TOKEN"}
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -169,33 +174,48 @@ class Reader:
         self.limits.check_bytes(task.name, len(data))
         if self.process.poll() is not None:  # ended by somebody else
             self._restart()
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            self.process.kill()
-
-        timer = threading.Timer(self.seconds, stop)
-        timer.start()
-        answer = self._asked(task, data)
-        timer.cancel()
-        if answer is None or late.is_set():
+        if not self.ready and self._within(START, self._answer)[0] is None:
+            self._restart()
+            raise UnreadableError(f"{task.name} cannot be read: the program that reads pictures does not start.")
+        self.ready = True
+        answer, late = self._within(self.seconds, lambda: self._asked(task, data))
+        if answer is None or late:
             self._restart()
         if answer is None:
-            raise UnreadableError(_broken(task.name, self.seconds if late.is_set() else None))
+            raise UnreadableError(_broken(task.name, self.seconds if late else None))
         return _picture(*answer)
 
     def _restart(self) -> None:
         self.end()
         self.process = self._started()
 
-    def _asked(self, task: Task, data: bytes) -> tuple[dict[str, Any], bytes] | None:
-        """What the process answered; None if it ended."""
-        process = self.process
-        assert process.stdin and process.stdout
+    def _within(self, seconds: float, ask: Callable[[], Answer | None]) -> tuple[Answer | None, bool]:
+        """What the process answers, and whether it was ended because that took too long."""
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self.process.kill()
+
+        timer = threading.Timer(seconds, stop)
+        timer.start()
+        answer = ask()
+        timer.cancel()
+        return answer, late.is_set()
+
+    def _asked(self, task: Task, data: bytes) -> Answer | None:
+        """What the process makes of a file; None if it ended."""
+        assert self.process.stdin
         try:
-            send(process.stdin, asdict(task), data)
-            return received(process.stdout)
+            send(self.process.stdin, asdict(task), data)
+        except OSError:
+            return None
+        return self._answer()
+
+    def _answer(self) -> Answer | None:
+        assert self.process.stdout
+        try:
+            return received(self.process.stdout)
         except (OSError, ValueError):
             return None
 
