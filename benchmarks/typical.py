@@ -157,7 +157,7 @@ def plain_thumbnail(few: np.ndarray) -> np.ndarray:
     return np.asarray((few - few.mean()) / max(few.std(), 1)).ravel()
 
 
-def learnt_features(pictures: np.ndarray, labels: np.ndarray, epochs: int = 15) -> Describe:
+def learnt_features(pictures: np.ndarray, labels: np.ndarray, epochs: int = 4) -> Describe:
     """Pooled features of a ResNet-18, trained to name 'no finding' and what is there."""
     torch.manual_seed(0)
     backbone = Backbone("resnet18", size=(64, 64))
@@ -185,10 +185,13 @@ def scaled(picture: np.ndarray) -> np.ndarray:
     return np.asarray((few - few.mean()) / max(float(few.std()), 1), np.float32)
 
 
-def compared(
-    name: str, describe: Describe, reduce: Describe, groups: list[Pictures], weights: tuple[float, float]
-) -> None:
-    """One line: how many pictures of each group after the first two are far, by this description alone."""
+def far(
+    groups: Sequence[Pictures],
+    describe: Describe,
+    reduce: Describe = typical.small,
+    weights: tuple[float, ...] = (1, 1),
+) -> list[str]:
+    """How many pictures of each group after the first two are far, by this description alone."""
     vectors = [np.stack([describe(reduce(np.asarray(one))) for one in group]) for group in groups]
     mean, components, variances = typical._principal(vectors[0])
 
@@ -201,21 +204,24 @@ def compared(
     scale = sums(vectors[1]).mean(axis=0)
     distances = [(sums(one) / scale) @ np.array(weights) for one in vectors]
     limit = typical._kept_by(distances[1], typical.INSIDE)
-    print(f"| {name} | " + " | ".join(f"{(one > limit).mean():.3f}" for one in distances[2:]) + " |", flush=True)
+    return [f"{(one > limit).mean():.3f}" for one in distances[2:]]
 
 
 def compare(learnt: Pictures, limits: Pictures, tested: dict[str, Pictures], labels: np.ndarray | None) -> None:
     """Descriptions side by side."""
-    print("\n| share that is far, by | " + " | ".join(tested) + " |\n" + "|---" * (len(tested) + 1) + "|")
     groups = [learnt, limits, *tested.values()]
-    small, both = typical.small, (1.0, 1.0)
-    compared("local contrast, both sums", typical.thumbnail, small, groups, both)
-    compared("local contrast, Mahalanobis alone", typical.thumbnail, small, groups, (1.0, 0.0))
-    compared("local contrast, residual alone", typical.thumbnail, small, groups, (0.0, 1.0))
-    compared("plain thumbnails, both sums", plain_thumbnail, small, groups, both)
+    columns = {
+        "both sums": far(groups, typical.thumbnail),
+        "Mahalanobis alone": far(groups, typical.thumbnail, weights=(1, 0)),
+        "residual alone": far(groups, typical.thumbnail, weights=(0, 1)),
+        "both, of plain thumbnails": far(groups, plain_thumbnail),
+    }
     if labels is not None:
         features = learnt_features(np.stack([scaled(one) for one in learnt]), labels)
-        compared("features of a ResNet-18, both sums", features, scaled, groups, both)
+        columns["both, of a ResNet-18's features"] = far(groups, features, scaled)
+    print("\n| share that is far, by | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 1) + "|")
+    for name, *shares in zip(tested, *columns.values(), strict=True):
+        print(f"| {name} | " + " | ".join(shares) + " |")
 
 
 # --- sources --------------------------------------------------------------------------------------------------------
