@@ -45,7 +45,8 @@ VIEWS = {
 # What `_tags` looks at, the character set of names with it.
 TAGGED = (
     *("SpecificCharacterSet", "PatientID", "StudyInstanceUID", "ViewPosition", "ViewCodeSequence", "PatientSex"),
-    *("SeriesInstanceUID", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer", "Modality", "BodyPartExamined"),
+    *("SeriesInstanceUID", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer", "Modality"),
+    "BodyPartExamined",
 )
 META_BYTES = 1 << 16  # more than any file meta group has
 # A window that leaves less than this share of the pixels between black and white shows next to nothing.

@@ -148,8 +148,20 @@ def figure(pixels: np.ndarray, caption: str, boxes: Sequence[Box] = (), others: 
     marks = _rectangles(boxes, "#ffb347") + _rectangles(others, "#58b7ff")
     stroke = f'fill="none" stroke-width="{width / 100:.1f}"'
     drawn = f'<svg viewBox="0 0 {width} {height}" {stroke}>{marks}</svg>'
+    gray = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+    return _framed(gray, caption, drawn if marks else "")
+
+
+def coloured(pixels: np.ndarray, caption: str) -> str:
+    """An (H, W, 3) picture, red first, with a caption."""
+    return _framed(pixels[..., ::-1], caption)
+
+
+def _framed(pixels: np.ndarray, caption: str, drawn: str = "") -> str:
+    """What OpenCV can write, and what is drawn over it."""
+    height, width = pixels.shape[:2]
     image = f'<img src="{data_address(pixels)}" alt="{escape(caption)}" width="{width}" height="{height}">'
-    return f"<figure><div>{image}{drawn if marks else ''}</div><figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure><div>{image}{drawn}</div><figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _rectangles(boxes: Sequence[Box], colour: str) -> str:
@@ -159,6 +171,5 @@ def _rectangles(boxes: Sequence[Box], colour: str) -> str:
 
 def data_address(pixels: np.ndarray) -> str:
     """The picture itself as an address, so that the page needs no other file."""
-    gray = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
-    _, data = cv2.imencode(".jpg", gray, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

@@ -26,6 +26,8 @@ from ribcage.store import Store
 NEIGHBOURS = 6
 DRAWN, ASKED = 8, 8
 """Pictures that are drawn, and pictures whose neighbours are shown."""
+DRAWN_FROM, DRAWN_TO = "<!-- drawn -->", "<!-- /drawn -->"
+"""Around what it draws, for pages that show it, too."""
 POINTS = 120
 """Of a curve; each is the mean of the steps around it."""
 USUAL = ("step", "epoch", "lr", "seconds", "waited", "validation")
@@ -168,11 +170,8 @@ def drawn(method: Any, stores: Sequence[Store], rows: np.ndarray, model: Model, 
     note = (
         "Errors are mean squares over hidden pixels, in units of the variance of the data: a gray plate gets about 1."
     )
-    return [
-        html.heading("What it draws"),
-        html.paragraph(note, soft=True),
-        f'<div class="six">{html.sheet(figures)}</div>',
-    ]
+    own = f'{DRAWN_FROM}{html.paragraph(note, soft=True)}<div class="six">{html.sheet(figures)}</div>{DRAWN_TO}'
+    return [html.heading("What it draws"), own]
 
 
 def alike(

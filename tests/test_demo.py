@@ -1,63 +1,119 @@
-"""The demo goes from nothing to a tested model, and goes on where it was."""
+"""The demo goes from nothing to a served model and one page, and goes on where it was."""
 
+import json
+import re
 import shlex
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ribcage import cli, flags
+from ribcage import cli, flags, journey
+from ribcage.commands import demo
+from ribcage.journey import Journey, Part
 
 SMALL = ["--pictures", "240", "--size", "32", "--seen", "32", "--model", "test_resnet"]
 SMALL += ["--epochs", "1", "--pretrain-epochs", "1", "--distil-epochs", "1", "--localise-epochs", "1"]
 
 
-def test_the_demo_makes_inspects_trains_tests_pretrains_distils_and_localises_without_a_network(
+def test_the_demo_goes_the_whole_way_without_a_network_and_shows_it_on_one_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*arguments: object) -> None:
-        raise AssertionError(f"the demo opened a connection: {arguments}")
+    own = socket.socket.connect
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    def near(self: socket.socket, address: Any) -> None:
+        assert address[0] == "127.0.0.1", f"the demo opened a connection to {address}"
+        own(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", near)
+    monkeypatch.setattr(demo, "STUDENT", "test_byobnet")
     out = tmp_path / "示范 demo"
     assert cli.main(["demo", "--out", str(out), *SMALL]) == 0
-    every_command_that_it_shows_is_understood(capsys.readouterr().out)
-    assert cli.main(["demo", "--out", str(out), *SMALL]) == 0
-    assert "is complete already" in capsys.readouterr().out
-    assert (out / "inspect.html").read_text(encoding="utf-8").count("<figure>") == 24
-    for page in (
-        "model/evaluation/phantom-test/index.html",
-        "pretraining.html",
-        "distillation.html",
-        "few-pretrained/evaluation/phantom-test/index.html",
+    said = capsys.readouterr().out
+    every_command_that_it_shows_is_understood(said)
+    assert re.findall(r"^\[(\d)/9\] ", said, re.M) == list("123456789") and "[9/9] Ask the server · " in said
+    page = (out / "index.html").read_text(encoding="utf-8")
+    for part in (
+        "Pictures",
+        "A model learns",
+        "Learning without labels",
+        "Few labels",
+        "Where it looks",
+        "phantom-",
+        "answered in",
     ):
-        assert "AUROC" in (out / page).read_text(encoding="utf-8")
-    assert "multiply-adds" in (out / "distillation.html").read_text(encoding="utf-8")
-    assert "mAP" in (out / "boxes" / "evaluation" / "phantom-test" / "index.html").read_text(encoding="utf-8")
-    assert "pretrained" in (out / "pretrained" / "bundle" / "README.md").read_text(encoding="utf-8")
+        assert part in page
+    for line in re.findall(r"^\$ (.*)$", said, re.M):
+        assert line.split()[1] in page
+    for name in re.findall(r'href="([^"#]+)"', page):
+        assert (out / name).is_file(), name
+    assert not re.search(r'(src|href)="https?:', page)
+    assert len(json.loads((out / "answers.json").read_text(encoding="utf-8"))["results"][0]["findings"]) == 14
+    (out / "small.onnx").unlink()
+    assert cli.main(["demo", "--out", str(out), *SMALL]) == 0
+    said = capsys.readouterr().out
+    assert said.count("done already") == 8 and "[8/9] Export" in said and (out / "small.onnx").is_file()
 
 
 def every_command_that_it_shows_is_understood(said: str) -> None:
     shown = [line[2:] for line in said.splitlines() if line.startswith("$ ")]
     names = [line.split()[1] for line in shown]
     tuned = ["finetune", "evaluate"]
-    assert names == [
-        "import",
-        "inspect",
-        *tuned,
-        "pretrain",
-        *tuned,
-        *tuned,
-        "compare",
-        "finetune",
-        "distil",
-        "evaluate",
-        "evaluate",
-        "compare",
-        "localise",
-        "evaluate",
-    ]
+    few, small = [*tuned, *tuned, "compare"], ["finetune", "distil", "evaluate", "evaluate", "compare"]
+    assert names == ["import", "inspect", *tuned, "pretrain", *few, *small, "localise", "evaluate", "export", "serve"]
     for line in shown:
         name, *words = shlex.split(line)[1:]
         module = cli.command(name)
         assert flags.parse(name, module, flags.read_flags(module, words), words)
+
+
+def test_quick_asks_for_less_of_what_nobody_asked_for() -> None:
+    asked = demo.quickened(demo.Options(quick=True, epochs=7))
+    assert (asked.epochs, asked.pictures) == (7, demo.QUICK["pictures"])
+    assert demo.quickened(demo.Options()) == demo.Options()
+
+
+# ---- the way
+
+
+PARTS = (Part("a", "First", 30, ("a.txt",)), Part("b", "Second", 60, ()), Part("c", "Third", 10, ()))
+
+
+def walked(folder: Path, asked: dict[str, Any], *names: str) -> Journey:
+    way = Journey(folder, PARTS, asked)
+    for part in PARTS:
+        if part.name in names:
+            with way.walking(part) as done:
+                done.commands.append(f"ribcage {part.name}")
+                (folder / f"{part.name}.txt").touch()
+    return way
+
+
+def test_a_way_goes_on_behind_what_is_done_and_still_there(tmp_path: Path) -> None:
+    walked(tmp_path, {"size": (1, 2)}, "a")
+    again = Journey(tmp_path, PARTS, {"size": (1, 2)})
+    assert [again.finished(part) for part in PARTS] == [True, False, False]
+    assert again.done["a"].commands == ["ribcage a"]
+    (tmp_path / "a.txt").unlink()
+    assert not again.finished(PARTS[0])
+    assert not Journey(tmp_path, PARTS, {"size": (3, 2)}).done["a"].finished
+    (tmp_path / journey.FILE).write_text('{"done": 3}', encoding="utf-8")
+    assert not Journey(tmp_path, PARTS, {"size": (1, 2)}).done["a"].finished
+
+
+def test_what_a_part_took_is_kept_when_it_is_interrupted(tmp_path: Path) -> None:
+    way = Journey(tmp_path, PARTS, {})
+    with pytest.raises(KeyboardInterrupt), way.walking(PARTS[1]):
+        raise KeyboardInterrupt
+    again = Journey(tmp_path, PARTS, {})
+    assert again.done["b"].seconds == way.done["b"].seconds > 0 and not again.finished(PARTS[1])
+
+
+def test_what_is_left_follows_the_pace_so_far(tmp_path: Path) -> None:
+    way = walked(tmp_path, {})
+    assert way.left() is None and way.line(PARTS[0]) == "[1/3] First · 0:00 gone"
+    way = walked(tmp_path, {}, "a")
+    way.done["a"].seconds = 60
+    assert way.left() == pytest.approx(140)
+    assert way.line(PARTS[1]) == "[2/3] Second · 1:00 gone, about 2:20 left"

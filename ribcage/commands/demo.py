@@ -1,21 +1,25 @@
-"""Make radiographs up, look at them, train, test, pretrain, distil, localise: a first look, without data of one's own.
+"""From nothing to a served model on made-up radiographs: the whole journey in minutes, without data of one's own.
 
-Needs no network and no data. What it does is shown as commands, which can be typed one by one. Interrupted, it goes on
-where it was.
+Needs no network and no data. What it does is shown as commands, which can be typed one by one, and in the end on one
+page, index.html. Interrupted, it goes on where it was.
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-METHOD, OWN = "moco", {"queue": 512, "momentum": 0.99, "temperature": 0.1}
-"""How the demo pretrains."""
+METHOD, OWN = "mae_unet", {"mask": 0.5, "patch": 16, "width": 32}
+"""How the demo pretrains: by drawing what is hidden, which can be looked at."""
 FEW = 0.1
 """Share of the training patients whose labels are known where few are."""
-STUDENT, SMALL = "test_byobnet", 48
+STUDENT, SMALL = "eeea_net_c2", 48
 """A small model, and the side of what it sees."""
 VIEW, MILD = ("crop=0.85,1.0",), ("crop=0.5,1.0", "flip=0", "rotation=5", "blur_probability=0")
+QUICK = {"pictures": 480, "size": 128, "seen": 32, "epochs": 4, "pretrain_epochs": 3, "distil_epochs": 1}
+QUICK |= {"localise_epochs": 2}
+"""What is asked for with --quick, where nothing else is."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,9 @@ class Options:
 
     out: Path = Path("demo")
     """The folder for everything the demo makes."""
-    pictures: int = 2400
+    quick: bool = False
+    """Fewer pictures, shorter training: every step is seen, and no number means much."""
+    pictures: int = 2000
     """How many radiographs to make up."""
     size: int = 256
     """Their side in pixels."""
@@ -36,146 +42,250 @@ class Options:
     """Side of what the model sees."""
     epochs: int = 10
     """Times through the training pictures."""
-    pretrain_epochs: int = 12
-    """Times through them without looking at their labels; 0 leaves this part out."""
-    distil_epochs: int = 6
-    """Times that a small model is taught them by the first one; 0 leaves this part out."""
-    localise_epochs: int = 8
-    """Times that a detector on the frozen first model sees them; 0 leaves this part out."""
+    pretrain_epochs: int = 8
+    """Times through them without looking at their labels."""
+    distil_epochs: int = 3
+    """Times that a small model is taught them by the first one."""
+    localise_epochs: int = 6
+    """Times that a detector on the frozen first model sees them."""
+    serve: bool = True
+    """In a terminal, serve the models in the end until Ctrl-C (--no-serve: only try it)."""
+    port: int = 8000
+    """Where to serve them."""
 
 
 def run(options: Options) -> Path:
-    """All of it, one command after the other; what the trained model is worth comes back as the first report."""
-    data = options.out / "phantom"
-    make(options, data)
-    sheet = look(options, data)
-    model = train(options, data)
-    report = test(data, model)
-    pages = [sheet, report, *(pretrain(options, data) if options.pretrain_epochs else [])]
-    pages += [distil(options, data, model)] if options.distil_epochs else []
-    pages += [localise(options, data, model)] if options.localise_epochs else []
-    print("\nOpen in a browser:", *(page.resolve().as_uri() for page in pages), sep="\n  ")
-    return report
+    """Every part that is not done yet, then the page, then the server."""
+    import sys
+
+    from ribcage import showcase
+
+    options = quickened(options)
+    asked = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("serve", "port")}
+    way = journey(options.out, asked)
+    for part in way.parts:
+        if way.finished(part):
+            print(f"{part.title}: done already.")
+            continue
+        print(f"\n{way.line(part)}", flush=True)
+        with way.walking(part) as done:
+            WORK[part.name](options, Said(done.commands))
+    page = showcase.write(way)
+    print(f"\nEverything on one page: {page.resolve().as_uri()}", flush=True)
+    models = (options.out / "small-taught", options.out / "boxes")
+    if options.serve and sys.stdout.isatty():
+        serve(options, models)
+    return page
 
 
-def make(options: Options, data: Path) -> None:
+def quickened(options: Options) -> Options:
+    """With --quick less of everything that nobody asked for otherwise."""
+    if not options.quick:
+        return options
+    usual = vars(Options())
+    less: dict[str, Any] = {name: value for name, value in QUICK.items() if getattr(options, name) == usual[name]}
+    return dataclasses.replace(options, **less)
+
+
+def journey(folder: Path, asked: dict[str, Any]) -> Any:
+    """The parts, and about what share of the time each takes."""
+    from ribcage.journey import Journey, Part
+
+    pages = "evaluation/phantom-test/index.html"
+    return Journey(
+        folder,
+        (
+            Part("make", "Make radiographs up", 36, ("phantom/dataset.json",)),
+            Part("inspect", "Look at them", 4, ("inspect.html",)),
+            Part("train", "Train and test a model", 52, (f"model/{pages}",)),
+            Part("pretrain", "Pretrain without labels", 50, ("pretrained/pictures.html",)),
+            Part("few", "Fine-tune with few labels, from scratch and pretrained", 36, ("pretraining.json",)),
+            Part("distil", "Distil into EEEA-Net-C2", 75, ("distillation.json",)),
+            Part("localise", "Find boxes", 65, (f"boxes/{pages}",)),
+            Part("export", "Export for other runtimes", 15, ("small.onnx",)),
+            Part("serve", "Ask the server", 20, ("answers.json",)),
+        ),
+        asked,
+    )
+
+
+class Said:
+    """Shows the command that does the same, and notes it."""
+
+    def __init__(self, commands: list[str]) -> None:
+        self.commands = commands
+
+    def __call__(self, name: str, module: Any, options: Any) -> None:
+        """Of one command, before it runs."""
+        import shlex
+
+        from ribcage import flags
+
+        self.commands.append(shlex.join(["ribcage", name, *flags.words(module, options)]))
+        print(f"\n$ {self.commands[-1]}", flush=True)
+
+
+# ---- the parts
+
+
+def make(options: Options, said: Said) -> None:
     """Made-up radiographs as a dataset folder."""
     from ribcage.commands import import_
 
     made = {"pictures": options.pictures, "seed": options.seed}
-    given = import_.Options("phantom", out=data, size=options.size, member=made)
-    show("import", import_, given)
+    given = import_.Options("phantom", out=data(options), size=options.size, member=made)
+    said("import", import_, given)
     import_.run(given)
 
 
-def look(options: Options, data: Path) -> Path:
+def look(options: Options, said: Said) -> None:
     """What is in it, as a page."""
     from ribcage.commands import inspect
 
-    sheet = options.out / "inspect.html"
-    given = inspect.Options((str(data),), html=sheet)
-    show("inspect", inspect, given)
+    given = inspect.Options((str(data(options)),), html=options.out / "inspect.html")
+    said("inspect", inspect, given)
     inspect.run(given)
-    return sheet
 
 
-def train(options: Options, data: Path) -> Path:
-    """A model for its fourteen findings."""
-    how: dict[str, Any] = {"epochs": options.epochs, "batch": 32, "lr": 3e-3, "seed": options.seed}
-    return tune(data, options.out / "model", options.model, options.seen, "", VIEW, how)
+def train(options: Options, said: Said) -> None:
+    """A model for its fourteen findings, and what it is worth on patients it has never seen."""
+    tune(options, said, "model", options.model, options.seen, epochs=options.epochs, batch=32, lr=3e-3)
+    test(options, said, "model")
 
 
-def tune(data: Path, out: Path, model: str, side: int, init: str, view: tuple[str, ...], how: dict[str, Any]) -> Path:
-    """A model with random or with pretrained weights."""
-    from ribcage.commands import finetune
-
-    given = finetune.Options(data=(str(data),), out=out, model=model, init=init, size=(side,), view=view, **how)
-    show("finetune", finetune, given)
-    finetune.run(dataclasses.replace(given, resume=(out / "options.json").exists()))
-    return out
-
-
-def test(data: Path, model: Path) -> Path:
-    """A model on patients it has never seen."""
-    from ribcage.commands import evaluate
-
-    given = evaluate.Options(model, (str(data),))
-    show("evaluate", evaluate, given)
-    evaluate.run(given)
-    return model / "evaluation" / f"{data.name}-{given.split}" / "index.html"
-
-
-def pretrain(options: Options, data: Path) -> list[Path]:
-    """What a backbone that has seen the training pictures and no label is worth where few labels are known."""
+def pretrain(options: Options, said: Said) -> None:
+    """A backbone that has seen the training pictures and no label."""
     from ribcage.commands import pretrain as pretraining
 
-    out = options.out / "pretrained"
     given = pretraining.Options(
-        method=METHOD, data=(str(data),), out=out, model=options.model, size=(options.seen,), view=MILD, batch=64,
-        lr=3e-3, weight_decay=0.05, watch_every=8, epochs=options.pretrain_epochs, seed=options.seed, member=dict(OWN),
+        method=METHOD, data=(str(data(options)),), out=options.out / "pretrained", model=options.model,
+        size=(options.seen,), view=MILD, batch=64, lr=3e-3, weight_decay=0.05, watch_every=8,
+        epochs=options.pretrain_epochs, seed=options.seed, member=dict(OWN),
     )  # fmt: skip
-    show("pretrain", pretraining, given)
-    pretraining.run(dataclasses.replace(given, resume=(out / "options.json").exists()))
-    tuned = []
-    for name, init in (("few", ""), ("few-pretrained", str(out))):
-        how = {"epochs": 20, "batch": 16, "lr": 1e-3, "labels": FEW, "validate_every": 5, "seed": options.seed}
-        tuned.append(tune(data, options.out / name, options.model, options.seen, init, VIEW, how))
-        test(data, tuned[-1])
-    return [out / "pictures.html", beside(tuned, options.out / "pretraining.html")]
+    said("pretrain", pretraining, given)
+    pretraining.run(resumed(given))
 
 
-def distil(options: Options, data: Path, teacher: Path) -> Path:
+def few(options: Options, said: Said) -> None:
+    """What that is worth where few labels are known."""
+    how = {"epochs": 20, "batch": 16, "lr": 1e-3, "labels": FEW, "validate_every": 5}
+    for name, init in (("few", ""), ("few-pretrained", str(options.out / "pretrained"))):
+        tune(options, said, name, options.model, options.seen, init=init, **how)
+        test(options, said, name)
+    beside(options, said, ("few", "few-pretrained"), "pretraining")
+
+
+def distil(options: Options, said: Said) -> None:
     """What a small model with few labels learns from a larger one that speaks of all pictures."""
     from ribcage.commands import distil as teaching
 
-    how: dict[str, Any] = {"batch": 32, "lr": 2e-3, "labels": FEW, "seed": options.seed}
-    alone = tune(
-        data,
-        options.out / "small",
-        STUDENT,
-        SMALL,
-        "",
-        VIEW,
-        {**how, "epochs": 5 * options.distil_epochs, "validate_every": 5},
-    )
+    how: dict[str, Any] = {"batch": 32, "lr": 3e-3, "labels": FEW, "seed": options.seed}
+    long = 5 * options.distil_epochs
+    tune(options, said, "small", STUDENT, SMALL, epochs=long, validate_every=5, **how)
     given = teaching.Options(
-        data=(str(data),), out=options.out / "small-taught", teacher=(str(teacher),), model=STUDENT, size=(SMALL,),
-        view=VIEW, epochs=options.distil_epochs, **how,
+        data=(str(data(options)),), out=options.out / "small-taught", teacher=(str(options.out / "model"),),
+        model=STUDENT, size=(SMALL,), view=VIEW, epochs=options.distil_epochs, **how,
     )  # fmt: skip
-    show("distil", teaching, given)
-    teaching.run(dataclasses.replace(given, resume=(given.out / "options.json").exists()))
-    for one in (alone, given.out):
-        test(data, one)
-    return beside([alone, given.out, teacher], options.out / "distillation.html")
+    said("distil", teaching, given)
+    teaching.run(resumed(given))
+    for name in ("small", "small-taught"):
+        test(options, said, name)
+    beside(options, said, ("small", "small-taught", "model"), "distillation")
 
 
-def localise(options: Options, data: Path, model: Path) -> Path:
-    """Where findings are, by a detector on what the first model has learnt; the pictures with true and found boxes."""
+def localise(options: Options, said: Said) -> None:
+    """Where findings are, by a detector on what the first model has learnt."""
     from ribcage.commands import localise as localising
 
     given = localising.Options(
-        data=(str(data),), out=options.out / "boxes", init=str(model), freeze="backbone", size=(options.seen,),
-        augment="plain", width=64, depth=2, batch=32, lr=2e-3, epochs=options.localise_epochs, seed=options.seed,
+        data=(str(data(options)),), out=options.out / "boxes", init=str(options.out / "model"), freeze="backbone",
+        size=(options.seen,), augment="plain", width=64, depth=2, batch=32, lr=2e-3, epochs=options.localise_epochs,
+        seed=options.seed,
     )  # fmt: skip
-    show("localise", localising, given)
-    localising.run(dataclasses.replace(given, resume=(given.out / "options.json").exists()))
-    return test(data, given.out)
+    said("localise", localising, given)
+    localising.run(resumed(given))
+    test(options, said, "boxes", resamples=200)
 
 
-def beside(models: list[Path], page: Path) -> Path:
-    """Tested models compared on a page: how good they are, and what they cost."""
+def write_file(options: Options, said: Said) -> None:
+    """The small model for another runtime, where that can be written here."""
+    from ribcage import deployment
+    from ribcage.commands import export
+
+    if absent := deployment.missing("onnx"):
+        print(f"Left out: it needs {', '.join(absent)} (pip install 'ribcage[export]').")
+        return
+    given = export.Options(
+        options.out / "small-taught", out=options.out / "small.onnx", data=(str(data(options)),), runs=10
+    )
+    said("export", export, given)
+    export.run(given)
+
+
+def ask(options: Options, said: Said) -> None:
+    """A server, one picture that is sent to it as a browser does, and its answer."""
+    from ribcage import showcase
+    from ribcage.commands import serve as serving
+
+    given = serving.Options((options.out / "small-taught", options.out / "boxes"))
+    if absent := serving.missing():
+        print(f"Left out: it needs {', '.join(absent)} (pip install 'ribcage[serve]').")
+        return
+    said("serve", serving, given)
+    showcase.ask(options.out, given.models)
+
+
+WORK: dict[str, Callable[[Options, Said], None]] = {
+    "make": make, "inspect": look, "train": train, "pretrain": pretrain, "few": few, "distil": distil,
+    "localise": localise, "export": write_file, "serve": ask,
+}  # fmt: skip
+
+
+# ---- what they share
+
+
+def data(options: Options) -> Path:
+    """The dataset folder."""
+    return options.out / "phantom"
+
+
+def resumed(given: Any) -> Any:
+    """The same, to go on where a run was interrupted."""
+    return dataclasses.replace(given, resume=(given.out / "options.json").exists())
+
+
+def tune(options: Options, said: Said, name: str, model: str, side: int, **how: Any) -> None:
+    """A model with random or with pretrained weights."""
+    from ribcage.commands import finetune
+
+    how = {"view": VIEW, "seed": options.seed, **how}
+    given = finetune.Options(data=(str(data(options)),), out=options.out / name, model=model, size=(side,), **how)
+    said("finetune", finetune, given)
+    finetune.run(resumed(given))
+
+
+def test(options: Options, said: Said, name: str, **how: Any) -> None:
+    """A model on patients it has never seen."""
+    from ribcage.commands import evaluate
+
+    given = evaluate.Options(options.out / name, (str(data(options)),), **how)
+    said("evaluate", evaluate, given)
+    evaluate.run(given)
+
+
+def beside(options: Options, said: Said, names: tuple[str, ...], page: str) -> None:
+    """Tested models compared: how good they are, and what they cost."""
     from ribcage.commands import compare
 
-    given = compare.Options(tuple(map(str, models)), html=page)
-    show("compare", compare, given)
+    models, file = tuple(str(options.out / name) for name in names), options.out / page
+    given = compare.Options(models, html=file.with_suffix(".html"), json=file.with_suffix(".json"))
+    said("compare", compare, given)
     compare.run(given)
-    return page
 
 
-def show(name: str, module: Any, options: Any) -> None:
-    """The command that does the same."""
-    import shlex
+def serve(options: Options, models: tuple[Path, ...]) -> None:
+    """Until Ctrl-C; on a free port where the one asked for is taken."""
+    from ribcage.commands import serve as serving
 
-    from ribcage import flags
-
-    print(f"\n$ {shlex.join(['ribcage', name, *flags.words(module, options)])}", flush=True)
+    if not serving.missing():
+        serving.run(serving.Options(models, port=options.port))
