@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from ribcage import detections, dicom, evaluation, explanation, image, inference, progress, raster, typical, views
-from ribcage.bundle import Bundle, Detector, Model, Opened
+from ribcage.bundle import CUT, Bundle, Detector, Model, Opened
+from ribcage.detectors.boxes import Found
 from ribcage.evaluation import HALF, RULE
 from ribcage.typical import Typical
 from ribcage.views import View
@@ -271,15 +272,24 @@ def named(opened: Bundle, several: Sequence[Shown]) -> list[list[Row]]:
 @torch.inference_mode()
 def placed(opened: Detector, several: Sequence[Shown], least: Sequence[float]) -> list[list[Row]]:
     """The rows of each file: one for each box, in pixels of the file, or one that is empty."""
-    model, rows = opened.model, []
     pictures = torch.cat([one.picture for one in several if one.picture is not None])
-    for one, found in zip(several, opened.finder.found(pictures), strict=True):
-        inside = detections.stored(found.boxes.float().numpy(), model.size, model.stored)
-        x0, y0, x1, y1 = detections.original(inside, one.size, model.stored, model.fit).T
-        places, scores = found.findings.numpy(), found.scores.float().numpy()
-        kept = (scores >= np.array(least)[places]) & (x1 > x0) & (y1 > y0)  # none that lies in the border beside it
-        columns = [each[kept].tolist() for each in (scores, x0, y0, x1 - x0, y1 - y0)]
-        names = [model.findings[place] for place in places[kept]]
-        own: list[Row] = [dict(zip(BOX, values, strict=True)) for values in zip(names, *columns, strict=True)]
-        rows.append(own or [{}])
-    return rows
+    found = opened.finder.found(pictures)
+    return [boxed(opened.model, each, one.size, least) or [{}] for one, each in zip(several, found, strict=True)]
+
+
+def least_scores(model: Model) -> list[float]:
+    """The least score of a box of each finding: validation's, none of a finding for which it could choose none; of a
+    model that was never validated all boxes are shown."""
+    cuts = model.thresholds.get(CUT, (0.0,) * len(model.findings))
+    return [float("inf") if cut is None else cut for cut in cuts]
+
+
+def boxed(model: Model, found: Found, size: tuple[int, int], least: Sequence[float]) -> list[Row]:
+    """The boxes of one picture in pixels of its file of this (width, height), those that are sure enough."""
+    inside = detections.stored(found.boxes.float().numpy(), model.size, model.stored)
+    x0, y0, x1, y1 = detections.original(inside, size, model.stored, model.fit).T
+    places, scores = found.findings.numpy(), found.scores.float().numpy()
+    kept = (scores >= np.array(least)[places]) & (x1 > x0) & (y1 > y0)  # none that lies in the border beside it
+    columns = [each[kept].tolist() for each in (scores, x0, y0, x1 - x0, y1 - y0)]
+    names = [model.findings[place] for place in places[kept]]
+    return [dict(zip(BOX, values, strict=True)) for values in zip(names, *columns, strict=True)]

@@ -128,16 +128,15 @@ def unfit(options: Options, model: Any) -> list[str]:
 
 
 def chosen(model: Any, least: float | None) -> list[float]:
-    """The least score of a box of each finding: the one asked for, or validation's. Of a finding for which validation
-    could choose none no box is shown; of a model that was never validated, all are."""
-    from ribcage.bundle import CUT
+    """The least score of a box of each finding: the one asked for, or validation's."""
+    from ribcage import prediction
 
-    if least is not None or CUT not in model.thresholds:
-        return [least or 0.0] * len(model.findings)
-    cuts = model.thresholds[CUT]
-    if mute := [name for name, cut in zip(model.findings, cuts, strict=True) if cut is None]:
+    if least is not None:
+        return [least] * len(model.findings)
+    cuts = prediction.least_scores(model)
+    if mute := [name for name, cut in zip(model.findings, cuts, strict=True) if cut == float("inf")]:
         print(f"No box of {', '.join(mute)} is shown: validation found no score to trust. --least X shows them.")
-    return [float("inf") if cut is None else cut for cut in cuts]
+    return cuts
 
 
 # ---- what is printed

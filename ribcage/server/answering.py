@@ -4,7 +4,6 @@ What names findings is exported to ONNX, compared with the model it came from, a
 runs in torch. Both take pictures that are square already.
 """
 
-import math
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ribcage import deployment, detections, explanation, observed, typical
-from ribcage.bundle import CUT, Bundle, Detector, Opened
+from ribcage import deployment, explanation, observed, prediction, typical
+from ribcage.bundle import Bundle, Detector, Opened
 from ribcage.raster import Picture
 
 TOLERANCE = 1e-4
@@ -146,27 +145,11 @@ class Finder(Answering):
         shown = torch.cat([explanation.view(one.pixels, model) for one in pictures])
         with self.lock, torch.inference_mode():
             found = self.opened.finder.found(shown)
-        return [{"findings": [], "boxes": self._placed(*both)} for both in zip(pictures, found, strict=True)]
-
-    def _placed(self, picture: Picture, found: Any) -> list[dict[str, Any]]:
-        model, size = self.opened.model, (picture.width, picture.height)
-        inside = detections.stored(found.boxes.float().numpy(), model.size, model.stored)
-        x0, y0, x1, y1 = detections.original(inside, size, model.stored, model.fit).T
-        places, scores = found.findings.numpy(), found.scores.float().numpy()
-        kept = (scores >= np.array(self.least)[places]) & (x1 > x0) & (y1 > y0)
-        columns = [each[kept].tolist() for each in (scores, x0, y0, x1 - x0, y1 - y0)]
-        names = ("score", "x", "y", "width", "height")
-        rows = zip(places[kept].tolist(), *columns, strict=True)
+        least = prediction.least_scores(model)
         return [
-            {"finding": model.findings[place], **dict(zip(names, numbers, strict=True))} for place, *numbers in rows
+            {"findings": [], "boxes": prediction.boxed(model, each, (one.width, one.height), least)}
+            for one, each in zip(pictures, found, strict=True)
         ]
-
-    @property
-    def least(self) -> list[float]:
-        """The least score of a box of each finding: validation's, none of a finding where it could choose none."""
-        model = self.opened.model
-        cuts = model.thresholds.get(CUT, (0.0,) * len(model.findings))
-        return [math.inf if cut is None else cut for cut in cuts]
 
 
 def _crossed(value: float, threshold: float | None) -> bool | None:
