@@ -39,9 +39,9 @@ def main() -> None:
     """Train what is not there, write the files, ask, time, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="a folder for data, models and files")
-    parser.add_argument("--pictures", type=int, default=3000, help="to make up")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--tests", type=int, default=600, help="test pictures that all ways are asked about")
+    parser.add_argument("--pictures", type=int, default=900, help="to make up")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--tests", type=int, default=200, help="test pictures that all ways are asked about")
     parser.add_argument("--runs", type=int, default=30, help="of each way; the median counts")
     parser.add_argument("--threads", type=int, default=0, help="0: one for each core")
     given = parser.parse_args()
