@@ -4,7 +4,7 @@ What many find is compared with what one process finds.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,18 +126,10 @@ def course(name: str, **more: Any) -> Course:
     return Course(losses, gradients, method.state_dict())
 
 
-def courses(names: Sequence[str]) -> dict[str, Course]:
-    """Of these methods, and of those that can mind patients once more."""
-    mindful = [name for name in names if "patient_aware" in inspect.signature(methods.load(name)).parameters]
-    return {name: course(name) for name in names} | {
-        f"{name} --patient-aware": course(name, patient_aware=True) for name in mindful
-    }
-
-
-def write(file: str, names: Sequence[str]) -> None:
-    """Go through the courses together; rank 0 writes them, in plain dicts."""
+def write(file: str, name: str, more: dict[str, Any]) -> None:
+    """Go through a course together; rank 0 writes it, as a plain dict."""
     torch.set_num_threads(1)
     with distributed.started():
-        found = {name: vars(one) for name, one in courses(names).items()}
+        found = course(name, **more)
         if distributed.rank() == 0:
-            torch.save(found, file)
+            torch.save(vars(found), file)

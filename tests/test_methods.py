@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from pathlib import Path
 
 import processes
 import pytest
@@ -156,31 +157,19 @@ def test_the_other_kind_of_backbone_is_refused_in_one_line(name: str) -> None:
 # ---- many processes
 
 
-Courses = dict[str, ranks.Course]
-
-
-@pytest.fixture(scope="module")
-def courses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Courses, Courses]:
-    """Of one process and of two, of the methods that are tested now."""
-    tested = [item.callspec.params for item in request.session.items if "courses" in getattr(item, "fixturenames", ())]
-    names = sorted({params["name"] for params in tested})
-    file = tmp_path_factory.mktemp("ranks") / "two.pt"
-    with processes.ranks(ranks.write, str(file), names, said=file.parent) as two:
-        one = ranks.courses(names)
-        ends = [process.end() for process in two]
-    assert [code for code, _ in ends] == [0, 0], "\n".join(said for _, said in ends)
-    return one, {name: ranks.Course(**values) for name, values in torch.load(file, weights_only=True).items()}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("patient_aware", [False, True], ids=["", "patient-aware"])
-def test_two_processes_learn_what_one_learns(name: str, patient_aware: bool, courses: tuple[Courses, Courses]) -> None:
-    said = name + " --patient-aware" * patient_aware
-    if said not in courses[0]:
+def test_two_processes_learn_what_one_learns(name: str, patient_aware: bool, tmp_path: Path) -> None:
+    more = {"patient_aware": True} if patient_aware else {}
+    if patient_aware and "patient_aware" not in inspect.signature(methods.load(name)).parameters:
         assert not methods.load(name).mates
         return
-    one, two = (course[said] for course in courses)
+    with processes.ranks(ranks.write, str(tmp_path / "two.pt"), name, more, said=tmp_path) as started:
+        one = ranks.course(name, **more)
+        ends = [process.end() for process in started]
+    assert [code for code, _ in ends] == [0, 0], "\n".join(said for _, said in ends)
+    two = ranks.Course(**torch.load(tmp_path / "two.pt", weights_only=True))
     assert two.losses == pytest.approx(one.losses, rel=1e-9)
     for found, expected in ((two.gradients, one.gradients), (two.state, one.state)):
         assert found.keys() == expected.keys()
