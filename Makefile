@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench docs clean
 
 setup: .venv/installed
 
@@ -26,5 +26,8 @@ check: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/data.py
 
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv demo .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv demo site .pytest_cache .ruff_cache .mypy_cache
