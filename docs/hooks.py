@@ -162,8 +162,8 @@ def standing(flag: flags.Flag) -> str:
 
 
 def cell(text: str) -> str:
-    """Code in a table."""
-    return f"`{escape(text)}`" if text else ""
+    """Code in a table, where a bar may stand as it is."""
+    return f"`{text}`" if text else ""
 
 
 def prose(text: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,13 @@ from ribcage.commands import convert
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "ribcage" / "recipes").glob("*.toml"))]
+CHINESE = ROOT / "README.zh-CN.md"
+PAGES = [
+    README,
+    CHINESE,
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "ribcage" / "recipes").glob("*.toml")),
+]
 
 
 def dataset_table() -> str:
@@ -79,5 +86,51 @@ def test_every_command_in_the_pages_is_understood(page: str, line: str, monkeypa
 
 def test_links_in_the_pages_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(((?!http)[^)#]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for target in links(page):
+            made = target.startswith(("reference/", "../reference/", "zh.md"))  # docs/hooks.py makes those
+            assert made or (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+# ---- in Chinese
+
+
+def links(page: Path) -> list[str]:
+    """Where the links of a page lead, but for those to the web."""
+    return re.findall(r"\]\(((?!http)[^)#]+)", page.read_text(encoding="utf-8"))
+
+
+def code(page: Path) -> list[str]:
+    """The lines of code in a page, without what is said beside them."""
+    blocks = re.findall(r"^```.*?^```|^    .+?$", page.read_text(encoding="utf-8"), re.S | re.M)
+    return [re.split(r"\s+# |\s{3,}", line.strip())[0] for line in "\n".join(blocks).splitlines()]
+
+
+def outline(page: Path) -> list[str]:
+    """The levels of headings, and the columns of every row of a table."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return [
+        f"{line.split(' ')[0]}" if line[0] == "#" else f"{line.count('|')} bars"
+        for line in lines
+        if line[:1] in ("#", "|")
+    ]
+
+
+@pytest.mark.parametrize("part", [code, outline, links], ids=lambda part: part.__name__)
+def test_the_chinese_readme_has_all_that_the_english_one_has(part: Callable[[Path], list[str]]) -> None:
+    ours, theirs = (
+        [one for one in part(page) if one not in ("README.md", "README.zh-CN.md")] for page in (README, CHINESE)
+    )
+    assert theirs == ours
+
+
+@pytest.mark.parametrize("name", sorted(set(TABLES) - set(PLACES)))
+def test_the_chinese_readme_has_the_programs_tables(name: str) -> None:
+    text, wanted = CHINESE.read_text(encoding="utf-8"), TABLES[name]() + "\n"
+    if os.environ.get("RIBCAGE_WRITE_README"):
+        text = text.replace(block(text, name), wanted)
+        CHINESE.write_text(text, encoding="utf-8")
+    assert block(text, name) == wanted
+
+
+def test_the_two_readmes_know_of_each_other() -> None:
+    assert "README.zh-CN.md" in links(README) and "README.md" in links(CHINESE)
