@@ -105,8 +105,9 @@ def bound(host: str, port: int) -> socket.socket:
     """A socket that listens there."""
     made: socket.socket | None = None
     try:
-        kind, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        made = socket.socket(kind)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        kind, stream, protocol, _, place = found
+        made = socket.socket(kind, stream, protocol)  # where it is not said to be TCP, asyncio lets answers wait 40 ms
         if os.name == "posix":  # elsewhere it would let two programs listen
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(place)
