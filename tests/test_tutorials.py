@@ -186,7 +186,7 @@ def test_a_published_file_answers_in_a_server(
     smaller(place / "models" / "chexnet")
     follow(page, listed[1:3], place, capsys, caplog)
     with serving(listed[3][0], place) as (address, said):
-        check(page, listed[3][1], said, place)
+        check(page, listed[3][1], said.replace(address, "http://127.0.0.1:8000"), place)
         for command, told in listed[4:]:
             check(page, told, asked(typed(command.replace("http://127.0.0.1:8000", address), place)), place)
         script = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)[0]

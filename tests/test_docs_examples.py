@@ -1,0 +1,91 @@
+"""The files that docs/extending.md shows are real: put into their folders they are found, and do what the page says."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import timm
+import torch
+from trees import pictures, text
+
+from ribcage import bundle, cli, datasets, methods, store, weights
+
+PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
+FOLDERS = {"datasets": datasets, "methods": methods, "weights": weights}
+
+
+def files() -> dict[str, str]:
+    """Every file of the page, by its path."""
+    return dict(
+        re.findall(r"^`(ribcage/\S+\.py)`:\n\n```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.S | re.M)
+    )
+
+
+def command(name: str) -> list[str]:
+    """The words of the page's line with this file's name."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    return next(line for line in lines if line.startswith("    ribcage ") and name in line).split()[1:]
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder to work in, while the page's files lie in a second folder of each kind."""
+    known = set(sys.modules)
+    for path, code in files().items():
+        kind = Path(path).parent.name
+        text(tmp_path / "more" / kind / Path(path).name, code)
+        monkeypatch.setattr(FOLDERS[kind], "__path__", [*FOLDERS[kind].__path__, str(tmp_path / "more" / kind)])
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if name.startswith(tuple(f"ribcage.{kind}." for kind in FOLDERS)):
+            del sys.modules[name]
+
+
+def test_each_kind_is_shown() -> None:
+    assert sorted(Path(path).parent.name for path in files()) == sorted(FOLDERS)
+
+
+def test_a_data_set_is_one_file(work: Path, capsys: pytest.CaptureFixture) -> None:
+    names = [f"{number}.png" for number in range(12)]
+    read = ("yes,no", "perhaps,", "no,yes")
+    rows = [f"{name},P{place},{('PA', 'AP')[place % 2]},{read[place % 3]}" for place, name in enumerate(names)]
+    text(work / "院 harbour" / "readings.csv", "file,patient,projection,Effusion,Mass", *rows)
+    pictures(work / "院 harbour", names)
+    words = [word.replace("/data/harbour", str(work / "院 harbour")) for word in command("import harbour")]
+    assert cli.main(words) == 0
+    table = store.open(work / "data" / "harbour").index.table
+    assert (table["view"] == "PA").all() and len(table) == 6
+    assert sorted(table["Effusion"].unique()) == [-1, 0, 1] and table["Mass"].isna().sum() == 2
+    pd.testing.assert_frame_equal(datasets.index("harbour", work, view="PA").table[["path"]], table[["path"]])
+    assert cli.main(["import", "harbour", "--help"]) == 0 and "Which pictures to take." in capsys.readouterr().out
+    assert "Harbour clinic" in datasets.table()
+    with pytest.raises(FileNotFoundError, match="readings"):
+        datasets.index("harbour", work / "more" / "methods")
+
+
+def test_a_method_is_one_file(work: Path) -> None:
+    assert cli.main(["import", "phantom", "--out", "data/phantom", "--pictures", "40", "--size", "32"]) == 0
+    small = ["--dim", "32", "--epochs", "1", "--batch", "8", "--size", "32", "--threads", "1"]
+    words = [word.replace("resnet18", "test_resnet") for word in command("pretrain simsiam")]
+    assert cli.main([*words, *small]) == 0
+    assert bundle.load_any(work / "runs" / "simsiam").model.findings == ()
+    kind = methods.load("simsiam")
+    distance = sys.modules[kind.__module__].distance
+    p, z = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]], requires_grad=True)
+    torch.testing.assert_close(distance(p, z), torch.tensor(-0.6))
+    assert not distance(p, z).requires_grad
+
+
+def test_a_layout_of_weights_is_one_file(work: Path, capsys: pytest.CaptureFixture) -> None:
+    torch.manual_seed(0)
+    state = timm.create_model("resnet18", num_classes=2).state_dict()
+    names = {name: "findings." + name[3:] if name.startswith("fc.") else f"encoder.{name}" for name in state}
+    torch.save({names[name]: value for name, value in state.items()}, "harbour.pt")
+    assert cli.main(command("convert harbour.pt")) == 0
+    out = capsys.readouterr().out
+    assert "harbour_net (https://example.org/harbour; licence: CC0-1.0); resnet18" in out and "Effusion, Mass" in out
+    assert bundle.load_any(work / "models" / "harbour").model.findings == ("Effusion", "Mass")
