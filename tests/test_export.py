@@ -128,6 +128,15 @@ def test_whole_numbers_are_made_of_pictures_and_their_price_is_told(
     said = capsys.readouterr().out
     assert re.search(r"mean AUROC 0\.\d+, exported 0\.\d+: [+-]0\.\d+ \(95 % [+-]0\.\d+ to [+-]0\.\d+\)", said), said
     assert "int8" in str(onnx_kinds(tmp_path / "8.onnx")).lower()
+    weights = [one for name, one in numbers(tmp_path / "8.onnx").items() if one.dtype == np.int8 and one.ndim == 4]
+    assert weights and max(np.abs(one).max() for one in weights) == 64, "eight bits overflow without VNNI"
+
+
+def numbers(file: Path) -> dict[str, np.ndarray]:
+    """Of all weights."""
+    import onnx
+
+    return {one.name: onnx.numpy_helper.to_array(one) for one in onnx.load(file).graph.initializer}
 
 
 def onnx_kinds(file: Path) -> set[str]:
