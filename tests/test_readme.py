@@ -93,6 +93,16 @@ def test_links_in_the_pages_lead_somewhere() -> None:
             assert made or (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_the_architecture_names_every_module_and_no_other() -> None:
+    tree = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## ")[0]
+    told = set(re.findall(r"([a-z_]+)(?:\.py|/(?= ))", tree))
+    package = ROOT / "ribcage"
+    here = {file.stem for file in package.glob("[a-z]*.py")} | {file.parent.name for file in package.glob("*/*.*")}
+    inner = {file.stem for file in package.glob("server/*.py")}
+    assert here - {"__pycache__", "recipes"} - told == set()
+    assert told - here - inner == {"test_architecture"}
+
+
 # ---- in Chinese
 
 
