@@ -149,7 +149,7 @@ def table(found: list[flags.Flag], head: str) -> str:
 
 def values(flag: flags.Flag) -> str:
     """What may stand behind an option."""
-    return "" if flag.kind is bool else flags.value_name(flag.kind)
+    return "" if flag.kind is bool else flags.value_name(flag.kind).replace("|", " | ")
 
 
 def standing(flag: flags.Flag) -> str:
