@@ -112,7 +112,8 @@ class Load:
 @contextlib.contextmanager
 def process(words: list[str]) -> Iterator[int]:
     """A server that says its port first; ended afterwards."""
-    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as child:
+    calm = {**os.environ, "GOMP_SPINCOUNT": "10000"}  # as ribcage has it: threads that spin spoil a busy machine
+    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True, env=calm) as child:
         try:
             assert child.stdout
             found = re.search(r":(\d+)/", child.stdout.readline())
