@@ -9,6 +9,7 @@ write them again. Findings, thresholds and the way a picture becomes square stan
 import contextlib
 import importlib.util
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -209,5 +210,6 @@ def away(answer: Answer, pictures: np.ndarray, wanted: np.ndarray, batches: Sequ
     worst = 0.0
     for size in batches:
         parts = [answer(pictures[at : at + size]) for at in range(0, len(pictures), size)]
-        worst = max(worst, float(np.abs(np.concatenate(parts) - wanted).max()))
+        apart = float(np.abs(np.concatenate(parts) - wanted).max())
+        worst = max(worst, apart if math.isfinite(apart) else math.inf)
     return worst

@@ -137,7 +137,7 @@ def shown(
     """
     square = explanation.square(read, model)
     pictures = [explanation.view(square, model, view) for view in seen or (views.plain(model.size),)]
-    remarks = typical.remarks(known, square, read.tags)
+    remarks = typical.remarks(known, square, read.tags, read.notes)
     uids = {name: text if UID.fullmatch(text := read.tags.get(name, "")) else "" for name in ("study", "series")}
     about = uids | {"view": read.tags.get("view", ""), "notes": "; ".join(read.notes), "remarks": " ".join(remarks)}
     return Shown(path, (read.width, read.height), torch.cat(pictures), about=about)
@@ -265,6 +265,8 @@ def named(opened: Bundle, several: Sequence[Shown]) -> list[list[Row]]:
     exclusive = model.loss == evaluation.EXCLUSIVE
     pictures = torch.stack([one.picture for one in several if one.picture is not None], 1)  # (V, N, C, H, W)
     logits = inference.joint(exclusive)(torch.stack([opened.method.logits(view).float() for view in pictures]))
+    if not logits.isfinite().all():
+        raise ValueError(f"{opened.folder} answers with what is no number: its weights are damaged.")
     said = inference.Predictions(model.findings, np.arange(len(several)), logits.numpy(), exclusive)
     return [[dict(zip(model.findings, row, strict=True))] for row in said.probabilities(model.temperature).tolist()]
 

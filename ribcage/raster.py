@@ -187,7 +187,7 @@ def to_depth(pixels: np.ndarray, depth: Depth, bits: int | None = None) -> tuple
     if bits is not None and bits < 16:
         notes = [f"{bits} bit stored in 16: 0-{top} made the whole range"]
     elif (used := int(pixels.max()).bit_length()) <= FEW_BITS:
-        notes = [f"only {used} of 16 bits used, which is dark: --bits says how many count"]
+        notes = [f"only {used} of 16 bits used, which is dark"]
     if depth == 8:
         return cv2.convertScaleAbs(pixels, alpha=255 / top), [*notes, "16 bit to 8"]
     return (pixels if top == 65535 else _stretched(pixels, top)), notes

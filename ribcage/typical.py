@@ -11,6 +11,7 @@ differ by, and how much of it they do not have at all. The limits are those that
 
 import functools
 import math
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -278,19 +279,26 @@ def _whole(found: dict[str, np.ndarray]) -> bool:
 
 RADIOGRAPHS = ("", "CR", "DX", "RG", "DR", "OT", "SC")
 """Modalities of plain radiographs, and those that tell nothing."""
+WORD = re.compile(r"[\w ]{1,16}")
+"""What a DICOM may call a part of the body; anything else may be a name."""
 CHEST = ("CHEST", "THORAX", "TORAX", "LUNG", "RIB", "STERNUM", "HEART", "BRUSTKORB", "胸", "肺")
 """Words of body parts that are in a chest radiograph."""
 
 
-def remarks(known: Typical | None, square: np.ndarray, tags: dict[str, str]) -> tuple[str, ...]:
-    """What is unusual about a picture, in plain sentences: what its DICOM says, and how it looks."""
-    return (*_said(known, tags), *_seen(known, small(square)))
+def remarks(
+    known: Typical | None, square: np.ndarray, tags: dict[str, str], notes: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """What is unusual about a picture, in plain sentences: what its DICOM says, how it was read, and how it looks."""
+    dark = [f"Perhaps too dark: {note.removesuffix(', which is dark')}." for note in notes if note.endswith("is dark")]
+    return (*_said(known, tags), *dark, *_seen(known, small(square)))
 
 
 def _said(known: Typical | None, tags: dict[str, str]) -> list[str]:
     """What the tags say that is unusual."""
     said = []
     modality, body = (_shown(tags.get(name, "")) for name in ("modality", "body"))
+    if body and not WORD.fullmatch(body):
+        body = "that is no DICOM word"
     if modality.upper() not in RADIOGRAPHS:
         said.append(f"No plain radiograph: its DICOM says modality {modality}.")
     if body and not any(word in body.upper() for word in CHEST):

@@ -159,6 +159,7 @@ def test_pictures_of_another_side_are_refused(tmp_path: Path, capsys: pytest.Cap
         (["--out", "a.pt"], "does not end in .onnx"),
         (["--to", "torchscript", "--int8", "--data", "d"], "--int8 goes with --to onnx or --to openvino"),
         (["--runs", "0"], "--runs 0 is not at least 1"),
+        (["--tolerance", "nan"], "--tolerance nan is not 0 or more"),
     ],
 )
 def test_what_cannot_be_is_a_line(
@@ -167,3 +168,20 @@ def test_what_cannot_be_is_a_line(
     assert cli.main(["export", str(tmp_path), *words]) == 2
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
+
+
+def test_what_is_no_number_is_no_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import cv2
+    from safetensors.torch import load_file, save_file
+
+    folder = made(tmp_path / "m")
+    weights = load_file(folder / bundle.WEIGHTS)
+    weights["fc.bias"][1] = float("nan")
+    save_file(weights, folder / bundle.WEIGHTS)
+    cv2.imwrite(str(tmp_path / "p.png"), deployment.patterns(48)[5])
+    for words in (["export", str(folder), "--no-latency"], ["predict", str(folder), str(tmp_path / "p.png")]):
+        assert cli.main(words) == 2
+        assert "answers with what is no number" in capsys.readouterr().err
+    assert not (folder / "model.onnx").exists()
+    wanted = np.zeros((5, 3))
+    assert deployment.away(lambda pictures: np.full((len(pictures), 3), np.nan), wanted, wanted) == float("inf")

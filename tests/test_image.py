@@ -118,7 +118,7 @@ def test_white_does_not_depend_on_a_pictures_brightest_pixel_and_a_dark_picture_
         deep = np.full((8, 8), brightest, np.uint16)
         picture = image.decode(cv2.imencode(".png", deep)[1].tobytes(), "a", depth=16)
         assert (picture.pixels == brightest).all()
-        note = f"only {used} of 16 bits used, which is dark: --bits says how many count"
+        note = f"only {used} of 16 bits used, which is dark"
         assert picture.notes == ((note,) if used < 15 else ())
 
 

@@ -78,6 +78,8 @@ def wrong(options: Options) -> list[str]:
         said.append("--int8 goes with --to onnx or --to openvino")
     if options.out and options.out.suffix != ending:
         said.append(f"--out {options.out} does not end in {ending}, as {options.to} wants it")
+    if not options.tolerance >= 0:
+        said.append(f"--tolerance {options.tolerance:g} is not 0 or more")
     counts = {"runs": options.runs, "ranges": options.ranges}
     return said + [f"--{name} {value} is not at least 1" for name, value in counts.items() if value < 1]
 
@@ -141,6 +143,8 @@ def shown(options: Options, model: Any, split: str, most: int = 0) -> tuple[Any,
 
 def compared(options: Options, opened: Any, made: Path) -> dict[str, Any]:
     """How far its answers are from the model's, and of pictures with labels what that does to the AUROC."""
+    import numpy as np
+
     from ribcage import deployment
 
     answer = deployment.OPENED[options.to](made, options.threads)
@@ -150,10 +154,12 @@ def compared(options: Options, opened: Any, made: Path) -> dict[str, Any]:
     else:
         pictures = deployment.patterns(opened.model.stored)
     wanted = deployment.expected(opened, pictures)
+    if not np.isfinite(wanted).all():
+        raise ValueError(f"{opened.folder} answers with what is no number: it cannot be exported.")
     away = deployment.away(answer, pictures, wanted)
     kind = "pictures" if options.data else "patterns"
     print(f"largest difference of a probability on {len(pictures):,} {kind}: {away:.2g}")
-    if away > options.tolerance and not options.int8:
+    if away > options.tolerance and (not options.int8 or away == float("inf")):
         raise ValueError(
             f"The exported model is {away:.2g} away from the model, more than {options.tolerance:g}: no file."
         )

@@ -60,7 +60,7 @@ def run(options: Options) -> Any:
     found = prediction.files(options.paths, [place for place in (options.maps, options.sheet) if place])
     limits.check(options, [*wrong(options, len(found.pictures)), *unfit(options, model)])
     if found.others:
-        print(f"{found.others:,} files were passed over: they do not begin as a picture does.")
+        print(f"{found.others:,} files were passed over: they begin as no PNG, JPEG, TIFF, BMP or DICOM does.")
     asked: Any = {"batch": options.batch, "label": "predict" if len(found.pictures) > options.batch else ""}
     if model.detector:
         least = chosen(model, options.least)
@@ -70,9 +70,10 @@ def run(options: Options) -> Any:
         opened, cuts = bundle.load(options.model), prediction.cuts(model, options.threshold)
         table = prediction.probabilities(opened, found.pictures, ten_crop=options.ten_crop, thresholds=cuts, **asked)
     if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         inference.save(table, options.out)
         print(f"Wrote {options.out}.")
-    show(table, options, model)
+    show(table, options, model, opened.typical is not None)
     bad = set(table.loc[table["error"] != "", "path"])
     paths = [path for path in found.pictures if prediction.written(path) not in bad]
     if options.maps or options.sheet:
@@ -92,8 +93,6 @@ def wrong(options: Options, files: int) -> list[str]:
         said.append(f"--least {options.least:g} is not from 0 to 1")
     if options.out and options.out.suffix not in (".csv", ".parquet"):
         said.append(f"--out {options.out} is neither .csv nor .parquet")
-    if options.out and not options.out.parent.is_dir():
-        said.append(f"--out {options.out}: there is no folder {options.out.parent}")
     if options.of and not options.maps:
         said.append("--of names the findings of --maps, which is not given")
     if options.sheet and options.sheet.suffix.lower() == ".svg" and files > 1:
@@ -142,7 +141,7 @@ def chosen(model: Any, least: float | None) -> list[float]:
 # ---- what is printed
 
 
-def show(table: Any, options: Options, model: Any) -> None:
+def show(table: Any, options: Options, model: Any, described: bool) -> None:
     """Lines for every file, and at the end how many were answered; of a table that is kept only the first, and what is
     unusual."""
     hidden = 0
@@ -156,13 +155,15 @@ def show(table: Any, options: Options, model: Any) -> None:
             print(line)
     if hidden:
         print(f"… {hidden:,} more files are in {options.out}.")
-    for line in legend(table, options, model):
-        print(line)
     said = errors(table)
     bad = sum(map(bool, said))
     if bad == len(said):
         raise ValueError("No file could be read.")
+    for line in legend(table, options, model):
+        print(line)
     print(counts(table, len(said), bad))
+    if not described:
+        print("The model keeps no description of its training pictures: only DICOM tags can say what is unusual.")
 
 
 def printable(path: str) -> str:

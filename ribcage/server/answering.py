@@ -43,7 +43,7 @@ class Answering:
 
     def remarks(self, picture: Picture) -> list[str]:
         """What is unusual about a square."""
-        return list(typical.remarks(self.opened.typical, picture.pixels, picture.tags))
+        return list(typical.remarks(self.opened.typical, picture.pixels, picture.tags, picture.notes))
 
     def about(self) -> dict[str, Any]:
         """What a person or a program wants to know before asking."""
@@ -90,7 +90,7 @@ class Namer(Answering):
         away = deployment.away(self.run, pictures, wanted)
         if not np.isfinite(wanted).all():
             raise ValueError(f"{self.opened.folder} answers with what is no number: it cannot be served.")
-        if away > TOLERANCE:
+        if not away <= TOLERANCE:
             raise ValueError(
                 f"{self.opened.folder}, exported, is {away:.2g} away from itself, more than {TOLERANCE:g}."
             )

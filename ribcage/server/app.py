@@ -149,7 +149,8 @@ class Service:
             raise Problem(503, str(error), headers=SOON) from None
         size = {"width": square.width, "height": square.height}
         tags = {name: square.tags.get(name, "") for name in TOLD} if square.tags else {}
-        return {"file": upload.name, **size, **said, "remarks": model.remarks(square), "tags": tags}
+        about = {"remarks": model.remarks(square), "notes": list(square.notes), "tags": tags}
+        return {"file": upload.name, **size, **said, **about}
 
     async def look(self, model: Namer, upload: Upload, finding: str, side: int) -> dict[str, Any]:
         """Where a model looks in a file."""

@@ -113,6 +113,7 @@ class Result(BaseModel):
     findings: list[Said] | None = None
     boxes: list[Placed] | None = None
     remarks: list[str] | None = Field(None, description="What is unusual about the picture, in sentences.")
+    notes: list[str] | None = Field(None, description="What was done to read the file.")
     tags: dict[str, str] | None = Field(None, description="Of a DICOM; never whose it is.")
     error: str | None = None
 
