@@ -573,8 +573,8 @@ def test_everything_is_reached_by_keys(opening: Opening) -> None:
     page.keyboard.press("End")
     page.keyboard.press("Home")
     page.keyboard.press("ArrowDown")
-    active = page.locator("#findings").get_attribute("aria-activedescendant")
-    assert active == "finding-1"
+    active = "finding-1"
+    expect(page.locator("#findings")).to_have_attribute("aria-activedescendant", active)
     page.keyboard.press("Enter")
     expect(page.locator(f"#{active}")).to_have_attribute("aria-selected", "true")
     expect(page.locator(".legend").first).to_contain_text("speaks for")
