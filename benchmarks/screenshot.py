@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 
 from ribcage import bundle, files, phantom
+from ribcage.commands import serve
 from ribcage.server import answering, process
-from ribcage.server.app import Service, Settings
 
 PEOPLE: tuple[tuple[str, int, dict[str, float]], ...] = (
     ("chest-1.png", 118, {"Cardiomegaly": 0.9, "Edema": 0.8}),
@@ -72,7 +72,7 @@ def radiograph(file: Path, patient: int, severities: dict[str, float]) -> Path:
 def served(model: Path) -> Iterator[str]:
     """The address of a server that is ready."""
     opened = answering.named([bundle.load_any(model)])
-    server = process.Server(Service(opened, Settings(readers=1, threads=1)))
+    server = process.Server(serve.service(serve.Options((model,), readers=1, threads=1), opened))
     listening = process.bound("127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_on, args=(listening,))
     thread.start()

@@ -35,14 +35,13 @@ from pydicom.encaps import encapsulate
 from ribcage import bundle, cli, deployment, explanation, image, prediction, store
 from ribcage.backbone import Backbone
 from ribcage.bundle import Model
+from ribcage.commands import serve
 from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
 from ribcage.raster import Limits, UnreadableError
 from ribcage.server import answering, gate, process, reading
-from ribcage.server.app import Service, Settings
+from ribcage.server.app import Service
 from ribcage.server.batching import Batcher, FullError
-from ribcage.server.gate import Rules
-from ribcage.server.keeping import Keeper
 
 SIDE = 48
 TOKEN = "a-token-of-enough-letters"
@@ -125,10 +124,11 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(models: dict[str, Path] | None = None, keeper: Keeper | None = None, **settings: Any) -> Iterator[Running]:
-    """Without models it starts at once, and still shows pictures."""
+def running(models: dict[str, Path] | None = None, **options: Any) -> Iterator[Running]:
+    """As `ribcage serve` does it. Without models it starts at once, and still shows pictures."""
     opened = answering.named([bundle.load_any(folder) for folder in (models or {}).values()])
-    with Running(Service(opened, Settings(**({"readers": 1, "threads": 1} | settings)), keeper)) as server:
+    asked = serve.Options(models=(), **({"readers": 1, "threads": 1} | options))
+    with Running(serve.service(asked, opened)) as server:
         yield server
 
 
@@ -141,7 +141,7 @@ def server(folders: dict[str, Path]) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def bare() -> Iterator[Running]:
     """One that has no model, and small limits."""
-    with running(most_bytes=300_000, most_files=3, rules=Rules(at_once=2, seconds=2)) as made:
+    with running(max_megabytes=0.3, max_files=3, max_requests=2, max_seconds=2) as made:
         yield made
 
 
@@ -510,7 +510,7 @@ def test_too_many_files_are_refused(bare: Running) -> None:
 
 
 def test_too_many_pixels_are_refused() -> None:
-    with running(most_pixels=5000) as server:
+    with running(max_megapixels=0.005) as server:
         answer = server.post("/v1/picture", ("p.png", png(cloud())))
     assert answer.status_code == 422 and answer.json()["error"].startswith(
         "p.png says it has 90 x 70 pixels; the limit"
@@ -603,8 +603,9 @@ def test_its_own_page_may_ask(bare: Running) -> None:
     assert bare.post("/v1/picture", png(cloud()), headers={"Origin": bare.base}).status_code == 200
 
 
-def test_a_token_is_needed_where_there_is_one() -> None:
-    with running(rules=Rules(token=TOKEN, loopback=False)) as server:
+def test_a_token_is_needed_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIBCAGE_TOKEN", TOKEN)
+    with running(host="0.0.0.0") as server:
         assert server.get("/healthz").status_code == server.get("/docs").status_code == 200
         for said in (
             {},
@@ -674,7 +675,7 @@ def test_metrics_count_and_name_nobody(server: Running) -> None:
 
 
 def test_answers_are_kept_where_that_was_asked_for(folders: dict[str, Path], tmp_path: Path) -> None:
-    with running({"boxes": folders["boxes"]}, Keeper(tmp_path / "kept 答")) as server:
+    with running({"boxes": folders["boxes"]}, keep=tmp_path / "kept 答") as server:
         said = [server.post("/v1/predict", ("片.png", png(cloud()))).json() for _ in range(2)]
     (file,) = (tmp_path / "kept 答").iterdir()
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -689,7 +690,7 @@ def test_nothing_is_stored(bare: Running, tmp_path: Path, monkeypatch: pytest.Mo
     opened: list[str] = []
     own = tempfile.TemporaryFile
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda *a, **k: opened.append("x") or own(*a, **k))
-    with running(most_bytes=10_000_000) as server:
+    with running(max_megabytes=10) as server:
         sent = png(np.random.default_rng(0).integers(0, 256, (1800, 1800), np.uint8))
         assert len(sent) > 3_000_000 and server.post("/v1/picture", sent).status_code == 200
     assert not opened

@@ -24,11 +24,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from ribcage import bundle, deployment
 from ribcage.backbone import Backbone
 from ribcage.bundle import Model
+from ribcage.commands import serve
 from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
 from ribcage.server import answering, process
-from ribcage.server.app import Service, Settings
-from ribcage.server.gate import Rules
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if not CHROMIUM and not os.environ.get("CI"):
@@ -78,10 +77,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def served(*models: Path, port: int = 0, **settings: Any) -> Iterator[str]:
+def served(*models: Path, port: int = 0) -> Iterator[str]:
     """The address of a server in a thread."""
     opened = answering.named([bundle.load_any(one) for one in models])
-    server = process.Server(Service(opened, Settings(**({"readers": 1, "threads": 1} | settings))))
+    server = process.Server(serve.service(serve.Options(models, readers=1, threads=1), opened))
     listening = process.bound("127.0.0.1", port)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     thread = threading.Thread(target=server.serve_on, args=(listening,))
@@ -518,8 +517,11 @@ def test_a_server_that_is_gone_is_missed_and_found_again(opening: Opening, folde
         expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_a_token_is_asked_for_and_kept_for_this_tab_only(opening: Opening, folders: dict[str, Path]) -> None:
-    with served(folders["finder"], rules=Rules(token=TOKEN)) as address:
+def test_a_token_is_asked_for_and_kept_for_this_tab_only(
+    opening: Opening, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RIBCAGE_TOKEN", TOKEN)
+    with served(folders["finder"]) as address:
         page = opening(address)
         expect(page.locator("#token")).to_be_visible()
         page.locator("#token-text").fill("wrong")

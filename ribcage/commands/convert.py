@@ -3,7 +3,7 @@
     ribcage convert model.pth.tar --out models/chexnet
     ribcage convert models/chexnet --to torchvision --out chexnet.pth
 
-    ribcage convert models/chexnet --data data/hospital --out models/calibrated
+    ribcage convert models/chexnet --data data/ours --out models/calibrated
 
 A file is recognised by the names of its weights. Every weight is accounted for: below full coverage of the backbone
 nothing is written unless --partial says so. Nothing in a file is executed. --formats lists what is known. With --data

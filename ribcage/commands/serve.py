@@ -10,7 +10,10 @@ token: --host 0.0.0.0 --token-file FILE, or the environment variable RIBCAGE_TOK
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ribcage.server.app import Settings
 
 POSITIONAL = ("models",)
 NEEDED = {
@@ -120,18 +123,24 @@ def secret(options: Options) -> tuple[str, str]:
 
 
 def service(options: Options, models: Any) -> Any:
-    """What answers, as much at once as was asked for."""
-    from ribcage.server.app import Service, Settings
-    from ribcage.server.gate import Rules, is_loopback
+    """What answers."""
+    from ribcage.server.app import Service
     from ribcage.server.keeping import Keeper
 
+    return Service(models, settings(options), Keeper(options.keep) if options.keep else None)
+
+
+def settings(options: Options) -> "Settings":
+    """How much it takes on, in the server's units."""
+    from ribcage.server.app import Settings
+    from ribcage.server.gate import Rules, is_loopback
+
     rules = Rules(secret(options)[0], is_loopback(options.host), options.max_requests, options.max_seconds)
-    settings = Settings(
+    return Settings(
         batch=options.batch, wait=options.wait / 1000, threads=options.threads,
         readers=options.readers or os.cpu_count() or 1, most_bytes=round(1e6 * options.max_megabytes),
         most_files=options.max_files, most_pixels=1e6 * options.max_megapixels, rules=rules,
     )  # fmt: skip
-    return Service(models, settings, Keeper(options.keep) if options.keep else None)
 
 
 def address(listening: Any) -> str:

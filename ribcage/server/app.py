@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from typing import Annotated, Any
 
@@ -70,24 +70,25 @@ Side = Annotated[int, Query(ge=16, le=4096, description="Of the longer side of w
 
 @dataclass(frozen=True)
 class Settings:
-    """How much the server takes on."""
+    """How much the server takes on; `ribcage serve` says what is usual."""
 
-    batch: int = 8
-    wait: float = 0.002
+    batch: int
+    """Pictures that a model answers at once, at most."""
+    wait: float
     """Seconds that a picture waits for others."""
-    threads: int = 0
+    threads: int
     """Of a model; 0: one for each core."""
-    readers: int = 2
+    readers: int
     """Processes that read files."""
-    most_bytes: int = 128_000_000
+    most_bytes: int
     """Of a request."""
-    most_files: int = 32
+    most_files: int
     """Of a request."""
-    most_pixels: float = 50e6
+    most_pixels: float
     """Of a picture."""
+    rules: Rules
     read_seconds: float = 10.0
     """For reading one file."""
-    rules: Rules = field(default_factory=Rules)
 
 
 class Service:

@@ -37,17 +37,17 @@ HEADERS = {
 RAW = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rules:
     """What the gate goes by."""
 
-    token: str = ""
+    token: str
     """Empty: none is needed."""
-    loopback: bool = True
+    loopback: bool
     """Whether only this machine can ask."""
-    at_once: int = 64
+    at_once: int
     """Requests with pictures that are worked on; more are asked to come again."""
-    seconds: float = 60.0
+    seconds: float
     """For one request, from its head to the end of its answer."""
 
 
