@@ -46,6 +46,8 @@ from ribcage.backbone import Backbone
 from ribcage.methods.supervised import Supervised
 
 Size = tuple[int, int]
+ASLEEP = 0.1
+"""Seconds after which the threads of a runtime that has answered no longer spin."""
 BY_FUNCTION = ("DenseNet", "MobileNet")
 """Architectures that pool before the head by a layer here and by a function, which thop does not see, as published."""
 FAMOUS = (
@@ -358,11 +360,17 @@ def _exported(network: exporting.Network, shape: tuple[int, int, int]) -> tuple[
 
 
 def medians(asked: Sequence[Callable[[], Any]], runs: int) -> list[float]:
-    """Milliseconds of each, by turns, so that what else the machine does falls on all."""
+    """Milliseconds of each, by turns, so that what else the machine does falls on all.
+
+    Threads of a runtime go on spinning when it has answered, and take the cores from the next one (a small network of
+    torch's took twice its time behind ONNX Runtime): each turn waits until they sleep, and wakes its own by a first run.
+    """
     taken: list[list[float]] = [[] for _ in asked]
     with torch.inference_mode():
-        for turn in range(-2, runs):  # two to warm up
+        for turn in range(-1, runs):  # one to warm up
             for ask, times in zip(asked, taken, strict=True):
+                time.sleep(ASLEEP if len(asked) > 1 else 0)
+                ask()
                 start = time.perf_counter()
                 ask()
                 times += [time.perf_counter() - start] if turn >= 0 else []

@@ -152,15 +152,17 @@ def test_measuring_memory_leaves_the_model_as_it_was() -> None:
 
 def test_time_is_the_median_of_runs_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, said = [0.0], []
-    takes = {"fast": iter([9, 9, 1, 2, 90]), "slow": iter([9, 9, 5, 4, 6])}
+    takes = {"fast": iter([9, 9, 9, 1, 9, 2, 9, 90]), "slow": iter([9, 9, 9, 5, 9, 4, 9, 6])}  # each is woken first
 
     def ask(name: str) -> None:
         said.append(name)
         clock[0] += next(takes[name]) / 1000
 
+    pauses: list[float] = []
     monkeypatch.setattr(profiling.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(profiling.time, "sleep", pauses.append)
     assert profiling.medians([lambda: ask("fast"), lambda: ask("slow")], 3) == pytest.approx([2, 5])
-    assert said == ["fast", "slow"] * 5
+    assert said == ["fast", "fast", "slow", "slow"] * 4 and pauses == [profiling.ASLEEP] * 8
 
 
 def test_the_exported_network_answers_as_the_model_for_any_batch(tmp_path: Path) -> None:
