@@ -52,7 +52,6 @@ LABEL_WORDS: dict[str, float] = {word: value for value, known in LABELS.items() 
 
 def roles(header: Sequence[str], given: dict[str, str]) -> dict[str, str]:
     """Role -> column: the one given ('none' for no column), else the first that goes by a usual name."""
-    plain = {_plain(name): name for name in reversed(header)}
     wrong = [
         f"--{role.replace('_', '-')}-column {name!r}: no such column.{did_you_mean(name, header)}"
         for role, name in given.items()
@@ -60,7 +59,7 @@ def roles(header: Sequence[str], given: dict[str, str]) -> dict[str, str]:
     ]
     if wrong:
         raise ValueError(f"{' '.join(wrong)} {among(header)}")
-    found = {role: given.get(role) or _first(plain, names) for role, names in ROLES.items()}
+    found = {role: given.get(role) or named(header, names) for role, names in ROLES.items()}
     return {role: name for role, name in found.items() if name not in ("", "none")}
 
 
@@ -76,9 +75,9 @@ def label_columns(header: Sequence[str], taken: Sequence[str], given: Sequence[s
     if wrong:
         raise ValueError(f"--label-columns: there is no {', no '.join(wrong)} {among(header)}")
     free = [name for name in header if name not in taken]
-    named = [name for name in free if findings.known(name)]
-    listed = _first({_plain(name): name for name in reversed(free)}, LISTS)
-    return list(given) or named or ([listed] if listed else [])
+    known = [name for name in free if findings.known(name)]
+    listed = named(free, LISTS)
+    return list(given) or known or ([listed] if listed else [])
 
 
 def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
@@ -165,7 +164,9 @@ def _in_order(name: str) -> tuple[int, str]:
     return (findings.FINDINGS.index(name) if name in findings.FINDINGS else len(findings.FINDINGS), name)
 
 
-def _first(plain: dict[str, str], names: str) -> str:
+def named(header: Sequence[str], names: str) -> str:
+    """The first column that goes by one of these names, the usual first; "": there is none."""
+    plain = {_plain(name): name for name in reversed(header)}
     return next((plain[_plain(name)] for name in names.split() if _plain(name) in plain), "")
 
 

@@ -12,17 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
-from ribcage import columns, findings, image, tables
+from ribcage import box_list, columns, findings, image, tables
 from ribcage import split as splits
-from ribcage.index import Index, reserved, table
+from ribcage.index import Index, no_boxes, reserved, table
+from ribcage.index import boxes as boxes_of
 
 SOURCE = "your own files"
 LICENCE = "yours"
 MOST_CLASSES = 50
 # folders called so hold patients, not classes
-PATIENT_FOLDER = re.compile(r"(p|pat|patient|person|subject|case|id|s)?[-_ ]?\d+", re.IGNORECASE)
+PATIENT_FOLDER = re.compile(r"(p|pat|patient|person|subject|case|id|s|病人|患者|病例)?[-_ ]?\d+", re.IGNORECASE)
 # folders called so say nothing of what they hold
 NEUTRAL = (
     *("data", "dataset", "datasets", "image", "images", "img", "imgs", "picture", "pictures", "图像", "图片"),
@@ -42,6 +44,7 @@ def index(
     root: Path,
     *,
     csv: str = "",
+    boxes: str = "",
     path_column: str = "",
     patient_column: str = "",
     study_column: str = "",
@@ -58,6 +61,7 @@ def index(
     """Read the CSV in root, or the names of its folders when there is none.
 
     csv: The table, when root holds several (none: do not read any).
+    boxes: A table of drawn boxes, in pixels of the files: file, finding, x, y, width, height, or x_min … y_max.
     path_column: The column with the picture files; like the next six it is guessed by its name ("none": not there).
     patient_column: The column with the patient.
     study_column: The column with the study.
@@ -74,7 +78,8 @@ def index(
     if bits and not 8 <= bits <= 16:
         raise ValueError(f"--bits is 8 to 16, not {bits}.")
     root, csv = (root.parent, root.name) if root.is_file() else (root, csv)
-    file = _csv(root, csv)
+    drawn = _within(root, boxes) if boxes else None
+    file = _csv(root, csv, drawn)
     if file is None:
         frame, found = _folders(root, tables.files(root), classes)
     else:
@@ -84,9 +89,10 @@ def index(
     if patient_pattern and "patient" not in frame:
         frame["patient"] = _patients(frame["path"], patient_pattern)
     frame["split"] = _split(frame)
+    found, placed = _with_boxes(found, frame["path"], drawn, encoding) if drawn else (found, no_boxes())
     names = tuple(str(name) for name in found.columns)
     _check_names(names)
-    return Index(_name(root), table(frame.join(found), names), names, root=root)
+    return Index(_name(root), table(frame.join(found), names), names, placed, root=root)
 
 
 def pictures(
@@ -115,19 +121,53 @@ def _check_names(names: tuple[str, ...]) -> None:
         log.warning("New findings outside the vocabulary: %s.", ", ".join(said) + (", …" if len(new) > 20 else ""))
 
 
-def _csv(root: Path, csv: str) -> Path | None:
-    """The table to read, if any."""
+def _csv(root: Path, csv: str, other: Path | None) -> Path | None:
+    """The table to read, if any; not the other one."""
     if csv == "none":
         return None
     if csv:
-        file = root / Path(csv).expanduser()
-        if not file.is_file():
-            raise FileNotFoundError(f"There is no table {file}.")
-        return file
+        return _within(root, csv)
     found = [path for path in tables.files(root, depth=0) if path.lower().endswith((".csv", ".tsv", ".csv.gz"))]
+    found = [path for path in found if root / path != other]
     if len(found) > 1:
         raise ValueError(f"{root} holds {', '.join(found)}. Choose one with --csv, or none with --csv none.")
     return root / found[0] if found else None
+
+
+def _within(root: Path, csv: str) -> Path:
+    """A table that must be there."""
+    file = root / Path(csv).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no table {file}.")
+    return file
+
+
+def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The labels, and the boxes by their rows.
+
+    A finding that only boxes tell of is there where one is drawn, is not where the list names the picture for something
+    else or for nothing, and is unknown of pictures that the list does not name.
+    """
+    listed = box_list.read(file, encoding)
+    place = pd.Series(paths.index, index=paths)
+    listed["row"] = [place.get(path, -1) for path in _found(listed["path"].tolist(), paths.tolist())]
+    away = listed["row"] < 0
+    if away.all():
+        raise ValueError(f"{file} names no picture of this data set: its first one is {listed['path'].iloc[0]!r}.")
+    if away.any():
+        count, first = listed["path"][away].nunique(), listed["path"][away].iloc[0]
+        log.warning("Left out: the boxes of %s pictures that are not there, such as %s.", f"{count:,}", first)
+    listed = listed[~away]
+    drawn = listed[listed["finding"] != ""]
+    new = [name for name in drawn["finding"].unique() if name not in found]
+    told = pd.Series(np.nan, found.index, dtype="float32").where(~found.index.isin(listed["row"]), 0)
+    found = found.assign(
+        **{name: told.where(~told.index.isin(drawn["row"][drawn["finding"] == name]), 1) for name in new}
+    )
+    against = [name for name in found if (found[name][drawn["row"][drawn["finding"] == name]] == 0).any()]
+    if against:
+        log.warning("Pictures have boxes of what their labels say is not there: %s.", ", ".join(map(str, against)))
+    return found, boxes_of(drawn)
 
 
 def _rows(
@@ -145,7 +185,10 @@ def _rows(
     text["path"] = _located(text["path"], root)
     twice = text["path"][text["path"].duplicated()]
     if len(twice):
-        raise ValueError(f"The picture {twice.iloc[0]} stands in several rows that differ; each needs one row.")
+        raise ValueError(
+            f"The picture {twice.iloc[0]} stands in several rows that differ; each needs one row. "
+            "If they are boxes drawn on it, say --boxes FILE."
+        )
     meaning = {
         "view": lambda column: tables.words(column, columns.VIEW_WORDS),
         "sex": lambda column: tables.words(column, tables.SEX),
