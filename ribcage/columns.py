@@ -134,7 +134,7 @@ def _is_listed(name: str, cells: pd.Series) -> bool:
     unique = [cell.strip().lower() for cell in cells.unique()]
     words = [word for cell in unique if _label(cell) == STRANGE for word in _parts(cell)]
     yes_or_no = any(NUMBER.fullmatch(cell) or _label(cell) in (1, -1) for cell in unique)
-    called_so = _plain(name) in map(_plain, LISTS.split())
+    called_so = bool(named([name], LISTS))
     return bool(words) and not yes_or_no and (called_so or all(map(findings.known, words)))
 
 
@@ -166,9 +166,6 @@ def _in_order(name: str) -> tuple[int, str]:
 
 def named(header: Sequence[str], names: str) -> str:
     """The first column that goes by one of these names, the usual first; "": there is none."""
-    plain = {_plain(name): name for name in reversed(header)}
-    return next((plain[_plain(name)] for name in names.split() if _plain(name) in plain), "")
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name).casefold()
+    known = {findings.plain(name): name for name in reversed(header)}
+    usual = map(findings.plain, names.split())
+    return next((known[name] for name in usual if name in known), "")

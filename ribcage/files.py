@@ -22,6 +22,14 @@ def atomic(file: Path) -> Iterator[Path]:
     part.replace(file)
 
 
+def write(file: Path, text: str) -> None:
+    """A text file, whole or not at all; its folder is made."""
+    with explained(file, "Free some."):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(file) as part:
+            part.write_text(text, encoding="utf-8")
+
+
 def sync(file: Path) -> None:
     """Wait until the file's bytes are on the disk."""
     handle = os.open(file, os.O_RDONLY)

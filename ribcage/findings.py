@@ -104,9 +104,9 @@ DATASET_NAMES = {
 
 def canonical(name: str, dataset: str | None = None) -> str:
     """The vocabulary's word for a finding that a data set, or a person, calls `name`."""
-    plain = _plain(name)
-    own = {_plain(word): finding for word, finding in DATASET_NAMES.get(dataset or "", {}).items()}
-    found = own.get(plain) or _WORDS.get(plain)
+    bare = plain(name)
+    own = {plain(word): finding for word, finding in DATASET_NAMES.get(dataset or "", {}).items()}
+    found = own.get(bare) or _WORDS.get(bare)
     if found is None:
         hint = f" Did you mean {meant(name)!r}?" if meant(name) else ""
         raise ValueError(f"Unknown finding {name!r}.{hint} Findings: {', '.join(FINDINGS)}.")
@@ -115,20 +115,20 @@ def canonical(name: str, dataset: str | None = None) -> str:
 
 def known(name: str) -> bool:
     """Whether the vocabulary has this finding under any name."""
-    return _plain(name) in _WORDS
+    return plain(name) in _WORDS
 
 
 def meant(name: str) -> str:
     """The finding that an unknown name looks most like, or ""."""
-    near = nearest(_plain(name), _WORDS)
+    near = nearest(plain(name), _WORDS)
     return _WORDS[near] if near else ""
 
 
 def nearly(name: str) -> str:
     """The finding that an unknown name is but for a letter or two, or ""."""
-    near = nearest(_plain(name), _WORDS)
-    like = difflib.SequenceMatcher(None, _plain(name), near or "").ratio()
-    return _WORDS[near] if near and near != _plain(name) and like >= 0.8 else ""
+    near = nearest(plain(name), _WORDS)
+    like = difflib.SequenceMatcher(None, plain(name), near or "").ratio()
+    return _WORDS[near] if near and near != plain(name) and like >= 0.8 else ""
 
 
 def chinese(finding: str) -> str:
@@ -234,19 +234,19 @@ PRESETS = {
 }
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """Letters and digits only (of any script), in lower case."""
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
 _WORDS = {
-    _plain(word): finding for finding in FINDINGS for word in (finding, CHINESE[finding], *SYNONYMS.get(finding, ()))
+    plain(word): finding for finding in FINDINGS for word in (finding, CHINESE[finding], *SYNONYMS.get(finding, ()))
 }
 
 
 def _finding(name: str, own: Sequence[str]) -> str:
     """The finding meant, or "" when nobody knows it."""
-    return name if name in own else _WORDS.get(_plain(name), "")
+    return name if name in own else _WORDS.get(plain(name), "")
 
 
 def _unclear(part: str) -> str:

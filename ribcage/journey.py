@@ -77,8 +77,7 @@ class Journey:
         """Write it down."""
         self.folder.mkdir(parents=True, exist_ok=True)
         said = {"asked": self.asked, "done": {name: asdict(one) for name, one in self.done.items()}}
-        with files.explained(self.folder, "Free some."), files.atomic(self.folder / FILE) as part:
-            part.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        files.write(self.folder / FILE, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
 
     def left(self) -> float | None:
         """Seconds that the parts to come may take, by what those that are done took; None before the first."""

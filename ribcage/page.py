@@ -2,8 +2,9 @@
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,6 +57,22 @@ class Drawing:
     """A table cell that holds a drawing."""
 
     svg: str
+
+
+class Shown(dict[str, Any]):
+    """Numbers, which a notebook shows as the page that is made of them."""
+
+    def __init__(self, numbers: dict[str, Any], page: Callable[[], str]) -> None:
+        super().__init__(numbers)
+        self.page = page
+
+    def _repr_html_(self) -> str:
+        return framed(self.page())
+
+
+def framed(text: str) -> str:
+    """A whole page inside another one, such as a notebook, whose styles do not reach it."""
+    return f'<iframe srcdoc="{escape(text)}" style="width: 100%; height: 40em; border: 0"></iframe>'
 
 
 def page(title: str, parts: Sequence[str], foot: str = "Research use only. Made by Ribcage.", style: str = "") -> str:

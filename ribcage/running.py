@@ -1,4 +1,4 @@
-"""Runs: the folder of a training – what was asked for, whether another may go on in it – and its progress on screen."""
+"""Running: the folder of a training – what was asked for, whether another may go on in it – and its line on screen."""
 
 import dataclasses
 import json

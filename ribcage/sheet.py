@@ -75,8 +75,7 @@ def write(
         parts = [*summary(stores, model, log), *course(log)]
         parts += drawn(method, stores, rows, model, loading) if isinstance(method, Draws) else []
         parts += alike(method, stores, rows, model, loading)
-    with files.explained(folder, "Free some."), files.atomic(folder / "pictures.html") as part:
-        part.write_text(html.page(title, parts, style=plots.STYLE + STYLE), encoding="utf-8")
+    files.write(folder / "pictures.html", html.page(title, parts, style=plots.STYLE + STYLE))
     return folder / "pictures.html"
 
 

@@ -60,8 +60,7 @@ def write(way: Journey) -> Path:
         *section("commands", "The same, typed", typed(way)),
     ]
     text = html.page("The journey of a chest-radiograph model", parts, style=plots.STYLE + sheet.STYLE + STYLE)
-    with files.explained(folder, "Free some."), files.atomic(folder / PAGE) as part:
-        part.write_text(text, encoding="utf-8")
+    files.write(folder / PAGE, text)
     return folder / PAGE
 
 
@@ -246,8 +245,7 @@ def ask(folder: Path, models: Sequence[Path]) -> None:
             server.terminate()
     said = json.loads(answer)
     print(f"{said['results'][0]['file']}: answered by {address}")
-    with files.explained(folder, "Free some."), files.atomic(folder / "answers.json") as part:
-        part.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write(folder / "answers.json", json.dumps(said, indent=1, ensure_ascii=False) + "\n")
 
 
 def posted(address: str, name: str, content: bytes) -> str:

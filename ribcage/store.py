@@ -20,10 +20,12 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from ribcage import __version__, datasets, files, fingerprint, image
+from ribcage import __version__, datasets, files, fingerprint, image, page
 from ribcage.index import Index
 
 FORMAT = 1
+SHOWN = 12
+"""Pictures in a notebook."""
 TABLES = ("index.parquet", "fingerprints.parquet")
 Fit = Literal["pad", "crop", "squash"]
 
@@ -121,6 +123,20 @@ class Store:
     def dtype(self) -> np.dtype[Any]:
         """Of a stored pixel."""
         return np.dtype(np.uint8 if self.facts.depth == 8 else np.uint16)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: some pictures, spread evenly, and what is known of them."""
+        counts = self.index.table["split"].value_counts()
+        said = [(str(len(self)), "pictures"), *((str(count), part or "no split") for part, count in counts.items())]
+        rows = np.unique(np.linspace(0, len(self) - 1, SHOWN).astype(int)) if len(self) else ()
+        figures = []
+        for row in rows:
+            found = [name for name in self.index.findings if self.index.table[name].iloc[row] == 1]
+            boxes = self.index.boxes[self.index.boxes["row"] == row][["x", "y", "width", "height"]]
+            with contextlib.suppress(ValueError, OSError):  # a linked file that has gone
+                pixels = np.asarray(self.picture(row))
+                figures.append(page.figure(pixels, ", ".join(found), list(boxes.itertuples(index=False, name=None))))
+        return page.framed(page.page(self.facts.name, [page.cards(said), page.sheet(figures)]))
 
     def picture(self, row: int) -> np.ndarray:
         """(S, S): one picture, from the memory map or, in a linked folder, from its file."""

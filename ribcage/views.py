@@ -13,7 +13,6 @@ Order: shrink by a whole factor where the view needs less than two thirds of the
 brightness · normalise · affine · blur · noise · erase. The intensity comes before the affine: a table can do it."""
 
 import dataclasses
-import difflib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import draws
+from ribcage.spelling import did_you_mean
 
 # The place of each number among those of its row; a new one goes to the end, so that the others stay as they are.
 _SLOTS = (
@@ -575,8 +575,7 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return f"Unknown setting {name!r}." + (f" Did you mean {near[0]!r}?" if near else "")
+    return f"Unknown setting {name!r}.{did_you_mean(str(name), known)}"
 
 
 def _problems(view: View) -> list[str]:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import fitting
 import pytest
 
 from ribcage import cli, datasets, flags, methods
@@ -30,13 +31,11 @@ def dataset_table() -> str:
 def method_table() -> str:
     folder = Path(methods.__file__).parent
     said = {name: cli.summary(folder / f"{name}.py").rstrip(".") for name in methods.names()}
-    verbs = {name: methods.load(name).command for name in said}
-    called = {name: f"{verb} {name}" if verb == "pretrain" else verb for name, verb in verbs.items()}
-    rows = [f"| `{called[name]}` | {said[name]} |" for name in said]
+    rows = [f"| `{fitting.called(name)}` | {said[name]} |" for name in said]
     return "\n".join(["| `ribcage …` | how it learns |", "|---|---|", *rows])
 
 
-TABLES = {"datasets": dataset_table, "methods": method_table, "formats": convert.table}
+TABLES = {"datasets": dataset_table, "methods": method_table, "fitting": fitting.table, "formats": convert.table}
 PLACES = {"formats": ROOT / "docs" / "weights.md"}
 """Of tables that are not in the README."""
 

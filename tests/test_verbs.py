@@ -1,11 +1,14 @@
 """Commands are functions too: the same options, paths as text, a list for several, mistakes said at once."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+import trees
 
 import ribcage
-from ribcage import cli, verbs
+from ribcage import cli, store, verbs
 from ribcage.commands import finetune, inspect, probe
 
 
@@ -63,3 +66,25 @@ def test_an_unknown_verb_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="ribcage has no 'finetun'"):
         _ = ribcage.finetun
     assert "finetune" in verbs.names() and "import_" in verbs.names()
+
+
+# ---- notebooks
+
+
+def test_a_notebook_shows_pictures_and_pages(tmp_path: Path) -> None:
+    """What a command gives back is drawn where it is the last line of a cell."""
+    data = ribcage.import_("phantom", out=tmp_path / "data", pictures=30, size=32)
+    framed = data._repr_html_()
+    assert framed.startswith("<iframe srcdoc=") and framed.count("data:image/jpeg") == store.SHOWN
+    assert "<script" not in framed and "&lt;script" not in framed
+    said = ribcage.inspect(tmp_path / "data")
+    assert said["sets"][0]["pictures"] == 30 and json.loads(json.dumps(said)) == said
+    assert "Samples" in said._repr_html_() and said._repr_html_().count("&lt;html") == 1
+
+
+def test_a_linked_folder_whose_files_have_gone_is_shown_without_them(tmp_path: Path) -> None:
+    trees.class_folders(tmp_path / "own")
+    data = ribcage.import_("folder", tmp_path / "own", out=tmp_path / "data", link=True, size=32)
+    assert data._repr_html_().count("data:image/jpeg") == store.SHOWN
+    shutil.rmtree(tmp_path / "own")
+    assert data._repr_html_().count("data:image/jpeg") == 0

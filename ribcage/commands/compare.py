@@ -38,6 +38,7 @@ def run(options: Options) -> dict[str, Any]:
     import json
 
     from ribcage import comparison, files, limits, profiling, report
+    from ribcage.page import Shown
 
     limits.check(options, ["--threads goes with --latency"] if options.threads and not options.latency else ())
     entries = [comparison.entry(word, options.on) for word in options.runs]
@@ -50,11 +51,9 @@ def run(options: Options) -> dict[str, Any]:
     ):
         if file is None:
             continue
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with files.explained(file, "Free some."), files.atomic(file) as part:
-            part.write_text(text, encoding="utf-8")
+        files.write(file, text)
         print(f"Wrote {file}")
-    return result
+    return Shown(result, lambda: report.comparison_page(result))
 
 
 def show(result: dict[str, Any]) -> None:

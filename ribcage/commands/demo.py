@@ -30,7 +30,7 @@ class Options:
     """The folder for everything the demo makes."""
     quick: bool = False
     """Fewer pictures, shorter training: every step is seen, and no number means much."""
-    pictures: int = 2000
+    pictures: int = 1800
     """How many radiographs to make up."""
     size: int = 256
     """Their side in pixels."""
@@ -46,7 +46,7 @@ class Options:
     """Times through them without looking at their labels."""
     distil_epochs: int = 3
     """Times that a small model is taught them by the first one."""
-    localise_epochs: int = 6
+    localise_epochs: int = 5
     """Times that a detector on the frozen first model sees them."""
     serve: bool = True
     """In a terminal, serve the models in the end until Ctrl-C (--no-serve: only try it)."""

@@ -58,7 +58,5 @@ def write(file: Path, facts: dict[str, Any]) -> None:
 
     from ribcage import files
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with files.explained(file, "Free some."), files.atomic(file) as part:
-        part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write(file, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     print(f"Wrote {file}")

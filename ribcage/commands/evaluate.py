@@ -7,6 +7,7 @@ writes detections.parquet.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,8 +85,7 @@ def run(options: Options) -> dict[str, Any]:
     result["stamps"] = evaluation.stamps(result)
     result["notes"] += evaluation.policy_notes(result["policy"], result["model_policy"])
     show(result, options.table)
-    write(options, result, data, stores)
-    return result
+    return write(options, result, data, stores)
 
 
 def boxes(options: Options) -> dict[str, Any]:
@@ -117,8 +117,7 @@ def boxes(options: Options) -> dict[str, Any]:
     result |= {"leak": leak, **context(options, model.model, stores, policy, data.findings)}
     result["stamps"] = box_evaluation.stamps(result)
     show_boxes(result)
-    write_boxes(options, result, data, found, stores)
-    return result
+    return write_boxes(options, result, data, found, stores)
 
 
 def no_boxes(options: Options) -> list[str]:
@@ -243,22 +242,26 @@ def out_folder(options: Options, stores: Sequence[Any]) -> Path:
     return options.run / "evaluation" / re.sub(r"[^\w.+-]+", "-", "-".join(named))
 
 
-def write_boxes(options: Options, result: dict[str, Any], data: Any, found: Any, stores: Sequence[Any]) -> None:
-    """detections.parquet, metrics.json, index.html."""
+def write_boxes(
+    options: Options, result: dict[str, Any], data: Any, found: Any, stores: Sequence[Any]
+) -> dict[str, Any]:
+    """detections.parquet, metrics.json, index.html; the numbers."""
     from ribcage import box_report
 
     pictures = box_report.worst_pictures(data, stores, options.worst)
-    write_all(options, stores, "detections.parquet", found.save, result, box_report.page(result, data, pictures))
+    return write_all(options, stores, "detections.parquet", found.save, result, box_report.page(result, data, pictures))
 
 
-def write(options: Options, result: dict[str, Any], data: Any, stores: Sequence[Any]) -> None:
-    """predictions.parquet, metrics.json, index.html."""
+def write(options: Options, result: dict[str, Any], data: Any, stores: Sequence[Any]) -> dict[str, Any]:
+    """predictions.parquet, metrics.json, index.html; the numbers."""
     from ribcage import inference, report
 
     pictures = report.worst_pictures(data, stores, options.worst)
     page = report.page(result, data, pictures)
-    write_all(options, stores, "predictions.parquet", lambda file: inference.save(data.table(), file), result, page)
+    save = partial(inference.save, data.table())
+    shown = write_all(options, stores, "predictions.parquet", save, result, page)
     note(options, result)
+    return shown
 
 
 def note(options: Options, result: dict[str, Any]) -> None:
@@ -283,21 +286,22 @@ def write_all(
     save: Callable[[Path], None],
     result: dict[str, Any],
     page: str,
-) -> None:
-    """A table, the numbers and the page."""
+) -> dict[str, Any]:
+    """A table, the numbers and the page; the numbers, which show themselves as that page."""
     import json
 
     from ribcage import files
+    from ribcage.page import Shown
 
     out = out_folder(options, stores)
     numbers = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with files.explained(out, "Free some."):
         out.mkdir(parents=True, exist_ok=True)
         save(out / table)
-        for name, text in (("metrics.json", numbers), ("index.html", page)):
-            with files.atomic(out / name) as part:
-                part.write_text(text, encoding="utf-8")
+    files.write(out / "metrics.json", numbers)
+    files.write(out / "index.html", page)
     print(f"Wrote {out / 'index.html'}, metrics.json and {table}.")
+    return Shown(result, lambda: page)
 
 
 def show_boxes(result: dict[str, Any]) -> None:

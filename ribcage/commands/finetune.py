@@ -242,10 +242,10 @@ def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosi
 def watch(options: Options, training: Any, validation: Any) -> None:
     """Train, and show how it goes."""
     from ribcage import running
-    from ribcage.paddle import Lines
+    from ribcage.log_lines import PaddleLines
 
     if options.log_format == "paddle":
-        lines = Lines(training.run)
+        lines = PaddleLines(training.run)
         for log in training.steps():
             lines.show(log)
         return

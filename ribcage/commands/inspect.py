@@ -33,6 +33,7 @@ def run(options: Options) -> dict[str, Any]:
     import json
 
     from ribcage import audit, datasheet, files
+    from ribcage.page import Shown
 
     check(options)
     members = audit.members(options.folders)
@@ -41,11 +42,9 @@ def run(options: Options) -> dict[str, Any]:
     for file, text in ((options.json, json.dumps(result, indent=1, ensure_ascii=False)), (options.html, None)):
         if file is None:
             continue
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with files.explained(file, "Free some."), files.atomic(file) as part:
-            part.write_text(text or datasheet.page(members, result, options.samples), encoding="utf-8")
+        files.write(file, text or datasheet.page(members, result, options.samples))
         print(f"Wrote {file}")
-    return result
+    return Shown(result, lambda: datasheet.page(members, result, options.samples))
 
 
 def check(options: Options) -> None:

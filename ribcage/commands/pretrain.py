@@ -246,10 +246,10 @@ def keeper(options: Options, run: Any, stores: Any, rows: Any, model: Any, monit
 def watch(options: Options, training: Any, monitor: Any) -> None:
     """Train, and show how it goes."""
     from ribcage import running
-    from ribcage.meters import Lines
+    from ribcage.log_lines import MoCoLines
 
     if options.log_format == "moco":
-        lines = Lines()
+        lines = MoCoLines()
         for log in training.steps():
             lines.show(log)
         return

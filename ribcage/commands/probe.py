@@ -207,7 +207,6 @@ def write(options: Options, result: dict[str, Any]) -> None:
     if options.out is None:
         return
     with files.explained(options.out, "Free some."):
-        options.out.mkdir(parents=True, exist_ok=True)
-        with files.atomic(options.out / "probe.json") as part:
-            part.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        files.write(options.out / "probe.json", text)
     print(f"Wrote {options.out / 'probe.json'}.")

@@ -166,7 +166,5 @@ def write(options: Options, result: dict[str, Any]) -> None:
 
     if options.json is None:
         return
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    with files.explained(options.json, "Free some."), files.atomic(options.json) as part:
-        part.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    files.write(options.json, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     print(f"Wrote {options.json}")

@@ -64,8 +64,6 @@ def write(file: Path, known: Any) -> None:
 
     from ribcage import files
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with files.explained(file, "Free some."), files.atomic(file) as part:
-        text = json.dumps([dataclasses.asdict(one) for one in known], indent=1, ensure_ascii=False)
-        part.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps([dataclasses.asdict(one) for one in known], indent=1, ensure_ascii=False)
+    files.write(file, text + "\n")
     print(f"Wrote {file}")

@@ -33,9 +33,7 @@ def run(options: Options) -> list[dict[str, Any]]:
     show(options.folder, rows)
     facts = [one.facts() for one in rows]
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        with files.explained(options.json, "Free some."), files.atomic(options.json) as part:
-            part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        files.write(options.json, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         print(f"Wrote {options.json}")
     return facts
 

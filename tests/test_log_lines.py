@@ -12,8 +12,8 @@ from ribcage import cli, loop, metrics, optim, store, views
 from ribcage.backbone import Backbone
 from ribcage.findings import Policy
 from ribcage.loader import Loader
+from ribcage.log_lines import PaddleLines
 from ribcage.methods.supervised import Supervised
-from ribcage.paddle import Lines
 
 # A line of the original, shortened: "step  10/614 - loss: 0.1650 - AUROC_Atelectasis: 0.5343 - … - AUROC_avg: 0.5401 - 3s/step"
 NUMBER = r"(?:\d\.\d{4}|nan)"
@@ -39,7 +39,7 @@ def made(data: Path, batch: int = 4, epochs: int = 1, policy: str = "ignore", **
 
 
 def printed(run: loop.Run, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    lines = Lines(run)
+    lines = PaddleLines(run)
     for log in run.fit():
         lines.show(log)
     return capsys.readouterr().out.splitlines()
@@ -62,7 +62,7 @@ def test_a_line_every_ten_steps_and_at_the_end_of_an_epoch(data: Path, capsys: p
 
 def test_numbers_are_of_the_epochs_pictures_so_far(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, lines = made(data), None
-    lines, logits, labels = Lines(run), [], []
+    lines, logits, labels = PaddleLines(run), [], []
     for log in run.fit():
         said, known = run.method.answers[-1]  # type: ignore[union-attr, index]
         logits.append(said)
@@ -78,7 +78,7 @@ def test_numbers_are_of_the_epochs_pictures_so_far(data: Path, capsys: pytest.Ca
 
 def test_a_batch_computed_in_parts_counts_whole(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = made(data, batch=48, accumulate=3)
-    lines = Lines(run)
+    lines = PaddleLines(run)
     for log in run.fit():
         lines.show(log)
     assert sum(len(labels) for _, labels in lines.answers) == 96

@@ -1,0 +1,71 @@
+"""What goes with what, tried out: methods, kinds of networks, data sets – as a table for README."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import trees
+from ranks import made, pictures
+
+from ribcage import datasets, methods
+from ribcage.index import Index
+
+NETWORKS = {
+    "ResNet, DenseNet …": "test_resnet",
+    "EEEA-Net, OFA": "eeea_net_c2",
+    "ViT, DeiT": "test_vit",
+    "Visformer": "visformer_tiny",
+    "Swin, AutoFormerV2": "autoformer_v2_tiny",
+}
+"""Kinds of networks → the one that is tried."""
+
+
+def called(name: str) -> str:
+    """How a method is asked for."""
+    verb = methods.load(name).command
+    return f"{verb} {name}" if verb == "pretrain" else verb
+
+
+@cache
+def table() -> str:
+    """Every method takes a step on every kind of network, and finds in a data set what it learns from."""
+    known = {name: _has(name) for name in datasets.names()}
+    rows = [f"| | {' | '.join([*NETWORKS, *(f'`{name}`' for name in known)])} |"]
+    rows.append("|---|" + ":-:|" * (len(NETWORKS) + len(known)))
+    for name in methods.names():
+        kind = methods.load(name)
+        needs = "boxes" if kind.command == "localise" else "findings" if kind.from_labels else "pictures"
+        cells = [_takes_a_step(name, network) for network in NETWORKS.values()]
+        cells += [needs in has for has in known.values()]
+        rows.append(f"| `{called(name)}` | {' | '.join('✓' if cell else '–' for cell in cells)} |")
+    return "\n".join(rows)
+
+
+def _takes_a_step(name: str, network: str) -> bool:
+    """Whether there is a loss with a gradient; what does not fit is refused in one line."""
+    size = (64, 64)
+    try:
+        method = made(name, network, size=size)
+        method(pictures(method, size=size)).loss.backward()
+    except ValueError as error:
+        assert "needs" in str(error)
+        return False
+    return any(weight.grad is not None for weight in method.parameters())
+
+
+def _has(name: str) -> tuple[str, ...]:
+    """What can be learnt from a data set."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = _index(name, Path(folder) / "data")
+    has = {"pictures": len(index), "findings": len(index.findings), "boxes": len(index.boxes)}
+    return tuple(what for what, count in has.items() if count)
+
+
+def _index(name: str, folder: Path) -> Index:
+    root = trees.TREES[name](folder)
+    if name == "phantom":
+        return datasets.index(name, pictures=20)
+    if name == "folder":
+        trees.text(folder / "boxes.csv", "file,finding,x,y,width,height", "pictures/1_0.png,Mass,1,1,9,9")
+        return datasets.index(name, root, boxes="boxes.csv")
+    return datasets.index(name, root)
