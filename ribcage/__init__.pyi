@@ -95,7 +95,7 @@ def demo(
     *,
     out: Word = 'demo',
     quick: bool = False,
-    pictures: int = 2000,
+    pictures: int = 1800,
     size: int = 256,
     seed: int = 0,
     model: Word = 'test_resnet',
@@ -103,7 +103,7 @@ def demo(
     epochs: int = 10,
     pretrain_epochs: int = 8,
     distil_epochs: int = 3,
-    localise_epochs: int = 6,
+    localise_epochs: int = 5,
     serve: bool = True,
     port: int = 8000,
 ) -> Path:
@@ -491,7 +491,8 @@ def import_(
         dataset: The kind of data: chexpert, folder, medmnist, mimic, nih, phantom or rsna (docs/datasets.md).
         root: Its folder or file, as downloaded.
         out: The dataset folder to make (needed).
-        size: Side of a stored picture in pixels (default: 256, or the pictures' own size when that is smaller).
+        size: Side of a stored picture in pixels (default: 256, or less where tables tell that all pictures are
+            smaller).
         fit: How a picture becomes square: black borders, centre crop, or squashed.
         depth: Bits of a stored pixel.
         workers: Threads; 0 takes one for each core.

@@ -7,6 +7,7 @@ write them again. Findings, thresholds and the way a picture becomes square stan
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import json
 import math
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import exporting, views
-from ribcage.bundle import Bundle, Model
+from ribcage.bundle import WEIGHTS, Bundle, Model
 from ribcage.metrics import multiclass, sigmoid
 
 Answer = Callable[[np.ndarray], np.ndarray]
@@ -107,6 +108,31 @@ def facts(model: Model) -> dict[str, str]:
     }
 
 
+def stamp(opened: Bundle) -> str:
+    """Stands for a model's weights and facts; "" where it lies nowhere."""
+    told = hashlib.sha256()
+    for name in (WEIGHTS, "model.json"):
+        if not (opened.folder / name).is_file():
+            return ""
+        with (opened.folder / name).open("rb") as stream:
+            told.update(hashlib.file_digest(stream, "sha256").digest())
+    return told.hexdigest()
+
+
+def kept_onnx(opened: Bundle) -> Path | None:
+    """The file that `ribcage export` has left beside the model, if it was made from just this one."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    file = opened.folder / FILES["onnx"]
+    try:
+        content = onnx.load(str(file), load_external_data=False)
+    except (OSError, DecodeError):
+        return None
+    said = {one.key: one.value for one in content.metadata_props}
+    return file if said.get("ribcage.stamp") == stamp(opened) != "" else None
+
+
 def write_onnx(opened: Bundle, file: Path) -> None:
     """An ONNX file."""
     import onnx
@@ -114,7 +140,7 @@ def write_onnx(opened: Bundle, file: Path) -> None:
     side = opened.model.stored
     exporting.onnx(Deployed(opened), (side, side), file, kind=torch.uint8, answers="probabilities")
     content = onnx.load(str(file))
-    onnx.helper.set_model_props(content, facts(opened.model))
+    onnx.helper.set_model_props(content, facts(opened.model) | {"ribcage.stamp": stamp(opened)})
     onnx.save(content, str(file))
 
 

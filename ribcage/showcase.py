@@ -24,6 +24,8 @@ from ribcage.audit import Member
 from ribcage.journey import Journey, clock
 
 PAGE = "index.html"
+EXPORTED = "small-taught/bundle/model.onnx"
+"""Where `ribcage export` writes, and `ribcage serve` looks."""
 TEST = Path("evaluation") / "phantom-test"
 SAMPLES, SHOWN, TRIED = 12, 6, 5
 """Pictures of the data, pictures with heat or boxes, and how many are tried for each."""
@@ -202,9 +204,9 @@ def shown(figures: Sequence[str]) -> list[str]:
 def served(folder: Path) -> list[str]:
     """The exported file, and what the server said of a picture."""
     parts = []
-    if (folder / "small.onnx").is_file():
-        size = (folder / "small.onnx").stat().st_size / 1e6
-        text = f"small.onnx, {size:.1f} MB: gray bytes in, calibrated probabilities out, by any ONNX runtime."
+    if (folder / EXPORTED).is_file():
+        size = (folder / EXPORTED).stat().st_size / 1e6
+        text = f"{EXPORTED}, {size:.1f} MB: gray bytes in, calibrated probabilities out, by any ONNX runtime."
         parts.append(html.paragraph(text))
     if (folder / "answers.json").is_file():
         said = json.loads((folder / "answers.json").read_text(encoding="utf-8"))

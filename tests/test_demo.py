@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ribcage import cli, flags, journey
+from ribcage import cli, flags, journey, showcase
 from ribcage.commands import demo
 from ribcage.journey import Journey, Part
 
@@ -50,10 +50,10 @@ def test_the_demo_goes_the_whole_way_without_a_network_and_shows_it_on_one_page(
         assert (out / name).is_file(), name
     assert not re.search(r'(src|href)="https?:', page)
     assert len(json.loads((out / "answers.json").read_text(encoding="utf-8"))["results"][0]["findings"]) == 14
-    (out / "small.onnx").unlink()
+    (out / showcase.EXPORTED).unlink()
     assert cli.main(["demo", "--out", str(out), *SMALL]) == 0
     said = capsys.readouterr().out
-    assert said.count("done already") == 8 and "[8/9] Export" in said and (out / "small.onnx").is_file()
+    assert said.count("done already") == 8 and "[8/9] Export" in said and (out / showcase.EXPORTED).is_file()
 
 
 def every_command_that_it_shows_is_understood(said: str) -> None:

@@ -16,6 +16,7 @@ from ribcage.backbone import Backbone
 from ribcage.bundle import Bundle, Model
 from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
+from ribcage.server import answering
 
 
 def made(folder: Path, stored: int = 48, side: int = 32, **options: Any) -> Path:
@@ -185,3 +186,35 @@ def test_what_is_no_number_is_no_answer(tmp_path: Path, capsys: pytest.CaptureFi
     assert not (folder / "model.onnx").exists()
     wanted = np.zeros((5, 3))
     assert deployment.away(lambda pictures: np.full((len(pictures), 3), np.nan), wanted, wanted) == float("inf")
+
+
+def test_a_server_takes_what_export_left_if_it_is_of_just_this_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made(tmp_path / "run 运行")
+    assert cli.main(["export", str(folder), "--no-latency"]) == 0
+    file = opened(folder).folder / "model.onnx"
+    written: list[Path] = []
+    write = deployment.write_onnx
+
+    def noted(model: Bundle, to: Path) -> None:
+        written.append(to)
+        write(model, to)
+
+    monkeypatch.setattr(deployment, "write_onnx", noted)
+
+    def answer() -> np.ndarray:
+        namer = answering.Namer("m", opened(folder))
+        namer.prepare(1)
+        return namer.run(deployment.patterns(48))
+
+    before = answer()
+    assert not written
+    facts = opened(folder).folder / "model.json"
+    model = json.loads(facts.read_text(encoding="utf-8"))
+    facts.write_text(json.dumps(model | {"temperature": [3.0] * len(model["findings"])}), encoding="utf-8")
+    after = answer()
+    assert len(written) == 1 and np.abs(after - before).max() > 1e-3
+    file.write_bytes(b"no file of ONNX's")
+    np.testing.assert_array_equal(answer(), after)
+    assert len(written) == 2 and file.read_bytes() == b"no file of ONNX's"  # only `export` writes there

@@ -138,7 +138,7 @@ def test_the_chinese_readme_has_all_that_the_english_one_has(part: Callable[[Pat
 def test_the_chinese_readme_has_the_programs_tables(name: str) -> None:
     text, wanted = CHINESE.read_text(encoding="utf-8"), TABLES[name]() + "\n"
     if os.environ.get("RIBCAGE_WRITE_README"):
-        text = text.replace(block(text, name), wanted)
+        text = text.replace(f"<!-- {name} -->\n{block(text, name)}", f"<!-- {name} -->\n{wanted}")
         CHINESE.write_text(text, encoding="utf-8")
     assert block(text, name) == wanted
 

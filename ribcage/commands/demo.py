@@ -89,6 +89,7 @@ def quickened(options: Options) -> Options:
 
 def journey(folder: Path, asked: dict[str, Any]) -> Any:
     """The parts, and about what share of the time each takes."""
+    from ribcage import showcase
     from ribcage.journey import Journey, Part
 
     pages = "evaluation/phantom-test/index.html"
@@ -102,7 +103,7 @@ def journey(folder: Path, asked: dict[str, Any]) -> Any:
             Part("few", "Fine-tune with few labels, from scratch and pretrained", 36, ("pretraining.json",)),
             Part("distil", "Distil into EEEA-Net-C2", 75, ("distillation.json",)),
             Part("localise", "Find boxes", 65, (f"boxes/{pages}",)),
-            Part("export", "Export for other runtimes", 15, ("small.onnx",)),
+            Part("export", "Export for other runtimes", 15, (showcase.EXPORTED,)),
             Part("serve", "Ask the server", 20, ("answers.json",)),
         ),
         asked,
@@ -215,9 +216,7 @@ def write_file(options: Options, said: Said) -> None:
     if absent := deployment.missing("onnx"):
         print(f"Left out: it needs {', '.join(absent)} (pip install 'ribcage[export]').")
         return
-    given = export.Options(
-        options.out / "small-taught", out=options.out / "small.onnx", data=(str(data(options)),), runs=10
-    )
+    given = export.Options(options.out / "small-taught", data=(str(data(options)),), runs=2 if options.quick else 10)
     said("export", export, given)
     export.run(given)
 

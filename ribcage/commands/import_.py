@@ -27,7 +27,7 @@ class Options:
     out: Path | None = None
     """The dataset folder to make (needed)."""
     size: int | None = None
-    """Side of a stored picture in pixels (default: 256, or the pictures' own size when that is smaller)."""
+    """Side of a stored picture in pixels (default: 256, or less where tables tell that all pictures are smaller)."""
     fit: Literal["pad", "crop", "squash"] = "pad"
     """How a picture becomes square: black borders, centre crop, or squashed."""
     depth: Literal[8, 16] = 8

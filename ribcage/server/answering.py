@@ -80,10 +80,12 @@ class Namer(Answering):
     run: deployment.Answer
 
     def prepare(self, threads: int) -> None:
-        """Export, and compare with the model itself."""
+        """Export, unless that was done, and compare with the model itself."""
         super().prepare(threads)
         with tempfile.TemporaryDirectory(prefix="ribcage-") as work:
-            deployment.write_onnx(self.opened, file := Path(work) / "model.onnx")
+            file = deployment.kept_onnx(self.opened)
+            if file is None:
+                deployment.write_onnx(self.opened, file := Path(work) / "model.onnx")
             self.run = deployment.opened_onnx(file, threads)
         pictures = deployment.patterns(self.opened.model.stored)
         wanted = deployment.expected(self.opened, pictures)
