@@ -171,6 +171,7 @@ def distil(
     augment: Literal['gentle', 'strong', 'plain'] = 'gentle',
     dropout: float = 0.0,
     loss: Literal['bce', 'focal', 'asymmetric', 'cross-entropy'] = 'bce',
+    prior: bool = False,
     balanced: bool = False,
     smoothing: float = 0.0,
     mixup: float = 0.0,
@@ -238,6 +239,8 @@ def distil(
         augment: What a training picture may be subjected to.
         dropout: Of the features before the head.
         loss: Per finding; cross-entropy when findings exclude each other.
+        prior: Begin with each finding as likely as among the training labels; heat-maps of short trainings are
+            else empty.
         balanced: Weight positives and negatives of a finding by their effective numbers.
         smoothing: How far labels are drawn towards one half.
         mixup: Alpha of the Beta distribution that mixes pictures in pairs.
@@ -398,6 +401,7 @@ def finetune(
     augment: Literal['gentle', 'strong', 'plain'] = 'gentle',
     dropout: float = 0.0,
     loss: Literal['bce', 'focal', 'asymmetric', 'cross-entropy'] = 'bce',
+    prior: bool = False,
     balanced: bool = False,
     smoothing: float = 0.0,
     mixup: float = 0.0,
@@ -455,6 +459,8 @@ def finetune(
         augment: What a training picture may be subjected to.
         dropout: Of the features before the head.
         loss: Per finding; cross-entropy when findings exclude each other.
+        prior: Begin with each finding as likely as among the training labels; heat-maps of short trainings are
+            else empty.
         balanced: Weight positives and negatives of a finding by their effective numbers.
         smoothing: How far labels are drawn towards one half.
         mixup: Alpha of the Beta distribution that mixes pictures in pairs.

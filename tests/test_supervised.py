@@ -105,6 +105,21 @@ def test_balanced_weights_both_sides_of_a_finding_by_their_counts() -> None:
     torch.testing.assert_close(method(batch()).loss, expected)
 
 
+def test_prior_begins_with_what_is_usual() -> None:
+    """A head that has seen nothing answers each finding as often as it is among the labels."""
+    labels = torch.tensor([[1.0, 0.0, torch.nan], [0.0, 0.0, torch.nan], [0.0, torch.nan, torch.nan], [0.0, 0.0, 1.0]])
+    method = made(prior=True).eval()
+    torch.nn.init.zeros_(method.head.weight)
+    method.count(labels)
+    said = method.logits(torch.randn(2, 1, 32, 32)).sigmoid()
+    torch.testing.assert_close(said, torch.tensor([[1.5 / 5, 0.5 / 4, 1.5 / 2]]).expand(2, 3))
+    exclusive = made(prior=True, loss="cross-entropy").eval()
+    torch.nn.init.zeros_(exclusive.head.weight)
+    exclusive.count(torch.eye(3)[[0, 0, 1, 2]])
+    said = exclusive.logits(torch.randn(1, 1, 32, 32)).softmax(1)
+    torch.testing.assert_close(said, torch.tensor([[2.5, 1.5, 1.5]]) / 5.5)
+
+
 def test_without_balanced_counting_changes_nothing() -> None:
     method = made()
     method.count(LABELS)

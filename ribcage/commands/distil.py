@@ -269,6 +269,7 @@ def build(
         loss=options.loss,
         smoothing=options.smoothing,
         balanced=options.balanced,
+        prior=options.prior,
         mixup=options.mixup,
         dropout=options.dropout,
         freeze=options.freeze == "backbone",

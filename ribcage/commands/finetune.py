@@ -36,6 +36,8 @@ class Options(Course):
     """Of the features before the head."""
     loss: Literal["bce", "focal", "asymmetric", "cross-entropy"] = "bce"
     """Per finding; cross-entropy when findings exclude each other."""
+    prior: bool = False
+    """Begin with each finding as likely as among the training labels; heat-maps of short trainings are else empty."""
     balanced: bool = False
     """Weight positives and negatives of a finding by their effective numbers."""
     smoothing: float = 0.0
@@ -172,6 +174,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
         loss=options.loss,
         smoothing=options.smoothing,
         balanced=options.balanced,
+        prior=options.prior,
         mixup=options.mixup,
         dropout=options.dropout,
         freeze=options.freeze == "backbone",

@@ -22,6 +22,7 @@ class Supervised(Method):
     loss: bce, focal, asymmetric, or cross-entropy for findings that exclude each other
     smoothing: how far targets are drawn towards one half, or one of so many where findings exclude each other
     balanced: weight both sides of a finding by their effective numbers
+    prior: begin with each finding as likely as it is among the labels, so that features tell what speaks for more
     mixup: alpha of the Beta distribution that mixes pictures in pairs; 0 mixes none
     dropout: of the features before the head
     freeze: train the head only, the backbone stays as it is, in evaluation mode
@@ -39,6 +40,7 @@ class Supervised(Method):
         loss: Literal["bce", "focal", "asymmetric", "cross-entropy"] = "bce",
         smoothing: float = 0.0,
         balanced: bool = False,
+        prior: bool = False,
         mixup: float = 0.0,
         dropout: float = 0.0,
         freeze: bool = False,
@@ -51,7 +53,7 @@ class Supervised(Method):
             nn.init.normal_(self.head.weight, std=0.01)
             nn.init.zeros_(self.head.bias)
         self.loss, self.smoothing, self.mixup, self.freeze = losses.LOSSES[loss], smoothing, mixup, freeze
-        self.balanced, self.exclusive = balanced, loss == "cross-entropy"
+        self.balanced, self.prior, self.exclusive = balanced, prior, loss == "cross-entropy"
         self.answers: deque[tuple[Tensor, Tensor]] = deque(maxlen=256)
         """The last logits and labels, on the device, for who watches it learn; a batch in parts leaves several."""
         self.register_buffer("present", torch.ones(len(self.findings)))
@@ -86,11 +88,15 @@ class Supervised(Method):
         return self
 
     def count(self, labels: Tensor) -> None:
-        """Take the weights of `balanced` from the labels to be learnt from."""
+        """Take the weights of `balanced` and the bias of `prior` from the labels to be learnt from."""
         if self.balanced:
             present, absent = losses.class_weights((labels > 0.5).sum(0), (labels <= 0.5).sum(0))
             self.present.copy_(present)
             self.absent.copy_(absent)
+        if self.prior and self.findings:
+            share = ((labels > 0.5).sum(0) + 0.5) / (losses.known(labels).sum(0) + 1)
+            with torch.no_grad():
+                self.head.bias.copy_(share.log() if self.exclusive else share.logit())
 
     def _targets(self, labels: Tensor) -> Tensor:
         """Smoothed labels. Where findings exclude each other, one unknown finding makes its picture unknown."""
