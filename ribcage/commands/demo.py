@@ -150,7 +150,7 @@ def look(options: Options, said: Said) -> None:
 
 def train(options: Options, said: Said) -> None:
     """A model for its fourteen findings, and what it is worth on patients it has never seen."""
-    tune(options, said, "model", options.model, options.seen, epochs=options.epochs, batch=32, lr=3e-3)
+    tune(options, said, "model", options.model, options.seen, epochs=options.epochs, batch=32, lr=3e-3, prior=True)
     test(options, said, "model")
 
 
@@ -185,7 +185,7 @@ def distil(options: Options, said: Said) -> None:
     tune(options, said, "small", STUDENT, SMALL, epochs=long, validate_every=5, **how)
     given = teaching.Options(
         data=(str(data(options)),), out=options.out / "small-taught", teacher=(str(options.out / "model"),),
-        model=STUDENT, size=(SMALL,), view=VIEW, prior=True, epochs=options.distil_epochs, **how,
+        model=STUDENT, size=(SMALL,), view=VIEW, epochs=options.distil_epochs, **how,
     )  # fmt: skip
     said("distil", teaching, given)
     teaching.run(resumed(given))
@@ -257,7 +257,7 @@ def tune(options: Options, said: Said, name: str, model: str, side: int, **how: 
     """A model with random or with pretrained weights."""
     from ribcage.commands import finetune
 
-    how = {"view": VIEW, "seed": options.seed, "prior": True, **how}
+    how = {"view": VIEW, "seed": options.seed, **how}
     given = finetune.Options(data=(str(data(options)),), out=options.out / name, model=model, size=(side,), **how)
     said("finetune", finetune, given)
     finetune.run(resumed(given))
