@@ -15,7 +15,7 @@ from ribcage import columns, tables
 
 FINDING = "class_name finding finding_label label class category name 征象 类别 标签"
 """Names of the column that says what was found."""
-SIDES = ("x y width height", "x y w h", "left top width height", "bbox_x bbox_y bbox_width bbox_height")
+SIDES = ("x y width height", "左 上 宽 高", "x y w h", "left top width height", "bbox_x bbox_y bbox_width bbox_height")
 CORNERS = ("x_min y_min x_max y_max", "x0 y0 x1 y1", "x1 y1 x2 y2", "left top right bottom")
 """Names of the four columns with numbers, compared without case and punctuation."""
 

@@ -13,16 +13,21 @@ from ribcage.spelling import did_you_mean
 # role -> the names it goes by, the usual first; compared without case, spaces and punctuation
 ROLES = {
     "path": "path image_path file_path file filename file_name image image_index image_id image_name image_file img "
-    "img_path img_file img_name dicom_id 路径 文件 文件名 图像 图片",
-    "patient": "patient patient_id subject subject_id pid mrn case_id 患者 患者编号 病人 病人编号",
-    "study": "study study_id study_uid study_instance_uid accession accession_number 检查号",
-    "view": "view view_position projection position 体位",
-    "split": "split set subset partition phase 划分",
+    "img_path img_file img_name dicom_id 路径 文件 文件名 文件名称 文件路径 图像 图像路径 图像文件 图像名 图像名称 "
+    "图片 图片路径 图片名 图片名称 影像 影像路径 影像文件 影像名称",
+    "patient": "patient patient_id subject subject_id pid mrn case_id 患者ID 患者编号 患者号 患者 "
+    "病人ID 病人编号 病人号 病人 病案号 病历号 住院号 门诊号 登记号",
+    "study": "study study_id study_uid study_instance_uid accession accession_number 检查号 检查ID 检查编号 检查流水号",
+    "view": "view view_position projection position 体位 投照体位 摄影体位 检查体位 投照位置",
+    "split": "split set subset partition phase 划分 数据划分 数据集",
     "sex": "sex gender patient_sex patient_gender 性别",
     "age": "age patient_age age_years 年龄",
 }
 # names of columns that hold lists of findings, such as 'Effusion|Mass'
-LISTS = "labels finding_labels label findings finding diagnosis diagnoses class category target 诊断 标签"
+LISTS = (
+    "labels finding_labels label findings finding diagnosis diagnoses class category target "
+    "诊断 诊断结果 征象 疾病 标签"
+)
 
 SPLITS = {
     "train": ("train", "training", "tr", "训练", "训练集"),
@@ -31,8 +36,8 @@ SPLITS = {
 }
 VIEWS = {
     "PA": ("pa", "postero-anterior", "posteroanterior", "后前位"),
-    "AP": ("ap", "antero-posterior", "anteroposterior", "前后位"),
-    "LATERAL": ("lateral", "lat", "l", "ll", "rl", "left lateral", "right lateral", "侧位"),
+    "AP": ("ap", "antero-posterior", "anteroposterior", "前后位", "床旁", "仰卧位"),
+    "LATERAL": ("lateral", "lat", "l", "ll", "rl", "left lateral", "right lateral", "侧位", "左侧位", "右侧位"),
 }
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 # numbers are read as numbers: 1, 1.0 and 1.00 are the same

@@ -97,8 +97,9 @@ def find(place: Path, on: str = "") -> Path:
         names = ", ".join(file.parent.name for file in found)
         raise ValueError(f"{place} was evaluated {len(found)} times: {names}. Say which with --on.")
     if not found:
-        on_that = f" on {on}" if on else ""
-        raise FileNotFoundError(f"{place} holds no predictions{on_that}. Make them with 'ribcage evaluate {place}'.")
+        others = sorted(file.parent.name for file in (place / "evaluation").glob("*/predictions.parquet"))
+        there = f"It was evaluated on {', '.join(others)}." if others else f"Make them with 'ribcage evaluate {place}'."
+        raise FileNotFoundError(f"{place} holds no predictions{f' on {on}' if on else ''}. {there}")
     return found[0]
 
 

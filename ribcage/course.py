@@ -183,9 +183,13 @@ def rows(course: Course, stores: Any, *splits: str) -> tuple[Any, str]:
 
     every = cohort.rows_of(stores, *splits, frontal=course.frontal)
     chosen = cohort.without_copies(stores, every, *splits) if course.drop_copies else every
+    whole = len(chosen)
     chosen = cohort.share_of_patients(stores, chosen, course.labels, course.seed)
-    copies = " (copies of pictures in other splits left out)" if course.drop_copies else ""
-    return chosen, f"Learning from {len(chosen):,} of {len(every):,} pictures{copies}"
+    less = [f"{course.labels:g} of the patients"] if course.labels < 1 else []
+    less += [f"{len(every) - whole:,} copies of pictures in other splits left out"] if whole < len(every) else []
+    return chosen, f"Learning from {len(chosen):,} of {len(every):,} pictures" + (
+        f" ({'; '.join(less)})" if less else ""
+    )
 
 
 def findings(course: Course, stores: Any) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from ribcage.audit import Member
 from ribcage.journey import Journey, clock
 
 PAGE = "index.html"
+SHORT = "Shortened by --quick: every step is seen, and no number means much, whichever is larger."
 EXPORTED = "small-taught/bundle/model.onnx"
 """Where `ribcage export` writes, and `ribcage serve` looks."""
 TEST = Path("evaluation") / "phantom-test"
@@ -51,12 +52,17 @@ def write(way: Journey) -> Path:
             "Everything here was made on this machine, of radiographs that nobody ever had. Research use only.",
             soft=True,
         ),
+        *([html.paragraph(SHORT, soft=True)] if way.asked.get("quick") else []),
         pipeline(way),
         *section("make", "Pictures", pictures(folder)),
         *section("train", "A model learns", [*numbers(folder / "model"), *course(folder / "model")]),
         *section("pretrain", "Learning without labels", drawn(folder / "pretrained" / "pictures.html")),
         *section("few", "Few labels, with and without that", compared(folder / "pretraining.json")),
-        *section("distil", "A small model, taught by the first", compared(folder / "distillation.json")),
+        *section(
+            "distil",
+            "EEEA-Net-C2 with few labels, alone and taught by the first",
+            compared(folder / "distillation.json"),
+        ),
         *section("localise", "Where it looks, and where boxes are", [*looks(folder), *found(folder)]),
         *section("export", "Out of the lab", served(folder)),
         *section("commands", "The same, typed", typed(way)),

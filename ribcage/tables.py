@@ -173,13 +173,16 @@ def words(column: pd.Series, ours: dict[str, str]) -> pd.Series:
     return column.str.strip().str.lower().map(ours).fillna("").astype("str")
 
 
-SEX = {"f": "F", "female": "F", "m": "M", "male": "M", "女": "F", "男": "M", "w": "F"}
+SEX = {"f": "F", "female": "F", "m": "M", "male": "M", "女": "F", "男": "M", "女性": "F", "男性": "M", "w": "F"}
+
+
+CHINESE_UNITS = {"岁": 1.0, "月": 12.0, "个月": 12.0, "周": 52.18, "天": 365.25, "日": 365.25}
 
 
 def years(ages: pd.Series) -> pd.Series:
-    """Ages such as 58, '058Y', '011M' or '013D' in years; what is no age, or above 120, is unknown."""
-    found = ages.str.strip().str.extract(r"^(\d+(?:\.\d*)?)\s*([YMWD]?)$", expand=True)
-    per_year = found[1].map({"Y": 1.0, "": 1.0, "M": 12.0, "W": 52.18, "D": 365.25})
+    """Ages such as 58, '058Y', '011M', '013D', 58岁 or 8个月 in years; what is no age, or above 120, is unknown."""
+    found = ages.str.strip().str.extract(r"^(\d+(?:\.\d*)?)\s*([YMWD岁月周天日]|个月|)$", expand=True)
+    per_year = found[1].map({"Y": 1.0, "": 1.0, "M": 12.0, "W": 52.18, "D": 365.25} | CHINESE_UNITS)
     age = found[0].astype("float64") / per_year
     return age.where(age <= 120).astype("float32")
 

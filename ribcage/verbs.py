@@ -27,7 +27,10 @@ def verb(name: str) -> Callable[..., Any]:
 
     def call(*values: Any, **options: Any) -> Any:
         if len(values) > len(positional):
-            raise TypeError(f"ribcage.{name} takes {len(positional)} arguments without a name, not {len(values)}.")
+            raise TypeError(
+                f"ribcage.{name} takes {len(positional)} arguments without a name, not {len(values)}: "
+                f"give the others by their names, such as {known[len(positional)]}=…"
+            )
         given: dict[str, Any] = {**dict(zip(positional, values, strict=False)), **options}
         own = {key: value for key, value in given.items() if key not in known}
         if own and "member" not in kinds:

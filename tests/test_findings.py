@@ -56,7 +56,7 @@ def test_every_finding_has_a_chinese_name_that_leads_back() -> None:
 
 def test_no_synonym_is_claimed_by_two_findings() -> None:
     words = [
-        findings._plain(word)
+        findings.plain(word)
         for name in FINDINGS
         for word in {name, findings.CHINESE[name], *findings.SYNONYMS.get(name, ())}
     ]

@@ -294,13 +294,14 @@ def write_all(
     from ribcage.page import Shown
 
     out = out_folder(options, stores)
+    before = " in the place of an earlier test" if (out / "metrics.json").exists() else ""
     numbers = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with files.explained(out, "Free some."):
         out.mkdir(parents=True, exist_ok=True)
         save(out / table)
     files.write(out / "metrics.json", numbers)
     files.write(out / "index.html", page)
-    print(f"Wrote {out / 'index.html'}, metrics.json and {table}.")
+    print(f"Wrote {out / 'index.html'}, metrics.json and {table}{before}.")
     return Shown(result, lambda: page)
 
 

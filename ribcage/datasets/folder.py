@@ -60,8 +60,8 @@ def index(
 ) -> Index:
     """Read the CSV in root, or the names of its folders when there is none.
 
-    csv: The table, when root holds several (none: do not read any).
-    boxes: A table of drawn boxes, in pixels of the files: file, finding, x, y, width, height, or x_min … y_max.
+    csv: The table below root, when root holds several (none: do not read any).
+    boxes: A table below root of drawn boxes, in pixels of the files: file, finding, x, y, width, height, or x_min …
     path_column: The column with the picture files; like the next six it is guessed by its name ("none": not there).
     patient_column: The column with the patient.
     study_column: The column with the study.
@@ -81,13 +81,21 @@ def index(
     drawn = _within(root, boxes) if boxes else None
     file = _csv(root, csv, drawn)
     if file is None:
-        frame, found = _folders(root, tables.files(root), classes)
+        (frame, found), header = _folders(root, tables.files(root), classes), []
     else:
         given = {"path": path_column, "patient": patient_column, "study": study_column, "view": view_column}
         given |= {"split": split_column, "sex": sex_column, "age": age_column}
-        frame, found = _rows(tables.sniffed(file, encoding), root, given, label_columns)
+        rows = tables.sniffed(file, encoding)
+        header = list(rows.columns)
+        frame, found = _rows(rows, root, given, label_columns)
     if patient_pattern and "patient" not in frame:
         frame["patient"] = _patients(frame["path"], patient_pattern)
+    if "patient" not in frame and not frame["path"].map(_maybe_dicom).any():
+        log.warning(
+            "Nothing tells whose picture is whose: pictures of one patient may come into several parts. "
+            "Name the column by --patient-column, or find patients in paths by --patient-pattern.%s",
+            f" {columns.among(header)}" if header else "",
+        )
     frame["split"] = _split(frame)
     found, placed = _with_boxes(found, frame["path"], drawn, encoding) if drawn else (found, no_boxes())
     names = tuple(str(name) for name in found.columns)
@@ -130,7 +138,10 @@ def _csv(root: Path, csv: str, other: Path | None) -> Path | None:
     found = [path for path in tables.files(root, depth=0) if path.lower().endswith((".csv", ".tsv", ".csv.gz"))]
     found = [path for path in found if root / path != other]
     if len(found) > 1:
-        raise ValueError(f"{root} holds {', '.join(found)}. Choose one with --csv, or none with --csv none.")
+        raise ValueError(
+            f"{root} holds {', '.join(found)}. Choose one with --csv, or none with --csv none; "
+            "a list of boxes goes to --boxes."
+        )
     return root / found[0] if found else None
 
 
@@ -181,6 +192,10 @@ def _rows(
     rows = _with_picture(rows, role["path"]).drop_duplicates()
     chosen = columns.label_columns(header, list(role.values()), label_columns)
     found = columns.labels(rows, chosen)
+    if not chosen:
+        log.warning(
+            "No labels: no column is called after a finding. Name some by --label-columns. %s", columns.among(header)
+        )
     text = {name: rows[column].str.strip() for name, column in role.items()}
     text["path"] = _located(text["path"], root)
     twice = text["path"][text["path"].duplicated()]
