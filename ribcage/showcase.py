@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 
 from ribcage import bundle, datasheet, detections, explanation, files, image, monitor, plots, report, sheet, store
 from ribcage import page as html
@@ -175,9 +176,13 @@ def looks(folder: Path) -> list[str]:
             if heat.any():  # else nothing in the picture speaks for it
                 figures.append(html.coloured(explanation.overlay(pixels, heat), f"{name} {100 * said_of:.0f} %"))
                 break
+    seen = torch.zeros(1, opened.model.channels, *opened.model.size)
+    with torch.inference_mode():
+        high, wide = opened.method.backbone.eval().maps(seen).shape[-2:]
     note = (
         f"Of the findings it is best at, one of the {TRIED} test pictures that it is surest of, in which something "
-        "speaks for it: good cases, not usual ones."
+        f"speaks for it: good cases, not usual ones. They are as coarse as what the network ends with, {high} × {wide} "
+        "cells; larger pictures make them finer."
     )
     return [html.heading("Where the classifier looks", 3), html.paragraph(note, soft=True), *shown(figures)]
 
