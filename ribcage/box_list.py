@@ -25,13 +25,14 @@ def read(file: Path, encoding: str = "auto") -> pd.DataFrame:
     rows = tables.sniffed(file, encoding)
     header = list(rows.columns)
     path, finding = columns.named(header, columns.ROLES["path"]), columns.named(header, FINDING)
-    sides, corners = _all_of(header, SIDES), _all_of(header, CORNERS)
-    lacking = {"a picture's file": path, "a finding": finding, "x, y, width, height or two corners": sides or corners}
+    corners = _all_of(header, CORNERS)  # they go first: beside them, width and height are the picture's
+    sides = corners or _all_of(header, SIDES)
+    lacking = {"a picture's file": path, "a finding": finding, "x, y, width, height or two corners": sides}
     if not all(lacking.values()):
         wanted = "; nor like ".join(what for what, found in lacking.items() if not found)
         raise ValueError(f"{file} is no list of boxes: no column looks like {wanted}. {columns.among(header)}")
-    numbers = np.stack([_numbers(rows[name], name, file) for name in sides or corners], 1)
-    if not sides:
+    numbers = np.stack([_numbers(rows[name], name, file) for name in sides], 1)
+    if corners:
         numbers[:, 2:] -= numbers[:, :2]
     found = pd.DataFrame(numbers, columns=["x", "y", "width", "height"])
     found.insert(0, "path", rows[path].str.strip().to_numpy())

@@ -362,8 +362,8 @@ def _exported(network: exporting.Network, shape: tuple[int, int, int]) -> tuple[
 def medians(asked: Sequence[Callable[[], Any]], runs: int) -> list[float]:
     """Milliseconds of each, by turns, so that what else the machine does falls on all.
 
-    Threads of a runtime go on spinning when it has answered, and take the cores from the next one (a small network in
-    torch took twice its time behind ONNX Runtime): each turn waits until they sleep, and wakes its own by a first run.
+    Threads of a runtime go on spinning when it has answered, and take the cores from the next one, which then
+    looks slower than it is: each turn waits until they sleep, and wakes its own by a first run.
     """
     taken: list[list[float]] = [[] for _ in asked]
     with torch.inference_mode():

@@ -27,9 +27,10 @@ def verb(name: str) -> Callable[..., Any]:
 
     def call(*values: Any, **options: Any) -> Any:
         if len(values) > len(positional):
+            other = next((word for word in known if word not in positional), "option")
             raise TypeError(
                 f"ribcage.{name} takes {len(positional)} arguments without a name, not {len(values)}: "
-                f"give the others by their names, such as {known[len(positional)]}=…"
+                f"give the others by their names, such as {other}=…"
             )
         given: dict[str, Any] = {**dict(zip(positional, values, strict=False)), **options}
         own = {key: value for key, value in given.items() if key not in known}

@@ -21,6 +21,10 @@ def root(tmp_path: Path) -> Path:
 HEADERS = {
     "corners": ("image_id,class_name,x_min,y_min,x_max,y_max", "x0.png,Nodule/Mass,4,6,14,26"),
     "sides": ("Image Index;Finding Label;x;y;w;h", r"D:\scans\x0.png;Nodule/Mass;4;6;10;20"),
+    "corners beside the picture's size": (
+        "file,label,left,top,right,bottom,width,height",
+        f"{NAMES[0]},Nodule/Mass,4,6,14,26,32,32",
+    ),
     "numbered": ("File,Class,X1,Y1,X2,Y2", f"{NAMES[0]},Nodule/Mass,4.0,6.0,14.0,26.0"),
     "Chinese": ("图像\t征象\tleft\ttop\twidth\theight", f"{NAMES[0]}\tNodule/Mass\t4\t6\t10\t20"),
 }
