@@ -223,7 +223,8 @@ def distil(
         optimizer: How weights move.
         betas: Of AdamW.
         weight_decay: Of matrices and filters; biases and norms have none.
-        layer_decay: Each layer towards the input moves slower by this factor.
+        layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
+            BEiT and MAE.
         drop_path: Share of residual branches dropped.
         clip: Largest norm of the gradient; 0 does not clip.
         precision: bf16 where the hardware is fast at it.
@@ -443,7 +444,8 @@ def finetune(
         optimizer: How weights move.
         betas: Of AdamW.
         weight_decay: Of matrices and filters; biases and norms have none.
-        layer_decay: Each layer towards the input moves slower by this factor.
+        layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
+            BEiT and MAE.
         drop_path: Share of residual branches dropped.
         clip: Largest norm of the gradient; 0 does not clip.
         precision: bf16 where the hardware is fast at it.
@@ -618,7 +620,8 @@ def localise(
         optimizer: How weights move.
         betas: Of AdamW.
         weight_decay: Of matrices and filters; biases and norms have none.
-        layer_decay: Each layer towards the input moves slower by this factor.
+        layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
+            BEiT and MAE.
         drop_path: Share of residual branches dropped.
         clip: Largest norm of the gradient; 0 does not clip.
         precision: bf16 where the hardware is fast at it.
@@ -772,7 +775,8 @@ def pretrain(
         optimizer: How weights move.
         betas: Of AdamW.
         weight_decay: Of matrices and filters; biases and norms have none.
-        layer_decay: Each layer towards the input moves slower by this factor.
+        layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
+            BEiT and MAE.
         drop_path: Share of residual branches dropped.
         clip: Largest norm of the gradient; 0 does not clip.
         precision: bf16 where the hardware is fast at it.

@@ -63,7 +63,7 @@ class Course:
     weight_decay: float = 0.05
     """Of matrices and filters; biases and norms have none."""
     layer_decay: float = 1.0
-    """Each layer towards the input moves slower by this factor."""
+    """Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in BEiT and MAE."""
     drop_path: float = 0.0
     """Share of residual branches dropped."""
     clip: float = 0.0

@@ -1,7 +1,8 @@
 """Optimizers, which weights they decay, how fast each layer moves, and the learning rate of every step."""
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,27 +67,63 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["scale"]
 
 
+def layers(model: Any) -> dict[str, int]:
+    """The layer of each weight of a backbone, counted from the stem, 0; what stands behind the last block is left out.
+
+    As in BEiT (Bao et al. 2021, https://arxiv.org/abs/2106.08254) and in MAE's code (util/lr_decay.py), all that comes
+    before the first block is one layer, each block is one, and the last norm – `norm` or `fc_norm`, whichever the
+    pooling leaves – moves with the head. Blocks are numbered as timm numbers them. What it does not number, such as
+    transitions between blocks, belongs to the layer before it in the order of the model.
+    """
+    if not hasattr(model, "group_matcher"):
+        raise ValueError(f"--layer-decay: {type(model).__name__} does not say how deep its layers are; leave it at 1.")
+    place = _places(model.group_matcher())
+    places = {name: place(name) for name, _ in model.named_parameters()}
+    order = {known: depth for depth, known in enumerate(sorted({known for known in places.values() if known}))}
+    found: dict[str, int] = {}
+    before = 0
+    for name, known in places.items():
+        found[name] = before = order[known] if known else before
+    last = max((number for number, known in enumerate(places.values()) if known), default=-1)
+    return {name: found[name] for name in list(places)[: last + 1]}
+
+
+def _places(matcher: Any) -> Callable[[str], tuple[float, ...]]:
+    """Where a weight stands by a matcher of timm's, as numbers to sort by; () where it says nothing but 'as before'."""
+
+    def by_rules(name: str) -> tuple[float, ...]:
+        for part, rules in enumerate(matcher.values()):
+            for rule, suffix in [(rules, None)] if isinstance(rules, str) else rules or ():
+                if match := re.match(rule, name):
+                    own = [group for group in match.groups() if group is not None]
+                    return () if suffix == _AS_BEFORE else tuple(map(float, (part, *own, *(suffix or ()))))
+        return ()
+
+    def by_function(name: str) -> tuple[float, ...]:
+        number = matcher(name)
+        known = tuple(number) if isinstance(number, Iterable) else (number,)
+        return () if known[-1] in (math.inf, *_AS_BEFORE) or name.startswith("norm.") else known
+
+    return by_function if callable(matcher) else by_rules
+
+
+_AS_BEFORE = (99999,)
+"""timm's word for: in the layer before."""
+
+
 def _groups(method: Method, weight_decay: float, layer_decay: float) -> Iterator[dict[str, Any]]:
     """Weights by depth and by whether they are decayed; biases, norms and embeddings of positions are not."""
-    depths = _depths(method.backbone.model) if layer_decay < 1 else {}
-    deepest = max(depths.values(), default=0) + 1
+    depths = layers(method.backbone.model) if layer_decay < 1 else {}
+    head = max(depths.values(), default=0) + 1
     spared = {f"backbone.model.{name}" for name in getattr(method.backbone.model, "no_weight_decay", set)()}
     grouped: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, weight in method.named_parameters():
         if weight.requires_grad:
-            depth = depths.get(name.removeprefix("backbone.model."), deepest)
+            depth = depths.get(name.removeprefix("backbone.model."), head)
             grouped.setdefault((depth, weight.ndim > 1 and name not in spared), []).append(weight)
     for (depth, decayed), weights in sorted(grouped.items(), key=lambda item: item[0]):
         yield {
             "params": weights,
             "weight_decay": weight_decay if decayed else 0.0,
-            "scale": layer_decay ** (deepest - depth),
+            "scale": layer_decay ** (head - depth),
         }
-
-
-def _depths(model: Any) -> dict[str, int]:
-    """The layer of every weight, counted from the stem, as timm's own matcher sees it."""
-    from timm.models import group_parameters
-
-    layers = group_parameters(model, model.group_matcher(coarse=False), reverse=False)
-    return {name: int(depth) for depth, names in layers.items() for name in names}

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import pytest
+import timm
 import torch
 
 from ribcage import optim
@@ -83,21 +84,71 @@ def test_biases_norms_and_embeddings_of_positions_are_not_decayed(name: str) -> 
     assert {group["weight_decay"] for group in groups.values()} == {0.0, 0.3}
 
 
-@pytest.mark.parametrize(
-    ("name", "order"),
-    [
-        ("test_resnet", ["conv1.0.weight", "layer1.0.conv1.weight", "layer3.0.conv1.weight", "layer4.0.conv1.weight"]),
-        ("test_vit", ["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.3.attn.qkv.weight"]),
-        ("test_efficientnet", ["conv_stem.weight", "blocks.1.0.conv_exp.weight", "conv_head.weight"]),
-    ],
-)
-def test_layers_move_slower_towards_the_input(name: str, order: list[str]) -> None:
-    groups = of_each_weight(method(name), layer_decay=0.5)
-    scales = [groups[f"backbone.model.{key}"]["scale"] for key in order]
-    assert scales == sorted(scales) and len(set(scales)) == len(scales)
-    assert scales[0] == min(group["scale"] for group in groups.values())
-    assert groups["head.weight"]["scale"] == groups["head.bias"]["scale"] == 1
-    assert max(group["scale"] for key, group in groups.items() if not key.startswith("head")) == 0.5
+VIT = {"cls_token": 13, "pos_embed": 13, "patch_embed.proj.weight": 13, "blocks.0.attn.qkv.weight": 12,
+       "blocks.6.norm1.bias": 6, "blocks.11.mlp.fc2.weight": 1}  # fmt: skip
+EXPONENTS = {
+    ("vit_small_patch16_224", "avg"): {**VIT, "fc_norm.weight": 0},
+    ("vit_small_patch16_224", "token"): {**VIT, "norm.weight": 0},
+    ("deit_tiny_distilled_patch16_224", ""): {**VIT, "dist_token": 13, "norm.bias": 0},
+    ("beit_base_patch16_224", "avg"): {"cls_token": 13, "blocks.0.attn.relative_position_bias_table": 12,
+                                       "blocks.11.mlp.fc2.weight": 1, "fc_norm.bias": 0},
+    ("cait_xxs24_224", ""): {"pos_embed": 25, "blocks.0.attn.qkv.weight": 24, "blocks.23.attn.qkv.weight": 1,
+                             "blocks_token_only.1.attn.q.weight": 1, "norm.weight": 0},
+    # stages of 2, 2, 6 and 2 blocks; what makes a stage smaller comes first in it
+    ("swin_tiny_patch4_window7_224", ""): {"patch_embed.norm.weight": 13, "layers.0.blocks.0.norm1.weight": 12,
+                                           "layers.1.downsample.reduction.weight": 10, "layers.2.blocks.5.norm1.bias": 3,
+                                           "layers.3.blocks.1.attn.relative_position_bias_table": 1, "norm.weight": 0},
+    ("autoformer_v2_tiny", ""): {"patch_embed.proj.weight": 13, "layers.0.blocks.0.norm1.weight": 12,
+                                 "layers.3.blocks.1.mlp.fc2.weight": 1, "norm.weight": 0},
+    ("convnext_atto", ""): {"stem.0.weight": 13, "stages.0.blocks.0.conv_dw.weight": 12, "stages.1.downsample.1.weight": 10,
+                            "stages.3.blocks.1.mlp.fc2.weight": 1, "head.norm.weight": 0},
+    # 3, 4, 6 and 3 blocks; nothing behind the last
+    ("resnet50", ""): {"conv1.weight": 17, "bn1.bias": 17, "layer1.0.conv1.weight": 16, "layer1.0.downsample.0.weight": 16,
+                       "layer4.0.conv1.weight": 3, "layer4.2.bn3.weight": 1},
+    ("resnet18_slim", ""): {"conv1.weight": 9, "layer1.0.conv1.weight": 8, "layer4.1.conv2.weight": 1},
+    # 6, 12, 24 and 16 layers; a transition is as deep as the layer before it
+    ("densenet121", ""): {"features.conv0.weight": 59, "features.norm0.bias": 59,
+                          "features.denseblock1.denselayer1.conv1.weight": 58,
+                          "features.denseblock1.denselayer6.conv2.weight": 53, "features.transition1.conv.weight": 53,
+                          "features.denseblock2.denselayer1.conv1.weight": 52,
+                          "features.denseblock4.denselayer16.conv2.weight": 1, "features.norm5.weight": 0},
+    # 7, 4 and 4 blocks
+    ("visformer_tiny", ""): {"stem.0.weight": 16, "pos_embed1": 16, "patch_embed1.proj.weight": 16,
+                             "stage1.0.mlp.conv1.weight": 15, "pos_embed2": 8, "patch_embed2.proj.weight": 8,
+                             "stage2.0.mlp.conv1.weight": 8, "stage3.3.mlp.conv3.weight": 1, "norm.weight": 0},
+    ("test_efficientnet", ""): {"conv_stem.weight": 6, "blocks.0.0.conv.weight": 5, "blocks.4.0.bn3.bias": 1,
+                                "conv_head.weight": 0, "bn2.weight": 0},
+    ("eeea_net_c2", ""): {"first_conv.conv.weight": 20, "blocks.0.mobile_inverted_conv.depth_conv.conv.weight": 19,
+                          "final_expand_layer.conv.weight": 0, "feature_mix_layer.conv.weight": 0},
+}  # fmt: skip
+"""By hand: how many factors of the layer decay a weight has. BEiT and MAE: stem 13, block 0 12, block 11 1, last norm 0."""
+
+
+@pytest.mark.parametrize(("name", "pool"), EXPONENTS)
+def test_layers_are_counted_as_beit_and_mae_count_them(name: str, pool: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=0, **({"global_pool": pool} if pool else {}))
+    layers = optim.layers(model)
+    head = max(layers.values()) + 1
+    assert {key: head - layers.get(key, head) for key in EXPONENTS[name, pool]} == EXPONENTS[name, pool]
+    assert set(layers) < {key for key, _ in model.named_parameters()} or name.startswith("resnet")
+
+
+@pytest.mark.parametrize("pool", ["avg", "token"])
+def test_the_last_norm_moves_with_the_head_whatever_the_pooling(pool: str) -> None:
+    made = Supervised(Backbone("test_vit", size=(64, 64), pool=pool), ("a", "b"))
+    groups = of_each_weight(made, layer_decay=0.5)
+    norm = "fc_norm" if pool == "avg" else "norm"
+    assert {groups[key]["scale"] for key in groups if norm in key.split(".") or key.startswith("head")} == {1}
+    last = len(made.backbone.model.blocks) - 1
+    scales = {key: group["scale"] for key, group in groups.items()}
+    assert scales[f"backbone.model.blocks.{last}.norm1.weight"] == 0.5
+    assert scales["backbone.model.pos_embed"] == 0.5 ** (last + 2)
+
+
+def test_a_model_that_does_not_number_its_layers_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"--layer-decay.*Linear"):
+        optim.layers(torch.nn.Linear(1, 1))
 
 
 def test_a_transformers_blocks_are_a_factor_apart() -> None:

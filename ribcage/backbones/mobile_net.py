@@ -149,7 +149,7 @@ class MobileNet(nn.Module):
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Which weights are how deep."""
-        return {"stem": r"^first_conv", "blocks": [(r"^blocks\.(\d+)", None), (r"^final_expand_layer", (99998,))]}
+        return {"stem": r"^first_conv", "blocks": r"^blocks\.(\d+)"}
 
 
 class Block(nn.Module):
