@@ -139,6 +139,7 @@ def distil(
     labels: float = 1.0,
     frontal: bool = False,
     drop_copies: bool = True,
+    drop_shared: Words = (),
     policy: Word = 'ignore',
     size: int | Sequence[int] = (224,),
     channels: Literal[1, 3] = 1,
@@ -206,6 +207,8 @@ def distil(
         labels: Share of the training patients whose labels are shown; teachers teach all of them.
         frontal: Only PA and AP views.
         drop_copies: Leave out training pictures that are, to the bit, also in another split.
+        drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
+            left out.
         policy: What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros.
         size: Height and width that the model sees, or one number for both.
         channels: 3 repeats the gray one: only for weights that cannot be folded.
@@ -288,6 +291,7 @@ def evaluate(
     table: Literal['full', 'chexnet'] = 'full',
     policy: Word = '',
     rule: Word = 'youden',
+    drop_shared: Words = (),
     allow_leak: bool = False,
     resamples: int = 1000,
     seed: int = 0,
@@ -303,7 +307,7 @@ def evaluate(
     Args:
         run: A run, or the folder of a finished model.
         data: Dataset folders.
-        split: Which of their pictures: train, val, test, or all.
+        split: Which of their pictures: train, val, test, a split of another name, or all.
         frontal: Only PA and AP views.
         out: Where to write (default: RUN/evaluation/<sets>-<split>, then what was asked for beyond the defaults).
         ten_crop: Ten views of each picture, the mean of their probabilities, as CheXNet's reproductions test.
@@ -313,6 +317,8 @@ def evaluate(
         policy: What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros … (default: as in the
             model's own validation; ignore where that is not known)
         rule: The thresholds of the rates: youden, midpoint, f1, sensitivity_95, specificity_95 or half.
+        drop_shared: The tested split gives way: patients and images that the model has seen, and copies of them,
+            are left out of it (default: as the training was told).
         allow_leak: Test on what the model has seen, and say so on the report.
         resamples: Of the patients, for the intervals.
         seed: Of the resamples.
@@ -370,6 +376,7 @@ def finetune(
     labels: float = 1.0,
     frontal: bool = False,
     drop_copies: bool = True,
+    drop_shared: Words = (),
     policy: Word = 'ignore',
     size: int | Sequence[int] = (224,),
     channels: Literal[1, 3] = 1,
@@ -427,6 +434,8 @@ def finetune(
         labels: Share of the patients to learn from.
         frontal: Only PA and AP views.
         drop_copies: Leave out training pictures that are, to the bit, also in another split.
+        drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
+            left out.
         policy: What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros.
         size: Height and width that the model sees, or one number for both.
         channels: 3 repeats the gray one: only for weights that cannot be folded.
@@ -543,6 +552,7 @@ def localise(
     labels: float = 1.0,
     frontal: bool = False,
     drop_copies: bool = True,
+    drop_shared: Words = (),
     policy: Word = 'ignore',
     size: int | Sequence[int] = (224,),
     channels: Literal[1, 3] = 1,
@@ -603,6 +613,8 @@ def localise(
         labels: Share of the patients to learn from.
         frontal: Only PA and AP views.
         drop_copies: Leave out training pictures that are, to the bit, also in another split.
+        drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
+            left out.
         policy: What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros.
         size: Height and width that the model sees, or one number for both.
         channels: 3 repeats the gray one: only for weights that cannot be folded.
@@ -706,6 +718,7 @@ def pretrain(
     labels: float = 1.0,
     frontal: bool = False,
     drop_copies: bool = True,
+    drop_shared: Words = (),
     policy: Word = 'ignore',
     size: int | Sequence[int] = (224,),
     channels: Literal[1, 3] = 1,
@@ -757,6 +770,8 @@ def pretrain(
         labels: Share of the patients to learn from.
         frontal: Only PA and AP views.
         drop_copies: Leave out training pictures that are, to the bit, also in another split.
+        drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
+            left out.
         policy: What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros.
         size: Height and width that the model sees, or one number for both.
         channels: 3 repeats the gray one: only for weights that cannot be folded.
@@ -809,6 +824,7 @@ def probe(
     split: Word = 'test',
     frontal: bool = False,
     drop_copies: bool = True,
+    drop_shared: Words = (),
     policy: Word = 'ignore',
     size: int | Sequence[int] = (),
     channels: Literal[1, 3] = 1,
@@ -835,6 +851,8 @@ def probe(
         split: The split to test on.
         frontal: Only PA and AP views.
         drop_copies: Leave out training pictures that are, to the bit, also in another split.
+        drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
+            left out; of the tested split also what the model has seen.
         policy: What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros …
         size: Height and width that the model sees, or one number for both (default: the finished model's; else
             224).

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ribcage import fingerprint, split
 from ribcage.spelling import did_you_mean
 from ribcage.store import Store
 
@@ -22,8 +23,8 @@ def table(stores: Sequence[Store]) -> pd.DataFrame:
 def rows_of(stores: Sequence[Store], *splits: str, frontal: bool = False) -> np.ndarray:
     """The rows of some splits, counted through all sets; an empty one is an error."""
     everything, chosen = table(stores), np.zeros(sum(map(len, stores)), bool)
-    for split in splits:
-        chosen |= _of_split(stores, everything, split, frontal)
+    for part in splits:
+        chosen |= _of_split(stores, everything, part, frontal)
     return np.flatnonzero(chosen)
 
 
@@ -69,6 +70,71 @@ def distinct(stores: Sequence[Store]) -> None:
         )
 
 
+def given_way(stores: Sequence[Store], giving: Sequence[str]) -> np.ndarray:
+    """(N,) bool: rows of the splits that give way which show patients, or are copies of images, of other splits. Of two
+    splits that both give way, the one named first gives way to the other.
+
+    Near-copies count as copies, as in `provenance.leak`. Of linked folders only the patients are known."""
+    everything = table(stores)
+    known = sorted(set(everything["split"]) - {""})
+    if strange := [name for name in giving if name not in known]:
+        hint = did_you_mean(strange[0], known)
+        raise ValueError(f"--drop-shared {strange[0]}: there is no such split.{hint} Splits: {', '.join(known)}.")
+    parts, names, images = everything["split"].to_numpy(object), patients(everything), image_hashes(stores)
+    prints = np.concatenate([each.fingerprints.prints for each in stores])
+    gone = np.zeros(len(parts), bool)
+    for part in dict.fromkeys(giving):
+        own, rest = (np.flatnonzero((parts == part) == mine) for mine in (True, False))
+        rest = rest[parts[rest] != ""]
+        found = split.shared(names, parts, (part,)) | split.shared(images, parts, (part,))
+        found[own[fingerprint.matches(prints[own], prints[rest]).first]] = True
+        parts[found] = ""  # what has left its split is in nobody's way
+        gone |= found
+    return gone
+
+
+def patients(everything: pd.DataFrame) -> np.ndarray:
+    """(N,) a name per patient that no other set has; "" where unknown."""
+    known = everything["patient"] != ""
+    return (everything["name"] + "\0" + split.spelt(everything["patient"])).where(known, "").to_numpy(object)
+
+
+def image_hashes(stores: Sequence[Store]) -> np.ndarray:
+    """(N,) uint64 hashes of the stored pixels; 0 in linked folders, which have none."""
+    return np.concatenate(
+        [np.zeros(len(each), np.uint64) if each.facts.linked else each.fingerprints.pixels for each in stores]
+    )
+
+
+def sharing(
+    stores: Sequence[Store],
+    learning: np.ndarray,
+    choosing: np.ndarray,
+    splits: tuple[str, str],
+    giving: Sequence[str] = (),
+) -> list[str]:
+    """Before a training: a sentence about each other split that shares patients or images with what is learnt from or
+    chosen by, and what solves it; `giving` names splits that are known to give way."""
+    everything = table(stores)
+    names, images = patients(everything), image_hashes(stores)
+    said = []
+    for other in sorted(set(everything["split"]) - {"", *splits}):
+        rows = np.flatnonzero(everything["split"] == other)
+        for own, part in ((learning, splits[0]), (choosing, splits[1])):
+            people, copies = (len(set(each[rows]) & set(each[own]) - {"", 0}) for each in (names, images))
+            if not people and not copies:
+                continue
+            what = " and ".join([f"{people:,} patients"] * bool(people) + [f"{copies:,} images"] * bool(copies))
+            solved = f"'ribcage evaluate --split {other}' leaves them out, since --drop-shared {other} was given."
+            open_ = (
+                f"'ribcage evaluate' will refuse split {other!r}. --drop-shared {other} leaves them out of {other!r}, "
+                f"--drop-shared {part} out of {part!r}."
+            )
+            warned = "" if other in giving else "WARNING: "
+            said.append(f"{warned}{what} are in {part!r} and in {other!r}: {solved if warned == '' else open_}")
+    return said
+
+
 @dataclass(frozen=True)
 class Overlap:
     """What two cohorts have in common."""
@@ -80,8 +146,8 @@ class Overlap:
 def overlap(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray) -> Overlap:
     """The pictures and the known patients that are in both."""
     everything = table(stores)
-    names = (everything["name"] + "\0" + everything["patient"]).where(everything["patient"] != "")
-    both = set(names.iloc[learning].dropna()) & set(names.iloc[choosing].dropna())
+    names = patients(everything)
+    both = set(names[learning]) & set(names[choosing]) - {""}
     return Overlap(len(np.intersect1d(learning, choosing)), len(both))
 
 
@@ -97,7 +163,8 @@ def apart(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray, s
         return ""
     return (
         f"WARNING: {both.patients:,} patients are in {train!r} and in {val!r}: the best model, its temperature and its "
-        "thresholds are chosen by people it has learnt from."
+        f"thresholds are chosen by people it has learnt from. --drop-shared {val} leaves them out of {val!r}, "
+        f"--drop-shared {train} out of {train!r}."
     )
 
 
@@ -106,11 +173,9 @@ def without_copies(stores: Sequence[Store], rows: np.ndarray, *splits: str) -> n
 
     Linked folders have nothing to compare.
     """
-    imported = [not store.facts.linked for store in stores]
-    if not any(imported):
+    if all(store.facts.linked for store in stores):
         return rows
-    comparable = np.repeat(imported, [len(store) for store in stores])
-    hashes = np.zeros(len(comparable), np.uint64)
-    hashes[comparable] = np.concatenate([store.fingerprints.pixels for store in stores if not store.facts.linked])
+    comparable = np.repeat([not store.facts.linked for store in stores], [len(store) for store in stores])
+    hashes = image_hashes(stores)
     elsewhere = ~table(stores)["split"].isin([*splits, ""]).to_numpy() & comparable
     return rows[~(np.isin(hashes[rows], hashes[elsewhere]) & comparable[rows])]

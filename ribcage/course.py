@@ -30,6 +30,8 @@ class Course:
     """Only PA and AP views."""
     drop_copies: bool = True
     """Leave out training pictures that are, to the bit, also in another split."""
+    drop_shared: tuple[str, ...] = ()
+    """Splits that give way: what they have of patients, or as copies of images, of other splits is left out."""
     policy: str = "ignore"
     """What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros."""
     size: tuple[int, ...] = (224,)
@@ -183,13 +185,29 @@ def rows(course: Course, stores: Any, *splits: str) -> tuple[Any, str]:
 
     every = cohort.rows_of(stores, *splits, frontal=course.frontal)
     chosen = cohort.without_copies(stores, every, *splits) if course.drop_copies else every
-    whole = len(chosen)
+    copies, before = len(every) - len(chosen), len(chosen)
+    chosen = own_rows(course, stores, chosen)
+    shared = before - len(chosen)
     chosen = cohort.share_of_patients(stores, chosen, course.labels, course.seed)
     less = [f"{course.labels:g} of the patients"] if course.labels < 1 else []
-    less += [f"{len(every) - whole:,} copies of pictures in other splits left out"] if whole < len(every) else []
+    less += [f"{copies:,} copies of pictures in other splits left out"] if copies else []
+    less += [f"{shared:,} left out that share patients or images with other splits"] if shared else []
     return chosen, f"Learning from {len(chosen):,} of {len(every):,} pictures" + (
         f" ({'; '.join(less)})" if less else ""
     )
+
+
+def own_rows(course: Course, stores: Any, rows: Any) -> Any:
+    """These rows without those that give way."""
+    from ribcage import cohort
+
+    if not course.drop_shared:
+        return rows
+    kept = rows[~cohort.given_way(stores, course.drop_shared)[rows]]
+    if not len(kept):
+        gone = " ".join(course.drop_shared)
+        raise ValueError(f"--drop-shared {gone} leaves no image of a split that is needed: let another give way.")
+    return kept
 
 
 def findings(course: Course, stores: Any) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,10 @@ class LeakError(ValueError):
     """The model has seen what it is to be tested on."""
 
     def __init__(self, leak: provenance.Leak) -> None:
-        super().__init__(f"{leak}. Test on other pictures, or pass --allow-leak: the report will say so.")
+        super().__init__(
+            f"{leak}. --drop-shared SPLIT leaves these out; or test on others, or pass --allow-leak: the report will "
+            "say so."
+        )
         self.leak = leak
 
 
@@ -47,6 +50,32 @@ def check(
         "text": text(leak, chosen),
         "linked": linked,
     }
+
+
+@dataclass(frozen=True)
+class Left:
+    """What was left out of a test, since the model has seen it."""
+
+    pictures: int = 0
+    patients: int = 0
+    copies: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pictures:,} images are left out (--drop-shared): they show {self.patients:,} patients that the "
+            f"model has seen in training or selection, or are copies of images it has seen ({self.copies:,})."
+        )
+
+
+def unseen(seen: Provenance, tested: Sequence[Store], rows: np.ndarray) -> tuple[np.ndarray, Left]:
+    """The rows whose patients and images a model has not seen, nor copies of them; and what that leaves out."""
+    prints = fingerprints(tested, rows)
+    known = np.isin(prints.patients, seen.patients) & (prints.patients > 0)
+    _, alike = provenance.copies(seen, prints)
+    gone = known | alike
+    if gone.all():
+        raise ValueError(f"--drop-shared leaves nothing to test: the model has seen all {len(rows):,} images.")
+    return rows[~gone], Left(int(gone.sum()), len(np.unique(prints.patients[known])), int(alike.sum()))
 
 
 def first_weights(seen: Provenance, choosing: Sequence[Store], rows: np.ndarray, split: str) -> str:

@@ -36,8 +36,7 @@ def by_patient(patients: pd.Series, paths: pd.Series, shares: dict[str, float] =
     """The part each row belongs to: one for all spellings of a patient's name that have the same fingerprint.
 
     A row without a patient ("") counts as a patient of its own, by its path."""
-    spellings = {name: same_patient(name) for name in patients.unique()}
-    fractions = _fractions(patients.map(spellings).where(patients != "", "\x1f" + paths))
+    fractions = _fractions(spelt(patients).where(patients != "", "\x1f" + paths))
     edges = np.cumsum(list(shares.values()))
     part = np.searchsorted(edges / edges[-1], fractions, side="right")
     return pd.Series(np.array(list(shares), dtype=object)[part], index=patients.index, dtype="str")
@@ -69,3 +68,24 @@ def _fractions(names: pd.Series) -> np.ndarray:
     digests = b"".join(hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in unique)
     # 53 bits: what a float holds exactly, so that no fraction rounds up to 1
     return (np.frombuffer(digests, ">u8") >> np.uint64(11))[codes] / 2.0**53
+
+
+def spelt(patients: pd.Series) -> pd.Series:
+    """The names of patients, spelt in one way."""
+    return patients.map({name: same_patient(name) for name in patients.unique()})
+
+
+def shared(names: np.ndarray | pd.Series, split: np.ndarray | pd.Series, giving: Sequence[str]) -> np.ndarray:
+    """(N,) bool: rows of the splits that give way whose name (of a patient, of an image) another split has too.
+
+    Of two splits that both give way, the one named first gives way to the other. Rows without a name ("" or 0) and rows
+    of no split are in nobody's way, and stay. Names of patients go through `spelt` first."""
+    codes, unique = pd.factorize(np.asarray(names))
+    splits = np.asarray(split)
+    known = np.array([bool(name) and name == name for name in unique], bool)[codes] & (splits != "")
+    gone = np.zeros(len(codes), bool)
+    for part in dict.fromkeys(giving):
+        own, elsewhere = (splits == part) & known, np.zeros(len(unique), bool)
+        elsewhere[codes[known & ~own & ~gone]] = True
+        gone |= own & ~gone & elsewhere[codes]
+    return gone

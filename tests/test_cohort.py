@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ribcage import cohort, store
+from ribcage import cohort, split, store
 from ribcage.commands import import_
 from ribcage.store import Store
 
@@ -146,3 +146,37 @@ def test_copies_are_found_in_other_sets_too_and_linked_ones_cannot_be(tmp_path: 
     assert cohort.without_copies([first, linked], np.array([0, 1]), "train").tolist() == [0, 1]
     rows = cohort.rows_of([linked], "train")
     assert np.array_equal(cohort.without_copies([linked], rows, "train"), rows)
+
+
+# ---- splits that give way
+
+
+def crossing(folder: Path) -> Store:
+    """Patient a in training and test, b in validation and test, image 3 in training and test of different patients."""
+    rows = [("a", "train", 0), ("A ", "test", 1), ("b", "val", 2), ("c", "train", 3), ("d", "test", 3), ("b", "test", 4), ("e", "test", 5), ("a", "", 6)]  # fmt: skip
+    return made(folder, [{"patient": p, "split": s, "picture": n, "Mass": 0} for p, s, n in rows])
+
+
+def test_a_split_gives_way_where_others_have_its_patients_and_images(tmp_path: Path) -> None:
+    opened = [crossing(tmp_path)]
+    assert np.flatnonzero(cohort.given_way(opened, ("test",))).tolist() == [1, 4, 5]
+    assert np.flatnonzero(cohort.given_way(opened, ("train",))).tolist() == [0, 3]
+    assert np.flatnonzero(cohort.given_way(opened, ("val", "train"))).tolist() == [0, 2, 3]
+    with pytest.raises(ValueError, match=r"--drop-shared tets: .*Did you mean 'test'\?"):
+        cohort.given_way(opened, ("tets",))
+
+
+def test_before_a_training_shared_patients_and_images_are_counted_with_what_solves_it(tmp_path: Path) -> None:
+    opened = [crossing(tmp_path)]
+    train, val = cohort.rows_of(opened, "train"), cohort.rows_of(opened, "val")
+    first, second = cohort.sharing(opened, train, val, ("train", "val"))
+    assert "1 patients and 1 images are in 'train' and in 'test'" in first and "--drop-shared test" in first
+    assert "1 patients are in 'val' and in 'test'" in second
+    assert not [text for text in cohort.sharing(opened, train, val, ("train", "val"), ("test",)) if "WARNING" in text]
+    assert not cohort.sharing(opened, train[:0], val[:0], ("train", "val"))
+
+
+def test_of_two_splits_that_give_way_the_first_named_does() -> None:
+    names, parts = np.array(["a", "a", "b", "b", "", ""]), np.array(["val", "test", "test", "", "test", "val"])
+    assert split.shared(names, parts, ("val", "test")).tolist() == [True] + [False] * 5
+    assert split.shared(names, parts, ("test", "val")).tolist() == [False, True] + [False] * 4

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import trees
 
-from ribcage import bundle, cli, comparison, evaluation, inference, metrics, store
+from ribcage import bundle, cli, comparison, evaluation, guard, inference, metrics, store
 from ribcage.evaluation import Answers, Fitting
 from ribcage.inference import Predictions
 
@@ -462,3 +462,19 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(nih: Path, tmp_pa
         f"mean AUROC {mean['value']:.3f} ({mean['low']:.3f}–{mean['high']:.3f}) of {mean['findings']} findings" in text
     )
     assert text.replace(text[text.index("<!-- tested") : text.index("## Limits")], "") == plain
+
+
+def test_a_tested_split_gives_way_to_what_the_model_has_seen(nih: Path, tmp_path: Path) -> None:
+    opened = bundle.load(nih / "run")
+    stores = [store.open(nih / "official")]
+    rows = np.arange(len(stores[0]))
+    kept, left = guard.unseen(opened.provenance, stores, rows)
+    assert 0 < len(kept) == len(rows) - left.pictures and left.patients and left.copies
+    assert not guard.check(opened.provenance, stores, kept)["found"]
+    with pytest.raises(ValueError, match="leaves nothing to test"):
+        guard.unseen(opened.provenance, stores, np.setdiff1d(rows, kept))
+    assert evaluate(nih, "--split", "all", "--drop-shared", "all", "--out", str(tmp_path), on="official") == 0
+    found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert found["pictures"] == len(kept) and not found["leak"]["found"]
+    assert any(f"{left.pictures:,} images are left out" in note for note in found["notes"])
+    assert evaluate(nih, "--drop-shared", "train") == 2

@@ -6,7 +6,7 @@ writes detections.parquet.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ class Options:
     data: tuple[str, ...]
     """Dataset folders."""
     split: str = "test"
-    """Which of their pictures: train, val, test, or all."""
+    """Which of their pictures: train, val, test, a split of another name, or all."""
     frontal: bool = False
     """Only PA and AP views."""
     out: Path | None = None
@@ -39,6 +39,9 @@ class Options:
     validation; ignore where that is not known)"""
     rule: str = "youden"
     """The thresholds of the rates: youden, midpoint, f1, sensitivity_95, specificity_95 or half."""
+    drop_shared: tuple[str, ...] = ()
+    """The tested split gives way: patients and images that the model has seen, and copies of them, are left out of it
+    (default: as the training was told)."""
     allow_leak: bool = False
     """Test on what the model has seen, and say so on the report."""
     resamples: int = 1000
@@ -64,6 +67,7 @@ def run(options: Options) -> dict[str, Any]:
     rows = chosen(stores, options.split, options.frontal)
     policy = policy_of(options, model.model, stores)
     evaluation.check(model.model, stores, policy, options.rule)
+    rows, left = own_rows(options, model, stores, rows)
     leak = guard.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
     with distributed.started() as device:
         predictions = inference.predict(
@@ -81,8 +85,9 @@ def run(options: Options) -> dict[str, Any]:
         resamples=options.resamples,
         seed=options.seed,
     )
-    result |= {"leak": leak, **context(options, model.model, stores, policy, data.findings)}
+    result |= {"leak": leak, "left": asdict(left), **context(options, model.model, stores, policy, data.findings)}
     result["stamps"] = evaluation.stamps(result)
+    result["notes"] += dropped(left)
     result["notes"] += evaluation.policy_notes(result["policy"], result["model_policy"])
     show(result, options.table)
     return write(options, result, data, stores)
@@ -98,6 +103,7 @@ def boxes(options: Options) -> dict[str, Any]:
     cohort.distinct(stores)
     rows = chosen(stores, options.split, options.frontal)
     policy = policy_of(options, model.model, stores)
+    rows, left = own_rows(options, model, stores, rows)
     leak = guard.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
     with distributed.started() as device:
         model.method.to(device)
@@ -114,8 +120,9 @@ def boxes(options: Options) -> dict[str, Any]:
         resamples=options.resamples,
         seed=options.seed,
     )
-    result |= {"leak": leak, **context(options, model.model, stores, policy, data.findings)}
+    result |= {"leak": leak, "left": asdict(left), **context(options, model.model, stores, policy, data.findings)}
     result["stamps"] = box_evaluation.stamps(result)
+    result["notes"] += dropped(left)
     show_boxes(result)
     return write_boxes(options, result, data, found, stores)
 
@@ -149,6 +156,25 @@ def chosen(stores: Sequence[Any], split: str, frontal: bool) -> Any:
     if frontal and not len(frontals):
         raise ValueError(f"No picture of split {split!r} is known to be frontal: leave out --frontal.")
     return frontals if frontal else rows
+
+
+def own_rows(options: Options, model: Any, stores: Sequence[Any], rows: Any) -> tuple[Any, Any]:
+    """These rows, without what the model has seen where the split gives way; and what that leaves out."""
+    from ribcage import guard
+
+    if strange := [name for name in options.drop_shared if name != options.split]:
+        raise ValueError(
+            f"--drop-shared {strange[0]}: here only the tested split can give way, --drop-shared {options.split}."
+        )
+    told = model.model.training.get("options", {}).get("drop_shared", ())
+    if not options.drop_shared and (options.allow_leak or options.split not in told):
+        return rows, guard.Left()
+    return guard.unseen(model.provenance, stores, rows)
+
+
+def dropped(left: Any) -> list[str]:
+    """A sentence about what was left out, if anything was."""
+    return [str(left)] if left.pictures else []
 
 
 def unlike(options: Options, model: Any, stores: Sequence[Any]) -> int:
@@ -235,7 +261,7 @@ def out_folder(options: Options, stores: Sequence[Any]) -> Path:
         return options.out
     sets = "+".join(dict.fromkeys(store.index.name for store in stores))
     named = [sets, options.split, *([options.protocol] if options.protocol != "honest" else [])]
-    named += ["frontal"] * options.frontal
+    named += ["frontal"] * options.frontal + ["unseen"] * bool(options.drop_shared)
     named += ["ten-crop"] * options.ten_crop + ["leak"] * options.allow_leak
     named += [options.rule] if options.rule != Options.rule else []
     named += [options.policy] if options.policy else []

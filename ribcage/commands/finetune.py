@@ -105,9 +105,11 @@ def cohorts(options: Options, stores: Any) -> tuple[Any, Any]:
     from ribcage import bundle, cohort, course, guard, running
 
     learning, said = course.rows(options, stores, options.train)
-    choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
+    choosing = course.own_rows(options, stores, cohort.rows_of(stores, options.val, frontal=options.frontal))
     running.say(f"{said}, choosing by {len(choosing):,}.")
     if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
+        running.say(warning)
+    for warning in cohort.sharing(stores, learning, choosing, (options.train, options.val), options.drop_shared):
         running.say(warning)
     if warning := guard.first_weights(bundle.seen(options.init), stores, choosing, options.val):
         running.say(warning)

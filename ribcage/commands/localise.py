@@ -180,9 +180,11 @@ def cohorts(options: Options, stores: Any) -> tuple[Any, Any, Any]:
 
     policy = policy_of(options, stores)
     learning, said = course.rows(options, stores, options.train)
-    choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
+    choosing = course.own_rows(options, stores, cohort.rows_of(stores, options.val, frontal=options.frontal))
     running.say(f"{said}, choosing by {len(choosing):,}.")
     if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
+        running.say(warning)
+    for warning in cohort.sharing(stores, learning, choosing, (options.train, options.val), options.drop_shared):
         running.say(warning)
     if warning := guard.first_weights(bundle.seen(options.init), stores, choosing, options.val):
         running.say(warning)
@@ -322,7 +324,7 @@ def look(options: Options, stores: Any, device: Any) -> Path:
     """A classifier as a detector: nothing is learnt, validation chooses the score from which boxes are shown."""
     import numpy as np
 
-    from ribcage import bundle, cohort, distributed, guard, running
+    from ribcage import bundle, cohort, course, distributed, guard, running
     from ribcage.box_validation import BoxValidation
     from ribcage.provenance import Provenance
 
@@ -330,7 +332,7 @@ def look(options: Options, stores: Any, device: Any) -> Path:
     model = replace(known.model, detector=detector(options), thresholds={}, metrics={})  # those were of probabilities
     seen = known.provenance
     looking = bundle.Detector(known.folder, model, known.method.to(device), seen)
-    choosing = cohort.rows_of(stores, options.val, frontal=options.frontal)
+    choosing = course.own_rows(options, stores, cohort.rows_of(stores, options.val, frontal=options.frontal))
     validation = BoxValidation(
         lambda: looking.finder, stores, choosing, model, device=device, batch=options.batch,
         policy=policy_of(options, stores), threads=options.threads or None,

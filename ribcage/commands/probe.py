@@ -38,6 +38,9 @@ class Options:
     """Only PA and AP views."""
     drop_copies: bool = True
     """Leave out training pictures that are, to the bit, also in another split."""
+    drop_shared: tuple[str, ...] = ()
+    """Splits that give way: what they have of patients, or as copies of images, of other splits is left out; of the
+    tested split also what the model has seen."""
     policy: str = "ignore"
     """What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros …"""
     size: tuple[int, ...] = ()
@@ -69,6 +72,11 @@ def run(options: Options) -> dict[str, Any]:
     learning, choosing, tested = cohorts(options, stores)
     model, backbone, seen = subject(options, stores)
     seen = [Provenance.of(stores, learning, choosing), *seen]
+    if options.split in options.drop_shared:
+        for each in seen:
+            tested, left = guard.unseen(each, stores, tested)
+            if left.pictures:
+                print(left)
     leaks = [guard.check(each, stores, tested, allow=options.allow_leak) for each in seen]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts = [
@@ -106,6 +114,18 @@ def cohorts(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, Any]:
     learning, choosing, tested = (
         cohort.rows_of(stores, split, frontal=options.frontal) for split in (options.train, options.val, options.split)
     )
+    if options.drop_shared:
+        gone = cohort.given_way(stores, options.drop_shared)
+        learning, choosing, tested = (rows[~gone[rows]] for rows in (learning, choosing, tested))
+        lacking = [
+            split
+            for split, rows in zip(
+                (options.train, options.val, options.split), (learning, choosing, tested), strict=True
+            )
+            if not len(rows)
+        ]
+        if lacking:
+            raise ValueError(f"--drop-shared leaves no image of split {lacking[0]!r}: let another give way.")
     if options.drop_copies:
         learning = cohort.without_copies(stores, learning, options.train)
     if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
