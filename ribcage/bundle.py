@@ -162,14 +162,14 @@ class Model:
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
-    def save(self, file: Path) -> None:
-        """Write as JSON, if it is such that it can be read again."""
+    def save(self, part: Path) -> None:
+        """Write as JSON, into the part of a file to be, if it is such that it can be read again."""
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
         values = json.loads(text)
         strange = [name for name, check in CHECKS.items() if not check(values[name])] or _uneven(values)
         if strange:
             raise ValueError(f"No model can be kept whose {strange[0]} is {str(values[strange[0]])[:60]!r}.")
-        file.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, file: Path) -> "Model":
@@ -253,7 +253,8 @@ def save(
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with files.explained(folder, "Free some."), contextlib.ExitStack() as ready:  # they take their places in reverse
         model.save(ready.enter_context(files.atomic(folder / "model.json")))
-        ready.enter_context(files.atomic(folder / "README.md")).write_text(text, encoding="utf-8")
+        part = ready.enter_context(files.atomic(folder / "README.md"))
+        part.write_text(text, encoding="utf-8")
         provenance.save(ready.enter_context(files.atomic(folder / "provenance.npz")))
         if known is not None:
             known.save(ready.enter_context(files.atomic(folder / typical.FILE)))

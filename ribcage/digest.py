@@ -10,6 +10,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from ribcage import files
+
 SUMS = "SHA256SUMS"
 LINE = re.compile(r"([0-9a-f]{64})  ([^/\\]+)")
 """A digest and the name of a file in the same folder."""
@@ -75,7 +77,7 @@ def check_folder(folder: Path, advice: str) -> None:
 def seal(file: Path) -> None:
     """Append the digest of all that the file holds so far."""
     line = MARK + of(file).encode() + b"\n"
-    with file.open("ab") as stream:
+    with files.opened(file, "ab") as stream:
         stream.write(line)
 
 

@@ -123,7 +123,7 @@ def _make(
         folder.mkdir(parents=True, exist_ok=True)
         files.require_space(folder, size(method, loader, kind))
         for number, shape in enumerate(shapes):
-            with (folder / f"{number}.bin").open("wb") as file:
+            with files.opened(folder / f"{number}.bin", "xb") as file:
                 file.truncate(len(rows) * len(states) * math.prod(shape) * dtype.itemsize)
     distributed.from_first(None)
     rank, world = distributed.rank(), distributed.world()
@@ -163,7 +163,7 @@ def _made(method: Detect, loader: Loader, rows: np.ndarray, flip: float, bf16: b
 def _write(file: Path, at: int, maps: Tensor) -> None:
     """Put maps where their rows are."""
     plain = maps.contiguous().cpu().view(torch.uint8).numpy()
-    with file.open("r+b") as stream:
+    with files.opened(file, "r+b") as stream:
         stream.seek(at * plain[0].nbytes)
         stream.write(memoryview(plain.reshape(-1)))
 

@@ -4,22 +4,57 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 LOCK = ".lock"
 LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # a file system without locks, as some clusters have
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def opened(file: Path, mode: str, *, rights: int = 0o666, **how: Any) -> Any:
+    """`file.open`, but never through a symbolic link, which in a folder from elsewhere may lead to any file."""
+
+    def opener(path: str, flags: int) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            kind = os.lstat(path).st_mode
+            if not stat.S_ISREG(kind):  # opening a pipe would wait for its reader
+                what = "a symbolic link" if stat.S_ISLNK(kind) else "no regular file"
+                raise OSError(f"{file} is {what}: Ribcage does not use it. Remove it, or choose another folder.")
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), rights)
+
+    return open(file, mode, opener=opener, **how)
+
+
 @contextlib.contextmanager
 def atomic(file: Path) -> Iterator[Path]:
-    """A temporary path beside `file`; what is written there takes its place when the block ends without error."""
+    """A new, empty file beside `file`; it takes its place when the block ends without error, and goes when it does not.
+
+    What lay under its name before, of a process that was killed or a link from elsewhere, is removed, never written to.
+    """
     part = file.with_name(file.name + ".part")
-    yield part
-    sync(part)
-    part.replace(file)
+    part.unlink(missing_ok=True)
+    opened(part, "x").close()
+    try:
+        yield part
+        sync(part)
+        part.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+def refuse_links(root: Path, folder: Path) -> None:
+    """Raise where a part of `folder` below `root` is a symbolic link: what is written there would land elsewhere."""
+    for below in (folder, *folder.parents):
+        if below == root:
+            return
+        if below.is_symlink():
+            raise OSError(f"{below} is a symbolic link: Ribcage writes nothing behind it. Remove it, or pass --out.")
 
 
 def write(file: Path, text: str) -> None:
@@ -48,24 +83,32 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
         return
     file = folder / LOCK
-    with file.open("w") as handle:
+    with contextlib.ExitStack() as held:
         for patience in (True, True, False):  # who only looks (`is_written`) holds it for a moment
+            handle = held.enter_context(opened(file, "a"))
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                if _has_name(handle.fileno(), file):
+                    break
             except OSError as error:
                 if error.errno in LOCKLESS:
                     break
                 if error.errno not in (errno.EAGAIN, errno.EACCES):
                     raise
-                if not patience:
-                    text = f"Another process is writing to {folder}. Wait for it, or choose another folder."
-                    raise OSError(text) from None
-                time.sleep(0.05)
+            if not patience:
+                raise OSError(f"Another process is writing to {folder}. Wait for it, or choose another folder.")
+            time.sleep(0.05)
         try:
             yield
         finally:
             file.unlink(missing_ok=True)
+
+
+def _has_name(handle: int, file: Path) -> bool:
+    """Whether an open file still has its name: one that its last owner removed meanwhile locks nobody out."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle), file.stat())
+    return False
 
 
 def is_written(folder: Path) -> bool | None:
@@ -73,7 +116,7 @@ def is_written(folder: Path) -> bool | None:
     try:
         import fcntl
 
-        with (folder / LOCK).open() as handle:
+        with opened(folder / LOCK, "r") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -74,8 +74,8 @@ class Index:
         boxes = boxes.assign(row=place[boxes["row"].to_numpy()]).sort_values("row", kind="stable")
         return replace(self, table=self.table.iloc[chosen].reset_index(drop=True), boxes=boxes.reset_index(drop=True))
 
-    def save(self, file: Path) -> None:
-        """Write one Parquet file; the same index always gives the same bytes."""
+    def save(self, part: Path) -> None:
+        """Write one Parquet file, into the part of a file to be; the same index always gives the same bytes."""
         columns = pa.Table.from_pandas(self.table, preserve_index=False).replace_schema_metadata(
             {
                 "ribcage.name": self.name,
@@ -84,7 +84,7 @@ class Index:
                 "ribcage.root": str(self.root),
             }
         )
-        pq.write_table(columns.append_column("boxes", _box_lists(self.boxes, len(self))), file, compression="zstd")
+        pq.write_table(columns.append_column("boxes", _box_lists(self.boxes, len(self))), part, compression="zstd")
 
     @classmethod
     def load(cls, file: Path) -> "Index":

@@ -64,9 +64,9 @@ class Provenance:
         """The patients that training saw."""
         return np.setdiff1d(self.patients, self.selected)
 
-    def save(self, file: Path) -> None:
-        """Write one npz."""
-        with file.open("wb") as stream:
+    def save(self, part: Path) -> None:
+        """Write one npz, into the part of a file to be."""
+        with part.open("wb") as stream:
             np.savez(stream, **{item.name: getattr(self, item.name) for item in fields(self)})
 
     @classmethod

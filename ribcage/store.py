@@ -71,9 +71,9 @@ class Facts:
     """A hash of all that decided what this folder holds."""
     format: int = FORMAT
 
-    def save(self, file: Path) -> None:
-        """Write as JSON."""
-        file.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    def save(self, part: Path) -> None:
+        """Write as JSON, into the part of a file to be."""
+        part.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, file: Path) -> "Facts":
@@ -174,14 +174,14 @@ class Fingerprints:
         prints = np.zeros((count, fingerprint.VARIANTS, 4), np.uint64)
         return cls(prints, np.zeros(count, np.uint64), patient_hashes(index))
 
-    def save(self, file: Path) -> None:
+    def save(self, part: Path) -> None:
         """Write one Parquet file."""
         import pyarrow as pa
 
         variants = self.prints.shape[1]
         flat = pa.FixedSizeListArray.from_arrays(pa.array(self.prints.reshape(-1)), variants * 4)
         columns = {"print": flat, "pixels": pa.array(self.pixels), "patient": pa.array(self.patients)}
-        pq.write_table(pa.table(columns), file, compression="none")
+        pq.write_table(pa.table(columns), part, compression="none")
 
     @classmethod
     def load(cls, file: Path) -> "Fingerprints":

@@ -183,7 +183,7 @@ class _appending:  # noqa: N801 – used like a function
     """The log file at rank 0, None elsewhere; every line is handed to the system at once."""
 
     def __init__(self, file: Path) -> None:
-        self.stream = file.open("a", encoding="utf-8", buffering=1) if distributed.rank() == 0 else None
+        self.stream = files.opened(file, "a", encoding="utf-8", buffering=1) if distributed.rank() == 0 else None
 
     def __enter__(self) -> TextIO | None:
         return self.stream

@@ -132,9 +132,9 @@ class Typical:
             (distances > self.nearer[:, None] * mended) & (mended <= np.where(far, self.usual, self.limit))
         )
 
-    def save(self, file: Path) -> None:
-        """Write one npz."""
-        with file.open("wb") as stream:
+    def save(self, part: Path) -> None:
+        """Write one npz, into the part of a file to be."""
+        with part.open("wb") as stream:
             np.savez(stream, **{item.name: getattr(self, item.name) for item in fields(self)})
 
 

@@ -100,7 +100,9 @@ class Writer:
         refuse_strangers(self.folder, OURS)
         item = np.dtype(f"uint{self.facts.depth}").itemsize
         files.require_space(self.folder, len(self.index) * (self.facts.size**2 * item + 600) + HEADER)
-        self.images.write_bytes(bytes(HEADER))
+        self.images.unlink(missing_ok=True)
+        with files.opened(self.images, "xb") as images:
+            images.write(bytes(HEADER))
         with files.atomic(self.journal) as part:
             part.write_text(json.dumps({"plan": self.facts.plan}) + "\n", encoding="utf-8")
 
@@ -130,14 +132,18 @@ class Writer:
             size += len(line["rows"]) * bytes_each
             rows += len(line["rows"]) + len(line["rejected"])
             kept.append(line)
-        os.truncate(self.images, size)
+        with files.opened(self.images, "r+b") as images:
+            images.truncate(size)
         with files.atomic(self.journal) as part:
             part.write_text("".join(_json_line(line) for line in kept), encoding="utf-8")
         return rows
 
     def _append(self, chunks: Iterator[Chunk]) -> Generator[Chunk]:
         """Write chunks; a journal line only follows when its pixels are safe."""
-        with self.images.open("ab") as images, self.journal.open("a", encoding="utf-8", newline="\n") as journal:
+        with (
+            files.opened(self.images, "ab") as images,
+            files.opened(self.journal, "a", encoding="utf-8", newline="\n") as journal,
+        ):
             lines: list[str] = []
             synced = time.monotonic()
             try:
@@ -206,7 +212,7 @@ class Writer:
     def _save_header(self, count: int) -> None:
         """Give the pixels the header of a .npy file and their name."""
         header = npy_header((count, self.facts.size, self.facts.size), np.dtype(f"uint{self.facts.depth}"))
-        with self.images.open("r+b") as file:
+        with files.opened(self.images, "r+b") as file:
             file.write(header)
         files.sync(self.images)
         self.images.replace(self.images.with_suffix(""))

@@ -298,6 +298,7 @@ def note(options: Options, result: dict[str, Any]) -> None:
         return
     file = bundle.find(options.run) / "README.md"
     try:
+        files.refuse_links(options.run, file)
         text = card.tested(file.read_text(encoding="utf-8"), result)
         with files.atomic(file) as part:
             part.write_text(text, encoding="utf-8")
@@ -323,6 +324,7 @@ def write_all(
     before = " in the place of an earlier test" if (out / "metrics.json").exists() else ""
     numbers = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with files.explained(out, "Free some."):
+        files.refuse_links(options.run, out)
         out.mkdir(parents=True, exist_ok=True)
         save(out / table)
     files.write(out / "metrics.json", numbers)

@@ -1,7 +1,6 @@
 """Keeping: answers in a folder, where that was asked for. Never a picture."""
 
 import datetime
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,18 @@ class Keeper:
         self.folder, self.lock = folder, threading.Lock()
         with files.explained(folder, "Free some."):
             folder.mkdir(parents=True, exist_ok=True)
-            os.close(self._opened(datetime.datetime.now(datetime.UTC)))
+            self._opened(datetime.datetime.now(datetime.UTC)).close()
 
-    def _opened(self, now: datetime.datetime) -> int:
+    def _opened(self, now: datetime.datetime) -> Any:
         file = self.folder / f"answers-{now:%Y-%m-%d}.jsonl"
-        return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        return files.opened(file, "ab", rights=0o600)
 
     def keep(self, answers: dict[str, Any]) -> None:
         """One line; an answer that cannot be kept is not given."""
         now = datetime.datetime.now(datetime.UTC)
         line = dump({"time": now.isoformat(timespec="seconds"), **answers}) + b"\n"
         try:
-            with self.lock, os.fdopen(self._opened(now), "wb") as file:
+            with self.lock, self._opened(now) as file:
                 file.write(line)
         except OSError as error:
             raise Problem(503, f"The answer could not be kept ({error.strerror}), so it is not given.") from None
