@@ -147,7 +147,7 @@ def distil(
     view: Words = (),
     epochs: int = 10,
     batch: int = 64,
-    accumulate: int = 1,
+    micro_batch: int = 0,
     lr: float = 0.0003,
     min_lr: float = 0.0,
     schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
@@ -217,7 +217,8 @@ def distil(
             crop=0.8,1.0.
         epochs: Times through the training pictures.
         batch: Pictures in a step, over all processes.
-        accumulate: Parts that a batch is computed in, to save memory, where the method allows it.
+        micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
+            0: all at once.
         lr: The highest learning rate.
         min_lr: Where the cosine ends.
         schedule: How the learning rate falls, step by step.
@@ -384,7 +385,7 @@ def finetune(
     view: Words = (),
     epochs: int = 10,
     batch: int = 64,
-    accumulate: int = 1,
+    micro_batch: int = 0,
     lr: float = 0.0003,
     min_lr: float = 0.0,
     schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
@@ -444,7 +445,8 @@ def finetune(
             crop=0.8,1.0.
         epochs: Times through the training pictures.
         batch: Pictures in a step, over all processes.
-        accumulate: Parts that a batch is computed in, to save memory, where the method allows it.
+        micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
+            0: all at once.
         lr: The highest learning rate.
         min_lr: Where the cosine ends.
         schedule: How the learning rate falls, step by step.
@@ -560,7 +562,7 @@ def localise(
     view: Words = (),
     epochs: int = 30,
     batch: int = 64,
-    accumulate: int = 1,
+    micro_batch: int = 0,
     lr: float = 0.001,
     min_lr: float = 0.0,
     schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
@@ -623,7 +625,8 @@ def localise(
             crop=0.8,1.0.
         epochs: Times through the training pictures.
         batch: Pictures in a step, over all processes.
-        accumulate: Parts that a batch is computed in, to save memory, where the method allows it.
+        micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
+            0: all at once.
         lr: The highest learning rate.
         min_lr: Where the cosine ends.
         schedule: How the learning rate falls, step by step.
@@ -726,7 +729,7 @@ def pretrain(
     view: Words = (),
     epochs: int = 100,
     batch: int = 256,
-    accumulate: int = 1,
+    micro_batch: int = 0,
     lr: float = 0.001,
     min_lr: float = 0.0,
     schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
@@ -781,7 +784,8 @@ def pretrain(
             crop=0.8,1.0.
         epochs: Times through the pictures.
         batch: Pictures in a step, over all processes.
-        accumulate: Parts that a batch is computed in, to save memory, where the method allows it.
+        micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
+            0: all at once.
         lr: The highest learning rate.
         min_lr: Where the cosine ends.
         schedule: How the learning rate falls, step by step.

@@ -46,8 +46,8 @@ class Course:
     """Times through the pictures."""
     batch: int
     """Pictures in a step, over all processes."""
-    accumulate: int = 1
-    """Parts that a batch is computed in, to save memory, where the method allows it."""
+    micro_batch: int = 0
+    """Most images that a process computes at once; more are computed in parts, which saves memory. 0: all at once."""
     lr: float
     """The highest learning rate."""
     min_lr: float = 0.0
@@ -126,10 +126,12 @@ def begin(course: Course, method: Any, loader: Any, device: Any, *, ema: float =
     """The run of a method over what a loader shows: optimizer and learning rates of the course."""
     import torch
 
-    from ribcage import loop, optim
+    from ribcage import loop, optim, running
 
     method.to(device).to(memory_format=torch.channels_last)
-    steps = len(loader)
+    steps, images = len(loader), min(course.batch, len(loader.rows))
+    check_norms(course, method, images)
+    running.say(divided(course, images))
     rates = optim.Rates(
         course.lr,
         course.epochs * steps,
@@ -154,11 +156,45 @@ def begin(course: Course, method: Any, loader: Any, device: Any, *, ema: float =
         device=device,
         seed=course.seed,
         precision=course.precision,
-        accumulate=course.accumulate,
+        accumulate=parts(course, images),
         clip=course.clip,
         ema=ema,
         compile=course.compile,
     )
+
+
+def parts(course: Course, images: int) -> int:
+    """In how many parts each process computes its share of so many images: none is larger than --micro-batch."""
+    import math
+
+    from ribcage import distributed
+
+    share = math.ceil(images / distributed.world())
+    return math.ceil(share / (course.micro_batch or share))
+
+
+def divided(course: Course, images: int) -> str:
+    """How the images of a step are computed, in words."""
+    from ribcage import distributed
+
+    world, count = distributed.world(), parts(course, images)
+    ways = [f"by {world} processes"] * (world > 1) + [f"in {count} parts each"] * (count > 1 and world > 1)
+    ways += [f"in {count} parts"] * (count > 1 and world == 1)
+    return f"A step sees {images:,} images" + (f", {' '.join(ways)}." if ways else ".")
+
+
+def check_norms(course: Course, method: Any, images: int) -> None:
+    """Raise where batch norms that learn would see single images: their statistics would be of one."""
+    from torch import nn
+
+    least = images // parts(course, images)
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    if least < 2 and any(isinstance(one, norms) and one.training for one in method.train().modules()):
+        what = f"--micro-batch {course.micro_batch}" if parts(course, images) > 1 else f"--batch {course.batch}"
+        raise ValueError(
+            f"{what} leaves {least} image at a time of a batch of {images:,}, but {course.model} or the head on it has "
+            "batch norms, which need two at least."
+        )
 
 
 def check_layout(course: Course, method: Any, model: Any) -> None:

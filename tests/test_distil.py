@@ -543,8 +543,8 @@ def test_a_student_is_not_tested_on_what_its_teacher_learnt_from(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--accumulate", "2", "--patience", "3", "--keep", "last"],
-         ["--patience waits for a best epoch", "--accumulate does not go with distil"]),
+        (["--micro-batch", "2", "--patience", "3", "--keep", "last"],
+         ["--patience waits for a best epoch", "--micro-batch does not go with distil"]),
         (["--hard", "1.5", "--temperature", "0", "--features=-1"],
          ["--hard 1.5 is not from 0 to 1", "--temperature 0 is not more than 0", "--features -1 is not 0 or more"]),
         (["--relations", "1", "--mixup", "0.2", "--teach", "stored"],

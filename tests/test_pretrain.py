@@ -197,7 +197,7 @@ def test_other_splits_are_learnt_from_only_when_told(data: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--accumulate", "2"], "--accumulate does not go with it"),
+        (["--micro-batch", "2"], "cannot be computed in parts of --micro-batch 2"),
         (["--share", "0.5", "0.5"], "--share has 2 numbers for 1 data sets"),
         (["--share=-1"], "--share takes numbers of 0 or more"),
         (["--export-as", "mae"], "has a decoder of patches, SupCon has none"),

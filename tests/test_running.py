@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ribcage import cli, limits, running
+from ribcage import cli, course, distributed, limits, running
 from ribcage.commands import finetune, pretrain
 
 
@@ -31,7 +31,7 @@ def test_the_defaults_are_within_their_limits() -> None:
     [
         ("lr", -1.0), ("lr", float("nan")), ("lr", float("inf")), ("ema", 1.5), ("ema", -0.5),
         ("smoothing", 2.0), ("clip", -1.0), ("warmup", -1.0), ("weight_decay", -1.0), ("layer_decay", 0.0),
-        ("layer_decay", 2.0), ("patience", -1), ("save_minutes", -1.0), ("devices", 0), ("accumulate", 0),
+        ("layer_decay", 2.0), ("patience", -1), ("save_minutes", -1.0), ("devices", 0), ("micro_batch", -1),
         ("epochs", 0), ("batch", 0), ("drop_path", 2.0), ("dropout", 1.0), ("mixup", -1.0), ("labels", 0.0),
         ("threads", -1), ("min_lr", -1.0),
     ],
@@ -86,3 +86,16 @@ def test_an_option_that_an_older_run_knew_nothing_of_was_at_its_default(tmp_path
         running.check_same("finetune", dataclasses.replace(asked, keep="last"), [])
     with pytest.raises(ValueError, match="is a run of 'ribcage finetune', not of 'ribcage pretrain'"):
         running.check_same("pretrain", pretrain.Options(method="mae", data=("set",), out=tmp_path), [])
+
+
+@pytest.mark.parametrize(
+    ("batch", "world", "micro", "parts"),
+    [(2048, 1, 256, 8), (2048, 8, 256, 1), (2048, 2, 256, 4), (2048, 1, 0, 1), (100, 1, 64, 2), (64, 1, 1024, 1)],
+)
+def test_parts_follow_from_batch_processes_and_the_largest_micro_batch(
+    batch: int, world: int, micro: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "world", lambda: world)
+    asked = options(batch=batch, micro_batch=micro)
+    assert course.parts(asked, batch) == parts
+    assert (f"in {parts} parts" in course.divided(asked, batch)) == (parts > 1)

@@ -261,7 +261,7 @@ def test_parts_of_unequal_shares_are_the_batch_too(data: Path, tmp_path: Path) -
     """Fewer pictures than a batch, an odd number, more parts than some process has pictures: nobody waits in vain."""
     few = ["--model", "test_vit", "--labels", "0.11", "--batch", "64"]
     assert cli.main(words(data, tmp_path / "one", *few)) == 0
-    more = ["--accumulate", "5"]
+    more = ["--micro-batch", "1"]
     said = processes.together(processes.command, words(data, tmp_path / "two", *few, *more), said=tmp_path / "said")
     assert "Learning from 9 of" in said[0]
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

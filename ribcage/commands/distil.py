@@ -68,8 +68,8 @@ def wrong(options: Options) -> list[str]:
     said += [f"--teacher names {name} twice" for name in twice]
     if options.patience and options.keep == "last":
         said.append("--patience waits for a best epoch, --keep last knows none")
-    if options.accumulate > 1:
-        said.append("--accumulate does not go with distil: it divides by what is known, and by what is taught")
+    if options.micro_batch:
+        said.append("--micro-batch does not go with distil: it divides by what is known, and by what is taught")
     if inside and (only_tables or not live(options)):
         said.append(f"{' and '.join(inside)} look into a teacher: it must be a bundle, and --teach live")
     if options.mixup and (any(map(teachers.is_table, options.teacher)) or not live(options)):
@@ -282,7 +282,6 @@ def build(
     labels = loader.labels(0, learning)
     if options.loss == "cross-entropy" and len(there) == len(model.findings):
         validation.check_exclusive(labels)
-    finetune.check_parts(options, method, min(options.batch, len(learning)))
     if options.relations:
         check_maps(method, model)
     method.count(torch.from_numpy(labels))

@@ -188,24 +188,8 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
         validation.check_exclusive(labels)
     if options.freeze and not options.init:
         running.say("WARNING: --freeze backbone without --init: the head learns from random features.")
-    check_parts(options, method, min(options.batch, len(learning)))
     method.count(torch.from_numpy(labels))
     return course.begin(options, method, loader, device, ema=options.ema)
-
-
-def check_parts(options: Options, method: Any, pictures: int) -> None:
-    """Batch norm cannot learn from parts of a single picture."""
-    from torch import nn
-
-    from ribcage import distributed
-
-    normed = any(isinstance(one, nn.BatchNorm1d | nn.BatchNorm2d) for one in method.modules())
-    parts = max(1, min(options.accumulate, pictures // distributed.world()))
-    if normed and pictures // parts < 2 and not options.freeze:
-        raise ValueError(
-            f"--accumulate {options.accumulate} leaves parts of less than two pictures of a batch of {pictures:,}, but "
-            f"{options.model} has batch norms: take fewer parts, or a larger --batch."
-        )
 
 
 def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:

@@ -102,12 +102,15 @@ def train(options: Options, device: Any) -> Path:
 
 def check(options: Options) -> None:
     """All that is wrong with the options, at once."""
-    from ribcage import limits, methods
+    from ribcage import course, limits, methods
 
     kind = methods.load(options.method)
     wrong = limits.faults(options)
-    if options.accumulate > 1 and not kind.divisible:
-        wrong.append(f"{options.method} compares the pictures of a whole batch: --accumulate does not go with it")
+    if not kind.divisible and course.parts(options, options.batch) > 1:
+        wrong.append(
+            f"{options.method} compares the images of a whole batch: it cannot be computed in parts of "
+            f"--micro-batch {options.micro_batch}; take a smaller --batch, or more processes"
+        )
     if options.share and len(options.share) != len(options.data):
         wrong.append(f"--share has {len(options.share)} numbers for {len(options.data)} data sets")
     if any(share < 0 for share in options.share) or (options.share and not sum(options.share)):
