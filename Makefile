@@ -1,8 +1,9 @@
 # Nothing but git, make and python3 is needed: every target builds .venv first.
 PYTHON ?= python3
 BIN = .venv/bin
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: setup demo test check bench docs clean
+.PHONY: setup demo test test-fast test-integration browser check bench docs clean
 
 setup: .venv/installed
 
@@ -15,8 +16,25 @@ setup: .venv/installed
 demo: .venv/installed
 	$(BIN)/ribcage demo --out demo
 
+# The working day: what is quick, in less than 90 seconds.
+test-fast: .venv/installed
+	$(PYTEST) -m "not slow and not integration"
+
+# Everything but what needs a browser, a server of its own or a whole journey.
 test: .venv/installed
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	$(PYTEST) -m "not integration"
+
+test-integration: .venv/installed browser
+	CI=true $(PYTEST) -m integration
+
+# The tests of the viewer need a browser; it is installed where there is none.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  { echo "Installing Chromium for the tests of the viewer …"; $(AS_ROOT) sh -c '$(INSTALL) chromium' >/dev/null; } || \
+	  { echo "Chromium cannot be installed here. As root: apt-get install chromium"; exit 1; }
+
+AS_ROOT = $(shell [ "$$(id -u)" -eq 0 ] || echo sudo -n)
+INSTALL = export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && apt-get install -y -qq --no-install-recommends
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

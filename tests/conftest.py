@@ -1,5 +1,18 @@
 """Tests compute on one thread, as the processes that they start: with another number of threads the last bits differ."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
+SLOW = Path(__file__).with_name("slow.txt")
+"""Tests that take half a second or more, as durations.py wrote them; the marker `slow` is theirs."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is listed as slow is marked so."""
+    listed = set(SLOW.read_text(encoding="utf-8").split())
+    for item in items:
+        if f"{item.path.stem}::{item.name.partition('[')[0]}" in listed:
+            item.add_marker(pytest.mark.slow)

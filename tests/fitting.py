@@ -43,7 +43,7 @@ def table() -> str:
 
 def _takes_a_step(name: str, network: str) -> bool:
     """Whether there is a loss with a gradient; what does not fit is refused in one line."""
-    size = (64, 64)
+    size = (32, 32)
     try:
         method = made(name, network, size=size)
         method(pictures(method, size=size)).loss.backward()

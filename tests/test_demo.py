@@ -17,6 +17,7 @@ SMALL = ["--pictures", "240", "--size", "32", "--seen", "32", "--model", "test_r
 SMALL += ["--epochs", "1", "--pretrain-epochs", "1", "--distil-epochs", "1", "--localise-epochs", "1"]
 
 
+@pytest.mark.integration
 def test_the_demo_goes_the_whole_way_without_a_network_and_shows_it_on_one_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from ribcage import cli, datasets
 from ribcage.datasets import phantom
 from ribcage.findings import CHESTXRAY14
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent
 SMALL = "--epochs 1 --batch 8 --threads 1"
 QUICK = (
@@ -157,7 +159,6 @@ def served(words: list[str], place: Path) -> None:
         assert code == 0, said
 
 
-@pytest.mark.slow
 def test_readme_and_then_the_docs_can_be_followed(place: Path, capsys: pytest.CaptureFixture) -> None:
     follow(ROOT / "README.md", place, capsys)
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S | re.M)

@@ -112,7 +112,7 @@ class Tried:
         return [line for line in map(json.loads, lines) if "loss" in line]
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_recipe_runs_from_the_download_to_the_tested_model(
     case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -211,7 +211,7 @@ def test_the_five_are_trained_alike_and_so_are_their_students() -> None:
     assert students[0] == {**first, **distillation} and first["weight_decay"] == 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_model_is_trained_and_teaches_a_small_one(name: str, tmp_path: Path) -> None:
     """The commands on top of both recipes, one after the other."""

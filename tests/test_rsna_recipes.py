@@ -86,7 +86,7 @@ def log(run: Path) -> list[float]:
     return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_runs_from_the_download_to_the_tested_detector(name: str, folder: Path) -> None:
     run = folder / "runs" / f"{name}-one"
@@ -99,7 +99,7 @@ def test_a_recipe_runs_from_the_download_to_the_tested_detector(name: str, folde
     assert cli.main([*words, "--split=train"]) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_recipe_goes_on_and_is_shared_among_processes(folder: Path) -> None:
     """Of one recipe: the three differ in the weights they begin with."""
     name, runs = NAMES[0], folder / "runs"

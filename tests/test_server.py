@@ -43,6 +43,8 @@ from ribcage.server import answering, gate, process, reading
 from ribcage.server.app import Service
 from ribcage.server.batching import Batcher, FullError
 
+pytestmark = pytest.mark.integration
+
 SIDE = 48
 TOKEN = "a-token-of-enough-letters"
 

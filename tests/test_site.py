@@ -9,6 +9,8 @@ import pytest
 
 from ribcage import cli, flags, verbs
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent
 LOADED = re.compile(
     r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*?\bsrc=["']?(?:https?:)?//[^"'> ]+"""
@@ -28,7 +30,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
-@pytest.mark.slow
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     files = [file for kind in ("html", "css") for file in site.rglob(f"*.{kind}")]
     assert len(files) > 30
@@ -36,7 +37,6 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     assert not {name: hits for name, hits in found.items() if hits}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", cli.names())
 def test_the_reference_has_every_command_with_every_option(site: Path, name: str) -> None:
     page = (site / "reference" / f"{name}.html").read_text(encoding="utf-8")
@@ -44,7 +44,6 @@ def test_the_reference_has_every_command_with_every_option(site: Path, name: str
     assert not [flag.option for flag in known if f"<code>{flag.option}</code>" not in page]
 
 
-@pytest.mark.slow
 def test_the_reference_has_every_verb_and_the_types_that_go_between_them(site: Path) -> None:
     page = (site / "reference" / "python.html").read_text(encoding="utf-8")
     assert not [verb for verb in verbs.names() if f"ribcage.{verb}(…)" not in page]

@@ -271,6 +271,7 @@ def test_parts_of_unequal_shares_are_the_batch_too(data: Path, tmp_path: Path) -
         )
 
 
+@pytest.mark.integration
 def test_two_nodes_train_together(data: Path, tmp_path: Path) -> None:
     """One torchrun on each of two nodes, each of which starts one process."""
     with socket.socket() as free:

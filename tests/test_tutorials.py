@@ -29,6 +29,8 @@ from ribcage.findings import CHESTXRAY14
 from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
 
+pytestmark = pytest.mark.integration
+
 PAGES = Path(__file__).parent.parent / "docs" / "tutorials"
 SMALL = "--model test_resnet --size 64 --epochs 8 --batch 32 --lr 0.005 --threads 1"
 QUICK = {
@@ -174,7 +176,6 @@ def smaller(folder: Path) -> None:
     bundle.save(folder, method.eval(), model, Provenance.nothing("a file"))
 
 
-@pytest.mark.slow
 def test_a_published_file_answers_in_a_server(
     place: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
 ) -> None:

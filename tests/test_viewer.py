@@ -35,6 +35,8 @@ if not CHROMIUM and not os.environ.get("CI"):
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright  # noqa: E402
 
+pytestmark = pytest.mark.integration
+
 FINDINGS = ("Mass", "Pleural_Thickening", "<b>Edema</b>", "Effusion")
 TOKEN = "a-token-of-enough-letters"
 HOSTILE = "<img src=x onerror=document.title='broken'>.png"
