@@ -1,4 +1,4 @@
-"""Test the tests: small faults (mutants) are put into the code, one at a time, and the tests that run the line must fail.
+"""Test the tests: faults (mutants) are put into the code, one at a time, and the tests that run the line must fail.
 
     python -m benchmarks.mutants --work DIR                       # 300 mutants, seed 0; a killed run goes on
     python -m benchmarks.mutants --work DIR --mutants 20 --seed 1 --only ribcage/optim.py
