@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ribcage import __version__, card, files, losses, observed, store, typical
+from ribcage import __version__, card, files, index, losses, observed, store, terminal, typical
 from ribcage.backbone import Backbone, Weights
 from ribcage.methods import Method
 from ribcage.methods.detect import Detect
@@ -46,6 +46,11 @@ def _is(kind: Any, count: int | None = None) -> Callable[[Any], bool]:
     return lambda value: (
         isinstance(value, list) and all(isinstance(one, kind) for one in value) and count in (None, len(value))
     )
+
+
+def _named(value: Any) -> bool:
+    """Whether a value of JSON is a name to be shown: a line of text that acts on no terminal and no page."""
+    return isinstance(value, str) and 0 < len(value) <= index.LONGEST and terminal.is_plain(value)
 
 
 def _finite(value: Any) -> bool:
@@ -92,7 +97,7 @@ def _colours(value: Any) -> bool:
 
 CHECKS: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: isinstance(value, str),
-    "findings": lambda value: _is(str)(value) and len(value) == len(set(value)),
+    "findings": lambda value: _is(str)(value) and all(map(_named, value)) and len(value) == len(set(value)),
     "size": lambda value: _is(int, 2)(value) and all(map(_side, value)),
     "stored": _side,
     "fit": lambda value: value in ("pad", "crop", "squash"),

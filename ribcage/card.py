@@ -3,6 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ribcage import terminal
+
+MARKUP = str.maketrans({letter: f"\\{letter}" for letter in "\\`*[]|"} | {"<": "&lt;", ">": "&gt;"})
+"""What Markdown would act upon."""
+LONGEST = 300
+
+
+def text(value: object) -> str:
+    """Text from a file as Markdown shows it: a line, no markup, no HTML."""
+    said = terminal.line(" ".join(str(value).split()))
+    return (said if len(said) <= LONGEST else f"{said[: LONGEST - 2]} …").translate(MARKUP)
+
 
 def write(model: dict[str, Any], *, plain: bool = True, unknown: Sequence[str] = ()) -> str:
     """The card as Markdown, from what model.json holds; plain: the weights fit timm's model of this name; unknown:
@@ -15,9 +27,9 @@ def write(model: dict[str, Any], *, plain: bool = True, unknown: Sequence[str] =
         "",
         "**Research use only.** Not a medical device; not evaluated for any patient.",
         "",
-        f"Findings: {', '.join(findings)}."
+        f"Findings: {', '.join(map(text, findings))}."
         if findings
-        else "A backbone without a head" + ("." if foreign(model) else f", learnt by {trained['method']}."),
+        else "A backbone without a head" + ("." if foreign(model) else f", learnt by {text(trained['method'])}."),
         *_detector(model),
         "",
         "## Data",
@@ -61,24 +73,24 @@ def _learnt(model: dict[str, Any]) -> list[str]:
     said += f", chosen by {trained['selection']:,} others" if model["findings"] else ""
     shared = trained.get("shared_patients", 0)
     flattered = f"- **{shared:,} patients are among both**: validation flatters the model"
-    leak = f"- **Chosen dishonestly**: {trained.get('leak')}"
+    leak = f"- **Chosen dishonestly**: {text(trained.get('leak'))}"
     return [said] + [flattered] * bool(shared) + [leak] * bool(trained.get("leak"))
 
 
 def _taken(trained: dict[str, Any]) -> list[str]:
     """Of weights that somebody published: the file, and what is not known of it."""
-    layout = f", in the layout of {trained['layout']}" if trained["layout"] else ""
-    said = [f"- weights as published{layout}: {trained['file']} (SHA-256 {trained['sha256'][:16]} …)"]
+    layout = f", in the layout of {text(trained['layout'])}" if trained["layout"] else ""
+    said = [f"- weights as published{layout}: {text(trained['file'])} (SHA-256 {trained['sha256'][:16]} …)"]
     rows = "- **what its rows answer is taken from their number and the layout's order**: the file does not say it"
     said += [rows] * bool(trained.get("counted"))
     random = trained.get("random", [])
-    lacking = f"- **{len(random)} weights were not in it and are random** ({random[0] if random else ''} …)"
+    lacking = f"- **{len(random)} weights were not in it and are random** ({text(random[0]) if random else ''} …)"
     return said + [lacking] * bool(random)
 
 
 def _fitted(trained: dict[str, Any]) -> list[str]:
     """What temperature and thresholds were chosen by, when that was done after all else."""
-    where = ", ".join(trained.get("fitted_to", ()))
+    where = ", ".join(map(text, trained.get("fitted_to", ())))
     return [f"- temperature and thresholds fitted to {trained['fitted']:,} pictures of {where}"] if where else []
 
 
@@ -99,7 +111,7 @@ def _untested() -> list[str]:
 def _limits(model: dict[str, Any]) -> list[str]:
     """What nobody should expect of it, and whose terms it is under."""
     views = "frontal views alone" if model["training"].get("options", {}).get("frontal") else ""
-    licences = ", ".join(dict.fromkeys(f"{one['licence']} ({one['name']})" for one in model["data"]))
+    licences = ", ".join(dict.fromkeys(f"{text(one['licence'])} ({text(one['name'])})" for one in model["data"]))
     calibrated = "fitted to validation" if model["temperature"] else "not calibrated: no temperature was fitted"
     said = [
         "For pictures prepared as above. Of machines, ages, views and places other than its data's nothing is known.",
@@ -107,31 +119,31 @@ def _limits(model: dict[str, Any]) -> list[str]:
         f"Probabilities are {calibrated}." if model["findings"] and not model["detector"] else "",
         f"The terms of what it learnt from hold: {licences}." if licences else "",
     ]
-    return ["## Limits", "", *(f"- {text}" for text in said if text), ""]
+    return ["## Limits", "", *(f"- {one}" for one in said if one), ""]
 
 
-def tested(text: str, result: dict[str, Any]) -> str:
+def tested(card: str, result: dict[str, Any]) -> str:
     """The card with what a test has found; a section of an earlier test on the same pictures is replaced."""
     name = " + ".join(one["name"] for one in result["data"]) + f", split {result['split']}"
     marked = name.replace("-->", "")
     start, end = f"<!-- tested: {marked} -->", f"<!-- /tested: {marked} -->"
     section = "\n".join([start, *_test(name, result), end, ""]) + "\n"
-    if start in text and end in text:
-        before, rest = text.split(start, 1)
+    if start in card and end in card:
+        before, rest = card.split(start, 1)
         return before + section + rest.split(end, 1)[1].lstrip("\n")
-    return text.replace("## Limits\n", section + "## Limits\n", 1) if "## Limits\n" in text else f"{text}\n{section}"
+    return card.replace("## Limits\n", section + "## Limits\n", 1) if "## Limits\n" in card else f"{card}\n{section}"
 
 
 def _test(name: str, result: dict[str, Any]) -> list[str]:
     """What a test has found: every number with its interval."""
     rates, mean = ("auroc", "sensitivity", "specificity"), result["macro"]["auroc"]
     rows = [
-        [row["finding"], f"{row['positives']:,} of {row['n']:,}", *(_span(row[rate]) for rate in rates)]
+        [text(row["finding"]), f"{row['positives']:,} of {row['n']:,}", *(_span(row[rate]) for rate in rates)]
         for row in result["findings"]
     ]
     groups = [
         [
-            f"{row['by']} {row['group']}",
+            text(f"{row['by']} {row['group']}"),
             f"{row['pictures']:,}",
             _span(row["macro"]["auroc"]),
             str(row["macro"]["auroc"]["findings"]),
@@ -144,7 +156,7 @@ def _test(name: str, result: dict[str, Any]) -> list[str]:
         f"{result['pictures']:,} pictures of {result['patients']:,} patients; mean AUROC {_span(mean)} of "
         f"{mean['findings']} findings. Intervals: {result['level']:.0%}, over patients. Thresholds: {result['rule']}.",
         "",
-        *(f"- {stamp}" for stamp in result["stamps"]),
+        *(f"- {text(stamp)}" for stamp in result["stamps"]),
         *([""] if result["stamps"] else []),
         *_rows(["finding", "present", "AUROC", "sensitivity", "specificity"], rows),
         *(_rows(["subgroup", "pictures", "mean AUROC", "of findings"], groups) if groups else []),
@@ -193,13 +205,13 @@ def _detector(model: dict[str, Any]) -> list[str]:
 def _source(one: dict[str, Any]) -> str:
     """A data set in a line."""
     before = ", before that" if one.get("before") else ""
-    return f"- {one['name']}{before}: {one['source']} (licence: {one['licence']})"
+    return f"- {text(one['name'])}{before}: {text(one['source'])} (licence: {text(one['licence'])})"
 
 
 def _teachers(lessons: list[dict[str, Any]], unknown: Sequence[str]) -> list[str]:
     """Whom it learnt from, and of whom it is not known what they have seen."""
     said = ", ".join(map(_named, lessons))
-    names = " and ".join(unknown)
+    names = " and ".join(map(text, unknown))
     blind = f"- **What {names} has learnt from is not known**: if it were test pictures, a test would flatter the model"
     return [f"- taught by {said}"] * bool(said) + [blind] * bool(names)
 
@@ -207,9 +219,9 @@ def _teachers(lessons: list[dict[str, Any]], unknown: Sequence[str]) -> list[str
 def _named(teacher: dict[str, Any]) -> str:
     """Who taught: a model with how much it knows, a table with what it speaks of."""
     if teacher["table"]:
-        return f"the table {teacher['name']} ({', '.join(teacher['findings'])})"
+        return f"the table {text(teacher['name'])} ({', '.join(map(text, teacher['findings']))})"
     count = len(teacher["findings"])
-    return f"{teacher['name']} ({count} finding{'s' * (count != 1)})"
+    return f"{text(teacher['name'])} ({count} finding{'s' * (count != 1)})"
 
 
 def _validation(model: dict[str, Any]) -> list[str]:
@@ -281,7 +293,9 @@ def _table(model: dict[str, Any], scores: dict[str, float]) -> list[str]:
     """Of every finding that is judged, and of their mean."""
     fared = dict(zip(model["findings"], model["observed"], strict=False))  # an older model has kept none
     named = {name.removeprefix("auroc_"): score for name, score in scores.items() if name.startswith("auroc")}
-    rows = [["mean" if name == "auroc" else name, *_fared(score, fared.get(name))] for name, score in named.items()]
+    rows = [
+        ["mean" if name == "auroc" else text(name), *_fared(score, fared.get(name))] for name, score in named.items()
+    ]
     return _rows(["finding", "present", "AUROC"], rows)[:-1]
 
 
@@ -297,5 +311,5 @@ def _fared(score: float, one: dict[str, Any] | None) -> tuple[str, str]:
 def _precisions(scores: dict[str, float]) -> list[str]:
     """Of a detector."""
     named = {"map": "mean", "ap50": "mean, IoU .50 alone", "ap75": "mean, IoU .75 alone"}
-    rows = [f"| {named.get(name, name.removeprefix('map_'))} | {score:.3f} |" for name, score in scores.items()]
+    rows = [f"| {text(named.get(name, name.removeprefix('map_')))} | {score:.3f} |" for name, score in scores.items()]
     return ["| finding | AP over IoU .40:.05:.75 |", "|---|---|", *rows]

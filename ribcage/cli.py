@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ribcage import __version__
+from ribcage import __version__, terminal
 from ribcage.flags import UsageError, help_page, parse, read_flags
 from ribcage.spelling import did_you_mean
 
@@ -23,6 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets '?', not an error
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    with terminal.guarded():
+        return answered(words)
+
+
+def answered(words: list[str]) -> int:
+    """Run a command line; its exit code."""
     try:
         return dispatch([word for word in words if word != "--debug"])
     except BrokenPipeError:  # `ribcage … | head`: the reader has seen enough
@@ -40,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def one_line(error: Exception) -> str:
-    """An error as one line. What is the user's to mend reads as written; anything else is a fault of Ribcage's."""
+    """An error as one line. What is the user's to fix reads as written; anything else is a fault of Ribcage's."""
+    return terminal.line(_told(error))
+
+
+def _told(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}"

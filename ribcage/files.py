@@ -58,11 +58,12 @@ def refuse_links(root: Path, folder: Path) -> None:
 
 
 def write(file: Path, text: str) -> None:
-    """A text file, whole or not at all; its folder is made."""
+    """A text file, whole or not at all; its folder is made. Names of files that are not UTF-8 become escapes, which
+    JSON reads as what they were."""
     with explained(file, "Free some."):
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic(file) as part:
-            part.write_text(text, encoding="utf-8")
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def sync(file: Path) -> None:

@@ -14,12 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ribcage import terminal
+
 # Every table has these columns, whatever its source. Unknown text is "", unknown age is NaN (years).
 TEXT_COLUMNS = ("path", "patient", "study", "view", "split", "sex")
 COLUMNS = (*TEXT_COLUMNS, "age")
 # What the dataset folder, predictions and reports call their own columns, and so no finding: nor split_….
 RESERVED = (*COLUMNS, "width", "height", "notes", "row", "set", "name", "group", "pixels", "hospital", "boxes")
 SPLITS = ("train", "val", "test", "")
+LONGEST = 200
+"""Characters of the name of a finding."""
 VIEWS = ("PA", "AP", "LATERAL", "")
 SEXES = ("F", "M", "")
 BOX_COLUMNS = ("row", "finding", "x", "y", "width", "height")
@@ -133,6 +137,11 @@ def _problems(index: Index) -> list[str]:
     rows = index.table
     missing = [name for name in (*COLUMNS, *index.findings) if name not in rows]
     clashes = [f"a finding cannot be called {name!r}, as a column of ours is" for name in reserved(index.findings)]
+    clashes += [
+        f"no finding can be called {name[:40]!r}: a name is one line of 1 to {LONGEST} characters that all can be seen"
+        for name in index.findings
+        if not (0 < len(name) <= LONGEST and terminal.is_plain(name))
+    ]
     if missing or clashes:
         return [f"no column {name}" for name in missing] + clashes
     problems = []

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import distributed, files, progress, views
+from ribcage import distributed, files, progress, spreadsheet, views
 from ribcage.bundle import Model
 from ribcage.loader import Batch, Loader
 from ribcage.methods.supervised import Supervised
@@ -199,7 +199,7 @@ def save(table: pd.DataFrame, file: Path) -> None:
     """Write as Parquet, or as CSV where the name ends so; wholly or not at all."""
     with files.explained(file.parent, "Free some."), files.atomic(file) as part:
         if file.suffix == ".csv":
-            table.to_csv(part, index=False)
+            spreadsheet.save(table, part)
         else:
             table.to_parquet(part, index=False)
 
@@ -210,7 +210,7 @@ def read(file: Path) -> pd.DataFrame:
 
     try:
         rows = pd.read_csv(file, keep_default_na=False, na_values={}) if ".csv" in file.suffixes else None
-        table = pd.read_parquet(file) if rows is None else _typed(rows)
+        table = pd.read_parquet(file) if rows is None else _typed(spreadsheet.opened(rows))
     except (ValueError, pa.ArrowException, UnicodeError) as error:
         raise ValueError(f"{file} cannot be read as a table of predictions ({type(error).__name__}).") from None
     missing = [name for name in ("set", "path", "patient") if name not in table]

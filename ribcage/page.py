@@ -9,6 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ribcage import terminal
+
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --line: #d9dee5; --paper: #fbfcfd; --card: #fff;
   --bar: #2f74b8; --second: #d0742a; --warn: #b4530a; --warn-paper: #fff4e8 }
@@ -84,8 +86,8 @@ def page(title: str, parts: Sequence[str], foot: str = "Research use only. Made 
 
 
 def escape(value: object) -> str:
-    """Any value as text that is safe inside HTML."""
-    return html.escape(str(value))
+    """Any value as text that is safe inside HTML, and cannot turn or hide what stands beside it."""
+    return html.escape(terminal.plain(str(value)))
 
 
 def heading(text: str, level: int = 2) -> str:

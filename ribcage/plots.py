@@ -1,10 +1,11 @@
 """Plots: small drawings as SVG, from numbers. Colours are the page's own, so they follow light and dark."""
 
-import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from ribcage.page import escape
 
 STYLE = """
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(225px, 1fr)); gap: .4rem 1rem; margin: .3rem 0 }
@@ -71,7 +72,7 @@ def plot(name: str, parts: Sequence[Line | Dots], axes: Axes | None = None) -> s
     axes = axes or Axes()
     across, down = _scale(axes.x, LEFT, WIDTH - RIGHT), _scale(axes.y, HEIGHT - BOTTOM, TOP)
     drawn = [_line(part, across, down) if isinstance(part, Line) else _dots(part, across, down) for part in parts]
-    said = html.escape(name, quote=True)
+    said = escape(name)
     inner = f'<text class="name" x="{LEFT}" y="12">{said}</text>{_frame(axes, across, down)}{"".join(drawn)}'
     return f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">{inner}</svg>'
 
@@ -83,9 +84,7 @@ def plots(drawings: Sequence[str], four: bool = False) -> str:
 
 def key(names: Sequence[tuple[str, str]]) -> str:
     """What the colours mean: (kind, name)."""
-    return (
-        f'<p class="key">{"".join(f"<span><i class={kind}></i>{html.escape(name)}</span>" for kind, name in names)}</p>'
-    )
+    return f'<p class="key">{"".join(f"<span><i class={kind}></i>{escape(name)}</span>" for kind, name in names)}</p>'
 
 
 def span(value: float, low: float, high: float, ends: tuple[float, float], mark: float | None = None) -> str:
@@ -132,15 +131,15 @@ def _frame(axes: Axes, across: Callable[[float], float], down: Callable[[float],
         x = across(value)
         anchor = "start" if x < left + 4 else "end" if x > right - 4 else "middle"
         parts.append(f'<path class="grid" d="M{x:.1f} {top}V{bottom}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 13}" text-anchor="{anchor}">{html.escape(text)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 13}" text-anchor="{anchor}">{escape(text)}</text>')
     for value, text in axes.y_ticks:
         y = down(value)
         parts.append(f'<path class="grid" d="M{left} {y:.1f}H{right}"/>')
-        parts.append(f'<text x="{left - 4}" y="{y + 3.5:.1f}" text-anchor="end">{html.escape(text)}</text>')
+        parts.append(f'<text x="{left - 4}" y="{y + 3.5:.1f}" text-anchor="end">{escape(text)}</text>')
     middle = (left + right) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(axes.x_label)}</text>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(axes.x_label)}</text>')
     turn = f"translate(9 {(top + bottom) / 2}) rotate(-90)"
-    parts.append(f'<text transform="{turn}" text-anchor="middle">{html.escape(axes.y_label)}</text>')
+    parts.append(f'<text transform="{turn}" text-anchor="middle">{escape(axes.y_label)}</text>')
     return "".join(parts)
 
 

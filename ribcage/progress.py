@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO
 
+from ribcage import terminal
+
 PLAIN_SECONDS = 10.0  # between two lines where nothing can be redrawn (a log file, a pipe)
 NOTEBOOK_SECONDS = 0.5  # in a notebook, where a line is drawn over the last one
 
@@ -29,7 +31,6 @@ def _notebook() -> bool:
 def _bar(
     counts: Iterable[int], total: int, label: str, unit: str, done: int, note: Callable[[], str], stream: TextIO
 ) -> Iterator[int]:
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -41,7 +42,7 @@ def _bar(
 
     rate, last = TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[note]}")
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), rate, TimeElapsedColumn(), TextColumn("left"))
-    with Progress(*columns, TimeRemainingColumn(), last, console=Console(file=stream)) as progress:
+    with Progress(*columns, TimeRemainingColumn(), last, console=terminal.console(stream)) as progress:
         task = progress.add_task(label, total=total, completed=done, rate="", note="")
         start, here = time.monotonic(), 0
         for count in counts:

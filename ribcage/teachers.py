@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import bundle, columns, distributed, evaluation, inference, metrics, tables
+from ribcage import bundle, columns, distributed, evaluation, inference, metrics, spreadsheet, tables
 from ribcage import findings as vocabulary
 from ribcage.bundle import Bundle
 from ribcage.findings import Policy
@@ -278,7 +278,7 @@ def _opened(file: Path) -> pd.DataFrame:
             raise ValueError(f"{file} cannot be read as a table of predictions ({type(error).__name__}).") from None
     else:
         try:
-            rows = tables.sniffed(file)
+            rows = spreadsheet.opened(tables.sniffed(file))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{file} is damaged: {error}.") from None
     texts = [name for name, kind in rows.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]

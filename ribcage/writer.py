@@ -7,7 +7,6 @@ finished folder is the same, byte for byte, however often the import was interru
 """
 
 import contextlib
-import csv
 import hashlib
 import io
 import json
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ribcage import files, image, intake, store
+from ribcage import files, image, intake, spreadsheet, store
 from ribcage.index import Index
 
 CHUNK = 64  # pictures in one line of the journal
@@ -312,7 +311,6 @@ def _settle(images: io.BufferedWriter, journal: io.TextIOWrapper, lines: list[st
 
 
 def _save_rejected(file: Path, index: Index, rejected: Sequence[tuple[int, str]]) -> None:
-    with files.atomic(file) as part, part.open("w", encoding="utf-8", newline="") as text:
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["path", "reason"])
-        table.writerows([index.table["path"].iloc[row], reason] for row, reason in rejected)
+    paths = index.table["path"]
+    with files.atomic(file) as part:
+        spreadsheet.save_rows(["path", "reason"], [(paths.iloc[row], reason) for row, reason in rejected], part)

@@ -58,21 +58,19 @@ def run(options: Options) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> None:
     """One table for each model beside the first."""
-    from rich.console import Console
-
-    from ribcage import comparison, report
+    from ribcage import comparison, report, terminal
     from ribcage.commands.inspect import grid
 
-    console = Console(emoji=False)  # :x: may be part of a name
+    console = terminal.console()
     shown = range(len(report.COMPARED_HEAD)) if console.width >= 100 else (0, 3, 4, 5, 6, 7, 8)
-    console.print(f"\n{report.compared_text(result)}", highlight=False, markup=False)
+    console.print(f"\n{report.compared_text(result)}")
     console.print(grid(report.beside_head(result), report.beside_rows(result)))
-    console.print(report.beside_text(result), highlight=False, markup=False)
+    console.print(report.beside_text(result))
     for place, pair in enumerate(result["differences"], 1):
-        console.print(f"\n{pair['model']} minus {pair['minus']}", style="bold", highlight=False, markup=False)
+        console.print(f"\n{pair['model']} minus {pair['minus']}", style="bold")
         rows = [[row[column] for column in shown] for row in report.compared_rows(result, place)]
         console.print(grid([report.COMPARED_HEAD[column] for column in shown], rows))
         console.print(grid(report.MEANS_HEAD, report.means_rows(result, place)))
-    console.print(f"{report.COMPARED_TEXT}\n{report.MEANS_TEXT}", highlight=False, markup=False)
+    console.print(f"{report.COMPARED_TEXT}\n{report.MEANS_TEXT}")
     for text in comparison.notes(result):
-        console.print(f"! {text}", highlight=False, markup=False)
+        console.print(f"! {text}")

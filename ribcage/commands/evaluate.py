@@ -352,15 +352,13 @@ def show(result: dict[str, Any], form: str) -> None:
 
 def printed(result: dict[str, Any], head: Sequence[str], rows: Sequence[Sequence[object]], text: str) -> None:
     """Title, table, and what is to be said of it."""
-    from rich.console import Console
-
-    from ribcage import report
+    from ribcage import report, terminal
     from ribcage.commands.inspect import grid
 
-    console = Console()
-    console.print(f"\n[bold]{report.title(result)}[/bold]", highlight=False)
+    console = terminal.console()
+    console.print(f"\n{report.title(result)}", style="bold")
     kept = len(head) if console.width >= 100 else 8  # a narrow terminal shows fewer columns rather than half of each
     console.print(grid(head[:kept], [row[:kept] for row in rows]))
-    console.print(text, highlight=False, markup=False)
+    console.print(text)
     for said in [*result["stamps"], *result["notes"]]:
-        console.print(f"! {said}", highlight=False, markup=False)
+        console.print(f"! {said}")

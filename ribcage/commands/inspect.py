@@ -63,22 +63,20 @@ def check(options: Options) -> None:
 
 def show(result: dict[str, Any]) -> None:
     """Everything as tables on the terminal."""
-    from rich.console import Console
-    from rich.markup import escape
-
+    from ribcage import terminal
     from ribcage.datasheet import finding_table, overview_rows
 
-    console = Console()
+    console = terminal.console()
     for described in result["sets"]:
-        console.print(f"\n[bold]{escape(described['label'])}[/bold]", highlight=False)
+        console.print(f"\n{described['label']}", style="bold")
         for name, value in overview_rows(described):
-            console.print(f"  {name:<10} {value}", highlight=False, markup=False, soft_wrap=not console.is_terminal)
+            console.print(f"  {name:<10} {value}", soft_wrap=not console.is_terminal)
         if described["findings"]:
             console.print(grid(*finding_table(described)))
     console.print()
     for problem in result["problems"] or ["No problems found."]:
         line = f"! {problem}" if result["problems"] else problem
-        console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:

@@ -144,9 +144,11 @@ def chosen(model: Any, least: float | None) -> list[float]:
 def show(table: Any, options: Options, model: Any, described: bool) -> None:
     """Lines for every file, and at the end how many were answered; of a table that is kept only the first, and what is
     unusual."""
+    from ribcage import terminal
+
     hidden = 0
     for number, (path, rows) in enumerate(table.groupby("path", sort=False)):
-        several = rows.assign(path=printable(path)).to_dict("records")
+        several = rows.assign(path=terminal.line(path)).to_dict("records")
         unusual = several[0]["error"] or several[0]["remarks"]
         if options.out and number >= SHOWN and not unusual:
             hidden += 1
@@ -164,11 +166,6 @@ def show(table: Any, options: Options, model: Any, described: bool) -> None:
     print(counts(table, len(said), bad))
     if not described:
         print("The model keeps no description of its training pictures: only DICOM tags can say what is unusual.")
-
-
-def printable(path: str) -> str:
-    """A path without what a terminal would act upon."""
-    return "".join(letter if letter.isprintable() else "?" for letter in path)
 
 
 def errors(table: Any) -> list[str]:

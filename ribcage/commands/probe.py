@@ -194,21 +194,20 @@ def context(options: Options) -> dict[str, Any]:
 
 def show(options: Options, spreads: Sequence[Any], result: dict[str, Any]) -> None:
     """One line per share and reader."""
-    from rich.console import Console
-
+    from ribcage import terminal
     from ribcage.commands.inspect import grid
 
-    console, count = Console(), len(result["findings"])
+    console, count = terminal.console(), len(result["findings"])
     weights = "" if named(options) else f" with {'weights from ' + options.init if options.init else 'RANDOM weights'}"
     title = (
         f"{options.model}{weights}: mean AUROC of frozen features on {result['pictures'][2]:,} {options.split} pictures"
     )
-    console.print(f"\n[bold]{title}[/bold]", highlight=False)
+    console.print(f"\n{title}", style="bold")
     head = ["patients", "learnt from", "reader", "AUROC", "±", "range", "findings"]
     console.print(grid(head, [line(one, count) for one in spreads]))
     console.print("± is the standard deviation over draws; a mean leaves out findings of which a draw has one class.")
     for leak in result["leaks"]:
-        console.print(f"! LEAK: {leak['text']}.", highlight=False, markup=False)
+        console.print(f"! LEAK: {leak['text']}.")
 
 
 def line(one: Any, findings: int) -> list[object]:

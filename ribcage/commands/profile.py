@@ -109,11 +109,10 @@ def threads(options: Options) -> int:
 
 def show(result: dict[str, Any]) -> None:
     """What the models are, and what they take here."""
-    from rich.console import Console
-
+    from ribcage import terminal
     from ribcage.commands.inspect import grid
 
-    console = Console(emoji=False)
+    console = terminal.console()
     console.width = max(console.width, WIDTH)
     console.print(grid(COUNTS, [counted(one) for one in result["models"]]))
     measured = [one for one in result["models"] if one["memory"] is not None]
@@ -125,10 +124,10 @@ def show(result: dict[str, Any]) -> None:
         processor = f"{result['threads']} thread{'s' * (result['threads'] > 1)} of {result['processor']}"
         sizes = " or ".join(map(str, timed))
         said = f"Milliseconds for a batch of {sizes}: median of {result['runs']}, {processor}."
-        console.print(said, highlight=False, markup=False)
+        console.print(said)
     for one in measured:
         if why := next((batch["why"] for batch in one["latency"]), ""):
-            console.print(f"! {one['model']} was not timed as exported: {why}", highlight=False, markup=False)
+            console.print(f"! {one['model']} was not timed as exported: {why}")
 
 
 FIXED = ("--classes", "--channels")

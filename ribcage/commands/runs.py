@@ -41,16 +41,17 @@ def run(options: Options) -> list[dict[str, Any]]:
 def show(folder: Path, rows: list[Any]) -> None:
     """A table, and why some runs did not come to their end."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from ribcage import terminal
 
     if not rows:
         print(f"No run lies below {folder}.")
         return
-    console = Console()
+    console = terminal.console()
     if not console.is_terminal:  # a file or a pipe has room
-        console = Console(width=200)
+        console = terminal.console(width=200)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in ("run", "what", "state", "main number", "age"):
         table.add_column(head, overflow="fold", justify="right" if head == "age" else "left")
@@ -60,7 +61,7 @@ def show(folder: Path, rows: list[Any]) -> None:
     for one in rows:
         if one.state.why:
             text = f"{shown(folder, one.folder)} · {one.state.name} · {one.state.why}"
-            console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+            console.print(text, soft_wrap=not console.is_terminal)
 
 
 def cells(folder: Path, one: Any) -> tuple[str, ...]:
