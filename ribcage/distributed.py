@@ -239,6 +239,17 @@ class _Sum(torch.autograd.Function):
         return gradient
 
 
+def averaging(module: Any) -> nn.parallel.DistributedDataParallel:
+    """The module with gradients that are the means over all processes. Every rank computes the same buffers: nothing to
+    broadcast; newer versions of torch ask for that by another name, and warn of the old one."""
+    import inspect
+
+    kind = nn.parallel.DistributedDataParallel
+    known = inspect.signature(kind.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return kind(module, **{name: False})
+
+
 # ---- batch norm over the global batch
 
 

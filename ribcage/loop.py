@@ -3,12 +3,19 @@
 Chance inside the model (dropout, drop path, mixup) is seeded from (seed, step, rank) before every step, and the
 loader's from (seed, epoch, row, view). So a run that goes on from a checkpoint, in the middle of an epoch too, computes
 the same weights bit for bit as one that never stopped, on the same machine.
+
+Whether a step is taken is decided where it is computed: when the loss or the norm of the gradient is not finite at any
+rank, no weight, average or optimizer state moves any more. A GPU is not waited for in each step: it is asked LAG steps
+later, and always before a state is looked at (`check`).
 """
 
+import contextlib
 import copy
+import functools
 import math
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -24,12 +31,30 @@ from ribcage.methods import Method
 Precision = Literal["auto", "float32", "bf16"]
 
 
-class DivergedError(ArithmeticError):
-    """The loss is not a number any more; `rows` are those of the global batch, at rank 0."""
+LAG = 2
+"""Steps that a GPU may be ahead of what is known of it."""
 
-    def __init__(self, step: int, rate: float, rows: list[int]) -> None:
-        super().__init__(f"The loss is not finite at step {step}. Try a lower --lr (now {rate:.3g}) or --clip 1.")
+
+class DivergedError(ArithmeticError):
+    """The run computes what is no number any more; `rows` are those of the global batch where it began, at rank 0."""
+
+    def __init__(self, what: str, step: int, advice: str, rows: list[int]) -> None:
+        super().__init__(f"{what} at step {step}. {advice}")
         self.step, self.rows = step, rows
+
+
+class Told:
+    """Numbers on their way from the device; reading them waits for the step that they are of, not for later ones."""
+
+    def __init__(self, names: Sequence[str], numbers: Tensor) -> None:
+        self.names, self.numbers = names, numbers.to("cpu", non_blocking=True)
+        self.there = torch.cuda.current_stream(numbers.device).record_event() if numbers.is_cuda else None
+
+    def read(self) -> dict[str, float]:
+        """Name → number."""
+        if self.there is not None:
+            self.there.synchronize()
+        return dict(zip(self.names, self.numbers.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -41,14 +66,23 @@ class Log:
     epoch: int
     step_in_epoch: int
     steps_in_epoch: int
-    loss: float
+    told: Told
     rate: float
     """The learning rate."""
     seconds: float
     waited: float
     """Seconds of these spent waiting for data."""
-    values: dict[str, float]
     pictures: int
+
+    @functools.cached_property
+    def values(self) -> dict[str, float]:
+        """What the method says of the step, by name."""
+        return {name: value for name, value in self.told.read().items() if name not in ("loss", "norm")}
+
+    @functools.cached_property
+    def loss(self) -> float:
+        """The mean over all ranks."""
+        return self.told.read()["loss"]
 
     @property
     def epoch_done(self) -> bool:
@@ -81,18 +115,31 @@ class Run:
         self.accumulate, self.clip, self.decay = accumulate, clip, ema
         self.average: Method | None = copy.deepcopy(method).requires_grad_(False) if ema else None
         self.step = 0
+        self.lag = LAG if device.type == "cuda" else 0
+        self.diverged = torch.zeros((), device=device)
+        """1 once a step was not finite: nothing moves any more."""
+        self._unread: deque[tuple[int, Tensor, Told]] = deque()
         if not method.own_norms:
             distributed.synchronise_norms(method, device)
         forward: Any = torch.compile(method) if compile else method
         trained = [weight for weight in method.parameters() if weight.requires_grad]
-        self.forward = forward
-        if distributed.active() and trained:  # every rank computes the same buffers: nothing to broadcast
-            self.forward = nn.parallel.DistributedDataParallel(forward, broadcast_buffers=False)
+        self.forward = distributed.averaging(forward) if distributed.active() and trained else forward
 
     @property
     def result(self) -> Method:
         """What to evaluate and to keep: the averaged weights where there are such."""
         return self.average if self.average is not None else self.method
+
+    def check(self) -> None:
+        """Raise DivergedError unless every step was finite, and so is all that would be saved. Every rank must ask."""
+        self._read(0)
+        every = dict(self._saved())
+        largest = nn.utils.get_total_norm(every.values(), math.inf) if every else torch.zeros(())
+        if distributed.anyone(not math.isfinite(float(largest)), self.device):
+            broken = [name for name, value in every.items() if not value.isfinite().all()] or ["at another rank"]
+            more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+            what = f"The loss is finite, but what it comes from is not ({broken[0]}{more})"
+            raise DivergedError(what, self.step, self._advice(), [])
 
     def state(self) -> dict[str, Any]:
         """Everything to go on from."""
@@ -106,6 +153,8 @@ class Run:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         self.step = state["step"]
+        self.diverged.zero_()
+        self._unread.clear()
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None and state["average"] is not None:
@@ -124,6 +173,7 @@ class Run:
                 yield replace(log, seconds=time.perf_counter() - began, waited=waited)
                 self.method.train()  # the caller may have evaluated
                 began = time.perf_counter()
+        self._read(0)
 
     def _step(self, batch: Batch, epoch: int) -> Log:
         """Forward, backward, one step of the optimizer."""
@@ -132,24 +182,70 @@ class Run:
         optims.set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         loss, values = self._backward(batch)
+        norm = self._clipped().to(loss)
         if self.clip:
-            trained = [weight for weight in self.method.parameters() if weight.grad is not None]
-            values["gradient"] = nn.utils.clip_grad_norm_(trained, self.clip).detach().to(loss)
+            values["gradient"] = norm
         world = distributed.world()
         values |= {name: number.to(loss) * world for name, number in self.method.counts(batch).items()}
-        mean, *means = _means([loss, *values.values()])
-        if not math.isfinite(mean):
-            parts = distributed.gathered(batch.rows.tolist())
-            raise DivergedError(self.step, rate, [row for rows in parts for row in rows])
-        self.optimizer.step()
-        self.step += 1
-        self.method.after_step(self.step / self.rates.steps)
-        self._update_average()
+        means = _means([loss, norm, *values.values()])
+        told = Told(("loss", "norm", *values), means)
+        self.diverged = torch.maximum(self.diverged, 1 - means[:2].isfinite().all().to(self.diverged))
+        self._unread.append((self.step, batch.rows, told))
+        self._read(self.lag)
+        self._move()
         steps = len(self.loader)
-        done = self.step - epoch * steps
-        return Log(
-            self.step, epoch, done, steps, mean, rate, 0.0, 0.0, dict(zip(values, means, strict=True)), len(batch)
-        )
+        return Log(self.step, epoch, self.step - epoch * steps, steps, told, rate, 0.0, 0.0, len(batch))
+
+    def _clipped(self) -> Tensor:
+        """The norm of the gradient, which is then no longer than `clip`."""
+        trained = [weight for weight in self.method.parameters() if weight.grad is not None]
+        norm = nn.utils.get_total_norm([weight.grad for weight in trained if weight.grad is not None])
+        if self.clip:
+            nn.utils.clip_grads_with_norm_(trained, self.clip, norm)
+        return norm.detach()
+
+    def _move(self) -> None:
+        """All that a step changes; nothing where the device has found that the run diverged, and we have not yet."""
+        stop = self.diverged if self.lag else None
+        skips = getattr(self.optimizer, SKIPS, False)
+        if skips:
+            self.optimizer.found_inf = stop  # type: ignore[attr-defined]
+        with held([] if skips else self._weights(), stop):
+            self.optimizer.step()
+        self.step += 1
+        followers = self.method.state_dict() if type(self.method).after_step is not Method.after_step else {}
+        average = self.average.state_dict() if self.average is not None else {}
+        with held([*followers.values(), *average.values()], stop):
+            self.method.after_step(self.step / self.rates.steps)
+            self._update_average()
+
+    def _read(self, lag: int) -> None:
+        """Raise DivergedError where one of the steps before the last `lag` was not finite; all ranks find the same."""
+        while len(self._unread) > lag:
+            step, rows, told = self._unread.popleft()
+            numbers = told.read()
+            if math.isfinite(numbers["loss"]) and math.isfinite(numbers["norm"]):
+                continue
+            what = "The loss is not finite"
+            if math.isfinite(numbers["loss"]):
+                what = f"The gradient is not finite (the loss is {numbers['loss']:.3g})"
+            everyone = [row for part in distributed.gathered(rows.tolist()) for row in part]
+            raise DivergedError(what, step, self._advice(), everyone)
+
+    def _advice(self) -> str:
+        """What helps a run that diverges."""
+        return f"Try a lower --lr (now {self.rates.peak:.3g})" + (" or --clip 1." if not self.clip else ".")
+
+    def _weights(self) -> list[Tensor]:
+        """What the optimizer moves, its own state too."""
+        weights = [weight.detach() for group in self.optimizer.param_groups for weight in group["params"]]
+        return weights + [value for state in self.optimizer.state.values() for _, value in _tensors("", state)]
+
+    def _saved(self) -> Iterator[tuple[str, Tensor]]:
+        """All numbers of a checkpoint that could be none."""
+        yield from _tensors("", self.method.state_dict())
+        yield from _tensors("average ", self.average.state_dict() if self.average is not None else {})
+        yield from _tensors("optimizer ", self.optimizer.state_dict()["state"])
 
     def _backward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The gradient of the whole batch, taken in `accumulate` parts."""
@@ -189,9 +285,33 @@ class Run:
                 averaged.copy_(weight)
 
 
-def _means(values: list[Tensor]) -> list[float]:
-    """Of all ranks; many numbers wait for the device, and for the other ranks, once."""
-    return (distributed.total(torch.stack(values)) / distributed.world()).tolist()
+SKIPS = "_step_supports_amp_scaling"
+"""Optimizers that torch marks so take no step where their `found_inf` is 1."""
+
+
+@contextlib.contextmanager
+def held(tensors: Sequence[Tensor], stop: Tensor | None) -> Iterator[None]:
+    """Where `stop` is 1, the tensors are afterwards as they were before; without waiting for the device."""
+    before = [tensor.clone() for tensor in tensors] if stop is not None else []
+    yield
+    if stop is not None:
+        for tensor, old in zip(tensors, before, strict=True):
+            tensor.copy_(torch.where(stop > 0, old, tensor))
+
+
+def _tensors(name: str, values: Any) -> Iterator[tuple[str, Tensor]]:
+    """The floating-point tensors, wherever inside, with their names."""
+    if isinstance(values, Tensor):
+        if values.is_floating_point() and values.numel():
+            yield name, values
+    elif isinstance(values, dict):
+        for key, value in values.items():
+            yield from _tensors(f"{name}{'' if name[-1:] in ('', ' ') else '.'}{key}", value)
+
+
+def _means(values: list[Tensor]) -> Tensor:
+    """Of all ranks, which are asked once."""
+    return distributed.total(torch.stack(values)) / distributed.world()
 
 
 def fast_bf16(device: torch.device) -> bool:

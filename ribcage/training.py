@@ -103,11 +103,19 @@ class Training:
                     if self._given_up():
                         return
             except DivergedError as error:
-                _save_rows(self.folder / "diverged.json", error)
-                raise ValueError(f"{error} The rows of the batch are in {self.folder / 'diverged.json'}.") from None
+                raise ValueError(f"{error} {self._what_then(error)}") from None
+
+    def _what_then(self, error: DivergedError) -> str:
+        """How to go on after a run diverged, and where the rows of the batch are."""
+        file = self.folder / "diverged.json"
+        if distributed.rank() == 0:
+            files.write(file, json.dumps({"step": error.step, "rows": error.rows}) + "\n")
+        how = "The same command with --resume and that goes on from the last good checkpoint."
+        return how + (f" The rows of the batch are in {file}." if error.rows else "")
 
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint; what is not finite is not written."""
+        self.run.check()
         everything = {"run": self.run.state(), "standing": vars(self.standing)}
         if distributed.rank() == 0:
             checkpoint.save(self.folder / "checkpoint.pt", everything)
@@ -117,6 +125,7 @@ class Training:
         last = log.step == self.run.epochs * log.steps_in_epoch
         if not last and (log.epoch + 1) % self.plan.validate_every:
             return
+        self.run.check()
         found = distributed.from_first(self.validate())
         self.standing.validated = log.step
         self._write(log_file, {"step": log.step, "epoch": log.epoch + 1, "validation": found})
@@ -219,9 +228,3 @@ def _cut_log(file: Path, step: int) -> None:
             continue
     with files.atomic(file) as part:
         part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-
-
-def _save_rows(file: Path, error: DivergedError) -> None:
-    if distributed.rank() == 0:
-        with files.atomic(file) as part:
-            part.write_text(json.dumps({"step": error.step, "rows": error.rows}) + "\n", encoding="utf-8")

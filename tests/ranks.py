@@ -107,7 +107,7 @@ def course(name: str, **more: Any) -> Course:
         distributed.synchronise_norms(method, torch.device("cpu"))
     forward: nn.Module = method
     if distributed.active():
-        forward = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
+        forward = distributed.averaging(method)
     optimizer = torch.optim.SGD([weight for weight in method.parameters() if weight.requires_grad], lr=0.05)
     losses, gradients = [], dict[str, Tensor]()
     for number in range(STEPS):

@@ -13,9 +13,10 @@ from typing import Any
 import processes
 import pytest
 import torch
+import toys
 from safetensors.torch import load_file
 
-from ribcage import checkpoint, cli, distributed, loop, optim, store, training, views
+from ribcage import checkpoint, cli, loop, optim, store, training, views
 from ribcage.backbone import Backbone
 from ribcage.loader import Loader
 from ribcage.methods.supervised import Supervised
@@ -109,16 +110,6 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_rows(data: Path, tmp_path
         trained(run, tmp_path / "run")
     rows = json.loads((tmp_path / "run" / "diverged.json").read_text())["rows"]
     assert rows == next(run.loader.epoch(0)).rows.tolist()
-
-
-def means() -> None:
-    with distributed.started():
-        rank = float(distributed.rank())
-        print(loop._means([torch.tensor(rank), torch.tensor(3 * rank)]))
-
-
-def test_numbers_are_the_means_over_all_ranks(tmp_path: Path) -> None:
-    assert processes.together(means, said=tmp_path) == ["[0.5, 1.5]\n"] * 2
 
 
 def test_a_run_without_progress_ends_by_patience(data: Path, tmp_path: Path) -> None:
@@ -388,3 +379,20 @@ def test_the_last_epoch_is_the_result_when_told(data: Path, tmp_path: Path, caps
     assert "Last validation, after step" in capsys.readouterr().out
     assert cli.main(words(data, tmp_path / "no", "--keep", "last", "--patience", "2")) == 2
     assert "--patience waits for a best epoch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spoil", ["gradient", "statistics"])
+def test_what_is_not_finite_is_never_saved(tmp_path: Path, spoil: str) -> None:
+    """The gradient of the third step is infinite and its loss is not; or a buffer is, and no gradient."""
+    good, bad = [(1.0, 1.0)] * 2, [(1.0, 1.0), (1e30, 1.0)]
+    run = toys.run(good, epochs=3)
+    work = Training(run, tmp_path, Plan(save_minutes=0), lambda: {"auroc": 0.5}, lambda: None)
+    with pytest.raises(ValueError, match=r"--lr \(now 0.1\) or --clip 1. .* --resume"):
+        for log in work.steps():
+            if log.step == 2 and spoil == "gradient":
+                run.loader.pixels = bad  # type: ignore[attr-defined]
+            if log.step == 3 and spoil == "statistics":
+                run.method.follower.fill_(float("inf"))  # type: ignore[operator, union-attr]
+    saved = checkpoint.load(tmp_path / "checkpoint.pt")["run"]
+    assert saved["step"] == (3 if spoil == "gradient" else 2)
+    assert all(value.isfinite().all() for value in saved["method"].values())

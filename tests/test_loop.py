@@ -1,0 +1,140 @@
+"""A step is what its equation says, and a step that is no number is none."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import processes
+import pytest
+import torch
+import toys
+
+from ribcage import distributed, loop
+from ribcage.loop import DivergedError
+
+GOOD = (1.0, 3.0)
+POISON = {"loss": (math.nan, 1.0), "gradient": (1e30, 1.0), "gradient of the second part": (1.0, 1e30)}
+"""A pixel of 1e30 has a finite loss, and a gradient whose norm is not."""
+
+
+# ---- a step
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_the_gradient_is_clipped_to_what_was_asked(clip: float) -> None:
+    """Both pixels 3: the gradient is (3, 3), of length 3 sqrt 2."""
+    run = toys.run([(3.0, 3.0)], lr=0.1, clip=clip)
+    (log,) = run.fit()
+    length = clip or 3 * math.sqrt(2)
+    moved = toys.START - run.method.w  # type: ignore[operator]
+    assert moved.norm().item() == pytest.approx(0.1 * length, rel=1e-5)
+    assert log.values == ({"gradient": pytest.approx(3 * math.sqrt(2))} if clip else {})
+
+
+def test_a_gradient_within_the_limit_is_not_changed() -> None:
+    plain, clipped = toys.run([GOOD]), toys.run([GOOD], clip=50.0)
+    for run in (plain, clipped):
+        list(run.fit())
+    assert torch.equal(plain.method.w, clipped.method.w)  # type: ignore[arg-type]
+
+
+def test_the_average_follows_slowly_and_less_slowly_while_the_run_is_young() -> None:
+    """a <- d a + (1 - d) w after step k, with d = min(decay, (1 + k) / (10 + k))."""
+    run = toys.run([(1.0, 1.0)] * 3, lr=0.1, ema=0.25)
+    average, assumed = toys.START, []
+    for step, _ in enumerate(run.fit(), 1):
+        w = toys.START - 0.1 * step
+        decay = min(0.25, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * w
+        assumed.append((decay, average))
+        assert run.result.w.tolist() == pytest.approx([average] * 2, rel=1e-5)  # type: ignore[operator, union-attr]
+    assert [decay for decay, _ in assumed] == pytest.approx([2 / 11, 0.25, 0.25])
+    assert average - w > 0.01, "it lies behind"
+
+
+def test_an_average_of_almost_nothing_new_still_moves_when_the_run_is_young() -> None:
+    run = toys.run([(1.0, 1.0)], lr=0.1, ema=0.9999)
+    list(run.fit())
+    assert run.result.w[0].item() == pytest.approx(toys.START - 9 / 11 * 0.1)  # type: ignore[index, union-attr]
+
+
+# ---- a step that is no number
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "lars"])
+@pytest.mark.parametrize("poison", ["loss", "gradient"])
+@pytest.mark.parametrize("lag", [0, 2])
+def test_nothing_moves_from_the_first_step_on_that_is_not_finite(kind: str, poison: str, lag: int) -> None:
+    """Also where the device is ahead of what is known of it: weights, averages, followers and the optimizer."""
+    how: Any = {"kind": kind, "ema": 0.5, "clip": 1.0}
+    clean = toys.run([GOOD] * 2, **how)
+    list(clean.fit())
+    run = toys.run([GOOD, GOOD, POISON[poison], GOOD, GOOD, GOOD], **how)
+    run.lag = lag
+    with pytest.raises(
+        DivergedError, match=rf"The {poison} is not finite.* at step 2\. Try a lower --lr \(now 0\.1\)"
+    ) as found:
+        list(run.fit())
+    assert (found.value.step, found.value.rows) == (2, [4, 5])
+    for ours, theirs in zip(toys.numbers(run), toys.numbers(clean), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_step_that_is_not_finite_is_found_at_the_end_and_when_a_state_is_looked_at() -> None:
+    for ask in (lambda run: None, lambda run: run.check()):
+        run = toys.run([GOOD, POISON["gradient"]])
+        run.lag = 5
+        with pytest.raises(DivergedError, match="at step 1"):
+            for _ in run.fit():
+                ask(run)
+
+
+def test_parts_of_a_batch_are_looked_at_together() -> None:
+    run = toys.run([POISON["gradient of the second part"]], accumulate=2, clip=1.0)
+    with pytest.raises(DivergedError, match="gradient is not finite"):
+        list(run.fit())
+    assert run.method.w.tolist() == [toys.START] * 2  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize("spoil", ["follower", "average", "optimizer"])
+def test_a_state_that_is_not_finite_is_named_though_every_step_was(spoil: str) -> None:
+    run = toys.run([GOOD], kind="adamw", ema=0.5)
+    list(run.fit())
+    run.check()
+    where: Any = {
+        "follower": run.method.follower,
+        "average": run.result.w,
+        "optimizer": run.optimizer.state[run.method.w]["exp_avg"],  # type: ignore[index]
+    }
+    with torch.no_grad():
+        where[spoil][1] = math.inf
+    with pytest.raises(DivergedError, match=rf"finite, but .*{spoil}"):
+        run.check()
+
+
+def test_a_run_that_begins_again_from_a_good_state_is_no_longer_diverged() -> None:
+    run = toys.run([GOOD, POISON["loss"]])
+    state = run.state()
+    with pytest.raises(DivergedError):
+        list(run.fit())
+    run.loader.pixels = (GOOD, GOOD)  # type: ignore[attr-defined]
+    run.restore(state)
+    assert [log.step for log in run.fit()] == [1, 2]
+
+
+def ranks() -> None:
+    """The means of what two ranks have; then one of them computes what is no number."""
+    with distributed.started():
+        rank = distributed.rank()
+        print(loop._means([torch.tensor(float(rank)), torch.tensor(3.0 * rank)]).tolist())
+        for poison in ("loss", "gradient"):
+            run = toys.run([GOOD, POISON[poison] if rank else GOOD, GOOD])
+            try:
+                list(run.fit())
+            except DivergedError as error:
+                print(poison, error.step, error.rows, run.method.w.isfinite().all().item())  # type: ignore[union-attr, operator]
+
+
+def test_all_ranks_stop_at_the_step_at_which_one_is_not_finite(tmp_path: Path) -> None:
+    said = processes.together(ranks, said=tmp_path)
+    assert said == [f"[0.5, 1.5]\nloss 1 {rows} True\ngradient 1 {rows} True\n" for rows in ([2, 3, 2, 3], [])]

@@ -1,0 +1,72 @@
+"""The smallest run there is: two weights, pictures of one pixel, gradients that can be laid down."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from batches import batch
+from timm.optim import Lars
+from torch import Tensor, nn
+
+from ribcage import loop, optim
+from ribcage.loader import Batch
+from ribcage.methods import Method
+from ribcage.methods.base import Step
+
+CPU = torch.device("cpu")
+START = 0.5
+OPTIMIZERS = {
+    "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0, weight_decay=0.1, fused=True),
+    "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9, weight_decay=0.1),
+    "lars": lambda groups: Lars(groups, lr=0.0, momentum=0.9),
+    "plain": lambda groups: torch.optim.SGD(groups, lr=0.0),
+}
+
+
+class Toy(Method):
+    """loss = mean over the pictures of w . (x, x), so that the gradient is the mean of the pictures' pixels, twice."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.w = nn.Parameter(torch.full((2,), START))
+        self.register_buffer("follower", torch.zeros(2))
+
+    def forward(self, batch: Batch) -> Step:
+        return Step((batch.views[0].mean(dim=(1, 2, 3))[:, None] * self.w).sum(1).mean())
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        self.follower.lerp_(self.w, 0.5)  # type: ignore[operator]
+
+
+class Pixels:
+    """A loader of batches of two pictures of one pixel."""
+
+    def __init__(self, *pixels: tuple[float, float]) -> None:
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        for step in range(start, len(self)):
+            made = batch(2, sides=(1,))
+            made.views[0][:] = torch.tensor(self.pixels[step]).view(2, 1, 1, 1)
+            made.rows[:] += 2 * step
+            yield made
+
+
+def run(pixels: Sequence[tuple[float, float]], kind: str = "plain", lr: float = 0.1, **options: Any) -> loop.Run:
+    """At a constant rate."""
+    method = Toy()
+    optimizer = OPTIMIZERS[kind]([{"params": [method.w], "scale": 1.0}])
+    epochs = options.pop("epochs", 1)
+    rates = optim.Rates(lr, epochs * len(pixels), schedule="constant")
+    return loop.Run(
+        method, Pixels(*pixels), optimizer, rates, epochs=epochs, device=CPU, precision="float32", **options
+    )
+
+
+def numbers(made: loop.Run) -> list[Tensor]:
+    """Copies of all that a checkpoint would hold."""
+    return [value.clone() for _, value in made._saved()]
