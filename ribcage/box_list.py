@@ -52,6 +52,11 @@ def read(file: Path, encoding: str = "auto") -> pd.DataFrame:
     return found.assign(finding=found["finding"].where(drawn, "").map({"": "", **meant}))
 
 
+def has_boxes(header: list[str]) -> bool:
+    """Whether a table has the four columns of a box."""
+    return bool(_all_of(header, CORNERS) or _all_of(header, SIDES))
+
+
 def _all_of(header: list[str], schemes: tuple[str, ...]) -> list[str]:
     """The four columns of the first scheme that is there."""
     found = ([columns.named(header, name) for name in scheme.split()] for scheme in schemes)

@@ -1,14 +1,17 @@
 """Columns: what the columns of somebody's own table mean, by their names and by the words in their cells."""
 
+import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 
-from ribcage import findings
+from ribcage import findings, tables
 from ribcage.spelling import did_you_mean
+
+log = logging.getLogger("ribcage")
 
 # role -> the names it goes by, the usual first; compared without case, spaces and punctuation
 ROLES = {
@@ -34,11 +37,47 @@ SPLITS = {
     "val": ("val", "valid", "validation", "validate", "dev", "tune", "验证", "验证集"),
     "test": ("test", "testing", "eval", "holdout", "测试", "测试集"),
 }
+# Of a cell such as 'AP Supine' or 'XTABLE LATERAL' each word is looked up; the first line that has one of them decides.
+# A lying patient, or one in bed, is exposed from the front.
 VIEWS = {
-    "PA": ("pa", "postero-anterior", "posteroanterior", "后前位"),
-    "AP": ("ap", "antero-posterior", "anteroposterior", "前后位", "床旁", "仰卧位"),
-    "LATERAL": ("lateral", "lat", "l", "ll", "rl", "left lateral", "right lateral", "侧位", "左侧位", "右侧位"),
+    "": (
+        "oblique",
+        "decubitus",
+        "lordotic",
+        "apical",
+        "rpo",
+        "lpo",
+        "rao",
+        "lao",
+        "swimmers",
+        "abdomen",
+        "rib",
+        "ribs",
+    ),
+    "LATERAL": ("lateral", "lat", "l", "ll", "rl", "侧位", "左侧位", "右侧位"),
+    "PA": ("pa", "posteroanterior", "后前位"),
+    "AP": ("ap", "anteroposterior", "supine", "portable", "bedside", "semierect", "前后位", "床旁", "仰卧位"),
 }
+# Words of a view or a modality that no radiograph has.
+SLICES = (
+    "ct",
+    "hrct",
+    "axial",
+    "coronal",
+    "sagittal",
+    "mr",
+    "mri",
+    "tomography",
+    "pet",
+    "us",
+    "ultrasound",
+    "断层",
+    "轴位",
+    "冠状位",
+    "矢状位",
+)
+MODALITY = "modality kind image_type type 模态 检查类型 设备类型"
+"""Names of the column that says what made the image."""
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 # numbers are read as numbers: 1, 1.0 and 1.00 are the same
 LABELS = {
@@ -51,7 +90,7 @@ STRANGE = 9.0
 # in a list; a letter or a sign could be anything there
 NOTHING = ("0", *(word for word in LABELS[0.0] if len(word) > 1 or not word.isascii()))
 SPLIT_WORDS = {word: part for part, known in SPLITS.items() for word in known}
-VIEW_WORDS = {word: view for view, known in VIEWS.items() for word in known}
+SLICES_SET = frozenset(SLICES)
 LABEL_WORDS: dict[str, float] = {word: value for value, known in LABELS.items() for word in known}
 
 
@@ -71,7 +110,8 @@ def roles(header: Sequence[str], given: dict[str, str]) -> dict[str, str]:
 def among(header: Sequence[str]) -> str:
     """The columns there are, for the end of an error."""
     garbled = " If these names look wrong, give --encoding." if not all(map(str.isascii, header)) else ""
-    return f"Columns: {', '.join(header[:40])}.{garbled}"
+    more = f", and {len(header) - 40:,} more" if len(header) > 40 else ""
+    return f"Columns: {', '.join(map(tables.shown, header[:40]))}{more}.{garbled}"
 
 
 def label_columns(header: Sequence[str], taken: Sequence[str], given: Sequence[str]) -> list[str]:
@@ -97,7 +137,7 @@ def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
         said = [f"{name} holds {rows[name].iloc[at]!r} in line {rows.index[at] + 2}" for name, at in strange.items()]
         raise ValueError(
             f"Labels are 1, 0, -1 (uncertain), yes, no, or blank: {'; '.join(said)}. "
-            "Mend that, or choose the columns with --label-columns."
+            "Fix that, or choose the columns with --label-columns."
         )
     found = pd.DataFrame(values, index=rows.index, dtype="float32")
     found.columns = pd.Index([finding(name) for name in chosen])
@@ -110,15 +150,61 @@ def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
 def listed(cells: pd.Series) -> pd.DataFrame:
     """Labels from cells such as 'Effusion|Mass'. 'Normal' is the row without findings, a blank cell says nothing."""
     codes, unique = pd.factorize(cells.str.strip())
-    sets = [{"No_Finding" if word.lower() in NOTHING else finding(word) for word in _parts(cell)} for cell in unique]
+    alone = {findings.plain(cell) for cell in unique}
+    parts = [_parts(cell, alone) for cell in unique]
+    _say_commas(unique.tolist(), parts)
+    sets = [{"No_Finding" if word.lower() in NOTHING else finding(word) for word in cell} for cell in parts]
     names = sorted(set().union(*sets) - {"No_Finding"}, key=_in_order)
     known = np.array([[float(name in each) if each else np.nan for name in names] for each in sets], np.float32)
     return pd.DataFrame(known.reshape(len(sets), len(names))[codes], columns=names, index=cells.index)
 
 
 def finding(name: str) -> str:
-    """The vocabulary's word, or the name itself in letters, digits and '_': people have findings of their own."""
-    return findings.canonical(name) if findings.known(name) else re.sub(r"\W+", "_", name).strip("_") or "unnamed"
+    """The vocabulary's word, or the name itself in letters, digits and '_': people have findings of their own.
+    A number before a known word counts classes: '0_normal' is normal."""
+    if findings.known(name):
+        return findings.canonical(name)
+    bare = unnumbered(name)
+    return findings.canonical(bare) if findings.known(bare) else re.sub(r"\W+", "_", name).strip("_") or "unnamed"
+
+
+def unnumbered(name: str) -> str:
+    """A class without the number before it: '1_abnormal' → 'abnormal'; 'stage 1' and '2nd' stay."""
+    return re.sub(r"^\s*\d+\s*[-_.) ]\s*(?=\D)", "", name)
+
+
+def views(column: pd.Series) -> pd.Series:
+    """PA, AP, LATERAL or "": what is none of them is blank, and is said."""
+    meant = {cell: _view(cell) for cell in column.unique()}
+    found = column.map(meant).astype("str")
+    odd = column[(found == "") & ~column.str.strip().str.lower().isin(["", "nan", "na", "n/a", "none", "unknown"])]
+    if len(odd):
+        counts = [f"{count:,} × {str(cell).strip()[:40]!r}" for cell, count in odd.value_counts().head(8).items()]
+        more = ", …" if odd.nunique() > len(counts) else ""
+        log.warning("Views that are neither PA, AP nor lateral are left blank: %s%s.", ", ".join(counts), more)
+    return found
+
+
+def are_slices(rows: pd.DataFrame, view: str = "") -> pd.Series:
+    """Which rows are slices of a CT or the like, by the words of their view and of a column such as 'modality'."""
+    said = dict.fromkeys(name for name in (view, named(list(rows.columns), MODALITY)) if name)
+    found = pd.Series(False, rows.index)
+    for name in said:
+        slices = [cell for cell in rows[name].unique() if not SLICES_SET.isdisjoint(_tokens(cell))]
+        found |= rows[name].isin(slices)
+    return found
+
+
+def _view(cell: str) -> str:
+    words = {*_tokens(cell), findings.plain(cell)}
+    if not SLICES_SET.isdisjoint(words):
+        return ""
+    return next((view for view, known in VIEWS.items() if not words.isdisjoint(known)), "")
+
+
+def _tokens(cell: str) -> list[str]:
+    """The words of a cell, in lower case."""
+    return re.findall(r"[^\W_]+", cell.casefold())
 
 
 def splits(column: pd.Series, name: str) -> pd.Series:
@@ -156,13 +242,28 @@ def _label(cell: str) -> float:
     return LABEL_WORDS.get(word, STRANGE)
 
 
-def _parts(cell: str) -> list[str]:
-    """The findings in 'Effusion|Mass'. A comma or slash may be part of a name: it counts between known ones only."""
+def _parts(cell: str, alone: Collection[str] = ()) -> list[str]:
+    """The findings in 'Effusion|Mass'. A comma or slash may be part of a name: it counts where one of the pieces is a
+    known finding, or stands alone in another cell (`alone`)."""
     parts = []
     for part in re.split(r"[|;；、]", cell):
         pieces = [piece.strip() for piece in re.split(r"[,，/]", part) if piece.strip()]
-        parts += pieces if all(map(findings.known, pieces)) else [part.strip()]
+        known = [piece for piece in pieces if findings.known(unnumbered(piece)) or findings.plain(piece) in alone]
+        parts += pieces if known else [part.strip()]
     return [part for part in parts if math.isfinite(LABEL_WORDS.get(part.lower(), 0))]
+
+
+def _say_commas(cells: Sequence[str], parts: Sequence[Sequence[str]]) -> None:
+    """Say what a comma or slash was taken for where not all of its pieces are known findings."""
+    doubtful = {
+        cell: words
+        for cell, words in zip(cells, parts, strict=True)
+        if re.search(r"[^|;；、,，/\s]\s*[,，/]\s*[^|;；、,，/\s]", cell) and not all(map(findings.known, words))
+    }
+    if doubtful:
+        said = [f"{cell[:60]!r} as {' and '.join(words)[:80]}" for cell, words in list(doubtful.items())[:5]]
+        more = ", …" if len(doubtful) > len(said) else ""
+        log.warning("Read %s%s. A '|' between findings leaves no doubt.", ", ".join(said), more)
 
 
 def _in_order(name: str) -> tuple[int, str]:

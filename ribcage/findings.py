@@ -1,6 +1,5 @@
 """Findings: one vocabulary for every data set, and the policies that turn uncertain labels into training targets."""
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,16 +127,31 @@ def known(name: str) -> bool:
 
 
 def meant(name: str) -> str:
-    """The finding that an unknown name looks most like, or ""."""
-    near = nearest(plain(name), _WORDS)
-    return _WORDS[near] if near else ""
+    """The finding that an unknown name is but for a typing error, or "".
+
+    One letter in four may differ, and never the first: 'abnormal' is not 'normal', and short names are like too much.
+    """
+    word = plain(name)
+    if word in _WORDS:
+        return ""
+    close = [(apart, known) for known in _WORDS if known[:1] == word[:1] and (apart := _edits(word, known)) > 0]
+    apart, near = min(close, default=(len(word), ""))
+    return _WORDS[near] if near and apart <= len(word) // 4 and apart <= 2 else ""
 
 
-def nearly(name: str) -> str:
-    """The finding that an unknown name is but for a letter or two, or ""."""
-    near = nearest(plain(name), _WORDS)
-    like = difflib.SequenceMatcher(None, plain(name), near or "").ratio()
-    return _WORDS[near] if near and near != plain(name) and like >= 0.8 else ""
+def _edits(one: str, other: str) -> int:
+    """Letters to insert, delete, replace or swap with their neighbour that lead from one word to the other."""
+    if abs(len(one) - len(other)) > 2:
+        return 3
+    rows = [list(range(len(other) + 1))]
+    for i, a in enumerate(one, 1):
+        row = [i]
+        for j, b in enumerate(other, 1):
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (a != b)))
+            if i > 1 and j > 1 and a == other[j - 2] and one[i - 2] == b:
+                row[-1] = min(row[-1], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]
 
 
 def chinese(finding: str) -> str:

@@ -258,9 +258,8 @@ def unknown(data: bytes, name: str) -> str:
     for at, starts, what in OTHERS:
         if data[at : at + len(starts)].lower() == starts.lower():
             return f"{name} is {what}. Ribcage reads PNG, JPEG, TIFF, BMP and DICOM."
-    return (
-        f"{name} is not a picture (it starts with {data[:8].hex(' ')}). Ribcage reads PNG, JPEG, TIFF, BMP and DICOM."
-    )
+    # its bytes are not shown: a table may name any file, and errors are kept in rejected.csv
+    return f"{name} is not an image of a known format. Ribcage reads PNG, JPEG, TIFF, BMP and DICOM."
 
 
 def _png(data: bytes, name: str) -> Header:

@@ -4,11 +4,13 @@ import codecs
 import csv
 import gzip
 import io
+import logging
 import os
 import re
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,11 @@ import pandas as pd
 PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp")
 SUFFIX = re.compile(r"\.[A-Za-z]{3,5}$")
 COMPRESSED = ("", ".gz", ".zip")
+MOST_COLUMNS = 10_000
+LARGEST = 1 << 30
+"""Bytes of a table, unpacked."""
+
+log = logging.getLogger("ribcage")
 
 
 def files(root: Path, depth: int | None = None) -> list[str]:
@@ -38,10 +45,52 @@ def files(root: Path, depth: int | None = None) -> list[str]:
             found += [prefix + name for name in names]
             if depth is None or prefix.count("/") < depth:
                 folders += [f"{prefix}{name}/" for name in reversed(inner)]  # taken from the end: a before b
-    for path in found:
-        if not path.isascii() and any("\ud800" <= letter <= "\udfff" for letter in path):
-            raise ValueError(f"The file name {os.fsencode(path)!r} below {root} is not UTF-8. Rename it.")
-    return sorted(found)
+    return sorted(_spelt(found, root))
+
+
+def _spelt(paths: list[str], root: Path) -> list[str]:
+    """Those whose name is UTF-8, as all tables are; the others are left out, and that is said."""
+    strange = {path for path in paths if not path.isascii() and any("\ud800" <= each <= "\udfff" for each in path)}
+    if strange:
+        first = os.fsencode(min(strange))[:200]
+        log.warning(
+            "Left out: %s files below %s whose names are not UTF-8, such as %r.", f"{len(strange):,}", root, first
+        )
+    return [path for path in paths if path not in strange]
+
+
+def meant(names: Sequence[str], paths: Sequence[str]) -> tuple[list[str], int]:
+    """The files that a table written elsewhere means, and how many go by another ending there (.png for .jpg).
+
+    Of a name's path the folders above are left out; else it is the only file so called, else the only one with that
+    stem. A name that leads to no file, or to several, stays as it is.
+    """
+    there = set(paths)
+    files = [path for path in paths if path.lower().endswith(PICTURES)]
+    inside = _only([SUFFIX.sub("", path) for path in files], files)
+    last = [path.rpartition("/")[2] for path in files]
+    exact, stems = _only(last, files), _only([SUFFIX.sub("", name) for name in last], files)
+    other = 0
+
+    def located(name: str) -> str:
+        nonlocal other
+        steps = [step for step in name.replace("\\", "/").split("/") if step not in ("", ".")]
+        tails = ["/".join(steps[start:]) for start in range(len(steps))]
+        found = next((tail for tail in tails if tail in there), None) or exact.get(steps[-1] if steps else "")
+        if found or not steps:
+            return found or name
+        bare = [SUFFIX.sub("", tail) for tail in tails]
+        found = next((inside[tail] for tail in bare if tail in inside), None) or stems.get(bare[-1])
+        other += found is not None and bool(SUFFIX.search(steps[-1]))
+        return found or name
+
+    return [located(name) for name in names], other
+
+
+def _only(names: list[str], files: list[str]) -> dict[str, str]:
+    """The file with each name that only one has."""
+    counts = Counter(names)
+    return {name: file for name, file in zip(names, files, strict=True) if counts[name] == 1}
 
 
 def named(paths: Iterable[str], *names: str) -> list[str]:
@@ -113,35 +162,84 @@ def width(file: Path, sep: str = ",") -> int:
 def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
     """All columns of a table of unknown origin as text: its encoding, separator and repeated names are worked out."""
     text = _text(file, encoding)
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    first = next((line for line in io.StringIO(text) if line.strip()), "")
     separator = max(",;\t", key=first.count)
-    names = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
-    _check_widths(text, separator, file)
+    if first.count(separator) >= MOST_COLUMNS:
+        raise ValueError(f"{file} has {first.count(separator) + 1:,} columns; {MOST_COLUMNS:,} are read at most.")
+    names = _check_widths(text, separator, file)
     rows = _read(io.StringIO(text), file, sep=separator, dtype=str)
+    bare = next((name for name in names if name.lower().endswith(PICTURES)), "")
+    if bare:
+        raise ValueError(
+            f"{file} has no header: its first line names a file ({shown(bare)}). Write the names of the columns above "
+            "it, such as path,patient,label; a list of the images of a split goes to --split-list train=FILE."
+        )
     if rows.empty:
         raise ValueError(f"{file} has a header, but no rows.")
     if len(names) == rows.shape[1]:
-        repeats = [names[:place].count(name) for place, name in enumerate(names)]
-        rows.columns = pd.Index([f"{name} ({n + 1})" if n else name for name, n in zip(names, repeats, strict=True)])
+        times: Counter[str] = Counter()
+        for place, name in enumerate(names):
+            times[name] += 1
+            names[place] = f"{name} ({times[name]})" if times[name] > 1 else name
+        rows.columns = pd.Index(names)
     return rows.fillna("")
 
 
-def _check_widths(text: str, separator: str, file: Path) -> None:
-    """Raise for the first row that has more or fewer cells than the header: its cells may be in the wrong columns."""
+def bare_list(file: Path) -> list[str]:
+    """The names in a list of images, one a line: the first column, without a header if there is one."""
+    lines = [line.strip() for line in io.StringIO(_text(file, "auto")) if line.strip()]
+    cells = [_first_cell(line) for line in lines]
+    if cells and len(cells) > 1 and not SUFFIX.search(cells[0]) and SUFFIX.search(cells[1]):
+        cells = cells[1:]  # a header
+    if not cells:
+        raise ValueError(f"{file} is a list without a line.")
+    return cells
+
+
+def _first_cell(line: str) -> str:
+    """'a b.png', 'a.png 0 1', 'a.png,Effusion' and '"a.png"' name a file each."""
+    cell = re.split(r"[,;\t]", line)[0].strip().strip("\"'")
+    return re.sub(r"(?<=\.\w{3}|\w{4})(?:\s+[\d.]+)+$", "", cell)
+
+
+def shown(text: str, most: int = 60) -> str:
+    """Text of a stranger's table as it may stand in a message: short, and without control characters."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _check_widths(text: str, separator: str, file: Path) -> list[str]:
+    """The header; raise for the first row that has more or fewer cells: its cells may be in the wrong columns."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    wide = 0
+    wide, names = 0, list[str]()
     try:
         for row in reader:
+            names = names if wide else [name.strip() for name in row]
             wide = wide or len(row)
             if len(row) != wide and any(cell.strip() for cell in row):
                 raise ValueError(f"{file} has {len(row)} cells in line {reader.line_num}, but {wide} in its header.")
     except csv.Error as error:
         raise ValueError(f"{file} cannot be read as a table: {error} in line {reader.line_num}.") from None
+    return names
+
+
+def _bytes(file: Path) -> bytes:
+    """All of a table, unpacked, unless that would fill the memory."""
+    try:
+        with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as stream:
+            data = stream.read(LARGEST + 1)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{file} is damaged: {error}. Get it again.") from None
+    if len(data) > LARGEST:
+        raise ValueError(f"{file} holds more than {LARGEST >> 20:,} MiB, which is no table of images.")
+    return data
 
 
 def _text(file: Path, encoding: str) -> str:
     """The text of a file, in the first of the usual encodings that fits."""
-    data = gzip.decompress(file.read_bytes()) if file.suffix.lower() == ".gz" else file.read_bytes()
+    data = _bytes(file)
+    if b"\0" in data and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and "16" not in encoding:
+        raise ValueError(f"{file} is no text: it holds NUL bytes. If it is UTF-16, say --encoding utf-16.")
     if encoding == "auto":
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         tried = ["utf-16"] if wide else ["utf-8-sig", *(["gb18030"] if _chinese(data) else []), "latin-1"]

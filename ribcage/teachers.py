@@ -263,7 +263,7 @@ def _twice(pictures: pd.DataFrame) -> list[str]:
 
 def _near(names: Sequence[str]) -> list[str]:
     """Of columns that nearly are findings."""
-    meant = {name: finding for name in names for word in _words(name) if (finding := vocabulary.nearly(word))}
+    meant = {name: finding for name in names for word in _words(name) if (finding := vocabulary.meant(word))}
     return [f"the column {name} is not heard; did it mean {finding}?" for name, finding in meant.items()]
 
 

@@ -529,7 +529,9 @@ def test_a_csv_without_a_picture_column_or_with_unclear_splits_is_refused(folder
     with pytest.raises(ValueError, match=r"'fold3', which is no split"):
         datasets.index("folder", file)
     trees.text(file, "path,Mass", "1.png,0", "1.png,1")
-    with pytest.raises(ValueError, match=r"1.png stands in several rows"):
+    with pytest.raises(
+        ValueError, match=r"1 images stand in several rows that differ \(1 in label Mass\), such as 1.png"
+    ):
         datasets.index("folder", file)
     trees.text(file, "path,Effusion,Pleural Effusion", "1.png,0,1")
     with pytest.raises(ValueError, match="Two label columns mean Effusion"):

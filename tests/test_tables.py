@@ -52,10 +52,47 @@ def test_very_deep_folders_and_loops_of_links_come_to_an_end(folder: Path) -> No
     assert [path[-5:] for path in found] == ["x.png"]
 
 
-def test_a_file_name_that_is_not_utf_8_is_named(folder: Path) -> None:
-    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"b'caf.xe9.png' below .* is not UTF-8"):
-        tables.files(folder)
+def test_a_file_name_that_is_not_utf_8_is_left_out_and_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in (b"caf\xe9.png", b"b.png"):
+        (folder / os.fsdecode(name)).write_bytes(b"x")
+    assert tables.files(folder) == ["b.png"]
+    assert "1 files" in caplog.text and r"b'caf\xe9.png'" in caplog.text
+
+
+def test_files_are_found_under_another_ending_in_their_own_folder_first() -> None:
+    paths = ["a/1.jpg", "b/1.jpg", "c/2.jpg", "c/3.jpg", "d/3.jpg"]
+    names = ["b/1.png", "2.png", "3.png", "C:\\x\\a\\1.jpg", "4.png", "2"]
+    found, other = tables.meant(names, paths)
+    assert found == ["b/1.jpg", "c/2.jpg", "3.png", "a/1.jpg", "4.png", "c/2.jpg"] and other == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "fact"),
+    [
+        (b"path,Mass\n1.png,0\x00\n", "NUL bytes"),
+        ("path,Mass\n1.png,0\n".encode("utf-16-le"), "NUL bytes"),
+        (b"," * 200_000 + b"\n1", "200,001 columns"),
+        (b"path,Mass\n1.png," + b"x" * 200_000 + b"\n", "field larger"),
+        (b"1.png,P1\n2.png,P2\n", "no header"),
+    ],
+)
+def test_hostile_tables_are_one_short_line(folder: Path, content: bytes, fact: str) -> None:
+    (folder / "a.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=fact) as error:
+        tables.sniffed(folder / "a.csv")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_a_bomb_in_a_gz_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "LARGEST", 1 << 20)
+    trees.text(folder / "a.csv.gz", "path", "x" * (2 << 20))
+    with pytest.raises(ValueError, match="more than 1 MiB"):
+        tables.sniffed(folder / "a.csv.gz")
+
+
+def test_lists_name_their_images_whatever_stands_beside(folder: Path) -> None:
+    file = trees.text(folder / "a.txt", "image", "x/1.png 0 1.0", "2 b.jpg", '"3.dcm",Mass')
+    assert tables.bare_list(file) == ["x/1.png", "2 b.jpg", "3.dcm"]
 
 
 def test_named_files_come_by_name_first_then_by_height() -> None:

@@ -55,6 +55,9 @@ def index(
     label_columns: tuple[str, ...] = (),
     patient_pattern: str = "",
     classes: Literal["auto", "yes", "no"] = "auto",
+    conflicts: Literal["stop", "first", "drop", "merge"] = "stop",
+    slices: Literal["drop", "keep"] = "drop",
+    allow_outside: bool = False,
     encoding: str = "auto",
     bits: int = 0,
 ) -> Index:
@@ -72,6 +75,9 @@ def index(
     label_columns: The columns with labels; else all named after findings, or one with lists such as Effusion|Mass.
     patient_pattern: A regular expression whose group finds the patient in the path, such as (person\\d+)_.
     classes: Whether folder names are classes; auto: when all pictures lie in a few folders side by side.
+    conflicts: Images that several rows describe differently: stop, keep the first row, drop them, or merge labels.
+    slices: What to do with slices of CT or MR, as far as the table tells them (view Axial, modality CT).
+    allow_outside: Read files that lie outside root, too, whether the table or a link leads there.
     encoding: Of the CSV; auto tries UTF-8, GB 18030 and Latin-1.
     bits: How many bits of 16-bit PNG and TIFF files are used, such as 12 (0: all 16); white is the highest value.
     """
@@ -87,13 +93,18 @@ def index(
         given |= {"split": split_column, "sex": sex_column, "age": age_column}
         rows = tables.sniffed(file, encoding)
         header = list(rows.columns)
-        frame, found = _rows(rows, root, given, label_columns)
+        if slices == "drop":
+            rows = _without_slices(rows, columns.roles(header, given).get("view", ""))
+        frame, found = _rows(rows, root, given, label_columns, conflicts)
+    if not allow_outside:
+        _check_inside(frame["path"], root)
     if patient_pattern and "patient" not in frame:
         frame["patient"] = _patients(frame["path"], patient_pattern)
     if "patient" not in frame and not frame["path"].map(_maybe_dicom).any():
         log.warning(
-            "Nothing tells whose picture is whose: pictures of one patient may come into several parts. "
-            "Name the column by --patient-column, or find patients in paths by --patient-pattern.%s",
+            "Nothing tells whose image is whose: images of one patient may come into several splits. %s%s",
+            _proposed(frame["path"].tolist())
+            or "Name the column by --patient-column, or find patients in paths by --patient-pattern.",
             f" {columns.among(header)}" if header else "",
         )
     frame["split"] = _split(frame)
@@ -161,7 +172,7 @@ def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str
     """
     listed = box_list.read(file, encoding)
     place = pd.Series(paths.index, index=paths)
-    listed["row"] = [place.get(path, -1) for path in _found(listed["path"].tolist(), paths.tolist())]
+    listed["row"] = [place.get(path, -1) for path in tables.meant(listed["path"].tolist(), paths.tolist())[0]]
     away = listed["row"] < 0
     if away.all():
         raise ValueError(f"{file} names no picture of this data set: its first one is {listed['path'].iloc[0]!r}.")
@@ -182,7 +193,7 @@ def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str
 
 
 def _rows(
-    rows: pd.DataFrame, root: Path, given: dict[str, str], label_columns: tuple[str, ...]
+    rows: pd.DataFrame, root: Path, given: dict[str, str], label_columns: tuple[str, ...], conflicts: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What the rows of a CSV say, and their labels; columns of other things are kept as they are."""
     header = list(rows.columns)
@@ -198,22 +209,118 @@ def _rows(
         )
     text = {name: rows[column].str.strip() for name, column in role.items()}
     text["path"] = _located(text["path"], root)
-    twice = text["path"][text["path"].duplicated()]
-    if len(twice):
-        raise ValueError(
-            f"The picture {twice.iloc[0]} stands in several rows that differ; each needs one row. "
-            "If they are boxes drawn on it, say --boxes FILE."
-        )
     meaning = {
-        "view": lambda column: tables.words(column, columns.VIEW_WORDS),
+        "view": columns.views,
         "sex": lambda column: tables.words(column, tables.SEX),
         "split": lambda column: columns.splits(column, role["split"]),
         "age": tables.years,
     }
     frame = pd.DataFrame({name: meaning.get(name, lambda column: column)(column) for name, column in text.items()})
     others = [name for name in header if name and name not in (*role.values(), *chosen)]
+    frame, found = _one_row_each(frame, found, rows[others], conflicts)
     frame = frame.join(rows[others].rename(columns=_apart(others, list(found.columns))))
     return frame.reset_index(drop=True), found.reset_index(drop=True)
+
+
+def _one_row_each(
+    frame: pd.DataFrame, found: pd.DataFrame, others: pd.DataFrame, conflicts: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One row per image. Rows that differ in columns which mean nothing to us are no conflict: the first one stays."""
+    twice = frame["path"].duplicated(keep=False)
+    if not twice.any():
+        return frame, found
+    known = frame.drop(columns="path").join(found.add_prefix("label "))[twice]
+    apart = known.groupby(frame["path"][twice]).nunique(dropna=False) > 1  # (images, columns)
+    differing = {str(name): int(count) for name, count in apart.sum().items() if count}
+    first = ~frame["path"].duplicated()
+    if not differing and not box_list.has_boxes(list(others.columns)):
+        log.warning(
+            "Kept the first of several rows of %s images: they differ in other columns only.", f"{len(apart):,}"
+        )
+        return frame[first], found[first]
+    by = apart[apart.any(axis=1)]
+    said = ", ".join(f"{count:,} in {name}" for name, count in differing.items()) or "in other columns only"
+    stands = f"{len(by) or len(apart):,} images stand in several rows that differ ({said}), such as "
+    stands += ", ".join(tables.shown(path) for path in list((by if len(by) else apart).index)[:5])
+    labels_only = all(name.startswith("label ") for name in differing)
+    if conflicts == "stop" or (conflicts == "merge" and not labels_only):
+        ways = "--conflicts drop leaves them out, first keeps the first row"
+        ways += ", merge joins their labels" if labels_only and differing else ""
+        boxes = " If the rows are boxes drawn on images, say --boxes FILE." * box_list.has_boxes(list(others.columns))
+        raise ValueError(f"{stands}. {ways}.{boxes}")
+    log.warning(
+        "%s: %s.", stands, {"first": "the first row is kept", "drop": "left out", "merge": "labels joined"}[conflicts]
+    )
+    if conflicts == "drop":
+        kept = first & ~frame["path"].isin(by.index)
+        return frame[kept], found[kept]
+    if conflicts == "merge":
+        # of what rows say of one image: present, else uncertain, else absent, else nothing
+        order = found.replace({1.0: 3.0, -1.0: 2.0, 0.0: 1.0}).groupby(frame["path"]).transform("max")
+        found = order.replace({3.0: 1.0, 2.0: -1.0, 1.0: 0.0}).astype("float32")
+    return frame[first], found[first]
+
+
+def _without_slices(rows: pd.DataFrame, view: str) -> pd.DataFrame:
+    """The rows of radiographs, as far as the words of view and modality tell."""
+    slices = columns.are_slices(rows, view)
+    if slices.all() and len(rows):
+        raise ValueError("All rows are slices of CT or MR by their view or modality. To read them, say --slices keep.")
+    if slices.any():
+        log.warning(
+            "Left out: %s slices of CT or MR (by view or modality); --slices keep reads them.", f"{slices.sum():,}"
+        )
+    return rows[~slices]
+
+
+def _check_inside(paths: pd.Series, root: Path) -> None:
+    """Raise where a table or a link leads out of root: a stranger's archive could show any file of this machine."""
+    base, homes = os.path.realpath(root), dict[str, bool]()
+
+    def inside(path: str) -> bool:
+        home, name = posixpath.split(path)
+        if home not in homes:
+            folder = os.path.realpath(posixpath.join(base, home))
+            homes[home] = folder == base or folder.startswith(base.rstrip("/") + os.sep)
+        place = posixpath.join(base, path)
+        link = homes[home] and name not in ("", "..") and os.path.islink(place)  # noqa: PTH114
+        return os.path.realpath(place).startswith(base.rstrip("/") + os.sep) if link else homes[home] and name != ".."
+
+    outside = [path for path in paths if not inside(path)]
+    if outside:
+        first = ", ".join(tables.shown(path) for path in outside[:3]) + (", …" if len(outside) > 3 else "")
+        raise ValueError(
+            f"{len(outside):,} of {len(paths):,} files lie outside {root}, where the table or a link leads: {first}. "
+            "If you trust it, say --allow-outside."
+        )
+
+
+# names of files that hold a patient, and the folder that does
+PATTERNS = (
+    r"((?:person|patient|pat|subject|subj|sub|case|pid)[-_ ]?\d+)",
+    r"((?:person|patient|pat|subject|subj|sub|case|pid|pt|p|病人|患者|病例)[-_ ]?\d+)/",
+    r"(?:^|/)(\d{3,})[-_][^/]*$",
+    r"(?:^|/)([A-Za-z]{1,4}[-_]?\d{2,})[-_][^/]*$",
+)
+
+
+def _proposed(paths: list[str]) -> str:
+    """The pattern that finds patients in names, where several images share what it finds; "": none does."""
+    best: tuple[int, str, list[str]] = (0, "", [])
+    for pattern in PATTERNS:
+        expression = re.compile(pattern, re.IGNORECASE)
+        found = [match[1] for path in paths if (match := expression.search(path))]
+        if 1 < len(set(found)) < len(found) and len(found) > max(best[0], len(paths) // 5):
+            best = (len(found), pattern, found)
+        if best[0] > 0.8 * len(paths):
+            break
+    count, pattern, found = best
+    if not count:
+        return ""
+    return (
+        f"Names seem to tell: --patient-pattern '(?i){pattern}' finds {len(set(found)):,} patients in {count:,} of "
+        f"{len(paths):,} paths, such as {tables.shown(found[0])!r}. If that is right, give it."
+    )
 
 
 def _with_picture(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -235,30 +342,16 @@ def _apart(others: list[str], names: list[str]) -> dict[str, str]:
 def _located(names: pd.Series, root: Path) -> pd.Series:
     """The files that a CSV means: as it says; only where some are not there, all that lie below root are looked at."""
     base = str(root.absolute()).rstrip("/") + "/"
-    plain = [posixpath.normpath(name.replace("\\", "/")).removeprefix(base) for name in names]
+    plain = [posixpath.normpath(name.replace("\\", "/").replace("\0", "")).removeprefix(base) for name in names]
     # a Path for each of 200,000 rows would take seconds
     there = [os.path.isfile(posixpath.join(base, path)) for path in plain]  # noqa: PTH113
-    paths = plain if all(there) else _found(names.tolist(), tables.files(root))
+    if all(there):
+        return pd.Series(plain, index=names.index, dtype="str")
+    paths, other = tables.meant(names.tolist(), tables.files(root))
+    if other:
+        log.warning("%s files were found under another ending than the table's, by their stems.", f"{other:,}")
     kept = [path if is_file else other for path, is_file, other in zip(plain, there, paths, strict=True)]
     return pd.Series(kept, index=names.index, dtype="str")
-
-
-def _found(names: list[str], paths: list[str]) -> list[str]:
-    """The files that a CSV written elsewhere means: its path without the folders above, or the only file so called."""
-    there = set(paths)
-    files = [path for path in paths if path.lower().endswith(tables.PICTURES)]
-    last = [path.rpartition("/")[2] for path in files]
-    stem = [tables.SUFFIX.sub("", name) for name in last]
-    counts = Counter(last) + Counter(name for name in stem if name not in set(last))
-    only = dict(zip(stem, files, strict=True)) | dict(zip(last, files, strict=True))
-
-    def located(name: str) -> str:
-        steps = name.replace("\\", "/").split("/")
-        tails = ("/".join(steps[start:]) for start in range(len(steps)))
-        inside = next((tail for tail in tails if tail in there), None)
-        return inside or (only[steps[-1]] if counts[steps[-1]] == 1 else name)
-
-    return [located(name) for name in names]
 
 
 def _folders(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -279,7 +372,15 @@ def _folders(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFrame, 
         return frame, pd.DataFrame(index=frame.index)
     if not all(inner):
         raise ValueError(f"{pictures[inner.index([])]} lies in no class folder. Move it, or say --classes no.")
-    return frame, columns.listed(pd.Series([steps[0] for steps in inner], dtype="str"))
+    return frame, columns.listed(pd.Series(_named([steps[0] for steps in inner]), dtype="str"))
+
+
+def _named(classes: list[str]) -> list[str]:
+    """Class folders without the numbers that put them in order, where all have one: '0_normal', '1_abnormal'."""
+    bare = {name: columns.unnumbered(name) for name in set(classes)}
+    new = {findings.plain(name) for name in bare.values() if not findings.known(name)}
+    distinct = len(new) == sum(not findings.known(name) for name in bare.values())
+    return [bare[name] for name in classes] if distinct and all(a != b for a, b in bare.items()) else classes
 
 
 def _without_masks(pictures: list[str]) -> list[str]:

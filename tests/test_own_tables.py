@@ -1,0 +1,198 @@
+"""What tables and folders of one's own say is understood, or it is said what was not."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trees
+
+from ribcage import columns, datasets, findings
+from ribcage.index import Index
+
+REAL = os.environ.get("RIBCAGE_REAL_DATA")
+real = pytest.mark.skipif(REAL is None, reason="RIBCAGE_REAL_DATA names no folder of real data")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "own"
+    made.mkdir()
+    return made
+
+
+def read(folder: Path, *lines: str, **options: object) -> Index:
+    trees.text(folder / "a.csv", *lines)
+    return datasets.index("folder", folder, **options)
+
+
+# ---- findings
+
+
+@pytest.mark.parametrize(
+    ("cell", "wanted"),
+    [
+        ("COVID-19, ARDS", {"COVID_19", "ARDS"}),
+        ("Pneumonia/Viral/COVID-19", {"Pneumonia", "Viral", "COVID_19"}),
+        ("Silicosis, stage 1", {"Silicosis_stage_1"}),
+        ("Own, Other", {"Own", "Other"}),  # both stand alone below
+    ],
+)
+def test_a_comma_parts_findings_where_one_of_them_is_known(
+    folder: Path, cell: str, wanted: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    found = read(folder, "path;label", f"1.png;{cell}", "2.png;Mass", "3.png;Own", "4.png;Other")
+    assert {name for name in found.findings if found.table[name].iloc[0] == 1} == wanted
+    assert cell in caplog.text, "what a comma was taken for is said"
+
+
+@pytest.mark.parametrize("name", ["1_abnormal", "abnormal", "E_Coli", "TC", "Infection", "Pneumonitis"])
+def test_nothing_far_is_proposed(name: str) -> None:
+    assert findings.meant(name) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "finding"), [("Efusion", "Effusion"), ("Pnuemonia", "Pneumonia"), ("Plueral Effusion", "Effusion")]
+)
+def test_typing_errors_are_seen_through(name: str, finding: str) -> None:
+    assert findings.meant(name) == finding
+
+
+def test_class_folders_may_be_numbered(folder: Path) -> None:
+    trees.pictures(folder, ["0_normal/a.png", "1_bacterial/b.png", "2_TB/c.png"])
+    found = datasets.index("folder", folder)
+    assert found.findings == ("Tuberculosis", "bacterial")
+    assert found.labels.tolist() == [[0, 0], [0, 1], [1, 0]]
+
+
+# ---- views
+
+
+@pytest.mark.parametrize(
+    ("cell", "view"),
+    [
+        ("AP Supine", "AP"), ("portable", "AP"), ("PA erect", "PA"), ("postero-anterior", "PA"), ("L", "LATERAL"),
+        ("XTABLE LATERAL", "LATERAL"), ("left lateral decubitus", ""), ("Axial", ""), ("CT Coronal", ""), ("", ""),
+        ("AP AXIAL", ""), ("仰卧位", "AP"), ("oblique", ""),
+    ],
+)  # fmt: skip
+def test_views_in_more_than_a_word(cell: str, view: str) -> None:
+    import pandas as pd
+
+    assert columns.views(pd.Series([cell], dtype="str")).tolist() == [view]
+
+
+def test_views_nobody_knows_are_said_with_their_count(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read(folder, "path,view,Mass", "1.png,PA,1", "2.png,sideways,1", "3.png,sideways,0")
+    assert "2 × 'sideways'" in caplog.text
+
+
+@pytest.mark.parametrize("header", ["view", "modality", "kind"])
+def test_slices_of_ct_are_left_out_and_said(folder: Path, header: str, caplog: pytest.LogCaptureFixture) -> None:
+    lines = (f"path,{header},Mass", "1.png,X-ray,1", "2.png,CT Axial,1")
+    assert read(folder, *lines).table["path"].tolist() == ["1.png"]
+    assert "1 slices of CT or MR" in caplog.text and "--slices keep" in caplog.text
+    assert len(read(folder, *lines, slices="keep")) == 2
+
+
+# ---- several rows of one image
+
+TWICE = ("path,patient,split,Mass,Nodule", "1.png,A,train,1,0", "1.png,B,train,1,0", "2.png,A,train,0,",
+         "2.png,A,test,0,1", "3.png,C,test,1,0", "3.png,C,test,0,-1", "4.png,D,test,0,0", "4.png,D,test,0,0")  # fmt: skip
+
+
+def test_all_conflicts_are_said_at_once_with_what_differs_and_a_way_on(folder: Path) -> None:
+    with pytest.raises(ValueError, match="3 images stand in several rows") as error:
+        read(folder, *TWICE)
+    for fact in ("1 in patient", "1 in split", "1 in label Mass", "2 in label Nodule", "1.png", "3.png", "--conflicts"):
+        assert fact in str(error.value)
+    assert "boxes" not in str(error.value)
+
+
+def test_ways_on_from_conflicts(folder: Path) -> None:
+    assert read(folder, *TWICE, conflicts="drop").table["path"].tolist() == ["4.png"]
+    assert read(folder, *TWICE, conflicts="first").table["patient"].tolist() == ["A", "A", "C", "D"]
+    with pytest.raises(ValueError, match="1 in patient"):
+        read(folder, *TWICE, conflicts="merge")
+    lines = ("path,label", "1.png,Mass", "1.png,Nodule", "2.png,Normal", "2.png,Mass")
+    merged = read(folder, *lines, conflicts="merge")
+    np.testing.assert_array_equal(merged.labels, [[1, 1], [1, 0]])
+
+
+def test_rows_that_differ_in_other_columns_only_are_no_conflict(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert len(read(folder, "path,Mass,reader", "1.png,1,a", "1.png,1,b")) == 1
+    assert "Kept the first of several rows of 1 images" in caplog.text
+    with pytest.raises(ValueError, match="--boxes"):
+        read(folder, "path,Mass,x,y,width,height", "1.png,1,1,1,2,2", "1.png,1,5,5,2,2")
+
+
+# ---- files
+
+
+def test_another_ending_is_tried_and_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trees.pictures(folder, ["images/1.jpg", "images/2.jpg"])
+    found = read(folder, "path,Mass", "1.png,1", "2.png,0")
+    assert found.table["path"].tolist() == ["images/1.jpg", "images/2.jpg"]
+    assert "2 files were found under another ending" in caplog.text
+
+
+def test_files_outside_the_root_are_refused_unless_told(folder: Path) -> None:
+    trees.picture(folder.parent / "secret.png")
+    (folder / "link.png").symlink_to(folder.parent / "secret.png")
+    (folder / "deep").symlink_to(folder.parent)
+    paths = ("../secret.png", str(folder.parent / "secret.png"), "link.png", "deep/secret.png", "x/../../secret.png")
+    for path in paths:
+        with pytest.raises(ValueError, match="1 of 1 files lie outside"):
+            read(folder, "path,Mass", f"{path},1")
+    assert len(read(folder, "path,Mass", *(f"{path},1" for path in paths[2:4]), allow_outside=True)) == 2
+    (folder / "a.csv").unlink()
+    with pytest.raises(ValueError, match="lie outside"):
+        datasets.index("folder", folder)
+
+
+def test_links_that_stay_inside_are_read(folder: Path) -> None:
+    trees.pictures(folder, ["images/1.png"])
+    (folder / "2.png").symlink_to("images/1.png")
+    assert len(read(folder, "path,Mass", "2.png,1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [
+        (["person1_bacteria_1.jpeg", "person1_virus_2.jpeg", "person2_virus_3.jpeg", "IM-0001.jpeg"], 2),
+        (["00000001_000.png", "00000001_001.png", "00000002_000.png"], 2),
+        (["p01/a.png", "p01/b.png", "p02/a.png"], 2),
+    ],
+)
+def test_patients_in_names_are_proposed(
+    folder: Path, names: list[str], count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    trees.pictures(folder, names)
+    datasets.index("folder", folder)
+    text = next(text for text in caplog.messages if "--patient-pattern" in text)
+    assert f"finds {count} patients" in text
+    pattern = text.partition("--patient-pattern '")[2].partition("'")[0]
+    assert (
+        datasets.index("folder", folder, patient_pattern=pattern).table["patient"].nunique() - ("IM" in str(names))
+        == count
+    )
+
+
+def test_no_patient_is_proposed_where_names_tell_none(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trees.pictures(folder, [f"scan-{place}.png" for place in range(5)])
+    datasets.index("folder", folder)
+    assert "Names seem to tell" not in caplog.text
+
+
+# ---- on the real thing
+
+
+@real
+def test_a_real_manifest_is_understood(caplog: pytest.LogCaptureFixture) -> None:
+    found = datasets.index("folder", Path(str(REAL)) / "lungs")
+    assert found.findings == ("COVID_19", "ARDS") and found.table["ARDS"].sum() == 4
+    assert found.table["COVID_19"].sum() == 227 and found.table["view"].value_counts()["AP"] == 111
+    nih = datasets.index("folder", Path(str(REAL)) / "nih", csv="manifest.csv", split_column="arnoweng_split")
+    assert sum(nih.file(row).is_file() for row in range(len(nih))) == 1299
+    odd = datasets.index("folder", Path(str(REAL)) / "odd")
+    assert len(odd) == 32 and "44 slices" in caplog.text
