@@ -14,9 +14,21 @@ import cv2
 import numpy as np
 
 from ribcage import raster
-from ribcage.raster import Depth, Limits, Picture, UnreadableError
+from ribcage.raster import CAUTION, Depth, Limits, Picture, UnreadableError
 
-__all__ = ["Depth", "Fit", "Limits", "Picture", "UnreadableError", "decode", "fit", "fit_matrix", "read", "tags"]
+__all__ = [
+    "CAUTION",
+    "Depth",
+    "Fit",
+    "Limits",
+    "Picture",
+    "UnreadableError",
+    "decode",
+    "fit",
+    "fit_matrix",
+    "read",
+    "tags",
+]
 
 Fit = Literal["pad", "crop", "squash"]
 """How a picture becomes a square: black borders, the middle square, or both sides stretched."""
@@ -29,13 +41,16 @@ def read(
     min_side: int | None = None,
     limits: Limits = Limits(),  # noqa: B008
     bits: int | None = None,
+    window: str = "",
 ) -> Picture:
     """The picture in this file.
 
     With `min_side` the pixels may come reduced, as long as the shorter side keeps that many (JPEGs then decode faster).
     With `bits` a PNG or TIFF of 16 bits is taken to use only so many, as 12-bit detectors saved unscaled do.
+    `window` is what a DICOM is shown by instead of its own choice: an explanation such as LUNG, or CENTRE,WIDTH.
     """
-    return decode(_content(file, limits), str(file), depth=depth, min_side=min_side, limits=limits, bits=bits)
+    data = _content(file, limits)
+    return decode(data, str(file), depth=depth, min_side=min_side, limits=limits, bits=bits, window=window)
 
 
 def tags(file: Path, *, limits: Limits = Limits()) -> dict[str, str]:  # noqa: B008
@@ -63,6 +78,7 @@ def decode(
     min_side: int | None = None,
     limits: Limits = Limits(),  # noqa: B008
     bits: int | None = None,
+    window: str = "",
 ) -> Picture:
     """The picture in these bytes; `name` is how errors call it."""
     limits.check_bytes(name, len(data))
@@ -71,7 +87,7 @@ def decode(
     from ribcage import dicom  # its libraries load only when a DICOM is read
 
     if dicom.recognised(data):
-        return dicom.decode(data, name, depth=depth, min_side=min_side, limits=limits)
+        return dicom.decode(data, name, depth=depth, min_side=min_side, limits=limits, window=window)
     raise UnreadableError(raster.unknown(data, name))
 
 

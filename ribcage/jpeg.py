@@ -14,6 +14,8 @@ import numpy as np
 from ribcage import raster
 
 SEQUENTIAL, LOSSLESS = (0xC0, 0xC1), 0xC3
+SCAN_END = bytes((0, 63, 0))
+"""First and last frequency and dropped bits of a sequential scan: all and none."""
 ZIGZAG = np.array([y * 8 + x for y, x in sorted(np.ndindex(8, 8), key=lambda p: (sum(p), p[sum(p) % 2 == 0]))])
 # T.81 A.3.3: rows are the cosines of one frequency, so that block = COSINES.T @ coefficients @ COSINES.
 COSINES = np.cos(np.outer(np.arange(8), 2 * np.arange(8) + 1) * np.pi / 16) / 2
@@ -32,14 +34,29 @@ class _Scan:
     """Al: how many low bits were dropped before coding."""
     quantisers: np.ndarray
     dc: np.ndarray
+    """(C, 65536): the codes of each component."""
     ac: np.ndarray
     interval: int
     """Blocks or pixels between restarts; 0: all."""
     start: int
 
 
+def repaired(data: bytes) -> tuple[bytes, list[str]]:
+    """The same JPEG with the one scan header that a sequential one can have (T.81 table B.3), and whether that was
+    another: some writers leave it empty, and other decoders do not look at it."""
+    sequential = False
+    for marker, body, at in raster.jpeg_segments(data):
+        sequential |= marker in SEQUENTIAL
+        if marker == 0xDA and sequential and body[-3:] != SCAN_END:
+            end = at + 4 + len(body)
+            return data[: end - 3] + SCAN_END + data[end:], [
+                "the JPEG's scan header, which makes no sense, was ignored"
+            ]
+    return data, []
+
+
 def decode(data: bytes) -> np.ndarray:
-    """(H, W) uint16 of a JPEG with one component."""
+    """(H, W) uint16 of a JPEG with one component; (H, W, C) of a lossless one with several."""
     scan = _scan(data)
     parts = _parts(data, scan.start)
     if scan.kind == LOSSLESS:
@@ -48,13 +65,13 @@ def decode(data: bytes) -> np.ndarray:
 
 
 def _scan(data: bytes) -> _Scan:
-    frame, header, interval = None, b"", 0
+    frame, header, interval = b"", b"", 0
     quantisers: dict[int, np.ndarray] = {}
     tables: dict[tuple[int, int], np.ndarray] = {}
-    start = 0
+    start, kind = 0, 0
     for marker, body, at in raster.jpeg_segments(data):
         if marker in (*SEQUENTIAL, LOSSLESS):
-            frame = (marker, *struct.unpack_from(">BHHBBBB", body))
+            kind, frame = marker, body
         elif 0xC0 <= marker <= 0xCF and marker != 0xC4:
             raise ValueError("it is neither sequential nor lossless, or arithmetic-coded")
         elif marker == 0xDB:
@@ -65,21 +82,23 @@ def _scan(data: bytes) -> _Scan:
             (interval,) = struct.unpack(">H", body)
         elif marker == 0xDA:
             header, start = body, at + 4 + len(body)
-    if frame is None or len(header) < 6 or frame[4] != 1 or header[0] != 1:
-        raise ValueError("one component and one scan are expected")
-    kind, bits, height, width, _, _, _, table = frame
-    _, _, chosen, first, last, shift = header[:6]
+    bits, height, width, components = struct.unpack_from(">BHHB", frame)
     lossless = kind == LOSSLESS
-    if not 2 <= bits <= 16 or (not lossless and (bits > 12 or (first, last, shift) != (0, 63, 0))):
+    if components not in ((1, 3) if lossless else (1,)) or len(header) != 4 + 2 * components or header[0] != components:
+        raise ValueError(f"one component{' or three in one scan' if lossless else ''} is expected")
+    first, _, shift = header[-3:]
+    if not 2 <= bits <= 16 or (not lossless and (bits > 12 or header[-3:] != SCAN_END)):
         raise ValueError("its scan header does not fit a sequential JPEG")
-    if lossless and (not 1 <= first <= 7 or not shift < bits):
+    if lossless and (not 1 <= first <= 7 or not shift < bits or (components > 1 and set(frame[7::3]) != {0x11})):
         raise ValueError("its scan header does not fit a lossless JPEG")
-    dc, ac = tables.get((0, chosen >> 4)), tables.get((1, chosen & 15))
-    if dc is None or (not lossless and (ac is None or table not in quantisers)):
+    chosen, table = header[2 : 2 + 2 * components : 2], frame[8]
+    dc, ac = [tables.get((0, each >> 4)) for each in chosen], tables.get((1, chosen[0] & 15))
+    if any(each is None for each in dc) or (not lossless and (ac is None or table not in quantisers)):
         raise ValueError("a table is missing")
-    ac = dc if ac is None else ac
+    codes = np.stack([each for each in dc if each is not None])
     quantiser = quantisers.get(table, np.ones(64))
-    return _Scan(kind, bits, height, width, first, shift & 15, quantiser, dc, ac, interval, start)
+    ac = codes[0] if ac is None else ac
+    return _Scan(kind, bits, height, width, first, shift & 15, quantiser, codes, ac, interval, start)
 
 
 def _quantisers(body: bytes) -> dict[int, np.ndarray]:
@@ -119,7 +138,7 @@ def _parts(data: bytes, start: int) -> list[np.ndarray]:
 
 
 def _lossless(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
-    pixels = np.zeros((scan.height, scan.width), np.uint16)
+    pixels = np.zeros((scan.height, scan.width, len(scan.dc)), np.uint16)
     rows = scan.interval // scan.width if scan.interval else scan.height
     if scan.interval % scan.width or len(parts) != -(-scan.height // rows):
         raise ValueError("its restarts are not where they should be")
@@ -128,7 +147,8 @@ def _lossless(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
         some = pixels[number * rows : (number + 1) * rows]
         if not decode_rows(part, scan.dc, scan.first, 1 << (scan.bits - scan.shift - 1), some):
             raise ValueError("its coded pixels end too early or make no sense")
-    return pixels << scan.shift if scan.shift else pixels
+    pixels <<= np.uint16(scan.shift)
+    return pixels if len(scan.dc) > 1 else pixels[..., 0]
 
 
 def _sequential(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
@@ -140,7 +160,9 @@ def _sequential(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
     decode_blocks = _compiled(_decode_blocks)
     for number, part in enumerate(parts):
         first, last = number * count, min((number + 1) * count, down * across)
-        if not decode_blocks(part, scan.dc, scan.ac, scan.quantisers, ZIGZAG, COSINES, scan.bits, first, last, pixels):
+        if not decode_blocks(
+            part, scan.dc[0], scan.ac, scan.quantisers, ZIGZAG, COSINES, scan.bits, first, last, pixels
+        ):
             raise ValueError("its coded pixels end too early or make no sense")
     return np.ascontiguousarray(pixels[: scan.height, : scan.width])
 
@@ -153,53 +175,54 @@ def _compiled(loop: Callable[..., bool]) -> Callable[..., bool]:
 
 
 def _decode_rows(
-    coded: np.ndarray, table: np.ndarray, predictor: int, middle: int, pixels: np.ndarray
+    coded: np.ndarray, tables: np.ndarray, predictor: int, middle: int, pixels: np.ndarray
 ) -> bool:  # pragma: no cover
     """T.81 H.1.2: each pixel is a prediction from its neighbours plus a coded difference, modulo 65,536."""
-    height, width = pixels.shape
+    height, width, components = pixels.shape
     end = (len(coded) - 16) * 8
     at = 0
     for y in range(height):
         for x in range(width):
-            byte = at >> 3
-            word = np.int64(0)
-            for k in range(5):
-                word = word << 8 | np.int64(coded[byte + k])
-            found = table[(word >> (24 - (at & 7))) & 0xFFFF]
-            length, size = found >> 8, found & 255
-            if length == 0 or size > 16:
-                return False
-            difference = np.int64(0)
-            if size == 16:
-                difference = np.int64(32768)
-            elif size > 0:
-                difference = (word >> (40 - (at & 7) - length - size)) & ((1 << size) - 1)
-                if difference < 1 << (size - 1):
-                    difference -= (1 << size) - 1
-                at += size
-            at += length
-            if at > end:
-                return False
-            left = np.int64(pixels[y, x - 1]) if x > 0 else 0
-            above = np.int64(pixels[y - 1, x]) if y > 0 else 0
-            corner = np.int64(pixels[y - 1, x - 1]) if x > 0 and y > 0 else 0
-            if y == 0:
-                expected = left if x > 0 else np.int64(middle)
-            elif x == 0 or predictor == 2:
-                expected = above
-            elif predictor == 1:
-                expected = left
-            elif predictor == 3:
-                expected = corner
-            elif predictor == 4:
-                expected = left + above - corner
-            elif predictor == 5:
-                expected = left + ((above - corner) >> 1)
-            elif predictor == 6:
-                expected = above + ((left - corner) >> 1)
-            else:
-                expected = (left + above) >> 1
-            pixels[y, x] = np.uint16((expected + difference) & 0xFFFF)
+            for c in range(components):
+                byte = at >> 3
+                word = np.int64(0)
+                for k in range(5):
+                    word = word << 8 | np.int64(coded[byte + k])
+                found = tables[c, (word >> (24 - (at & 7))) & 0xFFFF]
+                length, size = found >> 8, found & 255
+                if length == 0 or size > 16:
+                    return False
+                difference = np.int64(0)
+                if size == 16:
+                    difference = np.int64(32768)
+                elif size > 0:
+                    difference = (word >> (40 - (at & 7) - length - size)) & ((1 << size) - 1)
+                    if difference < 1 << (size - 1):
+                        difference -= (1 << size) - 1
+                    at += size
+                at += length
+                if at > end:
+                    return False
+                left = np.int64(pixels[y, x - 1, c]) if x > 0 else 0
+                above = np.int64(pixels[y - 1, x, c]) if y > 0 else 0
+                corner = np.int64(pixels[y - 1, x - 1, c]) if x > 0 and y > 0 else 0
+                if y == 0:
+                    expected = left if x > 0 else np.int64(middle)
+                elif x == 0 or predictor == 2:
+                    expected = above
+                elif predictor == 1:
+                    expected = left
+                elif predictor == 3:
+                    expected = corner
+                elif predictor == 4:
+                    expected = left + above - corner
+                elif predictor == 5:
+                    expected = left + ((above - corner) >> 1)
+                elif predictor == 6:
+                    expected = above + ((left - corner) >> 1)
+                else:
+                    expected = (left + above) >> 1
+                pixels[y, x, c] = np.uint16((expected + difference) & 0xFFFF)
     return True
 
 

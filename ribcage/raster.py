@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 
 Depth = Literal[8, 16]
+CAUTION = "caution: "
+"""How a note begins that whoever uses the image should see: it may not be what it seems."""
 
 # OpenCV describes every bad file on stderr; here the one line of UnreadableError says it.
 if hasattr(cv2, "setLogLevel"):  # OpenCV 4
@@ -295,7 +297,7 @@ def _jpeg(data: bytes, name: str) -> Header:
     for marker, body, at in jpeg_segments(data):
         if marker == 0xE1 and body.startswith(b"Exif\0\0"):
             orientation = _orientation(body[6:])
-        elif marker in _FRAMES:
+        elif marker in JPEG_FRAMES:
             frame = frame or (marker, *struct.unpack_from(">BHHB", body))
         scan = at
     if frame is None or marker != _SCAN:
@@ -312,7 +314,7 @@ def _jpeg(data: bytes, name: str) -> Header:
 
 
 _SCAN = 0xDA
-_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # F7: JPEG-LS
+JPEG_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # F7: JPEG-LS
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
@@ -331,7 +333,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
 def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
     """Width, height and channels that the frame of a JPEG, lossless JPEG or JPEG-LS says it has."""
     for marker, body, _ in jpeg_segments(data):
-        if marker in _FRAMES:
+        if marker in JPEG_FRAMES:
             height, width, channels = struct.unpack_from(">HHB", body, 1)
             return width, height, channels
     return None

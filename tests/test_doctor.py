@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import ribcage
-from ribcage import checkup, cli, dicom, samples
+from ribcage import checkup, cli, dicom, dicom_pixels, samples
 from ribcage.checkup import Check
 
 
@@ -25,7 +25,7 @@ def test_every_syntax_is_really_read_or_said_to_be_untried(syntax: str) -> None:
 
 
 def test_no_syntax_that_is_read_is_forgotten() -> None:
-    own = {*dicom.UNCOMPRESSED, dicom.JPEG_BASELINE, dicom.JPEG_EXTENDED, *dicom.JPEG_LOSSLESS, *dicom.PLUGINS}
+    own = set(dicom_pixels.READ)
     assert set(samples.SYNTAXES) == own
 
 
@@ -47,7 +47,7 @@ def test_a_decoder_that_reads_wrongly_is_not_good(monkeypatch: pytest.MonkeyPatc
         return found
 
     monkeypatch.setattr(dicom, "decode", off)
-    assert samples.tried(dicom.RLE) == ("read wrongly, off by 1", False, "pydicom")
+    assert samples.tried(dicom_pixels.RLE) == ("read wrongly, off by 1", False, "pydicom")
 
 
 def test_a_decoder_that_is_missing_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
