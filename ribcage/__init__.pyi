@@ -37,7 +37,8 @@ def compare(
 
     Args:
         runs: Two or more runs, folders of evaluations, or tables of predictions.
-        on: Which evaluation of the runs, such as nih-test, where one has several.
+        on: Which evaluation of the runs, such as nih-test, or the first digits of a test's key (default: the only
+            test that all have in common).
         html: Write a page to this file.
         json: Write all numbers to this file.
         resamples: Of the patients, for the intervals; 0: 1,000, or more where Holm's adjustment needs more to
@@ -310,7 +311,8 @@ def evaluate(
         data: Dataset folders.
         split: Which of their pictures: train, val, test, a split of another name, or all.
         frontal: Only PA and AP views.
-        out: Where to write (default: RUN/evaluation/<sets>-<split>, then what was asked for beyond the defaults).
+        out: Where to write (default: RUN/evaluation/<sets>-<split>, then what was asked for beyond the defaults,
+            then, where that holds a test of other data, six digits of the test's key).
         ten_crop: Ten views of each picture, the mean of their probabilities, as CheXNet's reproductions test.
         protocol: peers: thresholds chosen on the tested pictures, and pictures the model was selected on are
             allowed.

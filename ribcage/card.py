@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ribcage import terminal
+from ribcage import history, terminal
+from ribcage.history import PastTest
 
 MARKUP = str.maketrans({letter: f"\\{letter}" for letter in "\\`*[]|"} | {"<": "&lt;", ">": "&gt;"})
 """What Markdown would act upon."""
@@ -122,19 +123,62 @@ def _limits(model: dict[str, Any]) -> list[str]:
     return ["## Limits", "", *(f"- {one}" for one in said if one), ""]
 
 
-def tested(card: str, result: dict[str, Any]) -> str:
-    """The card with what a test has found; a section of an earlier test on the same pictures is replaced."""
-    name = " + ".join(one["name"] for one in result["data"]) + f", split {result['split']}"
-    marked = name.replace("-->", "")
-    start, end = f"<!-- tested: {marked} -->", f"<!-- /tested: {marked} -->"
-    section = "\n".join([start, *_test(name, result), end, ""]) + "\n"
-    if start in card and end in card:
+def tested(card: str, result: dict[str, Any], tests: Sequence[PastTest]) -> str:
+    """The card with the list of all tests, and of each name and split all numbers of the best-documented honest one."""
+    newest = tests[-1] if tests else None
+    card = _placed(card, "tests", _history(tests)) if tests else card
+    if newest is None or not newest.honest or newest.metric == "mAP":
+        return card
+    name = text(f"{newest.name}, split {newest.split}")
+    kept = history.best(tests, newest)
+    if kept.number != newest.number and f"<!-- tested: {name} -->" in card:
+        return card
+    return _placed(card, f"tested: {name}", _test(name, newest, result))
+
+
+def _placed(card: str, mark: str, lines: Sequence[str]) -> str:
+    """The card with a section in the place of the one that is marked alike, else before its limits."""
+    start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    section = "\n".join([start, *lines, end, ""]) + "\n"
+    if start in card and end in card.split(start, 1)[1]:
         before, rest = card.split(start, 1)
         return before + section + rest.split(end, 1)[1].lstrip("\n")
     return card.replace("## Limits\n", section + "## Limits\n", 1) if "## Limits\n" in card else f"{card}\n{section}"
 
 
-def _test(name: str, result: dict[str, Any]) -> list[str]:
+SHOWN = 50
+"""Tests in the list, the newest of them."""
+
+
+def _history(tests: Sequence[PastTest]) -> list[str]:
+    """Every test of the model: on what, how, with what result, and what was new in it."""
+    rows = [
+        [
+            str(one.number),
+            text(f"{one.name}, {one.split}" + f" ({one.options})" * bool(one.options)),
+            one.key[:6],
+            f"{one.pictures:,}",
+            f"{one.patients:,}",
+            f"{one.metric} {_span({'value': one.value, 'low': one.low, 'high': one.high})}",
+            history.new(one, tests[:place]) + "; **not honest**" * (not one.honest),
+        ]
+        for place, one in enumerate(tests)
+    ]
+    most = max(len(history.use(tests, one.images, one.split)) for one in tests)
+    said = (
+        f"{len(tests):,} test{'s' * (len(tests) != 1)}; the data used most was used {most:,} time{'s' * (most != 1)}."
+    )
+    said += " Whoever chooses among results of one test set is flattered by the best." * (most > 1)
+    return [
+        "## Tests",
+        "",
+        said,
+        "",
+        *_rows(["test", "data", "key", "images", "patients", "result", "what is new"], rows[-SHOWN:]),
+    ]
+
+
+def _test(name: str, test: PastTest, result: dict[str, Any]) -> list[str]:
     """What a test has found: every number with its interval."""
     rates, mean = ("auroc", "sensitivity", "specificity"), result["macro"]["auroc"]
     rows = [
@@ -153,13 +197,14 @@ def _test(name: str, result: dict[str, Any]) -> list[str]:
     return [
         f"## Test: {name}",
         "",
-        f"{result['pictures']:,} pictures of {result['patients']:,} patients; mean AUROC {_span(mean)} of "
-        f"{mean['findings']} findings. Intervals: {result['level']:.0%}, over patients. Thresholds: {result['rule']}.",
+        f"Test {test.number}: {result['pictures']:,} images of {result['patients']:,} patients; mean AUROC "
+        f"{_span(mean)} of {mean['findings']} findings. Intervals: {result['level']:.0%}, over patients. Thresholds: "
+        f"{result['rule']}.",
         "",
         *(f"- {text(stamp)}" for stamp in result["stamps"]),
         *([""] if result["stamps"] else []),
         *_rows(["finding", "present", "AUROC", "sensitivity", "specificity"], rows),
-        *(_rows(["subgroup", "pictures", "mean AUROC", "of findings"], groups) if groups else []),
+        *(_rows(["subgroup", "images", "mean AUROC", "of findings"], groups) if groups else []),
     ]
 
 

@@ -8,6 +8,7 @@ over the models. Beside it stands what each model costs, where its bundle is kno
 """
 
 import contextlib
+import fnmatch
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,9 @@ from ribcage.evaluation import LEVEL, estimate, mean, number
 from ribcage.metrics import Comparison
 
 METRICS = ("auroc", "ap", "auroc_delong", "accuracy", "f1")
+PREDICTIONS = "predictions.parquet"
+LEAST = 4
+"""Digits of a key that can mean a test."""
 VISIBLE = 0.01
 """An adjusted p that the resamples should be able to show."""
 
@@ -43,9 +47,14 @@ class Entry:
     """The folder of the model itself, where it is known."""
 
 
-def entry(word: str, on: str = "") -> Entry:
-    """A table of predictions, the folder of an evaluation, or a run that was evaluated; `on` says which evaluation."""
-    file = find(Path(word), on)
+def entries(words: Sequence[str], on: str = "") -> list[Entry]:
+    """Tables of predictions, folders of evaluations, or runs that were evaluated; `on` says which evaluation."""
+    return [entry(word, file) for word, file in zip(words, chosen(words, on), strict=True)]
+
+
+def entry(word: str, file: Path | None = None) -> Entry:
+    """A model by the table of its predictions."""
+    file = file or chosen([word])[0]
     facts = Facts.read(file.parent / "metrics.json")
     return Entry(
         word.rstrip("/\\"), inference.read(file), facts.stamps, facts.rule, facts.thresholds, owner(Path(word), file)
@@ -84,23 +93,62 @@ def owner(place: Path, file: Path) -> Path | None:
     return None
 
 
-def find(place: Path, on: str = "") -> Path:
-    """The table of predictions meant."""
+def chosen(words: Sequence[str], on: str = "") -> list[Path]:
+    """The tables of predictions meant: of runs that were evaluated several times those whose test all have in common.
+
+    on: the name of an evaluation, such as nih-test, or the first digits of a test's key.
+    """
+    several = [tables(Path(word), on) for word in words]
+    if all(len(files) == 1 for files in several):
+        return [files[0] for files in several]
+    named = [next((file for file in files if file.parent.name == on), None) for files in several]
+    found = [file for file in named if file]
+    if len(found) == len(words) and len({key(file) for file in found}) == 1:
+        return found
+    keys = [{key(file): file for file in files} for files in several]
+    common = [one for one in keys[0] if one and all(one in own for own in keys[1:])]
+    if len(common) == 1:
+        return [own[common[0]] for own in keys]
+    if not common and all(file or len(files) == 1 for file, files in zip(named, several, strict=True)):
+        return [file or files[0] for file, files in zip(named, several, strict=True)]
+    place, files = next((word, files) for word, files in zip(words, several, strict=True) if len(files) > 1)
+    names = ", ".join(f"{file.parent.name}{f' ({key(file)[:6]})' if key(file) else ''}" for file in files)
+    why = f"{len(common)} tests are common to all" if len(words) > 1 else "which is meant is not known"
+    raise ValueError(f"{place} was evaluated {len(files)} times: {names}; {why}. Say which with --on NAME or --on KEY.")
+
+
+def key(file: Path) -> str:
+    """The key of the test that a table of predictions is of; "" where it is not known."""
+    try:
+        return str(json.loads((file.parent / "metrics.json").read_text(encoding="utf-8"))["test"]["key"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
+def tables(place: Path, on: str = "") -> list[Path]:
+    """The tables of predictions that may be meant; never none."""
     if not place.exists():
         raise FileNotFoundError(f"{place} does not exist.")
     if place.is_file():
-        return place
-    if (place / "predictions.parquet").is_file():
-        return place / "predictions.parquet"
-    found = sorted((place / "evaluation").glob(f"{on or '*'}/predictions.parquet"))
-    if len(found) > 1:
-        names = ", ".join(file.parent.name for file in found)
-        raise ValueError(f"{place} was evaluated {len(found)} times: {names}. Say which with --on.")
+        return [place]
+    if (place / PREDICTIONS).is_file():
+        return [place / PREDICTIONS]
+    every = sorted((place / "evaluation").glob(f"*/{PREDICTIONS}"))
+    found = [file for file in every if meant(file, on)]
     if not found:
-        others = sorted(file.parent.name for file in (place / "evaluation").glob("*/predictions.parquet"))
+        others = [file.parent.name for file in every]
         there = f"It was evaluated on {', '.join(others)}." if others else f"Make them with 'ribcage evaluate {place}'."
         raise FileNotFoundError(f"{place} holds no predictions{f' on {on}' if on else ''}. {there}")
-    return found[0]
+    return found
+
+
+def meant(file: Path, on: str) -> bool:
+    """Whether `on` means the evaluation of this table: by its name, with or without the key behind it, by its key, or
+    by a pattern."""
+    name, own = file.parent.name, key(file)
+    if not on or name == on or fnmatch.fnmatchcase(name, on):
+        return True
+    return bool(own) and (name == f"{on}-{own[:6]}" or (len(on) >= LEAST and own.startswith(on.lower())))
 
 
 @dataclass(frozen=True)

@@ -495,7 +495,7 @@ def stamps(result: dict[str, Any]) -> list[str]:
         )
     if chosen := result["model"].get("leak"):
         texts.append(f"The choice of this model and its thresholds are not honest: {chosen}.")
-    if result["split"] not in ("test", "all"):
+    if result["split"] in result["model"].get("splits", ()):
         texts.append(
             f"These are {result['split']} pictures, not test pictures: the model may have been chosen on them."
         )

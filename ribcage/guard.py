@@ -1,5 +1,6 @@
 """Guard: no model is tested on what it has seen, unless that is wished for, and then the report says so."""
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ribcage import fingerprint, inference, provenance
+from ribcage import fingerprint, history, inference, provenance
 from ribcage import store as stores
 from ribcage.provenance import Provenance
 from ribcage.store import Fingerprints, Store
@@ -142,3 +143,25 @@ def _of_role(seen: Provenance, role: int) -> Provenance:
     """The pictures that were seen in training, or in selection."""
     kept = seen.role == role
     return replace(seen, pixels=seen.pixels[kept], prints=seen.prints[kept], role=seen.role[kept])
+
+
+# ---- by what a test is known
+
+
+def images_of(one: Store) -> str:
+    """A hash of all images of a folder; of a linked one of their names."""
+    if one.facts.contents:
+        return history.hashed(one.facts.contents)
+    return history.hashed(one.index.name, *one.index.table["path"])
+
+
+def key_of(stores: Sequence[Store], rows: np.ndarray, split: str, options: dict[str, Any]) -> str:
+    """The key of a test of these rows, counted through all sets."""
+    parts = []
+    for one, own in zip(stores, inference.by_store(stores, rows), strict=True):
+        table = one.index.table.iloc[own]
+        labels = table[list(one.index.findings)].to_numpy(np.float32)
+        boxes = one.index.boxes[np.isin(one.index.boxes["row"], own)].to_csv(index=False)
+        about = [*one.index.findings, *table["path"], *table["patient"]]
+        parts.append(history.hashed(images_of(one), own.astype("<i8").tobytes(), labels.tobytes(), boxes, *about))
+    return history.hashed(split, json.dumps(options, sort_keys=True), *sorted(parts))

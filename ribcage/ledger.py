@@ -97,7 +97,7 @@ def number(folder: Path) -> Number | None:
     tests = sorted(folder.glob("evaluation/*/metrics.json"), key=lambda file: file.stat().st_mtime, reverse=True)
     for file in tests:
         result = _read(file)
-        honest = result.get("protocol") == "honest" and result.get("split") == "test"
+        honest = result.get("protocol") == "honest" and result.get("split") not in ("train", "val")
         honest = honest and not _part(result, "leak").get("found")
         for name in MAIN:
             found = _part(_part(result, "macro"), name)

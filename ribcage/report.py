@@ -485,6 +485,7 @@ def done(result: dict[str, Any], described: str, pictures: str, protocol: str) -
         ("split", f"{result['split']}: {pictures}"),
         ("protocol", protocol),
         ("uncertain and blank labels", f"policy '{result['policy']}'"),
+        *([("test", f"{result['test']['text']} Key: {result['test']['key']}.")] if "test" in result else []),
         ("seen before?", f"{leak['text'][:1].upper()}{leak['text'][1:]}.{linked}"),
         ("intervals", f"{level:g} %, {result['resamples']:,} resamples of patients, seed {result['seed']}"),
         ("programs", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),

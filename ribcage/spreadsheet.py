@@ -14,6 +14,8 @@ from typing import Literal, TextIO
 
 import pandas as pd
 
+from ribcage import files
+
 _BEGINS = r"(^|[;,|\t\r\n\"])('*)"
 _WORKS = r"(?=[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])"  # the wide ones are read as the others in China and Japan
 _SHIELD = re.compile(_BEGINS + _WORKS)
@@ -49,7 +51,7 @@ def _cell(value: object) -> object:
 
 def _text(file: Path) -> TextIO:
     """Where rows are written to: names of files that are not UTF-8 become escapes, ends of lines are ours alone."""
-    return file.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+    return files.opened(file, "w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _quoting(returns: bool) -> Literal[0, 2]:

@@ -263,3 +263,29 @@ def test_models_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     found = profiling.timed([way("a"), way("b")], 3, 4)
     assert said == ["a", "a", "b", "b"] * 5
     assert [each.batch for each in found] == [3, 3]
+
+
+def evaluated(run: Path, **keys: str) -> str:
+    """A run with evaluations: folder → key of the test."""
+    for name, key in keys.items():
+        out = run / "evaluation" / name.replace("_", "-")
+        out.mkdir(parents=True)
+        (out / "predictions.parquet").touch()
+        (out / "metrics.json").write_text(json.dumps({"test": {"key": key}} if key else {}))
+    return str(run)
+
+
+def test_of_several_evaluations_the_test_that_all_have_in_common_is_compared(tmp_path: Path) -> None:
+    one = evaluated(tmp_path / "one", nih_test="aaaa11", nih_test_bbbb22="bbbb22")
+    two = evaluated(tmp_path / "two", nih_test="bbbb22", nih_test_cccc33="cccc33")
+    for on in ("", "nih-test*", "bbbb22", "bbbb"):
+        names = [file.parent.name for file in comparison.chosen([one, two], on)]
+        assert names == ["nih-test-bbbb22", "nih-test"], on
+    with pytest.raises(FileNotFoundError, match="It was evaluated on nih-test, nih-test-bbbb22"):
+        comparison.chosen([one, two], "cccc33")
+    three = evaluated(tmp_path / "three", nih_test="aaaa11", nih_test_bbbb22="bbbb22")
+    assert [file.parent.name for file in comparison.chosen([one, three], "nih-test")] == ["nih-test"] * 2
+    with pytest.raises(ValueError, match=r"evaluated 2 times: nih-test \(aaaa11\).*2 tests are common.*--on"):
+        comparison.chosen([one, three])
+    old = [evaluated(tmp_path / name, nih_test="", nih_val="") for name in ("four", "five")]
+    assert [file.parent.name for file in comparison.chosen(old, "nih-test")] == ["nih-test"] * 2

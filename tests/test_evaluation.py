@@ -14,7 +14,9 @@ import pytest
 import trees
 
 from ribcage import bundle, cli, comparison, evaluation, guard, inference, metrics, store
+from ribcage.commands import evaluate as evaluate_command
 from ribcage.evaluation import Answers, Fitting
+from ribcage.findings import Policy
 from ribcage.inference import Predictions
 
 FINDINGS = ("Mass", "Edema", "Hernia")
@@ -442,11 +444,13 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(nih: Path, tmp_pa
     shutil.copytree(nih / "run" / "bundle", tmp_path / "模型")
     file = tmp_path / "模型" / "README.md"
     noted = file.read_text(encoding="utf-8")  # other tests may have tested this very model
-    plain = re.sub(r"<!-- tested.*<!-- /tested[^\n]*\n\n", "", noted, flags=re.DOTALL)
+    plain = re.sub(r"<!-- (tests|tested:.*?) -->.*?<!-- /\1 -->\n\n", "", noted, flags=re.DOTALL)
     file.write_text(plain, encoding="utf-8")
+    (tmp_path / "模型" / "tests.json").unlink(missing_ok=True)
     words = ["evaluate", str(tmp_path / "模型"), "--data", str(nih / "arnoweng"), "--resamples", "20"]
     assert cli.main([*words, "--split", "train", "--allow-leak"]) == 0
-    assert file.read_text(encoding="utf-8") == plain
+    leaky = file.read_text(encoding="utf-8")
+    assert "## Test:" not in leaky and "| 1 | nih, train (leak) |" in leaky and "**not honest**" in leaky
     assert (
         cli.main([*words, "--out", str(tmp_path / "one")]) == 0
         and cli.main([*words, "--out", str(tmp_path / "two")]) == 0
@@ -461,7 +465,11 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(nih: Path, tmp_pa
     assert (
         f"mean AUROC {mean['value']:.3f} ({mean['low']:.3f}–{mean['high']:.3f}) of {mean['findings']} findings" in text
     )
-    assert text.replace(text[text.index("<!-- tested") : text.index("## Limits")], "") == plain
+    assert text.replace(text[text.index("<!-- tests") : text.index("## Limits")], "") == plain
+    assert "3 tests; the data used most was used 2 times" in text and "2nd use of this data, as test 2" in text
+    assert result["test"]["number"] == 3 and result["test"]["before"] == [2]
+    page = (tmp_path / "two" / "index.html").read_text(encoding="utf-8")
+    assert "Test 3 of this model, the 2nd on this data (before: test 2)" in page
 
 
 def test_a_tested_split_gives_way_to_what_the_model_has_seen(nih: Path, tmp_path: Path) -> None:
@@ -478,3 +486,25 @@ def test_a_tested_split_gives_way_to_what_the_model_has_seen(nih: Path, tmp_path
     assert found["pictures"] == len(kept) and not found["leak"]["found"]
     assert any(f"{left.pictures:,} images are left out" in note for note in found["notes"])
     assert evaluate(nih, "--drop-shared", "train") == 2
+
+
+def test_a_test_of_other_data_of_the_same_name_goes_elsewhere_and_out_is_not_overwritten(
+    nih: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(nih / "run" / "bundle", tmp_path / "bundle")
+    words = ["evaluate", str(tmp_path), "--resamples", "5", "--table", "chexnet", "--data"]
+    assert cli.main([*words, str(nih / "arnoweng")]) == 0
+    kept = (tmp_path / "evaluation" / "nih-test" / "metrics.json").read_text(encoding="utf-8")
+    assert cli.main([*words, str(nih / "official"), "--allow-leak", "--out", str(tmp_path / "mine")]) == 0
+    assert cli.main([*words, str(nih / "arnoweng"), "--out", str(tmp_path / "mine")]) == 2
+    assert "holds a test of other data" in capsys.readouterr().err
+    other = store.open(nih / "official")
+    place = evaluate_command.place_of(
+        evaluate_command.Options(tmp_path, ("x",)), [other], np.arange(4), Policy.parse("ignore", ["Mass"])
+    )
+    assert place.folder.name == f"nih-test-{place.key[:6]}"
+    assert cli.main([*words, str(nih / "arnoweng")]) == 0
+    again = json.loads((tmp_path / "evaluation" / "nih-test" / "metrics.json").read_text(encoding="utf-8"))
+    first = json.loads(kept)
+    assert again["test"]["key"] == first["test"]["key"] and again["test"]["number"] == first["test"]["number"] + 2
+    assert again["findings"] == first["findings"]

@@ -16,7 +16,7 @@ from ribcage.store import Store
 CONTEXT = {
     "leak": {"found": False, "text": "nothing seen", "linked": [], "unseen": 0},
     "run": "runs/肺",
-    "model": {"name": "tiny", "size": (32, 32), "findings": ["Mass"], "loss": "bce", "fit": "pad", "stored": 32, "data": [{"name": "<nih>", "licence": "free"}]},
+    "model": {"name": "tiny", "size": (32, 32), "findings": ["Mass"], "loss": "bce", "fit": "pad", "stored": 32, "splits": ["train", "val"], "data": [{"name": "<nih>", "licence": "free"}]},
     "not_tested": [],
     "data": [{"folder": "data/a b", "name": "made", "source": "nowhere", "licence": "free", "fit": "pad", "size": 32}],
     "split": "test",

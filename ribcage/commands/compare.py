@@ -18,7 +18,8 @@ class Options:
     runs: tuple[str, ...]
     """Two or more runs, folders of evaluations, or tables of predictions."""
     on: str = ""
-    """Which evaluation of the runs, such as nih-test, where one has several."""
+    """Which evaluation of the runs, such as nih-test, or the first digits of a test's key (default: the only test that
+    all have in common)."""
     html: Path | None = None
     """Write a page to this file."""
     json: Path | None = None
@@ -41,7 +42,7 @@ def run(options: Options) -> dict[str, Any]:
     from ribcage.page import Shown
 
     limits.check(options, ["--threads goes with --latency"] if options.threads and not options.latency else ())
-    entries = [comparison.entry(word, options.on) for word in options.runs]
+    entries = comparison.entries(options.runs, options.on)
     timing = profiling.Timing(options.threads, batches=(1,)) if options.latency else None
     result = comparison.compare(entries, resamples=options.resamples, seed=options.seed, timing=timing)
     show(result)

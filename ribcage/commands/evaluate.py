@@ -6,7 +6,7 @@ writes detections.parquet.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,8 @@ class Options:
     frontal: bool = False
     """Only PA and AP views."""
     out: Path | None = None
-    """Where to write (default: RUN/evaluation/<sets>-<split>, then what was asked for beyond the defaults)."""
+    """Where to write (default: RUN/evaluation/<sets>-<split>, then what was asked for beyond the defaults, then, where
+    that holds a test of other data, six digits of the test's key)."""
     ten_crop: bool = False
     """Ten views of each picture, the mean of their probabilities, as CheXNet's reproductions test."""
     protocol: Literal["honest", "peers"] = "honest"
@@ -68,6 +69,7 @@ def run(options: Options) -> dict[str, Any]:
     policy = policy_of(options, model.model, stores)
     evaluation.check(model.model, stores, policy, options.rule)
     rows, left = own_rows(options, model, stores, rows)
+    place = place_of(options, stores, rows, policy)
     leak = guard.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
     with distributed.started() as device:
         predictions = inference.predict(
@@ -89,8 +91,10 @@ def run(options: Options) -> dict[str, Any]:
     result["stamps"] = evaluation.stamps(result)
     result["notes"] += dropped(left)
     result["notes"] += evaluation.policy_notes(result["policy"], result["model_policy"])
+    result["test"] = noted(options, place, model, stores, result, "auroc")
+    result["notes"].append(result["test"]["text"])
     show(result, options.table)
-    return write(options, result, data, stores)
+    return write(options, place, result, data, stores)
 
 
 def boxes(options: Options) -> dict[str, Any]:
@@ -104,6 +108,7 @@ def boxes(options: Options) -> dict[str, Any]:
     rows = chosen(stores, options.split, options.frontal)
     policy = policy_of(options, model.model, stores)
     rows, left = own_rows(options, model, stores, rows)
+    place = place_of(options, stores, rows, policy)
     leak = guard.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
     with distributed.started() as device:
         model.method.to(device)
@@ -123,8 +128,10 @@ def boxes(options: Options) -> dict[str, Any]:
     result |= {"leak": leak, "left": asdict(left), **context(options, model.model, stores, policy, data.findings)}
     result["stamps"] = box_evaluation.stamps(result)
     result["notes"] += dropped(left)
+    result["test"] = noted(options, place, model, stores, result, "map")
+    result["notes"].append(result["test"]["text"])
     show_boxes(result)
-    return write_boxes(options, result, data, found, stores)
+    return write_boxes(options, place, result, data, found, stores)
 
 
 def no_boxes(options: Options) -> list[str]:
@@ -240,7 +247,11 @@ def context(
     facts = ("name", "source", "licence", "contents", "size", "fit", "linked")
     return {
         "run": str(options.run),
-        "model": {name: getattr(model, name) for name in named} | {"leak": str(model.training.get("leak", ""))},
+        "model": {name: getattr(model, name) for name in named}
+        | {
+            "leak": str(model.training.get("leak", "")),
+            "splits": own_splits(model),
+        },
         "others": unlike(options, model, stores),
         "not_tested": [name for name in model.findings if name not in findings],
         "data": [{"folder": str(one.folder)} | {name: getattr(one.facts, name) for name in facts} for one in stores],
@@ -253,62 +264,152 @@ def context(
     }
 
 
-def out_folder(options: Options, stores: Sequence[Any]) -> Path:
-    """Where the results go; tests of the same pictures by other rules have folders of their own."""
+@dataclass(frozen=True)
+class Place:
+    """Where the results of a test go, and by what it is known."""
+
+    folder: Path
+    key: str
+    name: str
+    """Of the data sets."""
+    options: str
+    """What was asked for beyond the defaults."""
+
+
+def place_of(options: Options, stores: Sequence[Any], rows: Any, policy: Any) -> Place:
+    """Tests of the same images by other rules have folders of their own, and so have tests of others under the same
+    name: no test takes the place of an earlier one of other data."""
     import re
 
+    from ribcage import bundle, guard, history
+
+    history.load(bundle.find(options.run))  # a damaged one is better said now
+    name = " + ".join(dict.fromkeys(store.index.name for store in stores))
+    asked: list[str] = [options.protocol] if options.protocol != "honest" else []
+    asked += ["frontal"] * options.frontal + ["unseen"] * bool(options.drop_shared)
+    asked += ["ten-crop"] * options.ten_crop + ["leak"] * options.allow_leak
+    asked += [options.rule] if options.rule != Options.rule else []
+    asked += [options.policy] if options.policy else []
+    decide = {"protocol": options.protocol, "ten_crop": options.ten_crop, "rule": options.rule, "policy": str(policy)}
+    key = guard.key_of(stores, rows, options.split, decide)
     if options.out is not None:
-        return options.out
-    sets = "+".join(dict.fromkeys(store.index.name for store in stores))
-    named = [sets, options.split, *([options.protocol] if options.protocol != "honest" else [])]
-    named += ["frontal"] * options.frontal + ["unseen"] * bool(options.drop_shared)
-    named += ["ten-crop"] * options.ten_crop + ["leak"] * options.allow_leak
-    named += [options.rule] if options.rule != Options.rule else []
-    named += [options.policy] if options.policy else []
-    return options.run / "evaluation" / re.sub(r"[^\w.+-]+", "-", "-".join(named))
+        if key_in(options.out) not in ("", key):
+            raise ValueError(f"{options.out} holds a test of other data or by other options: give another --out.")
+        return Place(options.out, key, name, " ".join(asked))
+    words = [name.replace(" + ", "+"), options.split, *asked]
+    folder = options.run / "evaluation" / re.sub(r"[^\w.+-]+", "-", "-".join(words)).lstrip(".")[:120]
+    if key_in(folder) not in ("", key):
+        folder = folder.with_name(f"{folder.name}-{key[:6]}")
+    return Place(folder, key, name, " ".join(asked))
+
+
+def key_in(folder: Path) -> str:
+    """The key of the test whose results lie in a folder; "" where none do, "?" where it is not known."""
+    import json
+
+    file = folder / "metrics.json"
+    if not file.exists():
+        return ""
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["test"]["key"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "?"
+
+
+def noted(
+    options: Options, place: Place, model: Any, stores: Sequence[Any], result: dict[str, Any], metric: str
+) -> dict[str, Any]:
+    """The test in the history of the model: its number, and how often these images were used before."""
+    from ribcage import bundle, guard, history
+
+    folder, value = bundle.find(options.run), result["macro"][metric]
+    test = history.PastTest(
+        number=0,
+        name=place.name,
+        split=options.split,
+        key=place.key,
+        images=tuple(guard.images_of(store) for store in stores),
+        weights=history.weights_of(folder),
+        options=place.options,
+        honest=is_honest(options, model.model, result),
+        pictures=result["pictures"],
+        patients=result["patients"],
+        judged=value["findings"],
+        metric={"auroc": "mean AUROC", "map": "mAP"}[metric],
+        value=value["value"],
+        low=value["low"],
+        high=value["high"],
+    )
+    before = history.load(folder)
+    try:
+        test = history.add(folder, test)
+    except OSError as error:
+        print(f"The history of tests in {folder} does not say so: {error.strerror or error}.")
+        test = replace(test, number=len(before) + 1)
+    before = [one for one in before if one.number < test.number]
+    used = history.use(before, test.images, test.split)
+    return {
+        "number": test.number,
+        "use": len(used) + 1,
+        "before": [one.number for one in used],
+        "key": test.key,
+        "images": list(test.images),
+        "weights": test.weights,
+        "honest": test.honest,
+        "new": history.new(test, before),
+        "text": history.sentence(test.number, used),
+    }
+
+
+def is_honest(options: Options, model: Any, result: dict[str, Any]) -> bool:
+    """Whether the model had seen nothing of what was tested, as far as is known, and nothing was chosen by it."""
+    return not result["leak"]["found"] and options.protocol == "honest" and options.split not in own_splits(model)
+
+
+def own_splits(model: Any) -> list[str]:
+    """The splits that the model learnt from and was chosen by."""
+    told = model.training.get("options", {})
+    return [str(told.get(name, name)) for name in ("train", "val")]
 
 
 def write_boxes(
-    options: Options, result: dict[str, Any], data: Any, found: Any, stores: Sequence[Any]
+    options: Options, place: Any, result: dict[str, Any], data: Any, found: Any, stores: Sequence[Any]
 ) -> dict[str, Any]:
     """detections.parquet, metrics.json, index.html; the numbers."""
     from ribcage import box_report
 
     pictures = box_report.worst_pictures(data, stores, options.worst)
-    return write_all(options, stores, "detections.parquet", found.save, result, box_report.page(result, data, pictures))
+    page = box_report.page(result, data, pictures)
+    return write_all(options, place, "detections.parquet", found.save, result, page)
 
 
-def write(options: Options, result: dict[str, Any], data: Any, stores: Sequence[Any]) -> dict[str, Any]:
+def write(options: Options, place: Any, result: dict[str, Any], data: Any, stores: Sequence[Any]) -> dict[str, Any]:
     """predictions.parquet, metrics.json, index.html; the numbers."""
     from ribcage import inference, report
 
     pictures = report.worst_pictures(data, stores, options.worst)
     page = report.page(result, data, pictures)
     save = partial(inference.save, data.table())
-    shown = write_all(options, stores, "predictions.parquet", save, result, page)
-    note(options, result)
-    return shown
+    return write_all(options, place, "predictions.parquet", save, result, page)
 
 
-def note(options: Options, result: dict[str, Any]) -> None:
-    """An honest test stands on the model's card, too."""
-    from ribcage import bundle, card, files
+def note_on_card(options: Options, result: dict[str, Any]) -> None:
+    """The tests stand on the model's card, too."""
+    from ribcage import bundle, card, files, history
 
-    if result["leak"]["found"] or options.protocol != "honest" or options.split != "test":
-        return
-    file = bundle.find(options.run) / "README.md"
+    folder = bundle.find(options.run)
+    file, tests = folder / "README.md", history.load(folder)
     try:
-        files.refuse_links(options.run, file)
-        text = card.tested(file.read_text(encoding="utf-8"), result)
+        text = card.tested(file.read_text(encoding="utf-8"), result, tests)
         with files.atomic(file) as part:
-            part.write_text(text, encoding="utf-8")
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         print(f"The card {file} does not say so: {error.strerror or error}.")
 
 
 def write_all(
     options: Options,
-    stores: Sequence[Any],
+    place: Any,
     table: str,
     save: Callable[[Path], None],
     result: dict[str, Any],
@@ -320,8 +421,8 @@ def write_all(
     from ribcage import files
     from ribcage.page import Shown
 
-    out = out_folder(options, stores)
-    before = " in the place of an earlier test" if (out / "metrics.json").exists() else ""
+    out = place.folder
+    before = " in the place of an earlier test of the same data by the same options" * (out / "metrics.json").exists()
     numbers = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with files.explained(out, "Free some."):
         files.refuse_links(options.run, out)
@@ -330,6 +431,7 @@ def write_all(
     files.write(out / "metrics.json", numbers)
     files.write(out / "index.html", page)
     print(f"Wrote {out / 'index.html'}, metrics.json and {table}{before}.")
+    note_on_card(options, result)
     return Shown(result, lambda: page)
 
 

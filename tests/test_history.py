@@ -1,0 +1,113 @@
+"""Tests of a model are kept: nothing replaces a test of other data, and it is known how often a test set was used."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_loader import make_store
+
+from ribcage import card, guard, history
+from ribcage.history import PastTest
+from ribcage.store import Store
+
+ONE = PastTest(0, "nih", "test", "aaaaaaaaaaaaaaaa", ("i1",), "w1", "", True, 100, 50, 3, "mean AUROC", 0.9, 0.8, 0.95)
+
+
+def test_tests_are_numbered_and_read_back(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        assert history.add(tmp_path, ONE).number == number
+    assert [one.number for one in history.load(tmp_path)] == [1, 2, 3]
+    assert history.load(tmp_path)[2] == replace(ONE, number=3)
+    text = (tmp_path / history.FILE).read_text(encoding="utf-8")
+    assert str(tmp_path) not in text and history.load(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"format": 1, "tests": [1]}',
+        '{"format": 2, "tests": []}',
+        '{"format": 1}',
+        '{"format": 1, "tests": [{"number": 1}]}',
+    ],
+)
+def test_a_damaged_history_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / history.FILE).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match="is damaged"):
+        history.load(tmp_path)
+
+
+def test_a_history_from_elsewhere_cannot_act_on_a_terminal(tmp_path: Path) -> None:
+    history.add(tmp_path, ONE)
+    file = tmp_path / history.FILE
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values["tests"][0]["name"] = "\x1b[2J"
+    file.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(ValueError, match="is damaged"):
+        history.load(tmp_path)
+
+
+def test_uses_of_the_same_images_are_counted_whatever_the_options_and_rows() -> None:
+    first, frontal = replace(ONE, number=1), replace(ONE, number=2, key="b", options="frontal")
+    whole, other = replace(ONE, number=3, split="all", key="c"), replace(ONE, number=4, images=("i2",), key="d")
+    every = [first, frontal, whole, other]
+    assert [one.number for one in history.use(every, ("i1",), "test")] == [1, 2, 3]
+    assert [one.number for one in history.use(every, ("i1", "i9"), "val")] == [3]
+    assert history.sentence(5, history.use(every, ("i1",), "test")).startswith(
+        "Test 5 of this model, the 4th on this data (before: tests 1, 2, 3)."
+    )
+    assert history.sentence(1, []) == "Test 1 of this model, the first on this data."
+    assert history.new(other, [first, frontal]) == "other images than test 2 of this name"
+    assert history.new(frontal, [first]) == "2nd use of this data, other options"
+    assert history.new(replace(first, number=9, weights="w2"), [first]) == "2nd use of this data, other weights"
+    assert [history.ordinal(count) for count in (2, 3, 11, 12, 21, 112)] == [
+        "2nd",
+        "3rd",
+        "11th",
+        "12th",
+        "21st",
+        "112th",
+    ]
+
+
+def result_of(test: PastTest) -> dict:
+    span = {"value": test.value, "low": test.low, "high": test.high}
+    row = {"finding": "Mass", "n": 9, "positives": 3, "auroc": span, "sensitivity": span, "specificity": span}
+    whole = {"pictures": test.pictures, "patients": test.patients, "macro": {"auroc": span | {"findings": test.judged}}}
+    return whole | {"findings": [row], "subgroups": [], "stamps": [], "level": 0.95, "rule": "youden"}
+
+
+def test_the_card_keeps_the_best_documented_test_of_a_name_and_lists_the_other() -> None:
+    good = replace(ONE, number=1)
+    poor = replace(ONE, number=2, key="bbbbbbbb", images=("i2",), pictures=200, patients=0, judged=0, value=None, low=None, high=None)  # fmt: skip
+    better = replace(ONE, number=3, key="cccccccc", images=("i3",), patients=400)
+    text = card.tested("# x\n\n## Limits\n", result_of(good), [good])
+    text = card.tested(text, result_of(poor), [good, poor])
+    assert "Test 1: 100 images of 50 patients; mean AUROC 0.900" in text and "200 images of 0 patients" not in text
+    assert "| 2 | nih, test | bbbbbb | 200 | 0 | mean AUROC – | other images than test 1 of this name |" in text
+    text = card.tested(text, result_of(better), [good, poor, better])
+    assert text.count("## Test: nih, split test") == 1 and "Test 3: 100 images of 400 patients" in text
+    assert text.count("## Tests\n") == 1 and text.count("## Limits") == 1
+
+
+def test_the_key_is_of_images_labels_rows_split_and_options(tmp_path: Path) -> None:
+    opened = make_store(tmp_path)
+    rows = np.arange(len(opened))
+
+    def key(one: Store = opened, own: np.ndarray = rows, split: str = "test", **options: str) -> str:
+        return guard.key_of([one], own, split, {"rule": "youden"} | options)
+
+    table = opened.index.table.copy()
+    name = opened.index.findings[0]
+    table.loc[0, name] = 0.0 if table.loc[0, name] == 1 else 1.0
+    relabelled = replace(opened, index=replace(opened.index, table=table))
+    others = replace(opened, facts=replace(opened.facts, contents="others"))
+    keys = [key(), key(relabelled), key(others), key(own=rows[1:]), key(split="val"), key(rule="f1")]
+    assert len(set(keys)) == len(keys) and key() == key()
+    assert guard.images_of(relabelled) == guard.images_of(opened) != guard.images_of(others)
+    moved = replace(opened, index=replace(opened.index, root=Path("/elsewhere")))
+    assert key(moved) == key()
