@@ -41,7 +41,8 @@ def answered(words: list[str]) -> int:
     except Exception as error:
         if "--debug" in words:
             raise
-        print(f"ribcage: {one_line(error)}", file=sys.stderr)
+        if not hasattr(error, "echo"):  # of many processes one says what all raise
+            print(f"ribcage: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
 
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -180,7 +180,14 @@ def least(value: int, device: torch.device) -> int:
 
 def anyone(flag: bool, device: torch.device) -> bool:
     """Whether it is so in any process."""
-    return bool(total(torch.tensor(float(flag), device=device)) > 0) if active() else flag
+    return any_of([flag], device)[0]
+
+
+def any_of(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Of each, whether it is so in any process."""
+    if not active():
+        return list(flags)
+    return (total(torch.tensor(list(map(float, flags)), device=device)) > 0).tolist()
 
 
 def from_first(value: Any) -> Any:
@@ -190,6 +197,34 @@ def from_first(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box)
     return box[0]
+
+
+def at_first(work: Callable[[], Any]) -> Any:
+    """What rank 0 finds when it does the work, everywhere; its error is everybody's, so that nobody waits in vain."""
+    found, error = None, None
+    if rank() == 0:
+        try:
+            found = work()
+        except Exception as raised:
+            error = raised
+    if active():
+        plain = None if error is None else (type(error) if type(error) in PLAIN else ValueError)(str(error))
+        found, other = from_first((found, plain))
+        error = error or (None if other is None else echoed(other))
+    if error is not None:
+        raise error
+    return found
+
+
+PLAIN = (OSError, ValueError, FileNotFoundError, RuntimeError)
+"""Errors that are the same error when they are made anew of their text."""
+
+
+def echoed(error: Exception) -> Exception:
+    """An error that every rank raises, marked at all but rank 0, which says it for all."""
+    if rank() > 0:
+        error.echo = True  # type: ignore[attr-defined]
+    return error
 
 
 def launched() -> bool:
@@ -247,7 +282,8 @@ def averaging(module: Any) -> nn.parallel.DistributedDataParallel:
     kind = nn.parallel.DistributedDataParallel
     known = inspect.signature(kind.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return kind(module, **{name: False})
+    options: dict[str, Any] = {name: False}
+    return kind(module, **options)
 
 
 # ---- batch norm over the global batch

@@ -152,13 +152,18 @@ class Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.step = state["step"]
+        if not isinstance(state["step"], int) or state["step"] < 0:
+            raise ValueError("its step is no number")
+        own = [{name: value for name, value in group.items() if name != "params"} for group in self._groups()]
         self.diverged.zero_()
         self._unread.clear()
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, options in zip(self._groups(), own, strict=True):  # as asked for now
+            group.update(options)
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
+        self.step = state["step"]
 
     def fit(self) -> Iterator[Log]:
         """Train from `step` to the end."""
@@ -238,8 +243,11 @@ class Run:
 
     def _weights(self) -> list[Tensor]:
         """What the optimizer moves, its own state too."""
-        weights = [weight.detach() for group in self.optimizer.param_groups for weight in group["params"]]
+        weights = [weight.detach() for group in self._groups() for weight in group["params"]]
         return weights + [value for state in self.optimizer.state.values() for _, value in _tensors("", state)]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
 
     def _saved(self) -> Iterator[tuple[str, Tensor]]:
         """All numbers of a checkpoint that could be none."""

@@ -177,9 +177,10 @@ def before(log: Path) -> list[dict[str, float]]:
 def logged(log: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; one that was cut short is left out."""
     lines = []
-    for text in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
+    for text in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else ():
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             continue
+        lines += [line] if isinstance(line, dict) else []
     return lines

@@ -38,20 +38,19 @@ class State:
 
 @contextlib.contextmanager
 def recorded(folder: Path, place: Callable[[], Place]) -> Iterator[None]:
-    """While it lasts, the run in this folder is running; then it is what became of it. Refuses a second process."""
-    with files.only_writer(folder):
-        _write(folder, State(RUNNING, place()))
-        try:
-            yield
-        except (KeyboardInterrupt, GeneratorExit) as stop:
-            _write(folder, State(STOPPED, place(), str(stop)))
-            raise
-        except BaseException as error:
-            _write(folder, State(FAILED, place(), " ".join(f"{type(error).__name__}: {error}".split())))
-            raise
-        here = place()
-        early = "" if here.step >= here.steps else "No better validation for as long as --patience allows."
-        _write(folder, State(FINISHED, here, early))
+    """While it lasts, the run in this folder is running; then it is what became of it. The caller holds the lock."""
+    _write(folder, State(RUNNING, place()))
+    try:
+        yield
+    except (KeyboardInterrupt, GeneratorExit) as stop:
+        _write(folder, State(STOPPED, place(), str(stop)))
+        raise
+    except BaseException as error:
+        _write(folder, State(FAILED, place(), " ".join(f"{type(error).__name__}: {error}".split())))
+        raise
+    here = place()
+    early = "" if here.step >= here.steps else "No better validation for as long as --patience allows."
+    _write(folder, State(FINISHED, here, early))
 
 
 def read(folder: Path) -> State:

@@ -18,8 +18,8 @@ DONE = state.Place(4, 4, 40, 40)
 HOLD = """
 import sys, time
 from pathlib import Path
-from ribcage import state
-with state.recorded(Path(sys.argv[1]), lambda: state.Place(1, 4, 10, 40)):
+from ribcage import files, state
+with files.only_writer(Path(sys.argv[1])), state.recorded(Path(sys.argv[1]), lambda: state.Place(1, 4, 10, 40)):
     print("here", flush=True)
     time.sleep(60)
 """
@@ -59,7 +59,7 @@ def test_a_running_one_is_running_and_a_killed_one_is_not(holding: "subprocess.P
 
 
 def test_nobody_else_writes_into_a_running_one(holding: "subprocess.Popen[str]", tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="Another process is writing"), state.recorded(tmp_path / "跑 a", lambda: PLACE):
+    with pytest.raises(OSError, match="Another process is writing"), files.only_writer(tmp_path / "跑 a"):
         pass
     assert only(tmp_path).state.name == "running", "who was refused has written nothing"
 
@@ -81,7 +81,7 @@ def test_a_file_system_without_locks_trains_but_does_not_tell(tmp_path: Path, mo
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     run = made(tmp_path / "run")
-    with state.recorded(run, lambda: PLACE):
+    with files.only_writer(run), state.recorded(run, lambda: PLACE):
         found = state.read(run)
     assert found.name == "running" and "does not tell" in found.why
     assert state.read(run).name == "finished"

@@ -1,5 +1,6 @@
 """A run can be stopped, killed, resumed and shared among processes, and computes the same."""
 
+import errno
 import json
 import os
 import shutil
@@ -16,8 +17,9 @@ import torch
 import toys
 from safetensors.torch import load_file
 
-from ribcage import checkpoint, cli, loop, optim, store, training, views
+from ribcage import checkpoint, cli, digest, files, loop, optim, running, store, training, views
 from ribcage.backbone import Backbone
+from ribcage.commands import finetune
 from ribcage.loader import Loader
 from ribcage.methods.supervised import Supervised
 from ribcage.training import Plan, Training
@@ -139,6 +141,115 @@ def test_going_on_with_a_run_that_gave_up_trains_no_step_more(data: Path, tmp_pa
     assert steps[0] > 0 and steps[1] == 0
 
 
+def test_a_run_that_goes_on_again_finds_its_own_options(tmp_path: Path) -> None:
+    """A longer run that goes on once more is not changed again, and --epochs of before is refused."""
+    asked = finetune.Options(data=("set",), out=tmp_path / "run", epochs=2)
+    work = Training(toys.run([(1.0, 1.0)], epochs=2), asked.out, Plan(), lambda: {"auroc": 0.5}, lambda: None)
+    with running.going("finetune", asked, work, []):
+        list(work.steps())
+    longer = replace(asked, epochs=3, resume=True)
+    for history in (1, 1):
+        work = Training(toys.run([(1.0, 1.0)], epochs=3), asked.out, Plan(), lambda: {"auroc": 0.5}, lambda: None)
+        with running.going("finetune", longer, work, []):
+            list(work.steps())
+        assert len(running.begun(asked.out)["history"]) == history and work.run.step == 3
+
+
+def toy(folder: Path, validate: Any, **plan: Any) -> Training:
+    run = toys.run([(1.0, 2.0), (1.0, 4.0)], epochs=2)
+    return Training(run, folder, Plan(**plan), lambda: validate(run), lambda: None)
+
+
+def test_a_signal_before_a_validation_is_answered_at_once_and_the_validation_made_up_for(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def validate(run: loop.Run) -> dict[str, float]:
+        asked.append(run.step)
+        return {"auroc": run.step / 10}
+
+    work = toy(tmp_path, validate)
+    move = work.run._move
+
+    def asked_in_the_last_step() -> None:
+        move()
+        work.signal = signal.SIGTERM if work.run.step == 2 else None
+
+    work.run._move = asked_in_the_last_step  # type: ignore[method-assign]
+    with pytest.raises(training.InterruptedRun, match="saved at step 2"):
+        list(work.steps())
+    assert asked == []
+    again = toy(tmp_path, validate)
+    again.resume()
+    list(again.steps())
+    assert asked == [2, 4] and (again.standing.best_step, again.standing.validated) == (4, 4)
+
+
+def test_who_is_killed_while_validating_loses_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "RISK", 0.0)
+    saved: list[tuple[int, int]] = []
+
+    def validate(run: loop.Run) -> dict[str, float]:
+        saved.append((checkpoint.load(tmp_path / checkpoint.FILE)["run"]["step"], run.step))
+        return {"auroc": 0.5}
+
+    list(toy(tmp_path, validate).steps())
+    assert saved == [(2, 2), (4, 4)]
+    older = checkpoint.load(tmp_path / checkpoint.OLDER)["run"]["step"]
+    assert older == 2, "of the two kept, one is of an earlier step"
+
+
+def test_a_full_disk_ends_a_run_with_a_clear_line_and_a_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = torch.save
+
+    def full(state: Any, part: Path) -> None:
+        save(state, part)
+        if state["run"]["step"] > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left for .* the last checkpoint is whole"):
+        list(toy(tmp_path, lambda run: {"auroc": 0.5}).steps())
+    assert checkpoint.load(tmp_path / checkpoint.FILE)["run"]["step"] == 2
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_second_training_in_a_folder_touches_nothing(tmp_path: Path) -> None:
+    asked = finetune.Options(data=("set",), out=tmp_path / "run", epochs=2)
+    first = toy(asked.out, lambda run: {"auroc": 0.5})
+    with running.going("finetune", asked, first, []):
+        steps = first.steps()
+        next(steps)
+        before = {file.name: file.read_bytes() for file in asked.out.iterdir()}
+        for resume in (False, True):
+            second = toy(asked.out, lambda run: {"auroc": 0.5})
+            with (
+                pytest.raises((OSError, ValueError), match=r"Another process is writing|holds a run already"),
+                running.going("finetune", replace(asked, resume=resume), second, []),
+            ):
+                pytest.fail("it must not begin")
+        assert {file.name: file.read_bytes() for file in asked.out.iterdir()} == before
+        list(steps)
+
+
+def test_a_strangers_run_with_links_in_it_does_not_go_on(tmp_path: Path) -> None:
+    theirs = tmp_path / "thesis"
+    theirs.write_text("three years")
+    for name in ("metrics.jsonl", "checkpoint.pt.part", "bundle", "state.json"):
+        asked = finetune.Options(data=("set",), out=tmp_path / name, resume=True)
+        asked.out.mkdir()
+        running._write(asked.out, running.asked("finetune", asked, []))
+        checkpoint.save(asked.out / checkpoint.FILE, {"run": {}, "standing": {}})
+        (asked.out / name).symlink_to(theirs)
+        with (
+            pytest.raises(OSError, match=f"{name} is a symbolic link"),
+            running.going("finetune", asked, toy(asked.out, dict), []),
+        ):
+            pytest.fail("it must not go on")
+    assert theirs.read_text() == "three years"
+
+
 def test_of_equal_scores_the_lower_loss_is_kept(data: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     found = iter([{"auroc": 1.0, "loss": 0.5}, {"auroc": 1.0, "loss": 0.2}, {"auroc": 1.0, "loss": 0.3}])
@@ -149,14 +260,84 @@ def test_of_equal_scores_the_lower_loss_is_kept(data: Path, tmp_path: Path) -> N
     assert kept == [run.step // 3, 2 * run.step // 3] and work.standing.best_loss == 0.2
 
 
-def test_a_checkpoint_that_is_torn_or_foreign_is_refused(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "c.pt", {"step": 3})
-    whole = (tmp_path / "c.pt").read_bytes()
-    for content in (whole[:100], b"", b"text"):
-        (tmp_path / "c.pt").write_bytes(content)
-        with pytest.raises(ValueError, match="not a checkpoint"):
-            checkpoint.load(tmp_path / "c.pt")
+def spoilt(whole: bytes) -> dict[str, bytes]:
+    middle = len(whole) // 2
+    return {
+        "flipped": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        "zeroed": whole[:middle] + bytes(64) + whole[middle + 64 :],
+        "torn": whole[:middle],
+        "empty": b"",
+        "text": b"text",
+    }
+
+
+@pytest.mark.parametrize("how", spoilt(bytes(200)).keys())
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, how: str) -> None:
+    run = toys.run([(1.0, 1.0)] * 2, epochs=3)
+    list(Training(run, tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: None).steps())
+    file = tmp_path / checkpoint.FILE
+    older = checkpoint.load(tmp_path / checkpoint.OLDER)["run"]["step"]
+    assert (checkpoint.load(file)["run"]["step"], older) == (6, 4)
+    file.write_bytes(spoilt(file.read_bytes())[how])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt .*SHA-256"):
+        checkpoint.load(file)
+    again = toys.run([(1.0, 1.0)] * 2, epochs=3)
+    work = Training(again, tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: None)
+    said = work.resume()
+    assert "checkpoint.pt" in said and "checkpoint.previous.pt" in said and again.step == 4
+    list(work.steps())
+    assert equal(again.state(), run.state())
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in logged if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert checkpoint.load(tmp_path / checkpoint.OLDER)["run"]["step"] == 4, "a damaged one replaces no good one"
+
+
+def test_without_a_good_checkpoint_nothing_goes_on(tmp_path: Path) -> None:
+    for name in (checkpoint.FILE, checkpoint.OLDER):
+        (tmp_path / name).write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt.*checkpoint\.previous\.pt.*No checkpoint is left"):
+        checkpoint.newest(tmp_path)
+
+
+@pytest.mark.parametrize("step", ["part", "older", "renamed"])
+def test_a_save_that_is_killed_at_any_moment_leaves_one_to_go_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Nothing happens from that moment on, as in a killed process."""
+    file, replace, fsync = tmp_path / checkpoint.FILE, Path.replace, files.sync
+    for number in (1, 2):
+        checkpoint.save(file, {"step": number})
+    dead: list[str] = []
+
+    def act(name: str, do: Any, *asked: Any) -> Any:
+        if dead or name == step:
+            dead.append(name)
+            raise KeyboardInterrupt
+        return do(*asked)
+
+    monkeypatch.setattr(files, "sync", lambda part: act("part", fsync, part))
+    monkeypatch.setattr(Path, "unlink", lambda part, **how: act("unlink", os.unlink, part) if part.exists() else None)
+    monkeypatch.setattr(
+        Path, "replace", lambda one, to: act("renamed" if one.suffix == ".part" else "older", replace, one, to)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(file, {"step": 3})
+    monkeypatch.undo()
+    found, _ = checkpoint.newest(tmp_path)
+    assert checkpoint.load(found)["step"] == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"run": 3, "standing": {}}, {"run": {"step": -1}, "standing": {}}, {"run": {}, "standing": {"x": 1}}],
+)
+def test_a_checkpoint_of_another_kind_is_one_line(tmp_path: Path, content: dict[str, Any]) -> None:
+    checkpoint.save(tmp_path / checkpoint.FILE, content)
+    work = Training(toys.run([(1.0, 1.0)]), tmp_path, Plan(), dict, lambda: None)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is not a checkpoint of this run"):
+        work.resume()
     torch.save({"anything": 1}, tmp_path / "d.pt")
+    digest.seal(tmp_path / "d.pt")
     with pytest.raises(ValueError, match="not a checkpoint of this version"):
         checkpoint.load(tmp_path / "d.pt")
 
@@ -166,7 +347,8 @@ def test_a_checkpoint_runs_nothing_that_is_in_it(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "ran",))
 
-    torch.save({"ribcage": 1, "x": Evil()}, tmp_path / "evil.pt")
+    torch.save({"ribcage": checkpoint.FORMAT, "x": Evil()}, tmp_path / "evil.pt")
+    digest.seal(tmp_path / "evil.pt")
     with pytest.raises(ValueError, match="not a checkpoint"):
         checkpoint.load(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
@@ -315,9 +497,8 @@ def begun(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--epochs", "2"], "was begun with --epochs 1, not with --epochs 2. Go on"),
         (["--model", "test_vit"], "was begun with --model test_resnet, not with --model test_vit. Go on"),
-        (["--lr", "0.1", "--balanced"], "with --lr 0.0003 --no-balanced, not with --lr 0.1 --balanced. Go on"),
+        (["--weight-decay", "0.1", "--balanced"], "with --weight-decay 0.05 --no-balanced, not with --weight-decay"),
         (["--findings", "Mass"], "was begun with --findings=, not with --findings Mass. Go on"),
     ],
 )
@@ -334,7 +515,45 @@ def test_a_run_goes_on_only_as_it_was_begun(
 def test_what_changes_no_step_may_change_when_a_run_goes_on(data: Path, begun: Path, tmp_path: Path) -> None:
     shutil.copytree(data, tmp_path / "copy")
     free = ["--threads", "2", "--patience", "3", "--save-minutes", "1", "--log-format", "paddle"]
-    assert cli.main(words(tmp_path / "copy", begun, "--epochs", "1", "--resume", *free)) == 0
+    out = shutil.copytree(begun, tmp_path / "run")
+    assert cli.main(words(tmp_path / "copy", out, "--epochs", "1", "--resume", *free)) == 0
+    assert running.begun(out)["history"][0]["now"] == {"save_minutes": 1.0, "threads": 2, "patience": 3}
+
+
+def test_what_helps_a_run_may_change_when_it_goes_on_and_is_written_down(
+    data: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(begun, tmp_path / "run")
+    more = ["--epochs", "2", "--lr", "0.001", "--clip", "1", "--resume"]
+    assert cli.main(words(data, out, *more)) == 0
+    said = capsys.readouterr().out
+    assert all(
+        word in said
+        for word in ("at step 5 with", "--lr 0.001 (was 0.0003)", "--clip 1.0 (was 0.0)", "--epochs 2 (was 1)")
+    )
+    now = json.loads((out / "options.json").read_text())
+    assert (now["lr"], now["clip"], now["epochs"]) == (0.001, 1.0, 2)
+    assert now["history"] == [
+        {"step": 5, "was": {"epochs": 1, "lr": 0.0003, "clip": 0.0}, "now": {"epochs": 2, "lr": 0.001, "clip": 1.0}}
+    ]
+    model = json.loads((out / "bundle" / "model.json").read_text())
+    assert model["training"]["history"] == now["history"]
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    steps = {line["step"]: line for line in logged if "lr" in line}
+    whole = optim.Rates(0.001, 10, 5)
+    assert list(steps) == list(range(1, 11))
+    assert [steps[step]["lr"] for step in range(6, 11)] == [whole.at(step - 1) for step in range(6, 11)]
+    assert ("gradient" in steps[5], "gradient" in steps[6]) == (False, True)
+    assert cli.main(words(data, out, *more, "--epochs", "1")) == 2
+    assert "--epochs 2, which can be made more, not 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "3", '{"history": 3}', "[" * 100000])
+def test_options_that_say_nothing_are_one_line(begun: Path, tmp_path: Path, text: str) -> None:
+    out = shutil.copytree(begun, tmp_path / "run")
+    (out / "options.json").write_text(text)
+    with pytest.raises(ValueError, match=r"options\.json is damaged"):
+        running.check_same("finetune", finetune.Options(data=("set",), out=out), [])
 
 
 def test_a_run_does_not_go_on_with_other_pictures(

@@ -121,14 +121,11 @@ def train(options: Options, device: Any) -> Path:
         options.patience,
     )
     training = Training(run, options.out, plan, judge or dict, keep)
-    if options.resume and not running.unsaved(options.out):
-        training.resume()
-    elif distributed.rank() == 0:
-        running.begin("distil", options, stores, lessons)
-    watch(options, training, judge)
-    if distributed.rank() == 0:
-        report(options, training, judge)
-        finetune.export(options)
+    with running.going("distil", options, training, stores, lessons, facts=model.training):
+        watch(options, training, judge)
+        if distributed.rank() == 0:
+            report(options, training, judge)
+            finetune.export(options)
     return options.out
 
 

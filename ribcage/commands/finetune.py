@@ -89,14 +89,11 @@ def train(options: Options, device: Any) -> Path:
         "auroc" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience
     )
     training = Training(run, options.out, plan, validation, keep)
-    if options.resume and not running.unsaved(options.out):
-        training.resume()
-    elif distributed.rank() == 0:
-        running.begin("finetune", options, stores)
-    watch(options, training, validation)
-    if distributed.rank() == 0:
-        report(options, training)
-        export(options)
+    with running.going("finetune", options, training, stores, facts=model.training):
+        watch(options, training, validation)
+        if distributed.rank() == 0:
+            report(options, training)
+            export(options)
     return options.out
 
 

@@ -135,16 +135,13 @@ def train(options: Options, device: Any) -> Path:
     keep = keeper(options, validation, stores, learning, choosing)
     plan = Plan("map" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience)
     training = Training(run, options.out, plan, validation, keep)
-    if options.resume and not running.unsaved(options.out):
-        training.resume()
-    elif distributed.rank() == 0:
-        running.begin("localise", options, stores)
-    keep_maps(options, run, validation)
-    watch(options, training, validation)
-    if distributed.rank() == 0:
-        keep_no_maps(options)
-        which = "Best" if options.keep == "best" else "Last"
-        report(options, f"{which} validation, after step {training.standing.best_step:,}")
+    with running.going("localise", options, training, stores, facts=model.training):
+        keep_maps(options, run, validation)
+        watch(options, training, validation)
+        if distributed.rank() == 0:
+            keep_no_maps(options)
+            which = "Best" if options.keep == "best" else "Last"
+            report(options, f"{which} validation, after step {training.standing.best_step:,}")
     return options.out
 
 

@@ -89,14 +89,11 @@ def train(options: Options, device: Any) -> Path:
     keep = keeper(options, run, stores, rows, model, monitor)
     plan = Plan("", options.save_minutes, options.watch_every)
     training = Training(run, options.out, plan, looking(monitor), keep)
-    if options.resume and not running.unsaved(options.out):
-        training.resume()
+    with running.going("pretrain", options, training, stores, facts=model.training):
         monitor.found += before(options.out / "metrics.jsonl")
-    elif distributed.rank() == 0:
-        running.begin("pretrain", options, stores)
-    watch(options, training, monitor)
-    if distributed.rank() == 0:
-        report(options, run, stores, rows, model, monitor)
+        watch(options, training, monitor)
+        if distributed.rank() == 0:
+            report(options, run, stores, rows, model, monitor)
     return options.out
 
 
