@@ -23,8 +23,9 @@ import signal
 import sys
 import time
 import tomllib
+import traceback
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +49,7 @@ SECONDS = 90
 """A mutant whose tests take longer is stopped; this counts as noticed, as a hanging test would be."""
 BUDGET = 45.0
 """Seconds of tests (as measured without a fault) that are run for one mutant."""
+PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore:Module already imported")
 PRELOAD = "torch torch._dynamo torchvision timm numpy pandas pyarrow.parquet cv2 pytest numba pydicom sklearn.metrics"
 
 
@@ -235,8 +237,12 @@ def _tests(folder: Path, said: Path, names: list[str], *more: str) -> int:
         with _forked(folder, said):
             import pytest
 
-            code = int(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", *more, *names]))
+            code = int(pytest.main([*PYTEST, *more, *names]))
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 
@@ -272,9 +278,9 @@ def modules() -> dict[str, list[str]]:
     }
 
 
-def measured(work: Path, jobs: int) -> None:
+def measured(work: Path, jobs: int, only: str) -> None:
     """Run each test file once under coverage.py; its lines by test, and the seconds of each test, as JSON."""
-    wanted = sorted({test for tests in modules().values() for test in tests})
+    wanted = sorted({test for file, tests in modules().items() if file.startswith(only) for test in tests})
     (work / "coverage").mkdir(parents=True, exist_ok=True)
     waiting = [test for test in wanted if not (work / "coverage" / f"{Path(test).stem}.json").exists()]
     running: dict[int, str] = {}
@@ -305,7 +311,7 @@ def _covered(folder: Path, test: str) -> int:
             config.write_text("[run]\ndynamic_context = test_function\n", encoding="utf-8")
             seen = coverage.Coverage(data_file=None, source_pkgs=["ribcage"], config_file=str(config))
             seen.start()
-            code = int(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", test], plugins=[watch]))
+            code = int(pytest.main([*PYTEST, test], plugins=[watch]))
             seen.stop()
             lines: dict[str, dict[str, list[str]]] = {}
             for file in seen.get_data().measured_files():
@@ -316,7 +322,11 @@ def _covered(folder: Path, test: str) -> int:
                 }
             made = json.dumps({"seconds": watch.seconds, "lines": lines})
             (folder / f"{Path(test).stem}.json").write_text(made, encoding="utf-8")
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 
@@ -387,6 +397,25 @@ def equivalent() -> dict[str, str]:
     return {key: str(one["why"]) for key, one in tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).items()}
 
 
+def control(work: Path, mutants: list[Mutant]) -> None:
+    """Without a fault the same tests must pass, of every module: else what is noticed would prove nothing."""
+    for file, tests in modules().items():
+        drawn = [one for one in mutants if one.file == file]
+        chosen = {name for one in drawn for name in choose(work, one, tests)}
+        if not chosen:
+            continue
+        folder, log = tree(work / "trees" / "control"), work / "trees" / "control.log"
+        (folder / file).write_text(faulty(replace(drawn[0], number=-1)), encoding="utf-8")
+        child, code = _tests(folder, log, sorted(chosen), "-x"), None
+        while code is None:
+            time.sleep(0.1)
+            code = _ended(child, math.inf)
+        shutil.rmtree(folder)
+        if code:
+            raise SystemExit(f"{file}: its tests fail without a fault (exit {code}):\n{log.read_text(encoding='utf-8')[-2000:]}")
+        print(f"{file}: {len(chosen)} test functions pass without a fault", flush=True)
+
+
 def run(work: Path, mutants: list[Mutant], jobs: int) -> dict[str, str]:
     """What became of each: killed, survived, or no test that runs it. Kept in a file, so that a killed run goes on."""
     file = work / "results.jsonl"
@@ -452,8 +481,9 @@ def main() -> None:
     shutil.rmtree(work / "trees", ignore_errors=True)
     (work / "trees").mkdir()
     start = time.monotonic()
-    measured(work, asked.jobs)
+    measured(work, asked.jobs, asked.only)
     mutants = sample(asked.mutants, asked.seed, asked.only)
+    control(work, mutants)
     became, same = run(work, mutants, asked.jobs), equivalent()
     print()
     missed = [one for one in mutants if became[one.key] != "killed" and one.key not in same]
