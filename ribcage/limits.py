@@ -7,6 +7,7 @@ from typing import Any
 Limit = tuple[str, Callable[[float], bool]]
 _COUNT: Limit = ("at least 1", lambda value: value >= 1)
 _NOT_NEGATIVE: Limit = ("0 or more", lambda value: value >= 0)
+_THREADS: Limit = ("from 0 to 1,024", lambda value: 0 <= value <= 1024)
 _PART: Limit = ("from 0 to less than 1", lambda value: 0 <= value < 1)
 _SHARE: Limit = ("more than 0 and at most 1", lambda value: 0 < value <= 1)
 _PORTION: Limit = ("from 0 to 1", lambda value: 0 <= value <= 1)
@@ -15,10 +16,11 @@ _BETWEEN: Limit = ("between 0 and 1", lambda value: 0 < value < 1)
 LIMITS: dict[str, Limit] = {
     **dict.fromkeys(("size", "epochs", "batch", "devices", "seeds", "validate_every", "watch_every"), _COUNT),
     **dict.fromkeys(("lr", "min_lr", "warmup", "weight_decay", "mixup", "clip", "patience"), _NOT_NEGATIVE),
-    **dict.fromkeys(("save_minutes", "micro_batch", "threads", "worst", "resamples"), _NOT_NEGATIVE),
+    **dict.fromkeys(("save_minutes", "micro_batch", "worst", "resamples"), _NOT_NEGATIVE),
     **dict.fromkeys(("drop_path", "dropout", "ema", "smoothing", "betas"), _PART),
     **dict.fromkeys(("labels", "layer_decay"), _SHARE),
     **dict.fromkeys(("features", "relations"), _NOT_NEGATIVE),
+    "threads": _THREADS,
     "decay_at": _BETWEEN,
     "hard": _PORTION,
     "temperature": _POSITIVE,

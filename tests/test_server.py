@@ -301,7 +301,7 @@ def test_one_bad_file_fails_alone(server: Running) -> None:
     answer = server.post("/v1/predict", ("a.png", png(cloud())), ("b.png", b"no picture"), ("c.png", png(cloud())))
     first, bad, last = answer.json()["results"]
     assert answer.status_code == 200 and probabilities(first) == probabilities(last)
-    assert set(bad) == {"file", "error"} and bad["error"].startswith("b.png is not a picture")
+    assert set(bad) == {"file", "error"} and bad["error"].startswith("b.png is not an image")
 
 
 # ---- what is hostile
@@ -566,6 +566,26 @@ def test_a_body_that_was_refused_does_not_go_on_for_ever(bare: Running, monkeypa
             time.sleep(0.01)
 
 
+def test_a_body_of_crumbs_is_refused_and_holds_nobody(bare: Running) -> None:
+    """Each piece of a body costs far more than its byte: of 65,536 that come at once, a thousand are looked at."""
+    with socket.create_connection(bare.address, timeout=20) as line:
+        line.sendall(head("Transfer-Encoding: chunked") + b"1\r\na\r\n" * 65536)
+        began = time.perf_counter()
+        assert bare.get("/healthz").status_code == 200
+        assert time.perf_counter() - began < 1.0  # far more, where all are looked at
+        assert line.recv(1 << 16).startswith(b"HTTP/1.1 400")
+
+
+def test_who_is_refused_gets_the_answer_and_then_the_end_of_the_connection(bare: Running) -> None:
+    """Also while still sending; the rest of the body is not read."""
+    with socket.create_connection(bare.address, timeout=20) as line:
+        line.sendall(head())
+        found = line.recv(1 << 16)
+        assert found.startswith(b"HTTP/1.1 413") and b"connection: close" in found.lower()
+        line.sendall(bytes(1 << 20))
+        assert line.recv(100) == b""
+
+
 def test_an_answer_does_not_wait_for_the_network(bare: Running) -> None:
     """A head and a body in two packets are 40 ms apart, each time, where they wait for each other."""
     with httpx.Client(base_url=bare.base, timeout=60) as client:
@@ -763,10 +783,11 @@ def test_too_many_that_wait_are_refused_and_a_fault_is_everybodys_in_the_batch()
         (["--host", "0.0.0.0"], "--host 0.0.0.0 is reached by other machines: give a token"),
         (
             ["--port", "70000", "--max-files", "0"],
-            "--port 70000 is not from 0 to 65535; --max-files 0 is not more than 0",
+            "--port 70000 is not from 0 to 65535; --max-files 0 is not from 1 to 10,000",
         ),
         (["--token-file", "none.txt"], "--token-file none.txt cannot be read (No such file or directory)"),
-        (["--batch", "0", "--wait", "-1"], "--batch 0 is not at least 1; --wait -1 is not 0 or more"),
+        (["--batch", "0", "--wait", "-1"], "--batch 0 is not at least 1; --wait -1 is not from 0 to 10,000"),
+        (["--readers", "100000000"], "--readers 1e+08 is not from 0 to 256"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,12 @@ NEEDED = {
     "prometheus_client": "prometheus-client", "onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime",
 }  # fmt: skip
 """Module → package."""
+BOUNDS: dict[str, tuple[float, int]] = {
+    "wait": (0, 10_000), "readers": (0, 256), "max_requests": (1, 10_000),
+    "max_files": (1, 10_000), "max_megabytes": (0.001, 100_000), "max_megapixels": (0.0001, 1_000),
+    "max_seconds": (0.001, 86_400),
+}  # fmt: skip
+"""What the server's numbers can be: what one machine can hold, and a request of a day at most."""
 SHORTEST = 16
 """Letters of a token."""
 
@@ -90,15 +96,9 @@ def wrong(options: Options) -> list[str]:
     said = [] if options.models else ["no model is named"]
     if not 0 <= options.port < 1 << 16:
         said.append(f"--port {options.port} is not from 0 to 65535")
-    if options.wait < 0:
-        said.append(f"--wait {options.wait:g} is not 0 or more")
-    said += [f"--readers {options.readers} is not 0 or more"] if options.readers < 0 else []
-    counts = ("max_requests", "max_files", "max_megabytes", "max_megapixels", "max_seconds")
-    said += [
-        f"--{name.replace('_', '-')} {getattr(options, name):g} is not more than 0"
-        for name in counts
-        if not getattr(options, name) > 0
-    ]
+    for name, (least, most) in BOUNDS.items():
+        if not least <= getattr(options, name) <= most:
+            said.append(f"--{name.replace('_', '-')} {getattr(options, name):g} is not from {least:g} to {most:,}")
     token, problem = secret(options)
     said += [problem] if problem else []
     if not is_loopback(options.host) and not token and not problem:

@@ -68,10 +68,11 @@ class Gate:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        answer, began = _Answer(send, scope["path"]), time.perf_counter()
+        body, began = _Body(scope, receive), time.perf_counter()
+        answer = _Answer(send, body)
         self.inside += 1
         try:
-            await self._answered(scope, receive, answer)
+            await self._answered(scope, body, answer)
         finally:
             self.inside -= 1
             route = scope["path"] if scope["path"] in self.routes else "other"
@@ -127,17 +128,34 @@ class Gate:
         return equal and kind.lower() == "bearer"
 
 
-class _Answer:
-    """What is sent, with the headers that everything has."""
+class _Body:
+    """The body of a request, and whether some of it is still to come."""
 
-    def __init__(self, send: Send, path: str) -> None:
-        self.send, self.path, self.status = send, path, 0
+    def __init__(self, scope: Message, receive: Receive) -> None:
+        headers = dict(scope["headers"])
+        self.receive = receive
+        self.unread = b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip(b"0") != b""
+
+    async def __call__(self) -> Message:
+        message = await self.receive()
+        self.unread = self.unread and bool(message.get("more_body", False))
+        return message
+
+
+class _Answer:
+    """What is sent, with the headers that everything has. Where it comes before the end of the request's body, it is the
+    last on its connection: the rest of the body is not waited for."""
+
+    def __init__(self, send: Send, body: _Body) -> None:
+        self.send, self.body, self.status = send, body, 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             own = {name.lower() for name, _ in message["headers"]}
             message["headers"] = [*message["headers"], *(pair for pair in RAW if pair[0] not in own)]
+            if self.body.unread:
+                message["headers"].append((b"connection", b"close"))
         await self.send(message)
 
     async def instead(self, problem: Problem) -> None:

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -20,17 +20,76 @@ PATIENCE = 20.0
 """Seconds for the head of a request, counted from the connection or from the last answer on it."""
 CONNECTIONS = 400
 """At once; more are closed."""
+LINGER = 2.0
+"""Seconds in which who sends a body that was refused can take the answer."""
+PIECES, PIECE = 1000, 256
+"""A body may come in so many pieces, and in one more for so many bytes."""
+
+
+class Pieces(h11.Connection):
+    """HTTP whose bodies come in pieces of a sensible size: each costs a server far more than the bytes in it."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(h11.SERVER, limit)
+        self.pieces = self.received = 0
+
+    def next_event(self) -> Any:
+        """What came; a body of crumbs is refused."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self.pieces = self.received = 0
+        if isinstance(event, h11.Data):
+            self.pieces, self.received = self.pieces + 1, self.received + len(event.data)
+            if self.pieces > PIECES + self.received // PIECE:
+                raise h11.RemoteProtocolError("The body comes in too many small pieces.")
+        return event
+
+
+class Lingering:
+    """A transport that is closed in peace: while the other side still sends a body, what comes is thrown away, unread, so
+    that the answer is not lost with it; and not for long."""
+
+    def __init__(self, transport: Any, connection: "Connection") -> None:
+        self._transport, self._connection, self.lingers = transport, connection, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is answered."""
+        return self.lingers or bool(self._transport.is_closing())
+
+    def close(self) -> None:
+        """Nothing more is answered, or read."""
+        if self.lingers or self._transport.is_closing():
+            return
+        if self._connection.conn.their_state is not h11.SEND_BODY:
+            return self._transport.close()
+        self.lingers = True
+        self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._connection.loop.call_later(LINGER, self._transport.abort)
 
 
 class Connection(H11Protocol):
     """One that does not wait for ever: not for a request that never comes, nor for a body that was refused."""
 
+    def __init__(self, *options: Any, **more: Any) -> None:
+        super().__init__(*options, **more)
+        self.conn = Pieces(self.config.h11_max_incomplete_event_size or 1 << 16)
+
     def connection_made(self, transport: Any) -> None:
         """Begin to wait."""
-        super().connection_made(transport)
+        super().connection_made(cast(Any, Lingering(transport, self)))
         if len(self.connections) > CONNECTIONS:
             transport.abort()
         self._await()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request; after a refusal they are thrown away as they are."""
+        if not self.transport.is_closing():
+            super().data_received(data)
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -47,7 +106,9 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """To what is no HTTP."""
-        body = Problem(400, "This is no HTTP request that is understood.").body
+        small = isinstance(self.conn, Pieces) and self.conn.pieces > PIECES + self.conn.received // PIECE
+        text = "The body comes in too many small pieces." if small else "This is no HTTP request that is understood."
+        body = Problem(400, text).body
         head = [(b"content-type", b"application/json"), (b"connection", b"close"), *RAW]
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             for event in (h11.Response(status_code=400, headers=head), h11.Data(data=body), h11.EndOfMessage()):
