@@ -412,7 +412,9 @@ def control(work: Path, mutants: list[Mutant]) -> None:
             code = _ended(child, math.inf)
         shutil.rmtree(folder)
         if code:
-            raise SystemExit(f"{file}: its tests fail without a fault (exit {code}):\n{log.read_text(encoding='utf-8')[-2000:]}")
+            raise SystemExit(
+                f"{file}: its tests fail without a fault (exit {code}):\n{log.read_text(encoding='utf-8')[-2000:]}"
+            )
         print(f"{file}: {len(chosen)} test functions pass without a fault", flush=True)
 
 

@@ -143,8 +143,10 @@ class _Body:
 
 
 class _Answer:
-    """What is sent, with the headers that everything has. Where it comes before the end of the request's body, it is the
-    last on its connection: the rest of the body is not waited for."""
+    """What is sent, with the headers that everything has.
+
+    A response that comes before the end of the request's body is the last on its connection: the rest is not read.
+    """
 
     def __init__(self, send: Send, body: _Body) -> None:
         self.send, self.body, self.status = send, body, 0

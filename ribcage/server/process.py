@@ -46,8 +46,10 @@ class Pieces(h11.Connection):
 
 
 class Lingering:
-    """A transport that is closed in peace: while the other side still sends a body, what comes is thrown away, unread, so
-    that the answer is not lost with it; and not for long."""
+    """A transport whose closing does not lose the response.
+
+    While the other side still sends a body, what comes is thrown away unread, for `LINGER` seconds at most.
+    """
 
     def __init__(self, transport: Any, connection: "Connection") -> None:
         self._transport, self._connection, self.lingers = transport, connection, False
