@@ -197,8 +197,8 @@ def _test(name: str, test: PastTest, result: dict[str, Any]) -> list[str]:
     return [
         f"## Test: {name}",
         "",
-        f"Test {test.number}: {result['pictures']:,} images of {result['patients']:,} patients; mean AUROC "
-        f"{_span(mean)} of {mean['findings']} findings. Intervals: {result['level']:.0%}, over patients. Thresholds: "
+        f"Test {test.number}: {result['pictures']:,} images of {result['patients']:,} patients; "
+        f"{_mean(mean, len(rows))}. Intervals: {result['level']:.0%}, over patients. Thresholds: "
         f"{result['rule']}.",
         "",
         *(f"- {text(stamp)}" for stamp in result["stamps"]),
@@ -206,6 +206,11 @@ def _test(name: str, test: PastTest, result: dict[str, Any]) -> list[str]:
         *_rows(["finding", "present", "AUROC", "sensitivity", "specificity"], rows),
         *(_rows(["subgroup", "images", "mean AUROC", "of findings"], groups) if groups else []),
     ]
+
+
+def _mean(value: dict[str, Any], findings: int) -> str:
+    """The mean AUROC; of one finding it is no mean."""
+    return f"AUROC {_span(value)}" if findings == 1 else f"mean AUROC {_span(value)} of {value['findings']} findings"
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

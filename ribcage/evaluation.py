@@ -443,8 +443,8 @@ def notes(data: Answers, result: dict[str, Any]) -> list[str]:
     texts = []
     if empty:
         texts.append(
-            f"{', '.join(empty)}: only one class is known in these pictures, so no AUROC exists; "
-            f"the mean is of the other {len(rows) - len(empty)}."
+            f"{', '.join(empty)}: only one class is known in these pictures, so no AUROC exists"
+            + (f"; the mean is of the other {len(rows) - len(empty)}." if len(rows) - len(empty) > 1 else ".")
         )
     left = int(np.isnan(data.labels).sum())
     uncertain = int((np.isnan(data.labels) & (data.source == -1)).sum())
@@ -464,6 +464,49 @@ def notes(data: Answers, result: dict[str, Any]) -> list[str]:
     if not data.thresholds:
         texts.append("The model carries no thresholds from validation: rates are at 0.5.")
     return texts
+
+
+WORSE = 0.01
+"""By what share a temperature must worsen the Brier score to be spoken of: less is noise."""
+
+
+def shift(result: dict[str, Any], observed: Sequence[dict[str, Any]], model: Model, run: str) -> list[str]:
+    """A sentence where validation and test disagree beyond their intervals, and one where the temperature that
+    validation chose does harm; with what usually helps.
+
+    observed: of each finding of the model, how it fared on validation (`ribcage.observed`).
+    """
+    fared = dict(zip(model.findings, (one["auroc"] for one in observed), strict=False))
+    apart, harmed = [], []
+    for row in result["findings"]:
+        here, then = row["auroc"], fared.get(row["finding"], (None, None, None))
+        known = None not in (here["low"], here["high"], *then)
+        if known and (here["high"] < then[1] or here["low"] > then[2]):
+            apart.append(
+                f"{row['finding']} {then[0]:.3f} ({then[1]:.3f}–{then[2]:.3f}) then, {here['value']:.3f} "
+                f"({here['low']:.3f}–{here['high']:.3f}) here"
+            )
+        after, before = row["brier"]["value"], row["brier_before"]
+        if row["temperature"] and None not in (after, before) and after > before * (1 + WORSE):
+            harmed.append(f"{row['finding']} {before:.3f} without, {after:.3f} with {row['temperature']:.2f}")
+    again = f"'ribcage convert {run} --data LOCAL --val val --out NEW' fits temperature and thresholds to local images"
+    texts = []
+    if apart:
+        texts.append(
+            f"Validation and test disagree beyond their intervals (AUROC of {_few(apart)}): these images differ from "
+            f"those that chose the model. {again}; a ranking that has become worse needs 'ribcage finetune --init "
+            f"{run}' on local images."
+        )
+    if harmed:
+        texts.append(
+            f"The temperature that validation chose makes the Brier score worse here ({_few(harmed)}): probabilities "
+            f"are not calibrated for these images. {again}."
+        )
+    return texts
+
+
+def _few(texts: Sequence[str], most: int = 3) -> str:
+    return "; ".join(texts[:most]) + (f"; and {len(texts) - most:,} more" if len(texts) > most else "")
 
 
 def policy_notes(policy: str, chosen_by: str) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ribcage import comparison, metrics, plots
 from ribcage import page as html
-from ribcage.evaluation import BINS, HALF, Answers
+from ribcage.evaluation import BINS, HALF, RULE, Answers
 from ribcage.metrics import Bins, Curve, Histogram
 from ribcage.plots import Axes, Dots, Line
 from ribcage.store import Store
@@ -54,9 +54,10 @@ def pictures_text(result: dict[str, Any]) -> str:
 def cards(result: dict[str, Any]) -> list[tuple[str, str]]:
     """The numbers on top."""
     area, precision = result["macro"]["auroc"], result["macro"]["ap"]
+    mean = "mean " * several(result)
     shown = [
-        (three(area["value"]), f"mean AUROC ({limits(area)})"),
-        (three(precision["value"]), f"mean average precision ({limits(precision)})"),
+        (three(area["value"]), f"{mean}AUROC ({limits(area)})"),
+        (three(precision["value"]), f"{mean}average precision ({limits(precision)})"),
         (f"{area['findings']} of {len(result['findings'])}", "findings that can be judged"),
         (f"{result['pictures']:,}", "pictures"),
         (f"{result['patients']:,}", "patients"),
@@ -73,10 +74,19 @@ def cards(result: dict[str, Any]) -> list[tuple[str, str]]:
 FINDING_HEAD = ("finding", "n", "pos.", "AUROC", "95 %", "AP", "sens.", "spec.", "F1", "acc.", "Brier")
 
 
+LESS = ("AP", "F1", "Brier")
+"""What a narrow terminal leaves out."""
+
+
+def several(result: dict[str, Any]) -> bool:
+    """Whether there is a mean: of one finding it would say the same again."""
+    return len(result["findings"]) > 1 and result["macro"]["auroc"]["findings"] != 1
+
+
 def finding_table(result: dict[str, Any]) -> tuple[list[str], list[list[object]]]:
     """Head and rows for the terminal."""
     rows = [finding_row(row) for row in result["findings"]]
-    return list(FINDING_HEAD), [*rows, total_row(result)]
+    return list(FINDING_HEAD), [*rows, *([total_row(result)] if several(result) else [])]
 
 
 def finding_row(row: dict[str, Any]) -> list[object]:
@@ -100,6 +110,9 @@ def total_row(result: dict[str, Any]) -> list[object]:
     return [name, "", "", three(macro["auroc"]["value"]), limits(macro["auroc"]), *rates]
 
 
+RATES = ("accuracy", "sensitivity", "specificity")
+
+
 def macro_text(result: dict[str, Any]) -> str:
     """How the numbers were made, in a sentence or two."""
     text = (
@@ -111,6 +124,9 @@ def macro_text(result: dict[str, Any]) -> str:
     if fewer:
         counts = ", ".join(f"{name} of {macro[name]['findings']}" for name in fewer)
         text += f" Their means leave out findings without a threshold or a class: {counts}."
+    if len(result["findings"]) == 1:
+        rates = ", ".join(f"{name} {both(result['findings'][0][name])}" for name in RATES)
+        text = f"{rates[:1].upper()}{rates[1:]}. {text}"
     top = result.get("top1")
     return text + (f" Accuracy of the first choice {three(top['value'])} ({limits(top)})." if top else "")
 
@@ -127,7 +143,7 @@ def findings_parts(result: dict[str, Any]) -> list[str]:
     ends = span_ends([row["auroc"] for row in result["findings"]])
     head = [*FINDING_HEAD[:5], "", *FINDING_HEAD[5:]]
     rows = [drawn(finding_row(row), row["auroc"], ends) for row in result["findings"]]
-    total = drawn(total_row(result), result["macro"]["auroc"], ends)
+    total = drawn(total_row(result), result["macro"]["auroc"], ends) if several(result) else None
     said = "The fine line in the drawing is chance, an AUROC of 0.5."
     return [
         html.heading("Findings"),
@@ -303,7 +319,8 @@ def baseline_parts(result: dict[str, Any]) -> list[str]:
         for row, view, chance in columns
     ]
     area, by_view = result["macro"]["auroc"], found.get("view_macro", UNDEFINED)
-    total = auroc_row(f"mean of {area['findings']}", area, by_view, shuffled["macro"], ends)
+    mean = auroc_row(f"mean of {area['findings']}", area, by_view, shuffled["macro"], ends)
+    total = mean if several(result) else None
     where = f"Shares were taken from {found['fitted_on']}." if found["fitted_on"] else NOTHING_TO_FIT
     said = (
         "View alone: everybody gets the share of positives among pictures of the same view. Shuffled: what 95 % of "
@@ -391,26 +408,29 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
 # ---- pictures
 
 
-def worst_pictures(data: Answers, stores: Sequence[Store], most: int) -> list[tuple[str, list[str]]]:
+def worst_pictures(data: Answers, stores: Sequence[Store], most: int, rule: str = RULE) -> list[tuple[str, list[str]]]:
     """The pictures on which the model errs most: missed findings and false alarms, as figures."""
     return [
-        (name, [figure(data, stores, place, column) for place, column in worst(data, present, most // 2)])
+        (name, [figure(data, stores, place, column) for place, column in worst(data, present, most // 2, rule)])
         for name, present in (("Missed", True), ("False alarms", False))
     ]
 
 
-def worst(data: Answers, present: bool, most: int) -> list[tuple[int, int]]:
-    """(picture, finding): those that most of the other class outscores; each picture once, no finding too often."""
+def worst(data: Answers, present: bool, most: int, rule: str = RULE) -> list[tuple[int, int]]:
+    """(picture, finding): those that most of the other class outscores, of those on the wrong side of the threshold
+    where there is one; each picture once, no finding too often."""
     places, columns, wrong = [], [], []
+    cuts = data.threshold(rule)
     for column, (scores, labels) in enumerate(zip(data.probabilities.T, data.labels.T, strict=True)):
         own, other = (np.flatnonzero(labels == float(each)) for each in (present, not present))
         if len(own) and len(other):
             ranked = np.sort(scores[other])
             below, level = (np.searchsorted(ranked, scores[own], side=side) for side in SIDES)
             share = 1 - level / len(other) if present else below / len(other)  # 0: nobody outscores it, so no error
-            places.append(own[share > 0])
+            kept = (share > 0) & (np.isnan(cuts[column]) | ((scores[own] < cuts[column]) == present))
+            places.append(own[kept])
             columns.append(np.full(len(places[-1]), column))
-            wrong.append(share[share > 0])
+            wrong.append(share[kept])
     if not places:
         return []
     order = np.argsort(-np.concatenate(wrong), kind="stable")
@@ -498,7 +518,7 @@ def done(result: dict[str, Any], described: str, pictures: str, protocol: str) -
 
 COMPARED_HEAD = ("finding", "first", "this", "apart", "95 %", "p", "Holm", "DeLong", "Holm")
 RATED = {"auroc": "AUROC", "ap": "AP", "accuracy": "accuracy", "f1": "F1"}
-MEANS_HEAD = ("mean of findings", "first", "this", "apart", "95 %", "p", "Holm")
+MEANS_HEAD = ("first", "this", "apart", "95 %", "p", "Holm")
 MEANS_TEXT = (
     "Means over the findings that all models are defined for; paired bootstrap. Holm: adjusted over the models."
 )
@@ -523,13 +543,19 @@ def comparison_page(result: dict[str, Any]) -> str:
         )
         rows = [
             [*cells[:5], span(value, (-widest, widest), 0.0), *cells[5:]]
-            for cells, value in zip(compared_rows(result, place), values, strict=True)
+            for cells, value in zip(compared_rows(result, place), values, strict=False)
         ]
         head = [*COMPARED_HEAD[:5], "", *COMPARED_HEAD[5:]]
-        parts += [html.heading(f"{pair['model']} minus {pair['minus']}"), html.table(head, rows[:-1], rows[-1])]
+        parts += [html.heading(f"{pair['model']} minus {pair['minus']}"), _with_mean(result, head, rows)]
         parts.append(html.paragraph(COMPARED_TEXT, soft=True))
-        parts += [html.table(list(MEANS_HEAD), means_rows(result, place)), html.paragraph(MEANS_TEXT, soft=True)]
+        parts += [html.table(means_head(result), means_rows(result, place))]
+        parts.append(html.paragraph(means_text(result), soft=True))
     return html.page("Comparison: " + ", ".join(names), parts, style=plots.STYLE)
+
+
+def _with_mean(result: dict[str, Any], head: list[str], rows: list[list[object]]) -> str:
+    """A table whose last row is the mean, if there is one."""
+    return html.table(head, rows[:-1], rows[-1]) if several(result["models"][0]) else html.table(head, rows)
 
 
 def compared_text(result: dict[str, Any]) -> str:
@@ -572,13 +598,27 @@ def beside_text(result: dict[str, Any]) -> str:
     """What the thresholds are that accuracy and F1 belong to."""
     said = [f"{model['name']}: {rule_name(model['rule'])}" for model in result["models"] if model["rule"]]
     rules = f" Thresholds – {'; '.join(said)}." if said else ""
-    return f"Means over the findings that all models are defined for, and what each costs for one picture.{rules}"
+    means = "Means over the findings that all models are defined for, and what"
+    what = means if several(result["models"][0]) else "How good each model is, and what it"
+    return f"{what} {'each costs' if what == means else 'costs'} for one picture.{rules}"
 
 
 def mean_title(result: dict[str, Any], name: str) -> str:
     """A metric, and of how many findings its mean is where that is not of all."""
     count, models = max(model["macro"][name]["findings"] for model in result["models"]), result["models"]
-    return RATED[name] if count in (0, len(models[0]["findings"])) else f"{RATED[name]}, mean of {count}"
+    if count in (0, len(models[0]["findings"])):
+        return RATED[name]
+    return f"{RATED[name]}, mean of {count}" if count > 1 else f"{RATED[name]}, of 1 finding"
+
+
+def means_head(result: dict[str, Any]) -> list[str]:
+    """Of the table of every metric."""
+    return ["mean of findings" if several(result["models"][0]) else "metric", *MEANS_HEAD]
+
+
+def means_text(result: dict[str, Any]) -> str:
+    """What that table is."""
+    return MEANS_TEXT if several(result["models"][0]) else "Paired bootstrap. Holm: adjusted over the models."
 
 
 def means_rows(result: dict[str, Any], place: int) -> list[list[object]]:
@@ -597,18 +637,18 @@ def means_rows(result: dict[str, Any], place: int) -> list[list[object]]:
     ]
 
 
-def models_table(result: dict[str, Any]) -> tuple[list[str], list[list[object]], list[object]]:
+def models_table(result: dict[str, Any]) -> tuple[list[str], list[list[object]], list[object] | None]:
     """AUROC of every model: head, findings, mean."""
     models = result["models"]
     cells = [[both(row["auroc"]) for row in model["findings"]] for model in models]
     rows = [[named(row["finding"]), *shown] for row, *shown in zip(models[0]["findings"], *cells, strict=True)]
     means = [model["macro"]["auroc"] for model in models]
-    total = [f"mean of {means[0]['findings']}", *map(both, means)]
-    return ["finding", *(model["name"] for model in models)], [list(row) for row in rows], list(total)
+    total = [f"mean of {means[0]['findings']}", *map(both, means)] if several(models[0]) else None
+    return ["finding", *(model["name"] for model in models)], [list(row) for row in rows], total
 
 
 def compared_rows(result: dict[str, Any], place: int) -> list[list[object]]:
-    """One model minus the first: every finding, and last the mean."""
+    """One model minus the first: every finding, and last the mean of several."""
     first, this = (result["models"][each] for each in (0, place))
     pair = result["differences"][place - 1]
     columns = zip(
@@ -628,7 +668,7 @@ def compared_rows(result: dict[str, Any], place: int) -> list[list[object]]:
             *(p_value(apart[test][key]) for test in ("auroc", "auroc_delong") for key in ("p", "adjusted")),
         ]
         for name, one, other, apart in columns
-    ]
+    ][: None if several(first) else -1]
 
 
 def signed(value: float | None) -> str:

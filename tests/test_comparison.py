@@ -94,7 +94,7 @@ def test_means_are_over_the_same_findings_so_that_rows_add_up() -> None:
         assert second["macro"][name]["value"] - first["macro"][name]["value"] == pytest.approx(
             apart["macro"][name]["value"]
         )
-    titles = ["AUROC", "AP", "accuracy, mean of 1", "F1, mean of 1"]
+    titles = ["AUROC", "AP", "accuracy, of 1 finding", "F1, of 1 finding"]
     assert [row[0] for row in report.beside_rows(found)][:4] == titles
     assert [row[0] for row in report.means_rows(found, 1)] == titles
     assert "Edema: not in the means of accuracy and F1, since b has no threshold for it." in comparison.notes(found)
@@ -106,10 +106,10 @@ def test_a_finding_of_one_class_is_named() -> None:
         one.table["Mass_label"] = 0.0
     found = comparison.compare(entries, resamples=300)
     assert [row[0] for row in report.beside_rows(found)][:4] == [
-        "AUROC, mean of 1",
-        "AP, mean of 1",
+        "AUROC, of 1 finding",
+        "AP, of 1 finding",
         "accuracy",
-        "F1, mean of 1",
+        "F1, of 1 finding",
     ]
     text = "Mass: only one class is known in these pictures, so not in the means that need both."
     assert text in comparison.notes(found)

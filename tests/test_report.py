@@ -9,7 +9,7 @@ import pytest
 from test_evaluation import made
 from test_loader import make_store
 
-from ribcage import evaluation, report
+from ribcage import bundle, comparison, evaluation, report
 from ribcage.evaluation import Answers
 from ribcage.store import Store
 
@@ -85,8 +85,8 @@ def test_stamps_stand_on_top_of_the_page(result: dict, data: Answers) -> None:
 
 
 def test_worst_pictures_are_those_the_other_class_outscores_most(data: Answers) -> None:
-    missed = report.worst(data, present=True, most=6)
-    assert len({place for place, _ in missed}) == len(missed) == 6
+    missed = report.worst(data, present=True, most=4)
+    assert len({place for place, _ in missed}) == len(missed) == 4
     assert all(data.labels[place, column] == 1 for place, column in missed)
     place, column = missed[0]
     own = data.probabilities[data.labels[:, column] == 1, column]
@@ -113,3 +113,47 @@ def test_a_large_evaluation_makes_a_small_page() -> None:
     found = evaluation.evaluate(large, resamples=20) | CONTEXT
     page = report.page(found | {"stamps": []}, large)
     assert len(page.encode()) < 200_000
+
+
+def test_missed_are_below_the_threshold_and_false_alarms_reach_it(data: Answers) -> None:
+    cuts = data.threshold("youden")
+    for present in (True, False):
+        found = report.worst(data, present, most=50)
+        assert found
+        assert all((data.probabilities[place, column] < cuts[column]) == present for place, column in found)
+
+
+def test_of_one_finding_no_mean_is_shown_and_its_rates_are_said(data: Answers) -> None:
+    one = replace(
+        data,
+        predictions=replace(data.predictions, findings=("Mass",), logits=data.predictions.logits[:, :1]),
+        labels=data.labels[:, :1],
+        source=data.source[:, :1],
+        temperature=data.temperature[:1],
+        thresholds={rule: chosen[:1] for rule, chosen in (data.thresholds or {}).items()},
+    )
+    found = evaluation.evaluate(one, resamples=20) | CONTEXT
+    text = report.page(found | {"stamps": []}, one)
+    assert "mean of 1" not in text and "mean AUROC (" not in text
+    assert len(report.finding_table(found)[1]) == 1
+    accuracy = found["findings"][0]["accuracy"]
+    assert report.macro_text(found).startswith(f"Accuracy {report.both(accuracy)}, sensitivity ")
+    both = comparison.compare(
+        [comparison.Entry("a", one.table()), comparison.Entry("b", one.table().assign(Mass=0.5))], resamples=20
+    )
+    assert "mean of" not in report.comparison_page(both) and len(report.compared_rows(both, 1)) == 1
+
+
+def test_a_shift_between_validation_and_test_is_pointed_out(data: Answers) -> None:
+    found = evaluation.evaluate(data, resamples=20)
+    model = bundle.Model("tiny", data.findings, (32, 32), 32, "pad", 0.5, 0.2)
+    same = [{"auroc": [row["auroc"][key] for key in ("value", "low", "high")]} for row in found["findings"]]
+    calm = [row | {"brier_before": row["brier"]["value"]} for row in found["findings"]]
+    assert evaluation.shift(found | {"findings": calm}, same, model, "RUN") == []
+    assert evaluation.shift(found | {"findings": calm}, [], model, "RUN") == []
+    higher = [{"auroc": [0.999, 0.998, 1.0]}, *same[1:]]
+    (said,) = evaluation.shift(found | {"findings": calm}, higher, model, "RUN")
+    assert "AUROC of Mass 0.999 (0.998–1.000) then" in said and "ribcage convert RUN --data" in said
+    harmed = [calm[0] | {"temperature": 0.7, "brier_before": 0.9 * calm[0]["brier"]["value"]}, *calm[1:]]
+    (said,) = evaluation.shift(found | {"findings": harmed}, same, model, "RUN")
+    assert "makes the Brier score worse here (Mass " in said and "with 0.70" in said

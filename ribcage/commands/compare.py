@@ -71,7 +71,7 @@ def show(result: dict[str, Any]) -> None:
         console.print(f"\n{pair['model']} minus {pair['minus']}", style="bold")
         rows = [[row[column] for column in shown] for row in report.compared_rows(result, place)]
         console.print(grid([report.COMPARED_HEAD[column] for column in shown], rows))
-        console.print(grid(report.MEANS_HEAD, report.means_rows(result, place)))
-    console.print(f"{report.COMPARED_TEXT}\n{report.MEANS_TEXT}")
+        console.print(grid(report.means_head(result), report.means_rows(result, place)))
+    console.print(f"{report.COMPARED_TEXT}\n{report.means_text(result)}")
     for text in comparison.notes(result):
         console.print(f"! {text}")

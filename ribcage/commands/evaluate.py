@@ -89,6 +89,7 @@ def run(options: Options) -> dict[str, Any]:
     )
     result |= {"leak": leak, "left": asdict(left), **context(options, model.model, stores, policy, data.findings)}
     result["stamps"] = evaluation.stamps(result)
+    result["notes"] += evaluation.shift(result, model.model.observed, model.model, str(options.run))
     result["notes"] += dropped(left)
     result["notes"] += evaluation.policy_notes(result["policy"], result["model_policy"])
     result["test"] = noted(options, place, model, stores, result, "auroc")
@@ -387,7 +388,7 @@ def write(options: Options, place: Any, result: dict[str, Any], data: Any, store
     """predictions.parquet, metrics.json, index.html; the numbers."""
     from ribcage import inference, report
 
-    pictures = report.worst_pictures(data, stores, options.worst)
+    pictures = report.worst_pictures(data, stores, options.worst, result["rule"])
     page = report.page(result, data, pictures)
     save = partial(inference.save, data.table())
     return write_all(options, place, "predictions.parquet", save, result, page)
@@ -459,8 +460,10 @@ def printed(result: dict[str, Any], head: Sequence[str], rows: Sequence[Sequence
 
     console = terminal.console()
     console.print(f"\n{report.title(result)}", style="bold")
-    kept = len(head) if console.width >= 100 else 8  # a narrow terminal shows fewer columns rather than half of each
-    console.print(grid(head[:kept], [row[:kept] for row in rows]))
+    kept = list(range(len(head)))
+    if console.width < 100:  # a narrow terminal shows fewer columns rather than half of each
+        kept = [place for place in kept if head[place] not in report.LESS][:8]
+    console.print(grid([head[place] for place in kept], [[row[place] for place in kept] for row in rows]))
     console.print(text)
     for said in [*result["stamps"], *result["notes"]]:
         console.print(f"! {said}")

@@ -251,10 +251,15 @@ def report(options: Options, training: Any) -> None:
     found = dict(model.metrics["validation"])
     mean, _ = found.pop("auroc"), found.pop("loss", None)
     which = "Best validation, after" if options.keep == "best" else "Last validation, after"
-    print(f"{which} step {training.standing.best_step:,}: mean AUROC {mean:.4f} of {len(found)} findings")
+    print(f"{which} step {training.standing.best_step:,}: {of_findings(mean, len(found))}")
     print("  " + "  ".join(f"{name.removeprefix('auroc_')} {score:.3f}" for name, score in found.items()))
     test = f"ribcage evaluate {options.out} --data {' '.join(options.data)}"
     print(f"The model is {options.out / 'bundle'}. Test it once: {test}")
+
+
+def of_findings(value: float, count: int) -> str:
+    """The main number of a validation."""
+    return f"AUROC {value:.4f}" if count == 1 else f"mean AUROC {value:.4f} of {count} findings"
 
 
 def export(options: Options) -> None:
