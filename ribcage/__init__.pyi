@@ -61,18 +61,20 @@ def convert(
     std: float | Sequence[float] = (),
     data: Words = (),
     val: Word = 'val',
+    yes_as: Word = '',
     partial: bool = False,
     formats: bool = False,
 ) -> Any:
     """Convert weights: anybody's published file into a finished model, a finished model into anybody's layout.
 
-        ribcage convert model.pth.tar --out models/chexnet
+        ribcage convert model.pth.tar --out models/chexnet --yes-as chexnet
         ribcage convert models/chexnet --to torchvision --out chexnet.pth
 
         ribcage convert models/chexnet --data data/ours --out models/calibrated
 
-    A file is recognised by the names of its weights. Every weight is accounted for: below full coverage of the backbone
-    nothing is written unless --partial says so. Nothing in a file is executed. --formats lists what is known. With --data
+    A file is recognised by the names of its weights; what is read and what is assumed is printed, and where shapes alone
+    speak for a layout, --yes-as must confirm it. Every tensor is accounted for: below full coverage of the backbone nothing
+    is written unless --partial says so. Nothing in a file is executed. --formats lists what is known. With --data
     temperature and thresholds are fitted to pictures of your own, of a file or of a model that was converted before.
 
     Args:
@@ -88,6 +90,8 @@ def convert(
         std: By what they are then divided.
         data: Dataset folders whose --val split chooses temperature and thresholds (default: none are chosen).
         val: That split: its pictures then serve no test.
+        yes_as: The layout that the file is of: for files whose names and shapes alone do not tell (--formats
+            lists them).
         partial: Take a file that lacks weights, or has unknown ones; what is lacking stays random.
         formats: List the layouts that can be read and written, as a Markdown table.
     """

@@ -13,6 +13,7 @@ A stem with neither (ResNets with group norms) loses that term, which GRAY keeps
 import copy
 import inspect
 import math
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -39,8 +40,31 @@ PATCH = 16
 LEVELS = 3
 """Maps of a CNN that a detector looks at: the three coarsest."""
 STEMS = ("Conv2d", "Conv2dSame")  # convolutions that standardise their weights cannot be folded
+NAME = re.compile(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100})?", re.ASCII)
+"""A model of timm's, and after a dot which of its weights."""
+POOLS: tuple[str, ...] = (
+    "",
+    "avg",
+    "max",
+    "avgmax",
+    "catavgmax",
+    "fast",
+    "fastavg",
+    "fastmax",
+    "fastavgmax",
+    "fastcatavgmax",
+)
+POOLS += ("token", "map", "prr")
+"""What timm can pool features by; "": as the model does by itself."""
+MOST_MEAN, LEAST_STD, MOST_STD = 1e3, 1e-6, 1e3
+"""Pixels are 0 … 1: no normalisation is outside of these."""
 FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")
 """What timm calls the functions that bring published names to its own."""
+
+
+UNKNOWN, UNFIT = "the model has no such weight", "of another shape in the model"
+OMITTED = "left out or taken apart by timm's own reader of this model"
+"""What can become of a weight of a file that the model does not have."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +94,23 @@ class Coverage:
     """The file has them, the model has not."""
     other: tuple[str, ...]
     """Both have them, of other shapes."""
+    used: frozenset[str] = frozenset()
+    """Those of the file, by the names it was given with, whose numbers are in the model."""
+    dropped: frozenset[str] = frozenset()
+    """Those of the file that timm's own reader of this model leaves out or takes apart."""
+    unfit: frozenset[str] = frozenset()
+    """Those of the file that have another shape in the model."""
 
     @property
     def lost(self) -> tuple[str, ...]:
         """What would stay random."""
         return self.missing + self.other
+
+    def fate(self, name: str) -> str:
+        """What became of a weight of the file; "" when the model has it."""
+        if name in self.used:
+            return ""
+        return OMITTED if name in self.dropped else UNFIT if name in self.unfit else UNKNOWN
 
     def __str__(self) -> str:
         kinds = [(self.missing, "are not there"), (self.other, "have another shape")]
@@ -114,14 +150,20 @@ class Backbone(nn.Module):
         super().__init__()
         if channels not in (1, 3):
             raise ValueError(f"A backbone takes 1 or 3 channels, not {channels}.")
+        if pool not in POOLS:
+            raise ValueError(f"Unknown pool {pool[:60]!r}.{did_you_mean(pool, POOLS)} Known: {', '.join(POOLS[1:])}.")
         self.name, self.channels, self.pretrained = known(name), channels, bool(init)
         options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path} if drop_path else {"num_classes": 0}
         if pool:
             options["global_pool"] = pool
         if size is not None and pretrained_config(name).fixed_input_size:
             options["img_size"] = size
+        self.coverage: Coverage | None = None
+        """What of a file became what of the model, where there was one."""
         if init:
-            self.model, config = _pretrained(name, init, options, read or (lambda file: Weights(weights_in(file))))
+            self.model, config, self.coverage = _pretrained(
+                name, init, options, read or (lambda file: Weights(weights_in(file)))
+            )
             if channels == 1 and config.mean:  # weights for gray of which nothing is said are taken as they are
                 fold_stem(self.model, config, mean, std)
         else:
@@ -189,9 +231,20 @@ class Backbone(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, (-(-size[0] // reduction), -(-size[1] // reduction)))
 
 
+def is_known(name: str) -> bool:
+    """Whether timm, or `backbones/`, has such a model. A name with a source before it (hf-hub:…) is none: timm would
+    ask the network for it."""
+    if not NAME.fullmatch(name) or not timm.is_model(name.split(".")[0]):
+        return False
+    try:
+        return bool(timm.get_pretrained_cfg(name))
+    except RuntimeError:  # a tag that timm does not know
+        return False
+
+
 def known(name: str) -> str:
     """The name, if there is such a model."""
-    if not timm.is_model(name.split(".")[0]):
+    if not is_known(name):
         names = timm.list_models()
         raise ValueError(
             f"Unknown model {name!r}.{did_you_mean(name, names)} Any of timm's {len(names):,} models will do."
@@ -204,7 +257,9 @@ def pretrained_config(name: str) -> Any:
     return timm.get_pretrained_cfg(name)
 
 
-def _pretrained(name: str, init: str, options: dict[str, Any], read: Callable[[Path], Weights]) -> tuple[Any, Any]:
+def _pretrained(
+    name: str, init: str, options: dict[str, Any], read: Callable[[Path], Weights]
+) -> tuple[Any, Any, Coverage | None]:
     """The model with pretrained weights, and timm's facts of these; never random ones in silence."""
     config = pretrained_config(name)
     file = _on_disk(config) if init == IMAGENET else Path(init)
@@ -216,13 +271,14 @@ def _pretrained(name: str, init: str, options: dict[str, Any], read: Callable[[P
             "Download it elsewhere and pass --init FILE, or train without --init."
         )
     if file is None or file.suffix == ".npz":
-        return _loaded(name, file, options), config
+        return _loaded(name, file, options), config, None
     given = read(file)
     model = empty(name, given.channels(config.first_conv), options)
-    if (found := laid_over(model, name, given.state, str(file))).lost:
+    found = laid_over(model, name, given.state, str(file))
+    if found.lost:
         raise ValueError(f"The weights in {file} do not fit {name}: {found}.")
     known = (config.mean, config.std) if given.channels(config.first_conv) == 3 else ((), ())
-    return model, replace(config, mean=given.mean or known[0], std=given.std or known[1])
+    return model, replace(config, mean=given.mean or known[0], std=given.std or known[1]), found
 
 
 def _loaded(name: str, file: Path | None, options: dict[str, Any]) -> Any:
@@ -274,11 +330,16 @@ def laid_over(model: Any, name: str, state: dict[str, Tensor], where: str) -> Co
     fits = {key: value for key, value in given.items() if key in own and _alike(own[key], value)}
     model.load_state_dict(fits, strict=False)
     counted = [key for key, value in own.items() if value.is_floating_point()]
+    sources = {id(value): key for key, value in state.items()}
+    traced = {key: sources.get(id(value), key) for key, value in given.items()}  # other numbers under the same name
     return Coverage(
         tuple(key for key in counted if key in fits),
         tuple(key for key in counted if key not in given and key.replace("fc_norm.", "norm.") not in given),
         tuple(key for key in given if key not in own),
         tuple(f"{key}: {_shape(given[key])} for {_shape(own[key])}" for key in counted if key in given.keys() - fits),
+        frozenset(traced[key] for key in fits),
+        frozenset(state.keys() - set(traced.values())),
+        frozenset(traced[key] for key in given if key in own and key not in fits),
     )
 
 

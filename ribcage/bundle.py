@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ribcage import __version__, card, files, index, losses, observed, store, terminal, typical
-from ribcage.backbone import Backbone, Weights
+from ribcage import __version__, card, distributed, files, index, losses, observed, store, terminal, typical
+from ribcage.backbone import Backbone, Weights, pretrained_config
 from ribcage.methods import Method
 from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
-from ribcage.weights import published
+from ribcage.weights import Published, published
+from ribcage.weights.account import account, summary
 
 if TYPE_CHECKING:
     from ribcage.gradcam import Looker
@@ -378,7 +379,41 @@ def of_file(init: str) -> list[dict[str, Any]]:
         return []
     found = published(Path(init))
     about = {"name": found.data or Path(init).name, "source": found.source, "licence": found.licence}
-    return [{name: value or "unknown" for name, value in about.items()} | {"before": True}]
+    if found.evidence.kind == "shapes":  # whose it is would be a guess
+        about = {"name": Path(init).name, "source": "", "licence": ""}
+    evidence = {"evidence": recognised(found)} if found.layout else {}
+    return [{name: value or "unknown" for name, value in about.items()} | {"before": True} | evidence]
+
+
+def recognised(found: Published) -> str:
+    """As what a file of initial weights is read, by what evidence, and what is assumed of it."""
+    scale = "" if "preprocessing" in found.read else f"; that it expects the preprocessing of {found.layout} is ASSUMED"
+    return f"read as {found.layout} by {found.evidence}{scale}"
+
+
+def initial(file: Path) -> Published:
+    """What a file of initial weights holds. Where shapes alone do not tell which of two preprocessings it expects, a
+    person must say it: the first layer is fitted to that."""
+    found = published(file)
+    for other in found.others if found.evidence.kind == "shapes" else ():
+        also = published(file, other)
+        if (also.mean, also.std) != (found.mean, found.std):
+            raise ValueError(
+                f"{file} could be of {found.layout} or of {other}, which expect other preprocessing, by "
+                f"{found.evidence}. Convert it first with --yes-as {found.layout} or {other}, and begin with that: "
+                "ribcage convert FILE --yes-as LAYOUT --out FOLDER, then --init FOLDER."
+            )
+    return found
+
+
+def _tell(init: str, found: Published, built: Backbone) -> None:
+    """Say, once, what initial weights are taken to be and what of their file is left out."""
+    if distributed.rank() or built.coverage is None:
+        return
+    config = pretrained_config(built.name)
+    ends = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
+    whose = recognised(found) if found.layout else "of no layout that is known; names as timm has them"
+    print(f"{init}: {whose}\n{summary(account(found, built.coverage, ends, False))}", flush=True)
 
 
 def seen(init: str) -> Provenance:
@@ -400,7 +435,16 @@ def backbone(model: Model, init: str, drop_path: float) -> Backbone:
     }
     folder = source(init)
     if folder is None:
-        return _built(model, init=init, mean=model.mean, std=model.std, read=published, **shape)
+        found: list[Published] = []
+
+        def read(file: Path) -> Published:
+            found.append(initial(file))
+            return found[-1]
+
+        built = _built(model, init=init, mean=model.mean, std=model.std, read=read, **shape)
+        for one in found:
+            _tell(init, one, built)
+        return built
     trained = load_any(folder)
     if trained.model.name != model.name:
         raise ValueError(f"{init} is a {trained.model.name}, not a {model.name}: pass --model {trained.model.name}.")

@@ -82,6 +82,9 @@ def _taken(trained: dict[str, Any]) -> list[str]:
     """Of weights that somebody published: the file, and what is not known of it."""
     layout = f", in the layout of {text(trained['layout'])}" if trained["layout"] else ""
     said = [f"- weights as published{layout}: {text(trained['file'])} (SHA-256 {trained['sha256'][:16]} …)"]
+    agreed = " and by --yes-as" * bool(trained.get("agreed"))
+    said += [f"- recognised by {text(trained['evidence'])}{agreed}"] if "evidence" in trained else []
+    said += [f"- {text(claim)}" for claim in trained.get("claims", ())]
     rows = "- **what its rows answer is taken from their number and the layout's order**: the file does not say it"
     said += [rows] * bool(trained.get("counted"))
     random = trained.get("random", [])
@@ -255,7 +258,8 @@ def _detector(model: dict[str, Any]) -> list[str]:
 def _source(one: dict[str, Any]) -> str:
     """A data set in a line."""
     before = ", before that" if one.get("before") else ""
-    return f"- {text(one['name'])}{before}: {text(one['source'])} (licence: {text(one['licence'])})"
+    evidence = f"; {text(one['evidence'])}" if isinstance(one.get("evidence"), str) else ""
+    return f"- {text(one['name'])}{before}: {text(one['source'])} (licence: {text(one['licence'])}){evidence}"
 
 
 def _teachers(lessons: list[dict[str, Any]], unknown: Sequence[str]) -> list[str]:

@@ -199,7 +199,7 @@ def test_every_weight_arrives_and_features_are_the_same(given: tuple[str, Any, P
     layout, net, file = given
     found = weights.published(file)
     assert found.layout == layout
-    made = conversion.convert(file, found)
+    made = conversion.convert(file, found, agreed=True)
     assert made.rows == (5 if layout == "drmodel" else 0)  # of a last layer that answers anything
     same_answers(made, net, file.stem)
 
@@ -282,7 +282,7 @@ def test_a_fine_tuned_drmodel_answers_the_five_of_the_competition(folder: Path) 
     net, file = network(), folder / "dr.pth"
     state = drmodel(net)
     torch.save(state, file)
-    assert cli.main(["convert", str(file), "--out", str(folder / "dr")]) == 0
+    assert cli.main(["convert", str(file), "--out", str(folder / "dr"), "--yes-as", "drmodel"]) == 0
     opened = bundle.load(folder / "dr")
     assert opened.model.findings == CHEXPERT5 == ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Effusion")
     assert (opened.model.size, opened.model.stored, opened.model.fit) == ((512, 512), 512, "squash")

@@ -19,6 +19,7 @@ from ribcage import bundle, cli, weights
 from ribcage.findings import CHESTXRAY14, CHEXPERT5
 from ribcage.weights import autoformer, darmo, deit, mae, medical_mae
 
+AS = ("--yes-as",)
 WIDTH, DEPTH = 192, 12
 """Of the smallest published transformer."""
 
@@ -162,7 +163,9 @@ def test_positions_are_interpolated_for_another_size(drawing: dict[str, Tensor],
 @pytest.mark.parametrize("findings", [CHESTXRAY14, CHEXPERT5], ids=["ChestX-ray14", "CheXpert"])
 def test_a_finetuned_transformer_of_medical_mae_answers_as_its_program(findings: tuple[str, ...], folder: Path) -> None:
     state = drawn(vit("fc_norm", len(findings)))
-    opened = converted(folder, f"tuned{len(findings)}", {"model": state, "args": argparse.Namespace(nb_classes=14)})
+    opened = converted(
+        folder, f"tuned{len(findings)}", {"model": state, "args": argparse.Namespace(nb_classes=14)}, *AS, "medical_mae"
+    )
     assert opened.model.findings == findings and opened.model.pool == "avg"
     assert same(kept(opened), state)
     pictures = gray(224, 2)
@@ -178,7 +181,7 @@ def test_what_other_rows_answer_is_not_guessed(folder: Path) -> None:
     torch.save({"model": state}, folder / "three.pth")
     found = weights.published(folder / "three.pth")
     assert (found.layout, found.findings, found.pool) == ("mae", (), "avg")
-    opened = converted(folder, "three", {"model": state}, "--findings", "Mass", "Nodule", "Hernia")
+    opened = converted(folder, "three", {"model": state}, *AS, "mae", "--findings", "Mass", "Nodule", "Hernia")
     assert opened.model.findings == ("Mass", "Nodule", "Hernia")
     assert cli.main(["convert", str(opened.folder), "--to", "mae", "--out", str(folder / "three back.pth")]) == 0
     assert same(torch.load(folder / "three back.pth", weights_only=True)["model"], state)
@@ -190,7 +193,7 @@ def test_a_unet_of_medical_mae_gives_its_encoder(folder: Path) -> None:
     state = {f"model.encoder.{name}": value for name, value in encoder.items()}
     state |= {"model.decoder.blocks.0.conv1.0.weight": torch.ones(256, 768, 3, 3)}
     state |= {"model.segmentation_head.0.weight": torch.ones(3, 16, 3, 3), "model.segmentation_head.0.bias": torch.ones(3)}  # fmt: skip
-    opened = converted(folder, "unet", {"model": state, "epoch": 800})
+    opened = converted(folder, "unet", {"model": state, "epoch": 800}, *AS, "medical_mae")
     assert opened.model.name == "resnet18" and opened.model.findings == ()
     assert same(kept(opened), encoder)
     assert len(weights.published(folder / "unet.pth").left) == 3
@@ -209,7 +212,7 @@ def test_the_architecture_is_told_by_the_shapes() -> None:
 
 def test_a_deit_arrives(folder: Path) -> None:
     state = drawn(vit(rows=1000))
-    opened = converted(folder, "deit", {"model": state})
+    opened = converted(folder, "deit", {"model": state}, *AS, "deit")
     assert opened.model.name == "deit_tiny_patch16_224"
     assert (
         opened.model.colours[0] == (0.485, 0.456, 0.406) and "facebookresearch/deit" in opened.model.data[0]["source"]
@@ -266,7 +269,7 @@ def small_head(name: str, head: str) -> dict[str, Tensor]:
 )
 def test_a_model_of_dtforcxr8_arrives_and_answers(name: str, head: str, layout: str, folder: Path) -> None:
     state = small_head(name, head)
-    opened = converted(folder, name, state)
+    opened = converted(folder, name, state, *AS, layout)
     assert (opened.model.name, opened.model.findings) == (name, CHESTXRAY14)
     assert opened.model.training["layout"] == layout and "DTforCXR8" in opened.model.data[0]["source"]
     last = {"darmo": "classifier", "visformer": "head", "autoformer": "head.fc"}[layout]

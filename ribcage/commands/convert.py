@@ -1,21 +1,23 @@
 """Convert weights: anybody's published file into a finished model, a finished model into anybody's layout.
 
-    ribcage convert model.pth.tar --out models/chexnet
+    ribcage convert model.pth.tar --out models/chexnet --yes-as chexnet
     ribcage convert models/chexnet --to torchvision --out chexnet.pth
 
     ribcage convert models/chexnet --data data/ours --out models/calibrated
 
-A file is recognised by the names of its weights. Every weight is accounted for: below full coverage of the backbone
-nothing is written unless --partial says so. Nothing in a file is executed. --formats lists what is known. With --data
+A file is recognised by the names of its weights; what is read and what is assumed is printed, and where shapes alone
+speak for a layout, --yes-as must confirm it. Every tensor is accounted for: below full coverage of the backbone nothing
+is written unless --partial says so. Nothing in a file is executed. --formats lists what is known. With --data
 temperature and thresholds are fitted to pictures of your own, of a file or of a model that was converted before.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 POSITIONAL = ("file",)
+ACCOUNT = "account.csv"
+"""What became of every tensor of the file."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Options:
     """Dataset folders whose --val split chooses temperature and thresholds (default: none are chosen)."""
     val: str = "val"
     """That split: its pictures then serve no test."""
+    yes_as: str = ""
+    """The layout that the file is of: for files whose names and shapes alone do not tell (--formats lists them)."""
     partial: bool = False
     """Take a file that lacks weights, or has unknown ones; what is lacking stays random."""
     formats: bool = False
@@ -79,8 +83,12 @@ def wrong(options: Options) -> list[str]:
     said += [] if options.out else ["--out says where to"]
     folder = bool(options.file and options.file.is_dir())
     if options.to or folder:
-        own = ("model", "findings", "size", "mean", "std", "partial")
-        said += [f"--{name} goes with a file of weights, not with a model" for name in own if getattr(options, name)]
+        own = ("model", "findings", "size", "mean", "std", "partial", "yes_as")
+        said += [
+            f"--{name.replace('_', '-')} goes with a file of weights, not with a model"
+            for name in own
+            if getattr(options, name)
+        ]
         said += ["--channels goes with a file of weights, not with a model"] * (options.channels != Options.channels)
     if options.to and options.out and options.out.is_file():
         said.append(f"{options.out} is there already: choose another --out")
@@ -88,8 +96,8 @@ def wrong(options: Options) -> list[str]:
         said.append(f"{options.out} is inside the model: choose an --out beside it")
     if options.val != Options.val and not options.data:
         said.append(f"--val {options.val} goes with --data")
-    if any(not math.isfinite(one) for one in (*options.mean, *options.std)) or any(one <= 0 for one in options.std):
-        said.append("--mean takes finite numbers, and --std such above 0")
+    if wrong_scale(options.mean, options.std):
+        said.append(f"--mean and --std are of pixels in 0 … 1: {wrong_scale(options.mean, options.std)}")
     if any(not 1 <= side <= 1 << 14 for side in options.size):
         said.append(f"--size {' '.join(map(str, options.size))} is no size of a picture")
     if options.to and options.data:
@@ -108,30 +116,24 @@ def wrong(options: Options) -> list[str]:
 
 def inwards(options: Options) -> Any:
     """A file into a bundle."""
-    from dataclasses import replace
-
     from ribcage import bundle, conversion, weights
     from ribcage.provenance import Provenance
 
     assert options.file and options.out
-    found = weights.published(options.file)
-    found = replace(
-        found, name=options.model or found.name, mean=options.mean or found.mean, std=options.std or found.std
-    )
-    if not found.name:
-        raise ValueError(
-            f"{options.file} does not tell its architecture ({len(found.state)} weights, {next(iter(found.state))} …): "
-            "name it with --model."
-        )
+    found = described(weights.published(options.file, layout(options)), options)
     size = (options.size[0], options.size[-1]) if options.size else None
     names = tuple("" if name == "-" else name for name in options.findings)
+    said = {"architecture": options.model, "preprocessing": options.mean, "findings": names}
     made = conversion.convert(
-        options.file, found, findings=names, channels=options.channels, size=size, partial=options.partial
-    )
+        options.file, found, findings=names, channels=options.channels, size=size, partial=options.partial,
+        given=[name for name, value in said.items() if value], agreed=bool(options.yes_as),
+    )  # fmt: skip
     report(options.file, found, made)
     model, seen, known = fitted(options, made.method, made.model, Provenance.nothing(options.file.name))
     bundle.save(options.out, made.method, model, seen, known)
-    print(f"Wrote {options.out}. What it has learnt from is not known: a test on the same pictures would flatter it.")
+    write_account(options.out / ACCOUNT, made.fates)
+    print(f"Wrote {options.out}; {ACCOUNT} there lists every tensor of the file.")
+    print("What it has learnt from is not known: a test on the same images would flatter it.")
     return model
 
 
@@ -179,26 +181,69 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
     return chosen, seen | Provenance.of(stores, np.empty(0, np.int64), rows), known
 
 
+def layout(options: Options) -> str:
+    """The layout to read the file by; "" for the one that it is recognised as."""
+    from ribcage import weights
+
+    assert options.file
+    if options.yes_as != "timm_names" or not options.model:
+        return options.yes_as
+    return "timm_names" if weights.fits(options.file, "timm_names") else ""  # any architecture of timm's, by its name
+
+
+def described(found: Any, options: Options) -> Any:
+    """With what the options say of it. The weights of timm's that a model with a tag names tell how they were
+    normalised, where the layout is anybody's."""
+    from dataclasses import replace
+
+    tagged = "." in options.model and found.evidence.kind == "shapes"
+    scale = {"mean": (), "std": (), "read": (*found.read, "preprocessing")} if tagged else {}
+    found = replace(found, name=options.model or found.name, **scale)
+    if not found.name and not found.could:
+        raise ValueError(
+            f"{options.file} does not tell its architecture ({len(found.state)} weights, {next(iter(found.state))} …): "
+            "name it with --model."
+        )
+    return replace(found, mean=options.mean or found.mean, std=options.std or found.std)
+
+
+def wrong_scale(mean: Any, std: Any) -> str:
+    """What is wrong with a normalisation; "" when nothing is."""
+    from ribcage.weights.foreign import wrong_scale
+
+    return wrong_scale(mean, std)
+
+
 def report(file: Path, found: Any, made: Any) -> None:
-    """What became of every weight."""
+    """What was recognised, by what, what is assumed, and what became of every tensor."""
+    from ribcage.weights.account import summary
+
     coverage, model = made.coverage, made.model
     whose = f"{found.layout} ({found.source}; licence: {found.licence})" if found.layout else "no layout that is known"
     print(f"{file}: {whose}; {model.name}")
+    print(f"recognised by {found.evidence}" + (", and by --yes-as" if model.training["agreed"] else ""))
+    for claim in made.claims:
+        print(f"  {claim}")
     count = len(coverage.matched) + len(coverage.lost)
     print(f"backbone: {len(coverage.matched)} of {count} weights" + (f", {coverage}" if coverage.lost else ""))
-    for names, said in ((made.left, "left out, not needed"), (made.strange, "left out, UNKNOWN")):
-        if names:
-            print(f"{said}: {len(names)} ({names[0]} …)")
-    if model.findings:
-        print(f"findings: {', '.join(model.findings)}")
-        if model.training.get("counted"):
-            print(f"  TAKEN from the number of rows ({made.rows}) and the layout's order: --findings says otherwise.")
-    elif made.rows:
+    print(summary(made.fates))
+    if made.rows and not model.findings:
         print(
             f"last layer: {made.rows:,} rows, of which nobody says what they answer; left out. --findings names them."
         )
-    else:
+    elif not made.rows:
         print("no last layer: a backbone, to be fine-tuned or probed.")
+
+
+def write_account(file: Path, fates: Any) -> None:
+    """Every tensor of the file in a row: its name and shape, and why it is left out, if it is."""
+    from ribcage import files, spreadsheet
+
+    rows = [
+        (one.name, " × ".join(map(str, one.shape or ())), "no" if one.reason else "yes", one.reason) for one in fates
+    ]
+    with files.explained(file, "Free some."), files.atomic(file) as part:
+        spreadsheet.save_rows(("tensor", "shape", "used", "reason"), rows, part)
 
 
 def outwards(options: Options) -> Path:

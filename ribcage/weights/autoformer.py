@@ -14,13 +14,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ribcage.weights.foreign import MEAN, STD, Published, architecture, numbered
+from ribcage.weights.foreign import MEAN, STD, Evidence, Published, architecture, numbered
 
 SOURCE = "https://github.com/microsoft/Cream/tree/main/AutoFormerV2"
 LICENCE = "MIT (code); weights learnt from ImageNet"
 
 AUTOFORMERS = tuple(f"autoformer_v2_{size}" for size in ("tiny", "small", "base"))
 SWINS = tuple(f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base", "large"))
+SEEN = Evidence("names", "layers.0.downsample.reduction and relative_position_bias_table")
 MADE_ANEW = ("relative_position_index", "attn_mask")
 
 
@@ -36,7 +37,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     left = tuple(name for name in weights if name.endswith(MADE_ANEW))
     state = {re.sub(r"^head\.(0\.)?", "head.fc.", name): value for name, value in weights.items() if name not in left}
     plain = {re.sub(r"^layers\.(\d+)\.downsample", later, name): value for name, value in state.items()}
-    found = Published(state, MEAN, STD, name=architecture(plain, AUTOFORMERS + SWINS), left=left)
+    found = Published(state, MEAN, STD, name=architecture(plain, AUTOFORMERS + SWINS), left=left, evidence=SEEN)
     if found.name.startswith("swin_"):
         return replace(found, source="https://github.com/microsoft/Swin-Transformer")
     return numbered(found, "head.fc")

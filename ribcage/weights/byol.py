@@ -19,8 +19,8 @@ from ribcage.bundle import Model
 from ribcage.methods import Method
 from ribcage.methods.byol import BYOL
 from ribcage.weights import base
-from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, Published, architecture
-from ribcage.weights.lightly import named, without_head
+from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, Evidence, Published, architecture
+from ribcage.weights.lightly import ENDS, named, without_head
 
 SOURCE = "https://github.com/lucidrains/byol-pytorch"
 LICENCE = "MIT (code); weights as their authors say"
@@ -31,6 +31,8 @@ PROGRAMS = {
     "projetion.": ("https://github.com/sthalles/PyTorch-BYOL", "none stated"),
 }
 """Whose other names are: their source and licence."""
+OWN = ("online_", "learner.online_", "projetion.")
+"""How names begin that only BYOL's programs have."""
 LEFT = re.compile(
     r"(learner\.)?(net|online_encoder\.projector|target_encoder|online_predictor)\.|"
     r"(online_network\.)?(projetion|projection)\.|(target_network|predictor)\."
@@ -47,11 +49,13 @@ def published(weights: dict[str, Tensor]) -> Published:
     """The online encoder, under timm's names."""
     kept = {ONLINE.sub("", name, count=1): value for name, value in weights.items() if not LEFT.match(name)}
     state = without_head(named(kept))
-    left = tuple(filter(LEFT.match, weights))
+    left = tuple(name for name in weights if LEFT.match(name) or ONLINE.sub("", name, count=1).startswith(ENDS))
     known = (program for start, program in PROGRAMS.items() if any(name.startswith(start) for name in weights))
     source, licence = next(known, (SOURCE, LICENCE))
     name = architecture(state, (*RESNETS, *DENSENETS))
-    return Published(state, MEAN, STD, name=name, left=left, source=source, licence=licence)
+    own = next((one for one in weights if one.startswith(OWN)), "")
+    seen = Evidence("names", own) if own else Evidence("shapes", "a numbered encoder beside a projection")
+    return Published(state, MEAN, STD, name=name, left=left, source=source, licence=licence, evidence=seen)
 
 
 def export(method: Method, model: Model, target: Path) -> Path:

@@ -18,11 +18,12 @@ from ribcage.findings import CHESTXRAY14
 from ribcage.methods import Method
 from ribcage.weights import base
 from ribcage.weights.dtforcxr8 import CHEXNET, rows
-from ribcage.weights.foreign import DENSENETS, MEAN, STD, Published, architecture, flat
+from ribcage.weights.foreign import DENSENETS, MEAN, STD, Evidence, Published, architecture, flat
 
 SOURCE = "https://github.com/arnoweng/CheXNet"
 LICENCE = "none stated; learnt from ChestX-ray14"
 BEFORE = re.compile(r"^densenet\d+\.")
+SEEN = Evidence("names", "densenet121. before features.")
 DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 
@@ -63,7 +64,7 @@ def answering(state: dict[str, Tensor]) -> Published:
     chest = "classifier.bias" in state and state["classifier.bias"].shape == (len(CHESTXRAY14),)
     findings, data = (CHESTXRAY14, "ChestX-ray14") if chest else ((), "")
     name = architecture(state, DENSENETS)
-    return Published(state, MEAN, STD, name=name, findings=findings, data=data, counted=True)
+    return Published(state, MEAN, STD, name=name, findings=findings, data=data, counted=chest, evidence=SEEN)
 
 
 def state(method: Method, model: Model, layout: str) -> dict[str, Tensor]:

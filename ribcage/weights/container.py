@@ -8,9 +8,12 @@ nothing and does nothing.
 
 import contextlib
 import io
+import json
+import math
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +37,14 @@ INSIDE = (
 """Under which of these names training programs keep the weights, the first that is there."""
 WRAPPERS = ("module.", "_orig_mod.")
 """What torch puts before every name when a model is trained on many devices, or compiled."""
-BLOWN_UP = 64
-"""A file is refused that would grow by more than this factor when it is unpacked."""
-SMALL = 2**20
-"""Bytes that the smallest file may have in weights: a few numbers can be repeated many times."""
-LONGEST = 500
-"""No weight's name has more characters."""
+BLOWN_UP = 4
+"""A file is refused that promises more bytes than this factor times its size: tied weights are few."""
+SMALL = 2**24
+"""Bytes that the smallest file may promise: constant weights pack well."""
+DEEPEST, MOST = 32, 100_000
+"""How deep dicts in a file are looked through, and how many things in them."""
+LONGEST, LONGEST_HEADER = 500, 100_000_000
+"""No weight's name has more characters, and no table of weights more bytes."""
 OBJECTS = (
     "argparse.Namespace",
     "builtins.bool",
@@ -112,17 +117,78 @@ class AsideList:
 STANDING: dict[Callable[..., Any], tuple[str, ...]] = {Aside: OBJECTS, AsideDict: DICTS, AsideList: LISTS}
 
 
-def weights_in(file: Path) -> dict[str, Tensor]:
-    """The weights in a file under its own names, without what wrappers put before them."""
+@dataclass(frozen=True)
+class Content:
+    """What a file of weights holds."""
+
+    weights: dict[str, Tensor]
+    """The model's, under the file's own names, without what wrappers put before them."""
+    beside: tuple[str, ...] = ()
+    """Names of all other tensors in the file: of an optimizer, of a second copy of the model."""
+    arch: str = ""
+    """What the program that wrote the file calls the architecture, under `arch`."""
+
+
+def opened(file: Path) -> Content:
+    """The weights in a file, and the names of all tensors that are none of them."""
     content = contents(file)
     try:
-        found = _tensors(_inside(content))
+        chosen = _inside(content)
+        found = _tensors(chosen)
         _plain(found, file.stat().st_size)
     except ValueError as error:
         raise ValueError(f"{file} cannot be read as weights: {error}.") from None
     if not found:
-        raise ValueError(f"{file} holds no weights.")
-    return {_bare(name): value for name, value in found.items()}
+        raise ValueError(f"{file} holds no weights: {_without(content)}.")
+    arch = content.get("arch") if isinstance(content, dict) else ""
+    return Content(
+        {_bare(name): value for name, value in found.items()},
+        _beside(content, chosen),
+        arch if isinstance(arch, str) and len(arch) < LONGEST else "",
+    )
+
+
+def weights_in(file: Path) -> dict[str, Tensor]:
+    """The weights in a file under its own names, without what wrappers put before them."""
+    return opened(file).weights
+
+
+def _without(content: Any) -> str:
+    """What a file without weights holds."""
+    if not isinstance(content, dict):
+        return f"it is a {type(content).__name__}, not a dict of tensors by name"
+    if "ribcage" in content:
+        return "it is the checkpoint of a training; name its run folder instead"
+    if {"state", "param_groups"} <= content.keys():
+        return "it is the state of an optimizer"
+    names = ", ".join(_printable(name) for name in list(content)[:3])
+    return f"it has {names}{' …' if len(content) > 3 else ''}, none of which is a tensor" if content else "it is empty"
+
+
+def _beside(content: Any, chosen: Any) -> tuple[str, ...]:
+    """Names of the tensors that are not directly in the dict that was chosen; a dict or a list is gone through once."""
+    found: list[str] = []
+    waiting: list[tuple[str, Any]] = [("", content)]
+    seen: set[int] = set()
+    while waiting and len(seen) < MOST:
+        path, one = waiting.pop()
+        if id(one) in seen or path.count("\0") > DEEPEST:
+            continue
+        seen.add(id(one))
+        items = dict.items(one) if isinstance(one, dict) else enumerate(one) if isinstance(one, list | tuple) else ()
+        for name, value in items:
+            here = f"{path}\0{_printable(name)}" if path else _printable(name)
+            if isinstance(value, Tensor):
+                found += [here] if one is not chosen or not isinstance(name, str) else []
+            elif isinstance(value, dict | list | tuple):
+                waiting.append((here, value))
+    return tuple(sorted(name.replace("\0", ".") for name in found))
+
+
+def _printable(name: Any) -> str:
+    """A key of a dict, to be shown."""
+    text = name if isinstance(name, str) else str(name) if isinstance(name, int) else type(name).__name__
+    return "".join(one for one in text[:LONGEST] if one.isprintable()) or "?"
 
 
 def contents(file: Path) -> Any:
@@ -160,11 +226,16 @@ def _unpacked(file: Path) -> bool:
     """Whether a packed file is NumPy's, and no bomb."""
     with zipfile.ZipFile(file) as packed:
         size, names = sum(one.file_size for one in packed.infolist()), packed.namelist()
-    if size > BLOWN_UP * max(file.stat().st_size, SMALL // BLOWN_UP):
-        raise ValueError(f"it would grow to {size / 1e9:,.1f} GB")
+    _bounded(size, file.stat().st_size)
     if not names:
         raise ValueError("it is an empty archive")
     return all(name.endswith(".npy") for name in names)
+
+
+def _bounded(promised: int, size: int) -> None:
+    """Raise where a file of this size promises many times as many bytes."""
+    if promised > max(BLOWN_UP * size, SMALL):
+        raise ValueError(f"it would grow to {promised / 1e9:,.1f} GB")
 
 
 def _other(start: bytes) -> str:
@@ -207,9 +278,43 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
     return load_file(file)
 
 
+def shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in a safetensors file, from its header alone."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 2 <= length <= min(size - 8, LONGEST_HEADER):
+            raise ValueError("its header is longer than the file")
+        header = json.loads(stream.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no table")
+    return {name: _shape(one) for name, one in header.items() if name != "__metadata__"}
+
+
+def _shape(one: Any) -> tuple[int, ...]:
+    """Of one tensor in the header of a safetensors file."""
+    shape = one.get("shape") if isinstance(one, dict) else None
+    if not isinstance(shape, list) or not all(isinstance(side, int) and side >= 0 for side in shape):
+        raise ValueError("a shape in its header is no list of numbers")
+    return tuple(shape)
+
+
 def _npz(file: Path) -> dict[str, Tensor]:
+    with zipfile.ZipFile(file) as packed:
+        for one in packed.infolist():
+            _whole_array(packed, one)
     with np.load(file, allow_pickle=False) as arrays:
         return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays.files}
+
+
+def _whole_array(packed: zipfile.ZipFile, one: zipfile.ZipInfo) -> None:
+    """Raise where an array claims more numbers than its file has: NumPy makes room for what is claimed."""
+    with packed.open(one) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+        if not dtype.hasobject and math.prod(shape) * dtype.itemsize != one.file_size - stream.tell():
+            raise ValueError(f"{_printable(one.filename)} has not so many numbers as it claims")
 
 
 def _torch(file: Path) -> Any:
@@ -256,9 +361,7 @@ def _plain(found: dict[str, Tensor], size: int) -> None:
             raise ValueError(f"{name} is no plain array of numbers")
     if len({_bare(name) for name in found}) < len(found):
         raise ValueError("it has two weights of one name")
-    claimed = sum(value.numel() * value.element_size() for value in found.values())
-    if claimed > BLOWN_UP * max(size, SMALL):
-        raise ValueError(f"it would grow to {claimed / 1e9:,.1f} GB")
+    _bounded(sum(value.numel() * value.element_size() for value in found.values()), size)
 
 
 def _bare(name: str) -> str:

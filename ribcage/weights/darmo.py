@@ -9,10 +9,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ribcage.weights.foreign import MEAN, STD, Published, architecture, numbered
+from ribcage.weights.foreign import MEAN, STD, Evidence, Published, architecture, numbered
 
 SOURCE = "https://github.com/jitdee-ai/darmo"
 LICENCE = "Apache-2.0 (code); weights learnt from ImageNet"
+SEEN = Evidence("names", "first_conv.conv and mobile_inverted_conv")
 MODELS = ("eeea_net_c1", "eeea_net_c2", "ofa_595")
 
 
@@ -24,4 +25,4 @@ def recognises(weights: Mapping[str, Tensor]) -> bool:
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
     state = {name.replace("classifier.linear.", "classifier."): value for name, value in weights.items()}
-    return numbered(Published(state, MEAN, STD, name=architecture(state, MODELS)), "classifier")
+    return numbered(Published(state, MEAN, STD, name=architecture(state, MODELS), evidence=SEEN), "classifier")

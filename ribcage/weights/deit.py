@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ribcage.weights.foreign import MEAN, STD, UNKNOWN, VITS, Published, architecture, in_patches
+from ribcage.weights.foreign import MEAN, STD, UNKNOWN, VITS, Evidence, Published, architecture, in_patches
 
 SOURCE = "https://github.com/facebookresearch/deit"
 LICENCE = "Apache-2.0 (code); weights learnt from ImageNet"
@@ -43,4 +43,6 @@ def published(weights: dict[str, Tensor]) -> Published:
     candidates = THIRD if third else DISTILLED if distilled else DEITS + VITS
     whose: Any = {} if len(state.get("head.weight", ())) in ROWS else UNKNOWN
     place = in_patches(state, 0 if third else 2 if distilled else 1)
-    return Published(state, MEAN, STD, name=architecture(state, candidates), **place, **whose)
+    own = next((one for one in ("blocks.0.gamma_1", "dist_token") if one in weights), "")
+    seen = Evidence("names", own) if own else Evidence("shapes", "the names of timm's plain transformers")
+    return Published(state, MEAN, STD, name=architecture(state, candidates), evidence=seen, **place, **whose)

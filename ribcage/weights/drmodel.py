@@ -12,7 +12,7 @@ from collections.abc import Collection
 from torch import Tensor
 
 from ribcage.findings import CHEXPERT5
-from ribcage.weights.foreign import MEAN, RESNETS, STD, Published, architecture, under
+from ribcage.weights.foreign import MEAN, RESNETS, STD, Evidence, Published, architecture, under
 from ribcage.weights.lightly import named
 
 SOURCE = "https://github.com/searobbersduck/MedCommon_Self_Supervised_Learning"
@@ -41,4 +41,6 @@ def published(weights: dict[str, Tensor]) -> Published:
         stored=SIDE,
         fit="squash",
         data="CheXpert" if findings else "",
+        counted=bool(findings),
+        evidence=Evidence("shapes", "a numbered ResNet before cls"),
     )

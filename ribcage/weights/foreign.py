@@ -4,7 +4,7 @@ import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import timm
@@ -12,8 +12,9 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from ribcage.backbone import Weights
+from ribcage.backbone import LEAST_STD, MOST_MEAN, MOST_STD, Weights
 from ribcage.findings import CHESTXRAY14
+from ribcage.weights.twins import TWINS
 
 MEAN, STD = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 """What nearly all published weights expect, of three channels."""
@@ -26,17 +27,50 @@ VITS += tuple(f"vit_{size}_patch32_224" for size in ("small", "base", "large"))
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """By what a file was recognised."""
+
+    kind: Literal["metadata", "names", "shapes"] = "shapes"
+    """metadata: the file or one beside it says so; names: no other program is known to use them; shapes: many programs
+    share its names and shapes. What rests on the last alone is asked about."""
+    seen: str = "its names"
+
+    def __str__(self) -> str:
+        words = {
+            "metadata": "what is written beside the weights",
+            "names": "names that only this layout has",
+            "shapes": "names and shapes that other programs share",
+        }
+        return f"{words[self.kind]} ({self.seen})"
+
+
+@dataclass(frozen=True)
 class Published(Weights):
     """A file of somebody else's."""
 
     layout: str = ""
     """Whose; "" when its names are nobody's that we know."""
+    evidence: Evidence = Evidence()
+    read: tuple[str, ...] = ()
+    """What of architecture, preprocessing and findings the file itself says; the rest is assumed."""
     name: str = ""
     """The architecture, by timm's name; "" when the weights do not tell."""
+    could: tuple[str, ...] = ()
+    """Architectures that the weights fit alike, where that is more than one."""
+    others: tuple[str, ...] = ()
+    """Layouts that recognise the same file."""
     findings: tuple[str, ...] = ()
     """What the rows of its last layer answer; () when nobody can say, or it has none."""
     left: tuple[str, ...] = ()
     """Names of the file that a model does not need: decoders, queues, projections."""
+    rebuilt: Mapping[str, str] = field(default_factory=dict)
+    """Of weights that are in `state` in another form, turned round or of another kind: timm's name → the file's."""
+    original: Mapping[str, str] = field(default_factory=dict)
+    """timm's name → the file's, of all weights in `state`."""
+    file_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """All of the model's weights in the file, under its own names."""
+    beside: tuple[str, ...] = ()
+    """Names of the file's tensors that are not the model's: of an optimizer, of a second copy."""
     size: tuple[int, int] = (224, 224)
     stored: int = 256
     """Side of the square that a picture was brought to before."""
@@ -102,6 +136,11 @@ def ends_of(name: str) -> tuple[str, ...]:
     return tuple(f"{one}." for one in found)
 
 
+def alike(name: str) -> tuple[str, ...]:
+    """timm's other models with weights of the same names and shapes, which give other features."""
+    return TWINS.get(name.split(".")[0], ())
+
+
 def numbered(found: Published, head: str) -> Published:
     """With what DTforCXR8's five models answer, where the last layer has as many rows as they."""
     if len(found.state.get(f"{head}.bias", ())) != len(CHESTXRAY14):
@@ -117,14 +156,27 @@ def in_patches(state: Mapping[str, Tensor], prefix: int = 1) -> dict[str, Any]:
     return {"size": (side, side), "stored": max(side, Published.stored)}
 
 
+def wrong_scale(mean: Sequence[float], std: Sequence[float]) -> str:
+    """What is wrong with what pixels in 0 … 1 are normalised by; "" when nothing is."""
+    try:
+        means, stds = [float(one) for one in mean], [float(one) for one in std]
+    except (OverflowError, TypeError, ValueError):
+        return "a number is none, or too long"
+    if not all(math.isfinite(one) and abs(one) <= MOST_MEAN for one in means):
+        return f"a mean is from -{MOST_MEAN:g} to {MOST_MEAN:g}"
+    if not all(LEAST_STD <= one <= MOST_STD for one in stds):
+        return f"a standard deviation is from {LEAST_STD:g} to {MOST_STD:g}"
+    return ""
+
+
 UNKNOWN: Any = {"source": "unknown", "licence": "unknown"}
 """Of weights whose names are those of a program that everybody uses."""
 
 
 def flat(state: dict[str, Tensor], last: str) -> dict[str, Tensor]:
     """A last layer in a sequence by itself, or behind what has no weights, is that layer; a deeper one is not."""
-    parts = {name.split(".")[1] for name in state if name.startswith(f"{last}.") and name.split(".")[1].isdigit()}
-    if len(parts) != 1:
+    parts = {name.split(".")[1] for name in state if name.startswith(f"{last}.")}
+    if len(parts) != 1 or not parts.pop().isdigit():
         return state
     return {re.sub(rf"^{last}\.\d+\.", f"{last}.", name): value for name, value in state.items()}
 

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from ribcage import bundle, card, files, findings
+from ribcage.backbone import is_known
 from ribcage.bundle import Model
 from ribcage.methods import Method
 from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
 from ribcage.weights import base
-from ribcage.weights.foreign import Published
+from ribcage.weights.foreign import Evidence, Published, wrong_scale
 
 SOURCE = "https://huggingface.co/timm"
 LICENCE = "as each model's card says"
@@ -52,27 +53,33 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
         )
     try:
         name, facts, own = str(said["architecture"]), said.get("pretrained_cfg", said), said.get("ribcage", {})
-        if not timm.is_model(name.split(".")[0]):
-            raise ValueError(f"timm knows no {name}")
+        if not is_known(name):
+            raise ValueError(f"timm knows no {_line(name)}")
         size = tuple(map(_side, facts.get("input_size", (3, 224, 224))[1:]))
         fits = {theirs: ours for ours, theirs in CROPS.items()}
+        if wrong := wrong_scale(facts.get("mean", ()), facts.get("std", ())):
+            raise ValueError(wrong)
+        labels, scaled = _answers(said, own), all(facts.get(word) for word in ("input_size", "mean", "std"))
+        read = ("architecture", *["preprocessing"] * scaled, *["findings"] * bool(labels))
         pool = said.get("model_args", {}).get("global_pool") or said.get("global_pool") or ""
         return Published(
             weights,
             tuple(map(float, facts.get("mean", ()))),
             tuple(map(float, facts.get("std", ()))),
             name=name,
-            findings=_answers(said, own),
+            findings=labels,
             size=(size[0], size[1]),
             stored=_side(own.get("stored", max(size))),
             fit=own.get("fit") or fits[facts.get("crop_mode", "center")],  # type: ignore[arg-type]
             pool="" if pool == usual_pool(name) else str(pool),
             temperature=tuple(map(float, own.get("temperature", ()))),
             thresholds=tuple(None if one is None else float(one) for one in own.get("thresholds", ())),
+            evidence=Evidence("metadata", config.name),
+            read=read,
             source=_line(own.get("source") or facts.get("origin_url") or SOURCE),
             licence=_line(own.get("licence") or facts.get("license") or ""),
         )
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"{config} is no description of a timm model: {error}.") from None
 
 

@@ -8,11 +8,12 @@
 The backbone alone is read. https://github.com/lightly-ai/lightly
 """
 
+import re
 from collections.abc import Collection
 
 from torch import Tensor
 
-from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, Published, architecture
+from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, Evidence, Published, architecture
 
 SOURCE = "https://github.com/lightly-ai/lightly"
 LICENCE = "MIT (code); weights as their authors say"
@@ -22,6 +23,8 @@ NUMBERS, WITHOUT_POOLING = ("0", "1", "4", "5", "6", "7"), ("0", "1", "2", "3", 
 """Of these parts, when a ReLU and a pooling are counted, and when they are not."""
 SMALL = ("resnet18_small", "resnet34_small", "resnet50_small", "resnet101_small")
 """The ResNets with a stem of 3 × 3 and without pooling."""
+OWN = re.compile(r"projection_head|prediction_head|projector|momentum|prototypes|^neck\.")
+"""In names that only such a training has beside the backbone."""
 ENDS = ("fc.", "classifier.")
 """Of last layers."""
 FIRST = ("0.weight", "0.conv0.weight", "conv1.weight", "features.conv0.weight")
@@ -40,7 +43,9 @@ def published(weights: dict[str, Tensor]) -> Published:
     left = tuple(name for name in weights if not name.startswith(BACKBONE) or name.startswith(last))
     name = architecture(state, (*SMALL, *RESNETS, *DENSENETS))
     size, stored = sizes(name)
-    return Published(state, MEAN, STD, name=name, left=left, size=size, stored=stored)
+    own = next((one for one in left if OWN.search(one)), "")
+    seen = Evidence("names", f"backbone. beside {own}") if own else Evidence("shapes", "a backbone. of ResNet's names")
+    return Published(state, MEAN, STD, name=name, left=left, size=size, stored=stored, evidence=seen)
 
 
 def named(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from ribcage.methods import Method
 from ribcage.methods.mae import MAE
 from ribcage.methods.supervised import Supervised
 from ribcage.weights import base
-from ribcage.weights.foreign import MEAN, STD, VITS, Published, architecture, in_patches
+from ribcage.weights.foreign import MEAN, STD, VITS, Evidence, Published, architecture, in_patches
 
 SOURCE = "https://github.com/facebookresearch/mae"
 LICENCE = "CC-BY-NC-4.0"
@@ -53,7 +53,10 @@ def published(weights: dict[str, Tensor]) -> Published:
         raise ValueError(
             f"The weights are those of an MAE but for {', '.join(sorted(missing))}: the file is not whole."
         )
-    found = Published(state, MEAN, STD, left=left, **in_patches(state))
+    seen = Evidence("shapes", "a transformer with fc_norm")
+    if "decoder_pred.weight" in weights:
+        seen = Evidence("names", "decoder_pred beside a transformer")
+    found = Published(state, MEAN, STD, left=left, evidence=seen, **in_patches(state))
     if not tuned(weights):
         return replace(found, name=architecture(state, VITS))
     if "fc_norm.bias" not in weights:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ribcage.findings import CHESTXRAY14, CHEXPERT5
 from ribcage.weights import mae
-from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, Published, architecture, under
+from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, Evidence, Published, architecture, under
 
 SOURCE = "https://github.com/lambert-x/medical_mae"
 LICENCE = "Apache-2.0 (code); weights learnt from ChestX-ray14, CheXpert and MIMIC-CXR"
@@ -25,6 +25,7 @@ LAST = -1
 ENCODER, DRAWS = "model.encoder.", ("model.decoder.", "model.segmentation_head.")
 GRAY = (0.5056,) * 3, (0.252,) * 3
 """Means and spreads of its fine-tuned models."""
+UNET = Evidence("shapes", "model.encoder. beside model.decoder.")
 ANSWERS = {len(CHESTXRAY14): (CHESTXRAY14, "ChestX-ray14"), len(CHEXPERT5): (CHEXPERT5, "CheXpert")}
 """By the rows of the last layer."""
 
@@ -40,9 +41,9 @@ def published(weights: dict[str, Tensor]) -> Published:
     if "head.weight" in weights:
         findings, data = ANSWERS[len(weights["head.weight"])]
         found = replace(mae.published(weights), mean=GRAY[0], std=GRAY[1], findings=findings, data=data)
-        return replace(found, counted=True)
+        return replace(found, counted=True, evidence=Evidence("shapes", f"fc_norm and {len(findings)} rows"))
     left = tuple(name for name in weights if name.startswith(DRAWS))
     state = under(ENCODER, weights)
     strange = {name: value for name, value in weights.items() if not name.startswith((ENCODER, *DRAWS))}
     name = architecture(state, DENSENETS if "features.conv0.weight" in state else RESNETS)
-    return Published(state | strange, MEAN, STD, name=name, left=left, data="chest radiographs")
+    return Published(state | strange, MEAN, STD, name=name, left=left, data="chest radiographs", evidence=UNET)

@@ -21,11 +21,12 @@ from ribcage.bundle import Model
 from ribcage.methods import Method
 from ribcage.methods.moco import MoCo
 from ribcage.weights import base
-from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, Published, architecture
+from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, Evidence, Published, architecture
 
 SOURCE = "https://github.com/facebookresearch/moco"
 LICENCE = "CC-BY-NC-4.0 until January 2023, MIT since"
 QUERY = "encoder_q."
+SEEN = Evidence("names", "encoder_q. beside encoder_k.")
 LEFT = re.compile(r"encoder_q\.(fc|classifier)\.|encoder_k\.|queue(_ptr)?$")
 """What only the training needs."""
 
@@ -67,4 +68,4 @@ def published(weights: dict[str, Tensor]) -> Published:
     """The query encoder, under timm's names."""
     state = {name.removeprefix(QUERY): value for name, value in weights.items() if not LEFT.match(name)}
     left = tuple(filter(LEFT.match, weights))
-    return Published(state, MEAN, STD, name=architecture(state, (*RESNETS, *DENSENETS)), left=left)
+    return Published(state, MEAN, STD, name=architecture(state, (*RESNETS, *DENSENETS)), left=left, evidence=SEEN)

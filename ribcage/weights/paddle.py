@@ -12,6 +12,7 @@ number. Neither reading nor writing needs Paddle.
 
 import pickle
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from ribcage.bundle import Model
 from ribcage.methods import Method
 from ribcage.weights.chexnet import answering, renamed, state
 from ribcage.weights.dtforcxr8 import CHEXNET
-from ribcage.weights.foreign import Published
+from ribcage.weights.foreign import Evidence, Published
 
 SOURCE = "https://github.com/jm12138/Paddle-CheXNet"
 LICENCE = "Apache-2.0; learnt from ChestX-ray14"
@@ -64,10 +65,13 @@ def recognises(names: Collection[str]) -> bool:
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names; Paddle multiplies features by the last layer from the other side."""
-    found = {name: numbers(value) for name, value in renamed(weights, ours).items()}
+    given = renamed(weights, ours)
+    found = {name: numbers(value) for name, value in given.items()}
     if "classifier.weight" in found and found["classifier.weight"].ndim == 2:
         found["classifier.weight"] = found["classifier.weight"].t().contiguous()
-    return answering(found)
+    names = dict(zip(given, weights, strict=True))
+    rebuilt = {name: names[name] for name in found if found[name] is not given[name]}
+    return replace(answering(found), rebuilt=rebuilt, evidence=Evidence("names", "conv1_func and batch_norm._mean"))
 
 
 def export(method: Method, model: Model, target: Path) -> Path:

@@ -245,17 +245,20 @@ class _Reader(pickle._Unpickler):
     }
 
 
-def _tensors(content: Any, seen: dict[int, dict[Any, Any]]) -> Any:
-    """Arrays as tensors, in dicts of any depth, each once; of a named array (name, array) the array."""
+def _tensors(content: Any, seen: dict[int, Any]) -> Any:
+    """Arrays as tensors, in dicts of any depth, each once, whatever the number of its names; of a named array
+    (name, array) the array."""
+    if isinstance(content, tuple) and len(content) == 2 and isinstance(content[1], _Array):
+        content = content[1]
     if isinstance(content, dict):
         if id(content) not in seen:
             seen[id(content)] = {}
             seen[id(content)].update({name: _tensors(value, seen) for name, value in content.items()})
         return seen[id(content)]
-    if isinstance(content, tuple) and len(content) == 2 and isinstance(content[1], _Array):
-        content = content[1]
     if isinstance(content, _Array) and content.value is not None:
-        return _tensor(content.value)
+        if id(content) not in seen:
+            seen[id(content)] = _tensor(content.value)
+        return seen[id(content)]
     return content
 
 

@@ -19,12 +19,14 @@ from ribcage.bundle import Model
 from ribcage.methods import Method
 from ribcage.methods.supcon import SupCon
 from ribcage.weights import base
-from ribcage.weights.foreign import MEAN, RESNETS, STD, Published, architecture
+from ribcage.weights.foreign import MEAN, RESNETS, STD, Evidence, Published, architecture
 from ribcage.weights.lightly import SMALL, sizes
 
 SOURCE = "https://github.com/HobbitLong/SupContrast"
 LICENCE = "BSD-2-Clause (code); weights as their authors say"
 ENCODER = re.compile(r"encoder\.(module\.)?")
+OWN = re.compile(r"\.shortcut\.|^encoder\.module\.|^head\.2\.weight")
+"""In names that its program has and an encoder before a layer has not."""
 LEFT = re.compile(r"(head|fc)\.")
 """What only the training needs."""
 
@@ -41,7 +43,10 @@ def published(weights: dict[str, Tensor]) -> Published:
     state = {name.replace(".shortcut.", ".downsample."): value for name, value in kept.items()}
     name = architecture(state, (*SMALL, *RESNETS))
     size, stored = sizes(name)
-    return Published(state, MEAN, STD, name=name, left=tuple(filter(LEFT.match, weights)), size=size, stored=stored)
+    left = tuple(filter(LEFT.match, weights))
+    own = next((one for one in weights if OWN.search(one)), "")
+    seen = Evidence("names", f"encoder. beside {own}") if own else Evidence("shapes", "an encoder. beside one layer")
+    return Published(state, MEAN, STD, name=name, left=left, size=size, stored=stored, evidence=seen)
 
 
 def export(method: Method, model: Model, target: Path) -> Path:

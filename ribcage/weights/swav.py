@@ -17,7 +17,7 @@ from ribcage.bundle import Model
 from ribcage.methods import Method
 from ribcage.methods.swav import SwAV
 from ribcage.weights import base
-from ribcage.weights.foreign import MEAN, RESNETS, STD, Published, architecture
+from ribcage.weights.foreign import MEAN, RESNETS, STD, Evidence, Published, architecture
 
 SOURCE = "https://github.com/facebookresearch/swav"
 LICENCE = "CC-BY-NC-4.0"
@@ -34,7 +34,9 @@ def published(weights: dict[str, Tensor]) -> Published:
     """The ResNet, under timm's names."""
     state = {name: value for name, value in weights.items() if not LEFT.match(name)}
     left = tuple(filter(LEFT.match, weights))
-    return Published(state, MEAN, STD, name=architecture(state, RESNETS), left=left)
+    return Published(
+        state, MEAN, STD, name=architecture(state, RESNETS), left=left, evidence=Evidence("names", left[0])
+    )
 
 
 def export(method: Method, model: Model, target: Path) -> Path:

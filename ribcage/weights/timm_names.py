@@ -5,10 +5,11 @@ trained them, nor how pictures were normalised: as timm says of the architecture
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
-from ribcage.weights.foreign import UNKNOWN, Published, architecture
+from ribcage.weights.foreign import UNKNOWN, Evidence, Published, alike, architecture
 
 SOURCE = "https://github.com/huggingface/pytorch-image-models"
 LICENCE = "Apache-2.0 (code); weights as their authors say"
@@ -42,8 +43,11 @@ def recognises(weights: Mapping[str, Tensor]) -> bool:
 
 
 def published(weights: dict[str, Tensor]) -> Published:
-    """As they are."""
-    return Published(weights, name=whose(weights), **UNKNOWN)
+    """As they are. Where several architectures have just these weights, none is chosen."""
+    name = whose(weights)
+    others = alike(name)
+    could: Any = {"could": (name, *others)} if others else {"name": name}
+    return Published(weights, evidence=Evidence("shapes", f"timm's names of {name}"), **could, **UNKNOWN)
 
 
 def whose(weights: Mapping[str, Tensor]) -> str:

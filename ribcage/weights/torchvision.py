@@ -20,7 +20,7 @@ from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
 from ribcage.weights import base
 from ribcage.weights.chexnet import DOTTED
-from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, UNKNOWN, Published, architecture, flat
+from ribcage.weights.foreign import DENSENETS, MEAN, RESNETS, STD, UNKNOWN, Evidence, Published, architecture, flat
 
 SOURCE = "https://github.com/pytorch/vision"
 LICENCE = "BSD-3-Clause (code); weights learnt from ImageNet"
@@ -44,7 +44,8 @@ def published(weights: dict[str, Tensor]) -> Published:
     state = flat({DOTTED.sub(r"\1\2.", name): value for name, value in weights.items()}, last)
     whose: Any = {} if len(state.get(f"{last}.weight", ())) == IMAGENET else UNKNOWN
     scale: Any = {"mean": MEAN, "std": STD} if Published(state).channels(stem) == 3 else {}
-    return Published(state, **scale, name=architecture(state, candidates), **whose)
+    seen = Evidence("shapes", f"the names of torchvision's {'ResNets' if stem == 'conv1' else 'DenseNets'}")
+    return Published(state, **scale, name=architecture(state, candidates), evidence=seen, **whose)
 
 
 def export(method: Method, model: Model, target: Path) -> Path:

@@ -9,10 +9,11 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from ribcage.weights.foreign import MEAN, STD, Published, architecture, numbered
+from ribcage.weights.foreign import MEAN, STD, Evidence, Published, architecture, numbered
 
 SOURCE = "https://github.com/danczs/Visformer"
 LICENCE = "Apache-2.0 (code); weights learnt from ImageNet"
+SEEN = Evidence("names", "stem.1.bn and three maps of positions")
 MODELS = ("visformer_small", "visformer_tiny")
 
 
@@ -24,4 +25,4 @@ def recognises(names: Collection[str]) -> bool:
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
     state = {name.replace(".bn.", ".").replace("head.0.", "head."): value for name, value in weights.items()}
-    return numbered(Published(state, MEAN, STD, name=architecture(state, MODELS)), "head")
+    return numbered(Published(state, MEAN, STD, name=architecture(state, MODELS), evidence=SEEN), "head")

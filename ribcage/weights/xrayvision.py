@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ribcage.weights.foreign import DENSENETS, RESNETS, Published, architecture
+from ribcage.weights.foreign import DENSENETS, RESNETS, Evidence, Published, architecture
 
 SOURCE = "https://github.com/mlmed/torchxrayvision"
 LICENCE = "Apache-2.0 (code); weights learnt from public data sets of radiographs"
@@ -68,6 +68,7 @@ def published(weights: dict[str, Tensor]) -> Published:
         (STD,) * channels,
         name=architecture(state, candidates),
         findings=findings,
+        evidence=Evidence("names", CUTS) if CUTS in weights else Evidence("shapes", "18 rows and one channel"),
         left=(CUTS,) if CUTS in weights else (),
         size=(side, side),
         stored=side,
