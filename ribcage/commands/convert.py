@@ -79,6 +79,8 @@ def named(options: Options) -> Options:
 
 def wrong(options: Options) -> list[str]:
     """What cannot be done."""
+    from ribcage.weights.foreign import wrong_scale
+
     said = [] if options.file else ["name a file of weights, or a finished model and --to"]
     said += [] if options.out else ["--out says where to"]
     folder = bool(options.file and options.file.is_dir())
@@ -205,13 +207,6 @@ def described(found: Any, options: Options) -> Any:
             "name it with --model."
         )
     return replace(found, mean=options.mean or found.mean, std=options.std or found.std)
-
-
-def wrong_scale(mean: Any, std: Any) -> str:
-    """What is wrong with a normalisation; "" when nothing is."""
-    from ribcage.weights.foreign import wrong_scale
-
-    return wrong_scale(mean, std)
 
 
 def report(file: Path, found: Any, made: Any) -> None:
