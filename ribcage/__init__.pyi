@@ -501,6 +501,8 @@ def import_(
     fit: Literal['pad', 'crop', 'squash'] = 'pad',
     depth: Literal[8, 16] = 8,
     workers: int = 0,
+    window: Word = '',
+    allow_rejected: Word = '50%',
     limit: int = 0,
     redo: bool = False,
     link: bool = False,
@@ -521,6 +523,10 @@ def import_(
         fit: How a picture becomes square: black borders, centre crop, or squashed.
         depth: Bits of a stored pixel.
         workers: Threads; 0 takes one for each core.
+        window: What DICOM files are shown by: the explanation of a window such as LUNG, or CENTRE,WIDTH (default:
+            the file's own choice, docs/datasets.md).
+        allow_rejected: How many images may be rejected before the exit code is 3: a number, a share such as 5%,
+            or all.
         limit: Only the first so many pictures; 0 takes all.
         redo: Begin anew, though the folder is complete or begun: pictures that were rejected may be there now.
         link: Store no pictures, only the table; pictures are then read from their files every time.
@@ -689,6 +695,8 @@ def predict(
     check_maps: bool = False,
     notes: bool = False,
     least: float | None = None,
+    window: Word = '',
+    allow_unread: Word = '0',
     batch: int = 16,
 ) -> Any:
     """Ask a finished model about picture files: PNG, JPEG, TIFF, BMP, DICOM; files, folders, patterns.
@@ -713,6 +721,10 @@ def predict(
         notes: Say what was done to read each file.
         least: Of a detector: the least score of a box (default: what the model's validation chose for each
             finding).
+        window: What DICOM files are shown by: the explanation of a window such as LUNG, or CENTRE,WIDTH (default:
+            the file's own choice, docs/datasets.md).
+        allow_unread: How many files may be unreadable before the exit code is 3: a number, a share such as 5%, or
+            all.
         batch: Files at a time.
     """
 

@@ -16,7 +16,8 @@ COMMANDS = Path(__file__).parent / "commands"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line; return its exit code: 0 done, 1 failed, 2 not understood, 130 interrupted."""
+    """Run one command line; return its exit code: 0 done, 1 failed, 2 not understood, 3 done but for inputs that could
+    not be read, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if "OMP_WAIT_POLICY" not in os.environ:  # threads that spin while they wait are slow where something else runs, too
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -75,7 +76,10 @@ def dispatch(words: list[str]) -> int:
     if "-h" in words or "--help" in words:
         print(help_page(words[0], module, flags))
         return 0
-    result = module.run(parse(words[0], module, flags, words[1:]))
+    options = parse(words[0], module, flags, words[1:])
+    result = module.run(options)
+    if hasattr(module, "exit_code"):
+        return int(module.exit_code(options, result))
     return result if isinstance(result, int) else 0
 
 

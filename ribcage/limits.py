@@ -28,6 +28,33 @@ LIMITS: dict[str, Limit] = {
 """What the numbers of the commands can be, by the name of their option."""
 
 
+def tolerated(text: str, count: int) -> int:
+    """How many of so many may fail: 'all', a number, or a share such as '5%'."""
+    word = text.strip()
+    if word == "all":
+        return count
+    number = word.removesuffix("%")
+    share = float(number) / 100 if word.endswith("%") else None
+    if share is None:
+        most = int(number)
+    elif 0 <= share <= 1:
+        most = int(share * count)
+    else:
+        raise ValueError
+    if most < 0:
+        raise ValueError
+    return most
+
+
+def intolerable(name: str, text: str) -> list[str]:
+    """What is wrong with an option that says how many may fail."""
+    try:
+        tolerated(text, 100)
+    except ValueError:
+        return [f"{name} {text!r} is not a number, a share such as 5%, or all"]
+    return []
+
+
 def check(options: Any, more: Sequence[str] = ()) -> None:
     """Raise one ValueError with all that is wrong with the options, and what else the command found wrong."""
     if wrong := [*faults(options), *more]:

@@ -143,10 +143,12 @@ def shown(
     return Shown(path, (read.width, read.height), torch.cat(pictures), about=about)
 
 
-def show(path: Path, model: Model, *, known: Typical | None = None, seen: Sequence[View] = ()) -> Shown:
+def show(
+    path: Path, model: Model, *, known: Typical | None = None, seen: Sequence[View] = (), window: str = ""
+) -> Shown:
     """One file as the model wants to see it, or why it cannot be read."""
     try:
-        return shown(image.read(path, min_side=model.stored), model, path, known=known, seen=seen)
+        return shown(image.read(path, min_side=model.stored, window=window), model, path, known=known, seen=seen)
     except Exception as error:  # a file may be anything, and so may what goes wrong with it
         text = " ".join(str(error).split()) or type(error).__name__
         return Shown(path, (0, 0), None, text)
@@ -163,15 +165,17 @@ def probabilities(
     ten_crop: bool = False,
     thresholds: Sequence[float | None] = (),
     label: str = "",
+    window: str = "",
 ) -> pd.DataFrame:
     """One row per file, in their order: path, the calibrated probability of each finding, whether it reaches the
     finding's threshold (empty where there is none), `ABOUT`, error.
 
     ten_crop: ten views of each picture, the mean of their ten probabilities.
     label: of a progress line; "" shows none.
+    window: what DICOM files are shown by instead of their own choice.
     """
     seen = views.ten_crops(opened.model.size) if ten_crop else ()
-    rows = _answered(opened, paths, batch, partial(named, opened), label, seen)
+    rows = _answered(opened, paths, batch, partial(named, opened), label, seen, window)
     table = _table(rows, ["path", *opened.model.findings, *ABOUT, "error"])
     first = table.columns.get_loc(ABOUT[0])
     for place, (name, cut) in enumerate(zip(opened.model.findings, thresholds or _unknown(opened.model), strict=True)):
@@ -181,13 +185,19 @@ def probabilities(
 
 
 def boxes(
-    opened: Detector, paths: Sequence[Path], *, least: Sequence[float], batch: int = 16, label: str = ""
+    opened: Detector,
+    paths: Sequence[Path],
+    *,
+    least: Sequence[float],
+    batch: int = 16,
+    label: str = "",
+    window: str = "",
 ) -> pd.DataFrame:
     """One row per box of at least the score of its finding: path, finding, score, x, y, width, height, `ABOUT`, error.
 
     The surest of a file comes first; a file without any has one row without a finding.
     """
-    rows = _answered(opened, paths, batch, partial(placed, opened, least=least), label)
+    rows = _answered(opened, paths, batch, partial(placed, opened, least=least), label, window=window)
     return _table(rows, ["path", *BOX, *ABOUT, "error"])
 
 
@@ -215,13 +225,16 @@ def _answered(
     answer: Callable[[Sequence[Shown]], list[list[Row]]],
     label: str,
     seen: Sequence[View] = (),
+    window: str = "",
 ) -> list[Row]:
     """The rows of every file; the next are read while some are answered."""
     opened.method.eval()
     rows: list[Row] = []
 
+    ready = partial(show, model=opened.model, known=opened.typical, seen=seen, window=window)
+
     def work() -> Iterator[int]:
-        for several in _read(paths, batch, partial(show, model=opened.model, known=opened.typical, seen=seen)):
+        for several in _read(paths, batch, ready):
             whole = [one for one in several if one.picture is not None]
             said = iter(answer(whole) if whole else [])
             for one in several:

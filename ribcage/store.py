@@ -30,7 +30,9 @@ TABLES = ("index.parquet", "fingerprints.parquet")
 Fit = Literal["pad", "crop", "squash"]
 
 
-KINDS: dict[str, Any] = dict.fromkeys(("name", "dataset", "source", "licence", "fit", "root", "contents", "plan"), str)
+KINDS: dict[str, Any] = dict.fromkeys(
+    ("name", "dataset", "source", "licence", "fit", "root", "contents", "plan", "window"), str
+)
 KINDS |= dict.fromkeys(("pictures", "rejected", "size", "depth"), int)
 KINDS |= dict.fromkeys(("options", "notes", "versions", "tables"), dict)
 KINDS |= {"mean": (int, float), "std": (int, float), "findings": list, "linked": bool}
@@ -67,6 +69,8 @@ class Facts:
     """Of the programs that read the pictures: another decoder may give other pixels."""
     tables: dict[str, str] = field(default_factory=dict)
     """Hashes of index.parquet and fingerprints.parquet: a table from elsewhere would put labels on other pictures."""
+    window: str = ""
+    """What DICOM files are shown by instead of their own choice."""
     plan: str = ""
     """A hash of all that decided what this folder holds."""
     format: int = FORMAT
@@ -82,6 +86,8 @@ class Facts:
             values = json.loads(file.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{file} is not valid JSON ({error}). Import the data set again.") from None
+        if isinstance(values, dict):
+            values.setdefault("window", "")  # folders are older than this choice
         known = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage. Import the data set again.")
@@ -279,11 +285,14 @@ def reader(index: Index, facts: Facts) -> Callable[[int], np.ndarray]:
 
 def source(index: Index, facts: Facts) -> Callable[[int], "image.Picture"]:
     """row → the picture as its file shows it, at least as large as the folder wants it."""
-    own = datasets.pictures(facts.dataset, index, size=facts.size, depth=facts.depth, **facts.options)
+    own = datasets.pictures(
+        facts.dataset, index, size=facts.size, depth=facts.depth, window=facts.window, **facts.options
+    )
     if own is not None:
         return lambda row: _as_picture(own(row))
     paths = index.table["path"].array  # one look-up in a table costs as much as reading a small file
-    return lambda row: image.read(index.root / paths[row], depth=facts.depth, min_side=facts.size)
+    how: Any = {"depth": facts.depth, "min_side": facts.size, "window": facts.window}
+    return lambda row: image.read(index.root / paths[row], **how)
 
 
 def present(index: Index) -> np.ndarray:

@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ribcage import cohort
+from ribcage import cohort, image
 from ribcage.store import Store
 
 FILE = "typical.npz"
@@ -289,8 +289,10 @@ def remarks(
     known: Typical | None, square: np.ndarray, tags: dict[str, str], notes: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """What is unusual about a picture, in plain sentences: what its DICOM says, how it was read, and how it looks."""
+    said = [note.removeprefix(image.CAUTION) for note in notes if note.startswith(image.CAUTION)]
+    cautions = [f"{note[:1].upper()}{note[1:]}." for note in said]
     dark = [f"Perhaps too dark: {note.removesuffix(', which is dark')}." for note in notes if note.endswith("is dark")]
-    return (*_said(known, tags), *dark, *_seen(known, small(square)))
+    return (*_said(known, tags), *cautions, *dark, *_seen(known, small(square)))
 
 
 def _said(known: Typical | None, tags: dict[str, str]) -> list[str]:

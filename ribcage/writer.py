@@ -271,6 +271,7 @@ def plan(index: Index, facts: store.Facts) -> str:
     wanted = {
         name: getattr(facts, name) for name in ("name", "dataset", "size", "fit", "depth", "options", "root", "linked")
     }
+    wanted |= {"window": facts.window} if facts.window else {}
     text = json.dumps(wanted, sort_keys=True, default=str)
     return hashlib.blake2b(table.getvalue() + text.encode(), digest_size=16).hexdigest()
 

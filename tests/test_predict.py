@@ -238,7 +238,7 @@ def test_of_a_long_table_the_first_are_shown_and_all_that_is_wrong(
         (tmp_path / "files" / f"{number:03}.png").write_bytes(data if number != 22 else b"broken")
     asked(model, tmp_path / "files", out=tmp_path / "t.csv")
     shown = capsys.readouterr()
-    assert shown.out.count(".png  Mass") == predict.SHOWN and "022.png is not a picture" in shown.out
+    assert shown.out.count(".png  Mass") == predict.SHOWN and "022.png is not an image" in shown.out
     assert f"… 3 more files are in {tmp_path / 't.csv'}." in shown.out
     assert "23 of 24 files answered; 1 of 24 files could not be read." in shown.out
     assert "predict 24/24" in shown.err
@@ -352,3 +352,34 @@ def test_every_real_dicom_is_answered_or_fails_alone(model: Path, capsys: pytest
     )
     said = capsys.readouterr().out
     assert "28 of 30 files answered" in said and said.count("    done: ") == 28
+
+
+# ---- the exit code
+
+
+@pytest.mark.parametrize(("allowed", "code"), [("0", 3), ("1", 0), ("40%", 3), ("50%", 0), ("all", 0)])
+def test_unread_files_end_with_a_code_of_their_own_unless_they_are_allowed(
+    model: Path, tmp_path: Path, allowed: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"broken")
+    assert cli.main(["predict", str(model), str(tmp_path), "--allow-unread", allowed]) == code
+    said = capsys.readouterr().out
+    assert "1 of 2 files answered" in said and ("exit code is 3" in said) == (code == 3)
+
+
+def test_options_that_make_no_sense_are_told_before_anything_is_read(model: Path, tmp_path: Path) -> None:
+    file = picture(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"--allow-unread 'some'.*--window '9,0'"):
+        asked(model, file, allow_unread="some", window="9,0")
+
+
+def test_what_a_dicom_says_of_itself_is_unusual_and_its_window_can_be_chosen(model: Path, tmp_path: Path) -> None:
+    from test_dicom import dataset, written
+
+    file = tmp_path / "a.dcm"
+    made = dataset(PatientOrientation=["R", "F"], WindowCenter=["900", "2000"], WindowWidth=["1000", "3000"])
+    made.WindowCenterWidthExplanation = ["SOFT", "LUNG"]
+    file.write_bytes(written(made))
+    assert "Mirrored (PatientOrientation R/F)." in asked(model, file)["remarks"][0]
+    assert "window 2000/3000 (LUNG" in asked(model, file, window="LUNG")["notes"][0]

@@ -19,7 +19,8 @@ import pandas as pd
 import processes
 import pytest
 
-from ribcage import files, image, store, writer
+import ribcage
+from ribcage import cli, files, image, store, writer
 from ribcage import index as indexes
 from ribcage.index import Index
 
@@ -435,3 +436,31 @@ def test_linked_dicom_patients_do_not_cross_the_split(tmp_path: Path) -> None:
         table = store.open(out).index.table
         assert set(table["patient"]) == {f"p{number}" for number in range(8)}
         assert (table.groupby("patient")["split"].nunique() == 1).all()
+
+
+# ---- what the command says of it
+
+
+@pytest.mark.parametrize(("allowed", "code"), [("50%", 3), ("1", 3), ("2", 0), ("all", 0)])
+def test_an_import_that_rejects_most_images_ends_with_a_code_of_its_own(
+    tmp_path: Path, allowed: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(tmp_path / "in", 1)
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in" / name).write_bytes(b"broken")
+    words = ["import", "folder", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--size", "32"]
+    assert cli.main([*words, "--allow-rejected", allowed]) == code
+    assert ("exit code is 3" in capsys.readouterr().out) == (code == 3)
+
+
+def test_the_window_of_an_import_is_kept_in_the_folder(tmp_path: Path) -> None:
+    from test_dicom import chest, dataset, written
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.dcm").write_bytes(written(dataset(chest() // 16, WindowCenter="2048", WindowWidth="4096")))
+    opened = ribcage.import_("folder", tmp_path / "in", out=tmp_path / "out", size=32, window="130,120")
+    assert opened.facts.window == "130,120" and next(iter(opened.facts.notes)) == "window 130/120 as asked for"
+    old = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    del old["window"]
+    (tmp_path / "out" / "dataset.json").write_text(json.dumps(old))
+    assert store.Facts.load(tmp_path / "out" / "dataset.json").window == ""

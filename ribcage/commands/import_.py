@@ -34,6 +34,11 @@ class Options:
     """Bits of a stored pixel."""
     workers: int = 0
     """Threads; 0 takes one for each core."""
+    window: str = ""
+    """What DICOM files are shown by: the explanation of a window such as LUNG, or CENTRE,WIDTH (default: the file's own
+    choice, docs/datasets.md)."""
+    allow_rejected: str = "50%"
+    """How many images may be rejected before the exit code is 3: a number, a share such as 5%, or all."""
     limit: int = 0
     """Only the first so many pictures; 0 takes all."""
     redo: bool = False
@@ -69,12 +74,23 @@ def run(options: Options) -> Any:
         write(writer.Writer(index, facts, options.out, workers=options.workers or cores()), index.name)
     opened = store.open(options.out)
     print(summary(opened))
+    if exit_code(options, opened):
+        print("The exit code is 3 for that; --allow-rejected N, N% or all accepts it.")
     return opened
+
+
+def exit_code(options: Options, opened: Any) -> int:
+    """3 where more images were rejected than --allow-rejected says."""
+    from ribcage import limits
+
+    facts = opened.facts
+    most = limits.tolerated(options.allow_rejected, facts.pictures + facts.rejected)
+    return 3 if facts.rejected > most else 0
 
 
 def check(options: Options) -> None:
     """Raise one ValueError for all options that cannot be."""
-    from ribcage import datasets
+    from ribcage import datasets, dicom_gray, limits
 
     wrong = []
     if options.out is None:
@@ -90,6 +106,11 @@ def check(options: Options) -> None:
         options.size is not None and not 8 <= options.size <= 4096
     )
     wrong += [f"--{key} cannot be negative" for key in ("workers", "limit") if getattr(options, key) < 0]
+    wrong += limits.intolerable("--allow-rejected", options.allow_rejected)
+    try:
+        dicom_gray.asked(options.window)
+    except ValueError as error:
+        wrong.append(str(error).rstrip("."))
     if wrong:
         raise ValueError("; ".join(wrong) + ". See 'ribcage import --help'.")
 
@@ -120,6 +141,7 @@ def describe(options: Options) -> tuple[Any, Any]:
         root=str(index.root),
         options=options.member,
         linked=options.link,
+        window=options.window,
         versions=store.versions(),
     )
     return index, facts

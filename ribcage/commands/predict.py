@@ -48,6 +48,11 @@ class Options:
     """Say what was done to read each file."""
     least: float | None = None
     """Of a detector: the least score of a box (default: what the model's validation chose for each finding)."""
+    window: str = ""
+    """What DICOM files are shown by: the explanation of a window such as LUNG, or CENTRE,WIDTH (default: the file's own
+    choice, docs/datasets.md)."""
+    allow_unread: str = "0"
+    """How many files may be unreadable before the exit code is 3: a number, a share such as 5%, or all."""
     batch: int = 16
     """Files at a time."""
 
@@ -61,7 +66,8 @@ def run(options: Options) -> Any:
     limits.check(options, [*wrong(options, len(found.pictures)), *unfit(options, model)])
     if found.others:
         print(f"{found.others:,} files were passed over: they begin as no PNG, JPEG, TIFF, BMP or DICOM does.")
-    asked: Any = {"batch": options.batch, "label": "predict" if len(found.pictures) > options.batch else ""}
+    asked: Any = {"batch": options.batch, "window": options.window}
+    asked["label"] = "predict" if len(found.pictures) > options.batch else ""
     if model.detector:
         least = chosen(model, options.least)
         opened: Any = bundle.load_detector(options.model)
@@ -79,8 +85,16 @@ def run(options: Options) -> Any:
     if options.maps or options.sheet:
         explain(options, opened, table, paths)
     if options.check_maps:
-        compare(opened, paths)
+        compare(opened, paths, options.window)
     return table
+
+
+def exit_code(options: Options, table: Any) -> int:
+    """3 where more files could not be read than --allow-unread says."""
+    from ribcage import limits
+
+    said = errors(table)
+    return 3 if sum(map(bool, said)) > limits.tolerated(options.allow_unread, len(said)) else 0
 
 
 # ---- what cannot be
@@ -88,7 +102,13 @@ def run(options: Options) -> Any:
 
 def wrong(options: Options, files: int) -> list[str]:
     """What no model can be asked."""
-    said = []
+    from ribcage import dicom_gray, limits
+
+    said = limits.intolerable("--allow-unread", options.allow_unread)
+    try:
+        dicom_gray.asked(options.window)
+    except ValueError as error:
+        said.append(str(error).rstrip("."))
     if options.least is not None and not 0 <= options.least <= 1:
         said.append(f"--least {options.least:g} is not from 0 to 1")
     if options.out and options.out.suffix not in (".csv", ".parquet"):
@@ -164,6 +184,8 @@ def show(table: Any, options: Options, model: Any, described: bool) -> None:
     for line in legend(table, options, model):
         print(line)
     print(counts(table, len(said), bad))
+    if exit_code(options, table):
+        print("The exit code is 3 for that; --allow-unread N, N% or all accepts it.")
     if not described:
         print("The model keeps no description of its training pictures: only DICOM tags can say what is unusual.")
 
@@ -269,7 +291,7 @@ def with_maps(options: Options, opened: Any, rows: Sequence[dict[str, Any]], pat
     """The maps and the sheet of a file, as they were asked for."""
     from ribcage import explanation, image
 
-    read = image.read(path)
+    read = image.read(path, window=options.window)
     found, said = explanation.look(opened, read), {name: rows[0][name] for name in opened.model.findings}
     crossed, made = crossing(rows[0], opened.model.findings), []
     if options.maps:
@@ -295,7 +317,7 @@ def with_boxes(options: Options, opened: Any, rows: Sequence[dict[str, Any]], pa
     from ribcage import explanation, image
 
     assert options.maps
-    read, made = image.read(path), []
+    read, made = image.read(path, window=options.window), []
     words = explanation.endings(opened.model.findings)
     for name in dict.fromkeys(row["finding"] for row in rows if row["finding"]):
         if options.of and name not in options.of:
@@ -306,12 +328,13 @@ def with_boxes(options: Options, opened: Any, rows: Sequence[dict[str, Any]], pa
     return made
 
 
-def compare(opened: Any, paths: Sequence[Path]) -> None:
+def compare(opened: Any, paths: Sequence[Path], window: str = "") -> None:
     """Say how alike the maps stay when the weights are random."""
     from ribcage import explanation, image, likeness
 
     side = opened.model.stored
-    squares = [explanation.square(image.read(path, min_side=side), opened.model) for path in paths[:CHECKED]]
+    read = [image.read(path, min_side=side, window=window) for path in paths[:CHECKED]]
+    squares = [explanation.square(each, opened.model) for each in read]
     found = likeness.of(opened, squares)
     print(
         f"Rank correlation of maps with those under random weights (1: the same), {found.pictures:,} "

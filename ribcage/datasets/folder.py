@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -115,10 +115,11 @@ def index(
 
 
 def pictures(
-    index: Index, *, bits: int = 0, size: int | None = None, depth: Literal[8, 16] = 8
+    index: Index, *, bits: int = 0, size: int | None = None, depth: Literal[8, 16] = 8, window: str = ""
 ) -> Callable[[int], image.Picture] | None:
     """Row → picture, where `bits` says how to read it; else each row is a file like any other."""
-    return (lambda row: image.read(index.file(row), depth=depth, min_side=size, bits=bits)) if bits else None
+    how: Any = {"depth": depth, "min_side": size, "bits": bits, "window": window}
+    return (lambda row: image.read(index.file(row), **how)) if bits else None
 
 
 def _name(root: Path) -> str:
