@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 import ribcage.fingerprint as fp
+from ribcage import image
 from ribcage.datasets import phantom
 
 Picture = np.ndarray
@@ -56,6 +57,12 @@ def cropped(picture: Picture, left: float, top: float, right: float, bottom: flo
     ]
 
 
+def tilted(picture: Picture, degrees: float) -> Picture:
+    height, width = picture.shape
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
+    return cv2.warpAffine(picture, matrix, (width, height))
+
+
 def padded(picture: Picture, left: float, top: float, right: float, bottom: float, gray: int) -> Picture:
     height, width = picture.shape
     sides = (round(top * height), round(bottom * height), round(left * width), round(right * width))
@@ -83,6 +90,20 @@ ALTERATIONS: dict[str, Alteration] = {
     "cropped 5 % on one side": lambda p, r: cropped(p, *np.roll((0.05, 0, 0, 0), r.integers(4))),
     "cropped 0–5 % by chance": lambda p, r: cropped(p, *r.uniform(0, 0.05, 4)),
     "centre 224 of 256": lambda p, r: cropped(resized(p, 256), 0.0625, 0.0625, 0.0625, 0.0625),
+    "cropped 7 % each side": lambda p, r: cropped(p, 0.07, 0.07, 0.07, 0.07),
+    "cropped 10 % each side": lambda p, r: cropped(p, 0.1, 0.1, 0.1, 0.1),
+    "cropped 10 % on one side": lambda p, r: cropped(p, *np.roll((0.1, 0, 0, 0), r.integers(4))),
+    "cropped 0–10 % by chance": lambda p, r: cropped(p, *r.uniform(0, 0.1, 4)),
+    "mirrored": lambda p, r: p[:, ::-1],
+    "upside down": lambda p, r: p[::-1],
+    "turned by 90°": lambda p, r: np.rot90(p),
+    "turned by 180°": lambda p, r: np.rot90(p, 2),
+    "turned by 270°": lambda p, r: np.rot90(p, 3),
+    "mirrored, JPEG 30": lambda p, r: jpeg(np.ascontiguousarray(p[:, ::-1]), 30),
+    "mirrored, cropped 5 % each side": lambda p, r: cropped(p[:, ::-1], 0.05, 0.05, 0.05, 0.05),
+    "turned by 90°, inverted, JPEG 60": lambda p, r: jpeg(np.ascontiguousarray(255 - np.rot90(p)), 60),
+    "tilted by 2°": lambda p, r: tilted(p, 2),
+    "tilted by 5°": lambda p, r: tilted(p, 5),
     "black border 5 %": lambda p, r: padded(p, 0.05, 0.05, 0.05, 0.05, 0),
     "white border 5 %": lambda p, r: padded(p, 0.05, 0.05, 0.05, 0.05, 255),
     "padded to a square, JPEG 60": lambda p, r: jpeg(padded(p, 0.15, 0, 0.15, 0, 0), 60),
@@ -175,8 +196,46 @@ def originals(pictures: list[Picture], patients: np.ndarray, prints: np.ndarray)
 
 
 def like(prints: np.ndarray, pictures: list[Picture], first: int, second: int) -> float:
-    i, j, flipped = fp._closest(prints[first], prints[second])
+    i, j, flipped = fp._closest(prints[first], prints[second])  # in the position in which both lie
     return fp.likeness(fp._ranks(pictures[first])[i], fp._ranks(pictures[second])[j] * (-1 if flipped else 1))
+
+
+def stored_small(name: str, pictures: list[Picture], patients: np.ndarray) -> None:
+    """Other exposures of one patient that are called copies where images are stored small, and how near they come."""
+    print(f"\n| {name}, stored at | pairs of one patient | by bits | with pictures | nearest bits | likeness |")
+    print("|---|---|---|---|---|---|")
+    full = np.stack([fp.fingerprint(picture) for picture in pictures])
+    true = {(i, j) for i, j in pairs_of(fp.duplicates(full, pictures=pictures.__getitem__), patients)}
+    same = int(sum(n * (n - 1) // 2 for n in np.unique(patients, return_counts=True)[1])) - len(true)
+    for size in (256, 128, 96, 64, 48, 32):
+        small = [image.fit(picture, size, "pad")[0] for picture in pictures]
+        prints = np.stack([fp.fingerprint(picture) for picture in small])
+        found = [fp.duplicates(prints), fp.duplicates(prints, pictures=small.__getitem__)]
+        called = [len(set(pairs_of(each, patients)) - true) for each in found]
+        near = fp.duplicates(prints, cut=fp.LOOSE + 20)
+        others = [k for k, pair in enumerate(zip(near.first.tolist(), near.second.tolist(), strict=True))
+                  if patients[pair[0]] == patients[pair[1]] and pair not in true]  # fmt: skip
+        alike = [like(prints, small, int(near.first[k]), int(near.second[k])) for k in others]
+        lacking = fp._needed(near.distance[others], np.full(len(others), size)) - np.array(alike)
+        nearest = ", ".join(map(str, np.sort(near.distance[others])[:4]))
+        print(f"| {size} px | {same} | {called[0]} | {called[1]} | {nearest} | lacks {lacking.min():.2f} |", flush=True)
+    print(f"True copies within one patient, left out: {len(true)}")
+
+
+def pairs_of(found: fp.Matches, patients: np.ndarray) -> list[tuple[int, int]]:
+    """The found pairs that show one patient."""
+    pairs = zip(found.first.tolist(), found.second.tolist(), strict=True)
+    return [(i, j) for i, j in pairs if patients[i] == patients[j]]
+
+
+def lung_pictures(root: Path) -> tuple[list[Picture], np.ndarray]:
+    """Follow-up radiographs of one illness: many exposures of a patient within days."""
+    import csv
+
+    with (root / "lungs" / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    pictures = [np.asarray(cv2.imread(str(root / "lungs" / row["image"]), cv2.IMREAD_GRAYSCALE)) for row in rows]
+    return pictures, np.unique([row["patient"] for row in rows], return_inverse=True)[1]
 
 
 def exact_copies(file: Path) -> None:
@@ -295,6 +354,7 @@ def check_model(model: Model, pictures: list[Picture]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small-only", action="store_true", help="only how small stored images do")
     parser.add_argument("--altered", type=int, default=300, help="pictures that are altered in every way")
     parser.add_argument("--made-up", type=int, default=600, help="phantoms drawn")
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="sizes to search")
@@ -304,11 +364,17 @@ def main() -> None:
     root = os.environ.get("RIBCAGE_REAL_DATA")
     if root:
         real, owners = real_pictures(Path(root))
+        if options.small_only:
+            stored_small("ChestX-ray14", real, owners)
+            stored_small("COVID-19 follow-ups", *lung_pictures(Path(root)))
+            return
         start = time.perf_counter()
         for picture in real:
             fp.fingerprint(picture)
         print(f"fingerprint at 256 px: {(time.perf_counter() - start) / len(real) * 1e3:.2f} ms")
         report("ChestX-ray14", real, owners, options.altered)
+        stored_small("ChestX-ray14", real, owners)
+        stored_small("COVID-19 follow-ups", *lung_pictures(Path(root)))
         exact_copies(Path(root) / "pneumoniamnist.npz")
     report("Made-up pictures", pictures, patients, options.altered)
     search_times(real if root else pictures, options.rows)

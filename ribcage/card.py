@@ -52,6 +52,7 @@ def write(model: dict[str, Any], *, plain: bool = True, unknown: Sequence[str] =
             else _features(model)
         ),
         *_limits(model),
+        *_given_away(model),
         "## Use",
         "",
         "```python",
@@ -124,6 +125,20 @@ def _limits(model: dict[str, Any]) -> list[str]:
         f"The terms of what it learnt from hold: {licences}." if licences else "",
     ]
     return ["## Limits", "", *(f"- {one}" for one in said if one), ""]
+
+
+def _given_away(model: dict[str, Any]) -> list[str]:
+    """What who shares the folder tells others of the data."""
+    if foreign(model):
+        return []
+    said = [
+        "`provenance.npz` holds a fingerprint of every image that it has seen and a hash of every patient: who has "
+        "such an image can find out that it was among them.",
+        "Numbers of patients of published data can be found out from their hashes; those of other data are hashed with "
+        "a key that only their site has (docs/fingerprints.md).",
+        "Weights remember: whether an image was learnt from can be guessed from them alone, better than by chance.",
+    ]
+    return ["## What sharing it gives away", "", *(f"- {one}" for one in said), ""]
 
 
 def tested(card: str, result: dict[str, Any], tests: Sequence[PastTest]) -> str:

@@ -1,10 +1,12 @@
-"""Fingerprints: find the same radiograph again after it was resized, compressed, windowed, inverted, cropped or padded.
+"""Fingerprints: find the same radiograph again after it was resized, compressed, windowed, inverted, mirrored, turned,
+cropped or padded.
 
 A picture becomes a few 256-bit words. Area-resize to 64×64, replace gray values by their ranks, 2-D cosine transform,
 keep the signs of the 256 lowest frequencies: a change of gray scale that keeps the order leaves the bits almost alone,
-and inversion flips them all. The same is done for the picture without its border and for two centre crops of that, so
-that a crop of one picture meets the whole of the other. Two prints are compared by the smallest Hamming distance over
-`_pairs`, counted from either end (d or 256 - d).
+and inversion flips them all. Mirroring changes the signs of odd frequencies and a quarter turn exchanges rows and
+columns, so the bits of all eight positions follow from those of one, and nothing more is kept for them. The same is
+done for the image without its border and for centre crops of that, so that a crop of one image meets the whole of the
+other. Two prints are compared by the smallest Hamming distance over `_pairs`, counted from either end (d or 256 - d).
 
 Close bits make a candidate. With the pictures at hand, a candidate is confirmed by aligning the two and correlating
 their local contrast: ribs and vessels of one exposure fall on each other, those of another study do not.
@@ -28,12 +30,18 @@ LOOSE = 60
 """Largest distance of a candidate when pictures confirm it; beyond it, other patients outnumber crops."""
 
 _GRID = 64
-_CROPS = (0, 3, 6)  # in 128ths of each side: none, 2.3 %, 4.7 %
+_CROPS = (0, 3, 6, 9, 12, 15)  # in 128ths of each side: none, 2.3 % … 11.7 %
 VARIANTS = 1 + len(_CROPS)
 _FINE = 32  # positions are whole numbers of 1/32 pixel, so every sum is exact and no machine rounds differently
 _LEVELS = 1024
 _SMALLEST = 8  # pixels a side; less is not a radiograph
 Reader = Callable[[int], np.ndarray]
+# The eight positions of a square: transposed first, then rows reversed, then columns reversed.
+TURNS = ((0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 0, 0), (1, 0, 1), (1, 1, 0), (1, 1, 1))
+TURN_NAMES = ("as it is", "mirrored", "upside down and mirrored", "turned by 180°", "transposed",
+              "turned by 90°", "turned by 270°", "transposed the other way")  # fmt: skip
+_MIRRORED = 1
+_INVERSE = (0, 1, 2, 3, 4, 6, 5, 7)
 
 
 @dataclass(frozen=True)
@@ -48,16 +56,60 @@ class Matches:
     """(M,) int16: differing bits of 256."""
     likeness: np.ndarray
     """(M,) float32: correlation of local contrast after alignment; NaN where no pictures were compared."""
+    turn: np.ndarray
+    """(M,) int8: how the first lies compared with the second (`TURNS`); 0: alike."""
 
     def __len__(self) -> int:
         return len(self.first)
 
 
 def fingerprint(pixels: np.ndarray) -> np.ndarray:
-    """(VARIANTS, 4) uint64: the picture, the picture without its border, two centre crops; equal on every machine.
+    """(VARIANTS, 4) uint64: the image, the image without its border, its centre crops; equal on every machine.
     A variant without content (constant, nearly black, too small) is all zero and matches nothing."""
     bits = _waves(_ranks(pixels)) > 0
     return np.packbits(bits, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+
+
+def turned(prints: np.ndarray, turn: int) -> np.ndarray:
+    """The prints (…, 4) of the same images in another position. Of a transposed one, two of 256 bits stay as they are,
+    since their counterparts are not among those that are kept."""
+    if turn == 0:
+        return prints
+    source, odd = _turned_bits(turn)
+    words = np.packbits(odd, bitorder="little").view("<u8").astype(np.uint64)
+    moved = prints
+    if TURNS[turn][0]:
+        flat = np.ascontiguousarray(prints, "<u8").reshape(-1, BITS // 64)
+        moved = np.empty_like(flat)
+        for start in range(0, len(flat), 1 << 16):
+            bits = np.unpackbits(flat[start : start + (1 << 16)].view(np.uint8), axis=1, bitorder="little")
+            packed = np.packbits(bits[:, source], axis=1, bitorder="little")
+            moved[start : start + (1 << 16)] = np.ascontiguousarray(packed).view("<u8")
+        moved = moved.astype(np.uint64).reshape(prints.shape)
+    return np.where(prints.any(axis=-1, keepdims=True), moved ^ words, np.uint64(0))
+
+
+@functools.cache
+def _turned_bits(turn: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each bit of a turned print: which bit of the print it comes from, and whether its sign changes."""
+    transposed, upside, mirrored = TURNS[turn]
+    rows, columns = _frequencies()
+    place = {key: number for number, key in enumerate(zip(rows.tolist(), columns.tolist(), strict=True))}
+    swapped = [place.get((column, row), number) for (row, column), number in place.items()]
+    source = np.array(swapped if transposed else list(place.values()))
+    return source, ((upside * rows + mirrored * columns) % 2).astype(np.uint8)
+
+
+def _turned_ranks(ranks: np.ndarray, turn: int) -> np.ndarray:
+    transposed, upside, mirrored = TURNS[turn]
+    ranks = ranks.T if transposed else ranks
+    return np.ascontiguousarray(ranks[:: -1 if upside else 1, :: -1 if mirrored else 1])
+
+
+def widened(prints: np.ndarray) -> np.ndarray:
+    """Prints of an older version, which kept fewer crops, with empty ones in the place of those it lacks."""
+    lacking = VARIANTS - prints.shape[1] if prints.ndim == 3 else 0
+    return np.pad(prints, ((0, 0), (0, lacking), (0, 0))) if lacking > 0 else prints
 
 
 def pixel_hash(pixels: np.ndarray) -> int:
@@ -67,11 +119,11 @@ def pixel_hash(pixels: np.ndarray) -> int:
     return int.from_bytes(hashlib.blake2b(head + b"\n" + little.tobytes(), digest_size=8).digest(), "little")
 
 
-def patient_fingerprint(dataset: str, patient: str) -> int:
+def patient_fingerprint(dataset: str, patient: str, key: bytes = b"") -> int:
     """64 bits that stand for one patient of one data set: whatever the case, width or leading zeros.
-    Names are not in it, but whoever can list a data set's patients can compute them all and compare."""
+    Without a key, whoever can list a data set's patients can compute them all and compare."""
     text = "\0".join([_plain(dataset), same_patient(patient)]).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8, person=b"ribcage patient").digest(), "little")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8, key=key, person=b"ribcage patient").digest(), "little")
 
 
 def same_patient(patient: str) -> str:
@@ -265,41 +317,64 @@ def _loose(rows: int) -> int:
 def _candidates(prints: np.ndarray, others: np.ndarray | None, cut: int) -> Matches:
     """Pairs within `cut` bits; `others` None means within `prints`."""
     b = prints if others is None else others
-    found = [_joined(*sides, cut) for sides in _sides(prints, b, others is None)]
-    first, second = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    if others is None:
-        first, second = np.minimum(first, second), np.maximum(first, second)
-        first, second = first[first != second], second[first != second]
-    keys = np.unique(first * max(1, len(b)) + second)
+    keys, turns = [np.empty(0, np.int64)], [np.empty(0, np.int8)]
+    for turn in range(len(TURNS)):
+        if others is None and _INVERSE[turn] < turn:
+            continue  # the same pairs from the other side
+        sides = list(_sides(turned(prints, turn), b, others is None, crops=turn <= _MIRRORED))
+        found = [_joined(*each, cut) for each in sides]
+        first, second = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        other = np.full(len(first), turn, np.int8)
+        if others is None:
+            other[first > second] = _INVERSE[turn]
+            first, second = np.minimum(first, second), np.maximum(first, second)
+            first, second, other = first[first != second], second[first != second], other[first != second]
+        keys.append(first * max(1, len(b)) + second)
+        turns.append(other)
+    return _nearest(prints, b, np.concatenate(keys), np.concatenate(turns))
+
+
+def _nearest(a: np.ndarray, b: np.ndarray, keys: np.ndarray, turns: np.ndarray) -> Matches:
+    """Each pair once, in the position in which it is nearest."""
+    both = np.unique(keys * len(TURNS) + turns)
+    keys, turns = both // len(TURNS), (both % len(TURNS)).astype(np.int8)
     first, second = np.divmod(keys, max(1, len(b)))
-    return Matches(first, second, _apart(prints, b, first, second), np.full(len(keys), np.nan, np.float32))
+    apart = _apart(a, b, first, second, turns)
+    order = np.lexsort((turns, apart, keys))
+    order = order[np.flatnonzero(np.diff(keys[order], prepend=-1))]
+    empty = np.full(len(order), np.nan, np.float32)
+    return Matches(first[order], second[order], apart[order], empty, turns[order])
 
 
-def _apart(a: np.ndarray, b: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(M,) int16: the smallest distance of each pair, whichever variants led to it."""
+def _apart(a: np.ndarray, b: np.ndarray, first: np.ndarray, second: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """(M,) int16: the smallest distance of each pair in this position, whichever variants led to it."""
     least = np.full(len(first), BITS, np.int16)
-    for start in range(0, len(first), 1 << 20):
-        part = slice(start, start + (1 << 20))
-        for i, j in _pairs():
-            one, other = a[first[part], i], b[second[part], j]
-            apart = np.bitwise_count(one ^ other).sum(axis=1, dtype=np.int16)
-            apart = np.minimum(apart, BITS - apart)
-            apart[~(one.any(axis=1) & other.any(axis=1))] = BITS
-            np.minimum(least[part], apart, out=least[part])
+    for turn in np.unique(turns).tolist():
+        rows = np.flatnonzero(turns == turn)
+        for start in range(0, len(rows), 1 << 20):
+            part = rows[start : start + (1 << 20)]
+            moved, other = turned(a[first[part]], turn), b[second[part]]
+            for i, j in _pairs(turn):
+                apart = np.bitwise_count(moved[:, i] ^ other[:, j]).sum(axis=1, dtype=np.int16)
+                apart = np.minimum(apart, BITS - apart)
+                apart[~(moved[:, i].any(axis=1) & other[:, j].any(axis=1))] = BITS
+                least[part] = np.minimum(least[part], apart)
     return least
 
 
 Rows = tuple[np.ndarray, np.ndarray]  # (R,) picture numbers and (R, 4) their bits
 
 
-def _sides(a: np.ndarray, b: np.ndarray, within: bool) -> Iterator[tuple[Rows, Rows]]:
+def _sides(a: np.ndarray, b: np.ndarray, within: bool, crops: bool) -> Iterator[tuple[Rows, Rows]]:
     """What is compared with what: wholes where a border makes them differ, else borderless, one side also cropped."""
+    variants = VARIANTS if crops else 2
     bordered_a, bordered_b = ((prints[:, 0] != prints[:, 1]).any(axis=1) for prints in (a, b))
     yield _rows(a, (0,), bordered_a), _rows(b, (0,))
-    yield _rows(a, (1,)), _rows(b, range(1, VARIANTS))
+    yield _rows(a, (1,)), _rows(b, range(1, variants))
     if not within:
         yield _rows(a, (0,), ~bordered_a), _rows(b, (0,), bordered_b)
-        yield _rows(a, range(2, VARIANTS)), _rows(b, (1,))
+        if crops:
+            yield _rows(a, range(2, variants)), _rows(b, (1,))
 
 
 def _rows(prints: np.ndarray, variants: range | tuple[int, ...], chosen: np.ndarray | None = None) -> Rows:
@@ -465,36 +540,51 @@ def _probe(rows, p0, p1, p2, p3, sizes, share, nearest, limits):  # type: ignore
 
 def _confirmed(found: Matches, prints_a: np.ndarray, prints_b: np.ndarray, read_a: Reader, read_b: Reader) -> Matches:
     """The candidates that look the same after alignment."""
-    ranks_a = functools.lru_cache(1024)(lambda row: _ranks(read_a(row)))
-    ranks_b = ranks_a if read_a is read_b else functools.lru_cache(1024)(lambda row: _ranks(read_b(row)))
+    seen_a = functools.lru_cache(1024)(lambda row: _seen(read_a(row)))
+    seen_b = seen_a if read_a is read_b else functools.lru_cache(1024)(lambda row: _seen(read_b(row)))
 
-    def compare(first: int, second: int) -> float:
-        i, j, flipped = _closest(prints_a[first], prints_b[second])
-        return likeness(ranks_a(first)[i], ranks_b(second)[j] * (-1 if flipped else 1))
+    def compare(first: int, second: int, turn: int) -> tuple[float, float]:
+        i, j, flipped = _closest(turned(prints_a[first], turn), prints_b[second], turn)
+        (one, side), (other, far_side) = seen_a(first), seen_b(second)
+        alike = likeness(_turned_ranks(one[i], turn), other[j] * (-1 if flipped else 1))
+        return alike, min(side, far_side)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        alike = np.fromiter(pool.map(compare, found.first.tolist(), found.second.tolist()), np.float32, len(found))
-    same = alike >= _needed(found.distance)
-    return Matches(found.first[same], found.second[same], found.distance[same], alike[same])
+        pairs = (found.first.tolist(), found.second.tolist(), found.turn.tolist())
+        alike, sides = np.array(list(pool.map(compare, *pairs)), np.float32).reshape(-1, 2).T
+    same = alike >= _needed(found.distance, sides)
+    return Matches(found.first[same], found.second[same], found.distance[same], alike[same], found.turn[same])
 
 
-def _needed(distance: np.ndarray) -> np.ndarray:
+def _seen(pixels: np.ndarray) -> tuple[np.ndarray, int]:
+    return _ranks(pixels), min(pixels.shape)
+
+
+_SMALL = 128  # pixels a side; what is stored smaller has lost the structure by which exposures differ
+
+
+def _needed(distance: np.ndarray, sides: np.ndarray) -> np.ndarray:
     """The likeness that confirms a candidate: the farther the bits, the more. Small copies (28 px) keep close bits and
-    lose their fine structure; crops lose bits and keep it; another study of the patient has neither."""
-    return np.interp(distance, (24, 44), (0.45, 0.82))
+    lose their fine structure; crops lose bits and keep it; another study of the patient has neither. Where images are
+    small, other exposures of a patient come nearer, so that more is asked."""
+    return np.interp(distance, (24, 44), (0.45, 0.82)) + np.where(
+        sides < _SMALL, np.interp(distance, (24, 44), (0, 0.08)), 0
+    )
 
 
-def _pairs() -> list[tuple[int, int]]:
-    """Which variants of two pictures are compared."""
-    crops = range(2, VARIANTS)
+def _pairs(turn: int = 0) -> list[tuple[int, int]]:
+    """Which variants of two images are compared; crops only of those that lie alike or are mirrored."""
+    crops = range(2, VARIANTS if turn <= _MIRRORED else 2)
     return [(0, 0), (1, 1), *((1, crop) for crop in crops), *((crop, 1) for crop in crops)]
 
 
-def _closest(a: np.ndarray, b: np.ndarray) -> tuple[int, int, bool]:
+def _closest(a: np.ndarray, b: np.ndarray, turn: int = 0) -> tuple[int, int, bool]:
     """The variants of two prints that agree best, and whether one is the negative of the other."""
     full = np.logical_and.outer(a.any(axis=1), b.any(axis=1))
     distance = np.bitwise_count(a[:, None] ^ b[None]).sum(axis=2, dtype=np.int64)  # (V, V)
-    i, j = min((pair for pair in _pairs() if full[pair]), key=lambda pair: min(distance[pair], BITS - distance[pair]))
+    i, j = min(
+        (pair for pair in _pairs(turn) if full[pair]), key=lambda pair: min(distance[pair], BITS - distance[pair])
+    )
     return i, j, bool(distance[i, j] > BITS // 2)
 
 

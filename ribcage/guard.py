@@ -48,7 +48,7 @@ def check(
         "selected_on": chosen,
         "unseen": int((seen.pixels == 0).sum()),
         "unknown": seen.unknown.tolist(),
-        "text": text(leak, chosen),
+        "text": text(leak, chosen) + _of_other_sites(seen, tested),
         "linked": linked,
     }
 
@@ -97,21 +97,25 @@ def text(leak: provenance.Leak, chosen: int) -> str:
     return f"{leak}{said}"
 
 
+def _of_other_sites(seen: Provenance, tested: Sequence[Store]) -> str:
+    """Whose patients could not be compared, since the model's were hashed with the key of another site."""
+    private = [store.index.name for store in tested if store.private and (store.index.table["patient"] != "").any()]
+    if not private or not seen.of_other_sites:
+        return ""
+    return (
+        f"; patients of {', '.join(private)} could not be compared with those that it saw at another site, only images "
+        "(docs/fingerprints.md)"
+    )
+
+
 def fingerprints(tested: Sequence[Store], rows: np.ndarray) -> Fingerprints:
     """Of these rows, counted through all sets; a linked folder keeps none, so they are computed."""
     parts = []
     for store, own in zip(tested, inference.by_store(tested, rows), strict=True):
         if not len(own):
             continue
-        parts.append(_computed(store, own) if store.facts.linked else _stored(store, own))
-    return Fingerprints(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS))
-
-
-_FIELDS = ("prints", "pixels", "patients")
-
-
-def _stored(store: Store, rows: np.ndarray) -> Fingerprints:
-    return Fingerprints(*(getattr(store.fingerprints, name)[rows] for name in _FIELDS))
+        parts.append(_computed(store, own) if store.facts.linked else store.fingerprints.take(own))
+    return Fingerprints.join(parts)
 
 
 def _computed(store: Store, rows: np.ndarray) -> Fingerprints:
@@ -125,7 +129,7 @@ def _computed(store: Store, rows: np.ndarray) -> Fingerprints:
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(one, rows.tolist()))
     prints, pixels = np.stack([each for each, _ in found]), np.array([number for _, number in found], np.uint64)
-    return Fingerprints(prints, pixels, store.fingerprints.patients[rows])
+    return replace(store.fingerprints.take(rows), prints=prints, pixels=pixels)
 
 
 def _apart(seen: Provenance, tested: Fingerprints) -> tuple[int, provenance.Leak]:
@@ -135,8 +139,9 @@ def _apart(seen: Provenance, tested: Fingerprints) -> tuple[int, provenance.Leak
     """
     trained, chosen = _of_role(seen, 0), _of_role(seen, 1)
     on = provenance.copies(chosen, tested)[1] & ~provenance.copies(trained, tested)[1]
-    patients = np.where(on, np.uint64(0), tested.patients)
-    return int(on.sum()), provenance.leak(replace(trained, patients=seen.trained), replace(tested, patients=patients))
+    patients, unkeyed = (np.where(on, np.uint64(0), each) for each in (tested.patients, tested.without_key))
+    rest = replace(tested, patients=patients, unkeyed=unkeyed)
+    return int(on.sum()), provenance.leak(replace(trained, patients=seen.trained), rest)
 
 
 def _of_role(seen: Provenance, role: int) -> Provenance:

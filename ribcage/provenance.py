@@ -1,12 +1,12 @@
 """Provenance: fingerprints of what a model has seen, so that nobody tests it on that by mistake."""
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from ribcage import fingerprint
+from ribcage import fingerprint, site_key
 from ribcage.store import Fingerprints, Store
 
 
@@ -26,6 +26,8 @@ class Provenance:
     """(L,) those of the patients that selection saw and training did not; an older file does not say."""
     unknown: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
     """(K,) names of those it has learnt from of whom nobody knows what they have seen."""
+    keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
+    """(S,) names of the site keys that private patients were hashed with; an older file has used none."""
 
     @classmethod
     def of(cls, stores: Sequence[Store], training: np.ndarray, selection: np.ndarray) -> "Provenance":
@@ -37,7 +39,10 @@ class Provenance:
             np.concatenate([getattr(part, name) for part in found])[rows] for name in ("prints", "pixels", "patients")
         )
         known = np.unique(patients[patients > 0])
-        return cls(known, pixels, prints, role, np.setdiff1d(known, patients[role == 0]))
+        private = any(one.private and (one.index.table["patient"] != "").any() for one in stores)
+        keys = np.array([site_key.identity()] if private else [], np.str_)
+        selected = np.setdiff1d(known, patients[role == 0])
+        return cls(known, pixels, prints, role, selected, np.empty(0, np.str_), keys)
 
     @classmethod
     def nothing(cls, *unknown: str) -> "Provenance":
@@ -57,7 +62,13 @@ class Provenance:
             np.append(np.where(trained, np.uint8(0), self.role), other.role[new]),
             np.setdiff1d(np.union1d(self.selected, other.selected), np.union1d(self.trained, other.trained)),
             np.union1d(self.unknown, other.unknown),
+            np.union1d(self.keys, other.keys),
         )
+
+    @property
+    def of_other_sites(self) -> bool:
+        """Whether patients were hashed with a key that is not the one of this site."""
+        return bool(len(self.keys)) and bool(set(self.keys.tolist()) - {site_key.identity()})
 
     @property
     def trained(self) -> np.ndarray:
@@ -80,9 +91,10 @@ class Provenance:
             raise FileNotFoundError(f"{file} is missing: nobody can tell what this model has seen.") from None
         except Exception as error:  # a damaged archive raises almost anything
             raise ValueError(f"{file} is damaged ({type(error).__name__}).") from None
-        flat = (found.patients, found.role, found.selected, found.unknown)
+        found = replace(found, prints=fingerprint.widened(found.prints))
+        flat = (found.patients, found.role, found.selected, found.unknown, found.keys)
         shapes = [(found.prints.shape[1:], (fingerprint.VARIANTS, 4)), *((one.ndim, 1) for one in flat)]
-        shapes.append((found.unknown.dtype.kind, "U"))
+        shapes += [(found.unknown.dtype.kind, "U"), (found.keys.dtype.kind, "U")]
         kinds = {found.patients.dtype, found.pixels.dtype, found.prints.dtype, found.selected.dtype}
         same = found.pixels.shape == found.role.shape == found.prints.shape[:1]
         if not same or kinds != {np.dtype(np.uint64)} or any(has != wanted for has, wanted in shapes):
@@ -121,7 +133,9 @@ class Leak:
 
 def leak(provenance: Provenance, tested: Fingerprints) -> Leak:
     """Look for the tested pictures and their patients in what a model has seen."""
-    known = np.isin(tested.patients, provenance.patients) & (tested.patients > 0)
+    known = np.zeros(len(tested.pixels), bool)
+    for hashes in (tested.patients, tested.without_key):
+        known |= np.isin(hashes, provenance.patients) & (hashes > 0)
     identical, alike = copies(provenance, tested)
     patients = len(np.unique(tested.patients[known]))
     return Leak(patients, int(known.sum()), int(identical.sum()), int(alike.sum()), len(tested.pixels))

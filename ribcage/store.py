@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 
-from ribcage import __version__, datasets, files, fingerprint, image, page
+from ribcage import __version__, datasets, files, fingerprint, image, page, site_key
 from ribcage.index import Index
 
 FORMAT = 1
@@ -156,10 +157,19 @@ class Store:
     def fingerprints(self) -> "Fingerprints":
         """Of every picture and patient; read when first asked for. A linked folder knows its patients only."""
         if self.facts.linked:
-            return Fingerprints.of_patients(self.index)
+            return Fingerprints.of_patients(self.index, private=self.private)
         file = self.folder / "fingerprints.parquet"
         _require(file, self.facts)
-        return Fingerprints.load(file)
+        of_patients = {
+            "patients": patient_hashes(self.index, private=self.private),
+            "unkeyed": patient_hashes(self.index),
+        }
+        return replace(Fingerprints.load(file), **of_patients)
+
+    @property
+    def private(self) -> bool:
+        """Whether its patients' numbers are nobody's business, and are hashed with the site's key."""
+        return not datasets.published_patients(self.facts.dataset, self.facts.options)
 
 
 @dataclass(frozen=True)
@@ -171,14 +181,37 @@ class Fingerprints:
     pixels: np.ndarray
     """(N,) uint64: a hash of the stored pixels; equal only for identical pictures. 0: not known."""
     patients: np.ndarray
-    """(N,) uint64: a hash of data set and patient; 0 when the patient is not known."""
+    """(N,) uint64: a hash of data set and patient; 0 when the patient is not known. Never kept with the images, but
+    computed from the table: with the site's key where the patients are private."""
+    unkeyed: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    """The same without a key, as bundles of older versions have it; empty: as `patients`."""
 
     @classmethod
-    def of_patients(cls, index: Index) -> "Fingerprints":
+    def of_patients(cls, index: Index, *, private: bool = False) -> "Fingerprints":
         """Of the patients alone, where nobody has looked at the pictures."""
         count = len(index)
         prints = np.zeros((count, fingerprint.VARIANTS, 4), np.uint64)
-        return cls(prints, np.zeros(count, np.uint64), patient_hashes(index))
+        hashes = patient_hashes(index, private=private), patient_hashes(index)
+        return cls(prints, np.zeros(count, np.uint64), *hashes)
+
+    def take(self, rows: np.ndarray) -> "Fingerprints":
+        """Of these rows."""
+        return Fingerprints(*(values[rows] if len(values) else values for values in self._arrays))
+
+    @classmethod
+    def join(cls, parts: "Sequence[Fingerprints]") -> "Fingerprints":
+        """Of several, one below the other."""
+        parts = [replace(part, unkeyed=part.without_key) for part in parts]
+        return cls(*(np.concatenate(arrays) for arrays in zip(*(part._arrays for part in parts), strict=True)))
+
+    @property
+    def without_key(self) -> np.ndarray:
+        """(N,) uint64 hashes of the patients that need no key."""
+        return self.unkeyed if len(self.unkeyed) else self.patients
+
+    @property
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return self.prints, self.pixels, self.patients, self.unkeyed
 
     def save(self, part: Path) -> None:
         """Write one Parquet file."""
@@ -186,23 +219,25 @@ class Fingerprints:
 
         variants = self.prints.shape[1]
         flat = pa.FixedSizeListArray.from_arrays(pa.array(self.prints.reshape(-1)), variants * 4)
-        columns = {"print": flat, "pixels": pa.array(self.pixels), "patient": pa.array(self.patients)}
+        columns = {"print": flat, "pixels": pa.array(self.pixels)}
         pq.write_table(pa.table(columns), part, compression="none")
 
     @classmethod
     def load(cls, file: Path) -> "Fingerprints":
         """Read what `save` wrote."""
-        columns = pq.read_table(file, memory_map=True)
+        columns = pq.read_table(file, memory_map=True, columns=["print", "pixels"])
         flat = columns["print"].combine_chunks()
         values = flat.flatten().to_numpy(zero_copy_only=False)
-        return cls(values.reshape(len(columns), -1, 4), columns["pixels"].to_numpy(), columns["patient"].to_numpy())
+        prints = fingerprint.widened(values.reshape(len(columns), -1, 4))
+        return cls(prints, columns["pixels"].to_numpy(), np.zeros(len(columns), np.uint64))
 
 
-def patient_hashes(index: Index) -> np.ndarray:
+def patient_hashes(index: Index, *, private: bool = False) -> np.ndarray:
     """(N,) uint64: a hash of data set and patient, 0 where the patient is not known."""
-    patients = index.table["patient"]
-    hashes = {name: fingerprint.patient_fingerprint(index.name, name) if name else 0 for name in patients.unique()}
-    return patients.map(hashes).to_numpy(np.uint64)
+    codes, names = pd.factorize(index.table["patient"])
+    key = site_key.key() if private and any(names) else b""
+    hashes = [fingerprint.patient_fingerprint(index.name, name, key) if name else 0 for name in names]
+    return np.array(hashes, np.uint64)[codes] if len(codes) else np.empty(0, np.uint64)
 
 
 def open(folder: Path | str) -> Store:  # store.open(folder) is what it is

@@ -16,3 +16,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if f"{item.path.stem}::{item.name.partition('[')[0]}" in listed:
             item.add_marker(pytest.mark.slow)
+
+
+os.environ["RIBCAGE_SITE_KEY"] = "tests"  # hashes of private patients; nothing is kept in the user's folders

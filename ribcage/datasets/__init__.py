@@ -1,6 +1,7 @@
 """Data sets: one file each. A file here reads a data set's own tables and returns an Index; it never opens pictures.
 
-A file has a docstring whose first line describes the set, SOURCE and LICENCE, and `index(root, *, options) -> Index`.
+A file has a docstring whose first line describes the set, SOURCE and LICENCE (PUBLISHED_PATIENTS = False where its
+patients' numbers are not published with it), and `index(root, *, options) -> Index`.
 When the pictures are not one file each it also has `pictures(index, *, size, depth, …)`: row -> picture.
 """
 
@@ -59,6 +60,12 @@ def pictures(name: str, index: "Index", **options: Any) -> Callable[[int], Any] 
         return None
     known = inspect.signature(module.pictures).parameters
     return module.pictures(index, **{key: value for key, value in options.items() if key in known})
+
+
+def published_patients(name: str, options: dict[str, Any]) -> bool:
+    """Whether the patients' numbers of a data set are published, or said to be: then they need no secret."""
+    published = name in names() and getattr(load(name), "PUBLISHED_PATIENTS", True)
+    return bool(published or options.get("published_patients"))
 
 
 def description(name: str) -> str:

@@ -22,6 +22,7 @@ from ribcage.index import boxes as boxes_of
 
 SOURCE = "your own files"
 LICENCE = "yours"
+PUBLISHED_PATIENTS = False
 MOST_CLASSES = 50
 # folders called so hold patients, not classes
 PATIENT_FOLDER = re.compile(r"(p|pat|patient|person|subject|case|id|s|病人|患者|病例)?[-_ ]?\d+", re.IGNORECASE)
@@ -58,6 +59,7 @@ def index(
     conflicts: Literal["stop", "first", "drop", "merge"] = "stop",
     slices: Literal["drop", "keep"] = "drop",
     allow_outside: bool = False,
+    published_patients: bool = False,
     encoding: str = "auto",
     bits: int = 0,
 ) -> Index:
@@ -78,6 +80,7 @@ def index(
     conflicts: Images that several rows describe differently: stop, keep the first row, drop them, or merge labels.
     slices: What to do with slices of CT or MR, as far as the table tells them (view Axial, modality CT).
     allow_outside: Read files that lie outside root, too, whether the table or a link leads there.
+    published_patients: The patients' numbers are published with the images: bundles hash them without the site's key.
     encoding: Of the CSV; auto tries UTF-8, GB 18030 and Latin-1.
     bits: How many bits of 16-bit PNG and TIFF files are used, such as 12 (0: all 16); white is the highest value.
     """

@@ -1,0 +1,58 @@
+"""Site key: the secret with which patients of unpublished data are hashed, so that hashes do not give them away.
+
+It is the text of RIBCAGE_SITE_KEY, else 32 random bytes kept in `ribcage/site.key` of the user's configuration folder,
+made when first needed. Who shares the key can compare patients; who has it and a bundle can try names.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+VARIABLE = "RIBCAGE_SITE_KEY"
+LENGTH = 32
+
+
+def key() -> bytes:
+    """32 bytes; the same for all data and bundles of one user, or of all who share the variable."""
+    said = os.environ.get(VARIABLE, "")
+    return (
+        hashlib.blake2b(said.encode("utf-8", "surrogateescape"), digest_size=LENGTH).digest() if said else _kept(file())
+    )
+
+
+def identity() -> str:
+    """A name of the key that tells nothing of it: what bundles note of the site that made their hashes."""
+    return hashlib.blake2b(key(), digest_size=8, person=b"ribcage site id").hexdigest()
+
+
+def file() -> Path:
+    """Where the key is kept."""
+    home = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(home) if Path(home).is_absolute() else Path.home() / ".config") / "ribcage" / "site.key"
+
+
+def _kept(place: Path) -> bytes:
+    """The key in this file; of several processes that make it at once, the first one wins."""
+    try:
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            part = place.with_name(f"site.key.{os.getpid()}.{secrets.token_hex(4)}")
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+                stream.write(secrets.token_bytes(LENGTH))
+            try:
+                with contextlib.suppress(FileExistsError):
+                    os.link(part, place)
+            finally:
+                part.unlink()
+        found = place.read_bytes()
+    except OSError as error:
+        raise OSError(
+            f"{place}, the key for hashes of patients, cannot be kept ({error.strerror}). Set {VARIABLE} to a secret."
+        ) from None
+    if len(found) != LENGTH:
+        raise ValueError(
+            f"{place} is no site key: it has {len(found)} bytes, not {LENGTH}. Set {VARIABLE}, or delete it."
+        )
+    return found

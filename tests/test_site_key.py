@@ -1,0 +1,109 @@
+"""Hashes of private patients need the site's key, and it is said where they cannot be compared."""
+
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ribcage import fingerprint, guard, provenance, site_key, store
+from ribcage import index as indexes
+from ribcage.index import Index
+from ribcage.provenance import Provenance
+from ribcage.store import Facts, Fingerprints, Store
+
+
+def linked(dataset: str, patients: list[str], **options: object) -> Store:
+    """A folder of which nothing but the patients is known."""
+    paths = [f"{place}.png" for place in range(len(patients))]
+    table = indexes.table(pd.DataFrame({"path": paths, "patient": patients, "split": "test"}))
+    index = Index("ward", table)
+    facts = Facts(
+        "ward", dataset, "", "", len(patients), 0, 32, "pad", 8, 0.0, 1.0, (), "", linked=True, options=options
+    )
+    return Store(Path(), facts, index, None)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user without the variable, whose folders are empty."""
+    monkeypatch.delenv(site_key.VARIABLE)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return tmp_path / "ribcage" / "site.key"
+
+
+def test_the_key_is_made_once_for_the_user_alone(kept: Path) -> None:
+    first = site_key.key()
+    assert len(first) == 32 and site_key.key() == first and kept.read_bytes() == first
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600 and [each.name for each in kept.parent.iterdir()] == ["site.key"]
+    assert first.hex() not in site_key.identity() and len(site_key.identity()) == 16
+    kept.unlink()
+    assert site_key.key() != first
+
+
+def test_a_variable_gives_several_users_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(site_key.VARIABLE, "our secret")
+    key = site_key.key()
+    assert site_key.key() == key
+    monkeypatch.setenv(site_key.VARIABLE, "another")
+    assert site_key.key() != key
+
+
+def test_a_broken_or_unwritable_key_is_one_line(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"short")
+    with pytest.raises(ValueError, match=f"5 bytes.*{site_key.VARIABLE}"):
+        site_key.key()
+    (kept.parent / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(kept.parent / "file"))
+    with pytest.raises(OSError, match=site_key.VARIABLE):
+        site_key.key()
+
+
+def test_numbers_of_private_patients_cannot_be_tried_without_the_key() -> None:
+    """Seven digits are tried in seconds where there is no key."""
+    private, public = (linked(name, ["1234567"]).fingerprints.patients[0] for name in ("folder", "nih"))
+    assert public == fingerprint.patient_fingerprint("ward", "1234567") != private
+    assert private == fingerprint.patient_fingerprint("ward", "1234567", site_key.key())
+    assert linked("folder", ["1234567"], published_patients=True).fingerprints.patients[0] == public
+
+
+def test_a_folder_keeps_no_hashes_of_patients(tmp_path: Path) -> None:
+    prints = Fingerprints(
+        np.ones((2, fingerprint.VARIANTS, 4), np.uint64), np.ones(2, np.uint64), np.ones(2, np.uint64)
+    )
+    prints.save(tmp_path / "fingerprints.parquet")
+    again = Fingerprints.load(tmp_path / "fingerprints.parquet")
+    assert (again.prints == prints.prints).all() and not again.patients.any()
+
+
+def test_patients_meet_within_a_site_and_across_sites_it_is_said_that_they_cannot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ward, rows = linked("folder", ["7", "8"]), np.arange(2)
+    seen = Provenance.of([ward], rows, rows[:0])
+    again = linked("folder", ["08", "9"])
+    assert provenance.leak(seen, again.fingerprints).pictures == 1 and not seen.of_other_sites
+    monkeypatch.setenv(site_key.VARIABLE, "another site")
+    elsewhere = linked("folder", ["08", "9"])
+    assert not provenance.leak(seen, elsewhere.fingerprints) and seen.of_other_sites
+    assert "ward could not be compared" in guard._of_other_sites(seen, [elsewhere])
+    assert guard._of_other_sites(seen, [linked("nih", ["8"])]) == ""
+
+
+def test_bundles_of_older_versions_hashed_without_a_key_and_are_still_understood() -> None:
+    ward = linked("folder", ["7", "8"])
+    old = replace(Provenance.of([ward], np.arange(2), np.arange(0)), patients=np.sort(store.patient_hashes(ward.index)))
+    assert provenance.leak(replace(old, keys=np.empty(0, np.str_)), linked("folder", ["7"]).fingerprints).patients == 1
+
+
+def test_prints_of_older_versions_have_fewer_crops_and_open(tmp_path: Path) -> None:
+    old = np.arange(1, 33, dtype=np.uint64).reshape(2, 4, 4)
+    wide = fingerprint.widened(old)
+    assert wide.shape == (2, fingerprint.VARIANTS, 4) and (wide[:, :4] == old).all() and not wide[:, 4:].any()
+    none = np.empty(0, np.uint64)
+    with (tmp_path / "provenance.npz").open("wb") as stream:
+        np.savez(stream, patients=none, pixels=old[:, 0, 0], prints=old, role=np.zeros(2, np.uint8))
+    assert (Provenance.load(tmp_path / "provenance.npz").prints == wide).all()
