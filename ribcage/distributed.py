@@ -39,36 +39,63 @@ def started() -> Iterator[torch.device]:
         yield device
         return
     os.environ.update(environment)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if MEET in os.environ:
+        known = {"rank": int(environment["RANK"]), "world_size": int(environment["WORLD_SIZE"])}
+        dist.init_process_group(backend, store=dist.FileStore(os.environ[MEET], known["world_size"]), **known)
+    else:
+        dist.init_process_group(backend)
     try:
         yield device
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            text = (
+                "Another process of this run ended or cannot be reached: what it said, or what ended it, is the reason."
+            )
+            raise echoed(ConnectionError(text)) from None
+        raise
     finally:
         dist.destroy_process_group()
+
+
+MEET = "RIBCAGE_MEET"
+"""Names the file by which the processes of `launch` find each other: only their user can read it, nothing listens."""
 
 
 def launch(devices: int, words: list[str]) -> int:
     """Run `ribcage WORDS` as so many processes on this machine; the exit code.
 
-    A signal to this process is passed on to each of them, once: all save, and their exit code is this one's. Those
-    that have not ended PATIENCE later hang, and are killed; asked twice, they have GRACE.
+    They meet by a file of this user's and speak over the loopback interface: nothing listens to other machines. A
+    signal to this process is passed on to each of them, once: all save, and their exit code is this one's. Those that
+    have not ended PATIENCE later hang, and are killed; asked twice, they have GRACE.
     """
     import subprocess
     import sys
+    import tempfile
 
     if torch.cuda.is_available() and devices > torch.cuda.device_count():
         raise ValueError(f"--devices {devices}: this machine has {torch.cuda.device_count()}.")
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(devices)}
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices))}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "ribcage", *words],
-            env={**threads, **os.environ, **shared, "RANK": str(number), "LOCAL_RANK": str(number)},
-            start_new_session=True,  # Ctrl-C in a terminal would else reach them twice
-        )
-        for number in range(devices)
-    ]
-    with _passed_on(ranks) as asked:
-        return _outcome(ranks, asked)
+    with tempfile.TemporaryDirectory(prefix="ribcage-") as folder:
+        shared = {MEET: f"{folder}/store", "WORLD_SIZE": str(devices), **_loopback()}
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-m", "ribcage", *words],
+                env={**threads, **os.environ, **shared, "RANK": str(number), "LOCAL_RANK": str(number)},
+                start_new_session=True,  # Ctrl-C in a terminal would else reach them twice
+            )
+            for number in range(devices)
+        ]
+        with _passed_on(ranks) as asked:
+            return _outcome(ranks, asked)
+
+
+def _loopback() -> dict[str, str]:
+    """What keeps gloo and NCCL on this machine: by default they listen where the host's name leads."""
+    import socket
+
+    name = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+    return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"}
 
 
 GRACE = 30.0
@@ -109,7 +136,7 @@ def _outcome(ranks: list[Any], asked: Sequence[float] = (), grace: float = GRACE
     failed, last = 0, math.inf
     while None in (codes := [process.poll() for process in ranks]):
         if not failed and any(codes):
-            failed, last = next(code for code in codes if code), time.monotonic() + grace
+            failed, last = _first_failure(codes), time.monotonic() + grace
         if asked:
             last = min(last, asked[0] + patience, *(again + grace for again in asked[1:]))
         if time.monotonic() > last:
@@ -122,13 +149,18 @@ def _outcome(ranks: list[Any], asked: Sequence[float] = (), grace: float = GRACE
     return code if code >= 0 else 128 - code
 
 
-def _free_port() -> int:
-    """A port that nobody listens on now."""
-    import socket
+def _first_failure(codes: Sequence[int | None]) -> int:
+    """The exit code that is the reason of the others'; of a killed process, which said nothing, it is said."""
+    import signal
+    import sys
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    for number, code in enumerate(codes):
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            why = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+            print(f"ribcage: process {number + 1} of {len(codes)} was ended by {name}{why}.", file=sys.stderr)
+            return code
+    return next(code for code in codes if code)
 
 
 def _environment() -> dict[str, str]:

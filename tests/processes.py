@@ -7,14 +7,13 @@ has its own environment, gets real signals and can be killed. What it prints goe
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from ribcage import distributed
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
@@ -84,7 +83,7 @@ def ribcage(words: Sequence[str], said: Path, **env: str) -> Forked:
 @contextmanager
 def ranks(target: Callable[..., Any], *arguments: Any, said: Path, world: int = 2) -> Iterator[list[Forked]]:
     """As many processes as torchrun would start, who know of each other; they are gone when this is left."""
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(distributed._free_port()), "WORLD_SIZE": str(world)}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
     started: list[Forked] = []
     try:
         for rank in map(str, range(world)):
@@ -102,6 +101,26 @@ def together(target: Callable[..., Any], *arguments: Any, said: Path, world: int
         ends = [process.end() for process in started]
     assert [code for code, _ in ends] == [0] * world, "\n".join(text for _, text in ends)
     return [text for _, text in ends]
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def listening(process: int) -> set[str]:
+    """The addresses, as the kernel writes them, at which a process and its children wait for others."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    sockets = {
+        str(one.readlink())
+        for pid in [str(process), *children]
+        for one in Path(f"/proc/{pid}/fd").iterdir()
+        if one.exists()
+    }
+    rows = [row.split() for kind in ("tcp", "tcp6") for row in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]]
+    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
 
 
 def until(there: Callable[[], bool], *started: Forked) -> None:

@@ -96,6 +96,14 @@ def test_the_exit_code_is_that_of_the_one_that_failed() -> None:
     assert distributed._outcome([python("import os; os.kill(os.getpid(), 9)"), python("pass")]) == 137
 
 
+def test_a_killed_process_is_said_to_be_one(capfd: pytest.CaptureFixture[str]) -> None:
+    """And not the one that missed it, however early that ends."""
+    assert distributed._first_failure([1, -9, None]) == -9
+    said = capfd.readouterr().err
+    assert "process 2 of 3 was ended by SIGKILL" in said and "fault" not in said
+    assert distributed._first_failure([None, 75, 2]) == 75 and not capfd.readouterr().err
+
+
 def test_who_waits_for_a_failed_one_is_ended() -> None:
     start = time.monotonic()
     waiting = python("import time; time.sleep(60)")
@@ -110,6 +118,8 @@ def test_a_signal_to_the_one_that_started_them_saves_them_all(data: Path, tmp_pa
     log = out / "metrics.jsonl"
     with processes.Forked(processes.command, asked, said=tmp_path / "said.txt", env=ENV) as process:
         processes.until(lambda: log.exists() and log.read_text().count("\n") > 0, process)
+        if Path("/proc/net/tcp").exists():
+            assert processes.listening(process.process.pid) == {"0100007F"}, "127.0.0.1 alone"
         process.send_signal(signal.SIGUSR1)
         code, said = process.end()
     assert code == 75, said
@@ -120,7 +130,7 @@ def test_a_signal_to_the_one_that_started_them_saves_them_all(data: Path, tmp_pa
 @pytest.mark.slow
 def test_tasks_of_srun_train_together_and_are_requeued_with_75(data: Path, tmp_path: Path) -> None:
     """Two processes with what srun would have told them; one is asked to stop, both save and go."""
-    out, port = tmp_path / "run", str(distributed._free_port())
+    out, port = tmp_path / "run", str(processes.free_port())
     clean = {name: value for name, value in ENV.items() if name not in distributed.NAMES}
     tasks = []
     for number in range(2):
