@@ -12,6 +12,18 @@ from ribcage import __version__, terminal
 from ribcage.flags import UsageError, help_page, parse, read_flags
 from ribcage.spelling import did_you_mean
 
+SYNONYMS = {
+    "train": "finetune", "fit": "finetune", "fine-tune": "finetune", "learn": "finetune", "classify": "finetune",
+    "test": "evaluate", "eval": "evaluate", "validate": "evaluate", "score": "evaluate", "benchmark": "evaluate",
+    "infer": "predict", "inference": "predict", "ask": "predict", "explain": "predict", "heatmap": "predict",
+    "audit": "inspect", "check": "inspect", "describe": "inspect", "stats": "inspect", "leaks": "inspect",
+    "load": "import", "prepare": "import", "ingest": "import", "preprocess": "import", "download": "import",
+    "detect": "localise", "localize": "localise", "boxes": "localise", "distill": "distil", "ssl": "pretrain",
+    "pre-train": "pretrain", "diff": "compare", "onnx": "export", "server": "serve", "deploy": "serve",
+    "cost": "profile", "flops": "profile", "linear": "probe", "ls": "runs", "list": "runs", "status": "runs",
+    "env": "doctor", "info": "doctor", "example": "demo", "tutorial": "demo", "reproduce": "run",
+}  # fmt: skip
+"""What others call a command."""
 COMMANDS = Path(__file__).parent / "commands"
 
 
@@ -97,7 +109,9 @@ def command_file(name: str) -> Path:
 def command(name: str) -> ModuleType:
     """The module of a command."""
     if name not in names():
-        raise UsageError(f"Unknown command {name!r}.{did_you_mean(name, names())} Commands: {', '.join(names())}.")
+        meant = SYNONYMS.get(name.lower())
+        hint = f" Did you mean {meant!r}?" if meant else did_you_mean(name, names())
+        raise UsageError(f"Unknown command {name!r}.{hint} Commands: {', '.join(names())}.")
     return importlib.import_module(f"ribcage.commands.{command_file(name).stem}")
 
 

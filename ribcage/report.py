@@ -643,8 +643,9 @@ def models_table(result: dict[str, Any]) -> tuple[list[str], list[list[object]],
     cells = [[both(row["auroc"]) for row in model["findings"]] for model in models]
     rows = [[named(row["finding"]), *shown] for row, *shown in zip(models[0]["findings"], *cells, strict=True)]
     means = [model["macro"]["auroc"] for model in models]
-    total = [f"mean of {means[0]['findings']}", *map(both, means)] if several(models[0]) else None
-    return ["finding", *(model["name"] for model in models)], [list(row) for row in rows], total
+    total: list[object] = [f"mean of {means[0]['findings']}", *map(both, means)]
+    last = total if several(models[0]) else None
+    return ["finding", *(model["name"] for model in models)], [list(row) for row in rows], last
 
 
 def compared_rows(result: dict[str, Any], place: int) -> list[list[object]]:
@@ -658,7 +659,7 @@ def compared_rows(result: dict[str, Any], place: int) -> list[list[object]]:
         [*pair["findings"], pair["macro"]],
         strict=True,
     )
-    return [
+    rows: list[list[object]] = [
         [
             name,
             three(one["auroc"]["value"]),
@@ -668,7 +669,8 @@ def compared_rows(result: dict[str, Any], place: int) -> list[list[object]]:
             *(p_value(apart[test][key]) for test in ("auroc", "auroc_delong") for key in ("p", "adjusted")),
         ]
         for name, one, other, apart in columns
-    ][: None if several(first) else -1]
+    ]
+    return rows if several(first) else rows[:-1]
 
 
 def signed(value: float | None) -> str:

@@ -30,6 +30,13 @@ def test_every_command_explains_each_of_its_options_without_torch(name: str) -> 
     assert all(flag.text for flag in flags.read_flags(module, []))
 
 
+def test_what_others_call_a_command_leads_to_ours() -> None:
+    assert set(cli.SYNONYMS.values()) <= set(cli.names()) and not set(cli.SYNONYMS) & set(cli.names())
+    for word, ours in (("train", "finetune"), ("test", "evaluate"), ("infer", "predict"), ("audit", "inspect")):
+        with pytest.raises(cli.UsageError, match=f"Did you mean '{ours}'"):
+            cli.command(word)
+
+
 def test_an_unknown_command_is_one_line_with_the_nearest_name_and_code_2() -> None:
     result = answer("imprt")
     assert result.returncode == 2
