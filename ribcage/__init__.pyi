@@ -23,6 +23,7 @@ def compare(
     runs: Words,
     *,
     on: Word = '',
+    thresholds: Words = (),
     html: Word | None = None,
     json: Word | None = None,
     resamples: int = 0,
@@ -39,6 +40,8 @@ def compare(
         runs: Two or more runs, folders of evaluations, or tables of predictions.
         on: Which evaluation of the runs, such as nih-test, or the first digits of a test's key (default: the only
             test that all have in common).
+        thresholds: Of tables of predictions that know none: a probability for all findings, or
+            FINDING=PROBABILITY …
         html: Write a page to this file.
         json: Write all numbers to this file.
         resamples: Of the patients, for the intervals; 0: 1,000, or more where Holm's adjustment needs more to

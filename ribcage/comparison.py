@@ -11,14 +11,14 @@ import contextlib
 import fnmatch
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ribcage import bundle, inference, metrics, profiling
+from ribcage import bundle, inference, metrics, own_predictions, profiling
 from ribcage.evaluation import LEVEL, estimate, mean, number
 from ribcage.metrics import Comparison
 
@@ -45,19 +45,28 @@ class Entry:
     """By finding."""
     bundle: Path | None = None
     """The folder of the model itself, where it is known."""
+    remarks: tuple[str, ...] = ()
+    """What was guessed of its table."""
 
 
-def entries(words: Sequence[str], on: str = "") -> list[Entry]:
-    """Tables of predictions, folders of evaluations, or runs that were evaluated; `on` says which evaluation."""
-    return [entry(word, file) for word, file in zip(words, chosen(words, on), strict=True)]
+def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) -> list[Entry]:
+    """Tables of predictions, folders of evaluations, or runs that were evaluated; `on` says which evaluation,
+    `thresholds` are of tables that know none."""
+    found = [entry(word, file) for word, file in zip(words, chosen(words, on), strict=True)]
+    known = list(dict.fromkeys(name for one in found for name in inference.findings(one.table)))
+    asked = own_predictions.thresholds(thresholds, known)
+    if asked and all(one.thresholds for one in found):
+        raise ValueError("--thresholds are of tables that know none, and all of these do.")
+    return [one if one.thresholds or not asked else replace(one, rule="as given", thresholds=asked) for one in found]
 
 
 def entry(word: str, file: Path | None = None) -> Entry:
     """A model by the table of its predictions."""
     file = file or chosen([word])[0]
-    facts = Facts.read(file.parent / "metrics.json")
+    facts = Facts.read(file.parent / "metrics.json") if file.name == PREDICTIONS else Facts()
+    table, remarks = own_predictions.read(file)
     return Entry(
-        word.rstrip("/\\"), inference.read(file), facts.stamps, facts.rule, facts.thresholds, owner(Path(word), file)
+        word.rstrip("/\\"), table, facts.stamps, facts.rule, facts.thresholds, owner(Path(word), file), remarks
     )
 
 
@@ -167,6 +176,7 @@ class Aligned:
 
 def align(entries: Sequence[Entry]) -> Aligned:
     """Bring all to the pictures and findings that everybody has."""
+    entries = own_predictions_placed(entries)
     tables = [keyed(one) for one in entries]
     pictures = tables[0].index
     for table in tables[1:]:
@@ -198,6 +208,12 @@ def align(entries: Sequence[Entry]) -> Aligned:
             for one, names in zip(entries, known, strict=True)
         },
     )
+
+
+def own_predictions_placed(entries: Sequence[Entry]) -> list[Entry]:
+    """The same; tables of anybody's get the sets, paths and labels of those of ours that they do not say."""
+    full = [one.table for one in entries if own_predictions.is_whole(one.table)]
+    return [replace(one, table=own_predictions.placed(one.table, full, one.name)) for one in entries]
 
 
 def keyed(one: Entry) -> pd.DataFrame:
@@ -247,6 +263,7 @@ def compare(
             {
                 "name": one.name,
                 "stamps": list(one.stamps),
+                "remarks": list(one.remarks),
                 "rule": one.rule,
                 "costs": cost,
                 "macro": {name: mean(whole[name]) for name in METRICS},
@@ -331,6 +348,7 @@ def thresholded(model: dict[str, Any]) -> list[tuple[str, bool]]:
 def notes(result: dict[str, Any]) -> list[str]:
     """Sentences about what was left out and what is not honest."""
     texts = [f"{model['name']}: {text}" for model in result["models"] for text in model["stamps"]]
+    texts += [f"{model['name']}: {text}." for model in result["models"] for text in model["remarks"]]
     asked = sum(row["auroc"]["p"] is not None for pair in result["differences"] for row in pair["findings"])
     least = 2 * asked / (result["resamples"] + 1)
     if least > VISIBLE:

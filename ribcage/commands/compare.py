@@ -20,6 +20,8 @@ class Options:
     on: str = ""
     """Which evaluation of the runs, such as nih-test, or the first digits of a test's key (default: the only test that
     all have in common)."""
+    thresholds: tuple[str, ...] = ()
+    """Of tables of predictions that know none: a probability for all findings, or FINDING=PROBABILITY …"""
     html: Path | None = None
     """Write a page to this file."""
     json: Path | None = None
@@ -42,7 +44,7 @@ def run(options: Options) -> dict[str, Any]:
     from ribcage.page import Shown
 
     limits.check(options, ["--threads goes with --latency"] if options.threads and not options.latency else ())
-    entries = comparison.entries(options.runs, options.on)
+    entries = comparison.entries(options.runs, options.on, options.thresholds)
     timing = profiling.Timing(options.threads, batches=(1,)) if options.latency else None
     result = comparison.compare(entries, resamples=options.resamples, seed=options.seed, timing=timing)
     show(result)

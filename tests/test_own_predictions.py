@@ -1,0 +1,69 @@
+"""Anybody's table of predictions can be compared with ours, as far as it can be guessed, and what was guessed is said."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_comparison import table
+
+from ribcage import comparison, inference, own_predictions
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Path:
+    inference.save(table(1, 1.0), tmp_path / "ours.parquet")
+    return tmp_path / "ours.parquet"
+
+
+def own(file: Path, columns: dict[str, str], folder: str = "img/") -> str:
+    """Somebody's table: our column → theirs."""
+    rows = table(2, 2.0)
+    shown = pd.DataFrame(
+        {"filename": folder + rows["path"], **{theirs: rows[name] for name, theirs in columns.items()}}
+    )
+    shown.to_csv(file, index=False)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"Mass": "Mass", "Mass_label": "Mass_true"},
+        {"Mass": "mass_prob", "Mass_label": "Mass"},
+        {"Mass": "Mass"},
+    ],
+)
+def test_a_table_of_ones_own_is_compared(ours: Path, tmp_path: Path, columns: dict[str, str]) -> None:
+    theirs = own(tmp_path / "mine.csv", columns)
+    found = comparison.compare(comparison.entries([str(ours), theirs], thresholds=["Mass=0.4"]), resamples=20)
+    same = comparison.compare(
+        [comparison.Entry("a", table(1, 1.0)), comparison.Entry("b", table(2, 2.0))], resamples=20
+    )
+    assert (found["pictures"], found["patients"]) == (120, 60)
+    for place in (0, 1):
+        assert found["models"][place]["findings"][0]["auroc"] == same["models"][place]["findings"][0]["auroc"]
+        assert found["models"][place]["findings"][0]["threshold"] == 0.4
+    assert any("guessed: images by its column 'filename'" in text for text in comparison.notes(found))
+
+
+def test_one_column_of_scores_is_of_the_only_finding_there_is(tmp_path: Path) -> None:
+    rows = table(1, 1.0).drop(columns=["Edema", "Edema_label", "Edema_logit"])
+    inference.save(rows, tmp_path / "ours.csv")
+    theirs = own(tmp_path / "mine.csv", {"Mass": "score"}, folder="")
+    found = comparison.compare(
+        comparison.entries([str(tmp_path / "ours.csv"), theirs], thresholds=["0.5"]), resamples=20
+    )
+    assert [row["finding"] for row in found["models"][1]["findings"]] == ["Mass"]
+    assert found["models"][1]["findings"][0]["threshold"] == 0.5
+
+
+def test_what_is_no_table_of_predictions_shows_an_example(ours: Path, tmp_path: Path) -> None:
+    for text in ("file,age\na.png,3\n", "Mass,Mass_label\n0.5,1\n", "path,Mass,Mass_label\na.png,7,1\n"):
+        (tmp_path / "mine.csv").write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=own_predictions.EXAMPLE.split(" ")[0]):
+            comparison.entries([str(ours), str(tmp_path / "mine.csv")])
+    with pytest.raises(ValueError, match=r"FINDING=PROBABILITY of Mass, Edema, not 'Mas=0.4'"):
+        own_predictions.thresholds(["Mas=0.4"], ["Mass", "Edema"])
+    theirs = own(tmp_path / "mine.csv", {"Mass": "Mass"}, folder="other-")
+    with pytest.raises(ValueError, match="names no image of the others"):
+        comparison.compare(comparison.entries([str(ours), theirs]), resamples=20)
