@@ -41,8 +41,9 @@ def started() -> Iterator[torch.device]:
     os.environ.update(environment)
     backend = "nccl" if device.type == "cuda" else "gloo"
     if MEET in os.environ:
-        known = {"rank": int(environment["RANK"]), "world_size": int(environment["WORLD_SIZE"])}
-        dist.init_process_group(backend, store=dist.FileStore(os.environ[MEET], known["world_size"]), **known)
+        rank, world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+        store = dist.FileStore(os.environ[MEET], world_size)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     else:
         dist.init_process_group(backend)
     try:

@@ -1,5 +1,7 @@
 """A bundle is whole or does not open, gives the answers of the model that was saved, and runs nothing."""
 
+import contextlib
+import itertools
 import json
 import math
 import os
@@ -14,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ribcage import bundle, card, fingerprint
+from ribcage import bundle, card, files, fingerprint
 from ribcage.backbone import Backbone
 from ribcage.bundle import Model
 from ribcage.methods.supervised import Supervised
@@ -277,20 +279,56 @@ def test_what_a_model_has_seen_must_have_its_form(saved: Path) -> None:
 # ---- saving
 
 
-def test_a_save_that_is_cut_off_leaves_nothing_that_opens_or_the_old_bundle(saved: Path, tmp_path: Path) -> None:
-    """At every file: those written so far are new, the rest old. Never the weights of one with the facts of another."""
-    new = tmp_path / "new"
+class Killed(BaseException):
+    """Nothing is done from here on, as in a process that was killed."""
+
+
+def killed_at(moment: int, patch: pytest.MonkeyPatch) -> None:
+    """Whatever removes, renames or settles a file works so often, and then nothing does any more."""
+    done = itertools.count(1)
+
+    def until_then(act: Any) -> Any:
+        def acted(*asked: Any, **how: Any) -> Any:
+            if next(done) > moment:
+                raise Killed
+            return act(*asked, **how)
+
+        return acted
+
+    for owner, name in ((Path, "replace"), (Path, "unlink"), (files, "sync")):
+        patch.setattr(owner, name, until_then(getattr(owner, name)))
+
+
+def test_a_save_that_is_killed_leaves_the_old_bundle_the_new_one_or_none_that_opens(
+    saved: Path, tmp_path: Path
+) -> None:
+    """At every moment of it; never the weights of one with the facts of another."""
     method, model = made(seed=1)
-    bundle.save(new, method, replace(model, temperature=(9.0, 9.0)), seen())
-    names = ["model.safetensors", "provenance.npz", "README.md", "model.json"]
-    for torn in range(1, len(names)):
-        folder = tmp_path / f"torn {torn}"
-        shutil.copytree(saved / "bundle", folder)
-        (folder / "model.json").unlink()  # as save does before the first file takes its place
-        for name in names[:torn]:
-            shutil.copy(new / name, folder / name)
-        with pytest.raises(FileNotFoundError, match="holds no model"):
-            bundle.load(folder)
+    model = replace(model, temperature=(9.0, 9.0))
+    old, found = bundle.load(saved), dict[str, int]()
+    for moment in itertools.count():
+        folder = shutil.copytree(saved / "bundle", tmp_path / str(moment))
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+            killed_at(moment, patch)
+            bundle.save(folder, method, model, seen())
+            found["done"] = moment
+        try:
+            opened = bundle.load(folder)
+        except FileNotFoundError as error:
+            assert "holds no model" in str(error)
+            found["none"] = moment
+            continue
+        which = {(1.5, 0.7): old.method, (9.0, 9.0): method}[opened.model.temperature]
+        assert torch.equal(opened.method.head.weight, which.head.weight)
+        assert equal_states(opened.method, which)
+        found["old" if which is old.method else "new"] = moment
+        if "done" in found:
+            break
+    assert found["old"] < found["none"] < found["new"] == found["done"]
+
+
+def equal_states(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    return all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
 
 
 def test_a_save_that_fails_keeps_the_old_bundle(saved: Path) -> None:
