@@ -21,6 +21,7 @@ import numpy as np
 from ribcage.marks import Marks
 from ribcage.metrics import froc
 from ribcage.metrics.box_precision import average_precision, precisions
+from ribcage.metrics.intervals import Patients
 from ribcage.metrics.matching import THRESHOLDS, match
 from ribcage.metrics.patients import numbered
 from ribcage.metrics.picture_precision import picture_precision
@@ -104,10 +105,14 @@ def bootstrap(
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         blocks = [range(s, min(s + BLOCK, resamples)) for s in range(0, resamples, BLOCK)]
         parts = list(pool.map(lambda block: metrics(times_drawn(seed, block, people)), blocks))
-    value = metrics(np.ones((people, 1), np.int32))
+    value = {name: rows[0] for name, rows in metrics(np.ones((people, 1), np.int32)).items()}
+    drawn = {name: np.concatenate([part[name] for part in parts]) for name in value}
+    true = Patients.of([np.bincount(codes[boxes.true.pictures]) for boxes in findings])
+    asked = Patients.of([_asked(boxes, codes, cut) for boxes, cut in zip(findings, chosen, strict=True)])
     address = (seed, zlib.crc32(codes.tobytes()))
     return {
-        name: Resampled(value[name][0], np.concatenate([part[name] for part in parts]), None, address) for name in value
+        name: Resampled.of(whole, drawn[name], asked if name == "kaggle" else true, address)
+        for name, whole in value.items()
     }
 
 
@@ -142,6 +147,13 @@ def _measures(boxes: Boxes, codes: np.ndarray, cut: float | None, skipping: Skip
         return named
 
     return [precision, sensitivity, *([] if cut is None else [_by_picture(boxes, codes, cut)])]
+
+
+def _asked(boxes: Boxes, codes: np.ndarray, cut: float | None) -> np.ndarray:
+    """(patients,) images that are not left out of `kaggle`: with a true box, or one found above the cut."""
+    called = boxes.found.pictures if cut is None else boxes.found.least(cut).pictures
+    images = np.union1d(boxes.true.pictures, called).astype(np.int64)
+    return np.bincount(codes[images])
 
 
 def _by_picture(boxes: Boxes, codes: np.ndarray, cut: float) -> Measure:

@@ -1,11 +1,32 @@
-"""Intervals and p-values: what bootstrap and DeLong both answer with."""
+"""Intervals: Wilson's, for as many independent observations as an estimate is worth.
 
-from dataclasses import dataclass
+Every number here is a share, or a mean of values between 0 and 1: a rate, AUROC, average precision, a mean over
+findings. If its variance at a true value v is v (1 - v) / n, Wilson's limits are all v that lie within z standard
+errors *at v* of what was found. So they never leave 0 to 1, and never shrink to nothing: 5 of 5 is .566 to 1.
+For counts of independent images n is their number. For all else n is estimated, and called `worth`:
+
+    1 / n = (1 / n0 + k V) / (1 + k v (1 - v)),    k = 8 (m - 1)
+
+V is the estimated variance over patients, m the number of patients behind it, n0 what these patients are worth if
+nothing but their number is known. Where v is near 0 or 1 an estimated variance says little (at 0 and 1 it is 0, which
+is no finding but a lack of data), and n0 decides; else V does. One patient shows no variance: there is no interval.
+
+Wilson 1927, https://doi.org/10.2307/2276774; the limit of counts that are nearly all or nearly none: Brown, Cai &
+DasGupta 2001, https://doi.org/10.1214/ss/1009213286, section 4.1.1; n in place of the number of images: Korn &
+Graubard 1998. `benchmarks/coverage.py` shows how often the intervals hold the truth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from statistics import NormalDist
+from typing import Literal, Self
 
 import numpy as np
 
 NORMAL = NormalDist()
+Kind = Literal["mean", "count", "f1"]
+"""What limits are made for: a mean of values; a share of images counted; F1, by the share that it is a function of."""
+LARGEST_ERROR = 0.5
+"""The largest standard error of anything between 0 and 1: of a finding whose own cannot be estimated, in a mean."""
 
 
 @dataclass(frozen=True)
@@ -18,21 +39,235 @@ class Interval:
     error: np.ndarray
 
 
+@dataclass(frozen=True)
+class Shares:
+    """Estimates between 0 and 1 of each finding."""
+
+    value: np.ndarray
+    """(F,)"""
+    worth: np.ndarray
+    """(F,) how many independent observations vary as much: Wilson's n. NaN: no interval."""
+    vectors: np.ndarray
+    """(K, F) whose correlations are those of the estimates: resamples, or what each patient pulls."""
+    kind: Kind = "mean"
+
+    @property
+    def error(self) -> np.ndarray:
+        """(F,) standard errors; not 0 where the value is 0 or 1."""
+        return errors(self.value, self.worth, self.kind)
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Wilson's limits."""
+        return wilson(self.value, self.worth, level, self.kind)
+
+    def over(self, chosen: np.ndarray) -> Self:
+        """The same, undefined for all findings but those chosen (F,)."""
+        return replace(self, value=np.where(chosen, self.value, np.nan))
+
+    def macro(self) -> Self:
+        """The mean over the findings that are defined. One that has no interval of its own counts with the largest
+        error that there is."""
+        kept = np.flatnonzero(~np.isnan(self.value))
+        if len(kept) == 1:
+            return replace(self, **{name: getattr(self, name)[..., kept] for name in ("value", "worth", "vectors")})
+        if not len(kept):
+            nothing = np.full(1, np.nan)
+            return replace(self, value=nothing, worth=nothing, vectors=np.full((len(self.vectors), 1), np.nan))
+        value, vectors = self.value[kept], self.vectors[:, kept]
+        variance = combined(self.error[kept], correlations(vectors), np.full(len(kept), 1 / len(kept)))
+        middle = np.where(np.isnan(self.worth[kept]), value, drawn_in(value, self.worth[kept])).mean()
+        worth = middle * (1 - middle) / variance - 2 if variance > 0 else np.nan
+        mean = vectors.mean(axis=1, keepdims=True)
+        return replace(self, value=value.mean(keepdims=True), worth=np.full(1, worth), vectors=mean, kind="mean")
+
+
+@dataclass(frozen=True)
+class Paired:
+    """a - b on the same images: limits at z standard errors, the correlation of both in them."""
+
+    a: Shares
+    b: Shares
+
+    @property
+    def value(self) -> np.ndarray:
+        """(F,)"""
+        return self.a.value - self.b.value
+
+    @property
+    def error(self) -> np.ndarray:
+        """(F,) standard errors."""
+        pairs = zip(self.a.error, self.b.error, self.a.vectors.T, self.b.vectors.T, strict=True)
+        found = [
+            np.nan if np.isnan(e + f) else combined(np.array([e, f]), correlations(np.stack([u, v], 1)), _APART)
+            for e, f, u, v in pairs
+        ]
+        return np.sqrt(np.array(found))
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Within -1 and 1."""
+        return plain(self.value, self.error, level)
+
+    def p_value(self) -> np.ndarray:
+        """(F,) two-sided, of no difference; below .05 where the 95 % interval leaves out 0."""
+        return two_sided(self.value, self.error)
+
+    def over(self, chosen: np.ndarray) -> "Paired":
+        """The same, undefined for all findings but those chosen (F,)."""
+        return Paired(self.a.over(chosen), self.b.over(chosen))
+
+    def macro(self) -> "Mean":
+        """The difference of the means over the findings that are defined for both."""
+        kept = np.flatnonzero(~np.isnan(self.value))
+        if not len(kept):
+            return Mean(np.full(1, np.nan), np.full(1, np.nan))
+        weights = np.repeat([1 / len(kept), -1 / len(kept)], len(kept))
+        vectors = np.concatenate([self.a.vectors[:, kept], self.b.vectors[:, kept]], axis=1)
+        own = np.concatenate([self.a.error[kept], self.b.error[kept]])
+        variance = combined(own, correlations(vectors), weights)
+        return Mean(self.value[kept].mean(keepdims=True), np.sqrt(np.full(1, variance)))
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean difference over findings: one number."""
+
+    value: np.ndarray
+    """(1,)"""
+    error: np.ndarray
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Within -1 and 1."""
+        return plain(self.value, self.error, level)
+
+    def p_value(self) -> np.ndarray:
+        """(1,) two-sided, of no difference."""
+        return two_sided(self.value, self.error)
+
+
+_APART = np.array([1.0, -1.0])
+
+
+# ---- what an estimate is worth
+
+
+def worth(value: np.ndarray, variance: np.ndarray, patients: np.ndarray, alone: np.ndarray) -> np.ndarray:
+    """(F,) Wilson's n.
+
+    variance: estimated over patients.
+    patients: how many of equal weight there are behind it; with fewer than two there is no variance and no interval.
+    alone: n if nothing were known but the number of patients.
+    """
+    weight = 8 * (np.maximum(patients, 1) - 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        n = (1 + weight * value * (1 - value)) / (1 / alone + weight * variance)
+    return np.where(np.isnan(value) | np.isnan(variance) | (patients <= 1), np.nan, n)
+
+
+@dataclass(frozen=True)
+class Patients:
+    """Who is behind an estimate; arrays (F,)."""
+
+    count: np.ndarray
+    amount: np.ndarray
+    """As many equal ones; 0 where there are fewer than two."""
+
+    @classmethod
+    def of(cls, weights: Sequence[np.ndarray]) -> "Patients":
+        """The weights of the patients of each finding, 0 for who is none of them."""
+        counts = np.array([(one > 0).sum() for one in weights], np.float64)
+        return cls(counts, np.array([amount(one) for one in weights], np.float64))
+
+    @property
+    def bessel(self) -> np.ndarray:
+        """(F,) by how much the squares about an estimated mean are too small; NaN of one patient."""
+        return np.divide(self.count, self.count - 1, out=np.full(len(self.count), np.nan), where=self.count > 1)
+
+
+def amount(weights: np.ndarray) -> float:
+    """How many equal patients (K,) weights of patients amount to: (sum w)^2 / sum w^2; 0 of fewer than two.
+    Kish 1965, Survey Sampling, 11.7"""
+    return float(weights.sum() ** 2 / (weights**2).sum()) if (weights > 0).sum() > 1 else 0.0
+
+
+def ratio(parts: np.ndarray, wholes: np.ndarray, counted: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(F,) the ratio of sums over patients, and its worth.
+
+    parts, wholes: (patients, F); a patient without a whole takes no part.
+    counted: (F,) how many images the wholes count, if parts and wholes count images: never worth more than these, and
+    exactly these if each is of another patient.
+    """
+    total, patients = wholes.sum(axis=0), Patients.of(list(wholes.T))
+    value = np.divide(parts.sum(axis=0), total, out=np.full(total.shape, np.nan), where=total > 0)
+    apart = ((parts - value * wholes) ** 2).sum(axis=0)
+    variance = patients.bessel * np.divide(apart, total**2, out=np.full(total.shape, np.nan), where=total > 0)
+    if counted is not None:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            variance = np.maximum(variance * (1 - 1 / counted), value * (1 - value) / counted)
+    return value, worth(value, variance, patients.amount, patients.amount)
+
+
+# ---- limits and errors
+
+
+def wilson(value: np.ndarray, worth: np.ndarray, level: float = 0.95, kind: Kind = "mean") -> Interval:
+    """All v with |value - v| <= z sqrt(v (1 - v) / worth)."""
+    if kind == "f1":
+        limits = wilson(value / (2 - value), worth, level, "count")
+        low, high = (2 * end / (1 + end) for end in (limits.low, limits.high))
+        return Interval(value, low, high, errors(value, worth, kind))
+    z = NORMAL.inv_cdf((1 + level) / 2)
+    middle = (value * worth + z * z / 2) / (worth + z * z)
+    reach = z / (worth + z * z) * np.sqrt(worth * value * (1 - value) + z * z / 4)
+    low, high = np.maximum(middle - reach, 0.0), np.minimum(middle + reach, 1.0)
+    if kind == "count":
+        low, high = (
+            np.minimum(low, _of_few(value, worth, level)),
+            np.maximum(high, 1 - _of_few(1 - value, worth, level)),
+        )
+    return Interval(value, low, high, errors(value, worth, kind))
+
+
+def errors(value: np.ndarray, worth: np.ndarray, kind: Kind = "mean") -> np.ndarray:
+    """(F,) standard errors with a hit and a miss more: not 0 where the value is 0 or 1. For differences and means.
+    Agresti & Caffo 2000, https://doi.org/10.1080/00031305.2000.10474560"""
+    if kind == "f1":
+        share = value / (2 - value)
+        return errors(share, worth) * 2 / (1 + drawn_in(share, worth)) ** 2  # F1 = 2 J / (1 + J)
+    middle = drawn_in(value, worth)
+    return np.sqrt(middle * (1 - middle) / (worth + 2))
+
+
+def drawn_in(value: np.ndarray, worth: np.ndarray) -> np.ndarray:
+    """(F,) the value with a hit and a miss more."""
+    return (value * worth + 1) / (worth + 2)
+
+
 def plain(value: np.ndarray, error: np.ndarray, level: float = 0.95) -> Interval:
-    """value ± z · error."""
+    """value ± z · error, within -1 and 1."""
     reach = NORMAL.inv_cdf((1 + level) / 2) * error
-    return Interval(value, value - reach, value + reach, error)
+    return Interval(value, np.maximum(value - reach, -1.0), np.minimum(value + reach, 1.0), error)
 
 
-def logit(value: np.ndarray, error: np.ndarray, level: float = 0.95) -> Interval:
-    """Limits that are symmetric on the scale log(v / (1 - v)), so they stay between 0 and 1. At 0 and 1 the estimated
-    error is 0, which is not a finding but a lack of data: the limits are NaN."""
-    inside = (value > 0) & (value < 1)
-    safe = np.where(inside, value, 0.5)
-    reach = NORMAL.inv_cdf((1 + level) / 2) * error / (safe * (1 - safe))
-    middle = np.log(safe / (1 - safe))
-    low, high = (np.where(inside, 1 / (1 + np.exp(-(middle + side * reach))), np.nan) for side in (-1, 1))
-    return Interval(value, low, high, error)
+def correlations(vectors: np.ndarray) -> np.ndarray:
+    """(F, F) of columns (K, F), where both are defined; 0 where nothing varies."""
+    known = ~np.isnan(vectors)
+    counts = known.sum(axis=0)
+    means = np.divide(np.where(known, vectors, 0.0).sum(axis=0), counts, out=np.zeros(len(counts)), where=counts > 0)
+    apart = np.where(known, vectors - means, 0.0)
+    products, squares = apart.T @ apart, (apart**2).T @ known.astype(np.float64)
+    scale = np.sqrt(squares * squares.T)
+    found = np.divide(products, scale, out=np.zeros(scale.shape), where=scale > 0)
+    np.fill_diagonal(found, 1.0)
+    return found
+
+
+def combined(error: np.ndarray, correlation: np.ndarray, weights: np.ndarray) -> float:
+    """The variance of a weighted sum of estimates; NaN if none of them has an error, else those without one count with
+    the largest there is."""
+    if np.isnan(error).all():
+        return float("nan")
+    scaled = weights * np.where(np.isnan(error), LARGEST_ERROR, error)
+    return max(float(scaled @ correlation @ scaled), 0.0)
 
 
 def two_sided(value: np.ndarray, error: np.ndarray) -> np.ndarray:
@@ -40,6 +275,11 @@ def two_sided(value: np.ndarray, error: np.ndarray) -> np.ndarray:
     z = np.divide(np.abs(value), error, out=np.full(np.shape(value), np.nan), where=np.asarray(error) > 0)
     p = np.array([np.nan if np.isnan(one) else 2 * NORMAL.cdf(-one) for one in z.ravel()]).reshape(z.shape)
     return np.where((value == 0) & (error == 0), 1.0, p)  # the same answers: no sign of a difference
+
+
+def joined(*parts: Interval) -> Interval:
+    """One after the other."""
+    return Interval(*(np.concatenate([getattr(part, side.name) for part in parts]) for side in fields(Interval)))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -51,3 +291,14 @@ def holm(p: np.ndarray) -> np.ndarray:
     adjusted = np.full(p.shape, np.nan)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
     return adjusted
+
+
+def _of_few(share: np.ndarray, worth: np.ndarray, level: float) -> np.ndarray:
+    """The lower limit of a share that is one to three of all: that of a Poisson count, one-sided. Its quantile by
+    Wilson & Hilferty 1931, https://doi.org/10.1073/pnas.17.12.684; for more the limit is of no effect, 1."""
+    count = share * worth
+    few = count <= np.where(worth > 50, 3.0, 2.0) + 1e-9
+    ninth = 1 / (9 * np.maximum(count, 1e-9))
+    with np.errstate(invalid="ignore"):
+        limit = count * np.maximum(1 - ninth + NORMAL.inv_cdf(1 - level) * np.sqrt(ninth), 0.0) ** 3 / worth
+    return np.where(few, limit, 1.0)

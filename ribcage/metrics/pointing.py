@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 
 from ribcage.marks import Marks
+from ribcage.metrics.intervals import ratio
 from ribcage.metrics.matching import Pairs
 from ribcage.metrics.patients import numbered
 from ribcage.metrics.resampling import BLOCK, Resampled, times_drawn
@@ -95,15 +96,16 @@ def shares(
     sums = np.zeros((people, 2 * columns))
     np.add.at(sums, codes, np.where(np.tile(counted, 2), np.concatenate([parts, of], axis=1), 0.0))
 
-    def ratio(times: np.ndarray) -> np.ndarray:
+    def drawn(times: np.ndarray) -> np.ndarray:
         """(B, K)"""
         total = times.T.astype(np.float64) @ sums
         part, whole = total[:, :columns], total[:, columns:]
         return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
     blocks = [range(start, min(start + BLOCK, resamples)) for start in range(0, resamples, BLOCK)]
-    resampled = np.concatenate([ratio(times_drawn(seed, block, people)) for block in blocks])
-    return Resampled(ratio(np.ones((people, 1), np.int32))[0], resampled, None, (seed, zlib.crc32(codes.tobytes())))
+    resampled = np.concatenate([drawn(times_drawn(seed, block, people)) for block in blocks])
+    value, worth = ratio(sums[:, :columns], sums[:, columns:])
+    return Resampled(value, worth, resampled, "mean", (seed, zlib.crc32(codes.tobytes())))
 
 
 def _best(hit: np.ndarray, true: Marks, count: int) -> np.ndarray:

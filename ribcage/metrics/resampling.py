@@ -3,6 +3,9 @@
 A resample is an address: patient k of resample r is a function of (seed, r, k), so the same seed gives the same
 resamples in any order and any number of threads. In a resample a picture counts as often as its patient was drawn;
 so the pictures are sorted once, and one walk down the ranking serves many resamples at a time.
+
+Resamples give the variance of average precision and of what detectors find, and how metrics and models vary together;
+the variance of AUROC is DeLong's (`placements`), that of rates that of a ratio of sums over patients (`intervals`).
 Efron & Tibshirani 1993, An Introduction to the Bootstrap; Field & Welsh 2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x"""
 
 import functools
@@ -16,8 +19,9 @@ import numpy as np
 
 from ribcage import draws
 from ribcage.metrics.calibration import as_probabilities
-from ribcage.metrics.intervals import NORMAL, Interval
+from ribcage.metrics.intervals import Kind, Paired, Patients, Shares, ratio, worth
 from ribcage.metrics.patients import numbered
+from ribcage.metrics.placements import of_rankings, sided
 from ribcage.metrics.ranking import Ranking, checked, rank
 from ribcage.metrics.thresholds import Counts, outcomes, rates, share
 
@@ -28,69 +32,22 @@ _WORDS = draws.WORDS << 16  # one row's numbers; further ones come from the next
 
 
 @dataclass(frozen=True)
-class Resampled:
-    """A metric of each finding: on the pictures themselves, in each resample, and without each patient in turn."""
+class Resampled(Shares):
+    """A metric of each finding: on the images themselves, in each resample, and what it is worth."""
 
-    value: np.ndarray
-    """(F,)"""
-    resampled: np.ndarray
-    """(R, F); NaN where a resample has left a class empty."""
-    without: np.ndarray | None
-    """(patients, F), for BCa."""
-    address: tuple[int, int]
+    address: tuple[int, int] = (0, 0)
     """Seed and a checksum of the patients: equal addresses had the same resamples."""
 
     @property
-    def used(self) -> np.ndarray:
-        """(F,) resamples in which the metric is defined; the intervals come from these."""
-        return (~np.isnan(self.resampled)).sum(axis=0)
+    def resampled(self) -> np.ndarray:
+        """(R, F); NaN where a resample has left a class empty."""
+        return self.vectors
 
-    def over(self, chosen: np.ndarray) -> "Resampled":
-        """The same, undefined for all findings but those chosen (F,)."""
-        return replace(self, value=np.where(chosen, self.value, np.nan))
-
-    def macro(self) -> "Resampled":
-        """The mean over the findings that are defined on the pictures; a resample that loses one of them is left out,
-        since its mean would be of something else."""
-        kept = ~np.isnan(self.value)
-        return Resampled(
-            _mean(self.value[None], kept)[0],
-            _mean(self.resampled, kept),
-            None if self.without is None else _mean(self.without, kept),
-            self.address,
-        )
-
-    def interval(self, level: float = 0.95, *, bca: bool | None = None) -> Interval:
-        """Percentile limits, or bias-corrected and accelerated ones (by default where `without` is known)."""
-        bca = self.without is not None if bca is None else bca
-        if bca and self.without is None:
-            raise ValueError("BCa limits need the metric without each patient: ask the bootstrap for bca=True.")
-        columns = range(len(self.value))
-        shares = [self._shares(column, level) if bca else ((1 - level) / 2, (1 + level) / 2) for column in columns]
-        limits = np.array([_quantiles(self.resampled[:, c], pair) for c, pair in zip(columns, shares, strict=True)])
-        limits = np.where(np.isnan(self.value)[:, None], np.nan, limits.reshape(-1, 2))
-        error = np.array([_deviation(column) for column in self.resampled.T])
-        return Interval(self.value, limits[:, 0], limits[:, 1], np.where(np.isnan(self.value), np.nan, error))
-
-    def p_value(self) -> np.ndarray:
-        """(F,) two-sided: how rarely the resamples lie on the other side of 0. For a difference."""
-        below, above = (self.resampled <= 0).sum(axis=0), (self.resampled >= 0).sum(axis=0)
-        p = np.minimum(1.0, 2 * (np.minimum(below, above) + 1) / (self.used + 1))
-        return np.where(np.isnan(self.value) | (self.used == 0), np.nan, p)
-
-    def _shares(self, column: int, level: float) -> tuple[float, float]:
-        """Which percentiles BCa takes instead of the usual two. Efron 1987, https://doi.org/10.2307/2289144, eq. 6.8"""
-        assert self.without is not None
-        kept = self.resampled[~np.isnan(self.resampled[:, column]), column]
-        below = ((kept < self.value[column]).sum() + (kept == self.value[column]).sum() / 2) / max(len(kept), 1)
-        bias = NORMAL.inv_cdf(min(max(below, 1 / (len(kept) + 2)), 1 - 1 / (len(kept) + 2)))
-        jackknife = self.without[~np.isnan(self.without[:, column]), column]
-        apart = jackknife.mean() - jackknife if len(jackknife) else np.zeros(1)
-        spread = (apart**2).sum() ** 1.5
-        acceleration = (apart**3).sum() / (6 * spread) if spread else 0.0
-        moved = [bias + NORMAL.inv_cdf(share) for share in ((1 - level) / 2, (1 + level) / 2)]
-        low, high = (NORMAL.cdf(bias + z / (1 - acceleration * z)) for z in moved)
-        return low, high
+    @classmethod
+    def of(cls, value: np.ndarray, resampled: np.ndarray, patients: Patients, address: tuple[int, int]) -> "Resampled":
+        """Worth what the variance of the resamples says."""
+        variance = patients.bessel * _variances(resampled)
+        return cls(value, worth(value, variance, patients.amount, patients.amount), resampled, "mean", address)
 
 
 def bootstrap(
@@ -103,13 +60,11 @@ def bootstrap(
     probabilities: np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 0,
-    bca: bool = False,
     threads: int | None = None,
 ) -> dict[str, Resampled]:
     """AUROC and AP of every finding in every resample; with thresholds also the rates, with probabilities also Brier.
 
     patients: one code per row; a negative number, an empty text or None is a patient of its own.
-    bca: also leave out each patient in turn, for BCa intervals.
     threads: None takes every core. The result does not depend on it.
     """
     if resamples < 1 or not 0 <= seed < 1 << 64:
@@ -117,7 +72,8 @@ def bootstrap(
     scores, labels, weights = checked(scores, labels, weights)
     codes = numbered(patients, len(scores))
     people = int(codes.max(initial=-1)) + 1
-    walks = [_walk(ranking, codes) for ranking in rank(scores, labels, weights)]
+    rankings = rank(scores, labels, weights)
+    walks = [_walk(ranking, codes) for ranking in rankings]
     sums = _sums(scores, labels, weights, thresholds, probabilities)  # (K, N, F)
     by_patient = _by_patient(sums, codes, people)
 
@@ -127,24 +83,31 @@ def bootstrap(
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         drawn = [(range(s, min(s + BLOCK, resamples))) for s in range(0, resamples, BLOCK)]
         parts = list(pool.map(lambda block: metrics(times_drawn(seed, block, people)), drawn))
-        left = [range(s, min(s + BLOCK, people)) for s in range(0, people if bca else 0, BLOCK)]
-        without = list(pool.map(lambda block: metrics(_times_without(block, people)), left))
-    value = metrics(np.ones((people, 1), np.int32))
-    address = (seed, zlib.crc32(codes.tobytes()))
-    return {
-        name: Resampled(value[name][0], _joined(parts, name), _joined(without, name) if bca else None, address)
-        for name in value
+    value = {name: found[0] for name, found in metrics(np.ones((people, 1), np.int32)).items()}
+    drawn_of = {name: np.concatenate([part[name] for part in parts]) for name in value}
+    address, positive = (seed, zlib.crc32(codes.tobytes())), sided(rankings, codes, True)
+    area = of_rankings(rankings, codes).worth
+    precision = Resampled.of(value["ap"], drawn_of["ap"], positive, address)
+    found = {
+        "auroc": Resampled(value["auroc"], area, drawn_of["auroc"], "mean", address),
+        "ap": replace(precision, worth=np.where(np.isnan(area), np.nan, precision.worth)),
+    }
+    worths = {} if thresholds is None else _worths(by_patient, np.einsum("n,knf->kf", weights, sums[:4]), positive)
+    if probabilities is not None:
+        worths["brier"] = ratio(by_patient[:, -2], by_patient[:, -1])[1]
+    return found | {
+        name: Resampled(value[name], own, drawn_of[name], _KINDS.get(name, "count"), address)
+        for name, own in worths.items()
     }
 
 
-def difference(a: Resampled, b: Resampled) -> Resampled:
-    """a - b in each resample: two models on the same pictures and the same resamples."""
+def difference(a: Resampled, b: Resampled) -> Paired:
+    """a - b: two models on the same images and the same resamples."""
     if a.address != b.address or a.resampled.shape != b.resampled.shape:
         raise ValueError(
             "A paired difference needs the same patients, seed, number of resamples and findings on both sides."
         )
-    without = a.without - b.without if a.without is not None and b.without is not None else None
-    return Resampled(a.value - b.value, a.resampled - b.resampled, without, a.address)
+    return Paired(a, b)
 
 
 def resample(seed: int, number: int, people: int) -> np.ndarray:
@@ -160,10 +123,6 @@ def times_drawn(seed: int, numbers: range, people: int) -> np.ndarray:
     times = np.zeros((people, len(numbers)), np.int32)
     compiled(_draw)(np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32), numbers.start, np.uint64(STREAM << 16), times)
     return times
-
-
-def _times_without(left_out: range, people: int) -> np.ndarray:
-    return (np.arange(people)[:, None] != np.array(left_out)).astype(np.int32)
 
 
 _Walk = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -198,7 +157,9 @@ def _sums(
     """(K, N, F) what is only added up: the four outcomes, and the squared error with its weight."""
     parts = [] if thresholds is None else list(outcomes(scores, labels, thresholds))
     if probabilities is not None:
-        probabilities, _, _ = checked(as_probabilities(probabilities), labels)
+        probabilities = as_probabilities(probabilities)
+        columns = probabilities[:, None] if probabilities.ndim == 1 else probabilities
+        probabilities, _, _ = checked(columns, labels)
         known = ~np.isnan(labels)
         parts += [np.where(known, (probabilities - labels) ** 2, 0.0), known.astype(np.float64)]
     return np.array(parts).reshape(len(parts), *scores.shape) * weights[:, None]
@@ -227,23 +188,37 @@ def _metrics(walked: np.ndarray, summed: np.ndarray, at_thresholds: bool) -> dic
     return found
 
 
-def _joined(parts: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
-    return np.concatenate([part[name] for part in parts])
+_KINDS: dict[str, Kind] = {"f1": "f1", "brier": "mean"}
+_CELLS = {
+    "accuracy": ((0, 3), (0, 1, 2, 3)),
+    "f1": ((0,), (0, 1, 2)),  # F1 = 2 J / (1 + J) of J = TP / (TP + FP + FN)
+    "sensitivity": ((0,), (0, 2)),
+    "specificity": ((3,), (1, 3)),
+    "ppv": ((0,), (0, 1)),
+    "npv": ((3,), (2, 3)),
+}
+"""Which of TP, FP, FN and TN a rate counts, and of which."""
 
 
-def _mean(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """(R, 1) over the findings kept."""
-    return values[:, kept].mean(axis=1, keepdims=True) if kept.any() else np.full((len(values), 1), np.nan)
+def _worths(by_patient: np.ndarray, squares: np.ndarray, positive: Patients) -> dict[str, np.ndarray]:
+    """(F,) what each rate is worth. squares: (4, F) the sums of squared weights of each outcome."""
+    found = {}
+    for name, cells in _CELLS.items():
+        parts, wholes = (by_patient[:, list(each)].sum(axis=1) for each in cells)
+        square = squares[list(cells[1])].sum(axis=0)
+        images = np.divide(wholes.sum(axis=0) ** 2, square, out=np.full(len(square), np.nan), where=square > 0)
+        found[name] = ratio(parts, wholes, images)[1]
+    found["f1"] = np.where(positive.count > 1, found["f1"], np.nan)
+    return found
 
 
-def _quantiles(values: np.ndarray, shares: tuple[float, float]) -> np.ndarray:
-    kept = values[~np.isnan(values)]
-    return np.quantile(kept, shares) if len(kept) else np.full(2, np.nan)
-
-
-def _deviation(values: np.ndarray) -> float:
-    kept = values[~np.isnan(values)]
-    return float(kept.std(ddof=1)) if len(kept) > 1 else np.nan
+def _variances(resampled: np.ndarray) -> np.ndarray:
+    """(F,) of the resamples that are defined; NaN of fewer than two."""
+    known = ~np.isnan(resampled)
+    counts, filled = known.sum(axis=0), np.where(known, resampled, 0.0)
+    means = np.divide(filled.sum(axis=0), counts, out=np.zeros(len(counts)), where=counts > 0)
+    squares = (np.where(known, resampled - means, 0.0) ** 2).sum(axis=0)
+    return np.divide(squares, counts - 1, out=np.full(len(counts), np.nan), where=counts > 1)
 
 
 @functools.cache

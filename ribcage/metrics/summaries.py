@@ -1,16 +1,16 @@
 """Summaries: every metric of every finding with its interval, for all pictures, for subgroups, and for two models."""
 
-from dataclasses import dataclass, fields
-from typing import TypedDict, Unpack
+from dataclasses import dataclass
+from typing import TypedDict, TypeVar, Unpack
 
 import numpy as np
 
-from ribcage.metrics.intervals import Interval, holm
+from ribcage.metrics.intervals import Interval, Paired, Shares, holm, joined
 from ribcage.metrics.patients import numbered
-from ribcage.metrics.placements import DeLong, delong
+from ribcage.metrics.placements import delong
 from ribcage.metrics.placements import difference as delong_difference
 from ribcage.metrics.ranking import checked
-from ribcage.metrics.resampling import Resampled, bootstrap, difference
+from ribcage.metrics.resampling import bootstrap, difference
 from ribcage.metrics.thresholds import RATES
 
 
@@ -24,8 +24,6 @@ class Estimate:
     """(1,) the mean over the findings that are defined."""
     averaged: int
     """How many findings are defined."""
-    resamples: np.ndarray | None
-    """(F + 1,) resamples behind each finding's interval and the mean's; None for DeLong."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,6 @@ class Options(TypedDict, total=False):
     probabilities: np.ndarray | None
     resamples: int
     seed: int
-    bca: bool
     threads: int | None
 
 
@@ -80,8 +77,10 @@ def summary(
     scores, labels, weights = checked(scores, labels, options.get("weights"))
     found = bootstrap(scores, labels, patients, **options)
     exact = delong(scores, labels, patients, weights=weights)
-    metrics = {name: _resampled(values, _meant(name, values, rated), level) for name, values in found.items()}
-    metrics["auroc_delong"] = _exact(exact, level)
+    metrics = {
+        name: _estimate(values, _meant(name, values, rated), level)
+        for name, values in {**found, "auroc_delong": exact}.items()
+    }
     people = int(numbered(patients, len(scores)).max(initial=-1)) + 1
     return Summary((~np.isnan(labels)).sum(axis=0), (labels == 1).sum(axis=0), people, metrics)
 
@@ -130,44 +129,34 @@ def compare(
     for one, thresholds in zip(own, at or (), strict=False):
         one["thresholds"] = thresholds
     models = [bootstrap(scores, labels, patients, **one) for scores, one in zip((a, b), own, strict=True)]
+    exact = [delong(scores, labels, patients, weights=options.get("weights")) for scores in (a, b)]
     names = ("auroc", "ap", *(RATES if at else ()))
     apart = {name: difference(models[0][name], models[1][name]) for name in names}
-    found = {name: _compared(values, _meant(name, values, rated), level) for name, values in apart.items()}
-    first, second = (delong(scores, labels, patients, weights=options.get("weights")) for scores in (a, b))
-    pairs = [delong_difference(*pair, level) for pair in ((first, second), (first.macro(), second.macro()))]
-    p = np.concatenate([pair.p for pair in pairs])
-    found["auroc_delong"] = Comparison(_joined(*(pair.interval for pair in pairs)), p, _adjusted(p))
-    return found
+    apart["auroc_delong"] = delong_difference(*exact)
+    return {name: _compared(values, _meant(name, values, rated), level) for name, values in apart.items()}
 
 
-def _meant(name: str, values: Resampled, rated: np.ndarray | None) -> Resampled:
+Measured = TypeVar("Measured", Shares, Paired)
+
+
+def _meant(name: str, values: Measured, rated: np.ndarray | None) -> Measured:
     """What the mean is over."""
     return values if rated is None or name not in RATES else values.over(rated)
 
 
-def _resampled(values: Resampled, meant: Resampled, level: float) -> Estimate:
-    mean = meant.macro()
+def _estimate(values: Shares, meant: Shares, level: float) -> Estimate:
     averaged = int((~np.isnan(meant.value)).sum())
-    return Estimate(values.interval(level), mean.interval(level), averaged, np.append(values.used, mean.used))
+    return Estimate(values.interval(level), meant.macro().interval(level), averaged)
 
 
-def _exact(values: DeLong, level: float) -> Estimate:
-    averaged = int((~np.isnan(values.value)).sum())
-    return Estimate(values.interval(level), values.macro().interval(level), averaged, None)
-
-
-def _compared(apart: Resampled, meant: Resampled, level: float) -> Comparison:
+def _compared(apart: Paired, meant: Paired, level: float) -> Comparison:
     mean = meant.macro()
     p = np.append(apart.p_value(), mean.p_value())
-    return Comparison(_joined(apart.interval(level), mean.interval(level)), p, _adjusted(p))
+    return Comparison(joined(apart.interval(level), mean.interval(level)), p, _adjusted(p))
 
 
 def _adjusted(p: np.ndarray) -> np.ndarray:
     return np.append(holm(p[:-1]), p[-1:])
-
-
-def _joined(findings: Interval, mean: Interval) -> Interval:
-    return Interval(*(np.append(getattr(findings, side.name), getattr(mean, side.name)) for side in fields(Interval)))
 
 
 def _of_rows(options: Options, rows: np.ndarray) -> Options:

@@ -1,0 +1,329 @@
+"""How often a 95 % interval holds the truth: made-up test sets whose true values are known, through the functions that
+`evaluate` and `compare` use.
+
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--processes 2] [--seed 0]
+
+A test set is drawn anew each time: patients at random, so that the number of positive images varies about the one that
+is printed; a fifth of the images is positive. Designs: `single`, one image per patient; `clustered`, one to five images
+of a patient, alike in their labels (latent correlation .7) and scores (.5); `fixed`, one image per patient and exactly
+so many positives. Scores of positives and of negatives are normal with AUROCs .6, .75, .9, .955 and .99; in a sixth set
+a tenth of the positives looks like negatives (.946). Thresholds have a true sensitivity or specificity of .5, .8 or .95.
+The second model shares half of the variance of the first one's scores; of six findings it is equal in three. Boxes come
+from three detectors, whose true mAP is that of 40,000 patients.
+
+A cell is the mean over these true values and, in brackets, the least of them. The last column is what percentiles of the
+same resamples hold. Monte Carlo errors (one standard error) are printed below the tables."""
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+
+from ribcage import metrics
+from ribcage.marks import Marks
+from ribcage.metrics import detection
+from ribcage.metrics.intervals import Interval
+
+NORMAL = NormalDist()
+POSITIVES = (5, 10, 15, 20, 50, 200)
+AREAS = (0.6, 0.75, 0.9, 0.955, 0.99)
+MIXED = 0.995
+"""AUROC of nine in ten positives of the sixth set; the tenth has .5."""
+DETECTORS = ((0.6, 0.12, 0.6), (0.8, 0.08, 0.3), (0.95, 0.04, 0.1))
+"""Chance to find a box, spread of its corners, false boxes per image."""
+DESIGNS = ("single", "clustered", "fixed")
+RATES = (0.5, 0.8, 0.95)
+ASKED = 0.2
+RESAMPLES = 400
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One population, sampled again and again."""
+
+    design: str
+    positives: int
+    area: float
+    """AUROC; 0: the mixture."""
+    times: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """How often a metric's interval held its truth."""
+
+    metric: str
+    truth: str
+    held: int
+    percentile: int
+    asked: int
+    undefined: int
+
+
+# ---- findings
+
+
+def shift(area: float) -> float:
+    """How far the positives lie above the negatives, in standard deviations."""
+    return float(np.sqrt(2) * NORMAL.inv_cdf(area or MIXED))
+
+
+def true_area(area: float) -> float:
+    return area or 0.9 * MIXED + 0.1 * 0.5
+
+
+def survival(levels: np.ndarray, area: float, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of positives and of negatives above each level."""
+    strong, false = ([1 - NORMAL.cdf(level - by) for level in levels] for by in (share * shift(area), 0.0))
+    true = np.array(strong) if area else 0.9 * np.array(strong) + 0.1 * np.array(false)
+    return true, np.array(false)
+
+
+def true_precision(area: float, share: float = 1.0) -> float:
+    """Average precision of the population; share: how much of the way the positives lie above."""
+    true, false = survival(np.linspace(-8, 8, 20_001), area, share)
+    middle = [(each[1:] + each[:-1]) / 2 for each in (true, false)]
+    precision = ASKED * middle[0] / (ASKED * middle[0] + (1 - ASKED) * middle[1])
+    return float(precision @ -np.diff(true))
+
+
+def levels(area: float) -> np.ndarray:
+    """(6,) thresholds: three by sensitivity, three by specificity."""
+    grid = np.linspace(-6, 8, 20_001)
+    true, false = survival(grid, area)
+    sensitive, specific = np.interp(-np.array(RATES), -true, grid), np.interp(RATES, 1 - false, grid)
+    return np.concatenate([sensitive, specific])
+
+
+def draw(random: np.random.Generator, cell: Cell) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of two models (N, 6), labels (N, 6) and patients (N,)."""
+    patients, latent, noise = raw(random, cell, 6, 4)
+    labels = (latent > NORMAL.inv_cdf(1 - ASKED)).astype(np.float64)
+    if cell.design == "fixed":
+        ranks = latent.argsort(axis=0).argsort(axis=0)
+        labels = (ranks >= len(latent) - cell.positives).astype(np.float64)
+    shared, a, b, chance = noise
+    apart = np.full(labels.shape, shift(cell.area))
+    if not cell.area:
+        apart = np.where(chance < NORMAL.inv_cdf(0.1), 0.0, apart)
+    other = apart * np.where(np.arange(6) < 3, 1.0, 0.75)
+    first, second = (np.sqrt(0.5) * (shared + own) + by * labels for own, by in ((a, apart), (b, other)))
+    return first, second, labels, patients
+
+
+def raw(
+    random: np.random.Generator, cell: Cell, findings: int, kinds: int
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Patients (N,), standard normal numbers for labels (N, F) and, so many times, for scores."""
+    images = round(cell.positives / ASKED)
+    if cell.design != "clustered":
+        drawn = random.normal(size=(kinds + 1, images, findings))
+        return np.arange(images), drawn[0], list(drawn[1:])
+    sizes = random.integers(1, 6, max(round(images / 3), 2))
+    patients = np.repeat(np.arange(len(sizes)), sizes)
+    own = random.normal(size=(kinds + 1, len(sizes), findings))[:, patients]
+    each = random.normal(size=own.shape)
+    alike = np.array([0.7] + [0.5] * kinds)[:, None, None]
+    parts = np.sqrt(alike) * own + np.sqrt(1 - alike) * each
+    return patients, parts[0], list(parts[1:])
+
+
+def classified(cell: Cell) -> list[Found]:
+    """All metrics of findings."""
+    random, tally = generator(cell), Tally()
+    at, area, other = levels(cell.area), true_area(cell.area), weaker(cell.area)
+    true, false = survival(at, cell.area)
+    f1 = 2 * ASKED * true / (ASKED * true + (1 - ASKED) * false + ASKED)
+    precision = true_precision(cell.area), true_precision(cell.area, 0.75)
+    apart = np.where(np.arange(6) < 3, 0.0, area - other)
+    apart_precision = np.where(np.arange(6) < 3, 0.0, precision[0] - precision[1])
+    rates = ("sensitivity", true, slice(3)), ("specificity", 1 - false, slice(3, 6)), ("F1", f1, slice(6))
+    for time_ in range(cell.times):
+        first, second, labels, patients = draw(random, cell)
+        options = {"resamples": RESAMPLES, "seed": time_, "threads": 1}
+        a = metrics.bootstrap(first, labels, patients, thresholds=at, **options)
+        b = metrics.bootstrap(second, labels, patients, **options)
+        exact = metrics.delong(first, labels, patients)
+        tally.add("AUROC", area, a["auroc"].interval(), a["auroc"].resampled)
+        tally.add("AUROC, DeLong", area, exact.interval())
+        tally.add("AP", precision[0], a["ap"].interval(), a["ap"].resampled)
+        for name, truth, kept in rates:
+            found = a[name.lower()]
+            tally.add(name, truth[kept], part(found.interval(), kept), found.resampled[:, kept])
+        tally.add("macro AUROC", area, a["auroc"].macro().interval(), a["auroc"].macro().resampled)
+        tally.add("macro AUROC, DeLong", area, exact.macro().interval())
+        for name, truth in (("AUROC", apart), ("AP", apart_precision)):
+            pair = metrics.difference(a[name.lower()], b[name.lower()])
+            drawn = a[name.lower()].resampled - b[name.lower()].resampled
+            tally.add(f"difference of {name}", truth, pair.interval(), drawn)
+            if name == "AUROC":
+                mean = pair.macro().interval()
+                tally.add("difference of macro AUROC", truth.mean(), mean, drawn.mean(axis=1, keepdims=True))
+    return tally.found()
+
+
+def weaker(area: float) -> float:
+    """AUROC of the second model where it differs."""
+    return NORMAL.cdf(0.75 * shift(area) / np.sqrt(2)) * (1 if area else 0.9) + (0 if area else 0.05)
+
+
+# ---- boxes
+
+
+def boxes(
+    random: np.random.Generator, cell: Cell, detector: tuple[float, float, float]
+) -> tuple[detection.Boxes, np.ndarray]:
+    """What one detector finds, and the patients."""
+    chance, spread, false = detector
+    patients, latent, (skill, noise) = raw(random, cell, 2, 2)
+    there = latent[:, 0] > NORMAL.inv_cdf(1 - ASKED)
+    if cell.design == "fixed":
+        there = latent[:, 0].argsort().argsort() >= len(latent) - cell.positives
+    counts = there * (1 + (latent[:, 1] > 0))  # one or two
+    owners = np.repeat(np.arange(len(there)), counts)
+    corner = random.uniform(0, 60, (len(owners), 2)) + 100 * (np.arange(len(owners)) % 2)[:, None] * [1, 0]
+    true = np.concatenate([corner, corner + random.uniform(25, 40, (len(owners), 2))], axis=1)
+    hit = skill[owners, 0] + 0.5 * random.normal(size=len(owners)) < np.sqrt(1.25) * NORMAL.inv_cdf(chance)
+    moved = true + 32 * spread * random.normal(size=true.shape)
+    wrong = np.repeat(np.arange(len(there)), random.poisson(false, len(there)))
+    at = random.uniform(0, 160, (len(wrong), 2))
+    stray = np.concatenate([at, at + random.uniform(20, 45, (len(wrong), 2))], axis=1)
+    odds = np.concatenate([1.5 + noise[owners, 0], noise[wrong, 1]])
+    keep = np.append(hit, np.ones(len(wrong), np.bool_))
+    found = Marks(np.append(owners, wrong)[keep], np.concatenate([moved, stray])[keep], metrics.sigmoid(odds)[keep])
+    return detection.Boxes.of(found, Marks.true(owners, true), len(there)), patients
+
+
+def detected(cell: Cell) -> list[Found]:
+    """mAP and sensitivity at one false positive per image, of one detector."""
+    random, tally, detector = generator(cell), Tally(), DETECTORS[int(cell.area)]
+    large = Cell("single", 8000, cell.area, 1, 1)
+    found, _ = boxes(generator(large), large, detector)
+    truth = detection.bootstrap([found], resamples=1, threads=1)
+    for time_ in range(cell.times):
+        own, patients = boxes(random, cell, detector)
+        if len(own.true):
+            values = detection.bootstrap([own], patients, resamples=RESAMPLES, seed=time_, threads=1)
+            for title, name in (("mAP", "map"), ("FROC at 1", "centre_at_1")):
+                tally.add(title, truth[name].value, values[name].interval(), values[name].resampled)
+    return tally.found()
+
+
+# ---- counting
+
+
+class Tally:
+    """Counts what the intervals hold."""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[str, str], np.ndarray] = {}
+
+    def add(self, metric: str, truth: np.ndarray | float, interval: Interval, drawn: np.ndarray | None = None) -> None:
+        """One interval of each finding."""
+        truths = np.broadcast_to(truth, interval.value.shape)
+        known = ~np.isnan(interval.low)
+        held = known & (interval.low <= truths) & (truths <= interval.high)
+        drawn = np.full((1, len(truths)), np.nan) if drawn is None else drawn
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # no resample is defined
+            low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
+        percentile = known & (low <= truths) & (truths <= high)
+        for place, one in enumerate(truths.tolist()):
+            row = self.counts.setdefault((metric, f"{one:.3f}"), np.zeros(4, np.int64))
+            row += [held[place], percentile[place], known[place], not known[place]]
+
+    def found(self) -> list[Found]:
+        """One for each metric and true value."""
+        return [Found(metric, truth, *row.tolist()) for (metric, truth), row in self.counts.items()]
+
+
+def generator(cell: Cell) -> np.random.Generator:
+    """Of this cell alone."""
+    return np.random.default_rng([cell.seed, DESIGNS.index(cell.design), cell.positives, int(1000 * cell.area)])
+
+
+def part(interval: Interval, kept: slice) -> Interval:
+    """Some of the findings."""
+    return Interval(*(getattr(interval, name)[kept] for name in ("value", "low", "high", "error")))
+
+
+# ---- the tables
+
+
+def cells(quick: bool, seed: int) -> Iterator[tuple[Callable[[Cell], list[Found]], Cell]]:
+    """The long ones first."""
+    for positives in reversed((5, 10, 50) if quick else POSITIVES):
+        times = 40 if quick else 1000 if positives < 100 else 400
+        for design in DESIGNS:
+            for detector in range(len(DETECTORS)):
+                yield detected, Cell(design, positives, detector, times, seed)
+            for area in (*AREAS, 0.0):
+                yield classified, Cell(design, positives, area, times, seed)
+
+
+def work(job: tuple[Callable[[Cell], list[Found]], Cell]) -> tuple[Cell, list[Found]]:
+    return job[1], job[0](job[1])
+
+
+def table(found: dict[tuple[str, str, int], list[Found]], design: str) -> None:
+    """Mean and least coverage of each metric at each number of positives."""
+    sizes = sorted({size for _, _, size in found})
+    print(f"\n| {design} | " + " | ".join(map(str, sizes)) + " | percentiles, " + " ".join(map(str, sizes)) + " |")
+    print("|---" * (len(sizes) + 2) + "|")
+    for metric in dict.fromkeys(name for name, _, _ in found):
+        texts, usual, missing = [], [], 0.0
+        for size in sizes:
+            rows = found[metric, design, size]
+            shares = [row.held / row.asked for row in rows if row.asked >= 20]
+            texts.append(f"{np.mean(shares):.3f} ({min(shares):.3f})"[:16].replace("0.", ".") if shares else "–")
+            usual.append(np.mean([row.percentile / row.asked for row in rows if row.asked]))
+            missing = max(missing, sum(row.undefined for row in rows) / sum(row.asked + row.undefined for row in rows))
+        percentiles = "" if "DeLong" in metric else " ".join(f"{each:.2f}".replace("0.", ".") for each in usual)
+        print(f"| {metric} | {' | '.join(texts)} | {percentiles} |", flush=True)
+
+
+def outside(found: dict[tuple[str, str, int], list[Found]]) -> Iterator[str]:
+    """What does not lie where it should, from ten positives on."""
+    for (metric, design, size), rows in found.items():
+        shares = {row.truth: row.held / row.asked for row in rows if row.asked >= 20}
+        if size >= 10 and shares:
+            mean, (truth, least) = np.mean(list(shares.values())), min(shares.items(), key=lambda pair: pair[1])
+            if not 0.93 <= mean <= 0.97 or least < 0.9:
+                yield f"- {metric}, {design}, {size} positives: mean {mean:.3f}, least {least:.3f} at {truth}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer samples of fewer sizes: half a minute")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    sys.path.remove(str(Path(__file__).parent))  # where numba would take this file for the package `coverage`
+    start, found = time.perf_counter(), {}
+    with ProcessPoolExecutor(options.processes) as pool:
+        for cell, results in pool.map(work, cells(options.quick, options.seed)):
+            for one in results:
+                found.setdefault((one.metric, cell.design, cell.positives), []).append(one)
+    order = dict.fromkeys(name for name, _, _ in found)
+    found = {key: found[key] for key in sorted(found, key=lambda key: (list(order).index(key[0]), key[2]))}
+    for design in DESIGNS:
+        table(found, design)
+    asked = [row.asked for rows in found.values() for row in rows if row.asked]
+    worst = [np.sqrt(0.95 * 0.05 / count) for count in (min(asked), max(asked))]
+    print(
+        f"\nMonte Carlo error of one true value: {worst[1]:.4f} to {worst[0]:.4f}. {time.perf_counter() - start:.0f} s."
+    )
+    print("Outside .93 to .97 on average, or below .90 anywhere, from 10 positives on:")
+    print("\n".join(outside(found)) or "- nothing")
+
+
+if __name__ == "__main__":
+    main()
