@@ -7,12 +7,12 @@ A test set is drawn anew each time: patients at random, so that the number of po
 is printed; a fifth of the images is positive. Designs: `single`, one image per patient; `clustered`, one to five images
 of a patient, alike in their labels (latent correlation .7) and scores (.5); `fixed`, one image per patient and exactly
 so many positives. Scores of positives and of negatives are normal with AUROCs .6, .75, .9, .955 and .99; in a sixth set
-a tenth of the positives looks like negatives (.946). Thresholds have a true sensitivity or specificity of .5, .8 or .95.
-The second model shares half of the variance of the first one's scores; of six findings it is equal in three. Boxes come
-from three detectors, whose true mAP is that of 40,000 patients.
+a tenth of the positives looks like negatives (.946). Thresholds have a true sensitivity or specificity of .5, .8 or
+.95. The second model shares half of the variance of the first one's scores; of six findings it is equal in three. Boxes
+come from three detectors, whose true mAP is that of 40,000 patients.
 
-A cell is the mean over these true values and, in brackets, the least of them. The last column is what percentiles of the
-same resamples hold. Monte Carlo errors (one standard error) are printed below the tables."""
+A cell is the mean over these true values and, in brackets, the least of them. The last column is what percentiles of
+the same resamples hold. Monte Carlo errors (one standard error) are printed below the tables."""
 
 import argparse
 import sys
@@ -23,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -141,26 +142,30 @@ def classified(cell: Cell) -> list[Found]:
     random, tally = generator(cell), Tally()
     at, area, other = levels(cell.area), true_area(cell.area), weaker(cell.area)
     true, false = survival(at, cell.area)
-    f1 = 2 * ASKED * true / (ASKED * true + (1 - ASKED) * false + ASKED)
+    every, halves = slice(6), (slice(3), slice(3, 6))
+    rates = true_rates(true, false)
+    weak = true_rates(*survival(at, cell.area, 0.75))
+    brier, called = true_brier(cell.area)
     precision = true_precision(cell.area), true_precision(cell.area, 0.75)
     apart = np.where(np.arange(6) < 3, 0.0, area - other)
     apart_precision = np.where(np.arange(6) < 3, 0.0, precision[0] - precision[1])
-    rates = ("sensitivity", true, slice(3)), ("specificity", 1 - false, slice(3, 6)), ("F1", f1, slice(6))
+    shown = {"sensitivity": halves[0], "specificity": halves[1]}
     for time_ in range(cell.times):
         first, second, labels, patients = draw(random, cell)
-        options = {"resamples": RESAMPLES, "seed": time_, "threads": 1}
-        a = metrics.bootstrap(first, labels, patients, thresholds=at, **options)
-        b = metrics.bootstrap(second, labels, patients, **options)
+        options: dict[str, Any] = {"resamples": RESAMPLES, "seed": time_, "threads": 1}
+        a = metrics.bootstrap(first, labels, patients, thresholds=at, probabilities=called(first), **options)
+        b = metrics.bootstrap(second, labels, patients, thresholds=at, **options)
         exact = metrics.delong(first, labels, patients)
         tally.add("AUROC", area, a["auroc"].interval(), a["auroc"].resampled)
         tally.add("AUROC, DeLong", area, exact.interval())
         tally.add("AP", precision[0], a["ap"].interval(), a["ap"].resampled)
-        for name, truth, kept in rates:
-            found = a[name.lower()]
+        for name, truth in rates.items():
+            kept, found = shown.get(name, every), a[name.lower()]
             tally.add(name, truth[kept], part(found.interval(), kept), found.resampled[:, kept])
+        tally.add("Brier", brier, a["brier"].interval(), a["brier"].resampled)
         tally.add("macro AUROC", area, a["auroc"].macro().interval(), a["auroc"].macro().resampled)
         tally.add("macro AUROC, DeLong", area, exact.macro().interval())
-        for name, truth in (("AUROC", apart), ("AP", apart_precision)):
+        for name, truth in (("AUROC", apart), ("AP", apart_precision), *differing(rates, weak)):
             pair = metrics.difference(a[name.lower()], b[name.lower()])
             drawn = a[name.lower()].resampled - b[name.lower()].resampled
             tally.add(f"difference of {name}", truth, pair.interval(), drawn)
@@ -168,6 +173,37 @@ def classified(cell: Cell) -> list[Found]:
                 mean = pair.macro().interval()
                 tally.add("difference of macro AUROC", truth.mean(), mean, drawn.mean(axis=1, keepdims=True))
     return tally.found()
+
+
+def true_rates(true: np.ndarray, false: np.ndarray) -> dict[str, np.ndarray]:
+    """Of the population, where so many positives and negatives lie above the thresholds."""
+    hits, alarms = ASKED * true, (1 - ASKED) * false
+    return {
+        "sensitivity": true,
+        "specificity": 1 - false,
+        "accuracy": hits + 1 - ASKED - alarms,
+        "PPV": hits / (hits + alarms),
+        "NPV": (1 - ASKED - alarms) / (1 - hits - alarms),
+        "F1": 2 * hits / (hits + alarms + ASKED),
+    }
+
+
+def differing(strong: dict[str, np.ndarray], weak: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """True differences of rates at the same thresholds."""
+    for name in ("accuracy", "F1"):
+        yield name, np.where(np.arange(6) < 3, 0.0, strong[name] - weak[name])
+
+
+def true_brier(area: float) -> tuple[float, Callable[[np.ndarray], np.ndarray]]:
+    """Brier score of the true probabilities, and these, of scores."""
+    grid = np.linspace(-6, 9, 3001)
+    true, false = survival(grid, area)
+    positive, negative = (weight * -np.diff(each) for weight, each in ((ASKED, true), (1 - ASKED, false)))
+    middle, both = (grid[1:] + grid[:-1]) / 2, positive + negative
+    known = both > 1e-12
+    chance = positive[known] / both[known]
+    brier = (positive[known] @ (1 - chance) ** 2) + (negative[known] @ chance**2)
+    return float(brier), lambda scores: np.interp(scores, middle[known], chance)
 
 
 def weaker(area: float) -> float:
@@ -261,7 +297,7 @@ def part(interval: Interval, kept: slice) -> Interval:
 def cells(quick: bool, seed: int) -> Iterator[tuple[Callable[[Cell], list[Found]], Cell]]:
     """The long ones first."""
     for positives in reversed((5, 10, 50) if quick else POSITIVES):
-        times = 40 if quick else 1000 if positives < 100 else 400
+        times = 40 if quick else 400 if positives < 100 else 200
         for design in DESIGNS:
             for detector in range(len(DETECTORS)):
                 yield detected, Cell(design, positives, detector, times, seed)
@@ -290,6 +326,17 @@ def table(found: dict[tuple[str, str, int], list[Found]], design: str) -> None:
         print(f"| {metric} | {' | '.join(texts)} | {percentiles} |", flush=True)
 
 
+def pooled(rows: list[Found]) -> Iterator[Found]:
+    """Rates of the same true value at different AUROCs as one."""
+    if rows[0].metric not in ("sensitivity", "specificity"):
+        yield from rows
+        return
+    for truth in dict.fromkeys(row.truth for row in rows):
+        same = [row for row in rows if row.truth == truth]
+        sums = {name: sum(getattr(row, name) for row in same) for name in ("held", "percentile", "asked", "undefined")}
+        yield Found(same[0].metric, truth, **sums)
+
+
 def outside(found: dict[tuple[str, str, int], list[Found]]) -> Iterator[str]:
     """What does not lie where it should, from ten positives on."""
     for (metric, design, size), rows in found.items():
@@ -307,11 +354,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     sys.path.remove(str(Path(__file__).parent))  # where numba would take this file for the package `coverage`
-    start, found = time.perf_counter(), {}
+    start = time.perf_counter()
+    found: dict[tuple[str, str, int], list[Found]] = {}
     with ProcessPoolExecutor(options.processes) as pool:
         for cell, results in pool.map(work, cells(options.quick, options.seed)):
             for one in results:
                 found.setdefault((one.metric, cell.design, cell.positives), []).append(one)
+    found = {key: list(pooled(rows)) for key, rows in found.items()}
     order = dict.fromkeys(name for name, _, _ in found)
     found = {key: found[key] for key in sorted(found, key=lambda key: (list(order).index(key[0]), key[2]))}
     for design in DESIGNS:

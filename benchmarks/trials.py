@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ribcage import bundle, cohort, inference, metrics, store
+from ribcage.metrics.intervals import Paired
 from ribcage.metrics.resampling import Resampled
 from ribcage.validation import known_labels
 
@@ -66,10 +67,12 @@ def joined(found: Sequence[Resampled]) -> Resampled:
     every = np.stack([one.resampled for one in found])  # (seeds, R, 1)
     drawn = np.random.default_rng(0).integers(0, len(found), (len(found), every.shape[1]))
     resampled = np.take_along_axis(every, drawn[:, :, None], axis=0).mean(0)
-    return dataclasses.replace(found[0], value=np.mean([one.value for one in found], axis=0), resampled=resampled)
+    value = np.mean([one.value for one in found], axis=0)
+    worth = value * (1 - value) / np.nanvar(resampled, axis=0, ddof=1)  # of hundreds of patients
+    return dataclasses.replace(found[0], value=value, worth=worth, vectors=resampled, kind="mean")
 
 
-def shown(found: Resampled, sign: str = "") -> str:
+def shown(found: Resampled | Paired, sign: str = "") -> str:
     """A number with its interval."""
     interval = found.interval()
     value, low, high = (float(np.ravel(each)[0]) for each in (interval.value, interval.low, interval.high))

@@ -26,7 +26,7 @@ def compare(
     thresholds: Words = (),
     html: Word | None = None,
     json: Word | None = None,
-    resamples: int = 0,
+    resamples: int = 1000,
     seed: int = 0,
     latency: bool = False,
     threads: int = 0,
@@ -44,8 +44,7 @@ def compare(
             FINDING=PROBABILITY …
         html: Write a page to this file.
         json: Write all numbers to this file.
-        resamples: Of the patients, for the intervals; 0: 1,000, or more where Holm's adjustment needs more to
-            show p < 0.01.
+        resamples: Of the patients, for the intervals.
         seed: Of the resamples.
         latency: Measure the time of one picture, by turns, as it runs here and exported to ONNX Runtime.
         threads: With --latency: to measure it by; 0 takes one for each core.

@@ -186,8 +186,7 @@ def macro(found: dict[str, Resampled]) -> dict[str, dict[str, Any]]:
     """The mean over the findings that are defined, and over how many."""
     means = {name: values.macro() for name, values in found.items()}
     return {
-        name: estimate(mean.interval(LEVEL), 0)
-        | {"findings": int((~np.isnan(found[name].value)).sum()), "resamples": int(mean.used[0])}
+        name: estimate(mean.interval(LEVEL), 0) | {"findings": int((~np.isnan(found[name].value)).sum())}
         for name, mean in means.items()
     }
 
@@ -330,11 +329,10 @@ def notes(data: Answers, result: dict[str, Any]) -> list[str]:
             "Pictures are left out where a finding is, or nothing certain is said of it, and nobody drew where: "
             f"{', '.join(left)}."
         )
-    behind = result["macro"]["map"]["resamples"]
-    if behind < result["resamples"]:
+    if alone := [row["finding"] for row in result["findings"] if row["map"]["low"] is None]:
         texts.append(
-            f"The interval of mAP is from {behind:,} of {result['resamples']:,} resamples: in the others some finding "
-            "lost all its boxes."
+            f"{', '.join(alone)}: all boxes are of one patient, who shows no variance: no interval. In the interval of "
+            "the mean such a finding counts with the largest error there is."
         )
     without = int((data.about["patient"] == "").sum())
     if without:

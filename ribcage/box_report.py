@@ -79,7 +79,7 @@ def macro_text(result: dict[str, Any]) -> str:
     return (
         f"mAP: mean over IoU {THRESHOLDS[0]:.2f} to {THRESHOLDS[-1]:.2f}, all boxes whatever their score. FROC: mean "
         "share found by the centre at 1/8 to 8 false marks per picture. "
-        f"Intervals: {100 * result['level']:g} %, {result['resamples']:,} resamples of patients."
+        f"Intervals: {100 * result['level']:g} %, Wilson's over patients ({result['resamples']:,} resamples)."
     )
 
 

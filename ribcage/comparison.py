@@ -1,10 +1,11 @@
 """Comparison: several models' predictions of the same pictures → differences with their intervals and p-values.
 
-Every model is compared with the first. Both tests are paired: the bootstrap draws the same patients for both models,
-DeLong takes their covariance. Accuracy and F1 are at the thresholds that each model was evaluated at; their means are
-over the findings for which every model that has any has one, so that means can be laid beside each other. p-values are
-adjusted by Holm over all findings and models asked about; the means over findings are a question of their own, adjusted
-over the models. Beside it stands what each model costs, where its bundle is known.
+Every model is compared with the first. Both tests are paired: how the models vary together is taken from the same
+resamples of patients, or from DeLong's covariance; an interval without 0 and p < .05 are the same. Accuracy and F1 are
+at the thresholds that each model was evaluated at; their means are over the findings for which every model that has any
+has one, so that means can be laid beside each other. p-values are adjusted by Holm over all findings and models asked
+about; the means over findings are a question of their own, adjusted over the models. Beside it stands what each model
+costs, where its bundle is known.
 """
 
 import contextlib
@@ -26,8 +27,6 @@ METRICS = ("auroc", "ap", "auroc_delong", "accuracy", "f1")
 PREDICTIONS = "predictions.parquet"
 LEAST = 4
 """Digits of a key that can mean a test."""
-VISIBLE = 0.01
-"""An adjusted p that the resamples should be able to show."""
 
 
 @dataclass(frozen=True)
@@ -226,11 +225,10 @@ def keyed(one: Entry) -> pd.DataFrame:
 
 
 def compare(
-    entries: Sequence[Entry], *, resamples: int = 0, seed: int = 0, timing: profiling.Timing | None = None
+    entries: Sequence[Entry], *, resamples: int = 1000, seed: int = 0, timing: profiling.Timing | None = None
 ) -> dict[str, Any]:
     """All numbers, as a dict that JSON can hold.
 
-    resamples: 0 takes as many as are needed.
     timing: how to measure the time of each model for the first of its batches; None does not.
     """
     if len(entries) < 2:
@@ -238,7 +236,6 @@ def compare(
     if len({one.name for one in entries}) < len(entries):
         raise ValueError("The same predictions were given twice.")
     data = align(entries)
-    resamples = resamples or enough(len(data.findings) * (len(entries) - 1))
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     models = list(zip(data.scores, [at(one, data.findings) for one in entries], strict=True))
     options["rated"] = rated([thresholds for _, thresholds in models])
@@ -308,11 +305,6 @@ def costs(entries: Sequence[Entry], timing: profiling.Timing | None = None) -> l
     ]
 
 
-def enough(asked: int) -> int:
-    """Resamples that can show a p of VISIBLE after Holm's adjustment for so many questions."""
-    return max(1000, int(np.ceil(2 * asked / VISIBLE)))
-
-
 def differences(
     entries: Sequence[Entry], data: Aligned, pairs: Sequence[dict[str, Comparison]]
 ) -> list[dict[str, Any]]:
@@ -349,13 +341,6 @@ def notes(result: dict[str, Any]) -> list[str]:
     """Sentences about what was left out and what is not honest."""
     texts = [f"{model['name']}: {text}" for model in result["models"] for text in model["stamps"]]
     texts += [f"{model['name']}: {text}." for model in result["models"] for text in model["remarks"]]
-    asked = sum(row["auroc"]["p"] is not None for pair in result["differences"] for row in pair["findings"])
-    least = 2 * asked / (result["resamples"] + 1)
-    if least > VISIBLE:
-        texts.append(
-            f"No p of the bootstrap can be less than {least:.3f} after Holm's adjustment for {asked} questions: "
-            f"pass --resamples {int(np.ceil(2 * asked / VISIBLE))}, or read DeLong's."
-        )
     texts += [
         f"{model['name']} has no accuracy and F1: its thresholds are not known, only its predictions."
         for model in result["models"]

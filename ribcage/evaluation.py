@@ -224,10 +224,7 @@ def evaluate(
         "resamples": resamples,
         "seed": seed,
         "findings": described(data, whole, rule),
-        "macro": {
-            name: mean(found) | {"resamples": None if found.resamples is None else int(found.resamples[-1])}
-            for name, found in whole.metrics.items()
-        },
+        "macro": {name: mean(found) for name, found in whole.metrics.items()},
         "rules": {each: at_rule(data, each) for each in known_rules},
         "baselines": baselines(data, fitting, options),
         "subgroups": subgroups(data, chosen, options),
@@ -452,11 +449,10 @@ def notes(data: Answers, result: dict[str, Any]) -> list[str]:
         texts.append(
             f"{left:,} labels are left out: {uncertain:,} are uncertain, {left - uncertain:,} not said by the source."
         )
-    behind = result["macro"]["auroc"]["resamples"]
-    if behind is not None and behind < result["resamples"] and result["macro"]["auroc"]["value"] is not None:
+    if alone := [row["finding"] for row in rows if row["auroc"]["value"] is not None and row["auroc"]["low"] is None]:
         texts.append(
-            f"The interval of the mean AUROC is from {behind:,} of {result['resamples']:,} resamples: in the others "
-            "some finding lost a class."
+            f"{', '.join(alone)}: the positive images, or the negative ones, are of one patient. One patient shows no "
+            "variance: no interval. In that of the mean such a finding counts with the largest error there is."
         )
     without = int((data.about["patient"] == "").sum())
     if without:

@@ -2,9 +2,8 @@
 alike how many of them had the finding.
 
 Pictures are ordered by their probability and halved from the top: the surest half of what is left is a band of its own
-as long as it holds enough pictures. So the bands are narrow where a finding is likely. A share's interval is Wilson's
-(1927, https://doi.org/10.2307/2276774), for as many pictures as their patients are worth: several of one patient tell
-less than as many of several.
+as long as it holds enough pictures. So the bands are narrow where a finding is likely. Intervals are those of
+`metrics.intervals`: several images of one patient tell less than as many of several.
 """
 
 import math
@@ -14,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ribcage.metrics import placements
-from ribcage.metrics.intervals import NORMAL
+from ribcage.metrics import intervals, placements
 from ribcage.metrics.patients import numbered
 
 FEWEST = 30
@@ -78,15 +76,11 @@ def _cuts(ordered: np.ndarray) -> list[tuple[int, int]]:
 
 
 def limits(labels: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
-    """Wilson's limits of the share of ones among (n,) labels of these patients."""
-    share, people = float(labels.mean()), len(np.unique(codes))
-    pulls = np.bincount(np.unique(codes, return_inverse=True)[1], labels - share)
-    variance = float((pulls**2).sum()) / len(labels) ** 2
-    worth = share * (1 - share) / variance if variance > 0 else people
-    count, z = min(float(len(labels)), worth), NORMAL.inv_cdf(0.975)
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    reach = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    """Wilson's limits of the share of ones among (n,) labels of these patients; 0 to 1 of one patient."""
+    owners = np.unique(codes, return_inverse=True)[1]
+    parts, wholes = (np.bincount(owners, each)[:, None] for each in (labels, np.ones(len(labels))))
+    found = intervals.wilson(*intervals.ratio(parts, wholes, np.full(1, len(labels))), kind="count")
+    return (0.0, 1.0) if np.isnan(found.low[0]) else (float(found.low[0]), float(found.high[0]))
 
 
 def alike(finding: dict[str, Any], probability: float) -> Band | None:

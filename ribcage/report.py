@@ -116,7 +116,7 @@ RATES = ("accuracy", "sensitivity", "specificity")
 def macro_text(result: dict[str, Any]) -> str:
     """How the numbers were made, in a sentence or two."""
     text = (
-        f"Intervals: {100 * result['level']:g} %, {result['resamples']:,} resamples of patients. "
+        f"Intervals: {100 * result['level']:g} %, Wilson's over patients ({result['resamples']:,} resamples). "
         f"Rates at the thresholds '{rule_name(result['rule'])}'{threshold_origin(result)}."
     )
     macro = result["macro"]
@@ -507,7 +507,7 @@ def done(result: dict[str, Any], described: str, pictures: str, protocol: str) -
         ("uncertain and blank labels", f"policy '{result['policy']}'"),
         *([("test", f"{result['test']['text']} Key: {result['test']['key']}.")] if "test" in result else []),
         ("seen before?", f"{leak['text'][:1].upper()}{leak['text'][1:]}.{linked}"),
-        ("intervals", f"{level:g} %, {result['resamples']:,} resamples of patients, seed {result['seed']}"),
+        ("intervals", f"{level:g} %, Wilson's over patients; {result['resamples']:,} resamples, seed {result['seed']}"),
         ("programs", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),
     ]  # fmt: skip
     return [html.heading("What was done"), html.facts(rows), html.preformatted(result["command"])]

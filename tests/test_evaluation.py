@@ -293,15 +293,14 @@ def test_what_the_guard_could_not_see_stands_in_front(nih: Path) -> None:
     assert softer.startswith("The pictures of a were stored at 32 px, those the model learnt from at 64 px")
 
 
-def test_resamples_that_lose_a_class_are_counted(data: Answers) -> None:
+def test_a_finding_of_one_patient_has_no_interval_and_the_mean_has(data: Answers) -> None:
     labels = data.labels.copy()
-    labels[np.flatnonzero(labels[:, 1] == 1)[1:], 1] = 0  # one positive, which a third of the resamples miss
+    labels[np.flatnonzero(labels[:, 1] == 1)[1:], 1] = 0  # one positive
     found = evaluation.evaluate(replace(data, labels=labels), resamples=60)
-    behind = found["macro"]["auroc"]["resamples"]
-    assert 0 < behind < 60
-    assert any(
-        f"from {behind} of 60 resamples: in the others some finding lost a class" in note for note in found["notes"]
-    )
+    finding, macro = found["findings"][1], found["macro"]["auroc"]
+    assert finding["auroc"]["value"] is not None and finding["auroc"]["low"] is None
+    assert macro["findings"] == 2 and macro["low"] < macro["value"] < macro["high"]
+    assert any(note.startswith(f"{finding['finding']}:") and "of one patient" in note for note in found["notes"])
 
 
 def test_the_table_of_chexnet_is_printed_in_its_form(nih: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -394,20 +393,13 @@ def beyond_rates(result: dict[str, Any]) -> list[str]:
     return [text for text in comparison.notes(result) if "accuracy and F1" not in text and "means" not in text]
 
 
-def test_too_few_resamples_for_so_many_questions_are_said(data: Answers) -> None:
-    few, enough = (
-        beyond_rates(comparison.compare([entry(data, "a"), entry(better(data), "b")], resamples=count))
-        for count in (100, 1000)
-    )
-    assert few == ["No p of the bootstrap can be less than 0.040 after Holm's adjustment for 2 questions: "
-                   "pass --resamples 400, or read DeLong's."]  # fmt: skip
-    assert enough == []
-
-
-def test_by_default_resamples_are_enough_for_the_questions(data: Answers) -> None:
-    assert [comparison.enough(asked) for asked in (1, 14, 56)] == [1000, 2800, 11200]
-    found = comparison.compare([entry(data, "a"), entry(better(data), "b")])
-    assert found["resamples"] == 1000 and beyond_rates(found) == []
+def test_p_is_below_five_percent_where_the_interval_leaves_out_zero(data: Answers) -> None:
+    found = comparison.compare([entry(data, "a"), entry(better(data), "b"), entry(data, "c")], resamples=100)
+    for pair in found["differences"]:
+        for row in (*pair["findings"], pair["macro"]):
+            for name in ("auroc", "ap", "auroc_delong"):
+                if row[name]["p"] is not None:
+                    assert (row[name]["p"] < 0.05) == (row[name]["low"] > 0 or row[name]["high"] < 0)
 
 
 def test_pictures_and_findings_that_not_all_have_are_counted(data: Answers) -> None:

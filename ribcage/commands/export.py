@@ -171,9 +171,9 @@ def scored(own: Any, exported: Any, labels: Any, patients: Any) -> dict[str, Any
     """The mean AUROC of both, and the difference with its interval; patients are drawn, the same for both."""
     from ribcage import metrics
 
-    one, other = (metrics.bootstrap(scores, labels, patients)["auroc"].macro() for scores in (exported, own))
-    change = metrics.difference(one, other).interval()
-    before, after = float(other.value[0]), float(one.value[0])
+    one, other = (metrics.bootstrap(scores, labels, patients)["auroc"] for scores in (exported, own))
+    change = metrics.difference(one, other).macro().interval()
+    before, after = (float(each.macro().value[0]) for each in (other, one))
     value, low, high = (float(each[0]) for each in (change.value, change.low, change.high))
     print(f"mean AUROC {before:.4f}, exported {after:.4f}: {value:+.4f} (95 % {low:+.4f} to {high:+.4f})")
     return {"auroc": before, "exported": after, "change": [value, low, high]}

@@ -56,6 +56,12 @@ class Shares:
         """(F,) standard errors; not 0 where the value is 0 or 1."""
         return errors(self.value, self.worth, self.kind)
 
+    @property
+    def shared(self) -> np.ndarray:
+        """(F,) how much of two counts can go together: the hit and the miss more (`errors`) are each count's own. So
+        two models that answered alike throughout still differ by as much as one image might."""
+        return np.ones(len(self.value)) if self.kind == "mean" else np.sqrt(self.worth / (self.worth + 2))
+
     def interval(self, level: float = 0.95) -> Interval:
         """Wilson's limits."""
         return wilson(self.value, self.worth, level, self.kind)
@@ -76,7 +82,7 @@ class Shares:
         value, vectors = self.value[kept], self.vectors[:, kept]
         variance = combined(self.error[kept], correlations(vectors), np.full(len(kept), 1 / len(kept)))
         middle = np.where(np.isnan(self.worth[kept]), value, drawn_in(value, self.worth[kept])).mean()
-        worth = middle * (1 - middle) / variance - 2 if variance > 0 else np.nan
+        worth = max(middle * (1 - middle) / variance - 2, 0.0) if variance > 0 else np.nan
         mean = vectors.mean(axis=1, keepdims=True)
         return replace(self, value=value.mean(keepdims=True), worth=np.full(1, worth), vectors=mean, kind="mean")
 
@@ -96,12 +102,18 @@ class Paired:
     @property
     def error(self) -> np.ndarray:
         """(F,) standard errors."""
-        pairs = zip(self.a.error, self.b.error, self.a.vectors.T, self.b.vectors.T, strict=True)
-        found = [
-            np.nan if np.isnan(e + f) else combined(np.array([e, f]), correlations(np.stack([u, v], 1)), _APART)
-            for e, f, u, v in pairs
-        ]
-        return np.sqrt(np.array(found))
+        variances = [self._variance(np.array([place])) for place in range(len(self.value))]
+        known = ~np.isnan(self.a.error + self.b.error)
+        return np.where(known, np.sqrt(np.array(variances)), np.nan)
+
+    def _variance(self, places: np.ndarray) -> float:
+        """Of the mean difference over these findings."""
+        both = (self.a, self.b)
+        own = np.concatenate([each.error[places] for each in both])
+        alike = correlations(np.concatenate([each.vectors[:, places] for each in both], axis=1))
+        kept = np.concatenate([each.shared[places] for each in both])
+        alike = np.where(np.eye(len(own)), 1.0, alike * np.outer(kept, kept))
+        return combined(own, alike, np.repeat([1 / len(places), -1 / len(places)], len(places)))
 
     def interval(self, level: float = 0.95) -> Interval:
         """Within -1 and 1."""
@@ -120,11 +132,7 @@ class Paired:
         kept = np.flatnonzero(~np.isnan(self.value))
         if not len(kept):
             return Mean(np.full(1, np.nan), np.full(1, np.nan))
-        weights = np.repeat([1 / len(kept), -1 / len(kept)], len(kept))
-        vectors = np.concatenate([self.a.vectors[:, kept], self.b.vectors[:, kept]], axis=1)
-        own = np.concatenate([self.a.error[kept], self.b.error[kept]])
-        variance = combined(own, correlations(vectors), weights)
-        return Mean(self.value[kept].mean(keepdims=True), np.sqrt(np.full(1, variance)))
+        return Mean(self.value[kept].mean(keepdims=True), np.sqrt(np.full(1, self._variance(kept))))
 
 
 @dataclass(frozen=True)
@@ -142,9 +150,6 @@ class Mean:
     def p_value(self) -> np.ndarray:
         """(1,) two-sided, of no difference."""
         return two_sided(self.value, self.error)
-
-
-_APART = np.array([1.0, -1.0])
 
 
 # ---- what an estimate is worth
@@ -176,6 +181,11 @@ class Patients:
         """The weights of the patients of each finding, 0 for who is none of them."""
         counts = np.array([(one > 0).sum() for one in weights], np.float64)
         return cls(counts, np.array([amount(one) for one in weights], np.float64))
+
+    def fewer(self, other: "Patients") -> "Patients":
+        """Of two sides, the one with fewer, finding by finding."""
+        own = self.amount <= other.amount
+        return Patients(np.where(own, self.count, other.count), np.where(own, self.amount, other.amount))
 
     @property
     def bessel(self) -> np.ndarray:
@@ -217,7 +227,7 @@ def wilson(value: np.ndarray, worth: np.ndarray, level: float = 0.95, kind: Kind
         return Interval(value, low, high, errors(value, worth, kind))
     z = NORMAL.inv_cdf((1 + level) / 2)
     middle = (value * worth + z * z / 2) / (worth + z * z)
-    reach = z / (worth + z * z) * np.sqrt(worth * value * (1 - value) + z * z / 4)
+    reach = z / (worth + z * z) * np.sqrt(np.maximum(worth * value * (1 - value), 0.0) + z * z / 4)
     low, high = np.maximum(middle - reach, 0.0), np.minimum(middle + reach, 1.0)
     if kind == "count":
         low, high = (
@@ -300,5 +310,5 @@ def _of_few(share: np.ndarray, worth: np.ndarray, level: float) -> np.ndarray:
     few = count <= np.where(worth > 50, 3.0, 2.0) + 1e-9
     ninth = 1 / (9 * np.maximum(count, 1e-9))
     with np.errstate(invalid="ignore"):
-        limit = count * np.maximum(1 - ninth + NORMAL.inv_cdf(1 - level) * np.sqrt(ninth), 0.0) ** 3 / worth
+        limit = share * np.maximum(1 - ninth + NORMAL.inv_cdf(1 - level) * np.sqrt(ninth), 0.0) ** 3
     return np.where(few, limit, 1.0)

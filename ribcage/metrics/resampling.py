@@ -85,9 +85,10 @@ def bootstrap(
         parts = list(pool.map(lambda block: metrics(times_drawn(seed, block, people)), drawn))
     value = {name: found[0] for name, found in metrics(np.ones((people, 1), np.int32)).items()}
     drawn_of = {name: np.concatenate([part[name] for part in parts]) for name in value}
-    address, positive = (seed, zlib.crc32(codes.tobytes())), sided(rankings, codes, True)
+    address = (seed, zlib.crc32(codes.tobytes()))
+    positive, negative = (sided(rankings, codes, side) for side in (True, False))
     area = of_rankings(rankings, codes).worth
-    precision = Resampled.of(value["ap"], drawn_of["ap"], positive, address)
+    precision = Resampled.of(value["ap"], drawn_of["ap"], positive.fewer(negative), address)
     found = {
         "auroc": Resampled(value["auroc"], area, drawn_of["auroc"], "mean", address),
         "ap": replace(precision, worth=np.where(np.isnan(area), np.nan, precision.worth)),
