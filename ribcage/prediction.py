@@ -9,6 +9,7 @@ import glob
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -49,6 +50,8 @@ class Files:
     pictures: tuple[Path, ...]
     others: int = 0
     """How many files in the folders were passed over, as they do not begin as a picture does."""
+    endings: tuple[tuple[str, int], ...] = ()
+    """How their names end, the most frequent first, and how many do."""
 
 
 def files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
@@ -58,19 +61,20 @@ def files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
     without: folders inside of those, which are left out: our own maps are no radiographs.
     """
     found: dict[Path, None] = {}
-    others = 0
+    others: Counter[str] = Counter()
     for path in itertools.chain.from_iterable(map(_fitting, paths)):
         if path.is_dir():
             inside = list(_inside(path, without))
             chosen = [one for one in inside if _may_be_picture(one)]
-            others += len(inside) - len(chosen)
+            others.update(one.suffix.lower() or "no ending" for one in set(inside) - set(chosen))
             found |= dict.fromkeys(chosen)
         else:
             found[path] = None
     if not found:
-        more = f" ({others:,} other files)" if others else ""
+        more = f" ({others.total():,} other files)" if others else ""
         raise ValueError(f"There is no picture in {', '.join(map(str, paths)) or 'nothing'}{more}.")
-    return Files(tuple(found), others)
+    most = sorted(others.items(), key=lambda pair: (-pair[1], pair[0]))
+    return Files(tuple(found), others.total(), tuple(most))
 
 
 def _fitting(path: Path) -> Iterable[Path]:

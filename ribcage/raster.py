@@ -90,6 +90,8 @@ class Header:
     notes: tuple[str, ...] = ()
     flags: int = cv2.IMREAD_UNCHANGED
     """How OpenCV must decode it."""
+    file: bytes | None = None
+    """What it must decode where that is not the file as it is."""
 
 
 # 10- to 14-bit detectors are often saved unscaled in 16 bits; a scaled radiograph never leaves its top two bits empty.
@@ -124,7 +126,7 @@ def decode(
     data: bytes, name: str, *, depth: Depth, min_side: int | None, limits: Limits, bits: int | None = None
 ) -> Picture:
     """The picture in these bytes; `name` is how errors call it, `bits` how many of 16 hold the picture."""
-    header = _header(data, name)
+    header = _header(data, name, limits)
     pixels, notes = _decoded(data, name, header, min_side, limits)
     width, height = header.width, header.height
     if header.orientation != 1:
@@ -139,7 +141,7 @@ def decode(
 
 def decode_jpeg(data: bytes, name: str, *, min_side: int | None, limits: Limits) -> np.ndarray:
     """The gray levels of a JPEG that is part of another file, as it is stored there."""
-    return _decoded(data, name, _header(data, name), min_side, limits)[0]
+    return _decoded(data, name, _header(data, name, limits), min_side, limits)[0]
 
 
 def _decoded(
@@ -210,6 +212,8 @@ def _stored(data: bytes, name: str, header: Header, factor: int) -> np.ndarray:
     """Decoded, as it lies in the file (a TIFF: as it is seen), at 1/factor of its size."""
     reduced = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
     flags = header.flags | reduced.get(factor, 0)
+    if header.file is not None:
+        data = header.file
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -239,8 +243,8 @@ def _spanning(pixels: np.ndarray, width: float, height: float) -> np.ndarray:
 # -- Headers ----------------------------------------------------------------------------------------------------------
 
 
-def _header(data: bytes, name: str) -> Header:
-    readers: tuple[tuple[tuple[bytes, ...], str, Callable[[bytes, str], Header]], ...] = (
+def _header(data: bytes, name: str, limits: Limits) -> Header:
+    readers: tuple[tuple[tuple[bytes, ...], str, Callable[[bytes, str, Limits], Header]], ...] = (
         ((PNG,), "PNG", _png),
         ((JPEG,), "JPEG", _jpeg),
         (TIFF, "TIFF", _tiff),
@@ -249,7 +253,7 @@ def _header(data: bytes, name: str) -> Header:
     for starts, kind, reader in readers:
         if data.startswith(starts):
             try:
-                return reader(data, name)
+                return reader(data, name, limits)
             except (struct.error, IndexError):
                 raise UnreadableError(f"{name} is cut short: its {kind} header is incomplete.") from None
     raise UnreadableError(unknown(data, name))
@@ -264,10 +268,10 @@ def unknown(data: bytes, name: str) -> str:
     return f"{name} is not an image of a known format. Ribcage reads PNG, JPEG, TIFF, BMP and DICOM."
 
 
-def _png(data: bytes, name: str) -> Header:
+def _png(data: bytes, name: str, limits: Limits) -> Header:
     """Every chunk up to IEND is there and has its checksum; libpng would print to stderr otherwise."""
     at, orientation = len(PNG), 1
-    seen: set[bytes] = set()
+    seen: dict[bytes, list[bytes]] = {}
     for _ in range(200_000):
         length, kind = struct.unpack_from(">I4s", data, at)
         body = memoryview(data)[at + 8 : at + 8 + length]
@@ -283,16 +287,60 @@ def _png(data: bytes, name: str) -> Header:
             raise UnreadableError(f"{name} is an animated PNG; one picture is expected.")
         if kind == b"eXIf":
             orientation = _orientation(bytes(body))
-        seen.add(kind)
+        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT"):
+            seen.setdefault(kind, []).append(bytes(body))
         at += 12 + length
     else:
         raise UnreadableError(f"{name} is a PNG of more than 200,000 pieces.")
-    width, height, _, colour = struct.unpack_from(">IIBB", data, 16)
-    what = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}.get(colour, "unknown")
-    return Header(width, height, what, orientation)
+    width, height, bits, colour, packing, filtering, interlaced = struct.unpack(">IIBBBBB", seen[b"IHDR"][0][:13])
+    if bits not in _PNG_BITS.get(colour, ()) or packing or filtering or interlaced > 1:
+        raise UnreadableError(f"{name} is damaged: its PNG header makes no sense.")
+    what = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}[colour]
+    notes = ("a transparent colour ignored",) if b"tRNS" in seen and colour in (0, 2) else ()
+    limits.check_size(name, width, height)
+    return Header(width, height, what, orientation, notes=notes, file=_plain_png(seen, name))
 
 
-def _jpeg(data: bytes, name: str) -> Header:
+_PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+def _plain_png(seen: dict[bytes, list[bytes]], name: str) -> bytes:
+    """The pixels alone, unpacked and known to be whole: of anything else that is odd, libpng prints to stderr."""
+    head = seen[b"IHDR"][0]
+    width, height, bits, colour, *_, interlaced = struct.unpack(">IIBBBBB", head[:13])
+    passes = _PASSES if interlaced else ((0, 0, 1, 1),)
+    sizes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes]
+    rows = [((wide * bits * _PNG_CHANNELS[colour] + 7) // 8 + 1, high) for wide, high in sizes if wide > 0 < high]
+    expected = sum(length * high for length, high in rows)
+    try:
+        unpacked = zlib.decompressobj()
+        pixels = unpacked.decompress(b"".join(seen[b"IDAT"]), expected)
+        unpacked.decompress(unpacked.unconsumed_tail, 1)  # its checksum
+    except zlib.error:
+        raise UnreadableError(f"{name} is damaged: its pixels cannot be decoded.") from None
+    at, flat = 0, np.frombuffer(pixels, np.uint8)
+    for length, high in rows:
+        if len(flat) < expected or flat[at : at + length * high : length].max() > 4:  # each row begins with its filter
+            raise UnreadableError(f"{name} is damaged: rows of its pixels are missing or make no sense.")
+        at += length * high
+    parts = [(b"IHDR", head[:13])]
+    if colour == 3:
+        palette = seen.get(b"PLTE", [b""])[0]
+        if not palette or len(palette) % 3 or len(palette) > 768:
+            raise UnreadableError(f"{name} is damaged: it has no palette.")
+        parts.append((b"PLTE", palette.ljust(3 << bits, b"\0")[: 3 << bits]))
+        parts += [(b"tRNS", each[: 1 << bits]) for each in seen.get(b"tRNS", [])[:1] if each]
+    parts += [(b"IDAT", zlib.compress(pixels, 0)), (b"IEND", b"")]
+    return PNG + b"".join(_chunk(kind, body) for kind, body in parts)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _jpeg(data: bytes, name: str, limits: Limits) -> Header:
     orientation, frame, scan = 1, None, 0
     for marker, body, at in jpeg_segments(data):
         if marker == 0xE1 and body.startswith(b"Exif\0\0"):
@@ -339,7 +387,7 @@ def jpeg_shape(data: bytes) -> tuple[int, int, int] | None:
     return None
 
 
-def _bmp(data: bytes, name: str) -> Header:
+def _bmp(data: bytes, name: str, limits: Limits) -> Header:
     start, size = struct.unpack_from("<II", data, 10)
     width, height, _, bits = struct.unpack_from("<HHHH" if size == 12 else "<iiHH", data, 18)
     compression = 0 if size == 12 else struct.unpack_from("<I", data, 30)[0]
@@ -350,7 +398,7 @@ def _bmp(data: bytes, name: str) -> Header:
     return Header(width, height, what, flags=cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
-def _tiff(data: bytes, name: str) -> Header:
+def _tiff(data: bytes, name: str, limits: Limits) -> Header:
     tags, following = _tiff_tags(data)
     if following:
         raise UnreadableError(f"{name} is a TIFF of several pages; one picture is expected.")
@@ -364,6 +412,8 @@ def _tiff(data: bytes, name: str) -> Header:
         raise UnreadableError(f"{name} is a TIFF of an unusual kind; 8 or 16 bit, gray or RGB are expected.")
     what = {0: "gray", 1: "gray", 3: "palette", 5: "CMYK"}.get(photometric, "RGB")
     notes, orientation = [], tags.get(274, (1,))[0]
+    if channels > {"gray": 1, "palette": 1, "CMYK": 4}.get(what, 3):
+        notes.append("an alpha channel left out" if what == "gray" else "an alpha channel applied: transparent is black")
     if 2 <= orientation <= 8:  # OpenCV turns a TIFF itself
         notes.append(f"turned (EXIF {orientation})")
     if orientation >= 5:

@@ -67,7 +67,8 @@ def test_gray_hidden_in_colour_is_noted_and_exact(mode: str, note: str, kind: st
         note = "RGB that is gray"
     picture = image.decode(encoded(Image.fromarray(GRAY).convert(mode), kind), "a")
     assert np.array_equal(picture.pixels, GRAY)
-    assert len(picture.notes) == 1 and picture.notes[0].startswith(note)
+    alpha = ("an alpha channel applied: transparent is black",) if (mode, kind) == ("RGBA", "TIFF") else ()
+    assert picture.notes[0].startswith(note) and picture.notes[1:] == alpha
 
 
 def test_colour_becomes_gray_and_is_noted() -> None:
@@ -190,6 +191,41 @@ def test_a_damaged_png_is_refused_by_its_checksum(capfd: pytest.CaptureFixture) 
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"iCCP", b"x\0\1zzz"),
+        chunk(b"gAMA", bytes(4)) + chunk(b"cHRM", b"\xff" * 32) + chunk(b"sRGB", b"\7"),
+        chunk(b"zTXt", b"abc\0\5xx") + chunk(b"PLTE", b"abc") + chunk(b"tRNS", b"\0\1"),
+    ],
+)
+def test_what_is_odd_beside_the_pixels_of_a_png_prints_nothing(extra: bytes, capfd: pytest.CaptureFixture) -> None:
+    rows = b"".join(b"\0" + row.tobytes() for row in GRAY)
+    assert np.array_equal(image.decode(png(WIDTH, HEIGHT, 8, 0, rows + bytes(99), extra), "a").pixels, GRAY)
+    with pytest.raises(UnreadableError, match="rows"):
+        image.decode(png(WIDTH, HEIGHT, 8, 0, b"\7" * len(rows), extra), "a")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("colour", [0, 2])
+def test_an_interlaced_png_is_read_pixel_by_pixel(colour: int) -> None:
+    source = np.dstack([GRAY] * (3 if colour else 1))
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    rows = [b"\0" + row.tobytes() for x, y, across, down in passes for row in source[y::down, x::across]]
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, colour, 0, 0, 1))
+    woven = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"")
+    assert np.array_equal(image.decode(woven, "a").pixels, GRAY)
+
+
+def test_transparency_of_a_tiff_is_told() -> None:
+    clear = np.full((8, 8, 4), 200, np.uint8)
+    clear[:4, :, 3] = 0
+    picture = image.decode(encoded(clear, "TIFF"), "a")
+    assert picture.pixels[:4].max() == 0 and picture.notes[-1] == "an alpha channel applied: transparent is black"
+    picture = image.decode(encoded(Image.fromarray(clear[..., [0, 3]], "LA"), "TIFF"), "a")
+    assert picture.pixels.min() == 200 and picture.notes == ("an alpha channel left out",)
+
+
 def test_a_png_with_too_few_rows_is_refused() -> None:
     with pytest.raises(UnreadableError, match="damaged"):
         image.decode(png(WIDTH, HEIGHT, 8, 0, bytes(WIDTH + 1) * (HEIGHT // 2)), "a")
@@ -220,7 +256,7 @@ def test_too_many_bytes_are_refused(folder: Path) -> None:
     ("content", "said"),
     [
         (b"", "is empty"),
-        (b"hello, world", "is not a picture"),
+        (b"hello, world", "is not an image"),
         (b"\x89PNG\r\n\x1a\n", "cut short"),
         (b"\xff\xd8\xff\xe0", "cut short"),
         (b"<!doctype html><html>", "is a web page"),
@@ -267,7 +303,7 @@ def test_a_pipe_does_not_hang(folder: Path) -> None:
 def test_an_error_never_carries_control_characters() -> None:
     with pytest.raises(UnreadableError) as error:
         image.decode(b"x", "a\x1b[31m\nb")
-    assert str(error.value).startswith("a?[31m b is not a picture")
+    assert str(error.value).startswith("a?[31m b is not an image")
 
 
 def test_mutated_files_only_ever_raise_unreadable() -> None:

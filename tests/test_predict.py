@@ -80,6 +80,8 @@ def test_of_a_folder_all_that_begin_as_pictures_are_asked_about(tmp_path: Path) 
     broken.write_bytes(b"")
     found = prediction.files([tmp_path])
     assert set(found.pictures) == {*wanted, broken} and found.others == 2
+    assert found.endings == ((".txt", 1), ("no ending", 1))
+    assert "2 files were passed over (1 × .txt, 1 × no ending)" in predict.passed_over(found)
     assert list(found.pictures) == sorted(found.pictures)
     assert prediction.files([wanted[0], tmp_path, wanted[0]]).pictures[0] == wanted[0]
     assert len(prediction.files([wanted[0], tmp_path]).pictures) == 6

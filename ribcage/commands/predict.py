@@ -17,6 +17,8 @@ NEXT = 3
 """How many of the likeliest others."""
 SHOWN = 20
 """Files shown of those in a table, beside the ones that are unusual or cannot be read."""
+KINDS = 6
+"""Kinds of files named of those that were passed over."""
 CHECKED = 16
 """Pictures that --check-maps looks at, at most."""
 
@@ -65,7 +67,7 @@ def run(options: Options) -> Any:
     found = prediction.files(options.paths, [place for place in (options.maps, options.sheet) if place])
     limits.check(options, [*wrong(options, len(found.pictures)), *unfit(options, model)])
     if found.others:
-        print(f"{found.others:,} files were passed over: they begin as no PNG, JPEG, TIFF, BMP or DICOM does.")
+        print(passed_over(found))
     asked: Any = {"batch": options.batch, "window": options.window}
     asked["label"] = "predict" if len(found.pictures) > options.batch else ""
     if model.detector:
@@ -159,6 +161,15 @@ def chosen(model: Any, least: float | None) -> list[float]:
 
 
 # ---- what is printed
+
+
+def passed_over(found: Any) -> str:
+    """How many files were not asked about, and which kinds they are by their names."""
+    kinds = ", ".join(f"{count:,} × {ending}" for ending, count in found.endings[:KINDS])
+    more = ", …" if len(found.endings) > KINDS else ""
+    return (
+        f"{found.others:,} files were passed over ({kinds}{more}): they begin as no PNG, JPEG, TIFF, BMP or DICOM does."
+    )
 
 
 def show(table: Any, options: Options, model: Any, described: bool) -> None:

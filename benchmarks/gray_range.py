@@ -1,0 +1,46 @@
+"""How much of the gray range real DICOM files use: the central 80 % of the pixels, without and with a robust range.
+
+    python benchmarks/gray_range.py FOLDER
+
+Of every file below FOLDER that can be read: where from black to white its pixels' 10th and 90th percentiles lie when
+it is stretched from its least to its greatest value (which is what was done until a window was usable), and as it is
+read now; and what is noted of it. Numbers are out of 255.
+"""
+
+import sys
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from ribcage import dicom_gray, image
+
+
+def central(pixels: np.ndarray) -> str:
+    """The 10th and the 90th percentile out of 255, and the share of the range between them."""
+    low, high = np.percentile(pixels, (10, 90)) / 257
+    return f"{low:3.0f}-{high:3.0f} ({(high - low) / 255:.2f})"
+
+
+def from_least_to_greatest(values: np.ndarray, counts: np.ndarray) -> tuple[float, float, str]:
+    """The range before."""
+    seen = values[counts > 0]
+    return float(seen.min()), float(seen.max()), "minimum to maximum"
+
+
+def main(folder: Path) -> None:
+    """One line for each file."""
+    print("| file | minimum to maximum | now | notes |\n|---|---|---|---|")
+    for file in sorted(folder.rglob("*.dcm")):
+        try:
+            now = image.read(file, depth=16)
+            with mock.patch.object(dicom_gray, "robust_range", from_least_to_greatest):
+                before = image.read(file, depth=16)
+        except image.UnreadableError as error:
+            print(f"| {file.name[:44]} | – | – | {str(error).removeprefix(str(file))[:60]} … |")
+            continue
+        print(f"| {file.name[:44]} | {central(before.pixels)} | {central(now.pixels)} | {'; '.join(now.notes)} |")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
