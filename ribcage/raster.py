@@ -413,7 +413,9 @@ def _tiff(data: bytes, name: str, limits: Limits) -> Header:
     what = {0: "gray", 1: "gray", 3: "palette", 5: "CMYK"}.get(photometric, "RGB")
     notes, orientation = [], tags.get(274, (1,))[0]
     if channels > {"gray": 1, "palette": 1, "CMYK": 4}.get(what, 3):
-        notes.append("an alpha channel left out" if what == "gray" else "an alpha channel applied: transparent is black")
+        notes.append(
+            "an alpha channel left out" if what == "gray" else "an alpha channel applied: transparent is black"
+        )
     if 2 <= orientation <= 8:  # OpenCV turns a TIFF itself
         notes.append(f"turned (EXIF {orientation})")
     if orientation >= 5:
