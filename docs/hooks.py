@@ -32,7 +32,7 @@ TYPES = (
     "marks.Marks",
     "weights.Published",
     "provenance.Provenance",
-    "typical.Typical",
+    "ood.Check",
 )
 """What goes from one part to another, in the order of a model's life."""
 MEMBERS = {"import": datasets, "pretrain": methods}

@@ -2,8 +2,8 @@
 
 `model.safetensors` holds the weights under timm's own names; `model.json` what is needed to use them: architecture,
 findings, how a picture is prepared, temperature and thresholds fitted on validation, metrics; `provenance.npz` the
-fingerprints of every picture and patient seen in training and in selection; `typical.npz`, where there are pictures
-enough, what those of training look like, so that others are noticed; `README.md` is the model card.
+fingerprints of every picture and patient seen in training and in selection; `ood.npz`, where there are images
+enough, the check that notices images unlike those of training; `README.md` is the model card.
 
 A detector's backbone has timm's names, too; the rest of it is under `detector.`.
 """
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ribcage import __version__, card, distributed, files, index, losses, observed, store, terminal, typical
+from ribcage import __version__, card, distributed, files, index, losses, observed, ood, store, terminal
 from ribcage.backbone import Backbone, Weights, pretrained_config
 from ribcage.methods import Method
 from ribcage.methods.detect import Detect
@@ -210,9 +210,9 @@ class Opened:
     provenance: Provenance
 
     @functools.cached_property
-    def typical(self) -> typical.Typical | None:
-        """What its training pictures look like; None where the bundle does not tell."""
-        return typical.load(self.folder)
+    def ood(self) -> ood.Check | None:
+        """What notices images unlike its training images; None where the bundle has no such check."""
+        return ood.load(self.folder)
 
 
 @dataclass(frozen=True)
@@ -240,10 +240,8 @@ class Detector(Opened):
         return Looker(self.method, temperature=self.model.temperature, **own)
 
 
-def save(
-    folder: Path, method: Method, model: Model, provenance: Provenance, known: typical.Typical | None = None
-) -> None:
-    """Write a bundle, with what its training pictures look like where that is known. All its files are ready before the
+def save(folder: Path, method: Method, model: Model, provenance: Provenance, check: ood.Check | None = None) -> None:
+    """Write a bundle, with its out-of-distribution check where there is one. All its files are ready before the
     first takes its place, and model.json takes it last: an older one goes before, so that the half of one bundle never
     opens with the half of another."""
     from safetensors.torch import save as dump
@@ -262,14 +260,14 @@ def save(
         part = ready.enter_context(files.atomic(folder / "README.md"))
         part.write_text(text, encoding="utf-8")
         provenance.save(ready.enter_context(files.atomic(folder / "provenance.npz")))
-        if known is not None:
-            known.save(ready.enter_context(files.atomic(folder / typical.FILE)))
+        if check is not None:
+            check.save(ready.enter_context(files.atomic(folder / ood.FILE)))
         part = ready.enter_context(files.atomic(folder / WEIGHTS))
         part.write_bytes(dump(weights, metadata={"format": "pt"}))
         files.sync(part)
         (folder / "model.json").unlink(missing_ok=True)
-        if known is None:
-            (folder / typical.FILE).unlink(missing_ok=True)
+        if check is None:
+            (folder / ood.FILE).unlink(missing_ok=True)
 
 
 def load(folder: Path | str) -> Bundle:

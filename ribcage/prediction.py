@@ -21,11 +21,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ribcage import detections, dicom, evaluation, explanation, image, inference, progress, raster, typical, views
+from ribcage import detections, dicom, evaluation, explanation, image, inference, ood, progress, raster, views
 from ribcage.bundle import CUT, Bundle, Detector, Model, Opened
 from ribcage.detectors.boxes import Found
 from ribcage.evaluation import HALF, RULE
-from ribcage.typical import Typical
+from ribcage.ood import Check
 from ribcage.views import View
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".ima")
@@ -132,27 +132,27 @@ def shown(
     model: Model,
     path: Path = Path(),
     *,
-    known: Typical | None = None,
+    check: Check | None = None,
     seen: Sequence[View] = (),
 ) -> Shown:
     """A picture as the model wants to see it, wherever it was read from.
 
-    known: what the model's training pictures look like. seen: the views of it (default: the plain one).
+    check: the model's out-of-distribution check. seen: the views of it (default: the plain one).
     """
     square = explanation.square(read, model)
     pictures = [explanation.view(square, model, view) for view in seen or (views.plain(model.size),)]
-    remarks = typical.remarks(known, square, read.tags, read.notes)
+    remarks = ood.remarks(check, square, read.tags, read.notes)
     uids = {name: text if UID.fullmatch(text := read.tags.get(name, "")) else "" for name in ("study", "series")}
     about = uids | {"view": read.tags.get("view", ""), "notes": "; ".join(read.notes), "remarks": " ".join(remarks)}
     return Shown(path, (read.width, read.height), torch.cat(pictures), about=about)
 
 
 def show(
-    path: Path, model: Model, *, known: Typical | None = None, seen: Sequence[View] = (), window: str = ""
+    path: Path, model: Model, *, check: Check | None = None, seen: Sequence[View] = (), window: str = ""
 ) -> Shown:
     """One file as the model wants to see it, or why it cannot be read."""
     try:
-        return shown(image.read(path, min_side=model.stored, window=window), model, path, known=known, seen=seen)
+        return shown(image.read(path, min_side=model.stored, window=window), model, path, check=check, seen=seen)
     except Exception as error:  # a file may be anything, and so may what goes wrong with it
         text = " ".join(str(error).split()) or type(error).__name__
         return Shown(path, (0, 0), None, text)
@@ -235,7 +235,7 @@ def _answered(
     opened.method.eval()
     rows: list[Row] = []
 
-    ready = partial(show, model=opened.model, known=opened.typical, seen=seen, window=window)
+    ready = partial(show, model=opened.model, check=opened.ood, seen=seen, window=window)
 
     def work() -> Iterator[int]:
         for several in _read(paths, batch, ready):

@@ -131,8 +131,8 @@ def inwards(options: Options) -> Any:
         given=[name for name, value in said.items() if value], agreed=bool(options.yes_as),
     )  # fmt: skip
     report(options.file, found, made)
-    model, seen, known = fitted(options, made.method, made.model, Provenance.nothing(options.file.name))
-    bundle.save(options.out, made.method, model, seen, known)
+    model, seen, check = fitted(options, made.method, made.model, Provenance.nothing(options.file.name))
+    bundle.save(options.out, made.method, model, seen, check)
     write_account(options.out / ACCOUNT, made.fates)
     print(f"Wrote {options.out}; {ACCOUNT} there lists every tensor of the file.")
     print("What it has learnt from is not known: a test on the same images would flatter it.")
@@ -141,12 +141,12 @@ def inwards(options: Options) -> Any:
 
 def again(options: Options) -> Any:
     """A finished model with another temperature and other thresholds."""
-    from ribcage import bundle, typical
+    from ribcage import bundle, ood
 
     assert options.file and options.out
     opened = bundle.load(options.file)
-    model, seen, known = fitted(options, opened.method, opened.model, opened.provenance)
-    bundle.save(options.out, opened.method, model, seen, typical.known(opened.typical, known))
+    model, seen, check = fitted(options, opened.method, opened.model, opened.provenance)
+    bundle.save(options.out, opened.method, model, seen, ood.kept(opened.ood, check))
     print(f"Wrote {options.out}.")
     return model
 
@@ -159,7 +159,7 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
     import numpy as np
     import torch
 
-    from ribcage import cohort, guard, running, store, typical
+    from ribcage import cohort, guard, ood, running, store
     from ribcage.provenance import Provenance
     from ribcage.validation import Validation
 
@@ -179,8 +179,8 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
     print(f"split {options.val!r}: {len(rows):,} pictures, mean AUROC {validation()['auroc']:.4f}")
     note = {"fitted": len(rows), "fitted_to": [one.index.name for one in stores]}
     chosen = replace(validation.calibrated(), training={**model.training, **note})
-    known = typical.halved(stores, rows)
-    return chosen, seen | Provenance.of(stores, np.empty(0, np.int64), rows), known
+    check = ood.halved(stores, rows)
+    return chosen, seen | Provenance.of(stores, np.empty(0, np.int64), rows), check
 
 
 def layout(options: Options) -> str:

@@ -384,17 +384,17 @@ def keeper(
     options: Options, run: Any, model: Any, judge: Any, stores: Any, learning: Any, choosing: Any
 ) -> Callable[[], None]:
     """What stores the student: it has seen what its teachers have seen."""
-    from ribcage import bundle, teachers, typical
+    from ribcage import bundle, ood, teachers
     from ribcage.provenance import Provenance
 
     provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init)
-    known = typical.later(stores, learning, choosing)
+    check = ood.later(stores, learning, choosing)
     for name in options.teacher:
         provenance |= teachers.seen(name)
 
     def keep() -> None:
         found = judge.calibrated() if judge else model
-        bundle.save(options.out / "bundle", run.result, found, provenance, known())
+        bundle.save(options.out / "bundle", run.result, found, provenance, check())
 
     return keep
 

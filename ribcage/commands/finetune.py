@@ -213,14 +213,14 @@ def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any
 
 def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosing: Any) -> Callable[[], None]:
     """What stores the best model so far."""
-    from ribcage import bundle, typical
+    from ribcage import bundle, ood
     from ribcage.provenance import Provenance
 
     provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init)
-    known = typical.later(stores, learning, choosing)
+    check = ood.later(stores, learning, choosing)
 
     def keep() -> None:
-        bundle.save(options.out / "bundle", validation.method(), validation.calibrated(), provenance, known())
+        bundle.save(options.out / "bundle", validation.method(), validation.calibrated(), provenance, check())
 
     return keep
 

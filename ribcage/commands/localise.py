@@ -294,14 +294,14 @@ def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any
 
 def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosing: Any) -> Callable[[], None]:
     """What stores the best detector so far; it has seen what its first weights have seen."""
-    from ribcage import bundle, typical
+    from ribcage import bundle, ood
     from ribcage.provenance import Provenance
 
     provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init)
-    known = typical.later(stores, learning, choosing)
+    check = ood.later(stores, learning, choosing)
 
     def keep() -> None:
-        bundle.save(options.out / "bundle", validation.method(), validation.calibrated(), provenance, known())
+        bundle.save(options.out / "bundle", validation.method(), validation.calibrated(), provenance, check())
 
     return keep
 
@@ -342,7 +342,7 @@ def look(options: Options, stores: Any, device: Any) -> Path:
     if distributed.rank() == 0:
         running.begin("localise", options, stores)
         found = validation.calibrated() if validation.judged else model
-        bundle.save(options.out / "bundle", looking.method, found, seen, known.typical)
+        bundle.save(options.out / "bundle", looking.method, found, seen, known.ood)
         report(options, "Validation" if validation.judged else "")
     return options.out
 

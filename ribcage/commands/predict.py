@@ -81,7 +81,7 @@ def run(options: Options) -> Any:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         inference.save(table, options.out)
         print(f"Wrote {options.out}.")
-    show(table, options, model, opened.typical is not None)
+    show(table, options, model, opened.ood is not None)
     bad = set(table.loc[table["error"] != "", "path"])
     paths = [path for path in found.pictures if prediction.written(path) not in bad]
     if options.maps or options.sheet:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ribcage import deployment, explanation, observed, prediction, typical
+from ribcage import deployment, explanation, observed, ood, prediction
 from ribcage.bundle import Bundle, Detector, Opened
 from ribcage.raster import Picture
 
@@ -43,7 +43,7 @@ class Answering:
 
     def remarks(self, picture: Picture) -> list[str]:
         """What is unusual about a square."""
-        return list(typical.remarks(self.opened.typical, picture.pixels, picture.tags, picture.notes))
+        return list(ood.remarks(self.opened.ood, picture.pixels, picture.tags, picture.notes))
 
     def about(self) -> dict[str, Any]:
         """What a person or a program wants to know before asking."""
@@ -55,7 +55,7 @@ class Answering:
             "findings": [self._finding(place) for place in range(len(model.findings))],
             "input": {"side": model.stored, "fit": model.fit},
             "data": [{key: one[key] for key in ("name", "source", "licence")} for one in model.data],
-            "typical": self.opened.typical is not None,
+            "ood_check": self.opened.ood is not None,
         }
 
     def _finding(self, place: int) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class OneModel(BaseModel):
     findings: list[Finding]
     input: Input
     data: list[Source]
-    typical: bool = Field(description="Whether it notices pictures unlike those it learnt from.")
+    ood_check: bool = Field(description="Whether it notices images unlike its training images.")
 
 
 class Models(BaseModel):

@@ -91,7 +91,7 @@ export function facts(model) {
     ["Kind", model.kind],
     ["Sees", model.input ? `${[model.input.side].flat().join(" × ")} pixels, ${model.input.fit}` : null],
     ["Learnt from", data || "not known"],
-    ["Says what is unusual", model.typical ? "yes: it knows its training pictures" : "no: it does not know its training pictures"],
+    ["OOD check", model.ood_check ? "yes: images unlike its training images are noticed" : "no: only DICOM tags can say what is unusual"],
   ];
   const shown = lines.filter(([, value]) => value);
   fill(at("facts").querySelector("div"), make("dl", {}, ...shown.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])));

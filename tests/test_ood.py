@@ -1,0 +1,380 @@
+"""Images unlike those a model learnt from are noticed, those like them are not, and a bundle tells no more than that."""
+
+import io
+import os
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from models import trained
+
+from ribcage import appearance, bundle, cli, counterexamples, image, ood, store
+from ribcage.ood import Check
+from ribcage.provenance import Provenance
+
+REAL = os.environ.get("RIBCAGE_REAL_DATA", "")
+TRAIN, COUNT = 40, 100
+
+
+def chest(seed: int, side: int = 64) -> np.ndarray:
+    """A bright trunk with two dark lungs, a heart, a belly and noise."""
+    rng = np.random.default_rng(seed)
+    grown, moved = rng.uniform(0.9, 1.1, 6), rng.normal(0, 1.5, 6)
+    drawn = np.full((64, 64), 30.0, np.float32)
+    cv2.ellipse(drawn, (32, 44), (int(29 * grown[0]), 46), 0, 0, 360, 190, -1)
+    for at, (x, wide) in enumerate(((19, 9), (45, 8))):
+        centre = (int(x + moved[at]), int(27 + moved[2]))
+        cv2.ellipse(drawn, centre, (int(wide * grown[1]), int(19 * grown[2])), 0, 0, 360, 60, -1)
+    cv2.ellipse(drawn, (int(38 + moved[3]), 38), (int(9 * grown[3]), 8), 0, 0, 360, 170, -1)
+    noisy = cv2.GaussianBlur(drawn, (0, 0), 1.5) * rng.uniform(0.8, 1.2) + rng.normal(0, 4, (64, 64))
+    return cv2.resize(np.clip(noisy, 0, 255).astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA)
+
+
+@pytest.fixture(scope="module")
+def check() -> Check:
+    images = [appearance.content(chest(seed)) for seed in range(COUNT)]
+    return ood.fitted(images[:TRAIN], images[TRAIN:])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset folder: 40 training images and 60 of validation; a few laterals, many children."""
+    files = tmp_path_factory.mktemp("医院 one") / "files"
+    files.mkdir()
+    for seed in range(COUNT):
+        (files / f"{seed:03d}.png").write_bytes(cv2.imencode(".png", chest(seed, 32))[1].tobytes())
+    place = np.arange(COUNT)
+    pd.DataFrame(
+        {
+            "path": [f"{seed:03d}.png" for seed in place],
+            "patient": [f"p{seed // 2}" for seed in place],
+            "split": np.where(place < TRAIN, "train", "val"),
+            "view": np.where(place == 0, "LATERAL", "PA"),
+            "age": np.where(place % 4 == 0, 7, 60),
+            "Mass": place % 3 == 0,
+        }
+    ).to_csv(files / "labels.csv", index=False)
+    out = files.parent / "set"
+    assert cli.main(["import", "folder", str(files), "--out", str(out), "--size", "32", "--name", "one"]) == 0
+    return out
+
+
+def rows(data: Path) -> tuple[list[store.Store], np.ndarray, np.ndarray]:
+    opened = store.open(data)
+    split = opened.index.table["split"].to_numpy()
+    return [opened], np.flatnonzero(split == "train"), np.flatnonzero(split == "val")
+
+
+def noticed(check: Check, seeds: range, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> list[str]:
+    """What is said of the pixels of fresh images, altered; "" for nothing."""
+    return [" ".join(ood.remarks(check, np.ascontiguousarray(change(chest(seed))), {})) for seed in seeds]
+
+
+# -- Images -----------------------------------------------------------------------------------------------------------
+
+
+def with_bars(square: np.ndarray, wide: int, high: int) -> np.ndarray:
+    """An image of another shape, as it is stored: black bars beside it."""
+    return image.fit(cv2.resize(square, (wide, high)), 96, "pad")[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        np.asarray,
+        lambda square: with_bars(square, 150, 75),
+        lambda square: with_bars(square, 75, 150),
+        lambda square: with_bars(square[4:60], 150, 100),
+        lambda square: cv2.copyMakeBorder(square, 9, 0, 0, 9, cv2.BORDER_CONSTANT, value=255),
+        lambda square: np.rint(255 * (square / 255.0) ** 0.6).astype(np.uint8),
+    ],
+    ids=["plain", "landscape", "portrait", "cut", "white-border", "brighter"],
+)
+def test_upright_images_of_any_shape_are_not_noticed(check: Check, change: Callable) -> None:
+    said = noticed(check, range(1000, 1040), change)
+    assert sum(map(bool, said)) <= 3
+
+
+@pytest.mark.parametrize(
+    ("look", "change"),
+    [
+        ("Looks inverted", lambda square: 255 - square),
+        ("Looks upside down", lambda square: square[::-1, ::-1]),
+        ("Looks upside down", lambda square: square[::-1]),
+        ("Looks turned to the left by 90°", lambda square: np.rot90(square)),
+        ("Looks turned to the right by 90°", lambda square: np.rot90(square, -1)),
+        ("Looks turned to the left by 90°", lambda square: np.rot90(with_bars(square, 150, 75))),
+    ],
+    ids=["inverted", "upside-down", "flipped", "left", "right", "left-landscape"],
+)
+def test_turned_and_inverted_images_are_noticed(check: Check, look: str, change: Callable) -> None:
+    said = noticed(check, range(1000, 1020), change)
+    assert sum(one.startswith(f"{look}.") for one in said) >= 18
+
+
+def test_mirrored_images_are_noticed_where_the_sides_differ(check: Check) -> None:
+    said = noticed(check, range(1000, 1020), lambda square: square[:, ::-1])
+    assert sum(one.startswith("Perhaps mirrored") for one in said) >= 15
+
+
+def test_what_is_no_frontal_chest_is_noticed(check: Check) -> None:
+    rng = np.random.default_rng(0)
+    disc = cv2.circle(np.zeros((96, 96), np.uint8), (40, 50), 30, 200, -1)
+    strange = [rng.integers(0, 256, (64, 64), dtype=np.uint8), np.tile(np.repeat([0, 255], 4), (64, 8)), disc]
+    strange += [one.astype(np.uint8) for one in counterexamples.phantoms(8, "LATERAL")]
+    assert sum(bool(ood.remarks(check, one.astype(np.uint8), {})) for one in strange) >= len(strange) - 1
+
+
+def test_training_images_that_lie_on_their_side_hide_no_others(check: Check) -> None:
+    images = [appearance.content(np.rot90(chest(seed)) if seed % 10 == 0 else chest(seed)) for seed in range(COUNT)]
+    mixed = ood.fitted(images[:TRAIN], images[TRAIN:])
+    turned = [one.startswith("Looks turned to the left") for one in noticed(mixed, range(1000, 1010), np.rot90)]
+    assert sum(turned) >= 9 and sum(map(bool, noticed(mixed, range(1000, 1010)))) <= 1
+
+
+def test_an_empty_image_is_empty_whatever_is_known(check: Check) -> None:
+    for gray in (0, 128, 255):
+        square = np.full((64, 64), gray, np.uint8)
+        assert ood.remarks(check, square, {}) == ood.remarks(None, square, {}) != ()
+
+
+def test_sixteen_bits_look_as_eight(check: Check) -> None:
+    strange = 255 - chest(1000)
+    assert ood.remarks(check, strange.astype(np.uint16) * 257, {}) == ood.remarks(check, strange, {}) != ()
+
+
+def test_the_content_of_an_image_is_what_is_inside_its_bars() -> None:
+    rng = np.random.default_rng(0)
+    inside = rng.integers(0, 256, (60, 60)).astype(np.uint8)
+    padded = cv2.copyMakeBorder(inside, 20, 20, 0, 0, cv2.BORDER_CONSTANT, value=0)
+    padded[8:14, 20:26] = 255  # a letter in the bar
+    assert np.abs(appearance.content(padded) - appearance.content(inside)).max() < 1
+
+
+def test_the_scores_are_those_of_the_docstring(check: Check) -> None:
+    vector = appearance.vector(counterexamples.plainly(appearance.content(chest(1000))))
+    z = vector.astype(np.float64) @ check.weights + check.bias
+    s = np.log(np.exp(z[0]) + np.exp(z[1])) - np.log(np.exp(z[2:]).sum())
+    assert ood.usualness(check.scores(vector[None]))[0] == pytest.approx(s, rel=1e-3)
+    rest = vector - check.mean
+    axes = check.components.astype(np.float64)
+    assert check.distances(vector[None])[0] == pytest.approx(np.linalg.norm(rest - axes.T @ (axes @ rest)), rel=1e-2)
+
+
+def test_the_limit_is_what_it_is_said_to_be() -> None:
+    many = np.arange(2000.0)
+    assert (many <= ood.kept_by(many, 0.995)).mean() == 0.9955  # 1,991: the least that a new one keeps in 99.5 %
+    assert ood.kept_by(many[:9], 0.995) == 8  # of so few, their greatest
+
+
+def test_a_check_says_what_it_is_worth(check: Check) -> None:
+    assert check.fitted_on == TRAIN and check.held_out == COUNT - TRAIN
+    assert (check.altered[1:6] >= 0.9 * check.held_out).all() and check.alarms.sum() <= 3
+    assert "few images" in ood.weakness(check) and "no OOD check" in ood.weakness(None)
+    plenty = replace(check, fitted_on=600, held_out=200)
+    assert not ood.weakness(plenty)
+    assert "10%" in ood.weakness(replace(plenty, alarms=np.array([0, 20, 0, 0, 0, 0, 0, 0])))
+
+
+def test_without_held_out_images_there_is_a_check_that_says_so() -> None:
+    alone = ood.fitted([appearance.content(chest(seed)) for seed in range(20)], [])
+    assert alone.held_out == 0 and np.isfinite(alone.limits).all() and "tried on none" in ood.weakness(alone)
+    assert any(noticed(alone, range(1000, 1003), np.rot90))
+
+
+# -- Tags -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tags", "start"),
+    [
+        ({"modality": "CT"}, "No plain radiograph: its DICOM says modality CT."),
+        ({"body": "HIP"}, "Perhaps no chest: its DICOM says body part HIP."),
+        ({"view": "LATERAL"}, "Not a frontal image: its DICOM says it is a lateral; how many"),
+        ({"age": "7"}, "A child: its DICOM says age 7; how many"),
+        ({"age": "0.8333"}, "A child: its DICOM says age 0.833;"),
+        ({"body": "\x1b[31m" + "X" * 99}, "Perhaps no chest: its DICOM says body part that is no DICOM word."),
+    ],
+    ids=["modality", "body", "lateral", "child", "infant", "hostile"],
+)
+def test_what_a_dicom_says_is_said(tags: dict[str, str], start: str) -> None:
+    (said,) = ood.remarks(None, chest(0), tags)
+    assert said.startswith(start)
+
+
+def test_adults_shown_to_a_model_of_children_are_said_to_be_adults(check: Check) -> None:
+    children = replace(check, ages=np.array([1000, 990]))
+    (said,) = ood.remarks(children, chest(1000), {"age": "45"})
+    assert said.startswith("An adult: its DICOM says age 45; of the training images") and "10 were of adults" in said
+    assert ood.remarks(check, chest(1000), {"age": "45"}) == ()  # of unknown ages most are of adults
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {"modality": "DX", "body": "CHEST", "view": "PA", "age": "18"},
+        {"modality": "CR", "body": "Portable chest", "view": "AP", "age": ""},
+        {"modality": "OT", "body": "", "view": "", "age": "nan"},
+    ],
+    ids=["none", "full", "portable", "unknown"],
+)
+def test_of_an_ordinary_dicom_nothing_is_said(tags: dict[str, str]) -> None:
+    assert ood.remarks(None, chest(0), tags) == ()
+
+
+def test_who_has_learnt_from_laterals_and_children_does_not_call_them_strange(check: Check) -> None:
+    tags = {"view": "LATERAL", "age": "7"}
+    few = replace(check, ages=np.array([1000, 49]), views=np.array([1000, 0]))
+    many = replace(check, ages=np.array([1000, 50]), views=np.array([1000, 300]))
+    lateral, child = ood.remarks(few, chest(1000), tags)
+    assert "of the training images with a known view, 1,000, 0 were laterals" in lateral
+    assert "with a known age, 1,000, 49 were of children" in child
+    assert ood.remarks(many, chest(1000), tags) == ()
+
+
+# -- From dataset folders, and in bundles -----------------------------------------------------------------------------
+
+
+def saved(found: Check) -> bytes:
+    file = Path(os.environ["PYTEST_TMP"]) / "x.npz"
+    found.save(file)
+    return file.read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_TMP", str(tmp_path))
+
+
+def test_the_same_images_give_the_same_bytes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stores, train, val = rows(data)
+    found = Check.of(stores, train, val)
+    assert found and found.ages.tolist() == [40, 10] and found.views.tolist() == [40, 1] and found.learnt
+    assert found.fitted_on == 39  # the lateral is an example of what is unusual
+    again = Check.of(stores, train[::-1], val)
+    assert again and saved(found) == saved(again)
+    monkeypatch.setattr(ood, "MOST", 30)
+    some = Check.of(stores, train, val)
+    assert some and some.fitted_on == some.held_out == 30 and saved(some) != saved(found)
+
+
+def test_rows_are_counted_through_all_stores(data: Path) -> None:
+    (one,), _, _ = rows(data)
+    wanted = [appearance.content(one.picture(row)) for row in (3, 7)]
+    assert (np.stack(ood._images([one, one], np.array([3, COUNT + 7]))) == np.stack(wanted)).all()
+
+
+def test_of_few_images_there_is_no_check(data: Path) -> None:
+    stores, train, val = rows(data)
+    assert Check.of(stores, train[:19], val) is None  # one of them is a lateral
+    assert Check.of(stores, train[1:21], val[:0]) is not None
+
+
+def test_somebody_elses_model_knows_the_images_that_its_thresholds_are_from(data: Path, check: Check) -> None:
+    stores, _, _ = rows(data)
+    found = ood.halved(stores, np.arange(COUNT))
+    assert found and not found.learnt and 40 <= found.held_out <= 60
+    (said,) = ood.remarks(found, chest(1000), {"age": "7"} | {"view": "LATERAL"})
+    assert "of the images that its thresholds were chosen on with a known view" in said
+    assert ood.kept(check, found) is check and ood.kept(found, check) is check
+    assert ood.kept(None, found) is found is ood.kept(found, None)
+
+
+def test_a_trained_model_keeps_its_check_and_predict_tells(data: Path, tmp_path: Path) -> None:
+    run, table = tmp_path / "模型 run", tmp_path / "said.csv"
+    words = ["finetune", "--data", str(data), "--out", str(run), "--model", "test_resnet", "--size", "32"]
+    assert cli.main([*words, "--epochs", "1", "--threads", "1", "--precision", "float32"]) == 0
+    opened, wanted = bundle.load(run), Check.of(*rows(data))
+    assert opened.ood and wanted and saved(opened.ood) == saved(wanted)
+    cv2.imwrite(str(tmp_path / "a.png"), chest(1000, 48))
+    cv2.imwrite(str(tmp_path / "b.png"), 255 - chest(1000, 48))
+    assert cli.main(["predict", str(run), *(str(tmp_path / f"{name}.png") for name in "ab"), "--out", str(table)]) == 0
+    plain, inverted = pd.read_csv(table)["remarks"].fillna("")
+    assert not plain and inverted.startswith("Looks inverted.")
+
+
+def test_a_bundle_without_a_check_says_nothing_of_pixels(data: Path, tmp_path: Path, check: Check) -> None:
+    opened = bundle.load(trained(tmp_path, store.open(data)))
+    assert opened.ood is None
+    bundle.save(opened.folder, opened.method, opened.model, Provenance.nothing(), check)
+    told = bundle.load(tmp_path).ood
+    assert told and saved(told) == saved(check)
+    bundle.save(opened.folder, opened.method, opened.model, Provenance.nothing())
+    assert bundle.load(tmp_path).ood is None  # not the one of the model before
+
+
+def test_a_check_holds_no_image(check: Check) -> None:
+    assert len(check.components) <= TRAIN / 10
+    assert len(saved(check)) < 100_000
+
+
+def packed(**arrays: object) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def bomb(own: dict) -> bytes:
+    """Whole, and much more than whole."""
+    stream = io.BytesIO(packed(**own))
+    with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("more.npy", bytes(1 << 24))
+    return stream.getvalue()
+
+
+HOSTILE = {
+    "nothing": lambda own: b"",
+    "cut": lambda own: packed(**own)[:5000],
+    "missing": lambda own: packed(limits=1.0),
+    "pickled": lambda own: packed(**{**own, "mean": np.array([{}], object)}),
+    "nan": lambda own: packed(**{**own, "mean": own["mean"] * np.nan}),
+    "infinite": lambda own: packed(**{**own, "limits": np.full(3, np.inf)}),
+    "negative": lambda own: packed(**{**own, "held_out": -1}),
+    "shape": lambda own: packed(**{**own, "mean": own["mean"][:9]}),
+    "many": lambda own: packed(**{**own, "fitted_on": np.ones(3, int)}),
+    "text": lambda own: packed(**{**own, "ages": np.array(["a", "b"])}),
+    "bomb": bomb,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_damaged_check_is_one_clear_line(kind: str, check: Check, tmp_path: Path) -> None:
+    (tmp_path / ood.FILE).write_bytes(HOSTILE[kind](dict(vars(check))))
+    with pytest.raises(ValueError, match="is damaged") as raised:
+        ood.load(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+# -- The real thing ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA names no folder of real radiographs")
+def test_of_real_files_the_inverted_twin_is_inverted_and_a_leg_is_no_chest() -> None:
+    files = sorted((Path(REAL) / "nih" / "images_256").glob("*.jpg"))[:100]
+    images = [appearance.content(image.read(file).pixels) for file in files]
+    check = ood.fitted(images[:60], images[60:])
+
+    def said(name: str) -> list[str]:
+        read = image.read(next((Path(REAL) / "dicom").glob(name)))
+        square, _ = image.fit(read.pixels, 256, "squash")
+        return [re.split("[.:]", one)[0] for one in ood.remarks(check, square, read.tags)]
+
+    assert said("1.2.276*") == said("RG1_J2KI*") == []
+    assert said("Fake_MONOHR1*") == ["Looks inverted"]
+    assert said("RG3_J2KI*")[0] == "Perhaps no chest"
+    assert said("syntaxes/CTImage.dcm")[0] == "No plain radiograph"
+
+
+def test_a_dark_image_and_a_tag_that_is_no_word_are_told_without_what_it_says() -> None:
+    plain = chest(0)
+    (dark,) = ood.remarks(None, plain, {}, ("only 12 of 16 bits used, which is dark", "16 bit to 8"))
+    assert dark == "Perhaps too dark: only 12 of 16 bits used."
+    (body,) = ood.remarks(None, plain, {"body": "SECRET^NAME"})
+    assert "SECRET" not in body and "that is no DICOM word" in body
