@@ -37,11 +37,13 @@ FEWEST = 20
 """With fewer training images there is no check."""
 VIEWS, ENOUGH = 2, 200
 """Of few images several random crops each, up to so many, or until there are this many crops."""
-PHANTOMS = 150
-"""Made-up laterals, and as many made-up frontal images to compare them with."""
-PENALTY, STEPS, CLEANINGS = 0.01, 40, 2
-"""Of the classifier: its L2 penalty, its steps, and how often it is refitted without the training images that it says
-are turned or inverted themselves."""
+PHANTOMS, LEAST = 150, 40
+"""At most so many made-up laterals, and frontal images to compare them with; at least so many of what is no chest."""
+PENALTY, STEPS = 0.01, 40
+"""Of the classifier: its L2 penalty and its steps."""
+CLEANINGS, CLEANING_PENALTY = 2, 0.1
+"""How often it is fitted to leave out training images that it says are turned or inverted themselves; a high penalty,
+so that it learns none of them by heart."""
 KEPT = 0.98
 """Held-out images that stay above the limit of s, and above that of z_usual - z_mirrored."""
 LIMITS = (-2.0, -0.5)
@@ -211,7 +213,7 @@ def examples(images: Sequence[np.ndarray], laterals: Sequence[np.ndarray] | None
         own = _vectors([seen(_either(one, rng), rng) for one in laterals])
         both = np.concatenate([own, _made_up_laterals(count, crops.mean(axis=0), rng)])
         parts.append((LATERAL, both, np.full(len(both), -1)))
-    others = _vectors([seen(counterexamples.other(images, rng), rng) for _ in range(max(count, 3 * FEWEST))])
+    others = _vectors([seen(counterexamples.other(images, rng), rng) for _ in range(max(count, LEAST))])
     parts.append((OTHER, others, np.full(len(others), -1)))
     classes = np.concatenate([np.full(len(own), place) for place, own, _ in parts])
     return Examples(np.concatenate([own for _, own, _ in parts]), classes, np.concatenate([of for *_, of in parts]))
@@ -220,7 +222,7 @@ def examples(images: Sequence[np.ndarray], laterals: Sequence[np.ndarray] | None
 def _made_up_laterals(count: int, usual: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(M, D): laterals of the phantom, moved by what its frontal images differ by from the training images. What is
     learnt is then what makes a lateral, and not what makes a made-up image."""
-    many = min(PHANTOMS, max(count, FEWEST))
+    many = min(PHANTOMS, max(count, LEAST))
     laterals, frontals = (counterexamples.phantoms(many, view) for view in ("LATERAL", "PA"))
     seen = counterexamples.seen
     moved = usual - _vectors([seen(one, rng) for one in frontals]).mean(axis=0)
@@ -246,7 +248,8 @@ def _classifier(every: Examples, count: int) -> tuple[np.ndarray, np.ndarray, np
     these are left out."""
     turned = np.empty(0, np.int64)
     for last in range(CLEANINGS, -1, -1):
-        weights, bias = _softmax_regression(every.without(turned), STEPS if not last else STEPS // 2)
+        penalty, steps = (CLEANING_PENALTY, STEPS // 2) if last else (PENALTY, STEPS)
+        weights, bias = _softmax_regression(every.without(turned), penalty, steps)
         if last:
             z = every.vectors[:count] @ weights + bias  # the first are the images as they are
             turned = np.flatnonzero(_looks_altered(z))
@@ -258,7 +261,7 @@ def _looks_altered(z: np.ndarray) -> np.ndarray:
     return np.asarray(z[:, FIRST_ALTERED:LATERAL].max(axis=1) > np.logaddexp.reduce(z, axis=1) - math.log(2))
 
 
-def _softmax_regression(every: Examples, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def _softmax_regression(every: Examples, penalty: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """W and b of multinomial logistic regression in which all classes count the same."""
     mean, scale = every.vectors.mean(axis=0), every.vectors.std(axis=0) + LEAST_SCALE
     counts = np.bincount(every.classes, minlength=len(CLASSES))
@@ -273,7 +276,7 @@ def _softmax_regression(every: Examples, steps: int) -> tuple[np.ndarray, np.nda
         def loss() -> torch.Tensor:
             optimizer.zero_grad()
             each = F.cross_entropy(x @ weights + bias, y, reduction="none")
-            found = (each * share).sum() + PENALTY * (weights * weights).sum()
+            found = (each * share).sum() + penalty * (weights * weights).sum()
             found.backward()
             return found
 

@@ -1,6 +1,7 @@
 """Tests compute on one thread, as the processes that they start: with another number of threads the last bits differ."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 os.environ["RIBCAGE_SITE_KEY"] = "tests"  # hashes of private patients; nothing is kept in the user's folders
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_ood_check() -> Iterator[None]:
+    """Trainings fit no out-of-distribution check, which takes a second each; tests of test_ood.py do."""
+    from ribcage import ood
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ood, "FEWEST", 1 << 30)
+        yield

@@ -4,7 +4,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,14 +36,22 @@ def chest(seed: int, side: int = 64) -> np.ndarray:
     return cv2.resize(np.clip(noisy, 0, 255).astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _with_checks() -> Iterator[None]:
+    """What conftest.py takes from all other tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ood, "FEWEST", 20)
+        yield
+
+
 @pytest.fixture(scope="module")
-def check() -> Check:
+def check(_with_checks: None) -> Check:
     images = [appearance.content(chest(seed)) for seed in range(COUNT)]
     return ood.fitted(images[:TRAIN], images[TRAIN:])
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(_with_checks: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset folder: 40 training images and 60 of validation; a few laterals, many children."""
     files = tmp_path_factory.mktemp("医院 one") / "files"
     files.mkdir()

@@ -61,7 +61,7 @@ class Options:
 
 def run(options: Options) -> Any:
     """Open, ask, write, show, explain; return the table."""
-    from ribcage import bundle, inference, limits, prediction
+    from ribcage import bundle, inference, limits, ood, prediction
 
     model = bundle.Model.load(bundle.find(options.model) / "model.json")
     found = prediction.files(options.paths, [place for place in (options.maps, options.sheet) if place])
@@ -81,7 +81,7 @@ def run(options: Options) -> Any:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         inference.save(table, options.out)
         print(f"Wrote {options.out}.")
-    show(table, options, model, opened.ood is not None)
+    show(table, options, model, ood.weakness(opened.ood))
     bad = set(table.loc[table["error"] != "", "path"])
     paths = [path for path in found.pictures if prediction.written(path) not in bad]
     if options.maps or options.sheet:
@@ -172,7 +172,7 @@ def passed_over(found: Any) -> str:
     )
 
 
-def show(table: Any, options: Options, model: Any, described: bool) -> None:
+def show(table: Any, options: Options, model: Any, weakness: str) -> None:
     """Lines for every file, and at the end how many were answered; of a table that is kept only the first, and what is
     unusual."""
     from ribcage import terminal
@@ -197,8 +197,8 @@ def show(table: Any, options: Options, model: Any, described: bool) -> None:
     print(counts(table, len(said), bad))
     if exit_code(options, table):
         print("The exit code is 3 for that; --allow-unread N, N% or all accepts it.")
-    if not described:
-        print("The model keeps no description of its training pictures: only DICOM tags can say what is unusual.")
+    if weakness:
+        print(weakness)
 
 
 def errors(table: Any) -> list[str]:
