@@ -147,9 +147,7 @@ def shown(
     return Shown(path, (read.width, read.height), torch.cat(pictures), about=about)
 
 
-def show(
-    path: Path, model: Model, *, check: Check | None = None, seen: Sequence[View] = (), window: str = ""
-) -> Shown:
+def show(path: Path, model: Model, *, check: Check | None = None, seen: Sequence[View] = (), window: str = "") -> Shown:
     """One file as the model wants to see it, or why it cannot be read."""
     try:
         return shown(image.read(path, min_side=model.stored, window=window), model, path, check=check, seen=seen)

@@ -240,11 +240,7 @@ def test_of_a_long_table_the_first_are_shown_and_all_that_is_wrong(
         (tmp_path / "files" / f"{number:03}.png").write_bytes(data if number != 22 else b"broken")
     asked(model, tmp_path / "files", out=tmp_path / "t.csv")
     shown = capsys.readouterr()
-<<<<<<< HEAD
     assert shown.out.count(".png  Mass") == predict.SHOWN and "022.png is not an image" in shown.out
-=======
-    assert shown.out.count(".png  Mass") == predict.SHOWN and "022.png" in shown.out
->>>>>>> ce67cea (The OOD check: cleaning with a high penalty, tests, README)
     assert f"… 3 more files are in {tmp_path / 't.csv'}." in shown.out
     assert "23 of 24 files answered; 1 of 24 files could not be read." in shown.out
     assert "predict 24/24" in shown.err
