@@ -1,0 +1,543 @@
+"""A hostile corpus: files that are damaged or mean harm → one clear line, or what can be read; never anything else.
+
+    python -m benchmarks.hostile --count 100000 --jobs 2
+
+Images, DICOM, weights, tables, bundles, dataset folders, run folders and uploads are made from sound ones, each by its
+number alone, so that a fault can be made again: `--only KIND --first NUMBER --count 1`. They are read in processes of
+their own. Counted as faults are: a process that dies, an exception that is no clear line, more than one line, a warning
+or anything printed beside it, anything executed or written elsewhere, an input that takes more than 20 seconds.
+"""
+
+import argparse
+import asyncio
+import collections
+import copy
+import csv
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pydicom
+import torch
+from safetensors.torch import save as safetensors_bytes
+
+from benchmarks import fuzz_upload
+from benchmarks.fuzz_upload import CHANGES, Draw
+from ribcage import bundle, checkpoint, cli, datasets, image, ledger, store, weights
+from ribcage.backbone import Backbone
+from ribcage.bundle import Model
+from ribcage.methods.supervised import Supervised
+from ribcage.provenance import Provenance
+
+SECONDS = 20.0
+"""For one input; a sound one takes milliseconds."""
+SHARES = {
+    "image": 0.28, "dicom": 0.28, "weights": 0.14, "tables": 0.08, "bundle": 0.08, "dataset": 0.05, "run": 0.04,
+    "upload": 0.05,
+}  # fmt: skip
+"""Of the corpus."""
+WORDS = (
+    "", "\x00", "\x1b[31m", "=cmd|'/C calc'!A0", "../../../etc/passwd", "/etc/passwd", "A" * 100_000, "\u202egnp", "NaN",
+    "inf", "-1", "1e308", "9" * 400, "0", "true", "null", "[]", "{}", "<script>", "__class__", "hf-hub:a/b", "os.system",
+    "\ud800", "é", "模型",
+)  # fmt: skip
+NUMBERS = (0, -1, 1, 2**31, 2**63, 2**64, 10**400, 1e308, float("nan"), float("inf"), -0.5, 1e-320, True, 65535, 3)
+
+
+@dataclass
+class Sound:
+    """What everything is made from: sound files, made once."""
+
+    folder: Path
+    images: list[bytes] = field(default_factory=list)
+    bombs: list[bytes] = field(default_factory=list)
+    dicoms: list[bytes] = field(default_factory=list)
+    weights: list[bytes] = field(default_factory=list)
+
+    @property
+    def marker(self) -> Path:
+        """What an executed payload leaves."""
+        return self.folder / "executed"
+
+
+# ---- sound files
+
+
+def sound(folder: Path) -> Sound:
+    """One of each kind, and several of those that are single files."""
+    made = Sound(folder)
+    seeds = fuzz_upload.seeds()
+    made.dicoms = [data for data in seeds if data[128:132] == b"DICM" and len(data) < 3_000_000]
+    made.images = [data for data in seeds if data[128:132] != b"DICM"]
+    made.bombs = fuzz_upload.bombs()
+    made.weights = list(_weights())
+    method = Supervised(Backbone("test_vit", size=(32, 32)), ("Mass", "Nodule")).eval()
+    facts = {"pictures": 0, "patients": 0, "selection": 0}
+    model = Model("test_vit", method.findings, (32, 32), 32, "pad", 0.5, 0.25, training=facts)
+    bundle.save(folder / "bundle", method, model, Provenance.nothing())
+    assert cli.main(["import", "phantom", "--out", str(folder / "dataset"), "--pictures", "12", "--size", "32"]) == 0
+    (folder / "table").mkdir()
+    for number in range(4):
+        (folder / "table" / f"image{number}.png").write_bytes(
+            cv2.imencode(".png", np.full((8, 8), 60 * number, np.uint8))[1]
+        )
+    (folder / "run").mkdir()
+    checkpoint.save(folder / "run" / "checkpoint.pt", {"run": {"step": 3, "weights": torch.zeros(3)}, "standing": {}})
+    (folder / "run" / "options.json").write_text('{"command": "finetune", "data": ["d"], "model": "test_vit"}', "utf-8")
+    (folder / "run" / "state.json").write_text('{"name": "finished", "place": null, "why": ""}', "utf-8")
+    (folder / "run" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n', "utf-8")
+    return made
+
+
+def _weights() -> Iterator[bytes]:
+    """Files of weights in every container."""
+    state = {f"layer{one}.0.conv{two}.weight": torch.randn(3, 4) for one in range(1, 5) for two in (1, 2)}
+    state |= {"conv1.weight": torch.randn(2, 3), "fc.weight": torch.randn(5, 4), "fc.bias": torch.randn(5)}
+    for content in (state, {"state_dict": state, "epoch": 3, "args": argparse.Namespace(lr=0.1)}):
+        for zipped in (True, False):
+            stream = io.BytesIO()
+            torch.save(content, stream, _use_new_zipfile_serialization=zipped)
+            yield stream.getvalue()
+    yield safetensors_bytes(state)
+    plain = {name: value.numpy() for name, value in state.items()}
+    yield from (pickle.dumps(plain, protocol=protocol) for protocol in (2, 4))
+    stream = io.BytesIO()
+    np.savez(stream, **plain)  # type: ignore[arg-type]
+    yield stream.getvalue()
+
+
+# ---- hostile ones; each answers what reading it does
+
+
+class Payload:
+    """Pickled, it asks for a call."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def changed(data: bytes, draw: Draw) -> bytes:
+    """Bytes with something done to them, once or several times."""
+    for _ in range(int(draw.choice([1, 1, 1, 2, 4]))):
+        data = CHANGES[int(draw.integers(len(CHANGES)))](data, draw)
+    return data
+
+
+def of_image(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
+    """An image file."""
+    data = _one(made.images if draw.random() < 0.85 else made.bombs, draw)
+    data, depth = changed(data, draw), (8, 16)[int(draw.integers(2))]
+    return lambda: image.decode(data, "a.png", depth=depth)  # type: ignore[arg-type]
+
+
+def of_dicom(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
+    """A DICOM file whose bytes are damaged, or whose elements say something else."""
+    data = _one(made.dicoms, draw)
+    if draw.random() < 0.5:
+        data = _other_elements(data, draw)
+    if draw.random() < 0.6:
+        data = changed(data, draw)
+    return lambda: image.decode(data, "a.dcm")
+
+
+ELEMENTS: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"), (0, 1, 7, 8, 12, 16, 32, 65535)),
+    "SamplesPerPixel": (0, 1, 3, 4), "PixelRepresentation": (0, 1, 2), "PlanarConfiguration": (0, 1, 5),
+    "NumberOfFrames": ("0", "2", "99999", "-1"),
+    "SmallestImagePixelValue": (0, 65535), "PixelPaddingValue": (0, 65535),
+    "PhotometricInterpretation": ("", "RGB", "YBR_FULL_422", "PALETTE COLOR", "MONOCHROME1", "ARGB"),
+    "WindowCenter": ("0", "1e300", "-5", ["1", "2"], "nan"),
+    "WindowWidth": ("0", "-1", "1e-300", ["1", "2", "3"], "inf"),
+    "RescaleSlope": ("0", "1e300", "-1", "nan"), "RescaleIntercept": ("1e300", "-1e300", "inf"),
+    "VOILUTFunction": ("SIGMOID", "LINEAR_EXACT", "OTHER"), "PresentationLUTShape": ("INVERSE", "IDENTITY", "X"),
+    "PatientOrientation": (["L", "F"], ["R", "H"], ["P", "F"], ["X", "Y"], ["L"]),
+    "ImageHorizontalFlip": ("Y", "N", "Q"),
+    "PixelAspectRatio": (["1", "2"], ["0", "1"], ["-1", "1"], ["9999999", "1"]),
+    "PixelSpacing": (["0", "0"], ["1", "9"]),
+    "ShutterShape": ("RECTANGULAR", "CIRCULAR", "POLYGONAL", "OTHER"), "ShutterUpperHorizontalEdge": ("5", "-5"),
+    "CenterOfCircularShutter": (["3", "3"], ["3"]), "RadiusOfCircularShutter": ("0", "2", "-7"),
+    "VerticesOfThePolygonalShutter": (["1", "1", "9", "9"], ["1"], ["1", "1", "5", "1", "5", "5"]),
+    "PatientAge": ("999Y", "", "62", "X"), "Modality": ("", "CT", "DX", "\x00"), "BurnedInAnnotation": ("YES", "?"),
+    "SpecificCharacterSet": ("ISO_IR 192", "GB18030", "NONE", "\\ISO 2022 IR 87"),
+}  # fmt: skip
+
+
+def _other_elements(data: bytes, draw: Draw) -> bytes:
+    """The same file, some of whose elements are others."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = pydicom.dcmread(io.BytesIO(data), force=True)
+            for _ in range(int(draw.integers(1, 4))):
+                name = list(ELEMENTS)[int(draw.integers(len(ELEMENTS)))]
+                if draw.random() < 0.15:
+                    found.pop(name, None)
+                else:
+                    setattr(found, name, ELEMENTS[name][int(draw.integers(len(ELEMENTS[name])))])
+            if draw.random() < 0.2:
+                name = ("ModalityLUTSequence", "VOILUTSequence")[int(draw.integers(2))]
+                setattr(found, name, pydicom.Sequence(_tables(draw)))
+            stream = io.BytesIO()
+            pydicom.dcmwrite(stream, found, enforce_file_format=False)
+            return stream.getvalue()
+        except Exception:  # pydicom writes not every nonsense
+            return data
+
+
+def _tables(draw: Draw) -> list[pydicom.Dataset]:
+    """Look-up tables, sound and not."""
+    item, count = pydicom.Dataset(), int(draw.choice([0, 1, 256, 4096]))
+    if draw.random() < 0.2:
+        return [item]
+    item.LUTDescriptor = [count % 65536, int(draw.choice([0, 5, 65535])), int(draw.choice([0, 8, 12, 16, 99]))]
+    item.LUTData = [int(one) for one in draw.integers(0, 4096, int(draw.choice([count, count // 2, 3])))]
+    return [item] * int(draw.choice([1, 1, 2]))
+
+
+def of_weights(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
+    """A file of weights: damaged, or with calls in it."""
+    kind, file = (
+        draw.random(),
+        place / f"w{('.pth', '.safetensors', '.pdparams', '.npz', '.ckpt', '.bin')[int(draw.integers(6))]}",
+    )
+    if kind < 0.7:
+        file.write_bytes(changed(_one(made.weights, draw), draw))
+    else:
+        calls = (
+            Payload(os.system, f"touch '{made.marker}'"),
+            Payload(eval, f"open({str(made.marker)!r}, 'w')"),
+            Payload(os.mkdir, str(made.marker)),
+            Payload(Path.touch, made.marker),
+            Payload(torch.zeros, (10**6, 10**6)),
+            Payload(bytes, 10**10),
+            Payload(np.memmap, str(made.marker), "f4", "w+", 0, (3,)),
+        )
+        content: Any = {"fc.weight": torch.zeros(2, 2), "x": calls[int(draw.integers(len(calls)))]}
+        shared = torch.zeros(1000)
+        more: tuple[Any, ...] = (
+            [],
+            {},
+            None,
+            "text",
+            [content] * 3,
+            {f"w{n}": shared for n in range(500)},
+            {"optimizer": {"state": {}}},
+        )
+        content = content if draw.random() < 0.6 else more[int(draw.integers(len(more)))]
+        stream = io.BytesIO()
+        if draw.random() < 0.5:
+            torch.save(content, stream, _use_new_zipfile_serialization=bool(draw.random() < 0.5))
+        else:
+            pickle.dump(content, stream, protocol=int(draw.integers(0, 6)))
+        file.write_bytes(stream.getvalue() if draw.random() < 0.7 else changed(stream.getvalue(), draw))
+    return lambda: weights.published(file)
+
+
+def of_tables(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
+    """A table of one's own beside four images."""
+    shutil.copytree(made.folder / "table", place / "t")
+    rate = float(draw.choice([0.0, 0.02, 0.3]))
+
+    def cell(*usual: str) -> str:
+        return str(_one(WORDS if draw.random() < rate else usual, draw))
+
+    heads = [cell(name) for name in ("file", "patient", "Mass", "split", "age", "sex", "view")]
+    columns = int(draw.integers(1, len(heads) + 1))
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=str(draw.choice([",", ";", "\t", "|"])))
+    writer.writerow(heads[:columns])
+    for number in range(int(draw.integers(0, 12))):
+        cells = [cell(f"image{number}.png", "image0.jpg"), cell("p1", "p2"), cell("0", "1", ""), cell("train", "test")]
+        cells += [cell("50", "060Y", ""), cell("F", "M", ""), cell("PA", "AP", "Lateral", "")]
+        writer.writerow(cells[: columns if draw.random() < 0.95 else 1])
+    data = stream.getvalue().encode(str(draw.choice(["utf-8", "utf-16", "utf-8-sig"])), "surrogatepass")
+    (place / "t" / "list.csv").write_bytes(data if draw.random() < 0.6 else changed(data, draw))
+    return lambda: datasets.index("folder", place / "t", csv="list.csv")
+
+
+def of_bundle(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
+    """A model's folder, one or two of whose files are others."""
+    shutil.copytree(made.folder / "bundle", place / "b")
+    _spoilt(place / "b", draw)
+    return lambda: bundle.load_any(place / "b")
+
+
+def of_dataset(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
+    """A dataset folder, one or two of whose files are others."""
+    shutil.copytree(made.folder / "dataset", place / "d")
+    _spoilt(place / "d", draw)
+
+    def read() -> object:
+        opened = store.open(place / "d")
+        return [opened.picture(0), opened.index.table.describe()]
+
+    return read
+
+
+def of_run(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
+    """A run folder, one or two of whose files are others."""
+    shutil.copytree(made.folder / "run", place / "r")
+    _spoilt(place / "r", draw)
+    return lambda: [ledger.rows(place), checkpoint.load(place / "r" / "checkpoint.pt")]
+
+
+def _spoilt(folder: Path, draw: Draw) -> None:
+    """Something is done to one or two files of a folder."""
+    for _ in range(int(draw.integers(1, 3))):
+        names = sorted(file for file in folder.iterdir() if file.is_file())
+        file = names[int(draw.integers(len(names)))]
+        kind = draw.random()
+        if kind < 0.1:
+            file.unlink()
+        elif kind < 0.15:
+            file.unlink()
+            file.mkdir()
+            return
+        elif file.suffix == ".json" and kind < 0.8:
+            said = json.loads(file.read_bytes()) if file.stat().st_size else {}
+            file.write_text(
+                json.dumps(_other_json(said, draw), ensure_ascii=bool(draw.integers(2))), "utf-8", "surrogatepass"
+            )
+        elif file.suffix == ".parquet" and kind < 0.6:
+            pd.DataFrame({_one(WORDS[:20], draw): [_one(WORDS, draw).encode("utf-8", "replace")] * 12}).to_parquet(file)
+        else:
+            file.write_bytes(changed(file.read_bytes(), draw))
+
+
+def _other_json(said: Any, draw: Draw) -> Any:
+    """The same facts, one or more of which are others."""
+    said = copy.deepcopy(said)
+    for _ in range(int(draw.integers(1, 4))):
+        place, key = said, None
+        while isinstance(place, dict | list) and len(place):
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            above, key = place, keys[int(draw.integers(len(keys)))]
+            place = place[key]
+            if draw.random() < 0.5:
+                break
+        if key is None:
+            return _strange(draw)
+        if draw.random() < 0.15:
+            del above[key]
+        else:
+            above[key] = _strange(draw)
+    return said if draw.random() < 0.95 else _strange(draw)
+
+
+def _strange(draw: Draw) -> Any:
+    """A value that nobody expects."""
+    nested: Any = []
+    for _ in range(200):
+        nested = [nested]
+    every = (*WORDS, *NUMBERS, None, [], {}, [[]], {"a": [1]}, [0] * 5000, nested, ["Mass", "Mass"], [1e308, -1])
+    return every[int(draw.integers(len(every)))]
+
+
+def of_upload(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
+    """A form with files."""
+    from starlette.requests import Request
+
+    from ribcage.server.uploads import Uploads
+
+    _, kind, body = fuzz_upload.upload(int(draw.integers(2**31)), made.images, made.bombs)
+    if draw.random() < 0.5:
+        body = changed(body, draw)
+    pieces = [body[at : at + 30_000] for at in range(0, max(1, len(body)), 30_000)]
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": pieces.pop(0) if pieces else b"", "more_body": bool(pieces)}
+
+    async def read() -> list[object]:
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-type", kind.encode())]}
+        async with Uploads(most=50_000_000, files=8).of(Request(scope, receive)) as found:
+            names = [one.name for one in found]
+            assert all(name.isprintable() and "/" not in name for name in names)
+            return list(names)
+
+    return lambda: asyncio.run(read())
+
+
+KINDS: dict[str, Callable[[Sound, Draw, Path], Callable[[], object]]] = {
+    "image": of_image, "dicom": of_dicom, "weights": of_weights, "tables": of_tables, "bundle": of_bundle,
+    "dataset": of_dataset, "run": of_run, "upload": of_upload,
+}  # fmt: skip
+
+
+def _one(of: Any, draw: Draw) -> Any:
+    return of[int(draw.integers(len(of)))]
+
+
+# ---- reading them
+
+
+def tried(kind: str, number: int, made: Sound) -> tuple[str, str]:
+    """What became of an input: 'read', 'refused', or a fault; and what was said."""
+    draw = np.random.default_rng([17, list(KINDS).index(kind), number])
+    with tempfile.TemporaryDirectory(dir=made.folder) as folder:
+        read = KINDS[kind](made, draw, Path(folder))
+        began, before = time.monotonic(), os.fstat(2).st_size
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            became, said = _outcome(read)
+        if warned:
+            became, said = "warned", str(warned[0].message)
+        if os.fstat(2).st_size != before:
+            with Path("/proc/self/fd/2").open("rb") as printed:
+                printed.seek(before)
+                became, said = "printed", repr(printed.read(300))
+        if time.monotonic() - began > SECONDS:
+            became, said = "slow", f"{time.monotonic() - began:.0f} s"
+    if made.marker.exists():
+        became, said = "executed", str(made.marker)
+    return became, said
+
+
+def _outcome(read: Callable[[], object]) -> tuple[str, str]:
+    from ribcage.server.problem import Problem
+
+    try:
+        read()
+        return "read", ""
+    except Problem as error:
+        said = str(error)
+    except Exception as error:
+        said = cli.one_line(error)
+        if "fault in Ribcage" in said:
+            return "fault", f"{said}\n{traceback.format_exc()[-1500:]}"
+        if not str(error).strip() or len(str(error)) > 2000 or "\n" in str(error).strip():
+            return "long", str(error)[:300]
+    return ("refused", said) if said and "\n" not in said and len(said) <= 2000 else ("long", said[:300])
+
+
+FAULTS = ("fault", "long", "warned", "printed", "slow", "executed", "died")
+
+
+def worker(
+    kind: str, numbers: range, made: Sound, told: "multiprocessing.Queue[tuple[str, int, str, str]]", at: Any
+) -> None:
+    """Reads a share of a kind; `at` says which is being read, for the case that this process dies of it."""
+    file = os.open(made.folder / f"stderr-{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 2)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    counts: collections.Counter[str] = collections.Counter()
+    for number in numbers:
+        at.value = number
+        became, said = tried(kind, number, made)
+        counts[became] += 1
+        if became in FAULTS:
+            told.put((kind, number, became, said))
+    told.put((kind, -1, "counts", json.dumps(counts)))
+
+
+def main() -> int:
+    """All kinds, several processes at once; 1 if there was any fault."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", choices=list(KINDS), help="one kind alone")
+    parser.add_argument("--first", type=int, default=0, help="the first number of each kind")
+    parser.add_argument("--shown", type=int, default=5, help="faults of each kind that are printed")
+    asked = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        made = sound(Path(folder))
+        found, faults = hammered(made, asked, parts(asked))
+    kinds = [kind for kind in KINDS if found[kind]]
+    print(
+        f"\n| input | tried | read | refused in one line | {' | '.join(FAULTS)} |\n|---|{'---:|' * (3 + len(FAULTS))}"
+    )
+    for kind in kinds:
+        one = found[kind]
+        cells = [
+            f"{sum(one.values()):,}",
+            f"{one['read']:,}",
+            f"{one['refused']:,}",
+            *(str(one[fault]) for fault in FAULTS),
+        ]
+        print(f"| {kind} | {' | '.join(cells)} |")
+    total, minutes = sum(sum(one.values()) for one in found.values()), (time.monotonic() - began) / 60
+    print(f"\n{total:,} inputs, {faults} faults, {minutes:.1f} min.")
+    return int(faults > 0)
+
+
+def parts(asked: argparse.Namespace) -> list[tuple[str, range]]:
+    """The corpus in shares of a few hundred, so that one process that dies takes little with it."""
+    kinds = {asked.only: 1.0} if asked.only else SHARES
+    shares = [
+        (kind, range(start, min(start + 500, asked.first + round(asked.count * share))))
+        for kind, share in kinds.items()
+        for start in range(asked.first, asked.first + round(asked.count * share), 500)
+    ]
+    return sorted(shares, key=lambda one: one[1].start)
+
+
+def hammered(
+    made: Sound, asked: argparse.Namespace, waiting: list[tuple[str, range]]
+) -> tuple[dict[str, "collections.Counter[str]"], int]:
+    """Everything read; how often what became of it, by kind, and how many faults there were."""
+    context = multiprocessing.get_context("forkserver")  # a copy of this process could wait for threads it has not
+    context.set_forkserver_preload(["torch._dynamo", "timm", "ribcage.dicom", "ribcage.server.uploads"])
+    told: Any = context.Queue()
+    found: dict[str, collections.Counter[str]] = {kind: collections.Counter() for kind in KINDS}
+    shown: collections.Counter[str] = collections.Counter()
+    running: list[tuple[Any, str, range, Any]] = []
+    faults = 0
+
+    def take() -> None:
+        nonlocal faults
+        while not told.empty():
+            kind, number, became, said = told.get()
+            if became == "counts":
+                found[kind].update(json.loads(said))
+                continue
+            faults += 1
+            shown[kind] += 1
+            if shown[kind] <= asked.shown:
+                print(f"{kind} {number}: {became}: {said}", flush=True)
+
+    while waiting or running:
+        while waiting and len(running) < asked.jobs:
+            kind, numbers = waiting.pop(0)
+            at = context.Value("q", numbers.start)
+            process = context.Process(target=worker, args=(kind, numbers, made, told, at))
+            process.start()
+            running.append((process, kind, numbers, at))
+        for one in list(running):
+            process, kind, numbers, at = one
+            process.join(0.02)
+            if process.exitcode is None:
+                continue
+            running.remove(one)
+            if process.exitcode:
+                dead = int(at.value)
+                told.put((kind, dead, "died", f"exit {process.exitcode}"))
+                found[kind].update({"died": 1, "read or refused": dead - numbers.start})
+                waiting.insert(0, (kind, range(dead + 1, numbers.stop)))
+            time.sleep(0.02)
+        take()
+    time.sleep(0.1)
+    take()
+    return found, faults
+
+
+if __name__ == "__main__":
+    sys.exit(main())
