@@ -25,6 +25,8 @@ SYNONYMS = {
 }  # fmt: skip
 """What others call a command."""
 COMMANDS = Path(__file__).parent / "commands"
+LONGEST = 1200
+"""Characters of an error."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,8 +62,12 @@ def answered(words: list[str]) -> int:
 
 
 def one_line(error: Exception) -> str:
-    """An error as one line. What is the user's to fix reads as written; anything else is a fault of Ribcage's."""
-    return terminal.line(_told(error))
+    """An error as one line. What is the user's to fix reads as written; anything else is a fault of Ribcage's.
+
+    Of a line that a hostile file made endless the middle is left out.
+    """
+    text = terminal.line(_told(error))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 300]} […] {text[-300:]}"
 
 
 def _told(error: Exception) -> str:

@@ -301,7 +301,9 @@ def _map(file: Path, facts: Facts) -> np.ndarray:
         images = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} is missing. Import the data set again.") from None
-    except (ValueError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # NumPy reads the header as Python source, which fails in many ways
         raise ValueError(f"{file} is damaged ({error}). Import the data set again.") from None
     wanted = (facts.pictures, facts.size, facts.size)
     if images.shape != wanted or images.dtype != np.dtype(f"uint{facts.depth}"):
