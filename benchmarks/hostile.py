@@ -355,7 +355,19 @@ def _strange(draw: Draw) -> Any:
     nested: Any = []
     for _ in range(200):
         nested = [nested]
-    every: tuple[Any, ...] = (*WORDS, *NUMBERS, None, [], {}, [[]], {"a": [1]}, [0] * 5000, nested, ["Mass", "Mass"], [1e308, -1])
+    every: tuple[Any, ...] = (
+        *WORDS,
+        *NUMBERS,
+        None,
+        [],
+        {},
+        [[]],
+        {"a": [1]},
+        [0] * 5000,
+        nested,
+        ["Mass", "Mass"],
+        [1e308, -1],
+    )
     return every[int(draw.integers(len(every)))]
 
 

@@ -13,6 +13,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from ribcage.terminal import quiet_codecs
+
 Depth = Literal[8, 16]
 CAUTION = "caution: "
 """How a note begins that whoever uses the image should see: it may not be what it seems."""
@@ -215,7 +217,8 @@ def _stored(data: bytes, name: str, header: Header, factor: int) -> np.ndarray:
     if header.file is not None:
         data = header.file
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        with quiet_codecs:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise UnreadableError(f"{name} cannot be decoded ({error.err or error}).") from None
     if pixels is None:

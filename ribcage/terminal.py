@@ -3,11 +3,16 @@
 Everything that a command prints goes through one of two doors: `guarded` streams, which `cli` puts in the place of
 standard output and standard error, and `console`, which draws tables. Both show control characters, marks that turn the
 direction of writing, invisible and unpaired characters as what they are: `\\x1b`, `\\u202e`.
+
+Codecs written in C print on their own account (libjpeg: "Corrupt JPEG data"). While one works, file descriptor 2 leads
+nowhere; Python's standard error, which `guarded` gives a descriptor of its own, does not notice.
 """
 
 import contextlib
+import os
 import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -76,11 +81,71 @@ def raw(stream: TextIO) -> TextIO:
 def guarded() -> Iterator[None]:
     """While a command runs, what it prints is plain."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast(TextIO, _Guarded(raw(stream))) for stream in before)
+    with _apart(raw(sys.stderr)) as errors:
+        sys.stdout, sys.stderr = (cast(TextIO, _Guarded(stream)) for stream in (raw(sys.stdout), errors))
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+
+
+@contextlib.contextmanager
+def _apart(stream: TextIO) -> Iterator[TextIO]:
+    """The same place to write to by another descriptor than 2; any other stream as it is."""
     try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = before
+        own = os.dup(2) if stream.fileno() == 2 else None
+    except (OSError, ValueError):  # closed, or no file at all
+        own = None
+    if own is None:
+        yield stream
+        return
+    stream.flush()
+    with os.fdopen(own, "w", encoding=stream.encoding, errors="replace", buffering=1) as apart:
+        yield cast(TextIO, apart)
+
+
+class _Codecs:
+    """Several threads may decode at once: the first one in closes descriptor 2, the last one out opens it."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.kept = threading.Lock(), 0, -1
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self._close()
+            self.inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self._open()
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):  # there is no descriptor 2: nothing is printed anyway
+            self.kept = os.dup(2)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+
+    def _open(self) -> None:
+        if self.kept >= 0:
+            os.dup2(self.kept, 2)
+            os.close(self.kept)
+        self.kept = -1
+
+    def _forked(self) -> None:
+        """In the child no other thread decodes any more."""
+        self.lock, inside, self.inside = threading.Lock(), self.inside, 0
+        if inside:
+            self._open()
+
+
+quiet_codecs = _Codecs()
+"""`with quiet_codecs:` around a decoder that would print."""
 
 
 def console(stream: TextIO | None = None, **options: Any) -> "Console":
