@@ -155,14 +155,14 @@ def distil(
     epochs: int = 10,
     batch: int = 64,
     micro_batch: int = 0,
-    lr: float = 0.0003,
-    min_lr: float = 0.0,
+    lr: float | None = None,
+    min_lr: float | None = None,
     schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
     decay_at: float | Sequence[float] = (0.6, 0.8),
-    warmup: float = 1.0,
-    optimizer: Literal['adamw', 'sgd', 'lars'] = 'adamw',
-    betas: float | Sequence[float] = (0.9, 0.999),
-    weight_decay: float = 0.05,
+    warmup: float | None = None,
+    optimizer: Literal['adamw', 'sgd', 'lars'] | None = None,
+    betas: float | Sequence[float] = (),
+    weight_decay: float | None = None,
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float = 0.0,
@@ -226,14 +226,14 @@ def distil(
         batch: Pictures in a step, over all processes.
         micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
             0: all at once.
-        lr: The highest learning rate.
-        min_lr: Where the cosine ends.
+        lr: Peak learning rate (default: 0.0003).
+        min_lr: Where the cosine ends (default: 0).
         schedule: How the learning rate falls, step by step.
         decay_at: For --schedule step: shares of the run after which it falls to a tenth.
-        warmup: Epochs in which the learning rate rises.
-        optimizer: How weights move.
-        betas: Of AdamW.
-        weight_decay: Of matrices and filters; biases and norms have none.
+        warmup: Epochs in which the learning rate rises, half of the run at most (default: 1).
+        optimizer: Optimizer; another than the usual one comes with its own rate and decay (default: adamw).
+        betas: Of AdamW (default: 0.9 0.999).
+        weight_decay: Of matrices and filters; biases and norms have none (default: 0.05).
         layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
             BEiT and MAE.
         drop_path: Share of residual branches dropped.
@@ -394,14 +394,14 @@ def finetune(
     epochs: int = 10,
     batch: int = 64,
     micro_batch: int = 0,
-    lr: float = 0.0003,
-    min_lr: float = 0.0,
+    lr: float | None = None,
+    min_lr: float | None = None,
     schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
     decay_at: float | Sequence[float] = (0.6, 0.8),
-    warmup: float = 1.0,
-    optimizer: Literal['adamw', 'sgd', 'lars'] = 'adamw',
-    betas: float | Sequence[float] = (0.9, 0.999),
-    weight_decay: float = 0.05,
+    warmup: float | None = None,
+    optimizer: Literal['adamw', 'sgd', 'lars'] | None = None,
+    betas: float | Sequence[float] = (),
+    weight_decay: float | None = None,
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float = 0.0,
@@ -455,14 +455,14 @@ def finetune(
         batch: Pictures in a step, over all processes.
         micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
             0: all at once.
-        lr: The highest learning rate.
-        min_lr: Where the cosine ends.
+        lr: Peak learning rate (default: 0.0003).
+        min_lr: Where the cosine ends (default: 0).
         schedule: How the learning rate falls, step by step.
         decay_at: For --schedule step: shares of the run after which it falls to a tenth.
-        warmup: Epochs in which the learning rate rises.
-        optimizer: How weights move.
-        betas: Of AdamW.
-        weight_decay: Of matrices and filters; biases and norms have none.
+        warmup: Epochs in which the learning rate rises, half of the run at most (default: 1).
+        optimizer: Optimizer; another than the usual one comes with its own rate and decay (default: adamw).
+        betas: Of AdamW (default: 0.9 0.999).
+        weight_decay: Of matrices and filters; biases and norms have none (default: 0.05).
         layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
             BEiT and MAE.
         drop_path: Share of residual branches dropped.
@@ -577,14 +577,14 @@ def localise(
     epochs: int = 30,
     batch: int = 64,
     micro_batch: int = 0,
-    lr: float = 0.001,
-    min_lr: float = 0.0,
+    lr: float | None = None,
+    min_lr: float | None = None,
     schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
     decay_at: float | Sequence[float] = (0.6, 0.8),
-    warmup: float = 1.0,
-    optimizer: Literal['adamw', 'sgd', 'lars'] = 'adamw',
-    betas: float | Sequence[float] = (0.9, 0.999),
-    weight_decay: float = 0.0001,
+    warmup: float | None = None,
+    optimizer: Literal['adamw', 'sgd', 'lars'] | None = None,
+    betas: float | Sequence[float] = (),
+    weight_decay: float | None = None,
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float = 0.0,
@@ -641,14 +641,14 @@ def localise(
         batch: Pictures in a step, over all processes.
         micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
             0: all at once.
-        lr: The highest learning rate.
-        min_lr: Where the cosine ends.
+        lr: Peak learning rate (default: 0.001).
+        min_lr: Where the cosine ends (default: 0).
         schedule: How the learning rate falls, step by step.
         decay_at: For --schedule step: shares of the run after which it falls to a tenth.
-        warmup: Epochs in which the learning rate rises.
-        optimizer: How weights move.
-        betas: Of AdamW.
-        weight_decay: Of matrices and filters; biases and norms have none.
+        warmup: Epochs in which the learning rate rises, half of the run at most (default: 1).
+        optimizer: Optimizer; another than the usual one comes with its own rate and decay (default: adamw).
+        betas: Of AdamW (default: 0.9 0.999).
+        weight_decay: Of matrices and filters; biases and norms have none (default: 0.0001).
         layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
             BEiT and MAE.
         drop_path: Share of residual branches dropped.
@@ -747,17 +747,17 @@ def pretrain(
     channels: Literal[1, 3] = 1,
     pool: Word = '',
     view: Words = (),
-    epochs: int = 100,
+    epochs: int | None = None,
     batch: int = 256,
     micro_batch: int = 0,
-    lr: float = 0.001,
-    min_lr: float = 0.0,
+    lr: float | None = None,
+    min_lr: float | None = None,
     schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
     decay_at: float | Sequence[float] = (0.6, 0.8),
-    warmup: float = 1.0,
-    optimizer: Literal['adamw', 'sgd', 'lars'] = 'adamw',
-    betas: float | Sequence[float] = (0.9, 0.999),
-    weight_decay: float = 0.05,
+    warmup: float | None = None,
+    optimizer: Literal['adamw', 'sgd', 'lars'] | None = None,
+    betas: float | Sequence[float] = (),
+    weight_decay: float | None = None,
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
     clip: float = 0.0,
@@ -802,18 +802,26 @@ def pretrain(
             does).
         view: Changes to what a picture may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5
             crop=0.8,1.0.
-        epochs: Times through the pictures.
-        batch: Pictures in a step, over all processes.
+        epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; supcon 1000; supervised 100;
+            swav 400).
+        batch: Images in a step, over all processes.
         micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
             0: all at once.
-        lr: The highest learning rate.
-        min_lr: Where the cosine ends.
+        lr: Peak learning rate (default: byol 0.2 × batch / 256; mae 0.00015 × batch / 256; mae_unet 0.00015 ×
+            batch / 256; moco 0.03 × batch / 256; supcon 0.05 × batch / 256; supervised 0.001 × batch / 256; swav
+            0.6 × batch / 256).
+        min_lr: Where the cosine ends (default: byol 0; mae 0; mae_unet 0; moco 0; supcon 0.001 × lr; supervised
+            0; swav 0.001 × lr).
         schedule: How the learning rate falls, step by step.
         decay_at: For --schedule step: shares of the run after which it falls to a tenth.
-        warmup: Epochs in which the learning rate rises.
-        optimizer: How weights move.
-        betas: Of AdamW.
-        weight_decay: Of matrices and filters; biases and norms have none.
+        warmup: Epochs in which the learning rate rises, half of the run at most (default: byol 10, at most 10% of
+            the run; mae 40, at most 10% of the run; mae_unet 40, at most 10% of the run; moco 0; supcon 10, at
+            most 10% of the run; supervised 1; swav 0).
+        optimizer: Optimizer; another than the usual one comes with its own rate and decay (default: byol lars;
+            mae adamw; mae_unet adamw; moco sgd; supcon sgd; supervised adamw; swav lars).
+        betas: Of AdamW (default: mae 0.9 0.95; mae_unet 0.9 0.95; supervised 0.9 0.999).
+        weight_decay: Of matrices and filters; biases and norms have none (default: byol 1.5e-06; mae 0.05;
+            mae_unet 0.05; moco 0.0001; supcon 0.0001; supervised 0.05; swav 1e-06).
         layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
             BEiT and MAE.
         drop_path: Share of residual branches dropped.

@@ -1,11 +1,13 @@
 """Course: what every training is told – what to see, how long, how weights move – and the run that comes of it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
+
+from ribcage.hyperparameters import USUAL, Hyperparameters, Optimizer
 
 # Heavy modules are imported where they are used: a command's help needs none of them.
 
@@ -14,6 +16,8 @@ from typing import Any, Literal
 class Course:
     """Options of all commands that train."""
 
+    usual: ClassVar[Hyperparameters]
+    """How weights are moved where the options do not say."""
     data: tuple[str, ...]
     """Dataset folders."""
     out: Path
@@ -48,21 +52,21 @@ class Course:
     """Pictures in a step, over all processes."""
     micro_batch: int = 0
     """Most images that a process computes at once; more are computed in parts, which saves memory. 0: all at once."""
-    lr: float
-    """The highest learning rate."""
-    min_lr: float = 0.0
+    lr: float | None = None
+    """Peak learning rate."""
+    min_lr: float | None = None
     """Where the cosine ends."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """How the learning rate falls, step by step."""
     decay_at: tuple[float, ...] = (0.6, 0.8)
     """For --schedule step: shares of the run after which it falls to a tenth."""
-    warmup: float = 1.0
-    """Epochs in which the learning rate rises."""
-    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    """How weights move."""
-    betas: tuple[float, ...] = (0.9, 0.999)
+    warmup: float | None = None
+    """Epochs in which the learning rate rises, half of the run at most."""
+    optimizer: Optimizer | None = None
+    """Optimizer; another than the usual one comes with its own rate and decay."""
+    betas: tuple[float, ...] = ()
     """Of AdamW."""
-    weight_decay: float = 0.05
+    weight_decay: float | None = None
     """Of matrices and filters; biases and norms have none."""
     layer_decay: float = 1.0
     """Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in BEiT and MAE."""
@@ -88,6 +92,53 @@ class Course:
     """Everything drawn depends on it."""
     resume: bool = False
     """Go on from the run folder's checkpoint."""
+
+
+Settled = TypeVar("Settled", bound=Course)
+ASKED = ("optimizer", "lr", "min_lr", "warmup", "betas", "weight_decay")
+"""What depends on the method, the optimizer, the batch and the length of a run where the options do not say."""
+
+
+def settled(course: Settled, usual: Hyperparameters | None = None) -> Settled:
+    """The course with all that it leaves open: as the run to go on with was begun, else as is usual."""
+    known = begun(course, ASKED) | {name: value for name in ASKED if (value := getattr(course, name)) not in (None, ())}
+    of_optimizer = (usual or course.usual).by(known.get("optimizer", (usual or course.usual).optimizer))
+    lr = known.get("lr", of_optimizer.rate(course.batch))
+    filled = {
+        "optimizer": of_optimizer.optimizer,
+        "lr": lr,
+        "min_lr": lr * of_optimizer.end if course.schedule == "cosine" else 0.0,
+        "warmup": of_optimizer.rise(course.epochs),
+        "betas": of_optimizer.betas if of_optimizer.optimizer == "adamw" else (),
+        "weight_decay": of_optimizer.weight_decay,
+    }
+    return dataclasses.replace(course, **{**filled, **known})
+
+
+def begun(course: Course, names: Sequence[str]) -> dict[str, Any]:
+    """What a run that is to go on was begun with, of that which options may leave open."""
+    from ribcage import running
+
+    found = running.begun(course.out) if course.resume else {}
+    plain = {name: found[name] for name in names if _is_option(name, found.get(name))}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+
+
+def _is_option(name: str, value: Any) -> bool:
+    """Whether a file says of this option what it can be: an optimizer, numbers, or a number."""
+    if name == "optimizer":
+        return isinstance(value, str) and value in USUAL
+    values = value if name == "betas" and isinstance(value, list) else [value]
+    return all(isinstance(one, int | float) for one in values)
+
+
+def moves(course: Course) -> str:
+    """How weights will be moved, in words."""
+    rise = f", rising for {course.warmup:g} epochs" if course.warmup else ""
+    return (
+        f"{course.epochs:,} epochs by {course.optimizer}, learning rate {course.lr:.3g}{rise}, "
+        f"weight decay {course.weight_decay:g}."
+    )
 
 
 def run(command: str, module: ModuleType, course: Course, train: Callable[[Any, Any], Path]) -> Any:
@@ -129,13 +180,16 @@ def begin(course: Course, method: Any, loader: Any, device: Any, *, ema: float =
     from ribcage import loop, optim, running
 
     method.to(device).to(memory_format=torch.channels_last)
+    assert course.optimizer and course.lr is not None and course.min_lr is not None and course.weight_decay is not None
     steps, images = len(loader), min(course.batch, len(loader.rows))
     check_norms(course, method, images)
-    running.say(divided(course, images))
+    running.say(f"{divided(course, images)} {moves(course)}")
+    if getattr(course, "validate_every", 1) > course.epochs:
+        running.say("WARNING: --validate-every is longer than the run: only its last epoch is validated.")
     rates = optim.Rates(
         course.lr,
         course.epochs * steps,
-        round(course.warmup * steps),
+        rise(course, steps),
         course.schedule,
         course.min_lr,
         course.decay_at,
@@ -145,7 +199,7 @@ def begin(course: Course, method: Any, loader: Any, device: Any, *, ema: float =
         course.optimizer,
         weight_decay=course.weight_decay,
         layer_decay=course.layer_decay,
-        betas=(course.betas[0], course.betas[1]),
+        betas=course.betas,
     )
     return loop.Run(
         method,
@@ -161,6 +215,19 @@ def begin(course: Course, method: Any, loader: Any, device: Any, *, ema: float =
         ema=ema,
         compile=course.compile,
     )
+
+
+def rise(course: Course, steps: int) -> int:
+    """Steps in which the learning rate rises: half of the run at most, so that it is reached."""
+    from ribcage import running
+
+    half, asked = course.epochs * steps // 2, round((course.warmup or 0) * steps)
+    if asked > half:
+        running.say(
+            f"WARNING: --warmup {course.warmup:g} is more than half of a run of {course.epochs} epochs: the learning "
+            f"rate rises for {half:,} of {course.epochs * steps:,} steps."
+        )
+    return min(asked, half)
 
 
 def parts(course: Course, images: int) -> int:

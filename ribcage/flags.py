@@ -40,6 +40,8 @@ class Flag:
     text: str
     positional: bool = False
     of_member: bool = False
+    says: str = ""
+    """What it becomes where it is left open, in words."""
 
     @property
     def option(self) -> str:
@@ -64,9 +66,13 @@ def read_flags(module: ModuleType, words: list[str]) -> list[Flag]:
         for field in dataclasses.fields(module.Options)
         if field.name != "member"
     ]
+    named: list[str] | None = None
     if hasattr(module, "member") and positional:
         named = sort_words(flags, words)[0].get(positional[0])
         flags += member_flags(module.member(named[0]), known={flag.name for flag in flags}) if named else []
+    if hasattr(module, "defaults"):
+        said = module.defaults(*(named or [])[:1])
+        flags = [dataclasses.replace(flag, says=said.get(flag.name, "")) for flag in flags]
     return flags
 
 
@@ -319,7 +325,8 @@ def has_default(flag: Flag) -> bool:
 def help_line(flag: Flag) -> str:
     """One option with its values, its text and its default."""
     head = f"  {flag.option}" + ("" if flag.kind is bool or flag.positional else f" {value_name(flag.kind)}")
-    default = "" if flag.default in (NEEDED, None, (), False, "") else f" (default: {show(flag.default)})"
+    usual = "" if flag.default in (NEEDED, None, (), False, "") else show(flag.default)
+    default = f" (default: {flag.says or usual})" if flag.says or usual else ""
     if flag.default is True:
         default = f" (--no-{flag.option[2:]} turns it off)"
     text = flag.text + default if flag.default is not NEEDED or flag.positional else f"{flag.text} (needed)"

@@ -66,6 +66,7 @@ def faults(options: Any) -> list[str]:
     wrong: list[str] = []
     for name, (words, holds) in LIMITS.items():
         given = getattr(options, name, ())
+        given = () if given is None else given
         wrong += [
             f"--{name.replace('_', '-')} {value:g} is not {words}"
             for value in (given if isinstance(given, tuple) else (given,))
@@ -73,8 +74,26 @@ def faults(options: Any) -> list[str]:
         ]
     if len(getattr(options, "size", ())) > 2:
         wrong.append(f"--size takes one or two numbers, not {len(options.size)}")
-    if len(getattr(options, "betas", (0, 0))) != 2:
+    if len(getattr(options, "betas", ())) not in (0, 2):
         wrong.append(f"--betas takes two numbers, not {len(options.betas)}")
+    wrong += _crossed(options) if hasattr(options, "schedule") else []
     findings = getattr(options, "findings", ())
     twice = [name for name in dict.fromkeys(findings) if findings.count(name) > 1 and name != "-"]  # a row left out
     return wrong + [f"--findings names {name} twice" for name in twice]
+
+
+def _crossed(options: Any) -> list[str]:
+    """Of a training: options one of which would have no effect beside the other, or would turn it round."""
+    least, most = options.min_lr or 0.0, math.inf if options.lr is None else options.lr
+    falls = options.decay_at != type(options).decay_at
+    frozen = getattr(options, "freeze", "") == "backbone"
+    wrong = {
+        "--min-lr is where a cosine ends: it goes with --schedule cosine": least and options.schedule != "cosine",
+        f"--min-lr {least:g} is above --lr {most:g}": 0 <= most < least,
+        "--decay-at goes with --schedule step": falls and options.schedule != "step",
+        f"--betas are AdamW's, not of --optimizer {options.optimizer}": options.betas
+        and options.optimizer not in (None, "adamw"),
+        "--layer-decay and --drop-path are of a backbone that learns, not of a frozen one": frozen
+        and (options.layer_decay < 1 or options.drop_path > 0),
+    }
+    return [text for text, is_so in wrong.items() if is_so]

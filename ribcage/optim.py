@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ribcage.hyperparameters import Optimizer
 from ribcage.methods import Method
 
-Optimizer = Literal["adamw", "sgd", "lars"]
 Schedule = Literal["cosine", "step", "constant"]
 
 
@@ -48,12 +48,12 @@ def optimizer(
     weight_decay: float = 0.05,
     layer_decay: float = 1.0,
     momentum: float = 0.9,
-    betas: tuple[float, float] = (0.9, 0.999),
+    betas: tuple[float, ...] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
     """An optimizer over what is to be trained; each group carries `scale`, its share of the learning rate."""
     groups = list(_groups(method, weight_decay, layer_decay))
     if kind == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
+        return torch.optim.AdamW(groups, lr=0.0, betas=(betas[0], betas[1]), fused=True)
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
     from timm.optim import Lars
@@ -125,5 +125,6 @@ def _groups(method: Method, weight_decay: float, layer_decay: float) -> Iterator
         yield {
             "params": weights,
             "weight_decay": weight_decay if decayed else 0.0,
+            "always_adapt": decayed,  # of LARS: with --weight-decay 0, too, matrices move by their own norm
             "scale": layer_decay ** (head - depth),
         }

@@ -6,7 +6,7 @@ import pkgutil
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal
 
 from ribcage import flags
@@ -52,6 +52,10 @@ def typed(name: str, kind: Any, value: Any) -> Any:
     kinds = typing.get_args(kind) if isinstance(kind, UnionType) else (kind,)
     if value is None or kind is Any:
         return value
+    if typing.get_origin(kind) in flags.UNIONS and NoneType in typing.get_args(kind):
+        (*one,) = (each for each in typing.get_args(kind) if each is not NoneType)
+        if len(one) == 1:
+            return typed(name, one[0], value)
     if typing.get_origin(kind) is Literal:
         if value not in typing.get_args(kind):
             raise ValueError(f"{name} is {' or '.join(map(repr, typing.get_args(kind)))}, not {value!r}.")

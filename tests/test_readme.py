@@ -35,8 +35,39 @@ def method_table() -> str:
     return "\n".join(["| `ribcage …` | how it learns |", "|---|---|", *rows])
 
 
-TABLES = {"datasets": dataset_table, "methods": method_table, "fitting": fitting.table, "formats": convert.table}
-PLACES = {"formats": ROOT / "docs" / "weights.md"}
+def training_table() -> str:
+    kinds = {name: methods.load(name) for name in methods.names() if methods.load(name).command == "pretrain"}
+    head = (
+        "method",
+        "batch",
+        "epochs",
+        "optimizer",
+        "peak rate for 256",
+        "ends at",
+        "warm-up",
+        "decay",
+        "its own",
+        "source",
+    )
+    rows = [
+        f"| `{name}` | {one.batch} | {one.epochs} | {one.optimizer}"
+        f"{' ' + ' '.join(map(str, one.betas)) if one.optimizer == 'adamw' else ''} | {one.lr:g} | "
+        f"{f'{one.end:g} of it' if one.end else '0'} | {one.warmup:g} | {one.weight_decay:g} | "
+        f"{' '.join(f'--{option} {value}' for option, value in one.own.items()) or '–'} | {one.source} |"
+        for name, kind in kinds.items()
+        for one in kind.hyperparameters
+    ]
+    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows])
+
+
+TABLES = {
+    "datasets": dataset_table,
+    "methods": method_table,
+    "fitting": fitting.table,
+    "formats": convert.table,
+    "training": training_table,
+}
+PLACES = {"formats": ROOT / "docs" / "weights.md", "training": ROOT / "docs" / "pretraining.md"}
 """Of tables that are not in the README."""
 
 

@@ -71,12 +71,12 @@ def commands_on_top(recipe: Path) -> list[list[str]]:
 NIH = frozenset({"Effusion", "Mass", "Pleural_Thickening"})
 CASES = [
     Case("chexnet-nih-densenet121", trees.nih, ("--init=",), (1e-3, 1e-4), (6, 2), NIH),
-    Case("finetune-nih", trees.nih, (), (2e-4, 4e-4), (9, 3), NIH),
+    Case("finetune-nih", trees.nih, (), (1e-3, 1e-3), (9, 3), NIH),
     Case(
         "finetune-chexpert",
         chexpert,
         (),
-        (2e-4, 4e-4),
+        (1e-3, 1e-3),
         (6, 3),
         frozenset({"Cardiomegaly", "Consolidation", "Edema", "Effusion"}),
     ),

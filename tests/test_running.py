@@ -46,7 +46,7 @@ def test_all_that_is_wrong_is_said_at_once(capsys: pytest.CaptureFixture[str]) -
     assert cli.main([*words, "--size", "32", "40", "50", "--findings", "Mass", "Edema", "Mass"]) == 2
     assert capsys.readouterr().err == (
         "ribcage: --devices 0 is not at least 1; --lr -1 is not 0 or more; --decay-at 2 is not between 0 and 1; "
-        "--size takes one or two numbers, not 3; --findings names Mass twice.\n"
+        "--size takes one or two numbers, not 3; --decay-at goes with --schedule step; --findings names Mass twice.\n"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ribcage
-from ribcage import cli, flags, verbs
+from ribcage import cli, flags, methods, verbs
 
 STUB = Path(ribcage.__file__).with_name("__init__.pyi")
 HEAD = '''"""Ribcage: one tool for the whole life of a chest-radiograph model. Research use only.
@@ -51,6 +51,20 @@ def said(returned: Any) -> str:
     )
 
 
+def said_defaults(module: Any) -> dict[str, str]:
+    """What options become that are left open; of a method, by its name."""
+    if not hasattr(module, "defaults"):
+        return {}
+    if not hasattr(module, "member"):
+        return dict(module.defaults())
+    kinds = [name for name in methods.names() if methods.load(name).command == "pretrain"]
+    by_method = {name: module.defaults(name) for name in kinds}
+    return {
+        option: "; ".join(f"{name} {each[option]}" for name, each in by_method.items() if option in each)
+        for option in module.defaults()
+    }
+
+
 def function(name: str) -> str:
     """One verb: its options, what it does, and what each option means."""
     module = cli.command(name.rstrip("_"))
@@ -63,6 +77,8 @@ def function(name: str) -> str:
     words += ["*,"] * bool(named) + [f"{field.name}: {kind(kinds[field.name])}{default(field)}," for field in named]
     words += ["**options: Any,"] * ("member" in kinds)
     returned = said(typing.get_type_hints(module.run).get("return"))
+    for option, usual in said_defaults(module).items():
+        texts[option] = f"{texts[option].rstrip('.')} (default: {usual})."
     about = [(module.__doc__ or "").strip(), "", "Args:"]
     about += [textwrap.fill(f"{one.name}: {texts[one.name]}", 110, initial_indent="    ", subsequent_indent="        ") for one in [*placed, *named]]  # fmt: skip
     about += ["    options: its own, as `ribcage … --help` lists them."] * ("member" in kinds)

@@ -163,7 +163,7 @@ def test_a_patients_picture_of_which_nothing_is_known_is_still_a_positive() -> N
 
 
 def test_labels_that_say_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="none is known of any picture"):
+    with pytest.raises(ValueError, match="none is known of any image"):
         made().count(torch.full((4, 3), nan))
     made().count(MIXED)
 

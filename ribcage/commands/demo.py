@@ -160,7 +160,8 @@ def pretrain(options: Options, said: Said) -> None:
 
     given = pretraining.Options(
         method=METHOD, data=(str(data(options)),), out=options.out / "pretrained", model=options.model,
-        size=(options.seen,), view=MILD, batch=64, lr=3e-3, weight_decay=0.05, watch_every=8,
+        size=(options.seen,), view=MILD, batch=64, watch_every=8, optimizer="adamw", lr=3e-3,
+        betas=(0.9, 0.999), weight_decay=0.05, warmup=1.0,
         epochs=options.pretrain_epochs, seed=options.seed, member=dict(OWN),
     )  # fmt: skip
     said("pretrain", pretraining, given)

@@ -44,12 +44,16 @@ class Options(finetune.Options):
     """Go on although a teacher has learnt from the pictures that choose the best student."""
 
 
+defaults = finetune.defaults
+
+
 def run(options: Options) -> Any:
     """Open the teachers, build the student, train, say what came of it; return the run folder."""
     import sys
 
     from ribcage import course, limits, running
 
+    options = course.settled(options)
     limits.check(options, wrong(options))
     running.check_free(options)
     return course.run("distil", sys.modules[__name__], options, train)

@@ -7,9 +7,10 @@ its temperature and thresholds. Ctrl-C, SIGTERM and SIGUSR1 save first; --resume
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ribcage.course import Course
+from ribcage.hyperparameters import Hyperparameters, told
 
 POSITIONAL = ()
 
@@ -18,14 +19,15 @@ POSITIONAL = ()
 class Options(Course):
     """What to train on what, and how."""
 
+    usual: ClassVar[Hyperparameters] = Hyperparameters(
+        optimizer="adamw", lr=3e-4, weight_decay=0.05, warmup=1.0, most=0.5, scaled=False
+    )
     model: str = "densenet121"
     """Any model of timm's, or one of Ribcage's own."""
     epochs: int = 10
     """Times through the training pictures."""
     batch: int = 64
     """Pictures in a step, over all processes."""
-    lr: float = 3e-4
-    """The highest learning rate."""
     train: str = "train"
     """The split to learn from."""
     val: str = "val"
@@ -58,12 +60,18 @@ class Options(Course):
     """paddle: a line every ten steps with the AUROC of each finding so far."""
 
 
+def defaults(_: str = "") -> dict[str, str]:
+    """What options become that are left open, for the help page."""
+    return told(Options.usual)
+
+
 def run(options: Options) -> Any:
     """Build, train, say what came of it; return the run folder."""
     import sys
 
     from ribcage import course, limits
 
+    options = course.settled(options)
     endless = options.patience and options.keep == "last"
     limits.check(options, ["--patience waits for a best epoch, --keep last knows none"] if endless else [])
     return course.run("finetune", sys.modules[__name__], options, train)

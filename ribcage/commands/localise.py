@@ -7,9 +7,10 @@ rest is as in 'ribcage finetune': the test part is not touched, --resume goes on
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ribcage.course import Course
+from ribcage.hyperparameters import Hyperparameters, told
 
 POSITIONAL = ()
 MODEL = "resnet50"
@@ -28,6 +29,9 @@ UNTAUGHT = ("findings", "labels", "size", "model", "channels", "freeze", "epochs
 class Options(Course):
     """What to train on what, and how."""
 
+    usual: ClassVar[Hyperparameters] = Hyperparameters(
+        optimizer="adamw", lr=1e-3, weight_decay=1e-4, warmup=1.0, most=0.5, scaled=False
+    )
     model: str = ""
     """Any model of timm's, or one of Ribcage's own (default: that of the bundle --init names, else resnet50)."""
     findings: tuple[str, ...] = ()
@@ -58,10 +62,6 @@ class Options(Course):
     """Times through the training pictures."""
     batch: int = 64
     """Pictures in a step, over all processes."""
-    lr: float = 1e-3
-    """The highest learning rate."""
-    weight_decay: float = 1e-4
-    """Of matrices and filters; biases and norms have none."""
     train: str = "train"
     """The split to learn from."""
     val: str = "val"
@@ -76,13 +76,20 @@ class Options(Course):
     """Epochs between two validations, each of which looks at the whole --val split: more where epochs are short."""
 
 
+def defaults(_: str = "") -> dict[str, str]:
+    """What options become that are left open, for the help page."""
+    return told(Options.usual)
+
+
 def run(options: Options) -> Any:
     """Build, train, say what came of it; return the run folder."""
     import sys
 
     from ribcage import course, limits
 
-    limits.check(options, wrong(options))
+    unsound = wrong(options)
+    options = course.settled(options)
+    limits.check(options, unsound)
     return course.run("localise", sys.modules[__name__], options, train)
 
 
@@ -100,8 +107,6 @@ def wrong(options: Options) -> list[str]:
         said.append(f"--share {options.share:g} is not more than 0 and at most 1")
     if options.freeze and not options.init:
         said.append("--freeze backbone goes with --init")
-    if options.freeze and (options.layer_decay < 1 or options.drop_path):
-        said.append("--layer-decay and --drop-path are of a backbone that learns, not of a frozen one")
     if not 0 < options.overlap <= 1:
         said.append(f"--overlap {options.overlap:g} is not more than 0 and at most 1")
     said += [

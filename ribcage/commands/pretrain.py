@@ -10,9 +10,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from ribcage.course import Course
+from ribcage.course import ASKED, Course
+from ribcage.hyperparameters import told
+
+if TYPE_CHECKING:
+    from ribcage.methods import Method
 
 POSITIONAL = ("method",)
 
@@ -29,12 +33,10 @@ class Options(Course):
     """For methods that learn from labels: which (default: all findings of the data)."""
     pool: str = ""
     """How features are pooled, in timm's words: avg, token … (default: avg after mae, else as the model does)."""
-    epochs: int = 100
-    """Times through the pictures."""
+    epochs: int | None = None  # type: ignore[assignment]  # until it is settled
+    """Training epochs."""
     batch: int = 256
-    """Pictures in a step, over all processes."""
-    lr: float = 1e-3
-    """The highest learning rate."""
+    """Images in a step, over all processes."""
     train: tuple[str, ...] = ("train",)
     """The splits to learn from."""
     share: tuple[float, ...] = ()
@@ -50,7 +52,7 @@ class Options(Course):
     member: dict[str, Any] = field(default_factory=dict)
 
 
-def member(name: str) -> Callable[..., Any]:
+def member(name: str) -> "type[Method]":
     """The class whose keywords are the method's own options."""
     from ribcage import methods
 
@@ -60,13 +62,32 @@ def member(name: str) -> Callable[..., Any]:
     return kind
 
 
+def defaults(method: str = "") -> dict[str, str]:
+    """What options become that are left open, for the help page: what the method's paper says."""
+    if not method:
+        return dict.fromkeys(("epochs", *ASKED), "the method's: ribcage pretrain METHOD --help")
+    return told(member(method).published(None, Options.batch))
+
+
+def settled(options: Options) -> Options:
+    """The options with all that they leave open as the method's paper has it, or as the run to go on with was begun."""
+    from ribcage import course
+
+    kind = member(options.method)
+    epochs = course.begun(options, ["epochs"]).get("epochs") if options.epochs is None else options.epochs
+    published = kind.published(epochs, options.batch)
+    own = {**published.own, **course.begun(options, tuple(published.own)), **options.member}
+    whole = dataclasses.replace(options, epochs=published.epochs if epochs is None else epochs, member=own)
+    return course.settled(whole, published)
+
+
 def run(options: Options) -> Any:
     """Build, train, say what came of it; return the run folder."""
     import sys
 
     from ribcage import course
 
-    return course.run("pretrain", sys.modules[__name__], options, train)
+    return course.run("pretrain", sys.modules[__name__], settled(options), train)
 
 
 def train(options: Options, device: Any) -> Path:
@@ -168,6 +189,8 @@ def build(options: Options, stores: Any, rows: Any, model: Any, findings: tuple[
     kind = methods.load(options.method)
     method = kind(bundle.backbone(model, options.init, options.drop_path), findings, **options.member)
     loader = loader_of(options, stores, rows, model, method, device)
+    if wrong := method.faults(len(rows), options.batch):
+        raise ValueError("; ".join(wrong) + ".")
     method.count(torch.from_numpy(loader.labels(0, rows)))
     return course.begin(options, method, loader, device)
 

@@ -1,12 +1,13 @@
 """What every method is: a module that takes a batch and answers a loss."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from ribcage.backbone import Backbone
+from ribcage.hyperparameters import USUAL, Hyperparameters, nearest
 from ribcage.loader import Batch
 from ribcage.views import View, gentle
 
@@ -34,6 +35,8 @@ class Method(nn.Module):
     """What it is trained by."""
     from_labels: ClassVar[bool] = False
     """Whether it learns from findings."""
+    hyperparameters: ClassVar[tuple[Hyperparameters, ...]] = (replace(USUAL["adamw"], warmup=1.0, epochs=100),)
+    """How its paper trains it; several where that depends on the length of the run or on the batch."""
     own_norms: bool = False
     """Whether it sees to the statistics of its batch norms itself."""
     divisible: ClassVar[bool] = True
@@ -44,6 +47,15 @@ class Method(nn.Module):
     def __init__(self, backbone: Backbone, findings: Sequence[str] = ()) -> None:
         super().__init__()
         self.backbone, self.findings = backbone, tuple(findings)
+
+    @classmethod
+    def published(cls, epochs: int | None, batch: int) -> Hyperparameters:
+        """How its paper trains it in such batches for so many epochs, or for as many as the paper."""
+        return nearest(cls.hyperparameters, epochs, batch)
+
+    def faults(self, images: int, batch: int) -> list[str]:
+        """Why nothing, or something else, would be learnt from so many images in such batches."""
+        return []
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """What each picture of a batch is shown as; the paper's own augmentation, or one that suits radiographs."""

@@ -3,6 +3,9 @@
 As Xiao et al. 2022, https://arxiv.org/abs/2210.12843, did beside their transformers. With the mask m, 1 where hidden:
 
     L = sum of m (U((1 - m) x) - x)^2 / sum of m
+
+Trained as their transformers are, by the authors' code, https://github.com/lambert-x/medical_mae: AdamW, 1.5e-4 per 256
+images, a cosine to 0, 800 epochs.
 """
 
 from collections.abc import Sequence
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.backbone import Backbone
+from ribcage.hyperparameters import Hyperparameters
 from ribcage.layers import orders
 from ribcage.loader import Batch
 from ribcage.methods.base import Augment, Method, Step, refuse
@@ -30,6 +34,13 @@ class MAEUNet(Method):
     width: channels of the decoder's first stage; the published 256 cost more than a small CNN itself
     loss_on: masked pixels, or all as the paper's code had it
     """
+
+    hyperparameters = (
+        Hyperparameters(
+            optimizer="adamw", lr=1.5e-4, weight_decay=0.05, betas=(0.9, 0.95), warmup=40, epochs=800, batch=2048,
+            source="medical_mae",
+        ),
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -14,6 +14,9 @@ nobody looked for may be there. Another view of the same picture always has w = 
 every picture of the same patient. A_i is all others that share a known finding with i, present or absent, or have w = 1
 so: two pictures with nothing known in common are neither joined nor parted.
 
+Trained as by the authors' code, https://github.com/HobbitLong/SupContrast, main_supcon.py, with --warm and --cosine:
+SGD, .05 for a batch of 256, ten epochs of warm-up, a cosine to a thousandth, 1000 epochs.
+
 The authors' code multiplies the loss by temperature / base temperature, both .07: by 1, and so there is no such factor.
 """
 
@@ -25,6 +28,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import distributed
 from ribcage.backbone import Backbone
+from ribcage.hyperparameters import Hyperparameters
 from ribcage.layers import perceptron
 from ribcage.loader import Batch
 from ribcage.methods.base import Augment, Method, Step, refuse
@@ -41,6 +45,11 @@ class SupCon(Method):
 
     from_labels = True
     divisible = False
+    hyperparameters = (
+        Hyperparameters(
+            optimizer="sgd", lr=0.05, weight_decay=1e-4, warmup=10, end=1e-3, epochs=1000, source="main_supcon.py"
+        ),
+    )
 
     def __init__(
         self,
@@ -61,9 +70,19 @@ class SupCon(Method):
         return [published(size) if augment == "paper" else strong(size)] * 2
 
     def count(self, labels: Tensor) -> None:
-        """Refuse labels that say nothing at all: every loss would be 0."""
+        """Refuse labels that say nothing at all, or the same of all images: there would be nothing to contrast."""
         if labels.isnan().all():
-            raise ValueError("supcon learns from findings, and none is known of any picture; moco and byol need none.")
+            raise ValueError("supcon learns from findings, and none is known of any image; moco and byol need none.")
+        known = [column[~column.isnan()] for column in labels.T]
+        if all((column == column[:1]).all() for column in known):
+            raise ValueError(
+                f"supcon contrasts images with different findings, and {', '.join(self.findings)} "
+                f"{'is' if len(self.findings) == 1 else 'are'} the same in all {len(labels):,} images."
+            )
+
+    def faults(self, images: int, batch: int) -> list[str]:
+        """Of one image both views are positives, and there is nothing they are told from: the loss is 0."""
+        return [f"--batch {batch}: supcon contrasts the images of a batch, two at least"] * (batch < 2)
 
     def forward(self, batch: Batch) -> Step:
         """The mean over all anchors of the global batch that have positives."""

@@ -8,6 +8,10 @@ which two are large, and the prototypes C, each of length 1:
 q_i, the assignment of view i, is what sharing out the pictures of the global batch evenly among the prototypes makes of
 exp(C z_i / epsilon): Sinkhorn and Knopp's algorithm, a few times round. A small batch shares out a queue of earlier
 features together with its own.
+
+Trained as in appendix A and by the authors' scripts, https://github.com/facebookresearch/swav: LARS along a cosine to a
+thousandth; in batches of 4096 with a rate of 4.8, ten epochs of warm-up and 800 epochs; in batches of 256 with .6, no
+warm-up, a queue and 400 epochs.
 """
 
 import itertools
@@ -23,6 +27,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import distributed
 from ribcage.backbone import Backbone
+from ribcage.hyperparameters import Hyperparameters
 from ribcage.layers import perceptron
 from ribcage.loader import Batch
 from ribcage.methods.base import Augment, Method, Step, refuse
@@ -37,7 +42,7 @@ class SwAV(Method):
     temperature: t, of the predictions
     epsilon: how soft assignments are
     iterations: how often the algorithm goes round
-    queue: earlier pictures that are shared out with a batch, for small batches; the paper's for 256 is 3840
+    queue: earlier images that are shared out with a batch; the paper's is 3840 for small batches, 0 for those of 4096
     queue_from: share of the run after which they are; the paper's 15th epoch of 200
     freeze: share of the run before prototypes move; the paper's first epoch of 100
     hidden: width of the head
@@ -46,6 +51,16 @@ class SwAV(Method):
     """
 
     mates, divisible = True, False
+    hyperparameters = (
+        Hyperparameters(
+            optimizer="lars", lr=0.6, weight_decay=1e-6, end=1e-3, epochs=400, batch=256, own={"queue": 3840},
+            source="swav_400ep_bs256_pretrain.sh",
+        ),
+        Hyperparameters(
+            optimizer="lars", lr=0.3, weight_decay=1e-6, warmup=10, end=1e-3, epochs=800, batch=4096,
+            source="swav_800ep_pretrain.sh",
+        ),
+    )  # fmt: skip
     queue: Tensor
     progress: Tensor
 
@@ -87,6 +102,18 @@ class SwAV(Method):
         self.register_buffer("queue", torch.zeros(2, queue, dim))
         self.register_buffer("progress", torch.zeros(()))
         self.after_step(0.0)
+
+    def faults(self, images: int, batch: int) -> list[str]:
+        """Section 3.1, small batches: what is shared out evenly among prototypes is at least as many as these."""
+        queue, prototypes = self.queue.shape[1], len(self.prototypes.weight)
+        shared = f"a batch of {batch:,} and a queue of {queue:,}"
+        wrong = {
+            f"--batch {batch}: swav shares the images of a batch out among prototypes, two at least": batch < 2,
+            f"--queue {queue} holds more than the {images:,} images to learn from": queue > images,
+            f"--prototypes {prototypes}: more than the {images:,} images to learn from": prototypes > images,
+            f"--prototypes {prototypes}: {shared} cannot be shared out among so many": prototypes > batch + queue,
+        }
+        return [text for text, is_so in wrong.items() if is_so]
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """Large ones and small ones, which are to large ones as 96 to 224; a radiograph is cut less closely."""

@@ -1,0 +1,86 @@
+"""Hyperparameters: how a published training moves weights, and what of it holds in another batch and a shorter run."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+Optimizer = Literal["adamw", "sgd", "lars"]
+BATCH = 256
+"""Images that a published rate is said for: the linear scaling rule, Goyal et al. 2017, https://arxiv.org/abs/1706.02677."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """How weights are moved where nobody says otherwise."""
+
+    optimizer: Optimizer
+    lr: float
+    """Peak learning rate; where it is `scaled`, of a batch of 256."""
+    weight_decay: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW."""
+    warmup: float = 0.0
+    """Epochs in which the rate rises."""
+    most: float = 0.1
+    """Share of a run that the rise takes at most: a short run is not over before it."""
+    end: float = 0.0
+    """Where the cosine ends, as a share of the peak."""
+    scaled: bool = True
+    """Whether the rate grows with the batch."""
+    epochs: int = 0
+    """Of the published run; 0: as the command says."""
+    batch: int = BATCH
+    """Of the published run."""
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the method itself that go with it, where they are not the method's defaults."""
+    source: str = "Ribcage's own"
+
+    def rate(self, batch: int) -> float:
+        """The peak learning rate for a batch."""
+        return self.lr * batch / BATCH if self.scaled else self.lr
+
+    def rise(self, epochs: int) -> float:
+        """Epochs of a run in which its rate rises."""
+        return min(self.warmup, self.most * epochs)
+
+    def by(self, optimizer: Optimizer) -> "Hyperparameters":
+        """The same run by another optimizer, with that one's rate and decay."""
+        if optimizer == self.optimizer:
+            return self
+        return replace(USUAL[optimizer], warmup=self.warmup, most=self.most, epochs=self.epochs, own=self.own)
+
+
+USUAL: dict[Optimizer, Hyperparameters] = {
+    "adamw": Hyperparameters(optimizer="adamw", lr=1e-3, weight_decay=0.05),
+    "sgd": Hyperparameters(
+        optimizer="sgd", lr=0.03, weight_decay=1e-4, source="MoCo, https://arxiv.org/abs/1911.05722"
+    ),
+    "lars": Hyperparameters(
+        optimizer="lars", lr=0.3, weight_decay=1e-6, source="SimCLR, https://arxiv.org/abs/2002.05709"
+    ),
+}
+"""What an optimizer takes where a method or command is published with another one."""
+
+
+def nearest(rows: Sequence[Hyperparameters], epochs: int | None, batch: int) -> Hyperparameters:
+    """Of published runs that of the most like batch; of several, the longest that is no longer, or the shortest."""
+    apart = [abs(math.log(row.batch / max(1, batch))) for row in rows]
+    alike = [row for row, far in zip(rows, apart, strict=True) if far == min(apart)]
+    alike.sort(key=lambda row: row.epochs)
+    return next((row for row in reversed(alike) if epochs is None or row.epochs <= epochs), alike[0])
+
+
+def told(row: Hyperparameters, batch: int = BATCH) -> dict[str, str]:
+    """The defaults by their options, in words, for a help page."""
+    cut = f", at most {row.most:.0%} of the run" if row.warmup > 1 else ""
+    return {
+        "optimizer": row.optimizer,
+        "lr": f"{row.lr:g} × batch / {BATCH}" if row.scaled else f"{row.lr:g}",
+        "min_lr": f"{row.end:g} × lr" if row.end else "0",
+        "warmup": f"{row.warmup:g}{cut}",
+        "weight_decay": f"{row.weight_decay:g}",
+        **({"betas": f"{row.betas[0]:g} {row.betas[1]:g}"} if row.optimizer == "adamw" else {}),
+        **({"epochs": str(row.epochs)} if row.epochs else {}),
+        **{name: str(value) for name, value in row.own.items()},
+    }

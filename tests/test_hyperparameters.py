@@ -1,0 +1,235 @@
+"""Each method is trained as its paper says, in any batch and in short runs, and what is asked for goes before it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from batches import batch as pictures
+
+from ribcage import cli, course, limits, methods, optim
+from ribcage.backbone import Backbone
+from ribcage.commands import finetune, localise, pretrain
+from ribcage.methods.base import Method
+from ribcage.methods.moco import MoCo
+from ribcage.methods.supcon import SupCon
+from ribcage.methods.swav import SwAV
+
+PRETRAIN = [name for name in methods.names() if methods.load(name).command == "pretrain"]
+PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    # method: what is asked for, what follows. MAE, table 8: 1.5e-4 × 4096 / 256
+    "mae": ({"batch": 4096}, {"optimizer": "adamw", "lr": 2.4e-3, "betas": (0.9, 0.95), "weight_decay": 0.05,
+                              "warmup": 40, "epochs": 800, "min_lr": 0.0, "member": {}}),
+    "mae_unet": ({"batch": 2048}, {"optimizer": "adamw", "lr": 1.2e-3, "betas": (0.9, 0.95), "warmup": 40, "epochs": 800}),
+    # BYOL, section 3.3: 0.2 × 4096 / 256
+    "byol": ({"batch": 4096}, {"optimizer": "lars", "lr": 3.2, "betas": (), "weight_decay": 1.5e-6, "warmup": 10,
+                               "epochs": 1000, "member": {}}),
+    "moco": ({"batch": 128}, {"optimizer": "sgd", "lr": 0.015, "weight_decay": 1e-4, "warmup": 0, "epochs": 200}),
+    "supcon": ({"batch": 256}, {"optimizer": "sgd", "lr": 0.05, "min_lr": 5e-5, "weight_decay": 1e-4, "epochs": 1000}),
+    "swav": ({"batch": 4096}, {"optimizer": "lars", "lr": 4.8, "min_lr": 0.0048, "weight_decay": 1e-6, "warmup": 10,
+                               "epochs": 800, "member": {}}),
+    "supervised": ({"batch": 256}, {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "epochs": 100}),
+}  # fmt: skip
+
+
+def asked(method: str, **more: Any) -> pretrain.Options:
+    return pretrain.Options(method=method, data=("set",), out=more.pop("out", Path("run")), **more)
+
+
+def settled(method: str, **more: Any) -> pretrain.Options:
+    return pretrain.settled(asked(method, **more))
+
+
+def of(options: Any, names: Any) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_method_is_trained_as_published(name: str) -> None:
+    given, wanted = PUBLISHED[name]
+    found = settled(name, **given)
+    numbers = [key for key, value in wanted.items() if isinstance(value, int | float)]
+    assert of(found, numbers) == pytest.approx(of_dict(wanted, numbers))
+    assert of(found, wanted.keys() - numbers) == of_dict(wanted, wanted.keys() - numbers)
+    assert limits.faults(found) == [] and methods.load(name).hyperparameters[0].source
+
+
+def of_dict(values: dict[str, Any], names: Any) -> dict[str, Any]:
+    return {name: values[name] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "lr", "decay", "momentum"),
+    [(40, 0.45, 1e-6, 0.97), (100, 0.45, 1e-6, 0.99), (300, 0.3, 1e-6, 0.99), (999, 0.3, 1e-6, 0.99), (5, 0.45, 1e-6, 0.97)],
+)  # fmt: skip
+def test_byol_for_fewer_epochs_is_that_of_the_authors_presets(
+    epochs: int, lr: float, decay: float, momentum: float
+) -> None:
+    found = settled("byol", epochs=epochs)
+    assert (found.lr, found.weight_decay, found.member) == (lr, decay, {"momentum": momentum})
+    assert settled("byol", epochs=epochs, member={"momentum": 0.5}).member == {"momentum": 0.5}
+
+
+def test_swav_in_small_batches_is_that_of_its_small_batches() -> None:
+    found = settled("swav")
+    assert (found.lr, found.warmup, found.epochs, found.member) == (0.6, 0, 400, {"queue": 3840})
+    assert settled("swav", member={"queue": 64}).member == {"queue": 64}
+
+
+def test_what_is_asked_for_goes_before_what_is_published() -> None:
+    given: dict[str, Any] = {
+        "epochs": 7, "lr": 0.0, "min_lr": 0.0, "warmup": 0.0, "optimizer": "adamw", "betas": (0.5, 0.6),
+        "weight_decay": 0.0,
+    }  # fmt: skip
+    assert of(settled("byol", **given), given) == given
+
+
+@pytest.mark.parametrize(("optimizer", "lr", "decay"), [("lars", 0.3, 1e-6), ("sgd", 0.03, 1e-4)])
+def test_another_optimizer_brings_its_own_rate_and_decay(optimizer: Any, lr: float, decay: float) -> None:
+    found = settled("mae", optimizer=optimizer, epochs=100)
+    assert (found.lr, found.weight_decay, found.betas, found.warmup) == (lr, decay, (), 10)
+    tuned = course.settled(finetune.Options(data=("set",), out=Path("run"), optimizer=optimizer))
+    assert (tuned.lr, tuned.weight_decay, tuned.betas) == (lr * 64 / 256, decay, ())
+
+
+def test_lars_adapts_matrices_without_decay_too() -> None:
+    """The step is rate × .001 × |w| / |g| × g: one of a gradient a thousand times as large is as long."""
+    lengths = []
+    for size in (1.0, 1000.0):
+        method = Method(Backbone("test_vit", size=(64, 64)))
+        weight = method.backbone.model.blocks[0].mlp.fc1.weight
+        torch.nn.init.ones_(weight)
+        weight.grad = torch.full_like(weight, size)
+        moved = optim.optimizer(method, "lars", weight_decay=0.0)
+        optim.set_rate(moved, 0.5)
+        moved.step()
+        lengths.append((1 - weight.detach()).mean().item())
+    assert lengths == pytest.approx([5e-4, 5e-4], rel=1e-3)
+
+
+def test_other_commands_keep_their_defaults() -> None:
+    tuned = course.settled(finetune.Options(data=("set",), out=Path("run")))
+    found = course.settled(localise.Options(data=("set",), out=Path("run")))
+    for one, lr, decay in ((tuned, 3e-4, 0.05), (found, 1e-3, 1e-4)):
+        assert (one.optimizer, one.lr, one.weight_decay, one.betas) == ("adamw", lr, decay, (0.9, 0.999))
+        assert (one.warmup, one.min_lr) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "epochs", "steps", "rises"), [(5, 1, 10, 5), (1, 10, 4, 4), (0.5, 1, 10, 5), (3, 1, 1, 0)]
+)
+def test_the_rate_is_reached_however_short_the_run(
+    warmup: float, epochs: int, steps: int, rises: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = finetune.Options(data=("set",), out=Path("run"), warmup=warmup, epochs=epochs)
+    assert course.rise(asked, steps) == rises
+    rates = optim.Rates(0.1, epochs * steps, rises)
+    assert max(rates.at(step) for step in range(epochs * steps)) == 0.1
+    assert ("--warmup" in capsys.readouterr().out) == (warmup > epochs / 2)
+
+
+def test_short_runs_rise_for_a_share_of_them() -> None:
+    assert [settled("mae", epochs=epochs).warmup for epochs in (800, 400, 100, 10)] == [40, 40, 10, 1]
+
+
+def test_a_run_goes_on_with_what_it_was_begun_with(tmp_path: Path) -> None:
+    begun = {
+        "epochs": 30,
+        "lr": 0.7,
+        "warmup": 2.0,
+        "optimizer": "sgd",
+        "betas": [],
+        "weight_decay": 0,
+        "momentum": 0.9,
+    }
+    (tmp_path / "options.json").write_text(json.dumps(begun), encoding="utf-8")
+    found = settled("byol", out=tmp_path, resume=True, lr=0.1)
+    wanted = {"epochs": 30, "lr": 0.1, "warmup": 2.0, "optimizer": "sgd", "betas": (), "weight_decay": 0}
+    assert of(found, wanted) == wanted and found.member == {"momentum": 0.9}
+
+
+def test_numbers_that_are_none_are_not_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "options.json").write_text(
+        '{"lr": "x", "epochs": "3", "betas": ["a", 1], "optimizer": "adam"}', encoding="utf-8"
+    )
+    assert settled("moco", out=tmp_path, resume=True) == replace(settled("moco", out=tmp_path), resume=True)
+
+
+def test_the_help_of_a_method_says_how_it_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    said = {}
+    for name in ("mae", "swav"):
+        assert cli.main(["pretrain", name, "--help"]) == 0
+        said[name] = " ".join(capsys.readouterr().out.split())
+    for part in ("0.00015 × batch / 256", "40, at most 10% of the run", "(default: 0.9 0.95)", "(default: 800)"):
+        assert part in said["mae"] and part not in said["swav"]
+    assert "(default: 3840)" in said["swav"] and "0.6 × batch / 256" in said["swav"]
+    assert cli.main(["finetune", "--help"]) == 0
+    assert "(default: 0.0003)" in capsys.readouterr().out
+
+
+# ---- nothing to learn
+
+
+SMALL = Backbone("test_resnet", size=(32, 32))
+
+
+@pytest.mark.parametrize(
+    ("method", "images", "batch", "says"),
+    [
+        (SupCon(SMALL, ("a",), dim=4), 100, 1, ["--batch 1"]),
+        (SupCon(SMALL, ("a",), dim=4), 100, 2, []),
+        (MoCo(SMALL, queue=101, dim=4), 100, 32, ["--queue 101 holds more keys than the 100 images"]),
+        (MoCo(SMALL, queue=31, dim=4), 100, 32, ["--queue 31 cannot hold the 32"]),
+        (MoCo(SMALL, queue=100, dim=4), 100, 32, []),
+        (SwAV(SMALL, prototypes=101, queue=200, hidden=4, dim=4, crops=0), 100, 1,
+         ["--batch 1", "--queue 200", "--prototypes 101: more"]),
+        (SwAV(SMALL, prototypes=90, queue=50, hidden=4, dim=4, crops=0), 100, 32, ["--prototypes 90: a batch of 32"]),
+        (SwAV(SMALL, prototypes=82, queue=50, hidden=4, dim=4, crops=0), 100, 32, []),
+    ],
+)  # fmt: skip
+def test_what_would_learn_nothing_is_said_all_at_once(method: Method, images: int, batch: int, says: list[str]) -> None:
+    found = method.faults(images, batch)
+    assert len(found) == len(says) and all(part in text for part, text in zip(says, found, strict=True))
+
+
+@pytest.mark.parametrize("name", PRETRAIN)
+def test_batch_norms_of_single_images_are_refused(name: str) -> None:
+    kind = methods.load(name)
+    method = kind(Backbone("test_vit" if name == "mae" else "test_resnet", size=(64, 64)), ("a",))
+    if name == "mae":
+        course.check_norms(settled(name, batch=1), method, 1)
+        return
+    with pytest.raises(ValueError, match="--batch 1 leaves 1 image at a time"):
+        course.check_norms(settled(name, batch=1), method, 1)
+    course.check_norms(settled(name, batch=2), method, 2)
+
+
+def test_findings_that_are_the_same_in_all_images_contrast_nothing() -> None:
+    method = SupCon(SMALL, ("a", "b"), dim=4)
+    for labels in ([[1, 0], [1, torch.nan], [torch.nan, 0]], [[1, torch.nan], [torch.nan, torch.nan]]):
+        with pytest.raises(ValueError, match="a, b are the same in all"):
+            method.count(torch.tensor(labels))
+    method.count(torch.tensor([[1, 0], [1, 1]]))
+    method.count(pictures(8, findings=2).labels)
+
+
+# ---- options that do not go together
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"min_lr": 0.1}, "--min-lr 0.1 is above --lr 0.0003"),
+        ({"min_lr": 1e-5, "schedule": "step"}, "--min-lr is where a cosine ends"),
+        ({"decay_at": (0.5,)}, "--decay-at goes with --schedule step"),
+        ({"betas": (0.9, 0.95), "optimizer": "sgd"}, "--betas are AdamW's"),
+        ({"betas": (0.9, 1.0)}, "--betas 1 is not"),
+        ({"freeze": "backbone", "layer_decay": 0.5}, "--layer-decay and --drop-path"),
+        ({"freeze": "backbone", "drop_path": 0.5}, "--layer-decay and --drop-path"),
+    ],
+)
+def test_options_without_effect_beside_others_are_refused(given: dict[str, Any], says: str) -> None:
+    (fault,) = limits.faults(course.settled(finetune.Options(data=("set",), out=Path("run"), **given)))
+    assert says in fault
