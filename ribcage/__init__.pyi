@@ -693,6 +693,8 @@ def predict(
     ten_crop: bool = False,
     maps: Word | None = None,
     of: Words = (),
+    map_method: Literal['gradcam', 'layercam', 'occlusion'] = 'gradcam',
+    map_layer: int = 0,
     sheet: Word | None = None,
     check_maps: bool = False,
     notes: bool = False,
@@ -717,6 +719,9 @@ def predict(
         maps: Write pictures of where the model looks, or of the boxes it finds, into this folder, in pixels of
             the file.
         of: The findings of the maps (default: those that reach their threshold, else the likeliest).
+        map_method: How maps are made; layercam is for earlier layers, occlusion covers squares and looks into no
+            layer, slowly.
+        map_layer: How much earlier a layer the maps are of: 0 is the last, 1 the last of those with more cells …
         sheet: Write a sheet of each file with maps of all findings: one .svg file, or a folder for several.
         check_maps: Compare the maps with those of the same network with random weights: they must not stay as
             they are.

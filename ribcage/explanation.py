@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ribcage import detections, files, gradcam, image, maps, raster, views
 from ribcage.bundle import Model, Opened
+from ribcage.gradcam import Way
 from ribcage.maps import Cells
 from ribcage.methods.supervised import Supervised
 from ribcage.tiles import Tile, sheet
@@ -85,12 +86,12 @@ def shrunk(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
-def look(opened: Opened, read: image.Picture) -> Looked:
+def look(opened: Opened, read: image.Picture, way: Way | None = None) -> Looked:
     """Where a classifier looks in a file for all of its findings. One at a time: the network is listened to."""
     if not isinstance(opened.method, Supervised):
         raise ValueError(f"{opened.folder} finds boxes and has no maps: these are of a model that names findings.")
     size, model = (read.width, read.height), opened.model
-    seen = gradcam.looks(opened.method, view(square(read, model), model))
+    seen = gradcam.looks(opened.method, view(square(read, model), model), way)
     points = np.array([[*seen.cells.first, *(np.array(seen.cells.first) + seen.cells.step)]])
     first, second = _back(points, size, model).reshape(2, 2)
     edges = _back(np.array([[0, 0, model.size[1], model.size[0]]]), size, model)[0].clip(0, [*size, *size])

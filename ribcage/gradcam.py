@@ -9,6 +9,15 @@ ReLU. Only what comes behind A is differentiated, for all findings at once: a ma
 A transformer that answers by its class token does not look at the last features of the other tokens: there A are those
 that the class token last gathered from. `maps` has what becomes of a map: points, boxes, heat on the stored picture.
 
+Where the last features are too coarse to point at anything, `Way` has finer maps: of an earlier layer, with weights
+of their own for each place (LayerCAM, Jiang et al. 2021,
+https://doi.org/10.1109/TIP.2021.3089943), which earlier layers need
+
+    L = ReLU(sum_c ReLU(dz_f / dA_cp) A_cp)
+
+or by occlusion (Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901): how much z_f falls when a square is covered by
+the picture's mean. It asks the network once for each square and looks into none of its layers.
+
 A cell of a map is drawn where the pixels lie that it was made of. In a ResNet that is not the middle of its share of
 the picture: convolutions of odd width and stride 2 look at pixels 0, 2, 4 …, so that cell i of the last features is
 centred on pixel 32 i, 15.5 pixels further up and left than maps that are simply stretched over the picture say.
@@ -17,7 +26,7 @@ centred on pixel 32 i, 15.5 pixels further up and left than maps that are simply
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,8 +41,27 @@ from ribcage.maps import Cells
 from ribcage.methods.supervised import Supervised
 from ribcage.store import Store
 
+COARSE = 6
+"""A map with fewer cells than this along a side is said to be too coarse to point at anything: our choice."""
+SQUARES = 14
+"""Squares along the longer side that occlusion covers, one at a time."""
 PREFIX = 16
 """Tokens that are no place of the picture, at most: for the class, for a teacher, registers."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How maps are made."""
+
+    method: Literal["gradcam", "layercam", "occlusion"] = "gradcam"
+    layer: int = 0
+    """How many times earlier than the last features, counted by their grids: 1 is the next finer one."""
+
+    @property
+    def name(self) -> str:
+        """As one reads it."""
+        named = {"gradcam": "Grad-CAM", "layercam": "LayerCAM", "occlusion": "occlusion"}[self.method]
+        return named + (f", {self.layer} grid{'s' * (self.layer > 1)} earlier" if self.layer else "")
 
 
 @dataclass(frozen=True)
@@ -48,7 +76,7 @@ class Looks:
     """(N, F), before any temperature."""
 
 
-def looks(method: Supervised, pictures: Tensor) -> Looks:
+def looks(method: Supervised, pictures: Tensor, way: Way | None = None) -> Looks:
     """Where a classifier looks in (N, C, H, W) pictures for each of its findings.
 
     Of findings that exclude each other, z_f is the logit of one against all others, since only differences of their
@@ -56,12 +84,21 @@ def looks(method: Supervised, pictures: Tensor) -> Looks:
     """
     if not method.findings:
         raise ValueError(f"{method.backbone.name} knows no findings, so it looks for nothing: finetune it first.")
+    way = way or Way()
+    if way.method == "occlusion":
+        return _occluded(method, pictures)
     with _answering(method), torch.inference_mode(False), torch.enable_grad():
         pictures = pictures.clone() if pictures.is_inference() else pictures.detach()
         by_token = getattr(method.backbone.model, "global_pool", "") == "token"
         with _measured(method.backbone, _size(pictures)) as cells:
-            found = (None if by_token else _pooled(method, pictures)) or _gathered(method, pictures)
-    heat = maps.heat(found.features, found.gradients.mean((3, 4)).transpose(0, 1))
+            if way.layer:
+                found = _earlier(method, pictures, way.layer)
+            else:
+                found = (None if by_token else _pooled(method, pictures)) or _gathered(method, pictures)
+    if way.method == "layercam":
+        heat = maps.local_heat(found.features, found.gradients)
+    else:
+        heat = maps.heat(found.features, found.gradients.mean((3, 4)).transpose(0, 1))
     grid = (heat.shape[2], heat.shape[3])
     return Looks(heat, cells.get(grid) or Cells.even(grid, _size(pictures)), found.logits)
 
@@ -104,12 +141,102 @@ def _gathered(method: Supervised, pictures: Tensor) -> _Evidence:
     return found
 
 
+def _earlier(method: Supervised, pictures: Tensor, layer: int) -> _Evidence:
+    """Of the last features on a finer grid that the answer depends on."""
+    size = _size(pictures)
+    with _given_on(method.backbone) as given:
+        logits = method.head(method.backbone(pictures.requires_grad_()))
+    last = grid_of(method.backbone, size)
+    by_grid: dict[tuple[int, int], list[Tensor]] = {}
+    for features in given:
+        placed = _placing(method.backbone, features, size)
+        grid = _size(placed(features)) if placed else (0, 0)
+        if grid[0] >= last[0] and grid[1] >= last[1]:
+            by_grid.setdefault(grid, []).append(features)
+    grids = sorted(by_grid)
+    if layer >= len(grids):
+        named = ", ".join(f"{place}: {high} × {wide}" for place, (high, wide) in enumerate(grids))
+        raise ValueError(f"{method.backbone.name} has no layer {layer} for maps of {size[0]} × {size[1]} px: {named}.")
+    for features in reversed(by_grid[grids[layer]]):
+        found = _owed(method, features, logits, size)
+        if found and found.gradients.any():
+            return found
+    raise ValueError(f"{method.backbone.name} does not depend on its features of layer {layer}: no map can be made.")
+
+
+def grid_of(backbone: Backbone, size: tuple[int, int]) -> tuple[int, int]:
+    """Cells of the last features of a view of this size."""
+    reduction = backbone.model.feature_info[-1]["reduction"]
+    return -(-size[0] // reduction), -(-size[1] // reduction)
+
+
+def too_coarse(grid: tuple[int, int], size: tuple[int, int]) -> str:
+    """That a map with these cells of a view of this (height, width) points at nothing; "" where it is fine enough."""
+    if min(grid) >= COARSE:
+        return ""
+    cells = f"only {grid[0]} × {grid[1]} cells of the {size[0]} × {size[1]} px that the model sees"
+    return f"The heat-maps have {cells}: too coarse to point at anything."
+
+
+def coarseness(backbone: Backbone, grid: tuple[int, int], size: tuple[int, int], way: Way | None = None) -> str:
+    """The same, and what is finer."""
+    reductions = {one["reduction"] for one in backbone.model.feature_info}
+    earlier = (way.layer if way else 0) + int(
+        np.ceil(np.log2(COARSE / min(grid)))
+    )  # each has twice as many cells a side
+    layer = f"--map-method layercam --map-layer {earlier} (an earlier layer), " * (len(reductions) > earlier)
+    finer = f" Finer are {layer}--map-method occlusion, and a model trained at a larger --size."
+    said = too_coarse(grid, size)
+    return said and said + finer
+
+
+def usual(backbone: Backbone, size: tuple[int, int]) -> str:
+    """How fine the usual maps of a model that is shown pictures of this size are."""
+    grid = grid_of(backbone, size)
+    return coarseness(backbone, grid, size) or f"Heat-maps of this model have {grid[0]} × {grid[1]} cells."
+
+
+def _occluded(method: Supervised, pictures: Tensor) -> Looks:
+    """How much each answer falls when a square, twice as wide as its cell, is covered by the mean of the picture."""
+    size = _size(pictures)
+    cell = max(size) / SQUARES
+    grid = (max(1, round(size[0] / cell)), max(1, round(size[1] / cell)))
+    cells = Cells.even(grid, size)
+    with _answering(method), torch.no_grad():
+        logits = method.logits(pictures)
+        whole, heat = _of_each(method, logits), torch.zeros(*logits.shape, *grid, device=logits.device)
+        mean = pictures.mean((2, 3), keepdim=True)
+        for row in range(grid[0]):
+            for column in range(grid[1]):
+                covered, x, y = (
+                    pictures.clone(),
+                    cells.first[0] + column * cells.step[0],
+                    cells.first[1] + row * cells.step[1],
+                )
+                down = slice(max(0, round(y - cells.step[1])), round(y + cells.step[1]))
+                across = slice(max(0, round(x - cells.step[0])), round(x + cells.step[0]))
+                covered[:, :, down, across] = mean
+                heat[:, :, row, column] = whole - _of_each(method, method.logits(covered))
+    return Looks(maps.of_most(heat.float()), cells, logits)
+
+
+def _around(cells: Cells, axis: int, place: int) -> slice:
+    """The pixels up to a step away from the middle of a cell, across (0) or down (1)."""
+    middle, step = cells.first[axis] + place * cells.step[axis], cells.step[axis]
+    return slice(max(0, round(middle - step)), round(middle + step))
+
+
+def _of_each(method: Supervised, logits: Tensor) -> Tensor:
+    """(N, F) what a map is of: each logit, of exclusive findings that against the others."""
+    return _against_others(logits) if method.exclusive else logits
+
+
 def _owed(method: Supervised, features: Tensor, logits: Tensor, size: tuple[int, int]) -> _Evidence | None:
     """What logits owe to features; None where these lie on no grid or come after the logits."""
     placed = _placing(method.backbone, features, size)
     if placed is None:
         return None
-    answers = _against_others(logits) if method.exclusive else logits
+    answers = _of_each(method, logits)
     count = answers.shape[1]
     each = torch.eye(count, device=answers.device, dtype=answers.dtype)[:, None].expand(count, *answers.shape)
     (found,) = torch.autograd.grad(answers, features, each, is_grads_batched=True, retain_graph=True, allow_unused=True)
@@ -128,8 +255,7 @@ def _against_others(logits: Tensor) -> Tensor:
 
 def _placing(backbone: Backbone, features: Tensor, size: tuple[int, int]) -> Callable[[Tensor], Tensor] | None:
     """What puts such features, or their gradients, on their grid (N, C, h, w); None where they lie on none."""
-    reduction = backbone.model.feature_info[-1]["reduction"]
-    height, width = grid = (-(-size[0] // reduction), -(-size[1] // reduction))
+    height, width = grid = grid_of(backbone, size)
     if features.ndim == 4:
         format = getattr(backbone.model, "output_fmt", "NHWC" if features.shape[1:3] == grid else "NCHW")
         return (lambda x: x.permute(0, 3, 1, 2)) if format == "NHWC" else (lambda x: x)

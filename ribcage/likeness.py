@@ -16,6 +16,7 @@ from torch import Tensor
 from ribcage import explanation, gradcam
 from ribcage.backbone import Backbone
 from ribcage.bundle import Bundle, Model
+from ribcage.gradcam import Way
 from ribcage.methods.supervised import Supervised
 
 ALIKE = 0.8
@@ -34,6 +35,8 @@ class Likeness:
     """(F,) when all are."""
     pictures: int
     draws: int
+    grid: tuple[int, int] = (0, 0)
+    """Cells of a map, down and across."""
 
     @property
     def known(self) -> bool:
@@ -46,19 +49,23 @@ class Likeness:
         return tuple(name for name, is_so in zip(self.findings, alike, strict=True) if is_so)
 
 
-def of(opened: Bundle, squares: Sequence[np.ndarray], *, draws: int = 5, seed: int = 0) -> Likeness:
+def of(
+    opened: Bundle, squares: Sequence[np.ndarray], *, draws: int = 5, seed: int = 0, way: Way | None = None
+) -> Likeness:
     """Compare the maps of these stored pictures with those of networks whose weights are drawn at random."""
     method, model = opened.method, opened.model
     pictures = torch.cat([explanation.view(square, model) for square in squares])
-    trained, heads, networks = _maps(method, pictures), [], []
+    trained, heads, networks = _maps(method, pictures, way), [], []
     with torch.random.fork_rng(devices=()):
         for draw in range(draws):
             torch.manual_seed(seed + draw)
             head = Supervised(method.backbone, model.findings, loss=model.loss)  # type: ignore[arg-type]
             network = Supervised(untrained(model), model.findings, loss=model.loss)  # type: ignore[arg-type]
-            heads.append(rank_correlation(trained, _maps(head, pictures)))
-            networks.append(rank_correlation(trained, _maps(network, pictures)))
-    return Likeness(model.findings, _mean(heads), _mean(networks), len(pictures), draws)
+            heads.append(rank_correlation(trained, _maps(head, pictures, way)))
+            networks.append(rank_correlation(trained, _maps(network, pictures, way)))
+    return Likeness(
+        model.findings, _mean(heads), _mean(networks), len(pictures), draws, (trained.shape[2], trained.shape[3])
+    )
 
 
 def untrained(model: Model) -> Backbone:
@@ -69,9 +76,9 @@ def untrained(model: Model) -> Backbone:
     )  # fmt: skip
 
 
-def _maps(method: Supervised, pictures: Tensor) -> np.ndarray:
+def _maps(method: Supervised, pictures: Tensor, way: Way | None = None) -> np.ndarray:
     """(N, F, h, w), a few pictures at a time."""
-    return np.concatenate([gradcam.looks(method, part).maps.cpu().numpy() for part in pictures.split(4)])
+    return np.concatenate([gradcam.looks(method, part, way).maps.cpu().numpy() for part in pictures.split(4)])
 
 
 def rank_correlation(own: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -38,7 +38,20 @@ def heat(features: Tensor, weights: Tensor) -> Tensor:
     Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, eq. 2:  L = ReLU(sum_c a_c A_c),  divided by its maximum.
     Where nothing speaks for a finding, its map is 0 everywhere.
     """
-    found = torch.einsum("nchw,nfc->nfhw", features.float(), weights.float()).relu()
+    return of_most(torch.einsum("nchw,nfc->nfhw", features.float(), weights.float()))
+
+
+def local_heat(features: Tensor, gradients: Tensor) -> Tensor:
+    """(N, C, h, w) features and their (F, N, C, h, w) gradients → (N, F, h, w) in 0 … 1.
+
+    LayerCAM, Jiang et al. 2021, https://doi.org/10.1109/TIP.2021.3089943, eq. 6:  L = ReLU(sum_c ReLU(g_c) A_c).
+    """
+    return of_most(torch.stack([(one.relu() * features).float().sum(1) for one in gradients], 1))
+
+
+def of_most(found: Tensor) -> Tensor:
+    """(N, F, h, w): what is positive, divided by its maximum; 0 everywhere where nothing is."""
+    found = found.relu()
     most = found.amax((2, 3), keepdim=True)
     return torch.where(most > 0, found / most, 0.0)
 

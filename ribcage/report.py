@@ -506,6 +506,7 @@ def done(result: dict[str, Any], described: str, pictures: str, protocol: str) -
         ("protocol", protocol),
         ("uncertain and blank labels", f"policy '{result['policy']}'"),
         *([("test", f"{result['test']['text']} Key: {result['test']['key']}.")] if "test" in result else []),
+        *([("heat-maps", result["maps"])] if "maps" in result else []),
         ("seen before?", f"{leak['text'][:1].upper()}{leak['text'][1:]}.{linked}"),
         ("intervals", f"{level:g} %, Wilson's over patients; {result['resamples']:,} resamples, seed {result['seed']}"),
         ("programs", ", ".join(f"{name} {version}" for name, version in result["versions"].items())),

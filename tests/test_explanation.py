@@ -276,7 +276,7 @@ def test_maps_of_a_trained_model_depend_on_its_weights(learnt: Bundle) -> None:
 def test_maps_that_ignore_the_weights_are_caught(learnt: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A map that only shows the edges of the picture, as some published ways to make maps do."""
 
-    def edges(method: Supervised, pictures: Tensor) -> gradcam.Looks:
+    def edges(method: Supervised, pictures: Tensor, way: object = None) -> gradcam.Looks:
         found = torch.nn.functional.avg_pool2d((pictures[..., 1:] - pictures[..., :-1]).abs(), 8)
         heat = (found / found.amax((2, 3), keepdim=True)).expand(-1, len(method.findings), -1, -1)
         return gradcam.Looks(heat, maps.Cells.even((12, 11), (SIDE, SIDE)), method.logits(pictures))

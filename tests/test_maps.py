@@ -355,3 +355,57 @@ def test_points_are_in_stored_pixels(store: Store) -> None:
     seen = looks(method, shown)
     expected = maps.peaks(seen.maps, seen.cells).numpy() * 48 / 32
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+# ---- finer maps
+
+
+def bright(method: Supervised, side: int = 64) -> torch.Tensor:
+    """A dark picture with a bright block at the lower left."""
+    shown = torch.zeros(1, 1, side, side)
+    shown[:, :, 36:44, 12:20] = 1.0
+    return shown
+
+
+def test_layercam_is_the_sum_of_positive_gradients_times_features() -> None:
+    random = torch.Generator().manual_seed(0)
+    features, gradients = torch.randn(2, 3, 4, 5, generator=random), torch.randn(2, 2, 3, 4, 5, generator=random)
+    found = maps.local_heat(features, gradients)
+    own = (gradients[1, 0].clamp(min=0) * features[0]).sum(0).clamp(min=0)
+    torch.testing.assert_close(found[0, 1], own / own.max())
+    assert found.shape == (2, 2, 4, 5) and float(found.min()) >= 0
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224"])
+def test_an_earlier_layer_has_twice_as_many_cells_and_what_is_not_there_is_named(name: str) -> None:
+    torch.manual_seed(0)
+    method = Supervised(Backbone(name, size=(64, 64)), ("Mass", "Edema")).eval()
+    pictures = torch.randn(1, 1, 64, 64)
+    for layer, side in enumerate((2, 4, 8)):
+        seen = gradcam.looks(method, pictures, gradcam.Way("layercam", layer))
+        assert seen.maps.shape == (1, 2, side, side)
+        assert seen.cells.step == (64 / side, 64 / side)
+        torch.testing.assert_close(seen.logits, method.logits(pictures).detach())
+    with pytest.raises(ValueError, match=r"no layer 9 .* 0: 2 × 2, 1: 4 × 4"):
+        gradcam.looks(method, pictures, gradcam.Way("gradcam", 9))
+
+
+def test_occlusion_is_hot_where_the_evidence_is_and_needs_no_layer() -> None:
+    method = Supervised(Backbone("test_resnet", size=(64, 64)), ("Mass", "Edema")).eval()
+    method.logits = lambda shown: torch.stack([shown[:, 0, 36:44, 12:20].mean((1, 2)), -shown.mean((1, 2, 3))], 1)  # type: ignore[method-assign]
+    seen = gradcam.looks(method, bright(method), gradcam.Way("occlusion"))
+    assert seen.maps.shape == (1, 2, 14, 14)
+    x, y = maps.peaks(seen.maps, seen.cells)[0, 0].tolist()
+    assert 10 <= x <= 22 and 34 <= y <= 46
+    assert float(seen.maps[0, 0, 0, 13]) == 0  # far from it
+
+
+def test_maps_that_are_too_coarse_are_called_so_with_what_is_finer() -> None:
+    method = Supervised(Backbone("resnet18", size=(64, 64)), ("Mass",))
+    said = gradcam.coarseness(method.backbone, (2, 2), (64, 64))
+    assert "2 × 2 cells of the 64 × 64 px" in said and "--map-method layercam --map-layer 2" in said
+    assert not gradcam.coarseness(method.backbone, (7, 7), (224, 224))
+    assert gradcam.usual(method.backbone, (64, 64)) == said and "7 × 7" in gradcam.usual(method.backbone, (224, 224))
+    plain = Supervised(Backbone("test_vit", size=(32, 32)), ("Mass",))
+    assert "--map-layer" not in gradcam.coarseness(plain.backbone, (2, 2), (32, 32))
+    assert "occlusion" in gradcam.coarseness(plain.backbone, (2, 2), (32, 32))

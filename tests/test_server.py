@@ -289,6 +289,7 @@ def test_a_map_is_the_one_of_predict(server: Running, folders: dict[str, Path]) 
     opened, sent = bundle.load(folders["either"]), png(cloud(90, 70))
     finding = opened.model.findings[1]
     told = server.post(f"/v1/explain?model=either&finding={finding}&side=60", sent).json()
+    assert min(told["cells"]) < 6 and f"{told['cells'][0]} × {told['cells'][1]} cells" in told["remark"]
     read = image.decode(sent, "a.png", min_side=SIDE)
     wanted = explanation.heat(opened, read, [finding], side=60)[0]
     heat = cv2.imdecode(np.frombuffer(base64.b64decode(told["heat"]), np.uint8), cv2.IMREAD_UNCHANGED)

@@ -57,7 +57,7 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Guard, predict, measure, show, write; return the numbers."""
-    from ribcage import bundle, cohort, distributed, evaluation, guard, inference, limits, store
+    from ribcage import bundle, cohort, distributed, evaluation, gradcam, guard, inference, limits, store
 
     limits.check(options)
     if bundle.Model.load(bundle.find(options.run) / "model.json").detector:
@@ -89,6 +89,7 @@ def run(options: Options) -> dict[str, Any]:
     )
     result |= {"leak": leak, "left": asdict(left), **context(options, model.model, stores, policy, data.findings)}
     result["stamps"] = evaluation.stamps(result)
+    result["maps"] = gradcam.usual(model.method.backbone, model.model.size)
     result["notes"] += evaluation.shift(result, model.model.observed, model.model, str(options.run))
     result["notes"] += dropped(left)
     result["notes"] += evaluation.policy_notes(result["policy"], result["model_policy"])

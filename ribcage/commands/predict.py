@@ -7,8 +7,9 @@ said to be so, and the others are answered.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 POSITIONAL = ("model", "paths")
 FEW = 6
@@ -42,6 +43,10 @@ class Options:
     """Write pictures of where the model looks, or of the boxes it finds, into this folder, in pixels of the file."""
     of: tuple[str, ...] = ()
     """The findings of the maps (default: those that reach their threshold, else the likeliest)."""
+    map_method: Literal["gradcam", "layercam", "occlusion"] = "gradcam"
+    """How maps are made; layercam is for earlier layers, occlusion covers squares and looks into no layer, slowly."""
+    map_layer: int = 0
+    """How much earlier a layer the maps are of: 0 is the last, 1 the last of those with more cells …"""
     sheet: Path | None = None
     """Write a sheet of each file with maps of all findings: one .svg file, or a folder for several."""
     check_maps: bool = False
@@ -87,7 +92,7 @@ def run(options: Options) -> Any:
     if options.maps or options.sheet:
         explain(options, opened, table, paths)
     if options.check_maps:
-        compare(opened, paths, options.window)
+        compare(opened, paths, way(options), options.window)
     return table
 
 
@@ -117,6 +122,10 @@ def wrong(options: Options, files: int) -> list[str]:
         said.append(f"--out {options.out} is neither .csv nor .parquet")
     if options.of and not options.maps:
         said.append("--of names the findings of --maps, which is not given")
+    if options.map_layer < 0:
+        said.append(f"--map-layer {options.map_layer} is not 0 or more")
+    if options.map_layer and options.map_method == "occlusion":
+        said.append("--map-layer is of gradcam and layercam, and occlusion looks into no layer")
     if options.sheet and options.sheet.suffix.lower() == ".svg" and files > 1:
         said.append(f"--sheet {options.sheet} is one sheet, and there are {files:,} files: name a folder")
     if options.sheet and options.sheet.suffix.lower() in (".png", ".jpg", ".jpeg", ".pdf", ".html"):
@@ -136,7 +145,8 @@ def unfit(options: Options, model: Any) -> list[str]:
     if model.detector:
         of_classifiers = {
             "--threshold": options.threshold, "--ten-crop": options.ten_crop, "--sheet": options.sheet,
-            "--check-maps": options.check_maps,
+            "--check-maps": options.check_maps, "--map-layer": options.map_layer,
+            "--map-method": options.map_method != "gradcam",
         }  # fmt: skip
         named = [name for name, given in of_classifiers.items() if given]
         return said + ([f"{', '.join(named)}: of a classifier, and {options.model} finds boxes"] if named else [])
@@ -282,7 +292,8 @@ def explain(options: Options, opened: Any, table: Any, paths: Sequence[Path]) ->
     from ribcage import explanation, prediction, progress
 
     rows = {path: own.to_dict("records") for path, own in table.groupby("path", sort=False)}
-    draw = with_boxes if opened.model.detector else with_maps
+    grids: list[tuple[int, int]] = []
+    draw: Any = with_boxes if opened.model.detector else partial(with_maps, grids)
     made: list[Path] = []
 
     def work() -> Iterator[int]:
@@ -296,15 +307,36 @@ def explain(options: Options, opened: Any, table: Any, paths: Sequence[Path]) ->
     for _ in progress.track(work(), len(paths), "draw", "files") if len(paths) > SHOWN else work():
         pass
     print(f"Wrote {len(made):,} {'file' if len(made) == 1 else 'files'}{f', such as {made[0]}' if made else ''}.")
+    for grid in dict.fromkeys(grids):
+        print(fineness(options, opened, grid))
 
 
-def with_maps(options: Options, opened: Any, rows: Sequence[dict[str, Any]], path: Path, place: Path) -> list[Path]:
+def way(options: Options) -> Any:
+    """How maps are made."""
+    from ribcage import gradcam
+
+    return gradcam.Way(options.map_method, options.map_layer)
+
+
+def fineness(options: Options, opened: Any, grid: tuple[int, int]) -> str:
+    """How fine maps with these cells are, and whether that is enough."""
+    from ribcage import gradcam
+
+    coarse = gradcam.coarseness(opened.method.backbone, grid, opened.model.size, way(options))
+    return f"! {coarse}" if coarse else f"Maps by {way(options).name}: {grid[0]} × {grid[1]} cells."
+
+
+def with_maps(
+    grids: list[tuple[int, int]], options: Options, opened: Any, rows: Sequence[dict[str, Any]], path: Path, place: Path
+) -> list[Path]:
     """The maps and the sheet of a file, as they were asked for."""
     from ribcage import explanation, image
 
     read = image.read(path, window=options.window)
-    found, said = explanation.look(opened, read), {name: rows[0][name] for name in opened.model.findings}
+    found, said = explanation.look(opened, read, way(options)), {name: rows[0][name] for name in opened.model.findings}
     crossed, made = crossing(rows[0], opened.model.findings), []
+    high, wide = found.maps.shape[1:]
+    grids.append((high, wide))
     if options.maps:
         asked = options.of or crossed or (max(said, key=lambda name: said[name]),)
         if empty := [name for name in asked if name in found.empty]:
@@ -316,7 +348,8 @@ def with_maps(options: Options, opened: Any, rows: Sequence[dict[str, Any]], pat
     if options.sheet:
         one = options.sheet.suffix.lower() == ".svg"
         made.append(options.sheet if one else options.sheet / place.parent / f"{place.name}.svg")
-        foot = f"{opened.model.name} · where it looks for each finding (Grad-CAM), how probable it finds it"
+        how = f"{way(options).name}, {high} × {wide} cells"
+        foot = f"{opened.model.name} · where it looks for each finding ({how}), how probable it finds it"
         foot += " · no colour: nothing speaks for it" * bool(found.empty)
         foot += f" · framed: reaches its threshold ({rule(options)})" * bool(crossed) + " · research use only"
         explanation.save_sheet(explanation.tiles(read.pixels, found, said, crossed), path.name, foot, made[-1])
@@ -339,14 +372,14 @@ def with_boxes(options: Options, opened: Any, rows: Sequence[dict[str, Any]], pa
     return made
 
 
-def compare(opened: Any, paths: Sequence[Path], window: str = "") -> None:
+def compare(opened: Any, paths: Sequence[Path], how: Any, window: str = "") -> None:
     """Say how alike the maps stay when the weights are random."""
-    from ribcage import explanation, image, likeness
+    from ribcage import explanation, gradcam, image, likeness
 
     side = opened.model.stored
     read = [image.read(path, min_side=side, window=window) for path in paths[:CHECKED]]
     squares = [explanation.square(each, opened.model) for each in read]
-    found = likeness.of(opened, squares)
+    found = likeness.of(opened, squares, way=how)
     print(
         f"Rank correlation of maps with those under random weights (1: the same), {found.pictures:,} "
         f"{'picture' if found.pictures == 1 else 'pictures'}, {found.draws} draws:"
@@ -360,6 +393,8 @@ def compare(opened: Any, paths: Sequence[Path], window: str = "") -> None:
             f"! The maps of {', '.join(stubborn)} stay as they are ({likeness.ALIKE:g} or more): they show the picture "
             "and not what the model has learnt."
         )
+    elif coarse := gradcam.coarseness(opened.method.backbone, found.grid, opened.model.size, how):
+        print(f"! {coarse} So few cells tell little of whether maps depend on what the model has learnt.")
     elif found.known:
         print("The maps depend on what the model has learnt.")
     else:

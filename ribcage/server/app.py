@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from ribcage import __version__
+from ribcage import __version__, gradcam
 from ribcage.raster import Limits, Picture, UnreadableError
 from ribcage.server import reference, shapes
 from ribcage.server.answering import Answering, Namer, Said
@@ -160,12 +160,16 @@ class Service:
         heat, boxes = await loop.run_in_executor(self.looking, model.look, read, finding, side)
         _, coded = cv2.imencode(".png", (heat.clip(0, 1) * 255).round().astype("uint8"))
         names = ("x", "y", "width", "height", "heat")
+        size = model.opened.model.size
+        cells = gradcam.grid_of(model.opened.method.backbone, size)
         return {
             "finding": finding,
             "width": heat.shape[1],
             "height": heat.shape[0],
             "heat": base64.b64encode(coded.tobytes()).decode(),
             "boxes": [dict(zip(names, row, strict=True)) for row in boxes.tolist()],
+            "cells": cells,
+            "remark": gradcam.too_coarse(cells, size),
         }
 
 

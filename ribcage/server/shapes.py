@@ -151,6 +151,8 @@ class Heat(BaseModel):
     height: int
     heat: str = Field(description="A gray 8-bit PNG of this size, base64: 255 is where it looks most.")
     boxes: list[Hot]
+    cells: list[int] = Field(description="How many cells the map has, down and across: it is not finer than that.")
+    remark: str = Field(description="That the map is too coarse to point at anything, if it is; else empty.")
 
 
 def responses(*statuses: int, **good: Any) -> dict[int | str, dict[str, Any]]:

@@ -95,8 +95,8 @@ async function heat(study, model, finding) {
   changed();
   try {
     const found = await server.explain(model, finding, study.file, WARM);
-    study.look(model, finding, { ...(await warm(found.blob)), boxes: found.boxes });
-    say(`Heat-map of ${plain(finding)} in ${study.name}.`);
+    study.look(model, finding, { ...(await warm(found.blob)), boxes: found.boxes, remark: found.remark });
+    say(`Heat-map of ${plain(finding)} in ${study.name}. ${found.remark}`);
   } catch (error) {
     if (error instanceof server.Gone) gone();
     else study.look(model, finding, { error: error.message });

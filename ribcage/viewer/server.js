@@ -129,5 +129,5 @@ function little(bytes) {
 export async function explain(model, finding, file, side) {
   const said = await (await ask(`/v1/explain?${query({ model, finding, side })}`, form(file))).json();
   const bytes = Uint8Array.from(atob(said.heat), (letter) => letter.charCodeAt(0));
-  return { boxes: said.boxes ?? [], blob: new Blob([bytes], { type: "image/png" }) };
+  return { boxes: said.boxes ?? [], remark: said.remark ?? "", blob: new Blob([bytes], { type: "image/png" }) };
 }
