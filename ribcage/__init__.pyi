@@ -508,6 +508,8 @@ def import_(
     limit: int = 0,
     redo: bool = False,
     link: bool = False,
+    split_list: Words = (),
+    drop_shared: Words = (),
     name: Word = '',
     **options: Any,
 ) -> Any:
@@ -532,6 +534,9 @@ def import_(
         limit: Only the first so many pictures; 0 takes all.
         redo: Begin anew, though the folder is complete or begun: pictures that were rejected may be there now.
         link: Store no pictures, only the table; pictures are then read from their files every time.
+        split_list: Bare lists of images that make the split: train=FILE test=FILE, one name a line.
+        drop_shared: Splits that give way: images whose patients or copies are in another split are set aside,
+            such as test.
         name: What the folder is called in reports, and the name space of its patients (default: the data set's
             name).
         options: its own, as `ribcage … --help` lists them.
@@ -544,6 +549,8 @@ def inspect(
     json: Word | None = None,
     near: bool = True,
     samples: int = 24,
+    split_list: Words = (),
+    **options: Any,
 ) -> dict[str, Any]:
     """Look at data before training on it: counts, patients across splits, duplicates, a sheet of pictures.
 
@@ -556,6 +563,9 @@ def inspect(
         json: Write all numbers to this file.
         near: Look for near-copies too (--no-near: only for identical pictures).
         samples: Pictures on the sheet of each folder.
+        split_list: Bare lists of images to compare with each other: NAME=FILE NAME=FILE, such as train=a.txt
+            test=b.txt.
+        options: its own, as `ribcage … --help` lists them.
     """
 
 def localise(

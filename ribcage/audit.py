@@ -5,7 +5,7 @@ folder, across folders, across the published splits of one data set), findings w
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage import fingerprint
+from ribcage import split as splits
 from ribcage import store as stores
 from ribcage.index import SPLITS, Index
 
@@ -28,6 +29,8 @@ class Member:
     label: str
     index: Index
     store: stores.Store | None = None
+    lists: dict[str, np.ndarray] = field(default_factory=dict)
+    """Bare lists under audit: name → (N,) bool, the rows that each one names."""
 
     @property
     def fingerprints(self) -> stores.Fingerprints | None:
@@ -39,7 +42,7 @@ def audit(members: Sequence[Member], *, near: bool = True) -> dict[str, Any]:
     """Everything; `near` also looks for near-copies, not only for identical pictures."""
     sets = [describe(member) for member in members]
     crossing = [crossed for one, other in pairs(members) for crossed in patients_across(one, other)]
-    families = [family for member in members for family in split_families(member)]
+    families = [family for member in members for family in [*split_families(member), *listed_splits(member)]]
     result = {
         "sets": sets,
         "identical": identical(members),
@@ -85,6 +88,10 @@ def describe(member: Member) -> dict[str, Any]:
         "sexes": counts(table["sex"]),
         "ages": ages(table["age"]),
         "sides": sides(table),
+        "labelled": int((~np.isnan(index.labels)).any(axis=1).sum()) if index.findings else 0,
+        "damaged": len(member.store.damaged()) if member.store is not None else 0,
+        "without_test": [name for name, part in published(table).items() if "test" not in set(part)],
+        "notices": notices(index),
         "boxes": counts(index.boxes["finding"]),
         "boxed_pictures": int(index.boxes["row"].nunique()),
     }
@@ -272,19 +279,57 @@ def seen(index: Index) -> pd.DataFrame:
     return table.groupby(["patient", "split"]).size().rename("pictures").reset_index()
 
 
+def published(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """The published splits of one data set, by their families."""
+    return {str(name).removeprefix("split_"): table[name] for name in table if str(name).startswith("split_")}
+
+
 def split_families(member: Member) -> list[dict[str, Any]]:
-    """Where one data set has several published splits: pictures that one tests on and another trains on."""
-    table = member.index.table
-    families = [str(name).removeprefix("split_") for name in table if str(name).startswith("split_")]
-    found = []
-    for tested, trained in [(one, other) for one in families for other in families if one != other]:
-        test, train = table[f"split_{tested}"] == "test", table[f"split_{trained}"] == "train"
-        both = int((test & train).sum())
-        if both:
-            found.append(
-                {"set": member.label, "test_of": tested, "train_of": trained, "pictures": both, "of": int(test.sum())}
-            )
-    return found
+    """Where one data set has several published splits: what one tests or chooses by and another trains on."""
+    families = published(member.index.table)
+    asked = (("test", "train"), ("test", "val"), ("val", "train"))
+    found = [
+        shared_rows(member, (one, part), families[one] == part, (other, against), families[other] == against)
+        for one in families
+        for other in families
+        for part, against in asked
+        if one != other
+    ]
+    return [each for each in found if each["pictures"] or each["patients"]]
+
+
+def listed_splits(member: Member) -> list[dict[str, Any]]:
+    """What bare lists have in common, each two of them."""
+    found = [
+        shared_rows(
+            member, ("list", one), pd.Series(member.lists[one]), ("list", other), pd.Series(member.lists[other])
+        )
+        for one, other in combinations(member.lists, 2)
+    ]
+    return [each for each in found if each["pictures"] or each["patients"]]
+
+
+def shared_rows(
+    member: Member, one: tuple[str, str], rows: pd.Series, other: tuple[str, str], others: pd.Series
+) -> dict[str, Any]:
+    """The images and the patients that two splits, each of a family, have in common."""
+    patients = splits.spelt(member.index.table["patient"])
+    known = patients != ""
+    own, theirs = set(patients[rows & known]), set(patients[others & known])
+    return {
+        "set": member.label, "one": list(one), "other": list(other),
+        "pictures": int((rows & others).sum()), "of": int(rows.sum()),
+        "patients": len(own & theirs), "of_patients": len(own),
+    }  # fmt: skip
+
+
+def notices(index: Index) -> list[str]:
+    """What a table tells of itself that a reader must know."""
+    table = index.table
+    known = table["patient"][table["patient"] != ""]
+    if index.name == "rsna" and len(known) and known.is_unique:
+        return ["its patients are images: several images of one person may be in several splits (docs/datasets.md)"]
+    return []
 
 
 # ---- what to say of it
@@ -305,10 +350,13 @@ def problems(result: dict[str, Any]) -> list[str]:
 
 
 def _family_text(family: dict[str, Any]) -> str:
-    return (
-        f"{family['set']}: {family['pictures']:,} of the {family['of']:,} test pictures of the {family['test_of']} "
-        f"split are training pictures of the {family['train_of']} split. Never test a model of one on the other."
-    )
+    (one, part), (other, against) = family["one"], family["other"]
+    own, theirs = (f"{split} of the {name} split" if name != "list" else f"list {split}"
+                   for name, split in ((one, part), (other, against)))  # fmt: skip
+    people = f" and {family['patients']:,} of its {family['of_patients']:,} patients" if family["patients"] else ""
+    tested = " Never test a model of one on the other." if (part, against) == ("test", "train") else ""
+    images = f"{family['pictures']:,} of the {family['of']:,} images in {own}"
+    return f"{family['set']}: {images}{people} are in {theirs}.{tested}"
 
 
 def _patients_text(crossed: dict[str, Any]) -> str:
@@ -346,6 +394,16 @@ def _set_texts(described: dict[str, Any]) -> list[str]:
         texts.append(f"{label}: {unknown}: one patient may be on both sides of a split.")
     if described["ages"].get("impossible"):
         texts.append(f"{label}: {described['ages']['impossible']:,} ages are below 0 or above 110 years.")
+    if described["damaged"]:
+        texts.append(f"{label}: {described['damaged']:,} images are not what was imported: their bytes have changed.")
+    texts += [f"{label}: {notice}." for notice in described["notices"]]
+    if not described["labelled"]:
+        texts.append(f"{label}: no image has a label: no finding can be learnt from it or tested on it.")
+    if set(described["splits"]) <= {""}:
+        texts.append(f"{label}: no image is in a split: name a column, or give --split-list at import.")
+    elif "test" not in described["splits"]:
+        texts.append(f"{label}: no image is in the test split: a model of it cannot be tested on it.")
+    texts += [f"{label}: the {family} split has no test images." for family in described["without_test"]]
     for split in described["splits"]:
         rows = [row for row in described["findings"] if row["split"] == split]
         empty = [row["finding"] for row in rows if row["positive"] == 0]
@@ -356,12 +414,14 @@ def _set_texts(described: dict[str, Any]) -> list[str]:
     return texts
 
 
-def members(words: Sequence[str]) -> list[Member]:
-    """Every one of them, or all that is wrong with them at once."""
+def members(words: Sequence[str], lists: Sequence[str] = (), **options: Any) -> list[Member]:
+    """Every one of them, or all that is wrong with them at once; options are those of the data sets not imported."""
     found, wrong = [], []
     for word in words:
         try:
-            found.append(member(word))
+            one = member(word, **options)
+            named = splits.lists(lists, one.index.table["path"].tolist()) if lists else {}
+            found.append(replace(one, lists=named))
         except (ValueError, OSError) as error:
             wrong.append(error)
     if wrong:
@@ -370,12 +430,18 @@ def members(words: Sequence[str]) -> list[Member]:
     return found
 
 
-def member(word: str) -> Member:
+def not_imported(word: str) -> tuple[str, str] | None:
+    """The data set and the root that NAME:ROOT means; None for a dataset folder."""
+    name, colon, root = word.partition(":")
+    meant = colon and not Path(word).exists() and name.isidentifier() and len(name) > 1  # C:/data is no data set
+    return (name, root) if meant else None
+
+
+def member(word: str, **options: Any) -> Member:
     """A dataset folder, or NAME:ROOT for the tables of a data set that has not been imported."""
     from ribcage import datasets
 
-    name, colon, root = word.partition(":")
-    if colon and not Path(word).exists() and name.isidentifier() and len(name) > 1:  # C:/data is no data set
-        return Member(word, datasets.index(name, Path(root)))
+    if meant := not_imported(word):
+        return Member(word, datasets.index(meant[0], Path(meant[1]), **options))
     opened = stores.open(word)
     return Member(word.rstrip("/\\"), opened.index, opened)

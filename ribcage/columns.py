@@ -175,7 +175,7 @@ def unnumbered(name: str) -> str:
 
 def views(column: pd.Series) -> pd.Series:
     """PA, AP, LATERAL or "": what is none of them is blank, and is said."""
-    meant = {cell: _view(cell) for cell in column.unique()}
+    meant = {cell: view(cell) for cell in column.unique()}
     found = column.map(meant).astype("str")
     odd = column[(found == "") & ~column.str.strip().str.lower().isin(["", "nan", "na", "n/a", "none", "unknown"])]
     if len(odd):
@@ -185,19 +185,25 @@ def views(column: pd.Series) -> pd.Series:
     return found
 
 
-def are_slices(rows: pd.DataFrame, view: str = "") -> pd.Series:
+def are_slices(rows: pd.DataFrame, view_column: str = "") -> pd.Series:
     """Which rows are slices of a CT or the like, by the words of their view and of a column such as 'modality'."""
-    said = dict.fromkeys(name for name in (view, named(list(rows.columns), MODALITY)) if name)
+    said = dict.fromkeys(name for name in (view_column, named(list(rows.columns), MODALITY)) if name)
     found = pd.Series(False, rows.index)
     for name in said:
-        slices = [cell for cell in rows[name].unique() if not SLICES_SET.isdisjoint(_tokens(cell))]
+        slices = [cell for cell in rows[name].unique() if _is_slice({*_tokens(cell)})]
         found |= rows[name].isin(slices)
     return found
 
 
-def _view(cell: str) -> str:
+def _is_slice(words: set[str]) -> bool:
+    """'AP AXIAL' is a projection with a tilted beam; 'Axial' alone is a slice."""
+    return not SLICES_SET.isdisjoint(words) and words.isdisjoint(("ap", "pa"))
+
+
+def view(cell: str) -> str:
+    """PA, AP, LATERAL or "", by the words of a cell such as 'AP Supine'."""
     words = {*_tokens(cell), findings.plain(cell)}
-    if not SLICES_SET.isdisjoint(words):
+    if _is_slice(words):
         return ""
     return next((view for view, known in VIEWS.items() if not words.isdisjoint(known)), "")
 

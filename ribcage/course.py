@@ -301,15 +301,14 @@ def rows(course: Course, stores: Any, *splits: str) -> tuple[Any, str]:
 
 
 def own_rows(course: Course, stores: Any, rows: Any) -> Any:
-    """These rows without those that give way."""
-    from ribcage import cohort
+    """These rows without those that give way; each image is still the one that was imported."""
+    from ribcage import cohort, store
 
-    if not course.drop_shared:
-        return rows
-    kept = rows[~cohort.given_way(stores, course.drop_shared)[rows]]
+    kept = rows[~cohort.given_way(stores, course.drop_shared)[rows]] if course.drop_shared else rows
     if not len(kept):
         gone = " ".join(course.drop_shared)
         raise ValueError(f"--drop-shared {gone} leaves no image of a split that is needed: let another give way.")
+    store.check_images(stores, kept)
     return kept
 
 

@@ -29,7 +29,9 @@ def set_parts(described: dict[str, Any]) -> list[str]:
     parts = [html.heading(described["label"]), html.cards(cards), html.facts(overview_rows(described))]
     if described["findings"]:
         parts += [html.heading("Findings", 3), html.table(*finding_table(described))]
-        parts.append(html.paragraph("Shares are of the pictures whose label is known (1 or 0).", soft=True))
+        parts.append(
+            html.paragraph("Shares: of the images whose label is said (1 or 0), and of all images.", soft=True)
+        )
     if described["ages"]["known"]:
         parts += [
             html.heading("Ages", 3),
@@ -97,7 +99,15 @@ def finding_table(described: dict[str, Any]) -> tuple[list[str], list[list[objec
     splits = list(described["splits"])
     names = list(dict.fromkeys(row["finding"] for row in described["findings"]))
     cells = {(row["finding"], row["split"]): row for row in described["findings"]}
-    head = ["finding", *(f"{split or 'no split'} +" for split in splits), "share", "", "uncertain", "not said"]
+    head = [
+        "finding",
+        *(f"{split or 'no split'} +" for split in splits),
+        "of said",
+        "of all",
+        "",
+        "uncertain",
+        "not said",
+    ]
     rows = []
     for name in names:
         parts = [cells[name, split] for split in splits]
@@ -107,7 +117,9 @@ def finding_table(described: dict[str, Any]) -> tuple[list[str], list[list[objec
         share = positive / (positive + negative) if positive + negative else float("nan")
         bar = html.Bar(0.0 if np.isnan(share) else share)
         text = "–" if np.isnan(share) else f"{100 * share:.1f} %"
-        rows.append([name, *(part["positive"] for part in parts), text, bar, uncertain, unknown])
+        every = positive + negative + uncertain + unknown
+        of_all = f"{100 * positive / every:.1f} %" if every else "–"
+        rows.append([name, *(part["positive"] for part in parts), text, of_all, bar, uncertain, unknown])
     return head, rows
 
 

@@ -1,6 +1,7 @@
 """Intake: what is noted of every picture on its way into a dataset folder, and the folder's tables made from it."""
 
 import hashlib
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import pandas as pd
 
 from ribcage import fingerprint, image, split, store
 from ribcage.index import Index
+
+log = logging.getLogger("ribcage")
 
 TAGS = ("patient", "study", "view", "sex", "age")  # what a DICOM file knows and a table may lack
 RECORD = ("rows", "width", "height", "sum", "squares", "pixels", "print", "notes", "tags")
@@ -87,6 +90,27 @@ def with_split(table: pd.DataFrame, facts: store.Facts) -> pd.DataFrame:
     if facts.dataset != "folder" and (table["split"] != "").any():
         return table  # a published split stays as it is, even where --limit cuts a part of it away
     return table.assign(split=split.complete(table["split"], table["patient"], table["path"]))
+
+
+def given_way(index: Index, prints: store.Fingerprints, giving: Sequence[str]) -> Index:
+    """The index in which images of the splits that give way have left their split where another split shows their
+    patient or a copy of them; near-copies count. Of two that both give way, the one named first does."""
+    table = index.table
+    parts = table["split"].to_numpy(object).copy()
+    names = split.spelt(table["patient"])
+    for part in dict.fromkeys(giving):
+        own, rest = np.flatnonzero(parts == part), np.flatnonzero((parts != part) & (parts != ""))
+        found = split.shared(names, parts, (part,)) | split.shared(prints.pixels, parts, (part,))
+        found[own[fingerprint.matches(prints.prints[own], prints.prints[rest]).first]] = True
+        parts[found] = ""
+        if len(own) and not (parts == part).any():
+            raise ValueError(
+                f"--drop-shared {part} leaves nothing of it: other splits show all its patients or images."
+            )
+        log.warning(
+            "Set aside: %s images of %s, whose patients or copies are in other splits.", f"{found.sum():,}", part
+        )
+    return replace(index, table=table.assign(split=pd.Series(parts, table.index, dtype="str")))
 
 
 def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: store.Facts) -> pd.DataFrame:

@@ -3,11 +3,16 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ribcage import tables
 from ribcage.fingerprint import same_patient
+
+log = logging.getLogger("ribcage")
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 # Of a published training part without validation: about what others carve out of the official ChestX-ray14 lists.
@@ -60,6 +65,58 @@ def choose(frame: pd.DataFrame, wanted: str, published: Sequence[str], shares: d
     if wanted == "auto":
         return dealt(frame["patient"], frame["path"], shares)
     return by_patient(frame["patient"], frame["path"], shares)
+
+
+def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
+    """Name → (N,) bool: the rows that bare lists of images name, from words such as train=FILE; one name may have
+    several lists. A list names images by their path, their name, or their stem."""
+    given: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, file = word.partition("=")
+        if not (name.strip() and equals and file):
+            raise ValueError(f"--split-list {word!r} is not NAME=FILE, such as train=train_list.txt.")
+        given.setdefault(name.strip(), []).extend(tables.bare_list(Path(file).expanduser()))
+    place, found = {path: row for row, path in enumerate(paths)}, {}
+    for name, images in given.items():
+        meant = [place.get(path, -1) for path in tables.meant(images, paths)[0]]
+        rows = np.array([row for row in meant if row >= 0], np.int64)
+        if not len(rows):
+            raise ValueError(f"--split-list {name}: none of its {len(images):,} names is an image of this data set.")
+        if len(rows) < len(images):
+            log.warning(
+                "%s of %s names in the list %r are no image here.",
+                f"{len(images) - len(rows):,}",
+                f"{len(images):,}",
+                name,
+            )
+        found[name] = np.zeros(len(paths), bool)
+        found[name][rows] = True
+    return found
+
+
+def from_lists(words: Sequence[str], patients: pd.Series, paths: pd.Series) -> pd.Series:
+    """The split that lists make; an image in two of them is an error, a patient in two is said."""
+    found = lists(words, paths.tolist())
+    strange = [name for name in found if name not in SHARES]
+    if strange:
+        raise ValueError(f"--split-list {strange[0]}: a split is {', '.join(SHARES)}.")
+    split = pd.Series("", paths.index, dtype="str")
+    for one, other in combinations(found, 2):
+        if both := int((found[one] & found[other]).sum()):
+            raise ValueError(
+                f"{both:,} images are in the lists of both {one} and {other}. 'ribcage inspect' shows them."
+            )
+    for name, rows in found.items():
+        split[rows] = name
+    known = patients[(patients != "") & (split != "")]
+    crossing = int((split[known.index].groupby(known).nunique() > 1).sum())
+    if crossing:
+        log.warning(
+            "%s patients are in several of the lists; --drop-shared test leaves them out of test.", f"{crossing:,}"
+        )
+    if none := int((split == "").sum()):
+        log.warning("%s images are in no list and so in no split.", f"{none:,}")
+    return complete(split, patients, paths)
 
 
 def _fractions(names: pd.Series) -> np.ndarray:

@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +37,7 @@ KINDS: dict[str, Any] = dict.fromkeys(
 )
 KINDS |= dict.fromkeys(("pictures", "rejected", "size", "depth"), int)
 KINDS |= dict.fromkeys(("options", "notes", "versions", "tables"), dict)
-KINDS |= {"mean": (int, float), "std": (int, float), "findings": list, "linked": bool}
+KINDS |= {"mean": (int, float), "std": (int, float), "findings": list, "linked": bool, "drop_shared": list}
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Facts:
     """Hashes of index.parquet and fingerprints.parquet: a table from elsewhere would put labels on other pictures."""
     window: str = ""
     """What DICOM files are shown by instead of their own choice."""
+    drop_shared: tuple[str, ...] = ()
+    """Splits out of which was left what another split shows, too."""
     plan: str = ""
     """A hash of all that decided what this folder holds."""
     format: int = FORMAT
@@ -90,12 +93,14 @@ class Facts:
         if isinstance(values, dict):
             values.setdefault("window", "")  # folders are older than this choice
         known = {item.name for item in fields(cls)}
+        if isinstance(values, dict):
+            values.setdefault("drop_shared", [])  # older folders do not have it
         if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage. Import the data set again.")
         strange = [name for name, kinds in KINDS.items() if not isinstance(values[name], kinds)]
         if strange or values["depth"] not in (8, 16) or values["size"] < 1:
             raise ValueError(f"{file} is damaged (see {(strange or ['depth, size'])[0]}). Import the data set again.")
-        return cls(**{**values, "findings": tuple(values["findings"])})
+        return cls(**{**values, **{name: tuple(values[name]) for name in ("findings", "drop_shared")}})
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,16 @@ class Store:
                 pixels = np.asarray(self.picture(row))
                 figures.append(page.figure(pixels, ", ".join(found), list(boxes.itertuples(index=False, name=None))))
         return page.framed(page.page(self.facts.name, [page.cards(said), page.sheet(figures)]))
+
+    def damaged(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Which of these rows (default: all) do not hold the pixels that were imported, by the hash of each; about a
+        gigabyte a second and core. A linked folder keeps no pixels and no hashes."""
+        if self.images is None:
+            return np.empty(0, np.int64)
+        chosen, hashes, images = np.arange(len(self)) if rows is None else rows, self.fingerprints.pixels, self.images
+        with ThreadPoolExecutor() as pool:
+            whole = list(pool.map(lambda row: fingerprint.pixel_hash(images[row]) == hashes[row], chosen.tolist()))
+        return chosen[~np.array(whole, bool)]
 
     def picture(self, row: int) -> np.ndarray:
         """(S, S): one picture, from the memory map or, in a linked folder, from its file."""
@@ -285,6 +300,19 @@ def open_all(folders: Sequence[Path | str]) -> list[Store]:
     if wrong:
         raise ValueError(" ".join(wrong))
     return stores
+
+
+def check_images(stores: Sequence[Store], rows: np.ndarray) -> None:
+    """Raise where an image that is to be used, of rows counted through all folders, is not what was imported."""
+    start, wrong = 0, []
+    for one in stores:
+        own = rows[(rows >= start) & (rows < start + len(one))] - start
+        damaged = one.damaged(np.unique(own))
+        start += len(one)
+        if len(damaged):
+            wrong.append(f"{len(damaged):,} images of {one.folder} (the first: row {damaged[0]})")
+    if wrong:
+        raise ValueError(f"Damaged since the import, their pixels have other hashes: {', '.join(wrong)}. Import again.")
 
 
 def _why_not(folder: Path) -> str:

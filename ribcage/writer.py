@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import os
 import time
 from collections import deque
@@ -21,12 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from ribcage import files, image, intake, spreadsheet, store
+from ribcage import files, fingerprint, image, intake, spreadsheet, store
 from ribcage.index import Index
+
+log = logging.getLogger("ribcage")
 
 CHUNK = 64  # pictures in one line of the journal
 HEADER = 128  # bytes before the pixels of a .npy file
 SYNC_SECONDS = 1.0
+JOURNAL = 2
+"""What a line of the journal holds; another version's is not gone on with."""
 PARTS = (".lock", "images.npy.part", "journal.part", "journal.part.part", "index.parquet.part", "dataset.json.part",
          "fingerprints.parquet.part", "rejected.csv.part")  # fmt: skip
 OURS = (*PARTS, "images.npy", "index.parquet", "fingerprints.parquet", "rejected.csv")
@@ -87,7 +92,11 @@ class Writer:
         lines = self._journal_lines()
         if not lines:
             self._begin()
-        elif lines[0] != {"plan": self.facts.plan}:
+        elif lines[0].get("plan") == self.facts.plan and lines[0] != self._head():
+            raise ValueError(
+                f"{self.folder} holds an unfinished import of another version of Ribcage. Begin anew with --redo."
+            )
+        elif lines[0] != self._head():
             raise ValueError(
                 f"{self.folder} holds an unfinished import of other pictures or with other options. "
                 "Give the same options to go on, choose another --out, or delete the folder."
@@ -103,7 +112,11 @@ class Writer:
         with files.opened(self.images, "xb") as images:
             images.write(bytes(HEADER))
         with files.atomic(self.journal) as part:
-            part.write_text(json.dumps({"plan": self.facts.plan}) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(self._head()) + "\n", encoding="utf-8")
+
+    def _head(self) -> dict[str, Any]:
+        """The first line of the journal: what the others are made for, and what they hold."""
+        return {"plan": self.facts.plan, "journal": JOURNAL, "variants": fingerprint.VARIANTS}
 
     def _journal_lines(self) -> list[dict[str, Any]]:
         """The whole lines of the journal; what was being written when the import died does not count."""
@@ -126,6 +139,12 @@ class Writer:
         bytes_each = self.facts.size**2 * self.facts.depth // 8
         size, kept, rows = HEADER, lines[:1], 0
         for line in lines[1:]:
+            if changed := [row for row, was in line["files"] if _state(self.index.file(row)) != was]:
+                log.warning(
+                    "Files have changed since this import began, such as row %s: it goes on after row %s.",
+                    f"{changed[0]:,}", f"{rows:,}",
+                )  # fmt: skip
+                break
             if size + len(line["rows"]) * bytes_each > self.images.stat().st_size:
                 break
             size += len(line["rows"]) * bytes_each
@@ -168,8 +187,9 @@ class Writer:
         yield from in_order(lambda rows: self._chunk(read, rows), tasks, self.workers)
 
     def _chunk(self, read: Callable[[int], image.Picture], rows: range) -> Chunk:
-        pixels, records, rejected = [], [], []
+        pixels, records, rejected, states = [], [], [], []
         for row in rows:
+            states.append([row, _state(self.index.file(row))])
             try:
                 picture = read(row)
             except (ValueError, OSError, MemoryError) as error:
@@ -180,7 +200,9 @@ class Writer:
             pixels.append(square)
             records.append(intake.record(row, picture, square))
         empty = np.empty((0, self.facts.size, self.facts.size), f"uint{self.facts.depth}")
-        return Chunk(np.stack(pixels) if pixels else empty, {**intake.join(records), "rejected": rejected})
+        return Chunk(
+            np.stack(pixels) if pixels else empty, {**intake.join(records), "rejected": rejected, "files": states}
+        )
 
     # ---- the end
 
@@ -197,6 +219,8 @@ class Writer:
         taken = self.index.take(rows)
         index = intake.stored_index(taken, joined, self.facts)
         prints = intake.fingerprints(index, joined)
+        if self.facts.drop_shared:
+            index = intake.given_way(index, prints, self.facts.drop_shared)
         self._save_header(len(rows))
         with files.atomic(self.folder / "index.parquet") as part:
             index.save(part)
@@ -226,8 +250,11 @@ def link(index: Index, facts: store.Facts, folder: Path, *, sample: int = 256) -
             refuse_strangers(folder, (*PARTS, "index.parquet"))
             joined = intake.join(_sampled(index, facts, sample))
             mean, std = intake.moments(joined, facts)
+            kept = intake.linked_index(index, facts)
+            if facts.drop_shared:  # by their patients alone
+                kept = intake.given_way(kept, store.Fingerprints.of_patients(kept), facts.drop_shared)
             with files.atomic(folder / "index.parquet") as part:
-                intake.linked_index(index, facts).save(part)
+                kept.save(part)
             facts = replace(facts, plan=plan(index, facts), pictures=len(index), mean=mean, std=std)
             store.complete(folder, facts)
 
@@ -259,9 +286,13 @@ def tidy(folder: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove a dataset folder's own files, whole or unfinished; others stay."""
-    for name in (*OURS, "dataset.json"):
-        (folder / name).unlink(missing_ok=True)
+    """Remove a dataset folder's own files, whole or unfinished, unless another import writes there; others stay."""
+    if not folder.is_dir():
+        return
+    with files.only_writer(folder):
+        for name in (*OURS, "dataset.json"):
+            if name != files.LOCK:
+                (folder / name).unlink(missing_ok=True)
 
 
 def plan(index: Index, facts: store.Facts) -> str:
@@ -272,6 +303,7 @@ def plan(index: Index, facts: store.Facts) -> str:
         name: getattr(facts, name) for name in ("name", "dataset", "size", "fit", "depth", "options", "root", "linked")
     }
     wanted |= {"window": facts.window} if facts.window else {}
+    wanted |= {"drop_shared": facts.drop_shared} if facts.drop_shared else {}
     text = json.dumps(wanted, sort_keys=True, default=str)
     return hashlib.blake2b(table.getvalue() + text.encode(), digest_size=16).hexdigest()
 
@@ -295,6 +327,15 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     """The first HEADER bytes of a .npy file."""
     text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
     return b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11).encode() + b"\n"
+
+
+def _state(file: Path) -> list[int] | None:
+    """What changes when a file does: its size and when it was written last; None where no file is there."""
+    try:
+        found = file.stat()
+    except (OSError, ValueError):
+        return None
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _json_line(line: dict[str, Any]) -> str:

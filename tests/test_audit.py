@@ -83,12 +83,50 @@ def test_patients_of_two_folders_meet_only_in_one_name_space() -> None:
 def test_published_splits_that_contradict_each_other_are_named() -> None:
     member = tables({"path": list("abc"), "split_a": ["test", "test", "train"], "split_b": ["train", "test", "test"]})
     families = audit.audit([member])["families"]
-    assert {"set": "made", "test_of": "a", "train_of": "b", "pictures": 1, "of": 2} in families
+    facts = {"pictures": 1, "of": 2, "patients": 0, "of_patients": 0}
+    assert {"set": "made", "one": ["a", "test"], "other": ["b", "train"], **facts} in families
 
 
 def test_a_split_without_positives_is_a_problem() -> None:
     member = tables({"path": list("ab"), "split": ["train", "test"], "Mass": [1, 0], "Nodule": [1, 1]})
     assert any("no positive picture in test for Mass:" in text for text in audit.audit([member])["problems"])
+
+
+def test_lists_are_compared_and_their_leaks_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x/1.png\n2.png\n")
+    (tmp_path / "b.txt").write_text("image\n2.png 0 1\n3.png 1 0\n")
+    rows = {"path": ["1.png", "2.png", "3.png"], "patient": ["p", "q", "p"]}
+    words = [f"train={tmp_path / 'a.txt'}", f"test={tmp_path / 'b.txt'}"]
+    index = tables(rows).index
+    found = audit.listed_splits(Member("made", index, lists=audit.splits.lists(words, rows["path"])))
+    assert [(each["pictures"], each["patients"]) for each in found] == [(1, 2)]
+
+
+def test_a_set_without_labels_or_test_is_a_problem() -> None:
+    found = audit.audit([tables({"path": list("ab"), "split": ["train", "val"], "split_x": ["train", "val"]})])
+    said = " ".join(found["problems"])
+    assert "no image has a label" in said and "no image is in the test split" in said
+    assert "the x split has no test images" in said
+
+
+def test_shares_are_of_the_said_and_of_all() -> None:
+    member = tables({"path": list("abcd"), "split": ["train"] * 4, "Mass": [1, np.nan, np.nan, np.nan]})
+    head, rows = datasheet.finding_table(audit.describe(member))
+    assert (rows[0][head.index("of said")], rows[0][head.index("of all")]) == ("100.0 %", "25.0 %")
+
+
+def test_bit_rot_is_found_by_the_audit_and_before_a_training(tmp_path: Path) -> None:
+    member = folder(tmp_path, {"a.png": soft(1), "b.png": soft(2)}, {"split": ["train", "test"]})
+    file = tmp_path / "out" / "images.npy"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    opened = store.open(tmp_path / "out")
+    assert opened.damaged().tolist() == [1]
+    assert any("1 images are not what was imported" in text for text in audit.audit([member])["problems"])
+    store.check_images([opened], np.array([0]))
+    with pytest.raises(ValueError, match=r"1 images of .* row 1"):
+        store.check_images([opened, opened], np.array([3]))
 
 
 def test_identical_pictures_are_counted_as_a_person_counts_them(tmp_path: Path) -> None:
@@ -178,10 +216,24 @@ def test_the_real_split_families_contaminate_each_other() -> None:
     """17,920 of the 25,596 official test pictures are in the other family's train list."""
     member = audit.member(f"nih:{REAL}/nih")
     found = {
-        (family["test_of"], family["train_of"]): (family["pictures"], family["of"])
+        (*family["one"], *family["other"]): (family["pictures"], family["patients"])
         for family in audit.split_families(member)
     }
-    assert found == {("official", "arnoweng"): (17920, 25596), ("arnoweng", "official"): (14936, 22433)}
+    assert found["official", "test", "arnoweng", "train"] == (17920, 1901)
+    assert found["official", "test", "arnoweng", "val"] == (2463, 306)
+    assert (
+        found["arnoweng", "test", "official", "train"][0] == 14936 and ("arnoweng", "val", "official", "train") in found
+    )
+
+
+@real
+def test_lists_that_were_published_together_share_images_and_patients() -> None:
+    """The lists of DTforCXR8: the official one to train, arnoweng's to test."""
+    lists = (f"train={REAL}/nih/train_val_list.txt.gz", f"test={REAL}/nih/arnoweng/test_list.txt.gz")
+    result = audit.audit(audit.members([f"nih:{REAL}/nih"], lists), near=False)
+    shared = next(each for each in result["families"] if each["one"][0] == "list")
+    assert (shared["pictures"], shared["patients"]) == (17220, 5597)
+    assert any("17,220 of the 86,524 images in list train and 5,597" in text for text in result["problems"])
 
 
 @real

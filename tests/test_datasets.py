@@ -1,6 +1,7 @@
 """Every data set becomes a valid Index, from the layout its makers ship, whatever the file system's order."""
 
 import inspect
+import json
 import os
 import pickle
 import shutil
@@ -301,6 +302,15 @@ def test_chexpert_keeps_uncertain_and_blank_and_tells_views_apart(folder: Path) 
     assert found.table["split"].value_counts().to_dict() == {"train": 16, "val": 6}
 
 
+def test_a_training_table_alone_gives_one_patient_in_eight_to_validation(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = trees.chexpert_lines("train", "CheXpert-v1.0", range(1, 201))
+    trees.text(folder / "train.csv", trees.CHEXPERT_HEADER, *lines)
+    table = datasets.index("chexpert", folder).table
+    assert set(table["split"]) == {"train", "val"} and "no test split" in caplog.text
+
+
 def test_valid_may_become_test_and_validation_then_comes_from_training(folder: Path) -> None:
     lines = trees.chexpert_lines("train", "CheXpert-v1.0", range(1, 401))
     trees.text(folder / "train.csv", trees.CHEXPERT_HEADER, *lines)
@@ -389,7 +399,47 @@ def test_mimic_pictures_may_lie_in_a_resized_folder_and_patients_bring_sex_and_a
     assert found.table["sex"].iloc[-1] == "" and np.isnan(found.table["age"].iloc[-1])
 
 
+def test_blank_views_are_filled_by_what_their_code_means_and_ap_axial_is_ap(folder: Path) -> None:
+    root = trees.mimic(folder)
+    meta = root / "mimic-cxr-2.0.0-metadata.csv.gz"
+    said = {0: ("", "postero-anterior"), 1: ("AP AXIAL", ""), 2: ("", "left lateral"), 3: ("LAO", "")}
+    rows = [
+        f"{pic},{patient},{study},CHEST,{said.get(place, ('', ''))[0]},1,1,21800506,1,,{said.get(place, ('', ''))[1]},"
+        for place, (patient, study, pic, _) in enumerate(trees.MIMIC_ROWS)
+    ]
+    trees.text(meta, trees.MIMIC_METADATA, *rows)
+    assert datasets.index("mimic", root).table["view"].tolist()[:5] == ["PA", "AP", "LATERAL", "", ""]
+
+
+def test_a_radiologists_labels_of_the_test_set_go_before_the_labellers(folder: Path) -> None:
+    root = trees.mimic(folder)
+    study = trees.MIMIC_ROWS[0][1]
+    trees.text(root / "mimic-cxr-2.1.0-test-set-labeled.csv", "study_id,Airspace Opacity,Edema", f"{study},1.0,0.0")
+    table = datasets.index("mimic", root).table
+    first, other = table[table["study"] == str(study)], table[table["study"] != str(study)]
+    assert first["Edema"].eq(0).all() and first["Lung_Opacity"].eq(1).all() and first["Atelectasis"].isna().all()
+    assert set(first["labelled_by"]) == {"radiologist"} and set(other["labelled_by"]) == {"chexpert", ""}
+    assert datasets.index("mimic", root, test_labels="labeller").table["Edema"].iloc[0] == -1
+
+
 # ---- RSNA
+
+
+def test_rsnas_patients_are_images_unless_it_is_joined_to_chestxray14(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = trees.rsna(folder)
+    datasets.index("rsna", root)
+    assert "names an image, not a patient" in caplog.text
+    caplog.clear()
+    rows = [
+        {"subset_img_id": name, "img_id": f"{place // 2:08d}_00{place % 2}.png"}
+        for place, name in enumerate(trees.RSNA_IDS)
+    ]
+    trees.text(root / "pneumonia-challenge-dataset-mappings_2018.json", json.dumps(rows))
+    table = datasets.index("rsna", root).table
+    assert table["patient"].nunique() == 10 and not caplog.text.count("names an image")
+    assert table.groupby("patient")["split"].nunique().eq(1).all()
 
 
 def test_rsna_has_one_row_per_picture_its_boxes_and_three_classes(folder: Path) -> None:

@@ -73,7 +73,7 @@ def test_class_folders_may_be_numbered(folder: Path) -> None:
     [
         ("AP Supine", "AP"), ("portable", "AP"), ("PA erect", "PA"), ("postero-anterior", "PA"), ("L", "LATERAL"),
         ("XTABLE LATERAL", "LATERAL"), ("left lateral decubitus", ""), ("Axial", ""), ("CT Coronal", ""), ("", ""),
-        ("AP AXIAL", ""), ("仰卧位", "AP"), ("oblique", ""),
+        ("AP AXIAL", "AP"), ("仰卧位", "AP"), ("oblique", ""),
     ],
 )  # fmt: skip
 def test_views_in_more_than_a_word(cell: str, view: str) -> None:

@@ -1,5 +1,7 @@
 """A patient goes where the hash of its name points, on every machine and in any order."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,3 +75,23 @@ def test_choosing_takes_the_first_published_split_and_says_when_there_is_none(ca
     assert "No split published: patients are dealt out 60/20/20 by their hash" in caplog.text
     with pytest.raises(FileNotFoundError, match=r"The a lists are not there\. Add them or choose --split b or patient"):
         split.choose(frame, "a", ("a", "b"))
+
+
+def test_lists_make_a_split_and_what_they_share_is_refused_or_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = pd.Series([f"images/{number}.png" for number in range(20)], dtype="str")
+    patients = pd.Series([str(number // 2) for number in range(20)], dtype="str")
+    (tmp_path / "a.txt").write_text("\n".join(f"{number}.png" for number in range(15)))
+    (tmp_path / "b.txt").write_text("15.jpg\n16\nnone.png")
+    words = [f"train={tmp_path / 'a.txt'}", f"test={tmp_path / 'b.txt'}"]
+    found = split.from_lists(words, patients, paths)
+    assert set(found[:15]) <= {"train", "val"} and found[15:17].tolist() == ["test"] * 2 and set(found[17:]) == {""}
+    for fact in ("1 of 3 names", "1 patients are in several", "3 images are in no list"):
+        assert fact in caplog.text
+    (tmp_path / "b.txt").write_text("14.png")
+    with pytest.raises(ValueError, match="1 images are in the lists of both train and test"):
+        split.from_lists(words, patients, paths)
+    for wrong in ("train", "dev=a.txt"):
+        with pytest.raises((ValueError, FileNotFoundError)):
+            split.from_lists([wrong], patients, paths)

@@ -464,3 +464,80 @@ def test_the_window_of_an_import_is_kept_in_the_folder(tmp_path: Path) -> None:
     del old["window"]
     (tmp_path / "out" / "dataset.json").write_text(json.dumps(old))
     assert store.Facts.load(tmp_path / "out" / "dataset.json").window == ""
+
+
+# ---- what changes between two runs
+
+
+def interrupted(index: Index, out: Path, **changes: object) -> None:
+    """An import that stops after its first chunks."""
+    with writer.Writer(index, facts(index.root, **changes), out) as work:
+        run = work.run()
+        next(run)
+        next(run)
+        run.close()
+
+
+def test_files_that_change_between_two_runs_are_read_again_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = pictures(tmp_path / "in", 3 * writer.CHUNK)
+    interrupted(index, tmp_path / "out")
+    file = tmp_path / "in" / f"{writer.CHUNK + 3:04d}.png"
+    file.write_bytes((tmp_path / "in" / "0001.png").read_bytes() + b"\0")
+    again = imported(index, tmp_path / "out")
+    assert f"row {writer.CHUNK + 3}: it goes on after row {writer.CHUNK}" in caplog.text
+    assert (again.picture(writer.CHUNK + 3) == again.picture(1)).all() and not len(again.damaged())
+    caplog.clear()
+    interrupted(index, tmp_path / "untouched")
+    imported(index, tmp_path / "untouched")
+    assert "changed" not in caplog.text
+
+
+def test_an_unfinished_import_of_another_version_is_begun_anew(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 3 * writer.CHUNK)
+    interrupted(index, tmp_path / "out")
+    journal = tmp_path / "out" / "journal.part"
+    head, *lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text(json.dumps({"plan": json.loads(head)["plan"]}) + "\n" + "".join(lines))
+    with pytest.raises(ValueError, match=r"another version of Ribcage.*--redo"):
+        imported(index, tmp_path / "out")
+
+
+def test_redo_does_not_take_a_folder_from_another_import(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 4)
+    with writer.Writer(index, facts(index.root), tmp_path / "out"):
+        with pytest.raises(OSError, match="Another process is writing"):
+            writer.clear(tmp_path / "out")
+        assert (tmp_path / "out" / "journal.part").exists()
+    writer.clear(tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_splits_that_share_patients_or_copies_give_way_at_import(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 6)  # two images of each patient
+    (tmp_path / "in" / "0005.png").write_bytes((tmp_path / "in" / "0000.png").read_bytes())
+    split = ["train", "train", "train", "test", "test", "test"]
+    index = replace(index, table=index.table.assign(split=split))
+    found = imported(index, tmp_path / "out", drop_shared=("test",))
+    assert found.index.table["split"].tolist() == ["train", "train", "train", "", "test", ""]
+    assert found.facts.drop_shared == ("test",)
+    with pytest.raises(ValueError, match="leaves nothing"):
+        imported(index.take(range(4)), tmp_path / "none", drop_shared=("test",))
+
+
+def test_a_folder_of_an_older_version_opens(tmp_path: Path) -> None:
+    imported(pictures(tmp_path / "in", 4), tmp_path / "out")
+    file = tmp_path / "out" / "dataset.json"
+    values = json.loads(file.read_text())
+    del values["drop_shared"]
+    file.write_text(json.dumps(values))
+    assert store.open(tmp_path / "out").facts.drop_shared == ()
+
+
+def test_no_byte_of_a_file_stands_among_the_reasons(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "in", 4)
+    (tmp_path / "in" / "0002.png").write_text("root:x:0:0:secret")
+    imported(index, tmp_path / "out")
+    said = (tmp_path / "out" / "rejected.csv").read_text()
+    assert "0002.png" in said and "root" not in said and "72 6f" not in said

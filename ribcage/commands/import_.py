@@ -45,6 +45,10 @@ class Options:
     """Begin anew, though the folder is complete or begun: pictures that were rejected may be there now."""
     link: bool = False
     """Store no pictures, only the table; pictures are then read from their files every time."""
+    split_list: tuple[str, ...] = ()
+    """Bare lists of images that make the split: train=FILE test=FILE, one name a line."""
+    drop_shared: tuple[str, ...] = ()
+    """Splits that give way: images whose patients or copies are in another split are set aside, such as test."""
     name: str = ""
     """What the folder is called in reports, and the name space of its patients (default: the data set's name)."""
     member: dict[str, Any] = field(default_factory=dict)
@@ -111,18 +115,23 @@ def check(options: Options) -> None:
         dicom_gray.asked(options.window)
     except ValueError as error:
         wrong.append(str(error).rstrip("."))
+    wrong += [f"--drop-shared {name}: a split is train, val or test" for name in options.drop_shared
+              if name not in ("train", "val", "test")]  # fmt: skip
     if wrong:
         raise ValueError("; ".join(wrong) + ". See 'ribcage import --help'.")
 
 
 def describe(options: Options) -> tuple[Any, Any]:
     """The Index, and the facts of the folder to be."""
-    from ribcage import datasets, store
+    from ribcage import datasets, split, store
 
     module = datasets.load(options.dataset)
     index = datasets.index(options.dataset, options.root, **options.member)
     root = index.root.absolute() if datasets.needs_root(options.dataset) else index.root
     index = replace(index, name=options.name or index.name, root=root)
+    if options.split_list:
+        listed = split.from_lists(options.split_list, index.table["patient"], index.table["path"])
+        index = replace(index, table=index.table.assign(split=listed))
     if options.limit:
         index = index.take(range(min(options.limit, len(index))))
     facts = store.Facts(
@@ -143,6 +152,7 @@ def describe(options: Options) -> tuple[Any, Any]:
         linked=options.link,
         window=options.window,
         versions=store.versions(),
+        drop_shared=options.drop_shared,
     )
     return index, facts
 

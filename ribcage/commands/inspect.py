@@ -4,8 +4,8 @@ Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a data set
 table; --html writes one self-contained page, --json the numbers.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,21 @@ class Options:
     """Look for near-copies too (--no-near: only for identical pictures)."""
     samples: int = 24
     """Pictures on the sheet of each folder."""
+    split_list: tuple[str, ...] = ()
+    """Bare lists of images to compare with each other: NAME=FILE NAME=FILE, such as train=a.txt test=b.txt."""
+    member: dict[str, Any] = field(default_factory=dict)
+
+
+def member(name: str) -> Callable[..., Any]:
+    """The function whose keywords are further options: of NAME:ROOT those that import NAME has."""
+    from ribcage import audit, datasets
+
+    meant = audit.not_imported(str(name if isinstance(name, str | Path) else next(iter(name), "")))
+    return datasets.load(meant[0]).index if meant else _nothing
+
+
+def _nothing() -> None:
+    """A dataset folder has no options of its own."""
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -36,7 +51,7 @@ def run(options: Options) -> dict[str, Any]:
     from ribcage.page import Shown
 
     check(options)
-    members = audit.members(options.folders)
+    members = audit.members(options.folders, options.split_list, **options.member)
     result = audit.audit(members, near=options.near)
     show(result)
     for file, text in ((options.json, json.dumps(result, indent=1, ensure_ascii=False)), (options.html, None)):

@@ -3,6 +3,7 @@
 Irvin et al. 2019, https://arxiv.org/abs/1901.07031. Blank means not mentioned, -1 uncertain; both are kept.
 """
 
+import logging
 import re
 from pathlib import Path
 from typing import Literal
@@ -37,6 +38,8 @@ LABELS = (
     "Fracture",
     "Support Devices",
 )
+log = logging.getLogger("ribcage")
+
 BATCH = re.compile(r" batch \d+ \(")
 PART = re.compile(r"(train|valid|val|test)/patient")
 
@@ -67,22 +70,27 @@ def index(
             **{canonical(name, "chexpert"): rows[name] for name in LABELS},
         }
     )
-    if valid == "test":
+    if "val" not in set(frame["split"]) and "train" in set(frame["split"]):
+        log.warning("No valid.csv: one in eight training patients becomes validation. There is no test split yet.")
+        frame["split"] = splits.carve(frame["split"], frame["patient"], frame["path"])
+    if valid == "test" and "valid" in str(found.get("val")):
         later = frame["split"].replace("val", "test")
         frame["split"] = splits.carve(later, frame["patient"], frame["path"])
     return Index("chexpert", table(frame, CHEXPERT14), CHEXPERT14, root=base)
 
 
 def _tables(root: Path, train: str) -> dict[str, str]:
-    """The csv of each part. CheXlocalize ships validation and test without training: its names need no train.csv."""
+    """The csv of each part that is there. CheXlocalize ships validation and test without training; of a training csv
+    alone one patient in eight becomes validation."""
     near = tables.files(root, depth=1)
     found = {
         part: tables.named(near, *names) for part, names in {"train": (train,), "val": VALID, "test": TEST}.items()
     }
-    alone = not tables.named(near, train, VALID[0])
-    absent = [name for part, name in (("train", train), ("val", VALID[0])) if not found[part] and not alone]
-    if absent or not any(found.values()):
-        raise tables.missing(root, absent or [train, VALID[0]], SOURCE)
+    if not any(found.values()):
+        raise tables.missing(root, [train, VALID[0]], SOURCE)
+    other = [name for name in TRAIN.values() if name != train and not found["train"] and tables.named(near, name)]
+    if other:
+        raise ValueError(f"{root} has no {train}, but {other[0]}: choose it with --labels.")
     for paths in found.values():
         if len(paths) > 1 and paths[0].count("/") == paths[1].count("/") and Path(paths[0]).name == Path(paths[1]).name:
             homes = [str(root / path) for path in paths]

@@ -4,6 +4,8 @@ Shih et al. 2019, https://doi.org/10.1148/ryai.2019180041. Every picture is also
 View, sex and age stand in the DICOM headers, which are read at import and not here.
 """
 
+import json
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +15,8 @@ from ribcage import split as splits
 from ribcage import tables
 from ribcage.index import Index, boxes, table
 
+log = logging.getLogger("ribcage")
+
 SOURCE = "https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge"
 LICENCE = "competition rules: non-commercial research and education; pictures of the NIH Clinical Center"
 FRAME = (1024, 1024)
@@ -20,6 +24,8 @@ FINDING = "Lung_Opacity"
 SIDES = ("x", "y", "width", "height")
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 PREFERRED = (r"(^|/)stage_2_train_images/", r"\.dcm$")
+MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
+"""Published by the RSNA: which image of ChestX-ray14 each one is."""
 LOVT = {"train.csv": "train", "validation.csv": "val", "test.csv": "test"}
 
 
@@ -47,6 +53,19 @@ def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", ima
     if info:
         classes = tables.read(root / info[0], ("patientId", "class")).drop_duplicates("patientId")
         frame["class"] = names.map(classes.set_index("patientId")["class"]).fillna("")
+    mapped = tables.named(paths, MAPPING)
+    if mapped:
+        frame["nih_image"] = names.map(_of_chestxray14(root / mapped[0])).fillna("")
+        known = frame["nih_image"] != ""
+        frame["patient"] = frame["patient"].mask(
+            known, "nih-" + frame["nih_image"].str.partition("_")[0].str.lstrip("0")
+        )
+    else:
+        log.warning(
+            "RSNA's patientId names an image, not a patient: several images of one person count as several patients "
+            "and may come into several splits. With %s below the root, patients are those of ChestX-ray14.",
+            MAPPING,
+        )
     lovt = _lovt(root, paths)
     if len(lovt):
         frame["split_lovt"] = names.map(lovt).fillna("")
@@ -54,6 +73,15 @@ def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", ima
     drawn = rows.dropna(subset=list(SIDES)).assign(finding=FINDING)
     drawn["row"] = drawn["patientId"].map(pd.Series(names.index, index=names))
     return Index("rsna", table(frame, (FINDING,)), (FINDING,), boxes(drawn), FRAME, root)
+
+
+def _of_chestxray14(file: Path) -> dict[str, str]:
+    """RSNA's name of an image → its name in ChestX-ray14."""
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        return {str(row["subset_img_id"]): str(row["img_id"]) for row in rows}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{file} is not the list of RSNA's images in ChestX-ray14 ({type(error).__name__}).") from None
 
 
 def _lovt(root: Path, paths: list[str]) -> pd.Series:
