@@ -6,6 +6,7 @@ keywords of the function it returns become flags too. All that is wrong with a c
 """
 
 import ast
+import contextlib
 import dataclasses
 import inspect
 import itertools
@@ -23,6 +24,8 @@ from ribcage import recipe
 from ribcage.spelling import nearest
 
 NEEDED: Any = object()  # the default of an option without one
+LARGEST = 2.0**63
+"""What 64 bits hold."""
 UNIONS = (UnionType, typing.Union)  # what `int | None` and `Literal[1, 3] | None` are
 
 
@@ -276,10 +279,11 @@ def convert(kind: Any, word: str) -> Any:
             raise ValueError(f"takes yes or no, not {word!r}")
         return word.lower() in ("yes", "true", "1")
     if kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            raise ValueError(f"takes a {'whole ' if kind is int else ''}number, not {word!r}") from None
+        with contextlib.suppress(ValueError):
+            number = kind(word)
+            if abs(number) < LARGEST:  # no option means anything by inf, nan or more than that
+                return number
+        raise ValueError(f"takes a {'whole ' if kind is int else ''}number, not {word!r}")
     return Path(word).expanduser() if kind is Path else word
 
 

@@ -111,7 +111,8 @@ class Training:
         if self._given_up():  # by a run that is asked to go on
             return
         self._saved_at = time.monotonic()
-        with self._recorded(), self._listening(), _appending(self.folder / "metrics.jsonl") as log_file:
+        file = self.folder / "metrics.jsonl"
+        with self._recorded(), distributed.missed(), self._listening(), _appending(file) as log_file:
             try:
                 if self._validation_due(self.run.step):  # it was asked to stop between an epoch and its validation
                     self._validate(log_file)
@@ -167,6 +168,8 @@ class Training:
         file = self.folder / "diverged.json"
         distributed.at_first(lambda: files.write(file, json.dumps({"step": error.step, "rows": error.rows}) + "\n"))
         how = "The same command with --resume and that goes on from the last good checkpoint."
+        if self._saved_step < 0:
+            how = "The same command with --resume and that begins again: nothing was saved yet."
         return how + (f" The rows of the batch are in {file}." if error.rows else "")
 
     def _validation_due(self, step: int) -> bool:

@@ -68,4 +68,6 @@ def typed(name: str, kind: Any, value: Any) -> Any:
     plain = next((each for each in kinds if each in (bool, int, float)), None)
     if plain is not None and not isinstance(value, (int, float) if plain is float else plain):
         raise ValueError(f"{name} is a {plain.__name__}, not {value!r}.")
+    if plain in (int, float) and not abs(value) < flags.LARGEST:
+        raise ValueError(f"{name} is a number, not {value!r}.")
     return value

@@ -69,6 +69,13 @@ def test_every_option_alone_is_read_as_it_was(name: str) -> None:
         assert read(name, module, flags.words(module, options)) == options, item.name
 
 
+@pytest.mark.parametrize("word", ["inf", "-inf", "nan", "1e999", "9" * 30, "9" * 5000])
+@pytest.mark.parametrize("kind", [int, float, int | None, float | None])
+def test_no_option_takes_a_number_that_is_none(kind: Any, word: str) -> None:
+    with pytest.raises(ValueError, match=r"takes a .*number"):
+        flags.convert(kind, word)
+
+
 # ---- a command made up here
 
 
@@ -108,7 +115,7 @@ def made_up() -> ModuleType:
         Options("a", sides=()),
         Options("a", names=("-x", "--quiet", "y")),
         Options("a", names=("-1", "x=y")),
-        Options("a", rate=float("-inf")),
+        Options("a", rate=-1e-300),
         Options("a", out=Path("-odd")),
         Options("a", quiet=True, loud=False, mode="slow"),
         Options("a", "c", member={"queue": 4, "mlp": False, "parts": ("p", "q")}),
