@@ -134,19 +134,20 @@ class Latency:
 # ---- all together
 
 
-def costs(one: Subject, *, measured: bool = True, timing: Timing | None = None) -> dict[str, Any]:
-    """Every number, as a dict that JSON can hold.
-
-    measured: memory and time, too.
-    """
+def counted(one: Subject) -> dict[str, Any]:
+    """What is known without computing, as a dict that JSON can hold."""
     said = {"model": str(one.folder or one.name), "name": one.name, "classes": one.classes, "channels": one.channels}
-    found: dict[str, Any] = {**said, "size": list(one.size), **asdict(counts(one)), "memory": None, "latency": []}
-    if not measured:
-        return found
+    return {**said, "size": list(one.size), **asdict(counts(one)), "memory": None, "latency": []}
+
+
+def measured(one: Subject, timing: Timing | None = None) -> dict[str, Any]:
+    """Memory and, where it is to be taken, time."""
     method = built(one)
-    found["memory"] = asdict(memory(method, one.channels, one.size))
     times = latency(method, one.channels, one.size, timing) if timing else ()
-    return found | {"latency": [asdict(each) for each in times]}
+    return {
+        "memory": asdict(memory(method, one.channels, one.size)),
+        "latency": [asdict(each) for each in times],
+    }
 
 
 def here() -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Progress: one line that says how far a long job is, how fast it goes and how long it will take."""
 
+import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO
@@ -20,6 +22,27 @@ def track(
     """
     stream = sys.stderr
     yield from (_bar if stream.isatty() else _lines)(counts, total, label, unit, done, note, stream)
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Say on standard error what begins, and every ten seconds that it still goes on, where nothing can be counted."""
+    stream, start, ended = sys.stderr, time.monotonic(), threading.Event()
+
+    def remind() -> None:
+        while not ended.wait(PLAIN_SECONDS):
+            print(f"still {what}, {time.monotonic() - start:.0f} s", file=stream, flush=True)
+
+    print(f"{what} …", file=stream, flush=True)
+    thread = threading.Thread(target=remind, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        if time.monotonic() - start >= PLAIN_SECONDS:
+            print(f"{what}: {time.monotonic() - start:.0f} s", file=stream, flush=True)
 
 
 def _notebook() -> bool:

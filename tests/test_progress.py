@@ -1,6 +1,7 @@
 """Progress is a line now and then in a file, and one line that is drawn over in a notebook."""
 
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -34,3 +35,14 @@ def test_ipython_in_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -
     assert not progress._notebook()
     monkeypatch.delitem(sys.modules, "IPython")
     assert not progress._notebook()
+
+
+def test_what_cannot_be_counted_says_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.02)
+    with progress.working("writing model.onnx"):
+        time.sleep(0.07)
+    first, *more, last = capsys.readouterr().err.splitlines()
+    assert first == "writing model.onnx …" and last.startswith("writing model.onnx: ") and len(more) >= 1
+    assert all(line.startswith("still writing model.onnx, ") for line in more)

@@ -48,7 +48,7 @@ def run(options: Options) -> dict[str, Any]:
     """Write, compare, time; return the numbers."""
     import tempfile
 
-    from ribcage import bundle, deployment, limits
+    from ribcage import bundle, deployment, limits, progress
 
     limits.check(options, wrong(options))
     opened = bundle.load(options.model)
@@ -57,10 +57,13 @@ def run(options: Options) -> dict[str, Any]:
     file = options.out or opened.folder / usual(options)
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export") as work:
-        made = written(options, opened, Path(work))
-        result = compared(options, opened, made)
+        with progress.working(f"writing {file.name}"):
+            made = written(options, opened, Path(work))
+        with progress.working("comparing its predictions with the model's"):
+            result = compared(options, opened, made)
         if options.latency:
-            result["latency"] = timed(options, opened, made)
+            with progress.working("measuring the time that both take"):
+                result["latency"] = timed(options, opened, made)
         for one in beside(made):
             one.replace(file.with_suffix(one.suffix))
     print(f"Wrote {file}, {sum(one.stat().st_size for one in beside(file)) / 1e6:,.1f} MB.")

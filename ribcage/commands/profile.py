@@ -38,16 +38,19 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Count, measure, show, write; return the numbers."""
-    from ribcage import profiling
+    from ribcage import profiling, progress
 
     check(options)
-    subjects, models = asked(options), []
+    subjects = asked(options)
+    models = [profiling.counted(one) for one in subjects]
+    show_counts(models)
     timing = profiling.Timing(options.threads, options.runs) if options.latency else None
-    for place, one in enumerate(subjects):
-        measured = one.body not in [before.body for before in subjects[:place]]
-        models.append(profiling.costs(one, measured=measured, timing=timing))
+    first = {one.body: place for place, one in reversed(list(enumerate(subjects)))}
+    for number, place in enumerate(sorted(first.values()), 1):
+        with progress.working(f"measuring {models[place]['model']}, {number} of {len(first)}"):
+            models[place] |= profiling.measured(subjects[place], timing)
     result = {"models": models, "threads": threads(options), "runs": options.runs, **profiling.here()}
-    show(result)
+    show_measured(result)
     write(options, result)
     return result
 
@@ -107,14 +110,27 @@ def threads(options: Options) -> int:
     return options.threads or torch.get_num_threads()
 
 
-def show(result: dict[str, Any]) -> None:
-    """What the models are, and what they take here."""
+def wide() -> Any:
+    """Where tables are printed."""
     from ribcage import terminal
-    from ribcage.commands.inspect import grid
 
     console = terminal.console()
     console.width = max(console.width, WIDTH)
-    console.print(grid(COUNTS, [counted(one) for one in result["models"]]))
+    return console
+
+
+def show_counts(models: Sequence[dict[str, Any]]) -> None:
+    """What the models are: known at once."""
+    from ribcage.commands.inspect import grid
+
+    wide().print(grid(COUNTS, [counted(one) for one in models]))
+
+
+def show_measured(result: dict[str, Any]) -> None:
+    """What they take here."""
+    from ribcage.commands.inspect import grid
+
+    console = wide()
     measured = [one for one in result["models"] if one["memory"] is not None]
     timed = [batch["batch"] for batch in measured[0]["latency"]] if measured else []
     head = [*TAKEN, *(f"{kind} {batch}" for batch in timed for kind in ("eager", "exported"))]

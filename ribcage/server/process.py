@@ -12,6 +12,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ribcage import progress
 from ribcage.server.app import Service, make
 from ribcage.server.gate import RAW
 from ribcage.server.problem import Problem
@@ -147,7 +148,8 @@ class Server(uvicorn.Server):
     def prepare(self) -> None:
         """Make the models ready; a fault ends the server."""
         try:
-            self.service.prepare()
+            with progress.working("preparing the models"):
+                self.service.prepare()
         except Exception as error:
             self.fault, self.gate.state = error, "stopping"
         if self.gate.state == "starting":
