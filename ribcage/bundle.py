@@ -12,7 +12,8 @@ import contextlib
 import functools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +21,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ribcage import __version__, card, distributed, files, index, losses, observed, ood, store, terminal
-from ribcage.backbone import Backbone, Weights, pretrained_config
+from ribcage import __version__, card, digest, distributed, files, index, limits, losses, observed, ood, store, terminal
+from ribcage.backbone import POOLS, Backbone, Weights, pretrained_config
 from ribcage.methods import Method
 from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
 from ribcage.provenance import Provenance
-from ribcage.weights import Published, published
+from ribcage.weights import Published, one_line, published
 from ribcage.weights.account import account, summary
+from ribcage.weights.container import Stored, header
+from ribcage.weights.foreign import wrong_scale
 
 if TYPE_CHECKING:
     from ribcage.gradcam import Looker
@@ -39,7 +42,10 @@ CAM = "cam"
 CUT = "f1"
 """The thresholds of a detector: the least score of a box that is shown."""
 LARGEST = 4096
-"""No option of a detector is larger: a file from anybody shall not ask for all the memory."""
+"""No side of an image and no option of a detector is larger: a file from anybody shall not ask for all the memory."""
+MOST_FINDINGS, MOST_BYTES = 1000, 1 << 24
+"""Of a model, and of its model.json."""
+ADVICE = f"Copy the model anew from where it came; after a change of your own, remove {digest.SUMS}."
 
 
 def _is(kind: Any, count: int | None = None) -> Callable[[Any], bool]:
@@ -56,7 +62,7 @@ def _named(value: Any) -> bool:
 
 def _finite(value: Any) -> bool:
     """Whether a value of JSON is a number that can be calculated with."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _chosen(value: Any) -> bool:
@@ -86,35 +92,60 @@ def _option(value: Any) -> bool:
 
 def _side(value: Any) -> bool:
     """Whether a number can be the side of a picture."""
-    return isinstance(value, int) and 1 <= value <= 1 << 14
+    return type(value) is int and 1 <= value <= LARGEST
 
 
 def _colours(value: Any) -> bool:
     """Whether these can be means and spreads of three channels."""
     if not _is(list, 2)(value) or any(len(one) != 3 for one in value):
         return False
-    return all(map(_finite, value[0] + value[1])) and min(value[1]) > 0
+    return not wrong_scale(*value)
+
+
+TEXTS = ("method", "layout", "file", "sha256", "evidence", "leak", "policy")
+COUNTS = ("pictures", "patients", "selection", "boxes", "shared_patients", "fitted")
+LISTS = ("random", "claims", "fitted_to")
+"""What may stand under `training`, by its kind."""
+CONVERTED = {"layout", "file", "sha256"}
+"""What stands there of a converted model."""
+
+
+def _training(value: Any) -> bool:
+    """Whether this can be how a model came to be: what is shown of it is of its kind."""
+    if not isinstance(value, dict) or (value.get("method") == "converted" and not value.keys() >= CONVERTED):
+        return False
+    taught = value.get("teachers", [])
+    return (
+        all(isinstance(value.get(name, ""), str) for name in TEXTS)
+        and all(type(value.get(name, 0)) is int and value.get(name, 0) >= 0 for name in COUNTS)
+        and all(_is(str)(value.get(name, [])) for name in LISTS)
+        and isinstance(value.get("options", {}), dict)
+        and _is(dict)(taught)
+        and all(isinstance(one.get("name"), str) and _is(str)(one.get("findings")) and "table" in one for one in taught)
+    )
 
 
 CHECKS: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: isinstance(value, str),
-    "findings": lambda value: _is(str)(value) and all(map(_named, value)) and len(value) == len(set(value)),
+    "findings": lambda value: (
+        _is(str)(value) and len(value) <= MOST_FINDINGS and all(map(_named, value)) and len(value) == len(set(value))
+    ),
     "size": lambda value: _is(int, 2)(value) and all(map(_side, value)),
     "stored": _side,
     "fit": lambda value: value in ("pad", "crop", "squash"),
-    "mean": _finite,
-    "std": lambda value: _finite(value) and value > 0,
-    "channels": lambda value: value in (1, 3),
-    "pool": lambda value: isinstance(value, str),
+    "mean": lambda value: _finite(value) and not wrong_scale([value], []),
+    "std": lambda value: _finite(value) and not wrong_scale([], [value]),
+    "channels": lambda value: type(value) is int and value in (1, 3),
+    "pool": lambda value: isinstance(value, str) and value in POOLS,
     "colours": lambda value: value == [] or _colours(value),
     "loss": lambda value: isinstance(value, str) and value in losses.LOSSES,
     "detector": lambda value: isinstance(value, dict) and all(map(_option, value.values())),
-    "temperature": lambda value: isinstance(value, list) and all(_finite(one) and one > 0 for one in value),
+    "temperature": lambda value: isinstance(value, list) and all(_finite(one) and 1e-6 < one < 1e6 for one in value),
     "thresholds": lambda value: isinstance(value, dict) and all(map(_chosen, value.values())),
     "metrics": _scores,
     "observed": observed.fits,
     "data": _sources,
-    "training": lambda value: isinstance(value, dict),
+    "training": _training,
     "versions": lambda value: isinstance(value, dict),
 }
 """What each value of model.json must be: the file may come from anybody."""
@@ -181,7 +212,9 @@ class Model:
     def load(cls, file: Path) -> "Model":
         """Read what `save` wrote, or say why not."""
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            if file.stat().st_size > MOST_BYTES:
+                raise ValueError("it is too large")
+            values = json.loads(file.read_text(encoding="utf-8"), parse_int=limits.json_integer)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file} is not valid JSON ({error}).") from None
         known = {item.name for item in fields(cls)}
@@ -256,15 +289,20 @@ def save(folder: Path, method: Method, model: Model, provenance: Provenance, che
     text = card.write(asdict(model), plain=fits, unknown=unknown)
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with files.explained(folder, "Free some."), contextlib.ExitStack() as ready:  # they take their places in reverse
-        model.save(ready.enter_context(files.atomic(folder / "model.json")))
+        parts = {"model.json": ready.enter_context(files.atomic(folder / "model.json"))}
+        model.save(parts["model.json"])
+        sums = ready.enter_context(files.atomic(folder / digest.SUMS))
         part = ready.enter_context(files.atomic(folder / "README.md"))
         part.write_text(text, encoding="utf-8")
-        provenance.save(ready.enter_context(files.atomic(folder / "provenance.npz")))
+        parts["provenance.npz"] = ready.enter_context(files.atomic(folder / "provenance.npz"))
+        provenance.save(parts["provenance.npz"])
         if check is not None:
-            check.save(ready.enter_context(files.atomic(folder / ood.FILE)))
-        part = ready.enter_context(files.atomic(folder / WEIGHTS))
-        part.write_bytes(dump(weights, metadata={"format": "pt"}))
-        files.sync(part)
+            parts[ood.FILE] = ready.enter_context(files.atomic(folder / ood.FILE))
+            check.save(parts[ood.FILE])
+        parts[WEIGHTS] = ready.enter_context(files.atomic(folder / WEIGHTS))
+        parts[WEIGHTS].write_bytes(dump(weights, metadata={"format": "pt"}))
+        files.sync(parts[WEIGHTS])
+        sums.write_text(digest.sums(parts), encoding="utf-8")
         (folder / "model.json").unlink(missing_ok=True)
         if check is None:
             (folder / ood.FILE).unlink(missing_ok=True)
@@ -294,22 +332,16 @@ def load_any(folder: Path | str) -> Opened:
 
     folder = find(Path(folder))
     model = Model.load(folder / "model.json")
-    try:
-        weights = load_file(folder / WEIGHTS)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{folder} has no {WEIGHTS}.") from None
-    except Exception as error:
-        raise ValueError(f"{folder / 'model.safetensors'} is damaged ({type(error).__name__}: {error}).") from None
-    built = Backbone(
-        model.name, channels=model.channels, size=model.size, pool=model.pool, mean=model.mean, std=model.std,
-        colours=model.colours,
-    )  # fmt: skip
+    _check_shapes(model, folder)
     seen = Provenance.load(folder / "provenance.npz")
-    if model.detector and model.detector.get("head") != CAM:
-        detector = detector_of(model, built, str(folder))
-        load_state(detector_state(detector), weights, str(folder))
-        return Detector(folder, model, detector.eval(), seen)
-    method = Supervised(built, model.findings, loss=model.loss)  # type: ignore[arg-type]
+    _check_bytes(folder)
+    weights = load_file(folder / WEIGHTS)
+    if strange := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise ValueError(f"{folder / WEIGHTS}: {strange[0]} holds numbers that are not finite: no image has an answer.")
+    method = _method(model, str(folder))
+    if isinstance(method, Detect):
+        load_state(detector_state(method), weights, str(folder))
+        return Detector(folder, model, method.eval(), seen)
     load_plain_state(method, weights, str(folder))
     if not model.detector:
         return Bundle(folder, model, method.eval(), seen)
@@ -317,6 +349,43 @@ def load_any(folder: Path | str) -> Opened:
     with _described(str(folder)):
         _ = looking.finder  # it can be built
     return looking
+
+
+def _method(model: Model, where: str) -> Detect | Supervised:
+    """What `model` describes, with random weights."""
+    built = Backbone(
+        model.name, channels=model.channels, size=model.size, pool=model.pool, mean=model.mean, std=model.std,
+        colours=model.colours,
+    )  # fmt: skip
+    if model.detector and model.detector.get("head") != CAM:
+        return detector_of(model, built, where)
+    return Supervised(built, model.findings, loss=model.loss)  # type: ignore[arg-type]
+
+
+def _check_shapes(model: Model, folder: Path) -> None:
+    """Raise where the weights are not those of the model, by the names and shapes in the file's header: before
+    anything is allocated that model.json asks for."""
+    try:
+        there = header(folder / WEIGHTS)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{folder} has no {WEIGHTS}.") from None
+    except Exception as error:
+        raise ValueError(f"{folder / WEIGHTS} is damaged ({type(error).__name__}: {one_line(error)}).") from None
+    with torch.device("meta"):
+        method = _method(model, str(folder))
+    own = detector_state(method) if isinstance(method, Detect) else plain_state(method)
+    check_state(own, there, str(folder))
+
+
+def _check_bytes(folder: Path) -> None:
+    """Raise where a file is not the one that was written. An older bundle, or one made by hand, cannot tell."""
+    known = digest.known(folder)
+    if known and (unknown := [name for name in ("model.json", "provenance.npz", WEIGHTS) if name not in known]):
+        raise ValueError(f"{folder / digest.SUMS} does not name {unknown[0]}. {ADVICE}")
+    if known:
+        digest.check_folder(folder, ADVICE)
+    elif not distributed.rank():
+        print(f"{folder} has no {digest.SUMS}: nobody can tell whether its bytes are as written.", file=sys.stderr)
 
 
 def detector_of(model: Model, built: Backbone, where: str, *, freeze: bool = True) -> Detect:
@@ -552,12 +621,7 @@ def _plain_shapes(name: str, channels: int, count: int, size: tuple[int, int], p
 
 def load_plain_state(method: Supervised, state: dict[str, Tensor], where: str) -> None:
     """Put weights under timm's names into a method; all must be there and fit."""
-    own = plain_state(method)
-    state = {
-        name: value[:, :, 0, 0] if name in own and value.shape == (*own[name].shape, 1, 1) else value
-        for name, value in state.items()
-    }
-    load_state(own, state, where)
+    load_state(plain_state(method), state, where)
 
 
 def detector_state(method: Detect) -> dict[str, Tensor]:
@@ -566,13 +630,25 @@ def detector_state(method: Detect) -> dict[str, Tensor]:
     return {key.removeprefix(inside) if key.startswith(inside) else f"detector.{key}": own[key] for key in own}
 
 
-def load_state(own: dict[str, Tensor], state: dict[str, Tensor], where: str) -> None:
-    """Put weights into those of the same names; all must be there and fit."""
-    missing, strange = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    other = [name for name in own if name in state and own[name].shape != state[name].shape]
+def check_state(own: dict[str, Tensor], there: Mapping[str, Stored], where: str) -> None:
+    """Raise unless a file has just these weights, of these shapes and of the same kind: fractions or whole numbers."""
+    missing, strange = sorted(own.keys() - there.keys()), sorted(there.keys() - own.keys())
+    other = [name for name, value in own.items() if name in there and not _alike(value, there[name])]
     if missing or strange or other:
         counts = f"{len(missing)} missing, {len(strange)} unexpected, {len(other)} of another shape"
         raise ValueError(f"The weights in {where} do not fit: {counts} ({(missing + strange + other)[0]} …).")
+
+
+def _alike(value: Tensor, there: Stored) -> bool:
+    """Whether a weight can be filled from the file; a 1 × 1 convolution is a linear head."""
+    shapes = (tuple(value.shape), (*value.shape, 1, 1))
+    return there.shape in shapes and there.fractions == value.is_floating_point()
+
+
+def load_state(own: dict[str, Tensor], state: dict[str, Tensor], where: str) -> None:
+    """Put weights into those of the same names; all must be there and fit."""
+    stored = {name: Stored(tuple(value.shape), value.is_floating_point()) for name, value in state.items()}
+    check_state(own, stored, where)
     with torch.no_grad():
         for name, value in own.items():
-            value.copy_(state[name])
+            value.copy_(state[name].reshape(value.shape))

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import exporting, views
+from ribcage import digest, exporting, files, views
 from ribcage.bundle import WEIGHTS, Bundle, Model
 from ribcage.metrics import multiclass, sigmoid
+from ribcage.weights import one_line
 
 Answer = Callable[[np.ndarray], np.ndarray]
 """(N, S, S) uint8 → (N, F) float32."""
@@ -114,23 +115,56 @@ def stamp(opened: Bundle) -> str:
     for name in (WEIGHTS, "model.json"):
         if not (opened.folder / name).is_file():
             return ""
-        with (opened.folder / name).open("rb") as stream:
-            told.update(hashlib.file_digest(stream, "sha256").digest())
+        told.update(bytes.fromhex(digest.of(opened.folder / name)))
     return told.hexdigest()
 
 
 def kept_onnx(opened: Bundle) -> Path | None:
-    """The file that `ribcage export` has left beside the model, if it was made from just this one."""
+    """The file that `ribcage export` has left beside the model, if it was made from just this one and is as written."""
     import onnx
     from google.protobuf.message import DecodeError
 
     file = opened.folder / FILES["onnx"]
+    if not sealed(file):
+        return None
     try:
-        content = onnx.load(str(file), load_external_data=False)
-    except (OSError, DecodeError):
+        content = onnx.load_from_string(file.read_bytes())
+    except DecodeError:
         return None
     said = {one.key: one.value for one in content.metadata_props}
     return file if said.get("ribcage.stamp") == stamp(opened) != "" else None
+
+
+def seal(written: Sequence[Path]) -> None:
+    """Write the digests of an export beside its first file, as `sha256sum --check` reads them."""
+    files.write(beside(written[0]), digest.sums({one.name: one for one in written}))
+
+
+def beside(file: Path) -> Path:
+    """Where the digests of an export are."""
+    return file.with_name(file.name + ".sha256")
+
+
+def sealed(file: Path) -> bool:
+    """Whether an export has its digest beside it, and is as it was written; older ones have none."""
+    if not (file.is_file() and beside(file).is_file()):
+        return False
+    with beside(file).open("rb") as stream:
+        text = stream.read(digest.MOST).decode("utf-8", "replace")
+    lines = [digest.LINE.fullmatch(line) for line in text.splitlines()]
+    known = {line[2]: line[1] for line in lines if line}
+    digest.check(file, known.get(file.name, ""), "Export it again, or remove it.")
+    return True
+
+
+def outside(message: Any) -> bool:
+    """Whether a part of an ONNX file has its numbers in another file: such a path may lead anywhere."""
+    import onnx
+
+    if isinstance(message, onnx.TensorProto):
+        return bool(message.external_data) or message.data_location == onnx.TensorProto.EXTERNAL
+    parts = (value for field, value in message.ListFields() if field.message_type is not None)
+    return any(outside(one) for part in parts for one in (part if not hasattr(part, "ListFields") else (part,)))
 
 
 def write_onnx(opened: Bundle, file: Path) -> None:
@@ -195,12 +229,26 @@ def write_int8(source: Path, pictures: np.ndarray, file: Path) -> None:
 
 def opened_onnx(file: Path, threads: int = 0) -> Answer:
     """ONNX Runtime on the CPU; threads: 0 takes one for each core."""
+    import onnx
     import onnxruntime
 
     options: Any = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    return lambda pictures: session.run(None, {"pictures": pictures})[0]
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    content = file.read_bytes()
+    if outside(onnx.load_from_string(content)):
+        raise ValueError(f"{file} has weights in other files, which Ribcage does not open: export the model again.")
+
+    def answer(pictures: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(session.run(None, {"pictures": pictures})[0])
+        except Exception as error:  # the runtime has its own kinds
+            raise ValueError(f"{file} cannot be run ({one_line(error)}): export the model again.") from None
+
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ValueError(f"{file} cannot be opened ({one_line(error)}): export the model again.") from None
+    return answer
 
 
 def opened_torchscript(file: Path, threads: int = 0) -> Answer:

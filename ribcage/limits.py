@@ -28,6 +28,17 @@ LIMITS: dict[str, Limit] = {
 """What the numbers of the commands can be, by the name of their option."""
 
 
+LONGEST_INTEGER = 18
+"""Digits of an integer in a JSON file from anybody: more are counted by nothing here, and cannot become a float."""
+
+
+def json_integer(text: str) -> int:
+    """An integer of JSON, for `json.loads(parse_int=…)`."""
+    if len(text.lstrip("-")) > LONGEST_INTEGER:
+        raise ValueError(f"a number has {len(text):,} digits")
+    return int(text)
+
+
 def tolerated(text: str, count: int) -> int:
     """How many of so many may fail: 'all', a number, or a share such as '5%'."""
     word = text.strip()

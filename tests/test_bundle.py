@@ -347,7 +347,7 @@ def test_a_save_over_another_is_the_new_one_whole(saved: Path) -> None:
     opened = bundle.load(saved)
     assert torch.equal(opened.method.head.weight, method.head.weight) and opened.model.temperature == ()
     assert sorted(file.name for file in (saved / "bundle").iterdir()) == sorted(
-        ["README.md", "model.json", "model.safetensors", "provenance.npz"]
+        ["README.md", "SHA256SUMS", "model.json", "model.safetensors", "provenance.npz"]
     )
 
 

@@ -179,10 +179,11 @@ def test_what_is_no_number_is_no_answer(tmp_path: Path, capsys: pytest.CaptureFi
     weights = load_file(folder / bundle.WEIGHTS)
     weights["fc.bias"][1] = float("nan")
     save_file(weights, folder / bundle.WEIGHTS)
+    (folder / "SHA256SUMS").unlink()
     cv2.imwrite(str(tmp_path / "p.png"), deployment.patterns(48)[5])
     for words in (["export", str(folder), "--no-latency"], ["predict", str(folder), str(tmp_path / "p.png")]):
         assert cli.main(words) == 2
-        assert "answers with what is no number" in capsys.readouterr().err
+        assert "fc.bias holds numbers that are not finite" in capsys.readouterr().err
     assert not (folder / "model.onnx").exists()
     wanted = np.zeros((5, 3))
     assert deployment.away(lambda pictures: np.full((len(pictures), 3), np.nan), wanted, wanted) == float("inf")
@@ -213,8 +214,32 @@ def test_a_server_takes_what_export_left_if_it_is_of_just_this_model(
     facts = opened(folder).folder / "model.json"
     model = json.loads(facts.read_text(encoding="utf-8"))
     facts.write_text(json.dumps(model | {"temperature": [3.0] * len(model["findings"])}), encoding="utf-8")
+    (facts.parent / "SHA256SUMS").unlink()
     after = answer()
     assert len(written) == 1 and np.abs(after - before).max() > 1e-3
     file.write_bytes(b"no file of ONNX's")
+    with pytest.raises(ValueError, match=r"model\.onnx is damaged.* Export it again"):
+        answer()
+    (file.parent / "model.onnx.sha256").unlink()  # as older exports are: nobody can tell what it is
     np.testing.assert_array_equal(answer(), after)
     assert len(written) == 2 and file.read_bytes() == b"no file of ONNX's"  # only `export` writes there
+
+
+def test_weights_in_another_file_are_not_opened(tmp_path: Path) -> None:
+    """Wherever they are named: at the top, in a branch, in a constant."""
+    import onnx
+
+    (tmp_path / "secret.bin").write_bytes(bytes(16))
+    for place in ("top", "constant", "branch"):
+        away = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
+        away.external_data.add(key="location", value="secret.bin")
+        constant = onnx.helper.make_node("Constant", [], ["w"], value=away)
+        graph = onnx.helper.make_graph([], "g", [], [], initializer=[away] if place == "top" else [])
+        if place == "constant":
+            graph.node.append(constant)
+        if place == "branch":
+            inner = onnx.helper.make_graph([constant], "inner", [], [])
+            graph.node.append(onnx.helper.make_node("If", ["c"], [], then_branch=inner, else_branch=inner))
+        (tmp_path / "model.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+        with pytest.raises(ValueError, match="weights in other files"):
+            deployment.opened_onnx(tmp_path / "model.onnx")

@@ -338,6 +338,7 @@ def test_of_a_classifier_that_nothing_calibrates_boxes_of_any_score_are_shown(
     facts = json.loads((bare / "model.json").read_text(encoding="utf-8"))
     facts |= {"metrics": {}, "thresholds": {"f1": [0.9]}}
     (bare / "model.json").write_text(json.dumps(facts), encoding="utf-8")
+    (bare / "SHA256SUMS").unlink()
     blank = tmp_path / "no boxes"
     trees.class_folders(tmp_path / "files")
     assert cli.main(["import", "folder", str(tmp_path / "files"), "--out", str(blank), "--size", "48"]) == 0
@@ -386,6 +387,7 @@ def test_a_finding_without_a_cut_is_not_shown(
     shutil.copytree(bundle.find(run), mute)
     facts = json.loads((mute / "model.json").read_text(encoding="utf-8"))
     (mute / "model.json").write_text(json.dumps({**facts, "thresholds": {"f1": [None]}}), encoding="utf-8")
+    (mute / "SHA256SUMS").unlink()
     picture = str(next(files.rglob("*.dcm")))
     table = ribcage.predict(mute, [Path(picture)])
     assert (table["finding"] == "").all() and "validation found no score to trust" in capsys.readouterr().out

@@ -79,6 +79,7 @@ def named(options: Options) -> Options:
 
 def wrong(options: Options) -> list[str]:
     """What cannot be done."""
+    from ribcage.bundle import LARGEST
     from ribcage.weights.foreign import wrong_scale
 
     said = [] if options.file else ["name a file of weights, or a finished model and --to"]
@@ -100,7 +101,7 @@ def wrong(options: Options) -> list[str]:
         said.append(f"--val {options.val} goes with --data")
     if wrong_scale(options.mean, options.std):
         said.append(f"--mean and --std are of pixels in 0 … 1: {wrong_scale(options.mean, options.std)}")
-    if any(not 1 <= side <= 1 << 14 for side in options.size):
+    if any(not 1 <= side <= LARGEST for side in options.size):
         said.append(f"--size {' '.join(map(str, options.size))} is no size of a picture")
     if options.to and options.data:
         said.append("--data fits a model before it is written: convert it with --data first, then with --to")

@@ -64,8 +64,10 @@ def run(options: Options) -> dict[str, Any]:
         if options.latency:
             with progress.working("measuring the time that both take"):
                 result["latency"] = timed(options, opened, made)
+        deployment.beside(file).unlink(missing_ok=True)
         for one in beside(made):
             one.replace(file.with_suffix(one.suffix))
+        deployment.seal(beside(file))
     print(f"Wrote {file}, {sum(one.stat().st_size for one in beside(file)) / 1e6:,.1f} MB.")
     return {"file": str(file), **result}
 

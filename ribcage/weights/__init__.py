@@ -20,7 +20,7 @@ from ribcage.spelling import did_you_mean
 from ribcage.weights.container import Content, opened
 from ribcage.weights.foreign import Published, alike
 
-__all__ = ["Published", "fits", "load", "names", "published", "readable"]
+__all__ = ["Published", "fits", "load", "names", "one_line", "published", "readable"]
 
 HELPERS = ("account", "base", "container", "foreign", "pickled", "twins")
 """Files of this folder that are no layouts."""

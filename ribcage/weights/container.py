@@ -278,25 +278,36 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
     return load_file(file)
 
 
-def shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in a safetensors file, from its header alone."""
+@dataclass(frozen=True)
+class Stored:
+    """What the header of a file says of a tensor."""
+
+    shape: tuple[int, ...]
+    fractions: bool
+    """Whether its numbers are floating-point."""
+
+
+def header(file: Path) -> dict[str, Stored]:
+    """What a safetensors file says of its tensors, without reading one."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if not 2 <= length <= min(size - 8, LONGEST_HEADER):
             raise ValueError("its header is longer than the file")
-        header = json.loads(stream.read(length))
-    if not isinstance(header, dict):
+        said = json.loads(stream.read(length))
+    if not isinstance(said, dict):
         raise ValueError("its header is no table")
-    return {name: _shape(one) for name, one in header.items() if name != "__metadata__"}
+    return {name: _stored(one) for name, one in said.items() if name != "__metadata__"}
 
 
-def _shape(one: Any) -> tuple[int, ...]:
-    """Of one tensor in the header of a safetensors file."""
-    shape = one.get("shape") if isinstance(one, dict) else None
-    if not isinstance(shape, list) or not all(isinstance(side, int) and side >= 0 for side in shape):
+def _stored(one: Any) -> Stored:
+    """One tensor in the header of a safetensors file."""
+    shape, kind = (one.get("shape"), one.get("dtype")) if isinstance(one, dict) else (None, None)
+    if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
         raise ValueError("a shape in its header is no list of numbers")
-    return tuple(shape)
+    if not isinstance(kind, str) or kind.startswith("C"):
+        raise ValueError("a kind of numbers in its header is none that weights have")
+    return Stored(tuple(shape), kind.startswith(("F", "BF")))
 
 
 def _npz(file: Path) -> dict[str, Tensor]:

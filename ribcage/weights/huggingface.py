@@ -19,7 +19,7 @@ import timm
 import torch
 from torch import Tensor
 
-from ribcage import bundle, card, files, findings
+from ribcage import bundle, card, files, findings, limits
 from ribcage.backbone import is_known
 from ribcage.bundle import Model
 from ribcage.methods import Method
@@ -86,7 +86,7 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
 def _said(config: Path) -> dict[str, Any]:
     """What is in the file; nothing when it is no JSON: then it is not for these weights."""
     try:
-        said = json.loads(config.read_text(encoding="utf-8"))
+        said = json.loads(config.read_text(encoding="utf-8"), parse_int=limits.json_integer)
     except (ValueError, OSError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
@@ -99,7 +99,7 @@ def _line(value: Any) -> str:
 
 def _side(value: Any) -> int:
     """A number that can be the side of a picture."""
-    if not isinstance(value, int) or not 1 <= value <= 1 << 14:
+    if not isinstance(value, int) or not 1 <= value <= bundle.LARGEST:
         raise ValueError(f"a side is {value!r}")
     return value
 
