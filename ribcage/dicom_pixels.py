@@ -407,11 +407,9 @@ def _described_jpeg2000(frame: bytes) -> Stream | None:
 
 
 def _decoded(frame: bytes, stream: Stream, said: Layout, name: str, min_side: int | None, limits: Limits) -> np.ndarray:
-    """What the decoder of this stream gives: (H, W) or (H, W, 3) in whole numbers; of an ordinary JPEG BGR."""
+    """What the decoder of this stream gives: (H, W) or (H, W, 3) in whole numbers."""
     if stream.kind == "JPEG":
-        if said.samples == 3 and stream.rgb is None and said.photometric == "RGB":
-            frame = frame[:2] + ADOBE_RGB + frame[2:]
-        return raster.decode_jpeg(frame, name, min_side=min_side, limits=limits)
+        return raster.decode_jpeg(frame, name, min_side=min_side, limits=limits)[0]
     try:
         if stream.kind in ("lossless JPEG", "12-bit JPEG"):
             pixels = jpeg.decode(frame)
@@ -463,7 +461,8 @@ def _missing(said: Layout, name: str) -> UnreadableError:
 
 
 def colour(dataset: "Dataset", said: Layout, name: str, limits: Limits) -> tuple[np.ndarray, list[str]]:
-    """(H, W, 3) BGR of a DICOM in colour, spanning its type, and what was odd about it."""
+    """(H, W, 3) BGR of a DICOM in colour, spanning its type, or (H, W) where its decoder makes it gray; and what was
+    done and odd about it."""
     if said.photometric == "PALETTE COLOR":
         from pydicom.pixels import apply_color_lut
 
@@ -476,9 +475,12 @@ def colour(dataset: "Dataset", said: Layout, name: str, limits: Limits) -> tuple
     frame, stream, notes = _stream(dataset, said, name)
     if stream.signed:
         raise UnreadableError(f"{name} has colours of signed numbers, which make no colour.")
-    pixels = _decoded(frame, stream, said, name, None, limits)
     if stream.kind == "JPEG":
-        return pixels, notes
+        if stream.rgb is None and said.photometric == "RGB":
+            frame = frame[:2] + ADOBE_RGB + frame[2:]
+        pixels, done = raster.decode_jpeg(frame, name, min_side=None, limits=limits)
+        return pixels, [*notes, *done]
+    pixels = _decoded(frame, stream, said, name, None, limits)
     if stream.bits != said.bits:
         notes.append(f"{CAUTION}the {stream.kind} stream holds {stream}, the header says {said.bits} bit")
     return _spanned(_as_bgr(pixels, "RGB" if stream.rgb else said.photometric), stream.bits), notes

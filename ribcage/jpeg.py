@@ -55,6 +55,15 @@ def repaired(data: bytes) -> tuple[bytes, list[str]]:
     return data, []
 
 
+def readable(data: bytes) -> bool:
+    """Whether this is a JPEG that `decode` is made for, whatever its coded pixels are."""
+    try:
+        _scan(repaired(data)[0])
+    except (ValueError, struct.error, IndexError):
+        return False
+    return True
+
+
 def decode(data: bytes) -> np.ndarray:
     """(H, W) uint16 of a JPEG with one component; (H, W, C) of a lossless one with several."""
     scan = _scan(data)

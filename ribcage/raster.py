@@ -99,6 +99,7 @@ class Header:
 # 10- to 14-bit detectors are often saved unscaled in 16 bits; a scaled radiograph never leaves its top two bits empty.
 FEW_BITS = 14
 
+MIDDLE = 128  # what libjpeg makes of coded pixels that are missing
 PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 TIFF = (b"II*\0", b"MM\0*")
 # What people most often have instead of a picture: (where, what the bytes are, what it is).
@@ -141,9 +142,9 @@ def decode(
     return Picture(pixels, width, height, (*notes, *told))
 
 
-def decode_jpeg(data: bytes, name: str, *, min_side: int | None, limits: Limits) -> np.ndarray:
-    """The gray levels of a JPEG that is part of another file, as it is stored there."""
-    return _decoded(data, name, _header(data, name, limits), min_side, limits)[0]
+def decode_jpeg(data: bytes, name: str, *, min_side: int | None, limits: Limits) -> tuple[np.ndarray, list[str]]:
+    """The gray levels of a JPEG that is part of another file, as it is stored there, and what was done for them."""
+    return _decoded(data, name, _header(data, name, limits), min_side, limits)
 
 
 def _decoded(
@@ -152,12 +153,35 @@ def _decoded(
     limits.check_size(name, header.width, header.height)
     # JPEG stores blocks of 8 x 8 frequencies, so 1/2, 1/4 and 1/8 of the size need only the low ones.
     factor = _reduction(header, min_side) if data.startswith(JPEG) else 1
-    pixels, notes = gray(_stored(data, name, header, factor), header.what)
+    colours = _stored(data, name, header, factor)
+    unfinished = _unfinished(data, name, header, colours, factor) if data.startswith(JPEG) else []
+    pixels, notes = gray(colours, header.what)
+    notes += unfinished
     if header.inverted:
         pixels, notes = np.bitwise_not(pixels), [*notes, "inverted (white is zero)"]
     if factor > 1:
         pixels = _spanning(pixels, header.width / factor, header.height / factor)
     return pixels, [*notes, *header.notes]
+
+
+def _unfinished(data: bytes, name: str, header: Header, pixels: np.ndarray, factor: int) -> list[str]:
+    """Refuse a JPEG whose coded pixels end before the image does, though it has an end marker.
+
+    OpenCV's decoder fills the rest with its middle gray and says nothing. So only images that end in that gray need a
+    closer look; ours does not read colours, and then that is noted."""
+    side = max(1, 8 // factor)
+    last = pixels[-(((header.height - 1) % 8) // factor + 1) :, -(((header.width - 1) % 8) // factor + 1) :]
+    if last.shape[0] > side or not (last == MIDDLE).all():
+        return []
+    from ribcage import jpeg
+
+    if header.what != "gray" or not jpeg.readable(data):
+        return [f"{CAUTION}the JPEG ends in the gray that stands for missing pixels"]
+    try:
+        jpeg.decode(jpeg.repaired(data)[0])
+    except ValueError:
+        raise UnreadableError(f"{name} is cut short: its coded pixels end before the image does.") from None
+    return []
 
 
 def gray(pixels: np.ndarray, what: str) -> tuple[np.ndarray, list[str]]:

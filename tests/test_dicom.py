@@ -690,6 +690,7 @@ def test_the_colours_of_a_jpeg_without_a_word_are_those_of_the_header() -> None:
             bare = bare[: at + k * step] + bytes((k + 1,)) + bare[at + k * step + 1 :]
     made = encapsulated(bare, JPEGBaseline8Bit, colours, 8, PhotometricInterpretation="RGB", PlanarConfiguration=0)
     assert np.abs(read(made, 8).pixels - 0.299 * 200 - 0.587 * 40 - 0.114 * 90).max() <= 3
+    assert read(made, 8).notes == ("colour (RGB) made gray",)
 
 
 def test_an_empty_scan_header_of_a_sequential_jpeg_is_no_obstacle() -> None:

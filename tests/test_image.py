@@ -176,6 +176,20 @@ def test_a_file_cut_anywhere_is_refused_never_half_read(kind: str, mode: str, ca
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("min_side", [None, 20])
+def test_a_jpeg_whose_pixels_end_too_early_is_refused_although_it_has_an_end_marker(min_side: int | None) -> None:
+    pixels = np.add.outer(np.arange(163), np.arange(181)).astype(np.uint8)
+    data = encoded(pixels, "JPEG")
+    cut = data[: len(data) * 3 // 4] + b"\xff\xd9"
+    with pytest.raises(UnreadableError, match="end before the image does"):
+        image.decode(cut, "a", min_side=min_side)
+    flat = encoded(np.full_like(pixels, 128), "JPEG")
+    assert image.decode(flat, "a", min_side=min_side).notes == ()
+    colour = encoded(np.dstack([pixels, pixels, pixels // 2]), "JPEG")
+    told = image.decode(colour[: len(colour) // 2] + b"\xff\xd9", "a", min_side=min_side).notes
+    assert any(note.startswith(image.CAUTION) for note in told)
+
+
 def test_a_progressive_jpeg_cut_between_scans_is_refused() -> None:
     data = encoded(GRAY, "JPEG", progressive=True)
     image.decode(data, "a")
