@@ -199,6 +199,11 @@ class Model:
     versions: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
+    @property
+    def warning(self) -> str:
+        """What has to be said with each of its predictions; "" for most models."""
+        return card.made_up(self.data)
+
     def save(self, part: Path) -> None:
         """Write as JSON, into the part of a file to be, if it is such that it can be read again."""
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"

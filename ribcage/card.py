@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ribcage import history, terminal
+from ribcage import history, phantom, terminal
 from ribcage.history import PastTest
 
 MARKUP = str.maketrans({letter: f"\\{letter}" for letter in "\\`*[]|"} | {"<": "&lt;", ">": "&gt;"})
@@ -28,6 +28,7 @@ def write(model: dict[str, Any], *, plain: bool = True, unknown: Sequence[str] =
         "",
         "**Research use only.** Not a medical device; not evaluated for any patient.",
         "",
+        *_made_up(model),
         f"Findings: {', '.join(map(text, findings))}."
         if findings
         else "A backbone without a head" + ("." if foreign(model) else f", learnt by {text(trained['method'])}."),
@@ -60,6 +61,20 @@ def write(model: dict[str, Any], *, plain: bool = True, unknown: Sequence[str] =
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def made_up(data: Sequence[dict[str, Any]]) -> str:
+    """A sentence of warning for a model that learnt from made-up images; "" for others."""
+    drawn = [one["source"] == phantom.SOURCE for one in data]
+    if not any(drawn):
+        return ""
+    if all(drawn):
+        return "This model learnt from made-up images alone: its predictions for images of people mean nothing."
+    return "This model learnt from made-up images, too."
+
+
+def _made_up(model: dict[str, Any]) -> list[str]:
+    return [f"**{warning}**", ""] if (warning := made_up(model["data"])) else []
 
 
 def foreign(model: dict[str, Any]) -> bool:

@@ -36,7 +36,8 @@ HEAD = 132
 """Bytes that tell what a file is."""
 BOX = ("finding", "score", "x", "y", "width", "height")
 CROSSED = "_crossed"
-ABOUT = ("study", "series", "view", "notes", "remarks")
+ABOUT = ("study", "series", "view", "notes", "remarks", "warning")
+"""Of a file; the warning is of the model, the same for all files."""
 UID = re.compile(r"[\d.]{1,64}")
 
 
@@ -233,6 +234,7 @@ def _answered(
     opened.method.eval()
     rows: list[Row] = []
 
+    warning = {"warning": opened.model.warning}
     ready = partial(show, model=opened.model, check=opened.ood, seen=seen, window=window)
 
     def work() -> Iterator[int]:
@@ -241,7 +243,7 @@ def _answered(
             said = iter(answer(whole) if whole else [])
             for one in several:
                 own: list[Row] = [{"error": one.error}] if one.picture is None else next(said)
-                rows.extend({"path": written(one.path), "error": "", **one.about, **row} for row in own)
+                rows.extend({"path": written(one.path), "error": "", **one.about, **warning, **row} for row in own)
             yield len(several)
 
     for _ in progress.track(work(), len(paths), label, "files") if label else work():

@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 from models import trained
 
-from ribcage import appearance, bundle, cli, counterexamples, image, ood, store
+from ribcage import appearance, bundle, cli, counterexamples, image, ood, phantom, prediction, store
 from ribcage.ood import Check
 from ribcage.provenance import Provenance
+from ribcage.server import answering
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA", "")
 TRAIN, COUNT = 40, 100
@@ -321,6 +322,22 @@ def test_a_bundle_without_a_check_says_nothing_of_pixels(data: Path, tmp_path: P
 def test_a_check_holds_no_image(check: Check) -> None:
     assert len(check.components) <= TRAIN / 10
     assert len(saved(check)) < 100_000
+
+
+def test_a_model_of_made_up_images_says_so_with_every_prediction(data: Path, tmp_path: Path) -> None:
+    opened = bundle.load(trained(tmp_path / "own", store.open(data)))
+    assert not opened.model.warning
+    drawn = {"name": "phantom", "source": phantom.SOURCE, "licence": "CC0-1.0"}
+    image_file = tmp_path / "a.png"
+    cv2.imwrite(str(image_file), chest(1000, 48))
+    for sources, word in (((drawn,), "alone"), ((*opened.model.data, {**drawn, "before": True}), "too")):
+        model = replace(opened.model, data=sources)
+        bundle.save(tmp_path / word, opened.method, model, Provenance.nothing())
+        made = bundle.load(tmp_path / word)
+        (said,) = prediction.probabilities(made, [image_file])["warning"]
+        assert "made-up images" in said and word in said
+        assert answering.Answering("a", made).about()["warning"] == said
+        assert said in (tmp_path / word / "README.md").read_text(encoding="utf-8")
 
 
 def packed(**arrays: object) -> bytes:

@@ -247,6 +247,7 @@ def test_models_say_what_they_know(server: Running, folders: dict[str, Path]) ->
     learnt, model = told["models"][0], bundle.load(folders["learnt"]).model
     assert learnt["kind"] == "classifier" and told["models"][2]["kind"] == "detector"
     assert learnt["input"] == {"side": SIDE, "fit": model.fit} and learnt["data"][0]["name"] == "phantom"
+    assert "made-up images alone" in learnt["warning"]
     first = learnt["findings"][0]
     assert first["name"] == model.findings[0]
     assert first["thresholds"] == {rule: chosen[0] for rule, chosen in model.thresholds.items()}

@@ -209,6 +209,8 @@ def show(table: Any, options: Options, model: Any, weakness: str) -> None:
         print("The exit code is 3 for that; --allow-unread N, N% or all accepts it.")
     if weakness:
         print(weakness)
+    if model.warning:
+        print(f"WARNING: {model.warning}")
 
 
 def errors(table: Any) -> list[str]:

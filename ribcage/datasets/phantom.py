@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ribcage import phantom as made_up
 from ribcage.index import Index, boxes, no_boxes, table
 from ribcage.phantom import FINDINGS, Case, box, case, draw, uniforms
 
-SOURCE = "drawn by Ribcage (ribcage.phantom)"
+SOURCE = made_up.SOURCE
 LICENCE = "CC0-1.0"
 
 BOX_SIDE = 1024

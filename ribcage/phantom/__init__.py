@@ -31,6 +31,7 @@ from ribcage.phantom.plate import Plate, Points
 
 __all__ = [
     "FINDINGS",
+    "SOURCE",
     "Anatomy",
     "Case",
     "Draws",
@@ -46,6 +47,9 @@ __all__ = [
     "pose",
     "uniforms",
 ]
+
+SOURCE = "drawn by Ribcage (ribcage.phantom)"
+"""Where made-up images come from, as dataset folders and bundles say it."""
 
 # Small pictures are drawn larger and averaged: lines thinner than a pixel would vanish.
 _SMALLEST = 128

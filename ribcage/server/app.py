@@ -150,7 +150,12 @@ class Service:
             raise Problem(503, str(error), headers=SOON) from None
         size = {"width": square.width, "height": square.height}
         tags = {name: square.tags.get(name, "") for name in TOLD} if square.tags else {}
-        about = {"remarks": model.remarks(square), "notes": list(square.notes), "tags": tags}
+        about = {
+            "remarks": model.remarks(square),
+            "warning": model.opened.model.warning,
+            "notes": list(square.notes),
+            "tags": tags,
+        }
         return {"file": upload.name, **size, **said, **about}
 
     async def look(self, model: Namer, upload: Upload, finding: str, side: int) -> dict[str, Any]:

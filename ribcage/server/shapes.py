@@ -63,6 +63,7 @@ class OneModel(BaseModel):
     findings: list[Finding]
     input: Input
     data: list[Source]
+    warning: str = Field(description="What has to be said with its predictions; empty for most models.")
     ood_check: bool = Field(description="Whether it notices images unlike its training images.")
 
 
@@ -112,6 +113,7 @@ class Result(BaseModel):
     height: int | None = None
     findings: list[Said] | None = None
     boxes: list[Placed] | None = None
+    warning: str | None = Field(None, description="What has to be said with every prediction of this model.")
     remarks: list[str] | None = Field(None, description="What is unusual about the picture, in sentences.")
     notes: list[str] | None = Field(None, description="What was done to read the file.")
     tags: dict[str, str] | None = Field(None, description="Of a DICOM; never whose it is.")

@@ -44,10 +44,11 @@ export class Pane {
     this.element.classList.toggle("active", look.two && look.active);
     this.element.setAttribute("aria-label", study ? study.name : "No study");
     const said = study?.answers.get(look.model);
-    const remarks = said?.remarks ?? [];
+    const remarks = (said?.remarks ?? []).map((one) => ["Out of range", one]);
+    const warnings = said?.warning ? [...remarks, ["Model", said.warning]] : remarks;
     settle(this.head, [study?.id, look.two, study?.film && study.size, said?.tags], () => this.title());
-    settle(this.warnings, remarks, () => remarks.map((one) => make("li", {}, make("b", {}, "Out of range"), ` ${one}`)));
-    this.warnings.hidden = !remarks.length;
+    settle(this.warnings, warnings, () => warnings.map(([kind, one]) => make("li", {}, make("b", {}, kind), ` ${one}`)));
+    this.warnings.hidden = !warnings.length;
     settle(this.message, [study?.id, study?.state, study?.error, !study?.film], () => this.told());
     this.paint();
   }

@@ -57,7 +57,8 @@ function shortened(context, text, most) {
 function caption(study, look) {
   const { width, level, invert } = study.view;
   const window = `window ${width.toFixed(2)}, level ${level.toFixed(2)}${invert ? ", inverted" : ""}`;
-  const remarks = study.answers.get(look.model)?.remarks ?? [];
+  const said = study.answers.get(look.model);
+  const remarks = [...(said?.remarks ?? []), ...(said?.warning ? [said.warning] : [])];
   const boxes = look.boxes ? shownBoxes(study, look).filter((box) => !box.around) : [];
   return [
     study.name,

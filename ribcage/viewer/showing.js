@@ -91,6 +91,7 @@ export function facts(model) {
     ["Kind", model.kind],
     ["Sees", model.input ? `${[model.input.side].flat().join(" × ")} pixels, ${model.input.fit}` : null],
     ["Learnt from", data || "not known"],
+    ["Warning", model.warning || null],
     ["OOD check", model.ood_check ? "yes: images unlike its training images are noticed" : "no: only DICOM tags can say what is unusual"],
   ];
   const shown = lines.filter(([, value]) => value);
