@@ -407,6 +407,12 @@ def _set_texts(described: dict[str, Any]) -> list[str]:
     for split in described["splits"]:
         rows = [row for row in described["findings"] if row["split"] == split]
         empty = [row["finding"] for row in rows if row["positive"] == 0]
+        one_sided = [row["finding"] for row in rows if row["positive"] and not row["negative"]]
+        if one_sided and split:
+            texts.append(
+                f"{label}: no image in {split} is said to be without {', '.join(one_sided)}: no AUROC, unless blank "
+                "labels count as absent (blank=zeros)."
+            )
         if empty and split:
             texts.append(
                 f"{label}: no positive picture in {split} for {', '.join(empty)}: no AUROC can be computed there."

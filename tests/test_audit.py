@@ -92,6 +92,11 @@ def test_a_split_without_positives_is_a_problem() -> None:
     assert any("no positive picture in test for Mass:" in text for text in audit.audit([member])["problems"])
 
 
+def test_a_finding_that_is_only_ever_present_is_a_problem() -> None:
+    member = tables({"path": list("ab"), "split": ["train", "train"], "Mass": [1, np.nan]})
+    assert any("no image in train is said to be without Mass" in text for text in audit.audit([member])["problems"])
+
+
 def test_lists_are_compared_and_their_leaks_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x/1.png\n2.png\n")
     (tmp_path / "b.txt").write_text("image\n2.png 0 1\n3.png 1 0\n")
