@@ -107,7 +107,7 @@ def stored(facts: stores.Facts) -> str:
 def counts(values: pd.Series, order: Sequence[str] = ()) -> dict[str, int]:
     """How often each value occurs, in the given order, else the commonest first."""
     found = values.value_counts()
-    names = [name for name in order if name in found.index] or list(found.index)
+    names = [name for name in order if name in found.index] + [name for name in found.index if name not in order]
     return {str(name): int(found[name]) for name in names}
 
 

@@ -378,7 +378,9 @@ def _table(model: dict[str, Any], scores: dict[str, float]) -> list[str]:
     fared = dict(zip(model["findings"], model["observed"], strict=False))  # an older model has kept none
     named = {name.removeprefix("auroc_"): score for name, score in scores.items() if name.startswith("auroc")}
     rows = [
-        ["mean" if name == "auroc" else text(name), *_fared(score, fared.get(name))] for name, score in named.items()
+        ["mean" if name == "auroc" else text(name), *_fared(score, fared.get(name))]
+        for name, score in named.items()
+        if name != "auroc" or len(model["findings"]) > 1
     ]
     return _rows(["finding", "present", "AUROC"], rows)[:-1]
 

@@ -89,6 +89,8 @@ LABELS = {
 STRANGE = 9.0
 # in a list; a letter or a sign could be anything there
 NOTHING = ("0", *(word for word in LABELS[0.0] if len(word) > 1 or not word.isascii()))
+MOST_SPLITS = 5
+"""Names of splits beside the usual ones, at most: more are something else."""
 SPLIT_WORDS = {word: part for part, known in SPLITS.items() for word in known}
 SLICES_SET = frozenset(SLICES)
 LABEL_WORDS: dict[str, float] = {word: value for value, known in LABELS.items() for word in known}
@@ -214,14 +216,22 @@ def _tokens(cell: str) -> list[str]:
 
 
 def splits(column: pd.Series, name: str) -> pd.Series:
-    """train, val, test or ""; a word that is none of them is an error."""
-    strange = column[~column.str.strip().str.lower().isin(["", *SPLIT_WORDS])]
+    """train, val, test or "", and beside a train of their own other names: a split that is set aside. Where no row is
+    for training, a word that is no usual split is an error: the column may be about something else."""
+    words = column.str.strip()
+    usual = words.str.lower().map(SPLIT_WORDS)
+    strange = column[usual.isna() & (words != "")]
+    if (usual == "train").any() and strange.nunique() <= MOST_SPLITS:
+        if len(strange):
+            counts = ", ".join(f"{name} {count:,}" for name, count in words[strange.index].value_counts().items())
+            log.warning("Splits with names of their own: %s. --split NAME of 'evaluate' takes one.", counts)
+        return usual.where(usual.notna(), words).astype("str")
     if len(strange):
         raise ValueError(
             f"The column {name!r} holds {strange.iloc[0]!r}, which is no split (train, val, test). "
             f"Choose another with --split-column, or none."
         )
-    return column.str.strip().str.lower().map(SPLIT_WORDS).fillna("").astype("str")
+    return usual.fillna("").astype("str")
 
 
 def _is_listed(name: str, cells: pd.Series) -> bool:

@@ -4,6 +4,7 @@ Label columns hold 1 (present), 0 (absent), -1 (uncertain) and NaN (not said) ex
 uncertain label means for training is decided when a batch is made (`findings.Policy`), never here.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ COLUMNS = (*TEXT_COLUMNS, "age")
 # What the dataset folder, predictions and reports call their own columns, and so no finding: nor split_….
 RESERVED = (*COLUMNS, "width", "height", "notes", "row", "set", "name", "group", "pixels", "hospital", "boxes")
 SPLITS = ("train", "val", "test", "")
+"""The usual splits; others have names of their own, such as one that is set aside for later."""
+OWN_SPLIT = re.compile(r"(?!all$)\w[\w .+-]{0,39}")
+"""Such a name; `all` means the whole."""
 LONGEST = 200
 """Characters of the name of a finding."""
 VIEWS = ("PA", "AP", "LATERAL", "")
@@ -145,7 +149,12 @@ def _problems(index: Index) -> list[str]:
     if missing or clashes:
         return [f"no column {name}" for name in missing] + clashes
     problems = []
-    for name, allowed in (("split", SPLITS), ("view", VIEWS), ("sex", SEXES)):
+    problems += [
+        f"no split can be called {split[:40]!r}: up to 40 letters, digits, spaces and .+-, not 'all'"
+        for split in sorted(set(rows["split"].unique()) - set(SPLITS))
+        if not OWN_SPLIT.fullmatch(split)
+    ]
+    for name, allowed in (("view", VIEWS), ("sex", SEXES)):
         strange = sorted(set(rows[name].unique()) - set(allowed))
         if strange:
             problems.append(f"{name} {strange[0]!r} is not one of {', '.join(repr(value) for value in allowed)}")

@@ -1,5 +1,6 @@
 """Which rows are learnt from: shares by patient and nested, copies left out, and an empty part said clearly."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ribcage import cohort, split, store
+from ribcage import audit, cohort, split, store
 from ribcage.commands import import_
 from ribcage.store import Store
 
@@ -180,3 +181,19 @@ def test_of_two_splits_that_give_way_the_first_named_does() -> None:
     names, parts = np.array(["a", "a", "b", "b", "", ""]), np.array(["val", "test", "test", "", "test", "val"])
     assert split.shared(names, parts, ("val", "test")).tolist() == [True] + [False] * 5
     assert split.shared(names, parts, ("test", "val")).tolist() == [False, True] + [False] * 4
+
+
+def test_a_split_of_any_name_can_be_set_aside(tmp_path: Path) -> None:
+    rows = people([1, 1]) + people([1], "val") + people([2], "Externe Klinik")
+    opened = [made(tmp_path, rows)]
+    assert cohort.rows_of(opened, "Externe Klinik").tolist() == [3, 4]
+    assert audit.counts(opened[0].index.table["split"], ("train", "val", "test", "")) == {
+        "train": 2,
+        "val": 1,
+        "Externe Klinik": 2,
+    }
+    assert np.flatnonzero(cohort.given_way(opened, ("Externe Klinik",))).tolist() == [3, 4]  # p0 is everywhere
+    table = opened[0].index.table
+    for name in ("all", "\x1b", "a/b", "x" * 41):
+        with pytest.raises(ValueError, match="no split can be called"):
+            replace(opened[0].index, table=table.assign(split=name))

@@ -299,7 +299,8 @@ def place_of(options: Options, stores: Sequence[Any], rows: Any, policy: Any) ->
             raise ValueError(f"{options.out} holds a test of other data or by other options: give another --out.")
         return Place(options.out, key, name, " ".join(asked))
     words = [name.replace(" + ", "+"), options.split, *asked]
-    folder = options.run / "evaluation" / re.sub(r"[^\w.+-]+", "-", "-".join(words)).lstrip(".")[:120]
+    called = re.sub(r"[^\w.+-]+", "-", "-".join(words)).strip(".-")
+    folder = options.run / "evaluation" / called.encode()[:200].decode(errors="ignore")  # systems allow 255 bytes
     if key_in(folder) not in ("", key):
         folder = folder.with_name(f"{folder.name}-{key[:6]}")
     return Place(folder, key, name, " ".join(asked))
@@ -337,7 +338,7 @@ def noted(
         pictures=result["pictures"],
         patients=result["patients"],
         judged=value["findings"],
-        metric={"auroc": "mean AUROC", "map": "mAP"}[metric],
+        metric={"auroc": "mean AUROC" if len(result["findings"]) > 1 else "AUROC", "map": "mAP"}[metric],
         value=value["value"],
         low=value["low"],
         high=value["high"],
