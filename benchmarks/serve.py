@@ -112,7 +112,7 @@ class Load:
 @contextlib.contextmanager
 def process(words: list[str]) -> Iterator[int]:
     """A server that says its port first; ended afterwards."""
-    calm = {**os.environ, "GOMP_SPINCOUNT": "10000"}  # as ribcage has it: threads that spin spoil a busy machine
+    calm = {**os.environ, "GOMP_SPINCOUNT": "0"}  # as ribcage has it: threads that spin spoil a busy machine
     with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True, env=calm) as child:
         try:
             assert child.stdout

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ribcage import __version__, terminal
+from ribcage import __version__, terminal, threads
 from ribcage.flags import UsageError, help_page, parse, read_flags
 from ribcage.spelling import did_you_mean
 
@@ -33,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; return its exit code: 0 done, 1 failed, 2 not understood, 3 done but for inputs that could
     not be read, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if "OMP_WAIT_POLICY" not in os.environ:  # threads that spin while they wait are slow where something else runs, too
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    threads.calm()
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets '?', not an error
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -4,11 +4,12 @@ import contextlib
 import dataclasses
 import json
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ribcage import checkpoint, distributed, files, flags, progress
+from ribcage import checkpoint, distributed, files, flags, progress, threads
 from ribcage.loop import Log
 from ribcage.store import Store
 from ribcage.training import Training
@@ -196,6 +197,8 @@ def watch(training: Training, batch: int, note: Callable[[Log], str]) -> None:
     if distributed.rank() > 0:
         list(counts())
         return
+    if distributed.world() == 1 and (advice := threads.advice()):
+        print(advice, file=sys.stderr, flush=True)
     steps = training.run.epochs * len(training.run.loader)
     shown = progress.track(
         counts(), steps * batch, "train", "pictures", training.run.step * batch, lambda: note(last[0]) if last else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal
 
-from ribcage import flags
+from ribcage import flags, threads
 from ribcage.spelling import did_you_mean
 
 
@@ -26,6 +26,7 @@ def verb(name: str) -> Callable[..., Any]:
     positional: tuple[str, ...] = getattr(module, "POSITIONAL", ())
 
     def call(*values: Any, **options: Any) -> Any:
+        threads.calm()
         if len(values) > len(positional):
             other = next((word for word in known if word not in positional), "option")
             raise TypeError(

@@ -1,0 +1,44 @@
+"""Threads do not spin, and a busy machine is pointed out before a long job."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ribcage import threads
+
+
+def test_threads_sleep_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    threads.calm()
+    assert os.environ["GOMP_SPINCOUNT"] == "0"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    threads.calm()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
+@pytest.mark.parametrize(("ticks", "said"), [(0.0, False), (3.0, True)])
+def test_a_busy_machine_is_pointed_out(
+    ticks: float, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ticks`: cores that compute while the machine is watched."""
+    per_second = os.sysconf("SC_CLK_TCK")
+    monkeypatch.setattr(threads, "STAT", tmp_path / "stat")
+    threads.STAT.write_text("cpu  1000 0 0 9 9\n")
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    clock = iter([0.0, 0.25])
+
+    def sleep(seconds: float) -> None:
+        threads.STAT.write_text(f"cpu  {1000 + round(ticks * per_second * 0.25)} 0 0 9 9\n")
+
+    monkeypatch.setattr(threads.time, "sleep", sleep)
+    monkeypatch.setattr(threads.time, "monotonic", lambda: next(clock))
+    assert ("about 3.0 of 4 cores" in threads.advice()) == said
+
+
+def test_where_the_system_does_not_tell_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "STAT", Path("no where"))
+    monkeypatch.setattr(threads.time, "sleep", lambda _: None)
+    assert threads.busy_cores() == 0.0 and threads.advice() == ""
