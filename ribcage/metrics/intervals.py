@@ -50,6 +50,8 @@ class Shares:
     vectors: np.ndarray
     """(K, F) whose correlations are those of the estimates: resamples, or what each patient pulls."""
     kind: Kind = "mean"
+    bias: np.ndarray | float = 0.0
+    """(F,) by how much values are too large on average; the limits are those of what is left."""
 
     @property
     def error(self) -> np.ndarray:
@@ -63,8 +65,10 @@ class Shares:
         return np.ones(len(self.value)) if self.kind == "mean" else np.sqrt(self.worth / (self.worth + 2))
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Wilson's limits."""
-        return wilson(self.value, self.worth, level, self.kind)
+        """Wilson's limits, which never leave out the value."""
+        found = wilson(np.clip(self.value - self.bias, 0.0, 1.0), self.worth, level, self.kind)
+        low, high = np.minimum(found.low, self.value), np.maximum(found.high, self.value)
+        return Interval(self.value, low, high, self.error)
 
     def over(self, chosen: np.ndarray) -> Self:
         """The same, undefined for all findings but those chosen (F,)."""
@@ -74,8 +78,10 @@ class Shares:
         """The mean over the findings that are defined. One that has no interval of its own counts with the largest
         error that there is."""
         kept = np.flatnonzero(~np.isnan(self.value))
+        bias = np.broadcast_to(self.bias, self.value.shape)[kept]
         if len(kept) == 1:
-            return replace(self, **{name: getattr(self, name)[..., kept] for name in ("value", "worth", "vectors")})
+            own = {name: getattr(self, name)[..., kept] for name in ("value", "worth", "vectors")}
+            return replace(self, **own, bias=bias)
         if not len(kept):
             nothing = np.full(1, np.nan)
             return replace(self, value=nothing, worth=nothing, vectors=np.full((len(self.vectors), 1), np.nan))
@@ -84,7 +90,8 @@ class Shares:
         middle = np.where(np.isnan(self.worth[kept]), value, drawn_in(value, self.worth[kept])).mean()
         worth = max(middle * (1 - middle) / variance - 2, 0.0) if variance > 0 else np.nan
         mean = vectors.mean(axis=1, keepdims=True)
-        return replace(self, value=value.mean(keepdims=True), worth=np.full(1, worth), vectors=mean, kind="mean")
+        middle = value.mean(keepdims=True), np.full(1, worth), mean
+        return replace(self, value=middle[0], worth=middle[1], vectors=middle[2], kind="mean", bias=bias.mean())
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def shares(
     blocks = [range(start, min(start + BLOCK, resamples)) for start in range(0, resamples, BLOCK)]
     resampled = np.concatenate([drawn(times_drawn(seed, block, people)) for block in blocks])
     value, worth = ratio(sums[:, :columns], sums[:, columns:])
-    return Resampled(value, worth, resampled, "mean", (seed, zlib.crc32(codes.tobytes())))
+    return Resampled(value, worth, resampled, address=(seed, zlib.crc32(codes.tobytes())))
 
 
 def _best(hit: np.ndarray, true: Marks, count: int) -> np.ndarray:

@@ -47,7 +47,7 @@ class Resampled(Shares):
     def of(cls, value: np.ndarray, resampled: np.ndarray, patients: Patients, address: tuple[int, int]) -> "Resampled":
         """Worth what the variance of the resamples says."""
         variance = patients.bessel * _variances(resampled)
-        return cls(value, worth(value, variance, patients.amount, patients.amount), resampled, "mean", address)
+        return cls(value, worth(value, variance, patients.amount, patients.amount), resampled, address=address)
 
 
 def bootstrap(
@@ -90,14 +90,14 @@ def bootstrap(
     area = of_rankings(rankings, codes).worth
     precision = Resampled.of(value["ap"], drawn_of["ap"], positive.fewer(negative), address)
     found = {
-        "auroc": Resampled(value["auroc"], area, drawn_of["auroc"], "mean", address),
+        "auroc": Resampled(value["auroc"], area, drawn_of["auroc"], address=address),
         "ap": replace(precision, worth=np.where(np.isnan(area), np.nan, precision.worth)),
     }
     worths = {} if thresholds is None else _worths(by_patient, np.einsum("n,knf->kf", weights, sums[:4]), positive)
     if probabilities is not None:
         worths["brier"] = ratio(by_patient[:, -2], by_patient[:, -1])[1]
     return found | {
-        name: Resampled(value[name], own, drawn_of[name], _KINDS.get(name, "count"), address)
+        name: Resampled(value[name], own, drawn_of[name], _KINDS.get(name, "count"), address=address)
         for name, own in worths.items()
     }
 
