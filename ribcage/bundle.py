@@ -340,7 +340,10 @@ def load_any(folder: Path | str) -> Opened:
     _check_shapes(model, folder)
     seen = Provenance.load(folder / "provenance.npz")
     _check_bytes(folder)
-    weights = load_file(folder / WEIGHTS)
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except Exception as error:  # the library has its own kind
+        raise ValueError(f"{folder / WEIGHTS} is damaged ({type(error).__name__}: {one_line(error)}).") from None
     if strange := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise ValueError(f"{folder / WEIGHTS}: {strange[0]} holds numbers that are not finite: no image has an answer.")
     method = _method(model, str(folder))

@@ -119,6 +119,14 @@ def test_weights_that_are_no_numbers_are_refused(saved: Path) -> None:
             bundle.load(saved)
 
 
+def test_a_file_longer_than_its_header_says_is_damaged(saved: Path) -> None:
+    (saved / "SHA256SUMS").unlink()
+    with (saved / "model.safetensors").open("ab") as stream:
+        stream.write(b"more")
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        bundle.load(saved)
+
+
 def test_names_with_a_source_are_no_models() -> None:
     """timm would ask the network for them."""
     assert not any(map(is_known, ("hf-hub:timm/resnet18", "resnet18.hf-hub:x", "local-dir:/tmp", "", "resnet18.")))

@@ -46,17 +46,20 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Write, compare, time; return the numbers."""
+    import contextlib
     import tempfile
 
-    from ribcage import bundle, deployment, limits, progress
+    from ribcage import bundle, deployment, files, limits, progress
 
     limits.check(options, wrong(options))
     opened = bundle.load(options.model)
     if absent := deployment.missing(options.to):
         raise ImportError(f"--to {options.to} needs {', '.join(absent)}: pip install 'ribcage[export]'")
     file = options.out or opened.folder / usual(options)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export") as work:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(files.explained(file.parent, "Free some, or name another --out."))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        work = stack.enter_context(tempfile.TemporaryDirectory(dir=file.parent, prefix=".export"))
         with progress.working(f"writing {file.name}"):
             made = written(options, opened, Path(work))
         with progress.working("comparing its predictions with the model's"):
