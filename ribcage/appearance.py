@@ -34,7 +34,7 @@ def _mirror() -> tuple[np.ndarray, np.ndarray]:
     first, second = np.divmod(np.arange(COARSE * COARSE), COARSE)
     pairs = np.stack([first + second == COARSE - 1 + shift for shift in AXES], axis=1)
     inside = pairs.reshape(COARSE, COARSE, -1).any(axis=1)
-    return pairs.astype(np.float32), inside.astype(np.float32)
+    return pairs.astype(np.float32), np.asarray(inside, np.float32)
 
 
 _MIRROR = _mirror()

@@ -48,8 +48,9 @@ KEPT = 0.98
 """Held-out images that stay above the limit of s, and above that of z_usual - z_mirrored."""
 LIMITS = (-2.0, -0.5)
 """Where the limit of s lies, whatever the held-out images are."""
-FEWEST_UNMIRRORED = round(1 / (1 - KEPT))
-"""With fewer held-out images mirrored ones are not looked for."""
+FEWEST_HELD_OUT = round(1 / (1 - KEPT))
+"""With fewer held-out images one of them alone would set a limit: then s has the upper of LIMITS, and mirrored images
+are not looked for."""
 FAR = 1.1
 """The limit of the distance, over the largest of the held-out images and of a random crop of each."""
 NEVER = 1e9
@@ -304,11 +305,12 @@ def _limited(found: Check, held_out: Sequence[np.ndarray], rng: np.random.Genera
         return replace(found, limits=np.array([LIMITS[1], -NEVER, NEVER]), held_out=0)
     crops = _vectors([counterexamples.seen(one, rng) for one in upright])
     z = found.scores(plain[straight])
-    limits = (
-        min(max(-kept_by(-usualness(z), KEPT), LIMITS[0]), LIMITS[1]),
-        min(-kept_by(z[:, MIRRORED] - z[:, 0], KEPT), LIMITS[1]) if len(z) >= FEWEST_UNMIRRORED else -NEVER,
-        FAR * max(found.distances(vectors).max(initial=1.0) for vectors in (plain[straight], crops)),
-    )
+    lowest, unmirrored = LIMITS[1], -NEVER
+    if len(z) >= FEWEST_HELD_OUT:
+        lowest = min(max(-kept_by(-usualness(z), KEPT), LIMITS[0]), LIMITS[1])
+        unmirrored = min(-kept_by(z[:, MIRRORED] - z[:, 0], KEPT), LIMITS[1])
+    far = FAR * max(found.distances(vectors).max(initial=1.0) for vectors in (plain[straight], crops))
+    limits = (lowest, unmirrored, far)
     found = replace(found, limits=np.array(limits))
     looks = found.noticed(plain)
     altered = np.zeros(len(CLASSES), np.int64)
