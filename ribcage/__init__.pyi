@@ -152,7 +152,7 @@ def distil(
     channels: Literal[1, 3] = 1,
     pool: Word = '',
     view: Words = (),
-    epochs: int = 10,
+    epochs: int | None = None,
     batch: int = 64,
     micro_batch: int = 0,
     lr: float | None = None,
@@ -165,7 +165,7 @@ def distil(
     weight_decay: float | None = None,
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
-    clip: float = 0.0,
+    clip: float | None = None,
     precision: Literal['auto', 'float32', 'bf16'] = 'auto',
     compile: bool = False,
     save_minutes: float = 10.0,
@@ -222,7 +222,7 @@ def distil(
         pool: How features are pooled, in timm's words: avg, token … (default: as the model does).
         view: Changes to what a picture may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5
             crop=0.8,1.0.
-        epochs: Times through the training pictures.
+        epochs: Times through the training pictures (default: 10).
         batch: Pictures in a step, over all processes.
         micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
             0: all at once.
@@ -237,7 +237,7 @@ def distil(
         layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
             BEiT and MAE.
         drop_path: Share of residual branches dropped.
-        clip: Largest norm of the gradient; 0 does not clip.
+        clip: Largest norm of the gradient; 0 does not clip (default: 0).
         precision: bf16 where the hardware is fast at it.
         compile: Let torch compile the model first.
         save_minutes: Longest time between two checkpoints.
@@ -391,7 +391,7 @@ def finetune(
     channels: Literal[1, 3] = 1,
     pool: Word = '',
     view: Words = (),
-    epochs: int = 10,
+    epochs: int | None = None,
     batch: int = 64,
     micro_batch: int = 0,
     lr: float | None = None,
@@ -404,7 +404,7 @@ def finetune(
     weight_decay: float | None = None,
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
-    clip: float = 0.0,
+    clip: float | None = None,
     precision: Literal['auto', 'float32', 'bf16'] = 'auto',
     compile: bool = False,
     save_minutes: float = 10.0,
@@ -451,7 +451,7 @@ def finetune(
         pool: How features are pooled, in timm's words: avg, token … (default: as the model does).
         view: Changes to what a picture may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5
             crop=0.8,1.0.
-        epochs: Times through the training pictures.
+        epochs: Times through the training pictures (default: 10).
         batch: Pictures in a step, over all processes.
         micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
             0: all at once.
@@ -466,7 +466,7 @@ def finetune(
         layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
             BEiT and MAE.
         drop_path: Share of residual branches dropped.
-        clip: Largest norm of the gradient; 0 does not clip.
+        clip: Largest norm of the gradient; 0 does not clip (default: 0).
         precision: bf16 where the hardware is fast at it.
         compile: Let torch compile the model first.
         save_minutes: Longest time between two checkpoints.
@@ -584,7 +584,7 @@ def localise(
     channels: Literal[1, 3] = 1,
     pool: Word = '',
     view: Words = (),
-    epochs: int = 30,
+    epochs: int | None = None,
     batch: int = 64,
     micro_batch: int = 0,
     lr: float | None = None,
@@ -597,7 +597,7 @@ def localise(
     weight_decay: float | None = None,
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
-    clip: float = 0.0,
+    clip: float | None = None,
     precision: Literal['auto', 'float32', 'bf16'] = 'auto',
     compile: bool = False,
     save_minutes: float = 10.0,
@@ -647,7 +647,7 @@ def localise(
         pool: How features are pooled, in timm's words: avg, token … (default: as the model does).
         view: Changes to what a picture may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5
             crop=0.8,1.0.
-        epochs: Times through the training pictures.
+        epochs: Times through the training pictures (default: 30).
         batch: Pictures in a step, over all processes.
         micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
             0: all at once.
@@ -662,7 +662,7 @@ def localise(
         layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
             BEiT and MAE.
         drop_path: Share of residual branches dropped.
-        clip: Largest norm of the gradient; 0 does not clip.
+        clip: Largest norm of the gradient; 0 does not clip (default: 0).
         precision: bf16 where the hardware is fast at it.
         compile: Let torch compile the model first.
         save_minutes: Longest time between two checkpoints.
@@ -775,7 +775,7 @@ def pretrain(
     weight_decay: float | None = None,
     layer_decay: float = 1.0,
     drop_path: float = 0.0,
-    clip: float = 0.0,
+    clip: float | None = None,
     precision: Literal['auto', 'float32', 'bf16'] = 'auto',
     compile: bool = False,
     save_minutes: float = 10.0,
@@ -840,7 +840,8 @@ def pretrain(
         layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
             BEiT and MAE.
         drop_path: Share of residual branches dropped.
-        clip: Largest norm of the gradient; 0 does not clip.
+        clip: Largest norm of the gradient; 0 does not clip (default: byol 0; mae 0; mae_unet 0; moco 0; supcon 0;
+            supervised 0; swav 0).
         precision: bf16 where the hardware is fast at it.
         compile: Let torch compile the model first.
         save_minutes: Longest time between two checkpoints.

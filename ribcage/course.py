@@ -72,7 +72,7 @@ class Course:
     """Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in BEiT and MAE."""
     drop_path: float = 0.0
     """Share of residual branches dropped."""
-    clip: float = 0.0
+    clip: float | None = None
     """Largest norm of the gradient; 0 does not clip."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """bf16 where the hardware is fast at it."""
@@ -95,22 +95,26 @@ class Course:
 
 
 Settled = TypeVar("Settled", bound=Course)
-ASKED = ("optimizer", "lr", "min_lr", "warmup", "betas", "weight_decay")
-"""What depends on the method, the optimizer, the batch and the length of a run where the options do not say."""
+ASKED = ("optimizer", "lr", "min_lr", "warmup", "betas", "weight_decay", "clip")
+"""What depends on the method, the optimizer, the batch and the length of a run where the options do not say; and what a
+run that goes on keeps unless it is told otherwise."""
 
 
 def settled(course: Settled, usual: Hyperparameters | None = None) -> Settled:
     """The course with all that it leaves open: as the run to go on with was begun, else as is usual."""
-    known = begun(course, ASKED) | {name: value for name in ASKED if (value := getattr(course, name)) not in (None, ())}
+    names = ("epochs", *ASKED)
+    known = begun(course, names) | {name: value for name in names if (value := getattr(course, name)) not in (None, ())}
     of_optimizer = (usual or course.usual).by(known.get("optimizer", (usual or course.usual).optimizer))
     lr = known.get("lr", of_optimizer.rate(course.batch))
     filled = {
         "optimizer": of_optimizer.optimizer,
         "lr": lr,
         "min_lr": lr * of_optimizer.end if course.schedule == "cosine" else 0.0,
-        "warmup": of_optimizer.rise(course.epochs),
+        "epochs": of_optimizer.epochs,
+        "warmup": of_optimizer.rise(known.get("epochs", of_optimizer.epochs)),
         "betas": of_optimizer.betas if of_optimizer.optimizer == "adamw" else (),
         "weight_decay": of_optimizer.weight_decay,
+        "clip": 0.0,
     }
     return dataclasses.replace(course, **{**filled, **known})
 
@@ -211,7 +215,7 @@ def begin(course: Course, method: Any, loader: Any, device: Any, *, ema: float =
         seed=course.seed,
         precision=course.precision,
         accumulate=parts(course, images),
-        clip=course.clip,
+        clip=course.clip or 0.0,
         ema=ema,
         compile=course.compile,
     )

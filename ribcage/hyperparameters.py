@@ -80,6 +80,7 @@ def told(row: Hyperparameters, batch: int = BATCH) -> dict[str, str]:
         "min_lr": f"{row.end:g} × lr" if row.end else "0",
         "warmup": f"{row.warmup:g}{cut}",
         "weight_decay": f"{row.weight_decay:g}",
+        "clip": "0",
         **({"betas": f"{row.betas[0]:g} {row.betas[1]:g}"} if row.optimizer == "adamw" else {}),
         **({"epochs": str(row.epochs)} if row.epochs else {}),
         **{name: str(value) for name, value in row.own.items()},

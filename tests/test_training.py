@@ -17,7 +17,7 @@ import torch
 import toys
 from safetensors.torch import load_file
 
-from ribcage import checkpoint, cli, digest, files, loop, optim, running, store, training, views
+from ribcage import checkpoint, cli, course, digest, files, loop, optim, running, store, training, views
 from ribcage.backbone import Backbone
 from ribcage.commands import finetune
 from ribcage.loader import Loader
@@ -546,6 +546,20 @@ def test_what_helps_a_run_may_change_when_it_goes_on_and_is_written_down(
     assert ("gradient" in steps[5], "gradient" in steps[6]) == (False, True)
     assert cli.main(words(data, out, *more, "--epochs", "1")) == 2
     assert "--epochs 2, which can be made more, not 1" in capsys.readouterr().err
+
+
+def test_what_is_not_said_stays_as_the_run_was_begun(tmp_path: Path) -> None:
+    """A script that goes on without --lr, --clip or --epochs does not fall back to the defaults."""
+    asked = finetune.Options(data=("set",), out=tmp_path, lr=0.1, clip=2.0, epochs=3)
+    running._write(tmp_path, running.asked("finetune", course.settled(asked), []))
+    (tmp_path / checkpoint.FILE).touch()
+    left_out = course.settled(finetune.Options(data=("set",), out=tmp_path, resume=True))
+    assert (left_out.lr, left_out.clip, left_out.epochs) == (0.1, 2.0, 3)
+    assert running.check_same("finetune", left_out, []) == {}
+    said = course.settled(finetune.Options(data=("set",), out=tmp_path, resume=True, clip=0.0, epochs=10))
+    assert running.check_same("finetune", said, []) == {"clip": (2.0, 0.0), "epochs": (3, 10)}
+    fresh = course.settled(finetune.Options(data=("set",), out=tmp_path / "new"))
+    assert (fresh.clip, fresh.epochs) == (0.0, finetune.Options.usual.epochs)
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "3", '{"history": 3}', "[" * 100000])

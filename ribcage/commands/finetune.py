@@ -20,11 +20,11 @@ class Options(Course):
     """What to train on what, and how."""
 
     usual: ClassVar[Hyperparameters] = Hyperparameters(
-        optimizer="adamw", lr=3e-4, weight_decay=0.05, warmup=1.0, most=0.5, scaled=False
+        optimizer="adamw", lr=3e-4, weight_decay=0.05, warmup=1.0, most=0.5, scaled=False, epochs=10
     )
     model: str = "densenet121"
     """Any model of timm's, or one of Ribcage's own."""
-    epochs: int = 10
+    epochs: int | None = None  # type: ignore[assignment]  # until it is settled
     """Times through the training pictures."""
     batch: int = 64
     """Pictures in a step, over all processes."""

@@ -30,7 +30,7 @@ class Options(Course):
     """What to train on what, and how."""
 
     usual: ClassVar[Hyperparameters] = Hyperparameters(
-        optimizer="adamw", lr=1e-3, weight_decay=1e-4, warmup=1.0, most=0.5, scaled=False
+        optimizer="adamw", lr=1e-3, weight_decay=1e-4, warmup=1.0, most=0.5, scaled=False, epochs=30
     )
     model: str = ""
     """Any model of timm's, or one of Ribcage's own (default: that of the bundle --init names, else resnet50)."""
@@ -58,7 +58,7 @@ class Options(Course):
     """Under a frozen backbone, where no picture varies but by flips, make its maps once and keep them while it runs."""
     cache_gb: float = 16.0
     """The most that the maps of training, and those of validation, may take, in half precision."""
-    epochs: int = 30
+    epochs: int | None = None  # type: ignore[assignment]  # until it is settled
     """Times through the training pictures."""
     batch: int = 64
     """Pictures in a step, over all processes."""
@@ -270,7 +270,7 @@ def keep_maps(options: Options, run: Any, validation: Any) -> None:
     """Let a frozen backbone see each picture once, where that gives what it would give every time."""
     from ribcage import feature_cache, running
 
-    if not options.cache or not options.freeze or run.step == options.epochs * len(run.loader):
+    if not options.cache or not options.freeze or run.step == run.epochs * len(run.loader):
         return
     for of, loader, user in (("training", run.loader, run.loader), ("validation", validation.loader(), validation)):
         if why := feature_cache.hindrance(run.method, loader, KIND, options.cache_gb):
