@@ -3,13 +3,15 @@
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from test_evaluation import made
 from test_loader import make_store
 
-from ribcage import bundle, comparison, evaluation, report
+from ribcage import bundle, card, comparison, evaluation, history, report
+from ribcage.commands import evaluate
 from ribcage.evaluation import Answers
 from ribcage.store import Store
 
@@ -157,3 +159,39 @@ def test_a_shift_between_validation_and_test_is_pointed_out(data: Answers) -> No
     harmed = [calm[0] | {"temperature": 0.7, "brier_before": 0.9 * calm[0]["brier"]["value"]}, *calm[1:]]
     (said,) = evaluation.shift(found | {"findings": harmed}, same, model, "RUN")
     assert "makes the Brier score worse here (Mass " in said and "with 0.70" in said
+
+
+class Tags(HTMLParser):
+    """The tags and attributes of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found |= {tag, *(name for name, _ in attrs)}
+
+
+def test_hostile_names_add_nothing_to_page_drawings_card_or_console(
+    data: Answers, result: dict, text: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = ("<script>alert(1)</script>", '"><img src=x onerror="a" b=\u202e', "'`|](x)\x1b[2J" + "長" * 190)
+    named = replace(data, predictions=replace(data.predictions, findings=hostile))
+    rows = [row | {"finding": name} for row, name in zip(result["findings"], hostile, strict=True)]
+    sets = [result["data"][0] | {"name": hostile[0], "folder": hostile[1]}]
+    found = result | {"findings": rows, "data": sets, "run": hostile[2], "split": "test", "stamps": [hostile[1]]}
+    shown = report.page(found, named, report.worst_pictures(named, [store], 8))
+    tags, plain = Tags(), Tags()
+    tags.feed(shown)
+    plain.feed(text)
+    assert tags.found <= plain.found | {"ul", "li"}  # the list of stamps
+    assert not set(shown) & set("\x1b\u202e")
+    for drawing in re.findall(r'<svg class="plot".*?</svg>', shown, re.S):
+        ET.fromstring(drawing)
+    one = history.PastTest(1, hostile[0], "test", "k", ("i",), "w", "", True, 5, 5, 2, "mean AUROC", 0.5, 0.4, 0.6)
+    told = card.tested("# x\n\n## Limits\n", found, [one])
+    assert "<script" not in told and "<img" not in told and not set(told) & set("\x1b\u202e")
+    (row,) = [line for line in told.splitlines() if line.startswith("| '")]
+    assert row.startswith("| '\\`\\|\\](x)\\\\x1b\\[2J") and row.count(" | ") == 4
+    evaluate.printed(found, *report.finding_table(found), report.macro_text(found))
+    assert not set(capsys.readouterr().out) & set("\x1b\u202e")
