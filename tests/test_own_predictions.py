@@ -41,7 +41,8 @@ def test_a_table_of_ones_own_is_compared(ours: Path, tmp_path: Path, columns: di
     )
     assert (found["pictures"], found["patients"]) == (120, 60)
     for place in (0, 1):
-        assert found["models"][place]["findings"][0]["auroc"] == same["models"][place]["findings"][0]["auroc"]
+        wanted = same["models"][place]["findings"][0]["auroc"]
+        assert found["models"][place]["findings"][0]["auroc"] == pytest.approx(wanted, rel=1e-12)
         assert found["models"][place]["findings"][0]["threshold"] == 0.4
     assert any("guessed: images by its column 'filename'" in text for text in comparison.notes(found))
 
