@@ -8,6 +8,8 @@ import numpy as np
 from ribcage import page as html
 from ribcage.audit import Member
 
+SHARES = "Shares: of the images whose label is said (1 or 0) / of all images, where these differ."
+
 
 def page(members: Sequence[Member], result: dict[str, Any], samples: int) -> str:
     """The whole page."""
@@ -29,9 +31,7 @@ def set_parts(described: dict[str, Any]) -> list[str]:
     parts = [html.heading(described["label"]), html.cards(cards), html.facts(overview_rows(described))]
     if described["findings"]:
         parts += [html.heading("Findings", 3), html.table(*finding_table(described))]
-        parts.append(
-            html.paragraph("Shares: of the images whose label is said (1 or 0), and of all images.", soft=True)
-        )
+        parts.append(html.paragraph(SHARES, soft=True))
     if described["ages"]["known"]:
         parts += [
             html.heading("Ages", 3),
@@ -102,8 +102,7 @@ def finding_table(described: dict[str, Any]) -> tuple[list[str], list[list[objec
     head = [
         "finding",
         *(f"{split or 'no split'} +" for split in splits),
-        "of said",
-        "of all",
+        "share",
         "",
         "uncertain",
         "not said",
@@ -116,10 +115,10 @@ def finding_table(described: dict[str, Any]) -> tuple[list[str], list[list[objec
         )
         share = positive / (positive + negative) if positive + negative else float("nan")
         bar = html.Bar(0.0 if np.isnan(share) else share)
-        text = "–" if np.isnan(share) else f"{100 * share:.1f} %"
         every = positive + negative + uncertain + unknown
-        of_all = f"{100 * positive / every:.1f} %" if every else "–"
-        rows.append([name, *(part["positive"] for part in parts), text, of_all, bar, uncertain, unknown])
+        text = "–" if np.isnan(share) else f"{100 * share:.1f}"
+        text += f" / {100 * positive / every:.1f} %" if uncertain + unknown else " %"
+        rows.append([name, *(part["positive"] for part in parts), text, bar, uncertain, unknown])
     return head, rows
 
 

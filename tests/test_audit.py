@@ -117,7 +117,9 @@ def test_a_set_without_labels_or_test_is_a_problem() -> None:
 def test_shares_are_of_the_said_and_of_all() -> None:
     member = tables({"path": list("abcd"), "split": ["train"] * 4, "Mass": [1, np.nan, np.nan, np.nan]})
     head, rows = datasheet.finding_table(audit.describe(member))
-    assert (rows[0][head.index("of said")], rows[0][head.index("of all")]) == ("100.0 %", "25.0 %")
+    assert rows[0][head.index("share")] == "100.0 / 25.0 %"
+    full = tables({"path": list("ab"), "split": ["train"] * 2, "Mass": [1, 0]})
+    assert datasheet.finding_table(audit.describe(full))[1][0][head.index("share")] == "50.0 %"
 
 
 def test_bit_rot_is_found_by_the_audit_and_before_a_training(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def check(options: Options) -> None:
 def show(result: dict[str, Any]) -> None:
     """Everything as tables on the terminal."""
     from ribcage import terminal
-    from ribcage.datasheet import finding_table, overview_rows
+    from ribcage.datasheet import SHARES, finding_table, overview_rows
 
     console = terminal.console()
     for described in result["sets"]:
@@ -88,6 +88,7 @@ def show(result: dict[str, Any]) -> None:
             console.print(f"  {name:<10} {value}", soft_wrap=not console.is_terminal)
         if described["findings"]:
             console.print(grid(*finding_table(described)))
+            console.print(f"  {SHARES}", highlight=False, markup=False, soft_wrap=not console.is_terminal)
     console.print()
     for problem in result["problems"] or ["No problems found."]:
         line = f"! {problem}" if result["problems"] else problem
