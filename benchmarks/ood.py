@@ -153,7 +153,8 @@ def dicoms(root: Path, names: Sequence[str]) -> Images:
     return Images([image.read(one).pixels for one in files], [one.name for one in files])
 
 
-UPRIGHT = ("1.2.276", "RG1_J2KI", "gdcm-CR-MONO1", "panimg_cxr", "JPEG2KLossless_1s")
+UPRIGHT = ("1.2.276", "RG1_J2KI", "gdcm-CR-MONO1", "panimg_cxr")
+UPSIDE_DOWN = ("JPEG2KLossless_1s",)
 LIMBS = ("RG2_JLSN", "RG3_J2KR")
 """A hip and a leg."""
 
@@ -296,7 +297,10 @@ def foreign(check: ood.Check, root: Path) -> None:
     named |= {"photographs and their parts": photographs(), "pydicom's files": other_dicoms()}
     named |= {"a hip and a leg (DICOM)": dicoms(root, LIMBS)}
     report("not a frontal chest", judged(check, named))
-    report("chests in DICOM files", judged(check, {"upright": dicoms(root, UPRIGHT)}))
+    report(
+        "chests in DICOM files",
+        judged(check, {"upright": dicoms(root, UPRIGHT), "upside down": dicoms(root, UPSIDE_DOWN)}),
+    )
 
 
 def ages(check: ood.Check, test: Images, years: np.ndarray, root: Path) -> None:
