@@ -104,9 +104,13 @@ def delong_line(scores: np.ndarray, labels: np.ndarray, patients: np.ndarray, re
         mean = found.macro().error[0]
         times.append(time.perf_counter() - start)
     drawn = metrics.bootstrap(scores, labels, patients, resamples=resamples)["auroc"]
-    ratio = found.error / drawn.interval().error
+    own, ours = np.sqrt(np.diag(found.covariance)), found.pulls.mean(axis=1)
+    ratio = own / np.nanstd(drawn.resampled, axis=0)
+    mean = float(np.sqrt(ours @ ours))
     print(f"\nDeLong over patients, with the variance of the mean: {statistics.median(times):.3f} s")
-    print(f"standard error of the mean AUROC: DeLong {mean:.5f}, bootstrap {drawn.macro().interval().error[0]:.5f}")
+    print(
+        f"standard error of the mean AUROC: DeLong {mean:.5f}, bootstrap {np.nanstd(drawn.resampled.mean(axis=1)):.5f}"
+    )
     print(f"DeLong / bootstrap per finding: {ratio.min():.3f} to {ratio.max():.3f}")
     naive = metrics.delong(scores, labels)
     print(f"as if every picture were a patient: {naive.macro().error[0]:.5f}")
