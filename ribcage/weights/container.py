@@ -252,7 +252,7 @@ def _other(start: bytes) -> str:
 
 def _why(error: Exception) -> str:
     """An error in a few words: what a file wanted to call is worth knowing, torch's advice to allow it is not."""
-    text = " ".join(str(error).split())
+    text = "".join(one for one in " ".join(str(error).split()) if one.isprintable())  # names in it come from the file
     if "GLOBAL " in text:
         asked = text.split("GLOBAL ", 1)[1].split(" ", 1)[0]
         return f"it asks for {asked}, which no weights need{_whole(asked)}"
