@@ -522,8 +522,8 @@ def import_(
         dataset: The kind of data: chexpert, folder, medmnist, mimic, nih, phantom or rsna (docs/datasets.md).
         root: Its folder or file, as downloaded.
         out: The dataset folder to make (needed).
-        size: Side of a stored picture in pixels (default: 256, or less where tables tell that all pictures are
-            smaller).
+        size: Side of a stored image in pixels (default: 256, or less where tables tell that all images are
+            smaller); smaller images are enlarged to it, and the summary says how many.
         fit: How a picture becomes square: black borders, centre crop, or squashed.
         depth: Bits of a stored pixel.
         workers: Threads; 0 takes one for each core.

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from ribcage import fingerprint
+from ribcage import fingerprint, intake
 from ribcage import split as splits
 from ribcage import store as stores
 from ribcage.index import SPLITS, Index
@@ -88,6 +88,7 @@ def describe(member: Member) -> dict[str, Any]:
         "sexes": counts(table["sex"]),
         "ages": ages(table["age"]),
         "sides": sides(table),
+        "enlarged": intake.enlarged(table, facts) if facts else "",
         "labelled": int((~np.isnan(index.labels)).any(axis=1).sum()) if index.findings else 0,
         "damaged": len(member.store.damaged()) if member.store is not None else 0,
         "without_test": [name for name, part in published(table).items() if "test" not in set(part)],

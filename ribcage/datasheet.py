@@ -60,9 +60,8 @@ def overview_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("reading", "; ".join(f"{count:,} × {note}" for note, count in described["notes"].items())),
     ]
     if described["sides"]:
-        rows.insert(
-            3, ("files", " × ".join(f"{low:,}…{high:,}" for low, _, high in described["sides"].values()) + " px")
-        )
+        own = " × ".join(f"{low:,}…{high:,}" for low, _, high in described["sides"].values()) + " px"
+        rows.insert(3, ("files", "; ".join(filter(None, [own, described["enlarged"]]))))
     return [(name, value) for name, value in rows if value]
 
 

@@ -17,6 +17,10 @@ from ribcage.index import Index
 log = logging.getLogger("ribcage")
 
 TAGS = ("patient", "study", "view", "sex", "age")  # what a DICOM file knows and a table may lack
+FEW = 0.05
+"""Share of images that may be enlarged for the sake of the others."""
+LEAST_SIZE = 8
+"""Pixels: no stored image is smaller."""
 RECORD = ("rows", "width", "height", "sum", "squares", "pixels", "print", "notes", "tags")
 
 
@@ -158,6 +162,24 @@ def final_facts(
         contents=hashlib.blake2b(prints.pixels.astype("<u8").tobytes(), digest_size=16).hexdigest(),
         notes=note_kinds(joined["notes"]),
     )
+
+
+def enlarged(table: pd.DataFrame, facts: store.Facts) -> str:
+    """How many images are smaller than they are stored, and the --size that avoids it; "" where none is known to be."""
+    if not {"width", "height"} <= set(table) or not len(table):
+        return ""
+    sides = table[["width", "height"]].to_numpy()
+    own = sides.max(axis=1) if facts.fit == "pad" else sides.min(axis=1)
+    count = int((own < facts.size).sum())
+    if not count:
+        return ""
+    share = f"{count / len(own):.0%}" if count / len(own) >= 0.01 else "under 1%"
+    said = f"{count:,} of {len(own):,} images ({share}) are smaller than {facts.size} px and are enlarged to it"
+    better = max(LEAST_SIZE, int(np.percentile(own, 100 * FEW, method="lower")))
+    if better >= facts.size:
+        return said + "."
+    left = int((own < better).sum())
+    return f"{said}; an import with --size {better} enlarges {f'{left:,}' if left else 'none'}."
 
 
 def note_kinds(notes: Sequence[Sequence[str]]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ribcage import audit, cli, datasheet, store, writer
+from ribcage import audit, cli, datasheet, intake, store, writer
 from ribcage import index as indexes
 from ribcage.audit import Member
 from ribcage.index import Index
@@ -195,10 +196,35 @@ def test_importing_and_inspecting_own_pictures(tmp_path: Path, capsys: pytest.Ca
             place = tmp_path / "胸片 x" / split / ("Mass" if seed % 2 else "normal")
             place.mkdir(parents=True, exist_ok=True)
             cv2.imencode(".png", soft(seed))[1].tofile(place / f"{seed}.png")
-    assert cli.main(["import", "folder", str(tmp_path / "胸片 x"), "--out", str(tmp_path / "o"), "--size", "64"]) == 0
+    assert cli.main(["import", "folder", str(tmp_path / "胸片 x"), "--out", str(tmp_path / "o"), "--size", "192"]) == 0
+    assert "5 of 5 images" in (said := capsys.readouterr().out)  # they are 160 × 160
+    assert "--size 160 enlarges none" in said
     assert cli.main(["inspect", str(tmp_path / "o"), "--json", str(tmp_path / "o.json")]) == 0
     assert "1 in both test of" in " ".join(capsys.readouterr().out.split())
-    assert json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["sets"][0]["pictures"] == 5
+    (described,) = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["sets"]
+    assert described["pictures"] == 5
+    assert described["enlarged"] in said
+    assert ("files", f"160…160 × 160…160 px; {described['enlarged']}") in datasheet.overview_rows(described)
+
+
+@pytest.mark.parametrize(
+    ("fit", "enlarged", "size"), [("pad", "1 of 4", "--size 224 enlarges none"), ("crop", "2 of 4", "--size 150 ")]
+)
+def test_enlarged_images_are_counted_by_the_side_that_fits(fit: store.Fit, enlarged: str, size: str) -> None:
+    facts = store.Facts("made", "nih", "", "", 4, 0, 256, fit, 8, 0.0, 1.0, (), "")
+    table = pd.DataFrame({"width": [224, 300, 256, 512], "height": [200, 150, 256, 700]})
+    said = intake.enlarged(table, facts)
+    assert enlarged in said
+    assert size in said
+    assert intake.enlarged(table, replace(facts, size=150)) == ""
+    assert intake.enlarged(table.drop(columns="width"), facts) == ""
+
+
+def test_a_few_small_images_do_not_decide_the_size() -> None:
+    facts = store.Facts("made", "nih", "", "", 100, 0, 256, "pad", 8, 0.0, 1.0, (), "")
+    table = pd.DataFrame({"width": [20] + 99 * [512], "height": [20] + 99 * [512]})
+    assert "1 of 100 images (1%)" in (said := intake.enlarged(table, facts))
+    assert "--size" not in said
 
 
 def test_inspecting_something_that_is_no_folder_says_what_to_do(

@@ -27,7 +27,8 @@ class Options:
     out: Path | None = None
     """The dataset folder to make (needed)."""
     size: int | None = None
-    """Side of a stored picture in pixels (default: 256, or less where tables tell that all pictures are smaller)."""
+    """Side of a stored image in pixels (default: 256, or less where tables tell that all images are smaller); smaller
+    images are enlarged to it, and the summary says how many."""
     fit: Literal["pad", "crop", "squash"] = "pad"
     """How a picture becomes square: black borders, centre crop, or squashed."""
     depth: Literal[8, 16] = 8
@@ -94,7 +95,7 @@ def exit_code(options: Options, opened: Any) -> int:
 
 def check(options: Options) -> None:
     """Raise one ValueError for all options that cannot be."""
-    from ribcage import datasets, dicom_gray, limits
+    from ribcage import datasets, dicom_gray, intake, limits
 
     wrong = []
     if options.out is None:
@@ -106,8 +107,8 @@ def check(options: Options) -> None:
     for name, allowed in (("fit", ("pad", "crop", "squash")), ("depth", (8, 16))):
         if getattr(options, name) not in allowed:
             wrong.append(f"--{name} is {' or '.join(map(str, allowed))}, not {getattr(options, name)!r}")
-    wrong += [f"--size must be 8 to 4096, not {options.size}"] * (
-        options.size is not None and not 8 <= options.size <= 4096
+    wrong += [f"--size must be {intake.LEAST_SIZE} to 4096, not {options.size}"] * (
+        options.size is not None and not intake.LEAST_SIZE <= options.size <= 4096
     )
     wrong += [f"--{key} cannot be negative" for key in ("workers", "limit") if getattr(options, key) < 0]
     wrong += limits.intolerable("--allow-rejected", options.allow_rejected)
@@ -211,6 +212,8 @@ def cores() -> int:
 
 def summary(opened: Any) -> str:
     """The last lines: what the folder holds."""
+    from ribcage import intake
+
     out, facts, table = opened.folder, opened.facts, opened.index.table
     splits = ", ".join(f"{split or 'no split'} {count:,}" for split, count in table["split"].value_counts().items())
     kind = "linked" if facts.linked else f"{facts.size}×{facts.size}, {facts.depth} bit, {facts.fit}"
@@ -218,6 +221,7 @@ def summary(opened: Any) -> str:
     patients = int((table["patient"].unique() != "").sum())
     lines = [
         f"{out}: {facts.pictures:,} pictures ({kind}) of {patients:,} known patients; {splits}.",
+        *filter(None, [intake.enlarged(table, facts)]),
         *notes,
         f"{facts.rejected:,} pictures rejected{': ' + reasons(out) if facts.rejected else '.'}",
     ]
