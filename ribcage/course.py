@@ -138,11 +138,10 @@ def _is_option(name: str, value: Any) -> bool:
 
 def moves(course: Course) -> str:
     """How weights will be moved, in words."""
-    rise = f", rising for {course.warmup:g} epochs" if course.warmup else ""
-    return (
-        f"{course.epochs:,} epochs by {course.optimizer}, learning rate {course.lr:.3g}{rise}, "
-        f"weight decay {course.weight_decay:g}."
+    rises = (
+        f"rising for {course.warmup:g} of {course.epochs:,} epochs" if course.warmup else f"epochs {course.epochs:,}"
     )
+    return f"By {course.optimizer}, learning rate {course.lr:.3g}, {rises}, weight decay {course.weight_decay:g}."
 
 
 def run(command: str, module: ModuleType, course: Course, train: Callable[[Any, Any], Path]) -> Any:

@@ -42,7 +42,7 @@ class Hyperparameters:
 
     def rise(self, epochs: int) -> float:
         """Epochs of a run in which its rate rises."""
-        return min(self.warmup, self.most * epochs)
+        return max(0.0, min(self.warmup, self.most * epochs))
 
     def by(self, optimizer: Optimizer) -> "Hyperparameters":
         """The same run by another optimizer, with that one's rate and decay."""

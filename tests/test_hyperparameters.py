@@ -233,3 +233,17 @@ def test_findings_that_are_the_same_in_all_images_contrast_nothing() -> None:
 def test_options_without_effect_beside_others_are_refused(given: dict[str, Any], says: str) -> None:
     (fault,) = limits.faults(course.settled(finetune.Options(data=("set",), out=Path("run"), **given)))
     assert says in fault
+
+
+def test_epochs_below_one_are_the_only_fault() -> None:
+    for epochs in (0, -3):
+        (fault,) = limits.faults(course.settled(finetune.Options(data=("set",), out=Path("run"), epochs=epochs)))
+        assert fault.startswith(f"--epochs {epochs} ")
+
+
+def test_what_trains_nothing_says_nothing_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its words to other processes would be refused there."""
+    seen: list[Any] = []
+    monkeypatch.setattr(course, "run", lambda *given: seen.append(given[2]))
+    localise.run(localise.Options(data=("set",), out=Path("run"), head="cam", init=str(tmp_path)))
+    assert seen[0].lr is None and seen[0].optimizer is None
