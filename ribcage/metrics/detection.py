@@ -136,7 +136,7 @@ def _bias(value: np.ndarray, halves: Sequence[np.ndarray]) -> np.ndarray:
     """(F,) by how much AP is too large, from how much larger it is yet of half the patients.
 
     At each recall AP takes the best precision from there on, and of fewer boxes the best is more by chance. What is too
-    much grows by half when patients are halved (`benchmarks/coverage.py`), so the difference counts twice.
+    much is taken to grow by half when patients are halved, as about m^-0.6 does; so the difference counts twice.
     """
     means = np.array([half.mean(axis=0) for half in halves])  # (HALVINGS, F); NaN where a half has no true box
     known = ~np.isnan(means)
