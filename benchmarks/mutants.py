@@ -369,7 +369,7 @@ def choose(work: Path, mutant: Mutant, tests: list[str]) -> list[str]:
     whole: dict[str, float] = {}
     for test in tests:
         known = _known(work / "coverage" / f"{Path(test).stem}.json")
-        names = known["lines"].get(mutant.file, {}).get(str(mutant.line), [])
+        names = _seen(known["lines"].get(mutant.file, {}), mutant)
         found |= {f"{test}::{name}": known["seconds"].get(name, 0.0) for name in names if name in known["seconds"]}
         if "" in names:  # run while the file was read, or in a fixture that several tests share
             whole |= {f"{test}::{name}": seconds for name, seconds in known["seconds"].items()}
@@ -380,6 +380,24 @@ def choose(work: Path, mutant: Mutant, tests: list[str]) -> list[str]:
         chosen.append(name)
         spent += seconds
     return chosen
+
+
+def _seen(lines: dict[str, list[str]], mutant: Mutant) -> set[str]:
+    """Who runs the line. In a function that numba compiles no line is seen: then, who runs anything of the module."""
+    body = _body(mutant.file, mutant.line)
+    if body and not any(str(line) in lines for line in body):
+        return {name for names in lines.values() for name in names} - {""}
+    return set(lines.get(str(mutant.line), []))
+
+
+@functools.cache
+def _body(file: str, line: int) -> range:
+    """The lines of the innermost function around a line, without its head."""
+    tree, found = _parsed((ROOT / file).read_text(encoding="utf-8")), range(0)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.body[0].lineno <= line <= (node.end_lineno or 0):
+            found = range(node.body[0].lineno, (node.end_lineno or 0) + 1)
+    return found
 
 
 # ---- the sample

@@ -141,7 +141,7 @@ def _table(dataset: "Dataset", item: "Dataset", values: np.ndarray) -> tuple[np.
     notes = [f"{CAUTION}a LUT has {len(entries)} of its {count} entries"] if len(entries) < count else []
     needed = max(1, int(entries.max()).bit_length())
     bits = said
-    if not 8 <= said <= 16 or needed > said or (needed < said and entries.max() < (1 << (said - 1))):
+    if not 8 <= said <= 16 or needed != said:
         bits = needed
         notes.append(f"a LUT says {said} bits and ends at {int(entries.max())}: {bits} bits taken")
     places = np.clip(np.nan_to_num(values - first), 0, len(entries) - 1).astype(np.int64)

@@ -1,12 +1,14 @@
 """Reading DICOM: the standard's pipeline, what is done is noted, and hostile files get one clear line."""
 
 import io
+import logging
 import os
 import struct
 import sys
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pydicom
 import pytest
@@ -27,7 +29,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ribcage import dicom, image, jpeg
+from ribcage import dicom, dicom_gray, dicom_pixels, dicom_place, image, jpeg
 from ribcage.image import Limits, UnreadableError
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
@@ -273,6 +275,50 @@ def test_empty_and_short_tables_are_no_obstacle() -> None:
     assert "3000 of its 4096 entries" in read(dataset(VOILUTSequence=[short])).notes[0]
 
 
+@pytest.mark.parametrize(
+    ("data", "order", "expected"),
+    [
+        (struct.pack("<4H", 1, 2, 3, 300), ExplicitVRLittleEndian, [1, 2, 3, 300]),
+        (struct.pack("<4H", 1, 2, 3, 300) + b"\0", ExplicitVRLittleEndian, [1, 2, 3, 300]),
+        (struct.pack(">4H", 1, 2, 3, 300), ExplicitVRBigEndian, [1, 2, 3, 300]),
+        (bytes((1, 2, 3, 200)), ExplicitVRLittleEndian, [1, 2, 3, 200]),
+    ],
+)
+def test_entries_of_a_table_may_be_written_as_words_or_as_bytes(
+    data: bytes, order: pydicom.uid.UID, expected: list[int]
+) -> None:
+    made, item = dataset(), Dataset()
+    made.file_meta.TransferSyntaxUID = order
+    item.LUTDescriptor, item.LUTData = [4, 0, 16], data
+    assert dicom_gray._table(made, item, np.arange(4))[0].tolist() == expected
+
+
+def test_a_lut_takes_as_many_bits_as_its_last_entry_needs() -> None:
+    for last, bits in ((65535, 16), (32768, 16), (32767, 15), (20000, 15), (300, 9)):
+        _, taken, notes = dicom_gray._table(dataset(), lut(np.array([0, last]), 0), np.arange(2))
+        assert taken == bits and bool(notes) == (bits != 16)
+
+
+def test_a_window_is_judged_by_what_lies_between_the_border_and_the_letters() -> None:
+    values, counts = np.arange(5.0), np.array([1000, 10, 10, 10, 1000])
+    assert dicom_gray.useless(np.array([0, 0.3, 0.5, 0.7, 1]), values, counts) == ""
+    assert dicom_gray.useless(np.array([0, 0, 0, 0.5, 1]) / 255, values, counts) == "saturate the image"
+    black = np.array([0, 1 / 255, 1 / 255, 254 / 255, 1])  # the first and the last gray are black and white
+    assert dicom_gray.useless(black, values, counts) == "saturate the image"
+
+
+def test_the_robust_range_leaves_out_a_border_and_letters_however_large() -> None:
+    values, counts = np.arange(3001), np.zeros(3001)
+    counts[1000:2001] = 10
+    for border, ends in (([0], (911, 2000)), ([3000], (1000, 2088)), ([0, 3000], (911, 2088))):
+        with_border = counts.copy()
+        with_border[border] = 20_000
+        found = dicom_gray.robust_range(values, with_border)[:2]
+        assert (
+            np.abs(np.subtract(found, ends)).max() <= 2
+        )  # from the 1st to the 99th percentile of the rest and a tenth
+
+
 @pytest.mark.parametrize("slope", ["0", "1e300", "1e-300"])
 def test_a_slope_that_leaves_no_image_is_ignored(slope: str) -> None:
     made = dataset(RescaleSlope=slope, RescaleIntercept="1e10", WindowCenter="2048", WindowWidth="4096")
@@ -331,6 +377,36 @@ SHUTTERS = {
 }  # fmt: skip
 
 
+def test_a_circular_shutter_is_a_circle_also_of_pixels_that_are_not_square() -> None:
+    made = dataset(ShutterShape="CIRCULAR", CenterOfCircularShutter=[20, 33], RadiusOfCircularShutter=15)
+    for tall in (1, 2):
+        made.PixelAspectRatio = [str(tall), "1"]
+        open_, _, _ = dicom_place.shutter(made, 64, 48)
+        expected = [
+            [((row - 20) * tall) ** 2 + (column - 33) ** 2 <= 15**2 for column in range(1, 65)] for row in range(1, 49)
+        ]
+        assert np.array_equal(open_, expected)
+
+
+@pytest.mark.parametrize(("side", "applied"), [(16, True), (14, False)])
+def test_a_shutter_that_leaves_less_than_a_twentieth_is_not_believed(side: int, applied: bool) -> None:
+    made = dataset(
+        ShutterShape="RECTANGULAR",
+        ShutterLeftVerticalEdge=1,
+        ShutterRightVerticalEdge=side,
+        ShutterUpperHorizontalEdge=1,
+        ShutterLowerHorizontalEdge=side,
+    )
+    open_, _, notes = dicom_place.shutter(made, 64, 64)
+    assert (open_ is not None) == applied and ("not applied" in notes[-1]) != applied
+
+
+def test_a_shutter_is_at_most_white() -> None:
+    made = dataset(ShutterShape="CIRCULAR", **SHUTTERS["CIRCULAR"])
+    made.add_new("ShutterPresentationValue", "UL", 100_000)
+    assert dicom_place.shutter(made, 64, 64)[1] == 1.0
+
+
 @pytest.mark.parametrize("shape", SHUTTERS)
 def test_what_a_shutter_covers_is_black_and_does_not_count(shape: str) -> None:
     pixels = RAMP // 4 + np.uint16(1000)
@@ -367,6 +443,7 @@ def test_a_shutter_that_makes_no_sense_is_not_applied_and_that_is_said() -> None
 def test_what_is_not_done_to_an_image_is_said(elements: dict, told: str) -> None:
     notes = read(dataset(**elements)).notes
     assert any(note.startswith(image.CAUTION) and told in note for note in notes)
+    assert not any("Orientation" in note for note in read(dataset(PatientOrientation=["R", "X"])).notes)
     upright = {"PatientOrientation": ["L", "F"], "PixelSpacing": ["0.143", "0.143"], "BurnedInAnnotation": "NO"}
     assert not any(note.startswith(image.CAUTION) for note in read(dataset(**upright)).notes)
 
@@ -511,6 +588,34 @@ def deep_jpeg(pixels: np.ndarray, blocks_per_part: int = 0) -> bytes:
     return coded(0xC1, pixels, 12, tables, (0, 63, 0), parts, count if len(parts) > 1 else 0)
 
 
+def test_the_order_and_the_cosines_are_those_of_the_standard() -> None:
+    """Also where the encoder above, which takes them from the decoder, would not notice."""
+    assert jpeg.ZIGZAG[:15].tolist() == [0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4]
+    assert np.array_equal(jpeg.ZIGZAG[::-1], 63 - jpeg.ZIGZAG)
+    block = np.random.default_rng(0).normal(size=(8, 8))
+    assert np.allclose(jpeg.COSINES.T @ block @ jpeg.COSINES, cv2.idct(block))
+
+
+def test_black_and_white_of_12_bits_are_exact() -> None:
+    for value in (0, 4095):
+        assert (jpeg.decode(deep_jpeg(np.full((16, 8), value, np.uint16))) == value).all()
+
+
+def test_coded_pixels_that_end_too_early_are_refused() -> None:
+    chance = np.random.default_rng(5).integers(0, 4096, (16, 16)).astype(np.uint16)
+    for good in (lossless_jpeg(chance, 12, 1), deep_jpeg(chance)):
+        assert jpeg.decode(good).shape == (16, 16)
+        with pytest.raises(ValueError, match="too early"):
+            jpeg.decode(good[:-5] + good[-2:])
+
+
+def test_only_seven_predictors_exist() -> None:
+    for predictor in (0, 8):
+        good = lossless_jpeg(RAMP[:8, :8], 12, 1)
+        bad = good.replace(bytes((1, 1, 0, 1, 0, 0)), bytes((1, 1, 0, predictor, 0, 0)))
+        assert jpeg.readable(good) and bad != good and not jpeg.readable(bad)
+
+
 @pytest.mark.parametrize("predictor", range(1, 8))
 def test_lossless_jpeg_gives_back_every_pixel(predictor: int) -> None:
     chance = np.random.default_rng(predictor)
@@ -592,6 +697,68 @@ def test_negative_values_that_were_coded_as_large_ones_are_read_as_negative(synt
     made.compress(syntax, generate_instance_uid=False)
     made.PixelRepresentation = 1
     assert np.array_equal(read(made).pixels, expected)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless])
+def test_a_stream_that_agrees_with_its_header_needs_no_note(syntax: pydicom.uid.UID) -> None:
+    for pixels in (RAMP, SIGNED) if syntax == JPEG2000Lossless else (RAMP,):
+        made = dataset(pixels, 12, **WINDOW)
+        made.compress(syntax, generate_instance_uid=False)
+        assert read(made).notes == ("window 200/2600",)
+    assert read(encapsulated(lossless_jpeg(RAMP, 12, 1), JPEGLosslessSV1, RAMP, 12, **WINDOW)).notes == (
+        "window 200/2600",
+    )
+
+
+def test_a_stream_of_more_bits_than_its_values_need_is_read_as_the_header_says() -> None:
+    made = dataset(RAMP // 4, 16, WindowCenter="500", WindowWidth="1000")
+    expected = read(made).pixels
+    made.compress(JPEG2000Lossless, generate_instance_uid=False)
+    made.BitsStored, made.HighBit = 10, 9
+    found = read(made)
+    assert np.array_equal(found.pixels, expected)
+    told = "the JPEG 2000 stream holds 16 bit unsigned, the header says 10 bit unsigned; read as 10 bit unsigned"
+    assert found.notes[0] == told, "no caution: nothing contradicts the pixels"
+    flat = np.full((8, 8), 700, np.uint16)  # a JPEG of 12 bits cannot say that 10 were meant
+    made = encapsulated(deep_jpeg(flat), JPEGExtended12Bit, flat, 10, WindowCenter="500", WindowWidth="1000")
+    assert read(made).notes == ("window 500/1000",)
+
+
+def test_what_fits_into_bits_is_told_by_its_ends() -> None:
+    for bits, signed, low, high in (
+        (12, False, 0, 4095),
+        (12, True, -2048, 2047),
+        (1, False, 0, 1),
+        (8, True, -128, 127),
+    ):
+        assert dicom_pixels._within(np.array([low, high]), bits, signed)
+        assert not dicom_pixels._within(np.array([low - 1, high]), bits, signed)
+        assert not dicom_pixels._within(np.array([low, high + 1]), bits, signed)
+
+
+def test_a_sign_is_extended_only_if_it_is_in_every_pixel() -> None:
+    extended = np.array([0x0001, 0x07FF, 0xF800, 0x0800], np.uint16)
+    assert dicom_pixels._extends(extended, 12)
+    assert not dicom_pixels._extends(np.append(extended, np.uint16(0x3001)), 12)
+    assert not dicom_pixels._extends(np.append(extended, np.uint16(0xF001)), 12)
+
+
+def test_stored_values_are_counted_from_the_lowest() -> None:
+    levels = np.array([[0, 2048, 4095]], np.uint16)
+    assert dicom_pixels.Stored(levels, 12, signed=True).pixels.tolist() == [[-2048, 0, 2047]]
+    assert dicom_pixels.Stored(levels, 12, signed=False).pixels.tolist() == [[0, 2048, 4095]]
+    assert dicom_pixels.Stored(levels, 12, signed=True).values[[0, -1]].tolist() == [-2048, 2047]
+
+
+def test_an_image_torn_along_rows_is_as_rough_as_one_torn_along_columns() -> None:
+    stripes = np.tile(np.array([0, 900], np.uint16), (64, 32))
+    rough = [dicom_pixels._roughness(dicom_pixels.Stored(each, 12, False)) for each in (stripes, stripes.T)]
+    assert rough[0] == rough[1] == 900
+
+
+def test_without_a_high_bit_the_lowest_bits_are_taken() -> None:
+    found = read(dataset(HighBit=None))
+    assert np.array_equal(found.pixels, read(dataset()).pixels) and found.notes == read(dataset()).notes
 
 
 def test_a_stream_of_another_kind_than_the_header_says_is_decoded_and_noted() -> None:
@@ -691,6 +858,29 @@ def test_the_colours_of_a_jpeg_without_a_word_are_those_of_the_header() -> None:
     made = encapsulated(bare, JPEGBaseline8Bit, colours, 8, PhotometricInterpretation="RGB", PlanarConfiguration=0)
     assert np.abs(read(made, 8).pixels - 0.299 * 200 - 0.587 * 40 - 0.114 * 90).max() <= 3
     assert read(made, 8).notes == ("colour (RGB) made gray",)
+
+
+def without(frame: bytes, marker: bytes) -> bytes:
+    """A JPEG without its first segment of this kind."""
+    at = frame.index(marker)
+    return frame[:at] + frame[at + 2 + int.from_bytes(frame[at + 2 : at + 4], "big") :]
+
+
+def test_a_jpeg_says_itself_what_its_colours_are_if_it_can() -> None:
+    chance = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    jfif, adobe = jpeg_frame(chance, subsampling=0), jpeg_frame(chance, keep_rgb=True)
+    bare, halved = without(jfif, b"\xff\xe0"), without(jpeg_frame(chance, subsampling=2), b"\xff\xe0")
+    extended = bare.replace(b"\xff\xc0", b"\xff\xc1", 1)
+    told = [dicom_pixels.described(each) for each in (jfif, adobe, bare, halved, extended)]
+    assert [one and one.rgb for one in told] == [True, True, None, True, None]
+    assert [one and one.kind for one in told] == ["JPEG"] * 5
+
+
+def test_a_jpeg_without_a_word_whose_header_says_luminance_is_not_taken_for_red() -> None:
+    colours = np.full((16, 16, 3), (200, 40, 90), np.uint8)
+    bare = without(jpeg_frame(colours, quality=95, subsampling=0), b"\xff\xe0")
+    made = encapsulated(bare, JPEGBaseline8Bit, colours, 8, PhotometricInterpretation="YBR_FULL", PlanarConfiguration=0)
+    assert np.abs(read(made, 8).pixels - 0.299 * 200 - 0.587 * 40 - 0.114 * 90).max() <= 3
 
 
 def test_an_empty_scan_header_of_a_sequential_jpeg_is_no_obstacle() -> None:
@@ -819,6 +1009,8 @@ def test_tags_are_those_of_the_index() -> None:
         ({"PatientBirthDate": "19400305", "StudyDate": "20040304"}, "63"),
         ({"PatientBirthDate": "19400305", "StudyDate": "20040305"}, "64"),
         ({"PatientAge": "", "PatientBirthDate": ""}, ""),
+        ({"PatientBirthDate": "19400305"}, ""),
+        ({"StudyDate": "20040304"}, ""),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*PatientAge|.*value representation|Invalid value")
@@ -838,6 +1030,18 @@ def test_a_name_in_other_letters_is_no_obstacle(tmp_path: Path) -> None:
     file = tmp_path / "胸部 X 光.png"  # nor is a wrong ending
     file.write_bytes(written(dataset()))
     assert image.read(file).pixels.shape == (64, 64)
+
+
+def test_what_libraries_find_odd_is_not_printed() -> None:
+    """Python prints the warnings of a logger that nobody listens to."""
+    log = logging.getLogger("pydicom")
+    before, log.handlers = log.handlers, []
+    try:
+        for _ in range(2):
+            dicom._quieten()
+            assert [type(one) for one in log.handlers] == [logging.NullHandler]
+    finally:
+        log.handlers = before
 
 
 def test_recognises_dicom_only() -> None:
