@@ -29,6 +29,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ SECONDS = 90
 """A mutant whose tests use this many seconds of a core, or CONTENDED by the clock, is stopped: noticed, as a hanging
 test would be; how many those are is printed."""
 CONTENDED = 400
-BUDGET = 30.0
+BUDGET = 20.0
 """Seconds of tests (as measured without a fault) that are run for one mutant."""
 PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore:Module already imported")
 CHOSEN = ("-m", "not integration", "-k", "not processes and not nodes and not signal and not killed")
@@ -242,7 +243,7 @@ def _forked(folder: Path, said: Path) -> Iterator[None]:
     yield
 
 
-def _tests(folder: Path, said: Path, names: list[str], *more: str) -> int:
+def _tests(folder: Path, said: Path, names: list[str], *more: str, seconds: int = SECONDS) -> int:
     """Start the tests in a fork; its process id."""
     child = os.fork()
     if child:
@@ -252,7 +253,7 @@ def _tests(folder: Path, said: Path, names: list[str], *more: str) -> int:
         with _forked(folder, said):
             import pytest
 
-            resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             code = int(pytest.main([*PYTEST, *CHOSEN, *more, *names]))
     except BaseException:
         traceback.print_exc()
@@ -336,7 +337,8 @@ def _covered(folder: Path, test: str) -> int:
                 lines[place] = {
                     str(line): [name.rsplit(".", 1)[-1] for name in names] for line, names in by_line.items()
                 }
-            made = json.dumps({"seconds": watch.seconds, "lines": lines})
+            passed = {name: spent for name, spent in watch.seconds.items() if name not in watch.failed}
+            made = json.dumps({"seconds": passed, "lines": lines})
             (folder / f"{Path(test).stem}.json").write_text(made, encoding="utf-8")
     except BaseException:
         traceback.print_exc()
@@ -347,15 +349,17 @@ def _covered(folder: Path, test: str) -> int:
 
 
 class Seconds:
-    """How long each test took, with all of its cases and what they needed."""
+    """How long each test took, with all of its cases and what they needed; and which failed without any fault."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds, self.failed = dict[str, float](), set[str]()
 
     def pytest_runtest_logreport(self, report: object) -> None:
         """Called by pytest."""
         name = str(getattr(report, "nodeid", "")).split("::")[-1].split("[")[0]
         self.seconds[name] = self.seconds.get(name, 0.0) + float(getattr(report, "duration", 0.0))
+        if getattr(report, "failed", False):
+            self.failed.add(name)
 
 
 @functools.cache
@@ -436,25 +440,30 @@ def equivalent() -> dict[str, str]:
     return {key: str(one["why"]) for key, one in tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).items()}
 
 
-def control(work: Path, mutants: list[Mutant]) -> None:
-    """Without a fault the same tests must pass, of every module: else what is noticed would prove nothing."""
-    for file, tests in modules().items():
-        drawn = [one for one in mutants if one.file == file]
-        chosen = {name for one in drawn for name in choose(work, one, tests)}
-        if not chosen:
-            continue
-        folder, log = tree(work / "trees" / "control"), work / "trees" / "control.log"
-        (folder / file).write_text(faulty(replace(drawn[0], number=-1)), encoding="utf-8")
-        child, code = _tests(folder, log, sorted(chosen), "-x"), None
-        while code is None:
-            time.sleep(0.1)
+def control(work: Path, mutants: list[Mutant], jobs: int) -> None:
+    """Without a fault the same tests must pass, where and as the faults will be: else what is noticed would prove
+    nothing."""
+    known = modules()
+    chosen = {name for one in mutants for name in choose(work, one, known[one.file])}
+    waiting = [sorted(group) for _, group in groupby(sorted(chosen), key=lambda name: name.split("::")[0])]
+    folder, running = tree(work / "trees" / "control"), dict[int, Path]()
+    for one in {one.file: one for one in mutants}.values():
+        (folder / one.file).write_text(faulty(replace(one, number=-1)), encoding="utf-8")
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            group = waiting.pop(0)
+            log = work / "trees" / f"{Path(group[0].split('::')[0]).stem}.log"
+            running[_tests(folder, log, group, "-x", seconds=3600)] = log
+        for child, log in list(running.items()):
             code = _ended(child, math.inf)
-        shutil.rmtree(folder)
-        if code:
-            raise SystemExit(
-                f"{file}: its tests fail without a fault (exit {code}):\n{log.read_text(encoding='utf-8')[-2000:]}"
-            )
-        print(f"{file}: {len(chosen)} test functions pass without a fault", flush=True)
+            if code:
+                said = log.read_text(encoding="utf-8")[-2000:]
+                raise SystemExit(f"{log.stem} fails without a fault (exit {code}):\n{said}")
+            if code is not None:
+                del running[child]
+        time.sleep(0.1)
+    shutil.rmtree(folder)
+    print(f"{len(chosen)} test functions pass without a fault", flush=True)
 
 
 def run(work: Path, mutants: list[Mutant], jobs: int) -> dict[str, str]:
@@ -524,7 +533,7 @@ def main() -> None:
     start = time.monotonic()
     measured(work, asked.jobs, asked.only)
     mutants = sample(asked.mutants, asked.seed, asked.only)
-    control(work, mutants)
+    control(work, mutants, asked.jobs)
     became, same = run(work, mutants, asked.jobs), equivalent()
     print()
     missed = [one for one in mutants if became[one.key] not in NOTICED and one.key not in same]

@@ -164,6 +164,32 @@ def test_prints_are_the_same_on_every_machine() -> None:
     assert [variant.astype("<u8").tobytes().hex() for variant in fp.fingerprint(pixels)][:4] == expected
 
 
+def test_frames_are_cut_off_to_the_row_also_one_inside_another() -> None:
+    inner = PICTURES[0]
+    for rings in (((0, 7, 12, 5, 9),), ((0, 3, 4, 5, 6), (255, 9, 2, 30, 11))):
+        framed, expected = inner, [0, 192, 0, 192]
+        for gray, *sides in rings:
+            framed = cv2.copyMakeBorder(framed, *sides, cv2.BORDER_CONSTANT, value=[gray])
+            expected = [expected[0] + sides[0], expected[1] + sides[0], expected[2] + sides[2], expected[3] + sides[2]]
+        assert list(fp._content(framed, float(framed.var()))) == expected
+
+
+def test_what_is_less_than_a_third_is_no_frames_content() -> None:
+    inner = np.random.default_rng(0).integers(0, 256, (30, 30), np.uint8)
+    for sides, seen in (
+        ((30, 30, 5, 5), True),
+        ((31, 30, 5, 5), False),
+        ((5, 5, 30, 30), True),
+        ((5, 5, 30, 31), False),
+    ):
+        framed = cv2.copyMakeBorder(inner, *sides, cv2.BORDER_CONSTANT, value=[128])
+        whole = (0, framed.shape[0], 0, framed.shape[1])
+        assert (fp._content(framed, float(framed.var())) != whole) == seen
+    for side in (7, 8):  # nor what is smaller than anything that has a fingerprint
+        framed = cv2.copyMakeBorder(inner[:side], 4, 4, 0, 0, cv2.BORDER_CONSTANT, value=[128])
+        assert (fp._content(framed, float(framed.var())) == (0, side + 8, 0, 30)) == (side == 7)
+
+
 def test_a_view_and_its_copy_have_the_same_print() -> None:
     turned = PICTURES[0].T[::-1]
     assert (fp.fingerprint(turned) == fp.fingerprint(turned.copy())).all()
@@ -221,6 +247,45 @@ def random_prints(count: int, seed: int, likeness: float = 0.0) -> np.ndarray:
 
 def triples(found: fp.Matches) -> set[tuple[int, int, int]]:
     return set(zip(found.first.tolist(), found.second.tolist(), found.distance.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("flipped", [24, fp.BITS - 24])
+def test_a_pair_just_at_the_cut_is_found(flipped: int) -> None:
+    """Also a negative, all of whose other bits differ."""
+    one = random_prints(1, 5)
+    bits = np.unpackbits(one.view(np.uint8).reshape(1, fp.VARIANTS, -1), axis=2, bitorder="little")
+    bits[:, :, :flipped] ^= 1
+    other = np.packbits(bits, axis=2, bitorder="little").view("<u8").astype(np.uint64)
+    assert fp.matches(one, other, cut=24).distance.tolist() == [24]
+    assert len(fp.matches(one, other, cut=23)) == 0
+
+
+def test_neighbourhoods_hold_each_target_once_by_its_nearest_pivot() -> None:
+    queries, targets = random_prints(20, 6)[:, 0], random_prints(5000, 8, 0.5)[:, 0]
+    cells = fp._neighbourhoods(queries, targets)
+    assert sorted(np.concatenate([cell.rows for cell in cells]).tolist()) == list(range(5000))
+    pivots = np.stack([cell.pivot for cell in cells])
+    apart = np.bitwise_count(targets[:, None] ^ pivots[None]).sum(axis=2, dtype=np.int64)
+    apart = np.minimum(apart, fp.BITS - apart)
+    for place, cell in enumerate(cells):
+        assert (apart[cell.rows, place] == apart[cell.rows].min(axis=1)).all()
+    far = np.bitwise_count(queries[:, None] ^ pivots[None]).sum(axis=2, dtype=np.int64)
+    far, sizes = np.minimum(far, fp.BITS - far), np.array([len(cell.rows) for cell in cells])
+    for row, limit in enumerate(cells[0].limits.astype(int)):  # as near as needed for a sixteenth, and no farther
+        assert sizes[far[row] <= limit].sum() >= 5000 / 16 > sizes[far[row] < limit].sum()
+
+
+def test_the_cut_grows_stricter_with_the_mean_size_of_two_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = fp.duplicates(PRINTS[:0])
+    cuts: list[int] = []
+    monkeypatch.setattr(fp, "_candidates", lambda a, b, cut: cuts.append(cut) or nothing)
+    many = np.broadcast_to(np.uint64(0), (10**7, fp.VARIANTS, 4))
+    reader = {"pictures_a": PICTURES.__getitem__, "pictures_b": PICTURES.__getitem__}
+    for a, b in ((many, many), (many[:10], many), (many, many[: 10**5])):
+        fp.matches(a, b, **reader)
+    assert cuts == [fp.LOOSE - 20, fp.LOOSE, fp.LOOSE - 10]
+    fp.matches(PRINTS, PRINTS, pictures_a=PICTURES.__getitem__)
+    assert cuts.pop() == fp.STRICT, "where only one side can be looked at, the bits decide alone"
 
 
 @pytest.mark.parametrize("cut", [20, 90])
