@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from test_pretrain import equal, stopped
 from torch import Tensor
 
-from ribcage import bundle, checkpoint, cli, losses, methods, store
+from ribcage import bundle, checkpoint, cli, course, losses, methods, store
 from ribcage.backbone import Backbone
 from ribcage.commands import distil, finetune
 from ribcage.loader import Batch, rows_of
@@ -423,7 +423,7 @@ def test_labels_are_shown_of_those_patients_that_finetune_learns_from(
     data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = {"data": (str(data),), "model": "test_resnet", "size": (32,), "labels": 0.2, "seed": 3, "batch": 16}
-    options = distil.Options(teacher=(str(teacher),), out=tmp_path / "run", **common)  # type: ignore[arg-type]
+    options = course.settled(distil.Options(teacher=(str(teacher),), out=tmp_path / "run", **common))  # type: ignore[arg-type]
     stores, opened = [store.open(data)], distil.opened_teachers(options)
     alone, choosing = finetune.cohorts(finetune.Options(out=tmp_path, **common), stores)  # type: ignore[arg-type]
     learning, policy = rows_of(stores, "train"), finetune.policy_of(options, stores)
