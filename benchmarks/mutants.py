@@ -14,6 +14,7 @@ import ast
 import contextlib
 import copy
 import functools
+import gc
 import hashlib
 import json
 import math
@@ -364,7 +365,7 @@ class Seconds:
 
 @functools.cache
 def _known(file: Path) -> dict[str, dict[str, Any]]:
-    return json.loads(file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def choose(work: Path, mutant: Mutant, tests: list[str]) -> list[str]:
@@ -445,6 +446,9 @@ def control(work: Path, mutants: list[Mutant], jobs: int) -> None:
     nothing."""
     known = modules()
     chosen = {name for one in mutants for name in choose(work, one, known[one.file])}
+    mark, named = work / "control", hashlib.sha256(" ".join(sorted(chosen)).encode()).hexdigest()
+    if mark.exists() and mark.read_text(encoding="utf-8") == named:
+        return
     waiting = [sorted(group) for _, group in groupby(sorted(chosen), key=lambda name: name.split("::")[0])]
     folder, running = tree(work / "trees" / "control"), dict[int, Path]()
     for one in {one.file: one for one in mutants}.values():
@@ -463,6 +467,7 @@ def control(work: Path, mutants: list[Mutant], jobs: int) -> None:
                 del running[child]
         time.sleep(0.1)
     shutil.rmtree(folder)
+    mark.write_text(named, encoding="utf-8")
     print(f"{len(chosen)} test functions pass without a fault", flush=True)
 
 
@@ -523,11 +528,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="", help="only modules whose path begins so")
     asked = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     asked.work.mkdir(parents=True, exist_ok=True)
     work = asked.work.resolve()
     for name in PRELOAD.split():
         __import__(name)
+    gc.freeze()  # what is shared by all forks is never looked through again
     shutil.rmtree(work / "trees", ignore_errors=True)
     (work / "trees").mkdir()
     start = time.monotonic()

@@ -86,7 +86,7 @@ def cautions(dataset: "Dataset") -> list[str]:
     ratio, source = _aspect(dataset)
     if ratio and abs(ratio - 1) > SQUARE:
         said.append(f"pixels are not square ({source}): {ratio:.3g} times as high as wide, shown as if square")
-    if "YES" in (word.upper() for word in _words(dataset, "BurnedInAnnotation")[:1]):
+    if "YES" in (word.upper() for word in _words(dataset, "BurnedInAnnotation")):
         said.append("text may be burned into the pixels (BurnedInAnnotation YES)")
     flips = {"ImageHorizontalFlip": ("Y", "mirrored"), "ImageRotation": ("", "turned")}
     for keyword, (value, how) in flips.items():

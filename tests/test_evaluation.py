@@ -134,6 +134,14 @@ def test_baselines_do_not_look_at_the_model(result: dict) -> None:
     assert found["shuffled"]["findings"][2]["auroc"]["value"] is None
 
 
+@pytest.mark.parametrize(("share", "accuracy"), [(0.6, 0.75), (0.5, 0.75), (0.4, 0.25)])
+def test_who_does_not_look_calls_everybody_by_what_is_likelier(share: float, accuracy: float) -> None:
+    labels = np.array([[1.0], [1.0], [1.0], [0.0], [np.nan]])
+    found = evaluation._without_looking(np.full((5, 1), share), labels, 0)
+    assert (found["ap"], found["accuracy"]) == (0.75, accuracy)
+    assert found["brier"] == pytest.approx(0.75 * (1 - share) ** 2 + 0.25 * share**2)
+
+
 def test_a_finding_that_follows_the_view_is_told_by_the_view_alone(data: Answers) -> None:
     lying = (data.about["view"] == "AP").to_numpy(float)
     labels = np.stack([lying, lying, lying], axis=1)

@@ -172,6 +172,12 @@ def test_frames_are_cut_off_to_the_row_also_one_inside_another() -> None:
             framed = cv2.copyMakeBorder(framed, *sides, cv2.BORDER_CONSTANT, value=[gray])
             expected = [expected[0] + sides[0], expected[1] + sides[0], expected[2] + sides[2], expected[3] + sides[2]]
         assert list(fp._content(framed, float(framed.var()))) == expected
+    framed = inner
+    for gray, *sides in ((0, 3, 4, 5, 6), (255, 9, 2, 8, 11), (0, 4, 4, 4, 4), (255, 4, 4, 4, 4)):
+        framed = cv2.copyMakeBorder(framed, *sides, cv2.BORDER_CONSTANT, value=[gray])
+    top, bottom, left, right = fp._content(framed, float(framed.var()))
+    left_over = cv2.copyMakeBorder(inner, 3, 4, 0, 0, cv2.BORDER_CONSTANT, value=[0])  # of a fourth frame
+    assert np.array_equal(framed[top:bottom, left:right], left_over)
 
 
 def test_what_is_less_than_a_third_is_no_frames_content() -> None:

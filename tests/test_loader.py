@@ -15,7 +15,7 @@ import torch
 from ribcage import draws, views
 from ribcage.findings import Policy
 from ribcage.index import Index, boxes, table
-from ribcage.loader import Batch, Loader, _Making, rows_of
+from ribcage.loader import Batch, Loader, _Making, _turns, rows_of
 from ribcage.store import Facts, Store
 from ribcage.views import View, gentle, plain, strong
 
@@ -371,6 +371,10 @@ def test_patients_are_equal_where_the_patient_is_and_nobody_is_nobody_else(store
     assert np.array_equal(
         same, (names[:, None] == names[None]) & (names[:, None] != "") | np.eye(len(names), dtype=bool)
     )
+
+
+def test_a_row_that_is_drawn_again_is_told_how_often_it_stood_in_front() -> None:
+    assert _turns(np.array([5, 4, 5, 0, 4, 5, 6])).tolist() == [0, 0, 1, 0, 1, 2, 0]
 
 
 def test_the_other_views_show_pictures_of_the_same_patient(store: Store) -> None:

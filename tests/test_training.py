@@ -260,6 +260,13 @@ def test_of_equal_scores_the_lower_loss_is_kept(data: Path, tmp_path: Path) -> N
     assert kept == [run.step // 3, 2 * run.step // 3] and work.standing.best_loss == 0.2
 
 
+def test_a_run_of_one_step_is_validated_and_kept(tmp_path: Path) -> None:
+    kept: list[str] = []
+    work = Training(toys.run([(1.0, 1.0)]), tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: kept.append("it"))
+    list(work.steps())
+    assert kept == ["it"] and (work.standing.validated, work.standing.best_step) == (1, 1)
+
+
 def spoilt(whole: bytes) -> dict[str, bytes]:
     middle = len(whole) // 2
     return {
