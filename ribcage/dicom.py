@@ -12,14 +12,14 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import cv2
 import numpy as np
 
-from ribcage import dicom_gray, dicom_pixels, dicom_place, raster
+from ribcage import dicom_elements, dicom_gray, dicom_pixels, dicom_place, raster
 from ribcage.dicom_pixels import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Layout, Stored, short
 from ribcage.raster import Depth, Limits, Picture, UnreadableError
 
@@ -36,6 +36,7 @@ TAGGED = (
     *("SeriesInstanceUID", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer", "Modality"),
     "BodyPartExamined",
 )
+PIXELS = 0x7FE00010
 META_BYTES = 1 << 16  # more than any file meta group has
 LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls")
 
@@ -55,12 +56,13 @@ def decode(data: bytes, name: str, *, depth: Depth, min_side: int | None, limits
     asked = dicom_gray.asked(window)
     try:
         dataset = _dataset(data, name, limits)
+        unread = dicom_elements.settle(dataset)
         said = dicom_pixels.layout(dataset, name, limits)
         if said.samples > 1 or said.photometric == "PALETTE COLOR":
             pixels, notes = _colour(dataset, said, name, depth, limits)
         else:
             pixels, notes = _gray(dataset, said, name, depth, min_side, limits, asked)
-        notes = [*said.notes, *notes, *dicom_place.cautions(dataset)]
+        notes = [*unread, *said.notes, *notes, *dicom_place.cautions(dataset)]
         return Picture(pixels, said.width, said.height, tuple(notes), _tags(dataset))
     except UnreadableError:
         raise
@@ -116,16 +118,19 @@ def _looked_up(table: np.ndarray, levels: np.ndarray, depth: Depth) -> np.ndarra
     return np.take(table, levels)
 
 
-def tags(stream: IO[bytes], name: str, limits: Limits) -> dict[str, str]:
+def tags(stream: BinaryIO, name: str, limits: Limits) -> dict[str, str]:
     """`Picture.tags` from the header alone, whatever the pixels are; {} when it is damaged."""
     _require(name)
+    from pydicom.datadict import tag_for_keyword
+
     try:
         stream.seek(0)
         head = stream.read(META_BYTES)
         if _meta_syntax(head) == DEFLATED.encode():  # the header is compressed, too
             return _tags(_dataset(head + stream.read(), name, limits))
         stream.seek(0)
-        return _tags(_parsed(stream, stop_before_pixels=True, specific_tags=list(TAGGED)))
+        tagged = [tag_for_keyword(keyword) for keyword in TAGGED]
+        return _tags(_parsed(stream, stop_when=lambda tag, *_: tag >= PIXELS, specific_tags=tagged))
     except Exception:  # whatever pydicom raises on a hostile file: then nothing is known of it
         return {}
 
@@ -137,7 +142,20 @@ def _dataset(data: bytes, name: str, limits: Limits) -> "Dataset":
     _require(name)
     if _meta_syntax(data) == DEFLATED.encode():
         _check_deflated(data, name, limits)
-    return _parsed(BytesIO(data))
+    return _parsed(BytesIO(data), stop_when=_until_pixels())
+
+
+def _until_pixels() -> Callable[[int, Any, int], bool]:
+    """Whether to stop reading at an element: what follows the pixels, such as padding or another file, means nothing
+    for them and must not replace what stands before."""
+    seen = False
+
+    def stop(tag: int, *_: Any) -> bool:
+        nonlocal seen
+        before, seen = seen, seen or tag == PIXELS
+        return before
+
+    return stop
 
 
 def _require(name: str) -> None:
@@ -145,14 +163,15 @@ def _require(name: str) -> None:
         raise UnreadableError(f"{name} is a DICOM; reading it needs: pip install pydicom")
 
 
-def _parsed(stream: IO[bytes], **how: Any) -> "Dataset":
+def _parsed(stream: BinaryIO, **how: Any) -> "Dataset":
     import pydicom
+    from pydicom.filereader import read_partial
 
     _quieten()
-    dataset = pydicom.dcmread(stream, force=True, **how)
+    dataset = read_partial(stream, force=True, **how)
     if not hasattr(dataset, "file_meta"):
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    if "TransferSyntaxUID" not in dataset.file_meta:
+    if not dataset.file_meta.get("TransferSyntaxUID"):
         implicit, little = dataset.original_encoding
         syntax = IMPLICIT if implicit else EXPLICIT if little else BIG_ENDIAN
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
@@ -210,7 +229,7 @@ def _tags(dataset: "Dataset") -> dict[str, str]:
 
 def _text(dataset: "Dataset", keyword: str) -> str:
     try:
-        return " ".join(str(dataset.get(keyword) or "").replace("\0", " ").split())
+        return "\\".join(text for text in dicom_elements.texts(dataset, keyword) if text)
     except Exception:  # a value that cannot be read is one that is not known
         return ""
 

@@ -7,12 +7,13 @@ values, from the lowest to the highest, then looked up.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ribcage.dicom_elements import numbers, texts
 from ribcage.dicom_pixels import BIG_ENDIAN
 from ribcage.raster import CAUTION
 
@@ -32,6 +33,8 @@ EXPLANATION = re.compile(r"[\w /+.-]{1,24}")
 MOST = 1e12
 """Output values beyond are no image's."""
 MOST_CHOICES = 64
+LEAST_LEFT = 0.05
+"""Padding that leaves less of the pixels is not believed."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,12 @@ def shown(
 ) -> tuple[np.ndarray, list[str]]:
     """The gray of each stored value, 0 (air) … 1, and what was done for it; `counts` says how often each occurs."""
     with np.errstate(all="ignore"):  # what overflows is set aside below
-        padding = _padding(dataset, values)
+        padding, odd = _padding(dataset, values, counts)
         padded = counts[padding].sum() > 0
         counts = np.where(padding, 0, counts)
         output, notes = _modality(dataset, values)
         gray, told = _windowed(dataset, output, counts, bits, window)
-    notes = [*notes, *told]
+    notes = [*odd, *notes, *told]
     inverted, why = _inverted(dataset, monochrome1, unusual=any("set aside" in note for note in notes))
     if inverted:
         gray = 1 - gray
@@ -98,7 +101,8 @@ def _modality(dataset: "Dataset", values: np.ndarray) -> tuple[np.ndarray, list[
     tables, notes = _usable(dataset, "ModalityLUTSequence")
     if tables:
         entries, _, told = _table(dataset, tables[0], values)
-        return entries, [*notes, "modality LUT", *told]
+        odd = [note for note in told if note.startswith(CAUTION)]  # how many bits it says does not matter here
+        return entries, [*notes, "modality LUT", *odd]
     slope, intercept = numbers(dataset, "RescaleSlope")[:1] or [1.0], numbers(dataset, "RescaleIntercept")[:1] or [0.0]
     output = values * slope[0] + intercept[0]
     if slope[0] == 0 or not np.abs(output).max() < MOST or len(np.unique(output[[0, -1]])) == 1:
@@ -109,15 +113,25 @@ def _modality(dataset: "Dataset", values: np.ndarray) -> tuple[np.ndarray, list[
 def _usable(dataset: "Dataset", keyword: str) -> tuple[list["Dataset"], list[str]]:
     """The tables of a sequence that hold something; and that others do not."""
     items = list(dataset.get(keyword) or [])[:MOST_CHOICES]
-    good = [item for item in items if _holds(item)]
     what = "modality" if keyword.startswith("Modality") else "VOI"
-    empty = len(items) - len(good)
-    return good, [f"empty {what} LUT ignored"] if empty else []
+    good = [item for item in items if _holds(item)]
+    broken = sum(not _is_empty(item) for item in items) > len(good)
+    notes = [f"empty {what} LUT ignored"] if any(map(_is_empty, items)) else []
+    return good, [*notes, *([f"{CAUTION}a {what} LUT that cannot be read was ignored"] if broken else [])]
+
+
+def _is_empty(item: "Dataset") -> bool:
+    try:
+        return not _size(item.get("LUTData"))
+    except Exception:  # whatever pydicom raises on a value that does not fit its element
+        return False
 
 
 def _holds(item: "Dataset") -> bool:
-    described, data = item.get("LUTDescriptor"), item.get("LUTData")
-    return described is not None and not isinstance(described, int | str) and len(described) == 3 and bool(_size(data))
+    try:
+        return len([int(number) for number in item.LUTDescriptor]) == 3 and not _is_empty(item)
+    except Exception:  # the same
+        return False
 
 
 def _size(data: Any) -> int:
@@ -131,13 +145,9 @@ def _table(dataset: "Dataset", item: "Dataset", values: np.ndarray) -> tuple[np.
     count = count % 65536 or 65536  # written as a signed number, a large one is negative
     if first > 32767 and values.min() < 0:
         first -= 65536
-    data: Any = item.LUTData
-    if isinstance(data, bytes):
-        order = ">" if dataset.file_meta.TransferSyntaxUID == BIG_ENDIAN else "<"
-        data = np.frombuffer(data[: len(data) // 2 * 2] if len(data) >= 2 * count else data,
-                             "u1" if len(data) < 2 * count else f"{order}u2")  # fmt: skip
-    entries = np.atleast_1d(np.asarray(data, np.float64))[:count]
-    entries = np.where(entries < 0, entries + 65536, entries)  # written as signed numbers
+    elif first < 0 <= values.min() and first + 65536 <= values.max():
+        first += 65536
+    entries = _entries(dataset, item.LUTData, count, said)
     notes = [f"{CAUTION}a LUT has {len(entries)} of its {count} entries"] if len(entries) < count else []
     needed = max(1, int(entries.max()).bit_length())
     bits = said
@@ -146,6 +156,19 @@ def _table(dataset: "Dataset", item: "Dataset", values: np.ndarray) -> tuple[np.
         notes.append(f"a LUT says {said} bits and ends at {int(entries.max())}: {bits} bits taken")
     places = np.clip(np.nan_to_num(values - first), 0, len(entries) - 1).astype(np.int64)
     return entries[places], bits, notes
+
+
+def _entries(dataset: "Dataset", data: Any, count: int, bits: int) -> np.ndarray:
+    """The entries of a LUT, however they are written: as words, as bytes, or as bytes two to a word."""
+    if isinstance(data, bytes):
+        order = ">" if dataset.file_meta.TransferSyntaxUID == BIG_ENDIAN else "<"
+        data = np.frombuffer(data[: len(data) // 2 * 2] if len(data) >= 2 * count else data,
+                             "u1" if len(data) < 2 * count else f"{order}u2")  # fmt: skip
+    entries = np.atleast_1d(np.asarray(data, np.float64))
+    entries = np.where(entries < 0, entries + 65536, entries)  # written as signed numbers
+    if bits <= 8 and len(entries) == -(-count // 2) < count:
+        entries = entries.astype("<u2").view("u1").astype(np.float64)  # the low byte comes first
+    return entries[:count]
 
 
 # ---- values of interest
@@ -163,7 +186,8 @@ def _windowed(
     for choice in choices:
         if not (why := useless(choice.gray, values, counts)):
             return choice.gray, [*notes, choice.note]
-        notes.append(f"{choice.note} set aside: it would {why}")
+        own = "" if window is None or choice is not choices[0] else CAUTION
+        notes.append(f"{own}{choice.note} set aside: it would {why}")
     if bits <= 8 and not any("set aside" in note for note in notes):  # already meant for the eye
         return _stretched(values, float(values.min()), float(values.max())), notes
     low, high, told = robust_range(values, counts)
@@ -189,10 +213,10 @@ def _choices(dataset: "Dataset", values: np.ndarray) -> tuple[list[Choice], list
 
 
 def _windows(dataset: "Dataset", values: np.ndarray, notes: list[str]) -> Iterator[Choice]:
-    centres, widths = (numbers(dataset, key)[:MOST_CHOICES] for key in ("WindowCenter", "WindowWidth"))
+    centres, widths = (numbers(dataset, key, gaps=True)[:MOST_CHOICES] for key in ("WindowCenter", "WindowWidth"))
     if len(centres) != len(widths):
         notes.append(f"{CAUTION}{len(centres)} window centres and {len(widths)} widths")
-    names = _texts(dataset, "WindowCenterWidthExplanation")
+    names = texts(dataset, "WindowCenterWidthExplanation")
     function = _text(dataset, "VOILUTFunction").upper() or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         notes.append(f"{CAUTION}an unknown VOILUTFunction taken as LINEAR")
@@ -200,7 +224,7 @@ def _windows(dataset: "Dataset", values: np.ndarray, notes: list[str]) -> Iterat
     pairs = list(zip(centres, widths, strict=False))
     for place, (centre, width) in enumerate(pairs):
         name = names[place] if place < len(names) else ""
-        if width < (1 if function == "LINEAR" else 1e-9):
+        if not width >= (1 if function == "LINEAR" else 1e-9):
             notes.append(f"window {centre:g}/{width:g} set aside: its width is not a width")
             continue
         how = "" if function == "LINEAR" else f" {function}"
@@ -227,7 +251,7 @@ def _preferred(choices: list[Choice], values: np.ndarray, window: Window) -> tup
     wanted = window.name.upper()
     own = [choice for choice in choices if choice.name.strip().upper() == wanted]
     others = [choice for choice in choices if choice.name.strip().upper() != wanted]
-    return [*own, *others], [] if own else ["no window of the name asked for"]
+    return [*own, *others], [] if own else [f"{CAUTION}no window of the name asked for"]
 
 
 def windowed(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
@@ -331,40 +355,22 @@ def _inverted(dataset: "Dataset", monochrome1: bool, unusual: bool) -> tuple[boo
     return (True, [*notes, "inverted (INVERSE)"]) if shape == "INVERSE" else (False, notes)
 
 
-def _padding(dataset: "Dataset", values: np.ndarray) -> np.ndarray:
-    """Which values mean that there is no image here. A negative one may be written as a large unsigned number and the
-    other way round."""
+def _padding(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Which values mean that there is no image here, and what was odd about that. A negative one may be written as a
+    large unsigned number and the other way round."""
     ends = numbers(dataset, "PixelPaddingValue")[:1] + numbers(dataset, "PixelPaddingRangeLimit")[:1]
+    nothing = np.zeros(len(values), bool)
     if not numbers(dataset, "PixelPaddingValue"):
-        return np.zeros(len(values), bool)
+        return nothing, []
     signed = values[0] < 0
     ends = [(end + 32768) % 65536 - 32768 if signed else end % 65536 for end in ends]
     ends = [end - len(values) if signed and end > values[-1] else end for end in ends]  # of fewer than 16 bits
-    return (values >= min(ends)) & (values <= max(ends))
-
-
-# ---- elements
-
-
-def numbers(dataset: "Dataset", keyword: str) -> list[float]:
-    """All finite numbers of an element that may have none, one or several."""
-    value = dataset.get(keyword)
-    several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
-    found = []
-    for number in value if several else [value]:
-        try:
-            found.append(float(number))
-        except (TypeError, ValueError):
-            continue
-    return [number for number in found if np.isfinite(number)]
+    padding = (values >= min(ends)) & (values <= max(ends))
+    left = 1 - counts[padding].sum() / max(counts.sum(), 1)
+    if left < LEAST_LEFT:
+        return nothing, [f"{CAUTION}padding that covers all but {100 * left:.0f} % was not applied"]
+    return padding, []
 
 
 def _text(dataset: "Dataset", keyword: str) -> str:
-    return next(iter(_texts(dataset, keyword)), "")
-
-
-def _texts(dataset: "Dataset", keyword: str) -> list[str]:
-    """All texts of an element that may have none, one or several."""
-    value = dataset.get(keyword)
-    several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
-    return [" ".join(str(one).replace("\0", " ").split()) for one in (value if several else [value]) if one is not None]
+    return next(iter(texts(dataset, keyword)), "")

@@ -5,8 +5,9 @@ header, the stream is followed and that is noted; where the pixels themselves co
 neighbouring pixels are alike is taken, since a misread bit or sign tears an image along every edge of its range.
 """
 
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 
 from ribcage import jpeg, raster
+from ribcage.dicom_elements import numbers
 from ribcage.raster import CAUTION, Limits, UnreadableError
 
 if TYPE_CHECKING:
@@ -32,6 +34,13 @@ PLUGINS = {
         (f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)), ("pylibjpeg", "pylibjpeg pylibjpeg-openjpeg")
     ),
 }
+# Those that pydicom has no name for.
+NEWER = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+}
 RETIRED = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (*range(52, 57), *range(58, 67)))
 READ = (*UNCOMPRESSED, JPEG_BASELINE, JPEG_EXTENDED, *JPEG_LOSSLESS, *PLUGINS)
 # Another reading of the pixels is only taken when its neighbours differ by less than this share of what they differ by
@@ -39,8 +48,13 @@ READ = (*UNCOMPRESSED, JPEG_BASELINE, JPEG_EXTENDED, *JPEG_LOSSLESS, *PLUGINS)
 SMOOTHER = 0.8
 SAMPLED = 256
 """Rows and columns that are looked at for that."""
+QUOTED = re.compile(r"""(?<!\w)b?(['"]).*?\1""")
 ITEM = b"\xfe\xff\x00\xe0"
 """What encapsulated pixel data begin with."""
+STREAMS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
+"""What JPEG (also lossless and LS) and JPEG 2000 begin with."""
+RUNS = b"\x40\0\0\0"
+"""Where the first of the segments of run lengths begins: after the number of them and fifteen places."""
 ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(5)
 """The segment that says that the components of a JPEG are red, green and blue."""
 
@@ -111,12 +125,14 @@ def layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
     if "PixelData" not in dataset:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise UnreadableError(f"{name} has floating-point pixels; whole numbers of up to 16 bits are expected.")
-        what = getattr(dataset.get("SOPClassUID"), "name", "") or "unknown"
-        raise UnreadableError(f"{name} has no pixels (its kind is {what}).")
+        if not any(keyword in dataset for keyword in ("SOPClassUID", "Rows", "DirectoryRecordSequence")):
+            raise UnreadableError(f"{name} is a damaged DICOM: its elements cannot be read.")
+        what = getattr(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID"), "name", "")
+        raise UnreadableError(f"{name} has no pixels (its kind is {what or 'unknown'}).")
     missing = [key for key in ("Rows", "Columns", "BitsAllocated", "PixelData") if not dataset.get(key)]
     if missing:
         raise UnreadableError(f"{name} is a damaged DICOM: it has no {', '.join(missing)}.")
-    frames = int(dataset.get("NumberOfFrames") or 1)  # an empty one is common
+    frames = int((numbers(dataset, "NumberOfFrames") or [1])[0]) or 1  # an empty one is common
     if frames != 1:
         raise UnreadableError(f"{name} holds {frames} frames; one image is expected.")
     limits.check_size(name, int(dataset.Columns), int(dataset.Rows))
@@ -178,7 +194,7 @@ def stored(dataset: "Dataset", said: Layout, name: str, *, min_side: int | None,
 def _unpacked(patterns: np.ndarray, notes: Sequence[str], said: Layout, overlay: bool) -> Stored:
     """Uncompressed pixels: the stored bits among those allocated."""
     bits, shift = said.bits, said.high + 1 - said.bits
-    used = int(np.bitwise_or.reduce(patterns, axis=None)) if patterns.itemsize * 8 > bits else 0
+    used = _used(patterns) if patterns.itemsize * 8 > bits else 0
     asked = _read(patterns >> shift if shift else patterns, bits, said.signed)
     if shift and not used >> bits and used % (1 << shift) and not overlay:
         told = f"{CAUTION}HighBit {said.high} contradicts the pixels, which lie in the lowest {bits} bits"
@@ -197,8 +213,17 @@ def _unpacked(patterns: np.ndarray, notes: Sequence[str], said: Layout, overlay:
     return replace(other, notes=(*notes, f"{CAUTION}{told}"))
 
 
+def _used(patterns: np.ndarray) -> int:
+    """All bits that occur."""
+    return int(np.bitwise_or.reduce(patterns, axis=None))
+
+
 def _settled(pixels: np.ndarray, stream: Stream, said: Layout) -> Stored:
     """The pixels of a compressed stream, read as the stream says; as the header says where the stream cannot."""
+    shift = said.high + 1 - said.bits
+    if shift and stream.bits == said.high + 1 and not stream.signed and not _used(pixels) % (1 << shift):
+        told = f"pixels taken from bits {shift} to {said.high}"
+        return replace(_read(pixels >> shift, said.bits, said.signed), notes=(told,))
     fewer = stream.bits > said.bits and _within(pixels, said.bits, bool(stream.signed))
     bits = said.bits if fewer else stream.bits
     if stream.signed:
@@ -307,9 +332,10 @@ def _check_length(dataset: "Dataset", expected: int, name: str) -> list[str]:
 
 def _run_lengths(dataset: "Dataset", said: Layout, name: str) -> np.ndarray:
     """(H, W) or (H, W, 3) patterns of the allocated bits."""
+    from pydicom.encaps import encapsulate
     from pydicom.pixels import get_decoder
 
-    frame, count = _frame(dataset), said.width * said.height * said.samples * said.allocated // 8
+    frame, count = _frame(dataset, said, name), said.width * said.height * said.samples * said.allocated // 8
     if len(frame) > 2 * count + 1024:
         raise UnreadableError(f"{name} is damaged: its run lengths are more than its pixels.")
     how: dict[str, Any] = {"samples_per_pixel": said.samples, "photometric_interpretation": said.photometric}
@@ -317,26 +343,47 @@ def _run_lengths(dataset: "Dataset", said: Layout, name: str) -> np.ndarray:
     how |= {"bits_stored": said.allocated, "pixel_representation": 0, "pixel_keyword": "PixelData"}
     how["planar_configuration"] = 0
     try:
-        array = get_decoder(RLE).as_array(dataset.PixelData, raw=True, decoding_plugin=PLUGINS[RLE][0], **how)[0]
+        pixels = encapsulate([frame], has_bot=False)
+        array = get_decoder(RLE).as_array(pixels, raw=True, decoding_plugin=PLUGINS[RLE][0], **how)[0]
     except Exception as error:
         raise UnreadableError(f"{name} is damaged: its run lengths cannot be decoded: {short(error)}.") from None
     return np.ascontiguousarray(array)
 
 
-def _frame(dataset: "Dataset") -> bytes:
-    from pydicom.encaps import get_frame
+def _frame(dataset: "Dataset", said: Layout, name: str) -> bytes:
+    """The one compressed image, whatever the offset table says and in however many fragments it lies."""
+    parts = list(_items(dataset.PixelData))
+    if not parts:
+        raise UnreadableError(f"{name} says that its pixels are {_syntax(said.syntax)}, but they are not encapsulated.")
+    if not _starts(parts[0], said.syntax):  # the offset table, which some writers leave out
+        parts = parts[1:]
+    count = sum(_starts(part, said.syntax) for part in parts)
+    if count > 1:
+        raise UnreadableError(f"{name} holds {count} compressed images; one is expected.")
+    return b"".join(parts)
 
-    return get_frame(dataset.PixelData, 0, number_of_frames=1)
+
+def _items(data: bytes) -> Iterator[bytes]:
+    at = 0
+    while data[at : at + 4] == ITEM and len(data) >= at + 8:
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        yield data[at + 8 : at + 8 + length]
+        at += 8 + length
+
+
+def _starts(part: bytes, syntax: str) -> bool:
+    """Whether a compressed image begins here."""
+    return part[4:8] == RUNS if syntax == RLE else part.startswith(STREAMS)
 
 
 def _stream(dataset: "Dataset", said: Layout, name: str) -> tuple[bytes, Stream, list[str]]:
     """The compressed image, once it is known to be whole and of the size that the header says; and what it is."""
-    uid = dataset.file_meta.TransferSyntaxUID
+    uid = said.syntax
     if uid in RETIRED:
         raise UnreadableError(f"{name} is compressed as {_syntax(uid)}, which DICOM has retired and nothing decodes.")
     if uid not in READ:
-        raise UnreadableError(f"{name} is compressed as {_syntax(uid)}, which cannot be read.")
-    frame = _frame(dataset)
+        raise UnreadableError(f"{name} stores its pixels as {_syntax(uid)}, which cannot be read.")
+    frame = _frame(dataset, said, name).rstrip(b"\0")
     stream = described(frame)
     if stream is None:
         raise UnreadableError(f"{name} is damaged: its pixels are no stream of {_syntax(uid)}.")
@@ -364,8 +411,12 @@ def _expected(uid: str) -> tuple[str, ...]:
     return ("JPEG-LS",) if PLUGINS[uid][0] == "pyjpegls" else ("JPEG 2000",)
 
 
-def _syntax(uid: Any) -> str:
-    return f"{uid.name} ({uid})"
+def _syntax(uid: str) -> str:
+    """The name of a transfer syntax and its number."""
+    from pydicom.uid import UID
+
+    known = UID(uid).name
+    return f"{NEWER.get(uid, 'an unknown transfer syntax') if known == uid else known} ({_plain(uid[:64])})"
 
 
 def described(frame: bytes) -> Stream | None:
@@ -419,6 +470,8 @@ def _decoded(frame: bytes, stream: Stream, said: Layout, name: str, min_side: in
             pixels = _jpeg2000(frame, said, name)
     except (UnreadableError, MemoryError):
         raise
+    except jpeg.UnsupportedError as error:
+        raise UnreadableError(f"{name} holds a {stream.kind} of a kind that cannot be read: {error}.") from None
     except Exception as error:
         what = f"{stream.kind} pixels cannot be decoded: {short(error)}"
         raise UnreadableError(f"{name} is damaged: its {what}.") from None
@@ -451,10 +504,8 @@ def _jpeg2000(frame: bytes, said: Layout, name: str) -> np.ndarray:
 
 
 def _missing(said: Layout, name: str) -> UnreadableError:
-    from pydicom.uid import UID
-
     package = PLUGINS.get(said.syntax, ("", "pyjpegls pylibjpeg pylibjpeg-openjpeg"))[1]
-    return UnreadableError(f"{name} is compressed as {_syntax(UID(said.syntax))}. To read it: pip install {package}")
+    return UnreadableError(f"{name} is compressed as {_syntax(said.syntax)}. To read it: pip install {package}")
 
 
 # ---- colour
@@ -467,7 +518,11 @@ def colour(dataset: "Dataset", said: Layout, name: str, limits: Limits) -> tuple
         from pydicom.pixels import apply_color_lut
 
         read = stored(dataset, said, name, min_side=None, limits=limits)
-        return _spanned(apply_color_lut(read.pixels, dataset)[..., 2::-1], 0), list(read.notes)
+        colours = apply_color_lut(read.pixels, dataset)[..., 2::-1]
+        few = int(colours.max()) < 256 and colours.itemsize > 1  # bytes that are written as words
+        said_bits = int(dataset.RedPaletteColorLookupTableDescriptor[2])
+        told = [f"a palette says {said_bits} bits and uses 8: 8 bits taken"] if few and said_bits > 8 else []
+        return _spanned(colours, 8 if few else 0), [*read.notes, *told]
     if said.syntax in UNCOMPRESSED:
         return _raw_colour(dataset, said, name)
     if said.syntax == RLE:
@@ -489,6 +544,8 @@ def colour(dataset: "Dataset", said: Layout, name: str, limits: Limits) -> tuple
 def _raw_colour(dataset: "Dataset", said: Layout, name: str) -> tuple[np.ndarray, list[str]]:
     from pydicom.pixels import get_decoder
 
+    if str(dataset.get("PhotometricInterpretation")).startswith("YBR_PARTIAL"):
+        raise UnreadableError(f"{name} has YBR_PARTIAL colours that are not compressed, which DICOM has retired.")
     halved = said.photometric == "YBR_FULL_422"
     count = said.width * said.height * (2 if halved else 3)
     notes = _check_length(dataset, count * said.allocated // 8, name)
@@ -520,6 +577,6 @@ def _spanned(pixels: np.ndarray, bits: int) -> np.ndarray:
 
 
 def short(error: Exception) -> str:
-    """An error of a library in at most 160 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """An error of a library in at most 160 characters, without what it quotes of the file."""
+    text = QUOTED.sub("'…'", " ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."

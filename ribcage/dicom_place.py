@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ribcage.dicom_gray import numbers
+from ribcage.dicom_elements import numbers
 from ribcage.raster import CAUTION
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import ribcage
 
 PACKAGE = Path(ribcage.__file__).parent
 FLOORS = (
-    {"spelling", "recipe", "files", "digest", "state", "progress", "findings", "image", "dicom", "dicom_gray", "dicom_pixels", "dicom_place", "site_key", "fingerprint", "views", "layers", "metrics", "maps", "draws", "hyperparameters", "limits", "observed", "marks", "losses", "distributed", "flags", "phantom", "raster", "tables", "columns", "box_list", "jpeg", "page", "tiles", "plots", "card", "appearance", "terminal", "threads", "spreadsheet", "history"},
+    {"spelling", "recipe", "files", "digest", "state", "progress", "findings", "image", "dicom", "dicom_elements", "dicom_gray", "dicom_pixels", "dicom_place", "site_key", "fingerprint", "views", "layers", "metrics", "maps", "draws", "hyperparameters", "limits", "observed", "marks", "losses", "distributed", "flags", "phantom", "raster", "tables", "columns", "box_list", "jpeg", "page", "tiles", "plots", "card", "appearance", "terminal", "threads", "spreadsheet", "history"},
     {"index", "split", "datasets", "store", "intake", "writer", "loader", "cohort", "backbone", "backbones"},
     {"detectors", "methods"},
     {"loop", "feature_cache", "course", "ledger", "log_lines", "checkup", "samples", "teachers", "training", "running", "validation", "optim", "checkpoint", "provenance", "probing", "monitor", "sheet", "bundle", "weights", "conversion", "inference", "detections", "box_validation", "prediction", "audit", "datasheet", "guard", "evaluation", "box_evaluation", "box_report", "comparison", "own_predictions", "gradcam", "explanation", "likeness", "report", "exporting", "journey", "showcase", "deployment", "profiling", "ood", "counterexamples"},

@@ -336,6 +336,72 @@ def test_negative_padding_is_found_as_it_is_written(bits: int, value: int) -> No
     assert picture.notes[-1] == "padding made black" and picture.pixels[:, :8].max() == 0
 
 
+def test_what_enhanced_images_say_in_functional_groups_is_done() -> None:
+    """Supplement 83: one frame, whose rescaling and window stand in sequences and not beside the pixels."""
+    said = {"RescaleSlope": "2", "RescaleIntercept": "-1000", "WindowCenter": "3000", "WindowWidth": "5000"}
+    expected = read(dataset(**said))
+    parts = {"PixelValueTransformationSequence": Dataset(), "FrameVOILUTSequence": Dataset()}
+    for keyword, value in said.items():
+        setattr(
+            parts["PixelValueTransformationSequence" if "Rescale" in keyword else "FrameVOILUTSequence"], keyword, value
+        )
+    group = Dataset()
+    for keyword, item in parts.items():
+        setattr(group, keyword, [item])
+    for where in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        made = read(dataset(NumberOfFrames=1, **{where: [group]}))
+        assert np.array_equal(made.pixels, expected.pixels) and made.notes == expected.notes
+
+
+def test_padding_that_leaves_nothing_is_not_believed() -> None:
+    plain = dataset(WindowCenter="2048", WindowWidth="4096")
+    made = dataset(WindowCenter="2048", WindowWidth="4096", PixelPaddingValue=0, PixelPaddingRangeLimit=4095)
+    assert np.array_equal(read(made).pixels, read(plain).pixels) and read(made).notes[0].startswith("caution: padding")
+
+
+def with_text(keyword: str, text: str, **elements: object) -> bytes:
+    """A file in which an element of numbers holds this text."""
+    tag, made = pydicom.datadict.tag_for_keyword(keyword), dataset(**elements)
+    made.add_new(tag, "LO", text)
+    start = struct.pack("<HH", tag >> 16, tag & 0xFFFF)
+    return written(made).replace(start + b"LO", start + pydicom.datadict.dictionary_VR(tag).encode())
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text"), [("RescaleSlope", "two"), ("WindowCenter", "1e999"), ("NumberOfFrames", "abc")]
+)
+def test_numbers_that_are_none_are_said_and_their_text_is_not(keyword: str, text: str) -> None:
+    notes = image.decode(with_text(keyword, text), "a").notes
+    assert notes[0] == f"caution: {keyword} cannot be read and was ignored" and text not in " ".join(notes)
+
+
+def test_one_window_that_is_none_does_not_shift_the_others() -> None:
+    data = with_text("WindowCenter", "none\\2048", WindowWidth=["100", "4096"])
+    assert image.decode(data, "a").notes[-1] == "window 2048/4096 (one of 2)"
+    assert image.decode(with_text("WindowCenter", "2048,5", WindowWidth="4096"), "a").notes == ("window 2048.5/4096",)
+
+
+def test_luts_are_read_however_their_numbers_are_written() -> None:
+    entries = np.linspace(0, 65535, 4096).astype(np.uint16)
+    expected = read(dataset(VOILUTSequence=[lut(entries, 0)])).pixels
+    above = lut(entries, 40000)
+    above["LUTDescriptor"] = pydicom.DataElement("LUTDescriptor", "SS", [4096, 40000 - 65536, 16])
+    assert np.array_equal(read(dataset(RAMP + np.uint16(40000), 16, VOILUTSequence=[above])).pixels, expected)
+    packed = lut(entries, 0, 8)
+    packed.LUTData = (entries >> 8).astype(np.uint8).view("<u2").tolist()
+    picture = read(dataset(VOILUTSequence=[packed]))
+    assert picture.notes == ("VOI LUT",) and np.abs(picture.pixels / 65535 - expected / 65535).max() < 1 / 255
+
+
+def test_a_palette_of_bytes_in_words_is_not_black() -> None:
+    made = dataset((RAMP >> 4).astype(np.uint8), 8, PhotometricInterpretation="PALETTE COLOR")
+    for colour in ("Red", "Green", "Blue"):
+        setattr(made, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        setattr(made, f"{colour}PaletteColorLookupTableData", np.arange(256).astype("<u2").tobytes())
+    picture = read(made, 8)
+    assert np.array_equal(picture.pixels, RAMP >> 4) and "8 bits taken" in picture.notes[0]
+
+
 def test_of_several_windows_the_normal_one_is_taken_or_the_one_asked_for() -> None:
     made = dataset(
         WindowCenter=["1000", "2000", "3000"],
@@ -346,7 +412,7 @@ def test_of_several_windows_the_normal_one_is_taken_or_the_one_asked_for() -> No
     data = written(made)
     for asked, note in (("lung", "window 3000/1500 (LUNG, one of 3)"), ("900,1200", "window 900/1200 as asked for")):
         assert image.decode(data, "a", window=asked).notes == (note,)
-    assert image.decode(data, "a", window="BONE").notes[0] == "no window of the name asked for"
+    assert image.decode(data, "a", window="BONE").notes[0] == "caution: no window of the name asked for"
     with pytest.raises(ValueError, match="--window '9,0'"):
         image.decode(data, "a", window="9,0")
 
@@ -809,6 +875,63 @@ def test_pixels_that_are_compressed_against_the_header_are_refused() -> None:
     assert "no stream of JPEG Baseline" in refused(made)
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     assert "encapsulated" in refused(made)
+
+
+SMOOTH = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+
+
+def items(*parts: bytes) -> bytes:
+    """Encapsulated pixels of these items, the first of which is the offset table."""
+    whole = [part + bytes(len(part) % 2) for part in parts]
+    return b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<I", len(part)) + part for part in whole)
+
+
+def test_one_image_is_found_whatever_the_offset_table_says() -> None:
+    frame = jpeg_frame(SMOOTH)
+    made = encapsulated(frame, JPEGBaseline8Bit, SMOOTH, 8)
+    expected = read(made).pixels
+    for parts in (
+        (b"\x64\0\0\0", frame),
+        (frame,),
+        (b"", b"", frame[:500], frame[500:]),
+        (bytes(8), frame + bytes(900)),
+    ):
+        made.PixelData = items(*parts)
+        assert np.array_equal(read(made).pixels, expected)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGBaseline8Bit])
+def test_a_second_compressed_image_is_not_left_out_in_silence(syntax: pydicom.uid.UID) -> None:
+    made = dataset(SMOOTH, 8)
+    if syntax == JPEGBaseline8Bit:
+        made = encapsulated(jpeg_frame(SMOOTH), syntax, SMOOTH, 8)
+    else:
+        made.compress(syntax)
+    frame = next(pydicom.encaps.generate_frames(made.PixelData, number_of_frames=1))
+    made.PixelData = items(b"", frame, frame)
+    assert "holds 2 compressed images" in refused(made)
+
+
+def test_bits_above_the_lowest_of_a_compressed_image_are_those_that_the_header_says() -> None:
+    said = {"WindowCenter": "2048", "WindowWidth": "4096"}
+    made = dataset(RAMP << 4, 16, **said)
+    made.compress(JPEG2000Lossless)
+    made.BitsStored, made.HighBit = 12, 15
+    assert np.array_equal(read(made).pixels, read(dataset(**said)).pixels)
+    assert read(made).notes[0] == "pixels taken from bits 4 to 15"
+
+
+def test_what_follows_the_pixels_means_nothing() -> None:
+    data = written(dataset())
+    for after in (b"\xff" * 100, bytes(2048), written(dataset(RAMP // 2, PatientID="other"))[132:]):
+        picture = image.decode(data + after, "a.dcm", depth=16)
+        assert np.array_equal(picture.pixels, read(dataset()).pixels) and picture.tags["patient"] == ""
+
+
+def test_a_kind_of_jpeg_that_is_not_read_is_not_called_damaged() -> None:
+    frame = deep_jpeg(np.full((8, 8), 2000))
+    made = encapsulated(frame.replace(b"\xff\xc1", b"\xff\xc2"), JPEGExtended12Bit, np.zeros((8, 8), np.uint16), 12)
+    assert "cannot be read" in refused(made) and "damaged" not in refused(made)
 
 
 def test_colours_in_lossless_jpeg_are_made_gray() -> None:
