@@ -75,6 +75,7 @@ def describe(member: Member) -> dict[str, Any]:
         "pictures": len(table),
         "patients": int((table["patient"].unique() != "").sum()),
         "without_patient": int((table["patient"] == "").sum()),
+        "unknown_in_splits": int(((table["patient"] == "") & splits.used(table["split"])).sum()),
         "studies": len(table.loc[table["study"] != "", ["patient", "study"]].drop_duplicates()),
         "rejected": facts.rejected if facts else 0,
         "stored": stored(facts) if facts else "tables only",
@@ -339,15 +340,34 @@ def notices(index: Index) -> list[str]:
 def problems(result: dict[str, Any]) -> list[str]:
     """Sentences for the reader, the worst first."""
     texts = [_family_text(family) for family in result["families"]]
-    texts += [_patients_text(crossed) for crossed in result["patients"]]
+    crossing = [one for one in result["patients"] if not _set_aside(*zip(one["sets"], one["splits"], strict=True))]
+    texts += [_patients_text(crossed) for crossed in crossing]
     texts += _copies_texts("identical pictures", result["identical"])
     texts += _copies_texts("pictures that look the same", result["near"]) if result["near"] else []
+    if given := _giving(result, crossing):
+        texts.append(
+            f"--drop-shared {given}, at import, in trainings and in evaluate, leaves out of {given} what it shares."
+        )
     for described in result["sets"]:
         texts += _set_texts(described)
     if result["not_compared"]:
         names = ", ".join(result["not_compared"])
         texts.append(f"The pictures of {names} were not compared with any: they are not imported.")
     return texts
+
+
+def number(count: int, thing: str) -> str:
+    """1 picture, 1,200 pictures"""
+    return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
+def _giving(result: dict[str, Any], crossing: Sequence[dict[str, Any]]) -> str:
+    """The split to leave shared patients and copies out of: the test split, if it has any; "" if none are shared."""
+    joined = [tuple(one["splits"]) for one in crossing]
+    joined += [(place["one"][1], place["other"][1]) for key in ("identical", "near") if result[key] for place in
+               result[key]["places"]]  # fmt: skip
+    shared = {name for one, other in joined if one and other and one != other for name in (one, other)}
+    return next((name for name in ("test", "val") if name in shared), "")
 
 
 def _family_text(family: dict[str, Any]) -> str:
@@ -365,18 +385,24 @@ def _patients_text(crossed: dict[str, Any]) -> str:
     first, second = (split or "no split" for split in crossed["splits"])
     where = f"both {first} and {second}" if one == other else f"{first} of {one} and {second} of {other}"
     pictures = " and ".join(f"{count:,}" for count in crossed["pictures"])
-    people = f"{crossed['patients']:,} patient{' is' if crossed['patients'] == 1 else 's are'}"
+    people = f"{number(crossed['patients'], 'patient')} {'is' if crossed['patients'] == 1 else 'are'}"
     return f"{one}: {people} in {where} ({pictures} pictures)."
 
 
 def _copies_texts(kind: str, found: dict[str, Any]) -> list[str]:
-    if not found["groups"]:
+    texts = [_place_text(place) for place in found["places"] if not _set_aside(place["one"], place["other"])]
+    if not texts:
         return []
-    texts = [_place_text(place) for place in found["places"]]
     for key, what in (("other_patient", "with two patient numbers"), ("other_labels", "with different labels")):
         texts += [f"{found[key]:,} {what}"] if found[key] else []
     groups = f"{found['groups']:,} group{'s' * (found['groups'] != 1)}"
     return [f"{groups} of {kind} ({found['pictures']:,} pictures): {'; '.join(texts)}."]
+
+
+def _set_aside(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two places of one data set, each a set and a split, are a split and the images in none: these are
+    neither learnt from nor tested on."""
+    return one[0] == other[0] and bool(one[1]) != bool(other[1])
 
 
 def _place_text(place: dict[str, Any]) -> str:
@@ -390,8 +416,8 @@ def _set_texts(described: dict[str, Any]) -> list[str]:
     label, texts = described["label"], []
     if described["rejected"]:
         texts.append(f"{label}: {described['rejected']:,} pictures could not be imported; rejected.csv says why.")
-    if described["without_patient"]:
-        unknown = f"the patient of {described['without_patient']:,} pictures is not known"
+    if described["unknown_in_splits"]:
+        unknown = f"the patient of {number(described['unknown_in_splits'], 'picture')} is not known"
         texts.append(f"{label}: {unknown}: one patient may be on both sides of a split.")
     if described["ages"].get("impossible"):
         texts.append(f"{label}: {described['ages']['impossible']:,} ages are below 0 or above 110 years.")

@@ -85,13 +85,18 @@ def foreign(model: dict[str, Any]) -> bool:
 def _learnt(model: dict[str, Any]) -> list[str]:
     """From how many pictures, and what of that is not as it should be."""
     trained = model["training"]
-    said = f"- learnt from {trained['pictures']:,} pictures of {trained['patients']:,} patients"
+    said = f"- learnt from {trained['pictures']:,} images of {_patients(trained['patients'])}"
     said += f" with {trained['boxes']:,} boxes" if "boxes" in trained else ""
     said += f", chosen by {trained['selection']:,} others" if model["findings"] else ""
     shared = trained.get("shared_patients", 0)
     flattered = f"- **{shared:,} patients are among both**: validation flatters the model"
     leak = f"- **Chosen dishonestly**: {text(trained.get('leak'))}"
     return [said] + [flattered] * bool(shared) + [leak] * bool(trained.get("leak"))
+
+
+def _patients(known: int) -> str:
+    """How many patients are known."""
+    return f"{known:,} known patient{'s' * (known != 1)}" if known else "unknown patients"
 
 
 def _taken(trained: dict[str, Any]) -> list[str]:
@@ -191,7 +196,7 @@ def _history(tests: Sequence[PastTest]) -> list[str]:
             text(f"{one.name}, {one.split}" + f" ({one.options})" * bool(one.options)),
             one.key[:6],
             f"{one.pictures:,}",
-            f"{one.patients:,}",
+            f"{one.patients:,}" if one.patients else "–",
             f"{one.metric} {_span({'value': one.value, 'low': one.low, 'high': one.high})}",
             history.new(one, tests[:place]) + "; **not honest**" * (not one.honest),
         ]
@@ -207,7 +212,7 @@ def _history(tests: Sequence[PastTest]) -> list[str]:
         "",
         said,
         "",
-        *_rows(["test", "data", "key", "images", "patients", "result", "what is new"], rows[-SHOWN:]),
+        *_rows(["test", "data", "key", "images", "known patients", "result", "what is new"], rows[-SHOWN:]),
     ]
 
 
@@ -230,7 +235,7 @@ def _test(name: str, test: PastTest, result: dict[str, Any]) -> list[str]:
     return [
         f"## Test: {name}",
         "",
-        f"Test {test.number}: {result['pictures']:,} images of {result['patients']:,} patients; "
+        f"Test {test.number}: {result['pictures']:,} images of {_patients(result['patients'])}; "
         f"{_mean(mean, len(rows))}. Intervals: {result['level']:.0%}, over patients. Thresholds: "
         f"{result['rule']}.",
         "",

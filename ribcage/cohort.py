@@ -20,6 +20,12 @@ def table(stores: Sequence[Store]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def known_patients(stores: Sequence[Store], rows: np.ndarray) -> int:
+    """How many patients of these rows are known; one number in two name spaces is two patients."""
+    people = table(stores).iloc[rows]
+    return len(people.loc[people["patient"] != "", ["name", "patient"]].drop_duplicates())
+
+
 def rows_of(stores: Sequence[Store], *splits: str, frontal: bool = False) -> np.ndarray:
     """The rows of some splits, counted through all sets; an empty one is an error."""
     everything, chosen = table(stores), np.zeros(sum(map(len, stores)), bool)
@@ -124,14 +130,16 @@ def sharing(
             people, copies = (len(set(each[rows]) & set(each[own]) - {"", 0}) for each in (names, images))
             if not people and not copies:
                 continue
-            what = " and ".join([f"{people:,} patients"] * bool(people) + [f"{copies:,} images"] * bool(copies))
+            shared = ((people, "patient"), (copies, "image"))
+            what = " and ".join(f"{count:,} {kind}{'s' * (count != 1)}" for count, kind in shared if count)
+            verb = "is" if people + copies == 1 else "are"
             solved = f"'ribcage evaluate --split {other}' leaves them out, since --drop-shared {other} was given."
             open_ = (
                 f"'ribcage evaluate' will refuse split {other!r}. --drop-shared {other} leaves them out of {other!r}, "
                 f"--drop-shared {part} out of {part!r}."
             )
             warned = "" if other in giving else "WARNING: "
-            said.append(f"{warned}{what} are in {part!r} and in {other!r}: {solved if warned == '' else open_}")
+            said.append(f"{warned}{what} {verb} in {part!r} and in {other!r}: {solved if warned == '' else open_}")
     return said
 
 

@@ -11,6 +11,7 @@ costs, where its bundle is known.
 import contextlib
 import fnmatch
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -51,7 +52,12 @@ class Entry:
 def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) -> list[Entry]:
     """Tables of predictions, folders of evaluations, or runs that were evaluated; `on` says which evaluation,
     `thresholds` are of tables that know none."""
-    found = [entry(word, file) for word, file in zip(words, chosen(words, on), strict=True)]
+    files = chosen(words, on)
+    read: dict[int, Entry] = {}
+    for place in sorted(range(len(files)), key=lambda place: files[place].suffix != ".parquet"):  # own tables last
+        theirs = [name for one in read.values() for name in inference.findings(one.table) if name]
+        read[place] = entry(words[place], files[place], theirs)
+    found = [read[place] for place in range(len(files))]
     known = list(dict.fromkeys(name for one in found for name in inference.findings(one.table)))
     asked = own_predictions.thresholds(thresholds, known)
     if asked and all(one.thresholds for one in found):
@@ -59,11 +65,11 @@ def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) 
     return [one if one.thresholds or not asked else replace(one, rule="as given", thresholds=asked) for one in found]
 
 
-def entry(word: str, file: Path | None = None) -> Entry:
-    """A model by the table of its predictions."""
+def entry(word: str, file: Path | None = None, theirs: Sequence[str] = ()) -> Entry:
+    """A model by the table of its predictions; `theirs` are the findings of the other models."""
     file = file or chosen([word])[0]
     facts = Facts.read(file.parent / "metrics.json") if file.name == PREDICTIONS else Facts()
-    table, remarks = own_predictions.read(file)
+    table, remarks = own_predictions.read(file, theirs)
     return Entry(
         word.rstrip("/\\"), table, facts.stamps, facts.rule, facts.thresholds, owner(Path(word), file), remarks
     )
@@ -121,7 +127,8 @@ def chosen(words: Sequence[str], on: str = "") -> list[Path]:
         return [file or files[0] for file, files in zip(named, several, strict=True)]
     place, files = next((word, files) for word, files in zip(words, several, strict=True) if len(files) > 1)
     names = ", ".join(f"{file.parent.name}{f' ({key(file)[:6]})' if key(file) else ''}" for file in files)
-    why = f"{len(common)} tests are common to all" if len(words) > 1 else "which is meant is not known"
+    known = sum(any(own) for own in keys)
+    why = f"{len(common) or 'no'} tests are common to all" if known > 1 else "which one is meant is not known"
     raise ValueError(f"{place} was evaluated {len(files)} times: {names}; {why}. Say which with --on NAME or --on KEY.")
 
 
@@ -145,7 +152,11 @@ def tables(place: Path, on: str = "") -> list[Path]:
     found = [file for file in every if meant(file, on)]
     if not found:
         others = [file.parent.name for file in every]
-        there = f"It was evaluated on {', '.join(others)}." if others else f"Make them with 'ribcage evaluate {place}'."
+        there = (
+            f"It was evaluated on {', '.join(others)}."
+            if others
+            else f"Make them: ribcage evaluate {shlex.quote(str(place))} --data …"
+        )
         raise FileNotFoundError(f"{place} holds no predictions{f' on {on}' if on else ''}. {there}")
     return found
 

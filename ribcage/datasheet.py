@@ -42,12 +42,10 @@ def set_parts(described: dict[str, Any]) -> list[str]:
 
 def overview_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
     """(what, how much) in words."""
+    people = listed(described["split_patients"], "no split")
     rows = [
-        ("pictures", f"{described['pictures']:,} ({listed(described['splits'])})"),
-        (
-            "patients",
-            f"{described['patients']:,} known ({listed(described['split_patients'])})" * bool(described["patients"]),
-        ),
+        ("pictures", f"{described['pictures']:,} ({listed(described['splits'], 'no split')})"),
+        ("patients", f"{described['patients']:,} known ({people})" * bool(described["patients"])),
         ("studies", f"{described['studies']:,}" * bool(described["studies"])),
         ("stored", described["stored"]),
         ("views", listed(described["views"])),
@@ -60,7 +58,8 @@ def overview_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("reading", "; ".join(f"{count:,} × {note}" for note, count in described["notes"].items())),
     ]
     if described["sides"]:
-        own = " × ".join(f"{low:,}…{high:,}" for low, _, high in described["sides"].values()) + " px"
+        sides = (f"{low:,}…{high:,}" if low < high else f"{low:,}" for low, _, high in described["sides"].values())
+        own = " × ".join(sides) + " px"
         rows.insert(3, ("files", "; ".join(filter(None, [own, described["enlarged"]]))))
     return [(name, value) for name, value in rows if value]
 
@@ -73,9 +72,9 @@ def box_text(described: dict[str, Any]) -> str:
     return f"{sum(boxes.values()):,} on {described['boxed_pictures']:,} pictures ({listed(boxes)})"
 
 
-def listed(counts: dict[str, int]) -> str:
+def listed(counts: dict[str, int], unnamed: str = "unknown") -> str:
     """train 700, val 100, unknown 3"""
-    return ", ".join(f"{name or 'unknown'} {count:,}" for name, count in counts.items())
+    return ", ".join(f"{name or unnamed} {count:,}" for name, count in counts.items())
 
 
 def age_text(ages: dict[str, Any]) -> str:

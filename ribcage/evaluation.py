@@ -4,6 +4,7 @@ Scores are calibrated probabilities: logits divided by the temperature fitted on
 validation too. What a missing class leaves undefined is None, and a mean over findings says how many it used.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -485,6 +486,7 @@ def shift(result: dict[str, Any], observed: Sequence[dict[str, Any]], model: Mod
         after, before = row["brier"]["value"], row["brier_before"]
         if row["temperature"] and None not in (after, before) and after > before * (1 + WORSE):
             harmed.append(f"{row['finding']} {before:.3f} without, {after:.3f} with {row['temperature']:.2f}")
+    run = shlex.quote(run)
     again = f"'ribcage convert {run} --data LOCAL --val val --out NEW' fits temperature and thresholds to local images"
     texts = []
     if apart:

@@ -498,9 +498,9 @@ def _worth(check: Check, look: int) -> str:
     """What the sentence is worth: how often it is said of held-out images, as they are and so altered."""
     if not check.held_out:
         return "No validation image was there to try this on."
-    alarms = f"So do {check.alarms[look]:,} of {check.held_out:,} validation images"
+    alarms = f"The same is said of {check.alarms[look]:,} of {check.held_out:,} validation images"
     if check.altered[look]:
-        alarms += f", and {check.altered[look]:,} when they are altered so are noticed"
+        alarms += f", and of {check.altered[look]:,} when they are altered like that"
     return alarms + "."
 
 

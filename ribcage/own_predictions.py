@@ -1,6 +1,7 @@
 """Own predictions: anybody's table of predictions → one that can be compared with ours, as far as it can be guessed.
 
-Needed are a column with the images and one with probabilities for each finding. Its labels stand in a column beside
+Needed are a column with the images and one with probabilities for each finding, called like a finding of the
+vocabulary or of the other tables. Its labels stand in a column beside
 it (`Mass_label`, `Mass_true`, `label_Mass` …) or come from the other tables of a comparison; so do the data set and
 the patients. One column called `probability`, `score` … is of the finding that the file is called after, or of the only
 one that the others know.
@@ -17,29 +18,31 @@ from ribcage import columns, inference, spreadsheet, tables
 from ribcage import findings as vocabulary
 from ribcage.inference import LABEL
 
-EXAMPLE = "path,patient,Mass,Mass_label / 0001.png,17,0.83,1 / 0002.png,18,0.07,0"
+EXAMPLE = "path,patient,{0},{0}_label / 0001.png,17,0.83,1 / 0002.png,18,0.07,0"
 SCORES = ("probability", "prob", "score", "prediction", "pred", "p", "y_pred", "y_score", "y_prob", "output")
 TRUTHS = ("label", "labels", "y_true", "true", "truth", "target", "gt", "y", "ground_truth")
 PAIRED = ("{}_label", "{}_true", "{}_gt", "{}_y", "label_{}", "true_{}", "gt_{}", "y_{}")
 TAILS = re.compile(r"[_ -](prob|probability|score|pred|prediction|p)$|^(prob|probability|score|pred|p)[_ -]", re.I)
 
 
-def read(file: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """A table of predictions of ours or of anybody's, and what was guessed of it."""
+def read(file: Path, theirs: Sequence[str] = ()) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """A table of predictions of ours or of anybody's, and what was guessed of it; `theirs` are findings of others."""
     if file.suffix.lower() == ".parquet":
         return inference.read(file), ()
     rows = spreadsheet.opened(tables.sniffed(file))
     ours = {"set", "path", "patient"} <= set(rows) and inference.findings(rows)
-    return (inference.read(file), ()) if ours and ".csv" in file.suffixes else guessed(rows, file)
+    return (inference.read(file), ()) if ours and ".csv" in file.suffixes else guessed(rows, file, theirs)
 
 
-def guessed(rows: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """A table of ours, from columns that go by usual names."""
     header = [str(name) for name in rows]
     roles = columns.roles(header, {})
     truths = _truths(header)
     scores = {
-        name: finding for name in header if name not in truths.values() and (finding := _finding(rows, name, header))
+        name: finding
+        for name in header
+        if name not in truths.values() and (finding := _finding(rows, name, header, theirs))
     }
     scores = {name: finding for name, finding in scores.items() if name not in roles.values()}
     bare = next((name for name in header if name.lower() in SCORES), "")
@@ -51,9 +54,9 @@ def guessed(rows: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, tuple[str, ..
         lacks = (
             "no column names the images"
             if "path" not in roles
-            else "no column holds probabilities from 0 to 1 of a finding"
+            else "no column called like a finding holds probabilities from 0 to 1"
         )
-        raise ValueError(f"{file}: {lacks}. {columns.among(header)} Expected, for example: {EXAMPLE}")
+        raise ValueError(f"{file}: {lacks}. {columns.among(header)} Expected, for example: {example(theirs)}")
     told = "set" if "set" in header and not rows["set"].str.lower().isin(["", *columns.SPLIT_WORDS]).all() else ""
     found = pd.DataFrame(
         {
@@ -76,7 +79,8 @@ def guessed(rows: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, tuple[str, ..
         )
     if wrong := [str(name) for name in scores.values() if not found[name].between(0, 1).all()]:
         raise ValueError(
-            f"{file}: {', '.join(wrong)} must hold probabilities from 0 to 1 in every row. For example: {EXAMPLE}"
+            f"{file}: {', '.join(wrong)} must hold probabilities from 0 to 1 in every row. For example: "
+            f"{example(theirs)}"
         )
     return found, ("guessed: " + "; ".join(remarks),)
 
@@ -104,15 +108,27 @@ def _truths(header: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _finding(rows: pd.DataFrame, name: str, header: Sequence[str]) -> str:
+def example(theirs: Sequence[str]) -> str:
+    """Three lines of a table that can be read, of a finding of the others."""
+    return EXAMPLE.format(theirs[0] if theirs else "Mass")
+
+
+def _finding(rows: pd.DataFrame, name: str, header: Sequence[str], theirs: Sequence[str]) -> str:
     """The finding whose probabilities a column holds, or ""."""
     stem = TAILS.sub("", name)
-    if not (vocabulary.known(stem) or name in _truths(header)) or name.lower() in SCORES:
+    own = {_plain(finding): finding for finding in theirs}
+    meant = own.get(_plain(name)) or own.get(_plain(stem)) or ""
+    if not (meant or vocabulary.known(stem) or name in _truths(header)) or name.lower() in SCORES:
         return ""
     values = pd.to_numeric(rows[name], errors="coerce")
     if not values.between(0, 1).any():
         return ""
-    return vocabulary.canonical(stem) if vocabulary.known(stem) else stem
+    return meant or (vocabulary.canonical(stem) if vocabulary.known(stem) else stem)
+
+
+def _plain(name: str) -> str:
+    """A finding's name without what people write in different ways."""
+    return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def thresholds(words: Sequence[str], findings: Sequence[str]) -> dict[str, float | None]:

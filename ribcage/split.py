@@ -25,7 +25,7 @@ def complete(split: pd.Series, patients: pd.Series, paths: pd.Series) -> pd.Seri
     if parts <= {""}:
         return dealt(patients, paths)
     if {"train", "test"} <= parts and "val" not in parts:
-        logging.getLogger("ribcage").warning("No validation part: one in eight training patients becomes one.")
+        log.warning("No validation part: one in eight training %s becomes one.", _units(patients))
         return carve(split, patients, paths)
     return split
 
@@ -33,8 +33,18 @@ def complete(split: pd.Series, patients: pd.Series, paths: pd.Series) -> pd.Seri
 def dealt(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHARES) -> pd.Series:
     """`by_patient`, said aloud."""
     said = "/".join(f"{100 * share:g}" for share in shares.values())
-    logging.getLogger("ribcage").warning("No split published: patients are dealt out %s by their hash.", said)
+    log.warning("No split published: %s are dealt out %s by their hash.", _units(patients), said)
     return by_patient(patients, paths, shares)
+
+
+def used(split: pd.Series) -> pd.Series:
+    """(N,) bool: the rows that are learnt from, chosen by or tested on: those in a split, all where there is none."""
+    return (split != "") | (split == "").all()
+
+
+def _units(patients: pd.Series) -> str:
+    """What a split keeps together."""
+    return "patients" if (patients != "").any() else "images (no patient is known)"
 
 
 def by_patient(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHARES) -> pd.Series:
@@ -79,15 +89,20 @@ def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
     place, found = {path: row for row, path in enumerate(paths)}, {}
     for name, images in given.items():
         meant = [place.get(path, -1) for path in tables.meant(images, paths)[0]]
+        strange = next((image for image, row in zip(images, meant, strict=True) if row < 0), "")
         rows = np.array([row for row in meant if row >= 0], np.int64)
         if not len(rows):
-            raise ValueError(f"--split-list {name}: none of its {len(images):,} names is an image of this data set.")
+            raise ValueError(
+                f"--split-list {name}: none of its {len(images):,} names, such as {tables.shown(strange)}, is an "
+                f"image of this data set, whose first is {tables.shown(str(paths[0]))}."
+            )
         if len(rows) < len(images):
             log.warning(
-                "%s of %s names in the list %r are no image here.",
+                "%s of %s names in the list %r are no image here, such as %s.",
                 f"{len(images) - len(rows):,}",
                 f"{len(images):,}",
                 name,
+                tables.shown(strange),
             )
         found[name] = np.zeros(len(paths), bool)
         found[name][rows] = True
@@ -99,7 +114,7 @@ def from_lists(words: Sequence[str], patients: pd.Series, paths: pd.Series) -> p
     found = lists(words, paths.tolist())
     strange = [name for name in found if name not in SHARES]
     if strange:
-        raise ValueError(f"--split-list {strange[0]}: a split is {', '.join(SHARES)}.")
+        raise ValueError(f"--split-list {strange[0]}: a split is train, val or test.")
     split = pd.Series("", paths.index, dtype="str")
     for one, other in combinations(found, 2):
         if both := int((found[one] & found[other]).sum()):

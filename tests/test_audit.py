@@ -68,6 +68,15 @@ def test_a_patient_on_both_sides_is_named() -> None:
     assert any("1 patient is in both test and train" in text for text in found["problems"])
 
 
+def test_what_is_in_no_split_is_no_problem_and_what_splits_share_can_be_left_out() -> None:
+    rows: dict[str, list[object]] = {"path": list("abc"), "patient": ["p", "p", ""], "split": ["train", "test", ""]}
+    shared = "\n".join(audit.audit([tables(rows)])["problems"])
+    assert "--drop-shared test" in shared and "is not known" not in shared
+    aside = "\n".join(audit.audit([tables(rows | {"split": ["train", "", "test"]})])["problems"])
+    assert "--drop-shared" not in aside and "1 patient is in" not in aside
+    assert "the patient of 1 picture is not known" in aside
+
+
 def test_unknown_patients_are_never_one_and_the_same() -> None:
     member = tables({"path": list("ab"), "patient": ["", ""], "split": ["train", "test"]})
     assert not audit.audit([member])["patients"]
@@ -204,7 +213,7 @@ def test_importing_and_inspecting_own_pictures(tmp_path: Path, capsys: pytest.Ca
     (described,) = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["sets"]
     assert described["pictures"] == 5
     assert described["enlarged"] in said
-    assert ("files", f"160…160 × 160…160 px; {described['enlarged']}") in datasheet.overview_rows(described)
+    assert ("files", f"160 × 160 px; {described['enlarged']}") in datasheet.overview_rows(described)
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,12 @@ def crossing(folder: Path) -> Store:
     return made(folder, [{"patient": p, "split": s, "picture": n, "Mass": 0} for p, s, n in rows])
 
 
+def test_only_known_patients_are_counted(tmp_path: Path) -> None:
+    opened = [made(tmp_path, [{"patient": patient, "picture": n} for n, patient in enumerate(("a", "", "b", "a", ""))])]
+    assert cohort.known_patients(opened, np.arange(5)) == 2
+    assert cohort.known_patients(opened, np.array([1, 4])) == 0
+
+
 def test_a_split_gives_way_where_others_have_its_patients_and_images(tmp_path: Path) -> None:
     opened = [crossing(tmp_path)]
     assert np.flatnonzero(cohort.given_way(opened, ("test",))).tolist() == [1, 4, 5]
@@ -171,8 +177,8 @@ def test_before_a_training_shared_patients_and_images_are_counted_with_what_solv
     opened = [crossing(tmp_path)]
     train, val = cohort.rows_of(opened, "train"), cohort.rows_of(opened, "val")
     first, second = cohort.sharing(opened, train, val, ("train", "val"))
-    assert "1 patients and 1 images are in 'train' and in 'test'" in first and "--drop-shared test" in first
-    assert "1 patients are in 'val' and in 'test'" in second
+    assert "1 patient and 1 image are in 'train' and in 'test'" in first and "--drop-shared test" in first
+    assert "1 patient is in 'val' and in 'test'" in second
     assert not [text for text in cohort.sharing(opened, train, val, ("train", "val"), ("test",)) if "WARNING" in text]
     assert not cohort.sharing(opened, train[:0], val[:0], ("train", "val"))
 

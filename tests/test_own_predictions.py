@@ -47,6 +47,16 @@ def test_a_table_of_ones_own_is_compared(ours: Path, tmp_path: Path, columns: di
     assert any("guessed: images by its column 'filename'" in text for text in comparison.notes(found))
 
 
+@pytest.mark.parametrize("column", ["Nodule_or_Scar", "nodule or scar", "Nodule-or-scar score"])
+def test_a_finding_outside_the_vocabulary_is_the_one_that_the_others_know(tmp_path: Path, column: str) -> None:
+    rows = table(1, 1.0).rename(columns=lambda name: name.replace("Mass", "nodule_or_scar"))
+    inference.save(rows, tmp_path / "ours.parquet")
+    theirs = own(tmp_path / "mine.csv", {"Mass": column})
+    found = comparison.entries([theirs, str(tmp_path / "ours.parquet")])[0]
+    assert inference.findings(found.table) == ("nodule_or_scar",)
+    assert "nodule_or_scar,nodule_or_scar_label" in own_predictions.example(["nodule_or_scar"])
+
+
 def test_one_column_of_scores_is_of_the_only_finding_there_is(tmp_path: Path) -> None:
     rows = table(1, 1.0).drop(columns=["Edema", "Edema_label", "Edema_logit"])
     inference.save(rows, tmp_path / "ours.csv")
@@ -61,7 +71,7 @@ def test_one_column_of_scores_is_of_the_only_finding_there_is(tmp_path: Path) ->
 def test_what_is_no_table_of_predictions_shows_an_example(ours: Path, tmp_path: Path) -> None:
     for text in ("file,age\na.png,3\n", "Mass,Mass_label\n0.5,1\n", "path,Mass,Mass_label\na.png,7,1\n"):
         (tmp_path / "mine.csv").write_text(text, encoding="utf-8")
-        with pytest.raises(ValueError, match=own_predictions.EXAMPLE.split(" ")[0]):
+        with pytest.raises(ValueError, match=own_predictions.example(["Mass"]).split(" ")[0]):
             comparison.entries([str(ours), str(tmp_path / "mine.csv")])
     with pytest.raises(ValueError, match=r"FINDING=PROBABILITY of Mass, Edema, not 'Mas=0.4'"):
         own_predictions.thresholds(["Mas=0.4"], ["Mass", "Edema"])

@@ -141,10 +141,9 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
     size = (options.size[0], options.size[-1])
     own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
     mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
-    people = cohort.table(stores)
     counts = {
         "pictures": len(learning),
-        "patients": int(people.iloc[learning]["patient"].nunique()),
+        "patients": cohort.known_patients(stores, learning),
         "selection": len(choosing),
         "shared_patients": cohort.overlap(stores, learning, choosing).patients,
         "policy": str(policy.settled),
@@ -253,6 +252,8 @@ def watch(options: Options, training: Any, validation: Any) -> None:
 
 def report(options: Options, training: Any) -> None:
     """The last lines: the validation of what was kept, and what to do next."""
+    import shlex
+
     from ribcage import bundle
 
     model = bundle.Model.load(options.out / "bundle" / "model.json")
@@ -261,7 +262,7 @@ def report(options: Options, training: Any) -> None:
     which = "Best validation, after" if options.keep == "best" else "Last validation, after"
     print(f"{which} step {training.standing.best_step:,}: {of_findings(mean, len(found))}")
     print("  " + "  ".join(f"{name.removeprefix('auroc_')} {score:.3f}" for name, score in found.items()))
-    test = f"ribcage evaluate {options.out} --data {' '.join(options.data)}"
+    test = shlex.join(["ribcage", "evaluate", str(options.out), "--data", *options.data])
     print(f"The model is {options.out / 'bundle'}. Test it once: {test}")
 
 

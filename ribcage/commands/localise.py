@@ -220,7 +220,7 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
     mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
     counts = {
         "pictures": len(learning),
-        "patients": int(cohort.table(stores).iloc[learning]["patient"].nunique()),
+        "patients": cohort.known_patients(stores, learning),
         "boxes": sum(len(detections.truth(stores, learning, name)) for name in options.findings),
         "selection": len(choosing),
         "shared_patients": cohort.overlap(stores, learning, choosing).patients,
@@ -354,6 +354,8 @@ def look(options: Options, stores: Any, device: Any) -> Path:
 
 def report(options: Options, which: str) -> None:
     """The last lines: the validation of what was kept, if there is one, and what to do next."""
+    import shlex
+
     from ribcage import bundle
 
     if which:
@@ -363,5 +365,5 @@ def report(options: Options, which: str) -> None:
         print("  " + "  ".join(each))
     else:
         print(f"Split {options.val!r} has no box to choose by: boxes of any score are shown.")
-    test = f"ribcage evaluate {options.out} --data {' '.join(options.data)}"
+    test = shlex.join(["ribcage", "evaluate", str(options.out), "--data", *options.data])
     print(f"The detector is {options.out / 'bundle'}. Test it once: {test}")

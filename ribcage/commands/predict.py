@@ -177,9 +177,8 @@ def passed_over(found: Any) -> str:
     """How many files were not asked about, and which kinds they are by their names."""
     kinds = ", ".join(f"{count:,} × {ending}" for ending, count in found.endings[:KINDS])
     more = ", …" if len(found.endings) > KINDS else ""
-    return (
-        f"{found.others:,} files were passed over ({kinds}{more}): they begin as no PNG, JPEG, TIFF, BMP or DICOM does."
-    )
+    several = "1 file was" if found.others == 1 else f"{found.others:,} files were"
+    return f"{several} passed over ({kinds}{more}): not PNG, JPEG, TIFF, BMP or DICOM by their first bytes."
 
 
 def show(table: Any, options: Options, model: Any, weakness: str) -> None:

@@ -153,7 +153,7 @@ def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, 
     scales = [(one.mean, one.std) for one in stores]
     common = np.average(scales, axis=0, weights=shares(options, stores, rows)).round(6).tolist()
     mean, std = bundle.scale(options.init) or (GRAY if options.init else common)
-    counts = {"pictures": len(rows), "patients": int(cohort.table(stores).iloc[rows]["patient"].nunique())}
+    counts = {"pictures": len(rows), "patients": cohort.known_patients(stores, rows)}
     facts = {"method": options.method, **counts, "selection": 0, "scales": scales, "learnt": learnt}
     return bundle.Model(
         name=options.model,
@@ -286,6 +286,8 @@ def watch(options: Options, training: Any, monitor: Any) -> None:
 
 def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> None:
     """Pictures, the other layout if one was asked for, and what to do next."""
+    import shlex
+
     from ribcage import course, sheet
 
     page = sheet.write(
@@ -302,7 +304,8 @@ def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monit
     print(f"The backbone is {options.out / 'bundle'}, pictures are in {page}.")
     if options.export_as:
         course.export(options, run.method, model)
-    data, size = " ".join(options.probe or options.data), " ".join(map(str, options.size))
+    data, size = shlex.join(options.probe or options.data), " ".join(map(str, options.size))
+    out = shlex.quote(str(options.out))
     shape = f"--model {options.model} --size {size}" + (" --channels 3" if options.channels == 3 else "")
-    print(f"Try its features: ribcage probe {options.out} --data {data}")
-    print(f"Go on with labels: ribcage finetune {shape} --init {options.out} --data {data} --out …")
+    print(f"Try its features: ribcage probe {out} --data {data}")
+    print(f"Go on with labels: ribcage finetune {shape} --init {out} --data {data} --out …")

@@ -28,7 +28,9 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> ModuleType:
     """The file that reads this data set."""
     if name not in names():
-        raise ValueError(f"Unknown data set {name!r}.{did_you_mean(name, names())} Data sets: {', '.join(names())}.")
+        own = " Files of your own are of the data set 'folder': ribcage import folder ROOT." * Path(name).exists()
+        hint = own or did_you_mean(name, names())
+        raise ValueError(f"Unknown data set {name!r}.{hint} Data sets: {', '.join(names())}.")
     return importlib.import_module(f"{__name__}.{name}")
 
 
