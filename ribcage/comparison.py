@@ -353,7 +353,7 @@ def notes(result: dict[str, Any]) -> list[str]:
     texts = [f"{model['name']}: {text}" for model in result["models"] for text in model["stamps"]]
     texts += [f"{model['name']}: {text}." for model in result["models"] for text in model["remarks"]]
     texts += [
-        f"{model['name']} has no accuracy and F1: its thresholds are not known, only its predictions."
+        f"{model['name']} has no accuracy and F1: its thresholds are not known. --thresholds gives them."
         for model in result["models"]
         if not any(has for _, has in thresholded(model))
     ]

@@ -54,7 +54,7 @@ def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple
         lacks = (
             "no column names the images"
             if "path" not in roles
-            else "no column called like a finding holds probabilities from 0 to 1"
+            else _scale(rows, theirs) or "no column called like a finding holds probabilities from 0 to 1"
         )
         raise ValueError(f"{file}: {lacks}. {columns.among(header)} Expected, for example: {example(theirs)}")
     told = "set" if "set" in header and not rows["set"].str.lower().isin(["", *columns.SPLIT_WORDS]).all() else ""
@@ -106,6 +106,16 @@ def _truths(header: Sequence[str]) -> dict[str, str]:
             if beside and beside != name:
                 found.setdefault(name, beside)
     return found
+
+
+def _scale(rows: pd.DataFrame, theirs: Sequence[str]) -> str:
+    """What is wrong with the numbers of a column called like a finding of the others; "" if none is."""
+    own = {_plain(finding) for finding in theirs}
+    for name in rows:
+        values = pd.to_numeric(rows[name], errors="coerce")
+        if {_plain(str(name)), _plain(TAILS.sub("", str(name)))} & own and values.notna().any():
+            return f"{name} holds {values.min():g} to {values.max():g}, not probabilities from 0 to 1"
+    return ""
 
 
 def example(theirs: Sequence[str]) -> str:

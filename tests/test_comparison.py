@@ -75,7 +75,7 @@ def test_a_model_without_thresholds_has_no_accuracy_and_says_so() -> None:
     assert second["macro"]["accuracy"]["value"] is None
     assert found["differences"][0]["macro"]["f1"]["value"] is None
     assert found["differences"][0]["macro"]["auroc"]["value"] is not None
-    assert "b has no accuracy and F1: its thresholds are not known, only its predictions." in comparison.notes(found)
+    assert "b has no accuracy and F1: its thresholds are not known. --thresholds gives them." in comparison.notes(found)
     assert report.beside_rows(found)[2][2] == "–"
     json.dumps(found, allow_nan=False)
 
