@@ -9,6 +9,7 @@ import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,22 @@ def seen() -> Provenance:
     prints = rng.integers(0, 2**63, (4, fingerprint.VARIANTS, 4)).astype(np.uint64)
     numbers = np.arange(1, 5, dtype=np.uint64)
     return Provenance(numbers, numbers, prints, np.array([0, 0, 0, 1], np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mean", "refused"), [("shapes", 0.4, True), ("shapes", 0.5, False), ("names", 0.4, False)]
+)
+def test_initial_weights_are_ambiguous_where_shapes_alone_tell_of_two_preprocessings(
+    monkeypatch: pytest.MonkeyPatch, kind: str, mean: float, refused: bool
+) -> None:
+    one = SimpleNamespace(layout="one", others=("two",), evidence=SimpleNamespace(kind=kind), mean=0.5, std=0.2)
+    two = SimpleNamespace(layout="two", others=("one",), evidence=one.evidence, mean=mean, std=0.2)
+    monkeypatch.setattr(bundle, "published", lambda file, layout=None: two if layout == "two" else one)
+    if not refused:
+        assert bundle.initial(Path("x.pt")) is one
+    else:
+        with pytest.raises(ValueError, match="could be of one or of two"):
+            bundle.initial(Path("x.pt"))
 
 
 @pytest.fixture

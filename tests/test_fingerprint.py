@@ -271,6 +271,7 @@ def test_neighbourhoods_hold_each_target_once_by_its_nearest_pivot() -> None:
     cells = fp._neighbourhoods(queries, targets)
     assert sorted(np.concatenate([cell.rows for cell in cells]).tolist()) == list(range(5000))
     pivots = np.stack([cell.pivot for cell in cells])
+    assert len(cells) == len(targets) // 64, "a pivot that is another's twin would hold nothing"
     apart = np.bitwise_count(targets[:, None] ^ pivots[None]).sum(axis=2, dtype=np.int64)
     apart = np.minimum(apart, fp.BITS - apart)
     for place, cell in enumerate(cells):

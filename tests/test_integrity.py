@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ribcage import bundle, limits, weights
@@ -97,6 +98,23 @@ def test_what_no_model_is_like_is_refused(saved: Path, values: dict[str, Any], s
     with pytest.raises(ValueError, match=says) as error:
         bundle.load(saved)
     assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+
+
+def test_a_single_weight_that_is_no_number_is_noticed(saved: Path) -> None:
+    weights = load_file(saved / "model.safetensors")
+    name = max(weights, key=lambda one: weights[one].numel())
+    weights[name].view(-1)[3] = torch.nan
+    save_file(weights, saved / "model.safetensors")
+    changed(saved)
+    with pytest.raises(ValueError, match="numbers that are not finite"):
+        bundle.load(saved)
+
+
+def test_only_a_bundles_own_file_of_weights_stands_for_its_folder(saved: Path, tmp_path: Path) -> None:
+    assert bundle.source(str(saved / "model.safetensors")) == saved
+    for other in (saved / "README.md", tmp_path / "model.safetensors"):
+        other.touch()
+        assert bundle.source(str(other)) is None
 
 
 def test_a_number_of_many_digits_is_refused(saved: Path) -> None:

@@ -473,6 +473,13 @@ def test_an_epochs_boxes_are_those_of_its_batches(store: Store, other: Store) ->
     assert len(every) > 10
 
 
+def test_boxes_and_splits_of_a_second_set_are_counted_after_the_first(store: Store, other: Store) -> None:
+    batch = next(Loader([other, store], [plain(48)], batch=80, shuffle=False).epoch(0))
+    assert batch.boxes[0][:, 0].tolist() == [*range(0, 30, 3), *range(30, 80, 3)]
+    assert rows_of([other, store], "val").tolist() == list(range(1, 80, 2))
+    assert rows_of([other, store], "train").tolist() == list(range(0, 80, 2))
+
+
 def test_where_labels_are_not_to_be_known_boxes_are_not_known(store: Store) -> None:
     known = np.array([0, 3])
     batch = next(Loader([store], [plain(48)], batch=50, shuffle=False, labelled=known, findings=("Mass",)).epoch(0))

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sklearn
 
 from ribcage import metrics
-from ribcage.metrics import multiclass, placements, resampling, thresholds
+from ribcage.metrics import calibration, intervals, multiclass, placements, resampling, thresholds
 from ribcage.metrics.patients import numbered
 from ribcage.metrics.ranking import rank
 
@@ -235,6 +235,11 @@ def test_the_midpoint_is_only_for_probabilities_and_for_two_classes() -> None:
     assert np.isnan(metrics.choose(np.array([0.1, 0.2]), np.array([1.0, 1.0]), "midpoint"))
     with pytest.raises(ValueError, match="is for probabilities"):
         metrics.choose(np.array([-1.0, 2.0]), np.array([0.0, 1.0]), "midpoint")
+
+
+def test_certainties_are_probabilities() -> None:
+    assert metrics.choose(np.array([0.0, 1.0]), np.array([0.0, 1.0]), "midpoint") == pytest.approx(0.5)
+    assert calibration.as_probabilities(np.array([0.0, 1.0])).tolist() == [0, 1]
 
 
 def test_from_few_pictures_the_midpoint_varies_less_than_youden() -> None:
@@ -472,6 +477,21 @@ def test_rates_of_independent_images_have_wilson_s_limits() -> None:
     assert [f1.low[0], f1.high[0]] == pytest.approx([2 * j / (1 + j) for j in (share.low, share.high)], abs=1e-12)
 
 
+def test_a_count_of_two_or_three_has_the_lower_limit_of_poisson_and_its_mirror() -> None:
+    from scipy.stats import chi2
+
+    for count, of, few in ((2, 200, True), (3, 200, True), (4, 200, False), (2, 40, True), (3, 40, False)):
+        value, worth = np.array([count / of]), np.array([float(of)])
+        usual, found, rest = (
+            intervals.wilson(one, worth, kind=kind)
+            for one, kind in ((value, "mean"), (value, "count"), (1 - value, "count"))
+        )
+        if few:
+            assert found.low[0] * of == pytest.approx(chi2.ppf(0.05, 2 * count) / 2, rel=0.05)
+        assert (found.low[0] < usual.low[0] - 1e-9) == few and found.high == usual.high
+        assert rest.high == pytest.approx(1 - found.low) and rest.low == pytest.approx(1 - found.high)
+
+
 def test_nothing_is_certain_because_all_of_five_are_right() -> None:
     labels = np.repeat([1.0, 0.0], [5, 45])
     found = metrics.summary(labels, labels, thresholds=0.5, probabilities=labels).metrics
@@ -488,6 +508,18 @@ def test_images_of_one_patient_are_worth_a_patient() -> None:
     often = metrics.summary(*(np.repeat(each, 4) for each in (labels, labels, owners)), thresholds=0.5).metrics
     for name in ("auroc", "ap", "sensitivity", "specificity", "f1", "accuracy"):
         assert often[name].findings.low == pytest.approx(once[name].findings.low, abs=1e-9), name
+
+
+def test_a_ratio_is_worth_its_images_or_what_its_patients_leave_of_them() -> None:
+    hits, patients = np.repeat([1.0, 0.0], [14, 6])[:, None], 20
+    for images in (1, 2):  # each patient's images are alike
+        counted = np.array([float(images * patients)])
+        value, worth = intervals.ratio(images * hits, np.full((patients, 1), float(images)), counted)
+        among = 0.7 * 0.3 / (patients - 1) * (1 - 1 / counted)  # the variance over patients, as of so many images
+        k = 8 * (patients - 1)
+        assert value == pytest.approx(0.7)
+        assert worth == pytest.approx((1 + k * 0.7 * 0.3) / (1 / patients + k * among))
+    assert intervals.ratio(hits, np.ones((patients, 1)), np.array([20.0]))[1] == pytest.approx(20)
 
 
 def test_one_patient_has_no_interval_and_takes_none_from_the_others() -> None:
