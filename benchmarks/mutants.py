@@ -369,21 +369,24 @@ def _known(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def choose(work: Path, mutant: Mutant, tests: list[str]) -> list[str]:
-    """The tests that run the line, quickest first, as many as fit into the budget (one at least)."""
+    """The tests that run the line, quickest first; then all of a file that runs it in a fixture or while it is read. As
+    many as fit into the budget, one at least."""
     found: dict[str, float] = {}
     whole: dict[str, float] = {}
     for test in tests:
         known = _known(work / "coverage" / f"{Path(test).stem}.json")
         names = _seen(known["lines"].get(mutant.file, {}), mutant)
         found |= {f"{test}::{name}": known["seconds"].get(name, 0.0) for name in names if name in known["seconds"]}
-        if "" in names:  # run while the file was read, or in a fixture that several tests share
+        if "" in names:
             whole |= {f"{test}::{name}": seconds for name, seconds in known["seconds"].items()}
+    later = {name: seconds for name, seconds in whole.items() if name not in found}
     chosen, spent = list[str](), 0.0
-    for name, seconds in sorted((found or whole).items(), key=lambda item: item[1]):
-        if chosen and spent + seconds > BUDGET:
-            break
-        chosen.append(name)
-        spent += seconds
+    for each in (found, later):
+        for name, seconds in sorted(each.items(), key=lambda item: item[1]):
+            if chosen and spent + seconds > BUDGET:
+                break
+            chosen.append(name)
+            spent += seconds
     return chosen
 
 

@@ -675,6 +675,17 @@ def test_coded_pixels_that_end_too_early_are_refused() -> None:
             jpeg.decode(good[:-5] + good[-2:])
 
 
+def test_compiled_loops_stay_within_their_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As plain Python, which would say so: compiled, they would read what lies beside."""
+    monkeypatch.setattr(jpeg, "_compiled", lambda loop: loop)
+    pixels = (RAMP[:8, :8] * 7).astype(np.uint16)
+    for good, away in ((lossless_jpeg(pixels, 12, 4), 0), (deep_jpeg(pixels), 2)):
+        assert np.abs(jpeg.decode(good).astype(int) - pixels).max() <= away
+        for cut in (3, 12):
+            with pytest.raises(ValueError, match="too early"):
+                jpeg.decode(good[:-cut])
+
+
 def test_only_seven_predictors_exist() -> None:
     for predictor in (0, 8):
         good = lossless_jpeg(RAMP[:8, :8], 12, 1)

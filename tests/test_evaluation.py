@@ -228,6 +228,35 @@ def test_a_model_of_one_split_family_is_not_tested_on_the_other(nih: Path, capsy
     assert not (nih / "run" / "evaluation" / "nih-test" / "metrics.json").exists()
 
 
+STAMPED: dict[str, tuple[dict[str, object], str]] = {
+    "peers": ({"protocol": "peers"}, "Protocol of peers"),
+    "unseen": ({"leak": {"found": False, "unseen": 7}}, "7 pictures that the model learnt from left no fingerprint"),
+    "unknown": ({"leak": {"found": False, "unseen": 0, "unknown": ["x.pt"]}}, "What x.pt has learnt from"),
+    "choice": ({"model": {"fit": "pad", "stored": 64, "leak": "it saw them"}}, "are not honest: it saw them"),
+    "split": ({"split": "val"}, "These are val pictures, not test pictures"),
+    "others": ({"others": 1200}, "1,200 of these are not known to be frontal"),
+    "shape": ({"data": [{"folder": "d", "fit": "crop", "size": 64}]}, "made square by 'crop'"),
+    "size": ({"data": [{"folder": "d", "fit": "pad", "size": 32}]}, "stored at 32 px"),
+    "labels": ({"not_tested": ["Mass", "Edema"]}, "no set has labels for it: Mass, Edema."),
+}
+
+
+@pytest.mark.parametrize("name", STAMPED)
+def test_each_thing_that_is_not_honest_has_its_own_sentence(name: str) -> None:
+    plain: dict[str, object] = {
+        "leak": {"found": False, "unseen": 0},
+        "protocol": "honest",
+        "split": "test",
+        "model": {"fit": "pad", "stored": 64, "splits": ["train", "val"]},
+        "data": [{"folder": "d", "fit": "pad", "size": 64}],
+        "not_tested": [],
+    }
+    assert evaluation.stamps(plain) == []
+    more, said = STAMPED[name]
+    (told,) = evaluation.stamps(plain | more)
+    assert said in told
+
+
 def test_an_allowed_leak_stamps_report_and_numbers(nih: Path, tmp_path: Path) -> None:
     assert evaluate(nih, "--allow-leak", "--out", str(tmp_path / "结果"), on="official") == 0
     found = json.loads((tmp_path / "结果" / "metrics.json").read_text(encoding="utf-8"))

@@ -194,6 +194,8 @@ def test_what_is_less_than_a_third_is_no_frames_content() -> None:
     for side in (7, 8):  # nor what is smaller than anything that has a fingerprint
         framed = cv2.copyMakeBorder(inner[:side], 4, 4, 0, 0, cv2.BORDER_CONSTANT, value=[128])
         assert (fp._content(framed, float(framed.var())) == (0, side + 8, 0, 30)) == (side == 7)
+        framed = np.ascontiguousarray(framed.T)
+        assert (fp._content(framed, float(framed.var())) == (0, 30, 0, side + 8)) == (side == 7)
 
 
 def test_a_view_and_its_copy_have_the_same_print() -> None:

@@ -1,4 +1,5 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -508,6 +509,35 @@ def test_images_of_one_patient_are_worth_a_patient() -> None:
     often = metrics.summary(*(np.repeat(each, 4) for each in (labels, labels, owners)), thresholds=0.5).metrics
     for name in ("auroc", "ap", "sensitivity", "specificity", "f1", "accuracy"):
         assert often[name].findings.low == pytest.approx(once[name].findings.low, abs=1e-9), name
+
+
+def test_the_error_of_f1_is_that_of_the_share_it_is_a_function_of() -> None:
+    worth, f1 = np.array([50.0]), np.array([0.6])
+    share = f1 / (2 - f1)
+    drawn, step = intervals.drawn_in(share, worth)[0], 1e-6
+    slope = (2 * (drawn + step) / (1 + drawn + step) - 2 * (drawn - step) / (1 + drawn - step)) / (2 * step)
+    assert drawn == pytest.approx((share * 50 + 1) / 52)
+    assert intervals.errors(f1, worth, "f1") == pytest.approx(slope * intervals.errors(share, worth), rel=1e-6)
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.1])
+def test_a_least_rate_that_cannot_be_is_refused(least: float) -> None:
+    with pytest.raises(ValueError, match="must be between 0 and 1"):
+        metrics.choose(np.array([0.1, 0.9]), np.array([0.0, 1.0]), "sensitivity", least)
+
+
+def test_as_many_threads_work_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int | None] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, threads: int | None = None) -> None:
+            asked.append(threads)
+            super().__init__(threads)
+
+    monkeypatch.setattr(resampling, "ThreadPoolExecutor", Pool)
+    for threads in (3, None):
+        metrics.bootstrap(np.array([0.1, 0.9]), np.array([0.0, 1.0]), resamples=2, threads=threads)
+    assert asked == [3, os.cpu_count()]
 
 
 def test_a_ratio_is_worth_its_images_or_what_its_patients_leave_of_them() -> None:

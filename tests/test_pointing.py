@@ -45,6 +45,12 @@ def test_the_mean_box_is_of_other_patients() -> None:
     assert np.isnan(pointing.mean_boxes(TRUE.only(TRUE.pictures == 0), np.array(["a", "b", "b", "c"]), 4)[0]).all()
 
 
+def test_of_one_patient_or_none_there_is_no_mean_box_of_others() -> None:
+    assert np.isnan(pointing.mean_boxes(TRUE, np.array(["a", "a", "a"]), 3)).all()
+    nothing = Marks.true(np.empty(0, np.int64), np.empty((0, 4)))
+    assert pointing.mean_boxes(nothing, None, 0).shape == (0, 4)
+
+
 def test_overlap_of_true_boxes_with_the_best_found_ones() -> None:
     found = Marks(
         np.array([2, 2, 1, 0]),
