@@ -236,6 +236,8 @@ def _settled(pixels: np.ndarray, stream: Stream, said: Layout) -> Stored:
         own, other = _read(pixels, bits, signed=False), _read(pixels, bits, signed=True)
         free = stream.signed is None and stream.kind in ("lossless JPEG", "JPEG-LS") and stream.bits == said.bits
         read = other if free else _smoothest(*((own, other) if stream.signed is False else (other, own)))
+    if said.signed and read.signed and read.bits > said.bits and _within(read.pixels, said.bits, signed=True):
+        read = _valued(read.pixels, said.bits)  # coded with their sign repeated above the bits that are stored
     if stream.bits == said.bits and read.signed == said.signed and stream.signed in (None, said.signed):
         return read
     same = read.bits == said.bits and read.signed == said.signed and stream.signed in (None, said.signed)

@@ -838,6 +838,15 @@ def test_without_a_high_bit_the_lowest_bits_are_taken() -> None:
     assert np.array_equal(found.pixels, read(dataset()).pixels) and found.notes == read(dataset()).notes
 
 
+def test_a_sign_repeated_above_the_stored_bits_is_no_contradiction() -> None:
+    pixels = SIGNED // 2
+    made = dataset(pixels, 12, WindowCenter="0", WindowWidth="2048")
+    expected = read(made).pixels
+    frame = lossless_jpeg(pixels.view(np.uint16), 16, 1)
+    picture = read(encapsulated(frame, JPEGLosslessSV1, pixels, 12, WindowCenter="0", WindowWidth="2048"))
+    assert np.array_equal(picture.pixels, expected) and "caution" not in " ".join(picture.notes)
+
+
 def test_a_stream_of_another_kind_than_the_header_says_is_decoded_and_noted() -> None:
     made = dataset()
     expected = read(made).pixels
