@@ -219,8 +219,8 @@ class Model:
         try:
             if file.stat().st_size > MOST_BYTES:
                 raise ValueError("it is too large")
-            values = json.loads(file.read_text(encoding="utf-8"), parse_int=limits.json_integer)
-        except (ValueError, RecursionError) as error:
+            values = files.read_json(file, parse_int=limits.json_integer)
+        except ValueError as error:
             raise ValueError(f"{file} is not valid JSON ({error}).") from None
         known = {item.name for item in fields(cls)}
         if isinstance(values, dict):

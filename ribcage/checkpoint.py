@@ -53,6 +53,7 @@ def load(file: Path) -> dict[str, Any]:
     """Read a checkpoint; nothing in it is executed."""
     try:
         digest.check_seal(file, "")
+        files.refuse_packed(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} does not exist: there is no checkpoint to go on from.") from None

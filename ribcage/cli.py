@@ -34,11 +34,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     not be read, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     threads.calm()
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets '?', not an error
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     with terminal.guarded():
         return answered(words)
+
+
+def _open_streams() -> None:
+    """A standard stream that was closed (`>&-`) leads nowhere: Python gives None for it, and the next file that is
+    opened would take its number, and what a library prints."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
 
 def answered(words: list[str]) -> int:
@@ -73,11 +86,21 @@ def _told(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, FileNotFoundError) and not _here():
+        text = "The folder that this was started in does not exist any more: go to another one."
     elif isinstance(error, FileNotFoundError) and " " not in text:
         text = f"{text} does not exist"
     if isinstance(error, ValueError | OSError | ImportError | MemoryError) and text:
         return text
     return f"{type(error).__name__}: {text} – this is a fault in Ribcage; --debug shows where."
+
+
+def _here() -> bool:
+    """Whether the current folder is still there."""
+    try:
+        return Path.cwd().exists()
+    except OSError:
+        return False
 
 
 def dispatch(words: list[str]) -> int:

@@ -10,7 +10,6 @@ costs, where its bundle is known.
 
 import contextlib
 import fnmatch
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ribcage import bundle, inference, metrics, own_predictions, profiling
+from ribcage import bundle, files, inference, metrics, own_predictions, profiling
 from ribcage.evaluation import LEVEL, estimate, mean, number
 from ribcage.metrics import Comparison
 
@@ -89,7 +88,7 @@ class Facts:
         if not file.is_file():
             return cls()
         try:
-            said = json.loads(file.read_text(encoding="utf-8"))
+            said = files.read_json(file)
             thresholds = {str(row["finding"]): number(row["threshold"]) for row in said["findings"]}
             peers = " on the tested pictures" if said["protocol"] == "peers" else ""
             return cls(tuple(map(str, said["stamps"])), str(said["rule"]) + peers, thresholds)
@@ -135,8 +134,8 @@ def chosen(words: Sequence[str], on: str = "") -> list[Path]:
 def key(file: Path) -> str:
     """The key of the test that a table of predictions is of; "" where it is not known."""
     try:
-        return str(json.loads((file.parent / "metrics.json").read_text(encoding="utf-8"))["test"]["key"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return str(files.read_json(file.parent / "metrics.json")["test"]["key"])
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 

@@ -6,7 +6,6 @@ alone carries its own as its last line (`seal`), so that the two cannot part; re
 
 import hashlib
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,9 +27,7 @@ class DamagedError(ValueError):
 
 def of(file: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
-    if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for
-        raise ValueError(f"{file} is not a regular file.")
-    with file.open("rb") as stream:
+    with files.regular(file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -51,7 +48,7 @@ def sums(written: Mapping[str, Path]) -> str:
 def known(folder: Path) -> dict[str, str]:
     """Name → digest, as the folder's SHA256SUMS says; empty where there is none (older folders)."""
     try:
-        with (folder / SUMS).open("rb") as stream:
+        with files.regular(folder / SUMS).open("rb") as stream:
             text = stream.read(MOST).decode("utf-8")
     except FileNotFoundError:
         return {}
@@ -83,7 +80,7 @@ def seal(file: Path) -> None:
 
 def check_seal(file: Path, advice: str) -> None:
     """Raise DamagedError unless the file ends with the digest of what stands before."""
-    size = file.stat().st_size
+    size = files.regular(file).stat().st_size
     with file.open("rb") as stream:
         stream.seek(max(0, size - SEAL))
         line = stream.read(SEAL)

@@ -203,7 +203,7 @@ def _known(folder: Path, stamp: dict[str, Any], sizes: Sequence[int]) -> bool:
     """Whether the folder holds just these maps, all of them."""
     try:
         whole = [(folder / f"{number}.bin").stat().st_size for number in range(len(sizes))] == list(sizes)
-        return whole and bool(json.loads((folder / "features.json").read_text(encoding="utf-8")) == stamp)
+        return whole and bool(files.read_json(folder / "features.json") == stamp)
     except (OSError, ValueError):
         return False
 

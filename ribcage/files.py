@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import stat
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,10 @@ from typing import Any
 LOCK = ".lock"
 LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # a file system without locks, as some clusters have
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MOST_JSON = 1 << 27
+"""Bytes of a JSON file that are read."""
+LONGEST_INTEGER = 300
+"""Digits of an integer in one: more are no float."""
 
 
 def opened(file: Path, mode: str, *, rights: int = 0o666, **how: Any) -> Any:
@@ -27,6 +33,38 @@ def opened(file: Path, mode: str, *, rights: int = 0o666, **how: Any) -> Any:
         return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), rights)
 
     return open(file, mode, opener=opener, **how)
+
+
+def regular(file: Path) -> Path:
+    """The file, if it is one: a pipe or a device in a folder from elsewhere would be read for ever."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError(f"{file} is no regular file: Ribcage does not read it. Remove it, or choose another folder.")
+    return file
+
+
+def read_json(file: Path, **how: Any) -> Any:
+    """What a JSON file says; ValueError where it is none, also where it is nested without end or an integer in it is
+    larger than any float."""
+    if regular(file).stat().st_size > MOST_JSON:
+        raise ValueError("it is too large")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"), **({"parse_int": _integer} | how))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _integer(text: str) -> int:
+    """An integer of JSON."""
+    if len(text) > LONGEST_INTEGER:
+        raise ValueError(f"a number has {len(text):,} digits")
+    return int(text)
+
+
+def refuse_packed(file: Path) -> None:
+    """Raise where what a zip file of ours holds is larger than the file: we pack nothing, and a bomb does."""
+    with zipfile.ZipFile(regular(file)) as archive:
+        if sum(one.file_size for one in archive.infolist()) > file.stat().st_size:
+            raise ValueError("it would grow when it is unpacked")
 
 
 @contextlib.contextmanager

@@ -88,13 +88,13 @@ def load(folder: Path) -> list[PastTest]:
     try:
         if file.stat().st_size > LARGEST:
             raise ValueError("it is too large")
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = files.read_json(file)
         if values["format"] != FORMAT:
             raise ValueError("it is of another format")
         return [_test(one) for one in values["tests"]]
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise ValueError(
             f"{file}, the history of this model's tests, is damaged. Move it away to begin anew."
         ) from None

@@ -99,11 +99,22 @@ class Index:
         """Read what `save` wrote."""
         try:
             columns = pq.read_table(file, memory_map=False)
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise ValueError(f"{file} is damaged or no Parquet file ({error}).") from None
+        try:
+            return cls._of(columns)
+        except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, pa.ArrowException) as error:
+            said = " ".join(str(error).split())[:300].rstrip(".")
+            raise ValueError(f"{file} is a Parquet file, but no index that Ribcage wrote: {said}.") from None
+
+    @classmethod
+    def _of(cls, columns: pa.Table) -> "Index":
+        """The index in a table of Arrow's."""
         meta = {key.decode(): value.decode() for key, value in (columns.schema.metadata or {}).items()}
         if "ribcage.name" not in meta or "boxes" not in columns.column_names:
-            raise ValueError(f"{file} is a Parquet file, but not one that Ribcage wrote: it has no ribcage.name.")
+            raise ValueError("it has no ribcage.name")
+        if strange := _strange_columns(columns.schema):
+            raise ValueError(f"its column {strange[0]!r} is of another kind")
         frame = tuple(int(side) for side in meta["ribcage.box_frame"].split())
         return cls(
             name=meta["ribcage.name"],
@@ -113,6 +124,20 @@ class Index:
             box_frame=(frame[0], frame[1]) if frame else None,
             root=Path(meta["ribcage.root"]),
         )
+
+
+def _strange_columns(schema: pa.Schema) -> list[str]:
+    """The columns that are not of the kind that `save` writes: texts, ages, boxes, and single values in all others."""
+
+    def fits(name: str, kind: pa.DataType) -> bool:
+        if name in TEXT_COLUMNS:
+            return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        if name == "age":
+            return bool(pa.types.is_floating(kind))
+        return bool(pa.types.is_list(kind) if name == "boxes" else not pa.types.is_nested(kind))
+
+    twice = [name for name in schema.names if schema.names.count(name) > 1]
+    return twice + [one.name for one in schema if not fits(one.name, one.type)]
 
 
 def table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFrame:

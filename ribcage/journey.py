@@ -50,7 +50,7 @@ class Journey:
     def _before(self) -> dict[str, Done]:
         """What was done the last time; nothing where other things were asked for, or the file is damaged."""
         try:
-            said = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
+            said = files.read_json(self.folder / FILE)
             before = {name: Done(**one) for name, one in said["done"].items()}
             same = said["asked"] == self.asked
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -1,6 +1,5 @@
 """Ledger: the runs below a folder, one row each, from what stands in their folders."""
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ribcage import state
+from ribcage import files, state
 
 MAIN = ("auroc", "map")
 """The number that a run is known by: of a classifier, of a detector."""
@@ -79,7 +78,7 @@ def row(folder: Path) -> Row:
     """A run as its files tell it."""
     asked = _read(folder / "options.json")
     words = [str(asked.get(name, "")) for name in ("command", "method")]
-    files = (folder / name for name in ("options.json", "metrics.jsonl", state.FILE))
+    written = (folder / name for name in ("options.json", "metrics.jsonl", state.FILE))
     data = asked.get("data")
     return Row(
         folder=folder,
@@ -88,7 +87,7 @@ def row(folder: Path) -> Row:
         model=str(asked.get("model", "?")),
         state=state.read(folder),
         number=number(folder),
-        changed=max((file.stat().st_mtime for file in files if file.exists()), default=0.0),
+        changed=max((file.stat().st_mtime for file in written if file.exists()), default=0.0),
     )
 
 
@@ -102,7 +101,10 @@ def number(folder: Path) -> Number | None:
         for name in MAIN:
             found = _part(_part(result, "macro"), name)
             if honest and isinstance(found.get("value"), float):
-                return Number(name, found["value"], found.get("low"), found.get("high"), file.parent.name)
+                low, high = found.get("low"), found.get("high")
+                if not (isinstance(low, float) and isinstance(high, float)):
+                    low = high = None
+                return Number(name, found["value"], low, high, file.parent.name)
     validation = _part(_part(_read(folder / "bundle" / "model.json"), "metrics"), "validation")
     for name in MAIN:
         if isinstance(validation.get(name), float):
@@ -113,7 +115,7 @@ def number(folder: Path) -> Number | None:
 def _read(file: Path) -> dict[str, Any]:
     """A JSON object; an empty one where there is none."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = files.read_json(file)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ribcage import distributed, draws, metrics, probing
+from ribcage import distributed, draws, files, metrics, probing
 from ribcage.methods import Method
 from ribcage.probing import Part
 from ribcage.store import Store
@@ -177,7 +177,7 @@ def before(log: Path) -> list[dict[str, float]]:
 def logged(log: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; one that was cut short is left out."""
     lines = []
-    for text in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else ():
+    for text in files.regular(log).read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else ():
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):

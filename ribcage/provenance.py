@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ribcage import fingerprint, site_key
+from ribcage import files, fingerprint, site_key
 from ribcage.store import Fingerprints, Store
 
 
@@ -84,6 +84,7 @@ class Provenance:
     def load(cls, file: Path) -> "Provenance":
         """Read what `save` wrote, or say why not; nothing in it is executed."""
         try:
+            files.refuse_packed(file)
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 named = [one.name for one in fields(cls) if one.default_factory is MISSING or one.name in arrays]
                 found = cls(**{name: arrays[name] for name in named})

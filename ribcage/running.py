@@ -115,10 +115,10 @@ def begun(folder: Path) -> dict[str, Any]:
     """What the run in this folder was begun with, as its options.json says; {} where there is none."""
     file = folder / "options.json"
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
+        said = files.read_json(file)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError):
+    except ValueError:
         said = None
     history = said.get("history", []) if isinstance(said, dict) else None
     if not isinstance(said, dict) or not isinstance(history, list) or not all(isinstance(one, dict) for one in history):

@@ -13,7 +13,7 @@ from pathlib import Path
 from ribcage import files
 
 FILE = "state.json"
-RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
+NAMES = RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,11 @@ def read(folder: Path) -> State:
 def _said(folder: Path) -> State:
     """What state.json says; a run without one and without a log came to no step."""
     try:
-        said = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        said = files.read_json(folder / FILE)
         place = Place(**said["place"]) if said["place"] else None
-        return State(str(said["name"]), place, str(said["why"]))
+        if said["name"] not in NAMES or (place and any(type(count) is not int for count in vars(place).values())):
+            raise ValueError("not what Ribcage writes")
+        return State(said["name"], place, str(said["why"]))
     except FileNotFoundError:
         log = folder / "metrics.jsonl"
         if log.exists() and log.stat().st_size:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ribcage import __version__, datasets, files, fingerprint, image, page, site_key
@@ -87,8 +88,8 @@ class Facts:
     def load(cls, file: Path) -> "Facts":
         """Read what `save` wrote, or say why not."""
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            values = files.read_json(file)
+        except ValueError as error:
             raise ValueError(f"{file} is not valid JSON ({error}). Import the data set again.") from None
         if isinstance(values, dict):
             values.setdefault("window", "")  # folders are older than this choice
@@ -179,7 +180,10 @@ class Store:
             "patients": patient_hashes(self.index, private=self.private),
             "unkeyed": patient_hashes(self.index),
         }
-        return replace(Fingerprints.load(file), **of_patients)
+        found = Fingerprints.load(file)
+        if len(found.pixels) != len(self):
+            raise ValueError(f"{file} has {len(found.pixels):,} rows for {len(self):,} pictures. Import it again.")
+        return replace(found, **of_patients)
 
     @property
     def private(self) -> bool:
@@ -230,8 +234,6 @@ class Fingerprints:
 
     def save(self, part: Path) -> None:
         """Write one Parquet file."""
-        import pyarrow as pa
-
         variants = self.prints.shape[1]
         flat = pa.FixedSizeListArray.from_arrays(pa.array(self.prints.reshape(-1)), variants * 4)
         columns = {"print": flat, "pixels": pa.array(self.pixels)}
@@ -240,11 +242,16 @@ class Fingerprints:
     @classmethod
     def load(cls, file: Path) -> "Fingerprints":
         """Read what `save` wrote."""
-        columns = pq.read_table(file, memory_map=True, columns=["print", "pixels"])
-        flat = columns["print"].combine_chunks()
-        values = flat.flatten().to_numpy(zero_copy_only=False)
-        prints = fingerprint.widened(values.reshape(len(columns), -1, 4))
-        return cls(prints, columns["pixels"].to_numpy(), np.zeros(len(columns), np.uint64))
+        try:
+            columns = pq.read_table(file, memory_map=True, columns=["print", "pixels"])
+            values = columns["print"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            prints = fingerprint.widened(values.reshape(len(columns), -1, 4))
+            pixels = columns["pixels"].to_numpy()
+        except (ValueError, AttributeError, TypeError, pa.ArrowException):
+            raise ValueError(f"{file} is damaged: it holds no fingerprints. Import the data set again.") from None
+        if prints.dtype != np.uint64 or pixels.dtype != np.uint64:
+            raise ValueError(f"{file} is damaged: its fingerprints are of another kind. Import the data set again.")
+        return cls(prints, pixels, np.zeros(len(columns), np.uint64))
 
 
 def patient_hashes(index: Index, *, private: bool = False) -> np.ndarray:
@@ -326,7 +333,7 @@ def _why_not(folder: Path) -> str:
 def _map(file: Path, facts: Facts) -> np.ndarray:
     """The pictures, after a look whether the file is what dataset.json says."""
     try:
-        images = np.load(file, mmap_mode="r", allow_pickle=False)
+        images = np.load(files.regular(file), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} is missing. Import the data set again.") from None
     except OSError:

@@ -294,7 +294,7 @@ def _cut_log(file: Path, step: int) -> None:
     """Keep only what was logged up to this step."""
     if not file.exists():
         return
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = files.regular(file).read_text(encoding="utf-8", errors="replace").splitlines()
     files.write(file, "".join(line + "\n" for line in lines if _step(line) <= step))
 
 

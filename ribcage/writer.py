@@ -122,12 +122,12 @@ class Writer:
         """The whole lines of the journal; what was being written when the import died does not count."""
         if not self.journal.exists():
             return []
-        text = self.journal.read_text(encoding="utf-8", errors="replace")
+        text = files.regular(self.journal).read_text(encoding="utf-8", errors="replace")
         lines = []
         for line in text.split("\n")[:-1]:
             try:
                 lines.append(json.loads(line))
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 break
         return lines
 

@@ -3,15 +3,22 @@
 import ast
 import contextlib
 import errno
+import json
 import os
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ribcage
-from ribcage import files
+from ribcage import checkpoint, digest, files, history, ledger, state, store
+from ribcage.provenance import Provenance
 
 fcntl = pytest.importorskip("fcntl")
 PACKAGE = Path(ribcage.__file__).parent
@@ -137,7 +144,7 @@ def by_itself(call: ast.Call) -> bool:
     opens = called == "open" and any(set(mode) & set("wax+") for mode in modes if len(mode) < 4)
     saves = called in WRITERS and (called not in ("save", "truncate") or whose in ("torch", "np", "os"))
     names = {node.id for node in ast.walk(call) if isinstance(node, ast.Name)}
-    return (opens or saves) and not names & {"part", "stream"}
+    return (opens or (saves and bool(call.args))) and not names & {"part", "parts", "sums", "stream"}
 
 
 def test_all_that_write_do_it_by_files() -> None:
@@ -150,3 +157,64 @@ def test_all_that_write_do_it_by_files() -> None:
         if isinstance(call, ast.Call) and by_itself(call)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize(
+    "put", [os.mkfifo, lambda file: file.symlink_to("/dev/zero"), lambda file: file.write_text("[" * 200_000)]
+)
+def test_a_file_that_never_ends_is_no_file(tmp_path: Path, put: Callable[[Path], object]) -> None:
+    """A pipe is not waited for, a device not read for ever, and nested lists are no fault of ours."""
+    (tmp_path / "run").mkdir()
+    put(tmp_path / "run" / "options.json")
+    put(tmp_path / "run" / "state.json")
+    (row,) = ledger.rows(tmp_path)
+    assert row.state == state.State(state.STOPPED, None, "state.json cannot be read.")
+    for name, read in (("dataset.json", store.Facts.load), ("tests.json", lambda file: history.load(file.parent))):
+        put(tmp_path / name)
+        with pytest.raises((ValueError, OSError), match=name):
+            read(tmp_path / name)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a pipe and devices")
+def test_pipes_beside_a_model_and_in_a_run_are_refused(tmp_path: Path) -> None:
+    for name, read in ((digest.SUMS, digest.known), (checkpoint.FILE, checkpoint.newest)):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(OSError, match=name):
+            read(tmp_path)
+    os.mkfifo(tmp_path / "provenance.npz")
+    with pytest.raises(ValueError, match="provenance"):
+        Provenance.load(tmp_path / "provenance.npz")
+
+
+def test_what_grows_when_unpacked_is_refused(tmp_path: Path) -> None:
+    seen = Provenance.nothing()
+    with files.atomic(tmp_path / "sound.npz") as part:
+        seen.save(part)
+    Provenance.load(tmp_path / "sound.npz")
+    values = {item.name: getattr(seen, item.name) for item in fields(seen)}
+    np.savez_compressed(tmp_path / "bomb.npz", **values | {"patients": np.zeros(100_000, np.uint64)})
+    with pytest.raises(ValueError, match="bomb"):
+        Provenance.load(tmp_path / "bomb.npz")
+    with zipfile.ZipFile(tmp_path / "c.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("c/data.pkl", b"\0" * 100_000)
+    digest.seal(tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoint.load(tmp_path / "c.pt")
+
+
+def test_numbers_of_a_stranger_s_run_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "run" / "evaluation" / "x").mkdir(parents=True)
+    (tmp_path / "run" / "options.json").write_text("{}")
+    place = {"epoch": "\x1b[31m", "epochs": 2, "step": 3, "steps": 4}
+    (tmp_path / "run" / "state.json").write_text(json.dumps({"name": "finished", "place": place, "why": ""}))
+    found = {"protocol": "honest", "split": "test", "macro": {"auroc": {"value": 0.5, "low": 0.4, "high": "9" * 99}}}
+    (tmp_path / "run" / "evaluation" / "x" / "metrics.json").write_text(json.dumps(found))
+    (row,) = ledger.rows(tmp_path)
+    assert row.state.place is None and row.number == ledger.Number("auroc", 0.5, None, None, "x")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell")
+def test_a_closed_stream_is_no_fault(tmp_path: Path) -> None:
+    command = f"cd {tmp_path} && exec {sys.executable} -m ribcage --version >&- 2>{tmp_path}/said"
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
+    assert (tmp_path / "said").read_text() == ""

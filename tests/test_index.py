@@ -1,12 +1,16 @@
 """An Index keeps what the source says, and refuses what no source can mean."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ribcage import index as indexes
+from ribcage import store
 from ribcage.index import Index
 
 
@@ -94,3 +98,33 @@ def test_a_foreign_parquet_file_is_refused(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="not one that Ribcage wrote"):
         Index.load(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("view", [1.0]), ("patient", [["a", "b"]]), ("mine", [{"a": 1}]), ("boxes", ["none"]), ("age", ["60"]),
+        ("ribcage.box_frame", b"9"), ("ribcage.name", b"\xff"),
+    ],
+)  # fmt: skip
+def test_a_table_of_another_kind_is_no_index(tmp_path: Path, name: str, values: Any) -> None:
+    """Whoever changes a table can change its digest, too: what opens it takes nothing on trust."""
+    file = tmp_path / "index.parquet"
+    Index("x", indexes.table(pd.DataFrame({"path": ["a.png"], "Mass": [1.0]}), ("Mass",)), ("Mass",)).save(file)
+    columns = pq.read_table(file)
+    if name.startswith("ribcage."):
+        columns = columns.replace_schema_metadata({**columns.schema.metadata, name.encode(): values})
+    elif name in columns.column_names:
+        columns = columns.set_column(columns.column_names.index(name), name, pa.array(values))
+    else:
+        columns = columns.append_column(name, pa.array(values))
+    pq.write_table(columns, file)
+    with pytest.raises(ValueError, match=r"index\.parquet"):
+        Index.load(file)
+
+
+def test_a_table_of_another_kind_holds_no_fingerprints(tmp_path: Path) -> None:
+    file = tmp_path / "fingerprints.parquet"
+    pq.write_table(pa.table({"print": [0.5], "pixels": pa.array([1], pa.uint64())}), file)
+    with pytest.raises(ValueError, match="fingerprints"):
+        store.Fingerprints.load(file)

@@ -308,14 +308,14 @@ def place_of(options: Options, stores: Sequence[Any], rows: Any, policy: Any) ->
 
 def key_in(folder: Path) -> str:
     """The key of the test whose results lie in a folder; "" where none do, "?" where it is not known."""
-    import json
+    from ribcage import files
 
     file = folder / "metrics.json"
     if not file.exists():
         return ""
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["test"]["key"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return str(files.read_json(file)["test"]["key"])
+    except (OSError, ValueError, KeyError, TypeError):
         return "?"
 
 
@@ -403,7 +403,7 @@ def note_on_card(options: Options, result: dict[str, Any]) -> None:
     folder = bundle.find(options.run)
     file, tests = folder / "README.md", history.load(folder)
     try:
-        text = card.tested(file.read_text(encoding="utf-8"), result, tests)
+        text = card.tested(files.regular(file).read_text(encoding="utf-8", errors="replace"), result, tests)
         with files.atomic(file) as part:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:

@@ -4,15 +4,14 @@ Shih et al. 2019, https://doi.org/10.1148/ryai.2019180041. Every picture is also
 View, sex and age stand in the DICOM headers, which are read at import and not here.
 """
 
-import json
 import logging
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
+from ribcage import files, tables
 from ribcage import split as splits
-from ribcage import tables
 from ribcage.index import Index, boxes, table
 
 log = logging.getLogger("ribcage")
@@ -78,9 +77,9 @@ def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", ima
 def _of_chestxray14(file: Path) -> dict[str, str]:
     """RSNA's name of an image → its name in ChestX-ray14."""
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
+        rows = files.read_json(file)
         return {str(row["subset_img_id"]): str(row["img_id"]) for row in rows}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{file} is not the list of RSNA's images in ChestX-ray14 ({type(error).__name__}).") from None
 
 

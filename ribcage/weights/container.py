@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ribcage import files
 from ribcage.weights import pickled
 
 INSIDE = (
@@ -289,7 +290,7 @@ class Stored:
 
 def header(file: Path) -> dict[str, Stored]:
     """What a safetensors file says of its tensors, without reading one."""
-    size = file.stat().st_size
+    size = files.regular(file).stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if not 2 <= length <= min(size - 8, LONGEST_HEADER):

@@ -8,7 +8,6 @@ temperature and thresholds are told, not applied.
 """
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -86,8 +85,8 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
 def _said(config: Path) -> dict[str, Any]:
     """What is in the file; nothing when it is no JSON: then it is not for these weights."""
     try:
-        said = json.loads(config.read_text(encoding="utf-8"), parse_int=limits.json_integer)
-    except (ValueError, OSError, RecursionError):
+        said = files.read_json(config, parse_int=limits.json_integer)
+    except (ValueError, OSError):
         return {}
     return said if isinstance(said, dict) else {}
 
