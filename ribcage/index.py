@@ -5,6 +5,7 @@ uncertain label means for training is decided when a batch is made (`findings.Po
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,7 +114,7 @@ class Index:
         meta = {key.decode(): value.decode() for key, value in (columns.schema.metadata or {}).items()}
         if "ribcage.name" not in meta or "boxes" not in columns.column_names:
             raise ValueError("it has no ribcage.name")
-        if strange := _strange_columns(columns.schema):
+        if strange := _strange_columns(columns):
             raise ValueError(f"its column {strange[0]!r} is of another kind")
         frame = tuple(int(side) for side in meta["ribcage.box_frame"].split())
         return cls(
@@ -126,7 +127,7 @@ class Index:
         )
 
 
-def _strange_columns(schema: pa.Schema) -> list[str]:
+def _strange_columns(columns: pa.Table) -> list[str]:
     """The columns that are not of the kind that `save` writes: texts, ages, boxes, and single values in all others."""
 
     def fits(name: str, kind: pa.DataType) -> bool:
@@ -136,8 +137,10 @@ def _strange_columns(schema: pa.Schema) -> list[str]:
             return bool(pa.types.is_floating(kind))
         return bool(pa.types.is_list(kind) if name == "boxes" else not pa.types.is_nested(kind))
 
-    twice = [name for name in schema.names if schema.names.count(name) > 1]
-    return twice + [one.name for one in schema if not fits(one.name, one.type)]
+    counts = Counter(columns.column_names)
+    twice = [name for name, count in counts.items() if count > 1]
+    empty = [name for name in TEXT_COLUMNS if counts[name] == 1 and columns[name].null_count]
+    return twice + empty + [one.name for one in columns.schema if not fits(one.name, one.type)]
 
 
 def table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFrame:

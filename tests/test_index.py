@@ -103,7 +103,7 @@ def test_a_foreign_parquet_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("view", [1.0]), ("patient", [["a", "b"]]), ("mine", [{"a": 1}]), ("boxes", ["none"]), ("age", ["60"]),
+        ("view", [1.0]), ("split", pa.array([None], pa.string())), ("patient", [["a", "b"]]), ("mine", [{"a": 1}]), ("boxes", ["none"]), ("age", ["60"]),
         ("ribcage.box_frame", b"9"), ("ribcage.name", b"\xff"),
     ],
 )  # fmt: skip
