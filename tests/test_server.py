@@ -32,7 +32,7 @@ from models import trained
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from ribcage import bundle, cli, deployment, explanation, image, prediction, store
+from ribcage import bundle, cli, deployment, explanation, image, ood, prediction, store
 from ribcage.backbone import Backbone
 from ribcage.bundle import Model
 from ribcage.commands import serve
@@ -248,6 +248,7 @@ def test_models_say_what_they_know(server: Running, folders: dict[str, Path]) ->
     assert learnt["kind"] == "classifier" and told["models"][2]["kind"] == "detector"
     assert learnt["input"] == {"side": SIDE, "fit": model.fit} and learnt["data"][0]["name"] == "phantom"
     assert "made-up images alone" in learnt["warning"]
+    assert learnt["ood_weakness"] == ood.weakness(bundle.load(folders["learnt"]).ood) != ""
     first = learnt["findings"][0]
     assert first["name"] == model.findings[0]
     assert first["thresholds"] == {rule: chosen[0] for rule, chosen in model.thresholds.items()}

@@ -67,7 +67,7 @@ class Options:
 
 def run(options: Options) -> None:
     """Open the models, listen, answer until a signal comes."""
-    from ribcage import bundle, limits
+    from ribcage import bundle, limits, ood
 
     limits.check(options, wrong(options))
     if absent := missing():
@@ -78,6 +78,9 @@ def run(options: Options) -> None:
     listening = process.bound(options.host, options.port)
     server = process.Server(service(options, models))
     print(f"{', '.join(models)} at {address(listening)} – Ctrl-C stops it. Research use only.", flush=True)
+    for name, asked in models.items():
+        for said in filter(None, (asked.opened.model.warning, ood.weakness(asked.opened.ood))):
+            print(f"! {name}: {said}", flush=True)
     server.serve_on(listening)
     print("Stopped.")
 

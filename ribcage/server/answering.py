@@ -56,6 +56,7 @@ class Answering:
             "input": {"side": model.stored, "fit": model.fit},
             "data": [{key: one[key] for key in ("name", "source", "licence")} for one in model.data],
             "ood_check": self.opened.ood is not None,
+            "ood_weakness": ood.weakness(self.opened.ood),
             "warning": model.warning,
         }
 

@@ -65,6 +65,7 @@ class OneModel(BaseModel):
     data: list[Source]
     warning: str = Field(description="What has to be said with its predictions; empty for most models.")
     ood_check: bool = Field(description="Whether it notices images unlike its training images.")
+    ood_weakness: str = Field(description="Why that check should not be relied on; empty where it may be.")
 
 
 class Models(BaseModel):

@@ -92,7 +92,7 @@ export function facts(model) {
     ["Sees", model.input ? `${[model.input.side].flat().join(" × ")} pixels, ${model.input.fit}` : null],
     ["Learnt from", data || "not known"],
     ["Warning", model.warning || null],
-    ["OOD check", model.ood_check ? "yes: images unlike its training images are noticed" : "no: only DICOM tags can say what is unusual"],
+    ["OOD check", model.ood_weakness || "images unlike its training images are noticed"],
   ];
   const shown = lines.filter(([, value]) => value);
   fill(at("facts").querySelector("div"), make("dl", {}, ...shown.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])));
