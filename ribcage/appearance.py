@@ -26,7 +26,7 @@ AXES = range(-3, 4)
 EMPTY = 1.0
 """Gray values: an image that varies less shows nothing."""
 LENGTH = CELLS * CELLS * DIRECTIONS + COARSE * COARSE + CELLS * CELLS + 2 * 5 + 2 * 8
-_ROWS, _COLUMNS = np.mgrid[0:SIDE, 0:SIDE]
+_PIXELS = DIRECTIONS * np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
 
 
 def _mirror() -> tuple[np.ndarray, np.ndarray]:
@@ -107,10 +107,10 @@ def _edges(image: np.ndarray) -> np.ndarray:
     strength, angle = np.sqrt(strength), angle * (DIRECTIONS / (2 * np.pi))
     lower = angle.astype(np.int64)
     upper_share = angle - lower
-    votes = np.zeros((SIDE, SIDE, DIRECTIONS), np.float32)
-    votes[_ROWS, _COLUMNS, lower % DIRECTIONS] += strength * (1 - upper_share)
-    votes[_ROWS, _COLUMNS, (lower + 1) % DIRECTIONS] += strength * upper_share
-    cells = cv2.resize(votes, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    votes = np.zeros(SIDE * SIDE * DIRECTIONS, np.float32)
+    votes[_PIXELS + lower % DIRECTIONS] = strength * (1 - upper_share)
+    votes[_PIXELS + (lower + 1) % DIRECTIONS] = strength * upper_share
+    cells = cv2.resize(votes.reshape(SIDE, SIDE, DIRECTIONS), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
     around = np.sqrt(_blurred((cells * cells).sum(axis=2), 1.2))
     return np.asarray(cells / (around + 0.05 * around.mean() + 1e-3)[..., None])
 
