@@ -73,7 +73,9 @@ def files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
             found[path] = None
     if not found:
         more = f" ({others.total():,} other files)" if others else ""
-        raise ValueError(f"There is no picture in {', '.join(map(str, paths)) or 'nothing'}{more}.")
+        made = next((path for path in paths if (path / "dataset.json").is_file()), None)
+        hint = f" {made} is a dataset folder: 'ribcage evaluate' predicts its images." if made else ""
+        raise ValueError(f"There is no picture in {', '.join(map(str, paths)) or 'nothing'}{more}.{hint}")
     most = sorted(others.items(), key=lambda pair: (-pair[1], pair[0]))
     return Files(tuple(found), others.total(), tuple(most))
 

@@ -110,6 +110,10 @@ def test_no_picture_is_one_line_and_says_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(ValueError, match=r"There is no picture in .*\(1 other files\)"):
         prediction.files([tmp_path])
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "dataset.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match="ribcage evaluate"):
+        prediction.files([tmp_path / "made"])
 
 
 # ---- the table
