@@ -1,7 +1,7 @@
 """How often a 95 % interval holds the truth: made-up test sets whose true values are known, through the functions that
 `evaluate` and `compare` use.
 
-    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--processes 2] [--seed 0]
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--designs single clustered fixed] [--processes 2]
 
 A test set is drawn anew each time: patients at random, so that the number of positive images varies about the one that
 is printed; a fifth of the images is positive. Designs: `single`, one image per patient; `clustered`, one to five images
@@ -11,13 +11,15 @@ a tenth of the positives looks like negatives (.946). Thresholds have a true sen
 .95. The second model shares half of the variance of the first one's scores; of six findings it is equal in three. Boxes
 come from three detectors, whose true mAP is the mean of that in five sets of 40,000 patients.
 
+AUROC of two levels is that of scores which only say whether the highest threshold is reached.
+
 A cell is the mean over these true values and, in brackets, the least of them. The last column is what percentiles of
 the same resamples hold. Monte Carlo errors (one standard error) are printed below the tables."""
 
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -159,6 +161,8 @@ def classified(cell: Cell) -> list[Found]:
         exact = metrics.delong(first, labels, patients)
         tally.add("AUROC", area, a["auroc"].interval(), a["auroc"].resampled)
         tally.add("AUROC, DeLong", area, exact.interval())
+        coarse = metrics.delong((first >= at[5]).astype(np.float64), labels, patients)
+        tally.add("AUROC of two levels, DeLong", float(true[5] + 1 - false[5]) / 2, coarse.interval())
         tally.add("AP", precision[0], a["ap"].interval(), a["ap"].resampled)
         for name, truth in rates.items():
             kept, found = shown.get(name, every), a[name.lower()]
@@ -295,11 +299,11 @@ def part(interval: Interval, kept: slice) -> Interval:
 # ---- the tables
 
 
-def cells(quick: bool, seed: int) -> Iterator[tuple[Callable[[Cell], list[Found]], Cell]]:
+def cells(quick: bool, designs: Sequence[str], seed: int) -> Iterator[tuple[Callable[[Cell], list[Found]], Cell]]:
     """The long ones first."""
     for positives in reversed((5, 10, 50) if quick else POSITIVES):
         times = 40 if quick else 400 if positives < 100 else 200
-        for design in DESIGNS:
+        for design in designs:
             for detector in range(len(DETECTORS)):
                 yield detected, Cell(design, positives, detector, times, seed)
             for area in (*AREAS, 0.0):
@@ -316,15 +320,22 @@ def table(found: dict[tuple[str, str, int], list[Found]], design: str) -> None:
     print(f"\n| {design} | " + " | ".join(map(str, sizes)) + " | percentiles, " + " ".join(map(str, sizes)) + " |")
     print("|---" * (len(sizes) + 2) + "|")
     for metric in dict.fromkeys(name for name, _, _ in found):
-        texts, usual, missing = [], [], 0.0
+        texts, usual = [], []
         for size in sizes:
             rows = found[metric, design, size]
             shares = [row.held / row.asked for row in rows if row.asked >= 20]
             texts.append(f"{np.mean(shares):.3f} ({min(shares):.3f})"[:16].replace("0.", ".") if shares else "–")
             usual.append(np.mean([row.percentile / row.asked for row in rows if row.asked]))
-            missing = max(missing, sum(row.undefined for row in rows) / sum(row.asked + row.undefined for row in rows))
         percentiles = "" if "DeLong" in metric else " ".join(f"{each:.2f}".replace("0.", ".") for each in usual)
         print(f"| {metric} | {' | '.join(texts)} | {percentiles} |", flush=True)
+
+
+def undefined(found: dict[tuple[str, str, int], list[Found]], design: str) -> str:
+    """How many AUROCs have no interval, as all positives are of one patient, or there is none; they are not counted."""
+    sizes = {size: rows for (metric, own, size), rows in found.items() if (metric, own) == ("AUROC", design)}
+    sums = {size: [sum(getattr(row, name) for row in rows) for name in ("undefined", "asked")]
+            for size, rows in sizes.items()}  # fmt: skip
+    return ", ".join(f"{none / (none + asked):.3f} at {size}" for size, (none, asked) in sorted(sums.items()) if none)
 
 
 def pooled(rows: list[Found]) -> Iterator[Found]:
@@ -351,20 +362,22 @@ def outside(found: dict[tuple[str, str, int], list[Found]]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer samples of fewer sizes: half a minute")
+    parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=DESIGNS)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     start = time.perf_counter()
     found: dict[tuple[str, str, int], list[Found]] = {}
     with ProcessPoolExecutor(options.processes) as pool:
-        for cell, results in pool.map(work, cells(options.quick, options.seed)):
+        for cell, results in pool.map(work, cells(options.quick, options.designs, options.seed)):
             for one in results:
                 found.setdefault((one.metric, cell.design, cell.positives), []).append(one)
     found = {key: list(pooled(rows)) for key, rows in found.items()}
     order = dict.fromkeys(name for name, _, _ in found)
     found = {key: found[key] for key in sorted(found, key=lambda key: (list(order).index(key[0]), key[2]))}
-    for design in DESIGNS:
+    for design in options.designs:
         table(found, design)
+        print(f"Share of AUROCs without an interval: {undefined(found, design) or 'none'}.")
     asked = [row.asked for rows in found.values() for row in rows if row.asked]
     worst = [np.sqrt(0.95 * 0.05 / count) for count in (min(asked), max(asked))]
     print(

@@ -247,9 +247,12 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
     for place, row in enumerate(groups):
         by = row["by"] if not place or groups[place - 1]["by"] != row["by"] else ""
         values = [both(row["macro"][name]) for name in BASELINE]
-        rows.append([by, row["group"], row["pictures"], row["patients"], row["boxes"], *values])
-    head = ["", "", "pictures", "patients", "boxes", *BASELINE_HEAD]
-    said = "AP depends on how many boxes there are to find, so subgroups with fewer of them score lower."
+        of = [row["macro"]["map"]["findings"]] if len(result["findings"]) > 1 else []
+        rows.append([by, row["group"], row["pictures"], row["patients"], row["boxes"], *of, *values])
+    of_findings = ["of findings"] if len(result["findings"]) > 1 else []
+    head = ["", "", "pictures", "patients", "boxes", *of_findings, *BASELINE_HEAD]
+    said = "AP depends on how many boxes there are to find, so subgroups with fewer of them score lower. "
+    said += "A mean is over the findings drawn in the subgroup. " * bool(of_findings) + report.MANY
     return [html.heading("Subgroups"), html.table(head, rows), html.paragraph(said, soft=True)] if groups else []
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage import bundle, files, inference, metrics, own_predictions, profiling
-from ribcage.evaluation import LEVEL, estimate, mean, number
+from ribcage.evaluation import LEVEL, estimate, mean, number, patient_names
 from ribcage.metrics import Comparison
 
 METRICS = ("auroc", "ap", "auroc_delong", "accuracy", "f1")
@@ -178,6 +178,7 @@ class Aligned:
     """One (N, F) for each model."""
     labels: np.ndarray
     patients: np.ndarray
+    """(N,) as the table says that knows most of them; "" where unknown."""
     left_out: dict[str, int]
     """Pictures of a model that not all others have."""
     findings_left_out: dict[str, tuple[str, ...]]
@@ -204,13 +205,12 @@ def align(entries: Sequence[Entry]) -> Aligned:
                 f"{other:,} pictures have other labels in {one.name} than in {entries[0].name}: "
                 "evaluate both on the same data with the same --policy."
             )
-    first = common[0]
-    patients = (first["set"] + "\0" + first["patient"]).where(first["patient"] != "", "").to_numpy(str)
+    told = max(common, key=lambda table: int((table["patient"] != "").sum()))  # of equals the first
     return Aligned(
         findings,
         [table[list(findings)].to_numpy(np.float64) for table in common],
         labels[0],
-        patients,
+        patient_names(told),
         {one.name: len(table) - len(pictures) for one, table in zip(entries, tables, strict=True)},
         {
             one.name: tuple(name for name in names if name not in findings)
@@ -260,6 +260,7 @@ def compare(
     return {
         "pictures": len(data.labels),
         "patients": len(set(data.patients.tolist()) - {""}),
+        "without_patient": int((data.patients == "").sum()),
         "left_out": data.left_out,
         "findings_left_out": {name: list(names) for name, names in data.findings_left_out.items()},
         "rated": [name for name, counts in zip(data.findings, options["rated"], strict=True) if counts],
@@ -373,6 +374,8 @@ def notes(result: dict[str, Any]) -> list[str]:
         for model in result["models"]
         if model["costs"] and model["costs"]["latency"] and model["costs"]["latency"]["why"]
     ]
+    if without := result["without_patient"]:
+        texts.append(f"The patient of {without:,} images is not known: each counts as a patient of its own.")
     for name, count in result["left_out"].items():
         if count:
             texts.append(f"{count:,} pictures of {name} are left out: not every model has predictions of them.")

@@ -344,7 +344,8 @@ def _without_looking(constant: np.ndarray, labels: np.ndarray, place: int) -> di
     if not len(known) or np.isnan(share):
         return {"ap": None, "brier": None, "accuracy": None}
     brier, right = np.square(share - known).mean(), ((share >= 0.5) == (known == 1)).mean()
-    return {"ap": number(known.mean()), "brier": number(brier), "accuracy": number(right)}
+    precision = known.mean() if 0 < known.mean() < 1 else None  # as AP: undefined of one class
+    return {"ap": number(precision), "brier": number(brier), "accuracy": number(right)}
 
 
 def view_shares(fitting: Fitting) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -474,10 +475,11 @@ def shift(result: dict[str, Any], observed: Sequence[dict[str, Any]], model: Mod
     observed: of each finding of the model, how it fared on validation (`ribcage.observed`).
     """
     fared = dict(zip(model.findings, (one["auroc"] for one in observed), strict=False))
-    apart, harmed = [], []
+    apart, harmed, compared = [], [], 0
     for row in result["findings"]:
         here, then = row["auroc"], fared.get(row["finding"], (None, None, None))
         known = None not in (here["low"], here["high"], *then)
+        compared += known
         if known and (here["high"] < then[1] or here["low"] > then[2]):
             apart.append(
                 f"{row['finding']} {then[0]:.3f} ({then[1]:.3f}–{then[2]:.3f}) then, {here['value']:.3f} "
@@ -491,9 +493,9 @@ def shift(result: dict[str, Any], observed: Sequence[dict[str, Any]], model: Mod
     texts = []
     if apart:
         texts.append(
-            f"Validation and test disagree beyond their intervals (AUROC of {_few(apart)}): these images differ from "
-            f"those that chose the model. {again}; a ranking that has become worse needs 'ribcage finetune --init "
-            f"{run}' on local images."
+            f"Validation and test disagree beyond their intervals (AUROC of {_few(apart)}; {len(apart)} of {compared} "
+            f"findings): these images differ from those that chose the model. {again}; a ranking that has become "
+            f"worse needs 'ribcage finetune --init {run}' on local images."
         )
     if harmed:
         texts.append(

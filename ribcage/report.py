@@ -72,7 +72,8 @@ def cards(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 FINDING_HEAD = ("finding", "n", "pos.", "AUROC", "95 %", "AP", "sens.", "spec.", "F1", "acc.", "Brier")
-
+MEANT = ("ap", "sensitivity", "specificity", "f1", "accuracy", "brier")
+"""What the columns behind the interval are."""
 
 LESS = ("AP", "F1", "Brier")
 """What a narrow terminal leaves out."""
@@ -91,7 +92,7 @@ def finding_table(result: dict[str, Any]) -> tuple[list[str], list[list[object]]
 
 def finding_row(row: dict[str, Any]) -> list[object]:
     """One finding."""
-    rates = [three(row[name]["value"]) for name in ("ap", "sensitivity", "specificity", "f1", "accuracy", "brier")]
+    rates = [three(row[name]["value"]) for name in MEANT]
     return [
         named(row["finding"]),
         row["n"],
@@ -105,7 +106,7 @@ def finding_row(row: dict[str, Any]) -> list[object]:
 def total_row(result: dict[str, Any]) -> list[object]:
     """The mean over findings."""
     macro = result["macro"]
-    rates = [three(macro[name]["value"]) for name in ("ap", "sensitivity", "specificity", "f1", "accuracy", "brier")]
+    rates = [three(macro[name]["value"]) for name in MEANT]
     name = f"mean of {macro['auroc']['findings']}"
     return [name, "", "", three(macro["auroc"]["value"]), limits(macro["auroc"]), *rates]
 
@@ -119,16 +120,20 @@ def macro_text(result: dict[str, Any]) -> str:
         f"Intervals: {100 * result['level']:g} %, Wilson's over patients ({result['resamples']:,} resamples). "
         f"Rates at the thresholds '{rule_name(result['rule'])}'{threshold_origin(result)}."
     )
-    macro = result["macro"]
-    fewer = [name for name in ("sensitivity", "f1") if macro[name]["findings"] != macro["auroc"]["findings"]]
-    if fewer:
-        counts = ", ".join(f"{name} of {macro[name]['findings']}" for name in fewer)
-        text += f" Their means leave out findings without a threshold or a class: {counts}."
+    text += other_means(result) if several(result) else ""
     if len(result["findings"]) == 1:
         rates = ", ".join(f"{name} {both(result['findings'][0][name])}" for name in RATES)
         text = f"{rates[:1].upper()}{rates[1:]}. {text}"
     top = result.get("top1")
     return text + (f" Accuracy of the first choice {three(top['value'])} ({limits(top)})." if top else "")
+
+
+def other_means(result: dict[str, Any]) -> str:
+    """Which means of the table are of other findings than that of AUROC."""
+    macro, names = result["macro"], dict(zip(FINDING_HEAD[5:], MEANT, strict=True))
+    told = [f"{title} {macro[name]['findings']}" for title, name in names.items()
+            if macro[name]["findings"] != macro["auroc"]["findings"]]  # fmt: skip
+    return f" Means are of the findings for which a number is defined: {', '.join(told)}." if told else ""
 
 
 def threshold_origin(result: dict[str, Any]) -> str:
@@ -363,6 +368,9 @@ def constant_parts(findings: Sequence[dict[str, Any]], always: Sequence[dict[str
 NOTHING_TO_FIT = "The folders hold no training or validation pictures to take the shares from, so none are shown."
 
 
+MANY = "Nothing is adjusted for the number of subgroups: of many, some differ by chance alone."
+
+
 def subgroup_parts(result: dict[str, Any]) -> list[str]:
     """Mean AUROC, sensitivity and specificity of each subgroup; findings one by one below."""
     groups = result["subgroups"]
@@ -383,7 +391,7 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
                 limits(macro["auroc"]),
                 span(macro["auroc"], ends),
                 macro["auroc"]["findings"],
-                *(both(macro[name]) for name in ("sensitivity", "specificity")),
+                *(_of_findings(macro, name) for name in ("sensitivity", "specificity")),
             ]
         )
     inner = html.table(
@@ -395,7 +403,7 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
     )
     said = (
         "The mean is over the findings that have both classes in the subgroup; where their number differs, so does "
-        "what is averaged. Thresholds are those of the whole."
+        "what is averaged. Thresholds are those of the whole. " + MANY
     )
     return [
         html.heading("Subgroups"),
@@ -403,6 +411,12 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
         html.paragraph(said, soft=True),
         f"<details><summary>AUROC of every finding in every subgroup</summary>{inner}</details>",
     ]
+
+
+def _of_findings(macro: dict[str, Any], name: str) -> str:
+    """A mean, and over how many findings where that is another number than AUROC's."""
+    own = macro[name]["findings"]
+    return both(macro[name]) + (f" of {own}" if own not in (0, macro["auroc"]["findings"]) else "")
 
 
 # ---- pictures
@@ -520,12 +534,11 @@ def done(result: dict[str, Any], described: str, pictures: str, protocol: str) -
 COMPARED_HEAD = ("finding", "first", "this", "apart", "95 %", "p", "Holm", "DeLong", "Holm")
 RATED = {"auroc": "AUROC", "ap": "AP", "accuracy": "accuracy", "f1": "F1"}
 MEANS_HEAD = ("first", "this", "apart", "95 %", "p", "Holm")
-MEANS_TEXT = (
-    "Means over the findings that all models are defined for; paired bootstrap. Holm: adjusted over the models."
-)
+MEANS_TEXT = "Means over the findings that all models are defined for, paired as above. Holm: adjusted over the models."
 COMPARED_TEXT = (
-    "AUROC. Interval and p: paired bootstrap over patients; then p by DeLong. Holm: p adjusted for asking about so "
-    "many findings and models at once; the mean is a question of its own."
+    "AUROC. Interval and p: paired, by how both models vary together in the same resamples of patients; then p by "
+    "DeLong's covariance. Holm: p adjusted for asking about so many findings and models at once; the mean is a "
+    "question of its own."
 )
 
 
@@ -619,7 +632,7 @@ def means_head(result: dict[str, Any]) -> list[str]:
 
 def means_text(result: dict[str, Any]) -> str:
     """What that table is."""
-    return MEANS_TEXT if several(result["models"][0]) else "Paired bootstrap. Holm: adjusted over the models."
+    return MEANS_TEXT if several(result["models"][0]) else "Paired as above. Holm: adjusted over the models."
 
 
 def means_rows(result: dict[str, Any], place: int) -> list[list[object]]:

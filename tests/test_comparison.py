@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,17 @@ def test_means_are_over_the_same_findings_so_that_rows_add_up() -> None:
     assert [row[0] for row in report.beside_rows(found)][:4] == titles
     assert [row[0] for row in report.means_rows(found, 1)] == titles
     assert "Edema: not in the means of accuracy and F1, since b has no threshold for it." in comparison.notes(found)
+
+
+def test_patients_are_those_of_the_table_that_knows_them_whichever_comes_first() -> None:
+    own, ours = entry("own", 1, 1.0), entry("ours", 2, 2.0)
+    own = replace(own, table=own.table.assign(patient=""))
+    found = [comparison.compare(pair, resamples=50) for pair in ([own, ours], [ours, own])]
+    assert [one["patients"] for one in found] == [60, 60]
+    widths = [one["differences"][0]["macro"]["auroc"] for one in found]
+    assert widths[0]["high"] - widths[0]["low"] == pytest.approx(widths[1]["high"] - widths[1]["low"])
+    blind = comparison.compare([own, replace(own, name="too")], resamples=50)
+    assert "The patient of 120 images is not known" in " ".join(comparison.notes(blind))
 
 
 def test_a_finding_of_one_class_is_named() -> None:

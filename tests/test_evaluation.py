@@ -132,6 +132,7 @@ def test_baselines_do_not_look_at_the_model(result: dict) -> None:
     assert found["prevalence"][0]["ap"] == pytest.approx(prevalence)
     assert found["prevalence"][0]["accuracy"] == pytest.approx(1 - prevalence)
     assert found["shuffled"]["findings"][2]["auroc"]["value"] is None
+    assert found["prevalence"][2]["ap"] is None and found["prevalence"][2]["brier"] is not None  # nobody has Hernia
 
 
 @pytest.mark.parametrize(("share", "accuracy"), [(0.6, 0.75), (0.5, 0.75), (0.4, 0.25)])
@@ -446,7 +447,7 @@ def test_pictures_and_findings_that_not_all_have_are_counted(data: Answers) -> N
     assert found["pictures"] == 300 and found["left_out"] == {"a": 100, "b": 0}
     assert found["findings_left_out"]["a"] == ["Edema"]
     assert found["differences"][0]["macro"]["auroc"]["value"] == 0  # the order of rows does not matter
-    assert len(beyond_rates(found)) == 2
+    assert len(beyond_rates(found)) == 3 and found["without_patient"] == 30
 
 
 def test_other_labels_are_not_compared(data: Answers) -> None:

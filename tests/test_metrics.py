@@ -453,6 +453,22 @@ def test_the_paired_test_says_five_percent_when_nothing_differs() -> None:
     assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.03)
 
 
+def test_scores_of_few_levels_that_seem_not_to_vary_still_may() -> None:
+    """10 positives and 40 negatives at one level are no proof that all others stand there, too: if one positive in six
+    does not, the AUROC is .58, and ten in a row happen in a sixth of all samples."""
+    labels = np.repeat([1.0, 0.0], [10, 40])
+    found = metrics.delong(np.full(50, 0.3), labels).interval()
+    assert found.value == 0.5 and found.high > 0.583
+    random, held = np.random.default_rng(3), []
+    for _ in range(300):
+        called = (random.random((50, 4)) < np.where(labels[:, None] == 1, 0.159, 0.0228)).astype(float)
+        found = metrics.delong(called, np.tile(labels[:, None], 4)).interval()
+        held.append((found.low <= 0.5681) & (found.high >= 0.5681))
+    assert 0.93 < np.mean(held) <= 0.995
+    apart = metrics.delong(np.append(0.3, np.linspace(0.4, 1, 49)), labels)  # without ties nothing changes
+    assert apart.worth == pytest.approx(metrics.delong(np.append(0.0, np.linspace(0.4, 1, 49)), labels).worth)
+
+
 def test_delong_says_nothing_where_it_knows_nothing() -> None:
     labels = np.array([1.0, 0, 0, 0])
     assert np.isnan(metrics.delong(np.arange(4.0), labels).error)  # one positive shows no variance

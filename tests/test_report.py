@@ -75,6 +75,15 @@ def test_undefined_is_a_dash(result: dict) -> None:
     assert rows[-1][0] == "mean of 2"
 
 
+def test_means_of_other_findings_say_of_how_many(result: dict, text: str) -> None:
+    assert result["macro"]["auroc"]["findings"] == 2 and result["macro"]["brier"]["findings"] == 3
+    assert "for which a number is defined: Brier 3." in report.macro_text(result)
+    macro = {"specificity": {"value": 0.5, "low": 0.4, "high": 0.6, "findings": 3}}
+    groups = [row | {"macro": row["macro"] | macro} for row in result["subgroups"]]
+    shown = "".join(report.subgroup_parts(result | {"subgroups": groups}))
+    assert "0.500 (0.400–0.600) of 3" in shown and report.MANY in shown and report.MANY in text
+
+
 def test_stamps_stand_on_top_of_the_page(result: dict, data: Answers) -> None:
     leak = CONTEXT["leak"] | {"found": True, "text": "Of 50 test pictures, 9 were seen"}  # type: ignore[operator]
     found = result | {"leak": leak, "protocol": "peers", "split": "val", "not_tested": ["Nodule"]}
@@ -155,6 +164,7 @@ def test_a_shift_between_validation_and_test_is_pointed_out(data: Answers) -> No
     assert evaluation.shift(found | {"findings": calm}, [], model, "RUN") == []
     higher = [{"auroc": [0.999, 0.998, 1.0]}, *same[1:]]
     (said,) = evaluation.shift(found | {"findings": calm}, higher, model, "RUN")
+    assert "; 1 of 2 findings)" in said
     assert "AUROC of Mass 0.999 (0.998–1.000) then" in said and "ribcage convert RUN --data" in said
     harmed = [calm[0] | {"temperature": 0.7, "brier_before": 0.9 * calm[0]["brier"]["value"]}, *calm[1:]]
     (said,) = evaluation.shift(found | {"findings": harmed}, same, model, "RUN")

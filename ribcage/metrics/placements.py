@@ -7,7 +7,9 @@ https://doi.org/10.1109/LSP.2014.2337313; several images of one patient as Obuch
 https://doi.org/10.2307/2533958. With one image per patient this is DeLong's estimate exactly.
 
 Limits are Wilson's (`intervals`). If only the numbers of patients are known, AUROC is taken to vary by
-v (1 - v) (1 / positive + 1 / negative) / 3, which is exact at v = .5."""
+v (1 - v) (1 / positive + 1 / negative) / 3, which is exact at v = .5. Where positives and negatives share scores (of
+few levels, or rounded) few patients may all have the same score by chance and seem not to vary. There the variance is
+at least v (1 - v) / m^2 with m patients of the rarer class, about what one other patient would add."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,9 +48,12 @@ def of_rankings(rankings: Sequence[Ranking], codes: np.ndarray) -> DeLong:
     found = [_pulls(ranking, codes) for ranking in rankings]
     value, pulls = np.array([value for value, _ in found]), np.stack([pulls for _, pulls in found], axis=1)
     sides = [sided(rankings, codes, positive).amount for positive in (True, False)]
+    fewer, tied = np.minimum(*sides), np.array([ranking.tied for ranking in rankings], np.bool_)
     with np.errstate(divide="ignore"):
         alone = 3 / (1 / sides[0] + 1 / sides[1])
-    return DeLong(value, worth(value, (pulls**2).sum(axis=0), np.minimum(*sides), alone), pulls)
+    least = np.divide(value * (1 - value), fewer**2, out=np.zeros(len(value)), where=tied & (fewer > 0))
+    variance = np.maximum((pulls**2).sum(axis=0), least)  # NaN stays NaN
+    return DeLong(value, worth(value, variance, fewer, alone), pulls)
 
 
 def sided(rankings: Sequence[Ranking], codes: np.ndarray, positive: bool) -> Patients:

@@ -39,6 +39,12 @@ class Ranking:
         """Whether there are positives and negatives."""
         return bool(self.positive.any() and not self.positive.all())
 
+    @property
+    def tied(self) -> bool:
+        """Whether a positive and a negative have the same score."""
+        true, false = (np.diff(steps, prepend=0.0) for steps in self.steps())
+        return bool(((true > 0) & (false > 0)).any())
+
 
 class Mean(NamedTuple):
     """A mean over findings and how many of them were defined."""
