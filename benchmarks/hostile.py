@@ -10,6 +10,7 @@ or anything printed beside it, anything executed or written elsewhere, an input 
 
 import argparse
 import asyncio
+import codecs
 import collections
 import contextlib
 import copy
@@ -58,6 +59,8 @@ WORDS = (
     "NaN", "inf", "-1", "1e308", "9" * 400, "0", "true", "null", "[]", "{}", "<script>", "__class__", "hf-hub:a/b",
     "os.system", "\ud800", "é", "模型",
 )  # fmt: skip
+CHINESE = "".join(chr(0x4E00 + number % 20_000) for number in range(120_000))
+"""Text that takes minutes to encode in some ways."""
 NUMBERS = (0, -1, 1, 2**31, 2**63, 2**64, 10**400, 1e308, float("nan"), float("inf"), -0.5, 1e-320, True, 65535, 3)
 
 
@@ -230,6 +233,8 @@ def of_weights(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
             Payload(Path.touch, made.marker),
             Payload(torch.zeros, (10**6, 10**6)),
             Payload(bytes, 10**10),
+            Payload(bytearray, 10**10),
+            Payload(codecs.encode, CHINESE, "punycode"),
             Payload(np.memmap, str(made.marker), "f4", "w+", 0, (3,)),
         )
         content: Any = {"fc.weight": torch.zeros(2, 2), "x": calls[int(draw.integers(len(calls)))]}

@@ -2,6 +2,7 @@
 
 import argparse
 import builtins
+import codecs
 import collections
 import copyreg
 import datetime
@@ -679,3 +680,12 @@ def test_reading_leaves_nothing_behind(tmp_path: Path) -> None:
         torch.load(tmp_path / "w.pth", weights_only=True)
     assert not {"eval", "exec", "getattr"} & {name.rpartition(".")[2] for known in container.STANDING.values() for name in known}  # fmt: skip
     assert not copyreg.dispatch_table.keys() & {Call, Filled} and builtins.eval("1") == 1
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("call", [(bytearray, 10**14), (codecs.encode, "模" * 1000, "punycode")])
+def test_torch_s_own_calls_cost_no_more_than_the_file(tmp_path: Path, call: Any, zipped: bool) -> None:
+    """Longer texts would be encoded for hours, and bytes made until the memory is full."""
+    torch.save(WEIGHTS | {"x": Call(*call)}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match="in a way that no weights need"):
+        weights.published(tmp_path / "w.pth")
