@@ -29,7 +29,7 @@ QUICK = (
     (r"--model (densenet121 --init imagenet|resnet18)", "--model test_resnet --size 64"),
     (r"--model eeea_net_c2", r"\g<0> --size 64"),
     (r"ribcage (pretrain \w+|finetune|distil|localise) .*", rf"\g<0> {SMALL}"),
-    (r"ribcage pretrain moco .*", r"\g<0> --group 4"),
+    (r"ribcage pretrain moco .*", r"\g<0> --group 4 --queue 16"),
     (r"ribcage import (?!folder)\w+ .*", r"\g<0> --size 64"),
     (r"import phantom (.*)--pictures \d+", r"import phantom \g<1>--pictures 150"),
     (r"--labels 0.01", "--labels 0.5"),

@@ -115,7 +115,7 @@ export class Pane {
     if (look.finding && asking) parts.push(make("span", {}, `Asking where it looks for ${plain(look.finding)} …`));
     if (heat?.error) parts.push(make("span", { class: "wrong" }, heat.error));
     if (heat?.canvas) parts.push(...(heat.most ? [ramp(), make("span", {}, `what speaks for ${plain(look.finding)}`)] : [make("span", {}, `Nothing here speaks for ${plain(look.finding)}.`)]));
-    if (heat?.canvas && heat.remark) parts.push(make("span", { class: "wrong" }, heat.remark));
+    if (heat?.canvas && heat.remark) parts.push(make("span", { class: "wrong", title: heat.remark }, "coarse map"));
     return [...parts, ...boxes.map((box, at) => boxText(box, at + 1))];
   }
 
