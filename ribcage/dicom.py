@@ -60,6 +60,7 @@ def decode(data: bytes, name: str, *, depth: Depth, min_side: int | None, limits
         said = dicom_pixels.layout(dataset, name, limits)
         if said.samples > 1 or said.photometric == "PALETTE COLOR":
             pixels, notes = _colour(dataset, said, name, depth, limits)
+            notes += [f"{raster.CAUTION}no window as asked for: the image is in colour"] if asked else []
         else:
             pixels, notes = _gray(dataset, said, name, depth, min_side, limits, asked)
         notes = [*unread, *said.notes, *notes, *dicom_place.cautions(dataset)]

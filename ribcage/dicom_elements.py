@@ -29,8 +29,7 @@ GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 def settle(dataset: "Dataset") -> list[str]:
     """Make the header legible in place: elements that an image can do without are taken away where they cannot be
     read, which is said."""
-    _lift(dataset)
-    notes = []
+    notes = _lift(dataset)
     for keyword in (*NUMBERS, *OTHERS):
         if keyword in dataset and not _legible(dataset, keyword):
             delattr(dataset, keyword)
@@ -53,14 +52,20 @@ def texts(dataset: "Dataset", keyword: str) -> list[str]:
     return [" ".join(str(one).replace("\0", " ").split()) for one in said if one is not None]
 
 
-def _lift(dataset: "Dataset") -> None:
+def _lift(dataset: "Dataset") -> list[str]:
     """What enhanced images say of their one frame in functional groups (PS3.3 C.7.6.16): of all frames, then of it."""
+    unread = False
     for keyword in GROUPS:
         for group in list(dataset.get(keyword) or [])[:1]:
-            for macro in (element.value for element in group if element.VR == "SQ" and element.value):
-                for name in (*NUMBERS, *OTHERS):
-                    if name in macro[0]:
-                        dataset[name] = macro[0][name]
+            for tag in group.keys():  # noqa: SIM118 – a dataset iterates over its elements, and decodes them
+                try:
+                    macro = group[tag]
+                    lifted = macro.value[0] if macro.VR == "SQ" and macro.value else ()
+                    for name in (name for name in (*NUMBERS, *OTHERS) if name in lifted):
+                        dataset[name] = lifted[name]
+                except Exception:  # whatever pydicom raises on a value that does not fit its element
+                    unread = True
+    return [f"{CAUTION}a functional group cannot be read and was ignored"] if unread else []
 
 
 def _legible(dataset: "Dataset", keyword: str) -> bool:

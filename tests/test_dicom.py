@@ -353,6 +353,21 @@ def test_what_enhanced_images_say_in_functional_groups_is_done() -> None:
         assert np.array_equal(made.pixels, expected.pixels) and made.notes == expected.notes
 
 
+def test_a_functional_group_that_cannot_be_read_does_not_spoil_the_image() -> None:
+    group, macro = Dataset(), Dataset()
+    group.add_new(0x00189303, "LO", "abc ")
+    macro.WindowCenter, macro.WindowWidth = "2048", "4096"
+    group.FrameVOILUTSequence = [macro]
+    data = written(dataset(SharedFunctionalGroupsSequence=[group])).replace(b"\x18\0\x03\x93LO", b"\x18\0\x03\x93FD")
+    notes = image.decode(data, "a").notes
+    assert notes == ("caution: a functional group cannot be read and was ignored", "window 2048/4096")
+
+
+def test_a_window_that_is_asked_for_of_colours_is_said_to_be_missing() -> None:
+    made = dataset(np.zeros((8, 8, 3), np.uint8), 8, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+    assert "caution: no window" in image.decode(written(made), "a", window="40,400").notes[-1]
+
+
 def test_padding_that_leaves_nothing_is_not_believed() -> None:
     plain = dataset(WindowCenter="2048", WindowWidth="4096")
     made = dataset(WindowCenter="2048", WindowWidth="4096", PixelPaddingValue=0, PixelPaddingRangeLimit=4095)
