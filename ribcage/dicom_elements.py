@@ -60,7 +60,7 @@ def _lift(dataset: "Dataset") -> list[str]:
             for tag in group.keys():  # noqa: SIM118 – a dataset iterates over its elements, and decodes them
                 try:
                     macro = group[tag]
-                    lifted = macro.value[0] if macro.VR == "SQ" and macro.value else ()
+                    lifted: Any = macro.value[0] if macro.VR == "SQ" and macro.value else {}
                     for name in (name for name in (*NUMBERS, *OTHERS) if name in lifted):
                         dataset[name] = lifted[name]
                 except Exception:  # whatever pydicom raises on a value that does not fit its element
