@@ -149,7 +149,7 @@ def test_a_file_of_weights_brings_what_is_known_of_them(saved: Path, tmp_path: P
 
 def test_the_card_says_what_a_person_must_know(saved: Path) -> None:
     text = (saved / "bundle" / "README.md").read_text(encoding="utf-8")
-    for part in ("Research use only", "Atelectasis, Mass", "made up (licence: none)", "10 pictures of 7 patients",
+    for part in ("Research use only", "Atelectasis, Mass", "made up (licence: none)", "10 images of 7 known patients",
                  "resized to 48 × 32", "(x − 0.48) / 0.24", "| Mass | – | 0.700 |"):  # fmt: skip
         assert part in text
 
