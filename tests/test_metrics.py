@@ -519,6 +519,17 @@ def test_nothing_is_certain_because_all_of_five_are_right() -> None:
     assert found["brier"].findings.high[0] > 0.01
 
 
+def test_variance_of_a_ratio_is_the_jackknife_s_over_patients() -> None:
+    """One patient has nearly half of the images."""
+    wholes, parts = np.array([[40.0], *[[6.0]] * 8]), np.array([[10.0], [5], [3], [6], [2], [4], [0], [6], [3]])
+    without = (parts.sum() - parts) / (wholes.sum() - wholes)
+    value, worth = intervals.ratio(parts, wholes)
+    variance = 8 / 9 * ((without - value) ** 2).sum()
+    people = wholes.sum() ** 2 / (wholes**2).sum()
+    weight = 8 * (people - 1)
+    assert worth == pytest.approx((1 + weight * value * (1 - value)) / (1 / people + weight * variance))
+
+
 def test_images_of_one_patient_are_worth_a_patient() -> None:
     labels, owners = np.repeat([1.0, 0.0], [5, 45]), np.arange(50)
     once = metrics.summary(labels, labels, owners, thresholds=0.5).metrics

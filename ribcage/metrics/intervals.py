@@ -207,7 +207,8 @@ def amount(weights: np.ndarray) -> float:
 
 
 def ratio(parts: np.ndarray, wholes: np.ndarray, counted: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(F,) the ratio of sums over patients, and its worth.
+    """(F,) the ratio of sums over patients, and its worth. Its variance is the jackknife's: how far the ratio moves
+    without each patient. From residuals it would be too small where one patient has a large part of the images.
 
     parts, wholes: (patients, F); a patient without a whole takes no part.
     counted: (F,) how many images the wholes count, if parts and wholes count images: never worth more than these, and
@@ -215,8 +216,9 @@ def ratio(parts: np.ndarray, wholes: np.ndarray, counted: np.ndarray | None = No
     """
     total, patients = wholes.sum(axis=0), Patients.of(list(wholes.T))
     value = np.divide(parts.sum(axis=0), total, out=np.full(total.shape, np.nan), where=total > 0)
-    apart = ((parts - value * wholes) ** 2).sum(axis=0)
-    variance = patients.bessel * np.divide(apart, total**2, out=np.full(total.shape, np.nan), where=total > 0)
+    rest = total - wholes
+    moved = np.divide(parts - value * wholes, rest, out=np.zeros(wholes.shape), where=rest > 0)
+    variance = (moved**2).sum(axis=0) / patients.bessel
     if counted is not None:
         with np.errstate(invalid="ignore", divide="ignore"):
             variance = np.maximum(variance * (1 - 1 / counted), value * (1 - value) / counted)
