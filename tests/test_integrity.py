@@ -6,6 +6,7 @@ import pickle
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,16 @@ def test_what_no_model_is_like_is_refused(saved: Path, values: dict[str, Any], s
     with pytest.raises(ValueError, match=says) as error:
         bundle.load(saved)
     assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+
+
+def test_what_tells_an_unlike_image_is_kept_with_the_weights(saved: Path, tmp_path: Path) -> None:
+    opened = bundle.load(saved)
+    check = SimpleNamespace(save=lambda file: file.write_bytes(b"what images are like"))
+    bundle.save(tmp_path / "n", opened.method, opened.model, Provenance.nothing(), check)  # type: ignore[arg-type]
+    assert (tmp_path / "n" / "ood.npz").read_bytes() == b"what images are like"
+    assert "ood.npz" in (tmp_path / "n" / "SHA256SUMS").read_text(encoding="utf-8")
+    bundle.save(tmp_path / "n", opened.method, opened.model, Provenance.nothing())
+    assert not (tmp_path / "n" / "ood.npz").exists(), "nothing is left of the one before"
 
 
 def test_a_single_weight_that_is_no_number_is_noticed(saved: Path) -> None:

@@ -553,6 +553,12 @@ def test_a_least_rate_that_cannot_be_is_refused(least: float) -> None:
         metrics.choose(np.array([0.1, 0.9]), np.array([0.0, 1.0]), "sensitivity", least)
 
 
+def test_squares_about_an_estimated_mean_are_made_whole_from_two_on() -> None:
+    assert [placements._bessel(count) for count in (2, 5)] == [2, 1.25] and np.isnan(placements._bessel(1))
+    counts = np.array([1.0, 2.0, 5.0])
+    assert intervals.Patients(counts, counts).bessel.tolist() == pytest.approx([NAN, 2, 1.25], nan_ok=True)
+
+
 def test_as_many_threads_work_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int | None] = []
 

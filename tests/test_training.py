@@ -1,6 +1,7 @@
 """A run can be stopped, killed, resumed and shared among processes, and computes the same."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import socket
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import processes
@@ -258,6 +260,17 @@ def test_of_equal_scores_the_lower_loss_is_kept(data: Path, tmp_path: Path) -> N
     work = Training(run, tmp_path / "run", Plan(), lambda: next(found), lambda: kept.append(run.step))
     list(work.steps())
     assert kept == [run.step // 3, 2 * run.step // 3] and work.standing.best_loss == 0.2
+
+
+def test_what_was_logged_after_a_step_that_diverged_is_not_written(tmp_path: Path) -> None:
+    work = Training(toys.run([(1.0, 1.0)]), tmp_path, Plan(), dict, lambda: None)
+    for step in (1, 2, 3):
+        work._unwritten.append(
+            SimpleNamespace(step=step, epoch=0, loss=0.5, rate=0.1, seconds=1.0, waited=0.0, values={})  # type: ignore[arg-type]
+        )
+    log = io.StringIO()
+    work._write_all(log, until=2)
+    assert [json.loads(line)["step"] for line in log.getvalue().splitlines()] == [1, 2] and not work._unwritten
 
 
 def test_a_run_of_one_step_is_validated_and_kept(tmp_path: Path) -> None:
