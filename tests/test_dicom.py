@@ -524,7 +524,7 @@ def test_a_shutter_that_makes_no_sense_is_not_applied_and_that_is_said() -> None
 def test_what_is_not_done_to_an_image_is_said(elements: dict, told: str) -> None:
     notes = read(dataset(**elements)).notes
     assert any(note.startswith(image.CAUTION) and told in note for note in notes)
-    assert not any("Orientation" in note for note in read(dataset(PatientOrientation=["R", "X"])).notes)
+    assert not any("Orientation" in note for note in read(dataset(PatientOrientation=["RX", "F"])).notes)
     upright = {"PatientOrientation": ["L", "F"], "PixelSpacing": ["0.143", "0.143"], "BurnedInAnnotation": "NO"}
     assert not any(note.startswith(image.CAUTION) for note in read(dataset(**upright)).notes)
 

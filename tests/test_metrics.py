@@ -1,3 +1,4 @@
+import inspect
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from sklearn import metrics as sklearn
 
 from ribcage import metrics
-from ribcage.metrics import calibration, intervals, multiclass, placements, resampling, thresholds
+from ribcage.metrics import calibration, detection, intervals, multiclass, placements, pointing, resampling, thresholds
 from ribcage.metrics.patients import numbered
 from ribcage.metrics.ranking import rank
 
@@ -557,6 +558,11 @@ def test_squares_about_an_estimated_mean_are_made_whole_from_two_on() -> None:
     assert [placements._bessel(count) for count in (2, 5)] == [2, 1.25] and np.isnan(placements._bessel(1))
     counts = np.array([1.0, 2.0, 5.0])
     assert intervals.Patients(counts, counts).bessel.tolist() == pytest.approx([NAN, 2, 1.25], nan_ok=True)
+
+
+def test_a_thousand_resamples_are_drawn_wherever_nothing_else_is_asked_for() -> None:
+    for drawn in (resampling.bootstrap, detection.bootstrap, pointing.shares):
+        assert inspect.signature(drawn).parameters["resamples"].default == 1000
 
 
 def test_as_many_threads_work_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

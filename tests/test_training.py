@@ -273,6 +273,18 @@ def test_what_was_logged_after_a_step_that_diverged_is_not_written(tmp_path: Pat
     assert [json.loads(line)["step"] for line in log.getvalue().splitlines()] == [1, 2] and not work._unwritten
 
 
+def test_a_log_that_waits_for_a_device_is_written_before_a_checkpoint_is(tmp_path: Path) -> None:
+    """So that going on finds all steps before it."""
+    run = toys.run([(1.0, 1.0)] * 2, epochs=2)
+    run.lag = 100
+    work = Training(run, tmp_path, Plan(validate_every=2), lambda: {"auroc": 0.5}, lambda: None)
+    for log in work.steps():
+        if log.step == 3:
+            logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+            assert checkpoint.load(tmp_path / checkpoint.FILE)["run"]["step"] == max(logged) == 2
+            break
+
+
 def test_a_run_of_one_step_is_validated_and_kept(tmp_path: Path) -> None:
     kept: list[str] = []
     work = Training(toys.run([(1.0, 1.0)]), tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: kept.append("it"))
