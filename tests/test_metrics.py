@@ -560,6 +560,12 @@ def test_squares_about_an_estimated_mean_are_made_whole_from_two_on() -> None:
     assert intervals.Patients(counts, counts).bessel.tolist() == pytest.approx([NAN, 2, 1.25], nan_ok=True)
 
 
+def test_a_temperature_may_be_larger_than_any_logit() -> None:
+    """Of logits of 1 that are right in 55 of 100 cases: sigmoid(1 / T) = 0.55."""
+    labels = np.repeat([1.0, 0.0], [55, 45])
+    assert metrics.temperatures(np.ones(100), labels).value[0] == pytest.approx(1 / np.log(0.55 / 0.45), rel=1e-9)
+
+
 def test_a_thousand_resamples_are_drawn_wherever_nothing_else_is_asked_for() -> None:
     for drawn in (resampling.bootstrap, detection.bootstrap, pointing.shares):
         assert inspect.signature(drawn).parameters["resamples"].default == 1000
