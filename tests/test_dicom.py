@@ -694,6 +694,7 @@ def test_compiled_loops_stay_within_their_arrays(monkeypatch: pytest.MonkeyPatch
     """As plain Python, which would say so: compiled, they would read what lies beside."""
     monkeypatch.setattr(jpeg, "_compiled", lambda loop: loop)
     pixels = (RAMP[:8, :8] * 7).astype(np.uint16)
+    assert not jpeg.decode(deep_jpeg(np.zeros((8, 8), np.uint16))).any()
     for good, away in ((lossless_jpeg(pixels, 12, 4), 0), (deep_jpeg(pixels), 2)):
         assert np.abs(jpeg.decode(good).astype(int) - pixels).max() <= away
         for cut in (3, 12):
