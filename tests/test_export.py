@@ -160,7 +160,7 @@ def test_pictures_of_another_side_are_refused(tmp_path: Path, capsys: pytest.Cap
         (["--out", "a.pt"], "does not end in .onnx"),
         (["--to", "torchscript", "--int8", "--data", "d"], "--int8 goes with --to onnx or --to openvino"),
         (["--runs", "0"], "--runs 0 is not at least 1"),
-        (["--tolerance", "nan"], "--tolerance nan is not 0 or more"),
+        (["--tolerance", "nan"], "--tolerance takes a number, not 'nan'"),
     ],
 )
 def test_what_cannot_be_is_a_line(
