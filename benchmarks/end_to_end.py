@@ -1,9 +1,11 @@
 """One epoch from the command to the saved model, against the plain script that people write.
 
     python benchmarks/end_to_end.py [--images 1000] [--size 128] [--batch 32] [--threads 2] [--rounds 3]
+                                    [--precision auto]
 
-Both train a ResNet-18 from random weights in float32 on the same JPEG files and validate it, each in a process of its
-own, by turns. The plain script: torchvision's model on RGB, Pillow, torchvision's transforms, a DataLoader with
+Both train a ResNet-18 from random weights on the same JPEG files and validate it, each in a process of its own, by
+turns. The script computes in float32; ours in the precision that `ribcage finetune` chooses for the processor, or in
+--precision float32 like the script. The plain script: torchvision's model on RGB, Pillow, torchvision's transforms, a DataLoader with
 workers, AdamW, BCE, scikit-learn's AUROC, torch.save. Ours: `ribcage finetune` from a dataset folder that `ribcage
 import` made of the files; what the import takes is stated beside it. Our run also does what the script does not: it
 checks the images and the patients, calibrates, chooses thresholds, fits the out-of-distribution check, writes the
@@ -119,7 +121,7 @@ def ours(folder: Path, out: Path, asked: argparse.Namespace) -> dict[str, float]
 
     loop.Run.fit, validation.Validation.__call__ = timed_fit, timed_validation  # type: ignore[method-assign]
     words = ["finetune", "--data", str(folder), "--out", str(out / "run"), "--model", "resnet18", "--size"]
-    words += [str(asked.size), "--epochs", "1", "--batch", str(asked.batch), "--precision", "float32"]
+    words += [str(asked.size), "--epochs", "1", "--batch", str(asked.batch), "--precision", asked.precision]
     code = cli.main(words)
     if code:
         sys.exit(code)
@@ -189,6 +191,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2, help="that compute; the script has as many workers, too")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto", help="of ours")
     parser.add_argument("--worker", choices=tuple(WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -215,7 +218,7 @@ def report(found: dict[str, list[dict[str, float]]], count: int, seconds: float,
     middle = {
         way: {name: statistics.median(one[name] for one in runs) for name in runs[0]} for way, runs in found.items()
     }
-    model = f"ResNet-18, {asked.size} px, batch {asked.batch}, {asked.threads} thread(s), float32"
+    model = f"ResNet-18, {asked.size} px, batch {asked.batch}, {asked.threads} thread(s), precision of ours {asked.precision}"
     print(f"{model}, one epoch of {count:,} images, torch {torch.__version__}")
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     print(f"{machine}; seconds, median of {asked.rounds}\n")
