@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 
 from ribcage import metrics
-from ribcage.marks import Marks
 from ribcage.metrics import detection
+from ribcage.metrics.boxes import Marks
 from ribcage.metrics.intervals import Interval
 
 if __name__ == "coverage":

@@ -25,12 +25,14 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from ribcage import datasets, draws, image, store, views, writer
-from ribcage import index as indexes
 from ribcage.commands.import_ import cores
-from ribcage.datasets.chexpert import LABELS
-from ribcage.index import Index
-from ribcage.loader import Loader
+from ribcage.data import dataset_folder, datasets, importer
+from ribcage.data import index as indexes
+from ribcage.data.datasets.chexpert import LABELS
+from ribcage.data.index import Index
+from ribcage.data.loader import Loader
+from ribcage.imaging import augment, image
+from ribcage.runtime import rng
 
 SIDE = 224  # of a view
 STORED = 256
@@ -85,17 +87,17 @@ def make_files(kind: Kind, folder: Path, count: int) -> list[Path]:
     return files
 
 
-def make_folder(files: list[Path], folder: Path, *, link: bool) -> store.Store:
+def make_folder(files: list[Path], folder: Path, *, link: bool) -> dataset_folder.Store:
     """A dataset folder of these files."""
     rows = pd.DataFrame({"path": [file.name for file in files], "split": "train"})
     index = Index("bench", indexes.table(rows), root=files[0].parent)
-    facts = store.Facts("bench", "folder", "", "", 0, 0, STORED, "pad", 8, 0.0, 1.0, (), str(index.root))
+    facts = dataset_folder.Facts("bench", "folder", "", "", 0, 0, STORED, "pad", 8, 0.0, 1.0, (), str(index.root))
     if link:
-        writer.link(index, facts, folder, sample=8)
+        importer.link(index, facts, folder, sample=8)
     else:
-        with writer.Writer(index, facts, folder, workers=cores()) as work:
+        with importer.Writer(index, facts, folder, workers=cores()) as work:
             list(work.run())
-    return store.open(folder)
+    return dataset_folder.open(folder)
 
 
 # ---- the contestants: each returns how many pictures it made
@@ -109,10 +111,10 @@ def chain(files: list[Path]) -> int:
     return len(files)
 
 
-def loader(opened: store.Store, rounds: int = 1) -> Callable[[], int]:
+def loader(opened: dataset_folder.Store, rounds: int = 1) -> Callable[[], int]:
     """Our batches with our augmentation, in one thread."""
     rows = np.tile(np.arange(len(opened)), rounds)
-    batches = Loader([opened], [views.gentle(SIDE)], batch=64, rows=rows, threads=1)
+    batches = Loader([opened], [augment.gentle(SIDE)], batch=64, rows=rows, threads=1)
 
     def run() -> int:
         return sum(len(batch) for batch in batches.epoch(0))
@@ -120,10 +122,10 @@ def loader(opened: store.Store, rounds: int = 1) -> Callable[[], int]:
     return run
 
 
-def gather(opened: store.Store, rounds: int) -> Callable[[], int]:
+def gather(opened: dataset_folder.Store, rounds: int) -> Callable[[], int]:
     """The floor: rows of the memory map into a batch, nothing else."""
     images = torch.from_numpy(np.array(opened.images))
-    rows = draws.permutation(0, 0, len(images))
+    rows = rng.permutation(0, 0, len(images))
 
     def run() -> int:
         for _ in range(rounds):
@@ -274,10 +276,10 @@ def million(folder: Path, count: int = 1_000_000) -> str:
     folder.mkdir()
     Index("bench", indexes.table(rows, findings), findings).save(folder / "index.parquet")
     with (folder / "images.npy").open("wb") as file:  # a hole in the disk: opening reads no pixel
-        file.write(writer.npy_header((count, STORED, STORED), np.dtype(np.uint8)))
-        file.truncate(writer.HEADER + count * STORED**2)
-    facts = store.Facts("bench", "folder", "", "", count, 0, STORED, "pad", 8, 0.5, 0.2, findings, "")
-    store.complete(folder, facts)
+        file.write(importer.npy_header((count, STORED, STORED), np.dtype(np.uint8)))
+        file.truncate(importer.HEADER + count * STORED**2)
+    facts = dataset_folder.Facts("bench", "folder", "", "", count, 0, STORED, "pad", 8, 0.5, 0.2, findings, "")
+    dataset_folder.complete(folder, facts)
     seconds, imports, memory = elsewhere(MILLION, str(folder))
     goal = f"goal < 2 s, < 500 MB: {verdict(seconds < 2 and memory < 500)}"
     return f"open a folder of {count:,} rows: {seconds:.2f} s (imports {imports:.2f} s), {memory:,.0f} MB   {goal}"

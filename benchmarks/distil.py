@@ -30,8 +30,10 @@ import pandas as pd
 import torch
 
 from benchmarks import trials
-from ribcage import cohort, metrics, store, teachers
-from ribcage.tables import PICTURES
+from ribcage import metrics
+from ribcage.data import dataset_folder, selection
+from ribcage.data.readers.tables import PICTURES
+from ribcage.training import teachers
 
 STUDENT = "eeea_net_c2"
 TEACHERS = ("densenet121", "regnetx_002", "xcit_nano_12_p8_224")
@@ -108,7 +110,7 @@ def made_up(options: argparse.Namespace) -> None:
     other = options.work / "phantom for tests"
     made = ["--out", str(other), "--pictures", str(options.tests), "--size", "128", "--seed", str(TEST_SEED)]
     subprocess.run([sys.executable, "-m", "ribcage", "import", "phantom", *made], check=True)
-    learnt, stores = len(cohort.rows_of([store.open(options.data)], "train")), [store.open(other)]
+    learnt, stores = len(selection.rows_of([dataset_folder.open(options.data)], "train")), [dataset_folder.open(other)]
     rows = np.arange(len(stores[0]))
     with ThreadPoolExecutor(options.jobs) as workers:
         words = [teacher_words(name, labels, options) for labels in options.labels for name in TEACHERS]
@@ -166,9 +168,11 @@ def halves(options: argparse.Namespace) -> list[Path]:
 def real(options: argparse.Namespace) -> None:
     """Labels alone against labels and a table of a published model's answers."""
     folders = halves(options)
-    stores = [[store.open(folder)] for folder in folders]
+    stores = [[dataset_folder.open(folder)] for folder in folders]
     asked = trials.common(
-        [one[0] for one in stores], np.concatenate([cohort.rows_of([one[0] for one in stores], "test")]), options.least
+        [one[0] for one in stores],
+        np.concatenate([selection.rows_of([one[0] for one in stores], "test")]),
+        options.least,
     )
     shown: dict[tuple[str, float], list[trials.Tested]] = {}
     for lesson in ("alone", "from the table"):
@@ -187,9 +191,11 @@ def real(options: argparse.Namespace) -> None:
                 tests.append(((scores.argsort(0).argsort(0) + 0.5) / len(scores), labels, patients))
             joined = [np.concatenate(parts) for parts in zip(*tests, strict=True)]
             shown.setdefault((lesson, 1.0), []).append((joined[0], joined[1], joined[2]))
-    learnt = [len(cohort.rows_of(one, "train")) for one in stores]
+    learnt = [len(selection.rows_of(one, "train")) for one in stores]
     print(f"{learnt} training pictures of the halves, {options.seeds} seeds, findings: {', '.join(asked)}")
-    answers = [teachers.read(teachers.table(options.table), one, asked)[cohort.rows_of(one, "test")] for one in stores]
+    answers = [
+        teachers.read(teachers.table(options.table), one, asked)[selection.rows_of(one, "test")] for one in stores
+    ]
     labels, patients = shown["alone", 1.0][0][1:]
     shown["the teacher itself", 1.0] = [(np.concatenate(answers), labels, patients)]
     table(shown)

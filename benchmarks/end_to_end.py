@@ -5,11 +5,11 @@
 
 Both train a ResNet-18 from random weights on the same JPEG files and validate it, each in a process of its own, by
 turns. The script computes in float32; ours in the precision that `ribcage finetune` chooses for the processor, or in
---precision float32 like the script. The plain script: torchvision's model on RGB, Pillow, torchvision's transforms, a DataLoader with
-workers, AdamW, BCE, scikit-learn's AUROC, torch.save. Ours: `ribcage finetune` from a dataset folder that `ribcage
-import` made of the files; what the import takes is stated beside it. Our run also does what the script does not: it
-checks the images and the patients, calibrates, chooses thresholds, fits the out-of-distribution check, writes the
-model card and a checkpoint. Medians of the rounds, in seconds of the wall clock.
+--precision float32 like the script. The plain script: torchvision's model on RGB, Pillow, torchvision's transforms, a
+DataLoader with workers, AdamW, BCE, scikit-learn's AUROC, torch.save. Ours: `ribcage finetune` from a dataset folder
+that `ribcage import` made of the files; what the import takes is stated beside it. Our run also does what the script
+does not: it checks the images and the patients, calibrates, chooses thresholds, fits the out-of-distribution check,
+writes the model card and a checkpoint. Medians of the rounds, in seconds of the wall clock.
 """
 
 import argparse
@@ -102,10 +102,12 @@ def plain(folder: Path, out: Path, asked: argparse.Namespace) -> dict[str, float
 
 def ours(folder: Path, out: Path, asked: argparse.Namespace) -> dict[str, float]:
     """`ribcage finetune`, with an eye on the clock."""
-    from ribcage import cli, loop, validation
+    from ribcage import cli
+    from ribcage.evaluation import validation
+    from ribcage.training import trainer
 
     marks: dict[str, float] = {}
-    fit, validate = loop.Run.fit, validation.Validation.__call__
+    fit, validate = trainer.Run.fit, validation.Validation.__call__
 
     def timed_fit(self: Any) -> Any:
         marks["begun"] = time.time()
@@ -119,7 +121,7 @@ def ours(folder: Path, out: Path, asked: argparse.Namespace) -> dict[str, float]
         marks["validated"] = marks["trained"] + time.time() - began
         return found
 
-    loop.Run.fit, validation.Validation.__call__ = timed_fit, timed_validation  # type: ignore[method-assign]
+    trainer.Run.fit, validation.Validation.__call__ = timed_fit, timed_validation  # type: ignore[method-assign]
     words = ["finetune", "--data", str(folder), "--out", str(out / "run"), "--model", "resnet18", "--size"]
     words += [str(asked.size), "--epochs", "1", "--batch", str(asked.batch), "--precision", asked.precision]
     code = cli.main(words)
@@ -156,7 +158,7 @@ def make(folder: Path, images: int) -> int:
     """Made-up radiographs as JPEG files and their table; how many are to train on."""
     import cv2
 
-    from ribcage import datasets
+    from ribcage.data import datasets
 
     folder.mkdir(parents=True)
     count = round(images * (1 + SHARE))
@@ -218,7 +220,7 @@ def report(found: dict[str, list[dict[str, float]]], count: int, seconds: float,
     middle = {
         way: {name: statistics.median(one[name] for one in runs) for name in runs[0]} for way, runs in found.items()
     }
-    model = f"ResNet-18, {asked.size} px, batch {asked.batch}, {asked.threads} thread(s), precision of ours {asked.precision}"
+    model = f"ResNet-18, {asked.size} px, batch {asked.batch}, {asked.threads} thread(s), ours {asked.precision}"
     print(f"{model}, one epoch of {count:,} images, torch {torch.__version__}")
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     print(f"{machine}; seconds, median of {asked.rounds}\n")

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ribcage import bundle, cli, deployment, metrics, profiling
+from ribcage import cli, metrics
+from ribcage.bundle import bundle, cost, deployment
 from ribcage.commands import export
 from ribcage.metrics.intervals import Interval
 
@@ -95,7 +96,7 @@ def table(opened: bundle.Bundle, data: Path, given: argparse.Namespace) -> Itera
     _, pictures, labels, patients = export.shown(asked, opened.model, "test", given.tests)
     own = deployment.expected(opened, pictures)
     before = metrics.bootstrap(own, labels, patients)["auroc"].macro()
-    with profiling.computing(given.threads):
+    with cost.computing(given.threads):
         found = list(ways(opened, data, given.work / f"{opened.model.name} files", given.threads))
         eager: deployment.Answer = partial(deployment.expected, opened)
         times = [taken([eager, *(way.answer for way in found)], pictures[:batch], given.runs) for batch in BATCHES]
@@ -117,7 +118,7 @@ def answers(answer: deployment.Answer, pictures: np.ndarray) -> np.ndarray:
 def taken(ways: list[deployment.Answer], pictures: np.ndarray, runs: int) -> list[float]:
     """Milliseconds of each, by turns."""
     asked: list[Callable[[], object]] = [partial(way, pictures) for way in ways]
-    return profiling.medians(asked, runs)
+    return cost.medians(asked, runs)
 
 
 def signed(change: Interval) -> str:

@@ -17,9 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-import ribcage.fingerprint as fp
-from ribcage import image
-from ribcage.datasets import phantom
+from ribcage.data.datasets import phantom
+from ribcage.imaging import fingerprint as fp
+from ribcage.imaging import image
 
 Picture = np.ndarray
 Alteration = Callable[[Picture, np.random.Generator], Picture]

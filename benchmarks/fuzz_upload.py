@@ -34,11 +34,11 @@ import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
-from ribcage import bundle, deployment
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
+from ribcage.bundle import bundle, deployment
+from ribcage.bundle.bundle import Model
+from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
+from ribcage.models.backbone import Backbone
 
 Draw = np.random.Generator
 EXPLICIT, IMPLICIT, BIG, DEFLATED = (f"1.2.840.10008.1.2{end}" for end in (".1", "", ".2", ".1.99"))

@@ -13,7 +13,8 @@ from unittest import mock
 
 import numpy as np
 
-from ribcage import dicom_gray, image
+from ribcage.imaging import image
+from ribcage.imaging.dicom import gray
 
 
 def central(pixels: np.ndarray) -> str:
@@ -34,7 +35,7 @@ def main(folder: Path) -> None:
     for file in sorted(folder.rglob("*.dcm")):
         try:
             now = image.read(file, depth=16)
-            with mock.patch.object(dicom_gray, "robust_range", from_least_to_greatest):
+            with mock.patch.object(gray, "robust_range", from_least_to_greatest):
                 before = image.read(file, depth=16)
         except image.UnreadableError as error:
             print(f"| {file.name[:44]} | – | – | {str(error).removeprefix(str(file))[:60]} … |")

@@ -41,11 +41,16 @@ from safetensors.torch import save as safetensors_bytes
 
 from benchmarks import fuzz_upload
 from benchmarks.fuzz_upload import CHANGES, Draw
-from ribcage import bundle, checkpoint, cli, datasets, digest, history, image, ledger, store, weights
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
+from ribcage import cli
+from ribcage.bundle import bundle, formats, history
+from ribcage.bundle.bundle import Model
+from ribcage.data import dataset_folder, datasets
+from ribcage.data.provenance import Provenance
+from ribcage.imaging import image
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
+from ribcage.models.backbone import Backbone
+from ribcage.runtime import digest
+from ribcage.training import checkpoint, runs
 
 SECONDS = 20.0
 """For one input; a sound one takes milliseconds."""
@@ -255,7 +260,7 @@ def of_weights(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
         else:
             pickle.dump(content, stream, protocol=int(draw.integers(0, 6)))
         file.write_bytes(stream.getvalue() if draw.random() < 0.7 else changed(stream.getvalue(), draw))
-    return lambda: weights.published(file)
+    return lambda: formats.published(file)
 
 
 def of_tables(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
@@ -306,7 +311,7 @@ def of_dataset(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     _spoilt(place / "d", draw)
 
     def read() -> object:
-        opened = store.open(place / "d")
+        opened = dataset_folder.open(place / "d")
         return [opened.picture(0), opened.index.table.describe()]
 
     return read
@@ -316,7 +321,7 @@ def of_run(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     """A run folder, one or two of whose files are others."""
     shutil.copytree(made.folder / "run", place / "r")
     _spoilt(place / "r", draw)
-    return lambda: [ledger.rows(place), checkpoint.load(place / "r" / "checkpoint.pt")]
+    return lambda: [runs.rows(place), checkpoint.load(place / "r" / "checkpoint.pt")]
 
 
 def _spoilt(folder: Path, draw: Draw) -> None:
@@ -533,7 +538,7 @@ def hammered(
 ) -> tuple[dict[str, "collections.Counter[str]"], int]:
     """Everything read; how often what became of it, by kind, and how many faults there were."""
     context = multiprocessing.get_context("forkserver")  # a copy of this process could wait for threads it has not
-    context.set_forkserver_preload(["torch._dynamo", "timm", "ribcage.dicom", "ribcage.server.uploads"])
+    context.set_forkserver_preload(["torch._dynamo", "timm", "ribcage.imaging.dicom", "ribcage.server.uploads"])
     told: Any = context.Queue()
     found: dict[str, collections.Counter[str]] = {kind: collections.Counter() for kind in KINDS}
     shown: collections.Counter[str] = collections.Counter()

@@ -25,10 +25,14 @@ import numpy as np
 import torch
 
 from benchmarks import boxplot, trials
-from ribcage import box_evaluation, bundle, cohort, detections, metrics, store
+from ribcage import metrics
+from ribcage.bundle import bundle
+from ribcage.data import dataset_folder, selection
+from ribcage.evaluation import detection as box_evaluation
+from ribcage.evaluation.validation import IGNORE
+from ribcage.inference import detections, gradcam
 from ribcage.metrics import detection
 from ribcage.metrics.resampling import Resampled
-from ribcage.validation import IGNORE
 
 DRAWN = ("Cardiomegaly", "Effusion", "Infiltration", "Pneumonia", "Pneumothorax")
 """What is looked for: findings whose boxes are wide enough for pictures this small."""
@@ -75,10 +79,10 @@ def localised(one: Trial, pictures: int, options: argparse.Namespace) -> list[st
     ]  # fmt: skip
 
 
-def tested(folder: Path, stores: Sequence[store.Store]) -> dict[str, Resampled]:
+def tested(folder: Path, stores: Sequence[dataset_folder.Store]) -> dict[str, Resampled]:
     """A detector on the test part: mean over findings of each measure."""
-    opened, rows = bundle.load_detector(folder), cohort.rows_of(stores, "test")
-    found = detections.detect(opened.finder, stores, rows, model=opened.model, batch=64, threads=1)
+    opened, rows = bundle.load_detector(folder), selection.rows_of(stores, "test")
+    found = detections.detect(gradcam.finder(opened), stores, rows, model=opened.model, batch=64, threads=1)
     answers = box_evaluation.answers(found, stores, rows, IGNORE)
     every = detection.bootstrap(answers.boxes, answers.patients, resamples=500)
     return {name: every[name].macro() for name in MEASURES}
@@ -123,8 +127,8 @@ def main() -> None:
     options.data = options.work / "phantom"
     made = ["--out", str(options.data), "--pictures", str(options.pictures), "--size", "128"]
     subprocess.run([sys.executable, "-m", "ribcage", "import", "phantom", *made], check=True)
-    stores = [store.open(options.data)]
-    learnt = len(cohort.rows_of(stores, "train"))
+    stores = [dataset_folder.open(options.data)]
+    learnt = len(selection.rows_of(stores, "train"))
     every = [
         Trial(name, labels, seed)
         for seed in range(options.seeds) for name in BACKBONES for labels in options.labels

@@ -15,25 +15,30 @@ from pathlib import Path
 
 import torch
 
-from ribcage import cli, feature_cache, loop, optim, store, views
-from ribcage.backbone import Backbone
-from ribcage.loader import Loader
+from ribcage import cli
+from ribcage.data import dataset_folder
+from ribcage.data.loader import Loader
+from ribcage.imaging import augment
 from ribcage.methods.detect import Detect
+from ribcage.models.backbone import Backbone
+from ribcage.training import feature_cache, optim, trainer
 
 
-def run(opened: store.Store, options: argparse.Namespace, device: torch.device, kept: Path | None) -> loop.Run:
+def run(
+    opened: dataset_folder.Store, options: argparse.Namespace, device: torch.device, kept: Path | None
+) -> trainer.Run:
     """A detector in the loop of `localise`, on pictures or on kept maps."""
     torch.manual_seed(0)
     backbone = Backbone(options.model, size=(options.size, options.size))
     method = Detect(backbone, (options.finding,), head=options.head, width=options.width, depth=options.depth)
     method.to(device).to(memory_format=torch.channels_last)
-    view = views.plain(options.size)
+    view = augment.plain(options.size)
     loader = Loader(
         [opened], [view], batch=options.batch, findings=method.findings, drop_last=True, device=device,
         threads=options.threads,
     )  # fmt: skip
     rates = optim.Rates(1e-4, 10**6)
-    made = loop.Run(method, loader, optim.optimizer(method), rates, epochs=10**6, device=device)
+    made = trainer.Run(method, loader, optim.optimizer(method), rates, epochs=10**6, device=device)
     if kept is not None:
         loader.kept = feature_cache.keep(method, loader, kept, kind=options.kind, bf16=made.bf16)
     return made
@@ -63,7 +68,7 @@ def main() -> None:
         folder = Path(place) / "phantom"
         words = ["--pictures", str(options.pictures), "--size", str(options.size)]
         cli.main(["import", "phantom", "--out", str(folder), *words])
-        opened = store.open(folder)
+        opened = dataset_folder.open(folder)
         start = time.perf_counter()
         cached = run(opened, options, device, Path(place) / "features")
         making = time.perf_counter() - start

@@ -1,7 +1,7 @@
 """Test the tests: faults (mutants) are put into the code, one at a time, and the tests that run the line must fail.
 
     python -m benchmarks.mutants --work DIR                       # 300 mutants, seed 0; a killed run goes on
-    python -m benchmarks.mutants --work DIR --mutants 20 --seed 1 --only ribcage/optim.py
+    python -m benchmarks.mutants --work DIR --mutants 20 --seed 1 --only ribcage/training/optim.py
 
 Each mutant is a copy of the package with one changed expression: a comparison, an operator, a constant, a condition, a
 statement that is left out. Which tests run which line is measured first, with coverage.py; of these the quickest run
@@ -38,19 +38,19 @@ ROOT = Path(__file__).parent.parent
 EQUIVALENT = Path(__file__).with_name("mutants_equivalent.toml")
 TESTED = {
     "ribcage/metrics/*.py": ("metrics", "detection_metrics", "pointing", "evaluation", "comparison", "observed"),
-    "ribcage/evaluation.py": ("evaluation", "validation", "comparison", "observed", "report"),
-    "ribcage/guard.py": ("guard", "provenance", "evaluation", "cohort"),
-    "ribcage/provenance.py": ("provenance", "guard", "integrity"),
-    "ribcage/fingerprint.py": ("fingerprint", "audit", "guard"),
-    "ribcage/loader.py": ("loader", "datasets", "training"),
-    "ribcage/optim.py": ("optim", "loop", "hyperparameters", "training"),
-    "ribcage/loop.py": ("loop", "training", "supervised"),
-    "ribcage/training.py": ("training", "running", "runs_command"),
-    "ribcage/checkpoint.py": ("training", "running", "files", "digest"),
-    "ribcage/digest.py": ("digest", "integrity", "files"),
-    "ribcage/bundle.py": ("bundle", "integrity", "hostile_weights", "convert", "detect"),
-    "ribcage/dicom*.py": ("dicom", "image", "hostile"),
-    "ribcage/jpeg.py": ("dicom", "image", "hostile"),
+    "ribcage/evaluation/classification.py": ("evaluation", "validation", "comparison", "observed", "report"),
+    "ribcage/evaluation/leakage.py": ("guard", "provenance", "evaluation", "cohort"),
+    "ribcage/data/provenance.py": ("provenance", "guard", "integrity"),
+    "ribcage/imaging/fingerprint.py": ("fingerprint", "audit", "guard"),
+    "ribcage/data/loader.py": ("loader", "datasets", "training"),
+    "ribcage/training/optim.py": ("optim", "loop", "hyperparameters", "training"),
+    "ribcage/training/trainer.py": ("loop", "training", "supervised"),
+    "ribcage/training/run.py": ("training", "running", "runs_command"),
+    "ribcage/training/checkpoint.py": ("training", "running", "files", "digest"),
+    "ribcage/runtime/digest.py": ("digest", "integrity", "files"),
+    "ribcage/bundle/bundle.py": ("bundle", "integrity", "hostile_weights", "convert", "detect"),
+    "ribcage/imaging/dicom/*.py": ("dicom", "image", "hostile"),
+    "ribcage/imaging/medical_jpeg.py": ("dicom", "image", "hostile"),
 }
 """Modules that are mutated, and the test files (test_NAME.py, test_NAME_*.py) that hold what they promise."""
 SECONDS = 90

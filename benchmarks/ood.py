@@ -24,9 +24,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ribcage import appearance, counterexamples, image, ood
-from ribcage.backbone import Backbone
-from ribcage.datasets import phantom
+from ribcage.bundle import counterexamples, ood
+from ribcage.data.datasets import phantom
+from ribcage.imaging import appearance, image
+from ribcage.models.backbone import Backbone
 
 STORED = 256
 """Side of the square that images are tested at, as `ribcage import` stores them."""

@@ -27,9 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import bundle, cli, weights
+from ribcage import cli
+from ribcage.bundle import bundle, formats
+from ribcage.bundle.formats.foreign import MEAN, STD
 from ribcage.methods.supervised import Supervised
-from ribcage.weights.foreign import MEAN, STD
 
 SIDE = 128
 FINDINGS = ("A", "B", "C")
@@ -207,7 +208,7 @@ def ours(content: Any, more: tuple[str, ...], work: Path) -> Tensor:
     """What the converted model answers."""
     file, out = work / "weights", work / "bundle"
     content(file) if callable(content) else torch.save(content, file)
-    found = weights.published(file)
+    found = formats.published(file)
     more = (*more, "--yes-as", found.layout, *(("--model", found.could[0]) if found.could else ()))
     with contextlib.redirect_stdout(io.StringIO()):
         if cli.main(["convert", str(file), "--out", str(out), *more]):

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ribcage import fingerprint, phantom
-from ribcage.datasets import phantom as dataset
-from ribcage.index import Index
+from ribcage.data import phantom
+from ribcage.data.datasets import phantom as dataset
+from ribcage.data.index import Index
+from ribcage.imaging import fingerprint
 
 
 def rate(size: int, count: int = 200) -> float:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ribcage import cli, store
+from ribcage import cli
+from ribcage.data import dataset_folder
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "pneumoniamnist-resnet18.toml"
 RULES = ("youden", "midpoint", "f1", "specificity_95", "half")
@@ -85,7 +86,7 @@ def cells(numbers: np.ndarray) -> list[str]:
 
 def nearest(data: Path) -> str:
     """For each part and label the share of pictures whose nearest training picture, by correlation, has that label."""
-    opened = store.open_all([str(data)])[0]
+    opened = dataset_folder.open_all([str(data)])[0]
     pictures, splits = np.asarray(opened.images, np.float32), opened.index.table["split"].to_numpy(str)
     labels = opened.index.table[opened.index.findings[0]].to_numpy()
     rows = pictures.reshape(len(pictures), -1)

@@ -22,14 +22,17 @@ import pandas as pd
 import torch
 
 from benchmarks import trials
-from ribcage import bundle, cohort, detections, gradcam, store
-from ribcage.backbone import Backbone
-from ribcage.findings import canonical
-from ribcage.index import boxes as box_table
-from ribcage.marks import Marks
+from ribcage.bundle import bundle
+from ribcage.data import dataset_folder, selection
+from ribcage.data.findings import canonical
+from ribcage.data.index import boxes as box_table
+from ribcage.inference import detections, gradcam
 from ribcage.methods.supervised import Supervised
 from ribcage.metrics import pointing
+from ribcage.metrics.boxes import Marks
 from ribcage.metrics.resampling import Resampled
+from ribcage.models.backbone import Backbone
+from ribcage.models.detectors.cam import CamBoxes
 
 FRAME = 1024
 """Side of the pictures on which the boxes of ChestX-ray14 were drawn."""
@@ -41,7 +44,7 @@ VALIDATES = 6
 class Tested:
     """The pictures that are looked at, and what was drawn on them."""
 
-    stores: list[store.Store]
+    stores: list[dataset_folder.Store]
     rows: np.ndarray
     patients: np.ndarray
     findings: tuple[str, ...]
@@ -56,7 +59,7 @@ class Tested:
 # ---- pictures
 
 
-def of_nih(folder: Path, work: Path) -> store.Store:
+def of_nih(folder: Path, work: Path) -> dataset_folder.Store:
     """The pictures as a dataset folder, and their boxes, which were drawn on larger ones."""
     drawn = pd.read_csv(folder / "boxes.csv")
     rows = pd.read_csv(folder / "manifest.csv")
@@ -72,7 +75,7 @@ def of_nih(folder: Path, work: Path) -> store.Store:
     rows[["image", "split", "age", "sex", "view", "patient_id", *names]].to_csv(table, index=False)
     given = ["--path-column", "image", "--patient-column", "patient_id", "--split-column", "split"]
     imported(["folder", str(table), *given, "--label-columns", *names, "--out", str(out), "--size", "256"])
-    opened = store.open(out)
+    opened = dataset_folder.open(out)
     place = {Path(path).stem: row for row, path in enumerate(opened.index.table["path"])}
     found = pd.DataFrame({"row": drawn["Image Index"].map(lambda name: place.get(Path(name).stem))})
     found["finding"] = drawn["Finding Label"].map(lambda name: canonical(name, "nih"))
@@ -86,9 +89,9 @@ def imported(words: list[str]) -> None:
         subprocess.run([sys.executable, "-m", "ribcage", "import", *words], check=True, stdout=sys.stderr)
 
 
-def tested(opened: store.Store, findings: tuple[str, ...], least: int) -> Tested:
+def tested(opened: dataset_folder.Store, findings: tuple[str, ...], least: int) -> Tested:
     """The test pictures with a box, and the findings that the classifier knows and that were drawn often enough."""
-    rows = cohort.rows_of([opened], "test")
+    rows = selection.rows_of([opened], "test")
     rows = rows[np.isin(rows, opened.index.boxes["row"])]
     true = {name: detections.truth([opened], rows, name) for name in findings}
     known = tuple(name for name in findings if len(np.unique(true[name].pictures)) >= least)
@@ -201,7 +204,7 @@ def main() -> None:
         folder = options.data or options.work / "phantom"
         if options.data is None:
             imported(["phantom", "--out", str(folder), "--pictures", str(options.pictures), "--size", "256"])
-        opened = store.open(folder)
+        opened = dataset_folder.open(folder)
     how = ["--size", str(options.size), "--epochs", str(options.epochs), "--batch", "32", "--lr", "1e-3"]
     how += ["--threads", "1", "--seed", str(options.seed), *(["--init", options.init] if options.init else [])]
     out = options.work / f"{options.model} {options.seed}"
@@ -216,13 +219,13 @@ def main() -> None:
         for name, method in (("Grad-CAM", trained.method), ("random weights", blank))
     }
     validation = trained.model.metrics["validation"]["auroc"]
-    learnt = len(cohort.rows_of(data.stores, "train"))
+    learnt = len(selection.rows_of(data.stores, "train"))
     print(
         f"\n{options.model} at {options.size} px, {learnt:,} pictures learnt from, validation AUROC {validation:.3f}."
     )
     print(f"{len(data.rows):,} test pictures of {len(np.unique(data.patients)):,} patients with boxes.")
     show_game({name: game(points, data) for name, points in looked.items()} | without_looking(data), data)
-    finder = gradcam.Looker(trained.method, temperature=trained.model.temperature, share=options.share)
+    finder = gradcam.Looker(trained.method, temperature=trained.model.temperature, boxes=CamBoxes(options.share))
     seen = detections.detect(finder, data.stores, data.rows, model=trained.model, batch=32, threads=1)
     every = {name: seen.marks(name) for name in data.findings}
     surest = {name: pointing.surest(marks) for name, marks in every.items()}

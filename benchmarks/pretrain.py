@@ -31,12 +31,14 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 from torch.utils.flop_counter import FlopCounterMode
 
-from ribcage import cli, loop, optim, store
-from ribcage.backbone import Backbone
-from ribcage.loader import Loader
+from ribcage import cli
+from ribcage.data import dataset_folder
+from ribcage.data.loader import Loader
 from ribcage.methods import Method
 from ribcage.methods.mae import MAE
 from ribcage.methods.moco import MoCo
+from ribcage.models.backbone import Backbone
+from ribcage.training import optim, trainer
 
 SIDE, QUEUE = 224, 65536
 MASK = 0.9
@@ -132,7 +134,7 @@ def _lightly() -> tuple[Any, Any]:
 def ours(
     name: str,
     method: Method,
-    opened: store.Store,
+    opened: dataset_folder.Store,
     batch: int,
     device: torch.device,
     kind: optim.Optimizer,
@@ -142,7 +144,7 @@ def ours(
     method.to(device).to(memory_format=torch.channels_last)
     loader = Loader([opened], method.views((SIDE, SIDE)), batch=batch, drop_last=True, device=device)
     rates = optim.Rates(1e-4, 10**6)
-    run = loop.Run(method, loader, optim.optimizer(method, kind), rates, epochs=10**6, device=device)
+    run = trainer.Run(method, loader, optim.optimizer(method, kind), rates, epochs=10**6, device=device)
     logs, waited = run.fit(), list[float]()
 
     def step() -> None:
@@ -152,7 +154,7 @@ def ours(
     return Contestant(name, step, run.bf16, wanted, waited=waited)
 
 
-def mae(opened: store.Store, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
+def mae(opened: dataset_folder.Store, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
     """All of MAE."""
     yield Contestant("lightly on timm, RGB", plain_mae(batch, device, bf16), bf16)
     for share, wanted in ((1.0, 2.2), (0.25, 4.5)):
@@ -160,7 +162,7 @@ def mae(opened: store.Store, batch: int, device: torch.device, bf16: bool) -> It
         yield ours(f"ribcage, gray, --decode-share {share:g}", method, opened, batch, device, "adamw", wanted)
 
 
-def moco(opened: store.Store, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
+def moco(opened: dataset_folder.Store, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
     """All of MoCo."""
     yield Contestant("two torchvision encoders, RGB", plain_moco(batch, device, bf16), bf16)
     yield ours(
@@ -238,7 +240,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "phantom"
         cli.main(["import", "phantom", "--out", str(folder), "--pictures", str(max(64, 4 * options.batch))])
-        opened = store.open(folder)
+        opened = dataset_folder.open(folder)
         for title, made in (("MAE, ViT-S/16, 224 px, mask 0.9, dec512d2b", mae), ("MoCo v2, ResNet-18, 224 px", moco)):
             contestants = list(made(opened, options.batch, device, device.type == "cuda"))
             machine = list(products(device))

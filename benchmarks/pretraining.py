@@ -29,9 +29,13 @@ import numpy as np
 import torch
 
 from benchmarks import trials
-from ribcage import bundle, cohort, metrics, probing, recipe, store
-from ribcage.backbone import Backbone
-from ribcage.loader import Loader
+from ribcage import metrics
+from ribcage.bundle import bundle
+from ribcage.data import dataset_folder, selection
+from ribcage.data.loader import Loader
+from ribcage.models.backbone import Backbone
+from ribcage.runtime import recipe
+from ribcage.training import probe as probing
 
 METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae", "mae, a quarter decoded")
 VARIANTS = {"mae, a quarter decoded": ("mae", ["--decode-share", "0.25"])}
@@ -119,7 +123,7 @@ def flattened(words: list[str]) -> list[str]:
 # ---- testing
 
 
-def backbone(subject: Subject, stores: Sequence[store.Store]) -> tuple[Backbone, bundle.Model]:
+def backbone(subject: Subject, stores: Sequence[dataset_folder.Store]) -> tuple[Backbone, bundle.Model]:
     """The network to ask, and how its pictures are prepared."""
     if not subject.random:
         opened = bundle.load_any(subject.pretrained)
@@ -136,16 +140,16 @@ def backbone(subject: Subject, stores: Sequence[store.Store]) -> tuple[Backbone,
 
 
 def features(
-    subject: Subject, stores: Sequence[store.Store], names: Sequence[str], *parts: Sequence[str]
+    subject: Subject, stores: Sequence[dataset_folder.Store], names: Sequence[str], *parts: Sequence[str]
 ) -> list[probing.Part]:
     """Of the pictures of some splits."""
-    several = [cohort.rows_of(stores, *splits) for splits in parts]
+    several = [selection.rows_of(stores, *splits) for splits in parts]
     if subject.name == PIXELS:
         return [pixels(probing.shown(stores, rows, (SIDE, SIDE), names, batch=64, threads=1)) for rows in several]
     built, facts = backbone(subject, stores)
     show = partial(probing.shown, stores, size=facts.size, findings=names, batch=64, threads=1)
     scale = (facts.mean, facts.std)
-    learnt = cohort.rows_of(stores, "train")
+    learnt = selection.rows_of(stores, "train")
     settled(built, show(rows=learnt[:: max(1, len(learnt) // 1024)], normalise=scale))
     return [probing.extract(built, show(rows=rows, normalise=scale), torch.device("cpu")) for rows in several]
 
@@ -188,9 +192,9 @@ def probed(splits: Sequence[Split]) -> list[np.ndarray]:
     return [several[best][1] for several in answers]
 
 
-def probe(subject: Subject, stores: Sequence[store.Store], names: Sequence[str], folds: int) -> trials.Tested:
+def probe(subject: Subject, stores: Sequence[dataset_folder.Store], names: Sequence[str], folds: int) -> trials.Tested:
     """The linear probe on the test part, or on every fold of validation and test part."""
-    people = cohort.table(stores)["patient"].to_numpy()
+    people = selection.table(stores)["patient"].to_numpy()
     if not folds:
         learning, choosing, tested = features(subject, stores, names, ["train"], ["val"], ["test"])
         return probed([(learning, choosing, tested)])[0], tested.labels, people[tested.rows]
@@ -207,7 +211,9 @@ def probe(subject: Subject, stores: Sequence[store.Store], names: Sequence[str],
     return scores, part.labels, people[part.rows]
 
 
-def tested_with(share: float, subject: Subject, stores: Sequence[store.Store], names: Sequence[str]) -> trials.Tested:
+def tested_with(
+    share: float, subject: Subject, stores: Sequence[dataset_folder.Store], names: Sequence[str]
+) -> trials.Tested:
     """What a subject came to with so many labels."""
     return trials.tested(subject.tuned(share), stores, names)
 
@@ -255,7 +261,7 @@ def main() -> None:
         options.data = options.work / "phantom"
         made = ["--out", str(options.data), "--pictures", str(options.pictures), "--size", "128"]
         subprocess.run([sys.executable, "-m", "ribcage", "import", "phantom", *made], check=True)
-    stores = [store.open(options.data)]
+    stores = [dataset_folder.open(options.data)]
     names = [*RANDOM, *options.methods]
     subjects = {name: [Subject(name, seed, options.work) for seed in range(options.seeds)] for name in names}
     turns = [subjects[name][seed] for seed in range(options.seeds) for name in names]
@@ -263,8 +269,8 @@ def main() -> None:
         list(workers.map(lambda one: learn(one, options), turns))
     torch.set_num_threads(options.jobs)
     parts = ("val", "test") if options.folds else ("test",)
-    asked = trials.common(stores, cohort.rows_of(stores, *parts), options.least)
-    learnt = len(cohort.rows_of(stores, "train"))
+    asked = trials.common(stores, selection.rows_of(stores, *parts), options.least)
+    learnt = len(selection.rows_of(stores, "train"))
     print(f"{learnt:,} pictures to pretrain on, {options.seeds} seeds, findings: {', '.join(asked)}")
     probed_too = {PIXELS: [Subject(PIXELS, 0, options.work)], **subjects}
     table(probed_too, lambda one: probe(one, stores, asked, options.folds), "Linear probe")

@@ -2,7 +2,7 @@
 
     python benchmarks/screenshot.py runs/model docs/viewer.png
 
-The radiograph is drawn (`ribcage.phantom`); nobody was ever in front of the beam. Needs Chromium.
+The radiograph is drawn (`ribcage.data.phantom`); nobody was ever in front of the beam. Needs Chromium.
 """
 
 import argparse
@@ -20,8 +20,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ribcage import bundle, files, phantom
+from ribcage.bundle import bundle
 from ribcage.commands import serve
+from ribcage.data import phantom
+from ribcage.runtime import files
 from ribcage.server import answering, process
 
 PEOPLE: tuple[tuple[str, int, dict[str, float]], ...] = (

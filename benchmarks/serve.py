@@ -27,11 +27,11 @@ import cv2
 import numpy as np
 import torch
 
-from ribcage import bundle, deployment
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
+from ribcage.bundle import bundle, deployment
+from ribcage.bundle.bundle import Model
+from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
+from ribcage.models.backbone import Backbone
 
 NAMES, SIDE, FINDINGS = ("eeea_net_c2", "densenet121"), 224, tuple(f"finding {n}" for n in range(14))
 CLIENTS = (1, 8, 64)

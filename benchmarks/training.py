@@ -17,10 +17,13 @@ import torch
 import torchvision
 from torch import nn
 
-from ribcage import cli, loop, optim, store, views
-from ribcage.backbone import Backbone
-from ribcage.loader import Loader
+from ribcage import cli
+from ribcage.data import dataset_folder
+from ribcage.data.loader import Loader
+from ribcage.imaging import augment
 from ribcage.methods.supervised import Supervised
+from ribcage.models.backbone import Backbone
+from ribcage.training import optim, trainer
 
 Step = Callable[[], None]
 
@@ -45,13 +48,13 @@ def peer(batch: int, device: torch.device, bf16: bool) -> Step:
     return step
 
 
-def ours(opened: store.Store, batch: int, device: torch.device) -> loop.Run:
+def ours(opened: dataset_folder.Store, batch: int, device: torch.device) -> trainer.Run:
     """The same network in the loop of `finetune`, one channel, fed from a dataset folder."""
     method = Supervised(Backbone("densenet121"), opened.index.findings)
     method.to(device).to(memory_format=torch.channels_last)
-    loader = Loader([opened], [views.gentle(224)], batch=batch, drop_last=True, device=device)
+    loader = Loader([opened], [augment.gentle(224)], batch=batch, drop_last=True, device=device)
     rates = optim.Rates(1e-4, 10**6)
-    return loop.Run(method, loader, optim.optimizer(method), rates, epochs=10**6, device=device)
+    return trainer.Run(method, loader, optim.optimizer(method), rates, epochs=10**6, device=device)
 
 
 def timed(step: Step, device: torch.device) -> float:
@@ -77,7 +80,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "phantom"
         cli.main(["import", "phantom", "--out", str(folder), "--pictures", str(max(64, 4 * options.batch))])
-        run = ours(store.open(folder), options.batch, device)
+        run = ours(dataset_folder.open(folder), options.batch, device)
         logs = run.fit()
         waits: list[float] = []
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ribcage import bundle, cohort, inference, metrics, store
+from ribcage import metrics
+from ribcage.bundle import bundle
+from ribcage.data import dataset_folder, selection
+from ribcage.evaluation.validation import known_labels
+from ribcage.inference import predictions
 from ribcage.metrics.intervals import Paired
 from ribcage.metrics.resampling import Resampled
-from ribcage.validation import known_labels
 
 Tested = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Scores and labels (N, F) and patients (N,) of the tested pictures."""
@@ -47,14 +50,16 @@ def minutes(out: Path) -> float:
     return float((out / "seconds").read_text()) / 60
 
 
-def tested(folder: Path, stores: Sequence[store.Store], names: Sequence[str], rows: np.ndarray | None = None) -> Tested:
+def tested(
+    folder: Path, stores: Sequence[dataset_folder.Store], names: Sequence[str], rows: np.ndarray | None = None
+) -> Tested:
     """A model on the test part, or on these rows."""
-    opened, rows = bundle.load(folder), cohort.rows_of(stores, "test") if rows is None else rows
-    said = inference.predict(opened.method, stores, rows, model=opened.model, batch=64, threads=1)
+    opened, rows = bundle.load(folder), selection.rows_of(stores, "test") if rows is None else rows
+    said = predictions.predict(opened.method, stores, rows, model=opened.model, batch=64, threads=1)
     order = np.argsort(said.rows)
     labels = known_labels(stores, said.rows[order], names)
     places = [opened.model.findings.index(name) for name in names]
-    return said.logits[order][:, places], labels, cohort.table(stores)["patient"].to_numpy()[said.rows[order]]
+    return said.logits[order][:, places], labels, selection.table(stores)["patient"].to_numpy()[said.rows[order]]
 
 
 def over_seeds(tests: Sequence[Tested]) -> Resampled:
@@ -85,7 +90,7 @@ def spread(tests: Sequence[Tested]) -> float:
     return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
 
 
-def common(stores: Sequence[store.Store], rows: np.ndarray, least: int) -> tuple[str, ...]:
+def common(stores: Sequence[dataset_folder.Store], rows: np.ndarray, least: int) -> tuple[str, ...]:
     """Findings that enough of the pictures show and do not show."""
     names = tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
     labels = known_labels(stores, rows, names)

@@ -2,10 +2,10 @@
 
     python benchmarks/twins.py
 
-Of each architecture that `ribcage convert` recognises by its weights (`ribcage/weights/`), timm's other models are
-built without numbers and compared by the names and shapes of all weights but positions and last layers. Where they
+Of each architecture that `ribcage convert` recognises by its weights (`ribcage/bundle/formats/`), timm's other models
+are built without numbers and compared by the names and shapes of all weights but positions and last layers. Where they
 agree, both get the same random weights and the same images; those whose features differ are printed as the lines of
-`ribcage/weights/twins.py`. Ten minutes on one core, for timm's 1,400 models.
+`ribcage/bundle/formats/twins.py`. Ten minutes on one core, for timm's 1,400 models.
 """
 
 import json
@@ -16,8 +16,7 @@ from typing import Any
 import timm
 import torch
 
-from ribcage import backbones as backbones
-from ribcage.weights import autoformer, darmo, deit, foreign, lightly, timm_names, visformer
+from ribcage.bundle.formats import autoformer, darmo, deit, foreign, lightly, timm_names, visformer
 
 RECOGNISED = {
     *foreign.RESNETS, *foreign.DENSENETS, *foreign.VITS, *deit.DEITS, *deit.DISTILLED, *deit.THIRD, *darmo.MODELS,

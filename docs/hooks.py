@@ -11,28 +11,30 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from ribcage import cli, datasets, flags, methods, verbs
+from ribcage import api, cli, methods
+from ribcage.data import datasets
+from ribcage.runtime import flags
 
 ROOT = Path(__file__).parent.parent
 TYPES = (
-    "image.Picture",
-    "index.Index",
-    "store.Store",
-    "findings.Policy",
-    "views.View",
-    "loader.Loader",
-    "loader.Batch",
-    "backbone.Backbone",
+    "imaging.image.Picture",
+    "data.index.Index",
+    "data.dataset_folder.Store",
+    "data.findings.Policy",
+    "imaging.augment.View",
+    "data.loader.Loader",
+    "data.loader.Batch",
+    "models.backbone.Backbone",
     "methods.Method",
     "methods.Step",
-    "bundle.Model",
-    "bundle.Bundle",
-    "bundle.Detector",
-    "inference.Predictions",
-    "marks.Marks",
-    "weights.Published",
-    "provenance.Provenance",
-    "ood.Check",
+    "bundle.bundle.Model",
+    "bundle.bundle.Bundle",
+    "bundle.bundle.Detector",
+    "inference.predictions.Predictions",
+    "metrics.boxes.Marks",
+    "bundle.formats.Published",
+    "data.provenance.Provenance",
+    "bundle.ood.Check",
 )
 """What goes from one part to another, in the order of a model's life."""
 MEMBERS = {"import": datasets, "pretrain": methods}
@@ -185,7 +187,7 @@ def escape(text: str) -> str:
 
 def python_page() -> str:
     """The verbs, and the types that go from one to another."""
-    said = [f"| `ribcage.{verb}(…)` | {cli.summary(cli.command_file(verb.rstrip('_')))} |" for verb in verbs.names()]
+    said = [f"| `ribcage.{verb}(…)` | {cli.summary(cli.command_file(verb.rstrip('_')))} |" for verb in api.names()]
     return "\n\n".join(
         [
             "# From Python",

@@ -11,12 +11,12 @@ __version__ = "0.1.0"
 
 # Name → where it lives. Commands need no line here.
 _PLACES = {
-    "open": "store",
-    "Index": "index",
-    "Loader": "loader",
-    "View": "views",
-    "gentle": "views",
-    "Policy": "findings",
+    "open": "data.dataset_folder",
+    "Index": "data.index",
+    "Loader": "data.loader",
+    "View": "imaging.augment",
+    "gentle": "imaging.augment",
+    "Policy": "data.findings",
 }
 
 
@@ -24,13 +24,13 @@ def __getattr__(name: str) -> Any:
     """Load a name when it is first asked for."""
     if name in _PLACES:
         return getattr(importlib.import_module(f"ribcage.{_PLACES[name]}"), name)
-    verbs = importlib.import_module("ribcage.verbs")
-    if name in verbs.names():
-        return verbs.verb(name)
-    from ribcage.spelling import did_you_mean
+    api = importlib.import_module("ribcage.api")
+    if name in api.names():
+        return api.verb(name)
+    from ribcage.runtime.spelling import did_you_mean
 
-    raise AttributeError(f"ribcage has no {name!r}.{did_you_mean(name, [*_PLACES, *verbs.names()])}")
+    raise AttributeError(f"ribcage has no {name!r}.{did_you_mean(name, [*_PLACES, *api.names()])}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PLACES, *importlib.import_module("ribcage.verbs").names()])
+    return sorted([*globals(), *_PLACES, *importlib.import_module("ribcage.api").names()])

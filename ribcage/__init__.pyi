@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ribcage.findings import Policy as Policy
-from ribcage.index import Index as Index
-from ribcage.loader import Loader as Loader
-from ribcage.store import open as open
-from ribcage.views import View as View
-from ribcage.views import gentle as gentle
+from ribcage.data.dataset_folder import open as open
+from ribcage.data.findings import Policy as Policy
+from ribcage.data.index import Index as Index
+from ribcage.data.loader import Loader as Loader
+from ribcage.imaging.augment import View as View
+from ribcage.imaging.augment import gentle as gentle
 
 Word = str | Path
 Words = str | Path | Sequence[str | Path]

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ribcage import __version__, terminal, threads
-from ribcage.flags import UsageError, help_page, parse, read_flags
-from ribcage.spelling import did_you_mean
+from ribcage import __version__
+from ribcage.runtime import terminal, threads
+from ribcage.runtime.flags import UsageError, help_page, parse, read_flags
+from ribcage.runtime.spelling import did_you_mean
 
 SYNONYMS = {
     "train": "finetune", "fit": "finetune", "fine-tune": "finetune", "learn": "finetune", "classify": "finetune",

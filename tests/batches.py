@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ribcage.loader import Batch
+from ribcage.data.loader import Batch
 
 
 def batch(

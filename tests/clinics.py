@@ -4,8 +4,8 @@ from pathlib import Path
 
 import cv2
 
-from ribcage import datasets
-from ribcage.datasets import phantom
+from ribcage.data import datasets
+from ribcage.data.datasets import phantom
 
 NAMES = {"Effusion": "胸腔积液", "Cardiomegaly": "Cardiomegaly", "Pneumothorax": "PTX", "Mass": "Mass"}
 """Our findings → how the clinic calls them."""

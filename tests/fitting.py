@@ -7,8 +7,9 @@ from pathlib import Path
 import trees
 from ranks import made, pictures
 
-from ribcage import datasets, methods
-from ribcage.index import Index
+from ribcage import methods
+from ribcage.data import datasets
+from ribcage.data.index import Index
 
 NETWORKS = {
     "ResNet, DenseNet …": "test_resnet",

@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ribcage import bundle, evaluation, inference, loop, optim
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
-from ribcage.loader import Loader, rows_of
+from ribcage.bundle import bundle
+from ribcage.bundle.bundle import Model
+from ribcage.data.dataset_folder import Store
+from ribcage.data.loader import Loader, rows_of
+from ribcage.data.provenance import Provenance
+from ribcage.evaluation import classification
+from ribcage.imaging.augment import gentle
+from ribcage.inference import predictions
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
-from ribcage.store import Store
-from ribcage.views import gentle
+from ribcage.models.backbone import Backbone
+from ribcage.training import optim, trainer
 
 
 def trained(folder: Path, store: Store, findings: Sequence[str] = (), side: int = 32, loss: str = "bce") -> Path:
@@ -26,17 +29,17 @@ def trained(folder: Path, store: Store, findings: Sequence[str] = (), side: int 
     scale = (store.mean, store.std)
     loader = Loader([store], [gentle(side)], batch=16, rows=train, findings=findings, normalise=scale, threads=1)
     rates = optim.Rates(3e-3, len(loader))
-    for _ in loop.Run(method, loader, optim.optimizer(method), rates, epochs=1, device=torch.device("cpu")).fit():
+    for _ in trainer.Run(method, loader, optim.optimizer(method), rates, epochs=1, device=torch.device("cpu")).fit():
         pass
     facts = {"pictures": len(train), "patients": 1, "selection": len(chosen)}
     data = ({"name": store.facts.name, "source": store.facts.source, "licence": store.facts.licence},)
     model = Model(
         "test_resnet", findings, (side, side), store.size, store.facts.fit, *scale, loss=loss, data=data, training=facts
     )
-    said = inference.predict(method, [store], chosen, model=model, threads=1)
-    labels, _ = inference.labels([store], said.rows, findings)
+    said = predictions.predict(method, [store], chosen, model=model, threads=1)
+    labels, _ = predictions.labels([store], said.rows, findings)
     known = np.where(labels < 0, np.nan, labels)
-    temperature, thresholds = evaluation.fit_on_validation(said.logits, known, exclusive=said.exclusive)
+    temperature, thresholds = classification.fit_on_validation(said.logits, known, exclusive=said.exclusive)
     model = replace(model, temperature=temperature, thresholds=thresholds)
     bundle.save(folder / "bundle", method, model, Provenance.of([store], train, chosen))
     return folder

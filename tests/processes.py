@@ -17,7 +17,13 @@ from typing import Any
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["torch._dynamo", "ribcage.running", "ribcage.cohort", "ribcage.validation", "ribcage.methods.supervised"]
+    [
+        "torch._dynamo",
+        "ribcage.training.run_folder",
+        "ribcage.data.selection",
+        "ribcage.evaluation.validation",
+        "ribcage.methods.supervised",
+    ]
 )
 LONG = 240.0
 """Seconds after which a process that has not ended hangs."""

@@ -14,14 +14,15 @@ import torch
 from batches import batch, part
 from torch import Tensor, nn
 
-from ribcage import distributed, methods
-from ribcage.backbone import Backbone
-from ribcage.bundle import Bundle, Model
-from ribcage.loader import Batch
+from ribcage import methods
+from ribcage.bundle.bundle import Bundle, Model
+from ribcage.data.loader import Batch
+from ribcage.data.provenance import Provenance
 from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
-from ribcage.teachers import Live
+from ribcage.models.backbone import Backbone
+from ribcage.runtime import distributed
+from ribcage.training.teachers import Live
 
 SIZE, FINDINGS, BATCH, STEPS = (32, 32), ("a", "b", "c"), 16, 2
 TRANSFORMERS_ONLY = ("mae",)

@@ -1,9 +1,10 @@
-"""Imports point down: a module uses only modules of its own floor or of a lower one."""
+"""The house: a package imports only from packages that docs/architecture.md lists before it."""
 
 import ast
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,29 +12,32 @@ import pytest
 import ribcage
 
 PACKAGE = Path(ribcage.__file__).parent
-FLOORS = (
-    {"spelling", "recipe", "files", "digest", "state", "progress", "findings", "image", "dicom", "dicom_elements", "dicom_gray", "dicom_pixels", "dicom_place", "site_key", "fingerprint", "views", "layers", "metrics", "maps", "draws", "hyperparameters", "limits", "observed", "marks", "losses", "distributed", "flags", "phantom", "raster", "tables", "columns", "box_list", "jpeg", "page", "tiles", "plots", "card", "appearance", "terminal", "threads", "spreadsheet", "history"},
-    {"index", "split", "datasets", "store", "intake", "writer", "loader", "cohort", "backbone", "backbones"},
-    {"detectors", "methods"},
-    {"loop", "feature_cache", "course", "ledger", "log_lines", "checkup", "samples", "teachers", "training", "running", "validation", "optim", "checkpoint", "provenance", "probing", "monitor", "sheet", "bundle", "weights", "conversion", "inference", "detections", "box_validation", "prediction", "audit", "datasheet", "guard", "evaluation", "box_evaluation", "box_report", "comparison", "own_predictions", "gradcam", "explanation", "likeness", "report", "exporting", "journey", "showcase", "deployment", "profiling", "ood", "counterexamples"},
-    {"server"},
-    {"commands"},
-    {"cli", "verbs", "__main__", "__init__"},
-)  # fmt: skip
+PAGE = PACKAGE.parent / "docs" / "architecture.md"
+ORDER = re.findall(r"^    [├└]── (\w+)/", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+"""The packages from low to high, as the tree on the page lists them."""
+LOOSE = ("api", "cli", "__main__", "__init__")
 FILES = sorted(PACKAGE.rglob("*.py"))
+ALLOWED = {("data.dataset_folder", "reports.html"): "a notebook shows a dataset folder"}
+"""The only import from a package that is listed later, made when it is needed, and why."""
+USUAL = ("runtime", "imaging", "metrics", "data", "models", "methods", "bundle", "inference", "evaluation", "training")
+"""Packages that import with torch, torchvision, timm, pandas, pyarrow, OpenCV, safetensors and NumPy alone."""
 
 
-def floor(module: str) -> int:
-    """The floor of 'image', 'datasets.nih', …"""
-    top = module.split(".")[0]
-    found = [number for number, members in enumerate(FLOORS) if top in members]
-    assert found, f"{module} stands on no floor: add it to FLOORS in {Path(__file__).name}"
-    return found[0]
+def package(module: str) -> str:
+    return module.split(".")[0]
+
+
+def place(module: str) -> int:
+    """Where the package of a module stands in the order; what lies loose stands on top."""
+    return len(ORDER) if package(module) in LOOSE else ORDER.index(package(module))
 
 
 def module_name(file: Path) -> str:
     parts = file.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {module_name(file) for file in FILES}
 
 
 def imports(file: Path) -> set[str]:
@@ -42,34 +46,45 @@ def imports(file: Path) -> set[str]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name.removeprefix("ribcage.") for alias in node.names if alias.name.startswith("ribcage.")}
-        elif isinstance(node, ast.ImportFrom) and node.module == "ribcage":
-            found |= {alias.name for alias in node.names if not alias.name.startswith("_")}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ribcage."):
-            found.add(str(node.module).removeprefix("ribcage."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ribcage":
+            base = str(node.module).removeprefix("ribcage").removeprefix(".")
+            names = {f"{base}.{alias.name}".removeprefix(".") for alias in node.names}
+            found |= {name if name in MODULES else base for name in names if name in MODULES or base}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file.name} imports relatively: write 'from ribcage …'"
     return found
 
 
+def test_the_page_lists_the_packages_and_nothing_lies_loose() -> None:
+    packages = {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
+    assert {file.stem for file in PACKAGE.glob("*.py")} <= set(LOOSE)
+    assert packages <= set(ORDER), f"docs/architecture.md does not list {', '.join(sorted(packages - set(ORDER)))}"
+    assert all((PACKAGE / name).is_dir() for name in ORDER)
+
+
 @pytest.mark.parametrize("file", FILES, ids=module_name)
 def test_imports_point_down(file: Path) -> None:
-    here = floor(module_name(file))
-    upward = {name for name in imports(file) if floor(name) > here}
-    assert not upward, f"{module_name(file)} (floor {here}) imports {', '.join(sorted(upward))} from above"
+    here = place(module_name(file))
+    upward = {name for name in imports(file) if place(name) > here and (module_name(file), name) not in ALLOWED}
+    assert not upward, (
+        f"{module_name(file)} imports {', '.join(sorted(upward))}, which docs/architecture.md lists later"
+    )
 
 
-@pytest.mark.parametrize("file", FILES, ids=module_name)
-def test_a_plain_tool_knows_no_noun(file: Path) -> None:
-    assert floor(module_name(file)) > 0 or all(floor(name) == 0 for name in imports(file))
+def test_no_module_imports_itself_through_others() -> None:
+    graph = {module_name(file): imports(file) - {module_name(file)} for file in FILES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
 
 
 def test_no_module_is_a_drawer_without_a_name() -> None:
     assert not {file.stem for file in FILES} & {"utils", "util", "helpers", "common", "core", "misc"}
 
 
-def test_floors_below_the_commands_need_only_the_usual_packages() -> None:
-    """Floors 0 to 3 import where only torch, torchvision, timm, pandas, pyarrow, OpenCV, safetensors and NumPy are installed."""
-    modules = sorted({f"ribcage.{module_name(file)}" for file in FILES if floor(module_name(file)) < 4})
+def test_what_trains_needs_only_the_usual_packages() -> None:
+    modules = sorted({f"ribcage.{module_name(file)}" for file in FILES if package(module_name(file)) in USUAL})
     missing = (
         "rich",
         "numba",

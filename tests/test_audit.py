@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ribcage import audit, cli, datasheet, intake, store, writer
-from ribcage import index as indexes
-from ribcage.audit import Member
-from ribcage.index import Index
+from ribcage import cli
+from ribcage.data import audit, dataset_folder, importer, intake
+from ribcage.data import index as indexes
+from ribcage.data.audit import Member
+from ribcage.data.index import Index
+from ribcage.reports import audit as datasheet
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="RIBCAGE_REAL_DATA names no folder of real pictures")
@@ -31,8 +33,8 @@ def folder(root: Path, pixels: dict[str, np.ndarray], rows: dict[str, list[objec
         cv2.imencode(".png", picture)[1].tofile(root / "in" / path)
     table = indexes.table(pd.DataFrame({"path": list(pixels), **rows}), [column for column in rows if column == "Mass"])
     index = Index(name, table, ("Mass",) if "Mass" in rows else (), root=root / "in")
-    facts = store.Facts(name, "nih", "", "", 0, 0, 128, "pad", 8, 0.0, 1.0, index.findings, str(root / "in"))
-    with writer.Writer(index, facts, root / "out") as work:
+    facts = dataset_folder.Facts(name, "nih", "", "", 0, 0, 128, "pad", 8, 0.0, 1.0, index.findings, str(root / "in"))
+    with importer.Writer(index, facts, root / "out") as work:
         list(work.run())
     return audit.member(str(root / "out"))
 
@@ -138,12 +140,12 @@ def test_bit_rot_is_found_by_the_audit_and_before_a_training(tmp_path: Path) -> 
     data = bytearray(file.read_bytes())
     data[-5] ^= 1
     file.write_bytes(data)
-    opened = store.open(tmp_path / "out")
+    opened = dataset_folder.open(tmp_path / "out")
     assert opened.damaged().tolist() == [1]
     assert any("1 images are not what was imported" in text for text in audit.audit([member])["problems"])
-    store.check_images([opened], np.array([0]))
+    dataset_folder.check_images([opened], np.array([0]))
     with pytest.raises(ValueError, match=r"1 images of .* row 1"):
-        store.check_images([opened, opened], np.array([3]))
+        dataset_folder.check_images([opened, opened], np.array([3]))
 
 
 def test_identical_pictures_are_counted_as_a_person_counts_them(tmp_path: Path) -> None:
@@ -219,8 +221,8 @@ def test_importing_and_inspecting_own_pictures(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("fit", "enlarged", "size"), [("pad", "1 of 4", "--size 224 enlarges none"), ("crop", "2 of 4", "--size 150 ")]
 )
-def test_enlarged_images_are_counted_by_the_side_that_fits(fit: store.Fit, enlarged: str, size: str) -> None:
-    facts = store.Facts("made", "nih", "", "", 4, 0, 256, fit, 8, 0.0, 1.0, (), "")
+def test_enlarged_images_are_counted_by_the_side_that_fits(fit: dataset_folder.Fit, enlarged: str, size: str) -> None:
+    facts = dataset_folder.Facts("made", "nih", "", "", 4, 0, 256, fit, 8, 0.0, 1.0, (), "")
     table = pd.DataFrame({"width": [224, 300, 256, 512], "height": [200, 150, 256, 700]})
     said = intake.enlarged(table, facts)
     assert enlarged in said
@@ -230,7 +232,7 @@ def test_enlarged_images_are_counted_by_the_side_that_fits(fit: store.Fit, enlar
 
 
 def test_a_few_small_images_do_not_decide_the_size() -> None:
-    facts = store.Facts("made", "nih", "", "", 100, 0, 256, "pad", 8, 0.0, 1.0, (), "")
+    facts = dataset_folder.Facts("made", "nih", "", "", 100, 0, 256, "pad", 8, 0.0, 1.0, (), "")
     table = pd.DataFrame({"width": [20] + 99 * [512], "height": [20] + 99 * [512]})
     assert "1 of 100 images (1%)" in (said := intake.enlarged(table, facts))
     assert "--size" not in said

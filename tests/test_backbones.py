@@ -8,15 +8,16 @@ import timm
 import torch
 from timm.layers import DropPath
 
-from ribcage import backbones, bundle
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
+from ribcage.bundle import bundle
+from ribcage.bundle.bundle import Model
+from ribcage.data.provenance import Provenance
 from ribcage.methods.mae_unet import MAEUNet
 from ribcage.methods.supervised import Supervised
-from ribcage.optim import optimizer
-from ribcage.provenance import Provenance
+from ribcage.models import architectures
+from ribcage.models.backbone import Backbone
+from ribcage.training.optim import optimizer
 
-MODULES = [f"ribcage.backbones.{module.name}" for module in pkgutil.iter_modules(backbones.__path__)]
+MODULES = [f"ribcage.models.architectures.{module.name}" for module in pkgutil.iter_modules(architectures.__path__)]
 OURS = [name for name in timm.list_models() if timm.model_entrypoint(name).__module__ in MODULES]
 LARGE = ("autoformer_v2_small", "autoformer_v2_base", "resnet34_small", "resnet101_small")
 NAMES = [name for name in OURS if name not in LARGE]

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import trees
 
-from ribcage import box_list, cli, datasets, store
+from ribcage import cli
+from ribcage.data import dataset_folder, datasets
+from ribcage.data.readers import box_list
 
 NAMES = [f"病人 {number}/x{number}.png" for number in range(6)]
 
@@ -102,7 +104,7 @@ def test_boxes_follow_the_pictures_into_the_folder_and_a_detector_learns_from_th
     data, out = tmp_path / "data", tmp_path / "run"
     pattern = ["--patient-pattern", r"p(\d\d)\.png", "--size", "64"]
     assert cli.main(["import", "folder", str(root), "--boxes", "boxes.csv", *pattern, "--out", str(data)]) == 0
-    kept = store.open(data).index
+    kept = dataset_folder.open(data).index
     assert len(kept.boxes) == 12 and kept.boxes[["x", "y", "width", "height"]].iloc[0].tolist() == [8, 12, 20, 40]
     small = ["--model", "test_resnet", "--epochs", "1", "--batch", "4", "--size", "64", "--threads", "1"]
     assert cli.main(["localise", "--data", str(data), "--out", str(out), *small]) == 0

@@ -13,14 +13,18 @@ from models import trained
 from test_loader import make_store
 from test_report import CONTEXT
 
-from ribcage import box_evaluation, box_report, cli, detections, store
-from ribcage.box_evaluation import Answers, Fitting
-from ribcage.detections import Detections
-from ribcage.findings import Policy
-from ribcage.loader import rows_of
+from ribcage import cli
+from ribcage.data import dataset_folder
+from ribcage.data.dataset_folder import Store
+from ribcage.data.findings import Policy
+from ribcage.data.loader import rows_of
+from ribcage.evaluation import detection as box_evaluation
+from ribcage.evaluation.detection import Answers, Fitting
+from ribcage.inference import detections
+from ribcage.inference.detections import Detections
 from ribcage.metrics.box_precision import average_precision
-from ribcage.metrics.picture_precision import best_cut
-from ribcage.store import Store
+from ribcage.metrics.image_precision import best_cut
+from ribcage.reports import detection as box_report
 
 IGNORE = Policy()
 COUNT = 300
@@ -229,7 +233,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--depth",
         "1",
     ]
-    words += ["--init", str(trained(root / "first", store.open(root / "data"), side=64)), "--out", str(root / "run")]
+    words += [
+        "--init",
+        str(trained(root / "first", dataset_folder.open(root / "data"), side=64)),
+        "--out",
+        str(root / "run"),
+    ]
     assert cli.main(["localise", "--data", str(root / "data"), *words]) == 0
     return root
 
@@ -245,7 +254,7 @@ def test_the_command_tests_a_detector(folder: Path, tmp_path: Path, capsys: pyte
     assert "mAP" in capsys.readouterr().out
     result = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     found = detections.read(tmp_path / "detections.parquet")
-    opened = store.open(folder / "data")
+    opened = dataset_folder.open(folder / "data")
     rows = rows_of([opened], "test")
     assert result["kind"] == "boxes" and result["pictures"] == len(found.pictures) == len(rows)
     assert result["findings"][0]["boxes"] == len(detections.truth([opened], rows, "Lung_Opacity")) > 0

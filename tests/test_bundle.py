@@ -17,11 +17,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ribcage import bundle, card, files, fingerprint
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
+from ribcage.bundle import bundle, card
+from ribcage.bundle.bundle import Model
+from ribcage.data.provenance import Provenance
+from ribcage.imaging import fingerprint
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
+from ribcage.models.backbone import Backbone
+from ribcage.runtime import files
 
 FINDINGS = ("Atelectasis", "Mass")
 SIZES = {"test_resnet": (48, 32), "test_vit": (64, 48), "test_efficientnet": (64, 64), "resnet18_small": (32, 32)}

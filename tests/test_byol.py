@@ -11,8 +11,8 @@ import torch
 from batches import batch
 from torch import nn
 
-from ribcage.backbone import Backbone
 from ribcage.methods.byol import BYOL, distance
+from ribcage.models.backbone import Backbone
 
 
 def made(**options: Any) -> BYOL:

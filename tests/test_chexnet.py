@@ -11,12 +11,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from ribcage import bundle, cli, weights
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
-from ribcage.findings import CHESTXRAY14
+from ribcage import cli
+from ribcage.bundle import bundle, formats
+from ribcage.bundle.bundle import Model
+from ribcage.bundle.formats import pickled
+from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods.supervised import Supervised
-from ribcage.weights import pickled
+from ribcage.models.backbone import Backbone
 
 BLOCKS = (6, 12, 24, 16)
 NORM = ("weight", "bias", "running_mean", "running_var")
@@ -147,7 +148,7 @@ def test_it_goes_out_for_its_own_program_and_comes_back_as_it_was(
     parallel.load_state_dict(state, strict=True)
     assert [*state] == [*parallel.state_dict()]
     assert state["module.densenet121.features.denseblock4.denselayer16.conv2.weight"].shape == (32, 128, 3, 3)
-    back = weights.published(file)
+    back = formats.published(file)
     assert back.layout == "chexnet" and back.findings == CHESTXRAY14
     assert not [name for name, value in chexnet[1].items() if not torch.equal(back.state[name], value)]
 
@@ -179,7 +180,7 @@ def facts(name: str = "densenet121", **options: Any) -> Model:
 
 def test_a_model_for_gray_answers_the_same_in_its_own_program(tmp_path: Path) -> None:
     ours, network = method(), program()
-    file = weights.load("chexnet").export(ours, facts(), tmp_path / "mine.pth.tar")
+    file = formats.load("chexnet").export(ours, facts(), tmp_path / "mine.pth.tar")
     state = torch.load(file, weights_only=True)["state_dict"]
     network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()}, strict=True)
     gray = torch.rand(2, 1, 64, 64)
@@ -204,7 +205,7 @@ def test_what_its_program_would_not_take_is_one_line(
     layout: str, name: str, findings: tuple[str, ...], options: dict[str, str], says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=f"The {layout} layout does not fit: ") as error:
-        weights.load(layout).export(Supervised(Backbone(name), findings), facts(name, **options), tmp_path)
+        formats.load(layout).export(Supervised(Backbone(name), findings), facts(name, **options), tmp_path)
     assert says in str(error.value) and "\n" not in str(error.value) and not any(tmp_path.iterdir())
 
 
@@ -242,7 +243,7 @@ def test_a_weight_of_two_names_is_refused(tmp_path: Path) -> None:
     twice = "densenet121.features.denseblock1.denselayer1.norm{}.weight"
     torch.save(found | {twice.format(1): torch.zeros(64)}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match="has a weight twice, as") as error:
-        weights.published(tmp_path / "w.pth")
+        formats.published(tmp_path / "w.pth")
     assert twice.format(1) in str(error.value) and twice.format(".1") in str(error.value)
 
 
@@ -250,6 +251,6 @@ def test_another_densenet_with_other_rows_is_read_without_findings(tmp_path: Pat
     """Chest programs of many kinds have `densenet169.` before all; who has not 14 rows does not answer these."""
     found = {f"densenet169.{name}": value for name, value in numbered(densenet((6, 12, 32, 32), 5)).items()}
     torch.save(found, tmp_path / "w.pth")
-    read = weights.published(tmp_path / "w.pth")
+    read = formats.published(tmp_path / "w.pth")
     assert (read.layout, read.name, read.findings) == ("chexnet", "densenet169", ())
     assert read.state["classifier.weight"].shape == (5, 1664)

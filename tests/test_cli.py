@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import pytest
 
-from ribcage import cli, flags
+from ribcage import cli
+from ribcage.runtime import flags
 
 
 def answer(*words: str) -> subprocess.CompletedProcess[str]:
@@ -151,7 +152,7 @@ def test_all_folders_that_cannot_be_inspected_are_named_at_once() -> None:
 
 
 def test_import_names_every_data_set_in_its_help() -> None:
-    from ribcage import datasets
+    from ribcage.data import datasets
 
     page = " ".join(answer("import", "--help").stdout.split())
     assert all(name in page for name in datasets.names())

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ribcage import audit, cohort, split, store
 from ribcage.commands import import_
-from ribcage.store import Store
+from ribcage.data import audit, dataset_folder, selection, splits
+from ribcage.data.dataset_folder import Store
 
 
 def made(folder: Path, rows: list[dict[str, object]], name: str = "", link: bool = False) -> Store:
@@ -25,7 +25,7 @@ def made(folder: Path, rows: list[dict[str, object]], name: str = "", link: bool
     pd.DataFrame(rows).to_csv(files / "labels.csv", index=False)
     out = folder / "set"
     import_.run(import_.Options("folder", files, out=out, name=name, link=link))
-    return store.open(out)
+    return dataset_folder.open(out)
 
 
 def people(counts: list[int], split: str = "train") -> list[dict[str, object]]:
@@ -49,13 +49,13 @@ def patients(opened: Store, rows: np.ndarray) -> set[str]:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_smaller_shares_are_part_of_larger_ones(hundred: Store, seed: int) -> None:
     every = np.arange(len(hundred))
-    shares = [set(cohort.share_of_patients([hundred], every, share, seed)) for share in (0.01, 0.1, 0.5, 1.0)]
+    shares = [set(selection.share_of_patients([hundred], every, share, seed)) for share in (0.01, 0.1, 0.5, 1.0)]
     assert shares[0] < shares[1] < shares[2] < shares[3] == set(every)
 
 
 def test_a_share_is_of_patients_and_takes_all_their_pictures(hundred: Store) -> None:
     every = np.arange(len(hundred))
-    chosen = cohort.share_of_patients([hundred], every, 0.1)
+    chosen = selection.share_of_patients([hundred], every, 0.1)
     assert len(patients(hundred, chosen)) == 10
     assert not patients(hundred, chosen) & patients(hundred, np.setdiff1d(every, chosen))
     assert np.array_equal(chosen, np.sort(chosen))
@@ -63,35 +63,35 @@ def test_a_share_is_of_patients_and_takes_all_their_pictures(hundred: Store) -> 
 
 def test_another_seed_draws_others_and_the_same_the_same(hundred: Store) -> None:
     every = np.arange(len(hundred))
-    one, again, other = (cohort.share_of_patients([hundred], every, 0.2, seed) for seed in (0, 0, 1))
+    one, again, other = (selection.share_of_patients([hundred], every, 0.2, seed) for seed in (0, 0, 1))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
 
 
 def test_who_is_drawn_does_not_depend_on_the_other_rows_order(hundred: Store) -> None:
     every = np.arange(len(hundred))
-    assert set(cohort.share_of_patients([hundred], every[::-1], 0.2)) == set(
-        cohort.share_of_patients([hundred], every, 0.2)
+    assert set(selection.share_of_patients([hundred], every[::-1], 0.2)) == set(
+        selection.share_of_patients([hundred], every, 0.2)
     )
 
 
 def test_a_tiny_share_is_at_least_one_patient(hundred: Store) -> None:
-    assert len(patients(hundred, cohort.share_of_patients([hundred], np.arange(len(hundred)), 1e-6))) == 1
+    assert len(patients(hundred, selection.share_of_patients([hundred], np.arange(len(hundred)), 1e-6))) == 1
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
 def test_an_impossible_share_is_refused(hundred: Store, share: float) -> None:
     with pytest.raises(ValueError, match="more than 0 and at most 1"):
-        cohort.share_of_patients([hundred], np.arange(len(hundred)), share)
+        selection.share_of_patients([hundred], np.arange(len(hundred)), share)
 
 
 def test_each_unknown_patient_is_one_of_their_own(tmp_path: Path) -> None:
     opened = made(tmp_path, [{"patient": "", "split": "train", "Mass": 0} for _ in range(20)])
-    assert len(cohort.share_of_patients([opened], np.arange(20), 0.5)) == 10
+    assert len(selection.share_of_patients([opened], np.arange(20), 0.5)) == 10
 
 
 def test_patients_of_two_sets_with_the_same_number_are_two(tmp_path: Path) -> None:
     sets = [made(tmp_path / name, people([2] * 10), name) for name in ("one", "other")]
-    chosen = cohort.share_of_patients(sets, np.arange(40), 0.5)
+    chosen = selection.share_of_patients(sets, np.arange(40), 0.5)
     assert len(chosen) == 20
     assert patients(sets[0], chosen[chosen < 20]) != patients(sets[1], chosen[chosen >= 20] - 20)
 
@@ -104,25 +104,25 @@ def test_rows_are_counted_through_all_sets(tmp_path: Path) -> None:
         made(tmp_path / "a", people([1, 1]) + people([1], "val")),
         made(tmp_path / "b", people([1], "val") + people([2])),
     ]
-    assert cohort.rows_of(sets, "train").tolist() == [0, 1, 4, 5]
-    assert cohort.rows_of(sets, "val").tolist() == [2, 3]
+    assert selection.rows_of(sets, "train").tolist() == [0, 1, 4, 5]
+    assert selection.rows_of(sets, "val").tolist() == [2, 3]
 
 
 def test_frontal_leaves_out_side_views_and_unknown_ones(tmp_path: Path) -> None:
     rows = [{"patient": str(view), "view": view, "split": "train", "Mass": 0} for view in ("PA", "LATERAL", "AP", "")]
     opened = made(tmp_path, rows)
-    assert cohort.rows_of([opened], "train", frontal=True).tolist() == [0, 2]
-    assert len(cohort.rows_of([opened], "train")) == 4
+    assert selection.rows_of([opened], "train", frontal=True).tolist() == [0, 2]
+    assert len(selection.rows_of([opened], "train")) == 4
 
 
 def test_an_empty_split_names_the_folder_and_the_splits_there_are(tmp_path: Path) -> None:
     opened = made(tmp_path, [{**row, "view": "LATERAL"} for row in people([1, 1]) + people([1], "val")])
     with pytest.raises(ValueError, match=r"No picture of .*set is in split 'test'. Splits: train, val\."):
-        cohort.rows_of([opened], "test")
+        selection.rows_of([opened], "test")
     with pytest.raises(ValueError, match=r"in split 'trian'. Did you mean 'train'\?"):
-        cohort.rows_of([opened], "trian")
+        selection.rows_of([opened], "trian")
     with pytest.raises(ValueError, match=r"No frontal picture of .*set is in split 'train'"):
-        cohort.rows_of([opened], "train", frontal=True)
+        selection.rows_of([opened], "train", frontal=True)
 
 
 def copies(folder: Path, link: bool = False) -> Store:
@@ -136,17 +136,17 @@ def copies(folder: Path, link: bool = False) -> Store:
 
 def test_pictures_that_are_also_in_another_split_are_left_out(tmp_path: Path) -> None:
     opened = copies(tmp_path)
-    rows = cohort.rows_of([opened], "train")
-    assert cohort.without_copies([opened], rows, "train").tolist() == [0, 3, 4, 5]
+    rows = selection.rows_of([opened], "train")
+    assert selection.without_copies([opened], rows, "train").tolist() == [0, 3, 4, 5]
 
 
 def test_copies_are_found_in_other_sets_too_and_linked_ones_cannot_be(tmp_path: Path) -> None:
     first = made(tmp_path / "first", [{"patient": "a", "split": "train", "picture": 4, "Mass": 0}, {"patient": "b", "split": "train", "picture": 9, "Mass": 0}])  # fmt: skip
     second, linked = copies(tmp_path / "second"), copies(tmp_path / "linked", link=True)
-    assert cohort.without_copies([first, second], np.array([0, 1]), "train").tolist() == [1]
-    assert cohort.without_copies([first, linked], np.array([0, 1]), "train").tolist() == [0, 1]
-    rows = cohort.rows_of([linked], "train")
-    assert np.array_equal(cohort.without_copies([linked], rows, "train"), rows)
+    assert selection.without_copies([first, second], np.array([0, 1]), "train").tolist() == [1]
+    assert selection.without_copies([first, linked], np.array([0, 1]), "train").tolist() == [0, 1]
+    rows = selection.rows_of([linked], "train")
+    assert np.array_equal(selection.without_copies([linked], rows, "train"), rows)
 
 
 # ---- splits that give way
@@ -160,45 +160,47 @@ def crossing(folder: Path) -> Store:
 
 def test_only_known_patients_are_counted(tmp_path: Path) -> None:
     opened = [made(tmp_path, [{"patient": patient, "picture": n} for n, patient in enumerate(("a", "", "b", "a", ""))])]
-    assert cohort.known_patients(opened, np.arange(5)) == 2
-    assert cohort.known_patients(opened, np.array([1, 4])) == 0
+    assert selection.known_patients(opened, np.arange(5)) == 2
+    assert selection.known_patients(opened, np.array([1, 4])) == 0
 
 
 def test_a_split_gives_way_where_others_have_its_patients_and_images(tmp_path: Path) -> None:
     opened = [crossing(tmp_path)]
-    assert np.flatnonzero(cohort.given_way(opened, ("test",))).tolist() == [1, 4, 5]
-    assert np.flatnonzero(cohort.given_way(opened, ("train",))).tolist() == [0, 3]
-    assert np.flatnonzero(cohort.given_way(opened, ("val", "train"))).tolist() == [0, 2, 3]
+    assert np.flatnonzero(selection.given_way(opened, ("test",))).tolist() == [1, 4, 5]
+    assert np.flatnonzero(selection.given_way(opened, ("train",))).tolist() == [0, 3]
+    assert np.flatnonzero(selection.given_way(opened, ("val", "train"))).tolist() == [0, 2, 3]
     with pytest.raises(ValueError, match=r"--drop-shared tets: .*Did you mean 'test'\?"):
-        cohort.given_way(opened, ("tets",))
+        selection.given_way(opened, ("tets",))
 
 
 def test_before_a_training_shared_patients_and_images_are_counted_with_what_solves_it(tmp_path: Path) -> None:
     opened = [crossing(tmp_path)]
-    train, val = cohort.rows_of(opened, "train"), cohort.rows_of(opened, "val")
-    first, second = cohort.sharing(opened, train, val, ("train", "val"))
+    train, val = selection.rows_of(opened, "train"), selection.rows_of(opened, "val")
+    first, second = selection.sharing(opened, train, val, ("train", "val"))
     assert "1 patient and 1 image are in 'train' and in 'test'" in first and "--drop-shared test" in first
     assert "1 patient is in 'val' and in 'test'" in second
-    assert not [text for text in cohort.sharing(opened, train, val, ("train", "val"), ("test",)) if "WARNING" in text]
-    assert not cohort.sharing(opened, train[:0], val[:0], ("train", "val"))
+    assert not [
+        text for text in selection.sharing(opened, train, val, ("train", "val"), ("test",)) if "WARNING" in text
+    ]
+    assert not selection.sharing(opened, train[:0], val[:0], ("train", "val"))
 
 
 def test_of_two_splits_that_give_way_the_first_named_does() -> None:
     names, parts = np.array(["a", "a", "b", "b", "", ""]), np.array(["val", "test", "test", "", "test", "val"])
-    assert split.shared(names, parts, ("val", "test")).tolist() == [True] + [False] * 5
-    assert split.shared(names, parts, ("test", "val")).tolist() == [False, True] + [False] * 4
+    assert splits.shared(names, parts, ("val", "test")).tolist() == [True] + [False] * 5
+    assert splits.shared(names, parts, ("test", "val")).tolist() == [False, True] + [False] * 4
 
 
 def test_a_split_of_any_name_can_be_set_aside(tmp_path: Path) -> None:
     rows = people([1, 1]) + people([1], "val") + people([2], "Externe Klinik")
     opened = [made(tmp_path, rows)]
-    assert cohort.rows_of(opened, "Externe Klinik").tolist() == [3, 4]
+    assert selection.rows_of(opened, "Externe Klinik").tolist() == [3, 4]
     assert audit.counts(opened[0].index.table["split"], ("train", "val", "test", "")) == {
         "train": 2,
         "val": 1,
         "Externe Klinik": 2,
     }
-    assert np.flatnonzero(cohort.given_way(opened, ("Externe Klinik",))).tolist() == [3, 4]  # p0 is everywhere
+    assert np.flatnonzero(selection.given_way(opened, ("Externe Klinik",))).tolist() == [3, 4]  # p0 is everywhere
     table = opened[0].index.table
     for name in ("all", "\x1b", "a/b", "x" * 41):
         with pytest.raises(ValueError, match="no split can be called"):

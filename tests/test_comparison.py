@@ -9,11 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ribcage import bundle, cli, comparison, inference, profiling, report
-from ribcage.bundle import Model
-from ribcage.comparison import Entry
+from ribcage import cli
+from ribcage.bundle import bundle, cost
+from ribcage.bundle.bundle import Model
+from ribcage.data.provenance import Provenance
+from ribcage.evaluation import comparison
+from ribcage.evaluation.comparison import Entry
+from ribcage.inference import predictions
 from ribcage.metrics.resampling import resample
-from ribcage.provenance import Provenance
+from ribcage.reports import classification
 
 FINDINGS = ("Mass", "Edema")
 
@@ -27,7 +31,7 @@ def table(seed: int, strength: float) -> pd.DataFrame:
     about = pd.DataFrame(
         {"set": "made", "path": [f"{n}.png" for n in range(120)], "patient": [f"p{n // 2:02}" for n in range(120)]}
     )
-    return inference.table(about, FINDINGS, 1 / (1 + np.exp(-odds)), odds, labels)
+    return predictions.table(about, FINDINGS, 1 / (1 + np.exp(-odds)), odds, labels)
 
 
 def entry(name: str, seed: int, strength: float, thresholds: Sequence[float | None] = ()) -> Entry:
@@ -77,7 +81,7 @@ def test_a_model_without_thresholds_has_no_accuracy_and_says_so() -> None:
     assert found["differences"][0]["macro"]["f1"]["value"] is None
     assert found["differences"][0]["macro"]["auroc"]["value"] is not None
     assert "b has no accuracy and F1: its thresholds are not known. --thresholds gives them." in comparison.notes(found)
-    assert report.beside_rows(found)[2][2] == "–"
+    assert classification.beside_rows(found)[2][2] == "–"
     json.dumps(found, allow_nan=False)
 
 
@@ -92,13 +96,13 @@ def test_means_are_over_the_same_findings_so_that_rows_add_up() -> None:
     for name in ("accuracy", "f1"):
         assert first["macro"][name] == first["findings"][0][name] | {"findings": 1}
         assert apart["macro"][name]["value"] == pytest.approx(apart["findings"][0][name]["value"])
-    for name in report.RATED:
+    for name in classification.RATED:
         assert second["macro"][name]["value"] - first["macro"][name]["value"] == pytest.approx(
             apart["macro"][name]["value"]
         )
     titles = ["AUROC", "AP", "accuracy, of 1 finding", "F1, of 1 finding"]
-    assert [row[0] for row in report.beside_rows(found)][:4] == titles
-    assert [row[0] for row in report.means_rows(found, 1)] == titles
+    assert [row[0] for row in classification.beside_rows(found)][:4] == titles
+    assert [row[0] for row in classification.means_rows(found, 1)] == titles
     assert "Edema: not in the means of accuracy and F1, since b has no threshold for it." in comparison.notes(found)
 
 
@@ -118,7 +122,7 @@ def test_a_finding_of_one_class_is_named() -> None:
     for one in entries:
         one.table["Mass_label"] = 0.0
     found = comparison.compare(entries, resamples=300)
-    assert [row[0] for row in report.beside_rows(found)][:4] == [
+    assert [row[0] for row in classification.beside_rows(found)][:4] == [
         "AUROC, of 1 finding",
         "AP, of 1 finding",
         "accuracy",
@@ -137,12 +141,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("模型 runs")
     facts = {"pictures": 1, "patients": 1, "selection": 1}
     for seed, name, architecture in ((1, "big", "test_vit"), (2, "small", "test_resnet")):
-        method = profiling.built(profiling.Subject(architecture, 2, 1, (32, 32)))
+        method = cost.built(cost.Subject(architecture, 2, 1, (32, 32)))
         model = Model(architecture, method.findings, (32, 32), 32, "pad", 0.5, 0.25, training=facts)
         bundle.save(folder / name / "bundle", method, model, Provenance.nothing())
         out = folder / name / "evaluation" / "made-test"
         out.mkdir(parents=True)
-        inference.save(table(seed, 1.0), out / "predictions.parquet")
+        predictions.save(table(seed, 1.0), out / "predictions.parquet")
         write(out / "metrics.json")
     return folder
 
@@ -162,7 +166,7 @@ def test_an_evaluation_says_its_thresholds_and_whose_it_is(runs: Path) -> None:
 
 
 def test_thresholds_of_the_tested_pictures_are_called_so(tmp_path: Path) -> None:
-    inference.save(table(1, 1.0), tmp_path / "predictions.parquet")
+    predictions.save(table(1, 1.0), tmp_path / "predictions.parquet")
     write(tmp_path / "metrics.json", "peers")
     one = comparison.entry(str(tmp_path))
     assert (one.rule, one.bundle) == ("youden on the tested pictures", None)
@@ -170,7 +174,7 @@ def test_thresholds_of_the_tested_pictures_are_called_so(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"stamps": [], "rule": "x", "protocol": "honest", "findings": [{}]}'])
 def test_a_damaged_evaluation_is_one_line(tmp_path: Path, text: str) -> None:
-    inference.save(table(1, 1.0), tmp_path / "predictions.parquet")
+    predictions.save(table(1, 1.0), tmp_path / "predictions.parquet")
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(ValueError, match=r"metrics.json is damaged. Run 'ribcage evaluate' again"):
         comparison.entry(str(tmp_path))
@@ -186,16 +190,16 @@ def test_what_is_no_score_is_named_with_its_row(tmp_path: Path, end: str) -> Non
     ):
         rows = table(1, 1.0).astype({column: object if cell == "high" else np.float64})
         rows.loc[2, column] = cell
-        inference.save(rows, file)
+        predictions.save(rows, file)
         with pytest.raises(ValueError) as error:
-            inference.read(file)
+            predictions.read(file)
         begins = f"{file} holds {said} in {column}, row 3. Scores are probabilities from 0 to 1; labels are"
         assert str(error.value).startswith(begins)
 
 
 def test_a_column_of_remarks_is_no_hindrance(tmp_path: Path) -> None:
-    inference.save(table(1, 1.0).assign(remark="seen by two"), tmp_path / "one.csv")
-    found = inference.read(tmp_path / "one.csv")
+    predictions.save(table(1, 1.0).assign(remark="seen by two"), tmp_path / "one.csv")
+    found = predictions.read(tmp_path / "one.csv")
     assert found["remark"][0] == "seen by two"
     assert np.isnan(found["Mass_label"][0]) and found["Mass"].dtype == np.float64
 
@@ -204,7 +208,7 @@ def test_what_each_model_costs_stands_beside_it(runs: Path) -> None:
     known, lone = comparison.entry(str(runs / "big")), entry("lone", 2, 1.0)
     costs = [model["costs"] for model in comparison.compare([known, lone], resamples=300)["models"]]
     file = runs / "big" / "bundle" / "model.safetensors"
-    counted = profiling.counts(profiling.Subject.of(runs / "big"))
+    counted = cost.counts(cost.Subject.of(runs / "big"))
     assert costs[0] is not None
     assert (costs[0]["parameters"], costs[0]["multiply_adds"]) == (counted.parameters, counted.multiply_adds)
     assert (costs[0]["bytes"], costs[0]["latency"], costs[1]) == (file.stat().st_size, None, None)
@@ -213,13 +217,13 @@ def test_what_each_model_costs_stands_beside_it(runs: Path) -> None:
 def test_the_command_shows_before_and_after(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[profiling.Timing] = []
+    asked: list[cost.Timing] = []
 
-    def beside(subjects: Sequence[profiling.Subject], timing: profiling.Timing) -> list[profiling.Latency]:
+    def beside(subjects: Sequence[cost.Subject], timing: cost.Timing) -> list[cost.Latency]:
         asked.append(timing)
-        return [profiling.Latency(1, 40.04 / (place + 1), None, "pip x") for place, _ in enumerate(subjects)]
+        return [cost.Latency(1, 40.04 / (place + 1), None, "pip x") for place, _ in enumerate(subjects)]
 
-    monkeypatch.setattr(profiling, "beside", beside)
+    monkeypatch.setattr(cost, "beside", beside)
     words = ["compare", str(runs / "big"), str(runs / "small"), "--latency", "--threads", "1", "--resamples", "300"]
     page = tmp_path / "page.html"
     assert cli.main([*words, "--html", str(page), "--json", str(tmp_path / "all.json")]) == 0
@@ -249,7 +253,7 @@ def test_names_are_shown_as_they_are(
     names = ("a[", "b[", "[bold]")
     for place, name in enumerate(names):
         (tmp_path / name).mkdir()
-        inference.save(table(place, 1.0), tmp_path / name / "c].csv")
+        predictions.save(table(place, 1.0), tmp_path / name / "c].csv")
     assert cli.main(["compare", *(f"{name}/c].csv" for name in names), "--resamples", "50"]) == 0
     shown = capsys.readouterr().out
     assert "b[/c].csv minus a[/c].csv\n" in shown and "[bold]/c].csv minus a[/c].csv\n" in shown
@@ -270,10 +274,10 @@ def test_models_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     shape = (1, 4, 4)
 
-    def way(name: str) -> profiling.Ways:
-        return profiling.Ways(shape, lambda pictures: said.append(name) or pictures, None, "")
+    def way(name: str) -> cost.Ways:
+        return cost.Ways(shape, lambda pictures: said.append(name) or pictures, None, "")
 
-    found = profiling.timed([way("a"), way("b")], 3, 4)
+    found = cost.timed([way("a"), way("b")], 3, 4)
     assert said == ["a", "a", "b", "b"] * 5
     assert [each.batch for each in found] == [3, 3]
 

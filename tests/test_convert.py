@@ -15,9 +15,10 @@ from refusals import line
 from test_weights import gray, stirred, theirs
 from torch import Tensor, nn
 
-from ribcage import bundle, cli, exporting
-from ribcage.backbone import GRAY
-from ribcage.findings import CHESTXRAY14
+from ribcage import cli
+from ribcage.bundle import bundle, onnx_export
+from ribcage.data.findings import CHESTXRAY14
+from ribcage.models.backbone import GRAY
 
 CHEXNETS = ("--yes-as", "chexnet")
 """Its fourteen rows are ChestX-ray14's."""
@@ -99,7 +100,7 @@ def test_what_is_exported_and_what_looks_inside_sees_the_same_colours(converted:
     opened = bundle.load(converted)
     pictures, method = ours(gray(96), opened.model), opened.method
     with torch.inference_mode():
-        torch.testing.assert_close(exporting.Network(method)(pictures), method.logits(pictures))
+        torch.testing.assert_close(onnx_export.Network(method)(pictures), method.logits(pictures))
         pooled = method.backbone.pyramid(pictures)[-1].mean((2, 3))
         torch.testing.assert_close(pooled, method.backbone(pictures), atol=1e-5, rtol=1e-4)
 

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import trees
 
-from ribcage import datasets
-from ribcage.findings import CHESTXRAY14, CHEXPERT14
-from ribcage.index import Index
+from ribcage.data import datasets
+from ribcage.data.findings import CHESTXRAY14, CHEXPERT14
+from ribcage.data.index import Index
 
 # Other layouts of the same sets, beside the one in TREES.
 LAYOUTS = [

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from ribcage import cli, flags, journey, showcase
+from ribcage import cli
 from ribcage.commands import demo
-from ribcage.journey import Journey, Part
+from ribcage.reports import demo as showcase
+from ribcage.reports import demo_steps
+from ribcage.reports.demo_steps import Journey, Part
+from ribcage.runtime import flags
 
 SMALL = ["--pictures", "240", "--size", "32", "--seen", "32", "--model", "test_resnet"]
 SMALL += ["--epochs", "1", "--pretrain-epochs", "1", "--distil-epochs", "1", "--localise-epochs", "1"]
@@ -99,7 +102,7 @@ def test_a_way_goes_on_behind_what_is_done_and_still_there(tmp_path: Path) -> No
     (tmp_path / "a.txt").unlink()
     assert not again.finished(PARTS[0])
     assert not Journey(tmp_path, PARTS, {"size": (3, 2)}).done["a"].finished
-    (tmp_path / journey.FILE).write_text('{"done": 3}', encoding="utf-8")
+    (tmp_path / demo_steps.FILE).write_text('{"done": 3}', encoding="utf-8")
     assert not Journey(tmp_path, PARTS, {"size": (1, 2)}).done["a"].finished
 
 

@@ -9,13 +9,13 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ribcage.marks import Marks
 from ribcage.metrics import froc, resampling
 from ribcage.metrics.box_precision import average_precision
+from ribcage.metrics.boxes import Marks
 from ribcage.metrics.detection import Boxes, Skipping, bootstrap, mean_average_precision
+from ribcage.metrics.image_precision import best_cut, picture_precision
 from ribcage.metrics.matching import THRESHOLDS, Pairs, match
 from ribcage.metrics.patients import numbered
-from ribcage.metrics.picture_precision import best_cut, picture_precision
 from ribcage.metrics.resampling import difference
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")

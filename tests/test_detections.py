@@ -11,14 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from ribcage import box_validation, cli, detections, image, store, views
-from ribcage.box_validation import BoxValidation
-from ribcage.bundle import CUT, Model
-from ribcage.findings import Policy
-from ribcage.loader import Loader
-from ribcage.marks import Marks
+from ribcage import cli
+from ribcage.bundle.bundle import CUT, Model
+from ribcage.data import dataset_folder
+from ribcage.data.dataset_folder import Fit, Store
+from ribcage.data.findings import Policy
+from ribcage.data.loader import Loader
+from ribcage.evaluation import box_validation
+from ribcage.evaluation.box_validation import BoxValidation
+from ribcage.imaging import augment, image
+from ribcage.inference import detections
 from ribcage.methods.detect import Found
-from ribcage.store import Fit, Store
+from ribcage.metrics.boxes import Marks
 
 FITS: tuple[Fit, ...] = ("pad", "crop", "squash")
 FILES = [(301, 517), (640, 411), (256, 256), (97, 90)]
@@ -47,8 +51,8 @@ def test_a_box_seen_in_a_view_is_where_it_is_in_the_file(
     x0, y0, x1, y1 = true[0].astype(int)
     pixels[y0:y1, x0:x1] = 220
     square, _ = image.fit(pixels, side, fit)
-    numbers = views.draw(views.plain(view), 0, 0, np.zeros(1, np.int64), 0, side)
-    seen = views.apply([square], numbers, 0.0, 1.0)[0, 0].numpy() > 120 / 255
+    numbers = augment.draw(augment.plain(view), 0, 0, np.zeros(1, np.int64), 0, side)
+    seen = augment.apply([square], numbers, 0.0, 1.0)[0, 0].numpy() > 120 / 255
     down, across = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     found = np.array([[across[0], down[0], across[-1] + 1, down[-1] + 1]], np.float64)
     back = detections.original(detections.stored(found, view, side), file, side, fit)
@@ -68,8 +72,8 @@ def test_a_stored_box_goes_back_exactly(fit: Fit, file: tuple[int, int]) -> None
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_plain_view_is_undone_as_boxes_are_moved_into_it(view: tuple[int, int]) -> None:
     true = np.array([[0, 0, 40.0, 50.0, 70.0, 66.0], [0, 1, 60.0, 44.0, 61.0, 80.0]])
-    numbers = views.draw(views.plain(view), 0, 0, np.zeros(1, np.int64), 0, 120)
-    seen = views.move_boxes(true, numbers)
+    numbers = augment.draw(augment.plain(view), 0, 0, np.zeros(1, np.int64), 0, 120)
+    seen = augment.move_boxes(true, numbers)
     np.testing.assert_allclose(detections.stored(seen[:, 2:], view, 120), true[:, 2:], rtol=1e-5)
 
 
@@ -139,7 +143,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
     for name, side in (("one", 45), ("two", 90)):
         words = ["import", "folder", str(folder), "--out", str(folder / name), "--size", str(side), "--name", name]
         assert cli.main(words) == 0
-        made.append(boxed(store.open(folder / name)))
+        made.append(boxed(dataset_folder.open(folder / name)))
     return made
 
 
@@ -147,7 +151,7 @@ def boxed(opened: Store) -> Store:
     """With the boxes that no CSV of this kind brings."""
     from dataclasses import replace
 
-    from ribcage.index import boxes
+    from ribcage.data.index import boxes
 
     places = np.flatnonzero(opened.index.table["path"].str[0].astype(int) % 3 == 0)
     rows = []
@@ -217,7 +221,7 @@ def test_where_a_finding_is_known_to_be_and_where_not(stores: list[Store]) -> No
 
 def test_true_boxes_are_those_the_loader_gives(stores: list[Store]) -> None:
     rows = np.arange(sum(map(len, stores)))
-    loader = Loader(stores, [views.plain(45)], batch=5, rows=rows, findings=("Mass",), shuffle=False, threads=1)
+    loader = Loader(stores, [augment.plain(45)], batch=5, rows=rows, findings=("Mass",), shuffle=False, threads=1)
     given = [(batch.rows[each[:, 0].long()], each[:, 2:]) for batch in loader.epoch(0) for each in batch.boxes]
     true = detections.truth(stores, rows, "Mass")
     np.testing.assert_array_equal(np.concatenate([place for place, _ in given]), true.pictures)

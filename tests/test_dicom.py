@@ -29,8 +29,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ribcage import dicom, dicom_gray, dicom_pixels, dicom_place, image, jpeg
-from ribcage.image import Limits, UnreadableError
+from ribcage.imaging import dicom, image, medical_jpeg
+from ribcage.imaging.dicom import gray as dicom_gray
+from ribcage.imaging.dicom import pixels as dicom_pixels
+from ribcage.imaging.dicom import place
+from ribcage.imaging.image import Limits, UnreadableError
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
@@ -462,7 +465,7 @@ def test_a_circular_shutter_is_a_circle_also_of_pixels_that_are_not_square() -> 
     made = dataset(ShutterShape="CIRCULAR", CenterOfCircularShutter=[20, 33], RadiusOfCircularShutter=15)
     for tall in (1, 2):
         made.PixelAspectRatio = [str(tall), "1"]
-        open_, _, _ = dicom_place.shutter(made, 64, 48)
+        open_, _, _ = place.shutter(made, 64, 48)
         expected = [
             [((row - 20) * tall) ** 2 + (column - 33) ** 2 <= 15**2 for column in range(1, 65)] for row in range(1, 49)
         ]
@@ -478,14 +481,14 @@ def test_a_shutter_that_leaves_less_than_a_twentieth_is_not_believed(side: int, 
         ShutterUpperHorizontalEdge=1,
         ShutterLowerHorizontalEdge=side,
     )
-    open_, _, notes = dicom_place.shutter(made, 64, 64)
+    open_, _, notes = place.shutter(made, 64, 64)
     assert (open_ is not None) == applied and ("not applied" in notes[-1]) != applied
 
 
 def test_a_shutter_is_at_most_white() -> None:
     made = dataset(ShutterShape="CIRCULAR", **SHUTTERS["CIRCULAR"])
     made.add_new("ShutterPresentationValue", "UL", 100_000)
-    assert dicom_place.shutter(made, 64, 64)[1] == 1.0
+    assert place.shutter(made, 64, 64)[1] == 1.0
 
 
 @pytest.mark.parametrize("shape", SHUTTERS)
@@ -653,7 +656,12 @@ def deep_jpeg(pixels: np.ndarray, blocks_per_part: int = 0) -> bytes:
     for start in range(0, len(blocks), count):
         said, before = "", 0
         for block in blocks[start : start + count]:
-            values = np.rint(jpeg.COSINES @ block @ jpeg.COSINES.T).astype(int).ravel()[jpeg.ZIGZAG].tolist()
+            values = (
+                np.rint(medical_jpeg.COSINES @ block @ medical_jpeg.COSINES.T)
+                .astype(int)
+                .ravel()[medical_jpeg.ZIGZAG]
+                .tolist()
+            )
             size, more = size_and_bits(values[0] - before)
             said, before, run = said + f"{size:05b}{more}", values[0], 0
             for value in values[1:]:
@@ -671,42 +679,42 @@ def deep_jpeg(pixels: np.ndarray, blocks_per_part: int = 0) -> bytes:
 
 def test_the_order_and_the_cosines_are_those_of_the_standard() -> None:
     """Also where the encoder above, which takes them from the decoder, would not notice."""
-    assert jpeg.ZIGZAG[:15].tolist() == [0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4]
-    assert np.array_equal(jpeg.ZIGZAG[::-1], 63 - jpeg.ZIGZAG)
+    assert medical_jpeg.ZIGZAG[:15].tolist() == [0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4]
+    assert np.array_equal(medical_jpeg.ZIGZAG[::-1], 63 - medical_jpeg.ZIGZAG)
     block = np.random.default_rng(0).normal(size=(8, 8))
-    assert np.allclose(jpeg.COSINES.T @ block @ jpeg.COSINES, cv2.idct(block))
+    assert np.allclose(medical_jpeg.COSINES.T @ block @ medical_jpeg.COSINES, cv2.idct(block))
 
 
 def test_black_and_white_of_12_bits_are_exact() -> None:
     for value in (0, 4095):
-        assert (jpeg.decode(deep_jpeg(np.full((16, 8), value, np.uint16))) == value).all()
+        assert (medical_jpeg.decode(deep_jpeg(np.full((16, 8), value, np.uint16))) == value).all()
 
 
 def test_coded_pixels_that_end_too_early_are_refused() -> None:
     chance = np.random.default_rng(5).integers(0, 4096, (16, 16)).astype(np.uint16)
     for good in (lossless_jpeg(chance, 12, 1), deep_jpeg(chance)):
-        assert jpeg.decode(good).shape == (16, 16)
+        assert medical_jpeg.decode(good).shape == (16, 16)
         with pytest.raises(ValueError, match="too early"):
-            jpeg.decode(good[:-5] + good[-2:])
+            medical_jpeg.decode(good[:-5] + good[-2:])
 
 
 def test_compiled_loops_stay_within_their_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     """As plain Python, which would say so: compiled, they would read what lies beside."""
-    monkeypatch.setattr(jpeg, "_compiled", lambda loop: loop)
+    monkeypatch.setattr(medical_jpeg, "_compiled", lambda loop: loop)
     pixels = (RAMP[:8, :8] * 7).astype(np.uint16)
-    assert not jpeg.decode(deep_jpeg(np.zeros((8, 8), np.uint16))).any()
+    assert not medical_jpeg.decode(deep_jpeg(np.zeros((8, 8), np.uint16))).any()
     for good, away in ((lossless_jpeg(pixels, 12, 4), 0), (deep_jpeg(pixels), 2)):
-        assert np.abs(jpeg.decode(good).astype(int) - pixels).max() <= away
+        assert np.abs(medical_jpeg.decode(good).astype(int) - pixels).max() <= away
         for cut in (3, 12):
             with pytest.raises(ValueError, match="too early"):
-                jpeg.decode(good[:-cut])
+                medical_jpeg.decode(good[:-cut])
 
 
 def test_only_seven_predictors_exist() -> None:
     for predictor in (0, 8):
         good = lossless_jpeg(RAMP[:8, :8], 12, 1)
         bad = good.replace(bytes((1, 1, 0, 1, 0, 0)), bytes((1, 1, 0, predictor, 0, 0)))
-        assert jpeg.readable(good) and bad != good and not jpeg.readable(bad)
+        assert medical_jpeg.readable(good) and bad != good and not medical_jpeg.readable(bad)
 
 
 @pytest.mark.parametrize("predictor", range(1, 8))
@@ -714,8 +722,8 @@ def test_lossless_jpeg_gives_back_every_pixel(predictor: int) -> None:
     chance = np.random.default_rng(predictor)
     for bits, rows in ((12, 0), (16, 0), (16, 5), (8, 7)):
         pixels = chance.integers(0, 1 << bits, (23, 17)).astype(np.uint16)
-        assert np.array_equal(jpeg.decode(lossless_jpeg(pixels, bits, predictor, rows)), pixels)
-    shifted = jpeg.decode(lossless_jpeg(pixels, 8, predictor, 0, shift=2))
+        assert np.array_equal(medical_jpeg.decode(lossless_jpeg(pixels, bits, predictor, rows)), pixels)
+    shifted = medical_jpeg.decode(lossless_jpeg(pixels, 8, predictor, 0, shift=2))
     assert np.array_equal(shifted, pixels >> 2 << 2)
 
 
@@ -729,7 +737,7 @@ def test_12_bit_jpeg_is_decoded_to_its_rounding(blocks: int) -> None:
     chance = np.random.default_rng(0)
     smooth = np.clip(np.add.outer(np.arange(40) * 60, np.arange(56) * 30) + chance.normal(0, 30, (40, 56)), 0, 4095)
     pixels = smooth.astype(np.uint16)
-    assert np.abs(jpeg.decode(deep_jpeg(pixels, blocks)).astype(int) - pixels).max() <= 2
+    assert np.abs(medical_jpeg.decode(deep_jpeg(pixels, blocks)).astype(int) - pixels).max() <= 2
     made = encapsulated(deep_jpeg(pixels), JPEGExtended12Bit, pixels, 12, WindowCenter="2048", WindowWidth="4096")
     assert np.abs(read(made).pixels / 16.0 - pixels).max() <= 3
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ribcage import digest
+from ribcage.runtime import digest
 
 SPOILED: dict[str, Callable[[bytes], bytes]] = {
     "flipped bit": lambda whole: whole[:700] + bytes([whole[700] ^ 4]) + whole[701:],

@@ -22,13 +22,18 @@ from safetensors.torch import load_file
 from test_pretrain import equal, stopped
 from torch import Tensor
 
-from ribcage import bundle, checkpoint, cli, course, losses, methods, store
-from ribcage.backbone import Backbone
+from ribcage import cli, methods
+from ribcage.bundle import bundle
 from ribcage.commands import distil, finetune
-from ribcage.loader import Batch, rows_of
+from ribcage.data import dataset_folder
+from ribcage.data.loader import Batch, rows_of
+from ribcage.data.provenance import Provenance
 from ribcage.methods.distil import Answer, Distil, agreed, places, related
-from ribcage.provenance import Provenance
-from ribcage.teachers import Stored
+from ribcage.models import losses
+from ribcage.models.backbone import Backbone
+from ribcage.training import checkpoint
+from ribcage.training import options as course
+from ribcage.training.teachers import Stored
 
 nan = math.nan
 FINDINGS = ("a", "b", "c")
@@ -300,8 +305,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def teacher(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """It looks at more pixels than its student will, and knows only two of the findings."""
-    findings = store.open(data).index.findings[:2]
-    return trained(tmp_path_factory.mktemp("老师 teacher") / "run", store.open(data), findings, side=48)
+    findings = dataset_folder.open(data).index.findings[:2]
+    return trained(tmp_path_factory.mktemp("老师 teacher") / "run", dataset_folder.open(data), findings, side=48)
 
 
 def words(teacher: Path | str, data: Path, out: Path, *more: str) -> list[str]:
@@ -325,7 +330,7 @@ def runs(data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def loosened(teacher: Path, data: Path, folder: Path, learnt: str, chose: str = "") -> Path:
     """The same teacher, as if it had learnt from another split and been chosen by a third."""
-    opened, one = [store.open(data)], bundle.load(teacher)
+    opened, one = [dataset_folder.open(data)], bundle.load(teacher)
     rows = [rows_of(opened, split) if split else np.empty(0, np.int64) for split in (learnt, chose)]
     bundle.save(folder / "bundle", one.method, one.model, Provenance.of(opened, rows[0], rows[1]))
     return folder
@@ -335,7 +340,7 @@ def loosened(teacher: Path, data: Path, folder: Path, learnt: str, chose: str = 
 def test_a_run_leaves_a_student_that_answers_all_findings_and_says_whom_it_learnt_from(
     how: str, runs: dict[str, Path], data: Path, teacher: Path
 ) -> None:
-    one, findings = bundle.load(runs[how]), store.open(data).index.findings
+    one, findings = bundle.load(runs[how]), dataset_folder.open(data).index.findings
     assert one.model.findings == findings and one.model.size == (40, 40)
     said = one.model.training["teachers"]
     assert said == [{"name": "test_resnet", "table": False, "findings": list(findings[:2])}]
@@ -378,8 +383,8 @@ def test_two_processes_train_what_one_trains(
 
 
 def test_a_table_teaches_what_it_speaks_of(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    index = store.open(data).index
-    learning = rows_of([store.open(data)], "train")
+    index = dataset_folder.open(data).index
+    learning = rows_of([dataset_folder.open(data)], "train")
     table = index.table.iloc[learning[:30]][["path"]].assign(prob_Edema=0.3)
     table.to_csv(tmp_path / "说.csv", index=False)
     out = tmp_path / "run"
@@ -398,7 +403,7 @@ def test_a_table_teaches_what_it_speaks_of(data: Path, tmp_path: Path, capsys: p
 def test_pictures_without_labels_are_taught_and_the_last_student_is_kept(
     data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opened, files = store.open(data), tmp_path / "files"
+    opened, files = dataset_folder.open(data), tmp_path / "files"
     files.mkdir()
     chosen = np.concatenate([rows_of([opened], split) for split in ("train", "val")])
     for number in chosen:
@@ -407,7 +412,7 @@ def test_pictures_without_labels_are_taught_and_the_last_student_is_kept(
     rows.assign(path=[f"{number}.png" for number in chosen]).to_csv(files / "list.csv", index=False)
     bare = tmp_path / "bare"
     assert cli.main(["import", "folder", str(files), "--out", str(bare), "--size", "48", "--name", "clinic"]) == 0
-    assert store.open(bare).index.findings == ()
+    assert dataset_folder.open(bare).index.findings == ()
     assert cli.main(words(teacher, bare, tmp_path / "run")) == 0
     said = capsys.readouterr().out
     assert "Split 'val' has no labels to judge by: the last epoch is kept, without thresholds." in said
@@ -424,7 +429,7 @@ def test_labels_are_shown_of_those_patients_that_finetune_learns_from(
 ) -> None:
     common = {"data": (str(data),), "model": "test_resnet", "size": (32,), "labels": 0.2, "seed": 3, "batch": 16}
     options = course.settled(distil.Options(teacher=(str(teacher),), out=tmp_path / "run", **common))  # type: ignore[arg-type]
-    stores, opened = [store.open(data)], distil.opened_teachers(options)
+    stores, opened = [dataset_folder.open(data)], distil.opened_teachers(options)
     alone, choosing = finetune.cohorts(finetune.Options(out=tmp_path, **common), stores)  # type: ignore[arg-type]
     learning, policy = rows_of(stores, "train"), finetune.policy_of(options, stores)
     model = finetune.describe(options, stores, learning, choosing, policy)
@@ -473,7 +478,7 @@ def test_what_is_strange_about_teachers_is_said(
     first, second = one.model.findings
     metrics = {"validation": {f"auroc_{first}": 0.8}}
     bundle.save(tmp_path / "cropped", one.method, replace(one.model, fit="crop", metrics=metrics), one.provenance)
-    own = store.open(data).index.table[["path", first, "Infiltration"]]
+    own = dataset_folder.open(data).index.table[["path", first, "Infiltration"]]
     own.replace(-1, 0).to_csv(tmp_path / "labels.csv", index=False)
     both = [str(tmp_path / "cropped"), str(tmp_path / "labels.csv")]
     asked = words(both[0], data, tmp_path / "run", "--epochs", "1", "--weigh", "auroc", "--teacher", both[1])
@@ -505,7 +510,10 @@ def test_who_learnt_from_what_chooses_may_not_teach_unless_told(
     assert cli.main(asked) == 2
     said = capsys.readouterr().err
     assert f"{seen} has learnt from split 'val', which is to choose the student" in said and said.count("\n") == 1
-    assert f"Of {len(rows_of([store.open(data)], 'val'))} validation pictures" in said and "test pictures" not in said
+    assert (
+        f"Of {len(rows_of([dataset_folder.open(data)], 'val'))} validation pictures" in said
+        and "test pictures" not in said
+    )
     assert not (tmp_path / "run").exists()
     assert cli.main([*asked, "--allow-leak"]) == 0
     assert f"! {seen} has learnt from split 'val', which chooses the student" in capsys.readouterr().out
@@ -533,7 +541,7 @@ def test_a_student_is_not_tested_on_what_its_teacher_learnt_from(
     assert not len(bundle.load(tmp_path / "run").provenance.unknown)
     assert cli.main(["evaluate", str(tmp_path / "run"), "--data", str(data)]) == 2
     said = capsys.readouterr().err
-    tested = len(rows_of([store.open(data)], "test"))
+    tested = len(rows_of([dataset_folder.open(data)], "test"))
     assert f"Of {tested} test pictures, {tested} show" in said and "--allow-leak" in said
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import processes
 import pytest
 
-from ribcage import checkpoint, cli, distributed, flags
+from ribcage import cli
+from ribcage.runtime import distributed, flags
+from ribcage.training import checkpoint
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -11,10 +11,12 @@ import timm
 import torch
 from trees import pictures, text
 
-from ribcage import bundle, cli, datasets, methods, store, weights
+from ribcage import cli, methods
+from ribcage.bundle import bundle, formats
+from ribcage.data import dataset_folder, datasets
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
-FOLDERS = {"datasets": datasets, "methods": methods, "weights": weights}
+FOLDERS = {"datasets": datasets, "methods": methods, "weights": formats}
 
 
 def files() -> dict[str, str]:
@@ -57,7 +59,7 @@ def test_a_data_set_is_one_file(work: Path, capsys: pytest.CaptureFixture) -> No
     pictures(work / "院 harbour", names)
     words = [word.replace("/data/harbour", str(work / "院 harbour")) for word in command("import harbour")]
     assert cli.main(words) == 0
-    table = store.open(work / "data" / "harbour").index.table
+    table = dataset_folder.open(work / "data" / "harbour").index.table
     assert (table["view"] == "PA").all() and len(table) == 6
     assert sorted(table["Effusion"].unique()) == [-1, 0, 1] and table["Mass"].isna().sum() == 2
     pd.testing.assert_frame_equal(datasets.index("harbour", work, view="PA").table[["path"]], table[["path"]])

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 import ribcage
-from ribcage import checkup, cli, dicom, dicom_pixels, samples
-from ribcage.checkup import Check
+from ribcage import cli
+from ribcage.imaging import dicom
+from ribcage.imaging.dicom import pixels, samples
+from ribcage.training import checkup
+from ribcage.training.checkup import Check
 
 
 @pytest.mark.parametrize("syntax", samples.SYNTAXES)
@@ -25,7 +28,7 @@ def test_every_syntax_is_really_read_or_said_to_be_untried(syntax: str) -> None:
 
 
 def test_no_syntax_that_is_read_is_forgotten() -> None:
-    own = set(dicom_pixels.READ)
+    own = set(pixels.READ)
     assert set(samples.SYNTAXES) == own
 
 
@@ -47,7 +50,7 @@ def test_a_decoder_that_reads_wrongly_is_not_good(monkeypatch: pytest.MonkeyPatc
         return found
 
     monkeypatch.setattr(dicom, "decode", off)
-    assert samples.tried(dicom_pixels.RLE) == ("read wrongly, off by 1", False, "pydicom")
+    assert samples.tried(pixels.RLE) == ("read wrongly, off by 1", False, "pydicom")
 
 
 def test_a_decoder_that_is_missing_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

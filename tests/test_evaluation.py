@@ -13,11 +13,15 @@ import pandas as pd
 import pytest
 import trees
 
-from ribcage import bundle, cli, comparison, evaluation, guard, inference, metrics, store
+from ribcage import cli, metrics
+from ribcage.bundle import bundle
 from ribcage.commands import evaluate as evaluate_command
-from ribcage.evaluation import Answers, Fitting
-from ribcage.findings import Policy
-from ribcage.inference import Predictions
+from ribcage.data import dataset_folder
+from ribcage.data.findings import Policy
+from ribcage.evaluation import classification, comparison, leakage
+from ribcage.evaluation.classification import Answers, Fitting
+from ribcage.inference import predictions
+from ribcage.inference.predictions import Predictions
 
 FINDINGS = ("Mass", "Edema", "Hernia")
 
@@ -43,7 +47,7 @@ def made(count: int = 400, seed: int = 0) -> Answers:
         }
     )
     said = Predictions(FINDINGS, np.arange(count), logits)
-    temperature, thresholds = evaluation.fit_on_validation(logits, labels)
+    temperature, thresholds = classification.fit_on_validation(logits, labels)
     return Answers(said, labels, source, about, temperature, thresholds)
 
 
@@ -55,7 +59,7 @@ def data() -> Answers:
 @pytest.fixture(scope="module")
 def result(data: Answers) -> dict:
     fitting = Fitting("400 train pictures", made(seed=1).labels, made(seed=1).about["view"].to_numpy(str))
-    return evaluation.evaluate(data, resamples=100, fitting=fitting)
+    return classification.evaluate(data, resamples=100, fitting=fitting)
 
 
 # ---- the numbers
@@ -92,21 +96,21 @@ def test_rates_belong_to_the_stored_thresholds(data: Answers, result: dict) -> N
     known = ~np.isnan(data.labels[:, 0])
     called = data.probabilities[known, 0] >= threshold
     assert result["findings"][0]["sensitivity"]["value"] == pytest.approx(called[data.labels[known, 0] == 1].mean())
-    assert set(result["rules"]) == {*evaluation.RULES, "half"}
+    assert set(result["rules"]) == {*classification.RULES, "half"}
     sensitive = result["rules"]["sensitivity_95"][0]
     assert sensitive["sensitivity"] >= 0.95
 
 
 def test_without_thresholds_rates_are_at_one_half_and_that_is_said(data: Answers) -> None:
-    found = evaluation.evaluate(replace(data, thresholds={}, temperature=()), resamples=20)
+    found = classification.evaluate(replace(data, thresholds={}, temperature=()), resamples=20)
     assert found["rule"] == "half" and found["findings"][0]["threshold"] == 0.5
     assert any("no thresholds" in text for text in found["notes"])
 
 
 def test_peers_choose_thresholds_on_the_tested_pictures(data: Answers) -> None:
     other = replace(data, thresholds={"youden": (0.999,) * 3})
-    assert evaluation.evaluate(other, resamples=20)["findings"][0]["threshold"] == 0.999
-    found = evaluation.evaluate(other, resamples=20, protocol="peers")
+    assert classification.evaluate(other, resamples=20)["findings"][0]["threshold"] == 0.999
+    found = classification.evaluate(other, resamples=20, protocol="peers")
     own = metrics.choose(data.probabilities, data.labels, "youden")
     assert found["findings"][0]["threshold"] == own[0]
 
@@ -116,7 +120,7 @@ def test_labels_that_the_policy_settles_are_not_said_to_be_left_out(data: Answer
     source[:5, 0], source[5:9, 0] = -1, np.nan
     settled, known = data.labels.copy(), int(np.isnan(data.labels[9:]).sum() + np.isnan(data.labels[:9, 1:]).sum())
     settled[:5, 0], settled[5:9, 0] = 1, np.nan
-    notes = evaluation.evaluate(replace(data, source=source, labels=settled), resamples=5)["notes"]
+    notes = classification.evaluate(replace(data, source=source, labels=settled), resamples=5)["notes"]
     uncertain = int((np.isnan(settled) & (source == -1)).sum())
     said = f"{known + 4:,} labels are left out: {uncertain:,} are uncertain, {known + 4 - uncertain:,} not said"
     assert any(note.startswith(said) for note in notes)
@@ -138,7 +142,7 @@ def test_baselines_do_not_look_at_the_model(result: dict) -> None:
 @pytest.mark.parametrize(("share", "accuracy"), [(0.6, 0.75), (0.5, 0.75), (0.4, 0.25)])
 def test_who_does_not_look_calls_everybody_by_what_is_likelier(share: float, accuracy: float) -> None:
     labels = np.array([[1.0], [1.0], [1.0], [0.0], [np.nan]])
-    found = evaluation._without_looking(np.full((5, 1), share), labels, 0)
+    found = classification._without_looking(np.full((5, 1), share), labels, 0)
     assert (found["ap"], found["accuracy"]) == (0.75, accuracy)
     assert found["brier"] == pytest.approx(0.75 * (1 - share) ** 2 + 0.25 * share**2)
 
@@ -147,14 +151,14 @@ def test_a_finding_that_follows_the_view_is_told_by_the_view_alone(data: Answers
     lying = (data.about["view"] == "AP").to_numpy(float)
     labels = np.stack([lying, lying, lying], axis=1)
     fitting = Fitting("others", labels, data.about["view"].to_numpy(str))
-    found = evaluation.evaluate(replace(data, labels=labels), resamples=20, fitting=fitting)["baselines"]
+    found = classification.evaluate(replace(data, labels=labels), resamples=20, fitting=fitting)["baselines"]
     assert found["view"][0]["auroc"]["value"] == 1.0
 
 
 def test_shuffling_keeps_ties_and_unknown_labels_right(data: Answers) -> None:
     tied = replace(data, predictions=replace(data.predictions, logits=np.round(data.predictions.logits)))
     order = np.arange(len(data))
-    again = evaluation._aurocs_of(tied, order)
+    again = classification._aurocs_of(tied, order)
     np.testing.assert_allclose(again, metrics.auroc(tied.probabilities, tied.labels), atol=1e-12)
 
 
@@ -172,7 +176,7 @@ def test_subgroups_have_their_own_numbers(data: Answers, result: dict) -> None:
 def test_the_same_patient_number_in_two_sets_is_two_patients(data: Answers) -> None:
     half = np.arange(len(data)) < 200
     about = data.about.assign(patient="7", set=np.where(half, "a", "b"))
-    assert evaluation.patients(replace(data, about=about)) == 2
+    assert classification.patients(replace(data, about=about)) == 2
 
 
 def test_findings_that_exclude_each_other_get_the_accuracy_of_the_first_choice() -> None:
@@ -180,26 +184,28 @@ def test_findings_that_exclude_each_other_get_the_accuracy_of_the_first_choice()
     truth = random.integers(0, 3, 300)
     labels = (truth[:, None] == np.arange(3)).astype(float)
     logits = (2 * labels + random.normal(0, 1, labels.shape)).astype(np.float32)
-    temperature, thresholds = evaluation.fit_on_validation(logits, labels, exclusive=True)
+    temperature, thresholds = classification.fit_on_validation(logits, labels, exclusive=True)
     assert len(set(temperature)) == 1
     said = Predictions(FINDINGS, np.arange(300), logits, exclusive=True)
-    found = evaluation.evaluate(Answers(said, labels, labels, made(300).about, temperature, thresholds), resamples=50)
+    found = classification.evaluate(
+        Answers(said, labels, labels, made(300).about, temperature, thresholds), resamples=50
+    )
     assert found["top1"]["value"] == pytest.approx((logits.argmax(1) == truth).mean())
     assert found["top1"]["low"] < found["top1"]["value"] < found["top1"]["high"]
-    assert set(evaluation.digest(found)) == {"pictures", "patients", "macro", "findings", "top1"}
+    assert set(classification.digest(found)) == {"pictures", "patients", "macro", "findings", "top1"}
 
 
 def test_a_temperature_mends_logits_that_are_too_sure() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(0, 1, (4000, 1))
     labels = (random.random((4000, 1)) < 1 / (1 + np.exp(-logits))).astype(float)
-    temperature, thresholds = evaluation.fit_on_validation(5 * logits, labels)
+    temperature, thresholds = classification.fit_on_validation(5 * logits, labels)
     assert temperature[0] == pytest.approx(5, rel=0.1)
-    assert set(thresholds) == set(evaluation.RULES)
+    assert set(thresholds) == set(classification.RULES)
 
 
 def test_one_class_on_validation_leaves_thresholds_open() -> None:
-    temperature, thresholds = evaluation.fit_on_validation(np.zeros((5, 1)), np.zeros((5, 1)))
+    temperature, thresholds = classification.fit_on_validation(np.zeros((5, 1)), np.zeros((5, 1)))
     assert temperature == (1.0,) and all(chosen == (None,) for chosen in thresholds.values())
 
 
@@ -214,7 +220,7 @@ def nih(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for family in ("arnoweng", "official"):
         words = ["import", "nih", str(root), "--out", str(folder / family), "--split", family, "--size", "32"]
         assert cli.main(words) == 0
-    models.trained(folder / "run", store.open(folder / "arnoweng"))
+    models.trained(folder / "run", dataset_folder.open(folder / "arnoweng"))
     return folder
 
 
@@ -252,9 +258,9 @@ def test_each_thing_that_is_not_honest_has_its_own_sentence(name: str) -> None:
         "data": [{"folder": "d", "fit": "pad", "size": 64}],
         "not_tested": [],
     }
-    assert evaluation.stamps(plain) == []
+    assert classification.stamps(plain) == []
     more, said = STAMPED[name]
-    (told,) = evaluation.stamps(plain | more)
+    (told,) = classification.stamps(plain | more)
     assert said in told
 
 
@@ -270,7 +276,7 @@ def test_an_evaluation_leaves_a_table_numbers_and_a_page(nih: Path, capsys: pyte
     assert evaluate(nih) == 0
     out = nih / "run" / "evaluation" / "nih-test"
     table = pd.read_parquet(out / "predictions.parquet")
-    opened = store.open(nih / "arnoweng")
+    opened = dataset_folder.open(nih / "arnoweng")
     assert len(table) == 6 and set(table["split"]) == {"test"}
     assert table["Effusion_label"].tolist() == opened.index.table["Effusion"][table["row"]].tolist()
     assert ((table["Effusion"] > 0) & (table["Effusion"] < 1)).all()
@@ -303,7 +309,7 @@ def test_who_learnt_from_frontal_pictures_is_not_tested_on_others_in_silence(
     assert cli.main(["finetune", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run"), *small]) == 0
     words = ["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "data"), "--resamples", "5"]
     assert cli.main(words) == 0 and cli.main([*words, "--frontal"]) == 0
-    opened = store.open(tmp_path / "data").index.table
+    opened = dataset_folder.open(tmp_path / "data").index.table
     lateral = int(((opened["split"] == "test") & ~opened["view"].isin(["PA", "AP"])).sum())
     tests = tmp_path / "run" / "evaluation"
     every, frontal = (
@@ -326,7 +332,7 @@ def test_what_the_guard_could_not_see_stands_in_front(nih: Path) -> None:
         "model": {"fit": "pad", "stored": 64},
     }
     result["data"] = [{"folder": "a", "fit": "pad", "size": 32}]
-    blind, softer = evaluation.stamps(result)
+    blind, softer = classification.stamps(result)
     assert blind.startswith("3 pictures that the model learnt from left no fingerprint")
     assert softer.startswith("The pictures of a were stored at 32 px, those the model learnt from at 64 px")
 
@@ -334,7 +340,7 @@ def test_what_the_guard_could_not_see_stands_in_front(nih: Path) -> None:
 def test_a_finding_of_one_patient_has_no_interval_and_the_mean_has(data: Answers) -> None:
     labels = data.labels.copy()
     labels[np.flatnonzero(labels[:, 1] == 1)[1:], 1] = 0  # one positive
-    found = evaluation.evaluate(replace(data, labels=labels), resamples=60)
+    found = classification.evaluate(replace(data, labels=labels), resamples=60)
     finding, macro = found["findings"][1], found["macro"]["auroc"]
     assert finding["auroc"]["value"] is not None and finding["auroc"]["low"] is None
     assert macro["findings"] == 2 and macro["low"] < macro["value"] < macro["high"]
@@ -391,14 +397,14 @@ def test_a_run_without_a_bundle_is_one_clear_line(nih: Path, capsys: pytest.Capt
 
 
 def test_findings_the_data_lacks_are_left_out_and_named(nih: Path) -> None:
-    opened, model = store.open(nih / "arnoweng"), bundle.load(nih / "run").model
+    opened, model = dataset_folder.open(nih / "arnoweng"), bundle.load(nih / "run").model
     some = replace(opened, index=replace(opened.index, findings=("Effusion", "Mass")))
     said = Predictions(model.findings, np.arange(6), np.zeros((6, 14), np.float32))
-    found = evaluation.answers(said, [some], model)
+    found = classification.answers(said, [some], model)
     assert found.findings == ("Effusion", "Mass") and found.predictions.logits.shape == (6, 2)
     none = replace(opened, index=replace(opened.index, findings=()))
     with pytest.raises(ValueError, match="no finding in common"):
-        evaluation.answers(said, [none], model)
+        classification.answers(said, [none], model)
 
 
 # ---- comparison
@@ -461,7 +467,7 @@ def test_compare_reads_runs_and_writes_a_page(nih: Path, tmp_path: Path, capsys:
     second = tmp_path / "第二 run" / "evaluation" / "nih-test"
     second.mkdir(parents=True)
     table = pd.read_parquet(nih / "run" / "evaluation" / "nih-test" / "predictions.parquet")
-    inference.save(table, second / "predictions.parquet")
+    predictions.save(table, second / "predictions.parquet")
     page = tmp_path / "compare.html"
     words = ["compare", str(nih / "run"), str(tmp_path / "第二 run"), "--html", str(page), "--resamples", "20"]
     assert cli.main(words) == 0
@@ -504,13 +510,13 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(nih: Path, tmp_pa
 
 def test_a_tested_split_gives_way_to_what_the_model_has_seen(nih: Path, tmp_path: Path) -> None:
     opened = bundle.load(nih / "run")
-    stores = [store.open(nih / "official")]
+    stores = [dataset_folder.open(nih / "official")]
     rows = np.arange(len(stores[0]))
-    kept, left = guard.unseen(opened.provenance, stores, rows)
+    kept, left = leakage.unseen(opened.provenance, stores, rows)
     assert 0 < len(kept) == len(rows) - left.pictures and left.patients and left.copies
-    assert not guard.check(opened.provenance, stores, kept)["found"]
+    assert not leakage.check(opened.provenance, stores, kept)["found"]
     with pytest.raises(ValueError, match="leaves nothing to test"):
-        guard.unseen(opened.provenance, stores, np.setdiff1d(rows, kept))
+        leakage.unseen(opened.provenance, stores, np.setdiff1d(rows, kept))
     assert evaluate(nih, "--split", "all", "--drop-shared", "all", "--out", str(tmp_path), on="official") == 0
     found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert found["pictures"] == len(kept) and not found["leak"]["found"]
@@ -528,7 +534,7 @@ def test_a_test_of_other_data_of_the_same_name_goes_elsewhere_and_out_is_not_ove
     assert cli.main([*words, str(nih / "official"), "--allow-leak", "--out", str(tmp_path / "mine")]) == 0
     assert cli.main([*words, str(nih / "arnoweng"), "--out", str(tmp_path / "mine")]) == 2
     assert "holds a test of other data" in capsys.readouterr().err
-    other = store.open(nih / "official")
+    other = dataset_folder.open(nih / "official")
     place = evaluate_command.place_of(
         evaluate_command.Options(tmp_path, ("x",)), [other], np.arange(4), Policy.parse("ignore", ["Mass"])
     )

@@ -12,9 +12,10 @@ from refusals import line
 from test_weights import stirred
 from torch import Tensor
 
-from ribcage import bundle, cli, weights
-from ribcage.bundle import Model
-from ribcage.weights.twins import TWINS
+from ribcage import cli
+from ribcage.bundle import bundle, formats
+from ribcage.bundle.bundle import Model
+from ribcage.bundle.formats.twins import TWINS
 
 State = dict[str, Tensor]
 
@@ -119,7 +120,7 @@ def test_of_two_architectures_with_the_same_weights_none_is_chosen(
     said = line(words, capsys)
     assert "efficientnet_b0 and of " in said and "tf_efficientnet_b0" in said and "--model" in said
     torch.save({"arch": "tf_efficientnet_b0", "state_dict": state}, tmp_path / "own.pth")
-    found = weights.published(tmp_path / "own.pth")
+    found = formats.published(tmp_path / "own.pth")
     assert found.name == "tf_efficientnet_b0" and "architecture" in found.read
 
 
@@ -174,7 +175,7 @@ def test_two_weights_that_would_become_one_are_refused(resnet: State, tmp_path: 
     state = {f"encoder_{one}.{name}": value for one in "qk" for name, value in resnet.items()}
     torch.save(state | {"conv1.weight": torch.ones(1)}, tmp_path / "own.pth")
     with pytest.raises(ValueError, match=r"would lose .*conv1\.weight"):
-        weights.published(tmp_path / "own.pth")
+        formats.published(tmp_path / "own.pth")
 
 
 # ---- initial weights

@@ -13,12 +13,14 @@ from scipy.stats import spearmanr
 from test_maps import _patches
 from torch import Tensor
 
-from ribcage import explanation, gradcam, image, likeness, maps, tiles
-from ribcage.backbone import Backbone
-from ribcage.bundle import Bundle, Detector, Model
+from ribcage.bundle.bundle import Bundle, Detector, Model
+from ribcage.data.dataset_folder import Fit
+from ribcage.data.provenance import Provenance
+from ribcage.imaging import heatmaps, image
+from ribcage.inference import explanation, gradcam, sanity
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
-from ribcage.store import Fit
+from ribcage.models.backbone import Backbone
+from ribcage.reports import saliency, tiles
 
 FINDINGS = ("Mass", "肺不张")
 
@@ -65,7 +67,7 @@ def test_heat_is_what_is_drawn_in_the_view_where_the_file_is_the_view() -> None:
     read = image.Picture(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8), 64, 64)
     one = opened(stored=64)
     seen = gradcam.looks(one.method, explanation.view(read.pixels, one.model))
-    expected = maps.enlarged(seen.maps, seen.cells, (64, 64))[0, 0].numpy()
+    expected = heatmaps.enlarged(seen.maps, seen.cells, (64, 64))[0, 0].numpy()
     np.testing.assert_allclose(explanation.heat(one, read, ["Mass"])[0], expected, atol=1e-5)
 
 
@@ -101,7 +103,7 @@ def test_a_16_bit_picture_is_looked_at_as_its_8_bit_twin() -> None:
     eight = picture(120, 120, (0.4, 0.4))
     sixteen = replace(eight, pixels=eight.pixels.astype(np.uint16) * 257)
     assert np.array_equal(*(explanation.square(each, opened().model) for each in (eight, sixteen)))
-    assert np.array_equal(*(explanation.overlay(each.pixels, np.zeros((120, 120))) for each in (eight, sixteen)))
+    assert np.array_equal(*(saliency.overlay(each.pixels, np.zeros((120, 120))) for each in (eight, sixteen)))
 
 
 # ---- to be looked at
@@ -109,15 +111,15 @@ def test_a_16_bit_picture_is_looked_at_as_its_8_bit_twin() -> None:
 
 def test_no_heat_leaves_the_picture_and_more_heat_is_lighter_also_in_gray() -> None:
     gray = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
-    cold = explanation.overlay(gray, np.zeros(gray.shape))
+    cold = saliency.overlay(gray, np.zeros(gray.shape))
     assert (cold == gray[..., None]).all()
     ramp = np.tile(np.linspace(0, 1, 101, dtype=np.float32)[:, None], (1, 40))
-    shown = explanation.overlay(np.full(ramp.shape, 60, np.uint8), ramp)
+    shown = saliency.overlay(np.full(ramp.shape, 60, np.uint8), ramp)
     light = cv2.cvtColor(shown, cv2.COLOR_RGB2GRAY).astype(float)[:, 20]
     away = np.r_[0:46, 56:97]  # the line at one half, and the one at the edge
     assert light[96] > light[60] + 20 > light[5] + 40
     assert (np.diff(light[np.r_[60:97]]) >= 0).all() and len(away)
-    steps = explanation.overlay(np.tile(np.array([[40, 90]], np.uint8), (60, 30)), np.full((60, 60), 0.9, np.float32))
+    steps = saliency.overlay(np.tile(np.array([[40, 90]], np.uint8), (60, 30)), np.full((60, 60), 0.9, np.float32))
     inner = cv2.cvtColor(steps, cv2.COLOR_RGB2GRAY)[20:40, 20:40].astype(int)
     assert (inner[:, 1::2] - inner[:, ::2] > 15).all()  # what was there is still to be seen where it is hottest
 
@@ -126,14 +128,14 @@ def test_the_line_goes_around_what_is_half_as_hot_as_the_hottest() -> None:
     heat = np.zeros((80, 100), np.float32)
     heat[30:50, 40:70] = 0.3
     heat[35:45, 45:60] = 0.8
-    drawn = explanation.outlined(np.full((80, 100, 3), 100, np.uint8), heat)
+    drawn = saliency.outlined(np.full((80, 100, 3), 100, np.uint8), heat)
     white = np.argwhere((drawn == 255).all(2))
     assert white.min(0).tolist() == [35, 45] and white.max(0).tolist() == [44, 59]
 
 
 def test_boxes_are_drawn_around_what_they_hold() -> None:
-    drawn = explanation.marked(np.zeros((100, 200), np.uint8), [(20.0, 30.0, 40.0, 50.0)])
-    own = np.argwhere((drawn == explanation.BOX).all(2))
+    drawn = saliency.marked(np.zeros((100, 200), np.uint8), [(20.0, 30.0, 40.0, 50.0)])
+    own = np.argwhere((drawn == saliency.BOX).all(2))
     assert own.min(0).tolist() == [30, 20] and own.max(0).tolist() == [79, 59]
 
 
@@ -168,7 +170,7 @@ def test_names_of_any_script_and_hostile_ones_stand_on_a_sheet_as_they_are() -> 
 def test_a_sheet_shows_the_picture_and_each_finding_with_its_number() -> None:
     read = picture(700, 500, (0.5, 0.5))
     found = explanation.look(opened(), read)
-    made = explanation.tiles(read.pixels, found, {"Mass": 0.876, "肺不张": 0.001}, ["Mass"])
+    made = saliency.tiles(read.pixels, found, {"Mass": 0.876, "肺不张": 0.001}, ["Mass"])
     assert [(one.name, one.number, one.strong) for one in made] == [
         ("original", "", False), ("Mass", "87.6 %", True), ("肺不张", "0.1 %", False),
     ]  # fmt: skip
@@ -204,7 +206,7 @@ def test_endings_of_findings_are_words_and_none_is_anothers() -> None:
 
 
 def test_what_cannot_be_written_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    explanation.save(np.zeros((4, 4, 3), np.uint8), tmp_path / "新 folder" / "a.png")
+    saliency.save(np.zeros((4, 4, 3), np.uint8), tmp_path / "新 folder" / "a.png")
     before = (tmp_path / "新 folder" / "a.png").read_bytes()
 
     def full(self: Path, data: bytes) -> int:
@@ -212,7 +214,7 @@ def test_what_cannot_be_written_leaves_no_half(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        explanation.save(np.ones((4, 4, 3), np.uint8), tmp_path / "新 folder" / "a.png")
+        saliency.save(np.ones((4, 4, 3), np.uint8), tmp_path / "新 folder" / "a.png")
     assert (tmp_path / "新 folder" / "a.png").read_bytes() == before
 
 
@@ -265,11 +267,11 @@ def test_maps_of_a_trained_model_depend_on_its_weights(learnt: Bundle) -> None:
         assert ((learnt.method.logits(shown) > 0) == labels.bool()).float().mean() > 0.85  # it has learnt
     pictures = squares(12)
     state = torch.get_rng_state()
-    found = likeness.of(learnt, pictures)
+    found = sanity.of(learnt, pictures)
     assert torch.equal(state, torch.get_rng_state())
     assert found.known and found.pictures == 12 and found.draws == 5 and not found.stubborn()
     assert np.abs(found.network).max() < 0.5 and np.abs(found.head).max() < 0.6
-    again = likeness.of(learnt, pictures)
+    again = sanity.of(learnt, pictures)
     assert np.array_equal(found.head, again.head) and np.array_equal(found.network, again.network)
 
 
@@ -279,10 +281,10 @@ def test_maps_that_ignore_the_weights_are_caught(learnt: Bundle, monkeypatch: py
     def edges(method: Supervised, pictures: Tensor, way: object = None) -> gradcam.Looks:
         found = torch.nn.functional.avg_pool2d((pictures[..., 1:] - pictures[..., :-1]).abs(), 8)
         heat = (found / found.amax((2, 3), keepdim=True)).expand(-1, len(method.findings), -1, -1)
-        return gradcam.Looks(heat, maps.Cells.even((12, 11), (SIDE, SIDE)), method.logits(pictures))
+        return gradcam.Looks(heat, heatmaps.Cells.even((12, 11), (SIDE, SIDE)), method.logits(pictures))
 
     monkeypatch.setattr(gradcam, "looks", edges)
-    found = likeness.of(learnt, squares(3), draws=2)
+    found = sanity.of(learnt, squares(3), draws=2)
     assert found.stubborn() == ("block", "stripes")
     np.testing.assert_allclose([*found.head, *found.network], 1.0)
 
@@ -291,7 +293,7 @@ def test_rank_correlation_is_spearmans() -> None:
     draw = np.random.default_rng(0)
     own, other = (np.maximum(draw.normal(size=(3, 2, 5, 6)), 0) for _ in range(2))
     own[0, 1], other[1, 0], own[2, 0], other[2, 0] = 0, 0, 0, 0
-    found = likeness.rank_correlation(own, other)
+    found = sanity.rank_correlation(own, other)
     for n, f in [(0, 0), (1, 1), (2, 1)]:
         assert found[n, f] == pytest.approx(spearmanr(own[n, f].ravel(), other[n, f].ravel()).statistic)
     assert np.isnan(found[0, 1]) and found[1, 0] == 0 and np.isnan(found[2, 0])
@@ -303,5 +305,5 @@ def test_where_no_map_has_heat_nothing_is_said_to_depend_on_anything() -> None:
         one.method.head.weight.fill_(-1)
     pictures = torch.rand(2, 1, 64, 64)
     assert not gradcam.looks(one.method, pictures).maps.any()
-    found = likeness.Likeness(FINDINGS, *(np.full(2, np.nan),) * 2, 2, 5)
+    found = sanity.Likeness(FINDINGS, *(np.full(2, np.nan),) * 2, 2, 5)
     assert not found.known and not found.stubborn()

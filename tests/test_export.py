@@ -11,11 +11,13 @@ import pytest
 import torch
 
 import ribcage
-from ribcage import bundle, cli, deployment, prediction
-from ribcage.backbone import Backbone
-from ribcage.bundle import Bundle, Model
+from ribcage import cli
+from ribcage.bundle import bundle, deployment
+from ribcage.bundle.bundle import Bundle, Model
+from ribcage.data.provenance import Provenance
+from ribcage.inference import image_files
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
+from ribcage.models.backbone import Backbone
 from ribcage.server import answering
 
 
@@ -84,7 +86,7 @@ def test_what_is_expected_is_what_predict_says(tmp_path: Path) -> None:
     folder = made(tmp_path / "m", stored=64)
     picture = deployment.patterns(64)[5]
     cv2.imwrite(str(tmp_path / "p.png"), picture)
-    said = prediction.probabilities(opened(folder), [tmp_path / "p.png"])
+    said = image_files.probabilities(opened(folder), [tmp_path / "p.png"])
     found = deployment.expected(opened(folder), picture[None])[0]
     np.testing.assert_allclose(said[["Mass", "Nodule", "Edema"]].to_numpy()[0], found, atol=1e-6)
 
@@ -94,7 +96,7 @@ def test_the_file_says_what_it_answers(tmp_path: Path) -> None:
 
     ribcage.export(made(tmp_path / "m"), out=tmp_path / "a.onnx", latency=False)
     said = {one.key: one.value for one in onnx.load(tmp_path / "a.onnx").metadata_props}
-    assert json.loads(said["ribcage.findings"]) == ["Mass", "Nodule", "Edema"]
+    assert json.loads(said["ribcage.data.findings"]) == ["Mass", "Nodule", "Edema"]
     assert json.loads(said["ribcage.thresholds"]) == {"youden": [0.2, None, 0.9]}
     assert json.loads(said["ribcage.input"])["side"] == 48 and said["ribcage.use"] == "research use only"
 

@@ -9,13 +9,15 @@ import pytest
 import torch
 from test_loader import make_store
 
-from ribcage import distributed, feature_cache, loop, optim, views
-from ribcage.backbone import Backbone
-from ribcage.feature_cache import hindrance, keep
-from ribcage.loader import Loader
+from ribcage.data.dataset_folder import Store
+from ribcage.data.loader import Loader
+from ribcage.imaging import augment
+from ribcage.imaging.augment import View, plain
 from ribcage.methods.detect import Detect
-from ribcage.store import Store
-from ribcage.views import View, plain
+from ribcage.models.backbone import Backbone
+from ribcage.runtime import distributed
+from ribcage.training import feature_cache, optim, trainer
+from ribcage.training.feature_cache import hindrance, keep
 
 CPU = torch.device("cpu")
 FLIPS = replace(plain(32), flip=0.5)
@@ -48,7 +50,7 @@ def test_the_loss_is_the_one_without_a_cache(store: Store, tmp_path: Path, model
                 assert torch.equal(one.labels.nan_to_num(9), two.labels.nan_to_num(9))
                 assert torch.equal(one.dropped, two.dropped)
                 assert two.views[0].shape == (len(one), 0, 32, 32) and not one.maps
-                flips |= set(views.draw(FLIPS, 0, epoch, one.rows.numpy(), 0, 48).flipped.tolist())
+                flips |= set(augment.draw(FLIPS, 0, epoch, one.rows.numpy(), 0, 48).flipped.tolist())
                 uncached, found = method(one).loss.item(), method(two).loss.item()
                 assert found == pytest.approx(uncached, rel=near or 1e-5)
                 if not near:
@@ -63,14 +65,14 @@ def test_pictures_that_stay_as_they_are_are_kept_once(store: Store, tmp_path: Pa
         kept = keep(made(), source, tmp_path / f"{view.flip}", kind="float32")
         assert len(kept.maps[0]) == 18 * times
         batch = next(source.epoch(0))
-        taken = kept.take(batch.rows.numpy(), views.draw(view, 0, 0, batch.rows.numpy(), 0, 48).flipped)
+        taken = kept.take(batch.rows.numpy(), augment.draw(view, 0, 0, batch.rows.numpy(), 0, 48).flipped)
         for ours, theirs in zip(taken, made().maps(batch.views[0]), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def trained(source: Loader, losses: list[float], stop: int = 6, state: dict | None = None) -> loop.Run:
+def trained(source: Loader, losses: list[float], stop: int = 6, state: dict | None = None) -> trainer.Run:
     method = made()
-    run = loop.Run(
+    run = trainer.Run(
         method, source, optim.optimizer(method), optim.Rates(1e-3, 6), epochs=2, device=CPU, precision="float32"
     )
     if state:

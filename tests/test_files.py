@@ -17,8 +17,11 @@ import numpy as np
 import pytest
 
 import ribcage
-from ribcage import checkpoint, digest, files, history, ledger, state, store
-from ribcage.provenance import Provenance
+from ribcage.bundle import history
+from ribcage.data import dataset_folder
+from ribcage.data.provenance import Provenance
+from ribcage.runtime import digest, files
+from ribcage.training import checkpoint, run_state, runs
 
 fcntl = pytest.importorskip("fcntl")
 PACKAGE = Path(ribcage.__file__).parent
@@ -167,9 +170,12 @@ def test_a_file_that_never_ends_is_no_file(tmp_path: Path, put: Callable[[Path],
     (tmp_path / "run").mkdir()
     put(tmp_path / "run" / "options.json")
     put(tmp_path / "run" / "state.json")
-    (row,) = ledger.rows(tmp_path)
-    assert row.state == state.State(state.STOPPED, None, "state.json cannot be read.")
-    for name, read in (("dataset.json", store.Facts.load), ("tests.json", lambda file: history.load(file.parent))):
+    (row,) = runs.rows(tmp_path)
+    assert row.state == run_state.State(run_state.STOPPED, None, "state.json cannot be read.")
+    for name, read in (
+        ("dataset.json", dataset_folder.Facts.load),
+        ("tests.json", lambda file: history.load(file.parent)),
+    ):
         put(tmp_path / name)
         with pytest.raises((ValueError, OSError), match=name):
             read(tmp_path / name)
@@ -209,8 +215,8 @@ def test_numbers_of_a_stranger_s_run_are_numbers(tmp_path: Path) -> None:
     (tmp_path / "run" / "state.json").write_text(json.dumps({"name": "finished", "place": place, "why": ""}))
     found = {"protocol": "honest", "split": "test", "macro": {"auroc": {"value": 0.5, "low": 0.4, "high": "9" * 99}}}
     (tmp_path / "run" / "evaluation" / "x" / "metrics.json").write_text(json.dumps(found))
-    (row,) = ledger.rows(tmp_path)
-    assert row.state.place is None and row.number == ledger.Number("auroc", 0.5, None, None, "x")
+    (row,) = runs.rows(tmp_path)
+    assert row.state.place is None and row.number == runs.Number("auroc", 0.5, None, None, "x")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ribcage import findings
-from ribcage.findings import CHESTXRAY14, CHEXPERT5, CHEXPERT14, FINDINGS, TREATMENTS, Policy, canonical
+from ribcage.data import findings
+from ribcage.data.findings import CHESTXRAY14, CHEXPERT5, CHEXPERT14, FINDINGS, TREATMENTS, Policy, canonical
 
 NAN = np.nan
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ribcage import fingerprint as fp
+from ribcage.imaging import fingerprint as fp
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
 real = pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA does not name a folder of real pictures")
@@ -354,7 +354,7 @@ def test_patients_are_hashed_per_data_set() -> None:
 
 
 def test_importing_does_not_load_numba() -> None:
-    code = "import sys, ribcage.fingerprint; sys.exit('numba' in sys.modules)"
+    code = "import sys, ribcage.imaging.fingerprint; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

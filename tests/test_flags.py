@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import pytest
 
-from ribcage import cli, flags
+from ribcage import cli
+from ribcage.runtime import flags
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "ribcage" / "recipes").glob("*.toml"))

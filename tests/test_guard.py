@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from test_provenance import radiograph
 
-from ribcage import guard, store
 from ribcage.commands import import_
-from ribcage.provenance import Provenance
-from ribcage.store import Store
+from ribcage.data import dataset_folder
+from ribcage.data.dataset_folder import Store
+from ribcage.data.provenance import Provenance
+from ribcage.evaluation import leakage
 
 TRAIN, VAL = np.arange(6), np.arange(6, 10)
 NOBODY = np.empty(0, np.uint64)
@@ -29,7 +30,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
     pd.DataFrame(rows).to_csv(root / "files" / "labels.csv", index=False)
     for name, size, link in (("large", 64, False), ("small", 48, False), ("linked", 64, True)):
         import_.run(import_.Options("folder", root / "files", out=root / name, size=size, link=link, name="one"))
-    return {name: store.open(root / name) for name in ("large", "small", "linked")}
+    return {name: dataset_folder.open(root / name) for name in ("large", "small", "linked")}
 
 
 @pytest.mark.parametrize("whose", ["large", "linked"])
@@ -38,32 +39,32 @@ def test_what_a_model_was_only_selected_on_is_told_from_what_it_learnt_from(
     whose: str, mine: str, sets: dict[str, Store]
 ) -> None:
     seen, tested = Provenance.of([sets[whose]], TRAIN, VAL), [sets[mine]]
-    found = guard.check(seen, tested, VAL, selected=True)
+    found = leakage.check(seen, tested, VAL, selected=True)
     assert found["found"] and found["selected_on"] == (4 if whose == "large" else 0)  # linked: known by patients alone
-    with pytest.raises(guard.LeakError, match="Of 4 test pictures, 4 show 2 patients"):
-        guard.check(seen, tested, VAL)
-    with pytest.raises(guard.LeakError) as error:
-        guard.check(seen, tested, np.arange(4, 8), selected=True)
+    with pytest.raises(leakage.LeakError, match="Of 4 test pictures, 4 show 2 patients"):
+        leakage.check(seen, tested, VAL)
+    with pytest.raises(leakage.LeakError) as error:
+        leakage.check(seen, tested, np.arange(4, 8), selected=True)
     assert (error.value.leak.pictures, error.value.leak.patients) == (2, 1)
     assert error.value.leak.said("validation").startswith("Of 4 validation pictures, 2 show 1 patients")
 
 
 def test_an_older_file_does_not_say_whose_pictures_chose_but_the_pictures_do(sets: dict[str, Store]) -> None:
     old = replace(Provenance.of([sets["large"]], TRAIN, VAL), selected=NOBODY)
-    assert guard.check(old, [sets["small"]], VAL, selected=True)["selected_on"] == 4
-    with pytest.raises(guard.LeakError):
-        guard.check(replace(Provenance.of([sets["linked"]], TRAIN, VAL), selected=NOBODY), [sets["large"]], VAL,
+    assert leakage.check(old, [sets["small"]], VAL, selected=True)["selected_on"] == 4
+    with pytest.raises(leakage.LeakError):
+        leakage.check(replace(Provenance.of([sets["linked"]], TRAIN, VAL), selected=NOBODY), [sets["large"]], VAL,
                     selected=True)  # fmt: skip
 
 
 def test_first_weights_that_learnt_from_what_chooses_are_warned_of(sets: dict[str, Store]) -> None:
     learnt, chose = Provenance.of([sets["large"]], VAL, TRAIN), Provenance.of([sets["large"]], TRAIN, VAL)
-    said = guard.first_weights(learnt, [sets["small"]], VAL, "val")
+    said = leakage.first_weights(learnt, [sets["small"]], VAL, "val")
     assert (
         said.startswith("WARNING: the first weights have learnt from split 'val'") and "4 validation pictures" in said
     )
-    assert guard.first_weights(chose, [sets["small"]], VAL, "val") == ""
-    assert guard.first_weights(Provenance.nothing(), [sets["small"]], VAL, "val") == ""
+    assert leakage.first_weights(chose, [sets["small"]], VAL, "val") == ""
+    assert leakage.first_weights(Provenance.nothing(), [sets["small"]], VAL, "val") == ""
 
 
 def test_of_two_that_saw_the_same_who_was_trained_on_it_counts(sets: dict[str, Store]) -> None:
@@ -80,7 +81,7 @@ def test_what_nobody_knows_is_handed_on_and_older_files_open(sets: dict[str, Sto
     seen.save(tmp_path / "new.npz")
     read = Provenance.load(tmp_path / "new.npz")
     assert read.unknown.tolist() == ["densenet", "答案.csv"] and np.array_equal(read.selected, seen.selected)
-    assert guard.check(read, [sets["large"]], VAL, allow=True)["unknown"] == ["densenet", "答案.csv"]
+    assert leakage.check(read, [sets["large"]], VAL, allow=True)["unknown"] == ["densenet", "答案.csv"]
     names = ("patients", "pixels", "prints", "role")
     np.savez(tmp_path / "old.npz", **{name: getattr(seen, name) for name in names})
     old = Provenance.load(tmp_path / "old.npz")

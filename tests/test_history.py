@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from test_loader import make_store
 
-from ribcage import card, guard, history
-from ribcage.history import PastTest
-from ribcage.store import Store
+from ribcage.bundle import card, history
+from ribcage.bundle.history import PastTest
+from ribcage.data.dataset_folder import Store
+from ribcage.evaluation import leakage
 
 ONE = PastTest(0, "nih", "test", "aaaaaaaaaaaaaaaa", ("i1",), "w1", "", True, 100, 50, 3, "mean AUROC", 0.9, 0.8, 0.95)
 
@@ -101,7 +102,7 @@ def test_the_key_is_of_images_labels_rows_split_and_options(tmp_path: Path) -> N
     rows = np.arange(len(opened))
 
     def key(one: Store = opened, own: np.ndarray = rows, split: str = "test", **options: str) -> str:
-        return guard.key_of([one], own, split, {"rule": "youden"} | options)
+        return leakage.key_of([one], own, split, {"rule": "youden"} | options)
 
     table = opened.index.table.copy()
     name = opened.index.findings[0]
@@ -110,6 +111,6 @@ def test_the_key_is_of_images_labels_rows_split_and_options(tmp_path: Path) -> N
     others = replace(opened, facts=replace(opened.facts, contents="others"))
     keys = [key(), key(relabelled), key(others), key(own=rows[1:]), key(split="val"), key(rule="f1")]
     assert len(set(keys)) == len(keys) and key() == key()
-    assert guard.images_of(relabelled) == guard.images_of(opened) != guard.images_of(others)
+    assert leakage.images_of(relabelled) == leakage.images_of(opened) != leakage.images_of(others)
     moved = replace(opened, index=replace(opened.index, root=Path("/elsewhere")))
     assert key(moved) == key()

@@ -16,7 +16,8 @@ import pytest
 from processes import SERVER
 
 from benchmarks import hostile
-from ribcage import cli, image
+from ribcage import cli
+from ribcage.imaging import image
 
 EACH = 40
 """Inputs of a kind; `python -m benchmarks.hostile` reads 100,000 in all."""

@@ -28,9 +28,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ribcage import bundle, cli, weights
-from ribcage.bundle import Model
-from ribcage.weights import container, pickled
+from ribcage import cli
+from ribcage.bundle import bundle, formats
+from ribcage.bundle.bundle import Model
+from ribcage.bundle.formats import container, pickled
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}
 ARRAYS = {name: value.numpy() for name, value in WEIGHTS.items()}
@@ -123,7 +124,7 @@ class Filled:
 def refused(file: Path, marker: Path | None = None) -> str:
     """Why a file is not read: in one short line."""
     with pytest.raises((ValueError, MemoryError)) as error:
-        weights.published(file)
+        formats.published(file)
     said = str(error.value)
     assert said.startswith(str(file)) and "\n" not in said and len(said) < 300 + len(str(file))
     assert marker is None or not marker.exists()
@@ -226,7 +227,7 @@ def test_a_large_number_of_a_note_takes_no_memory(tmp_path: Path) -> None:
     """Python's quick reader makes room for two thousand million notes. Here it is a file as good as any."""
     data = pickle.dumps(ARRAYS, protocol=2)
     (tmp_path / "w.pdparams").write_bytes(data[:3] + b"r\xff\xff\xff\x7f" + data[3:])
-    assert weights.published(tmp_path / "w.pdparams").state.keys() == WEIGHTS.keys()
+    assert formats.published(tmp_path / "w.pdparams").state.keys() == WEIGHTS.keys()
 
 
 def twice(depth: int, first: bytes, pair: Callable[[int], bytes]) -> bytes:
@@ -253,7 +254,7 @@ def test_a_dict_of_torchs_that_is_in_itself_is_read_once(tmp_path: Path) -> None
     content["model"] = content
     for save in (torch_zip, torch_old):
         save(content, tmp_path / "w.pth")
-        assert weights.published(tmp_path / "w.pth").state.keys() == {"fc.weight"}
+        assert formats.published(tmp_path / "w.pth").state.keys() == {"fc.weight"}
 
 
 def array(shape: tuple[int, ...], kind: str, content: Any, columns: bool = False) -> Call:
@@ -339,7 +340,7 @@ def test_a_tensor_that_repeats_a_number_for_ever_is_refused(tmp_path: Path) -> N
     torch.save({**WEIGHTS, "fc.scale": torch.ones(1).expand(2**40)}, tmp_path / "w.pth")
     assert "it would grow to 4,398.0 GB" in refused(tmp_path / "w.pth")
     torch.save({**WEIGHTS, "fc.scale": torch.ones(1).expand(64)}, tmp_path / "w.pth")
-    assert weights.published(tmp_path / "w.pth").state["fc.scale"].shape == (64,)
+    assert formats.published(tmp_path / "w.pth").state["fc.scale"].shape == (64,)
 
 
 def stored(value: torch.Tensor) -> Any:
@@ -378,7 +379,7 @@ def test_names_upon_a_dict_or_a_tensor_change_nothing(tmp_path: Path) -> None:
     """Objects in a file may have an `items` or a `numel` of their own."""
     for save in (torch_zip, torch_old):
         save({"state_dict": Shadowed()}, tmp_path / "w.pth")
-        found = weights.published(tmp_path / "w.pth").state
+        found = formats.published(tmp_path / "w.pth").state
         assert found.keys() == {"fc.weight", "fc.bias", "fc.scale"} and found["fc.scale"].numel() == 2
         assert type(found["fc.bias"]) is torch.Tensor and not found["fc.bias"].requires_grad
 
@@ -509,7 +510,7 @@ def whole(form: str, folder: Path) -> Path:
 @pytest.mark.parametrize("form", [*FORMS, "safetensors", "npz"])
 def test_a_file_is_read_whole_or_not_at_all(form: str, tmp_path: Path) -> None:
     file = whole(form, tmp_path)
-    found = weights.published(file).state
+    found = formats.published(file).state
     assert found.keys() == WEIGHTS.keys() and all(torch.equal(found[name], WEIGHTS[name]) for name in WEIGHTS)
     data = file.read_bytes()
     for end in sorted({*range(0, len(data), max(1, len(data) // 60)), 1, 2, 3, 4, 8, 9, 20, len(data) - 1}):
@@ -529,7 +530,7 @@ def test_a_damaged_file_is_read_or_refused_in_a_line(form: str, tmp_path: Path) 
             spoilt[place : place + draw.choice((0, 1, 1, 1, 4))] = draw.randbytes(draw.choice((0, 1, 1, 1, 4)))
         file.write_bytes(spoilt)
         try:
-            weights.published(file)
+            formats.published(file)
         except (ValueError, MemoryError) as error:
             assert "\n" not in str(error) and len(str(error)) < 300 + len(str(file))
 
@@ -646,7 +647,7 @@ def test_what_stands_beside_weights_is_no_hindrance(tmp_path: Path) -> None:
     files = sorted(tmp_path.glob("*.pth"))
     assert len(files) > 30
     for file in files:
-        found = weights.published(file).state
+        found = formats.published(file).state
         assert found.keys() == WEIGHTS.keys(), file.name
         assert all(torch.equal(found[name], WEIGHTS[name]) for name in WEIGHTS)
 
@@ -655,7 +656,7 @@ def test_weights_in_a_dict_of_another_library_are_found(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         config = made(patch, "easydict", "EasyDict", dict)
         torch.save({"model": config(WEIGHTS)}, tmp_path / "w.pth")
-    assert weights.published(tmp_path / "w.pth").state.keys() == WEIGHTS.keys()
+    assert formats.published(tmp_path / "w.pth").state.keys() == WEIGHTS.keys()
 
 
 def test_numbers_of_python_2_are_read(tmp_path: Path) -> None:
@@ -667,14 +668,14 @@ def test_numbers_of_python_2_are_read(tmp_path: Path) -> None:
     data = (tmp_path / "w.pth").read_bytes()
     assert data.count(b"X\x05\x00\x00\x00SCORE") == 1
     (tmp_path / "w.pth").write_bytes(data.replace(b"X\x05\x00\x00\x00SCORE", scalar))
-    assert weights.published(tmp_path / "w.pth").state.keys() == WEIGHTS.keys()
+    assert formats.published(tmp_path / "w.pth").state.keys() == WEIGHTS.keys()
 
 
 def test_reading_leaves_nothing_behind(tmp_path: Path) -> None:
     """torch is told of the classes that are put up with only as long as a file is read."""
     torch.save({**WEIGHTS, "args": argparse.Namespace(a=1)}, tmp_path / "w.pth")
     before = set(torch.serialization.get_safe_globals())
-    weights.published(tmp_path / "w.pth")
+    formats.published(tmp_path / "w.pth")
     assert set(torch.serialization.get_safe_globals()) == before
     with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / "w.pth", weights_only=True)
@@ -688,4 +689,4 @@ def test_torch_s_own_calls_cost_no_more_than_the_file(tmp_path: Path, call: Any,
     """Longer texts would be encoded for hours, and bytes made until the memory is full."""
     torch.save(WEIGHTS | {"x": Call(*call)}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match="in a way that no weights need"):
-        weights.published(tmp_path / "w.pth")
+        formats.published(tmp_path / "w.pth")

@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_weights import gray, stirred
 
-from ribcage import bundle, cli, weights
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
+from ribcage import cli
+from ribcage.bundle import bundle, formats
+from ribcage.bundle.bundle import Model
+from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
+from ribcage.models.backbone import Backbone
 
 COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FACTS: dict[str, Any] = {
@@ -144,13 +145,13 @@ def test_into_a_folder_that_is_there_it_goes_under_its_name(tmp_path: Path) -> N
     assert len(list((tmp_path / "hf" / "resnet18_xray").iterdir())) == 3
 
 
-def described(folder: Path, **said: Any) -> weights.Published:
+def described(folder: Path, **said: Any) -> formats.Published:
     """What is read of a file with this beside it."""
     folder.mkdir(exist_ok=True)
     net = timm.create_model("test_resnet", num_classes=2)
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(said), encoding="utf-8")
-    return weights.published(folder / "model.safetensors")
+    return formats.published(folder / "model.safetensors")
 
 
 def test_a_folder_of_timms_own_is_known_by_what_lies_beside(tmp_path: Path) -> None:
@@ -212,5 +213,5 @@ def test_what_finds_boxes_does_not_fit(tmp_path: Path) -> None:
     built = Backbone("test_resnet", size=(64, 64))
     model = Model("test_resnet", ("Mass",), (64, 64), 64, "pad", 0.5, 0.25)
     with pytest.raises(ValueError, match="has no boxes, which this model finds"):
-        weights.load("huggingface").export(Detect(built, ("Mass",)), model, tmp_path / "hf")
+        formats.load("huggingface").export(Detect(built, ("Mass",)), model, tmp_path / "hf")
     assert not (tmp_path / "hf").exists()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ribcage import image
-from ribcage.image import Limits, UnreadableError
+from ribcage.imaging import image
+from ribcage.imaging.image import Limits, UnreadableError
 
 WIDTH, HEIGHT = 80, 60
 GRAY = (np.add.outer(np.arange(HEIGHT) * 2, np.arange(WIDTH)) % 256).astype(np.uint8)

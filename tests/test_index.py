@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ribcage import index as indexes
-from ribcage import store
-from ribcage.index import Index
+from ribcage.data import dataset_folder
+from ribcage.data import index as indexes
+from ribcage.data.index import Index
 
 
 def small() -> Index:
@@ -127,4 +127,4 @@ def test_a_table_of_another_kind_holds_no_fingerprints(tmp_path: Path) -> None:
     file = tmp_path / "fingerprints.parquet"
     pq.write_table(pa.table({"print": [0.5], "pixels": pa.array([1], pa.uint64())}), file)
     with pytest.raises(ValueError, match="fingerprints"):
-        store.Fingerprints.load(file)
+        dataset_folder.Fingerprints.load(file)

@@ -9,12 +9,14 @@ import pytest
 import torch
 from test_loader import make_store
 
-from ribcage import distributed, inference, views
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
-from ribcage.inference import Predictions
+from ribcage.bundle.bundle import Model
+from ribcage.data.dataset_folder import Store
+from ribcage.imaging import augment
+from ribcage.inference import predictions
+from ribcage.inference.predictions import Predictions
 from ribcage.methods.supervised import Supervised
-from ribcage.store import Store
+from ribcage.models.backbone import Backbone
+from ribcage.runtime import distributed
 
 FINDINGS = ("Mass", "Edema")
 MODEL = Model("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
@@ -25,7 +27,7 @@ def answer(store: Store, rows: np.ndarray | None = None, **options: object) -> P
     method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS)
     torch.nn.init.normal_(method.head.weight)
     rows = np.arange(len(store)) if rows is None else rows
-    return inference.predict(method, [store], rows, model=MODEL, threads=1, **options)  # type: ignore[arg-type]
+    return predictions.predict(method, [store], rows, model=MODEL, threads=1, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +40,10 @@ def test_logits_are_those_of_the_plain_view_normalised_by_the_model(store: Store
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS)
     torch.nn.init.normal_(method.head.weight)
-    numbers = views.draw(views.plain((32, 32)), 0, 0, np.arange(26), 0, store.size)
+    numbers = augment.draw(augment.plain((32, 32)), 0, 0, np.arange(26), 0, store.size)
     assert store.images is not None
     with torch.no_grad():
-        expected = method.eval().logits(views.apply(np.asarray(store.images), numbers, 0.5, 0.25))
+        expected = method.eval().logits(augment.apply(np.asarray(store.images), numbers, 0.5, 0.25))
     np.testing.assert_allclose(said.logits, expected.numpy(), atol=1e-5)
     assert said.logits.dtype == np.float32
 
@@ -55,11 +57,11 @@ def test_ten_crops_give_the_mean_of_ten_probabilities(store: Store) -> None:
     method.eval()
     shares = []
     assert store.images is not None
-    for number, view in enumerate(views.ten_crops((32, 32))):
-        numbers = views.draw(view, 0, 0, rows, number, store.size)
+    for number, view in enumerate(augment.ten_crops((32, 32))):
+        numbers = augment.draw(view, 0, 0, rows, number, store.size)
         with torch.no_grad():
             shares.append(
-                method.logits(views.apply(np.asarray(store.images)[:5], numbers, 0.5, 0.25)).sigmoid().numpy()
+                method.logits(augment.apply(np.asarray(store.images)[:5], numbers, 0.5, 0.25)).sigmoid().numpy()
             )
     np.testing.assert_allclose(joint.probabilities(), np.mean(shares, axis=0), atol=1e-6)
     assert np.abs(joint.logits - answer(store, rows).logits).max() > 1e-3
@@ -73,7 +75,7 @@ def test_rows_come_sorted_and_once_whatever_was_asked(store: Store) -> None:
 
 def test_predicting_leaves_the_method_as_it_was(store: Store) -> None:
     method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS).train()
-    inference.predict(method, [store], np.arange(4), model=MODEL, threads=1)
+    predictions.predict(method, [store], np.arange(4), model=MODEL, threads=1)
     assert method.training and method.backbone.training
 
 
@@ -122,7 +124,7 @@ def test_temperature_divides_the_logits_of_its_finding() -> None:
 
 def test_labels_are_nan_where_a_set_does_not_have_the_finding(tmp_path: Path, store: Store) -> None:
     other = make_store(tmp_path, count=10, findings=("Edema",))
-    known, asked = inference.labels([store, other], np.array([0, 25, 26, 35]), FINDINGS)
+    known, asked = predictions.labels([store, other], np.array([0, 25, 26, 35]), FINDINGS)
     assert asked.tolist() == [[True, True]] * 2 + [[False, True]] * 2
     assert np.isnan(known[2:, 0]).all()
     np.testing.assert_array_equal(known[2:, 1], other.index.labels[[0, 9], 0])
@@ -131,12 +133,12 @@ def test_labels_are_nan_where_a_set_does_not_have_the_finding(tmp_path: Path, st
 @pytest.mark.parametrize("name", ["表 predictions.parquet", "表 predictions.csv"])
 def test_a_table_reads_back_as_it_was_written(tmp_path: Path, store: Store, name: str) -> None:
     said = answer(store)
-    about = inference.about([store], said.rows)
+    about = predictions.about([store], said.rows)
     labels = np.where(np.arange(52).reshape(26, 2) % 3 == 0, np.nan, 1.0)
-    table = inference.table(about, FINDINGS, said.probabilities(), said.log_odds(), labels)
-    inference.save(table, tmp_path / name)
-    again = inference.read(tmp_path / name)
-    assert inference.findings(again) == FINDINGS
+    table = predictions.table(about, FINDINGS, said.probabilities(), said.log_odds(), labels)
+    predictions.save(table, tmp_path / name)
+    again = predictions.read(tmp_path / name)
+    assert predictions.findings(again) == FINDINGS
     np.testing.assert_allclose(again["Mass"], table["Mass"], rtol=1e-15)
     np.testing.assert_array_equal(again["Mass_label"], table["Mass_label"])
     assert again["path"].tolist() == table["path"].tolist() and again["patient"].tolist() == table["patient"].tolist()
@@ -146,6 +148,6 @@ def test_what_is_no_table_of_predictions_is_one_clear_line(tmp_path: Path) -> No
     (tmp_path / "a.csv").write_text("path,Mass\nx,1\n", encoding="utf-8")
     (tmp_path / "b.parquet").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="no set, no patient"):
-        inference.read(tmp_path / "a.csv")
+        predictions.read(tmp_path / "a.csv")
     with pytest.raises(ValueError, match="cannot be read as a table of predictions"):
-        inference.read(tmp_path / "b.parquet")
+        predictions.read(tmp_path / "b.parquet")

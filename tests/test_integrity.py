@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ribcage import bundle, limits, weights
-from ribcage.backbone import Backbone, is_known
-from ribcage.bundle import Model
+from ribcage.bundle import bundle, formats
+from ribcage.bundle.bundle import Model
+from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
+from ribcage.models.backbone import Backbone, is_known
+from ribcage.runtime import limits
 
 
 @pytest.fixture
@@ -170,11 +171,11 @@ def test_names_with_a_source_are_no_models() -> None:
 def test_one_array_of_many_names_is_one_array(tmp_path: Path) -> None:
     content = np.zeros(2**14, np.float32)
     (tmp_path / "w.pdparams").write_bytes(pickle.dumps({f"w{number}": content for number in range(200)}))
-    found = weights.published(tmp_path / "w.pdparams").state
+    found = formats.published(tmp_path / "w.pdparams").state
     assert len(found) == 200 and len({value.data_ptr() for value in found.values()}) == 1
     (tmp_path / "w.pdparams").write_bytes(pickle.dumps({f"w{number}": content for number in range(700)}))
     with pytest.raises(ValueError, match="would grow to"):
-        weights.published(tmp_path / "w.pdparams")
+        formats.published(tmp_path / "w.pdparams")
 
 
 def test_an_array_of_numpys_is_as_long_as_it_says(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_an_array_of_numpys_is_as_long_as_it_says(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "w.npz", "w") as packed:
         packed.writestr("w.npy", array.getvalue() + bytes(16))
     with pytest.raises(ValueError, match="not so many numbers as it claims"):
-        weights.published(tmp_path / "w.npz")
+        formats.published(tmp_path / "w.npz")
 
 
 @pytest.mark.parametrize(
@@ -200,5 +201,5 @@ def test_an_array_of_numpys_is_as_long_as_it_says(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_says_what_it_is(content: Any, says: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(ValueError, match="holds no weights") as error:
-        weights.published(tmp_path / "w.pth")
+        formats.published(tmp_path / "w.pth")
     assert says in str(error.value)

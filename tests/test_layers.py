@@ -8,7 +8,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from ribcage.layers import follow, follower, group_norms, perceptron
+from ribcage.models.layers import follow, follower, group_norms, perceptron
 
 
 @pytest.fixture(autouse=True)

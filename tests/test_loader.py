@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 import torch
 
-from ribcage import draws, views
-from ribcage.findings import Policy
-from ribcage.index import Index, boxes, table
-from ribcage.loader import Batch, Loader, _Making, _turns, rows_of
-from ribcage.store import Facts, Store
-from ribcage.views import View, gentle, plain, strong
+from ribcage.data.dataset_folder import Facts, Store
+from ribcage.data.findings import Policy
+from ribcage.data.index import Index, boxes, table
+from ribcage.data.loader import Batch, Loader, _Making, _turns, rows_of
+from ribcage.imaging import augment
+from ribcage.imaging.augment import View, gentle, plain, strong
+from ribcage.runtime import rng
 
 
 def make_store(
@@ -334,10 +335,10 @@ def test_a_step_beyond_the_epoch_is_refused(store: Store) -> None:
 def test_pixels_are_those_that_views_draws_for_the_row(store: Store) -> None:
     batch = next(Loader([store], [plain(48), gentle(40)], batch=6, seed=9).epoch(4))
     rows = batch.rows.numpy()
-    numbers = views.draw(gentle(40), 9, 4, rows, 1, 48)
+    numbers = augment.draw(gentle(40), 9, 4, rows, 1, 48)
     assert store.images is not None
-    assert torch.equal(batch.views[1], views.apply(store.images[rows], numbers, store.mean, store.std))
-    assert np.array_equal(rows, draws.permutation(9, 4, 50)[:6])
+    assert torch.equal(batch.views[1], augment.apply(store.images[rows], numbers, store.mean, store.std))
+    assert np.array_equal(rows, rng.permutation(9, 4, 50)[:6])
 
 
 def test_a_mask_chooses_the_rows_where_it_is_true(store: Store) -> None:
@@ -412,7 +413,7 @@ def test_together_the_views_show_the_same_picture_at_their_own_size(tmp_path: Pa
     """On the CPU and by the way of a GPU: the larger view, shrunk, is the smaller one."""
     large = make_store(tmp_path, count=24, size=96)
     small = View(24, crop=(0.6, 0.9), flip=0.5, rotation=10, shift=0.05, brightness=0.1, contrast=0.2, gamma=0.2)
-    pair = [small, views.resized(small, (48, 48))]
+    pair = [small, augment.resized(small, (48, 48))]
 
     def apart(together: bool) -> list[float]:
         loader = Loader([large], pair, batch=24, together=together, normalise=(0.0, 1.0), threads=1)
@@ -429,7 +430,7 @@ def test_together_the_views_show_the_same_picture_at_their_own_size(tmp_path: Pa
 
 
 def test_together_the_first_view_is_what_it_is_alone(store: Store) -> None:
-    pair = Loader([store], [strong(40), views.resized(strong(40), (80, 80))], batch=16, together=True)
+    pair = Loader([store], [strong(40), augment.resized(strong(40), (80, 80))], batch=16, together=True)
     alone = Loader([store], [strong(40)], batch=16)
     for both, one in zip(pair.epoch(1), alone.epoch(1), strict=True):
         assert torch.equal(both.views[0], one.views[0]) and torch.equal(both.rows, one.rows)
@@ -495,7 +496,7 @@ def test_kept_maps_stand_for_pictures(store: Store) -> None:
     loaders = [Loader([store], [view], batch=16) for _ in range(2)]
     loaders[1].kept = Answers()
     for one, two in zip(*(loader.epoch(3) for loader in loaders), strict=True):
-        flipped = views.draw(view, 0, 3, one.rows.numpy(), 0, 48).flipped
+        flipped = augment.draw(view, 0, 3, one.rows.numpy(), 0, 48).flipped
         assert np.array_equal(two.maps[0].numpy(), one.rows.numpy() * 2 + flipped)
         assert two.views[0].shape == (len(one), 0, 24, 24)
         assert same(replace(one, views=two.views), two)

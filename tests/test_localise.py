@@ -16,10 +16,14 @@ from safetensors.torch import load_file
 from test_pretrain import equal, stopped
 
 import ribcage
-from ribcage import bundle, checkpoint, cli, detections, feature_cache, inference, prediction, store
-from ribcage.box_validation import BoxValidation
-from ribcage.loader import rows_of
+from ribcage import cli
+from ribcage.bundle import bundle
+from ribcage.data import dataset_folder
+from ribcage.data.loader import rows_of
+from ribcage.evaluation.box_validation import BoxValidation
+from ribcage.inference import detections, gradcam, image_files, predictions
 from ribcage.methods.detect import Detect
+from ribcage.training import checkpoint, feature_cache
 
 FINDING = "Lung_Opacity"
 SMALL = [
@@ -53,7 +57,7 @@ def data(files: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def classifier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("classifier"), store.open(data), (FINDING,), side=64)
+    return trained(tmp_path_factory.mktemp("classifier"), dataset_folder.open(data), (FINDING,), side=64)
 
 
 def words(data: Path, out: Path, *more: str) -> list[str]:
@@ -74,7 +78,7 @@ def log(run: Path) -> list[dict[str, Any]]:
 
 def test_a_run_leaves_a_detector_that_opens_and_answers(run: Path, data: Path) -> None:
     one, last = bundle.load_detector(run), checkpoint.load(run / "checkpoint.pt")
-    assert isinstance(one.method, Detect) and not one.method.training and one.finder is one.method
+    assert isinstance(one.method, Detect) and not one.method.training and gradcam.finder(one) is one.method
     assert one.model.findings == (FINDING,) and one.model.name == "test_resnet" and one.model.size == (64, 64)
     assert one.model.detector["head"] == "fcos" and one.model.detector["width"] == 16
     validated = [line["validation"] for line in log(run) if "validation" in line]
@@ -82,7 +86,7 @@ def test_a_run_leaves_a_detector_that_opens_and_answers(run: Path, data: Path) -
     assert max(each["map"] for each in validated) == one.model.metrics["validation"]["map"]
     if last["standing"]["best_step"] == last["run"]["step"]:
         assert equal(one.method.state_dict(), last["run"]["method"])
-    said = detections.detect(one.finder, [store.open(data)], np.arange(3), model=one.model, threads=1)
+    said = detections.detect(gradcam.finder(one), [dataset_folder.open(data)], np.arange(3), model=one.model, threads=1)
     assert len(said.boxes) and said.boxes["score"].between(0, 1).all()
     with pytest.raises(ValueError, match="is a detector, which finds boxes"):
         bundle.load(run)
@@ -111,7 +115,7 @@ def test_a_frozen_backbone_is_that_of_the_bundle_to_the_bit(run: Path, classifie
 def test_it_has_seen_what_its_backbone_has_seen(run: Path, classifier: Path, data: Path) -> None:
     seen, before = bundle.seen(str(run)), bundle.seen(str(classifier))
     assert set(before.pixels) <= set(seen.pixels) and len(seen.pixels)
-    opened = store.open(data)
+    opened = dataset_folder.open(data)
     assert not set(seen.pixels) & set(opened.fingerprints.pixels[rows_of([opened], "test")])
 
 
@@ -148,9 +152,9 @@ def test_maps_that_are_kept_teach_what_fresh_ones_do_and_are_gone_in_the_end(
 
 def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
     """(K, 5) the ten surest boxes of a picture, by maps that were kept, or fresh ones."""
-    one, opened = bundle.load_detector(run), [store.open(data)]
+    one, opened = bundle.load_detector(run), [dataset_folder.open(data)]
     chooses = BoxValidation(
-        lambda: one.finder, opened, np.arange(5), one.model, device=torch.device("cpu"), batch=3, threads=1
+        lambda: gradcam.finder(one), opened, np.arange(5), one.model, device=torch.device("cpu"), batch=3, threads=1
     )
     if kept:
         assert isinstance(one.method, Detect)
@@ -198,7 +202,9 @@ def test_a_classifier_becomes_a_detector_by_what_it_looks_at(
     assert equal(*(load_file(each / "bundle" / "model.safetensors") for each in (tmp_path / "cam", classifier)))
     found = 0
     for _ in range(2):  # what speaks for a finding by these weights speaks against it by those
-        said = detections.detect(one.finder, [store.open(data)], np.arange(4), model=one.model, threads=1)
+        said = detections.detect(
+            gradcam.finder(one), [dataset_folder.open(data)], np.arange(4), model=one.model, threads=1
+        )
         found += len(said.boxes)
         one.method.head.weight.data.neg_()
     assert found
@@ -273,9 +279,9 @@ def asked(model: Path, *paths: Path, **options: Any) -> pd.DataFrame:
 def test_boxes_of_files_are_those_of_the_imported_pictures_in_the_files_pixels(
     run: Path, files: Path, data: Path, tmp_path: Path
 ) -> None:
-    opened, one = store.open(data), bundle.load_detector(run)
+    opened, one = dataset_folder.open(data), bundle.load_detector(run)
     table = asked(run, files / "stage_2_train_images", least=0.0, out=tmp_path / "boxes.csv")
-    said = detections.detect(one.finder, [opened], np.arange(len(opened)), model=one.model, threads=1)
+    said = detections.detect(gradcam.finder(one), [opened], np.arange(len(opened)), model=one.model, threads=1)
     marks, about = said.marks(FINDING), said.pictures
     for place, path in enumerate(about["path"]):
         size = (int(about["file_width"][place]), int(about["file_height"][place]))
@@ -288,13 +294,13 @@ def test_boxes_of_files_are_those_of_the_imported_pictures_in_the_files_pixels(
 
 
 def inference_read(file: Path) -> pd.DataFrame:
-    texts = dict.fromkeys((*prediction.ABOUT, "finding", "error"), "str")
+    texts = dict.fromkeys((*image_files.ABOUT, "finding", "error"), "str")
     return pd.read_csv(file, dtype=texts).fillna(dict.fromkeys(texts, ""))
 
 
 def test_probabilities_of_files_are_those_of_the_imported_pictures(classifier: Path, files: Path, data: Path) -> None:
-    opened, one = store.open(data), bundle.load(classifier)
-    said = inference.predict(one.method, [opened], np.arange(len(opened)), model=one.model, threads=1)
+    opened, one = dataset_folder.open(data), bundle.load(classifier)
+    said = predictions.predict(one.method, [opened], np.arange(len(opened)), model=one.model, threads=1)
     table = asked(classifier, files / "stage_2_train_images").set_index("path")
     order = [str(files / path) for path in opened.index.table["path"]]
     np.testing.assert_allclose(table.loc[order, FINDING], said.probabilities(one.model.temperature)[:, 0], atol=1e-6)
@@ -342,7 +348,7 @@ def test_of_a_classifier_that_nothing_calibrates_boxes_of_any_score_are_shown(
     blank = tmp_path / "no boxes"
     trees.class_folders(tmp_path / "files")
     assert cli.main(["import", "folder", str(tmp_path / "files"), "--out", str(blank), "--size", "48"]) == 0
-    split = next(iter(store.open(blank).index.table["split"]))
+    split = next(iter(dataset_folder.open(blank).index.table["split"]))
     out = tmp_path / "cam"
     assert (
         cli.main(

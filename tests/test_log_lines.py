@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from ribcage import cli, loop, metrics, optim, store, views
-from ribcage.backbone import Backbone
-from ribcage.findings import Policy
-from ribcage.loader import Loader
-from ribcage.log_lines import PaddleLines
+from ribcage import cli, metrics
+from ribcage.data import dataset_folder
+from ribcage.data.findings import Policy
+from ribcage.data.loader import Loader
+from ribcage.imaging import augment
 from ribcage.methods.supervised import Supervised
+from ribcage.models.backbone import Backbone
+from ribcage.training import optim, trainer
+from ribcage.training.log_formats import PaddleLines
 
 # A line of the original, shortened: "step  10/614 - loss: 0.1650 - AUROC_Atelectasis: 0.5343 - … - AUROC_avg: 0.5401 - 3s/step"
 NUMBER = r"(?:\d\.\d{4}|nan)"
@@ -28,17 +31,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def made(data: Path, batch: int = 4, epochs: int = 1, policy: str = "ignore", **options: Any) -> loop.Run:
+def made(data: Path, batch: int = 4, epochs: int = 1, policy: str = "ignore", **options: Any) -> trainer.Run:
     torch.manual_seed(0)
-    opened = store.open(data)
+    opened = dataset_folder.open(data)
     method = Supervised(Backbone("test_resnet"), opened.index.findings)
-    loader = Loader([opened], [views.plain(32)], batch=batch, threads=1, policy=Policy.parse(policy))
+    loader = Loader([opened], [augment.plain(32)], batch=batch, threads=1, policy=Policy.parse(policy))
     rates = optim.Rates(1e-3, epochs * len(loader))
     device = torch.device("cpu")
-    return loop.Run(method, loader, optim.optimizer(method), rates, epochs=epochs, device=device, **options)
+    return trainer.Run(method, loader, optim.optimizer(method), rates, epochs=epochs, device=device, **options)
 
 
-def printed(run: loop.Run, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def printed(run: trainer.Run, capsys: pytest.CaptureFixture[str]) -> list[str]:
     lines = PaddleLines(run)
     for log in run.fit():
         lines.show(log)

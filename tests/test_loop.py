@@ -11,8 +11,10 @@ import pytest
 import torch
 import toys
 
-from ribcage import cli, distributed, loop
-from ribcage.loop import DivergedError
+from ribcage import cli
+from ribcage.runtime import distributed
+from ribcage.training import trainer
+from ribcage.training.trainer import DivergedError
 
 GOOD = (1.0, 3.0)
 POISON = {"loss": (math.nan, 1.0), "gradient": (1e30, 1.0), "gradient of the second part": (1.0, 1e30)}
@@ -129,7 +131,7 @@ def ranks() -> None:
     try:
         with distributed.started():
             rank = distributed.rank()
-            print(loop._means([torch.tensor(float(rank)), torch.tensor(3.0 * rank)]).tolist())
+            print(trainer._means([torch.tensor(float(rank)), torch.tensor(3.0 * rank)]).tolist())
             for poison in ("loss", "gradient"):
                 run = toys.run([GOOD, POISON[poison] if rank else GOOD, GOOD])
                 with pytest.raises(DivergedError) as found:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ribcage import losses
+from ribcage.models import losses
 
 nan = math.nan
 LOGITS = torch.tensor([[0.5, -1.0, 2.0], [-2.0, 0.3, 0.0], [3.0, -4.0, 1.0], [0.1, 0.2, -0.3]])

@@ -13,10 +13,11 @@ from batches import batch, part
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ribcage import bundle, layers
-from ribcage.backbone import Backbone
+from ribcage.bundle import bundle
+from ribcage.data.provenance import Provenance
 from ribcage.methods.mae import MAE, _positions
-from ribcage.provenance import Provenance
+from ribcage.models import layers
+from ribcage.models.backbone import Backbone
 
 
 def made(model: str = "test_vit", size: tuple[int, int] = (64, 48), channels: int = 1, **options: Any) -> MAE:

@@ -8,9 +8,9 @@ import torch
 from batches import batch, part
 from torch import nn
 
-from ribcage.backbone import Backbone
-from ribcage.loader import Batch
+from ribcage.data.loader import Batch
 from ribcage.methods.mae_unet import MAEUNet
+from ribcage.models.backbone import Backbone
 
 
 def made(model: str = "test_resnet", channels: int = 1, **options: Any) -> MAEUNet:

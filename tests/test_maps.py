@@ -9,12 +9,14 @@ import torch
 from test_loader import make_store
 from torch import Tensor, nn
 
-from ribcage import detections, gradcam, inference, maps, views
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
-from ribcage.gradcam import Looker, looks
+from ribcage.bundle.bundle import Model
+from ribcage.data.dataset_folder import Store
+from ribcage.imaging import augment, heatmaps
+from ribcage.inference import detections, gradcam, predictions
+from ribcage.inference.gradcam import Looker, looks
 from ribcage.methods.supervised import Supervised
-from ribcage.store import Store
+from ribcage.models.backbone import Backbone
+from ribcage.models.detectors.cam import CamBoxes
 
 FINDINGS = ("Mass", "Edema", "Effusion")
 SIDES = {"autoformer_v2_tiny": 224, "mixer_s32_224": 224}
@@ -126,9 +128,11 @@ def test_evidence_planted_in_one_place_is_found_there(x: int, y: int) -> None:
     picture = torch.full((1, 1, 32, 32), 0.1)
     picture[0, 0, y - 4 : y + 4, x - 4 : x + 4] = 1.0
     seen = looks(method, picture)
-    torch.testing.assert_close(maps.peaks(seen.maps, seen.cells)[0, 0], torch.tensor([float(x), float(y)]))
+    torch.testing.assert_close(heatmaps.peaks(seen.maps, seen.cells)[0, 0], torch.tensor([float(x), float(y)]))
     assert seen.maps[0, 0, y // 8, x // 8] == 1
-    assert (seen.maps[0, 2] == 0).all() and maps.peaks(seen.maps, seen.cells)[0, 2].isnan().all()  # never looked for
+    assert (seen.maps[0, 2] == 0).all() and heatmaps.peaks(seen.maps, seen.cells)[
+        0, 2
+    ].isnan().all()  # never looked for
     found = Looker(method).found(picture)[0]
     box = found.boxes[found.findings == 0][0]
     assert box[0] < x < box[2] and box[1] < y < box[3] and (box[2:] - box[:2] <= 16).all()
@@ -198,28 +202,28 @@ def test_maps_of_a_picture_do_not_depend_on_its_batch() -> None:
 
 def test_heat_is_never_nan() -> None:
     weights = torch.tensor([[[1.0], [-1.0]]])
-    assert torch.equal(maps.heat(torch.zeros(1, 1, 2, 2), weights), torch.zeros(1, 2, 2, 2))
-    assert (maps.heat(torch.ones(1, 1, 2, 2), weights)[0] == torch.tensor([1.0, 0.0])[:, None, None]).all()
+    assert torch.equal(heatmaps.heat(torch.zeros(1, 1, 2, 2), weights), torch.zeros(1, 2, 2, 2))
+    assert (heatmaps.heat(torch.ones(1, 1, 2, 2), weights)[0] == torch.tensor([1.0, 0.0])[:, None, None]).all()
 
 
 def test_peaks_are_the_centres_of_the_hottest_cells() -> None:
     heat = torch.zeros(1, 3, 3, 4)
     heat[0, 0, 2, 1] = heat[0, 1, 0, 3] = 1
-    cells = maps.Cells.even((3, 4), (30, 80))
-    found = maps.peaks(heat, cells)
+    cells = heatmaps.Cells.even((3, 4), (30, 80))
+    found = heatmaps.peaks(heat, cells)
     torch.testing.assert_close(found[0, :2], torch.tensor([[30.0, 25.0], [70.0, 5.0]]))
     assert found[0, 2].isnan().all()
-    shifted = maps.peaks(heat, maps.Cells((0.5, 1.5), (20.0, 10.0)))
+    shifted = heatmaps.peaks(heat, heatmaps.Cells((0.5, 1.5), (20.0, 10.0)))
     torch.testing.assert_close(shifted[0, :2], torch.tensor([[20.5, 21.5], [60.5, 1.5]]))
 
 
 def test_enlarged_maps_are_what_interpolation_gives_where_cells_are_even_and_move_with_them() -> None:
     heat = torch.rand(2, 3, 3, 5)
-    even = maps.Cells.even((3, 5), (21, 40))
+    even = heatmaps.Cells.even((3, 5), (21, 40))
     expected = nn.functional.interpolate(heat, (21, 40), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(maps.enlarged(heat, even, (21, 40)), expected)
-    moved = maps.Cells((even.first[0] - 3, even.first[1] - 2), even.step)
-    torch.testing.assert_close(maps.enlarged(heat, moved, (21, 40))[:, :, :-2, :-3], expected[:, :, 2:, 3:])
+    torch.testing.assert_close(heatmaps.enlarged(heat, even, (21, 40)), expected)
+    moved = heatmaps.Cells((even.first[0] - 3, even.first[1] - 2), even.step)
+    torch.testing.assert_close(heatmaps.enlarged(heat, moved, (21, 40))[:, :, :-2, :-3], expected[:, :, 2:, 3:])
 
 
 @pytest.mark.parametrize(
@@ -238,7 +242,7 @@ def test_enlarged_maps_are_what_interpolation_gives_where_cells_are_even_and_mov
 def test_cells_lie_where_their_pixels_do(name: str, first: float, step: float) -> None:
     method = classifier(name, side=SIDES.get(name, 64))
     seen = looks(method, torch.randn(1, 1, *[SIDES.get(name, 64)] * 2))
-    assert seen.cells == maps.Cells((first, first), (step, step))
+    assert seen.cells == heatmaps.Cells((first, first), (step, step))
 
 
 @pytest.mark.parametrize("name", ["regnetx_002", "test_vit"])
@@ -259,28 +263,28 @@ def test_a_cell_lies_where_the_picture_changes_it_most(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "view", [views.View(64, flip=1.0), views.View((48, 64), rotation=20, crop=(0.4, 0.6)), views.plain(32)]
+    "view", [augment.View(64, flip=1.0), augment.View((48, 64), rotation=20, crop=(0.4, 0.6)), augment.plain(32)]
 )
-def test_maps_and_points_go_back_to_the_stored_picture(view: views.View) -> None:
+def test_maps_and_points_go_back_to_the_stored_picture(view: augment.View) -> None:
     """A spot of the stored picture, seen through the view as heat, comes back where it was."""
     stored = np.zeros((128, 128), np.uint8)
     cv2.circle(stored, (70, 58), 6, 255, -1)
-    numbers = views.draw(view, 3, 0, np.array([7]), 0, 128)
-    shown = views.apply(stored[None], numbers, 0.0, 1.0)[0].numpy()  # (1, H, W)
-    back = maps.moved(shown, numbers.affine[0], 128)[0]
+    numbers = augment.draw(view, 3, 0, np.array([7]), 0, 128)
+    shown = augment.apply(stored[None], numbers, 0.0, 1.0)[0].numpy()  # (1, H, W)
+    back = heatmaps.moved(shown, numbers.affine[0], 128)[0]
     assert back.shape == (128, 128) and back.max() <= 1.001
-    outside = maps.moved(np.ones_like(shown), numbers.affine[0], 128)[0] == 0
+    outside = heatmaps.moved(np.ones_like(shown), numbers.affine[0], 128)[0] == 0
     inner = cv2.erode((~outside).astype(np.uint8), np.ones((9, 9)))
     assert np.abs(back - stored / 255)[inner > 0].mean() < 0.01
     centre = (back.sum(0) @ (np.arange(128) + 0.5) / back.sum(), back.sum(1) @ (np.arange(128) + 0.5) / back.sum())
     np.testing.assert_allclose(centre, (70.5, 58.5), atol=0.3)
     x, y = (shown[0].sum(axis) @ (np.arange(shown.shape[2 - axis]) + 0.5) / shown.sum() for axis in (0, 1))
-    np.testing.assert_allclose(maps.carried(np.array([x, y]), numbers.affine[0]), (70.5, 58.5), atol=0.3)
+    np.testing.assert_allclose(heatmaps.carried(np.array([x, y]), numbers.affine[0]), (70.5, 58.5), atol=0.3)
 
 
 def test_heat_reaches_the_edge_of_what_was_shown_and_is_nothing_beyond() -> None:
-    numbers = views.draw(views.View(32, crop=(0.25, 0.25), place=(0.5, 0.5)), 0, 0, np.array([0]), 0, 128)
-    back = maps.moved(np.ones((1, 32, 32)), numbers.affine[0], 128)[0]
+    numbers = augment.draw(augment.View(32, crop=(0.25, 0.25), place=(0.5, 0.5)), 0, 0, np.array([0]), 0, 128)
+    back = heatmaps.moved(np.ones((1, 32, 32)), numbers.affine[0], 128)[0]
     expected = np.zeros((128, 128))
     expected[32:96, 32:96] = 1
     np.testing.assert_allclose(back, expected, atol=1e-6)
@@ -293,13 +297,13 @@ def test_boxes_are_around_each_region_hot_enough() -> None:
     heat[10:14, 20:30] = 0.8
     heat[14, 19] = 0.6  # touches at a corner
     heat[18, 0] = 0.49
-    found = maps.boxes(heat)
+    found = heatmaps.boxes(heat)
     np.testing.assert_allclose(found[:, :4], [[19, 10, 30, 15], [3, 2, 9, 5]])
     np.testing.assert_allclose(found[:, 4], [(40 * 0.8 + 0.6) / 41, (17 * 0.5 + 1) / 18])
-    np.testing.assert_allclose(maps.boxes(heat, 1.0)[:, :4], [[3, 2, 4, 3]])
-    assert maps.boxes(np.zeros((4, 4))).shape == (0, 5)
+    np.testing.assert_allclose(heatmaps.boxes(heat, 1.0)[:, :4], [[3, 2, 4, 3]])
+    assert heatmaps.boxes(np.zeros((4, 4))).shape == (0, 5)
     with pytest.raises(ValueError, match="not 0"):
-        maps.boxes(heat, 0)
+        heatmaps.boxes(heat, 0)
 
 
 # ---- a classifier that finds boxes
@@ -309,18 +313,18 @@ def test_boxes_of_a_classifier_are_scored_by_probability_and_heat() -> None:
     method = classifier()
     pictures = torch.randn(2, 1, 64, 64)
     seen = looks(method, pictures)
-    for n, found in enumerate(Looker(method, temperature=(2.0, 1.0, 0.5), share=0.6).found(pictures)):
+    for n, found in enumerate(Looker(method, temperature=(2.0, 1.0, 0.5), boxes=CamBoxes(share=0.6)).found(pictures)):
         assert (found.scores.diff() <= 0).all() and found.findings.dtype == torch.int64
         sure = (seen.logits[n] / torch.tensor([2.0, 1.0, 0.5])).sigmoid().numpy()
         for f in range(3):
-            large = maps.enlarged(seen.maps[n : n + 1], seen.cells, (64, 64))[0, f].numpy()
-            expected = maps.boxes(large, 0.6)
+            large = heatmaps.enlarged(seen.maps[n : n + 1], seen.cells, (64, 64))[0, f].numpy()
+            expected = heatmaps.boxes(large, 0.6)
             mine = found.findings == f
             np.testing.assert_allclose(found.boxes[mine].numpy(), expected[:, :4])
             np.testing.assert_allclose(found.scores[mine].numpy(), sure[f] * expected[:, 4], rtol=1e-5)
-    assert len(Looker(method, keep=1).found(pictures)[0].boxes) == 1
+    assert len(Looker(method, boxes=CamBoxes(keep=1)).found(pictures)[0].boxes) == 1
     with pytest.raises(ValueError, match=r"not 1\.5"):
-        Looker(method, share=1.5)
+        CamBoxes(share=1.5)
 
 
 @pytest.fixture(scope="module")
@@ -334,7 +338,7 @@ def test_a_classifier_gives_the_table_of_a_detector(store: Store, tmp_path: Path
     rows = np.array([1, 4, 5, 8])
     found = detections.detect(Looker(method), [store], rows, model=model, batch=3, threads=1)
     assert found.findings == FINDINGS and found.pictures["row"].tolist() == rows.tolist()
-    said = inference.predict(method, [store], rows, model=model, threads=1).probabilities()
+    said = predictions.predict(method, [store], rows, model=model, threads=1).probabilities()
     for picture, several in found.boxes.groupby("picture"):
         sides = several[["x", "y", "width", "height"]].to_numpy()
         assert sides.min() >= 0 and (sides[:, :2] + sides[:, 2:]).max() <= 48
@@ -350,10 +354,10 @@ def test_points_are_in_stored_pixels(store: Store) -> None:
     rows = np.array([1, 4, 5, 8])
     found = gradcam.points(method, [store], rows, model=model, batch=3, threads=1)
     assert store.images is not None
-    numbers = views.draw(views.plain(32), 0, 0, rows, 0, 48)
-    shown = views.apply(np.asarray(store.images)[rows], numbers, 0.5, 0.25)
+    numbers = augment.draw(augment.plain(32), 0, 0, rows, 0, 48)
+    shown = augment.apply(np.asarray(store.images)[rows], numbers, 0.5, 0.25)
     seen = looks(method, shown)
-    expected = maps.peaks(seen.maps, seen.cells).numpy() * 48 / 32
+    expected = heatmaps.peaks(seen.maps, seen.cells).numpy() * 48 / 32
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -370,7 +374,7 @@ def bright(method: Supervised, side: int = 64) -> torch.Tensor:
 def test_layercam_is_the_sum_of_positive_gradients_times_features() -> None:
     random = torch.Generator().manual_seed(0)
     features, gradients = torch.randn(2, 3, 4, 5, generator=random), torch.randn(2, 2, 3, 4, 5, generator=random)
-    found = maps.local_heat(features, gradients)
+    found = heatmaps.local_heat(features, gradients)
     own = (gradients[1, 0].clamp(min=0) * features[0]).sum(0).clamp(min=0)
     torch.testing.assert_close(found[0, 1], own / own.max())
     assert found.shape == (2, 2, 4, 5) and float(found.min()) >= 0
@@ -395,7 +399,7 @@ def test_occlusion_is_hot_where_the_evidence_is_and_needs_no_layer() -> None:
     method.logits = lambda shown: torch.stack([shown[:, 0, 36:44, 12:20].mean((1, 2)), -shown.mean((1, 2, 3))], 1)  # type: ignore[method-assign]
     seen = gradcam.looks(method, bright(method), gradcam.Way("occlusion"))
     assert seen.maps.shape == (1, 2, 14, 14)
-    x, y = maps.peaks(seen.maps, seen.cells)[0, 0].tolist()
+    x, y = heatmaps.peaks(seen.maps, seen.cells)[0, 0].tolist()
     assert 10 <= x <= 22 and 34 <= y <= 46
     assert float(seen.maps[0, 0, 0, 13]) == 0  # far from it
 

@@ -11,8 +11,8 @@ import torch
 from ranks import CNNS_ONLY, TRANSFORMERS_ONLY, made, pictures
 
 from ribcage import methods
+from ribcage.imaging.augment import View
 from ribcage.methods import Method
-from ribcage.views import View
 
 NAMES = methods.names()
 KINDS = [

@@ -9,7 +9,16 @@ import pytest
 from sklearn import metrics as sklearn
 
 from ribcage import metrics
-from ribcage.metrics import calibration, detection, intervals, multiclass, placements, pointing, resampling, thresholds
+from ribcage.metrics import (
+    calibration,
+    detection,
+    intervals,
+    multiclass,
+    placements,
+    pointing,
+    resampling,
+    thresholds,
+)
 from ribcage.metrics.patients import numbered
 from ribcage.metrics.ranking import rank
 
@@ -806,8 +815,8 @@ def test_the_temperature_of_classes_is_found_or_one() -> None:
 
 @pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA names no folder of real data")
 def test_published_aurocs_of_real_predictions_are_met_to_the_last_digit() -> None:
-    from ribcage import datasets
-    from ribcage.findings import canonical
+    from ribcage.data import datasets
+    from ribcage.data.findings import canonical
 
     root = Path(str(REAL)) / "nih"
     predictions = pd.read_csv(root / "jrzech_densenet121_predictions.csv.gz", dtype=str)

@@ -11,9 +11,9 @@ from batches import batch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ribcage.backbone import Backbone
-from ribcage.loader import Batch
+from ribcage.data.loader import Batch
 from ribcage.methods.moco import MoCo
+from ribcage.models.backbone import Backbone
 
 
 def made(model: str = "test_resnet", **options: Any) -> MoCo:

@@ -12,22 +12,24 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import cli, loop, monitor, optim, probing, store
-from ribcage.backbone import Backbone
-from ribcage.loader import Batch, Loader, rows_of
+from ribcage import cli
+from ribcage.data import dataset_folder
+from ribcage.data.loader import Batch, Loader, rows_of
+from ribcage.imaging.augment import View, strong
 from ribcage.methods import Method, Step
 from ribcage.methods.supervised import Supervised
-from ribcage.monitor import Labelled, Monitor, effective_rank, spread, warning
-from ribcage.views import View, strong
+from ribcage.models.backbone import Backbone
+from ribcage.training import monitor, optim, probe, trainer
+from ribcage.training.monitor import Labelled, Monitor, effective_rank, spread, warning
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> store.Store:
+def data(tmp_path_factory: pytest.TempPathFactory) -> dataset_folder.Store:
     folder = tmp_path_factory.mktemp("data") / "phantom"
     assert cli.main(["import", "phantom", "--out", str(folder), "--pictures", "160", "--size", "32"]) == 0
-    return store.open(folder)
+    return dataset_folder.open(folder)
 
 
 class Agree(Method):
@@ -41,13 +43,13 @@ class Agree(Method):
         return Step((one - other).square().sum(1).mean())
 
 
-def in_training(method: Method, data: store.Store, epochs: int, lr: float) -> loop.Run:
+def in_training(method: Method, data: dataset_folder.Store, epochs: int, lr: float) -> trainer.Run:
     loader = Loader([data], method.views((32, 32)), batch=32, drop_last=True, threads=1)
     rates = optim.Rates(lr, epochs * len(loader))
-    return loop.Run(method, loader, optim.optimizer(method), rates, epochs=epochs, device=CPU, precision="float32")
+    return trainer.Run(method, loader, optim.optimizer(method), rates, epochs=epochs, device=CPU, precision="float32")
 
 
-def watching(method: Method, data: store.Store, **options: Any) -> Monitor:
+def watching(method: Method, data: dataset_folder.Store, **options: Any) -> Monitor:
     rows = rows_of([data], "train")
     return Monitor(lambda: method, [data], rows, size=(32, 32), device=CPU, threads=1, **options)
 
@@ -95,7 +97,7 @@ def test_a_warning_says_what_fell_and_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
-def test_random_weights_have_not_collapsed(data: store.Store, model: str) -> None:
+def test_random_weights_have_not_collapsed(data: dataset_folder.Store, model: str) -> None:
     torch.manual_seed(0)
     watch = watching(Agree(Backbone(model, size=(32, 32))), data)
     found = watch()
@@ -103,7 +105,7 @@ def test_random_weights_have_not_collapsed(data: store.Store, model: str) -> Non
     assert watch.warning() == ""
 
 
-def test_a_run_that_collapses_is_seen(data: store.Store) -> None:
+def test_a_run_that_collapses_is_seen(data: dataset_folder.Store) -> None:
     torch.manual_seed(0)
     method = Agree(Backbone("test_vit", size=(32, 32)))
     watch = watching(method, data)
@@ -114,7 +116,7 @@ def test_a_run_that_collapses_is_seen(data: store.Store) -> None:
     assert "The features have collapsed: spread" in watch.warning()
 
 
-def test_looking_changes_nothing(data: store.Store) -> None:
+def test_looking_changes_nothing(data: dataset_folder.Store) -> None:
     """Two epochs with looks in between give the weights of two epochs without, bit for bit."""
     states = []
     for looks in (False, True):
@@ -128,7 +130,7 @@ def test_looking_changes_nothing(data: store.Store) -> None:
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def test_every_part_keeps_its_mode(data: store.Store) -> None:
+def test_every_part_keeps_its_mode(data: dataset_folder.Store) -> None:
     method = Agree(Backbone("test_resnet")).train()
     method.backbone.model.layer1.eval()
     before = {name: part.training for name, part in method.named_modules()}
@@ -137,7 +139,7 @@ def test_every_part_keeps_its_mode(data: store.Store) -> None:
     assert len(set(before.values())) == 2
 
 
-def test_the_same_pictures_are_looked_at_every_time_whatever_the_batch(data: store.Store) -> None:
+def test_the_same_pictures_are_looked_at_every_time_whatever_the_batch(data: dataset_folder.Store) -> None:
     method = Agree(Backbone("test_resnet"))
     first, second = watching(method, data, pictures=40), watching(method, data, pictures=40, batch=7)
     assert len(first.rows) == 40 and set(first.rows) <= set(rows_of([data], "train"))
@@ -150,14 +152,14 @@ def test_the_same_pictures_are_looked_at_every_time_whatever_the_batch(data: sto
 # ---- labelled pictures
 
 
-def test_probe_and_neighbours_are_what_others_compute(data: store.Store) -> None:
+def test_probe_and_neighbours_are_what_others_compute(data: dataset_folder.Store) -> None:
     torch.manual_seed(0)
     method = Agree(Backbone("test_resnet"))
     learning, tested = np.arange(0, 100), np.arange(100, 160)
     findings = ("Cardiomegaly", "Effusion", "Atelectasis")
     found = watching(method, data, labelled=Labelled([data], learning, tested, findings))()
     one, other = (
-        probing.extract(method.backbone, probing.shown([data], rows, (32, 32), findings, threads=1), CPU)
+        probe.extract(method.backbone, probe.shown([data], rows, (32, 32), findings, threads=1), CPU)
         for rows in (learning, tested)
     )
     mean, std = one.features.mean(0), one.features.std(0)
@@ -181,7 +183,7 @@ def test_probe_and_neighbours_are_what_others_compute(data: store.Store) -> None
     assert found["knn"] == pytest.approx(np.mean(votes), abs=2e-3)
 
 
-def test_what_cannot_be_judged_is_left_out(data: store.Store) -> None:
+def test_what_cannot_be_judged_is_left_out(data: dataset_folder.Store) -> None:
     rows = np.flatnonzero(data.index.table["Mass"] == 0)
     found = watching(Agree(Backbone("test_resnet")), data, labelled=Labelled([data], rows, rows, ("Mass",)))()
     assert set(found) == {"rank", "spread"}

@@ -8,8 +8,10 @@ import pytest
 from models import trained
 
 import ribcage
-from ribcage import bundle, card, metrics, observed
-from ribcage.observed import Band
+from ribcage import metrics
+from ribcage.bundle import bundle, card
+from ribcage.metrics import reliability_bins
+from ribcage.metrics.reliability_bins import Band
 
 
 def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +24,7 @@ def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_every_known_picture_is_in_one_band_and_the_top_is_narrow() -> None:
     said, labels = drawn(1000)
     labels[::10] = np.nan
-    (found,) = observed.of(said, labels)
+    (found,) = reliability_bins.of(said, labels)
     bands = [Band(*one) for one in found["bands"]]
     assert (found["pictures"], found["positives"]) == (900, int(np.nansum(labels)))
     assert (sum(one.pictures for one in bands), sum(one.positives for one in bands)) == (900, found["positives"])
@@ -34,7 +36,7 @@ def test_the_limits_hold_the_truth_as_often_as_they_say() -> None:
     held = []
     for seed in range(300):
         said, labels = drawn(400, seed)
-        (found,) = observed.of(said, labels)
+        (found,) = reliability_bins.of(said, labels)
         order, start = np.sort(said[:, 0]), 0
         for band in (Band(*one) for one in found["bands"]):
             held.append(band.least <= order[start : start + band.pictures].mean() <= band.most)
@@ -44,26 +46,29 @@ def test_the_limits_hold_the_truth_as_often_as_they_say() -> None:
 
 def test_pictures_of_one_patient_are_worth_less_than_those_of_many() -> None:
     labels = np.repeat([1.0, 0.0, 0.0, 1.0, 0.0], 20)
-    alone, shared = observed.limits(labels, np.arange(100)), observed.limits(labels, np.arange(100) // 20)
+    alone, shared = (
+        reliability_bins.limits(labels, np.arange(100)),
+        reliability_bins.limits(labels, np.arange(100) // 20),
+    )
     assert alone == pytest.approx((0.3094, 0.4980), abs=1e-4)  # Wilson's for 40 of 100
     assert shared[1] - shared[0] > 3 * (alone[1] - alone[0])
-    assert observed.limits(np.zeros(100), np.arange(100) // 20)[1] == pytest.approx(0.4345, abs=1e-4)  # 0 of 5
+    assert reliability_bins.limits(np.zeros(100), np.arange(100) // 20)[1] == pytest.approx(0.4345, abs=1e-4)  # 0 of 5
 
 
 def test_equal_answers_are_never_parted_and_a_few_make_one_band() -> None:
     labels = np.tile([0.0, 1.0], 50)
-    assert [band.pictures for band in observed.bands(np.full(100, 0.5), labels, np.arange(100))] == [100]
-    assert [band.pictures for band in observed.bands(np.linspace(0, 1, 40), labels[:40], np.arange(40))] == [40]
-    assert observed.bands(np.empty(0), np.empty(0), np.empty(0, int)) == []
+    assert [band.pictures for band in reliability_bins.bands(np.full(100, 0.5), labels, np.arange(100))] == [100]
+    assert [band.pictures for band in reliability_bins.bands(np.linspace(0, 1, 40), labels[:40], np.arange(40))] == [40]
+    assert reliability_bins.bands(np.empty(0), np.empty(0), np.empty(0, int)) == []
 
 
 def test_a_probability_finds_the_pictures_answered_alike() -> None:
     said, labels = drawn(400)
-    (found,) = observed.of(said, labels)
+    (found,) = reliability_bins.of(said, labels)
     bands = [Band(*one) for one in found["bands"]]
-    assert observed.alike(found, 0.0) == bands[0] and observed.alike(found, 1.0) == bands[-1]
-    assert observed.alike(found, bands[1].low) == bands[1]
-    assert observed.alike({**found, "bands": []}, 0.3) is None
+    assert reliability_bins.alike(found, 0.0) == bands[0] and reliability_bins.alike(found, 1.0) == bands[-1]
+    assert reliability_bins.alike(found, bands[1].low) == bands[1]
+    assert reliability_bins.alike({**found, "bands": []}, 0.3) is None
 
 
 def test_a_model_keeps_it_and_a_damaged_one_is_a_line(tmp_path: Path) -> None:
@@ -89,9 +94,9 @@ def test_a_model_keeps_it_and_a_damaged_one_is_a_line(tmp_path: Path) -> None:
 
 def test_the_auroc_is_the_one_of_the_metrics() -> None:
     said, labels = drawn(200)
-    (found,) = observed.of(said, labels)
+    (found,) = reliability_bins.of(said, labels)
     assert found["auroc"][0] == pytest.approx(metrics.auroc(said, labels)[0])
-    (blind,) = observed.of(said, np.zeros((200, 1)))
+    (blind,) = reliability_bins.of(said, np.zeros((200, 1)))
     assert blind["auroc"] == [None, None, None]
 
 

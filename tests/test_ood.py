@@ -14,9 +14,13 @@ import pandas as pd
 import pytest
 from models import trained
 
-from ribcage import appearance, bundle, cli, counterexamples, image, ood, phantom, prediction, store
-from ribcage.ood import Check
-from ribcage.provenance import Provenance
+from ribcage import cli
+from ribcage.bundle import bundle, counterexamples, ood
+from ribcage.bundle.ood import Check
+from ribcage.data import dataset_folder, phantom
+from ribcage.data.provenance import Provenance
+from ribcage.imaging import appearance, image
+from ribcage.inference import image_files
 from ribcage.server import answering
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA", "")
@@ -74,8 +78,8 @@ def data(_with_checks: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def rows(data: Path) -> tuple[list[store.Store], np.ndarray, np.ndarray]:
-    opened = store.open(data)
+def rows(data: Path) -> tuple[list[dataset_folder.Store], np.ndarray, np.ndarray]:
+    opened = dataset_folder.open(data)
     split = opened.index.table["split"].to_numpy()
     return [opened], np.flatnonzero(split == "train"), np.flatnonzero(split == "val")
 
@@ -310,7 +314,7 @@ def test_a_trained_model_keeps_its_check_and_predict_tells(data: Path, tmp_path:
 
 
 def test_a_bundle_without_a_check_says_nothing_of_pixels(data: Path, tmp_path: Path, check: Check) -> None:
-    opened = bundle.load(trained(tmp_path, store.open(data)))
+    opened = bundle.load(trained(tmp_path, dataset_folder.open(data)))
     assert opened.ood is None
     bundle.save(opened.folder, opened.method, opened.model, Provenance.nothing(), check)
     told = bundle.load(tmp_path).ood
@@ -325,7 +329,7 @@ def test_a_check_holds_no_image(check: Check) -> None:
 
 
 def test_a_model_of_made_up_images_says_so_with_every_prediction(data: Path, tmp_path: Path) -> None:
-    opened = bundle.load(trained(tmp_path / "own", store.open(data)))
+    opened = bundle.load(trained(tmp_path / "own", dataset_folder.open(data)))
     assert not opened.model.warning
     drawn = {"name": "phantom", "source": phantom.SOURCE, "licence": "CC0-1.0"}
     image_file = tmp_path / "a.png"
@@ -334,7 +338,7 @@ def test_a_model_of_made_up_images_says_so_with_every_prediction(data: Path, tmp
         model = replace(opened.model, data=sources)
         bundle.save(tmp_path / word, opened.method, model, Provenance.nothing())
         made = bundle.load(tmp_path / word)
-        (said,) = prediction.probabilities(made, [image_file])["warning"]
+        (said,) = image_files.probabilities(made, [image_file])["warning"]
         assert "made-up images" in said and word in said
         assert answering.Answering("a", made).about()["warning"] == said
         assert said in (tmp_path / word / "README.md").read_text(encoding="utf-8")

@@ -8,10 +8,10 @@ import pytest
 import timm
 import torch
 
-from ribcage import optim
-from ribcage.backbone import Backbone
 from ribcage.methods.supervised import Supervised
-from ribcage.optim import Rates
+from ribcage.models.backbone import Backbone
+from ribcage.training import optim
+from ribcage.training.optim import Rates
 
 # ---- rates
 

@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 from test_comparison import table
 
-from ribcage import comparison, inference, own_predictions
+from ribcage.evaluation import comparison, own_predictions
+from ribcage.inference import predictions
 
 
 @pytest.fixture
 def ours(tmp_path: Path) -> Path:
-    inference.save(table(1, 1.0), tmp_path / "ours.parquet")
+    predictions.save(table(1, 1.0), tmp_path / "ours.parquet")
     return tmp_path / "ours.parquet"
 
 
@@ -50,16 +51,16 @@ def test_a_table_of_ones_own_is_compared(ours: Path, tmp_path: Path, columns: di
 @pytest.mark.parametrize("column", ["Nodule_or_Scar", "nodule or scar", "Nodule-or-scar score"])
 def test_a_finding_outside_the_vocabulary_is_the_one_that_the_others_know(tmp_path: Path, column: str) -> None:
     rows = table(1, 1.0).rename(columns=lambda name: name.replace("Mass", "nodule_or_scar"))
-    inference.save(rows, tmp_path / "ours.parquet")
+    predictions.save(rows, tmp_path / "ours.parquet")
     theirs = own(tmp_path / "mine.csv", {"Mass": column})
     found = comparison.entries([theirs, str(tmp_path / "ours.parquet")])[0]
-    assert inference.findings(found.table) == ("nodule_or_scar",)
+    assert predictions.findings(found.table) == ("nodule_or_scar",)
     assert "nodule_or_scar,nodule_or_scar_label" in own_predictions.example(["nodule_or_scar"])
 
 
 def test_one_column_of_scores_is_of_the_only_finding_there_is(tmp_path: Path) -> None:
     rows = table(1, 1.0).drop(columns=["Edema", "Edema_label", "Edema_logit"])
-    inference.save(rows, tmp_path / "ours.csv")
+    predictions.save(rows, tmp_path / "ours.csv")
     theirs = own(tmp_path / "mine.csv", {"Mass": "score"}, folder="")
     found = comparison.compare(
         comparison.entries([str(tmp_path / "ours.csv"), theirs], thresholds=["0.5"]), resamples=20

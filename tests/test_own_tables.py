@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import trees
 
-from ribcage import columns, datasets, findings
-from ribcage.index import Index
+from ribcage.data import datasets, findings
+from ribcage.data.index import Index
+from ribcage.data.readers import columns
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
 real = pytest.mark.skipif(REAL is None, reason="RIBCAGE_REAL_DATA names no folder of real data")

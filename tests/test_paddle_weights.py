@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ribcage import bundle, cli, weights
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
-from ribcage.findings import CHESTXRAY14
+from ribcage import cli
+from ribcage.bundle import bundle, formats
+from ribcage.bundle.bundle import Model
+from ribcage.bundle.formats import pickled
+from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods.supervised import Supervised
-from ribcage.weights import pickled
+from ribcage.models.backbone import Backbone
 
 TABLE = "StructuredToParameterName@@"
 
@@ -150,7 +151,7 @@ class Dense:
 @pytest.mark.parametrize("kind", [Named, Dense])
 def test_tensors_that_paddle_wraps_are_read(kind: type, protocol: int, tmp_path: Path) -> None:
     (tmp_path / "w.pdparams").write_bytes(pickle.dumps({"fc.weight": kind(), "fc.bias": kind()}, protocol=protocol))
-    found = weights.published(tmp_path / "w.pdparams").state
+    found = formats.published(tmp_path / "w.pdparams").state
     assert found.keys() == {"fc.weight", "fc.bias"} and torch.equal(found["fc.weight"], torch.ones(2, 3))
 
 
@@ -159,7 +160,7 @@ def test_numbers_that_numpy_has_not_are_what_paddle_means(tmp_path: Path) -> Non
     values = {name: torch.from_numpy(value).bfloat16() for name, value in arrays().items()}
     halves = {name: value.view(torch.int16).numpy().view(np.uint16) for name, value in values.items()}
     (tmp_path / "w.pdparams").write_bytes(pickle.dumps(halves, protocol=4))
-    found = weights.published(tmp_path / "w.pdparams").state
+    found = formats.published(tmp_path / "w.pdparams").state
     name = "db_conv_2.conv2_3.bn_ac_func2._conv.weight"
     assert torch.equal(found["features.denseblock1.denselayer3.conv2.weight"], values[f"densenet121.{name}"].float())
 
@@ -169,7 +170,7 @@ def test_paddles_own_densenet_is_read_too(tmp_path: Path) -> None:
     found = {name.removeprefix("densenet121.").replace("out.0", "out"): value for name, value in arrays().items()}
     found |= {"out.weight": np.ones((1024, 1000), np.float32), "out.bias": np.ones(1000, np.float32)}
     (tmp_path / "densenet121.pdparams").write_bytes(pickle.dumps(found, protocol=2))
-    read = weights.published(tmp_path / "densenet121.pdparams")
+    read = formats.published(tmp_path / "densenet121.pdparams")
     assert (read.layout, read.name, read.findings, read.data) == ("paddle", "densenet121", (), "")
     assert read.state["classifier.weight"].shape == (1000, 1024)
 
@@ -216,7 +217,7 @@ def test_findings_go_out_in_the_order_of_the_layout(tmp_path: Path) -> None:
     method = Supervised(Backbone("densenet121"), CHESTXRAY14[::-1])
     facts = Model("densenet121", CHESTXRAY14[::-1], (64, 64), 64, "pad", 0.53, 0.26)
     target = tmp_path / "新 folder" / "w.pdparams"
-    assert weights.load("paddle").export(method, facts, target) == target
+    assert formats.load("paddle").export(method, facts, target) == target
     found = pickled.load(target)["densenet121.out.0.weight"]
     assert torch.equal(found.T.flip(0), method.head.weight)
 
@@ -248,7 +249,7 @@ def test_paddle_itself_reads_our_file_and_answers_the_same(tmp_path: Path, conve
         said = opened.method.head(model.forward_head(model.forward_features(pictures), pre_logits=True)).sigmoid()
     torch.testing.assert_close(said, expected, atol=1e-4, rtol=1e-4)
 
-    ours = weights.load("paddle").export(opened.method, opened.model, tmp_path / "ours.pdparams")
+    ours = formats.load("paddle").export(opened.method, opened.model, tmp_path / "ours.pdparams")
     read = paddle.load(str(ours))
     for value in whole.state_dict().values():
         value.set_value(paddle.zeros_like(value))

@@ -17,9 +17,10 @@ import trees
 from clinics import clinic
 from test_tutorials import healthy, published
 
-from ribcage import cli, datasets
-from ribcage.datasets import phantom
-from ribcage.findings import CHESTXRAY14
+from ribcage import cli
+from ribcage.data import datasets
+from ribcage.data.datasets import phantom
+from ribcage.data.findings import CHESTXRAY14
 
 pytestmark = pytest.mark.integration
 

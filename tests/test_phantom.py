@@ -5,9 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ribcage import phantom
-from ribcage.datasets import phantom as dataset
-from ribcage.index import Index
+from ribcage.data import phantom
+from ribcage.data.datasets import phantom as dataset
+from ribcage.data.index import Index
 
 
 def severe(name: str, severity: float, view: str = "PA", patient: int = 3, **more: object) -> phantom.Case:

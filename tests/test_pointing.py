@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ribcage.marks import Marks
 from ribcage.metrics import pointing
+from ribcage.metrics.boxes import Marks
 from ribcage.metrics.resampling import difference, resample
 
 TRUE = Marks.true(

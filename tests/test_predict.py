@@ -14,12 +14,16 @@ import trees
 from test_export import made
 
 import ribcage
-from ribcage import bundle, cli, image, inference, prediction, store
-from ribcage.backbone import Backbone
+from ribcage import cli
+from ribcage.bundle import bundle
 from ribcage.commands import predict
-from ribcage.findings import CHESTXRAY14
+from ribcage.data import dataset_folder
+from ribcage.data.findings import CHESTXRAY14
+from ribcage.data.provenance import Provenance
+from ribcage.imaging import image
+from ribcage.inference import image_files, predictions
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
+from ribcage.models.backbone import Backbone
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
 THREE = ["Mass", "Nodule", "Edema"]
@@ -30,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Whose thresholds some of `picture` 0 … 5 reach, and others do not; that of Nodule is unknown."""
     folder = tmp_path_factory.mktemp("模型 m")
     files = [picture(folder / f"{number}.png", number) for number in range(6)]
-    said = prediction.probabilities(bundle.load(made(folder / "m", stored=64, side=64)), files)
+    said = image_files.probabilities(bundle.load(made(folder / "m", stored=64, side=64)), files)
     cuts = {"youden": (float(said["Mass"].median()), None, float(said["Edema"].median()))}
     return made(folder / "m", stored=64, side=64, thresholds=cuts)
 
@@ -78,24 +82,24 @@ def test_of_a_folder_all_that_begin_as_pictures_are_asked_about(tmp_path: Path) 
     (tmp_path / "LICENSE").write_text("neither")
     broken = tmp_path / "broken.dcm"
     broken.write_bytes(b"")
-    found = prediction.files([tmp_path])
+    found = image_files.files([tmp_path])
     assert set(found.pictures) == {*wanted, broken} and found.others == 2
     assert found.endings == ((".txt", 1), ("no ending", 1))
     assert "2 files were passed over (1 × .txt, 1 × no ending)" in predict.passed_over(found)
     assert list(found.pictures) == sorted(found.pictures)
-    assert prediction.files([wanted[0], tmp_path, wanted[0]]).pictures[0] == wanted[0]
-    assert len(prediction.files([wanted[0], tmp_path]).pictures) == 6
+    assert image_files.files([wanted[0], tmp_path, wanted[0]]).pictures[0] == wanted[0]
+    assert len(image_files.files([wanted[0], tmp_path]).pictures) == 6
 
 
 def test_patterns_are_ours_where_the_shell_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other, deep = (picture(tmp_path / name) for name in ("胸 片/a1.png", "胸 片/a2.png", "胸 片/deep/er/a3.png"))
     odd = picture(tmp_path / "x[1].png")
     monkeypatch.chdir(tmp_path)
-    assert prediction.files([Path("胸 片/a?.png")]).pictures == (Path("胸 片/a1.png"), Path("胸 片/a2.png"))
-    assert prediction.files([tmp_path / "胸*" / "**" / "*.png"]).pictures == (one, other, deep)
-    assert prediction.files([tmp_path / "*" / "deep"]).pictures == (deep,)
-    assert prediction.files([odd]).pictures == (odd,)
-    assert prediction.files([Path("none*.png")]).pictures == (Path("none*.png"),)
+    assert image_files.files([Path("胸 片/a?.png")]).pictures == (Path("胸 片/a1.png"), Path("胸 片/a2.png"))
+    assert image_files.files([tmp_path / "胸*" / "**" / "*.png"]).pictures == (one, other, deep)
+    assert image_files.files([tmp_path / "*" / "deep"]).pictures == (deep,)
+    assert image_files.files([odd]).pictures == (odd,)
+    assert image_files.files([Path("none*.png")]).pictures == (Path("none*.png"),)
 
 
 def test_our_own_maps_are_not_asked_about(model: Path, tmp_path: Path) -> None:
@@ -109,11 +113,11 @@ def test_our_own_maps_are_not_asked_about(model: Path, tmp_path: Path) -> None:
 def test_no_picture_is_one_line_and_says_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(ValueError, match=r"There is no picture in .*\(1 other files\)"):
-        prediction.files([tmp_path])
+        image_files.files([tmp_path])
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "dataset.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="ribcage evaluate"):
-        prediction.files([tmp_path / "made"])
+        image_files.files([tmp_path / "made"])
 
 
 # ---- the table
@@ -171,8 +175,8 @@ def test_what_is_unusual_is_said_beside_the_answers(
 def test_a_picture_that_is_no_file_is_shown_as_the_file_is(model: Path, tmp_path: Path) -> None:
     opened = bundle.load(model)
     data = picture(tmp_path / "a.jpg", width=200, height=300).read_bytes()
-    of_bytes = prediction.shown(image.decode(data, "a.jpg", min_side=64), opened.model)
-    of_file = prediction.show(tmp_path / "a.jpg", opened.model)
+    of_bytes = image_files.shown(image.decode(data, "a.jpg", min_side=64), opened.model)
+    of_file = image_files.show(tmp_path / "a.jpg", opened.model)
     assert of_bytes.picture is not None and of_file.picture is not None
     assert torch.equal(of_bytes.picture, of_file.picture) and of_bytes.size == of_file.size == (200, 300)
 
@@ -184,10 +188,10 @@ def test_ten_crops_are_those_of_evaluate(loss: str, tmp_path: Path) -> None:
         picture(tmp_path / "files" / "one" / f"{number}.png", number)
     words = ["import", "folder", str(tmp_path / "files"), "--out", str(tmp_path / "data"), "--size", "64"]
     assert cli.main(words) == 0
-    opened, data = bundle.load(folder), store.open(tmp_path / "data")
+    opened, data = bundle.load(folder), dataset_folder.open(tmp_path / "data")
     ways = {}
     for ten in (False, True):
-        said = inference.predict(opened.method, [data], np.arange(5), model=opened.model, ten_crop=ten, threads=1)
+        said = predictions.predict(opened.method, [data], np.arange(5), model=opened.model, ten_crop=ten, threads=1)
         expected = said.probabilities(opened.model.temperature)
         table = asked(folder, tmp_path / "files", ten_crop=ten, batch=3).set_index("path")
         order = [str(tmp_path / "files" / path) for path in data.index.table["path"]]

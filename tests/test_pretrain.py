@@ -15,8 +15,11 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from ribcage import bundle, checkpoint, cli, methods, store
+from ribcage import cli, methods
+from ribcage.bundle import bundle
 from ribcage.commands import pretrain
+from ribcage.data import dataset_folder
+from ribcage.training import checkpoint
 
 CNN, VIT = "test_resnet", "test_vit"
 NAMES = [name for name in methods.names() if methods.load(name).command == "pretrain"]
@@ -184,7 +187,7 @@ def test_the_labelled_set_is_probed_while_it_learns(data: Path, tmp_path: Path) 
 
 
 def test_other_splits_are_learnt_from_only_when_told(data: Path, tmp_path: Path) -> None:
-    opened = store.open(data)
+    opened = dataset_folder.open(data)
     pixels = opened.fingerprints.pixels
     for splits in (["train"], ["train", "val"]):
         out = tmp_path / "-".join(splits)
@@ -233,7 +236,7 @@ def test_several_data_sets_keep_their_own_scale_and_share(data: Path, tmp_path: 
     asked[asked.index(str(data)) + 1 : asked.index(str(data)) + 1] = [str(other)]
     assert cli.main(asked) == 0
     facts = bundle.Model.load(tmp_path / "run" / "bundle" / "model.json")
-    opened = store.open_all([str(data), str(other)])
+    opened = dataset_folder.open_all([str(data), str(other)])
     assert facts.training["scales"] == [[one.mean, one.std] for one in opened]
     assert len(facts.data) == 2
 

@@ -9,11 +9,14 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from ribcage import bundle, cli, probing, store
-from ribcage.backbone import Backbone
+from ribcage import cli
+from ribcage.bundle import bundle
+from ribcage.data import dataset_folder
+from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
-from ribcage.probing import Part
-from ribcage.provenance import Provenance
+from ribcage.models.backbone import Backbone
+from ribcage.training import probe
+from ribcage.training.probe import Part
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def test_logistic_regression_is_scikit_learns_for_every_strength(wide: bool) -> 
     x = np.random.default_rng(1).normal(size=(60, 90)) if wide else part.features.astype(np.float64)
     x = (x - x.mean(0)) / x.std(0)
     y = part.labels.astype(np.float64)
-    fitted = probing.logistic(torch.from_numpy(x), torch.from_numpy(y), (1.0, 0.1, 0.01))
+    fitted = probe.logistic(torch.from_numpy(x), torch.from_numpy(y), (1.0, 0.1, 0.01))
     for strength, (w, b) in zip((1.0, 0.1, 0.01), fitted, strict=True):
         for f in range(3):
             known = ~np.isnan(y[:, f])
@@ -58,7 +61,7 @@ def test_neighbours_vote_with_their_cosine() -> None:
         np.array([[1, 0], [0, 1], [1, 1]], np.float32), np.array([[1.0], [0.0], [np.nan]], np.float32), np.arange(3)
     )
     query = Part(np.array([[2, 1]], np.float32), np.array([[1.0]], np.float32), np.arange(1))
-    found = probing.neighbours(keys, query, query)[0][0]
+    found = probe.neighbours(keys, query, query)[0][0]
     near, far = np.exp((2 / 5**0.5 - 1) / 0.07), np.exp((1 / 5**0.5 - 1) / 0.07)
     assert found[0, 0] == pytest.approx((near + 0.5e-6) / (near + far + 1e-6), rel=1e-5)
 
@@ -68,13 +71,13 @@ def test_nobody_known_among_the_neighbours_leaves_the_share_of_all() -> None:
     keys.labels[290:, 0] = [1, 0] * 5
     keys.features[290:] *= -1
     query = Part(np.ones((1, 12), np.float32), np.ones((1, 1), np.float32), np.arange(1))
-    assert probing.neighbours(keys, query, query)[0][0][0, 0] == pytest.approx(0.5)
+    assert probe.neighbours(keys, query, query)[0][0][0, 0] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("reader", probing.READERS)
+@pytest.mark.parametrize("reader", probe.READERS)
 def test_what_is_in_the_features_is_found_and_noise_is_not(reader: str) -> None:
     learning, choosing, tested = planted(600, 0), planted(300, 1), planted(1000, 2)
-    found = probing.chosen_auroc(probing.READERS[reader](learning, choosing, tested), choosing.labels, tested.labels)
+    found = probe.chosen_auroc(probe.READERS[reader](learning, choosing, tested), choosing.labels, tested.labels)
     assert (found[:2] > (0.95 if reader == "logistic" else 0.85)).all()
     assert abs(found[2] - 0.5) < 0.08
 
@@ -83,7 +86,7 @@ def test_the_setting_is_chosen_on_validation_not_on_the_tested_pictures() -> Non
     labels = np.array([[0.0, 0], [0, 0], [1, 0], [1, 1]])
     good, bad = labels.copy(), 1 - labels
     answers = [(bad, good), (good, bad)]  # on test the first would be better
-    assert probing.chosen_auroc(answers, labels, labels).tolist() == [0.0, 0.0]
+    assert probe.chosen_auroc(answers, labels, labels).tolist() == [0.0, 0.0]
 
 
 def test_a_finding_that_validation_cannot_judge_takes_the_setting_of_the_others() -> None:
@@ -91,25 +94,25 @@ def test_a_finding_that_validation_cannot_judge_takes_the_setting_of_the_others(
     unjudged = labels.copy()
     unjudged[:, 1] = np.nan
     answers = [(1 - labels, labels), (labels, labels)]
-    assert probing.chosen_auroc(answers, unjudged, labels).tolist() == [1.0, 1.0]
+    assert probe.chosen_auroc(answers, unjudged, labels).tolist() == [1.0, 1.0]
     with pytest.raises(ValueError, match="No finding has both classes in the validation split"):
-        probing.chosen_auroc(answers, np.zeros((4, 2)), labels)
+        probe.chosen_auroc(answers, np.zeros((4, 2)), labels)
 
 
 # ---- shares and spread
 
 
 def test_draws_differ_in_small_shares_and_all_patients_are_drawn_once(data: Path) -> None:
-    opened = [store.open(data)]
+    opened = [dataset_folder.open(data)]
     rows = np.flatnonzero(opened[0].index.table["split"] == "train")
     learning = replace(planted(len(rows), 0), rows=rows)
-    found = list(probing.scores(opened, learning, planted(80, 1), planted(90, 2), (0.3, 1.0), 3))
+    found = list(probe.scores(opened, learning, planted(80, 1), planted(90, 2), (0.3, 1.0), 3))
     assert [(score.share, score.seed, score.reader) for score in found] == [
-        *[(0.3, seed, reader) for seed in range(3) for reader in probing.READERS],
-        *[(1.0, 0, reader) for reader in probing.READERS],
+        *[(0.3, seed, reader) for seed in range(3) for reader in probe.READERS],
+        *[(1.0, 0, reader) for reader in probe.READERS],
     ]
     assert len({score.auroc for score in found if score.reader == "logistic"}) == 4
-    small, *_, whole = probing.spreads(found)
+    small, *_, whole = probe.spreads(found)
     means = [score.mean.mean for score in found if score.reader == "logistic" and score.share < 1]
     assert (small.mean, small.least, small.most) == pytest.approx((np.mean(means), min(means), max(means)))
     assert small.sd == pytest.approx(np.std(means, ddof=1)) and small.draws == 3
@@ -117,24 +120,24 @@ def test_draws_differ_in_small_shares_and_all_patients_are_drawn_once(data: Path
 
 
 def test_a_finding_without_both_classes_in_the_draw_is_undefined_not_one_half(data: Path) -> None:
-    opened = [store.open(data)]
+    opened = [dataset_folder.open(data)]
     learning = planted(len(opened[0]), 0)
     learning.labels[:, 1] = 0
-    found = list(probing.scores(opened, learning, planted(80, 1), planted(90, 2), (1.0,), 1))
+    found = list(probe.scores(opened, learning, planted(80, 1), planted(90, 2), (1.0,), 1))
     assert all(np.isnan(score.auroc[1]) and score.mean.used == 2 for score in found)
-    assert probing.spreads(found)[0].findings == 2
-    assert probing.as_json(found, ("a", "b", "c"))["scores"][0]["auroc"]["b"] is None  # type: ignore[index]
+    assert probe.spreads(found)[0].findings == 2
+    assert probe.as_json(found, ("a", "b", "c"))["scores"][0]["auroc"]["b"] is None  # type: ignore[index]
 
 
 # ---- features
 
 
 def test_features_are_the_backbones_own_whatever_the_batch(data: Path) -> None:
-    opened = [store.open(data)]
+    opened = [dataset_folder.open(data)]
     backbone = Backbone("test_resnet")
     rows = np.arange(20)
     parts = [
-        probing.extract(backbone, probing.shown(opened, rows, (48, 32), ("Mass",), batch=batch), torch.device("cpu"))
+        probe.extract(backbone, probe.shown(opened, rows, (48, 32), ("Mass",), batch=batch), torch.device("cpu"))
         for batch in (20, 7)
     ]
     assert parts[0].features.shape == (20, backbone.dim) and not backbone.training
@@ -148,13 +151,15 @@ def test_features_that_are_no_numbers_are_refused(data: Path) -> None:
     with torch.no_grad():
         next(backbone.model.parameters()).fill_(float("nan"))
     with pytest.raises(ValueError, match="features of test_resnet are not finite"):
-        probing.extract(backbone, probing.shown([store.open(data)], np.arange(4), (32, 32), ()), torch.device("cpu"))
+        probe.extract(
+            backbone, probe.shown([dataset_folder.open(data)], np.arange(4), (32, 32), ()), torch.device("cpu")
+        )
 
 
 # ---- the command
 
 
-def made(folder: Path, opened: store.Store, seen: np.ndarray) -> Path:
+def made(folder: Path, opened: dataset_folder.Store, seen: np.ndarray) -> Path:
     """A finished model, without any training."""
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), ("Mass",))
@@ -172,14 +177,14 @@ def made(folder: Path, opened: store.Store, seen: np.ndarray) -> Path:
     return folder
 
 
-def split_rows(opened: store.Store, split: str) -> np.ndarray:
+def split_rows(opened: dataset_folder.Store, split: str) -> np.ndarray:
     return np.flatnonzero(opened.index.table["split"] == split)
 
 
 def test_a_finished_model_is_probed_on_findings_it_never_learnt(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opened = store.open(data)
+    opened = dataset_folder.open(data)
     model = made(tmp_path / "模型 m", opened, split_rows(opened, "train"))
     words = ["probe", str(model), "--data", str(data), "--labels", "0.5", "1", "--seeds", "2", "--threads", "1"]
     words += ["--findings", "Cardiomegaly", "Effusion", "Atelectasis", "Infiltration", "--out", str(tmp_path / "out")]
@@ -196,7 +201,7 @@ def test_a_finished_model_is_probed_on_findings_it_never_learnt(
 def test_a_model_that_has_seen_the_tested_pictures_is_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opened = store.open(data)
+    opened = dataset_folder.open(data)
     tested = split_rows(opened, "test")
     model = made(tmp_path / "m", opened, tested)
     words = ["probe", str(model), "--data", str(data), "--labels", "1", "--threads", "1"]

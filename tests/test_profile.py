@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 
 import ribcage
-from ribcage import bundle, cli, profiling
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
+from ribcage import cli
+from ribcage.bundle import bundle, cost
+from ribcage.bundle.bundle import Model
+from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
+from ribcage.models.backbone import Backbone
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("模型 runs") / "one"
-    method = profiling.built(profiling.Subject("test_resnet", 3, 1, (32, 48)))
+    method = cost.built(cost.Subject("test_resnet", 3, 1, (32, 48)))
     facts = {"pictures": 1, "patients": 1, "selection": 1}
     model = Model("test_resnet", method.findings, (32, 48), 48, "pad", 0.5, 0.25, training=facts)
     bundle.save(folder / "bundle", method, model, Provenance.nothing())
@@ -29,7 +30,7 @@ def test_a_name_is_profiled_as_asked_and_written(tmp_path: Path, capsys: pytest.
     shown = capsys.readouterr().out
     written = json.loads((tmp_path / "new" / "costs.json").read_text())
     (one,) = written["models"]
-    expected = profiling.counts(profiling.Subject("test_resnet", 1000, 3, (32, 64)))
+    expected = cost.counts(cost.Subject("test_resnet", 1000, 3, (32, 64)))
     assert (one["parameters"], one["thop"]) == (expected.parameters, expected.thop)
     assert f"{expected.parameters:,}" in shown
     assert f"{expected.thop:,}" in shown
@@ -51,8 +52,8 @@ def test_a_run_is_counted_as_it_pools(tmp_path: Path) -> None:
     facts = {"pictures": 1, "patients": 1, "selection": 1}
     model = Model("test_resnet", method.findings, (32, 32), 32, "pad", 0.5, 0.25, pool="catavgmax", training=facts)
     bundle.save(tmp_path / "bundle", method, model, Provenance.nothing())
-    pooled = profiling.counts(profiling.Subject.of(tmp_path))
-    plain = profiling.counts(profiling.Subject("test_resnet", 2, 1, (32, 32)))
+    pooled = cost.counts(cost.Subject.of(tmp_path))
+    plain = cost.counts(cost.Subject("test_resnet", 2, 1, (32, 32)))
     assert pooled.parameters == sum(value.numel() for value in method.parameters())
     assert pooled.multiply_adds - plain.multiply_adds == method.head.weight.numel() // 2
 
@@ -60,7 +61,7 @@ def test_a_run_is_counted_as_it_pools(tmp_path: Path) -> None:
 def test_all_shows_the_famous_ones_and_measures_each_body_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(profiling, "FAMOUS", (("test_resnet", 14), ("test_vit", 14), ("test_vit", 1000)))
+    monkeypatch.setattr(cost, "FAMOUS", (("test_resnet", 14), ("test_vit", 14), ("test_vit", 1000)))
     result = ribcage.profile("test_resnet", all=True, size=64, latency=False)
     rows = [(one["name"], one["classes"], one["channels"]) for one in result["models"]]
     three = [("test_resnet", 14, 3), ("test_vit", 14, 3), ("test_vit", 1000, 3)]
@@ -73,8 +74,8 @@ def test_all_shows_the_famous_ones_and_measures_each_body_once(
 def test_times_are_shown_beside_each_other_and_a_missing_one_is_a_dash(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    times = tuple(profiling.Latency(batch, ms, None, "pip install x") for batch, ms in ((1, 12.34), (16, 99.5)))
-    monkeypatch.setattr(profiling, "latency", lambda *_: times)
+    times = tuple(cost.Latency(batch, ms, None, "pip install x") for batch, ms in ((1, 12.34), (16, 99.5)))
+    monkeypatch.setattr(cost, "latency", lambda *_: times)
     ribcage.profile("test_resnet", size=32, threads=1)
     shown = capsys.readouterr().out
     assert [word for word in shown.split() if word in ("12.3", "99.5", "–")] == ["12.3", "–", "99.5", "–"]

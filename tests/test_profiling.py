@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import exporting, profiling
+from ribcage.bundle import cost, onnx_export
+from ribcage.bundle.cost import Subject, Timing
 from ribcage.methods.supervised import Supervised
-from ribcage.profiling import Subject, Timing
 
 SMALL = Subject("test_resnet", 3, 1, (32, 32))
 PRINTED = {
@@ -29,14 +29,14 @@ PRINTED = {
 both have a head of 768 · 14 – and attention's products, which were not."""
 
 
-@pytest.mark.parametrize(("name", "classes"), profiling.FAMOUS)
+@pytest.mark.parametrize(("name", "classes"), cost.FAMOUS)
 def test_the_five_models_cost_what_was_published(name: str, classes: int) -> None:
-    found = profiling.counts(Subject(name, classes, 3, (224, 224)))
+    found = cost.counts(Subject(name, classes, 3, (224, 224)))
     assert (found.parameters, found.thop, found.outside) == PRINTED[name, classes]
 
 
 def test_the_table_has_every_published_count_and_each_model_in_gray() -> None:
-    table = profiling.famous((224, 224))
+    table = cost.famous((224, 224))
     assert {(one.name, one.classes) for one in table if one.channels == 3} == set(PRINTED)
     assert {one.name for one in table if one.channels == 1} == {name for name, _ in PRINTED}
     assert len(table) == len(set(table))
@@ -48,7 +48,7 @@ def test_the_table_has_every_published_count_and_each_model_in_gray() -> None:
 )
 def test_timm_s_models_count_as_thop_counts_torchvision_s(name: str, count: int) -> None:
     """The counts are thop 0.1.1's own, of torchvision's models with 14 classes."""
-    assert profiling.counts(Subject(name, 14, 3, (224, 224))).thop == count
+    assert cost.counts(Subject(name, 14, 3, (224, 224))).thop == count
 
 
 @pytest.mark.parametrize(
@@ -74,15 +74,15 @@ def test_timm_s_models_count_as_thop_counts_torchvision_s(name: str, count: int)
 )  # fmt: skip
 def test_each_layer_counts_by_its_rule(layer: nn.Module, shape: tuple[int, ...], count: int) -> None:
     x = torch.zeros(shape)
-    assert profiling.by_thop(layer.eval(), x, layer.eval()(x)) == count
+    assert cost.by_thop(layer.eval(), x, layer.eval()(x)) == count
 
 
 def test_attention_s_products_are_counted_whether_fused_or_not() -> None:
     """Tokens by tokens, once for what attends and once for what is taken: 2 · tokens² · width in each block."""
     one = Subject("test_vit", 3, 1, (64, 64))
-    vit = profiling.built(one).backbone.model
+    vit = cost.built(one).backbone.model
     tokens = math.prod(vit.patch_embed.grid_size) + vit.num_prefix_tokens
-    assert profiling.counts(one).outside == len(vit.blocks) * 2 * tokens**2 * vit.embed_dim
+    assert cost.counts(one).outside == len(vit.blocks) * 2 * tokens**2 * vit.embed_dim
 
 
 @pytest.mark.parametrize("name", ["densenet121", "eeea_net_c2", "visformer_small", "autoformer_v2_tiny", "test_vit"])
@@ -90,12 +90,12 @@ def test_a_backbone_and_its_head_have_the_parameters_of_timm_s_model(name: str) 
     size = timm.get_pretrained_cfg(name).input_size[1:]
     with torch.device("meta"):
         whole = timm.create_model(name, num_classes=14)
-    found = profiling.counts(Subject(name, 14, 3, size))
+    found = cost.counts(Subject(name, 14, 3, size))
     assert found.parameters == sum(value.numel() for value in whole.parameters())
 
 
 def test_what_cannot_be_made_without_numbers_is_counted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, whole = profiling.counts(SMALL), profiling.built
+    expected, whole = cost.counts(SMALL), cost.built
     calls: list[str] = []
 
     def picky(one: Subject) -> Supervised:
@@ -104,8 +104,8 @@ def test_what_cannot_be_made_without_numbers_is_counted_all_the_same(monkeypatch
             raise NotImplementedError("no numbers")
         return whole(one)
 
-    monkeypatch.setattr(profiling, "built", picky)
-    assert profiling.counts(SMALL) == expected
+    monkeypatch.setattr(cost, "built", picky)
+    assert cost.counts(SMALL) == expected
     assert calls == ["meta", "cpu"]
 
 
@@ -134,15 +134,15 @@ def test_memory_is_that_of_the_activations_and_weights_are_none() -> None:
     one picture.
     """
     method = Supervised(Tiny(), ("a", "b"))  # type: ignore[arg-type]
-    found = profiling.memory(method, 1, (8, 8))
+    found = cost.memory(method, 1, (8, 8))
     assert found.inference == 256 + 2 * 1024
     assert found.training == 256 + 2 * 1024 + 16
 
 
 def test_measuring_memory_leaves_the_model_as_it_was() -> None:
-    method = profiling.built(SMALL)
+    method = cost.built(SMALL)
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    profiling.memory(method, 1, (32, 32))
+    cost.memory(method, 1, (32, 32))
     assert not method.training
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
 
@@ -159,18 +159,18 @@ def test_time_is_the_median_of_runs_that_take_turns(monkeypatch: pytest.MonkeyPa
         clock[0] += next(takes[name]) / 1000
 
     pauses: list[float] = []
-    monkeypatch.setattr(profiling.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(profiling.time, "sleep", pauses.append)
-    assert profiling.medians([lambda: ask("fast"), lambda: ask("slow")], 3) == pytest.approx([2, 5])
-    assert said == ["fast", "fast", "slow", "slow"] * 4 and pauses == [profiling.ASLEEP] * 8
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(cost.time, "sleep", pauses.append)
+    assert cost.medians([lambda: ask("fast"), lambda: ask("slow")], 3) == pytest.approx([2, 5])
+    assert said == ["fast", "fast", "slow", "slow"] * 4 and pauses == [cost.ASLEEP] * 8
 
 
 def test_the_exported_network_answers_as_the_model_for_any_batch(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    method = profiling.built(Subject("test_vit", 3, 1, (32, 32)))
+    method = cost.built(Subject("test_vit", 3, 1, (32, 32)))
     method.head.weight.data.normal_()
-    exporting.onnx(exporting.Network(method), (1, 32, 32), tmp_path / "a.onnx")
-    answer = exporting.opened(tmp_path / "a.onnx", threads=1)
+    onnx_export.onnx(onnx_export.Network(method), (1, 32, 32), tmp_path / "a.onnx")
+    answer = onnx_export.opened(tmp_path / "a.onnx", threads=1)
     for count in (1, 3):
         pictures = torch.rand(count, 1, 32, 32)
         with torch.no_grad():
@@ -179,7 +179,7 @@ def test_the_exported_network_answers_as_the_model_for_any_batch(tmp_path: Path)
 
 def test_both_ways_are_timed_and_threads_come_back() -> None:
     before = torch.get_num_threads()
-    found = profiling.latency(profiling.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1, 2)))
+    found = cost.latency(cost.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1, 2)))
     assert [each.batch for each in found] == [1, 2]
     assert all(not each.why and each.eager > 0 and each.exported is not None and each.exported > 0 for each in found)
     assert torch.get_num_threads() == before
@@ -188,15 +188,17 @@ def test_both_ways_are_timed_and_threads_come_back() -> None:
 def test_without_the_exporter_there_is_no_exported_time_and_a_line_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exporting, "NEEDED", ("onnx", "no_such_package"))
-    found = profiling.latency(profiling.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1,)))
+    monkeypatch.setattr(onnx_export, "NEEDED", ("onnx", "no_such_package"))
+    found = cost.latency(cost.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1,)))
     assert found[0].exported is None
     assert found[0].why == "Exporting needs no_such_package: pip install 'ribcage[export]'"
 
 
 def test_a_network_that_answers_otherwise_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "opened", lambda file, threads: lambda pictures: torch.full((len(pictures), 3), 7.0))
-    monkeypatch.setattr(exporting, "onnx", lambda network, shape, file: None)
-    found = profiling.latency(profiling.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1,)))
+    monkeypatch.setattr(
+        onnx_export, "opened", lambda file, threads: lambda pictures: torch.full((len(pictures), 3), 7.0)
+    )
+    monkeypatch.setattr(onnx_export, "onnx", lambda network, shape, file: None)
+    found = cost.latency(cost.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1,)))
     assert found[0].exported is None
     assert "away from the model's" in found[0].why

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ribcage import progress
+from ribcage.runtime import progress
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ribcage import fingerprint, provenance, store
 from ribcage.commands import import_
-from ribcage.provenance import Leak, Provenance
-from ribcage.store import Fingerprints, Store
+from ribcage.data import dataset_folder, provenance
+from ribcage.data.dataset_folder import Fingerprints, Store
+from ribcage.data.provenance import Leak, Provenance
+from ribcage.imaging import fingerprint
 
 
 def radiograph(seed: int, side: int = 96) -> np.ndarray:
@@ -91,7 +92,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store]:
     pd.DataFrame(rows).to_csv(files / "labels.csv", index=False)
     for name, link in (("copied", False), ("linked", True)):
         import_.run(import_.Options("folder", files, out=root / name, size=64, link=link))
-    return store.open(root / "copied"), store.open(root / "linked")
+    return dataset_folder.open(root / "copied"), dataset_folder.open(root / "linked")
 
 
 def test_a_model_knows_the_roles_of_what_it_has_seen(folders: tuple[Store, Store]) -> None:

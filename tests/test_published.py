@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ribcage import bundle
-from ribcage import weights as layouts
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
+from ribcage.bundle import bundle
+from ribcage.bundle import formats as layouts
+from ribcage.bundle.bundle import Model
+from ribcage.models.backbone import Backbone
 
 # kernel, inputs, outputs, inside, SE – block by block
 EEEA_NET_C1 = """

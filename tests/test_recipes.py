@@ -17,7 +17,8 @@ import pytest
 import trees
 
 import ribcage
-from ribcage import cli, recipe
+from ribcage import cli
+from ribcage.runtime import recipe
 
 RECIPES = recipe.FOLDER
 

@@ -10,10 +10,13 @@ import pytest
 from test_evaluation import made
 from test_loader import make_store
 
-from ribcage import bundle, card, comparison, evaluation, history, report
+from ribcage.bundle import bundle, card, history
 from ribcage.commands import evaluate
-from ribcage.evaluation import Answers
-from ribcage.store import Store
+from ribcage.data.dataset_folder import Store
+from ribcage.evaluation import classification as evaluation
+from ribcage.evaluation import comparison
+from ribcage.evaluation.classification import Answers
+from ribcage.reports import classification as report
 
 CONTEXT = {
     "leak": {"found": False, "text": "nothing seen", "linked": [], "unseen": 0},

@@ -18,7 +18,10 @@ from safetensors.torch import load_file
 from test_pretrain import equal, stopped
 from test_recipes import RECIPES, commands_on_top
 
-from ribcage import bundle, checkpoint, cli, store
+from ribcage import cli
+from ribcage.bundle import bundle
+from ribcage.data import dataset_folder
+from ribcage.training import checkpoint
 
 NAMES = ("imagenet", "ce", "supcon")
 SMALL = (
@@ -53,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("肺 rsna")
     trees.lovt(trees.rsna(at / "download"))
     assert cli.main(placed(commands_on_top(recipe("ce"))[0], at, "")) == 0
-    assert {"train", "val", "test"} == set(store.open(at / "data").index.table["split"])
+    assert {"train", "val", "test"} == set(dataset_folder.open(at / "data").index.table["split"])
     return at
 
 
@@ -70,7 +73,7 @@ def first(name: str, folder: Path) -> str:
         torch.manual_seed(0)
         torch.save(timm.create_model("test_resnet", in_chans=3, num_classes=5).state_dict(), at)
     elif name == "ce":
-        trained(at, store.open(data), ("Lung_Opacity",), side=32)
+        trained(at, dataset_folder.open(data), ("Lung_Opacity",), side=32)
     else:
         words = ["--model", "test_resnet", "--size", "32", "--epochs", "1", "--batch", "8", "--threads", "1"]
         assert cli.main(["pretrain", "supcon", "--data", str(data), "--out", str(at), *words]) == 0

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ribcage import cli, course, distributed, limits, running
+from ribcage import cli
 from ribcage.commands import finetune, pretrain
+from ribcage.runtime import distributed, limits
+from ribcage.training import options as course
+from ribcage.training import run_folder
 
 
 @dataclass(frozen=True)
@@ -57,35 +60,35 @@ def test_pretraining_asks_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_start_that_came_to_no_step_leaves_the_folder_free(tmp_path: Path) -> None:
     asked = Asked(tmp_path / "run")
-    running.begin("finetune", asked, [])
-    running.begin("finetune", asked, [])
+    run_folder.begin("finetune", asked, [])
+    run_folder.begin("finetune", asked, [])
     (asked.out / "metrics.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(ValueError, match=r"holds a run already. Pass --resume"):
-        running.begin("finetune", asked, [])
+        run_folder.begin("finetune", asked, [])
     (asked.out / "metrics.jsonl").unlink()
     (asked.out / "checkpoint.pt").touch()
     with pytest.raises(ValueError, match=r"holds a run already. Pass --resume"):
-        running.begin("finetune", asked, [])
+        run_folder.begin("finetune", asked, [])
 
 
 @pytest.mark.parametrize("file", ["dataset.json", "model.json"])
 def test_no_run_begins_in_a_data_set_or_a_model(tmp_path: Path, file: str) -> None:
     (tmp_path / file).touch()
     with pytest.raises(ValueError, match=f"is no folder for a run: it holds {file}"):
-        running.begin("finetune", Asked(tmp_path), [])
+        run_folder.begin("finetune", Asked(tmp_path), [])
 
 
 def test_an_option_that_an_older_run_knew_nothing_of_was_at_its_default(tmp_path: Path) -> None:
     asked = finetune.Options(data=("set",), out=tmp_path)
-    said = running.asked("finetune", asked, [])
+    said = run_folder.asked("finetune", asked, [])
     del said["keep"], said["seed"]
     (tmp_path / "options.json").write_text(json.dumps(said), encoding="utf-8")
     (tmp_path / "checkpoint.pt").touch()
-    running.check_same("finetune", asked, [])
+    run_folder.check_same("finetune", asked, [])
     with pytest.raises(ValueError, match="was begun with --keep best, not with --keep last"):
-        running.check_same("finetune", dataclasses.replace(asked, keep="last"), [])
+        run_folder.check_same("finetune", dataclasses.replace(asked, keep="last"), [])
     with pytest.raises(ValueError, match="is a run of 'ribcage finetune', not of 'ribcage pretrain'"):
-        running.check_same("pretrain", pretrain.Options(method="mae", data=("set",), out=tmp_path), [])
+        run_folder.check_same("pretrain", pretrain.Options(method="mae", data=("set",), out=tmp_path), [])
 
 
 @pytest.mark.parametrize(

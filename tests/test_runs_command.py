@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 import ribcage
-from ribcage import cli, files, ledger, state
+from ribcage import cli
+from ribcage.runtime import files
+from ribcage.training import run_state, runs
 
-PLACE = state.Place(1, 4, 10, 40)
-DONE = state.Place(4, 4, 40, 40)
+PLACE = run_state.Place(1, 4, 10, 40)
+DONE = run_state.Place(4, 4, 40, 40)
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -33,8 +35,8 @@ def made(folder: Path, **options: object) -> Path:
     return folder
 
 
-def only(folder: Path) -> ledger.Row:
-    (row,) = ledger.rows(folder)
+def only(folder: Path) -> runs.Row:
+    (row,) = runs.rows(folder)
     return row
 
 
@@ -51,7 +53,7 @@ def holding(tmp_path: Path) -> "subprocess.Popen[str]":  # type: ignore[misc]
 
 
 def test_a_running_one_is_running_and_a_killed_one_is_not(holding: "subprocess.Popen[str]", tmp_path: Path) -> None:
-    assert only(tmp_path).state == state.State("running", PLACE)
+    assert only(tmp_path).state == run_state.State("running", PLACE)
     holding.send_signal(signal.SIGKILL)
     holding.wait()
     found = only(tmp_path).state
@@ -81,10 +83,10 @@ def test_a_file_system_without_locks_trains_but_does_not_tell(tmp_path: Path, mo
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     run = made(tmp_path / "run")
-    with files.only_writer(run), state.recorded(run, lambda: PLACE):
-        found = state.read(run)
+    with files.only_writer(run), run_state.recorded(run, lambda: PLACE):
+        found = run_state.read(run)
     assert found.name == "running" and "does not tell" in found.why
-    assert state.read(run).name == "finished"
+    assert run_state.read(run).name == "finished"
 
 
 @pytest.mark.parametrize(
@@ -100,24 +102,24 @@ def test_a_file_system_without_locks_trains_but_does_not_tell(tmp_path: Path, mo
 def test_how_a_run_ended_is_written_down(error: BaseException | None, name: str, why: str, tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     try:
-        with state.recorded(run, lambda: DONE):
+        with run_state.recorded(run, lambda: DONE):
             if error is not None:
                 raise error
     except BaseException as raised:
         assert raised is error
-    assert state.read(run) == state.State(name, DONE, why)
+    assert run_state.read(run) == run_state.State(name, DONE, why)
 
 
 def test_an_end_before_the_last_step_says_why(tmp_path: Path) -> None:
-    with state.recorded(tmp_path, lambda: PLACE):
+    with run_state.recorded(tmp_path, lambda: PLACE):
         pass
-    assert state.read(tmp_path).name == "finished" and "--patience" in state.read(tmp_path).why
+    assert run_state.read(tmp_path).name == "finished" and "--patience" in run_state.read(tmp_path).why
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "finished"}', '{"name": "x", "place": 3, "why": ""}'])
 def test_a_damaged_state_is_no_finished_run(text: str, tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(text)
-    assert state.read(tmp_path).name == "stopped"
+    assert run_state.read(tmp_path).name == "stopped"
 
 
 def test_a_run_that_came_to_no_step_failed(tmp_path: Path) -> None:
@@ -136,16 +138,16 @@ def evaluated(run: Path, name: str, value: float, **more: object) -> None:
 
 def test_the_number_is_of_an_honest_test_and_of_validation_only_before_one(tmp_path: Path) -> None:
     run = made(tmp_path / "run")
-    assert ledger.number(run) is None
+    assert runs.number(run) is None
     (run / "bundle").mkdir()
     (run / "bundle" / "model.json").write_text('{"metrics": {"validation": {"auroc": 0.75}}}')
-    assert ledger.number(run) == ledger.Number("auroc", 0.75, None, None, "validation")
+    assert runs.number(run) == runs.Number("auroc", 0.75, None, None, "validation")
     evaluated(run, "nih-test-peers", 0.95, protocol="peers")
     evaluated(run, "nih-test-leak", 0.96, leak={"found": True})
     evaluated(run, "nih-val", 0.97, split="val")
-    assert ledger.number(run) == ledger.Number("auroc", 0.75, None, None, "validation")
+    assert runs.number(run) == runs.Number("auroc", 0.75, None, None, "validation")
     evaluated(run, "nih-test", 0.5)
-    assert ledger.number(run) == ledger.Number("auroc", 0.5, 0.4, 0.6, "nih-test")
+    assert runs.number(run) == runs.Number("auroc", 0.5, 0.4, 0.6, "nih-test")
 
 
 def test_runs_are_found_wherever_they_lie_once_and_the_latest_first(tmp_path: Path) -> None:
@@ -157,13 +159,13 @@ def test_runs_are_found_wherever_they_lie_once_and_the_latest_first(tmp_path: Pa
     (tmp_path / "again").symlink_to(old)
     (tmp_path / "深 a" / "loop").symlink_to(tmp_path)
     os.utime(old / "options.json", (time.time() - 9000,) * 2)
-    found = [row.folder.resolve() for row in ledger.rows(tmp_path)]
+    found = [row.folder.resolve() for row in runs.rows(tmp_path)]
     assert found == [new, old]
 
 
 def test_the_table_and_the_file_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = made(tmp_path / "runs" / "跑 one", command="pretrain", method="moco")
-    with state.recorded(run, lambda: DONE):
+    with run_state.recorded(run, lambda: DONE):
         pass
     evaluated(run, "nih-test", 0.5)
     out = tmp_path / "o u t.json"

@@ -32,13 +32,17 @@ from models import trained
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from ribcage import bundle, cli, deployment, explanation, image, ood, prediction, store
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
+from ribcage import cli
+from ribcage.bundle import bundle, deployment, ood
+from ribcage.bundle.bundle import Model
 from ribcage.commands import serve
+from ribcage.data import dataset_folder
+from ribcage.data.provenance import Provenance
+from ribcage.imaging import image
+from ribcage.imaging.raster import Limits, UnreadableError
+from ribcage.inference import explanation, image_files
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
-from ribcage.raster import Limits, UnreadableError
+from ribcage.models.backbone import Backbone
 from ribcage.server import answering, gate, process, reading
 from ribcage.server.app import Service
 from ribcage.server.batching import Batcher, FullError
@@ -76,7 +80,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[str, P
     """One that learnt, one whose findings exclude each other, one that finds boxes."""
     work = tmp_path_factory.mktemp("模型 of mine")
     return {
-        "learnt": trained(work / "learnt", store.open(data)),
+        "learnt": trained(work / "learnt", dataset_folder.open(data)),
         "either": made(work / "either", loss="cross-entropy"),
         "boxes": made(work / "boxes", stored=64, detector={"head": "cam", "share": 0.5, "keep": 5}, thresholds={}),
     }
@@ -206,7 +210,7 @@ def test_it_answers_as_predict_does(name: str, server: Running, folders: dict[st
     for each, content in sent.items():
         (tmp_path / each).write_bytes(content)
     opened = bundle.load(folders[name])
-    wanted = prediction.probabilities(opened, [tmp_path / each for each in sent])
+    wanted = image_files.probabilities(opened, [tmp_path / each for each in sent])
     answer = server.post(f"/v1/predict?model={name}", *sent.items()).json()
     assert [one["file"] for one in answer["results"]] == list(sent)
     found = np.array([probabilities(one) for one in answer["results"]])
@@ -222,7 +226,7 @@ def test_a_split_through_the_server_is_the_split_evaluated(
     words = ["evaluate", str(folders["learnt"]), "--data", str(data), "--resamples", "20", "--out", str(out)]
     assert cli.main(words) == 0
     table = pd.read_parquet(out / "predictions.parquet")
-    pictures = store.open(data)
+    pictures = dataset_folder.open(data)
     sent = [(f"{row}.png", png(np.asarray(pictures.picture(int(row))))) for row in table["row"]]
     with ThreadPoolExecutor(4) as pool:  # several at once, so that batches are mixed
         answers = list(pool.map(lambda one: server.post("/v1/predict", one).json()["results"][0], sent))
@@ -234,7 +238,7 @@ def test_a_split_through_the_server_is_the_split_evaluated(
 def test_boxes_are_those_of_predict(server: Running, folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(cloud(130, 60)))
     opened = bundle.load_detector(folders["boxes"])
-    wanted = prediction.boxes(opened, [tmp_path / "a.png"], least=[0.0, 0.0])
+    wanted = image_files.boxes(opened, [tmp_path / "a.png"], least=[0.0, 0.0])
     found = server.post("/v1/predict?model=boxes", png(cloud(130, 60))).json()["results"][0]
     columns = ["finding", "score", "x", "y", "width", "height"]
     pd.testing.assert_frame_equal(pd.DataFrame(found["boxes"])[columns], wanted[columns], check_dtype=False, atol=1e-3)

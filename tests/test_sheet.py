@@ -9,27 +9,30 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import cli, probing, sheet, store
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
+from ribcage import cli
+from ribcage.bundle.bundle import Model
+from ribcage.data import dataset_folder
 from ribcage.methods import Method
 from ribcage.methods.mae import MAE
 from ribcage.methods.mae_unet import MAEUNet
 from ribcage.methods.moco import MoCo
-from ribcage.probing import Part
+from ribcage.models.backbone import Backbone
+from ribcage.reports import pretraining
+from ribcage.training import probe
+from ribcage.training.probe import Part
 
 SIDE = 32
 HEADINGS = ("How it went", "What it draws", "What it finds alike")
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> list[store.Store]:
+def stores(tmp_path_factory: pytest.TempPathFactory) -> list[dataset_folder.Store]:
     """Two sets with statistics of their own."""
     folder = tmp_path_factory.mktemp("data")
     for name, more in (("one", ["--seed", "1"]), ("two", ["--seed", "2", "--depth", "16"])):
         words = ["import", "phantom", "--out", str(folder / name), "--pictures", "40", "--size", str(SIDE)]
         assert cli.main([*words, "--name", name, *more]) == 0
-    return [store.open(folder / name) for name in ("one", "two")]
+    return [dataset_folder.open(folder / name) for name in ("one", "two")]
 
 
 def method(name: str) -> Method:
@@ -52,9 +55,11 @@ def logged(folder: Path, spread: float = 0.4) -> None:
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, [*lines, *looks])), encoding="utf-8")
 
 
-def written(folder: Path, stores: list[store.Store], name: str = "moco", **options: object) -> str:
+def written(folder: Path, stores: list[dataset_folder.Store], name: str = "moco", **options: object) -> str:
     rows = np.arange(sum(map(len, stores)))
-    file = sheet.write(folder, method(name), stores, rows, facts(), title=f"{name} <b> 模型", threads=1, **options)  # type: ignore[arg-type]
+    file = pretraining.write(
+        folder, method(name), stores, rows, facts(), title=f"{name} <b> 模型", threads=1, **options
+    )  # type: ignore[arg-type]
     assert file == folder / "pictures.html" and [one.name for one in folder.glob("*.part")] == []
     return file.read_text(encoding="utf-8")
 
@@ -64,7 +69,7 @@ def written(folder: Path, stores: list[store.Store], name: str = "moco", **optio
 
 @pytest.mark.parametrize(("name", "figures"), [("moco", 7 * 8), ("mae", 7 * 8 + 3 * 8), ("mae_unet", 7 * 8 + 3 * 8)])
 def test_the_page_is_whole_and_needs_no_other_file(
-    tmp_path: Path, stores: list[store.Store], name: str, figures: int
+    tmp_path: Path, stores: list[dataset_folder.Store], name: str, figures: int
 ) -> None:
     logged(tmp_path)
     page = written(tmp_path, stores, name)
@@ -76,25 +81,25 @@ def test_the_page_is_whole_and_needs_no_other_file(
     assert len(re.findall('class="plot"', page)) == 5  # loss, rank, spread, acc1, and both readers in one
 
 
-def test_a_collapse_is_said_first(tmp_path: Path, stores: list[store.Store]) -> None:
+def test_a_collapse_is_said_first(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
     logged(tmp_path, spread=0.001)
     page = written(tmp_path, stores)
     assert 0 < page.index("The features have collapsed: spread 0.001") < page.index("How it went")
 
 
-def test_a_run_without_a_log_has_its_pictures(tmp_path: Path, stores: list[store.Store]) -> None:
+def test_a_run_without_a_log_has_its_pictures(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
     page = written(tmp_path, stores)
     assert "How it went" not in page and "What it finds alike" in page
 
 
-def test_few_pictures_are_enough(tmp_path: Path, stores: list[store.Store]) -> None:
+def test_few_pictures_are_enough(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
     assert written(tmp_path, stores, pictures=3).count("<figure>") == 9  # each beside the two others
 
 
-def test_looking_leaves_the_method_as_it_was(tmp_path: Path, stores: list[store.Store]) -> None:
+def test_looking_leaves_the_method_as_it_was(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
     learner = method("mae_unet").train()
     before = {name: value.clone() for name, value in learner.state_dict().items()}
-    sheet.write(tmp_path, learner, stores, np.arange(20), facts(), title="", threads=1)
+    pretraining.write(tmp_path, learner, stores, np.arange(20), facts(), title="", threads=1)
     assert all(part.training for part in learner.modules())
     assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
 
@@ -102,21 +107,21 @@ def test_looking_leaves_the_method_as_it_was(tmp_path: Path, stores: list[store.
 # ---- what it shows
 
 
-def test_pictures_are_shown_as_they_are_stored(stores: list[store.Store]) -> None:
+def test_pictures_are_shown_as_they_are_stored(stores: list[dataset_folder.Store]) -> None:
     """Each set's own mean and spread are taken back, in one channel or three."""
     rows = np.array([70, 3, 3])
     wanted = [stores[1].picture(30) / 65535, stores[0].picture(3) / 255, stores[0].picture(3) / 255]
     for channels in (1, 3):
-        shown = sheet.Shown(stores, rows, facts(), {"channels": channels, "normalise": None, "threads": 1})
+        shown = pretraining.Shown(stores, rows, facts(), {"channels": channels, "normalise": None, "threads": 1})
         for pixels, stored in zip(shown.pixels(shown.batch.views[0]), wanted, strict=True):
             np.testing.assert_allclose(pixels, 255 * stored, atol=1.01)
 
 
-def test_neighbours_are_those_of_highest_cosine(tmp_path: Path, stores: list[store.Store]) -> None:
+def test_neighbours_are_those_of_highest_cosine(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
     page = written(tmp_path, stores)
     rows = np.arange(80)
-    features = probing.extract(
-        method("moco").backbone, probing.shown(stores, rows, (SIDE, SIDE), (), threads=1), torch.device("cpu")
+    features = probe.extract(
+        method("moco").backbone, probe.shown(stores, rows, (SIDE, SIDE), (), threads=1), torch.device("cpu")
     ).features
     cosine = F.cosine_similarity(torch.tensor(features)[:1], torch.tensor(features)).numpy()[1:]
     said = re.findall(r"<figcaption>([^<]*)</figcaption>", page)
@@ -124,11 +129,11 @@ def test_neighbours_are_those_of_highest_cosine(tmp_path: Path, stores: list[sto
     assert [float(text.split(" ")[0]) for text in said[1:7]] == pytest.approx(np.sort(cosine)[::-1][:6], abs=1.5e-3)
 
 
-def test_what_is_hidden_is_drawn_and_the_error_is_of_that(tmp_path: Path, stores: list[store.Store]) -> None:
+def test_what_is_hidden_is_drawn_and_the_error_is_of_that(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
     learner = method("mae_unet").eval()
     rows = np.arange(8)
-    parts = sheet.drawn(learner, stores, rows, facts(), {"channels": 1, "normalise": None, "threads": 1})
-    shown = sheet.Shown(stores, rows, facts(), {"channels": 1, "normalise": None, "threads": 1})
+    parts = pretraining.drawn(learner, stores, rows, facts(), {"channels": 1, "normalise": None, "threads": 1})
+    shown = pretraining.Shown(stores, rows, facts(), {"channels": 1, "normalise": None, "threads": 1})
     x = shown.batch.views[0].numpy()
     masked, whole = (values.numpy() for values in learner.reconstructed(shown.batch))  # type: ignore[operator]
     errors = [((whole[n] - x[n])[masked[n] != x[n]] ** 2).mean() for n in range(8)]
@@ -136,7 +141,7 @@ def test_what_is_hidden_is_drawn_and_the_error_is_of_that(tmp_path: Path, stores
     assert parts[-1].count("seen: 50 %</figcaption>") == 8
 
 
-def test_the_findings_that_neighbours_share_are_counted_by_hand(stores: list[store.Store]) -> None:
+def test_the_findings_that_neighbours_share_are_counted_by_hand(stores: list[dataset_folder.Store]) -> None:
     """Of four pictures the last two are of one patient; the nearest of another patient shares a finding for two in three."""
     patients = stores[0].index.table["patient"]
     twice = patients[patients.duplicated(keep=False) & (patients != "")]
@@ -147,19 +152,19 @@ def test_the_findings_that_neighbours_share_are_counted_by_hand(stores: list[sto
     cosine = torch.tensor(
         [[-2, 0.9, 0.25, 0.0], [0.9, -2, 0.2, 0.3], [0.25, 0.2, -2, 0.99], [0.0, 0.3, 0.99, -2]], dtype=torch.float32
     )
-    said = sheet.agreement(stores, Part(np.zeros((4, 1), np.float32), labels, rows), cosine)
+    said = pretraining.agreement(stores, Part(np.zeros((4, 1), np.float32), labels, rows), cosine)
     # nearest: 0 → 1 shares, 1 → 0 shares, 2 → 0 does not (3 is of the same patient)
     # any: 0: 1 of 3; 1: 2 of 3; 2: 1 of 2
     assert "shares one in 67 % of cases, any picture of another patient in 50 %" in said
     nothing = np.full((4, 2), np.nan, np.float32)
-    assert sheet.agreement(stores, Part(np.zeros((4, 1), np.float32), nothing, rows), cosine) == ""
+    assert pretraining.agreement(stores, Part(np.zeros((4, 1), np.float32), nothing, rows), cosine) == ""
 
 
-def test_findings_are_named_where_they_are_known(stores: list[store.Store]) -> None:
+def test_findings_are_named_where_they_are_known(stores: list[dataset_folder.Store]) -> None:
     table = stores[0].index.table[list(stores[0].index.findings)]
     rows = np.array(
         [int(np.flatnonzero((table == 1).any(axis=1))[0]), int(np.flatnonzero((table == 0).all(axis=1))[0])]
     )
-    shown = sheet.Shown(stores, rows, facts(), {"channels": 1, "normalise": None, "threads": 1})
+    shown = pretraining.Shown(stores, rows, facts(), {"channels": 1, "normalise": None, "threads": 1})
     present = [name.replace("_", " ") for name in table.columns if table.iloc[rows[0]][name] == 1]
     assert shown.findings(0) == ", ".join(present) and shown.findings(1) == "–"

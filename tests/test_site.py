@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ribcage import cli, flags, verbs
+from ribcage import api, cli
+from ribcage.runtime import flags
 
 pytestmark = pytest.mark.integration
 
@@ -46,7 +47,7 @@ def test_the_reference_has_every_command_with_every_option(site: Path, name: str
 
 def test_the_reference_has_every_verb_and_the_types_that_go_between_them(site: Path) -> None:
     page = (site / "reference" / "python.html").read_text(encoding="utf-8")
-    assert not [verb for verb in verbs.names() if f"ribcage.{verb}(…)" not in page]
+    assert not [verb for verb in api.names() if f"ribcage.{verb}(…)" not in page]
     assert all(f"ribcage.{kind}" in page for kind in ("index.Index", "loader.Batch", "bundle.Model"))
 
 

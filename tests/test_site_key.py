@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ribcage import fingerprint, guard, provenance, site_key, store
-from ribcage import index as indexes
-from ribcage.index import Index
-from ribcage.provenance import Provenance
-from ribcage.store import Facts, Fingerprints, Store
+from ribcage.data import dataset_folder, provenance, site_key
+from ribcage.data import index as indexes
+from ribcage.data.dataset_folder import Facts, Fingerprints, Store
+from ribcage.data.index import Index
+from ribcage.data.provenance import Provenance
+from ribcage.evaluation import leakage
+from ribcage.imaging import fingerprint
 
 
 def linked(dataset: str, patients: list[str], **options: object) -> Store:
@@ -89,13 +91,15 @@ def test_patients_meet_within_a_site_and_across_sites_it_is_said_that_they_canno
     monkeypatch.setenv(site_key.VARIABLE, "another site")
     elsewhere = linked("folder", ["08", "9"])
     assert not provenance.leak(seen, elsewhere.fingerprints) and seen.of_other_sites
-    assert "ward could not be compared" in guard._of_other_sites(seen, [elsewhere])
-    assert guard._of_other_sites(seen, [linked("nih", ["8"])]) == ""
+    assert "ward could not be compared" in leakage._of_other_sites(seen, [elsewhere])
+    assert leakage._of_other_sites(seen, [linked("nih", ["8"])]) == ""
 
 
 def test_bundles_of_older_versions_hashed_without_a_key_and_are_still_understood() -> None:
     ward = linked("folder", ["7", "8"])
-    old = replace(Provenance.of([ward], np.arange(2), np.arange(0)), patients=np.sort(store.patient_hashes(ward.index)))
+    old = replace(
+        Provenance.of([ward], np.arange(2), np.arange(0)), patients=np.sort(dataset_folder.patient_hashes(ward.index))
+    )
     assert provenance.leak(replace(old, keys=np.empty(0, np.str_)), linked("folder", ["7"]).fingerprints).patients == 1
 
 

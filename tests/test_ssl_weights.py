@@ -19,15 +19,16 @@ from test_weights import ours as seen
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import bundle, cli, conversion, weights
-from ribcage.backbone import Backbone
-from ribcage.findings import CHEXPERT5
+from ribcage import cli
+from ribcage.bundle import bundle, conversion, formats
+from ribcage.bundle.formats.foreign import DENSENETS, RESNETS
+from ribcage.data.findings import CHEXPERT5
 from ribcage.methods import Method
 from ribcage.methods.byol import BYOL
 from ribcage.methods.moco import MoCo
 from ribcage.methods.supcon import SupCon
 from ribcage.methods.swav import SwAV
-from ribcage.weights.foreign import DENSENETS, RESNETS
+from ribcage.models.backbone import Backbone
 
 State = dict[str, Tensor]
 PARTS = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
@@ -197,7 +198,7 @@ def given(request: pytest.FixtureRequest, folder: Path) -> tuple[str, Any, Path]
 def test_every_weight_arrives_and_features_are_the_same(given: tuple[str, Any, Path]) -> None:
     """Nothing is random: the model has no weight that the network has not, and gives what it gives."""
     layout, net, file = given
-    found = weights.published(file)
+    found = formats.published(file)
     assert found.layout == layout
     made = conversion.convert(file, found, agreed=True)
     assert made.rows == (5 if layout == "drmodel" else 0)  # of a last layer that answers anything
@@ -253,7 +254,7 @@ def test_a_file_that_lacks_a_weight_or_is_cut_off_is_refused_in_a_line(
 
 def recognised(state: State, folder: Path) -> Any:
     torch.save(state, folder / "r.pth")
-    return weights.published(folder / "r.pth")
+    return formats.published(folder / "r.pth")
 
 
 @pytest.mark.parametrize(
@@ -267,7 +268,7 @@ def test_any_resnet_or_densenet_of_torchvision_is_told_by_its_shapes(name: str) 
     with torch.device("meta"):
         net = torchvision.models.get_model(name)
         state = before("encoder_q.", net.state_dict()) | before("encoder_k.", net.state_dict())
-    found = weights.layouts()["moco"].published(state)
+    found = formats.layouts()["moco"].published(state)
     assert found.name == name
     assert len(found.left) == len(net.state_dict()) + 2  # the key encoder, and the query's last layer
 
@@ -307,7 +308,7 @@ def test_a_weight_that_no_layout_knows_is_not_dropped_in_silence(
     inner = next((content[one] for one in ("state_dict", "model") if one in content), content)
     inner["adapter.weight"] = torch.zeros(3)
     torch.save(content, folder / "more.pth")
-    assert weights.published(folder / "more.pth").layout == layout
+    assert formats.published(folder / "more.pth").layout == layout
     said = line(["convert", str(folder / "more.pth"), "--out", str(folder / "more")], capsys)
     assert "1 of the file's have no place (adapter.weight …)" in said
 
@@ -363,7 +364,7 @@ def test_a_checkpoint_that_lightly_and_lightning_write_is_read(folder: Path) -> 
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
     trainer.strategy.connect(module)
     trainer.save_checkpoint(file)
-    same_answers(conversion.convert(file, weights.published(file)), net, "lightning")
+    same_answers(conversion.convert(file, formats.published(file)), net, "lightning")
 
 
 def test_a_file_that_byol_pytorch_writes_is_read(folder: Path) -> None:
@@ -372,7 +373,7 @@ def test_a_file_that_byol_pytorch_writes_is_read(folder: Path) -> None:
     with torch.random.fork_rng():
         learner = byol_pytorch.BYOL(net, image_size=32, hidden_layer="avgpool").eval()
     torch.save(learner.state_dict(), file)
-    same_answers(conversion.convert(file, weights.published(file)), net, "byol-pytorch itself")
+    same_answers(conversion.convert(file, formats.published(file)), net, "byol-pytorch itself")
 
 
 # ---- and out again
@@ -385,7 +386,7 @@ def made(kind: Any, name: str = "resnet18", findings: tuple[str, ...] = (), **op
 
 def check_back(method: Method, file: Path, layout: str) -> None:
     """Our file is read as that layout, and its features are the method's."""
-    found = weights.published(file)
+    found = formats.published(file)
     assert found.layout == layout
     made = conversion.convert(file, found)
     own, new = (one.backbone.model.state_dict() for one in (method, made.method))
@@ -402,7 +403,7 @@ def head(width: int, hidden: int, dim: int) -> nn.Sequential:
 
 def test_swavs_own_network_takes_our_file(tmp_path: Path) -> None:
     method = made(SwAV, prototypes=30, hidden=32, dim=8, crops=0)
-    file = weights.load("swav").export(method, facts("resnet18"), tmp_path)
+    file = formats.load("swav").export(method, facts("resnet18"), tmp_path)
     assert file.name == "resnet18_xray.pth.tar"
     content = torch.load(file, weights_only=True)
     assert content["epoch"] == 7 and all(name.startswith("module.") for name in content["state_dict"])
@@ -439,7 +440,7 @@ def test_byol_pytorchs_own_learner_takes_our_file(tmp_path: Path) -> None:
     method = made(BYOL, hidden=32, dim=8)
     nn.init.normal_(method.target[1][0].bias)  # the target is another
     nn.init.normal_(method.target[0].model.bn1.bias)
-    file = weights.load("byol").export(method, facts("resnet18"), tmp_path)
+    file = formats.load("byol").export(method, facts("resnet18"), tmp_path)
     assert file.name == "resnet18_xray.pt"
     learner = Learner(cut(torchvision.models.resnet18())).eval()
     learner.load_state_dict(torch.load(file, weights_only=True))
@@ -453,7 +454,7 @@ def test_byol_pytorchs_own_learner_takes_our_file(tmp_path: Path) -> None:
 
 def test_supcontrasts_own_network_takes_our_file(tmp_path: Path) -> None:
     method = made(SupCon, "resnet18_small", ("Mass",))
-    file = weights.load("supcontrast").export(method, facts("resnet18_small"), tmp_path)
+    file = formats.load("supcontrast").export(method, facts("resnet18_small"), tmp_path)
     assert file.name == "last.pth"
     state = torch.load(file, weights_only=True)["model"]
     assert "encoder.module.layer2.0.shortcut.1.running_mean" in state
@@ -479,10 +480,10 @@ def test_supcontrasts_own_network_takes_our_file(tmp_path: Path) -> None:
 )
 def test_a_method_without_what_a_layout_holds_is_refused(layout: str, method: Any, says: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=says) as error:
-        weights.load(layout).export(method(), facts("resnet18"), tmp_path)
+        formats.load(layout).export(method(), facts("resnet18"), tmp_path)
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
 def test_swavs_layout_is_of_resnets(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is of ResNets, not of densenet121"):
-        weights.load("swav").export(made(SwAV, "densenet121", crops=0), facts("densenet121"), tmp_path)
+        formats.load("swav").export(made(SwAV, "densenet121", crops=0), facts("densenet121"), tmp_path)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ribcage
-from ribcage import cli, flags, methods, verbs
+from ribcage import api, cli, methods
+from ribcage.runtime import flags
 
 STUB = Path(ribcage.__file__).with_name("__init__.pyi")
 HEAD = '''"""Ribcage: one tool for the whole life of a chest-radiograph model. Research use only.
@@ -88,7 +89,7 @@ def function(name: str) -> str:
 
 def stub() -> str:
     places = {name: f"from ribcage.{where} import {name} as {name}" for name, where in ribcage._PLACES.items()}
-    return HEAD + "\n".join(sorted(places.values())) + "\n\n" + ALIASES + "\n" + "\n".join(map(function, verbs.names()))
+    return HEAD + "\n".join(sorted(places.values())) + "\n\n" + ALIASES + "\n" + "\n".join(map(function, api.names()))
 
 
 def test_the_stub_is_the_programs() -> None:

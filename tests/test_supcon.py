@@ -13,10 +13,10 @@ from batches import batch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ribcage.backbone import Backbone
-from ribcage.loader import Batch
+from ribcage.data.loader import Batch
+from ribcage.imaging.augment import published, strong
 from ribcage.methods.supcon import SupCon, comparable, contrast, overlap
-from ribcage.views import published, strong
+from ribcage.models.backbone import Backbone
 
 nan = math.nan
 MIXED = torch.tensor([[1, 0, 1], [1, nan, 0], [0, 0, 0], [0.6, 0, 0.2], [nan, nan, nan], [0, 0, 0]])

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ribcage import losses, methods
-from ribcage.backbone import Backbone
-from ribcage.loader import Batch
-from ribcage.loop import parts
+from ribcage import methods
+from ribcage.data.loader import Batch
 from ribcage.methods.supervised import Supervised
+from ribcage.models import losses
+from ribcage.models.backbone import Backbone
+from ribcage.training.trainer import parts
 
 nan = math.nan
 LABELS = torch.tensor([[1.0, 0.0, nan], [0.0, nan, 1.0], [1.0, 0.0, 0.0], [nan, nan, nan]])

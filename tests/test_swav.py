@@ -11,9 +11,9 @@ from batches import batch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ribcage.backbone import Backbone
-from ribcage.loader import Batch
+from ribcage.data.loader import Batch
 from ribcage.methods.swav import SwAV, sinkhorn, used
+from ribcage.models.backbone import Backbone
 
 SIDES = (32, 32, 16, 16, 16)
 

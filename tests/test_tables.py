@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import trees
 
-from ribcage import tables
+from ribcage.data.readers import tables
 
 
 @pytest.fixture

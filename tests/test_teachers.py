@@ -12,14 +12,17 @@ import pytest
 import torch
 from test_loader import make_store
 
-from ribcage import bundle, inference, teachers, views
-from ribcage.backbone import Backbone
-from ribcage.bundle import Bundle, Model
-from ribcage.loader import Loader, rows_of
+from ribcage.bundle import bundle
+from ribcage.bundle.bundle import Bundle, Model
+from ribcage.data.dataset_folder import Store
+from ribcage.data.loader import Loader, rows_of
+from ribcage.data.provenance import Provenance
+from ribcage.imaging import augment
+from ribcage.inference import predictions
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
-from ribcage.store import Store
-from ribcage.teachers import Live, Stored
+from ribcage.models.backbone import Backbone
+from ribcage.training import teachers
+from ribcage.training.teachers import Live, Stored
 
 nan = np.nan
 CPU = torch.device("cpu")
@@ -50,7 +53,7 @@ def asked(
     bundle: Bundle, store: Store, findings: Sequence[str], channels: int = 1, exclusive: bool = False
 ) -> tuple[np.ndarray, torch.Tensor]:
     """Rows, and what it says of them as a student of 32 pixels shows them, plain."""
-    shown = [views.plain(32), views.plain(bundle.model.size)]
+    shown = [augment.plain(32), augment.plain(bundle.model.size)]
     loader = Loader([store], shown, batch=24, together=True, channels=channels, normalise=SCALE, threads=1)
     batch = next(loader.epoch(0))
     live = Live(bundle, findings, torch.ones(len(findings)), view=1, scale=SCALE, device=CPU, exclusive=exclusive)
@@ -66,7 +69,7 @@ def test_a_teacher_says_what_it_says_of_the_picture_at_its_own_size_scale_and_ch
 ) -> None:
     bundle, findings = opened(channels=own), ("Mass", "Nodule", "Edema")
     rows, said = asked(bundle, store, findings, students)
-    alone = inference.predict(bundle.method, [store], np.arange(24), model=bundle.model, threads=1)
+    alone = predictions.predict(bundle.method, [store], np.arange(24), model=bundle.model, threads=1)
     by_itself = torch.from_numpy(alone.logits[rows])
     expected = torch.stack([by_itself[:, 2] / 0.7, torch.full((24,), nan), by_itself[:, 0] / 1.5], 1)
     assert expected[:, [0, 2]].std(0).min() > 0.01
@@ -79,7 +82,7 @@ def test_a_teacher_says_what_it_says_of_the_picture_at_its_own_size_scale_and_ch
 def test_features_and_maps_come_only_when_asked_for(store: Store) -> None:
     bundle = opened()
     live = Live(bundle, ("Mass",), torch.ones(1), view=0, scale=SCALE, device=CPU)
-    batch = next(Loader([store], [views.plain(48)], batch=4, threads=1).epoch(0))
+    batch = next(Loader([store], [augment.plain(48)], batch=4, threads=1).epoch(0))
     plain, inside = (live(batch, batch.views, each) for each in (False, True))
     assert plain.features is None and plain.maps is None
     assert inside.features is not None and inside.maps is not None
@@ -103,14 +106,14 @@ def test_a_student_of_either_kind_reads_the_teachers_probabilities(whose: str, e
 def test_of_a_teacher_of_more_findings_the_student_hears_its_own(exclusive: bool, store: Store) -> None:
     bundle = opened(loss="cross-entropy")
     rows, said = asked(bundle, store, ("Mass", "Edema"), exclusive=exclusive)
-    alone = inference.predict(bundle.method, [store], np.arange(24), model=bundle.model, threads=1)
+    alone = predictions.predict(bundle.method, [store], np.arange(24), model=bundle.model, threads=1)
     p = alone.probabilities(bundle.model.temperature)[rows][:, [2, 0]]
     np.testing.assert_allclose((said.exp() if exclusive else said.sigmoid()).numpy(), p, rtol=1e-3, atol=1e-4)
 
 
 def test_stored_answers_are_those_of_the_rows(store: Store) -> None:
     answers = np.arange(48, dtype=np.float32).reshape(24, 2)
-    batch = next(Loader([store], [views.plain(32)], batch=10, threads=1).epoch(0))
+    batch = next(Loader([store], [augment.plain(32)], batch=10, threads=1).epoch(0))
     said = Stored(answers, torch.ones(2))(batch, batch.views, True)
     assert np.array_equal(said.logits.numpy(), answers[batch.rows.numpy()]) and said.features is said.maps is None
 
@@ -130,7 +133,7 @@ def test_a_teacher_that_answers_no_number_is_named(store: Store) -> None:
         teachers.told(broken, [store], np.arange(4), ("Mass",), threads=1)
     teachers.told(broken, [store], np.arange(4), ("Edema",), threads=1)
     live = Live(broken, ("Mass", "Nodule"), torch.ones(2), view=0, scale=SCALE, device=CPU)
-    batch = next(Loader([store], [views.plain(48)], batch=4, threads=1).epoch(0))
+    batch = next(Loader([store], [augment.plain(48)], batch=4, threads=1).epoch(0))
     assert not live.strange
     said = live(batch, batch.views, False).logits
     assert live.strange and live.name == "runs/broken" and said[:, 0].isinf().all() and said[:, 1].isnan().all()
@@ -197,8 +200,8 @@ def test_our_own_tables_are_read_by_their_probabilities_with_findings_of_anybody
 ) -> None:
     """Not by their logits, which are from before the temperature, and not by their labels."""
     findings, p = ("Mass", "尖锐_角"), np.stack([np.linspace(0.1, 0.9, 24), np.linspace(0.6, 0.2, 24)], 1)
-    about, labels = inference.about([store], np.arange(24)), np.tile([[1.0, 0.0]], (24, 1))
-    inference.save(inference.table(about, findings, p, 5 * odds(p), labels), tmp_path / name)
+    about, labels = predictions.about([store], np.arange(24)), np.tile([[1.0, 0.0]], (24, 1))
+    predictions.save(predictions.table(about, findings, p, 5 * odds(p), labels), tmp_path / name)
     np.testing.assert_allclose(
         teachers.read(teachers.table(tmp_path / name), [store], ("尖锐_角", "Mass")), odds(p)[:, ::-1], rtol=1e-4
     )
@@ -261,8 +264,8 @@ def test_several_sets_with_the_same_paths_are_told_apart_by_their_names(store: S
     paths = list(store.index.table["path"].astype("str"))
     both = [placed(store, paths, "甲"), placed(store, paths, "乙")]
     p = np.linspace(0.05, 0.95, 48)[:, None]
-    about = inference.about(both, np.arange(48))
-    inference.save(inference.table(about, ("Mass",), p, odds(p), np.ones((48, 1))), tmp_path / "p.parquet")
+    about = predictions.about(both, np.arange(48))
+    predictions.save(predictions.table(about, ("Mass",), p, odds(p), np.ones((48, 1))), tmp_path / "p.parquet")
     np.testing.assert_allclose(
         teachers.read(teachers.table(tmp_path / "p.parquet"), both, ("Mass",)), odds(p), rtol=1e-4
     )

@@ -7,8 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ribcage import card, cli, files, inference, page, plots, spreadsheet, terminal
-from ribcage.bundle import CHECKS
+from ribcage import cli
+from ribcage.bundle import card
+from ribcage.bundle.bundle import CHECKS
+from ribcage.inference import predictions
+from ribcage.reports import html, svg
+from ribcage.runtime import files, spreadsheet, terminal
 
 HOSTILE = (
     "\x1b[2J\x1b]0;owned\x07",
@@ -65,7 +69,7 @@ def test_a_model_whose_findings_act_on_a_terminal_does_not_open(text: str) -> No
 
 @pytest.mark.parametrize("text", [*HOSTILE, '"><script>alert(1)</script>', "'onload='x", "](javascript:x)`|*"])
 def test_pages_drawings_and_cards_hold_hostile_text_as_text(text: str) -> None:
-    shown = page.page(text, [page.heading(text), page.table([text], [[text]]), plots.plot(text, [])])
+    shown = html.page(text, [html.heading(text), html.table([text], [[text]]), svg.plot(text, [])])
     body = shown[shown.index("<title>") :]
     assert "<script" not in body and terminal.is_plain(body.replace("\n", "")) and shown.encode("utf-8")
     assert text.count('"') == 0 or f'aria-label="{text}' not in body
@@ -83,15 +87,15 @@ def test_no_cell_and_no_head_of_a_csv_is_a_formula_and_all_come_back(tmp_path: P
     paths = [*FORMULAS, "plain.png", "'quoted'", "it's", "-", ""]
     table = pd.DataFrame({"set": "=s", "path": paths, "patient": "+p", "=Mass": 0.5, "=Mass_label": 1.0, "lost": -2.5})
     file = tmp_path / "表 predictions.csv"
-    inference.save(table, file)
+    predictions.save(table, file)
     plain = pd.read_csv(file, keep_default_na=False)
     cells = [*plain.columns, *plain["set"], *plain["path"], *plain["patient"]]
     assert not [cell for cell in cells if re.match(r"[=+\-@\t\r＝]", cell)]
     assert not [cell for cell in cells if re.search(r"[;,|\t\r\n\"][=+\-@]", cell)]
     assert plain["lost"].tolist() == [-2.5] * len(paths)
-    read = inference.read(file)
+    read = predictions.read(file)
     assert read["path"].tolist() == paths and read["set"].tolist() == ["=s"] * len(paths)
-    assert inference.findings(read) == ("=Mass",)
+    assert predictions.findings(read) == ("=Mass",)
 
 
 def test_rows_are_shielded_too_and_names_that_are_not_utf_8_do_not_stop_a_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ribcage import threads
+from ribcage.runtime import threads
 
 
 def test_threads_sleep_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from test_weights import gray, stirred, theirs
 from torch import Tensor, nn
 
-from ribcage import bundle, cli, weights
-from ribcage.weights import timm_names, xrayvision
-from ribcage.weights.foreign import DENSENETS, RESNETS
+from ribcage import cli
+from ribcage.bundle import bundle, formats
+from ribcage.bundle.formats import timm_names, xrayvision
+from ribcage.bundle.formats.foreign import DENSENETS, RESNETS
 
 COUNTS = "num_batches_tracked"
 TORCHVISIONS = ("--yes-as", "torchvision")
@@ -85,7 +86,7 @@ def test_a_densenet_by_its_names_of_2017_with_a_sigmoid_behind_it(folder: Path) 
     assert "module.features.denseblock1.denselayer1.norm.1.weight" in state and "module.classifier.0.bias" in state
     content = {"epoch": 3, "lossMIN": 0.2, "state_dict": state, "optimizer": {"state": {}}, "scheduler": {}}
     torch.save(content, folder / "d121.pth.tar")
-    found = weights.published(folder / "d121.pth.tar")
+    found = formats.published(folder / "d121.pth.tar")
     assert (found.layout, found.name, found.findings) == ("torchvision", "densenet121", ())  # 14 of whom, nobody says
     names = [f"F{number}" for number in range(14)]
     assert same(converted(folder, "d121.pth.tar", *TORCHVISIONS, "--findings", *names), own)
@@ -109,7 +110,7 @@ def test_every_net_of_torchvision_tells_its_architecture(name: str) -> None:
     """Also those of which a smaller one is a part."""
     with torch.device("meta"):
         state = dict(torchvision.models.get_model(name, weights=None).state_dict())
-    found = weights.readable()["torchvision"].published(state)
+    found = formats.readable()["torchvision"].published(state)
     assert (found.name, found.source) == (name, "")
 
 
@@ -218,7 +219,7 @@ def test_a_resnet_of_torchxrayvision(folder: Path) -> None:
     assert [place for place, cut in enumerate(opened.model.thresholds["published"]) if cut is None] == [14, 17]
     assert same(opened, net.state_dict())
     torch.save(net.state_dict(), folder / "bare.pt")
-    found = weights.published(folder / "bare.pt")
+    found = formats.published(folder / "bare.pt")
     assert (found.layout, found.findings, found.thresholds) == ("xrayvision", xrayvision.ROWS, ())
 
 

@@ -19,12 +19,17 @@ import torch
 import toys
 from safetensors.torch import load_file
 
-from ribcage import checkpoint, cli, course, digest, files, loop, optim, running, store, training, views
-from ribcage.backbone import Backbone
+from ribcage import cli
 from ribcage.commands import finetune
-from ribcage.loader import Loader
+from ribcage.data import dataset_folder
+from ribcage.data.loader import Loader
+from ribcage.imaging import augment
 from ribcage.methods.supervised import Supervised
-from ribcage.training import Plan, Training
+from ribcage.models.backbone import Backbone
+from ribcage.runtime import digest, files
+from ribcage.training import checkpoint, optim, options, run_folder, trainer
+from ribcage.training import run as training
+from ribcage.training.run import Plan, Training
 
 CPU = torch.device("cpu")
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -37,16 +42,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def made(data: Path, epochs: int = 2, **options: Any) -> loop.Run:
+def made(data: Path, epochs: int = 2, **options: Any) -> trainer.Run:
     torch.manual_seed(0)
-    opened = store.open(data)
+    opened = dataset_folder.open(data)
     method = Supervised(Backbone("test_resnet"), opened.index.findings, dropout=0.2, mixup=0.2)
-    loader = Loader([opened], [views.gentle(32)], batch=16, drop_last=True, threads=2)
+    loader = Loader([opened], [augment.gentle(32)], batch=16, drop_last=True, threads=2)
     rates = optim.Rates(1e-3, epochs * len(loader), 2)
-    return loop.Run(method, loader, optim.optimizer(method), rates, epochs=epochs, device=CPU, ema=0.9, **options)
+    return trainer.Run(method, loader, optim.optimizer(method), rates, epochs=epochs, device=CPU, ema=0.9, **options)
 
 
-def trained(run: loop.Run, folder: Path, stop_at: int | None = None, resume: bool = False) -> Training:
+def trained(run: trainer.Run, folder: Path, stop_at: int | None = None, resume: bool = False) -> Training:
     folder.mkdir(exist_ok=True)
     work = Training(run, folder, Plan(), lambda: {"auroc": run.step / 100}, lambda: None)
     if resume:
@@ -101,7 +106,7 @@ def test_accumulating_parts_gives_the_gradient_of_the_whole(data: Path) -> None:
         run.method.mixup = 0.0  # type: ignore[assignment]
         batch = next(run.loader.epoch(0))
         known = torch.where(batch.labels.isnan(), torch.zeros(()), batch.labels)
-        run._backward(loop.to_device(replace(batch, labels=known), CPU))
+        run._backward(trainer.to_device(replace(batch, labels=known), CPU))
         gradients.append(run.method.head.weight.grad)  # type: ignore[union-attr]
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
 
@@ -147,14 +152,14 @@ def test_a_run_that_goes_on_again_finds_its_own_options(tmp_path: Path) -> None:
     """A longer run that goes on once more is not changed again, and --epochs of before is refused."""
     asked = finetune.Options(data=("set",), out=tmp_path / "run", epochs=2)
     work = Training(toys.run([(1.0, 1.0)], epochs=2), asked.out, Plan(), lambda: {"auroc": 0.5}, lambda: None)
-    with running.going("finetune", asked, work, []):
+    with run_folder.going("finetune", asked, work, []):
         list(work.steps())
     longer = replace(asked, epochs=3, resume=True)
     for history in (1, 1):
         work = Training(toys.run([(1.0, 1.0)], epochs=3), asked.out, Plan(), lambda: {"auroc": 0.5}, lambda: None)
-        with running.going("finetune", longer, work, []):
+        with run_folder.going("finetune", longer, work, []):
             list(work.steps())
-        assert len(running.begun(asked.out)["history"]) == history and work.run.step == 3
+        assert len(run_folder.begun(asked.out)["history"]) == history and work.run.step == 3
 
 
 def toy(folder: Path, validate: Any, **plan: Any) -> Training:
@@ -165,7 +170,7 @@ def toy(folder: Path, validate: Any, **plan: Any) -> Training:
 def test_a_signal_before_a_validation_is_answered_at_once_and_the_validation_made_up_for(tmp_path: Path) -> None:
     asked: list[int] = []
 
-    def validate(run: loop.Run) -> dict[str, float]:
+    def validate(run: trainer.Run) -> dict[str, float]:
         asked.append(run.step)
         return {"auroc": run.step / 10}
 
@@ -190,7 +195,7 @@ def test_who_is_killed_while_validating_loses_no_training(tmp_path: Path, monkey
     monkeypatch.setattr(training, "RISK", 0.0)
     saved: list[tuple[int, int]] = []
 
-    def validate(run: loop.Run) -> dict[str, float]:
+    def validate(run: trainer.Run) -> dict[str, float]:
         saved.append((checkpoint.load(tmp_path / checkpoint.FILE)["run"]["step"], run.step))
         return {"auroc": 0.5}
 
@@ -220,7 +225,7 @@ def test_a_full_disk_ends_a_run_with_a_clear_line_and_a_good_checkpoint(
 def test_a_second_training_in_a_folder_touches_nothing(tmp_path: Path) -> None:
     asked = finetune.Options(data=("set",), out=tmp_path / "run", epochs=2)
     first = toy(asked.out, lambda run: {"auroc": 0.5})
-    with running.going("finetune", asked, first, []):
+    with run_folder.going("finetune", asked, first, []):
         steps = first.steps()
         next(steps)
         before = {file.name: file.read_bytes() for file in asked.out.iterdir()}
@@ -228,7 +233,7 @@ def test_a_second_training_in_a_folder_touches_nothing(tmp_path: Path) -> None:
             second = toy(asked.out, lambda run: {"auroc": 0.5})
             with (
                 pytest.raises((OSError, ValueError), match=r"Another process is writing|holds a run already"),
-                running.going("finetune", replace(asked, resume=resume), second, []),
+                run_folder.going("finetune", replace(asked, resume=resume), second, []),
             ):
                 pytest.fail("it must not begin")
         assert {file.name: file.read_bytes() for file in asked.out.iterdir()} == before
@@ -241,12 +246,12 @@ def test_a_strangers_run_with_links_in_it_does_not_go_on(tmp_path: Path) -> None
     for name in ("metrics.jsonl", "checkpoint.pt.part", "bundle", "state.json"):
         asked = finetune.Options(data=("set",), out=tmp_path / name, resume=True)
         asked.out.mkdir()
-        running._write(asked.out, running.asked("finetune", asked, []))
+        run_folder._write(asked.out, run_folder.asked("finetune", asked, []))
         checkpoint.save(asked.out / checkpoint.FILE, {"run": {}, "standing": {}})
         (asked.out / name).symlink_to(theirs)
         with (
             pytest.raises(OSError, match=f"{name} is a symbolic link"),
-            running.going("finetune", asked, toy(asked.out, dict), []),
+            run_folder.going("finetune", asked, toy(asked.out, dict), []),
         ):
             pytest.fail("it must not go on")
     assert theirs.read_text() == "three years"
@@ -549,7 +554,7 @@ def test_what_changes_no_step_may_change_when_a_run_goes_on(data: Path, begun: P
     free = ["--threads", "2", "--patience", "3", "--save-minutes", "1", "--log-format", "paddle"]
     out = shutil.copytree(begun, tmp_path / "run")
     assert cli.main(words(tmp_path / "copy", out, "--epochs", "1", "--resume", *free)) == 0
-    assert running.begun(out)["history"][0]["now"] == {"save_minutes": 1.0, "threads": 2, "patience": 3}
+    assert run_folder.begun(out)["history"][0]["now"] == {"save_minutes": 1.0, "threads": 2, "patience": 3}
 
 
 def test_what_helps_a_run_may_change_when_it_goes_on_and_is_written_down(
@@ -583,14 +588,14 @@ def test_what_helps_a_run_may_change_when_it_goes_on_and_is_written_down(
 def test_what_is_not_said_stays_as_the_run_was_begun(tmp_path: Path) -> None:
     """A script that goes on without --lr, --clip or --epochs does not fall back to the defaults."""
     asked = finetune.Options(data=("set",), out=tmp_path, lr=0.1, clip=2.0, epochs=3)
-    running._write(tmp_path, running.asked("finetune", course.settled(asked), []))
+    run_folder._write(tmp_path, run_folder.asked("finetune", options.settled(asked), []))
     (tmp_path / checkpoint.FILE).touch()
-    left_out = course.settled(finetune.Options(data=("set",), out=tmp_path, resume=True))
+    left_out = options.settled(finetune.Options(data=("set",), out=tmp_path, resume=True))
     assert (left_out.lr, left_out.clip, left_out.epochs) == (0.1, 2.0, 3)
-    assert running.check_same("finetune", left_out, []) == {}
-    said = course.settled(finetune.Options(data=("set",), out=tmp_path, resume=True, clip=0.0, epochs=10))
-    assert running.check_same("finetune", said, []) == {"clip": (2.0, 0.0), "epochs": (3, 10)}
-    fresh = course.settled(finetune.Options(data=("set",), out=tmp_path / "new"))
+    assert run_folder.check_same("finetune", left_out, []) == {}
+    said = options.settled(finetune.Options(data=("set",), out=tmp_path, resume=True, clip=0.0, epochs=10))
+    assert run_folder.check_same("finetune", said, []) == {"clip": (2.0, 0.0), "epochs": (3, 10)}
+    fresh = options.settled(finetune.Options(data=("set",), out=tmp_path / "new"))
     assert (fresh.clip, fresh.epochs) == (0.0, finetune.Options.usual.epochs)
 
 
@@ -599,7 +604,7 @@ def test_options_that_say_nothing_are_one_line(begun: Path, tmp_path: Path, text
     out = shutil.copytree(begun, tmp_path / "run")
     (out / "options.json").write_text(text)
     with pytest.raises(ValueError, match=r"options\.json is damaged"):
-        running.check_same("finetune", finetune.Options(data=("set",), out=out), [])
+        run_folder.check_same("finetune", finetune.Options(data=("set",), out=out), [])
 
 
 def test_a_run_does_not_go_on_with_other_pictures(

@@ -15,9 +15,10 @@ from test_weights import gray, stirred, theirs
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import bundle, cli, weights
-from ribcage.findings import CHESTXRAY14, CHEXPERT5
-from ribcage.weights import autoformer, darmo, deit, mae, medical_mae
+from ribcage import cli
+from ribcage.bundle import bundle, formats
+from ribcage.bundle.formats import autoformer, darmo, deit, mae, medical_mae
+from ribcage.data.findings import CHESTXRAY14, CHEXPERT5
 
 AS = ("--yes-as",)
 WIDTH, DEPTH = 192, 12
@@ -134,7 +135,7 @@ def pretrained(drawing: dict[str, Tensor], folder: Path) -> Any:
 def test_an_mae_arrives_without_its_decoder(drawing: dict[str, Tensor], pretrained: Any, folder: Path) -> None:
     encoder = {name: value for name, value in drawing.items() if name in vit()}
     assert same(kept(pretrained), encoder)
-    found = weights.published(folder / "mae.pth")
+    found = formats.published(folder / "mae.pth")
     assert (found.layout, found.name, found.findings) == ("mae", "vit_tiny_patch16_224", ())
     assert set(found.left) == set(decoder(128, 2))
     pictures = gray(224, 2)
@@ -179,7 +180,7 @@ def test_what_other_rows_answer_is_not_guessed(folder: Path) -> None:
     """They may be named; then the file goes out again to the bit."""
     state = drawn(vit("fc_norm", 3))
     torch.save({"model": state}, folder / "three.pth")
-    found = weights.published(folder / "three.pth")
+    found = formats.published(folder / "three.pth")
     assert (found.layout, found.findings, found.pool) == ("mae", (), "avg")
     opened = converted(folder, "three", {"model": state}, *AS, "mae", "--findings", "Mass", "Nodule", "Hernia")
     assert opened.model.findings == ("Mass", "Nodule", "Hernia")
@@ -196,7 +197,7 @@ def test_a_unet_of_medical_mae_gives_its_encoder(folder: Path) -> None:
     opened = converted(folder, "unet", {"model": state, "epoch": 800}, *AS, "medical_mae")
     assert opened.model.name == "resnet18" and opened.model.findings == ()
     assert same(kept(opened), encoder)
-    assert len(weights.published(folder / "unet.pth").left) == 3
+    assert len(formats.published(folder / "unet.pth").left) == 3
 
 
 def test_the_architecture_is_told_by_the_shapes() -> None:
@@ -286,7 +287,7 @@ def test_a_model_of_dtforcxr8_arrives_and_answers(name: str, head: str, layout: 
 )
 def test_every_published_file_tells_its_architecture(name: str) -> None:
     """Also those that begin as a smaller one does, and with the last layer of ImageNet, of which nothing is answered."""
-    layout = {"e": darmo, "o": darmo, "a": autoformer}.get(name[0], weights.readable()["visformer"])
+    layout = {"e": darmo, "o": darmo, "a": autoformer}.get(name[0], formats.readable()["visformer"])
     state = without_numbers(FILES[name])
     assert layout.recognises(state)
     found = layout.published(state)

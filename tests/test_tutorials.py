@@ -22,12 +22,13 @@ import trees
 from clinics import clinic
 from test_chexnet import densenet
 
-from ribcage import bundle, cli
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
-from ribcage.findings import CHESTXRAY14
+from ribcage import cli
+from ribcage.bundle import bundle
+from ribcage.bundle.bundle import Model
+from ribcage.data.findings import CHESTXRAY14
+from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
+from ribcage.models.backbone import Backbone
 
 pytestmark = pytest.mark.integration
 

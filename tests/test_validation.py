@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 import ribcage
-from ribcage import cli, store
-from ribcage.bundle import Model
-from ribcage.findings import Policy
-from ribcage.validation import Validation, known_labels
+from ribcage import cli
+from ribcage.bundle.bundle import Model
+from ribcage.data import dataset_folder
+from ribcage.data.findings import Policy
+from ribcage.evaluation.validation import Validation, known_labels
 
 
 def imported(folder: Path, rows: pd.DataFrame, name: str = "clinic") -> Path:
@@ -64,7 +65,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_labels_are_those_of_the_policy_without_smoothing(data: Path, policy: str, mass: dict, edema: dict) -> None:
-    opened = store.open(data)
+    opened = dataset_folder.open(data)
     rows = np.flatnonzero(opened.index.table["split"] == "val")
     labels = known_labels([opened], rows, ("Mass", "Edema"), Policy.parse(policy))
     for column, wanted in zip(labels.T, (mass, edema), strict=True):
@@ -73,7 +74,7 @@ def test_labels_are_those_of_the_policy_without_smoothing(data: Path, policy: st
 
 
 def test_of_findings_that_the_data_has_not_nothing_is_known(data: Path) -> None:
-    opened = store.open(data)
+    opened = dataset_folder.open(data)
     rows = np.flatnonzero(opened.index.table["split"] == "val")
     blank = Policy.parse("ones,blank=zeros")
     labels = known_labels([opened], rows, ("Nodule", "Edema", "Fracture", "Mass"), blank)

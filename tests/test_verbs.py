@@ -8,8 +8,9 @@ import pytest
 import trees
 
 import ribcage
-from ribcage import cli, store, verbs
+from ribcage import api, cli
 from ribcage.commands import finetune, inspect, probe
+from ribcage.data import dataset_folder
 
 
 def caught(monkeypatch: pytest.MonkeyPatch, module: object) -> list[object]:
@@ -65,7 +66,7 @@ def test_too_many_arguments_a_wrong_choice_and_a_wrong_type_are_said() -> None:
 def test_an_unknown_verb_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="ribcage has no 'finetun'"):
         _ = ribcage.finetun
-    assert "finetune" in verbs.names() and "import_" in verbs.names()
+    assert "finetune" in api.names() and "import_" in api.names()
 
 
 # ---- notebooks
@@ -75,7 +76,7 @@ def test_a_notebook_shows_pictures_and_pages(tmp_path: Path) -> None:
     """What a command gives back is drawn where it is the last line of a cell."""
     data = ribcage.import_("phantom", out=tmp_path / "data", pictures=30, size=32)
     framed = data._repr_html_()
-    assert framed.startswith("<iframe srcdoc=") and framed.count("data:image/jpeg") == store.SHOWN
+    assert framed.startswith("<iframe srcdoc=") and framed.count("data:image/jpeg") == dataset_folder.SHOWN
     assert "<script" not in framed and "&lt;script" not in framed
     said = ribcage.inspect(tmp_path / "data")
     assert said["sets"][0]["pictures"] == 30 and json.loads(json.dumps(said)) == said
@@ -85,6 +86,6 @@ def test_a_notebook_shows_pictures_and_pages(tmp_path: Path) -> None:
 def test_a_linked_folder_whose_files_have_gone_is_shown_without_them(tmp_path: Path) -> None:
     trees.class_folders(tmp_path / "own")
     data = ribcage.import_("folder", tmp_path / "own", out=tmp_path / "data", link=True, size=32)
-    assert data._repr_html_().count("data:image/jpeg") == store.SHOWN
+    assert data._repr_html_().count("data:image/jpeg") == dataset_folder.SHOWN
     shutil.rmtree(tmp_path / "own")
     assert data._repr_html_().count("data:image/jpeg") == 0

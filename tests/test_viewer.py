@@ -21,12 +21,12 @@ import pytest
 import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from ribcage import bundle, deployment
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
+from ribcage.bundle import bundle, deployment
+from ribcage.bundle.bundle import Model
 from ribcage.commands import serve
+from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
-from ribcage.provenance import Provenance
+from ribcage.models.backbone import Backbone
 from ribcage.server import answering, process
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from ribcage import views
-from ribcage.views import View, apply, apply_torch, draw, gentle, move_boxes, plain, strong, ten_crops
+from ribcage.imaging import augment
+from ribcage.imaging.augment import (
+    View,
+    apply,
+    apply_torch,
+    draw,
+    gentle,
+    move_boxes,
+    plain,
+    strong,
+    ten_crops,
+)
 
 MEAN, STD = 0.401, 0.25  # no gray level of 255 is exactly the mean
 EVERYTHING = View(
@@ -193,10 +203,10 @@ def test_noise_has_the_drawn_strength_and_is_normal() -> None:
     numbers = draw(View(64, noise=0.1), 0, 0, rows(40), 0, 64)
     grain = gray(apply(images, numbers, MEAN, STD)) / 255
     np.testing.assert_allclose(grain.std((1, 2)), numbers.noise, rtol=0.08)
-    bank = views._noise(100_000)
+    bank = augment._noise(100_000)
     assert abs(bank.mean()) < 0.01 and abs(bank.std() - 1) < 0.01
     assert abs((np.abs(bank) < 1).mean() - 0.683) < 0.01
-    assert np.array_equal(views._noise(1000), bank[:1000])
+    assert np.array_equal(augment._noise(1000), bank[:1000])
     assert bank[:3].tobytes().hex() == "cc7ccebd8c59433c4317493e"
 
 
@@ -278,17 +288,17 @@ def test_boxes_are_where_their_pixels_are_drawn_however_a_view_moves_them(side: 
 def test_chances_are_what_differs_between_epochs() -> None:
     still = (plain(), View((32, 64), place=(0.0, 1.0)), replace(plain(), flip=1.0), *ten_crops())
     for view in still:
-        assert views.chances(view) == ()
-    assert views.chances(View((32, 64))) == ("place",)
+        assert augment.chances(view) == ()
+    assert augment.chances(View((32, 64))) == ("place",)
     changes = ({"flip": 0.5}, {"rotation": 3.0}, {"shift": 0.1}, {"brightness": 0.1}, {"contrast": 0.1}, {"noise": 0.1})
     changes += ({"gamma": 0.1}, {"zoom": (0.9, 1.1)}, {"erase_probability": 0.5}, {"blur_probability": 0.5})
     for change in changes:
-        assert set(change) <= set(views.chances(replace(plain(), **change)))
+        assert set(change) <= set(augment.chances(replace(plain(), **change)))
     for view in (*still, *(replace(plain(), **change) for change in changes), gentle(), strong()):
         one, other = (draw(view, 0, epoch, rows(50), 0, 64) for epoch in (0, 1))
         names = ("affine", "gamma", "contrast", "brightness", "sigma", "noise", "erase")
         same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
-        assert same is (views.chances(view) == ())
+        assert same is (augment.chances(view) == ())
 
 
 def test_flipped_are_those_left_for_right() -> None:
@@ -343,7 +353,7 @@ def test_impossible_settings_are_refused(wrong: dict) -> None:
 
 
 def test_presets_are_made_at_any_size() -> None:
-    assert all(preset((32, 48)).shape == (32, 48) for preset in views.PRESETS.values())
+    assert all(preset((32, 48)).shape == (32, 48) for preset in augment.PRESETS.values())
     assert apply(np.empty((0, 8, 8), np.uint8), draw(gentle(), 0, 0, rows(0), 0, 8), MEAN, STD).shape == (
         0,
         1,
@@ -355,7 +365,7 @@ def test_presets_are_made_at_any_size() -> None:
 def test_a_resized_view_shows_the_same_picture_at_another_size() -> None:
     images = smooth(12, 160)
     view = replace(EVERYTHING, size=(40, 30), noise=0.0, erase_probability=0.0, blur=(0.5, 2.0))
-    larger = views.resized(view, (80, 60))
+    larger = augment.resized(view, (80, 60))
     assert larger.shape == (80, 60) and larger.blur == (1.0, 4.0)
     assert replace(larger, size=view.size, blur=view.blur) == view
     one, two = (apply(images, draw(each, 1, 0, rows(12), 0, 160), MEAN, STD) for each in (view, larger))
@@ -365,4 +375,4 @@ def test_a_resized_view_shows_the_same_picture_at_another_size() -> None:
 
 def test_a_view_is_not_resized_to_another_shape() -> None:
     with pytest.raises(ValueError, match="A view of 40 × 30 pixels cannot be seen at 80 × 80: another shape"):
-        views.resized(plain((40, 30)), (80, 80))
+        augment.resized(plain((40, 30)), (80, 80))

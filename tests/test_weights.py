@@ -12,16 +12,17 @@ from batches import batch
 from test_published import FILES, published
 from torch import Tensor, nn
 
-from ribcage import bundle, cli, weights
-from ribcage.backbone import Backbone
-from ribcage.bundle import Model
-from ribcage.course import Course
-from ribcage.findings import CHESTXRAY14
+from ribcage import cli
+from ribcage.bundle import bundle, formats
+from ribcage.bundle.bundle import Model
+from ribcage.bundle.formats import base
+from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods import Method
 from ribcage.methods.mae import MAE
 from ribcage.methods.moco import MoCo
 from ribcage.methods.supervised import Supervised
-from ribcage.weights import base
+from ribcage.models.backbone import Backbone
+from ribcage.training.options import Course
 
 MEAN, STD = 0.53, 0.26
 """Of our gray; others take ImageNet's."""
@@ -96,7 +97,7 @@ def test_where_the_means_agree_all_channels_weigh_alike() -> None:
 def test_torchvisions_own_model_takes_the_weights_and_answers_the_same(tmp_path: Path, name: str, fc: str) -> None:
     torch.manual_seed(0)
     method = stirred(Method(Backbone(name)))
-    file = weights.load("torchvision").export(method, facts(name), tmp_path)
+    file = formats.load("torchvision").export(method, facts(name), tmp_path)
     plain = name.split(".")[0]
     assert file == tmp_path / f"{plain}_xray.pth"
     network = torchvision.models.get_model(plain)
@@ -110,7 +111,7 @@ def test_torchvisions_own_model_takes_the_weights_and_answers_the_same(tmp_path:
 def test_a_supervised_method_brings_its_classifier(tmp_path: Path) -> None:
     torch.manual_seed(0)
     method = stirred(Supervised(Backbone("resnet18", channels=3), ("Mass", "Nodule")))
-    file = weights.load("torchvision").export(method, facts("resnet18", 3), tmp_path / "mine.pth")
+    file = formats.load("torchvision").export(method, facts("resnet18", 3), tmp_path / "mine.pth")
     assert file == tmp_path / "mine.pth"
     network = torchvision.models.resnet18(num_classes=2)
     network.load_state_dict(torch.load(file, weights_only=True), strict=True)
@@ -122,7 +123,7 @@ def test_what_goes_out_comes_back_as_it_was(tmp_path: Path) -> None:
     """Folding the three channels into one again gives our own weights: a file of ours is as good as a bundle."""
     torch.manual_seed(0)
     method = stirred(Method(Backbone("resnet18")))
-    file = weights.load("torchvision").export(method, facts("resnet18"), tmp_path)
+    file = formats.load("torchvision").export(method, facts("resnet18"), tmp_path)
     content = torch.load(file, weights_only=True) | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
     torch.save(content, file)
     back = Backbone("resnet18", init=str(file), mean=MEAN, std=STD).model.state_dict()
@@ -140,7 +141,7 @@ def test_what_goes_out_comes_back_as_it_was(tmp_path: Path) -> None:
 )
 def test_a_model_that_torchvision_has_not_is_one_clear_line(tmp_path: Path, name: str, says: str) -> None:
     with pytest.raises(ValueError, match=says) as error:
-        weights.load("torchvision").export(Method(Backbone(name)), facts(name), tmp_path)
+        formats.load("torchvision").export(Method(Backbone(name)), facts(name), tmp_path)
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
@@ -150,7 +151,7 @@ def test_a_model_that_torchvision_has_not_is_one_clear_line(tmp_path: Path, name
 def test_the_usual_reader_of_moco_finds_the_query_encoder(tmp_path: Path) -> None:
     """As the fine-tuning scripts do it: keep encoder_q without its fc, and nothing but fc may be missing."""
     method = moco()
-    file = weights.load("moco").export(method, facts("resnet18"), tmp_path)
+    file = formats.load("moco").export(method, facts("resnet18"), tmp_path)
     assert file.name == "resnet18_xray.pth.tar"
     checkpoint = torch.load(file, weights_only=True)
     assert checkpoint["arch"] == "resnet18" and checkpoint["epoch"] == 7 and "optimizer" in checkpoint
@@ -183,7 +184,7 @@ class Published(nn.Module):
 @pytest.mark.parametrize("head", ["mlp", "linear"])
 def test_mocos_own_builder_takes_all_of_it(tmp_path: Path, head: str) -> None:
     method = moco(head=head)
-    file = weights.load("moco").export(method, facts("resnet18"), tmp_path)
+    file = formats.load("moco").export(method, facts("resnet18"), tmp_path)
     state = torch.load(file, weights_only=True)["state_dict"]
     assert all(key.startswith("module.") for key in state)
     published = Published(head == "mlp").eval()
@@ -196,7 +197,7 @@ def test_mocos_own_builder_takes_all_of_it(tmp_path: Path, head: str) -> None:
 
 
 def test_a_densenet_has_its_head_where_torchvision_has_the_classifier(tmp_path: Path) -> None:
-    file = weights.load("moco").export(moco("densenet121", head="linear"), facts("densenet121"), tmp_path)
+    file = formats.load("moco").export(moco("densenet121", head="linear"), facts("densenet121"), tmp_path)
     state = torch.load(file, weights_only=True)["state_dict"]
     network = torchvision.models.densenet121(num_classes=16)
     prefix = "module.encoder_q."
@@ -205,9 +206,9 @@ def test_a_densenet_has_its_head_where_torchvision_has_the_classifier(tmp_path: 
 
 def test_only_moco_has_what_its_layout_holds(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Supervised has not: use --export-as torchvision"):
-        weights.load("moco").export(Supervised(Backbone("resnet18"), ()), facts("resnet18"), tmp_path)
+        formats.load("moco").export(Supervised(Backbone("resnet18"), ()), facts("resnet18"), tmp_path)
     with pytest.raises(ValueError, match="torchvision has no test_vit"):
-        weights.load("moco").export(MoCo(Backbone("test_vit"), queue=8), facts("test_vit"), tmp_path)
+        formats.load("moco").export(MoCo(Backbone("test_vit"), queue=8), facts("test_vit"), tmp_path)
 
 
 # ---- mae
@@ -233,7 +234,7 @@ def published_state(method: MAE) -> dict[str, str]:
 def test_an_mae_of_three_channels_draws_the_same_picture(tmp_path: Path, channels: int, pool: str) -> None:
     method = mae(channels, pool)
     nn.init.normal_(method.decoder_pred.bias)
-    file = weights.load("mae").export(method, facts("deit_tiny_patch16_224", channels), tmp_path)
+    file = formats.load("mae").export(method, facts("deit_tiny_patch16_224", channels), tmp_path)
     assert file.name == "deit_tiny_patch16_224_xray.pth"
     checkpoint = torch.load(file, weights_only=True)
     assert checkpoint["epoch"] == 7
@@ -250,7 +251,7 @@ def test_an_mae_of_three_channels_draws_the_same_picture(tmp_path: Path, channel
 
 def test_a_normalised_target_is_drawn_in_every_channel_alike(tmp_path: Path) -> None:
     method = mae(norm_pix=True)
-    file = weights.load("mae").export(method, facts("deit_tiny_patch16_224"), tmp_path)
+    file = formats.load("mae").export(method, facts("deit_tiny_patch16_224"), tmp_path)
     weight = torch.load(file, weights_only=True)["model"]["decoder_pred.weight"].unflatten(0, (-1, 3))
     for channel in weight.unbind(1):
         torch.testing.assert_close(channel, method.decoder_pred.weight.detach())
@@ -259,16 +260,16 @@ def test_a_normalised_target_is_drawn_in_every_channel_alike(tmp_path: Path) -> 
 def test_the_published_vit_s_with_its_decoder_has_as_many_weights(tmp_path: Path) -> None:
     backbone = Backbone("vit_small_patch16_224", pool="avg")
     model = facts("vit_small_patch16_224", size=224)
-    file = weights.load("mae").export(MAE(backbone, decoder="dec512d2b"), model, tmp_path)
+    file = formats.load("mae").export(MAE(backbone, decoder="dec512d2b"), model, tmp_path)
     assert sum(value.numel() for value in torch.load(file, weights_only=True)["model"].values()) == 28_663_936
 
 
 def test_only_a_plain_transformer_fits_mae(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="MoCo has none"):
-        weights.load("mae").export(moco(), facts("resnet18"), tmp_path)
+        formats.load("mae").export(moco(), facts("resnet18"), tmp_path)
     backbone = Backbone("test_vit2", size=(64, 64))
     with pytest.raises(ValueError, match="test_vit2 is no plain vision transformer as MAE's"):
-        weights.load("mae").export(MAE(backbone, decoder="dec128d2b"), facts("test_vit2"), tmp_path)
+        formats.load("mae").export(MAE(backbone, decoder="dec128d2b"), facts("test_vit2"), tmp_path)
 
 
 # ---- dtforcxr8
@@ -316,7 +317,7 @@ def numbered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """One of the five models, and its file."""
     name = request.param
     method, side = chest(name), side_of(name)
-    file = weights.load("dtforcxr8").export(method, facts(name, size=side), tmp_path_factory.mktemp(name))
+    file = formats.load("dtforcxr8").export(method, facts(name, size=side), tmp_path_factory.mktemp(name))
     assert file.name == f"model{NUMBERED.index(name) + 1}.pth"
     return name, method, file
 
@@ -344,7 +345,7 @@ def test_a_numbered_file_read_back_in_colour_answers_the_same(numbered: tuple[st
 
 def test_chexnets_own_class_takes_its_file_and_answers_the_same(tmp_path: Path) -> None:
     method = chest("densenet121")
-    file = weights.load("dtforcxr8").export(method, facts("densenet121"), tmp_path)
+    file = formats.load("dtforcxr8").export(method, facts("densenet121"), tmp_path)
     network: Any = nn.Module()
     network.densenet121 = torchvision.models.densenet121()
     network.densenet121.classifier = nn.Sequential(nn.Linear(1024, 14), nn.Sigmoid())
@@ -357,7 +358,7 @@ def test_chexnets_own_class_takes_its_file_and_answers_the_same(tmp_path: Path) 
 def test_chexnets_weights_of_2017_are_read(tmp_path: Path) -> None:
     """Names as PyTorch had them then: with a dot before the number of a layer, without counts of batches."""
     method = chest("densenet121", channels=3)
-    state = torch.load(weights.load("dtforcxr8").export(method, facts("densenet121", 3), tmp_path), weights_only=True)
+    state = torch.load(formats.load("dtforcxr8").export(method, facts("densenet121", 3), tmp_path), weights_only=True)
     named = {re.sub(r"(denselayer\d+\.(norm|conv))(\d)", r"\1.\3", key): value for key, value in state.items()}
     old = {f"module.{key}": value for key, value in named.items() if not key.endswith("num_batches_tracked")}
     assert "module.densenet121.features.denseblock1.denselayer1.norm.1.weight" in old
@@ -381,7 +382,7 @@ def test_a_head_with_a_sigmoid_behind_it_is_no_hindrance(name: str, tmp_path: Pa
 @pytest.mark.parametrize("teacher", NUMBERED)
 def test_a_student_has_the_number_of_its_teacher(teacher: str, tmp_path: Path) -> None:
     model = student(teachers=(f"{teacher}.some_weights",))
-    file = weights.load("dtforcxr8").export(chest("eeea_net_c2"), model, tmp_path)
+    file = formats.load("dtforcxr8").export(chest("eeea_net_c2"), model, tmp_path)
     assert file.name == f"modeld{NUMBERED.index(teacher) + 1}.pth"
     shapes = {key: tuple(value.shape) for key, value in torch.load(file, weights_only=True).items()}
     assert shapes == of_14_classes("eeea_net_c2")
@@ -404,21 +405,21 @@ def test_what_those_programs_would_not_take_is_one_line(
     findings: tuple[str, ...], model: Model, says: tuple[str, ...], tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="The dtforcxr8 layout does not fit") as error:
-        weights.load("dtforcxr8").export(chest("test_resnet", findings), model, tmp_path)
+        formats.load("dtforcxr8").export(chest("test_resnet", findings), model, tmp_path)
     assert all(words in str(error.value) for words in says) and "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_method_without_a_head_is_none_of_the_numbered_models(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="this model others or none"):
-        weights.load("dtforcxr8").export(Method(Backbone("test_resnet")), facts("eeea_net_c2"), tmp_path)
+        formats.load("dtforcxr8").export(Method(Backbone("test_resnet")), facts("eeea_net_c2"), tmp_path)
 
 
 # ---- all of them
 
 
 def test_a_course_offers_the_layouts_there_are() -> None:
-    assert typing.get_args(typing.get_type_hints(Course)["export_as"]) == ("", *weights.names())
+    assert typing.get_args(typing.get_type_hints(Course)["export_as"]) == ("", *formats.names())
 
 
 def test_a_finetuned_model_goes_out_as_it_was_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -450,14 +451,14 @@ def test_an_unknown_layout_is_named_beside_those_there_are() -> None:
         "swav",
         "torchvision",
     )
-    assert weights.names() == written
+    assert formats.names() == written
     with pytest.raises(
         ValueError, match=r"Unknown layout 'moko'. Did you mean 'moco'.* Layouts: byol, chexnet, .*swav"
     ):
-        weights.load("moko")
+        formats.load("moko")
 
 
 def test_a_file_may_be_named_and_its_folder_is_made(tmp_path: Path) -> None:
     target = tmp_path / "权重 w" / "mine.pth.tar"
-    assert weights.load("moco").export(moco(), facts("resnet18"), target) == target
+    assert formats.load("moco").export(moco(), facts("resnet18"), target) == target
     assert [file.name for file in target.parent.iterdir()] == ["mine.pth.tar"]

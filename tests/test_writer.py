@@ -20,15 +20,18 @@ import processes
 import pytest
 
 import ribcage
-from ribcage import cli, files, image, store, writer
-from ribcage import index as indexes
-from ribcage.index import Index
+from ribcage import cli
+from ribcage.data import dataset_folder, importer
+from ribcage.data import index as indexes
+from ribcage.data.index import Index
+from ribcage.imaging import image
+from ribcage.runtime import files
 
 SIZE = 32
 
 
-def facts(root: Path, **changes: object) -> store.Facts:
-    plain = store.Facts("made", "nih", "made up", "none", 0, 0, SIZE, "pad", 8, 0.0, 1.0, ("Mass",), str(root))
+def facts(root: Path, **changes: object) -> dataset_folder.Facts:
+    plain = dataset_folder.Facts("made", "nih", "made up", "none", 0, 0, SIZE, "pad", 8, 0.0, 1.0, ("Mass",), str(root))
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
@@ -52,11 +55,11 @@ def pictures(root: Path, count: int, side: int = 48) -> Index:
     return Index("made", indexes.table(rows, ["Mass"]), ("Mass",), root=root)
 
 
-def imported(index: Index, out: Path, workers: int = 1, **changes: object) -> store.Store:
-    with writer.Writer(index, facts(index.root, **changes), out, workers=workers) as work:
+def imported(index: Index, out: Path, workers: int = 1, **changes: object) -> dataset_folder.Store:
+    with importer.Writer(index, facts(index.root, **changes), out, workers=workers) as work:
         for _ in work.run():
             pass
-    return store.open(out)
+    return dataset_folder.open(out)
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -108,9 +111,9 @@ def importing(index: Path, out: Path, limit: int = 0) -> int:
     if limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    writer.SYNC_SECONDS, writer.CHUNK = 0.0, 8
+    importer.SYNC_SECONDS, importer.CHUNK = 0.0, 8
     read = Index.load(index)
-    with writer.Writer(read, facts(read.root), out, workers=2) as work:
+    with importer.Writer(read, facts(read.root), out, workers=2) as work:
         print(work.done, flush=True)
         for _ in work.run():
             pass
@@ -147,14 +150,14 @@ def test_dying_while_the_folder_is_completed_is_mended(
 ) -> None:
     index = pictures(tmp_path / "in", 70)
     imported(index, tmp_path / "whole")
-    saved, calls = writer.files.atomic, iter(range(100))
+    saved, calls = importer.files.atomic, iter(range(100))
 
     def dies(file: Path):  # type: ignore[no-untyped-def]
         if next(calls) == step:
             raise KeyboardInterrupt
         return saved(file)
 
-    monkeypatch.setattr(writer.files, "atomic", dies)
+    monkeypatch.setattr(importer.files, "atomic", dies)
     with pytest.raises(KeyboardInterrupt):
         imported(index, tmp_path / "died")
     monkeypatch.undo()
@@ -166,7 +169,7 @@ def test_dying_while_the_folder_is_completed_is_mended(
 def test_a_torn_journal_line_does_not_count(tmp_path: Path) -> None:
     index = pictures(tmp_path / "in", 130)
     imported(index, tmp_path / "whole")
-    with writer.Writer(index, facts(index.root), tmp_path / "torn") as work:
+    with importer.Writer(index, facts(index.root), tmp_path / "torn") as work:
         steps = work.run()
         next(steps), next(steps)
         steps.close()
@@ -177,19 +180,19 @@ def test_a_torn_journal_line_does_not_count(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_folder_does_not_open_and_says_how_to_go_on(tmp_path: Path) -> None:
-    with writer.Writer(pictures(tmp_path / "in", 10), facts(tmp_path), tmp_path / "out"):
+    with importer.Writer(pictures(tmp_path / "in", 10), facts(tmp_path), tmp_path / "out"):
         pass
     with pytest.raises(FileNotFoundError, match=r"unfinished import.*same 'ribcage import' again"):
-        store.open(tmp_path / "out")
+        dataset_folder.open(tmp_path / "out")
 
 
 def test_other_options_do_not_go_on_with_an_unfinished_import(tmp_path: Path) -> None:
     index = pictures(tmp_path / "in", 10)
-    with writer.Writer(index, facts(index.root), tmp_path / "out"):
+    with importer.Writer(index, facts(index.root), tmp_path / "out"):
         pass
     with (
         pytest.raises(ValueError, match="other options"),
-        writer.Writer(index, facts(index.root, size=64), tmp_path / "out"),
+        importer.Writer(index, facts(index.root, size=64), tmp_path / "out"),
     ):
         pass
 
@@ -199,23 +202,23 @@ def test_a_folder_with_other_files_in_it_is_not_touched(tmp_path: Path) -> None:
     index = pictures(tmp_path.parent / f"{tmp_path.name} in", 3)
     with (
         pytest.raises(ValueError, match=r"not empty \(it has thesis.txt\)"),
-        writer.Writer(index, facts(tmp_path), tmp_path),
+        importer.Writer(index, facts(tmp_path), tmp_path),
     ):
         pass
 
 
 def test_two_imports_into_one_folder_are_refused(tmp_path: Path) -> None:
     index = pictures(tmp_path / "in", 200)
-    with writer.Writer(index, facts(index.root), tmp_path / "out") as first:
+    with importer.Writer(index, facts(index.root), tmp_path / "out") as first:
         steps = first.run()
         next(steps)
         with (
             pytest.raises(OSError, match="Another process is writing"),
-            writer.Writer(index, facts(index.root), tmp_path / "out"),
+            importer.Writer(index, facts(index.root), tmp_path / "out"),
         ):
             pass
         list(steps)
-    assert len(store.open(tmp_path / "out")) == 200
+    assert len(dataset_folder.open(tmp_path / "out")) == 200
 
 
 # ---- bad files and bad disks
@@ -316,8 +319,8 @@ def test_a_box_that_the_crop_cuts_away_is_dropped(tmp_path: Path) -> None:
 def test_a_linked_folder_reads_the_same_pictures_without_storing_them(tmp_path: Path) -> None:
     index = pictures(tmp_path / "in", 40)
     copied = imported(index, tmp_path / "copied")
-    writer.link(index, facts(index.root), tmp_path / "linked")
-    linked = store.open(tmp_path / "linked")
+    importer.link(index, facts(index.root), tmp_path / "linked")
+    linked = dataset_folder.open(tmp_path / "linked")
     assert linked.images is None and not (tmp_path / "linked" / "images.npy").exists()
     np.testing.assert_array_equal(linked.picture(17), copied.picture(17))
     assert linked.mean == copied.mean
@@ -337,19 +340,19 @@ def test_damaged_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
     with pytest.raises(ValueError, match="damaged"):
-        store.open(tmp_path / "out")
+        dataset_folder.open(tmp_path / "out")
     file.write_bytes(whole)
     (tmp_path / "out" / "dataset.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="not valid JSON"):
-        store.open(tmp_path / "out")
+        dataset_folder.open(tmp_path / "out")
     (tmp_path / "out" / "dataset.json").write_text(json.dumps({"format": 99}), encoding="utf-8")
     with pytest.raises(ValueError, match="another version"):
-        store.open(tmp_path / "out")
+        dataset_folder.open(tmp_path / "out")
 
 
 def test_all_folders_that_do_not_open_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one.*two"):
-        store.open_all([tmp_path / "one", tmp_path / "two"])
+        dataset_folder.open_all([tmp_path / "one", tmp_path / "two"])
 
 
 # ---- what else can happen to a folder
@@ -361,10 +364,10 @@ def test_a_table_from_another_folder_is_refused(tmp_path: Path) -> None:
     reversed_index = two.index.take(np.arange(20)[::-1])
     reversed_index.save(two.folder / "index.parquet")
     with pytest.raises(ValueError, match="is not the table that was imported"):
-        store.open(two.folder)
+        dataset_folder.open(two.folder)
     shutil.copy(one.folder / "fingerprints.parquet", one.folder / "index.parquet")
     with pytest.raises(ValueError, match="is not the table that was imported"):
-        store.open(one.folder)
+        dataset_folder.open(one.folder)
 
 
 @pytest.mark.parametrize("name", ["index.parquet", "fingerprints.parquet", "images.npy"])
@@ -372,7 +375,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     opened = imported(pictures(tmp_path / "in", 5), tmp_path / "out")
     (tmp_path / "out" / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"{name} is missing. Import the data set again"):
-        _ = store.open(opened.folder).fingerprints
+        _ = dataset_folder.open(opened.folder).fingerprints
 
 
 @pytest.mark.parametrize("change", [{"size": "x"}, {"findings": None}, {"depth": 12}, {"mean": "x"}, {"size": None}])
@@ -381,7 +384,7 @@ def test_a_dataset_json_that_somebody_edited_wrongly_is_named(tmp_path: Path, ch
     file = tmp_path / "out" / "dataset.json"
     file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **change}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"dataset\.json is damaged"):
-        store.open(tmp_path / "out")
+        dataset_folder.open(tmp_path / "out")
 
 
 def test_what_a_kill_leaves_at_the_very_start_does_not_block(tmp_path: Path) -> None:
@@ -405,19 +408,19 @@ def test_pictures_that_came_later_are_found_by_the_next_try(tmp_path: Path) -> N
 
 def test_stopping_keeps_every_finished_chunk(tmp_path: Path) -> None:
     index = pictures(tmp_path / "in", 200)
-    with pytest.raises(KeyboardInterrupt), writer.Writer(index, facts(index.root), tmp_path / "out") as work:
+    with pytest.raises(KeyboardInterrupt), importer.Writer(index, facts(index.root), tmp_path / "out") as work:
         for _ in work.run():
             raise KeyboardInterrupt
-    with writer.Writer(index, facts(index.root), tmp_path / "out") as work:
-        assert work.done >= writer.CHUNK
+    with importer.Writer(index, facts(index.root), tmp_path / "out") as work:
+        assert work.done >= importer.CHUNK
 
 
 def test_linking_skips_what_is_not_there(tmp_path: Path) -> None:
     index = pictures(tmp_path / "in", 400)
     for number in range(390):
         (tmp_path / "in" / f"{number:04d}.png").unlink()
-    writer.link(index, facts(index.root), tmp_path / "linked")
-    assert store.open(tmp_path / "linked").mean > 0
+    importer.link(index, facts(index.root), tmp_path / "linked")
+    assert dataset_folder.open(tmp_path / "linked").mean > 0
 
 
 def test_linked_dicom_patients_do_not_cross_the_split(tmp_path: Path) -> None:
@@ -433,7 +436,7 @@ def test_linked_dicom_patients_do_not_cross_the_split(tmp_path: Path) -> None:
     for mode in ("--link", "--no-link"):
         out = tmp_path / mode
         assert cli.main(["import", "folder", str(tmp_path / "in"), "--out", str(out), "--size", "16", mode]) == 0
-        table = store.open(out).index.table
+        table = dataset_folder.open(out).index.table
         assert set(table["patient"]) == {f"p{number}" for number in range(8)}
         assert (table.groupby("patient")["split"].nunique() == 1).all()
 
@@ -463,7 +466,7 @@ def test_the_window_of_an_import_is_kept_in_the_folder(tmp_path: Path) -> None:
     old = json.loads((tmp_path / "out" / "dataset.json").read_text())
     del old["window"]
     (tmp_path / "out" / "dataset.json").write_text(json.dumps(old))
-    assert store.Facts.load(tmp_path / "out" / "dataset.json").window == ""
+    assert dataset_folder.Facts.load(tmp_path / "out" / "dataset.json").window == ""
 
 
 # ---- what changes between two runs
@@ -471,7 +474,7 @@ def test_the_window_of_an_import_is_kept_in_the_folder(tmp_path: Path) -> None:
 
 def interrupted(index: Index, out: Path, **changes: object) -> None:
     """An import that stops after its first chunks."""
-    with writer.Writer(index, facts(index.root, **changes), out) as work:
+    with importer.Writer(index, facts(index.root, **changes), out) as work:
         run = work.run()
         next(run)
         next(run)
@@ -481,13 +484,13 @@ def interrupted(index: Index, out: Path, **changes: object) -> None:
 def test_files_that_change_between_two_runs_are_read_again_and_that_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    index = pictures(tmp_path / "in", 3 * writer.CHUNK)
+    index = pictures(tmp_path / "in", 3 * importer.CHUNK)
     interrupted(index, tmp_path / "out")
-    file = tmp_path / "in" / f"{writer.CHUNK + 3:04d}.png"
+    file = tmp_path / "in" / f"{importer.CHUNK + 3:04d}.png"
     file.write_bytes((tmp_path / "in" / "0001.png").read_bytes() + b"\0")
     again = imported(index, tmp_path / "out")
-    assert f"row {writer.CHUNK + 3}: it goes on after row {writer.CHUNK}" in caplog.text
-    assert (again.picture(writer.CHUNK + 3) == again.picture(1)).all() and not len(again.damaged())
+    assert f"row {importer.CHUNK + 3}: it goes on after row {importer.CHUNK}" in caplog.text
+    assert (again.picture(importer.CHUNK + 3) == again.picture(1)).all() and not len(again.damaged())
     caplog.clear()
     interrupted(index, tmp_path / "untouched")
     imported(index, tmp_path / "untouched")
@@ -495,7 +498,7 @@ def test_files_that_change_between_two_runs_are_read_again_and_that_is_said(
 
 
 def test_an_unfinished_import_of_another_version_is_begun_anew(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 3 * writer.CHUNK)
+    index = pictures(tmp_path / "in", 3 * importer.CHUNK)
     interrupted(index, tmp_path / "out")
     journal = tmp_path / "out" / "journal.part"
     head, *lines = journal.read_text().splitlines(keepends=True)
@@ -506,11 +509,11 @@ def test_an_unfinished_import_of_another_version_is_begun_anew(tmp_path: Path) -
 
 def test_redo_does_not_take_a_folder_from_another_import(tmp_path: Path) -> None:
     index = pictures(tmp_path / "in", 4)
-    with writer.Writer(index, facts(index.root), tmp_path / "out"):
+    with importer.Writer(index, facts(index.root), tmp_path / "out"):
         with pytest.raises(OSError, match="Another process is writing"):
-            writer.clear(tmp_path / "out")
+            importer.clear(tmp_path / "out")
         assert (tmp_path / "out" / "journal.part").exists()
-    writer.clear(tmp_path / "out")
+    importer.clear(tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -532,7 +535,7 @@ def test_a_folder_of_an_older_version_opens(tmp_path: Path) -> None:
     values = json.loads(file.read_text())
     del values["drop_shared"]
     file.write_text(json.dumps(values))
-    assert store.open(tmp_path / "out").facts.drop_shared == ()
+    assert dataset_folder.open(tmp_path / "out").facts.drop_shared == ()
 
 
 def test_no_byte_of_a_file_stands_among_the_reasons(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from batches import batch
 from timm.optim import Lars
 from torch import Tensor, nn
 
-from ribcage import loop, optim
-from ribcage.loader import Batch
+from ribcage.data.loader import Batch
 from ribcage.methods import Method
 from ribcage.methods.base import Step
+from ribcage.training import optim, trainer
 
 CPU = torch.device("cpu")
 START = 0.5
@@ -56,17 +56,17 @@ class Pixels:
             yield made
 
 
-def run(pixels: Sequence[tuple[float, float]], kind: str = "plain", lr: float = 0.1, **options: Any) -> loop.Run:
+def run(pixels: Sequence[tuple[float, float]], kind: str = "plain", lr: float = 0.1, **options: Any) -> trainer.Run:
     """At a constant rate."""
     method = Toy()
     optimizer = OPTIMIZERS[kind]([{"params": [method.w], "scale": 1.0}])
     epochs = options.pop("epochs", 1)
     rates = optim.Rates(lr, epochs * len(pixels), schedule="constant")
-    return loop.Run(
+    return trainer.Run(
         method, Pixels(*pixels), optimizer, rates, epochs=epochs, device=CPU, precision="float32", **options
     )
 
 
-def numbers(made: loop.Run) -> list[Tensor]:
+def numbers(made: trainer.Run) -> list[Tensor]:
     """Copies of all that a checkpoint would hold."""
     return [value.clone() for _, value in made._saved()]

@@ -40,40 +40,45 @@ def run(options: Options) -> dict[str, Any]:
     """Read, compare, show, write; return the numbers."""
     import json
 
-    from ribcage import comparison, files, limits, profiling, report
-    from ribcage.page import Shown
+    from ribcage.bundle import cost
+    from ribcage.evaluation import comparison
+    from ribcage.reports import classification
+    from ribcage.reports.html import Shown
+    from ribcage.runtime import files, limits
 
     limits.check(options, ["--threads goes with --latency"] if options.threads and not options.latency else ())
     entries = comparison.entries(options.runs, options.on, options.thresholds)
-    timing = profiling.Timing(options.threads, batches=(1,)) if options.latency else None
+    timing = cost.Timing(options.threads, batches=(1,)) if options.latency else None
     result = comparison.compare(entries, resamples=options.resamples, seed=options.seed, timing=timing)
     show(result)
     for file, text in (
         (options.json, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
-        (options.html, report.comparison_page(result)),
+        (options.html, classification.comparison_page(result)),
     ):
         if file is None:
             continue
         files.write(file, text)
         print(f"Wrote {file}")
-    return Shown(result, lambda: report.comparison_page(result))
+    return Shown(result, lambda: classification.comparison_page(result))
 
 
 def show(result: dict[str, Any]) -> None:
     """One table for each model beside the first."""
-    from ribcage import comparison, report, terminal
     from ribcage.commands.inspect import grid
+    from ribcage.evaluation import comparison
+    from ribcage.reports import classification
+    from ribcage.runtime import terminal
 
     console = terminal.console()
-    shown = range(len(report.COMPARED_HEAD)) if console.width >= 100 else (0, 3, 4, 5, 6, 7, 8)
-    console.print(f"\n{report.compared_text(result)}")
-    console.print(grid(report.beside_head(result), report.beside_rows(result)))
-    console.print(report.beside_text(result))
+    shown = range(len(classification.COMPARED_HEAD)) if console.width >= 100 else (0, 3, 4, 5, 6, 7, 8)
+    console.print(f"\n{classification.compared_text(result)}")
+    console.print(grid(classification.beside_head(result), classification.beside_rows(result)))
+    console.print(classification.beside_text(result))
     for place, pair in enumerate(result["differences"], 1):
         console.print(f"\n{pair['model']} minus {pair['minus']}", style="bold")
-        rows = [[row[column] for column in shown] for row in report.compared_rows(result, place)]
-        console.print(grid([report.COMPARED_HEAD[column] for column in shown], rows))
-        console.print(grid(report.means_head(result), report.means_rows(result, place)))
-    console.print(f"{report.COMPARED_TEXT}\n{report.means_text(result)}")
+        rows = [[row[column] for column in shown] for row in classification.compared_rows(result, place)]
+        console.print(grid([classification.COMPARED_HEAD[column] for column in shown], rows))
+        console.print(grid(classification.means_head(result), classification.means_rows(result, place)))
+    console.print(f"{classification.COMPARED_TEXT}\n{classification.means_text(result)}")
     for text in comparison.notes(result):
         console.print(f"! {text}")

@@ -56,7 +56,7 @@ class Options:
 
 def run(options: Options) -> Any:
     """Read, account, write."""
-    from ribcage import limits
+    from ribcage.runtime import limits
 
     if options.formats:
         return print(table())
@@ -79,8 +79,8 @@ def named(options: Options) -> Options:
 
 def wrong(options: Options) -> list[str]:
     """What cannot be done."""
-    from ribcage.bundle import LARGEST
-    from ribcage.weights.foreign import wrong_scale
+    from ribcage.bundle.bundle import LARGEST
+    from ribcage.bundle.formats.foreign import wrong_scale
 
     said = [] if options.file else ["name a file of weights, or a finished model and --to"]
     said += [] if options.out else ["--out says where to"]
@@ -119,11 +119,11 @@ def wrong(options: Options) -> list[str]:
 
 def inwards(options: Options) -> Any:
     """A file into a bundle."""
-    from ribcage import bundle, conversion, weights
-    from ribcage.provenance import Provenance
+    from ribcage.bundle import bundle, conversion, formats
+    from ribcage.data.provenance import Provenance
 
     assert options.file and options.out
-    found = described(weights.published(options.file, layout(options)), options)
+    found = described(formats.published(options.file, layout(options)), options)
     size = (options.size[0], options.size[-1]) if options.size else None
     names = tuple("" if name == "-" else name for name in options.findings)
     said = {"architecture": options.model, "preprocessing": options.mean, "findings": names}
@@ -142,7 +142,7 @@ def inwards(options: Options) -> Any:
 
 def again(options: Options) -> Any:
     """A finished model with another temperature and other thresholds."""
-    from ribcage import bundle, ood
+    from ribcage.bundle import bundle, ood
 
     assert options.file and options.out
     opened = bundle.load(options.file)
@@ -160,19 +160,22 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
     import numpy as np
     import torch
 
-    from ribcage import cohort, guard, ood, running, store
-    from ribcage.provenance import Provenance
-    from ribcage.validation import Validation
+    from ribcage.bundle import ood
+    from ribcage.data import dataset_folder, selection
+    from ribcage.data.provenance import Provenance
+    from ribcage.evaluation import leakage
+    from ribcage.evaluation.validation import Validation
+    from ribcage.training import run_folder
 
     if not options.data:
         return model, seen, None
     if not model.findings:
         raise ValueError("--data chooses temperature and thresholds of findings, and this model answers none.")
-    stores = store.open_all(options.data)
-    cohort.distinct(stores)
-    rows = cohort.rows_of(stores, options.val)
-    if warning := guard.first_weights(seen, stores, rows, options.val):
-        running.say(warning)
+    stores = dataset_folder.open_all(options.data)
+    selection.distinct(stores)
+    rows = selection.rows_of(stores, options.val)
+    if warning := leakage.first_weights(seen, stores, rows, options.val):
+        run_folder.say(warning)
     validation = Validation(lambda: method, stores, rows, model, device=torch.device("cpu"), batch=64)
     if not validation.judged:
         names = ", ".join(model.findings)
@@ -186,12 +189,12 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
 
 def layout(options: Options) -> str:
     """The layout to read the file by; "" for the one that it is recognised as."""
-    from ribcage import weights
+    from ribcage.bundle import formats
 
     assert options.file
     if options.yes_as != "timm_names" or not options.model:
         return options.yes_as
-    return "timm_names" if weights.fits(options.file, "timm_names") else ""  # any architecture of timm's, by its name
+    return "timm_names" if formats.fits(options.file, "timm_names") else ""  # any architecture of timm's, by its name
 
 
 def described(found: Any, options: Options) -> Any:
@@ -212,7 +215,7 @@ def described(found: Any, options: Options) -> Any:
 
 def report(file: Path, found: Any, made: Any) -> None:
     """What was recognised, by what, what is assumed, and what became of every tensor."""
-    from ribcage.weights.account import summary
+    from ribcage.bundle.formats.account import summary
 
     coverage, model = made.coverage, made.model
     whose = f"{found.layout} ({found.source}; licence: {found.licence})" if found.layout else "no layout that is known"
@@ -233,7 +236,7 @@ def report(file: Path, found: Any, made: Any) -> None:
 
 def write_account(file: Path, fates: Any) -> None:
     """Every tensor of the file in a row: its name and shape, and why it is left out, if it is."""
-    from ribcage import files, spreadsheet
+    from ribcage.runtime import files, spreadsheet
 
     rows = [
         (one.name, " × ".join(map(str, one.shape or ())), "no" if one.reason else "yes", one.reason) for one in fates
@@ -244,10 +247,10 @@ def write_account(file: Path, fates: Any) -> None:
 
 def outwards(options: Options) -> Path:
     """A bundle into a file."""
-    from ribcage import bundle, weights
+    from ribcage.bundle import bundle, formats
 
     assert options.file and options.out
-    layout, opened = weights.load(options.to), bundle.load_any(options.file)
+    layout, opened = formats.load(options.to), bundle.load_any(options.file)
     file: Path = layout.export(opened.method, opened.model, options.out)
     print(f"Wrote {file}.")
     return file
@@ -255,10 +258,10 @@ def outwards(options: Options) -> Path:
 
 def table() -> str:
     """The layouts, one in a row."""
-    from ribcage import weights
+    from ribcage.bundle import formats
 
     rows = ["| layout | what | in | out | from | licence |", "|---|---|---|---|---|---|"]
-    for name, layout in weights.layouts().items():
+    for name, layout in formats.layouts().items():
         what = (layout.__doc__ or "").split("\n")[0].rstrip(".")
         ways = ["yes" if hasattr(layout, way) else "–" for way in ("published", "export")]
         rows.append(f"| `{name}` | {what} | {' | '.join(ways)} | {layout.SOURCE} | {layout.LICENCE} |")

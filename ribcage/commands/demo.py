@@ -58,7 +58,7 @@ def run(options: Options) -> Path:
     """Every part that is not done yet, then the page, then the server."""
     import sys
 
-    from ribcage import showcase
+    from ribcage.reports import demo
 
     options = quickened(options)
     asked = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("serve", "port")}
@@ -70,7 +70,7 @@ def run(options: Options) -> Path:
         print(f"\n{way.line(part)}", flush=True)
         with way.walking(part) as done:
             WORK[part.name](options, Said(done.commands))
-    page = showcase.write(way)
+    page = demo.write(way)
     print(f"\nEverything on one page: {page.resolve().as_uri()}", flush=True)
     models = (options.out / "small-taught", options.out / "boxes")
     if options.serve and sys.stdout.isatty():
@@ -89,8 +89,8 @@ def quickened(options: Options) -> Options:
 
 def journey(folder: Path, asked: dict[str, Any]) -> Any:
     """The parts, and about what share of the time each takes."""
-    from ribcage import showcase
-    from ribcage.journey import Journey, Part
+    from ribcage.reports import demo
+    from ribcage.reports.demo_steps import Journey, Part
 
     pages = "evaluation/phantom-test/index.html"
     return Journey(
@@ -103,7 +103,7 @@ def journey(folder: Path, asked: dict[str, Any]) -> Any:
             Part("few", "Fine-tune with few labels, from scratch and pretrained", 36, ("pretraining.json",)),
             Part("distil", "Distil into EEEA-Net-C2", 75, ("distillation.json",)),
             Part("localise", "Find boxes", 65, (f"boxes/{pages}",)),
-            Part("export", "Export for other runtimes", 15, (showcase.EXPORTED,)),
+            Part("export", "Export for other runtimes", 15, (demo.EXPORTED,)),
             Part("serve", "Ask the server", 20, ("answers.json",)),
         ),
         asked,
@@ -120,7 +120,7 @@ class Said:
         """Of one command, before it runs."""
         import shlex
 
-        from ribcage import flags
+        from ribcage.runtime import flags
 
         self.commands.append(shlex.join(["ribcage", name, *flags.words(module, options)]))
         print(f"\n$ {self.commands[-1]}", flush=True)
@@ -211,7 +211,7 @@ def localise(options: Options, said: Said) -> None:
 
 def write_file(options: Options, said: Said) -> None:
     """The small model for another runtime, where that can be written here."""
-    from ribcage import deployment
+    from ribcage.bundle import deployment
     from ribcage.commands import export
 
     if absent := deployment.missing("onnx"):
@@ -224,15 +224,15 @@ def write_file(options: Options, said: Said) -> None:
 
 def ask(options: Options, said: Said) -> None:
     """A server, one picture that is sent to it as a browser does, and its answer."""
-    from ribcage import showcase
     from ribcage.commands import serve as serving
+    from ribcage.reports import demo
 
     given = serving.Options((options.out / "small-taught", options.out / "boxes"))
     if absent := serving.missing():
         print(f"Left out: it needs {', '.join(absent)} (pip install 'ribcage[serve]').")
         return
     said("serve", serving, given)
-    showcase.ask(options.out, given.models)
+    demo.ask(options.out, given.models)
 
 
 WORK: dict[str, Callable[[Options, Said], None]] = {

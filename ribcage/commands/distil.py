@@ -51,17 +51,19 @@ def run(options: Options) -> Any:
     """Open the teachers, build the student, train, say what came of it; return the run folder."""
     import sys
 
-    from ribcage import course, limits, running
+    from ribcage.runtime import limits
+    from ribcage.training import options as course
+    from ribcage.training import run_folder
 
     options = course.settled(options)
     limits.check(options, wrong(options))
-    running.check_free(options)
+    run_folder.check_free(options)
     return course.run("distil", sys.modules[__name__], options, train)
 
 
 def wrong(options: Options) -> list[str]:
     """What does not go together."""
-    from ribcage import teachers
+    from ribcage.training import teachers
 
     only_tables = all(map(teachers.is_table, options.teacher))
     inside = [f"--{name}" for name in ("features", "relations") if getattr(options, name)]
@@ -99,14 +101,17 @@ def live(options: Options) -> bool:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import cohort, course, distributed, running, store
-    from ribcage.training import Plan, Training
+    from ribcage.data import dataset_folder, selection
+    from ribcage.runtime import distributed
+    from ribcage.training import options as course
+    from ribcage.training import run_folder
+    from ribcage.training.run import Plan, Training
 
-    stores = store.open_all(options.data)
-    cohort.distinct(stores)
+    stores = dataset_folder.open_all(options.data)
+    selection.distinct(stores)
     lessons = contents(options)
     if options.resume:
-        running.check_same("distil", options, stores, lessons)
+        run_folder.check_same("distil", options, stores, lessons)
     opened = opened_teachers(options)
     introduce(opened, stores)
     known = dataclasses.replace(options, findings=findings(options, stores, opened), labels=1.0)
@@ -125,7 +130,7 @@ def train(options: Options, device: Any) -> Path:
         options.patience,
     )
     training = Training(run, options.out, plan, judge or dict, keep)
-    with running.going("distil", options, training, stores, lessons, facts=model.training):
+    with run_folder.going("distil", options, training, stores, lessons, facts=model.training):
         watch(options, training, judge)
         if distributed.rank() == 0:
             report(options, training, judge)
@@ -135,7 +140,7 @@ def train(options: Options, device: Any) -> Path:
 
 def contents(options: Options) -> list[str]:
     """What the teachers answer by, wherever they lie; none may be there twice."""
-    from ribcage import teachers
+    from ribcage.training import teachers
 
     found: dict[str, str] = {}
     for name in options.teacher:
@@ -147,7 +152,8 @@ def contents(options: Options) -> list[str]:
 
 def opened_teachers(options: Options) -> dict[str, Any]:
     """Each teacher's bundle or table."""
-    from ribcage import bundle, teachers
+    from ribcage.bundle import bundle
+    from ribcage.training import teachers
 
     return {
         name: teachers.table(Path(name)) if teachers.is_table(name) else bundle.load(name) for name in options.teacher
@@ -156,14 +162,14 @@ def opened_teachers(options: Options) -> dict[str, Any]:
 
 def is_model(opened: Any) -> bool:
     """Whether a teacher can be asked, and is no table."""
-    from ribcage.bundle import Bundle
+    from ribcage.bundle.bundle import Bundle
 
     return isinstance(opened, Bundle)
 
 
 def introduce(opened: dict[str, Any], stores: Any) -> None:
     """Say what is strange about the teachers."""
-    from ribcage import running
+    from ribcage.training import run_folder
 
     for name, one in opened.items():
         if not is_model(one):
@@ -172,13 +178,13 @@ def introduce(opened: dict[str, Any], stores: Any) -> None:
             fits = [each.facts.fit for each in stores if each.facts.fit != one.model.fit]
             notes = [f"it learnt from pictures made square by {one.model.fit!r}, not by {fit!r}" for fit in fits]
         for note in dict.fromkeys(notes):
-            running.say(f"! {name}: {note}.")
+            run_folder.say(f"! {name}: {note}.")
 
 
 def findings(options: Options, stores: Any, opened: dict[str, Any]) -> tuple[str, ...]:
     """Those asked for, or those of the data, or what the teachers answer."""
-    from ribcage import course
-    from ribcage.spelling import did_you_mean
+    from ribcage.runtime.spelling import did_you_mean
+    from ribcage.training import options as course
 
     taught = [name for one in opened.values() for name in (one.model if is_model(one) else one).findings]
     of_data = course.findings(dataclasses.replace(options, findings=()), stores)
@@ -194,14 +200,15 @@ def findings(options: Options, stores: Any, opened: dict[str, Any]) -> tuple[str
 def check_seen(options: Options, stores: Any, choosing: Any) -> str:
     """Raise where a teacher has learnt from what chooses the student: the best one by that is none. Where that is
     allowed, a sentence about it; "" where nothing is amiss."""
-    from ribcage import guard, running, teachers
+    from ribcage.evaluation import leakage
+    from ribcage.training import run_folder, teachers
 
     tainted = []
     for name in options.teacher:
         seen = teachers.seen(name)
         try:
-            guard.check(seen, stores, choosing, selected=True)
-        except guard.LeakError as error:
+            leakage.check(seen, stores, choosing, selected=True)
+        except leakage.LeakError as error:
             found = f"{name} has learnt from split {options.val!r}"
             why = error.leak.said("validation")
             if not error.leak.alike and (seen.role == 1).any() and not len(seen.selected):
@@ -210,14 +217,14 @@ def check_seen(options: Options, stores: Any, choosing: Any) -> str:
                 raise ValueError(
                     f"{found}, which is to choose the student. {why}. Take another --val, or pass --allow-leak."
                 ) from None
-            running.say(f"! {found}, which chooses the student. {why}.")
+            run_folder.say(f"! {found}, which chooses the student. {why}.")
             tainted.append(f"its teacher {Path(name).name} has learnt from split {options.val!r}, which chose it")
     return " and ".join(tainted)
 
 
 def described(options: Options, model: Any, opened: dict[str, Any], tainted: str = "") -> Any:
     """The facts of the student, with whom it learns from, and by what its choice is tainted."""
-    from ribcage import course
+    from ribcage.training import options as course
 
     lessons = [
         {
@@ -243,20 +250,25 @@ def build(
     """The run: student, teachers, batches."""
     import torch
 
-    from ribcage import bundle, cohort, course, running, validation, views
+    from ribcage.bundle import bundle
+    from ribcage.data import selection
+    from ribcage.evaluation import validation
+    from ribcage.imaging import augment
     from ribcage.methods.distil import Distil
+    from ribcage.training import options as course
+    from ribcage.training import run_folder
 
     torch.manual_seed(options.seed)
-    view = views.changed(views.PRESETS[options.augment](model.size), options.view)
+    view = augment.changed(augment.PRESETS[options.augment](model.size), options.view)
     sizes = [model.size]
     if live(options):
         shapes = {name: one.model.size for name, one in opened.items() if is_model(one)}
         check_shapes(model.size, shapes)
         sizes += dict.fromkeys(size for size in shapes.values() if size != model.size)
     there = [name for name in model.findings if any(name in one.index.findings for one in stores)]
-    shown = cohort.share_of_patients(stores, learning, options.labels, options.seed)
+    shown = selection.share_of_patients(stores, learning, options.labels, options.seed)
     if len(shown) < len(learning):
-        running.say(f"Labels are shown of {len(shown):,} of them ({options.labels:.0%} of the patients).")
+        run_folder.say(f"Labels are shown of {len(shown):,} of them ({options.labels:.0%} of the patients).")
     method = Distil(
         bundle.backbone(model, options.init, options.drop_path),
         model.findings,
@@ -275,7 +287,7 @@ def build(
         dropout=options.dropout,
         freeze=options.freeze == "backbone",
     )
-    seen = [views.resized(view, size) for size in sizes]
+    seen = [augment.resized(view, size) for size in sizes]
     loader = course.loader(
         options, stores, seen, learning, model, device,
         together=True, findings=there, labelled=shown, policy=policy,
@@ -324,16 +336,16 @@ def faculty(
     device: Any,
 ) -> list[Any]:
     """The teachers, ready to be asked."""
-    from ribcage import loop, running, teachers
+    from ribcage.training import run_folder, teachers, trainer
 
     how = {"device": device, "batch": options.batch, "threads": options.threads or None}
-    how["bf16"] = options.precision == "bf16" or (options.precision == "auto" and loop.fast_bf16(device))
+    how["bf16"] = options.precision == "bf16" or (options.precision == "auto" and trainer.fast_bf16(device))
     stored, aurocs, exclusive = {}, [], options.loss == "cross-entropy"
     for name, one in opened.items():
         if not is_model(one):
             stored[name] = teachers.read(one, stores, model.findings, exclusive=exclusive)
             taught, of = teachers.spoken(stored[name], learning), [each for each in model.findings if each in one.odds]
-            running.say(f"{name} speaks of {taught:,} of the {len(learning):,} pictures, of {', '.join(of)}.")
+            run_folder.say(f"{name} speaks of {taught:,} of the {len(learning):,} pictures, of {', '.join(of)}.")
         elif not live(options):
             one.method.to(device)
             stored[name] = teachers.told(one, stores, learning, model.findings, exclusive=exclusive, **how)
@@ -355,7 +367,7 @@ def faculty(
             share = [
                 f"{each} {w:.2f}" for each, w in zip(model.findings, weight.tolist(), strict=True) if each in known
             ]
-            running.say(f"{name} weighs: {', '.join(share)}.")
+            run_folder.say(f"{name} weighs: {', '.join(share)}.")
     return [
         teachers.Stored(stored[name], weight)
         if name in stored
@@ -374,13 +386,13 @@ def faculty(
 
 def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:
     """What scores the student after an epoch; None where no label is known to judge it by."""
-    from ribcage import running
-    from ribcage.validation import known_labels
+    from ribcage.evaluation.validation import known_labels
+    from ribcage.training import run_folder
 
     labels = known_labels(stores, choosing, model.findings, policy)
     if ((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any():
         return finetune.validator(options, run, stores, choosing, model, policy, device)
-    running.say(f"Split {options.val!r} has no labels to judge by: the last epoch is kept, without thresholds.")
+    run_folder.say(f"Split {options.val!r} has no labels to judge by: the last epoch is kept, without thresholds.")
     return None
 
 
@@ -388,8 +400,9 @@ def keeper(
     options: Options, run: Any, model: Any, judge: Any, stores: Any, learning: Any, choosing: Any
 ) -> Callable[[], None]:
     """What stores the student: it has seen what its teachers have seen."""
-    from ribcage import bundle, ood, teachers
-    from ribcage.provenance import Provenance
+    from ribcage.bundle import bundle, ood
+    from ribcage.data.provenance import Provenance
+    from ribcage.training import teachers
 
     provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init)
     check = ood.later(stores, learning, choosing)
@@ -405,13 +418,13 @@ def keeper(
 
 def watch(options: Options, training: Any, judge: Any) -> None:
     """Train, and show how it goes."""
-    from ribcage import running
+    from ribcage.training import run_folder
 
     try:
         if judge:
             finetune.watch(options, training, judge)
         else:
-            running.watch(training, options.batch, lambda log: f"loss {log.loss:.4f}")
+            run_folder.watch(training, options.batch, lambda log: f"loss {log.loss:.4f}")
     except ValueError:  # of a loss, or of a validation, that is not finite
         strange = [one.name for one in training.run.method.teachers if one.dim and bool(one.strange)]
         if strange:

@@ -22,7 +22,7 @@ def run(options: Options) -> dict[str, Any]:
     import contextlib
     import faulthandler
 
-    from ribcage import checkup
+    from ribcage.training import checkup
 
     with contextlib.suppress(OSError):  # a notebook has no such stream
         faulthandler.enable()  # a package that ends the process shows where
@@ -56,7 +56,7 @@ def write(file: Path, facts: dict[str, Any]) -> None:
     """All of it as JSON."""
     import json
 
-    from ribcage import files
+    from ribcage.runtime import files
 
     files.write(file, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     print(f"Wrote {file}")

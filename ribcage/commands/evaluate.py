@@ -57,20 +57,26 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Guard, predict, measure, show, write; return the numbers."""
-    from ribcage import bundle, cohort, distributed, evaluation, gradcam, guard, inference, limits, store
+    from ribcage.bundle import bundle
+    from ribcage.data import dataset_folder, selection
+    from ribcage.evaluation import classification as evaluation
+    from ribcage.evaluation import leakage
+    from ribcage.inference import gradcam
+    from ribcage.inference import predictions as inference
+    from ribcage.runtime import distributed, limits
 
     limits.check(options)
     if bundle.Model.load(bundle.find(options.run) / "model.json").detector:
         return boxes(options)
     model = bundle.load(options.run)
-    stores = store.open_all(options.data)
-    cohort.distinct(stores)
+    stores = dataset_folder.open_all(options.data)
+    selection.distinct(stores)
     rows = chosen(stores, options.split, options.frontal)
     policy = policy_of(options, model.model, stores)
     evaluation.check(model.model, stores, policy, options.rule)
     rows, left = own_rows(options, model, stores, rows)
     place = place_of(options, stores, rows, policy)
-    leak = guard.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
+    leak = leakage.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
     with distributed.started() as device:
         predictions = inference.predict(
             model.method.to(device), stores, rows, model=model.model, device=device,
@@ -101,21 +107,26 @@ def run(options: Options) -> dict[str, Any]:
 
 def boxes(options: Options) -> dict[str, Any]:
     """The same for a detector."""
-    from ribcage import box_evaluation, bundle, cohort, detections, distributed, guard, limits, store
+    from ribcage.bundle import bundle
+    from ribcage.data import dataset_folder, selection
+    from ribcage.evaluation import detection as box_evaluation
+    from ribcage.evaluation import leakage
+    from ribcage.inference import detections, gradcam
+    from ribcage.runtime import distributed, limits
 
     limits.check(options, no_boxes(options))
     model = bundle.load_detector(options.run)
-    stores = store.open_all(options.data)
-    cohort.distinct(stores)
+    stores = dataset_folder.open_all(options.data)
+    selection.distinct(stores)
     rows = chosen(stores, options.split, options.frontal)
     policy = policy_of(options, model.model, stores)
     rows, left = own_rows(options, model, stores, rows)
     place = place_of(options, stores, rows, policy)
-    leak = guard.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
+    leak = leakage.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
     with distributed.started() as device:
         model.method.to(device)
         found = detections.detect(
-            model.finder, stores, rows, model=model.model, device=device, batch=options.batch, label="detect"
+            gradcam.finder(model), stores, rows, model=model.model, device=device, batch=options.batch, label="detect"
         )
         if distributed.rank():
             return {}
@@ -150,8 +161,8 @@ def chosen(stores: Sequence[Any], split: str, frontal: bool) -> Any:
     """The rows of the split, or one line that says which splits there are."""
     import numpy as np
 
-    from ribcage import cohort
-    from ribcage.loader import rows_of
+    from ribcage.data import selection
+    from ribcage.data.loader import rows_of
 
     counts: dict[str, int] = {}
     for store in stores:
@@ -161,7 +172,7 @@ def chosen(stores: Sequence[Any], split: str, frontal: bool) -> Any:
     if not len(rows):
         there = ", ".join(f"{name or 'no split'} {count:,}" for name, count in counts.items())
         raise ValueError(f"The split {split!r} has no pictures. There are: {there}.")
-    frontals = rows[cohort.table(stores)["view"].isin(cohort.FRONTAL).to_numpy()[rows]]
+    frontals = rows[selection.table(stores)["view"].isin(selection.FRONTAL).to_numpy()[rows]]
     if frontal and not len(frontals):
         raise ValueError(f"No picture of split {split!r} is known to be frontal: leave out --frontal.")
     return frontals if frontal else rows
@@ -169,7 +180,7 @@ def chosen(stores: Sequence[Any], split: str, frontal: bool) -> Any:
 
 def own_rows(options: Options, model: Any, stores: Sequence[Any], rows: Any) -> tuple[Any, Any]:
     """These rows, without what the model has seen where the split gives way; and what that leaves out."""
-    from ribcage import guard
+    from ribcage.evaluation import leakage
 
     if strange := [name for name in options.drop_shared if name != options.split]:
         raise ValueError(
@@ -177,8 +188,8 @@ def own_rows(options: Options, model: Any, stores: Sequence[Any], rows: Any) -> 
         )
     told = model.model.training.get("options", {}).get("drop_shared", ())
     if not options.drop_shared and (options.allow_leak or options.split not in told):
-        return rows, guard.Left()
-    return guard.unseen(model.provenance, stores, rows)
+        return rows, leakage.Left()
+    return leakage.unseen(model.provenance, stores, rows)
 
 
 def dropped(left: Any) -> list[str]:
@@ -188,17 +199,17 @@ def dropped(left: Any) -> list[str]:
 
 def unlike(options: Options, model: Any, stores: Sequence[Any]) -> int:
     """How many of the pictures are no frontal ones, where the model has learnt from frontal ones alone."""
-    from ribcage import cohort
+    from ribcage.data import selection
 
     if options.frontal or not model.training.get("options", {}).get("frontal"):
         return 0
-    known = cohort.table(stores)["view"].isin(cohort.FRONTAL).to_numpy()
+    known = selection.table(stores)["view"].isin(selection.FRONTAL).to_numpy()
     return int((~known[chosen(stores, options.split, False)]).sum())
 
 
 def policy_of(options: Options, model: Any, stores: Sequence[Any]) -> Any:
     """What uncertain and blank labels count as: what was asked for, else what the model was chosen by."""
-    from ribcage.findings import Policy
+    from ribcage.data.findings import Policy
 
     own = [*model.findings, *(name for each in stores for name in each.index.findings)]
     return Policy.parse(options.policy or chosen_by(model) or "ignore", own)
@@ -211,7 +222,7 @@ def chosen_by(model: Any) -> str:
 
 def fitting(stores: Sequence[Any], tested: str, findings: Sequence[str], policy: Any) -> Any:
     """Pictures for the baselines to learn from: training ones of the same folders, else validation ones, else none."""
-    from ribcage.evaluation import Fitting
+    from ribcage.evaluation.classification import Fitting
 
     named, rows = others(stores, tested)
     return Fitting.of(named, stores, rows, findings, policy) if named else None
@@ -219,7 +230,7 @@ def fitting(stores: Sequence[Any], tested: str, findings: Sequence[str], policy:
 
 def boxes_to_fit(stores: Sequence[Any], tested: str, findings: Sequence[str]) -> Any:
     """The same for a detector's baseline."""
-    from ribcage.box_evaluation import Fitting
+    from ribcage.evaluation.detection import Fitting
 
     named, rows = others(stores, tested)
     return Fitting.of(named, stores, rows, findings) if named else None
@@ -227,7 +238,7 @@ def boxes_to_fit(stores: Sequence[Any], tested: str, findings: Sequence[str]) ->
 
 def others(stores: Sequence[Any], tested: str) -> tuple[str, Any]:
     """What the pictures are called, and their rows; "" if there are none."""
-    from ribcage.loader import rows_of
+    from ribcage.data.loader import rows_of
 
     for split in ("train", "val"):
         rows = rows_of(stores, split)
@@ -243,7 +254,8 @@ def context(
     import shlex
     import sys
 
-    from ribcage import flags, store
+    from ribcage.data import dataset_folder
+    from ribcage.runtime import flags
 
     named = ("name", "findings", "size", "stored", "fit", "channels", "loss", "data", "temperature")
     facts = ("name", "source", "licence", "contents", "size", "fit", "linked")
@@ -262,7 +274,7 @@ def context(
         "policy": str(policy),
         "model_policy": chosen_by(model),
         "command": shlex.join(["ribcage", "evaluate", *flags.words(sys.modules[__name__], options)]),
-        "versions": store.versions(),
+        "versions": dataset_folder.versions(),
     }
 
 
@@ -283,7 +295,8 @@ def place_of(options: Options, stores: Sequence[Any], rows: Any, policy: Any) ->
     name: no test takes the place of an earlier one of other data."""
     import re
 
-    from ribcage import bundle, guard, history
+    from ribcage.bundle import bundle, history
+    from ribcage.evaluation import leakage
 
     history.load(bundle.find(options.run))  # a damaged one is better said now
     name = " + ".join(dict.fromkeys(store.index.name for store in stores))
@@ -293,7 +306,7 @@ def place_of(options: Options, stores: Sequence[Any], rows: Any, policy: Any) ->
     asked += [options.rule] if options.rule != Options.rule else []
     asked += [options.policy] if options.policy else []
     decide = {"protocol": options.protocol, "ten_crop": options.ten_crop, "rule": options.rule, "policy": str(policy)}
-    key = guard.key_of(stores, rows, options.split, decide)
+    key = leakage.key_of(stores, rows, options.split, decide)
     if options.out is not None:
         if key_in(options.out) not in ("", key):
             raise ValueError(f"{options.out} holds a test of other data or by other options: give another --out.")
@@ -308,7 +321,7 @@ def place_of(options: Options, stores: Sequence[Any], rows: Any, policy: Any) ->
 
 def key_in(folder: Path) -> str:
     """The key of the test whose results lie in a folder; "" where none do, "?" where it is not known."""
-    from ribcage import files
+    from ribcage.runtime import files
 
     file = folder / "metrics.json"
     if not file.exists():
@@ -323,7 +336,8 @@ def noted(
     options: Options, place: Place, model: Any, stores: Sequence[Any], result: dict[str, Any], metric: str
 ) -> dict[str, Any]:
     """The test in the history of the model: its number, and how often these images were used before."""
-    from ribcage import bundle, guard, history
+    from ribcage.bundle import bundle, history
+    from ribcage.evaluation import leakage
 
     folder, value = bundle.find(options.run), result["macro"][metric]
     test = history.PastTest(
@@ -331,7 +345,7 @@ def noted(
         name=place.name,
         split=options.split,
         key=place.key,
-        images=tuple(guard.images_of(store) for store in stores),
+        images=tuple(leakage.images_of(store) for store in stores),
         weights=history.weights_of(folder),
         options=place.options,
         honest=is_honest(options, model.model, result),
@@ -379,7 +393,7 @@ def write_boxes(
     options: Options, place: Any, result: dict[str, Any], data: Any, found: Any, stores: Sequence[Any]
 ) -> dict[str, Any]:
     """detections.parquet, metrics.json, index.html; the numbers."""
-    from ribcage import box_report
+    from ribcage.reports import detection as box_report
 
     pictures = box_report.worst_pictures(data, stores, options.worst)
     page = box_report.page(result, data, pictures)
@@ -388,7 +402,8 @@ def write_boxes(
 
 def write(options: Options, place: Any, result: dict[str, Any], data: Any, stores: Sequence[Any]) -> dict[str, Any]:
     """predictions.parquet, metrics.json, index.html; the numbers."""
-    from ribcage import inference, report
+    from ribcage.inference import predictions as inference
+    from ribcage.reports import classification as report
 
     pictures = report.worst_pictures(data, stores, options.worst, result["rule"])
     page = report.page(result, data, pictures)
@@ -398,7 +413,8 @@ def write(options: Options, place: Any, result: dict[str, Any], data: Any, store
 
 def note_on_card(options: Options, result: dict[str, Any]) -> None:
     """The tests stand on the model's card, too."""
-    from ribcage import bundle, card, files, history
+    from ribcage.bundle import bundle, card, history
+    from ribcage.runtime import files
 
     folder = bundle.find(options.run)
     file, tests = folder / "README.md", history.load(folder)
@@ -421,8 +437,8 @@ def write_all(
     """A table, the numbers and the page; the numbers, which show themselves as that page."""
     import json
 
-    from ribcage import files
-    from ribcage.page import Shown
+    from ribcage.reports.html import Shown
+    from ribcage.runtime import files
 
     out = place.folder
     before = " in the place of an earlier test of the same data by the same options" * (out / "metrics.json").exists()
@@ -440,14 +456,14 @@ def write_all(
 
 def show_boxes(result: dict[str, Any]) -> None:
     """A detector's table on the terminal."""
-    from ribcage import box_report
+    from ribcage.reports import detection as box_report
 
     printed(result, *box_report.finding_table(result), box_report.macro_text(result))
 
 
 def show(result: dict[str, Any], form: str) -> None:
     """The table on the terminal."""
-    from ribcage import report
+    from ribcage.reports import classification as report
 
     if form == "chexnet":
         print(report.chexnet(result))
@@ -457,8 +473,9 @@ def show(result: dict[str, Any], form: str) -> None:
 
 def printed(result: dict[str, Any], head: Sequence[str], rows: Sequence[Sequence[object]], text: str) -> None:
     """Title, table, and what is to be said of it."""
-    from ribcage import report, terminal
     from ribcage.commands.inspect import grid
+    from ribcage.reports import classification as report
+    from ribcage.runtime import terminal
 
     console = terminal.console()
     console.print(f"\n{report.title(result)}", style="bold")

@@ -49,7 +49,8 @@ def run(options: Options) -> dict[str, Any]:
     import contextlib
     import tempfile
 
-    from ribcage import bundle, deployment, files, limits, progress
+    from ribcage.bundle import bundle, deployment
+    from ribcage.runtime import files, limits, progress
 
     limits.check(options, wrong(options))
     opened = bundle.load(options.model)
@@ -77,7 +78,7 @@ def run(options: Options) -> dict[str, Any]:
 
 def wrong(options: Options) -> list[str]:
     """What cannot be done."""
-    from ribcage.deployment import FILES
+    from ribcage.bundle.deployment import FILES
 
     said, ending = [], Path(FILES[options.to]).suffix
     if options.int8 and not options.data:
@@ -94,7 +95,7 @@ def wrong(options: Options) -> list[str]:
 
 def usual(options: Options) -> str:
     """What the file is called when nobody says."""
-    from ribcage.deployment import FILES
+    from ribcage.bundle.deployment import FILES
 
     name = Path(FILES[options.to])
     return f"{name.stem}-int8{name.suffix}" if options.int8 else name.name
@@ -107,7 +108,7 @@ def beside(file: Path) -> list[Path]:
 
 def written(options: Options, opened: Any, work: Path) -> Path:
     """The file, in a folder of its own."""
-    from ribcage import deployment
+    from ribcage.bundle import deployment
 
     if options.to == "torchscript":
         deployment.write_torchscript(opened, made := work / "model.ts")
@@ -127,17 +128,17 @@ def shown(options: Options, model: Any, split: str, most: int = 0) -> tuple[Any,
     """Rows, stored pictures (N, S, S), labels and patients of a split; evenly chosen ones where `most` is less."""
     import numpy as np
 
-    from ribcage import cohort, store
-    from ribcage.validation import known_labels
+    from ribcage.data import dataset_folder, selection
+    from ribcage.evaluation.validation import known_labels
 
-    stores = store.open_all(options.data)
+    stores = dataset_folder.open_all(options.data)
     other = [one for one in stores if one.size != model.stored or one.facts.fit != model.fit or one.dtype != np.uint8]
     if other:
         raise ValueError(
             f"{other[0].folder} holds {other[0].size} px, {other[0].facts.fit}, {8 * other[0].dtype.itemsize} bit; the "
             f"model was made for {model.stored} px, {model.fit}, 8 bit: import the pictures so."
         )
-    rows = cohort.rows_of(stores, split)
+    rows = selection.rows_of(stores, split)
     if most and len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
     starts = np.cumsum([0, *(len(one) for one in stores)])
@@ -145,7 +146,7 @@ def shown(options: Options, model: Any, split: str, most: int = 0) -> tuple[Any,
     pictures = np.stack(
         [stores[place].picture(int(row - starts[place])) for place, row in zip(places, rows, strict=True)]
     )
-    patients = cohort.table(stores)["patient"].to_numpy()[rows]
+    patients = selection.table(stores)["patient"].to_numpy()[rows]
     return rows, pictures, known_labels(stores, rows, model.findings), patients
 
 
@@ -153,7 +154,7 @@ def compared(options: Options, opened: Any, made: Path) -> dict[str, Any]:
     """How far its answers are from the model's, and of pictures with labels what that does to the AUROC."""
     import numpy as np
 
-    from ribcage import deployment
+    from ribcage.bundle import deployment
 
     answer = deployment.OPENED[options.to](made, options.threads)
     labels = patients = None
@@ -193,15 +194,15 @@ def timed(options: Options, opened: Any, made: Path) -> dict[str, dict[str, floa
 
     import torch
 
-    from ribcage import deployment, profiling
+    from ribcage.bundle import cost, deployment
 
     answer, result = deployment.OPENED[options.to](made, options.threads), {}
-    with profiling.computing(options.threads):
+    with cost.computing(options.threads):
         for batch in (1, 16):
             pictures = deployment.patterns(opened.model.stored, max(batch, 3))[-batch:]
             with torch.inference_mode():
                 own = partial(deployment.expected, opened, pictures)
-                before, after = profiling.medians([own, partial(answer, pictures)], options.runs)
+                before, after = cost.medians([own, partial(answer, pictures)], options.runs)
             print(f"batch {batch}: model {before:.1f} ms, exported {after:.1f} ms, {before / after:.2f} times as fast")
             result[str(batch)] = {"model": before, "exported": after}
     return result

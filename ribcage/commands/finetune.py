@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ribcage.course import Course
-from ribcage.hyperparameters import Hyperparameters, told
+from ribcage.methods.hyperparameters import Hyperparameters, told
+from ribcage.training.options import Course
 
 POSITIONAL = ()
 
@@ -69,7 +69,8 @@ def run(options: Options) -> Any:
     """Build, train, say what came of it; return the run folder."""
     import sys
 
-    from ribcage import course, limits
+    from ribcage.runtime import limits
+    from ribcage.training import options as course
 
     options = course.settled(options)
     endless = options.patience and options.keep == "last"
@@ -79,13 +80,16 @@ def run(options: Options) -> Any:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import cohort, course, distributed, running, store
-    from ribcage.training import Plan, Training
+    from ribcage.data import dataset_folder, selection
+    from ribcage.runtime import distributed
+    from ribcage.training import options as course
+    from ribcage.training import run_folder
+    from ribcage.training.run import Plan, Training
 
-    stores = store.open_all(options.data)
-    cohort.distinct(stores)
+    stores = dataset_folder.open_all(options.data)
+    selection.distinct(stores)
     if options.resume:
-        running.check_same("finetune", options, stores)
+        run_folder.check_same("finetune", options, stores)
     learning, choosing = cohorts(options, stores)
     policy = policy_of(options, stores)
     model = describe(options, stores, learning, choosing, policy)
@@ -97,7 +101,7 @@ def train(options: Options, device: Any) -> Path:
         "auroc" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience
     )
     training = Training(run, options.out, plan, validation, keep)
-    with running.going("finetune", options, training, stores, facts=model.training):
+    with run_folder.going("finetune", options, training, stores, facts=model.training):
         watch(options, training, validation)
         if distributed.rank() == 0:
             report(options, training)
@@ -107,23 +111,27 @@ def train(options: Options, device: Any) -> Path:
 
 def cohorts(options: Options, stores: Any) -> tuple[Any, Any]:
     """The rows to learn from and those to choose by."""
-    from ribcage import bundle, cohort, course, guard, running
+    from ribcage.bundle import bundle
+    from ribcage.data import selection
+    from ribcage.evaluation import leakage
+    from ribcage.training import options as course
+    from ribcage.training import run_folder
 
     learning, said = course.rows(options, stores, options.train)
-    choosing = course.own_rows(options, stores, cohort.rows_of(stores, options.val, frontal=options.frontal))
-    running.say(f"{said}, choosing by {len(choosing):,}.")
-    if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
-        running.say(warning)
-    for warning in cohort.sharing(stores, learning, choosing, (options.train, options.val), options.drop_shared):
-        running.say(warning)
-    if warning := guard.first_weights(bundle.seen(options.init), stores, choosing, options.val):
-        running.say(warning)
+    choosing = course.own_rows(options, stores, selection.rows_of(stores, options.val, frontal=options.frontal))
+    run_folder.say(f"{said}, choosing by {len(choosing):,}.")
+    if warning := selection.apart(stores, learning, choosing, (options.train, options.val)):
+        run_folder.say(warning)
+    for warning in selection.sharing(stores, learning, choosing, (options.train, options.val), options.drop_shared):
+        run_folder.say(warning)
+    if warning := leakage.first_weights(bundle.seen(options.init), stores, choosing, options.val):
+        run_folder.say(warning)
     return learning, choosing
 
 
 def policy_of(options: Options, stores: Any) -> Any:
     """What uncertain and blank labels become, in training and, without smoothing, in validation."""
-    from ribcage.findings import Policy
+    from ribcage.data.findings import Policy
 
     return Policy.parse(options.policy, [name for one in stores for name in one.index.findings])
 
@@ -132,8 +140,10 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
     """The facts of the model to be: what it will need to be used."""
     import numpy as np
 
-    from ribcage import bundle, cohort, course, store
-    from ribcage.backbone import GRAY
+    from ribcage.bundle import bundle
+    from ribcage.data import dataset_folder, selection
+    from ribcage.models.backbone import GRAY
+    from ribcage.training import options as course
 
     findings = course.findings(options, stores)
     if not findings:
@@ -143,9 +153,9 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
     mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
     counts = {
         "pictures": len(learning),
-        "patients": cohort.known_patients(stores, learning),
+        "patients": selection.known_patients(stores, learning),
         "selection": len(choosing),
-        "shared_patients": cohort.overlap(stores, learning, choosing).patients,
+        "shared_patients": selection.overlap(stores, learning, choosing).patients,
         "policy": str(policy.settled),
     }
     return bundle.Model(
@@ -161,7 +171,7 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
         loss=options.loss,
         data=bundle.sources(stores, options.init),
         training={**counts, "options": course.written(options)},
-        versions=store.versions(),
+        versions=dataset_folder.versions(),
     )
 
 
@@ -169,8 +179,12 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     """The run: model, batches, optimizer, learning rates."""
     import torch
 
-    from ribcage import bundle, course, running, validation, views
+    from ribcage.bundle import bundle
+    from ribcage.evaluation import validation
+    from ribcage.imaging import augment
     from ribcage.methods.supervised import Supervised
+    from ribcage.training import options as course
+    from ribcage.training import run_folder
 
     torch.manual_seed(options.seed)
     backbone = bundle.backbone(model, options.init, options.drop_path)
@@ -185,21 +199,21 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
         dropout=options.dropout,
         freeze=options.freeze == "backbone",
     )
-    shown = [views.changed(views.PRESETS[options.augment](model.size), options.view)]
+    shown = [augment.changed(augment.PRESETS[options.augment](model.size), options.view)]
     loader = course.loader(options, stores, shown, learning, model, device, policy=policy)
     labels = loader.labels(0, learning)
     if options.loss == "cross-entropy":
         validation.check_exclusive(labels)
     if options.freeze and not options.init:
-        running.say("WARNING: --freeze backbone without --init: the head learns from random features.")
+        run_folder.say("WARNING: --freeze backbone without --init: the head learns from random features.")
     method.count(torch.from_numpy(labels))
     return course.begin(options, method, loader, device, ema=options.ema)
 
 
 def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:
     """What scores the model after an epoch: with nothing to judge it by, no training begins."""
-    from ribcage import running
-    from ribcage.validation import Validation, check_exclusive
+    from ribcage.evaluation.validation import Validation, check_exclusive
+    from ribcage.training import run_folder
 
     validation = Validation(
         lambda: run.result, stores, choosing, model, device=device, batch=options.batch, policy=policy,
@@ -214,14 +228,16 @@ def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any
             f"can be chosen by it. Take another --val or --findings, or a --policy (now {policy}) that settles more."
         )
     if blind:
-        running.say(f"Split {options.val!r} has only one class of {', '.join(blind)}: not judged, and no thresholds.")
+        run_folder.say(
+            f"Split {options.val!r} has only one class of {', '.join(blind)}: not judged, and no thresholds."
+        )
     return validation
 
 
 def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosing: Any) -> Callable[[], None]:
     """What stores the best model so far."""
-    from ribcage import bundle, ood
-    from ribcage.provenance import Provenance
+    from ribcage.bundle import bundle, ood
+    from ribcage.data.provenance import Provenance
 
     provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init)
     check = ood.later(stores, learning, choosing)
@@ -234,8 +250,8 @@ def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosi
 
 def watch(options: Options, training: Any, validation: Any) -> None:
     """Train, and show how it goes."""
-    from ribcage import running
-    from ribcage.log_lines import PaddleLines
+    from ribcage.training import run_folder
+    from ribcage.training.log_formats import PaddleLines
 
     if options.log_format == "paddle":
         lines = PaddleLines(training.run)
@@ -247,14 +263,14 @@ def watch(options: Options, training: Any, validation: Any) -> None:
         auroc = f", val AUROC {validation.found['auroc']:.4f}" if validation.found else ""
         return f"loss {log.loss:.4f}{auroc}"
 
-    running.watch(training, options.batch, note)
+    run_folder.watch(training, options.batch, note)
 
 
 def report(options: Options, training: Any) -> None:
     """The last lines: the validation of what was kept, and what to do next."""
     import shlex
 
-    from ribcage import bundle
+    from ribcage.bundle import bundle
 
     model = bundle.Model.load(options.out / "bundle" / "model.json")
     found = dict(model.metrics["validation"])
@@ -273,7 +289,8 @@ def of_findings(value: float, count: int) -> str:
 
 def export(options: Options) -> None:
     """The model that was kept, in the published layout if one was asked for."""
-    from ribcage import bundle, course
+    from ribcage.bundle import bundle
+    from ribcage.training import options as course
 
     if options.export_as:
         kept = bundle.load(options.out)

@@ -57,27 +57,27 @@ class Options:
 
 def member(name: str) -> Callable[..., Any]:
     """The function whose keywords are the data set's own options."""
-    from ribcage import datasets
+    from ribcage.data import datasets
 
     return datasets.load(name).index
 
 
 def run(options: Options) -> Any:
     """Read the tables, then the pictures, then say what came of it; return the opened folder."""
-    from ribcage import store, writer
+    from ribcage.data import dataset_folder, importer
 
     check(options)
     assert options.out is not None
     index, facts = describe(options)
     if options.redo:
-        writer.clear(options.out)
-    if finished(options.out, writer.plan(index, facts)):
+        importer.clear(options.out)
+    if finished(options.out, importer.plan(index, facts)):
         print(f"{options.out} is complete already.")
     elif options.link:
-        writer.link(index, facts, options.out)
+        importer.link(index, facts, options.out)
     else:
-        write(writer.Writer(index, facts, options.out, workers=options.workers or cores()), index.name)
-    opened = store.open(options.out)
+        write(importer.Writer(index, facts, options.out, workers=options.workers or cores()), index.name)
+    opened = dataset_folder.open(options.out)
     print(summary(opened))
     if exit_code(options, opened):
         print("The exit code is 3 for that; --allow-rejected N, N% or all accepts it.")
@@ -86,7 +86,7 @@ def run(options: Options) -> Any:
 
 def exit_code(options: Options, opened: Any) -> int:
     """3 where more images were rejected than --allow-rejected says."""
-    from ribcage import limits
+    from ribcage.runtime import limits
 
     facts = opened.facts
     most = limits.tolerated(options.allow_rejected, facts.pictures + facts.rejected)
@@ -95,7 +95,9 @@ def exit_code(options: Options, opened: Any) -> int:
 
 def check(options: Options) -> None:
     """Raise one ValueError for all options that cannot be."""
-    from ribcage import datasets, dicom_gray, intake, limits
+    from ribcage.data import datasets, intake
+    from ribcage.imaging.dicom import gray
+    from ribcage.runtime import limits
 
     wrong = []
     if options.out is None:
@@ -113,7 +115,7 @@ def check(options: Options) -> None:
     wrong += [f"--{key} cannot be negative" for key in ("workers", "limit") if getattr(options, key) < 0]
     wrong += limits.intolerable("--allow-rejected", options.allow_rejected)
     try:
-        dicom_gray.asked(options.window)
+        gray.asked(options.window)
     except ValueError as error:
         wrong.append(str(error).rstrip("."))
     wrong += [f"--drop-shared {name}: a split is train, val or test" for name in options.drop_shared
@@ -124,18 +126,18 @@ def check(options: Options) -> None:
 
 def describe(options: Options) -> tuple[Any, Any]:
     """The Index, and the facts of the folder to be."""
-    from ribcage import datasets, split, store
+    from ribcage.data import dataset_folder, datasets, splits
 
     module = datasets.load(options.dataset)
     index = datasets.index(options.dataset, options.root, **options.member)
     root = index.root.absolute() if datasets.needs_root(options.dataset) else index.root
     index = replace(index, name=options.name or index.name, root=root)
     if options.split_list:
-        listed = split.from_lists(options.split_list, index.table["patient"], index.table["path"])
+        listed = splits.from_lists(options.split_list, index.table["patient"], index.table["path"])
         index = replace(index, table=index.table.assign(split=listed))
     if options.limit:
         index = index.take(range(min(options.limit, len(index))))
-    facts = store.Facts(
+    facts = dataset_folder.Facts(
         name=index.name,
         dataset=options.dataset,
         source=module.SOURCE,
@@ -152,7 +154,7 @@ def describe(options: Options) -> tuple[Any, Any]:
         options=options.member,
         linked=options.link,
         window=options.window,
-        versions=store.versions(),
+        versions=dataset_folder.versions(),
         drop_shared=options.drop_shared,
     )
     return index, facts
@@ -166,20 +168,20 @@ def native_size(index: Any) -> int:
 
 def finished(out: Path, plan: str) -> bool:
     """Whether the folder already holds just this; another complete folder is not touched."""
-    from ribcage import store, writer
+    from ribcage.data import dataset_folder, importer
 
     if not (out / "dataset.json").exists():
         return False
-    if store.Facts.load(out / "dataset.json").plan != plan:
+    if dataset_folder.Facts.load(out / "dataset.json").plan != plan:
         other = f"{out} holds another data set, or the same with other options"
         raise ValueError(f"{other}. Choose another --out, or replace it with --redo.")
-    writer.tidy(out)
+    importer.tidy(out)
     return True
 
 
 def write(writer: Any, name: str) -> None:
     """Import with a progress bar; Ctrl-C and SIGTERM stop it cleanly."""
-    from ribcage import progress
+    from ribcage.runtime import progress
 
     total = len(writer.index)
     try:
@@ -212,7 +214,7 @@ def cores() -> int:
 
 def summary(opened: Any) -> str:
     """The last lines: what the folder holds."""
-    from ribcage import intake
+    from ribcage.data import intake
 
     out, facts, table = opened.folder, opened.facts, opened.index.table
     splits = ", ".join(f"{split or 'no split'} {count:,}" for split, count in table["split"].value_counts().items())

@@ -33,7 +33,7 @@ class Options:
 
 def member(name: str) -> Callable[..., Any]:
     """The function whose keywords are further options: of NAME:ROOT those that import NAME has."""
-    from ribcage import audit, datasets
+    from ribcage.data import audit, datasets
 
     meant = audit.not_imported(str(name if isinstance(name, str | Path) else next(iter(name), "")))
     return datasets.load(meant[0]).index if meant else _nothing
@@ -47,8 +47,10 @@ def run(options: Options) -> dict[str, Any]:
     """Audit, print, write; return the numbers."""
     import json
 
-    from ribcage import audit, datasheet, files
-    from ribcage.page import Shown
+    from ribcage.data import audit
+    from ribcage.reports import audit as datasheet
+    from ribcage.reports.html import Shown
+    from ribcage.runtime import files
 
     check(options)
     members = audit.members(options.folders, options.split_list, **options.member)
@@ -78,8 +80,8 @@ def check(options: Options) -> None:
 
 def show(result: dict[str, Any]) -> None:
     """Everything as tables on the terminal."""
-    from ribcage import terminal
-    from ribcage.datasheet import SHARES, finding_table, overview_rows
+    from ribcage.reports.audit import SHARES, finding_table, overview_rows
+    from ribcage.runtime import terminal
 
     console = terminal.console()
     for described in result["sets"]:
@@ -101,7 +103,7 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from ribcage.page import Bar, number
+    from ribcage.reports.html import Bar, number
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     shown = [place for place, cell in enumerate(rows[0] if rows else head) if not isinstance(cell, Bar)]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ribcage.course import Course
-from ribcage.hyperparameters import Hyperparameters, told
+from ribcage.methods.hyperparameters import Hyperparameters, told
+from ribcage.training.options import Course
 
 POSITIONAL = ()
 MODEL = "resnet50"
@@ -85,7 +85,8 @@ def run(options: Options) -> Any:
     """Build, train, say what came of it; return the run folder."""
     import sys
 
-    from ribcage import course, limits
+    from ribcage.runtime import limits
+    from ribcage.training import options as course
 
     unsound = wrong(options)
     options = options if options.head == "cam" else course.settled(options)  # which trains nothing
@@ -123,16 +124,18 @@ def wrong(options: Options) -> list[str]:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import cohort, distributed, running, store
-    from ribcage.training import Plan, Training
+    from ribcage.data import dataset_folder, selection
+    from ribcage.runtime import distributed
+    from ribcage.training import run_folder
+    from ribcage.training.run import Plan, Training
 
-    stores = store.open_all(options.data)
-    cohort.distinct(stores)
+    stores = dataset_folder.open_all(options.data)
+    selection.distinct(stores)
     if options.head == "cam":
         return look(options, stores, device)
     options = settled(options, stores)
     if options.resume:
-        running.check_same("localise", options, stores)
+        run_folder.check_same("localise", options, stores)
     learning, choosing, policy = cohorts(options, stores)
     model = describe(options, stores, learning, choosing, policy)
     run = build(options, stores, learning, model, policy, device)
@@ -140,7 +143,7 @@ def train(options: Options, device: Any) -> Path:
     keep = keeper(options, validation, stores, learning, choosing)
     plan = Plan("map" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience)
     training = Training(run, options.out, plan, validation, keep)
-    with running.going("localise", options, training, stores, facts=model.training):
+    with run_folder.going("localise", options, training, stores, facts=model.training):
         keep_maps(options, run, validation)
         watch(options, training, validation)
         if distributed.rank() == 0:
@@ -152,15 +155,17 @@ def train(options: Options, device: Any) -> Path:
 
 def settled(options: Options, stores: Any) -> Options:
     """What was left open: the model is that of the bundle it begins with, the findings are those with boxes."""
-    from ribcage import bundle, cohort, detections
-    from ribcage.spelling import did_you_mean
+    from ribcage.bundle import bundle
+    from ribcage.data import selection
+    from ribcage.inference import detections
+    from ribcage.runtime.spelling import did_you_mean
 
     known = bundle.facts(options.init)
     model = options.model or (known.name if known else MODEL)
     channels: Literal[1, 3] = (3 if known.channels == 3 else 1) if known else options.channels
     findings = options.findings
     if not findings:
-        rows = cohort.rows_of(stores, options.train, frontal=options.frontal)
+        rows = selection.rows_of(stores, options.train, frontal=options.frontal)
         findings = tuple(
             name
             for name in dict.fromkeys(name for one in stores for name in one.index.findings)
@@ -178,33 +183,38 @@ def settled(options: Options, stores: Any) -> Options:
 def cohorts(options: Options, stores: Any) -> tuple[Any, Any, Any]:
     """The rows to learn from, those to choose by, and what uncertain labels are: without boxes, known to be nowhere or
     not known at all."""
-    from ribcage import bundle, cohort, course, detections, guard, running
+    from ribcage.bundle import bundle
+    from ribcage.data import selection
+    from ribcage.evaluation import leakage
+    from ribcage.inference import detections
+    from ribcage.training import options as course
+    from ribcage.training import run_folder
 
     policy = policy_of(options, stores)
     learning, said = course.rows(options, stores, options.train)
-    choosing = course.own_rows(options, stores, cohort.rows_of(stores, options.val, frontal=options.frontal))
-    running.say(f"{said}, choosing by {len(choosing):,}.")
-    if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
-        running.say(warning)
-    for warning in cohort.sharing(stores, learning, choosing, (options.train, options.val), options.drop_shared):
-        running.say(warning)
-    if warning := guard.first_weights(bundle.seen(options.init), stores, choosing, options.val):
-        running.say(warning)
+    choosing = course.own_rows(options, stores, selection.rows_of(stores, options.val, frontal=options.frontal))
+    run_folder.say(f"{said}, choosing by {len(choosing):,}.")
+    if warning := selection.apart(stores, learning, choosing, (options.train, options.val)):
+        run_folder.say(warning)
+    for warning in selection.sharing(stores, learning, choosing, (options.train, options.val), options.drop_shared):
+        run_folder.say(warning)
+    if warning := leakage.first_weights(bundle.seen(options.init), stores, choosing, options.val):
+        run_folder.say(warning)
     kept = [rows[detections.drawn(stores, rows, options.findings, policy).any(axis=1)] for rows in (learning, choosing)]
     if lost := len(learning) + len(choosing) - sum(map(len, kept)):
-        running.say(f"{lost:,} of them are left out: nobody drew where {' or '.join(options.findings)} is.")
+        run_folder.say(f"{lost:,} of them are left out: nobody drew where {' or '.join(options.findings)} is.")
     for rows, split in zip(kept, (options.train, options.val), strict=True):
         blind = [name for name in options.findings if not len(detections.truth(stores, rows, name))]
         if len(blind) == len(options.findings):
             raise ValueError(f"No picture of split {split!r} that can be used has a box of {' or '.join(blind)}.")
         if blind:
-            running.say(f"WARNING: split {split!r} has no box of {', '.join(blind)}.")
+            run_folder.say(f"WARNING: split {split!r} has no box of {', '.join(blind)}.")
     return kept[0], kept[1], policy
 
 
 def policy_of(options: Options, stores: Any) -> Any:
     """What uncertain and blank labels are."""
-    from ribcage.findings import Policy
+    from ribcage.data.findings import Policy
 
     return Policy.parse(options.policy, [name for one in stores for name in one.index.findings])
 
@@ -213,17 +223,20 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
     """The facts of the model to be: what it will need to be used."""
     import numpy as np
 
-    from ribcage import bundle, cohort, course, detections, store
-    from ribcage.backbone import GRAY
+    from ribcage.bundle import bundle
+    from ribcage.data import dataset_folder, selection
+    from ribcage.inference import detections
+    from ribcage.models.backbone import GRAY
+    from ribcage.training import options as course
 
     own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
     mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
     counts = {
         "pictures": len(learning),
-        "patients": cohort.known_patients(stores, learning),
+        "patients": selection.known_patients(stores, learning),
         "boxes": sum(len(detections.truth(stores, learning, name)) for name in options.findings),
         "selection": len(choosing),
-        "shared_patients": cohort.overlap(stores, learning, choosing).patients,
+        "shared_patients": selection.overlap(stores, learning, choosing).patients,
         "policy": str(policy.settled),
     }
     return bundle.Model(
@@ -239,7 +252,7 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
         detector=detector(options),
         data=bundle.sources(stores, options.init),
         training={**counts, "options": course.written(options)},
-        versions=store.versions(),
+        versions=dataset_folder.versions(),
     )
 
 
@@ -255,33 +268,36 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     """The run: model, batches, optimizer, learning rates."""
     import torch
 
-    from ribcage import bundle, course, detections, views
+    from ribcage.bundle import bundle
+    from ribcage.imaging import augment
+    from ribcage.inference import detections
+    from ribcage.training import options as course
 
     torch.manual_seed(options.seed)
     backbone = bundle.backbone(model, options.init, options.drop_path)
     method = bundle.detector_of(model, backbone, "What was asked for", freeze=options.freeze == "backbone")
     method.measure(detections.shown(stores, learning, model.findings, model.size), model.size)
-    shown = [views.changed(views.PRESETS[options.augment](model.size), options.view)]
+    shown = [augment.changed(augment.PRESETS[options.augment](model.size), options.view)]
     loader = course.loader(options, stores, shown, learning, model, device, policy=policy)
     return course.begin(options, method, loader, device)
 
 
 def keep_maps(options: Options, run: Any, validation: Any) -> None:
     """Let a frozen backbone see each picture once, where that gives what it would give every time."""
-    from ribcage import feature_cache, running
+    from ribcage.training import feature_cache, run_folder
 
     if not options.cache or not options.freeze or run.step == run.epochs * len(run.loader):
         return
     for of, loader, user in (("training", run.loader, run.loader), ("validation", validation.loader(), validation)):
         if why := feature_cache.hindrance(run.method, loader, KIND, options.cache_gb):
-            running.say(f"The backbone's maps of {of} are not kept: {why}.")
+            run_folder.say(f"The backbone's maps of {of} are not kept: {why}.")
         else:
             user.kept = feature_cache.keep(run.method, loader, options.out / MAPS / of, kind=KIND, bf16=run.bf16)
 
 
 def keep_no_maps(options: Options) -> None:
     """Of a run that is done."""
-    from ribcage import feature_cache
+    from ribcage.training import feature_cache
 
     for of in ("training", "validation", "."):
         feature_cache.discard(options.out / MAPS / of)
@@ -289,7 +305,7 @@ def keep_no_maps(options: Options) -> None:
 
 def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:
     """What scores the detector after an epoch."""
-    from ribcage.box_validation import BoxValidation
+    from ribcage.evaluation.box_validation import BoxValidation
 
     return BoxValidation(
         lambda: run.result, stores, choosing, model, device=device, batch=options.batch, policy=policy,
@@ -299,8 +315,8 @@ def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any
 
 def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosing: Any) -> Callable[[], None]:
     """What stores the best detector so far; it has seen what its first weights have seen."""
-    from ribcage import bundle, ood
-    from ribcage.provenance import Provenance
+    from ribcage.bundle import bundle, ood
+    from ribcage.data.provenance import Provenance
 
     provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init)
     check = ood.later(stores, learning, choosing)
@@ -313,39 +329,45 @@ def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosi
 
 def watch(options: Options, training: Any, validation: Any) -> None:
     """Train, and show how it goes."""
-    from ribcage import running
+    from ribcage.training import run_folder
 
     def note(log: Any) -> str:
         score = f", val mAP {validation.found['map']:.4f}" if validation.found else ""
         return f"loss {log.loss:.4f}{score}"
 
-    running.watch(training, options.batch, note)
+    run_folder.watch(training, options.batch, note)
 
 
 def look(options: Options, stores: Any, device: Any) -> Path:
     """A classifier as a detector: nothing is learnt, validation chooses the score from which boxes are shown."""
     import numpy as np
 
-    from ribcage import bundle, cohort, course, distributed, guard, running
-    from ribcage.box_validation import BoxValidation
-    from ribcage.provenance import Provenance
+    from ribcage.bundle import bundle
+    from ribcage.data import selection
+    from ribcage.data.provenance import Provenance
+    from ribcage.evaluation import leakage
+    from ribcage.evaluation.box_validation import BoxValidation
+    from ribcage.inference import gradcam
+    from ribcage.runtime import distributed
+    from ribcage.training import options as course
+    from ribcage.training import run_folder
 
     known = bundle.load(options.init)
     model = replace(known.model, detector=detector(options), thresholds={}, metrics={})  # those were of probabilities
     seen = known.provenance
     looking = bundle.Detector(known.folder, model, known.method.to(device), seen)
-    choosing = course.own_rows(options, stores, cohort.rows_of(stores, options.val, frontal=options.frontal))
+    choosing = course.own_rows(options, stores, selection.rows_of(stores, options.val, frontal=options.frontal))
     validation = BoxValidation(
-        lambda: looking.finder, stores, choosing, model, device=device, batch=options.batch,
+        lambda: gradcam.finder(looking), stores, choosing, model, device=device, batch=options.batch,
         policy=policy_of(options, stores), threads=options.threads or None,
     )  # fmt: skip
-    if warning := guard.first_weights(seen, stores, choosing, options.val):
-        running.say(warning)
+    if warning := leakage.first_weights(seen, stores, choosing, options.val):
+        run_folder.say(warning)
     if validation.judged:
         validation()
         seen |= Provenance.of(stores, np.empty(0, np.int64), choosing)
     if distributed.rank() == 0:
-        running.begin("localise", options, stores)
+        run_folder.begin("localise", options, stores)
         found = validation.calibrated() if validation.judged else model
         bundle.save(options.out / "bundle", looking.method, found, seen, known.ood)
         report(options, "Validation" if validation.judged else "")
@@ -356,7 +378,7 @@ def report(options: Options, which: str) -> None:
     """The last lines: the validation of what was kept, if there is one, and what to do next."""
     import shlex
 
-    from ribcage import bundle
+    from ribcage.bundle import bundle
 
     if which:
         found = bundle.Model.load(options.out / "bundle" / "model.json").metrics["validation"]

@@ -66,10 +66,12 @@ class Options:
 
 def run(options: Options) -> Any:
     """Open, ask, write, show, explain; return the table."""
-    from ribcage import bundle, inference, limits, ood, prediction
+    from ribcage.bundle import bundle, ood
+    from ribcage.inference import image_files, predictions
+    from ribcage.runtime import limits
 
     model = bundle.Model.load(bundle.find(options.model) / "model.json")
-    found = prediction.files(options.paths, [place for place in (options.maps, options.sheet) if place])
+    found = image_files.files(options.paths, [place for place in (options.maps, options.sheet) if place])
     limits.check(options, [*wrong(options, len(found.pictures)), *unfit(options, model)])
     if found.others:
         print(passed_over(found))
@@ -78,17 +80,17 @@ def run(options: Options) -> Any:
     if model.detector:
         least = chosen(model, options.least)
         opened: Any = bundle.load_detector(options.model)
-        table = prediction.boxes(opened, found.pictures, least=least, **asked)
+        table = image_files.boxes(opened, found.pictures, least=least, **asked)
     else:
-        opened, cuts = bundle.load(options.model), prediction.cuts(model, options.threshold)
-        table = prediction.probabilities(opened, found.pictures, ten_crop=options.ten_crop, thresholds=cuts, **asked)
+        opened, cuts = bundle.load(options.model), image_files.cuts(model, options.threshold)
+        table = image_files.probabilities(opened, found.pictures, ten_crop=options.ten_crop, thresholds=cuts, **asked)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        inference.save(table, options.out)
+        predictions.save(table, options.out)
         print(f"Wrote {options.out}.")
     show(table, options, model, ood.weakness(opened.ood))
     bad = set(table.loc[table["error"] != "", "path"])
-    paths = [path for path in found.pictures if prediction.written(path) not in bad]
+    paths = [path for path in found.pictures if image_files.written(path) not in bad]
     if options.maps or options.sheet:
         explain(options, opened, table, paths)
     if options.check_maps:
@@ -98,7 +100,7 @@ def run(options: Options) -> Any:
 
 def exit_code(options: Options, table: Any) -> int:
     """3 where more files could not be read than --allow-unread says."""
-    from ribcage import limits
+    from ribcage.runtime import limits
 
     said = errors(table)
     return 3 if sum(map(bool, said)) > limits.tolerated(options.allow_unread, len(said)) else 0
@@ -109,11 +111,12 @@ def exit_code(options: Options, table: Any) -> int:
 
 def wrong(options: Options, files: int) -> list[str]:
     """What no model can be asked."""
-    from ribcage import dicom_gray, limits
+    from ribcage.imaging.dicom import gray
+    from ribcage.runtime import limits
 
     said = limits.intolerable("--allow-unread", options.allow_unread)
     try:
-        dicom_gray.asked(options.window)
+        gray.asked(options.window)
     except ValueError as error:
         said.append(str(error).rstrip("."))
     if options.least is not None and not 0 <= options.least <= 1:
@@ -135,7 +138,8 @@ def wrong(options: Options, files: int) -> list[str]:
 
 def unfit(options: Options, model: Any) -> list[str]:
     """What this model cannot be asked."""
-    from ribcage import evaluation, spelling
+    from ribcage.bundle import bundle
+    from ribcage.runtime import spelling
 
     said = [
         f"--of {name}: the model does not know it.{spelling.did_you_mean(name, model.findings)}".rstrip(".")
@@ -152,7 +156,7 @@ def unfit(options: Options, model: Any) -> list[str]:
         return said + ([f"{', '.join(named)}: of a classifier, and {options.model} finds boxes"] if named else [])
     if options.least is not None:
         said.append(f"--least is of a detector's boxes, and {options.model} gives probabilities")
-    rules = (*model.thresholds, evaluation.HALF)
+    rules = (*model.thresholds, bundle.HALF)
     if options.threshold and options.threshold not in rules:
         said.append(f"--threshold {options.threshold}: the model has {', '.join(rules)}")
     return said
@@ -160,11 +164,11 @@ def unfit(options: Options, model: Any) -> list[str]:
 
 def chosen(model: Any, least: float | None) -> list[float]:
     """The least score of a box of each finding: the one asked for, or validation's."""
-    from ribcage import prediction
+    from ribcage.inference import image_files
 
     if least is not None:
         return [least] * len(model.findings)
-    cuts = prediction.least_scores(model)
+    cuts = image_files.least_scores(model)
     if mute := [name for name, cut in zip(model.findings, cuts, strict=True) if cut == float("inf")]:
         print(f"No box of {', '.join(mute)} is shown: validation found no score to trust. --least X shows them.")
     return cuts
@@ -184,7 +188,7 @@ def passed_over(found: Any) -> str:
 def show(table: Any, options: Options, model: Any, weakness: str) -> None:
     """Lines for every file, and at the end how many were answered; of a table that is kept only the first, and what is
     unusual."""
-    from ribcage import terminal
+    from ribcage.runtime import terminal
 
     hidden = 0
     for number, (path, rows) in enumerate(table.groupby("path", sort=False)):
@@ -242,16 +246,16 @@ def probable(row: dict[str, Any], findings: Sequence[str]) -> str:
 
 def crossing(row: dict[str, Any], findings: Sequence[str]) -> list[str]:
     """The findings that reach their threshold, as far as that is known."""
-    from ribcage.prediction import CROSSED
+    from ribcage.inference.image_files import CROSSED
 
     return [name for name in findings if row[name + CROSSED] is True]
 
 
 def rule(options: Options) -> str:
     """By which the thresholds were chosen."""
-    from ribcage import evaluation
+    from ribcage.bundle import bundle
 
-    return options.threshold or evaluation.RULE
+    return options.threshold or bundle.RULE
 
 
 def box(row: dict[str, Any]) -> str:
@@ -264,15 +268,16 @@ def box(row: dict[str, Any]) -> str:
 
 def legend(table: Any, options: Options, model: Any) -> list[str]:
     """What a star means, and for which findings nothing can be said."""
-    from ribcage import evaluation, prediction
+    from ribcage.bundle import bundle
+    from ribcage.inference import image_files
 
     if model.detector:
         return []
-    cuts = prediction.cuts(model, options.threshold)
+    cuts = image_files.cuts(model, options.threshold)
     unknown = [name for name, cut in zip(model.findings, cuts, strict=True) if cut is None]
     if len(unknown) == len(cuts):
         return ["The model has no thresholds: what is high for a finding is not known. --threshold half takes 0.5."]
-    half = rule(options) == evaluation.HALF
+    half = rule(options) == bundle.HALF
     star = "* 0.5 or more" if half else f"* reaches its threshold ({rule(options)}, chosen on validation)"
     return [star] + ([f"No threshold is known of {', '.join(unknown)}."] if unknown else [])
 
@@ -290,7 +295,8 @@ def counts(table: Any, every: int, bad: int) -> str:
 
 def explain(options: Options, opened: Any, table: Any, paths: Sequence[Path]) -> None:
     """Write maps and sheets of files that were read; what goes wrong with one does not stop the rest."""
-    from ribcage import explanation, prediction, progress
+    from ribcage.inference import explanation, image_files
+    from ribcage.runtime import progress
 
     rows = {path: own.to_dict("records") for path, own in table.groupby("path", sort=False)}
     grids: list[tuple[int, int]] = []
@@ -300,7 +306,7 @@ def explain(options: Options, opened: Any, table: Any, paths: Sequence[Path]) ->
     def work() -> Iterator[int]:
         for path, place in zip(paths, explanation.places(paths), strict=True):
             try:
-                made.extend(draw(options, opened, rows[prediction.written(path)], path, place))
+                made.extend(draw(options, opened, rows[image_files.written(path)], path, place))
             except (ValueError, FileNotFoundError, MemoryError) as error:
                 print(f"! {path} is not drawn: {' '.join(str(error).split()) or type(error).__name__}")
             yield 1
@@ -314,14 +320,14 @@ def explain(options: Options, opened: Any, table: Any, paths: Sequence[Path]) ->
 
 def way(options: Options) -> Any:
     """How maps are made."""
-    from ribcage import gradcam
+    from ribcage.inference import gradcam
 
     return gradcam.Way(options.map_method, options.map_layer)
 
 
 def fineness(options: Options, opened: Any, grid: tuple[int, int]) -> str:
     """How fine maps with these cells are, and whether that is enough."""
-    from ribcage import gradcam
+    from ribcage.inference import gradcam
 
     coarse = gradcam.coarseness(opened.method.backbone, grid, opened.model.size, way(options))
     return f"! {coarse}" if coarse else f"Maps by {way(options).name}: {grid[0]} × {grid[1]} cells."
@@ -331,7 +337,9 @@ def with_maps(
     grids: list[tuple[int, int]], options: Options, opened: Any, rows: Sequence[dict[str, Any]], path: Path, place: Path
 ) -> list[Path]:
     """The maps and the sheet of a file, as they were asked for."""
-    from ribcage import explanation, image
+    from ribcage.imaging import image
+    from ribcage.inference import explanation
+    from ribcage.reports import saliency
 
     read = image.read(path, window=options.window)
     found, said = explanation.look(opened, read, way(options)), {name: rows[0][name] for name in opened.model.findings}
@@ -345,7 +353,7 @@ def with_maps(
         words = explanation.endings(opened.model.findings)
         for name in asked:
             made.append(options.maps / place.parent / f"{place.name}-{words[name]}.png")
-            explanation.save(explanation.overlay(read.pixels, found.heat(name)), made[-1])
+            saliency.save(saliency.overlay(read.pixels, found.heat(name)), made[-1])
     if options.sheet:
         one = options.sheet.suffix.lower() == ".svg"
         made.append(options.sheet if one else options.sheet / place.parent / f"{place.name}.svg")
@@ -353,13 +361,15 @@ def with_maps(
         foot = f"{opened.model.name} · where it looks for each finding ({how}), how probable it finds it"
         foot += " · no colour: nothing speaks for it" * bool(found.empty)
         foot += f" · framed: reaches its threshold ({rule(options)})" * bool(crossed) + " · research use only"
-        explanation.save_sheet(explanation.tiles(read.pixels, found, said, crossed), path.name, foot, made[-1])
+        saliency.save_sheet(saliency.tiles(read.pixels, found, said, crossed), path.name, foot, made[-1])
     return made
 
 
 def with_boxes(options: Options, opened: Any, rows: Sequence[dict[str, Any]], path: Path, place: Path) -> list[Path]:
     """The boxes of a file, a picture for each finding that it has any of."""
-    from ribcage import explanation, image
+    from ribcage.imaging import image
+    from ribcage.inference import explanation
+    from ribcage.reports import saliency
 
     assert options.maps
     read, made = image.read(path, window=options.window), []
@@ -369,18 +379,19 @@ def with_boxes(options: Options, opened: Any, rows: Sequence[dict[str, Any]], pa
             continue
         own = [[row[side] for side in ("x", "y", "width", "height")] for row in rows if row["finding"] == name]
         made.append(options.maps / place.parent / f"{place.name}-{words[name]}.png")
-        explanation.save(explanation.marked(read.pixels, own), made[-1])
+        saliency.save(saliency.marked(read.pixels, own), made[-1])
     return made
 
 
 def compare(opened: Any, paths: Sequence[Path], how: Any, window: str = "") -> None:
     """Say how alike the maps stay when the weights are random."""
-    from ribcage import explanation, gradcam, image, likeness
+    from ribcage.imaging import image
+    from ribcage.inference import explanation, gradcam, sanity
 
     side = opened.model.stored
     read = [image.read(path, min_side=side, window=window) for path in paths[:CHECKED]]
     squares = [explanation.square(each, opened.model) for each in read]
-    found = likeness.of(opened, squares, way=how)
+    found = sanity.of(opened, squares, way=how)
     print(
         f"Rank correlation of maps with those under random weights (1: the same), {found.pictures:,} "
         f"{'picture' if found.pictures == 1 else 'pictures'}, {found.draws} draws:"
@@ -391,7 +402,7 @@ def compare(opened: Any, paths: Sequence[Path], how: Any, window: str = "") -> N
         print(f"{name:{wide}}" + "".join(f"{'–' if value != value else f'{value:.2f}':>12}" for value in values))
     if stubborn := found.stubborn():
         print(
-            f"! The maps of {', '.join(stubborn)} stay as they are ({likeness.ALIKE:g} or more): they show the picture "
+            f"! The maps of {', '.join(stubborn)} stay as they are ({sanity.ALIKE:g} or more): they show the picture "
             "and not what the model has learnt."
         )
     elif coarse := gradcam.coarseness(opened.method.backbone, found.grid, opened.model.size, how):

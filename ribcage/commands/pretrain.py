@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ribcage.course import ASKED, Course
-from ribcage.hyperparameters import told
+from ribcage.methods.hyperparameters import told
+from ribcage.training.options import ASKED, Course
 
 if TYPE_CHECKING:
     from ribcage.methods import Method
@@ -71,7 +71,7 @@ def defaults(method: str = "") -> dict[str, str]:
 
 def settled(options: Options) -> Options:
     """The options with all that they leave open as the method's paper has it, or as the run to go on with was begun."""
-    from ribcage import course
+    from ribcage.training import options as course
 
     kind = member(options.method)
     epochs = course.begun(options, ["epochs"]).get("epochs") if options.epochs is None else options.epochs
@@ -85,24 +85,27 @@ def run(options: Options) -> Any:
     """Build, train, say what came of it; return the run folder."""
     import sys
 
-    from ribcage import course
+    from ribcage.training import options as course
 
     return course.run("pretrain", sys.modules[__name__], settled(options), train)
 
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage import cohort, course, distributed, running, store
-    from ribcage.monitor import before
-    from ribcage.training import Plan, Training
+    from ribcage.data import dataset_folder, selection
+    from ribcage.runtime import distributed
+    from ribcage.training import options as course
+    from ribcage.training import run_folder
+    from ribcage.training.monitor import before
+    from ribcage.training.run import Plan, Training
 
     check(options)
-    stores = store.open_all(options.data)
-    cohort.distinct(stores)
+    stores = dataset_folder.open_all(options.data)
+    selection.distinct(stores)
     if options.resume:
-        running.check_same("pretrain", options, stores)
+        run_folder.check_same("pretrain", options, stores)
     rows, said = course.rows(options, stores, *options.train)
-    running.say(f"{said}.")
+    run_folder.say(f"{said}.")
     model, findings = describe(options, stores, rows)
     run = build(options, stores, rows, model, findings, device)
     course.check_layout(options, run.method, model)
@@ -110,7 +113,7 @@ def train(options: Options, device: Any) -> Path:
     keep = keeper(options, run, stores, rows, model, monitor)
     plan = Plan("", options.save_minutes, options.watch_every)
     training = Training(run, options.out, plan, looking(monitor), keep)
-    with running.going("pretrain", options, training, stores, facts=model.training):
+    with run_folder.going("pretrain", options, training, stores, facts=model.training):
         monitor.found += before(options.out / "metrics.jsonl")
         watch(options, training, monitor)
         if distributed.rank() == 0:
@@ -120,7 +123,9 @@ def train(options: Options, device: Any) -> Path:
 
 def check(options: Options) -> None:
     """All that is wrong with the options, at once."""
-    from ribcage import course, limits, methods
+    from ribcage import methods
+    from ribcage.runtime import limits
+    from ribcage.training import options as course
 
     kind = methods.load(options.method)
     wrong = limits.faults(options)
@@ -143,8 +148,11 @@ def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, 
     """The facts of the backbone to be, and the findings it learns from."""
     import numpy as np
 
-    from ribcage import bundle, cohort, course, methods, store
-    from ribcage.backbone import GRAY
+    from ribcage import methods
+    from ribcage.bundle import bundle
+    from ribcage.data import dataset_folder, selection
+    from ribcage.models.backbone import GRAY
+    from ribcage.training import options as course
 
     findings = course.findings(options, stores)
     learnt = findings if methods.load(options.method).from_labels else ()
@@ -153,7 +161,7 @@ def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, 
     scales = [(one.mean, one.std) for one in stores]
     common = np.average(scales, axis=0, weights=shares(options, stores, rows)).round(6).tolist()
     mean, std = bundle.scale(options.init) or (GRAY if options.init else common)
-    counts = {"pictures": len(rows), "patients": cohort.known_patients(stores, rows)}
+    counts = {"pictures": len(rows), "patients": selection.known_patients(stores, rows)}
     facts = {"method": options.method, **counts, "selection": 0, "scales": scales, "learnt": learnt}
     return bundle.Model(
         name=options.model,
@@ -167,7 +175,7 @@ def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, 
         pool=options.pool or bundle.pool(options.init) or ("avg" if options.method == "mae" else ""),
         data=bundle.sources(stores, options.init),
         training=json.loads(json.dumps({**facts, "options": course.written(options)})),
-        versions=store.versions(),
+        versions=dataset_folder.versions(),
     ), learnt
 
 
@@ -183,7 +191,9 @@ def build(options: Options, stores: Any, rows: Any, model: Any, findings: tuple[
     """The run: method, batches, optimizer, learning rates."""
     import torch
 
-    from ribcage import bundle, course, methods
+    from ribcage import methods
+    from ribcage.bundle import bundle
+    from ribcage.training import options as course
 
     torch.manual_seed(options.seed)
     kind = methods.load(options.method)
@@ -197,13 +207,14 @@ def build(options: Options, stores: Any, rows: Any, model: Any, findings: tuple[
 
 def loader_of(options: Options, stores: Any, rows: Any, model: Any, method: Any, device: Any) -> Any:
     """What shows the pictures; each data set by its own mean and spread, unless weights expect another."""
-    from ribcage import course, views
-    from ribcage.findings import Policy
+    from ribcage.data.findings import Policy
+    from ribcage.imaging import augment
+    from ribcage.training import options as course
 
     return course.loader(
         options,
         stores,
-        [views.changed(view, options.view) for view in method.views(model.size, options.augment)],
+        [augment.changed(view, options.view) for view in method.views(model.size, options.augment)],
         rows,
         model,
         device,
@@ -218,14 +229,15 @@ def loader_of(options: Options, stores: Any, rows: Any, model: Any, method: Any,
 
 def watcher(options: Options, run: Any, stores: Any, rows: Any, model: Any, device: Any) -> Any:
     """What looks at the features every few epochs."""
-    from ribcage import cohort, monitor, running, store
+    from ribcage.data import dataset_folder, selection
+    from ribcage.training import monitor, run_folder
 
     labelled = None
     if options.probe:
-        opened = store.open_all(options.probe)
+        opened = dataset_folder.open_all(options.probe)
         if "val" in options.train:
-            running.say("! The probe is asked about the val part, which is also learnt from: it flatters.")
-        labelled = monitor.Labelled(opened, cohort.rows_of(opened, "train"), cohort.rows_of(opened, "val"))
+            run_folder.say("! The probe is asked about the val part, which is also learnt from: it flatters.")
+        labelled = monitor.Labelled(opened, selection.rows_of(opened, "train"), selection.rows_of(opened, "val"))
     return monitor.Monitor(
         lambda: run.method,
         stores,
@@ -241,12 +253,12 @@ def watcher(options: Options, run: Any, stores: Any, rows: Any, model: Any, devi
 
 def looking(monitor: Any) -> Callable[[], dict[str, float]]:
     """A look at the features that says when they have collapsed."""
-    from ribcage import running
+    from ribcage.training import run_folder
 
     def look() -> dict[str, float]:
         found: dict[str, float] = monitor()
         if warning := monitor.warning():
-            running.say(f"! {warning}")
+            run_folder.say(f"! {warning}")
         return found
 
     return look
@@ -254,8 +266,8 @@ def looking(monitor: Any) -> Callable[[], dict[str, float]]:
 
 def keeper(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> Callable[[], None]:
     """What stores the backbone as it is."""
-    from ribcage import bundle
-    from ribcage.provenance import Provenance
+    from ribcage.bundle import bundle
+    from ribcage.data.provenance import Provenance
 
     provenance = Provenance.of(stores, rows, rows[:0]) | bundle.seen(options.init)
 
@@ -268,8 +280,8 @@ def keeper(options: Options, run: Any, stores: Any, rows: Any, model: Any, monit
 
 def watch(options: Options, training: Any, monitor: Any) -> None:
     """Train, and show how it goes."""
-    from ribcage import running
-    from ribcage.log_lines import MoCoLines
+    from ribcage.training import run_folder
+    from ribcage.training.log_formats import MoCoLines
 
     if options.log_format == "moco":
         lines = MoCoLines()
@@ -281,16 +293,17 @@ def watch(options: Options, training: Any, monitor: Any) -> None:
         values = {"loss": log.loss, **log.values, **(monitor.found[-1] if monitor.found else {})}
         return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
-    running.watch(training, options.batch, note)
+    run_folder.watch(training, options.batch, note)
 
 
 def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> None:
     """Pictures, the other layout if one was asked for, and what to do next."""
     import shlex
 
-    from ribcage import course, sheet
+    from ribcage.reports import pretraining
+    from ribcage.training import options as course
 
-    page = sheet.write(
+    page = pretraining.write(
         options.out,
         run.method,
         stores,

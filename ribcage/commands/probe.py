@@ -63,37 +63,39 @@ def run(options: Options) -> dict[str, Any]:
     """Open, guard, extract, learn, show, write; return the numbers."""
     import torch
 
-    from ribcage import cohort, guard, probing, store
-    from ribcage.provenance import Provenance
+    from ribcage.data import dataset_folder, selection
+    from ribcage.data.provenance import Provenance
+    from ribcage.evaluation import leakage
+    from ribcage.training import probe
 
     check(options)
-    stores = store.open_all(options.data)
-    cohort.distinct(stores)
+    stores = dataset_folder.open_all(options.data)
+    selection.distinct(stores)
     learning, choosing, tested = cohorts(options, stores)
     model, backbone, seen = subject(options, stores)
     seen = [Provenance.of(stores, learning, choosing), *seen]
     if options.split in options.drop_shared:
         for each in seen:
-            tested, left = guard.unseen(each, stores, tested)
+            tested, left = leakage.unseen(each, stores, tested)
             if left.pictures:
                 print(left)
-    leaks = [guard.check(each, stores, tested, allow=options.allow_leak) for each in seen]
+    leaks = [leakage.check(each, stores, tested, allow=options.allow_leak) for each in seen]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts = [
-        probing.extract(backbone, loader(options, stores, rows, model), device, name)
+        probe.extract(backbone, loader(options, stores, rows, model), device, name)
         for name, rows in zip((options.train, options.val, options.split), (learning, choosing, tested), strict=True)
     ]
-    found = list(probing.scores(stores, parts[0], parts[1], parts[2], options.labels, options.seeds))
-    result = probing.as_json(found, model.findings) | {"leaks": [leak for leak in leaks if leak["found"]]}
+    found = list(probe.scores(stores, parts[0], parts[1], parts[2], options.labels, options.seeds))
+    result = probe.as_json(found, model.findings) | {"leaks": [leak for leak in leaks if leak["found"]]}
     result |= {"pictures": [len(part.rows) for part in parts], **context(options)}
-    show(options, probing.spreads(found), result)
+    show(options, probe.spreads(found), result)
     write(options, result)
     return result
 
 
 def check(options: Options) -> None:
     """All that is wrong with the numbers asked for, at once."""
-    from ribcage import limits
+    from ribcage.runtime import limits
 
     own = {"--init": options.init, "--pool": options.pool, "--channels": options.channels > 1}
     said = [name for name, given in own.items() if given and named(options)]
@@ -109,13 +111,14 @@ def named(options: Options) -> bool:
 
 def cohorts(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, Any]:
     """The rows to learn from, to choose by and to test on."""
-    from ribcage import cohort
+    from ribcage.data import selection
 
     learning, choosing, tested = (
-        cohort.rows_of(stores, split, frontal=options.frontal) for split in (options.train, options.val, options.split)
+        selection.rows_of(stores, split, frontal=options.frontal)
+        for split in (options.train, options.val, options.split)
     )
     if options.drop_shared:
-        gone = cohort.given_way(stores, options.drop_shared)
+        gone = selection.given_way(stores, options.drop_shared)
         learning, choosing, tested = (rows[~gone[rows]] for rows in (learning, choosing, tested))
         lacking = [
             split
@@ -127,8 +130,8 @@ def cohorts(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, Any]:
         if lacking:
             raise ValueError(f"--drop-shared leaves no image of split {lacking[0]!r}: let another give way.")
     if options.drop_copies:
-        learning = cohort.without_copies(stores, learning, options.train)
-    if warning := cohort.apart(stores, learning, choosing, (options.train, options.val)):
+        learning = selection.without_copies(stores, learning, options.train)
+    if warning := selection.apart(stores, learning, choosing, (options.train, options.val)):
         print(warning, flush=True)
     return learning, choosing, tested
 
@@ -140,8 +143,8 @@ def subject(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, list[Any
     import numpy as np
     import torch
 
-    from ribcage import bundle
-    from ribcage.backbone import GRAY, known
+    from ribcage.bundle import bundle
+    from ribcage.models.backbone import GRAY, known
 
     findings = options.findings or tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
     size = (options.size[0], options.size[-1]) if options.size else None
@@ -161,15 +164,15 @@ def subject(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, list[Any
 
 def loader(options: Options, stores: Sequence[Any], rows: Any, model: Any) -> Any:
     """What shows the pictures of some rows."""
-    from ribcage import probing
-    from ribcage.findings import Policy
+    from ribcage.data.findings import Policy
+    from ribcage.training import probe
 
     policy = Policy.parse(options.policy, [name for each in stores for name in each.index.findings])
     if policy.draws:
         raise ValueError(
             f"The policy {str(policy)!r} smooths labels; a probe needs 1, 0 or nothing. Use ones or zeros."
         )
-    return probing.shown(
+    return probe.shown(
         stores, rows, model.size, model.findings, policy=policy, batch=options.batch,
         threads=options.threads or None, channels=model.channels, normalise=(model.mean, model.std),
     )  # fmt: skip
@@ -180,7 +183,8 @@ def context(options: Options) -> dict[str, Any]:
     import shlex
     import sys
 
-    from ribcage import flags, store
+    from ribcage.data import dataset_folder
+    from ribcage.runtime import flags
 
     return {
         "model": options.model,
@@ -188,14 +192,14 @@ def context(options: Options) -> dict[str, Any]:
         "data": list(options.data),
         "split": options.split,
         "command": shlex.join(["ribcage", "probe", *flags.words(sys.modules[__name__], options)]),
-        "versions": store.versions(),
+        "versions": dataset_folder.versions(),
     }
 
 
 def show(options: Options, spreads: Sequence[Any], result: dict[str, Any]) -> None:
     """One line per share and reader."""
-    from ribcage import terminal
     from ribcage.commands.inspect import grid
+    from ribcage.runtime import terminal
 
     console, count = terminal.console(), len(result["findings"])
     weights = "" if named(options) else f" with {'weights from ' + options.init if options.init else 'RANDOM weights'}"
@@ -221,7 +225,7 @@ def write(options: Options, result: dict[str, Any]) -> None:
     """probe.json."""
     import json
 
-    from ribcage import files
+    from ribcage.runtime import files
 
     if options.out is None:
         return

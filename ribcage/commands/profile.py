@@ -38,18 +38,19 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Count, measure, show, write; return the numbers."""
-    from ribcage import profiling, progress
+    from ribcage.bundle import cost
+    from ribcage.runtime import progress
 
     check(options)
     subjects = asked(options)
-    models = [profiling.counted(one) for one in subjects]
+    models = [cost.counted(one) for one in subjects]
     show_counts(models)
-    timing = profiling.Timing(options.threads, options.runs) if options.latency else None
+    timing = cost.Timing(options.threads, options.runs) if options.latency else None
     first = {one.body: place for place, one in reversed(list(enumerate(subjects)))}
     for number, place in enumerate(sorted(first.values()), 1):
         with progress.working(f"measuring {models[place]['model']}, {number} of {len(first)}"):
-            models[place] |= profiling.measured(subjects[place], timing)
-    result = {"models": models, "threads": threads(options), "runs": options.runs, **profiling.here()}
+            models[place] |= cost.measured(subjects[place], timing)
+    result = {"models": models, "threads": threads(options), "runs": options.runs, **cost.here()}
     show_measured(result)
     write(options, result)
     return result
@@ -57,7 +58,7 @@ def run(options: Options) -> dict[str, Any]:
 
 def check(options: Options) -> None:
     """All that is wrong with what is asked for, at once."""
-    from ribcage import limits
+    from ribcage.runtime import limits
 
     given = {"--classes": options.classes, "--channels": options.channels, "--size": options.size}
     folders = [word for word in options.models if is_folder(word)]
@@ -76,7 +77,7 @@ def check(options: Options) -> None:
 
 def strange(word: str) -> str:
     """What is wrong with the name of a model."""
-    from ribcage.backbone import known
+    from ribcage.models.backbone import known
 
     try:
         known(word)
@@ -92,15 +93,15 @@ def is_folder(word: str) -> bool:
 
 def asked(options: Options) -> list[Any]:
     """What is to be profiled, each once."""
-    from ribcage import profiling
+    from ribcage.bundle import cost
 
     size = (options.size[0], options.size[-1]) if options.size else (224, 224)
     classes, channels = options.classes or 14, options.channels or 3
     found = [
-        profiling.Subject.of(Path(word)) if is_folder(word) else profiling.Subject(word, classes, channels, size)
+        cost.Subject.of(Path(word)) if is_folder(word) else cost.Subject(word, classes, channels, size)
         for word in options.models
     ]
-    return list(dict.fromkeys([*found, *(profiling.famous(size) if options.all else ())]))
+    return list(dict.fromkeys([*found, *(cost.famous(size) if options.all else ())]))
 
 
 def threads(options: Options) -> int:
@@ -112,7 +113,7 @@ def threads(options: Options) -> int:
 
 def wide() -> Any:
     """Where tables are printed."""
-    from ribcage import terminal
+    from ribcage.runtime import terminal
 
     console = terminal.console()
     console.width = max(console.width, WIDTH)
@@ -177,7 +178,7 @@ def write(options: Options, result: dict[str, Any]) -> None:
     """All numbers as JSON."""
     import json
 
-    from ribcage import files
+    from ribcage.runtime import files
 
     if options.json is None:
         return

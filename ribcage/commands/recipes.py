@@ -25,7 +25,7 @@ class Options:
 
 def run(options: Options) -> Any:
     """Print; return what is known of all recipes, or the text of one."""
-    from ribcage import recipe
+    from ribcage.runtime import recipe
 
     if options.do == "show" and not options.name:
         raise ValueError(f"Say which: ribcage recipes show NAME. Recipes: {', '.join(recipe.names())}.")
@@ -62,7 +62,7 @@ def write(file: Path, known: Any) -> None:
     import dataclasses
     import json
 
-    from ribcage import files
+    from ribcage.runtime import files
 
     text = json.dumps([dataclasses.asdict(one) for one in known], indent=1, ensure_ascii=False)
     files.write(file, text + "\n")

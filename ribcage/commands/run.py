@@ -48,14 +48,14 @@ class Step:
         """What to type for the same."""
         import shlex
 
-        from ribcage import flags
+        from ribcage.runtime import flags
 
         return shlex.join(["ribcage", self.command, *flags.words(self.module, self.options)])
 
 
 def member(name: str) -> Callable[..., None]:
     """The options of the step that trains, with the recipe's values as defaults."""
-    from ribcage import flags
+    from ribcage.runtime import flags
 
     (trains,) = (step for step in steps(name) if step.trains)
     own = {one.name for one in dataclasses.fields(Options)}
@@ -101,7 +101,7 @@ def steps(name: str) -> list[Step]:
     """The commands of a recipe as it has them."""
     import importlib
 
-    from ribcage import flags, recipe
+    from ribcage.runtime import flags, recipe
 
     found, one = [], recipe.read(name)
     if not one.commands:
@@ -174,7 +174,7 @@ def relocated(value: Any, moved: dict[str, str]) -> Any:
 
 def check(options: Options, todo: list[Step]) -> None:
     """Raise one ValueError for all that the steps need and that is not there."""
-    from ribcage import recipe
+    from ribcage.runtime import recipe
 
     wrong, made = [], {str(step.options.out) for step in todo if getattr(step.options, "out", None)}
     downloads = [step for step in steps(options.name) if step.command == "import" and step.options.root is not None]

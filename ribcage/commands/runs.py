@@ -25,11 +25,12 @@ def run(options: Options) -> list[dict[str, Any]]:
     """Look, show, write; return the rows."""
     import json
 
-    from ribcage import files, ledger
+    from ribcage.runtime import files
+    from ribcage.training import runs
 
     if not options.folder.is_dir():
         raise FileNotFoundError(f"{options.folder} is no folder. Say where your runs are: ribcage runs FOLDER.")
-    rows = ledger.rows(options.folder)
+    rows = runs.rows(options.folder)
     show(options.folder, rows)
     facts = [one.facts() for one in rows]
     if options.json is not None:
@@ -44,7 +45,7 @@ def show(folder: Path, rows: list[Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ribcage import terminal
+    from ribcage.runtime import terminal
 
     if not rows:
         print(f"No run lies below {folder}.")

@@ -67,7 +67,8 @@ class Options:
 
 def run(options: Options) -> None:
     """Open the models, listen, answer until a signal comes."""
-    from ribcage import bundle, limits, ood
+    from ribcage.bundle import bundle, ood
+    from ribcage.runtime import limits
 
     limits.check(options, wrong(options))
     if absent := missing():

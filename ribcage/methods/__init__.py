@@ -4,14 +4,17 @@ import importlib
 import pkgutil
 
 from ribcage.methods.base import Method, Step
-from ribcage.spelling import did_you_mean
+from ribcage.runtime.spelling import did_you_mean
 
 __all__ = ["Method", "Step", "load", "names"]
+
+HELPERS = ("base", "hyperparameters")
+"""Files of this folder that are no methods."""
 
 
 def names() -> tuple[str, ...]:
     """All methods: the files of this folder."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in HELPERS))
 
 
 def load(name: str) -> type[Method]:

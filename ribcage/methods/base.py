@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from ribcage.backbone import Backbone
-from ribcage.hyperparameters import USUAL, Hyperparameters, nearest
-from ribcage.loader import Batch
-from ribcage.views import View, gentle
+from ribcage.data.loader import Batch
+from ribcage.imaging.augment import View, gentle
+from ribcage.methods.hyperparameters import USUAL, Hyperparameters, nearest
+from ribcage.models.backbone import Backbone
 
 Augment = Literal["radiograph", "paper"]
 

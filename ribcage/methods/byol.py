@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage.backbone import Backbone
-from ribcage.hyperparameters import Hyperparameters
-from ribcage.layers import follow, follower, perceptron
-from ribcage.loader import Batch
+from ribcage.data.loader import Batch
+from ribcage.imaging.augment import View, published, strong
 from ribcage.methods.base import Augment, Method, Step, refuse
-from ribcage.views import View, published, strong
+from ribcage.methods.hyperparameters import Hyperparameters
+from ribcage.models.backbone import Backbone
+from ribcage.models.layers import follow, follower, perceptron
 
 
 def _lars(epochs: int, lr: float, momentum: float) -> Hyperparameters:

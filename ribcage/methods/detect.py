@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ribcage import distributed
-from ribcage.backbone import Backbone
-from ribcage.detectors.boxes import Found, Truth, best
-from ribcage.detectors.fcos import FCOS
-from ribcage.detectors.yolo import YOLO, Anchors
-from ribcage.loader import Batch
+from ribcage.data.loader import Batch
 from ribcage.methods.base import Method, Step, refuse
+from ribcage.models.backbone import Backbone
+from ribcage.models.detectors.boxes import Found, Truth, best
+from ribcage.models.detectors.fcos import FCOS
+from ribcage.models.detectors.yolo import YOLO, Anchors
+from ribcage.runtime import distributed
 
 Head = Literal["fcos", "yolo"]
 WIDEST, DEEPEST = 1024, 16

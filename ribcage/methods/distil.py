@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage import distributed, losses
-from ribcage.backbone import Backbone
-from ribcage.loader import Batch
+from ribcage.data.loader import Batch
 from ribcage.methods.base import Step
 from ribcage.methods.supervised import Supervised
+from ribcage.models import losses
+from ribcage.models.backbone import Backbone
+from ribcage.runtime import distributed
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage.backbone import Backbone
-from ribcage.hyperparameters import Hyperparameters
-from ribcage.layers import choose_attention, orders
-from ribcage.loader import Batch
+from ribcage.data.loader import Batch
+from ribcage.imaging.augment import View
 from ribcage.methods.base import Augment, Method, Step, refuse
-from ribcage.views import View
+from ribcage.methods.hyperparameters import Hyperparameters
+from ribcage.models.backbone import Backbone
+from ribcage.models.layers import choose_attention, orders
 
 DECODERS = {"dec512d8b": (512, 8), "dec512d2b": (512, 2), "dec128d2b": (128, 2)}
 """Width and number of blocks."""

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage.backbone import Backbone
-from ribcage.hyperparameters import Hyperparameters
-from ribcage.layers import orders
-from ribcage.loader import Batch
+from ribcage.data.loader import Batch
+from ribcage.imaging.augment import View
 from ribcage.methods.base import Augment, Method, Step, refuse
-from ribcage.views import View
+from ribcage.methods.hyperparameters import Hyperparameters
+from ribcage.models.backbone import Backbone
+from ribcage.models.layers import orders
 
 STAGES = 5
 """Of the decoder, each twice as high and wide as the one before and half as deep; further ones are as the last."""

@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ribcage import distributed, losses
-from ribcage.backbone import Backbone
-from ribcage.loader import Batch
+from ribcage.data.loader import Batch
 from ribcage.methods.base import Method, Step
+from ribcage.models import losses
+from ribcage.models.backbone import Backbone
+from ribcage.runtime import distributed
 
 
 class Supervised(Method):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ribcage.marks import Marks
+from ribcage.metrics.boxes import Marks
 from ribcage.metrics.matching import THRESHOLDS, Matches, match
 from ribcage.metrics.resampling import compiled
 

@@ -19,15 +19,15 @@ from functools import partial
 
 import numpy as np
 
-from ribcage import draws
-from ribcage.marks import Marks
 from ribcage.metrics import froc
 from ribcage.metrics.box_precision import average_precision, precisions
+from ribcage.metrics.boxes import Marks
+from ribcage.metrics.image_precision import picture_precision
 from ribcage.metrics.intervals import Patients
 from ribcage.metrics.matching import THRESHOLDS, match
 from ribcage.metrics.patients import numbered
-from ribcage.metrics.picture_precision import picture_precision
 from ribcage.metrics.resampling import BLOCK, Resampled, times_drawn
+from ribcage.runtime import rng
 
 HIT = 0.4
 """The IoU of a hit on the FROC curve by overlap: the least of THRESHOLDS."""
@@ -128,7 +128,7 @@ def bootstrap(
 def _halves(seed: int, people: int, number: int) -> np.ndarray:
     """(people, 2) int32: the patients dealt to two halves."""
     first = np.zeros(people, np.int32)
-    first[draws.permutation(seed, number, people)[: people // 2]] = 1
+    first[rng.permutation(seed, number, people)[: people // 2]] = 1
     return np.stack([first, 1 - first], axis=1)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ribcage.marks import Marks
+from ribcage.metrics.boxes import Marks
 from ribcage.metrics.matching import Pairs
 from ribcage.metrics.resampling import compiled
 

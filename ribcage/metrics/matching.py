@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ribcage.marks import Marks
+from ribcage.metrics.boxes import Marks
 from ribcage.metrics.resampling import compiled
 
 THRESHOLDS = tuple(round(0.4 + 0.05 * step, 2) for step in range(8))

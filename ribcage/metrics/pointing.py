@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-from ribcage.marks import Marks
+from ribcage.metrics.boxes import Marks
 from ribcage.metrics.intervals import ratio
 from ribcage.metrics.matching import Pairs
 from ribcage.metrics.patients import numbered

@@ -17,18 +17,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ribcage import draws
 from ribcage.metrics.calibration import as_probabilities
 from ribcage.metrics.intervals import Kind, Paired, Patients, Shares, ratio, worth
 from ribcage.metrics.patients import numbered
 from ribcage.metrics.placements import of_rankings, sided
 from ribcage.metrics.ranking import Ranking, checked, rank
 from ribcage.metrics.thresholds import Counts, outcomes, rates, share
+from ribcage.runtime import rng
 
 STREAM = 0xFFFB
 """The stream of the resamples."""
 BLOCK = 64  # resamples side by side: their counts of all patients stay in the cache
-_WORDS = draws.WORDS << 16  # one row's numbers; further ones come from the next epoch
+_WORDS = rng.WORDS << 16  # one row's numbers; further ones come from the next epoch
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def resample(seed: int, number: int, people: int) -> np.ndarray:
     """(people,) the patients drawn in one resample, with replacement: the definition of what `times_drawn` counts."""
     chunks = range(0, people, _WORDS)
     row = np.array([number])
-    words = [draws.words(seed, epoch, row, STREAM, min(_WORDS, people - s))[0] for epoch, s in enumerate(chunks)]
+    words = [rng.words(seed, epoch, row, STREAM, min(_WORDS, people - s))[0] for epoch, s in enumerate(chunks)]
     return (np.concatenate(words).astype(np.uint64) * np.uint64(people) >> np.uint64(32)).astype(np.int64)
 
 

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ribcage import deployment, explanation, observed, ood, prediction
-from ribcage.bundle import Bundle, Detector, Opened
-from ribcage.raster import Picture
+from ribcage.bundle import deployment, ood
+from ribcage.bundle.bundle import Bundle, Detector, Opened
+from ribcage.imaging.raster import Picture
+from ribcage.inference import explanation, gradcam, image_files
+from ribcage.metrics import reliability_bins
 
 TOLERANCE = 1e-4
 """How far a probability may be from the model's own."""
@@ -125,7 +127,7 @@ class Namer(Answering):
     def _observed(self, place: int, value: float) -> dict[str, Any] | None:
         """Of the validation pictures that were answered alike, how many had it; None where nobody knows."""
         fared = self.opened.model.observed
-        band = observed.alike(fared[place], value) if fared else None
+        band = reliability_bins.alike(fared[place], value) if fared else None
         if band is None:
             return None
         share = {"share": band.positives / band.pictures, "low": band.least, "high": band.most}
@@ -148,10 +150,10 @@ class Finder(Answering):
         model = self.opened.model
         shown = torch.cat([explanation.view(one.pixels, model) for one in pictures])
         with self.lock, torch.inference_mode():
-            found = self.opened.finder.found(shown)
-        least = prediction.least_scores(model)
+            found = gradcam.finder(self.opened).found(shown)
+        least = image_files.least_scores(model)
         return [
-            {"findings": [], "boxes": prediction.boxed(model, each, (one.width, one.height), least)}
+            {"findings": [], "boxes": image_files.boxed(model, each, (one.width, one.height), least)}
             for one, each in zip(pictures, found, strict=True)
         ]
 

@@ -16,8 +16,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from ribcage import __version__, gradcam
-from ribcage.raster import Limits, Picture, UnreadableError
+from ribcage import __version__
+from ribcage.imaging.raster import Limits, Picture, UnreadableError
+from ribcage.inference import gradcam
 from ribcage.server import reference, shapes
 from ribcage.server.answering import Answering, Namer, Said
 from ribcage.server.batching import Batcher, FullError

@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from ribcage import files
+from ribcage.runtime import files
 from ribcage.server.problem import Problem, dump
 
 

@@ -12,7 +12,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ribcage import progress
+from ribcage.runtime import progress
 from ribcage.server.app import Service, make
 from ribcage.server.gate import RAW
 from ribcage.server.problem import Problem

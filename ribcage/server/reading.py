@@ -25,7 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ribcage.raster import Depth, Limits, Picture, UnreadableError
+from ribcage.imaging.raster import Depth, Limits, Picture, UnreadableError
 
 Answer = tuple[dict[str, Any], bytes]
 START = 60.0
@@ -104,7 +104,7 @@ def _sentence(name: str, error: Exception) -> str:
 
 def _read(task: Task, data: bytes, limits: Limits) -> Answer:
     """What is known of a picture, and its pixels."""
-    from ribcage import image
+    from ribcage.imaging import image
 
     read = image.decode(data, task.name, depth=task.depth, min_side=task.min_side, limits=limits)
     size, pixels = (read.width, read.height), read.pixels

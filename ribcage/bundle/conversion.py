@@ -1,0 +1,261 @@
+"""Conversion: a published file of weights → a finished model, with an account of every weight."""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ribcage.bundle.bundle import Model
+from ribcage.bundle.formats import Published
+from ribcage.bundle.formats.account import Fate, account
+from ribcage.bundle.formats.foreign import alike
+from ribcage.data import dataset_folder
+from ribcage.methods.supervised import Supervised
+from ribcage.models.backbone import GRAY, Backbone, Coverage, fold_stem, known, laid_over, pretrained_config
+
+METHOD = "converted"
+"""What stands in the place of a way of training."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One thing that a conversion says of a file."""
+
+    what: str
+    value: str
+    basis: Literal["read", "given", "assumed"]
+    because: str
+
+    def __str__(self) -> str:
+        basis = "ASSUMED" if self.basis == "assumed" else self.basis
+        return f"{self.what}: {self.value} – {basis}: {self.because}"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A file of somebody else's as a model of ours."""
+
+    method: Supervised
+    model: Model
+    coverage: Coverage
+    strange: tuple[str, ...]
+    """Weights of the file that neither the model nor its layout knows."""
+    left: tuple[str, ...]
+    """Weights of the file that its layout has and a model does not need."""
+    rows: int
+    """Of its last layer; 0 when it has none."""
+    fates: tuple[Fate, ...]
+    """Every tensor of the file, once."""
+    claims: tuple[Claim, ...]
+
+
+def convert(
+    file: Path,
+    found: Published,
+    *,
+    findings: Sequence[str] = (),
+    channels: Literal[1, 3] = 3,
+    size: tuple[int, int] | None = None,
+    partial: bool = False,
+    given: Collection[str] = (),
+    agreed: bool = False,
+) -> Converted:
+    """Put the weights into the architecture that `found` names, and its last layer behind it.
+
+    findings: what the rows of the last layer answer, in their order; (): as the layout says.
+    channels: 3 keeps the weights as they are; 1 folds the first layer for gray, exact where it sees no padding.
+    partial: also when weights are missing; those stay random.
+    given: which of architecture, preprocessing and findings somebody has said, so that `found` holds what they said.
+    agreed: somebody has said that the file is of the layout.
+    """
+    if found.could and not found.name:
+        raise ValueError(
+            f"{file} has the weights of {' and of '.join(found.could)}, which answer differently, and does not say of "
+            "which: name it with --model."
+        )
+    config, names = pretrained_config(known(found.name)), tuple(findings) or found.findings
+    body, head = split(found.state, config.classifier)
+    stem = found.channels(config.first_conv)
+    usual = (config.mean, config.std) if stem == 3 else ((GRAY[0],), (GRAY[1],))
+    mean, std = found.mean or usual[0], found.std or usual[1]
+    if len(mean) == 1 and stem == 3:
+        mean, std = tuple(mean) * 3, tuple(std) * 3
+    if len(mean) != stem or len(std) != stem:
+        raise ValueError(f"{file} is for {stem} channel{'s' * (stem > 1)}, not for {len(mean)} means.")
+    own, colours = (GRAY, (mean, std)) if stem == 3 else ((mean[0], std[0]), ())
+    size = size or found.size
+    answered = tuple(name for name in names if name)
+    claims = claimed(found, answered, mean, std, size, given)
+    torch.manual_seed(0)
+    backbone = Backbone(found.name, channels=stem, size=size, pool=found.pool, mean=own[0], std=own[1], colours=colours)
+    coverage = laid_over(backbone.model, found.name, body, str(file))
+    strange = tuple(name for name in coverage.unexpected if name not in found.left)
+    rows = len(head.get("weight", ()))
+    refuse(file, found, coverage, strange, partial)
+    sound(file, backbone.model.state_dict(), head)
+    answers = answered
+    if names and not rows:
+        raise ValueError(f"{file} has no last layer that could answer {', '.join(names)}: leave out --findings.")
+    if names and rows != len(names):
+        raise ValueError(f"The last layer in {file} has {rows:,} rows, not one for each of {len(names)} findings.")
+    if names and "bias" not in head and not partial:
+        raise ValueError(f"The last layer in {file} has no bias: --partial takes zeros for it.")
+    if names and several(found.state, config.classifier):
+        raise ValueError(
+            f"{file} has last layers on different tokens ({', '.join(config.classifier)}), which one layer cannot be: "
+            "leave out --findings and finetune."
+        )
+    if not agreed:
+        ask(file, found, claims)
+    if stem == 3 and channels == 1:
+        fold_stem(backbone.model, replace(config, mean=mean, std=std), *GRAY)
+        backbone.channels, backbone.colours = 1, ()
+    method = Supervised(backbone, answers)
+    if answers:
+        places = [place for place, name in enumerate(names) if name]
+        fill(method, head, places, str(file))
+    counted = {"counted": True} if answers and not findings and found.counted else {}
+    model = Model(
+        name=found.name,
+        findings=answers,
+        size=backbone.size,
+        stored=found.stored,
+        fit=found.fit,
+        mean=own[0],
+        std=own[1],
+        channels=backbone.channels,
+        pool=found.pool,
+        colours=colours if backbone.channels == 3 else (),
+        temperature=found.temperature if names == found.findings else (),
+        thresholds={"published": found.thresholds} if found.thresholds and names == found.findings else {},
+        data=(origin(found),),
+        training=history(file, found, coverage, claims, agreed) | counted,
+        versions=dataset_folder.versions(),
+    )  # fmt: skip
+    ends = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
+    fates = account(found, coverage, ends, bool(answers))
+    return Converted(method.eval(), model, coverage, strange, found.left, rows, fates, claims)
+
+
+def claimed(
+    found: Published,
+    findings: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: tuple[int, int],
+    given: Collection[str],
+) -> tuple[Claim, ...]:
+    """What is said of a file, and on what each rests."""
+    whose = f"as {found.layout} has it" if found.layout else f"as timm has it for {found.name}"
+    scale = f"mean {' '.join(f'{one:g}' for one in mean)}, std {' '.join(f'{one:g}' for one in std)}"
+    square = f"{found.fit} to {found.stored}, {size[0]} × {size[1]}, "
+    twins = alike(found.name)
+    said: list[Claim] = []
+
+    def claim(what: str, value: str, assumed: str, read: str = "in the file's description") -> None:
+        basis = "given" if what in given else "read" if what in found.read else "assumed"
+        because = {"given": "by an option", "read": read, "assumed": assumed}[basis]
+        said.append(Claim(what, value, basis, because))  # type: ignore[arg-type]
+
+    if twins or {"architecture"} & {*given, *found.read}:
+        claim("architecture", found.name, f"{', '.join(twins)} have the same weights")
+    else:
+        said.append(Claim("architecture", found.name, "read", "from the names and shapes of all weights"))
+    claim("preprocessing", square + scale, whose)
+    if findings:
+        rows = "by the number of rows, in the order of the layout" if found.counted else f"{whose}, in its order"
+        claim("findings", ", ".join(findings), rows)
+    return tuple(said)
+
+
+def ask(file: Path, found: Published, claims: Sequence[Claim]) -> None:
+    """Raise where something that changes what the model answers rests on shapes alone: a person must say it is so."""
+    weak = {"preprocessing"} if found.evidence.kind == "shapes" else set()
+    weak |= {"findings"} if found.counted or found.evidence.kind == "shapes" else set()
+    guessed = [one for one in claims if one.basis == "assumed" and one.what in weak]
+    if not guessed:
+        return
+    layout = found.layout or "timm_names"
+    others = f" It could also be of {' or '.join(found.others)}." if found.others else ""
+    named = {"preprocessing": "--mean and --std", "findings": "--findings"}
+    instead = " and ".join(named[one.what] for one in guessed)
+    raise ValueError(
+        f"{file} looks like {layout} by {found.evidence}, and nothing in it says "
+        f"{' or '.join(one.what for one in guessed)}. If it is, --yes-as {layout} takes "
+        f"{'; '.join(one.value for one in guessed)[:200]}; if not, say {instead}.{others}"
+    )
+
+
+def split(state: dict[str, Tensor], classifier: str | Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All but the last layer; the last layer's weight and bias."""
+    if not classifier:
+        return dict(state), {}
+    last = classifier if isinstance(classifier, str) else classifier[0]
+    ends = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    head = {name: state[f"{last}.{name}"] for name in ("weight", "bias") if f"{last}.{name}" in state}
+    known = {f"{end}.{name}" for end in ends for name in ("weight", "bias")}
+    rest = {name: value for name, value in state.items() if name not in known}  # parts of a deeper one have no place
+    return rest, head if head.get("weight", torch.empty(0)).ndim in (2, 4) else {}
+
+
+def several(state: dict[str, Tensor], classifier: str | Sequence[str]) -> bool:
+    """Whether there is more than one last layer with numbers of its own. What was written here has the same in all."""
+    if isinstance(classifier, str):
+        return False
+    heads = [state[f"{name}.weight"] for name in classifier or () if f"{name}.weight" in state]
+    return any(bool(head.any()) and not torch.equal(head, heads[0]) for head in heads[1:])
+
+
+def refuse(file: Path, found: Published, coverage: Coverage, strange: Sequence[str], partial: bool) -> None:
+    """Raise where weights would stay random, or would be dropped in silence, unless that was asked for."""
+    if partial or not (coverage.lost or strange):
+        return
+    count = len(coverage.matched) + len(coverage.lost)
+    more = f"{len(strange)} of the file's have no place ({strange[0]} …)" if strange else ""
+    said = ", ".join(part for part in (str(coverage), more) if part)
+    raise ValueError(
+        f"{file} has {len(coverage.matched)} of the {count} weights of {found.name}: {said}. Take another --model, or "
+        "--partial if the rest may stay random."
+    )
+
+
+def sound(file: Path, body: dict[str, Tensor], head: dict[str, Tensor]) -> None:
+    """Raise where numbers cannot be weights: a model with such answers, but nothing."""
+    numbers = {name: value for name, value in body.items() if value.is_floating_point()}  # the others count
+    if empty := next((name for name, value in head.items() if not value.numel()), ""):
+        raise ValueError(f"{file} is damaged: the last layer's {empty} holds no numbers.")
+    for name, value in {**numbers, **{f"the last layer's {name}": value for name, value in head.items()}}.items():
+        negative = name.endswith("running_var") and bool((value < 0).any())
+        if not value.is_floating_point() or not value.isfinite().all() or negative:
+            raise ValueError(f"{file} is damaged: {name} holds numbers that no weight can be.")
+
+
+def fill(method: Supervised, head: dict[str, Tensor], places: Sequence[int], where: str) -> None:
+    """The last layer, from these of the file's rows."""
+    weight = head["weight"].flatten(1)[list(places)]
+    if weight.shape != method.head.weight.shape:
+        raise ValueError(f"The last layer in {where} takes {weight.shape[1]} features, not {method.backbone.dim}.")
+    if "bias" in head and len(head["bias"]) != len(head["weight"]):
+        raise ValueError(f"The last layer in {where} has a bias of another length than its weight.")
+    with torch.no_grad():
+        method.head.weight.copy_(weight)
+        method.head.bias.copy_(head["bias"][list(places)] if "bias" in head else torch.zeros(len(places)))
+
+
+def origin(found: Published) -> dict[str, str]:
+    """Where the weights come from, as a data set is described."""
+    about = {"name": found.data, "source": found.source, "licence": found.licence}
+    return {name: value or "unknown" for name, value in about.items()}
+
+
+def history(file: Path, found: Published, coverage: Coverage, claims: Sequence[Claim], agreed: bool) -> dict[str, Any]:
+    """What is known of how the model came to be."""
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    about: dict[str, Any] = {"method": METHOD, "layout": found.layout, "file": file.name, "sha256": digest}
+    about |= {"evidence": str(found.evidence), "claims": [str(one) for one in claims], "agreed": agreed}
+    return about | ({"random": list(coverage.lost)} if coverage.lost else {})

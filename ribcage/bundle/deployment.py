@@ -1,0 +1,291 @@
+"""Deployment: a finished model as one file for another runtime – gray bytes in, calibrated probabilities out.
+
+    pictures (N, S, S) uint8, made square at the side the model was stored for  →  probabilities (N, F)
+
+What a picture goes through on its way in, the temperature and the sigmoid are part of the file, so that nobody has to
+write them again. Findings, thresholds and the way a picture becomes square stand in its metadata.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+from ribcage.bundle import onnx_export
+from ribcage.bundle.bundle import WEIGHTS, Bundle, Model
+from ribcage.bundle.formats import one_line
+from ribcage.imaging import augment
+from ribcage.metrics import multiclass, sigmoid
+from ribcage.runtime import digest, files
+
+Answer = Callable[[np.ndarray], np.ndarray]
+"""(N, S, S) uint8 → (N, F) float32."""
+FILES = {"onnx": "model.onnx", "torchscript": "model.ts", "openvino": "model.xml"}
+"""What can be written, and how the file is called."""
+NEEDED = {"onnx": onnx_export.NEEDED, "torchscript": (), "openvino": (*onnx_export.NEEDED, "openvino")}
+
+
+class Deployed(nn.Module):
+    """A model with all that stands before and behind it."""
+
+    grid: Tensor
+    temperature: Tensor
+
+    def __init__(self, opened: Bundle) -> None:
+        super().__init__()
+        model = opened.model
+        self.network, self.channels = onnx_export.Network(opened.method), model.channels
+        self.mean, self.std, self.exclusive = model.mean, model.std, model.loss == "cross-entropy"
+        self.factor, grid = augment.still_torch(augment.plain(model.size), model.stored)
+        self.still = model.size == (model.stored, model.stored)
+        self.register_buffer("grid", grid)
+        self.register_buffer("temperature", torch.tensor(model.temperature or [1.0] * len(model.findings)))
+        self.eval()
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, S, S) uint8 → (N, F)"""
+        shown = augment.shrunk(pictures[:, None].float(), self.factor)
+        if self.factor > 1:  # means of blocks are bytes again, as everywhere else
+            shown = (shown + 0.5).floor() if self.factor == 2 else shown.round()
+        shown = shown / 255
+        if not self.still:
+            grid = self.grid.expand(pictures.shape[0], -1, -1, -1)
+            shown = F.grid_sample(shown, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        logits = self.network(((shown - self.mean) / self.std).expand(-1, self.channels, -1, -1)) / self.temperature
+        return logits.softmax(1) if self.exclusive else logits.sigmoid()
+
+
+def expected(opened: Bundle, pictures: np.ndarray, batch: int = 16) -> np.ndarray:
+    """(N, F): what `ribcage predict` says of pictures that are square already."""
+    model, found = opened.model, []
+    temperature = np.array(model.temperature or [1.0] * len(model.findings))
+    with torch.inference_mode():
+        for part in np.array_split(pictures, -(-len(pictures) // batch)):
+            still = augment.draw(augment.plain(model.size), 0, 0, np.zeros(len(part), np.int64), 0, model.stored)
+            shown = augment.apply(part, still, model.mean, model.std).expand(-1, model.channels, -1, -1)
+            found.append(opened.method.eval().logits(shown).double().numpy() / temperature)
+    logits = np.concatenate(found)
+    return multiclass.softmax(logits) if model.loss == "cross-entropy" else sigmoid(logits)
+
+
+def patterns(side: int, count: int = 12) -> np.ndarray:
+    """(count, side, side) uint8: clouds of several sizes, black, white and a slope, for want of radiographs."""
+    draw = np.random.default_rng(0)
+    found = [np.zeros((side, side)), np.full((side, side), 255.0), np.tile(np.linspace(0, 255, side), (side, 1))]
+    while len(found) < count:
+        cells = int(draw.choice([4, 8, 16, 32]))
+        small = torch.from_numpy(draw.random((1, 1, cells, cells)))
+        cloud = F.interpolate(small, (side, side), mode="bicubic")[0, 0].numpy()
+        found.append(np.clip(cloud, 0, 1) * 255)
+    return np.stack(found).round().astype(np.uint8)
+
+
+# ---- files
+
+
+def missing(to: str) -> tuple[str, ...]:
+    """The packages that are needed and not installed."""
+    return tuple(name for name in NEEDED[to] if importlib.util.find_spec(name) is None)
+
+
+def facts(model: Model) -> dict[str, str]:
+    """What a file says of itself; lists as JSON."""
+    listed = {
+        "findings": model.findings,
+        "thresholds": model.thresholds,
+        "input": {"side": model.stored, "fit": model.fit, "values": "gray, uint8, white is dense"},
+    }
+    words = {name: json.dumps(value, ensure_ascii=False) for name, value in listed.items()}
+    return {"ribcage.use": "research use only", "ribcage.model": model.name} | {
+        f"ribcage.{name}": text for name, text in words.items()
+    }
+
+
+def stamp(opened: Bundle) -> str:
+    """Stands for a model's weights and facts; "" where it lies nowhere."""
+    told = hashlib.sha256()
+    for name in (WEIGHTS, "model.json"):
+        if not (opened.folder / name).is_file():
+            return ""
+        told.update(bytes.fromhex(digest.of(opened.folder / name)))
+    return told.hexdigest()
+
+
+def kept_onnx(opened: Bundle) -> Path | None:
+    """The file that `ribcage export` has left beside the model, if it was made from just this one and is as written."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    file = opened.folder / FILES["onnx"]
+    if not sealed(file):
+        return None
+    try:
+        content = onnx.load_from_string(file.read_bytes())
+    except DecodeError:
+        return None
+    said = {one.key: one.value for one in content.metadata_props}
+    return file if said.get("ribcage.stamp") == stamp(opened) != "" else None
+
+
+def seal(written: Sequence[Path]) -> None:
+    """Write the digests of an export beside its first file, as `sha256sum --check` reads them."""
+    files.write(beside(written[0]), digest.sums({one.name: one for one in written}))
+
+
+def beside(file: Path) -> Path:
+    """Where the digests of an export are."""
+    return file.with_name(file.name + ".sha256")
+
+
+def sealed(file: Path) -> bool:
+    """Whether an export has its digest beside it, and is as it was written; older ones have none."""
+    if not (file.is_file() and beside(file).is_file()):
+        return False
+    with beside(file).open("rb") as stream:
+        text = stream.read(digest.MOST).decode("utf-8", "replace")
+    lines = [digest.LINE.fullmatch(line) for line in text.splitlines()]
+    known = {line[2]: line[1] for line in lines if line}
+    digest.check(file, known.get(file.name, ""), "Export it again, or remove it.")
+    return True
+
+
+def outside(message: Any) -> bool:
+    """Whether a part of an ONNX file has its numbers in another file: such a path may lead anywhere."""
+    import onnx
+
+    if isinstance(message, onnx.TensorProto):
+        return bool(message.external_data) or message.data_location == onnx.TensorProto.EXTERNAL
+    parts = (value for field, value in message.ListFields() if field.message_type is not None)
+    return any(outside(one) for part in parts for one in (part if not hasattr(part, "ListFields") else (part,)))
+
+
+def write_onnx(opened: Bundle, file: Path) -> None:
+    """An ONNX file."""
+    import onnx
+
+    side = opened.model.stored
+    onnx_export.onnx(Deployed(opened), (side, side), file, kind=torch.uint8, answers="probabilities")
+    content = onnx.load(str(file))
+    onnx.helper.set_model_props(content, facts(opened.model) | {"ribcage.stamp": stamp(opened)})
+    onnx.save(content, str(file))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """torch advises against TorchScript; who asks for it has older programs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def write_torchscript(opened: Bundle, file: Path) -> None:
+    """A traced module, for programs in C++ and older servers."""
+    side, module = opened.model.stored, Deployed(opened)
+    with quiet(), torch.inference_mode(False), torch.no_grad():
+        traced = torch.jit.trace(module, torch.zeros(2, side, side, dtype=torch.uint8), check_trace=False)
+        torch.jit.save(traced, str(file), _extra_files=facts(opened.model))
+
+
+def write_openvino(source: Path, model: Model, file: Path) -> None:
+    """OpenVINO's pair of files, from an ONNX file: FILE.xml, and the weights beside it in FILE.bin."""
+    import openvino
+
+    content = openvino.Core().read_model(str(source))
+    for name, text in facts(model).items():
+        content.set_rt_info(text, name.split("."))
+    openvino.save_model(content, str(file), compress_to_fp16=False)
+
+
+def write_int8(source: Path, pictures: np.ndarray, file: Path) -> None:
+    """An ONNX file whose products are of whole numbers, their ranges taken from these pictures.
+
+    Weights get seven bits: processors without VNNI add pairs of products in sixteen bits, which eight would overflow.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Shown(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rest = iter(np.array_split(pictures, -(-len(pictures) // 8)))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(({"pictures": part} for part in self.rest), None)
+
+    quantize_static(
+        str(source), str(file), Shown(), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
+        op_types_to_quantize=["Conv", "MatMul", "Gemm"], activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+
+
+# ---- and runtimes
+
+
+def opened_onnx(file: Path, threads: int = 0) -> Answer:
+    """ONNX Runtime on the CPU; threads: 0 takes one for each core."""
+    import onnx
+    import onnxruntime
+
+    options: Any = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    content = file.read_bytes()
+    if outside(onnx.load_from_string(content)):
+        raise ValueError(f"{file} has weights in other files, which Ribcage does not open: export the model again.")
+
+    def answer(pictures: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(session.run(None, {"pictures": pictures})[0])
+        except Exception as error:  # the runtime has its own kinds
+            raise ValueError(f"{file} cannot be run ({one_line(error)}): export the model again.") from None
+
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ValueError(f"{file} cannot be opened ({one_line(error)}): export the model again.") from None
+    return answer
+
+
+def opened_torchscript(file: Path, threads: int = 0) -> Answer:
+    """torch's own runtime."""
+    with quiet():
+        module = torch.jit.load(str(file))
+
+    def answer(pictures: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return module(torch.from_numpy(pictures)).numpy()
+
+    return answer
+
+
+def opened_openvino(file: Path, threads: int = 0, precision: str = "f32") -> Answer:
+    """OpenVINO on the CPU, in this precision: by itself it takes bf16 wherever the hardware is fast at it."""
+    import openvino
+
+    asked: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.Core().compile_model(
+        str(file), "CPU", asked | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+    )
+    return lambda pictures: compiled(pictures)[0]
+
+
+OPENED: dict[str, Callable[[Path, int], Answer]] = {
+    "onnx": opened_onnx, "torchscript": opened_torchscript, "openvino": opened_openvino,
+}  # fmt: skip
+
+
+def away(answer: Answer, pictures: np.ndarray, wanted: np.ndarray, batches: Sequence[int] = (1, 5)) -> float:
+    """The largest difference of a probability, in batches of several sizes."""
+    worst = 0.0
+    for size in batches:
+        parts = [answer(pictures[at : at + size]) for at in range(0, len(pictures), size)]
+        apart = float(np.abs(np.concatenate(parts) - wanted).max())
+        worst = max(worst, apart if math.isfinite(apart) else math.inf)
+    return worst

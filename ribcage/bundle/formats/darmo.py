@@ -1,0 +1,28 @@
+"""darmo's mobile nets, bare: EEEA-Net-C1 and C2, OFA-595; also as DTforCXR8 fine-tunes them.
+
+    first_conv.conv, blocks.N.mobile_inverted_conv.*, feature_mix_layer.conv, classifier.linear or, replaced, classifier
+
+Termritthikun et al. 2021, https://arxiv.org/abs/2108.06156; Cai et al. 2020, https://arxiv.org/abs/1908.09791
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ribcage.bundle.formats.foreign import MEAN, STD, Evidence, Published, architecture, numbered
+
+SOURCE = "https://github.com/jitdee-ai/darmo"
+LICENCE = "Apache-2.0 (code); weights learnt from ImageNet"
+SEEN = Evidence("names", "first_conv.conv and mobile_inverted_conv")
+MODELS = ("eeea_net_c1", "eeea_net_c2", "ofa_595")
+
+
+def recognises(weights: Mapping[str, Tensor]) -> bool:
+    """Whether its inverted residuals are there."""
+    return "first_conv.conv.weight" in weights and any(".mobile_inverted_conv." in name for name in weights)
+
+
+def published(weights: dict[str, Tensor]) -> Published:
+    """Under timm's names."""
+    state = {name.replace("classifier.linear.", "classifier."): value for name, value in weights.items()}
+    return numbered(Published(state, MEAN, STD, name=architecture(state, MODELS), evidence=SEEN), "classifier")

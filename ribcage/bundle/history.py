@@ -1,0 +1,190 @@
+"""History: every test of a model, kept in its bundle – on what, how, with what result – so that it is known how often a
+test set was used.
+
+`tests.json` holds no date, no path and nothing of a patient. A test is known by its key: a hash of the tested images,
+their labels, the split and the options that decide the numbers. The images alone are known by another hash for each
+folder, so that a test of the same images by other options or with other labels counts as a further use of them.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ribcage.runtime import files, terminal
+
+FILE = "tests.json"
+FORMAT = 1
+LARGEST = 1 << 24
+"""Bytes of the file: it comes from anybody."""
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class PastTest:
+    """One test of a model."""
+
+    number: int
+    """Counted through all tests of the model, from 1."""
+    name: str
+    """Of the data sets."""
+    split: str
+    key: str
+    """A hash of images, labels, split and the options that decide the numbers."""
+    images: tuple[str, ...]
+    """A hash of all images of each folder, whatever was tested of it."""
+    weights: str
+    """A hash of the model's weights."""
+    options: str
+    """What was asked for beyond the defaults, as typed."""
+    honest: bool
+    """Whether the model had seen nothing of it and nothing was chosen by it."""
+    pictures: int
+    patients: int
+    judged: int
+    """Findings that have both classes."""
+    metric: str
+    """What `value` is."""
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def rank(self) -> tuple[bool, int, int, int]:
+        """How well it is documented: patients known, findings judged, patients, images."""
+        return self.patients > 0, self.judged, self.patients, self.pictures
+
+    def same_data(self, images: Sequence[str], split: str) -> bool:
+        """Whether it used images of this split, too."""
+        return bool(set(self.images) & set(images)) and (self.split == split or ALL in (self.split, split))
+
+
+def weights_of(folder: Path) -> str:
+    """A hash of the weights of the bundle in this folder."""
+    with (folder / "model.safetensors").open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+
+
+def hashed(*parts: str | bytes) -> str:
+    """16 hexadecimal digits."""
+    found = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        found.update(len(data).to_bytes(8, "little") + data)
+    return found.hexdigest()
+
+
+# ---- the file
+
+
+def load(folder: Path) -> list[PastTest]:
+    """The tests of the bundle in this folder, in their order; none where it has no history."""
+    file = folder / FILE
+    try:
+        if file.stat().st_size > LARGEST:
+            raise ValueError("it is too large")
+        values = files.read_json(file)
+        if values["format"] != FORMAT:
+            raise ValueError("it is of another format")
+        return [_test(one) for one in values["tests"]]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{file}, the history of this model's tests, is damaged. Move it away to begin anew."
+        ) from None
+
+
+def _test(values: dict[str, Any]) -> PastTest:
+    """One entry, if it is such that it can be shown."""
+    texts = ("name", "split", "key", "weights", "options", "metric")
+    counts = ("number", "pictures", "patients", "judged")
+    numbers = [values[name] for name in ("value", "low", "high")]
+    fit = set(values) == {item.name for item in fields(PastTest)}
+    fit = fit and all(isinstance(values[name], str) and terminal.is_plain(values[name]) for name in texts)
+    fit = fit and all(type(values[name]) is int and values[name] >= 0 for name in counts)
+    fit = fit and all(one is None or (type(one) in (int, float) and math.isfinite(one)) for one in numbers)
+    fit = fit and type(values["honest"]) is bool and all(isinstance(one, str) for one in values["images"])
+    if not fit:
+        raise ValueError("an entry is not what Ribcage writes")
+    return PastTest(**{**values, "images": tuple(values["images"])})
+
+
+def add(folder: Path, test: PastTest) -> PastTest:
+    """Note a test in the bundle in this folder; its number is the next one, whoever else tests the model now."""
+    with _only_writer(folder):
+        tests = load(folder)
+        numbered = PastTest(**(asdict(test) | {"number": max([0, *(one.number for one in tests)]) + 1}))
+        text = json.dumps({"format": FORMAT, "tests": [asdict(one) for one in (*tests, numbered)]}, indent=1)
+        files.write(folder / FILE, text + "\n")
+    return numbered
+
+
+@contextlib.contextmanager
+def _only_writer(folder: Path, patience: int = 20) -> Iterator[None]:
+    """The only one who writes there; others are waited for."""
+    with contextlib.ExitStack() as stack:
+        for left in reversed(range(patience)):
+            try:
+                stack.enter_context(files.only_writer(folder))
+                break
+            except OSError as error:
+                if error.errno is not None or not left:  # a lock that another holds has no number
+                    raise
+                time.sleep(0.1)
+        yield
+
+
+# ---- what is said of it
+
+
+def use(tests: Sequence[PastTest], images: Sequence[str], split: str) -> list[PastTest]:
+    """The tests that have used images of this split."""
+    return [one for one in tests if one.same_data(images, split)]
+
+
+def sentence(number: int, earlier: Sequence[PastTest]) -> str:
+    """How often a model was tested, and how often on these images."""
+    said = f"Test {number} of this model"
+    if not earlier:
+        return f"{said}, the first on this data."
+    several = [str(one.number) for one in earlier]
+    listed = ", ".join(several[-5:]) if len(several) <= 5 else f"…, {', '.join(several[-5:])}"
+    return (
+        f"{said}, the {ordinal(len(earlier) + 1)} on this data (before: test{'s' * (len(several) > 1)} {listed}). "
+        "Whoever chooses among results of one test set is flattered by the best."
+    )
+
+
+def ordinal(count: int) -> str:
+    """1st, 2nd, 3rd, 11th …"""
+    ending = "th" if count // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(count % 10, "th")
+    return f"{count}{ending}"
+
+
+def new(test: PastTest, before: Sequence[PastTest]) -> str:
+    """What is new in a test beside those before it."""
+    same = use(before, test.images, test.split)
+    if not same:
+        named = [one for one in before if (one.name, one.split) == (test.name, test.split)]
+        return f"other images than test {named[-1].number} of this name" if named else "first on this data"
+    said = f"{ordinal(len(same) + 1)} use of this data"
+    if last := next((one for one in reversed(same) if one.key == test.key), None):
+        return said + (f", as test {last.number}" if last.weights == test.weights else ", other weights")
+    options = ", other options" if same[-1].options != test.options else ", other rows or labels"
+    return said + options
+
+
+def best(tests: Sequence[PastTest], newest: PastTest) -> PastTest:
+    """The best-documented honest test of the same name, split and weights; of equals the newest."""
+    alike = [
+        one
+        for one in tests
+        if (one.name, one.split, one.weights) == (newest.name, newest.split, newest.weights) and one.honest
+    ]
+    return max([*alike, newest], key=lambda one: (one.rank, one.number))

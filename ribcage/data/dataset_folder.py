@@ -1,0 +1,395 @@
+"""Store: a dataset folder, opened.
+
+`images.npy` (N, S, S) is plain NumPy and memory-mapped, `index.parquet` is the Index, `fingerprints.parquet` tells
+pictures and patients apart across folders, `dataset.json` says where all of it comes from. `dataset.json` is written
+last: a folder without it is not complete and does not open. A linked folder has no images.npy; its pictures are read
+from the files they came from, each time.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ribcage import __version__
+from ribcage.data import datasets, site_key
+from ribcage.data.index import Index
+from ribcage.imaging import fingerprint, image
+from ribcage.reports import html
+from ribcage.runtime import files
+
+FORMAT = 1
+SHOWN = 12
+"""Pictures in a notebook."""
+TABLES = ("index.parquet", "fingerprints.parquet")
+Fit = Literal["pad", "crop", "squash"]
+
+
+KINDS: dict[str, Any] = dict.fromkeys(
+    ("name", "dataset", "source", "licence", "fit", "root", "contents", "plan", "window"), str
+)
+KINDS |= dict.fromkeys(("pictures", "rejected", "size", "depth"), int)
+KINDS |= dict.fromkeys(("options", "notes", "versions", "tables"), dict)
+KINDS |= {"mean": (int, float), "std": (int, float), "findings": list, "linked": bool, "drop_shared": list}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What dataset.json holds."""
+
+    name: str
+    dataset: str
+    """The file in `datasets/` that read the tables."""
+    source: str
+    licence: str
+    pictures: int
+    rejected: int
+    size: int
+    fit: Fit
+    depth: Literal[8, 16]
+    mean: float
+    """Of all pixels, scaled to 0 … 1."""
+    std: float
+    findings: tuple[str, ...]
+    root: str
+    """Where the pictures came from."""
+    linked: bool = False
+    contents: str = ""
+    """A hash over every stored picture, in order."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The data set's own options."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What was done to pictures while reading them, and to how many."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the programs that read the pictures: another decoder may give other pixels."""
+    tables: dict[str, str] = field(default_factory=dict)
+    """Hashes of index.parquet and fingerprints.parquet: a table from elsewhere would put labels on other pictures."""
+    window: str = ""
+    """What DICOM files are shown by instead of their own choice."""
+    drop_shared: tuple[str, ...] = ()
+    """Splits out of which was left what another split shows, too."""
+    plan: str = ""
+    """A hash of all that decided what this folder holds."""
+    format: int = FORMAT
+
+    def save(self, part: Path) -> None:
+        """Write as JSON, into the part of a file to be."""
+        part.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: Path) -> "Facts":
+        """Read what `save` wrote, or say why not."""
+        try:
+            values = files.read_json(file)
+        except ValueError as error:
+            raise ValueError(f"{file} is not valid JSON ({error}). Import the data set again.") from None
+        if isinstance(values, dict):
+            values.setdefault("window", "")  # folders are older than this choice
+        known = {item.name for item in fields(cls)}
+        if isinstance(values, dict):
+            values.setdefault("drop_shared", [])  # older folders do not have it
+        if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
+            raise ValueError(f"{file} was written by another version of Ribcage. Import the data set again.")
+        strange = [name for name, kinds in KINDS.items() if not isinstance(values[name], kinds)]
+        if strange or values["depth"] not in (8, 16) or values["size"] < 1:
+            raise ValueError(f"{file} is damaged (see {(strange or ['depth, size'])[0]}). Import the data set again.")
+        return cls(**{**values, **{name: tuple(values[name]) for name in ("findings", "drop_shared")}})
+
+
+@dataclass(frozen=True)
+class Store:
+    """A dataset folder that can be read."""
+
+    folder: Path
+    facts: Facts
+    index: Index
+    images: np.ndarray | None
+    """(N, S, S) uint8 or uint16, memory-mapped; None in a linked folder."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def size(self) -> int:
+        """Side of a stored picture in pixels."""
+        return self.facts.size
+
+    @property
+    def mean(self) -> float:
+        """Of all pixels, scaled to 0 … 1."""
+        return self.facts.mean
+
+    @property
+    def std(self) -> float:
+        """Of all pixels, scaled to 0 … 1."""
+        return self.facts.std
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a stored pixel."""
+        return np.dtype(np.uint8 if self.facts.depth == 8 else np.uint16)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: some pictures, spread evenly, and what is known of them."""
+        counts = self.index.table["split"].value_counts()
+        said = [(str(len(self)), "pictures"), *((str(count), part or "no split") for part, count in counts.items())]
+        rows = np.unique(np.linspace(0, len(self) - 1, SHOWN).astype(int)) if len(self) else ()
+        figures = []
+        for row in rows:
+            found = [name for name in self.index.findings if self.index.table[name].iloc[row] == 1]
+            boxes = self.index.boxes[self.index.boxes["row"] == row][["x", "y", "width", "height"]]
+            with contextlib.suppress(ValueError, OSError):  # a linked file that has gone
+                pixels = np.asarray(self.picture(row))
+                figures.append(html.figure(pixels, ", ".join(found), list(boxes.itertuples(index=False, name=None))))
+        return html.framed(html.page(self.facts.name, [html.cards(said), html.sheet(figures)]))
+
+    def damaged(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Which of these rows (default: all) do not hold the pixels that were imported, by the hash of each; about a
+        gigabyte a second and core. A linked folder keeps no pixels and no hashes."""
+        if self.images is None:
+            return np.empty(0, np.int64)
+        chosen, hashes, images = np.arange(len(self)) if rows is None else rows, self.fingerprints.pixels, self.images
+        with ThreadPoolExecutor() as pool:
+            whole = list(pool.map(lambda row: fingerprint.pixel_hash(images[row]) == hashes[row], chosen.tolist()))
+        return chosen[~np.array(whole, bool)]
+
+    def picture(self, row: int) -> np.ndarray:
+        """(S, S): one picture, from the memory map or, in a linked folder, from its file."""
+        return self.images[row] if self.images is not None else self._read(row)
+
+    @cached_property
+    def _read(self) -> Callable[[int], np.ndarray]:
+        return reader(self.index, self.facts)
+
+    @cached_property
+    def fingerprints(self) -> "Fingerprints":
+        """Of every picture and patient; read when first asked for. A linked folder knows its patients only."""
+        if self.facts.linked:
+            return Fingerprints.of_patients(self.index, private=self.private)
+        file = self.folder / "fingerprints.parquet"
+        _require(file, self.facts)
+        of_patients = {
+            "patients": patient_hashes(self.index, private=self.private),
+            "unkeyed": patient_hashes(self.index),
+        }
+        found = Fingerprints.load(file)
+        if len(found.pixels) != len(self):
+            raise ValueError(f"{file} has {len(found.pixels):,} rows for {len(self):,} pictures. Import it again.")
+        return replace(found, **of_patients)
+
+    @property
+    def private(self) -> bool:
+        """Whether its patients' numbers are nobody's business, and are hashed with the site's key."""
+        return not datasets.published_patients(self.facts.dataset, self.facts.options)
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """What tells pictures and patients apart without showing them."""
+
+    prints: np.ndarray
+    """(N, V, 4) uint64: what a picture looks like; near-copies differ in few bits. All zero: not known."""
+    pixels: np.ndarray
+    """(N,) uint64: a hash of the stored pixels; equal only for identical pictures. 0: not known."""
+    patients: np.ndarray
+    """(N,) uint64: a hash of data set and patient; 0 when the patient is not known. Never kept with the images, but
+    computed from the table: with the site's key where the patients are private."""
+    unkeyed: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    """The same without a key, as bundles of older versions have it; empty: as `patients`."""
+
+    @classmethod
+    def of_patients(cls, index: Index, *, private: bool = False) -> "Fingerprints":
+        """Of the patients alone, where nobody has looked at the pictures."""
+        count = len(index)
+        prints = np.zeros((count, fingerprint.VARIANTS, 4), np.uint64)
+        hashes = patient_hashes(index, private=private), patient_hashes(index)
+        return cls(prints, np.zeros(count, np.uint64), *hashes)
+
+    def take(self, rows: np.ndarray) -> "Fingerprints":
+        """Of these rows."""
+        return Fingerprints(*(values[rows] if len(values) else values for values in self._arrays))
+
+    @classmethod
+    def join(cls, parts: "Sequence[Fingerprints]") -> "Fingerprints":
+        """Of several, one below the other."""
+        parts = [replace(part, unkeyed=part.without_key) for part in parts]
+        return cls(*(np.concatenate(arrays) for arrays in zip(*(part._arrays for part in parts), strict=True)))
+
+    @property
+    def without_key(self) -> np.ndarray:
+        """(N,) uint64 hashes of the patients that need no key."""
+        return self.unkeyed if len(self.unkeyed) else self.patients
+
+    @property
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return self.prints, self.pixels, self.patients, self.unkeyed
+
+    def save(self, part: Path) -> None:
+        """Write one Parquet file."""
+        variants = self.prints.shape[1]
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(self.prints.reshape(-1)), variants * 4)
+        columns = {"print": flat, "pixels": pa.array(self.pixels)}
+        pq.write_table(pa.table(columns), part, compression="none")
+
+    @classmethod
+    def load(cls, file: Path) -> "Fingerprints":
+        """Read what `save` wrote."""
+        try:
+            columns = pq.read_table(file, memory_map=True, columns=["print", "pixels"])
+            values = columns["print"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            prints = fingerprint.widened(values.reshape(len(columns), -1, 4))
+            pixels = columns["pixels"].to_numpy()
+        except (ValueError, AttributeError, TypeError, pa.ArrowException):
+            raise ValueError(f"{file} is damaged: it holds no fingerprints. Import the data set again.") from None
+        if prints.dtype != np.uint64 or pixels.dtype != np.uint64:
+            raise ValueError(f"{file} is damaged: its fingerprints are of another kind. Import the data set again.")
+        return cls(prints, pixels, np.zeros(len(columns), np.uint64))
+
+
+def patient_hashes(index: Index, *, private: bool = False) -> np.ndarray:
+    """(N,) uint64: a hash of data set and patient, 0 where the patient is not known."""
+    codes, names = pd.factorize(index.table["patient"])
+    key = site_key.key() if private and any(names) else b""
+    hashes = [fingerprint.patient_fingerprint(index.name, name, key) if name else 0 for name in names]
+    return np.array(hashes, np.uint64)[codes] if len(codes) else np.empty(0, np.uint64)
+
+
+def open(folder: Path | str) -> Store:  # store.open(folder) is what it is
+    """Open a dataset folder."""
+    folder = Path(folder)
+    if not (folder / "dataset.json").is_file():
+        raise FileNotFoundError(_why_not(folder))
+    facts = Facts.load(folder / "dataset.json")
+    _require(folder / "index.parquet", facts)
+    index = Index.load(folder / "index.parquet")
+    images = None if facts.linked else _map(folder / "images.npy", facts)
+    if len(index) != facts.pictures:
+        raise ValueError(f"{folder} has {len(index):,} index rows for {facts.pictures:,} pictures. Import it again.")
+    return Store(folder, facts, index, images)
+
+
+def complete(folder: Path, facts: Facts) -> None:
+    """Write dataset.json, which makes a folder whole."""
+    tables = {name: _hash(folder / name) for name in TABLES if (folder / name).exists()}
+    with files.atomic(folder / "dataset.json") as part:
+        replace(facts, tables=tables).save(part)
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _require(file: Path, facts: Facts) -> None:
+    """Raise unless this is the table that was written with the folder."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing. Import the data set again.")
+    if facts.tables.get(file.name) != _hash(file):
+        raise ValueError(f"{file} is not the table that was imported with these pictures. Import the data set again.")
+
+
+def open_all(folders: Sequence[Path | str]) -> list[Store]:
+    """Open several, and say all that is wrong with them at once."""
+    stores, wrong = [], []
+    for folder in folders:
+        try:
+            stores.append(open(folder))
+        except (ValueError, OSError) as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError(" ".join(wrong))
+    return stores
+
+
+def check_images(stores: Sequence[Store], rows: np.ndarray) -> None:
+    """Raise where an image that is to be used, of rows counted through all folders, is not what was imported."""
+    start, wrong = 0, []
+    for one in stores:
+        own = rows[(rows >= start) & (rows < start + len(one))] - start
+        damaged = one.damaged(np.unique(own))
+        start += len(one)
+        if len(damaged):
+            wrong.append(f"{len(damaged):,} images of {one.folder} (the first: row {damaged[0]})")
+    if wrong:
+        raise ValueError(f"Damaged since the import, their pixels have other hashes: {', '.join(wrong)}. Import again.")
+
+
+def _why_not(folder: Path) -> str:
+    if (folder / "journal.part").exists():
+        return f"{folder} holds an unfinished import. Run the same 'ribcage import' again: it goes on where it stopped."
+    if folder.is_dir():
+        return f"{folder} is not a dataset folder: it has no dataset.json. Make one with 'ribcage import'."
+    return f"{folder} does not exist. Make a dataset folder with 'ribcage import'."
+
+
+def _map(file: Path, facts: Facts) -> np.ndarray:
+    """The pictures, after a look whether the file is what dataset.json says."""
+    try:
+        images = np.load(files.regular(file), mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} is missing. Import the data set again.") from None
+    except OSError:
+        raise
+    except Exception as error:  # NumPy reads the header as Python source, which fails in many ways
+        raise ValueError(f"{file} is damaged ({error}). Import the data set again.") from None
+    wanted = (facts.pictures, facts.size, facts.size)
+    if images.shape != wanted or images.dtype != np.dtype(f"uint{facts.depth}"):
+        raise ValueError(f"{file} holds {images.dtype} {images.shape}, dataset.json says uint{facts.depth} {wanted}.")
+    return images
+
+
+# ---- one picture, as a folder wants it
+
+
+def reader(index: Index, facts: Facts) -> Callable[[int], np.ndarray]:
+    """row → (S, S) picture, from wherever the data set keeps its pictures."""
+    read = source(index, facts)
+    return lambda row: square(read(row), facts)
+
+
+def source(index: Index, facts: Facts) -> Callable[[int], "image.Picture"]:
+    """row → the picture as its file shows it, at least as large as the folder wants it."""
+    own = datasets.pictures(
+        facts.dataset, index, size=facts.size, depth=facts.depth, window=facts.window, **facts.options
+    )
+    if own is not None:
+        return lambda row: _as_picture(own(row))
+    paths = index.table["path"].array  # one look-up in a table costs as much as reading a small file
+    how: Any = {"depth": facts.depth, "min_side": facts.size, "window": facts.window}
+    return lambda row: image.read(index.root / paths[row], **how)
+
+
+def present(index: Index) -> np.ndarray:
+    """The rows whose file is there; all of them where no picture is a file of its own."""
+    there = [row for row in range(len(index)) if index.file(row).is_file()]
+    return np.array(there or range(len(index)), np.int64)
+
+
+def square(picture: image.Picture, facts: Facts) -> np.ndarray:
+    """(S, S): a picture as the folder keeps it."""
+    return image.fit(picture.pixels, facts.size, facts.fit, of=(picture.width, picture.height))[0]
+
+
+def versions() -> dict[str, str]:
+    """Of the programs that decode pictures here."""
+    found = {"ribcage": __version__, "opencv": cv2.__version__}
+    for name in ("pydicom", "pyjpegls", "pylibjpeg-openjpeg"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _as_picture(pixels: "np.ndarray | image.Picture") -> "image.Picture":
+    return pixels if isinstance(pixels, image.Picture) else image.Picture(pixels, pixels.shape[1], pixels.shape[0])

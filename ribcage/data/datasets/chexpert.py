@@ -1,0 +1,141 @@
+"""CheXpert: 224,316 frontal and lateral radiographs of 65,240 patients, 14 findings read from reports with uncertainty.
+
+Irvin et al. 2019, https://arxiv.org/abs/1901.07031. Blank means not mentioned, -1 uncertain; both are kept.
+"""
+
+import logging
+import re
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from ribcage.data import splits
+from ribcage.data.findings import CHEXPERT14, canonical
+from ribcage.data.index import Index, table
+from ribcage.data.readers import tables
+
+SOURCE = "https://aimi.stanford.edu/datasets/chexpert-chest-x-rays"
+LICENCE = "Stanford University Dataset Research Use Agreement: no commercial use, no redistribution"
+TRAIN = {"chexpert": "train.csv", "chexbert": "train_cheXbert.csv", "visualchexbert": "train_visualCheXbert.csv"}
+VALID = ("valid.csv", "val_labels.csv")
+TEST = ("test.csv", "test_labels.csv", "groundtruth.csv")
+OTHERS = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
+LABELS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+log = logging.getLogger("ribcage")
+
+BATCH = re.compile(r" batch \d+ \(")
+PART = re.compile(r"(train|valid|val|test)/patient")
+
+
+def index(
+    root: Path,
+    *,
+    labels: Literal["chexpert", "chexbert", "visualchexbert"] = "chexpert",
+    valid: Literal["val", "test"] = "val",
+) -> Index:
+    """Read train.csv, valid.csv and, where there is one, the test csv; root is their folder or the one above.
+
+    labels: The labeller whose training csv is read.
+    valid: What valid.csv is; as test, validation is carved out of train by patient (one in eight).
+    """
+    found = _tables(root, TRAIN[labels])
+    rows = pd.concat([_rows(root, path, part) for part, path in found.items()], ignore_index=True)
+    base = root.parent if BATCH.search(root.name) else root
+    frame = pd.DataFrame(
+        {
+            "path": _in_batches(base, rows["path"] if base == root else root.name + "/" + rows["path"]),
+            "patient": rows["study"].str.replace(r"/.*", "", regex=True),
+            "study": rows["study"],
+            "view": tables.words(rows["AP/PA"], {"ap": "AP", "pa": "PA"}).mask(_lateral(rows), "LATERAL"),
+            "split": rows["split"],
+            "sex": tables.words(rows["Sex"], tables.SEX),
+            "age": rows["Age"].where(rows["Age"] <= 120),
+            **{canonical(name, "chexpert"): rows[name] for name in LABELS},
+        }
+    )
+    if "val" not in set(frame["split"]) and "train" in set(frame["split"]):
+        log.warning("No valid.csv: one in eight training patients becomes validation. There is no test split yet.")
+        frame["split"] = splits.carve(frame["split"], frame["patient"], frame["path"])
+    if valid == "test" and "valid" in str(found.get("val")):
+        later = frame["split"].replace("val", "test")
+        frame["split"] = splits.carve(later, frame["patient"], frame["path"])
+    return Index("chexpert", table(frame, CHEXPERT14), CHEXPERT14, root=base)
+
+
+def _tables(root: Path, train: str) -> dict[str, str]:
+    """The csv of each part that is there. CheXlocalize ships validation and test without training; of a training csv
+    alone one patient in eight becomes validation."""
+    near = tables.files(root, depth=1)
+    found = {
+        part: tables.named(near, *names) for part, names in {"train": (train,), "val": VALID, "test": TEST}.items()
+    }
+    if not any(found.values()):
+        raise tables.missing(root, [train, VALID[0]], SOURCE)
+    other = [name for name in TRAIN.values() if name != train and not found["train"] and tables.named(near, name)]
+    if other:
+        raise ValueError(f"{root} has no {train}, but {other[0]}: choose it with --labels.")
+    for paths in found.values():
+        if len(paths) > 1 and paths[0].count("/") == paths[1].count("/") and Path(paths[0]).name == Path(paths[1]).name:
+            homes = [str(root / path) for path in paths]
+            raise ValueError(f"{root} holds several copies: {', '.join(homes)}. Name the folder of one of them.")
+    return {part: paths[0] for part, paths in found.items() if paths}
+
+
+def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
+    """One csv: paths below root, 'patient/study', and all columns of the training csv, empty where it has them not."""
+    per_study = "Study" in tables.header(root / path)
+    rows = tables.read(root / path, ["Study" if per_study else "Path", *LABELS], ("Age", *LABELS), OTHERS)
+    home = path.rpartition("/")[0]
+    listed = rows["Study" if per_study else "Path"]
+    start = PART.search(listed.iloc[0] if len(listed) else "")
+    rows["study"] = listed.str.extract(r"/(patient\d+/study\d+)", expand=False)
+    if start is None or rows["study"].isna().any() or not listed.str.startswith(listed.iloc[0][: start.end()]).all():
+        wanted = "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg"
+        raise ValueError(f"{root / path}: its paths must all look like {wanted}.")
+    rows["path"] = (home + "/" if home else "") + listed.str.slice(start.start())
+    if per_study:
+        rows = _pictures_of_studies(root, rows)
+    absent = {name: np.float32(np.nan) if name == "Age" else "" for name in OTHERS if name not in rows}
+    return rows.assign(split=part, **absent)[["path", "study", "split", *OTHERS, *LABELS]]
+
+
+def _pictures_of_studies(root: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """groundtruth.csv labels studies: one row for each picture in a study's folder."""
+    found = [
+        [f"{path}/{name}" for name in (tables.files(root / path) if (root / path).is_dir() else ["view1_frontal.jpg"])]
+        for path in rows["path"]
+    ]
+    return rows.assign(path=pd.Series(found, index=rows.index)).explode("path", ignore_index=True)
+
+
+def _in_batches(base: Path, paths: pd.Series) -> pd.Series:
+    """Paths of training pictures as the full download has them: train/patient… lies in one of three batch folders."""
+    folders = sorted(entry for entry in base.iterdir() if BATCH.search(entry.name) and entry.is_dir())
+    batch = {patient.name: folder.name for folder in folders for patient in folder.glob("patient*")}
+    if not batch:
+        return paths
+    inside = paths.str.extract(r"train/((patient\d+)/.*)$")
+    home = pd.Series(batch, dtype="str").reindex(inside[1]).set_axis(paths.index)
+    return (home + "/" + inside[0]).fillna(paths)
+
+
+def _lateral(rows: pd.DataFrame) -> pd.Series:
+    """The column says so, or, in a csv without it, the file's name."""
+    return rows["Frontal/Lateral"].eq("Lateral") | rows["path"].str.contains("lateral", regex=False)

@@ -1,0 +1,149 @@
+"""MIMIC-CXR-JPG: 377,110 radiographs of 65,379 patients in 227,827 studies, 14 findings per study with uncertainty.
+
+Johnson et al. 2019, https://arxiv.org/abs/1901.07042. Labels belong to the study: all its pictures share them.
+"""
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from ribcage.data.findings import CHEXPERT14, canonical
+from ribcage.data.index import Index, table
+from ribcage.data.readers import columns, tables
+
+SOURCE = "https://physionet.org/content/mimic-cxr-jpg/"
+LICENCE = "PhysioNet Credentialed Health Data License 1.5.0"
+NAME = "mimic-cxr-2.0.0-{}.csv"
+LABELS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
+PARTS = {"train": "train", "validate": "val", "test": "test"}
+READ_BY_RADIOLOGISTS = "mimic-cxr-2.1.0-test-set-labeled.csv"
+
+log = logging.getLogger("ribcage")
+
+
+def index(
+    root: Path,
+    *,
+    labels: Literal["chexpert", "negbio"] = "chexpert",
+    images: str = "files",
+    suffix: Literal["jpg", "png", "dcm"] = "jpg",
+    patients: str = "",
+    test_labels: Literal["auto", "labeller"] = "auto",
+) -> Index:
+    """Read the metadata, split and label tables, which lie in root.
+
+    labels: The labeller whose table is read.
+    images: The folder of the pictures below root, such as files or files_resized_320.
+    suffix: What the pictures' names end with.
+    patients: The path of patients.csv.gz of MIMIC-IV, which knows sex and age.
+    test_labels: auto: a radiologist's labels of test studies, where version 2.1.0's table of them is there.
+    """
+    meta, split, label = _read_all(root, labels)
+    label["labelled_by"] = labels
+    label = _with_radiologists(label, root) if test_labels == "auto" else label
+    rows = meta.merge(split, on="dicom_id", how="left").merge(label, on=["subject_id", "study_id"], how="left")
+    patient, study = rows["subject_id"], rows["study_id"]
+    folder = images.strip("/") + "/" if images.strip("/.") else ""
+    frame = pd.DataFrame(
+        {
+            "path": folder
+            + "p"
+            + patient.str[:2]
+            + "/p"
+            + patient
+            + "/s"
+            + study
+            + "/"
+            + rows["dicom_id"]
+            + "."
+            + suffix,
+            "patient": patient,
+            "study": study,
+            "view": _views(rows),
+            "split": tables.words(rows["split"].fillna(""), PARTS),
+            "view_position": rows["ViewPosition"],
+            "labelled_by": rows["labelled_by"].fillna(""),
+            **{canonical(name, "mimic"): rows[name] for name in LABELS},
+        }
+    )
+    frame = _with_patients(frame, rows["StudyDate"], root / Path(patients).expanduser()) if patients else frame
+    return Index("mimic", table(frame, CHEXPERT14), CHEXPERT14, root=root)
+
+
+def _read_all(root: Path, labels: str) -> list[pd.DataFrame]:
+    """The three tables, or one error with all that are missing."""
+    near = tables.files(root, depth=0)
+    wanted = {
+        "metadata": (
+            ("dicom_id", "subject_id", "study_id", "ViewPosition"),
+            ("StudyDate", "ViewCodeSequence_CodeMeaning"),
+        ),
+        "split": (("dicom_id", "split"), ()),
+        labels: (("subject_id", "study_id", *LABELS), LABELS),
+    }
+    found = {what: tables.named(near, NAME.format(what)) for what in wanted}
+    absent = [NAME.format(what) + ".gz" for what, paths in found.items() if not paths]
+    if absent:
+        raise tables.missing(root, absent, SOURCE)
+    return [
+        tables.read(root / found[what][0], needed, numbers if what == labels else (), numbers)
+        for what, (needed, numbers) in wanted.items()
+    ]
+
+
+def _views(rows: pd.DataFrame) -> pd.Series:
+    """By ViewPosition; where that is blank, by what the view code means ('postero-anterior')."""
+    said = rows["ViewPosition"].str.strip()
+    meaning = rows.get("ViewCodeSequence_CodeMeaning", pd.Series("", rows.index, dtype="str"))
+    said = said.mask(said == "", meaning)
+    return said.map({cell: columns.view(cell) for cell in said.unique()}).astype("str")
+
+
+def _with_radiologists(label: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """The labels, with those of a radiologist in the studies that version 2.1.0's table names, and only these."""
+    found = tables.named(tables.files(root, depth=0), READ_BY_RADIOLOGISTS)
+    if not found:
+        return label
+    header = tables.header(root / found[0])
+    meant = {columns.finding(name): name for name in header if name != "study_id"}
+    named = {name: meant[canonical(name, "mimic")] for name in LABELS if canonical(name, "mimic") in meant}
+    numbers = list(named.values())
+    read = (
+        tables.read(root / found[0], ["study_id", *numbers], numbers).drop_duplicates("study_id").set_index("study_id")
+    )
+    theirs = label["study_id"].isin(read.index)
+    log.warning("%s test studies have the labels of a radiologist (%s).", f"{theirs.sum():,}", READ_BY_RADIOLOGISTS)
+    read = read.reindex(label["study_id"])
+    for name in LABELS:
+        own = pd.Series(read[named[name]].to_numpy(), label.index) if name in named else float("nan")
+        label[name] = label[name].mask(theirs, own)
+    return label.assign(labelled_by=label["labelled_by"].mask(theirs, "radiologist"))
+
+
+def _with_patients(frame: pd.DataFrame, dates: pd.Series, file: Path) -> pd.DataFrame:
+    """Sex, and the age at the study: MIMIC-IV gives the age in an anchor year of the same shifted calendar."""
+    columns = ("subject_id", "gender", "anchor_age", "anchor_year")
+    people = tables.read(file, columns, columns[2:]).drop_duplicates("subject_id").set_index("subject_id")
+    person = people.reindex(frame["patient"]).reset_index(drop=True)
+    year = pd.to_numeric(dates.str[:4], errors="coerce")
+    return frame.assign(
+        sex=tables.words(person["gender"].fillna(""), tables.SEX),
+        age=person["anchor_age"] + year - person["anchor_year"],
+    )

@@ -1,0 +1,104 @@
+"""ChestX-ray14: 112,120 frontal radiographs of 30,805 patients, 14 findings read from reports, 984 boxes.
+
+Wang et al. 2017, https://arxiv.org/abs/1705.02315. 'No Finding' is no column here: it is the row without findings.
+Two families of splits are in use and contradict each other: `official`, and `arnoweng` (of CheXNet's reproductions).
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from ribcage.data import splits
+from ribcage.data.findings import CHESTXRAY14, canonical
+from ribcage.data.index import Index, boxes, no_boxes, table
+from ribcage.data.readers import tables
+
+SOURCE = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
+LICENCE = "free to use with attribution to the NIH Clinical Center"
+FRAME = (1024, 1024)
+TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+COLUMNS = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "View Position")
+SEX_COLUMNS = ("Patient Gender", "Patient Sex")
+# file name -> part; a test_list.txt without labels is the official one, one with labels is arnoweng's
+# the folders of the download, then PNG as published and not re-encoded
+PREFERRED = (r"(^|/)images(_0\d\d)?/[^/]+$", r"\.png$")
+LISTS = {
+    "train_official.txt": "train",
+    "val_official.txt": "val",
+    "test_official.txt": "test",
+    "train_val_list.txt": "train",
+    "train_list.txt": "train",
+    "val_list.txt": "val",
+    "test_list.txt": "test",
+    "train_list_224.txt": "train",
+    "test_list_224.txt": "test",
+}
+
+
+def index(
+    root: Path,
+    *,
+    split: Literal["auto", "official", "arnoweng", "patient"] = "auto",
+    images: str = "",
+) -> Index:
+    """Read Data_Entry_2017, the split lists and BBox_List_2017 wherever they lie below root, .gz or not.
+
+    split: Which lists make the split; auto is official, else arnoweng, else 70/10/20 by patient.
+    images: The folder below root to take the pictures from, when there are several.
+    """
+    paths = tables.files(root)
+    found = tables.named(paths, *TABLES)
+    if not found:
+        raise tables.missing(root, [" (or ".join(TABLES) + ")"], SOURCE)
+    rows = tables.read(root / found[0], COLUMNS, wanted=SEX_COLUMNS).drop_duplicates("Image Index", ignore_index=True)
+    names = rows["Image Index"]
+    frame = pd.DataFrame(
+        {
+            "path": tables.locate(names, paths, images, PREFERRED).fillna(names),
+            "patient": rows["Patient ID"],
+            "study": rows["Patient ID"] + "-" + rows["Follow-up #"],
+            "view": tables.words(rows["View Position"], {"pa": "PA", "ap": "AP"}),
+            "sex": tables.words(rows[next(name for name in SEX_COLUMNS if name in rows)], tables.SEX),
+            "age": tables.years(rows["Patient Age"]),
+            **_findings(rows["Finding Labels"]),
+        }
+    )
+    for family, part in _splits(root, paths, names).items():
+        frame[f"split_{family}"] = splits.carve(part, frame["patient"], names) if "val" not in set(part) else part
+    frame["split"] = splits.choose(frame, split, ("official", "arnoweng"))
+    listed = tables.named(paths, "BBox_List_2017.csv")
+    drawn = _boxes(root / listed[0], names) if listed else no_boxes()
+    return Index("nih", table(frame, CHESTXRAY14), CHESTXRAY14, drawn, FRAME, root)
+
+
+def _findings(labels: pd.Series) -> dict[str, np.ndarray]:
+    """One column per finding from 'Effusion|Mass'; a blank cell says nothing."""
+    codes, unique = pd.factorize(labels)
+    rows = [[canonical(word, "nih") for word in text.split("|") if word.strip()] for text in unique]
+    known = np.array([[float(name in row) if row else np.nan for name in CHESTXRAY14] for row in rows], np.float32)
+    return dict(zip(CHESTXRAY14, known.reshape(-1, len(CHESTXRAY14))[codes].T, strict=True))
+
+
+def _splits(root: Path, paths: list[str], names: pd.Series) -> dict[str, pd.Series]:
+    """The part of each picture in each family of lists found; a list without labels is official."""
+    lists: dict[str, list[pd.Series]] = {}
+    for path in tables.named(paths, *LISTS):
+        name = path.rpartition("/")[2].lower().removesuffix(".gz")
+        labelled = tables.width(root / path, sep=r"\s+") > 1
+        family = "arnoweng" if labelled and "official" not in name else "official"
+        images = tables.bare(root / path, ["image"], sep=r"\s+")["image"]
+        lists.setdefault(family, []).append(pd.Series(LISTS[name], index=images))
+    parts = {family: pd.concat(found) for family, found in sorted(lists.items(), reverse=True)}
+    # the first list to name a picture wins: those with validation carved out come first
+    return {family: names.map(part[~part.index.duplicated()]).fillna("") for family, part in parts.items()}
+
+
+def _boxes(file: Path, names: pd.Series) -> pd.DataFrame:
+    """BBox_List_2017: its header names nine columns and its rows hold six, so the places count."""
+    sides = ["x", "y", "width", "height"]
+    rows = tables.bare(file, ["image", "finding", *sides], numbers=sides, skip=1)
+    rows["row"] = rows["image"].map(pd.Series(names.index, index=names))
+    rows["finding"] = rows["finding"].map({name: canonical(name, "nih") for name in rows["finding"].unique()})
+    return boxes(rows.dropna(subset="row"))

@@ -1,0 +1,93 @@
+"""RSNA Pneumonia Detection Challenge 2018: 26,684 ChestX-ray14 pictures, 9,555 boxes around lung opacities.
+
+Shih et al. 2019, https://doi.org/10.1148/ryai.2019180041. Every picture is also one of ChestX-ray14 under another name.
+View, sex and age stand in the DICOM headers, which are read at import and not here.
+"""
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from ribcage.data import splits
+from ribcage.data.index import Index, boxes, table
+from ribcage.data.readers import tables
+from ribcage.runtime import files
+
+log = logging.getLogger("ribcage")
+
+SOURCE = "https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge"
+LICENCE = "competition rules: non-commercial research and education; pictures of the NIH Clinical Center"
+FRAME = (1024, 1024)
+FINDING = "Lung_Opacity"
+SIDES = ("x", "y", "width", "height")
+SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+PREFERRED = (r"(^|/)stage_2_train_images/", r"\.dcm$")
+MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
+"""Published by the RSNA: which image of ChestX-ray14 each one is."""
+LOVT = {"train.csv": "train", "validation.csv": "val", "test.csv": "test"}
+
+
+def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", images: str = "") -> Index:
+    """Read stage_2_train_labels.csv and, where there is one, stage_2_detailed_class_info.csv, anywhere below root.
+
+    split: The published lists, lovt (Müller et al. 2022: train, validation, test.csv); auto: those, else 60/20/20.
+    images: The folder below root to take the pictures from (.dcm, .png or .jpg), when there are several.
+    """
+    paths = tables.files(root)
+    found = tables.named(paths, "stage_2_train_labels.csv")
+    if not found:
+        raise tables.missing(root, ["stage_2_train_labels.csv"], SOURCE)
+    rows = tables.read(root / found[0], ("patientId", *SIDES, "Target"), (*SIDES, "Target"))
+    names = rows["patientId"].drop_duplicates().reset_index(drop=True)
+    frame = pd.DataFrame(
+        {
+            "path": tables.locate(names, paths, images, PREFERRED).fillna(names + ".dcm"),
+            "patient": names,
+            "study": names,
+        }
+    )
+    frame[FINDING] = names.map(rows.groupby("patientId")["Target"].max())
+    info = tables.named(paths, "stage_2_detailed_class_info.csv")
+    if info:
+        classes = tables.read(root / info[0], ("patientId", "class")).drop_duplicates("patientId")
+        frame["class"] = names.map(classes.set_index("patientId")["class"]).fillna("")
+    mapped = tables.named(paths, MAPPING)
+    if mapped:
+        frame["nih_image"] = names.map(_of_chestxray14(root / mapped[0])).fillna("")
+        known = frame["nih_image"] != ""
+        frame["patient"] = frame["patient"].mask(
+            known, "nih-" + frame["nih_image"].str.partition("_")[0].str.lstrip("0")
+        )
+    else:
+        log.warning(
+            "RSNA's patientId names an image, not a patient: several images of one person count as several patients "
+            "and may come into several splits. With %s below the root, patients are those of ChestX-ray14.",
+            MAPPING,
+        )
+    lovt = _lovt(root, paths)
+    if len(lovt):
+        frame["split_lovt"] = names.map(lovt).fillna("")
+    frame["split"] = splits.choose(frame, split, ("lovt",), SHARES)
+    drawn = rows.dropna(subset=list(SIDES)).assign(finding=FINDING)
+    drawn["row"] = drawn["patientId"].map(pd.Series(names.index, index=names))
+    return Index("rsna", table(frame, (FINDING,)), (FINDING,), boxes(drawn), FRAME, root)
+
+
+def _of_chestxray14(file: Path) -> dict[str, str]:
+    """RSNA's name of an image → its name in ChestX-ray14."""
+    try:
+        rows = files.read_json(file)
+        return {str(row["subset_img_id"]): str(row["img_id"]) for row in rows}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{file} is not the list of RSNA's images in ChestX-ray14 ({type(error).__name__}).") from None
+
+
+def _lovt(root: Path, paths: list[str]) -> pd.Series:
+    """The part of each picture in the lists of Müller et al., which are known by their header."""
+    lists = [path for path in tables.named(paths, *LOVT) if tables.header(root / path) == ["ID", "boxes", "classes"]]
+    parts = {path: LOVT[path.rpartition("/")[2].removesuffix(".gz")] for path in lists}
+    found = [pd.Series(part, index=tables.read(root / path, ["ID"])["ID"]) for path, part in parts.items()]
+    every = pd.concat(found) if found else pd.Series(dtype="str")
+    return every[~every.index.duplicated()]

@@ -1,0 +1,279 @@
+"""Findings: one vocabulary for every data set, and the policies that turn uncertain labels into training targets."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ribcage.runtime.spelling import nearest
+
+# ChestX-ray14, in the order of its published lists; the underscore is theirs too.
+CHESTXRAY14 = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+# CheXpert and MIMIC-CXR-JPG, in the order of the CheXpert csv.
+CHEXPERT14 = (
+    "No_Finding",
+    "Enlarged_Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung_Opacity",
+    "Lung_Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Effusion",
+    "Pleural_Other",
+    "Fracture",
+    "Support_Devices",
+)
+# The five that the CheXpert competition scores, in its order.
+CHEXPERT5 = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Effusion")
+
+CHINESE = {
+    "Atelectasis": "肺不张",
+    "Cardiomegaly": "心脏扩大",
+    "Effusion": "胸腔积液",
+    "Infiltration": "肺浸润",
+    "Mass": "肿块",
+    "Nodule": "结节",
+    "Pneumonia": "肺炎",
+    "Pneumothorax": "气胸",
+    "Consolidation": "肺实变",
+    "Edema": "肺水肿",
+    "Emphysema": "肺气肿",
+    "Fibrosis": "肺纤维化",
+    "Pleural_Thickening": "胸膜增厚",
+    "Hernia": "膈疝",
+    "No_Finding": "未见异常",
+    "Enlarged_Cardiomediastinum": "心纵隔增宽",
+    "Lung_Opacity": "肺部阴影",
+    "Lung_Lesion": "肺部病灶",
+    "Pleural_Other": "其他胸膜病变",
+    "Fracture": "骨折",
+    "Support_Devices": "支持装置",
+    "Tuberculosis": "肺结核",
+    "COVID_19": "新冠肺炎",
+}
+FINDINGS = tuple(CHINESE)
+
+SYNONYMS = {
+    "Atelectasis": ("Atelectases", "肺膨胀不全"),
+    "Cardiomegaly": ("Enlarged Heart", "心影增大", "心脏增大"),
+    "Effusion": ("Pleural Effusion", "积液", "胸水"),
+    "Infiltration": ("Infiltrate", "Infiltrates", "浸润", "浸润影", "渗出", "渗出影"),
+    "Mass": ("Lung Mass", "肺肿块"),
+    "Nodule": ("Lung Nodule", "Pulmonary Nodule", "肺结节"),
+    "Consolidation": ("实变",),
+    "Edema": ("Oedema", "Pulmonary Edema", "Pulmonary Oedema", "水肿"),
+    "Fibrosis": ("Pulmonary Fibrosis", "纤维化"),
+    "Hernia": ("Hiatal Hernia", "Hiatus Hernia", "疝", "食管裂孔疝"),
+    "No_Finding": (
+        "No Findings",
+        "Normal",
+        "Healthy",
+        "No Significant Abnormality",
+        "正常",
+        "无异常",
+        "无明显异常",
+        "未见明显异常",
+    ),
+    "Enlarged_Cardiomediastinum": ("Widened Mediastinum", "纵隔增宽"),
+    "Lung_Opacity": ("Airspace Opacity", "Opacity", "Opacities", "肺部不透光影", "阴影"),
+    "Lung_Lesion": ("Lesion", "肺部病变"),
+    "Fracture": ("Fractures", "Rib Fracture", "肋骨骨折"),
+    "Support_Devices": ("Support Device", "Medical Devices", "医疗装置"),
+    "Tuberculosis": ("TB", "结核"),
+    "COVID_19": ("COVID", "新型冠状病毒肺炎"),
+}
+
+# What only one data set means by a name.
+DATASET_NAMES = {
+    "nih": {"Pleural Thickening": "Pleural_Thickening"},
+    "rsna": {"Target": "Lung_Opacity", "1": "Lung_Opacity"},  # the challenge scored opacities that suggest pneumonia
+    "medmnist": {"pleural": "Pleural_Thickening"},
+}
+
+
+def canonical(name: str, dataset: str | None = None) -> str:
+    """The vocabulary's word for a finding that a data set, or a person, calls `name`."""
+    bare = plain(name)
+    own = {plain(word): finding for word, finding in DATASET_NAMES.get(dataset or "", {}).items()}
+    found = own.get(bare) or _WORDS.get(bare)
+    if found is None:
+        hint = f" Did you mean {meant(name)!r}?" if meant(name) else ""
+        raise ValueError(f"Unknown finding {name!r}.{hint} Findings: {', '.join(FINDINGS)}.")
+    return found
+
+
+def known(name: str) -> bool:
+    """Whether the vocabulary has this finding under any name."""
+    return plain(name) in _WORDS
+
+
+def meant(name: str) -> str:
+    """The finding that an unknown name is but for a typing error, or "".
+
+    One letter in four may differ, and never the first: 'abnormal' is not 'normal', and short names are like too much.
+    """
+    word = plain(name)
+    if word in _WORDS:
+        return ""
+    close = [(apart, known) for known in _WORDS if known[:1] == word[:1] and (apart := _edits(word, known)) > 0]
+    apart, near = min(close, default=(len(word), ""))
+    return _WORDS[near] if near and apart <= len(word) // 4 and apart <= 2 else ""
+
+
+def _edits(one: str, other: str) -> int:
+    """Letters to insert, delete, replace or swap with their neighbour that lead from one word to the other."""
+    if abs(len(one) - len(other)) > 2:
+        return 3
+    rows = [list(range(len(other) + 1))]
+    for i, a in enumerate(one, 1):
+        row = [i]
+        for j, b in enumerate(other, 1):
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (a != b)))
+            if i > 1 and j > 1 and a == other[j - 2] and one[i - 2] == b:
+                row[-1] = min(row[-1], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]
+
+
+def chinese(finding: str) -> str:
+    """The Chinese name of a finding; a name outside the vocabulary stays as it is."""
+    return CHINESE.get(finding, finding)
+
+
+# What an uncertain label becomes: a draw from [low, high]. The smoothed ranges are those of Pham et al. 2021
+# (https://arxiv.org/abs/1911.06475): U-Ones+LSR and U-Zeros+LSR.
+TREATMENTS = {
+    "ones": (1.0, 1.0),
+    "zeros": (0.0, 0.0),
+    "ignore": (np.nan, np.nan),
+    "ones+lsr": (0.55, 0.85),
+    "zeros+lsr": (0.0, 0.3),
+}
+BLANKS = ("ignore", "zeros")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a label of -1 (uncertain) and a blank one (not mentioned) become when a batch is made.
+
+    As text: `ones`, `zeros+lsr,blank=zeros`, `ignore,Edema=ones`, or a preset such as `competition`.
+    """
+
+    uncertain: str = "ignore"
+    blank: str = "ignore"
+    """`zeros` is the CheXpert convention: what the report does not mention is absent."""
+    exceptions: tuple[tuple[str, str], ...] = ()
+    """(finding, treatment) where it differs from `uncertain`."""
+
+    def __post_init__(self) -> None:
+        problems = [f"treatment {each!r}" for each in self._treatments() if each not in TREATMENTS]
+        problems += [] if self.blank in BLANKS else [f"blank={self.blank!r}"]
+        if problems:
+            raise ValueError(
+                f"Unknown {', '.join(problems)} in a policy. "
+                f"Treatments: {', '.join(TREATMENTS)}; blank: {' or '.join(BLANKS)}."
+            )
+
+    def __str__(self) -> str:
+        parts = [self.uncertain, *(f"{finding}={treatment}" for finding, treatment in self.exceptions)]
+        return ",".join(parts + ([f"blank={self.blank}"] if self.blank != "ignore" else []))
+
+    @classmethod
+    def parse(cls, text: str, own: Sequence[str] = ()) -> "Policy":
+        """Read the text form; `own` are findings outside the vocabulary that a data set has."""
+        uncertain, blank = "", ""
+        exceptions: dict[str, str] = {}
+        problems: list[str] = []
+        for part in (part.strip() for part in PRESETS.get(text.strip(), text).split(",")):
+            name, equals, treatment = (piece.strip() for piece in part.partition("="))
+            if equals and name == "blank" and not blank and treatment in BLANKS:
+                blank = treatment
+            elif equals and treatment in TREATMENTS and (finding := _finding(name, own)) not in ("", *exceptions):
+                exceptions[finding] = treatment
+            elif not equals and name in TREATMENTS and not uncertain:
+                uncertain = name
+            else:
+                problems.append(_unclear(part))
+        if problems:
+            raise ValueError(
+                f"The policy {text!r} is not clear at {', '.join(problems)}. It is {' or '.join(PRESETS)}, or one of "
+                f"{', '.join(TREATMENTS)}; after it FINDING=TREATMENT and blank={'|'.join(BLANKS)}, each once."
+            )
+        return cls(uncertain or "ignore", blank or "ignore", tuple(exceptions.items()))
+
+    def treatment(self, finding: str) -> str:
+        """What happens to an uncertain label of this finding."""
+        return dict(self.exceptions).get(finding, self.uncertain)
+
+    @property
+    def draws(self) -> bool:
+        """Whether `apply` needs random numbers."""
+        return any(low != high for low, high in (TREATMENTS[each] for each in self._treatments() if each != "ignore"))
+
+    @property
+    def settled(self) -> "Policy":
+        """The same without smoothing, for who must judge by 1, 0 or nothing: ones+lsr becomes ones."""
+        plain = tuple((finding, treatment.removesuffix("+lsr")) for finding, treatment in self.exceptions)
+        return Policy(self.uncertain.removesuffix("+lsr"), self.blank, plain)
+
+    def apply(self, labels: np.ndarray, findings: Sequence[str], draws: np.ndarray | None = None) -> np.ndarray:
+        """Targets (N, F) float32, NaN = unknown, from labels 1, 0, -1, NaN and uniform draws of the same shape."""
+        if draws is None and self.draws:
+            raise ValueError(
+                f"The policy {str(self)!r} smooths labels: it needs draws, one number in [0, 1) per label."
+            )
+        low, high = np.array([TREATMENTS[self.treatment(finding)] for finding in findings], np.float32).reshape(-1, 2).T
+        spread = 0 if draws is None else np.asarray(draws, np.float32) * (high - low)  # (N, F)
+        targets = np.where(labels == -1, low + spread, labels).astype(np.float32)
+        return np.where(np.isnan(labels), np.float32(0), targets) if self.blank == "zeros" else targets
+
+    def _treatments(self) -> list[str]:
+        return [self.uncertain, *(treatment for _, treatment in self.exceptions)]
+
+
+# How the CheXpert competition's five findings are usually trained.
+PRESETS = {
+    "competition": "ignore,Atelectasis=ones,Edema=ones,"
+    "Cardiomegaly=zeros,Consolidation=zeros,Effusion=zeros,blank=zeros"
+}
+
+
+def plain(name: str) -> str:
+    """Letters and digits only (of any script), in lower case."""
+    return re.sub(r"[\W_]+", "", name).casefold()
+
+
+_WORDS = {
+    plain(word): finding for finding in FINDINGS for word in (finding, CHINESE[finding], *SYNONYMS.get(finding, ()))
+}
+
+
+def _finding(name: str, own: Sequence[str]) -> str:
+    """The finding meant, or "" when nobody knows it."""
+    return name if name in own else _WORDS.get(plain(name), "")
+
+
+def _unclear(part: str) -> str:
+    """A part of a policy nobody understands, with the finding or treatment that looks most like it."""
+    name, _, treatment = (piece.strip() for piece in part.partition("="))
+    guess = meant(name) if treatment in TREATMENTS else nearest(treatment or name, [*TREATMENTS, *PRESETS])
+    return repr(part) + (f" (did you mean {guess}?)" if guess and guess not in (name, treatment) else "")

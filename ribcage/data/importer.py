@@ -1,0 +1,360 @@
+"""Writer: an Index and its pictures become a dataset folder, in parallel, and whatever happens meanwhile.
+
+Pictures are prepared in chunks by threads and appended in order to `images.npy.part`; `journal.part` gets one line per
+chunk, after the chunk's pixels are on the disk. A killed import therefore goes on after the last line of the journal:
+it cuts the pictures back to what that line promises. Nothing depends on time or on the number of workers, so the
+finished folder is the same, byte for byte, however often the import was interrupted.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ribcage.data import dataset_folder, intake
+from ribcage.data.index import Index
+from ribcage.imaging import fingerprint, image
+from ribcage.runtime import files, spreadsheet
+
+log = logging.getLogger("ribcage")
+
+CHUNK = 64  # pictures in one line of the journal
+HEADER = 128  # bytes before the pixels of a .npy file
+SYNC_SECONDS = 1.0
+JOURNAL = 2
+"""What a line of the journal holds; another version's is not gone on with."""
+PARTS = (".lock", "images.npy.part", "journal.part", "journal.part.part", "index.parquet.part", "dataset.json.part",
+         "fingerprints.parquet.part", "rejected.csv.part")  # fmt: skip
+OURS = (*PARTS, "images.npy", "index.parquet", "fingerprints.parquet", "rejected.csv")
+ADVICE = "Free some and run the same command again: it goes on where it stopped."
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some finished pictures: their pixels, and a line for the journal."""
+
+    pixels: np.ndarray
+    line: dict[str, Any]
+
+    @property
+    def done(self) -> int:
+        """How many rows it settles, taken or rejected."""
+        return len(self.line["rows"]) + len(self.line["rejected"])
+
+
+class Writer:
+    """One import: `with Writer(…) as work: for count in work.run(): …`; afterwards the folder is complete.
+
+    Entering takes up an unfinished import, or begins one, and keeps other processes out; `run` yields how many pictures
+    each step settled.
+    """
+
+    def __init__(self, index: Index, facts: dataset_folder.Facts, folder: Path, *, workers: int = 1) -> None:
+        self.index, self.folder, self.workers = index, folder, workers
+        self.facts = replace(facts, plan=plan(index, facts))
+        self.images, self.journal = folder / "images.npy.part", folder / "journal.part"
+        self.done = 0
+        """Rows that an earlier run settled."""
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> "Writer":
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(files.explained(self.folder, ADVICE))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(files.only_writer(self.folder))
+            self._take_up()
+            self._held = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._held.__exit__(*error)
+
+    def run(self) -> Iterator[int]:
+        """Import what is left, then complete the folder."""
+        with contextlib.closing(self._chunks()) as chunks, contextlib.closing(self._append(chunks)) as appended:
+            for chunk in appended:
+                yield chunk.done
+        self._complete()
+
+    # ---- the journal
+
+    def _take_up(self) -> None:
+        """Go on with an unfinished import in this folder, or begin one."""
+        lines = self._journal_lines()
+        if not lines:
+            self._begin()
+        elif lines[0].get("plan") == self.facts.plan and lines[0] != self._head():
+            raise ValueError(
+                f"{self.folder} holds an unfinished import of another version of Ribcage. Begin anew with --redo."
+            )
+        elif lines[0] != self._head():
+            raise ValueError(
+                f"{self.folder} holds an unfinished import of other pictures or with other options. "
+                "Give the same options to go on, choose another --out, or delete the folder."
+            )
+        else:
+            self.done = self._cut_back(lines)
+
+    def _begin(self) -> None:
+        refuse_strangers(self.folder, OURS)
+        item = np.dtype(f"uint{self.facts.depth}").itemsize
+        files.require_space(self.folder, len(self.index) * (self.facts.size**2 * item + 600) + HEADER)
+        self.images.unlink(missing_ok=True)
+        with files.opened(self.images, "xb") as images:
+            images.write(bytes(HEADER))
+        with files.atomic(self.journal) as part:
+            part.write_text(json.dumps(self._head()) + "\n", encoding="utf-8")
+
+    def _head(self) -> dict[str, Any]:
+        """The first line of the journal: what the others are made for, and what they hold."""
+        return {"plan": self.facts.plan, "journal": JOURNAL, "variants": fingerprint.VARIANTS}
+
+    def _journal_lines(self) -> list[dict[str, Any]]:
+        """The whole lines of the journal; what was being written when the import died does not count."""
+        if not self.journal.exists():
+            return []
+        text = files.regular(self.journal).read_text(encoding="utf-8", errors="replace")
+        lines = []
+        for line in text.split("\n")[:-1]:
+            try:
+                lines.append(json.loads(line))
+            except (ValueError, RecursionError):
+                break
+        return lines
+
+    def _cut_back(self, lines: list[dict[str, Any]]) -> int:
+        """Make journal and pictures agree; return how many rows they settle."""
+        finished = self.images.with_suffix("")  # killed between the renames at the end: begin the end again
+        if finished.exists():
+            finished.replace(self.images)
+        bytes_each = self.facts.size**2 * self.facts.depth // 8
+        size, kept, rows = HEADER, lines[:1], 0
+        for line in lines[1:]:
+            if changed := [row for row, was in line["files"] if _state(self.index.file(row)) != was]:
+                log.warning(
+                    "Files have changed since this import began, such as row %s: it goes on after row %s.",
+                    f"{changed[0]:,}", f"{rows:,}",
+                )  # fmt: skip
+                break
+            if size + len(line["rows"]) * bytes_each > self.images.stat().st_size:
+                break
+            size += len(line["rows"]) * bytes_each
+            rows += len(line["rows"]) + len(line["rejected"])
+            kept.append(line)
+        with files.opened(self.images, "r+b") as images:
+            images.truncate(size)
+        with files.atomic(self.journal) as part:
+            part.write_text("".join(_json_line(line) for line in kept), encoding="utf-8")
+        return rows
+
+    def _append(self, chunks: Iterator[Chunk]) -> Generator[Chunk]:
+        """Write chunks; a journal line only follows when its pixels are safe."""
+        with (
+            files.opened(self.images, "ab") as images,
+            files.opened(self.journal, "a", encoding="utf-8", newline="\n") as journal,
+        ):
+            lines: list[str] = []
+            synced = time.monotonic()
+            try:
+                for chunk in chunks:
+                    images.write(chunk.pixels.data)
+                    lines.append(_json_line(chunk.line))
+                    if time.monotonic() - synced > SYNC_SECONDS:
+                        _settle(images, journal, lines)
+                        synced = time.monotonic()
+                    yield chunk
+            except OSError:  # the disk is full, say: what is not settled cannot be settled now
+                lines.clear()
+                raise
+            finally:
+                _settle(images, journal, lines)
+
+    # ---- the pictures
+
+    def _chunks(self) -> Generator[Chunk]:
+        read = dataset_folder.source(self.index, self.facts)
+        starts = range(self.done, len(self.index), CHUNK)
+        tasks = (range(start, min(start + CHUNK, len(self.index))) for start in starts)
+        yield from in_order(lambda rows: self._chunk(read, rows), tasks, self.workers)
+
+    def _chunk(self, read: Callable[[int], image.Picture], rows: range) -> Chunk:
+        pixels, records, rejected, states = [], [], [], []
+        for row in rows:
+            states.append([row, _state(self.index.file(row))])
+            try:
+                picture = read(row)
+            except (ValueError, OSError, MemoryError) as error:
+                reason = " ".join(str(error).split()).removeprefix(f"{self.index.file(row)} ")
+                rejected.append([row, reason])
+                continue
+            square = dataset_folder.square(picture, self.facts)
+            pixels.append(square)
+            records.append(intake.record(row, picture, square))
+        empty = np.empty((0, self.facts.size, self.facts.size), f"uint{self.facts.depth}")
+        return Chunk(
+            np.stack(pixels) if pixels else empty, {**intake.join(records), "rejected": rejected, "files": states}
+        )
+
+    # ---- the end
+
+    def _complete(self) -> None:
+        lines = self._journal_lines()[1:]
+        rows = [row for line in lines for row in line["rows"]]
+        rejected = [pair for line in lines for pair in line["rejected"]]
+        _save_rejected(self.folder / "rejected.csv", self.index, rejected)
+        if not rows:
+            self.journal.unlink()  # the next try begins anew
+            failed = f"None of the {len(self.index):,} pictures could be read. The first: {rejected[0][1]}"
+            raise ValueError(f"{failed} All reasons are in {self.folder / 'rejected.csv'}.")
+        joined = {name: [value for line in lines for value in line[name]] for name in intake.RECORD}
+        taken = self.index.take(rows)
+        index = intake.stored_index(taken, joined, self.facts)
+        prints = intake.fingerprints(index, joined)
+        if self.facts.drop_shared:
+            index = intake.given_way(index, prints, self.facts.drop_shared)
+        self._save_header(len(rows))
+        with files.atomic(self.folder / "index.parquet") as part:
+            index.save(part)
+        with files.atomic(self.folder / "fingerprints.parquet") as part:
+            prints.save(part)
+        facts = intake.final_facts(self.facts, joined, len(rejected), prints)
+        if lost := len(taken.boxes) - len(index.boxes):
+            facts = replace(facts, notes={**facts.notes, "box without a part in the square picture, dropped": lost})
+        dataset_folder.complete(self.folder, facts)
+        self.journal.unlink()
+
+    def _save_header(self, count: int) -> None:
+        """Give the pixels the header of a .npy file and their name."""
+        header = npy_header((count, self.facts.size, self.facts.size), np.dtype(f"uint{self.facts.depth}"))
+        with files.opened(self.images, "r+b") as file:
+            file.write(header)
+        files.sync(self.images)
+        self.images.replace(self.images.with_suffix(""))
+
+
+def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int = 256) -> None:
+    """A folder without pictures of its own; mean and spread are measured on evenly spaced ones that can be read."""
+    facts = replace(facts, linked=True)
+    with files.explained(folder, "Free some first."):
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.only_writer(folder):
+            refuse_strangers(folder, (*PARTS, "index.parquet"))
+            joined = intake.join(_sampled(index, facts, sample))
+            mean, std = intake.moments(joined, facts)
+            kept = intake.linked_index(index, facts)
+            if facts.drop_shared:  # by their patients alone
+                kept = intake.given_way(kept, dataset_folder.Fingerprints.of_patients(kept), facts.drop_shared)
+            with files.atomic(folder / "index.parquet") as part:
+                kept.save(part)
+            facts = replace(facts, plan=plan(index, facts), pictures=len(index), mean=mean, std=std)
+            dataset_folder.complete(folder, facts)
+
+
+def _sampled(index: Index, facts: dataset_folder.Facts, sample: int) -> list[dict[str, Any]]:
+    """Records of evenly spaced pictures, of those that are there and can be read."""
+    read, records = dataset_folder.source(index, facts), []
+    there = dataset_folder.present(index)
+    for row in there[np.unique(np.linspace(0, len(there) - 1, min(sample, len(there))).astype(int))].tolist():
+        with contextlib.suppress(ValueError, OSError):
+            picture = read(row)
+            records.append(intake.record(row, picture, dataset_folder.square(picture, facts)))
+    if not records:
+        raise ValueError(f"None of the {len(index):,} pictures under {index.root} is there and can be read.")
+    return records
+
+
+def refuse_strangers(folder: Path, known: Collection[str]) -> None:
+    """Raise when the folder holds anything else: it is somebody's."""
+    strangers = sorted(file.name for file in folder.iterdir() if file.name not in known)
+    if strangers:
+        raise ValueError(f"{folder} is not empty (it has {strangers[0]}). Choose another --out.")
+
+
+def tidy(folder: Path) -> None:
+    """Remove what an import leaves behind that was killed just after its folder was complete."""
+    for name in PARTS:
+        (folder / name).unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove a dataset folder's own files, whole or unfinished, unless another import writes there; others stay."""
+    if not folder.is_dir():
+        return
+    with files.only_writer(folder):
+        for name in (*OURS, "dataset.json"):
+            if name != files.LOCK:
+                (folder / name).unlink(missing_ok=True)
+
+
+def plan(index: Index, facts: dataset_folder.Facts) -> str:
+    """A hash of all that decides what the folder will hold: which rows, from where, and what is done to them."""
+    table = io.BytesIO()
+    index.save(table)  # type: ignore[arg-type]
+    wanted = {
+        name: getattr(facts, name) for name in ("name", "dataset", "size", "fit", "depth", "options", "root", "linked")
+    }
+    wanted |= {"window": facts.window} if facts.window else {}
+    wanted |= {"drop_shared": facts.drop_shared} if facts.drop_shared else {}
+    text = json.dumps(wanted, sort_keys=True, default=str)
+    return hashlib.blake2b(table.getvalue() + text.encode(), digest_size=16).hexdigest()
+
+
+def in_order(work: Callable[[range], Chunk], tasks: Iterator[range], workers: int) -> Iterator[Chunk]:
+    """Do the work in threads and yield its results in the order of the tasks; few are ahead, so memory stays small."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="import")
+    waiting: deque[Future[Chunk]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(work, task))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """The first HEADER bytes of a .npy file."""
+    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
+    return b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11).encode() + b"\n"
+
+
+def _state(file: Path) -> list[int] | None:
+    """What changes when a file does: its size and when it was written last; None where no file is there."""
+    try:
+        found = file.stat()
+    except (OSError, ValueError):
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _json_line(line: dict[str, Any]) -> str:
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _settle(images: io.BufferedWriter, journal: io.TextIOWrapper, lines: list[str]) -> None:
+    """First the pixels, then the lines that promise them."""
+    images.flush()
+    os.fsync(images.fileno())
+    journal.write("".join(lines))
+    journal.flush()
+    os.fsync(journal.fileno())
+    lines.clear()
+
+
+def _save_rejected(file: Path, index: Index, rejected: Sequence[tuple[int, str]]) -> None:
+    paths = index.table["path"]
+    with files.atomic(file) as part:
+        spreadsheet.save_rows(["path", "reason"], [(paths.iloc[row], reason) for row, reason in rejected], part)

@@ -1,0 +1,213 @@
+"""Index: one row per picture – where it is, whose it is, what was found in it – and the boxes drawn on it.
+
+Label columns hold 1 (present), 0 (absent), -1 (uncertain) and NaN (not said) exactly as the source has them; what an
+uncertain label means for training is decided when a batch is made (`findings.Policy`), never here.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ribcage.runtime import terminal
+
+# Every table has these columns, whatever its source. Unknown text is "", unknown age is NaN (years).
+TEXT_COLUMNS = ("path", "patient", "study", "view", "split", "sex")
+COLUMNS = (*TEXT_COLUMNS, "age")
+# What the dataset folder, predictions and reports call their own columns, and so no finding: nor split_….
+RESERVED = (*COLUMNS, "width", "height", "notes", "row", "set", "name", "group", "pixels", "hospital", "boxes")
+SPLITS = ("train", "val", "test", "")
+"""The usual splits; others have names of their own, such as one that is set aside for later."""
+OWN_SPLIT = re.compile(r"(?!all$)\w[\w .+-]{0,39}")
+"""Such a name; `all` means the whole."""
+LONGEST = 200
+"""Characters of the name of a finding."""
+VIEWS = ("PA", "AP", "LATERAL", "")
+SEXES = ("F", "M", "")
+BOX_COLUMNS = ("row", "finding", "x", "y", "width", "height")
+
+
+def no_boxes() -> pd.DataFrame:
+    """A table of boxes without rows."""
+    numbers = {name: pd.Series(dtype="float32") for name in ("x", "y", "width", "height")}
+    return pd.DataFrame({"row": pd.Series(dtype="int64"), "finding": pd.Series(dtype="str"), **numbers})
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a data set says about its pictures. `table` is indexed 0 … N-1; other columns than COLUMNS and the findings
+    are kept as they are (`split_*` columns hold the other published splits of the same pictures)."""
+
+    name: str
+    table: pd.DataFrame
+    findings: tuple[str, ...] = ()
+    boxes: pd.DataFrame = field(default_factory=no_boxes)
+    """One row per box: `row` in the table, `finding`, and x, y (top left), width, height in pixels of `box_frame`."""
+    box_frame: tuple[int, int] | None = None
+    """(width, height) of the picture the boxes were drawn on; None: the file's own pixels."""
+    root: Path = Path()
+    """What `path` is relative to."""
+
+    def __post_init__(self) -> None:
+        problems = _problems(self)
+        if problems:
+            raise ValueError(f"The index of {self.name!r} is not valid: " + "; ".join(problems))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N, F) float32: 1, 0, -1 and NaN, in the order of `findings`."""
+        return self.table[list(self.findings)].to_numpy(np.float32)
+
+    def file(self, row: int) -> Path:
+        """Where the picture of this row lies."""
+        return self.root / self.table["path"].iloc[row]
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Index":
+        """These rows only, in this order, with their boxes."""
+        chosen = np.asarray(rows)
+        if chosen.dtype == bool:
+            chosen = np.flatnonzero(chosen)
+        place = np.full(len(self), -1, np.int64)
+        place[chosen] = np.arange(len(chosen))
+        boxes = self.boxes[place[self.boxes["row"].to_numpy()] >= 0] if len(self.boxes) else self.boxes
+        boxes = boxes.assign(row=place[boxes["row"].to_numpy()]).sort_values("row", kind="stable")
+        return replace(self, table=self.table.iloc[chosen].reset_index(drop=True), boxes=boxes.reset_index(drop=True))
+
+    def save(self, part: Path) -> None:
+        """Write one Parquet file, into the part of a file to be; the same index always gives the same bytes."""
+        columns = pa.Table.from_pandas(self.table, preserve_index=False).replace_schema_metadata(
+            {
+                "ribcage.name": self.name,
+                "ribcage.data.findings": "\n".join(self.findings),
+                "ribcage.box_frame": " ".join(map(str, self.box_frame or ())),
+                "ribcage.root": str(self.root),
+            }
+        )
+        pq.write_table(columns.append_column("boxes", _box_lists(self.boxes, len(self))), part, compression="zstd")
+
+    @classmethod
+    def load(cls, file: Path) -> "Index":
+        """Read what `save` wrote."""
+        try:
+            columns = pq.read_table(file, memory_map=False)
+        except pa.ArrowException as error:
+            raise ValueError(f"{file} is damaged or no Parquet file ({error}).") from None
+        try:
+            return cls._of(columns)
+        except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, pa.ArrowException) as error:
+            said = " ".join(str(error).split())[:300].rstrip(".")
+            raise ValueError(f"{file} is a Parquet file, but not one that Ribcage wrote: {said}.") from None
+
+    @classmethod
+    def _of(cls, columns: pa.Table) -> "Index":
+        """The index in a table of Arrow's."""
+        meta = {key.decode(): value.decode() for key, value in (columns.schema.metadata or {}).items()}
+        if "ribcage.name" not in meta or "boxes" not in columns.column_names:
+            raise ValueError("it has no ribcage.name")
+        if strange := _strange_columns(columns):
+            raise ValueError(f"its column {strange[0]!r} is of another kind")
+        frame = tuple(int(side) for side in meta["ribcage.box_frame"].split())
+        return cls(
+            name=meta["ribcage.name"],
+            table=columns.drop_columns("boxes").to_pandas(split_blocks=True),
+            findings=tuple(meta["ribcage.data.findings"].split("\n")) if meta["ribcage.data.findings"] else (),
+            boxes=_box_table(columns["boxes"]),
+            box_frame=(frame[0], frame[1]) if frame else None,
+            root=Path(meta["ribcage.root"]),
+        )
+
+
+def _strange_columns(columns: pa.Table) -> list[str]:
+    """The columns that are not of the kind that `save` writes: texts, ages, boxes, and single values in all others."""
+
+    def fits(name: str, kind: pa.DataType) -> bool:
+        if name in TEXT_COLUMNS:
+            return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        if name == "age":
+            return bool(pa.types.is_floating(kind))
+        return bool(pa.types.is_list(kind) if name == "boxes" else not pa.types.is_nested(kind))
+
+    counts = Counter(columns.column_names)
+    twice = [name for name, count in counts.items() if count > 1]
+    empty = [name for name in TEXT_COLUMNS if counts[name] == 1 and columns[name].null_count]
+    return twice + empty + [one.name for one in columns.schema if not fits(one.name, one.type)]
+
+
+def table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFrame:
+    """A table in the form Index wants: the missing columns filled, types set, columns in their order."""
+    columns: dict[str, pd.Series] = {}
+    for name in TEXT_COLUMNS:
+        columns[name] = rows[name].fillna("").astype("str") if name in rows else pd.Series("", rows.index, dtype="str")
+    columns["age"] = rows["age"].astype("float32") if "age" in rows else pd.Series(np.nan, rows.index, dtype="float32")
+    columns |= {name: rows[name].astype("float32") for name in findings}
+    columns |= {str(name): rows[name] for name in rows if name not in columns}
+    return pd.DataFrame(columns).reset_index(drop=True)
+
+
+def boxes(rows: pd.DataFrame) -> pd.DataFrame:
+    """A box table in the form Index wants: typed, in the order of its pictures."""
+    types = {"row": "int64", "finding": "str", **dict.fromkeys(("x", "y", "width", "height"), "float32")}
+    return rows[list(BOX_COLUMNS)].astype(types).sort_values("row", kind="stable").reset_index(drop=True)
+
+
+def reserved(names: Iterable[str]) -> list[str]:
+    """Those that no finding may have."""
+    return [name for name in names if name.casefold() in RESERVED or name.casefold().startswith("split_")]
+
+
+def _problems(index: Index) -> list[str]:
+    rows = index.table
+    missing = [name for name in (*COLUMNS, *index.findings) if name not in rows]
+    clashes = [f"a finding cannot be called {name!r}, as a column of ours is" for name in reserved(index.findings)]
+    clashes += [
+        f"no finding can be called {name[:40]!r}: a name is one line of 1 to {LONGEST} characters that all can be seen"
+        for name in index.findings
+        if not (0 < len(name) <= LONGEST and terminal.is_plain(name))
+    ]
+    if missing or clashes:
+        return [f"no column {name}" for name in missing] + clashes
+    problems = []
+    problems += [
+        f"no split can be called {split[:40]!r}: up to 40 letters, digits, spaces and .+-, not 'all'"
+        for split in sorted(set(rows["split"].unique()) - set(SPLITS))
+        if not OWN_SPLIT.fullmatch(split)
+    ]
+    for name, allowed in (("view", VIEWS), ("sex", SEXES)):
+        strange = sorted(set(rows[name].unique()) - set(allowed))
+        if strange:
+            problems.append(f"{name} {strange[0]!r} is not one of {', '.join(repr(value) for value in allowed)}")
+    for name in index.findings:
+        strange = sorted(set(rows[name].dropna().unique()) - {1.0, 0.0, -1.0})
+        if strange:
+            problems.append(f"{name} holds {strange[0]:g}; labels are 1, 0, -1 or empty")
+    if len(index.boxes) and not index.boxes["row"].between(0, len(rows) - 1).all():
+        problems.append("a box points at a row that is not in the table")
+    return problems
+
+
+def _box_lists(boxes: pd.DataFrame, count: int) -> pa.ChunkedArray:
+    """Boxes as one list per picture: [{finding, x, y, width, height}, …]."""
+    rows = boxes["row"].to_numpy()
+    offsets = np.searchsorted(rows, np.arange(count + 1)).astype(np.int32)
+    kinds = {name: pa.string() if name == "finding" else pa.float32() for name in BOX_COLUMNS[1:]}
+    values = pa.StructArray.from_arrays([pa.array(boxes[name], kind) for name, kind in kinds.items()], list(kinds))
+    return pa.chunked_array([pa.ListArray.from_arrays(pa.array(offsets), values)])
+
+
+def _box_table(lists: pa.ChunkedArray) -> pd.DataFrame:
+    if pc.sum(pc.list_value_length(lists)).as_py() in (None, 0):
+        return no_boxes()
+    values = pa.Table.from_struct_array(pc.list_flatten(lists)).to_pandas()
+    parents = pc.list_parent_indices(lists.combine_chunks()).to_numpy()
+    values.insert(0, "row", parents.astype(np.int64))
+    return values

@@ -1,0 +1,196 @@
+"""Intake: what is noted of every picture on its way into a dataset folder, and the folder's tables made from it."""
+
+import hashlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ribcage.data import dataset_folder, splits
+from ribcage.data.index import Index
+from ribcage.imaging import fingerprint, image
+
+log = logging.getLogger("ribcage")
+
+TAGS = ("patient", "study", "view", "sex", "age")  # what a DICOM file knows and a table may lack
+FEW = 0.05
+"""Share of images that may be enlarged for the sake of the others."""
+LEAST_SIZE = 8
+"""Pixels: no stored image is smaller."""
+RECORD = ("rows", "width", "height", "sum", "squares", "pixels", "print", "notes", "tags")
+
+
+def join(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """One list for each thing noted."""
+    return {name: [record[name] for record in records] for name in RECORD}
+
+
+def record(row: int, picture: image.Picture, square: np.ndarray) -> dict[str, Any]:
+    """What the journal keeps of a picture."""
+    wide = square.astype(np.uint64)
+    return {
+        "rows": row,
+        "width": picture.width,
+        "height": picture.height,
+        "sum": int(wide.sum()),
+        "squares": int((wide * wide).sum()),
+        "pixels": fingerprint.pixel_hash(square),
+        "print": fingerprint.fingerprint(picture.pixels).astype("<u8").tobytes().hex(),
+        "notes": list(picture.notes),
+        "tags": {name: picture.tags[name] for name in TAGS if picture.tags.get(name)},
+    }
+
+
+def stored_index(index: Index, joined: dict[str, list[Any]], facts: dataset_folder.Facts) -> Index:
+    """The index of the pictures as they are stored: their own size noted, gaps filled from DICOM tags, boxes moved."""
+    table = index.table.assign(width=np.array(joined["width"], np.int32), height=np.array(joined["height"], np.int32))
+    if any(joined["notes"]):
+        table["notes"] = pd.Series(["; ".join(notes) for notes in joined["notes"]], dtype="str")
+    table = filled(table, joined["tags"])
+    sizes = dict(enumerate(zip(table["width"].tolist(), table["height"].tolist(), strict=True)))
+    boxes = stored_boxes(index, sizes, facts)
+    return replace(index, table=with_split(table, facts), boxes=boxes, box_frame=(facts.size, facts.size))
+
+
+def linked_index(index: Index, facts: dataset_folder.Facts) -> Index:
+    """The index of a folder that reads pictures from their files; of DICOM files the tags are read now."""
+    index = replace(index, table=_tagged(index))
+    read = dataset_folder.source(index, facts)
+    sizes = {}
+    for row in index.boxes["row"].unique().tolist():
+        sizes[row] = index.box_frame or _own_size(read(row))
+    boxes = stored_boxes(index, sizes, facts)
+    return replace(index, table=with_split(index.table, facts), boxes=boxes, box_frame=(facts.size, facts.size))
+
+
+def filled(table: pd.DataFrame, tags: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The table with its gaps filled from what the pictures' own files say."""
+    table = table.copy()
+    for name in TAGS:
+        known = pd.Series([each.get(name) or None for each in tags], dtype="float32" if name == "age" else "object")
+        blank = table[name].isna() if name == "age" else table[name] == ""
+        if known.notna().any():
+            table[name] = table[name].mask(blank & known.notna(), known).astype(table[name].dtype)
+    return table
+
+
+def _tagged(index: Index) -> pd.DataFrame:
+    """The table of files that are not imported, with what DICOM headers say."""
+    if (index.table["patient"] != "").all():
+        return index.table
+    return filled(index.table, [image.tags(index.file(row)) for row in range(len(index))])
+
+
+def _own_size(picture: image.Picture) -> tuple[int, int]:
+    return picture.width, picture.height
+
+
+def with_split(table: pd.DataFrame, facts: dataset_folder.Facts) -> pd.DataFrame:
+    """The table with a split: what own files left open is dealt out by the hash of the patient, and that is said."""
+    if facts.dataset != "folder" and (table["split"] != "").any():
+        return table  # a published split stays as it is, even where --limit cuts a part of it away
+    return table.assign(split=splits.complete(table["split"], table["patient"], table["path"]))
+
+
+def given_way(index: Index, prints: dataset_folder.Fingerprints, giving: Sequence[str]) -> Index:
+    """The index in which images of the splits that give way have left their split where another split shows their
+    patient or a copy of them; near-copies count. Of two that both give way, the one named first does."""
+    table = index.table
+    parts = table["split"].to_numpy(object).copy()
+    names = splits.spelt(table["patient"])
+    for part in dict.fromkeys(giving):
+        own, rest = np.flatnonzero(parts == part), np.flatnonzero((parts != part) & (parts != ""))
+        found = splits.shared(names, parts, (part,)) | splits.shared(prints.pixels, parts, (part,))
+        found[own[fingerprint.matches(prints.prints[own], prints.prints[rest]).first]] = True
+        parts[found] = ""
+        if len(own) and not (parts == part).any():
+            raise ValueError(
+                f"--drop-shared {part} leaves nothing of it: other splits show all its patients or images."
+            )
+        log.warning(
+            "Set aside: %s images of %s, whose patients or copies are in other splits.", f"{found.sum():,}", part
+        )
+    return replace(index, table=table.assign(split=pd.Series(parts, table.index, dtype="str")))
+
+
+def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset_folder.Facts) -> pd.DataFrame:
+    """Boxes in pixels of the stored picture; what lies outside it is cut off, and an empty rest dropped."""
+    boxes = index.boxes.copy()
+    moved = []
+    for row, x, y, width, height in boxes[["row", "x", "y", "width", "height"]].itertuples(index=False):
+        frame = index.box_frame or sizes[row]
+        matrix = image.fit_matrix(*sizes[row], facts.size, facts.fit)
+        scale = np.array(sizes[row]) / np.array(frame)
+        corners = np.array([[x, y], [x + width, y + height]]) * scale
+        corners = np.clip(corners @ matrix[:, :2].T + matrix[:, 2], 0, facts.size)
+        moved.append([*corners[0], *(corners[1] - corners[0])])
+    if moved:
+        boxes[["x", "y", "width", "height"]] = np.array(moved, np.float32)
+    return boxes[(boxes["width"] > 0) & (boxes["height"] > 0)].reset_index(drop=True)
+
+
+def fingerprints(index: Index, joined: dict[str, list[Any]]) -> dataset_folder.Fingerprints:
+    """Of every image. Patients stand in the table, and are hashed when they are compared."""
+    prints = np.frombuffer(bytes.fromhex("".join(joined["print"])), "<u8").reshape(len(index), -1, 4)
+    pixels = np.array(joined["pixels"], np.uint64)
+    return dataset_folder.Fingerprints(prints.astype(np.uint64), pixels, np.zeros(len(pixels), np.uint64))
+
+
+def moments(joined: dict[str, list[Any]], facts: dataset_folder.Facts) -> tuple[float, float]:
+    """Mean and standard deviation of all pixels, scaled to 0 … 1, from exact sums."""
+    count, top = len(joined["sum"]) * facts.size**2, 2**facts.depth - 1
+    mean = sum(joined["sum"]) / count
+    variance = sum(joined["squares"]) / count - mean**2
+    return round(mean / top, 6), round(max(variance, 0.0) ** 0.5 / top, 6)
+
+
+def final_facts(
+    facts: dataset_folder.Facts, joined: dict[str, list[Any]], rejected: int, prints: dataset_folder.Fingerprints
+) -> dataset_folder.Facts:
+    """What dataset.json says when all is done."""
+    mean, std = moments(joined, facts)
+    return replace(
+        facts,
+        pictures=len(joined["rows"]),
+        rejected=rejected,
+        mean=mean,
+        std=std,
+        contents=hashlib.blake2b(prints.pixels.astype("<u8").tobytes(), digest_size=16).hexdigest(),
+        notes=note_kinds(joined["notes"]),
+    )
+
+
+def enlarged(table: pd.DataFrame, facts: dataset_folder.Facts) -> str:
+    """How many images are smaller than they are stored, and the --size that avoids it; "" where none is known to be."""
+    if not {"width", "height"} <= set(table) or not len(table):
+        return ""
+    sides = table[["width", "height"]].to_numpy()
+    own = sides.max(axis=1) if facts.fit == "pad" else sides.min(axis=1)
+    count = int((own < facts.size).sum())
+    if not count:
+        return ""
+    share = f"{count / len(own):.0%}" if count / len(own) >= 0.01 else "under 1%"
+    said = f"{count:,} of {len(own):,} images ({share}) are smaller than {facts.size} px and are enlarged to it"
+    better = max(LEAST_SIZE, int(np.percentile(own, 100 * FEW, method="lower")))
+    if better >= facts.size:
+        return said + "."
+    left = int((own < better).sum())
+    return f"{said}; an import with --size {better} enlarges {f'{left:,}' if left else 'none'}."
+
+
+def note_kinds(notes: Sequence[Sequence[str]]) -> dict[str, int]:
+    """How often each kind of note was made; notes that differ in their numbers only are one kind: 'window …/…'."""
+    texts: dict[str, set[str]] = {}
+    for note in {note for of_picture in notes for note in of_picture}:
+        texts.setdefault(_without_numbers(note), set()).add(note)
+    names = {note: kind if len(same) > 1 else note for kind, same in texts.items() for note in same}
+    return dict(sorted(Counter(names[note] for of_picture in notes for note in of_picture).items()))
+
+
+def _without_numbers(note: str) -> str:
+    return re.sub(r"(?<![\w.])-?\d+(\.\d+)?", "…", note)

@@ -1,0 +1,152 @@
+"""Provenance: fingerprints of what a model has seen, so that nobody tests it on that by mistake."""
+
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from ribcage.data import site_key
+from ribcage.data.dataset_folder import Fingerprints, Store
+from ribcage.imaging import fingerprint
+from ribcage.runtime import files
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a model has seen, without showing it."""
+
+    patients: np.ndarray
+    """(M,) uint64 hashes of data set and patient; unknown patients have none."""
+    pixels: np.ndarray
+    """(N,) uint64 hashes of stored pixels."""
+    prints: np.ndarray
+    """(N, V, 4) uint64 fingerprints."""
+    role: np.ndarray
+    """(N,) 0 training, 1 selection."""
+    selected: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    """(L,) those of the patients that selection saw and training did not; an older file does not say."""
+    unknown: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
+    """(K,) names of those it has learnt from of whom nobody knows what they have seen."""
+    keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.str_))
+    """(S,) names of the site keys that private patients were hashed with; an older file has used none."""
+
+    @classmethod
+    def of(cls, stores: Sequence[Store], training: np.ndarray, selection: np.ndarray) -> "Provenance":
+        """Of these rows, counted through all stores. Of linked folders only the patients are known."""
+        rows = np.concatenate([training, selection])
+        role = np.repeat([0, 1], [len(training), len(selection)]).astype(np.uint8)
+        found = [one.fingerprints for one in stores]
+        prints, pixels, patients = (
+            np.concatenate([getattr(part, name) for part in found])[rows] for name in ("prints", "pixels", "patients")
+        )
+        known = np.unique(patients[patients > 0])
+        private = any(one.private and (one.index.table["patient"] != "").any() for one in stores)
+        keys = np.array([site_key.identity()] if private else [], np.str_)
+        selected = np.setdiff1d(known, patients[role == 0])
+        return cls(known, pixels, prints, role, selected, np.empty(0, np.str_), keys)
+
+    @classmethod
+    def nothing(cls, *unknown: str) -> "Provenance":
+        """Of random weights; or of those named here, of whom nobody knows what they have seen."""
+        none = np.empty(0, np.uint64)
+        prints = np.empty((0, fingerprint.VARIANTS, 4), np.uint64)
+        return cls(none, none, prints, np.empty(0, np.uint8), none, np.array(unknown, np.str_))
+
+    def __or__(self, other: "Provenance") -> "Provenance":
+        """What either has seen. What one has trained on was trained on, though the other only selected by it."""
+        new = ~np.isin(other.pixels, self.pixels[self.pixels > 0])
+        trained = np.isin(self.pixels, other.pixels[other.role == 0]) & (self.pixels > 0)
+        return Provenance(
+            np.union1d(self.patients, other.patients),
+            np.append(self.pixels, other.pixels[new]),
+            np.concatenate([self.prints, other.prints[new]]),
+            np.append(np.where(trained, np.uint8(0), self.role), other.role[new]),
+            np.setdiff1d(np.union1d(self.selected, other.selected), np.union1d(self.trained, other.trained)),
+            np.union1d(self.unknown, other.unknown),
+            np.union1d(self.keys, other.keys),
+        )
+
+    @property
+    def of_other_sites(self) -> bool:
+        """Whether patients were hashed with a key that is not the one of this site."""
+        return bool(len(self.keys)) and bool(set(self.keys.tolist()) - {site_key.identity()})
+
+    @property
+    def trained(self) -> np.ndarray:
+        """The patients that training saw."""
+        return np.setdiff1d(self.patients, self.selected)
+
+    def save(self, part: Path) -> None:
+        """Write one npz, into the part of a file to be."""
+        with part.open("wb") as stream:
+            np.savez(stream, **{item.name: getattr(self, item.name) for item in fields(self)})
+
+    @classmethod
+    def load(cls, file: Path) -> "Provenance":
+        """Read what `save` wrote, or say why not; nothing in it is executed."""
+        try:
+            files.refuse_packed(file)
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                named = [one.name for one in fields(cls) if one.default_factory is MISSING or one.name in arrays]
+                found = cls(**{name: arrays[name] for name in named})
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{file} is missing: nobody can tell what this model has seen.") from None
+        except Exception as error:  # a damaged archive raises almost anything
+            raise ValueError(f"{file} is damaged ({type(error).__name__}).") from None
+        found = replace(found, prints=fingerprint.widened(found.prints))
+        flat = (found.patients, found.role, found.selected, found.unknown, found.keys)
+        shapes = [(found.prints.shape[1:], (fingerprint.VARIANTS, 4)), *((one.ndim, 1) for one in flat)]
+        shapes += [(found.unknown.dtype.kind, "U"), (found.keys.dtype.kind, "U")]
+        kinds = {found.patients.dtype, found.pixels.dtype, found.prints.dtype, found.selected.dtype}
+        same = found.pixels.shape == found.role.shape == found.prints.shape[:1]
+        if not same or kinds != {np.dtype(np.uint64)} or any(has != wanted for has, wanted in shapes):
+            raise ValueError(f"{file} is damaged: its arrays are not what Ribcage writes.")
+        return found
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What a model has seen of the pictures it is to be tested on."""
+
+    patients: int
+    """Test patients that were in training or selection."""
+    pictures: int
+    """Test pictures of such patients."""
+    identical: int
+    """Test pictures seen bit for bit."""
+    alike: int
+    """Test pictures of which a near-copy was seen (identical ones too)."""
+    tested: int
+
+    def __bool__(self) -> bool:
+        return bool(self.pictures or self.identical or self.alike)
+
+    def __str__(self) -> str:
+        return self.said("test")
+
+    def said(self, what: str) -> str:
+        """The same of pictures that are for something else than a test."""
+        return (
+            f"Of {self.tested:,} {what} pictures, {self.pictures:,} show {self.patients:,} patients that the model has "
+            f"seen in training or selection; {self.alike:,} are copies of pictures it has seen, {self.identical:,} of "
+            "them to the bit"
+        )
+
+
+def leak(provenance: Provenance, tested: Fingerprints) -> Leak:
+    """Look for the tested pictures and their patients in what a model has seen."""
+    known = np.zeros(len(tested.pixels), bool)
+    for hashes in (tested.patients, tested.without_key):
+        known |= np.isin(hashes, provenance.patients) & (hashes > 0)
+    identical, alike = copies(provenance, tested)
+    patients = len(np.unique(tested.patients[known]))
+    return Leak(patients, int(known.sum()), int(identical.sum()), int(alike.sum()), len(tested.pixels))
+
+
+def copies(provenance: Provenance, tested: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) which of the tested pictures a model has seen to the bit, and of which it has seen a near-copy."""
+    identical = np.isin(tested.pixels, provenance.pixels) & (tested.pixels > 0)
+    alike = identical.copy()
+    alike[fingerprint.matches(tested.prints, provenance.prints).first] = True
+    return identical, alike

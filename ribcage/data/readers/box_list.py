@@ -1,0 +1,76 @@
+"""Box list: a table of drawn boxes of unknown origin, one line each – the file, the finding, where.
+
+    image_id,class_name,x_min,y_min,x_max,y_max      corners
+    file,finding,x,y,width,height                    the upper left corner and the sides
+
+A line without numbers says that a picture was looked at, and that nothing was drawn there.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ribcage.data.readers import columns, tables
+
+FINDING = "class_name finding finding_label label class category name 征象 类别 标签"
+"""Names of the column that says what was found."""
+SIDES = ("x y width height", "左 上 宽 高", "x y w h", "left top width height", "bbox_x bbox_y bbox_width bbox_height")
+CORNERS = ("x_min y_min x_max y_max", "x0 y0 x1 y1", "x1 y1 x2 y2", "left top right bottom")
+"""Names of the four columns with numbers, compared without case and punctuation."""
+
+
+def read(file: Path, encoding: str = "auto") -> pd.DataFrame:
+    """Columns path, finding, x, y, width and height, line by line; finding is "" where nothing is drawn."""
+    rows = tables.sniffed(file, encoding)
+    header = list(rows.columns)
+    path, finding = columns.named(header, columns.ROLES["path"]), columns.named(header, FINDING)
+    corners = _all_of(header, CORNERS)  # they go first: beside them, width and height are the picture's
+    sides = corners or _all_of(header, SIDES)
+    lacking = {"a picture's file": path, "a finding": finding, "x, y, width, height or two corners": sides}
+    if not all(lacking.values()):
+        wanted = "; nor like ".join(what for what, found in lacking.items() if not found)
+        raise ValueError(f"{file} is no list of boxes: no column looks like {wanted}. {columns.among(header)}")
+    numbers = np.stack([_numbers(rows[name], name, file) for name in sides], 1)
+    if corners:
+        numbers[:, 2:] -= numbers[:, :2]
+    found = pd.DataFrame(numbers, columns=["x", "y", "width", "height"])
+    found.insert(0, "path", rows[path].str.strip().to_numpy())
+    found.insert(1, "finding", rows[finding].str.strip().to_numpy())
+    drawn = found["x"].notna()
+    wrong = {
+        "a box without a finding": drawn & (found["finding"] == ""),
+        "a box that is not wider and higher than nothing": drawn & ~(found[["width", "height"]] > 0).all(axis=1),
+        "a box without a picture": drawn & (found["path"] == ""),
+        "some of a box's four numbers": found.isna().any(axis=1)
+        & found.notna()[["x", "y", "width", "height"]].any(axis=1),
+    }
+    said = [f"{what} in line {int(there.to_numpy().argmax()) + 2}" for what, there in wrong.items() if there.any()]
+    if said:
+        raise ValueError(f"{file} has {'; '.join(said)}.")
+    meant = {name: columns.finding(name) for name in found["finding"][drawn].unique()}
+    return found.assign(finding=found["finding"].where(drawn, "").map({"": "", **meant}))
+
+
+def has_boxes(header: list[str]) -> bool:
+    """Whether a table has the four columns of a box."""
+    return bool(_all_of(header, CORNERS) or _all_of(header, SIDES))
+
+
+def _all_of(header: list[str], schemes: tuple[str, ...]) -> list[str]:
+    """The four columns of the first scheme that is there."""
+    found = ([columns.named(header, name) for name in scheme.split()] for scheme in schemes)
+    return next((each for each in found if all(each)), [])
+
+
+def _numbers(cells: pd.Series, name: str, file: Path) -> np.ndarray:
+    """Pixels; NaN where nothing stands."""
+    bare = cells.str.strip().replace("", "nan")
+    values = pd.to_numeric(bare, errors="coerce").to_numpy(np.float64)
+    strange = ~np.isfinite(values) & (bare.str.lower() != "nan").to_numpy()
+    if strange.any():
+        at = int(strange.argmax())
+        raise ValueError(
+            f"{file} holds {cells.iloc[at]!r} in line {at + 2} of the column {name!r}: no number of pixels."
+        )
+    return values

@@ -1,0 +1,294 @@
+"""Columns: what the columns of somebody's own table mean, by their names and by the words in their cells."""
+
+import logging
+import math
+import re
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ribcage.data import findings
+from ribcage.data.readers import tables
+from ribcage.runtime.spelling import did_you_mean
+
+log = logging.getLogger("ribcage")
+
+# role -> the names it goes by, the usual first; compared without case, spaces and punctuation
+ROLES = {
+    "path": "path image_path file_path file filename file_name image image_index image_id image_name image_file img "
+    "img_path img_file img_name dicom_id 路径 文件 文件名 文件名称 文件路径 图像 图像路径 图像文件 图像名 图像名称 "
+    "图片 图片路径 图片名 图片名称 影像 影像路径 影像文件 影像名称",
+    "patient": "patient patient_id subject subject_id pid mrn case_id 患者ID 患者编号 患者号 患者 "
+    "病人ID 病人编号 病人号 病人 病案号 病历号 住院号 门诊号 登记号",
+    "study": "study study_id study_uid study_instance_uid accession accession_number 检查号 检查ID 检查编号 检查流水号",
+    "view": "view view_position projection position 体位 投照体位 摄影体位 检查体位 投照位置",
+    "split": "split set subset partition phase 划分 数据划分 数据集",
+    "sex": "sex gender patient_sex patient_gender 性别",
+    "age": "age patient_age age_years 年龄",
+}
+# names of columns that hold lists of findings, such as 'Effusion|Mass'
+LISTS = (
+    "labels finding_labels label findings finding diagnosis diagnoses class category target "
+    "诊断 诊断结果 征象 疾病 标签"
+)
+
+SPLITS = {
+    "train": ("train", "training", "tr", "训练", "训练集"),
+    "val": ("val", "valid", "validation", "validate", "dev", "tune", "验证", "验证集"),
+    "test": ("test", "testing", "eval", "holdout", "测试", "测试集"),
+}
+# Of a cell such as 'AP Supine' or 'XTABLE LATERAL' each word is looked up; the first line that has one of them decides.
+# A lying patient, or one in bed, is exposed from the front.
+VIEWS = {
+    "": (
+        "oblique",
+        "decubitus",
+        "lordotic",
+        "apical",
+        "rpo",
+        "lpo",
+        "rao",
+        "lao",
+        "swimmers",
+        "abdomen",
+        "rib",
+        "ribs",
+    ),
+    "LATERAL": ("lateral", "lat", "l", "ll", "rl", "侧位", "左侧位", "右侧位"),
+    "PA": ("pa", "posteroanterior", "后前位"),
+    "AP": ("ap", "anteroposterior", "supine", "portable", "bedside", "semierect", "前后位", "床旁", "仰卧位"),
+}
+# Words of a view or a modality that no radiograph has.
+SLICES = (
+    "ct",
+    "hrct",
+    "axial",
+    "coronal",
+    "sagittal",
+    "mr",
+    "mri",
+    "tomography",
+    "pet",
+    "us",
+    "ultrasound",
+    "断层",
+    "轴位",
+    "冠状位",
+    "矢状位",
+)
+MODALITY = "modality kind image_type type 模态 检查类型 设备类型"
+"""Names of the column that says what made the image."""
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+# numbers are read as numbers: 1, 1.0 and 1.00 are the same
+LABELS = {
+    1.0: ("yes", "y", "true", "t", "pos", "positive", "present", "+", "阳性", "有", "是"),
+    0.0: ("no", "n", "false", "f", "neg", "negative", "absent", "-", "阴性", "无", "否"),
+    -1.0: ("uncertain", "u", "?", "equivocal", "不确定", "可疑"),
+    np.nan: ("", "nan", "na", "n/a", "none", "null", "unknown", ".", "未知"),
+}
+STRANGE = 9.0
+# in a list; a letter or a sign could be anything there
+NOTHING = ("0", *(word for word in LABELS[0.0] if len(word) > 1 or not word.isascii()))
+MOST_SPLITS = 5
+"""Names of splits beside the usual ones, at most: more are something else."""
+SPLIT_WORDS = {word: part for part, known in SPLITS.items() for word in known}
+SLICES_SET = frozenset(SLICES)
+LABEL_WORDS: dict[str, float] = {word: value for value, known in LABELS.items() for word in known}
+
+
+def roles(header: Sequence[str], given: dict[str, str]) -> dict[str, str]:
+    """Role -> column: the one given ('none' for no column), else the first that goes by a usual name."""
+    wrong = [
+        f"--{role.replace('_', '-')}-column {name!r}: no such column.{did_you_mean(name, header)}"
+        for role, name in given.items()
+        if name not in ("", "none", *header)
+    ]
+    if wrong:
+        raise ValueError(f"{' '.join(wrong)} {among(header)}")
+    found = {role: given.get(role) or named(header, names) for role, names in ROLES.items()}
+    return {role: name for role, name in found.items() if name not in ("", "none")}
+
+
+def among(header: Sequence[str]) -> str:
+    """The columns there are, for the end of an error."""
+    garbled = " If these names look wrong, give --encoding." if not all(map(str.isascii, header)) else ""
+    more = f", and {len(header) - 40:,} more" if len(header) > 40 else ""
+    return f"Columns: {', '.join(map(tables.shown, header[:40]))}{more}.{garbled}"
+
+
+def label_columns(header: Sequence[str], taken: Sequence[str], given: Sequence[str]) -> list[str]:
+    """The columns with labels: those given, else all that are named after findings, else one with lists of findings."""
+    wrong = [f"{name!r}{did_you_mean(name, header)}" for name in given if name not in header]
+    if wrong:
+        raise ValueError(f"--label-columns: there is no {', no '.join(wrong)} {among(header)}")
+    free = [name for name in header if name not in taken]
+    known = [name for name in free if findings.known(name)]
+    listed = named(free, LISTS)
+    return list(given) or known or ([listed] if listed else [])
+
+
+def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
+    """One column of 1, 0, -1 or NaN per finding, from columns of yes and no or one of lists like 'Effusion|Mass'."""
+    if len(chosen) == 1 and _is_listed(chosen[0], rows[chosen[0]]):
+        return listed(rows[chosen[0]])
+    values = {name: _labels(rows[name]) for name in chosen}
+    strange = {
+        name: int((found == STRANGE).to_numpy().argmax()) for name, found in values.items() if STRANGE in set(found)
+    }
+    if strange:
+        said = [f"{name} holds {rows[name].iloc[at]!r} in line {rows.index[at] + 2}" for name, at in strange.items()]
+        raise ValueError(
+            f"Labels are 1, 0, -1 (uncertain), yes, no, or blank: {'; '.join(said)}. "
+            "Fix that, or choose the columns with --label-columns."
+        )
+    found = pd.DataFrame(values, index=rows.index, dtype="float32")
+    found.columns = pd.Index([finding(name) for name in chosen])
+    twice = found.columns[found.columns.duplicated()]
+    if len(twice):
+        raise ValueError(f"Two label columns mean {twice[0]}. Choose with --label-columns.")
+    return found
+
+
+def listed(cells: pd.Series) -> pd.DataFrame:
+    """Labels from cells such as 'Effusion|Mass'. 'Normal' is the row without findings, a blank cell says nothing."""
+    codes, unique = pd.factorize(cells.str.strip())
+    alone = {findings.plain(cell) for cell in unique}
+    parts = [_parts(cell, alone) for cell in unique]
+    _say_commas(unique.tolist(), parts)
+    sets = [{"No_Finding" if word.lower() in NOTHING else finding(word) for word in cell} for cell in parts]
+    names = sorted(set().union(*sets) - {"No_Finding"}, key=_in_order)
+    known = np.array([[float(name in each) if each else np.nan for name in names] for each in sets], np.float32)
+    return pd.DataFrame(known.reshape(len(sets), len(names))[codes], columns=names, index=cells.index)
+
+
+def finding(name: str) -> str:
+    """The vocabulary's word, or the name itself in letters, digits and '_': people have findings of their own.
+    A number before a known word counts classes: '0_normal' is normal."""
+    if findings.known(name):
+        return findings.canonical(name)
+    bare = unnumbered(name)
+    return findings.canonical(bare) if findings.known(bare) else re.sub(r"\W+", "_", name).strip("_") or "unnamed"
+
+
+def unnumbered(name: str) -> str:
+    """A class without the number before it: '1_abnormal' → 'abnormal'; 'stage 1' and '2nd' stay."""
+    return re.sub(r"^\s*\d+\s*[-_.) ]\s*(?=\D)", "", name)
+
+
+def views(column: pd.Series) -> pd.Series:
+    """PA, AP, LATERAL or "": what is none of them is blank, and is said."""
+    meant = {cell: view(cell) for cell in column.unique()}
+    found = column.map(meant).astype("str")
+    odd = column[(found == "") & ~column.str.strip().str.lower().isin(["", "nan", "na", "n/a", "none", "unknown"])]
+    if len(odd):
+        counts = [f"{count:,} × {str(cell).strip()[:40]!r}" for cell, count in odd.value_counts().head(8).items()]
+        more = ", …" if odd.nunique() > len(counts) else ""
+        log.warning("Views that are neither PA, AP nor lateral are left blank: %s%s.", ", ".join(counts), more)
+    return found
+
+
+def are_slices(rows: pd.DataFrame, view_column: str = "") -> pd.Series:
+    """Which rows are slices of a CT or the like, by the words of their view and of a column such as 'modality'."""
+    said = dict.fromkeys(name for name in (view_column, named(list(rows.columns), MODALITY)) if name)
+    found = pd.Series(False, rows.index)
+    for name in said:
+        slices = [cell for cell in rows[name].unique() if _is_slice({*_tokens(cell)})]
+        found |= rows[name].isin(slices)
+    return found
+
+
+def _is_slice(words: set[str]) -> bool:
+    """'AP AXIAL' is a projection with a tilted beam; 'Axial' alone is a slice."""
+    return not SLICES_SET.isdisjoint(words) and words.isdisjoint(("ap", "pa"))
+
+
+def view(cell: str) -> str:
+    """PA, AP, LATERAL or "", by the words of a cell such as 'AP Supine'."""
+    words = {*_tokens(cell), findings.plain(cell)}
+    if _is_slice(words):
+        return ""
+    return next((view for view, known in VIEWS.items() if not words.isdisjoint(known)), "")
+
+
+def _tokens(cell: str) -> list[str]:
+    """The words of a cell, in lower case."""
+    return re.findall(r"[^\W_]+", cell.casefold())
+
+
+def splits(column: pd.Series, name: str) -> pd.Series:
+    """train, val, test or "", and beside a train of their own other names: a split that is set aside. Where no row is
+    for training, a word that is no usual split is an error: the column may be about something else."""
+    words = column.str.strip()
+    usual = words.str.lower().map(SPLIT_WORDS)
+    strange = column[usual.isna() & (words != "")]
+    if (usual == "train").any() and strange.nunique() <= MOST_SPLITS:
+        if len(strange):
+            counts = ", ".join(f"{name} {count:,}" for name, count in words[strange.index].value_counts().items())
+            log.warning("Splits with names of their own: %s. --split NAME of 'evaluate' takes one.", counts)
+        return usual.where(usual.notna(), words).astype("str")
+    if len(strange):
+        raise ValueError(
+            f"The column {name!r} holds {strange.iloc[0]!r}, which is no split (train, val, test). "
+            f"Choose another with --split-column, or none."
+        )
+    return usual.fillna("").astype("str")
+
+
+def _is_listed(name: str, cells: pd.Series) -> bool:
+    """Whether a column holds lists: by its name, unless it says yes and no; under another name, if all are findings."""
+    if findings.known(name):
+        return False
+    unique = [cell.strip().lower() for cell in cells.unique()]
+    words = [word for cell in unique if _label(cell) == STRANGE for word in _parts(cell)]
+    yes_or_no = any(NUMBER.fullmatch(cell) or _label(cell) in (1, -1) for cell in unique)
+    called_so = bool(named([name], LISTS))
+    return bool(words) and not yes_or_no and (called_so or all(map(findings.known, words)))
+
+
+def _labels(cells: pd.Series) -> pd.Series:
+    """1, 0, -1, NaN, or STRANGE for a cell that is no label."""
+    codes, unique = pd.factorize(cells)
+    return pd.Series(np.array([_label(cell) for cell in unique], np.float32)[codes], index=cells.index)
+
+
+def _label(cell: str) -> float:
+    word = cell.strip().lower()
+    if NUMBER.fullmatch(word):
+        return float(word) if float(word) in (1, 0, -1) else STRANGE
+    return LABEL_WORDS.get(word, STRANGE)
+
+
+def _parts(cell: str, alone: Collection[str] = ()) -> list[str]:
+    """The findings in 'Effusion|Mass'. A comma or slash may be part of a name: it counts where one of the pieces is a
+    known finding, or stands alone in another cell (`alone`)."""
+    parts = []
+    for part in re.split(r"[|;；、]", cell):
+        pieces = [piece.strip() for piece in re.split(r"[,，/]", part) if piece.strip()]
+        known = [piece for piece in pieces if findings.known(unnumbered(piece)) or findings.plain(piece) in alone]
+        parts += pieces if known else [part.strip()]
+    return [part for part in parts if math.isfinite(LABEL_WORDS.get(part.lower(), 0))]
+
+
+def _say_commas(cells: Sequence[str], parts: Sequence[Sequence[str]]) -> None:
+    """Say what a comma or slash was taken for where not all of its pieces are known findings."""
+    doubtful = {
+        cell: words
+        for cell, words in zip(cells, parts, strict=True)
+        if re.search(r"[^|;；、,，/\s]\s*[,，/]\s*[^|;；、,，/\s]", cell) and not all(map(findings.known, words))
+    }
+    if doubtful:
+        said = [f"{cell[:60]!r} as {' and '.join(words)[:80]}" for cell, words in list(doubtful.items())[:5]]
+        more = ", …" if len(doubtful) > len(said) else ""
+        log.warning("Read %s%s. A '|' between findings leaves no doubt.", ", ".join(said), more)
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    return (findings.FINDINGS.index(name) if name in findings.FINDINGS else len(findings.FINDINGS), name)
+
+
+def named(header: Sequence[str], names: str) -> str:
+    """The first column that goes by one of these names, the usual first; "": there is none."""
+    known = {findings.plain(name): name for name in reversed(header)}
+    usual = map(findings.plain, names.split())
+    return next((known[name] for name in usual if name in known), "")

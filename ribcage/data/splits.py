@@ -1,0 +1,163 @@
+"""Splits that nobody published: a patient goes where the hash of its name points, on every machine and in any order."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ribcage.data.readers import tables
+from ribcage.imaging.fingerprint import same_patient
+
+log = logging.getLogger("ribcage")
+
+SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
+# Of a published training part without validation: about what others carve out of the official ChestX-ray14 lists.
+VAL_SHARE = 1 / 8
+
+
+def complete(split: pd.Series, patients: pd.Series, paths: pd.Series) -> pd.Series:
+    """The split given, dealt out where there is none, with a validation part where it lacks one; and that is said."""
+    parts = set(split)
+    if parts <= {""}:
+        return dealt(patients, paths)
+    if {"train", "test"} <= parts and "val" not in parts:
+        log.warning("No validation part: one in eight training %s becomes one.", _units(patients))
+        return carve(split, patients, paths)
+    return split
+
+
+def dealt(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHARES) -> pd.Series:
+    """`by_patient`, said aloud."""
+    said = "/".join(f"{100 * share:g}" for share in shares.values())
+    log.warning("No split published: %s are dealt out %s by their hash.", _units(patients), said)
+    return by_patient(patients, paths, shares)
+
+
+def used(split: pd.Series) -> pd.Series:
+    """(N,) bool: the rows that are learnt from, chosen by or tested on: those in a split, all where there is none."""
+    return (split != "") | (split == "").all()
+
+
+def _units(patients: pd.Series) -> str:
+    """What a split keeps together."""
+    return "patients" if (patients != "").any() else "images (no patient is known)"
+
+
+def by_patient(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHARES) -> pd.Series:
+    """The part each row belongs to: one for all spellings of a patient's name that have the same fingerprint.
+
+    A row without a patient ("") counts as a patient of its own, by its path."""
+    fractions = _fractions(spelt(patients).where(patients != "", "\x1f" + paths))
+    edges = np.cumsum(list(shares.values()))
+    part = np.searchsorted(edges / edges[-1], fractions, side="right")
+    return pd.Series(np.array(list(shares), dtype=object)[part], index=patients.index, dtype="str")
+
+
+def carve(split: pd.Series, patients: pd.Series, paths: pd.Series, share: float = VAL_SHARE) -> pd.Series:
+    """Give a split that has no validation one: this share of its training patients."""
+    parts = by_patient(patients, paths, {"val": share, "train": 1 - share})
+    return split.mask((split == "train") & (parts == "val"), "val")
+
+
+def choose(frame: pd.DataFrame, wanted: str, published: Sequence[str], shares: dict[str, float] = SHARES) -> pd.Series:
+    """The split asked for: a published one (a column split_NAME), `patient`, or `auto`: the first that is there."""
+    there = [name for name in published if f"split_{name}" in frame]
+    if wanted in there or (wanted == "auto" and there):
+        return frame[f"split_{there[0] if wanted == 'auto' else wanted}"]
+    if wanted not in ("auto", "patient"):
+        raise FileNotFoundError(
+            f"The {wanted} lists are not there. Add them or choose --split {' or '.join([*there, 'patient'])}."
+        )
+    if wanted == "auto":
+        return dealt(frame["patient"], frame["path"], shares)
+    return by_patient(frame["patient"], frame["path"], shares)
+
+
+def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
+    """Name → (N,) bool: the rows that bare lists of images name, from words such as train=FILE; one name may have
+    several lists. A list names images by their path, their name, or their stem."""
+    given: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, file = word.partition("=")
+        if not (name.strip() and equals and file):
+            raise ValueError(f"--split-list {word!r} is not NAME=FILE, such as train=train_list.txt.")
+        given.setdefault(name.strip(), []).extend(tables.bare_list(Path(file).expanduser()))
+    place, found = {path: row for row, path in enumerate(paths)}, {}
+    for name, images in given.items():
+        meant = [place.get(path, -1) for path in tables.meant(images, paths)[0]]
+        strange = next((image for image, row in zip(images, meant, strict=True) if row < 0), "")
+        rows = np.array([row for row in meant if row >= 0], np.int64)
+        if not len(rows):
+            raise ValueError(
+                f"--split-list {name}: none of its {len(images):,} names, such as {tables.shown(strange)}, is an "
+                f"image of this data set, whose first is {tables.shown(str(paths[0]))}."
+            )
+        if len(rows) < len(images):
+            log.warning(
+                "%s of %s names in the list %r are no image here, such as %s.",
+                f"{len(images) - len(rows):,}",
+                f"{len(images):,}",
+                name,
+                tables.shown(strange),
+            )
+        found[name] = np.zeros(len(paths), bool)
+        found[name][rows] = True
+    return found
+
+
+def from_lists(words: Sequence[str], patients: pd.Series, paths: pd.Series) -> pd.Series:
+    """The split that lists make; an image in two of them is an error, a patient in two is said."""
+    found = lists(words, paths.tolist())
+    strange = [name for name in found if name not in SHARES]
+    if strange:
+        raise ValueError(f"--split-list {strange[0]}: a split is train, val or test.")
+    split = pd.Series("", paths.index, dtype="str")
+    for one, other in combinations(found, 2):
+        if both := int((found[one] & found[other]).sum()):
+            raise ValueError(
+                f"{both:,} images are in the lists of both {one} and {other}. 'ribcage inspect' shows them."
+            )
+    for name, rows in found.items():
+        split[rows] = name
+    known = patients[(patients != "") & (split != "")]
+    crossing = int((split[known.index].groupby(known).nunique() > 1).sum())
+    if crossing:
+        log.warning(
+            "%s patients are in several of the lists; --drop-shared test leaves them out of test.", f"{crossing:,}"
+        )
+    if none := int((split == "").sum()):
+        log.warning("%s images are in no list and so in no split.", f"{none:,}")
+    return complete(split, patients, paths)
+
+
+def _fractions(names: pd.Series) -> np.ndarray:
+    """One number in [0, 1) per name, the same for the same name."""
+    codes, unique = pd.factorize(names)
+    digests = b"".join(hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in unique)
+    # 53 bits: what a float holds exactly, so that no fraction rounds up to 1
+    return (np.frombuffer(digests, ">u8") >> np.uint64(11))[codes] / 2.0**53
+
+
+def spelt(patients: pd.Series) -> pd.Series:
+    """The names of patients, spelt in one way."""
+    return patients.map({name: same_patient(name) for name in patients.unique()})
+
+
+def shared(names: np.ndarray | pd.Series, split: np.ndarray | pd.Series, giving: Sequence[str]) -> np.ndarray:
+    """(N,) bool: rows of the splits that give way whose name (of a patient, of an image) another split has too.
+
+    Of two splits that both give way, the one named first gives way to the other. Rows without a name ("" or 0) and rows
+    of no split are in nobody's way, and stay. Names of patients go through `spelt` first."""
+    codes, unique = pd.factorize(np.asarray(names))
+    splits = np.asarray(split)
+    known = np.array([bool(name) and name == name for name in unique], bool)[codes] & (splits != "")
+    gone = np.zeros(len(codes), bool)
+    for part in dict.fromkeys(giving):
+        own, elsewhere = (splits == part) & known, np.zeros(len(unique), bool)
+        elsewhere[codes[known & ~own & ~gone]] = True
+        gone |= own & ~gone & elsewhere[codes]
+    return gone

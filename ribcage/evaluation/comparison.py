@@ -1,0 +1,389 @@
+"""Comparison: several models' predictions of the same pictures → differences with their intervals and p-values.
+
+Every model is compared with the first. Both tests are paired: how the models vary together is taken from the same
+resamples of patients, or from DeLong's covariance; an interval without 0 and p < .05 are the same. Accuracy and F1 are
+at the thresholds that each model was evaluated at; their means are over the findings for which every model that has any
+has one, so that means can be laid beside each other. p-values are adjusted by Holm over all findings and models asked
+about; the means over findings are a question of their own, adjusted over the models. Beside it stands what each model
+costs, where its bundle is known.
+"""
+
+import contextlib
+import fnmatch
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ribcage import metrics
+from ribcage.bundle import bundle, cost
+from ribcage.evaluation import own_predictions
+from ribcage.evaluation.classification import LEVEL, estimate, mean, number, patient_names
+from ribcage.inference import predictions
+from ribcage.metrics import Comparison
+from ribcage.runtime import files
+
+METRICS = ("auroc", "ap", "auroc_delong", "accuracy", "f1")
+PREDICTIONS = "predictions.parquet"
+LEAST = 4
+"""Digits of a key that can mean a test."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model in the comparison."""
+
+    name: str
+    table: pd.DataFrame
+    """Its predictions."""
+    stamps: tuple[str, ...] = ()
+    """What is not honest about them."""
+    rule: str = ""
+    """How its thresholds were chosen; "" where none are known."""
+    thresholds: dict[str, float | None] = field(default_factory=dict)
+    """By finding."""
+    bundle: Path | None = None
+    """The folder of the model itself, where it is known."""
+    remarks: tuple[str, ...] = ()
+    """What was guessed of its table."""
+
+
+def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) -> list[Entry]:
+    """Tables of predictions, folders of evaluations, or runs that were evaluated; `on` says which evaluation,
+    `thresholds` are of tables that know none."""
+    files = chosen(words, on)
+    read: dict[int, Entry] = {}
+    for place in sorted(range(len(files)), key=lambda place: files[place].suffix != ".parquet"):  # own tables last
+        theirs = [name for one in read.values() for name in predictions.findings(one.table) if name]
+        read[place] = entry(words[place], files[place], theirs)
+    found = [read[place] for place in range(len(files))]
+    known = list(dict.fromkeys(name for one in found for name in predictions.findings(one.table)))
+    asked = own_predictions.thresholds(thresholds, known)
+    if asked and all(one.thresholds for one in found):
+        raise ValueError("--thresholds are of tables that know none, and all of these do.")
+    return [one if one.thresholds or not asked else replace(one, rule="as given", thresholds=asked) for one in found]
+
+
+def entry(word: str, file: Path | None = None, theirs: Sequence[str] = ()) -> Entry:
+    """A model by the table of its predictions; `theirs` are the findings of the other models."""
+    file = file or chosen([word])[0]
+    facts = Facts.read(file.parent / "metrics.json") if file.name == PREDICTIONS else Facts()
+    table, remarks = own_predictions.read(file, theirs)
+    return Entry(
+        word.rstrip("/\\"), table, facts.stamps, facts.rule, facts.thresholds, owner(Path(word), file), remarks
+    )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an evaluation said of itself."""
+
+    stamps: tuple[str, ...] = ()
+    rule: str = ""
+    thresholds: dict[str, float | None] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path) -> "Facts":
+        """From metrics.json; nothing where there is none."""
+        if not file.is_file():
+            return cls()
+        try:
+            said = files.read_json(file)
+            thresholds = {str(row["finding"]): number(row["threshold"]) for row in said["findings"]}
+            peers = " on the tested pictures" if said["protocol"] == "peers" else ""
+            return cls(tuple(map(str, said["stamps"])), str(said["rule"]) + peers, thresholds)
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{file} is damaged. Run 'ribcage evaluate' again.") from None
+
+
+def owner(place: Path, file: Path) -> Path | None:
+    """The bundle that made a table of predictions: of the run named, or of the run whose evaluation it is."""
+    above = file.parent.parent
+    for folder in (place, *([above.parent] if above.name == "evaluation" else [])):
+        if folder.is_dir():
+            with contextlib.suppress(FileNotFoundError):
+                return bundle.find(folder)
+    return None
+
+
+def chosen(words: Sequence[str], on: str = "") -> list[Path]:
+    """The tables of predictions meant: of runs that were evaluated several times those whose test all have in common.
+
+    on: the name of an evaluation, such as nih-test, or the first digits of a test's key.
+    """
+    several = [tables(Path(word), on) for word in words]
+    if all(len(files) == 1 for files in several):
+        return [files[0] for files in several]
+    named = [next((file for file in files if file.parent.name == on), None) for files in several]
+    found = [file for file in named if file]
+    if len(found) == len(words) and len({key(file) for file in found}) == 1:
+        return found
+    keys = [{key(file): file for file in files} for files in several]
+    common = [one for one in keys[0] if one and all(one in own for own in keys[1:])]
+    if len(common) == 1:
+        return [own[common[0]] for own in keys]
+    if not common and all(file or len(files) == 1 for file, files in zip(named, several, strict=True)):
+        return [file or files[0] for file, files in zip(named, several, strict=True)]
+    place, files = next((word, files) for word, files in zip(words, several, strict=True) if len(files) > 1)
+    names = ", ".join(f"{file.parent.name}{f' ({key(file)[:6]})' if key(file) else ''}" for file in files)
+    known = sum(any(own) for own in keys)
+    why = f"{len(common) or 'no'} tests are common to all" if known > 1 else "which one is meant is not known"
+    raise ValueError(f"{place} was evaluated {len(files)} times: {names}; {why}. Say which with --on NAME or --on KEY.")
+
+
+def key(file: Path) -> str:
+    """The key of the test that a table of predictions is of; "" where it is not known."""
+    try:
+        return str(files.read_json(file.parent / "metrics.json")["test"]["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def tables(place: Path, on: str = "") -> list[Path]:
+    """The tables of predictions that may be meant; never none."""
+    if not place.exists():
+        raise FileNotFoundError(f"{place} does not exist.")
+    if place.is_file():
+        return [place]
+    if (place / PREDICTIONS).is_file():
+        return [place / PREDICTIONS]
+    every = sorted((place / "evaluation").glob(f"*/{PREDICTIONS}"))
+    found = [file for file in every if meant(file, on)]
+    if not found:
+        others = [file.parent.name for file in every]
+        there = (
+            f"It was evaluated on {', '.join(others)}."
+            if others
+            else f"Make them: ribcage evaluate {shlex.quote(str(place))} --data …"
+        )
+        raise FileNotFoundError(f"{place} holds no predictions{f' on {on}' if on else ''}. {there}")
+    return found
+
+
+def meant(file: Path, on: str) -> bool:
+    """Whether `on` means the evaluation of this table: by its name, with or without the key behind it, by its key, or
+    by a pattern."""
+    name, own = file.parent.name, key(file)
+    if not on or name == on or fnmatch.fnmatchcase(name, on):
+        return True
+    return bool(own) and (name == f"{on}-{own[:6]}" or (len(on) >= LEAST and own.startswith(on.lower())))
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The same pictures and findings for all."""
+
+    findings: tuple[str, ...]
+    scores: list[np.ndarray]
+    """One (N, F) for each model."""
+    labels: np.ndarray
+    patients: np.ndarray
+    """(N,) as the table says that knows most of them; "" where unknown."""
+    left_out: dict[str, int]
+    """Pictures of a model that not all others have."""
+    findings_left_out: dict[str, tuple[str, ...]]
+
+
+def align(entries: Sequence[Entry]) -> Aligned:
+    """Bring all to the pictures and findings that everybody has."""
+    entries = own_predictions_placed(entries)
+    tables = [keyed(one) for one in entries]
+    pictures = tables[0].index
+    for table in tables[1:]:
+        pictures = pictures[pictures.isin(table.index)]
+    known = [predictions.findings(one.table) for one in entries]
+    findings = tuple(name for name in known[0] if all(name in names for names in known[1:]))
+    if not len(pictures) or not findings:
+        lacking = "picture" if not len(pictures) else "finding"
+        raise ValueError(f"{', '.join(one.name for one in entries)} have no {lacking} in common.")
+    common = [table.loc[pictures] for table in tables]
+    labels = [table[[name + predictions.LABEL for name in findings]].to_numpy(np.float64) for table in common]
+    for one, theirs in zip(entries[1:], labels[1:], strict=True):
+        other = int((~((theirs == labels[0]) | (np.isnan(theirs) & np.isnan(labels[0])))).any(axis=1).sum())
+        if other:
+            raise ValueError(
+                f"{other:,} pictures have other labels in {one.name} than in {entries[0].name}: "
+                "evaluate both on the same data with the same --policy."
+            )
+    told = max(common, key=lambda table: int((table["patient"] != "").sum()))  # of equals the first
+    return Aligned(
+        findings,
+        [table[list(findings)].to_numpy(np.float64) for table in common],
+        labels[0],
+        patient_names(told),
+        {one.name: len(table) - len(pictures) for one, table in zip(entries, tables, strict=True)},
+        {
+            one.name: tuple(name for name in names if name not in findings)
+            for one, names in zip(entries, known, strict=True)
+        },
+    )
+
+
+def own_predictions_placed(entries: Sequence[Entry]) -> list[Entry]:
+    """The same; tables of anybody's get the sets, paths and labels of those of ours that they do not say."""
+    full = [one.table for one in entries if own_predictions.is_whole(one.table)]
+    return [replace(one, table=own_predictions.placed(one.table, full, one.name)) for one in entries]
+
+
+def keyed(one: Entry) -> pd.DataFrame:
+    """A table by set and path."""
+    table = one.table.set_index(one.table["set"] + "\0" + one.table["path"])
+    twice = int(table.index.duplicated().sum())
+    if twice:
+        raise ValueError(f"{one.name} has {twice:,} pictures twice (the same set and path).")
+    return table
+
+
+def compare(
+    entries: Sequence[Entry], *, resamples: int = 1000, seed: int = 0, timing: cost.Timing | None = None
+) -> dict[str, Any]:
+    """All numbers, as a dict that JSON can hold.
+
+    timing: how to measure the time of each model for the first of its batches; None does not.
+    """
+    if len(entries) < 2:
+        raise ValueError("A comparison needs two or more models.")
+    if len({one.name for one in entries}) < len(entries):
+        raise ValueError("The same predictions were given twice.")
+    data = align(entries)
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    models = list(zip(data.scores, [at(one, data.findings) for one in entries], strict=True))
+    options["rated"] = rated([thresholds for _, thresholds in models])
+    wholes = [
+        metrics.summary(scores, data.labels, data.patients, thresholds=thresholds, **options).metrics
+        for scores, thresholds in models
+    ]
+    pairs = [
+        metrics.compare(scores, models[0][0], data.labels, data.patients, at=(thresholds, models[0][1]), **options)
+        for scores, thresholds in models[1:]
+    ]
+    return {
+        "pictures": len(data.labels),
+        "patients": len(set(data.patients.tolist()) - {""}),
+        "without_patient": int((data.patients == "").sum()),
+        "left_out": data.left_out,
+        "findings_left_out": {name: list(names) for name, names in data.findings_left_out.items()},
+        "rated": [name for name, counts in zip(data.findings, options["rated"], strict=True) if counts],
+        "level": LEVEL,
+        "resamples": resamples,
+        "seed": seed,
+        "models": [
+            {
+                "name": one.name,
+                "stamps": list(one.stamps),
+                "remarks": list(one.remarks),
+                "rule": one.rule,
+                "costs": cost,
+                "macro": {name: mean(whole[name]) for name in METRICS},
+                "findings": [
+                    {"finding": finding, "threshold": number(chosen[place])}
+                    | {name: estimate(whole[name].findings, place) for name in METRICS}
+                    for place, finding in enumerate(data.findings)
+                ],
+            }
+            for one, whole, (_, chosen), cost in zip(entries, wholes, models, costs(entries, timing), strict=True)
+        ],
+        "differences": differences(entries, data, pairs),
+    }
+
+
+def at(one: Entry, findings: Sequence[str]) -> np.ndarray:
+    """(F,) its thresholds; NaN where it has none."""
+    found = [one.thresholds.get(name) for name in findings]
+    return np.array([np.nan if each is None else each for each in found])
+
+
+def rated(thresholds: Sequence[np.ndarray]) -> np.ndarray:
+    """(F,) the findings for which all models have a threshold that have any at all."""
+    known = ~np.isnan(np.stack(thresholds))  # (models, F)
+    return known.any(axis=0) & known[known.any(axis=1)].all(axis=0)
+
+
+def costs(entries: Sequence[Entry], timing: cost.Timing | None = None) -> list[dict[str, Any] | None]:
+    """What each model costs: counts, bytes on disk and, if asked for, milliseconds; None where no bundle is known."""
+    subjects = [None if one.bundle is None else cost.Subject.of(one.bundle) for one in entries]
+    known = [one for one in subjects if one is not None]
+    times = iter(cost.beside(known, timing) if timing else [None] * len(known))
+    return [
+        None
+        if one is None or one.folder is None
+        else {
+            **asdict(cost.counts(one)),
+            "bytes": (bundle.find(one.folder) / bundle.WEIGHTS).stat().st_size,
+            "latency": None if (taken := next(times)) is None else asdict(taken),
+        }
+        for one in subjects
+    ]
+
+
+def differences(
+    entries: Sequence[Entry], data: Aligned, pairs: Sequence[dict[str, Comparison]]
+) -> list[dict[str, Any]]:
+    """Each model minus the first."""
+    adjusted = {name: holm([pair[name].p for pair in pairs]) for name in METRICS}
+    found = []
+    for n, (one, pair) in enumerate(zip(entries[1:], pairs, strict=True)):
+        cells = [
+            {
+                name: estimate(pair[name].interval, place)
+                | {"p": number(pair[name].p[place]), "adjusted": number(adjusted[name][n, place])}
+                for name in METRICS
+            }
+            for place in range(len(data.findings) + 1)
+        ]
+        rows = [{"finding": name} | cell for name, cell in zip(data.findings, cells, strict=False)]
+        found.append({"model": one.name, "minus": entries[0].name, "findings": rows, "macro": cells[-1]})
+    return found
+
+
+def holm(p: Sequence[np.ndarray]) -> np.ndarray:
+    """(models, F + 1) adjusted: findings of all models together, the means among themselves."""
+    asked = np.stack(p)
+    findings = metrics.holm(asked[:, :-1].ravel()).reshape(asked[:, :-1].shape)
+    return np.concatenate([findings, metrics.holm(asked[:, -1])[:, None]], axis=1)
+
+
+def thresholded(model: dict[str, Any]) -> list[tuple[str, bool]]:
+    """The findings, and whether this model of a result has a threshold for them."""
+    return [(row["finding"], row["threshold"] is not None) for row in model["findings"]]
+
+
+def notes(result: dict[str, Any]) -> list[str]:
+    """Sentences about what was left out and what is not honest."""
+    texts = [f"{model['name']}: {text}" for model in result["models"] for text in model["stamps"]]
+    texts += [f"{model['name']}: {text}." for model in result["models"] for text in model["remarks"]]
+    texts += [
+        f"{model['name']} has no accuracy and F1: its thresholds are not known. --thresholds gives them."
+        for model in result["models"]
+        if not any(has for _, has in thresholded(model))
+    ]
+    alike = [row["finding"] for row in result["models"][0]["findings"] if row["auroc"]["value"] is None]
+    if alike:
+        texts.append(
+            f"{', '.join(alike)}: only one class is known in these pictures, so not in the means that need both."
+        )
+    for model in result["models"]:
+        lacked = [finding for finding, has in thresholded(model) if not has]
+        if 0 < len(lacked) < len(model["findings"]):
+            texts.append(
+                f"{', '.join(lacked)}: not in the means of accuracy and F1, since {model['name']} has no threshold "
+                f"for {'it' if len(lacked) == 1 else 'them'}."
+            )
+    texts += [
+        f"{model['name']} was not timed as exported: {model['costs']['latency']['why']}"
+        for model in result["models"]
+        if model["costs"] and model["costs"]["latency"] and model["costs"]["latency"]["why"]
+    ]
+    if without := result["without_patient"]:
+        texts.append(f"The patient of {without:,} images is not known: each counts as a patient of its own.")
+    for name, count in result["left_out"].items():
+        if count:
+            texts.append(f"{count:,} pictures of {name} are left out: not every model has predictions of them.")
+    for name, findings in result["findings_left_out"].items():
+        if findings:
+            texts.append(f"{', '.join(findings)} of {name}: left out, since not every model knows it.")
+    return texts

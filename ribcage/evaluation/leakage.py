@@ -1,0 +1,175 @@
+"""Guard: no model is tested on what it has seen, unless that is wished for, and then the report says so."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ribcage.bundle import history
+from ribcage.data import dataset_folder as stores
+from ribcage.data import provenance
+from ribcage.data.dataset_folder import Fingerprints, Store
+from ribcage.data.provenance import Provenance
+from ribcage.imaging import fingerprint
+from ribcage.inference import predictions
+
+
+class LeakError(ValueError):
+    """The model has seen what it is to be tested on."""
+
+    def __init__(self, leak: provenance.Leak) -> None:
+        super().__init__(
+            f"{leak}. --drop-shared SPLIT leaves these out; or test on others, or pass --allow-leak: the report will "
+            "say so."
+        )
+        self.leak = leak
+
+
+def check(
+    seen: Provenance, tested: Sequence[Store], rows: np.ndarray, *, allow: bool = False, selected: bool = False
+) -> dict[str, Any]:
+    """What the model has seen of these rows, for the report; LeakError if it has and that is not allowed.
+
+    selected: pictures the model was selected on, though not trained on, are allowed: what others did is reproduced.
+    """
+    prints = fingerprints(tested, rows)
+    leak, chosen = provenance.leak(seen, prints), 0
+    forbidden = leak
+    if leak and selected:
+        chosen, forbidden = _apart(seen, prints)
+    if forbidden and not allow:
+        raise LeakError(forbidden)
+    linked = [store.index.name for store in tested if store.facts.linked]
+    return {
+        "checked": len(rows),
+        "seen": len(seen.pixels),
+        "found": bool(leak),
+        **asdict(leak),
+        "selected_on": chosen,
+        "unseen": int((seen.pixels == 0).sum()),
+        "unknown": seen.unknown.tolist(),
+        "text": text(leak, chosen) + _of_other_sites(seen, tested),
+        "linked": linked,
+    }
+
+
+@dataclass(frozen=True)
+class Left:
+    """What was left out of a test, since the model has seen it."""
+
+    pictures: int = 0
+    patients: int = 0
+    copies: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pictures:,} images are left out (--drop-shared): they show {self.patients:,} patients that the "
+            f"model has seen in training or selection, or are copies of images it has seen ({self.copies:,})."
+        )
+
+
+def unseen(seen: Provenance, tested: Sequence[Store], rows: np.ndarray) -> tuple[np.ndarray, Left]:
+    """The rows whose patients and images a model has not seen, nor copies of them; and what that leaves out."""
+    prints = fingerprints(tested, rows)
+    known = np.isin(prints.patients, seen.patients) & (prints.patients > 0)
+    _, alike = provenance.copies(seen, prints)
+    gone = known | alike
+    if gone.all():
+        raise ValueError(f"--drop-shared leaves nothing to test: the model has seen all {len(rows):,} images.")
+    return rows[~gone], Left(int(gone.sum()), len(np.unique(prints.patients[known])), int(alike.sum()))
+
+
+def first_weights(seen: Provenance, choosing: Sequence[Store], rows: np.ndarray, split: str) -> str:
+    """A warning where the weights that training begins with have learnt from what is to choose the model; else ""."""
+    try:
+        check(seen, choosing, rows, selected=True)
+    except LeakError as error:
+        found = f"WARNING: the first weights have learnt from split {split!r}, which chooses the model: it flatters it."
+        return f"{found} {error.leak.said('validation')}."
+    return ""
+
+
+def text(leak: provenance.Leak, chosen: int) -> str:
+    """One sentence."""
+    if not leak:
+        return f"none of the {leak.tested:,} pictures, and no patient on them, was seen in training or selection"
+    said = f"; the model was selected on {chosen:,} of them" if chosen else ""
+    return f"{leak}{said}"
+
+
+def _of_other_sites(seen: Provenance, tested: Sequence[Store]) -> str:
+    """Whose patients could not be compared, since the model's were hashed with the key of another site."""
+    private = [store.index.name for store in tested if store.private and (store.index.table["patient"] != "").any()]
+    if not private or not seen.of_other_sites:
+        return ""
+    return (
+        f"; patients of {', '.join(private)} could not be compared with those that it saw at another site, only images "
+        "(docs/fingerprints.md)"
+    )
+
+
+def fingerprints(tested: Sequence[Store], rows: np.ndarray) -> Fingerprints:
+    """Of these rows, counted through all sets; a linked folder keeps none, so they are computed."""
+    parts = []
+    for store, own in zip(tested, predictions.by_store(tested, rows), strict=True):
+        if not len(own):
+            continue
+        parts.append(_computed(store, own) if store.facts.linked else store.fingerprints.take(own))
+    return Fingerprints.join(parts)
+
+
+def _computed(store: Store, rows: np.ndarray) -> Fingerprints:
+    """As the import of the same pictures would have noted them."""
+    read = stores.source(store.index, store.facts)
+
+    def one(row: int) -> tuple[np.ndarray, int]:
+        picture = read(row)
+        return fingerprint.fingerprint(picture.pixels), fingerprint.pixel_hash(stores.square(picture, store.facts))
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(one, rows.tolist()))
+    prints, pixels = np.stack([each for each, _ in found]), np.array([number for _, number in found], np.uint64)
+    return replace(store.fingerprints.take(rows), prints=prints, pixels=pixels)
+
+
+def _apart(seen: Provenance, tested: Fingerprints) -> tuple[int, provenance.Leak]:
+    """How many of the tested pictures the model was only selected on, and what it was trained on.
+
+    The patients of the former are known for that reason, also where an older file does not say which were selected on.
+    """
+    trained, chosen = _of_role(seen, 0), _of_role(seen, 1)
+    on = provenance.copies(chosen, tested)[1] & ~provenance.copies(trained, tested)[1]
+    patients, unkeyed = (np.where(on, np.uint64(0), each) for each in (tested.patients, tested.without_key))
+    rest = replace(tested, patients=patients, unkeyed=unkeyed)
+    return int(on.sum()), provenance.leak(replace(trained, patients=seen.trained), rest)
+
+
+def _of_role(seen: Provenance, role: int) -> Provenance:
+    """The pictures that were seen in training, or in selection."""
+    kept = seen.role == role
+    return replace(seen, pixels=seen.pixels[kept], prints=seen.prints[kept], role=seen.role[kept])
+
+
+# ---- by what a test is known
+
+
+def images_of(one: Store) -> str:
+    """A hash of all images of a folder; of a linked one of their names."""
+    if one.facts.contents:
+        return history.hashed(one.facts.contents)
+    return history.hashed(one.index.name, *one.index.table["path"])
+
+
+def key_of(stores: Sequence[Store], rows: np.ndarray, split: str, options: dict[str, Any]) -> str:
+    """The key of a test of these rows, counted through all sets."""
+    parts = []
+    for one, own in zip(stores, predictions.by_store(stores, rows), strict=True):
+        table = one.index.table.iloc[own]
+        labels = table[list(one.index.findings)].to_numpy(np.float32)
+        boxes = one.index.boxes[np.isin(one.index.boxes["row"], own)].to_csv(index=False)
+        about = [*one.index.findings, *table["path"], *table["patient"]]
+        parts.append(history.hashed(images_of(one), own.astype("<i8").tobytes(), labels.tobytes(), boxes, *about))
+    return history.hashed(split, json.dumps(options, sort_keys=True), *sorted(parts))

@@ -1,0 +1,257 @@
+"""DICOM → one gray image, by the standard's pipeline (PS3.3 C.7.6.3, C.11.1 and C.11.2):
+
+    stored bits → modality LUT or slope and intercept → VOI LUT or window → inversion → shutter → 8 or 16 bit
+
+`dicom_pixels` has the first step, `dicom_gray` all that depends on a pixel's value alone, `dicom_place` the shutter and
+what is only said of an image. docs/datasets.md lists what is done with every attribute.
+"""
+
+import importlib.util
+import logging
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import cv2
+import numpy as np
+
+from ribcage.imaging import raster
+from ribcage.imaging.dicom import elements, place
+from ribcage.imaging.dicom import gray as dicom_gray
+from ribcage.imaging.dicom import pixels as dicom_pixels
+from ribcage.imaging.dicom.pixels import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Layout, Stored, short
+from ribcage.imaging.raster import Depth, Limits, Picture, UnreadableError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+VIEWS = {
+    **{"PA": "PA", "POSTERO ANTERIOR": "PA", "AP": "AP", "ANTERO POSTERIOR": "AP"},
+    **dict.fromkeys(("LL", "RL", "LAT", "LATERAL", "LEFT LATERAL", "RIGHT LATERAL"), "LATERAL"),
+}
+# What `_tags` looks at, the character set of names with it.
+TAGGED = (
+    *("SpecificCharacterSet", "PatientID", "StudyInstanceUID", "ViewPosition", "ViewCodeSequence", "PatientSex"),
+    *("SeriesInstanceUID", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer", "Modality"),
+    "BodyPartExamined",
+)
+PIXELS = 0x7FE00010
+META_BYTES = 1 << 16  # more than any file meta group has
+LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls")
+
+
+def recognised(data: bytes) -> bool:
+    """Whether this is a DICOM: by its mark or, without the preamble, by a first element of group 2 or 8."""
+    if data[128:132] == b"DICM":
+        return True
+    group, element, kind, length = struct.unpack("<HH2sH", data[:8].ljust(8, b"\xff"))
+    implicit = length == 0 and kind[1] == 0  # a first element of less than 256 bytes
+    return group in (2, 8) and element <= 0x0100 and (implicit or re.fullmatch(rb"[A-Z]{2}", kind) is not None)
+
+
+def decode(data: bytes, name: str, *, depth: Depth, min_side: int | None, limits: Limits, window: str = "") -> Picture:
+    """The image in these bytes; `name` is how errors call it, `window` what to take instead of the file's own choice:
+    an explanation such as LUNG, or centre and width such as 40,400."""
+    asked = dicom_gray.asked(window)
+    try:
+        dataset = _dataset(data, name, limits)
+        unread = elements.settle(dataset)
+        said = dicom_pixels.layout(dataset, name, limits)
+        if said.samples > 1 or said.photometric == "PALETTE COLOR":
+            pixels, notes = _colour(dataset, said, name, depth, limits)
+            notes += [f"{raster.CAUTION}no window as asked for: the image is in colour"] if asked else []
+        else:
+            pixels, notes = _gray(dataset, said, name, depth, min_side, limits, asked)
+        notes = [*unread, *said.notes, *notes, *place.cautions(dataset)]
+        return Picture(pixels, said.width, said.height, tuple(notes), _tags(dataset))
+    except UnreadableError:
+        raise
+    except Exception as error:  # whatever pydicom and its decoders raise on a hostile file
+        raise UnreadableError(f"{name} is a damaged DICOM ({short(error)}).") from None
+
+
+def _gray(
+    dataset: "Dataset",
+    said: Layout,
+    name: str,
+    depth: Depth,
+    min_side: int | None,
+    limits: Limits,
+    window: dicom_gray.Window | None,
+) -> tuple[np.ndarray, list[str]]:
+    """The pixels of a gray image, and what was done for them."""
+    # Where gray is linear in the stored value, whatever the pixels are, an ordinary JPEG may be decoded reduced.
+    linear = said.bits == 8 and not said.signed and window is None and dicom_gray.by_value(dataset)
+    stored = dicom_pixels.stored(dataset, said, name, min_side=min_side if linear else None, limits=limits)
+    linear = linear and stored.bits == 8 and not stored.signed
+    inside, outside, told = (None, 0.0, []) if linear else place.shutter(dataset, said.width, said.height)
+    counts = np.ones(1 << stored.bits) if linear else _counts(stored, inside)
+    gray, notes = dicom_gray.shown(
+        dataset, stored.values, counts, bits=stored.bits, monochrome1=said.photometric == "MONOCHROME1", window=window
+    )
+    top = (1 << depth) - 1
+    pixels = _looked_up(np.rint(gray * top), stored.levels, depth)
+    if inside is not None:
+        pixels = np.where(inside, pixels, pixels.dtype.type(round(outside * top)))
+    return pixels, [*stored.notes, *notes, *told]
+
+
+def _colour(dataset: "Dataset", said: Layout, name: str, depth: Depth, limits: Limits) -> tuple[np.ndarray, list[str]]:
+    """The pixels of an image in colour made gray, and what was done for them."""
+    colours, odd = dicom_pixels.colour(dataset, said, name, limits)
+    pixels, notes = raster.gray(colours, said.photometric)
+    pixels, told = raster.to_depth(pixels, depth)
+    return pixels, [*odd, *notes, *told]
+
+
+def _counts(stored: Stored, inside: np.ndarray | None) -> np.ndarray:
+    """How many pixels have each level, of those that are not behind a shutter."""
+    count = 1 << stored.bits
+    mask = None if inside is None else inside.astype(np.uint8)
+    return cv2.calcHist([stored.levels], [0], mask, [count], [0, count]).ravel().astype(np.float64)
+
+
+def _looked_up(table: np.ndarray, levels: np.ndarray, depth: Depth) -> np.ndarray:
+    table = table.astype(f"u{depth // 8}")
+    if levels.dtype == np.uint8 and len(table) == 256:
+        return cv2.LUT(levels, table)
+    return np.take(table, levels)
+
+
+def tags(stream: BinaryIO, name: str, limits: Limits) -> dict[str, str]:
+    """`Picture.tags` from the header alone, whatever the pixels are; {} when it is damaged."""
+    _require(name)
+    from pydicom.datadict import tag_for_keyword
+
+    try:
+        stream.seek(0)
+        head = stream.read(META_BYTES)
+        if _meta_syntax(head) == DEFLATED.encode():  # the header is compressed, too
+            return _tags(_dataset(head + stream.read(), name, limits))
+        stream.seek(0)
+        tagged = [tag_for_keyword(keyword) for keyword in TAGGED]
+        return _tags(_parsed(stream, stop_when=lambda tag, *_: tag >= PIXELS, specific_tags=tagged))
+    except Exception:  # whatever pydicom raises on a hostile file: then nothing is known of it
+        return {}
+
+
+# -- What the file says -----------------------------------------------------------------------------------------------
+
+
+def _dataset(data: bytes, name: str, limits: Limits) -> "Dataset":
+    _require(name)
+    if _meta_syntax(data) == DEFLATED.encode():
+        _check_deflated(data, name, limits)
+    return _parsed(BytesIO(data), stop_when=_until_pixels())
+
+
+def _until_pixels() -> Callable[[int, Any, int], bool]:
+    """Whether to stop reading at an element: what follows the pixels, such as padding or another file, means nothing
+    for them and must not replace what stands before."""
+    seen = False
+
+    def stop(tag: int, *_: Any) -> bool:
+        nonlocal seen
+        before, seen = seen, seen or tag == PIXELS
+        return before
+
+    return stop
+
+
+def _require(name: str) -> None:
+    if importlib.util.find_spec("pydicom") is None:
+        raise UnreadableError(f"{name} is a DICOM; reading it needs: pip install pydicom")
+
+
+def _parsed(stream: BinaryIO, **how: Any) -> "Dataset":
+    import pydicom
+    from pydicom.filereader import read_partial
+
+    _quieten()
+    dataset = read_partial(stream, force=True, **how)
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    if not dataset.file_meta.get("TransferSyntaxUID"):
+        implicit, little = dataset.original_encoding
+        syntax = IMPLICIT if implicit else EXPLICIT if little else BIG_ENDIAN
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    return dataset
+
+
+def _quieten() -> None:
+    """What these libraries find odd but read is no matter for the person at the keyboard: what matters is noted."""
+    warnings.filterwarnings("ignore", module=rf"({'|'.join(LIBRARIES)})(\.|$)")
+    for library in LIBRARIES:
+        if not (log := logging.getLogger(library)).handlers:
+            log.addHandler(logging.NullHandler())
+
+
+def _meta_elements(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Number, content and end of each element of the file meta group, which is always explicit little endian."""
+    at = 132 if data[128:132] == b"DICM" else 0
+    while data[at : at + 2] == b"\x02\x00":
+        element, kind, length = struct.unpack_from("<2xH2sH", data, at)
+        at += 8
+        if kind in (b"OB", b"OW", b"UN", b"SQ", b"UT", b"OF"):
+            (length,) = struct.unpack_from("<I", data, at)
+            at += 4
+        yield element, data[at : at + length], at + length
+        at += length
+
+
+def _meta_syntax(data: bytes) -> bytes:
+    return next((content.rstrip(b"\0 ") for element, content, _ in _meta_elements(data) if element == 0x10), b"")
+
+
+def _check_deflated(data: bytes, name: str, limits: Limits) -> None:
+    start = max(end for _, _, end in _meta_elements(data))
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater.decompress(data[start:], int(limits.max_bytes))
+    if inflater.unconsumed_tail:
+        raise UnreadableError(f"{name} inflates to more than the limit of {limits.max_bytes / 1e6:,.0f} MB.")
+
+
+def _tags(dataset: "Dataset") -> dict[str, str]:
+    sex = _text(dataset, "PatientSex").upper()[:1]
+    return {
+        "patient": _text(dataset, "PatientID"),
+        "study": _text(dataset, "StudyInstanceUID"),
+        "series": _text(dataset, "SeriesInstanceUID"),
+        "view": _view(dataset),
+        "sex": sex if sex in ("F", "M") else "",
+        "age": _age(dataset),
+        "manufacturer": _text(dataset, "Manufacturer"),
+        "modality": _text(dataset, "Modality"),
+        "body": _text(dataset, "BodyPartExamined"),
+        "transfer_syntax": str(dataset.file_meta.TransferSyntaxUID),
+    }
+
+
+def _text(dataset: "Dataset", keyword: str) -> str:
+    try:
+        return "\\".join(text for text in elements.texts(dataset, keyword) if text)
+    except Exception:  # a value that cannot be read is one that is not known
+        return ""
+
+
+def _view(dataset: "Dataset") -> str:
+    """From ViewPosition, else from the words of ViewCodeSequence. (LLD and RLD, lying on a side, are no laterals.)"""
+    codes = dataset.get("ViewCodeSequence") or []
+    said = [_text(dataset, "ViewPosition"), *(_text(code, "CodeMeaning") for code in codes)]
+    return next((VIEWS[word] for text in said if (word := text.upper().replace("-", " ")) in VIEWS), "")
+
+
+def _age(dataset: "Dataset") -> str:
+    """In years: from PatientAge (045Y, 010M, 003W, 012D, or a bare number of years), else from birth to study."""
+    years: float | None = None
+    if age := re.fullmatch(r"(\d{1,3})([YMWD]?)", _text(dataset, "PatientAge").upper()):
+        years = int(age[1]) / {"M": 12, "W": 52.18, "D": 365.25}.get(age[2], 1)
+    else:
+        born, seen = (re.fullmatch(r"(\d{4})(\d{4})", _text(dataset, key)) for key in ("PatientBirthDate", "StudyDate"))
+        if born and seen:
+            years = int(seen[1]) - int(born[1]) - (seen[2] < born[2])
+    return f"{years:.4g}" if years is not None and 0 <= years <= 120 else ""

@@ -1,0 +1,173 @@
+"""One file (PNG, JPEG, TIFF, BMP, DICOM) → one gray picture, and that picture → a square of one size.
+
+Coordinates are continuous: pixel (0, 0) covers [0, 1) x [0, 1) and has its centre at (0.5, 0.5); a box from (x, y) of
+some width and height covers [x, x + width) x [y, y + height). Every matrix here maps such coordinates of the file's own
+picture (`Picture.width` x `Picture.height`, whatever size it was decoded at) to those of the stored square. Programs
+that count from the centre of pixel (0, 0), as OpenCV's warp does, subtract 0.5 after and add 0.5 before.
+"""
+
+import stat
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from ribcage.imaging import raster
+from ribcage.imaging.raster import CAUTION, Depth, Limits, Picture, UnreadableError
+
+__all__ = [
+    "CAUTION",
+    "Depth",
+    "Fit",
+    "Limits",
+    "Picture",
+    "UnreadableError",
+    "decode",
+    "fit",
+    "fit_matrix",
+    "read",
+    "tags",
+]
+
+Fit = Literal["pad", "crop", "squash"]
+"""How a picture becomes a square: black borders, the middle square, or both sides stretched."""
+
+
+def read(
+    file: Path,
+    *,
+    depth: Depth = 8,
+    min_side: int | None = None,
+    limits: Limits = Limits(),  # noqa: B008
+    bits: int | None = None,
+    window: str = "",
+) -> Picture:
+    """The picture in this file.
+
+    With `min_side` the pixels may come reduced, as long as the shorter side keeps that many (JPEGs then decode faster).
+    With `bits` a PNG or TIFF of 16 bits is taken to use only so many, as 12-bit detectors saved unscaled do.
+    `window` is what a DICOM is shown by instead of its own choice: an explanation such as LUNG, or CENTRE,WIDTH.
+    """
+    data = _content(file, limits)
+    return decode(data, str(file), depth=depth, min_side=min_side, limits=limits, bits=bits, window=window)
+
+
+def tags(file: Path, *, limits: Limits = Limits()) -> dict[str, str]:  # noqa: B008
+    """What `read(file).tags` would be, from the header of a DICOM file alone; {} for any other file, whatever it is."""
+    try:
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > limits.max_bytes:
+            return {}
+        with file.open("rb") as stream:
+            head = stream.read(132)
+            if raster.recognised(head) and head[128:] != b"DICM":
+                return {}
+            from ribcage.imaging import dicom
+
+            return dicom.tags(stream, str(file), limits) if dicom.recognised(head) else {}
+    except OSError:
+        return {}
+
+
+def decode(
+    data: bytes,
+    name: str,
+    *,
+    depth: Depth = 8,
+    min_side: int | None = None,
+    limits: Limits = Limits(),  # noqa: B008
+    bits: int | None = None,
+    window: str = "",
+) -> Picture:
+    """The picture in these bytes; `name` is how errors call it."""
+    limits.check_bytes(name, len(data))
+    if raster.recognised(data) and data[128:132] != b"DICM":
+        return raster.decode(data, name, depth=depth, min_side=min_side, limits=limits, bits=bits)
+    from ribcage.imaging import dicom  # its libraries load only when a DICOM is read
+
+    if dicom.recognised(data):
+        return dicom.decode(data, name, depth=depth, min_side=min_side, limits=limits, window=window)
+    raise UnreadableError(raster.unknown(data, name))
+
+
+def fit_matrix(width: int, height: int, size: int, how: Fit) -> np.ndarray:
+    """(2, 3) float64: from a point in a picture of this size to its place in the stored square."""
+    wide, high = _scaled(width, height, size, how)
+    return np.array(
+        [[wide / width, 0, _offset(wide, size)], [0, high / height, _offset(high, size)]],
+        dtype=np.float64,
+    )
+
+
+def fit(pixels: np.ndarray, size: int, how: Fit, of: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The picture as a (size, size) square, and the matrix from the original picture to it.
+
+    `of` is the width and height of that original when the pixels were decoded reduced. Shrinks by area averaging,
+    enlarges linearly.
+    """
+    width, height = of or pixels.shape[::-1]
+    wide, high = _scaled(width, height, size, how)
+    scaled = _resized(pixels, wide, high)
+    square = np.zeros((size, size), pixels.dtype)
+    x, y = _offset(wide, size), _offset(high, size)
+    square[max(y, 0) : y + high, max(x, 0) : x + wide] = scaled[max(-y, 0) :, max(-x, 0) :][:size, :size]
+    return square, fit_matrix(width, height, size, how)
+
+
+def _scaled(width: int, height: int, size: int, how: Fit) -> tuple[int, int]:
+    """Width and height of the whole picture, in whole pixels, at the scale of the square."""
+    if how == "squash":
+        return size, size
+    side = max(width, height) if how == "pad" else min(width, height)
+    return max(1, round(width * size / side)), max(1, round(height * size / side))
+
+
+def _offset(length: int, size: int) -> int:
+    """Where a picture of this length starts in the square; negative when its sides are cut off."""
+    return (size - length) // 2
+
+
+def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    high, wide = pixels.shape
+    if (wide, high) == (width, height):
+        return pixels
+    if (width < wide and height > high) or (width > wide and height < high):
+        pixels = _resized(pixels, min(width, wide), min(height, high))  # each way of resizing only where it fits
+        high, wide = pixels.shape
+    if width > wide or height > high:
+        return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    return _shrunk(pixels, width, height)
+
+
+def _shrunk(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Averages over whole pixels as far as that goes, then a blur that fits the rest, then linear.
+
+    Averaging over parts of pixels (OpenCV's area mode at a broken factor) looks the same and takes three times as long.
+    """
+    high, wide = pixels.shape
+    whole = min(wide // width, high // height)
+    if whole > 1:  # only a border that a whole factor leaves over is resized along
+        pixels = cv2.resize(pixels, (wide // whole, high // whole), interpolation=cv2.INTER_AREA)
+        high, wide = pixels.shape
+    sigmas = [0.5 * max((was / now) ** 2 - 1, 0) ** 0.5 for was, now in ((wide, width), (high, height))]
+    if max(sigmas) > 0.2:
+        size = [2 * int(np.ceil(2 * sigma)) + 1 for sigma in sigmas]
+        pixels = cv2.GaussianBlur(pixels, (size[0], size[1]), max(sigmas[0], 1e-3), sigmaY=max(sigmas[1], 1e-3))
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _content(file: Path, limits: Limits) -> bytes:
+    """All bytes of an ordinary file that is not too large. (OpenCV itself cannot open every name on every system.)"""
+    try:
+        found = file.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise UnreadableError(f"{file} is a directory, not a picture.")
+        if not stat.S_ISREG(found.st_mode):
+            raise UnreadableError(f"{file} is not an ordinary file.")
+        limits.check_bytes(str(file), found.st_size)
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} does not exist.") from None
+    except OSError as error:
+        raise UnreadableError(f"{file} cannot be opened: {error.strerror}.") from None

@@ -1,0 +1,269 @@
+"""Detections: what a detector found in pictures of dataset folders, as a table, and what was drawn in them.
+
+Boxes are in stored pixels of their picture, as those of an Index are; `original` moves them to the file's own pixels.
+The file has one row per picture – what is known of it, and the list of its boxes, the surest first.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from ribcage.bundle.bundle import Model
+from ribcage.data.dataset_folder import Fit, Store
+from ribcage.data.findings import Policy
+from ribcage.data.labels import IGNORE, known_labels
+from ribcage.data.loader import Batch, Kept, Loader
+from ribcage.imaging import augment, image
+from ribcage.inference import predictions
+from ribcage.methods.detect import Detect, Found
+from ribcage.metrics.boxes import Marks
+from ribcage.runtime import distributed, files, progress
+
+SIDES = ("x", "y", "width", "height")
+COLUMNS = ("picture", "finding", "score", *SIDES)
+TYPES = {"picture": "int64", "finding": "str", **dict.fromkeys(("score", *SIDES), "float32")}
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in some pictures."""
+
+    findings: tuple[str, ...]
+    """What was looked for."""
+    pictures: pd.DataFrame
+    """One row per picture: set, row, path, patient, split … as a table of predictions has them, and where the set knows
+    it `file_width` and `file_height`, of the picture in its file."""
+    boxes: pd.DataFrame
+    """picture (its place in `pictures`), finding, score, x, y, width, height; by picture, then by falling score."""
+
+    def marks(self, finding: str) -> Marks:
+        """Those of one finding."""
+        chosen = self.boxes[self.boxes["finding"] == finding]
+        return Marks(chosen["picture"].to_numpy(np.int64), corners(chosen), chosen["score"].to_numpy(np.float64))
+
+    def above(self, scores: dict[str, float]) -> "Detections":
+        """Only what reaches the score of its finding."""
+        least = self.boxes["finding"].map(scores).to_numpy(np.float64)
+        kept = self.boxes[self.boxes["score"].to_numpy(np.float64) >= least]
+        return Detections(self.findings, self.pictures, kept.reset_index(drop=True))
+
+    def save(self, file: Path) -> None:
+        """Write as Parquet, wholly or not at all."""
+        firsts = np.searchsorted(self.boxes["picture"].to_numpy(), np.arange(len(self.pictures) + 1))
+        kinds = {name: pa.string() if name == "finding" else pa.float32() for name in COLUMNS[1:]}
+        values = [pa.array(self.boxes[name], kind) for name, kind in kinds.items()]
+        lists = pa.ListArray.from_arrays(pa.array(firsts, pa.int32()), pa.StructArray.from_arrays(values, list(kinds)))
+        about = pa.Table.from_pandas(self.pictures, preserve_index=False)
+        about = about.replace_schema_metadata({"ribcage.looked_for": "\n".join(self.findings)})
+        with files.explained(file.parent, "Free some."), files.atomic(file) as part:
+            pq.write_table(about.append_column("boxes", lists), part, compression="zstd")
+
+
+def read(file: Path) -> Detections:
+    """Read what `save` wrote, or say in one line what is wrong with it."""
+    try:
+        columns = pq.read_table(file, memory_map=False)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{file} is damaged or no Parquet file ({error}).") from None
+    named = (columns.schema.metadata or {}).get(b"ribcage.looked_for")
+    if named is None or "boxes" not in columns.column_names:
+        raise ValueError(f"{file} is no table of detections: it has no list of boxes.")
+    lists = columns["boxes"].combine_chunks()
+    values = pa.Table.from_struct_array(lists.flatten()).to_pandas()
+    values.insert(0, "picture", np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy()))
+    return Detections(
+        tuple(named.decode().split("\n")), columns.drop_columns("boxes").to_pandas(), values.astype(TYPES)
+    )
+
+
+def of(findings: Sequence[str], pictures: pd.DataFrame, found: np.ndarray) -> Detections:
+    """From (M, 7) picture, finding, score, x0, y0, x1, y1 in stored pixels, in any order; findings by their place."""
+    order = np.lexsort((-found[:, 2], found[:, 0]))
+    picture, finding, score, x0, y0, x1, y1 = found[order].T
+    named = np.array([*findings, ""], object)[finding.astype(np.int64)]
+    columns = dict(zip(COLUMNS, (picture, named, score, x0, y0, x1 - x0, y1 - y0), strict=True))
+    return Detections(tuple(findings), pictures, pd.DataFrame(columns).astype(TYPES))
+
+
+# ---- a detector, asked
+
+
+class Finder(Protocol):
+    """Whatever finds boxes in pictures: a detector, or a classifier that shows where it looks."""
+
+    @property
+    def training(self) -> bool:
+        """Whether it learns."""
+
+    def found(self, pictures: Tensor) -> list[Found]:
+        """Of each picture, in its pixels."""
+
+    def train(self, mode: bool = True) -> object:
+        """Learn, or with False answer."""
+
+
+def detect(
+    method: Finder,
+    stores: Sequence[Store],
+    rows: np.ndarray,
+    *,
+    model: Model,
+    device: torch.device | str = "cpu",
+    batch: int = 64,
+    threads: int | None = None,
+    bf16: bool = False,
+    label: str = "",
+    kept: Kept | None = None,
+) -> Detections:
+    """Ask a detector about these rows, counted through all sets; under several processes all at rank 0, none elsewhere.
+
+    Every box that it gives is kept, whatever its score. As in `inference.predict`, the rows are cut into batches first.
+    kept: what a frozen backbone made of their plain views; the method is a Detect then.
+    """
+    rows = np.unique(np.asarray(rows, np.int64))
+    if not len(rows):
+        raise ValueError("There is no picture to look at: no row was chosen.")
+    mine = _share(rows, batch)
+    parts = [np.empty((0, 7))]
+    if len(mine):
+        loader = Loader(
+            stores, [augment.plain(model.size)], batch=batch, rows=mine, findings=(), shuffle=False, threads=threads,
+            channels=model.channels, normalise=(model.mean, model.std), device=device,
+        )  # fmt: skip
+        loader.kept = kept
+        parts += list(_asked(method, loader, torch.device(device), bf16, label if distributed.rank() == 0 else ""))
+    gathered = distributed.gathered(np.concatenate(parts))
+    if not gathered:
+        return of(model.findings, about(stores, rows[:0]), parts[0])
+    found = np.concatenate(gathered)
+    found[:, 0] = np.searchsorted(rows, found[:, 0])
+    return of(model.findings, about(stores, rows), found)
+
+
+def _share(rows: np.ndarray, batch: int) -> np.ndarray:
+    """This process's rows: whole batches."""
+    batches, rank, world = -(-len(rows) // batch), distributed.rank(), distributed.world()
+    return rows[batches * rank // world * batch : batches * (rank + 1) // world * batch]
+
+
+def _asked(method: Finder, loader: Loader, device: torch.device, bf16: bool, label: str) -> Iterator[np.ndarray]:
+    """(M, 7) of each batch: row, finding, score, box in stored pixels."""
+    training, found = method.training, list[np.ndarray]()
+    method.train(False)
+
+    def work() -> Iterator[int]:
+        for batch in loader.epoch(0):
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                found.append(_of_batch(_found(method, batch, device), batch, loader))
+            yield len(batch)
+
+    try:
+        for _ in progress.track(work(), len(loader.rows), label, "pictures") if label else work():
+            yield found.pop()
+    finally:
+        method.train(training)
+
+
+def _found(method: Finder, batch: Batch, device: torch.device) -> list[Found]:
+    """What a batch shows, or what was made of it before."""
+    if batch.maps and isinstance(method, Detect):
+        return method.found(batch.views[0].to(device), [one.to(device, non_blocking=True) for one in batch.maps])
+    return method.found(batch.views[0].to(device, memory_format=torch.channels_last))
+
+
+def _of_batch(found: Sequence[Found], batch: Batch, loader: Loader) -> np.ndarray:
+    """(M, 7): row, finding, score, box in stored pixels."""
+    parts = [np.empty((0, 7))]
+    for one, row, source in zip(found, batch.rows.tolist(), batch.sources.tolist(), strict=True):
+        boxes = stored(one.boxes.float().cpu().numpy(), loader.views[0].shape, loader.stores[source].size)
+        said = torch.stack([one.findings.float(), one.scores.float()], dim=1).cpu().numpy()
+        parts.append(np.concatenate([np.full((len(boxes), 1), float(row)), said, boxes], axis=1))
+    return np.concatenate(parts)
+
+
+# ---- what was drawn
+
+
+def truth(stores: Sequence[Store], rows: np.ndarray, finding: str) -> Marks:
+    """The true boxes of a finding in these rows, which ascend, in stored pixels; pictures by their place in `rows`."""
+    pictures, boxes = [np.empty(0, np.int64)], [np.empty((0, 4))]
+    first = 0
+    for store, own in zip(stores, predictions.by_store(stores, rows), strict=True):
+        table = store.index.boxes
+        chosen = table[(table["finding"] == finding).to_numpy() & np.isin(table["row"].to_numpy(), own)]
+        pictures.append(first + np.searchsorted(own, chosen["row"].to_numpy()))
+        boxes.append(corners(chosen))
+        first += len(own)
+    return Marks.true(np.concatenate(pictures), np.concatenate(boxes))
+
+
+def drawn(stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE) -> np.ndarray:
+    """(N, F) bool: in which of these rows, which ascend, it is known where a finding is, or that it is nowhere.
+
+    A finding that is there, or of which nothing certain is said, and that nobody drew may be anywhere: such a picture
+    teaches a detector, and tells of one, what is not so.
+    """
+    known = known_labels(stores, rows, findings, policy) <= 0.5  # not where NaN
+    for place, finding in enumerate(findings):
+        known[truth(stores, rows, finding).pictures, place] = True
+    return known
+
+
+def shown(stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str], size: tuple[int, int]) -> np.ndarray:
+    """(M, 6) n, finding, x0, y0, x1, y1: the true boxes in these rows, which ascend, in pixels of their plain view."""
+    parts = [np.empty((0, 6))]
+    for place, finding in enumerate(findings):
+        true = truth(stores, rows, finding)
+        parts.append(np.concatenate([true.pictures[:, None], np.full((len(true), 1), place), true.boxes], axis=1))
+    counts = [len(own) for own in predictions.by_store(stores, rows)]
+    sides = np.repeat([store.size for store in stores], counts)
+    return augment.move_boxes(np.concatenate(parts), augment.draw(augment.plain(size), 0, 0, rows, 0, sides))
+
+
+def about(stores: Sequence[Store], rows: np.ndarray) -> pd.DataFrame:
+    """What is known of these rows, which ascend, with the sizes of their files where the sets know them."""
+    parts = []
+    for store, own in zip(stores, predictions.by_store(stores, rows), strict=True):
+        table = store.index.table.iloc[own]
+        parts.append(table[[name for name in ("width", "height") if name in table]])
+    sizes = pd.concat(parts, ignore_index=True).rename(columns={"width": "file_width", "height": "file_height"})
+    return pd.concat([predictions.about(stores, rows), sizes], axis=1)
+
+
+# ---- from one picture to another
+
+
+def corners(boxes: pd.DataFrame) -> np.ndarray:
+    """(M, 4) float64: x0, y0, x1, y1."""
+    x, y, width, height = (boxes[name].to_numpy(np.float64) for name in SIDES)
+    return np.stack([x, y, x + width, y + height], axis=1)
+
+
+def stored(boxes: np.ndarray, view: tuple[int, int], side: int) -> np.ndarray:
+    """(M, 4) x0, y0, x1, y1 of the plain view of this (height, width) → the same in pixels of the stored picture."""
+    affine = augment.draw(augment.plain(view), 0, 0, np.zeros(1, np.int64), 0, side).affine[0]  # (2, 3), without a turn
+    return moved(boxes, affine)
+
+
+def original(boxes: np.ndarray, file: tuple[int, int], side: int, fit: Fit) -> np.ndarray:
+    """(M, 4) of a stored picture of this side → the same in pixels of its file of this (width, height), cut at its
+    edges; what lies in the black border alone becomes empty."""
+    whole = image.fit_matrix(*file, side, fit)
+    back = np.array(
+        [[1 / whole[0, 0], 0, -whole[0, 2] / whole[0, 0]], [0, 1 / whole[1, 1], -whole[1, 2] / whole[1, 1]]]
+    )
+    return moved(boxes, back).clip(0, [*file, *file])
+
+
+def moved(boxes: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """(M, 4) float64 under a (2, 3) map that does not turn."""
+    scale, shift = np.tile(np.diag(affine[:, :2]), 2), np.tile(affine[:, 2], 2)
+    return boxes.astype(np.float64) * scale + shift

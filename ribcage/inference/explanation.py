@@ -1,0 +1,151 @@
+"""Explanation: where in a picture file a classifier looks, in the pixels of that file.
+
+`gradcam` makes maps on the grid of a model's features, whose cells lie in what the model was shown. Here they are laid
+back over the file itself, whatever was cut off or shrunk on the way in: once, from cells to the file's pixels.
+
+What a map is worth is not seen by looking at it: `likeness` tells whether it depends on what the model has learnt.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ribcage.bundle.bundle import Model, Opened
+from ribcage.imaging import augment, heatmaps, image, raster
+from ribcage.imaging.augment import View
+from ribcage.imaging.heatmaps import Cells
+from ribcage.inference import detections, gradcam
+from ribcage.inference.gradcam import Way
+from ribcage.methods.supervised import Supervised
+
+HALF = 0.5
+"""Of the greatest heat: where the line is drawn, and what boxes are drawn around."""
+LONGEST = 180
+"""Bytes of the name of a file that a map is called after."""
+
+
+def square(read: image.Picture, model: Model) -> np.ndarray:
+    """(S, S) uint8: the picture as it is stored for the model."""
+    pixels, _ = raster.to_depth(read.pixels, 8)
+    return image.fit(pixels, model.stored, model.fit, of=(read.width, read.height))[0]
+
+
+def view(square: np.ndarray, model: Model, how: View | None = None) -> Tensor:
+    """(1, C, H, W): a stored picture as a model is asked about it, in the plain view or another one."""
+    still = augment.draw(how or augment.plain(model.size), 0, 0, np.zeros(1, np.int64), 0, model.stored)
+    return augment.apply([square], still, model.mean, model.std).expand(-1, model.channels, -1, -1)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Where a classifier looked in one file."""
+
+    findings: tuple[str, ...]
+    maps: Tensor
+    """(F, h, w) in 0 … 1, on the grid of the features."""
+    cells: Cells
+    """Where these lie in the file, in its pixels."""
+    seen: tuple[float, float, float, float]
+    """x0, y0, x1, y1 in the file: what the model was shown of it."""
+    size: tuple[int, int]
+    """(width, height) of the file's picture."""
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Findings for which nothing in the picture speaks: their maps have no heat."""
+        return tuple(name for name, own in zip(self.findings, self.maps, strict=True) if not own.any())
+
+    def heat(self, finding: str, side: int | None = None) -> np.ndarray:
+        """(H, W) float32 in 0 … 1 in pixels of the file, or of the file shrunk to `side`; 0 where it was not seen."""
+        width, height = shrunk(self.size, side)
+        across, down = width / self.size[0], height / self.size[1]
+        cells = Cells(
+            (self.cells.first[0] * across, self.cells.first[1] * down),
+            (self.cells.step[0] * across, self.cells.step[1] * down),
+        )
+        own = self.maps[self.findings.index(finding)]
+        found = heatmaps.enlarged(own[None, None], cells, (height, width))[0, 0].cpu().numpy()
+        x0, y0, x1, y1 = np.round(np.array(self.seen) * [across, down, across, down]).astype(int)
+        found[:y0], found[y1:], found[:, :x0], found[:, x1:] = 0, 0, 0, 0
+        return found
+
+
+def shrunk(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """(width, height), so much smaller that the longer is at most `side`."""
+    share = min(1.0, side / max(size)) if side else 1.0
+    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
+
+
+def look(opened: Opened, read: image.Picture, way: Way | None = None) -> Looked:
+    """Where a classifier looks in a file for all of its findings. One at a time: the network is listened to."""
+    if not isinstance(opened.method, Supervised):
+        raise ValueError(f"{opened.folder} finds boxes and has no maps: these are of a model that names findings.")
+    size, model = (read.width, read.height), opened.model
+    seen = gradcam.looks(opened.method, view(square(read, model), model), way)
+    points = np.array([[*seen.cells.first, *(np.array(seen.cells.first) + seen.cells.step)]])
+    first, second = _back(points, size, model).reshape(2, 2)
+    edges = _back(np.array([[0, 0, model.size[1], model.size[0]]]), size, model)[0].clip(0, [*size, *size])
+    step = second - first
+    cells = Cells((float(first[0]), float(first[1])), (float(step[0]), float(step[1])))
+    x0, y0, x1, y1 = edges.tolist()
+    return Looked(opened.model.findings, seen.maps[0], cells, (x0, y0, x1, y1), size)
+
+
+def _back(points: np.ndarray, size: tuple[int, int], model: Model) -> np.ndarray:
+    """(M, 4) two points each of what the model was shown → of the file, also beyond its edges."""
+    inside = detections.stored(points, model.size, model.stored)
+    whole = image.fit_matrix(*size, model.stored, model.fit)
+    return (inside - np.tile(whole[:, 2], 2)) / np.tile(whole[:, :2].diagonal(), 2)
+
+
+def heat(opened: Opened, read: image.Picture, findings: Sequence[str], side: int | None = None) -> np.ndarray:
+    """(F, H, W) float32 in 0 … 1: where a classifier looks for each of these findings, in the pixels of the file.
+
+    side: the longer side of the maps at most, for a file that is shown smaller; `shrunk` says how large they are then.
+    """
+    looked = look(opened, read)
+    return np.stack([looked.heat(finding, side) for finding in findings])
+
+
+def boxes(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(K, 5) x, y, width, height in a file of this (width, height), and mean heat, the hottest first: around what is at
+    least half as hot as the hottest, of (H, W) heat of any size."""
+    found = heatmaps.boxes(heat, HALF)
+    found[:, 2:4] -= found[:, :2]
+    across, down = size[0] / heat.shape[1], size[1] / heat.shape[0]
+    return found * [across, down, across, down, 1]
+
+
+# ---- names of files
+
+
+def places(paths: Sequence[Path]) -> list[Path]:
+    """For each file a place of its own below any folder: its path from the folder that all of them lie in."""
+    whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 – links stay: one and its file are two
+    root = os.path.commonpath([one.parent for one in whole]) if whole else ""
+    return [short(one.relative_to(root)) for one in whole]
+
+
+def short(place: Path) -> Path:
+    """The same, with a name that still takes an ending: systems allow 255 bytes."""
+    name = os.fsencode(place.name)
+    if len(name) <= LONGEST:
+        return place
+    return place.with_name(name[: LONGEST - 9].decode("utf-8", "ignore") + "-" + hashlib.sha1(name).hexdigest()[:8])
+
+
+def endings(findings: Sequence[str]) -> dict[str, str]:
+    """Of each finding a word for names of files, without '-': none is another's, even where case does not count."""
+    words: dict[str, str] = {}
+    for finding in findings:
+        word = re.sub(r"\W", "_", finding)[:40]
+        while word.casefold() in {one.casefold() for one in words.values()}:
+            word += "_"
+        words[finding] = word
+    return words

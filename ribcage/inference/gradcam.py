@@ -1,0 +1,429 @@
+"""Grad-CAM: where a classifier looks. Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391
+
+    a_c = mean over places p of  dz_f / dA_cp            L = ReLU(sum_c a_c A_c),  divided by its maximum
+
+A are the features that the classifier pools, z_f is its logit for finding f. Where it pools by the mean and its head is
+linear, a_c is the head's weight, and L is the CAM of Zhou et al. 2016 (https://arxiv.org/abs/1512.04150), but for the
+ReLU. Only what comes behind A is differentiated, for all findings at once: a map costs little more than an answer.
+
+A transformer that answers by its class token does not look at the last features of the other tokens: there A are those
+that the class token last gathered from. `maps` has what becomes of a map: points, boxes, heat on the stored picture.
+
+Where the last features are too coarse to point at anything, `Way` has finer maps: of an earlier layer, with weights
+of their own for each place (LayerCAM, Jiang et al. 2021,
+https://doi.org/10.1109/TIP.2021.3089943), which earlier layers need
+
+    L = ReLU(sum_c ReLU(dz_f / dA_cp) A_cp)
+
+or by occlusion (Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901): how much z_f falls when a square is covered by
+the picture's mean. It asks the network once for each square and looks into none of its layers.
+
+A cell of a map is drawn where the pixels lie that it was made of. In a ResNet that is not the middle of its share of
+the picture: convolutions of odd width and stride 2 look at pixels 0, 2, 4 …, so that cell i of the last features is
+centred on pixel 32 i, 15.5 pixels further up and left than maps that are simply stretched over the picture say.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ribcage.bundle.bundle import Detector, Model
+from ribcage.data.dataset_folder import Store
+from ribcage.data.loader import Loader
+from ribcage.imaging import augment, heatmaps
+from ribcage.imaging.heatmaps import Cells
+from ribcage.inference import predictions
+from ribcage.methods.detect import Detect
+from ribcage.methods.supervised import Supervised
+from ribcage.models.backbone import Backbone
+from ribcage.models.detectors.boxes import Found
+from ribcage.models.detectors.cam import CamBoxes
+
+COARSE = 6
+"""A map with fewer cells than this along a side is said to be too coarse to point at anything: our choice."""
+SQUARES = 14
+"""Squares along the longer side that occlusion covers, one at a time."""
+PREFIX = 16
+"""Tokens that are no place of the picture, at most: for the class, for a teacher, registers."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How maps are made."""
+
+    method: Literal["gradcam", "layercam", "occlusion"] = "gradcam"
+    layer: int = 0
+    """How many times earlier than the last features, counted by their grids: 1 is the next finer one."""
+
+    @property
+    def name(self) -> str:
+        """As one reads it."""
+        named = {"gradcam": "Grad-CAM", "layercam": "LayerCAM", "occlusion": "occlusion"}[self.method]
+        return named + (f", {self.layer} grid{'s' * (self.layer > 1)} earlier" if self.layer else "")
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a classifier says of N pictures, and where it looked."""
+
+    maps: Tensor
+    """(N, F, h, w) in 0 … 1: for each finding what speaks for it, on the grid of the features."""
+    cells: Cells
+    """Where these lie in the pictures."""
+    logits: Tensor
+    """(N, F), before any temperature."""
+
+
+def looks(method: Supervised, pictures: Tensor, way: Way | None = None) -> Looks:
+    """Where a classifier looks in (N, C, H, W) pictures for each of its findings.
+
+    Of findings that exclude each other, z_f is the logit of one against all others, since only differences of their
+    logits mean anything. The method is asked in evaluation mode and left as it was.
+    """
+    if not method.findings:
+        raise ValueError(f"{method.backbone.name} knows no findings, so it looks for nothing: finetune it first.")
+    way = way or Way()
+    if way.method == "occlusion":
+        return _occluded(method, pictures)
+    with _answering(method), torch.inference_mode(False), torch.enable_grad():
+        pictures = pictures.clone() if pictures.is_inference() else pictures.detach()
+        by_token = getattr(method.backbone.model, "global_pool", "") == "token"
+        with _measured(method.backbone, _size(pictures)) as cells:
+            if way.layer:
+                found = _earlier(method, pictures, way.layer)
+            else:
+                found = (None if by_token else _pooled(method, pictures)) or _gathered(method, pictures)
+    if way.method == "layercam":
+        heat = heatmaps.local_heat(found.features, found.gradients)
+    else:
+        heat = heatmaps.heat(found.features, found.gradients.mean((3, 4)).transpose(0, 1))
+    grid = (heat.shape[2], heat.shape[3])
+    return Looks(heat, cells.get(grid) or Cells.even(grid, _size(pictures)), found.logits)
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What logits owe to features."""
+
+    features: Tensor
+    """(N, C, h, w)"""
+    gradients: Tensor
+    """(F, N, C, h, w)"""
+    logits: Tensor
+    """(N, F)"""
+
+
+def _pooled(method: Supervised, pictures: Tensor) -> _Evidence | None:
+    """Of the features that are pooled; None if the answer does not depend on them where they are on a grid."""
+    with torch.no_grad():
+        hidden = method.backbone.hidden(pictures)
+    if not isinstance(hidden, Tensor):
+        return None
+    leaf = hidden.detach().requires_grad_()
+    logits = method.head(method.backbone.pool(leaf.clone()))  # a clone: some models write into what they pool
+    found = _owed(method, leaf, logits, _size(pictures))
+    return found if found and found.gradients.any() else None
+
+
+def _gathered(method: Supervised, pictures: Tensor) -> _Evidence:
+    """Of the last features on a grid that the answer depends on, among those that blocks give on."""
+    with _given_on(method.backbone) as given:
+        logits = method.head(method.backbone(pictures.requires_grad_()))
+    found = None
+    for features in reversed(given):
+        found = _owed(method, features, logits, _size(pictures)) or found
+        if found and found.gradients.any():
+            break
+    if found is None:
+        raise ValueError(f"{method.backbone.name} answers by no features that lie on a grid: no map can be made of it.")
+    return found
+
+
+def _earlier(method: Supervised, pictures: Tensor, layer: int) -> _Evidence:
+    """Of the last features on a finer grid that the answer depends on."""
+    size = _size(pictures)
+    with _given_on(method.backbone) as given:
+        logits = method.head(method.backbone(pictures.requires_grad_()))
+    last = grid_of(method.backbone, size)
+    by_grid: dict[tuple[int, int], list[Tensor]] = {}
+    for features in given:
+        placed = _placing(method.backbone, features, size)
+        grid = _size(placed(features)) if placed else (0, 0)
+        if grid[0] >= last[0] and grid[1] >= last[1]:
+            by_grid.setdefault(grid, []).append(features)
+    grids = sorted(by_grid)
+    if layer >= len(grids):
+        named = ", ".join(f"{place}: {high} × {wide}" for place, (high, wide) in enumerate(grids))
+        raise ValueError(f"{method.backbone.name} has no layer {layer} for maps of {size[0]} × {size[1]} px: {named}.")
+    for features in reversed(by_grid[grids[layer]]):
+        found = _owed(method, features, logits, size)
+        if found and found.gradients.any():
+            return found
+    raise ValueError(f"{method.backbone.name} does not depend on its features of layer {layer}: no map can be made.")
+
+
+def grid_of(backbone: Backbone, size: tuple[int, int]) -> tuple[int, int]:
+    """Cells of the last features of a view of this size."""
+    reduction = backbone.model.feature_info[-1]["reduction"]
+    return -(-size[0] // reduction), -(-size[1] // reduction)
+
+
+def too_coarse(grid: tuple[int, int], size: tuple[int, int]) -> str:
+    """That a map with these cells of a view of this (height, width) points at nothing; "" where it is fine enough."""
+    if min(grid) >= COARSE:
+        return ""
+    cells = f"only {grid[0]} × {grid[1]} cells of the {size[0]} × {size[1]} px that the model sees"
+    return f"The heat-maps have {cells}: too coarse to point at anything."
+
+
+def coarseness(backbone: Backbone, grid: tuple[int, int], size: tuple[int, int], way: Way | None = None) -> str:
+    """The same, and what is finer."""
+    reductions = {one["reduction"] for one in backbone.model.feature_info}
+    earlier = (way.layer if way else 0) + int(
+        np.ceil(np.log2(COARSE / min(grid)))
+    )  # each has twice as many cells a side
+    layer = f"--map-method layercam --map-layer {earlier} (an earlier layer), " * (len(reductions) > earlier)
+    finer = f" Finer are {layer}--map-method occlusion, and a model trained at a larger --size."
+    said = too_coarse(grid, size)
+    return said and said + finer
+
+
+def usual(backbone: Backbone, size: tuple[int, int]) -> str:
+    """How fine the usual maps of a model that is shown pictures of this size are."""
+    grid = grid_of(backbone, size)
+    return coarseness(backbone, grid, size) or f"Heat-maps of this model have {grid[0]} × {grid[1]} cells."
+
+
+def _occluded(method: Supervised, pictures: Tensor) -> Looks:
+    """How much each answer falls when a square, twice as wide as its cell, is covered by the mean of the picture."""
+    size = _size(pictures)
+    cell = max(size) / SQUARES
+    grid = (max(1, round(size[0] / cell)), max(1, round(size[1] / cell)))
+    cells = Cells.even(grid, size)
+    with _answering(method), torch.no_grad():
+        logits = method.logits(pictures)
+        whole, heat = _of_each(method, logits), torch.zeros(*logits.shape, *grid, device=logits.device)
+        mean = pictures.mean((2, 3), keepdim=True)
+        for row in range(grid[0]):
+            for column in range(grid[1]):
+                covered, x, y = (
+                    pictures.clone(),
+                    cells.first[0] + column * cells.step[0],
+                    cells.first[1] + row * cells.step[1],
+                )
+                down = slice(max(0, round(y - cells.step[1])), round(y + cells.step[1]))
+                across = slice(max(0, round(x - cells.step[0])), round(x + cells.step[0]))
+                covered[:, :, down, across] = mean
+                heat[:, :, row, column] = whole - _of_each(method, method.logits(covered))
+    return Looks(heatmaps.of_most(heat.float()), cells, logits)
+
+
+def _around(cells: Cells, axis: int, place: int) -> slice:
+    """The pixels up to a step away from the middle of a cell, across (0) or down (1)."""
+    middle, step = cells.first[axis] + place * cells.step[axis], cells.step[axis]
+    return slice(max(0, round(middle - step)), round(middle + step))
+
+
+def _of_each(method: Supervised, logits: Tensor) -> Tensor:
+    """(N, F) what a map is of: each logit, of exclusive findings that against the others."""
+    return _against_others(logits) if method.exclusive else logits
+
+
+def _owed(method: Supervised, features: Tensor, logits: Tensor, size: tuple[int, int]) -> _Evidence | None:
+    """What logits owe to features; None where these lie on no grid or come after the logits."""
+    placed = _placing(method.backbone, features, size)
+    if placed is None:
+        return None
+    answers = _of_each(method, logits)
+    count = answers.shape[1]
+    each = torch.eye(count, device=answers.device, dtype=answers.dtype)[:, None].expand(count, *answers.shape)
+    (found,) = torch.autograd.grad(answers, features, each, is_grads_batched=True, retain_graph=True, allow_unused=True)
+    if found is None:
+        return None
+    gradients = placed(found.flatten(0, 1)).unflatten(0, (count, -1))
+    return _Evidence(placed(features.detach()), gradients, logits.detach())
+
+
+def _against_others(logits: Tensor) -> Tensor:
+    """(N, F): the log-odds of each of exclusive findings, z_f - log sum of exp z of the others."""
+    own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+    others = logits.float()[:, None].expand(-1, logits.shape[1], -1).masked_fill(own, -torch.inf)
+    return logits.float() - others.logsumexp(2)
+
+
+def _placing(backbone: Backbone, features: Tensor, size: tuple[int, int]) -> Callable[[Tensor], Tensor] | None:
+    """What puts such features, or their gradients, on their grid (N, C, h, w); None where they lie on none."""
+    height, width = grid = grid_of(backbone, size)
+    if features.ndim == 4:
+        format = getattr(backbone.model, "output_fmt", "NHWC" if features.shape[1:3] == grid else "NCHW")
+        return (lambda x: x.permute(0, 3, 1, 2)) if format == "NHWC" else (lambda x: x)
+    prefix = features.shape[1] - height * width if features.ndim == 3 else -1
+    if not 0 <= prefix <= PREFIX:
+        return None
+    return lambda x: x[:, prefix:].transpose(1, 2).unflatten(2, grid)
+
+
+def _size(pictures: Tensor) -> tuple[int, int]:
+    return pictures.shape[-2], pictures.shape[-1]
+
+
+@contextmanager
+def _given_on(backbone: Backbone) -> Iterator[list[Tensor]]:
+    """A list that fills with what the members of every sequence of modules give on, in their order."""
+    given: list[Tensor] = []
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        several = output if isinstance(output, tuple | list) else (output,)
+        given.extend(one for one in several if isinstance(one, Tensor) and one.requires_grad)
+
+    sequences = (each for each in backbone.modules() if isinstance(each, nn.ModuleList | nn.Sequential))
+    handles = [member.register_forward_hook(note) for sequence in sequences for member in sequence]
+    try:
+        yield given
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _measured(backbone: Backbone, size: tuple[int, int]) -> Iterator[dict[tuple[int, int], Cells]]:
+    """(h, w) → the cells of features of that size, for those that convolutions and pools made from the pictures.
+
+    Cell i of what one gives lies where the middle of its window does: s i + (k - 1) d / 2 - p cells of what it takes.
+    Whatever else makes features smaller joins whole cells, which stay spread evenly.
+    """
+    known = {size: Cells((0.5, 0.5), (1.0, 1.0))}
+
+    def note(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        before, after = _size(inputs[0]), _size(output)
+        if after not in known and min(after) > 1:
+            start = known.get(before) or Cells.even(before, size)
+            axes = [_window(module, axis, before[axis]) for axis in (1, 0)]
+            first = [f + step * middle for f, step, (_, middle) in zip(start.first, start.step, axes, strict=True)]
+            steps = [step * stride for step, (stride, _) in zip(start.step, axes, strict=True)]
+            known[after] = Cells((first[0], first[1]), (steps[0], steps[1]))
+
+    windows = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+    handles = [each.register_forward_hook(note) for each in backbone.modules() if isinstance(each, windows)]
+    try:
+        yield known
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _window(module: Any, axis: int, length: int) -> tuple[int, float]:
+    """Stride of a convolution or a pool down (0) or across (1), and where the middle of its first window lies."""
+    k, s, p, d = (
+        value[axis] if isinstance(value, tuple) else value
+        for value in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
+    )
+    span = (k - 1) * d + 1
+    if type(module).__name__.endswith("Same"):  # timm's: as much as TensorFlow pads, the odd one at the end
+        p = max((-(-length // s) - 1) * s + span - length, 0) // 2
+    return s, (span - 1) / 2 - (p if isinstance(p, int) else (span - 1) // 2)
+
+
+@contextmanager
+def _answering(method: Supervised) -> Iterator[None]:
+    """In evaluation mode for a while."""
+    training = method.training
+    method.eval()
+    try:
+        yield
+    finally:
+        method.train(training)
+
+
+# ---- boxes
+
+
+DRAWN = CamBoxes()
+
+
+def finder(opened: Detector) -> "Detect | Looker":
+    """What finds boxes for a model that draws them."""
+    if isinstance(opened.method, Detect):
+        return opened.method
+    return Looker(opened.method, temperature=opened.model.temperature, boxes=opened.cam)
+
+
+class Looker:
+    """A classifier as a detector: boxes around where it looks, for every finding whatever its probability.
+
+    temperature: of each finding, to calibrate its probability.
+    """
+
+    def __init__(self, method: Supervised, *, temperature: Sequence[float] = (), boxes: CamBoxes = DRAWN) -> None:
+        self.method, self.temperature, self.boxes = method, tuple(temperature), boxes
+
+    @property
+    def training(self) -> bool:
+        """Whether the classifier learns."""
+        return self.method.training
+
+    def train(self, mode: bool = True) -> object:
+        """The classifier learns, or with False answers."""
+        return self.method.train(mode)
+
+    def found(self, pictures: Tensor) -> list[Found]:
+        """Boxes in pixels of (N, C, H, W) pictures, the surest first; score: probability × mean heat in the region."""
+        seen = looks(self.method, pictures)
+        said = predictions.Predictions(
+            self.method.findings, np.arange(len(pictures)), seen.logits.float().cpu().numpy(), self.method.exclusive
+        ).probabilities(self.temperature)
+        size = _size(pictures)
+        return [
+            self._around(heatmaps.enlarged(one[None], seen.cells, size)[0].cpu().numpy(), probabilities)
+            for one, probabilities in zip(seen.maps, said, strict=True)
+        ]
+
+    def _around(self, heats: np.ndarray, probabilities: np.ndarray) -> Found:
+        """Of one picture: (F, H, W) heat and (F,) probabilities."""
+        several = [heatmaps.boxes(heat, self.boxes.share) for heat in heats]
+        every = np.concatenate(several)
+        finding = np.repeat(np.arange(len(several)), [len(one) for one in several])
+        scores = probabilities[finding] * every[:, 4]
+        order = np.argsort(-scores, kind="stable")[: self.boxes.keep]
+        return Found(
+            torch.from_numpy(every[order, :4]).float(),
+            torch.from_numpy(finding[order]),
+            torch.from_numpy(scores[order]).float(),
+        )
+
+
+# ---- points
+
+
+def points(
+    method: Supervised,
+    stores: Sequence[Store],
+    rows: np.ndarray,
+    *,
+    model: Model,
+    device: torch.device | str = "cpu",
+    batch: int = 64,
+    threads: int | None = None,
+) -> np.ndarray:
+    """(N, F, 2) x, y in stored pixels: where the evidence for each finding is greatest; NaN where there is none.
+
+    rows ascend, counted through all sets.
+    """
+    view = augment.plain(model.size)
+    loader = Loader(
+        stores, [view], batch=batch, rows=rows, findings=(), shuffle=False, threads=threads,
+        channels=model.channels, normalise=(model.mean, model.std), device=device,
+    )  # fmt: skip
+    found = [np.empty((0, len(method.findings), 2))]
+    for shown in loader.epoch(0):
+        seen = looks(method, shown.views[0].to(device))
+        peaks = heatmaps.peaks(seen.maps, seen.cells).double().cpu().numpy()
+        sides = np.array([store.size for store in stores])[shown.sources.numpy()]
+        numbers = augment.draw(view, 0, 0, shown.rows.numpy(), 0, sides)
+        found.append(np.stack([heatmaps.carried(*each) for each in zip(peaks, numbers.affine, strict=True)]))
+    return np.concatenate(found)

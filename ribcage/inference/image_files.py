@@ -1,0 +1,318 @@
+"""Prediction: picture files → what a model says of each, one file's fault being its own.
+
+A file is read, made square and shown as the pictures were that the model learnt from. Boxes are in the file's pixels.
+What stands in a table of a file beside the answers: its study, series and view where it is a DICOM that says so, what
+was done to read it, and what is unusual about it. Who the patient is never does.
+"""
+
+import glob
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ribcage.bundle import ood
+from ribcage.bundle.bundle import CUT, EXCLUSIVE, HALF, RULE, Bundle, Detector, Model, Opened
+from ribcage.bundle.ood import Check
+from ribcage.imaging import augment, dicom, image, raster
+from ribcage.imaging.augment import View
+from ribcage.inference import detections, explanation, gradcam, predictions
+from ribcage.models.detectors.boxes import Found
+from ribcage.runtime import progress
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".ima")
+"""Files in a folder that are called so are asked about; of the others, those that begin as a picture does."""
+DICOMDIR = "DICOMDIR"
+"""What the table of contents of a disk of DICOM files is called."""
+HEAD = 132
+"""Bytes that tell what a file is."""
+BOX = ("finding", "score", "x", "y", "width", "height")
+CROSSED = "_crossed"
+ABOUT = ("study", "series", "view", "notes", "remarks", "warning")
+"""Of a file; the warning is of the model, the same for all files."""
+UID = re.compile(r"[\d.]{1,64}")
+
+
+# ---- which files
+
+
+@dataclass(frozen=True)
+class Files:
+    """Those to ask about."""
+
+    pictures: tuple[Path, ...]
+    others: int = 0
+    """How many files in the folders were passed over, as they do not begin as a picture does."""
+    endings: tuple[tuple[str, int], ...] = ()
+    """How their names end, the most frequent first, and how many do."""
+
+
+def files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
+    """Those named, those that a pattern such as 'inbox/*.dcm' or 'inbox/**' fits, and of folders all that may be
+    pictures, in order of their names.
+
+    without: folders inside of those, which are left out: our own maps are no radiographs.
+    """
+    found: dict[Path, None] = {}
+    others: Counter[str] = Counter()
+    for path in itertools.chain.from_iterable(map(_fitting, paths)):
+        if path.is_dir():
+            inside = list(_inside(path, without))
+            chosen = [one for one in inside if _may_be_picture(one)]
+            others.update(one.suffix.lower() or "no ending" for one in set(inside) - set(chosen))
+            found |= dict.fromkeys(chosen)
+        else:
+            found[path] = None
+    if not found:
+        more = f" ({others.total():,} other files)" if others else ""
+        made = next((path for path in paths if (path / "dataset.json").is_file()), None)
+        hint = f" {made} is a dataset folder: 'ribcage evaluate' predicts its images." if made else ""
+        raise ValueError(f"There is no picture in {', '.join(map(str, paths)) or 'nothing'}{more}.{hint}")
+    most = sorted(others.items(), key=lambda pair: (-pair[1], pair[0]))
+    return Files(tuple(found), others.total(), tuple(most))
+
+
+def _fitting(path: Path) -> Iterable[Path]:
+    """What a pattern fits, if it is one: shells leave it to us where it stands in quotes. A file that is called so
+    comes first."""
+    if not glob.has_magic(str(path)) or path.exists():
+        return [path]
+    fit = [Path(one) for one in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 – it may be absolute
+    several = [one for one in fit if not one.is_dir()] if "**" in path.parts else fit  # its folders come by themselves
+    return several or [path]
+
+
+def _inside(folder: Path, without: Sequence[Path]) -> Iterator[Path]:
+    """All files below a folder, but hidden ones and tables of contents."""
+    left = [each.resolve() for each in without if folder.resolve() in each.resolve().parents]
+    for one in sorted(folder.rglob("*")):
+        if left and any(each in one.resolve().parents for each in left):
+            continue
+        hidden = any(part.startswith(".") for part in one.relative_to(folder).parts)
+        if not hidden and one.name.upper() != DICOMDIR and one.is_file():
+            yield one
+
+
+def _may_be_picture(file: Path) -> bool:
+    """By its ending or, as DICOM files of a series have none, by its first bytes."""
+    if file.suffix.lower() in ENDINGS:
+        return True
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(HEAD)
+    except OSError:
+        return False
+    return raster.recognised(head) or dicom.recognised(head)
+
+
+# ---- a file on its way into a model
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A file on its way into a model."""
+
+    path: Path
+    size: tuple[int, int]
+    """(width, height) of the picture in the file."""
+    picture: Tensor | None
+    """(V, C, H, W): as the model sees it, once or in several views."""
+    error: str = ""
+    about: dict[str, str] = field(default_factory=dict)
+    """What a table says beside the answers."""
+
+
+def shown(
+    read: image.Picture,
+    model: Model,
+    path: Path = Path(),
+    *,
+    check: Check | None = None,
+    seen: Sequence[View] = (),
+) -> Shown:
+    """A picture as the model wants to see it, wherever it was read from.
+
+    check: the model's out-of-distribution check. seen: the views of it (default: the plain one).
+    """
+    square = explanation.square(read, model)
+    pictures = [explanation.view(square, model, view) for view in seen or (augment.plain(model.size),)]
+    remarks = ood.remarks(check, square, read.tags, read.notes)
+    uids = {name: text if UID.fullmatch(text := read.tags.get(name, "")) else "" for name in ("study", "series")}
+    about = uids | {"view": read.tags.get("view", ""), "notes": "; ".join(read.notes), "remarks": " ".join(remarks)}
+    return Shown(path, (read.width, read.height), torch.cat(pictures), about=about)
+
+
+def show(path: Path, model: Model, *, check: Check | None = None, seen: Sequence[View] = (), window: str = "") -> Shown:
+    """One file as the model wants to see it, or why it cannot be read."""
+    try:
+        return shown(image.read(path, min_side=model.stored, window=window), model, path, check=check, seen=seen)
+    except Exception as error:  # a file may be anything, and so may what goes wrong with it
+        text = " ".join(str(error).split()) or type(error).__name__
+        return Shown(path, (0, 0), None, text)
+
+
+# ---- answers
+
+
+def probabilities(
+    opened: Bundle,
+    paths: Sequence[Path],
+    *,
+    batch: int = 16,
+    ten_crop: bool = False,
+    thresholds: Sequence[float | None] = (),
+    label: str = "",
+    window: str = "",
+) -> pd.DataFrame:
+    """One row per file, in their order: path, the calibrated probability of each finding, whether it reaches the
+    finding's threshold (empty where there is none), `ABOUT`, error.
+
+    ten_crop: ten views of each picture, the mean of their ten probabilities.
+    label: of a progress line; "" shows none.
+    window: what DICOM files are shown by instead of their own choice.
+    """
+    seen = augment.ten_crops(opened.model.size) if ten_crop else ()
+    rows = _answered(opened, paths, batch, partial(named, opened), label, seen, window)
+    table = _table(rows, ["path", *opened.model.findings, *ABOUT, "error"])
+    first = table.columns.get_loc(ABOUT[0])
+    for place, (name, cut) in enumerate(zip(opened.model.findings, thresholds or _unknown(opened.model), strict=True)):
+        crossed = (table[name] >= (np.nan if cut is None else cut)).astype("boolean")
+        table.insert(first + place, name + CROSSED, crossed.mask(table[name].isna() | (cut is None)))
+    return table
+
+
+def boxes(
+    opened: Detector,
+    paths: Sequence[Path],
+    *,
+    least: Sequence[float],
+    batch: int = 16,
+    label: str = "",
+    window: str = "",
+) -> pd.DataFrame:
+    """One row per box of at least the score of its finding: path, finding, score, x, y, width, height, `ABOUT`, error.
+
+    The surest of a file comes first; a file without any has one row without a finding.
+    """
+    rows = _answered(opened, paths, batch, partial(placed, opened, least=least), label, window=window)
+    return _table(rows, ["path", *BOX, *ABOUT, "error"])
+
+
+def cuts(model: Model, rule: str = "") -> tuple[float | None, ...]:
+    """The thresholds of a rule (default: of youden, where the model has it), None for a finding that has none."""
+    rules = (*model.thresholds, HALF)
+    if rule and rule not in rules:
+        raise ValueError(f"The model has no thresholds by {rule!r}. It has: {', '.join(rules)}.")
+    if rule == HALF:
+        return (0.5,) * len(model.findings)
+    return model.thresholds.get(rule or RULE, _unknown(model))
+
+
+def _unknown(model: Model) -> tuple[None, ...]:
+    return (None,) * len(model.findings)
+
+
+Row = dict[str, object]
+
+
+def _answered(
+    opened: Opened,
+    paths: Sequence[Path],
+    batch: int,
+    answer: Callable[[Sequence[Shown]], list[list[Row]]],
+    label: str,
+    seen: Sequence[View] = (),
+    window: str = "",
+) -> list[Row]:
+    """The rows of every file; the next are read while some are answered."""
+    opened.method.eval()
+    rows: list[Row] = []
+
+    warning = {"warning": opened.model.warning}
+    ready = partial(show, model=opened.model, check=opened.ood, seen=seen, window=window)
+
+    def work() -> Iterator[int]:
+        for several in _read(paths, batch, ready):
+            whole = [one for one in several if one.picture is not None]
+            said = iter(answer(whole) if whole else [])
+            for one in several:
+                own: list[Row] = [{"error": one.error}] if one.picture is None else next(said)
+                rows.extend({"path": written(one.path), "error": "", **one.about, **warning, **row} for row in own)
+            yield len(several)
+
+    for _ in progress.track(work(), len(paths), label, "files") if label else work():
+        pass
+    return rows
+
+
+def _read(paths: Sequence[Path], batch: int, read: Callable[[Path], Shown]) -> Iterator[list[Shown]]:
+    """Files in their order, so many at a time, the next on their way."""
+    with ThreadPoolExecutor() as pool:
+        ahead: list[Future[Shown]] = []
+        for at in range(0, len(paths) + batch, batch):
+            coming = [pool.submit(read, path) for path in paths[at : at + batch]]
+            if ahead:
+                yield [one.result() for one in ahead]
+            ahead = coming
+
+
+def written(path: Path) -> str:
+    """A path as text that can be written: names that are not UTF-8 show which bytes they hold."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _table(rows: list[Row], columns: Sequence[str]) -> pd.DataFrame:
+    """Numbers where there are such, whatever the first rows hold."""
+    table = pd.DataFrame(rows, columns=list(columns))
+    texts = ("path", "finding", "error", *ABOUT)
+    table = table.astype({name: "str" if name in texts else "float64" for name in columns})
+    return table.fillna({name: "" for name in texts if name in table})
+
+
+@torch.inference_mode()
+def named(opened: Bundle, several: Sequence[Shown]) -> list[list[Row]]:
+    """One row for each file: the probability of each finding."""
+    model = opened.model
+    exclusive = model.loss == EXCLUSIVE
+    pictures = torch.stack([one.picture for one in several if one.picture is not None], 1)  # (V, N, C, H, W)
+    logits = predictions.joint(exclusive)(torch.stack([opened.method.logits(view).float() for view in pictures]))
+    if not logits.isfinite().all():
+        raise ValueError(f"{opened.folder} answers with what is no number: its weights are damaged.")
+    said = predictions.Predictions(model.findings, np.arange(len(several)), logits.numpy(), exclusive)
+    return [[dict(zip(model.findings, row, strict=True))] for row in said.probabilities(model.temperature).tolist()]
+
+
+@torch.inference_mode()
+def placed(opened: Detector, several: Sequence[Shown], least: Sequence[float]) -> list[list[Row]]:
+    """The rows of each file: one for each box, in pixels of the file, or one that is empty."""
+    pictures = torch.cat([one.picture for one in several if one.picture is not None])
+    found = gradcam.finder(opened).found(pictures)
+    return [boxed(opened.model, each, one.size, least) or [{}] for one, each in zip(several, found, strict=True)]
+
+
+def least_scores(model: Model) -> list[float]:
+    """The least score of a box of each finding: validation's, none of a finding for which it could choose none; of a
+    model that was never validated all boxes are shown."""
+    cuts = model.thresholds.get(CUT, (0.0,) * len(model.findings))
+    return [float("inf") if cut is None else cut for cut in cuts]
+
+
+def boxed(model: Model, found: Found, size: tuple[int, int], least: Sequence[float]) -> list[Row]:
+    """The boxes of one picture in pixels of its file of this (width, height), those that are sure enough."""
+    inside = detections.stored(found.boxes.float().numpy(), model.size, model.stored)
+    x0, y0, x1, y1 = detections.original(inside, size, model.stored, model.fit).T
+    places, scores = found.findings.numpy(), found.scores.float().numpy()
+    kept = (scores >= np.array(least)[places]) & (x1 > x0) & (y1 > y0)  # none that lies in the border beside it
+    columns = [each[kept].tolist() for each in (scores, x0, y0, x1 - x0, y1 - y0)]
+    names = [model.findings[place] for place in places[kept]]
+    return [dict(zip(BOX, values, strict=True)) for values in zip(names, *columns, strict=True)]

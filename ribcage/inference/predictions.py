@@ -1,0 +1,257 @@
+"""Inference: a model and rows of dataset folders → logits, and the table of predictions.
+
+The table has one row per picture: `set`, `row` (in that set), `path`, `patient`, `split`, `view`, `sex`, `age`, and for
+every finding three columns: `Mass` is the calibrated probability, `Mass_logit` what the model said before temperature,
+as log-odds, and `Mass_label` what was known: 1, 0, or empty.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+from ribcage.bundle.bundle import Model
+from ribcage.data.dataset_folder import Store
+from ribcage.data.loader import Batch, Loader
+from ribcage.imaging import augment
+from ribcage.methods.supervised import Supervised
+from ribcage.metrics import multiclass, sigmoid
+from ribcage.runtime import distributed, files, progress, spreadsheet
+
+ABOUT = ("set", "row", "path", "patient", "split", "view", "sex", "age", "hospital")
+LOGIT, LABEL = "_logit", "_label"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of some pictures."""
+
+    findings: tuple[str, ...]
+    rows: np.ndarray
+    """(N,) int64, ascending, counted through all sets."""
+    logits: np.ndarray
+    """(N, F) float32, before any temperature."""
+    exclusive: bool = False
+    """Whether the findings exclude each other: a softmax over all of them instead of a sigmoid for each."""
+
+    def probabilities(self, temperature: Sequence[float] = ()) -> np.ndarray:
+        """(N, F) float64, of logits divided by the temperature of their finding."""
+        logits = self.logits.astype(np.float64) / (np.array(temperature) if len(temperature) else 1.0)
+        return multiclass.softmax(logits) if self.exclusive else sigmoid(logits)
+
+    def log_odds(self) -> np.ndarray:
+        """(N, F) float64: log(p / (1 - p)) before temperature."""
+        if not self.exclusive:
+            return self.logits.astype(np.float64)
+        wide = torch.from_numpy(self.logits).double()
+        others = torch.stack(
+            [wide[:, [k for k in range(wide.shape[1]) if k != f]].logsumexp(1) for f in range(wide.shape[1])], 1
+        )
+        return (wide - others).numpy()
+
+
+def predict(
+    method: Supervised,
+    stores: Sequence[Store],
+    rows: np.ndarray,
+    *,
+    model: Model,
+    device: torch.device | str = "cpu",
+    batch: int = 64,
+    threads: int | None = None,
+    ten_crop: bool = False,
+    bf16: bool = False,
+    label: str = "",
+) -> Predictions:
+    """Ask a model about these rows, counted through all sets; under several processes all at rank 0, none elsewhere.
+
+    batch: pictures at a time in each process. The rows are cut into batches first, whole batches are then shared out:
+    so the result does not depend on the number of processes, not even in its last bit.
+    ten_crop: ten views of each picture, the mean of their ten probabilities.
+    label: of a progress line; "" shows none.
+    """
+    rows = np.unique(np.asarray(rows, np.int64))
+    if not len(rows):
+        raise ValueError("There is no picture to predict: no row was chosen.")
+    mine, exclusive = _share(rows, batch), model.loss == "cross-entropy"
+    seen = augment.ten_crops(model.size) if ten_crop else [augment.plain(model.size)]
+    parts = [np.empty((0, len(model.findings)), np.float32)]
+    if len(mine):
+        loader = Loader(
+            stores, seen, batch=batch, rows=mine, findings=(), shuffle=False, threads=threads,
+            channels=model.channels, normalise=(model.mean, model.std), device=device, prefetch=1 if ten_crop else 2,
+        )  # fmt: skip
+        shown = label if distributed.rank() == 0 else ""
+        parts += list(_logits(method, loader, torch.device(device), joint(exclusive), bf16, shown))
+    gathered = distributed.gathered((mine, np.concatenate(parts)))
+    if not gathered:
+        return Predictions(model.findings, np.empty(0, np.int64), parts[0], exclusive)
+    return Predictions(
+        model.findings,
+        np.concatenate([theirs for theirs, _ in gathered]),
+        np.concatenate([logits for _, logits in gathered]),
+        exclusive,
+    )
+
+
+def _share(rows: np.ndarray, batch: int) -> np.ndarray:
+    """This process's rows: whole batches."""
+    batches, rank, world = -(-len(rows) // batch), distributed.rank(), distributed.world()
+    return rows[batches * rank // world * batch : batches * (rank + 1) // world * batch]
+
+
+def _logits(
+    method: Supervised, loader: Loader, device: torch.device, joint: Callable[[Tensor], Tensor], bf16: bool, label: str
+) -> Iterator[np.ndarray]:
+    """(n, F) of each batch."""
+    training = method.training
+    method.eval()
+    found: list[np.ndarray] = []
+
+    def work() -> Iterator[int]:
+        for batch in loader.epoch(0):
+            with torch.inference_mode():
+                found.append(joint(_of_views(method, batch, device, bf16)).cpu().numpy())
+            yield len(batch)
+
+    counts = progress.track(work(), len(loader.rows), label, "pictures") if label else work()
+    try:
+        for _ in counts:
+            yield found.pop()
+    finally:
+        method.train(training)
+
+
+def _of_views(method: Supervised, batch: Batch, device: torch.device, bf16: bool) -> Tensor:
+    """(views, n, F) float32; one view at a time, so that ten need no more memory than one."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        shown = (view.to(device, memory_format=torch.channels_last) for view in batch.views)
+        return torch.stack([method.logits(view).float() for view in shown])
+
+
+def joint(exclusive: bool) -> Callable[[Tensor], Tensor]:
+    """(views, n, F) logits → (n, F) logits of the mean probability."""
+
+    def of_softmax(logits: Tensor) -> Tensor:
+        return logits[0] if len(logits) == 1 else logits.double().log_softmax(2).logsumexp(0).float()
+
+    def of_sigmoids(logits: Tensor) -> Tensor:
+        if len(logits) == 1:
+            return logits[0]
+        wide = logits.double()  # log(mean p) - log(mean(1 - p)); the number of views cancels
+        return (F.logsigmoid(wide).logsumexp(0) - F.logsigmoid(-wide).logsumexp(0)).float()
+
+    return of_softmax if exclusive else of_sigmoids
+
+
+# ---- what is known of the pictures
+
+
+def about(stores: Sequence[Store], rows: np.ndarray) -> pd.DataFrame:
+    """Set, row, path, patient, split, view, sex, age (and hospital, where a set says it) of these rows."""
+    parts = []
+    for store, own in zip(stores, by_store(stores, rows), strict=True):
+        table = store.index.table.iloc[own]
+        kept = table[[column for column in ABOUT if column in table]].reset_index(drop=True)
+        parts.append(kept.assign(set=store.index.name, row=own))
+    joined = pd.concat(parts, ignore_index=True)
+    return joined[[column for column in ABOUT if column in joined]]
+
+
+def by_store(stores: Sequence[Store], rows: np.ndarray) -> list[np.ndarray]:
+    """Rows counted through all sets → each set's own."""
+    ends = np.cumsum([len(store) for store in stores])
+    starts = ends - [len(store) for store in stores]
+    return [rows[(rows >= start) & (rows < end)] - start for start, end in zip(starts, ends, strict=True)]
+
+
+def labels(stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(N, F) float32 labels 1, 0, -1 and NaN as the sources have them, and (N, F) bool: whether the set has them."""
+    known, asked = [], []
+    for store, own in zip(stores, by_store(stores, rows), strict=True):
+        has = [name in store.index.findings for name in findings]
+        part = np.full((len(own), len(findings)), np.nan, np.float32)
+        chosen = [name for name in findings if name in store.index.findings]
+        part[:, has] = store.index.table[chosen].to_numpy(np.float32)[own]
+        known.append(part)
+        asked.append(np.broadcast_to(np.array(has), part.shape))
+    return np.concatenate(known), np.concatenate(asked)
+
+
+# ---- the table
+
+
+def table(
+    about: pd.DataFrame, findings: Sequence[str], probabilities: np.ndarray, log_odds: np.ndarray, labels: np.ndarray
+) -> pd.DataFrame:
+    """The table of predictions."""
+    said = {name: probabilities[:, place] for place, name in enumerate(findings)}
+    before = {name + LOGIT: log_odds[:, place].astype(np.float32) for place, name in enumerate(findings)}
+    known = {name + LABEL: labels[:, place].astype(np.float32) for place, name in enumerate(findings)}
+    return pd.concat([about, pd.DataFrame(said | before | known, index=about.index)], axis=1)
+
+
+def save(table: pd.DataFrame, file: Path) -> None:
+    """Write as Parquet, or as CSV where the name ends so; wholly or not at all."""
+    with files.explained(file.parent, "Free some."), files.atomic(file) as part:
+        if file.suffix == ".csv":
+            spreadsheet.save(table, part)
+        else:
+            table.to_parquet(part, index=False)
+
+
+def read(file: Path) -> pd.DataFrame:
+    """Read a table of predictions, or say in one line what is wrong with it."""
+    import pyarrow as pa
+
+    try:
+        rows = pd.read_csv(file, keep_default_na=False, na_values={}) if ".csv" in file.suffixes else None
+        table = pd.read_parquet(file) if rows is None else _typed(spreadsheet.opened(rows))
+    except (ValueError, pa.ArrowException, UnicodeError) as error:
+        raise ValueError(f"{file} cannot be read as a table of predictions ({type(error).__name__}).") from None
+    missing = [name for name in ("set", "path", "patient") if name not in table]
+    if missing or not findings(table):
+        lacks = missing or ["a finding with its _label column"]
+        raise ValueError(f"{file} is no table of predictions: it has no {', no '.join(lacks)}.")
+    if wrong := _strange(table):
+        raise ValueError(
+            f"{file} holds {', '.join(wrong)}. Scores are probabilities from 0 to 1; labels are 1, 0 or nothing."
+        )
+    return table
+
+
+def findings(table: pd.DataFrame) -> tuple[str, ...]:
+    """The findings of a table of predictions."""
+    return tuple(str(name) for name in table if f"{name}{LABEL}" in table)
+
+
+def _strange(table: pd.DataFrame) -> list[str]:
+    """The first cell of each column that is no score, or no label: 'text' in Mass, row 3."""
+    found = []
+    for name in findings(table):
+        score, label = (pd.to_numeric(table[column], errors="coerce") for column in (name, name + LABEL))
+        fits = {name: (score >= 0) & (score <= 1), name + LABEL: label.isin((0, 1)) | table[name + LABEL].isna()}
+        for column, each in fits.items():
+            place = int(np.argmin(each.to_numpy(bool)))
+            if not each.iloc[place]:
+                found.append(f"{str(table[column].iloc[place])[:40]!r} in {column}, row {place + 1}")
+    return found
+
+
+def _typed(rows: pd.DataFrame) -> pd.DataFrame:
+    """A CSV keeps no types: a column of numbers, where empty is NaN, or one of texts."""
+    texts = ("set", "path", "patient", "split", "view", "sex", "hospital")
+    return pd.DataFrame(
+        {str(name): column.astype("str") if name in texts else _numbers(column) for name, column in rows.items()}
+    )
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """As numbers, if all that is not empty is one."""
+    found = pd.to_numeric(column, errors="coerce")
+    return found if (found.notna() == (column != "")).all() else column

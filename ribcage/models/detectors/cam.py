@@ -1,0 +1,19 @@
+"""Boxes around a classifier's saliency maps: the options of a detector that learns from no box."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CamBoxes:
+    """How boxes are drawn around a saliency map."""
+
+    share: float = 0.5
+    """Of the maximum of a map: a box surrounds what is at least so hot."""
+    keep: int = 100
+    """Boxes of an image at most."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"Boxes are drawn around a share of the maximum above 0 and up to 1, not {self.share}.")
+        if type(self.keep) is not int or self.keep < 1:
+            raise ValueError(f"Boxes are kept in a whole number from 1 on, not {self.keep}.")

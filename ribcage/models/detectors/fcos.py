@@ -1,0 +1,164 @@
+"""FCOS: every cell of a pyramid says which finding it lies on, how far the sides of its box are, and how well it sees.
+
+Tian et al. 2019, https://arxiv.org/abs/1904.01355, eq. 2, with sums over all cells of all maps:
+
+    L = 1/P sum focal(p, c*) + 1/P sum_{c* > 0} GIoU(box, box*) + 1/P sum_{c* > 0} BCE(quality, quality*)
+
+P is the number of cells that have a box. With the authors' later additions: cells near a box's centre have it,
+distances in strides, GIoU, and the quality branch on the tower of the boxes.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torchvision import ops
+
+from ribcage.models.detectors.boxes import Truth, cells
+from ribcage.models.detectors.pyramid import Size, normed, pyramid
+
+PRIOR = 0.01
+"""What the first guess gives every cell for every finding."""
+RADIUS = 1.5
+"""Of a box's centre, in strides: cells within it may have the box."""
+REACH = 8
+"""Strides from a cell to the farthest side of a box: a larger box belongs to the next map."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What L cells of N pictures say."""
+
+    logits: Tensor
+    """(N, L, F)"""
+    boxes: Tensor
+    """(N, L, 4): x0, y0, x1, y1 in pixels."""
+    quality: Tensor
+    """(N, L): a logit."""
+    cells: Tensor
+    """(L, 3): x, y, stride."""
+
+
+class FCOS(nn.Module):
+    """The head. `levels`: stride → channels of the backbone's maps."""
+
+    def __init__(
+        self, levels: dict[int, int], findings: int, *, width: int, depth: int, quality: Literal["centreness", "iou"]
+    ) -> None:
+        super().__init__()
+        self.kind = quality
+        self.pyramid = pyramid(levels, width)
+        self.class_tower, self.box_tower = (_tower(width, depth) for _ in range(2))
+        self.classes, self.sides, self.quality = (nn.Conv2d(width, out, 3, padding=1) for out in (findings, 4, 1))
+        self.scales = nn.Parameter(torch.ones(len(self.pyramid.strides)))
+        for layer in (*self.class_tower, *self.box_tower, self.classes, self.sides, self.quality):
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.constant_(self.classes.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+
+    def forward(self, maps: list[Tensor], size: Size) -> Outputs:
+        """What the cells of a picture of this size say."""
+        levels = self.pyramid(maps)
+        places = cells([(x.shape[2], x.shape[3]) for x in levels], self.pyramid.strides, levels[0].device)
+        said = [self._level(x, self.scales[number]) for number, x in enumerate(levels)]
+        logits, sides, quality = (
+            torch.cat([part.flatten(2).mT.float() for part in parts], dim=1) for parts in zip(*said, strict=True)
+        )  # (N, L, …)
+        return Outputs(logits, _boxes(sides, places), quality[:, :, 0], places)
+
+    def losses(self, outputs: Outputs, truth: Truth) -> dict[str, Tensor]:
+        """Sums over all cells, to be divided by `count`."""
+        picture, cell, box = self._assigned(truth, outputs.cells)
+        targets = torch.zeros_like(outputs.logits)
+        targets[picture, cell, truth.findings[box]] = 1.0
+        focal = ops.sigmoid_focal_loss(outputs.logits, targets, alpha=0.25, gamma=2.0) * truth.asked[:, None]
+        found, true = outputs.boxes[picture, cell], truth.boxes[box]
+        quality = F.binary_cross_entropy_with_logits(
+            outputs.quality[picture, cell], self._quality(found, true, outputs.cells[cell]), reduction="sum"
+        )
+        return {
+            "classes": focal.sum(),
+            "boxes": ops.generalized_box_iou_loss(found, true, reduction="sum"),
+            "quality": quality,
+        }
+
+    def count(self, truth: Truth, sizes: list[Size]) -> Tensor:
+        """P, when the backbone's maps are as high and wide as this."""
+        places = cells(self.pyramid.sizes(sizes), self.pyramid.strides, truth.boxes.device)
+        return torch.tensor(float(len(self._assigned(truth, places)[0])), device=truth.boxes.device)
+
+    def boxes(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """(N, L, 4) boxes and (N, L, F) scores: the geometric mean of class and quality."""
+        return outputs.boxes, (outputs.logits.sigmoid() * outputs.quality.sigmoid()[:, :, None]).sqrt()
+
+    def _level(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        boxes = self.box_tower(x)
+        return self.classes(self.class_tower(x)), self.sides(boxes) * scale, self.quality(boxes)
+
+    def _assigned(self, truth: Truth, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(P,) each: picture, cell and box of every cell that has one.
+
+        Of several boxes a cell has the smallest; the cell in which a box's centre lies may have it, small as it is.
+        """
+        sides = _sides(truth.boxes[:, None], places)  # (M, L, 4)
+        stride, farthest = places[:, 2], sides.amax(2)
+        ends = self._reach(stride)
+        away = (places[:, :2] - _centres(truth.boxes)[:, None]).abs().amax(2)  # (M, L)
+        inside = ((sides.amin(2) > 0) & (away < RADIUS * stride)) | (away <= stride / 2)
+        mine = inside & (farthest >= ends[0]) & (farthest < ends[1])
+        order = ops.box_area(truth.boxes).argsort(descending=True, stable=True)
+        rank = torch.arange(len(order), device=places.device)[:, None]
+        ranks = torch.where(mine[order], rank, -1)
+        last = rank.new_full((len(truth.asked), len(places)), -1)
+        last.scatter_reduce_(0, truth.pictures[order, None].expand_as(ranks), ranks, "amax")
+        picture, cell = (last >= 0).nonzero().T
+        return picture, cell, order[last[picture, cell]]
+
+    def _reach(self, stride: Tensor) -> Tensor:
+        """(2, L): least and largest distance from a cell to the farthest side of a box that it may have."""
+        strides = self.pyramid.strides
+        ends = stride.new_tensor([0.0, *(REACH * each for each in strides[:-1]), math.inf])
+        level = torch.bucketize(stride.contiguous(), stride.new_tensor(strides))
+        return torch.stack([ends[level], ends[level + 1]])
+
+    def _quality(self, found: Tensor, true: Tensor, places: Tensor) -> Tensor:
+        """(P,): eq. 3, how near to the middle of its box a cell is; or how well the found box fits the true one."""
+        if self.kind == "iou":
+            return _overlaps(found.detach(), true)
+        left, top, right, bottom = _sides(true, places).clamp(min=0).unbind(-1)
+        across, down = (torch.minimum(a, b) / torch.maximum(a, b) for a, b in ((left, right), (top, bottom)))
+        return (across * down).sqrt()
+
+
+def _tower(width: int, depth: int) -> nn.Sequential:
+    layers: list[Any] = []
+    for _ in range(depth):
+        layers += [nn.Conv2d(width, width, 3, padding=1), normed(width), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _boxes(sides: Tensor, places: Tensor) -> Tensor:
+    """(…, L, 4): logarithms of distances to left, top, right, bottom in strides → boxes in pixels."""
+    left, top, right, bottom = (sides.clamp(max=8).exp() * places[:, 2:]).unbind(-1)
+    x, y = places[:, 0], places[:, 1]
+    return torch.stack([x - left, y - top, x + right, y + bottom], dim=-1)
+
+
+def _sides(boxes: Tensor, places: Tensor) -> Tensor:
+    """(…, 4): from the centre of a cell to left, top, right and bottom of a box; below 0 outside."""
+    x, y = places[..., 0], places[..., 1]
+    return torch.stack([x - boxes[..., 0], y - boxes[..., 1], boxes[..., 2] - x, boxes[..., 3] - y], dim=-1)
+
+
+def _centres(boxes: Tensor) -> Tensor:
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def _overlaps(one: Tensor, other: Tensor) -> Tensor:
+    """(P,): IoU of boxes in pairs."""
+    shared = (torch.minimum(one[:, 2:], other[:, 2:]) - torch.maximum(one[:, :2], other[:, :2])).clamp(min=0).prod(1)
+    return shared / (ops.box_area(one) + ops.box_area(other) - shared).clamp(min=1e-9)

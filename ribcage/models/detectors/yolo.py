@@ -1,0 +1,204 @@
+"""YOLOv3 as the LoVT protocol has it: three maps, three anchors each, and a loss that is a mean over all cells.
+
+Redmon & Farhadi 2018, https://arxiv.org/abs/1804.02767; Müller et al. 2022, https://arxiv.org/abs/2112.02889. For a map
+of S cells, with m = 1 where an anchor of a cell has a box and e = 1 where it neither has nor nearly fits one,
+
+    L = 1/(3 S) sum 2.5 m (BCE(x) + BCE(y) + (w - w*)^2 + (h - h*)^2) + m BCE(c, 1) + e BCE(c, 0) / 2,
+
+summed over maps, the mean over pictures. Each map takes each box, by the anchor that is most like it. Where there are
+several findings, m BCE(findings) is added; the protocol knew one.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+from ribcage.models.detectors.boxes import Truth
+from ribcage.models.detectors.pyramid import SimplePyramid, Size
+
+Anchors = Literal["published", "fitted"]
+PUBLISHED = (
+    ((5.4, 7.02), (8.64, 16.2), (17.82, 12.42)),
+    ((16.2, 32.94), (33.48, 24.3), (31.86, 64.26)),
+    ((64.64, 48.6), (84.24, 106.92), (201.42, 176.04)),
+)
+"""Widths and heights for pictures of 224 pixels, finest map first: those of COCO times 0.54, one with a slip: 64.64."""
+SIDE = 224
+MAPS, ANCHORS = 3, 3
+WIDTHS = (128, 256, 512)
+"""Of the 1 × 1 convolutions on each map, finest first; the 3 × 3 are twice as wide."""
+COORDINATES, EMPTY, NEARLY = 2.5, 0.5, 0.5
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the cells of one map say."""
+
+    raw: Tensor
+    """(N, 3, h, w, 5 + F): x, y, w, h, confidence, findings."""
+    anchors: Tensor
+    """(3, 2) in pixels."""
+    stride: int
+
+
+class YOLO(nn.Module):
+    """The head. `levels`: stride → channels of the backbone's maps; a vision transformer's one map is made three."""
+
+    anchors: Tensor
+
+    def __init__(self, levels: dict[int, int], findings: int, *, width: int) -> None:
+        super().__init__()
+        self.pyramid = SimplePyramid(levels, width, MAPS) if len(levels) == 1 else None
+        if self.pyramid is not None:
+            levels = dict.fromkeys(self.pyramid.strides, width)
+        if len(levels) != MAPS:
+            raise ValueError(f"--head yolo needs a backbone with {MAPS} maps; this one has {len(levels)}: take fcos")
+        self.strides, self.findings = list(levels), findings
+        routes = [WIDTHS[1] // 2, WIDTHS[2] // 2, 0]  # what comes from the coarser map
+        given = [channels + route for channels, route in zip(levels.values(), routes, strict=True)]
+        self.trunks = nn.ModuleList(_trunk(channels, w) for channels, w in zip(given, WIDTHS, strict=True))
+        self.answers = nn.ModuleList(_answer(w, ANCHORS * (5 + findings)) for w in WIDTHS)
+        self.routes = nn.ModuleList(_convolution(w, w // 2, 1) for w in WIDTHS[1:])
+        self.register_buffer("anchors", torch.tensor(PUBLISHED) / SIDE)  # (3, 3, 2), shares of the picture's sides
+
+    def forward(self, maps: list[Tensor], size: Size) -> list[Outputs]:
+        """What the cells of a picture of this size say, finest map first."""
+        if self.pyramid is not None:
+            maps = self.pyramid(maps)
+        outputs: list[Outputs] = []
+        route: Tensor | None = None
+        for level in reversed(range(MAPS)):
+            x = maps[level]
+            x = self.trunks[level](x if route is None else torch.cat([F.interpolate(route, x.shape[2:]), x], dim=1))
+            raw = self.answers[level](x).unflatten(1, (ANCHORS, -1)).permute(0, 1, 3, 4, 2).float()
+            outputs.insert(0, Outputs(raw, self._pixels(size)[level], self.strides[level]))
+            route = self.routes[level - 1](x) if level else None
+        return outputs
+
+    def losses(self, outputs: list[Outputs], truth: Truth) -> dict[str, Tensor]:
+        """Sums over pictures, to be divided by `count`."""
+        levels = [self._level(each, truth) for each in outputs]
+        return {name: torch.stack([level[name] for level in levels]).sum() for name in levels[0]}
+
+    def count(self, truth: Truth, sizes: list[Size]) -> Tensor:
+        """How many pictures there are."""
+        return torch.tensor(float(len(truth.asked)), device=truth.boxes.device)
+
+    def boxes(self, outputs: list[Outputs]) -> tuple[Tensor, Tensor]:
+        """(N, L, 4) boxes and (N, L, F) scores: confidence times finding; one finding is certain."""
+        boxes, scores = [], []
+        for each in outputs:
+            raw, (height, width) = each.raw, each.raw.shape[2:4]
+            down, across = (torch.arange(count, device=raw.device) for count in (height, width))
+            corner = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)  # (h, w, 2)
+            centre = (raw[..., :2].sigmoid() + corner) * each.stride
+            half = raw[..., 2:4].clamp(max=8).exp() * each.anchors[:, None, None] / 2
+            boxes.append(torch.cat([centre - half, centre + half], dim=-1).flatten(1, 3))
+            sure = raw[..., 4:5].sigmoid()
+            scores.append((sure * raw[..., 5:].sigmoid() if self.findings > 1 else sure).flatten(1, 3))
+        return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
+
+    def measure(self, sides: np.ndarray) -> None:
+        """Take anchors from (M, 2) widths and heights of boxes, shares of the picture's."""
+        self.anchors.copy_(torch.from_numpy(fitted(sides, MAPS * ANCHORS)).view(MAPS, ANCHORS, 2))
+
+    def _pixels(self, size: Size) -> Tensor:
+        """(3, 3, 2): the anchors of a picture of this size."""
+        return self.anchors * self.anchors.new_tensor([size[1], size[0]])
+
+    def _level(self, outputs: Outputs, truth: Truth) -> dict[str, Tensor]:
+        """The losses of one map."""
+        raw, anchors = outputs.raw, outputs.anchors
+        place, box, near = _assigned(outputs, truth)
+        has = torch.zeros(raw.shape[:4], dtype=torch.bool, device=raw.device)
+        has[place] = True
+        empty = ~has & truth.asked.all(1)[:, None, None, None]
+        empty[near] = False
+        said, true = raw[place], truth.boxes[box]  # (P, 5 + F), (P, 4)
+        middle, sides = (true[:, :2] + true[:, 2:]) / 2 / outputs.stride, true[:, 2:] - true[:, :2]
+        corner = torch.stack([place[3], place[2]], dim=1)
+        known = truth.asked[place[0]]
+        findings = F.one_hot(truth.findings[box], self.findings).to(raw)
+        sums = {
+            "centres": COORDINATES * _bce(said[:, :2], (middle - corner).clamp(0, 1)).sum(),
+            "sides": COORDINATES * (said[:, 2:4] - (sides / anchors[place[1]]).clamp(min=1e-6).log()).square().sum(),
+            "confidence": _bce(said[:, 4], 1.0).sum() + EMPTY * (_bce(raw[..., 4], 0.0) * empty).sum(),
+            "classes": (_bce(said[:, 5:], findings) * known).sum() * (self.findings > 1),
+        }
+        return {name: value / raw[0, ..., 0].numel() for name, value in sums.items()}
+
+
+Place = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Picture, anchor, row, column."""
+
+
+def _assigned(outputs: Outputs, truth: Truth) -> tuple[Place, Tensor, Place]:
+    """Where a box is to be found, which one, and where the cell of a box has anchors that are like it.
+
+    Of two boxes in one place the later is found.
+    """
+    _, anchors, height, width, _ = shape = outputs.raw.shape
+    centre = ((truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2 / outputs.stride).long()
+    column, row = centre[:, 0].clamp(0, width - 1), centre[:, 1].clamp(0, height - 1)
+    alike = overlaps(truth.boxes[:, 2:] - truth.boxes[:, :2], outputs.anchors)  # (M, 3)
+    numbers = torch.arange(len(truth), device=outputs.raw.device)
+    last = numbers.new_full((shape[:4].numel(),), -1)
+    flat = ((truth.pictures * anchors + alike.argmax(1)) * height + row) * width + column
+    last = last.scatter_reduce(0, flat, numbers, "amax").view(shape[:4])
+    picture, chosen, down, across = place = last.ge(0).nonzero(as_tuple=True)
+    box, anchor = (alike > NEARLY).nonzero(as_tuple=True)
+    return (picture, chosen, down, across), last[place], (truth.pictures[box], anchor, row[box], column[box])
+
+
+def overlaps(sides: Tensor, anchors: Tensor) -> Tensor:
+    """(M, K): IoU of (M, 2) and (K, 2) widths and heights about one centre."""
+    shared = torch.minimum(sides[:, None], anchors).prod(2)
+    return shared / (sides.prod(1)[:, None] + anchors.prod(1) - shared)
+
+
+def fitted(sides: np.ndarray, count: int) -> np.ndarray:
+    """(count, 2): k-means of (M, 2) widths and heights with 1 - IoU as the distance, the smallest area first.
+
+    Redmon & Farhadi 2017, https://arxiv.org/abs/1612.08242. It begins at boxes evenly spread over the areas."""
+    if not len(sides):
+        raise ValueError("There is no box to fit anchors to.")
+    ordered = sides[np.lexsort((sides[:, 0], sides.prod(1)))].astype(np.float64)
+    means = ordered[((np.arange(count) + 0.5) / count * len(ordered)).astype(np.int64)]
+    for _ in range(300):
+        nearest = overlaps(torch.from_numpy(ordered), torch.from_numpy(means)).argmax(1).numpy()
+        own = [ordered[nearest == number] for number in range(count)]
+        moved = np.stack([part.mean(0) if len(part) else mean for part, mean in zip(own, means, strict=True)])
+        if np.array_equal(moved, means):
+            break
+        means = moved
+    return means[np.argsort(means.prod(1), kind="stable")].astype(np.float32)
+
+
+def _bce(logits: Tensor, target: Tensor | float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(
+        logits, torch.as_tensor(target).to(logits).expand_as(logits), reduction="none"
+    )
+
+
+def _convolution(channels: int, width: int, side: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, side, padding=side // 2, bias=False), nn.BatchNorm2d(width), nn.LeakyReLU(0.1)
+    )
+
+
+def _trunk(channels: int, width: int) -> nn.Sequential:
+    """Five of the six convolutions of a branch, 1 × 1 and 3 × 3 in turn: here the route to the next map leaves."""
+    inputs = [channels, width, 2 * width, width, 2 * width]
+    outputs = [width, 2 * width, width, 2 * width, width]
+    return nn.Sequential(
+        *(_convolution(a, b, 1 + 2 * (k % 2)) for k, (a, b) in enumerate(zip(inputs, outputs, strict=True)))
+    )
+
+
+def _answer(width: int, count: int) -> nn.Sequential:
+    """The sixth, and what it says."""
+    return nn.Sequential(_convolution(width, 2 * width, 3), nn.Conv2d(2 * width, count, 1))

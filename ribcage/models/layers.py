@@ -1,0 +1,100 @@
+"""Layers: small parts that several methods share – heads, orders, a copy that follows, batch norms over groups."""
+
+import copy
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+from ribcage.runtime import distributed, rng
+
+
+def perceptron(*widths: int, norm: bool = False) -> nn.Sequential:
+    """Linear layers of these widths with ReLU between them; norm: a batch norm before each ReLU."""
+    layers: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
+    for inputs, outputs in itertools.pairwise(widths[1:]):
+        layers += [nn.BatchNorm1d(inputs)] if norm else []
+        layers += [nn.ReLU(), nn.Linear(inputs, outputs)]
+    return nn.Sequential(*layers)
+
+
+SHORT = 256
+"""Tokens up to which attention in plain steps is the faster one."""
+
+
+def choose_attention(module: nn.Module, tokens: int, device: torch.device) -> None:
+    """On CPUs in half precision, torch's fused attention is two to nine times as slow backwards as its plain steps."""
+    from timm.layers import use_fused_attn
+
+    plain = device.type == "cpu" and torch.is_autocast_enabled("cpu") and tokens <= SHORT
+    for part in module.modules():
+        if hasattr(part, "fused_attn"):
+            setattr(part, "fused_attn", bool(use_fused_attn() and not plain))  # noqa: B010 – no module, whatever mypy thinks
+
+
+# ---- patches in another order
+
+
+@torch._disable_dynamo  # draws are NumPy's; torch.compiler.disable would load the compiler, for seconds, with this file
+def orders(chance: Tensor, count: int, device: torch.device) -> Tensor:
+    """(N, count): 0 … count-1 in an order of its own for each number of a batch's `chance`, never compiled."""
+    return torch.from_numpy(rng.orders(chance.numpy(), count)).to(device, non_blocking=True)
+
+
+# ---- a copy that follows
+
+
+def follower(module: Any) -> Any:
+    """A copy that no gradient reaches."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(copied: nn.Module, module: nn.Module, momentum: float) -> None:
+    """w_copy <- m w_copy + (1 - m) w; what a batch norm counts, the copy counts itself."""
+    for old, new in zip(copied.parameters(), module.parameters(), strict=True):
+        old.lerp_(new, 1 - momentum)
+
+
+# ---- batch norms over groups
+
+
+def group_norms(module: nn.Module, size: int) -> None:
+    """Let every batch norm take its statistics from `size` pictures at a time, as if each group had a GPU of its own.
+
+    Running statistics are those of all groups of all processes. Names of weights stay.
+    """
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d):
+            setattr(norm, "forward", _Grouped(norm, size))  # noqa: B010 – a method of this one object only
+
+
+class _Grouped:
+    """The forward of a batch norm over groups."""
+
+    def __init__(self, norm: Any, size: int) -> None:
+        self.norm, self.size, self.plain = norm, size, norm.forward
+
+    def __call__(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        if not norm.training:
+            return self.plain(x)
+        parts = x.split(self.size)
+        means, variances = norm.running_mean.new_zeros((2, len(parts), x.shape[1]))
+        normal = torch.cat(
+            [
+                F.batch_norm(part, mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
+                for part, mean, variance in zip(parts, means, variances, strict=True)
+            ]
+        )
+        share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked + 1)
+        with torch.no_grad():
+            norm.num_batches_tracked += 1
+            mean, variance = distributed.total(torch.stack([means.mean(0), variances.mean(0)])) / distributed.world()
+            norm.running_mean.lerp_(mean, share)
+            norm.running_var.lerp_(variance, share)
+        for behind in ("drop", "act"):  # timm's batch norms may carry these along
+            normal = getattr(norm, behind)(normal) if hasattr(norm, behind) else normal
+        return normal

@@ -1,0 +1,93 @@
+"""Saliency maps as images: the heat over the file, boxes in it, a sheet of all findings."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ribcage.imaging import raster
+from ribcage.inference import explanation
+from ribcage.inference.explanation import HALF
+from ribcage.reports.tiles import Tile, sheet
+from ribcage.runtime import files
+
+STRENGTH = 0.6
+"""How much of a pixel is colour where the heat is greatest: bone and air stay to be seen below it."""
+BOX = (255, 179, 71)
+
+
+def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8, red first: a gray picture under the heat of the same size.
+
+    The colours grow lighter with the heat, so that they are read in gray and by whoever sees red and green alike; where
+    there is no heat the picture is as it was. A line is drawn around what is at least half as hot as the hottest.
+    """
+    gray, _ = raster.to_depth(pixels, 8)
+    warm = np.clip(heat, 0, 1)[..., None]
+    colours = cv2.applyColorMap(np.rint(255 * heat.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    share = STRENGTH * warm
+    mixed = np.rint(gray[..., None] * (1 - share) + colours * share).astype(np.uint8)
+    return outlined(mixed, heat)
+
+
+def outlined(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """The same with a white line on a black one around what is at least half as hot as the hottest."""
+    most = float(heat.max(initial=0))
+    if most <= 0:
+        return picture
+    around, _ = cv2.findContours((heat >= HALF * most).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    drawn, width = np.ascontiguousarray(picture), max(1, round(max(heat.shape) / 400))
+    for colour, thick in (((0, 0, 0), 3 * width), ((255, 255, 255), width)):
+        cv2.drawContours(drawn, around, -1, colour, thick)
+    return drawn
+
+
+def marked(pixels: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
+    """(H, W, 3) uint8, red first: a gray picture and boxes of x, y, width, height in its pixels."""
+    gray, _ = raster.to_depth(pixels, 8)
+    drawn, width = cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB), max(1, round(max(gray.shape) / 300))
+    for colour, thick in (((0, 0, 0), 3 * width), (BOX, width)):
+        for x, y, wide, high in boxes:
+            last = round(x + wide) - 1, round(y + high) - 1
+            cv2.rectangle(drawn, (round(x), round(y)), last, colour, thick)
+    return drawn
+
+
+def tiles(
+    pixels: np.ndarray,
+    looked: explanation.Looked,
+    probabilities: Mapping[str, float],
+    crossed: Collection[str],
+    side: int = 360,
+) -> list[Tile]:
+    """The picture, and for each finding where the model looks and how probable it finds it."""
+    width, height = explanation.shrunk(looked.size, side)
+    gray, _ = raster.to_depth(pixels, 8)
+    small = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
+    own = [
+        Tile(overlay(small, looked.heat(name, side)), name, f"{100 * value:.1f} %", name in crossed)
+        for name, value in probabilities.items()
+    ]
+    return [Tile(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB), "original"), *own]
+
+
+# ---- files
+
+
+def save(picture: np.ndarray, file: Path) -> None:
+    """A picture, red first, as PNG."""
+    _write(cv2.imencode(".png", picture[..., ::-1])[1].tobytes(), file)
+
+
+def save_sheet(pictures: Sequence[Tile], title: str, foot: str, file: Path) -> None:
+    """Tiles as SVG."""
+    _write(sheet(title, foot, pictures).encode(), file)
+
+
+def _write(data: bytes, file: Path) -> None:
+    """Wholly or not at all."""
+    with files.explained(file.parent, "Free some."):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic(file) as part:
+            part.write_bytes(data)

@@ -1,0 +1,356 @@
+"""Flags: the fields of a command's Options as words on a command line.
+
+A field's default is the flag's default and the string below a field is its help. `POSITIONAL` names the fields that are
+given without a flag. A command that works on a member of a folder (a data set, a method) offers `member(name)`: the
+keywords of the function it returns become flags too. All that is wrong with a command line is said at once.
+"""
+
+import ast
+import contextlib
+import dataclasses
+import inspect
+import itertools
+import shutil
+import sys
+import textwrap
+import tomllib
+import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Literal
+
+from ribcage.runtime import recipe
+from ribcage.runtime.spelling import nearest
+
+NEEDED: Any = object()  # the default of an option without one
+LARGEST = 2.0**63
+"""What 64 bits hold."""
+UNIONS = (UnionType, typing.Union)  # what `int | None` and `Literal[1, 3] | None` are
+
+
+class UsageError(ValueError):
+    """The command line cannot be understood; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One option of a command: a field of its Options, or a keyword of the member it works on."""
+
+    name: str
+    kind: Any
+    default: Any
+    text: str
+    positional: bool = False
+    of_member: bool = False
+    says: str = ""
+    """What it becomes where it is left open, in words."""
+
+    @property
+    def option(self) -> str:
+        """How it is written."""
+        return self.name.upper() if self.positional else "--" + self.name.replace("_", "-")
+
+    @property
+    def many(self) -> bool:
+        """Whether it takes several words."""
+        return typing.get_origin(self.kind) is tuple
+
+
+# ---- what a command takes
+
+
+def read_flags(module: ModuleType, words: list[str]) -> list[Flag]:
+    """The fields of Options, then the keywords of the member that the first word names."""
+    texts, kinds = field_texts(module), typing.get_type_hints(module.Options)
+    positional = getattr(module, "POSITIONAL", ())
+    flags = [
+        Flag(field.name, kinds[field.name], field_default(field), texts.get(field.name, ""), field.name in positional)
+        for field in dataclasses.fields(module.Options)
+        if field.name != "member"
+    ]
+    named: list[str] | None = None
+    if hasattr(module, "member") and positional:
+        named = sort_words(flags, words)[0].get(positional[0])
+        flags += member_flags(module.member(named[0]), known={flag.name for flag in flags}) if named else []
+    if hasattr(module, "defaults"):
+        said = module.defaults(*(named or [])[:1])
+        flags = [dataclasses.replace(flag, says=said.get(flag.name, "")) for flag in flags]
+    return flags
+
+
+def field_default(field: "dataclasses.Field[Any]") -> Any:
+    """A field's default, or NEEDED."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return NEEDED if field.default is dataclasses.MISSING else field.default
+
+
+def member_flags(function: Callable[..., Any], known: set[str]) -> list[Flag]:
+    """Keyword-only parameters of a data set's function or a method's class; `name: text` of its docstring is help."""
+    lines = [line.strip().split(": ", 1) for line in (function.__doc__ or "").splitlines() if ": " in line]
+    texts, kinds = {line[0]: line[1] for line in lines}, hints(function)
+    return [
+        Flag(
+            key.name,
+            kinds[key.name],
+            NEEDED if key.default is key.empty else key.default,
+            texts.get(key.name, ""),
+            of_member=True,
+        )
+        for key in inspect.signature(function).parameters.values()
+        if key.kind is key.KEYWORD_ONLY and key.name not in known
+    ]
+
+
+def hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a function's parameters, or of those a class is made with."""
+    asked: Any = vars(function)["__init__"] if isinstance(function, type) else function
+    return typing.get_type_hints(asked)
+
+
+def field_texts(module: ModuleType) -> dict[str, str]:
+    """The string that stands below each field of Options, or of a class it inherits the field from."""
+    kinds: list[type] = list(reversed(module.Options.__mro__))
+    return {name: text for kind in kinds[1:] for name, text in class_texts(kind).items()}
+
+
+def class_texts(kind: type) -> dict[str, str]:
+    """The string that stands below each field in the body of a class."""
+    tree = ast.parse(Path(str(sys.modules[kind.__module__].__file__)).read_text(encoding="utf-8"))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
+    return {
+        ast.unparse(field.target): " ".join(str(text.value.value).split())
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
+
+
+# ---- reading the words
+
+
+def parse(name: str, module: ModuleType, flags: list[Flag], words: list[str]) -> Any:
+    """An Options from the words, or one UsageError with everything that is wrong."""
+    words, file = take_recipe(words)
+    given, wrong = sort_words(flags, words)
+    named = [flag for flag in flags if not flag.positional]
+    from_recipe, more = sort_words(named, recipe_words(file) if file else [])
+    given, wrong = {**from_recipe, **given}, wrong + [f"{problem} in {file}" for problem in more]
+    values: dict[str, Any] = {}
+    for flag in flags:
+        if flag.name in given:
+            try:
+                values[flag.name] = convert_words(flag, given[flag.name])
+            except ValueError as error:
+                wrong.append(f"{flag.option} {error}")
+        elif flag.default is NEEDED:
+            wrong.append(f"{flag.option} is missing")
+    if wrong:
+        raise UsageError(f"{'; '.join(wrong)}. See 'ribcage {name} --help'.")
+    member = {flag.name: values.pop(flag.name) for flag in flags if flag.of_member and flag.name in values}
+    return module.Options(**values, **({"member": member} if hasattr(module, "member") else {}))
+
+
+def take_recipe(words: list[str]) -> tuple[list[str], Path | None]:
+    """The words without `--recipe NAME`, and its file; what is typed goes before what it says."""
+    kept, files, queue = list[str](), list[str](), list(words)
+    while queue:
+        word = queue.pop(0)
+        if word == "--recipe":
+            files.append(queue.pop(0) if queue and not is_option(queue[0]) else "")
+        elif word.startswith("--recipe="):
+            files.append(word.removeprefix("--recipe="))
+        else:
+            kept.append(word)
+    if len(files) > 1 or "" in files:
+        raise UsageError("--recipe needs a name or a file." if "" in files else "--recipe can be given once.")
+    try:
+        return kept, recipe.file(files[0]) if files else None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def recipe_words(file: Path) -> list[str]:
+    """A recipe, which is a TOML file of options, as words."""
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"There is no recipe {file}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"The recipe {file} cannot be read: {error}.") from None
+    strange = [
+        name
+        for name, value in values.items()
+        if not all(isinstance(one, str | int | float) for one in (value if isinstance(value, list) else [value]))
+    ]
+    if strange:
+        raise UsageError(f"The recipe {file} must hold lines like 'lr = 0.1', not tables or dates: see {strange[0]!r}.")
+    return [word for name, value in values.items() for word in option_words(name, value)]
+
+
+def option_words(name: str, value: Any) -> list[str]:
+    """A value of an option as one would type it."""
+    option = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        return [option if value else f"--no-{option[2:]}"]
+    values = [str(one) for one in value] if isinstance(value, tuple | list) else [str(value)]
+    if not values or any(map(is_option, values)):
+        return [f"{option}={one}" for one in values or [""]]
+    return [option, *values]
+
+
+def sort_words(flags: list[Flag], words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Which words belong to which flag, and what is wrong with the rest."""
+    by_option = {flag.option: flag for flag in flags if not flag.positional}
+    by_option |= {"--no-" + flag.option[2:]: flag for flag in by_option.values() if flag.kind is bool}
+    waiting = [flag for flag in flags if flag.positional]
+    given: dict[str, list[str]] = {}
+    wrong: list[str] = []
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        option, equals, value = word.partition("=")
+        if is_option(word):
+            flag = by_option.get(option)
+            follow = [value] if equals else take_values(queue, flag)
+            if flag is None:  # its values go with it: they are no mistake of their own
+                wrong.append(unknown(option, by_option))
+            elif flag.kind is bool and equals and option.startswith("--no-"):
+                wrong.append(f"{option} takes no value")
+            elif flag.kind is bool:
+                given[flag.name] = [value or ("no" if option.startswith("--no-") else "yes")]
+            else:
+                given[flag.name] = given.get(flag.name, []) + follow if flag.many else follow
+        elif waiting:
+            flag = waiting[0] if waiting[0].many else waiting.pop(0)
+            given.setdefault(flag.name, []).append(word)
+        else:
+            wrong.append(f"unexpected {word!r}")
+    return given, wrong
+
+
+def is_option(word: str) -> bool:
+    """Whether a word is a flag and not a value (-1 is a value)."""
+    return word.startswith("-") and len(word) > 1 and not word[1].isdigit() and word[1] != "."
+
+
+def take_values(queue: list[str], flag: Flag | None) -> list[str]:
+    """Take a flag's words off the queue: all up to the next flag for many (or an unknown flag), none for a switch."""
+    if flag is not None and flag.kind is bool:
+        return []
+    most = len(queue) if flag is None or flag.many else 1
+    values: list[str] = []
+    while queue and len(values) < most and not is_option(queue[0]):
+        values.append(queue.pop(0))
+    return values
+
+
+def unknown(option: str, known: Iterable[str]) -> str:
+    """What to say of an option that does not exist."""
+    near = nearest(option, known)
+    return f"unknown option {option}" + (f" (did you mean {near}?)" if near else "")
+
+
+def convert_words(flag: Flag, words: list[str]) -> Any:
+    """The words as the flag's type."""
+    if not words:
+        raise ValueError("needs a value")
+    if flag.many and words == [""]:  # --name= says: none at all
+        return ()
+    if flag.many:
+        return tuple(convert(typing.get_args(flag.kind)[0], word) for word in words)
+    return convert(flag.kind, words[-1])
+
+
+def convert(kind: Any, word: str) -> Any:
+    """One word as a type; ValueError says what was expected."""
+    if typing.get_origin(kind) in UNIONS:
+        kinds = [option for option in typing.get_args(kind) if option is not NoneType]
+        return convert(kinds[0], word)
+    if typing.get_origin(kind) is Literal:
+        choices = {str(choice): choice for choice in typing.get_args(kind)}
+        if word not in choices:
+            near = nearest(word, choices)
+            hint = f" (did you mean {near}?)" if near else ""
+            raise ValueError(f"takes {' or '.join(choices)}, not {word!r}{hint}")
+        return choices[word]
+    if kind is bool:
+        if word.lower() not in ("yes", "no", "true", "false", "1", "0"):
+            raise ValueError(f"takes yes or no, not {word!r}")
+        return word.lower() in ("yes", "true", "1")
+    if kind in (int, float):
+        with contextlib.suppress(ValueError):
+            number = kind(word)
+            if abs(number) < LARGEST:  # no option means anything by inf, nan or more than that
+                return number
+        raise ValueError(f"takes a {'whole ' if kind is int else ''}number, not {word!r}")
+    return Path(word).expanduser() if kind is Path else word
+
+
+def words(module: ModuleType, options: Any) -> list[str]:
+    """The words that `parse` would make these options of; what stands at its default is left out."""
+    fields = {field.name: field for field in dataclasses.fields(options) if field.name != "member"}
+    changed = [name for name, field in fields.items() if getattr(options, name) != field_default(field)]
+    placed = list(getattr(module, "POSITIONAL", ()))
+    while placed and placed[-1] not in changed:
+        placed.pop()
+    said: list[str] = []
+    for name in placed:
+        value = getattr(options, name)
+        said += map(str, value) if isinstance(value, tuple) else [str(value)]
+    named = {name: getattr(options, name) for name in changed if name not in placed}
+    for name, value in {**dict(getattr(options, "member", {})), **named}.items():
+        said += option_words(name, value) if value is not None else []
+    return said
+
+
+# ---- help
+
+
+def help_page(name: str, module: ModuleType, flags: list[Flag]) -> str:
+    """What `ribcage NAME --help` prints."""
+    words = [f"[{flag.option} …]" if flag.many else flag.option for flag in flags if flag.positional]
+    blocks = [f"usage: ribcage {name} {' '.join(words)} [options]", "", inspect.getdoc(module) or "", ""]
+    for title, chosen in (
+        ("arguments:", [flag for flag in flags if flag.positional]),
+        ("options:", sorted((flag for flag in flags if not flag.positional and not flag.of_member), key=has_default)),
+        ("its own options:", [flag for flag in flags if flag.of_member]),
+    ):
+        blocks += [title, *(help_line(flag) for flag in chosen), ""] if chosen else []
+    blocks += ["--recipe NAME takes options from a recipe or a TOML file; what is typed goes before what it says."]
+    return "\n".join(blocks).rstrip()
+
+
+def has_default(flag: Flag) -> bool:
+    """Those that must be given come first in the help."""
+    return flag.default is not NEEDED
+
+
+def help_line(flag: Flag) -> str:
+    """One option with its values, its text and its default."""
+    head = f"  {flag.option}" + ("" if flag.kind is bool or flag.positional else f" {value_name(flag.kind)}")
+    usual = "" if flag.default in (NEEDED, None, (), False, "") else show(flag.default)
+    default = f" (default: {flag.says or usual})" if flag.says or usual else ""
+    if flag.default is True:
+        default = f" (--no-{flag.option[2:]} turns it off)"
+    text = flag.text + default if flag.default is not NEEDED or flag.positional else f"{flag.text} (needed)"
+    width = max(40, min(shutil.get_terminal_size().columns, 120) - 30)
+    lines = textwrap.wrap(text, width) or [""]
+    first = f"{head:<28}  {lines[0]}" if len(head) <= 28 else f"{head}\n{'':30}{lines[0]}"
+    return "\n".join([first.rstrip(), *(f"{'':30}{line}" for line in lines[1:])])
+
+
+def show(default: Any) -> str:
+    """A default as one would type it."""
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def value_name(kind: Any) -> str:
+    """What stands for the value in the help: N, X, FILE, a|b …"""
+    if typing.get_origin(kind) is tuple:
+        return value_name(typing.get_args(kind)[0]) + " …"
+    if typing.get_origin(kind) is Literal:
+        return "|".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) in UNIONS:
+        return value_name(typing.get_args(kind)[0])
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")

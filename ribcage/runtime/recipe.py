@@ -1,0 +1,104 @@
+"""Recipes: published trainings as files of options, whose heads say what to type, what comes of it and what it costs.
+
+# What it trains.
+#
+#   ribcage finetune --recipe NAME --data data/nih --out runs/NAME       every step, one to a line
+#
+# Data: …      Source: …      Expected: …      Cost: …                   each begins a line
+#
+# What else is to be known.
+model = "densenet121"                                                    the options, as TOML
+"""
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from ribcage.runtime.spelling import did_you_mean
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+LABELS = ("data", "source", "expected", "cost")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the head of a recipe says."""
+
+    name: str
+    title: str
+    commands: tuple[tuple[str, ...], ...]
+    """What to type, one after the other, as words behind `ribcage`."""
+    data: str
+    source: str
+    expected: str
+    cost: str
+
+    @property
+    def training(self) -> tuple[str, ...]:
+        """The command that takes its options from this recipe."""
+        return next(words for words in self.commands if self.name in _recipes_of(words))
+
+
+def names() -> tuple[str, ...]:
+    """All recipes that come with Ribcage."""
+    return tuple(sorted(file.stem for file in FOLDER.glob("*.toml")))
+
+
+def file(word: str) -> Path:
+    """The file that a word means: a recipe of one's own, or the name of one that comes with Ribcage."""
+    given = Path(word).expanduser()
+    if word in names():
+        return FOLDER / f"{word}.toml"
+    if given.suffix != ".toml" and not given.is_file():
+        raise ValueError(f"There is no recipe {word}.{did_you_mean(word, names())} 'ribcage recipes' lists all.")
+    return given
+
+
+def read(word: str) -> Recipe:
+    """The recipe of this name or in this file."""
+    found = file(word)
+    try:
+        lines = found.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        raise ValueError(f"There is no recipe {word}. 'ribcage recipes' lists all.") from None
+    head = [line.removeprefix("#").removeprefix(" ") for line in lines if line.startswith("#")]
+    said = _labelled(head)
+    return Recipe(
+        name=word if found.parent == FOLDER else str(found),
+        title=" ".join(_until_blank(head)),
+        commands=tuple(tuple(shlex.split(line)[1:]) for line in head if line.startswith("  ribcage ")),
+        **{label: said.get(label, "") for label in LABELS},
+    )
+
+
+def leaves(run: str) -> str:
+    """The recipe that comes with Ribcage and makes this run; "" if none does."""
+    made = ((name, words) for name in names() for words in read(name).commands)
+    return next((name for name, words in made if run in _values(words, "--out")), "")
+
+
+def _until_blank(lines: list[str]) -> list[str]:
+    blank = lines.index("") if "" in lines else len(lines)
+    return lines[:blank]
+
+
+def _labelled(lines: list[str]) -> dict[str, str]:
+    """'Data: …' and the others, each up to the next one or to an empty line."""
+    found: dict[str, str] = {}
+    label = ""
+    for line in lines:
+        begun = re.match(rf"({'|'.join(LABELS)}): ", line, re.IGNORECASE)
+        label = begun[1].lower() if begun else label if line else ""
+        if label:
+            found[label] = f"{found.get(label, '')} {line[begun.end() :] if begun else line}".strip()
+    return found
+
+
+def _values(words: tuple[str, ...], option: str) -> tuple[str, ...]:
+    """What stands behind an option."""
+    return tuple(words[place + 1] for place, word in enumerate(words[:-1]) if word == option)
+
+
+def _recipes_of(words: tuple[str, ...]) -> tuple[str, ...]:
+    return _values(words, "--recipe")

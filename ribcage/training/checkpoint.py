@@ -1,0 +1,68 @@
+"""Checkpoint: everything a run needs to go on as if it had never stopped. Written whole or not at all.
+
+The one before is kept. Each ends with its SHA-256, and where the newer one is damaged the older one takes over.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ribcage.bundle.formats.container import cheap_calls
+from ribcage.runtime import digest, files
+
+FORMAT = 2
+FILE, OLDER, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
+
+
+def save(file: Path, state: dict[str, Any], *, again: bool = False) -> None:
+    """Write a checkpoint; the old one stays until the new one is safe on the disk, and then becomes the older one.
+
+    again: the old one is of the same step; it is replaced, and the older one stays.
+    """
+    with files.explained(file.parent, "Free some; the last checkpoint is whole."), files.atomic(file) as part:
+        torch.save({"ribcage": FORMAT, **state}, part)
+        digest.seal(part)
+        files.sync(part)
+        if file.exists() and not again:
+            file.replace(file.with_name(OLDER))
+
+
+def there(folder: Path) -> bool:
+    """Whether a run in this folder has saved anything."""
+    return any((folder / name).exists() for name in (FILE, OLDER))
+
+
+def newest(folder: Path) -> tuple[Path, str]:
+    """The newest checkpoint that is whole; and a sentence where that is not the one that was written last."""
+    damaged = []
+    for name in (FILE, OLDER):
+        try:
+            digest.check_seal(folder / name, "")
+        except FileNotFoundError:
+            continue
+        except digest.DamagedError as error:
+            damaged.append(str(error).strip())
+        else:
+            return folder / name, " ".join([*damaged, f"Going on from the older one, {name}."]) if damaged else ""
+    if damaged:
+        raise ValueError(f"{' '.join(damaged)} No checkpoint is left to go on from: put a copy back, or begin again.")
+    raise FileNotFoundError(f"{folder / FILE} does not exist: there is no checkpoint to go on from.")
+
+
+def load(file: Path) -> dict[str, Any]:
+    """Read a checkpoint; nothing in it is executed."""
+    try:
+        digest.check_seal(file, "")
+        files.refuse_packed(file)
+        with cheap_calls():
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} does not exist: there is no checkpoint to go on from.") from None
+    except digest.DamagedError as error:
+        raise ValueError(f"{str(error).strip()} It is not a checkpoint to go on from.") from None
+    except Exception as error:
+        raise ValueError(f"{file} is not a checkpoint of Ribcage, or damaged ({type(error).__name__}).") from None
+    if not isinstance(state, dict) or state.get("ribcage") != FORMAT:
+        raise ValueError(f"{file} is not a checkpoint of this version of Ribcage.")
+    return state

@@ -1,0 +1,88 @@
+"""Log lines of other programs, so that what reads theirs can read ours while a model is trained.
+
+MoCo's, which are those of PyTorch's ImageNet example:
+    Epoch: [218][ 860/1745] Time 0.379 (0.415) Data 0.000 (0.025) Loss 4.5344e-01 (4.5096e-01) Acc@1 100.00 (95.36) …
+Paddle's hapi, as the Paddle-CheXNet project prints them:
+    step  10/614 - loss: 0.1637 - AUROC_Atelectasis: 0.5881 - … - AUROC_avg: 0.5908 - 3s/step
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ribcage import metrics
+from ribcage.runtime import distributed
+from ribcage.training.trainer import Log, Run
+
+NAMES = {"acc1": "Acc@1", "acc5": "Acc@5"}
+
+
+class MoCoLines:
+    """A line every ten steps: each number as it is now and, in brackets, its mean over the epoch so far."""
+
+    def __init__(self) -> None:
+        self.logs: list[Log] = []
+
+    def show(self, log: Log) -> None:
+        """Take note of a step; print when it is time."""
+        if log.step_in_epoch == 1:
+            self.logs.clear()
+        self.logs.append(log)
+        if (log.step_in_epoch - 1) % 10 == 0:
+            _print(self.line())
+
+    def line(self) -> str:
+        """What is printed after a step."""
+        now = self.logs[-1]
+        width = len(str(now.steps_in_epoch))
+        parts = [f"Epoch: [{now.epoch}][{now.step_in_epoch - 1:{width}}/{now.steps_in_epoch}]"]
+        parts.append(_meter("Time", [log.seconds for log in self.logs], "6.3f"))
+        parts.append(_meter("Data", [log.waited for log in self.logs], "6.3f"))
+        parts.append(_meter("Loss", [log.loss for log in self.logs], ".4e"))
+        rest = [_meter(NAMES.get(name, name), [log.values[name] for log in self.logs], "6.2f") for name in now.values]
+        return "\t".join([*parts, *rest])
+
+
+class PaddleLines:
+    """A line every ten steps, with each finding's AUROC over the epoch's training pictures so far."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.method: Any = run.method
+        self.answers: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def show(self, log: Log) -> None:
+        """Take note of a step; print when it is time."""
+        if log.step_in_epoch == 1:
+            self.answers.clear()
+            _print(f"Epoch {log.epoch + 1}/{self.run.epochs}")
+        own = [(logits.cpu().numpy(), labels.cpu().numpy()) for logits, labels in self.method.answers]
+        for answers in distributed.gathered(own):
+            self.answers += answers
+        self.method.answers.clear()
+        if log.step_in_epoch % 10 == 0 or log.epoch_done:
+            _print(self.line(log))
+
+    def line(self, log: Log) -> str:
+        """What is printed after a step."""
+        width = len(str(log.steps_in_epoch))
+        parts = [f"step {log.step_in_epoch:>{width}}/{log.steps_in_epoch}", f"loss: {log.loss:.4f}"]
+        if self.answers:
+            logits, labels = (np.concatenate(arrays) for arrays in zip(*self.answers, strict=True))
+            clear = np.where((labels == 0) | (labels == 1), labels, np.nan)
+            scores = metrics.auroc(logits, clear)
+            names = self.run.loader.findings
+            parts += [f"AUROC_{name}: {score:.4f}" for name, score in zip(names, scores, strict=True)]
+            parts.append(f"AUROC_avg: {float(metrics.macro(scores).mean):.4f}")
+        pace = f"{log.seconds:.0f}s/step" if log.seconds >= 1 else f"{1e3 * log.seconds:.0f}ms/step"
+        return " - ".join([*parts, pace])
+
+
+def _print(line: str) -> None:
+    if distributed.rank() == 0:
+        print(line, flush=True)
+
+
+def _meter(name: str, values: list[float], form: str) -> str:
+    """The last number and the mean."""
+    return f"{name} {values[-1]:{form}} ({sum(values) / len(values):{form}})"

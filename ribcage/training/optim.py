@@ -1,0 +1,130 @@
+"""Optimizers, which weights they decay, how fast each layer moves, and the learning rate of every step."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ribcage.methods import Method
+from ribcage.methods.hyperparameters import Optimizer
+
+Schedule = Literal["cosine", "step", "constant"]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The learning rate as a function of the step: a linear rise, then one of three ways down."""
+
+    peak: float
+    steps: int
+    warmup: int = 0
+    schedule: Schedule = "cosine"
+    floor: float = 0.0
+    """Where the cosine ends."""
+    decay_at: tuple[float, ...] = (0.6, 0.8)
+    """For 'step': shares of the run after which the rate falls."""
+    decay_by: float = 0.1
+
+    def at(self, step: int) -> float:
+        """The rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.peak * (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        if self.schedule == "cosine":
+            return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        if self.schedule == "step":
+            return self.peak * self.decay_by ** sum(step / self.steps >= share for share in self.decay_at)
+        return self.peak
+
+
+def optimizer(
+    method: Method,
+    kind: Optimizer = "adamw",
+    *,
+    weight_decay: float = 0.05,
+    layer_decay: float = 1.0,
+    momentum: float = 0.9,
+    betas: tuple[float, ...] = (0.9, 0.999),
+) -> torch.optim.Optimizer:
+    """An optimizer over what is to be trained; each group carries `scale`, its share of the learning rate."""
+    groups = list(_groups(method, weight_decay, layer_decay))
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0, betas=(betas[0], betas[1]), fused=True)
+    if kind == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
+    from timm.optim import Lars
+
+    return Lars(groups, lr=0.0, momentum=momentum)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of the learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+def layers(model: Any) -> dict[str, int]:
+    """The layer of each weight of a backbone, counted from the stem, 0; what stands behind the last block is left out.
+
+    As in BEiT (Bao et al. 2021, https://arxiv.org/abs/2106.08254) and in MAE's code (util/lr_decay.py), all that comes
+    before the first block is one layer, each block is one, and the last norm – `norm` or `fc_norm`, whichever the
+    pooling leaves – moves with the head. Blocks are numbered as timm numbers them. What it does not number, such as
+    transitions between blocks, belongs to the layer before it in the order of the model.
+    """
+    if not hasattr(model, "group_matcher"):
+        raise ValueError(f"--layer-decay: {type(model).__name__} does not say how deep its layers are; leave it at 1.")
+    place = _places(model.group_matcher())
+    places = {name: place(name) for name, _ in model.named_parameters()}
+    order = {known: depth for depth, known in enumerate(sorted({known for known in places.values() if known}))}
+    found: dict[str, int] = {}
+    before = 0
+    for name, known in places.items():
+        found[name] = before = order[known] if known else before
+    last = max((number for number, known in enumerate(places.values()) if known), default=-1)
+    return {name: found[name] for name in list(places)[: last + 1]}
+
+
+def _places(matcher: Any) -> Callable[[str], tuple[float, ...]]:
+    """Where a weight stands by a matcher of timm's, as numbers to sort by; () where it says nothing but 'as before'."""
+
+    def by_rules(name: str) -> tuple[float, ...]:
+        for part, rules in enumerate(matcher.values()):
+            for rule, suffix in [(rules, None)] if isinstance(rules, str) else rules or ():
+                if match := re.match(rule, name):
+                    own = [group for group in match.groups() if group is not None]
+                    return () if suffix == _AS_BEFORE else tuple(map(float, (part, *own, *(suffix or ()))))
+        return ()
+
+    def by_function(name: str) -> tuple[float, ...]:
+        number = matcher(name)
+        known = tuple(number) if isinstance(number, Iterable) else (number,)
+        return () if known[-1] in (math.inf, *_AS_BEFORE) or name.startswith("norm.") else known
+
+    return by_function if callable(matcher) else by_rules
+
+
+_AS_BEFORE = (99999,)
+"""timm's word for: in the layer before."""
+
+
+def _groups(method: Method, weight_decay: float, layer_decay: float) -> Iterator[dict[str, Any]]:
+    """Weights by depth and by whether they are decayed; biases, norms and embeddings of positions are not."""
+    depths = layers(method.backbone.model) if layer_decay < 1 else {}
+    head = max(depths.values(), default=0) + 1
+    spared = {f"backbone.model.{name}" for name in getattr(method.backbone.model, "no_weight_decay", set)()}
+    grouped: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, weight in method.named_parameters():
+        if weight.requires_grad:
+            depth = depths.get(name.removeprefix("backbone.model."), head)
+            grouped.setdefault((depth, weight.ndim > 1 and name not in spared), []).append(weight)
+    for (depth, decayed), weights in sorted(grouped.items(), key=lambda item: item[0]):
+        yield {
+            "params": weights,
+            "weight_decay": weight_decay if decayed else 0.0,
+            "always_adapt": decayed,  # of LARS: with --weight-decay 0, too, matrices move by their own norm
+            "scale": layer_decay ** (head - depth),
+        }

@@ -1,0 +1,288 @@
+"""Probing: how much frozen features tell, by the two simplest readers, learnt from shares of the labels.
+
+Logistic regression, one per finding:  min_w  mean_n l(w.x_n + b, t_n) + strength / 2 |w|^2,  x standardised.
+Nearest neighbours, as in Wu et al. 2018, https://arxiv.org/abs/1805.01978: the k most similar pictures vote with
+exp(cosine / 0.07). Strength and k are chosen on validation, for each finding; the tested pictures choose nothing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 – what everybody calls it
+from torch import Tensor
+
+from ribcage import metrics
+from ribcage.data import selection
+from ribcage.data.dataset_folder import Store
+from ribcage.data.loader import Loader
+from ribcage.imaging.augment import plain
+from ribcage.models.backbone import Backbone
+from ribcage.runtime import progress
+
+STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
+"""From the strongest; the first of equals is taken."""
+NEIGHBOURS = (200, 100, 50, 20, 10, 5)
+TEMPERATURE = 0.07
+Answers = tuple[np.ndarray, np.ndarray]
+"""Scores (N, F) of the pictures that choose and of the tested ones, with one setting."""
+_BLOCK = 1024  # pictures whose neighbours are looked for at a time
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures of one split: features and labels."""
+
+    features: np.ndarray
+    """(N, D) float32."""
+    labels: np.ndarray
+    """(N, F) 1, 0 and NaN."""
+    rows: np.ndarray
+    """(N,) counted through all sets."""
+
+    def take(self, places: np.ndarray) -> "Part":
+        """Some of them."""
+        return Part(self.features[places], self.labels[places], self.rows[places])
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one reader, learnt from one draw of one share of the patients, reached on the tested pictures."""
+
+    reader: str
+    share: float
+    seed: int
+    pictures: int
+    """Learnt from."""
+    auroc: tuple[float, ...]
+    """One per finding; NaN where learning or testing lacks a class."""
+
+    @property
+    def mean(self) -> metrics.Mean:
+        """Over the findings that are defined."""
+        return metrics.macro(np.array(self.auroc))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The mean AUROC over the findings, over several draws of a share."""
+
+    reader: str
+    share: float
+    draws: int
+    pictures: float
+    """Learnt from, on average."""
+    mean: float
+    sd: float
+    """NaN of a single draw."""
+    least: float
+    most: float
+    findings: int
+    """Defined in every draw; the mean leaves out those that are not."""
+
+
+def extract(
+    backbone: Backbone,
+    loader: Loader,
+    device: torch.device,
+    label: str = "",
+) -> Part:
+    """Features and labels of a loader's pictures; the backbone stays as it is."""
+    backbone = backbone.to(device).eval()
+    found: list[np.ndarray] = []
+
+    def work() -> Iterator[int]:
+        for batch in loader.epoch(0):
+            with torch.inference_mode():
+                shown = batch.views[0].to(device, memory_format=torch.channels_last)
+                found.append(backbone(shown).float().cpu().numpy())
+            yield len(batch)
+
+    for _ in progress.track(work(), len(loader.rows), label, "pictures") if label else work():
+        pass
+    features = np.concatenate(found)
+    if not np.isfinite(features).all():
+        raise ValueError(f"The features of {backbone.name} are not finite: its weights do not fit these pictures.")
+    return Part(features, loader.labels(0, loader.rows), loader.rows)
+
+
+def shown(
+    stores: Sequence[Store],
+    rows: np.ndarray,
+    size: tuple[int, int],
+    findings: Sequence[str] | None,
+    **options: object,
+) -> Loader:
+    """A loader that shows every picture once, as it is."""
+    return Loader(stores, [plain(size)], rows=rows, findings=findings, shuffle=False, **options)  # type: ignore[arg-type]
+
+
+def scores(
+    stores: Sequence[Store], learning: Part, choosing: Part, tested: Part, shares: Sequence[float], seeds: int
+) -> Iterator[Score]:
+    """Both readers at every share, for several draws of its patients; all patients can be drawn in one way only."""
+    for share in shares:
+        for seed in range(seeds if share < 1 else 1):
+            chosen = selection.share_of_patients(stores, learning.rows, share, seed)
+            part = learning.take(np.isin(learning.rows, chosen))
+            for name, read in READERS.items():
+                found = chosen_auroc(read(part, choosing, tested), choosing.labels, tested.labels)
+                yield Score(name, share, seed, len(part.rows), tuple(np.where(two_classes(part.labels), found, np.nan)))
+
+
+def spreads(found: Sequence[Score]) -> list[Spread]:
+    """One line per share and reader."""
+    keys = dict.fromkeys((score.share, score.reader) for score in found)
+    return [_spread([score for score in found if (score.share, score.reader) == key]) for key in keys]
+
+
+def _spread(draws: Sequence[Score]) -> Spread:
+    means = np.array([score.mean.mean for score in draws])
+    defined = (~np.isnan([score.auroc for score in draws])).all(axis=0)
+    return Spread(
+        reader=draws[0].reader,
+        share=draws[0].share,
+        draws=len(draws),
+        pictures=float(np.mean([score.pictures for score in draws])),
+        mean=float(means.mean()),
+        sd=float(means.std(ddof=1)) if len(means) > 1 else float("nan"),
+        least=float(means.min()),
+        most=float(means.max()),
+        findings=int(defined.sum()),
+    )
+
+
+def chosen_auroc(answers: Sequence[Answers], choosing: np.ndarray, tested: np.ndarray) -> np.ndarray:
+    """(F,) test AUROC of each finding with the setting that is best for it on validation.
+
+    answers: for every setting the scores (N, F) on validation and on test. A finding that validation cannot judge takes
+    the setting that is best for the others.
+    """
+    validation = np.stack([metrics.auroc(scores, choosing) for scores, _ in answers])  # (settings, F)
+    judged = ~np.isnan(validation).any(axis=0)
+    if not judged.any():
+        raise ValueError("No finding has both classes in the validation split: nothing can be chosen on it.")
+    common = validation[:, judged].mean(axis=1).argmax()
+    best = np.where(judged, np.where(judged, validation, 0).argmax(axis=0), common)
+    test = np.stack([metrics.auroc(scores, tested) for _, scores in answers])
+    return test[best, np.arange(len(best))]
+
+
+def two_classes(labels: np.ndarray) -> np.ndarray:
+    """(F,) bool: whether a finding is known to be present somewhere and absent somewhere."""
+    return (labels == 1).any(axis=0) & (labels == 0).any(axis=0)
+
+
+# ---- logistic regression
+
+
+def regressed(learning: Part, choosing: Part, tested: Part, strengths: Sequence[float] = STRENGTHS) -> list[Answers]:
+    """The answers for every strength."""
+    mean, spread = learning.features.mean(0, dtype=np.float64), learning.features.std(0, dtype=np.float64)
+    spread[spread < 1e-12] = 1
+    x, first, second = (torch.from_numpy((part.features - mean) / spread) for part in (learning, choosing, tested))
+    fitted = logistic(x, torch.from_numpy(learning.labels.astype(np.float64)), strengths)
+    return [((first @ w + b).numpy(), (second @ w + b).numpy()) for w, b in fitted]
+
+
+def logistic(x: Tensor, targets: Tensor, strengths: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+    """Weights (D, F) and biases (F,) for every strength, strongest first; x (N, D) and targets (N, F) in float64.
+
+    It is solved along the principal axes of x, each scaled by about its curvature, where the problem is nearly round:
+    a few dozen steps of L-BFGS then reach the minimum.
+    """
+    curvature, axes = torch.linalg.eigh(x.T @ x / len(x))
+    spanned = curvature > 1e-10 * curvature.max().clamp(min=1e-300)  # no weight ever leaves the span of the pictures
+    curvature, axes = curvature[spanned], axes[:, spanned]
+    z, known = x @ axes, ~targets.isnan()
+    t, share = targets.nan_to_num(), known.double() / known.sum(0).clamp(min=1)
+    w = torch.zeros(z.shape[1], targets.shape[1], dtype=torch.float64)
+    b = torch.logit((t * share).sum(0), eps=1e-3)
+    fitted = []
+    for strength in strengths:  # the weaker ones start where the stronger ended
+        w, b = _minimum(z, t, share, w, b, strength, (curvature / 4 + strength).rsqrt()[:, None])
+        fitted.append((axes @ w, b))
+    return fitted
+
+
+def _minimum(
+    z: Tensor, t: Tensor, share: Tensor, w: Tensor, b: Tensor, strength: float, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The weights and biases of the smallest loss."""
+    u, b = (w / scale).requires_grad_(), b.clone().requires_grad_()
+    search = torch.optim.LBFGS(
+        [u, b], max_iter=200, tolerance_grad=1e-7, tolerance_change=1e-13, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        search.zero_grad()
+        logits = z @ (scale * u) + b
+        value = ((F.softplus(logits) - t * logits) * share).sum() + strength / 2 * (scale * u).square().sum()
+        value.backward()
+        return value
+
+    search.step(loss)
+    return (scale * u).detach(), b.detach()
+
+
+# ---- nearest neighbours
+
+
+def neighbours(learning: Part, choosing: Part, tested: Part) -> list[Answers]:
+    """The answers for every number of neighbours."""
+    keys, labels = _directions(learning.features), torch.from_numpy(learning.labels.astype(np.float64))
+    first, second = (_votes(_directions(part.features), keys, labels) for part in (choosing, tested))
+    return list(zip(first, second, strict=True))
+
+
+def _directions(features: np.ndarray) -> Tensor:
+    return F.normalize(torch.from_numpy(features), dim=1)
+
+
+def _votes(queries: Tensor, keys: Tensor, labels: Tensor) -> list[np.ndarray]:
+    """For every number of neighbours (N, F): their weighted share of positives, drawn a little to that of all."""
+    known = (~labels.isnan()).double()
+    positive = labels.nan_to_num()
+    overall = positive.sum(0) / known.sum(0).clamp(min=1)
+    votes: list[list[np.ndarray]] = [[] for _ in NEIGHBOURS]
+    for block in queries.split(_BLOCK):
+        cosine, place = (block @ keys.T).topk(min(max(NEIGHBOURS), len(keys)), dim=1)
+        weight = ((cosine.double() - 1) / TEMPERATURE).exp()[:, :, None]  # (n, k, 1)
+        yes, all_of_them = ((weight * values[place]).cumsum(1) for values in (positive, known))
+        for number, found in zip(NEIGHBOURS, votes, strict=True):
+            last = min(number, len(keys)) - 1
+            found.append(((yes[:, last] + 1e-6 * overall) / (all_of_them[:, last] + 1e-6)).numpy())
+    return [np.concatenate(found) for found in votes]
+
+
+READERS: dict[str, Callable[[Part, Part, Part], list[Answers]]] = {
+    "logistic": regressed,
+    "kNN": neighbours,
+}
+
+
+def as_json(found: Sequence[Score], findings: Sequence[str]) -> dict[str, object]:
+    """All numbers; undefined ones are null."""
+
+    def number(value: float) -> float | None:
+        return None if value != value else float(value)
+
+    return {
+        "findings": list(findings),
+        "summary": [
+            {name: number(value) if isinstance(value, float) else value for name, value in asdict(spread).items()}
+            for spread in spreads(found)
+        ],
+        "scores": [
+            {
+                "reader": score.reader,
+                "share": score.share,
+                "seed": score.seed,
+                "pictures": score.pictures,
+                "mean": number(score.mean.mean),
+                "auroc": {name: number(value) for name, value in zip(findings, score.auroc, strict=True)},
+            }
+            for score in found
+        ],
+    }

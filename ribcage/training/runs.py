@@ -1,0 +1,127 @@
+"""Ledger: the runs below a folder, one row each, from what stands in their folders."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ribcage.runtime import files
+from ribcage.training import run_state
+
+MAIN = ("auroc", "map")
+"""The number that a run is known by: of a classifier, of a detector."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """The main number of a run; validation has no interval."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    on: str
+    """Which evaluation it is from, or 'validation'."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run."""
+
+    folder: Path
+    command: str
+    """pretrain moco, finetune, …"""
+    data: tuple[str, ...]
+    model: str
+    state: run_state.State
+    number: Number | None
+    changed: float
+    """When it last wrote something, in seconds since 1970."""
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON has it."""
+        place, number = self.state.place, self.number
+        return {
+            "folder": str(self.folder),
+            "command": self.command,
+            "data": list(self.data),
+            "model": self.model,
+            "state": self.state.name,
+            "why": self.state.why,
+            "place": vars(place) if place else None,
+            "number": vars(number) if number else None,
+            "changed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.changed)),
+        }
+
+
+def rows(folder: Path) -> list[Row]:
+    """All runs below a folder, the last one that did something first."""
+    return sorted((row(run) for run in runs(folder)), key=lambda one: (-one.changed, str(one.folder)))
+
+
+def runs(folder: Path) -> Iterator[Path]:
+    """Folders in which a run began. What lies in a run, a dataset folder or a hidden folder is not looked at."""
+    seen: set[str] = set()
+    for here, inside, found in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        run = "options.json" in found
+        if run and real not in seen:
+            yield Path(here)
+        if run or real in seen or "dataset.json" in found:
+            inside.clear()
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        seen.add(real)
+
+
+def row(folder: Path) -> Row:
+    """A run as its files tell it."""
+    asked = _read(folder / "options.json")
+    words = [str(asked.get(name, "")) for name in ("command", "method")]
+    written = (folder / name for name in ("options.json", "metrics.jsonl", run_state.FILE))
+    data = asked.get("data")
+    return Row(
+        folder=folder,
+        command=" ".join(word for word in words if word) or "?",
+        data=tuple(Path(str(one)).name for one in data) if isinstance(data, list) else (),
+        model=str(asked.get("model", "?")),
+        state=run_state.read(folder),
+        number=number(folder),
+        changed=max((file.stat().st_mtime for file in written if file.exists()), default=0.0),
+    )
+
+
+def number(folder: Path) -> Number | None:
+    """From the latest honest test; before any, from the validation that chose the model."""
+    tests = sorted(folder.glob("evaluation/*/metrics.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in tests:
+        result = _read(file)
+        honest = result.get("protocol") == "honest" and result.get("split") not in ("train", "val")
+        honest = honest and not _part(result, "leak").get("found")
+        for name in MAIN:
+            found = _part(_part(result, "macro"), name)
+            if honest and isinstance(found.get("value"), float):
+                low, high = found.get("low"), found.get("high")
+                if not (isinstance(low, float) and isinstance(high, float)):
+                    low = high = None
+                return Number(name, found["value"], low, high, file.parent.name)
+    validation = _part(_part(_read(folder / "bundle" / "model.json"), "metrics"), "validation")
+    for name in MAIN:
+        if isinstance(validation.get(name), float):
+            return Number(name, validation[name], None, None, "validation")
+    return None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is none."""
+    try:
+        found = files.read_json(file)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _part(whole: dict[str, Any], name: str) -> dict[str, Any]:
+    found = whole.get(name)
+    return found if isinstance(found, dict) else {}
