@@ -31,7 +31,7 @@ from ribcage.data import index as indexes
 from ribcage.data.datasets.chexpert import LABELS
 from ribcage.data.index import Index
 from ribcage.data.loader import Loader
-from ribcage.imaging import augment, image
+from ribcage.imaging import augment, image_file
 from ribcage.runtime import rng
 
 SIDE = 224  # of a view
@@ -147,8 +147,8 @@ def chain_decode(files: list[Path]) -> int:
 def our_decode(files: list[Path]) -> int:
     """What an import does with a file."""
     for file in files:
-        picture = image.read(file, min_side=STORED)
-        image.fit(picture.pixels, STORED, "pad", of=(picture.width, picture.height))
+        picture = image_file.read(file, min_side=STORED)
+        image_file.fit(picture.pixels, STORED, "pad", of=(picture.width, picture.height))
     return len(files)
 
 

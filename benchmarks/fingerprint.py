@@ -19,7 +19,7 @@ import numpy as np
 
 from ribcage.data.datasets import phantom
 from ribcage.imaging import fingerprint as fp
-from ribcage.imaging import image
+from ribcage.imaging import image_file
 
 Picture = np.ndarray
 Alteration = Callable[[Picture, np.random.Generator], Picture]
@@ -209,7 +209,7 @@ def stored_small(name: str, pictures: list[Picture], patients: np.ndarray) -> No
     true = {(i, j) for i, j in pairs_of(fp.duplicates(full, pictures=pictures.__getitem__), patients)}
     same = int(sum(n * (n - 1) // 2 for n in np.unique(patients, return_counts=True)[1])) - len(true)
     for size in (256, 128, 96, 64, 48, 32):
-        small = [image.fit(picture, size, "pad")[0] for picture in pictures]
+        small = [image_file.fit(picture, size, "pad")[0] for picture in pictures]
         prints = np.stack([fp.fingerprint(picture) for picture in small])
         found = [fp.duplicates(prints), fp.duplicates(prints, pictures=small.__getitem__)]
         called = [len(set(pairs_of(each, patients)) - true) for each in found]
@@ -372,7 +372,7 @@ def main() -> None:
     if root:
         real, owners = real_pictures(Path(root))
         if options.stored:
-            real = [image.fit(picture, options.stored, "pad")[0] for picture in real]
+            real = [image_file.fit(picture, options.stored, "pad")[0] for picture in real]
         if options.small_only:
             stored_small("ChestX-ray14", real, owners)
             stored_small("COVID-19 follow-ups", *lung_pictures(Path(root)))

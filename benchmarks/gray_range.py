@@ -13,7 +13,7 @@ from unittest import mock
 
 import numpy as np
 
-from ribcage.imaging import image
+from ribcage.imaging import image_file
 from ribcage.imaging.dicom import gray
 
 
@@ -34,10 +34,10 @@ def main(folder: Path) -> None:
     print("| file | minimum to maximum | now | notes |\n|---|---|---|---|")
     for file in sorted(folder.rglob("*.dcm")):
         try:
-            now = image.read(file, depth=16)
+            now = image_file.read(file, depth=16)
             with mock.patch.object(gray, "robust_range", from_least_to_greatest):
-                before = image.read(file, depth=16)
-        except image.UnreadableError as error:
+                before = image_file.read(file, depth=16)
+        except image_file.UnreadableError as error:
             print(f"| {file.name[:44]} | – | – | {str(error).removeprefix(str(file))[:60]} … |")
             continue
         print(f"| {file.name[:44]} | {central(before.pixels)} | {central(now.pixels)} | {'; '.join(now.notes)} |")

@@ -46,7 +46,7 @@ from ribcage.bundle import bundle, formats, history
 from ribcage.bundle.bundle import Model
 from ribcage.data import dataset_folder, datasets
 from ribcage.data.provenance import Provenance
-from ribcage.imaging import image
+from ribcage.imaging import image_file
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import digest
@@ -155,7 +155,7 @@ def of_image(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     """An image file."""
     data = _one(made.images if draw.random() < 0.85 else made.bombs, draw)
     data, depth = changed(data, draw), (8, 16)[int(draw.integers(2))]
-    return lambda: image.decode(data, "a.png", depth=depth)  # type: ignore[arg-type]
+    return lambda: image_file.decode(data, "a.png", depth=depth)  # type: ignore[arg-type]
 
 
 def of_dicom(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
@@ -165,7 +165,7 @@ def of_dicom(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
         data = _other_elements(data, draw)
     if draw.random() < 0.6:
         data = changed(data, draw)
-    return lambda: image.decode(data, "a.dcm")
+    return lambda: image_file.decode(data, "a.dcm")
 
 
 ELEMENTS: dict[str, tuple[Any, ...]] = {

@@ -26,7 +26,7 @@ import torch
 
 from ribcage.bundle import counterexamples, ood
 from ribcage.data.datasets import phantom
-from ribcage.imaging import appearance, image
+from ribcage.imaging import appearance, image_file
 from ribcage.models.backbone import Backbone
 
 STORED = 256
@@ -82,9 +82,9 @@ def squashed(pixels: np.ndarray, shape: float) -> np.ndarray:
     return cv2.resize(pixels, (round(pixels.shape[0] * shape), pixels.shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
-def stored(pixels: np.ndarray, fit: image.Fit = "pad") -> np.ndarray:
+def stored(pixels: np.ndarray, fit: image_file.Fit = "pad") -> np.ndarray:
     """As a dataset folder keeps it."""
-    return image.fit(pixels, STORED, fit)[0]
+    return image_file.fit(pixels, STORED, fit)[0]
 
 
 SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -113,7 +113,7 @@ def nih(root: Path) -> tuple[Images, pd.DataFrame]:
     """ChestX-ray14 and its table."""
     table = pd.read_csv(root / "nih" / "manifest.csv")
     files = [root / "nih" / "images_256" / name.replace(".png", ".jpg") for name in table["image"]]
-    return Images([image.read(one).pixels for one in files], table["patient_id"].astype(str).tolist()), table
+    return Images([image_file.read(one).pixels for one in files], table["patient_id"].astype(str).tolist()), table
 
 
 def lungs(root: Path) -> Images:
@@ -121,7 +121,7 @@ def lungs(root: Path) -> Images:
     table = pd.read_csv(root / "lungs" / "manifest.csv")
     table = table[table["view"] != "L"]
     files = [root / "lungs" / name for name in table["image"]]
-    return Images([image.read(one).pixels for one in files], table["patient"].astype(str).tolist())
+    return Images([image_file.read(one).pixels for one in files], table["patient"].astype(str).tolist())
 
 
 def odd(root: Path) -> dict[str, Images]:
@@ -129,7 +129,7 @@ def odd(root: Path) -> dict[str, Images]:
     table = pd.read_csv(root / "odd" / "manifest.csv")
     found = {}
     for kind, rows in table.groupby("kind"):
-        files = [image.read(root / "odd" / name).pixels for name in rows["image"]]
+        files = [image_file.read(root / "odd" / name).pixels for name in rows["image"]]
         found[str(kind)] = Images(files, rows["patient"].astype(str).tolist())
     return found
 
@@ -151,7 +151,7 @@ def made_up(count: int, seed: int) -> tuple[Images, np.ndarray]:
 def dicoms(root: Path, names: Sequence[str]) -> Images:
     """Files of dicom/ by the beginnings of their names."""
     files = [next((root / "dicom").glob(f"{name}*")) for name in names]
-    return Images([image.read(one).pixels for one in files], [one.name for one in files])
+    return Images([image_file.read(one).pixels for one in files], [one.name for one in files])
 
 
 UPRIGHT = ("1.2.276", "RG1_J2KI", "gdcm-CR-MONO1", "panimg_cxr")
@@ -196,7 +196,7 @@ def other_dicoms() -> Images:
     found: dict[bytes, tuple[str, np.ndarray]] = {}
     for file in sorted(folder.glob("*.dcm")):
         try:
-            pixels = image.read(file).pixels
+            pixels = image_file.read(file).pixels
         except Exception:  # many are broken, or no image, on purpose
             continue
         if not appearance.empty(pixels) and min(pixels.shape) >= 32:
@@ -221,7 +221,7 @@ def interval(hits: np.ndarray, of: Sequence[str], z: float = 1.959964) -> tuple[
     return share, max(middle - half, 0.0), min(middle + half, 1.0)
 
 
-def looks(check: ood.Check, images: Images, fit: image.Fit = "pad") -> np.ndarray:
+def looks(check: ood.Check, images: Images, fit: image_file.Fit = "pad") -> np.ndarray:
     """(N,) what each is noticed as; -1 where it is not."""
     squares = [counterexamples.plainly(appearance.content(stored(one, fit))) for one in images.pixels]
     return check.noticed(np.stack([appearance.vector(one) for one in squares]))
@@ -278,7 +278,7 @@ def upright(check: ood.Check, test: Images, names: np.ndarray, other: Images) ->
         "… higher than 1.2 : 1": shape < 1 / 1.2,
     }  # fmt: skip
     report("another source", judged(check, {name: other.chosen(one) for name, one in groups.items() if one.any()}))
-    fits: tuple[image.Fit, ...] = ("squash", "crop")
+    fits: tuple[image_file.Fit, ...] = ("squash", "crop")
     report("stored otherwise", ((f"another source, --fit {fit}", looks(check, other, fit), other.of) for fit in fits))
 
 

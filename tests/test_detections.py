@@ -19,7 +19,7 @@ from ribcage.data.findings import Policy
 from ribcage.data.loader import Loader
 from ribcage.evaluation import box_validation
 from ribcage.evaluation.box_validation import BoxValidation
-from ribcage.imaging import augment, image
+from ribcage.imaging import augment, image_file
 from ribcage.inference import detections
 from ribcage.methods.detect import Found
 from ribcage.metrics.boxes import Marks
@@ -50,13 +50,13 @@ def test_a_box_seen_in_a_view_is_where_it_is_in_the_file(
     pixels = np.full((height, width), 20, np.uint8)
     x0, y0, x1, y1 = true[0].astype(int)
     pixels[y0:y1, x0:x1] = 220
-    square, _ = image.fit(pixels, side, fit)
+    square, _ = image_file.fit(pixels, side, fit)
     numbers = augment.draw(augment.plain(view), 0, 0, np.zeros(1, np.int64), 0, side)
     seen = augment.apply([square], numbers, 0.0, 1.0)[0, 0].numpy() > 120 / 255
     down, across = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     found = np.array([[across[0], down[0], across[-1] + 1, down[-1] + 1]], np.float64)
     back = detections.original(detections.stored(found, view, side), file, side, fit)
-    affine = image.fit_matrix(width, height, side, fit)
+    affine = image_file.fit_matrix(width, height, side, fit)
     pixel = numbers.affine[0].diagonal() / affine.diagonal()  # of the view, measured in the file
     assert (np.abs(back - true) <= np.tile(1.01 * np.maximum(pixel, 1 / affine.diagonal()), 2)).all()
 
@@ -65,7 +65,7 @@ def test_a_box_seen_in_a_view_is_where_it_is_in_the_file(
 @pytest.mark.parametrize("file", FILES)
 def test_a_stored_box_goes_back_exactly(fit: Fit, file: tuple[int, int]) -> None:
     true = np.array([[0.4, 0.4, 0.55, 0.6], [0.3, 0.45, 0.6, 0.5]]) * [*file, *file]
-    put = detections.moved(true, image.fit_matrix(*file, 100, fit))
+    put = detections.moved(true, image_file.fit_matrix(*file, 100, fit))
     np.testing.assert_allclose(detections.original(put, file, 100, fit), true, rtol=1e-12)
 
 
@@ -159,7 +159,7 @@ def boxed(opened: Store) -> Store:
         number, size = (opened.index.table[name].iloc[place] for name in ("path", "width"))
         first = 30 + int(number[0])
         corners = np.array([[first, 20, first + 30, 40]], np.float64)
-        [[x0, y0, x1, y1]] = detections.moved(corners, image.fit_matrix(size, 60, opened.size, "pad"))
+        [[x0, y0, x1, y1]] = detections.moved(corners, image_file.fit_matrix(size, 60, opened.size, "pad"))
         rows.append((place, "Mass", x0, y0, x1 - x0, y1 - y0))
     drawn = boxes(pd.DataFrame(rows, columns=["row", "finding", "x", "y", "width", "height"]))
     return replace(opened, index=replace(opened.index, boxes=drawn))

@@ -29,11 +29,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ribcage.imaging import dicom, image, medical_jpeg
+from ribcage.imaging import dicom, image_file, medical_jpeg
 from ribcage.imaging.dicom import gray as dicom_gray
 from ribcage.imaging.dicom import pixels as dicom_pixels
 from ribcage.imaging.dicom import place
-from ribcage.imaging.image import Limits, UnreadableError
+from ribcage.imaging.image_file import Limits, UnreadableError
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
@@ -67,8 +67,8 @@ def written(made: Dataset, **options: object) -> bytes:
     return out.getvalue()
 
 
-def read(made: Dataset, depth: image.Depth = 16) -> image.Picture:
-    return image.decode(written(made), "a.dcm", depth=depth)
+def read(made: Dataset, depth: image_file.Depth = 16) -> image_file.Picture:
+    return image_file.decode(written(made), "a.dcm", depth=depth)
 
 
 def gray(made: Dataset) -> np.ndarray:
@@ -78,7 +78,7 @@ def gray(made: Dataset) -> np.ndarray:
 
 def refused(made: Dataset | bytes) -> str:
     with pytest.raises(UnreadableError) as error:
-        image.decode(made if isinstance(made, bytes) else written(made), "a.dcm")
+        image_file.decode(made if isinstance(made, bytes) else written(made), "a.dcm")
     line = str(error.value)
     assert line.startswith("a.dcm") and "\n" not in line and len(line) < 300
     return line
@@ -362,13 +362,13 @@ def test_a_functional_group_that_cannot_be_read_does_not_spoil_the_image() -> No
     macro.WindowCenter, macro.WindowWidth = "2048", "4096"
     group.FrameVOILUTSequence = [macro]
     data = written(dataset(SharedFunctionalGroupsSequence=[group])).replace(b"\x18\0\x03\x93LO", b"\x18\0\x03\x93FD")
-    notes = image.decode(data, "a").notes
+    notes = image_file.decode(data, "a").notes
     assert notes == ("caution: a functional group cannot be read and was ignored", "window 2048/4096")
 
 
 def test_a_window_that_is_asked_for_of_colours_is_said_to_be_missing() -> None:
     made = dataset(np.zeros((8, 8, 3), np.uint8), 8, PhotometricInterpretation="RGB", PlanarConfiguration=0)
-    assert "caution: no window" in image.decode(written(made), "a", window="40,400").notes[-1]
+    assert "caution: no window" in image_file.decode(written(made), "a", window="40,400").notes[-1]
 
 
 def test_padding_that_leaves_nothing_is_not_believed() -> None:
@@ -389,14 +389,16 @@ def with_text(keyword: str, text: str, **elements: object) -> bytes:
     ("keyword", "text"), [("RescaleSlope", "two"), ("WindowCenter", "1e999"), ("NumberOfFrames", "abc")]
 )
 def test_numbers_that_are_none_are_said_and_their_text_is_not(keyword: str, text: str) -> None:
-    notes = image.decode(with_text(keyword, text), "a").notes
+    notes = image_file.decode(with_text(keyword, text), "a").notes
     assert notes[0] == f"caution: {keyword} cannot be read and was ignored" and text not in " ".join(notes)
 
 
 def test_one_window_that_is_none_does_not_shift_the_others() -> None:
     data = with_text("WindowCenter", "none\\2048", WindowWidth=["100", "4096"])
-    assert image.decode(data, "a").notes[-1] == "window 2048/4096 (one of 2)"
-    assert image.decode(with_text("WindowCenter", "2048,5", WindowWidth="4096"), "a").notes == ("window 2048.5/4096",)
+    assert image_file.decode(data, "a").notes[-1] == "window 2048/4096 (one of 2)"
+    assert image_file.decode(with_text("WindowCenter", "2048,5", WindowWidth="4096"), "a").notes == (
+        "window 2048.5/4096",
+    )
 
 
 def test_luts_are_read_however_their_numbers_are_written() -> None:
@@ -429,10 +431,10 @@ def test_of_several_windows_the_normal_one_is_taken_or_the_one_asked_for() -> No
     assert read(made).notes == ("window 2000/2500 (NORMAL, one of 3)",)
     data = written(made)
     for asked, note in (("lung", "window 3000/1500 (LUNG, one of 3)"), ("900,1200", "window 900/1200 as asked for")):
-        assert image.decode(data, "a", window=asked).notes == (note,)
-    assert image.decode(data, "a", window="BONE").notes[0] == "caution: no window of the name asked for"
+        assert image_file.decode(data, "a", window=asked).notes == (note,)
+    assert image_file.decode(data, "a", window="BONE").notes[0] == "caution: no window of the name asked for"
     with pytest.raises(ValueError, match="--window '9,0'"):
-        image.decode(data, "a", window="9,0")
+        image_file.decode(data, "a", window="9,0")
 
 
 def test_a_contradiction_of_polarity_is_told_and_settled_by_the_physics() -> None:
@@ -526,10 +528,10 @@ def test_a_shutter_that_makes_no_sense_is_not_applied_and_that_is_said() -> None
 )
 def test_what_is_not_done_to_an_image_is_said(elements: dict, told: str) -> None:
     notes = read(dataset(**elements)).notes
-    assert any(note.startswith(image.CAUTION) and told in note for note in notes)
+    assert any(note.startswith(image_file.CAUTION) and told in note for note in notes)
     assert not any("Orientation" in note for note in read(dataset(PatientOrientation=["RX", "F"])).notes)
     upright = {"PatientOrientation": ["L", "F"], "PixelSpacing": ["0.143", "0.143"], "BurnedInAnnotation": "NO"}
-    assert not any(note.startswith(image.CAUTION) for note in read(dataset(**upright)).notes)
+    assert not any(note.startswith(image_file.CAUTION) for note in read(dataset(**upright)).notes)
 
 
 # -- Transfer syntaxes ------------------------------------------------------------------------------------------------
@@ -563,7 +565,7 @@ def test_a_file_without_preamble_and_meta_is_read() -> None:
     out = io.BytesIO()
     bare = Dataset({element.tag: element for element in made})
     pydicom.dcmwrite(out, bare, implicit_vr=True, little_endian=True, enforce_file_format=False)
-    assert np.array_equal(image.decode(out.getvalue(), "a").pixels, read(made, 8).pixels)
+    assert np.array_equal(image_file.decode(out.getvalue(), "a").pixels, read(made, 8).pixels)
 
 
 def jpeg_frame(pixels: np.ndarray, **options: object) -> bytes:
@@ -586,14 +588,14 @@ def test_a_plain_jpeg_is_decoded_reduced_and_a_windowed_one_is_not() -> None:
     plain = encapsulated(
         jpeg_frame(smooth, quality=95), JPEGBaseline8Bit, smooth, 8, PhotometricInterpretation="MONOCHROME1"
     )
-    small = image.decode(written(plain), "a", min_side=64)
+    small = image_file.decode(written(plain), "a", min_side=64)
     assert small.pixels.shape == (64, 80) and (small.width, small.height) == (640, 512)
-    full = image.decode(written(plain), "a")
+    full = image_file.decode(written(plain), "a")
     assert np.abs(full.pixels.astype(int) - (255 - smooth)).max() <= 3
-    square = [image.fit(p.pixels, 64, "squash", of=(640, 512))[0].astype(int) for p in (small, full)]
+    square = [image_file.fit(p.pixels, 64, "squash", of=(640, 512))[0].astype(int) for p in (small, full)]
     assert np.abs(square[0] - square[1]).max() <= 2
     plain.WindowCenter, plain.WindowWidth = "128", "100"
-    assert image.decode(written(plain), "a", min_side=64).pixels.shape == (512, 640)
+    assert image_file.decode(written(plain), "a", min_side=64).pixels.shape == (512, 640)
 
 
 def code_table(kind: int, symbols: list[int], length: int) -> bytes:
@@ -772,7 +774,7 @@ def test_more_bits_than_the_header_says_are_read_and_noted(syntax: pydicom.uid.U
     made.BitsStored, made.HighBit = 12, 11
     found = read(made)
     assert np.array_equal(found.pixels, expected)
-    assert found.notes[0].startswith(image.CAUTION) and "12" in found.notes[0] and "16" in found.notes[0]
+    assert found.notes[0].startswith(image_file.CAUTION) and "12" in found.notes[0] and "16" in found.notes[0]
 
 
 def test_a_sign_that_only_the_stream_tells_is_followed() -> None:
@@ -911,7 +913,7 @@ def test_contradictions_that_stay_are_refused(elements: dict, told: str) -> None
 def test_bytes_after_the_pixels_are_noted() -> None:
     made = dataset()
     made.PixelData += bytes(10)
-    assert read(made).notes[0] == f"{image.CAUTION}10 bytes after the pixels left out"
+    assert read(made).notes[0] == f"{image_file.CAUTION}10 bytes after the pixels left out"
 
 
 def test_pixels_that_are_compressed_against_the_header_are_refused() -> None:
@@ -968,7 +970,7 @@ def test_bits_above_the_lowest_of_a_compressed_image_are_those_that_the_header_s
 def test_what_follows_the_pixels_means_nothing() -> None:
     data = written(dataset())
     for after in (b"\xff" * 100, bytes(2048), written(dataset(RAMP // 2, PatientID="other"))[132:]):
-        picture = image.decode(data + after, "a.dcm", depth=16)
+        picture = image_file.decode(data + after, "a.dcm", depth=16)
         assert np.array_equal(picture.pixels, read(dataset()).pixels) and picture.tags["patient"] == ""
 
 
@@ -1087,7 +1089,7 @@ def test_a_deflated_bomb_is_refused() -> None:
     small = written(made)
     assert len(small) < len(data) / 100
     with pytest.raises(UnreadableError, match="inflates to more than the limit of 1 MB"):
-        image.decode(small, "a.dcm", limits=Limits(max_bytes=1e6))
+        image_file.decode(small, "a.dcm", limits=Limits(max_bytes=1e6))
 
 
 @pytest.mark.parametrize("elements", [{"Rows": None}, {"BitsAllocated": None}, {"Columns": 0}])
@@ -1133,7 +1135,7 @@ def test_mutated_files_only_ever_raise_unreadable() -> None:
             places = chance.integers(130, 700, chance.integers(1, 8))
             bad[places] = chance.integers(0, 256, len(places))
             try:
-                assert image.decode(bad.tobytes(), "a").pixels.ndim == 2
+                assert image_file.decode(bad.tobytes(), "a").pixels.ndim == 2
             except UnreadableError as error:
                 assert "\n" not in str(error)
 
@@ -1196,7 +1198,7 @@ def test_views_are_recognised_also_by_their_code() -> None:
 def test_a_name_in_other_letters_is_no_obstacle(tmp_path: Path) -> None:
     file = tmp_path / "胸部 X 光.png"  # nor is a wrong ending
     file.write_bytes(written(dataset()))
-    assert image.read(file).pixels.shape == (64, 64)
+    assert image_file.read(file).pixels.shape == (64, 64)
 
 
 def test_what_libraries_find_odd_is_not_printed() -> None:
@@ -1225,11 +1227,11 @@ needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="RIBCAGE_REAL_DATA nam
 
 @needs_real
 def test_ten_lossless_syntaxes_agree_lossy_ones_nearly_and_retired_ones_are_named() -> None:
-    expected = image.read(REAL / "syntaxes/CTImage.dcm", depth=16).pixels
+    expected = image_file.read(REAL / "syntaxes/CTImage.dcm", depth=16).pixels
     same, far, told = 0, [], []
     for file in sorted((REAL / "syntaxes").iterdir()):
         try:
-            difference = np.abs(image.read(file, depth=16).pixels.astype(int) - expected)
+            difference = np.abs(image_file.read(file, depth=16).pixels.astype(int) - expected)
             same += difference.max() == 0
             far.append(difference.mean())
         except UnreadableError as error:
@@ -1240,21 +1242,21 @@ def test_ten_lossless_syntaxes_agree_lossy_ones_nearly_and_retired_ones_are_name
 
 @needs_real
 def test_an_inverted_twin_is_read_as_the_exact_negative() -> None:
-    twin = image.read(next(REAL.glob("1.2.276*"))).pixels  # the same stored pixels, labelled MONOCHROME2
-    assert np.array_equal(image.read(REAL / "Fake_MONOHR1.dcm").pixels, 255 - twin)
+    twin = image_file.read(next(REAL.glob("1.2.276*"))).pixels  # the same stored pixels, labelled MONOCHROME2
+    assert np.array_equal(image_file.read(REAL / "Fake_MONOHR1.dcm").pixels, 255 - twin)
 
 
 @needs_real
 def test_known_odd_files() -> None:
-    odd = image.read(REAL / "JPEG2KLossless_1s_1f_u_16_16.dcm")
+    odd = image_file.read(REAL / "JPEG2KLossless_1s_1f_u_16_16.dcm")
     assert odd.notes[0] == "window 2725/5310 set aside: it would saturate the image" and odd.pixels.std() > 20
     assert odd.notes[1].startswith("range 32744 to 47410.9 of")  # its letters reach 65535
-    fixed, twin = (image.read(REAL / name).pixels.astype(int) for name in ("RG2_JPLY_fixed.dcm", "RG2_JLSN.dcm"))
-    broken = image.read(REAL / "RG2_JPLY.dcm")  # its scan header is empty, which is all that is wrong with it
+    fixed, twin = (image_file.read(REAL / name).pixels.astype(int) for name in ("RG2_JPLY_fixed.dcm", "RG2_JLSN.dcm"))
+    broken = image_file.read(REAL / "RG2_JPLY.dcm")  # its scan header is empty, which is all that is wrong with it
     assert np.array_equal(broken.pixels, fixed) and "scan header" in broken.notes[0]
-    assert image.read(REAL / "JPEGLosslessP14SV1_1s_1f_u_16_16.dcm").notes[0] == "empty modality LUT ignored"
+    assert image_file.read(REAL / "JPEGLosslessP14SV1_1s_1f_u_16_16.dcm").notes[0] == "empty modality LUT ignored"
     assert np.abs(fixed - twin).mean() < 2  # one radiograph, compressed by two lossy methods
-    assert image.read(REAL / "vlut_04.dcm").notes == ("VOI LUT",)
+    assert image_file.read(REAL / "vlut_04.dcm").notes == ("VOI LUT",)
 
 
 # ---- the header alone
@@ -1265,12 +1267,12 @@ def test_tags_are_those_of_the_picture_whatever_the_pixels_are(tmp_path: Path) -
     made.SpecificCharacterSet = "ISO_IR 192"
     file = tmp_path / "胸片 x"
     pydicom.dcmwrite(file, made, enforce_file_format=True)
-    assert image.tags(file) == image.read(file).tags
-    assert image.tags(file)["patient"] == "病人 7" and image.tags(file)["age"] == "51"
+    assert image_file.tags(file) == image_file.read(file).tags
+    assert image_file.tags(file)["patient"] == "病人 7" and image_file.tags(file)["age"] == "51"
     file.write_bytes(file.read_bytes()[:-5000])  # half of the pixels are gone
     with pytest.raises(UnreadableError):
-        image.read(file)
-    assert image.tags(file)["patient"] == "病人 7"
+        image_file.read(file)
+    assert image_file.tags(file)["patient"] == "病人 7"
 
 
 def test_tags_of_a_deflated_file_are_read_and_a_bomb_is_not(tmp_path: Path) -> None:
@@ -1278,8 +1280,8 @@ def test_tags_of_a_deflated_file_are_read_and_a_bomb_is_not(tmp_path: Path) -> N
     made.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
     file = tmp_path / "a.dcm"
     pydicom.dcmwrite(file, made, enforce_file_format=True)
-    assert image.tags(file)["patient"] == "P7"
-    assert image.tags(file, limits=Limits(max_bytes=4000)) == {}
+    assert image_file.tags(file)["patient"] == "P7"
+    assert image_file.tags(file, limits=Limits(max_bytes=4000)) == {}
 
 
 @pytest.mark.parametrize(
@@ -1288,5 +1290,5 @@ def test_tags_of_a_deflated_file_are_read_and_a_bomb_is_not(tmp_path: Path) -> N
 def test_tags_of_what_is_no_dicom_are_none(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.dcm"
     file.write_bytes(content)
-    assert not any(value for name, value in image.tags(file).items() if name != "transfer_syntax")
-    assert image.tags(tmp_path / "gone.dcm") == {} == image.tags(tmp_path)
+    assert not any(value for name, value in image_file.tags(file).items() if name != "transfer_syntax")
+    assert image_file.tags(tmp_path / "gone.dcm") == {} == image_file.tags(tmp_path)

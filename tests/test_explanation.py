@@ -16,7 +16,7 @@ from torch import Tensor
 from ribcage.bundle.bundle import Bundle, Detector, Model
 from ribcage.data.dataset_folder import Fit
 from ribcage.data.provenance import Provenance
-from ribcage.imaging import heatmaps, image
+from ribcage.imaging import heatmaps, image_file
 from ribcage.inference import explanation, gradcam, sanity
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -35,13 +35,13 @@ def opened(**facts: Any) -> Bundle:
     return Bundle(Path("m"), model, method, Provenance.nothing())
 
 
-def picture(width: int, height: int, at: tuple[float, float], half: float = 0.13) -> image.Picture:
+def picture(width: int, height: int, at: tuple[float, float], half: float = 0.13) -> image_file.Picture:
     """Dark, with a bright block around a place given in shares of the sides."""
     pixels = np.full((height, width), 30, np.uint8)
     x, y = at[0] * width, at[1] * height
     reach = half * min(width, height)
     pixels[int(y - reach) : int(y + reach), int(x - reach) : int(x + reach)] = 250
-    return image.Picture(pixels, width, height)
+    return image_file.Picture(pixels, width, height)
 
 
 # ---- heat in the file's pixels
@@ -64,7 +64,7 @@ def test_heat_is_where_the_evidence_is_in_the_file(fit: Fit, width: int, height:
 
 
 def test_heat_is_what_is_drawn_in_the_view_where_the_file_is_the_view() -> None:
-    read = image.Picture(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8), 64, 64)
+    read = image_file.Picture(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8), 64, 64)
     one = opened(stored=64)
     seen = gradcam.looks(one.method, explanation.view(read.pixels, one.model))
     expected = heatmaps.enlarged(seen.maps, seen.cells, (64, 64))[0, 0].numpy()

@@ -96,7 +96,7 @@ def test_the_file_says_what_it_answers(tmp_path: Path) -> None:
 
     ribcage.export(made(tmp_path / "m"), out=tmp_path / "a.onnx", latency=False)
     said = {one.key: one.value for one in onnx.load(tmp_path / "a.onnx").metadata_props}
-    assert json.loads(said["ribcage.data.findings"]) == ["Mass", "Nodule", "Edema"]
+    assert json.loads(said["ribcage.findings"]) == ["Mass", "Nodule", "Edema"]
     assert json.loads(said["ribcage.thresholds"]) == {"youden": [0.2, None, 0.9]}
     assert json.loads(said["ribcage.input"])["side"] == 48 and said["ribcage.use"] == "research use only"
 

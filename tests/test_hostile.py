@@ -17,7 +17,7 @@ from processes import SERVER
 
 from benchmarks import hostile
 from ribcage import cli
-from ribcage.imaging import image
+from ribcage.imaging import image_file
 
 EACH = 40
 """Inputs of a kind; `python -m benchmarks.hostile` reads 100,000 in all."""
@@ -56,7 +56,7 @@ def test_a_codec_prints_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) ->
 
 def _tried(data: bytes) -> None:
     with contextlib.suppress(ValueError):
-        image.decode(data, "a.jpg")
+        image_file.decode(data, "a.jpg")
 
 
 def test_what_python_prints_while_a_codec_works_is_seen() -> None:

@@ -19,7 +19,7 @@ from ribcage.bundle import bundle, counterexamples, ood
 from ribcage.bundle.ood import Check
 from ribcage.data import dataset_folder, phantom
 from ribcage.data.provenance import Provenance
-from ribcage.imaging import appearance, image
+from ribcage.imaging import appearance, image_file
 from ribcage.inference import image_files
 from ribcage.server import answering
 
@@ -94,7 +94,7 @@ def noticed(check: Check, seeds: range, change: Callable[[np.ndarray], np.ndarra
 
 def with_bars(square: np.ndarray, wide: int, high: int) -> np.ndarray:
     """An image of another shape, as it is stored: black bars beside it."""
-    return image.fit(cv2.resize(square, (wide, high)), 96, "pad")[0]
+    return image_file.fit(cv2.resize(square, (wide, high)), 96, "pad")[0]
 
 
 @pytest.mark.parametrize(
@@ -387,12 +387,12 @@ def test_a_damaged_check_is_one_clear_line(kind: str, check: Check, tmp_path: Pa
 @pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA names no folder of real radiographs")
 def test_of_real_files_the_inverted_twin_is_inverted_and_a_leg_is_no_chest() -> None:
     files = sorted((Path(REAL) / "nih" / "images_256").glob("*.jpg"))[:100]
-    images = [appearance.content(image.read(file).pixels) for file in files]
+    images = [appearance.content(image_file.read(file).pixels) for file in files]
     check = ood.fitted(images[:60], images[60:])
 
     def said(name: str) -> list[str]:
-        read = image.read(next((Path(REAL) / "dicom").glob(name)))
-        square, _ = image.fit(read.pixels, 256, "squash")
+        read = image_file.read(next((Path(REAL) / "dicom").glob(name)))
+        square, _ = image_file.fit(read.pixels, 256, "squash")
         return [re.split("[.:]", one)[0] for one in ood.remarks(check, square, read.tags)]
 
     assert said("1.2.276*") == said("RG1_J2KI*") == []

@@ -24,7 +24,7 @@ from ribcage import cli
 from ribcage.data import dataset_folder, importer
 from ribcage.data import index as indexes
 from ribcage.data.index import Index
-from ribcage.imaging import image
+from ribcage.imaging import image_file
 from ribcage.runtime import files
 
 SIZE = 32
@@ -71,7 +71,7 @@ def test_every_picture_is_stored_in_order_as_it_would_be_read(tmp_path: Path) ->
     opened = imported(index, tmp_path / "out 目录")
     assert opened.images is not None and opened.images.shape == (150, SIZE, SIZE)
     for row in (0, 63, 64, 149):
-        wanted = image.fit(image.read(index.file(row)).pixels, SIZE, "pad")[0]
+        wanted = image_file.fit(image_file.read(index.file(row)).pixels, SIZE, "pad")[0]
         np.testing.assert_array_equal(opened.picture(row), wanted)
     assert digest(opened.folder).keys() == {
         "images.npy",
@@ -234,7 +234,9 @@ def test_unreadable_pictures_are_listed_with_their_reason_and_leave_no_gap(tmp_p
     assert [row["path"] for row in rejected] == ["0007.png", "0064.png"] and all(row["reason"] for row in rejected)
     assert opened.facts.rejected == 2 and len(opened) == 98
     row = opened.index.table["path"].tolist().index("0065.png")
-    np.testing.assert_array_equal(opened.picture(row), image.fit(image.read(index.file(65)).pixels, SIZE, "pad")[0])
+    np.testing.assert_array_equal(
+        opened.picture(row), image_file.fit(image_file.read(index.file(65)).pixels, SIZE, "pad")[0]
+    )
 
 
 def test_nothing_readable_is_an_error_and_no_folder(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 from ribcage.bundle import counterexamples
 from ribcage.data import selection
 from ribcage.data.dataset_folder import Store
-from ribcage.imaging import appearance, image
+from ribcage.imaging import appearance, image_file
 
 FILE = "ood.npz"
 CLASSES = ("usual", "mirrored", *counterexamples.ALTERED, "lateral", "other")
@@ -418,7 +418,7 @@ def remarks(
     check: Check | None, square: np.ndarray, tags: dict[str, str], notes: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """What is unusual about an image, in plain sentences: what its DICOM says, how it was read, and how it looks."""
-    said = [note.removeprefix(image.CAUTION) for note in notes if note.startswith(image.CAUTION)]
+    said = [note.removeprefix(image_file.CAUTION) for note in notes if note.startswith(image_file.CAUTION)]
     cautions = [f"{note[:1].upper()}{note[1:]}." for note in said]
     dark = [f"Perhaps too dark: {note.removesuffix(', which is dark')}." for note in notes if note.endswith("is dark")]
     return (*_of_tags(check, tags), *cautions, *dark, *_of_pixels(check, square))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ribcage.methods.hyperparameters import Hyperparameters, told
+from ribcage.models.hyperparameters import Hyperparameters, told
 from ribcage.training.options import Course
 
 POSITIONAL = ()

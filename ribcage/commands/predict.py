@@ -337,11 +337,11 @@ def with_maps(
     grids: list[tuple[int, int]], options: Options, opened: Any, rows: Sequence[dict[str, Any]], path: Path, place: Path
 ) -> list[Path]:
     """The maps and the sheet of a file, as they were asked for."""
-    from ribcage.imaging import image
+    from ribcage.imaging import image_file
     from ribcage.inference import explanation
     from ribcage.reports import saliency
 
-    read = image.read(path, window=options.window)
+    read = image_file.read(path, window=options.window)
     found, said = explanation.look(opened, read, way(options)), {name: rows[0][name] for name in opened.model.findings}
     crossed, made = crossing(rows[0], opened.model.findings), []
     high, wide = found.maps.shape[1:]
@@ -367,12 +367,12 @@ def with_maps(
 
 def with_boxes(options: Options, opened: Any, rows: Sequence[dict[str, Any]], path: Path, place: Path) -> list[Path]:
     """The boxes of a file, a picture for each finding that it has any of."""
-    from ribcage.imaging import image
+    from ribcage.imaging import image_file
     from ribcage.inference import explanation
     from ribcage.reports import saliency
 
     assert options.maps
-    read, made = image.read(path, window=options.window), []
+    read, made = image_file.read(path, window=options.window), []
     words = explanation.endings(opened.model.findings)
     for name in dict.fromkeys(row["finding"] for row in rows if row["finding"]):
         if options.of and name not in options.of:
@@ -385,11 +385,11 @@ def with_boxes(options: Options, opened: Any, rows: Sequence[dict[str, Any]], pa
 
 def compare(opened: Any, paths: Sequence[Path], how: Any, window: str = "") -> None:
     """Say how alike the maps stay when the weights are random."""
-    from ribcage.imaging import image
+    from ribcage.imaging import image_file
     from ribcage.inference import explanation, gradcam, sanity
 
     side = opened.model.stored
-    read = [image.read(path, min_side=side, window=window) for path in paths[:CHECKED]]
+    read = [image_file.read(path, min_side=side, window=window) for path in paths[:CHECKED]]
     squares = [explanation.square(each, opened.model) for each in read]
     found = sanity.of(opened, squares, way=how)
     print(

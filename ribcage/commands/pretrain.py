@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ribcage.methods.hyperparameters import told
+from ribcage.models.hyperparameters import told
 from ribcage.training.options import ASKED, Course
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from ribcage import __version__
 from ribcage.data import datasets, site_key
 from ribcage.data.index import Index
-from ribcage.imaging import fingerprint, image
+from ribcage.imaging import fingerprint, image_file
 from ribcage.reports import html
 from ribcage.runtime import files
 
@@ -359,7 +359,7 @@ def reader(index: Index, facts: Facts) -> Callable[[int], np.ndarray]:
     return lambda row: square(read(row), facts)
 
 
-def source(index: Index, facts: Facts) -> Callable[[int], "image.Picture"]:
+def source(index: Index, facts: Facts) -> Callable[[int], "image_file.Picture"]:
     """row → the picture as its file shows it, at least as large as the folder wants it."""
     own = datasets.pictures(
         facts.dataset, index, size=facts.size, depth=facts.depth, window=facts.window, **facts.options
@@ -368,7 +368,7 @@ def source(index: Index, facts: Facts) -> Callable[[int], "image.Picture"]:
         return lambda row: _as_picture(own(row))
     paths = index.table["path"].array  # one look-up in a table costs as much as reading a small file
     how: Any = {"depth": facts.depth, "min_side": facts.size, "window": facts.window}
-    return lambda row: image.read(index.root / paths[row], **how)
+    return lambda row: image_file.read(index.root / paths[row], **how)
 
 
 def present(index: Index) -> np.ndarray:
@@ -377,9 +377,9 @@ def present(index: Index) -> np.ndarray:
     return np.array(there or range(len(index)), np.int64)
 
 
-def square(picture: image.Picture, facts: Facts) -> np.ndarray:
+def square(picture: image_file.Picture, facts: Facts) -> np.ndarray:
     """(S, S): a picture as the folder keeps it."""
-    return image.fit(picture.pixels, facts.size, facts.fit, of=(picture.width, picture.height))[0]
+    return image_file.fit(picture.pixels, facts.size, facts.fit, of=(picture.width, picture.height))[0]
 
 
 def versions() -> dict[str, str]:
@@ -391,5 +391,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _as_picture(pixels: "np.ndarray | image.Picture") -> "image.Picture":
-    return pixels if isinstance(pixels, image.Picture) else image.Picture(pixels, pixels.shape[1], pixels.shape[0])
+def _as_picture(pixels: "np.ndarray | image_file.Picture") -> "image_file.Picture":
+    return (
+        pixels
+        if isinstance(pixels, image_file.Picture)
+        else image_file.Picture(pixels, pixels.shape[1], pixels.shape[0])
+    )

@@ -24,7 +24,7 @@ import numpy as np
 
 from ribcage.data import dataset_folder, intake
 from ribcage.data.index import Index
-from ribcage.imaging import fingerprint, image
+from ribcage.imaging import fingerprint, image_file
 from ribcage.runtime import files, spreadsheet
 
 log = logging.getLogger("ribcage")
@@ -188,7 +188,7 @@ class Writer:
         tasks = (range(start, min(start + CHUNK, len(self.index))) for start in starts)
         yield from in_order(lambda rows: self._chunk(read, rows), tasks, self.workers)
 
-    def _chunk(self, read: Callable[[int], image.Picture], rows: range) -> Chunk:
+    def _chunk(self, read: Callable[[int], image_file.Picture], rows: range) -> Chunk:
         pixels, records, rejected, states = [], [], [], []
         for row in rows:
             states.append([row, _state(self.index.file(row))])

@@ -88,7 +88,7 @@ class Index:
         columns = pa.Table.from_pandas(self.table, preserve_index=False).replace_schema_metadata(
             {
                 "ribcage.name": self.name,
-                "ribcage.data.findings": "\n".join(self.findings),
+                "ribcage.findings": "\n".join(self.findings),
                 "ribcage.box_frame": " ".join(map(str, self.box_frame or ())),
                 "ribcage.root": str(self.root),
             }
@@ -120,7 +120,7 @@ class Index:
         return cls(
             name=meta["ribcage.name"],
             table=columns.drop_columns("boxes").to_pandas(split_blocks=True),
-            findings=tuple(meta["ribcage.data.findings"].split("\n")) if meta["ribcage.data.findings"] else (),
+            findings=tuple(meta["ribcage.findings"].split("\n")) if meta["ribcage.findings"] else (),
             boxes=_box_table(columns["boxes"]),
             box_frame=(frame[0], frame[1]) if frame else None,
             root=Path(meta["ribcage.root"]),

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ribcage.data import dataset_folder, splits
 from ribcage.data.index import Index
-from ribcage.imaging import fingerprint, image
+from ribcage.imaging import fingerprint, image_file
 
 log = logging.getLogger("ribcage")
 
@@ -30,7 +30,7 @@ def join(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [record[name] for record in records] for name in RECORD}
 
 
-def record(row: int, picture: image.Picture, square: np.ndarray) -> dict[str, Any]:
+def record(row: int, picture: image_file.Picture, square: np.ndarray) -> dict[str, Any]:
     """What the journal keeps of a picture."""
     wide = square.astype(np.uint64)
     return {
@@ -83,10 +83,10 @@ def _tagged(index: Index) -> pd.DataFrame:
     """The table of files that are not imported, with what DICOM headers say."""
     if (index.table["patient"] != "").all():
         return index.table
-    return filled(index.table, [image.tags(index.file(row)) for row in range(len(index))])
+    return filled(index.table, [image_file.tags(index.file(row)) for row in range(len(index))])
 
 
-def _own_size(picture: image.Picture) -> tuple[int, int]:
+def _own_size(picture: image_file.Picture) -> tuple[int, int]:
     return picture.width, picture.height
 
 
@@ -124,7 +124,7 @@ def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset
     moved = []
     for row, x, y, width, height in boxes[["row", "x", "y", "width", "height"]].itertuples(index=False):
         frame = index.box_frame or sizes[row]
-        matrix = image.fit_matrix(*sizes[row], facts.size, facts.fit)
+        matrix = image_file.fit_matrix(*sizes[row], facts.size, facts.fit)
         scale = np.array(sizes[row]) / np.array(frame)
         corners = np.array([[x, y], [x + width, y + height]]) * scale
         corners = np.clip(corners @ matrix[:, :2].T + matrix[:, 2], 0, facts.size)

@@ -21,7 +21,7 @@ from ribcage.data.dataset_folder import Fit, Store
 from ribcage.data.findings import Policy
 from ribcage.data.labels import IGNORE, known_labels
 from ribcage.data.loader import Batch, Kept, Loader
-from ribcage.imaging import augment, image
+from ribcage.imaging import augment, image_file
 from ribcage.inference import predictions
 from ribcage.methods.detect import Detect, Found
 from ribcage.metrics.boxes import Marks
@@ -256,7 +256,7 @@ def stored(boxes: np.ndarray, view: tuple[int, int], side: int) -> np.ndarray:
 def original(boxes: np.ndarray, file: tuple[int, int], side: int, fit: Fit) -> np.ndarray:
     """(M, 4) of a stored picture of this side → the same in pixels of its file of this (width, height), cut at its
     edges; what lies in the black border alone becomes empty."""
-    whole = image.fit_matrix(*file, side, fit)
+    whole = image_file.fit_matrix(*file, side, fit)
     back = np.array(
         [[1 / whole[0, 0], 0, -whole[0, 2] / whole[0, 0]], [0, 1 / whole[1, 1], -whole[1, 2] / whole[1, 1]]]
     )

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from ribcage.bundle.bundle import Model, Opened
-from ribcage.imaging import augment, heatmaps, image, raster
+from ribcage.imaging import augment, heatmaps, image_file, raster
 from ribcage.imaging.augment import View
 from ribcage.imaging.heatmaps import Cells
 from ribcage.inference import detections, gradcam
@@ -30,10 +30,10 @@ LONGEST = 180
 """Bytes of the name of a file that a map is called after."""
 
 
-def square(read: image.Picture, model: Model) -> np.ndarray:
+def square(read: image_file.Picture, model: Model) -> np.ndarray:
     """(S, S) uint8: the picture as it is stored for the model."""
     pixels, _ = raster.to_depth(read.pixels, 8)
-    return image.fit(pixels, model.stored, model.fit, of=(read.width, read.height))[0]
+    return image_file.fit(pixels, model.stored, model.fit, of=(read.width, read.height))[0]
 
 
 def view(square: np.ndarray, model: Model, how: View | None = None) -> Tensor:
@@ -82,7 +82,7 @@ def shrunk(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
-def look(opened: Opened, read: image.Picture, way: Way | None = None) -> Looked:
+def look(opened: Opened, read: image_file.Picture, way: Way | None = None) -> Looked:
     """Where a classifier looks in a file for all of its findings. One at a time: the network is listened to."""
     if not isinstance(opened.method, Supervised):
         raise ValueError(f"{opened.folder} finds boxes and has no maps: these are of a model that names findings.")
@@ -100,11 +100,11 @@ def look(opened: Opened, read: image.Picture, way: Way | None = None) -> Looked:
 def _back(points: np.ndarray, size: tuple[int, int], model: Model) -> np.ndarray:
     """(M, 4) two points each of what the model was shown → of the file, also beyond its edges."""
     inside = detections.stored(points, model.size, model.stored)
-    whole = image.fit_matrix(*size, model.stored, model.fit)
+    whole = image_file.fit_matrix(*size, model.stored, model.fit)
     return (inside - np.tile(whole[:, 2], 2)) / np.tile(whole[:, :2].diagonal(), 2)
 
 
-def heat(opened: Opened, read: image.Picture, findings: Sequence[str], side: int | None = None) -> np.ndarray:
+def heat(opened: Opened, read: image_file.Picture, findings: Sequence[str], side: int | None = None) -> np.ndarray:
     """(F, H, W) float32 in 0 … 1: where a classifier looks for each of these findings, in the pixels of the file.
 
     side: the longer side of the maps at most, for a file that is shown smaller; `shrunk` says how large they are then.

@@ -24,7 +24,7 @@ from torch import Tensor
 from ribcage.bundle import ood
 from ribcage.bundle.bundle import CUT, EXCLUSIVE, HALF, RULE, Bundle, Detector, Model, Opened
 from ribcage.bundle.ood import Check
-from ribcage.imaging import augment, dicom, image, raster
+from ribcage.imaging import augment, dicom, image_file, raster
 from ribcage.imaging.augment import View
 from ribcage.inference import detections, explanation, gradcam, predictions
 from ribcage.models.detectors.boxes import Found
@@ -133,7 +133,7 @@ class Shown:
 
 
 def shown(
-    read: image.Picture,
+    read: image_file.Picture,
     model: Model,
     path: Path = Path(),
     *,
@@ -155,7 +155,7 @@ def shown(
 def show(path: Path, model: Model, *, check: Check | None = None, seen: Sequence[View] = (), window: str = "") -> Shown:
     """One file as the model wants to see it, or why it cannot be read."""
     try:
-        return shown(image.read(path, min_side=model.stored, window=window), model, path, check=check, seen=seen)
+        return shown(image_file.read(path, min_side=model.stored, window=window), model, path, check=check, seen=seen)
     except Exception as error:  # a file may be anything, and so may what goes wrong with it
         text = " ".join(str(error).split()) or type(error).__name__
         return Shown(path, (0, 0), None, text)

@@ -8,7 +8,7 @@ from ribcage.runtime.spelling import did_you_mean
 
 __all__ = ["Method", "Step", "load", "names"]
 
-HELPERS = ("base", "hyperparameters")
+HELPERS = ("base",)
 """Files of this folder that are no methods."""
 
 

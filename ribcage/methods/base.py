@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ribcage.data.loader import Batch
 from ribcage.imaging.augment import View, gentle
-from ribcage.methods.hyperparameters import USUAL, Hyperparameters, nearest
+from ribcage.models.hyperparameters import USUAL, Hyperparameters, nearest
 from ribcage.models.backbone import Backbone
 
 Augment = Literal["radiograph", "paper"]

@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 from ribcage.data.loader import Batch
 from ribcage.imaging.augment import View
 from ribcage.methods.base import Augment, Method, Step, refuse
-from ribcage.methods.hyperparameters import Hyperparameters
+from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.backbone import Backbone
 from ribcage.models.layers import choose_attention, orders
 

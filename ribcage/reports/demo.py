@@ -22,7 +22,7 @@ import torch
 from ribcage.bundle import bundle
 from ribcage.data import dataset_folder
 from ribcage.data.audit import Member
-from ribcage.imaging import image
+from ribcage.imaging import image_file
 from ribcage.inference import detections, explanation
 from ribcage.reports import audit, classification, html, pretraining, saliency, svg
 from ribcage.reports.demo_steps import Journey, clock
@@ -176,7 +176,7 @@ def looks(folder: Path) -> list[str]:
         present = table[table[f"{name}_label"] == 1].nlargest(TRIED, name)
         for row, said_of in zip(present["row"], present[name], strict=True):
             pixels = np.asarray(own.picture(int(row)))
-            read = image.Picture(pixels, pixels.shape[1], pixels.shape[0])
+            read = image_file.Picture(pixels, pixels.shape[1], pixels.shape[0])
             heat = explanation.heat(opened, read, (name,))[0]
             if heat.any():  # else nothing in the picture speaks for it
                 figures.append(html.coloured(saliency.overlay(pixels, heat), f"{name} {100 * said_of:.0f} %"))

@@ -104,12 +104,12 @@ def _sentence(name: str, error: Exception) -> str:
 
 def _read(task: Task, data: bytes, limits: Limits) -> Answer:
     """What is known of a picture, and its pixels."""
-    from ribcage.imaging import image
+    from ribcage.imaging import image_file
 
-    read = image.decode(data, task.name, depth=task.depth, min_side=task.min_side, limits=limits)
+    read = image_file.decode(data, task.name, depth=task.depth, min_side=task.min_side, limits=limits)
     size, pixels = (read.width, read.height), read.pixels
     if task.square:
-        pixels = image.fit(pixels, task.square[0], task.square[1], of=size)[0]  # type: ignore[arg-type]
+        pixels = image_file.fit(pixels, task.square[0], task.square[1], of=size)[0]  # type: ignore[arg-type]
     elif task.side:
         pixels = shrunk(pixels, size, task.side)
     tags = {name: value for name, value in read.tags.items() if name not in PRIVATE}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ribcage.methods import Method
-from ribcage.methods.hyperparameters import Optimizer
+from ribcage.models.hyperparameters import Optimizer
 
 Schedule = Literal["cosine", "step", "constant"]
 

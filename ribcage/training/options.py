@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal, TypeVar
 
-from ribcage.methods.hyperparameters import USUAL, Hyperparameters, Optimizer
+from ribcage.models.hyperparameters import USUAL, Hyperparameters, Optimizer
 
 # Heavy modules are imported where they are used: a command's help needs none of them.
 

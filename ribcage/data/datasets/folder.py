@@ -19,7 +19,7 @@ from ribcage.data import findings, splits
 from ribcage.data.index import Index, no_boxes, reserved, table
 from ribcage.data.index import boxes as boxes_of
 from ribcage.data.readers import box_list, columns, tables
-from ribcage.imaging import image
+from ribcage.imaging import image_file
 
 SOURCE = "your own files"
 LICENCE = "yours"
@@ -120,10 +120,10 @@ def index(
 
 def pictures(
     index: Index, *, bits: int = 0, size: int | None = None, depth: Literal[8, 16] = 8, window: str = ""
-) -> Callable[[int], image.Picture] | None:
+) -> Callable[[int], image_file.Picture] | None:
     """Row → picture, where `bits` says how to read it; else each row is a file like any other."""
     how: Any = {"depth": depth, "min_side": size, "bits": bits, "window": window}
-    return (lambda row: image.read(index.file(row), **how)) if bits else None
+    return (lambda row: image_file.read(index.file(row), **how)) if bits else None
 
 
 def _name(root: Path) -> str:
