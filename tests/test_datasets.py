@@ -386,7 +386,7 @@ def test_labels_of_a_study_go_to_all_its_pictures_and_a_study_without_has_none(f
 
 
 def test_mimic_pictures_may_lie_in_a_resized_folder_and_patients_bring_sex_and_age(folder: Path) -> None:
-    root = trees.mimic(folder, images="files_resized_320")
+    root = trees.mimic(folder, under="files_resized_320")
     trees.text(
         folder / "patients.csv",
         "subject_id,gender,anchor_age,anchor_year,dod",

@@ -54,7 +54,7 @@ def test_a_history_from_elsewhere_cannot_act_on_a_terminal(tmp_path: Path) -> No
 
 def test_uses_of_the_same_images_are_counted_whatever_the_options_and_rows() -> None:
     first, frontal = replace(ONE, number=1), replace(ONE, number=2, key="b", options="frontal")
-    whole, other = replace(ONE, number=3, split="all", key="c"), replace(ONE, number=4, images=("i2",), key="d")
+    whole, other = replace(ONE, number=3, split="all", key="c"), replace(ONE, number=4, contents=("i2",), key="d")
     every = [first, frontal, whole, other]
     assert [one.number for one in history.use(every, ("i1",), "test")] == [1, 2, 3]
     assert [one.number for one in history.use(every, ("i1", "i9"), "val")] == [3]
@@ -84,8 +84,8 @@ def result_of(test: PastTest) -> dict:
 
 def test_the_card_keeps_the_best_documented_test_of_a_name_and_lists_the_other() -> None:
     good = replace(ONE, number=1)
-    poor = replace(ONE, number=2, key="bbbbbbbb", images=("i2",), pictures=200, patients=0, judged=0, value=None, low=None, high=None)  # fmt: skip
-    better = replace(ONE, number=3, key="cccccccc", images=("i3",), patients=400)
+    poor = replace(ONE, number=2, key="bbbbbbbb", contents=("i2",), pictures=200, patients=0, judged=0, value=None, low=None, high=None)  # fmt: skip
+    better = replace(ONE, number=3, key="cccccccc", contents=("i3",), patients=400)
     text = card.tested("# x\n\n## Limits\n", result_of(good), [good])
     text = card.tested(text, result_of(poor), [good, poor])
     assert (

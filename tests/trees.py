@@ -164,7 +164,7 @@ MIMIC_ROWS = [  # patient, study, picture, view
 ]
 
 
-def mimic(folder: Path, labels: Sequence[str] = ("chexpert", "negbio"), images: str = "files") -> Path:
+def mimic(folder: Path, labels: Sequence[str] = ("chexpert", "negbio"), under: str = "files") -> Path:
     """The tables, compressed, beside files/p10/p10000001/s50000010/….jpg; the last study has no labels."""
     name = "mimic-cxr-2.0.0-{}.csv.gz"
     meta = [
@@ -181,7 +181,7 @@ def mimic(folder: Path, labels: Sequence[str] = ("chexpert", "negbio"), images: 
     for labeller, edema in zip(labels, ("-1.0", "1.0"), strict=False):
         rows = [f"{patient},{study},1.0,,,{edema},,,,,,0.0,,,," for patient, study in studies]
         text(folder / name.format(labeller), "subject_id,study_id," + MIMIC_LABELS, *rows)
-    pictures(folder, [f"{images}/p10/p{patient}/s{study}/{pic}.jpg" for patient, study, pic, _ in MIMIC_ROWS])
+    pictures(folder, [f"{under}/p10/p{patient}/s{study}/{pic}.jpg" for patient, study, pic, _ in MIMIC_ROWS])
     return folder
 
 

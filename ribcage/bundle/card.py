@@ -204,7 +204,7 @@ def _history(tests: Sequence[PastTest]) -> list[str]:
         ]
         for place, one in enumerate(tests)
     ]
-    most = max(len(history.use(tests, one.images, one.split)) for one in tests)
+    most = max(len(history.use(tests, one.contents, one.split)) for one in tests)
     said = (
         f"{len(tests):,} test{'s' * (len(tests) != 1)}; the data used most was used {most:,} time{'s' * (most != 1)}."
     )

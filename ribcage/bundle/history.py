@@ -36,7 +36,7 @@ class PastTest:
     split: str
     key: str
     """A hash of images, labels, split and the options that decide the numbers."""
-    images: tuple[str, ...]
+    contents: tuple[str, ...]
     """A hash of all images of each folder, whatever was tested of it."""
     weights: str
     """A hash of the model's weights."""
@@ -59,9 +59,9 @@ class PastTest:
         """How well it is documented: patients known, findings judged, patients, images."""
         return self.patients > 0, self.judged, self.patients, self.pictures
 
-    def same_data(self, images: Sequence[str], split: str) -> bool:
+    def same_data(self, contents: Sequence[str], split: str) -> bool:
         """Whether it used images of this split, too."""
-        return bool(set(self.images) & set(images)) and (self.split == split or ALL in (self.split, split))
+        return bool(set(self.contents) & set(contents)) and (self.split == split or ALL in (self.split, split))
 
 
 def weights_of(folder: Path) -> str:
@@ -109,10 +109,10 @@ def _test(values: dict[str, Any]) -> PastTest:
     fit = fit and all(isinstance(values[name], str) and terminal.is_plain(values[name]) for name in texts)
     fit = fit and all(type(values[name]) is int and values[name] >= 0 for name in counts)
     fit = fit and all(one is None or (type(one) in (int, float) and math.isfinite(one)) for one in numbers)
-    fit = fit and type(values["honest"]) is bool and all(isinstance(one, str) for one in values["images"])
+    fit = fit and type(values["honest"]) is bool and all(isinstance(one, str) for one in values["contents"])
     if not fit:
         raise ValueError("an entry is not what Ribcage writes")
-    return PastTest(**{**values, "images": tuple(values["images"])})
+    return PastTest(**{**values, "contents": tuple(values["contents"])})
 
 
 def add(folder: Path, test: PastTest) -> PastTest:
@@ -169,7 +169,7 @@ def ordinal(count: int) -> str:
 
 def new(test: PastTest, before: Sequence[PastTest]) -> str:
     """What is new in a test beside those before it."""
-    same = use(before, test.images, test.split)
+    same = use(before, test.contents, test.split)
     if not same:
         named = [one for one in before if (one.name, one.split) == (test.name, test.split)]
         return f"other images than test {named[-1].number} of this name" if named else "first on this data"

@@ -345,7 +345,7 @@ def noted(
         name=place.name,
         split=options.split,
         key=place.key,
-        images=tuple(leakage.images_of(store) for store in stores),
+        contents=tuple(leakage.images_of(store) for store in stores),
         weights=history.weights_of(folder),
         options=place.options,
         honest=is_honest(options, model.model, result),
@@ -364,13 +364,13 @@ def noted(
         print(f"The history of tests in {folder} does not say so: {error.strerror or error}.")
         test = replace(test, number=len(before) + 1)
     before = [one for one in before if one.number < test.number]
-    used = history.use(before, test.images, test.split)
+    used = history.use(before, test.contents, test.split)
     return {
         "number": test.number,
         "use": len(used) + 1,
         "before": [one.number for one in used],
         "key": test.key,
-        "images": list(test.images),
+        "contents": list(test.contents),
         "weights": test.weights,
         "honest": test.honest,
         "new": history.new(test, before),

@@ -244,8 +244,8 @@ class Loader:
         """Stored pictures of one set, by its own rows."""
         store = self.stores[source]
         if store.images is not None:
-            images = np.asarray(store.images)  # a plain array over the same memory: slicing it is ten times cheaper
-            return [images[row] for row in rows.tolist()]
+            stored = np.asarray(store.images)  # a plain array over the same memory: slicing it is ten times cheaper
+            return [stored[row] for row in rows.tolist()]
         return [_picture(store, row) for row in rows.tolist()]
 
 
@@ -435,7 +435,7 @@ def _picture(store: Store, row: int) -> np.ndarray:
     try:
         return store.picture(row)
     except Exception as error:
-        raise ValueError(f"Picture {row} of {store.folder}, {store.index.file(row)}: {error}") from error
+        raise ValueError(f"Image {row} of {store.folder}, {store.index.file(row)}: {error}") from error
 
 
 def _stacked(pictures: list[np.ndarray], pin: bool) -> Tensor:

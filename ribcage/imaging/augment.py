@@ -400,14 +400,14 @@ def _shrink(part: np.ndarray, factor: int) -> np.ndarray:
 # ---- on any device, by torch
 
 
-def apply_torch(images: Tensor, numbers: Numbers, mean: float, std: float) -> Tensor:
+def apply_torch(stored: Tensor, numbers: Numbers, mean: float, std: float) -> Tensor:
     """(N, S, S) uint8 or uint16 → (N, 1, H, W) float32 where the pictures lie; what `apply` gives, but for rounding."""
-    pictures = images[:, None].float() / (255 if images.dtype == torch.uint8 else 65535)
-    batch = torch.empty((len(numbers), 1, *numbers.size), device=images.device)
+    pictures = stored[:, None].float() / (255 if stored.dtype == torch.uint8 else 65535)
+    batch = torch.empty((len(numbers), 1, *numbers.size), device=stored.device)
     factors = _factors(numbers.affine)
     for factor in np.unique(factors).tolist():
         places = np.flatnonzero(factors == factor)
-        chosen = torch.from_numpy(places).to(images.device)
+        chosen = torch.from_numpy(places).to(stored.device)
         part = pictures if len(places) == len(numbers) else pictures[chosen]
         batch[chosen] = _warp_torch(part, numbers.take(places), factor, mean, std)
     return _finish_torch(numbers, std, batch)

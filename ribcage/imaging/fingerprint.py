@@ -386,7 +386,7 @@ def _rows(prints: np.ndarray, variants: range | tuple[int, ...], chosen: np.ndar
 
 
 def _joined(a: Rows, b: Rows, cut: int) -> tuple[np.ndarray, np.ndarray]:
-    """Picture of a and picture of b, for all rows within `cut` bits. The larger side is the one divided."""
+    """Image of a and image of b, for all rows within `cut` bits. The larger side is the one divided."""
     if len(a[0]) > len(b[0]):
         second, first = _joined(b, a, cut)
         return first, second

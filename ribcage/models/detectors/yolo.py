@@ -133,7 +133,7 @@ class YOLO(nn.Module):
 
 
 Place = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Picture, anchor, row, column."""
+"""Image, anchor, row, column."""
 
 
 def _assigned(outputs: Outputs, truth: Truth) -> tuple[Place, Tensor, Place]:
