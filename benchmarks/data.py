@@ -1,9 +1,9 @@
-"""What input costs, against the usual chain: Pillow RGB and torchvision v1 transforms, one picture after the other.
+"""What input costs, against the usual chain: Pillow RGB and torchvision v1 transforms, one image after the other.
 
     python benchmarks/data.py [--quick]
 
 Everything runs in one thread, side by side in one process: each contestant takes a turn in every round, and medians are
-compared. Quote the ratios; milliseconds belong to the machine that printed them. Pictures are made up at the size and
+compared. Quote the ratios; milliseconds belong to the machine that printed them. Images are made up at the size and
 about the mean weight of the real files: 49 kB in CheXpert-small (11 GB / 223,648), 0.4 MB in ChestX-ray14 (42 GB /
 112,120), 1.5 MB in MIMIC-CXR-JPG (570 GB / 377,110)."""
 
@@ -73,8 +73,8 @@ CHAIN = transforms.Compose(
 
 def make_files(kind: Kind, folder: Path, count: int) -> list[Path]:
     """Phantoms at the size of the kind, with grain."""
-    index = datasets.index("phantom", pictures=count)
-    draw = datasets.pictures("phantom", index, size=512)
+    index = datasets.index("phantom", images=count)
+    draw = datasets.images("phantom", index, size=512)
     assert draw is not None
     chance = np.random.default_rng(0)
     files = []
@@ -100,7 +100,7 @@ def make_folder(files: list[Path], folder: Path, *, link: bool) -> dataset_folde
     return dataset_folder.open(folder)
 
 
-# ---- the contestants: each returns how many pictures it made
+# ---- the contestants: each returns how many images it made
 
 
 def chain(files: list[Path]) -> int:
@@ -147,13 +147,13 @@ def chain_decode(files: list[Path]) -> int:
 def our_decode(files: list[Path]) -> int:
     """What an import does with a file."""
     for file in files:
-        picture = image_file.read(file, min_side=STORED)
-        image_file.fit(picture.pixels, STORED, "pad", of=(picture.width, picture.height))
+        image = image_file.read(file, min_side=STORED)
+        image_file.fit(image.pixels, STORED, "pad", of=(image.width, image.height))
     return len(files)
 
 
 def side_by_side(contestants: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
-    """Median seconds a picture of each, taking turns."""
+    """Median seconds an image of each, taking turns."""
     taken: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
         for name, run in contestants.items():
@@ -313,7 +313,7 @@ def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--floors", action="store_true", help="only the single calls")
-    parser.add_argument("--quick", action="store_true", help="fewer pictures and rounds: a look, not a measurement")
+    parser.add_argument("--quick", action="store_true", help="fewer images and rounds: a look, not a measurement")
     options = parser.parse_args()
     quick = options.quick
     torch.set_num_threads(1)
@@ -324,7 +324,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             print(*floors(Path(place)), sep="\n")
         return
-    print(f"{'a picture on its way to a training batch':52}{'':>3}time each   ratio")
+    print(f"{'an image on its way to a training batch':52}{'':>3}time each   ratio")
     with tempfile.TemporaryDirectory() as place:
         for number, kind in enumerate(KINDS):
             (Path(place) / str(number)).mkdir()

@@ -1,15 +1,15 @@
 """What teachers give a small model: EEEA-Net-C2 from labels alone, from one teacher and from three.
 
-    python -m benchmarks.distil --work DIR [--jobs 2] [--seeds 3] [--pictures 3000] [--tests 3000] [--size 64] …
-    python -m benchmarks.distil --work DIR --data PICTURES --table PREDICTIONS [--csv LABELS] [--init BUNDLE]
+    python -m benchmarks.distil --work DIR [--jobs 2] [--seeds 3] [--images 3000] [--tests 3000] [--size 64] …
+    python -m benchmarks.distil --work DIR --data IMAGES --table PREDICTIONS [--csv LABELS] [--init BUNDLE]
 
 First on made-up radiographs. Teachers learn from the labels of all training patients, or of a tenth, by `ribcage
 finetune`; the student by `ribcage finetune` from the same labels, or by `ribcage distil` from the same labels beside
-its teachers, who also speak of the pictures without. All see as many pictures. Everything is tested on a second set of
+its teachers, who also speak of the images without. All see as many images. Everything is tested on a second set of
 made-up radiographs, all of other patients; intervals are of the mean over the student's seeds, by a bootstrap that
 draws patients and seeds; differences are paired. What DIR has of the same command is kept.
 
-With --data and --table instead: real pictures, split into two halves by patient, and what a published model has said
+With --data and --table instead: real images, split into two halves by patient, and what a published model has said
 of them. The student learns from one half by labels alone, or by labels and table, and is tested on the other; then the
 halves change places. Ranks are taken within a half, since each has a student of its own.
 """
@@ -32,7 +32,7 @@ import torch
 from benchmarks import trials
 from ribcage import metrics
 from ribcage.data import dataset_folder, selection
-from ribcage.data.readers.tables import PICTURES
+from ribcage.data.readers.tables import IMAGES
 from ribcage.training import teachers
 
 STUDENT = "eeea_net_c2"
@@ -64,7 +64,7 @@ class Trial:
         ]  # fmt: skip
 
     def epochs(self, options: argparse.Namespace) -> int:
-        """With fewer pictures to learn from, more often: every student takes as many steps."""
+        """With fewer images to learn from, more often: every student takes as many steps."""
         return options.epochs if LESSONS[self.lesson] else round(options.epochs / self.labels)
 
 
@@ -105,10 +105,10 @@ def table(trials_of: dict[tuple[str, float], list[trials.Tested]]) -> None:
 def made_up(options: argparse.Namespace) -> None:
     """The table on made-up radiographs."""
     options.data = options.work / "phantom"
-    made = ["--out", str(options.data), "--pictures", str(options.pictures), "--size", "128"]
+    made = ["--out", str(options.data), "--images", str(options.images), "--size", "128"]
     subprocess.run([sys.executable, "-m", "ribcage", "import", "phantom", *made], check=True)
     other = options.work / "phantom for tests"
-    made = ["--out", str(other), "--pictures", str(options.tests), "--size", "128", "--seed", str(TEST_SEED)]
+    made = ["--out", str(other), "--images", str(options.tests), "--size", "128", "--seed", str(TEST_SEED)]
     subprocess.run([sys.executable, "-m", "ribcage", "import", "phantom", *made], check=True)
     learnt, stores = len(selection.rows_of([dataset_folder.open(options.data)], "train")), [dataset_folder.open(other)]
     rows = np.arange(len(stores[0]))
@@ -122,9 +122,7 @@ def made_up(options: argparse.Namespace) -> None:
         folders = dict(zip(every, workers.map(lambda one: trials.trained(one.words(options)), every), strict=True))
     torch.set_num_threads(options.jobs)
     asked = trials.common(stores, rows, options.least)
-    print(
-        f"{learnt:,} training pictures, {len(rows):,} to test on, {options.seeds} seeds, findings: {', '.join(asked)}"
-    )
+    print(f"{learnt:,} training images, {len(rows):,} to test on, {options.seeds} seeds, findings: {', '.join(asked)}")
     test = partial(trials.tested, stores=stores, names=asked, rows=rows)
     shown: dict[tuple[str, float], list[trials.Tested]] = {}
     for labels in options.labels:
@@ -142,14 +140,14 @@ def made_up(options: argparse.Namespace) -> None:
     print(json.dumps({"torch": torch.__version__, "jobs": options.jobs}))
 
 
-# ---- real pictures
+# ---- real images
 
 
 def halves(options: argparse.Namespace) -> list[Path]:
     """The data set twice: each half of the patients is the test part once, an eighth of the other half chooses."""
-    files = {file.stem: file.relative_to(options.data) for file in options.data.rglob("*") if file.suffix in PICTURES}
+    files = {file.stem: file.relative_to(options.data) for file in options.data.rglob("*") if file.suffix in IMAGES}
     rows = pd.read_csv(options.csv or next(options.data.glob("*.csv")), dtype={options.patient_column: str})
-    said = teachers.table(options.table).pictures["path"]
+    said = teachers.table(options.table).images["path"]
     name, patient = rows[options.path_column].map(lambda path: Path(path).stem), rows[options.patient_column]
     rows = rows[name.isin(files) & name.isin(said.map(lambda path: Path(path).stem))]
     number, folders = patient[rows.index].map(lambda one: zlib.crc32(one.encode())), []
@@ -192,7 +190,7 @@ def real(options: argparse.Namespace) -> None:
             joined = [np.concatenate(parts) for parts in zip(*tests, strict=True)]
             shown.setdefault((lesson, 1.0), []).append((joined[0], joined[1], joined[2]))
     learnt = [len(selection.rows_of(one, "train")) for one in stores]
-    print(f"{learnt} training pictures of the halves, {options.seeds} seeds, findings: {', '.join(asked)}")
+    print(f"{learnt} training images of the halves, {options.seeds} seeds, findings: {', '.join(asked)}")
     answers = [
         teachers.read(teachers.table(options.table), one, asked)[selection.rows_of(one, "test")] for one in stores
     ]
@@ -206,13 +204,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--csv", type=Path, help="labels of the pictures in DATA (default: the one CSV there)")
+    parser.add_argument("--csv", type=Path, help="labels of the images in DATA (default: the one CSV there)")
     parser.add_argument("--path-column", default="image")
     parser.add_argument("--patient-column", default="patient_id")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--init", type=Path, help="a bundle of the student to begin with")
-    parser.add_argument("--pictures", type=int, default=3000)
-    parser.add_argument("--tests", type=int, default=3000, help="made-up pictures to test on")
+    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--tests", type=int, default=3000, help="made-up images to test on")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())

@@ -162,8 +162,8 @@ def make(folder: Path, images: int) -> int:
 
     folder.mkdir(parents=True)
     count = round(images * (1 + SHARE))
-    index = datasets.index("phantom", pictures=count)
-    draw = datasets.pictures("phantom", index, size=SIDE)
+    index = datasets.index("phantom", images=count)
+    draw = datasets.images("phantom", index, size=SIDE)
     assert draw is not None
     table = index.table[["patient", *index.findings]].copy()
     patients = list(dict.fromkeys(table["patient"]))

@@ -3,8 +3,8 @@
     python -m benchmarks.export --work /tmp/export
 
 Both models are trained for a few epochs on made-up radiographs at 224 × 224, so that there are findings to lose; the
-work folder keeps them. Every file is asked about the same test pictures as the model: the largest difference of a
-probability, and the change of the mean AUROC with its interval over patients. Times are of one picture and of sixteen,
+work folder keeps them. Every file is asked about the same test images as the model: the largest difference of a
+probability, and the change of the mean AUROC with its interval over patients. Times are of one image and of sixteen,
 all ways by turns in one run, from gray bytes to probabilities, and given as ratios to eager torch, which is what
 `ribcage predict` computes. bf16 is left out where the processor has none: there it is slow, and nobody would take it.
 """
@@ -40,13 +40,13 @@ def main() -> None:
     """Train what is not there, write the files, ask, time, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="a folder for data, models and files")
-    parser.add_argument("--pictures", type=int, default=900, help="to make up")
+    parser.add_argument("--images", type=int, default=900, help="to make up")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--tests", type=int, default=200, help="test pictures that all ways are asked about")
+    parser.add_argument("--tests", type=int, default=200, help="test images that all ways are asked about")
     parser.add_argument("--runs", type=int, default=30, help="of each way; the median counts")
     parser.add_argument("--threads", type=int, default=0, help="0: one for each core")
     given = parser.parse_args()
-    data = made(given.work / "phantom", given.pictures)
+    data = made(given.work / "phantom", given.images)
     print("| model | way | largest difference | change of mean AUROC (95 %) | batch 1 | batch 16 | MB |")
     print("|---|---|---|---|---|---|---|")
     for name, title in MODELS.items():
@@ -55,10 +55,10 @@ def main() -> None:
             print(f"| {title} | {' | '.join(row)} |", flush=True)
 
 
-def made(folder: Path, pictures: int) -> Path:
+def made(folder: Path, images: int) -> Path:
     """Made-up radiographs."""
     if not (folder / "dataset.json").exists():
-        words = ["import", "phantom", "--out", str(folder), "--pictures", str(pictures), "--size", str(STORED)]
+        words = ["import", "phantom", "--out", str(folder), "--images", str(images), "--size", str(STORED)]
         assert cli.main(words) == 0
     return folder
 
@@ -93,16 +93,16 @@ def fast_bf16() -> bool:
 def table(opened: bundle.Bundle, data: Path, given: argparse.Namespace) -> Iterator[list[str]]:
     """The cells of every way, eager first."""
     asked = export.Options(opened.folder, data=(str(data),))
-    _, pictures, labels, patients = export.shown(asked, opened.model, "test", given.tests)
-    own = deployment.expected(opened, pictures)
+    _, images, labels, patients = export.shown(asked, opened.model, "test", given.tests)
+    own = deployment.expected(opened, images)
     before = metrics.bootstrap(own, labels, patients)["auroc"].macro()
     with cost.computing(given.threads):
         found = list(ways(opened, data, given.work / f"{opened.model.name} files", given.threads))
         eager: deployment.Answer = partial(deployment.expected, opened)
-        times = [taken([eager, *(way.answer for way in found)], pictures[:batch], given.runs) for batch in BATCHES]
+        times = [taken([eager, *(way.answer for way in found)], images[:batch], given.runs) for batch in BATCHES]
     yield ["eager torch", "–", f"AUROC {float(before.value[0]):.3f}", *(f"{each[0]:.1f} ms" for each in times), "–"]
     for place, way in enumerate(found, 1):
-        said = answers(way.answer, pictures)
+        said = answers(way.answer, images)
         after = metrics.bootstrap(said, labels, patients)["auroc"].macro()
         ratios = (f"{each[0] / each[place]:.2f}×" for each in times)
         size = sum(one.stat().st_size for one in export.beside(way.file)) / 1e6
@@ -110,14 +110,14 @@ def table(opened: bundle.Bundle, data: Path, given: argparse.Namespace) -> Itera
                *ratios, f"{size:.1f}"]  # fmt: skip
 
 
-def answers(answer: deployment.Answer, pictures: np.ndarray) -> np.ndarray:
+def answers(answer: deployment.Answer, images: np.ndarray) -> np.ndarray:
     """Sixteen at a time."""
-    return np.concatenate([answer(pictures[at : at + 16]) for at in range(0, len(pictures), 16)])
+    return np.concatenate([answer(images[at : at + 16]) for at in range(0, len(images), 16)])
 
 
-def taken(ways: list[deployment.Answer], pictures: np.ndarray, runs: int) -> list[float]:
+def taken(ways: list[deployment.Answer], images: np.ndarray, runs: int) -> list[float]:
     """Milliseconds of each, by turns."""
-    asked: list[Callable[[], object]] = [partial(way, pictures) for way in ways]
+    asked: list[Callable[[], object]] = [partial(way, images) for way in ways]
     return cost.medians(asked, runs)
 
 

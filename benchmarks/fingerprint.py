@@ -1,10 +1,10 @@
-"""How many altered copies the fingerprints find, how many other pictures they take for copies, and how long that takes.
+"""How many altered copies the fingerprints find, how many other images they take for copies, and how long that takes.
 
     RIBCAGE_REAL_DATA=/data python benchmarks/fingerprint.py [--altered 300] [--rows 10000 100000 1000000]
 
-Real pictures: $RIBCAGE_REAL_DATA/nih/images_256/*.jpg (ChestX-ray14, named patient_study.jpg) and pneumoniamnist.npz.
-Made-up pictures are always measured; the collections for the search times are drawn from the coefficients of the real
-(else the made-up) pictures, so that their bits hang together as real bits do.
+Real images: $RIBCAGE_REAL_DATA/nih/images_256/*.jpg (ChestX-ray14, named patient_study.jpg) and pneumoniamnist.npz.
+Made-up images are always measured; the collections for the search times are drawn from the coefficients of the real
+(else the made-up) images, so that their bits hang together as real bits do.
 """
 
 import argparse
@@ -21,53 +21,53 @@ from ribcage.data.datasets import phantom
 from ribcage.imaging import fingerprint as fp
 from ribcage.imaging import image_file
 
-Picture = np.ndarray
-Alteration = Callable[[Picture, np.random.Generator], Picture]
+GrayImage = np.ndarray
+Alteration = Callable[[GrayImage, np.random.Generator], GrayImage]
 
 
 # --- alterations ----------------------------------------------------------------------------------------------------
 
 
-def jpeg(picture: Picture, quality: int) -> Picture:
-    coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+def jpeg(image: GrayImage, quality: int) -> GrayImage:
+    coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return np.asarray(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE))
 
 
-def resized(picture: Picture, width: int, height: int | None = None) -> Picture:
-    return cv2.resize(picture, (width, height or width), interpolation=cv2.INTER_AREA)
+def resized(image: GrayImage, width: int, height: int | None = None) -> GrayImage:
+    return cv2.resize(image, (width, height or width), interpolation=cv2.INTER_AREA)
 
 
-def gamma(picture: Picture, power: float) -> Picture:
-    return np.rint(255 * (picture / 255.0) ** power).astype(np.uint8)
+def gamma(image: GrayImage, power: float) -> GrayImage:
+    return np.rint(255 * (image / 255.0) ** power).astype(np.uint8)
 
 
-def windowed(picture: Picture, low: float, high: float) -> Picture:
+def windowed(image: GrayImage, low: float, high: float) -> GrayImage:
     """Gray values between two percentiles spread over all of them."""
-    start, stop = np.percentile(picture, (low, high))
-    return np.clip((picture - start) * (255 / max(stop - start, 1)), 0, 255).astype(np.uint8)
+    start, stop = np.percentile(image, (low, high))
+    return np.clip((image - start) * (255 / max(stop - start, 1)), 0, 255).astype(np.uint8)
 
 
-def clahe(picture: Picture, limit: float) -> Picture:
-    return cv2.createCLAHE(limit, (8, 8)).apply(picture)
+def clahe(image: GrayImage, limit: float) -> GrayImage:
+    return cv2.createCLAHE(limit, (8, 8)).apply(image)
 
 
-def cropped(picture: Picture, left: float, top: float, right: float, bottom: float) -> Picture:
-    height, width = picture.shape
-    return picture[
+def cropped(image: GrayImage, left: float, top: float, right: float, bottom: float) -> GrayImage:
+    height, width = image.shape
+    return image[
         round(top * height) : height - round(bottom * height), round(left * width) : width - round(right * width)
     ]
 
 
-def tilted(picture: Picture, degrees: float) -> Picture:
-    height, width = picture.shape
+def tilted(image: GrayImage, degrees: float) -> GrayImage:
+    height, width = image.shape
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
-    return cv2.warpAffine(picture, matrix, (width, height))
+    return cv2.warpAffine(image, matrix, (width, height))
 
 
-def padded(picture: Picture, left: float, top: float, right: float, bottom: float, gray: int) -> Picture:
-    height, width = picture.shape
+def padded(image: GrayImage, left: float, top: float, right: float, bottom: float, gray: int) -> GrayImage:
+    height, width = image.shape
     sides = (round(top * height), round(bottom * height), round(left * width), round(right * width))
-    return cv2.copyMakeBorder(picture, *sides, cv2.BORDER_CONSTANT, value=[gray])
+    return cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=[gray])
 
 
 ALTERATIONS: dict[str, Alteration] = {
@@ -112,19 +112,19 @@ ALTERATIONS: dict[str, Alteration] = {
 }
 
 
-# --- pictures -------------------------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------------------
 
 
-def real_pictures(root: Path) -> tuple[list[Picture], np.ndarray]:
-    """Pictures and their patients."""
+def real_images(root: Path) -> tuple[list[GrayImage], np.ndarray]:
+    """Images and their patients."""
     files = sorted((root / "nih" / "images_256").glob("*.jpg"))
-    pictures = [np.asarray(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)) for file in files]
-    return pictures, np.array([int(file.name[:8]) for file in files])
+    images = [np.asarray(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)) for file in files]
+    return images, np.array([int(file.name[:8]) for file in files])
 
 
-def made_up_pictures(count: int) -> tuple[list[Picture], np.ndarray]:
-    table = phantom.index(pictures=count)
-    draw = phantom.pictures(table)
+def made_up_images(count: int) -> tuple[list[GrayImage], np.ndarray]:
+    table = phantom.index(images=count)
+    draw = phantom.images(table)
     return [draw(row) for row in range(count)], np.unique(table.table["patient"], return_inverse=True)[1]
 
 
@@ -138,22 +138,22 @@ def rate_below(hits: int, tested: int) -> float:
     return float(chi2.ppf(0.95, 2 * (hits + 1)) / 2 / max(tested, 1))
 
 
-def report(name: str, pictures: list[Picture], patients: np.ndarray, altered: int) -> None:
-    prints = np.stack([fp.fingerprint(picture) for picture in pictures])
-    print(f"\n## {name}: {len(pictures)} pictures of {len(np.unique(patients))} patients\n")
+def report(name: str, images: list[GrayImage], patients: np.ndarray, altered: int) -> None:
+    prints = np.stack([fp.fingerprint(image) for image in images])
+    print(f"\n## {name}: {len(images)} images of {len(np.unique(patients))} patients\n")
     wrong = {"bits": 0, "confirmed": 0}
-    print("| alteration | bits: median | 99 % | found by bits | with pictures |\n|---|---|---|---|---|")
-    chosen = np.random.default_rng(0).permutation(len(pictures))[:altered]
+    print("| alteration | bits: median | 99 % | found by bits | with images |\n|---|---|---|---|---|")
+    chosen = np.random.default_rng(0).permutation(len(images))[:altered]
     for title, alter in ALTERATIONS.items():
         rng = np.random.default_rng(1)
-        copies = [alter(pictures[row], rng) for row in chosen]
+        copies = [alter(images[row], rng) for row in chosen]
         queries = np.stack([fp.fingerprint(copy) for copy in copies])
         loose = fp.matches(queries, prints, cut=127)
         own = loose.second == chosen[loose.first]
         bits = np.full(len(chosen), 128)
         bits[loose.first[own]] = loose.distance[own]
         by_bits = fp.matches(queries, prints)
-        confirmed = fp.matches(queries, prints, pictures_a=copies.__getitem__, pictures_b=pictures.__getitem__)
+        confirmed = fp.matches(queries, prints, images_a=copies.__getitem__, images_b=images.__getitem__)
         found = [
             np.mean(np.isin(np.arange(len(chosen)), m.first[m.second == chosen[m.first]])) for m in (by_bits, confirmed)
         ]
@@ -166,22 +166,22 @@ def report(name: str, pictures: list[Picture], patients: np.ndarray, altered: in
         print(
             f"\nAltered against other patients, {kind}: {hits} of {pairs:,} (rate below {rate_below(hits, pairs):.1e})"
         )
-    originals(pictures, patients, prints)
+    originals(images, patients, prints)
 
 
 def altered_pairs(patients: np.ndarray, chosen: np.ndarray) -> int:
     return int(sum((patients != patients[row]).sum() for row in chosen))
 
 
-def originals(pictures: list[Picture], patients: np.ndarray, prints: np.ndarray) -> None:
-    """Pairs of different pictures that are called duplicates."""
-    count = len(pictures)
+def originals(images: list[GrayImage], patients: np.ndarray, prints: np.ndarray) -> None:
+    """Pairs of different images that are called duplicates."""
+    count = len(images)
     same = int(sum(n * (n - 1) // 2 for n in np.unique(patients, return_counts=True)[1]))
     other = count * (count - 1) // 2 - same
-    print("\n| pairs of originals | tested | by bits | rate below | with pictures | rate below |")
+    print("\n| pairs of originals | tested | by bits | rate below | with images | rate below |")
     print("|---|---|---|---|---|---|")
     by_bits = fp.duplicates(prints)
-    confirmed = fp.duplicates(prints, pictures=pictures.__getitem__)
+    confirmed = fp.duplicates(prints, images=images.__getitem__)
     for title, tested, own in (("different patients", other, False), ("studies of one patient", same, True)):
         hits = [int(((patients[m.first] == patients[m.second]) == own).sum()) for m in (by_bits, confirmed)]
         ends = [f"{rate_below(n, tested):.1e}" for n in hits]
@@ -190,28 +190,28 @@ def originals(pictures: list[Picture], patients: np.ndarray, prints: np.ndarray)
     own = patients[likest.first] == patients[likest.second]
     for title, which in (("different patients", ~own), ("studies of one patient", own)):
         order = np.flatnonzero(which)[np.argsort(likest.distance[which], kind="stable")][:1500]
-        alike = [like(prints, pictures, int(likest.first[k]), int(likest.second[k])) for k in order]
+        alike = [like(prints, images, int(likest.first[k]), int(likest.second[k])) for k in order]
         bits = ", ".join(map(str, likest.distance[order][:8]))
         most = ", ".join(f"{value:.3f}" for value in sorted(alike)[:-6:-1])
         print(f"\nNearest {len(order)} pairs, {title}: bits {bits} …; likeness {most} …")
 
 
-def like(prints: np.ndarray, pictures: list[Picture], first: int, second: int) -> float:
+def like(prints: np.ndarray, images: list[GrayImage], first: int, second: int) -> float:
     i, j, flipped = fp._closest(prints[first], prints[second])  # in the position in which both lie
-    return fp.likeness(fp._ranks(pictures[first])[i], fp._ranks(pictures[second])[j] * (-1 if flipped else 1))
+    return fp.likeness(fp._ranks(images[first])[i], fp._ranks(images[second])[j] * (-1 if flipped else 1))
 
 
-def stored_small(name: str, pictures: list[Picture], patients: np.ndarray) -> None:
+def stored_small(name: str, images: list[GrayImage], patients: np.ndarray) -> None:
     """Other exposures of one patient that are called copies where images are stored small, and how near they come."""
-    print(f"\n| {name}, stored at | pairs of one patient | by bits | with pictures | nearest bits | likeness |")
+    print(f"\n| {name}, stored at | pairs of one patient | by bits | with images | nearest bits | likeness |")
     print("|---|---|---|---|---|---|")
-    full = np.stack([fp.fingerprint(picture) for picture in pictures])
-    true = {(i, j) for i, j in pairs_of(fp.duplicates(full, pictures=pictures.__getitem__), patients)}
+    full = np.stack([fp.fingerprint(image) for image in images])
+    true = {(i, j) for i, j in pairs_of(fp.duplicates(full, images=images.__getitem__), patients)}
     same = int(sum(n * (n - 1) // 2 for n in np.unique(patients, return_counts=True)[1])) - len(true)
     for size in (256, 128, 96, 64, 48, 32):
-        small = [image_file.fit(picture, size, "pad")[0] for picture in pictures]
-        prints = np.stack([fp.fingerprint(picture) for picture in small])
-        found = [fp.duplicates(prints), fp.duplicates(prints, pictures=small.__getitem__)]
+        small = [image_file.fit(image, size, "pad")[0] for image in images]
+        prints = np.stack([fp.fingerprint(image) for image in small])
+        found = [fp.duplicates(prints), fp.duplicates(prints, images=small.__getitem__)]
         called = [len(set(pairs_of(each, patients)) - true) for each in found]
         near = fp.duplicates(prints, cut=fp.LOOSE + 20)
         others = [k for k, pair in enumerate(zip(near.first.tolist(), near.second.tolist(), strict=True))
@@ -229,26 +229,26 @@ def pairs_of(found: fp.Matches, patients: np.ndarray) -> list[tuple[int, int]]:
     return [(i, j) for i, j in pairs if patients[i] == patients[j]]
 
 
-def lung_pictures(root: Path) -> tuple[list[Picture], np.ndarray]:
+def lung_images(root: Path) -> tuple[list[GrayImage], np.ndarray]:
     """Follow-up radiographs of one illness: many exposures of a patient within days."""
     import csv
 
     with (root / "lungs" / "manifest.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    pictures = [np.asarray(cv2.imread(str(root / "lungs" / row["image"]), cv2.IMREAD_GRAYSCALE)) for row in rows]
-    return pictures, np.unique([row["patient"] for row in rows], return_inverse=True)[1]
+    images = [np.asarray(cv2.imread(str(root / "lungs" / row["image"]), cv2.IMREAD_GRAYSCALE)) for row in rows]
+    return images, np.unique([row["patient"] for row in rows], return_inverse=True)[1]
 
 
 def exact_copies(file: Path) -> None:
-    """PneumoniaMNIST: 18 pictures twice in train, 8 in train and in val."""
+    """PneumoniaMNIST: 18 images twice in train, 8 in train and in val."""
     data = np.load(file)
     train, val = list(data["train_images"]), list(data["val_images"])
-    hashes = np.array([fp.pixel_hash(picture) for picture in train], np.uint64)
+    hashes = np.array([fp.pixel_hash(image) for image in train], np.uint64)
     within = len(hashes) - len(np.unique(hashes))
     across = len(np.unique([h for h in map(fp.pixel_hash, val) if h in set(hashes.tolist())]))
-    prints, others = (np.stack([fp.fingerprint(picture) for picture in part]) for part in (train, val))
-    near = fp.duplicates(prints, pictures=train.__getitem__)
-    far = fp.matches(prints, others, pictures_a=train.__getitem__, pictures_b=val.__getitem__)
+    prints, others = (np.stack([fp.fingerprint(image) for image in part]) for part in (train, val))
+    near = fp.duplicates(prints, images=train.__getitem__)
+    far = fp.matches(prints, others, images_a=train.__getitem__, images_b=val.__getitem__)
     print("\n## PneumoniaMNIST (28 px)\n")
     print(f"exact copies by pixel_hash: {within} within train, {across} across train and val")
     for title, found in (("within train", near), ("train and val", far)):
@@ -260,11 +260,11 @@ def exact_copies(file: Path) -> None:
 
 
 class Model:
-    """New coefficients from those of real pictures: the mean plus three pictures' deviations from it, over √3. Their
-    distances lie as those of the pictures do, in the middle and at the near end, which decides what a search costs."""
+    """New coefficients from those of real images: the mean plus three images' deviations from it, over √3. Their
+    distances lie as those of the images do, in the middle and at the near end, which decides what a search costs."""
 
-    def __init__(self, pictures: list[Picture]) -> None:
-        waves = np.stack([fp._waves(fp._ranks(picture)) for picture in pictures]).astype(np.float32)
+    def __init__(self, images: list[GrayImage]) -> None:
+        waves = np.stack([fp._waves(fp._ranks(image)) for image in images]).astype(np.float32)
         self.mean, self.spread = waves.mean(0), waves.std(0)
         self.apart = (waves - self.mean) / np.sqrt(3)
         self.bordered = float((waves[:, 0] != waves[:, 1]).any(axis=1).mean())
@@ -314,10 +314,10 @@ def timed(call: Callable[[], fp.Matches]) -> tuple[str, fp.Matches]:
     return f"{time.perf_counter() - start:.1f} ({time.process_time() - busy:.1f})", result
 
 
-def search_times(pictures: list[Picture], sizes: list[int]) -> None:
-    model = Model(pictures)
+def search_times(images: list[GrayImage], sizes: list[int]) -> None:
+    model = Model(images)
     fp.duplicates(model.prints(model.waves(100, np.random.default_rng(3))))
-    check_model(model, pictures)
+    check_model(model, images)
     print("\nSeconds, and in brackets the seconds of all cores together:\n")
     print("| prints | cut | all pairs within | 10,000 queries | copies found at 0–16, 17–32, 33–48, 49–60 bits |")
     print("|---|---|---|---|---|")
@@ -339,11 +339,11 @@ def shares_found(truth: np.ndarray, hit: np.ndarray, cut: int) -> Iterator[str]:
         yield f"{hit[band].mean():.2%} of {band.sum()}" if band.any() else "–"
 
 
-def check_model(model: Model, pictures: list[Picture]) -> None:
+def check_model(model: Model, images: list[GrayImage]) -> None:
     """The distribution of distances, drawn and real."""
     for title, prints in (
-        ("fitted pictures", np.stack([fp.fingerprint(picture) for picture in pictures])),
-        ("drawn", model.prints(model.waves(len(pictures), np.random.default_rng(4)))),
+        ("fitted images", np.stack([fp.fingerprint(image) for image in images])),
+        ("drawn", model.prints(model.waves(len(images), np.random.default_rng(4)))),
     ):
         apart = fp.duplicates(prints, cut=127).distance
         pairs = len(prints) * (len(prints) - 1) // 2
@@ -360,34 +360,34 @@ def main() -> None:
     parser.add_argument("--stored", type=int, default=0, help="real images are brought to this size before all else")
     parser.add_argument("--only", default="", help="alterations whose name has this text in it")
     parser.add_argument("--small-only", action="store_true", help="only how small stored images do")
-    parser.add_argument("--altered", type=int, default=300, help="pictures that are altered in every way")
+    parser.add_argument("--altered", type=int, default=300, help="images that are altered in every way")
     parser.add_argument("--made-up", type=int, default=600, help="phantoms drawn")
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="sizes to search")
     options = parser.parse_args()
     for title in [title for title in ALTERATIONS if options.only not in title]:
         del ALTERATIONS[title]
     cv2.setNumThreads(1)
-    pictures, patients = made_up_pictures(options.made_up)
+    images, patients = made_up_images(options.made_up)
     root = os.environ.get("RIBCAGE_REAL_DATA")
     if root:
-        real, owners = real_pictures(Path(root))
+        real, owners = real_images(Path(root))
         if options.stored:
-            real = [image_file.fit(picture, options.stored, "pad")[0] for picture in real]
+            real = [image_file.fit(image, options.stored, "pad")[0] for image in real]
         if options.small_only:
             stored_small("ChestX-ray14", real, owners)
-            stored_small("COVID-19 follow-ups", *lung_pictures(Path(root)))
+            stored_small("COVID-19 follow-ups", *lung_images(Path(root)))
             return
         start = time.perf_counter()
-        for picture in real:
-            fp.fingerprint(picture)
+        for image in real:
+            fp.fingerprint(image)
         print(f"fingerprint at 256 px: {(time.perf_counter() - start) / len(real) * 1e3:.2f} ms")
         report("ChestX-ray14", real, owners, options.altered)
         stored_small("ChestX-ray14", real, owners)
-        stored_small("COVID-19 follow-ups", *lung_pictures(Path(root)))
+        stored_small("COVID-19 follow-ups", *lung_images(Path(root)))
         exact_copies(Path(root) / "pneumoniamnist.npz")
-    report("Made-up pictures", pictures, patients, options.altered)
+    report("Made-up images", images, patients, options.altered)
     if options.rows:
-        search_times(real if root else pictures, options.rows)
+        search_times(real if root else images, options.rows)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ NAMES = (
 # ---- seeds
 
 
-def picture(width: int, height: int, kind: type = np.uint8) -> np.ndarray:
+def image(width: int, height: int, kind: type = np.uint8) -> np.ndarray:
     cloud = cv2.resize(deployment.patterns(64)[5], (width, height)).astype(np.float64) / 255
     grain = np.random.default_rng(width).normal(0, 0.01, cloud.shape)
     return (np.clip(cloud + grain, 0, 1) * np.iinfo(kind).max).astype(kind)
@@ -85,7 +85,7 @@ def dicom(pixels: np.ndarray, syntax: str = EXPLICIT, **elements: object) -> byt
 
 def nested(depth: int) -> bytes:
     """A DICOM whose sequences lie in each other, none of which ends."""
-    whole = dicom(picture(32, 32))
+    whole = dicom(image(32, 32))
     item = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF) + struct.pack(
         "<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF
     )
@@ -94,17 +94,17 @@ def nested(depth: int) -> bytes:
 
 def seeds() -> list[bytes]:
     """Files that can be read."""
-    gray, deep = picture(200, 160), picture(180, 200, np.uint16)
+    gray, deep = image(200, 160), image(180, 200, np.uint16)
     colour = cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
     made = [
-        coded(".png", gray), coded(".png", deep), coded(".png", colour), coded(".png", picture(1400, 1100, np.uint16)),
+        coded(".png", gray), coded(".png", deep), coded(".png", colour), coded(".png", image(1400, 1100, np.uint16)),
         coded(".png", cv2.cvtColor(gray, cv2.COLOR_GRAY2BGRA)), coded(".bmp", gray), coded(".bmp", colour),
-        coded(".jpg", gray), coded(".jpg", colour), coded(".jpg", picture(1500, 1200)), coded(".tiff", gray),
+        coded(".jpg", gray), coded(".jpg", colour), coded(".jpg", image(1500, 1200)), coded(".tiff", gray),
         coded(".jpg", gray, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), coded(".tiff", deep), coded(".tiff", colour),
     ]  # fmt: skip
     syntaxes = (EXPLICIT, IMPLICIT, BIG, DEFLATED, RLE, JPEG_LS, JPEG_2000)
     made += [dicom(pixels, syntax) for syntax in syntaxes for pixels in (gray, deep)]
-    made += [dicom(deep, PhotometricInterpretation="MONOCHROME1"), dicom(picture(1200, 1500, np.uint16))]
+    made += [dicom(deep, PhotometricInterpretation="MONOCHROME1"), dicom(image(1200, 1500, np.uint16))]
     real = os.environ.get("RIBCAGE_REAL_DATA")
     files = sorted((Path(real) / "dicom").rglob("*.dcm")) if real else []
     return made + [file.read_bytes() for file in files if file.stat().st_size < 20e6]
@@ -132,7 +132,7 @@ def png_bomb(side: int) -> bytes:
 
 def bombs() -> list[bytes]:
     """Small files that ask for much, and files that are none."""
-    gray = picture(64, 64)
+    gray = image(64, 64)
     huge: dict[str, Any] = {"Rows": 65535, "Columns": 65535}
     raw = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     deflated = dicom(gray, DEFLATED)
@@ -230,7 +230,7 @@ def strange(body: bytes, draw: Draw) -> tuple[str, bytes]:
 def upload(number: int, whole: list[bytes], harmful: list[bytes]) -> tuple[str, str, bytes]:
     """(path, content type, body) of an upload; the same number gives the same."""
     draw = np.random.default_rng([4, number])
-    path = draw.choice(["/v1/predict", "/v1/picture?side=256", "/v1/explain?finding=Mass&side=128"], p=[0.7, 0.2, 0.1])
+    path = draw.choice(["/v1/predict", "/v1/image?side=256", "/v1/explain?finding=Mass&side=128"], p=[0.7, 0.2, 0.1])
     parts = []
     for _ in range(int(draw.choice([1, 1, 1, 1, 2, 4]))):
         pool = harmful if draw.random() < 0.1 else whole
@@ -258,7 +258,7 @@ def model(folder: Path) -> Path:
         "pad",
         0.5,
         0.25,
-        training={"pictures": 0, "patients": 0, "selection": 0},
+        training={"images": 0, "patients": 0, "selection": 0},
     )
     bundle.save(folder, method, facts, Provenance.nothing())
     return folder
@@ -342,7 +342,7 @@ def hammered(
             with lock:
                 found["all"] += 1
                 found[f"status {status}"] += 1
-                found["reader failed"] += answer.count(b"made the program that reads pictures fail")
+                found["reader failed"] += answer.count(b"made the program that reads images fail")
                 found["reader too slow"] += answer.count(b" s to read.")
                 if status >= 400:
                     found["no sentence"] += not sentence(answer)

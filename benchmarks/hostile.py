@@ -97,10 +97,10 @@ def sound(folder: Path) -> Sound:
     made.bombs = fuzz_upload.bombs()
     made.weights = list(_weights())
     method = Supervised(Backbone("test_vit", size=(32, 32)), ("Mass", "Nodule")).eval()
-    facts = {"pictures": 0, "patients": 0, "selection": 0}
+    facts = {"images": 0, "patients": 0, "selection": 0}
     model = Model("test_vit", method.findings, (32, 32), 32, "pad", 0.5, 0.25, training=facts)
     bundle.save(folder / "bundle", method, model, Provenance.nothing())
-    assert cli.main(["import", "phantom", "--out", str(folder / "dataset"), "--pictures", "12", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(folder / "dataset"), "--images", "12", "--size", "32"]) == 0
     (folder / "table").mkdir()
     for number in range(4):
         (folder / "table" / f"image{number}.png").write_bytes(
@@ -312,7 +312,7 @@ def of_dataset(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
 
     def read() -> object:
         opened = dataset_folder.open(place / "d")
-        return [opened.picture(0), opened.index.table.describe()]
+        return [opened.image(0), opened.index.table.describe()]
 
     return read
 

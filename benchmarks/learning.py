@@ -1,6 +1,6 @@
 """Do different kinds of models learn the made-up radiographs by the commands of the product? Prints a table.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.learning [--pictures 4000] [--size 64] [--epochs 12]
+    OMP_NUM_THREADS=1 python -m benchmarks.learning [--images 4000] [--size 64] [--epochs 12]
 
 Both are trained from random weights with the same options; validation chooses the epoch, the test patients are looked
 at once, intervals are over patients. XCiT-nano is a small vision transformer whose attention is across channels, with
@@ -55,7 +55,7 @@ def show(models: list[Learnt]) -> None:
     """The table: a column for each model, and one for what is told by the view alone."""
     tested = models[0].tested
     view = tested["baselines"]["view"]
-    print(f"{tested['pictures']:,} test pictures of {tested['patients']:,} patients\n")
+    print(f"{tested['images']:,} test images of {tested['patients']:,} patients\n")
     print("| | positives | " + " | ".join(model.name for model in models) + " | view only |")
     print("|---|---" + "|---" * len(models) + "|---|")
     row("processor, minutes", "", [f"{model.minutes:.1f}" for model in models], "")
@@ -81,7 +81,7 @@ def number(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=4000)
+    parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--size", type=int, default=64, help="side of what the models see")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--models", nargs="+", default=MODELS, help="of timm's")
@@ -89,7 +89,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         data = Path(folder) / "phantom"
-        ribcage.import_("phantom", out=data, size=2 * options.size, pictures=options.pictures)
+        ribcage.import_("phantom", out=data, size=2 * options.size, images=options.images)
         models = [learnt(name, data, Path(folder), options) for name in options.models]
     show(models)
 

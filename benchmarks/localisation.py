@@ -1,12 +1,12 @@
 """What each way to pretrain is worth to a detector whose backbone stays frozen: mAP with few and with all boxes.
 
-    python -m benchmarks.localisation --work DIR [--jobs 2] [--seeds 3] [--pictures 5000] [--labels 0.01 0.1 1]
+    python -m benchmarks.localisation --work DIR [--jobs 2] [--seeds 3] [--images 5000] [--labels 0.01 0.1 1]
 
 Backbones are trained by `ribcage pretrain METHOD --recipe small-METHOD` on made-up radiographs, as in
-`python -m benchmarks.pretraining`, whose DIR can be named here, too. `random` has seen pictures (its norms know their
+`python -m benchmarks.pretraining`, whose DIR can be named here, too. `random` has seen images (its norms know their
 mean and spread) and learnt nothing; `other task` learnt labels of four findings that are not drawn, in all of the
-picture. Then `ribcage localise --freeze backbone` trains an FCOS head with the boxes of a share of the patients; every
-detector sees as many pictures, and its last epoch is the result. All are tested once, on the test part; intervals are
+image. Then `ribcage localise --freeze backbone` trains an FCOS head with the boxes of a share of the patients; every
+detector sees as many images, and its last epoch is the result. All are tested once, on the test part; intervals are
 of the mean over seeds, by a bootstrap that draws patients and seeds; differences are paired. A box plot is drawn of the
 same. What DIR has of the same command is kept.
 """
@@ -35,7 +35,7 @@ from ribcage.metrics import detection
 from ribcage.metrics.resampling import Resampled
 
 DRAWN = ("Cardiomegaly", "Effusion", "Infiltration", "Pneumonia", "Pneumothorax")
-"""What is looked for: findings whose boxes are wide enough for pictures this small."""
+"""What is looked for: findings whose boxes are wide enough for images this small."""
 UNDRAWN = ("Edema", "Emphysema", "Fibrosis", "Pleural_Thickening")
 BACKBONES = {
     "random": ("supervised", ["--lr", "0", "--min-lr", "0", "--epochs", "1"]),
@@ -46,7 +46,7 @@ BACKBONES = {
     "mae_unet": ("mae_unet", []),
 }
 """How each is pretrained."""
-MEASURES = {"map": "all pictures", "map_positives": "positives only"}
+MEASURES = {"map": "all images", "map_positives": "positives only"}
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def pretrained(name: str, seed: int, options: argparse.Namespace) -> list[str]:
     return ["pretrain", method, *recipe, *more, "--data", str(options.data), "--threads", "1", "--seed", str(seed)]
 
 
-def localised(one: Trial, pictures: int, options: argparse.Namespace) -> list[str]:
+def localised(one: Trial, images: int, options: argparse.Namespace) -> list[str]:
     """The command that trains a detector on it."""
-    epochs = str(max(1, round(options.shown / (pictures * one.labels))))
+    epochs = str(max(1, round(options.shown / (images * one.labels))))
     folder = options.work / f"{one.backbone} {one.seed}"
     return [
         "localise", "--data", str(options.data), "--init", str(folder / "pretrained"), "--freeze", "backbone",
@@ -91,7 +91,7 @@ def tested(folder: Path, stores: Sequence[dataset_folder.Store]) -> dict[str, Re
 def table(trials_of: dict[tuple[str, float], list[dict[str, Resampled]]]) -> None:
     """One line per backbone and share, beside the random one."""
     print("\n| boxes of | backbone | " + " | ".join(f"mAP, {words} (95 %)" for words in MEASURES.values()), end="")
-    print(" | sd over seeds | gain over random, all pictures (95 %) |\n|---|---|---|---|---|---|")
+    print(" | sd over seeds | gain over random, all images (95 %) |\n|---|---|---|---|---|---|")
     for (name, labels), tests in trials_of.items():
         found = {measure: trials.joined([one[measure] for one in tests]) for measure in MEASURES}
         random = trials.joined([one["map"] for one in trials_of["random", labels]])
@@ -116,16 +116,16 @@ def main() -> None:
     """Pretrain, localise, test, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--shown", type=int, default=6000, help="pictures that each detector learns from")
+    parser.add_argument("--shown", type=int, default=6000, help="images that each detector learns from")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--labels", type=float, nargs="*", default=[0.01, 0.1, 1.0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--plot", type=Path, help="where to draw (default: DIR/localisation.svg)")
     options = parser.parse_args()
     options.data = options.work / "phantom"
-    made = ["--out", str(options.data), "--pictures", str(options.pictures), "--size", "128"]
+    made = ["--out", str(options.data), "--images", str(options.images), "--size", "128"]
     subprocess.run([sys.executable, "-m", "ribcage", "import", "phantom", *made], check=True)
     stores = [dataset_folder.open(options.data)]
     learnt = len(selection.rows_of(stores, "train"))
@@ -144,7 +144,7 @@ def main() -> None:
         (name, labels): [results[one] for one in every if (one.backbone, one.labels) == (name, labels)]
         for labels in options.labels for name in BACKBONES
     }  # fmt: skip
-    print(f"{learnt:,} training pictures, {options.seeds} seeds, findings: {', '.join(DRAWN)}")
+    print(f"{learnt:,} training images, {options.seeds} seeds, findings: {', '.join(DRAWN)}")
     table(shown)
     draw(shown, options.plot or options.work / "localisation.svg")
     spent = np.mean([trials.minutes(folder) for folder in made_by.values()])

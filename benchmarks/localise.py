@@ -27,7 +27,7 @@ from ribcage.training import feature_cache, optim, trainer
 def run(
     opened: dataset_folder.Store, options: argparse.Namespace, device: torch.device, kept: Path | None
 ) -> trainer.Run:
-    """A detector in the loop of `localise`, on pictures or on kept maps."""
+    """A detector in the loop of `localise`, on images or on kept maps."""
     torch.manual_seed(0)
     backbone = Backbone(options.model, size=(options.size, options.size))
     method = Detect(backbone, (options.finding,), head=options.head, width=options.width, depth=options.depth)
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--finding", default="Mass")
     parser.add_argument("--head", choices=("fcos", "yolo"), default="fcos")
     parser.add_argument("--width", type=int, default=64)
@@ -66,7 +66,7 @@ def main() -> None:
     print(f"{options.model}, frozen, under {head}, {options.size} px, batch {options.batch}, {card}")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "phantom"
-        words = ["--pictures", str(options.pictures), "--size", str(options.size)]
+        words = ["--images", str(options.images), "--size", str(options.size)]
         cli.main(["import", "phantom", "--out", str(folder), *words])
         opened = dataset_folder.open(folder)
         start = time.perf_counter()
@@ -86,8 +86,8 @@ def main() -> None:
     for name, seconds in times.items():
         own = statistics.median(seconds)
         each, ratio = 1e3 * own / options.batch, base / own
-        print(f"maps {name:<20}{each:>9.1f} ms a picture {ratio:>8.2f}×   loss {losses[name]:.5f}")
-    print(f"made once in {making:.1f} s, {size / options.pictures / 1e6:.2f} MB a picture as {options.kind}")
+        print(f"maps {name:<20}{each:>9.1f} ms an image {ratio:>8.2f}×   loss {losses[name]:.5f}")
+    print(f"made once in {making:.1f} s, {size / options.images / 1e6:.2f} MB an image as {options.kind}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What intervals over patients cost, against the usual loop over scikit-learn, on as many pictures as ChestX-ray14's
-official test set: 25,596 pictures of 2,797 patients, 14 findings, made-up scores.
+"""What intervals over patients cost, against the usual loop over scikit-learn, on as many images as ChestX-ray14's
+official test set: 25,596 images of 2,797 patients, 14 findings, made-up scores.
 
     OMP_NUM_THREADS=1 python benchmarks/metrics.py [--full] [--resamples 1000]
 
@@ -18,15 +18,15 @@ from ribcage import metrics
 from ribcage.metrics import resampling
 from ribcage.metrics.patients import numbered
 
-PICTURES, PATIENTS = 25_596, 2_797
+IMAGES, PATIENTS = 25_596, 2_797
 PREVALENCE = (0.128, 0.042, 0.182, 0.239, 0.068, 0.063, 0.022, 0.104, 0.071, 0.036, 0.043, 0.017, 0.045, 0.0034)
 """About that of the official test set."""
 
 
 def made_up() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores, labels and patients; a patient's pictures are alike, so that the clusters matter."""
+    """Scores, labels and patients; a patient's images are alike, so that the clusters matter."""
     chance = np.random.default_rng(0)
-    patients = np.sort(np.append(np.arange(PATIENTS), chance.integers(0, PATIENTS, PICTURES - PATIENTS)))
+    patients = np.sort(np.append(np.arange(PATIENTS), chance.integers(0, PATIENTS, IMAGES - PATIENTS)))
     own = chance.normal(size=(PATIENTS, len(PREVALENCE)))[patients]
     drawn = 0.6 * own + 0.8 * chance.normal(size=own.shape)
     labels = (drawn > np.quantile(drawn, 1 - np.array(PREVALENCE), axis=0).diagonal()).astype(float)
@@ -113,7 +113,7 @@ def delong_line(scores: np.ndarray, labels: np.ndarray, patients: np.ndarray, re
     )
     print(f"DeLong / bootstrap per finding: {ratio.min():.3f} to {ratio.max():.3f}")
     naive = metrics.delong(scores, labels)
-    print(f"as if every picture were a patient: {naive.macro().error[0]:.5f}")
+    print(f"as if every image were a patient: {naive.macro().error[0]:.5f}")
 
 
 def main() -> None:
@@ -124,7 +124,7 @@ def main() -> None:
     scores, labels, patients = made_up()
     scores = metrics.sigmoid(scores)
     steps = options.resamples if options.full else min(10, options.resamples)
-    print(f"{PICTURES:,} × {len(PREVALENCE)}, {PATIENTS:,} patients, {options.resamples:,} resamples, sorting included")
+    print(f"{IMAGES:,} × {len(PREVALENCE)}, {PATIENTS:,} patients, {options.resamples:,} resamples, sorting included")
     print(f"scikit-learn: {steps} resamples" + ("" if options.full else f", scaled to {options.resamples:,}"))
     print("\n| metrics | scikit-learn, s | ours, s | ratio | largest difference |\n|---|---|---|---|---|")
 

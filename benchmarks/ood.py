@@ -143,8 +143,8 @@ def children(root: Path, split: str, every: int = 1) -> Images:
 
 def made_up(count: int, seed: int) -> tuple[Images, np.ndarray]:
     """Images of the phantom, and their views."""
-    table = phantom.index(pictures=count, lateral=0.3, seed=seed)
-    draw = phantom.pictures(table, size=128)
+    table = phantom.index(images=count, lateral=0.3, seed=seed)
+    draw = phantom.images(table, size=128)
     return Images([draw(row) for row in range(count)], table.table["patient"].tolist()), table.table["view"].to_numpy()
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.parity
 
-Each library builds its model, its norms know a few gray pictures, and it writes its weights as its users do. The file
-goes through `ribcage convert`, and both are asked about the same pictures: theirs as they want them, ours as the loader
+Each library builds its model, its norms know a few gray images, and it writes its weights as its users do. The file
+goes through `ribcage convert`, and both are asked about the same images: theirs as they want them, ours as the loader
 gives them. In single precision both round, each in its own way, and a deep network makes that larger; in double
 precision nothing but a true difference would be left.
 
@@ -40,7 +40,7 @@ Case = tuple[Any, Tensor | np.ndarray, tuple[str, ...]]
 """What the file holds, what the program answers, more words for `convert`."""
 
 
-def pictures(side: int = SIDE) -> Tensor:
+def images(side: int = SIDE) -> Tensor:
     """(8, 1, S, S) in 0 … 1: clouds, bright at the edges too."""
     torch.manual_seed(0)
     clouds = [F.interpolate(torch.rand(8, 1, cells, cells), (side, side), mode="bilinear") for cells in (4, 12, 40)]
@@ -54,7 +54,7 @@ def colour(gray: Tensor, means: Any = MEAN, stds: Any = STD) -> Tensor:
 
 
 def settled(net: Any, seen: Tensor) -> Any:
-    """With norms that know the pictures, so that answers are neither tiny nor huge."""
+    """With norms that know the images, so that answers are neither tiny nor huge."""
     for part in net.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             part.momentum = None
@@ -68,8 +68,8 @@ def of_torchvision(name: str) -> Case:
     import torchvision
 
     torch.manual_seed(1)
-    net = settled(torchvision.models.get_model(name, num_classes=3), colour(pictures()))
-    return net.state_dict(), net(colour(pictures())), ("--findings", *FINDINGS)
+    net = settled(torchvision.models.get_model(name, num_classes=3), colour(images()))
+    return net.state_dict(), net(colour(images())), ("--findings", *FINDINGS)
 
 
 def of_timm(name: str) -> Case:
@@ -81,9 +81,9 @@ def of_timm(name: str) -> Case:
     net: Any = timm.create_model(name, num_classes=3, **sized)
     means, stds = net.pretrained_cfg["mean"], net.pretrained_cfg["std"]
     scale = ("--mean", *map(str, means), "--std", *map(str, stds))
-    settled(net, colour(pictures(), means, stds))
+    settled(net, colour(images(), means, stds))
     more = ("--model", name, "--size", str(SIDE), "--findings", *FINDINGS, *scale)
-    return net.state_dict(), net(colour(pictures(), means, stds)), more
+    return net.state_dict(), net(colour(images(), means, stds)), more
 
 
 def of_chexnet() -> Case:
@@ -91,14 +91,14 @@ def of_chexnet() -> Case:
     import torchvision
 
     torch.manual_seed(1)
-    net = settled(torchvision.models.densenet121(num_classes=14), colour(pictures()))
+    net = settled(torchvision.models.densenet121(num_classes=14), colour(images()))
     dotted = {re.sub(r"(denselayer\d+\.\w+)(\d)\.", r"\1.\2.", name): value for name, value in net.state_dict().items()}
     weights = {
         f"module.densenet121.{name.replace('classifier.', 'classifier.0.')}": value
         for name, value in dotted.items()
         if "num_batches" not in name
     }
-    return {"state_dict": weights}, net(colour(pictures())), ()
+    return {"state_dict": weights}, net(colour(images())), ()
 
 
 def of_moco() -> Case:
@@ -106,12 +106,12 @@ def of_moco() -> Case:
     import torchvision
 
     torch.manual_seed(1)
-    encoder: Any = settled(torchvision.models.resnet50(num_classes=128), colour(pictures()))
+    encoder: Any = settled(torchvision.models.resnet50(num_classes=128), colour(images()))
     weights = {f"module.encoder_{one}.{key}": value for one in "qk" for key, value in encoder.state_dict().items()}
     queue = {"module.queue": torch.randn(128, 64), "module.queue_ptr": torch.zeros(1, dtype=torch.long)}
     encoder.fc = nn.Identity()
     content = {"epoch": 3, "arch": "resnet50", "state_dict": weights | queue, "optimizer": {}}
-    return content, encoder(colour(pictures())), ()
+    return content, encoder(colour(images())), ()
 
 
 def of_lightly() -> Case:
@@ -124,8 +124,8 @@ def of_lightly() -> Case:
     module: Any = nn.Module()
     module.backbone = nn.Sequential(*list(net.children())[:-1])
     module.projection_head, module.prediction_head = BYOLProjectionHead(512, 64, 32), BYOLPredictionHead(32, 64, 32)
-    settled(module.backbone, colour(pictures()))
-    return {"state_dict": module.state_dict()}, module.backbone(colour(pictures())).flatten(1), ()
+    settled(module.backbone, colour(images()))
+    return {"state_dict": module.state_dict()}, module.backbone(colour(images())).flatten(1), ()
 
 
 def of_byol() -> Case:
@@ -136,9 +136,9 @@ def of_byol() -> Case:
     torch.manual_seed(1)
     net: Any = torchvision.models.resnet18()
     learner = BYOL(net, image_size=SIDE, hidden_layer="avgpool")
-    settled(net, colour(pictures()))
+    settled(net, colour(images()))
     net.fc = nn.Identity() if (answer := learner.state_dict()) else net.fc
-    return answer, net(colour(pictures())), ()
+    return answer, net(colour(images())), ()
 
 
 def of_xrayvision() -> Case:
@@ -147,7 +147,7 @@ def of_xrayvision() -> Case:
 
     torch.manual_seed(1)
     net = xrv.models.DenseNet()
-    seen = torch.from_numpy(xrv.utils.normalize((pictures() * 255).numpy(), 255)).to(KIND[0])
+    seen = torch.from_numpy(xrv.utils.normalize((images() * 255).numpy(), 255)).to(KIND[0])
     settled(net, seen)
     return net.state_dict(), net(seen), ("--size", str(SIDE))
 
@@ -159,8 +159,8 @@ def of_smp(name: str) -> Case:
     torch.manual_seed(1)
     net: Any = nn.Module()
     net.model = smp.Unet(encoder_name=name, encoder_weights=None, in_channels=3, classes=3)
-    settled(net.model, colour(pictures()))
-    last = net.model.encoder(colour(pictures()))[-1]
+    settled(net.model, colour(images()))
+    last = net.model.encoder(colour(images()))[-1]
     last = F.relu(last) if name.startswith("densenet") else last  # its encoder ends before the ReLU
     return {"model": net.state_dict(), "epoch": 1, "args": argparse.Namespace(a=1)}, last.mean((2, 3)), ()
 
@@ -173,7 +173,7 @@ def of_paddle() -> Case:
     paddle.seed(1)
     net = densenet121()
     net.out = paddle.nn.Linear(1024, 14)
-    seen = paddle.to_tensor(colour(pictures()).numpy())
+    seen = paddle.to_tensor(colour(images()).numpy())
     for part in net.sublayers():
         if isinstance(part, paddle.nn.BatchNorm):
             part._momentum = 0.0
@@ -216,7 +216,7 @@ def ours(content: Any, more: tuple[str, ...], work: Path) -> Tensor:
     opened = bundle.load_any(out)
     model, method = opened.model, cast(Supervised, opened.method)
     method.to(KIND[0])
-    seen = ((pictures() - model.mean) / model.std).expand(-1, model.channels, -1, -1)
+    seen = ((images() - model.mean) / model.std).expand(-1, model.channels, -1, -1)
     return method.logits(seen) if model.findings else method.backbone(seen)
 
 

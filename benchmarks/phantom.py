@@ -21,8 +21,8 @@ from ribcage.imaging import fingerprint
 
 
 def rate(size: int, count: int = 200) -> float:
-    """Pictures per second on one core: the median of five rounds of one thread's own time."""
-    draw = dataset.pictures(dataset.index(pictures=count), size=size)
+    """Images per second on one core: the median of five rounds of one thread's own time."""
+    draw = dataset.images(dataset.index(images=count), size=size)
     draw(0)
     rounds = []
     for _ in range(5):
@@ -36,21 +36,21 @@ def rate(size: int, count: int = 200) -> float:
 def drawn(table: Index, size: int) -> np.ndarray:
     """(N, size, size) uint8."""
     with ThreadPoolExecutor(2) as pool:
-        return np.stack(list(pool.map(dataset.pictures(table, size=size), range(len(table)))))
+        return np.stack(list(pool.map(dataset.images(table, size=size), range(len(table)))))
 
 
 def likenesses(count: int) -> None:
-    """Print how far the pictures of different patients are apart, and how many pass for copies."""
-    table = dataset.index(pictures=count)
-    pictures, patients = drawn(table, 256), table.table["patient_number"].to_numpy()
-    prints = np.stack([fingerprint.fingerprint(picture) for picture in pictures])
+    """Print how far the images of different patients are apart, and how many pass for copies."""
+    table = dataset.index(images=count)
+    images, patients = drawn(table, 256), table.table["patient_number"].to_numpy()
+    prints = np.stack([fingerprint.fingerprint(image) for image in images])
     bits = np.unpackbits(prints[:, 0].view(np.uint8), axis=1).astype(np.float32)
     apart = bits @ (1 - bits).T
     apart = (apart + apart.T)[np.triu(patients[:, None] != patients[None], 1)]
     apart = np.minimum(apart, fingerprint.BITS - apart)
-    print(f"bits between different patients ({count} pictures): smallest {apart.min():.0f},", end=" ")
+    print(f"bits between different patients ({count} images): smallest {apart.min():.0f},", end=" ")
     print(f"0.01 % {np.percentile(apart, 0.01):.0f}, 1 % {np.percentile(apart, 1):.0f}, median {np.median(apart):.0f}")
-    print(f"near-copies: {len(fingerprint.duplicates(prints, pictures=pictures.__getitem__))}")
+    print(f"near-copies: {len(fingerprint.duplicates(prints, images=images.__getitem__))}")
 
 
 def auroc(score: np.ndarray, label: np.ndarray) -> float:
@@ -76,7 +76,7 @@ def interval(score: np.ndarray, label: np.ndarray, patients: np.ndarray) -> tupl
 
 
 def linear(side: int) -> nn.Module:
-    """Logistic regression on the pixels of a side×side picture."""
+    """Logistic regression on the pixels of a side×side image."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(side), nn.Flatten(), nn.Linear(side * side, len(phantom.FINDINGS)))
 
 
@@ -97,7 +97,7 @@ class _Pools(nn.Module):
 
 
 def scores(
-    model: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, train: np.ndarray, *, epochs: int, decay: float
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, train: np.ndarray, *, epochs: int, decay: float
 ) -> np.ndarray:
     """Train on the rows of `train`, answer for all."""
     torch.manual_seed(0)
@@ -109,7 +109,7 @@ def scores(
         order = chance.permutation(train)
         for k in range(len(train) // 64):
             rows = order[k * 64 : k * 64 + 64]
-            moved = torch.roll(pictures[rows], (int(chance.integers(-4, 5)), int(chance.integers(-4, 5))), (2, 3))
+            moved = torch.roll(images[rows], (int(chance.integers(-4, 5)), int(chance.integers(-4, 5))), (2, 3))
             truth = labels[rows]
             loss = nn.functional.binary_cross_entropy_with_logits(model(moved), truth.clamp(0, 1), reduction="none")
             loss = loss[truth >= 0].mean()
@@ -119,16 +119,16 @@ def scores(
             schedule.step()
     model.eval()
     with torch.no_grad():
-        return torch.cat([model(part) for part in pictures.split(256)]).numpy()
+        return torch.cat([model(part) for part in images.split(256)]).numpy()
 
 
 def compare(count: int, size: int, epochs: int) -> None:
     """Print AUROC per finding on patients that were not trained on."""
-    table = dataset.index(pictures=count, lateral=0)
+    table = dataset.index(images=count, lateral=0)
     raw = drawn(table, size)
     patients, split = table.table["patient_number"].to_numpy(), table.table["split"].to_numpy()
-    pictures = torch.from_numpy(raw[:, None].astype(np.float32))
-    pictures = (pictures - pictures.mean((2, 3), keepdim=True)) / pictures.std((2, 3), keepdim=True)
+    images = torch.from_numpy(raw[:, None].astype(np.float32))
+    images = (images - images.mean((2, 3), keepdim=True)) / images.std((2, 3), keepdim=True)
     labels = torch.from_numpy(np.nan_to_num(table.labels, nan=-1.0))
     train, test = np.flatnonzero(split != "test"), np.flatnonzero(split == "test")
     severity = table.table[[f"severity_{name}" for name in phantom.FINDINGS]].to_numpy()[test] > 0
@@ -138,10 +138,10 @@ def compare(count: int, size: int, epochs: int) -> None:
         "network": (network(), epochs, 0.05),
     }
     answers = {
-        name: scores(model, pictures, labels, train, epochs=rounds, decay=decay)[test]
+        name: scores(model, images, labels, train, epochs=rounds, decay=decay)[test]
         for name, (model, rounds, decay) in models.items()
     }
-    print(f"{'AUROC on ' + str(len(test)) + ' pictures':24}" + "".join(f"{name:>22}" for name in answers))
+    print(f"{'AUROC on ' + str(len(test)) + ' images':24}" + "".join(f"{name:>22}" for name in answers))
     totals: dict[str, list[float]] = {name: [] for name in answers}
     for k, finding in enumerate(phantom.FINDINGS):
         line = f"{finding:19} {int(severity[:, k].sum()):4}"
@@ -157,12 +157,12 @@ def compare(count: int, size: int, epochs: int) -> None:
 
 
 def sheet(file: Path, side: int = 160, columns: int = 6, rows: int = 4) -> None:
-    """Twenty-four pictures of different patients, mostly frontal."""
-    table = dataset.index(pictures=400, seed=4)
+    """Twenty-four images of different patients, mostly frontal."""
+    table = dataset.index(images=400, seed=4)
     first = table.table.drop_duplicates("patient")
     lateral = table.table.index[table.table["view"] == "LATERAL"][:3]
     chosen = [*first.index[: columns * rows - 3], *lateral]
-    draw = dataset.pictures(table, size=side)
+    draw = dataset.images(table, size=side)
     tiles = [draw(row) for row in chosen]
     lines = [np.hstack(tiles[k * columns : (k + 1) * columns]) for k in range(rows)]
     _, data = cv2.imencode(".png", np.vstack(lines), [cv2.IMWRITE_PNG_COMPRESSION, 9])
@@ -175,7 +175,7 @@ def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sheet", type=Path, help="write a contact sheet here and stop")
-    parser.add_argument("--pictures", type=int, default=4000)
+    parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=16)
     options = parser.parse_args()
@@ -184,12 +184,12 @@ def main() -> None:
         return
     cv2.setNumThreads(1)
     start = time.process_time()
-    dataset.index(pictures=10_000)
-    print(f"index of 10,000 pictures: {time.process_time() - start:.2f} s")
+    dataset.index(images=10_000)
+    print(f"index of 10,000 images: {time.process_time() - start:.2f} s")
     for size in (64, 128, 256, 512, 1024):
-        print(f"{size:5} px: {rate(size, 200 if size < 512 else 30):6.1f} pictures/s on one core")
+        print(f"{size:5} px: {rate(size, 200 if size < 512 else 30):6.1f} images/s on one core")
     likenesses(2000)
-    compare(options.pictures, options.size, options.epochs)
+    compare(options.images, options.size, options.epochs)
 
 
 if __name__ == "__main__":

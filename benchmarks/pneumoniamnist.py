@@ -1,10 +1,10 @@
-"""What the recipe for PneumoniaMNIST reaches on its test pictures, over several seeds.
+"""What the recipe for PneumoniaMNIST reaches on its test images, over several seeds.
 
     python benchmarks/pneumoniamnist.py --data data/pneumoniamnist --out runs/pneumoniamnist [--seeds 5] [--collect]
 
 Trains a run for each seed (goes on with one that was stopped), tests it once and prints the table. --collect trains
 nothing and takes the runs that are there. --shift tells instead how far test lies from training: whose label the
-nearest training picture has."""
+nearest training image has."""
 
 import argparse
 import json
@@ -85,11 +85,11 @@ def cells(numbers: np.ndarray) -> list[str]:
 
 
 def nearest(data: Path) -> str:
-    """For each part and label the share of pictures whose nearest training picture, by correlation, has that label."""
+    """For each part and label the share of images whose nearest training image, by correlation, has that label."""
     opened = dataset_folder.open_all([str(data)])[0]
-    pictures, splits = np.asarray(opened.images, np.float32), opened.index.table["split"].to_numpy(str)
+    images, splits = np.asarray(opened.images, np.float32), opened.index.table["split"].to_numpy(str)
     labels = opened.index.table[opened.index.findings[0]].to_numpy()
-    rows = pictures.reshape(len(pictures), -1)
+    rows = images.reshape(len(images), -1)
     rows = (rows - rows.mean(axis=1, keepdims=True)) / rows.std(axis=1, keepdims=True)
     known, answers = rows[splits == "train"], labels[splits == "train"]
     lines = []

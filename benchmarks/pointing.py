@@ -3,11 +3,11 @@
     python -m benchmarks.pointing --work DIR [--data FOLDER | --nih FOLDER] [--model regnetx_002] [--size 160] …
 
 Trains a classifier by `ribcage finetune` on the training part of a dataset folder (of made-up radiographs, if none is
-named) and looks at those test pictures on which the finding was drawn. --nih takes a folder with images_256,
+named) and looks at those test images on which the finding was drawn. --nih takes a folder with images_256,
 manifest.csv and boxes.csv of ChestX-ray14: patients with a box are the test part, one of six others validates, the rest
 is learnt from.
 
-Beside it: the same network with random weights, a point anywhere, the centre of the picture, the mean box of all other
+Beside it: the same network with random weights, a point anywhere, the centre of the image, the mean box of all other
 patients. Intervals are over patients. What DIR has of the same commands is kept.
 """
 
@@ -35,32 +35,32 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.detectors.cam import CamBoxes
 
 FRAME = 1024
-"""Side of the pictures on which the boxes of ChestX-ray14 were drawn."""
+"""Side of the images on which the boxes of ChestX-ray14 were drawn."""
 VALIDATES = 6
 """One patient of so many."""
 
 
 @dataclass(frozen=True)
 class Tested:
-    """The pictures that are looked at, and what was drawn on them."""
+    """The images that are looked at, and what was drawn on them."""
 
     stores: list[dataset_folder.Store]
     rows: np.ndarray
     patients: np.ndarray
     findings: tuple[str, ...]
     true: dict[str, Marks]
-    """Of each finding; pictures by their place in `rows`."""
+    """Of each finding; images by their place in `rows`."""
 
     @property
     def side(self) -> int:
         return self.stores[0].size
 
 
-# ---- pictures
+# ---- images
 
 
 def of_nih(folder: Path, work: Path) -> dataset_folder.Store:
-    """The pictures as a dataset folder, and their boxes, which were drawn on larger ones."""
+    """The images as a dataset folder, and their boxes, which were drawn on larger ones."""
     drawn = pd.read_csv(folder / "boxes.csv")
     rows = pd.read_csv(folder / "manifest.csv")
     people = rows["patient_id"]
@@ -90,11 +90,11 @@ def imported(words: list[str]) -> None:
 
 
 def tested(opened: dataset_folder.Store, findings: tuple[str, ...], least: int) -> Tested:
-    """The test pictures with a box, and the findings that the classifier knows and that were drawn often enough."""
+    """The test images with a box, and the findings that the classifier knows and that were drawn often enough."""
     rows = selection.rows_of([opened], "test")
     rows = rows[np.isin(rows, opened.index.boxes["row"])]
     true = {name: detections.truth([opened], rows, name) for name in findings}
-    known = tuple(name for name in findings if len(np.unique(true[name].pictures)) >= least)
+    known = tuple(name for name in findings if len(np.unique(true[name].images)) >= least)
     people = opened.index.table["patient"].to_numpy()[rows]
     return Tested([opened], rows, people, known, {name: true[name] for name in known})
 
@@ -110,7 +110,7 @@ def game(points: np.ndarray, data: Tested) -> Resampled:
 
 
 def shared(parts: np.ndarray, data: Tested) -> Resampled:
-    """The mean of (N, F) parts over the pictures that count."""
+    """The mean of (N, F) parts over the images that count."""
     return pointing.shares(parts, np.ones(parts.shape), data.patients)
 
 
@@ -138,13 +138,13 @@ def found_at(found: dict[str, Marks], data: Tested, overlap: float) -> Resampled
     for f, name in enumerate(data.findings):
         true = data.true[name]
         best = pointing.overlaps(found[name], true, len(data.rows))
-        np.add.at(parts[:, f], true.pictures, best >= overlap)
-        np.add.at(of[:, f], true.pictures, 1)
+        np.add.at(parts[:, f], true.images, best >= overlap)
+        np.add.at(of[:, f], true.images, 1)
     return pointing.shares(parts, of, data.patients)
 
 
 def usual_boxes(data: Tested) -> dict[str, Marks]:
-    """The mean box of other patients, in every picture where there are others."""
+    """The mean box of other patients, in every image where there are others."""
     found = {}
     for name, boxes in zip(data.findings, means(data), strict=True):
         there = np.flatnonzero(~np.isnan(boxes).any(axis=1))
@@ -157,10 +157,10 @@ def usual_boxes(data: Tested) -> dict[str, Marks]:
 
 def show_game(columns: dict[str, Resampled], data: Tested) -> None:
     """A line for each finding, a column for each way to point."""
-    print(f"\n| | pictures | {' | '.join(columns)} |\n|---|---{'|---' * len(columns)}|")
+    print(f"\n| | images | {' | '.join(columns)} |\n|---|---{'|---' * len(columns)}|")
     for f, name in enumerate(data.findings):
         values = [shown(one, f) for one in columns.values()]
-        print(f"| {name} | {len(np.unique(data.true[name].pictures))} | {' | '.join(values)} |")
+        print(f"| {name} | {len(np.unique(data.true[name].images))} | {' | '.join(values)} |")
     every = [f"**{shown(one.macro(), 0)}**" for one in columns.values()]
     print(f"| **mean** | | {' | '.join(every)} |")
 
@@ -172,7 +172,7 @@ def show_overlaps(columns: dict[str, dict[str, Marks]], data: Tested) -> None:
         values = [shown(found_at(one, data, overlap).macro(), 0) for one in columns.values()]
         print(f"| {overlap} | {' | '.join(values)} |")
     each = [sum(len(marks) for marks in one.values()) / len(data.rows) / len(data.findings) for one in columns.values()]
-    print(f"| boxes of a finding in a picture | {' | '.join(f'{one:.1f}' for one in each)} |")
+    print(f"| boxes of a finding in an image | {' | '.join(f'{one:.1f}' for one in each)} |")
 
 
 def shown(found: Resampled, place: int) -> str:
@@ -188,14 +188,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--nih", type=Path)
-    parser.add_argument("--pictures", type=int, default=4000, help="made-up ones, where no data are named")
+    parser.add_argument("--images", type=int, default=4000, help="made-up ones, where no data are named")
     parser.add_argument("--model", default="regnetx_002")
     parser.add_argument("--init", default="", help="weights to begin with")
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--share", type=float, default=0.5, help="of the maximum, from which on a place is in a box")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--least", type=int, default=5, help="pictures with a box, for a finding to be asked for")
+    parser.add_argument("--least", type=int, default=5, help="images with a box, for a finding to be asked for")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.nih:
@@ -203,7 +203,7 @@ def main() -> None:
     else:
         folder = options.data or options.work / "phantom"
         if options.data is None:
-            imported(["phantom", "--out", str(folder), "--pictures", str(options.pictures), "--size", "256"])
+            imported(["phantom", "--out", str(folder), "--images", str(options.images), "--size", "256"])
         opened = dataset_folder.open(folder)
     how = ["--size", str(options.size), "--epochs", str(options.epochs), "--batch", "32", "--lr", "1e-3"]
     how += ["--threads", "1", "--seed", str(options.seed), *(["--init", options.init] if options.init else [])]
@@ -220,10 +220,8 @@ def main() -> None:
     }
     validation = trained.model.metrics["validation"]["auroc"]
     learnt = len(selection.rows_of(data.stores, "train"))
-    print(
-        f"\n{options.model} at {options.size} px, {learnt:,} pictures learnt from, validation AUROC {validation:.3f}."
-    )
-    print(f"{len(data.rows):,} test pictures of {len(np.unique(data.patients)):,} patients with boxes.")
+    print(f"\n{options.model} at {options.size} px, {learnt:,} images learnt from, validation AUROC {validation:.3f}.")
+    print(f"{len(data.rows):,} test images of {len(np.unique(data.patients)):,} patients with boxes.")
     show_game({name: game(points, data) for name, points in looked.items()} | without_looking(data), data)
     finder = gradcam.Looker(trained.method, temperature=trained.model.temperature, boxes=CamBoxes(options.share))
     seen = detections.detect(finder, data.stores, data.rows, model=trained.model, batch=32, threads=1)

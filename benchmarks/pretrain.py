@@ -1,4 +1,4 @@
-"""What a step of pretraining costs, against the papers' own step written plainly: float32, RGB, pictures at hand.
+"""What a step of pretraining costs, against the papers' own step written plainly: float32, RGB, images at hand.
 
     python benchmarks/pretrain.py [--batch 32] [--rounds 5] [--threads 1]
 
@@ -70,16 +70,16 @@ def plain_mae(batch: int, device: torch.device, bf16: bool) -> Callable[[], None
     decoder = modules.MAEDecoderTIMM(196, 16, embed_dim=384, decoder_embed_dim=512, decoder_depth=2).to(device)
     weights = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05)
-    pictures = torch.randn(batch, 3, SIDE, SIDE, device=device)
+    images = torch.randn(batch, 3, SIDE, SIDE, device=device)
 
     def step() -> None:
         visible, hidden = utils.random_token_mask((batch, 197), MASK, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            tokens = decoder.embed(encoder.encode(pictures, idx_keep=visible))
+            tokens = decoder.embed(encoder.encode(images, idx_keep=visible))
             whole = utils.repeat_token(decoder.mask_token, (batch, 197))
             whole = utils.set_at_index(whole, visible, tokens.type_as(whole))
             drawn = decoder.predict(utils.get_at_index(decoder.decode(whole), hidden))
-        target = utils.get_at_index(utils.patchify(pictures, 16), hidden - 1)
+        target = utils.get_at_index(utils.patchify(images, 16), hidden - 1)
         optimizer.zero_grad()
         F.mse_loss(drawn.float(), target).backward()
         optimizer.step()
@@ -239,13 +239,13 @@ def main() -> None:
     print(f"batch {options.batch}, {card}, torch {torch.__version__}, {options.rounds} rounds side by side")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "phantom"
-        cli.main(["import", "phantom", "--out", str(folder), "--pictures", str(max(64, 4 * options.batch))])
+        cli.main(["import", "phantom", "--out", str(folder), "--images", str(max(64, 4 * options.batch))])
         opened = dataset_folder.open(folder)
         for title, made in (("MAE, ViT-S/16, 224 px, mask 0.9, dec512d2b", mae), ("MoCo v2, ResNet-18, 224 px", moco)):
             contestants = list(made(opened, options.batch, device, device.type == "cuda"))
             machine = list(products(device))
             compare(contestants + machine, options.rounds, device)
-            print(f"\n{title:52} ms/picture   ratio  wanted  waiting  GFLOP/p  share")
+            print(f"\n{title:52} ms/image   ratio  wanted  waiting  GFLOP/p  share")
             table(contestants, machine, options.batch)
 
 

@@ -1,6 +1,6 @@
 """What each way to pretrain buys: a linear probe and a fine-tuning with few labels, against random weights.
 
-    python -m benchmarks.pretraining --work DIR [--jobs 2] [--seeds 3] [--pictures 5000] [--methods moco mae …]
+    python -m benchmarks.pretraining --work DIR [--jobs 2] [--seeds 3] [--images 5000] [--methods moco mae …]
     python -m benchmarks.pretraining --work DIR --data FOLDER --folds 5 [--times 4]
 
 Every method is trained by `ribcage pretrain METHOD --recipe small-METHOD` on the training part of made-up
@@ -43,7 +43,7 @@ VARIANTS = {"mae, a quarter decoded": ("mae", ["--decode-share", "0.25"])}
 RANDOM = {"random CNN": "supervised", "random ViT": "mae"}
 """Networks that learnt nothing, and the recipe whose architecture they have."""
 PIXELS, SIDE = "pixels", 32
-"""No network at all, and the side of the pictures it is asked about."""
+"""No network at all, and the side of the images it is asked about."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def flattened(words: list[str]) -> list[str]:
 
 
 def backbone(subject: Subject, stores: Sequence[dataset_folder.Store]) -> tuple[Backbone, bundle.Model]:
-    """The network to ask, and how its pictures are prepared."""
+    """The network to ask, and how its images are prepared."""
     if not subject.random:
         opened = bundle.load_any(subject.pretrained)
         return opened.method.backbone, opened.model
@@ -142,7 +142,7 @@ def backbone(subject: Subject, stores: Sequence[dataset_folder.Store]) -> tuple[
 def features(
     subject: Subject, stores: Sequence[dataset_folder.Store], names: Sequence[str], *parts: Sequence[str]
 ) -> list[probing.Part]:
-    """Of the pictures of some splits."""
+    """Of the images of some splits."""
     several = [selection.rows_of(stores, *splits) for splits in parts]
     if subject.name == PIXELS:
         return [pixels(probing.shown(stores, rows, (SIDE, SIDE), names, batch=64, threads=1)) for rows in several]
@@ -155,16 +155,16 @@ def features(
 
 
 def pixels(loader: Loader) -> probing.Part:
-    """No features, but the pictures themselves."""
+    """No features, but the images themselves."""
     seen = np.concatenate([batch.views[0].flatten(1).numpy() for batch in loader.epoch(0)])
     return probing.Part(seen, loader.labels(0, loader.rows), loader.rows)
 
 
 @torch.no_grad()
 def settled(network: Backbone, loader: Loader) -> None:
-    """Let batch norms take their statistics from training pictures as they are shown to the probe.
+    """Let batch norms take their statistics from training images as they are shown to the probe.
 
-    Those of random weights have none yet, those of mae_unet are of blackened pictures, those of contrastive methods of
+    Those of random weights have none yet, those of mae_unet are of blackened images, those of contrastive methods of
     augmented ones: with them a probe would read the norms rather than the weights.
     """
     for norm in network.modules():
@@ -178,11 +178,11 @@ def settled(network: Backbone, loader: Loader) -> None:
 
 
 Split = tuple[probing.Part, probing.Part, probing.Part]
-"""Pictures to learn from, to choose by and to test on."""
+"""Images to learn from, to choose by and to test on."""
 
 
 def probed(splits: Sequence[Split]) -> list[np.ndarray]:
-    """Logits (N, F) of the tested pictures of each split, with the strength best on average for those that choose."""
+    """Logits (N, F) of the tested images of each split, with the strength best on average for those that choose."""
     answers = [probing.regressed(*split) for split in splits]
     chosen = [
         [metrics.macro(metrics.auroc(scores, split[1].labels)).mean for scores, _ in several]
@@ -245,7 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
@@ -259,7 +259,7 @@ def main() -> None:
         parser.error("--folds takes 3 or more: one is tested, one chooses, the rest is learnt from")
     if options.data is None:
         options.data = options.work / "phantom"
-        made = ["--out", str(options.data), "--pictures", str(options.pictures), "--size", "128"]
+        made = ["--out", str(options.data), "--images", str(options.images), "--size", "128"]
         subprocess.run([sys.executable, "-m", "ribcage", "import", "phantom", *made], check=True)
     stores = [dataset_folder.open(options.data)]
     names = [*RANDOM, *options.methods]
@@ -271,7 +271,7 @@ def main() -> None:
     parts = ("val", "test") if options.folds else ("test",)
     asked = trials.common(stores, selection.rows_of(stores, *parts), options.least)
     learnt = len(selection.rows_of(stores, "train"))
-    print(f"{learnt:,} pictures to pretrain on, {options.seeds} seeds, findings: {', '.join(asked)}")
+    print(f"{learnt:,} images to pretrain on, {options.seeds} seeds, findings: {', '.join(asked)}")
     probed_too = {PIXELS: [Subject(PIXELS, 0, options.work)], **subjects}
     table(probed_too, lambda one: probe(one, stores, asked, options.folds), "Linear probe")
     tuned_too = {name: several for name, several in subjects.items() if name not in VARIANTS}

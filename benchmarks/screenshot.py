@@ -1,4 +1,4 @@
-"""The page of `ribcage serve` as a picture: a made-up radiograph, what a model says of it, and where it looks.
+"""The page of `ribcage serve` as an image: a made-up radiograph, what a model says of it, and where it looks.
 
     python benchmarks/screenshot.py runs/model docs/viewer.png
 
@@ -39,7 +39,7 @@ def main() -> None:
     """Draw, serve, look, save."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path, help="a run, or the folder of a finished model")
-    parser.add_argument("out", type=Path, help="the picture, a .png")
+    parser.add_argument("out", type=Path, help="the image, a .png")
     parser.add_argument("--finding", default="Edema", help="whose heat-map is shown")
     parser.add_argument("--theme", choices=("dark", "light"), default="dark")
     parser.add_argument("--size", type=int, nargs=2, default=(1280, 836), metavar=("WIDTH", "HEIGHT"))
@@ -61,9 +61,9 @@ def smaller(seen: bytes) -> bytes:
 
 
 def radiograph(file: Path, patient: int, severities: dict[str, float]) -> Path:
-    """A picture of 16 bits of somebody who does not exist."""
+    """An image of 16 bits of somebody who does not exist."""
     who = phantom.case(
-        seed=5, patient=patient, study=0, picture=0, view="PA", hospital="B", age=61, female=patient % 2 == 0,
+        seed=5, patient=patient, study=0, image=0, view="PA", hospital="B", age=61, female=patient % 2 == 0,
         severities=severities,
     )  # fmt: skip
     cv2.imwrite(str(file), phantom.draw(who, size=1024, depth=16))

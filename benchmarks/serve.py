@@ -2,8 +2,8 @@
 
     python benchmarks/serve.py --seconds 4 --rounds 2
 
-The same pictures go to both, by turns, at 1, 8 and 64 clients on loopback; random weights, 224 pixels, 14 findings. The
-clients run on the same cores, as cheaply as they can. Prints pictures a second and the 50th and 99th percentile of the
+The same images go to both, by turns, at 1, 8 and 64 clients on loopback; random weights, 224 pixels, 14 findings. The
+clients run on the same cores, as cheaply as they can. Prints images a second and the 50th and 99th percentile of the
 milliseconds that a request took, and how many times as good the served one is.
 """
 
@@ -41,7 +41,7 @@ def made(name: str, folder: Path) -> Path:
     """A model of this architecture with random weights."""
     torch.manual_seed(0)
     method = Supervised(Backbone(name, size=(SIDE, SIDE)), FINDINGS).eval()
-    seen = {"pictures": 0, "patients": 0, "selection": 0}
+    seen = {"images": 0, "patients": 0, "selection": 0}
     model = Model(name, FINDINGS, (SIDE, SIDE), SIDE, "pad", 0.5, 0.25, training=seen)
     bundle.save(folder, method, model, Provenance.nothing())
     return folder
@@ -94,7 +94,7 @@ class Load:
     """What was measured of one server at so many clients."""
 
     rates: list[float] = field(default_factory=list)
-    """Pictures a second, of each round."""
+    """Images a second, of each round."""
     times: list[float] = field(default_factory=list)
     """Milliseconds of each request."""
     refused: int = 0
@@ -181,7 +181,7 @@ def measured(name: str, options: argparse.Namespace, sent: list[bytes], work: Pa
 
 def table(found: dict[str, dict[int, tuple[Load, Load]]]) -> str:
     """In Markdown."""
-    heads = ("pictures/s", "p50 ms", "p99 ms")
+    heads = ("images/s", "p50 ms", "p99 ms")
     columns = ["model", "clients", *heads, *(f"plain {head}" for head in heads), "rate ×", "p99 ×"]
     rows = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for name, loads in found.items():
@@ -196,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=2, help="by turns")
-    parser.add_argument("--side", type=int, default=512, help="of the pictures that are sent")
+    parser.add_argument("--side", type=int, default=512, help="of the images that are sent")
     parser.add_argument("--serve", default="", help="more options of ribcage serve, as one word")
     parser.add_argument("--models", nargs="+", default=list(NAMES))
     parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)

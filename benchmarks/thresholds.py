@@ -1,9 +1,9 @@
-"""Which rule finds better thresholds from few pictures: a published DenseNet-121's answers on ChestX-ray14.
+"""Which rule finds better thresholds from few images: a published DenseNet-121's answers on ChestX-ray14.
 
     python benchmarks/thresholds.py --nih DIR [--times 100]
 
-DIR holds the data set's table and jrzech_densenet121_predictions.csv.gz. Thresholds are chosen on some pictures, drawn
-anew each time, and applied to all pictures of other patients. What counts is sensitivity + specificity - 1 there."""
+DIR holds the data set's table and jrzech_densenet121_predictions.csv.gz. Thresholds are chosen on some images, drawn
+anew each time, and applied to all images of other patients. What counts is sensitivity + specificity - 1 there."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ import pandas as pd
 from ribcage import metrics
 
 RULES = ("youden", "midpoint")
-PICTURES = (500, 2000)
+IMAGES = (500, 2000)
 LEAST = 100
 """Positives that a finding must have; of fewer, most draws hold none."""
 
@@ -51,11 +51,9 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=100)
     options = parser.parse_args()
     findings, said, labels, people = read(options.nih)
-    columns = [f"{rule}, {count:,} pictures" for count in PICTURES for rule in RULES]
+    columns = [f"{rule}, {count:,} images" for count in IMAGES for rule in RULES]
     print("| finding | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 1) + "|")
-    trials = [
-        np.stack([trial(said, labels, people, count, seed) for seed in range(options.times)]) for count in PICTURES
-    ]
+    trials = [np.stack([trial(said, labels, people, count, seed) for seed in range(options.times)]) for count in IMAGES]
     means = np.concatenate([np.nanmean(each, axis=0) for each in trials])  # (columns, F)
     spreads = np.concatenate([np.nanstd(each, axis=0) for each in trials])
     rows = zip([*findings, "mean"], np.c_[means, means.mean(1)].T, np.c_[spreads, spreads.mean(1)].T, strict=True)

@@ -2,7 +2,7 @@
 
     python benchmarks/training.py [--rounds 5] [--batch 16] [--threads 1]
 
-Both do forward, backward and an AdamW step on made-up pictures of 224 pixels, taking turns in one process; medians are
+Both do forward, backward and an AdamW step on made-up images of 224 pixels, taking turns in one process; medians are
 compared. On a machine with a GPU the peer runs in bf16 and channels_last too, and ours is fed by the loader from a
 dataset folder, so that the share of the step spent waiting for data can be stated."""
 
@@ -34,13 +34,13 @@ def peer(batch: int, device: torch.device, bf16: bool) -> Step:
     if bf16:
         model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    pictures, labels = torch.randn(batch, 3, 224, 224, device=device), torch.rand(batch, 14, device=device).round()
+    images, labels = torch.randn(batch, 3, 224, 224, device=device), torch.rand(batch, 14, device=device).round()
     if bf16:
-        pictures = pictures.to(memory_format=torch.channels_last)
+        images = images.to(memory_format=torch.channels_last)
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = model(pictures)
+            logits = model(images)
         optimizer.zero_grad()
         nn.functional.binary_cross_entropy_with_logits(logits.float(), labels).backward()
         optimizer.step()
@@ -79,7 +79,7 @@ def main() -> None:
     print(f"DenseNet-121, 224 px, batch {options.batch}, {card}, torch {torch.__version__}, timed side by side")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "phantom"
-        cli.main(["import", "phantom", "--out", str(folder), "--pictures", str(max(64, 4 * options.batch))])
+        cli.main(["import", "phantom", "--out", str(folder), "--images", str(max(64, 4 * options.batch))])
         run = ours(dataset_folder.open(folder), options.batch, device)
         logs = run.fit()
         waits: list[float] = []
@@ -100,7 +100,7 @@ def main() -> None:
     for name, seconds in ((f"torchvision, RGB, {kind}", base), ("ribcage, gray, with its loader", own)):
         rate = options.batch / seconds
         each = 1e3 * seconds / options.batch
-        print(f"{name:40}{each:>9.1f} ms a picture {rate:>9.1f} pictures/s {base / seconds:>6.2f}×")
+        print(f"{name:40}{each:>9.1f} ms an image {rate:>9.1f} images/s {base / seconds:>6.2f}×")
     waiting, precision = statistics.median(waits[1:]), "bf16" if run.bf16 else "float32"
     print(f"waiting for data: {waiting:.2%} of a step; ours computes in {precision}")
 

@@ -19,7 +19,7 @@ from ribcage.metrics.intervals import Paired
 from ribcage.metrics.resampling import Resampled
 
 Tested = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Scores and labels (N, F) and patients (N,) of the tested pictures."""
+"""Scores and labels (N, F) and patients (N,) of the tested images."""
 
 
 def trained(words: Sequence[str]) -> Path:
@@ -91,7 +91,7 @@ def spread(tests: Sequence[Tested]) -> float:
 
 
 def common(stores: Sequence[dataset_folder.Store], rows: np.ndarray, least: int) -> tuple[str, ...]:
-    """Findings that enough of the pictures show and do not show."""
+    """Findings that enough of the images show and do not show."""
     names = tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
     labels = known_labels(stores, rows, names)
     enough = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) >= least

@@ -17,7 +17,7 @@ from ribcage.runtime import flags
 
 ROOT = Path(__file__).parent.parent
 TYPES = (
-    "imaging.image.Picture",
+    "imaging.image.GrayImage",
     "data.index.Index",
     "data.dataset_folder.Store",
     "data.findings.Policy",
@@ -192,7 +192,7 @@ def python_page() -> str:
         [
             "# From Python",
             "Each command is a function with the same options; paths may be text, one thing may stand for several.",
-            '    import ribcage\n\n    data = ribcage.import_("phantom", out="data/phantom", pictures=500)',
+            '    import ribcage\n\n    data = ribcage.import_("phantom", out="data/phantom", images=500)',
             "\n".join(["| function | what it does |", "|---|---|", *said]),
             "Nothing heavy is loaded before it is used, and editors know every option"
             " (`ribcage/__init__.pyi`). Mistakes are a `ValueError` with one line, as on the command line.",

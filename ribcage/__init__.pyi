@@ -31,7 +31,7 @@ def compare(
     latency: bool = False,
     threads: int = 0,
 ) -> dict[str, Any]:
-    """Compare models on the same pictures: differences with intervals, paired tests, p-values adjusted for their number.
+    """Compare models on the same images: differences with intervals, paired tests, p-values adjusted for their number.
 
     Takes runs that were evaluated, folders of evaluations, or tables of predictions; each is compared with the first. Where
     the model itself is known, what it costs stands there, too: parameters, multiply-adds, size on disk, time if asked for.
@@ -46,7 +46,7 @@ def compare(
         json: Write all numbers to this file.
         resamples: Of the patients, for the intervals.
         seed: Of the resamples.
-        latency: Measure the time of one picture, by turns, as it runs here and exported to ONNX Runtime.
+        latency: Measure the time of one image, by turns, as it runs here and exported to ONNX Runtime.
         threads: With --latency: to measure it by; 0 takes one for each core.
     """
 
@@ -77,7 +77,7 @@ def convert(
     A file is recognised by the names of its weights; what is read and what is assumed is printed, and where shapes alone
     speak for a layout, --yes-as must confirm it. Every tensor is accounted for: below full coverage of the backbone nothing
     is written unless --partial says so. Nothing in a file is executed. --formats lists what is known. With --data
-    temperature and thresholds are fitted to pictures of your own, of a file or of a model that was converted before.
+    temperature and thresholds are fitted to images of your own, of a file or of a model that was converted before.
 
     Args:
         file: A file of weights; with --to or --data also a run, or the folder of a finished model.
@@ -87,11 +87,11 @@ def convert(
         findings: What the rows of the last layer answer, in their order; - for a row to be left out (default: as
             published).
         channels: 1 folds a first layer made for three: faster, and exact where it sees no padding.
-        size: Height and width of the pictures, or one number for both (default: as published).
+        size: Height and width of the images, or one number for both (default: as published).
         mean: Of each channel, subtracted from pixels in 0 … 1 (default: as published).
         std: By what they are then divided.
         data: Dataset folders whose --val split chooses temperature and thresholds (default: none are chosen).
-        val: That split: its pictures then serve no test.
+        val: That split: its images then serve no test.
         yes_as: The layout that the file is of: for files whose names and shapes alone do not tell (--formats
             lists them).
         partial: Take a file that lacks weights, or has unknown ones; what is lacking stays random.
@@ -102,7 +102,7 @@ def demo(
     *,
     out: Word = 'demo',
     quick: bool = False,
-    pictures: int = 1800,
+    images: int = 1800,
     size: int = 256,
     seed: int = 0,
     model: Word = 'test_resnet',
@@ -121,13 +121,13 @@ def demo(
 
     Args:
         out: The folder for everything the demo makes.
-        quick: Fewer pictures, shorter training: every step is seen, and no number means much.
-        pictures: How many radiographs to make up.
+        quick: Fewer images, shorter training: every step is seen, and no number means much.
+        images: How many radiographs to make up.
         size: Their side in pixels.
         seed: Another seed, other patients.
         model: What to train.
         seen: Side of what the model sees.
-        epochs: Times through the training pictures.
+        epochs: Times through the training images.
         pretrain_epochs: Times through them without looking at their labels.
         distil_epochs: Times that a small model is taught them by the first one.
         localise_epochs: Times that a detector on the frozen first model sees them.
@@ -200,8 +200,8 @@ def distil(
 ) -> Any:
     """Train a small model to answer as others do: models it learns from, beside the labels that are known.
 
-    Teachers are bundles, which see the very picture that the student sees, at their own size; or tables of predictions.
-    They teach pictures without labels, too. The rest is as in 'ribcage finetune': validation chooses the best, the test
+    Teachers are bundles, which see the very image that the student sees, at their own size; or tables of predictions.
+    They teach images without labels, too. The rest is as in 'ribcage finetune': validation chooses the best, the test
     part is not touched, --resume goes on.
 
     Args:
@@ -213,17 +213,16 @@ def distil(
         findings: What to learn (default: all findings of the data).
         labels: Share of the training patients whose labels are shown; teachers teach all of them.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training pictures that are, to the bit, also in another split.
+        drop_copies: Leave out training images that are, to the bit, also in another split.
         drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
             left out.
         policy: What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros.
         size: Height and width that the model sees, or one number for both.
         channels: 3 repeats the gray one: only for weights that cannot be folded.
         pool: How features are pooled, in timm's words: avg, token … (default: as the model does).
-        view: Changes to what a picture may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5
-            crop=0.8,1.0.
-        epochs: Times through the training pictures (default: 10).
-        batch: Pictures in a step, over all processes.
+        view: Changes to what an image may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
+        epochs: Times through the training images (default: 10).
+        batch: Images in a step, over all processes.
         micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
             0: all at once.
         lr: Peak learning rate (default: 0.0003).
@@ -248,14 +247,14 @@ def distil(
         resume: Go on from the run folder's checkpoint.
         train: The split to learn from.
         val: The split that chooses the best model, its temperature and its thresholds.
-        augment: What a training picture may be subjected to.
+        augment: What a training image may be subjected to.
         dropout: Of the features before the head.
         loss: Per finding; cross-entropy when findings exclude each other.
         prior: Begin with each finding as likely as among the training labels; heat-maps of short trainings are
             else empty.
         balanced: Weight positives and negatives of a finding by their effective numbers.
         smoothing: How far labels are drawn towards one half.
-        mixup: Alpha of the Beta distribution that mixes pictures in pairs.
+        mixup: Alpha of the Beta distribution that mixes images in pairs.
         freeze: What stays as it is.
         ema: Decay of averaged weights, which are then the result; 0 averages none.
         keep: The result: the best epoch by validation, or the last, where validation cannot tell them apart.
@@ -267,11 +266,11 @@ def distil(
         temperature: How far answers are softened.
         match: How the student's answers are laid beside the teachers': as softened probabilities, or as logits.
         features: Weight of the likeness between the student's features and a teacher's.
-        relations: Weight of the likeness between places of a picture, as the student and as a teacher sees them.
+        relations: Weight of the likeness between places of an image, as the student and as a teacher sees them.
         weigh: Several teachers: all alike, or by how far above chance each was in validation, finding by finding.
-        teach: live: teachers see every augmented picture; stored: each plain picture once; auto: live if anything
+        teach: live: teachers see every augmented image; stored: each plain image once; auto: live if anything
             varies.
-        allow_leak: Go on although a teacher has learnt from the pictures that choose the best student.
+        allow_leak: Go on although a teacher has learnt from the images that choose the best student.
     """
 
 def doctor(
@@ -280,7 +279,7 @@ def doctor(
 ) -> dict[str, Any]:
     """Look whether all that is needed is here: packages, devices, decoders, folders, terminal; and say what mends it.
 
-    Everything is really tried: packages are imported, a small picture of every DICOM syntax is decoded, files are written.
+    Everything is really tried: packages are imported, a small image of every DICOM syntax is decoded, files are written.
     Ends with exit code 1 where something that is needed is broken.
 
     Args:
@@ -308,20 +307,19 @@ def evaluate(
 ) -> dict[str, Any]:
     """Test a finished model: every number with its interval, a table of predictions, a page with plots.
 
-    Refuses to test on patients or pictures the model has seen. Thresholds and temperature come from validation, as the
+    Refuses to test on patients or images the model has seen. Thresholds and temperature come from validation, as the
     model carries them. Writes predictions.parquet, metrics.json and index.html. Of a detector it tests the boxes, and
     writes detections.parquet.
 
     Args:
         run: A run, or the folder of a finished model.
         data: Dataset folders.
-        split: Which of their pictures: train, val, test, a split of another name, or all.
+        split: Which of their images: train, val, test, a split of another name, or all.
         frontal: Only PA and AP views.
         out: Where to write (default: RUN/evaluation/<sets>-<split>, then what was asked for beyond the defaults,
             then, where that holds a test of other data, six digits of the test's key).
-        ten_crop: Ten views of each picture, the mean of their probabilities, as CheXNet's reproductions test.
-        protocol: peers: thresholds chosen on the tested pictures, and pictures the model was selected on are
-            allowed.
+        ten_crop: Ten views of each image, the mean of their probabilities, as CheXNet's reproductions test.
+        protocol: peers: thresholds chosen on the tested images, and images the model was selected on are allowed.
         table: What to print; chexnet is one line per finding, 'The AUROC of Mass is 0.86'.
         policy: What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros … (default: as in the
             model's own validation; ignore where that is not known)
@@ -331,8 +329,8 @@ def evaluate(
         allow_leak: Test on what the model has seen, and say so on the report.
         resamples: Of the patients, for the intervals.
         seed: Of the resamples.
-        batch: Pictures at a time.
-        worst: Pictures on the page on which the model errs most.
+        batch: Images at a time.
+        worst: Images on the page on which the model errs most.
     """
 
 def export(
@@ -355,8 +353,8 @@ def export(
         ribcage export runs/small --to onnx --out small.onnx
         ribcage export runs/small --to openvino --int8 --data data/nih --out small-int8.xml
 
-    The file is asked about the same pictures as the model; where their answers differ by more than --tolerance there is no
-    file. int8 is made by the ranges that --train pictures of --data show, and what it costs in AUROC is tested on --val.
+    The file is asked about the same images as the model; where their answers differ by more than --tolerance there is no
+    file. int8 is made by the ranges that --train images of --data show, and what it costs in AUROC is tested on --val.
 
     Args:
         model: A run, or the folder of a finished model.
@@ -367,7 +365,7 @@ def export(
             cannot use).
         train: The split that int8 takes its ranges from.
         val: The split on which the two are compared.
-        ranges: Pictures that int8 takes its ranges from.
+        ranges: Images that int8 takes its ranges from.
         tolerance: The largest difference of a probability that is allowed, but for --int8, whose difference is
             only told.
         latency: Measure the time beside the model's own (--no-latency: do not).
@@ -442,17 +440,16 @@ def finetune(
         findings: What to learn (default: all findings of the data).
         labels: Share of the patients to learn from.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training pictures that are, to the bit, also in another split.
+        drop_copies: Leave out training images that are, to the bit, also in another split.
         drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
             left out.
         policy: What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros.
         size: Height and width that the model sees, or one number for both.
         channels: 3 repeats the gray one: only for weights that cannot be folded.
         pool: How features are pooled, in timm's words: avg, token … (default: as the model does).
-        view: Changes to what a picture may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5
-            crop=0.8,1.0.
-        epochs: Times through the training pictures (default: 10).
-        batch: Pictures in a step, over all processes.
+        view: Changes to what an image may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
+        epochs: Times through the training images (default: 10).
+        batch: Images in a step, over all processes.
         micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
             0: all at once.
         lr: Peak learning rate (default: 0.0003).
@@ -477,14 +474,14 @@ def finetune(
         resume: Go on from the run folder's checkpoint.
         train: The split to learn from.
         val: The split that chooses the best model, its temperature and its thresholds.
-        augment: What a training picture may be subjected to.
+        augment: What a training image may be subjected to.
         dropout: Of the features before the head.
         loss: Per finding; cross-entropy when findings exclude each other.
         prior: Begin with each finding as likely as among the training labels; heat-maps of short trainings are
             else empty.
         balanced: Weight positives and negatives of a finding by their effective numbers.
         smoothing: How far labels are drawn towards one half.
-        mixup: Alpha of the Beta distribution that mixes pictures in pairs.
+        mixup: Alpha of the Beta distribution that mixes images in pairs.
         freeze: What stays as it is.
         ema: Decay of averaged weights, which are then the result; 0 averages none.
         keep: The result: the best epoch by validation, or the last, where validation cannot tell them apart.
@@ -513,9 +510,9 @@ def import_(
     name: Word = '',
     **options: Any,
 ) -> Any:
-    """Turn a data set's files into a dataset folder: one array of pictures, one table.
+    """Turn a data set's files into a dataset folder: one array of images, one table.
 
-    Reads the tables of a public data set (or your own pictures), decodes every picture once, brings it to one size and
+    Reads the tables of a public data set (or your own images), decodes every image once, brings it to one size and
     keeps labels exactly as the source says. Can be interrupted at any moment: the same command goes on where it stopped.
 
     Args:
@@ -524,16 +521,16 @@ def import_(
         out: The dataset folder to make (needed).
         size: Side of a stored image in pixels (default: 256, or less where tables tell that all images are
             smaller); smaller images are enlarged to it, and the summary says how many.
-        fit: How a picture becomes square: black borders, centre crop, or squashed.
+        fit: How an image becomes square: black borders, centre crop, or squashed.
         depth: Bits of a stored pixel.
         workers: Threads; 0 takes one for each core.
         window: What DICOM files are shown by: the explanation of a window such as LUNG, or CENTRE,WIDTH (default:
             the file's own choice, docs/datasets.md).
         allow_rejected: How many images may be rejected before the exit code is 3: a number, a share such as 5%,
             or all.
-        limit: Only the first so many pictures; 0 takes all.
-        redo: Begin anew, though the folder is complete or begun: pictures that were rejected may be there now.
-        link: Store no pictures, only the table; pictures are then read from their files every time.
+        limit: Only the first so many images; 0 takes all.
+        redo: Begin anew, though the folder is complete or begun: images that were rejected may be there now.
+        link: Store no images, only the table; images are then read from their files every time.
         split_list: Bare lists of images that make the split: train=FILE test=FILE, one name a line.
         drop_shared: Splits that give way: images whose patients or copies are in another split are set aside,
             such as test.
@@ -552,17 +549,17 @@ def inspect(
     split_list: Words = (),
     **options: Any,
 ) -> dict[str, Any]:
-    """Look at data before training on it: counts, patients across splits, duplicates, a sheet of pictures.
+    """Look at data before training on it: counts, patients across splits, duplicates, a sheet of images.
 
     Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a data set that has not been imported. Prints a
     table; --html writes one self-contained page, --json the numbers.
 
     Args:
         folders: Dataset folders, or NAME:ROOT.
-        html: Write a page with tables and sample pictures to this file.
+        html: Write a page with tables and sample images to this file.
         json: Write all numbers to this file.
-        near: Look for near-copies too (--no-near: only for identical pictures).
-        samples: Pictures on the sheet of each folder.
+        near: Look for near-copies too (--no-near: only for identical images).
+        samples: Images on the sheet of each folder.
         split_list: Bare lists of images to compare with each other: NAME=FILE NAME=FILE, such as train=a.txt
             test=b.txt.
         options: its own, as `ribcage … --help` lists them.
@@ -626,7 +623,7 @@ def localise(
 ) -> Any:
     """Train a detector: a backbone, frozen or not, under a head that finds boxes; validation chooses the best by mAP.
 
-    Learns from pictures of which it is known where a finding is, or that it is nowhere: those without boxes teach, too. The
+    Learns from images of which it is known where a finding is, or that it is nowhere: those without boxes teach, too. The
     rest is as in 'ribcage finetune': the test part is not touched, --resume goes on, in the middle of an epoch too.
 
     Args:
@@ -638,17 +635,16 @@ def localise(
         findings: What to find (default: all of which there are boxes to learn from).
         labels: Share of the patients to learn from.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training pictures that are, to the bit, also in another split.
+        drop_copies: Leave out training images that are, to the bit, also in another split.
         drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
             left out.
         policy: What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros.
         size: Height and width that the model sees, or one number for both.
         channels: 3 repeats the gray one: only for weights that cannot be folded.
         pool: How features are pooled, in timm's words: avg, token … (default: as the model does).
-        view: Changes to what a picture may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5
-            crop=0.8,1.0.
-        epochs: Times through the training pictures (default: 30).
-        batch: Pictures in a step, over all processes.
+        view: Changes to what an image may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
+        epochs: Times through the training images (default: 30).
+        batch: Images in a step, over all processes.
         micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
             0: all at once.
         lr: Peak learning rate (default: 0.001).
@@ -680,14 +676,14 @@ def localise(
         anchors: Of yolo: those of the protocol, or fitted to the boxes that are learnt from.
         overlap: IoU above which the less sure of two found boxes is dropped.
         share: Of the greatest heat of cam, from which on a place belongs to a box.
-        boxes: Found in a picture at most, however unsure.
+        boxes: Found in an image at most, however unsure.
         freeze: What stays as it is.
-        cache: Under a frozen backbone, where no picture varies but by flips, make its maps once and keep them
-            while it runs.
+        cache: Under a frozen backbone, where no image varies but by flips, make its maps once and keep them while
+            it runs.
         cache_gb: The most that the maps of training, and those of validation, may take, in half precision.
         train: The split to learn from.
         val: The split that chooses the best detector and the score from which its boxes are shown.
-        augment: What a training picture may be subjected to.
+        augment: What a training image may be subjected to.
         keep: The result: the best epoch by validation, or the last.
         patience: Validations without a better one before the run ends; 0 never ends it.
         validate_every: Epochs between two validations, each of which looks at the whole --val split: more where
@@ -713,10 +709,10 @@ def predict(
     allow_unread: Word = '0',
     batch: int = 16,
 ) -> Any:
-    """Ask a finished model about picture files: PNG, JPEG, TIFF, BMP, DICOM; files, folders, patterns.
+    """Ask a finished model about image files: PNG, JPEG, TIFF, BMP, DICOM; files, folders, patterns.
 
     A classifier gives a calibrated probability for every finding and says which reach their threshold; a detector gives
-    boxes, in pixels of the file. What is unusual about a picture is said beside its answers. A file that cannot be read is
+    boxes, in pixels of the file. What is unusual about an image is said beside its answers. A file that cannot be read is
     said to be so, and the others are answered.
 
     Args:
@@ -725,9 +721,9 @@ def predict(
         out: Write the answers to this table (.csv or .parquet).
         threshold: How the thresholds of a classifier were chosen: youden, midpoint, f1, sensitivity_95,
             specificity_95 or half (default: youden, where the model has it).
-        ten_crop: Ten views of each picture, the mean of their probabilities; of a classifier.
-        maps: Write pictures of where the model looks, or of the boxes it finds, into this folder, in pixels of
-            the file.
+        ten_crop: Ten views of each image, the mean of their probabilities; of a classifier.
+        maps: Write images of where the model looks, or of the boxes it finds, into this folder, in pixels of the
+            file.
         of: The findings of the maps (default: those that reach their threshold, else the likeliest).
         map_method: How maps are made; layercam is for earlier layers, occlusion covers squares and looks into no
             layer, slowly.
@@ -795,7 +791,7 @@ def pretrain(
     """Learn what radiographs look like, mostly without labels; the result is a backbone to finetune, probe or load in timm.
 
     Methods: byol, mae, mae_unet, moco, supcon, supervised, swav; 'ribcage pretrain METHOD --help' shows its own options.
-    Writes a run folder: options, a log line per step, a checkpoint to go on from, `bundle/` and a page of pictures. Ctrl-C,
+    Writes a run folder: options, a log line per step, a checkpoint to go on from, `bundle/` and a page of images. Ctrl-C,
     SIGTERM and SIGUSR1 save first; --resume goes on, in the middle of an epoch too.
 
     Args:
@@ -807,7 +803,7 @@ def pretrain(
         findings: For methods that learn from labels: which (default: all findings of the data).
         labels: Share of the patients to learn from.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training pictures that are, to the bit, also in another split.
+        drop_copies: Leave out training images that are, to the bit, also in another split.
         drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
             left out.
         policy: What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros.
@@ -815,8 +811,7 @@ def pretrain(
         channels: 3 repeats the gray one: only for weights that cannot be folded.
         pool: How features are pooled, in timm's words: avg, token … (default: avg after mae, else as the model
             does).
-        view: Changes to what a picture may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5
-            crop=0.8,1.0.
+        view: Changes to what an image may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
         epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; supcon 1000; supervised 100;
             swav 400).
         batch: Images in a step, over all processes.
@@ -884,7 +879,7 @@ def probe(
 ) -> dict[str, Any]:
     """Ask what frozen features know: logistic regression and nearest neighbours, at several shares of the labels.
 
-    Takes a finished model, or the name of any backbone with --init. Features are computed once, every picture as it is;
+    Takes a finished model, or the name of any backbone with --init. Features are computed once, every image as it is;
     validation chooses strength and number of neighbours, the tested split nothing. Shares of a seed are nested, by patient.
 
     Args:
@@ -898,7 +893,7 @@ def probe(
         val: The split that chooses strength and number of neighbours.
         split: The split to test on.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training pictures that are, to the bit, also in another split.
+        drop_copies: Leave out training images that are, to the bit, also in another split.
         drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
             left out; of the tested split also what the model has seen.
         policy: What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros …
@@ -906,7 +901,7 @@ def probe(
             224).
         channels: For a name: 3 repeats the gray one.
         pool: For a name: how features are pooled, in timm's words: avg, token … (default: as the model does).
-        batch: Pictures at a time.
+        batch: Images at a time.
         threads: For loading; 0 takes one for each core.
         allow_leak: Test on what the model has seen, and say so.
         out: A folder to write probe.json to, all numbers of every draw.
@@ -933,8 +928,8 @@ def profile(
         models: Names of models, runs, or folders of finished models.
         all: Five famous ones too: in three channels as they were published, and in one.
         classes: For names: findings that the head answers (default: 14).
-        channels: For names: of the pictures (default: 3, as in papers; the other commands take 1).
-        size: For names and --all: height and width of the pictures, or one number for both (default: 224).
+        channels: For names: of the images (default: 3, as in papers; the other commands take 1).
+        size: For names and --all: height and width of the images, or one number for both (default: 224).
         latency: Measure the time, as it runs here and exported to ONNX Runtime (--no-latency: only count).
         threads: To compute by; 0 takes one for each core.
         runs: Of each network and batch; the median is given.
@@ -1027,15 +1022,15 @@ def serve(
         port: 0 takes a free one.
         host: The address to listen on; one that other machines reach needs a token.
         token_file: A file that holds the token (default: the environment variable RIBCAGE_TOKEN, if it is set).
-        keep: Write the answers, without pictures, into this folder, a line of JSON for each (default: nothing is
+        keep: Write the answers, without images, into this folder, a line of JSON for each (default: nothing is
             stored).
-        batch: Pictures that a model answers at once, at most.
-        wait: Milliseconds that a picture waits for others that are being read.
+        batch: Images that a model answers at once, at most.
+        wait: Milliseconds that an image waits for others that are being read.
         threads: Of a model; 0 takes one for each core.
         readers: Processes that read files; 0 takes one for each core.
-        max_requests: With pictures, at once; more are asked to come again.
+        max_requests: With images, at once; more are asked to come again.
         max_files: Of a request.
         max_megabytes: Of a request.
-        max_megapixels: Of a picture.
+        max_megapixels: Of an image.
         max_seconds: For a request.
     """

@@ -1,4 +1,4 @@
-"""Batches for tests of methods: random pictures, labels that know some things and not others."""
+"""Batches for tests of methods: random images, labels that know some things and not others."""
 
 from collections.abc import Sequence
 
@@ -31,13 +31,13 @@ def batch(
 
 
 def boxes(count: int, side: int, findings: int, seed: int = 0) -> torch.Tensor:
-    """(M, 6): none, one or two boxes in every picture."""
+    """(M, 6): none, one or two boxes in every image."""
     random = torch.Generator().manual_seed(seed + 1)
-    picture = torch.arange(count).repeat_interleave(torch.randint(3, (count,), generator=random))
-    finding = torch.randint(findings, (len(picture),), generator=random)
-    ends = torch.rand(len(picture), 2, 2, generator=random).sort(dim=1).values * (side * 0.8)
+    image = torch.arange(count).repeat_interleave(torch.randint(3, (count,), generator=random))
+    finding = torch.randint(findings, (len(image),), generator=random)
+    ends = torch.rand(len(image), 2, 2, generator=random).sort(dim=1).values * (side * 0.8)
     ends[:, 1] += side * 0.2
-    return torch.cat([picture[:, None], finding[:, None], ends.flatten(1)], dim=1).float()
+    return torch.cat([image[:, None], finding[:, None], ends.flatten(1)], dim=1).float()
 
 
 def part(whole: Batch, rank: int, world: int) -> Batch:

@@ -11,18 +11,18 @@ NAMES = {"Effusion": "胸腔积液", "Cardiomegaly": "Cardiomegaly", "Pneumothor
 """Our findings → how the clinic calls them."""
 
 
-def clinic(folder: Path, pictures: int = 300, side: int = 96) -> Path:
+def clinic(folder: Path, images: int = 300, side: int = 96) -> Path:
     """PNG files and list.csv; one file that the table names is not there, and one is cut off."""
-    index = datasets.index("phantom", pictures=pictures, uncertain=0.02, missing=0.0, lateral=0.1)
-    drawn = phantom.pictures(index, size=side, depth=8)
+    index = datasets.index("phantom", images=images, uncertain=0.02, missing=0.0, lateral=0.1)
+    drawn = phantom.images(index, size=side, depth=8)
     lines = [f"image,patient,view,sex,age,scanner,{','.join(NAMES.values())}"]
     for place, row in enumerate(index.table.to_dict("records")):
-        name = f"pictures/{place:04d}.png"
+        name = f"images/{place:04d}.png"
         facts = [name, row["patient"], row["view"], row["sex"], f"{row['age']:.0f}", row["hospital"]]
         lines.append(",".join([*facts, *(f"{row[finding]:.0f}" for finding in NAMES)]))
         write(folder / name, cv2.imencode(".png", drawn(place))[1].tobytes())
-    (folder / "pictures" / "0007.png").unlink()
-    write(folder / "pictures" / "0011.png", (folder / "pictures" / "0011.png").read_bytes()[:200])
+    (folder / "images" / "0007.png").unlink()
+    write(folder / "images" / "0011.png", (folder / "images" / "0011.png").read_bytes()[:200])
     write(folder / "list.csv", ("\n".join(lines) + "\n").encode("gb18030"))
     return folder
 

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import trees
-from ranks import made, pictures
+from ranks import images, made
 
 from ribcage import methods
 from ribcage.data import datasets
@@ -35,7 +35,7 @@ def table() -> str:
     rows.append("|---|" + ":-:|" * (len(NETWORKS) + len(known)))
     for name in methods.names():
         kind = methods.load(name)
-        needs = "boxes" if kind.command == "localise" else "findings" if kind.from_labels else "pictures"
+        needs = "boxes" if kind.command == "localise" else "findings" if kind.from_labels else "images"
         cells = [_takes_a_step(name, network) for network in NETWORKS.values()]
         cells += [needs in has for has in known.values()]
         rows.append(f"| `{called(name)}` | {' | '.join('✓' if cell else '–' for cell in cells)} |")
@@ -47,7 +47,7 @@ def _takes_a_step(name: str, network: str) -> bool:
     size = (32, 32)
     try:
         method = made(name, network, size=size)
-        method(pictures(method, size=size)).loss.backward()
+        method(images(method, size=size)).loss.backward()
     except ValueError as error:
         assert "needs" in str(error)
         return False
@@ -58,15 +58,15 @@ def _has(name: str) -> tuple[str, ...]:
     """What can be learnt from a data set."""
     with tempfile.TemporaryDirectory() as folder:
         index = _index(name, Path(folder) / "data")
-    has = {"pictures": len(index), "findings": len(index.findings), "boxes": len(index.boxes)}
+    has = {"images": len(index), "findings": len(index.findings), "boxes": len(index.boxes)}
     return tuple(what for what, count in has.items() if count)
 
 
 def _index(name: str, folder: Path) -> Index:
     root = trees.TREES[name](folder)
     if name == "phantom":
-        return datasets.index(name, pictures=20)
+        return datasets.index(name, images=20)
     if name == "folder":
-        trees.text(folder / "boxes.csv", "file,finding,x,y,width,height", "pictures/1_0.png,Mass,1,1,9,9")
+        trees.text(folder / "boxes.csv", "file,finding,x,y,width,height", "images/1_0.png,Mass,1,1,9,9")
         return datasets.index(name, root, boxes="boxes.csv")
     return datasets.index(name, root)

@@ -21,7 +21,7 @@ from ribcage.training import optim, trainer
 
 
 def trained(folder: Path, store: Store, findings: Sequence[str] = (), side: int = 32, loss: str = "bce") -> Path:
-    """A run folder with a bundle: `test_resnet` after one epoch of the store's training pictures."""
+    """A run folder with a bundle: `test_resnet` after one epoch of the store's training images."""
     torch.manual_seed(0)
     findings = tuple(findings or store.index.findings)
     method = Supervised(Backbone("test_resnet", size=(side, side)), findings, loss=loss)  # type: ignore[arg-type]
@@ -31,7 +31,7 @@ def trained(folder: Path, store: Store, findings: Sequence[str] = (), side: int 
     rates = optim.Rates(3e-3, len(loader))
     for _ in trainer.Run(method, loader, optim.optimizer(method), rates, epochs=1, device=torch.device("cpu")).fit():
         pass
-    facts = {"pictures": len(train), "patients": 1, "selection": len(chosen)}
+    facts = {"images": len(train), "patients": 1, "selection": len(chosen)}
     data = ({"name": store.facts.name, "source": store.facts.source, "licence": store.facts.licence},)
     model = Model(
         "test_resnet", findings, (side, side), store.size, store.facts.fit, *scale, loss=loss, data=data, training=facts

@@ -77,7 +77,7 @@ def made(
     return methods.load(name)(backbone, FINDINGS, **chosen).train()  # type: ignore[call-arg]
 
 
-def pictures(method: Method, seed: int = 0, channels: int = 1, size: tuple[int, int] = SIZE, **more: Any) -> Batch:
+def images(method: Method, seed: int = 0, channels: int = 1, size: tuple[int, int] = SIZE, **more: Any) -> Batch:
     """A batch of what the method wants to see."""
     sides = [view.shape[0] for view in method.views(size)]
     return batch(BATCH, sides=sides, channels=channels, findings=len(FINDINGS), seed=seed, **more)
@@ -114,7 +114,7 @@ def course(name: str, **more: Any) -> Course:
     for number in range(STEPS):
         optimizer.zero_grad()
         patients = [1, 1, 2, *range(3, BATCH - 1), 2]  # one on both ranks
-        whole = pictures(method, number, patients=patients)
+        whole = images(method, number, patients=patients)
         whole = replace(whole, views=[view.double() for view in whole.views], labels=whole.labels.double())
         whole = replace(whole, boxes=[boxes.double() for boxes in whole.boxes])
         loss = forward(part(whole, distributed.rank(), distributed.world())).loss

@@ -18,7 +18,7 @@ from ribcage.data.index import Index
 from ribcage.reports import audit as datasheet
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
-real = pytest.mark.skipif(REAL is None, reason="RIBCAGE_REAL_DATA names no folder of real pictures")
+real = pytest.mark.skipif(REAL is None, reason="RIBCAGE_REAL_DATA names no folder of real images")
 
 
 def tables(rows: dict[str, list[object]], name: str = "made") -> Member:
@@ -27,10 +27,10 @@ def tables(rows: dict[str, list[object]], name: str = "made") -> Member:
 
 
 def folder(root: Path, pixels: dict[str, np.ndarray], rows: dict[str, list[object]], name: str = "made") -> Member:
-    """A dataset folder of these pictures."""
+    """A dataset folder of these images."""
     (root / "in").mkdir(parents=True)
-    for path, picture in pixels.items():
-        cv2.imencode(".png", picture)[1].tofile(root / "in" / path)
+    for path, image in pixels.items():
+        cv2.imencode(".png", image)[1].tofile(root / "in" / path)
     table = indexes.table(pd.DataFrame({"path": list(pixels), **rows}), [column for column in rows if column == "Mass"])
     index = Index(name, table, ("Mass",) if "Mass" in rows else (), root=root / "in")
     facts = dataset_folder.Facts(name, "nih", "", "", 0, 0, 128, "pad", 8, 0.0, 1.0, index.findings, str(root / "in"))
@@ -40,7 +40,7 @@ def folder(root: Path, pixels: dict[str, np.ndarray], rows: dict[str, list[objec
 
 
 def soft(seed: int, side: int = 160) -> np.ndarray:
-    """A picture with structure at every scale, another for every seed."""
+    """An image with structure at every scale, another for every seed."""
     chance = np.random.default_rng(seed)
     layers = [
         cv2.resize(chance.normal(0, 1 / grid, (grid, grid)), (side, side), interpolation=cv2.INTER_CUBIC)
@@ -76,7 +76,7 @@ def test_what_is_in_no_split_is_no_problem_and_what_splits_share_can_be_left_out
     assert "--drop-shared test" in shared and "is not known" not in shared
     aside = "\n".join(audit.audit([tables(rows | {"split": ["train", "", "test"]})])["problems"])
     assert "--drop-shared" not in aside and "1 patient is in" not in aside
-    assert "the patient of 1 picture is not known" in aside
+    assert "the patient of 1 image is not known" in aside
 
 
 def test_unknown_patients_are_never_one_and_the_same() -> None:
@@ -95,13 +95,13 @@ def test_patients_of_two_folders_meet_only_in_one_name_space() -> None:
 def test_published_splits_that_contradict_each_other_are_named() -> None:
     member = tables({"path": list("abc"), "split_a": ["test", "test", "train"], "split_b": ["train", "test", "test"]})
     families = audit.audit([member])["families"]
-    facts = {"pictures": 1, "of": 2, "patients": 0, "of_patients": 0}
+    facts = {"images": 1, "of": 2, "patients": 0, "of_patients": 0}
     assert {"set": "made", "one": ["a", "test"], "other": ["b", "train"], **facts} in families
 
 
 def test_a_split_without_positives_is_a_problem() -> None:
     member = tables({"path": list("ab"), "split": ["train", "test"], "Mass": [1, 0], "Nodule": [1, 1]})
-    assert any("no positive picture in test for Mass:" in text for text in audit.audit([member])["problems"])
+    assert any("no positive image in test for Mass:" in text for text in audit.audit([member])["problems"])
 
 
 def test_a_finding_that_is_only_ever_present_is_a_problem() -> None:
@@ -116,7 +116,7 @@ def test_lists_are_compared_and_their_leaks_named(tmp_path: Path) -> None:
     words = [f"train={tmp_path / 'a.txt'}", f"test={tmp_path / 'b.txt'}"]
     index = tables(rows).index
     found = audit.listed_splits(Member("made", index, lists=audit.splits.lists(words, rows["path"])))
-    assert [(each["pictures"], each["patients"]) for each in found] == [(1, 2)]
+    assert [(each["images"], each["patients"]) for each in found] == [(1, 2)]
 
 
 def test_a_set_without_labels_or_test_is_a_problem() -> None:
@@ -148,12 +148,12 @@ def test_bit_rot_is_found_by_the_audit_and_before_a_training(tmp_path: Path) -> 
         dataset_folder.check_images([opened, opened], np.array([3]))
 
 
-def test_identical_pictures_are_counted_as_a_person_counts_them(tmp_path: Path) -> None:
-    """One picture three times, twice in train and once in test: it is in both, and more than once in train."""
+def test_identical_images_are_counted_as_a_person_counts_them(tmp_path: Path) -> None:
+    """One image three times, twice in train and once in test: it is in both, and more than once in train."""
     pixels = {"a.png": soft(1), "b.png": soft(1), "c.png": soft(1), "d.png": soft(2)}
     member = folder(tmp_path, pixels, {"split": ["train", "train", "test", "test"], "Mass": [1, 1, 0, 0]})
     found = audit.audit([member])["identical"]
-    assert (found["groups"], found["pictures"], found["other_labels"]) == (1, 3, 1)
+    assert (found["groups"], found["images"], found["other_labels"]) == (1, 3, 1)
     assert {(place["one"][1], place["other"][1]): place["groups"] for place in found["places"]} == {
         ("test", "train"): 1,
         ("train", "train"): 1,
@@ -201,7 +201,7 @@ def test_a_sheet_shows_each_finding_first() -> None:
 # ---- the whole way, as typed
 
 
-def test_importing_and_inspecting_own_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_importing_and_inspecting_own_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split, seeds in (("train", (1, 2, 3)), ("test", (3, 4))):
         for seed in seeds:
             place = tmp_path / "胸片 x" / split / ("Mass" if seed % 2 else "normal")
@@ -213,7 +213,7 @@ def test_importing_and_inspecting_own_pictures(tmp_path: Path, capsys: pytest.Ca
     assert cli.main(["inspect", str(tmp_path / "o"), "--json", str(tmp_path / "o.json")]) == 0
     assert "1 in both test of" in " ".join(capsys.readouterr().out.split())
     (described,) = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["sets"]
-    assert described["pictures"] == 5
+    assert described["images"] == 5
     assert described["enlarged"] in said
     assert ("files", f"160 × 160 px; {described['enlarged']}") in datasheet.overview_rows(described)
 
@@ -246,7 +246,7 @@ def test_inspecting_something_that_is_no_folder_says_what_to_do(
 
 
 def test_another_import_does_not_touch_a_finished_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["import", "phantom", "--out", str(tmp_path / "p"), "--pictures", "10", "--size", "32"]
+    words = ["import", "phantom", "--out", str(tmp_path / "p"), "--images", "10", "--size", "32"]
     assert cli.main(words) == 0
     assert cli.main([*words, "--seed", "5"]) == 2
     assert "holds another data set, or the same with other options" in capsys.readouterr().err
@@ -257,10 +257,10 @@ def test_another_import_does_not_touch_a_finished_folder(tmp_path: Path, capsys:
 
 @real
 def test_the_real_split_families_contaminate_each_other() -> None:
-    """17,920 of the 25,596 official test pictures are in the other family's train list."""
+    """17,920 of the 25,596 official test images are in the other family's train list."""
     member = audit.member(f"nih:{REAL}/nih")
     found = {
-        (*family["one"], *family["other"]): (family["pictures"], family["patients"])
+        (*family["one"], *family["other"]): (family["images"], family["patients"])
         for family in audit.split_families(member)
     }
     assert found["official", "test", "arnoweng", "train"] == (17920, 1901)
@@ -276,7 +276,7 @@ def test_lists_that_were_published_together_share_images_and_patients() -> None:
     lists = (f"train={REAL}/nih/train_val_list.txt.gz", f"test={REAL}/nih/arnoweng/test_list.txt.gz")
     result = audit.audit(audit.members([f"nih:{REAL}/nih"], lists), near=False)
     shared = next(each for each in result["families"] if each["one"][0] == "list")
-    assert (shared["pictures"], shared["patients"]) == (17220, 5597)
+    assert (shared["images"], shared["patients"]) == (17220, 5597)
     assert any("17,220 of the 86,524 images in list train and 5,597" in text for text in result["problems"])
 
 

@@ -1,4 +1,4 @@
-"""Any timm model for gray pictures of any size, its RGB weights folded so that they give what they gave."""
+"""Any timm model for gray images of any size, its RGB weights folded so that they give what they gave."""
 
 import copy
 import time
@@ -27,9 +27,9 @@ STRIDES = {
 def test_features_and_maps_of_any_architecture_and_size(name: str, channels: int, size: tuple[int, int]) -> None:
     """A plain CNN, tokens with a class token, channels last, and one of our own."""
     backbone = Backbone(name, channels=channels, size=size).eval()
-    pictures = torch.randn(2, channels, *size)
+    images = torch.randn(2, channels, *size)
     with torch.inference_mode():
-        features, maps = backbone(pictures), backbone.maps(pictures)
+        features, maps = backbone(images), backbone.maps(images)
     assert features.shape == (2, backbone.dim)
     assert maps.shape == (2, backbone.dim, size[0] // STRIDES[name], size[1] // STRIDES[name])
 
@@ -45,19 +45,19 @@ def test_tokens_of_unusual_transformers_go_back_on_their_grid(name: str) -> None
 @pytest.mark.parametrize("name", ["test_resnet", "swin_tiny_patch4_window7_224"])
 def test_features_are_the_mean_of_the_maps_where_the_model_pools_so(name: str) -> None:
     backbone = Backbone(name, size=(96, 64)).eval()
-    pictures = torch.randn(2, 1, 96, 64)
+    images = torch.randn(2, 1, 96, 64)
     with torch.inference_mode():
-        torch.testing.assert_close(backbone(pictures), backbone.maps(pictures).mean((2, 3)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(backbone(images), backbone.maps(images).mean((2, 3)), rtol=1e-4, atol=1e-5)
 
 
-def test_a_map_says_where_in_the_picture_it_is() -> None:
+def test_a_map_says_where_in_the_image_it_is() -> None:
     """Tokens go back on their grid row by row: a change of one patch changes most the map at its place."""
     backbone = Backbone("test_vit", size=(96, 64)).eval()
-    pictures = torch.zeros(1, 1, 96, 64)
-    spotted = pictures.clone()
+    images = torch.zeros(1, 1, 96, 64)
+    spotted = images.clone()
     spotted[:, :, 48:64, 16:32] = 5
     with torch.inference_mode():
-        change = (backbone.maps(spotted) - backbone.maps(pictures)).abs().sum(1)[0]
+        change = (backbone.maps(spotted) - backbone.maps(images)).abs().sum(1)[0]
     assert divmod(int(change.argmax()), change.shape[1]) == (3, 1)
 
 
@@ -96,7 +96,7 @@ def rgb(name: str, seed: int = 0) -> nn.Module:
 
 
 def as_rgb(gray: Tensor, model: nn.Module) -> Tensor:
-    """(N, 3, H, W): a gray picture in 0 … 1 as these weights want it."""
+    """(N, 3, H, W): a gray image in 0 … 1 as these weights want it."""
     config = model.pretrained_cfg
     mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))  # type: ignore[index]
     return (gray - mean) / std
@@ -111,10 +111,10 @@ def test_weights_come_from_a_file(name: str, suffix: str, tmp_path: Path) -> Non
     else:
         save_file(model.state_dict(), file)
     backbone = Backbone(name, channels=3, init=str(file)).eval()
-    pictures = torch.randn(1, 3, 160, 160)
+    images = torch.randn(1, 3, 160, 160)
     with torch.inference_mode():
-        expected = model.forward_head(model.forward_features(pictures), pre_logits=True)  # type: ignore[operator]
-        torch.testing.assert_close(backbone(pictures), expected)
+        expected = model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]
+        torch.testing.assert_close(backbone(images), expected)
 
 
 def test_a_plain_file_fits_a_model_whose_own_weights_have_a_special_form(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_folded_stem_gives_what_rgb_gave(name: str, scale: tuple[float, float]
     torch.testing.assert_close(found[inside], expected[inside], rtol=1e-4, atol=1e-5)
 
 
-def stem_output(model: nn.Module, pictures: Tensor) -> Tensor:
+def stem_output(model: nn.Module, images: Tensor) -> Tensor:
     """(N, C, h, w) behind the first convolution and, where it has no bias, the norm that follows it."""
     stem = model.pretrained_cfg["first_conv"]  # type: ignore[index]
     modules = list(model.named_modules())
@@ -169,7 +169,7 @@ def stem_output(model: nn.Module, pictures: Tensor) -> Tensor:
         wanted = next(module for _, module in modules[place:] if isinstance(module, nn.BatchNorm2d))
     found: list[Tensor] = []
     handle = wanted.register_forward_hook(lambda module, inputs, output: found.append(output))
-    model(pictures)
+    model(images)
     handle.remove()
     return found[0]
 

@@ -53,9 +53,9 @@ def test_weights_are_as_many_as_published(name: str, classes: int, count: int) -
 @pytest.mark.parametrize(("channels", "side"), [(1, 64), (3, 64), (1, 96)])
 def test_a_batch_of_one_keeps_its_dimension(name: str, channels: int, side: int) -> None:
     backbone = Backbone(name, channels=channels, size=(side, side)).eval()
-    pictures = torch.randn(1, channels, side, side)
+    images = torch.randn(1, channels, side, side)
     with torch.inference_mode():
-        features, maps = backbone(pictures), backbone.maps(pictures)
+        features, maps = backbone(images), backbone.maps(images)
     reduction = 8 if name.startswith("resnet") else 32
     assert features.shape == (1, backbone.dim)
     assert maps.shape == (1, backbone.model.num_features, side // reduction, side // reduction)
@@ -90,12 +90,12 @@ def test_nothing_is_dropped_unless_asked_for(name: str) -> None:
 def test_the_head_can_be_had_and_lost(name: str) -> None:
     model = timm.create_model(name, in_chans=1, num_classes=3).eval()
     model.reset_classifier(5)  # type: ignore[operator]
-    pictures = torch.randn(2, 1, 64, 64) if not hasattr(model, "patch_embed") else torch.randn(2, 1, 224, 224)
+    images = torch.randn(2, 1, 64, 64) if not hasattr(model, "patch_embed") else torch.randn(2, 1, 224, 224)
     with torch.inference_mode():
-        assert model(pictures).shape == (2, 5)
+        assert model(images).shape == (2, 5)
         model.reset_classifier(0)  # type: ignore[operator]
-        features = model.forward_head(model.forward_features(pictures), pre_logits=True)  # type: ignore[operator]
-        assert torch.equal(model(pictures), features) and features.shape == (2, model.head_hidden_size)
+        features = model.forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]
+        assert torch.equal(model(images), features) and features.shape == (2, model.head_hidden_size)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -175,12 +175,12 @@ def test_a_bundle_gives_the_answers_of_the_saved_model(name: str, tmp_path: Path
     method = Supervised(Backbone(name, size=(64, 64)), ("Mass", "Nodule"))
     for _ in range(2):  # norms of batches have then seen something
         method.logits(torch.randn(4, 1, 64, 64))
-    facts = {"pictures": 8, "patients": 8, "selection": 1}
+    facts = {"images": 8, "patients": 8, "selection": 1}
     model = Model(name, ("Mass", "Nodule"), (64, 64), 64, "pad", 0.5, 0.25, training=facts)
     bundle.save(tmp_path, method.eval(), model, Provenance.nothing())
-    opened, pictures = bundle.load(tmp_path).method, torch.randn(2, 1, 64, 64)
+    opened, images = bundle.load(tmp_path).method, torch.randn(2, 1, 64, 64)
     with torch.inference_mode():
-        assert torch.equal(opened.logits(pictures), method.logits(pictures))
+        assert torch.equal(opened.logits(images), method.logits(images))
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f'timm.create_model("{name}"' in card and "ribcage" in card
     built = bundle.backbone(model, str(tmp_path / "model.safetensors"), 0.1).model.state_dict()

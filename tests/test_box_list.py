@@ -15,15 +15,15 @@ NAMES = [f"病人 {number}/x{number}.png" for number in range(6)]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Six pictures of 32 × 32 in folders of patients."""
-    trees.pictures(tmp_path / "boxes of mine", NAMES)
+    """Six images of 32 × 32 in folders of patients."""
+    trees.images(tmp_path / "boxes of mine", NAMES)
     return tmp_path / "boxes of mine"
 
 
 HEADERS = {
     "corners": ("image_id,class_name,x_min,y_min,x_max,y_max", "x0.png,Nodule/Mass,4,6,14,26"),
     "sides": ("Image Index;Finding Label;x;y;w;h", r"D:\scans\x0.png;Nodule/Mass;4;6;10;20"),
-    "corners beside the picture's size": (
+    "corners beside the image's size": (
         "file,label,left,top,right,bottom,width,height",
         f"{NAMES[0]},Nodule/Mass,4,6,14,26,32,32",
     ),
@@ -59,7 +59,7 @@ def test_labels_of_a_table_stay_and_what_speaks_against_them_is_said(
     trees.text(root / "boxes.csv", "file,finding,x,y,width,height", "x0.png,Mass,1,1,5,5", "gone.png,Mass,1,1,5,5")
     found = datasets.index("folder", root, boxes="boxes.csv")
     assert found.table["Mass"].tolist() == [0, 0, 0, 1, 0, 0] and len(found.boxes) == 1
-    assert "boxes of 1 pictures that are not there, such as gone.png" in caplog.text
+    assert "boxes of 1 images that are not there, such as gone.png" in caplog.text
     assert "boxes of what their labels say is not there: Mass" in caplog.text
 
 
@@ -67,15 +67,15 @@ def test_labels_of_a_table_stay_and_what_speaks_against_them_is_said(
     ("header", "line", "said"),
     [
         ("file,x,y,width,height", "x0.png,1,1,5,5", "no column looks like a finding. Columns: file, x, y"),
-        ("a,b,x,y,width", "x0.png,Mass,1,1,5", "like a picture's file; nor like a finding; nor like x, y, width"),
+        ("a,b,x,y,width", "x0.png,Mass,1,1,5", "like an image's file; nor like a finding; nor like x, y, width"),
         ("file,finding,x,y,width,height", "x0.png,Mass,1,1,five,5", "holds 'five' in line 2 of the column 'width'"),
         ("file,finding,x,y,width,height", "x0.png,Mass,1,1,inf,5", "holds 'inf' in line 2"),
         ("file,finding,x,y,width,height", "x0.png,Mass,1,1,,5", "some of a box's four numbers in line 2"),
         ("file,finding,x,y,width,height", "x0.png,,1,1,5,5", "a box without a finding in line 2"),
-        ("file,finding,x,y,width,height", ",Mass,1,1,5,5", "a box without a picture in line 2"),
+        ("file,finding,x,y,width,height", ",Mass,1,1,5,5", "a box without an image in line 2"),
         ("file,finding,x,y,width,height", "x0.png,Mass,1,1,0,5", "a box that is not wider and higher than nothing"),
         ("file,finding,xmin,ymin,xmax,ymax", "x0.png,Mass,9,1,5,5", "not wider and higher than nothing in line 2"),
-        ("file,finding,x,y,width,height", "other.png,Mass,1,1,5,5", "names no picture of this data set: its first"),
+        ("file,finding,x,y,width,height", "other.png,Mass,1,1,5,5", "names no image of this data set: its first"),
         ("file,finding,x,y,width,height", "x0.png,View,1,1,5,5", "No finding can be called View"),
     ],
 )
@@ -95,10 +95,10 @@ def test_a_list_of_its_own_is_read_line_by_line(tmp_path: Path) -> None:
     np.testing.assert_equal(found[["x", "y", "width", "height"]].to_numpy(), [[1, 2, 3, 6], [np.nan] * 4])
 
 
-def test_boxes_follow_the_pictures_into_the_folder_and_a_detector_learns_from_them(tmp_path: Path) -> None:
+def test_boxes_follow_the_images_into_the_folder_and_a_detector_learns_from_them(tmp_path: Path) -> None:
     root = tmp_path / "drawn"
-    pictures = [f"scans/p{number:02d}.png" for number in range(24)]
-    trees.pictures(root, pictures)
+    images = [f"scans/p{number:02d}.png" for number in range(24)]
+    trees.images(root, images)
     lines = [f"p{number:02d}.png,Mass,4,6,10,20" if number % 2 else f"p{number:02d}.png,,,,," for number in range(24)]
     trees.text(root / "boxes.csv", "file,finding,x,y,width,height", *lines)
     data, out = tmp_path / "data", tmp_path / "run"

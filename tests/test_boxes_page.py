@@ -32,7 +32,7 @@ COUNT = 300
 
 @pytest.fixture(scope="module")
 def data_set(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """300 pictures of 48 px; every third has a Mass at 10, 8 of 20 × 16."""
+    """300 images of 48 px; every third has a Mass at 10, 8 of 20 × 16."""
     return make_store(tmp_path_factory.mktemp("boxes"), COUNT)
 
 
@@ -46,8 +46,8 @@ def detector(data_set: Store) -> Detections:
     false = chance.integers(0, 25, (600, 4)) + np.array([0, 0, 12, 12])
     false[:, 2:] = np.maximum(false[:, 2:], false[:, :2] + 4)
     scores = np.concatenate([chance.beta(5, 3, len(right)), chance.beta(2, 6, len(false))])
-    pictures = np.concatenate([true.pictures[seen], chance.integers(0, COUNT, len(false))])
-    found = np.column_stack([pictures, np.zeros(len(pictures)), scores, np.concatenate([right, false])])
+    images = np.concatenate([true.images[seen], chance.integers(0, COUNT, len(false))])
+    found = np.column_stack([images, np.zeros(len(images)), scores, np.concatenate([right, false])])
     return detections.of(("Mass", "Edema"), detections.about([data_set], rows), found)
 
 
@@ -58,7 +58,7 @@ def data(data_set: Store) -> Answers:
 
 @pytest.fixture(scope="module")
 def result(data: Answers, data_set: Store) -> dict:
-    fitting = Fitting.of("150 train pictures", [data_set], np.arange(0, COUNT, 2), data.findings)
+    fitting = Fitting.of("150 train images", [data_set], np.arange(0, COUNT, 2), data.findings)
     found = box_evaluation.evaluate(data, fitting=fitting, resamples=60) | CONTEXT
     found["not_tested"] = ["Edema"]
     return found | {"stamps": box_evaluation.stamps(found)}
@@ -66,7 +66,7 @@ def result(data: Answers, data_set: Store) -> dict:
 
 @pytest.fixture(scope="module")
 def text(result: dict, data: Answers, data_set: Store) -> str:
-    return box_report.page(result, data, box_report.worst_pictures(data, [data_set], 8))
+    return box_report.page(result, data, box_report.worst_images(data, [data_set], 8))
 
 
 # ---- the numbers
@@ -97,7 +97,7 @@ def test_a_detector_beats_what_does_not_look(result: dict) -> None:
     assert beside["mean_box"][0]["box"] == pytest.approx([10 / 48, 8 / 48, 30 / 48, 24 / 48])
     for name in box_evaluation.BASELINE:
         assert row[name]["value"] > beside["shuffled"]["findings"][0][name]["high"], name
-    #  here every true box is the same: the mean box finds all of them, but knows no picture from another
+    #  here every true box is the same: the mean box finds all of them, but knows no image from another
     assert beside["mean_box"][0]["map_positives"]["value"] == pytest.approx(1)
     share = 100 / row["n"]
     assert share * 0.8 < beside["mean_box"][0]["map"]["value"] < share * 1.6
@@ -107,7 +107,7 @@ def test_nothing_to_learn_a_baseline_from_is_said(data: Answers, result: dict) -
     alone = box_evaluation.evaluate(data, resamples=2)
     assert "mean_box" not in alone["baselines"]
     shown = box_report.page(result | alone | {"stamps": []}, data)
-    assert "no training pictures are here" in shown
+    assert "no training images are here" in shown
 
 
 def test_sizes_count_every_box_once(data: Answers, result: dict) -> None:
@@ -143,11 +143,11 @@ def test_data_without_boxes_of_what_is_found_is_refused(data_set: Store) -> None
 
 def test_the_worst_misses_are_never_found_or_after_most_false_marks(data: Answers) -> None:
     errors, boxes = box_evaluation.missed(data, 60), data.boxes[0]
-    assert len(errors) > 20 and len({error.picture for error in errors}) == len(errors)
+    assert len(errors) > 20 and len({error.image for error in errors}) == len(errors)
     late = [error.false for error in errors]
     assert late == sorted(late, reverse=True) and late[0] == np.inf and min(late) > 0.3
     for error in errors:
-        own = boxes.found.scores[boxes.found.pictures == error.picture]
+        own = boxes.found.scores[boxes.found.images == error.image]
         assert error.score == -np.inf or error.score in own
         assert error.score < data.shown[0]
 
@@ -155,12 +155,12 @@ def test_the_worst_misses_are_never_found_or_after_most_false_marks(data: Answer
 def test_the_worst_false_marks_are_the_surest_that_hit_nothing(data: Answers) -> None:
     errors, boxes = box_evaluation.false_marks(data, 5), data.boxes[0]
     assert [error.score for error in errors] == sorted((error.score for error in errors), reverse=True)
-    positive = set(boxes.true.pictures.tolist())
-    healthy = ~np.isin(boxes.found.pictures, list(positive))
+    positive = set(boxes.true.images.tolist())
+    healthy = ~np.isin(boxes.found.images, list(positive))
     assert errors[0].score >= boxes.found.scores[healthy].max()
     for error in errors:
         x, y = (error.box[:2] + error.box[2:]) / 2
-        assert error.picture not in positive or not (10 <= x <= 30 and 8 <= y <= 24)
+        assert error.image not in positive or not (10 <= x <= 30 and 8 <= y <= 24)
 
 
 def test_a_perfect_detector_has_no_errors(data: Answers) -> None:
@@ -211,7 +211,7 @@ def test_plots_are_drawings(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RSNA's pictures, and a detector that has learnt little."""
+    """RSNA's images, and a detector that has learnt little."""
     root = tmp_path_factory.mktemp("运行 runs")
     files = trees.rsna(root / "rsna")
     assert cli.main(["import", "rsna", str(files), "--out", str(root / "data"), "--size", "48"]) == 0
@@ -256,11 +256,11 @@ def test_the_command_tests_a_detector(folder: Path, tmp_path: Path, capsys: pyte
     found = detections.read(tmp_path / "detections.parquet")
     opened = dataset_folder.open(folder / "data")
     rows = rows_of([opened], "test")
-    assert result["kind"] == "boxes" and result["pictures"] == len(found.pictures) == len(rows)
+    assert result["kind"] == "boxes" and result["images"] == len(found.images) == len(rows)
     assert result["findings"][0]["boxes"] == len(detections.truth([opened], rows, "Lung_Opacity")) > 0
     assert result["findings"][0]["found"] == len(found.boxes) > 0
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "train pictures of the same folders" in page and "finds Lung Opacity" in page
+    assert "train images of the same folders" in page and "finds Lung Opacity" in page
 
 
 def test_a_detector_is_not_tested_on_what_it_learnt_from(

@@ -27,7 +27,7 @@ from ribcage.runtime import files
 
 FINDINGS = ("Atelectasis", "Mass")
 SIZES = {"test_resnet": (48, 32), "test_vit": (64, 48), "test_efficientnet": (64, 64), "resnet18_small": (32, 32)}
-COUNTS = {"pictures": 10, "patients": 7, "selection": 3}
+COUNTS = {"images": 10, "patients": 7, "selection": 3}
 
 
 def made(name: str = "test_resnet", seed: int = 0, **options: Any) -> tuple[Supervised, Model]:
@@ -91,9 +91,9 @@ def test_an_opened_bundle_gives_the_answers_of_the_saved_model(name: str, channe
     method, model = made(name, channels=channels)
     bundle.save(tmp_path / "b", method, model, seen())
     opened = bundle.load(tmp_path / "b")
-    pictures = torch.randn(2, channels, *model.size)
+    images = torch.randn(2, channels, *model.size)
     with torch.inference_mode():
-        assert torch.equal(opened.method.logits(pictures), method.logits(pictures))
+        assert torch.equal(opened.method.logits(images), method.logits(images))
     assert opened.model == model and not opened.method.training
     assert all(np.array_equal(getattr(opened.provenance, key), value) for key, value in vars(seen()).items())
 
@@ -112,9 +112,9 @@ def test_the_cards_own_lines_load_the_weights_into_plain_timm(
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(code[1], names)
-    pictures = torch.randn(2, 1, *model.size)
+    images = torch.randn(2, 1, *model.size)
     with torch.inference_mode():
-        torch.testing.assert_close(names["model"].eval()(pictures), method.logits(pictures), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(names["model"].eval()(images), method.logits(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "plain"), [("resnetv2_50", True), ("volo_d1_224", True), ("levit_128s", False)])
@@ -129,12 +129,12 @@ def test_heads_of_another_kind_give_the_same_answers_by_the_cards_lines(
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(code[1], names)
-    opened, pictures = bundle.load(tmp_path).method, torch.randn(1, 1, *model.size)
+    opened, images = bundle.load(tmp_path).method, torch.randn(1, 1, *model.size)
     with torch.inference_mode():
-        answers = method.logits(pictures)
-        said = names["model"].eval()(pictures) if plain else names["model"].logits(pictures)
+        answers = method.logits(images)
+        said = names["model"].eval()(images) if plain else names["model"].logits(images)
         torch.testing.assert_close(said, answers, rtol=1e-4, atol=1e-4)
-        assert torch.equal(opened.logits(pictures), answers)
+        assert torch.equal(opened.logits(images), answers)
 
 
 def test_a_file_of_weights_brings_what_is_known_of_them(saved: Path, tmp_path: Path) -> None:
@@ -384,9 +384,9 @@ def test_training_starts_from_a_bundle_of_another_size(tmp_path: Path) -> None:
     corners = [(own.pos_embed[0, 1], built.model.pos_embed[0, 1])]
     assert all(torch.cosine_similarity(one, other, dim=0) > 0.5 for one, other in corners)
     same = bundle.backbone(model, str(tmp_path), 0.0).eval()
-    pictures = torch.randn(1, 1, 64, 48)
+    images = torch.randn(1, 1, 64, 48)
     with torch.inference_mode():
-        assert torch.equal(same(pictures), method.backbone(pictures))
+        assert torch.equal(same(images), method.backbone(images))
 
 
 def test_another_architecture_is_not_filled_with_a_bundles_weights(saved: Path) -> None:

@@ -162,7 +162,7 @@ def program() -> nn.Module:
 
 
 def method(name: str = "densenet121", findings: tuple[str, ...] = CHESTXRAY14[::-1], channels: int = 1) -> Supervised:
-    """A model of ours, its findings in another order, whose norms have seen a picture."""
+    """A model of ours, its findings in another order, whose norms have seen an image."""
     torch.manual_seed(0)
     made = Supervised(Backbone(name, channels=channels), findings)
     nn.init.normal_(made.head.bias)

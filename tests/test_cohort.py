@@ -14,11 +14,11 @@ from ribcage.data.dataset_folder import Store
 
 
 def made(folder: Path, rows: list[dict[str, object]], name: str = "", link: bool = False) -> Store:
-    """A dataset folder; rows name their picture by a number, equal numbers are equal pictures."""
+    """A dataset folder; rows name their image by a number, equal numbers are equal images."""
     files = folder / "files"
     files.mkdir(parents=True)
     for place, row in enumerate(rows):
-        seed = int(str(row.pop("picture", place)))
+        seed = int(str(row.pop("image", place)))
         row["path"] = f"{place:03d}.png"
         pixels = np.random.default_rng(seed).integers(0, 256, (32, 32), dtype=np.uint8)
         (files / str(row["path"])).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
@@ -38,7 +38,7 @@ def people(counts: list[int], split: str = "train") -> list[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def hundred(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A hundred patients with one to four pictures each."""
+    """A hundred patients with one to four images each."""
     return made(tmp_path_factory.mktemp("百 100"), people([1 + number % 4 for number in range(100)]))
 
 
@@ -53,7 +53,7 @@ def test_smaller_shares_are_part_of_larger_ones(hundred: Store, seed: int) -> No
     assert shares[0] < shares[1] < shares[2] < shares[3] == set(every)
 
 
-def test_a_share_is_of_patients_and_takes_all_their_pictures(hundred: Store) -> None:
+def test_a_share_is_of_patients_and_takes_all_their_images(hundred: Store) -> None:
     every = np.arange(len(hundred))
     chosen = selection.share_of_patients([hundred], every, 0.1)
     assert len(patients(hundred, chosen)) == 10
@@ -117,31 +117,31 @@ def test_frontal_leaves_out_side_views_and_unknown_ones(tmp_path: Path) -> None:
 
 def test_an_empty_split_names_the_folder_and_the_splits_there_are(tmp_path: Path) -> None:
     opened = made(tmp_path, [{**row, "view": "LATERAL"} for row in people([1, 1]) + people([1], "val")])
-    with pytest.raises(ValueError, match=r"No picture of .*set is in split 'test'. Splits: train, val\."):
+    with pytest.raises(ValueError, match=r"No image of .*set is in split 'test'. Splits: train, val\."):
         selection.rows_of([opened], "test")
     with pytest.raises(ValueError, match=r"in split 'trian'. Did you mean 'train'\?"):
         selection.rows_of([opened], "trian")
-    with pytest.raises(ValueError, match=r"No frontal picture of .*set is in split 'train'"):
+    with pytest.raises(ValueError, match=r"No frontal image of .*set is in split 'train'"):
         selection.rows_of([opened], "train", frontal=True)
 
 
 def copies(folder: Path, link: bool = False) -> Store:
-    """Pictures 0 and 1 in training, 1 also in validation, 2 twice in training, 3 in training and in no split."""
+    """Images 0 and 1 in training, 1 also in validation, 2 twice in training, 3 in training and in no split."""
     rows = [(0, "train"), (1, "train"), (1, "val"), (2, "train"), (2, "train"), (3, "train"), (3, ""), (4, "test")]
     named = [
-        {"patient": f"p{place}", "split": split, "picture": seed, "Mass": 0} for place, (seed, split) in enumerate(rows)
+        {"patient": f"p{place}", "split": split, "image": seed, "Mass": 0} for place, (seed, split) in enumerate(rows)
     ]
     return made(folder, named, link=link)  # type: ignore[arg-type]
 
 
-def test_pictures_that_are_also_in_another_split_are_left_out(tmp_path: Path) -> None:
+def test_images_that_are_also_in_another_split_are_left_out(tmp_path: Path) -> None:
     opened = copies(tmp_path)
     rows = selection.rows_of([opened], "train")
     assert selection.without_copies([opened], rows, "train").tolist() == [0, 3, 4, 5]
 
 
 def test_copies_are_found_in_other_sets_too_and_linked_ones_cannot_be(tmp_path: Path) -> None:
-    first = made(tmp_path / "first", [{"patient": "a", "split": "train", "picture": 4, "Mass": 0}, {"patient": "b", "split": "train", "picture": 9, "Mass": 0}])  # fmt: skip
+    first = made(tmp_path / "first", [{"patient": "a", "split": "train", "image": 4, "Mass": 0}, {"patient": "b", "split": "train", "image": 9, "Mass": 0}])  # fmt: skip
     second, linked = copies(tmp_path / "second"), copies(tmp_path / "linked", link=True)
     assert selection.without_copies([first, second], np.array([0, 1]), "train").tolist() == [1]
     assert selection.without_copies([first, linked], np.array([0, 1]), "train").tolist() == [0, 1]
@@ -155,11 +155,11 @@ def test_copies_are_found_in_other_sets_too_and_linked_ones_cannot_be(tmp_path: 
 def crossing(folder: Path) -> Store:
     """Patient a in training and test, b in validation and test, image 3 in training and test of different patients."""
     rows = [("a", "train", 0), ("A ", "test", 1), ("b", "val", 2), ("c", "train", 3), ("d", "test", 3), ("b", "test", 4), ("e", "test", 5), ("a", "", 6)]  # fmt: skip
-    return made(folder, [{"patient": p, "split": s, "picture": n, "Mass": 0} for p, s, n in rows])
+    return made(folder, [{"patient": p, "split": s, "image": n, "Mass": 0} for p, s, n in rows])
 
 
 def test_only_known_patients_are_counted(tmp_path: Path) -> None:
-    opened = [made(tmp_path, [{"patient": patient, "picture": n} for n, patient in enumerate(("a", "", "b", "a", ""))])]
+    opened = [made(tmp_path, [{"patient": patient, "image": n} for n, patient in enumerate(("a", "", "b", "a", ""))])]
     assert selection.known_patients(opened, np.arange(5)) == 2
     assert selection.known_patients(opened, np.array([1, 4])) == 0
 

@@ -23,7 +23,7 @@ FINDINGS = ("Mass", "Edema")
 
 
 def table(seed: int, strength: float) -> pd.DataFrame:
-    """120 pictures of 60 patients; labels are the same for every seed."""
+    """120 images of 60 patients; labels are the same for every seed."""
     rng = np.random.default_rng(0)
     labels = (rng.random((120, 2)) < 0.3).astype(np.float64)
     labels[::17, 0] = np.nan
@@ -128,7 +128,7 @@ def test_a_finding_of_one_class_is_named() -> None:
         "accuracy",
         "F1, of 1 finding",
     ]
-    text = "Mass: only one class is known in these pictures, so not in the means that need both."
+    text = "Mass: only one class is known in these images, so not in the means that need both."
     assert text in comparison.notes(found)
 
 
@@ -139,7 +139,7 @@ def test_a_finding_of_one_class_is_named() -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`big` and `small`: bundles with an evaluation each."""
     folder = tmp_path_factory.mktemp("模型 runs")
-    facts = {"pictures": 1, "patients": 1, "selection": 1}
+    facts = {"images": 1, "patients": 1, "selection": 1}
     for seed, name, architecture in ((1, "big", "test_vit"), (2, "small", "test_resnet")):
         method = cost.built(cost.Subject(architecture, 2, 1, (32, 32)))
         model = Model(architecture, method.findings, (32, 32), 32, "pad", 0.5, 0.25, training=facts)
@@ -165,11 +165,11 @@ def test_an_evaluation_says_its_thresholds_and_whose_it_is(runs: Path) -> None:
         assert (one.rule, one.bundle) == ("youden", runs / "big" / "bundle")
 
 
-def test_thresholds_of_the_tested_pictures_are_called_so(tmp_path: Path) -> None:
+def test_thresholds_of_the_tested_images_are_called_so(tmp_path: Path) -> None:
     predictions.save(table(1, 1.0), tmp_path / "predictions.parquet")
     write(tmp_path / "metrics.json", "peers")
     one = comparison.entry(str(tmp_path))
-    assert (one.rule, one.bundle) == ("youden on the tested pictures", None)
+    assert (one.rule, one.bundle) == ("youden on the tested images", None)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"stamps": [], "rule": "x", "protocol": "honest", "findings": [{}]}'])
@@ -233,7 +233,7 @@ def test_the_command_shows_before_and_after(
         "accuracy",
         "F1",
         "MB on disk",
-        "ms a picture",
+        "ms an image",
         "40.0",
         "20.0",
         "small was not timed as exported: pip x",
@@ -275,7 +275,7 @@ def test_models_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = (1, 4, 4)
 
     def way(name: str) -> cost.Ways:
-        return cost.Ways(shape, lambda pictures: said.append(name) or pictures, None, "")
+        return cost.Ways(shape, lambda images: said.append(name) or images, None, "")
 
     found = cost.timed([way("a"), way("b")], 3, 4)
     assert said == ["a", "a", "b", "b"] * 5

@@ -49,16 +49,16 @@ def converted(chexnet: nn.Module, folder: Path) -> Path:
     return folder / "chexnet"
 
 
-def ours(pictures: Tensor, model: Any) -> Tensor:
+def ours(images: Tensor, model: Any) -> Tensor:
     """As the loader gives them."""
-    return ((pictures - model.mean) / model.std).expand(-1, model.channels, -1, -1)
+    return ((images - model.mean) / model.std).expand(-1, model.channels, -1, -1)
 
 
 def test_a_converted_model_answers_as_its_own_program(chexnet: nn.Module, converted: Path) -> None:
     opened = bundle.load(converted)
-    pictures = gray(96)
+    images = gray(96)
     with torch.inference_mode():
-        found, expected = opened.method.logits(ours(pictures, opened.model)), chexnet(theirs(pictures))
+        found, expected = opened.method.logits(ours(images, opened.model)), chexnet(theirs(images))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert opened.model.findings == CHESTXRAY14 and expected.std() > 0.01
 
@@ -89,20 +89,20 @@ def test_folded_for_gray_it_answers_nearly_so(chexnet: nn.Module, folder: Path) 
     opened = bundle.load(out)
     assert (opened.model.channels, opened.model.colours, opened.model.size) == (1, (), (96, 96))
     assert (opened.model.mean, opened.model.std) == GRAY
-    pictures = gray(96)
+    images = gray(96)
     with torch.inference_mode():
-        found, expected = opened.method.logits(ours(pictures, opened.model)), chexnet(theirs(pictures))
+        found, expected = opened.method.logits(ours(images, opened.model)), chexnet(theirs(images))
     assert (found - expected).abs().max() < 0.05 * expected.std()
 
 
 def test_what_is_exported_and_what_looks_inside_sees_the_same_colours(converted: Path) -> None:
     """Also maps for detectors and for heat."""
     opened = bundle.load(converted)
-    pictures, method = ours(gray(96), opened.model), opened.method
+    images, method = ours(gray(96), opened.model), opened.method
     with torch.inference_mode():
-        torch.testing.assert_close(onnx_export.Network(method)(pictures), method.logits(pictures))
-        pooled = method.backbone.pyramid(pictures)[-1].mean((2, 3))
-        torch.testing.assert_close(pooled, method.backbone(pictures), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(onnx_export.Network(method)(images), method.logits(images))
+        pooled = method.backbone.pyramid(images)[-1].mean((2, 3))
+        torch.testing.assert_close(pooled, method.backbone(images), atol=1e-5, rtol=1e-4)
 
 
 def test_training_goes_on_from_it(converted: Path) -> None:
@@ -231,12 +231,12 @@ def test_an_older_model_opens(converted: Path, folder: Path) -> None:
     shutil.rmtree(older)
 
 
-def test_pictures_of_ones_own_choose_temperature_and_thresholds(
+def test_images_of_ones_own_choose_temperature_and_thresholds(
     converted: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a file and of a model converted before alike; the pictures then serve no honest test."""
+    """Of a file and of a model converted before alike; the images then serve no honest test."""
     data = folder / "数据 data"
-    assert cli.main(["import", "phantom", "--out", str(data), "--pictures", "120", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(data), "--images", "120", "--size", "32"]) == 0
     words = ["convert", "--data", str(data), "--val", "train"]
     assert "is no file" in line(["convert", str(converted), "--out", str(folder / "x")], capsys)
     small = [str(folder / "model.pth.tar"), *CHEXNETS, "--size", "64", "--out"]  # fewer pixels, the same way
@@ -313,7 +313,7 @@ def test_rows_named_by_their_number_are_said_to_be_so(
 
 def test_what_was_learnt_from_a_file_keeps_its_licence_and_its_unknown_history(folder: Path) -> None:
     data = folder / "small data"
-    assert cli.main(["import", "phantom", "--out", str(data), "--pictures", "120", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(data), "--images", "120", "--size", "32"]) == 0
     words = ["finetune", "--data", str(data), "--val", "test", "--model", "resnet18", "--size", "32", "--epochs", "1"]
     words += ["--init", str(written(folder, "first.pth")), "--out", str(folder / "run")]
     assert cli.main(words) == 0

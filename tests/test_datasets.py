@@ -46,7 +46,7 @@ def layout(request: pytest.FixtureRequest, folder: Path) -> tuple[str, Path]:
 
 
 def index(layout: tuple[str, Path]) -> Index:
-    return datasets.index("phantom", pictures=60) if layout[0] == "phantom" else datasets.index(*layout)
+    return datasets.index("phantom", images=60) if layout[0] == "phantom" else datasets.index(*layout)
 
 
 # ---- what every data set promises
@@ -96,9 +96,9 @@ def test_no_patient_is_in_two_parts_of_a_split(layout: tuple[str, Path]) -> None
         assert (table[table[name] != ""].groupby("patient")[name].nunique() == 1).all()
 
 
-def test_every_picture_is_a_file_or_is_given_by_the_data_set(layout: tuple[str, Path]) -> None:
+def test_every_image_is_a_file_or_is_given_by_the_data_set(layout: tuple[str, Path]) -> None:
     found = index(layout)
-    read = datasets.pictures(layout[0], found, size=32, depth=8, no_such_option=1)
+    read = datasets.images(layout[0], found, size=32, depth=8, no_such_option=1)
     for row in range(len(found)):
         if read is None:
             assert found.file(row).is_file(), found.file(row)
@@ -169,7 +169,7 @@ def test_an_index_survives_its_file(layout: tuple[str, Path], tmp_path: Path) ->
         ),
         ("rsna", "stage_2_train_labels.csv"),
         ("medmnist", "pneumoniamnist*.npz"),
-        ("folder", "no pictures"),
+        ("folder", "no images"),
     ],
 )
 def test_all_missing_files_are_named_in_one_line_with_where_to_get_them(name: str, missing: str, folder: Path) -> None:
@@ -261,18 +261,18 @@ def test_labels_of_chestxray14_and_their_boxes(folder: Path) -> None:
     assert found.table["study"].iloc[1] == "1-1"
 
 
-def test_a_picture_under_its_own_name_wins_over_a_re_encoded_one(folder: Path) -> None:
+def test_a_image_under_its_own_name_wins_over_a_re_encoded_one(folder: Path) -> None:
     root = trees.nih(folder)
     name = trees.NIH_ROWS[0][0]
-    trees.picture(root / "a" / name.replace(".png", ".jpg"))
-    trees.picture(root / "a" / name)
+    trees.image(root / "a" / name.replace(".png", ".jpg"))
+    trees.image(root / "a" / name)
     assert datasets.index("nih", root).table["path"].iloc[0] == f"images_001/images/{name}"
     assert datasets.index("nih", root, images="a").table["path"].iloc[0] == f"a/{name}"
     (root / "a" / name).unlink()
     assert datasets.index("nih", root, images="a").table["path"].iloc[0] == f"a/{name}".replace(".png", ".jpg")
 
 
-def test_a_picture_that_is_not_on_disk_keeps_its_row_and_name(folder: Path) -> None:
+def test_a_image_that_is_not_on_disk_keeps_its_row_and_name(folder: Path) -> None:
     root = trees.nih(folder)
     (root / "images_001" / "images" / trees.NIH_ROWS[0][0]).unlink()
     found = datasets.index("nih", root)
@@ -321,9 +321,9 @@ def test_valid_may_become_test_and_validation_then_comes_from_training(folder: P
     assert counts["test"] == 20 and 60 <= counts["val"] <= 140
 
 
-def test_chexperts_test_labels_come_per_study_or_per_picture(folder: Path) -> None:
+def test_chexperts_test_labels_come_per_study_or_per_image(folder: Path) -> None:
     root = trees.chexpert(folder) / "CheXpert-v1.0-small"
-    trees.pictures(root, [f"test/patient64741/study1/{name}.jpg" for name in ("view1_frontal", "view2_lateral")])
+    trees.images(root, [f"test/patient64741/study1/{name}.jpg" for name in ("view1_frontal", "view2_lateral")])
     bits = "0,1,1,1,0,0,0,0,0,0,0,0,0,1"
     trees.text(
         root / "groundtruth.csv", "Study," + trees.CHEXPERT_LABELS, f"CheXpert-v1.0/test/patient64741/study1,{bits}"
@@ -340,7 +340,7 @@ def test_chexperts_test_labels_come_per_study_or_per_picture(folder: Path) -> No
 def test_chexlocalize_alone_needs_no_training_csv(folder: Path) -> None:
     row = "val/patient64541/study1/view1_frontal.jpg," + ",".join("0" * 14)
     trees.text(folder / "val_labels.csv", "Path," + trees.CHEXPERT_LABELS, row)
-    trees.picture(folder / "val/patient64541/study1/view1_frontal.jpg")
+    trees.image(folder / "val/patient64541/study1/view1_frontal.jpg")
     found = datasets.index("chexpert", folder)
     assert found.table["split"].tolist() == ["val"] and found.file(0).is_file()
 
@@ -376,7 +376,7 @@ def test_two_copies_of_chexpert_side_by_side_are_not_guessed_between(folder: Pat
 # ---- MIMIC-CXR-JPG
 
 
-def test_labels_of_a_study_go_to_all_its_pictures_and_a_study_without_has_none(folder: Path) -> None:
+def test_labels_of_a_study_go_to_all_its_images_and_a_study_without_has_none(folder: Path) -> None:
     table = datasets.index("mimic", trees.mimic(folder)).table
     assert table.groupby("study")["Edema"].nunique(dropna=False).eq(1).all()
     assert table["Edema"].iloc[:-3].eq(-1).all() and table["Edema"].iloc[-3:].isna().all()
@@ -385,7 +385,7 @@ def test_labels_of_a_study_go_to_all_its_pictures_and_a_study_without_has_none(f
     assert datasets.index("mimic", folder, labels="negbio").table["Edema"].iloc[0] == 1
 
 
-def test_mimic_pictures_may_lie_in_a_resized_folder_and_patients_bring_sex_and_age(folder: Path) -> None:
+def test_mimic_images_may_lie_in_a_resized_folder_and_patients_bring_sex_and_age(folder: Path) -> None:
     root = trees.mimic(folder, under="files_resized_320")
     trees.text(
         folder / "patients.csv",
@@ -442,7 +442,7 @@ def test_rsnas_patients_are_images_unless_it_is_joined_to_chestxray14(
     assert table.groupby("patient")["split"].nunique().eq(1).all()
 
 
-def test_rsna_has_one_row_per_picture_its_boxes_and_three_classes(folder: Path) -> None:
+def test_rsna_has_one_row_per_image_its_boxes_and_three_classes(folder: Path) -> None:
     found = datasets.index("rsna", trees.rsna(folder))
     assert len(found) == 20 and len(found.boxes) == 14 and found.findings == ("Lung_Opacity",)
     assert found.table["Lung_Opacity"].sum() == 7
@@ -457,9 +457,9 @@ def test_the_lovt_split_is_taken_where_its_lists_are(folder: Path) -> None:
     assert not by_patient.table["split"].equals(found.table["split"])
 
 
-def test_rsna_pictures_may_be_converted(folder: Path) -> None:
+def test_rsna_images_may_be_converted(folder: Path) -> None:
     root = trees.rsna(folder)
-    trees.pictures(root / "png", [f"{name}.png" for name in trees.RSNA_IDS])
+    trees.images(root / "png", [f"{name}.png" for name in trees.RSNA_IDS])
     assert datasets.index("rsna", root).table["path"].str.endswith(".dcm").all()
     assert datasets.index("rsna", root, images="png").table["path"].str.startswith("png/").all()
 
@@ -470,7 +470,7 @@ def test_rsna_pictures_may_be_converted(folder: Path) -> None:
 def test_medmnist_names_no_patient_and_says_the_size(folder: Path) -> None:
     found = datasets.index("medmnist", trees.medmnist(folder) / "pneumoniamnist.npz")
     assert (found.table["patient"] == "").all() and set(found.table["width"]) == {28}
-    read = datasets.pictures("medmnist", found, size=28, depth=8)
+    read = datasets.images("medmnist", found, size=28, depth=8)
     with np.load(folder / "pneumoniamnist.npz") as file:
         np.testing.assert_array_equal(read(8), file["val_images"][1])
         np.testing.assert_array_equal(read(13), file["test_images"][3])
@@ -506,7 +506,7 @@ def test_another_medmnist_set_a_broken_file_and_wrong_labels_are_one_line_each(f
         datasets.index("medmnist", root / "chestmnist.npz")
 
 
-# ---- your own pictures
+# ---- your own images
 
 
 def test_the_columns_of_a_hospitals_csv_are_found_by_their_names(folder: Path) -> None:
@@ -523,7 +523,7 @@ def test_the_columns_of_a_hospitals_csv_are_found_by_their_names(folder: Path) -
 def test_encodings_and_separators_are_worked_out(folder: Path, encoding: str, separator: str) -> None:
     rows = [["图像", "患者编号", "诊断"], ["图/一.png", "病人1", "胸腔积液|肿块"], ["图/二.png", "病人2", "正常"]]
     trees.text(folder / "表.csv", *(separator.join(row) for row in rows), encoding=encoding)
-    trees.pictures(folder, ["图/一.png", "图/二.png"])
+    trees.images(folder, ["图/一.png", "图/二.png"])
     found = datasets.index("folder", folder)
     assert found.findings == ("Effusion", "Mass") and found.labels.tolist() == [[1, 1], [0, 0]]
     assert found.table["patient"].tolist() == ["病人1", "病人2"] and found.file(1).is_file()
@@ -552,7 +552,7 @@ def test_labels_are_read_in_the_words_people_use(folder: Path, cells: list[str],
 def test_paths_written_on_another_machine_are_found_below_the_root(folder: Path) -> None:
     rows = ["C:\\data\\x\\pics\\1.png,0", "/mnt/old/pics/2.png,1", "pics/3.png,1", "4,0", "twice.png,0"]
     trees.text(folder / "a.csv", "path,Mass", *rows)
-    trees.pictures(folder, ["pics/1.png", "pics/2.png", "pics/3.png", "pics/4.png", "a/twice.png", "b/twice.png"])
+    trees.images(folder, ["pics/1.png", "pics/2.png", "pics/3.png", "pics/4.png", "a/twice.png", "b/twice.png"])
     found = datasets.index("folder", folder).table["path"].tolist()
     assert found == ["pics/1.png", "pics/2.png", "pics/3.png", "pics/4.png", "twice.png"]
 
@@ -571,7 +571,7 @@ def test_wrong_columns_are_said_with_the_nearest_ones(folder: Path) -> None:
     assert (datasets.index("folder", root, patient_column="none").table["patient"] == "").all()
 
 
-def test_a_csv_without_a_picture_column_or_with_unclear_splits_is_refused(folder: Path) -> None:
+def test_a_csv_without_a_image_column_or_with_unclear_splits_is_refused(folder: Path) -> None:
     file = trees.text(folder / "a.csv", "who,Mass", "1,0")
     with pytest.raises(ValueError, match=r"--path-column. Columns: who, Mass"):
         datasets.index("folder", file)
@@ -611,7 +611,7 @@ def test_folders_become_classes_and_normal_is_the_row_without_findings(folder: P
 
 
 def test_class_folders_of_ones_own_findings_keep_their_names(folder: Path) -> None:
-    trees.pictures(folder, ["Silicosis stage 1/a.png", "tb/b.png", "normal/c.png"])
+    trees.images(folder, ["Silicosis stage 1/a.png", "tb/b.png", "normal/c.png"])
     found = datasets.index("folder", folder)
     assert found.findings == ("Tuberculosis", "Silicosis_stage_1")
     assert found.labels.tolist() == [[0, 1], [0, 0], [1, 0]]
@@ -620,15 +620,15 @@ def test_class_folders_of_ones_own_findings_keep_their_names(folder: Path) -> No
 @pytest.mark.parametrize(
     "names", [["a.png", "b.png"], ["p1/a.png", "p2/b.png"], ["x/s1/a.png", "y/s2/b.png"], ["one/a.png"]]
 )
-def test_other_folders_are_pictures_without_labels(folder: Path, names: list[str]) -> None:
-    trees.pictures(folder, names)
+def test_other_folders_are_images_without_labels(folder: Path, names: list[str]) -> None:
+    trees.images(folder, names)
     found = datasets.index("folder", folder)
     assert found.findings == () and found.table["path"].tolist() == names
     assert (found.table["split"] == "").all()
 
 
 def test_patients_can_be_read_from_the_paths(folder: Path) -> None:
-    trees.pictures(
+    trees.images(
         folder, [f"{kind}/person{n}_{kind}_{m}.jpeg" for n in range(20) for m in range(2) for kind in ("normal", "tb")]
     )
     found = datasets.index("folder", folder, patient_pattern=r"(person\d+)_").table
@@ -651,7 +651,7 @@ def test_dicom_files_need_no_ending_and_other_files_are_left_out(folder: Path) -
 
 
 def test_a_folder_linked_into_itself_is_walked_once(folder: Path) -> None:
-    trees.pictures(folder, ["a/1.png"])
+    trees.images(folder, ["a/1.png"])
     (folder / "a" / "again").symlink_to(folder, target_is_directory=True)
     assert datasets.index("folder", folder).table["path"].tolist() == ["a/1.png"]
 
@@ -688,10 +688,10 @@ def test_an_official_table_without_its_columns_names_them_all(folder: Path) -> N
 def test_a_made_up_set_takes_no_root_and_depends_on_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"'phantom' is made up and lies nowhere: leave out '/nowhere'"):
         datasets.index("phantom", "/nowhere")
-    first = datasets.index("phantom", pictures=3)
+    first = datasets.index("phantom", images=3)
     folder.mkdir()
     monkeypatch.chdir(folder)
-    again = datasets.index("phantom", pictures=3)
+    again = datasets.index("phantom", images=3)
     assert first.root == again.root == Path() and first.table.equals(again.table)
 
 
@@ -699,7 +699,7 @@ def test_patients_that_only_the_files_know_are_waited_for(folder: Path) -> None:
     """A split dealt out before all patients are known could put one on both sides."""
     names = [f"{number}.dcm" for number in range(30)]
     trees.text(folder / "a.csv", "path,patient,Mass", *(f"{name},{'P1' * (name < '2')},0" for name in names))
-    trees.pictures(folder, names)
+    trees.images(folder, names)
     assert (datasets.index("folder", folder).table["split"] == "").all()
     trees.text(
         folder / "a.csv", "path,patient,split", *(f"{name},,{'train' if name < '5' else 'test'}" for name in names)
@@ -778,7 +778,7 @@ def test_columns_and_words_of_a_chinese_hospital(folder: Path, caplog: pytest.Lo
 
 
 def test_folders_that_may_be_patients_lose_no_labels_in_silence(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trees.pictures(folder, ["0/a.png", "1/b.png"])
+    trees.images(folder, ["0/a.png", "1/b.png"])
     assert datasets.index("folder", folder).findings == ()
     assert "The folders 0, 1 are not taken for classes, since patients are often called so" in caplog.text
     assert "--classes yes" in caplog.text
@@ -788,24 +788,24 @@ def test_folders_that_may_be_patients_lose_no_labels_in_silence(folder: Path, ca
 def test_dicom_in_class_folders_and_folders_in_them_are_said_too(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trees.pictures(folder, ["normal/s/a.dcm", "tb/b.dcm"])
+    trees.images(folder, ["normal/s/a.dcm", "tb/b.dcm"])
     assert datasets.index("folder", folder).findings == ()
     assert "since they hold DICOM files and they hold further folders" in caplog.text
     assert datasets.index("folder", folder, classes="yes").findings == ("Tuberculosis",)
 
 
 def test_masks_are_left_out_and_images_are_no_class(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trees.pictures(folder, ["images/1.png", "images/2.png", "masks/1.png"])
+    trees.images(folder, ["images/1.png", "images/2.png", "masks/1.png"])
     found = datasets.index("folder", folder)
     assert found.findings == () and found.table["path"].tolist() == ["images/1.png", "images/2.png"]
-    assert "Left out: 1 pictures in folders called mask or the like." in caplog.messages
+    assert "Left out: 1 images in folders called mask or the like." in caplog.messages
     shutil.rmtree(folder)
-    trees.pictures(folder, [f"{kind}/{what}/1.png" for kind in ("COVID", "Normal") for what in ("images", "masks")])
+    trees.images(folder, [f"{kind}/{what}/1.png" for kind in ("COVID", "Normal") for what in ("images", "masks")])
     assert datasets.index("folder", folder).labels.tolist() == [[1], [0]]
 
 
-def test_pictures_that_cannot_be_read_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trees.pictures(folder, ["a.png"])
+def test_images_that_cannot_be_read_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trees.images(folder, ["a.png"])
     trees.text(folder / "b.webp", "x")
     assert len(datasets.index("folder", folder)) == 1
     assert caplog.messages[0] == "Left out: 1 files .webp."
@@ -813,17 +813,17 @@ def test_pictures_that_cannot_be_read_are_counted(folder: Path, caplog: pytest.L
 
 @pytest.mark.parametrize("name", ["view", "set", "Row", "split_a", "width"])
 def test_a_finding_called_like_a_column_of_ours_is_refused(folder: Path, name: str) -> None:
-    trees.pictures(folder, [f"{name}/a.png", "normal/b.png"])
+    trees.images(folder, [f"{name}/a.png", "normal/b.png"])
     with pytest.raises(ValueError, match=f"No finding can be called {name}: Ribcage has a column of that name"):
         datasets.index("folder", folder)
-    table = datasets.index("phantom", pictures=1).table
+    table = datasets.index("phantom", images=1).table
     with pytest.raises(ValueError, match=f"a finding cannot be called '{name}'"):
         Index("x", table.assign(**{name: 0.0}) if name not in table else table, (name,))
 
 
 def test_a_csv_as_root_does_not_walk_the_folder_it_lies_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = trees.text(folder / "a.csv", "path,Mass", "p\\1.png,0", f"{folder}/2.png,1", "./p/3.png,1")
-    trees.pictures(folder, ["p/1.png", "2.png", "p/3.png"])
+    trees.images(folder, ["p/1.png", "2.png", "p/3.png"])
     walked = []
     monkeypatch.setattr(os, "scandir", lambda path: walked.append(Path(path)) or SCAN(path))
     for root, options in ((file, {}), (folder, {}), (folder, {"csv": "a.csv"})):
@@ -834,14 +834,14 @@ def test_a_csv_as_root_does_not_walk_the_folder_it_lies_in(folder: Path, monkeyp
     assert folder / "p" in [Path(str(path)) for path in walked]
 
 
-def test_a_csv_whose_rows_name_no_picture_is_refused_and_some_are_counted(
+def test_a_csv_whose_rows_name_no_image_is_refused_and_some_are_counted(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trees.text(folder / "a.csv", "path,Mass", ",0", " ,1")
     with pytest.raises(ValueError, match="The column 'path' is blank in every row"):
         datasets.index("folder", folder)
     trees.text(folder / "a.csv", "path,Mass", ",0", "1.png,1")
-    assert len(datasets.index("folder", folder)) == 1 and "1 rows that name no picture" in caplog.text
+    assert len(datasets.index("folder", folder)) == 1 and "1 rows that name no image" in caplog.text
 
 
 def test_columns_of_other_things_are_kept_as_they_are(folder: Path) -> None:
@@ -853,20 +853,20 @@ def test_columns_of_other_things_are_kept_as_they_are(folder: Path) -> None:
 
 def test_two_folders_are_two_name_spaces(folder: Path) -> None:
     for name in ("north", "south/images"):
-        trees.pictures(folder / name, ["a.png"])
+        trees.images(folder / name, ["a.png"])
     file = trees.text(folder / "west" / "a.csv", "path,Mass", "1.png,1")
     roots = (folder / "north", folder / "south" / "images", file, file.parent)
     assert [datasets.index("folder", root).name for root in roots] == ["north", "south", "west", "west"]
 
 
-def test_bits_say_what_is_white_in_16_bit_pictures(folder: Path) -> None:
+def test_bits_say_what_is_white_in_16_bit_images(folder: Path) -> None:
     folder.mkdir()
     for name, brightest in (("a", 2047), ("b", 4095)):
         cv2.imwrite(str(folder / f"{name}.png"), np.full((8, 8), brightest, np.uint16))
     found = datasets.index("folder", folder, bits=12)
-    read = datasets.pictures("folder", found, size=8, depth=8, bits=12)
+    read = datasets.images("folder", found, size=8, depth=8, bits=12)
     assert read is not None and [int(read(row).pixels[0, 0]) for row in range(2)] == [127, 255]
-    assert datasets.pictures("folder", found, size=8, depth=8, bits=0) is None
+    assert datasets.images("folder", found, size=8, depth=8, bits=0) is None
     with pytest.raises(ValueError, match="--bits is 8 to 16, not 12000"):
         datasets.index("folder", folder, bits=12000)
 
@@ -924,7 +924,7 @@ def test_the_real_tables_of_chestxray14_give_the_published_counts(real: Path) ->
     ]
 
 
-def test_17920_official_test_pictures_are_in_the_other_familys_training_list(real: Path) -> None:
+def test_17920_official_test_images_are_in_the_other_familys_training_list(real: Path) -> None:
     table = datasets.index("nih", real / "nih").table
     both = table[table["split_official"] == "test"]["split_arnoweng"].value_counts()
     assert both.to_dict() == {"train": 17_920, "val": 2_463, "test": 5_213}
@@ -942,4 +942,4 @@ def test_the_real_tables_of_rsna_and_lovt_give_the_published_counts(real: Path) 
 def test_the_real_pneumoniamnist_gives_its_counts(real: Path) -> None:
     found = datasets.index("medmnist", real / "pneumoniamnist.npz")
     assert found.table["split"].value_counts().to_dict() == {"train": 4_708, "val": 524, "test": 624}
-    assert datasets.pictures("medmnist", found)(0).shape == (28, 28)
+    assert datasets.images("medmnist", found)(0).shape == (28, 28)

@@ -16,7 +16,7 @@ from ribcage.reports import demo_steps
 from ribcage.reports.demo_steps import Journey, Part
 from ribcage.runtime import flags
 
-SMALL = ["--pictures", "240", "--size", "32", "--seen", "32", "--model", "test_resnet"]
+SMALL = ["--images", "240", "--size", "32", "--seen", "32", "--model", "test_resnet"]
 SMALL += ["--epochs", "1", "--pretrain-epochs", "1", "--distil-epochs", "1", "--localise-epochs", "1"]
 
 
@@ -39,7 +39,7 @@ def test_the_demo_goes_the_whole_way_without_a_network_and_shows_it_on_one_page(
     assert re.findall(r"^\[(\d)/9\] ", said, re.M) == list("123456789") and "[9/9] Ask the server · " in said
     page = (out / "index.html").read_text(encoding="utf-8")
     for part in (
-        "Pictures",
+        "Images",
         "A model learns",
         "Learning without labels",
         "Few labels",
@@ -74,7 +74,7 @@ def every_command_that_it_shows_is_understood(said: str) -> None:
 
 def test_quick_asks_for_less_of_what_nobody_asked_for() -> None:
     asked = demo.quickened(demo.Options(quick=True, epochs=7))
-    assert (asked.epochs, asked.pictures) == (7, demo.QUICK["pictures"])
+    assert (asked.epochs, asked.images) == (7, demo.QUICK["images"])
     assert demo.quickened(demo.Options()) == demo.Options()
 
 

@@ -37,10 +37,10 @@ def made(head: Head = "fcos", model: str = "test_resnet", side: int = 64, **more
     return Detect(Backbone(model, size=(side, side)), FINDINGS, head=head, **options).train()  # type: ignore[arg-type]
 
 
-def truth(boxes: Sequence[Sequence[float]], pictures: int = 1, labels: float = 0.0) -> Truth:
-    """From rows of picture, finding, x0, y0, x1, y1."""
+def truth(boxes: Sequence[Sequence[float]], images: int = 1, labels: float = 0.0) -> Truth:
+    """From rows of image, finding, x0, y0, x1, y1."""
     rows = torch.tensor(boxes, dtype=torch.float32).view(-1, 6)
-    return Truth.of(rows, torch.full((pictures, len(FINDINGS)), labels))
+    return Truth.of(rows, torch.full((images, len(FINDINGS)), labels))
 
 
 def small_fcos(**more: str) -> FCOS:
@@ -48,7 +48,7 @@ def small_fcos(**more: str) -> FCOS:
 
 
 def grid() -> Tensor:
-    """The cells of a picture of 32 pixels: 16, 4 and 1."""
+    """The cells of an image of 32 pixels: 16, 4 and 1."""
     return cells([(4, 4), (2, 2), (1, 1)], [8, 16, 32], torch.device("cpu"))
 
 
@@ -63,7 +63,7 @@ def said(logits: float = 0.0, count: int = 1) -> fcos.Outputs:
 # ---- FCOS
 
 
-def test_cells_lie_at_the_middle_of_their_part_of_the_picture() -> None:
+def test_cells_lie_at_the_middle_of_their_part_of_the_image() -> None:
     places = grid()
     assert places[0].tolist() == [4, 4, 8] and places[1].tolist() == [12, 4, 8] and places[4].tolist() == [4, 12, 8]
     assert places[16].tolist() == [8, 8, 16] and places[-1].tolist() == [16, 16, 32]
@@ -71,8 +71,8 @@ def test_cells_lie_at_the_middle_of_their_part_of_the_picture() -> None:
 
 def test_cells_near_the_middle_of_a_box_have_it_on_the_map_for_its_size() -> None:
     head = small_fcos()
-    picture, cell, box = head._assigned(truth([[0, 1, 1, 5, 23, 19]]), grid())
-    assert (picture == 0).all() and (box == 0).all()
+    image, cell, box = head._assigned(truth([[0, 1, 1, 5, 23, 19]]), grid())
+    assert (image == 0).all() and (box == 0).all()
     assert cell.tolist() == [4, 5, 6]  # centres at 4, 12, 20 across and 12 down; 4 and 20 down are outside
     large = head._assigned(truth([[0, 1, -60, -60, 90, 90]]), grid())[1]
     assert large.tolist() == [16, 17, 18, 19]  # its sides are 64 to 128 pixels away: the second map's
@@ -80,8 +80,8 @@ def test_cells_near_the_middle_of_a_box_have_it_on_the_map_for_its_size() -> Non
 
 def test_of_two_boxes_a_cell_has_the_smaller() -> None:
     boxes = [[0, 0, 8, 8, 16, 16], [0, 1, 2, 2, 30, 22], [1, 1, 2, 2, 30, 22]]
-    picture, cell, box = small_fcos()._assigned(truth(boxes, pictures=2), grid())
-    owners = {(n, c): b for n, c, b in zip(picture.tolist(), cell.tolist(), box.tolist(), strict=True)}
+    image, cell, box = small_fcos()._assigned(truth(boxes, images=2), grid())
+    owners = {(n, c): b for n, c, b in zip(image.tolist(), cell.tolist(), box.tolist(), strict=True)}
     assert owners[0, 5] == 0 and owners[0, 6] == 1 and owners[1, 5] == 2
 
 
@@ -119,21 +119,21 @@ def test_where_nobody_drew_the_boxes_there_is_no_right_and_wrong() -> None:
 
 def test_fcos_finds_what_its_targets_say() -> None:
     boxes = [[0, 1, 1, 5, 23, 19], [0, 0, 25, 25, 31, 31], [1, 0, 3, 3, 30, 30]]
-    true, head, outputs = truth(boxes, pictures=2), small_fcos(), said(-12.0, 2)
-    picture, cell, box = head._assigned(true, grid())
-    outputs.logits[picture, cell, true.findings[box]] = 12.0
+    true, head, outputs = truth(boxes, images=2), small_fcos(), said(-12.0, 2)
+    image, cell, box = head._assigned(true, grid())
+    outputs.logits[image, cell, true.findings[box]] = 12.0
     found = outputs.boxes.clone()
-    found[picture, cell] = true.boxes[box]
+    found[image, cell] = true.boxes[box]
     returned(*head.boxes(replace(outputs, boxes=found, quality=outputs.quality + 9)), boxes)
 
 
 def returned(boxes: Tensor, scores: Tensor, wanted: Sequence[Sequence[float]]) -> None:
     """Whether the true boxes, and nothing else that is sure, are found."""
-    for picture in range(len(boxes)):
-        found = best(boxes[picture], scores[picture], (32, 32), 0.4, 100)
+    for image in range(len(boxes)):
+        found = best(boxes[image], scores[image], (32, 32), 0.4, 100)
         sure = found.scores > 0.5
         answers = torch.cat([found.findings[sure, None], found.boxes[sure]], dim=1)
-        own = torch.tensor([row[1:] for row in wanted if row[0] == picture], dtype=torch.float32)
+        own = torch.tensor([row[1:] for row in wanted if row[0] == image], dtype=torch.float32)
         assert len(answers) == len(own)
         torch.testing.assert_close(answers[answers[:, 1].argsort()], own[own[:, 1].argsort()], rtol=1e-4, atol=1e-3)
 
@@ -142,7 +142,7 @@ def returned(boxes: Tensor, scores: Tensor, wanted: Sequence[Sequence[float]]) -
 
 
 def by_the_protocol(raw: list[Tensor], anchors: np.ndarray, boxes: Sequence[Sequence[float]]) -> dict[str, float]:
-    """The loss cell by cell, as the protocol says it; every finding of every picture is known."""
+    """The loss cell by cell, as the protocol says it; every finding of every image is known."""
     sums = dict.fromkeys(("centres", "sides", "confidence", "classes"), 0.0)
     for level, (one, stride) in enumerate(zip(raw, (8, 16, 32), strict=True)):
         values = one.double().numpy()
@@ -176,9 +176,9 @@ def by_the_protocol(raw: list[Tensor], anchors: np.ndarray, boxes: Sequence[Sequ
     return sums
 
 
-def yolo_said(head: YOLO, pictures: int = 2) -> tuple[list[Tensor], list[yolo.Outputs]]:
+def yolo_said(head: YOLO, images: int = 2) -> tuple[list[Tensor], list[yolo.Outputs]]:
     random = torch.Generator().manual_seed(0)
-    raw = [torch.randn(pictures, 3, side, side, 7, generator=random) for side in (4, 2, 1)]
+    raw = [torch.randn(images, 3, side, side, 7, generator=random) for side in (4, 2, 1)]
     return raw, [yolo.Outputs(one, head._pixels((32, 32))[k], 8 << k) for k, one in enumerate(raw)]
 
 
@@ -188,7 +188,7 @@ BOXES = [[0, 1, 1, 5, 23, 19], [0, 0, 25, 25, 31, 31], [1, 0, 3, 3, 30, 30], [1,
 def test_the_loss_of_yolo_cell_by_cell() -> None:
     head = YOLO({8: 4, 16: 4, 32: 4}, 2, width=4)
     raw, outputs = yolo_said(head)
-    true = truth(BOXES, pictures=2)
+    true = truth(BOXES, images=2)
     assert true.asked.all()
     found = {name: value.item() for name, value in head.losses(outputs, true).items()}
     assert found == pytest.approx(by_the_protocol(raw, np.array(yolo.PUBLISHED) * 32 / 224, BOXES), rel=1e-5)
@@ -197,16 +197,16 @@ def test_the_loss_of_yolo_cell_by_cell() -> None:
 
 def test_yolo_finds_what_its_targets_say() -> None:
     head = YOLO({8: 4, 16: 4, 32: 4}, 2, width=4)
-    true, [_, outputs] = truth(BOXES, pictures=2), yolo_said(head)
+    true, [_, outputs] = truth(BOXES, images=2), yolo_said(head)
     for each in outputs:
-        (picture, anchor, row, column), box, _ = yolo._assigned(each, true)
+        (image, anchor, row, column), box, _ = yolo._assigned(each, true)
         each.raw.fill_(-12.0)
         sides = true.boxes[box, 2:] - true.boxes[box, :2]
         place = (true.boxes[box, :2] + sides / 2) / each.stride - torch.stack([column, row], dim=1)
-        each.raw[picture, anchor, row, column, :2] = place.logit(1e-6)
-        each.raw[picture, anchor, row, column, 2:4] = (sides / each.anchors[anchor]).log()
-        each.raw[picture, anchor, row, column, 4] = 12.0
-        each.raw[picture, anchor, row, column, 5 + true.findings[box]] = 12.0
+        each.raw[image, anchor, row, column, :2] = place.logit(1e-6)
+        each.raw[image, anchor, row, column, 2:4] = (sides / each.anchors[anchor]).log()
+        each.raw[image, anchor, row, column, 4] = 12.0
+        each.raw[image, anchor, row, column, 5 + true.findings[box]] = 12.0
     returned(*head.boxes(outputs), BOXES)
 
 
@@ -263,9 +263,9 @@ def test_fitted_anchors_are_kept_with_the_weights() -> None:
 
 @both_heads
 @both_kinds
-def test_eight_pictures_are_learnt_by_heart(head: Head, model: str) -> None:
+def test_eight_images_are_learnt_by_heart(head: Head, model: str) -> None:
     method, seen = made(head, model, freeze=False, width=32), batch(8, sides=(64,), findings=2, seed=3)
-    boxes = seen.boxes[0][seen.boxes[0][:, 0].diff(prepend=torch.tensor([-1.0])) > 0]  # one in a picture at most
+    boxes = seen.boxes[0][seen.boxes[0][:, 0].diff(prepend=torch.tensor([-1.0])) > 0]  # one in an image at most
     seen = replace(seen, boxes=[boxes], labels=torch.zeros_like(seen.labels))
     optimizer = torch.optim.Adam(method.parameters(), 3e-3 if model == "test_resnet" else 1e-3)
     for _ in range(70):
@@ -312,7 +312,7 @@ def test_a_batch_in_parts_has_the_loss_and_gradient_of_the_whole(head: Head) -> 
 
 @both_heads
 @both_kinds
-def test_pictures_without_boxes_are_learnt_from_by_all_that_learns(head: Head, model: str) -> None:
+def test_images_without_boxes_are_learnt_from_by_all_that_learns(head: Head, model: str) -> None:
     empty = batch(4, sides=(64,), findings=2)
     empty = replace(empty, boxes=[torch.empty(0, 6)], labels=torch.zeros(4, 2))
     method = made(head, model)
@@ -324,7 +324,7 @@ def test_pictures_without_boxes_are_learnt_from_by_all_that_learns(head: Head, m
 
 @both_heads
 @both_kinds
-def test_what_is_found_is_sorted_in_the_picture_and_not_cut_by_its_score(head: Head, model: str) -> None:
+def test_what_is_found_is_sorted_in_the_image_and_not_cut_by_its_score(head: Head, model: str) -> None:
     method, shown = made(head, model, keep=7), torch.randn(3, 1, 64, 64)
     answers = method.found(shown)
     assert method.training and len(answers) == 3

@@ -13,7 +13,7 @@ from ribcage.metrics import froc, resampling
 from ribcage.metrics.box_precision import average_precision
 from ribcage.metrics.boxes import Marks
 from ribcage.metrics.detection import Boxes, Skipping, bootstrap, mean_average_precision
-from ribcage.metrics.image_precision import best_cut, picture_precision
+from ribcage.metrics.image_precision import best_cut, image_precision
 from ribcage.metrics.matching import THRESHOLDS, Pairs, match
 from ribcage.metrics.patients import numbered
 from ribcage.metrics.resampling import difference
@@ -23,13 +23,13 @@ NAN, INF = np.nan, np.inf
 
 
 def marks(*rows: tuple[float, ...]) -> Marks:
-    """(picture, score, x0, y0, x1, y1) each."""
+    """(image, score, x0, y0, x1, y1) each."""
     table = np.array(rows, np.float64).reshape(-1, 6)
     return Marks(table[:, 0].astype(np.int64), table[:, 2:], table[:, 1])
 
 
 def case(seed: int) -> tuple[Marks, Marks, int]:
-    """Made-up found and true boxes of one or many pictures: crowded or empty, with equal scores and equal overlaps."""
+    """Made-up found and true boxes of one or many images: crowded or empty, with equal scores and equal overlaps."""
     chance = np.random.default_rng(seed)
     count, side = int(chance.choice([1, 5, 40])), int(chance.choice([6, 40]))
     true_of = np.repeat(np.arange(count), chance.poisson(chance.choice([0.3, 1, 6]), count))
@@ -37,8 +37,8 @@ def case(seed: int) -> tuple[Marks, Marks, int]:
     true, found = (np.tile(chance.integers(0, side, (len(of), 2)), 2).astype(float) for of in (true_of, found_of))
     for boxes in (true, found):
         boxes[:, 2:] += chance.integers(1, 12, (len(boxes), 2))
-    for place, picture in enumerate(found_of):
-        own = np.flatnonzero(true_of == picture)
+    for place, image in enumerate(found_of):
+        own = np.flatnonzero(true_of == image)
         if len(own) and chance.random() < 0.5:  # near a true one
             found[place] = true[chance.choice(own)] + chance.integers(-1, 2, 4) * [1, 1, 0, 0]
     scores = chance.random(len(found)).round(int(chance.choice([1, 8])))
@@ -55,24 +55,24 @@ def coco(found: Marks, true: Marks, count: int) -> np.ndarray:
         there = COCO()
         there.dataset = {
             "info": {},
-            "images": [{"id": picture + 1} for picture in range(count)],
+            "images": [{"id": image + 1} for image in range(count)],
             "categories": [{"id": 1}],
             "annotations": [
                 {
                     "id": place + 1,
-                    "image_id": picture + 1,
+                    "image_id": image + 1,
                     "category_id": 1,
                     "bbox": box,
                     "area": box[2] * box[3],
                     "iscrowd": 0,
                 }
-                for place, (picture, box) in enumerate(zip(true.pictures.tolist(), sides[1], strict=True))
+                for place, (image, box) in enumerate(zip(true.images.tolist(), sides[1], strict=True))
             ],
         }
         there.createIndex()
         said = [
-            {"image_id": picture + 1, "category_id": 1, "bbox": box, "score": score}
-            for picture, box, score in zip(found.pictures.tolist(), sides[0], found.scores.tolist(), strict=True)
+            {"image_id": image + 1, "category_id": 1, "bbox": box, "score": score}
+            for image, box, score in zip(found.images.tolist(), sides[0], found.scores.tolist(), strict=True)
         ]
         judge = COCOeval(there, there.loadRes(said), "bbox")
         judge.params.iouThrs, judge.params.maxDets = np.array(THRESHOLDS), [10**6]
@@ -83,10 +83,10 @@ def coco(found: Marks, true: Marks, count: int) -> np.ndarray:
     return np.where((precision > -1).all(axis=1), precision.mean(axis=1), NAN)
 
 
-def repeated(of: Marks, pictures: np.ndarray) -> Marks:
-    """The marks of these pictures, one after the other, some more than once."""
-    places = [np.flatnonzero(of.pictures == picture) for picture in pictures]
-    numbers = np.repeat(np.arange(len(pictures)), [len(each) for each in places])
+def repeated(of: Marks, images: np.ndarray) -> Marks:
+    """The marks of these images, one after the other, some more than once."""
+    places = [np.flatnonzero(of.images == image) for image in images]
+    numbers = np.repeat(np.arange(len(images)), [len(each) for each in places])
     chosen = np.concatenate([np.empty(0, np.int64), *places])
     return Marks(numbers, of.boxes[chosen], of.scores[chosen])
 
@@ -113,9 +113,9 @@ def test_the_cases_hold_what_is_hard() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_positives_only_is_that_of_pycocotools_on_those_pictures(seed: int) -> None:
+def test_positives_only_is_that_of_pycocotools_on_those_images(seed: int) -> None:
     found, true, count = case(seed + 500)
-    positive = np.unique(true.pictures)
+    positive = np.unique(true.images)
     ours = bootstrap([Boxes.of(found, true, count)], resamples=1)
     there = repeated(found, positive), repeated(true, positive), len(positive)
     values = coco(*there) if len(there[0]) and len(positive) else np.full(8, 0.0 if len(positive) else NAN)
@@ -173,11 +173,11 @@ def test_boxes_without_area_overlap_nothing() -> None:
     )  # corners the wrong way round
 
 
-def test_the_mean_that_skips_pictures_forgets_what_was_missed() -> None:
-    true = marks(*((picture, 1, 0, 0, 10, 10) for picture in range(4)))
+def test_the_mean_that_skips_images_forgets_what_was_missed() -> None:
+    true = marks(*((image, 1, 0, 0, 10, 10) for image in range(4)))
     found = marks((0, 0.9, 0, 0, 10, 10), (1, 0.4, 0, 0, 10, 10), (5, 0.95, 0, 0, 10, 10))
     values = bootstrap([Boxes.of(found, true, 6)], resamples=1)
-    assert values["map_skipping"].value == pytest.approx([1])  # one picture of four is asked, and no healthy one
+    assert values["map_skipping"].value == pytest.approx([1])  # one image of four is asked, and no healthy one
     assert values["map_positives"].value == pytest.approx([51 / 101])
     assert values["map"].value[0] < 0.4
     shifted = marks((0, 0.9, 0, 0, 9, 3))
@@ -227,10 +227,10 @@ def froc_by_definition(found: Marks, true: Marks, count: int, rate: float, overl
     best = 0.0
     for cut in np.unique(found.scores):
         hit, false = set(), 0
-        for picture, box in zip(found.least(cut).pictures, found.least(cut).boxes, strict=True):
+        for image, box in zip(found.least(cut).images, found.least(cut).boxes, strict=True):
             x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
             own = set()
-            for place in np.flatnonzero(true.pictures == picture):
+            for place in np.flatnonzero(true.images == image):
                 other = true.boxes[place]
                 sides = [max(0, min(box[k + 2], other[k + 2]) - max(box[k], other[k])) for k in (0, 1)]
                 both = sides[0] * sides[1]
@@ -258,16 +258,16 @@ def test_froc_is_the_best_of_all_cuts(seed: int, overlap: float | None) -> None:
     assert values[:, 0] == pytest.approx(expected, abs=1e-12)
 
 
-# --- picture by picture ---------------------------------------------------------------------------------------------
+# --- image by image ---------------------------------------------------------------------------------------------
 
 
-def test_picture_precision_by_hand() -> None:
+def test_image_precision_by_hand() -> None:
     true = marks((0, 1, 0, 0, 10, 10), (0, 1, 20, 20, 30, 30), (1, 1, 0, 0, 10, 10))
     found = marks((0, 0.9, 0, 0, 10, 10), (0, 0.8, 50, 50, 60, 60), (1, 0.7, 0, 0, 10, 6), (2, 0.6, 0, 0, 5, 5))
-    #  picture 0: TP 1, FP 1, FN 1; picture 1: above .40, .45, .50, .55 but not above .60; 2: healthy; 3: left out
-    assert picture_precision(found, true, 4) == pytest.approx([1 / 3, 4 / 8, 0, NAN], nan_ok=True)
-    assert picture_precision(found, true, 4, 0.65) == pytest.approx([1 / 3, 4 / 8, NAN, NAN], nan_ok=True)
-    assert picture_precision(found, true, 4, 0.85) == pytest.approx([1 / 2, 0, NAN, NAN], nan_ok=True)
+    #  image 0: TP 1, FP 1, FN 1; image 1: above .40, .45, .50, .55 but not above .60; 2: healthy; 3: left out
+    assert image_precision(found, true, 4) == pytest.approx([1 / 3, 4 / 8, 0, NAN], nan_ok=True)
+    assert image_precision(found, true, 4, 0.65) == pytest.approx([1 / 3, 4 / 8, NAN, NAN], nan_ok=True)
+    assert image_precision(found, true, 4, 0.85) == pytest.approx([1 / 2, 0, NAN, NAN], nan_ok=True)
     assert best_cut(found, true, 4) == pytest.approx((0.7, 5 / 12))
     values = bootstrap([Boxes.of(found, true, 4)], cuts=[0.65], resamples=1)
     assert values["kaggle"].value == pytest.approx([5 / 12])
@@ -280,7 +280,7 @@ def test_the_best_cut_is_the_best(seed: int) -> None:
     if not len(true):
         assert np.isnan(best_cut(found, true, count)).all()
         return
-    means = {cut: np.nanmean(picture_precision(found, true, count, cut)) for cut in [*np.unique(found.scores), INF]}
+    means = {cut: np.nanmean(image_precision(found, true, count, cut)) for cut in [*np.unique(found.scores), INF]}
     cut, value = best_cut(found, true, count)
     assert value == pytest.approx(max(means.values()), abs=1e-12) == pytest.approx(means[cut], abs=1e-12)
 
@@ -289,20 +289,20 @@ def test_the_best_cut_is_the_best(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [2, 4, 5, 7, 8, 9])
-def test_a_resample_is_the_metric_of_the_pictures_drawn(seed: int) -> None:
+def test_a_resample_is_the_metric_of_the_images_drawn(seed: int) -> None:
     chance = np.random.default_rng(seed)
     found, true, count = case(seed * 3)
     patients = chance.integers(-1, max(count // 2, 1), count)
     values = bootstrap([Boxes.of(found, true, count)], patients, cuts=[0.3], resamples=70, seed=seed)
     codes = numbered(patients, count)
-    #  boxes of equal score in one picture: drawn twice, "both firsts, both seconds" or "one picture, then the other"
+    #  boxes of equal score in one image: drawn twice, "both firsts, both seconds" or "one image, then the other"
     tied = len(np.unique(found.scores)) < len(found)
     asked = [name for name in values if not tied or not name.startswith(("map", "ap"))]
     assert len(asked) == (17 if tied else 24)
     for number in (0, 13, 69):
         drawn = resampling.resample(seed, number, codes.max() + 1)
-        pictures = np.sort(np.concatenate([np.flatnonzero(codes == person) for person in drawn]))
-        own = Boxes.of(repeated(found, pictures), repeated(true, pictures), len(pictures))
+        images = np.sort(np.concatenate([np.flatnonzero(codes == person) for person in drawn]))
+        own = Boxes.of(repeated(found, images), repeated(true, images), len(images))
         expected = bootstrap([own], cuts=[0.3], resamples=1)
         for name in asked:
             assert values[name].resampled[number] == pytest.approx(expected[name].value, abs=1e-12, nan_ok=True), name
@@ -319,8 +319,8 @@ def test_threads_and_blocks_do_not_change_a_bit() -> None:
         assert np.array_equal(once[name].resampled[:7], fewer[name].resampled, equal_nan=True), name
 
 
-def test_the_optimism_of_map_in_few_pictures_is_told_from_halves() -> None:
-    """mAP of 10 pictures with a box is larger, on average, than that of all; what the halves say takes most of it off."""
+def test_the_optimism_of_map_in_few_images_is_told_from_halves() -> None:
+    """mAP of 10 images with a box is larger, on average, than that of all; what the halves say takes most of it off."""
     chance, apart, told = np.random.default_rng(3), [], []
     count = 1500
     true = marks(*((n, 1, 10, 10, 40, 40) for n in range(0, count, 3)))
@@ -328,12 +328,12 @@ def test_the_optimism_of_map_in_few_pictures_is_told_from_halves() -> None:
     corners = hit.boxes + chance.normal(0, 3, hit.boxes.shape)
     stray = np.arange(count)
     boxes = np.concatenate([corners, np.tile([50.0, 50.0, 80.0, 80.0], (count, 1))])
-    found = Marks(np.append(hit.pictures, stray), boxes, np.append(chance.random(len(hit)) + 0.5, chance.random(count)))
+    found = Marks(np.append(hit.images, stray), boxes, np.append(chance.random(len(hit)) + 0.5, chance.random(count)))
     whole = bootstrap([Boxes.of(found, true, count)], resamples=1)["map"].value[0]
     for start in range(0, count, 30):
         rows = np.arange(start, start + 30)
-        part = [each.only((each.pictures >= start) & (each.pictures < start + 30)) for each in (found, true)]
-        own = [Marks(each.pictures - start, each.boxes, each.scores) for each in part]
+        part = [each.only((each.images >= start) & (each.images < start + 30)) for each in (found, true)]
+        own = [Marks(each.images - start, each.boxes, each.scores) for each in part]
         value = bootstrap([Boxes.of(own[0], own[1], len(rows))], resamples=2)["map"]
         apart.append(value.value[0] - whole)
         told.append(float(value.bias[0]))
@@ -352,7 +352,7 @@ def test_a_detector_differs_from_itself_by_nothing_and_from_a_worse_one_by_somet
     assert apart.interval().low[0] > 0 and apart.p_value()[0] < 0.05
 
 
-def test_pictures_nobody_drew_on_are_left_out() -> None:
+def test_images_nobody_drew_on_are_left_out() -> None:
     found, true, count = case(8)
     known = np.arange(count) % 3 > 0
     kept = np.flatnonzero(known)
@@ -409,7 +409,7 @@ def test_a_known_set_of_detections_on_the_boxes_of_rsna_is_judged_as_by_pycocoto
     boxes = np.concatenate([true.boxes[near] + chance.normal(0, 25, (len(near), 4)).round(), true.boxes[places]])
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
     scores = np.concatenate([chance.beta(4, 2, len(near)), chance.beta(2, 4, len(others))]).round(3)
-    found = Marks(np.concatenate([true.pictures[near], others]), boxes, scores)
+    found = Marks(np.concatenate([true.images[near], others]), boxes, scores)
     own = average_precision(found, true, len(names))
     assert own == pytest.approx(coco(found, true, len(names)), abs=1e-6)
     assert 0.1 < own.mean() < 0.6

@@ -1,4 +1,4 @@
-"""Found boxes keep their place: in the table, between views, stored pictures and files, whatever the shapes."""
+"""Found boxes keep their place: in the table, between views, stored images and files, whatever the shapes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ def shares(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-# ---- from one picture to another
+# ---- from one image to another
 
 
 @pytest.mark.parametrize("fit", FITS)
@@ -78,7 +78,7 @@ def test_a_plain_view_is_undone_as_boxes_are_moved_into_it(view: tuple[int, int]
 
 
 def test_what_lies_in_the_black_border_becomes_empty() -> None:
-    """A picture twice as high as wide, stored in 100 pixels: 25 of them are black on either side."""
+    """An image twice as high as wide, stored in 100 pixels: 25 of them are black on either side."""
     boxes = np.array([[0.0, 10, 20, 30], [10, 10, 50, 30], [60, -5, 90, 101]])
     back = detections.original(boxes, (200, 400), 100, "pad")
     np.testing.assert_allclose(back, [[0, 40, 0, 120], [0, 40, 100, 120], [140, 0, 200, 400]])
@@ -95,15 +95,15 @@ FOUND = np.array(
 
 def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     made = detections.of(("Mass", "肺不张"), ABOUT, FOUND)
-    assert made.boxes["picture"].tolist() == [0, 2, 2, 2] and made.boxes["score"].is_monotonic_decreasing is False
+    assert made.boxes["image"].tolist() == [0, 2, 2, 2] and made.boxes["score"].is_monotonic_decreasing is False
     assert made.boxes["finding"].tolist() == ["Mass", "Mass", "肺不张", "肺不张"]
     made.save(tmp_path / "boxes.parquet")
     again = detections.read(tmp_path / "boxes.parquet")
     assert again.findings == made.findings
     pd.testing.assert_frame_equal(again.boxes, made.boxes)
-    pd.testing.assert_frame_equal(again.pictures, made.pictures)
+    pd.testing.assert_frame_equal(again.images, made.images)
     marks = again.marks("肺不张")
-    assert marks.pictures.tolist() == [2, 2] and marks.boxes.tolist() == [[1, 1, 2, 2], [1, 2, 3, 5]]
+    assert marks.images.tolist() == [2, 2] and marks.boxes.tolist() == [[1, 1, 2, 2], [1, 2, 3, 5]]
     np.testing.assert_allclose(marks.scores, [0.4, 0.2], rtol=1e-6)
     assert len(again.above({"Mass": 0.6, "肺不张": 0.3}).boxes) == 2
 
@@ -112,7 +112,7 @@ def test_a_table_without_any_box_is_one_too(tmp_path: Path) -> None:
     made = detections.of(("Mass",), ABOUT, np.empty((0, 7)))
     made.save(tmp_path / "boxes.parquet")
     again = detections.read(tmp_path / "boxes.parquet")
-    assert len(again.pictures) == 3 and not len(again.boxes) and not len(again.marks("Mass"))
+    assert len(again.images) == 3 and not len(again.boxes) and not len(again.marks("Mass"))
     pd.testing.assert_frame_equal(again.boxes, made.boxes)
 
 
@@ -129,7 +129,7 @@ def test_another_file_is_no_table_of_detections(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
-    """Two folders of one hospital's files: a white block in every third picture, drawn; some labelled only."""
+    """Two folders of one hospital's files: a white block in every third image, drawn; some labelled only."""
     folder = tmp_path_factory.mktemp("boxes")
     rows = []
     for number in range(9):
@@ -176,10 +176,10 @@ class Bright:
         self.training = mode
         return self
 
-    def found(self, pictures: Tensor) -> list[Found]:
+    def found(self, images: Tensor) -> list[Found]:
         assert not self.training
-        self.asked.append(len(pictures))
-        return [self._of(picture[0] > 0.5) for picture in pictures]
+        self.asked.append(len(images))
+        return [self._of(image[0] > 0.5) for image in images]
 
     def _of(self, white: Tensor) -> Found:
         boxes, scores = [[0.0, 0.0, 3.0, 3.0]], [0.1]
@@ -198,12 +198,12 @@ def test_a_finder_is_asked_about_every_row_and_its_boxes_lie_where_things_are(st
     finder = Bright()
     said = detections.detect(finder, stores, rows, model=MODEL, batch=4, threads=1)
     assert finder.training and finder.asked == [4, 2]
-    assert said.pictures["row"].tolist() == [0, 3, 4, 0, 5, 8]
-    assert said.pictures["set"].tolist() == ["one"] * 3 + ["two"] * 3
-    assert {"file_width", "file_height"} <= set(said.pictures)
+    assert said.images["row"].tolist() == [0, 3, 4, 0, 5, 8]
+    assert said.images["set"].tolist() == ["one"] * 3 + ["two"] * 3
+    assert {"file_width", "file_height"} <= set(said.images)
     best = said.above({"Mass": 0.5}).marks("Mass")
     true = detections.truth(stores, np.unique(rows), "Mass")
-    assert best.pictures.tolist() == true.pictures.tolist() and len(true) >= 3
+    assert best.images.tolist() == true.images.tolist() and len(true) >= 3
     np.testing.assert_allclose(best.boxes, true.boxes, atol=2.1)  # a pixel of the view is two of the second set's
     assert len(said.boxes) == len(rows) + len(true)
 
@@ -224,8 +224,8 @@ def test_true_boxes_are_those_the_loader_gives(stores: list[Store]) -> None:
     loader = Loader(stores, [augment.plain(45)], batch=5, rows=rows, findings=("Mass",), shuffle=False, threads=1)
     given = [(batch.rows[each[:, 0].long()], each[:, 2:]) for batch in loader.epoch(0) for each in batch.boxes]
     true = detections.truth(stores, rows, "Mass")
-    np.testing.assert_array_equal(np.concatenate([place for place, _ in given]), true.pictures)
-    sides = np.array([45 / stores[int(place >= 9)].size for place in true.pictures])
+    np.testing.assert_array_equal(np.concatenate([place for place, _ in given]), true.images)
+    sides = np.array([45 / stores[int(place >= 9)].size for place in true.images])
     np.testing.assert_allclose(np.concatenate([boxes for _, boxes in given]), true.boxes * sides[:, None], rtol=1e-5)
 
 
@@ -236,8 +236,8 @@ def judge(stores: Sequence[Store], finder: Bright, rows: np.ndarray) -> BoxValid
     return BoxValidation(lambda: finder, stores, rows, MODEL, device=torch.device("cpu"), batch=4, threads=1)
 
 
-def test_validation_minds_only_pictures_whose_boxes_are_known(stores: list[Store]) -> None:
-    """The corner is found in every picture: among the four that are known to be with or without a box it is wrong."""
+def test_validation_minds_only_images_whose_boxes_are_known(stores: list[Store]) -> None:
+    """The corner is found in every image: among the four that are known to be with or without a box it is wrong."""
     chooses = judge(stores, Bright(), np.arange(9))
     found = chooses()
     assert found["ap50"] == 1.0 and found["map"] == found["map_Mass"] > 0.9  # half a pixel is lost at the edges

@@ -67,7 +67,7 @@ def written(made: Dataset, **options: object) -> bytes:
     return out.getvalue()
 
 
-def read(made: Dataset, depth: image_file.Depth = 16) -> image_file.Picture:
+def read(made: Dataset, depth: image_file.Depth = 16) -> image_file.GrayImage:
     return image_file.decode(written(made), "a.dcm", depth=depth)
 
 
@@ -158,8 +158,8 @@ def test_bits_that_are_not_stored_are_ignored() -> None:
 @pytest.mark.parametrize("bits", [8, 10, 12, 15, 16])
 def test_without_a_window_the_occurring_range_is_shown(bits: int) -> None:
     pixels = np.linspace(0, 2**bits - 1, 4096).astype(np.uint8 if bits == 8 else np.uint16).reshape(64, 64)
-    picture = read(dataset(pixels, bits), depth=8)
-    assert (picture.pixels.min(), picture.pixels.max(), picture.pixels.dtype) == (0, 255, np.uint8)
+    image = read(dataset(pixels, bits), depth=8)
+    assert (image.pixels.min(), image.pixels.max(), image.pixels.dtype) == (0, 255, np.uint8)
     half = read(dataset(pixels // 2 + 9, bits))
     if bits == 8:  # as it is: already meant for the eye
         assert half.pixels.max() == (255 // 2 + 9) * 257 and half.notes == ()
@@ -181,10 +181,10 @@ def test_a_window_that_would_saturate_is_set_aside_and_noted() -> None:
 
 
 def test_a_narrow_window_that_shows_the_middle_is_kept() -> None:
-    picture = np.full((64, 64), 100, np.uint16)
-    picture[16:48, 16:48] = np.arange(1024).reshape(32, 32) % 200 + 1000
-    picture[0, 0] = 4000
-    assert read(dataset(picture, WindowCenter="1100", WindowWidth="220")).notes == ("window 1100/220",)
+    image = np.full((64, 64), 100, np.uint16)
+    image[16:48, 16:48] = np.arange(1024).reshape(32, 32) % 200 + 1000
+    image[0, 0] = 4000
+    assert read(dataset(image, WindowCenter="1100", WindowWidth="220")).notes == ("window 1100/220",)
 
 
 def test_pixels_for_processing_follow_the_physics() -> None:
@@ -198,9 +198,9 @@ def test_padding_is_black_and_does_not_count() -> None:
     pixels = RAMP // 4 + np.uint16(1000)
     pixels[:, :8] = 4000
     made = dataset(pixels, PixelPaddingValue=4000, PhotometricInterpretation="MONOCHROME1")
-    picture = read(made)
-    assert picture.pixels[:, :8].max() == 0
-    assert picture.notes == ("range 1002 to 2023", "inverted (MONOCHROME1)", "padding made black")
+    image = read(made)
+    assert image.pixels[:, :8].max() == 0
+    assert image.notes == ("range 1002 to 2023", "inverted (MONOCHROME1)", "padding made black")
 
 
 @pytest.mark.parametrize(
@@ -224,9 +224,9 @@ def test_colour_is_made_gray_and_noted(photometric: str, note: str) -> None:
         pixels[...] = (200, 40, 90) if photometric == "RGB" else (93, 126, 204)  # the same colour
         made = dataset(pixels, 8, PhotometricInterpretation=photometric, PlanarConfiguration=0)
         expected = 0.299 * 200 + 0.587 * 40 + 0.114 * 90
-    picture = read(made, depth=8)
-    assert np.abs(picture.pixels - expected).max() <= 1.5
-    assert note in picture.notes
+    image = read(made, depth=8)
+    assert np.abs(image.pixels - expected).max() <= 1.5
+    assert note in image.notes
 
 
 # -- Headers that need judgement ----------------------------------------------------------------------------------------
@@ -241,10 +241,10 @@ def chest() -> np.ndarray:
 
 
 def test_without_a_window_a_marker_does_not_squeeze_the_anatomy() -> None:
-    picture = read(dataset(chest(), 16), 8)
-    dark, bright = np.percentile(picture.pixels[20:, 10:], (10, 90))
-    assert bright - dark > 150 and picture.pixels[8, 115] == 255 and picture.pixels[8, 0] == 0
-    assert picture.notes[0].startswith("range ") and picture.notes[0].endswith(" of 0 to 60000")
+    image = read(dataset(chest(), 16), 8)
+    dark, bright = np.percentile(image.pixels[20:, 10:], (10, 90))
+    assert bright - dark > 150 and image.pixels[8, 115] == 255 and image.pixels[8, 0] == 0
+    assert image.notes[0].startswith("range ") and image.notes[0].endswith(" of 0 to 60000")
 
 
 @pytest.mark.parametrize("marker", [[60000], [60000, 59000], [60000, 59000, 58000, 57500]])
@@ -263,9 +263,9 @@ def test_a_window_that_uses_next_to_nothing_of_the_gray_range_is_set_aside() -> 
 
 def test_a_lut_of_fewer_bits_than_it_says_is_not_black() -> None:
     item = lut(np.arange(4096).astype(np.uint16), 0, 16)
-    picture = read(dataset(VOILUTSequence=[item]))
-    assert np.abs(picture.pixels / 65535 - RAMP / 4095).max() < 1e-4
-    assert picture.notes == ("VOI LUT; a LUT says 16 bits and ends at 4095: 12 bits taken",)
+    image = read(dataset(VOILUTSequence=[item]))
+    assert np.abs(image.pixels / 65535 - RAMP / 4095).max() < 1e-4
+    assert image.notes == ("VOI LUT; a LUT says 16 bits and ends at 4095: 12 bits taken",)
 
 
 def test_empty_and_short_tables_are_no_obstacle() -> None:
@@ -335,8 +335,8 @@ def test_negative_padding_is_found_as_it_is_written(bits: int, value: int) -> No
     pixels[:, :8] = -2000
     made = dataset(pixels, bits, WindowCenter="0", WindowWidth="4000", PhotometricInterpretation="MONOCHROME1")
     made.add_new("PixelPaddingValue", "US", value)
-    picture = read(made)
-    assert picture.notes[-1] == "padding made black" and picture.pixels[:, :8].max() == 0
+    image = read(made)
+    assert image.notes[-1] == "padding made black" and image.pixels[:, :8].max() == 0
 
 
 def test_what_enhanced_images_say_in_functional_groups_is_done() -> None:
@@ -409,8 +409,8 @@ def test_luts_are_read_however_their_numbers_are_written() -> None:
     assert np.array_equal(read(dataset(RAMP + np.uint16(40000), 16, VOILUTSequence=[above])).pixels, expected)
     packed = lut(entries, 0, 8)
     packed.LUTData = (entries >> 8).astype(np.uint8).view("<u2").tolist()
-    picture = read(dataset(VOILUTSequence=[packed]))
-    assert picture.notes == ("VOI LUT",) and np.abs(picture.pixels / 65535 - expected / 65535).max() < 1 / 255
+    image = read(dataset(VOILUTSequence=[packed]))
+    assert image.notes == ("VOI LUT",) and np.abs(image.pixels / 65535 - expected / 65535).max() < 1 / 255
 
 
 def test_a_palette_of_bytes_in_words_is_not_black() -> None:
@@ -418,8 +418,8 @@ def test_a_palette_of_bytes_in_words_is_not_black() -> None:
     for colour in ("Red", "Green", "Blue"):
         setattr(made, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
         setattr(made, f"{colour}PaletteColorLookupTableData", np.arange(256).astype("<u2").tobytes())
-    picture = read(made, 8)
-    assert np.array_equal(picture.pixels, RAMP >> 4) and "8 bits taken" in picture.notes[0]
+    image = read(made, 8)
+    assert np.array_equal(image.pixels, RAMP >> 4) and "8 bits taken" in image.notes[0]
 
 
 def test_of_several_windows_the_normal_one_is_taken_or_the_one_asked_for() -> None:
@@ -509,8 +509,8 @@ def test_what_a_shutter_covers_is_black_and_does_not_count(shape: str) -> None:
 
 def test_a_shutter_that_makes_no_sense_is_not_applied_and_that_is_said() -> None:
     for elements in ({"ShutterShape": "RECTANGULAR"}, {"ShutterShape": "CIRCULAR", "RadiusOfCircularShutter": 1}):
-        picture = read(dataset(**elements))
-        assert np.array_equal(picture.pixels, read(dataset()).pixels) and "was not applied" in " ".join(picture.notes)
+        image = read(dataset(**elements))
+        assert np.array_equal(image.pixels, read(dataset()).pixels) and "was not applied" in " ".join(image.notes)
 
 
 @pytest.mark.parametrize(
@@ -869,8 +869,8 @@ def test_a_sign_repeated_above_the_stored_bits_is_no_contradiction() -> None:
     made = dataset(pixels, 12, WindowCenter="0", WindowWidth="2048")
     expected = read(made).pixels
     frame = lossless_jpeg(pixels.view(np.uint16), 16, 1)
-    picture = read(encapsulated(frame, JPEGLosslessSV1, pixels, 12, WindowCenter="0", WindowWidth="2048"))
-    assert np.array_equal(picture.pixels, expected) and "caution" not in " ".join(picture.notes)
+    image = read(encapsulated(frame, JPEGLosslessSV1, pixels, 12, WindowCenter="0", WindowWidth="2048"))
+    assert np.array_equal(image.pixels, expected) and "caution" not in " ".join(image.notes)
 
 
 def test_a_stream_of_another_kind_than_the_header_says_is_decoded_and_noted() -> None:
@@ -970,8 +970,8 @@ def test_bits_above_the_lowest_of_a_compressed_image_are_those_that_the_header_s
 def test_what_follows_the_pixels_means_nothing() -> None:
     data = written(dataset())
     for after in (b"\xff" * 100, bytes(2048), written(dataset(RAMP // 2, PatientID="other"))[132:]):
-        picture = image_file.decode(data + after, "a.dcm", depth=16)
-        assert np.array_equal(picture.pixels, read(dataset()).pixels) and picture.tags["patient"] == ""
+        image = image_file.decode(data + after, "a.dcm", depth=16)
+        assert np.array_equal(image.pixels, read(dataset()).pixels) and image.tags["patient"] == ""
 
 
 def test_a_kind_of_jpeg_that_is_not_read_is_not_called_damaged() -> None:
@@ -1071,7 +1071,7 @@ def test_several_frames_are_refused_with_their_number() -> None:
     assert "30 frames; one image is expected" in refused(made)
 
 
-def test_a_dicom_without_a_picture_says_what_it_is() -> None:
+def test_a_dicom_without_a_image_says_what_it_is() -> None:
     made = dataset(PixelData=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1")
     assert refused(made) == "a.dcm has no pixels (its kind is Encapsulated PDF Storage)."
 
@@ -1262,7 +1262,7 @@ def test_known_odd_files() -> None:
 # ---- the header alone
 
 
-def test_tags_are_those_of_the_picture_whatever_the_pixels_are(tmp_path: Path) -> None:
+def test_tags_are_those_of_the_image_whatever_the_pixels_are(tmp_path: Path) -> None:
     made = dataset(PatientID="病人 7", PatientSex="F", PatientAge="051Y", ViewPosition="PA", StudyInstanceUID="1.2.9")
     made.SpecificCharacterSet = "ISO_IR 192"
     file = tmp_path / "胸片 x"

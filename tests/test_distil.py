@@ -188,7 +188,7 @@ class Listening:
         return Answer(torch.zeros(len(views[0]), 3))
 
 
-def test_mixed_pictures_are_mixed_alike_for_student_and_teacher() -> None:
+def test_mixed_images_are_mixed_alike_for_student_and_teacher() -> None:
     teacher, whole = Listening(), shown(sides=(32, 48))
     method = made(teachers=[teacher], mixup=1.0).train()
     torch.manual_seed(3)
@@ -298,7 +298,7 @@ def test_the_method_is_found_by_its_name_and_has_a_command_of_its_own() -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("数据 set") / "phantom"
-    assert cli.main(["import", "phantom", "--out", str(folder), "--pictures", "120", "--size", "48"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(folder), "--images", "120", "--size", "48"]) == 0
     return folder
 
 
@@ -389,7 +389,7 @@ def test_a_table_teaches_what_it_speaks_of(data: Path, tmp_path: Path, capsys: p
     table.to_csv(tmp_path / "说.csv", index=False)
     out = tmp_path / "run"
     assert cli.main(words(tmp_path / "说.csv", data, out, "--epochs", "1")) == 0
-    assert f"speaks of 30 of the {len(learning)} pictures, of Edema." in capsys.readouterr().out
+    assert f"speaks of 30 of the {len(learning)} images, of Edema." in capsys.readouterr().out
     assert bundle.load(out).model.training["teachers"] == [{"name": "说.csv", "table": True, "findings": ["Edema"]}]
     card = (out / "bundle" / "README.md").read_text(encoding="utf-8")
     assert "taught by the table 说.csv (Edema)" in card and "What 说.csv has learnt from is not known" in card
@@ -400,14 +400,14 @@ def test_a_table_teaches_what_it_speaks_of(data: Path, tmp_path: Path, capsys: p
     )
 
 
-def test_pictures_without_labels_are_taught_and_the_last_student_is_kept(
+def test_images_without_labels_are_taught_and_the_last_student_is_kept(
     data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened, files = dataset_folder.open(data), tmp_path / "files"
     files.mkdir()
     chosen = np.concatenate([rows_of([opened], split) for split in ("train", "val")])
     for number in chosen:
-        cv2.imencode(".png", opened.picture(number))[1].tofile(files / f"{number}.png")
+        cv2.imencode(".png", opened.image(number))[1].tofile(files / f"{number}.png")
     rows = opened.index.table.iloc[chosen][["patient", "split"]]
     rows.assign(path=[f"{number}.png" for number in chosen]).to_csv(files / "list.csv", index=False)
     bare = tmp_path / "bare"
@@ -473,7 +473,7 @@ def test_a_teacher_that_answers_no_number_stops_the_run_by_its_name(
 def test_what_is_strange_about_teachers_is_said(
     data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One that learnt from cropped pictures, and labels that pass for answers; and what each of them weighs."""
+    """One that learnt from cropped images, and labels that pass for answers; and what each of them weighs."""
     one = bundle.load(teacher)
     first, second = one.model.findings
     metrics = {"validation": {f"auroc_{first}": 0.8}}
@@ -484,7 +484,7 @@ def test_what_is_strange_about_teachers_is_said(
     asked = words(both[0], data, tmp_path / "run", "--epochs", "1", "--weigh", "auroc", "--teacher", both[1])
     assert cli.main(asked) == 0
     said = capsys.readouterr().out
-    assert f"! {both[0]}: it learnt from pictures made square by 'crop', not by 'pad'." in said
+    assert f"! {both[0]}: it learnt from images made square by 'crop', not by 'pad'." in said
     assert f"! {both[1]}: all its numbers are 0 or 1: it looks like labels, not like answers." in said
     assert f"{both[0]} weighs: {first} 0.30, {second} 1.00." in said  # nobody else speaks of the second
     assert f"{both[1]} weighs: {first} 0.30, Infiltration 0.50." in said  # it has no score for the first: as the other
@@ -511,8 +511,7 @@ def test_who_learnt_from_what_chooses_may_not_teach_unless_told(
     said = capsys.readouterr().err
     assert f"{seen} has learnt from split 'val', which is to choose the student" in said and said.count("\n") == 1
     assert (
-        f"Of {len(rows_of([dataset_folder.open(data)], 'val'))} validation pictures" in said
-        and "test pictures" not in said
+        f"Of {len(rows_of([dataset_folder.open(data)], 'val'))} validation images" in said and "test images" not in said
     )
     assert not (tmp_path / "run").exists()
     assert cli.main([*asked, "--allow-leak"]) == 0
@@ -542,7 +541,7 @@ def test_a_student_is_not_tested_on_what_its_teacher_learnt_from(
     assert cli.main(["evaluate", str(tmp_path / "run"), "--data", str(data)]) == 2
     said = capsys.readouterr().err
     tested = len(rows_of([dataset_folder.open(data)], "test"))
-    assert f"Of {tested} test pictures, {tested} show" in said and "--allow-leak" in said
+    assert f"Of {tested} test images, {tested} show" in said and "--allow-leak" in said
 
 
 # ---- what cannot be
@@ -556,7 +555,7 @@ def test_a_student_is_not_tested_on_what_its_teacher_learnt_from(
         (["--hard", "1.5", "--temperature", "0", "--features=-1"],
          ["--hard 1.5 is not from 0 to 1", "--temperature 0 is not more than 0", "--features -1 is not 0 or more"]),
         (["--relations", "1", "--mixup", "0.2", "--teach", "stored"],
-         ["--relations look into a teacher", "--mixup mixes pictures"]),
+         ["--relations look into a teacher", "--mixup mixes images"]),
         (["--freeze", "backbone", "--features", "1"],
          ["--freeze backbone goes with --init", "--freeze backbone leaves --features nothing to move"]),
         (["--hard", "1", "--match", "mse", "--temperature", "3"],

@@ -22,7 +22,7 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("数据 set") / "phantom"
-    assert cli.main(["import", "phantom", "--out", str(folder), "--pictures", "120", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(folder), "--images", "120", "--size", "32"]) == 0
     return folder
 
 

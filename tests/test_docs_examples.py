@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from trees import pictures, text
+from trees import images, text
 
 from ribcage import cli, methods
 from ribcage.bundle import bundle, formats
@@ -56,21 +56,21 @@ def test_a_data_set_is_one_file(work: Path, capsys: pytest.CaptureFixture) -> No
     read = ("yes,no", "perhaps,", "no,yes")
     rows = [f"{name},P{place},{('PA', 'AP')[place % 2]},{read[place % 3]}" for place, name in enumerate(names)]
     text(work / "院 harbour" / "readings.csv", "file,patient,projection,Effusion,Mass", *rows)
-    pictures(work / "院 harbour", names)
+    images(work / "院 harbour", names)
     words = [word.replace("/data/harbour", str(work / "院 harbour")) for word in command("import harbour")]
     assert cli.main(words) == 0
     table = dataset_folder.open(work / "data" / "harbour").index.table
     assert (table["view"] == "PA").all() and len(table) == 6
     assert sorted(table["Effusion"].unique()) == [-1, 0, 1] and table["Mass"].isna().sum() == 2
     pd.testing.assert_frame_equal(datasets.index("harbour", work, view="PA").table[["path"]], table[["path"]])
-    assert cli.main(["import", "harbour", "--help"]) == 0 and "Which pictures to take." in capsys.readouterr().out
+    assert cli.main(["import", "harbour", "--help"]) == 0 and "Which images to take." in capsys.readouterr().out
     assert "Harbour clinic" in datasets.table()
     with pytest.raises(FileNotFoundError, match="readings"):
         datasets.index("harbour", work / "more" / "methods")
 
 
 def test_a_method_is_one_file(work: Path) -> None:
-    assert cli.main(["import", "phantom", "--out", "data/phantom", "--pictures", "40", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", "data/phantom", "--images", "40", "--size", "32"]) == 0
     small = ["--dim", "32", "--epochs", "1", "--batch", "8", "--size", "32", "--threads", "1"]
     words = [word.replace("resnet18", "test_resnet") for word in command("pretrain simsiam")]
     assert cli.main([*words, *small]) == 0

@@ -58,7 +58,7 @@ def data() -> Answers:
 
 @pytest.fixture(scope="module")
 def result(data: Answers) -> dict:
-    fitting = Fitting("400 train pictures", made(seed=1).labels, made(seed=1).about["view"].to_numpy(str))
+    fitting = Fitting("400 train images", made(seed=1).labels, made(seed=1).about["view"].to_numpy(str))
     return classification.evaluate(data, resamples=100, fitting=fitting)
 
 
@@ -107,7 +107,7 @@ def test_without_thresholds_rates_are_at_one_half_and_that_is_said(data: Answers
     assert any("no thresholds" in text for text in found["notes"])
 
 
-def test_peers_choose_thresholds_on_the_tested_pictures(data: Answers) -> None:
+def test_peers_choose_thresholds_on_the_tested_images(data: Answers) -> None:
     other = replace(data, thresholds={"youden": (0.999,) * 3})
     assert classification.evaluate(other, resamples=20)["findings"][0]["threshold"] == 0.999
     found = classification.evaluate(other, resamples=20, protocol="peers")
@@ -128,7 +128,7 @@ def test_labels_that_the_policy_settles_are_not_said_to_be_left_out(data: Answer
 
 def test_baselines_do_not_look_at_the_model(result: dict) -> None:
     found = result["baselines"]
-    assert found["fitted_on"] == "400 train pictures"
+    assert found["fitted_on"] == "400 train images"
     assert found["view"][0]["auroc"]["value"] == pytest.approx(0.5, abs=0.1)
     chance = found["shuffled"]["findings"][0]["auroc"]
     assert chance["low"] < 0.5 < chance["high"] < result["findings"][0]["auroc"]["value"]
@@ -169,7 +169,7 @@ def test_subgroups_have_their_own_numbers(data: Answers, result: dict) -> None:
     women = (data.about["sex"] == "F").to_numpy()
     own = metrics.auroc(data.probabilities[women], data.labels[women])
     assert groups["sex", "F"]["findings"][0]["auroc"]["value"] == pytest.approx(own[0])
-    assert groups["sex", "F"]["pictures"] == women.sum()
+    assert groups["sex", "F"]["images"] == women.sum()
     assert ("set", "made") not in groups  # one set is no subgroup
 
 
@@ -192,7 +192,7 @@ def test_findings_that_exclude_each_other_get_the_accuracy_of_the_first_choice()
     )
     assert found["top1"]["value"] == pytest.approx((logits.argmax(1) == truth).mean())
     assert found["top1"]["low"] < found["top1"]["value"] < found["top1"]["high"]
-    assert set(classification.digest(found)) == {"pictures", "patients", "macro", "findings", "top1"}
+    assert set(classification.digest(found)) == {"images", "patients", "macro", "findings", "top1"}
 
 
 def test_a_temperature_mends_logits_that_are_too_sure() -> None:
@@ -214,7 +214,7 @@ def test_one_class_on_validation_leaves_thresholds_open() -> None:
 
 @pytest.fixture(scope="module")
 def nih(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Dataset folders of the same pictures under both splits, and a model trained on the arnoweng one."""
+    """Dataset folders of the same images under both splits, and a model trained on the arnoweng one."""
     folder = tmp_path_factory.mktemp("评估 evaluation")
     root = trees.nih(folder / "download")
     for family in ("arnoweng", "official"):
@@ -231,16 +231,16 @@ def evaluate(nih: Path, *words: str, on: str = "arnoweng") -> int:
 def test_a_model_of_one_split_family_is_not_tested_on_the_other(nih: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(nih, on="official") == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "9 test pictures" in said and "3 patients" in said and "9 are copies" in said and "--allow-leak" in said
+    assert "9 test images" in said and "3 patients" in said and "9 are copies" in said and "--allow-leak" in said
     assert not (nih / "run" / "evaluation" / "nih-test" / "metrics.json").exists()
 
 
 STAMPED: dict[str, tuple[dict[str, object], str]] = {
     "peers": ({"protocol": "peers"}, "Protocol of peers"),
-    "unseen": ({"leak": {"found": False, "unseen": 7}}, "7 pictures that the model learnt from left no fingerprint"),
+    "unseen": ({"leak": {"found": False, "unseen": 7}}, "7 images that the model learnt from left no fingerprint"),
     "unknown": ({"leak": {"found": False, "unseen": 0, "unknown": ["x.pt"]}}, "What x.pt has learnt from"),
     "choice": ({"model": {"fit": "pad", "stored": 64, "leak": "it saw them"}}, "are not honest: it saw them"),
-    "split": ({"split": "val"}, "These are val pictures, not test pictures"),
+    "split": ({"split": "val"}, "These are val images, not test images"),
     "others": ({"others": 1200}, "1,200 of these are not known to be frontal"),
     "shape": ({"data": [{"folder": "d", "fit": "crop", "size": 64}]}, "made square by 'crop'"),
     "size": ({"data": [{"folder": "d", "fit": "pad", "size": 32}]}, "stored at 32 px"),
@@ -293,17 +293,17 @@ def test_tests_by_other_rules_do_not_overwrite_each_other(nih: Path, tmp_path: P
     assert [file.name for file in (tmp_path / "evaluation").iterdir()] == ["nih-test-peers-f1-ones-blank-zeros"]
 
 
-def test_wrong_numbers_and_pictures_given_twice_are_refused(nih: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_numbers_and_images_given_twice_are_refused(nih: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(nih, "--batch", "0", "--worst", "-1") == 2
     assert "--batch 0 is not at least 1; --worst -1 is not 0 or more" in capsys.readouterr().err
     assert cli.main(["evaluate", str(nih / "run"), "--data", *[str(nih / "arnoweng")] * 2]) == 2
-    assert "pictures stand in more than one of" in capsys.readouterr().err
+    assert "images stand in more than one of" in capsys.readouterr().err
 
 
-def test_who_learnt_from_frontal_pictures_is_not_tested_on_others_in_silence(
+def test_who_learnt_from_frontal_images_is_not_tested_on_others_in_silence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = ["--pictures", "300", "--size", "32", "--lateral", "0.5"]
+    made = ["--images", "300", "--size", "32", "--lateral", "0.5"]
     assert cli.main(["import", "phantom", "--out", str(tmp_path / "data"), *made]) == 0
     small = ["--model", "test_resnet", "--size", "32", "--epochs", "1", "--batch", "16", "--frontal"]
     assert cli.main(["finetune", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run"), *small]) == 0
@@ -317,9 +317,7 @@ def test_who_learnt_from_frontal_pictures_is_not_tested_on_others_in_silence(
         for name in ("phantom-test", "phantom-test-frontal")
     )
     assert lateral > 3 and any(f"{lateral} of these are not known to be frontal" in text for text in every["stamps"])
-    assert every["pictures"] - frontal["pictures"] == lateral and not any(
-        "frontal" in text for text in frontal["stamps"]
-    )
+    assert every["images"] - frontal["images"] == lateral and not any("frontal" in text for text in frontal["stamps"])
 
 
 def test_what_the_guard_could_not_see_stands_in_front(nih: Path) -> None:
@@ -333,8 +331,8 @@ def test_what_the_guard_could_not_see_stands_in_front(nih: Path) -> None:
     }
     result["data"] = [{"folder": "a", "fit": "pad", "size": 32}]
     blind, softer = classification.stamps(result)
-    assert blind.startswith("3 pictures that the model learnt from left no fingerprint")
-    assert softer.startswith("The pictures of a were stored at 32 px, those the model learnt from at 64 px")
+    assert blind.startswith("3 images that the model learnt from left no fingerprint")
+    assert softer.startswith("The images of a were stored at 32 px, those the model learnt from at 64 px")
 
 
 def test_a_finding_of_one_patient_has_no_interval_and_the_mean_has(data: Answers) -> None:
@@ -356,12 +354,12 @@ def test_the_table_of_chexnet_is_printed_in_its_form(nih: Path, capsys: pytest.C
     assert any(line.startswith("The AUROC of Effusion is 0.") or line.endswith(" 1.0") for line in lines)
 
 
-def test_validation_pictures_are_a_leak_unless_peers_are_followed(nih: Path, tmp_path: Path) -> None:
+def test_validation_images_are_a_leak_unless_peers_are_followed(nih: Path, tmp_path: Path) -> None:
     assert evaluate(nih, "--split", "val") == 2
     assert evaluate(nih, "--split", "val", "--protocol", "peers", "--out", str(tmp_path)) == 0
     found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert found["leak"]["selected_on"] == 3
-    assert any("chosen on the tested pictures" in text for text in found["stamps"])
+    assert any("chosen on the tested images" in text for text in found["stamps"])
     assert evaluate(nih, "--split", "train", "--protocol", "peers") == 2
 
 
@@ -378,7 +376,7 @@ def test_a_linked_folder_is_fingerprinted_for_the_guard(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--split", "tset"), "split 'tset' has no pictures. There are: "),
+        (("--split", "tset"), "split 'tset' has no images. There are: "),
         (("--policy", "ones+lsr"), "smooths labels"),
         (("--rule", "best"), "Unknown rule 'best'"),
     ],
@@ -446,11 +444,11 @@ def test_p_is_below_five_percent_where_the_interval_leaves_out_zero(data: Answer
                     assert (row[name]["p"] < 0.05) == (row[name]["low"] > 0 or row[name]["high"] < 0)
 
 
-def test_pictures_and_findings_that_not_all_have_are_counted(data: Answers) -> None:
+def test_images_and_findings_that_not_all_have_are_counted(data: Answers) -> None:
     table = data.table()
     fewer = table.iloc[::-1].iloc[:300].drop(columns=["Edema", "Edema_logit", "Edema_label"])
     found = comparison.compare([entry(data, "a"), comparison.Entry("b", fewer)], resamples=400)
-    assert found["pictures"] == 300 and found["left_out"] == {"a": 100, "b": 0}
+    assert found["images"] == 300 and found["left_out"] == {"a": 100, "b": 0}
     assert found["findings_left_out"]["a"] == ["Edema"]
     assert found["differences"][0]["macro"]["auroc"]["value"] == 0  # the order of rows does not matter
     assert len(beyond_rates(found)) == 3 and found["without_patient"] == 30
@@ -513,14 +511,14 @@ def test_a_tested_split_gives_way_to_what_the_model_has_seen(nih: Path, tmp_path
     stores = [dataset_folder.open(nih / "official")]
     rows = np.arange(len(stores[0]))
     kept, left = leakage.unseen(opened.provenance, stores, rows)
-    assert 0 < len(kept) == len(rows) - left.pictures and left.patients and left.copies
+    assert 0 < len(kept) == len(rows) - left.images and left.patients and left.copies
     assert not leakage.check(opened.provenance, stores, kept)["found"]
     with pytest.raises(ValueError, match="leaves nothing to test"):
         leakage.unseen(opened.provenance, stores, np.setdiff1d(rows, kept))
     assert evaluate(nih, "--split", "all", "--drop-shared", "all", "--out", str(tmp_path), on="official") == 0
     found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
-    assert found["pictures"] == len(kept) and not found["leak"]["found"]
-    assert any(f"{left.pictures:,} images are left out" in note for note in found["notes"])
+    assert found["images"] == len(kept) and not found["leak"]["found"]
+    assert any(f"{left.images:,} images are left out" in note for note in found["notes"])
     assert evaluate(nih, "--drop-shared", "train") == 2
 
 

@@ -1,4 +1,4 @@
-"""Where a classifier looks lies over the file's own picture, can be read, and depends on what it has learnt."""
+"""Where a classifier looks lies over the file's own image, can be read, and depends on what it has learnt."""
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -35,13 +35,13 @@ def opened(**facts: Any) -> Bundle:
     return Bundle(Path("m"), model, method, Provenance.nothing())
 
 
-def picture(width: int, height: int, at: tuple[float, float], half: float = 0.13) -> image_file.Picture:
+def image(width: int, height: int, at: tuple[float, float], half: float = 0.13) -> image_file.GrayImage:
     """Dark, with a bright block around a place given in shares of the sides."""
     pixels = np.full((height, width), 30, np.uint8)
     x, y = at[0] * width, at[1] * height
     reach = half * min(width, height)
     pixels[int(y - reach) : int(y + reach), int(x - reach) : int(x + reach)] = 250
-    return image_file.Picture(pixels, width, height)
+    return image_file.GrayImage(pixels, width, height)
 
 
 # ---- heat in the file's pixels
@@ -51,7 +51,7 @@ def picture(width: int, height: int, at: tuple[float, float], half: float = 0.13
 @pytest.mark.parametrize(("width", "height"), [(300, 220), (160, 240)])
 @pytest.mark.parametrize("size", [(64, 64), (48, 64)])
 def test_heat_is_where_the_evidence_is_in_the_file(fit: Fit, width: int, height: int, size: tuple[int, int]) -> None:
-    read = picture(width, height, (0.55, 0.42))
+    read = image(width, height, (0.55, 0.42))
     one = opened(fit=fit, size=size)
     heat = explanation.heat(one, read, ["Mass"])
     assert heat.shape == (1, height, width) and heat.dtype == np.float32 and 0.9 < heat.max() <= 1
@@ -64,7 +64,7 @@ def test_heat_is_where_the_evidence_is_in_the_file(fit: Fit, width: int, height:
 
 
 def test_heat_is_what_is_drawn_in_the_view_where_the_file_is_the_view() -> None:
-    read = image_file.Picture(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8), 64, 64)
+    read = image_file.GrayImage(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8), 64, 64)
     one = opened(stored=64)
     seen = gradcam.looks(one.method, explanation.view(read.pixels, one.model))
     expected = heatmaps.enlarged(seen.maps, seen.cells, (64, 64))[0, 0].numpy()
@@ -72,7 +72,7 @@ def test_heat_is_what_is_drawn_in_the_view_where_the_file_is_the_view() -> None:
 
 
 def test_a_smaller_map_is_the_same_map() -> None:
-    read = picture(400, 300, (0.3, 0.6))
+    read = image(400, 300, (0.3, 0.6))
     one = opened()
     whole, small = (explanation.heat(one, read, ["Mass"], side)[0] for side in (None, 100))
     assert small.shape == (75, 100) == explanation.shrunk((400, 300), 100)[::-1]
@@ -82,7 +82,7 @@ def test_a_smaller_map_is_the_same_map() -> None:
 
 
 def test_what_was_cut_off_has_no_heat() -> None:
-    read = picture(300, 100, (0.5, 0.5))
+    read = image(300, 100, (0.5, 0.5))
     heat = explanation.heat(opened(fit="crop"), read, ["Mass"])[0]
     assert (heat[:, :100] == 0).all() and (heat[:, 200:] == 0).all() and heat[:, 100:200].max() > 0.9
     bright = replace(read, pixels=np.full_like(read.pixels, 200))
@@ -91,16 +91,16 @@ def test_what_was_cut_off_has_no_heat() -> None:
 
 
 def test_a_finding_that_nothing_speaks_for_is_named_and_a_detector_refused() -> None:
-    found = explanation.look(opened(), picture(90, 90, (0.5, 0.5)))
+    found = explanation.look(opened(), image(90, 90, (0.5, 0.5)))
     assert found.empty == ("肺不张",) and not found.heat("肺不张").any()
     with pytest.raises(ValueError, match="finds boxes and has no maps"):
         explanation.look(
-            Detector(Path("d"), opened().model, torch.nn.Identity(), Provenance.nothing()), picture(9, 9, (0.5, 0.5))
+            Detector(Path("d"), opened().model, torch.nn.Identity(), Provenance.nothing()), image(9, 9, (0.5, 0.5))
         )  # type: ignore[arg-type]
 
 
-def test_a_16_bit_picture_is_looked_at_as_its_8_bit_twin() -> None:
-    eight = picture(120, 120, (0.4, 0.4))
+def test_a_16_bit_image_is_looked_at_as_its_8_bit_twin() -> None:
+    eight = image(120, 120, (0.4, 0.4))
     sixteen = replace(eight, pixels=eight.pixels.astype(np.uint16) * 257)
     assert np.array_equal(*(explanation.square(each, opened().model) for each in (eight, sixteen)))
     assert np.array_equal(*(saliency.overlay(each.pixels, np.zeros((120, 120))) for each in (eight, sixteen)))
@@ -109,7 +109,7 @@ def test_a_16_bit_picture_is_looked_at_as_its_8_bit_twin() -> None:
 # ---- to be looked at
 
 
-def test_no_heat_leaves_the_picture_and_more_heat_is_lighter_also_in_gray() -> None:
+def test_no_heat_leaves_the_image_and_more_heat_is_lighter_also_in_gray() -> None:
     gray = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
     cold = saliency.overlay(gray, np.zeros(gray.shape))
     assert (cold == gray[..., None]).all()
@@ -167,15 +167,15 @@ def test_names_of_any_script_and_hostile_ones_stand_on_a_sheet_as_they_are() -> 
     assert not list(root.iter(NAMED + "script"))
 
 
-def test_a_sheet_shows_the_picture_and_each_finding_with_its_number() -> None:
-    read = picture(700, 500, (0.5, 0.5))
+def test_a_sheet_shows_the_image_and_each_finding_with_its_number() -> None:
+    read = image(700, 500, (0.5, 0.5))
     found = explanation.look(opened(), read)
     made = saliency.tiles(read.pixels, found, {"Mass": 0.876, "肺不张": 0.001}, ["Mass"])
     assert [(one.name, one.number, one.strong) for one in made] == [
         ("original", "", False), ("Mass", "87.6 %", True), ("肺不张", "0.1 %", False),
     ]  # fmt: skip
-    assert {one.picture.shape for one in made} == {(257, 360, 3)}
-    assert np.array_equal(made[0].picture, made[2].picture) and not np.array_equal(made[0].picture, made[1].picture)
+    assert {one.image.shape for one in made} == {(257, 360, 3)}
+    assert np.array_equal(made[0].image, made[2].image) and not np.array_equal(made[0].image, made[1].image)
 
 
 # ---- names of files
@@ -232,9 +232,9 @@ def taught() -> Bundle:
     optimiser = torch.optim.Adam(method.parameters())
     rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
     for _ in range(steps):
-        pictures, labels = drawn(8)
+        images, labels = drawn(8)
         optimiser.zero_grad()
-        torch.nn.functional.binary_cross_entropy_with_logits(method.logits(pictures), labels).backward()
+        torch.nn.functional.binary_cross_entropy_with_logits(method.logits(images), labels).backward()
         optimiser.step()
         rates.step()
     model = Model("test_resnet", findings, (SIDE, SIDE), SIDE, "pad", 0.0, 1.0)
@@ -243,12 +243,12 @@ def taught() -> Bundle:
 
 def drawn(count: int) -> tuple[Tensor, Tensor]:
     """(N, 1, S, S) noise with or without a block and stripes anywhere, and (N, 2) whether."""
-    pictures, labels = 0.3 * torch.rand(count, 1, SIDE, SIDE), torch.randint(0, 2, (count, 2)).float()
+    images, labels = 0.3 * torch.rand(count, 1, SIDE, SIDE), torch.randint(0, 2, (count, 2)).float()
     shapes = torch.full((24, 24), 0.9), (torch.arange(24) // 2 % 2).float().expand(24, 24)
     for n, f in labels.nonzero().tolist():
         y, x = torch.randint(0, SIDE - 24, (2,)).tolist()
-        pictures[n, 0, y : y + 24, x : x + 24] = shapes[f]
-    return pictures, labels
+        images[n, 0, y : y + 24, x : x + 24] = shapes[f]
+    return images, labels
 
 
 def squares(count: int) -> list[np.ndarray]:
@@ -265,23 +265,23 @@ def test_maps_of_a_trained_model_depend_on_its_weights(learnt: Bundle) -> None:
     shown, labels = drawn(40)
     with torch.no_grad():
         assert ((learnt.method.logits(shown) > 0) == labels.bool()).float().mean() > 0.85  # it has learnt
-    pictures = squares(12)
+    images = squares(12)
     state = torch.get_rng_state()
-    found = sanity.of(learnt, pictures)
+    found = sanity.of(learnt, images)
     assert torch.equal(state, torch.get_rng_state())
-    assert found.known and found.pictures == 12 and found.draws == 5 and not found.stubborn()
+    assert found.known and found.images == 12 and found.draws == 5 and not found.stubborn()
     assert np.abs(found.network).max() < 0.5 and np.abs(found.head).max() < 0.6
-    again = sanity.of(learnt, pictures)
+    again = sanity.of(learnt, images)
     assert np.array_equal(found.head, again.head) and np.array_equal(found.network, again.network)
 
 
 def test_maps_that_ignore_the_weights_are_caught(learnt: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A map that only shows the edges of the picture, as some published ways to make maps do."""
+    """A map that only shows the edges of the image, as some published ways to make maps do."""
 
-    def edges(method: Supervised, pictures: Tensor, way: object = None) -> gradcam.Looks:
-        found = torch.nn.functional.avg_pool2d((pictures[..., 1:] - pictures[..., :-1]).abs(), 8)
+    def edges(method: Supervised, images: Tensor, way: object = None) -> gradcam.Looks:
+        found = torch.nn.functional.avg_pool2d((images[..., 1:] - images[..., :-1]).abs(), 8)
         heat = (found / found.amax((2, 3), keepdim=True)).expand(-1, len(method.findings), -1, -1)
-        return gradcam.Looks(heat, heatmaps.Cells.even((12, 11), (SIDE, SIDE)), method.logits(pictures))
+        return gradcam.Looks(heat, heatmaps.Cells.even((12, 11), (SIDE, SIDE)), method.logits(images))
 
     monkeypatch.setattr(gradcam, "looks", edges)
     found = sanity.of(learnt, squares(3), draws=2)
@@ -303,7 +303,7 @@ def test_where_no_map_has_heat_nothing_is_said_to_depend_on_anything() -> None:
     one = opened(stored=64)
     with torch.no_grad():
         one.method.head.weight.fill_(-1)
-    pictures = torch.rand(2, 1, 64, 64)
-    assert not gradcam.looks(one.method, pictures).maps.any()
+    images = torch.rand(2, 1, 64, 64)
+    assert not gradcam.looks(one.method, images).maps.any()
     found = sanity.Likeness(FINDINGS, *(np.full(2, np.nan),) * 2, 2, 5)
     assert not found.known and not found.stubborn()

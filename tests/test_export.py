@@ -22,14 +22,14 @@ from ribcage.server import answering
 
 
 def made(folder: Path, stored: int = 48, side: int = 32, **options: Any) -> Path:
-    """A model whose answers differ from picture to picture."""
+    """A model whose answers differ from image to image."""
     torch.manual_seed(0)
     channels = options.pop("channels", 1)
     backbone = Backbone("test_resnet", size=(side, side), channels=channels, colours=options.get("colours", ()))
     method = Supervised(backbone, ("Mass", "Nodule", "Edema"), loss=options.get("loss", "bce")).eval()
     torch.nn.init.normal_(method.head.weight, std=3.0)
     facts: dict[str, Any] = {"temperature": (1.5, 0.7, 2.0), "thresholds": {"youden": (0.2, None, 0.9)}} | options
-    training = {"pictures": 1, "patients": 1, "selection": 1}
+    training = {"images": 1, "patients": 1, "selection": 1}
     model = Model(
         "test_resnet",
         method.findings,
@@ -68,9 +68,9 @@ def test_the_file_answers_as_the_model_from_bytes_on(kind: str, way: str, tmp_pa
     result = ribcage.export(folder, to=way, out=file, latency=False)
     assert result["away"] < 2e-6
     answer = deployment.OPENED[way](file, 1)
-    pictures = np.random.default_rng(1).integers(0, 256, (3, *[opened(folder).model.stored] * 2), dtype=np.uint8)
-    wanted = deployment.expected(opened(folder), pictures)
-    np.testing.assert_allclose(answer(pictures), wanted, atol=2e-6)
+    images = np.random.default_rng(1).integers(0, 256, (3, *[opened(folder).model.stored] * 2), dtype=np.uint8)
+    wanted = deployment.expected(opened(folder), images)
+    np.testing.assert_allclose(answer(images), wanted, atol=2e-6)
     assert wanted.std(axis=0).max() > 1e-3
 
 
@@ -84,10 +84,10 @@ def test_what_is_expected_is_what_predict_says(tmp_path: Path) -> None:
     import cv2
 
     folder = made(tmp_path / "m", stored=64)
-    picture = deployment.patterns(64)[5]
-    cv2.imwrite(str(tmp_path / "p.png"), picture)
+    image = deployment.patterns(64)[5]
+    cv2.imwrite(str(tmp_path / "p.png"), image)
     said = image_files.probabilities(opened(folder), [tmp_path / "p.png"])
-    found = deployment.expected(opened(folder), picture[None])[0]
+    found = deployment.expected(opened(folder), image[None])[0]
     np.testing.assert_allclose(said[["Mass", "Nodule", "Edema"]].to_numpy()[0], found, atol=1e-6)
 
 
@@ -118,15 +118,15 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.onnx", "m"]
 
 
-def test_whole_numbers_are_made_of_pictures_and_their_price_is_told(
+def test_whole_numbers_are_made_of_images_and_their_price_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
-    assert cli.main(["import", "phantom", "--out", str(data), "--pictures", "160", "--size", "48"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(data), "--images", "160", "--size", "48"]) == 0
     folder = made(tmp_path / "m")
     words = ["export", str(folder), "--int8", "--ranges", "24", "--val", "train", "--no-latency"]
     assert cli.main(words) == 2
-    assert "--int8 takes its ranges from pictures" in capsys.readouterr().err
+    assert "--int8 takes its ranges from images" in capsys.readouterr().err
     assert cli.main([*words, "--data", str(data), "--out", str(tmp_path / "8.onnx")]) == 0
     said = capsys.readouterr().out
     assert re.search(r"mean AUROC 0\.\d+, exported 0\.\d+: [+-]0\.\d+ \(95 % [+-]0\.\d+ to [+-]0\.\d+\)", said), said
@@ -149,9 +149,9 @@ def onnx_kinds(file: Path) -> set[str]:
     return {onnx.TensorProto.DataType.Name(one.data_type) for one in onnx.load(file).graph.initializer}
 
 
-def test_pictures_of_another_side_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_another_side_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "data"
-    assert cli.main(["import", "phantom", "--out", str(data), "--pictures", "40", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(data), "--images", "40", "--size", "32"]) == 0
     assert cli.main(["export", str(made(tmp_path / "m")), "--data", str(data), "--no-latency"]) == 2
     assert "the model was made for 48 px, pad, 8 bit" in capsys.readouterr().err
 
@@ -188,7 +188,7 @@ def test_what_is_no_number_is_no_answer(tmp_path: Path, capsys: pytest.CaptureFi
         assert "fc.bias holds numbers that are not finite" in capsys.readouterr().err
     assert not (folder / "model.onnx").exists()
     wanted = np.zeros((5, 3))
-    assert deployment.away(lambda pictures: np.full((len(pictures), 3), np.nan), wanted, wanted) == float("inf")
+    assert deployment.away(lambda images: np.full((len(images), 3), np.nan), wanted, wanted) == float("inf")
 
 
 def test_a_server_takes_what_export_left_if_it_is_of_just_this_model(

@@ -59,7 +59,7 @@ def test_the_loss_is_the_one_without_a_cache(store: Store, tmp_path: Path, model
     assert flips == {False, True}
 
 
-def test_pictures_that_stay_as_they_are_are_kept_once(store: Store, tmp_path: Path) -> None:
+def test_images_that_stay_as_they_are_are_kept_once(store: Store, tmp_path: Path) -> None:
     for view, times in ((plain(32), 1), (replace(plain(32), flip=1.0), 1), (FLIPS, 2)):
         source = loader(store, view)
         kept = keep(made(), source, tmp_path / f"{view.flip}", kind="float32")
@@ -84,7 +84,7 @@ def trained(source: Loader, losses: list[float], stop: int = 6, state: dict | No
     return run
 
 
-def test_a_run_on_kept_maps_is_the_run_on_pictures_and_goes_on_to_the_bit(store: Store, tmp_path: Path) -> None:
+def test_a_run_on_kept_maps_is_the_run_on_images_and_goes_on_to_the_bit(store: Store, tmp_path: Path) -> None:
     def source(folder: str = "") -> Loader:
         made_of = loader(store)
         made_of.kept = keep(made(), made_of, tmp_path / folder, kind="float32") if folder else None
@@ -104,7 +104,7 @@ def test_a_run_on_kept_maps_is_the_run_on_pictures_and_goes_on_to_the_bit(store:
 def test_files_are_read_again_only_when_all_is_as_it_was(store: Store, tmp_path: Path) -> None:
     method, source, told = made(), loader(store), list[str]()
     keep(method, source, tmp_path, say=told.append)
-    assert told and told[-1] == "Maps of 18 of 18 pictures"
+    assert told and told[-1] == "Maps of 18 of 18 images"
     told.clear()
     keep(method, source, tmp_path, say=told.append)
     assert not told
@@ -139,7 +139,7 @@ def test_what_is_in_the_way_of_a_cache_is_said(store: Store) -> None:
     assert "(rotation, contrast)" in hindrance(
         made(), loader(store, replace(FLIPS, rotation=3, contrast=0.1)), "float16", 1.0
     )
-    assert "18 pictures take" in hindrance(made(), source, "float16", 1e-6)
+    assert "18 images take" in hindrance(made(), source, "float16", 1e-6)
 
 
 def keep_a_part(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Fingerprints: altered copies are found, other pictures are not, and the fast search finds what counting finds."""
+"""Fingerprints: altered copies are found, other images are not, and the fast search finds what counting finds."""
 
 import os
 import subprocess
@@ -12,11 +12,11 @@ import pytest
 from ribcage.imaging import fingerprint as fp
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
-real = pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA does not name a folder of real pictures")
+real = pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA does not name a folder of real images")
 
 
-def picture(seed: int, size: int = 192) -> np.ndarray:
-    """Blobs from coarse to fine, so that the picture has structure at every scale."""
+def image(seed: int, size: int = 192) -> np.ndarray:
+    """Blobs from coarse to fine, so that the image has structure at every scale."""
     rng = np.random.default_rng(seed)
     total = np.zeros((size, size), np.float32)
     for blur, weight in ((40, 1.0), (16, 0.6), (7, 0.4), (3, 0.2)):
@@ -37,8 +37,8 @@ def bordered(pixels: np.ndarray, gray: int) -> np.ndarray:
     return cv2.copyMakeBorder(pixels, 12, 9, 30, 25, cv2.BORDER_CONSTANT, value=[gray])
 
 
-PICTURES = [picture(seed) for seed in range(40)]
-PRINTS = np.stack([fp.fingerprint(pixels) for pixels in PICTURES])
+IMAGES = [image(seed) for seed in range(40)]
+PRINTS = np.stack([fp.fingerprint(pixels) for pixels in IMAGES])
 
 KEPT_BITS = {
     "jpeg": lambda p: jpeg(p, 40),
@@ -81,7 +81,7 @@ MOVED = {
 
 @pytest.mark.parametrize("name", KEPT_BITS)
 def test_bits_alone_find_a_copy(name: str) -> None:
-    copies = [KEPT_BITS[name](pixels) for pixels in PICTURES[:10]]
+    copies = [KEPT_BITS[name](pixels) for pixels in IMAGES[:10]]
     found = fp.matches(np.stack([fp.fingerprint(copy) for copy in copies]), PRINTS)
     assert found.first.tolist() == list(range(10))
     assert found.second.tolist() == list(range(10))
@@ -90,25 +90,25 @@ def test_bits_alone_find_a_copy(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*KEPT_BITS, *MOVED])
-def test_pictures_confirm_a_copy(name: str) -> None:
-    copies = [{**KEPT_BITS, **MOVED}[name](pixels) for pixels in PICTURES[:10]]
+def test_images_confirm_a_copy(name: str) -> None:
+    copies = [{**KEPT_BITS, **MOVED}[name](pixels) for pixels in IMAGES[:10]]
     prints = np.stack([fp.fingerprint(copy) for copy in copies])
-    found = fp.matches(prints, PRINTS, pictures_a=copies.__getitem__, pictures_b=PICTURES.__getitem__)
+    found = fp.matches(prints, PRINTS, images_a=copies.__getitem__, images_b=IMAGES.__getitem__)
     assert found.first.tolist() == found.second.tolist() == list(range(10))
 
 
-def test_different_pictures_are_no_duplicates() -> None:
+def test_different_images_are_no_duplicates() -> None:
     assert len(fp.duplicates(PRINTS)) == 0
-    assert len(fp.duplicates(PRINTS, pictures=PICTURES.__getitem__)) == 0
+    assert len(fp.duplicates(PRINTS, images=IMAGES.__getitem__)) == 0
 
 
-def test_pictures_reject_what_only_has_close_bits() -> None:
-    fine = picture(99).astype(float) - cv2.GaussianBlur(picture(99), (0, 0), 5)
-    other = np.clip(cv2.GaussianBlur(PICTURES[0], (0, 0), 5) + fine, 0, 255).astype(np.uint8)
+def test_images_reject_what_only_has_close_bits() -> None:
+    fine = image(99).astype(float) - cv2.GaussianBlur(image(99), (0, 0), 5)
+    other = np.clip(cv2.GaussianBlur(IMAGES[0], (0, 0), 5) + fine, 0, 255).astype(np.uint8)
     prints = np.stack([PRINTS[0], fp.fingerprint(other)])
-    both = [PICTURES[0], other]
+    both = [IMAGES[0], other]
     assert len(fp.duplicates(prints, cut=fp.LOOSE)) == 1
-    assert len(fp.duplicates(prints, pictures=both.__getitem__)) == 0
+    assert len(fp.duplicates(prints, images=both.__getitem__)) == 0
 
 
 def test_duplicates_come_once_in_order_with_their_distance() -> None:
@@ -120,7 +120,7 @@ def test_duplicates_come_once_in_order_with_their_distance() -> None:
 
 
 def test_both_directions_find_the_same_pairs() -> None:
-    crops = np.stack([fp.fingerprint(pixels[8:-8, 8:-8]) for pixels in PICTURES])
+    crops = np.stack([fp.fingerprint(pixels[8:-8, 8:-8]) for pixels in IMAGES])
     there, back = fp.matches(crops, PRINTS, cut=60), fp.matches(PRINTS, crops, cut=60)
     pairs = sorted(zip(back.second.tolist(), back.first.tolist(), back.distance.tolist(), strict=True))
     assert list(zip(there.first.tolist(), there.second.tolist(), there.distance.tolist(), strict=True)) == pairs
@@ -165,7 +165,7 @@ def test_prints_are_the_same_on_every_machine() -> None:
 
 
 def test_frames_are_cut_off_to_the_row_also_one_inside_another() -> None:
-    inner = PICTURES[0]
+    inner = IMAGES[0]
     for rings in (((0, 7, 12, 5, 9),), ((0, 3, 4, 5, 6), (255, 9, 2, 30, 11))):
         framed, expected = inner, [0, 192, 0, 192]
         for gray, *sides in rings:
@@ -199,7 +199,7 @@ def test_what_is_less_than_a_third_is_no_frames_content() -> None:
 
 
 def test_a_view_and_its_copy_have_the_same_print() -> None:
-    turned = PICTURES[0].T[::-1]
+    turned = IMAGES[0].T[::-1]
     assert (fp.fingerprint(turned) == fp.fingerprint(turned.copy())).all()
 
 
@@ -213,7 +213,7 @@ def test_small_images_need_to_be_more_alike() -> None:
 @pytest.mark.parametrize("turn", range(8))
 def test_bits_of_a_turned_image_follow_from_those_of_the_image(turn: int) -> None:
     transposed, upside, mirrored = fp.TURNS[turn]
-    moved = PICTURES[0].T if transposed else PICTURES[0]
+    moved = IMAGES[0].T if transposed else IMAGES[0]
     moved = np.ascontiguousarray(moved[:: -1 if upside else 1, :: -1 if mirrored else 1])
     apart = np.bitwise_count(fp.turned(PRINTS[0], turn) ^ fp.fingerprint(moved)).sum(axis=1)
     assert (apart[:2] <= 2 * transposed).all()  # of 256, two have no counterpart among those that are kept
@@ -221,7 +221,7 @@ def test_bits_of_a_turned_image_follow_from_those_of_the_image(turn: int) -> Non
 
 
 def test_how_a_copy_lies_is_told_and_inverted_within_one_collection() -> None:
-    copies = np.stack([fp.fingerprint(np.rot90(PICTURES[0])), PRINTS[1], PRINTS[0]])
+    copies = np.stack([fp.fingerprint(np.rot90(IMAGES[0])), PRINTS[1], PRINTS[0]])
     found = fp.duplicates(copies)
     assert (found.first.tolist(), found.second.tolist()) == ([0], [2])
     back = fp.turned(copies[0], int(found.turn[0]))
@@ -289,11 +289,11 @@ def test_the_cut_grows_stricter_with_the_mean_size_of_two_collections(monkeypatc
     cuts: list[int] = []
     monkeypatch.setattr(fp, "_candidates", lambda a, b, cut: cuts.append(cut) or nothing)
     many = np.broadcast_to(np.uint64(0), (10**7, fp.VARIANTS, 4))
-    reader = {"pictures_a": PICTURES.__getitem__, "pictures_b": PICTURES.__getitem__}
+    reader = {"images_a": IMAGES.__getitem__, "images_b": IMAGES.__getitem__}
     for a, b in ((many, many), (many[:10], many), (many, many[: 10**5])):
         fp.matches(a, b, **reader)
     assert cuts == [fp.LOOSE - 20, fp.LOOSE, fp.LOOSE - 10]
-    fp.matches(PRINTS, PRINTS, pictures_a=PICTURES.__getitem__)
+    fp.matches(PRINTS, PRINTS, images_a=IMAGES.__getitem__)
     assert cuts.pop() == fp.STRICT, "where only one side can be looked at, the bits decide alone"
 
 
@@ -366,10 +366,10 @@ def test_pneumoniamnist_holds_its_known_copies() -> None:
     assert len(hashes) - len(set(hashes)) == 18
     assert len({fp.pixel_hash(pixels) for pixels in val} & set(hashes)) == 8
     prints, others = (np.stack([fp.fingerprint(pixels) for pixels in part]) for part in (train, val))
-    within = fp.duplicates(prints, pictures=train.__getitem__)
+    within = fp.duplicates(prints, images=train.__getitem__)
     assert all(hashes[i] == hashes[j] for i, j in zip(within.first, within.second, strict=True))
     assert len(within) == 18
-    across = fp.matches(prints, others, pictures_a=train.__getitem__, pictures_b=val.__getitem__)
+    across = fp.matches(prints, others, images_a=train.__getitem__, images_b=val.__getitem__)
     assert all(hashes[i] == fp.pixel_hash(val[j]) for i, j in zip(across.first, across.second, strict=True))
     assert len({hashes[i] for i in across.first}) == 8
 
@@ -385,7 +385,7 @@ def test_dicom_twins_are_found_and_nothing_else() -> None:
         for file in files
         for p in [file.pixel_array]
     ]
-    found = fp.duplicates(np.stack([fp.fingerprint(p) for p in shown]), pictures=shown.__getitem__)
+    found = fp.duplicates(np.stack([fp.fingerprint(p) for p in shown]), images=shown.__getitem__)
     assert list(zip(found.first.tolist(), found.second.tolist(), strict=True)) == [(0, 1), (4, 5), (6, 7)]
 
 
@@ -397,7 +397,7 @@ def test_originals_are_found_among_small_jpegs() -> None:
     prints, others = (np.stack([fp.fingerprint(p) for p in part]) for part in (large, small))
     for found in (
         fp.matches(prints, others),
-        fp.matches(prints, others, pictures_a=large.__getitem__, pictures_b=small.__getitem__),
+        fp.matches(prints, others, images_a=large.__getitem__, images_b=small.__getitem__),
     ):
         assert found.first.tolist() == list(range(len(large)))
         assert [files[1][row].stem for row in found.second] == [file.stem for file in files[0]]
@@ -406,14 +406,14 @@ def test_originals_are_found_among_small_jpegs() -> None:
 @real
 def test_real_patients_are_told_apart_and_a_true_duplicate_is_found() -> None:
     files = sorted((Path(str(REAL)) / "nih" / "images_256").glob("*.jpg"))
-    pictures = [np.asarray(cv2.imread(str(file), 0)) for file in files]
-    prints = np.stack([fp.fingerprint(p) for p in pictures])
-    found = fp.duplicates(prints, pictures=pictures.__getitem__)
+    images = [np.asarray(cv2.imread(str(file), 0)) for file in files]
+    prints = np.stack([fp.fingerprint(p) for p in images])
+    found = fp.duplicates(prints, images=images.__getitem__)
     names = [(files[i].stem, files[j].stem) for i, j in zip(found.first, found.second, strict=True)]
     assert names == [("00002658_001", "00002658_002")]
-    crops = [p[5:-10, 3:-8] for p in pictures[:200]]
+    crops = [p[5:-10, 3:-8] for p in images[:200]]
     seen = np.stack([fp.fingerprint(p) for p in crops])
-    again = fp.matches(seen, prints, pictures_a=crops.__getitem__, pictures_b=pictures.__getitem__)
+    again = fp.matches(seen, prints, images_a=crops.__getitem__, images_b=images.__getitem__)
     assert (files_patient(files, again.first) == files_patient(files, again.second)).all()
     assert len(set(again.first.tolist())) >= 190
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "ribcage" / "recipes").glob("*.toml"))
 PLAIN: dict[Any, Any] = {str: "two words", Path: Path("文件 夹/x"), int: -7, float: 2.5e-05}
 MEMBERS = {
-    "import": ("dataset", "phantom", {"pictures": 12}),
+    "import": ("dataset", "phantom", {"images": 12}),
     "pretrain": ("method", "moco", {"queue": 512}),
     "run": ("name", "small-moco", {"epochs": 1, "queue": 512}),
 }

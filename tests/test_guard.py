@@ -1,4 +1,4 @@
-"""The guard tells what a model was trained on from what it was only selected on, however the pictures were imported."""
+"""The guard tells what a model was trained on from what it was only selected on, however the images were imported."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ NOBODY = np.empty(0, np.uint64)
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
-    """The same pictures of five patients at two sizes, and linked."""
+    """The same images of five patients at two sizes, and linked."""
     root = tmp_path_factory.mktemp("守卫 guard")
     (root / "files").mkdir()
     rows = [{"path": f"{n}.png", "patient": f"p{n // 2}", "split": "train", "Mass": 1} for n in range(10)]
@@ -41,15 +41,15 @@ def test_what_a_model_was_only_selected_on_is_told_from_what_it_learnt_from(
     seen, tested = Provenance.of([sets[whose]], TRAIN, VAL), [sets[mine]]
     found = leakage.check(seen, tested, VAL, selected=True)
     assert found["found"] and found["selected_on"] == (4 if whose == "large" else 0)  # linked: known by patients alone
-    with pytest.raises(leakage.LeakError, match="Of 4 test pictures, 4 show 2 patients"):
+    with pytest.raises(leakage.LeakError, match="Of 4 test images, 4 show 2 patients"):
         leakage.check(seen, tested, VAL)
     with pytest.raises(leakage.LeakError) as error:
         leakage.check(seen, tested, np.arange(4, 8), selected=True)
-    assert (error.value.leak.pictures, error.value.leak.patients) == (2, 1)
-    assert error.value.leak.said("validation").startswith("Of 4 validation pictures, 2 show 1 patients")
+    assert (error.value.leak.images, error.value.leak.patients) == (2, 1)
+    assert error.value.leak.said("validation").startswith("Of 4 validation images, 2 show 1 patients")
 
 
-def test_an_older_file_does_not_say_whose_pictures_chose_but_the_pictures_do(sets: dict[str, Store]) -> None:
+def test_an_older_file_does_not_say_whose_images_chose_but_the_images_do(sets: dict[str, Store]) -> None:
     old = replace(Provenance.of([sets["large"]], TRAIN, VAL), selected=NOBODY)
     assert leakage.check(old, [sets["small"]], VAL, selected=True)["selected_on"] == 4
     with pytest.raises(leakage.LeakError):
@@ -60,9 +60,7 @@ def test_an_older_file_does_not_say_whose_pictures_chose_but_the_pictures_do(set
 def test_first_weights_that_learnt_from_what_chooses_are_warned_of(sets: dict[str, Store]) -> None:
     learnt, chose = Provenance.of([sets["large"]], VAL, TRAIN), Provenance.of([sets["large"]], TRAIN, VAL)
     said = leakage.first_weights(learnt, [sets["small"]], VAL, "val")
-    assert (
-        said.startswith("WARNING: the first weights have learnt from split 'val'") and "4 validation pictures" in said
-    )
+    assert said.startswith("WARNING: the first weights have learnt from split 'val'") and "4 validation images" in said
     assert leakage.first_weights(chose, [sets["small"]], VAL, "val") == ""
     assert leakage.first_weights(Provenance.nothing(), [sets["small"]], VAL, "val") == ""
 

@@ -78,13 +78,13 @@ def test_uses_of_the_same_images_are_counted_whatever_the_options_and_rows() -> 
 def result_of(test: PastTest) -> dict:
     span = {"value": test.value, "low": test.low, "high": test.high}
     row = {"finding": "Mass", "n": 9, "positives": 3, "auroc": span, "sensitivity": span, "specificity": span}
-    whole = {"pictures": test.pictures, "patients": test.patients, "macro": {"auroc": span | {"findings": test.judged}}}
+    whole = {"images": test.images, "patients": test.patients, "macro": {"auroc": span | {"findings": test.judged}}}
     return whole | {"findings": [row], "subgroups": [], "stamps": [], "level": 0.95, "rule": "youden"}
 
 
 def test_the_card_keeps_the_best_documented_test_of_a_name_and_lists_the_other() -> None:
     good = replace(ONE, number=1)
-    poor = replace(ONE, number=2, key="bbbbbbbb", contents=("i2",), pictures=200, patients=0, judged=0, value=None, low=None, high=None)  # fmt: skip
+    poor = replace(ONE, number=2, key="bbbbbbbb", contents=("i2",), images=200, patients=0, judged=0, value=None, low=None, high=None)  # fmt: skip
     better = replace(ONE, number=3, key="cccccccc", contents=("i3",), patients=400)
     text = card.tested("# x\n\n## Limits\n", result_of(good), [good])
     text = card.tested(text, result_of(poor), [good, poor])

@@ -160,7 +160,7 @@ def test_the_commands_refuse_it_in_a_line(
     form: str, payload: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, marker, data, out = tmp_path / "坏 w.pth", tmp_path / "mark", tmp_path / "data", tmp_path / "out"
-    assert cli.main(["import", "phantom", "--out", str(data), "--pictures", "40", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(data), "--images", "40", "--size", "32"]) == 0
     FORMS[form](PLACES["before"](PAYLOADS[payload](marker)), file)
     tuned = ["finetune", "--model", "resnet18", "--val", "test", "--size", "32", "--epochs", "1", "--batch", "8"]
     tuned += ["--data", str(data), "--init", str(file)]
@@ -552,7 +552,7 @@ OTHERS: dict[str, tuple[Callable[[Path], bytes], str]] = {
         lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 28\n",
         "it is a Git LFS pointer, not the file itself",
     ),
-    "picture": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(99), "it is of no form that is known"),
+    "image": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(99), "it is of no form that is known"),
     "tar": (in_tar, "it is of no form that is known"),
     "gzip": (lambda _: b"\x1f\x8b\x08" + bytes(99), "it is of no form that is known"),
     "zeros": (lambda _: bytes(999), "it is of no form that is known"),

@@ -23,7 +23,7 @@ FACTS: dict[str, Any] = {
     "thresholds": {"f1": (0.25, None)},
     "temperature": (1.5, 2.0),
     "data": ({"name": "Phantom", "source": "https://example.org", "licence": "CC-BY-4.0"},),
-    "training": {"method": "supervised", "pictures": 9, "patients": 3, "selection": 2},
+    "training": {"method": "supervised", "images": 9, "patients": 3, "selection": 2},
 }
 KINDS: dict[str, dict[str, Any]] = {
     "gray": {"name": "resnet18", "size": (64, 64), "stored": 72, "fit": "pad"},
@@ -55,11 +55,11 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return opened, place / "hf"
 
 
-def theirs(config: dict[str, Any], pictures: torch.Tensor) -> torch.Tensor:
-    """As config.json says that pictures must be."""
+def theirs(config: dict[str, Any], images: torch.Tensor) -> torch.Tensor:
+    """As config.json says that images must be."""
     facts = config["pretrained_cfg"]
     mean, std = (torch.tensor(facts[name])[:, None, None] for name in ("mean", "std"))
-    return (pictures.expand(-1, facts["input_size"][0], -1, -1) - mean) / std
+    return (images.expand(-1, facts["input_size"][0], -1, -1) - mean) / std
 
 
 def test_timm_makes_the_same_model_of_it(written: tuple[bundle.Opened, Path]) -> None:
@@ -69,15 +69,15 @@ def test_timm_makes_the_same_model_of_it(written: tuple[bundle.Opened, Path]) ->
     assert config["label_names"] == ["Mass", "Hernia"]
     assert config["pretrained_cfg"]["input_size"] == [opened.model.channels, *opened.model.size]
     net = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    pictures = torch.nn.functional.interpolate(gray(64, 2), opened.model.size)
+    images = torch.nn.functional.interpolate(gray(64, 2), opened.model.size)
     with torch.inference_mode():
-        own = ((pictures - opened.model.mean) / opened.model.std).expand(-1, opened.model.channels, -1, -1)
+        own = ((images - opened.model.mean) / opened.model.std).expand(-1, opened.model.channels, -1, -1)
         expected = opened.method.logits(own)
-        torch.testing.assert_close(net(theirs(config, pictures)), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(net(theirs(config, images)), expected, atol=1e-5, rtol=1e-5)
     assert expected.std() > 0.001
 
 
-def test_timm_asks_for_pictures_as_the_bundle_does(written: tuple[bundle.Opened, Path]) -> None:
+def test_timm_asks_for_images_as_the_bundle_does(written: tuple[bundle.Opened, Path]) -> None:
     opened, folder = written
     asked = timm.data.resolve_model_data_config(timm.create_model(f"local-dir:{folder}", pretrained=True))
     means, stds = opened.model.colours or ((0.53,) * opened.model.channels, (0.26,) * opened.model.channels)
@@ -99,10 +99,10 @@ def test_the_folder_comes_back_as_it_was(written: tuple[bundle.Opened, Path]) ->
         assert getattr(back.model, name) == getattr(own, name), name
     assert back.model.thresholds == {"published": (0.25, None)} and back.model.temperature == own.temperature
     assert back.model.data[0]["licence"] == "CC-BY-4.0" and back.model.data[0]["source"] == "https://example.org"
-    pictures = torch.nn.functional.interpolate(gray(64, 2), own.size)
+    images = torch.nn.functional.interpolate(gray(64, 2), own.size)
     with torch.inference_mode():
         answers = [
-            one.method.logits(((pictures - one.model.mean) / one.model.std).expand(-1, own.channels, -1, -1))
+            one.method.logits(((images - one.model.mean) / one.model.std).expand(-1, own.channels, -1, -1))
             for one in (opened, back)
         ]
     torch.testing.assert_close(answers[0], answers[1], atol=1e-5, rtol=1e-5)

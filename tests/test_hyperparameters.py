@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from batches import batch as pictures
+from batches import batch as images
 
 from ribcage import cli, methods
 from ribcage.commands import finetune, localise, pretrain
@@ -214,7 +214,7 @@ def test_findings_that_are_the_same_in_all_images_contrast_nothing() -> None:
         with pytest.raises(ValueError, match="a, b are the same in all"):
             method.count(torch.tensor(labels))
     method.count(torch.tensor([[1, 0], [1, 1]]))
-    method.count(pictures(8, findings=2).labels)
+    method.count(images(8, findings=2).labels)
 
 
 # ---- options that do not go together

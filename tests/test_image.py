@@ -1,4 +1,4 @@
-"""Reading pictures: whatever file comes, one gray array or one clear line."""
+"""Reading images: whatever file comes, one gray array or one clear line."""
 
 import io
 import os
@@ -43,13 +43,13 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes, extra: byt
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
-def test_a_gray_picture_comes_back_pixel_by_pixel(folder: Path, kind: str) -> None:
+def test_a_gray_image_comes_back_pixel_by_pixel(folder: Path, kind: str) -> None:
     file = folder / "name without an ending"
     file.write_bytes(encoded(GRAY, kind))
-    picture = image_file.read(file)
-    assert np.array_equal(picture.pixels, GRAY)
-    assert (picture.width, picture.height, picture.tags) == (WIDTH, HEIGHT, {})
-    assert [note for note in picture.notes if "palette" not in note] == []  # a BMP has no other gray
+    image = image_file.read(file)
+    assert np.array_equal(image.pixels, GRAY)
+    assert (image.width, image.height, image.tags) == (WIDTH, HEIGHT, {})
+    assert [note for note in image.notes if "palette" not in note] == []  # a BMP has no other gray
 
 
 def test_the_type_is_told_by_content_not_by_name(folder: Path) -> None:
@@ -65,19 +65,19 @@ def test_the_type_is_told_by_content_not_by_name(folder: Path) -> None:
 def test_gray_hidden_in_colour_is_noted_and_exact(mode: str, note: str, kind: str) -> None:
     if (mode, kind) == ("RGBA", "TIFF"):
         note = "RGB that is gray"
-    picture = image_file.decode(encoded(Image.fromarray(GRAY).convert(mode), kind), "a")
-    assert np.array_equal(picture.pixels, GRAY)
+    image = image_file.decode(encoded(Image.fromarray(GRAY).convert(mode), kind), "a")
+    assert np.array_equal(image.pixels, GRAY)
     alpha = ("an alpha channel applied: transparent is black",) if (mode, kind) == ("RGBA", "TIFF") else ()
-    assert picture.notes[0].startswith(note) and picture.notes[1:] == alpha
+    assert image.notes[0].startswith(note) and image.notes[1:] == alpha
 
 
 def test_colour_becomes_gray_and_is_noted() -> None:
     red = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     red[..., 0] = 255
     for kind in ("PNG", "JPEG", "TIFF", "BMP"):
-        picture = image_file.decode(encoded(red, kind), "a")
-        assert picture.pixels.mean() == pytest.approx(76, abs=1)
-        assert picture.notes == ("colour (RGB) made gray",)
+        image = image_file.decode(encoded(red, kind), "a")
+        assert image.pixels.mean() == pytest.approx(76, abs=1)
+        assert image.notes == ("colour (RGB) made gray",)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -89,18 +89,18 @@ def test_few_bits_span_the_whole_range(bits: int) -> None:
 
 
 def test_transparent_parts_become_black() -> None:
-    picture = image_file.decode(encoded(np.dstack([GRAY, np.where(GRAY > 99, 255, 0).astype(np.uint8)]), "PNG"), "a")
-    assert np.array_equal(picture.pixels, np.where(GRAY > 99, GRAY, 0))
-    assert "transparent parts made black" in picture.notes
+    image = image_file.decode(encoded(np.dstack([GRAY, np.where(GRAY > 99, 255, 0).astype(np.uint8)]), "PNG"), "a")
+    assert np.array_equal(image.pixels, np.where(GRAY > 99, GRAY, 0))
+    assert "transparent parts made black" in image.notes
 
 
 def test_16_bits_keep_their_values_or_are_scaled_to_8() -> None:
     deep = GRAY.astype(np.uint16) * 257 + 3
     data = cv2.imencode(".png", deep)[1].tobytes()
     assert np.array_equal(image_file.decode(data, "a", depth=16).pixels, deep)
-    picture = image_file.decode(data, "a")
-    assert np.array_equal(picture.pixels, np.rint(deep / 257).astype(np.uint8))
-    assert picture.notes == ("16 bit to 8",)
+    image = image_file.decode(data, "a")
+    assert np.array_equal(image.pixels, np.rint(deep / 257).astype(np.uint8))
+    assert image.notes == ("16 bit to 8",)
     assert np.array_equal(image_file.decode(encoded(GRAY, "PNG"), "a", depth=16).pixels, GRAY.astype(np.uint16) * 257)
 
 
@@ -109,18 +109,18 @@ def test_12_bits_stored_unscaled_in_16_span_the_range_where_that_is_said(brighte
     deep = np.linspace(0, brightest, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
     data = cv2.imencode(".png", deep)[1].tobytes()
     for depth, top in ((8, 255), (16, 65535)):
-        picture = image_file.decode(data, "a", depth=depth, bits=12)  # type: ignore[arg-type]
-        assert np.abs(picture.pixels - deep * (top / 4095)).max() <= 0.51
-        assert picture.notes[0] == "12 bit stored in 16: 0-4095 made the whole range"
+        image = image_file.decode(data, "a", depth=depth, bits=12)  # type: ignore[arg-type]
+        assert np.abs(image.pixels - deep * (top / 4095)).max() <= 0.51
+        assert image.notes[0] == "12 bit stored in 16: 0-4095 made the whole range"
 
 
-def test_white_does_not_depend_on_a_pictures_brightest_pixel_and_a_dark_picture_is_noted() -> None:
+def test_white_does_not_depend_on_a_images_brightest_pixel_and_a_dark_image_is_noted() -> None:
     for brightest, used in ((2047, 11), (2048, 12), (16383, 14), (16384, 15)):
         deep = np.full((8, 8), brightest, np.uint16)
-        picture = image_file.decode(cv2.imencode(".png", deep)[1].tobytes(), "a", depth=16)
-        assert (picture.pixels == brightest).all()
+        image = image_file.decode(cv2.imencode(".png", deep)[1].tobytes(), "a", depth=16)
+        assert (image.pixels == brightest).all()
         note = f"only {used} of 16 bits used, which is dark"
-        assert picture.notes == ((note,) if used < 15 else ())
+        assert image.notes == ((note,) if used < 15 else ())
 
 
 def test_a_value_beyond_the_bits_that_were_said_is_refused() -> None:
@@ -141,7 +141,7 @@ def test_a_tiff_whose_white_is_zero_is_inverted(dtype: type) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
-def test_a_picture_is_turned_as_a_person_sees_it(kind: str, orientation: int) -> None:
+def test_a_image_is_turned_as_a_person_sees_it(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x112] = orientation
     smooth = cv2.resize(np.array([[0, 80], [160, 250]], np.uint8), (WIDTH, HEIGHT))
@@ -149,10 +149,10 @@ def test_a_picture_is_turned_as_a_person_sees_it(kind: str, orientation: int) ->
     from PIL import ImageOps
 
     seen = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    picture = image_file.decode(data, "a")
-    assert picture.pixels.shape == seen.shape == (picture.height, picture.width)
-    assert np.abs(picture.pixels.astype(int) - seen).max() <= 2
-    assert picture.notes == (() if orientation == 1 else (f"turned (EXIF {orientation})",))
+    image = image_file.decode(data, "a")
+    assert image.pixels.shape == seen.shape == (image.height, image.width)
+    assert np.abs(image.pixels.astype(int) - seen).max() <= 2
+    assert image.notes == (() if orientation == 1 else (f"turned (EXIF {orientation})",))
 
 
 def test_a_cmyk_jpeg_is_not_a_negative() -> None:
@@ -234,10 +234,10 @@ def test_an_interlaced_png_is_read_pixel_by_pixel(colour: int) -> None:
 def test_transparency_of_a_tiff_is_told() -> None:
     clear = np.full((8, 8, 4), 200, np.uint8)
     clear[:4, :, 3] = 0
-    picture = image_file.decode(encoded(clear, "TIFF"), "a")
-    assert picture.pixels[:4].max() == 0 and picture.notes[-1] == "an alpha channel applied: transparent is black"
-    picture = image_file.decode(encoded(Image.fromarray(clear[..., [0, 3]], "LA"), "TIFF"), "a")
-    assert picture.pixels.min() == 200 and picture.notes == ("an alpha channel left out",)
+    image = image_file.decode(encoded(clear, "TIFF"), "a")
+    assert image.pixels[:4].max() == 0 and image.notes[-1] == "an alpha channel applied: transparent is black"
+    image = image_file.decode(encoded(Image.fromarray(clear[..., [0, 3]], "LA"), "TIFF"), "a")
+    assert image.pixels.min() == 200 and image.notes == ("an alpha channel left out",)
 
 
 def test_a_png_with_too_few_rows_is_refused() -> None:
@@ -278,7 +278,7 @@ def test_too_many_bytes_are_refused(folder: Path) -> None:
         (b"%PDF-1.7", "is a PDF"),
     ],
 )
-def test_what_is_no_picture_gets_one_clear_line(folder: Path, content: bytes, said: str) -> None:
+def test_what_is_no_image_gets_one_clear_line(folder: Path, content: bytes, said: str) -> None:
     file = folder / "x.png"
     file.write_bytes(content)
     with pytest.raises(UnreadableError, match=said) as error:
@@ -289,7 +289,7 @@ def test_what_is_no_picture_gets_one_clear_line(folder: Path, content: bytes, sa
 def test_several_pages_and_animations_are_refused() -> None:
     for kind in ("TIFF", "PNG"):
         data = encoded(Image.fromarray(GRAY), kind, save_all=True, append_images=[Image.fromarray(255 - GRAY)])
-        with pytest.raises(UnreadableError, match="one picture is expected"):
+        with pytest.raises(UnreadableError, match="one image is expected"):
             image_file.decode(data, "a")
 
 
@@ -356,8 +356,8 @@ def test_a_point_lands_where_the_matrix_says_reduced_or_not(width: int, height: 
     data = encoded(spot(width, height, x, y), "JPEG", quality=95)
     matrix = image_file.fit_matrix(width, height, 96, how)
     for min_side in (None, 96):
-        picture = image_file.decode(data, "a", min_side=min_side)
-        square, same = image_file.fit(picture.pixels, 96, how, of=(picture.width, picture.height))
+        image = image_file.decode(data, "a", min_side=min_side)
+        square, same = image_file.fit(image.pixels, 96, how, of=(image.width, image.height))
         assert np.array_equal(matrix, same) and square.shape == (96, 96)
         assert centre(square) == pytest.approx(tuple(matrix @ [x, y, 1]), abs=0.1)
 
@@ -366,12 +366,12 @@ def test_a_point_lands_where_the_matrix_says_reduced_or_not(width: int, height: 
 def test_min_side_keeps_that_many_pixels_and_the_file_s_own_size(width: int, height: int) -> None:
     data = encoded(spot(width, height, 700, 900), "JPEG")
     for min_side, shorter in ((200, 200), (201, 400), (500, 800), (900, 1600), (5000, 1600)):
-        picture = image_file.decode(data, "a", min_side=min_side)
-        assert (picture.width, picture.height) == (width, height)
-        assert shorter <= min(picture.pixels.shape) <= shorter + 1
+        image = image_file.decode(data, "a", min_side=min_side)
+        assert (image.width, image.height) == (width, height)
+        assert shorter <= min(image.pixels.shape) <= shorter + 1
 
 
-def test_a_reduced_picture_is_as_sharp_as_one_that_was_shrunk() -> None:
+def test_a_reduced_image_is_as_sharp_as_one_that_was_shrunk() -> None:
     stripes = np.tile(np.where(np.arange(1605) // 40 % 2, 200, 50).astype(np.uint8), (1601, 1))
     data = encoded(stripes, "JPEG", quality=95)
     full, reduced = (image_file.decode(data, "a", min_side=side) for side in (None, 200))
@@ -423,6 +423,6 @@ REAL = os.environ.get("RIBCAGE_REAL_DATA")
 @pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA names no folder of real radiographs")
 def test_real_radiographs_read_without_a_note() -> None:
     for file in sorted((Path(REAL or "") / "nih/images_1024").glob("*.png")):
-        picture = image_file.read(file)
-        assert picture.pixels.shape == (1024, 1024) and set(picture.notes) <= {"RGBA that is gray"}
-        assert np.array_equal(picture.pixels, np.asarray(Image.open(file).convert("L")))
+        image = image_file.read(file)
+        assert image.pixels.shape == (1024, 1024) and set(image.notes) <= {"RGBA that is gray"}
+        assert np.array_equal(image.pixels, np.asarray(Image.open(file).convert("L")))

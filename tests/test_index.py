@@ -88,7 +88,7 @@ def test_impossible_values_are_refused_by_name(column: str, value: object, says:
         Index("bad", rows, ("Mass", "Nodule"))
 
 
-def test_a_box_of_no_picture_is_refused() -> None:
+def test_a_box_of_no_image_is_refused() -> None:
     boxes = small().boxes.assign(row=[0, 3])
     with pytest.raises(ValueError, match="points at a row"):
         Index("bad", small().table, small().findings, boxes)

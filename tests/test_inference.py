@@ -80,7 +80,7 @@ def test_predicting_leaves_the_method_as_it_was(store: Store) -> None:
 
 
 def test_no_rows_are_one_clear_line(store: Store) -> None:
-    with pytest.raises(ValueError, match="no picture to predict"):
+    with pytest.raises(ValueError, match="no image to predict"):
         answer(store, np.array([], np.int64))
 
 

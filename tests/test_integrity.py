@@ -28,7 +28,7 @@ def saved(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet"), ("Effusion", "Mass"))
     nn.init.normal_(method.head.weight)
-    model = Model("test_resnet", method.findings, (64, 64), 64, "pad", 0.5, 0.25, temperature=(1.0, 1.0), training={"pictures": 1, "patients": 1, "selection": 1})  # fmt: skip
+    model = Model("test_resnet", method.findings, (64, 64), 64, "pad", 0.5, 0.25, temperature=(1.0, 1.0), training={"images": 1, "patients": 1, "selection": 1})  # fmt: skip
     bundle.save(tmp_path / "m", method.eval(), model, Provenance.nothing())
     return tmp_path / "m"
 
@@ -91,7 +91,7 @@ def test_a_giant_is_refused_before_it_is_built(saved: Path, name: str) -> None:
         ({"findings": ["Mass\x1b[2J", "Nodule"]}, "damaged: findings"),
         ({"findings": ["x" * 5000, "Nodule"]}, "damaged: findings"),
         ({"temperature": [1e300, 1.0]}, "damaged: temperature"),
-        ({"training": {"pictures": "many"}}, "damaged: training"),
+        ({"training": {"images": "many"}}, "damaged: training"),
         ({"training": {"teachers": [{}]}}, "damaged: training"),
     ],
 )

@@ -29,7 +29,7 @@ def make_store(
     findings: tuple[str, ...] = ("Mass", "Edema"),
     linked: bool = False,
 ) -> Store:
-    """A real dataset folder of smooth random pictures; linked: PNG files beside it."""
+    """A real dataset folder of smooth random images; linked: PNG files beside it."""
     folder = folder / f"胸片 set {count}"
     folder.mkdir(parents=True)
     random = np.random.default_rng(count)
@@ -44,13 +44,13 @@ def make_store(
     )
     index = Index("made up", table(rows, findings), findings, boxes(drawn), (size, size), folder)
     facts = Facts(
-        name="made up", dataset="nih", source="", licence="", pictures=count, rejected=0, size=size, fit="pad",
+        name="made up", dataset="nih", source="", licence="", images=count, rejected=0, size=size, fit="pad",
         depth=depth, mean=float(images.mean() / (2**depth - 1)), std=float(images.std() / (2**depth - 1)),
         findings=findings, root=str(folder), linked=linked,
     )  # fmt: skip
     if linked:
-        for n, picture in enumerate(images):
-            cv2.imencode(".png", picture)[1].tofile(folder / f"图 {n}.png")
+        for n, image in enumerate(images):
+            cv2.imencode(".png", image)[1].tofile(folder / f"图 {n}.png")
         return Store(folder, facts, index, None)
     np.save(folder / "images.npy", images)
     return Store(folder, facts, index, np.load(folder / "images.npy", mmap_mode="r"))
@@ -103,14 +103,14 @@ def joined(parts: Sequence[Batch]) -> Batch:
     )
 
 
-def test_an_epoch_shows_every_chosen_picture_once(store: Store) -> None:
+def test_an_epoch_shows_every_chosen_image_once(store: Store) -> None:
     chosen = rows_of([store], "train")
     batches = list(Loader([store], [plain(48)], batch=8, rows=chosen).epoch(0))
     assert [len(batch) for batch in batches] == [8, 8, 8, 1]
     assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == chosen.tolist()
 
 
-def test_a_plain_view_is_the_stored_picture_normalised(store: Store) -> None:
+def test_a_plain_view_is_the_stored_image_normalised(store: Store) -> None:
     batch = next(Loader([store], [plain(48)], batch=5, shuffle=False).epoch(0))
     assert store.images is not None
     expected = (store.images[:5] / 255 - store.mean) / store.std
@@ -144,7 +144,7 @@ def test_four_ranks_hold_what_one_holds(store: Store, other: Store) -> None:
     assert all(same(one, many) for one, many in zip(whole, shared, strict=True))
 
 
-def test_the_last_batch_is_shared_without_repeating_a_picture(store: Store) -> None:
+def test_the_last_batch_is_shared_without_repeating_a_image(store: Store) -> None:
     ranks = [list(Loader([store], [plain(48)], batch=16, shuffle=False, rank=r, world=4).epoch(0)) for r in range(4)]
     assert [len(rank[-1]) for rank in ranks] == [0, 1, 0, 1]
     assert ranks[0][-1].views[0].shape == (0, 1, 48, 48)
@@ -171,8 +171,8 @@ def test_sets_of_other_size_and_depth_come_in_one_batch(store: Store, other: Sto
     assert other.images is not None
     assert sorted(batch.sources.tolist()) == [0] * 50 + [1] * 30
     for place in np.flatnonzero(batch.sources.numpy() == 1)[:5]:
-        picture = other.images[batch.rows[place] - 50]
-        expected = (cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA) / 65535 - other.mean) / other.std
+        image = other.images[batch.rows[place] - 50]
+        expected = (cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA) / 65535 - other.mean) / other.std
         np.testing.assert_allclose(batch.views[0][place, 0], expected, atol=1e-4)
 
 
@@ -198,7 +198,7 @@ def test_findings_come_in_the_order_asked_for(store: Store) -> None:
     assert np.array_equal(labels.numpy(), expected, equal_nan=True)
 
 
-def test_boxes_follow_the_picture(tmp_path: Path) -> None:
+def test_boxes_follow_the_image(tmp_path: Path) -> None:
     store = make_store(tmp_path, count=12)
     images = np.zeros((12, 48, 48), np.uint8)
     images[:, 8:24, 10:30] = 255  # exactly where the boxes are
@@ -222,7 +222,7 @@ def test_weights_per_set_share_the_epoch(store: Store, other: Store) -> None:
     assert abs((drawn == 1).mean() - 0.75) < 0.02
 
 
-def test_a_picture_drawn_twice_is_not_shown_twice_the_same(store: Store) -> None:
+def test_a_image_drawn_twice_is_not_shown_twice_the_same(store: Store) -> None:
     weights = np.zeros(50)
     weights[7] = 1
     batch = next(Loader([store], [strong(40)], batch=4, weights=weights).epoch(0))
@@ -249,8 +249,8 @@ def test_a_linked_folder_is_read_from_its_files(tmp_path: Path) -> None:
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     store = make_store(tmp_path, count=10, linked=True)
-    (store.folder / "图 7.png").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"Picture 7 of .*图 7\.png"):
+    (store.folder / "图 7.png").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"GrayImage 7 of .*图 7\.png"):
         list(Loader([store], [gentle(40)], batch=4).epoch(0))
     assert not loader_threads()
 
@@ -317,7 +317,7 @@ def test_the_way_of_a_gpu_gives_the_same_batch(store: Store, other: Store) -> No
         ({"batch": 0, "threads": 0}, "batch is 0; at least 1; threads is 0; at least 1"),
         ({"rank": 2, "world": 2}, "rank is 2; from 0 to 1"),
         ({"channels": 2}, "channels is 2; 1 or 3"),
-        ({"batch": 64, "drop_last": True}, "50 pictures do not fill a batch of 64"),
+        ({"batch": 64, "drop_last": True}, "50 images do not fill a batch of 64"),
         ({"weights": (1, 2, 3)}, "3 weights came; expected one per set"),
     ],
 )
@@ -378,18 +378,18 @@ def test_a_row_that_is_drawn_again_is_told_how_often_it_stood_in_front() -> None
     assert _turns(np.array([5, 4, 5, 0, 4, 5, 6])).tolist() == [0, 0, 1, 0, 1, 2, 0]
 
 
-def test_the_other_views_show_pictures_of_the_same_patient(store: Store) -> None:
+def test_the_other_views_show_images_of_the_same_patient(store: Store) -> None:
     chosen = rows_of([store], "train")
     loader = Loader([store], [plain(48), plain(48), plain(48)], batch=8, rows=chosen, mates=True)
     batches = [batch for epoch in range(4) for batch in loader.epoch(epoch)]
     names, other = store.index.table["patient"].to_numpy(), 0
     shown = {store.images[row].tobytes(): row for row in range(len(store))} if store.images is not None else {}
     for batch in batches:
-        pictures = [
+        images = [
             (view[:, 0] * store.std + store.mean).mul(255).round().to(torch.uint8).numpy() for view in batch.views
         ]
-        assert np.array_equal(pictures[1], pictures[2])
-        for row, first, second in zip(batch.rows.tolist(), pictures[0], pictures[1], strict=True):
+        assert np.array_equal(images[1], images[2])
+        for row, first, second in zip(batch.rows.tolist(), images[0], images[1], strict=True):
             assert shown[first.tobytes()] == row
             mate = shown[second.tobytes()]
             assert mate in chosen and (names[mate] == names[row] != "" or mate == row)
@@ -397,7 +397,7 @@ def test_the_other_views_show_pictures_of_the_same_patient(store: Store) -> None
     assert other > 8
 
 
-def test_what_is_drawn_for_a_picture_does_not_depend_on_ranks(store: Store) -> None:
+def test_what_is_drawn_for_a_image_does_not_depend_on_ranks(store: Store) -> None:
     views = [strong(24), strong(24)]
     parts = [Loader([store], views, batch=8, rank=rank, world=2, mates=True) for rank in range(2)]
     whole = Loader([store], views, batch=8, mates=True)
@@ -409,7 +409,7 @@ def test_what_is_drawn_for_a_picture_does_not_depend_on_ranks(store: Store) -> N
 # ---- a student's and a teacher's view
 
 
-def test_together_the_views_show_the_same_picture_at_their_own_size(tmp_path: Path) -> None:
+def test_together_the_views_show_the_same_image_at_their_own_size(tmp_path: Path) -> None:
     """On the CPU and by the way of a GPU: the larger view, shrunk, is the smaller one."""
     large = make_store(tmp_path, count=24, size=96)
     small = View(24, crop=(0.6, 0.9), flip=0.5, rotation=10, shift=0.05, brightness=0.1, contrast=0.2, gamma=0.2)
@@ -452,7 +452,7 @@ def test_of_rows_that_are_not_labelled_nothing_is_known(store: Store, policy: st
 # ---- boxes that do not come along
 
 
-def test_boxes_that_the_view_does_not_show_are_counted_for_each_picture(store: Store) -> None:
+def test_boxes_that_the_view_does_not_show_are_counted_for_each_image(store: Store) -> None:
     corner = View(24, crop=(0.2, 0.2))
     loader = Loader([store], [corner, plain(24)], batch=16, findings=("Mass",))
     lost = 0
@@ -487,7 +487,7 @@ def test_where_labels_are_not_to_be_known_boxes_are_not_known(store: Store) -> N
     assert batch.boxes[0][:, 0].tolist() == [0, 3] and not batch.dropped.any()
 
 
-def test_kept_maps_stand_for_pictures(store: Store) -> None:
+def test_kept_maps_stand_for_images(store: Store) -> None:
     class Answers:
         def take(self, rows: np.ndarray, flipped: np.ndarray) -> list[torch.Tensor]:
             return [torch.from_numpy(rows * 2 + flipped)]

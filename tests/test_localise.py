@@ -45,7 +45,7 @@ HEADS = {"fcos": ["--width", "16", "--depth", "1"]}
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RSNA's download, of pictures higher than wide."""
+    """RSNA's download, of images higher than wide."""
     return trees.rsna(tmp_path_factory.mktemp("下载") / "rsna")
 
 
@@ -151,7 +151,7 @@ def test_maps_that_are_kept_teach_what_fresh_ones_do_and_are_gone_in_the_end(
 
 
 def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
-    """(K, 5) the ten surest boxes of a picture, by maps that were kept, or fresh ones."""
+    """(K, 5) the ten surest boxes of an image, by maps that were kept, or fresh ones."""
     one, opened = bundle.load_detector(run), [dataset_folder.open(data)]
     chooses = BoxValidation(
         lambda: gradcam.finder(one), opened, np.arange(5), one.model, device=torch.device("cpu"), batch=3, threads=1
@@ -162,7 +162,7 @@ def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
     chooses()
     feature_cache.discard(run / "kept")
     assert chooses.said is not None
-    found = chooses.said.boxes[chooses.said.boxes["picture"] == 4].head(10)
+    found = chooses.said.boxes[chooses.said.boxes["image"] == 4].head(10)
     return np.column_stack([found[["x", "y", "width", "height"]].to_numpy(), found["score"] * 100])
 
 
@@ -181,7 +181,7 @@ def test_a_backbone_that_learns_moves_and_a_detector_is_a_first_weight_too(
 ) -> None:
     more = ["--init", str(run), "--labels", "0.5", "--epochs", "1"]
     assert cli.main(words(data, tmp_path / "run", *more)) == 0
-    assert "Learning from 6 of 12 pictures" in capsys.readouterr().out
+    assert "Learning from 6 of 12 images" in capsys.readouterr().out
     was, now = (load_file(one / "bundle" / "model.safetensors") for one in (run, tmp_path / "run"))
     assert was.keys() == now.keys()
     moved = [name for name in was if name.endswith("conv1.weight") and not torch.equal(was[name], now[name])]
@@ -276,16 +276,16 @@ def asked(model: Path, *paths: Path, **options: Any) -> pd.DataFrame:
     return table
 
 
-def test_boxes_of_files_are_those_of_the_imported_pictures_in_the_files_pixels(
+def test_boxes_of_files_are_those_of_the_imported_images_in_the_files_pixels(
     run: Path, files: Path, data: Path, tmp_path: Path
 ) -> None:
     opened, one = dataset_folder.open(data), bundle.load_detector(run)
     table = asked(run, files / "stage_2_train_images", least=0.0, out=tmp_path / "boxes.csv")
     said = detections.detect(gradcam.finder(one), [opened], np.arange(len(opened)), model=one.model, threads=1)
-    marks, about = said.marks(FINDING), said.pictures
+    marks, about = said.marks(FINDING), said.images
     for place, path in enumerate(about["path"]):
         size = (int(about["file_width"][place]), int(about["file_height"][place]))
-        own = detections.original(marks.boxes[marks.pictures == place], size, opened.size, opened.facts.fit)
+        own = detections.original(marks.boxes[marks.images == place], size, opened.size, opened.facts.fit)
         own = own[(own[:, 2:] > own[:, :2]).all(1)]
         found = table[table["path"] == str(files / path)]
         np.testing.assert_allclose(detections.corners(found), own, atol=1e-3)
@@ -298,7 +298,7 @@ def inference_read(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, dtype=texts).fillna(dict.fromkeys(texts, ""))
 
 
-def test_probabilities_of_files_are_those_of_the_imported_pictures(classifier: Path, files: Path, data: Path) -> None:
+def test_probabilities_of_files_are_those_of_the_imported_images(classifier: Path, files: Path, data: Path) -> None:
     opened, one = dataset_folder.open(data), bundle.load(classifier)
     said = predictions.predict(one.method, [opened], np.arange(len(opened)), model=one.model, threads=1)
     table = asked(classifier, files / "stage_2_train_images").set_index("path")
@@ -328,7 +328,7 @@ def test_nothing_that_can_be_read_is_an_error(run: Path, tmp_path: Path, capsys:
     assert cli.main(["predict", str(run), str(tmp_path / "leer")]) == 2
     assert cli.main(["predict", str(run), str(tmp_path), "--least", "2", "--out", "x.txt"]) == 2
     told = capsys.readouterr().err
-    for part in ("No file could be read", "There is no picture in", "--least 2 is not", "neither .csv nor .parquet"):
+    for part in ("No file could be read", "There is no image in", "--least 2 is not", "neither .csv nor .parquet"):
         assert part in told
 
 
@@ -394,10 +394,10 @@ def test_a_finding_without_a_cut_is_not_shown(
     facts = json.loads((mute / "model.json").read_text(encoding="utf-8"))
     (mute / "model.json").write_text(json.dumps({**facts, "thresholds": {"f1": [None]}}), encoding="utf-8")
     (mute / "SHA256SUMS").unlink()
-    picture = str(next(files.rglob("*.dcm")))
-    table = ribcage.predict(mute, [Path(picture)])
+    image = str(next(files.rglob("*.dcm")))
+    table = ribcage.predict(mute, [Path(image)])
     assert (table["finding"] == "").all() and "validation found no score to trust" in capsys.readouterr().out
-    assert (ribcage.predict(mute, [Path(picture)], least=0.0)["finding"] != "").any()
+    assert (ribcage.predict(mute, [Path(image)], least=0.0)["finding"] != "").any()
 
 
 def test_the_protocol_of_peers_calls_nothing_where_that_is_best(run: Path, data: Path, tmp_path: Path) -> None:

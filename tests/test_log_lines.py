@@ -27,7 +27,7 @@ ORIGINAL = "step  10/614 - loss: 0.1650 - AUROC_Atelectasis: 0.5343 - AUROC_Pleu
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("数据 set") / "phantom"
-    assert cli.main(["import", "phantom", "--out", str(folder), "--pictures", "96", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(folder), "--images", "96", "--size", "32"]) == 0
     return folder
 
 
@@ -63,7 +63,7 @@ def test_a_line_every_ten_steps_and_at_the_end_of_an_epoch(data: Path, capsys: p
     assert names == [*run.loader.findings, "avg"] and all(" " not in name for name in names)
 
 
-def test_numbers_are_of_the_epochs_pictures_so_far(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_are_of_the_epochs_images_so_far(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, lines = made(data), None
     lines, logits, labels = PaddleLines(run), [], []
     for log in run.fit():

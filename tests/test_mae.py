@@ -26,7 +26,7 @@ def made(model: str = "test_vit", size: tuple[int, int] = (64, 48), channels: in
     return MAE(Backbone(model, channels=channels, size=size, pool=pool), **{"decoder": "dec128d2b", **options})
 
 
-def pictures(count: int = 6, size: tuple[int, int] = (64, 48), channels: int = 1) -> Any:
+def images(count: int = 6, size: tuple[int, int] = (64, 48), channels: int = 1) -> Any:
     whole = batch(count)
     torch.manual_seed(1)
     return replace(whole, views=[torch.randn(count, channels, *size)])
@@ -78,7 +78,7 @@ def by_hand(method: MAE, shown: Any) -> tuple[Tensor, Tensor, Tensor]:
     ("model", "pool"), [("test_vit", ""), ("test_vit", "avg"), ("test_vit3", "avg"), ("test_vit4", "")]
 )
 def test_the_loss_is_the_mean_over_hidden_patches(model: str, pool: str, norm_pix: bool, channels: int) -> None:
-    method, shown = made(model, channels=channels, norm_pix=norm_pix, pool=pool), pictures(channels=channels)
+    method, shown = made(model, channels=channels, norm_pix=norm_pix, pool=pool), images(channels=channels)
     patches, drawn, mask = by_hand(method, shown)
     if norm_pix:
         patches = (patches - patches.mean(2, keepdim=True)) / (patches.var(2, keepdim=True) + 1e-6) ** 0.5
@@ -87,18 +87,18 @@ def test_the_loss_is_the_mean_over_hidden_patches(model: str, pool: str, norm_pi
 
 
 def test_only_a_share_of_the_hidden_patches_is_drawn_and_the_others_are_not_even_looked_at() -> None:
-    method, shown = made(decode_share=0.25), pictures()
+    method, shown = made(decode_share=0.25), images()
     _, hidden = method._places(shown)
     assert hidden.shape[1] == 9 and method.drawn == 2
     loss = method(shown).loss
     others = method._patches(shown.views[0]).scatter(1, hidden[:, 2:, None].expand(-1, -1, 256), 100.0)
-    torch.testing.assert_close(method(replace(shown, views=[method._pictures(others)])).loss, loss)
+    torch.testing.assert_close(method(replace(shown, views=[method._images(others)])).loss, loss)
     assert not torch.equal(made()(shown).loss, loss)
 
 
 def test_the_share_that_is_drawn_has_on_average_the_loss_of_all() -> None:
     """With a decoder that does not look at its neighbours, each hidden patch's loss is its own."""
-    method, shown = made(decode_share=0.25), pictures(512)
+    method, shown = made(decode_share=0.25), images(512)
     method.decoder_blocks = nn.Sequential()
     share, method.drawn = method(shown).loss, 9
     torch.testing.assert_close(share, method(shown).loss, rtol=0.02, atol=0)
@@ -110,7 +110,7 @@ def test_the_share_that_is_drawn_has_on_average_the_loss_of_all() -> None:
 @pytest.mark.parametrize("norm_pix", [False, True])
 def test_lightly_finds_the_same_loss(lightly: Any, norm_pix: bool) -> None:
     modules, utils = lightly
-    method, shown = made(size=(64, 64), channels=3, norm_pix=norm_pix), pictures(size=(64, 64), channels=3)
+    method, shown = made(size=(64, 64), channels=3, norm_pix=norm_pix), images(size=(64, 64), channels=3)
     visible, hidden = method._places(shown)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -187,7 +187,7 @@ def test_the_papers_view_flips_and_ours_does_not() -> None:
 
 
 def test_the_same_patches_are_hidden_for_any_number_of_ranks() -> None:
-    method, whole = made(), pictures()
+    method, whole = made(), images()
     visible, hidden = method._places(whole)
     halves = [method._places(part(whole, rank, 2)) for rank in range(2)]
     assert torch.equal(torch.cat([half[0] for half in halves]), visible)
@@ -196,14 +196,14 @@ def test_the_same_patches_are_hidden_for_any_number_of_ranks() -> None:
 
 
 def test_every_patch_is_hidden_as_often_as_any_other() -> None:
-    _, hidden = made()._places(pictures(4000))
+    _, hidden = made()._places(images(4000))
     shares = hidden.flatten().bincount(minlength=12) / 4000
     torch.testing.assert_close(shares, torch.full((12,), 0.75), rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("norm_pix", [False, True])
 def test_a_reconstruction_leaves_what_is_visible_as_it_is(norm_pix: bool) -> None:
-    method, shown = made(norm_pix=norm_pix, decode_share=0.25), pictures()
+    method, shown = made(norm_pix=norm_pix, decode_share=0.25), images()
     view = shown.views[0]
     seen, drawn = method.reconstructed(shown)
     visible = seen != 0
@@ -215,9 +215,9 @@ def test_a_reconstruction_leaves_what_is_visible_as_it_is(norm_pix: bool) -> Non
         torch.testing.assert_close(error, method(shown).loss.detach())
 
 
-def test_patches_become_the_picture_again() -> None:
-    method, view = made(channels=3), pictures(channels=3).views[0]
-    assert torch.equal(method._pictures(method._patches(view)), view)
+def test_patches_become_the_image_again() -> None:
+    method, view = made(channels=3), images(channels=3).views[0]
+    assert torch.equal(method._images(method._patches(view)), view)
 
 
 # ---- the backbone
@@ -226,7 +226,7 @@ def test_patches_become_the_picture_again() -> None:
 @pytest.mark.parametrize("pool", ["token", "avg"])
 def test_positions_are_fixed_and_the_last_norm_is_trained(pool: str) -> None:
     method = made(pool=pool)
-    method(pictures()).loss.backward()
+    method(images()).loss.backward()
     model = method.backbone.model
     assert torch.equal(model.pos_embed, _positions((4, 3), 64, 1)) and model.pos_embed.grad is None
     norm = model.fc_norm if pool == "avg" else model.norm
@@ -240,12 +240,12 @@ def test_a_pretrained_backbone_keeps_its_weights(tmp_path: Any) -> None:
     method = MAE(Backbone("test_vit", channels=3, init=str(tmp_path / "weights.pth")), decoder="dec128d2b")
     for key, value in method.backbone.model.state_dict().items():
         assert torch.equal(value, weights[key]), key
-    method(pictures(2, (160, 160), 3)).loss.backward()
+    method(images(2, (160, 160), 3)).loss.backward()
     assert method.backbone.model.pos_embed.grad.any()
 
 
 def test_a_bundle_keeps_its_weights_and_all_of_them_learn_on(tmp_path: Any) -> None:
-    training = {"method": "mae", "pictures": 6, "patients": 6}
+    training = {"method": "mae", "images": 6, "patients": 6}
     facts = bundle.Model("test_vit", (), (64, 48), 64, "pad", 0.5, 0.25, pool="avg", training=training)
     bundle.save(tmp_path / "bundle", made(pool="avg"), facts, Provenance.nothing())
     weights = load_file(tmp_path / "bundle" / "model.safetensors")
@@ -257,12 +257,12 @@ def test_a_bundle_keeps_its_weights_and_all_of_them_learn_on(tmp_path: Any) -> N
 
 
 def test_compiling_leaves_the_loss_as_it_is() -> None:
-    method, shown = made(), pictures()
+    method, shown = made(), images()
     torch.testing.assert_close(torch.compile(method, backend="eager")(shown).loss, method(shown).loss)
 
 
 def test_attention_in_plain_steps_gives_what_fused_attention_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    method, shown = made(), pictures()
+    method, shown = made(), images()
     found = []
     for short in (layers.SHORT, 0):
         monkeypatch.setattr(layers, "SHORT", short)
@@ -293,9 +293,9 @@ def test_a_size_that_is_no_multiple_of_the_patch_is_refused() -> None:
         made(size=(60, 48))
 
 
-def test_pictures_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"pictures are 32×32.*\(64, 48\)"):
-        made()(pictures(size=(32, 32)))
+def test_images_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"images are 32×32.*\(64, 48\)"):
+        made()(images(size=(32, 32)))
 
 
 def test_a_mask_that_is_no_number_is_one_clear_line() -> None:

@@ -18,7 +18,7 @@ def made(model: str = "test_resnet", channels: int = 1, **options: Any) -> MAEUN
     return MAEUNet(Backbone(model, channels=channels), **options)
 
 
-def pictures(count: int = 4, size: tuple[int, int] = (64, 64), channels: int = 1) -> Batch:
+def images(count: int = 4, size: tuple[int, int] = (64, 64), channels: int = 1) -> Batch:
     torch.manual_seed(1)
     return replace(batch(count), views=[torch.randn(count, channels, *size)])
 
@@ -28,7 +28,7 @@ def pictures(count: int = 4, size: tuple[int, int] = (64, 64), channels: int = 1
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_loss_is_the_mean_over_hidden_pixels(channels: int) -> None:
-    method, shown = made(channels=channels), pictures(channels=channels)
+    method, shown = made(channels=channels), images(channels=channels)
     x, mask = shown.views[0], method._mask(shown)
     drawn = method._drawn(x.masked_fill(mask.bool(), 0.0))
     found, wanted = drawn.detach().numpy(), x.numpy()
@@ -46,7 +46,7 @@ def test_the_loss_on_all_pixels_is_the_published_ones_and_not_the_default() -> N
 
 
 def test_what_is_hidden_changes_nothing_but_the_target() -> None:
-    method, shown = made(), pictures()
+    method, shown = made(), images()
     x, mask = shown.views[0], method._mask(shown).bool()
     drawn = method.eval()._drawn(x * ~mask)
     other = replace(shown, views=[torch.where(mask, 5.0, x)])
@@ -63,7 +63,7 @@ def test_what_is_hidden_changes_nothing_but_the_target() -> None:
 def test_whole_squares_are_hidden_smaller_ones_where_four_would_not_fit(
     size: tuple[int, int], patch: int, side: int
 ) -> None:
-    mask = made(patch=patch)._mask(pictures(size=size))
+    mask = made(patch=patch)._mask(images(size=size))
     assert mask.shape == (4, 1, *size) and set(mask.unique().tolist()) == {0.0, 1.0}
     squares = mask.unfold(2, side, side).unfold(3, side, side).flatten(4)  # (N, 1, rows, columns, pixels)
     assert torch.equal(squares.amin(4), squares.amax(4))
@@ -72,14 +72,14 @@ def test_whole_squares_are_hidden_smaller_ones_where_four_would_not_fit(
 
 
 def test_the_same_squares_are_hidden_for_any_number_of_ranks() -> None:
-    method, whole = made(), pictures()
+    method, whole = made(), images()
     halves = [method._mask(part(whole, rank, 2)) for rank in range(2)]
     assert torch.equal(torch.cat(halves), method._mask(whole))
     assert not torch.equal(halves[0], halves[1])
 
 
 def test_a_reconstruction_leaves_what_is_visible_and_the_statistics_as_they_are() -> None:
-    method, shown = made().train(), pictures()
+    method, shown = made().train(), images()
     before = {key: value.clone() for key, value in method.state_dict().items()}
     x, mask = shown.views[0], method._mask(shown).bool()
     seen, drawn = method.reconstructed(shown)
@@ -99,14 +99,14 @@ def test_a_reconstruction_leaves_what_is_visible_and_the_statistics_as_they_are(
         ("test_convnext", (64, 64)),  # no map of reduction 2, a norm behind the pooling
         ("mobilenetv3_small_050", (64, 64)),  # a wide layer behind the pooling
         ("test_mambaout", (64, 64)),  # channels last
-        ("dla34", (32, 32)),  # a map as large as the picture
+        ("dla34", (32, 32)),  # a map as large as the image
         ("densenet121", (64, 64)),
         ("resnet18", (48, 80)),  # sides that cannot be halved five times
     ],
 )
 def test_every_weight_of_any_cnn_gets_a_gradient_and_its_names_stay(model: str, size: tuple[int, int]) -> None:
     names = list(Backbone(model).state_dict())
-    method, shown = made(model), pictures(2, size)
+    method, shown = made(model), images(2, size)
     assert list(method.backbone.state_dict()) == names
     assert method._drawn(shown.views[0]).shape == shown.views[0].shape
     method(shown).loss.backward()
@@ -129,7 +129,7 @@ def test_a_narrow_decoder_draws_with_fewer_channels() -> None:
     method = made("resnet18", width=32)
     wanted = [stage[0].out_channels for stage in method.stages if isinstance(stage, nn.Sequential)]
     assert wanted == [32, 16, 8, 4, 2] and method.head.in_channels == 2
-    shown = pictures(2, (64, 64))
+    shown = images(2, (64, 64))
     assert method._drawn(shown.views[0]).shape == shown.views[0].shape
     with pytest.raises(ValueError, match="--width 8: 16 channels at least"):
         made("resnet18", width=8)
@@ -149,11 +149,11 @@ def test_a_vision_transformer_is_refused() -> None:
 
 
 def test_squares_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"--patch 16 --mask 0.75, pictures of 100×100: squares do not fit"):
-        made()(pictures(size=(100, 100)))
+    with pytest.raises(ValueError, match=r"--patch 16 --mask 0.75, images of 100×100: squares do not fit"):
+        made()(images(size=(100, 100)))
 
 
-def test_what_cannot_be_is_said_with_the_views_before_a_picture_comes() -> None:
+def test_what_cannot_be_is_said_with_the_views_before_a_image_comes() -> None:
     with pytest.raises(ValueError, match="squares do not fit"):
         made().views((100, 100))
     with pytest.raises(ValueError, match="none would stay visible"):
@@ -163,13 +163,13 @@ def test_what_cannot_be_is_said_with_the_views_before_a_picture_comes() -> None:
 
 
 def test_compiling_leaves_the_loss_as_it_is() -> None:
-    method, shown = made().eval(), pictures()
+    method, shown = made().eval(), images()
     torch.testing.assert_close(torch.compile(method, backend="eager")(shown).loss, method(shown).loss)
 
 
 def test_a_mask_that_leaves_nothing_visible_is_refused() -> None:
     with pytest.raises(ValueError, match="of 4×4 squares none would stay visible"):
-        made(mask=0.97)(pictures())
+        made(mask=0.97)(images())
 
 
 def test_all_wrong_options_are_said_at_once() -> None:

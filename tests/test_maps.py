@@ -45,11 +45,11 @@ def test_maps_of_any_network(name: str) -> None:
     """In 0 … 1 with a maximum of 1 or none, logits as the network gives them, and the network left as it was."""
     side = SIDES.get(name, 64)
     method = classifier(name, side)
-    pictures = torch.randn(2, 1, side, side)
+    images = torch.randn(2, 1, side, side)
     before = {key: value.clone() for key, value in method.state_dict().items()}
     method.train()
     with torch.inference_mode():
-        seen = looks(method, pictures * 1)
+        seen = looks(method, images * 1)
     assert method.training and not any(module._forward_hooks for module in method.modules())
     assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
     assert all(value.grad is None and value.requires_grad for value in method.parameters())
@@ -57,7 +57,7 @@ def test_maps_of_any_network(name: str) -> None:
     assert seen.maps.min() >= 0 and set(seen.maps.amax((2, 3)).flatten().tolist()) <= {0.0, 1.0}
     assert (seen.maps.flatten(2).std(2) > 0).any()
     with torch.inference_mode():
-        torch.testing.assert_close(seen.logits, method.eval().logits(pictures))
+        torch.testing.assert_close(seen.logits, method.eval().logits(images))
 
 
 @pytest.mark.parametrize(
@@ -66,24 +66,24 @@ def test_maps_of_any_network(name: str) -> None:
 def test_where_the_mean_is_pooled_grad_cam_is_cam(name: str, pool: str) -> None:
     """Zhou et al. 2016: the features weighed by the head."""
     method = classifier(name, pool=pool)
-    pictures = torch.randn(3, 1, 64, 64)
+    images = torch.randn(3, 1, 64, 64)
     with torch.no_grad():
-        cam = torch.einsum("nchw,fc->nfhw", method.backbone.maps(pictures), method.head.weight).relu()
+        cam = torch.einsum("nchw,fc->nfhw", method.backbone.maps(images), method.head.weight).relu()
     expected = cam / cam.amax((2, 3), keepdim=True).clamp(min=1e-12)
-    torch.testing.assert_close(looks(method, pictures).maps, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(looks(method, images).maps, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "eeea_net_c2"])
 def test_all_findings_at_once_are_what_each_gives_by_itself(name: str) -> None:
-    """Equation 1 and 2 by hand, one finding and one picture after the other, through the whole network."""
+    """Equation 1 and 2 by hand, one finding and one image after the other, through the whole network."""
     method = classifier(name)
-    pictures = torch.randn(2, 1, 64, 64)
-    seen = looks(method, pictures)
+    images = torch.randn(2, 1, 64, 64)
+    seen = looks(method, images)
     place = method.backbone.model.blocks[-2] if name in BY_TOKEN else _last(method.backbone.model, name)
     for n, f in [(0, 0), (0, 2), (1, 1)]:
         kept: list[Tensor] = []
         handle = place.register_forward_hook(lambda module, inputs, output, kept=kept: kept.append(output))
-        z = method.logits(pictures[n : n + 1].requires_grad_())[0, f]
+        z = method.logits(images[n : n + 1].requires_grad_())[0, f]
         handle.remove()
         (gradient,) = torch.autograd.grad(z, kept[0])
         features = kept[0].detach()
@@ -108,14 +108,14 @@ def test_what_only_a_class_token_reads_is_still_looked_at(name: str) -> None:
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_maps_depend_on_the_weights(name: str) -> None:
     """Adebayo et al. 2018, https://arxiv.org/abs/1810.03292: with other weights, of the head or of the network, another
-    map; a map that only shows the edges of the picture would stay."""
+    map; a map that only shows the edges of the image would stay."""
     trained, other, headless = (classifier(name, 128, seed=seed) for seed in (0, 1, 0))
     headless.head.load_state_dict(other.head.state_dict())
-    pictures = torch.randn(8, 1, 128, 128)
-    first = looks(trained, pictures).maps.flatten()
-    assert torch.equal(first, looks(classifier(name, 128, seed=0), pictures).maps.flatten())
+    images = torch.randn(8, 1, 128, 128)
+    first = looks(trained, images).maps.flatten()
+    assert torch.equal(first, looks(classifier(name, 128, seed=0), images).maps.flatten())
     for changed in (other, headless):
-        second = looks(changed, pictures).maps.flatten()
+        second = looks(changed, images).maps.flatten()
         assert torch.corrcoef(torch.stack([first, second]))[0, 1] < 0.5
 
 
@@ -125,15 +125,15 @@ def test_evidence_planted_in_one_place_is_found_there(x: int, y: int) -> None:
     method = Supervised(_patches(), FINDINGS).eval()
     with torch.no_grad():
         method.head.weight.copy_(torch.tensor([[1.0, -1.0], [-1.0, 1.0], [0.0, 0.0]]))
-    picture = torch.full((1, 1, 32, 32), 0.1)
-    picture[0, 0, y - 4 : y + 4, x - 4 : x + 4] = 1.0
-    seen = looks(method, picture)
+    image = torch.full((1, 1, 32, 32), 0.1)
+    image[0, 0, y - 4 : y + 4, x - 4 : x + 4] = 1.0
+    seen = looks(method, image)
     torch.testing.assert_close(heatmaps.peaks(seen.maps, seen.cells)[0, 0], torch.tensor([float(x), float(y)]))
     assert seen.maps[0, 0, y // 8, x // 8] == 1
     assert (seen.maps[0, 2] == 0).all() and heatmaps.peaks(seen.maps, seen.cells)[
         0, 2
     ].isnan().all()  # never looked for
-    found = Looker(method).found(picture)[0]
+    found = Looker(method).found(image)[0]
     box = found.boxes[found.findings == 0][0]
     assert box[0] < x < box[2] and box[1] < y < box[3] and (box[2:] - box[:2] <= 16).all()
 
@@ -145,8 +145,8 @@ def _patches() -> Backbone:
     class Means(nn.Module):
         num_features, feature_info, global_pool = 2, [{"reduction": 8}], "avg"
 
-        def forward_features(self, pictures: Tensor) -> Tensor:
-            mean = nn.functional.avg_pool2d(pictures, 8)
+        def forward_features(self, images: Tensor) -> Tensor:
+            mean = nn.functional.avg_pool2d(images, 8)
             return torch.cat([mean, 1 - mean], dim=1)
 
         def forward_head(self, hidden: Tensor, pre_logits: bool = False) -> Tensor:
@@ -159,23 +159,21 @@ def _patches() -> Backbone:
 def test_exclusive_findings_are_looked_for_against_the_others() -> None:
     """The same number added to all logits changes no answer, and so no map."""
     method = classifier(loss="cross-entropy")
-    pictures = torch.randn(2, 1, 64, 64)
-    before = looks(method, pictures).maps
+    images = torch.randn(2, 1, 64, 64)
+    before = looks(method, images).maps
     with torch.no_grad():
         method.head.weight += torch.randn(method.backbone.dim) * 5
-    torch.testing.assert_close(looks(method, pictures).maps, before, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(looks(method, images).maps, before, rtol=1e-3, atol=1e-3)
 
 
 def test_two_exclusive_findings_speak_against_each_other() -> None:
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(64, 64)), FINDINGS[:2], loss="cross-entropy").eval()
     nn.init.normal_(method.head.weight)
-    pictures = torch.randn(1, 1, 64, 64)
+    images = torch.randn(1, 1, 64, 64)
     with torch.no_grad():
-        cam = torch.einsum(
-            "chw,c->hw", method.backbone.maps(pictures)[0], method.head.weight[0] - method.head.weight[1]
-        )
-    seen = looks(method, pictures).maps[0]
+        cam = torch.einsum("chw,c->hw", method.backbone.maps(images)[0], method.head.weight[0] - method.head.weight[1])
+    seen = looks(method, images).maps[0]
     torch.testing.assert_close(seen[0], cam.relu() / cam.max(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(seen[1], (-cam).relu() / (-cam).max(), rtol=1e-4, atol=1e-5)
 
@@ -189,12 +187,10 @@ def test_a_head_of_zeros_looks_nowhere_and_one_without_findings_is_refused() -> 
         looks(Supervised(Backbone("test_resnet"), ()), torch.randn(1, 1, 64, 64))
 
 
-def test_maps_of_a_picture_do_not_depend_on_its_batch() -> None:
+def test_maps_of_a_image_do_not_depend_on_its_batch() -> None:
     method = classifier("densenet121")
-    pictures = torch.randn(3, 1, 64, 96)
-    torch.testing.assert_close(
-        looks(method, pictures).maps[1:2], looks(method, pictures[1:2]).maps, rtol=1e-3, atol=1e-4
-    )
+    images = torch.randn(3, 1, 64, 96)
+    torch.testing.assert_close(looks(method, images).maps[1:2], looks(method, images[1:2]).maps, rtol=1e-3, atol=1e-4)
 
 
 # ---- from maps to places
@@ -246,16 +242,16 @@ def test_cells_lie_where_their_pixels_do(name: str, first: float, step: float) -
 
 
 @pytest.mark.parametrize("name", ["regnetx_002", "test_vit"])
-def test_a_cell_lies_where_the_picture_changes_it_most(name: str) -> None:
+def test_a_cell_lies_where_the_image_changes_it_most(name: str) -> None:
     """The middle of the gradient's square above half of its maximum: what attention spreads everywhere is left out."""
     side = 160
     method = classifier(name, side)
     cells = looks(method, torch.randn(1, 1, side, side)).cells
-    pictures = torch.randn(2, 1, side, side, requires_grad=True)
-    features = method.backbone.maps(pictures)
+    images = torch.randn(2, 1, side, side, requires_grad=True)
+    features = method.backbone.maps(images)
     middle = features.shape[2] // 2
     chosen = (features[:, :, middle, middle] * torch.randn(2, features.shape[1])).sum()
-    square = nn.functional.avg_pool2d(torch.autograd.grad(chosen, pictures)[0].square().sum(0), 9, 1, 4)[0]
+    square = nn.functional.avg_pool2d(torch.autograd.grad(chosen, images)[0].square().sum(0), 9, 1, 4)[0]
     for axis in (0, 1):
         weight = square.sum(axis) - square.sum(axis).max() / 2
         centre = weight.clamp(min=0) @ (torch.arange(side) + 0.5) / weight.clamp(min=0).sum()
@@ -265,8 +261,8 @@ def test_a_cell_lies_where_the_picture_changes_it_most(name: str) -> None:
 @pytest.mark.parametrize(
     "view", [augment.View(64, flip=1.0), augment.View((48, 64), rotation=20, crop=(0.4, 0.6)), augment.plain(32)]
 )
-def test_maps_and_points_go_back_to_the_stored_picture(view: augment.View) -> None:
-    """A spot of the stored picture, seen through the view as heat, comes back where it was."""
+def test_maps_and_points_go_back_to_the_stored_image(view: augment.View) -> None:
+    """A spot of the stored image, seen through the view as heat, comes back where it was."""
     stored = np.zeros((128, 128), np.uint8)
     cv2.circle(stored, (70, 58), 6, 255, -1)
     numbers = augment.draw(view, 3, 0, np.array([7]), 0, 128)
@@ -311,9 +307,9 @@ def test_boxes_are_around_each_region_hot_enough() -> None:
 
 def test_boxes_of_a_classifier_are_scored_by_probability_and_heat() -> None:
     method = classifier()
-    pictures = torch.randn(2, 1, 64, 64)
-    seen = looks(method, pictures)
-    for n, found in enumerate(Looker(method, temperature=(2.0, 1.0, 0.5), boxes=CamBoxes(share=0.6)).found(pictures)):
+    images = torch.randn(2, 1, 64, 64)
+    seen = looks(method, images)
+    for n, found in enumerate(Looker(method, temperature=(2.0, 1.0, 0.5), boxes=CamBoxes(share=0.6)).found(images)):
         assert (found.scores.diff() <= 0).all() and found.findings.dtype == torch.int64
         sure = (seen.logits[n] / torch.tensor([2.0, 1.0, 0.5])).sigmoid().numpy()
         for f in range(3):
@@ -322,7 +318,7 @@ def test_boxes_of_a_classifier_are_scored_by_probability_and_heat() -> None:
             mine = found.findings == f
             np.testing.assert_allclose(found.boxes[mine].numpy(), expected[:, :4])
             np.testing.assert_allclose(found.scores[mine].numpy(), sure[f] * expected[:, 4], rtol=1e-5)
-    assert len(Looker(method, boxes=CamBoxes(keep=1)).found(pictures)[0].boxes) == 1
+    assert len(Looker(method, boxes=CamBoxes(keep=1)).found(images)[0].boxes) == 1
     with pytest.raises(ValueError, match=r"not 1\.5"):
         CamBoxes(share=1.5)
 
@@ -337,13 +333,13 @@ def test_a_classifier_gives_the_table_of_a_detector(store: Store, tmp_path: Path
     model = Model("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
     rows = np.array([1, 4, 5, 8])
     found = detections.detect(Looker(method), [store], rows, model=model, batch=3, threads=1)
-    assert found.findings == FINDINGS and found.pictures["row"].tolist() == rows.tolist()
+    assert found.findings == FINDINGS and found.images["row"].tolist() == rows.tolist()
     said = predictions.predict(method, [store], rows, model=model, threads=1).probabilities()
-    for picture, several in found.boxes.groupby("picture"):
+    for image, several in found.boxes.groupby("image"):
         sides = several[["x", "y", "width", "height"]].to_numpy()
         assert sides.min() >= 0 and (sides[:, :2] + sides[:, 2:]).max() <= 48
         for finding, own in several.groupby("finding"):
-            assert own["score"].max() <= said[picture, FINDINGS.index(str(finding))] + 1e-6
+            assert own["score"].max() <= said[image, FINDINGS.index(str(finding))] + 1e-6
     found.save(tmp_path / "看.parquet")
     assert len(detections.read(tmp_path / "看.parquet").boxes) == len(found.boxes) > 0
 
@@ -365,7 +361,7 @@ def test_points_are_in_stored_pixels(store: Store) -> None:
 
 
 def bright(method: Supervised, side: int = 64) -> torch.Tensor:
-    """A dark picture with a bright block at the lower left."""
+    """A dark image with a bright block at the lower left."""
     shown = torch.zeros(1, 1, side, side)
     shown[:, :, 36:44, 12:20] = 1.0
     return shown
@@ -384,14 +380,14 @@ def test_layercam_is_the_sum_of_positive_gradients_times_features() -> None:
 def test_an_earlier_layer_has_twice_as_many_cells_and_what_is_not_there_is_named(name: str) -> None:
     torch.manual_seed(0)
     method = Supervised(Backbone(name, size=(64, 64)), ("Mass", "Edema")).eval()
-    pictures = torch.randn(1, 1, 64, 64)
+    images = torch.randn(1, 1, 64, 64)
     for layer, side in enumerate((2, 4, 8)):
-        seen = gradcam.looks(method, pictures, gradcam.Way("layercam", layer))
+        seen = gradcam.looks(method, images, gradcam.Way("layercam", layer))
         assert seen.maps.shape == (1, 2, side, side)
         assert seen.cells.step == (64 / side, 64 / side)
-        torch.testing.assert_close(seen.logits, method.logits(pictures).detach())
+        torch.testing.assert_close(seen.logits, method.logits(images).detach())
     with pytest.raises(ValueError, match=r"no layer 9 .* 0: 2 × 2, 1: 4 × 4"):
-        gradcam.looks(method, pictures, gradcam.Way("gradcam", 9))
+        gradcam.looks(method, images, gradcam.Way("gradcam", 9))
 
 
 def test_occlusion_is_hot_where_the_evidence_is_and_needs_no_layer() -> None:

@@ -8,7 +8,7 @@ import processes
 import pytest
 import ranks
 import torch
-from ranks import CNNS_ONLY, TRANSFORMERS_ONLY, made, pictures
+from ranks import CNNS_ONLY, TRANSFORMERS_ONLY, images, made
 
 from ribcage import methods
 from ribcage.imaging.augment import View
@@ -31,7 +31,7 @@ def stepped(method: Method, *seeds: int) -> list[float]:
     losses = []
     for number, seed in enumerate(seeds):
         optimizer.zero_grad()
-        loss = method(pictures(method, seed)).loss
+        loss = method(images(method, seed)).loss
         loss.backward()
         optimizer.step()
         method.after_step((number + 1) / 10)
@@ -48,7 +48,7 @@ def test_the_loss_is_one_finite_number_and_its_gradient_reaches_whatever_is_trai
     name: str, model: str, channels: int, size: tuple[int, int]
 ) -> None:
     method = made(name, model, channels, size)
-    step = method(pictures(method, 0, channels, size))
+    step = method(images(method, 0, channels, size))
     assert step.loss.shape == () and step.loss.isfinite() and step.loss.dtype == torch.float32
     assert all(torch.as_tensor(value).isfinite() for value in step.logs.values())
     step.loss.backward()
@@ -77,18 +77,18 @@ def test_steps_follow_one_another_and_what_follows_the_weights_follows(name: str
 def test_down_the_gradient_the_loss_is_lower(name: str, model: str) -> None:
     method = made(name, model)
     optimizer = torch.optim.SGD([weight for weight in method.parameters() if weight.requires_grad], lr=0.01)
-    before = method(pictures(method)).loss
+    before = method(images(method)).loss
     before.backward()
     optimizer.step()
-    assert method(pictures(method)).loss < before
+    assert method(images(method)).loss < before
 
 
 @every_kind
 def test_half_precision_leaves_the_loss_in_whole_precision(name: str, model: str) -> None:
     method = made(name, model)
-    exact = method(pictures(method)).loss
+    exact = method(images(method)).loss
     with torch.autocast("cpu", torch.bfloat16):
-        loss = method(pictures(method)).loss
+        loss = method(images(method)).loss
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, exact, rtol=0.1, atol=0.05)
 
@@ -106,7 +106,7 @@ def test_a_method_goes_on_from_what_was_saved(name: str, model: str) -> None:
 @every_kind
 def test_features_do_not_depend_on_the_head(name: str, model: str) -> None:
     method = made(name, model).eval()
-    shown = pictures(method).views[0]
+    shown = images(method).views[0]
     before = method.backbone(shown)
     assert before.shape == (len(shown), method.backbone.dim)
     with torch.no_grad():

@@ -236,7 +236,7 @@ def test_the_midpoint_lies_between_the_mean_log_odds_whatever_the_prevalence() -
     assert metrics.choose(scores, labels, "midpoint", weights=weights) == pytest.approx(metrics.sigmoid(np.array(0.5)))
 
 
-def test_a_certain_picture_moves_the_midpoint_no_further_than_a_nearly_certain_one() -> None:
+def test_a_certain_image_moves_the_midpoint_no_further_than_a_nearly_certain_one() -> None:
     labels = np.array([0.0, 0.0, 1.0, 1.0])
     certain, nearly = (np.array([wrong, 0.2, 0.6, 0.9]) for wrong in (1.0, 1 - 1e-7))
     assert metrics.choose(certain, labels, "midpoint") == metrics.choose(nearly, labels, "midpoint")
@@ -253,7 +253,7 @@ def test_certainties_are_probabilities() -> None:
     assert calibration.as_probabilities(np.array([0.0, 1.0])).tolist() == [0, 1]
 
 
-def test_from_few_pictures_the_midpoint_varies_less_than_youden() -> None:
+def test_from_few_images_the_midpoint_varies_less_than_youden() -> None:
     """And what it chooses is as good on all others: sensitivity + specificity."""
     random = np.random.default_rng(0)
     labels = (random.random(200_000) < 0.3).astype(float)
@@ -360,7 +360,7 @@ def test_an_unknown_patient_is_one_of_its_own() -> None:
         numbered(np.arange(3), 2)
 
 
-def test_patients_with_many_like_pictures_widen_the_interval() -> None:
+def test_patients_with_many_like_images_widen_the_interval() -> None:
     scores, labels, _ = case(10, rows=100, findings=1, unknown=0)
     scores, labels, owners = (np.repeat(values, 6, axis=0) for values in (scores, labels, np.arange(100)))
     naive, honest = (metrics.bootstrap(scores, labels, p)["auroc"].interval().error[0] for p in (None, owners))

@@ -76,7 +76,7 @@ def test_accuracy_says_how_often_the_key_is_the_nearest_or_among_five_and_a_tie_
     method, shown = made(queue=6).eval(), pair(4)
     q, k = embedded(method, shown)
     method.queue.copy_(-q[0].expand(6, 3))
-    method.queue[:2] = k[0]  # two as near as the key of the first picture, and no five
+    method.queue[:2] = k[0]  # two as near as the key of the first image, and no five
     nearer = [sum(float(q[n] @ each) >= float(q[n] @ k[n]) for each in method.queue) for n in range(1, 4)]
     logs = method(shown).logs
     assert float(logs["acc1"]) == 25 * sum(count < 1 for count in nearer)
@@ -169,7 +169,7 @@ def test_the_key_encoder_follows() -> None:
 # ---- batch norms over groups
 
 
-def test_a_query_and_its_key_are_judged_among_as_few_of_the_same_pictures_as_possible() -> None:
+def test_a_query_and_its_key_are_judged_among_as_few_of_the_same_images_as_possible() -> None:
     method = made(group=4)
     order = method._order(16)
     assert order.tolist() == [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]
@@ -180,7 +180,7 @@ def test_a_query_and_its_key_are_judged_among_as_few_of_the_same_pictures_as_pos
 
 def test_keys_come_back_in_the_order_of_their_queries() -> None:
     method, plain, shown = made(group=2, queue=16), made(queue=16), pair(6)
-    groups = [[0, 3], [1, 4], [2, 5]]  # picture i in group i mod 3
+    groups = [[0, 3], [1, 4], [2, 5]]  # image i in group i mod 3
     expected = torch.empty(6, 3)
     for places in groups:
         expected[places] = plain._keys(shown.views[1][places])
@@ -200,7 +200,7 @@ def test_queries_are_judged_in_the_order_of_the_batch() -> None:
 def test_less_than_two_groups_and_broken_ones_are_refused_with_what_would_do(
     count: int, group: int, would_do: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"^--group {group}: .* {count} pictures of {count}. {would_do} would do.$"):
+    with pytest.raises(ValueError, match=f"^--group {group}: .* {count} images of {count}. {would_do} would do.$"):
         made(group=group)._order(count)
     option, value = would_do.split()
     shown, size = (int(value), group) if option == "--batch" else (count, int(value))
@@ -215,17 +215,17 @@ def test_without_groups_batch_norms_are_those_of_any_method() -> None:
     assert made(group=4).own_norms and not made(group=0).own_norms
 
 
-def test_the_key_encoder_sees_pictures_in_the_order_in_memory_that_the_loop_gave_them() -> None:
+def test_the_key_encoder_sees_images_in_the_order_in_memory_that_the_loop_gave_them() -> None:
     method, shown, orders = made(group=2), pair(4), []
-    pictures = torch.cat([shown.views[1]] * 3, dim=1).to(memory_format=torch.channels_last)
+    images = torch.cat([shown.views[1]] * 3, dim=1).to(memory_format=torch.channels_last)
     method.key.register_forward_pre_hook(lambda _, given: orders.append(given[0].stride()))
     method.key.forward = lambda given: given.mean((2, 3))  # type: ignore[method-assign]
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
-        method._keys(pictures)
+        method._keys(images)
     finally:
         torch.distributed.destroy_process_group()
-    assert orders == [pictures.stride()]
+    assert orders == [images.stride()]
 
 
 def test_where_there_are_no_batch_norms_any_batch_will_do() -> None:

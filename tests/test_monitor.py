@@ -28,12 +28,12 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dataset_folder.Store:
     folder = tmp_path_factory.mktemp("data") / "phantom"
-    assert cli.main(["import", "phantom", "--out", str(folder), "--pictures", "160", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(folder), "--images", "160", "--size", "32"]) == 0
     return dataset_folder.open(folder)
 
 
 class Agree(Method):
-    """Wants all views to look alike and nothing else: the loss is 0 where all pictures are one point."""
+    """Wants all views to look alike and nothing else: the loss is 0 where all images are one point."""
 
     def views(self, size: tuple[int, int], augment: str = "radiograph") -> list[View]:
         return [strong(size)] * 2
@@ -139,17 +139,17 @@ def test_every_part_keeps_its_mode(data: dataset_folder.Store) -> None:
     assert len(set(before.values())) == 2
 
 
-def test_the_same_pictures_are_looked_at_every_time_whatever_the_batch(data: dataset_folder.Store) -> None:
+def test_the_same_images_are_looked_at_every_time_whatever_the_batch(data: dataset_folder.Store) -> None:
     method = Agree(Backbone("test_resnet"))
-    first, second = watching(method, data, pictures=40), watching(method, data, pictures=40, batch=7)
+    first, second = watching(method, data, images=40), watching(method, data, images=40, batch=7)
     assert len(first.rows) == 40 and set(first.rows) <= set(rows_of([data], "train"))
     assert first() == first() == pytest.approx(second(), rel=1e-4)
     assert np.array_equal(monitor.sample(np.arange(9), 20), np.arange(9))
-    with pytest.raises(ValueError, match="2 pictures or more, not 1"):
-        watching(method, data, pictures=1)
+    with pytest.raises(ValueError, match="2 images or more, not 1"):
+        watching(method, data, images=1)
 
 
-# ---- labelled pictures
+# ---- labelled images
 
 
 def test_probe_and_neighbours_are_what_others_compute(data: dataset_folder.Store) -> None:

@@ -15,20 +15,20 @@ from ribcage.metrics.reliability_bins import Band
 
 
 def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities that are true: of pictures given 30 %, 30 of 100 have it."""
+    """Probabilities that are true: of images given 30 %, 30 of 100 have it."""
     draw = np.random.default_rng(seed)
     said = draw.beta(0.5, 3, (count, 1))
     return said, (draw.random((count, 1)) < said).astype(float)
 
 
-def test_every_known_picture_is_in_one_band_and_the_top_is_narrow() -> None:
+def test_every_known_image_is_in_one_band_and_the_top_is_narrow() -> None:
     said, labels = drawn(1000)
     labels[::10] = np.nan
     (found,) = reliability_bins.of(said, labels)
     bands = [Band(*one) for one in found["bands"]]
-    assert (found["pictures"], found["positives"]) == (900, int(np.nansum(labels)))
-    assert (sum(one.pictures for one in bands), sum(one.positives for one in bands)) == (900, found["positives"])
-    assert [one.pictures for one in bands] == [450, 225, 112, 56, 57]
+    assert (found["images"], found["positives"]) == (900, int(np.nansum(labels)))
+    assert (sum(one.images for one in bands), sum(one.positives for one in bands)) == (900, found["positives"])
+    assert [one.images for one in bands] == [450, 225, 112, 56, 57]
     assert [one.low for one in bands] == sorted(one.low for one in bands)
 
 
@@ -39,12 +39,12 @@ def test_the_limits_hold_the_truth_as_often_as_they_say() -> None:
         (found,) = reliability_bins.of(said, labels)
         order, start = np.sort(said[:, 0]), 0
         for band in (Band(*one) for one in found["bands"]):
-            held.append(band.least <= order[start : start + band.pictures].mean() <= band.most)
-            start += band.pictures
+            held.append(band.least <= order[start : start + band.images].mean() <= band.most)
+            start += band.images
     assert 0.93 < np.mean(held) < 0.985
 
 
-def test_pictures_of_one_patient_are_worth_less_than_those_of_many() -> None:
+def test_images_of_one_patient_are_worth_less_than_those_of_many() -> None:
     labels = np.repeat([1.0, 0.0, 0.0, 1.0, 0.0], 20)
     alone, shared = (
         reliability_bins.limits(labels, np.arange(100)),
@@ -57,12 +57,12 @@ def test_pictures_of_one_patient_are_worth_less_than_those_of_many() -> None:
 
 def test_equal_answers_are_never_parted_and_a_few_make_one_band() -> None:
     labels = np.tile([0.0, 1.0], 50)
-    assert [band.pictures for band in reliability_bins.bands(np.full(100, 0.5), labels, np.arange(100))] == [100]
-    assert [band.pictures for band in reliability_bins.bands(np.linspace(0, 1, 40), labels[:40], np.arange(40))] == [40]
+    assert [band.images for band in reliability_bins.bands(np.full(100, 0.5), labels, np.arange(100))] == [100]
+    assert [band.images for band in reliability_bins.bands(np.linspace(0, 1, 40), labels[:40], np.arange(40))] == [40]
     assert reliability_bins.bands(np.empty(0), np.empty(0), np.empty(0, int)) == []
 
 
-def test_a_probability_finds_the_pictures_answered_alike() -> None:
+def test_a_probability_finds_the_images_answered_alike() -> None:
     said, labels = drawn(400)
     (found,) = reliability_bins.of(said, labels)
     bands = [Band(*one) for one in found["bands"]]
@@ -73,7 +73,7 @@ def test_a_probability_finds_the_pictures_answered_alike() -> None:
 
 def test_a_model_keeps_it_and_a_damaged_one_is_a_line(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    ribcage.import_("phantom", out=data, pictures=160, size=48)
+    ribcage.import_("phantom", out=data, images=160, size=48)
     run = trained(tmp_path / "plain", ribcage.open(data))
     out = tmp_path / "calibrated"
     ribcage.convert(run, data=[str(data)], val="train", out=out)
@@ -101,8 +101,8 @@ def test_the_auroc_is_the_one_of_the_metrics() -> None:
 
 
 def test_the_card_says_how_it_fared_with_intervals() -> None:
-    fared = {"pictures": 200, "positives": 31, "auroc": [0.8123, 0.7, 0.9], "bands": []}
-    blind = {"pictures": 9, "positives": 0, "auroc": [None, None, None], "bands": []}
+    fared = {"images": 200, "positives": 31, "auroc": [0.8123, 0.7, 0.9], "bands": []}
+    blind = {"images": 9, "positives": 0, "auroc": [None, None, None], "bands": []}
     model = {"findings": ["Mass", "Edema"], "observed": [fared, blind]}
     rows = card._table(model, {"auroc": 0.81, "auroc_Mass": 0.8123, "loss": 0.4})
     assert rows[2:] == ["| mean | – | 0.810 |", "| Mass | 31 of 200 | 0.812 (0.700–0.900) |"]

@@ -280,7 +280,7 @@ def test_the_same_images_give_the_same_bytes(data: Path, monkeypatch: pytest.Mon
 
 def test_rows_are_counted_through_all_stores(data: Path) -> None:
     (one,), _, _ = rows(data)
-    wanted = [appearance.content(one.picture(row)) for row in (3, 7)]
+    wanted = [appearance.content(one.image(row)) for row in (3, 7)]
     assert (np.stack(ood._images([one, one], np.array([3, COUNT + 7]))) == np.stack(wanted)).all()
 
 

@@ -40,7 +40,7 @@ def test_a_table_of_ones_own_is_compared(ours: Path, tmp_path: Path, columns: di
     same = comparison.compare(
         [comparison.Entry("a", table(1, 1.0)), comparison.Entry("b", table(2, 2.0))], resamples=20
     )
-    assert (found["pictures"], found["patients"]) == (120, 60)
+    assert (found["images"], found["patients"]) == (120, 60)
     for place in (0, 1):
         wanted = same["models"][place]["findings"][0]["auroc"]
         assert found["models"][place]["findings"][0]["auroc"] == pytest.approx(wanted, rel=1e-12)

@@ -60,7 +60,7 @@ def test_typing_errors_are_seen_through(name: str, finding: str) -> None:
 
 
 def test_class_folders_may_be_numbered(folder: Path) -> None:
-    trees.pictures(folder, ["0_normal/a.png", "1_bacterial/b.png", "2_TB/c.png"])
+    trees.images(folder, ["0_normal/a.png", "1_bacterial/b.png", "2_TB/c.png"])
     found = datasets.index("folder", folder)
     assert found.findings == ("Tuberculosis", "bacterial")
     assert found.labels.tolist() == [[0, 0], [0, 1], [1, 0]]
@@ -131,14 +131,14 @@ def test_rows_that_differ_in_other_columns_only_are_no_conflict(folder: Path, ca
 
 
 def test_another_ending_is_tried_and_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trees.pictures(folder, ["images/1.jpg", "images/2.jpg"])
+    trees.images(folder, ["images/1.jpg", "images/2.jpg"])
     found = read(folder, "path,Mass", "1.png,1", "2.png,0")
     assert found.table["path"].tolist() == ["images/1.jpg", "images/2.jpg"]
     assert "2 files were found under another ending" in caplog.text
 
 
 def test_files_outside_the_root_are_refused_unless_told(folder: Path) -> None:
-    trees.picture(folder.parent / "secret.png")
+    trees.image(folder.parent / "secret.png")
     (folder / "link.png").symlink_to(folder.parent / "secret.png")
     (folder / "deep").symlink_to(folder.parent)
     paths = ("../secret.png", str(folder.parent / "secret.png"), "link.png", "deep/secret.png", "x/../../secret.png")
@@ -152,7 +152,7 @@ def test_files_outside_the_root_are_refused_unless_told(folder: Path) -> None:
 
 
 def test_links_that_stay_inside_are_read(folder: Path) -> None:
-    trees.pictures(folder, ["images/1.png"])
+    trees.images(folder, ["images/1.png"])
     (folder / "2.png").symlink_to("images/1.png")
     assert len(read(folder, "path,Mass", "2.png,1")) == 1
 
@@ -168,7 +168,7 @@ def test_links_that_stay_inside_are_read(folder: Path) -> None:
 def test_patients_in_names_are_proposed(
     folder: Path, names: list[str], count: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trees.pictures(folder, names)
+    trees.images(folder, names)
     datasets.index("folder", folder)
     text = next(text for text in caplog.messages if "--patient-pattern" in text)
     assert f"finds {count} patients" in text
@@ -180,7 +180,7 @@ def test_patients_in_names_are_proposed(
 
 
 def test_no_patient_is_proposed_where_names_tell_none(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trees.pictures(folder, [f"scan-{place}.png" for place in range(5)])
+    trees.images(folder, [f"scan-{place}.png" for place in range(5)])
     datasets.index("folder", folder)
     assert "Names seem to tell" not in caplog.text
 

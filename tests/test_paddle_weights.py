@@ -230,13 +230,13 @@ def test_paddle_itself_reads_our_file_and_answers_the_same(tmp_path: Path, conve
     network.out = paddle.nn.Sequential(paddle.nn.Linear(1024, 14), paddle.nn.Sigmoid())
     whole = paddle.nn.Layer()
     whole.densenet121 = network
-    pictures = torch.randn(2, 3, 64, 64)
+    images = torch.randn(2, 3, 64, 64)
     for part in network.sublayers():
         if isinstance(part, paddle.nn.BatchNorm):
             part._momentum = 0.0
     with paddle.no_grad():  # norms take what they see
-        network.train()(paddle.to_tensor(pictures.numpy()))
-        expected = torch.from_numpy(network.eval()(paddle.to_tensor(pictures.numpy())).numpy())
+        network.train()(paddle.to_tensor(images.numpy()))
+        expected = torch.from_numpy(network.eval()(paddle.to_tensor(images.numpy())).numpy())
     paddle.save(whole.state_dict(), str(tmp_path / "theirs.pdparams"))
     assert {name: tuple(value.shape) for name, value in whole.state_dict().items()} == {
         name: shape for name, (_, shape) in places().items()
@@ -246,7 +246,7 @@ def test_paddle_itself_reads_our_file_and_answers_the_same(tmp_path: Path, conve
     opened = bundle.load(tmp_path / "out")
     with torch.inference_mode():
         model: Any = opened.method.backbone.model
-        said = opened.method.head(model.forward_head(model.forward_features(pictures), pre_logits=True)).sigmoid()
+        said = opened.method.head(model.forward_head(model.forward_features(images), pre_logits=True)).sigmoid()
     torch.testing.assert_close(said, expected, atol=1e-4, rtol=1e-4)
 
     ours = formats.load("paddle").export(opened.method, opened.model, tmp_path / "ours.pdparams")
@@ -255,5 +255,5 @@ def test_paddle_itself_reads_our_file_and_answers_the_same(tmp_path: Path, conve
         value.set_value(paddle.zeros_like(value))
     assert whole.set_state_dict(read) == ([], [])
     with paddle.no_grad():
-        again: Tensor = torch.from_numpy(network.eval()(paddle.to_tensor(pictures.numpy())).numpy())
+        again: Tensor = torch.from_numpy(network.eval()(paddle.to_tensor(images.numpy())).numpy())
     assert torch.equal(again, expected)

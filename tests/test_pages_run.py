@@ -1,4 +1,4 @@
-"""What README and docs tell to type is typed: each page from top to bottom, in a world of little pictures.
+"""What README and docs tell to type is typed: each page from top to bottom, in a world of little images.
 
 A page of docs may use what README has made (`data/nih`, `runs/chexnet`); else it stands for itself.
 """
@@ -32,7 +32,7 @@ QUICK = (
     (r"ribcage (pretrain \w+|finetune|distil|localise) .*", rf"\g<0> {SMALL}"),
     (r"ribcage pretrain moco .*", r"\g<0> --group 4 --queue 16"),
     (r"ribcage import (?!folder)\w+ .*", r"\g<0> --size 64"),
-    (r"import phantom (.*)--pictures \d+", r"import phantom \g<1>--pictures 150"),
+    (r"import phantom (.*)--images \d+", r"import phantom \g<1>--images 150"),
     (r"--labels 0.01", "--labels 0.5"),
     (r" --port \d+", ""),
     (r"ribcage serve .*", r"\g<0> --port 0 --threads 1 --readers 1"),
@@ -54,8 +54,8 @@ ELSEWHERE = {
 
 def nih(folder: Path, patients: int = 60) -> None:
     """ChestX-ray14 as it is downloaded, of made-up radiographs."""
-    index = datasets.index("phantom", pictures=2 * patients, lateral=0.0, uncertain=0.0, missing=0.0)
-    drawn = phantom.pictures(index, size=64, depth=8)
+    index = datasets.index("phantom", images=2 * patients, lateral=0.0, uncertain=0.0, missing=0.0)
+    drawn = phantom.images(index, size=64, depth=8)
     rows, bits = [], {}
     for place, row in enumerate(index.table.to_dict("records")):
         has = [name for name in CHESTXRAY14 if row[name] == 1]
@@ -81,7 +81,7 @@ def nih(folder: Path, patients: int = 60) -> None:
 def chests(folder: Path, seed: int) -> None:
     """Chests in the place of a tree's noise, which looks alike in all trees."""
     files = sorted(file for file in folder.rglob("*") if file.suffix in (".jpg", ".dcm"))
-    pixels = phantom.pictures(datasets.index("phantom", pictures=len(files), seed=seed), size=64, depth=8)
+    pixels = phantom.images(datasets.index("phantom", images=len(files), seed=seed), size=64, depth=8)
     for place, file in enumerate(files):
         if file.suffix == ".dcm":
             trees.dicom(file, pixels(place))
@@ -100,12 +100,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     trees.rsna(disk / "data" / "rsna-pneumonia")
     for seed, name in enumerate(("CheXpert-v1.0-small", "mimic-cxr-jpg", "rsna-pneumonia"), 10):
         chests(disk / "data" / name, seed)
-    clinic(disk / "data" / "ours", pictures=120, side=64)
-    trees.picture(disk / "clinic" / "inbox" / "study.dcm", side=64)
-    trees.picture(disk / "clinic" / "inbox" / "2024-01.dcm", seed=1, side=64)
+    clinic(disk / "data" / "ours", images=120, side=64)
+    trees.image(disk / "clinic" / "inbox" / "study.dcm", side=64)
+    trees.image(disk / "clinic" / "inbox" / "2024-01.dcm", seed=1, side=64)
     published(place / "model.pth.tar")
-    for name in ("study.dcm", "picture.png", "chest.png"):
-        trees.picture(place / name, seed=2, side=64)
+    for name in ("study.dcm", "image.png", "chest.png"):
+        trees.image(place / name, seed=2, side=64)
     (place / "token.txt").write_text("a token of enough letters\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -164,7 +164,7 @@ def test_readme_and_then_the_docs_can_be_followed(place: Path, capsys: pytest.Ca
     follow(ROOT / "README.md", place, capsys)
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S | re.M)
     for block in blocks:
-        exec(compile(block.replace("pictures=500", "pictures=150, size=64, redo=True"), "README.md", "exec"), {})
+        exec(compile(block.replace("images=500", "images=150, size=64, redo=True"), "README.md", "exec"), {})
     assert "torch.Size([32, 1, 224, 224]) torch.Size([32, 14])" in capsys.readouterr().out
     for page in sorted((ROOT / "docs").glob("*.md")):
         if page.stem not in ELSEWHERE:

@@ -11,26 +11,26 @@ from ribcage.data.index import Index
 
 
 def severe(name: str, severity: float, view: str = "PA", patient: int = 3, **more: object) -> phantom.Case:
-    options = {"seed": 0, "patient": patient, "study": 0, "picture": 0, "view": view, "hospital": "A", "age": 50.0}
+    options = {"seed": 0, "patient": patient, "study": 0, "image": 0, "view": view, "hospital": "A", "age": 50.0}
     return phantom.case(**{**options, "female": False, "severities": {name: severity}, **more})
 
 
 @pytest.fixture(scope="module")
 def small() -> Index:
-    return dataset.index(pictures=400, seed=1)
+    return dataset.index(images=400, seed=1)
 
 
 def test_same_seed_gives_same_pixels_in_any_order_on_any_thread(small: Index) -> None:
-    draw = dataset.pictures(small, size=64)
+    draw = dataset.images(small, size=64)
     rows = list(range(24))
     forth = [draw(row) for row in rows]
     with ThreadPoolExecutor(4) as pool:
-        back = list(pool.map(dataset.pictures(small, size=64), reversed(rows)))
+        back = list(pool.map(dataset.images(small, size=64), reversed(rows)))
     assert all(np.array_equal(a, b) for a, b in zip(forth, reversed(back), strict=True))
 
 
 def test_a_plainer_processor_draws_the_same_pixels(small: Index) -> None:
-    draw = dataset.pictures(small, size=256, depth=16)
+    draw = dataset.images(small, size=256, depth=16)
     quick = [draw(row) for row in range(24)]
     cv2.setUseOptimized(False)
     try:
@@ -48,13 +48,13 @@ PINNED = [519246, 713183, 207489]
 
 
 def test_a_longer_data_set_begins_with_the_shorter_one(small: Index) -> None:
-    longer = dataset.index(pictures=500, seed=1)
+    longer = dataset.index(images=500, seed=1)
     columns = ["patient", "view", "split", "hospital", "severity_Edema", "age"]
     assert longer.table[columns].iloc[:400].equals(small.table[columns])
 
 
 def test_another_seed_gives_other_patients() -> None:
-    one, other = (dataset.pictures(dataset.index(pictures=1, seed=seed), size=64)(0) for seed in (0, 1))
+    one, other = (dataset.images(dataset.index(images=1, seed=seed), size=64)(0) for seed in (0, 1))
     assert np.abs(one.astype(int) - other).mean() > 10
 
 
@@ -63,19 +63,19 @@ def test_the_options_are_stored_in_the_rows(small: Index, tmp_path: Path) -> Non
     folder.mkdir()
     small.save(folder / "index.parquet")
     again = Index.load(folder / "index.parquet").take([37])
-    assert np.array_equal(dataset.pictures(again, size=64)(0), dataset.pictures(small, size=64)(37))
+    assert np.array_equal(dataset.images(again, size=64)(0), dataset.images(small, size=64)(37))
 
 
 @pytest.mark.parametrize("size", [64, 100, 256, 500, 1024])
 @pytest.mark.parametrize("depth", [8, 16])
 def test_any_size_and_depth(size: int, depth: int) -> None:
-    picture = phantom.draw(severe("Effusion", 0.5), size=size, depth=depth)
-    assert picture.shape == (size, size)
-    assert picture.dtype == (np.uint8 if depth == 8 else np.uint16)
-    assert picture.std() > picture.max() / 8
+    image = phantom.draw(severe("Effusion", 0.5), size=size, depth=depth)
+    assert image.shape == (size, size)
+    assert image.dtype == (np.uint8 if depth == 8 else np.uint16)
+    assert image.std() > image.max() / 8
 
 
-def test_sizes_show_the_same_picture() -> None:
+def test_sizes_show_the_same_image() -> None:
     large, small = (phantom.draw(severe("Mass", 0.7), size=size).astype(np.float32) for size in (512, 128))
     shrunk = cv2.resize(large, (128, 128), interpolation=cv2.INTER_AREA)
     assert np.corrcoef(shrunk.ravel(), small.ravel())[0, 1] > 0.97
@@ -90,7 +90,7 @@ def test_wrong_size_and_depth_are_refused() -> None:
 
 @pytest.mark.parametrize("view", ["PA", "AP", "LATERAL"])
 @pytest.mark.parametrize("name", phantom.FINDINGS)
-def test_every_finding_changes_the_picture_more_when_it_is_severe(name: str, view: str) -> None:
+def test_every_finding_changes_the_image_more_when_it_is_severe(name: str, view: str) -> None:
     healthy, mild, bad = (phantom.draw(severe(name, s, view), size=128).astype(int) for s in (0.0, 0.1, 0.9))
     assert 0 < np.abs(mild - healthy).mean() < np.abs(bad - healthy).mean()
 
@@ -146,7 +146,7 @@ def test_patients_come_back_and_their_findings_change(small: Index) -> None:
 
 
 def test_labels_hold_what_was_drawn_apart_from_doubt_and_silence() -> None:
-    rows = dataset.index(pictures=3000)
+    rows = dataset.index(images=3000)
     truth = rows.table[[f"severity_{name}" for name in phantom.FINDINGS]].to_numpy() > 0
     said = np.isin(rows.labels, (0, 1))
     assert np.array_equal(rows.labels[said] == 1, truth[said])
@@ -156,42 +156,42 @@ def test_labels_hold_what_was_drawn_apart_from_doubt_and_silence() -> None:
 
 
 def test_without_doubt_and_silence_every_label_is_known() -> None:
-    labels = dataset.index(pictures=300, uncertain=0, missing=0).labels
+    labels = dataset.index(images=300, uncertain=0, missing=0).labels
     assert set(np.unique(labels)) == {0.0, 1.0}
 
 
 def test_findings_come_together_as_in_people() -> None:
-    rows = dataset.index(pictures=4000, uncertain=0, missing=0).table
+    rows = dataset.index(images=4000, uncertain=0, missing=0).table
     for first, second in (("Edema", "Cardiomegaly"), ("Effusion", "Edema"), ("Pneumonia", "Consolidation")):
         assert rows.loc[rows[first] == 1, second].mean() > 2 * rows[second].mean()
 
 
 def test_people_of_other_seeds_are_others() -> None:
-    first, other = (dataset.index(pictures=50, seed=seed).table for seed in (0, 7))
+    first, other = (dataset.index(images=50, seed=seed).table for seed in (0, 7))
     assert first["patient"].iloc[0] == "P000000" and first["path"].iloc[0] == "phantom/000000.png"
     assert not set(first["patient"]) & set(other["patient"]) and not set(first["path"]) & set(other["path"])
 
 
 def test_hospitals_differ() -> None:
-    rows = dataset.index(pictures=2000, lateral=0).table
+    rows = dataset.index(images=2000, lateral=0).table
     lying = rows.assign(ap=rows["view"] == "AP").groupby("hospital")["ap"].mean()
     assert lying["B"] > lying["A"] + 0.2
 
 
 def test_lateral_share_is_what_was_asked_for() -> None:
-    none, some = (dataset.index(pictures=3000, lateral=share).table for share in (0.0, 0.15))
+    none, some = (dataset.index(images=3000, lateral=share).table for share in (0.0, 0.15))
     assert not (none["view"] == "LATERAL").any()
     assert abs((some["view"] == "LATERAL").sum() / some["study"].nunique() - 0.15) < 0.03
 
 
 def test_the_shortcut_follows_the_label_in_one_hospital_only() -> None:
-    rows = dataset.index(pictures=4000, shortcut=True, uncertain=0, missing=0).table
+    rows = dataset.index(images=4000, shortcut=True, uncertain=0, missing=0).table
     rows = rows[rows["view"] != "LATERAL"]
     share = rows.groupby(["hospital", "Pneumothorax"])["token"].mean()
     assert share["A", 1.0] > 0.8
     assert share["A", 0.0] < 0.1
     assert share["B"].max() == 0
-    assert not dataset.index(pictures=200).table["token"].any()
+    assert not dataset.index(images=200).table["token"].any()
 
 
 def test_the_token_is_seen() -> None:
@@ -210,9 +210,9 @@ def test_boxes_lie_in_the_frame_and_belong_to_positive_labels(small: Index) -> N
 
 @pytest.mark.parametrize("lateral", [False, True])
 def test_patients_look_different(lateral: bool) -> None:
-    rows = dataset.index(pictures=600, seed=1, lateral=0.62 if lateral else 0.0)  # 0.62: every study taken standing
+    rows = dataset.index(images=600, seed=1, lateral=0.62 if lateral else 0.0)  # 0.62: every study taken standing
     chosen = ((rows.table["view"] == "LATERAL") == lateral) & (rows.table["study_number"] == 0)
-    draw = dataset.pictures(rows.take(chosen.to_numpy()), size=64)
+    draw = dataset.images(rows.take(chosen.to_numpy()), size=64)
     prints = np.array([fingerprint(draw(row)) for row in range(120)])
     apart = (prints[:, None] != prints[None]).sum(-1)[np.triu_indices(120, 1)]
     assert apart.min() > 40
@@ -226,7 +226,7 @@ def test_side_views_face_either_way() -> None:
 
 
 def test_a_hernia_is_common_enough_to_be_learnt() -> None:
-    assert dataset.index(pictures=4000, uncertain=0, missing=0).table["Hernia"].mean() > 0.06
+    assert dataset.index(images=4000, uncertain=0, missing=0).table["Hernia"].mean() > 0.06
 
 
 def test_air_in_a_hernia_lies_above_a_level_only_while_standing() -> None:
@@ -243,15 +243,15 @@ def test_air_in_a_hernia_lies_above_a_level_only_while_standing() -> None:
     assert standing > 3 * abs(lying)
 
 
-def fingerprint(picture: np.ndarray) -> np.ndarray:
-    ranks = cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA).ravel().argsort(kind="stable").argsort()
+def fingerprint(image: np.ndarray) -> np.ndarray:
+    ranks = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA).ravel().argsort(kind="stable").argsort()
     low = cv2.dct(ranks.reshape(64, 64).astype(np.float32))[:16, :16].ravel()[1:]
     return low > np.median(low)
 
 
 def test_brightness_alone_gives_no_label_away() -> None:
-    rows = dataset.index(pictures=600, lateral=0, uncertain=0, missing=0)
-    draw = dataset.pictures(rows, size=64)
+    rows = dataset.index(images=600, lateral=0, uncertain=0, missing=0)
+    draw = dataset.images(rows, size=64)
     mean = np.array([draw(row).mean() for row in range(len(rows))])
     order = mean.argsort().argsort()
     for k, name in enumerate(phantom.FINDINGS):
@@ -260,7 +260,7 @@ def test_brightness_alone_gives_no_label_away() -> None:
         assert 0.2 < auroc < 0.8, name
 
 
-@pytest.mark.parametrize("options", [{"pictures": 0}, {"uncertain": 1.5}, {"missing": -0.1}, {"lateral": 2}])
+@pytest.mark.parametrize("options", [{"images": 0}, {"uncertain": 1.5}, {"missing": -0.1}, {"lateral": 2}])
 def test_wrong_options_are_refused_in_one_line(options: dict) -> None:
     with pytest.raises(ValueError, match="A phantom needs") as error:
         dataset.index(**options)
@@ -270,4 +270,4 @@ def test_wrong_options_are_refused_in_one_line(options: dict) -> None:
 def test_a_foreign_index_is_refused(small: Index) -> None:
     foreign = Index("nih", small.table.drop(columns="seed"), small.findings)
     with pytest.raises(ValueError, match="no column seed"):
-        dataset.pictures(foreign)
+        dataset.images(foreign)

@@ -13,7 +13,7 @@ TRUE = Marks.true(
 )
 
 
-def test_a_point_hits_in_any_box_of_its_picture_and_at_most_a_tolerance_beside_one() -> None:
+def test_a_point_hits_in_any_box_of_its_image_and_at_most_a_tolerance_beside_one() -> None:
     points = np.array([[30.0, 40.0], [20.0, 30.0], [5.0, 5.0], [0.0, 0.0]])
     np.testing.assert_array_equal(pointing.hits(points, TRUE, 0), [1, np.nan, 1, np.nan])
     beside = np.array([[33.0, 44.0], [0, 0], [85.0, 75.0], [0, 0]])  # 5 from the corner, 5 from the side
@@ -42,7 +42,7 @@ def test_the_mean_box_is_of_other_patients() -> None:
     np.testing.assert_allclose(means[1:3], [[10, 20, 30, 40]] * 2)
     np.testing.assert_allclose(means[3], TRUE.boxes.mean(0))
     np.testing.assert_allclose(pointing.centres(means)[1], [20, 30])
-    assert np.isnan(pointing.mean_boxes(TRUE.only(TRUE.pictures == 0), np.array(["a", "b", "b", "c"]), 4)[0]).all()
+    assert np.isnan(pointing.mean_boxes(TRUE.only(TRUE.images == 0), np.array(["a", "b", "b", "c"]), 4)[0]).all()
 
 
 def test_of_one_patient_or_none_there_is_no_mean_box_of_others() -> None:
@@ -61,16 +61,16 @@ def test_overlap_of_true_boxes_with_the_best_found_ones() -> None:
     np.testing.assert_array_equal(pointing.overlaps(Marks.none(), TRUE, 3), [0, 0, 0])
 
 
-def test_the_surest_box_of_each_picture() -> None:
+def test_the_surest_box_of_each_image() -> None:
     boxes = np.arange(16, dtype=float).reshape(4, 4)
     found = Marks(np.array([2, 0, 2, 0]), boxes, np.array([0.2, 0.5, 0.9, 0.5]))
     best = pointing.surest(found)
-    np.testing.assert_array_equal(best.pictures, [0, 2])
+    np.testing.assert_array_equal(best.images, [0, 2])
     np.testing.assert_array_equal(best.boxes, boxes[[1, 2]])
     assert len(pointing.surest(Marks.none())) == 0
 
 
-def test_shares_resample_patients_with_all_their_pictures() -> None:
+def test_shares_resample_patients_with_all_their_images() -> None:
     rng = np.random.default_rng(0)
     patients = np.array(["a", "a", "b", "", "c", "c", "c", ""])
     parts = rng.integers(0, 2, (8, 2)).astype(float)

@@ -31,15 +31,15 @@ THREE = ["Mass", "Nodule", "Edema"]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Whose thresholds some of `picture` 0 … 5 reach, and others do not; that of Nodule is unknown."""
+    """Whose thresholds some of `image` 0 … 5 reach, and others do not; that of Nodule is unknown."""
     folder = tmp_path_factory.mktemp("模型 m")
-    files = [picture(folder / f"{number}.png", number) for number in range(6)]
+    files = [image(folder / f"{number}.png", number) for number in range(6)]
     said = image_files.probabilities(bundle.load(made(folder / "m", stored=64, side=64)), files)
     cuts = {"youden": (float(said["Mass"].median()), None, float(said["Edema"].median()))}
     return made(folder / "m", stored=64, side=64, thresholds=cuts)
 
 
-def picture(file: Path, seed: int = 0, width: int = 90, height: int = 70) -> Path:
+def image(file: Path, seed: int = 0, width: int = 90, height: int = 70) -> Path:
     """Clouds and noise."""
     draw = np.random.default_rng(seed)
     clouds = cv2.resize(draw.random((6, 6)), (width, height), interpolation=cv2.INTER_CUBIC)
@@ -71,48 +71,48 @@ def asked(model: Path, *paths: Path | str, **options: Any) -> pd.DataFrame:
 # ---- which files
 
 
-def test_of_a_folder_all_that_begin_as_pictures_are_asked_about(tmp_path: Path) -> None:
+def test_of_a_folder_all_that_begin_as_images_are_asked_about(tmp_path: Path) -> None:
     wanted = [
-        picture(tmp_path / name)
+        image(tmp_path / name)
         for name in ("a.png", "series 1/IM000001", "series 1/1.2.840.113.7.850819", "下载/b.dcm", "z.jpg")
     ]
-    picture(tmp_path / "series 1" / "DICOMDIR")
-    picture(tmp_path / ".hidden" / "c.png")
-    (tmp_path / "readme.txt").write_text("not a picture at all")
+    image(tmp_path / "series 1" / "DICOMDIR")
+    image(tmp_path / ".hidden" / "c.png")
+    (tmp_path / "readme.txt").write_text("not an image at all")
     (tmp_path / "LICENSE").write_text("neither")
     broken = tmp_path / "broken.dcm"
     broken.write_bytes(b"")
     found = image_files.files([tmp_path])
-    assert set(found.pictures) == {*wanted, broken} and found.others == 2
+    assert set(found.images) == {*wanted, broken} and found.others == 2
     assert found.endings == ((".txt", 1), ("no ending", 1))
     assert "2 files were passed over (1 × .txt, 1 × no ending)" in predict.passed_over(found)
-    assert list(found.pictures) == sorted(found.pictures)
-    assert image_files.files([wanted[0], tmp_path, wanted[0]]).pictures[0] == wanted[0]
-    assert len(image_files.files([wanted[0], tmp_path]).pictures) == 6
+    assert list(found.images) == sorted(found.images)
+    assert image_files.files([wanted[0], tmp_path, wanted[0]]).images[0] == wanted[0]
+    assert len(image_files.files([wanted[0], tmp_path]).images) == 6
 
 
 def test_patterns_are_ours_where_the_shell_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other, deep = (picture(tmp_path / name) for name in ("胸 片/a1.png", "胸 片/a2.png", "胸 片/deep/er/a3.png"))
-    odd = picture(tmp_path / "x[1].png")
+    one, other, deep = (image(tmp_path / name) for name in ("胸 片/a1.png", "胸 片/a2.png", "胸 片/deep/er/a3.png"))
+    odd = image(tmp_path / "x[1].png")
     monkeypatch.chdir(tmp_path)
-    assert image_files.files([Path("胸 片/a?.png")]).pictures == (Path("胸 片/a1.png"), Path("胸 片/a2.png"))
-    assert image_files.files([tmp_path / "胸*" / "**" / "*.png"]).pictures == (one, other, deep)
-    assert image_files.files([tmp_path / "*" / "deep"]).pictures == (deep,)
-    assert image_files.files([odd]).pictures == (odd,)
-    assert image_files.files([Path("none*.png")]).pictures == (Path("none*.png"),)
+    assert image_files.files([Path("胸 片/a?.png")]).images == (Path("胸 片/a1.png"), Path("胸 片/a2.png"))
+    assert image_files.files([tmp_path / "胸*" / "**" / "*.png"]).images == (one, other, deep)
+    assert image_files.files([tmp_path / "*" / "deep"]).images == (deep,)
+    assert image_files.files([odd]).images == (odd,)
+    assert image_files.files([Path("none*.png")]).images == (Path("none*.png"),)
 
 
 def test_our_own_maps_are_not_asked_about(model: Path, tmp_path: Path) -> None:
-    picture(tmp_path / "in" / "a.png")
+    image(tmp_path / "in" / "a.png")
     for _ in range(2):
         table = asked(model, tmp_path / "in", maps=tmp_path / "in" / "maps")
         assert len(table) == 1 and list((tmp_path / "in" / "maps").iterdir())
     assert len(asked(model, tmp_path / "in" / "maps", maps=tmp_path / "in" / "maps")) == 1
 
 
-def test_no_picture_is_one_line_and_says_what_is_there(tmp_path: Path) -> None:
+def test_no_image_is_one_line_and_says_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(ValueError, match=r"There is no picture in .*\(1 other files\)"):
+    with pytest.raises(ValueError, match=r"There is no image in .*\(1 other files\)"):
         image_files.files([tmp_path])
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "dataset.json").write_text("{}", encoding="utf-8")
@@ -125,7 +125,7 @@ def test_no_picture_is_one_line_and_says_what_is_there(tmp_path: Path) -> None:
 
 def test_thresholds_crossed_are_told_and_unknown_ones_left_open(model: Path, tmp_path: Path) -> None:
     for number in range(6):
-        picture(tmp_path / f"{number}.png", number)
+        image(tmp_path / f"{number}.png", number)
     table = asked(model, tmp_path, out=tmp_path / "表 1.csv")
     for name, cut in zip(THREE, bundle.load(model).model.thresholds["youden"], strict=True):
         if cut is None:
@@ -146,11 +146,11 @@ def test_a_dicom_says_its_study_and_series_and_never_who_it_is(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = changed(
-        picture(tmp_path / "IM1"), PatientName="SECRET^NAME", PatientID="SECRET-7", StudyInstanceUID="1.2.3",
+        image(tmp_path / "IM1"), PatientName="SECRET^NAME", PatientID="SECRET-7", StudyInstanceUID="1.2.3",
         SeriesInstanceUID="1.2.3.4", PhotometricInterpretation="MONOCHROME1", AccessionNumber="SECRET8",
     )  # fmt: skip
-    changed(picture(tmp_path / "IM2"), StudyInstanceUID="SECRET^AGAIN")
-    picture(tmp_path / "p.png")
+    changed(image(tmp_path / "IM2"), StudyInstanceUID="SECRET^AGAIN")
+    image(tmp_path / "p.png")
     table = asked(model, tmp_path, out=tmp_path / "t.csv", maps=tmp_path / "m", notes=True).set_index("path")
     row = table.loc[str(file)]
     assert (row["study"], row["series"], row["view"]) == ("1.2.3", "1.2.3.4", "PA")
@@ -164,28 +164,28 @@ def test_a_dicom_says_its_study_and_series_and_never_who_it_is(
 def test_what_is_unusual_is_said_beside_the_answers(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lateral = changed(picture(tmp_path / "l.dcm"), ViewPosition="LL", Modality="CT")
-    table = asked(model, lateral, picture(tmp_path / "p.png"))
+    lateral = changed(image(tmp_path / "l.dcm"), ViewPosition="LL", Modality="CT")
+    table = asked(model, lateral, image(tmp_path / "p.png"))
     assert "a lateral" in table["remarks"][0] and "modality CT" in table["remarks"][0]
     assert table["Mass"].notna().all()
     said = capsys.readouterr().out
     assert "    unusual: No plain radiograph" in said and "of them unusual" in said
 
 
-def test_a_picture_that_is_no_file_is_shown_as_the_file_is(model: Path, tmp_path: Path) -> None:
+def test_a_image_that_is_no_file_is_shown_as_the_file_is(model: Path, tmp_path: Path) -> None:
     opened = bundle.load(model)
-    data = picture(tmp_path / "a.jpg", width=200, height=300).read_bytes()
+    data = image(tmp_path / "a.jpg", width=200, height=300).read_bytes()
     of_bytes = image_files.shown(image_file.decode(data, "a.jpg", min_side=64), opened.model)
     of_file = image_files.show(tmp_path / "a.jpg", opened.model)
-    assert of_bytes.picture is not None and of_file.picture is not None
-    assert torch.equal(of_bytes.picture, of_file.picture) and of_bytes.size == of_file.size == (200, 300)
+    assert of_bytes.image is not None and of_file.image is not None
+    assert torch.equal(of_bytes.image, of_file.image) and of_bytes.size == of_file.size == (200, 300)
 
 
 @pytest.mark.parametrize("loss", ["bce", "cross-entropy"])
 def test_ten_crops_are_those_of_evaluate(loss: str, tmp_path: Path) -> None:
     folder = made(tmp_path / "m", stored=64, side=32, loss=loss, temperature=(1.3, 1.3, 1.3))
     for number in range(5):
-        picture(tmp_path / "files" / "one" / f"{number}.png", number)
+        image(tmp_path / "files" / "one" / f"{number}.png", number)
     words = ["import", "folder", str(tmp_path / "files"), "--out", str(tmp_path / "data"), "--size", "64"]
     assert cli.main(words) == 0
     opened, data = bundle.load(folder), dataset_folder.open(tmp_path / "data")
@@ -204,7 +204,7 @@ def test_names_that_are_not_utf8_and_control_characters_stop_nothing(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = os.fsencode(tmp_path) + b"/caf\xe9.png"
-    Path(os.fsdecode(raw)).write_bytes(picture(tmp_path / "a.png").read_bytes())
+    Path(os.fsdecode(raw)).write_bytes(image(tmp_path / "a.png").read_bytes())
     (tmp_path / "b\x1b[31m.png").write_bytes((tmp_path / "a.png").read_bytes())
     table = asked(model, tmp_path, out=tmp_path / "t.parquet", maps=tmp_path / "m")
     assert (table["error"] == "").all() and table["path"].str.contains("caf\\xe9", regex=False).sum() == 1
@@ -230,7 +230,7 @@ def many(folder: Path) -> Path:
 def test_of_many_findings_the_crossed_and_the_next_are_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = asked(many(tmp_path), picture(tmp_path / "a.png"))
+    table = asked(many(tmp_path), image(tmp_path / "a.png"))
     line, star, unknown, end, bare = capsys.readouterr().out.splitlines()
     crossed = [name for name in CHESTXRAY14 if bool(table[f"{name}_crossed"].fillna(False)[0])]
     assert crossed and line.count("*") == len(crossed)
@@ -243,7 +243,7 @@ def test_of_many_findings_the_crossed_and_the_next_are_shown(
 def test_of_a_long_table_the_first_are_shown_and_all_that_is_wrong(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = picture(tmp_path / "files" / "000.png").read_bytes()
+    data = image(tmp_path / "files" / "000.png").read_bytes()
     for number in range(1, 24):
         (tmp_path / "files" / f"{number:03}.png").write_bytes(data if number != 22 else b"broken")
     asked(model, tmp_path / "files", out=tmp_path / "t.csv")
@@ -256,7 +256,7 @@ def test_of_a_long_table_the_first_are_shown_and_all_that_is_wrong(
 
 def test_a_model_without_thresholds_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = made(tmp_path / "m", thresholds={})
-    table = asked(bare, picture(tmp_path / "a.png"))
+    table = asked(bare, image(tmp_path / "a.png"))
     assert table[[f"{name}_crossed" for name in THREE]].isna().all(axis=None)
     assert "The model has no thresholds" in capsys.readouterr().out
 
@@ -274,7 +274,7 @@ def test_a_model_without_thresholds_says_so(tmp_path: Path, capsys: pytest.Captu
 def test_what_cannot_be_is_one_line(
     words: list[str], says: list[str], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = [str(picture(tmp_path / name)) for name in ("a.png", "b.png")]
+    paths = [str(image(tmp_path / name)) for name in ("a.png", "b.png")]
     assert cli.main(["predict", str(model), *paths, *words]) == 2
     said = capsys.readouterr().err
     assert all(part in said for part in says) and said.count("\n") == 1
@@ -284,7 +284,7 @@ def test_what_cannot_be_is_one_line(
 
 
 def test_maps_are_of_the_files_own_pixels_and_none_takes_anothers_place(model: Path, tmp_path: Path) -> None:
-    one, other = picture(tmp_path / "in" / "甲" / "x.png", 1, 300, 200), picture(tmp_path / "in" / "b c" / "x.png", 2)
+    one, other = image(tmp_path / "in" / "甲" / "x.png", 1, 300, 200), image(tmp_path / "in" / "b c" / "x.png", 2)
     (tmp_path / "in" / "broken.png").write_bytes(b"no")
     asked(model, tmp_path / "in", maps=tmp_path / "图", of=("Mass", "Edema"))
     made = {str(path.relative_to(tmp_path / "图")): cv2.imread(str(path)) for path in (tmp_path / "图").rglob("*.png")}
@@ -298,7 +298,7 @@ def test_maps_are_of_the_files_own_pixels_and_none_takes_anothers_place(model: P
 
 def test_maps_are_of_the_crossed_findings_else_of_the_likeliest(model: Path, tmp_path: Path) -> None:
     for number in range(6):
-        picture(tmp_path / "in" / f"{number}.png", number)
+        image(tmp_path / "in" / f"{number}.png", number)
     table = asked(model, tmp_path / "in", maps=tmp_path / "m")
     for row in table.to_dict("records"):
         crossed = [name for name in THREE if row[f"{name}_crossed"] is True]
@@ -309,7 +309,7 @@ def test_maps_are_of_the_crossed_findings_else_of_the_likeliest(model: Path, tmp
 
 
 def test_sheets_go_to_one_file_or_into_a_folder(model: Path, tmp_path: Path) -> None:
-    picture(tmp_path / "in" / "a.png"), picture(tmp_path / "in" / "下" / "b.dcm")
+    image(tmp_path / "in" / "a.png"), image(tmp_path / "in" / "下" / "b.dcm")
     asked(model, tmp_path / "in", sheet=tmp_path / "all")
     assert sorted(str(one.relative_to(tmp_path / "all")) for one in (tmp_path / "all").rglob("*.svg")) == [
         "a.png.svg",
@@ -322,7 +322,7 @@ def test_sheets_go_to_one_file_or_into_a_folder(model: Path, tmp_path: Path) -> 
 
 def test_a_detectors_boxes_are_drawn(tmp_path: Path) -> None:
     folder = made(tmp_path / "m", stored=64, side=64, detector={"head": "cam"}, thresholds={})
-    file = picture(tmp_path / "a.png", 3, 200, 150)
+    file = image(tmp_path / "a.png", 3, 200, 150)
     table = asked(folder, file, maps=tmp_path / "boxes", least=0.0)
     found = {name: (tmp_path / "boxes" / f"a.png-{name}.png") for name in table["finding"].unique()}
     assert found and all(one.is_file() for one in found.values())
@@ -335,9 +335,9 @@ def test_a_detectors_boxes_are_drawn(tmp_path: Path) -> None:
 def test_whether_maps_depend_on_weights_is_told(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked(model, picture(tmp_path / "a.png"), picture(tmp_path / "b.png", 5), check_maps=True)
+    asked(model, image(tmp_path / "a.png"), image(tmp_path / "b.png", 5), check_maps=True)
     said = capsys.readouterr().out
-    assert "random weights (1: the same), 2 pictures, 5 draws" in said
+    assert "random weights (1: the same), 2 images, 5 draws" in said
     assert [line.split()[0] for line in said.splitlines() if line.startswith((*THREE,))] == THREE
     assert "depend on what the model has learnt." in said or "! The maps of" in said
 
@@ -371,7 +371,7 @@ def test_every_real_dicom_is_answered_or_fails_alone(model: Path, capsys: pytest
 def test_unread_files_end_with_a_code_of_their_own_unless_they_are_allowed(
     model: Path, tmp_path: Path, allowed: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"broken")
     assert cli.main(["predict", str(model), str(tmp_path), "--allow-unread", allowed]) == code
     said = capsys.readouterr().out
@@ -379,7 +379,7 @@ def test_unread_files_end_with_a_code_of_their_own_unless_they_are_allowed(
 
 
 def test_options_that_make_no_sense_are_told_before_anything_is_read(model: Path, tmp_path: Path) -> None:
-    file = picture(tmp_path / "a.png")
+    file = image(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"--allow-unread 'some'.*--window '9,0'"):
         asked(model, file, allow_unread="some", window="9,0")
 

@@ -37,7 +37,7 @@ SMALL: dict[str, list[str]] = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("数据 set") / "phantom"
-    assert cli.main(["import", "phantom", "--out", str(folder), "--pictures", "120", "--size", "48"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(folder), "--images", "120", "--size", "48"]) == 0
     return folder
 
 
@@ -71,7 +71,7 @@ def test_the_help_names_every_method(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_leaves_logs_a_checkpoint_pictures_and_a_backbone(runs: dict[str, Path], name: str) -> None:
+def test_a_run_leaves_logs_a_checkpoint_images_and_a_backbone(runs: dict[str, Path], name: str) -> None:
     out = runs[name]
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, lines[-1]["step"] + 1))
@@ -90,9 +90,9 @@ def test_the_backbone_is_a_plain_timm_model(runs: dict[str, Path], name: str) ->
     options = {"img_size": facts.size, "global_pool": facts.pool} if name == "mae" else {}
     plain = timm.create_model(facts.name, in_chans=1, num_classes=0, **options).eval()
     plain.load_state_dict(load_file(folder / "model.safetensors"))
-    pictures = torch.randn(2, 1, *facts.size)
+    images = torch.randn(2, 1, *facts.size)
     ours = bundle.load_any(folder).method.backbone.eval()
-    torch.testing.assert_close(plain(pictures), ours(pictures))
+    torch.testing.assert_close(plain(images), ours(images))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -231,7 +231,7 @@ def test_findings_are_needed_where_they_are_learnt_from() -> None:
 
 def test_several_data_sets_keep_their_own_scale_and_share(data: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    assert cli.main(["import", "phantom", "--out", str(other), "--pictures", "40", "--seed", "5", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(other), "--images", "40", "--seed", "5", "--size", "32"]) == 0
     asked = words("byol", data, tmp_path / "run", "--share", "0.5", "0.5", "--epochs", "1")
     asked[asked.index(str(data)) + 1 : asked.index(str(data)) + 1] = [str(other)]
     assert cli.main(asked) == 0

@@ -22,7 +22,7 @@ from ribcage.training.probe import Part
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("数据 set") / "phantom"
-    assert cli.main(["import", "phantom", "--out", str(folder), "--pictures", "320", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(folder), "--images", "320", "--size", "32"]) == 0
     return folder
 
 
@@ -41,7 +41,7 @@ def planted(count: int, seed: int, strength: float = 3.0) -> Part:
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_logistic_regression_is_scikit_learns_for_every_strength(wide: bool) -> None:
-    """Also where there are more features than pictures."""
+    """Also where there are more features than images."""
     part = planted(60, 0)
     x = np.random.default_rng(1).normal(size=(60, 90)) if wide else part.features.astype(np.float64)
     x = (x - x.mean(0)) / x.std(0)
@@ -82,7 +82,7 @@ def test_what_is_in_the_features_is_found_and_noise_is_not(reader: str) -> None:
     assert abs(found[2] - 0.5) < 0.08
 
 
-def test_the_setting_is_chosen_on_validation_not_on_the_tested_pictures() -> None:
+def test_the_setting_is_chosen_on_validation_not_on_the_tested_images() -> None:
     labels = np.array([[0.0, 0], [0, 0], [1, 0], [1, 1]])
     good, bad = labels.copy(), 1 - labels
     answers = [(bad, good), (good, bad)]  # on test the first would be better
@@ -116,7 +116,7 @@ def test_draws_differ_in_small_shares_and_all_patients_are_drawn_once(data: Path
     means = [score.mean.mean for score in found if score.reader == "logistic" and score.share < 1]
     assert (small.mean, small.least, small.most) == pytest.approx((np.mean(means), min(means), max(means)))
     assert small.sd == pytest.approx(np.std(means, ddof=1)) and small.draws == 3
-    assert whole.draws == 1 and np.isnan(whole.sd) and whole.pictures == len(rows)
+    assert whole.draws == 1 and np.isnan(whole.sd) and whole.images == len(rows)
 
 
 def test_a_finding_without_both_classes_in_the_draw_is_undefined_not_one_half(data: Path) -> None:
@@ -171,7 +171,7 @@ def made(folder: Path, opened: dataset_folder.Store, seen: np.ndarray) -> Path:
         "pad",
         0.5,
         0.25,
-        training={"pictures": 0, "patients": 0, "selection": 0},
+        training={"images": 0, "patients": 0, "selection": 0},
     )
     bundle.save(folder, method, model, Provenance.of([opened], seen, seen[:0]))
     return folder
@@ -198,7 +198,7 @@ def test_a_finished_model_is_probed_on_findings_it_never_learnt(
     assert json.loads((tmp_path / "out" / "probe.json").read_text(encoding="utf-8")) == first
 
 
-def test_a_model_that_has_seen_the_tested_pictures_is_refused(
+def test_a_model_that_has_seen_the_tested_images_is_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = dataset_folder.open(data)
@@ -207,7 +207,7 @@ def test_a_model_that_has_seen_the_tested_pictures_is_refused(
     words = ["probe", str(model), "--data", str(data), "--labels", "1", "--threads", "1"]
     assert cli.main(words) == 2
     said = capsys.readouterr().err
-    assert f"Of {len(tested)} test pictures, {len(tested)} show" in said and said.count("\n") == 1
+    assert f"Of {len(tested)} test images, {len(tested)} show" in said and said.count("\n") == 1
     assert cli.main([*words, "--allow-leak"]) == 0
     assert "! LEAK" in capsys.readouterr().out
 

@@ -18,7 +18,7 @@ from ribcage.models.backbone import Backbone
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("模型 runs") / "one"
     method = cost.built(cost.Subject("test_resnet", 3, 1, (32, 48)))
-    facts = {"pictures": 1, "patients": 1, "selection": 1}
+    facts = {"images": 1, "patients": 1, "selection": 1}
     model = Model("test_resnet", method.findings, (32, 48), 48, "pad", 0.5, 0.25, training=facts)
     bundle.save(folder / "bundle", method, model, Provenance.nothing())
     return folder
@@ -49,7 +49,7 @@ def test_a_run_is_profiled_as_it_is(run: Path) -> None:
 def test_a_run_is_counted_as_it_pools(tmp_path: Path) -> None:
     """Two ways of pooling beside each other give twice the features, and the last layer twice the weights."""
     method = Supervised(Backbone("test_resnet", pool="catavgmax"), ("Mass", "Edema"))
-    facts = {"pictures": 1, "patients": 1, "selection": 1}
+    facts = {"images": 1, "patients": 1, "selection": 1}
     model = Model("test_resnet", method.findings, (32, 32), 32, "pad", 0.5, 0.25, pool="catavgmax", training=facts)
     bundle.save(tmp_path / "bundle", method, model, Provenance.nothing())
     pooled = cost.counts(cost.Subject.of(tmp_path))

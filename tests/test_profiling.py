@@ -25,7 +25,7 @@ PRINTED = {
     ("autoformer_v2_base", 14): (70_367_528, 12_749_295_552 - 986 * 768, 980_990_976),
     ("autoformer_v2_base", 1000): (71_125_762, 12_749_295_552, 980_990_976),
 }
-"""Parameters and thop's FLOPs as they were published for pictures of 3 × 224 × 224 – with 14 classes in place of 1000
+"""Parameters and thop's FLOPs as they were published for images of 3 × 224 × 224 – with 14 classes in place of 1000
 both have a head of 768 · 14 – and attention's products, which were not."""
 
 
@@ -122,16 +122,16 @@ class Tiny(nn.Module):
         self.conv, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
         self.model: Any = SimpleNamespace()
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(pictures))).mean((2, 3))
+    def forward(self, images: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(images))).mean((2, 3))
 
 
 def test_memory_is_that_of_the_activations_and_weights_are_none() -> None:
-    """In float32, 8 × 8: the picture 256 bytes; each of three maps 1,024; four features 16.
+    """In float32, 8 × 8: the image 256 bytes; each of three maps 1,024; four features 16.
 
-    On the way there two maps live beside the picture. Kept for the way back: the picture for the convolution, its map
+    On the way there two maps live beside the image. Kept for the way back: the image for the convolution, its map
     for the norm, the ReLU's map for itself, the features for the head. What the norm keeps once for a batch is not of
-    one picture.
+    one image.
     """
     method = Supervised(Tiny(), ("a", "b"))  # type: ignore[arg-type]
     found = cost.memory(method, 1, (8, 8))
@@ -172,9 +172,9 @@ def test_the_exported_network_answers_as_the_model_for_any_batch(tmp_path: Path)
     onnx_export.onnx(onnx_export.Network(method), (1, 32, 32), tmp_path / "a.onnx")
     answer = onnx_export.opened(tmp_path / "a.onnx", threads=1)
     for count in (1, 3):
-        pictures = torch.rand(count, 1, 32, 32)
+        images = torch.rand(count, 1, 32, 32)
         with torch.no_grad():
-            torch.testing.assert_close(answer(pictures), method.logits(pictures), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(answer(images), method.logits(images), atol=1e-5, rtol=1e-4)
 
 
 def test_both_ways_are_timed_and_threads_come_back() -> None:
@@ -195,9 +195,7 @@ def test_without_the_exporter_there_is_no_exported_time_and_a_line_that_installs
 
 
 def test_a_network_that_answers_otherwise_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        onnx_export, "opened", lambda file, threads: lambda pictures: torch.full((len(pictures), 3), 7.0)
-    )
+    monkeypatch.setattr(onnx_export, "opened", lambda file, threads: lambda images: torch.full((len(images), 3), 7.0))
     monkeypatch.setattr(onnx_export, "onnx", lambda network, shape, file: None)
     found = cost.latency(cost.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1,)))
     assert found[0].exported is None

@@ -10,7 +10,7 @@ from ribcage.runtime import progress
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
-    assert list(progress.track([1, 1, 1], 3, "train", "pictures", note=lambda: "loss 0.5")) == [1, 1, 1]
+    assert list(progress.track([1, 1, 1], 3, "train", "images", note=lambda: "loss 0.5")) == [1, 1, 1]
     return capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""What a model has seen is found again: patients, identical pictures and near-copies – and nothing else."""
+"""What a model has seen is found again: patients, identical images and near-copies – and nothing else."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +21,10 @@ def radiograph(seed: int, side: int = 96) -> np.ndarray:
     return (255 * cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)).astype(np.uint8)
 
 
-def prints_of(pictures: list[np.ndarray], patients: list[int]) -> Fingerprints:
+def prints_of(images: list[np.ndarray], patients: list[int]) -> Fingerprints:
     return Fingerprints(
-        np.stack([fingerprint.fingerprint(picture) for picture in pictures]),
-        np.array([fingerprint.pixel_hash(picture) for picture in pictures], np.uint64),
+        np.stack([fingerprint.fingerprint(image) for image in images]),
+        np.array([fingerprint.pixel_hash(image) for image in images], np.uint64),
         np.array(patients, np.uint64),
     )
 
@@ -34,8 +34,8 @@ def seen_of(prints: Fingerprints) -> Provenance:
     return Provenance(np.unique(known), prints.pixels, prints.prints, np.zeros(len(prints.pixels), np.uint8))
 
 
-PICTURES = [radiograph(seed) for seed in range(8)]
-SEEN = seen_of(prints_of(PICTURES, [1, 1, 2, 2, 3, 3, 0, 0]))
+IMAGES = [radiograph(seed) for seed in range(8)]
+SEEN = seen_of(prints_of(IMAGES, [1, 1, 2, 2, 3, 3, 0, 0]))
 OTHERS = [radiograph(seed) for seed in range(100, 105)]
 
 
@@ -44,32 +44,32 @@ def test_strangers_are_no_leak() -> None:
     assert leak == Leak(0, 0, 0, 0, 5) and not leak
 
 
-def test_patients_are_counted_with_all_their_pictures() -> None:
+def test_patients_are_counted_with_all_their_images() -> None:
     leak = provenance.leak(SEEN, prints_of(OTHERS, [1, 1, 3, 14, 15]))
-    assert (leak.patients, leak.pictures, leak.identical, leak.alike) == (2, 3, 0, 0) and leak
+    assert (leak.patients, leak.images, leak.identical, leak.alike) == (2, 3, 0, 0) and leak
 
 
 def test_unknown_patients_are_nobody() -> None:
     assert not provenance.leak(SEEN, prints_of(OTHERS, [0] * 5))
 
 
-def test_identical_pictures_count_as_copies_too() -> None:
-    leak = provenance.leak(SEEN, prints_of([PICTURES[0], PICTURES[6], *OTHERS], [0] * 7))
-    assert (leak.patients, leak.pictures, leak.identical, leak.alike) == (0, 0, 2, 2) and leak
+def test_identical_images_count_as_copies_too() -> None:
+    leak = provenance.leak(SEEN, prints_of([IMAGES[0], IMAGES[6], *OTHERS], [0] * 7))
+    assert (leak.patients, leak.images, leak.identical, leak.alike) == (0, 0, 2, 2) and leak
 
 
 def test_a_resized_compressed_or_inverted_copy_is_found() -> None:
-    small = cv2.resize(PICTURES[0], (64, 64), interpolation=cv2.INTER_AREA)
-    lossy = cv2.imdecode(cv2.imencode(".jpg", PICTURES[1], [cv2.IMWRITE_JPEG_QUALITY, 60])[1], 0)
-    leak = provenance.leak(SEEN, prints_of([small, lossy, 255 - PICTURES[2], *OTHERS], [0] * 8))
+    small = cv2.resize(IMAGES[0], (64, 64), interpolation=cv2.INTER_AREA)
+    lossy = cv2.imdecode(cv2.imencode(".jpg", IMAGES[1], [cv2.IMWRITE_JPEG_QUALITY, 60])[1], 0)
+    leak = provenance.leak(SEEN, prints_of([small, lossy, 255 - IMAGES[2], *OTHERS], [0] * 8))
     assert (leak.identical, leak.alike) == (0, 3)
 
 
 def test_the_sentence_names_all_counts() -> None:
-    leak = provenance.leak(SEEN, prints_of([PICTURES[0], *OTHERS], [1, 1, 2, 0, 0, 9]))
+    leak = provenance.leak(SEEN, prints_of([IMAGES[0], *OTHERS], [1, 1, 2, 0, 0, 9]))
     assert str(leak) == (
-        "Of 6 test pictures, 3 show 2 patients that the model has seen in training or selection; "
-        "1 are copies of pictures it has seen, 1 of them to the bit"
+        "Of 6 test images, 3 show 2 patients that the model has seen in training or selection; "
+        "1 are copies of images it has seen, 1 of them to the bit"
     )
 
 
@@ -114,10 +114,10 @@ def test_a_linked_folder_leaks_by_its_patients_alone(folders: tuple[Store, Store
     found = Provenance.of([linked], np.arange(12), np.array([], np.int64))
     assert (found.pixels == 0).all() and len(found.patients) == 6
     leak = provenance.leak(found, copied.fingerprints)
-    assert (leak.patients, leak.pictures, leak.identical, leak.alike) == (6, 11, 0, 0)
+    assert (leak.patients, leak.images, leak.identical, leak.alike) == (6, 11, 0, 0)
 
 
-def test_pictures_without_fingerprints_are_not_alike(folders: tuple[Store, Store]) -> None:
+def test_images_without_fingerprints_are_not_alike(folders: tuple[Store, Store]) -> None:
     linked = folders[1]
     nobody = replace(linked.fingerprints, patients=np.zeros(12, np.uint64))
     assert not provenance.leak(Provenance.of([linked], np.arange(12), np.array([], np.int64)), nobody)

@@ -158,7 +158,7 @@ def test_every_weight_of_a_published_file_arrives(file: tuple[str, Path]) -> Non
 @pytest.mark.parametrize(
     ("name", "side"), [("eeea_net_c2", 64), ("autoformer_v2_tiny", 96), ("visformer_tiny", 64), ("visformer_tiny", 96)]
 )
-def test_a_published_file_serves_gray_pictures_of_another_size(name: str, side: int, tmp_path: Path) -> None:
+def test_a_published_file_serves_gray_images_of_another_size(name: str, side: int, tmp_path: Path) -> None:
     """A stem is folded; maps of positions and biases of windows, the same everywhere in this file, stay so."""
     weights = published(name)
     torch.save({"model": {f"module.{key}": value for key, value in weights.items()}}, tmp_path / "w.pth")

@@ -34,8 +34,8 @@ def chexpert(folder: Path) -> Path:
             if int(start.partition("/patient")[2].partition("/")[0]) % 2:
                 lines[place] = ",".join([start, *(swapped.get(label, label) for label in labels)])
         file.write_text("\n".join([head, *lines]) + "\n")
-    for seed, file in enumerate(sorted(folder.rglob("*.jpg"))):  # no picture twice: that would be a leak
-        trees.picture(file, seed)
+    for seed, file in enumerate(sorted(folder.rglob("*.jpg"))):  # no image twice: that would be a leak
+        trees.image(file, seed)
     return folder
 
 
@@ -47,9 +47,9 @@ class Case:
     tree: Any
     small: tuple[str, ...]
     rates: tuple[float, ...]
-    """The learning rate of each step; a step is an epoch here, as all pictures fit into a batch."""
+    """The learning rate of each step; a step is an epoch here, as all images fit into a batch."""
     test: tuple[int, int]
-    """Pictures and patients in the test part."""
+    """Images and patients in the test part."""
     tested: frozenset[str]
     """Findings of which both kinds are there."""
 
@@ -82,7 +82,7 @@ CASES = [
         frozenset({"Cardiomegaly", "Consolidation", "Edema", "Effusion"}),
     ),
 ]
-OVERLAP = {"official": "Of 9 test pictures, 9 show 3 patients", "arnoweng": "Of 6 test pictures, 6 show 2 patients"}
+OVERLAP = {"official": "Of 9 test images, 9 show 3 patients", "arnoweng": "Of 6 test images, 6 show 2 patients"}
 SMALL = ("--epochs=2", "--size=64", "--precision=float32", "--threads=1")
 
 
@@ -157,7 +157,7 @@ def ended_in_a_tested_model(tried: Tried, run: str, said: str) -> None:
     found = tried.read(run, "evaluation", f"{tried.case.tree.__name__}-test{crops}", "metrics.json")
     scores = {each["finding"]: each["auroc"]["value"] for each in found["findings"]}
     assert {name for name, score in scores.items() if score is not None} == tried.case.tested
-    assert (found["pictures"], found["patients"]) == tried.case.test and not found["leak"]["found"]
+    assert (found["images"], found["patients"]) == tried.case.test and not found["leak"]["found"]
     assert found["ten_crop"] == ("chexnet" in tried.case.name) == ("The AUROC of Mass is 0." in said)
     assert list(scores) == tried.read(run, "bundle", "model.json")["findings"]
 
@@ -180,7 +180,7 @@ PAIRS = {
     "visformer-s": ("visformer_small", 32),
     "autoformerv2-b": ("autoformer_v2_base", 32),
 }
-"""A teacher's architecture and the side of the pictures it tries here; its student sees 32 pixels."""
+"""A teacher's architecture and the side of the images it tries here; its student sees 32 pixels."""
 LITTLE = {"init": "", "epochs": "1", "precision": "float32", "threads": "1"}
 
 
@@ -245,10 +245,10 @@ def learnt_as_it_says(run: Path, recipe: str, side: int) -> None:
     kept = {option: value for option, value in says.items() if option not in (*LITTLE, "size")}
     assert {option: did[option] for option in kept} == kept and did["size"] == [side]
     steps = [line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "loss" in line]
-    assert [line["lr"] for line in steps] == [says["lr"]]  # a batch of 16, the other five pictures are left out
+    assert [line["lr"] for line in steps] == [says["lr"]]  # a batch of 16, the other five images are left out
     assert "hard" not in says or steps[0]["soft"] > 0  # the teacher says something else
     found = json.loads((run / "evaluation" / "nih-test-ten-crop" / "metrics.json").read_text(encoding="utf-8"))
-    assert found["ten_crop"] and not found["leak"]["found"] and (found["pictures"], found["patients"]) == (6, 2)
+    assert found["ten_crop"] and not found["leak"]["found"] and (found["images"], found["patients"]) == (6, 2)
     assert {each["finding"] for each in found["findings"] if each["auroc"]["value"] is not None} == NIH
 
 
@@ -326,14 +326,14 @@ def test_every_recipe_can_be_planned(capsys: pytest.CaptureFixture[str]) -> None
         assert found and not [words for words in found if words[0] == "import"]
 
 
-def test_a_recipe_of_made_up_pictures_runs_whole_and_goes_on(
+def test_a_recipe_of_made_up_images_runs_whole_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of one's own, from a file: import, train, test, compare with what is not there; then the same once more."""
     monkeypatch.chdir(tmp_path)
     Path("我的 r.toml").write_text(
         "# Tiny.\n#\n"
-        "#   ribcage import phantom --pictures 120 --size 32 --out data/phantom\n"
+        "#   ribcage import phantom --images 120 --size 32 --out data/phantom\n"
         "#   ribcage finetune --recipe '我的 r.toml' --data data/phantom --out runs/tiny\n"
         "#   ribcage evaluate runs/tiny --data data/phantom --resamples 20\n"
         "#   ribcage compare runs/other runs/tiny\n"

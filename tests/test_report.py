@@ -50,7 +50,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def text(result: dict, data: Answers, store: Store) -> str:
-    return report.page(result, data, report.worst_pictures(data, [store], 8))
+    return report.page(result, data, report.worst_images(data, [store], 8))
 
 
 def test_the_page_needs_nothing_from_outside(text: str) -> None:
@@ -88,7 +88,7 @@ def test_means_of_other_findings_say_of_how_many(result: dict, text: str) -> Non
 
 
 def test_stamps_stand_on_top_of_the_page(result: dict, data: Answers) -> None:
-    leak = CONTEXT["leak"] | {"found": True, "text": "Of 50 test pictures, 9 were seen"}  # type: ignore[operator]
+    leak = CONTEXT["leak"] | {"found": True, "text": "Of 50 test images, 9 were seen"}  # type: ignore[operator]
     found = result | {"leak": leak, "protocol": "peers", "split": "val", "not_tested": ["Nodule"]}
     stamps = evaluation.stamps(found)
     squashed = evaluation.stamps(found | {"data": [CONTEXT["data"][0] | {"fit": "squash"}]})  # type: ignore[index]
@@ -98,7 +98,7 @@ def test_stamps_stand_on_top_of_the_page(result: dict, data: Answers) -> None:
     assert text.index("9 were seen") < text.index("Findings")
 
 
-def test_worst_pictures_are_those_the_other_class_outscores_most(data: Answers) -> None:
+def test_worst_images_are_those_the_other_class_outscores_most(data: Answers) -> None:
     missed = report.worst(data, present=True, most=4)
     assert len({place for place, _ in missed}) == len(missed) == 4
     assert all(data.labels[place, column] == 1 for place, column in missed)
@@ -116,7 +116,7 @@ def test_what_nobody_of_the_other_class_outscores_is_no_error(data: Answers) -> 
     assert report.worst(perfect, present=True, most=6) == report.worst(perfect, present=False, most=6) == []
 
 
-def test_a_picture_says_what_is_there_and_what_was_said(data: Answers, store: Store) -> None:
+def test_a_image_says_what_is_there_and_what_was_said(data: Answers, store: Store) -> None:
     place = int(np.flatnonzero(data.labels[:, 0] == 1)[0])
     said = report.caption(data, place, 0)
     assert said.startswith("Mass: ") and "there: Mass" in said and "said: " in said
@@ -193,7 +193,7 @@ def test_hostile_names_add_nothing_to_page_drawings_card_or_console(
     rows = [row | {"finding": name} for row, name in zip(result["findings"], hostile, strict=True)]
     sets = [result["data"][0] | {"name": hostile[0], "folder": hostile[1]}]
     found = result | {"findings": rows, "data": sets, "run": hostile[2], "split": "test", "stamps": [hostile[1]]}
-    shown = report.page(found, named, report.worst_pictures(named, [store], 8))
+    shown = report.page(found, named, report.worst_images(named, [store], 8))
     tags, plain = Tags(), Tags()
     tags.feed(shown)
     plain.feed(text)

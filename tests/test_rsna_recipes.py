@@ -1,6 +1,6 @@
 """The three recipes of a detector on a frozen backbone run by the commands on their top: alone, stopped, on two processes.
 
-The download is small – DICOM and the table of boxes – and so are model and pictures; all else stands as published.
+The download is small – DICOM and the table of boxes – and so are model and images; all else stands as published.
 """
 
 import json
@@ -127,4 +127,4 @@ def did_what_it_says(run: Path, name: str) -> None:
     assert kept and {option: did[option] for option in kept} == kept
     opened = bundle.load_detector(run)
     assert opened.model.detector == {"head": "yolo", "anchors": "published", "overlap": 0.4, "keep": 100}
-    assert opened.model.training["pictures"] == 12 and opened.model.training["selection"] == 4
+    assert opened.model.training["images"] == 12 and opened.model.training["selection"] == 4

@@ -187,7 +187,7 @@ def test_a_folder_that_is_not_there_or_has_none_is_said(tmp_path: Path, capsys: 
 
 def test_a_real_training_says_how_far_it_is(tmp_path: Path) -> None:
     data, run = tmp_path / "数 据", tmp_path / "runs" / "a b"
-    assert cli.main(["import", "phantom", "--out", str(data), "--pictures", "120", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(data), "--images", "120", "--size", "32"]) == 0
     words = ["--model=test_resnet", "--size=32", "--epochs=2", "--batch=32", "--threads=1"]
     assert cli.main(["finetune", "--data", str(data), "--out", str(run), *words]) == 0
     row = only(tmp_path / "runs")

@@ -53,15 +53,15 @@ SIDE = 48
 TOKEN = "a-token-of-enough-letters"
 
 
-# ---- models, pictures, servers
+# ---- models, images, servers
 
 
 def made(folder: Path, stored: int = SIDE, **options: Any) -> Path:
-    """A model whose answers differ from picture to picture."""
+    """A model whose answers differ from image to image."""
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), ("Mass", "Nodule"), loss=options.get("loss", "bce"))
     torch.nn.init.normal_(method.head.weight, std=3.0)
-    facts: dict[str, Any] = {"temperature": (1.3, 1.3), "training": {"pictures": 1, "patients": 1, "selection": 1}}
+    facts: dict[str, Any] = {"temperature": (1.3, 1.3), "training": {"images": 1, "patients": 1, "selection": 1}}
     model = Model("test_resnet", method.findings, (32, 32), stored, "pad", 0.45, 0.22, **(facts | options))
     bundle.save(folder, method.eval(), model, Provenance.nothing())
     return folder
@@ -71,7 +71,7 @@ def made(folder: Path, stored: int = SIDE, **options: Any) -> Path:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few made-up radiographs."""
     folder = tmp_path_factory.mktemp("data") / "phantom"
-    assert cli.main(["import", "phantom", "--out", str(folder), "--pictures", "120", "--size", str(SIDE)]) == 0
+    assert cli.main(["import", "phantom", "--out", str(folder), "--images", "120", "--size", str(SIDE)]) == 0
     return folder
 
 
@@ -131,7 +131,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(models: dict[str, Path] | None = None, **options: Any) -> Iterator[Running]:
-    """As `ribcage serve` does it. Without models it starts at once, and still shows pictures."""
+    """As `ribcage serve` does it. Without models it starts at once, and still shows images."""
     opened = answering.named([bundle.load_any(folder) for folder in (models or {}).values()])
     asked = serve.Options(models=(), **({"readers": 1, "threads": 1} | options))
     with Running(serve.service(asked, opened)) as server:
@@ -156,7 +156,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def cloud(width: int = 90, height: int = 70, kind: type = np.uint8) -> np.ndarray:
-    """A picture with something to see."""
+    """An image with something to see."""
     top = np.iinfo(kind).max
     return (cv2.resize(deployment.patterns(64)[5], (width, height)).astype(np.float64) / 255 * top).astype(kind)
 
@@ -226,8 +226,8 @@ def test_a_split_through_the_server_is_the_split_evaluated(
     words = ["evaluate", str(folders["learnt"]), "--data", str(data), "--resamples", "20", "--out", str(out)]
     assert cli.main(words) == 0
     table = pd.read_parquet(out / "predictions.parquet")
-    pictures = dataset_folder.open(data)
-    sent = [(f"{row}.png", png(np.asarray(pictures.picture(int(row))))) for row in table["row"]]
+    images = dataset_folder.open(data)
+    sent = [(f"{row}.png", png(np.asarray(images.image(int(row))))) for row in table["row"]]
     with ThreadPoolExecutor(4) as pool:  # several at once, so that batches are mixed
         answers = list(pool.map(lambda one: server.post("/v1/predict", one).json()["results"][0], sent))
     names = [one["name"] for one in answers[0]["findings"]]
@@ -260,13 +260,13 @@ def test_models_say_what_they_know(server: Running, folders: dict[str, Path]) ->
 
 def test_what_was_observed_and_crossed_stands_beside_a_probability(folders: dict[str, Path]) -> None:
     opened = bundle.load(folders["either"])
-    fared = {"pictures": 40, "positives": 9, "auroc": [0.8, 0.7, 0.9]}
+    fared = {"images": 40, "positives": 9, "auroc": [0.8, 0.7, 0.9]}
     bands = {"bands": [[0.0, 30, 1, 0.01, 0.2], [0.5, 10, 8, 0.5, 0.9]]}
     model = replace(opened.model, thresholds={"youden": (0.3, None)}, observed=(fared | bands, fared | {"bands": []}))
     namer = answering.Namer("m", replace(opened, model=model))
     mass, nodule = namer._named([0.6, 0.4])
     assert mass["crossed"] == {"youden": True} and nodule["crossed"] == {"youden": None}
-    assert mass["observed"] == {"pictures": 10, "positives": 8, "share": 0.8, "low": 0.5, "high": 0.9}
+    assert mass["observed"] == {"images": 10, "positives": 8, "share": 0.8, "low": 0.5, "high": 0.9}
     assert nodule["observed"] is None
     told = namer.about()["findings"][0]["auroc"]
     assert told == {"value": 0.8, "low": 0.7, "high": 0.9, "n": 40, "positives": 9}
@@ -280,14 +280,14 @@ def test_a_dicom_tells_about_itself_but_not_whose_it_is(server: Running) -> None
     assert "P-77" not in answer.text and "1.2.99" not in answer.text and "Doe" not in answer.text
 
 
-def test_a_picture_comes_back_to_be_shown(server: Running) -> None:
+def test_a_image_comes_back_to_be_shown(server: Running) -> None:
     pixels = cloud(90, 70, np.uint16)
-    answer = server.post("/v1/picture?side=64", png(pixels))
+    answer = server.post("/v1/image?side=64", png(pixels))
     sizes = [int(answer.headers[f"X-{name}"]) for name in ("Width", "Height", "Original-Width", "Original-Height")]
     assert sizes == [64, 50, 90, 70]
     shown = np.frombuffer(answer.content, "<u2").reshape(50, 64)
     np.testing.assert_array_equal(shown, cv2.resize(pixels, (64, 50), interpolation=cv2.INTER_AREA))
-    whole = server.post("/v1/picture?side=4096", png(cloud(90, 70)))
+    whole = server.post("/v1/image?side=4096", png(cloud(90, 70)))
     np.testing.assert_array_equal(np.frombuffer(whole.content, "<u2").reshape(70, 90), cloud(90, 70) * np.uint16(257))
 
 
@@ -305,7 +305,7 @@ def test_a_map_is_the_one_of_predict(server: Running, folders: dict[str, Path]) 
 
 
 def test_one_bad_file_fails_alone(server: Running) -> None:
-    answer = server.post("/v1/predict", ("a.png", png(cloud())), ("b.png", b"no picture"), ("c.png", png(cloud())))
+    answer = server.post("/v1/predict", ("a.png", png(cloud())), ("b.png", b"no image"), ("c.png", png(cloud())))
     first, bad, last = answer.json()["results"]
     assert answer.status_code == 200 and probabilities(first) == probabilities(last)
     assert set(bad) == {"file", "error"} and bad["error"].startswith("b.png is not an image")
@@ -332,7 +332,7 @@ def hostile() -> dict[str, bytes]:
         "PNG that is a line": png(np.zeros((1, 3000), np.uint8)),
         "DICOM cut": scan[: len(scan) // 2],
         "DICOM of a million frames": dicom(cloud(), NumberOfFrames=1_000_000),
-        "DICOM that is no picture": dicom(cloud(), data=b"", Rows=0, Columns=0),
+        "DICOM that is no image": dicom(cloud(), data=b"", Rows=0, Columns=0),
         "DICOM of more rows than bytes": dicom(cloud(), Rows=60_000, Columns=60_000),
         "DICOM of another syntax": dicom(
             cloud(), syntax="1.2.840.10008.1.2.4.90", data=encapsulate([b"\xff\x4f\xff\x51" + bytes(60) + b"\xff\xd9"])
@@ -350,7 +350,7 @@ def test_a_hostile_file_is_one_sentence(kind: str, server: Running) -> None:
     said = answer.json()["error"]
     assert answer.status_code == 422 and said.startswith("x.bin") and said.endswith((".", ")")) and "\n" not in said
     assert answer.json()["results"] == [{"file": "x.bin", "error": said}]
-    assert server.post("/v1/picture", hostile()[kind]).status_code == 422
+    assert server.post("/v1/image", hostile()[kind]).status_code == 422
     assert server.post("/v1/explain?finding=Mass", hostile()[kind]).status_code == 422
 
 
@@ -427,8 +427,8 @@ def test_what_is_no_http_is_refused_in_json(bare: Running) -> None:
         ("/v1/explain?finding=Moss&model=either", 404, "either knows no finding 'Moss'. Findings: Mass, Nodule."),
         ("/v1/explain?finding=Mass&model=boxes", 404, "boxes finds boxes, which are in /v1/predict"),
         ("/v1/explain", 422, "?finding=: field required."),
-        ("/v1/picture?side=100000", 422, "?side=: input should be less than or equal to 4096."),
-        ("/v1/picture?side=x", 422, "?side=: input should be a valid integer"),
+        ("/v1/image?side=100000", 422, "?side=: input should be less than or equal to 4096."),
+        ("/v1/image?side=x", 422, "?side=: input should be a valid integer"),
         ("/v1/nothing", 404, "There is nothing at '/v1/nothing'."),
         ("/v1/models", 405, "This is asked in another way"),
     ],
@@ -439,7 +439,7 @@ def test_what_cannot_be_asked_is_one_sentence(path: str, status: int, says: str,
 
 
 def test_one_file_is_shown_at_a_time(server: Running) -> None:
-    answer = server.post("/v1/picture", png(cloud()), png(cloud()))
+    answer = server.post("/v1/image", png(cloud()), png(cloud()))
     assert answer.status_code == 400 and answer.json()["error"] == "One file is expected here, not 2."
 
 
@@ -463,7 +463,7 @@ def test_a_reading_process_that_dies_takes_one_file_with_it() -> None:
     sent = png(np.random.default_rng(0).integers(0, 256, (4000, 4000), np.uint8))
     assert reader.read(reading.Task("a", square=(32, "pad")), png(cloud())).pixels.shape == (32, 32)
     threading.Timer(0.01, reader.process.kill).start()
-    with pytest.raises(UnreadableError, match=r"^b made the program that reads pictures fail"):
+    with pytest.raises(UnreadableError, match=r"^b made the program that reads images fail"):
         reader.read(reading.Task("b", square=(32, "pad")), sent)
     assert reader.read(reading.Task("c", square=(32, "pad")), sent).width == 4000
     reader.process.kill()  # by somebody else, while it had nothing to do
@@ -496,7 +496,7 @@ def test_a_reading_process_knows_no_secret_and_has_a_limit(monkeypatch: pytest.M
 # ---- limits
 
 
-def head(length: str = "Content-Length: 9999999999", path: str = "/v1/picture") -> bytes:
+def head(length: str = "Content-Length: 9999999999", path: str = "/v1/image") -> bytes:
     kind = "Content-Type: multipart/form-data; boundary=b"
     return f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{kind}\r\n{length}\r\n\r\n".encode()
 
@@ -514,13 +514,13 @@ def test_a_body_that_does_not_say_how_large_it_is_is_counted(bare: Running) -> N
 
 
 def test_too_many_files_are_refused(bare: Running) -> None:
-    answer = bare.post("/v1/picture", *[png(cloud())] * 4)
+    answer = bare.post("/v1/image", *[png(cloud())] * 4)
     assert answer.status_code == 413 and answer.json()["error"] == "A request may have 3 files, this one has more."
 
 
 def test_too_many_pixels_are_refused() -> None:
     with running(max_megapixels=0.005) as server:
-        answer = server.post("/v1/picture", ("p.png", png(cloud())))
+        answer = server.post("/v1/image", ("p.png", png(cloud())))
     assert answer.status_code == 422 and answer.json()["error"].startswith(
         "p.png says it has 90 x 70 pixels; the limit"
     )
@@ -529,7 +529,7 @@ def test_too_many_pixels_are_refused() -> None:
 def test_a_slow_body_ends_in_504_and_others_do_not_wait_for_it(bare: Running) -> None:
     with socket.create_connection(bare.address, timeout=20) as line:
         line.sendall(head("Content-Length: 1000") + b"--b\r\n")
-        assert bare.post("/v1/picture", png(cloud())).status_code == 200
+        assert bare.post("/v1/image", png(cloud())).status_code == 200
         assert line.recv(1 << 16).startswith(b"HTTP/1.1 504")
     assert bare.server.gate.at_work == 0 and bare.service.uploads.held == 0
 
@@ -542,7 +542,7 @@ def test_who_comes_when_all_is_busy_is_told_when_to_come_again(bare: Running) ->
         until = time.monotonic() + 10
         while bare.server.gate.at_work < 2 and time.monotonic() < until:
             time.sleep(0.01)
-        answer = bare.post("/v1/picture", png(cloud()))
+        answer = bare.post("/v1/image", png(cloud()))
         assert answer.status_code == 503 and int(answer.headers["Retry-After"]) >= 1 and "error" in answer.json()
         assert bare.get("/healthz").status_code == 200
 
@@ -550,7 +550,7 @@ def test_who_comes_when_all_is_busy_is_told_when_to_come_again(bare: Running) ->
 def test_large_requests_at_once_are_not_all_held(bare: Running) -> None:
     bare.service.uploads.held = 4 * bare.service.uploads.most
     try:
-        answer = bare.post("/v1/picture", png(cloud()))
+        answer = bare.post("/v1/image", png(cloud()))
     finally:
         bare.service.uploads.held = 0
     assert answer.status_code == 503 and answer.headers["Retry-After"]
@@ -626,12 +626,12 @@ def test_every_name_of_this_machine_is_answered(host: str, bare: Running) -> Non
     "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://localhost.evil.example", "x[y"]
 )
 def test_pages_of_other_sites_may_not_ask(origin: str, bare: Running) -> None:
-    answer = bare.post("/v1/picture", png(cloud()), headers={"Origin": origin})
+    answer = bare.post("/v1/image", png(cloud()), headers={"Origin": origin})
     assert answer.status_code == 403 and answer.json() == {"error": "Pages of other sites may not ask this server."}
 
 
 def test_its_own_page_may_ask(bare: Running) -> None:
-    assert bare.post("/v1/picture", png(cloud()), headers={"Origin": bare.base}).status_code == 200
+    assert bare.post("/v1/image", png(cloud()), headers={"Origin": bare.base}).status_code == 200
 
 
 def test_a_token_is_needed_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -654,7 +654,7 @@ def test_a_token_is_needed_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -
 
 def test_every_answer_has_the_headers(bare: Running) -> None:
     answers = [bare.get(path) for path in ("/", "/docs", "/healthz", "/metrics", "/v1/models", "/nothing")]
-    answers += [bare.get("/v1/models", headers={"Host": "evil.example"}), bare.post("/v1/picture", b"x")]
+    answers += [bare.get("/v1/models", headers={"Host": "evil.example"}), bare.post("/v1/image", b"x")]
     for answer in answers:
         for name, value in gate.HEADERS.items():
             assert answer.headers[name] == value, (answer.url, name)
@@ -688,7 +688,7 @@ def test_every_answer_that_was_given_is_in_the_openapi_text(server: Running, bar
     server.post("/v1/predict", png(cloud()))
     bare.raw(head())
     until = time.monotonic() + 10
-    while not {("/v1/predict", "200"), ("/v1/picture", "413")} <= (given := answered(server, bare)):
+    while not {("/v1/predict", "200"), ("/v1/image", "413")} <= (given := answered(server, bare)):
         assert time.monotonic() < until, given  # a request is counted when its answer has been sent
         time.sleep(0.02)
     told = {(route, status) for route, verbs in spec.items() for one in verbs.values() for status in one["responses"]}
@@ -704,9 +704,9 @@ def test_metrics_count_and_name_nobody(server: Running) -> None:
     before = number(good)
     server.post("/v1/predict?model=either", ("jane doe.png", png(cloud())), ("broken.png", b"x"))
     assert number("ribcage_unreadable_files_total") == bad + 1 and number(good) == before + 1
-    assert number('ribcage_batch_pictures_count{model="either"}') >= 1
+    assert number('ribcage_batch_images_count{model="either"}') >= 1
     text = server.get("/metrics").text
-    assert "jane" not in text and "ribcage_request_seconds_bucket" in text and "ribcage_waiting_pictures 0.0" in text
+    assert "jane" not in text and "ribcage_request_seconds_bucket" in text and "ribcage_waiting_images 0.0" in text
 
 
 # ---- what it keeps
@@ -730,7 +730,7 @@ def test_nothing_is_stored(bare: Running, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda *a, **k: opened.append("x") or own(*a, **k))
     with running(max_megabytes=10) as server:
         sent = png(np.random.default_rng(0).integers(0, 256, (1800, 1800), np.uint8))
-        assert len(sent) > 3_000_000 and server.post("/v1/picture", sent).status_code == 200
+        assert len(sent) > 3_000_000 and server.post("/v1/image", sent).status_code == 200
     assert not opened
 
 
@@ -755,7 +755,7 @@ def test_what_waits_is_answered_together() -> None:
     batcher.end()
 
 
-def test_a_picture_waits_only_for_others_on_their_way() -> None:
+def test_a_image_waits_only_for_others_on_their_way() -> None:
     sizes = list[int]()
     batcher = Batcher(lambda items: sizes.append(len(items)) or items, most=2, wait=5, room=10)  # type: ignore[func-returns-value]
     began = time.monotonic()
@@ -832,7 +832,7 @@ def test_a_model_that_is_away_from_itself_is_not_served(
 ) -> None:
     own = partial(deployment.expected, bundle.load(folders["either"]))
     monkeypatch.setattr(deployment, "write_onnx", lambda *a: None)
-    monkeypatch.setattr(deployment, "opened_onnx", lambda *a: lambda pictures: own(pictures) + 1e-3)
+    monkeypatch.setattr(deployment, "opened_onnx", lambda *a: lambda images: own(images) + 1e-3)
     assert cli.main(["serve", str(folders["either"]), "--port", "0", "--readers", "1"]) == 2
     assert "is 0.001 away from itself, more than 0.0001" in capsys.readouterr().err
 

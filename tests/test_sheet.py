@@ -30,7 +30,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[dataset_folder.Stor
     """Two sets with statistics of their own."""
     folder = tmp_path_factory.mktemp("data")
     for name, more in (("one", ["--seed", "1"]), ("two", ["--seed", "2", "--depth", "16"])):
-        words = ["import", "phantom", "--out", str(folder / name), "--pictures", "40", "--size", str(SIDE)]
+        words = ["import", "phantom", "--out", str(folder / name), "--images", "40", "--size", str(SIDE)]
         assert cli.main([*words, "--name", name, *more]) == 0
     return [dataset_folder.open(folder / name) for name in ("one", "two")]
 
@@ -44,7 +44,7 @@ def method(name: str) -> Method:
 
 
 def facts(name: str = "test_resnet") -> Model:
-    training = {"method": "moco", "pictures": 80, "patients": 30}
+    training = {"method": "moco", "images": 80, "patients": 30}
     return Model(name, (), (SIDE, SIDE), SIDE, "pad", 0.5, 0.25, training=training)
 
 
@@ -60,7 +60,7 @@ def written(folder: Path, stores: list[dataset_folder.Store], name: str = "moco"
     file = pretraining.write(
         folder, method(name), stores, rows, facts(), title=f"{name} <b> 模型", threads=1, **options
     )  # type: ignore[arg-type]
-    assert file == folder / "pictures.html" and [one.name for one in folder.glob("*.part")] == []
+    assert file == folder / "images.html" and [one.name for one in folder.glob("*.part")] == []
     return file.read_text(encoding="utf-8")
 
 
@@ -87,13 +87,13 @@ def test_a_collapse_is_said_first(tmp_path: Path, stores: list[dataset_folder.St
     assert 0 < page.index("The features have collapsed: spread 0.001") < page.index("How it went")
 
 
-def test_a_run_without_a_log_has_its_pictures(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
+def test_a_run_without_a_log_has_its_images(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
     page = written(tmp_path, stores)
     assert "How it went" not in page and "What it finds alike" in page
 
 
-def test_few_pictures_are_enough(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
-    assert written(tmp_path, stores, pictures=3).count("<figure>") == 9  # each beside the two others
+def test_few_images_are_enough(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
+    assert written(tmp_path, stores, images=3).count("<figure>") == 9  # each beside the two others
 
 
 def test_looking_leaves_the_method_as_it_was(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
@@ -107,10 +107,10 @@ def test_looking_leaves_the_method_as_it_was(tmp_path: Path, stores: list[datase
 # ---- what it shows
 
 
-def test_pictures_are_shown_as_they_are_stored(stores: list[dataset_folder.Store]) -> None:
+def test_images_are_shown_as_they_are_stored(stores: list[dataset_folder.Store]) -> None:
     """Each set's own mean and spread are taken back, in one channel or three."""
     rows = np.array([70, 3, 3])
-    wanted = [stores[1].picture(30) / 65535, stores[0].picture(3) / 255, stores[0].picture(3) / 255]
+    wanted = [stores[1].image(30) / 65535, stores[0].image(3) / 255, stores[0].image(3) / 255]
     for channels in (1, 3):
         shown = pretraining.Shown(stores, rows, facts(), {"channels": channels, "normalise": None, "threads": 1})
         for pixels, stored in zip(shown.pixels(shown.batch.views[0]), wanted, strict=True):
@@ -142,7 +142,7 @@ def test_what_is_hidden_is_drawn_and_the_error_is_of_that(tmp_path: Path, stores
 
 
 def test_the_findings_that_neighbours_share_are_counted_by_hand(stores: list[dataset_folder.Store]) -> None:
-    """Of four pictures the last two are of one patient; the nearest of another patient shares a finding for two in three."""
+    """Of four images the last two are of one patient; the nearest of another patient shares a finding for two in three."""
     patients = stores[0].index.table["patient"]
     twice = patients[patients.duplicated(keep=False) & (patients != "")]
     same = np.flatnonzero(patients == twice.iloc[0])[:2]
@@ -155,7 +155,7 @@ def test_the_findings_that_neighbours_share_are_counted_by_hand(stores: list[dat
     said = pretraining.agreement(stores, Part(np.zeros((4, 1), np.float32), labels, rows), cosine)
     # nearest: 0 → 1 shares, 1 → 0 shares, 2 → 0 does not (3 is of the same patient)
     # any: 0: 1 of 3; 1: 2 of 3; 2: 1 of 2
-    assert "shares one in 67 % of cases, any picture of another patient in 50 %" in said
+    assert "shares one in 67 % of cases, any image of another patient in 50 %" in said
     nothing = np.full((4, 2), np.nan, np.float32)
     assert pretraining.agreement(stores, Part(np.zeros((4, 1), np.float32), nothing, rows), cosine) == ""
 

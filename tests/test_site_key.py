@@ -87,7 +87,7 @@ def test_patients_meet_within_a_site_and_across_sites_it_is_said_that_they_canno
     ward, rows = linked("folder", ["7", "8"]), np.arange(2)
     seen = Provenance.of([ward], rows, rows[:0])
     again = linked("folder", ["08", "9"])
-    assert provenance.leak(seen, again.fingerprints).pictures == 1 and not seen.of_other_sites
+    assert provenance.leak(seen, again.fingerprints).images == 1 and not seen.of_other_sites
     monkeypatch.setenv(site_key.VARIABLE, "another site")
     elsewhere = linked("folder", ["08", "9"])
     assert not provenance.leak(seen, elsewhere.fingerprints) and seen.of_other_sites

@@ -333,7 +333,7 @@ def test_deep_resnets_with_the_small_stem_are_read(name: str, folder: Path) -> N
     assert (found.name, found.size) == (f"{name}_small", (32, 32))
 
 
-def test_pictures_for_the_small_stem_are_small(folder: Path) -> None:
+def test_images_for_the_small_stem_are_small(folder: Path) -> None:
     small, large = (recognised(supcontrast(network(small=small))["model"], folder) for small in (True, False))
     assert (small.size, small.stored) == ((32, 32), 32) and (large.size, large.stored) == ((224, 224), 256)
 

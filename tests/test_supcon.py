@@ -31,10 +31,10 @@ def shown(labels: Tensor, views: int = 2, patients: Sequence[int] = ()) -> Batch
     return replace(batch(len(labels), sides=(32,) * views, patients=patients), labels=labels)
 
 
-def embedded(method: SupCon, pictures: Batch) -> list[Tensor]:
+def embedded(method: SupCon, images: Batch) -> list[Tensor]:
     """z of every view, view after view, as the paper numbers them."""
     torch.manual_seed(1)
-    return list(F.normalize(method.head(method.backbone(torch.cat(pictures.views))), dim=1))
+    return list(F.normalize(method.head(method.backbone(torch.cat(images.views))), dim=1))
 
 
 def by_hand(z: list[Tensor], w: list[list[float]], temperature: float, labels: Sequence[list[float]] = ()) -> Tensor:
@@ -86,12 +86,12 @@ def test_overlap_is_of_what_both_know() -> None:
     torch.testing.assert_close(overlap(MIXED, MIXED), torch.tensor(expected))
 
 
-def test_two_pictures_without_what_both_know_are_alike_only_if_both_know_all() -> None:
+def test_two_images_without_what_both_know_are_alike_only_if_both_know_all() -> None:
     labels = torch.tensor([[0.0, 0, nan], [0.0, 0, 0], [0.0, 0, 0]])
     assert overlap(labels, labels).tolist() == [[0, 0, 0], [0, 1, 1], [0, 1, 1]]
 
 
-def test_pictures_with_the_same_findings_are_alike_however_certain() -> None:
+def test_images_with_the_same_findings_are_alike_however_certain() -> None:
     labels = torch.tensor([[0.6, 0.6, 0.0], [1.0, 0.0, 0.0]])
     torch.testing.assert_close(overlap(labels[:1], labels), torch.tensor([[1.0, 0.6 / 1.6]]))
 
@@ -100,11 +100,11 @@ def test_pictures_with_the_same_findings_are_alike_however_certain() -> None:
 
 
 def test_the_loss_is_the_equation() -> None:
-    method, pictures = made(), shown(MIXED)
+    method, images = made(), shown(MIXED)
     rows = MIXED.tolist() * 2
     w = [[1.0 if i % 6 == j % 6 else jaccard(a, b) for j, b in enumerate(rows)] for i, a in enumerate(rows)]
-    step = method(pictures)
-    expected = by_hand(embedded(method, pictures), w, 0.07, rows)
+    step = method(images)
+    expected = by_hand(embedded(method, images), w, 0.07, rows)
     torch.testing.assert_close(step.loss, expected, rtol=1e-5, atol=1e-5)
     positives = sum(sum(row) for row in w) / len(w) - 1
     assert float(step.logs["positives"]) == pytest.approx(positives)
@@ -115,47 +115,45 @@ def test_one_class_each_is_the_papers_equation_2(temperature: float) -> None:
     """L_out: the mean over the positives P(i) of -log p, each of the batch's views an anchor."""
     classes = [0, 1, 0, 2, 0, 1]
     method = made(temperature=temperature)
-    pictures = shown(F.one_hot(torch.tensor(classes)).float())
-    z, losses = torch.stack(embedded(method, pictures)), []
+    images = shown(F.one_hot(torch.tensor(classes)).float())
+    z, losses = torch.stack(embedded(method, images)), []
     for i, mine in enumerate(classes * 2):
         logits = torch.cat([z[:i], z[i + 1 :]]) @ z[i] / temperature
         others = [each for a, each in enumerate(classes * 2) if a != i]
         losses.append(-logits.log_softmax(0)[[each == mine for each in others]].mean())
-    torch.testing.assert_close(method(pictures).loss, torch.stack(losses).mean(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(method(images).loss, torch.stack(losses).mean(), rtol=1e-5, atol=1e-5)
 
 
-def test_where_each_picture_is_a_class_of_its_own_it_is_lightlys_nt_xent(lightly: Any) -> None:
-    method, pictures = made(), shown(torch.eye(6))
-    first, second = torch.stack(embedded(method, pictures)).chunk(2)
+def test_where_each_image_is_a_class_of_its_own_it_is_lightlys_nt_xent(lightly: Any) -> None:
+    method, images = made(), shown(torch.eye(6))
+    first, second = torch.stack(embedded(method, images)).chunk(2)
     torch.testing.assert_close(
-        method(pictures).loss, lightly.NTXentLoss(temperature=0.07)(first, second), rtol=1e-5, atol=1e-5
+        method(images).loss, lightly.NTXentLoss(temperature=0.07)(first, second), rtol=1e-5, atol=1e-5
     )
 
 
 def test_more_views_are_more_positives() -> None:
-    method, pictures = made(), shown(torch.eye(4), views=3)
+    method, images = made(), shown(torch.eye(4), views=3)
     w = [[float(i % 4 == j % 4) for j in range(12)] for i in range(12)]
-    torch.testing.assert_close(
-        method(pictures).loss, by_hand(embedded(method, pictures), w, 0.07), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(method(images).loss, by_hand(embedded(method, images), w, 0.07), rtol=1e-5, atol=1e-5)
 
 
 # ---- nothing known, nobody alike
 
 
-def test_pictures_with_nothing_known_in_common_are_not_compared() -> None:
+def test_images_with_nothing_known_in_common_are_not_compared() -> None:
     assert comparable(MIXED[:2], MIXED).tolist() == [[True, True, True, True, False, True]] * 2
     apart = torch.tensor([[1.0, nan], [nan, 1.0]])
     assert comparable(apart, apart).tolist() == [[True, False], [False, True]]
     labels = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0]])
-    method, pictures = made().eval(), shown(labels)
+    method, images = made().eval(), shown(labels)
     more = shown(torch.cat([labels, torch.full((3, 3), nan)]))
-    more = replace(more, views=[torch.cat([a, b[:3]]) for a, b in zip(pictures.views, more.views, strict=True)])
+    more = replace(more, views=[torch.cat([a, b[:3]]) for a, b in zip(images.views, more.views, strict=True)])
     # of twelve anchors six have nothing to be told from: they lose nothing, and the others do not see them
-    torch.testing.assert_close(method(more).loss, method(pictures).loss / 2)
+    torch.testing.assert_close(method(more).loss, method(images).loss / 2)
 
 
-def test_a_patients_picture_of_which_nothing_is_known_is_still_a_positive() -> None:
+def test_a_patients_image_of_which_nothing_is_known_is_still_a_positive() -> None:
     labels = torch.tensor([[1.0, 0, 0], [nan, nan, nan], [0, 1, 0]])
     steps = [made(patient_aware=mindful)(shown(labels, patients=[7, 7, 8])) for mindful in (False, True)]
     assert [float(step.logs["positives"]) for step in steps] == pytest.approx([1, 1 + 4 * 2 / 6])
@@ -170,10 +168,10 @@ def test_labels_that_say_nothing_are_refused() -> None:
 
 def test_an_anchor_without_positives_costs_nothing_and_the_mean_is_over_the_others() -> None:
     method = made()
-    pictures = shown(torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 1.0, 0], [nan, nan, nan]]), views=1)
+    images = shown(torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 1.0, 0], [nan, nan, nan]]), views=1)
     w = [[float(i < 2 and j < 2) for j in range(4)] for i in range(4)]
-    expected = by_hand(embedded(method, pictures), w, 0.07, pictures.labels.tolist())
-    torch.testing.assert_close(method(pictures).loss, expected, rtol=1e-5, atol=1e-5)
+    expected = by_hand(embedded(method, images), w, 0.07, images.labels.tolist())
+    torch.testing.assert_close(method(images).loss, expected, rtol=1e-5, atol=1e-5)
     logits = torch.randn(3, 3, requires_grad=True)
     losses = contrast(logits, torch.tensor([[0.0, 1, 0], [0, 0, 0], [0, 0, 0.5]]))
     assert losses.tolist()[1] == 0 and losses.isfinite().all()
@@ -193,7 +191,7 @@ def test_where_nobody_has_positives_the_loss_is_0(count: int) -> None:
 # ---- patients
 
 
-def test_pictures_of_a_patient_are_positives_whatever_was_found() -> None:
+def test_images_of_a_patient_are_positives_whatever_was_found() -> None:
     labels, patients = F.one_hot(torch.tensor([0, 1, 2, 0])).float(), [7, 7, 8, 9]
     losses = [made(patient_aware=mindful)(shown(labels, patients=patients)).loss for mindful in (False, True)]
     rows = labels.tolist() * 2

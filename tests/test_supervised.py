@@ -48,7 +48,7 @@ def test_the_loss_is_the_mean_over_known_labels() -> None:
     torch.testing.assert_close(method(batch()).loss, expected)
 
 
-def test_cross_entropy_is_the_mean_over_pictures_whose_findings_are_all_known() -> None:
+def test_cross_entropy_is_the_mean_over_images_whose_findings_are_all_known() -> None:
     labels = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, nan, 1], [nan, nan, nan]])
     method = made(loss="cross-entropy", smoothing=0.1).eval()
     logits = method.logits(batch().views[0])
@@ -127,13 +127,13 @@ def test_without_balanced_counting_changes_nothing() -> None:
     assert (method.present == 1).all() and (method.absent == 1).all()
 
 
-def test_mixup_mixes_pictures_and_targets_alike_and_the_unknown_stays_unknown() -> None:
+def test_mixup_mixes_images_and_targets_alike_and_the_unknown_stays_unknown() -> None:
     method, shown = made(mixup=1.0).train(), batch().views[0]
     torch.manual_seed(3)
     a = torch.distributions.Beta(1.0, 1.0).sample().item()
     torch.manual_seed(3)
-    pictures, targets = method._mixed(shown, LABELS)
-    torch.testing.assert_close(pictures, a * shown + (1 - a) * shown.flip(0))
+    images, targets = method._mixed(shown, LABELS)
+    torch.testing.assert_close(images, a * shown + (1 - a) * shown.flip(0))
     assert torch.equal(targets.isnan(), LABELS.isnan() | LABELS.flip(0).isnan())
     assert float(targets[1, 0]) == pytest.approx(1 - a)
     assert method(batch()).loss.isfinite()
@@ -141,17 +141,17 @@ def test_mixup_mixes_pictures_and_targets_alike_and_the_unknown_stays_unknown() 
 
 def test_mixup_rests_outside_training() -> None:
     method = made(mixup=1.0).eval()
-    pictures, targets = method._mixed(batch().views[0], LABELS)
-    assert torch.equal(pictures, batch().views[0]) and targets is LABELS
+    images, targets = method._mixed(batch().views[0], LABELS)
+    assert torch.equal(images, batch().views[0]) and targets is LABELS
 
 
 def test_dropout_is_of_the_features_and_only_in_training() -> None:
     method = made(dropout=0.9)
-    pictures = batch().views[0]
+    images = batch().views[0]
     method.eval()
-    assert torch.equal(method.logits(pictures), method.logits(pictures))
+    assert torch.equal(method.logits(images), method.logits(images))
     method.train()
-    assert not torch.equal(method.logits(pictures), method.logits(pictures))
+    assert not torch.equal(method.logits(images), method.logits(images))
 
 
 @pytest.mark.parametrize("loss", ["bce", "cross-entropy"])

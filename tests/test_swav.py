@@ -24,9 +24,9 @@ def made(model: str = "test_resnet", size: tuple[int, int] | None = None, **opti
     return SwAV(Backbone(model, size=size), **{**small, **options})
 
 
-def scores_of(method: SwAV, pictures: Batch) -> Tensor:
+def scores_of(method: SwAV, images: Batch) -> Tensor:
     """(V, N, prototypes)"""
-    return method._embedded(pictures.views) @ method.prototypes.weight.T
+    return method._embedded(images.views) @ method.prototypes.weight.T
 
 
 def as_published(scores: np.ndarray, epsilon: float = 0.05, iterations: int = 3) -> np.ndarray:
@@ -52,8 +52,8 @@ def lightly() -> Any:
 
 
 def test_the_loss_is_the_equation() -> None:
-    method, pictures = made(), batch(6, sides=SIDES)
-    scores = scores_of(method, pictures).detach().double().numpy()
+    method, images = made(), batch(6, sides=SIDES)
+    scores = scores_of(method, images).detach().double().numpy()
     losses = []
     for i in (0, 1):
         q = as_published(scores[i])
@@ -61,35 +61,35 @@ def test_the_loss_is_the_equation() -> None:
             if v != i:
                 p = np.exp(scores[v] / 0.1)
                 losses.append(-(q * np.log(p / p.sum(1, keepdims=True))).sum(1).mean())
-    assert method(pictures).loss.item() == pytest.approx(np.mean(losses), rel=1e-5)
+    assert method(images).loss.item() == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_lightly_finds_the_same_loss_and_gradient(lightly: Any) -> None:
-    method, pictures = made(), batch(6, sides=SIDES)
-    scores = scores_of(method, pictures)
+    method, images = made(), batch(6, sides=SIDES)
+    scores = scores_of(method, images)
     expected = lightly.SwaVLoss()(list(scores[:2]), list(scores[2:])).squeeze()
-    loss = method(pictures).loss
+    loss = method(images).loss
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
     weights = [method.prototypes.weight, next(method.backbone.parameters())]
     method.freeze = 0.0
-    ours, theirs = (torch.autograd.grad(each, weights) for each in (method(pictures).loss, expected))
+    ours, theirs = (torch.autograd.grad(each, weights) for each in (method(images).loss, expected))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_lightly_finds_the_same_loss_with_a_queue(lightly: Any) -> None:
-    method, pictures = made(queue=8, queue_from=0.0), batch(6, sides=SIDES)
+    method, images = made(queue=8, queue_from=0.0), batch(6, sides=SIDES)
     method.queue.copy_(F.normalize(torch.randn(2, 8, 12), dim=2))
-    scores, queued = scores_of(method, pictures), method.queue @ method.prototypes.weight.T
+    scores, queued = scores_of(method, images), method.queue @ method.prototypes.weight.T
     expected = lightly.SwaVLoss()(list(scores[:2]), list(scores[2:]), list(queued)).squeeze()
-    torch.testing.assert_close(method(pictures).loss, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(method(images).loss, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_large_views_alone_will_do() -> None:
-    method, pictures = made(crops=0), batch(6, sides=(32, 32))
-    scores = scores_of(method, pictures).detach()
+    method, images = made(crops=0), batch(6, sides=(32, 32))
+    scores = scores_of(method, images).detach()
     q = [torch.tensor(as_published(one.numpy())).float() for one in scores]
     expected = -sum((q[i] * (scores[1 - i] / 0.1).log_softmax(1)).sum(1).mean() for i in (0, 1)) / 2
-    torch.testing.assert_close(method(pictures).loss, expected)
+    torch.testing.assert_close(method(images).loss, expected)
     assert len(method.views((32, 32))) == 2
 
 
@@ -105,7 +105,7 @@ def test_sinkhorn_is_the_papers_and_lightlys(iterations: int, lightly: Any) -> N
     torch.testing.assert_close(q, lightly.sinkhorn(scores, iterations), rtol=1e-5, atol=1e-5)
 
 
-def test_sinkhorn_uses_all_prototypes_alike_even_where_all_pictures_want_the_same() -> None:
+def test_sinkhorn_uses_all_prototypes_alike_even_where_all_images_want_the_same() -> None:
     torch.manual_seed(0)
     scores = torch.rand(30, 6) * 0.5 - 0.5
     scores[:, 2] += 0.9
@@ -131,22 +131,22 @@ def test_use_of_prototypes_tells_a_collapse() -> None:
 def test_the_queue_is_used_when_full_and_its_time_has_come() -> None:
     method, plain = made(queue=8, queue_from=0.5), made()
     for number, progress in enumerate((0.2, 0.4, 0.6, 0.8)):
-        pictures = batch(6, sides=SIDES, seed=number)
+        images = batch(6, sides=SIDES, seed=number)
         full = bool(method.queue[:, -1].any())
-        losses = [one(pictures).loss.item() for one in (method, plain)]
+        losses = [one(images).loss.item() for one in (method, plain)]
         assert (losses[0] != pytest.approx(losses[1])) == (full and float(method.progress) >= 0.5)
         method.after_step(progress)
     young = made(queue=8, queue_from=0.0)
-    assert young(pictures).loss.item() == made()(pictures).loss.item()
+    assert young(images).loss.item() == made()(images).loss.item()
 
 
 def test_the_newest_features_come_first_and_the_oldest_leave() -> None:
     method = made(queue=8)
     pushed = []
     for number in range(2):
-        pictures = batch(6, sides=SIDES, seed=number)
-        pushed.append(method._embedded(pictures.views)[:2].detach())
-        method(pictures)
+        images = batch(6, sides=SIDES, seed=number)
+        pushed.append(method._embedded(images.views)[:2].detach())
+        method(images)
     torch.testing.assert_close(method.queue, torch.cat([pushed[1], pushed[0][:, :2]], 1))
     before = method.queue.clone()
     method.eval()(batch(6, sides=SIDES, seed=5))

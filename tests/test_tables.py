@@ -41,11 +41,11 @@ def test_very_deep_folders_and_loops_of_links_come_to_an_end(folder: Path) -> No
     levels = [folder / "/".join("d" * depth) for depth in range(1, 1011)]
     for level in levels:
         level.mkdir()
-    picture, loop = levels[-1] / "x.png", levels[0] / "up"
-    picture.write_bytes(b"x")
+    image, loop = levels[-1] / "x.png", levels[0] / "up"
+    image.write_bytes(b"x")
     loop.symlink_to(folder, target_is_directory=True)
     found = tables.files(folder)
-    for path in (picture, loop):
+    for path in (image, loop):
         path.unlink()
     for level in reversed(levels):  # what clears temporary folders away would stumble over them
         level.rmdir()
@@ -113,14 +113,14 @@ def test_ages_come_in_every_unit() -> None:
     np.testing.assert_allclose(ages, [58, 0.5, 26 / 52.18, 73 / 365.25, 7, 7.5, *[np.nan] * 4], rtol=1e-5)
 
 
-def test_a_picture_is_located_by_name_then_stem_and_in_the_preferred_folder_first() -> None:
+def test_a_image_is_located_by_name_then_stem_and_in_the_preferred_folder_first() -> None:
     names = pd.Series(["1.png", "2.png", "3.png", "1.2.840.99"], dtype="str")
     paths = ["small/1.png", "images/1.png", "small/2.jpg", "x/1.2.840.99.dcm", "3.txt"]
     assert tables.locate(names, paths).tolist()[:2] == ["images/1.png", "small/2.jpg"]
     assert tables.locate(names, paths, prefer=["^small/"]).iloc[0] == "small/1.png"
     assert tables.locate(names, paths, "small/").iloc[0] == "small/1.png"
     assert tables.locate(names, paths).isna().tolist() == [False, False, True, False]
-    with pytest.raises(FileNotFoundError, match="The folder large holds no pictures"):
+    with pytest.raises(FileNotFoundError, match="The folder large holds no images"):
         tables.locate(names, paths, "large")
 
 

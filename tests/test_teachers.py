@@ -1,4 +1,4 @@
-"""Teachers: a model says of a student's picture what it says of it at its own size; a table, what it says of its row."""
+"""Teachers: a model says of a student's image what it says of it at its own size; a table, what it says of its row."""
 
 import gzip
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def asked(
 
 
 @pytest.mark.parametrize(("own", "students"), [(1, 1), (1, 3), (3, 1), (3, 3)])
-def test_a_teacher_says_what_it_says_of_the_picture_at_its_own_size_scale_and_channels(
+def test_a_teacher_says_what_it_says_of_the_image_at_its_own_size_scale_and_channels(
     own: int, students: int, store: Store
 ) -> None:
     bundle, findings = opened(channels=own), ("Mass", "Nodule", "Edema")
@@ -119,7 +119,7 @@ def test_stored_answers_are_those_of_the_rows(store: Store) -> None:
 
 
 def test_of_a_teacher_without_fingerprints_it_is_known_that_nothing_is(tmp_path: Path) -> None:
-    bundle.save(tmp_path, opened().method, replace(opened().model, training={"pictures": 1, "patients": 1, "selection": 1}),
+    bundle.save(tmp_path, opened().method, replace(opened().model, training={"images": 1, "patients": 1, "selection": 1}),
                 Provenance.nothing())  # fmt: skip
     assert teachers.seen(str(tmp_path)).unknown.tolist() == ["test_resnet"]
     assert teachers.seen(str(tmp_path / "答案.csv")).unknown.tolist() == ["答案.csv"]
@@ -231,7 +231,7 @@ def test_what_is_missing_stays_unknown_and_what_is_certain_is_nearly_so(store: S
     assert -14 < said[0] < -13 and 13 < said[1] < 14
 
 
-def test_pictures_are_known_by_their_file_or_its_name_whatever_its_ending(store: Store, tmp_path: Path) -> None:
+def test_images_are_known_by_their_file_or_its_name_whatever_its_ending(store: Store, tmp_path: Path) -> None:
     rows = frame(store)
     rows["Image Index"] = ["C:\\片子\\" + path.removesuffix(".png") + ".dcm" for path in rows["Image Index"]]
     rows.to_csv(tmp_path / "other.csv", index=False)
@@ -240,13 +240,13 @@ def test_pictures_are_known_by_their_file_or_its_name_whatever_its_ending(store:
 
 
 def placed(store: Store, paths: Sequence[str], name: str = "made up") -> Store:
-    """The same pictures elsewhere, under the name of another set."""
+    """The same images elsewhere, under the name of another set."""
     table = store.index.table.assign(path=list(paths))
     return replace(store, index=replace(store.index, table=table, name=name))
 
 
 def test_a_name_that_two_have_is_nobodys(store: Store, tmp_path: Path) -> None:
-    """Neither two pictures of the data, nor two lines of the table: whose answer it is must not be guessed."""
+    """Neither two images of the data, nor two lines of the table: whose answer it is must not be guessed."""
     paths = ["a/1.png", "b/1.png", "c/2.png", *(f"d/{n}.png" for n in range(3, 24))]
     data = placed(store, paths)
     table = {
@@ -315,7 +315,7 @@ def test_what_was_not_understood_of_a_table_is_said(tmp_path: Path) -> None:
     assert teachers.table(tmp_path / "n.csv").notes == (
         "1 cells of prob_Mass are no numbers and count as blank ('unsure' …)",
         "all its numbers are 0 or 1: it looks like labels, not like answers",
-        "2 lines name a picture that another line names, too: none of these is heard",
+        "2 lines name an image that another line names, too: none of these is heard",
         "the column prob_Atelectassis is not heard; did it mean Atelectasis?",
     )
     pd.DataFrame({"path": ["1.png", "2.png"], "Mass": [0.0, 0.2], "view": "PA"}).to_csv(tmp_path / "y.csv", index=False)
@@ -331,9 +331,9 @@ def test_what_was_not_understood_of_a_table_is_said(tmp_path: Path) -> None:
         ("no.csv", b"path,Mass\nx.png,-0.1\n", "it holds -0.1 to -0.1"),
         ("no.csv", b"path,Mass\nx.png,inf\n", "it holds inf to inf"),
         ("no.csv", b'path,Mass\nx.png,"0,5"\n', "no number at all in Mass"),
-        ("no.csv", b"path,Mass\nx.png,0.5\n", "speaks of none of these pictures: it has 'x.png'"),
+        ("no.csv", b"path,Mass\nx.png,0.5\n", "speaks of none of these images: it has 'x.png'"),
         ("no.csv", b"path,quality\nx.png,0.5\n", "lacks a column named after a finding. Columns: path, quality"),
-        ("no.csv", b"Mass,Edema\n0.1,0.5\n", "lacks a column with the names of pictures"),
+        ("no.csv", b"Mass,Edema\n0.1,0.5\n", "lacks a column with the names of images"),
         ("no.csv", b"path,Mass\n", "has a header, but no rows"),
         ("no.csv", b"", "cannot be read as a table"),
         ("no.csv", b"path,Mass\nx.png,0.5,9\n", "3 cells in line 2, but 2 in its header"),

@@ -43,9 +43,9 @@ def same(opened: Any, expected: dict[str, Tensor]) -> bool:
     )
 
 
-def shown(opened: Any, pictures: Tensor) -> Tensor:
+def shown(opened: Any, images: Tensor) -> Tensor:
     """As our loader gives it."""
-    return ((pictures - opened.model.mean) / opened.model.std).expand(-1, opened.model.channels, -1, -1)
+    return ((images - opened.model.mean) / opened.model.std).expand(-1, opened.model.channels, -1, -1)
 
 
 # ---- torchvision
@@ -169,7 +169,7 @@ def test_unknown_names_stay_unknown() -> None:
 
 
 def xray(net: nn.Module, stem: str) -> Any:
-    """For one channel, as that library has it; the first layer's weights are small, as pictures are in -1024 … 1024."""
+    """For one channel, as that library has it; the first layer's weights are small, as images are in -1024 … 1024."""
     first = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
     with torch.no_grad():
         first.weight /= 1024

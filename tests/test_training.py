@@ -38,7 +38,7 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("数据 set") / "phantom"
-    assert cli.main(["import", "phantom", "--out", str(folder), "--pictures", "120", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(folder), "--images", "120", "--size", "32"]) == 0
     return folder
 
 
@@ -468,7 +468,7 @@ def test_two_processes_train_the_model_that_one_trains(data: Path, tmp_path: Pat
 
 
 def test_parts_of_unequal_shares_are_the_batch_too(data: Path, tmp_path: Path) -> None:
-    """Fewer pictures than a batch, an odd number, more parts than some process has pictures: nobody waits in vain."""
+    """Fewer images than a batch, an odd number, more parts than some process has images: nobody waits in vain."""
     few = ["--model", "test_vit", "--labels", "0.11", "--batch", "64"]
     assert cli.main(words(data, tmp_path / "one", *few)) == 0
     more = ["--micro-batch", "1"]
@@ -607,13 +607,13 @@ def test_options_that_say_nothing_are_one_line(begun: Path, tmp_path: Path, text
         run_folder.check_same("finetune", finetune.Options(data=("set",), out=out), [])
 
 
-def test_a_run_does_not_go_on_with_other_pictures(
+def test_a_run_does_not_go_on_with_other_images(
     begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"
-    assert cli.main(["import", "phantom", "--out", str(other), "--pictures", "120", "--size", "32", "--seed", "1"]) == 0
+    assert cli.main(["import", "phantom", "--out", str(other), "--images", "120", "--size", "32", "--seed", "1"]) == 0
     assert cli.main(words(other, begun, "--epochs", "1", "--resume")) == 2
-    assert f"not with --data {other} (which holds other pictures or labels)" in capsys.readouterr().err
+    assert f"not with --data {other} (which holds other images or labels)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

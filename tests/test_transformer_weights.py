@@ -64,9 +64,9 @@ def without_numbers(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
-def by_hand(state: dict[str, Tensor], pictures: Tensor, prefix: int = 1, heads: int = 3) -> Tensor:
-    """(N, tokens, width): what comes out of the last block, of a picture as the file's program normalises it."""
-    x = F.conv2d(pictures, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], 16).flatten(2).mT
+def by_hand(state: dict[str, Tensor], images: Tensor, prefix: int = 1, heads: int = 3) -> Tensor:
+    """(N, tokens, width): what comes out of the last block, of an image as the file's program normalises it."""
+    x = F.conv2d(images, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], 16).flatten(2).mT
     first = [state[name].expand(len(x), -1, -1) for name in ("cls_token", "dist_token")[:prefix]]
     x = torch.cat([*first, x], 1) + state["pos_embed"]
     for number in range(DEPTH):
@@ -107,14 +107,14 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def normalised(pictures: Tensor, mean: float = 0.5056, std: float = 0.252) -> Tensor:
+def normalised(images: Tensor, mean: float = 0.5056, std: float = 0.252) -> Tensor:
     """As medical_mae has it."""
-    return ((pictures - mean) / std).expand(-1, 3, -1, -1)
+    return ((images - mean) / std).expand(-1, 3, -1, -1)
 
 
-def shown(opened: Any, pictures: Tensor) -> Tensor:
+def shown(opened: Any, images: Tensor) -> Tensor:
     """As our loader gives it."""
-    return ((pictures - opened.model.mean) / opened.model.std).expand(-1, opened.model.channels, -1, -1)
+    return ((images - opened.model.mean) / opened.model.std).expand(-1, opened.model.channels, -1, -1)
 
 
 # ---- MAE
@@ -138,11 +138,11 @@ def test_an_mae_arrives_without_its_decoder(drawing: dict[str, Tensor], pretrain
     found = formats.published(folder / "mae.pth")
     assert (found.layout, found.name, found.findings) == ("mae", "vit_tiny_patch16_224", ())
     assert set(found.left) == set(decoder(128, 2))
-    pictures = gray(224, 2)
+    images = gray(224, 2)
     with torch.inference_mode():
-        expected = normed(encoder, "norm", by_hand(encoder, theirs(pictures)))[:, 0]
+        expected = normed(encoder, "norm", by_hand(encoder, theirs(images)))[:, 0]
         torch.testing.assert_close(
-            pretrained.method.backbone(shown(pretrained, pictures)), expected, atol=2e-5, rtol=1e-4
+            pretrained.method.backbone(shown(pretrained, images)), expected, atol=2e-5, rtol=1e-4
         )
 
 
@@ -169,11 +169,11 @@ def test_a_finetuned_transformer_of_medical_mae_answers_as_its_program(findings:
     )
     assert opened.model.findings == findings and opened.model.pool == "avg"
     assert same(kept(opened), state)
-    pictures = gray(224, 2)
+    images = gray(224, 2)
     with torch.inference_mode():
-        mean = normed(state, "fc_norm", by_hand(state, normalised(pictures))[:, 1:].mean(1))
+        mean = normed(state, "fc_norm", by_hand(state, normalised(images))[:, 1:].mean(1))
         expected = F.linear(mean, state["head.weight"], state["head.bias"])
-        torch.testing.assert_close(opened.method.logits(shown(opened, pictures)), expected, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(opened.method.logits(shown(opened, images)), expected, atol=2e-5, rtol=1e-4)
 
 
 def test_what_other_rows_answer_is_not_guessed(folder: Path) -> None:
@@ -226,10 +226,10 @@ def test_a_distilled_deit_has_the_mean_of_two_tokens(folder: Path) -> None:
     opened = converted(folder, "distilled", {"model": state})
     assert opened.model.name == "deit_tiny_distilled_patch16_224"
     assert same(kept(opened), {name: value for name, value in state.items() if not name.startswith("head")})
-    pictures = gray(224, 2)
+    images = gray(224, 2)
     with torch.inference_mode():
-        expected = normed(state, "norm", by_hand(state, theirs(pictures), 2))[:, :2].mean(1)
-        torch.testing.assert_close(opened.method.backbone(shown(opened, pictures)), expected, atol=2e-5, rtol=1e-4)
+        expected = normed(state, "norm", by_hand(state, theirs(images), 2))[:, :2].mean(1)
+        torch.testing.assert_close(opened.method.backbone(shown(opened, images)), expected, atol=2e-5, rtol=1e-4)
 
 
 def test_two_heads_on_two_tokens_are_not_made_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

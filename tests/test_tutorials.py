@@ -53,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     clinic(place / "data of mine" / "ours")
     new.mkdir()
     for name in ("0001.png", "0002.png", "0003.png"):
-        shutil.copy(place / "data of mine" / "ours" / "pictures" / name, new)
+        shutil.copy(place / "data of mine" / "ours" / "images" / name, new)
     shutil.copy(new / "0002.png", new / "chest.png")
     (new / "cut.png").write_bytes((new / "0001.png").read_bytes()[:200])
     (new / "0003.png").unlink()
@@ -172,7 +172,7 @@ def smaller(folder: Path) -> None:
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(64, 64)), CHESTXRAY14)
     torch.nn.init.normal_(method.head.weight, std=3.0)
-    facts = {"pictures": 1, "patients": 1, "selection": 1}
+    facts = {"images": 1, "patients": 1, "selection": 1}
     model = Model("test_resnet", method.findings, (64, 64), 96, "pad", 0.5, 0.25, training=facts)
     shutil.rmtree(folder)
     bundle.save(folder, method.eval(), model, Provenance.nothing("a file"))
@@ -206,7 +206,7 @@ def asked(words: list[str]) -> str:
     return subprocess.run([words[0], "-sSf", *words[1:]], capture_output=True, text=True, check=True).stdout
 
 
-# ---- public data sets, as little pictures in their makers' layouts
+# ---- public data sets, as little images in their makers' layouts
 
 
 @pytest.mark.parametrize(

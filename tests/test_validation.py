@@ -110,14 +110,14 @@ def test_without_a_judgeable_finding_no_training_begins(
     assert not (tmp_path / "run").exists()
 
 
-def test_pictures_that_are_learnt_from_choose_nothing(
+def test_images_that_are_learnt_from_choose_nothing(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(words(data, tmp_path / "run", "--val", "train")) == 2
     said = capsys.readouterr().err
-    assert "12 pictures are in --train train and in --val train" in said and said.count("\n") == 1
+    assert "12 images are in --train train and in --val train" in said and said.count("\n") == 1
     assert cli.main(["probe", "test_resnet", "--data", str(data), "--size", "32", "--val", "train"]) == 2
-    assert "12 pictures are in --train train" in capsys.readouterr().err
+    assert "12 images are in --train train" in capsys.readouterr().err
 
 
 def test_patients_in_training_and_validation_are_said_loudly(
@@ -141,7 +141,7 @@ def test_patients_in_training_and_validation_are_said_loudly(
         (["--micro-batch", "1"], "--micro-batch 1 leaves 1 image at a time"),
         (["--batch", "1"], "--batch 1 leaves 1 image at a time"),
         (["--loss", "cross-entropy", "--policy", "ones,blank=zeros"], "2 have several, 4 none, and 12 are known in"),
-        (["--data", "{data}", "{data}"], "72 pictures stand in more than one of"),
+        (["--data", "{data}", "{data}"], "72 images stand in more than one of"),
         (["--lr", "1e18", "--optimizer", "sgd", "--warmup", "0", "--epochs", "3"], "Try a lower --lr"),
     ],
 )

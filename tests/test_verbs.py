@@ -72,14 +72,14 @@ def test_an_unknown_verb_is_no_attribute() -> None:
 # ---- notebooks
 
 
-def test_a_notebook_shows_pictures_and_pages(tmp_path: Path) -> None:
+def test_a_notebook_shows_images_and_pages(tmp_path: Path) -> None:
     """What a command gives back is drawn where it is the last line of a cell."""
-    data = ribcage.import_("phantom", out=tmp_path / "data", pictures=30, size=32)
+    data = ribcage.import_("phantom", out=tmp_path / "data", images=30, size=32)
     framed = data._repr_html_()
     assert framed.startswith("<iframe srcdoc=") and framed.count("data:image/jpeg") == dataset_folder.SHOWN
     assert "<script" not in framed and "&lt;script" not in framed
     said = ribcage.inspect(tmp_path / "data")
-    assert said["sets"][0]["pictures"] == 30 and json.loads(json.dumps(said)) == said
+    assert said["sets"][0]["images"] == 30 and json.loads(json.dumps(said)) == said
     assert "Samples" in said._repr_html_() and said._repr_html_().count("&lt;html") == 1
 
 

@@ -45,23 +45,23 @@ SECONDS = 30
 expect.set_options(timeout=1000 * SECONDS)
 
 
-# ---- models, pictures, servers, browsers
+# ---- models, images, servers, browsers
 
 
 def model(folder: Path, **options: Any) -> Path:
-    """A model whose answers differ from picture to picture; the thresholds say which findings are above them."""
+    """A model whose answers differ from image to image; the thresholds say which findings are above them."""
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS)
     torch.nn.init.normal_(method.head.weight, std=3.0)
-    facts: dict[str, Any] = {"temperature": (1.0,) * 4, "training": {"pictures": 1, "patients": 1, "selection": 1}}
+    facts: dict[str, Any] = {"temperature": (1.0,) * 4, "training": {"images": 1, "patients": 1, "selection": 1}}
     made = Model("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.45, 0.22, **(facts | options))
     bundle.save(folder, method.eval(), made, Provenance.nothing())
     return folder
 
 
 def fared(low: float, high: float) -> dict[str, Any]:
-    """What validation knows of a finding: one band of pictures that were answered alike."""
-    return {"pictures": 373, "positives": 60, "auroc": [0.87, low, high], "bands": [[0.0, 212, 31, 0.1, 0.2]]}
+    """What validation knows of a finding: one band of images that were answered alike."""
+    return {"images": 373, "positives": 60, "auroc": [0.87, low, high], "bands": [[0.0, 212, 31, 0.1, 0.2]]}
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def opening(browser: Browser, base: str) -> Iterator[Opening]:
 
 
 def chest(width: int = 300, height: int = 240, kind: type = np.uint16) -> np.ndarray:
-    """A picture with something to see."""
+    """An image with something to see."""
     pattern = cv2.resize(deployment.patterns(64)[5], (width, height)).astype(np.float64) / 255
     return (pattern * np.iinfo(kind).max).astype(kind)
 
@@ -207,7 +207,7 @@ def drawn(page: Page) -> None:
 
 
 def seen(page: Page, pane: int = 0) -> tuple[int, int]:
-    """A number that stands for all pixels of a picture on the page, and how many are not gray."""
+    """A number that stands for all pixels of an image on the page, and how many are not gray."""
     drawn(page)
     one, two = page.locator(FILM.format(pane)).evaluate(PIXELS)
     return one, two
@@ -263,9 +263,9 @@ def test_a_png_is_answered_with_bars_thresholds_and_intervals(opening: Opening, 
     mass.click()
     words = mass.locator(".details")
     expect(words).to_contain_text(
-        "Of 212 validation pictures answered like this, 31 had it: 15 % (95 % interval 10–20 %)."
+        "Of 212 validation images answered like this, 31 had it: 15 % (95 % interval 10–20 %)."
     )
-    expect(words).to_contain_text("AUROC 0.87 (95 % interval 0.81–0.93), on 373 pictures, 60 with it.")
+    expect(words).to_contain_text("AUROC 0.87 (95 % interval 0.81–0.93), on 373 images, 60 with it.")
     whisker = mass.locator(".whisker")
     assert whisker.evaluate("one => [one.style.left, one.style.width]") == ["10%", "10%"]
     page.select_option("#order", "model")
@@ -385,10 +385,10 @@ def test_the_wheel_zooms_at_the_pointer_and_shift_moves(opening: Opening) -> Non
     expect(page.locator(FILM.format(0))).to_have_attribute("aria-label", told)
 
 
-def test_a_large_picture_is_asked_for_again_when_looked_at_closely(opening: Opening) -> None:
+def test_a_large_image_is_asked_for_again_when_looked_at_closely(opening: Opening) -> None:
     page = opening()
     add(page, png(pixels=chest(1600, 1200, np.uint8)))
-    with page.expect_response(lambda one: "/v1/picture?side=4096" in one.url) as answer:
+    with page.expect_response(lambda one: "/v1/image?side=4096" in one.url) as answer:
         page.locator("#zoom-in").click(click_count=1)
         for _ in range(4):
             page.keyboard.press("+")
@@ -418,7 +418,7 @@ def test_two_studies_are_compared_and_linked(opening: Opening) -> None:
     expect(page.locator(".pane:visible")).to_have_count(1)
 
 
-def test_answers_and_picture_are_saved(opening: Opening, base: str, tmp_path: Path) -> None:
+def test_answers_and_image_are_saved(opening: Opening, base: str, tmp_path: Path) -> None:
     page = opening()
     add(page, png("one.png"), file := png("two 二.png", chest() // 3))
     page.keyboard.press("c")
@@ -436,13 +436,13 @@ def test_answers_and_picture_are_saved(opening: Opening, base: str, tmp_path: Pa
     )
     with page.expect_download() as download:
         page.keyboard.press("p")
-    assert download.value.suggested_filename == "ribcage-picture.png"
-    picture = cv2.imdecode(np.frombuffer(download.value.path().read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None
+    assert download.value.suggested_filename == "ribcage-image.png"
+    image = cv2.imdecode(np.frombuffer(download.value.path().read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
     frames = [page.locator(FILM.format(pane)).bounding_box() for pane in (0, 1)]
     wide, high = sum(one["width"] for one in frames if one), max(one["height"] for one in frames if one)
-    assert abs(picture.shape[1] - wide) <= 2 and picture.shape[0] > high + 60
-    film, caption = picture[: int(high)].astype(int), picture[int(high) :]
+    assert abs(image.shape[1] - wide) <= 2 and image.shape[0] > high + 60
+    film, caption = image[: int(high)].astype(int), image[int(high) :]
     assert (abs(film[..., 0] - film[..., 2]) > 8).sum() > 1000  # heat
     below = caption.max(2) > 180
     assert below[-30:].any() and below[:30].any()  # what it is for, and what it is
@@ -466,7 +466,7 @@ def test_models_are_chosen_and_answers_are_kept(opening: Opening) -> None:
 def test_a_broken_file_is_told_at_its_place_and_the_others_go_on(opening: Opening) -> None:
     page = opening()
     broken = {**png("broken.png"), "buffer": png()["buffer"][:2000]}
-    text = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no picture"}
+    text = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no image"}
     add(page, png("good.png"), broken, text, dicom())
     expect(page.locator(".study.failed")).to_have_count(2)
     expect(page.locator(".study.done")).to_have_count(2)
@@ -571,7 +571,7 @@ def test_everything_is_reached_by_keys(opening: Opening) -> None:
         "rule",
         "findings",
     }
-    assert wanted | {"save-answers", "save-picture"} <= set(reached)
+    assert wanted | {"save-answers", "save-image"} <= set(reached)
 
     page.locator("#strip").focus()
     page.keyboard.press("ArrowDown")

@@ -28,7 +28,7 @@ GEOMETRY = replace(EVERYTHING, brightness=0, contrast=0, gamma=0, blur_probabili
 
 
 def smooth(count: int, side: int, dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
-    """Pictures as smooth as radiographs are."""
+    """Images as smooth as radiographs are."""
     coarse = np.random.default_rng(seed).uniform(0, np.iinfo(dtype).max, (count, 8, 8)).astype(np.float32)
     return np.stack([cv2.resize(each, (side, side)) for each in coarse]).astype(dtype)
 
@@ -42,7 +42,7 @@ def gray(batch: torch.Tensor) -> np.ndarray:
     return (batch[:, 0].numpy() * STD + MEAN) * 255
 
 
-def sampled(picture: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def sampled(image: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """What the convention says, pixel by pixel: centres at a half, bilinear, black outside."""
     y, x = np.mgrid[0 : size[0], 0 : size[1]] + 0.5
     px, py = (affine[k, 0] * x + affine[k, 1] * y + affine[k, 2] - 0.5 for k in (0, 1))
@@ -50,9 +50,9 @@ def sampled(picture: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> n
     total = np.zeros(size)
     for down, across in np.ndindex(2, 2):
         r, c = top + down, left + across
-        inside = (r >= 0) & (r < len(picture)) & (c >= 0) & (c < len(picture))
+        inside = (r >= 0) & (r < len(image)) & (c >= 0) & (c < len(image))
         weight = (1 - np.abs(py - r)) * (1 - np.abs(px - c))
-        total += np.where(inside, weight * picture[r.clip(0, len(picture) - 1), c.clip(0, len(picture) - 1)], 0)
+        total += np.where(inside, weight * image[r.clip(0, len(image) - 1), c.clip(0, len(image) - 1)], 0)
     return total
 
 
@@ -137,7 +137,7 @@ def test_a_row_draws_the_same_alone_and_in_company() -> None:
     assert torch.equal(apply(images[4:5], alone, MEAN, STD)[0], apply(images, together, MEAN, STD)[4])
 
 
-def test_windows_stay_in_the_picture_and_have_the_asked_area_and_ratio() -> None:
+def test_windows_stay_in_the_image_and_have_the_asked_area_and_ratio() -> None:
     view = View((40, 40), crop=(0.3, 0.9), ratio=(0.5, 2.0))
     affine = draw(view, 0, 0, rows(2000), 0, 100).affine
     across, down = affine[:, 0, 0] * 40, affine[:, 1, 1] * 40
@@ -173,7 +173,7 @@ def test_every_range_is_kept_and_used() -> None:
     assert 24 < turn.max() < 35  # above 25 where the window is wider than high
 
 
-def test_outside_the_picture_is_a_stored_black() -> None:
+def test_outside_the_image_is_a_stored_black() -> None:
     view = View(32, zoom=(0.5, 0.5), brightness=0.3, contrast=0.2, gamma=0.4)
     images = np.full((2, 32, 32), 200, np.uint8)
     images[1] = 0
@@ -225,9 +225,9 @@ def test_erased_rectangles_hold_the_mean() -> None:
     view = View(32, erase=(0.1, 0.3), erase_probability=1.0)
     numbers = draw(view, 0, 0, rows(30), 0, 32)
     batch = apply(images, numbers, MEAN, STD)[:, 0]
-    for picture, (x0, y0, x1, y1) in zip(batch, numbers.erase, strict=True):
-        assert (picture[y0:y1, x0:x1] == 0).all()
-        assert (picture == 0).sum() == (x1 - x0) * (y1 - y0)
+    for image, (x0, y0, x1, y1) in zip(batch, numbers.erase, strict=True):
+        assert (image[y0:y1, x0:x1] == 0).all()
+        assert (image == 0).sum() == (x1 - x0) * (y1 - y0)
         assert 0.05 < (x1 - x0) * (y1 - y0) / 32**2 < 0.35
 
 
@@ -267,8 +267,8 @@ def test_boxes_are_where_their_pixels_are_drawn_however_a_view_moves_them(side: 
     table = np.concatenate([np.arange(count)[:, None], np.zeros((count, 1)), boxes], axis=1)
     moved = {int(row[0]): row[2:] for row in move_boxes(table, numbers, keep=0.0)}
     compared = 0
-    for n, picture in enumerate(gray(apply(images, numbers, MEAN, STD))):
-        down, across = np.nonzero(picture > 127)
+    for n, image in enumerate(gray(apply(images, numbers, MEAN, STD))):
+        down, across = np.nonzero(image > 127)
         if not len(down):
             continue
         seen = np.array([across.min(), down.min(), across.max() + 1, down.max() + 1])
@@ -362,7 +362,7 @@ def test_presets_are_made_at_any_size() -> None:
     )
 
 
-def test_a_resized_view_shows_the_same_picture_at_another_size() -> None:
+def test_a_resized_view_shows_the_same_image_at_another_size() -> None:
     images = smooth(12, 160)
     view = replace(EVERYTHING, size=(40, 30), noise=0.0, erase_probability=0.0, blur=(0.5, 2.0))
     larger = augment.resized(view, (80, 60))

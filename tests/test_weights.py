@@ -38,14 +38,14 @@ def gray(side: int = 64, count: int = 3) -> Tensor:
     return torch.rand(count, 1, side, side, generator=torch.Generator().manual_seed(5)).sqrt()
 
 
-def ours(pictures: Tensor, channels: int = 1) -> Tensor:
-    return ((pictures - MEAN) / STD).expand(-1, channels, -1, -1)
+def ours(images: Tensor, channels: int = 1) -> Tensor:
+    return ((images - MEAN) / STD).expand(-1, channels, -1, -1)
 
 
-def theirs(pictures: Tensor) -> Tensor:
+def theirs(images: Tensor) -> Tensor:
     """As torchvision's transforms have it."""
     means, stds = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    return torchvision.transforms.functional.normalize(pictures.expand(-1, 3, -1, -1), means, stds)
+    return torchvision.transforms.functional.normalize(images.expand(-1, 3, -1, -1), means, stds)
 
 
 def stirred(module: nn.Module) -> Any:
@@ -231,7 +231,7 @@ def published_state(method: MAE) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("channels", "pool"), [(1, "avg"), (3, "token")])
-def test_an_mae_of_three_channels_draws_the_same_picture(tmp_path: Path, channels: int, pool: str) -> None:
+def test_an_mae_of_three_channels_draws_the_same_image(tmp_path: Path, channels: int, pool: str) -> None:
     method = mae(channels, pool)
     nn.init.normal_(method.decoder_pred.bias)
     file = formats.load("mae").export(method, facts("deit_tiny_patch16_224", channels), tmp_path)
@@ -285,7 +285,7 @@ def side_of(name: str) -> int:
 
 
 def chest(name: str, findings: tuple[str, ...] = BACKWARDS, channels: int = 1) -> Supervised:
-    """A model of ours that answers findings; its norms have seen pictures, so that no layer swells what is rounded."""
+    """A model of ours that answers findings; its norms have seen images, so that no layer swells what is rounded."""
     torch.manual_seed(0)
     method = Supervised(Backbone(name, channels=channels), findings)
     nn.init.normal_(method.head.bias)
@@ -337,10 +337,10 @@ def test_a_numbered_file_read_back_in_colour_answers_the_same(numbered: tuple[st
     model = Model(name, CHESTXRAY14, (side, side), side, "pad", 0.0, 1.0, channels=3)
     back = bundle.backbone(model, str(file), 0.0).eval()
     last = {"densenet121": "densenet121.classifier.0", **dict.fromkeys(NUMBERED[3:], "head")}.get(name, "classifier")
-    pictures = gray(side, 2)
+    images = gray(side, 2)
     with torch.inference_mode():
-        said = nn.functional.linear(back(theirs(pictures)), content[f"{last}.weight"], content[f"{last}.bias"])
-        torch.testing.assert_close(said.flip(1), method.logits(ours(pictures)), atol=1e-4, rtol=1e-4)
+        said = nn.functional.linear(back(theirs(images)), content[f"{last}.weight"], content[f"{last}.bias"])
+        torch.testing.assert_close(said.flip(1), method.logits(ours(images)), atol=1e-4, rtol=1e-4)
 
 
 def test_chexnets_own_class_takes_its_file_and_answers_the_same(tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_a_course_offers_the_layouts_there_are() -> None:
 def test_a_finetuned_model_goes_out_as_it_was_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The averaged weights here, not those of the last step; and what cannot be written is said before the run."""
     data, out = str(tmp_path / "data"), tmp_path / "run"
-    assert cli.main(["import", "phantom", "--out", data, "--pictures", "100", "--size", "32"]) == 0
+    assert cli.main(["import", "phantom", "--out", data, "--images", "100", "--size", "32"]) == 0
     asked = "finetune --model resnet18 --val test --size 32 --epochs 1 --batch 16 --ema 0.5"
     words = [*asked.split(), "--data", data, "--out", str(out)]
     assert cli.main([*words, "--export-as", "moco"]) == 2

@@ -35,7 +35,7 @@ def facts(root: Path, **changes: object) -> dataset_folder.Facts:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def pictures(root: Path, count: int, side: int = 48) -> Index:
+def images(root: Path, count: int, side: int = 48) -> Index:
     """Files of soft noise, two to a patient, and their Index."""
     root.mkdir(parents=True, exist_ok=True)
     chance = np.random.default_rng(3)
@@ -66,13 +66,13 @@ def digest(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
 
-def test_every_picture_is_stored_in_order_as_it_would_be_read(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in 片", 150)
+def test_every_image_is_stored_in_order_as_it_would_be_read(tmp_path: Path) -> None:
+    index = images(tmp_path / "in 片", 150)
     opened = imported(index, tmp_path / "out 目录")
     assert opened.images is not None and opened.images.shape == (150, SIZE, SIZE)
     for row in (0, 63, 64, 149):
         wanted = image_file.fit(image_file.read(index.file(row)).pixels, SIZE, "pad")[0]
-        np.testing.assert_array_equal(opened.picture(row), wanted)
+        np.testing.assert_array_equal(opened.image(row), wanted)
     assert digest(opened.folder).keys() == {
         "images.npy",
         "index.parquet",
@@ -83,7 +83,7 @@ def test_every_picture_is_stored_in_order_as_it_would_be_read(tmp_path: Path) ->
 
 
 def test_the_folder_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 200)
+    index = images(tmp_path / "in", 200)
     imported(index, tmp_path / "one", 1)
     imported(index, tmp_path / "four", 4)
     assert digest(tmp_path / "one") == digest(tmp_path / "four")
@@ -91,7 +91,7 @@ def test_the_folder_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> 
 
 def test_mean_and_spread_are_those_of_all_pixels(tmp_path: Path) -> None:
     for depth in (8, 16):
-        opened = imported(pictures(tmp_path / "in", 20), tmp_path / f"out{depth}", depth=depth)
+        opened = imported(images(tmp_path / "in", 20), tmp_path / f"out{depth}", depth=depth)
         assert opened.images is not None and opened.images.dtype == f"uint{depth}"
         scaled = np.asarray(opened.images, np.float64) / (2**depth - 1)
         assert opened.mean == pytest.approx(scaled.mean(), abs=1e-6)
@@ -99,7 +99,7 @@ def test_mean_and_spread_are_those_of_all_pixels(tmp_path: Path) -> None:
 
 
 def test_the_images_open_with_plain_numpy(tmp_path: Path) -> None:
-    imported(pictures(tmp_path / "in", 5), tmp_path / "out")
+    imported(images(tmp_path / "in", 5), tmp_path / "out")
     assert np.load(tmp_path / "out" / "images.npy").shape == (5, SIZE, SIZE)
 
 
@@ -121,8 +121,8 @@ def importing(index: Path, out: Path, limit: int = 0) -> int:
 
 
 def test_five_kills_at_random_moments_leave_the_same_bytes(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 400, side=400)
-    (tmp_path / "in" / "0100.png").write_bytes(b"not a picture")
+    index = images(tmp_path / "in", 400, side=400)
+    (tmp_path / "in" / "0100.png").write_bytes(b"not an image")
     index.save(tmp_path / "index")
     moments, progress = random.Random(1), []
     killed = tmp_path / "killed"
@@ -148,7 +148,7 @@ def test_five_kills_at_random_moments_leave_the_same_bytes(tmp_path: Path) -> No
 def test_dying_while_the_folder_is_completed_is_mended(
     tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index = pictures(tmp_path / "in", 70)
+    index = images(tmp_path / "in", 70)
     imported(index, tmp_path / "whole")
     saved, calls = importer.files.atomic, iter(range(100))
 
@@ -167,7 +167,7 @@ def test_dying_while_the_folder_is_completed_is_mended(
 
 
 def test_a_torn_journal_line_does_not_count(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 130)
+    index = images(tmp_path / "in", 130)
     imported(index, tmp_path / "whole")
     with importer.Writer(index, facts(index.root), tmp_path / "torn") as work:
         steps = work.run()
@@ -180,14 +180,14 @@ def test_a_torn_journal_line_does_not_count(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_folder_does_not_open_and_says_how_to_go_on(tmp_path: Path) -> None:
-    with importer.Writer(pictures(tmp_path / "in", 10), facts(tmp_path), tmp_path / "out"):
+    with importer.Writer(images(tmp_path / "in", 10), facts(tmp_path), tmp_path / "out"):
         pass
     with pytest.raises(FileNotFoundError, match=r"unfinished import.*same 'ribcage import' again"):
         dataset_folder.open(tmp_path / "out")
 
 
 def test_other_options_do_not_go_on_with_an_unfinished_import(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 10)
+    index = images(tmp_path / "in", 10)
     with importer.Writer(index, facts(index.root), tmp_path / "out"):
         pass
     with (
@@ -199,7 +199,7 @@ def test_other_options_do_not_go_on_with_an_unfinished_import(tmp_path: Path) ->
 
 def test_a_folder_with_other_files_in_it_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    index = pictures(tmp_path.parent / f"{tmp_path.name} in", 3)
+    index = images(tmp_path.parent / f"{tmp_path.name} in", 3)
     with (
         pytest.raises(ValueError, match=r"not empty \(it has thesis.txt\)"),
         importer.Writer(index, facts(tmp_path), tmp_path),
@@ -208,7 +208,7 @@ def test_a_folder_with_other_files_in_it_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_two_imports_into_one_folder_are_refused(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 200)
+    index = images(tmp_path / "in", 200)
     with importer.Writer(index, facts(index.root), tmp_path / "out") as first:
         steps = first.run()
         next(steps)
@@ -224,8 +224,8 @@ def test_two_imports_into_one_folder_are_refused(tmp_path: Path) -> None:
 # ---- bad files and bad disks
 
 
-def test_unreadable_pictures_are_listed_with_their_reason_and_leave_no_gap(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 100)
+def test_unreadable_images_are_listed_with_their_reason_and_leave_no_gap(tmp_path: Path) -> None:
+    index = images(tmp_path / "in", 100)
     (tmp_path / "in" / "0007.png").write_bytes(b"")
     (tmp_path / "in" / "0064.png").unlink()
     opened = imported(index, tmp_path / "out")
@@ -235,22 +235,22 @@ def test_unreadable_pictures_are_listed_with_their_reason_and_leave_no_gap(tmp_p
     assert opened.facts.rejected == 2 and len(opened) == 98
     row = opened.index.table["path"].tolist().index("0065.png")
     np.testing.assert_array_equal(
-        opened.picture(row), image_file.fit(image_file.read(index.file(65)).pixels, SIZE, "pad")[0]
+        opened.image(row), image_file.fit(image_file.read(index.file(65)).pixels, SIZE, "pad")[0]
     )
 
 
 def test_nothing_readable_is_an_error_and_no_folder(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 3)
+    index = images(tmp_path / "in", 3)
     for file in (tmp_path / "in").iterdir():
         file.write_bytes(b"junk")
-    with pytest.raises(ValueError, match="None of the 3 pictures could be read"):
+    with pytest.raises(ValueError, match="None of the 3 images could be read"):
         imported(index, tmp_path / "out")
     assert not (tmp_path / "out" / "dataset.json").exists()
 
 
 def test_a_full_disk_is_one_clear_line_and_the_import_goes_on_later(tmp_path: Path) -> None:
     """A limit on the size of files stands for the end of the disk."""
-    index = pictures(tmp_path / "in", 300)
+    index = images(tmp_path / "in", 300)
     imported(index, tmp_path / "whole")
     index.save(tmp_path / "index")
     full = (importing, tmp_path / "index", tmp_path / "full")
@@ -266,7 +266,7 @@ def test_a_full_disk_is_one_clear_line_and_the_import_goes_on_later(tmp_path: Pa
 def test_a_read_only_target_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(OSError, match=r"cannot be written.*Choose another folder"):
-        imported(pictures(tmp_path / "in", 3), tmp_path / "locked" / "out")
+        imported(images(tmp_path / "in", 3), tmp_path / "locked" / "out")
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
@@ -279,14 +279,14 @@ def test_a_target_that_refuses_writes_is_explained(tmp_path: Path, number: int) 
 def test_a_target_below_a_file_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotADirectoryError):
-        imported(pictures(tmp_path / "in", 3), tmp_path / "file" / "out")
+        imported(images(tmp_path / "in", 3), tmp_path / "file" / "out")
 
 
 # ---- geometry and links
 
 
-def test_boxes_follow_the_picture_into_the_square(tmp_path: Path) -> None:
-    """A bright block drawn in a 60 × 40 picture is where its box says, however the picture becomes square."""
+def test_boxes_follow_the_image_into_the_square(tmp_path: Path) -> None:
+    """A bright block drawn in a 60 × 40 image is where its box says, however the image becomes square."""
     (tmp_path / "in").mkdir()
     pixels = np.zeros((40, 60), np.uint8)
     pixels[10:20, 30:50] = 255
@@ -298,7 +298,7 @@ def test_boxes_follow_the_picture_into_the_square(tmp_path: Path) -> None:
         index = Index("made", indexes.table(rows, ["Mass"]), ("Mass",), indexes.boxes(drawn), frame, tmp_path / "in")
         for fit in ("pad", "crop", "squash"):
             opened = imported(index, tmp_path / f"{fit}{scale}", size=120, fit=fit)
-            bright = np.argwhere(opened.picture(0) > 127)
+            bright = np.argwhere(opened.image(0) > 127)
             top, left = bright.min(axis=0)
             bottom, right = bright.max(axis=0) + 1
             box = opened.index.boxes.iloc[0]
@@ -318,18 +318,18 @@ def test_a_box_that_the_crop_cuts_away_is_dropped(tmp_path: Path) -> None:
     assert opened.index.boxes[["x", "y", "width", "height"]].to_numpy().tolist() == [[0, 0, 5, 5]]
 
 
-def test_a_linked_folder_reads_the_same_pictures_without_storing_them(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 40)
+def test_a_linked_folder_reads_the_same_images_without_storing_them(tmp_path: Path) -> None:
+    index = images(tmp_path / "in", 40)
     copied = imported(index, tmp_path / "copied")
     importer.link(index, facts(index.root), tmp_path / "linked")
     linked = dataset_folder.open(tmp_path / "linked")
     assert linked.images is None and not (tmp_path / "linked" / "images.npy").exists()
-    np.testing.assert_array_equal(linked.picture(17), copied.picture(17))
+    np.testing.assert_array_equal(linked.image(17), copied.image(17))
     assert linked.mean == copied.mean
 
 
 def test_patients_without_a_published_split_are_dealt_out_whole(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 100)
+    index = images(tmp_path / "in", 100)
     blank = replace(index, table=index.table.assign(split=pd.Series("", index.table.index, dtype="str")))
     table = imported(blank, tmp_path / "out").index.table
     assert set(table["split"]) == {"train", "val", "test"}
@@ -337,7 +337,7 @@ def test_patients_without_a_published_split_are_dealt_out_whole(tmp_path: Path) 
 
 
 def test_damaged_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    imported(pictures(tmp_path / "in", 5), tmp_path / "out")
+    imported(images(tmp_path / "in", 5), tmp_path / "out")
     file = tmp_path / "out" / "images.npy"
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
@@ -361,8 +361,8 @@ def test_all_folders_that_do_not_open_are_named_at_once(tmp_path: Path) -> None:
 
 
 def test_a_table_from_another_folder_is_refused(tmp_path: Path) -> None:
-    """Its labels would stand on other pictures."""
-    one, two = (imported(pictures(tmp_path / name, 20), tmp_path / f"{name} out") for name in ("a", "b"))
+    """Its labels would stand on other images."""
+    one, two = (imported(images(tmp_path / name, 20), tmp_path / f"{name} out") for name in ("a", "b"))
     reversed_index = two.index.take(np.arange(20)[::-1])
     reversed_index.save(two.folder / "index.parquet")
     with pytest.raises(ValueError, match="is not the table that was imported"):
@@ -374,7 +374,7 @@ def test_a_table_from_another_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["index.parquet", "fingerprints.parquet", "images.npy"])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    opened = imported(pictures(tmp_path / "in", 5), tmp_path / "out")
+    opened = imported(images(tmp_path / "in", 5), tmp_path / "out")
     (tmp_path / "out" / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"{name} is missing. Import the data set again"):
         _ = dataset_folder.open(opened.folder).fingerprints
@@ -382,7 +382,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("change", [{"size": "x"}, {"findings": None}, {"depth": 12}, {"mean": "x"}, {"size": None}])
 def test_a_dataset_json_that_somebody_edited_wrongly_is_named(tmp_path: Path, change: dict[str, object]) -> None:
-    imported(pictures(tmp_path / "in", 5), tmp_path / "out")
+    imported(images(tmp_path / "in", 5), tmp_path / "out")
     file = tmp_path / "out" / "dataset.json"
     file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **change}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"dataset\.json is damaged"):
@@ -390,15 +390,15 @@ def test_a_dataset_json_that_somebody_edited_wrongly_is_named(tmp_path: Path, ch
 
 
 def test_what_a_kill_leaves_at_the_very_start_does_not_block(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 5)
+    index = images(tmp_path / "in", 5)
     (tmp_path / "out").mkdir()
     for name in ("journal.part.part", ".lock", "images.npy.part"):
         (tmp_path / "out" / name).write_bytes(b"")
     assert len(imported(index, tmp_path / "out")) == 5
 
 
-def test_pictures_that_came_later_are_found_by_the_next_try(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 3)
+def test_images_that_came_later_are_found_by_the_next_try(tmp_path: Path) -> None:
+    index = images(tmp_path / "in", 3)
     shutil.move(tmp_path / "in", tmp_path / "away")
     (tmp_path / "in").mkdir()
     with pytest.raises(ValueError, match="None of the 3"):
@@ -409,7 +409,7 @@ def test_pictures_that_came_later_are_found_by_the_next_try(tmp_path: Path) -> N
 
 
 def test_stopping_keeps_every_finished_chunk(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 200)
+    index = images(tmp_path / "in", 200)
     with pytest.raises(KeyboardInterrupt), importer.Writer(index, facts(index.root), tmp_path / "out") as work:
         for _ in work.run():
             raise KeyboardInterrupt
@@ -418,7 +418,7 @@ def test_stopping_keeps_every_finished_chunk(tmp_path: Path) -> None:
 
 
 def test_linking_skips_what_is_not_there(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 400)
+    index = images(tmp_path / "in", 400)
     for number in range(390):
         (tmp_path / "in" / f"{number:04d}.png").unlink()
     importer.link(index, facts(index.root), tmp_path / "linked")
@@ -450,7 +450,7 @@ def test_linked_dicom_patients_do_not_cross_the_split(tmp_path: Path) -> None:
 def test_an_import_that_rejects_most_images_ends_with_a_code_of_its_own(
     tmp_path: Path, allowed: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures(tmp_path / "in", 1)
+    images(tmp_path / "in", 1)
     for name in ("a.png", "b.png"):
         (tmp_path / "in" / name).write_bytes(b"broken")
     words = ["import", "folder", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--size", "32"]
@@ -486,13 +486,13 @@ def interrupted(index: Index, out: Path, **changes: object) -> None:
 def test_files_that_change_between_two_runs_are_read_again_and_that_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    index = pictures(tmp_path / "in", 3 * importer.CHUNK)
+    index = images(tmp_path / "in", 3 * importer.CHUNK)
     interrupted(index, tmp_path / "out")
     file = tmp_path / "in" / f"{importer.CHUNK + 3:04d}.png"
     file.write_bytes((tmp_path / "in" / "0001.png").read_bytes() + b"\0")
     again = imported(index, tmp_path / "out")
     assert f"row {importer.CHUNK + 3}: it goes on after row {importer.CHUNK}" in caplog.text
-    assert (again.picture(importer.CHUNK + 3) == again.picture(1)).all() and not len(again.damaged())
+    assert (again.image(importer.CHUNK + 3) == again.image(1)).all() and not len(again.damaged())
     caplog.clear()
     interrupted(index, tmp_path / "untouched")
     imported(index, tmp_path / "untouched")
@@ -500,7 +500,7 @@ def test_files_that_change_between_two_runs_are_read_again_and_that_is_said(
 
 
 def test_an_unfinished_import_of_another_version_is_begun_anew(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 3 * importer.CHUNK)
+    index = images(tmp_path / "in", 3 * importer.CHUNK)
     interrupted(index, tmp_path / "out")
     journal = tmp_path / "out" / "journal.part"
     head, *lines = journal.read_text().splitlines(keepends=True)
@@ -510,7 +510,7 @@ def test_an_unfinished_import_of_another_version_is_begun_anew(tmp_path: Path) -
 
 
 def test_redo_does_not_take_a_folder_from_another_import(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 4)
+    index = images(tmp_path / "in", 4)
     with importer.Writer(index, facts(index.root), tmp_path / "out"):
         with pytest.raises(OSError, match="Another process is writing"):
             importer.clear(tmp_path / "out")
@@ -520,7 +520,7 @@ def test_redo_does_not_take_a_folder_from_another_import(tmp_path: Path) -> None
 
 
 def test_splits_that_share_patients_or_copies_give_way_at_import(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 6)  # two images of each patient
+    index = images(tmp_path / "in", 6)  # two images of each patient
     (tmp_path / "in" / "0005.png").write_bytes((tmp_path / "in" / "0000.png").read_bytes())
     split = ["train", "train", "train", "test", "test", "test"]
     index = replace(index, table=index.table.assign(split=split))
@@ -532,7 +532,7 @@ def test_splits_that_share_patients_or_copies_give_way_at_import(tmp_path: Path)
 
 
 def test_a_folder_of_an_older_version_opens(tmp_path: Path) -> None:
-    imported(pictures(tmp_path / "in", 4), tmp_path / "out")
+    imported(images(tmp_path / "in", 4), tmp_path / "out")
     file = tmp_path / "out" / "dataset.json"
     values = json.loads(file.read_text())
     del values["drop_shared"]
@@ -541,7 +541,7 @@ def test_a_folder_of_an_older_version_opens(tmp_path: Path) -> None:
 
 
 def test_no_byte_of_a_file_stands_among_the_reasons(tmp_path: Path) -> None:
-    index = pictures(tmp_path / "in", 4)
+    index = images(tmp_path / "in", 4)
     (tmp_path / "in" / "0002.png").write_text("root:x:0:0:secret")
     imported(index, tmp_path / "out")
     said = (tmp_path / "out" / "rejected.csv").read_text()

@@ -1,4 +1,4 @@
-"""The smallest run there is: two weights, pictures of one pixel, gradients that can be laid down."""
+"""The smallest run there is: two weights, images of one pixel, gradients that can be laid down."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ OPTIMIZERS = {
 
 
 class Toy(Method):
-    """loss = mean over the pictures of w . (x, x), so that the gradient is the mean of the pictures' pixels, twice."""
+    """loss = mean over the images of w . (x, x), so that the gradient is the mean of the images' pixels, twice."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -40,7 +40,7 @@ class Toy(Method):
 
 
 class Pixels:
-    """A loader of batches of two pictures of one pixel."""
+    """A loader of batches of two images of one pixel."""
 
     def __init__(self, *pixels: tuple[float, float]) -> None:
         self.pixels = pixels

@@ -29,8 +29,8 @@ MIMIC_LABELS = (
 )
 
 
-def picture(file: Path, seed: int = 0, side: int = 32) -> Path:
-    """A little gray picture in the format its name says."""
+def image(file: Path, seed: int = 0, side: int = 32) -> Path:
+    """A little gray image in the format its name says."""
     file.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
     if file.suffix == ".dcm":
@@ -72,10 +72,10 @@ def text(file: Path, *lines: str, encoding: str = "utf-8") -> Path:
     return file
 
 
-def pictures(folder: Path, names: Iterable[str]) -> None:
-    """A picture under each name, the last one first: order on disk must not matter."""
+def images(folder: Path, names: Iterable[str]) -> None:
+    """An image under each name, the last one first: order on disk must not matter."""
     for seed, name in enumerate(sorted(names, reverse=True)):
-        picture(folder / name, seed)
+        image(folder / name, seed)
 
 
 # ---- ChestX-ray14
@@ -93,7 +93,7 @@ def nih(folder: Path) -> Path:
     """The download: images_001/images … and both families of lists."""
     names = [row[0] for row in NIH_ROWS]
     nih_table(folder / "Data_Entry_2017_v2020.csv")
-    pictures(folder, [f"images_{1 + place % 2:03d}/images/{name}" for place, name in enumerate(names)])
+    images(folder, [f"images_{1 + place % 2:03d}/images/{name}" for place, name in enumerate(names)])
     text(folder / "train_val_list.txt", *names[:21])
     text(folder / "test_list.txt", *names[21:])
     bits = {row[0]: " ".join(str(int(name in row[1].split("|"))) for name in CHESTXRAY14) for row in NIH_ROWS}
@@ -134,12 +134,12 @@ def chexpert(folder: Path, prefix: str = "CheXpert-v1.0-small", patients: int = 
     ):
         lines = chexpert_lines(part, prefix, numbers)
         text(folder / prefix / csv, CHEXPERT_HEADER, *lines)
-        pictures(folder, [line.partition(",")[0] for line in lines])
+        images(folder, [line.partition(",")[0] for line in lines])
     return folder
 
 
 def chexpert_batches(folder: Path) -> Path:
-    """The full download: training pictures in three batch folders, without a folder 'train'."""
+    """The full download: training images in three batch folders, without a folder 'train'."""
     first = folder / "CheXpert-v1.0 batch 1 (validate & csv)"
     train = chexpert_lines("train", "CheXpert-v1.0", range(1, 7))
     valid = chexpert_lines("valid", "CheXpert-v1.0", range(11, 13))
@@ -148,15 +148,15 @@ def chexpert_batches(folder: Path) -> Path:
     for place, line in enumerate(train):
         batch = 2 + place // 4
         inside = line.partition(",")[0].removeprefix("CheXpert-v1.0/train/")
-        picture(folder / f"CheXpert-v1.0 batch {batch} (train {batch - 1})" / inside)
+        image(folder / f"CheXpert-v1.0 batch {batch} (train {batch - 1})" / inside)
     for line in valid:
-        picture(first / line.partition(",")[0].removeprefix("CheXpert-v1.0/"))
+        image(first / line.partition(",")[0].removeprefix("CheXpert-v1.0/"))
     return folder
 
 
 # ---- MIMIC-CXR-JPG
 
-MIMIC_ROWS = [  # patient, study, picture, view
+MIMIC_ROWS = [  # patient, study, image, view
     (10000000 + patient, 50000000 + 10 * patient + study, f"{patient:08x}-{study:08x}-{view or 'none'}", view)
     for patient in range(1, 8)
     for study in range(2)
@@ -181,7 +181,7 @@ def mimic(folder: Path, labels: Sequence[str] = ("chexpert", "negbio"), under: s
     for labeller, edema in zip(labels, ("-1.0", "1.0"), strict=False):
         rows = [f"{patient},{study},1.0,,,{edema},,,,,,0.0,,,," for patient, study in studies]
         text(folder / name.format(labeller), "subject_id,study_id," + MIMIC_LABELS, *rows)
-    pictures(folder, [f"{under}/p10/p{patient}/s{study}/{pic}.jpg" for patient, study, pic, _ in MIMIC_ROWS])
+    images(folder, [f"{under}/p10/p{patient}/s{study}/{pic}.jpg" for patient, study, pic, _ in MIMIC_ROWS])
     return folder
 
 
@@ -191,7 +191,7 @@ RSNA_IDS = [f"{place:08x}-aaaa-4bbb-8ccc-{place * place:012x}" for place in rang
 
 
 def rsna(folder: Path) -> Path:
-    """Kaggle's files: one row per box, DICOM pictures, and the three classes row by row."""
+    """Kaggle's files: one row per box, DICOM images, and the three classes row by row."""
     rows, classes = [], []
     for place, name in enumerate(RSNA_IDS):
         sick = place % 3 == 0
@@ -201,7 +201,7 @@ def rsna(folder: Path) -> Path:
         classes += [f"{name},{kind}"] * len(boxes)
     text(folder / "stage_2_train_labels.csv", "patientId,x,y,width,height,Target", *rows)
     text(folder / "stage_2_detailed_class_info.csv", "patientId,class", *classes)
-    pictures(folder / "stage_2_train_images", [f"{name}.dcm" for name in RSNA_IDS])
+    images(folder / "stage_2_train_images", [f"{name}.dcm" for name in RSNA_IDS])
     return folder
 
 
@@ -216,7 +216,7 @@ def lovt(folder: Path) -> Path:
 
 
 def medmnist(folder: Path, name: str = "pneumoniamnist.npz", side: int = 28, findings: int = 1) -> Path:
-    """An npz with pictures and labels of three parts."""
+    """An npz with images and labels of three parts."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(0)
     counts = {"train": 7, "val": 3, "test": 4}
@@ -230,9 +230,9 @@ def medmnist(folder: Path, name: str = "pneumoniamnist.npz", side: int = 28, fin
 
 
 def own_csv(folder: Path) -> Path:
-    """A CSV of a hospital: findings as columns, several pictures per patient."""
+    """A CSV of a hospital: findings as columns, several images per patient."""
     rows = [
-        f"pictures/{patient}_{place}.png,P{patient},{'PA' if place else 'lateral'},女,{30 + patient},{patient % 2},-1,"
+        f"images/{patient}_{place}.png,P{patient},{'PA' if place else 'lateral'},女,{30 + patient},{patient % 2},-1,"
         for patient in range(12)
         for place in range(2)
     ]
@@ -242,7 +242,7 @@ def own_csv(folder: Path) -> Path:
         *rows,
         encoding="gb18030",
     )
-    pictures(folder, [row.partition(",")[0] for row in rows])
+    images(folder, [row.partition(",")[0] for row in rows])
     return folder
 
 
@@ -253,7 +253,7 @@ def class_folders(folder: Path) -> Path:
         for kind in ("NORMAL", "PNEUMONIA")
         for place in range(3)
     ]
-    pictures(folder, names)
+    images(folder, names)
     return folder
 
 

@@ -1,8 +1,8 @@
 """Bundle: a finished model in a folder – weights, facts, what it has seen, and a card for people.
 
 `model.safetensors` holds the weights under timm's own names; `model.json` what is needed to use them: architecture,
-findings, how a picture is prepared, temperature and thresholds fitted on validation, metrics; `provenance.npz` the
-fingerprints of every picture and patient seen in training and in selection; `ood.npz`, where there are images
+findings, how an image is prepared, temperature and thresholds fitted on validation, metrics; `provenance.npz` the
+fingerprints of every image and patient seen in training and in selection; `ood.npz`, where there are images
 enough, the check that notices images unlike those of training; `README.md` is the model card.
 
 A detector's backbone has timm's names, too; the rest of it is under `detector.`.
@@ -36,9 +36,9 @@ from ribcage.metrics import reliability_bins
 from ribcage.models import losses
 from ribcage.models.backbone import POOLS, Backbone, Weights, pretrained_config
 from ribcage.models.detectors.cam import CamBoxes
-from ribcage.runtime import digest, distributed, files, limits, terminal
+from ribcage.runtime import digest, distributed, files, format_1, limits, terminal
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS = "model.safetensors"
 RULE = "youden"
 """The rule that a threshold is chosen by unless another one is asked for."""
@@ -100,7 +100,7 @@ def _option(value: Any) -> bool:
 
 
 def _side(value: Any) -> bool:
-    """Whether a number can be the side of a picture."""
+    """Whether a number can be the side of an image."""
     return type(value) is int and 1 <= value <= LARGEST
 
 
@@ -112,7 +112,7 @@ def _colours(value: Any) -> bool:
 
 
 TEXTS = ("method", "layout", "file", "sha256", "evidence", "leak", "policy")
-COUNTS = ("pictures", "patients", "selection", "boxes", "shared_patients", "fitted")
+COUNTS = ("images", "patients", "selection", "boxes", "shared_patients", "fitted")
 LISTS = ("random", "claims", "fitted_to")
 """What may stand under `training`, by its kind."""
 CONVERTED = {"layout", "file", "sha256"}
@@ -180,7 +180,7 @@ class Model:
     size: tuple[int, int]
     """(height, width) of what goes into the model."""
     stored: int
-    """Side of the square that a picture is brought to before."""
+    """Side of the square that an image is brought to before."""
     fit: dataset_folder.Fit
     mean: float
     std: float
@@ -188,7 +188,7 @@ class Model:
     pool: str = ""
     """How features are pooled, if not as the architecture does by itself."""
     colours: tuple[tuple[float, ...], ...] = ()
-    """(means, spreads) of three channels, for weights that are kept as somebody published them: the gray picture in
+    """(means, spreads) of three channels, for weights that are kept as somebody published them: the gray image in
     each channel is normalised by these, not by `mean` and `std`."""
     loss: str = "bce"
     """bce: every finding for itself; cross-entropy: one of them."""
@@ -202,7 +202,7 @@ class Model:
     observed: tuple[dict[str, Any], ...] = ()
     """For each finding how it fared on validation (`ribcage.metrics.reliability_bins`)."""
     data: tuple[dict[str, Any], ...] = ()
-    """The data sets: name, source, licence, split, pictures, patients."""
+    """The data sets: name, source, licence, split, images, patients."""
     training: dict[str, Any] = field(default_factory=dict)
     """The options it was trained with."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -231,10 +231,8 @@ class Model:
             values = files.read_json(file, parse_int=limits.json_integer)
         except ValueError as error:
             raise ValueError(f"{file} is not valid JSON ({error}).") from None
+        values = format_1.current(values, "model.json", FORMAT)
         known = {item.name for item in fields(cls)}
-        if isinstance(values, dict):
-            for name, before in (("detector", {}), ("colours", []), ("observed", [])):  # older files do not have them
-                values.setdefault(name, before)
         if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage (this is {__version__}).")
         strange = [name for name, check in CHECKS.items() if not check(values[name])] or _uneven(values)
@@ -271,7 +269,7 @@ class Bundle(Opened):
 
 @dataclass(frozen=True)
 class Detector(Opened):
-    """One that finds them in the picture."""
+    """One that finds them in the image."""
 
     method: Detect | Supervised
     """A classifier where boxes are drawn around what it looks at."""
@@ -539,7 +537,7 @@ def backbone(model: Model, init: str, drop_path: float) -> Backbone:
 
 
 def _built(model: Model, **options: Any) -> Backbone:
-    """A backbone that has looked at one empty picture: what timm cannot do is said before a run begins."""
+    """A backbone that has looked at one empty image: what timm cannot do is said before a run begins."""
     try:
         built = Backbone(model.name, **options)
         with torch.no_grad():

@@ -43,7 +43,7 @@ def write(model: dict[str, Any], *, plain: bool = True, unknown: Sequence[str] =
         *_fitted(trained),
         *_teachers(trained.get("teachers", []), unknown),
         "",
-        "## A picture on its way in",
+        "## An image on its way in",
         "",
         f"Gray, {square}, {_scaled(model)}; {channels} channel{'s' * (channels > 1)}.",
         "",
@@ -85,9 +85,9 @@ def foreign(model: dict[str, Any]) -> bool:
 
 
 def _learnt(model: dict[str, Any]) -> list[str]:
-    """From how many pictures, and what of that is not as it should be."""
+    """From how many images, and what of that is not as it should be."""
     trained = model["training"]
-    said = f"- learnt from {trained['pictures']:,} images of {_patients(trained['patients'])}"
+    said = f"- learnt from {trained['images']:,} images of {_patients(trained['patients'])}"
     said += f" with {trained['boxes']:,} boxes" if "boxes" in trained else ""
     said += f", chosen by {trained['selection']:,} others" if model["findings"] else ""
     shared = trained.get("shared_patients", 0)
@@ -118,7 +118,7 @@ def _taken(trained: dict[str, Any]) -> list[str]:
 def _fitted(trained: dict[str, Any]) -> list[str]:
     """What temperature and thresholds were chosen by, when that was done after all else."""
     where = ", ".join(map(text, trained.get("fitted_to", ())))
-    return [f"- temperature and thresholds fitted to {trained['fitted']:,} pictures of {where}"] if where else []
+    return [f"- temperature and thresholds fitted to {trained['fitted']:,} images of {where}"] if where else []
 
 
 def _scaled(model: dict[str, Any]) -> str:
@@ -131,7 +131,7 @@ def _scaled(model: dict[str, Any]) -> str:
 
 def _untested() -> list[str]:
     """Of published weights: what is said of them elsewhere is not repeated."""
-    said = "None are known here: its authors' own are of other pictures. `ribcage evaluate` on a test part gives some."
+    said = "None are known here: its authors' own are of other images. `ribcage evaluate` on a test part gives some."
     return ["## Figures", "", said, ""]
 
 
@@ -141,7 +141,7 @@ def _limits(model: dict[str, Any]) -> list[str]:
     licences = ", ".join(dict.fromkeys(f"{text(one['licence'])} ({text(one['name'])})" for one in model["data"]))
     calibrated = "fitted to validation" if model["temperature"] else "not calibrated: no temperature was fitted"
     said = [
-        "For pictures prepared as above. Of machines, ages, views and places other than its data's nothing is known.",
+        "For images prepared as above. Of machines, ages, views and places other than its data's nothing is known.",
         f"It has learnt from {views}." if views else "",
         f"Probabilities are {calibrated}." if model["findings"] and not model["detector"] else "",
         f"The terms of what it learnt from hold: {licences}." if licences else "",
@@ -197,7 +197,7 @@ def _history(tests: Sequence[PastTest]) -> list[str]:
             str(one.number),
             text(f"{one.name}, {one.split}" + f" ({one.options})" * bool(one.options)),
             one.key[:6],
-            f"{one.pictures:,}",
+            f"{one.images:,}",
             f"{one.patients:,}" if one.patients else "–",
             f"{one.metric} {_span({'value': one.value, 'low': one.low, 'high': one.high})}",
             history.new(one, tests[:place]) + "; **not honest**" * (not one.honest),
@@ -228,7 +228,7 @@ def _test(name: str, test: PastTest, result: dict[str, Any]) -> list[str]:
     groups = [
         [
             text(f"{row['by']} {row['group']}"),
-            f"{row['pictures']:,}",
+            f"{row['images']:,}",
             _span(row["macro"]["auroc"]),
             str(row["macro"]["auroc"]["findings"]),
         ]
@@ -237,7 +237,7 @@ def _test(name: str, test: PastTest, result: dict[str, Any]) -> list[str]:
     return [
         f"## Test: {name}",
         "",
-        f"Test {test.number}: {result['pictures']:,} images of {_patients(result['patients'])}; "
+        f"Test {test.number}: {result['images']:,} images of {_patients(result['patients'])}; "
         f"{_mean(mean, len(rows))}. Intervals: {result['level']:.0%}, over patients. Thresholds: "
         f"{result['rule']}.",
         "",
@@ -303,7 +303,7 @@ def _teachers(lessons: list[dict[str, Any]], unknown: Sequence[str]) -> list[str
     """Whom it learnt from, and of whom it is not known what they have seen."""
     said = ", ".join(map(_named, lessons))
     names = " and ".join(map(text, unknown))
-    blind = f"- **What {names} has learnt from is not known**: if it were test pictures, a test would flatter the model"
+    blind = f"- **What {names} has learnt from is not known**: if it were test images, a test would flatter the model"
     return [f"- taught by {said}"] * bool(said) + [blind] * bool(names)
 
 
@@ -317,9 +317,7 @@ def _named(teacher: dict[str, Any]) -> str:
 
 def _validation(model: dict[str, Any]) -> list[str]:
     chosen = "Temperature and thresholds were" if "fitted" in model["training"] else "The model was"
-    said = (
-        f"{chosen} chosen on these pictures: the numbers flatter. `ribcage evaluate` on a test part gives honest ones."
-    )
+    said = f"{chosen} chosen on these images: the numbers flatter. `ribcage evaluate` on a test part gives honest ones."
     scores = model["metrics"].get("validation", {})
     return ["## Validation", "", *(_precisions(scores) if "map" in scores else _table(model, scores)), "", said, ""]
 
@@ -351,7 +349,7 @@ def _of_ribcage(name: str) -> list[str]:
     return [
         f"from ribcage.bundle import bundle  # timm's own {name} has another head",
         'opened = bundle.load_any(".")  # this folder',
-        "model = opened.method  # model.logits(pictures) are its answers, model.backbone(pictures) its features",
+        "model = opened.method  # model.logits(images) are its answers, model.backbone(images) its features",
     ]
 
 
@@ -361,7 +359,7 @@ def _of_detector() -> list[str]:
         "from ribcage.bundle import bundle",
         "from ribcage.inference import gradcam",
         'opened = bundle.load_detector(".")  # this folder',
-        "found = gradcam.finder(opened).found(pictures)  # of each: boxes x0, y0, x1, y1 in pixels, findings, scores",
+        "found = gradcam.finder(opened).found(images)  # of each: boxes x0, y0, x1, y1 in pixels, findings, scores",
     ]
 
 
@@ -394,12 +392,12 @@ def _table(model: dict[str, Any], scores: dict[str, float]) -> list[str]:
 
 
 def _fared(score: float, one: dict[str, Any] | None) -> tuple[str, str]:
-    """How many pictures have a finding, of how many where that is known; the AUROC with its 95 % interval."""
+    """How many images have a finding, of how many where that is known; the AUROC with its 95 % interval."""
     if one is None:
         return "–", f"{score:.3f}"
     value, low, high = one["auroc"]
     reach = "" if low is None or high is None else f" ({low:.3f}–{high:.3f})"
-    return f"{one['positives']:,} of {one['pictures']:,}", f"{value:.3f}{reach}"
+    return f"{one['positives']:,} of {one['images']:,}", f"{value:.3f}{reach}"
 
 
 def _precisions(scores: dict[str, float]) -> list[str]:

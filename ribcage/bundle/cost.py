@@ -1,6 +1,6 @@
 """Profiling: what a model costs – parameters, multiply-adds, memory of its activations, time.
 
-*Multiply-adds* are those of all convolutions and products of matrices that run for one picture, attention's as well.
+*Multiply-adds* are those of all convolutions and products of matrices that run for one image, attention's as well.
 Biases, norms and activations are none.
 
 *thop's count* is what the tool of that name gives, which many papers print as FLOPs. It asks layers, not functions:
@@ -100,7 +100,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a model does for one picture."""
+    """What a model does for one image."""
 
     parameters: int
     thop: int
@@ -111,12 +111,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes for one picture in float32; weights, and what a kernel takes for itself, are not counted."""
+    """Bytes for one image in float32; weights, and what a kernel takes for itself, are not counted."""
 
     inference: int
-    """Most that lives at any time without gradients, the picture included."""
+    """Most that lives at any time without gradients, the image included."""
     training: int
-    """What is kept for the way back, by every picture more in a batch."""
+    """What is kept for the way back, by every image more in a batch."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def by_thop(layer: nn.Module, x: Tensor, y: Tensor) -> int:
 
 
 def memory(method: Supervised, channels: int, size: Size) -> Memory:
-    """What one picture's activations take; measured, on a copy."""
+    """What one image's activations take; measured, on a copy."""
     method = copy.deepcopy(method)
     own = {value.untyped_storage()._cdata for value in (*method.parameters(), *method.buffers())}
     kept = [_kept(method.train(), torch.zeros(count, channels, *size), own) for count in (3, 2)]
@@ -264,7 +264,7 @@ def memory(method: Supervised, channels: int, size: Size) -> Memory:
     return Memory(living.most, kept[0] - kept[1])
 
 
-def _kept(method: Supervised, pictures: Tensor, own: set[int]) -> int:
+def _kept(method: Supervised, images: Tensor, own: set[int]) -> int:
     """Bytes that the backward pass will need of a batch; each piece of memory once, weights not."""
     pieces: dict[int, Any] = {}
 
@@ -275,7 +275,7 @@ def _kept(method: Supervised, pictures: Tensor, own: set[int]) -> int:
         return value
 
     with saved_tensors_hooks(keep, lambda value: value):
-        answers = method.logits(pictures)
+        answers = method.logits(images)
     assert answers.requires_grad
     return sum(storage.nbytes() for storage in pieces.values())
 
@@ -307,7 +307,7 @@ class Ways:
     """The ways to ask one model for logits."""
 
     shape: tuple[int, int, int]
-    """Of a picture: (C, H, W)."""
+    """Of an image: (C, H, W)."""
     eager: Callable[[Tensor], Tensor]
     exported: Callable[[Tensor], Tensor] | None
     why: str
@@ -332,9 +332,9 @@ def timed(models: Sequence[Ways], batch: int, runs: int) -> list[Latency]:
     """All ways of all models by turns."""
     asked: list[Callable[[], Any]] = []
     for one in models:
-        pictures = torch.rand(batch, *one.shape, generator=torch.Generator().manual_seed(0))
-        asked.append(partial(one.eager, pictures.to(memory_format=torch.channels_last)))
-        asked += [] if one.exported is None else [partial(one.exported, pictures)]
+        images = torch.rand(batch, *one.shape, generator=torch.Generator().manual_seed(0))
+        asked.append(partial(one.eager, images.to(memory_format=torch.channels_last)))
+        asked += [] if one.exported is None else [partial(one.exported, images)]
     times = iter(medians(asked, runs))
     return [Latency(batch, next(times), None if one.exported is None else next(times), one.why) for one in models]
 
@@ -355,13 +355,13 @@ def _exported(
             onnx_export.onnx(network, shape, Path(folder) / "model.onnx")
         except (ImportError, ValueError) as error:
             return None, str(error)
-        answer, pictures = (
+        answer, images = (
             onnx_export.opened(Path(folder) / "model.onnx", torch.get_num_threads()),
             torch.rand(2, *shape),
         )
     with torch.no_grad():
-        wanted = network(pictures)
-    away = float((answer(pictures) - wanted).abs().max() / wanted.abs().max().clamp(min=1))
+        wanted = network(images)
+    away = float((answer(images) - wanted).abs().max() / wanted.abs().max().clamp(min=1))
     return (answer, "") if away < 1e-3 else (None, f"its answers are {away:.2g} away from the model's")
 
 

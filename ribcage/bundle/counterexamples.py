@@ -90,9 +90,9 @@ def phantoms(count: int, view: str) -> tuple[Image, ...]:
     """Made-up chests, frontal or LATERAL."""
     from ribcage.data.datasets import phantom
 
-    table = phantom.index(pictures=3 * count + 10, lateral=1.0, seed=SEED)
+    table = phantom.index(images=3 * count + 10, lateral=1.0, seed=SEED)
     lateral = (table.table["view"] == "LATERAL").to_numpy()
-    drawn = phantom.pictures(table, size=CONTENT)
+    drawn = phantom.images(table, size=CONTENT)
     rows = np.flatnonzero(lateral == (view == "LATERAL"))[:count]
     return tuple(content(drawn(row)) for row in rows.tolist())
 

@@ -1,9 +1,9 @@
 """Deployment: a finished model as one file for another runtime – gray bytes in, calibrated probabilities out.
 
-    pictures (N, S, S) uint8, made square at the side the model was stored for  →  probabilities (N, F)
+    images (N, S, S) uint8, made square at the side the model was stored for  →  probabilities (N, F)
 
-What a picture goes through on its way in, the temperature and the sigmoid are part of the file, so that nobody has to
-write them again. Findings, thresholds and the way a picture becomes square stand in its metadata.
+What an image goes through on its way in, the temperature and the sigmoid are part of the file, so that nobody has to
+write them again. Findings, thresholds and the way an image becomes square stand in its metadata.
 """
 
 import contextlib
@@ -52,25 +52,25 @@ class Deployed(nn.Module):
         self.register_buffer("temperature", torch.tensor(model.temperature or [1.0] * len(model.findings)))
         self.eval()
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(N, S, S) uint8 → (N, F)"""
-        shown = augment.shrunk(pictures[:, None].float(), self.factor)
+        shown = augment.shrunk(images[:, None].float(), self.factor)
         if self.factor > 1:  # means of blocks are bytes again, as everywhere else
             shown = (shown + 0.5).floor() if self.factor == 2 else shown.round()
         shown = shown / 255
         if not self.still:
-            grid = self.grid.expand(pictures.shape[0], -1, -1, -1)
+            grid = self.grid.expand(images.shape[0], -1, -1, -1)
             shown = F.grid_sample(shown, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         logits = self.network(((shown - self.mean) / self.std).expand(-1, self.channels, -1, -1)) / self.temperature
         return logits.softmax(1) if self.exclusive else logits.sigmoid()
 
 
-def expected(opened: Bundle, pictures: np.ndarray, batch: int = 16) -> np.ndarray:
-    """(N, F): what `ribcage predict` says of pictures that are square already."""
+def expected(opened: Bundle, images: np.ndarray, batch: int = 16) -> np.ndarray:
+    """(N, F): what `ribcage predict` says of images that are square already."""
     model, found = opened.model, []
     temperature = np.array(model.temperature or [1.0] * len(model.findings))
     with torch.inference_mode():
-        for part in np.array_split(pictures, -(-len(pictures) // batch)):
+        for part in np.array_split(images, -(-len(images) // batch)):
             still = augment.draw(augment.plain(model.size), 0, 0, np.zeros(len(part), np.int64), 0, model.stored)
             shown = augment.apply(part, still, model.mean, model.std).expand(-1, model.channels, -1, -1)
             found.append(opened.method.eval().logits(shown).double().numpy() / temperature)
@@ -206,8 +206,8 @@ def write_openvino(source: Path, model: Model, file: Path) -> None:
     openvino.save_model(content, str(file), compress_to_fp16=False)
 
 
-def write_int8(source: Path, pictures: np.ndarray, file: Path) -> None:
-    """An ONNX file whose products are of whole numbers, their ranges taken from these pictures.
+def write_int8(source: Path, images: np.ndarray, file: Path) -> None:
+    """An ONNX file whose products are of whole numbers, their ranges taken from these images.
 
     Weights get seven bits: processors without VNNI add pairs of products in sixteen bits, which eight would overflow.
     """
@@ -215,10 +215,10 @@ def write_int8(source: Path, pictures: np.ndarray, file: Path) -> None:
 
     class Shown(CalibrationDataReader):
         def __init__(self) -> None:
-            self.rest = iter(np.array_split(pictures, -(-len(pictures) // 8)))
+            self.rest = iter(np.array_split(images, -(-len(images) // 8)))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(({"pictures": part} for part in self.rest), None)
+            return next(({"images": part} for part in self.rest), None)
 
     quantize_static(
         str(source), str(file), Shown(), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
@@ -240,9 +240,9 @@ def opened_onnx(file: Path, threads: int = 0) -> Answer:
     if outside(onnx.load_from_string(content)):
         raise ValueError(f"{file} has weights in other files, which Ribcage does not open: export the model again.")
 
-    def answer(pictures: np.ndarray) -> np.ndarray:
+    def answer(images: np.ndarray) -> np.ndarray:
         try:
-            return np.asarray(session.run(None, {"pictures": pictures})[0])
+            return np.asarray(session.run(None, {"images": images})[0])
         except Exception as error:  # the runtime has its own kinds
             raise ValueError(f"{file} cannot be run ({one_line(error)}): export the model again.") from None
 
@@ -258,9 +258,9 @@ def opened_torchscript(file: Path, threads: int = 0) -> Answer:
     with quiet():
         module = torch.jit.load(str(file))
 
-    def answer(pictures: np.ndarray) -> np.ndarray:
+    def answer(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return module(torch.from_numpy(pictures)).numpy()
+            return module(torch.from_numpy(images)).numpy()
 
     return answer
 
@@ -273,7 +273,7 @@ def opened_openvino(file: Path, threads: int = 0, precision: str = "f32") -> Ans
     compiled = openvino.Core().compile_model(
         str(file), "CPU", asked | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
     )
-    return lambda pictures: compiled(pictures)[0]
+    return lambda images: compiled(images)[0]
 
 
 OPENED: dict[str, Callable[[Path, int], Answer]] = {
@@ -281,11 +281,11 @@ OPENED: dict[str, Callable[[Path, int], Answer]] = {
 }  # fmt: skip
 
 
-def away(answer: Answer, pictures: np.ndarray, wanted: np.ndarray, batches: Sequence[int] = (1, 5)) -> float:
+def away(answer: Answer, images: np.ndarray, wanted: np.ndarray, batches: Sequence[int] = (1, 5)) -> float:
     """The largest difference of a probability, in batches of several sizes."""
     worst = 0.0
     for size in batches:
-        parts = [answer(pictures[at : at + size]) for at in range(0, len(pictures), size)]
+        parts = [answer(images[at : at + size]) for at in range(0, len(images), size)]
         apart = float(np.abs(np.concatenate(parts) - wanted).max())
         worst = max(worst, apart if math.isfinite(apart) else math.inf)
     return worst

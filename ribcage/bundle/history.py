@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ribcage.runtime import files, terminal
+from ribcage.runtime import files, format_1, terminal
 
 FILE = "tests.json"
-FORMAT = 1
+FORMAT = 2
 LARGEST = 1 << 24
 """Bytes of the file: it comes from anybody."""
 ALL = "all"
@@ -44,7 +44,7 @@ class PastTest:
     """What was asked for beyond the defaults, as typed."""
     honest: bool
     """Whether the model had seen nothing of it and nothing was chosen by it."""
-    pictures: int
+    images: int
     patients: int
     judged: int
     """Findings that have both classes."""
@@ -57,7 +57,7 @@ class PastTest:
     @property
     def rank(self) -> tuple[bool, int, int, int]:
         """How well it is documented: patients known, findings judged, patients, images."""
-        return self.patients > 0, self.judged, self.patients, self.pictures
+        return self.patients > 0, self.judged, self.patients, self.images
 
     def same_data(self, contents: Sequence[str], split: str) -> bool:
         """Whether it used images of this split, too."""
@@ -88,7 +88,7 @@ def load(folder: Path) -> list[PastTest]:
     try:
         if file.stat().st_size > LARGEST:
             raise ValueError("it is too large")
-        values = files.read_json(file)
+        values = format_1.current(files.read_json(file), FILE, FORMAT)
         if values["format"] != FORMAT:
             raise ValueError("it is of another format")
         return [_test(one) for one in values["tests"]]
@@ -103,7 +103,7 @@ def load(folder: Path) -> list[PastTest]:
 def _test(values: dict[str, Any]) -> PastTest:
     """One entry, if it is such that it can be shown."""
     texts = ("name", "split", "key", "weights", "options", "metric")
-    counts = ("number", "pictures", "patients", "judged")
+    counts = ("number", "images", "patients", "judged")
     numbers = [values[name] for name in ("value", "low", "high")]
     fit = set(values) == {item.name for item in fields(PastTest)}
     fit = fit and all(isinstance(values[name], str) and terminal.is_plain(values[name]) for name in texts)

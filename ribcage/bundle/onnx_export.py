@@ -1,6 +1,6 @@
 """Export: a network as an ONNX file that other programs run, and ONNX Runtime as one of them.
 
-The batch is free, height and width are not. Pictures go in as the network takes them: float32, normalised.
+The batch is free, height and width are not. Images go in as the network takes them: float32, normalised.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ INSTALL = "pip install 'ribcage[export]'"
 
 
 class Network(nn.Module):
-    """What answers: pictures (N, C, H, W) → logits (N, F), and nothing that was only for learning.
+    """What answers: images (N, C, H, W) → logits (N, F), and nothing that was only for learning.
 
     Attention goes in plain steps: fused, torch cannot export it where windows have a bias.
     """
@@ -28,12 +28,12 @@ class Network(nn.Module):
         self.backbone, self.head = method.backbone, method.head
         self.eval()
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(N, F)"""
         for part in self.backbone.modules():
             if hasattr(part, "fused_attn"):
                 setattr(part, "fused_attn", False)  # noqa: B010 – the backbone asks anew whenever it is run by itself
-        return self.head(self.backbone.pool(self.backbone.model.forward_features(self.backbone.shown(pictures))))
+        return self.head(self.backbone.pool(self.backbone.model.forward_features(self.backbone.shown(images))))
 
 
 def missing() -> tuple[str, ...]:
@@ -49,14 +49,14 @@ def onnx(
     kind: torch.dtype = torch.float32,
     answers: str = "logits",
 ) -> None:
-    """Write a network for pictures of this shape, without the batch, in evaluation mode, weights inside the file."""
+    """Write a network for images of this shape, without the batch, in evaluation mode, weights inside the file."""
     if absent := missing():
         raise ImportError(f"Exporting needs {', '.join(absent)}: {INSTALL}")
     network = network.eval().to(memory_format=torch.contiguous_format)
     try:
         torch.onnx.export(
             network, (torch.zeros(2, *shape, dtype=kind),), file, dynamo=True, external_data=False, verbose=False,
-            input_names=["pictures"], output_names=[answers], dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["images"], output_names=[answers], dynamic_shapes=({0: torch.export.Dim("batch")},),
         )  # fmt: skip
     except Exception as error:  # the exporter refuses in many ways
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -64,14 +64,14 @@ def onnx(
 
 
 def opened(file: Path, threads: int = 0) -> Callable[[Tensor], Tensor]:
-    """An ONNX file as a function of pictures, run by ONNX Runtime on the CPU; threads: 0 takes one for each core."""
+    """An ONNX file as a function of images, run by ONNX Runtime on the CPU; threads: 0 takes one for each core."""
     import onnxruntime
 
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
-    def network(pictures: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"pictures": pictures.contiguous().numpy()})[0])
+    def network(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
 
     return network

@@ -339,7 +339,7 @@ def _images(stores: Sequence[Store], rows: np.ndarray) -> list[np.ndarray]:
     places = np.searchsorted(starts, rows, side="right") - 1
 
     def read(of: int, row: int) -> np.ndarray | None:
-        image = np.asarray(stores[of].picture(row - starts[of]))
+        image = np.asarray(stores[of].image(row - starts[of]))
         return None if appearance.empty(image) else appearance.content(image)
 
     with ThreadPoolExecutor() as pool:

@@ -1,4 +1,4 @@
-"""Compare models on the same pictures: differences with intervals, paired tests, p-values adjusted for their number.
+"""Compare models on the same images: differences with intervals, paired tests, p-values adjusted for their number.
 
 Takes runs that were evaluated, folders of evaluations, or tables of predictions; each is compared with the first. Where
 the model itself is known, what it costs stands there, too: parameters, multiply-adds, size on disk, time if asked for.
@@ -31,7 +31,7 @@ class Options:
     seed: int = 0
     """Of the resamples."""
     latency: bool = False
-    """Measure the time of one picture, by turns, as it runs here and exported to ONNX Runtime."""
+    """Measure the time of one image, by turns, as it runs here and exported to ONNX Runtime."""
     threads: int = 0
     """With --latency: to measure it by; 0 takes one for each core."""
 

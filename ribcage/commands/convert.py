@@ -8,7 +8,7 @@
 A file is recognised by the names of its weights; what is read and what is assumed is printed, and where shapes alone
 speak for a layout, --yes-as must confirm it. Every tensor is accounted for: below full coverage of the backbone nothing
 is written unless --partial says so. Nothing in a file is executed. --formats lists what is known. With --data
-temperature and thresholds are fitted to pictures of your own, of a file or of a model that was converted before.
+temperature and thresholds are fitted to images of your own, of a file or of a model that was converted before.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Options:
     channels: Literal[1, 3] = 3
     """1 folds a first layer made for three: faster, and exact where it sees no padding."""
     size: tuple[int, ...] = ()
-    """Height and width of the pictures, or one number for both (default: as published)."""
+    """Height and width of the images, or one number for both (default: as published)."""
     mean: tuple[float, ...] = ()
     """Of each channel, subtracted from pixels in 0 … 1 (default: as published)."""
     std: tuple[float, ...] = ()
@@ -45,7 +45,7 @@ class Options:
     data: tuple[str, ...] = ()
     """Dataset folders whose --val split chooses temperature and thresholds (default: none are chosen)."""
     val: str = "val"
-    """That split: its pictures then serve no test."""
+    """That split: its images then serve no test."""
     yes_as: str = ""
     """The layout that the file is of: for files whose names and shapes alone do not tell (--formats lists them)."""
     partial: bool = False
@@ -102,7 +102,7 @@ def wrong(options: Options) -> list[str]:
     if wrong_scale(options.mean, options.std):
         said.append(f"--mean and --std are of pixels in 0 … 1: {wrong_scale(options.mean, options.std)}")
     if any(not 1 <= side <= LARGEST for side in options.size):
-        said.append(f"--size {' '.join(map(str, options.size))} is no size of a picture")
+        said.append(f"--size {' '.join(map(str, options.size))} is no size of an image")
     if options.to and options.data:
         said.append("--data fits a model before it is written: convert it with --data first, then with --to")
     if options.file and options.file.name == "model.safetensors" and (options.file.parent / "model.json").is_file():
@@ -154,7 +154,7 @@ def again(options: Options) -> Any:
 
 def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, Any, Any]:
     """The facts with temperature and thresholds that --data chooses; what the model has seen, those included; and what
-    these pictures look like, for a model that does not know what it has learnt from."""
+    these images look like, for a model that does not know what it has learnt from."""
     from dataclasses import replace
 
     import numpy as np
@@ -180,7 +180,7 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
     if not validation.judged:
         names = ", ".join(model.findings)
         raise ValueError(f"No finding of {names} is both present and absent in split {options.val!r}.")
-    print(f"split {options.val!r}: {len(rows):,} pictures, mean AUROC {validation()['auroc']:.4f}")
+    print(f"split {options.val!r}: {len(rows):,} images, mean AUROC {validation()['auroc']:.4f}")
     note = {"fitted": len(rows), "fitted_to": [one.index.name for one in stores]}
     chosen = replace(validation.calibrated(), training={**model.training, **note})
     check = ood.halved(stores, rows)

@@ -17,7 +17,7 @@ FEW = 0.1
 STUDENT, SMALL = "eeea_net_c2", 48
 """A small model, and the side of what it sees."""
 VIEW, MILD = ("crop=0.85,1.0",), ("crop=0.5,1.0", "flip=0", "rotation=5", "blur_probability=0")
-QUICK = {"pictures": 480, "size": 128, "seen": 32, "epochs": 4, "pretrain_epochs": 3, "distil_epochs": 1}
+QUICK = {"images": 480, "size": 128, "seen": 32, "epochs": 4, "pretrain_epochs": 3, "distil_epochs": 1}
 QUICK |= {"localise_epochs": 2}
 """What is asked for with --quick, where nothing else is."""
 
@@ -29,8 +29,8 @@ class Options:
     out: Path = Path("demo")
     """The folder for everything the demo makes."""
     quick: bool = False
-    """Fewer pictures, shorter training: every step is seen, and no number means much."""
-    pictures: int = 1800
+    """Fewer images, shorter training: every step is seen, and no number means much."""
+    images: int = 1800
     """How many radiographs to make up."""
     size: int = 256
     """Their side in pixels."""
@@ -41,7 +41,7 @@ class Options:
     seen: int = 64
     """Side of what the model sees."""
     epochs: int = 10
-    """Times through the training pictures."""
+    """Times through the training images."""
     pretrain_epochs: int = 8
     """Times through them without looking at their labels."""
     distil_epochs: int = 3
@@ -99,7 +99,7 @@ def journey(folder: Path, asked: dict[str, Any]) -> Any:
             Part("make", "Make radiographs up", 36, ("phantom/dataset.json",)),
             Part("inspect", "Look at them", 4, ("inspect.html",)),
             Part("train", "Train and test a model", 52, (f"model/{pages}",)),
-            Part("pretrain", "Pretrain without labels", 50, ("pretrained/pictures.html",)),
+            Part("pretrain", "Pretrain without labels", 50, ("pretrained/images.html",)),
             Part("few", "Fine-tune with few labels, from scratch and pretrained", 36, ("pretraining.json",)),
             Part("distil", "Distil into EEEA-Net-C2", 75, ("distillation.json",)),
             Part("localise", "Find boxes", 65, (f"boxes/{pages}",)),
@@ -133,7 +133,7 @@ def make(options: Options, said: Said) -> None:
     """Made-up radiographs as a dataset folder."""
     from ribcage.commands import import_
 
-    made = {"pictures": options.pictures, "seed": options.seed}
+    made = {"images": options.images, "seed": options.seed}
     given = import_.Options("phantom", out=data(options), size=options.size, member=made)
     said("import", import_, given)
     import_.run(given)
@@ -155,7 +155,7 @@ def train(options: Options, said: Said) -> None:
 
 
 def pretrain(options: Options, said: Said) -> None:
-    """A backbone that has seen the training pictures and no label."""
+    """A backbone that has seen the training images and no label."""
     from ribcage.commands import pretrain as pretraining
 
     given = pretraining.Options(
@@ -178,7 +178,7 @@ def few(options: Options, said: Said) -> None:
 
 
 def distil(options: Options, said: Said) -> None:
-    """What a small model with few labels learns from a larger one that speaks of all pictures."""
+    """What a small model with few labels learns from a larger one that speaks of all images."""
     from ribcage.commands import distil as teaching
 
     how: dict[str, Any] = {"batch": 32, "lr": 3e-3, "labels": FEW, "seed": options.seed}
@@ -223,7 +223,7 @@ def write_file(options: Options, said: Said) -> None:
 
 
 def ask(options: Options, said: Said) -> None:
-    """A server, one picture that is sent to it as a browser does, and its answer."""
+    """A server, one image that is sent to it as a browser does, and its answer."""
     from ribcage.commands import serve as serving
     from ribcage.reports import demo
 

@@ -1,7 +1,7 @@
 """Train a small model to answer as others do: models it learns from, beside the labels that are known.
 
-Teachers are bundles, which see the very picture that the student sees, at their own size; or tables of predictions.
-They teach pictures without labels, too. The rest is as in 'ribcage finetune': validation chooses the best, the test
+Teachers are bundles, which see the very image that the student sees, at their own size; or tables of predictions.
+They teach images without labels, too. The rest is as in 'ribcage finetune': validation chooses the best, the test
 part is not touched, --resume goes on.
 """
 
@@ -35,13 +35,13 @@ class Options(finetune.Options):
     features: float = 0.0
     """Weight of the likeness between the student's features and a teacher's."""
     relations: float = 0.0
-    """Weight of the likeness between places of a picture, as the student and as a teacher sees them."""
+    """Weight of the likeness between places of an image, as the student and as a teacher sees them."""
     weigh: Literal["mean", "auroc"] = "mean"
     """Several teachers: all alike, or by how far above chance each was in validation, finding by finding."""
     teach: Literal["auto", "live", "stored"] = "auto"
-    """live: teachers see every augmented picture; stored: each plain picture once; auto: live if anything varies."""
+    """live: teachers see every augmented image; stored: each plain image once; auto: live if anything varies."""
     allow_leak: bool = False
-    """Go on although a teacher has learnt from the pictures that choose the best student."""
+    """Go on although a teacher has learnt from the images that choose the best student."""
 
 
 defaults = finetune.defaults
@@ -79,7 +79,7 @@ def wrong(options: Options) -> list[str]:
     if inside and (only_tables or not live(options)):
         said.append(f"{' and '.join(inside)} look into a teacher: it must be a bundle, and --teach live")
     if options.mixup and (any(map(teachers.is_table, options.teacher)) or not live(options)):
-        said.append("--mixup mixes pictures: only a bundle, and --teach live, can speak of a mixture")
+        said.append("--mixup mixes images: only a bundle, and --teach live, can speak of a mixture")
     if options.freeze and not options.init:
         said.append("--freeze backbone goes with --init")
     if options.freeze and inside:
@@ -92,7 +92,7 @@ def wrong(options: Options) -> list[str]:
 
 
 def live(options: Options) -> bool:
-    """Whether teachers see what the student sees, or each picture once."""
+    """Whether teachers see what the student sees, or each image once."""
     varies = options.augment != "plain" or bool(options.view)
     return options.teach == "live" or (
         options.teach == "auto" and (varies or bool(options.features or options.relations))
@@ -176,7 +176,7 @@ def introduce(opened: dict[str, Any], stores: Any) -> None:
             notes = one.notes
         else:
             fits = [each.facts.fit for each in stores if each.facts.fit != one.model.fit]
-            notes = [f"it learnt from pictures made square by {one.model.fit!r}, not by {fit!r}" for fit in fits]
+            notes = [f"it learnt from images made square by {one.model.fit!r}, not by {fit!r}" for fit in fits]
         for note in dict.fromkeys(notes):
             run_folder.say(f"! {name}: {note}.")
 
@@ -345,7 +345,7 @@ def faculty(
         if not is_model(one):
             stored[name] = teachers.read(one, stores, model.findings, exclusive=exclusive)
             taught, of = teachers.spoken(stored[name], learning), [each for each in model.findings if each in one.odds]
-            run_folder.say(f"{name} speaks of {taught:,} of the {len(learning):,} pictures, of {', '.join(of)}.")
+            run_folder.say(f"{name} speaks of {taught:,} of the {len(learning):,} images, of {', '.join(of)}.")
         elif not live(options):
             one.method.to(device)
             stored[name] = teachers.told(one, stores, learning, model.findings, exclusive=exclusive, **how)

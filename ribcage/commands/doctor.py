@@ -1,6 +1,6 @@
 """Look whether all that is needed is here: packages, devices, decoders, folders, terminal; and say what mends it.
 
-Everything is really tried: packages are imported, a small picture of every DICOM syntax is decoded, files are written.
+Everything is really tried: packages are imported, a small image of every DICOM syntax is decoded, files are written.
 Ends with exit code 1 where something that is needed is broken.
 """
 

@@ -1,6 +1,6 @@
 """Test a finished model: every number with its interval, a table of predictions, a page with plots.
 
-Refuses to test on patients or pictures the model has seen. Thresholds and temperature come from validation, as the
+Refuses to test on patients or images the model has seen. Thresholds and temperature come from validation, as the
 model carries them. Writes predictions.parquet, metrics.json and index.html. Of a detector it tests the boxes, and
 writes detections.parquet.
 """
@@ -23,16 +23,16 @@ class Options:
     data: tuple[str, ...]
     """Dataset folders."""
     split: str = "test"
-    """Which of their pictures: train, val, test, a split of another name, or all."""
+    """Which of their images: train, val, test, a split of another name, or all."""
     frontal: bool = False
     """Only PA and AP views."""
     out: Path | None = None
     """Where to write (default: RUN/evaluation/<sets>-<split>, then what was asked for beyond the defaults, then, where
     that holds a test of other data, six digits of the test's key)."""
     ten_crop: bool = False
-    """Ten views of each picture, the mean of their probabilities, as CheXNet's reproductions test."""
+    """Ten views of each image, the mean of their probabilities, as CheXNet's reproductions test."""
     protocol: Literal["honest", "peers"] = "honest"
-    """peers: thresholds chosen on the tested pictures, and pictures the model was selected on are allowed."""
+    """peers: thresholds chosen on the tested images, and images the model was selected on are allowed."""
     table: Literal["full", "chexnet"] = "full"
     """What to print; chexnet is one line per finding, 'The AUROC of Mass is 0.86'."""
     policy: str = ""
@@ -50,9 +50,9 @@ class Options:
     seed: int = 0
     """Of the resamples."""
     batch: int = 64
-    """Pictures at a time."""
+    """Images at a time."""
     worst: int = 24
-    """Pictures on the page on which the model errs most."""
+    """Images on the page on which the model errs most."""
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -171,10 +171,10 @@ def chosen(stores: Sequence[Any], split: str, frontal: bool) -> Any:
     rows = np.arange(sum(counts.values())) if split == "all" else rows_of(stores, split)
     if not len(rows):
         there = ", ".join(f"{name or 'no split'} {count:,}" for name, count in counts.items())
-        raise ValueError(f"The split {split!r} has no pictures. There are: {there}.")
+        raise ValueError(f"The split {split!r} has no images. There are: {there}.")
     frontals = rows[selection.table(stores)["view"].isin(selection.FRONTAL).to_numpy()[rows]]
     if frontal and not len(frontals):
-        raise ValueError(f"No picture of split {split!r} is known to be frontal: leave out --frontal.")
+        raise ValueError(f"No image of split {split!r} is known to be frontal: leave out --frontal.")
     return frontals if frontal else rows
 
 
@@ -194,11 +194,11 @@ def own_rows(options: Options, model: Any, stores: Sequence[Any], rows: Any) -> 
 
 def dropped(left: Any) -> list[str]:
     """A sentence about what was left out, if anything was."""
-    return [str(left)] if left.pictures else []
+    return [str(left)] if left.images else []
 
 
 def unlike(options: Options, model: Any, stores: Sequence[Any]) -> int:
-    """How many of the pictures are no frontal ones, where the model has learnt from frontal ones alone."""
+    """How many of the images are no frontal ones, where the model has learnt from frontal ones alone."""
     from ribcage.data import selection
 
     if options.frontal or not model.training.get("options", {}).get("frontal"):
@@ -221,7 +221,7 @@ def chosen_by(model: Any) -> str:
 
 
 def fitting(stores: Sequence[Any], tested: str, findings: Sequence[str], policy: Any) -> Any:
-    """Pictures for the baselines to learn from: training ones of the same folders, else validation ones, else none."""
+    """Images for the baselines to learn from: training ones of the same folders, else validation ones, else none."""
     from ribcage.evaluation.classification import Fitting
 
     named, rows = others(stores, tested)
@@ -237,13 +237,13 @@ def boxes_to_fit(stores: Sequence[Any], tested: str, findings: Sequence[str]) ->
 
 
 def others(stores: Sequence[Any], tested: str) -> tuple[str, Any]:
-    """What the pictures are called, and their rows; "" if there are none."""
+    """What the images are called, and their rows; "" if there are none."""
     from ribcage.data.loader import rows_of
 
     for split in ("train", "val"):
         rows = rows_of(stores, split)
         if split != tested and tested != "all" and len(rows):
-            return f"{len(rows):,} {split} pictures of the same folders", rows
+            return f"{len(rows):,} {split} images of the same folders", rows
     return "", None
 
 
@@ -349,7 +349,7 @@ def noted(
         weights=history.weights_of(folder),
         options=place.options,
         honest=is_honest(options, model.model, result),
-        pictures=result["pictures"],
+        images=result["images"],
         patients=result["patients"],
         judged=value["findings"],
         metric={"auroc": "mean AUROC" if len(result["findings"]) > 1 else "AUROC", "map": "mAP"}[metric],
@@ -395,8 +395,8 @@ def write_boxes(
     """detections.parquet, metrics.json, index.html; the numbers."""
     from ribcage.reports import detection as box_report
 
-    pictures = box_report.worst_pictures(data, stores, options.worst)
-    page = box_report.page(result, data, pictures)
+    images = box_report.worst_images(data, stores, options.worst)
+    page = box_report.page(result, data, images)
     return write_all(options, place, "detections.parquet", found.save, result, page)
 
 
@@ -405,8 +405,8 @@ def write(options: Options, place: Any, result: dict[str, Any], data: Any, store
     from ribcage.inference import predictions as inference
     from ribcage.reports import classification as report
 
-    pictures = report.worst_pictures(data, stores, options.worst, result["rule"])
-    page = report.page(result, data, pictures)
+    images = report.worst_images(data, stores, options.worst, result["rule"])
+    page = report.page(result, data, images)
     save = partial(inference.save, data.table())
     return write_all(options, place, "predictions.parquet", save, result, page)
 

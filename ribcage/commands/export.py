@@ -3,8 +3,8 @@
     ribcage export runs/small --to onnx --out small.onnx
     ribcage export runs/small --to openvino --int8 --data data/nih --out small-int8.xml
 
-The file is asked about the same pictures as the model; where their answers differ by more than --tolerance there is no
-file. int8 is made by the ranges that --train pictures of --data show, and what it costs in AUROC is tested on --val.
+The file is asked about the same images as the model; where their answers differ by more than --tolerance there is no
+file. int8 is made by the ranges that --train images of --data show, and what it costs in AUROC is tested on --val.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Options:
     val: str = "val"
     """The split on which the two are compared."""
     ranges: int = 128
-    """Pictures that int8 takes its ranges from."""
+    """Images that int8 takes its ranges from."""
     tolerance: float = 1e-4
     """The largest difference of a probability that is allowed, but for --int8, whose difference is only told."""
     latency: bool = True
@@ -82,7 +82,7 @@ def wrong(options: Options) -> list[str]:
 
     said, ending = [], Path(FILES[options.to]).suffix
     if options.int8 and not options.data:
-        said.append("--int8 takes its ranges from pictures: name a dataset folder by --data")
+        said.append("--int8 takes its ranges from images: name a dataset folder by --data")
     if options.int8 and options.to == "torchscript":
         said.append("--int8 goes with --to onnx or --to openvino")
     if options.out and options.out.suffix != ending:
@@ -115,8 +115,8 @@ def written(options: Options, opened: Any, work: Path) -> Path:
         return made
     deployment.write_onnx(opened, made := work / "model.onnx")
     if options.int8:
-        _, pictures, _, _ = shown(options, opened.model, options.train, options.ranges)
-        deployment.write_int8(made, pictures, work / "int8.onnx")
+        _, images, _, _ = shown(options, opened.model, options.train, options.ranges)
+        deployment.write_int8(made, images, work / "int8.onnx")
         made = work / "int8.onnx"
     if options.to == "openvino":
         deployment.write_openvino(made, opened.model, made.with_suffix(".xml"))
@@ -125,7 +125,7 @@ def written(options: Options, opened: Any, work: Path) -> Path:
 
 
 def shown(options: Options, model: Any, split: str, most: int = 0) -> tuple[Any, Any, Any, Any]:
-    """Rows, stored pictures (N, S, S), labels and patients of a split; evenly chosen ones where `most` is less."""
+    """Rows, stored images (N, S, S), labels and patients of a split; evenly chosen ones where `most` is less."""
     import numpy as np
 
     from ribcage.data import dataset_folder, selection
@@ -136,22 +136,20 @@ def shown(options: Options, model: Any, split: str, most: int = 0) -> tuple[Any,
     if other:
         raise ValueError(
             f"{other[0].folder} holds {other[0].size} px, {other[0].facts.fit}, {8 * other[0].dtype.itemsize} bit; the "
-            f"model was made for {model.stored} px, {model.fit}, 8 bit: import the pictures so."
+            f"model was made for {model.stored} px, {model.fit}, 8 bit: import the images so."
         )
     rows = selection.rows_of(stores, split)
     if most and len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
     starts = np.cumsum([0, *(len(one) for one in stores)])
     places = np.searchsorted(starts, rows, side="right") - 1
-    pictures = np.stack(
-        [stores[place].picture(int(row - starts[place])) for place, row in zip(places, rows, strict=True)]
-    )
+    images = np.stack([stores[place].image(int(row - starts[place])) for place, row in zip(places, rows, strict=True)])
     patients = selection.table(stores)["patient"].to_numpy()[rows]
-    return rows, pictures, known_labels(stores, rows, model.findings), patients
+    return rows, images, known_labels(stores, rows, model.findings), patients
 
 
 def compared(options: Options, opened: Any, made: Path) -> dict[str, Any]:
-    """How far its answers are from the model's, and of pictures with labels what that does to the AUROC."""
+    """How far its answers are from the model's, and of images with labels what that does to the AUROC."""
     import numpy as np
 
     from ribcage.bundle import deployment
@@ -159,21 +157,21 @@ def compared(options: Options, opened: Any, made: Path) -> dict[str, Any]:
     answer = deployment.OPENED[options.to](made, options.threads)
     labels = patients = None
     if options.data:
-        _, pictures, labels, patients = shown(options, opened.model, options.val)
+        _, images, labels, patients = shown(options, opened.model, options.val)
     else:
-        pictures = deployment.patterns(opened.model.stored)
-    wanted = deployment.expected(opened, pictures)
+        images = deployment.patterns(opened.model.stored)
+    wanted = deployment.expected(opened, images)
     if not np.isfinite(wanted).all():
         raise ValueError(f"{opened.folder} answers with what is no number: it cannot be exported.")
-    away = deployment.away(answer, pictures, wanted)
-    kind = "pictures" if options.data else "patterns"
-    print(f"largest difference of a probability on {len(pictures):,} {kind}: {away:.2g}")
+    away = deployment.away(answer, images, wanted)
+    kind = "images" if options.data else "patterns"
+    print(f"largest difference of a probability on {len(images):,} {kind}: {away:.2g}")
     if away > options.tolerance and (not options.int8 or away == float("inf")):
         raise ValueError(
             f"The exported model is {away:.2g} away from the model, more than {options.tolerance:g}: no file."
         )
-    result = {"away": away, "pictures": len(pictures)}
-    return result | (scored(wanted, answer(pictures), labels, patients) if labels is not None else {})
+    result = {"away": away, "images": len(images)}
+    return result | (scored(wanted, answer(images), labels, patients) if labels is not None else {})
 
 
 def scored(own: Any, exported: Any, labels: Any, patients: Any) -> dict[str, Any]:
@@ -199,10 +197,10 @@ def timed(options: Options, opened: Any, made: Path) -> dict[str, dict[str, floa
     answer, result = deployment.OPENED[options.to](made, options.threads), {}
     with cost.computing(options.threads):
         for batch in (1, 16):
-            pictures = deployment.patterns(opened.model.stored, max(batch, 3))[-batch:]
+            images = deployment.patterns(opened.model.stored, max(batch, 3))[-batch:]
             with torch.inference_mode():
-                own = partial(deployment.expected, opened, pictures)
-                before, after = cost.medians([own, partial(answer, pictures)], options.runs)
+                own = partial(deployment.expected, opened, images)
+                before, after = cost.medians([own, partial(answer, images)], options.runs)
             print(f"batch {batch}: model {before:.1f} ms, exported {after:.1f} ms, {before / after:.2f} times as fast")
             result[str(batch)] = {"model": before, "exported": after}
     return result

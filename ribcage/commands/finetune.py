@@ -25,15 +25,15 @@ class Options(Course):
     model: str = "densenet121"
     """Any model of timm's, or one of Ribcage's own."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
-    """Times through the training pictures."""
+    """Times through the training images."""
     batch: int = 64
-    """Pictures in a step, over all processes."""
+    """Images in a step, over all processes."""
     train: str = "train"
     """The split to learn from."""
     val: str = "val"
     """The split that chooses the best model, its temperature and its thresholds."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
-    """What a training picture may be subjected to."""
+    """What a training image may be subjected to."""
     dropout: float = 0.0
     """Of the features before the head."""
     loss: Literal["bce", "focal", "asymmetric", "cross-entropy"] = "bce"
@@ -45,7 +45,7 @@ class Options(Course):
     smoothing: float = 0.0
     """How far labels are drawn towards one half."""
     mixup: float = 0.0
-    """Alpha of the Beta distribution that mixes pictures in pairs."""
+    """Alpha of the Beta distribution that mixes images in pairs."""
     freeze: Literal["", "backbone"] = ""
     """What stays as it is."""
     ema: float = 0.0
@@ -152,7 +152,7 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
     own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
     mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
     counts = {
-        "pictures": len(learning),
+        "images": len(learning),
         "patients": selection.known_patients(stores, learning),
         "selection": len(choosing),
         "shared_patients": selection.overlap(stores, learning, choosing).patients,

@@ -1,6 +1,6 @@
-"""Turn a data set's files into a dataset folder: one array of pictures, one table.
+"""Turn a data set's files into a dataset folder: one array of images, one table.
 
-Reads the tables of a public data set (or your own pictures), decodes every picture once, brings it to one size and
+Reads the tables of a public data set (or your own images), decodes every image once, brings it to one size and
 keeps labels exactly as the source says. Can be interrupted at any moment: the same command goes on where it stopped.
 """
 
@@ -30,7 +30,7 @@ class Options:
     """Side of a stored image in pixels (default: 256, or less where tables tell that all images are smaller); smaller
     images are enlarged to it, and the summary says how many."""
     fit: Literal["pad", "crop", "squash"] = "pad"
-    """How a picture becomes square: black borders, centre crop, or squashed."""
+    """How an image becomes square: black borders, centre crop, or squashed."""
     depth: Literal[8, 16] = 8
     """Bits of a stored pixel."""
     workers: int = 0
@@ -41,11 +41,11 @@ class Options:
     allow_rejected: str = "50%"
     """How many images may be rejected before the exit code is 3: a number, a share such as 5%, or all."""
     limit: int = 0
-    """Only the first so many pictures; 0 takes all."""
+    """Only the first so many images; 0 takes all."""
     redo: bool = False
-    """Begin anew, though the folder is complete or begun: pictures that were rejected may be there now."""
+    """Begin anew, though the folder is complete or begun: images that were rejected may be there now."""
     link: bool = False
-    """Store no pictures, only the table; pictures are then read from their files every time."""
+    """Store no images, only the table; images are then read from their files every time."""
     split_list: tuple[str, ...] = ()
     """Bare lists of images that make the split: train=FILE test=FILE, one name a line."""
     drop_shared: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ def member(name: str) -> Callable[..., Any]:
 
 
 def run(options: Options) -> Any:
-    """Read the tables, then the pictures, then say what came of it; return the opened folder."""
+    """Read the tables, then the images, then say what came of it; return the opened folder."""
     from ribcage.data import dataset_folder, importer
 
     check(options)
@@ -89,7 +89,7 @@ def exit_code(options: Options, opened: Any) -> int:
     from ribcage.runtime import limits
 
     facts = opened.facts
-    most = limits.tolerated(options.allow_rejected, facts.pictures + facts.rejected)
+    most = limits.tolerated(options.allow_rejected, facts.images + facts.rejected)
     return 3 if facts.rejected > most else 0
 
 
@@ -142,7 +142,7 @@ def describe(options: Options) -> tuple[Any, Any]:
         dataset=options.dataset,
         source=module.SOURCE,
         licence=module.LICENCE,
-        pictures=len(index),
+        images=len(index),
         rejected=0,
         size=options.size or min(256, native_size(index)),
         fit=options.fit,
@@ -161,7 +161,7 @@ def describe(options: Options) -> tuple[Any, Any]:
 
 
 def native_size(index: Any) -> int:
-    """The longest side of any picture where the index knows it already, else 256."""
+    """The longest side of any image where the index knows it already, else 256."""
     known = [int(index.table[side].max()) for side in ("width", "height") if side in index.table]
     return max(known, default=256)
 
@@ -187,8 +187,8 @@ def write(writer: Any, name: str) -> None:
     try:
         with stoppable(), writer:
             if writer.done:
-                print(f"Going on after {writer.done:,} of {total:,} pictures.")
-            for _ in progress.track(writer.run(), total, f"import {name}", "pictures", writer.done):
+                print(f"Going on after {writer.done:,} of {total:,} images.")
+            for _ in progress.track(writer.run(), total, f"import {name}", "images", writer.done):
                 pass
     except KeyboardInterrupt:
         raise KeyboardInterrupt("The same command goes on from here.") from None
@@ -222,16 +222,16 @@ def summary(opened: Any) -> str:
     notes = [f"  {count:,} × {note}" for note, count in facts.notes.items()]
     patients = int((table["patient"].unique() != "").sum())
     lines = [
-        f"{out}: {facts.pictures:,} pictures ({kind}) of {patients:,} known patients; {splits}.",
+        f"{out}: {facts.images:,} images ({kind}) of {patients:,} known patients; {splits}.",
         *filter(None, [intake.enlarged(table, facts)]),
         *notes,
-        f"{facts.rejected:,} pictures rejected{': ' + reasons(out) if facts.rejected else '.'}",
+        f"{facts.rejected:,} images rejected{': ' + reasons(out) if facts.rejected else '.'}",
     ]
     return "\n".join(lines)
 
 
 def reasons(out: Path, most: int = 3) -> str:
-    """The commonest reasons for which pictures were rejected."""
+    """The commonest reasons for which images were rejected."""
     import csv
     from collections import Counter
 

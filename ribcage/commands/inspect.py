@@ -1,4 +1,4 @@
-"""Look at data before training on it: counts, patients across splits, duplicates, a sheet of pictures.
+"""Look at data before training on it: counts, patients across splits, duplicates, a sheet of images.
 
 Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a data set that has not been imported. Prints a
 table; --html writes one self-contained page, --json the numbers.
@@ -19,13 +19,13 @@ class Options:
     folders: tuple[str, ...]
     """Dataset folders, or NAME:ROOT."""
     html: Path | None = None
-    """Write a page with tables and sample pictures to this file."""
+    """Write a page with tables and sample images to this file."""
     json: Path | None = None
     """Write all numbers to this file."""
     near: bool = True
-    """Look for near-copies too (--no-near: only for identical pictures)."""
+    """Look for near-copies too (--no-near: only for identical images)."""
     samples: int = 24
-    """Pictures on the sheet of each folder."""
+    """Images on the sheet of each folder."""
     split_list: tuple[str, ...] = ()
     """Bare lists of images to compare with each other: NAME=FILE NAME=FILE, such as train=a.txt test=b.txt."""
     member: dict[str, Any] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """Train a detector: a backbone, frozen or not, under a head that finds boxes; validation chooses the best by mAP.
 
-Learns from pictures of which it is known where a finding is, or that it is nowhere: those without boxes teach, too. The
+Learns from images of which it is known where a finding is, or that it is nowhere: those without boxes teach, too. The
 rest is as in 'ribcage finetune': the test part is not touched, --resume goes on, in the middle of an epoch too.
 """
 
@@ -51,23 +51,23 @@ class Options(Course):
     share: float = 0.5
     """Of the greatest heat of cam, from which on a place belongs to a box."""
     boxes: int = 100
-    """Found in a picture at most, however unsure."""
+    """Found in an image at most, however unsure."""
     freeze: Literal["", "backbone"] = ""
     """What stays as it is."""
     cache: bool = True
-    """Under a frozen backbone, where no picture varies but by flips, make its maps once and keep them while it runs."""
+    """Under a frozen backbone, where no image varies but by flips, make its maps once and keep them while it runs."""
     cache_gb: float = 16.0
     """The most that the maps of training, and those of validation, may take, in half precision."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
-    """Times through the training pictures."""
+    """Times through the training images."""
     batch: int = 64
-    """Pictures in a step, over all processes."""
+    """Images in a step, over all processes."""
     train: str = "train"
     """The split to learn from."""
     val: str = "val"
     """The split that chooses the best detector and the score from which its boxes are shown."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
-    """What a training picture may be subjected to."""
+    """What a training image may be subjected to."""
     keep: Literal["best", "last"] = "best"
     """The result: the best epoch by validation, or the last."""
     patience: int = 0
@@ -206,7 +206,7 @@ def cohorts(options: Options, stores: Any) -> tuple[Any, Any, Any]:
     for rows, split in zip(kept, (options.train, options.val), strict=True):
         blind = [name for name in options.findings if not len(detections.truth(stores, rows, name))]
         if len(blind) == len(options.findings):
-            raise ValueError(f"No picture of split {split!r} that can be used has a box of {' or '.join(blind)}.")
+            raise ValueError(f"No image of split {split!r} that can be used has a box of {' or '.join(blind)}.")
         if blind:
             run_folder.say(f"WARNING: split {split!r} has no box of {', '.join(blind)}.")
     return kept[0], kept[1], policy
@@ -232,7 +232,7 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
     own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
     mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
     counts = {
-        "pictures": len(learning),
+        "images": len(learning),
         "patients": selection.known_patients(stores, learning),
         "boxes": sum(len(detections.truth(stores, learning, name)) for name in options.findings),
         "selection": len(choosing),
@@ -283,7 +283,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
 
 
 def keep_maps(options: Options, run: Any, validation: Any) -> None:
-    """Let a frozen backbone see each picture once, where that gives what it would give every time."""
+    """Let a frozen backbone see each image once, where that gives what it would give every time."""
     from ribcage.training import feature_cache, run_folder
 
     if not options.cache or not options.freeze or run.step == run.epochs * len(run.loader):

@@ -1,7 +1,7 @@
-"""Ask a finished model about picture files: PNG, JPEG, TIFF, BMP, DICOM; files, folders, patterns.
+"""Ask a finished model about image files: PNG, JPEG, TIFF, BMP, DICOM; files, folders, patterns.
 
 A classifier gives a calibrated probability for every finding and says which reach their threshold; a detector gives
-boxes, in pixels of the file. What is unusual about a picture is said beside its answers. A file that cannot be read is
+boxes, in pixels of the file. What is unusual about an image is said beside its answers. A file that cannot be read is
 said to be so, and the others are answered.
 """
 
@@ -21,7 +21,7 @@ SHOWN = 20
 KINDS = 6
 """Kinds of files named of those that were passed over."""
 CHECKED = 16
-"""Pictures that --check-maps looks at, at most."""
+"""Images that --check-maps looks at, at most."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Options:
     """How the thresholds of a classifier were chosen: youden, midpoint, f1, sensitivity_95, specificity_95 or half
     (default: youden, where the model has it)."""
     ten_crop: bool = False
-    """Ten views of each picture, the mean of their probabilities; of a classifier."""
+    """Ten views of each image, the mean of their probabilities; of a classifier."""
     maps: Path | None = None
-    """Write pictures of where the model looks, or of the boxes it finds, into this folder, in pixels of the file."""
+    """Write images of where the model looks, or of the boxes it finds, into this folder, in pixels of the file."""
     of: tuple[str, ...] = ()
     """The findings of the maps (default: those that reach their threshold, else the likeliest)."""
     map_method: Literal["gradcam", "layercam", "occlusion"] = "gradcam"
@@ -72,25 +72,25 @@ def run(options: Options) -> Any:
 
     model = bundle.Model.load(bundle.find(options.model) / "model.json")
     found = image_files.files(options.paths, [place for place in (options.maps, options.sheet) if place])
-    limits.check(options, [*wrong(options, len(found.pictures)), *unfit(options, model)])
+    limits.check(options, [*wrong(options, len(found.images)), *unfit(options, model)])
     if found.others:
         print(passed_over(found))
     asked: Any = {"batch": options.batch, "window": options.window}
-    asked["label"] = "predict" if len(found.pictures) > options.batch else ""
+    asked["label"] = "predict" if len(found.images) > options.batch else ""
     if model.detector:
         least = chosen(model, options.least)
         opened: Any = bundle.load_detector(options.model)
-        table = image_files.boxes(opened, found.pictures, least=least, **asked)
+        table = image_files.boxes(opened, found.images, least=least, **asked)
     else:
         opened, cuts = bundle.load(options.model), image_files.cuts(model, options.threshold)
-        table = image_files.probabilities(opened, found.pictures, ten_crop=options.ten_crop, thresholds=cuts, **asked)
+        table = image_files.probabilities(opened, found.images, ten_crop=options.ten_crop, thresholds=cuts, **asked)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         predictions.save(table, options.out)
         print(f"Wrote {options.out}.")
     show(table, options, model, ood.weakness(opened.ood))
     bad = set(table.loc[table["error"] != "", "path"])
-    paths = [path for path in found.pictures if image_files.written(path) not in bad]
+    paths = [path for path in found.images if image_files.written(path) not in bad]
     if options.maps or options.sheet:
         explain(options, opened, table, paths)
     if options.check_maps:
@@ -366,7 +366,7 @@ def with_maps(
 
 
 def with_boxes(options: Options, opened: Any, rows: Sequence[dict[str, Any]], path: Path, place: Path) -> list[Path]:
-    """The boxes of a file, a picture for each finding that it has any of."""
+    """The boxes of a file, an image for each finding that it has any of."""
     from ribcage.imaging import image_file
     from ribcage.inference import explanation
     from ribcage.reports import saliency
@@ -393,8 +393,8 @@ def compare(opened: Any, paths: Sequence[Path], how: Any, window: str = "") -> N
     squares = [explanation.square(each, opened.model) for each in read]
     found = sanity.of(opened, squares, way=how)
     print(
-        f"Rank correlation of maps with those under random weights (1: the same), {found.pictures:,} "
-        f"{'picture' if found.pictures == 1 else 'pictures'}, {found.draws} draws:"
+        f"Rank correlation of maps with those under random weights (1: the same), {found.images:,} "
+        f"{'image' if found.images == 1 else 'images'}, {found.draws} draws:"
     )
     wide = max(map(len, (*found.findings, "mean")))
     print(f"{'':{wide}}  last layer  all layers")
@@ -402,7 +402,7 @@ def compare(opened: Any, paths: Sequence[Path], how: Any, window: str = "") -> N
         print(f"{name:{wide}}" + "".join(f"{'–' if value != value else f'{value:.2f}':>12}" for value in values))
     if stubborn := found.stubborn():
         print(
-            f"! The maps of {', '.join(stubborn)} stay as they are ({sanity.ALIKE:g} or more): they show the picture "
+            f"! The maps of {', '.join(stubborn)} stay as they are ({sanity.ALIKE:g} or more): they show the image "
             "and not what the model has learnt."
         )
     elif coarse := gradcam.coarseness(opened.method.backbone, found.grid, opened.model.size, how):
@@ -410,4 +410,4 @@ def compare(opened: Any, paths: Sequence[Path], how: Any, window: str = "") -> N
     elif found.known:
         print("The maps depend on what the model has learnt.")
     else:
-        print("No map of these pictures has any heat: nothing in them speaks for a finding. Try others.")
+        print("No map of these images has any heat: nothing in them speaks for a finding. Try others.")

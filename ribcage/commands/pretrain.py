@@ -1,7 +1,7 @@
 """Learn what radiographs look like, mostly without labels; the result is a backbone to finetune, probe or load in timm.
 
 Methods: byol, mae, mae_unet, moco, supcon, supervised, swav; 'ribcage pretrain METHOD --help' shows its own options.
-Writes a run folder: options, a log line per step, a checkpoint to go on from, `bundle/` and a page of pictures. Ctrl-C,
+Writes a run folder: options, a log line per step, a checkpoint to go on from, `bundle/` and a page of images. Ctrl-C,
 SIGTERM and SIGUSR1 save first; --resume goes on, in the middle of an epoch too.
 """
 
@@ -161,7 +161,7 @@ def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, 
     scales = [(one.mean, one.std) for one in stores]
     common = np.average(scales, axis=0, weights=shares(options, stores, rows)).round(6).tolist()
     mean, std = bundle.scale(options.init) or (GRAY if options.init else common)
-    counts = {"pictures": len(rows), "patients": selection.known_patients(stores, rows)}
+    counts = {"images": len(rows), "patients": selection.known_patients(stores, rows)}
     facts = {"method": options.method, **counts, "selection": 0, "scales": scales, "learnt": learnt}
     return bundle.Model(
         name=options.model,
@@ -206,7 +206,7 @@ def build(options: Options, stores: Any, rows: Any, model: Any, findings: tuple[
 
 
 def loader_of(options: Options, stores: Any, rows: Any, model: Any, method: Any, device: Any) -> Any:
-    """What shows the pictures; each data set by its own mean and spread, unless weights expect another."""
+    """What shows the images; each data set by its own mean and spread, unless weights expect another."""
     from ribcage.data.findings import Policy
     from ribcage.imaging import augment
     from ribcage.training import options as course
@@ -297,7 +297,7 @@ def watch(options: Options, training: Any, monitor: Any) -> None:
 
 
 def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> None:
-    """Pictures, the other layout if one was asked for, and what to do next."""
+    """Images, the other layout if one was asked for, and what to do next."""
     import shlex
 
     from ribcage.reports import pretraining
@@ -314,7 +314,7 @@ def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monit
         threads=options.threads or None,
     )
     print("Features: " + ", ".join(f"{name} {value:.3f}" for name, value in monitor.found[-1].items()) + ".")
-    print(f"The backbone is {options.out / 'bundle'}, pictures are in {page}.")
+    print(f"The backbone is {options.out / 'bundle'}, images are in {page}.")
     if options.export_as:
         course.export(options, run.method, model)
     data, size = shlex.join(options.probe or options.data), " ".join(map(str, options.size))

@@ -1,6 +1,6 @@
 """Ask what frozen features know: logistic regression and nearest neighbours, at several shares of the labels.
 
-Takes a finished model, or the name of any backbone with --init. Features are computed once, every picture as it is;
+Takes a finished model, or the name of any backbone with --init. Features are computed once, every image as it is;
 validation chooses strength and number of neighbours, the tested split nothing. Shares of a seed are nested, by patient.
 """
 
@@ -37,7 +37,7 @@ class Options:
     frontal: bool = False
     """Only PA and AP views."""
     drop_copies: bool = True
-    """Leave out training pictures that are, to the bit, also in another split."""
+    """Leave out training images that are, to the bit, also in another split."""
     drop_shared: tuple[str, ...] = ()
     """Splits that give way: what they have of patients, or as copies of images, of other splits is left out; of the
     tested split also what the model has seen."""
@@ -50,7 +50,7 @@ class Options:
     pool: str = ""
     """For a name: how features are pooled, in timm's words: avg, token … (default: as the model does)."""
     batch: int = 64
-    """Pictures at a time."""
+    """Images at a time."""
     threads: int = 0
     """For loading; 0 takes one for each core."""
     allow_leak: bool = False
@@ -77,7 +77,7 @@ def run(options: Options) -> dict[str, Any]:
     if options.split in options.drop_shared:
         for each in seen:
             tested, left = leakage.unseen(each, stores, tested)
-            if left.pictures:
+            if left.images:
                 print(left)
     leaks = [leakage.check(each, stores, tested, allow=options.allow_leak) for each in seen]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -87,7 +87,7 @@ def run(options: Options) -> dict[str, Any]:
     ]
     found = list(probe.scores(stores, parts[0], parts[1], parts[2], options.labels, options.seeds))
     result = probe.as_json(found, model.findings) | {"leaks": [leak for leak in leaks if leak["found"]]}
-    result |= {"pictures": [len(part.rows) for part in parts], **context(options)}
+    result |= {"images": [len(part.rows) for part in parts], **context(options)}
     show(options, probe.spreads(found), result)
     write(options, result)
     return result
@@ -163,7 +163,7 @@ def subject(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, list[Any
 
 
 def loader(options: Options, stores: Sequence[Any], rows: Any, model: Any) -> Any:
-    """What shows the pictures of some rows."""
+    """What shows the images of some rows."""
     from ribcage.data.findings import Policy
     from ribcage.training import probe
 
@@ -203,9 +203,7 @@ def show(options: Options, spreads: Sequence[Any], result: dict[str, Any]) -> No
 
     console, count = terminal.console(), len(result["findings"])
     weights = "" if named(options) else f" with {'weights from ' + options.init if options.init else 'RANDOM weights'}"
-    title = (
-        f"{options.model}{weights}: mean AUROC of frozen features on {result['pictures'][2]:,} {options.split} pictures"
-    )
+    title = f"{options.model}{weights}: mean AUROC of frozen features on {result['images'][2]:,} {options.split} images"
     console.print(f"\n{title}", style="bold")
     head = ["patients", "learnt from", "reader", "AUROC", "±", "range", "findings"]
     console.print(grid(head, [line(one, count) for one in spreads]))
@@ -217,7 +215,7 @@ def show(options: Options, spreads: Sequence[Any], result: dict[str, Any]) -> No
 def line(one: Any, findings: int) -> list[object]:
     """One share and reader."""
     spread = [f"{one.sd:.4f}", f"{one.least:.3f}–{one.most:.3f}"] if one.draws > 1 else ["–", "–"]
-    learnt = [f"{100 * one.share:g} %", f"{one.draws} × {one.pictures:,.0f}", one.reader]
+    learnt = [f"{100 * one.share:g} %", f"{one.draws} × {one.images:,.0f}", one.reader]
     return [*learnt, f"{one.mean:.4f}", *spread, f"{one.findings} of {findings}"]
 
 

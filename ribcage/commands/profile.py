@@ -23,9 +23,9 @@ class Options:
     classes: int | None = None
     """For names: findings that the head answers (default: 14)."""
     channels: Literal[1, 3] | None = None
-    """For names: of the pictures (default: 3, as in papers; the other commands take 1)."""
+    """For names: of the images (default: 3, as in papers; the other commands take 1)."""
     size: tuple[int, ...] = ()
-    """For names and --all: height and width of the pictures, or one number for both (default: 224)."""
+    """For names and --all: height and width of the images, or one number for both (default: 224)."""
     latency: bool = True
     """Measure the time, as it runs here and exported to ONNX Runtime (--no-latency: only count)."""
     threads: int = 0
@@ -136,7 +136,7 @@ def show_measured(result: dict[str, Any]) -> None:
     timed = [batch["batch"] for batch in measured[0]["latency"]] if measured else []
     head = [*TAKEN, *(f"{kind} {batch}" for batch in timed for kind in ("eager", "exported"))]
     console.print(grid(head, [taken(one) for one in measured]))
-    console.print("MB: a picture's activations in float32, the most at a time, and what is kept for the way back.")
+    console.print("MB: an image's activations in float32, the most at a time, and what is kept for the way back.")
     if timed:
         processor = f"{result['threads']} thread{'s' * (result['threads'] > 1)} of {result['processor']}"
         sizes = " or ".join(map(str, timed))

@@ -44,23 +44,23 @@ class Options:
     token_file: Path | None = None
     """A file that holds the token (default: the environment variable RIBCAGE_TOKEN, if it is set)."""
     keep: Path | None = None
-    """Write the answers, without pictures, into this folder, a line of JSON for each (default: nothing is stored)."""
+    """Write the answers, without images, into this folder, a line of JSON for each (default: nothing is stored)."""
     batch: int = 8
-    """Pictures that a model answers at once, at most."""
+    """Images that a model answers at once, at most."""
     wait: float = 2.0
-    """Milliseconds that a picture waits for others that are being read."""
+    """Milliseconds that an image waits for others that are being read."""
     threads: int = 0
     """Of a model; 0 takes one for each core."""
     readers: int = 0
     """Processes that read files; 0 takes one for each core."""
     max_requests: int = 64
-    """With pictures, at once; more are asked to come again."""
+    """With images, at once; more are asked to come again."""
     max_files: int = 32
     """Of a request."""
     max_megabytes: float = 128.0
     """Of a request."""
     max_megapixels: float = 50.0
-    """Of a picture."""
+    """Of an image."""
     max_seconds: float = 60.0
     """For a request."""
 

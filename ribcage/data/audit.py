@@ -1,6 +1,6 @@
 """Audit: what is in one or several data sets, and what is wrong with them – as plain numbers that JSON can hold.
 
-It looks for what makes an evaluation dishonest: patients on both sides of a split, pictures that occur twice (in one
+It looks for what makes an evaluation dishonest: patients on both sides of a split, images that occur twice (in one
 folder, across folders, across the published splits of one data set), findings without positives, impossible values.
 """
 
@@ -24,7 +24,7 @@ AGE_EDGES = np.arange(0, 101, 10)
 
 @dataclass(frozen=True)
 class Member:
-    """One data set under audit: its table, and what is known of its pictures when they were imported."""
+    """One data set under audit: its table, and what is known of its images when they were imported."""
 
     label: str
     index: Index
@@ -34,12 +34,12 @@ class Member:
 
     @property
     def fingerprints(self) -> stores.Fingerprints | None:
-        """Of its pictures; None when there are only tables or links."""
+        """Of its images; None when there are only tables or links."""
         return self.store.fingerprints if self.store is not None and not self.store.facts.linked else None
 
 
 def audit(members: Sequence[Member], *, near: bool = True) -> dict[str, Any]:
-    """Everything; `near` also looks for near-copies, not only for identical pictures."""
+    """Everything; `near` also looks for near-copies, not only for identical images."""
     sets = [describe(member) for member in members]
     crossing = [crossed for one, other in pairs(members) for crossed in patients_across(one, other)]
     families = [family for member in members for family in [*split_families(member), *listed_splits(member)]]
@@ -72,7 +72,7 @@ def describe(member: Member) -> dict[str, Any]:
         "source": facts.source if facts else "",
         "licence": facts.licence if facts else "",
         "root": str(index.root),
-        "pictures": len(table),
+        "images": len(table),
         "patients": int((table["patient"].unique() != "").sum()),
         "without_patient": int((table["patient"] == "").sum()),
         "unknown_in_splits": int(((table["patient"] == "") & splits.used(table["split"])).sum()),
@@ -95,12 +95,12 @@ def describe(member: Member) -> dict[str, Any]:
         "without_test": [name for name, part in published(table).items() if "test" not in set(part)],
         "notices": notices(index),
         "boxes": counts(index.boxes["finding"]),
-        "boxed_pictures": int(index.boxes["row"].nunique()),
+        "boxed_images": int(index.boxes["row"].nunique()),
     }
 
 
 def stored(facts: stores.Facts) -> str:
-    """How the pictures are kept, in a phrase."""
+    """How the images are kept, in a phrase."""
     if facts.linked:
         return f"linked, read at {facts.size} px"
     return f"{facts.size} × {facts.size} px, {facts.depth} bit, {facts.fit}, mean {facts.mean:.3f}, std {facts.std:.3f}"
@@ -149,7 +149,7 @@ def ages(values: pd.Series) -> dict[str, Any]:
 
 
 def sides(table: pd.DataFrame) -> dict[str, list[int]]:
-    """Smallest, middle and largest width and height of the files' own pictures."""
+    """Smallest, middle and largest width and height of the files' own images."""
     known = [name for name in ("width", "height") if name in table]
     return {name: [int(value) for value in np.percentile(table[name], [0, 50, 100])] for name in known if len(table)}
 
@@ -158,14 +158,14 @@ def sides(table: pd.DataFrame) -> dict[str, list[int]]:
 
 
 def identical(members: Sequence[Member]) -> dict[str, Any]:
-    """Pictures whose stored pixels are the same, bit for bit."""
+    """Images whose stored pixels are the same, bit for bit."""
     rows = everybody(members)
     rows = rows[rows["pixels"].duplicated(keep=False)]
     return copies(rows.assign(group=rows["pixels"]))
 
 
 def near_copies(members: Sequence[Member]) -> dict[str, Any]:
-    """Pictures that look the same though their pixels differ: re-encoded, resized, windowed, cropped …"""
+    """Images that look the same though their pixels differ: re-encoded, resized, windowed, cropped …"""
     rows = everybody(members)
     first, second = alike(members)
     rows = rows.assign(group=components(len(rows), first, second))
@@ -174,7 +174,7 @@ def near_copies(members: Sequence[Member]) -> dict[str, Any]:
 
 
 def everybody(members: Sequence[Member]) -> pd.DataFrame:
-    """One table of all imported pictures: where each is, whose it is, what is said of it and its pixel hash."""
+    """One table of all imported images: where each is, whose it is, what is said of it and its pixel hash."""
     tables = []
     for member in members:
         if member.fingerprints is not None:
@@ -200,9 +200,9 @@ def _matches(one: Member, other: Member) -> fingerprint.Matches:
     assert one.fingerprints is not None and other.fingerprints is not None
     assert one.store is not None and other.store is not None
     if one is other:
-        return fingerprint.duplicates(one.fingerprints.prints, pictures=one.store.picture)
+        return fingerprint.duplicates(one.fingerprints.prints, images=one.store.image)
     prints = one.fingerprints.prints, other.fingerprints.prints
-    return fingerprint.matches(*prints, pictures_a=one.store.picture, pictures_b=other.store.picture)
+    return fingerprint.matches(*prints, images_a=one.store.image, images_b=other.store.image)
 
 
 def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -226,7 +226,7 @@ def copies(rows: pd.DataFrame) -> dict[str, Any]:
     opinions = rows.groupby("group")[findings].nunique()  # unknown is no opinion
     return {
         "groups": int(rows["group"].nunique()),
-        "pictures": len(rows),
+        "images": len(rows),
         "places": shared_places(rows),
         "other_patient": int((numbers > 1).groupby("group").any().sum()) if len(numbers) else 0,
         "other_labels": int((opinions > 1).any(axis=1).sum()),
@@ -268,7 +268,7 @@ def patients_across(one: Member, other: Member) -> list[dict[str, Any]]:
             "sets": [one.label, other.label],
             "splits": list(names),
             "patients": len(group),
-            "pictures": [int(group["pictures_one"].sum()), int(group["pictures_other"].sum())],
+            "images": [int(group["images_one"].sum()), int(group["images_other"].sum())],
             "examples": sorted(group["patient"])[:EXAMPLES],
         }
         for names, group in grouped
@@ -276,9 +276,9 @@ def patients_across(one: Member, other: Member) -> list[dict[str, Any]]:
 
 
 def seen(index: Index) -> pd.DataFrame:
-    """Known patients by split, with their number of pictures."""
+    """Known patients by split, with their number of images."""
     table = index.table[index.table["patient"] != ""]
-    return table.groupby(["patient", "split"]).size().rename("pictures").reset_index()
+    return table.groupby(["patient", "split"]).size().rename("images").reset_index()
 
 
 def published(table: pd.DataFrame) -> dict[str, pd.Series]:
@@ -297,7 +297,7 @@ def split_families(member: Member) -> list[dict[str, Any]]:
         for part, against in asked
         if one != other
     ]
-    return [each for each in found if each["pictures"] or each["patients"]]
+    return [each for each in found if each["images"] or each["patients"]]
 
 
 def listed_splits(member: Member) -> list[dict[str, Any]]:
@@ -308,7 +308,7 @@ def listed_splits(member: Member) -> list[dict[str, Any]]:
         )
         for one, other in combinations(member.lists, 2)
     ]
-    return [each for each in found if each["pictures"] or each["patients"]]
+    return [each for each in found if each["images"] or each["patients"]]
 
 
 def shared_rows(
@@ -320,7 +320,7 @@ def shared_rows(
     own, theirs = set(patients[rows & known]), set(patients[others & known])
     return {
         "set": member.label, "one": list(one), "other": list(other),
-        "pictures": int((rows & others).sum()), "of": int(rows.sum()),
+        "images": int((rows & others).sum()), "of": int(rows.sum()),
         "patients": len(own & theirs), "of_patients": len(own),
     }  # fmt: skip
 
@@ -342,8 +342,8 @@ def problems(result: dict[str, Any]) -> list[str]:
     texts = [_family_text(family) for family in result["families"]]
     crossing = [one for one in result["patients"] if not _set_aside(*zip(one["sets"], one["splits"], strict=True))]
     texts += [_patients_text(crossed) for crossed in crossing]
-    texts += _copies_texts("identical pictures", result["identical"])
-    texts += _copies_texts("pictures that look the same", result["near"]) if result["near"] else []
+    texts += _copies_texts("identical images", result["identical"])
+    texts += _copies_texts("images that look the same", result["near"]) if result["near"] else []
     if given := _giving(result, crossing):
         texts.append(
             f"--drop-shared {given}, at import, in trainings and in evaluate, leaves out of {given} what it shares."
@@ -352,12 +352,12 @@ def problems(result: dict[str, Any]) -> list[str]:
         texts += _set_texts(described)
     if result["not_compared"]:
         names = ", ".join(result["not_compared"])
-        texts.append(f"The pictures of {names} were not compared with any: they are not imported.")
+        texts.append(f"The images of {names} were not compared with any: they are not imported.")
     return texts
 
 
 def number(count: int, thing: str) -> str:
-    """1 picture, 1,200 pictures"""
+    """1 image, 1,200 images"""
     return f"{count:,} {thing}{'s' * (count != 1)}"
 
 
@@ -376,7 +376,7 @@ def _family_text(family: dict[str, Any]) -> str:
                    for name, split in ((one, part), (other, against)))  # fmt: skip
     people = f" and {family['patients']:,} of its {family['of_patients']:,} patients" if family["patients"] else ""
     tested = " Never test a model of one on the other." if (part, against) == ("test", "train") else ""
-    images = f"{family['pictures']:,} of the {family['of']:,} images in {own}"
+    images = f"{family['images']:,} of the {family['of']:,} images in {own}"
     return f"{family['set']}: {images}{people} are in {theirs}.{tested}"
 
 
@@ -384,9 +384,9 @@ def _patients_text(crossed: dict[str, Any]) -> str:
     one, other = crossed["sets"]
     first, second = (split or "no split" for split in crossed["splits"])
     where = f"both {first} and {second}" if one == other else f"{first} of {one} and {second} of {other}"
-    pictures = " and ".join(f"{count:,}" for count in crossed["pictures"])
+    images = " and ".join(f"{count:,}" for count in crossed["images"])
     people = f"{number(crossed['patients'], 'patient')} {'is' if crossed['patients'] == 1 else 'are'}"
-    return f"{one}: {people} in {where} ({pictures} pictures)."
+    return f"{one}: {people} in {where} ({images} images)."
 
 
 def _copies_texts(kind: str, found: dict[str, Any]) -> list[str]:
@@ -396,7 +396,7 @@ def _copies_texts(kind: str, found: dict[str, Any]) -> list[str]:
     for key, what in (("other_patient", "with two patient numbers"), ("other_labels", "with different labels")):
         texts += [f"{found[key]:,} {what}"] if found[key] else []
     groups = f"{found['groups']:,} group{'s' * (found['groups'] != 1)}"
-    return [f"{groups} of {kind} ({found['pictures']:,} pictures): {'; '.join(texts)}."]
+    return [f"{groups} of {kind} ({found['images']:,} images): {'; '.join(texts)}."]
 
 
 def _set_aside(one: Sequence[str], other: Sequence[str]) -> bool:
@@ -415,9 +415,9 @@ def _place_text(place: dict[str, Any]) -> str:
 def _set_texts(described: dict[str, Any]) -> list[str]:
     label, texts = described["label"], []
     if described["rejected"]:
-        texts.append(f"{label}: {described['rejected']:,} pictures could not be imported; rejected.csv says why.")
+        texts.append(f"{label}: {described['rejected']:,} images could not be imported; rejected.csv says why.")
     if described["unknown_in_splits"]:
-        unknown = f"the patient of {number(described['unknown_in_splits'], 'picture')} is not known"
+        unknown = f"the patient of {number(described['unknown_in_splits'], 'image')} is not known"
         texts.append(f"{label}: {unknown}: one patient may be on both sides of a split.")
     if described["ages"].get("impossible"):
         texts.append(f"{label}: {described['ages']['impossible']:,} ages are below 0 or above 110 years.")
@@ -442,7 +442,7 @@ def _set_texts(described: dict[str, Any]) -> list[str]:
             )
         if empty and split:
             texts.append(
-                f"{label}: no positive picture in {split} for {', '.join(empty)}: no AUROC can be computed there."
+                f"{label}: no positive image in {split} for {', '.join(empty)}: no AUROC can be computed there."
             )
     return texts
 

@@ -1,8 +1,8 @@
 """Store: a dataset folder, opened.
 
 `images.npy` (N, S, S) is plain NumPy and memory-mapped, `index.parquet` is the Index, `fingerprints.parquet` tells
-pictures and patients apart across folders, `dataset.json` says where all of it comes from. `dataset.json` is written
-last: a folder without it is not complete and does not open. A linked folder has no images.npy; its pictures are read
+images and patients apart across folders, `dataset.json` says where all of it comes from. `dataset.json` is written
+last: a folder without it is not complete and does not open. A linked folder has no images.npy; its images are read
 from the files they came from, each time.
 """
 
@@ -28,11 +28,11 @@ from ribcage.data import datasets, site_key
 from ribcage.data.index import Index
 from ribcage.imaging import fingerprint, image_file
 from ribcage.reports import html
-from ribcage.runtime import files
+from ribcage.runtime import files, format_1
 
-FORMAT = 1
+FORMAT = 2
 SHOWN = 12
-"""Pictures in a notebook."""
+"""Images in a notebook."""
 TABLES = ("index.parquet", "fingerprints.parquet")
 Fit = Literal["pad", "crop", "squash"]
 
@@ -40,7 +40,7 @@ Fit = Literal["pad", "crop", "squash"]
 KINDS: dict[str, Any] = dict.fromkeys(
     ("name", "dataset", "source", "licence", "fit", "root", "contents", "plan", "window"), str
 )
-KINDS |= dict.fromkeys(("pictures", "rejected", "size", "depth"), int)
+KINDS |= dict.fromkeys(("images", "rejected", "size", "depth"), int)
 KINDS |= dict.fromkeys(("options", "notes", "versions", "tables"), dict)
 KINDS |= {"mean": (int, float), "std": (int, float), "findings": list, "linked": bool, "drop_shared": list}
 
@@ -54,7 +54,7 @@ class Facts:
     """The file in `datasets/` that read the tables."""
     source: str
     licence: str
-    pictures: int
+    images: int
     rejected: int
     size: int
     fit: Fit
@@ -64,18 +64,18 @@ class Facts:
     std: float
     findings: tuple[str, ...]
     root: str
-    """Where the pictures came from."""
+    """Where the images came from."""
     linked: bool = False
     contents: str = ""
-    """A hash over every stored picture, in order."""
+    """A hash over every stored image, in order."""
     options: dict[str, Any] = field(default_factory=dict)
     """The data set's own options."""
     notes: dict[str, int] = field(default_factory=dict)
-    """What was done to pictures while reading them, and to how many."""
+    """What was done to images while reading them, and to how many."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Of the programs that read the pictures: another decoder may give other pixels."""
+    """Of the programs that read the images: another decoder may give other pixels."""
     tables: dict[str, str] = field(default_factory=dict)
-    """Hashes of index.parquet and fingerprints.parquet: a table from elsewhere would put labels on other pictures."""
+    """Hashes of index.parquet and fingerprints.parquet: a table from elsewhere would put labels on other images."""
     window: str = ""
     """What DICOM files are shown by instead of their own choice."""
     drop_shared: tuple[str, ...] = ()
@@ -95,11 +95,8 @@ class Facts:
             values = files.read_json(file)
         except ValueError as error:
             raise ValueError(f"{file} is not valid JSON ({error}). Import the data set again.") from None
-        if isinstance(values, dict):
-            values.setdefault("window", "")  # folders are older than this choice
+        values = format_1.current(values, "dataset.json", FORMAT)
         known = {item.name for item in fields(cls)}
-        if isinstance(values, dict):
-            values.setdefault("drop_shared", [])  # older folders do not have it
         if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage. Import the data set again.")
         strange = [name for name, kinds in KINDS.items() if not isinstance(values[name], kinds)]
@@ -123,7 +120,7 @@ class Store:
 
     @property
     def size(self) -> int:
-        """Side of a stored picture in pixels."""
+        """Side of a stored image in pixels."""
         return self.facts.size
 
     @property
@@ -142,16 +139,16 @@ class Store:
         return np.dtype(np.uint8 if self.facts.depth == 8 else np.uint16)
 
     def _repr_html_(self) -> str:
-        """In a notebook: some pictures, spread evenly, and what is known of them."""
+        """In a notebook: some images, spread evenly, and what is known of them."""
         counts = self.index.table["split"].value_counts()
-        said = [(str(len(self)), "pictures"), *((str(count), part or "no split") for part, count in counts.items())]
+        said = [(str(len(self)), "images"), *((str(count), part or "no split") for part, count in counts.items())]
         rows = np.unique(np.linspace(0, len(self) - 1, SHOWN).astype(int)) if len(self) else ()
         figures = []
         for row in rows:
             found = [name for name in self.index.findings if self.index.table[name].iloc[row] == 1]
             boxes = self.index.boxes[self.index.boxes["row"] == row][["x", "y", "width", "height"]]
             with contextlib.suppress(ValueError, OSError):  # a linked file that has gone
-                pixels = np.asarray(self.picture(row))
+                pixels = np.asarray(self.image(row))
                 figures.append(html.figure(pixels, ", ".join(found), list(boxes.itertuples(index=False, name=None))))
         return html.framed(html.page(self.facts.name, [html.cards(said), html.sheet(figures)]))
 
@@ -165,8 +162,8 @@ class Store:
             whole = list(pool.map(lambda row: fingerprint.pixel_hash(images[row]) == hashes[row], chosen.tolist()))
         return chosen[~np.array(whole, bool)]
 
-    def picture(self, row: int) -> np.ndarray:
-        """(S, S): one picture, from the memory map or, in a linked folder, from its file."""
+    def image(self, row: int) -> np.ndarray:
+        """(S, S): one image, from the memory map or, in a linked folder, from its file."""
         return self.images[row] if self.images is not None else self._read(row)
 
     @cached_property
@@ -175,7 +172,7 @@ class Store:
 
     @cached_property
     def fingerprints(self) -> "Fingerprints":
-        """Of every picture and patient; read when first asked for. A linked folder knows its patients only."""
+        """Of every image and patient; read when first asked for. A linked folder knows its patients only."""
         if self.facts.linked:
             return Fingerprints.of_patients(self.index, private=self.private)
         file = self.folder / "fingerprints.parquet"
@@ -186,7 +183,7 @@ class Store:
         }
         found = Fingerprints.load(file)
         if len(found.pixels) != len(self):
-            raise ValueError(f"{file} has {len(found.pixels):,} rows for {len(self):,} pictures. Import it again.")
+            raise ValueError(f"{file} has {len(found.pixels):,} rows for {len(self):,} images. Import it again.")
         return replace(found, **of_patients)
 
     @property
@@ -197,12 +194,12 @@ class Store:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What tells pictures and patients apart without showing them."""
+    """What tells images and patients apart without showing them."""
 
     prints: np.ndarray
-    """(N, V, 4) uint64: what a picture looks like; near-copies differ in few bits. All zero: not known."""
+    """(N, V, 4) uint64: what an image looks like; near-copies differ in few bits. All zero: not known."""
     pixels: np.ndarray
-    """(N,) uint64: a hash of the stored pixels; equal only for identical pictures. 0: not known."""
+    """(N,) uint64: a hash of the stored pixels; equal only for identical images. 0: not known."""
     patients: np.ndarray
     """(N,) uint64: a hash of data set and patient; 0 when the patient is not known. Never kept with the images, but
     computed from the table: with the site's key where the patients are private."""
@@ -211,7 +208,7 @@ class Fingerprints:
 
     @classmethod
     def of_patients(cls, index: Index, *, private: bool = False) -> "Fingerprints":
-        """Of the patients alone, where nobody has looked at the pictures."""
+        """Of the patients alone, where nobody has looked at the images."""
         count = len(index)
         prints = np.zeros((count, fingerprint.VARIANTS, 4), np.uint64)
         hashes = patient_hashes(index, private=private), patient_hashes(index)
@@ -275,8 +272,8 @@ def open(folder: Path | str) -> Store:  # store.open(folder) is what it is
     _require(folder / "index.parquet", facts)
     index = Index.load(folder / "index.parquet")
     images = None if facts.linked else _map(folder / "images.npy", facts)
-    if len(index) != facts.pictures:
-        raise ValueError(f"{folder} has {len(index):,} index rows for {facts.pictures:,} pictures. Import it again.")
+    if len(index) != facts.images:
+        raise ValueError(f"{folder} has {len(index):,} index rows for {facts.images:,} images. Import it again.")
     return Store(folder, facts, index, images)
 
 
@@ -297,7 +294,7 @@ def _require(file: Path, facts: Facts) -> None:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing. Import the data set again.")
     if facts.tables.get(file.name) != _hash(file):
-        raise ValueError(f"{file} is not the table that was imported with these pictures. Import the data set again.")
+        raise ValueError(f"{file} is not the table that was imported with these images. Import the data set again.")
 
 
 def open_all(folders: Sequence[Path | str]) -> list[Store]:
@@ -335,7 +332,7 @@ def _why_not(folder: Path) -> str:
 
 
 def _map(file: Path, facts: Facts) -> np.ndarray:
-    """The pictures, after a look whether the file is what dataset.json says."""
+    """The images, after a look whether the file is what dataset.json says."""
     try:
         images = np.load(files.regular(file), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
@@ -344,46 +341,46 @@ def _map(file: Path, facts: Facts) -> np.ndarray:
         raise
     except Exception as error:  # NumPy reads the header as Python source, which fails in many ways
         raise ValueError(f"{file} is damaged ({error}). Import the data set again.") from None
-    wanted = (facts.pictures, facts.size, facts.size)
+    wanted = (facts.images, facts.size, facts.size)
     if images.shape != wanted or images.dtype != np.dtype(f"uint{facts.depth}"):
         raise ValueError(f"{file} holds {images.dtype} {images.shape}, dataset.json says uint{facts.depth} {wanted}.")
     return images
 
 
-# ---- one picture, as a folder wants it
+# ---- one image, as a folder wants it
 
 
 def reader(index: Index, facts: Facts) -> Callable[[int], np.ndarray]:
-    """row → (S, S) picture, from wherever the data set keeps its pictures."""
+    """row → (S, S) image, from wherever the data set keeps its images."""
     read = source(index, facts)
     return lambda row: square(read(row), facts)
 
 
-def source(index: Index, facts: Facts) -> Callable[[int], "image_file.Picture"]:
-    """row → the picture as its file shows it, at least as large as the folder wants it."""
-    own = datasets.pictures(
+def source(index: Index, facts: Facts) -> Callable[[int], "image_file.GrayImage"]:
+    """row → the image as its file shows it, at least as large as the folder wants it."""
+    own = datasets.images(
         facts.dataset, index, size=facts.size, depth=facts.depth, window=facts.window, **facts.options
     )
     if own is not None:
-        return lambda row: _as_picture(own(row))
+        return lambda row: _as_image(own(row))
     paths = index.table["path"].array  # one look-up in a table costs as much as reading a small file
     how: Any = {"depth": facts.depth, "min_side": facts.size, "window": facts.window}
     return lambda row: image_file.read(index.root / paths[row], **how)
 
 
 def present(index: Index) -> np.ndarray:
-    """The rows whose file is there; all of them where no picture is a file of its own."""
+    """The rows whose file is there; all of them where no image is a file of its own."""
     there = [row for row in range(len(index)) if index.file(row).is_file()]
     return np.array(there or range(len(index)), np.int64)
 
 
-def square(picture: image_file.Picture, facts: Facts) -> np.ndarray:
-    """(S, S): a picture as the folder keeps it."""
-    return image_file.fit(picture.pixels, facts.size, facts.fit, of=(picture.width, picture.height))[0]
+def square(image: image_file.GrayImage, facts: Facts) -> np.ndarray:
+    """(S, S): an image as the folder keeps it."""
+    return image_file.fit(image.pixels, facts.size, facts.fit, of=(image.width, image.height))[0]
 
 
 def versions() -> dict[str, str]:
-    """Of the programs that decode pictures here."""
+    """Of the programs that decode images here."""
     found = {"ribcage": __version__, "opencv": cv2.__version__}
     for name in ("pydicom", "pyjpegls", "pylibjpeg-openjpeg"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -391,9 +388,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _as_picture(pixels: "np.ndarray | image_file.Picture") -> "image_file.Picture":
+def _as_image(pixels: "np.ndarray | image_file.GrayImage") -> "image_file.GrayImage":
     return (
         pixels
-        if isinstance(pixels, image_file.Picture)
-        else image_file.Picture(pixels, pixels.shape[1], pixels.shape[0])
+        if isinstance(pixels, image_file.GrayImage)
+        else image_file.GrayImage(pixels, pixels.shape[1], pixels.shape[0])
     )

@@ -1,8 +1,8 @@
-"""Writer: an Index and its pictures become a dataset folder, in parallel, and whatever happens meanwhile.
+"""Writer: an Index and its images become a dataset folder, in parallel, and whatever happens meanwhile.
 
-Pictures are prepared in chunks by threads and appended in order to `images.npy.part`; `journal.part` gets one line per
+Images are prepared in chunks by threads and appended in order to `images.npy.part`; `journal.part` gets one line per
 chunk, after the chunk's pixels are on the disk. A killed import therefore goes on after the last line of the journal:
-it cuts the pictures back to what that line promises. Nothing depends on time or on the number of workers, so the
+it cuts the images back to what that line promises. Nothing depends on time or on the number of workers, so the
 finished folder is the same, byte for byte, however often the import was interrupted.
 """
 
@@ -29,7 +29,7 @@ from ribcage.runtime import files, spreadsheet
 
 log = logging.getLogger("ribcage")
 
-CHUNK = 64  # pictures in one line of the journal
+CHUNK = 64  # images in one line of the journal
 HEADER = 128  # bytes before the pixels of a .npy file
 SYNC_SECONDS = 1.0
 JOURNAL = 2
@@ -42,7 +42,7 @@ ADVICE = "Free some and run the same command again: it goes on where it stopped.
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some finished pictures: their pixels, and a line for the journal."""
+    """Some finished images: their pixels, and a line for the journal."""
 
     pixels: np.ndarray
     line: dict[str, Any]
@@ -56,7 +56,7 @@ class Chunk:
 class Writer:
     """One import: `with Writer(…) as work: for count in work.run(): …`; afterwards the folder is complete.
 
-    Entering takes up an unfinished import, or begins one, and keeps other processes out; `run` yields how many pictures
+    Entering takes up an unfinished import, or begins one, and keeps other processes out; `run` yields how many images
     each step settled.
     """
 
@@ -100,7 +100,7 @@ class Writer:
             )
         elif lines[0] != self._head():
             raise ValueError(
-                f"{self.folder} holds an unfinished import of other pictures or with other options. "
+                f"{self.folder} holds an unfinished import of other images or with other options. "
                 "Give the same options to go on, choose another --out, or delete the folder."
             )
         else:
@@ -134,7 +134,7 @@ class Writer:
         return lines
 
     def _cut_back(self, lines: list[dict[str, Any]]) -> int:
-        """Make journal and pictures agree; return how many rows they settle."""
+        """Make journal and images agree; return how many rows they settle."""
         finished = self.images.with_suffix("")  # killed between the renames at the end: begin the end again
         if finished.exists():
             finished.replace(self.images)
@@ -180,7 +180,7 @@ class Writer:
             finally:
                 _settle(images, journal, lines)
 
-    # ---- the pictures
+    # ---- the images
 
     def _chunks(self) -> Generator[Chunk]:
         read = dataset_folder.source(self.index, self.facts)
@@ -188,19 +188,19 @@ class Writer:
         tasks = (range(start, min(start + CHUNK, len(self.index))) for start in starts)
         yield from in_order(lambda rows: self._chunk(read, rows), tasks, self.workers)
 
-    def _chunk(self, read: Callable[[int], image_file.Picture], rows: range) -> Chunk:
+    def _chunk(self, read: Callable[[int], image_file.GrayImage], rows: range) -> Chunk:
         pixels, records, rejected, states = [], [], [], []
         for row in rows:
             states.append([row, _state(self.index.file(row))])
             try:
-                picture = read(row)
+                image = read(row)
             except (ValueError, OSError, MemoryError) as error:
                 reason = " ".join(str(error).split()).removeprefix(f"{self.index.file(row)} ")
                 rejected.append([row, reason])
                 continue
-            square = dataset_folder.square(picture, self.facts)
+            square = dataset_folder.square(image, self.facts)
             pixels.append(square)
-            records.append(intake.record(row, picture, square))
+            records.append(intake.record(row, image, square))
         empty = np.empty((0, self.facts.size, self.facts.size), f"uint{self.facts.depth}")
         return Chunk(
             np.stack(pixels) if pixels else empty, {**intake.join(records), "rejected": rejected, "files": states}
@@ -215,7 +215,7 @@ class Writer:
         _save_rejected(self.folder / "rejected.csv", self.index, rejected)
         if not rows:
             self.journal.unlink()  # the next try begins anew
-            failed = f"None of the {len(self.index):,} pictures could be read. The first: {rejected[0][1]}"
+            failed = f"None of the {len(self.index):,} images could be read. The first: {rejected[0][1]}"
             raise ValueError(f"{failed} All reasons are in {self.folder / 'rejected.csv'}.")
         joined = {name: [value for line in lines for value in line[name]] for name in intake.RECORD}
         taken = self.index.take(rows)
@@ -230,7 +230,7 @@ class Writer:
             prints.save(part)
         facts = intake.final_facts(self.facts, joined, len(rejected), prints)
         if lost := len(taken.boxes) - len(index.boxes):
-            facts = replace(facts, notes={**facts.notes, "box without a part in the square picture, dropped": lost})
+            facts = replace(facts, notes={**facts.notes, "box without a part in the square image, dropped": lost})
         dataset_folder.complete(self.folder, facts)
         self.journal.unlink()
 
@@ -244,7 +244,7 @@ class Writer:
 
 
 def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int = 256) -> None:
-    """A folder without pictures of its own; mean and spread are measured on evenly spaced ones that can be read."""
+    """A folder without images of its own; mean and spread are measured on evenly spaced ones that can be read."""
     facts = replace(facts, linked=True)
     with files.explained(folder, "Free some first."):
         folder.mkdir(parents=True, exist_ok=True)
@@ -257,20 +257,20 @@ def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int
                 kept = intake.given_way(kept, dataset_folder.Fingerprints.of_patients(kept), facts.drop_shared)
             with files.atomic(folder / "index.parquet") as part:
                 kept.save(part)
-            facts = replace(facts, plan=plan(index, facts), pictures=len(index), mean=mean, std=std)
+            facts = replace(facts, plan=plan(index, facts), images=len(index), mean=mean, std=std)
             dataset_folder.complete(folder, facts)
 
 
 def _sampled(index: Index, facts: dataset_folder.Facts, sample: int) -> list[dict[str, Any]]:
-    """Records of evenly spaced pictures, of those that are there and can be read."""
+    """Records of evenly spaced images, of those that are there and can be read."""
     read, records = dataset_folder.source(index, facts), []
     there = dataset_folder.present(index)
     for row in there[np.unique(np.linspace(0, len(there) - 1, min(sample, len(there))).astype(int))].tolist():
         with contextlib.suppress(ValueError, OSError):
-            picture = read(row)
-            records.append(intake.record(row, picture, dataset_folder.square(picture, facts)))
+            image = read(row)
+            records.append(intake.record(row, image, dataset_folder.square(image, facts)))
     if not records:
-        raise ValueError(f"None of the {len(index):,} pictures under {index.root} is there and can be read.")
+        raise ValueError(f"None of the {len(index):,} images under {index.root} is there and can be read.")
     return records
 
 

@@ -1,4 +1,4 @@
-"""Index: one row per picture – where it is, whose it is, what was found in it – and the boxes drawn on it.
+"""Index: one row per image – where it is, whose it is, what was found in it – and the boxes drawn on it.
 
 Label columns hold 1 (present), 0 (absent), -1 (uncertain) and NaN (not said) exactly as the source has them; what an
 uncertain label means for training is decided when a batch is made (`findings.Policy`), never here.
@@ -42,8 +42,8 @@ def no_boxes() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Index:
-    """What a data set says about its pictures. `table` is indexed 0 … N-1; other columns than COLUMNS and the findings
-    are kept as they are (`split_*` columns hold the other published splits of the same pictures)."""
+    """What a data set says about its images. `table` is indexed 0 … N-1; other columns than COLUMNS and the findings
+    are kept as they are (`split_*` columns hold the other published splits of the same images)."""
 
     name: str
     table: pd.DataFrame
@@ -51,7 +51,7 @@ class Index:
     boxes: pd.DataFrame = field(default_factory=no_boxes)
     """One row per box: `row` in the table, `finding`, and x, y (top left), width, height in pixels of `box_frame`."""
     box_frame: tuple[int, int] | None = None
-    """(width, height) of the picture the boxes were drawn on; None: the file's own pixels."""
+    """(width, height) of the image the boxes were drawn on; None: the file's own pixels."""
     root: Path = Path()
     """What `path` is relative to."""
 
@@ -69,7 +69,7 @@ class Index:
         return self.table[list(self.findings)].to_numpy(np.float32)
 
     def file(self, row: int) -> Path:
-        """Where the picture of this row lies."""
+        """Where the image of this row lies."""
         return self.root / self.table["path"].iloc[row]
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Index":
@@ -155,7 +155,7 @@ def table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def boxes(rows: pd.DataFrame) -> pd.DataFrame:
-    """A box table in the form Index wants: typed, in the order of its pictures."""
+    """A box table in the form Index wants: typed, in the order of its images."""
     types = {"row": "int64", "finding": "str", **dict.fromkeys(("x", "y", "width", "height"), "float32")}
     return rows[list(BOX_COLUMNS)].astype(types).sort_values("row", kind="stable").reset_index(drop=True)
 
@@ -196,7 +196,7 @@ def _problems(index: Index) -> list[str]:
 
 
 def _box_lists(boxes: pd.DataFrame, count: int) -> pa.ChunkedArray:
-    """Boxes as one list per picture: [{finding, x, y, width, height}, …]."""
+    """Boxes as one list per image: [{finding, x, y, width, height}, …]."""
     rows = boxes["row"].to_numpy()
     offsets = np.searchsorted(rows, np.arange(count + 1)).astype(np.int32)
     kinds = {name: pa.string() if name == "finding" else pa.float32() for name in BOX_COLUMNS[1:]}

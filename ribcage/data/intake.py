@@ -1,4 +1,4 @@
-"""Intake: what is noted of every picture on its way into a dataset folder, and the folder's tables made from it."""
+"""Intake: what is noted of every image on its way into a dataset folder, and the folder's tables made from it."""
 
 import hashlib
 import logging
@@ -30,24 +30,24 @@ def join(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [record[name] for record in records] for name in RECORD}
 
 
-def record(row: int, picture: image_file.Picture, square: np.ndarray) -> dict[str, Any]:
-    """What the journal keeps of a picture."""
+def record(row: int, image: image_file.GrayImage, square: np.ndarray) -> dict[str, Any]:
+    """What the journal keeps of an image."""
     wide = square.astype(np.uint64)
     return {
         "rows": row,
-        "width": picture.width,
-        "height": picture.height,
+        "width": image.width,
+        "height": image.height,
         "sum": int(wide.sum()),
         "squares": int((wide * wide).sum()),
         "pixels": fingerprint.pixel_hash(square),
-        "print": fingerprint.fingerprint(picture.pixels).astype("<u8").tobytes().hex(),
-        "notes": list(picture.notes),
-        "tags": {name: picture.tags[name] for name in TAGS if picture.tags.get(name)},
+        "print": fingerprint.fingerprint(image.pixels).astype("<u8").tobytes().hex(),
+        "notes": list(image.notes),
+        "tags": {name: image.tags[name] for name in TAGS if image.tags.get(name)},
     }
 
 
 def stored_index(index: Index, joined: dict[str, list[Any]], facts: dataset_folder.Facts) -> Index:
-    """The index of the pictures as they are stored: their own size noted, gaps filled from DICOM tags, boxes moved."""
+    """The index of the images as they are stored: their own size noted, gaps filled from DICOM tags, boxes moved."""
     table = index.table.assign(width=np.array(joined["width"], np.int32), height=np.array(joined["height"], np.int32))
     if any(joined["notes"]):
         table["notes"] = pd.Series(["; ".join(notes) for notes in joined["notes"]], dtype="str")
@@ -58,7 +58,7 @@ def stored_index(index: Index, joined: dict[str, list[Any]], facts: dataset_fold
 
 
 def linked_index(index: Index, facts: dataset_folder.Facts) -> Index:
-    """The index of a folder that reads pictures from their files; of DICOM files the tags are read now."""
+    """The index of a folder that reads images from their files; of DICOM files the tags are read now."""
     index = replace(index, table=_tagged(index))
     read = dataset_folder.source(index, facts)
     sizes = {}
@@ -69,7 +69,7 @@ def linked_index(index: Index, facts: dataset_folder.Facts) -> Index:
 
 
 def filled(table: pd.DataFrame, tags: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """The table with its gaps filled from what the pictures' own files say."""
+    """The table with its gaps filled from what the images' own files say."""
     table = table.copy()
     for name in TAGS:
         known = pd.Series([each.get(name) or None for each in tags], dtype="float32" if name == "age" else "object")
@@ -86,8 +86,8 @@ def _tagged(index: Index) -> pd.DataFrame:
     return filled(index.table, [image_file.tags(index.file(row)) for row in range(len(index))])
 
 
-def _own_size(picture: image_file.Picture) -> tuple[int, int]:
-    return picture.width, picture.height
+def _own_size(image: image_file.GrayImage) -> tuple[int, int]:
+    return image.width, image.height
 
 
 def with_split(table: pd.DataFrame, facts: dataset_folder.Facts) -> pd.DataFrame:
@@ -119,7 +119,7 @@ def given_way(index: Index, prints: dataset_folder.Fingerprints, giving: Sequenc
 
 
 def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset_folder.Facts) -> pd.DataFrame:
-    """Boxes in pixels of the stored picture; what lies outside it is cut off, and an empty rest dropped."""
+    """Boxes in pixels of the stored image; what lies outside it is cut off, and an empty rest dropped."""
     boxes = index.boxes.copy()
     moved = []
     for row, x, y, width, height in boxes[["row", "x", "y", "width", "height"]].itertuples(index=False):
@@ -156,7 +156,7 @@ def final_facts(
     mean, std = moments(joined, facts)
     return replace(
         facts,
-        pictures=len(joined["rows"]),
+        images=len(joined["rows"]),
         rejected=rejected,
         mean=mean,
         std=std,
@@ -186,10 +186,10 @@ def enlarged(table: pd.DataFrame, facts: dataset_folder.Facts) -> str:
 def note_kinds(notes: Sequence[Sequence[str]]) -> dict[str, int]:
     """How often each kind of note was made; notes that differ in their numbers only are one kind: 'window …/…'."""
     texts: dict[str, set[str]] = {}
-    for note in {note for of_picture in notes for note in of_picture}:
+    for note in {note for of_image in notes for note in of_image}:
         texts.setdefault(_without_numbers(note), set()).add(note)
     names = {note: kind if len(same) > 1 else note for kind, same in texts.items() for note in same}
-    return dict(sorted(Counter(names[note] for of_picture in notes for note in of_picture).items()))
+    return dict(sorted(Counter(names[note] for of_image in notes for note in of_image).items()))
 
 
 def _without_numbers(note: str) -> str:

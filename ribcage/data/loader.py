@@ -28,12 +28,12 @@ from ribcage.imaging.augment import View
 from ribcage.runtime import rng
 
 _ROW_BITS = np.int64(32)
-_PIECE = 16  # pictures that are worth a task of their own
+_PIECE = 16  # images that are worth a task of their own
 
 
 @dataclass(frozen=True)
 class Batch:
-    """N pictures, each in one or several views."""
+    """N images, each in one or several views."""
 
     views: list[Tensor]
     """One (N, C, H, W) float32 per view."""
@@ -48,9 +48,9 @@ class Batch:
     patients: Tensor
     """(N,) int64: equal where the patient is the same; one without a name is equal to nobody."""
     chance: Tensor
-    """(N,) int64 below 2⁶³: a number drawn for each picture and epoch, the same however many ranks there are."""
+    """(N,) int64 below 2⁶³: a number drawn for each image and epoch, the same however many ranks there are."""
     dropped: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    """(N,) int64: how many boxes of each picture the first view does not show; empty where nobody counted."""
+    """(N,) int64: how many boxes of each image the first view does not show; empty where nobody counted."""
     maps: list[Tensor] = field(default_factory=list)
     """What a frozen backbone made of the first view, where that was kept: its views then have no channels."""
 
@@ -64,7 +64,7 @@ def rows_of(stores: Sequence[Store], split: str) -> np.ndarray:
 
 
 class Kept(Protocol):
-    """What a frozen backbone makes of pictures, made before."""
+    """What a frozen backbone makes of images, made before."""
 
     def take(self, rows: np.ndarray, flipped: np.ndarray) -> list[Tensor]:
         """(N, C, h, w) of each map; `flipped` (N,) bool: those that are left for right."""
@@ -75,22 +75,22 @@ class Loader:
 
     Args:
         stores: the sets; their rows are counted through, the first set's first.
-        views: what each picture is shown as; a batch holds one tensor for each.
-        batch: pictures in a step, over all ranks together.
+        views: what each image is shown as; a batch holds one tensor for each.
+        batch: images in a step, over all ranks together.
         rows: those to load, as `rows_of` gives them, or one True or False for each; None: all.
         findings: the label columns; None: every finding of every set. A set without one gives NaN.
         policy: what uncertain and blank labels become.
         shuffle: a new order in every epoch; False: the order of `rows`.
         weights: draw with replacement, by one weight per set (its share of a batch) or per row of `rows`.
-        together: every view is drawn by the same numbers: one picture, at the views' sizes.
+        together: every view is drawn by the same numbers: one image, at the views' sizes.
         labelled: rows whose labels are known; of all others nothing is (None: all are).
-        mates: every view but the first shows a picture drawn from all those of the same patient, itself among them.
+        mates: every view but the first shows an image drawn from all those of the same patient, itself among them.
         drop_last: leave out the last, smaller batch. Ranks may hold unequal parts of that one, even none of it.
         threads: None: one per core, eight at most.
         prefetch: batches made ahead; what is held in memory grows with it, not with the threads.
         channels: 3 repeats the gray one, without a copy.
         normalise: (mean, std) of pixels in 0 … 1; None: each set's own.
-        device: on a GPU the stored pictures are sent there and the views made there.
+        device: on a GPU the stored images are sent there and the views made there.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Loader:
         self._known = np.isin(np.arange(self._ends[-1]), labelled) if labelled is not None else None
         self._boxes = [_Boxes.of(store, self.findings) for store in self.stores]
         self.kept: Kept | None = None
-        """Where set, no picture is loaded: batches have these maps of the first view, and its boxes."""
+        """Where set, no image is loaded: batches have these maps of the first view, and its boxes."""
         self._weights = None if weights is None else self._weight_per_row(np.asarray(weights, np.float64))
         self._patients = _patients(self.stores)
         self._mates = _Mates.of(self.rows, self._patients[self.rows], self.source(self.rows)) if mates else None
@@ -156,7 +156,7 @@ class Loader:
         return self._batches(epoch, start)
 
     def order(self, epoch: int) -> np.ndarray:
-        """(N,) int64: the address of each picture of an epoch, its row and, above 32 bits, how often it came before."""
+        """(N,) int64: the address of each image of an epoch, its row and, above 32 bits, how often it came before."""
         places = np.arange(len(self.rows))
         if self._weights is not None:
             places = rng.choices(self.seed, epoch, self._weights, len(self.rows))
@@ -196,7 +196,7 @@ class Loader:
         return (weights / np.maximum(counts, 1))[sources]
 
     def boxes(self, epoch: int = 0) -> np.ndarray:
-        """(M, 6) float32: the boxes of all pictures of an epoch as the first view shows them, `n` in its order."""
+        """(M, 6) float32: the boxes of all images of an epoch as the first view shows them, `n` in its order."""
         addresses = self.order(epoch)
         rows, found = addresses & 0xFFFFFFFF, [np.empty((0, 6), np.float32)]
         for source in np.unique(self.source(rows)).tolist():
@@ -208,7 +208,7 @@ class Loader:
         return np.concatenate(found)
 
     def _drawn(self, source: int, rows: np.ndarray) -> np.ndarray:
-        """(M, 6): the boxes of some pictures of a set in stored pixels; none where no label is known."""
+        """(M, 6): the boxes of some images of a set in stored pixels; none where no label is known."""
         boxes = self._boxes[source].of_rows(rows - (self._ends[source] - len(self.stores[source])))
         return boxes if self._known is None else boxes[self._known[rows[boxes[:, 0].astype(np.int64)]]]
 
@@ -217,7 +217,7 @@ class Loader:
         return np.searchsorted(self._ends, rows, side="right")
 
     def labels(self, epoch: int, addresses: np.ndarray) -> np.ndarray:
-        """(N, F) float32: the labels of these pictures under the policy."""
+        """(N, F) float32: the labels of these images under the policy."""
         rows = addresses & 0xFFFFFFFF
         chance = None
         if self.policy.draws:
@@ -229,24 +229,24 @@ class Loader:
         return known
 
     def mates(self, epoch: int, addresses: np.ndarray) -> np.ndarray:
-        """(N,) int64: for each picture one of the same patient in the same set, drawn among those that are loaded."""
+        """(N,) int64: for each image one of the same patient in the same set, drawn among those that are loaded."""
         rows = addresses & 0xFFFFFFFF
         if self._mates is None:
             return rows
         return self._mates.drawn(rows, rng.uniform(self.seed, epoch, addresses, rng.MATES, 1)[:, 0])
 
     def scale(self, source: int) -> tuple[float, float]:
-        """(mean, std) that pictures of a set are normalised with."""
+        """(mean, std) that images of a set are normalised with."""
         mean, std = self.normalise or (self.stores[source].mean, self.stores[source].std)
         return mean, std or 1.0
 
-    def pictures(self, source: int, rows: np.ndarray) -> list[np.ndarray]:
-        """Stored pictures of one set, by its own rows."""
+    def images(self, source: int, rows: np.ndarray) -> list[np.ndarray]:
+        """Stored images of one set, by its own rows."""
         store = self.stores[source]
         if store.images is not None:
             stored = np.asarray(store.images)  # a plain array over the same memory: slicing it is ten times cheaper
             return [stored[row] for row in rows.tolist()]
-        return [_picture(store, row) for row in rows.tolist()]
+        return [_image(store, row) for row in rows.tolist()]
 
 
 class _Making:
@@ -258,7 +258,7 @@ class _Making:
         self.sources, self.mates = loader.source(self.rows), loader.mates(epoch, addresses)
         self.on_device = loader.device.type != "cpu" or loader.kept is not None  # no arrays to write to
         shapes = [(len(addresses), 1, *view.shape) for view in loader.views]
-        # NumPy asks the system for large pages, torch does not: 15 against 340 microseconds a picture
+        # NumPy asks the system for large pages, torch does not: 15 against 340 microseconds an image
         self.arrays = [] if self.on_device else [np.empty(shape, np.float32) for shape in shapes]
         self.labels = pool.submit(loader.labels, epoch, addresses)
         self.maps = pool.submit(self._maps)
@@ -313,10 +313,10 @@ class _Making:
         loader, source = self.loader, int(self.sources[places[0]])
         store, first = loader.stores[source], loader._ends[source] - len(loader.stores[source])
         own, others = self.rows[places] - first, self.mates[places] - first
-        pictures = loader.pictures(source, own) if loader.kept is None else []
-        shown = [pictures] * len(loader.views)
+        images = loader.images(source, own) if loader.kept is None else []
+        shown = [images] * len(loader.views)
         if loader._mates is not None and len(loader.views) > 1:
-            shown[1:] = [loader.pictures(source, others)] * (len(loader.views) - 1)
+            shown[1:] = [loader.images(source, others)] * (len(loader.views) - 1)
         numbers = [
             augment.draw(
                 view, loader.seed, self.epoch, self.addresses[places], 0 if loader.together else number, store.size
@@ -332,19 +332,19 @@ class _Making:
             return _Piece(places, source, moved, drawn_on)
         if self.on_device:
             pin = loader.device.type == "cuda"
-            stacks = [_stacked(pictures, pin), *([_stacked(shown[-1], pin)] if shown[-1] is not pictures else [])]
+            stacks = [_stacked(images, pin), *([_stacked(shown[-1], pin)] if shown[-1] is not images else [])]
             return _Piece(places, source, moved, drawn_on, numbers, stacks)
         for array, several, drawn in zip(self.arrays, shown, numbers, strict=True):
             augment.apply_into([array[place, 0] for place in places.tolist()], several, drawn, *loader.scale(source))
         return _Piece(places, source, moved, drawn_on)
 
     def _on_device(self, pieces: list["_Piece"]) -> list[Tensor]:
-        """Send the stored pictures and make the views there."""
+        """Send the stored images and make the views there."""
         device = self.loader.device
         shapes = [(len(self.rows), 1, *view.shape) for view in self.loader.views]
         batches = [torch.empty(shape, device=device) for shape in shapes]
         for piece in pieces:
-            stacks = [stack.to(device, non_blocking=True) for stack in piece.pictures]
+            stacks = [stack.to(device, non_blocking=True) for stack in piece.images]
             places = torch.from_numpy(piece.places).to(device)
             for number, (batch, numbers) in enumerate(zip(batches, piece.numbers, strict=True)):
                 shown = stacks[0 if number == 0 else -1]
@@ -354,7 +354,7 @@ class _Making:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Some pictures of a batch, all of one set."""
+    """Some images of a batch, all of one set."""
 
     places: np.ndarray
     source: int
@@ -362,7 +362,7 @@ class _Piece:
     drawn: np.ndarray
     """(M,): the place in the batch of every box there was."""
     numbers: Sequence[augment.Numbers] = ()
-    pictures: Sequence[Tensor] = ()
+    images: Sequence[Tensor] = ()
     """For a GPU: what the first view shows and, if that is something else, what the others show."""
 
 
@@ -385,7 +385,7 @@ class _Boxes:
         return cls(table["row"].to_numpy()[asked], np.stack([finding, x, y, x + width, y + height], axis=1)[asked])
 
     def of_rows(self, rows: np.ndarray) -> np.ndarray:
-        """(M, 6): the boxes of some pictures, `n` first."""
+        """(M, 6): the boxes of some images, `n` first."""
         first, end = (np.searchsorted(self.rows, rows, side=side) for side in ("left", "right"))
         count = end - first
         n = np.repeat(np.arange(len(rows)), count)
@@ -395,7 +395,7 @@ class _Boxes:
 
 @dataclass(frozen=True)
 class _Mates:
-    """Which of the loaded pictures are of one patient."""
+    """Which of the loaded images are of one patient."""
 
     rows: np.ndarray
     """Those of one patient beside each other."""
@@ -431,18 +431,18 @@ def _patients(stores: Sequence[Store]) -> np.ndarray:
     return np.where(nobody, -1 - np.arange(len(codes)), codes)
 
 
-def _picture(store: Store, row: int) -> np.ndarray:
+def _image(store: Store, row: int) -> np.ndarray:
     try:
-        return store.picture(row)
+        return store.image(row)
     except Exception as error:
         raise ValueError(f"Image {row} of {store.folder}, {store.index.file(row)}: {error}") from error
 
 
-def _stacked(pictures: list[np.ndarray], pin: bool) -> Tensor:
+def _stacked(images: list[np.ndarray], pin: bool) -> Tensor:
     """(N, S, S) in memory that a GPU may read by itself."""
-    kind = getattr(torch, pictures[0].dtype.name)
-    stack = torch.empty((len(pictures), *pictures[0].shape), dtype=kind, pin_memory=pin)
-    np.stack(pictures, out=stack.numpy())
+    kind = getattr(torch, images[0].dtype.name)
+    stack = torch.empty((len(images), *images[0].shape), dtype=kind, pin_memory=pin)
+    np.stack(images, out=stack.numpy())
     return stack
 
 
@@ -470,7 +470,7 @@ def _chosen(rows: np.ndarray | None, count: int) -> np.ndarray:
     chosen = np.asarray(rows)
     if chosen.dtype == bool:
         if len(chosen) != count:
-            raise ValueError(f"rows holds {len(chosen):,} truth values for {count:,} pictures.")
+            raise ValueError(f"rows holds {len(chosen):,} truth values for {count:,} images.")
         return np.flatnonzero(chosen)
     if len(chosen) and not np.issubdtype(chosen.dtype, np.integer):
         raise ValueError(f"rows are whole numbers or truth values, not {chosen.dtype}.")
@@ -507,7 +507,7 @@ def _problems(loader: Loader) -> list[str]:
             f"No set has {', '.join(unknown)}; there are {', '.join(_union(loader.stores)) or 'no findings'}"
         )
     if not len(loader.rows):
-        problems.append("There is no picture to load: no row was chosen")
+        problems.append("There is no image to load: no row was chosen")
     elif loader.rows.min() < 0 or loader.rows.max() >= loader._ends[-1]:
         problems.append(f"Rows are {loader.rows.min()} … {loader.rows.max()}; there are 0 … {loader._ends[-1] - 1}")
     for name, least in (("batch", 1), ("threads", 1), ("prefetch", 0), ("world", 1)):
@@ -520,5 +520,5 @@ def _problems(loader: Loader) -> list[str]:
     if loader.channels not in (1, 3):
         problems.append(f"channels is {loader.channels}; 1 or 3")
     if not problems and not len(loader):
-        problems.append(f"{len(loader.rows)} pictures do not fill a batch of {loader.batch}, and drop_last is set")
+        problems.append(f"{len(loader.rows)} images do not fill a batch of {loader.batch}, and drop_last is set")
     return problems

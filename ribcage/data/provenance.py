@@ -107,35 +107,35 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Leak:
-    """What a model has seen of the pictures it is to be tested on."""
+    """What a model has seen of the images it is to be tested on."""
 
     patients: int
     """Test patients that were in training or selection."""
-    pictures: int
-    """Test pictures of such patients."""
+    images: int
+    """Test images of such patients."""
     identical: int
-    """Test pictures seen bit for bit."""
+    """Test images seen bit for bit."""
     alike: int
-    """Test pictures of which a near-copy was seen (identical ones too)."""
+    """Test images of which a near-copy was seen (identical ones too)."""
     tested: int
 
     def __bool__(self) -> bool:
-        return bool(self.pictures or self.identical or self.alike)
+        return bool(self.images or self.identical or self.alike)
 
     def __str__(self) -> str:
         return self.said("test")
 
     def said(self, what: str) -> str:
-        """The same of pictures that are for something else than a test."""
+        """The same of images that are for something else than a test."""
         return (
-            f"Of {self.tested:,} {what} pictures, {self.pictures:,} show {self.patients:,} patients that the model has "
-            f"seen in training or selection; {self.alike:,} are copies of pictures it has seen, {self.identical:,} of "
+            f"Of {self.tested:,} {what} images, {self.images:,} show {self.patients:,} patients that the model has "
+            f"seen in training or selection; {self.alike:,} are copies of images it has seen, {self.identical:,} of "
             "them to the bit"
         )
 
 
 def leak(provenance: Provenance, tested: Fingerprints) -> Leak:
-    """Look for the tested pictures and their patients in what a model has seen."""
+    """Look for the tested images and their patients in what a model has seen."""
     known = np.zeros(len(tested.pixels), bool)
     for hashes in (tested.patients, tested.without_key):
         known |= np.isin(hashes, provenance.patients) & (hashes > 0)
@@ -145,7 +145,7 @@ def leak(provenance: Provenance, tested: Fingerprints) -> Leak:
 
 
 def copies(provenance: Provenance, tested: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) which of the tested pictures a model has seen to the bit, and of which it has seen a near-copy."""
+    """(N,) which of the tested images a model has seen to the bit, and of which it has seen a near-copy."""
     identical = np.isin(tested.pixels, provenance.pixels) & (tested.pixels > 0)
     alike = identical.copy()
     alike[fingerprint.matches(tested.prints, provenance.prints).first] = True

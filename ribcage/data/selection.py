@@ -42,7 +42,7 @@ def _of_split(stores: Sequence[Store], everything: pd.DataFrame, split: str, fro
         chosen &= everything["view"].isin(FRONTAL)
     if not chosen.any():
         known = sorted(set(everything["split"]) - {""})
-        kind = "frontal picture" if frontal else "picture"
+        kind = "frontal image" if frontal else "image"
         folders = ", ".join(str(store.folder) for store in stores)
         hint = did_you_mean(split, known) or f" Splits: {', '.join(known) or 'none'}."
         raise ValueError(f"No {kind} of {folders} is in split {split!r}.{hint}")
@@ -65,15 +65,15 @@ def share_of_patients(stores: Sequence[Store], rows: np.ndarray, share: float, s
 
 
 def distinct(stores: Sequence[Store]) -> None:
-    """Raise where folders of one name hold the same picture: it would count double."""
+    """Raise where folders of one name hold the same image: it would count double."""
     everything = table(stores)
     twice = int(everything.duplicated(["name", "path"]).sum())
     if twice:
         names = [store.index.name for store in stores]
         same = dict.fromkeys(str(store.folder) for store in stores if names.count(store.index.name) > 1)
         raise ValueError(
-            f"{twice:,} pictures stand in more than one of {', '.join(same)} (the same set and path): "
-            "give each once, or, where they are different pictures, import one under another --name."
+            f"{twice:,} images stand in more than one of {', '.join(same)} (the same set and path): "
+            "give each once, or, where they are different images, import one under another --name."
         )
 
 
@@ -148,12 +148,12 @@ def sharing(
 class Overlap:
     """What two cohorts have in common."""
 
-    pictures: int
+    images: int
     patients: int
 
 
 def overlap(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray) -> Overlap:
-    """The pictures and the known patients that are in both."""
+    """The images and the known patients that are in both."""
     everything = table(stores)
     names = patients(everything)
     both = set(names[learning]) & set(names[choosing]) - {""}
@@ -161,11 +161,11 @@ def overlap(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray)
 
 
 def apart(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
-    """Raise where pictures are learnt from that also choose; a sentence where only their patients are, else ""."""
+    """Raise where images are learnt from that also choose; a sentence where only their patients are, else ""."""
     both, (train, val) = overlap(stores, learning, choosing), splits
-    if both.pictures:
+    if both.images:
         raise ValueError(
-            f"{both.pictures:,} pictures are in --train {train} and in --val {val}: who learns from them cannot choose "
+            f"{both.images:,} images are in --train {train} and in --val {val}: who learns from them cannot choose "
             "by them. Give --val another split."
         )
     if not both.patients:
@@ -178,7 +178,7 @@ def apart(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray, s
 
 
 def without_copies(stores: Sequence[Store], rows: np.ndarray, *splits: str) -> np.ndarray:
-    """The rows of these splits without pictures that are, to the bit, in another split too.
+    """The rows of these splits without images that are, to the bit, in another split too.
 
     Linked folders have nothing to compare.
     """

@@ -24,7 +24,7 @@ HALF, THREE_QUARTERS = THRESHOLDS.index(0.5), THRESHOLDS.index(0.75)
 
 
 class BoxValidation:
-    """A detector on the pictures that choose among detectors: call it for the numbers of this moment."""
+    """A detector on the images that choose among detectors: call it for the numbers of this moment."""
 
     def __init__(
         self,
@@ -45,13 +45,13 @@ class BoxValidation:
         known = detections.drawn(stores, self.rows, model.findings, policy).T
         self.known = dict(zip(model.findings, known, strict=True))
         self.kept: Kept | None = None
-        """What a frozen backbone makes of the pictures, where that is known."""
+        """What a frozen backbone makes of the images, where that is known."""
         self.found: dict[str, float] = {}
         self.said: Detections | None = None
         """What the detector found last, at rank 0."""
 
     def loader(self) -> Loader:
-        """Of the pictures as they are shown: for who makes what is kept."""
+        """Of the images as they are shown: for who makes what is kept."""
         model = self.model
         return Loader(
             self.stores, [plain(model.size)], batch=self.batch, rows=self.rows, findings=model.findings, shuffle=False,
@@ -83,7 +83,7 @@ class BoxValidation:
         return self.found
 
     def marks(self, finding: str) -> Marks:
-        """What was found of a finding, on pictures of which it is known where it is."""
+        """What was found of a finding, on images of which it is known where it is."""
         assert self.said is not None, "not validated yet"
         return self.said.marks(finding).of(self.known[finding])
 

@@ -41,7 +41,7 @@ NAMES = ("auroc", "ap", "accuracy", "f1", "sensitivity", "specificity", "ppv", "
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said of some pictures, and what is known of them."""
+    """What a model said of some images, and what is known of them."""
 
     predictions: Predictions
     """Of the findings that are tested."""
@@ -80,7 +80,7 @@ class Answers:
 
     @cached_property
     def ranks(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """For each finding the ranks of its known pictures (ties share theirs), which those are, and all labels."""
+        """For each finding the ranks of its known images (ties share theirs), which those are, and all labels."""
         columns = zip(self.probabilities.T, self.labels.T, strict=True)
         return [(pd.Series(p[~np.isnan(y)]).rank().to_numpy(), ~np.isnan(y), y) for p, y in columns]
 
@@ -99,7 +99,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Fitting:
-    """Other pictures, for the baselines to learn from."""
+    """Other images, for the baselines to learn from."""
 
     name: str
     """What they are called."""
@@ -200,8 +200,8 @@ def evaluate(
     """All numbers.
 
     rule: the thresholds of the rates that get intervals.
-    protocol: peers chooses the thresholds on the tested pictures themselves, as published tables often do.
-    fitting: pictures that the baselines learn from.
+    protocol: peers chooses the thresholds on the tested images themselves, as published tables often do.
+    fitting: images that the baselines learn from.
     """
     if protocol == "peers":
         data = replace(data, thresholds=thresholds(data.probabilities, data.labels))
@@ -215,7 +215,7 @@ def evaluate(
         data.probabilities, data.labels, data.patients, thresholds=chosen, probabilities=data.probabilities, **options
     )
     result = {
-        "pictures": len(data),
+        "images": len(data),
         "patients": patients(data),
         "protocol": protocol,
         "rule": rule,
@@ -241,7 +241,7 @@ def digest(result: dict[str, Any]) -> dict[str, Any]:
         for row in result["findings"]
     }
     return {
-        "pictures": result["pictures"],
+        "images": result["images"],
         "patients": result["patients"],
         "macro": {name: result["macro"][name] for name in ("auroc", "ap")},
         "findings": found,
@@ -303,7 +303,7 @@ def _counts(data: Answers, chosen: np.ndarray) -> Counts:
 
 
 def top1(data: Answers, options: dict[str, Any]) -> dict[str, Any]:
-    """Share of the pictures whose most probable finding is the true one."""
+    """Share of the images whose most probable finding is the true one."""
     right = multiclass.correct(data.probabilities, classes(data.labels))[:, None]
     asked = np.where(np.isnan(right), np.nan, 1.0)
     found = metrics.bootstrap(np.nan_to_num(right), asked, data.patients, thresholds=0.5, **options)["sensitivity"]
@@ -347,7 +347,7 @@ def _without_looking(constant: np.ndarray, labels: np.ndarray, place: int) -> di
 
 
 def view_shares(fitting: Fitting) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """(F,) prevalence, and the prevalence in each view, drawn towards the whole by one picture's weight."""
+    """(F,) prevalence, and the prevalence in each view, drawn towards the whole by one image's weight."""
     with np.errstate(invalid="ignore"):
         known = ~np.isnan(fitting.labels)
         whole = np.nansum(fitting.labels, axis=0) / known.sum(axis=0)
@@ -359,7 +359,7 @@ def view_shares(fitting: Fitting) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 
 def shuffled(data: Answers, seed: int) -> dict[str, Any]:
-    """AUROC when labels are dealt out anew among the pictures, whole rows together: middle and 95 % range."""
+    """AUROC when labels are dealt out anew among the images, whole rows together: middle and 95 % range."""
     drawn = np.array([_aurocs_of(data, rng.permutation(seed, time, len(data))) for time in range(SHUFFLES)])
     kept = ~np.isnan(drawn).all(axis=0)
     spread = np.full((3, drawn.shape[1]), np.nan)
@@ -386,7 +386,7 @@ def _aurocs_of(data: Answers, order: np.ndarray) -> list[float]:
 
 
 def subgroups(data: Answers, chosen: np.ndarray, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """The same numbers for each sex, age band, view, hospital and set that differ among the pictures."""
+    """The same numbers for each sex, age band, view, hospital and set that differ among the images."""
     rows = []
     for by, groups in groupings(data.about).items():
         if len(np.unique(groups)) < 2:
@@ -399,7 +399,7 @@ def subgroups(data: Answers, chosen: np.ndarray, options: dict[str, Any]) -> lis
                 {
                     "by": by,
                     "group": name,
-                    "pictures": int(inside.sum()),
+                    "images": int(inside.sum()),
                     "patients": len(set(data.patients[inside].tolist()) - {""}),
                     "positives": int(summary.positives.sum()),
                     "macro": {key: estimate(each.macro, 0) | {"findings": each.averaged} for key, each in kept.items()},
@@ -413,7 +413,7 @@ def subgroups(data: Answers, chosen: np.ndarray, options: dict[str, Any]) -> lis
 
 
 def groupings(about: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What pictures can be told apart by: (N,) text each, "" where unknown."""
+    """What images can be told apart by: (N,) text each, "" where unknown."""
     found = {"sex": about["sex"].to_numpy(str), "age": age_bands(about["age"].to_numpy(np.float64))}
     found["view"] = about["view"].to_numpy(str)
     for name in ("hospital", "set"):
@@ -440,7 +440,7 @@ def notes(data: Answers, result: dict[str, Any]) -> list[str]:
     texts = []
     if empty:
         texts.append(
-            f"{', '.join(empty)}: only one class is known in these pictures, so no AUROC exists"
+            f"{', '.join(empty)}: only one class is known in these images, so no AUROC exists"
             + (f"; the mean is of the other {len(rows) - len(empty)}." if len(rows) - len(empty) > 1 else ".")
         )
     left = int(np.isnan(data.labels).sum())
@@ -456,7 +456,7 @@ def notes(data: Answers, result: dict[str, Any]) -> list[str]:
         )
     without = int((data.about["patient"] == "").sum())
     if without:
-        texts.append(f"The patient of {without:,} pictures is not known: each counts as a patient of its own.")
+        texts.append(f"The patient of {without:,} images is not known: each counts as a patient of its own.")
     if not data.thresholds:
         texts.append("The model carries no thresholds from validation: rates are at 0.5.")
     return texts
@@ -521,38 +521,36 @@ def stamps(result: dict[str, Any]) -> list[str]:
         texts.append(f"Not an honest test. {leak['text']}. It was made with --allow-leak or --protocol peers.")
     if result["protocol"] == "peers":
         texts.append(
-            "Protocol of peers: the thresholds were chosen on the tested pictures themselves, so accuracy, F1, "
+            "Protocol of peers: the thresholds were chosen on the tested images themselves, so accuracy, F1, "
             "sensitivity and specificity are better than they would be on new patients."
         )
     if leak["unseen"]:
         texts.append(
-            f"{leak['unseen']:,} pictures that the model learnt from left no fingerprint (they were linked, not "
+            f"{leak['unseen']:,} images that the model learnt from left no fingerprint (they were linked, not "
             "imported): that none of the tested ones is among them, or is a copy, is known only as far as patients are."
         )
     if unknown := leak.get("unknown"):
         texts.append(
             f"What {' and '.join(unknown)} has learnt from, which this model comes from, is not known: if it were "
-            "these pictures, the numbers flatter the model."
+            "these images, the numbers flatter the model."
         )
     if chosen := result["model"].get("leak"):
         texts.append(f"The choice of this model and its thresholds are not honest: {chosen}.")
     if result["split"] in result["model"].get("splits", ()):
-        texts.append(
-            f"These are {result['split']} pictures, not test pictures: the model may have been chosen on them."
-        )
+        texts.append(f"These are {result['split']} images, not test images: the model may have been chosen on them.")
     if others := result.get("others"):
         texts.append(
-            f"The model has learnt from frontal pictures alone, and {others:,} of these are not known to be frontal: "
+            f"The model has learnt from frontal images alone, and {others:,} of these are not known to be frontal: "
             "--frontal leaves them out."
         )
     texts += [
-        f"The pictures of {one['folder']} were made square by '{one['fit']}', those the model learnt from by "
+        f"The images of {one['folder']} were made square by '{one['fit']}', those the model learnt from by "
         f"'{result['model']['fit']}': it sees another shape than it knows."
         for one in result["data"]
         if one["fit"] != result["model"]["fit"]
     ]
     texts += [
-        f"The pictures of {one['folder']} were stored at {one['size']} px, those the model learnt from at "
+        f"The images of {one['folder']} were stored at {one['size']} px, those the model learnt from at "
         f"{result['model']['stored']} px: they are sharper or softer than it knows."
         for one in result["data"]
         if one["size"] != result["model"]["stored"]

@@ -1,4 +1,4 @@
-"""Comparison: several models' predictions of the same pictures → differences with their intervals and p-values.
+"""Comparison: several models' predictions of the same images → differences with their intervals and p-values.
 
 Every model is compared with the first. Both tests are paired: how the models vary together is taken from the same
 resamples of patients, or from DeLong's covariance; an interval without 0 and p < .05 are the same. Accuracy and F1 are
@@ -94,7 +94,7 @@ class Facts:
         try:
             said = files.read_json(file)
             thresholds = {str(row["finding"]): number(row["threshold"]) for row in said["findings"]}
-            peers = " on the tested pictures" if said["protocol"] == "peers" else ""
+            peers = " on the tested images" if said["protocol"] == "peers" else ""
             return cls(tuple(map(str, said["stamps"])), str(said["rule"]) + peers, thresholds)
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{file} is damaged. Run 'ribcage evaluate' again.") from None
@@ -175,7 +175,7 @@ def meant(file: Path, on: str) -> bool:
 
 @dataclass(frozen=True)
 class Aligned:
-    """The same pictures and findings for all."""
+    """The same images and findings for all."""
 
     findings: tuple[str, ...]
     scores: list[np.ndarray]
@@ -184,29 +184,29 @@ class Aligned:
     patients: np.ndarray
     """(N,) as the table says that knows most of them; "" where unknown."""
     left_out: dict[str, int]
-    """Pictures of a model that not all others have."""
+    """Images of a model that not all others have."""
     findings_left_out: dict[str, tuple[str, ...]]
 
 
 def align(entries: Sequence[Entry]) -> Aligned:
-    """Bring all to the pictures and findings that everybody has."""
+    """Bring all to the images and findings that everybody has."""
     entries = own_predictions_placed(entries)
     tables = [keyed(one) for one in entries]
-    pictures = tables[0].index
+    images = tables[0].index
     for table in tables[1:]:
-        pictures = pictures[pictures.isin(table.index)]
+        images = images[images.isin(table.index)]
     known = [predictions.findings(one.table) for one in entries]
     findings = tuple(name for name in known[0] if all(name in names for names in known[1:]))
-    if not len(pictures) or not findings:
-        lacking = "picture" if not len(pictures) else "finding"
+    if not len(images) or not findings:
+        lacking = "image" if not len(images) else "finding"
         raise ValueError(f"{', '.join(one.name for one in entries)} have no {lacking} in common.")
-    common = [table.loc[pictures] for table in tables]
+    common = [table.loc[images] for table in tables]
     labels = [table[[name + predictions.LABEL for name in findings]].to_numpy(np.float64) for table in common]
     for one, theirs in zip(entries[1:], labels[1:], strict=True):
         other = int((~((theirs == labels[0]) | (np.isnan(theirs) & np.isnan(labels[0])))).any(axis=1).sum())
         if other:
             raise ValueError(
-                f"{other:,} pictures have other labels in {one.name} than in {entries[0].name}: "
+                f"{other:,} images have other labels in {one.name} than in {entries[0].name}: "
                 "evaluate both on the same data with the same --policy."
             )
     told = max(common, key=lambda table: int((table["patient"] != "").sum()))  # of equals the first
@@ -215,7 +215,7 @@ def align(entries: Sequence[Entry]) -> Aligned:
         [table[list(findings)].to_numpy(np.float64) for table in common],
         labels[0],
         patient_names(told),
-        {one.name: len(table) - len(pictures) for one, table in zip(entries, tables, strict=True)},
+        {one.name: len(table) - len(images) for one, table in zip(entries, tables, strict=True)},
         {
             one.name: tuple(name for name in names if name not in findings)
             for one, names in zip(entries, known, strict=True)
@@ -234,7 +234,7 @@ def keyed(one: Entry) -> pd.DataFrame:
     table = one.table.set_index(one.table["set"] + "\0" + one.table["path"])
     twice = int(table.index.duplicated().sum())
     if twice:
-        raise ValueError(f"{one.name} has {twice:,} pictures twice (the same set and path).")
+        raise ValueError(f"{one.name} has {twice:,} images twice (the same set and path).")
     return table
 
 
@@ -262,7 +262,7 @@ def compare(
         for scores, thresholds in models[1:]
     ]
     return {
-        "pictures": len(data.labels),
+        "images": len(data.labels),
         "patients": len(set(data.patients.tolist()) - {""}),
         "without_patient": int((data.patients == "").sum()),
         "left_out": data.left_out,
@@ -364,7 +364,7 @@ def notes(result: dict[str, Any]) -> list[str]:
     alike = [row["finding"] for row in result["models"][0]["findings"] if row["auroc"]["value"] is None]
     if alike:
         texts.append(
-            f"{', '.join(alike)}: only one class is known in these pictures, so not in the means that need both."
+            f"{', '.join(alike)}: only one class is known in these images, so not in the means that need both."
         )
     for model in result["models"]:
         lacked = [finding for finding, has in thresholded(model) if not has]
@@ -382,7 +382,7 @@ def notes(result: dict[str, Any]) -> list[str]:
         texts.append(f"The patient of {without:,} images is not known: each counts as a patient of its own.")
     for name, count in result["left_out"].items():
         if count:
-            texts.append(f"{count:,} pictures of {name} are left out: not every model has predictions of them.")
+            texts.append(f"{count:,} images of {name} are left out: not every model has predictions of them.")
     for name, findings in result["findings_left_out"].items():
         if findings:
             texts.append(f"{', '.join(findings)} of {name}: left out, since not every model knows it.")

@@ -1,6 +1,6 @@
 """Box evaluation: found boxes beside true ones → every number of a detector's report, as a dict that JSON can hold.
 
-All boxes count, whatever their score; only `kaggle` needs a cut, which validation chose. A picture in which a finding
+All boxes count, whatever their score; only `kaggle` needs a cut, which validation chose. An image in which a finding
 is but nobody drew it is left out for that finding: its boxes may be anywhere.
 """
 
@@ -31,13 +31,13 @@ BASELINE = ("map", "map_positives", "centre_mean")
 """What baselines and subgroups are told by."""
 SHUFFLES = 20
 RATE = 1.0
-"""False marks per picture at which sizes are told and pictures are shown."""
+"""False marks per image at which sizes are told and images are shown."""
 SIZES = 10
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a detector found in some pictures, and what is there."""
+    """What a detector found in some images, and what is there."""
 
     findings: tuple[str, ...]
     """Those that are drawn at least once."""
@@ -67,7 +67,7 @@ class Answers:
 
     @cached_property
     def shown(self) -> np.ndarray:
-        """(F,) the score at which there is one false mark per picture."""
+        """(F,) the score at which there is one false mark per image."""
         curves = [
             froc.curve(events, int(each.known.sum())) for events, each in zip(self.events, self.boxes, strict=True)
         ]
@@ -76,19 +76,19 @@ class Answers:
 
 @dataclass(frozen=True)
 class Fitting:
-    """True boxes of other pictures, for the baseline to learn from."""
+    """True boxes of other images, for the baseline to learn from."""
 
     name: str
-    """What the pictures are called."""
+    """What the images are called."""
     boxes: np.ndarray
-    """(F, 4) the mean box of each finding, in shares of the picture's side; NaN where none is drawn."""
+    """(F, 4) the mean box of each finding, in shares of the image's side; NaN where none is drawn."""
 
     @classmethod
     def of(cls, name: str, stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str]) -> "Fitting":
         """These rows, counted through all sets."""
         scale = sides(stores, rows)
         true = [detections.truth(stores, rows, finding) for finding in findings]
-        shares = [each.boxes / scale[each.pictures][:, None] for each in true]
+        shares = [each.boxes / scale[each.images][:, None] for each in true]
         return cls(name, np.array([one.mean(axis=0) if len(one) else np.full(4, np.nan) for one in shares]))
 
 
@@ -108,7 +108,7 @@ def answers(
     if not drawn:
         there = sorted({str(name) for store in stores for name in store.index.boxes["finding"].unique()})
         raise ValueError(
-            f"None of these pictures has a box of {', '.join(found.findings)}, which the detector finds; boxes of the "
+            f"None of these images has a box of {', '.join(found.findings)}, which the detector finds; boxes of the "
             f"sets are of {', '.join(there) or 'nothing'}."
         )
     known = detections.drawn(stores, rows, found.findings, policy)
@@ -118,7 +118,7 @@ def answers(
         for name, place in zip(names, drawn, strict=True)
     ]
     chosen = None if cuts is None else tuple(cuts[place] for place in drawn)
-    return Answers(names, tuple(boxes), found.pictures, rows, sides(stores, rows), chosen)
+    return Answers(names, tuple(boxes), found.images, rows, sides(stores, rows), chosen)
 
 
 def sides(stores: Sequence[Store], rows: np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """All numbers.
 
-    protocol: peers chooses the cut on the tested pictures themselves.
+    protocol: peers chooses the cut on the tested images themselves.
     fitting: where the baseline has its box from.
     """
     if protocol == "peers":
@@ -151,7 +151,7 @@ def evaluate(
     found = bootstrap(data.boxes, data.patients, cuts=cuts, **options)
     result = {
         "kind": "boxes",
-        "pictures": len(data),
+        "images": len(data),
         "patients": len(set(data.patients.tolist()) - {""}),
         "protocol": protocol,
         "level": LEVEL,
@@ -172,7 +172,7 @@ def described(data: Answers, found: dict[str, Resampled]) -> list[dict[str, Any]
         {
             "finding": name,
             "n": int(boxes.known.sum()),
-            "positives": len(np.unique(boxes.true.pictures)),
+            "positives": len(np.unique(boxes.true.images)),
             "boxes": len(boxes.true),
             "found": len(boxes.found),
             "left_out": int((~boxes.known).sum()),
@@ -194,12 +194,12 @@ def macro(found: dict[str, Resampled]) -> dict[str, dict[str, Any]]:
 
 
 def sizes(data: Answers, place: int) -> list[dict[str, float | int]]:
-    """How many boxes of each size there are, and how many are hit by the centre at `RATE` false marks per picture. A
-    size is the side of a square of the same area, as a share of the picture's side."""
+    """How many boxes of each size there are, and how many are hit by the centre at `RATE` false marks per image. A
+    size is the side of a square of the same area, as a share of the image's side."""
     boxes = data.boxes[place]
     best, _, _ = froc.best_hits(boxes.found, boxes.true, len(data))
-    true = _by_picture(boxes.true)
-    share = extents(true) / data.sides[true.pictures]
+    true = _by_image(boxes.true)
+    share = extents(true) / data.sides[true.images]
     bins = int(np.clip(len(true) // 8, 1, SIZES))
     edges = np.linspace(share.min(), max(share.max(), share.min() + 1e-3), bins + 1)
     every, hit = (np.histogram(own, edges)[0].tolist() for own in (share, share[best >= data.shown[place]]))
@@ -214,15 +214,15 @@ def extents(marks: Marks) -> np.ndarray:
     return np.sqrt(np.maximum(marks.boxes[:, 2:] - marks.boxes[:, :2], 0).prod(axis=1))
 
 
-def _by_picture(marks: Marks) -> Marks:
-    return marks.only(np.argsort(marks.pictures, kind="stable"))
+def _by_image(marks: Marks) -> Marks:
+    return marks.only(np.argsort(marks.images, kind="stable"))
 
 
 # ---- beside it
 
 
 def baselines(data: Answers, fitting: Fitting | None, options: dict[str, Any]) -> dict[str, Any]:
-    """What is reached without looking: the mean box everywhere, and the detector's boxes on other pictures."""
+    """What is reached without looking: the mean box everywhere, and the detector's boxes on other images."""
     result: dict[str, Any] = {"fitted_on": fitting.name if fitting else "", "shuffled": shuffled(data, options["seed"])}
     if fitting is None:
         return result
@@ -240,16 +240,16 @@ def baselines(data: Answers, fitting: Fitting | None, options: dict[str, Any]) -
 
 
 def mean_box(data: Answers, place: int, box: np.ndarray, seed: int) -> Boxes:
-    """The same box in every picture. Its scores are drawn: equal ones would leave the order to that of the pictures."""
-    boxes, pictures = data.boxes[place], np.arange(len(data))
+    """The same box in every image. Its scores are drawn: equal ones would leave the order to that of the images."""
+    boxes, images = data.boxes[place], np.arange(len(data))
     if np.isnan(box).any():
         return replace(boxes, found=Marks.none())
-    scores = rng.uniform(seed, place, pictures, rng.METHOD, 1)[:, 0]
-    return Boxes.of(Marks(pictures, box * data.sides[:, None], scores), boxes.true, len(data), boxes.known)
+    scores = rng.uniform(seed, place, images, rng.METHOD, 1)[:, 0]
+    return Boxes.of(Marks(images, box * data.sides[:, None], scores), boxes.true, len(data), boxes.known)
 
 
 def shuffled(data: Answers, seed: int) -> dict[str, Any]:
-    """When what was found is dealt out anew among the pictures: the middle and the 95 % range of some rounds."""
+    """When what was found is dealt out anew among the images: the middle and the 95 % range of some rounds."""
     rounds = [_dealt(data, seed, time) for time in range(SHUFFLES)]
     findings, means = [], {}
     for key in BASELINE:
@@ -265,28 +265,28 @@ def shuffled(data: Answers, seed: int) -> dict[str, Any]:
 
 
 def _dealt(data: Answers, seed: int, time: int) -> dict[str, np.ndarray]:
-    """(F,) each metric of one round. Only pictures that count for a finding are dealt to."""
+    """(F,) each metric of one round. Only images that count for a finding are dealt to."""
     values = []
     for boxes in data.boxes:
         there = np.flatnonzero(boxes.known)
         target = np.arange(len(data))
         target[there] = there[rng.permutation(seed, time, len(there))]
-        pictures = target[boxes.found.pictures]
-        scale = data.sides[pictures] / data.sides[boxes.found.pictures]
-        moved = Marks(pictures, boxes.found.boxes * scale[:, None], boxes.found.scores)
+        images = target[boxes.found.images]
+        scale = data.sides[images] / data.sides[boxes.found.images]
+        moved = Marks(images, boxes.found.boxes * scale[:, None], boxes.found.scores)
         values.append(_quick(replace(boxes, found=moved)))
     return {key: np.array([each[key] for each in values]) for key in BASELINE}
 
 
 def _quick(boxes: Boxes) -> dict[str, float]:
     """What baselines are told by, without resamples."""
-    pictures, once = np.arange(boxes.count), np.ones((boxes.count, 1), np.int32)
+    images, once = np.arange(boxes.count), np.ones((boxes.count, 1), np.int32)
     matches = match(boxes.found, boxes.true, boxes.count)
     events = froc.events(boxes.found, boxes.true, boxes.count)
     return {
-        "map": precisions(matches, pictures, once).mean(),
-        "map_positives": precisions(matches.only(matches.truths > 0), pictures, once).mean(),
-        "centre_mean": froc.sensitivities(events, boxes.known, pictures, once).mean(),
+        "map": precisions(matches, images, once).mean(),
+        "map_positives": precisions(matches.only(matches.truths > 0), images, once).mean(),
+        "centre_mean": froc.sensitivities(events, boxes.known, images, once).mean(),
     }
 
 
@@ -298,7 +298,7 @@ def _spread(values: np.ndarray) -> dict[str, float | None]:
 
 
 def subgroups(data: Answers, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """The means over findings for each sex, age band, view, hospital and set that differ among the pictures."""
+    """The means over findings for each sex, age band, view, hospital and set that differ among the images."""
     rows = []
     for by, groups in classification.groupings(data.about).items():
         names = sorted(set(groups.tolist()), key=lambda name: (name == "", name))
@@ -310,7 +310,7 @@ def subgroups(data: Answers, options: dict[str, Any]) -> list[dict[str, Any]]:
                 {
                     "by": by,
                     "group": name or "unknown",
-                    "pictures": int(inside.sum()),
+                    "images": int(inside.sum()),
                     "patients": len(set(data.patients[inside].tolist()) - {""}),
                     "boxes": sum(len(each.true) for each in own),
                     "macro": {key: value for key, value in macro(found).items() if key in BASELINE},
@@ -328,7 +328,7 @@ def notes(data: Answers, result: dict[str, Any]) -> list[str]:
     left = [f"{row['finding']} {row['left_out']:,}" for row in result["findings"] if row["left_out"]]
     if left:
         texts.append(
-            "Pictures are left out where a finding is, or nothing certain is said of it, and nobody drew where: "
+            "Images are left out where a finding is, or nothing certain is said of it, and nobody drew where: "
             f"{', '.join(left)}."
         )
     if alone := [row["finding"] for row in result["findings"] if row["map"]["low"] is None]:
@@ -338,7 +338,7 @@ def notes(data: Answers, result: dict[str, Any]) -> list[str]:
         )
     without = int((data.about["patient"] == "").sum())
     if without:
-        texts.append(f"The patient of {without:,} pictures is not known: each counts as a patient of its own.")
+        texts.append(f"The patient of {without:,} images is not known: each counts as a patient of its own.")
     if data.cuts is None:
         texts.append("The model carries no cut from validation, so the challenge's metric is not told.")
     return texts
@@ -349,7 +349,7 @@ def stamps(result: dict[str, Any]) -> list[str]:
     texts = classification.stamps(result | {"protocol": "honest", "not_tested": []})
     if result["protocol"] == "peers":
         texts.append(
-            "Protocol of peers: the cut was chosen on the tested pictures themselves, so the challenge's metric is "
+            "Protocol of peers: the cut was chosen on the tested images themselves, so the challenge's metric is "
             "better than it would be on new patients."
         )
     if result["not_tested"]:
@@ -361,7 +361,7 @@ def digest(result: dict[str, Any]) -> dict[str, Any]:
     """The few numbers that model.json and the model card carry."""
     names = ("map", "ap50", "map_positives", "centre_mean")
     return {
-        "pictures": result["pictures"],
+        "images": result["images"],
         "patients": result["patients"],
         "macro": {name: result["macro"][name] for name in names},
         "findings": {
@@ -378,32 +378,32 @@ def digest(result: dict[str, Any]) -> dict[str, Any]:
 class Error:
     """One box that is wrong, or is missed."""
 
-    picture: int
+    image: int
     finding: int
     box: np.ndarray
     """(4,)"""
     score: float
     """Of a false mark; of a missed box that of the best hit, -inf without any."""
     false: float
-    """False marks per picture at or above this score; inf for a box that is never hit."""
+    """False marks per image at or above this score; inf for a box that is never hit."""
     size: float
-    """Side of a square of the same area, as a share of the picture's side."""
+    """Side of a square of the same area, as a share of the image's side."""
 
 
 def missed(data: Answers, most: int) -> list[Error]:
-    """True boxes that nothing overlaps by `HIT` until there is one false mark per picture, one of each picture: those
+    """True boxes that nothing overlaps by `HIT` until there is one false mark per image, one of each image: those
     found after most false marks or never, of these the larger first."""
     every = []
     for place, boxes in enumerate(data.boxes):
         best, hitting, _ = froc.best_hits(boxes.found, boxes.true, len(data), HIT)
         false = boxes.found.scores[~hitting]
         late = best < data.shown[place]
-        every += _errors(data, place, _by_picture(boxes.true).only(late), best[late], false)
+        every += _errors(data, place, _by_image(boxes.true).only(late), best[late], false)
     return _one_each(sorted(every, key=lambda error: (-error.false, -error.size)), most)
 
 
 def false_marks(data: Answers, most: int) -> list[Error]:
-    """Found boxes that overlap no true one by `HIT` and have no centre in one, one of each picture: the surest first,
+    """Found boxes that overlap no true one by `HIT` and have no centre in one, one of each image: the surest first,
     by how few others are as sure."""
     every = []
     for place, boxes in enumerate(data.boxes):
@@ -418,15 +418,15 @@ def _errors(data: Answers, place: int, marks: Marks, scores: np.ndarray, false: 
     """false: (K,) the scores of all false marks."""
     above = len(false) - np.searchsorted(np.sort(false), scores, side="left")
     share = np.where(np.isfinite(scores), above / max(int(data.boxes[place].known.sum()), 1), np.inf)
-    size = extents(marks) / data.sides[marks.pictures]
-    columns = zip(marks.pictures.tolist(), marks.boxes, scores.tolist(), share.tolist(), size.tolist(), strict=True)
-    return [Error(picture, place, box, *numbers) for picture, box, *numbers in columns]
+    size = extents(marks) / data.sides[marks.images]
+    columns = zip(marks.images.tolist(), marks.boxes, scores.tolist(), share.tolist(), size.tolist(), strict=True)
+    return [Error(image, place, box, *numbers) for image, box, *numbers in columns]
 
 
 def _one_each(errors: Sequence[Error], most: int) -> list[Error]:
-    """The first of each picture."""
+    """The first of each image."""
     chosen: dict[int, Error] = {}
     for error in errors:
         if len(chosen) < most:
-            chosen.setdefault(error.picture, error)
+            chosen.setdefault(error.image, error)
     return list(chosen.values())

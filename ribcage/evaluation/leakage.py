@@ -33,7 +33,7 @@ def check(
 ) -> dict[str, Any]:
     """What the model has seen of these rows, for the report; LeakError if it has and that is not allowed.
 
-    selected: pictures the model was selected on, though not trained on, are allowed: what others did is reproduced.
+    selected: images the model was selected on, though not trained on, are allowed: what others did is reproduced.
     """
     prints = fingerprints(tested, rows)
     leak, chosen = provenance.leak(seen, prints), 0
@@ -60,13 +60,13 @@ def check(
 class Left:
     """What was left out of a test, since the model has seen it."""
 
-    pictures: int = 0
+    images: int = 0
     patients: int = 0
     copies: int = 0
 
     def __str__(self) -> str:
         return (
-            f"{self.pictures:,} images are left out (--drop-shared): they show {self.patients:,} patients that the "
+            f"{self.images:,} images are left out (--drop-shared): they show {self.patients:,} patients that the "
             f"model has seen in training or selection, or are copies of images it has seen ({self.copies:,})."
         )
 
@@ -95,7 +95,7 @@ def first_weights(seen: Provenance, choosing: Sequence[Store], rows: np.ndarray,
 def text(leak: provenance.Leak, chosen: int) -> str:
     """One sentence."""
     if not leak:
-        return f"none of the {leak.tested:,} pictures, and no patient on them, was seen in training or selection"
+        return f"none of the {leak.tested:,} images, and no patient on them, was seen in training or selection"
     said = f"; the model was selected on {chosen:,} of them" if chosen else ""
     return f"{leak}{said}"
 
@@ -122,12 +122,12 @@ def fingerprints(tested: Sequence[Store], rows: np.ndarray) -> Fingerprints:
 
 
 def _computed(store: Store, rows: np.ndarray) -> Fingerprints:
-    """As the import of the same pictures would have noted them."""
+    """As the import of the same images would have noted them."""
     read = stores.source(store.index, store.facts)
 
     def one(row: int) -> tuple[np.ndarray, int]:
-        picture = read(row)
-        return fingerprint.fingerprint(picture.pixels), fingerprint.pixel_hash(stores.square(picture, store.facts))
+        image = read(row)
+        return fingerprint.fingerprint(image.pixels), fingerprint.pixel_hash(stores.square(image, store.facts))
 
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(one, rows.tolist()))
@@ -136,7 +136,7 @@ def _computed(store: Store, rows: np.ndarray) -> Fingerprints:
 
 
 def _apart(seen: Provenance, tested: Fingerprints) -> tuple[int, provenance.Leak]:
-    """How many of the tested pictures the model was only selected on, and what it was trained on.
+    """How many of the tested images the model was only selected on, and what it was trained on.
 
     The patients of the former are known for that reason, also where an older file does not say which were selected on.
     """
@@ -148,7 +148,7 @@ def _apart(seen: Provenance, tested: Fingerprints) -> tuple[int, provenance.Leak
 
 
 def _of_role(seen: Provenance, role: int) -> Provenance:
-    """The pictures that were seen in training, or in selection."""
+    """The images that were seen in training, or in selection."""
     kept = seen.role == role
     return replace(seen, pixels=seen.pixels[kept], prints=seen.prints[kept], role=seen.role[kept])
 

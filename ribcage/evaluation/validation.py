@@ -17,13 +17,11 @@ from ribcage.methods.supervised import Supervised
 from ribcage.metrics import reliability_bins
 from ribcage.runtime import distributed
 
-DIVERGED = (
-    "The model's answers to the validation pictures are not finite: it has diverged. Try a lower --lr or --clip 1."
-)
+DIVERGED = "The model's answers to the validation images are not finite: it has diverged. Try a lower --lr or --clip 1."
 
 
 class Validation:
-    """A model on the pictures that choose among models: call it for the numbers of this moment."""
+    """A model on the images that choose among models: call it for the numbers of this moment."""
 
     def __init__(
         self,
@@ -99,7 +97,7 @@ def check_exclusive(labels: np.ndarray) -> None:
     several, none = int((present > 1).sum()), int((known & (present == 0)).sum())
     if several or none or not known.any():
         raise ValueError(
-            f"--loss cross-entropy is for findings of which each picture has exactly one: of {len(labels):,} pictures "
+            f"--loss cross-entropy is for findings of which each image has exactly one: of {len(labels):,} images "
             f"{several:,} have several, {none:,} none, and {int(known.sum()):,} are known in full. "
             "Take --loss bce, or other --findings."
         )

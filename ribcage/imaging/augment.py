@@ -1,13 +1,13 @@
-"""Views: what may vary in a picture, the numbers drawn for it, and the batch they make.
+"""Views: what may vary in an image, the numbers drawn for it, and the batch they make.
 
     View → draw(view, seed, epoch, rows, number, side) → Numbers → apply(images, numbers, mean, std) → (N, 1, H, W)
 
-Every change of geometry is one affine matrix, so a picture is interpolated once and boxes move with the same matrix.
+Every change of geometry is one affine matrix, so an image is interpolated once and boxes move with the same matrix.
 OpenCV applies the numbers on the CPU, torch wherever a tensor lies. Before contrast and gamma stretch them, the two
 differ by at most one gray level of 255 (OpenCV 4 looks up to 1/64 pixel beside the place, OpenCV 5 does not).
 
-Points are measured from the top left corner of the picture: the centre of the first pixel is at (0.5, 0.5), its right
-edge at 1. Boxes are given the same way. Outside the picture everything is black, a stored 0.
+Points are measured from the top left corner of the image: the centre of the first pixel is at (0.5, 0.5), its right
+edge at 1. Boxes are given the same way. Outside the image everything is black, a stored 0.
 
 Order: shrink by a whole factor where the view needs less than two thirds of the resolution · gamma, contrast,
 brightness · normalise · affine · blur · noise · erase. The intensity comes before the affine: a table can do it."""
@@ -41,14 +41,14 @@ _ERASE_RATIO = (0.3, 3.3)
 
 @dataclass(frozen=True)
 class View:
-    """What may vary. The defaults change nothing: the whole picture at `size`."""
+    """What may vary. The defaults change nothing: the whole image at `size`."""
 
     size: int | tuple[int, int] = 224
     """Of the batch: one side, or (height, width)."""
     crop: tuple[float, float] = (1.0, 1.0)
     """Area of the window, as a share of the largest window of this shape that fits."""
     ratio: tuple[float, float] = (1.0, 1.0)
-    """Width : height of the window, times that of `size`; 1 does not distort. Held to what fits into the picture."""
+    """Width : height of the window, times that of `size`; 1 does not distort. Held to what fits into the image."""
     place: tuple[float, float] | None = None
     """Where the window lies: (0, 0) top left, (1, 1) bottom right; None: anywhere."""
     flip: float = 0.0
@@ -56,9 +56,9 @@ class View:
     rotation: float = 0.0
     """Degrees, either way, about the centre of the window."""
     shift: float = 0.0
-    """Share of the window, either way, across and down; may leave the picture."""
+    """Share of the window, either way, across and down; may leave the image."""
     zoom: tuple[float, float] = (1.0, 1.0)
-    """Above 1 is nearer; below 1 may leave the picture."""
+    """Above 1 is nearer; below 1 may leave the image."""
     brightness: float = 0.0
     """Added, either way; black to white is 1."""
     contrast: float = 0.0
@@ -102,7 +102,7 @@ class View:
 
 
 def plain(size: int | tuple[int, int] = 224, side: float = 1.0) -> View:
-    """No chance at all, for evaluation: the centre of the picture, `side` of its width."""
+    """No chance at all, for evaluation: the centre of the image, `side` of its width."""
     return View(size, crop=(side**2, side**2), place=(0.5, 0.5))
 
 
@@ -152,7 +152,7 @@ def published(size: int | tuple[int, int] = 224, crop: tuple[float, float] = (0.
 
 
 def resized(view: View, size: tuple[int, int]) -> View:
-    """The same view at another size of the same shape: drawn by the same numbers, it shows the same picture."""
+    """The same view at another size of the same shape: drawn by the same numbers, it shows the same image."""
     height, width = view.shape
     if height * size[1] != width * size[0]:
         raise ValueError(f"A view of {height} × {width} pixels cannot be seen at {size[0]} × {size[1]}: another shape.")
@@ -199,12 +199,12 @@ PRESETS: dict[str, Callable[[int | tuple[int, int]], View]] = {"plain": plain, "
 
 @dataclass(frozen=True)
 class Numbers:
-    """What was drawn for N pictures."""
+    """What was drawn for N images."""
 
     size: tuple[int, int]
     """(height, width) of the batch."""
     affine: np.ndarray
-    """(N, 2, 3) float64: a point of the batch → the point of the stored picture it shows."""
+    """(N, 2, 3) float64: a point of the batch → the point of the stored image it shows."""
     gamma: np.ndarray
     contrast: np.ndarray
     brightness: np.ndarray
@@ -213,7 +213,7 @@ class Numbers:
     noise: np.ndarray
     """Standard deviation; black to white is 1."""
     noise_at: np.ndarray
-    """Where in the noise bank the picture's noise begins."""
+    """Where in the noise bank the image's noise begins."""
     erase: np.ndarray
     """(N, 4) int64: x0, y0, x1, y1 in pixels of the batch; empty where x0 = x1."""
 
@@ -226,13 +226,13 @@ class Numbers:
         return np.asarray(np.linalg.det(self.affine[:, :, :2]) < 0)
 
     def take(self, places: np.ndarray | slice) -> "Numbers":
-        """Those of some of the pictures."""
+        """Those of some of the images."""
         arrays = {field.name: getattr(self, field.name)[places] for field in dataclasses.fields(self)[1:]}
         return Numbers(self.size, **arrays)
 
 
 def draw(view: View, seed: int, epoch: int, rows: np.ndarray, number: int, side: int | np.ndarray) -> Numbers:
-    """The numbers of these rows for the view of this number; `side` of the stored pictures: one for all or (N,)."""
+    """The numbers of these rows for the view of this number; `side` of the stored images: one for all or (N,)."""
     u = dict(zip(_SLOTS, rng.uniform(seed, epoch, rows, number, len(_SLOTS)).T, strict=True))
     blurred = u["blur"] < view.blur_probability
     return Numbers(
@@ -266,31 +266,31 @@ def move_boxes(boxes: np.ndarray, numbers: Numbers, keep: float = 0.25) -> np.nd
 # ---- on the CPU, by OpenCV
 
 
-Pictures = Sequence[np.ndarray] | np.ndarray
-"""N pictures: one array, or one for each; those of a memory map are not copied."""
+Images = Sequence[np.ndarray] | np.ndarray
+"""N images: one array, or one for each; those of a memory map are not copied."""
 
 
-def apply(images: Pictures, numbers: Numbers, mean: float, std: float) -> Tensor:
-    """N square uint8 or uint16 pictures → (N, 1, H, W) float32."""
+def apply(images: Images, numbers: Numbers, mean: float, std: float) -> Tensor:
+    """N square uint8 or uint16 images → (N, 1, H, W) float32."""
     batch = np.empty((len(numbers), *numbers.size), np.float32)
     apply_into(batch, images, numbers, mean, std)
     return torch.from_numpy(batch)[:, None]
 
 
-def apply_into(out: Pictures, images: Pictures, numbers: Numbers, mean: float, std: float) -> None:
+def apply_into(out: Images, images: Images, numbers: Numbers, mean: float, std: float) -> None:
     """The same into N (H, W) float32 arrays."""
     if len(numbers):
         _warp(images, numbers, mean, std, out)
         _finish(numbers, std, out)
 
 
-def _warp(images: Pictures, numbers: Numbers, mean: float, std: float, out: Pictures) -> None:
-    """Shrink, shade and warp: only the part of each picture that its view touches."""
+def _warp(images: Images, numbers: Numbers, mean: float, std: float, out: Images) -> None:
+    """Shrink, shade and warp: only the part of each image that its view touches."""
     height, width = numbers.size
     shade = (_table_shade if images[0].dtype == np.uint8 else _float_shade)(numbers, mean, std)
     black = _intensity(np.zeros((len(numbers), 1)), numbers, mean, std)[:, 0].tolist()
     factors = _factors(numbers.affine)
-    parts = _parts(numbers, factors, np.array([len(picture) for picture in images]))
+    parts = _parts(numbers, factors, np.array([len(image) for image in images]))
     matrices = _matrices(numbers.affine, factors, parts)
     copies = _copies(matrices, factors, parts, numbers.size)
     for n, (factor, (x0, y0, x1, y1), copy) in enumerate(zip(factors.tolist(), parts.tolist(), copies, strict=True)):
@@ -305,7 +305,7 @@ def _warp(images: Pictures, numbers: Numbers, mean: float, std: float, out: Pict
             cv2.warpAffine(part, matrices[n], (width, height), out[n], flags, cv2.BORDER_CONSTANT, black[n])
 
 
-def _finish(numbers: Numbers, std: float, out: Pictures) -> None:
+def _finish(numbers: Numbers, std: float, out: Images) -> None:
     """Blur, noise, erase, in place."""
     for n in np.flatnonzero(numbers.sigma).tolist():
         sigma = float(numbers.sigma[n])
@@ -328,13 +328,13 @@ _Shade = Callable[[int, np.ndarray, np.ndarray | None], np.ndarray]
 
 
 def _table_shade(numbers: Numbers, mean: float, std: float) -> _Shade:
-    """uint8: one table per picture."""
+    """uint8: one table per image."""
     tables = _intensity(np.arange(256)[None] / 255, numbers, mean, std)  # (N, 256)
     return lambda n, part, out: cv2.LUT(part, tables[n], out)
 
 
 def _float_shade(numbers: Numbers, mean: float, std: float) -> _Shade:
-    """uint16: a table would be larger than the picture."""
+    """uint16: a table would be larger than the image."""
 
     def shade(n: int, part: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         scaled = part.astype(np.float32).reshape(1, -1) / np.float32(65535)
@@ -382,7 +382,7 @@ def _matrices(affine: np.ndarray, factors: np.ndarray, parts: np.ndarray) -> np.
 
 
 def _copies(matrices: np.ndarray, factors: np.ndarray, parts: np.ndarray, size: tuple[int, int]) -> list[bool]:
-    """Which pictures need no interpolation: the part is the view."""
+    """Which images need no interpolation: the part is the view."""
     height, width = size
     same = (matrices == np.eye(2, 3)).all((1, 2)) & (factors == 1)
     same &= (parts[:, 2] - parts[:, 0] == width) & (parts[:, 3] - parts[:, 1] == height)
@@ -401,28 +401,28 @@ def _shrink(part: np.ndarray, factor: int) -> np.ndarray:
 
 
 def apply_torch(stored: Tensor, numbers: Numbers, mean: float, std: float) -> Tensor:
-    """(N, S, S) uint8 or uint16 → (N, 1, H, W) float32 where the pictures lie; what `apply` gives, but for rounding."""
-    pictures = stored[:, None].float() / (255 if stored.dtype == torch.uint8 else 65535)
+    """(N, S, S) uint8 or uint16 → (N, 1, H, W) float32 where the images lie; what `apply` gives, but for rounding."""
+    images = stored[:, None].float() / (255 if stored.dtype == torch.uint8 else 65535)
     batch = torch.empty((len(numbers), 1, *numbers.size), device=stored.device)
     factors = _factors(numbers.affine)
     for factor in np.unique(factors).tolist():
         places = np.flatnonzero(factors == factor)
         chosen = torch.from_numpy(places).to(stored.device)
-        part = pictures if len(places) == len(numbers) else pictures[chosen]
+        part = images if len(places) == len(numbers) else images[chosen]
         batch[chosen] = _warp_torch(part, numbers.take(places), factor, mean, std)
     return _finish_torch(numbers, std, batch)
 
 
-def _warp_torch(pictures: Tensor, numbers: Numbers, factor: int, mean: float, std: float) -> Tensor:
-    pictures = _shrink_torch(pictures, factor)
-    shaded = _intensity_torch(pictures, numbers, mean, std)
-    black = _intensity_torch(pictures.new_zeros(len(numbers), 1, 1, 1), numbers, mean, std)
-    grid = _sampling_grid(numbers, factor, *pictures.shape[2:]).to(pictures.device)
+def _warp_torch(images: Tensor, numbers: Numbers, factor: int, mean: float, std: float) -> Tensor:
+    images = _shrink_torch(images, factor)
+    shaded = _intensity_torch(images, numbers, mean, std)
+    black = _intensity_torch(images.new_zeros(len(numbers), 1, 1, 1), numbers, mean, std)
+    grid = _sampling_grid(numbers, factor, *images.shape[2:]).to(images.device)
     return F.grid_sample(shaded - black, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + black
 
 
 def _sampling_grid(numbers: Numbers, factor: int, height: int, width: int) -> Tensor:
-    """(N, H, W, 2) in -1 … 1 across the shrunken picture; no matrix product, which may be rounded to ten bits."""
+    """(N, H, W, 2) in -1 … 1 across the shrunken image; no matrix product, which may be rounded to ten bits."""
     sides = np.array([width, height], np.float64)[:, None]
     matrix = numbers.affine / factor / sides * 2
     a, b, c = (torch.from_numpy(matrix[:, :, k].astype(np.float32))[:, None, None] for k in range(3))
@@ -431,7 +431,7 @@ def _sampling_grid(numbers: Numbers, factor: int, height: int, width: int) -> Te
 
 
 def still_torch(view: View, side: int) -> tuple[int, Tensor]:
-    """A view in which nothing varies, for a network that shows pictures of this side to itself: the factor that
+    """A view in which nothing varies, for a network that shows images of this side to itself: the factor that
     `shrunk` takes first, and (1, H, W, 2) places for `grid_sample` with zeros around."""
     numbers = draw(view, 0, 0, np.zeros(1, np.int64), 0, side)
     factor = int(_factors(numbers.affine)[0])
@@ -439,16 +439,16 @@ def still_torch(view: View, side: int) -> tuple[int, Tensor]:
     return factor, _sampling_grid(numbers, factor, side, side)
 
 
-def shrunk(pictures: Tensor, factor: int) -> Tensor:
-    """(N, C, S, S) pictures by means of blocks."""
-    return _shrink_torch(pictures, factor)
+def shrunk(images: Tensor, factor: int) -> Tensor:
+    """(N, C, S, S) images by means of blocks."""
+    return _shrink_torch(images, factor)
 
 
-def _shrink_torch(pictures: Tensor, factor: int) -> Tensor:
+def _shrink_torch(images: Tensor, factor: int) -> Tensor:
     if factor == 1:
-        return pictures
-    down, across = -pictures.shape[2] % factor, -pictures.shape[3] % factor
-    return F.avg_pool2d(F.pad(pictures, (0, across, 0, down), mode="replicate"), factor)
+        return images
+    down, across = -images.shape[2] % factor, -images.shape[3] % factor
+    return F.avg_pool2d(F.pad(images, (0, across, 0, down), mode="replicate"), factor)
 
 
 def _intensity_torch(values: Tensor, numbers: Numbers, mean: float, std: float) -> Tensor:
@@ -478,7 +478,7 @@ def _finish_torch(numbers: Numbers, std: float, batch: Tensor) -> Tensor:
 
 
 def _blur_torch(batch: Tensor, sigmas: np.ndarray) -> Tensor:
-    """Each picture with its own Gaussian, along and down; sums of shifted pictures: a convolution may be rounded."""
+    """Each image with its own Gaussian, along and down; sums of shifted images: a convolution may be rounded."""
     radius = _radius(float(sigmas.max()))
     kernels = np.zeros((len(sigmas), 2 * radius + 1), np.float32)
     for kernel, sigma in zip(kernels, sigmas.tolist(), strict=True):

@@ -1,14 +1,14 @@
 """Fingerprints: find the same radiograph again after it was resized, compressed, windowed, inverted, mirrored, turned,
 cropped or padded.
 
-A picture becomes a few 256-bit words. Area-resize to 64×64, replace gray values by their ranks, 2-D cosine transform,
+An image becomes a few 256-bit words. Area-resize to 64×64, replace gray values by their ranks, 2-D cosine transform,
 keep the signs of the 256 lowest frequencies: a change of gray scale that keeps the order leaves the bits almost alone,
 and inversion flips them all. Mirroring changes the signs of odd frequencies and a quarter turn exchanges rows and
 columns, so the bits of all eight positions follow from those of one, and nothing more is kept for them. The same is
 done for the image without its border and for centre crops of that, so that a crop of one image meets the whole of the
 other. Two prints are compared by the smallest Hamming distance over `_pairs`, counted from either end (d or 256 - d).
 
-Close bits make a candidate. With the pictures at hand, a candidate is confirmed by aligning the two and correlating
+Close bits make a candidate. With the images at hand, a candidate is confirmed by aligning the two and correlating
 their local contrast: ribs and vessels of one exposure fall on each other, those of another study do not.
 """
 
@@ -25,9 +25,9 @@ import numpy as np
 
 BITS = 256
 STRICT = 32
-"""Largest distance of a duplicate when no pictures are given; changes of size, format and gray scale are less."""
+"""Largest distance of a duplicate when no images are given; changes of size, format and gray scale are less."""
 LOOSE = 60
-"""Largest distance of a candidate when pictures confirm it; beyond it, other patients outnumber crops."""
+"""Largest distance of a candidate when images confirm it; beyond it, other patients outnumber crops."""
 
 _GRID = 64
 _CROPS = (0, 3, 6, 9, 12, 15)  # in 128ths of each side: none, 2.3 % … 11.7 %
@@ -55,7 +55,7 @@ class Matches:
     distance: np.ndarray
     """(M,) int16: differing bits of 256."""
     likeness: np.ndarray
-    """(M,) float32: correlation of local contrast after alignment; NaN where no pictures were compared."""
+    """(M,) float32: correlation of local contrast after alignment; NaN where no images were compared."""
     turn: np.ndarray
     """(M,) int8: how the first lies compared with the second (`TURNS`); 0: alike."""
 
@@ -136,32 +136,32 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFKC", text).strip().casefold()
 
 
-def duplicates(prints: np.ndarray, *, pictures: Reader | None = None, cut: int | None = None) -> Matches:
+def duplicates(prints: np.ndarray, *, images: Reader | None = None, cut: int | None = None) -> Matches:
     """Near-duplicate pairs within one collection of (N, VARIANTS, 4) prints.
 
-    `pictures(row)` returns the pixels behind a print; it is called from several threads. With it, candidates up to
+    `images(row)` returns the pixels behind a print; it is called from several threads. With it, candidates up to
     `cut` bits (default LOOSE) are confirmed by alignment; without it, `cut` (default STRICT) decides alone.
     """
     prints = _checked(prints)
-    candidates = _candidates(prints, None, _cut(cut, pictures is not None, len(prints)))
-    return candidates if pictures is None else _confirmed(candidates, prints, prints, pictures, pictures)
+    candidates = _candidates(prints, None, _cut(cut, images is not None, len(prints)))
+    return candidates if images is None else _confirmed(candidates, prints, prints, images, images)
 
 
 def matches(
     prints_a: np.ndarray,
     prints_b: np.ndarray,
     *,
-    pictures_a: Reader | None = None,
-    pictures_b: Reader | None = None,
+    images_a: Reader | None = None,
+    images_b: Reader | None = None,
     cut: int | None = None,
 ) -> Matches:
-    """Near-duplicate pairs across two collections; see `duplicates`. Pictures count only when both sides give them."""
+    """Near-duplicate pairs across two collections; see `duplicates`. Images count only when both sides give them."""
     prints_a, prints_b = _checked(prints_a), _checked(prints_b)
-    seen = pictures_a is not None and pictures_b is not None
+    seen = images_a is not None and images_b is not None
     candidates = _candidates(prints_a, prints_b, _cut(cut, seen, int((len(prints_a) * len(prints_b)) ** 0.5)))
-    if pictures_a is None or pictures_b is None:
+    if images_a is None or images_b is None:
         return candidates
-    return _confirmed(candidates, prints_a, prints_b, pictures_a, pictures_b)
+    return _confirmed(candidates, prints_a, prints_b, images_a, images_b)
 
 
 # --- from pixels to ranks -------------------------------------------------------------------------------------------
@@ -176,17 +176,17 @@ def _ranks(pixels: np.ndarray) -> np.ndarray:
     ranks = np.zeros((VARIANTS, _GRID, _GRID))
     if min(pixels.shape) < _SMALLEST:
         return ranks
-    picture = _ten_bits(pixels)
-    height, width = picture.shape
+    image = _ten_bits(pixels)
+    height, width = image.shape
     # A sum of bytes fits 32 bits up to 8 million pixels, and is made three times as fast there.
-    narrow = picture.dtype == np.uint8 and picture.size < 2**23
-    sums = cv2.integral(picture, sdepth=cv2.CV_32S if narrow else cv2.CV_64F)
+    narrow = image.dtype == np.uint8 and image.size < 2**23
+    sums = cv2.integral(image, sdepth=cv2.CV_32S if narrow else cv2.CV_64F)
     whole = _cells(sums, _edges(0, height, 0), _edges(0, width, 0))
     variance = _variance(np.rint(whole).reshape(1, -1))[0]
     if variance < 1:  # gray levels squared: nothing but noise
         return ranks
     ranks[0] = _ranked(whole)
-    content = _content(picture, variance)
+    content = _content(image, variance)
     for variant, crop in enumerate(_CROPS, 1):
         if not crop and content == (0, height, 0, width):
             ranks[variant] = ranks[0]
@@ -197,7 +197,7 @@ def _ranks(pixels: np.ndarray) -> np.ndarray:
 
 
 def _ten_bits(pixels: np.ndarray) -> np.ndarray:
-    """Sixteen-bit pictures from zero up and below 1,024, so that sums of squares stay exact."""
+    """Sixteen-bit images from zero up and below 1,024, so that sums of squares stay exact."""
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels)
     raised = pixels - pixels.min()
@@ -210,16 +210,16 @@ def _variance(lines: np.ndarray) -> np.ndarray:
     return ((values * values).sum(axis=1) * count - values.sum(axis=1) ** 2) / count**2
 
 
-def _content(picture: np.ndarray, variance: float) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of the picture without the rows and columns of one gray at its edges.
+def _content(image: np.ndarray, variance: float) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right of the image without the rows and columns of one gray at its edges.
     Rows and columns take turns, since a white frame hides the black margin inside it."""
-    height, width = picture.shape
+    height, width = image.shape
     top, bottom, left, right = 0, height, 0, width
-    limit = variance / 160  # a standard deviation of 8 % of the picture's: noise and JPEG ringing of a border pass
+    limit = variance / 160  # a standard deviation of 8 % of the image's: noise and JPEG ringing of a border pass
     for _ in range(2):
-        lines = picture[top:bottom, left:right]
+        lines = image[top:bottom, left:right]
         top, bottom = top + _margin(lines, limit), bottom - _margin(lines[::-1], limit)
-        lines = picture[top:bottom, left:right].T
+        lines = image[top:bottom, left:right].T
         left, right = left + _margin(lines, limit), right - _margin(lines[::-1], limit)
         if min(bottom - top, right - left) < _SMALLEST or 3 * (bottom - top) < height or 3 * (right - left) < width:
             return 0, height, 0, width
@@ -309,8 +309,8 @@ def _cut(cut: int | None, seen: bool, rows: int) -> int:
 
 
 def _loose(rows: int) -> int:
-    """LOOSE, less ten bits for each tenfold above 100,000 pictures: that makes chance candidates about ten times rarer,
-    so that the comparisons, a millisecond each, grow as the pictures do and not as their pairs."""
+    """LOOSE, less ten bits for each tenfold above 100,000 images: that makes chance candidates about ten times rarer,
+    so that the comparisons, a millisecond each, grow as the images do and not as their pairs."""
     return max(STRICT, LOOSE - max(0, round(10 * np.log10(max(rows, 1) / 1e5))))
 
 
@@ -362,7 +362,7 @@ def _apart(a: np.ndarray, b: np.ndarray, first: np.ndarray, second: np.ndarray, 
     return least
 
 
-Rows = tuple[np.ndarray, np.ndarray]  # (R,) picture numbers and (R, 4) their bits
+Rows = tuple[np.ndarray, np.ndarray]  # (R,) image numbers and (R, 4) their bits
 
 
 def _sides(a: np.ndarray, b: np.ndarray, within: bool, crops: bool) -> Iterator[tuple[Rows, Rows]]:
@@ -378,7 +378,7 @@ def _sides(a: np.ndarray, b: np.ndarray, within: bool, crops: bool) -> Iterator[
 
 
 def _rows(prints: np.ndarray, variants: range | tuple[int, ...], chosen: np.ndarray | None = None) -> Rows:
-    """The bits of these variants that have content, with the number of their picture."""
+    """The bits of these variants that have content, with the number of their image."""
     chosen = np.ones(len(prints), bool) if chosen is None else chosen
     full = [np.flatnonzero(chosen & prints[:, variant].any(axis=1)) for variant in variants]
     bits = [prints[rows, variant] for rows, variant in zip(full, variants, strict=True)]
@@ -589,7 +589,7 @@ def _closest(a: np.ndarray, b: np.ndarray, turn: int = 0) -> tuple[int, int, boo
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of the local contrast of two (64, 64) rank pictures after the affine shift that aligns them best."""
+    """Correlation of the local contrast of two (64, 64) rank images after the affine shift that aligns them best."""
     one, other = _local_contrast(a), _local_contrast(b)
     warp = np.eye(2, 3, dtype=np.float32)
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-4)
@@ -598,7 +598,7 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
     except cv2.error:  # the two have nothing in common that could be aligned
         return 0.0
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved, seen = (cv2.warpAffine(picture, found, (_GRID, _GRID), flags=flags) for picture in (other, _inner()))
+    moved, seen = (cv2.warpAffine(image, found, (_GRID, _GRID), flags=flags) for image in (other, _inner()))
     shared = np.minimum(seen, _inner()) > 0.5
     if shared.sum() < _GRID * _GRID / 2:
         return 0.0

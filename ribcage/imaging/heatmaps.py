@@ -1,4 +1,4 @@
-"""Maps: where in a picture the evidence for a finding lies – heat from 0 to 1, and boxes around it.
+"""Maps: where in an image the evidence for a finding lies – heat from 0 to 1, and boxes around it.
 
 `ribcage.inference.gradcam` makes them from a classifier. Its `Looker` finds boxes as a detector does, so that the CAM
 baseline is
@@ -77,22 +77,22 @@ def peaks(maps: Tensor, cells: Cells) -> Tensor:
 
 
 def moved(maps: np.ndarray, affine: np.ndarray, side: int) -> np.ndarray:
-    """(F, H, W) maps of a view → (F, S, S) of the stored picture, where the (2, 3) affine of the view takes its points.
+    """(F, H, W) maps of a view → (F, S, S) of the stored image, where the (2, 3) affine of the view takes its points.
 
     What the view did not show is 0.
     """
     matrix = affine.copy()
     matrix[:, 2] += affine[:, :2].sum(1) / 2 - 0.5  # OpenCV has whole numbers at the centres of pixels
 
-    def warped(picture: np.ndarray, flags: int, border: int) -> np.ndarray:
-        return cv2.warpAffine(picture, matrix, (side, side), flags=flags, borderMode=border)
+    def warped(image: np.ndarray, flags: int, border: int) -> np.ndarray:
+        return cv2.warpAffine(image, matrix, (side, side), flags=flags, borderMode=border)
 
     shown = warped(np.ones(maps.shape[1:], np.float32), cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
     return np.stack([warped(one.astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_REPLICATE) * shown for one in maps])
 
 
 def carried(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """(…, 2) points of a view → of the stored picture; NaN stays NaN."""
+    """(…, 2) points of a view → of the stored image; NaN stays NaN."""
     return points @ affine[:, :2].T + affine[:, 2]
 
 

@@ -1,8 +1,8 @@
-"""One file (PNG, JPEG, TIFF, BMP, DICOM) → one gray picture, and that picture → a square of one size.
+"""One file (PNG, JPEG, TIFF, BMP, DICOM) → one gray image, and that image → a square of one size.
 
 Coordinates are continuous: pixel (0, 0) covers [0, 1) x [0, 1) and has its centre at (0.5, 0.5); a box from (x, y) of
 some width and height covers [x, x + width) x [y, y + height). Every matrix here maps such coordinates of the file's own
-picture (`Picture.width` x `Picture.height`, whatever size it was decoded at) to those of the stored square. Programs
+image (`GrayImage.width` x `GrayImage.height`, whatever size it was decoded at) to those of the stored square. Programs
 that count from the centre of pixel (0, 0), as OpenCV's warp does, subtract 0.5 after and add 0.5 before.
 """
 
@@ -14,14 +14,14 @@ import cv2
 import numpy as np
 
 from ribcage.imaging import raster
-from ribcage.imaging.raster import CAUTION, Depth, Limits, Picture, UnreadableError
+from ribcage.imaging.raster import CAUTION, Depth, GrayImage, Limits, UnreadableError
 
 __all__ = [
     "CAUTION",
     "Depth",
     "Fit",
+    "GrayImage",
     "Limits",
-    "Picture",
     "UnreadableError",
     "decode",
     "fit",
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Fit = Literal["pad", "crop", "squash"]
-"""How a picture becomes a square: black borders, the middle square, or both sides stretched."""
+"""How an image becomes a square: black borders, the middle square, or both sides stretched."""
 
 
 def read(
@@ -42,8 +42,8 @@ def read(
     limits: Limits = Limits(),  # noqa: B008
     bits: int | None = None,
     window: str = "",
-) -> Picture:
-    """The picture in this file.
+) -> GrayImage:
+    """The image in this file.
 
     With `min_side` the pixels may come reduced, as long as the shorter side keeps that many (JPEGs then decode faster).
     With `bits` a PNG or TIFF of 16 bits is taken to use only so many, as 12-bit detectors saved unscaled do.
@@ -79,8 +79,8 @@ def decode(
     limits: Limits = Limits(),  # noqa: B008
     bits: int | None = None,
     window: str = "",
-) -> Picture:
-    """The picture in these bytes; `name` is how errors call it."""
+) -> GrayImage:
+    """The image in these bytes; `name` is how errors call it."""
     limits.check_bytes(name, len(data))
     if raster.recognised(data) and data[128:132] != b"DICM":
         return raster.decode(data, name, depth=depth, min_side=min_side, limits=limits, bits=bits)
@@ -92,7 +92,7 @@ def decode(
 
 
 def fit_matrix(width: int, height: int, size: int, how: Fit) -> np.ndarray:
-    """(2, 3) float64: from a point in a picture of this size to its place in the stored square."""
+    """(2, 3) float64: from a point in an image of this size to its place in the stored square."""
     wide, high = _scaled(width, height, size, how)
     return np.array(
         [[wide / width, 0, _offset(wide, size)], [0, high / height, _offset(high, size)]],
@@ -101,7 +101,7 @@ def fit_matrix(width: int, height: int, size: int, how: Fit) -> np.ndarray:
 
 
 def fit(pixels: np.ndarray, size: int, how: Fit, of: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The picture as a (size, size) square, and the matrix from the original picture to it.
+    """The image as a (size, size) square, and the matrix from the original image to it.
 
     `of` is the width and height of that original when the pixels were decoded reduced. Shrinks by area averaging,
     enlarges linearly.
@@ -116,7 +116,7 @@ def fit(pixels: np.ndarray, size: int, how: Fit, of: tuple[int, int] | None = No
 
 
 def _scaled(width: int, height: int, size: int, how: Fit) -> tuple[int, int]:
-    """Width and height of the whole picture, in whole pixels, at the scale of the square."""
+    """Width and height of the whole image, in whole pixels, at the scale of the square."""
     if how == "squash":
         return size, size
     side = max(width, height) if how == "pad" else min(width, height)
@@ -124,7 +124,7 @@ def _scaled(width: int, height: int, size: int, how: Fit) -> tuple[int, int]:
 
 
 def _offset(length: int, size: int) -> int:
-    """Where a picture of this length starts in the square; negative when its sides are cut off."""
+    """Where an image of this length starts in the square; negative when its sides are cut off."""
     return (size - length) // 2
 
 
@@ -162,7 +162,7 @@ def _content(file: Path, limits: Limits) -> bytes:
     try:
         found = file.stat()
         if stat.S_ISDIR(found.st_mode):
-            raise UnreadableError(f"{file} is a directory, not a picture.")
+            raise UnreadableError(f"{file} is a directory, not an image.")
         if not stat.S_ISREG(found.st_mode):
             raise UnreadableError(f"{file} is not an ordinary file.")
         limits.check_bytes(str(file), found.st_size)

@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF and BMP → one gray picture; and the types that every reader of pictures shares.
+"""PNG, JPEG, TIFF and BMP → one gray image; and the types that every reader of images shares.
 
 Sizes are read from the header and checked before anything is decoded, a file that ends too early is refused and never
 half read, and the type is told by the first bytes, never by the name.
@@ -28,7 +28,7 @@ else:
 
 
 class UnreadableError(ValueError):
-    """This is not a picture that can be read; the reason is one line."""
+    """This is not an image that can be read; the reason is one line."""
 
     def __init__(self, reason: str) -> None:
         line = " ".join(reason.split())
@@ -52,7 +52,7 @@ class Limits:
             raise UnreadableError(f"{name} has {count / 1e6:,.0f} MB; the limit is {self.max_bytes / 1e6:,.0f} MB.")
 
     def check_size(self, name: str, width: int, height: int) -> None:
-        """Refuse a picture of no pixels, too many, or of an absurd shape."""
+        """Refuse an image of no pixels, too many, or of an absurd shape."""
         if width < 1 or height < 1:
             raise UnreadableError(f"{name} says it has {width} x {height} pixels.")
         if width * height > self.max_pixels:
@@ -64,14 +64,14 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A gray picture that spans its dtype's range, dark where the radiograph shows air."""
+class GrayImage:
+    """A gray image that spans its dtype's range, dark where the radiograph shows air."""
 
     pixels: np.ndarray
-    """(H, W) uint8 or uint16. When it was decoded reduced, it still spans the whole picture exactly."""
+    """(H, W) uint8 or uint16. When it was decoded reduced, it still spans the whole image exactly."""
     width: int
     height: int
-    """Of the file's own picture as a person sees it (EXIF orientation applied), before any reduction."""
+    """Of the file's own image as a person sees it (EXIF orientation applied), before any reduction."""
     notes: tuple[str, ...] = ()
     """What was done to it."""
     tags: dict[str, str] = field(default_factory=dict)
@@ -103,11 +103,11 @@ FEW_BITS = 14
 MIDDLE = 128  # what libjpeg makes of coded pixels that are missing
 PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 TIFF = (b"II*\0", b"MM\0*")
-# What people most often have instead of a picture: (where, what the bytes are, what it is).
+# What people most often have instead of an image: (where, what the bytes are, what it is).
 OTHERS = (
     (0, b"GIF8", "a GIF"),
-    (8, b"WEBP", "a WebP picture"),
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
+    (8, b"WEBP", "a WebP image"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
     (0, b"\xff\x4f\xff\x51", "a bare JPEG 2000 stream"),
     (0, b"II+\0", "a BigTIFF"),
     (0, b"MM\0+", "a BigTIFF"),
@@ -128,8 +128,8 @@ def recognised(data: bytes) -> bool:
 
 def decode(
     data: bytes, name: str, *, depth: Depth, min_side: int | None, limits: Limits, bits: int | None = None
-) -> Picture:
-    """The picture in these bytes; `name` is how errors call it, `bits` how many of 16 hold the picture."""
+) -> GrayImage:
+    """The image in these bytes; `name` is how errors call it, `bits` how many of 16 hold the image."""
     header = _header(data, name, limits)
     pixels, notes = _decoded(data, name, header, min_side, limits)
     width, height = header.width, header.height
@@ -140,7 +140,7 @@ def decode(
     if bits is not None and pixels.dtype == np.uint16 and (most := int(pixels.max())) >> bits:
         raise UnreadableError(f"{name} holds the value {most}, but {bits} bits end at {(1 << bits) - 1}.")
     pixels, told = to_depth(pixels, depth, bits)
-    return Picture(pixels, width, height, (*notes, *told))
+    return GrayImage(pixels, width, height, (*notes, *told))
 
 
 def decode_jpeg(data: bytes, name: str, *, min_side: int | None, limits: Limits) -> tuple[np.ndarray, list[str]]:
@@ -201,7 +201,7 @@ def gray(pixels: np.ndarray, what: str) -> tuple[np.ndarray, list[str]]:
 
 
 def oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """The picture as a person sees it, from how the camera stored it (EXIF tag 274)."""
+    """The image as a person sees it, from how the camera stored it (EXIF tag 274)."""
     if orientation >= 5:
         pixels = cv2.transpose(pixels)
     flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
@@ -209,9 +209,9 @@ def oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def to_depth(pixels: np.ndarray, depth: Depth, bits: int | None = None) -> tuple[np.ndarray, list[str]]:
-    """The same picture in 8 or 16 bits; 0 and 2^bits - 1 (`bits` None: all that the type has) become black and white.
+    """The same image in 8 or 16 bits; 0 and 2^bits - 1 (`bits` None: all that the type has) become black and white.
 
-    What is white never depends on the picture's own brightest pixel: two pictures of one detector stay comparable."""
+    What is white never depends on the image's own brightest pixel: two images of one detector stay comparable."""
     if pixels.dtype == np.uint8:
         return (pixels, []) if depth == 8 else (pixels.astype(np.uint16) * 257, ["8 bit to 16"])
     top, notes = (1 << (bits or 16)) - 1, []
@@ -256,7 +256,7 @@ def _stored(data: bytes, name: str, header: Header, factor: int) -> np.ndarray:
 
 
 def _spanning(pixels: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Stretch a reduced picture by less than a pixel, so that it ends where the file's picture ends.
+    """Stretch a reduced image by less than a pixel, so that it ends where the file's image ends.
 
     The last block of a JPEG reaches beyond the edge when the side is no multiple of the factor."""
     high, wide = pixels.shape
@@ -288,7 +288,7 @@ def _header(data: bytes, name: str, limits: Limits) -> Header:
 
 
 def unknown(data: bytes, name: str) -> str:
-    """What to say of a file that is no picture."""
+    """What to say of a file that is no image."""
     for at, starts, what in OTHERS:
         if data[at : at + len(starts)].lower() == starts.lower():
             return f"{name} is {what}. Ribcage reads PNG, JPEG, TIFF, BMP and DICOM."
@@ -312,7 +312,7 @@ def _png(data: bytes, name: str, limits: Limits) -> Header:
         if kind == b"IEND":
             break
         if kind == b"acTL":
-            raise UnreadableError(f"{name} is an animated PNG; one picture is expected.")
+            raise UnreadableError(f"{name} is an animated PNG; one image is expected.")
         if kind == b"eXIf":
             orientation = _orientation(bytes(body))
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT"):
@@ -403,7 +403,7 @@ def _bmp(data: bytes, name: str, limits: Limits) -> Header:
 def _tiff(data: bytes, name: str, limits: Limits) -> Header:
     tags, following = _tiff_tags(data)
     if following:
-        raise UnreadableError(f"{name} is a TIFF of several pages; one picture is expected.")
+        raise UnreadableError(f"{name} is a TIFF of several pages; one image is expected.")
     for places, lengths in ((273, 279), (324, 325)):
         strips = zip(tags.get(places, ()), tags.get(lengths, ()), strict=False)
         if any(start + length > len(data) for start, length in strips):
@@ -423,7 +423,7 @@ def _tiff(data: bytes, name: str, limits: Limits) -> Header:
     if orientation >= 5:
         width, height = height, width
     flags = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_GRAYSCALE if what == "gray" else cv2.IMREAD_COLOR)
-    # libtiff inverts 8-bit pictures whose white is zero, not 16-bit ones.
+    # libtiff inverts 8-bit images whose white is zero, not 16-bit ones.
     return Header(width, height, what, flags=flags, inverted=photometric == 0 and bits == 16, notes=tuple(notes))
 
 

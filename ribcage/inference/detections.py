@@ -1,7 +1,7 @@
-"""Detections: what a detector found in pictures of dataset folders, as a table, and what was drawn in them.
+"""Detections: what a detector found in images of dataset folders, as a table, and what was drawn in them.
 
-Boxes are in stored pixels of their picture, as those of an Index are; `original` moves them to the file's own pixels.
-The file has one row per picture – what is known of it, and the list of its boxes, the surest first.
+Boxes are in stored pixels of their image, as those of an Index are; `original` moves them to the file's own pixels.
+The file has one row per image – what is known of it, and the list of its boxes, the surest first.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,40 +28,40 @@ from ribcage.metrics.boxes import Marks
 from ribcage.runtime import distributed, files, progress
 
 SIDES = ("x", "y", "width", "height")
-COLUMNS = ("picture", "finding", "score", *SIDES)
-TYPES = {"picture": "int64", "finding": "str", **dict.fromkeys(("score", *SIDES), "float32")}
+COLUMNS = ("image", "finding", "score", *SIDES)
+TYPES = {"image": "int64", "finding": "str", **dict.fromkeys(("score", *SIDES), "float32")}
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in some pictures."""
+    """What was found in some images."""
 
     findings: tuple[str, ...]
     """What was looked for."""
-    pictures: pd.DataFrame
-    """One row per picture: set, row, path, patient, split … as a table of predictions has them, and where the set knows
-    it `file_width` and `file_height`, of the picture in its file."""
+    images: pd.DataFrame
+    """One row per image: set, row, path, patient, split … as a table of predictions has them, and where the set knows
+    it `file_width` and `file_height`, of the image in its file."""
     boxes: pd.DataFrame
-    """picture (its place in `pictures`), finding, score, x, y, width, height; by picture, then by falling score."""
+    """image (its place in `images`), finding, score, x, y, width, height; by image, then by falling score."""
 
     def marks(self, finding: str) -> Marks:
         """Those of one finding."""
         chosen = self.boxes[self.boxes["finding"] == finding]
-        return Marks(chosen["picture"].to_numpy(np.int64), corners(chosen), chosen["score"].to_numpy(np.float64))
+        return Marks(chosen["image"].to_numpy(np.int64), corners(chosen), chosen["score"].to_numpy(np.float64))
 
     def above(self, scores: dict[str, float]) -> "Detections":
         """Only what reaches the score of its finding."""
         least = self.boxes["finding"].map(scores).to_numpy(np.float64)
         kept = self.boxes[self.boxes["score"].to_numpy(np.float64) >= least]
-        return Detections(self.findings, self.pictures, kept.reset_index(drop=True))
+        return Detections(self.findings, self.images, kept.reset_index(drop=True))
 
     def save(self, file: Path) -> None:
         """Write as Parquet, wholly or not at all."""
-        firsts = np.searchsorted(self.boxes["picture"].to_numpy(), np.arange(len(self.pictures) + 1))
+        firsts = np.searchsorted(self.boxes["image"].to_numpy(), np.arange(len(self.images) + 1))
         kinds = {name: pa.string() if name == "finding" else pa.float32() for name in COLUMNS[1:]}
         values = [pa.array(self.boxes[name], kind) for name, kind in kinds.items()]
         lists = pa.ListArray.from_arrays(pa.array(firsts, pa.int32()), pa.StructArray.from_arrays(values, list(kinds)))
-        about = pa.Table.from_pandas(self.pictures, preserve_index=False)
+        about = pa.Table.from_pandas(self.images, preserve_index=False)
         about = about.replace_schema_metadata({"ribcage.looked_for": "\n".join(self.findings)})
         with files.explained(file.parent, "Free some."), files.atomic(file) as part:
             pq.write_table(about.append_column("boxes", lists), part, compression="zstd")
@@ -78,33 +78,33 @@ def read(file: Path) -> Detections:
         raise ValueError(f"{file} is no table of detections: it has no list of boxes.")
     lists = columns["boxes"].combine_chunks()
     values = pa.Table.from_struct_array(lists.flatten()).to_pandas()
-    values.insert(0, "picture", np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy()))
+    values.insert(0, "image", np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy()))
     return Detections(
         tuple(named.decode().split("\n")), columns.drop_columns("boxes").to_pandas(), values.astype(TYPES)
     )
 
 
-def of(findings: Sequence[str], pictures: pd.DataFrame, found: np.ndarray) -> Detections:
-    """From (M, 7) picture, finding, score, x0, y0, x1, y1 in stored pixels, in any order; findings by their place."""
+def of(findings: Sequence[str], images: pd.DataFrame, found: np.ndarray) -> Detections:
+    """From (M, 7) image, finding, score, x0, y0, x1, y1 in stored pixels, in any order; findings by their place."""
     order = np.lexsort((-found[:, 2], found[:, 0]))
-    picture, finding, score, x0, y0, x1, y1 = found[order].T
+    image, finding, score, x0, y0, x1, y1 = found[order].T
     named = np.array([*findings, ""], object)[finding.astype(np.int64)]
-    columns = dict(zip(COLUMNS, (picture, named, score, x0, y0, x1 - x0, y1 - y0), strict=True))
-    return Detections(tuple(findings), pictures, pd.DataFrame(columns).astype(TYPES))
+    columns = dict(zip(COLUMNS, (image, named, score, x0, y0, x1 - x0, y1 - y0), strict=True))
+    return Detections(tuple(findings), images, pd.DataFrame(columns).astype(TYPES))
 
 
 # ---- a detector, asked
 
 
 class Finder(Protocol):
-    """Whatever finds boxes in pictures: a detector, or a classifier that shows where it looks."""
+    """Whatever finds boxes in images: a detector, or a classifier that shows where it looks."""
 
     @property
     def training(self) -> bool:
         """Whether it learns."""
 
-    def found(self, pictures: Tensor) -> list[Found]:
-        """Of each picture, in its pixels."""
+    def found(self, images: Tensor) -> list[Found]:
+        """Of each image, in its pixels."""
 
     def train(self, mode: bool = True) -> object:
         """Learn, or with False answer."""
@@ -130,7 +130,7 @@ def detect(
     """
     rows = np.unique(np.asarray(rows, np.int64))
     if not len(rows):
-        raise ValueError("There is no picture to look at: no row was chosen.")
+        raise ValueError("There is no image to look at: no row was chosen.")
     mine = _share(rows, batch)
     parts = [np.empty((0, 7))]
     if len(mine):
@@ -166,7 +166,7 @@ def _asked(method: Finder, loader: Loader, device: torch.device, bf16: bool, lab
             yield len(batch)
 
     try:
-        for _ in progress.track(work(), len(loader.rows), label, "pictures") if label else work():
+        for _ in progress.track(work(), len(loader.rows), label, "images") if label else work():
             yield found.pop()
     finally:
         method.train(training)
@@ -193,27 +193,27 @@ def _of_batch(found: Sequence[Found], batch: Batch, loader: Loader) -> np.ndarra
 
 
 def truth(stores: Sequence[Store], rows: np.ndarray, finding: str) -> Marks:
-    """The true boxes of a finding in these rows, which ascend, in stored pixels; pictures by their place in `rows`."""
-    pictures, boxes = [np.empty(0, np.int64)], [np.empty((0, 4))]
+    """The true boxes of a finding in these rows, which ascend, in stored pixels; images by their place in `rows`."""
+    images, boxes = [np.empty(0, np.int64)], [np.empty((0, 4))]
     first = 0
     for store, own in zip(stores, predictions.by_store(stores, rows), strict=True):
         table = store.index.boxes
         chosen = table[(table["finding"] == finding).to_numpy() & np.isin(table["row"].to_numpy(), own)]
-        pictures.append(first + np.searchsorted(own, chosen["row"].to_numpy()))
+        images.append(first + np.searchsorted(own, chosen["row"].to_numpy()))
         boxes.append(corners(chosen))
         first += len(own)
-    return Marks.true(np.concatenate(pictures), np.concatenate(boxes))
+    return Marks.true(np.concatenate(images), np.concatenate(boxes))
 
 
 def drawn(stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE) -> np.ndarray:
     """(N, F) bool: in which of these rows, which ascend, it is known where a finding is, or that it is nowhere.
 
-    A finding that is there, or of which nothing certain is said, and that nobody drew may be anywhere: such a picture
+    A finding that is there, or of which nothing certain is said, and that nobody drew may be anywhere: such an image
     teaches a detector, and tells of one, what is not so.
     """
     known = known_labels(stores, rows, findings, policy) <= 0.5  # not where NaN
     for place, finding in enumerate(findings):
-        known[truth(stores, rows, finding).pictures, place] = True
+        known[truth(stores, rows, finding).images, place] = True
     return known
 
 
@@ -222,7 +222,7 @@ def shown(stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str], si
     parts = [np.empty((0, 6))]
     for place, finding in enumerate(findings):
         true = truth(stores, rows, finding)
-        parts.append(np.concatenate([true.pictures[:, None], np.full((len(true), 1), place), true.boxes], axis=1))
+        parts.append(np.concatenate([true.images[:, None], np.full((len(true), 1), place), true.boxes], axis=1))
     counts = [len(own) for own in predictions.by_store(stores, rows)]
     sides = np.repeat([store.size for store in stores], counts)
     return augment.move_boxes(np.concatenate(parts), augment.draw(augment.plain(size), 0, 0, rows, 0, sides))
@@ -238,7 +238,7 @@ def about(stores: Sequence[Store], rows: np.ndarray) -> pd.DataFrame:
     return pd.concat([predictions.about(stores, rows), sizes], axis=1)
 
 
-# ---- from one picture to another
+# ---- from one image to another
 
 
 def corners(boxes: pd.DataFrame) -> np.ndarray:
@@ -248,13 +248,13 @@ def corners(boxes: pd.DataFrame) -> np.ndarray:
 
 
 def stored(boxes: np.ndarray, view: tuple[int, int], side: int) -> np.ndarray:
-    """(M, 4) x0, y0, x1, y1 of the plain view of this (height, width) → the same in pixels of the stored picture."""
+    """(M, 4) x0, y0, x1, y1 of the plain view of this (height, width) → the same in pixels of the stored image."""
     affine = augment.draw(augment.plain(view), 0, 0, np.zeros(1, np.int64), 0, side).affine[0]  # (2, 3), without a turn
     return moved(boxes, affine)
 
 
 def original(boxes: np.ndarray, file: tuple[int, int], side: int, fit: Fit) -> np.ndarray:
-    """(M, 4) of a stored picture of this side → the same in pixels of its file of this (width, height), cut at its
+    """(M, 4) of a stored image of this side → the same in pixels of its file of this (width, height), cut at its
     edges; what lies in the black border alone becomes empty."""
     whole = image_file.fit_matrix(*file, side, fit)
     back = np.array(

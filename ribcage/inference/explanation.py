@@ -1,4 +1,4 @@
-"""Explanation: where in a picture file a classifier looks, in the pixels of that file.
+"""Explanation: where in an image file a classifier looks, in the pixels of that file.
 
 `gradcam` makes maps on the grid of a model's features, whose cells lie in what the model was shown. Here they are laid
 back over the file itself, whatever was cut off or shrunk on the way in: once, from cells to the file's pixels.
@@ -30,14 +30,14 @@ LONGEST = 180
 """Bytes of the name of a file that a map is called after."""
 
 
-def square(read: image_file.Picture, model: Model) -> np.ndarray:
-    """(S, S) uint8: the picture as it is stored for the model."""
+def square(read: image_file.GrayImage, model: Model) -> np.ndarray:
+    """(S, S) uint8: the image as it is stored for the model."""
     pixels, _ = raster.to_depth(read.pixels, 8)
     return image_file.fit(pixels, model.stored, model.fit, of=(read.width, read.height))[0]
 
 
 def view(square: np.ndarray, model: Model, how: View | None = None) -> Tensor:
-    """(1, C, H, W): a stored picture as a model is asked about it, in the plain view or another one."""
+    """(1, C, H, W): a stored image as a model is asked about it, in the plain view or another one."""
     still = augment.draw(how or augment.plain(model.size), 0, 0, np.zeros(1, np.int64), 0, model.stored)
     return augment.apply([square], still, model.mean, model.std).expand(-1, model.channels, -1, -1)
 
@@ -54,11 +54,11 @@ class Looked:
     seen: tuple[float, float, float, float]
     """x0, y0, x1, y1 in the file: what the model was shown of it."""
     size: tuple[int, int]
-    """(width, height) of the file's picture."""
+    """(width, height) of the file's image."""
 
     @property
     def empty(self) -> tuple[str, ...]:
-        """Findings for which nothing in the picture speaks: their maps have no heat."""
+        """Findings for which nothing in the image speaks: their maps have no heat."""
         return tuple(name for name, own in zip(self.findings, self.maps, strict=True) if not own.any())
 
     def heat(self, finding: str, side: int | None = None) -> np.ndarray:
@@ -82,7 +82,7 @@ def shrunk(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
-def look(opened: Opened, read: image_file.Picture, way: Way | None = None) -> Looked:
+def look(opened: Opened, read: image_file.GrayImage, way: Way | None = None) -> Looked:
     """Where a classifier looks in a file for all of its findings. One at a time: the network is listened to."""
     if not isinstance(opened.method, Supervised):
         raise ValueError(f"{opened.folder} finds boxes and has no maps: these are of a model that names findings.")
@@ -104,7 +104,7 @@ def _back(points: np.ndarray, size: tuple[int, int], model: Model) -> np.ndarray
     return (inside - np.tile(whole[:, 2], 2)) / np.tile(whole[:, :2].diagonal(), 2)
 
 
-def heat(opened: Opened, read: image_file.Picture, findings: Sequence[str], side: int | None = None) -> np.ndarray:
+def heat(opened: Opened, read: image_file.GrayImage, findings: Sequence[str], side: int | None = None) -> np.ndarray:
     """(F, H, W) float32 in 0 … 1: where a classifier looks for each of these findings, in the pixels of the file.
 
     side: the longer side of the maps at most, for a file that is shown smaller; `shrunk` says how large they are then.

@@ -7,7 +7,7 @@ linear, a_c is the head's weight, and L is the CAM of Zhou et al. 2016 (https://
 ReLU. Only what comes behind A is differentiated, for all findings at once: a map costs little more than an answer.
 
 A transformer that answers by its class token does not look at the last features of the other tokens: there A are those
-that the class token last gathered from. `maps` has what becomes of a map: points, boxes, heat on the stored picture.
+that the class token last gathered from. `maps` has what becomes of a map: points, boxes, heat on the stored image.
 
 Where the last features are too coarse to point at anything, `Way` has finer maps: of an earlier layer, with weights
 of their own for each place (LayerCAM, Jiang et al. 2021,
@@ -16,11 +16,11 @@ https://doi.org/10.1109/TIP.2021.3089943), which earlier layers need
     L = ReLU(sum_c ReLU(dz_f / dA_cp) A_cp)
 
 or by occlusion (Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901): how much z_f falls when a square is covered by
-the picture's mean. It asks the network once for each square and looks into none of its layers.
+the image's mean. It asks the network once for each square and looks into none of its layers.
 
 A cell of a map is drawn where the pixels lie that it was made of. In a ResNet that is not the middle of its share of
-the picture: convolutions of odd width and stride 2 look at pixels 0, 2, 4 …, so that cell i of the last features is
-centred on pixel 32 i, 15.5 pixels further up and left than maps that are simply stretched over the picture say.
+the image: convolutions of odd width and stride 2 look at pixels 0, 2, 4 …, so that cell i of the last features is
+centred on pixel 32 i, 15.5 pixels further up and left than maps that are simply stretched over the image say.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +49,7 @@ COARSE = 6
 SQUARES = 14
 """Squares along the longer side that occlusion covers, one at a time."""
 PREFIX = 16
-"""Tokens that are no place of the picture, at most: for the class, for a teacher, registers."""
+"""Tokens that are no place of the image, at most: for the class, for a teacher, registers."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,18 @@ class Way:
 
 @dataclass(frozen=True)
 class Looks:
-    """What a classifier says of N pictures, and where it looked."""
+    """What a classifier says of N images, and where it looked."""
 
     maps: Tensor
     """(N, F, h, w) in 0 … 1: for each finding what speaks for it, on the grid of the features."""
     cells: Cells
-    """Where these lie in the pictures."""
+    """Where these lie in the images."""
     logits: Tensor
     """(N, F), before any temperature."""
 
 
-def looks(method: Supervised, pictures: Tensor, way: Way | None = None) -> Looks:
-    """Where a classifier looks in (N, C, H, W) pictures for each of its findings.
+def looks(method: Supervised, images: Tensor, way: Way | None = None) -> Looks:
+    """Where a classifier looks in (N, C, H, W) images for each of its findings.
 
     Of findings that exclude each other, z_f is the logit of one against all others, since only differences of their
     logits mean anything. The method is asked in evaluation mode and left as it was.
@@ -89,21 +89,21 @@ def looks(method: Supervised, pictures: Tensor, way: Way | None = None) -> Looks
         raise ValueError(f"{method.backbone.name} knows no findings, so it looks for nothing: finetune it first.")
     way = way or Way()
     if way.method == "occlusion":
-        return _occluded(method, pictures)
+        return _occluded(method, images)
     with _answering(method), torch.inference_mode(False), torch.enable_grad():
-        pictures = pictures.clone() if pictures.is_inference() else pictures.detach()
+        images = images.clone() if images.is_inference() else images.detach()
         by_token = getattr(method.backbone.model, "global_pool", "") == "token"
-        with _measured(method.backbone, _size(pictures)) as cells:
+        with _measured(method.backbone, _size(images)) as cells:
             if way.layer:
-                found = _earlier(method, pictures, way.layer)
+                found = _earlier(method, images, way.layer)
             else:
-                found = (None if by_token else _pooled(method, pictures)) or _gathered(method, pictures)
+                found = (None if by_token else _pooled(method, images)) or _gathered(method, images)
     if way.method == "layercam":
         heat = heatmaps.local_heat(found.features, found.gradients)
     else:
         heat = heatmaps.heat(found.features, found.gradients.mean((3, 4)).transpose(0, 1))
     grid = (heat.shape[2], heat.shape[3])
-    return Looks(heat, cells.get(grid) or Cells.even(grid, _size(pictures)), found.logits)
+    return Looks(heat, cells.get(grid) or Cells.even(grid, _size(images)), found.logits)
 
 
 @dataclass(frozen=True)
@@ -118,25 +118,25 @@ class _Evidence:
     """(N, F)"""
 
 
-def _pooled(method: Supervised, pictures: Tensor) -> _Evidence | None:
+def _pooled(method: Supervised, images: Tensor) -> _Evidence | None:
     """Of the features that are pooled; None if the answer does not depend on them where they are on a grid."""
     with torch.no_grad():
-        hidden = method.backbone.hidden(pictures)
+        hidden = method.backbone.hidden(images)
     if not isinstance(hidden, Tensor):
         return None
     leaf = hidden.detach().requires_grad_()
     logits = method.head(method.backbone.pool(leaf.clone()))  # a clone: some models write into what they pool
-    found = _owed(method, leaf, logits, _size(pictures))
+    found = _owed(method, leaf, logits, _size(images))
     return found if found and found.gradients.any() else None
 
 
-def _gathered(method: Supervised, pictures: Tensor) -> _Evidence:
+def _gathered(method: Supervised, images: Tensor) -> _Evidence:
     """Of the last features on a grid that the answer depends on, among those that blocks give on."""
     with _given_on(method.backbone) as given:
-        logits = method.head(method.backbone(pictures.requires_grad_()))
+        logits = method.head(method.backbone(images.requires_grad_()))
     found = None
     for features in reversed(given):
-        found = _owed(method, features, logits, _size(pictures)) or found
+        found = _owed(method, features, logits, _size(images)) or found
         if found and found.gradients.any():
             break
     if found is None:
@@ -144,11 +144,11 @@ def _gathered(method: Supervised, pictures: Tensor) -> _Evidence:
     return found
 
 
-def _earlier(method: Supervised, pictures: Tensor, layer: int) -> _Evidence:
+def _earlier(method: Supervised, images: Tensor, layer: int) -> _Evidence:
     """Of the last features on a finer grid that the answer depends on."""
-    size = _size(pictures)
+    size = _size(images)
     with _given_on(method.backbone) as given:
-        logits = method.head(method.backbone(pictures.requires_grad_()))
+        logits = method.head(method.backbone(images.requires_grad_()))
     last = grid_of(method.backbone, size)
     by_grid: dict[tuple[int, int], list[Tensor]] = {}
     for features in given:
@@ -194,25 +194,25 @@ def coarseness(backbone: Backbone, grid: tuple[int, int], size: tuple[int, int],
 
 
 def usual(backbone: Backbone, size: tuple[int, int]) -> str:
-    """How fine the usual maps of a model that is shown pictures of this size are."""
+    """How fine the usual maps of a model that is shown images of this size are."""
     grid = grid_of(backbone, size)
     return coarseness(backbone, grid, size) or f"Heat-maps of this model have {grid[0]} × {grid[1]} cells."
 
 
-def _occluded(method: Supervised, pictures: Tensor) -> Looks:
-    """How much each answer falls when a square, twice as wide as its cell, is covered by the mean of the picture."""
-    size = _size(pictures)
+def _occluded(method: Supervised, images: Tensor) -> Looks:
+    """How much each answer falls when a square, twice as wide as its cell, is covered by the mean of the image."""
+    size = _size(images)
     cell = max(size) / SQUARES
     grid = (max(1, round(size[0] / cell)), max(1, round(size[1] / cell)))
     cells = Cells.even(grid, size)
     with _answering(method), torch.no_grad():
-        logits = method.logits(pictures)
+        logits = method.logits(images)
         whole, heat = _of_each(method, logits), torch.zeros(*logits.shape, *grid, device=logits.device)
-        mean = pictures.mean((2, 3), keepdim=True)
+        mean = images.mean((2, 3), keepdim=True)
         for row in range(grid[0]):
             for column in range(grid[1]):
                 covered, x, y = (
-                    pictures.clone(),
+                    images.clone(),
                     cells.first[0] + column * cells.step[0],
                     cells.first[1] + row * cells.step[1],
                 )
@@ -268,8 +268,8 @@ def _placing(backbone: Backbone, features: Tensor, size: tuple[int, int]) -> Cal
     return lambda x: x[:, prefix:].transpose(1, 2).unflatten(2, grid)
 
 
-def _size(pictures: Tensor) -> tuple[int, int]:
-    return pictures.shape[-2], pictures.shape[-1]
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]
 
 
 @contextmanager
@@ -292,7 +292,7 @@ def _given_on(backbone: Backbone) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def _measured(backbone: Backbone, size: tuple[int, int]) -> Iterator[dict[tuple[int, int], Cells]]:
-    """(h, w) → the cells of features of that size, for those that convolutions and pools made from the pictures.
+    """(h, w) → the cells of features of that size, for those that convolutions and pools made from the images.
 
     Cell i of what one gives lies where the middle of its window does: s i + (k - 1) d / 2 - p cells of what it takes.
     Whatever else makes features smaller joins whole cells, which stay spread evenly.
@@ -371,20 +371,20 @@ class Looker:
         """The classifier learns, or with False answers."""
         return self.method.train(mode)
 
-    def found(self, pictures: Tensor) -> list[Found]:
-        """Boxes in pixels of (N, C, H, W) pictures, the surest first; score: probability × mean heat in the region."""
-        seen = looks(self.method, pictures)
+    def found(self, images: Tensor) -> list[Found]:
+        """Boxes in pixels of (N, C, H, W) images, the surest first; score: probability × mean heat in the region."""
+        seen = looks(self.method, images)
         said = predictions.Predictions(
-            self.method.findings, np.arange(len(pictures)), seen.logits.float().cpu().numpy(), self.method.exclusive
+            self.method.findings, np.arange(len(images)), seen.logits.float().cpu().numpy(), self.method.exclusive
         ).probabilities(self.temperature)
-        size = _size(pictures)
+        size = _size(images)
         return [
             self._around(heatmaps.enlarged(one[None], seen.cells, size)[0].cpu().numpy(), probabilities)
             for one, probabilities in zip(seen.maps, said, strict=True)
         ]
 
     def _around(self, heats: np.ndarray, probabilities: np.ndarray) -> Found:
-        """Of one picture: (F, H, W) heat and (F,) probabilities."""
+        """Of one image: (F, H, W) heat and (F,) probabilities."""
         several = [heatmaps.boxes(heat, self.boxes.share) for heat in heats]
         every = np.concatenate(several)
         finding = np.repeat(np.arange(len(several)), [len(one) for one in several])

@@ -1,6 +1,6 @@
-"""Prediction: picture files → what a model says of each, one file's fault being its own.
+"""Prediction: image files → what a model says of each, one file's fault being its own.
 
-A file is read, made square and shown as the pictures were that the model learnt from. Boxes are in the file's pixels.
+A file is read, made square and shown as the images were that the model learnt from. Boxes are in the file's pixels.
 What stands in a table of a file beside the answers: its study, series and view where it is a DICOM that says so, what
 was done to read it, and what is unusual about it. Who the patient is never does.
 """
@@ -31,7 +31,7 @@ from ribcage.models.detectors.boxes import Found
 from ribcage.runtime import progress
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".ima")
-"""Files in a folder that are called so are asked about; of the others, those that begin as a picture does."""
+"""Files in a folder that are called so are asked about; of the others, those that begin as an image does."""
 DICOMDIR = "DICOMDIR"
 """What the table of contents of a disk of DICOM files is called."""
 HEAD = 132
@@ -50,16 +50,16 @@ UID = re.compile(r"[\d.]{1,64}")
 class Files:
     """Those to ask about."""
 
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
     others: int = 0
-    """How many files in the folders were passed over, as they do not begin as a picture does."""
+    """How many files in the folders were passed over, as they do not begin as an image does."""
     endings: tuple[tuple[str, int], ...] = ()
     """How their names end, the most frequent first, and how many do."""
 
 
 def files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
     """Those named, those that a pattern such as 'inbox/*.dcm' or 'inbox/**' fits, and of folders all that may be
-    pictures, in order of their names.
+    images, in order of their names.
 
     without: folders inside of those, which are left out: our own maps are no radiographs.
     """
@@ -68,7 +68,7 @@ def files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
     for path in itertools.chain.from_iterable(map(_fitting, paths)):
         if path.is_dir():
             inside = list(_inside(path, without))
-            chosen = [one for one in inside if _may_be_picture(one)]
+            chosen = [one for one in inside if _may_be_image(one)]
             others.update(one.suffix.lower() or "no ending" for one in set(inside) - set(chosen))
             found |= dict.fromkeys(chosen)
         else:
@@ -77,7 +77,7 @@ def files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
         more = f" ({others.total():,} other files)" if others else ""
         made = next((path for path in paths if (path / "dataset.json").is_file()), None)
         hint = f" {made} is a dataset folder: 'ribcage evaluate' predicts its images." if made else ""
-        raise ValueError(f"There is no picture in {', '.join(map(str, paths)) or 'nothing'}{more}.{hint}")
+        raise ValueError(f"There is no image in {', '.join(map(str, paths)) or 'nothing'}{more}.{hint}")
     most = sorted(others.items(), key=lambda pair: (-pair[1], pair[0]))
     return Files(tuple(found), others.total(), tuple(most))
 
@@ -103,7 +103,7 @@ def _inside(folder: Path, without: Sequence[Path]) -> Iterator[Path]:
             yield one
 
 
-def _may_be_picture(file: Path) -> bool:
+def _may_be_image(file: Path) -> bool:
     """By its ending or, as DICOM files of a series have none, by its first bytes."""
     if file.suffix.lower() in ENDINGS:
         return True
@@ -124,8 +124,8 @@ class Shown:
 
     path: Path
     size: tuple[int, int]
-    """(width, height) of the picture in the file."""
-    picture: Tensor | None
+    """(width, height) of the image in the file."""
+    image: Tensor | None
     """(V, C, H, W): as the model sees it, once or in several views."""
     error: str = ""
     about: dict[str, str] = field(default_factory=dict)
@@ -133,23 +133,23 @@ class Shown:
 
 
 def shown(
-    read: image_file.Picture,
+    read: image_file.GrayImage,
     model: Model,
     path: Path = Path(),
     *,
     check: Check | None = None,
     seen: Sequence[View] = (),
 ) -> Shown:
-    """A picture as the model wants to see it, wherever it was read from.
+    """An image as the model wants to see it, wherever it was read from.
 
     check: the model's out-of-distribution check. seen: the views of it (default: the plain one).
     """
     square = explanation.square(read, model)
-    pictures = [explanation.view(square, model, view) for view in seen or (augment.plain(model.size),)]
+    images = [explanation.view(square, model, view) for view in seen or (augment.plain(model.size),)]
     remarks = ood.remarks(check, square, read.tags, read.notes)
     uids = {name: text if UID.fullmatch(text := read.tags.get(name, "")) else "" for name in ("study", "series")}
     about = uids | {"view": read.tags.get("view", ""), "notes": "; ".join(read.notes), "remarks": " ".join(remarks)}
-    return Shown(path, (read.width, read.height), torch.cat(pictures), about=about)
+    return Shown(path, (read.width, read.height), torch.cat(images), about=about)
 
 
 def show(path: Path, model: Model, *, check: Check | None = None, seen: Sequence[View] = (), window: str = "") -> Shown:
@@ -177,7 +177,7 @@ def probabilities(
     """One row per file, in their order: path, the calibrated probability of each finding, whether it reaches the
     finding's threshold (empty where there is none), `ABOUT`, error.
 
-    ten_crop: ten views of each picture, the mean of their ten probabilities.
+    ten_crop: ten views of each image, the mean of their ten probabilities.
     label: of a progress line; "" shows none.
     window: what DICOM files are shown by instead of their own choice.
     """
@@ -243,10 +243,10 @@ def _answered(
 
     def work() -> Iterator[int]:
         for several in _read(paths, batch, ready):
-            whole = [one for one in several if one.picture is not None]
+            whole = [one for one in several if one.image is not None]
             said = iter(answer(whole) if whole else [])
             for one in several:
-                own: list[Row] = [{"error": one.error}] if one.picture is None else next(said)
+                own: list[Row] = [{"error": one.error}] if one.image is None else next(said)
                 rows.extend({"path": written(one.path), "error": "", **one.about, **warning, **row} for row in own)
             yield len(several)
 
@@ -284,8 +284,8 @@ def named(opened: Bundle, several: Sequence[Shown]) -> list[list[Row]]:
     """One row for each file: the probability of each finding."""
     model = opened.model
     exclusive = model.loss == EXCLUSIVE
-    pictures = torch.stack([one.picture for one in several if one.picture is not None], 1)  # (V, N, C, H, W)
-    logits = predictions.joint(exclusive)(torch.stack([opened.method.logits(view).float() for view in pictures]))
+    images = torch.stack([one.image for one in several if one.image is not None], 1)  # (V, N, C, H, W)
+    logits = predictions.joint(exclusive)(torch.stack([opened.method.logits(view).float() for view in images]))
     if not logits.isfinite().all():
         raise ValueError(f"{opened.folder} answers with what is no number: its weights are damaged.")
     said = predictions.Predictions(model.findings, np.arange(len(several)), logits.numpy(), exclusive)
@@ -295,8 +295,8 @@ def named(opened: Bundle, several: Sequence[Shown]) -> list[list[Row]]:
 @torch.inference_mode()
 def placed(opened: Detector, several: Sequence[Shown], least: Sequence[float]) -> list[list[Row]]:
     """The rows of each file: one for each box, in pixels of the file, or one that is empty."""
-    pictures = torch.cat([one.picture for one in several if one.picture is not None])
-    found = gradcam.finder(opened).found(pictures)
+    images = torch.cat([one.image for one in several if one.image is not None])
+    found = gradcam.finder(opened).found(images)
     return [boxed(opened.model, each, one.size, least) or [{}] for one, each in zip(several, found, strict=True)]
 
 
@@ -308,7 +308,7 @@ def least_scores(model: Model) -> list[float]:
 
 
 def boxed(model: Model, found: Found, size: tuple[int, int], least: Sequence[float]) -> list[Row]:
-    """The boxes of one picture in pixels of its file of this (width, height), those that are sure enough."""
+    """The boxes of one image in pixels of its file of this (width, height), those that are sure enough."""
     inside = detections.stored(found.boxes.float().numpy(), model.size, model.stored)
     x0, y0, x1, y1 = detections.original(inside, size, model.stored, model.fit).T
     places, scores = found.findings.numpy(), found.scores.float().numpy()

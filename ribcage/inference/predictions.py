@@ -1,6 +1,6 @@
 """Inference: a model and rows of dataset folders → logits, and the table of predictions.
 
-The table has one row per picture: `set`, `row` (in that set), `path`, `patient`, `split`, `view`, `sex`, `age`, and for
+The table has one row per image: `set`, `row` (in that set), `path`, `patient`, `split`, `view`, `sex`, `age`, and for
 every finding three columns: `Mass` is the calibrated probability, `Mass_logit` what the model said before temperature,
 as log-odds, and `Mass_label` what was known: 1, 0, or empty.
 """
@@ -29,7 +29,7 @@ LOGIT, LABEL = "_logit", "_label"
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said of some pictures."""
+    """What a model said of some images."""
 
     findings: tuple[str, ...]
     rows: np.ndarray
@@ -70,14 +70,14 @@ def predict(
 ) -> Predictions:
     """Ask a model about these rows, counted through all sets; under several processes all at rank 0, none elsewhere.
 
-    batch: pictures at a time in each process. The rows are cut into batches first, whole batches are then shared out:
+    batch: images at a time in each process. The rows are cut into batches first, whole batches are then shared out:
     so the result does not depend on the number of processes, not even in its last bit.
-    ten_crop: ten views of each picture, the mean of their ten probabilities.
+    ten_crop: ten views of each image, the mean of their ten probabilities.
     label: of a progress line; "" shows none.
     """
     rows = np.unique(np.asarray(rows, np.int64))
     if not len(rows):
-        raise ValueError("There is no picture to predict: no row was chosen.")
+        raise ValueError("There is no image to predict: no row was chosen.")
     mine, exclusive = _share(rows, batch), model.loss == "cross-entropy"
     seen = augment.ten_crops(model.size) if ten_crop else [augment.plain(model.size)]
     parts = [np.empty((0, len(model.findings)), np.float32)]
@@ -119,7 +119,7 @@ def _logits(
                 found.append(joint(_of_views(method, batch, device, bf16)).cpu().numpy())
             yield len(batch)
 
-    counts = progress.track(work(), len(loader.rows), label, "pictures") if label else work()
+    counts = progress.track(work(), len(loader.rows), label, "images") if label else work()
     try:
         for _ in counts:
             yield found.pop()
@@ -149,7 +149,7 @@ def joint(exclusive: bool) -> Callable[[Tensor], Tensor]:
     return of_softmax if exclusive else of_sigmoids
 
 
-# ---- what is known of the pictures
+# ---- what is known of the images
 
 
 def about(stores: Sequence[Store], rows: np.ndarray) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Likeness: whether maps of where a model looks depend on what it has learnt.
 
 Adebayo et al. 2018, https://arxiv.org/abs/1810.03292: the maps of the model are compared with those of the same network
-when its last layer, then all of its layers, have random weights. A map that stays as it was shows the picture – its
+when its last layer, then all of its layers, have random weights. A map that stays as it was shows the image – its
 edges, its bright parts – and not the model.
 """
 
@@ -20,7 +20,7 @@ from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 
 ALIKE = 0.8
-"""From here on maps are said to be of the picture and not of the model."""
+"""From here on maps are said to be of the image and not of the model."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Likeness:
     """(F,) when only the last layer is random."""
     network: np.ndarray
     """(F,) when all are."""
-    pictures: int
+    images: int
     draws: int
     grid: tuple[int, int] = (0, 0)
     """Cells of a map, down and across."""
@@ -52,19 +52,19 @@ class Likeness:
 def of(
     opened: Bundle, squares: Sequence[np.ndarray], *, draws: int = 5, seed: int = 0, way: Way | None = None
 ) -> Likeness:
-    """Compare the maps of these stored pictures with those of networks whose weights are drawn at random."""
+    """Compare the maps of these stored images with those of networks whose weights are drawn at random."""
     method, model = opened.method, opened.model
-    pictures = torch.cat([explanation.view(square, model) for square in squares])
-    trained, heads, networks = _maps(method, pictures, way), [], []
+    images = torch.cat([explanation.view(square, model) for square in squares])
+    trained, heads, networks = _maps(method, images, way), [], []
     with torch.random.fork_rng(devices=()):
         for draw in range(draws):
             torch.manual_seed(seed + draw)
             head = Supervised(method.backbone, model.findings, loss=model.loss)  # type: ignore[arg-type]
             network = Supervised(untrained(model), model.findings, loss=model.loss)  # type: ignore[arg-type]
-            heads.append(rank_correlation(trained, _maps(head, pictures, way)))
-            networks.append(rank_correlation(trained, _maps(network, pictures, way)))
+            heads.append(rank_correlation(trained, _maps(head, images, way)))
+            networks.append(rank_correlation(trained, _maps(network, images, way)))
     return Likeness(
-        model.findings, _mean(heads), _mean(networks), len(pictures), draws, (trained.shape[2], trained.shape[3])
+        model.findings, _mean(heads), _mean(networks), len(images), draws, (trained.shape[2], trained.shape[3])
     )
 
 
@@ -76,9 +76,9 @@ def untrained(model: Model) -> Backbone:
     )  # fmt: skip
 
 
-def _maps(method: Supervised, pictures: Tensor, way: Way | None = None) -> np.ndarray:
-    """(N, F, h, w), a few pictures at a time."""
-    return np.concatenate([gradcam.looks(method, part, way).maps.cpu().numpy() for part in pictures.split(4)])
+def _maps(method: Supervised, images: Tensor, way: Way | None = None) -> np.ndarray:
+    """(N, F, h, w), a few images at a time."""
+    return np.concatenate([gradcam.looks(method, part, way).maps.cpu().numpy() for part in images.split(4)])
 
 
 def rank_correlation(own: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -94,7 +94,7 @@ def rank_correlation(own: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _mean(several: Sequence[np.ndarray]) -> np.ndarray:
-    """(F,) over draws and pictures, of those that there are."""
+    """(F,) over draws and images, of those that there are."""
     every = np.concatenate(several)
     known = ~np.isnan(every)
     count = known.sum(0)

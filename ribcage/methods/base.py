@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ribcage.data.loader import Batch
 from ribcage.imaging.augment import View, gentle
-from ribcage.models.hyperparameters import USUAL, Hyperparameters, nearest
 from ribcage.models.backbone import Backbone
+from ribcage.models.hyperparameters import USUAL, Hyperparameters, nearest
 
 Augment = Literal["radiograph", "paper"]
 
@@ -28,7 +28,7 @@ class Method(nn.Module):
     """A way to learn. Options are keywords of `__init__`, with the paper's values as defaults.
 
     Many processes compute what one would: batch norms take their statistics from all (unless `own_norms`), chance comes
-    from `batch.chance`, and what looks at other pictures of the batch looks at `distributed.everyone`'s.
+    from `batch.chance`, and what looks at other images of the batch looks at `distributed.everyone`'s.
     """
 
     command: ClassVar[str] = "pretrain"
@@ -42,7 +42,7 @@ class Method(nn.Module):
     divisible: ClassVar[bool] = True
     """Whether the loss of a batch is the sum of those of its parts, so that it can be computed part by part."""
     mates: ClassVar[bool] = False
-    """Whether, told to mind patients, its other views may show another picture of the same patient."""
+    """Whether, told to mind patients, its other views may show another image of the same patient."""
 
     def __init__(self, backbone: Backbone, findings: Sequence[str] = ()) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Method(nn.Module):
         return []
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
-        """What each picture of a batch is shown as; the paper's own augmentation, or one that suits radiographs."""
+        """What each image of a batch is shown as; the paper's own augmentation, or one that suits radiographs."""
         return [gentle(size)]
 
     def count(self, labels: Tensor) -> None:

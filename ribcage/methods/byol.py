@@ -21,8 +21,8 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 from ribcage.data.loader import Batch
 from ribcage.imaging.augment import View, published, strong
 from ribcage.methods.base import Augment, Method, Step, refuse
-from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.backbone import Backbone
+from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import follow, follower, perceptron
 
 
@@ -40,7 +40,7 @@ class BYOL(Method):
     hidden: width of the projector and of the predictor
     dim: of projections
     momentum: tau_base, from where the target's momentum rises to 1; in runs under 1000 epochs 0.99, under 100 0.97
-    patient_aware: the second view is of another picture of the same patient, where there is one
+    patient_aware: the second view is of another image of the same patient, where there is one
     """
 
     mates = True
@@ -90,14 +90,14 @@ class BYOL(Method):
         loss = (one + other).mean()
         return Step(loss, {"cosine": 1 - loss.detach() / 4})
 
-    def _predicted(self, pictures: Tensor) -> Tensor:
+    def _predicted(self, images: Tensor) -> Tensor:
         """p (N, dim)"""
-        return self.predictor(self.projector(self.backbone(pictures)))
+        return self.predictor(self.projector(self.backbone(images)))
 
     @torch.no_grad()
-    def _targeted(self, pictures: Tensor) -> Tensor:
+    def _targeted(self, images: Tensor) -> Tensor:
         """z (N, dim)"""
-        return self.target(pictures)
+        return self.target(images)
 
     def after_step(self, progress: float) -> None:
         """The target follows, ever more slowly."""

@@ -34,7 +34,7 @@ class Detect(Method):
     quality: what fcos weighs a box by: centreness of its cell, or its iou with the true one
     anchors: of yolo: as published, or fitted to the boxes that are learnt from
     overlap: IoU above which the less sure of two found boxes of a finding is dropped
-    keep: boxes of a picture at most
+    keep: boxes of an image at most
     """
 
     command = "localise"
@@ -81,7 +81,7 @@ class Detect(Method):
             _leave_out(backbone)
 
     def measure(self, boxes: np.ndarray, size: tuple[int, int]) -> None:
-        """Take from the (M, 6) boxes to be learnt from, in pictures of this size, what must be known of them before."""
+        """Take from the (M, 6) boxes to be learnt from, in images of this size, what must be known of them before."""
         if isinstance(self.head, YOLO) and self.anchors == "fitted":
             self.head.measure((boxes[:, 4:6] - boxes[:, 2:4]) / [size[1], size[0]])
 
@@ -107,27 +107,27 @@ class Detect(Method):
         """Boxes that the view does not show, or hardly."""
         return {"boxes_dropped": batch.dropped.sum()}
 
-    def maps(self, pictures: Tensor) -> list[Tensor]:
+    def maps(self, images: Tensor) -> list[Tensor]:
         """The backbone's maps at several strides; without a gradient when it is frozen."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            return self.backbone.pyramid(pictures)
+            return self.backbone.pyramid(images)
 
-    def shapes(self, pictures: Tensor) -> list[tuple[int, int, int]]:
-        """(channels, height, width) of the backbone's maps of such pictures."""
-        size = (pictures.shape[2], pictures.shape[3])
+    def shapes(self, images: Tensor) -> list[tuple[int, int, int]]:
+        """(channels, height, width) of the backbone's maps of such images."""
+        size = (images.shape[2], images.shape[3])
         if size not in self._shapes:
-            self._shapes[size] = [(x.shape[1], x.shape[2], x.shape[3]) for x in _looked(self.backbone, pictures[:1])]
+            self._shapes[size] = [(x.shape[1], x.shape[2], x.shape[3]) for x in _looked(self.backbone, images[:1])]
         return self._shapes[size]
 
     @torch.no_grad()
-    def found(self, pictures: Tensor, kept: Sequence[Tensor] = ()) -> list[Found]:
-        """The boxes in each picture, the surest first, however unsure: whoever asks may cut them by their scores.
+    def found(self, images: Tensor, kept: Sequence[Tensor] = ()) -> list[Found]:
+        """The boxes in each image, the surest first, however unsure: whoever asks may cut them by their scores.
 
-        kept: the backbone's maps, where they are known; of the pictures only the size then counts.
+        kept: the backbone's maps, where they are known; of the images only the size then counts.
         """
-        training, size = self.training, (pictures.shape[2], pictures.shape[3])
+        training, size = self.training, (images.shape[2], images.shape[3])
         self.eval()
-        maps = [one.float() for one in kept] or self.maps(pictures)
+        maps = [one.float() for one in kept] or self.maps(images)
         boxes, scores = self.head.boxes(self.head(maps, size))
         self.train(training)
         return [best(*each, size, self.overlap, self.keep) for each in zip(boxes, scores, strict=True)]
@@ -141,10 +141,10 @@ class Detect(Method):
 
 
 @torch.no_grad()
-def _looked(backbone: Backbone, pictures: Tensor) -> list[Tensor]:
+def _looked(backbone: Backbone, images: Tensor) -> list[Tensor]:
     """The maps, for their shapes only: nothing is learnt from it."""
     training = backbone.training
-    maps = backbone.eval().pyramid(pictures)
+    maps = backbone.eval().pyramid(images)
     backbone.train(training)
     return maps
 
@@ -153,9 +153,9 @@ def _leave_out(backbone: Backbone) -> None:
     """What a backbone does behind its maps (a norm or a wider layer before its features) cannot learn here."""
     training = backbone.training
     weights = [weight for weight in backbone.parameters() if weight.requires_grad]
-    picture = torch.zeros(1, backbone.channels, *backbone.size, device=weights[0].device)
+    image = torch.zeros(1, backbone.channels, *backbone.size, device=weights[0].device)
     with torch.enable_grad():
-        seen = torch.stack([x.float().sum() for x in backbone.eval().pyramid(picture)]).sum()
+        seen = torch.stack([x.float().sum() for x in backbone.eval().pyramid(image)]).sum()
         gradients = torch.autograd.grad(seen, weights, allow_unused=True)
     backbone.train(training)
     for weight, gradient in zip(weights, gradients, strict=True):

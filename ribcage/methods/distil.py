@@ -5,7 +5,7 @@ and a temperature of its own, there is no softmax over them. With z the student'
 
 L = a sum_known l(z, y) / known + (1 - a) T² sum_taught KL(σ(t / T) || σ(z / T)) / taught + b L_features + c L_relations
 L_features  = mean_n 1 - cos(P f_n, f'_n)      f features of the student, f' of a teacher, P learnt
-L_relations = mean_nij (R_nij - R'_nij)²       R_nij = cos(m_ni, m_nj) for places i and j of the map of picture n
+L_relations = mean_nij (R_nij - R'_nij)²       R_nij = cos(m_ni, m_nj) for places i and j of the map of image n
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Answer:
 
 
 class Teacher(Protocol):
-    """Somebody who knows: a model that looks at the same pictures, or a table of what one said."""
+    """Somebody who knows: a model that looks at the same images, or a table of what one said."""
 
     weight: Tensor
     """(F,): how much it counts beside other teachers."""
@@ -63,9 +63,9 @@ class Distil(Supervised):
     hard: share of the labels in the loss, a; the rest is the teachers'
     temperature: how far answers are softened, T
     match: kl, or mse, what becomes of it for a high temperature: (t - z)² / 8, or with one softmax over all the sum
-        over findings of (t - z)² / 2 F, each as it stands above the mean of its picture
+        over findings of (t - z)² / 2 F, each as it stands above the mean of its image
     features: weight of the cosine between the student's features, projected, and a teacher's, b
-    relations: weight of the difference in how places of a picture are like each other, c
+    relations: weight of the difference in how places of an image are like each other, c
     """
 
     command: ClassVar[str] = "distil"
@@ -147,21 +147,21 @@ class Distil(Supervised):
         return [a * view + (1 - a) * view.flip(0) for view in views], a * targets + (1 - a) * targets.flip(0)
 
     def _whole(self, taught: Tensor) -> Tensor:
-        """Where findings exclude each other, one that nobody knows makes its picture unknown."""
+        """Where findings exclude each other, one that nobody knows makes its image unknown."""
         return taught + 0 * taught.sum(1, keepdim=True) if self.exclusive else taught
 
     def _unlike(self, features: Tensor, answers: Sequence[Answer]) -> Tensor:
-        """1 - cos(P f, f'), the mean over pictures and teachers."""
+        """1 - cos(P f, f'), the mean over images and teachers."""
         theirs = [answer.features for answer in answers if answer.features is not None]
         pairs = zip(self.projections, theirs, strict=True)
-        return per_picture(torch.stack([1 - F.cosine_similarity(own(features), f.float()) for own, f in pairs]).mean(0))
+        return per_image(torch.stack([1 - F.cosine_similarity(own(features), f.float()) for own, f in pairs]).mean(0))
 
     def _unrelated(self, hidden: Tensor, view: Tensor, answers: Sequence[Answer]) -> Tensor:
-        """Squared difference of the relations between places, the mean over pictures and teachers."""
+        """Squared difference of the relations between places, the mean over images and teachers."""
         maps = self.backbone.grid(hidden, (view.shape[-2], view.shape[-1])).float()
         theirs = [answer.maps.float() for answer in answers if answer.maps is not None]
         unlike = [(related(maps, m) - related(m, maps)).square().mean((1, 2)) for m in theirs]
-        return per_picture(torch.stack(unlike).mean(0))
+        return per_image(torch.stack(unlike).mean(0))
 
 
 def agreed(answers: Sequence[Answer], weights: Sequence[Tensor], like: Tensor) -> Tensor:
@@ -184,8 +184,8 @@ def per_known(loss: Tensor, targets: Tensor) -> Tensor:
     return loss.sum() * distributed.world() / count.clamp(min=1)
 
 
-def per_picture(loss: Tensor) -> Tensor:
-    """The mean of (N,) over the pictures of the global batch, of which ranks may hold unequal parts."""
+def per_image(loss: Tensor) -> Tensor:
+    """The mean of (N,) over the images of the global batch, of which ranks may hold unequal parts."""
     count = distributed.total(torch.tensor(float(len(loss)), device=loss.device))
     return loss.sum() * distributed.world() / count.clamp(min=1)
 
@@ -198,7 +198,7 @@ def related(maps: Tensor, other: Tensor) -> Tensor:
 
 
 def places(backbone: Backbone, size: tuple[int, int]) -> int:
-    """How many places the map of a picture of this size has."""
+    """How many places the map of an image of this size has."""
     like = next(backbone.parameters())
     was, channels = backbone.training, backbone.channels
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""MAE: show a vision transformer a few patches of a picture and draw the hidden ones from them.
+"""MAE: show a vision transformer a few patches of an image and draw the hidden ones from them.
 
 He et al. 2021, https://arxiv.org/abs/2111.06377; for radiographs Xiao et al. 2022, https://arxiv.org/abs/2210.12843:
 
@@ -20,8 +20,8 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 from ribcage.data.loader import Batch
 from ribcage.imaging.augment import View
 from ribcage.methods.base import Augment, Method, Step, refuse
-from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.backbone import Backbone
+from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import choose_attention, orders
 
 DECODERS = {"dec512d8b": (512, 8), "dec512d2b": (512, 2), "dec128d2b": (128, 2)}
@@ -75,7 +75,7 @@ class MAE(Method):
         self._begin()
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
-        """Half to all of the picture, and its exposure; the paper cuts closer and flips."""
+        """Half to all of the image, and its exposure; the paper cuts closer and flips."""
         if augment == "paper":
             return [View(size, crop=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)]
         return [View(size, crop=(0.5, 1.0), ratio=(3 / 4, 4 / 3), brightness=0.1, contrast=0.2, gamma=0.2)]
@@ -97,10 +97,10 @@ class MAE(Method):
             mean, spread = _moments(_rows(patches, hidden))
             drawn = drawn * spread + mean
         index = hidden[:, :, None].expand_as(drawn)
-        return self._pictures(patches.scatter(1, index, 0.0)), self._pictures(patches.scatter(1, index, drawn))
+        return self._images(patches.scatter(1, index, 0.0)), self._images(patches.scatter(1, index, drawn))
 
     def _places(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(N, visible) and (N, hidden): the patches of each picture in an order drawn for it."""
+        """(N, visible) and (N, hidden): the patches of each image in an order drawn for it."""
         order = orders(batch.chance, self.grid[0] * self.grid[1], batch.views[0].device)
         return order[:, : self.visible], order[:, self.visible :]
 
@@ -130,15 +130,15 @@ class MAE(Method):
         mean, spread = _moments(patches)
         return (patches - mean) / spread
 
-    def _patches(self, pictures: Tensor) -> Tensor:
+    def _patches(self, images: Tensor) -> Tensor:
         """(N, C, H, W) → (N, L, pixels), a pixel's channels side by side as published."""
-        if pictures.shape[2:] != (self.grid[0] * self.patch[0], self.grid[1] * self.patch[1]):
-            came, expected = "×".join(map(str, pictures.shape[2:])), self.backbone.model.patch_embed.img_size
-            raise ValueError(f"The pictures are {came}, the positions of the model were made for {expected}.")
-        tiles = pictures.unflatten(3, (self.grid[1], self.patch[1])).unflatten(2, (self.grid[0], self.patch[0]))
+        if images.shape[2:] != (self.grid[0] * self.patch[0], self.grid[1] * self.patch[1]):
+            came, expected = "×".join(map(str, images.shape[2:])), self.backbone.model.patch_embed.img_size
+            raise ValueError(f"The images are {came}, the positions of the model were made for {expected}.")
+        tiles = images.unflatten(3, (self.grid[1], self.patch[1])).unflatten(2, (self.grid[0], self.patch[0]))
         return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
-    def _pictures(self, patches: Tensor) -> Tensor:
+    def _images(self, patches: Tensor) -> Tensor:
         """(N, L, pixels) → (N, C, H, W)"""
         tiles = patches.unflatten(2, (*self.patch, -1)).unflatten(1, self.grid)
         return tiles.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)

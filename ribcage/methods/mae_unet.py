@@ -1,4 +1,4 @@
-"""MAE for CNNs: blacken most squares of a picture, and let a U-Net over the CNN's maps draw them again.
+"""MAE for CNNs: blacken most squares of an image, and let a U-Net over the CNN's maps draw them again.
 
 As Xiao et al. 2022, https://arxiv.org/abs/2210.12843, did beside their transformers. With the mask m, 1 where hidden:
 
@@ -18,8 +18,8 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 from ribcage.data.loader import Batch
 from ribcage.imaging.augment import View
 from ribcage.methods.base import Augment, Method, Step, refuse
-from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.backbone import Backbone
+from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import orders
 
 STAGES = 5
@@ -27,10 +27,10 @@ STAGES = 5
 
 
 class MAEUNet(Method):
-    """A CNN, and a decoder that doubles the side of its last map until it is the picture's, beside earlier maps.
+    """A CNN, and a decoder that doubles the side of its last map until it is the image's, beside earlier maps.
 
     mask: share of the squares that is hidden: set to 0, the mean of the data
-    patch: side of a square in pixels; halved until four fit across the picture
+    patch: side of a square in pixels; halved until four fit across the image
     width: channels of the decoder's first stage; the published 256 cost more than a small CNN itself
     loss_on: masked pixels, or all as the paper's code had it
     """
@@ -57,7 +57,7 @@ class MAEUNet(Method):
         channels = _channels(backbone)
         _check(mask, patch, width, loss_on)
         self.halvings = [1 << power for power in reversed(range(max(channels).bit_length() - 1))]
-        """Of the decoder's stages: how much smaller than the picture they are."""
+        """Of the decoder's stages: how much smaller than the image they are."""
         widths = [backbone.model.num_features, *(width >> min(k, STAGES - 1) for k in range(len(self.halvings)))]
         skips = [channels.get(reduction, 0) for reduction in self.halvings]
         self.stages = nn.ModuleList(
@@ -70,7 +70,7 @@ class MAEUNet(Method):
         nn.init.xavier_uniform_(self.head.weight)
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
-        """Half to all of the picture, and its exposure; the paper cuts closer and flips."""
+        """Half to all of the image, and its exposure; the paper cuts closer and flips."""
         self._squares(size)
         if augment == "paper":
             return [View(size, crop=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)]
@@ -94,7 +94,7 @@ class MAEUNet(Method):
         return x * (1 - m), x * (1 - m) + drawn * m
 
     def _mask(self, batch: Batch) -> Tensor:
-        """(N, 1, H, W): 1 where hidden, on squares drawn for each picture."""
+        """(N, 1, H, W): 1 where hidden, on squares drawn for each image."""
         view = batch.views[0]
         rows, columns, patch = self._squares((view.shape[2], view.shape[3]))
         order = orders(batch.chance, rows * columns, view.device)
@@ -103,7 +103,7 @@ class MAEUNet(Method):
         return squares.view(-1, 1, rows, columns).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
 
     def _squares(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """Rows and columns of squares in a picture, and a square's side, if pictures can be cut so."""
+        """Rows and columns of squares in an image, and a square's side, if images can be cut so."""
         patch = self.patch
         while patch > 1 and min(size) < 4 * patch:
             patch //= 2
@@ -111,20 +111,20 @@ class MAEUNet(Method):
         visible = self._visible(rows * columns)
         if (rows * patch, columns * patch) != size or not visible:
             problem = f"of {rows}×{columns} squares none would stay visible" if not visible else "squares do not fit"
-            raise ValueError(f"--patch {patch} --mask {self.mask}, pictures of {size[0]}×{size[1]}: {problem}.")
+            raise ValueError(f"--patch {patch} --mask {self.mask}, images of {size[0]}×{size[1]}: {problem}.")
         return rows, columns, patch
 
     def _visible(self, count: int) -> int:
         """Of so many squares."""
         return int(count * (1 - self.mask))
 
-    def _drawn(self, pictures: Tensor) -> Tensor:
+    def _drawn(self, images: Tensor) -> Tensor:
         """(N, C, H, W): from the map that is pooled, beside the last map of each size, and from what was pooled.
 
         Layers behind the last map (a norm, a wider layer) are trained by the latter: a model keeps all it had.
         """
-        size = (pictures.shape[2], pictures.shape[3])
-        hidden, maps = self.backbone.model.forward_intermediates(pictures)
+        size = (images.shape[2], images.shape[3])
+        hidden, maps = self.backbone.model.forward_intermediates(images)
         skips = dict(zip(_reductions(self.backbone.model), maps, strict=True))
         x = self.backbone.grid(hidden, size)
         for number, (stage, halving) in enumerate(zip(self.stages, self.halvings, strict=True)):
@@ -151,7 +151,7 @@ def _begin(module: nn.Module) -> None:
 
 
 def _reductions(model: Any) -> list[int]:
-    """How much smaller than the picture each of the model's maps is."""
+    """How much smaller than the image each of the model's maps is."""
     return [stage["reduction"] for stage in _stages(model)]
 
 

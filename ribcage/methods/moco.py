@@ -1,13 +1,13 @@
-"""MoCo: tell a picture's other view from a queue of past pictures.
+"""MoCo: tell an image's other view from a queue of past images.
 
 He et al. 2020, https://arxiv.org/abs/1911.05722, and with an MLP head, v2, Chen et al. 2020,
 https://arxiv.org/abs/2003.04297. With the query q of one view, the key k of the other and the keys k_i of the queue:
 
     L = -log(exp(q.k/t) / (exp(q.k/t) + sum_i exp(q.k_i/t))),   w_key <- m w_key + (1 - m) w_query
 
-A batch norm that sees a query among the same pictures as its key gives the answer away. The paper shuffles pictures
-between GPUs; here batch norms judge `group` pictures at a time, queries in the order of the batch, the key of picture i
-in group i mod G of G. So a query and its key are judged among as few of the same pictures as possible, one in G, on one
+A batch norm that sees a query among the same images as its key gives the answer away. The paper shuffles images
+between GPUs; here batch norms judge `group` images at a time, queries in the order of the batch, the key of image i
+in group i mod G of G. So a query and its key are judged among as few of the same images as possible, one in G, on one
 process, too, and many processes compute what one would.
 
 Trained as in section 4 of the first paper, along the cosine of the second: SGD, .03 for a batch of 256, 200 epochs.
@@ -23,8 +23,8 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 from ribcage.data.loader import Batch
 from ribcage.imaging.augment import View, published, strong
 from ribcage.methods.base import Augment, Method, Step, refuse
-from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.backbone import Backbone
+from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import follow, follower, group_norms, perceptron
 from ribcage.runtime import distributed
 
@@ -40,7 +40,7 @@ class MoCo(Method):
     momentum: m, how slowly the key encoder follows
     temperature: t; 0.2 in v2, 0.07 in v1
     head: mlp (v2) or linear (v1)
-    group: pictures a batch norm judges together, two groups in a batch at least; 0: all, which gives the answer away
+    group: images a batch norm judges together, two groups in a batch at least; 0: all, which gives the answer away
     patient_aware: keys of the same patient are positives, too, and never negatives
     """
 
@@ -115,25 +115,25 @@ class MoCo(Method):
         return Step(loss.mean(), {f"acc{top}": 100 * (nearer < top).float().mean() for top in (1, 5)})
 
     @torch.no_grad()
-    def _keys(self, pictures: Tensor) -> Tensor:
-        """(N, dim), each made among few of the pictures that its query was."""
+    def _keys(self, images: Tensor) -> Tensor:
+        """(N, dim), each made among few of the images that its query was."""
         if not self.group:
-            return F.normalize(self.key(pictures).float(), dim=1)
-        order = self._order(len(pictures)).to(pictures.device)
-        last = pictures.movedim(1, -1)  # in memory, too, as a rule: the key encoder sees the order the query's saw
+            return F.normalize(self.key(images).float(), dim=1)
+        order = self._order(len(images)).to(images.device)
+        last = images.movedim(1, -1)  # in memory, too, as a rule: the key encoder sees the order the query's saw
         shown = distributed.everyone(last)[distributed.mine(order)].movedim(-1, 1)
         keys = F.normalize(self.key(shown).float(), dim=1)
         return distributed.mine(distributed.everyone(keys)[order.argsort()])
 
     def _order(self, count: int) -> Tensor:
-        """All pictures of all processes, key group after key group."""
+        """All images of all processes, key group after key group."""
         whole = count * distributed.world()
         if count % self.group or whole < 2 * self.group:
             fits = (size for size in range(self.group, 1, -1) if count % size == 0 and whole >= 2 * size)
             other = next((f"--group {size}" for size in fits), f"--batch {2 * self.group * distributed.world()}")
             raise ValueError(
                 f"--group {self.group}: each process needs a whole number of groups, all together two at least, "
-                f"but a process has {count} pictures of {whole}. {other} would do."
+                f"but a process has {count} images of {whole}. {other} would do."
             )
         return torch.arange(whole).view(self.group, -1).T.flatten()
 

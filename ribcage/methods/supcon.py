@@ -1,18 +1,18 @@
-"""Supervised contrast: pictures with the same findings have like features, pictures with other findings unlike ones.
+"""Supervised contrast: images with the same findings have like features, images with other findings unlike ones.
 
-Khosla et al. 2020, https://arxiv.org/abs/2004.11362, eq. 2 (L_out), where two pictures are positives or they are not.
-Findings do not exclude each other, so here they are positives by a weight w_ij from 0 to 1; where every picture is of
+Khosla et al. 2020, https://arxiv.org/abs/2004.11362, eq. 2 (L_out), where two images are positives or they are not.
+Findings do not exclude each other, so here they are positives by a weight w_ij from 0 to 1; where every image is of
 one class, this is eq. 2:
 
     L_i = -sum_j w_ij log p_ij / sum_j w_ij,   p_ij = exp(z_i.z_j/t) / sum_{a in A_i} exp(z_i.z_a/t),   |z| = 1
 
-    w_ij = sum_f min(y_if, y_jf) / sum_f max(y_if, y_jf)   over the findings known in both pictures
+    w_ij = sum_f min(y_if, y_jf) / sum_f max(y_if, y_jf)   over the findings known in both images
 
 the overlap (Jaccard) of what is found, also for labels between 0 and 1, which a policy makes of uncertain ones. Where
 all that both know is absent, w is 1 only if both know everything, so that nothing is found in either, and else 0: what
-nobody looked for may be there. Another view of the same picture always has w = 1, and so, with --patient-aware, has
-every picture of the same patient. A_i is all others that share a known finding with i, present or absent, or have w = 1
-so: two pictures with nothing known in common are neither joined nor parted.
+nobody looked for may be there. Another view of the same image always has w = 1, and so, with --patient-aware, has
+every image of the same patient. A_i is all others that share a known finding with i, present or absent, or have w = 1
+so: two images with nothing known in common are neither joined nor parted.
 
 Trained as by the authors' code, https://github.com/HobbitLong/SupContrast, main_supcon.py, with --warm and --cosine:
 SGD, .05 for a batch of 256, ten epochs of warm-up, a cosine to a thousandth, 1000 epochs.
@@ -29,8 +29,8 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 from ribcage.data.loader import Batch
 from ribcage.imaging.augment import View, published, strong
 from ribcage.methods.base import Augment, Method, Step, refuse
-from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.backbone import Backbone
+from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
 from ribcage.runtime import distributed
 
@@ -40,7 +40,7 @@ class SupCon(Method):
 
     temperature: of the softmax; the authors' code has .07, the paper's table .1
     dim: of the vectors that are compared
-    patient_aware: pictures of one patient are positives, whatever was found
+    patient_aware: images of one patient are positives, whatever was found
     """
 
     from_labels = True
@@ -86,7 +86,7 @@ class SupCon(Method):
 
     def forward(self, batch: Batch) -> Step:
         """The mean over all anchors of the global batch that have positives."""
-        z = self._embedded(batch.views)  # (n · V, dim), the views of a picture side by side
+        z = self._embedded(batch.views)  # (n · V, dim), the views of an image side by side
         everyone = distributed.everyone(z)  # (N · V, dim)
         own = distributed.mine(torch.eye(len(everyone), dtype=torch.bool, device=z.device))  # (n · V, N · V)
         w, compared = (pairs.masked_fill(own, 0) for pairs in self._pairs(batch))
@@ -101,7 +101,7 @@ class SupCon(Method):
         return F.normalize(z.unflatten(0, (len(views), -1)).transpose(0, 1).flatten(0, 1), dim=1)
 
     def _pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Twice (n · V, N · V), pictures of this process and all pictures: how far they are positives of each other,
+        """Twice (n · V, N · V), images of this process and all images: how far they are positives of each other,
         and whether they are compared at all."""
         patients, everyone = (distributed.everyone(each) for each in (batch.patients, batch.labels))
         same = distributed.mine(torch.eye(len(everyone), dtype=torch.bool, device=everyone.device))  # (n, N)
@@ -115,7 +115,7 @@ class SupCon(Method):
 
 
 def overlap(some: Tensor, others: Tensor) -> Tensor:
-    """(n, F), (N, F) → (n, N): the share of the findings present in either of two pictures that is present in both."""
+    """(n, F), (N, F) → (n, N): the share of the findings present in either of two images that is present in both."""
     both, either = (
         pair(some[:, None], others).nansum(2)  # of a known and an unknown one, both are NaN
         for pair in (torch.minimum, torch.maximum)
@@ -126,12 +126,12 @@ def overlap(some: Tensor, others: Tensor) -> Tensor:
 
 
 def comparable(some: Tensor, others: Tensor) -> Tensor:
-    """(n, F), (N, F) → (n, N): whether any finding is known in both of two pictures."""
+    """(n, F), (N, F) → (n, N): whether any finding is known in both of two images."""
     return (~some.isnan()[:, None] & ~others.isnan()).any(2)
 
 
 def contrast(logits: Tensor, w: Tensor) -> Tensor:
-    """(n, N): what pictures are to each other, and their weights → (n,): the loss of each; 0 without positives."""
+    """(n, N): what images are to each other, and their weights → (n,): the loss of each; 0 without positives."""
     return -(w * logits.log_softmax(1)).sum(1) / w.sum(1).masked_fill(w.sum(1) == 0, 1)
 
 

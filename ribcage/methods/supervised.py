@@ -24,7 +24,7 @@ class Supervised(Method):
     smoothing: how far targets are drawn towards one half, or one of so many where findings exclude each other
     balanced: weight both sides of a finding by their effective numbers
     prior: begin with each finding as likely as it is among the labels, so that features tell what speaks for more
-    mixup: alpha of the Beta distribution that mixes pictures in pairs; 0 mixes none
+    mixup: alpha of the Beta distribution that mixes images in pairs; 0 mixes none
     dropout: of the features before the head
     freeze: train the head only, the backbone stays as it is, in evaluation mode
     """
@@ -64,8 +64,8 @@ class Supervised(Method):
 
     def forward(self, batch: Batch) -> Step:
         """The loss over all known labels of the global batch."""
-        pictures, targets = self._mixed(batch.views[0], self._targets(batch.labels))
-        logits = self.logits(pictures).float()  # (N, F)
+        images, targets = self._mixed(batch.views[0], self._targets(batch.labels))
+        logits = self.logits(images).float()  # (N, F)
         self.answers.append((logits.detach(), batch.labels))
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
         loss = (self.loss(logits, targets) * weights).sum()
@@ -77,9 +77,9 @@ class Supervised(Method):
         known = distributed.total(torch.stack(counts))
         return float(known[0] / known[1].clamp(min=1))
 
-    def logits(self, pictures: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         """(N, F)"""
-        return self.head(self.dropout(self.backbone(pictures)))
+        return self.head(self.dropout(self.backbone(images)))
 
     def train(self, mode: bool = True) -> "Supervised":
         """A frozen backbone stays in evaluation mode."""
@@ -100,14 +100,14 @@ class Supervised(Method):
                 self.head.bias.copy_(share.log() if self.exclusive else share.logit())
 
     def _targets(self, labels: Tensor) -> Tensor:
-        """Smoothed labels. Where findings exclude each other, one unknown finding makes its picture unknown."""
+        """Smoothed labels. Where findings exclude each other, one unknown finding makes its image unknown."""
         if not self.exclusive:
             return losses.smoothed(labels, self.smoothing)
         return losses.smoothed(labels + 0 * labels.sum(1, keepdim=True), self.smoothing, 1 / labels.shape[1])
 
-    def _mixed(self, pictures: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _mixed(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Zhang et al. 2018, https://arxiv.org/abs/1710.09412: x = a x_i + (1 - a) x_j, and so the targets."""
         if not self.mixup or not self.training:
-            return pictures, targets
+            return images, targets
         a = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
-        return a * pictures + (1 - a) * pictures.flip(0), a * targets + (1 - a) * targets.flip(0)
+        return a * images + (1 - a) * images.flip(0), a * targets + (1 - a) * targets.flip(0)

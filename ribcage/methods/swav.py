@@ -1,11 +1,11 @@
-"""SwAV: say from one view of a picture to which prototypes another belongs, when all prototypes must be used alike.
+"""SwAV: say from one view of an image to which prototypes another belongs, when all prototypes must be used alike.
 
 Caron et al. 2020, https://arxiv.org/abs/2006.09882, eq. 2 and section 3.2. With the features z of V views, |z| = 1, of
 which two are large, and the prototypes C, each of length 1:
 
     L = -mean_{i large} mean_{v != i} q_i.log softmax(C z_v / t)
 
-q_i, the assignment of view i, is what sharing out the pictures of the global batch evenly among the prototypes makes of
+q_i, the assignment of view i, is what sharing out the images of the global batch evenly among the prototypes makes of
 exp(C z_i / epsilon): Sinkhorn and Knopp's algorithm, a few times round. A small batch shares out a queue of earlier
 features together with its own.
 
@@ -28,8 +28,8 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 from ribcage.data.loader import Batch
 from ribcage.imaging.augment import View, published, strong
 from ribcage.methods.base import Augment, Method, Step, refuse
-from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.backbone import Backbone
+from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
 from ribcage.runtime import distributed
 
@@ -38,7 +38,7 @@ class SwAV(Method):
     """Two large views, several small ones, and prototypes.
 
     crops: small views
-    prototypes: to which pictures are assigned; many fewer than pictures
+    prototypes: to which images are assigned; many fewer than images
     temperature: t, of the predictions
     epsilon: how soft assignments are
     iterations: how often the algorithm goes round
@@ -47,7 +47,7 @@ class SwAV(Method):
     freeze: share of the run before prototypes move; the paper's first epoch of 100
     hidden: width of the head
     dim: of what is compared with prototypes
-    patient_aware: other views are of another picture of the same patient, where there is one
+    patient_aware: other views are of another image of the same patient, where there is one
     """
 
     mates, divisible = True, False
@@ -141,7 +141,7 @@ class SwAV(Method):
     def _embedded(self, views: list[Tensor]) -> Tensor:
         """(V, n, dim), of length 1: views of one size go through the backbone together."""
         sizes = [torch.cat(list(group)) for _, group in itertools.groupby(views, key=lambda view: view.shape[2:])]
-        features = torch.cat([self.backbone(pictures) for pictures in sizes])
+        features = torch.cat([self.backbone(images) for images in sizes])
         return F.normalize(self.head(features).float(), dim=1).unflatten(0, (len(views), -1))
 
     def _centres(self) -> Tensor:
@@ -184,16 +184,16 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
 
 
 def used(scores: Tensor) -> Tensor:
-    """How many prototypes are the nearest to some picture of the global batch, as exp(entropy): 1 in a collapse."""
+    """How many prototypes are the nearest to some image of the global batch, as exp(entropy): 1 in a collapse."""
     nearest = scores.argmax(-1).flatten()
     share = distributed.total(torch.bincount(nearest, minlength=scores.shape[-1]).float())
     return torch.special.entr(share / share.sum()).sum().exp()
 
 
 def _multiple(backbone: Backbone) -> int:
-    """What the sides of small views are multiples of; 0 where the model takes pictures of one size only.
+    """What the sides of small views are multiples of; 0 where the model takes images of one size only.
 
-    A vision transformer is told to fit its position embeddings to the picture.
+    A vision transformer is told to fit its position embeddings to the image.
     """
     model, config = backbone.model, timm.get_pretrained_cfg(backbone.name)
     if isinstance(model, VisionTransformer):

@@ -3,10 +3,10 @@
 AP is the mean, over the recalls 0, .01 … 1, of the best precision at that recall or beyond; mAP its mean over the
 thresholds of overlap. Every found box counts, however low its score: a cut before AP only hides the end of the curve.
 Lin et al. 2014, https://arxiv.org/abs/1405.0312; equal to pycocotools, also in that boxes of equal score come in the
-order of their pictures.
+order of their images.
 
-In a resample each picture counts as often as its patient was drawn, which is AP of the pictures repeated so often
-(but for the order among boxes of equal score in one picture, which is anybody's)."""
+In a resample each image counts as often as its patient was drawn, which is AP of the images repeated so often
+(but for the order among boxes of equal score in one image, which is anybody's)."""
 
 from collections.abc import Sequence
 
@@ -30,14 +30,14 @@ def average_precision(
 def precisions(matches: Matches, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
     """(T, B) AP at each threshold in each resample.
 
-    patients: (count,) whose each picture is, from 0.
+    patients: (count,) whose each image is, from 0.
     times: (people, B) int32 how often each patient was drawn.
     """
     truths = np.bincount(patients, matches.truths, len(times)).astype(np.int64)
     positives = np.einsum("pb,p->b", times, truths)
     any_right = np.flatnonzero(matches.right.any(axis=0))
     end = any_right[-1] + 1 if len(any_right) else 0  # below the last right one nothing changes
-    owners = patients[matches.pictures[:end]]
+    owners = patients[matches.images[:end]]
     right = np.ascontiguousarray(matches.right[:, any_right])
     return compiled(_precisions)(owners, any_right, right, positives, times, RECALLS)
 

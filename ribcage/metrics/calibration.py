@@ -1,6 +1,6 @@
-"""Calibration: whether pictures given 30 % are positive in 30 of 100, and the temperature that makes it more so.
+"""Calibration: whether images given 30 % are positive in 30 of 100, and the temperature that makes it more so.
 
-Temperature scaling divides logits by one number T, fitted on validation pictures: Guo et al. 2017,
+Temperature scaling divides logits by one number T, fitted on validation images: Guo et al. 2017,
 https://arxiv.org/abs/1706.04599. It changes no order, so no AUROC."""
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _DOUBLINGS, _STEPS = 60, 200
 
 @dataclass(frozen=True)
 class Bins:
-    """One finding's pictures in bins of probability, empty bins left out; arrays of one length."""
+    """One finding's images in bins of probability, empty bins left out; arrays of one length."""
 
     probability: np.ndarray
     """Mean probability in the bin."""
@@ -71,7 +71,7 @@ def ece(
     bins: int = 15,
     equal: Literal["mass", "width"] = "mass",
 ) -> np.ndarray:
-    """(F,) expected calibration error over these bins. More bins or fewer pictures make it larger: state both."""
+    """(F,) expected calibration error over these bins. More bins or fewer images make it larger: state both."""
     return np.array([found.error for found in reliability(probabilities, labels, weights, bins=bins, equal=equal)])
 
 

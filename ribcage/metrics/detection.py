@@ -1,14 +1,14 @@
 """Detection: every number of found boxes, of each finding, with what the bootstrap over patients needs for intervals.
 
-- `map`, `ap50`, `ap75`: average precision over IoU .40:.05:.75, at .50 and at .75, on all pictures;
+- `map`, `ap50`, `ap75`: average precision over IoU .40:.05:.75, at .50 and at .75, on all images;
   `map_positives` … on those with a true box only, which forgives every false alarm on healthy people.
-- `map_skipping`: mAP as several published tables have it – only pictures with a true box, and of these only the ones
-  in which something was found above a cut, so that a picture missed altogether costs nothing; boxes a pixel larger.
-- `kaggle`: mean precision picture by picture; needs a cut.
-- `centre_at_0.125` … `8`, `overlap_at_…`: sensitivity at so many false marks per picture, hit by the centre or by IoU,
+- `map_skipping`: mAP as several published tables have it – only images with a true box, and of these only the ones
+  in which something was found above a cut, so that an image missed altogether costs nothing; boxes a pixel larger.
+- `kaggle`: mean precision image by image; needs a cut.
+- `centre_at_0.125` … `8`, `overlap_at_…`: sensitivity at so many false marks per image, hit by the centre or by IoU,
   and `centre_mean`, `overlap_mean` over these rates.
 
-Pictures are matched once; a resample only counts them as often as their patients were drawn."""
+Images are matched once; a resample only counts them as often as their patients were drawn."""
 
 import os
 import zlib
@@ -22,7 +22,7 @@ import numpy as np
 from ribcage.metrics import froc
 from ribcage.metrics.box_precision import average_precision, precisions
 from ribcage.metrics.boxes import Marks
-from ribcage.metrics.image_precision import picture_precision
+from ribcage.metrics.image_precision import image_precision
 from ribcage.metrics.intervals import Patients
 from ribcage.metrics.matching import THRESHOLDS, match
 from ribcage.metrics.patients import numbered
@@ -38,24 +38,24 @@ _AT = {"ap50": THRESHOLDS.index(0.5), "ap75": THRESHOLDS.index(0.75)}
 
 @dataclass(frozen=True)
 class Boxes:
-    """One finding: what was found, what is there, and on which pictures that is known."""
+    """One finding: what was found, what is there, and on which images that is known."""
 
     found: Marks
     true: Marks
     known: np.ndarray
-    """(count,) bool: whether boxes would have been drawn here; the other pictures are left out."""
+    """(count,) bool: whether boxes would have been drawn here; the other images are left out."""
 
     @classmethod
     def of(cls, found: Marks, true: Marks, count: int, known: np.ndarray | None = None) -> "Boxes":
-        """Marks on pictures that are left out go, too."""
+        """Marks on images that are left out go, too."""
         known = np.ones(count, np.bool_) if known is None else np.asarray(known, np.bool_)
         if known.shape != (count,):
-            raise ValueError(f"Known pictures are {known.shape}; there must be one truth value for each of {count}.")
+            raise ValueError(f"Known images are {known.shape}; there must be one truth value for each of {count}.")
         return cls(found.of(known), true.of(known), known)
 
     @property
     def count(self) -> int:
-        """Pictures, also those left out: their numbers stay."""
+        """Images, also those left out: their numbers stay."""
         return len(self.known)
 
 
@@ -86,9 +86,9 @@ def bootstrap(
     seed: int = 0,
     threads: int | None = None,
 ) -> dict[str, Resampled]:
-    """Every metric of every finding in every resample; all findings are of the same pictures.
+    """Every metric of every finding in every resample; all findings are of the same images.
 
-    patients: one code per picture; a negative number, an empty text or None is a patient of its own.
+    patients: one code per image; a negative number, an empty text or None is a patient of its own.
     cuts: for `kaggle`, a score for each finding; chosen elsewhere. Without them there is none.
     threads: None takes every core. The result does not depend on it.
     """
@@ -112,7 +112,7 @@ def bootstrap(
         halves = [metrics(times) for times in pool.map(partial(_halves, seed, people), range(HALVINGS))]
     value = {name: rows[0] for name, rows in metrics(np.ones((people, 1), np.int32)).items()}
     drawn = {name: np.concatenate([part[name] for part in parts]) for name in value}
-    true = Patients.of([np.bincount(codes[boxes.true.pictures]) for boxes in findings])
+    true = Patients.of([np.bincount(codes[boxes.true.images]) for boxes in findings])
     asked = Patients.of([_asked(boxes, codes, cut) for boxes, cut in zip(findings, chosen, strict=True)])
     address = (seed, zlib.crc32(codes.tobytes()))
     found = {
@@ -157,7 +157,7 @@ def _measures(boxes: Boxes, codes: np.ndarray, cut: float | None, skipping: Skip
     """What is matched once, as functions from how often each patient was drawn to (B,) values."""
     matches = match(boxes.found, boxes.true, boxes.count)
     called = boxes.found.least(skipping.cut)
-    seen = np.bincount(called.pictures, minlength=boxes.count) > 0
+    seen = np.bincount(called.images, minlength=boxes.count) > 0
     skipped = match(called, boxes.true, boxes.count, whole_pixels=skipping.whole_pixels)
     there = matches.truths > 0
     hits = {
@@ -180,25 +180,25 @@ def _measures(boxes: Boxes, codes: np.ndarray, cut: float | None, skipping: Skip
             named[f"{kind}_mean"] = values.mean(axis=0)
         return named
 
-    return [precision, sensitivity, *([] if cut is None else [_by_picture(boxes, codes, cut)])]
+    return [precision, sensitivity, *([] if cut is None else [_by_image(boxes, codes, cut)])]
 
 
 def _asked(boxes: Boxes, codes: np.ndarray, cut: float | None) -> np.ndarray:
     """(patients,) images that are not left out of `kaggle`: with a true box, or one found above the cut."""
-    called = boxes.found.pictures if cut is None else boxes.found.least(cut).pictures
-    images = np.union1d(boxes.true.pictures, called).astype(np.int64)
+    called = boxes.found.images if cut is None else boxes.found.least(cut).images
+    images = np.union1d(boxes.true.images, called).astype(np.int64)
     return np.bincount(codes[images])
 
 
-def _by_picture(boxes: Boxes, codes: np.ndarray, cut: float) -> Measure:
-    values = picture_precision(boxes.found, boxes.true, boxes.count, cut)
+def _by_image(boxes: Boxes, codes: np.ndarray, cut: float) -> Measure:
+    values = image_precision(boxes.found, boxes.true, boxes.count, cut)
     asked = ~np.isnan(values)
     people = int(codes.max(initial=-1)) + 1
     sums = np.array([np.bincount(codes, each, people) for each in (np.where(asked, values, 0.0), asked)])
 
     def mean(times: np.ndarray) -> dict[str, np.ndarray]:
-        total, pictures = np.einsum("pb,kp->kb", times, sums)
+        total, images = np.einsum("pb,kp->kb", times, sums)
         undefined = np.full(len(total), np.nan)
-        return {"kaggle": np.divide(total, pictures, out=undefined, where=pictures > 0)}
+        return {"kaggle": np.divide(total, images, out=undefined, where=images > 0)}
 
     return mean

@@ -1,4 +1,4 @@
-"""FROC: how many of the true boxes are found, for how many false marks per picture.
+"""FROC: how many of the true boxes are found, for how many false marks per image.
 
 A found box hits a true one by its centre or by overlap. A true box is found at the score of the best box that hits it;
 a further hit is neither a gain nor a false mark; a box that hits nothing is a false mark. A cut takes all boxes of one
@@ -14,21 +14,21 @@ from ribcage.metrics.matching import Pairs
 from ribcage.metrics.resampling import compiled
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""False marks per picture."""
+"""False marks per image."""
 
 
 @dataclass(frozen=True)
 class Events:
     """Down the scores: a true box is found, or a false mark is made."""
 
-    pictures: np.ndarray
+    images: np.ndarray
     """(E,) int64"""
     found: np.ndarray
     """(E,) bool: whether a true box is found"""
     scores: np.ndarray
     """(E,) descending"""
     truths: np.ndarray
-    """(count,) true boxes of each picture"""
+    """(count,) true boxes of each image"""
 
     @property
     def ends(self) -> np.ndarray:
@@ -43,15 +43,15 @@ def events(found: Marks, true: Marks, count: int, overlap: float | None = None) 
     owners = np.repeat(np.arange(count), pairs.truths)
     hit = np.isfinite(best)
     scores = np.concatenate([best[hit], found.scores[~hitting]])
-    pictures = np.concatenate([owners[hit], found.pictures[~hitting]])
+    images = np.concatenate([owners[hit], found.images[~hitting]])
     order = np.argsort(-scores, kind="stable")
-    return Events(pictures[order], (np.arange(len(scores)) < hit.sum())[order], scores[order], pairs.truths)
+    return Events(images[order], (np.arange(len(scores)) < hit.sum())[order], scores[order], pairs.truths)
 
 
 def best_hits(
     found: Marks, true: Marks, count: int, overlap: float | None = None
 ) -> tuple[np.ndarray, np.ndarray, Pairs]:
-    """(K,) the best score that hits each true box, counted picture by picture, -inf where none does; (M,) which found
+    """(K,) the best score that hits each true box, counted image by image, -inf where none does; (M,) which found
     boxes hit any; and the pairs."""
     pairs = Pairs.of(found, true, count)
     hit = pairs.centred() if overlap is None else pairs.overlaps() >= overlap
@@ -62,26 +62,26 @@ def best_hits(
     return best, hitting, pairs
 
 
-def curve(events: Events, pictures: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(G + 1,) false marks per picture, sensitivity and score at every cut; first that above all."""
+def curve(events: Events, images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(G + 1,) false marks per image, sensitivity and score at every cut; first that above all."""
     ends = np.append(0, events.ends)
     hits = np.append(0, np.cumsum(events.found))[ends]
     sensitivity = hits / events.truths.sum() if events.truths.sum() else np.full(len(ends), np.nan)
-    return (ends - hits) / max(pictures, 1), sensitivity, np.append(np.inf, events.scores)[ends]
+    return (ends - hits) / max(images, 1), sensitivity, np.append(np.inf, events.scores)[ends]
 
 
 def sensitivities(
-    events: Events, pictures: np.ndarray, patients: np.ndarray, times: np.ndarray, rates: tuple[float, ...] = RATES
+    events: Events, images: np.ndarray, patients: np.ndarray, times: np.ndarray, rates: tuple[float, ...] = RATES
 ) -> np.ndarray:
-    """(len(rates), B) the best sensitivity with at most so many false marks per picture, in each resample.
+    """(len(rates), B) the best sensitivity with at most so many false marks per image, in each resample.
 
-    pictures: (count,) bool which ones there are.
-    patients: (count,) whose each picture is, from 0.
+    images: (count,) bool which ones there are.
+    patients: (count,) whose each image is, from 0.
     times: (people, B) int32 how often each patient was drawn.
     """
-    counts = np.array([np.bincount(patients, each, len(times)) for each in (events.truths, pictures)], np.int64)
+    counts = np.array([np.bincount(patients, each, len(times)) for each in (events.truths, images)], np.int64)
     truths, shown = np.einsum("pb,kp->kb", times, counts)
-    owners = patients[events.pictures]
+    owners = patients[events.images]
     hits = compiled(_hits)(owners, events.found, events.ends, np.outer(rates, shown), times)
     return np.divide(hits, truths, out=np.full(hits.shape, np.nan), where=truths > 0)
 

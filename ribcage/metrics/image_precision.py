@@ -1,7 +1,7 @@
-"""Precision picture by picture, the metric of the RSNA challenge of 2018.
+"""Precision image by image, the metric of the RSNA challenge of 2018.
 
-In each picture TP / (TP + FP + FN), the mean over overlaps above .40:.05:.75; then the mean over the pictures. A
-picture with nothing there and nothing found is left out; with nothing there and something found it counts 0. So it
+In each image TP / (TP + FP + FN), the mean over overlaps above .40:.05:.75; then the mean over the images. A
+image with nothing there and nothing found is left out; with nothing there and something found it counts 0. So it
 needs a cut: which boxes are called at all. https://www.kaggle.com/c/rsna-pneumonia-detection-challenge/overview"""
 
 import numpy as np
@@ -10,11 +10,11 @@ from ribcage.metrics.boxes import Marks
 from ribcage.metrics.matching import match
 
 
-def picture_precision(found: Marks, true: Marks, count: int, cut: float = -np.inf) -> np.ndarray:
-    """(count,) of the boxes of at least this score; NaN where a picture is left out."""
+def image_precision(found: Marks, true: Marks, count: int, cut: float = -np.inf) -> np.ndarray:
+    """(count,) of the boxes of at least this score; NaN where an image is left out."""
     matches = match(found.least(cut), true, count, above=True)
-    called = np.bincount(matches.pictures, minlength=count)
-    hits = np.array([np.bincount(matches.pictures[row], minlength=count) for row in matches.right])
+    called = np.bincount(matches.images, minlength=count)
+    hits = np.array([np.bincount(matches.images[row], minlength=count) for row in matches.right])
     union = called + matches.truths - hits
     return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0).mean(axis=0)
 
@@ -25,16 +25,16 @@ def best_cut(found: Marks, true: Marks, count: int) -> tuple[float, float]:
     if not len(true):
         return np.nan, np.nan
     matches = match(found, true, count, above=True)
-    order = np.argsort(matches.pictures, kind="stable")
-    pictures, right = matches.pictures[order], matches.right[:, order]
-    starts = np.flatnonzero(np.diff(pictures, prepend=-1))
-    sizes = np.diff(np.append(starts, len(pictures)))
-    nth = np.arange(len(pictures)) - np.repeat(starts, sizes) + 1  # how many boxes are called down to this one
+    order = np.argsort(matches.images, kind="stable")
+    images, right = matches.images[order], matches.right[:, order]
+    starts = np.flatnonzero(np.diff(images, prepend=-1))
+    sizes = np.diff(np.append(starts, len(images)))
+    nth = np.arange(len(images)) - np.repeat(starts, sizes) + 1  # how many boxes are called down to this one
     hits = np.cumsum(right, axis=1)
     hits -= np.repeat((hits - right)[:, starts], sizes, axis=1)
-    precision = (hits / (nth + matches.truths[pictures] - hits)).mean(axis=0)
+    precision = (hits / (nth + matches.truths[images] - hits)).mean(axis=0)
     gain = np.where(nth == 1, precision, np.diff(precision, prepend=0.0))
-    joins = (nth == 1) & (matches.truths[pictures] == 0)
+    joins = (nth == 1) & (matches.truths[images] == 0)
     down = np.argsort(order)  # back to the order of the scores
     means = np.cumsum(gain[down]) / ((matches.truths > 0).sum() + np.cumsum(joins[down]))
     last = np.flatnonzero(np.append(matches.scores[1:] != matches.scores[:-1], True)[: len(means)])

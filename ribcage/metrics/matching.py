@@ -1,7 +1,7 @@
 """Matching: which found boxes are right, at each overlap that is asked for.
 
-In each picture the found boxes choose in the order of their scores: each takes the true box that it overlaps most
-among those not yet taken, if by at least the threshold. What takes none is wrong. Nothing here knows other pictures,
+In each image the found boxes choose in the order of their scores: each takes the true box that it overlaps most
+among those not yet taken, if by at least the threshold. What takes none is wrong. Nothing here knows other images,
 so it is done once for all resamples. Lin et al. 2014, https://arxiv.org/abs/1405.0312; equal to pycocotools."""
 
 from collections.abc import Sequence
@@ -18,22 +18,22 @@ THRESHOLDS = tuple(round(0.4 + 0.05 * step, 2) for step in range(8))
 
 @dataclass(frozen=True)
 class Matches:
-    """Found boxes of one finding down their scores, and which are right. Equal scores: in the order of the pictures."""
+    """Found boxes of one finding down their scores, and which are right. Equal scores: in the order of the images."""
 
-    pictures: np.ndarray
+    images: np.ndarray
     """(M,) int64"""
     scores: np.ndarray
     """(M,) descending"""
     right: np.ndarray
     """(T, M) bool: at each threshold"""
     truths: np.ndarray
-    """(count,) true boxes of each picture"""
+    """(count,) true boxes of each image"""
 
-    def only(self, pictures: np.ndarray) -> "Matches":
-        """On the pictures of a mask (count,); the others then have nothing in them."""
-        kept = pictures[self.pictures]
-        truths = np.where(pictures, self.truths, 0)
-        return Matches(self.pictures[kept], self.scores[kept], self.right[:, kept], truths)
+    def only(self, images: np.ndarray) -> "Matches":
+        """On the images of a mask (count,); the others then have nothing in them."""
+        kept = images[self.images]
+        truths = np.where(images, self.truths, 0)
+        return Matches(self.images[kept], self.scores[kept], self.right[:, kept], truths)
 
 
 def match(
@@ -45,13 +45,13 @@ def match(
     above: bool = False,
     whole_pixels: bool = False,
 ) -> Matches:
-    """Match the boxes of `count` pictures.
+    """Match the boxes of `count` images.
 
     above: overlap must exceed the threshold, not just reach it.
     whole_pixels: corners are pixels that belong to the box, so that it is one pixel wider and higher than their
         difference says.
     """
-    order = np.lexsort((-found.scores, found.pictures))
+    order = np.lexsort((-found.scores, found.images))
     pairs = Pairs.of(found.only(order), true, count)
     right = np.zeros((len(thresholds), len(found)), np.bool_)
     limits = np.asarray(thresholds, np.float64)
@@ -61,37 +61,37 @@ def match(
     compiled(_match)(pairs.found, pairs.true, pairs.overlaps(whole_pixels), limits, taken, right)
     ranked = np.argsort(-found.scores[order], kind="stable")
     order = order[ranked]
-    return Matches(found.pictures[order], found.scores[order], right[:, ranked], pairs.truths)
+    return Matches(found.images[order], found.scores[order], right[:, ranked], pairs.truths)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Every found box with every true box of its picture."""
+    """Every found box with every true box of its image."""
 
     found: np.ndarray
     """(P,) int64: which found box; ascending"""
     true: np.ndarray
-    """(P,) int64: which true box, counted picture by picture"""
+    """(P,) int64: which true box, counted image by image"""
     boxes: np.ndarray
     """(P, 4) the found one"""
     others: np.ndarray
     """(P, 4) the true one"""
     truths: np.ndarray
-    """(count,) true boxes of each picture"""
+    """(count,) true boxes of each image"""
 
     @classmethod
     def of(cls, found: Marks, true: Marks, count: int) -> "Pairs":
-        """Those of `count` pictures."""
+        """Those of `count` images."""
         for marks in (found, true):
-            if len(marks) and not (marks.pictures.min() >= 0 and marks.pictures.max() < count):
-                low, high = marks.pictures.min(), marks.pictures.max()
-                raise ValueError(f"Marks are on the pictures {low} to {high}; there are only 0 to {count - 1}.")
-        truths = np.bincount(true.pictures, minlength=count)
-        many = truths[found.pictures]
+            if len(marks) and not (marks.images.min() >= 0 and marks.images.max() < count):
+                low, high = marks.images.min(), marks.images.max()
+                raise ValueError(f"Marks are on the images {low} to {high}; there are only 0 to {count - 1}.")
+        truths = np.bincount(true.images, minlength=count)
+        many = truths[found.images]
         pairs = np.repeat(np.arange(len(found)), many)
         within = np.arange(len(pairs)) - np.repeat(np.cumsum(many) - many, many)
-        places = (np.cumsum(truths) - truths)[found.pictures[pairs]] + within
-        true_boxes = true.boxes[np.argsort(true.pictures, kind="stable")]
+        places = (np.cumsum(truths) - truths)[found.images[pairs]] + within
+        true_boxes = true.boxes[np.argsort(true.images, kind="stable")]
         return cls(pairs, places, found.boxes[pairs], true_boxes[places], truths)
 
     def overlaps(self, whole_pixels: bool = False) -> np.ndarray:

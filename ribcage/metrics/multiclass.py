@@ -1,4 +1,4 @@
-"""Multi-class: pictures of which exactly one of K classes is true, scored by a softmax.
+"""Multi-class: images of which exactly one of K classes is true, scored by a softmax.
 
 classes are (N,) numbers of the true class, NaN for unknown; scores and logits are (N, K)."""
 
@@ -21,7 +21,7 @@ def correct(scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def accuracy(scores: np.ndarray, classes: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Share of the pictures whose highest score is that of the true class."""
+    """Share of the images whose highest score is that of the true class."""
     right = correct(scores, classes)
     weights = np.where(np.isnan(right), 0.0, 1.0 if weights is None else weights)
     return float(np.nansum(weights * right) / weights.sum()) if weights.sum() else np.nan
@@ -63,5 +63,5 @@ def _checked(classes: np.ndarray, count: int) -> np.ndarray:
     strange = known[(known < 0) | (known >= count) | (known != np.floor(known))]
     if classes.ndim != 1 or len(strange):
         came = f"hold {strange[0]:g}" if len(strange) else f"are {classes.shape}"
-        raise ValueError(f"Classes {came}; they must be one number from 0 to {count - 1}, or NaN, per picture.")
+        raise ValueError(f"Classes {came}; they must be one number from 0 to {count - 1}, or NaN, per image.")
     return classes

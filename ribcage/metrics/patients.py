@@ -1,4 +1,4 @@
-"""Patients: whose picture each row is, as numbers."""
+"""Patients: whose image each row is, as numbers."""
 
 import numpy as np
 

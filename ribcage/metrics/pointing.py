@@ -1,9 +1,9 @@
 """Pointing: does a map's hottest place lie in a true box, and do boxes drawn from maps overlap true ones?
 
-The pointing game (Zhang et al. 2016, https://arxiv.org/abs/1608.00507): one point for each picture and finding that has
+The pointing game (Zhang et al. 2016, https://arxiv.org/abs/1608.00507): one point for each image and finding that has
 a true box, a hit if it lies in one of its boxes, or no further from it than a tolerance. A point that is NaN points
-nowhere, and misses. Pictures without a true box do not count. Beside it stands what is hit without looking: by a point
-anywhere, by the centre of the picture, by the centre of the mean box of all other patients.
+nowhere, and misses. Images without a true box do not count. Beside it stands what is hit without looking: by a point
+anywhere, by the centre of the image, by the centre of the mean box of all other patients.
 
 `shares` makes shares of them with intervals, by the bootstrap over patients; all columns from the same resamples."""
 
@@ -18,38 +18,38 @@ from ribcage.metrics.patients import numbered
 from ribcage.metrics.resampling import BLOCK, Resampled, times_drawn
 
 TOLERANCE = 15 / 1024
-"""Of the game as published, 15 pixels, as a share of the side of the picture."""
+"""Of the game as published, 15 pixels, as a share of the side of the image."""
 OVERLAPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """IoU at which boxes from maps are usually told."""
 
 
 def hits(points: np.ndarray, true: Marks, tolerance: float) -> np.ndarray:
-    """(count,) 1 where the picture's point (count, 2) lies in one of its true boxes or within `tolerance`, in the units
-    of the boxes, beside one; 0 where not; NaN where the picture has no true box."""
-    x, y = points[true.pictures].T
+    """(count,) 1 where the image's point (count, 2) lies in one of its true boxes or within `tolerance`, in the units
+    of the boxes, beside one; 0 where not; NaN where the image has no true box."""
+    x, y = points[true.images].T
     x0, y0, x1, y1 = true.boxes.T
     away = np.hypot(np.maximum(np.maximum(x0 - x, x - x1), 0), np.maximum(np.maximum(y0 - y, y - y1), 0))
     return _best(away <= tolerance, true, len(points))  # NaN is not
 
 
 def anywhere(true: Marks, count: int, side: int, tolerance: float, cells: int = 128) -> np.ndarray:
-    """(count,) the chance that a point drawn anywhere in the picture hits: the share of a grid of points that does."""
+    """(count,) the chance that a point drawn anywhere in the image hits: the share of a grid of points that does."""
     places = (np.arange(cells) + 0.5) * (side / cells)
     grid = np.stack(np.meshgrid(places, places), axis=2).reshape(-1, 2)
     chance = np.full(count, np.nan)
-    for picture in np.unique(true.pictures).tolist():
-        boxes = true.boxes[true.pictures == picture]
+    for image in np.unique(true.images).tolist():
+        boxes = true.boxes[true.images == image]
         one = Marks.true(np.repeat(np.arange(len(grid)), len(boxes)), np.tile(boxes, (len(grid), 1)))
-        chance[picture] = hits(grid, one, tolerance).mean()
+        chance[image] = hits(grid, one, tolerance).mean()
     return chance
 
 
 def mean_boxes(true: Marks, patients: np.ndarray | None, count: int) -> np.ndarray:
-    """(count, 4) for each picture the mean of the true boxes of all other patients; NaN where they have none."""
+    """(count, 4) for each image the mean of the true boxes of all other patients; NaN where they have none."""
     codes = numbered(patients, count)
     sums, numbers = np.zeros((codes.max(initial=-1) + 1, 4)), np.zeros(codes.max(initial=-1) + 1)
-    np.add.at(sums, codes[true.pictures], true.boxes)
-    np.add.at(numbers, codes[true.pictures], 1)
+    np.add.at(sums, codes[true.images], true.boxes)
+    np.add.at(numbers, codes[true.images], 1)
     others = numbers.sum() - numbers
     means = np.full(sums.shape, np.nan)
     np.divide(sums.sum(0) - sums, others[:, None], out=means, where=others[:, None] > 0)
@@ -62,17 +62,17 @@ def centres(boxes: np.ndarray) -> np.ndarray:
 
 
 def overlaps(found: Marks, true: Marks, count: int) -> np.ndarray:
-    """(M,) for each true box the largest IoU with a box found in the same picture; 0 where none was found."""
+    """(M,) for each true box the largest IoU with a box found in the same image; 0 where none was found."""
     pairs = Pairs.of(found, true, count)
     best = np.zeros(len(true))
-    np.maximum.at(best, np.argsort(true.pictures, kind="stable")[pairs.true], pairs.overlaps())
+    np.maximum.at(best, np.argsort(true.images, kind="stable")[pairs.true], pairs.overlaps())
     return best
 
 
 def surest(found: Marks) -> Marks:
-    """Of each picture the box of the highest score; of equal ones the first."""
-    order = np.lexsort((-found.scores, found.pictures))
-    first = np.diff(found.pictures[order], prepend=-1) != 0
+    """Of each image the box of the highest score; of equal ones the first."""
+    order = np.lexsort((-found.scores, found.images))
+    first = np.diff(found.images[order], prepend=-1) != 0
     return found.only(order[first])
 
 
@@ -87,7 +87,7 @@ def shares(
     """(N, K) parts of (N, K) wholes, NaN where there is nothing to count → the sum of the parts over that of the wholes
     for each of K columns, in every resample. NaN where the wholes are 0."""
     if parts.shape != of.shape or parts.ndim != 2:
-        raise ValueError(f"Parts are {parts.shape} and wholes {of.shape}; both must be (pictures, columns).")
+        raise ValueError(f"Parts are {parts.shape} and wholes {of.shape}; both must be (images, columns).")
     if resamples < 1 or not 0 <= seed < 1 << 64:
         raise ValueError(f"{resamples} resamples with seed {seed}: at least 1 is needed, and a seed from 0 to 2⁶⁴ - 1.")
     codes = numbered(patients, len(parts))
@@ -109,8 +109,8 @@ def shares(
 
 
 def _best(hit: np.ndarray, true: Marks, count: int) -> np.ndarray:
-    """(count,) whether any of a picture's boxes is hit; NaN where it has none."""
+    """(count,) whether any of an image's boxes is hit; NaN where it has none."""
     best = np.full(count, np.nan)
-    best[true.pictures] = 0.0
-    best[true.pictures[hit]] = 1.0
+    best[true.images] = 0.0
+    best[true.images[hit]] = 1.0
     return best

@@ -1,4 +1,4 @@
-"""Rankings: one finding's pictures from the highest score to the lowest, and what follows from the order alone.
+"""Rankings: one finding's images from the highest score to the lowest, and what follows from the order alone.
 
 AUROC is the chance that a positive outscores a negative, ties at half. Average precision is the step-wise area
 sum_k (R_k - R_k-1) P_k over the distinct scores. Both are exact; both are NaN where a class is missing."""
@@ -99,7 +99,7 @@ def checked(
     """(N, F) float64 scores and labels and (N,) weights, or a line about what is wrong with them."""
     scores, labels = (np.asarray(values, np.float64) for values in (scores, labels))
     if scores.shape != labels.shape or scores.ndim not in (1, 2):
-        raise ValueError(f"Scores are {scores.shape} and labels {labels.shape}; both must be (pictures, findings).")
+        raise ValueError(f"Scores are {scores.shape} and labels {labels.shape}; both must be (images, findings).")
     scores, labels = (values.reshape(len(values), -1) if values.ndim == 1 else values for values in (scores, labels))
     known = ~np.isnan(labels)
     strange = labels[known & (labels != 0) & (labels != 1)]

@@ -1,8 +1,8 @@
-"""Observed: how a model fared on validation, kept with it – AUROC with its interval, and for pictures that it answered
+"""Observed: how a model fared on validation, kept with it – AUROC with its interval, and for images that it answered
 alike how many of them had the finding.
 
-Pictures are ordered by their probability and halved from the top: the surest half of what is left is a band of its own
-as long as it holds enough pictures. So the bands are narrow where a finding is likely. Intervals are those of
+Images are ordered by their probability and halved from the top: the surest half of what is left is a band of its own
+as long as it holds enough images. So the bands are narrow where a finding is likely. Intervals are those of
 `metrics.intervals`: several images of one patient tell less than as many of several.
 """
 
@@ -17,17 +17,17 @@ from ribcage.metrics import intervals, placements
 from ribcage.metrics.patients import numbered
 
 FEWEST = 30
-"""Pictures of a band, at least."""
+"""Images of a band, at least."""
 BANDS = 10
 
 
 @dataclass(frozen=True)
 class Band:
-    """Pictures whose probabilities lie beside each other."""
+    """Images whose probabilities lie beside each other."""
 
     low: float
     """The least probability of the band; the lowest band also has what is below it."""
-    pictures: int
+    images: int
     positives: int
     least: float
     """Limits of the share of positives, 95 %."""
@@ -35,7 +35,7 @@ class Band:
 
 
 def of(probabilities: np.ndarray, labels: np.ndarray, patients: np.ndarray | None = None) -> list[dict[str, Any]]:
-    """For each finding, as plain numbers: pictures and positives that are known, AUROC with limits, and bands.
+    """For each finding, as plain numbers: images and positives that are known, AUROC with limits, and bands.
 
     probabilities, labels: (N, F); NaN is a label that nobody knows.
     """
@@ -43,7 +43,7 @@ def of(probabilities: np.ndarray, labels: np.ndarray, patients: np.ndarray | Non
     found = placements.delong(probabilities, labels, codes).interval()
     return [
         {
-            "pictures": int((~np.isnan(labels[:, f])).sum()),
+            "images": int((~np.isnan(labels[:, f])).sum()),
             "positives": int((labels[:, f] == 1).sum()),
             "auroc": [_number(one[f]) for one in (found.value, found.low, found.high)],
             "bands": [list(vars(band).values()) for band in bands(probabilities[:, f], labels[:, f], codes)],
@@ -95,14 +95,14 @@ def fits(value: Any) -> bool:
 
 
 def _fits_one(value: Any) -> bool:
-    if not isinstance(value, dict) or set(value) != {"pictures", "positives", "auroc", "bands"}:
+    if not isinstance(value, dict) or set(value) != {"images", "positives", "auroc", "bands"}:
         return False
     auroc, made = value["auroc"], value["bands"]
     if not (isinstance(auroc, list) and len(auroc) == 3 and all(one is None or _plain(one) for one in auroc)):
         return False
     if not (isinstance(made, list) and len(made) <= BANDS):
         return False
-    return all(map(_plain, (value["pictures"], value["positives"]))) and all(
+    return all(map(_plain, (value["images"], value["positives"]))) and all(
         isinstance(band, list) and len(band) == 5 and all(map(_plain, band)) for band in made
     )
 

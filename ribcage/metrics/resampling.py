@@ -1,8 +1,8 @@
-"""The bootstrap over patients: resample patients with replacement, and take all of a patient's pictures or none.
+"""The bootstrap over patients: resample patients with replacement, and take all of a patient's images or none.
 
 A resample is an address: patient k of resample r is a function of (seed, r, k), so the same seed gives the same
-resamples in any order and any number of threads. In a resample a picture counts as often as its patient was drawn;
-so the pictures are sorted once, and one walk down the ranking serves many resamples at a time.
+resamples in any order and any number of threads. In a resample an image counts as often as its patient was drawn;
+so the images are sorted once, and one walk down the ranking serves many resamples at a time.
 
 Resamples give the variance of average precision and of what detectors find, and how metrics and models vary together;
 the variance of AUROC is DeLong's (`placements`), that of rates that of a ratio of sums over patients (`intervals`).

@@ -1,4 +1,4 @@
-"""Summaries: every metric of every finding with its interval, for all pictures, for subgroups, and for two models."""
+"""Summaries: every metric of every finding with its interval, for all images, for subgroups, and for two models."""
 
 from dataclasses import dataclass
 from typing import TypedDict, TypeVar, Unpack
@@ -40,7 +40,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Model a minus model b on the same pictures: one metric, each finding and last the mean over findings."""
+    """Model a minus model b on the same images: one metric, each finding and last the mean over findings."""
 
     interval: Interval
     """(F + 1,)"""

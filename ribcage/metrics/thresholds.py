@@ -1,4 +1,4 @@
-"""Thresholds: chosen on validation pictures, applied to others. A score is positive from the threshold upwards."""
+"""Thresholds: chosen on validation images, applied to others. A score is positive from the threshold upwards."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ribcage.metrics.ranking import Ranking, checked, rank
 
 RATES = ("accuracy", "f1", "sensitivity", "specificity", "ppv", "npv")
 RULES = ("youden", "midpoint", "f1", "sensitivity", "specificity")
-_SURE = 1e-6  # probabilities nearer to 0 or 1 count as this: one certain picture shall not move a mean
+_SURE = 1e-6  # probabilities nearer to 0 or 1 count as this: one certain image shall not move a mean
 _SLACK = 1e-12  # a sum of weights that should be the wanted share may be a rounding below it
 
 
@@ -32,7 +32,7 @@ def counts(
 
 
 def outcomes(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | float) -> np.ndarray:
-    """(4, N, F): 1 where a picture is a true positive, false positive, false negative, true negative; else 0."""
+    """(4, N, F): 1 where an image is a true positive, false positive, false negative, true negative; else 0."""
     thresholds = np.broadcast_to(np.asarray(thresholds, np.float64), scores.shape[1:])
     called = scores >= thresholds
     cells = np.stack([called & (labels == 1), called & (labels == 0), ~called & (labels == 1), ~called & (labels == 0)])
@@ -77,8 +77,8 @@ def choose(
 def _midpoint(ranking: Ranking) -> float:
     """Half-way, in log odds, between the mean positive and the mean negative.
 
-    It aims at what `youden` aims at, but every picture has a say, not only the few where the curve is highest: from few
-    pictures it varies less. Prevalence does not enter.
+    It aims at what `youden` aims at, but every image has a say, not only the few where the curve is highest: from few
+    images it varies less. Prevalence does not enter.
     """
     if not ranking.two_classes:
         return np.nan

@@ -1,11 +1,11 @@
 """Backbone: any timm model without its head – features (N, dim) and maps (N, dim, h, w), any size, 1 or 3 channels.
 
-One channel is normal. ImageNet weights were made for three: their stem is folded into one, so that a gray picture gives
+One channel is normal. ImageNet weights were made for three: their stem is folded into one, so that a gray image gives
 what it gave as RGB. With w the stem's weights and m_c, s_c the means and spreads those weights expect,
 
     sum_c w_c (x - m_c) / s_c  =  (sum_c w_c s / s_c) (x - m) / s  +  sum_c w_c (m - m_c) / s_c,
 
-the first factor is the new weight for pictures normalised by m and s, and the last term is a constant for each output:
+the first factor is the new weight for images normalised by m and s, and the last term is a constant for each output:
 it goes into the convolution's bias or the batch norm behind it. This is exact wherever the stem sees no zero padding.
 A stem with neither (ResNets with group norms) loses that term, which GRAY keeps small: there it is not exact.
 """
@@ -68,7 +68,7 @@ OMITTED = "left out or taken apart by timm's own reader of this model"
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights under timm's names, and the pictures they were made for."""
+    """Weights under timm's names, and the images they were made for."""
 
     state: dict[str, Tensor]
     mean: tuple[float, ...] = ()
@@ -77,7 +77,7 @@ class Weights:
     """And by what they are then divided."""
 
     def channels(self, stem: str | list[str]) -> int:
-        """Of the pictures they were made for."""
+        """Of the images they were made for."""
         first = self.state.get(f"{stem}.weight")
         return 1 if first is not None and first.ndim == 4 and first.shape[1] == 1 else 3
 
@@ -121,14 +121,14 @@ class Backbone(nn.Module):
 
     Args:
         name: any name of timm's, or one of `backbones/`.
-        channels: of the pictures; 1 for gray.
-        size: (height, width) of the pictures; None: the model's own. Position embeddings are made for it.
+        channels: of the images; 1 for gray.
+        size: (height, width) of the images; None: the model's own. Position embeddings are made for it.
         init: "" for random weights, "imagenet" for timm's pretrained ones, else a file with them.
         drop_path: share of residual branches dropped in training.
         pool: how features are pooled, in timm's words (avg, token, max …); "": as the model does by itself.
-        mean, std: what the pictures will be normalised by; pretrained weights are fitted to it.
+        mean, std: what the images will be normalised by; pretrained weights are fitted to it.
         read: gives the weights in a file under timm's names; None: as the file names them.
-        colours: (means, spreads) of each of three channels, for weights that are used as they were published: pictures
+        colours: (means, spreads) of each of three channels, for weights that are used as they were published: images
             normalised by `mean` and `std` are brought to these first.
     """
 
@@ -171,49 +171,49 @@ class Backbone(nn.Module):
         self.dim: int = getattr(self.model, "head_hidden_size", None) or self.model.num_features
         self.size: tuple[int, int] = size or tuple(pretrained_config(name).input_size[1:])
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(N, dim) features."""
-        return self.pool(self.hidden(pictures))
+        return self.pool(self.hidden(images))
 
-    def hidden(self, pictures: Tensor) -> Tensor:
+    def hidden(self, images: Tensor) -> Tensor:
         """What `model.forward_features` gives: for `pool` and `grid`."""
-        tokens = math.prod(-(-side // PATCH) for side in pictures.shape[2:])
-        choose_attention(self.model, tokens, pictures.device)
-        return self.model.forward_features(self.shown(pictures))
+        tokens = math.prod(-(-side // PATCH) for side in images.shape[2:])
+        choose_attention(self.model, tokens, images.device)
+        return self.model.forward_features(self.shown(images))
 
-    def shown(self, pictures: Tensor) -> Tensor:
-        """The pictures as the model's first layer expects them."""
+    def shown(self, images: Tensor) -> Tensor:
+        """The images as the model's first layer expects them."""
         if not self.colours:
-            return pictures
-        (mean, std), (means, stds) = self.scale, (pictures.new_tensor(each)[:, None, None] for each in self.colours)
-        return (pictures * std + mean - means) / stds
+            return images
+        (mean, std), (means, stds) = self.scale, (images.new_tensor(each)[:, None, None] for each in self.colours)
+        return (images * std + mean - means) / stds
 
     def pool(self, hidden: Tensor) -> Tensor:
         """What `model.forward_features` gave → (N, dim), as the model itself pools before its head."""
         return self.model.forward_head(hidden, pre_logits=True)
 
-    def maps(self, pictures: Tensor) -> Tensor:
-        """(N, dim, h, w): features where they are in the picture; a transformer's tokens go back on their grid.
+    def maps(self, images: Tensor) -> Tensor:
+        """(N, dim, h, w): features where they are in the image; a transformer's tokens go back on their grid.
 
         A model that widens its features after pooling (MobileNet, VGG) has fewer channels here.
         """
-        return self.grid(self.hidden(pictures), (pictures.shape[-2], pictures.shape[-1]))
+        return self.grid(self.hidden(images), (images.shape[-2], images.shape[-1]))
 
     @property
     def levels(self) -> dict[int, int]:
-        """Of the maps of `pyramid`: how much smaller than the picture → channels."""
+        """Of the maps of `pyramid`: how much smaller than the image → channels."""
         stages = {stage["reduction"]: stage["num_chs"] for stage in self._stages()}
         last = max(stages)
         return {step: stages[step] for step in sorted(stages)[-LEVELS:-1]} | {last: self.model.num_features}
 
-    def pyramid(self, pictures: Tensor) -> list[Tensor]:
+    def pyramid(self, images: Tensor) -> list[Tensor]:
         """(N, channels, h, w) for each of `levels`: the last map of each size. A vision transformer has one."""
-        tokens = math.prod(-(-side // PATCH) for side in pictures.shape[2:])
-        choose_attention(self.model, tokens, pictures.device)
-        hidden, maps = self.model.forward_intermediates(self.shown(pictures))
+        tokens = math.prod(-(-side // PATCH) for side in images.shape[2:])
+        choose_attention(self.model, tokens, images.device)
+        hidden, maps = self.model.forward_intermediates(self.shown(images))
         steps = [stage["reduction"] for stage in self._stages()]
         found = dict(zip(steps, maps, strict=True))
-        last = self.grid(hidden, (pictures.shape[-2], pictures.shape[-1]))
+        last = self.grid(hidden, (images.shape[-2], images.shape[-1]))
         return [found[step] for step in list(self.levels)[:-1]] + [last]
 
     def _stages(self) -> list[dict[str, Any]]:
@@ -425,14 +425,14 @@ def _answers(config: Any) -> bool:
 
 
 def fold_stem(model: nn.Module, config: Any, mean: float, std: float) -> None:
-    """Replace the stem, made for pictures normalised as `config` says, by the gray one that gives the same for pictures
+    """Replace the stem, made for images normalised as `config` says, by the gray one that gives the same for images
     normalised by `mean` and `std`."""
     for stem in [config.first_conv] if isinstance(config.first_conv, str) else config.first_conv:
         _fold(model, stem, config, mean, std)
 
 
 def _fold(model: nn.Module, stem: str, config: Any, mean: float, std: float) -> None:
-    """One of the convolutions that see the picture."""
+    """One of the convolutions that see the image."""
     rgb: Any = model.get_submodule(stem)
     if type(rgb).__name__ not in STEMS or rgb.in_channels != len(config.mean):
         raise ValueError(f"{type(model).__name__} has no convolution of three channels at {stem}: use --channels 3.")

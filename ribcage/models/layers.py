@@ -62,7 +62,7 @@ def follow(copied: nn.Module, module: nn.Module, momentum: float) -> None:
 
 
 def group_norms(module: nn.Module, size: int) -> None:
-    """Let every batch norm take its statistics from `size` pictures at a time, as if each group had a GPU of its own.
+    """Let every batch norm take its statistics from `size` images at a time, as if each group had a GPU of its own.
 
     Running statistics are those of all groups of all processes. Names of weights stay.
     """

@@ -52,7 +52,7 @@ def smoothed(targets: Tensor, share: float, towards: float = 0.5) -> Tensor:
 def class_weights(positives: Tensor, negatives: Tensor, beta: float = 0.9999) -> tuple[Tensor, Tensor]:
     """Cui et al. 2019, https://arxiv.org/abs/1901.05555, eq. 3: (1 - beta) / (1 - beta^n) for each side of a finding.
 
-    The two weights of a finding are scaled so that its mean weight over all pictures is 1.
+    The two weights of a finding are scaled so that its mean weight over all images is 1.
     """
     weights = [(1 - beta) / (1 - beta ** count.double().clamp(min=1)) for count in (positives, negatives)]
     mean = (weights[0] * positives + weights[1] * negatives) / (positives + negatives).clamp(min=1)

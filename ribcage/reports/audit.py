@@ -1,4 +1,4 @@
-"""Datasheet: an audit as one page a person can read, with a sheet of pictures."""
+"""Datasheet: an audit as one page a person can read, with a sheet of images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,15 +18,15 @@ def page(members: Sequence[Member], result: dict[str, Any], samples: int) -> str
     for member, described in zip(members, result["sets"], strict=True):
         parts += set_parts(described)
         parts += sheet(member, samples) if member.store is not None else []
-    parts += copies_parts("Identical pictures", result["identical"]) + copies_parts(
-        "Near-identical pictures", result["near"]
+    parts += copies_parts("Identical images", result["identical"]) + copies_parts(
+        "Near-identical images", result["near"]
     )
     return html.page("Data sheet: " + ", ".join(described["label"] for described in result["sets"]), parts)
 
 
 def set_parts(described: dict[str, Any]) -> list[str]:
     """One data set: cards, facts, findings, ages."""
-    cards = [(html.number(described[name]), name) for name in ("pictures", "patients", "studies", "rejected")]
+    cards = [(html.number(described[name]), name) for name in ("images", "patients", "studies", "rejected")]
     cards += [(html.number(count), split or "no split") for split, count in described["splits"].items()]
     parts = [html.heading(described["label"]), html.cards(cards), html.facts(overview_rows(described))]
     if described["findings"]:
@@ -35,7 +35,7 @@ def set_parts(described: dict[str, Any]) -> list[str]:
     if described["ages"]["known"]:
         parts += [
             html.heading("Ages", 3),
-            html.table(["years", "pictures", ""], age_rows(described["ages"]["decades"])),
+            html.table(["years", "images", ""], age_rows(described["ages"]["decades"])),
         ]
     return parts
 
@@ -44,7 +44,7 @@ def overview_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
     """(what, how much) in words."""
     people = listed(described["split_patients"], "no split")
     rows = [
-        ("pictures", f"{described['pictures']:,} ({listed(described['splits'], 'no split')})"),
+        ("images", f"{described['images']:,} ({listed(described['splits'], 'no split')})"),
         ("patients", f"{described['patients']:,} known ({people})" * bool(described["patients"])),
         ("studies", f"{described['studies']:,}" * bool(described["studies"])),
         ("stored", described["stored"]),
@@ -69,7 +69,7 @@ def box_text(described: dict[str, Any]) -> str:
     boxes = described["boxes"]
     if not boxes:
         return ""
-    return f"{sum(boxes.values()):,} on {described['boxed_pictures']:,} pictures ({listed(boxes)})"
+    return f"{sum(boxes.values()):,} on {described['boxed_images']:,} images ({listed(boxes)})"
 
 
 def listed(counts: dict[str, int], unnamed: str = "unknown") -> str:
@@ -121,12 +121,12 @@ def finding_table(described: dict[str, Any]) -> tuple[list[str], list[list[objec
 
 
 def sheet(member: Member, samples: int) -> list[str]:
-    """For each finding a picture of it, a boxed one if there is any; then others, spread evenly over the data set."""
+    """For each finding an image of it, a boxed one if there is any; then others, spread evenly over the data set."""
     assert member.store is not None
     figures = []
     for row in chosen_rows(member, samples):
         try:
-            pixels = member.store.picture(row)
+            pixels = member.store.image(row)
         except (ValueError, OSError):  # a linked file that has gone
             continue
         boxes = member.index.boxes[member.index.boxes["row"] == row][["x", "y", "width", "height"]]
@@ -137,7 +137,7 @@ def sheet(member: Member, samples: int) -> list[str]:
 
 
 def chosen_rows(member: Member, samples: int) -> list[int]:
-    """For each finding in turn a positive picture not shown yet, then others, evenly spaced; the same every time."""
+    """For each finding in turn a positive image not shown yet, then others, evenly spaced; the same every time."""
     labels, shown = member.index.labels, dict[int, None]()
     boxed = np.zeros(len(labels), bool)
     boxed[member.index.boxes["row"].to_numpy()] = True
@@ -153,7 +153,7 @@ def chosen_rows(member: Member, samples: int) -> list[int]:
 
 
 def caption(member: Member, row: int) -> str:
-    """What is said of a picture: findings, view, sex, age."""
+    """What is said of an image: findings, view, sex, age."""
     values = member.index.table.iloc[row]
     found = [name + ("?" if values[name] == -1 else "") for name in member.index.findings if values[name] in (1, -1)]
     age = "" if np.isnan(values["age"]) else f"{values['age']:.0f}"
@@ -171,5 +171,5 @@ def copies_parts(title: str, found: dict[str, Any] | None) -> list[str]:
         html.heading(title),
         html.table(["in", "split", "and in", "split", "groups"], places),
         html.paragraph("The first groups:", soft=True),
-        html.table(["in", "split", "picture", "group"], examples),
+        html.table(["in", "split", "image", "group"], examples),
     ]

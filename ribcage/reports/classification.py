@@ -24,18 +24,18 @@ RULES = {
     HALF: "probability 50 %",
 }
 TICKS = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
-SHOWN_SIDE = 200  # pixels of a picture on the page
+SHOWN_SIDE = 200  # pixels of an image on the page
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
-def page(result: dict[str, Any], data: Answers, pictures: Sequence[tuple[str, Sequence[str]]] = ()) -> str:
-    """The whole page; pictures as `worst_pictures` gives them."""
-    parts = [html.paragraph(f"{result['run']}, {pictures_text(result)}", soft=True)]
+def page(result: dict[str, Any], data: Answers, images: Sequence[tuple[str, Sequence[str]]] = ()) -> str:
+    """The whole page; images as `worst_images` gives them."""
+    parts = [html.paragraph(f"{result['run']}, {images_text(result)}", soft=True)]
     parts += [html.problems(result["stamps"])] if result["stamps"] else []
     parts += [html.cards(cards(result)), *map(html.paragraph, result["notes"])]
     parts += [*findings_parts(result), *curve_parts(result, data), *calibration_parts(result), *rule_parts(result)]
     parts += [*baseline_parts(result), *subgroup_parts(result)]
-    for name, figures in pictures:
+    for name, figures in images:
         parts += [html.heading(name), html.sheet(figures)] if figures else []
     parts += done_parts(result)
     return html.page(title(result), parts, style=svg.STYLE)
@@ -47,10 +47,10 @@ def title(result: dict[str, Any]) -> str:
     return f"{result['model']['name']} on {sets}, {result['split']}"
 
 
-def pictures_text(result: dict[str, Any]) -> str:
+def images_text(result: dict[str, Any]) -> str:
     """How much was tested, in words."""
     way = "ten crops each" if result["ten_crop"] else "one view each"
-    return f"{result['pictures']:,} pictures of {result['patients']:,} known patients, {way}"
+    return f"{result['images']:,} images of {result['patients']:,} known patients, {way}"
 
 
 def cards(result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -61,7 +61,7 @@ def cards(result: dict[str, Any]) -> list[tuple[str, str]]:
         (three(area["value"]), f"{mean}AUROC ({limits(area)})"),
         (three(precision["value"]), f"{mean}average precision ({limits(precision)})"),
         (f"{area['findings']} of {len(result['findings'])}", "findings that can be judged"),
-        (f"{result['pictures']:,}", "pictures"),
+        (f"{result['images']:,}", "images"),
         (f"{result['patients']:,}", "patients"),
         ("yes" if result["leak"]["found"] else "no", "has the model seen any of them?"),
     ]
@@ -142,7 +142,7 @@ def threshold_origin(result: dict[str, Any]) -> str:
     """Where the thresholds come from."""
     if result["rule"] == HALF:
         return ""
-    return " chosen on the tested pictures" if result["protocol"] == "peers" else " chosen on validation"
+    return " chosen on the tested images" if result["protocol"] == "peers" else " chosen on validation"
 
 
 def findings_parts(result: dict[str, Any]) -> list[str]:
@@ -197,7 +197,7 @@ def curve_parts(result: dict[str, Any], data: Answers) -> list[str]:
 def finding_plots(
     row: dict[str, Any], data: Answers, place: int, point: dict[str, float], threshold: float
 ) -> list[str]:
-    """ROC, precision and recall, reliability, scores; fewer pictures make fewer bins."""
+    """ROC, precision and recall, reliability, scores; fewer images make fewer bins."""
     scores, before, labels = (values[:, [place]] for values in (data.probabilities, data.uncalibrated, data.labels))
     fewest = min(row["positives"], row["n"] - row["positives"])
     bins, bars = int(np.clip(fewest // 5, 4, BINS)), int(np.clip(2 * fewest**0.5, 8, 36))
@@ -211,7 +211,7 @@ def finding_plots(
 
 CURVES_TEXT = (
     "The ring is the threshold that the rates in the table belong to. Reliability compares what was said with what was "
-    f"there, in up to {BINS} bins of equally many pictures. The last drawing shows the scores of pictures with the "
+    f"there, in up to {BINS} bins of equally many images. The last drawing shows the scores of images with the "
     "finding and of those without, each as a share of its own group."
 )
 KEY = (("main", "with the finding · after temperature"), ("other", "without the finding · before temperature"))
@@ -275,7 +275,7 @@ def probability_ticks(ends: tuple[float, float]) -> list[tuple[float, str]]:
 
 
 def log_odds(shares: np.ndarray) -> np.ndarray:
-    """log(p / (1 - p)), held to where pictures can be told apart by eye."""
+    """log(p / (1 - p)), held to where images can be told apart by eye."""
     held = np.clip(shares, 1e-6, 1 - 1e-6)
     return np.log(held / (1 - held))
 
@@ -298,7 +298,7 @@ def calibration_parts(result: dict[str, Any]) -> list[str]:
         ]
         for row in result["findings"]
     ]
-    said = f"ECE over {BINS} bins of equally many pictures. The temperature was fitted on validation."
+    said = f"ECE over {BINS} bins of equally many images. The temperature was fitted on validation."
     return [html.heading("Calibration"), html.table(head, rows), html.paragraph(said, soft=True)]
 
 
@@ -316,7 +316,7 @@ def rule_parts(result: dict[str, Any]) -> list[str]:
 
 
 def baseline_parts(result: dict[str, Any]) -> list[str]:
-    """What is reached without looking at a picture."""
+    """What is reached without looking at an image."""
     found, findings = result["baselines"], result["findings"]
     shuffled, ends = found["shuffled"], span_ends([row["auroc"] for row in findings])
     views = found.get("view") or [{"auroc": UNDEFINED}] * len(findings)
@@ -330,7 +330,7 @@ def baseline_parts(result: dict[str, Any]) -> list[str]:
     total = mean if several(result) else None
     where = f"Shares were taken from {found['fitted_on']}." if found["fitted_on"] else NOTHING_TO_FIT
     said = (
-        "View alone: everybody gets the share of positives among pictures of the same view. Shuffled: what 95 % of "
+        "View alone: everybody gets the share of positives among images of the same view. Shuffled: what 95 % of "
         f"{shuffled['times']} rounds reached in which labels were dealt out anew. {where}"
     )
     head = ["finding", "AUROC", "", "view alone", "95 %", "", "shuffled"]
@@ -367,7 +367,7 @@ def constant_parts(findings: Sequence[dict[str, Any]], always: Sequence[dict[str
     return [html.table(head, rows), html.paragraph(said, soft=True)]
 
 
-NOTHING_TO_FIT = "The folders hold no training or validation pictures to take the shares from, so none are shown."
+NOTHING_TO_FIT = "The folders hold no training or validation images to take the shares from, so none are shown."
 
 
 MANY = "Nothing is adjusted for the number of subgroups: of many, some differ by chance alone."
@@ -379,7 +379,7 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
     if not groups:
         return []
     ends = span_ends([row["macro"]["auroc"] for row in groups])
-    head = ["", "", "pictures", "patients", "mean AUROC", "95 %", "", "of findings", "sensitivity", "specificity"]
+    head = ["", "", "images", "patients", "mean AUROC", "95 %", "", "of findings", "sensitivity", "specificity"]
     rows: list[list[object]] = []
     for row in groups:
         macro = row["macro"]
@@ -387,7 +387,7 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
             [
                 row["by"] if not rows or row["by"] not in [shown[0] for shown in rows] else "",
                 row["group"],
-                row["pictures"],
+                row["images"],
                 row["patients"],
                 three(macro["auroc"]["value"]),
                 limits(macro["auroc"]),
@@ -421,11 +421,11 @@ def _of_findings(macro: dict[str, Any], name: str) -> str:
     return both(macro[name]) + (f" of {own}" if own not in (0, macro["auroc"]["findings"]) else "")
 
 
-# ---- pictures
+# ---- images
 
 
-def worst_pictures(data: Answers, stores: Sequence[Store], most: int, rule: str = RULE) -> list[tuple[str, list[str]]]:
-    """The pictures on which the model errs most: missed findings and false alarms, as figures."""
+def worst_images(data: Answers, stores: Sequence[Store], most: int, rule: str = RULE) -> list[tuple[str, list[str]]]:
+    """The images on which the model errs most: missed findings and false alarms, as figures."""
     return [
         (name, [figure(data, stores, place, column) for place, column in worst(data, present, most // 2, rule)])
         for name, present in (("Missed", True), ("False alarms", False))
@@ -433,8 +433,8 @@ def worst_pictures(data: Answers, stores: Sequence[Store], most: int, rule: str 
 
 
 def worst(data: Answers, present: bool, most: int, rule: str = RULE) -> list[tuple[int, int]]:
-    """(picture, finding): those that most of the other class outscores, of those on the wrong side of the threshold
-    where there is one; each picture once, no finding too often."""
+    """(image, finding): those that most of the other class outscores, of those on the wrong side of the threshold
+    where there is one; each image once, no finding too often."""
     places, columns, wrong = [], [], []
     cuts = data.threshold(rule)
     for column, (scores, labels) in enumerate(zip(data.probabilities.T, data.labels.T, strict=True)):
@@ -461,19 +461,19 @@ def worst(data: Answers, present: bool, most: int, rule: str = RULE) -> list[tup
 
 
 def figure(data: Answers, stores: Sequence[Store], place: int, column: int) -> str:
-    """A picture with what is there and what was said."""
-    shown = picture(stores, int(data.predictions.rows[place]), SHOWN_SIDE)
+    """An image with what is there and what was said."""
+    shown = image(stores, int(data.predictions.rows[place]), SHOWN_SIDE)
     return "" if shown is None else html.figure(shown, caption(data, place, column))
 
 
-def picture(stores: Sequence[Store], row: int, side: int) -> np.ndarray | None:
+def image(stores: Sequence[Store], row: int, side: int) -> np.ndarray | None:
     """One of a row counted through all sets, at most so large; None where its file has gone."""
     for store in stores:
         if row < len(store):
             break
         row -= len(store)
     try:
-        pixels = np.asarray(store.picture(row))
+        pixels = np.asarray(store.image(row))
     except (ValueError, OSError):  # a linked file that has gone
         return None
     side = min(side, pixels.shape[0])
@@ -500,25 +500,25 @@ def done_parts(result: dict[str, Any]) -> list[str]:
     """Model, data, protocol, leak check, and the command to repeat it."""
     model = result["model"]
     protocol = {
-        "honest": "honest: validation chose the thresholds and the temperature, the tested pictures chose nothing",
-        "peers": "peers: the tested pictures chose the thresholds, and the model may have been selected on them",
+        "honest": "honest: validation chose the thresholds and the temperature, the tested images chose nothing",
+        "peers": "peers: the tested images chose the thresholds, and the model may have been selected on them",
     }
     described = f"{len(model['findings'])} findings, {model['loss']}"
-    return done(result, described, pictures_text(result), protocol[result["protocol"]])
+    return done(result, described, images_text(result), protocol[result["protocol"]])
 
 
-def done(result: dict[str, Any], described: str, pictures: str, protocol: str) -> list[str]:
+def done(result: dict[str, Any], described: str, images: str, protocol: str) -> list[str]:
     """The same for any kind of model."""
     model, leak = result["model"], result["leak"]
     (height, width), level = model["size"], 100 * result["level"]
     trained = "; ".join(f"{one.get('name', '')} ({one.get('licence', '')})" for one in model["data"]) or "not said"
     tested = [f"{one['name']} from {one['folder']} ({one['source']}; {one['licence']})" for one in result["data"]]
-    linked = f" Pictures of {', '.join(leak['linked'])} were fingerprinted for this." if leak["linked"] else ""
+    linked = f" Images of {', '.join(leak['linked'])} were fingerprinted for this." if leak["linked"] else ""
     rows = [
         ("model", f"{model['name']}, {height} × {width} px, {described}"),
         ("trained on", trained),
         ("tested on", "; ".join(tested)),
-        ("split", f"{result['split']}: {pictures}"),
+        ("split", f"{result['split']}: {images}"),
         ("protocol", protocol),
         ("uncertain and blank labels", f"policy '{result['policy']}'"),
         *([("test", f"{result['test']['text']} Key: {result['test']['key']}.")] if "test" in result else []),
@@ -577,7 +577,7 @@ def _with_mean(result: dict[str, Any], head: list[str], rows: list[list[object]]
 def compared_text(result: dict[str, Any]) -> str:
     """How much is compared."""
     return (
-        f"{len(result['models'])} models on the same {result['pictures']:,} pictures of {result['patients']:,} known "
+        f"{len(result['models'])} models on the same {result['images']:,} images of {result['patients']:,} known "
         f"patients; {100 * result['level']:g} % intervals, {result['resamples']:,} resamples of patients."
     )
 
@@ -604,7 +604,7 @@ def beside_rows(result: dict[str, Any]) -> list[list[object]]:
     times = [None if cost is None else cost["latency"] for cost in costs]
     rows += [
         [title, *("–" if time is None or time[kind] is None else f"{time[kind]:.1f}" for time in times)]
-        for kind, title in (("eager", "ms a picture"), ("exported", "ms exported"))
+        for kind, title in (("eager", "ms an image"), ("exported", "ms exported"))
         if any(times)
     ]
     return [list(row) for row in rows]
@@ -616,7 +616,7 @@ def beside_text(result: dict[str, Any]) -> str:
     rules = f" Thresholds – {'; '.join(said)}." if said else ""
     means = "Means over the findings that all models are defined for, and what"
     what = means if several(result["models"][0]) else "How good each model is, and what it"
-    return f"{what} {'each costs' if what == means else 'costs'} for one picture.{rules}"
+    return f"{what} {'each costs' if what == means else 'costs'} for one image.{rules}"
 
 
 def mean_title(result: dict[str, Any], name: str) -> str:

@@ -35,7 +35,7 @@ EXPORTED = "small-taught/bundle/model.onnx"
 """Where `ribcage export` writes, and `ribcage serve` looks."""
 TEST = Path("evaluation") / "phantom-test"
 SAMPLES, SHOWN, TRIED = 12, 6, 5
-"""Pictures of the data, pictures with heat or boxes, and how many are tried for each."""
+"""Images of the data, images with heat or boxes, and how many are tried for each."""
 SECONDS = 60.0
 """That the server may take to begin."""
 STYLE = """
@@ -60,9 +60,9 @@ def write(way: Journey) -> Path:
         ),
         *([html.paragraph(SHORT, soft=True)] if way.asked.get("quick") else []),
         pipeline(way),
-        *section("make", "Pictures", pictures(folder)),
+        *section("make", "Images", images(folder)),
         *section("train", "A model learns", [*numbers(folder / "model"), *course(folder / "model")]),
-        *section("pretrain", "Learning without labels", drawn(folder / "pretrained" / "pictures.html")),
+        *section("pretrain", "Learning without labels", drawn(folder / "pretrained" / "images.html")),
         *section("few", "Few labels, with and without that", compared(folder / "pretraining.json")),
         *section(
             "distil",
@@ -104,14 +104,14 @@ def link(text: str, file: Path, folder: Path) -> str:
 # ---- what there is to see
 
 
-def pictures(folder: Path) -> list[str]:
+def images(folder: Path) -> list[str]:
     """Some of the data, with the boxes that are known."""
     own = dataset_folder.open(folder / "phantom")
     facts = own.facts
     split = own.index.table["split"].value_counts()
     counted = ", ".join(f"{name} {count:,}" for name, count in split.items())
     return [
-        html.paragraph(f"{facts.pictures:,} pictures of {facts.size} × {facts.size} pixels: {counted}."),
+        html.paragraph(f"{facts.images:,} images of {facts.size} × {facts.size} pixels: {counted}."),
         f'<div class="wide">{"".join(audit.sheet(Member("phantom", own.index, own), SAMPLES)[1:])}</div>',
         link("What is in the data, and what is wrong with it", folder / "inspect.html", folder),
     ]
@@ -127,7 +127,7 @@ def numbers(run: Path) -> list[str]:
     """What it is worth on patients that it has never seen."""
     said = result(run)
     return [
-        html.paragraph(f"Tested once, on {classification.pictures_text(said)}. Intervals: 95 %, over patients."),
+        html.paragraph(f"Tested once, on {classification.images_text(said)}. Intervals: 95 %, over patients."),
         html.cards(classification.cards(said)),
         link("Findings, curves, calibration, baselines, subgroups", run / TEST / "index.html", run.parent),
     ]
@@ -151,7 +151,7 @@ def drawn(file: Path) -> list[str]:
     text = file.read_text(encoding="utf-8")
     start, end = text.find(pretraining.DRAWN_FROM), text.find(pretraining.DRAWN_TO)
     own = [text[start:end]] if 0 <= start < end else []
-    return [*own, link("Its page: how it went, and which pictures it finds alike", file, file.parents[1])]
+    return [*own, link("Its page: how it went, and which images it finds alike", file, file.parents[1])]
 
 
 def compared(file: Path) -> list[str]:
@@ -167,7 +167,7 @@ def compared(file: Path) -> list[str]:
 
 
 def looks(folder: Path) -> list[str]:
-    """Of findings that the model is best at, the surest picture that has it, and where the model looks."""
+    """Of findings that the model is best at, the surest image that has it, and where the model looks."""
     said, opened, own = result(folder / "model"), bundle.load(folder / "model"), dataset_folder.open(folder / "phantom")
     table = pd.read_parquet(folder / "model" / TEST / "predictions.parquet")
     best = sorted(said["findings"], key=lambda one: -(one["auroc"]["value"] or 0))[:SHOWN]
@@ -175,39 +175,39 @@ def looks(folder: Path) -> list[str]:
     for name in (one["finding"] for one in best):
         present = table[table[f"{name}_label"] == 1].nlargest(TRIED, name)
         for row, said_of in zip(present["row"], present[name], strict=True):
-            pixels = np.asarray(own.picture(int(row)))
-            read = image_file.Picture(pixels, pixels.shape[1], pixels.shape[0])
+            pixels = np.asarray(own.image(int(row)))
+            read = image_file.GrayImage(pixels, pixels.shape[1], pixels.shape[0])
             heat = explanation.heat(opened, read, (name,))[0]
-            if heat.any():  # else nothing in the picture speaks for it
+            if heat.any():  # else nothing in the image speaks for it
                 figures.append(html.coloured(saliency.overlay(pixels, heat), f"{name} {100 * said_of:.0f} %"))
                 break
     seen = torch.zeros(1, opened.model.channels, *opened.model.size)
     with torch.inference_mode():
         high, wide = opened.method.backbone.eval().maps(seen).shape[-2:]
     note = (
-        f"Of the findings it is best at, one of the {TRIED} test pictures that it is surest of, in which something "
+        f"Of the findings it is best at, one of the {TRIED} test images that it is surest of, in which something "
         f"speaks for it: good cases, not usual ones. They are as coarse as what the network ends with, {high} × {wide} "
-        "cells; larger pictures make them finer."
+        "cells; larger images make them finer."
     )
     return [html.heading("Where the classifier looks", 3), html.paragraph(note, soft=True), *shown(figures)]
 
 
 def found(folder: Path) -> list[str]:
-    """Test pictures with the boxes that are known, and the surest that the detector found."""
+    """Test images with the boxes that are known, and the surest that the detector found."""
     said, own = result(folder / "boxes"), dataset_folder.open(folder / "phantom")
     answers = detections.read(folder / "boxes" / TEST / "detections.parquet")
-    surest = answers.boxes.sort_values("score", ascending=False).drop_duplicates("picture")
+    surest = answers.boxes.sort_values("score", ascending=False).drop_duplicates("image")
     figures, marks = [], own.index.boxes
     for one in surest.head(SHOWN).itertuples(index=False):
-        row = int(answers.pictures["row"].iloc[one.picture])
+        row = int(answers.images["row"].iloc[one.image])
         true = marks[marks["row"] == row][["x", "y", "width", "height"]].itertuples(index=False, name=None)
         box = (one.x, one.y, one.width, one.height)
-        figures.append(html.figure(np.asarray(own.picture(row)), f"{one.finding} {one.score:.2f}", list(true), [box]))
+        figures.append(html.figure(np.asarray(own.image(row)), f"{one.finding} {one.score:.2f}", list(true), [box]))
     area = said["macro"]["map"]
     measured = f"{classification.three(area['value'])} ({classification.limits(area)})"
     note = (
-        f"Orange: drawn by who made the picture; blue: the surest box of a detector on the frozen model. On all test "
-        f"pictures its mean AP over IoU .40:.05:.75 is {measured}."
+        f"Orange: drawn by who made the image; blue: the surest box of a detector on the frozen model. On all test "
+        f"images its mean AP over IoU .40:.05:.75 is {measured}."
     )
     page = link("The whole report", folder / "boxes" / TEST / "index.html", folder)
     return [html.heading("Boxes", 3), html.paragraph(note), *shown(figures), page]
@@ -219,7 +219,7 @@ def shown(figures: Sequence[str]) -> list[str]:
 
 
 def served(folder: Path) -> list[str]:
-    """The exported file, and what the server said of a picture."""
+    """The exported file, and what the server said of an image."""
     parts = []
     if (folder / EXPORTED).is_file():
         size = (folder / EXPORTED).stat().st_size / 1e6
@@ -248,10 +248,10 @@ def typed(way: Journey) -> list[str]:
 
 
 def ask(folder: Path, models: Sequence[Path]) -> None:
-    """Start a server as a user would, send it a test picture, keep its answer, and end it."""
+    """Start a server as a user would, send it a test image, keep its answer, and end it."""
     own = dataset_folder.open(folder / "phantom")
     row = int(np.flatnonzero(own.index.table["split"] == "test")[0])
-    _, picture = cv2.imencode(".png", np.asarray(own.picture(row)))
+    _, image = cv2.imencode(".png", np.asarray(own.image(row)))
     words = [sys.executable, "-m", "ribcage", "serve", *map(str, models), "--port", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, encoding="utf-8") as server:
         try:
@@ -259,7 +259,7 @@ def ask(folder: Path, models: Sequence[Path]) -> None:
             address = next((word for word in server.stdout.readline().split() if word.startswith("http://")), "")
             if not address:
                 raise ValueError("The server did not start; 'ribcage serve' says why.")
-            answer = posted(address, f"phantom-{row}.png", picture.tobytes())
+            answer = posted(address, f"phantom-{row}.png", image.tobytes())
         finally:
             server.terminate()
     said = json.loads(answer)

@@ -15,19 +15,19 @@ from ribcage.reports.classification import UNDEFINED, both, limits, named, three
 from ribcage.reports.svg import Axes, Dots, Line
 
 RATES = dict(zip(froc.RATES, ("1/8", "1/4", "1/2", "1", "2", "4", "8"), strict=True))
-PRECISIONS = {"all pictures": "", "positives only": "_positives", "as published tables skip": "_skipping"}
+PRECISIONS = {"all images": "", "positives only": "_positives", "as published tables skip": "_skipping"}
 SHOWN = ("map", "ap50", "ap75", "map_positives", "centre_mean")
-SHOWN_SIDE = 256  # pixels of a picture on the page
-MOST_DRAWN = 12  # found boxes in one picture
+SHOWN_SIDE = 256  # pixels of an image on the page
+MOST_DRAWN = 12  # found boxes in one image
 
 
-def page(result: dict[str, Any], data: Answers, pictures: Sequence[tuple[str, str, Sequence[str]]] = ()) -> str:
-    """The whole page; pictures as `worst_pictures` gives them."""
-    parts = [html.paragraph(f"{result['run']}, {pictures_text(result)}", soft=True)]
+def page(result: dict[str, Any], data: Answers, images: Sequence[tuple[str, str, Sequence[str]]] = ()) -> str:
+    """The whole page; images as `worst_images` gives them."""
+    parts = [html.paragraph(f"{result['run']}, {images_text(result)}", soft=True)]
     parts += [html.problems(result["stamps"])] if result["stamps"] else []
     parts += [html.cards(cards(result)), *map(html.paragraph, result["notes"])]
     parts += [*metric_parts(result), *curve_parts(result, data), *baseline_parts(result), *subgroup_parts(result)]
-    for name, said, figures in pictures:
+    for name, said, figures in images:
         parts += [html.heading(name), html.paragraph(said, soft=True), html.sheet(figures)] if figures else []
     parts += done_parts(result)
     return html.page(title(result), parts, style=svg.STYLE + STYLE)
@@ -36,9 +36,9 @@ def page(result: dict[str, Any], data: Answers, pictures: Sequence[tuple[str, st
 STYLE = ".sheet { grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)) }"
 
 
-def pictures_text(result: dict[str, Any]) -> str:
+def images_text(result: dict[str, Any]) -> str:
     """How much was tested, in words."""
-    return f"{result['pictures']:,} pictures of {result['patients']:,} known patients"
+    return f"{result['images']:,} images of {result['patients']:,} known patients"
 
 
 def cards(result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -48,9 +48,9 @@ def cards(result: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         (three(macro["map"]["value"]), f"mAP ({limits(macro['map'])})"),
         (three(macro["map_positives"]["value"]), f"mAP on positives only ({limits(macro['map_positives'])})"),
-        (three(macro["centre_at_1"]["value"]), f"found at 1 false mark per picture ({limits(macro['centre_at_1'])})"),
+        (three(macro["centre_at_1"]["value"]), f"found at 1 false mark per image ({limits(macro['centre_at_1'])})"),
         (f"{drawn:,}", f"true boxes of {len(findings)} finding{'s' * (len(findings) > 1)}"),
-        (f"{result['pictures']:,}", "pictures"),
+        (f"{result['images']:,}", "images"),
         (f"{result['patients']:,}", "patients"),
         ("yes" if result["leak"]["found"] else "no", "has the model seen any of them?"),
     ]
@@ -77,17 +77,17 @@ def macro_text(result: dict[str, Any]) -> str:
     """How the numbers were made, in a sentence or two."""
     return (
         f"mAP: mean over IoU {THRESHOLDS[0]:.2f} to {THRESHOLDS[-1]:.2f}, all boxes whatever their score. FROC: mean "
-        "share found by the centre at 1/8 to 8 false marks per picture. "
+        "share found by the centre at 1/8 to 8 false marks per image. "
         f"Intervals: {100 * result['level']:g} %, Wilson's over patients ({result['resamples']:,} resamples)."
     )
 
 
 METRICS_TEXT = (
-    "Positives only: pictures with at least one true box, which forgives every false alarm in the others. As published "
-    "tables skip: also without pictures in which nothing scores 0.5, so that a picture missed altogether costs "
-    "nothing, and with boxes one pixel larger; for comparison only. Precision picture by picture: of the RSNA "
+    "Positives only: images with at least one true box, which forgives every false alarm in the others. As published "
+    "tables skip: also without images in which nothing scores 0.5, so that an image missed altogether costs "
+    "nothing, and with boxes one pixel larger; for comparison only. Precision image by image: of the RSNA "
     "challenge, TP / (TP + FP + FN) over the same overlaps, of the boxes above a cut{cut}. False marks are per "
-    "picture."
+    "image."
 )
 
 
@@ -98,22 +98,22 @@ def metric_parts(result: dict[str, Any]) -> list[str]:
         head, rows = finding_table(result)
         parts += [html.table(head, rows[:-1], rows[-1]), html.paragraph(macro_text(result), soft=True)]
     for row in result["findings"]:
-        said = f"{row['boxes']:,} boxes in {row['positives']:,} of {row['n']:,} pictures, {row['found']:,} found"
+        said = f"{row['boxes']:,} boxes in {row['positives']:,} of {row['n']:,} images, {row['found']:,} found"
         parts += [html.heading(f"{named(row['finding'])} – {said}", 3), precision_table(row), sensitivity_table(row)]
     cuts = ", ".join(f"{row['cut']:.3g}" for row in result["findings"] if row["cut"] is not None)
-    source = "that the tested pictures chose" if result["protocol"] == "peers" else "that validation chose"
+    source = "that the tested images chose" if result["protocol"] == "peers" else "that validation chose"
     text = METRICS_TEXT.format(cut=f" {source} ({cuts})" if cuts else "")
     return [*parts, html.paragraph(f"{macro_text(result)} {text}", soft=True)]
 
 
 def precision_table(row: dict[str, Any]) -> str:
-    """AP on all pictures and on fewer."""
+    """AP on all images and on fewer."""
     rows: list[list[object]] = [
         [name, *(both(row[f"{key}{which}"]) if f"{key}{which}" in row else "" for key in ("map", "ap50", "ap75"))]
         for name, which in PRECISIONS.items()
     ]
     if "kaggle" in row:
-        rows.append(["precision picture by picture", both(row["kaggle"]), "", ""])
+        rows.append(["precision image by image", both(row["kaggle"]), "", ""])
     return html.table(["", "mAP", "AP50", "AP75"], rows)
 
 
@@ -123,7 +123,7 @@ def sensitivity_table(row: dict[str, Any]) -> str:
     for kind, said in (("centre", "found, by the centre"), ("overlap", f"found, by an IoU of {HIT:g}")):
         values = [row[f"{kind}_at_{rate:g}"] for rate in RATES] + [row[f"{kind}_mean"]]
         rows += [[said, *(three(value["value"]) for value in values)], ["", *map(limits, values)]]
-    return html.table(["at false marks per picture", *RATES.values(), "mean"], rows)
+    return html.table(["at false marks per image", *RATES.values(), "mean"], rows)
 
 
 # ---- curves
@@ -135,9 +135,9 @@ KEY = (
     ("other", f"by an IoU of {HIT:g} · at IoU .40 · all true boxes · false marks"),
 )
 CURVES_TEXT = (
-    "FROC: how many true boxes are found for how many false marks per picture. Precision and recall of boxes at an IoU "
-    "of .50 and of .40. Sizes: the side of a square of the same area as the true box, as a share of the picture's; how "
-    "many of each size there are, and are found by the centre at one false mark per picture. Scores of boxes with the "
+    "FROC: how many true boxes are found for how many false marks per image. Precision and recall of boxes at an IoU "
+    "of .50 and of .40. Sizes: the side of a square of the same area as the true box, as a share of the image's; how "
+    "many of each size there are, and are found by the centre at one false mark per image. Scores of boxes with the "
     "centre in a true one and of those that hit nothing, each as a share of its own group."
 )
 
@@ -152,17 +152,17 @@ def curve_parts(result: dict[str, Any], data: Answers) -> list[str]:
 
 
 def froc_plot(data: Answers, place: int) -> str:
-    """Sensitivity against false marks per picture, on a scale of doublings."""
+    """Sensitivity against false marks per image, on a scale of doublings."""
     boxes, at = data.boxes[place], np.linspace(-3, 3, 121)
-    pictures, lines, dots = int(boxes.known.sum()), [], []
+    images, lines, dots = int(boxes.known.sum()), [], []
     by_overlap = froc.events(boxes.found, boxes.true, len(data), HIT)
     for events, kind in ((by_overlap, "other"), (data.events[place], "main")):
-        false, sensitivity, _ = froc.curve(events, pictures)
+        false, sensitivity, _ = froc.curve(events, images)
         lines.append(Line(at, sensitivity[np.searchsorted(false, 2**at, side="right") - 1], kind))
         rates = np.array(froc.RATES)
         own = sensitivity[np.searchsorted(false, rates, side="right") - 1]
         dots.append(Dots(np.log2(rates), own, "other" if kind == "other" else ""))
-    axes = Axes((-3, 3), (0, 1), "false marks per picture", "share found", RATE_TICKS)
+    axes = Axes((-3, 3), (0, 1), "false marks per image", "share found", RATE_TICKS)
     return svg.plot("FROC", [*lines, *dots], axes)
 
 
@@ -191,7 +191,7 @@ def size_plot(sizes: Sequence[dict[str, Any]]) -> str:
     low, high = float(edges[0]), float(edges[-1])
     marks = [(value, f"{100 * value:.0f} %") for value in (low, (low + high) / 2, high)]
     return svg.plot(
-        "Sizes", parts, Axes((low, high), (0, top), "size, share of the picture's side", "boxes", marks, ticks)
+        "Sizes", parts, Axes((low, high), (0, top), "size, share of the image's side", "boxes", marks, ticks)
     )
 
 
@@ -220,18 +220,18 @@ BASELINE_HEAD = ("mAP", "mAP, positives only", "FROC by centre")
 
 
 def baseline_parts(result: dict[str, Any]) -> list[str]:
-    """What is reached without looking at a picture."""
+    """What is reached without looking at an image."""
     found = result["baselines"]
     boxes = found.get("mean_box") or [dict.fromkeys(BASELINE, UNDEFINED)] * len(result["findings"])
     rows: list[list[object]] = []
     for row, box, dealt in zip(result["findings"], boxes, found["shuffled"]["findings"], strict=True):
         rows.append([named(row["finding"]), "this detector", *(both(row[name]) for name in BASELINE)])
         rows.append(["", "the mean box everywhere", *(both(box[name]) for name in BASELINE)])
-        rows.append(["", "boxes of other pictures", *(both(dealt[name]) for name in BASELINE)])
-    where = f"learnt from {found['fitted_on']}" if found["fitted_on"] else "not told: no training pictures are here"
+        rows.append(["", "boxes of other images", *(both(dealt[name]) for name in BASELINE)])
+    where = f"learnt from {found['fitted_on']}" if found["fitted_on"] else "not told: no training images are here"
     said = (
-        f"The mean box everywhere, with scores by chance: {where}. Boxes of other pictures: what was found is dealt "
-        f"out anew among the pictures; the middle and the 95 % range of {found['shuffled']['times']} rounds."
+        f"The mean box everywhere, with scores by chance: {where}. Boxes of other images: what was found is dealt "
+        f"out anew among the images; the middle and the 95 % range of {found['shuffled']['times']} rounds."
     )
     return [
         html.heading("Without looking"),
@@ -247,9 +247,9 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
         by = row["by"] if not place or groups[place - 1]["by"] != row["by"] else ""
         values = [both(row["macro"][name]) for name in BASELINE]
         of = [row["macro"]["map"]["findings"]] if len(result["findings"]) > 1 else []
-        rows.append([by, row["group"], row["pictures"], row["patients"], row["boxes"], *of, *values])
+        rows.append([by, row["group"], row["images"], row["patients"], row["boxes"], *of, *values])
     of_findings = ["of findings"] if len(result["findings"]) > 1 else []
-    head = ["", "", "pictures", "patients", "boxes", *of_findings, *BASELINE_HEAD]
+    head = ["", "", "images", "patients", "boxes", *of_findings, *BASELINE_HEAD]
     said = "AP depends on how many boxes there are to find, so subgroups with fewer of them score lower. "
     said += "A mean is over the findings drawn in the subgroup. " * bool(of_findings) + classification.MANY
     return [html.heading("Subgroups"), html.table(head, rows), html.paragraph(said, soft=True)] if groups else []
@@ -258,48 +258,48 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
 def done_parts(result: dict[str, Any]) -> list[str]:
     """Model, data, protocol, leak check, and the command to repeat it."""
     protocol = {
-        "honest": "honest: validation chose the epoch and the cut, the tested pictures chose nothing",
-        "peers": "peers: the tested pictures chose the cut, and the model may have been selected on them",
+        "honest": "honest: validation chose the epoch and the cut, the tested images chose nothing",
+        "peers": "peers: the tested images chose the cut, and the model may have been selected on them",
     }
     described = f"finds {', '.join(named(name) for name in result['model']['findings'])}"
-    return classification.done(result, described, pictures_text(result), protocol[result["protocol"]])
+    return classification.done(result, described, images_text(result), protocol[result["protocol"]])
 
 
-# ---- pictures
+# ---- images
 
 
-def worst_pictures(data: Answers, stores: Sequence[Store], most: int) -> list[tuple[str, str, list[str]]]:
-    """Heading, what is to be seen, figures: some pictures as they come, and those on which the detector errs most."""
-    key = "Orange: true boxes. Blue: found ones that score above the cut of one false mark per picture."
+def worst_images(data: Answers, stores: Sequence[Store], most: int) -> list[tuple[str, str, list[str]]]:
+    """Heading, what is to be seen, figures: some images as they come, and those on which the detector errs most."""
+    key = "Orange: true boxes. Blue: found ones that score above the cut of one false mark per image."
     late = f"Found by an overlap of {HIT:g} only after most false marks, or never. {key}"
     sure = f"The surest boxes that hit nothing. {key}"
-    drawn = np.unique(np.concatenate([boxes.true.pictures for boxes in data.boxes]))
+    drawn = np.unique(np.concatenate([boxes.true.images for boxes in data.boxes]))
     some = drawn[np.unique(np.linspace(0, len(drawn) - 1, most // 2).astype(int))].tolist() if most > 1 else []
     return [
-        ("Pictures", f"Some of those with true boxes, as they come. {key}", _figures(data, stores, some)),
+        ("Images", f"Some of those with true boxes, as they come. {key}", _figures(data, stores, some)),
         ("Missed", late, _figures(data, stores, missed(data, most // 2))),
         ("False marks", sure, _figures(data, stores, false_marks(data, most // 2))),
     ]
 
 
 def _figures(data: Answers, stores: Sequence[Store], chosen: Sequence[Error] | Sequence[int]) -> list[str]:
-    return [figure(data, stores, *((one, None) if isinstance(one, int) else (one.picture, one))) for one in chosen]
+    return [figure(data, stores, *((one, None) if isinstance(one, int) else (one.image, one))) for one in chosen]
 
 
-def figure(data: Answers, stores: Sequence[Store], picture: int, error: Error | None) -> str:
-    """A picture with what is there and what was found."""
-    shown = classification.picture(stores, int(data.rows[picture]), SHOWN_SIDE)
+def figure(data: Answers, stores: Sequence[Store], image: int, error: Error | None) -> str:
+    """An image with what is there and what was found."""
+    shown = classification.image(stores, int(data.rows[image]), SHOWN_SIDE)
     if shown is None:
         return ""
-    scale = len(shown) / data.sides[picture]
+    scale = len(shown) / data.sides[image]
     true, found = [], []
     for place, boxes in enumerate(data.boxes):
         if error is None or error.finding == place:  # of an error only its own finding
-            true.append(boxes.true.boxes[boxes.true.pictures == picture])
-            own = boxes.found.only((boxes.found.pictures == picture) & (boxes.found.scores >= data.shown[place]))
+            true.append(boxes.true.boxes[boxes.true.images == image])
+            own = boxes.found.only((boxes.found.images == image) & (boxes.found.scores >= data.shown[place]))
             found.append(own.boxes[np.argsort(-own.scores, kind="stable")][:MOST_DRAWN])
     sides = [_sides(np.concatenate(each) * scale) for each in (true, found)]
-    return html.figure(shown, caption(data, picture, error), *sides)
+    return html.figure(shown, caption(data, image, error), *sides)
 
 
 def _sides(boxes: np.ndarray) -> list[html.Box]:
@@ -307,24 +307,23 @@ def _sides(boxes: np.ndarray) -> list[html.Box]:
     return [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes.tolist()]
 
 
-def caption(data: Answers, picture: int, error: Error | None) -> str:
-    """Lung Opacity, size 21 %: found after 3.2 false marks per picture · PA F 51"""
-    about = data.about.iloc[picture]
+def caption(data: Answers, image: int, error: Error | None) -> str:
+    """Lung Opacity, size 21 %: found after 3.2 false marks per image · PA F 51"""
+    about = data.about.iloc[image]
     age = "" if np.isnan(about["age"]) else f"{about['age']:.0f}"
     person = " ".join(text for text in (about["view"], about["sex"], age) if text)
-    return " · ".join(part for part in (_said(data, picture, error), person) if part)
+    return " · ".join(part for part in (_said(data, image, error), person) if part)
 
 
-def _said(data: Answers, picture: int, error: Error | None) -> str:
+def _said(data: Answers, image: int, error: Error | None) -> str:
     if error is None:
         there = {
-            named(name): (each.true.pictures == picture).sum()
-            for name, each in zip(data.findings, data.boxes, strict=True)
+            named(name): (each.true.images == image).sum() for name, each in zip(data.findings, data.boxes, strict=True)
         }
         return ", ".join(f"{name} × {count}" for name, count in there.items() if count)
     name = f"{named(data.findings[error.finding])}, size {100 * error.size:.0f} %"
     if not np.isfinite(error.false):
         return f"{name}: never found"
     if error.score < data.shown[error.finding] and error.false > RATE:
-        return f"{name}: found after {error.false:.2g} false marks per picture"
+        return f"{name}: found after {error.false:.2g} false marks per image"
     return f"{name}: score {error.score:.2g}"

@@ -1,4 +1,4 @@
-"""Page: one self-contained HTML file from parts – tables, bars, pictures. No script, no network, light and dark."""
+"""Page: one self-contained HTML file from parts – tables, bars, images. No script, no network, light and dark."""
 
 import base64
 import html
@@ -154,7 +154,7 @@ def number(value: object) -> str:
 
 
 def sheet(figures: Sequence[str]) -> str:
-    """Pictures side by side."""
+    """Images side by side."""
     return f'<div class="sheet">{"".join(figures)}</div>'
 
 
@@ -162,7 +162,7 @@ Box = tuple[float, float, float, float]
 
 
 def figure(pixels: np.ndarray, caption: str, boxes: Sequence[Box] = (), others: Sequence[Box] = ()) -> str:
-    """A gray picture with a caption; boxes are x, y, width, height in its pixels, others in a second colour."""
+    """A gray image with a caption; boxes are x, y, width, height in its pixels, others in a second colour."""
     height, width = pixels.shape
     marks = _rectangles(boxes, "#ffb347") + _rectangles(others, "#58b7ff")
     stroke = f'fill="none" stroke-width="{width / 100:.1f}"'
@@ -172,7 +172,7 @@ def figure(pixels: np.ndarray, caption: str, boxes: Sequence[Box] = (), others: 
 
 
 def coloured(pixels: np.ndarray, caption: str) -> str:
-    """An (H, W, 3) picture, red first, with a caption."""
+    """An (H, W, 3) image, red first, with a caption."""
     return _framed(pixels[..., ::-1], caption)
 
 
@@ -189,6 +189,6 @@ def _rectangles(boxes: Sequence[Box], colour: str) -> str:
 
 
 def data_address(pixels: np.ndarray) -> str:
-    """The picture itself as an address, so that the page needs no other file."""
+    """The image itself as an address, so that the page needs no other file."""
     _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

@@ -1,7 +1,7 @@
 """Sheet: what a pretraining has learnt, as one page: how its numbers went, what it draws, what it finds alike.
 
-`pictures.html` in a run folder. Methods that draw hidden parts of a picture (`reconstructed`) show them; every method
-shows some pictures beside those whose features point the same way. Labels, where there are any, are only written below.
+`images.html` in a run folder. Methods that draw hidden parts of an image (`reconstructed`) show them; every method
+shows some images beside those whose features point the same way. Labels, where there are any, are only written below.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from ribcage.training.probe import Part
 
 NEIGHBOURS = 6
 DRAWN, ASKED = 8, 8
-"""Pictures that are drawn, and pictures whose neighbours are shown."""
+"""Images that are drawn, and images whose neighbours are shown."""
 DRAWN_FROM, DRAWN_TO = "<!-- drawn -->", "<!-- /drawn -->"
 """Around what it draws, for pages that show it, too."""
 POINTS = 120
@@ -67,18 +67,18 @@ def write(
     *,
     title: str,
     normalise: tuple[float, float] | None = None,
-    pictures: int = 1000,
+    images: int = 1000,
     threads: int | None = None,
 ) -> Path:
-    """The page in a run folder; neighbours are looked for among so many of the pictures."""
+    """The page in a run folder; neighbours are looked for among so many of the images."""
     loading = {"channels": model.channels, "normalise": normalise, "threads": threads}
-    rows, log = monitor.sample(rows, pictures), monitor.logged(folder / "metrics.jsonl")
+    rows, log = monitor.sample(rows, images), monitor.logged(folder / "metrics.jsonl")
     with monitor.left_as_it_was(method):
         parts = [*summary(stores, model, log), *course(log)]
         parts += drawn(method, stores, rows, model, loading) if isinstance(method, Draws) else []
         parts += alike(method, stores, rows, model, loading)
-    files.write(folder / "pictures.html", html.page(title, parts, style=svg.STYLE + STYLE))
-    return folder / "pictures.html"
+    files.write(folder / "images.html", html.page(title, parts, style=svg.STYLE + STYLE))
+    return folder / "images.html"
 
 
 # ---- numbers
@@ -94,7 +94,7 @@ def summary(stores: Sequence[Store], model: Model, log: Sequence[dict[str, Any]]
         ("method", str(model.training.get("method", ""))),
         ("model", model.name),
         ("data", ", ".join(store.facts.name for store in stores)),
-        ("pictures", f"{model.training.get('pictures', 0):,} of {model.training.get('patients', 0):,} known patients"),
+        ("images", f"{model.training.get('images', 0):,} of {model.training.get('patients', 0):,} known patients"),
         ("size", size),
         ("steps", f"{steps[-1]['step']:,} in {steps[-1]['epoch']:,} epochs" if steps else ""),
         ("loss", f"{means(np.array([line['loss'] for line in steps]))[-1]:.4g}" if steps else ""),
@@ -105,16 +105,16 @@ def summary(stores: Sequence[Store], model: Model, log: Sequence[dict[str, Any]]
 
 
 def course(log: Sequence[dict[str, Any]]) -> list[str]:
-    """Every number over the steps; both readers of labelled pictures in one drawing."""
+    """Every number over the steps; both readers of labelled images in one drawing."""
     names = dict.fromkeys(name for line in log for name in numbers(line))
     lines = {name: over_steps(log, name) for name in sorted(names, key=lambda name: [*NAMES, name].index(name))}
     drawings = [curve(NAMES.get(name, name), line) for name, line in lines.items() if name not in READERS]
     readers = [lines[name] for name in READERS if name in lines]
-    drawings += [curve("mean AUROC of labelled pictures", *readers)] if readers else []
+    drawings += [curve("mean AUROC of labelled images", *readers)] if readers else []
     if not drawings:
         return []
     note = (
-        "Rank and spread tell how many directions the features use and how far apart pictures are (0 all alike, 1 "
+        "Rank and spread tell how many directions the features use and how far apart images are (0 all alike, 1 "
         "scattered); a run in which either falls to nothing has collapsed, whatever its loss."
     )
     key = [svg.key([("main", "linear probe"), ("other", "nearest neighbours")])] if readers else []
@@ -150,11 +150,11 @@ def means(values: np.ndarray) -> np.ndarray:
     return np.array([part.mean() for part in np.array_split(values, min(POINTS, len(values)))])
 
 
-# ---- pictures
+# ---- images
 
 
 def drawn(method: Any, stores: Sequence[Store], rows: np.ndarray, model: Model, loading: dict[str, Any]) -> list[str]:
-    """Some pictures, what the method saw of them, and what it made of the rest."""
+    """Some images, what the method saw of them, and what it made of the rest."""
     shown = Shown(stores, monitor.sample(rows, DRAWN), model, loading)
     x = shown.batch.views[0]
     masked, whole = (
@@ -162,11 +162,11 @@ def drawn(method: Any, stores: Sequence[Store], rows: np.ndarray, model: Model, 
     )
     figures = []
     triples = zip(*(shown.pixels(values) for values in (x, masked, whole)), strict=True)
-    for number, (picture, seen, made) in enumerate(triples):
+    for number, (image, seen, made) in enumerate(triples):
         hidden = masked[number] != x[number]
         error = (whole[number] - x[number])[hidden].square().mean()
         figures += [
-            html.figure(picture, shown.findings(number) or "input"),
+            html.figure(image, shown.findings(number) or "input"),
             html.figure(seen, f"seen: {100 * (1 - hidden.float().mean()):.0f} %"),
             html.figure(made, f"drawn, error {error:.3f}"),
         ]
@@ -180,7 +180,7 @@ def drawn(method: Any, stores: Sequence[Store], rows: np.ndarray, model: Model, 
 def alike(
     method: Method, stores: Sequence[Store], rows: np.ndarray, model: Model, loading: dict[str, Any]
 ) -> list[str]:
-    """Some pictures, each before those whose features are nearest by cosine."""
+    """Some images, each before those whose features are nearest by cosine."""
     part = probe.extract(method.backbone, probe.shown(stores, rows, model.size, None, **loading), place(method))
     directions = F.normalize(torch.from_numpy(part.features), dim=1)
     cosine = (directions @ directions.T).fill_diagonal_(-2)  # (N, N); nobody is beside itself
@@ -190,18 +190,18 @@ def alike(
     shown = Shown(stores, rows[places.ravel()], model, loading)
     pixels, patients = shown.pixels(shown.batch.views[0]), shown.batch.patients.view(places.shape)
     figures = []
-    for number, picture in enumerate(pixels):
+    for number, image in enumerate(pixels):
         row, column = divmod(number, places.shape[1])
         words = [f"{near.values[row, column - 1]:.3f}"] if column else ["asked"]
         words += ["same patient"] if column and patients[row, column] == patients[row, 0] else []
-        figures.append(html.figure(picture, " · ".join([*words, shown.findings(number)]).removesuffix(" · ")))
-    note = f"Each row: a picture and, of {len(rows):,} pictures, those whose features point most nearly the same way."
+        figures.append(html.figure(image, " · ".join([*words, shown.findings(number)]).removesuffix(" · ")))
+    note = f"Each row: an image and, of {len(rows):,} images, those whose features point most nearly the same way."
     notes = [html.paragraph(note + agreement(stores, part, cosine), soft=True)]
     return [html.heading("What it finds alike"), *notes, f'<div class="seven">{html.sheet(figures)}</div>']
 
 
 def agreement(stores: Sequence[Store], part: Part, cosine: Tensor) -> str:
-    """How often the nearest picture of another patient shares a finding, beside how often any such picture does."""
+    """How often the nearest image of another patient shares a finding, beside how often any such image does."""
     present = torch.from_numpy((part.labels == 1).astype(np.float32))
     asked = present.any(dim=1)
     other = torch.from_numpy(of_other_patients(stores, part.rows))[asked]  # (asked, N)
@@ -211,13 +211,13 @@ def agreement(stores: Sequence[Store], part: Part, cosine: Tensor) -> str:
     nearest = shared.gather(1, cosine[asked].masked_fill(~other, -2).argmax(1, keepdim=True)).double().mean()
     by_chance = (shared.sum(1) / other.sum(1)).mean()
     return (
-        f" To a picture with a finding, the nearest of another patient shares one in {100 * nearest:.0f} % of cases, "
-        f"any picture of another patient in {100 * by_chance:.0f} %."
+        f" To an image with a finding, the nearest of another patient shares one in {100 * nearest:.0f} % of cases, "
+        f"any image of another patient in {100 * by_chance:.0f} %."
     )
 
 
 def of_other_patients(stores: Sequence[Store], rows: np.ndarray) -> np.ndarray:
-    """(N, N) bool: whether two pictures are of two patients; one without a name is another than all."""
+    """(N, N) bool: whether two images are of two patients; one without a name is another than all."""
     people = selection.table(stores).iloc[rows]
     names = (people["name"] + "\0" + people["patient"]).to_numpy(str)
     same = (names[:, None] == names) & (people["patient"] != "").to_numpy()
@@ -225,14 +225,14 @@ def of_other_patients(stores: Sequence[Store], rows: np.ndarray) -> np.ndarray:
 
 
 class Shown:
-    """Pictures as the model sees them, with what is known of them."""
+    """Images as the model sees them, with what is known of them."""
 
     def __init__(self, stores: Sequence[Store], rows: np.ndarray, model: Model, loading: dict[str, Any]) -> None:
         self.loader = probe.shown(stores, rows, model.size, None, batch=len(rows), **loading)
         [self.batch] = self.loader.epoch(0)
 
     def pixels(self, values: Tensor) -> list[np.ndarray]:
-        """(N, C, H, W) as the model sees it → N gray pictures."""
+        """(N, C, H, W) as the model sees it → N gray images."""
         scales = np.array([self.loader.scale(source) for source in self.batch.sources.tolist()])
         mean, std = scales.T[:, :, None, None]
         gray = values[:, 0].float().numpy() * std + mean

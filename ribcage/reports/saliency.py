@@ -18,10 +18,10 @@ BOX = (255, 179, 71)
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8, red first: a gray picture under the heat of the same size.
+    """(H, W, 3) uint8, red first: a gray image under the heat of the same size.
 
     The colours grow lighter with the heat, so that they are read in gray and by whoever sees red and green alike; where
-    there is no heat the picture is as it was. A line is drawn around what is at least half as hot as the hottest.
+    there is no heat the image is as it was. A line is drawn around what is at least half as hot as the hottest.
     """
     gray, _ = raster.to_depth(pixels, 8)
     warm = np.clip(heat, 0, 1)[..., None]
@@ -31,20 +31,20 @@ def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return outlined(mixed, heat)
 
 
-def outlined(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def outlined(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """The same with a white line on a black one around what is at least half as hot as the hottest."""
     most = float(heat.max(initial=0))
     if most <= 0:
-        return picture
+        return image
     around, _ = cv2.findContours((heat >= HALF * most).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    drawn, width = np.ascontiguousarray(picture), max(1, round(max(heat.shape) / 400))
+    drawn, width = np.ascontiguousarray(image), max(1, round(max(heat.shape) / 400))
     for colour, thick in (((0, 0, 0), 3 * width), ((255, 255, 255), width)):
         cv2.drawContours(drawn, around, -1, colour, thick)
     return drawn
 
 
 def marked(pixels: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
-    """(H, W, 3) uint8, red first: a gray picture and boxes of x, y, width, height in its pixels."""
+    """(H, W, 3) uint8, red first: a gray image and boxes of x, y, width, height in its pixels."""
     gray, _ = raster.to_depth(pixels, 8)
     drawn, width = cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB), max(1, round(max(gray.shape) / 300))
     for colour, thick in (((0, 0, 0), 3 * width), (BOX, width)):
@@ -61,7 +61,7 @@ def tiles(
     crossed: Collection[str],
     side: int = 360,
 ) -> list[Tile]:
-    """The picture, and for each finding where the model looks and how probable it finds it."""
+    """The image, and for each finding where the model looks and how probable it finds it."""
     width, height = explanation.shrunk(looked.size, side)
     gray, _ = raster.to_depth(pixels, 8)
     small = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
@@ -75,14 +75,14 @@ def tiles(
 # ---- files
 
 
-def save(picture: np.ndarray, file: Path) -> None:
-    """A picture, red first, as PNG."""
-    _write(cv2.imencode(".png", picture[..., ::-1])[1].tobytes(), file)
+def save(image: np.ndarray, file: Path) -> None:
+    """An image, red first, as PNG."""
+    _write(cv2.imencode(".png", image[..., ::-1])[1].tobytes(), file)
 
 
-def save_sheet(pictures: Sequence[Tile], title: str, foot: str, file: Path) -> None:
+def save_sheet(images: Sequence[Tile], title: str, foot: str, file: Path) -> None:
     """Tiles as SVG."""
-    _write(sheet(title, foot, pictures).encode(), file)
+    _write(sheet(title, foot, images).encode(), file)
 
 
 def _write(data: bytes, file: Path) -> None:

@@ -1,7 +1,7 @@
-"""Tiles: pictures in rows with a name and a number below each, as one SVG file.
+"""Tiles: images in rows with a name and a number below each, as one SVG file.
 
-A drawing and not a picture, since its text is set by whatever shows it: OpenCV draws no Chinese, and no other library
-is asked for. Every browser opens it and prints it; a page or a document takes it as a picture.
+A drawing and not an image, since its text is set by whatever shows it: OpenCV draws no Chinese, and no other library
+is asked for. Every browser opens it and prints it; a page or a document takes it as an image.
 """
 
 import unicodedata
@@ -19,9 +19,9 @@ FONT = f'font-family="system-ui, Noto Sans, Noto Sans CJK SC, sans-serif" font-s
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet."""
+    """One image of a sheet."""
 
-    picture: np.ndarray
+    image: np.ndarray
     """(H, W, 3) uint8, red first."""
     name: str
     number: str = ""
@@ -30,7 +30,7 @@ class Tile:
 
 
 def sheet(title: str, foot: str, tiles: Sequence[Tile]) -> str:
-    """The whole file; for a picture and fourteen findings three rows of five."""
+    """The whole file; for an image and fourteen findings three rows of five."""
     rows = max(1, round((len(tiles) * 3 / 5) ** 0.5))
     columns = -(-len(tiles) // rows)
     step, line = TILE + GAP, TILE + 2 * GAP + TEXT
@@ -45,7 +45,7 @@ def sheet(title: str, foot: str, tiles: Sequence[Tile]) -> str:
 
 
 def _tile(tile: Tile, x: int, y: int) -> str:
-    """At this place: the picture in a square, below it what it is."""
+    """At this place: the image in a square, below it what it is."""
     colour, weight = (STRONG, 600) if tile.strong else (INK, 400)
     words = f'fill="{colour}" font-weight="{weight}"'
     shown, base = f'x="{x}" y="{y}" width="{TILE}" height="{TILE}"', y + TILE + TEXT
@@ -53,7 +53,7 @@ def _tile(tile: Tile, x: int, y: int) -> str:
     name, share = _text(tile.name.replace("_", " ")), TILE - (80 if tile.number else 0)
     squeezed = f' textLength="{share}" lengthAdjust="spacingAndGlyphs"' if _width(tile.name) > share else ""
     return (
-        f'<rect {shown} fill="#000"/><image {shown} href="{html.data_address(tile.picture[..., ::-1])}"/>{frame}'
+        f'<rect {shown} fill="#000"/><image {shown} href="{html.data_address(tile.image[..., ::-1])}"/>{frame}'
         f'<text x="{x}" y="{base}" {words}{squeezed}>{name}</text>'
         f'<text x="{x + TILE}" y="{base}" {words} text-anchor="end">{_text(tile.number)}</text>'
     )

@@ -16,7 +16,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _CHUNK = 1 << 15  # counters at a time: what they need stays in the cache
 
-# Streams: the view of a picture is its number, 0 … ; what else needs chance has a name from the far end.
+# Streams: the view of an image is its number, 0 … ; what else needs chance has a name from the far end.
 ORDER, SAMPLE, LABELS, NOISE, MATES, METHOD = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC, 0xFFFB, 0xFFFA
 
 

@@ -1,7 +1,7 @@
-"""Answering: an opened model → what it says of a batch of pictures, as plain numbers and words.
+"""Answering: an opened model → what it says of a batch of images, as plain numbers and words.
 
 What names findings is exported to ONNX, compared with the model it came from, and run by ONNX Runtime; what finds boxes
-runs in torch. Both take pictures that are square already.
+runs in torch. Both take images that are square already.
 """
 
 import tempfile
@@ -16,14 +16,14 @@ import torch
 
 from ribcage.bundle import deployment, ood
 from ribcage.bundle.bundle import Bundle, Detector, Opened
-from ribcage.imaging.raster import Picture
+from ribcage.imaging.raster import GrayImage
 from ribcage.inference import explanation, gradcam, image_files
 from ribcage.metrics import reliability_bins
 
 TOLERANCE = 1e-4
 """How far a probability may be from the model's own."""
 Said = dict[str, Any]
-"""`findings` and `boxes` of one picture, or an `error`."""
+"""`findings` and `boxes` of one image, or an `error`."""
 
 
 @dataclass
@@ -39,13 +39,13 @@ class Answering:
         """What takes time before the first answer, and what may fail."""
         self.about()
 
-    def answer(self, pictures: "list[Picture]") -> list[Said]:
+    def answer(self, images: "list[GrayImage]") -> list[Said]:
         """What it says of each of these squares."""
         raise NotImplementedError
 
-    def remarks(self, picture: Picture) -> list[str]:
+    def remarks(self, image: GrayImage) -> list[str]:
         """What is unusual about a square."""
-        return list(ood.remarks(self.opened.ood, picture.pixels, picture.tags, picture.notes))
+        return list(ood.remarks(self.opened.ood, image.pixels, image.tags, image.notes))
 
     def about(self) -> dict[str, Any]:
         """What a person or a program wants to know before asking."""
@@ -73,7 +73,7 @@ class Answering:
             return None
         fared = self.opened.model.observed[place]
         value, low, high = fared["auroc"]
-        counts = {"n": fared["pictures"], "positives": fared["positives"]}
+        counts = {"n": fared["images"], "positives": fared["positives"]}
         return None if value is None else {"value": value, "low": low, "high": high, **counts}
 
 
@@ -91,9 +91,9 @@ class Namer(Answering):
             if file is None:
                 deployment.write_onnx(self.opened, file := Path(work) / "model.onnx")
             self.run = deployment.opened_onnx(file, threads)
-        pictures = deployment.patterns(self.opened.model.stored)
-        wanted = deployment.expected(self.opened, pictures)
-        away = deployment.away(self.run, pictures, wanted)
+        images = deployment.patterns(self.opened.model.stored)
+        wanted = deployment.expected(self.opened, images)
+        away = deployment.away(self.run, images, wanted)
         if not np.isfinite(wanted).all():
             raise ValueError(f"{self.opened.folder} answers with what is no number: it cannot be served.")
         if not away <= TOLERANCE:
@@ -101,18 +101,18 @@ class Namer(Answering):
                 f"{self.opened.folder}, exported, is {away:.2g} away from itself, more than {TOLERANCE:g}."
             )
 
-    def answer(self, pictures: list[Picture]) -> list[Said]:
+    def answer(self, images: list[GrayImage]) -> list[Said]:
         """A probability of each finding."""
-        probabilities = self.run(np.stack([one.pixels for one in pictures]))
+        probabilities = self.run(np.stack([one.pixels for one in images]))
         return [self._said(row) for row in probabilities.astype(np.float64)]
 
     def _said(self, row: np.ndarray) -> Said:
         if not np.isfinite(row).all():
-            return {"error": "The model answers to this picture with what is no number."}
+            return {"error": "The model answers to this image with what is no number."}
         return {"findings": self._named(row.tolist()), "boxes": []}
 
     def _named(self, row: Sequence[float]) -> list[dict[str, Any]]:
-        """One picture's probabilities, and what they mean."""
+        """One image's probabilities, and what they mean."""
         model = self.opened.model
         return [
             {
@@ -125,15 +125,15 @@ class Namer(Answering):
         ]
 
     def _observed(self, place: int, value: float) -> dict[str, Any] | None:
-        """Of the validation pictures that were answered alike, how many had it; None where nobody knows."""
+        """Of the validation images that were answered alike, how many had it; None where nobody knows."""
         fared = self.opened.model.observed
         band = reliability_bins.alike(fared[place], value) if fared else None
         if band is None:
             return None
-        share = {"share": band.positives / band.pictures, "low": band.least, "high": band.most}
-        return {"pictures": band.pictures, "positives": band.positives, **share}
+        share = {"share": band.positives / band.images, "low": band.least, "high": band.most}
+        return {"images": band.images, "positives": band.positives, **share}
 
-    def look(self, read: Picture, finding: str, side: int) -> tuple[np.ndarray, np.ndarray]:
+    def look(self, read: GrayImage, finding: str, side: int) -> tuple[np.ndarray, np.ndarray]:
         """(H, W) heat for a finding, at most `side` long, and (K, 5) boxes around it in pixels of the file."""
         with self.lock:
             heat = explanation.heat(self.opened, read, [finding], side=side)[0]
@@ -145,16 +145,16 @@ class Finder(Answering):
 
     opened: Detector
 
-    def answer(self, pictures: list[Picture]) -> list[Said]:
+    def answer(self, images: list[GrayImage]) -> list[Said]:
         """Boxes that are sure enough, in pixels of the file, the surest first."""
         model = self.opened.model
-        shown = torch.cat([explanation.view(one.pixels, model) for one in pictures])
+        shown = torch.cat([explanation.view(one.pixels, model) for one in images])
         with self.lock, torch.inference_mode():
             found = gradcam.finder(self.opened).found(shown)
         least = image_files.least_scores(model)
         return [
             {"findings": [], "boxes": image_files.boxed(model, each, (one.width, one.height), least)}
-            for one, each in zip(pictures, found, strict=True)
+            for one, each in zip(images, found, strict=True)
         ]
 
 

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ribcage import __version__
-from ribcage.imaging.raster import Limits, Picture, UnreadableError
+from ribcage.imaging.raster import GrayImage, Limits, UnreadableError
 from ribcage.inference import gradcam
 from ribcage.server import reference, shapes
 from ribcage.server.answering import Answering, Namer, Said
@@ -35,7 +35,7 @@ ABOUT = f"""{USE} Finished models behind HTTP: radiographs in, probabilities, bo
     curl -F files=@chest.png http://127.0.0.1:8000/v1/predict
 
 Files are PNG, JPEG, TIFF, BMP or DICOM, told by their content and not by their name. What cannot be answered is said as
-{{"error": "one clear sentence"}}. Where a token is needed, send 'Authorization: Bearer …'. No picture is stored."""
+{{"error": "one clear sentence"}}. Where a token is needed, send 'Authorization: Bearer …'. No image is stored."""
 FORM = {
     "requestBody": {
         "required": True,
@@ -74,9 +74,9 @@ class Settings:
     """How much the server takes on; `ribcage serve` says what is usual."""
 
     batch: int
-    """Pictures that a model answers at once, at most."""
+    """Images that a model answers at once, at most."""
     wait: float
-    """Seconds that a picture waits for others."""
+    """Seconds that an image waits for others."""
     threads: int
     """Of a model; 0: one for each core."""
     readers: int
@@ -86,7 +86,7 @@ class Settings:
     most_files: int
     """Of a request."""
     most_pixels: float
-    """Of a picture."""
+    """Of an image."""
     rules: Rules
     read_seconds: float = 10.0
     """For reading one file."""
@@ -105,7 +105,7 @@ class Service:
         self.batchers = {id: self._batcher(id, model) for id, model in self.models.items()}
         self.counters.waiting.set_function(lambda: sum(one.waiting.qsize() for one in self.batchers.values()))
 
-    def _batcher(self, id: str, model: Answering) -> Batcher[Picture, Said]:
+    def _batcher(self, id: str, model: Answering) -> Batcher[GrayImage, Said]:
         room = self.settings.most_files * self.settings.rules.at_once
         noted = self.counters.batches.labels(id).observe
         return Batcher(model.answer, most=self.settings.batch, wait=self.settings.wait, room=room, noted=noted)
@@ -131,8 +131,8 @@ class Service:
             raise Problem(404, f"There is no model {id[:100]!r}. Models: {', '.join(self.models)}.")
         return self.models[id]
 
-    async def read(self, upload: Upload, **how: Any) -> Picture:
-        """The picture in a file."""
+    async def read(self, upload: Upload, **how: Any) -> GrayImage:
+        """The image in a file."""
         task = Task(upload.name, **how)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.readers.threads, self.readers.read, task, upload.data)
@@ -259,9 +259,9 @@ def _asking(app: FastAPI, service: Service) -> None:
         "content": {"application/octet-stream": {}},
     }
 
-    @app.post("/v1/picture", responses={**responses(*POSTED), 200: pixels}, openapi_extra=FORM)
-    async def picture(request: Request, side: Side = 1024) -> Response:
-        """The picture in one file, to be shown; its size stands in X-Width, X-Height, X-Original-Width and
+    @app.post("/v1/image", responses={**responses(*POSTED), 200: pixels}, openapi_extra=FORM)
+    async def image(request: Request, side: Side = 1024) -> Response:
+        """The image in one file, to be shown; its size stands in X-Width, X-Height, X-Original-Width and
         X-Original-Height."""
         async with _one(service, request) as upload:
             read = await service.read(upload, depth=16, min_side=side, side=side)

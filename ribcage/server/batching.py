@@ -1,6 +1,6 @@
-"""Batching: pictures that several requests bring → one batch for the model.
+"""Batching: images that several requests bring → one batch for the model.
 
-One thread asks the model. While it computes, pictures gather; it takes what is there, and waits for more only while
+One thread asks the model. While it computes, images gather; it takes what is there, and waits for more only while
 more are on their way, a few milliseconds at most. So one client alone waits for nobody.
 """
 
@@ -62,7 +62,7 @@ class Batcher(Generic[Item, Answer]):
         try:
             self.waiting.put_nowait((item, future))
         except queue.Full:
-            raise FullError("Too many pictures wait for the model.") from None
+            raise FullError("Too many images wait for the model.") from None
         return future
 
     def end(self) -> None:

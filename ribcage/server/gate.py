@@ -46,7 +46,7 @@ class Rules:
     loopback: bool
     """Whether only this machine can ask."""
     at_once: int
-    """Requests with pictures that are worked on; more are asked to come again."""
+    """Requests with images that are worked on; more are asked to come again."""
     seconds: float
     """For one request, from its head to the end of its answer."""
 
@@ -62,7 +62,7 @@ class Gate:
         self.inside = 0
         """Requests that are being answered."""
         self.at_work = 0
-        """Those with pictures."""
+        """Those with images."""
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -1,4 +1,4 @@
-"""Keeping: answers in a folder, where that was asked for. Never a picture."""
+"""Keeping: answers in a folder, where that was asked for. Never an image."""
 
 import datetime
 import threading

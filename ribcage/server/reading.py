@@ -1,6 +1,6 @@
 """Reading: bytes from outside → pixels, in processes of their own.
 
-Decoders of pictures are native code, and whoever sends a file may mean to break them. So each file is decoded by a
+Decoders of images are native code, and whoever sends a file may mean to break them. So each file is decoded by a
 small program that holds nothing but that file, may take only so much memory, and is ended when it takes too long. What
 goes to it and what comes back is
 
@@ -25,7 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ribcage.imaging.raster import Depth, Limits, Picture, UnreadableError
+from ribcage.imaging.raster import Depth, GrayImage, Limits, UnreadableError
 
 Answer = tuple[dict[str, Any], bytes]
 START = 60.0
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def _restrict(memory: int) -> None:
-    """Take no more than this many bytes, and leave no picture of the memory behind."""
+    """Take no more than this many bytes, and leave no image of the memory behind."""
     try:
         import resource
     except ImportError:  # Windows has other means
@@ -98,12 +98,12 @@ def _prepare() -> None:
 def _sentence(name: str, error: Exception) -> str:
     """What is wrong with a file, in one line."""
     if isinstance(error, MemoryError):
-        return f"{name} needs more memory to be read than a picture may take."
+        return f"{name} needs more memory to be read than an image may take."
     return " ".join(str(error).split()) or f"{name} cannot be read ({type(error).__name__})."
 
 
 def _read(task: Task, data: bytes, limits: Limits) -> Answer:
-    """What is known of a picture, and its pixels."""
+    """What is known of an image, and its pixels."""
     from ribcage.imaging import image_file
 
     read = image_file.decode(data, task.name, depth=task.depth, min_side=task.min_side, limits=limits)
@@ -118,7 +118,7 @@ def _read(task: Task, data: bytes, limits: Limits) -> Answer:
 
 
 def shrunk(pixels: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
-    """The picture, its longer side at most `side`, whatever size it was decoded at."""
+    """The image, its longer side at most `side`, whatever size it was decoded at."""
     import cv2
 
     share = min(1.0, side / max(size))
@@ -169,21 +169,21 @@ class Reader:
             start_new_session=True,  # Ctrl-C is the server's, which finishes what it began
         )  # fmt: skip
 
-    def read(self, task: Task, data: bytes) -> Picture:
-        """The picture in these bytes, or UnreadableError."""
+    def read(self, task: Task, data: bytes) -> GrayImage:
+        """The image in these bytes, or UnreadableError."""
         self.limits.check_bytes(task.name, len(data))
         if self.process.poll() is not None:  # ended by somebody else
             self._restart()
         if not self.ready and self._within(START, self._answer)[0] is None:
             self._restart()
-            raise UnreadableError(f"{task.name} cannot be read: the program that reads pictures does not start.")
+            raise UnreadableError(f"{task.name} cannot be read: the program that reads images does not start.")
         self.ready = True
         answer, late = self._within(self.seconds, lambda: self._asked(task, data))
         if answer is None or late:
             self._restart()
         if answer is None:
             raise UnreadableError(_broken(task.name, self.seconds if late else None))
-        return _picture(*answer)
+        return _image(*answer)
 
     def _restart(self) -> None:
         self.end()
@@ -233,17 +233,17 @@ def _broken(name: str, seconds: float | None) -> str:
     """Why a process ended."""
     if seconds is not None:
         return f"{name} takes more than {seconds:g} s to read."
-    return f"{name} made the program that reads pictures fail: it is damaged, or made to do harm."
+    return f"{name} made the program that reads images fail: it is damaged, or made to do harm."
 
 
-def _picture(told: dict[str, Any], data: bytes) -> Picture:
-    """What the process told, as a picture."""
+def _image(told: dict[str, Any], data: bytes) -> GrayImage:
+    """What the process told, as an image."""
     if "error" in told:
         raise UnreadableError(str(told["error"]))
     height, width = (int(side) for side in told["shape"])
     pixels = np.frombuffer(data, np.uint8 if told["depth"] == 8 else np.uint16).reshape(height, width)
     tags = {str(name): str(value) for name, value in told["tags"].items()}
-    return Picture(pixels, int(told["width"]), int(told["height"]), tuple(map(str, told["notes"])), tags)
+    return GrayImage(pixels, int(told["width"]), int(told["height"]), tuple(map(str, told["notes"])), tags)
 
 
 class Readers:
@@ -257,8 +257,8 @@ class Readers:
             self.idle.put(reader)
         self.threads = ThreadPoolExecutor(count, "reading")
 
-    def read(self, task: Task, data: bytes) -> Picture:
-        """The picture in these bytes, or UnreadableError; in one of `threads`."""
+    def read(self, task: Task, data: bytes) -> GrayImage:
+        """The image in these bytes, or UnreadableError; in one of `threads`."""
         reader = self.idle.get()
         try:
             return reader.read(task, data)
@@ -272,7 +272,7 @@ class Readers:
         """Wait until each has loaded what it needs."""
         for reader in self.all:
             with contextlib.suppress(UnreadableError):
-                reader.read(Task("nothing"), b"no picture")
+                reader.read(Task("nothing"), b"no image")
 
     def end(self) -> None:
         """End all processes; nothing is asked of them any more."""

@@ -20,12 +20,12 @@ class Health(BaseModel):
 
 
 class Auroc(BaseModel):
-    """On validation pictures, with a 95 % interval over patients."""
+    """On validation images, with a 95 % interval over patients."""
 
     value: float
     low: float | None
     high: float | None
-    n: int = Field(description="Validation pictures for which the finding is known.")
+    n: int = Field(description="Validation images for which the finding is known.")
     positives: int
 
 
@@ -40,7 +40,7 @@ class Finding(BaseModel):
 
 
 class Input(BaseModel):
-    """What a picture is brought to."""
+    """What an image is brought to."""
 
     side: int
     fit: Literal["pad", "crop", "squash"]
@@ -77,9 +77,9 @@ class Models(BaseModel):
 
 
 class Observed(BaseModel):
-    """Of the validation pictures that the model answered alike, how many had the finding; 95 % interval."""
+    """Of the validation images that the model answered alike, how many had the finding; 95 % interval."""
 
-    pictures: int
+    images: int
     positives: int
     share: float
     low: float
@@ -87,7 +87,7 @@ class Observed(BaseModel):
 
 
 class Said(BaseModel):
-    """What a model says of one finding in one picture."""
+    """What a model says of one finding in one image."""
 
     name: str
     probability: float
@@ -115,7 +115,7 @@ class Result(BaseModel):
     findings: list[Said] | None = None
     boxes: list[Placed] | None = None
     warning: str | None = Field(None, description="What has to be said with every prediction of this model.")
-    remarks: list[str] | None = Field(None, description="What is unusual about the picture, in sentences.")
+    remarks: list[str] | None = Field(None, description="What is unusual about the image, in sentences.")
     notes: list[str] | None = Field(None, description="What was done to read the file.")
     tags: dict[str, str] | None = Field(None, description="Of a DICOM; never whose it is.")
     error: str | None = None
@@ -164,7 +164,7 @@ def responses(*statuses: int, **good: Any) -> dict[int | str, dict[str, Any]]:
         400: "The request is not understood.", 401: "The token is missing or wrong.",
         403: "It comes from another site, or asks by a name that is not this machine's.",
         404: "There is no such model or finding.", 413: "Too large.", 415: "No form with files.",
-        422: "No file is a picture that can be read.", 500: "A fault in Ribcage.",
+        422: "No file is an image that can be read.", 500: "A fault in Ribcage.",
         503: "Starting, stopping, or too much at once: see Retry-After.", 504: "It took too long.",
     }  # fmt: skip
     made: dict[int | str, dict[str, Any]] = {

@@ -47,7 +47,7 @@ class Uploads:
     async def _read(self, request: Request, held: list[int]) -> list[Upload]:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "multipart/form-data":
-            raise Problem(415, "Pictures are sent as multipart/form-data, in parts named 'files'.")
+            raise Problem(415, "Images are sent as multipart/form-data, in parts named 'files'.")
         if int(request.headers.get("content-length", "0")) > self.most:
             raise self._too_large()
         try:
@@ -166,4 +166,4 @@ def clean(name: str) -> str:
     """A file's name as text that can be shown: no folders, nothing invisible, not endless."""
     last = name.replace("\\", "/").rpartition("/")[2]
     shown = "".join(letter if letter.isprintable() else "?" for letter in last).strip()[:LONGEST]
-    return shown or "picture"
+    return shown or "image"

@@ -1,6 +1,6 @@
 """Checkup: what is installed, what this machine has, what can be read here; and what mends what is missing.
 
-Everything is really tried – packages are imported, pictures decoded, files written – and nothing that fails stops the
+Everything is really tried – packages are imported, images decoded, files written – and nothing that fails stops the
 rest.
 """
 
@@ -218,7 +218,7 @@ def _words(file: str) -> list[str]:
 
 
 def decoders() -> Iterator[Check]:
-    """For every transfer syntax that Ribcage reads: a small picture, written and read again."""
+    """For every transfer syntax that Ribcage reads: a small image, written and read again."""
     from ribcage.imaging.dicom import samples
 
     for syntax in samples.SYNTAXES:

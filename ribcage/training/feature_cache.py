@@ -1,10 +1,10 @@
-"""Feature cache: what a frozen backbone makes of each picture, made once and kept in files; later epochs read them.
+"""Feature cache: what a frozen backbone makes of each image, made once and kept in files; later epochs read them.
 
-It fits where the backbone stays as it is and the view shows the same in every epoch, but for flips: then each picture
+It fits where the backbone stays as it is and the view shows the same in every epoch, but for flips: then each image
 is kept twice. The run makes the files itself, before its first step, every process its part:
 
 features/
-├── 0.bin, 1.bin …    one for each map: (pictures, channels, h, w), those left for right behind the others
+├── 0.bin, 1.bin …    one for each map: (images, channels, h, w), those left for right behind the others
 └── features.json     of what they are; written last. A run that goes on reads them if all of it is still so
 """
 
@@ -27,7 +27,7 @@ from ribcage.runtime import distributed, files
 
 Kind = Literal["float16", "bfloat16", "float32"]
 BATCH = 32
-"""Pictures that go through the backbone at once while maps are made."""
+"""Images that go through the backbone at once while maps are made."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,20 @@ def hindrance(method: Detect, loader: Loader, kind: Kind, gigabytes: float) -> s
     if not method.freeze:
         return "the backbone learns"
     if len(loader.views) > 1:
-        return "pictures have several views"
+        return "images have several views"
     if drawn := [name for name in augment.chances(loader.views[0]) if name != "flip"]:
         return f"the view differs from epoch to epoch ({', '.join(drawn)})"
     needed = size(method, loader, kind)
     if needed > gigabytes * 1e9:
-        pictures = len(np.unique(loader.rows))
-        return f"the maps of {pictures:,} pictures take {files.size(needed)}, {gigabytes:g} GB are allowed"
+        images = len(np.unique(loader.rows))
+        return f"the maps of {images:,} images take {files.size(needed)}, {gigabytes:g} GB are allowed"
     return ""
 
 
 def size(method: Detect, loader: Loader, kind: Kind) -> int:
     """Bytes of all maps."""
-    pictures = len(np.unique(loader.rows)) * len(_states(loader))
-    return pictures * sum(math.prod(shape) for shape in _shapes(method, loader)) * _dtype(kind).itemsize
+    images = len(np.unique(loader.rows)) * len(_states(loader))
+    return images * sum(math.prod(shape) for shape in _shapes(method, loader)) * _dtype(kind).itemsize
 
 
 def keep(
@@ -79,7 +79,7 @@ def keep(
     bf16: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> FeatureCache:
-    """The maps of all pictures of a loader: read if the folder has them, else made. `loader.kept` is to be set to it.
+    """The maps of all images of a loader: read if the folder has them, else made. `loader.kept` is to be set to it.
 
     Args:
         method: where it will be trained, in the precision it will have.
@@ -136,7 +136,7 @@ def _make(
                 for number, one in enumerate(maps):
                     _write(folder / f"{number}.bin", at, _bounded(one, dtype))
                 at += len(maps[0])
-                say(f"Maps of {at - turn * len(rows) - first:,} of {end - first:,} pictures")
+                say(f"Maps of {at - turn * len(rows) - first:,} of {end - first:,} images")
     for number in range(len(shapes)):
         files.sync(folder / f"{number}.bin")
     distributed.from_first(None)
@@ -187,7 +187,7 @@ def _shapes(method: Detect, loader: Loader) -> list[tuple[int, int, int]]:
 
 
 def _states(loader: Loader) -> list[float]:
-    """What the view's flip is in each pass over the pictures."""
+    """What the view's flip is in each pass over the images."""
     flip = loader.views[0].flip
     return [0.0, 1.0] if 0 < flip < 1 else [flip]
 

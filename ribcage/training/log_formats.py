@@ -44,7 +44,7 @@ class MoCoLines:
 
 
 class PaddleLines:
-    """A line every ten steps, with each finding's AUROC over the epoch's training pictures so far."""
+    """A line every ten steps, with each finding's AUROC over the epoch's training images so far."""
 
     def __init__(self, run: Run) -> None:
         self.run = run

@@ -1,13 +1,13 @@
 """Monitor: what becomes of the features while a method without labels learns, so that a run that collapses is seen.
 
-The loss does not tell: it is smallest where all pictures look alike. Two numbers of a fixed sample of the pictures do,
+The loss does not tell: it is smallest where all images look alike. Two numbers of a fixed sample of the images do,
 
     rank = exp(-sum_i p_i log p_i),  p_i = s_i / sum_j s_j,  s the singular values of the centred features,
     spread = sqrt(D) mean_d std_n(x_nd / |x_n|):
 
-how many directions the features use (Roy & Vetterli 2007, "The effective rank"), and how far apart pictures are, from 0
+how many directions the features use (Roy & Vetterli 2007, "The effective rank"), and how far apart images are, from 0
 where all are alike to 1 where they are scattered over the sphere. Both are needed: a cloud that shrinks to a point
-keeps its rank, one that becomes a line keeps its spread. Labelled pictures add two more, the mean AUROC of a linear
+keeps its rank, one that becomes a line keeps its spread. Labelled images add two more, the mean AUROC of a linear
 probe and of nearest neighbours, each with one setting: they compare moments of one run, not one run with another.
 """
 
@@ -38,7 +38,7 @@ LEAST_RANK, LEAST_SPREAD, LEAST_SHARE = 2.0, 0.02, 0.05
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled pictures: some to learn from, others to be asked about."""
+    """Labelled images: some to learn from, others to be asked about."""
 
     stores: Sequence[Store]
     learning: np.ndarray
@@ -55,11 +55,11 @@ class Monitor:
 
     Args:
         method: gives what learns.
-        stores, rows: the pictures it learns from.
+        stores, rows: the images it learns from.
         size: (height, width) that the model sees.
         device: where it is.
-        labelled: pictures to try the features on.
-        pictures: how many are looked at, of each kind; always the same ones.
+        labelled: images to try the features on.
+        images: how many are looked at, of each kind; always the same ones.
         channels, normalise, batch, threads: as for a Loader.
     """
 
@@ -72,24 +72,24 @@ class Monitor:
         size: tuple[int, int],
         device: torch.device,
         labelled: Labelled | None = None,
-        pictures: int = 2000,
+        images: int = 2000,
         channels: int = 1,
         normalise: tuple[float, float] | None = None,
         batch: int = 64,
         threads: int | None = None,
     ) -> None:
-        if pictures < 2:
-            raise ValueError(f"A monitor looks at 2 pictures or more, not {pictures}.")
-        self.method, self.stores, self.rows = method, tuple(stores), sample(rows, pictures)
+        if images < 2:
+            raise ValueError(f"A monitor looks at 2 images or more, not {images}.")
+        self.method, self.stores, self.rows = method, tuple(stores), sample(rows, images)
         self.size, self.device, self.labelled = size, device, labelled
         if labelled is not None:
-            self.learning, self.tested = sample(labelled.learning, pictures), sample(labelled.tested, pictures)
+            self.learning, self.tested = sample(labelled.learning, images), sample(labelled.tested, images)
         self.loading = {"channels": channels, "normalise": normalise, "batch": batch, "threads": threads}
         self.found: list[dict[str, float]] = []
         """The numbers of every moment; a resumed run puts those of `before` in front."""
 
     def __call__(self) -> dict[str, float]:
-        """rank, spread and, of labelled pictures, probe and knn; what is undefined is left out."""
+        """rank, spread and, of labelled images, probe and knn; what is undefined is left out."""
         if distributed.rank() > 0:
             return {}
         method = self.method()
@@ -152,7 +152,7 @@ def effective_rank(features: np.ndarray) -> float:
 
 
 def spread(features: np.ndarray) -> float:
-    """How far apart pictures are in direction: 0 all alike, 1 scattered."""
+    """How far apart images are in direction: 0 all alike, 1 scattered."""
     x = features.astype(np.float64)
     directions = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-300)
     return float(directions.std(0).mean() * np.sqrt(x.shape[1]))

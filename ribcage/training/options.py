@@ -33,7 +33,7 @@ class Course:
     frontal: bool = False
     """Only PA and AP views."""
     drop_copies: bool = True
-    """Leave out training pictures that are, to the bit, also in another split."""
+    """Leave out training images that are, to the bit, also in another split."""
     drop_shared: tuple[str, ...] = ()
     """Splits that give way: what they have of patients, or as copies of images, of other splits is left out."""
     policy: str = "ignore"
@@ -45,11 +45,11 @@ class Course:
     pool: str = ""
     """How features are pooled, in timm's words: avg, token … (default: as the model does)."""
     view: tuple[str, ...] = ()
-    """Changes to what a picture may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0."""
+    """Changes to what an image may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0."""
     epochs: int
-    """Times through the pictures."""
+    """Times through the images."""
     batch: int
-    """Pictures in a step, over all processes."""
+    """Images in a step, over all processes."""
     micro_batch: int = 0
     """Most images that a process computes at once; more are computed in parts, which saves memory. 0: all at once."""
     lr: float | None = None
@@ -297,11 +297,9 @@ def rows(course: Course, stores: Any, *splits: str) -> tuple[Any, str]:
     shared = before - len(chosen)
     chosen = selection.share_of_patients(stores, chosen, course.labels, course.seed)
     less = [f"{course.labels:g} of the patients"] if course.labels < 1 else []
-    less += [f"{copies:,} copies of pictures in other splits left out"] if copies else []
+    less += [f"{copies:,} copies of images in other splits left out"] if copies else []
     less += [f"{shared:,} left out that share patients or images with other splits"] if shared else []
-    return chosen, f"Learning from {len(chosen):,} of {len(every):,} pictures" + (
-        f" ({'; '.join(less)})" if less else ""
-    )
+    return chosen, f"Learning from {len(chosen):,} of {len(every):,} images" + (f" ({'; '.join(less)})" if less else "")
 
 
 def own_rows(course: Course, stores: Any, rows: Any) -> Any:

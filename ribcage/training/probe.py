@@ -1,8 +1,8 @@
 """Probing: how much frozen features tell, by the two simplest readers, learnt from shares of the labels.
 
 Logistic regression, one per finding:  min_w  mean_n l(w.x_n + b, t_n) + strength / 2 |w|^2,  x standardised.
-Nearest neighbours, as in Wu et al. 2018, https://arxiv.org/abs/1805.01978: the k most similar pictures vote with
-exp(cosine / 0.07). Strength and k are chosen on validation, for each finding; the tested pictures choose nothing.
+Nearest neighbours, as in Wu et al. 2018, https://arxiv.org/abs/1805.01978: the k most similar images vote with
+exp(cosine / 0.07). Strength and k are chosen on validation, for each finding; the tested images choose nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,13 +26,13 @@ STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
 NEIGHBOURS = (200, 100, 50, 20, 10, 5)
 TEMPERATURE = 0.07
 Answers = tuple[np.ndarray, np.ndarray]
-"""Scores (N, F) of the pictures that choose and of the tested ones, with one setting."""
-_BLOCK = 1024  # pictures whose neighbours are looked for at a time
+"""Scores (N, F) of the images that choose and of the tested ones, with one setting."""
+_BLOCK = 1024  # images whose neighbours are looked for at a time
 
 
 @dataclass(frozen=True)
 class Part:
-    """Pictures of one split: features and labels."""
+    """Images of one split: features and labels."""
 
     features: np.ndarray
     """(N, D) float32."""
@@ -48,12 +48,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Score:
-    """What one reader, learnt from one draw of one share of the patients, reached on the tested pictures."""
+    """What one reader, learnt from one draw of one share of the patients, reached on the tested images."""
 
     reader: str
     share: float
     seed: int
-    pictures: int
+    images: int
     """Learnt from."""
     auroc: tuple[float, ...]
     """One per finding; NaN where learning or testing lacks a class."""
@@ -71,7 +71,7 @@ class Spread:
     reader: str
     share: float
     draws: int
-    pictures: float
+    images: float
     """Learnt from, on average."""
     mean: float
     sd: float
@@ -88,7 +88,7 @@ def extract(
     device: torch.device,
     label: str = "",
 ) -> Part:
-    """Features and labels of a loader's pictures; the backbone stays as it is."""
+    """Features and labels of a loader's images; the backbone stays as it is."""
     backbone = backbone.to(device).eval()
     found: list[np.ndarray] = []
 
@@ -99,11 +99,11 @@ def extract(
                 found.append(backbone(shown).float().cpu().numpy())
             yield len(batch)
 
-    for _ in progress.track(work(), len(loader.rows), label, "pictures") if label else work():
+    for _ in progress.track(work(), len(loader.rows), label, "images") if label else work():
         pass
     features = np.concatenate(found)
     if not np.isfinite(features).all():
-        raise ValueError(f"The features of {backbone.name} are not finite: its weights do not fit these pictures.")
+        raise ValueError(f"The features of {backbone.name} are not finite: its weights do not fit these images.")
     return Part(features, loader.labels(0, loader.rows), loader.rows)
 
 
@@ -114,7 +114,7 @@ def shown(
     findings: Sequence[str] | None,
     **options: object,
 ) -> Loader:
-    """A loader that shows every picture once, as it is."""
+    """A loader that shows every image once, as it is."""
     return Loader(stores, [plain(size)], rows=rows, findings=findings, shuffle=False, **options)  # type: ignore[arg-type]
 
 
@@ -144,7 +144,7 @@ def _spread(draws: Sequence[Score]) -> Spread:
         reader=draws[0].reader,
         share=draws[0].share,
         draws=len(draws),
-        pictures=float(np.mean([score.pictures for score in draws])),
+        images=float(np.mean([score.images for score in draws])),
         mean=float(means.mean()),
         sd=float(means.std(ddof=1)) if len(means) > 1 else float("nan"),
         least=float(means.min()),
@@ -193,7 +193,7 @@ def logistic(x: Tensor, targets: Tensor, strengths: Sequence[float]) -> list[tup
     a few dozen steps of L-BFGS then reach the minimum.
     """
     curvature, axes = torch.linalg.eigh(x.T @ x / len(x))
-    spanned = curvature > 1e-10 * curvature.max().clamp(min=1e-300)  # no weight ever leaves the span of the pictures
+    spanned = curvature > 1e-10 * curvature.max().clamp(min=1e-300)  # no weight ever leaves the span of the images
     curvature, axes = curvature[spanned], axes[:, spanned]
     z, known = x @ axes, ~targets.isnan()
     t, share = targets.nan_to_num(), known.double() / known.sum(0).clamp(min=1)
@@ -279,7 +279,7 @@ def as_json(found: Sequence[Score], findings: Sequence[str]) -> dict[str, object
                 "reader": score.reader,
                 "share": score.share,
                 "seed": score.seed,
-                "pictures": score.pictures,
+                "images": score.images,
                 "mean": number(score.mean.mean),
                 "auroc": {name: number(value) for name, value in zip(findings, score.auroc, strict=True)},
             }

@@ -158,7 +158,7 @@ def check_same(command: str, options: Any, stores: Sequence[Store], lessons: Seq
         raise ValueError(f"{options.out} is a run of 'ribcage {before.get('command')}', not of 'ribcage {command}'.")
     names = [name for name in dict.fromkeys([*before, *now]) if name != "history" and before.get(name) != now.get(name)]
     if changed := [name for name in names if name not in FREE | STEERS]:
-        other = " (which holds other pictures or labels)" if "contents" in changed else ""
+        other = " (which holds other images or labels)" if "contents" in changed else ""
         other += " (who answers otherwise)" if "lessons" in changed else ""
         raise ValueError(
             f"{options.out} was begun with {_words(changed, before)}, not with {_words(changed, now)}{other}. "
@@ -193,7 +193,7 @@ def watch(training: Training, batch: int, note: Callable[[Log], str]) -> None:
     def counts() -> Iterator[int]:
         for log in training.steps():
             last[:] = [log]
-            yield log.pictures * distributed.world()
+            yield log.images * distributed.world()
 
     if distributed.rank() > 0:
         list(counts())
@@ -202,7 +202,7 @@ def watch(training: Training, batch: int, note: Callable[[Log], str]) -> None:
         print(advice, file=sys.stderr, flush=True)
     steps = training.run.epochs * len(training.run.loader)
     shown = progress.track(
-        counts(), steps * batch, "train", "pictures", training.run.step * batch, lambda: note(last[0]) if last else ""
+        counts(), steps * batch, "train", "images", training.run.step * batch, lambda: note(last[0]) if last else ""
     )
     list(shown)
 

@@ -40,7 +40,7 @@ AFFIXES = ("prob_", "p_", "pred_", "_prob", "_pred", "_probability", "_score")
 
 
 class Live:
-    """A finished model that sees the same augmented picture as the student, at its own size and by its own scale."""
+    """A finished model that sees the same augmented image as the student, at its own size and by its own scale."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Live:
 
 
 class Stored:
-    """What somebody has said of pictures, by their rows."""
+    """What somebody has said of images, by their rows."""
 
     dim = 0
 
@@ -151,7 +151,7 @@ def told(
     exclusive: bool = False,
     **how: object,
 ) -> np.ndarray:
-    """(all rows, F) what a model says of plain pictures, asked once; NaN elsewhere. All ranks must call it."""
+    """(all rows, F) what a model says of plain images, asked once; NaN elsewhere. All ranks must call it."""
     said = predictions.predict(opened.method, stores, rows, model=opened.model, label="teach", **how)  # type: ignore[arg-type]
     model = opened.model
     own = [place for place, name in enumerate(model.findings) if name in findings]
@@ -199,11 +199,11 @@ def weights(aurocs: Sequence[np.ndarray], weigh: Weigh) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Table:
-    """What somebody has said of pictures, in a file: a table of ours, or of anybody's."""
+    """What somebody has said of images, in a file: a table of ours, or of anybody's."""
 
     file: Path
-    pictures: pd.DataFrame
-    """Of each line the set of pictures it is about ("" where it does not say) and the path of one."""
+    images: pd.DataFrame
+    """Of each line the set of images it is about ("" where it does not say) and the path of one."""
     odds: pd.DataFrame
     """The log-odds of findings; NaN where nothing is said."""
     notes: tuple[str, ...]
@@ -221,7 +221,7 @@ def table(file: Path) -> Table:
     header = list(rows)
     roles, chosen = columns.roles(header, {}), _answers(header)
     if "path" not in roles or not chosen:
-        lacks = "a column with the names of pictures" if "path" not in roles else "a column named after a finding"
+        lacks = "a column with the names of images" if "path" not in roles else "a column named after a finding"
         raise ValueError(f"{file} is no table of predictions: it lacks {lacks}. {columns.among(header)}")
     for finding in dict.fromkeys(chosen.values()):
         if len(both := [name for name in chosen if chosen[name] == finding]) > 1:
@@ -236,9 +236,9 @@ def table(file: Path) -> Table:
     sets = rows["set"].astype("str").fillna("") if "set" in header else pd.Series("", rows.index)
     if sets.str.lower().isin(["", *columns.SPLIT_WORDS]).all():  # train and test are no names of sets
         sets = pd.Series("", rows.index)
-    pictures = pd.DataFrame({"set": sets, "path": rows[roles["path"]].astype("str").fillna("")})
+    images = pd.DataFrame({"set": sets, "path": rows[roles["path"]].astype("str").fillna("")})
     others = [name for name in header if name not in (*roles.values(), *chosen) and not name.endswith(OURS)]
-    return Table(file, pictures, odds, (*_unread(rows, said), *_labels(said), *_twice(pictures), *_near(others)))
+    return Table(file, images, odds, (*_unread(rows, said), *_labels(said), *_twice(images), *_near(others)))
 
 
 def _unread(rows: pd.DataFrame, said: pd.DataFrame) -> list[str]:
@@ -259,10 +259,10 @@ def _labels(said: pd.DataFrame) -> list[str]:
     return ["all its numbers are 0 or 1: it looks like labels, not like answers"] * bool(sure.all(axis=None))
 
 
-def _twice(pictures: pd.DataFrame) -> list[str]:
-    """Of lines whose picture another line names, too."""
-    count = int(pictures.duplicated(keep=False).sum())
-    return [f"{count:,} lines name a picture that another line names, too: none of these is heard"] * bool(count)
+def _twice(images: pd.DataFrame) -> list[str]:
+    """Of lines whose image another line names, too."""
+    count = int(images.duplicated(keep=False).sum())
+    return [f"{count:,} lines name an image that another line names, too: none of these is heard"] * bool(count)
 
 
 def _near(names: Sequence[str]) -> list[str]:
@@ -309,16 +309,16 @@ def _words(name: str) -> list[str]:
 
 
 def read(said: Table, stores: Sequence[Store], findings: Sequence[str], *, exclusive: bool = False) -> np.ndarray:
-    """(all rows, F) what a table says of the pictures of these sets, as `calibrated` has it; NaN where it says nothing.
+    """(all rows, F) what a table says of the images of these sets, as `calibrated` has it; NaN where it says nothing.
 
     Who says what must not be guessed: see `matched`."""
-    own = pd.concat([_pictures(store) for store in stores], ignore_index=True)
-    place = matched(said.pictures, own)
+    own = pd.concat([_images(store) for store in stores], ignore_index=True)
+    place = matched(said.images, own)
     hit = place >= 0
     if not hit.any():
-        theirs, ours = said.pictures.iloc[0], own.iloc[0]
+        theirs, ours = said.images.iloc[0], own.iloc[0]
         raise ValueError(
-            f"{said.file} speaks of none of these pictures: it has {_shown(theirs)} …, the data {_shown(ours)} …"
+            f"{said.file} speaks of none of these images: it has {_shown(theirs)} …, the data {_shown(ours)} …"
         )
     answers = np.full((len(own), len(findings)), np.nan, np.float32)
     for column, name in enumerate(findings):
@@ -329,10 +329,10 @@ def read(said: Table, stores: Sequence[Store], findings: Sequence[str], *, exclu
 
 
 def matched(theirs: pd.DataFrame, own: pd.DataFrame) -> np.ndarray:
-    """(lines,) the picture that each line of a table is about, -1 where that is not sure.
+    """(lines,) the image that each line of a table is about, -1 where that is not sure.
 
     Sets agree where both name one; paths, from their ends, as far as both go, but for the ending of the file's name;
-    no other picture and no other line fits as well; a name that anybody may give ('frontal.png') is not enough."""
+    no other image and no other line fits as well; a name that anybody may give ('frontal.png') is not enough."""
     place, named = np.full(len(theirs), -1), (theirs["set"] != "").to_numpy()
     for with_set in (True, False):
         lines = np.flatnonzero(named == with_set)
@@ -343,11 +343,11 @@ def matched(theirs: pd.DataFrame, own: pd.DataFrame) -> np.ndarray:
     return place
 
 
-def _keys(pictures: pd.DataFrame, with_set: bool, whole: bool) -> list[list[str]]:
-    """Of each picture the parts of its path from the end, the first with the set; whole: with the file's ending."""
-    sets = pictures["set"].str.casefold() if with_set else [""] * len(pictures)
+def _keys(images: pd.DataFrame, with_set: bool, whole: bool) -> list[list[str]]:
+    """Of each image the parts of its path from the end, the first with the set; whole: with the file's ending."""
+    sets = images["set"].str.casefold() if with_set else [""] * len(images)
     keys = []
-    for name, path in zip(sets, pictures["path"], strict=True):
+    for name, path in zip(sets, images["path"], strict=True):
         parts = [part for part in re.split(r"^[A-Za-z]:|[/\\]", path) if part not in ("", ".", "..")][::-1] or [""]
         file = parts[0] if whole else tables.SUFFIX.sub("", parts[0])
         keys.append([f"{name}\0{file}", *parts[1:]])
@@ -355,18 +355,18 @@ def _keys(pictures: pd.DataFrame, with_set: bool, whole: bool) -> list[list[str]
 
 
 def _fitting(theirs: list[list[str]], own: list[list[str]]) -> np.ndarray:
-    """(lines,) the only picture whose parts are a line's as far as both go, if the line is its only one; else -1.
+    """(lines,) the only image whose parts are a line's as far as both go, if the line is its only one; else -1.
     More common parts come first."""
     place, lengths = np.full(len(theirs), -1), [np.array([len(one) for one in keys], int) for keys in (theirs, own)]
     for depth in range(min(lengths[0].max(initial=0), lengths[1].max(initial=0)), 0, -1):
-        lines, pictures = (_common(keys, depth) for keys in (theirs, own))
-        bare = lengths[0][lines.index] == depth, lengths[1][pictures.index] == depth
-        to_picture = pd.Series(np.where(bare[0], _only(lines, pictures), _only(lines, pictures[bare[1]])), lines.index)
-        to_line = pd.Series(np.where(bare[1], _only(pictures, lines), _only(pictures, lines[bare[0]])), pictures.index)
-        for line, picture in to_picture[to_picture >= 0].items():
-            sure = depth > 1 or lengths[0][line] == lengths[1][picture] or not GENERIC.fullmatch(_stem(theirs[line]))
-            if place[line] < 0 and to_line[picture] == line and sure:
-                place[line] = picture
+        lines, images = (_common(keys, depth) for keys in (theirs, own))
+        bare = lengths[0][lines.index] == depth, lengths[1][images.index] == depth
+        to_image = pd.Series(np.where(bare[0], _only(lines, images), _only(lines, images[bare[1]])), lines.index)
+        to_line = pd.Series(np.where(bare[1], _only(images, lines), _only(images, lines[bare[0]])), images.index)
+        for line, image in to_image[to_image >= 0].items():
+            sure = depth > 1 or lengths[0][line] == lengths[1][image] or not GENERIC.fullmatch(_stem(theirs[line]))
+            if place[line] < 0 and to_line[image] == line and sure:
+                place[line] = image
     return place
 
 
@@ -387,9 +387,9 @@ def _stem(parts: list[str]) -> str:
     return tables.SUFFIX.sub("", parts[0].partition("\0")[2])
 
 
-def _shown(picture: pd.Series) -> str:
-    """A picture, with its set where one is known."""
-    return f"{picture['path']!r}" + (f" of the set {picture['set']!r}" if picture["set"] else "")
+def _shown(image: pd.Series) -> str:
+    """An image, with its set where one is known."""
+    return f"{image['path']!r}" + (f" of the set {image['set']!r}" if image["set"] else "")
 
 
 def spoken(answers: np.ndarray, rows: np.ndarray) -> int:
@@ -397,6 +397,6 @@ def spoken(answers: np.ndarray, rows: np.ndarray) -> int:
     return int((~np.isnan(answers[rows])).any(axis=1).sum())
 
 
-def _pictures(store: Store) -> pd.DataFrame:
-    """Set and path of its pictures."""
+def _images(store: Store) -> pd.DataFrame:
+    """Set and path of its images."""
     return pd.DataFrame({"set": store.index.name, "path": store.index.table["path"].astype("str")})

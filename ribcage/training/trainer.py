@@ -72,7 +72,7 @@ class Log:
     seconds: float
     waited: float
     """Seconds of these spent waiting for data."""
-    pictures: int
+    images: int
 
     @functools.cached_property
     def values(self) -> dict[str, float]:
@@ -364,7 +364,7 @@ def parts(batch: Batch, count: int) -> Iterator[Batch]:
 
 
 def _boxes_of(boxes: Tensor, chosen: slice) -> Tensor:
-    """The boxes of these pictures, numbered anew."""
+    """The boxes of these images, numbered anew."""
     inside = boxes[(boxes[:, 0] >= chosen.start) & (boxes[:, 0] < chosen.stop)].clone()
     inside[:, 0] -= chosen.start
     return inside

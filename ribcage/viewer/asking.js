@@ -1,4 +1,4 @@
-/** What is asked of the server for the studies: pictures, answers, heat-maps; and what happens when it cannot answer. */
+/** What is asked of the server for the studies: images, answers, heat-maps; and what happens when it cannot answer. */
 
 import { Film, small, warm } from "./film.js";
 import { notice, quiet, say } from "./notice.js";
@@ -8,9 +8,9 @@ import { changed, explains, onStage, state } from "./state.js";
 import { placed } from "./view.js";
 import { plain } from "./words.js";
 
-const SIDE = 1024; // of the picture that is asked for first
+const SIDE = 1024; // of the image that is asked for first
 const WARM = 512; // of a heat-map, which has no details
-const FULL = 4096; // of the picture that follows when somebody zooms in
+const FULL = 4096; // of the image that follows when somebody zooms in
 const AT_ONCE = 2; // files on their way
 
 server.meanwhile.busy = (sentence, seconds) => notice(`${sentence} Asked again in ${Math.ceil(seconds)} s.`, "busy");
@@ -33,12 +33,12 @@ export function work() {
   }
 }
 
-/** A study's picture, then what the model says of it. */
+/** A study's image, then what the model says of it. */
 async function answer(study) {
   const model = state.model.id;
   try {
     if (!study.film) {
-      study.film = new Film(await server.picture(study.file, SIDE));
+      study.film = new Film(await server.image(study.file, SIDE));
       study.thumbnail = small(study.film);
       changed();
     }
@@ -106,7 +106,7 @@ async function heat(study, model, finding) {
   }
 }
 
-/** The picture with more pixels, when it is looked at so closely that they would be seen. */
+/** The image with more pixels, when it is looked at so closely that they would be seen. */
 export async function sharpen(pane) {
   const { study } = pane;
   if (!study?.film || study.sharp || study.sharpening) return;
@@ -115,11 +115,11 @@ export async function sharpen(pane) {
   if (Math.max(...original) <= SIDE || shown < 1.2 * width) return;
   study.sharpening = true;
   try {
-    const found = new Film(await server.picture(study.file, FULL));
+    const found = new Film(await server.image(study.file, FULL));
     if (state.shown.includes(study)) study.sharp = found;
     pane.paint();
   } catch {
-    // the picture stays as sharp as it is
+    // the image stays as sharp as it is
   } finally {
     study.sharpening = false;
   }

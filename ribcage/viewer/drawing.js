@@ -1,4 +1,4 @@
-/** What is seen, drawn on any canvas: the picture through its window, heat over it, boxes with their numbers. */
+/** What is seen, drawn on any canvas: the image through its window, heat over it, boxes with their numbers. */
 
 import { placed } from "./view.js";
 

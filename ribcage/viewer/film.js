@@ -1,6 +1,6 @@
 /** Pixels of 16 bits, and what a window makes of them; heat in colours. */
 
-/** A picture on its way to the screen. */
+/** An image on its way to the screen. */
 export class Film {
   constructor({ pixels, width, height, original }) {
     Object.assign(this, { pixels, width, height, original });
@@ -19,7 +19,7 @@ export class Film {
     this.words = new Uint32Array(this.image.data.buffer);
   }
 
-  /** The picture as a canvas, through this window. */
+  /** The image as a canvas, through this window. */
   through({ width, level, invert }) {
     const wanted = `${width} ${level} ${invert}`;
     if (wanted === this.shown) return this.canvas;
@@ -44,7 +44,7 @@ export class Film {
     return { width: Math.max(0.01, high - low), level: (low + high) / 2 };
   }
 
-  /** The value, 0 to 1, at a place given in shares of the sides; null beside the picture. */
+  /** The value, 0 to 1, at a place given in shares of the sides; null beside the image. */
   value(x, y) {
     const [column, row] = [Math.floor(x * this.width), Math.floor(y * this.height)];
     if (column < 0 || row < 0 || column >= this.width || row >= this.height) return null;
@@ -52,7 +52,7 @@ export class Film {
   }
 }
 
-/** A small picture of a study, for the strip. */
+/** A small image of a study, for the strip. */
 export function small(film) {
   const side = 96;
   const scale = Math.min(side / film.width, side / film.height);
@@ -97,7 +97,7 @@ export function colour(heat) {
   return [1, 2, 3].map((at) => Math.round(from[at] + share * (to[at] - from[at])));
 }
 
-/** Heat as a canvas, and the most of it, 0 to 1: where there is little, the picture below stays as it is. */
+/** Heat as a canvas, and the most of it, 0 to 1: where there is little, the image below stays as it is. */
 export async function warm(blob) {
   const read = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   const canvas = new OffscreenCanvas(read.width, read.height);

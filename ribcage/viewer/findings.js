@@ -87,7 +87,7 @@ function details(row, shown) {
 function fared(one, number, of) {
   if (!one) return null;
   const who = of > 1 ? `${LETTERS[number]}: ` : "";
-  return who + (observed(one.observed) ?? "How many pictures answered like this had it is not known.");
+  return who + (observed(one.observed) ?? "How many images answered like this had it is not known.");
 }
 
 function chosen(row, rule) {

@@ -3,18 +3,18 @@
 import { at, fill, make } from "./dom.js";
 
 const KEYS = [
-  ["O", "open files (Ctrl V: paste a picture)", "open"],
+  ["O", "open files (Ctrl V: paste an image)", "open"],
   ["[", "the study before", "before", "PageUp"],
   ["]", "the next study", "after", "PageDown"],
   ["X", "close the study", "close", "Delete"],
   ["C", "two studies side by side", "compare"],
   ["L", "link their windows and zoom", "link"],
   ["W", "dragging sets window and level", "window"],
-  ["M", "dragging moves the picture", "move"],
+  ["M", "dragging moves the image", "move"],
   ["+", "zoom in", "larger", "="],
   ["−", "zoom out", "smaller", "-"],
-  ["0", "the whole picture", "fit"],
-  ["A", "a window from the picture's own grays", "auto"],
+  ["0", "the whole image", "fit"],
+  ["A", "a window from the image's own grays", "auto"],
   ["I", "swap black and white", "invert"],
   ["R", "window and zoom as they were", "reset"],
   ["H", "hide or show the heat-map", "heat"],
@@ -22,12 +22,12 @@ const KEYS = [
   [".", "heat-map stronger", "stronger"],
   ["B", "hide or show boxes", "boxes"],
   ["J", "save the answers (JSON)", "answers"],
-  ["P", "save what is seen (PNG)", "picture"],
+  ["P", "save what is seen (PNG)", "image"],
   ["?", "this table", "help"],
 ];
 const ELSEWHERE = [
   ["Tab", "from part to part"],
-  ["Arrows", "through findings and studies; on the picture: window and level, with Shift: move"],
+  ["Arrows", "through findings and studies; on the image: window and level, with Shift: move"],
   ["Enter", "on a finding: where the model looks for it"],
 ];
 

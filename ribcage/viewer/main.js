@@ -92,7 +92,7 @@ function look(pane, view) {
   look.later = setTimeout(() => panes.forEach((one) => asking.sharpen(one)), 250);
 }
 
-/** No hand is on a picture: all are drawn as sharply as can be. */
+/** No hand is on an image: all are drawn as sharply as can be. */
 function rest() {
   for (const pane of panes) {
     pane.quick = false;
@@ -186,9 +186,9 @@ function saveAnswers() {
   save("ribcage-answers.json", new Blob([text], { type: "application/json" }));
 }
 
-async function savePicture() {
+async function saveImage() {
   const seen = panes.filter((pane) => pane.study?.film);
-  if (seen.length) save("ribcage-picture.png", await saving.picture(seen, looks(), state.use));
+  if (seen.length) save("ribcage-image.png", await saving.image(seen, looks(), state.use));
 }
 
 function askToken(wrong) {
@@ -225,7 +225,7 @@ function render() {
   press("invert", panes[state.active].study?.view.invert ?? false);
   at("opacity").disabled = !state.finding;
   at("takes").hidden = !any;
-  at("save-picture").disabled = !onStage().some((study) => study.film);
+  at("save-image").disabled = !onStage().some((study) => study.film);
 }
 
 async function begin() {
@@ -249,7 +249,7 @@ function listen() {
     open: () => at("files").click(),
     choose: () => at("files").click(),
     "save-answers": saveAnswers,
-    "save-picture": savePicture,
+    "save-image": saveImage,
     help: () => at("keys").showModal(),
     "keys-close": () => at("keys").close(),
     "tool-window": () => handle("window"),
@@ -303,7 +303,7 @@ function listen() {
     stronger: () => opacity(10),
     boxes: clicks.boxes,
     answers: saveAnswers,
-    picture: savePicture,
+    image: saveImage,
     help: clicks.help,
   });
   dropping.listen(add, (sentence) => notice(sentence, "few"));

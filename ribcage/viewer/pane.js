@@ -1,4 +1,4 @@
-/** One picture on the stage: its name, its warnings, the canvas and what hands do on it, and what is to be read of it. */
+/** One image on the stage: its name, its warnings, the canvas and what hands do on it, and what is to be read of it. */
 
 import { fill, make, settle } from "./dom.js";
 import { draw, shownBoxes } from "./drawing.js";
@@ -84,14 +84,14 @@ export class Pane {
       context.fillRect(0, 0, ...this.pixels);
       fill(this.readout);
       settle(this.legend, [], () => []);
-      canvas.setAttribute("aria-label", study ? study.name : "No picture");
+      canvas.setAttribute("aria-label", study ? study.name : "No image");
       return;
     }
     draw(context, study, look, this.pixels, this.ratio, this.quick);
     this.read();
   }
 
-  /** The numbers below the picture. */
+  /** The numbers below the image. */
   read() {
     const { study, look } = this;
     const { width, level, invert, zoom } = study.view;
@@ -187,7 +187,7 @@ export class Pane {
     this.read();
   }
 
-  /** Two fingers: their middle moves the picture, their distance zooms. */
+  /** Two fingers: their middle moves the image, their distance zooms. */
   pinch(moving, now) {
     const { study, hands, pixels } = this;
     this.pinched = true;
@@ -216,7 +216,7 @@ export class Pane {
     if (this.study) this.change({ ...this.study.view, zoom, x, y });
   }
 
-  /** Arrows on the picture: the window, with Shift the place. */
+  /** Arrows on the image: the window, with Shift the place. */
   key(event) {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!step || !this.study?.film || event.ctrlKey || event.altKey || event.metaKey) return;
@@ -233,7 +233,7 @@ export class Pane {
   }
 }
 
-const MOST = 12; // boxes that are told below a picture
+const MOST = 12; // boxes that are told below an image
 
 const place = ([x, y], [width, height]) => `(${Math.floor(x * width)}, ${Math.floor(y * height)})`;
 

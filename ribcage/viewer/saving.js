@@ -12,7 +12,7 @@ export function answers(studies, models, use) {
 }
 
 /** The panes beside each other, each with its caption below, and at the foot what this is for. */
-export async function picture(panes, look, use) {
+export async function image(panes, look, use) {
   const ratio = panes[0].ratio;
   const line = 18 * ratio;
   const captions = panes.map((pane) => caption(pane.study, look));
@@ -53,7 +53,7 @@ function shortened(context, text, most) {
   return `${kept} …`;
 }
 
-/** What has to be known about a picture that leaves the page. */
+/** What has to be known about an image that leaves the page. */
 function caption(study, look) {
   const { width, level, invert } = study.view;
   const window = `window ${width.toFixed(2)}, level ${level.toFixed(2)}${invert ? ", inverted" : ""}`;

@@ -106,13 +106,13 @@ export async function predict(model, file) {
 }
 
 /** A file's pixels: 16 bits, at most so many on the longer side. */
-export async function picture(file, side) {
-  const answer = await ask(`/v1/picture?${query({ side })}`, form(file));
+export async function image(file, side) {
+  const answer = await ask(`/v1/image?${query({ side })}`, form(file));
   const number = (name) => Number(answer.headers.get(name));
   const [width, height] = [number("X-Width"), number("X-Height")];
   const bytes = await answer.arrayBuffer();
   if (!(width > 0 && height > 0) || bytes.byteLength !== 2 * width * height) {
-    throw new Refused("The picture did not arrive whole.", 0);
+    throw new Refused("The image did not arrive whole.", 0);
   }
   const original = [number("X-Original-Width") || width, number("X-Original-Height") || height];
   return { width, height, original, pixels: little(bytes) };
@@ -125,7 +125,7 @@ function little(bytes) {
   return Uint16Array.from({ length: bytes.byteLength / 2 }, (_, at) => view.getUint16(2 * at, true));
 }
 
-/** Where a model looked for a finding: a gray picture as a blob, and boxes around its warmest places. */
+/** Where a model looked for a finding: a gray image as a blob, and boxes around its warmest places. */
 export async function explain(model, finding, file, side) {
   const said = await (await ask(`/v1/explain?${query({ model, finding, side })}`, form(file))).json();
   const bytes = Uint8Array.from(atob(said.heat), (letter) => letter.charCodeAt(0));

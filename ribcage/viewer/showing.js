@@ -1,4 +1,4 @@
-/** What is read beside the pictures: the strip of studies, the findings, a summary, the model's facts. */
+/** What is read beside the images: the strip of studies, the findings, a summary, the model's facts. */
 
 import { at, fill, make, settle } from "./dom.js";
 import * as findings from "./findings.js";

@@ -43,7 +43,7 @@ export const looks = (number = 0) => ({
 let render = () => {};
 let planned = false;
 
-/** Something is different: show it with the next picture of the screen. */
+/** Something is different: show it with the next image of the screen. */
 export function changed() {
   if (planned) return;
   planned = true;

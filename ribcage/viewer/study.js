@@ -1,4 +1,4 @@
-/** A file on the page: its picture, what models said of it, and how it is looked at. */
+/** A file on the page: its image, what models said of it, and how it is looked at. */
 
 import { START } from "./view.js";
 
@@ -8,14 +8,14 @@ let made = 0;
 export class Study {
   constructor(file) {
     made += 1;
-    Object.assign(this, { id: `study-${made}`, file, name: file.name || "pasted picture", state: "waiting", error: "" });
+    Object.assign(this, { id: `study-${made}`, file, name: file.name || "pasted image", state: "waiting", error: "" });
     Object.assign(this, { film: null, sharp: null, thumbnail: null, view: START });
     this.element = null; // its place in the strip
     this.answers = new Map(); // model → what it said
     this.heats = new Map(); // model and finding → {canvas, boxes}, or {error}
   }
 
-  /** The size of the picture in the file. */
+  /** The size of the image in the file. */
   get size() {
     return this.film?.original ?? [1, 1];
   }

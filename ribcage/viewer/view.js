@@ -1,6 +1,6 @@
 /** How a study is looked at: window, zoom, place. Plain values; every change gives a new one. */
 
-/** The whole picture, all its grays. */
+/** The whole image, all its grays. */
 export const START = Object.freeze({ width: 1, level: 0.5, invert: false, zoom: 1, x: 0.5, y: 0.5 });
 
 const within = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -16,13 +16,13 @@ export const windowed = (view, width, level) => ({
 export const dragged = (view, right, down) =>
   windowed(view, view.width * Math.exp(2 * right), view.level + down * Math.max(0.1, view.width));
 
-/** Where a picture of (width, height) lies on a canvas: its scale and the place of its corner. */
+/** Where an image of (width, height) lies on a canvas: its scale and the place of its corner. */
 export function placed(view, [width, height], [wide, high]) {
   const scale = Math.min(wide / width, high / height) * view.zoom;
   return { scale, left: wide / 2 - view.x * width * scale, top: high / 2 - view.y * height * scale };
 }
 
-/** The picture moved by so many pixels of the canvas. */
+/** The image moved by so many pixels of the canvas. */
 export function moved(view, size, canvas, right, down) {
   const { scale } = placed(view, size, canvas);
   const x = within(view.x - right / (size[0] * scale), 0, 1);

@@ -24,11 +24,11 @@ const RULES = { youden: "Youden", f1: "best F1", midpoint: "midpoint" };
 /** How a threshold was chosen: "best F1", "sensitivity 95 %". */
 export const ruled = (rule) => RULES[rule] ?? plain(rule).replace(/ (\d+)$/, " $1 %");
 
-/** What became of validation pictures that were answered alike; null when the model does not know. */
+/** What became of validation images that were answered alike; null when the model does not know. */
 export function observed(found) {
   if (!found) return null;
-  const { pictures, positives, share, low, high } = found;
-  return `Of ${pictures} validation pictures answered like this, ${positives} had it: ${percent(share)} (95 % interval ${between(low, high)}).`;
+  const { images, positives, share, low, high } = found;
+  return `Of ${images} validation images answered like this, ${positives} had it: ${percent(share)} (95 % interval ${between(low, high)}).`;
 }
 
 /** How well a finding is told apart, with its interval. */
@@ -37,7 +37,7 @@ export function auroc(found) {
   const number = (value) => value.toFixed(2);
   const known = Number.isFinite(found.low) && Number.isFinite(found.high);
   const interval = known ? ` (95 % interval ${number(found.low)}–${number(found.high)})` : "";
-  const of = Number.isFinite(found.n) ? `, on ${found.n} pictures, ${found.positives} with it` : "";
+  const of = Number.isFinite(found.n) ? `, on ${found.n} images, ${found.positives} with it` : "";
   return `AUROC ${number(found.value)}${interval}${of}.`;
 }
 

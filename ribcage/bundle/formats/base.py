@@ -1,6 +1,6 @@
 """What published layouts share: three channels normalised as for ImageNet, torchvision's names, one file.
 
-Ours see x = (g - m) / s of a gray picture g, in one channel. Others give it three times, x_c = (g - m_c) / s_c. Weights
+Ours see x = (g - m) / s of a gray image g, in one channel. Others give it three times, x_c = (g - m_c) / s_c. Weights
 v_c for those do, whatever g is, what w did for ours where
 
     sum_c v_c x_c = w x,  that is  sum_c v_c / s_c = w / s  and  sum_c v_c m_c / s_c = w m / s:

@@ -3,7 +3,7 @@
     {model: cls_token, dist_token, pos_embed, patch_embed.proj.*, blocks.N.*, norm.*, head.*, head_dist.*}
 
 `dist_token` and `head_dist` are there where it was distilled; `gamma_1` and `gamma_2` in each block are DeiT III's.
-Pictures are taken to be normalised as for ImageNet, as all such programs do but one: of timm's own transformers some
+Images are taken to be normalised as for ImageNet, as all such programs do but one: of timm's own transformers some
 expect .5 and .5, which the names do not tell. With config.json beside the weights they are read as `huggingface`;
 without, say --mean .5 .5 .5 --std .5 .5 .5.
 

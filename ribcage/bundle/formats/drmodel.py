@@ -3,7 +3,7 @@
     features.{0,1,4,5,6,7}.*    conv1, bn1 and the four layers of torchvision's ResNet
     cls.weight, cls.bias        a sigmoid is behind it
 
-It sees pictures squashed to 512 × 512, gray three times, normalised as for ImageNet.
+It sees images squashed to 512 × 512, gray three times, normalised as for ImageNet.
 https://github.com/searobbersduck/MedCommon_Self_Supervised_Learning
 """
 

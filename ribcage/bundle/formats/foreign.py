@@ -73,7 +73,7 @@ class Published(Weights):
     """Names of the file's tensors that are not the model's: of an optimizer, of a second copy."""
     size: tuple[int, int] = (224, 224)
     stored: int = 256
-    """Side of the square that a picture was brought to before."""
+    """Side of the square that an image was brought to before."""
     fit: Literal["pad", "crop", "squash"] = "crop"
     pool: str = ""
     thresholds: tuple[float | None, ...] = ()
@@ -120,7 +120,7 @@ def _alike(one: tuple[int, ...], other: tuple[int, ...], name: str, stems: tuple
 
 @functools.cache
 def _shapes(name: str) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
-    """Shapes of all weights but of the last layer; the names of layers that see the picture."""
+    """Shapes of all weights but of the last layer; the names of layers that see the image."""
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=0)
     config: Any = timm.get_pretrained_cfg(name)
@@ -150,7 +150,7 @@ def numbered(found: Published, head: str) -> Published:
 
 
 def in_patches(state: Mapping[str, Tensor], prefix: int = 1) -> dict[str, Any]:
-    """The size of the pictures for which a transformer has positions, and that of the square before."""
+    """The size of the images for which a transformer has positions, and that of the square before."""
     places, patch = state["pos_embed"].shape[-2] - prefix, state["patch_embed.proj.weight"].shape[-1]
     side = math.isqrt(places) * patch
     return {"size": (side, side), "stored": max(side, Published.stored)}

@@ -3,7 +3,7 @@
     model = timm.create_model("local-dir:FOLDER", pretrained=True)
 
 answers as the bundle does; once it is there, `hf-hub:NAME/MODEL` does, too. Weights are under timm's names; what
-pictures must be is in config.json, and what timm has no word for beside it, under `ribcage`. Logits are as they are:
+images must be is in config.json, and what timm has no word for beside it, under `ribcage`. Logits are as they are:
 temperature and thresholds are told, not applied.
 """
 
@@ -36,7 +36,7 @@ LAST = -2
 BESIDE = "config.json"
 
 CROPS = {"pad": "border", "crop": "center", "squash": "squash"}
-"""How a picture is made square, in our words and timm's."""
+"""How an image is made square, in our words and timm's."""
 LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0", "mit")
 """Those that the site knows by these names and that data here have."""
 TAGS = ("image-classification", "timm", "medical", "radiology", "chest-x-ray", "ribcage")
@@ -99,7 +99,7 @@ def _line(value: Any) -> str:
 
 
 def _side(value: Any) -> int:
-    """A number that can be the side of a picture."""
+    """A number that can be the side of an image."""
     if not isinstance(value, int) or not 1 <= value <= bundle.LARGEST:
         raise ValueError(f"a side is {value!r}")
     return value

@@ -65,5 +65,5 @@ def without_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def sizes(name: str) -> tuple[tuple[int, int], int]:
-    """Of pictures, and of the squares that they are cut from."""
+    """Of images, and of the squares that they are cut from."""
     return ((32, 32), 32) if name in SMALL else ((224, 224), 256)

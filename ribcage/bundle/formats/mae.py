@@ -6,7 +6,7 @@ exactly what ours draws, but nearly with `norm_pix`, where the published target 
 
 Read are also the fine-tuned ones: no decoder, `fc_norm` behind the mean of all tokens in the place of `norm`, `head`.
 Written so is a model that does not draw. The checkpoints of medical_mae, learnt from CheXpert and ChestX-ray14, have
-the names of these, and nothing in them tells by what its pictures were normalised: as for ImageNet is nearest.
+the names of these, and nothing in them tells by what its images were normalised: as for ImageNet is nearest.
 """
 
 from collections.abc import Mapping

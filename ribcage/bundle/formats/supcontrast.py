@@ -4,7 +4,7 @@
     encoder.layer2.0.shortcut.{0,1}.*           what torchvision calls downsample
     head.{0,2}.*, head.* or fc.*                not needed
 
-Its ResNets have a stem of 3 × 3 without pooling, for pictures of 32 × 32. Files of its programs with torchvision's stem
+Its ResNets have a stem of 3 × 3 without pooling, for images of 32 × 32. Files of its programs with torchvision's stem
 are read, too. `opt`, an object of Python's, is not written: their programs read `model` alone.
 https://github.com/HobbitLong/SupContrast
 """

@@ -1,7 +1,7 @@
 """timm's names, in a file of any kind: EfficientNets, MobileNets, ConvNeXts, RegNets, Swin, Visformer, VGG and others.
 
 The weights tell the architecture among those that are common; of others name it with --model. They do not tell who
-trained them, nor how pictures were normalised: as timm says of the architecture, unless --mean and --std say otherwise.
+trained them, nor how images were normalised: as timm says of the architecture, unless --mean and --std say otherwise.
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,7 @@
     conv1.*, layerN.*, fc.*     a ResNet under torchvision's names, or the same behind `model.`
     op_threshs                  (18,), one probability for each; nan where it was not trained
 
-Pictures go in as 2048 x - 1024, with x in 0 … 1: that is (x - .5) / s with s = .5 / 1024. They are cut to a square and
+Images go in as 2048 x - 1024, with x in 0 … 1: that is (x - .5) / s with s = .5 / 1024. They are cut to a square and
 brought to 224 pixels, for the ResNet to 512. A model of one data set leaves rows untrained: in a DenseNet's file those
 have no threshold. Its old files are whole models, not weights: open them with torchxrayvision, save the state_dict().
 
@@ -46,7 +46,7 @@ CUTS = "op_threshs"
 
 
 def recognises(weights: Mapping[str, Tensor]) -> bool:
-    """Whether there are its thresholds, or 18 answers to a picture of one channel."""
+    """Whether there are its thresholds, or 18 answers to an image of one channel."""
     state = bare(weights)
     stem, head = ("conv1", "fc") if "conv1.weight" in state else ("features.conv0", "classifier")
     known = f"{stem}.weight" in state and len(state.get(f"{head}.bias", ())) == len(ROWS)

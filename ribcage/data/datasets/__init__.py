@@ -1,8 +1,8 @@
-"""Data sets: one file each. A file here reads a data set's own tables and returns an Index; it never opens pictures.
+"""Data sets: one file each. A file here reads a data set's own tables and returns an Index; it never opens images.
 
 A file has a docstring whose first line describes the set, SOURCE and LICENCE (PUBLISHED_PATIENTS = False where its
 patients' numbers are not published with it), and `index(root, *, options) -> Index`.
-When the pictures are not one file each it also has `pictures(index, *, size, depth, …)`: row -> picture.
+When the images are not one file each it also has `images(index, *, size, depth, …)`: row -> image.
 """
 
 import importlib
@@ -52,16 +52,16 @@ def index(name: str, root: Path | str | None = None, **options: Any) -> "Index":
     return module.index(Path(root or "").expanduser(), **options)
 
 
-def pictures(name: str, index: "Index", **options: Any) -> Callable[[int], Any] | None:
-    """What gives the picture of a row; None when each row is a file of its own (`index.file(row)`).
+def images(name: str, index: "Index", **options: Any) -> Callable[[int], Any] | None:
+    """What gives the image of a row; None when each row is a file of its own (`index.file(row)`).
 
     Of the options it takes what it knows, since those of `index` are handed over too.
     """
     module = load(name)
-    if not hasattr(module, "pictures"):
+    if not hasattr(module, "images"):
         return None
-    known = inspect.signature(module.pictures).parameters
-    return module.pictures(index, **{key: value for key, value in options.items() if key in known})
+    known = inspect.signature(module.images).parameters
+    return module.images(index, **{key: value for key, value in options.items() if key in known})
 
 
 def published_patients(name: str, options: dict[str, Any]) -> bool:

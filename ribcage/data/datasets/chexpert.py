@@ -111,13 +111,13 @@ def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
         raise ValueError(f"{root / path}: its paths must all look like {wanted}.")
     rows["path"] = (home + "/" if home else "") + listed.str.slice(start.start())
     if per_study:
-        rows = _pictures_of_studies(root, rows)
+        rows = _images_of_studies(root, rows)
     absent = {name: np.float32(np.nan) if name == "Age" else "" for name in OTHERS if name not in rows}
     return rows.assign(split=part, **absent)[["path", "study", "split", *OTHERS, *LABELS]]
 
 
-def _pictures_of_studies(root: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    """groundtruth.csv labels studies: one row for each picture in a study's folder."""
+def _images_of_studies(root: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """groundtruth.csv labels studies: one row for each image in a study's folder."""
     found = [
         [f"{path}/{name}" for name in (tables.files(root / path) if (root / path).is_dir() else ["view1_frontal.jpg"])]
         for path in rows["path"]
@@ -126,7 +126,7 @@ def _pictures_of_studies(root: Path, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _in_batches(base: Path, paths: pd.Series) -> pd.Series:
-    """Paths of training pictures as the full download has them: train/patient… lies in one of three batch folders."""
+    """Paths of training images as the full download has them: train/patient… lies in one of three batch folders."""
     folders = sorted(entry for entry in base.iterdir() if BATCH.search(entry.name) and entry.is_dir())
     batch = {patient.name: folder.name for folder in folders for patient in folder.glob("patient*")}
     if not batch:

@@ -1,4 +1,4 @@
-"""Your own pictures: a CSV with named columns, class folders, or a plain or nested folder of PNG, JPEG or DICOM files.
+"""Your own images: a CSV with named columns, class folders, or a plain or nested folder of PNG, JPEG or DICOM files.
 
 Patient, view, sex and age that no table tells stay empty here; of DICOM files they are read from the tags at import.
 """
@@ -36,7 +36,7 @@ MASKS = (
     *("mask", "masks", "leftmask", "rightmask", "manualmask", "seg", "segs", "segmentation", "segmentations"),
     *("annotation", "annotations"),
 )
-RASTER = tuple(ending for ending in tables.PICTURES if ending not in (".dcm", ".dicom"))
+RASTER = tuple(ending for ending in tables.IMAGES if ending not in (".dcm", ".dicom"))
 UNREAD = (".webp", ".gif", ".jp2", ".j2k", ".heic", ".avif", ".nii", ".nii.gz", ".nrrd", ".mha", ".npy")
 
 log = logging.getLogger("ribcage")
@@ -68,7 +68,7 @@ def index(
 
     csv: The table below root, when root holds several (none: do not read any).
     boxes: A table below root of drawn boxes, in pixels of the files: file, finding, x, y, width, height, or x_min …
-    path_column: The column with the picture files; like the next six it is guessed by its name ("none": not there).
+    path_column: The column with the image files; like the next six it is guessed by its name ("none": not there).
     patient_column: The column with the patient.
     study_column: The column with the study.
     view_column: The column with the view.
@@ -77,7 +77,7 @@ def index(
     age_column: The column with the age.
     label_columns: The columns with labels; else all named after findings, or one with lists such as Effusion|Mass.
     patient_pattern: A regular expression whose group finds the patient in the path, such as (person\\d+)_.
-    classes: Whether folder names are classes; auto: when all pictures lie in a few folders side by side.
+    classes: Whether folder names are classes; auto: when all images lie in a few folders side by side.
     conflicts: Images that several rows describe differently: stop, keep the first row, drop them, or merge labels.
     slices: What to do with slices of CT or MR, as far as the table tells them (view Axial, modality CT).
     allow_outside: Read files that lie outside root, too, whether the table or a link leads there.
@@ -118,10 +118,10 @@ def index(
     return Index(_name(root), table(frame.join(found), names), names, placed, root=root)
 
 
-def pictures(
+def images(
     index: Index, *, bits: int = 0, size: int | None = None, depth: Literal[8, 16] = 8, window: str = ""
-) -> Callable[[int], image_file.Picture] | None:
-    """Row → picture, where `bits` says how to read it; else each row is a file like any other."""
+) -> Callable[[int], image_file.GrayImage] | None:
+    """Row → image, where `bits` says how to read it; else each row is a file like any other."""
     how: Any = {"depth": depth, "min_side": size, "bits": bits, "window": window}
     return (lambda row: image_file.read(index.file(row), **how)) if bits else None
 
@@ -172,18 +172,18 @@ def _within(root: Path, csv: str) -> Path:
 def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The labels, and the boxes by their rows.
 
-    A finding that only boxes tell of is there where one is drawn, is not where the list names the picture for something
-    else or for nothing, and is unknown of pictures that the list does not name.
+    A finding that only boxes tell of is there where one is drawn, is not where the list names the image for something
+    else or for nothing, and is unknown of images that the list does not name.
     """
     listed = box_list.read(file, encoding)
     place = pd.Series(paths.index, index=paths)
     listed["row"] = [place.get(path, -1) for path in tables.meant(listed["path"].tolist(), paths.tolist())[0]]
     away = listed["row"] < 0
     if away.all():
-        raise ValueError(f"{file} names no picture of this data set: its first one is {listed['path'].iloc[0]!r}.")
+        raise ValueError(f"{file} names no image of this data set: its first one is {listed['path'].iloc[0]!r}.")
     if away.any():
         count, first = listed["path"][away].nunique(), listed["path"][away].iloc[0]
-        log.warning("Left out: the boxes of %s pictures that are not there, such as %s.", f"{count:,}", first)
+        log.warning("Left out: the boxes of %s images that are not there, such as %s.", f"{count:,}", first)
     listed = listed[~away]
     drawn = listed[listed["finding"] != ""]
     new = [name for name in drawn["finding"].unique() if name not in found]
@@ -193,7 +193,7 @@ def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str
     )
     against = [name for name in found if (found[name][drawn["row"][drawn["finding"] == name]] == 0).any()]
     if against:
-        log.warning("Pictures have boxes of what their labels say is not there: %s.", ", ".join(map(str, against)))
+        log.warning("Images have boxes of what their labels say is not there: %s.", ", ".join(map(str, against)))
     return found, boxes_of(drawn)
 
 
@@ -204,8 +204,8 @@ def _rows(
     header = list(rows.columns)
     role = columns.roles(header, given)
     if "path" not in role:
-        raise ValueError(f"No column looks like a picture's file. Name it with --path-column. {columns.among(header)}")
-    rows = _with_picture(rows, role["path"]).drop_duplicates()
+        raise ValueError(f"No column looks like an image's file. Name it with --path-column. {columns.among(header)}")
+    rows = _with_image(rows, role["path"]).drop_duplicates()
     chosen = columns.label_columns(header, list(role.values()), label_columns)
     found = columns.labels(rows, chosen)
     if not chosen:
@@ -328,13 +328,13 @@ def _proposed(paths: list[str]) -> str:
     )
 
 
-def _with_picture(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The rows that name a picture."""
+def _with_image(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The rows that name an image."""
     named = rows[rows[column].str.strip() != ""]
     if named.empty:
         raise ValueError(f"The column {column!r} is blank in every row. Name the one with the files: --path-column.")
     if len(named) < len(rows):
-        log.warning("Left out: %s rows that name no picture.", f"{len(rows) - len(named):,}")
+        log.warning("Left out: %s rows that name no image.", f"{len(rows) - len(named):,}")
     return named
 
 
@@ -361,22 +361,22 @@ def _located(names: pd.Series, root: Path) -> pd.Series:
 
 def _folders(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What the folders say: splits, then classes; a class 'normal' is the row without findings."""
-    pictures = _without_masks([path for path in paths if _is_picture(root / path)])
-    if not pictures:
-        raise FileNotFoundError(f"{root} holds no pictures ({', '.join(tables.PICTURES)}) and no CSV.")
+    images = _without_masks([path for path in paths if _is_image(root / path)])
+    if not images:
+        raise FileNotFoundError(f"{root} holds no images ({', '.join(tables.IMAGES)}) and no CSV.")
     unread = Counter(ending for path in paths for ending in UNREAD if path.lower().endswith(ending))
     if unread:
         log.warning("Left out: %s.", ", ".join(f"{count:,} files {ending}" for ending, count in unread.items()))
-    folders = [path.split("/")[:-1] for path in pictures]
+    folders = [path.split("/")[:-1] for path in images]
     dealt = all(steps and steps[0].lower() in columns.SPLIT_WORDS for steps in folders)
-    frame = pd.DataFrame({"path": pd.Series(pictures, dtype="str")})
+    frame = pd.DataFrame({"path": pd.Series(images, dtype="str")})
     if dealt:
         frame["split"] = [columns.SPLIT_WORDS[steps[0].lower()] for steps in folders]
     inner = [[step for step in steps[dealt:] if step.lower() not in NEUTRAL] for steps in folders]
-    if classes == "no" or (classes == "auto" and not _are_classes(inner, pictures)):
+    if classes == "no" or (classes == "auto" and not _are_classes(inner, images)):
         return frame, pd.DataFrame(index=frame.index)
     if not all(inner):
-        raise ValueError(f"{pictures[inner.index([])]} lies in no class folder. Move it, or say --classes no.")
+        raise ValueError(f"{images[inner.index([])]} lies in no class folder. Move it, or say --classes no.")
     return frame, columns.listed(pd.Series(_named([steps[0] for steps in inner]), dtype="str"))
 
 
@@ -388,22 +388,22 @@ def _named(classes: list[str]) -> list[str]:
     return [bare[name] for name in classes] if distinct and all(a != b for a, b in bare.items()) else classes
 
 
-def _without_masks(pictures: list[str]) -> list[str]:
+def _without_masks(images: list[str]) -> list[str]:
     """Without those in folders for masks, which are drawings and not radiographs."""
-    kept = [path for path in pictures if not any(step.lower() in MASKS for step in path.split("/")[:-1])]
-    if len(kept) < len(pictures):
-        log.warning("Left out: %s pictures in folders called mask or the like.", f"{len(pictures) - len(kept):,}")
+    kept = [path for path in images if not any(step.lower() in MASKS for step in path.split("/")[:-1])]
+    if len(kept) < len(images):
+        log.warning("Left out: %s images in folders called mask or the like.", f"{len(images) - len(kept):,}")
     return kept
 
 
-def _are_classes(folders: list[list[str]], pictures: list[str]) -> bool:
+def _are_classes(folders: list[list[str]], images: list[str]) -> bool:
     """Whether folder names look like classes; where one may think they do, it is said why they are none."""
     names = sorted({steps[0] if steps else "" for steps in folders})
     if not all(names) or not 2 <= len(names) <= MOST_CLASSES:
         return False
     reasons = {
         "patients are often called so": any(PATIENT_FOLDER.fullmatch(name) for name in names),
-        "they hold DICOM files": any(_maybe_dicom(path) for path in pictures),
+        "they hold DICOM files": any(_maybe_dicom(path) for path in images),
         "they hold further folders": any(len(steps) > 1 for steps in folders),
     }
     against = [reason for reason, holds in reasons.items() if holds]
@@ -417,9 +417,9 @@ def _are_classes(folders: list[list[str]], pictures: list[str]) -> bool:
     return not against
 
 
-def _is_picture(file: Path) -> bool:
+def _is_image(file: Path) -> bool:
     """By its name; DICOM files often have none that tells, so those are asked for their mark."""
-    if file.name.lower().endswith(tables.PICTURES):
+    if file.name.lower().endswith(tables.IMAGES):
         return True
     if tables.SUFFIX.search(file.name) or not file.is_file():
         return False

@@ -1,7 +1,7 @@
-"""MedMNIST: PneumoniaMNIST (5,856 pictures) and ChestMNIST (112,120 of ChestX-ray14), 28 to 224 pixels, in one file.
+"""MedMNIST: PneumoniaMNIST (5,856 images) and ChestMNIST (112,120 of ChestX-ray14), 28 to 224 pixels, in one file.
 
-Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8. The files name no patients: each picture's patient is
-unknown (""), which never means that two pictures share one. ChestMNIST's parts are as large as those of ChestX-ray14's
+Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8. The files name no patients: each image's patient is
+unknown (""), which never means that two images share one. ChestMNIST's parts are as large as those of ChestX-ray14's
 `arnoweng` split.
 """
 
@@ -38,14 +38,14 @@ def index(root: Path, *, flavour: Literal["auto", "pneumonia", "chest"] = "auto"
     findings = FINDINGS[kind]
     rows = []
     for part in PARTS:
-        count, height, width = _picture_shape(file, part)
+        count, height, width = _image_shape(file, part)
         labels = _labels(file, part, (count, len(findings)))
         places = pd.DataFrame({"path": [f"{file.name}/{part}/{place:06d}" for place in range(count)], "split": part})
         rows.append(places.join(pd.DataFrame(labels, columns=list(findings))).assign(width=width, height=height))
     return Index("medmnist", table(pd.concat(rows), findings), findings, root=file.parent)
 
 
-def pictures(index: Index) -> Callable[[int], np.ndarray]:
+def images(index: Index) -> Callable[[int], np.ndarray]:
     """Row → (H, W) uint8 array."""
     places = index.table["path"].str.rsplit("/", n=2, expand=True)
     files, parts, numbers = (places[column].tolist() for column in range(3))
@@ -75,10 +75,10 @@ def _flavour(file: Path) -> str:
     )
 
 
-def _picture_shape(file: Path, part: str) -> tuple[int, int, int]:
+def _image_shape(file: Path, part: str) -> tuple[int, int, int]:
     shape, kind = _header(file, f"{part}_images")
     if len(shape) != 3 or kind != np.uint8:
-        raise ValueError(f"{file}: {part}_images is {kind} {shape}, not bytes of (pictures, height, width).")
+        raise ValueError(f"{file}: {part}_images is {kind} {shape}, not bytes of (images, height, width).")
     return shape[0], shape[1], shape[2]
 
 

@@ -1,6 +1,6 @@
 """MIMIC-CXR-JPG: 377,110 radiographs of 65,379 patients in 227,827 studies, 14 findings per study with uncertainty.
 
-Johnson et al. 2019, https://arxiv.org/abs/1901.07042. Labels belong to the study: all its pictures share them.
+Johnson et al. 2019, https://arxiv.org/abs/1901.07042. Labels belong to the study: all its images share them.
 """
 
 import logging
@@ -50,8 +50,8 @@ def index(
     """Read the metadata, split and label tables, which lie in root.
 
     labels: The labeller whose table is read.
-    images: The folder of the pictures below root, such as files or files_resized_320.
-    suffix: What the pictures' names end with.
+    images: The folder of the images below root, such as files or files_resized_320.
+    suffix: What the images' names end with.
     patients: The path of patients.csv.gz of MIMIC-IV, which knows sex and age.
     test_labels: auto: a radiologist's labels of test studies, where version 2.1.0's table of them is there.
     """

@@ -46,7 +46,7 @@ def index(
     """Read Data_Entry_2017, the split lists and BBox_List_2017 wherever they lie below root, .gz or not.
 
     split: Which lists make the split; auto is official, else arnoweng, else 70/10/20 by patient.
-    images: The folder below root to take the pictures from, when there are several.
+    images: The folder below root to take the images from, when there are several.
     """
     paths = tables.files(root)
     found = tables.named(paths, *TABLES)
@@ -82,7 +82,7 @@ def _findings(labels: pd.Series) -> dict[str, np.ndarray]:
 
 
 def _splits(root: Path, paths: list[str], names: pd.Series) -> dict[str, pd.Series]:
-    """The part of each picture in each family of lists found; a list without labels is official."""
+    """The part of each image in each family of lists found; a list without labels is official."""
     lists: dict[str, list[pd.Series]] = {}
     for path in tables.named(paths, *LISTS):
         name = path.rpartition("/")[2].lower().removesuffix(".gz")
@@ -91,7 +91,7 @@ def _splits(root: Path, paths: list[str], names: pd.Series) -> dict[str, pd.Seri
         images = tables.bare(root / path, ["image"], sep=r"\s+")["image"]
         lists.setdefault(family, []).append(pd.Series(LISTS[name], index=images))
     parts = {family: pd.concat(found) for family, found in sorted(lists.items(), reverse=True)}
-    # the first list to name a picture wins: those with validation carved out come first
+    # the first list to name an image wins: those with validation carved out come first
     return {family: names.map(part[~part.index.duplicated()]).fillna("") for family, part in parts.items()}
 
 

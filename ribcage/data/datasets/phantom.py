@@ -1,6 +1,6 @@
 """Made-up chest radiographs: two hospitals, several studies per patient, the fourteen findings of ChestX-ray14.
 
-Nothing is read from disk: a row's columns are the address from which `pictures` draws it again. Source: this program;
+Nothing is read from disk: a row's columns are the address from which `images` draws it again. Source: this program;
 no person was ever in front of the beam. Licence: CC0-1.0.
 """
 
@@ -47,30 +47,28 @@ ALIKE = (("Pneumonia", "Consolidation", "Infiltration"), ("Edema", "Infiltration
 def index(
     root: Path | None = None,
     *,
-    pictures: int = 2000,
+    images: int = 2000,
     seed: int = 0,
     uncertain: float = 0.05,
     missing: float = 0.1,
     lateral: float = 0.15,
     shortcut: bool = False,
 ) -> Index:
-    """The table of so many made-up pictures.
+    """The table of so many made-up images.
 
     root: not read; what `path` would be relative to.
-    pictures: how many; a longer data set begins with the shorter one.
+    images: how many; a longer data set begins with the shorter one.
     seed: other patients for every number.
     uncertain: share of all labels that are -1: the reader doubts what is faint or looks like something else.
     missing: share of all labels that are empty: mostly of what is not there.
-    lateral: share of the studies with a second, lateral picture.
-    shortcut: a metal token on most pneumothorax pictures of hospital A, and on few others.
+    lateral: share of the studies with a second, lateral image.
+    shortcut: a metal token on most pneumothorax images of hospital A, and on few others.
     """
     shares = {"uncertain": uncertain, "missing": missing, "lateral": lateral}
     wrong = [f"{name} {value:g}" for name, value in shares.items() if not 0 <= value <= 1]
-    if pictures < 1 or wrong:
-        raise ValueError(
-            f"A phantom needs 1 or more pictures and shares from 0 to 1, not {', '.join(wrong) or pictures}."
-        )
-    rows = _studies(pictures, seed, lateral)
+    if images < 1 or wrong:
+        raise ValueError(f"A phantom needs 1 or more images and shares from 0 to 1, not {', '.join(wrong) or images}.")
+    rows = _studies(images, seed, lateral)
     severity = _severities(rows, seed)
     rows["token"] = _tokens(rows, severity, seed) if shortcut else False
     labels = _reported(rows, severity, seed, uncertain, missing)
@@ -80,10 +78,10 @@ def index(
     return Index("phantom", table(rows, FINDINGS), FINDINGS, found, frame, Path() if root is None else Path(root))
 
 
-def pictures(
+def images(
     index: Index, *, root: Path | None = None, size: int = 256, depth: int = 8, **options: object
 ) -> Callable[[int], np.ndarray]:
-    """row → (size, size) picture. Each row says all that is needed to draw it, so `root` and the options of `index`
+    """row → (size, size) image. Each row says all that is needed to draw it, so `root` and the options of `index`
     are accepted and not used; a row whose severities were changed is drawn with the changed ones."""
     columns = _ADDRESS + _SEVERITIES
     lacking = [name for name in columns if name not in index.table]
@@ -93,13 +91,13 @@ def pictures(
         )
     values = {name: index.table[name].tolist() for name in columns}
 
-    def picture(row: int) -> np.ndarray:
+    def image(row: int) -> np.ndarray:
         return draw(_case({name: column[row] for name, column in values.items()}), size=size, depth=depth)
 
-    return picture
+    return image
 
 
-_ADDRESS = ("seed", "patient_number", "study_number", "picture_number", "view", "hospital", "age", "sex", "token")
+_ADDRESS = ("seed", "patient_number", "study_number", "image_number", "view", "hospital", "age", "sex", "token")
 _SEVERITIES = tuple(f"severity_{name}" for name in FINDINGS)
 
 
@@ -109,7 +107,7 @@ def _case(record: dict) -> Case:
         seed=int(record["seed"]),
         patient=int(record["patient_number"]),
         study=int(record["study_number"]),
-        picture=int(record["picture_number"]),
+        image=int(record["image_number"]),
         view=str(record["view"]),
         hospital=str(record["hospital"]),
         age=float(record["age"]),
@@ -120,7 +118,7 @@ def _case(record: dict) -> Case:
 
 
 def _studies(count: int, seed: int, lateral: float) -> pd.DataFrame:
-    """One row per picture: who, when, where, how."""
+    """One row per image: who, when, where, how."""
     people = uniforms(seed, 20, np.arange(count), count=8)  # (P, 8)
     visits = 1 + np.searchsorted([0.5, 0.76, 0.9], people[:, 0], side="right")
     patient = np.repeat(np.arange(count), visits)[:count]
@@ -148,7 +146,7 @@ def _studies(count: int, seed: int, lateral: float) -> pd.DataFrame:
             "study_number": study,
         }
     ).iloc[place]
-    frame = frame.reset_index(drop=True).assign(picture_number=number)
+    frame = frame.reset_index(drop=True).assign(image_number=number)
     frame["study"] = frame["patient"] + "-" + frame["study_number"].astype(str)
     folder = f"phantom/{seed}" if seed else "phantom"
     frame["path"] = [f"{folder}/{row:06d}.png" for row in range(len(frame))]
@@ -185,7 +183,7 @@ def _severities(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def _tokens(rows: pd.DataFrame, severity: pd.DataFrame, seed: int) -> np.ndarray:
-    """The shortcut: in hospital A a token lies on nine of ten pneumothorax pictures and on one of twenty others."""
+    """The shortcut: in hospital A a token lies on nine of ten pneumothorax images and on one of twenty others."""
     luck = uniforms(seed, 25, rows["patient_number"].to_numpy(), rows["study_number"].to_numpy(), count=1)[:, 0]
     likely = np.where(severity["Pneumothorax"] > 0, 0.9, 0.05)
     seen = (rows["hospital"] == "A") & (rows["view"] != "LATERAL")

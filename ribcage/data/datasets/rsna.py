@@ -1,6 +1,6 @@
-"""RSNA Pneumonia Detection Challenge 2018: 26,684 ChestX-ray14 pictures, 9,555 boxes around lung opacities.
+"""RSNA Pneumonia Detection Challenge 2018: 26,684 ChestX-ray14 images, 9,555 boxes around lung opacities.
 
-Shih et al. 2019, https://doi.org/10.1148/ryai.2019180041. Every picture is also one of ChestX-ray14 under another name.
+Shih et al. 2019, https://doi.org/10.1148/ryai.2019180041. Every image is also one of ChestX-ray14 under another name.
 View, sex and age stand in the DICOM headers, which are read at import and not here.
 """
 
@@ -18,7 +18,7 @@ from ribcage.runtime import files
 log = logging.getLogger("ribcage")
 
 SOURCE = "https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge"
-LICENCE = "competition rules: non-commercial research and education; pictures of the NIH Clinical Center"
+LICENCE = "competition rules: non-commercial research and education; images of the NIH Clinical Center"
 FRAME = (1024, 1024)
 FINDING = "Lung_Opacity"
 SIDES = ("x", "y", "width", "height")
@@ -33,7 +33,7 @@ def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", ima
     """Read stage_2_train_labels.csv and, where there is one, stage_2_detailed_class_info.csv, anywhere below root.
 
     split: The published lists, lovt (Müller et al. 2022: train, validation, test.csv); auto: those, else 60/20/20.
-    images: The folder below root to take the pictures from (.dcm, .png or .jpg), when there are several.
+    images: The folder below root to take the images from (.dcm, .png or .jpg), when there are several.
     """
     paths = tables.files(root)
     found = tables.named(paths, "stage_2_train_labels.csv")
@@ -85,7 +85,7 @@ def _of_chestxray14(file: Path) -> dict[str, str]:
 
 
 def _lovt(root: Path, paths: list[str]) -> pd.Series:
-    """The part of each picture in the lists of Müller et al., which are known by their header."""
+    """The part of each image in the lists of Müller et al., which are known by their header."""
     lists = [path for path in tables.named(paths, *LOVT) if tables.header(root / path) == ["ID", "boxes", "classes"]]
     parts = {path: LOVT[path.rpartition("/")[2].removesuffix(".gz")] for path in lists}
     found = [pd.Series(part, index=tables.read(root / path, ["ID"])["ID"]) for path, part in parts.items()]

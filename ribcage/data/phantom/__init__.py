@@ -1,6 +1,6 @@
 """Draw one made-up chest radiograph from numbers: the thickness of every tissue in the beam, then a film of it.
 
-    picture = draw(case(seed=0, patient=12, study=0, picture=0, view="PA", hospital="A", age=61, female=True,
+    image = draw(case(seed=0, patient=12, study=0, image=0, view="PA", hospital="A", age=61, female=True,
                         severities={"Effusion": 0.6}), size=256)
 
 The same numbers give the same pixels, in any order, on any thread.
@@ -51,13 +51,13 @@ __all__ = [
 SOURCE = "drawn by Ribcage (ribcage.data.phantom)"
 """Where made-up images come from, as dataset folders and bundles say it."""
 
-# Small pictures are drawn larger and averaged: lines thinner than a pixel would vanish.
+# Small images are drawn larger and averaged: lines thinner than a pixel would vanish.
 _SMALLEST = 128
 
 
 @dataclass(frozen=True)
 class Case:
-    """All numbers of one picture."""
+    """All numbers of one image."""
 
     body: Anatomy
     pose: Pose
@@ -72,7 +72,7 @@ def case(
     seed: int,
     patient: int,
     study: int,
-    picture: int,
+    image: int,
     view: str,
     hospital: str,
     age: float,
@@ -83,8 +83,8 @@ def case(
     """The numbers at this address; `severities` (0 … 1) are those of the findings that are there."""
     return Case(
         anatomy(seed, patient, age=age, female=female),
-        pose(seed, patient, study, picture, view=view),
-        film(seed, patient, study, picture, hospital=hospital, view=view),
+        pose(seed, patient, study, image, view=view),
+        film(seed, patient, study, image, hospital=hospital, view=view),
         {name: finding(name, severity, seed, patient) for name, severity in severities.items() if severity > 0},
         token,
     )
@@ -111,7 +111,7 @@ def draw(what: Case, *, size: int = 256, depth: int = 8) -> np.ndarray:
 
 
 def box(what: Case, name: str) -> tuple[float, float, float, float] | None:
-    """x, y, width, height of a finding as shares of the picture side; None when it has no place of its own."""
+    """x, y, width, height of a finding as shares of the image side; None when it has no place of its own."""
     outline = disease.outline(_chest(what), what.findings[name])
     if outline is None:
         return None

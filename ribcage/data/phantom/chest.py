@@ -1,4 +1,4 @@
-"""The shape of one chest in one picture: lung borders, domes, heart – from Anatomy, Pose and the findings."""
+"""The shape of one chest in one image: lung borders, domes, heart – from Anatomy, Pose and the findings."""
 
 import functools
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from ribcage.data.phantom.plate import Points, curve
 
 @dataclass(frozen=True)
 class Chest:
-    """Frontal outlines. `side` is -1 for the patient's right (left on the picture) and 1 for the left."""
+    """Frontal outlines. `side` is -1 for the patient's right (left on the image) and 1 for the left."""
 
     body: Anatomy
     pose: Pose

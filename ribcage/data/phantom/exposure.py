@@ -22,8 +22,8 @@ def expose(total: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
     density = _density().take(light)
     density += _grain(density, film, plate.size)
     low, high = _window(density)
-    picture = _developed(film, low, high).take(density, mode="clip")
-    return _labelled(_collimated(picture, film, plate), film, plate)
+    image = _developed(film, low, high).take(density, mode="clip")
+    return _labelled(_collimated(image, film, plate), film, plate)
 
 
 def _developed(film: Film, low: int, high: int) -> np.ndarray:
@@ -33,11 +33,11 @@ def _developed(film: Film, low: int, high: int) -> np.ndarray:
     return _film_curve(film.contrast, film.exposure, film.toe).take(place, mode="clip")
 
 
-def _collimated(picture: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
+def _collimated(image: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
     """Black where the collimator stopped the beam, with a narrow half-shade."""
     left, top, right, bottom = film.collimation
     if not any(film.collimation):
-        return picture
+        return image
     t = film.tilt
     corners = np.array(
         [(left - t, top + t), (1 - right - t, top - t), (1 - right + t, 1 - bottom - t), (left + t, 1 - bottom + t)]
@@ -45,10 +45,10 @@ def _collimated(picture: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
     field = np.rint((corners * plate.size - 0.5) * 16).astype(np.int32)
     open_ = cv2.fillPoly(plate.empty(), [field], 255, cv2.LINE_AA, 4)
     # A frame edge without a blade stays open to its last pixel. 24 bits fit a float: the product is exact.
-    return cv2.multiply(picture, plate.soft(open_, 0.002).astype(np.uint16) + np.uint16(1), scale=1 / 256)
+    return cv2.multiply(image, plate.soft(open_, 0.002).astype(np.uint16) + np.uint16(1), scale=1 / 256)
 
 
-def _labelled(picture: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
+def _labelled(image: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
     """Lead letters shine over everything."""
     layer, flat = plate.empty(), replace(plate, pose=_FLAT)
     (x, y), size = film.marker, film.marker_size
@@ -70,8 +70,8 @@ def _labelled(picture: np.ndarray, film: Film, plate: Plate) -> np.ndarray:
     if film.label:
         flat.lines(layer, letters.strokes(film.label, 0.06 + 0.6 * draw.uniform(), 0.03, 0.016), 0.0038, 225)
     top = slice(0, plate.size * 5 // 16)  # all letters are above this
-    np.maximum(picture[top], plate.soft(layer[top], 0.0008).astype(np.uint16) * np.uint16(257), out=picture[top])
-    return picture
+    np.maximum(image[top], plate.soft(layer[top], 0.0008).astype(np.uint16) * np.uint16(257), out=image[top])
+    return image
 
 
 _LETTERS = "ABDEHJKMNPRSTW"
@@ -132,7 +132,7 @@ def _grain(density: np.ndarray, film: Film, size: int) -> np.ndarray:
 
 
 def _window(density: np.ndarray) -> tuple[int, int]:
-    """Automatic exposure: what the lungs and the abdomen of this picture measure."""
+    """Automatic exposure: what the lungs and the abdomen of this image measure."""
     size = len(density)
     part = slice(size // 6, size * 5 // 6, size // 64)
     inner = np.sort(density[part, part], axis=None)

@@ -1,6 +1,6 @@
 """The numbers that make one made-up chest radiograph: a patient's Anatomy, a Pose, a Film – each drawn from an address.
 
-Lengths are shares of a typical picture side (1 cm is about 0.025). x runs to the patient's left (right on the picture),
+Lengths are shares of a typical image side (1 cm is about 0.025). x runs to the patient's left (right on the image),
 y down from the apex of the lungs, z towards the sternum; x = 0 is the middle of the spine.
 """
 
@@ -82,7 +82,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What stays the same in all pictures of one patient."""
+    """What stays the same in all images of one patient."""
 
     seed: int
     """Address of vessels and textures."""
@@ -143,7 +143,7 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Pose:
-    """How the patient stood or lay for one picture, and how the picture was framed."""
+    """How the patient stood or lay for one image, and how the image was framed."""
 
     seed: int
     view: str
@@ -151,7 +151,7 @@ class Pose:
     x: float
     y: float
     roll: float
-    """Radians in the picture plane."""
+    """Radians in the image plane."""
     yaw: float
     """Turned to one side: what lies in front moves against what lies behind."""
     pitch: float
@@ -162,12 +162,12 @@ class Pose:
     blades: float
     """Shoulder blades: 0 over the lungs … 1 turned out."""
     mirrored: bool = False
-    """A lateral picture of a patient who faces right."""
+    """A lateral image of a patient who faces right."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """Tube, detector, processing and labelling of one picture."""
+    """Tube, detector, processing and labelling of one image."""
 
     seed: int
     hospital: str
@@ -177,7 +177,7 @@ class Film:
     noise: float
     scatter: float
     shading: tuple[float, float]
-    """Heel effect: a slope across the picture."""
+    """Heel effect: a slope across the image."""
     collimation: tuple[float, float, float, float]
     """Black borders: left, top, right, bottom, as shares of the side."""
     tilt: float
@@ -249,14 +249,14 @@ def anatomy(seed: int, patient: int, *, age: float, female: bool) -> Anatomy:
     )
 
 
-def pose(seed: int, patient: int, study: int, picture: int, *, view: str) -> Pose:
-    """How this patient was placed for this picture."""
-    draw = Draws(seed, 2, patient, study, picture)
+def pose(seed: int, patient: int, study: int, image: int, *, view: str) -> Pose:
+    """How this patient was placed for this image."""
+    draw = Draws(seed, 2, patient, study, image)
     lying, turned = view == "AP", view == "LATERAL"
     mirrored = turned and draw.chance(0.35)
     shift = draw.normal(0, 0.065 if turned else 0.05 if lying else 0.04)
     return Pose(
-        seed=study * 16 + picture,
+        seed=study * 16 + image,
         view=view,
         scale=draw.normal(1.12 if turned else 1.03 if lying else 1.05, 0.11 if turned else 0.09),
         x=0.5 + shift + (0.03 if mirrored else -0.03 if turned else 0.0),
@@ -271,16 +271,16 @@ def pose(seed: int, patient: int, study: int, picture: int, *, view: str) -> Pos
     )
 
 
-def film(seed: int, patient: int, study: int, picture: int, *, hospital: str, view: str) -> Film:
-    """How this hospital took and labelled this picture."""
-    draw = Draws(seed, 3, patient, study, picture)
+def film(seed: int, patient: int, study: int, image: int, *, hospital: str, view: str) -> Film:
+    """How this hospital took and labelled this image."""
+    draw = Draws(seed, 3, patient, study, image)
     portable = hospital == "B" and view == "AP"
     borders = [max(0.0, draw.uniform(-0.06, 0.04)) for _ in range(4)]
     if hospital == "B":
         borders = [max(0.0, draw.uniform(-0.08, 0.08)) if draw.chance(0.6) else 0.0 for _ in range(4)]
     words = [word for word, often in (("AP", 0.7), ("PORTABLE", 0.6), ("SUPINE", 0.3)) if draw.chance(often)]
     return Film(
-        seed=(patient * 64 + study * 16 + picture) & 0x7FFFFFFF,
+        seed=(patient * 64 + study * 16 + image) & 0x7FFFFFFF,
         hospital=hospital,
         exposure=draw.normal(0.0, 0.1) + (0.05 if hospital == "B" else 0.0),
         contrast=draw.normal(1.12 if hospital == "A" else 0.95, 0.17),
@@ -297,7 +297,7 @@ def film(seed: int, patient: int, study: int, picture: int, *, hospital: str, vi
 
 
 def lying_label(view: str) -> bool:
-    """AP pictures are usually marked as such."""
+    """AP images are usually marked as such."""
     return view == "AP"
 
 

@@ -56,7 +56,7 @@ class Plate:
         return turn * unit, shift * unit - (1 << _SHIFT) / 2 + 0.5, deep * unit
 
     def place(self, points: Points) -> Points:
-        """Chest → share of the picture side."""
+        """Chest → share of the image side."""
         turn, shift, _ = self._affine
         return points @ turn + shift
 

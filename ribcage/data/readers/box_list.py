@@ -3,7 +3,7 @@
     image_id,class_name,x_min,y_min,x_max,y_max      corners
     file,finding,x,y,width,height                    the upper left corner and the sides
 
-A line without numbers says that a picture was looked at, and that nothing was drawn there.
+A line without numbers says that an image was looked at, and that nothing was drawn there.
 """
 
 from pathlib import Path
@@ -25,9 +25,9 @@ def read(file: Path, encoding: str = "auto") -> pd.DataFrame:
     rows = tables.sniffed(file, encoding)
     header = list(rows.columns)
     path, finding = columns.named(header, columns.ROLES["path"]), columns.named(header, FINDING)
-    corners = _all_of(header, CORNERS)  # they go first: beside them, width and height are the picture's
+    corners = _all_of(header, CORNERS)  # they go first: beside them, width and height are the image's
     sides = corners or _all_of(header, SIDES)
-    lacking = {"a picture's file": path, "a finding": finding, "x, y, width, height or two corners": sides}
+    lacking = {"an image's file": path, "a finding": finding, "x, y, width, height or two corners": sides}
     if not all(lacking.values()):
         wanted = "; nor like ".join(what for what, found in lacking.items() if not found)
         raise ValueError(f"{file} is no list of boxes: no column looks like {wanted}. {columns.among(header)}")
@@ -41,7 +41,7 @@ def read(file: Path, encoding: str = "auto") -> pd.DataFrame:
     wrong = {
         "a box without a finding": drawn & (found["finding"] == ""),
         "a box that is not wider and higher than nothing": drawn & ~(found[["width", "height"]] > 0).all(axis=1),
-        "a box without a picture": drawn & (found["path"] == ""),
+        "a box without an image": drawn & (found["path"] == ""),
         "some of a box's four numbers": found.isna().any(axis=1)
         & found.notna()[["x", "y", "width", "height"]].any(axis=1),
     }

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp")
+IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp")
 SUFFIX = re.compile(r"\.[A-Za-z]{3,5}$")
 COMPRESSED = ("", ".gz", ".zip")
 MOST_COLUMNS = 10_000
@@ -66,7 +66,7 @@ def meant(names: Sequence[str], paths: Sequence[str]) -> tuple[list[str], int]:
     stem. A name that leads to no file, or to several, stays as it is.
     """
     there = set(paths)
-    files = [path for path in paths if path.lower().endswith(PICTURES)]
+    files = [path for path in paths if path.lower().endswith(IMAGES)]
     inside = _only([SUFFIX.sub("", path) for path in files], files)
     last = [path.rpartition("/")[2] for path in files]
     exact, stems = _only(last, files), _only([SUFFIX.sub("", name) for name in last], files)
@@ -101,22 +101,20 @@ def named(paths: Iterable[str], *names: str) -> list[str]:
 
 
 def locate(names: pd.Series, paths: Sequence[str], folder: str = "", prefer: Sequence[str] = ()) -> pd.Series:
-    """The path of the picture with each name: the same name, else the same stem (re-encoded), else missing.
+    """The path of the image with each name: the same name, else the same stem (re-encoded), else missing.
 
     Where several would do, those that match the first patterns of `prefer` come first, then those in higher folders.
     """
     below = folder.strip("/") + "/" if folder.strip("/.") else ""
-    pictures = [path for path in paths if path.startswith(below) and path.lower().endswith(PICTURES)]
-    if below and not pictures:
-        raise FileNotFoundError(
-            f"The folder {folder} holds no pictures. It is given relative to the data set's folder."
-        )
+    images = [path for path in paths if path.startswith(below) and path.lower().endswith(IMAGES)]
+    if below and not images:
+        raise FileNotFoundError(f"The folder {folder} holds no images. It is given relative to the data set's folder.")
     patterns = [re.compile(pattern) for pattern in prefer]
-    pictures.sort(
+    images.sort(
         key=lambda path: ([not pattern.search(path) for pattern in patterns], path.count("/"), path), reverse=True
     )
-    exact = {path.rpartition("/")[2]: path for path in pictures}  # the last one stays: the best
-    stems = {SUFFIX.sub("", path.rpartition("/")[2]): path for path in pictures}
+    exact = {path.rpartition("/")[2]: path for path in images}  # the last one stays: the best
+    stems = {SUFFIX.sub("", path.rpartition("/")[2]): path for path in images}
     found = [exact.get(name) or stems.get(SUFFIX.sub("", name)) for name in names]
     return pd.Series(found, index=names.index, dtype="str")
 
@@ -168,7 +166,7 @@ def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
         raise ValueError(f"{file} has {first.count(separator) + 1:,} columns; {MOST_COLUMNS:,} are read at most.")
     names = _check_widths(text, separator, file)
     rows = _read(io.StringIO(text), file, sep=separator, dtype=str)
-    bare = next((name for name in names if name.lower().endswith(PICTURES)), "")
+    bare = next((name for name in names if name.lower().endswith(IMAGES)), "")
     if bare:
         raise ValueError(
             f"{file} has no header: its first line names a file ({shown(bare)}). Write the names of the columns above "

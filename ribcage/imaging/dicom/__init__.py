@@ -24,7 +24,7 @@ from ribcage.imaging.dicom import elements, place
 from ribcage.imaging.dicom import gray as dicom_gray
 from ribcage.imaging.dicom import pixels as dicom_pixels
 from ribcage.imaging.dicom.pixels import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Layout, Stored, short
-from ribcage.imaging.raster import Depth, Limits, Picture, UnreadableError
+from ribcage.imaging.raster import Depth, GrayImage, Limits, UnreadableError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -53,7 +53,9 @@ def recognised(data: bytes) -> bool:
     return group in (2, 8) and element <= 0x0100 and (implicit or re.fullmatch(rb"[A-Z]{2}", kind) is not None)
 
 
-def decode(data: bytes, name: str, *, depth: Depth, min_side: int | None, limits: Limits, window: str = "") -> Picture:
+def decode(
+    data: bytes, name: str, *, depth: Depth, min_side: int | None, limits: Limits, window: str = ""
+) -> GrayImage:
     """The image in these bytes; `name` is how errors call it, `window` what to take instead of the file's own choice:
     an explanation such as LUNG, or centre and width such as 40,400."""
     asked = dicom_gray.asked(window)
@@ -67,7 +69,7 @@ def decode(data: bytes, name: str, *, depth: Depth, min_side: int | None, limits
         else:
             pixels, notes = _gray(dataset, said, name, depth, min_side, limits, asked)
         notes = [*unread, *said.notes, *notes, *place.cautions(dataset)]
-        return Picture(pixels, said.width, said.height, tuple(notes), _tags(dataset))
+        return GrayImage(pixels, said.width, said.height, tuple(notes), _tags(dataset))
     except UnreadableError:
         raise
     except Exception as error:  # whatever pydicom and its decoders raise on a hostile file
@@ -123,7 +125,7 @@ def _looked_up(table: np.ndarray, levels: np.ndarray, depth: Depth) -> np.ndarra
 
 
 def tags(stream: BinaryIO, name: str, limits: Limits) -> dict[str, str]:
-    """`Picture.tags` from the header alone, whatever the pixels are; {} when it is damaged."""
+    """`GrayImage.tags` from the header alone, whatever the pixels are; {} when it is damaged."""
     _require(name)
     from pydicom.datadict import tag_for_keyword
 

@@ -4,7 +4,7 @@ Chen et al. 2021, https://arxiv.org/abs/2111.14725 (also called S3). timm has th
 paper's name, and no residual branch is dropped unless asked for (the paper drops up to 0.1). Attention is within
 windows, which are shifted in every second block, with a learnt bias for each relative position. A window that is larger
 than its map shrinks to it; maps that windows do not divide are padded. Published files load as they are, and the biases
-in them are interpolated to the windows of another size of pictures.
+in them are interpolated to the windows of another size of images.
 """
 
 from typing import Any

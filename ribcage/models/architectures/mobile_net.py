@@ -184,7 +184,7 @@ class Block(nn.Module):
 
 
 class Squeeze(nn.Module):
-    """Squeeze and excitation: channels are weighed by what is in all of the picture."""
+    """Squeeze and excitation: channels are weighed by what is in all of the image."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -257,6 +257,6 @@ def eeea_net_c2(pretrained: bool = False, **options: Any) -> MobileNet:
 
 @register_model
 def ofa_595(pretrained: bool = False, **options: Any) -> MobileNet:
-    """Twenty blocks, 1.2 times as wide; 595 million multiply-adds for a picture of 236 pixels."""
+    """Twenty blocks, 1.2 times as wide; 595 million multiply-adds for an image of 236 pixels."""
     found = {"kernels": "353 5535 7535 3573 3353", "expands": "343 4463 6634 6664 6663", "mixed": 1536}
     return _built("ofa_595", pretrained, {"widths": (24, 32, 48, 96, 136, 192), **found, **options})

@@ -1,4 +1,4 @@
-"""ResNet for small pictures: a 3 × 3 stem without stride and without pooling, as for CIFAR.
+"""ResNet for small images: a 3 × 3 stem without stride and without pooling, as for CIFAR.
 
 He et al. 2016, https://arxiv.org/abs/1512.03385, sec. 4.2, with the widths of the large ResNets, or half of them.
 """
@@ -30,7 +30,7 @@ class SmallResNet(ResNet):
 
 @register_model
 def resnet18_small(pretrained: bool = False, **options: Any) -> ResNet:
-    """Eighteen layers for pictures of about 28 to 64 pixels."""
+    """Eighteen layers for images of about 28 to 64 pixels."""
     options = {"block": BasicBlock, "layers": (2, 2, 2, 2), **options}
     return build_model_with_cfg(SmallResNet, "resnet18_small", pretrained, **options)
 

@@ -1,4 +1,4 @@
-"""Boxes: what is known of the pictures of a batch, and what a head finds in one."""
+"""Boxes: what is known of the images of a batch, and what a head finds in one."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from torch import Tensor
 from torchvision import ops
 
 CANDIDATES = 1000
-"""Boxes of one picture that come to suppression at most."""
+"""Boxes of one image that come to suppression at most."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The true boxes of N pictures, in pixels of the view."""
+    """The true boxes of N images, in pixels of the view."""
 
-    pictures: Tensor
-    """(M,) int64: which picture."""
+    images: Tensor
+    """(M,) int64: which image."""
     findings: Tensor
     """(M,) int64"""
     boxes: Tensor
@@ -27,18 +27,18 @@ class Truth:
     @classmethod
     def of(cls, boxes: Tensor, labels: Tensor) -> "Truth":
         """From a batch's (M, 6) boxes of one view and its (N, F) labels."""
-        pictures, findings = boxes[:, 0].long(), boxes[:, 1].long()
+        images, findings = boxes[:, 0].long(), boxes[:, 1].long()
         asked = labels <= 0.5  # not where NaN
-        asked[pictures, findings] = True
-        return cls(pictures, findings, boxes[:, 2:].float(), asked)
+        asked[images, findings] = True
+        return cls(images, findings, boxes[:, 2:].float(), asked)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
 
 @dataclass(frozen=True)
 class Found:
-    """The boxes found in one picture, the surest first."""
+    """The boxes found in one image, the surest first."""
 
     boxes: Tensor
     """(K, 4) float: x0, y0, x1, y1 in pixels of the view."""
@@ -49,7 +49,7 @@ class Found:
 
 
 def best(boxes: Tensor, scores: Tensor, size: tuple[int, int], overlap: float, keep: int) -> Found:
-    """Of (L, 4) boxes with (L, F) scores the best `keep`, cut at the picture's edge.
+    """Of (L, 4) boxes with (L, F) scores the best `keep`, cut at the image's edge.
 
     None overlaps a better one of its finding by more than `overlap`. No score is too low.
     """

@@ -30,7 +30,7 @@ REACH = 8
 
 @dataclass(frozen=True)
 class Outputs:
-    """What L cells of N pictures say."""
+    """What L cells of N images say."""
 
     logits: Tensor
     """(N, L, F)"""
@@ -61,7 +61,7 @@ class FCOS(nn.Module):
         nn.init.constant_(self.classes.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
 
     def forward(self, maps: list[Tensor], size: Size) -> Outputs:
-        """What the cells of a picture of this size say."""
+        """What the cells of an image of this size say."""
         levels = self.pyramid(maps)
         places = cells([(x.shape[2], x.shape[3]) for x in levels], self.pyramid.strides, levels[0].device)
         said = [self._level(x, self.scales[number]) for number, x in enumerate(levels)]
@@ -72,13 +72,13 @@ class FCOS(nn.Module):
 
     def losses(self, outputs: Outputs, truth: Truth) -> dict[str, Tensor]:
         """Sums over all cells, to be divided by `count`."""
-        picture, cell, box = self._assigned(truth, outputs.cells)
+        image, cell, box = self._assigned(truth, outputs.cells)
         targets = torch.zeros_like(outputs.logits)
-        targets[picture, cell, truth.findings[box]] = 1.0
+        targets[image, cell, truth.findings[box]] = 1.0
         focal = ops.sigmoid_focal_loss(outputs.logits, targets, alpha=0.25, gamma=2.0) * truth.asked[:, None]
-        found, true = outputs.boxes[picture, cell], truth.boxes[box]
+        found, true = outputs.boxes[image, cell], truth.boxes[box]
         quality = F.binary_cross_entropy_with_logits(
-            outputs.quality[picture, cell], self._quality(found, true, outputs.cells[cell]), reduction="sum"
+            outputs.quality[image, cell], self._quality(found, true, outputs.cells[cell]), reduction="sum"
         )
         return {
             "classes": focal.sum(),
@@ -100,7 +100,7 @@ class FCOS(nn.Module):
         return self.classes(self.class_tower(x)), self.sides(boxes) * scale, self.quality(boxes)
 
     def _assigned(self, truth: Truth, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(P,) each: picture, cell and box of every cell that has one.
+        """(P,) each: image, cell and box of every cell that has one.
 
         Of several boxes a cell has the smallest; the cell in which a box's centre lies may have it, small as it is.
         """
@@ -114,9 +114,9 @@ class FCOS(nn.Module):
         rank = torch.arange(len(order), device=places.device)[:, None]
         ranks = torch.where(mine[order], rank, -1)
         last = rank.new_full((len(truth.asked), len(places)), -1)
-        last.scatter_reduce_(0, truth.pictures[order, None].expand_as(ranks), ranks, "amax")
-        picture, cell = (last >= 0).nonzero().T
-        return picture, cell, order[last[picture, cell]]
+        last.scatter_reduce_(0, truth.images[order, None].expand_as(ranks), ranks, "amax")
+        image, cell = (last >= 0).nonzero().T
+        return image, cell, order[last[image, cell]]
 
     def _reach(self, stride: Tensor) -> Tensor:
         """(2, L): least and largest distance from a cell to the farthest side of a box that it may have."""

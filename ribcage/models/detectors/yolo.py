@@ -5,7 +5,7 @@ of S cells, with m = 1 where an anchor of a cell has a box and e = 1 where it ne
 
     L = 1/(3 S) sum 2.5 m (BCE(x) + BCE(y) + (w - w*)^2 + (h - h*)^2) + m BCE(c, 1) + e BCE(c, 0) / 2,
 
-summed over maps, the mean over pictures. Each map takes each box, by the anchor that is most like it. Where there are
+summed over maps, the mean over images. Each map takes each box, by the anchor that is most like it. Where there are
 several findings, m BCE(findings) is added; the protocol knew one.
 """
 
@@ -26,7 +26,7 @@ PUBLISHED = (
     ((16.2, 32.94), (33.48, 24.3), (31.86, 64.26)),
     ((64.64, 48.6), (84.24, 106.92), (201.42, 176.04)),
 )
-"""Widths and heights for pictures of 224 pixels, finest map first: those of COCO times 0.54, one with a slip: 64.64."""
+"""Widths and heights for images of 224 pixels, finest map first: those of COCO times 0.54, one with a slip: 64.64."""
 SIDE = 224
 MAPS, ANCHORS = 3, 3
 WIDTHS = (128, 256, 512)
@@ -63,10 +63,10 @@ class YOLO(nn.Module):
         self.trunks = nn.ModuleList(_trunk(channels, w) for channels, w in zip(given, WIDTHS, strict=True))
         self.answers = nn.ModuleList(_answer(w, ANCHORS * (5 + findings)) for w in WIDTHS)
         self.routes = nn.ModuleList(_convolution(w, w // 2, 1) for w in WIDTHS[1:])
-        self.register_buffer("anchors", torch.tensor(PUBLISHED) / SIDE)  # (3, 3, 2), shares of the picture's sides
+        self.register_buffer("anchors", torch.tensor(PUBLISHED) / SIDE)  # (3, 3, 2), shares of the image's sides
 
     def forward(self, maps: list[Tensor], size: Size) -> list[Outputs]:
-        """What the cells of a picture of this size say, finest map first."""
+        """What the cells of an image of this size say, finest map first."""
         if self.pyramid is not None:
             maps = self.pyramid(maps)
         outputs: list[Outputs] = []
@@ -80,12 +80,12 @@ class YOLO(nn.Module):
         return outputs
 
     def losses(self, outputs: list[Outputs], truth: Truth) -> dict[str, Tensor]:
-        """Sums over pictures, to be divided by `count`."""
+        """Sums over images, to be divided by `count`."""
         levels = [self._level(each, truth) for each in outputs]
         return {name: torch.stack([level[name] for level in levels]).sum() for name in levels[0]}
 
     def count(self, truth: Truth, sizes: list[Size]) -> Tensor:
-        """How many pictures there are."""
+        """How many images there are."""
         return torch.tensor(float(len(truth.asked)), device=truth.boxes.device)
 
     def boxes(self, outputs: list[Outputs]) -> tuple[Tensor, Tensor]:
@@ -103,11 +103,11 @@ class YOLO(nn.Module):
         return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
 
     def measure(self, sides: np.ndarray) -> None:
-        """Take anchors from (M, 2) widths and heights of boxes, shares of the picture's."""
+        """Take anchors from (M, 2) widths and heights of boxes, shares of the image's."""
         self.anchors.copy_(torch.from_numpy(fitted(sides, MAPS * ANCHORS)).view(MAPS, ANCHORS, 2))
 
     def _pixels(self, size: Size) -> Tensor:
-        """(3, 3, 2): the anchors of a picture of this size."""
+        """(3, 3, 2): the anchors of an image of this size."""
         return self.anchors * self.anchors.new_tensor([size[1], size[0]])
 
     def _level(self, outputs: Outputs, truth: Truth) -> dict[str, Tensor]:
@@ -147,11 +147,11 @@ def _assigned(outputs: Outputs, truth: Truth) -> tuple[Place, Tensor, Place]:
     alike = overlaps(truth.boxes[:, 2:] - truth.boxes[:, :2], outputs.anchors)  # (M, 3)
     numbers = torch.arange(len(truth), device=outputs.raw.device)
     last = numbers.new_full((shape[:4].numel(),), -1)
-    flat = ((truth.pictures * anchors + alike.argmax(1)) * height + row) * width + column
+    flat = ((truth.images * anchors + alike.argmax(1)) * height + row) * width + column
     last = last.scatter_reduce(0, flat, numbers, "amax").view(shape[:4])
-    picture, chosen, down, across = place = last.ge(0).nonzero(as_tuple=True)
+    image, chosen, down, across = place = last.ge(0).nonzero(as_tuple=True)
     box, anchor = (alike > NEARLY).nonzero(as_tuple=True)
-    return (picture, chosen, down, across), last[place], (truth.pictures[box], anchor, row[box], column[box])
+    return (image, chosen, down, across), last[place], (truth.images[box], anchor, row[box], column[box])
 
 
 def overlaps(sides: Tensor, anchors: Tensor) -> Tensor:

@@ -1,0 +1,33 @@
+"""Format 1: JSON of dataset folders and bundles as Ribcage 0.1.0 wrote it → the names of today.
+
+Every older name stands here and nowhere else. A value is renamed wherever its key is, at any depth.
+"""
+
+from typing import Any
+
+DATASET: dict[str, str] = {"pictures": "images"}
+"""Old name → name of today, in dataset.json."""
+MODEL: dict[str, str] = {"pictures": "images"}
+"""… in model.json."""
+TESTS: dict[str, str] = {"images": "contents", "pictures": "images"}
+"""… in tests.json."""
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "dataset.json": {"window": "", "drop_shared": []},
+    "model.json": {"detector": {}, "colours": [], "observed": []},
+}
+"""What the first files of format 1 do not have, by today's names."""
+NAMES = {"dataset.json": DATASET, "model.json": MODEL, "tests.json": TESTS}
+
+
+def current(values: Any, file: str, format: int) -> Any:
+    """The content of a file of this name in today's words; of another format than 1, or no object: as it is."""
+    if not isinstance(values, dict) or values.get("format") != 1:
+        return values
+    renamed = _renamed(values, NAMES[file])
+    return {**DEFAULTS.get(file, {}), **renamed, "format": format}
+
+
+def _renamed(values: Any, names: dict[str, str]) -> Any:
+    if isinstance(values, dict):
+        return {names.get(key, key): _renamed(value, names) for key, value in values.items()}
+    return [_renamed(value, names) for value in values] if isinstance(values, list) else values

@@ -1,0 +1,39 @@
+"""Dataset folders and bundles that Ribcage 0.1.0 wrote still open: format_1.zip holds what it wrote."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ribcage.bundle import bundle, history
+from ribcage.data import dataset_folder
+from ribcage.methods.detect import Detect
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset folder, a classifier and a detector of format 1."""
+    folder = tmp_path_factory.mktemp("format 1")
+    zipfile.ZipFile(Path(__file__).with_name("format_1.zip")).extractall(folder)
+    return folder
+
+
+def test_a_dataset_folder_opens(written: Path) -> None:
+    opened = dataset_folder.open(written / "dataset")
+    assert len(opened) == opened.facts.images == 40 and len(opened.index.findings) == 14
+    assert np.asarray(opened.image(7)).shape == (32, 32)
+    assert opened.facts.options == {"images": 40, "seed": 3}
+
+
+def test_a_classifier_opens_with_all_that_was_known_of_it(written: Path) -> None:
+    opened = bundle.load(written / "classifier")
+    assert opened.model.name == "resnet10t" and opened.model.training["images"] == 223
+    assert [one["images"] for one in opened.model.observed][:3] == [15, 15, 15] and opened.ood is not None
+    (test,) = history.load(written / "classifier")
+    assert (test.images, test.patients, len(test.contents)) == (62, 30, 1)
+
+
+def test_a_detector_opens(written: Path) -> None:
+    opened = bundle.load_detector(written / "detector")
+    assert isinstance(opened.method, Detect) and history.load(written / "detector")
