@@ -17,6 +17,7 @@ import timm
 import torch
 
 from ribcage.bundle.formats import autoformer, darmo, deit, foreign, lightly, timm_names, visformer
+from ribcage.models import architectures as architectures
 
 RECOGNISED = {
     *foreign.RESNETS, *foreign.DENSENETS, *foreign.VITS, *deit.DEITS, *deit.DISTILLED, *deit.THIRD, *darmo.MODELS,

@@ -31,7 +31,7 @@ def test_tests_are_numbered_and_read_back(tmp_path: Path) -> None:
         "",
         "[]",
         '{"format": 1, "tests": [1]}',
-        '{"format": 2, "tests": []}',
+        '{"format": 3, "tests": []}',
         '{"format": 1}',
         '{"format": 1, "tests": [{"number": 1}]}',
     ],

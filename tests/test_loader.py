@@ -250,7 +250,7 @@ def test_a_linked_folder_is_read_from_its_files(tmp_path: Path) -> None:
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     store = make_store(tmp_path, count=10, linked=True)
     (store.folder / "图 7.png").write_bytes(b"not an image")
-    with pytest.raises(ValueError, match=r"GrayImage 7 of .*图 7\.png"):
+    with pytest.raises(ValueError, match=r"Image 7 of .*图 7\.png"):
         list(Loader([store], [gentle(40)], batch=4).epoch(0))
     assert not loader_threads()
 

@@ -467,6 +467,7 @@ def test_the_window_of_an_import_is_kept_in_the_folder(tmp_path: Path) -> None:
     assert opened.facts.window == "130,120" and next(iter(opened.facts.notes)) == "window 130/120 as asked for"
     old = json.loads((tmp_path / "out" / "dataset.json").read_text())
     del old["window"]
+    old["format"] = 1
     (tmp_path / "out" / "dataset.json").write_text(json.dumps(old))
     assert dataset_folder.Facts.load(tmp_path / "out" / "dataset.json").window == ""
 
@@ -536,6 +537,7 @@ def test_a_folder_of_an_older_version_opens(tmp_path: Path) -> None:
     file = tmp_path / "out" / "dataset.json"
     values = json.loads(file.read_text())
     del values["drop_shared"]
+    values["format"] = 1
     file.write_text(json.dumps(values))
     assert dataset_folder.open(tmp_path / "out").facts.drop_shared == ()
 

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
+from ribcage.models import architectures as architectures  # ours are then known to timm
 from ribcage.models.layers import choose_attention
 from ribcage.runtime.spelling import did_you_mean
 
@@ -120,7 +121,7 @@ class Backbone(nn.Module):
     """A timm model by name.
 
     Args:
-        name: any name of timm's, or one of `backbones/`.
+        name: any name of timm's, or one of `architectures/`.
         channels: of the images; 1 for gray.
         size: (height, width) of the images; None: the model's own. Position embeddings are made for it.
         init: "" for random weights, "imagenet" for timm's pretrained ones, else a file with them.
@@ -231,8 +232,8 @@ class Backbone(nn.Module):
 
 
 def is_known(name: str) -> bool:
-    """Whether timm, or `backbones/`, has such a model. A name with a source before it (hf-hub:…) is none: timm would
-    ask the network for it."""
+    """Whether timm, or `architectures/`, has such a model. A name with a source before it (hf-hub:…) is none:
+    timm would ask the network for it."""
     if not NAME.fullmatch(name) or not timm.is_model(name.split(".")[0]):
         return False
     try:
