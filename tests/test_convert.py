@@ -225,6 +225,7 @@ def test_an_older_model_opens(converted: Path, folder: Path) -> None:
     facts = json.loads((older / "model.json").read_text(encoding="utf-8"))
     for name in ("colours", "detector"):
         del facts[name]
+    facts["format"] = 1
     (older / "model.json").write_text(json.dumps(facts), encoding="utf-8")
     (older / "SHA256SUMS").unlink()
     assert bundle.load(older).model.colours == () and np.isfinite(bundle.load(older).model.mean)

@@ -87,6 +87,7 @@ def test_a_model_keeps_it_and_a_damaged_one_is_a_line(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="is damaged: observed is"):
             bundle.load(out)
     text.pop("observed")
+    text["format"] = 1
     (out / "model.json").write_text(json.dumps(text), encoding="utf-8")
     (out / "SHA256SUMS").unlink()
     assert bundle.load(out).model.observed == ()
