@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: setup demo test test-fast test-integration browser check bench docs clean
+.PHONY: setup demo test test-fast test-integration browser check generate bench docs clean
 
 setup: .venv/installed
 
@@ -40,6 +40,13 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(GENERATED)
+
+# Tables of the README, the stub for editors, the options that help pages show of methods and data sets.
+generate: .venv/installed
+	RIBCAGE_WRITE=1 $(GENERATED)
+
+GENERATED = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m generated tests/test_stub.py tests/test_readme.py tests/test_help_pages.py
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/data.py

@@ -13,7 +13,7 @@ from typing import Any
 
 from ribcage import api, cli, methods
 from ribcage.data import datasets
-from ribcage.runtime import flags
+from ribcage.runtime import flags, help_pages
 
 ROOT = Path(__file__).parent.parent
 TYPES = (
@@ -126,7 +126,10 @@ def command_page(name: str) -> str:
         f"    {' '.join(['ribcage', name, *placed, '[options]'])}",
         prose(inspect.getdoc(module) or ""),
         table([flag for flag in found if flag.positional], "argument"),
-        table(sorted((flag for flag in found if not flag.positional), key=flags.has_default), "option"),
+        table(
+            sorted((flag for flag in found if not flag.positional), key=lambda flag: flag.default is not flags.NEEDED),
+            "option",
+        ),
     ]
     members = MEMBERS[name].names() if name in MEMBERS else ()
     parts += [member_part(name, module, member) for member in members]
@@ -151,7 +154,7 @@ def table(found: list[flags.Flag], head: str) -> str:
 
 def values(flag: flags.Flag) -> str:
     """What may stand behind an option."""
-    return "" if flag.kind is bool else flags.value_name(flag.kind).replace("|", " | ")
+    return "" if flag.kind is bool else help_pages.value_name(flag.kind).replace("|", " | ")
 
 
 def standing(flag: flags.Flag) -> str:
@@ -160,7 +163,7 @@ def standing(flag: flags.Flag) -> str:
         return "" if flag.positional else "needed"
     if isinstance(flag.default, bool):
         return "yes" if flag.default else "no"
-    return "" if flag.default in (None, (), "") else flags.show(flag.default)
+    return "" if flag.default in (None, (), "") else help_pages.shown(flag.default)
 
 
 def cell(text: str) -> str:

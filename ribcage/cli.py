@@ -9,8 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 from ribcage import __version__
-from ribcage.runtime import terminal, threads
-from ribcage.runtime.flags import UsageError, help_page, parse, read_flags
+from ribcage.runtime import help_pages, terminal, threads
+from ribcage.runtime.flags import UsageError, parse, read_flags
 from ribcage.runtime.spelling import did_you_mean
 
 SYNONYMS = {
@@ -26,6 +26,7 @@ SYNONYMS = {
 }  # fmt: skip
 """What others call a command."""
 COMMANDS = Path(__file__).parent / "commands"
+ALL_OPTIONS = "--help-all"
 LONGEST = 1200
 """Characters of an error."""
 
@@ -113,11 +114,11 @@ def dispatch(words: list[str]) -> int:
         print(f"ribcage {__version__}")
         return 0
     module = command(words[0])
-    flags = read_flags(module, words[1:])
-    if "-h" in words or "--help" in words:
-        print(help_page(words[0], module, flags))
+    if asked := {"-h", "--help", ALL_OPTIONS} & set(words):
+        rest = [word for word in words[1:] if word not in asked]
+        print(help_pages.page(words[0], module, rest, everything=ALL_OPTIONS in asked))
         return 0
-    options = parse(words[0], module, flags, words[1:])
+    options = parse(words[0], module, read_flags(module, words[1:]), words[1:])
     result = module.run(options)
     if hasattr(module, "exit_code"):
         return int(module.exit_code(options, result))
@@ -156,7 +157,8 @@ def overview() -> str:
         "commands:",
         *rows,
         "",
-        "'ribcage COMMAND --help' explains one; --debug shows where an error arose; --version prints the version.",
+        "'ribcage COMMAND --help' explains one, --help-all all of its options.",
+        "--debug shows where an error arose; --version prints the version.",
     ]
     return "\n".join(lines)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from ribcage import cli
-from ribcage.runtime import flags
+from ribcage.runtime import flags, help_pages
 
 
 def answer(*words: str) -> subprocess.CompletedProcess[str]:
@@ -128,7 +128,7 @@ def test_the_values_of_an_unknown_flag_are_no_mistakes_of_their_own(made_up: Mod
 
 
 def test_a_members_help_comes_from_its_docstring(made_up: ModuleType) -> None:
-    page = flags.help_page("x", made_up, flags.read_flags(made_up, ["it"]))
+    page = help_pages.page("x", made_up, ["it"])
     assert "how many keys are kept (default: 8)" in page
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 POSITIONAL = ("runs",)
+EXAMPLES = ("compare runs/a runs/b", "compare runs/a predictions.csv --on data/nih --html compare.html")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 POSITIONAL = ("file",)
+EXAMPLES = (
+    "convert model.pth.tar --out models/chexnet",
+    "convert model.pth.tar --out models/chexnet --data data/nih --val val",
+)
 ACCOUNT = "account.csv"
 """What became of every tensor of the file."""
 

@@ -22,6 +22,9 @@ QUICK |= {"localise_epochs": 2}
 """What is asked for with --quick, where nothing else is."""
 
 
+EXAMPLES = ("demo --out demo", "demo --quick --out demo")
+
+
 @dataclass(frozen=True)
 class Options:
     """How much to make, and where."""

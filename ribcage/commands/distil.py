@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ribcage.commands import finetune
 
 POSITIONAL = ()
+EXAMPLES = ("distil --teacher runs/chexnet --data data/nih --model eeea_net_c2 --out runs/small",)
 
 
 @dataclass(frozen=True, kw_only=True)

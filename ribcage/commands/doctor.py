@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+EXAMPLES = ("doctor", "doctor --json doctor.json")
+
 
 @dataclass(frozen=True)
 class Options:

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 POSITIONAL = ("run",)
+EXAMPLES = (
+    "evaluate runs/chexnet --data data/nih",
+    "evaluate runs/chexnet --data data/rsna --split all --resamples 2000",
+)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 POSITIONAL = ("model",)
+EXAMPLES = (
+    "export runs/chexnet --out chexnet.onnx",
+    "export runs/chexnet --to openvino --out chexnet --int8 --data data/nih",
+)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,10 @@ from ribcage.models.hyperparameters import Hyperparameters, told
 from ribcage.training.options import Course
 
 POSITIONAL = ()
+EXAMPLES = (
+    "finetune --data data/nih --model densenet121 --init imagenet --out runs/nih",
+    "finetune --data data/ours --init runs/moco --labels 0.1 --out runs/ours",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

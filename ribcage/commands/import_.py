@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 POSITIONAL = ("dataset", "root")
+EXAMPLES = ("import nih /data/ChestX-ray14 --out data/nih", "import folder /data/ours --out data/ours --size 512")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ def member(name: str) -> Callable[..., Any]:
     from ribcage.data import datasets
 
     return datasets.load(name).index
+
+
+def member_file(name: str) -> Path:
+    """The source of a data set."""
+    return Path(__file__).parents[1] / "data" / "datasets" / f"{name}.py"
 
 
 def run(options: Options) -> Any:

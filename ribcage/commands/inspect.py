@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 POSITIONAL = ("folders",)
+EXAMPLES = ("inspect data/nih", "inspect data/nih data/rsna --html audit.html")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ribcage.models.hyperparameters import Hyperparameters, told
 from ribcage.training.options import Course
 
 POSITIONAL = ()
+EXAMPLES = ("localise --data data/rsna --model resnet50 --init runs/moco --freeze backbone --out runs/boxes",)
 MODEL = "resnet50"
 """Of the protocol, where neither --model nor --init names one."""
 KIND: Literal["float16"] = "float16"

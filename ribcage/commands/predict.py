@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 POSITIONAL = ("model", "paths")
+EXAMPLES = ("predict runs/chexnet /data/new --out predictions.csv", "predict runs/chexnet scan.dcm --maps maps")
 FEW = 6
 """So many findings are all shown on a line; of more, those that reach their threshold and the likeliest others."""
 NEXT = 3

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ribcage.methods import Method
 
 POSITIONAL = ("method",)
+EXAMPLES = (
+    "pretrain moco --data data/nih --model resnet50 --out runs/moco",
+    "pretrain mae --data data/nih data/chexpert --model vit_base_patch16_224 --out runs/mae",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,11 @@ def member(name: str) -> "type[Method]":
     if kind.command != "pretrain":
         raise ValueError(f"{name} learns in a way of its own: see 'ribcage {kind.command} --help'.")
     return kind
+
+
+def member_file(name: str) -> Path:
+    """The source of a method."""
+    return Path(__file__).parents[1] / "methods" / f"{name}.py"
 
 
 def defaults(method: str = "") -> dict[str, str]:

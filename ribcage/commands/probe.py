@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 POSITIONAL = ("model",)
+EXAMPLES = ("probe runs/moco --data data/nih --out probe",)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 POSITIONAL = ("models",)
+EXAMPLES = ("profile densenet121 eeea_net_c2 --latency", "profile runs/chexnet")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 POSITIONAL = ("do", "name")
+EXAMPLES = ("recipes", "recipes show chexnet-nih-densenet121")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 POSITIONAL = ("name",)
+EXAMPLES = ("run small-moco --dry", "run chexnet-nih-densenet121 --data data/nih --out runs/chexnet")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 POSITIONAL = ("folder",)
+EXAMPLES = ("runs runs",)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ribcage.server.app import Settings
 
 POSITIONAL = ("models",)
+EXAMPLES = ("serve runs/chexnet", "serve runs/chexnet runs/boxes --port 8080 --token-file token.txt")
 NEEDED = {
     "fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart",
     "prometheus_client": "prometheus-client", "onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime",

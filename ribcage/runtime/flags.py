@@ -10,12 +10,10 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
-import shutil
 import sys
-import textwrap
 import tomllib
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal
@@ -60,8 +58,11 @@ class Flag:
 # ---- what a command takes
 
 
-def read_flags(module: ModuleType, words: list[str]) -> list[Flag]:
-    """The fields of Options, then the keywords of the member that the first word names."""
+def read_flags(module: ModuleType, words: list[str], defaults: Mapping[str, str] | None = None) -> list[Flag]:
+    """The fields of Options, then the keywords of the member that the first word names.
+
+    defaults: what options become that are left open, in words, where that is known already.
+    """
     texts, kinds = field_texts(module), typing.get_type_hints(module.Options)
     positional = getattr(module, "POSITIONAL", ())
     flags = [
@@ -73,8 +74,8 @@ def read_flags(module: ModuleType, words: list[str]) -> list[Flag]:
     if hasattr(module, "member") and positional:
         named = sort_words(flags, words)[0].get(positional[0])
         flags += member_flags(module.member(named[0]), known={flag.name for flag in flags}) if named else []
-    if hasattr(module, "defaults"):
-        said = module.defaults(*(named or [])[:1])
+    if defaults is not None or hasattr(module, "defaults"):
+        said = module.defaults(*(named or [])[:1]) if defaults is None else defaults
         flags = [dataclasses.replace(flag, says=said.get(flag.name, "")) for flag in flags]
     return flags
 
@@ -302,55 +303,3 @@ def words(module: ModuleType, options: Any) -> list[str]:
     for name, value in {**dict(getattr(options, "member", {})), **named}.items():
         said += option_words(name, value) if value is not None else []
     return said
-
-
-# ---- help
-
-
-def help_page(name: str, module: ModuleType, flags: list[Flag]) -> str:
-    """What `ribcage NAME --help` prints."""
-    words = [f"[{flag.option} …]" if flag.many else flag.option for flag in flags if flag.positional]
-    blocks = [f"usage: ribcage {name} {' '.join(words)} [options]", "", inspect.getdoc(module) or "", ""]
-    for title, chosen in (
-        ("arguments:", [flag for flag in flags if flag.positional]),
-        ("options:", sorted((flag for flag in flags if not flag.positional and not flag.of_member), key=has_default)),
-        ("its own options:", [flag for flag in flags if flag.of_member]),
-    ):
-        blocks += [title, *(help_line(flag) for flag in chosen), ""] if chosen else []
-    blocks += ["--recipe NAME takes options from a recipe or a TOML file; what is typed goes before what it says."]
-    return "\n".join(blocks).rstrip()
-
-
-def has_default(flag: Flag) -> bool:
-    """Those that must be given come first in the help."""
-    return flag.default is not NEEDED
-
-
-def help_line(flag: Flag) -> str:
-    """One option with its values, its text and its default."""
-    head = f"  {flag.option}" + ("" if flag.kind is bool or flag.positional else f" {value_name(flag.kind)}")
-    usual = "" if flag.default in (NEEDED, None, (), False, "") else show(flag.default)
-    default = f" (default: {flag.says or usual})" if flag.says or usual else ""
-    if flag.default is True:
-        default = f" (--no-{flag.option[2:]} turns it off)"
-    text = flag.text + default if flag.default is not NEEDED or flag.positional else f"{flag.text} (needed)"
-    width = max(40, min(shutil.get_terminal_size().columns, 120) - 30)
-    lines = textwrap.wrap(text, width) or [""]
-    first = f"{head:<28}  {lines[0]}" if len(head) <= 28 else f"{head}\n{'':30}{lines[0]}"
-    return "\n".join([first.rstrip(), *(f"{'':30}{line}" for line in lines[1:])])
-
-
-def show(default: Any) -> str:
-    """A default as one would type it."""
-    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-def value_name(kind: Any) -> str:
-    """What stands for the value in the help: N, X, FILE, a|b …"""
-    if typing.get_origin(kind) is tuple:
-        return value_name(typing.get_args(kind)[0]) + " …"
-    if typing.get_origin(kind) is Literal:
-        return "|".join(map(str, typing.get_args(kind)))
-    if typing.get_origin(kind) in UNIONS:
-        return value_name(typing.get_args(kind)[0])
-    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")

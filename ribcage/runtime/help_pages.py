@@ -1,0 +1,205 @@
+"""Help pages: the options of a command in groups, common ones first, with their values and defaults.
+
+A method's or data set's own options are read from `own_options.json`, which `make generate` writes, so that a page
+needs no torch; of a file that has changed since, or that is not among them, they are read from the file itself.
+"""
+
+import hashlib
+import inspect
+import json
+import shutil
+import textwrap
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from ribcage.runtime import flags
+from ribcage.runtime.flags import NEEDED, UNIONS, Flag
+
+GENERATED = Path(__file__).with_name("own_options.json")
+GROUPS = {
+    "Data": (
+        *("data", "train", "val", "split", "findings", "labels", "policy", "frontal", "share", "drop_copies"),
+        *("drop_shared", "split_list", "size", "fit", "depth", "window", "link", "limit", "name", "images"),
+    ),
+    "Model": (
+        *("model", "init", "channels", "pool", "dropout", "drop_path", "freeze", "mean", "std", "partial", "yes_as"),
+        *("to", "int8", "ranges", "classes", "all"),
+    ),
+    "Boxes": ("head", "width", "quality", "anchors", "overlap", "boxes"),
+    "Distillation": (*("teacher", "hard", "temperature", "match", "features", "relations", "weigh", "teach"),),
+    "Augmentation": ("augment", "view", "mixup"),
+    "Optimisation": (
+        *("epochs", "batch", "micro_batch", "lr", "optimizer", "weight_decay", "schedule", "warmup", "min_lr"),
+        *("decay_at", "betas", "layer_decay", "clip", "loss", "prior", "balanced", "smoothing", "ema", "precision"),
+        *("pretrain_epochs", "distil_epochs", "localise_epochs", "seen"),
+    ),
+    "Validation": ("keep", "patience", "validate_every", "probe", "watch_every"),
+    "Evaluation": (
+        *("threshold", "thresholds", "rule", "protocol", "ten_crop", "resamples", "worst", "allow_leak", "least"),
+        *("on", "seeds", "near", "samples", "latency", "runs", "tolerance"),
+    ),
+    "Maps": ("maps", "of", "map_method", "map_layer", "sheet", "check_maps"),
+    "Server": (
+        *("host", "port", "token_file", "wait", "readers", "max_requests", "max_files", "max_megabytes"),
+        *("max_megapixels", "max_seconds"),
+    ),
+    "Output": ("out", "table", "html", "json", "notes", "export_as", "log_format", "formats"),
+    "Run": (
+        *("resume", "devices", "threads", "workers", "seed", "save_minutes", "compile", "cache", "cache_gb"),
+        *("allow_rejected", "allow_unread", "redo", "quick", "serve", "download", "dry"),
+    ),
+}
+"""Which group an option belongs to, by its name; those in no group come last."""
+COMMON = frozenset(
+    (
+        *("data", "out", "model", "init", "findings", "size", "epochs", "batch", "lr", "augment", "devices", "seed"),
+        *("resume", "teacher", "head", "split", "html", "policy", "val", "train", "labels", "freeze", "loss", "maps"),
+        *("threshold", "threads", "to", "port", "table", "precision", "boxes", "quick"),
+    )
+)
+"""Options that `--help` shows of a command with many; `--help-all` shows all."""
+MANY = 30
+"""A command with more options than this shows only common ones by `--help`."""
+LEFT, LEAST, MOST = 30, 40, 90
+"""The column where texts begin, and how wide these are."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One option as the help shows it."""
+
+    name: str
+    option: str
+    value: str
+    """N, X, PATH, a|b …; empty for a switch or an argument."""
+    text: str
+    needed: bool = False
+
+    def lines(self) -> str:
+        """The option, its value and its text, wrapped."""
+        head = f"  {self.option} {self.value}".rstrip()
+        width = max(LEAST, min(shutil.get_terminal_size().columns - LEFT, MOST))
+        first, *rest = textwrap.wrap(self.text, width) or [""]
+        begin = f"{head:<{LEFT - 2}}  {first}" if len(head) <= LEFT - 2 else f"{head}\n{'':{LEFT}}{first}"
+        return "\n".join([begin.rstrip(), *(f"{'':{LEFT}}{line}" for line in rest)])
+
+
+def entry(flag: Flag) -> Entry:
+    """What is shown of a flag."""
+    value = "" if flag.kind is bool or flag.positional else value_name(flag.kind)
+    needed = flag.default is NEEDED
+    return Entry(flag.name, flag.option, value, flag.text + _ending(flag), needed)
+
+
+def _ending(flag: Flag) -> str:
+    """(needed), or the default."""
+    if flag.default is NEEDED:
+        return "" if flag.positional else " (needed)"
+    if flag.default is True:
+        return f" (default: on; --no-{flag.option[2:]} turns it off)"
+    usual = flag.says or ("" if flag.default in (None, (), "") or flag.default is False else shown(flag.default))
+    return f" (default: {usual})" if usual and "(default:" not in flag.text else ""
+
+
+def shown(default: Any) -> str:
+    """A default as one would type it."""
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def value_name(kind: Any) -> str:
+    """What stands for the value: N for whole numbers, X for others, PATH, TEXT, or the choices."""
+    if typing.get_origin(kind) is tuple:
+        return value_name(typing.get_args(kind)[0]) + " …"
+    if typing.get_origin(kind) is Literal:
+        return "|".join(str(choice) or "''" for choice in typing.get_args(kind))
+    if typing.get_origin(kind) in UNIONS:
+        return value_name(typing.get_args(kind)[0])
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
+
+
+def page(name: str, module: ModuleType, words: Sequence[str], *, everything: bool = False) -> str:
+    """What `ribcage NAME … --help` prints; everything: by --help-all."""
+    member = _member(module, words)
+    command = flags.read_flags(module, [], defaults=own_defaults(name, module, member))
+    arguments = [flag for flag in command if flag.positional]
+    named = [entry(flag) for flag in command if not flag.positional]
+    own = own_entries(name, module, member, {flag.name for flag in command}) if member else []
+    chosen = [one for one in named if everything or len(named) <= MANY or one.needed or one.name in COMMON]
+    usage = " ".join([name, *(f"[{flag.option} …]" if flag.many else flag.option for flag in arguments)])
+    blocks = [f"usage: ribcage {usage} [options]", "", inspect.getdoc(module) or "", ""]
+    for title, entries in (("Arguments", list(map(entry, arguments))), *grouped(chosen), (f"Of {member} alone", own)):
+        blocks += [f"{title}:", *(one.lines() for one in entries), ""] if entries else []
+    if examples := getattr(module, "EXAMPLES", ()):
+        blocks += ["Examples:", *(f"  ribcage {example}" for example in examples), ""]
+    if len(chosen) < len(named):
+        blocks.append(f"{len(named) - len(chosen)} more options: ribcage {name} {member}".rstrip() + " --help-all")
+    blocks.append("--recipe NAME takes options from a recipe or a TOML file; options that are typed take precedence.")
+    return "\n".join(blocks)
+
+
+def grouped(entries: Iterable[Entry]) -> list[tuple[str, list[Entry]]]:
+    """The options by their groups, each in the order of its group."""
+    left = {one.name: one for one in entries}
+    found = [(title, [left.pop(name) for name in names if name in left]) for title, names in GROUPS.items()]
+    return [*found, ("Other options", list(left.values()))]
+
+
+# ---- a method's or a data set's own options
+
+
+def _member(module: ModuleType, words: Sequence[str]) -> str:
+    """The method or data set that the words name; "" for none."""
+    if not hasattr(module, "member") or not getattr(module, "POSITIONAL", ()):
+        return ""
+    positional = flags.read_flags(module, [])
+    named = flags.sort_words(positional, list(words))[0].get(module.POSITIONAL[0])
+    return named[0] if named else ""
+
+
+def own_entries(command: str, module: ModuleType, member: str, known: set[str]) -> list[Entry]:
+    """The own options of a method or a data set."""
+    if found := _generated(command, module, member):
+        return [Entry(**one) for one in found["options"]]
+    return [entry(flag) for flag in flags.member_flags(module.member(member), known=known)]
+
+
+def own_defaults(command: str, module: ModuleType, member: str) -> dict[str, str]:
+    """What options of the command become that are left open, in words."""
+    if not hasattr(module, "defaults"):
+        return {}
+    if member and (found := _generated(command, module, member)):
+        return dict(found["defaults"])
+    return dict(module.defaults(*[member][: bool(member)]))
+
+
+def _generated(command: str, module: ModuleType, member: str) -> Any:
+    """What was generated of a method or data set, if its file is the same still."""
+    if not hasattr(module, "member_file"):
+        return None
+    try:
+        found = json.loads(GENERATED.read_text(encoding="utf-8"))[command][member]
+        return found if found["file"] == digest(module.member_file(member)) else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def digest(file: Path) -> str:
+    """A hash of a source file, whatever its line endings."""
+    return hashlib.blake2b(file.read_text(encoding="utf-8").encode(), digest_size=8).hexdigest()
+
+
+def generated(command: str, module: ModuleType, members: Iterable[str]) -> dict[str, Any]:
+    """The own options of all these members, for `own_options.json`."""
+    known = {flag.name for flag in flags.read_flags(module, [])}
+    return {
+        member: {
+            "file": digest(module.member_file(member)),
+            "options": [asdict(entry(flag)) for flag in flags.member_flags(module.member(member), known=known)],
+            "defaults": module.defaults(member) if hasattr(module, "defaults") else {},
+        }
+        for member in members
+    }
