@@ -1,7 +1,8 @@
 """How often a 95 % interval holds the truth: made-up test sets whose true values are known, through the functions that
 `evaluate` and `compare` use.
 
-    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--designs single clustered fixed] [--processes 2]
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--parts findings gaps boxes]
+        [--designs single clustered fixed] [--processes 2]
 
 A test set is drawn anew each time: patients at random, so that the number of positive images varies about the one that
 is printed; a fifth of the images is positive. Designs: `single`, one image per patient; `clustered`, one to five images
@@ -10,6 +11,10 @@ so many positives. Scores of positives and of negatives are normal with AUROCs .
 a tenth of the positives looks like negatives (.946). Thresholds have a true sensitivity or specificity of .5, .8 or
 .95. The second model shares half of the variance of the first one's scores; of six findings it is equal in three. Boxes
 come from three detectors, whose true mAP is the mean of that in five sets of 40,000 patients.
+
+Gaps are those of a subgroup to all others, who have three times its patients; the positives that are printed are those
+of the subgroup. Outside it the scores of three findings are as good, of three those of the second model; `clustered`,
+half of the patients have images on both sides.
 
 AUROC of two levels is that of scores which only say whether the highest threshold is reached.
 
@@ -21,7 +26,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -180,6 +185,33 @@ def classified(cell: Cell) -> list[Found]:
     return tally.found()
 
 
+def compared(cell: Cell) -> list[Found]:
+    """Gaps in AUROC."""
+    random, tally = generator(cell), Tally()
+    area, other = true_area(cell.area), weaker(cell.area)
+    truth = np.where(np.arange(6) < 3, 0.0, area - other)
+    for _ in range(cell.times):
+        first, second, labels, patients, inside = draw_sides(random, cell)
+        scores = np.where(inside[:, None] | (np.arange(6) < 3), first, second)
+        found = metrics.gap(scores, labels, inside, patients)
+        tally.add("gap in AUROC", truth, found.interval())
+        tally.add("gap in macro AUROC", float(truth.mean()), found.macro().interval())
+    return tally.found()
+
+
+def draw_sides(
+    random: np.random.Generator, cell: Cell
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """As `draw`, of four times the patients, and which rows (N,) are the subgroup's."""
+    whole = replace(cell, positives=4 * cell.positives)
+    first, second, labels, patients = draw(random, whole)
+    people = int(patients.max()) + 1
+    inside = (random.random(people) < 0.25)[patients]
+    if cell.design == "clustered":
+        inside = np.where((random.random(people) < 0.5)[patients], random.random(len(patients)) < 0.25, inside)
+    return first, second, labels, patients, inside
+
+
 def true_rates(true: np.ndarray, false: np.ndarray) -> dict[str, np.ndarray]:
     """Of the population, where so many positives and negatives lie above the thresholds."""
     hits, alarms = ASKED * true, (1 - ASKED) * false
@@ -299,15 +331,19 @@ def part(interval: Interval, kept: slice) -> Interval:
 # ---- the tables
 
 
-def cells(quick: bool, designs: Sequence[str], seed: int) -> Iterator[tuple[Callable[[Cell], list[Found]], Cell]]:
+def cells(
+    quick: bool, parts: Sequence[str], designs: Sequence[str], seed: int
+) -> Iterator[tuple[Callable[[Cell], list[Found]], Cell]]:
     """The long ones first."""
     for positives in reversed((5, 10, 50) if quick else POSITIVES):
         times = 40 if quick else 400 if positives < 100 else 200
         for design in designs:
-            for detector in range(len(DETECTORS)):
-                yield detected, Cell(design, positives, detector, times, seed)
-            for area in (*AREAS, 0.0):
-                yield classified, Cell(design, positives, area, times, seed)
+            for part in parts:
+                for value in range(len(DETECTORS)) if part == "boxes" else (*AREAS, 0.0):
+                    yield PARTS[part], Cell(design, positives, value, times, seed)
+
+
+PARTS = {"boxes": detected, "findings": classified, "gaps": compared}
 
 
 def work(job: tuple[Callable[[Cell], list[Found]], Cell]) -> tuple[Cell, list[Found]]:
@@ -332,7 +368,11 @@ def table(found: dict[tuple[str, str, int], list[Found]], design: str) -> None:
 
 def undefined(found: dict[tuple[str, str, int], list[Found]], design: str) -> str:
     """How many AUROCs have no interval, as all positives are of one patient, or there is none; they are not counted."""
-    sizes = {size: rows for (metric, own, size), rows in found.items() if (metric, own) == ("AUROC", design)}
+    sizes = {
+        size: rows
+        for (metric, own, size), rows in found.items()
+        if metric in ("AUROC", "gap in AUROC") and own == design
+    }
     sums = {size: [sum(getattr(row, name) for row in rows) for name in ("undefined", "asked")]
             for size, rows in sizes.items()}  # fmt: skip
     return ", ".join(f"{none / (none + asked):.3f} at {size}" for size, (none, asked) in sorted(sums.items()) if none)
@@ -362,6 +402,7 @@ def outside(found: dict[tuple[str, str, int], list[Found]]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer samples of fewer sizes: half a minute")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=DESIGNS)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -369,7 +410,7 @@ def main() -> None:
     start = time.perf_counter()
     found: dict[tuple[str, str, int], list[Found]] = {}
     with ProcessPoolExecutor(options.processes) as pool:
-        for cell, results in pool.map(work, cells(options.quick, options.designs, options.seed)):
+        for cell, results in pool.map(work, cells(options.quick, options.parts, options.designs, options.seed)):
             for one in results:
                 found.setdefault((one.metric, cell.design, cell.positives), []).append(one)
     found = {key: list(pooled(rows)) for key, rows in found.items()}

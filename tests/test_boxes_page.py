@@ -103,6 +103,19 @@ def test_a_detector_beats_what_does_not_look(result: dict) -> None:
     assert share * 0.8 < beside["mean_box"][0]["map"]["value"] < share * 1.6
 
 
+def test_a_subgroup_is_compared_with_all_others(data: Answers, text: str) -> None:
+    half = replace(data, about=data.about.assign(sex=np.where(np.arange(COUNT) % 2, "F", "M")))
+    women, men = box_evaluation.subgroups(half, {"resamples": 60, "seed": 0})[:2]
+    for name in box_evaluation.BASELINE:
+        one, other = women["gap"][name], men["gap"][name]
+        assert one["value"] == pytest.approx(women["macro"][name]["value"] - men["macro"][name]["value"])
+        assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]))
+        assert one["low"] < one["value"] < one["high"] and one["findings"] == 1
+    assert women["gap"]["boxes"] == men["boxes"] and women["gap"]["images"] == men["images"]
+    shown = "".join(box_report.subgroup_parts({"subgroups": [women, men], "findings": [{}]}))
+    assert f"{women['gap']['map']['high']:+.3f}".replace("-", "−") in shown
+
+
 def test_nothing_to_learn_a_baseline_from_is_said(data: Answers, result: dict) -> None:
     alone = box_evaluation.evaluate(data, resamples=2)
     assert "mean_box" not in alone["baselines"]

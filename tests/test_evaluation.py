@@ -173,6 +173,21 @@ def test_subgroups_have_their_own_numbers(data: Answers, result: dict) -> None:
     assert ("set", "made") not in groups  # one set is no subgroup
 
 
+def test_a_subgroup_is_compared_with_all_others(data: Answers, result: dict) -> None:
+    gaps = {(row["by"], row["group"]): row["gap"] for row in result["subgroups"]}
+    women, young = ((data.about[name] == value).to_numpy() for name, value in (("sex", "F"), ("age", 5.0)))
+    own, others = (metrics.auroc(data.probabilities[rows], data.labels[rows]) for rows in (women, ~women))
+    found = gaps["sex", "F"]
+    assert found["value"] == pytest.approx(np.nanmean(own) - np.nanmean(others)) and found["findings"] == 2
+    assert found["low"] < found["value"] < found["high"]
+    assert (found["images"], found["positives"]) == ((~women).sum(), (data.labels[~women] == 1).sum())
+    young_alone = classification.subgroups(
+        replace(data, labels=np.where(young[:, None], 0, data.labels)), np.full(3, 0.5), {"resamples": 2}
+    )
+    found = next(row["gap"] for row in young_alone if row["group"] == "0–17")
+    assert found["findings"] == 0 and found["value"] is found["low"] is None
+
+
 def test_the_same_patient_number_in_two_sets_is_two_patients(data: Answers) -> None:
     half = np.arange(len(data)) < 200
     about = data.about.assign(patient="7", set=np.where(half, "a", "b"))

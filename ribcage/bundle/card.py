@@ -231,6 +231,7 @@ def _test(name: str, test: PastTest, result: dict[str, Any]) -> list[str]:
             f"{row['images']:,}",
             _span(row["macro"]["auroc"]),
             str(row["macro"]["auroc"]["findings"]),
+            _gap(row["gap"]) if "gap" in row else "–",
         ]
         for row in result["subgroups"]
     ]
@@ -244,7 +245,11 @@ def _test(name: str, test: PastTest, result: dict[str, Any]) -> list[str]:
         *(f"- {text(stamp)}" for stamp in result["stamps"]),
         *([""] if result["stamps"] else []),
         *_rows(["finding", "present", "AUROC", "sensitivity", "specificity"], rows),
-        *(_rows(["subgroup", "images", "mean AUROC", "of findings"], groups) if groups else []),
+        *(
+            _rows(["subgroup", "images", "mean AUROC", "of findings", "difference to all others"], groups)
+            if groups
+            else []
+        ),
     ]
 
 
@@ -262,6 +267,12 @@ def _span(value: dict[str, Any]) -> str:
     """A number with its interval; what is undefined is –."""
     shown = ["–" if value[key] is None else f"{value[key]:.3f}" for key in ("value", "low", "high")]
     return shown[0] if shown[1] == "–" else f"{shown[0]} ({shown[1]}–{shown[2]})"
+
+
+def _gap(value: dict[str, Any]) -> str:
+    """A difference with its interval and its findings."""
+    shown = ["–" if value[key] is None else f"{value[key]:+.3f}" for key in ("value", "low", "high")]
+    return shown[0] if shown[1] == "–" else f"{shown[0]} ({shown[1]} to {shown[2]}) of {value['findings']}"
 
 
 def _title(model: dict[str, Any]) -> str:

@@ -403,6 +403,7 @@ def subgroups(data: Answers, chosen: np.ndarray, options: dict[str, Any]) -> lis
                     "patients": len(set(data.patients[inside].tolist()) - {""}),
                     "positives": int(summary.positives.sum()),
                     "macro": {key: estimate(each.macro, 0) | {"findings": each.averaged} for key, each in kept.items()},
+                    "gap": _gap(data, inside),
                     "findings": [
                         row | {"n": int(summary.n[place]), "positives": int(summary.positives[place])}
                         for place, row in enumerate(_rows(data.findings, kept))
@@ -410,6 +411,17 @@ def subgroups(data: Answers, chosen: np.ndarray, options: dict[str, Any]) -> lis
                 }
             )
     return rows
+
+
+def _gap(data: Answers, inside: np.ndarray) -> dict[str, Any]:
+    """The mean AUROC of these images less that of all others, over the findings that are defined in both; how many
+    others there are, and their positives."""
+    found = metrics.gap(data.probabilities, data.labels, inside, data.patients)
+    return estimate(found.macro().interval(LEVEL), 0) | {
+        "findings": int((~np.isnan(found.value)).sum()),
+        "images": int((~inside).sum()),
+        "positives": int((data.labels[~inside] == 1).sum()),
+    }
 
 
 def groupings(about: pd.DataFrame) -> dict[str, np.ndarray]:

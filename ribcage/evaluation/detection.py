@@ -24,7 +24,7 @@ from ribcage.metrics.boxes import Marks
 from ribcage.metrics.detection import HIT, Boxes, bootstrap
 from ribcage.metrics.image_precision import best_cut
 from ribcage.metrics.matching import match
-from ribcage.metrics.resampling import Resampled
+from ribcage.metrics.resampling import Resampled, gap
 from ribcage.runtime import rng
 
 BASELINE = ("map", "map_positives", "centre_mean")
@@ -304,8 +304,8 @@ def subgroups(data: Answers, options: dict[str, Any]) -> list[dict[str, Any]]:
         names = sorted(set(groups.tolist()), key=lambda name: (name == "", name))
         for name in names if len(names) > 1 else []:
             inside = groups == name
-            own = [Boxes.of(each.found, each.true, len(data), each.known & inside) for each in data.boxes]
-            found = bootstrap(own, data.patients, **options)
+            own, rest = _within(data, inside), _within(data, ~inside)
+            found, others = (bootstrap(boxes, data.patients, **options) for boxes in (own, rest))
             rows.append(
                 {
                     "by": by,
@@ -314,9 +314,22 @@ def subgroups(data: Answers, options: dict[str, Any]) -> list[dict[str, Any]]:
                     "patients": len(set(data.patients[inside].tolist()) - {""}),
                     "boxes": sum(len(each.true) for each in own),
                     "macro": {key: value for key, value in macro(found).items() if key in BASELINE},
+                    "gap": {key: _gap(found[key], others[key]) for key in BASELINE}
+                    | {"images": int((~inside).sum()), "boxes": sum(len(each.true) for each in rest)},
                 }
             )
     return rows
+
+
+def _within(data: Answers, inside: np.ndarray) -> list[Boxes]:
+    """The same, where other images are left out."""
+    return [Boxes.of(each.found, each.true, len(data), each.known & inside) for each in data.boxes]
+
+
+def _gap(own: Resampled, others: Resampled) -> dict[str, Any]:
+    """The mean of these images less that of all others, over the findings that are drawn in both."""
+    found = gap(own, others)
+    return estimate(found.macro().interval(LEVEL), 0) | {"findings": int((~np.isnan(found.value)).sum())}
 
 
 # ---- what to say of it

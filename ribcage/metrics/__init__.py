@@ -7,16 +7,16 @@ Boxes are `Marks` and have modules of their own; `detection` is everything a rep
 
 from ribcage.metrics.calibration import Bins, Temperatures, brier, ece, reliability, sigmoid, temperatures
 from ribcage.metrics.curves import Curve, Histogram, histogram, precision_recall, roc
-from ribcage.metrics.intervals import Interval, holm
-from ribcage.metrics.placements import DeLong, delong
+from ribcage.metrics.intervals import Gap, Interval, holm
+from ribcage.metrics.placements import DeLong, delong, gap
 from ribcage.metrics.ranking import Mean, auroc, average_precision, macro
 from ribcage.metrics.resampling import Resampled, bootstrap, difference
 from ribcage.metrics.summaries import Comparison, Estimate, Summary, compare, subgroups, summary
 from ribcage.metrics.thresholds import Counts, choose, counts, rates
 
 __all__ = [
-    "Bins", "Comparison", "Counts", "Curve", "DeLong", "Estimate", "Histogram", "Interval", "Mean",
+    "Bins", "Comparison", "Counts", "Curve", "DeLong", "Estimate", "Gap", "Histogram", "Interval", "Mean",
     "Resampled", "Summary", "Temperatures", "auroc", "average_precision", "bootstrap", "brier", "choose",
-    "compare", "counts", "delong", "difference", "ece", "histogram", "holm", "macro", "precision_recall",
+    "compare", "counts", "delong", "difference", "ece", "gap", "histogram", "holm", "macro", "precision_recall",
     "rates", "reliability", "roc", "sigmoid", "subgroups", "summary", "temperatures",
 ]  # fmt: skip

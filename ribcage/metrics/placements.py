@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ribcage.metrics.intervals import Paired, Patients, Shares, worth
+from ribcage.metrics.intervals import Gap, Paired, Patients, Shares, worth
 from ribcage.metrics.patients import numbered
-from ribcage.metrics.ranking import Ranking, rank
+from ribcage.metrics.ranking import Ranking, checked, rank
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,24 @@ def difference(a: DeLong, b: DeLong) -> Paired:
             f"Patients and findings differ: {a.pulls.shape} and {b.pulls.shape}; compare on the same rows."
         )
     return Paired(a, b)
+
+
+def gap(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    inside: np.ndarray,
+    patients: np.ndarray | None = None,
+    *,
+    weights: np.ndarray | None = None,
+) -> Gap:
+    """How far AUROC is higher on the rows inside (N,) than on all others. Patients with rows on both sides pull at
+    both; the products of their pulls are the covariance."""
+    scores, labels, _ = checked(scores, labels, weights)
+    inside = np.asarray(inside, np.bool_)
+    if inside.shape != (len(scores),):
+        raise ValueError(f"Rows inside are {inside.shape}; there must be one truth value for each of {len(scores)}.")
+    sides = [np.where(side[:, None], labels, np.nan) for side in (inside, ~inside)]
+    return Gap(*(delong(scores, own, patients, weights=weights) for own in sides))
 
 
 def _pulls(ranking: Ranking, codes: np.ndarray) -> tuple[float, np.ndarray]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ribcage.metrics.calibration import as_probabilities
-from ribcage.metrics.intervals import Kind, Paired, Patients, Shares, ratio, worth
+from ribcage.metrics.intervals import Gap, Kind, Paired, Patients, Shares, ratio, worth
 from ribcage.metrics.patients import numbered
 from ribcage.metrics.placements import of_rankings, sided
 from ribcage.metrics.ranking import Ranking, checked, rank
@@ -104,11 +104,19 @@ def bootstrap(
 
 def difference(a: Resampled, b: Resampled) -> Paired:
     """a - b: two models on the same images and the same resamples."""
-    if a.address != b.address or a.resampled.shape != b.resampled.shape:
-        raise ValueError(
-            "A paired difference needs the same patients, seed, number of resamples and findings on both sides."
-        )
+    _check_same_resamples(a, b)
     return Paired(a, b)
+
+
+def gap(a: Resampled, b: Resampled) -> Gap:
+    """a - b: one model on two sets of images, with the same resamples of the patients of both."""
+    _check_same_resamples(a, b)
+    return Gap(a, b)
+
+
+def _check_same_resamples(a: Resampled, b: Resampled) -> None:
+    if a.address != b.address or a.resampled.shape != b.resampled.shape:
+        raise ValueError("A difference needs the same patients, seed, number of resamples and findings on both sides.")
 
 
 def resample(seed: int, number: int, people: int) -> np.ndarray:

@@ -370,7 +370,15 @@ def constant_parts(findings: Sequence[dict[str, Any]], always: Sequence[dict[str
 NOTHING_TO_FIT = "The folders hold no training or validation images to take the shares from, so none are shown."
 
 
-MANY = "Nothing is adjusted for the number of subgroups: of many, some differ by chance alone."
+MANY = "Intervals are not corrected for the number of subgroups: of many, some differ by chance alone."
+DIFFERENCE = "difference to all others"
+ALL_OTHERS = "The difference is to all other images of the test, over the findings that are defined in both. "
+
+
+def gap_text(gap: dict[str, Any], findings: int) -> str:
+    """A difference with its interval, and over how many findings where that is another number than the subgroup's."""
+    text = f"{signed(gap['value'])} ({signed_limits(gap)})" if gap["low"] is not None else signed(gap["value"])
+    return text if gap["findings"] in (0, findings) else f"{text} of {gap['findings']}"
 
 
 def subgroup_parts(result: dict[str, Any]) -> list[str]:
@@ -379,7 +387,8 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
     if not groups:
         return []
     ends = span_ends([row["macro"]["auroc"] for row in groups])
-    head = ["", "", "images", "patients", "mean AUROC", "95 %", "", "of findings", "sensitivity", "specificity"]
+    head = ["", "", "images", "patients", "positives", "mean AUROC", "95 %", "", "of findings", DIFFERENCE]
+    head += ["sensitivity", "specificity"]
     rows: list[list[object]] = []
     for row in groups:
         macro = row["macro"]
@@ -389,10 +398,12 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
                 row["group"],
                 row["images"],
                 row["patients"],
+                row["positives"],
                 three(macro["auroc"]["value"]),
                 limits(macro["auroc"]),
                 span(macro["auroc"], ends),
                 macro["auroc"]["findings"],
+                gap_text(row["gap"], macro["auroc"]["findings"]),
                 *(_of_findings(macro, name) for name in ("sensitivity", "specificity")),
             ]
         )
@@ -405,7 +416,7 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
     )
     said = (
         "The mean is over the findings that have both classes in the subgroup; where their number differs, so does "
-        "what is averaged. Thresholds are those of the whole. " + MANY
+        "what is averaged. Thresholds are those of the whole. " + ALL_OTHERS + MANY
     )
     return [
         html.heading("Subgroups"),

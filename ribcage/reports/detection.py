@@ -247,10 +247,14 @@ def subgroup_parts(result: dict[str, Any]) -> list[str]:
         by = row["by"] if not place or groups[place - 1]["by"] != row["by"] else ""
         values = [both(row["macro"][name]) for name in BASELINE]
         of = [row["macro"]["map"]["findings"]] if len(result["findings"]) > 1 else []
-        rows.append([by, row["group"], row["images"], row["patients"], row["boxes"], *of, *values])
+        apart = classification.gap_text(row["gap"]["map"], row["macro"]["map"]["findings"])
+        rows.append([by, row["group"], row["images"], row["patients"], row["boxes"], *of, *values, apart])
     of_findings = ["of findings"] if len(result["findings"]) > 1 else []
-    head = ["", "", "images", "patients", "boxes", *of_findings, *BASELINE_HEAD]
-    said = "AP depends on how many boxes there are to find, so subgroups with fewer of them score lower. "
+    head = ["", "", "images", "patients", "boxes", *of_findings, *BASELINE_HEAD, f"mAP, {classification.DIFFERENCE}"]
+    said = (
+        classification.ALL_OTHERS
+        + "AP depends on how many boxes there are to find, so subgroups with fewer of them score lower. "
+    )
     said += "A mean is over the findings drawn in the subgroup. " * bool(of_findings) + classification.MANY
     return [html.heading("Subgroups"), html.table(head, rows), html.paragraph(said, soft=True)] if groups else []
 
