@@ -147,7 +147,7 @@ def chain_decode(files: list[Path]) -> int:
 def our_decode(files: list[Path]) -> int:
     """What an import does with a file."""
     for file in files:
-        image = image_file.read(file, min_side=STORED)
+        image = image_file.read_image(file, min_side=STORED)
         image_file.fit(image.pixels, STORED, "pad", of=(image.width, image.height))
     return len(files)
 

@@ -34,9 +34,9 @@ def main(folder: Path) -> None:
     print("| file | minimum to maximum | now | notes |\n|---|---|---|---|")
     for file in sorted(folder.rglob("*.dcm")):
         try:
-            now = image_file.read(file, depth=16)
+            now = image_file.read_image(file, depth=16)
             with mock.patch.object(gray, "robust_range", from_least_to_greatest):
-                before = image_file.read(file, depth=16)
+                before = image_file.read_image(file, depth=16)
         except image_file.UnreadableError as error:
             print(f"| {file.name[:44]} | – | – | {str(error).removeprefix(str(file))[:60]} … |")
             continue

@@ -155,7 +155,7 @@ def of_image(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     """An image file."""
     data = _one(made.images if draw.random() < 0.85 else made.bombs, draw)
     data, depth = changed(data, draw), (8, 16)[int(draw.integers(2))]
-    return lambda: image_file.decode(data, "a.png", depth=depth)  # type: ignore[arg-type]
+    return lambda: image_file.decode_image(data, "a.png", depth=depth)  # type: ignore[arg-type]
 
 
 def of_dicom(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
@@ -165,7 +165,7 @@ def of_dicom(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
         data = _other_elements(data, draw)
     if draw.random() < 0.6:
         data = changed(data, draw)
-    return lambda: image_file.decode(data, "a.dcm")
+    return lambda: image_file.decode_image(data, "a.dcm")
 
 
 ELEMENTS: dict[str, tuple[Any, ...]] = {

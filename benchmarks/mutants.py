@@ -50,6 +50,8 @@ TESTED = {
     "ribcage/runtime/digest.py": ("digest", "integrity", "files"),
     "ribcage/bundle/bundle.py": ("bundle", "integrity", "hostile_weights", "convert", "detect"),
     "ribcage/imaging/dicom/*.py": ("dicom", "image", "hostile"),
+    "ribcage/imaging/codecs.py": ("image", "hostile"),
+    "ribcage/imaging/headers.py": ("image", "hostile"),
     "ribcage/imaging/medical_jpeg.py": ("dicom", "image", "hostile"),
 }
 """Modules that are mutated, and the test files (test_NAME.py, test_NAME_*.py) that hold what they promise."""

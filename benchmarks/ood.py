@@ -113,7 +113,7 @@ def nih(root: Path) -> tuple[Images, pd.DataFrame]:
     """ChestX-ray14 and its table."""
     table = pd.read_csv(root / "nih" / "manifest.csv")
     files = [root / "nih" / "images_256" / name.replace(".png", ".jpg") for name in table["image"]]
-    return Images([image_file.read(one).pixels for one in files], table["patient_id"].astype(str).tolist()), table
+    return Images([image_file.read_image(one).pixels for one in files], table["patient_id"].astype(str).tolist()), table
 
 
 def lungs(root: Path) -> Images:
@@ -121,7 +121,7 @@ def lungs(root: Path) -> Images:
     table = pd.read_csv(root / "lungs" / "manifest.csv")
     table = table[table["view"] != "L"]
     files = [root / "lungs" / name for name in table["image"]]
-    return Images([image_file.read(one).pixels for one in files], table["patient"].astype(str).tolist())
+    return Images([image_file.read_image(one).pixels for one in files], table["patient"].astype(str).tolist())
 
 
 def odd(root: Path) -> dict[str, Images]:
@@ -129,7 +129,7 @@ def odd(root: Path) -> dict[str, Images]:
     table = pd.read_csv(root / "odd" / "manifest.csv")
     found = {}
     for kind, rows in table.groupby("kind"):
-        files = [image_file.read(root / "odd" / name).pixels for name in rows["image"]]
+        files = [image_file.read_image(root / "odd" / name).pixels for name in rows["image"]]
         found[str(kind)] = Images(files, rows["patient"].astype(str).tolist())
     return found
 
@@ -151,7 +151,7 @@ def made_up(count: int, seed: int) -> tuple[Images, np.ndarray]:
 def dicoms(root: Path, names: Sequence[str]) -> Images:
     """Files of dicom/ by the beginnings of their names."""
     files = [next((root / "dicom").glob(f"{name}*")) for name in names]
-    return Images([image_file.read(one).pixels for one in files], [one.name for one in files])
+    return Images([image_file.read_image(one).pixels for one in files], [one.name for one in files])
 
 
 UPRIGHT = ("1.2.276", "RG1_J2KI", "gdcm-CR-MONO1", "panimg_cxr")
@@ -196,7 +196,7 @@ def other_dicoms() -> Images:
     found: dict[bytes, tuple[str, np.ndarray]] = {}
     for file in sorted(folder.glob("*.dcm")):
         try:
-            pixels = image_file.read(file).pixels
+            pixels = image_file.read_image(file).pixels
         except Exception:  # many are broken, or no image, on purpose
             continue
         if not appearance.empty(pixels) and min(pixels.shape) >= 32:

@@ -15,7 +15,7 @@ import pytest
 import ribcage
 from ribcage import cli
 from ribcage.imaging import dicom
-from ribcage.imaging.dicom import pixels, samples
+from ribcage.imaging.dicom import samples, transfer_syntaxes
 from ribcage.training import checkup
 from ribcage.training.checkup import Check
 
@@ -28,7 +28,7 @@ def test_every_syntax_is_really_read_or_said_to_be_untried(syntax: str) -> None:
 
 
 def test_no_syntax_that_is_read_is_forgotten() -> None:
-    own = set(pixels.READ)
+    own = set(transfer_syntaxes.READ)
     assert set(samples.SYNTAXES) == own
 
 
@@ -42,15 +42,15 @@ def test_a_sample_is_written_in_its_syntax() -> None:
 
 
 def test_a_decoder_that_reads_wrongly_is_not_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = dicom.decode
+    real = dicom.decode_dicom
 
     def off(*words: Any, **named: Any) -> Any:
         found = real(*words, **named)
         found.pixels[3, 4] ^= 1
         return found
 
-    monkeypatch.setattr(dicom, "decode", off)
-    assert samples.tried(pixels.RLE) == ("read wrongly, off by 1", False, "pydicom")
+    monkeypatch.setattr(dicom, "decode_dicom", off)
+    assert samples.tried(transfer_syntaxes.RLE) == ("read wrongly, off by 1", False, "pydicom")
 
 
 def test_a_decoder_that_is_missing_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

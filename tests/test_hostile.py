@@ -56,7 +56,7 @@ def test_a_codec_prints_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) ->
 
 def _tried(data: bytes) -> None:
     with contextlib.suppress(ValueError):
-        image_file.decode(data, "a.jpg")
+        image_file.decode_image(data, "a.jpg")
 
 
 def test_what_python_prints_while_a_codec_works_is_seen() -> None:

@@ -46,7 +46,7 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes, extra: byt
 def test_a_gray_image_comes_back_pixel_by_pixel(folder: Path, kind: str) -> None:
     file = folder / "name without an ending"
     file.write_bytes(encoded(GRAY, kind))
-    image = image_file.read(file)
+    image = image_file.read_image(file)
     assert np.array_equal(image.pixels, GRAY)
     assert (image.width, image.height, image.tags) == (WIDTH, HEIGHT, {})
     assert [note for note in image.notes if "palette" not in note] == []  # a BMP has no other gray
@@ -55,7 +55,7 @@ def test_a_gray_image_comes_back_pixel_by_pixel(folder: Path, kind: str) -> None
 def test_the_type_is_told_by_content_not_by_name(folder: Path) -> None:
     file = folder / "photo.jpg"
     file.write_bytes(encoded(GRAY, "PNG"))
-    assert np.array_equal(image_file.read(file).pixels, GRAY)
+    assert np.array_equal(image_file.read_image(file).pixels, GRAY)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_type_is_told_by_content_not_by_name(folder: Path) -> None:
 def test_gray_hidden_in_colour_is_noted_and_exact(mode: str, note: str, kind: str) -> None:
     if (mode, kind) == ("RGBA", "TIFF"):
         note = "RGB that is gray"
-    image = image_file.decode(encoded(Image.fromarray(GRAY).convert(mode), kind), "a")
+    image = image_file.decode_image(encoded(Image.fromarray(GRAY).convert(mode), kind), "a")
     assert np.array_equal(image.pixels, GRAY)
     alpha = ("an alpha channel applied: transparent is black",) if (mode, kind) == ("RGBA", "TIFF") else ()
     assert image.notes[0].startswith(note) and image.notes[1:] == alpha
@@ -75,7 +75,7 @@ def test_colour_becomes_gray_and_is_noted() -> None:
     red = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     red[..., 0] = 255
     for kind in ("PNG", "JPEG", "TIFF", "BMP"):
-        image = image_file.decode(encoded(red, kind), "a")
+        image = image_file.decode_image(encoded(red, kind), "a")
         assert image.pixels.mean() == pytest.approx(76, abs=1)
         assert image.notes == ("colour (RGB) made gray",)
 
@@ -83,13 +83,15 @@ def test_colour_becomes_gray_and_is_noted() -> None:
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_few_bits_span_the_whole_range(bits: int) -> None:
     row = b"\0" + bytes([0b00011011] * 4)
-    pixels = image_file.decode(png(32 // bits, 3, bits, 0, row * 3), "a").pixels
+    pixels = image_file.decode_image(png(32 // bits, 3, bits, 0, row * 3), "a").pixels
     expected = [int(f"{0b00011011:08b}" * 4, 2) >> (32 - bits * (k + 1)) & (2**bits - 1) for k in range(32 // bits)]
     assert pixels[0].tolist() == [value * 255 // (2**bits - 1) for value in expected]
 
 
 def test_transparent_parts_become_black() -> None:
-    image = image_file.decode(encoded(np.dstack([GRAY, np.where(GRAY > 99, 255, 0).astype(np.uint8)]), "PNG"), "a")
+    image = image_file.decode_image(
+        encoded(np.dstack([GRAY, np.where(GRAY > 99, 255, 0).astype(np.uint8)]), "PNG"), "a"
+    )
     assert np.array_equal(image.pixels, np.where(GRAY > 99, GRAY, 0))
     assert "transparent parts made black" in image.notes
 
@@ -97,11 +99,13 @@ def test_transparent_parts_become_black() -> None:
 def test_16_bits_keep_their_values_or_are_scaled_to_8() -> None:
     deep = GRAY.astype(np.uint16) * 257 + 3
     data = cv2.imencode(".png", deep)[1].tobytes()
-    assert np.array_equal(image_file.decode(data, "a", depth=16).pixels, deep)
-    image = image_file.decode(data, "a")
+    assert np.array_equal(image_file.decode_image(data, "a", depth=16).pixels, deep)
+    image = image_file.decode_image(data, "a")
     assert np.array_equal(image.pixels, np.rint(deep / 257).astype(np.uint8))
     assert image.notes == ("16 bit to 8",)
-    assert np.array_equal(image_file.decode(encoded(GRAY, "PNG"), "a", depth=16).pixels, GRAY.astype(np.uint16) * 257)
+    assert np.array_equal(
+        image_file.decode_image(encoded(GRAY, "PNG"), "a", depth=16).pixels, GRAY.astype(np.uint16) * 257
+    )
 
 
 @pytest.mark.parametrize("brightest", [2047, 2048, 4095])
@@ -109,7 +113,7 @@ def test_12_bits_stored_unscaled_in_16_span_the_range_where_that_is_said(brighte
     deep = np.linspace(0, brightest, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
     data = cv2.imencode(".png", deep)[1].tobytes()
     for depth, top in ((8, 255), (16, 65535)):
-        image = image_file.decode(data, "a", depth=depth, bits=12)  # type: ignore[arg-type]
+        image = image_file.decode_image(data, "a", depth=depth, bits=12)  # type: ignore[arg-type]
         assert np.abs(image.pixels - deep * (top / 4095)).max() <= 0.51
         assert image.notes[0] == "12 bit stored in 16: 0-4095 made the whole range"
 
@@ -117,7 +121,7 @@ def test_12_bits_stored_unscaled_in_16_span_the_range_where_that_is_said(brighte
 def test_white_does_not_depend_on_a_images_brightest_pixel_and_a_dark_image_is_noted() -> None:
     for brightest, used in ((2047, 11), (2048, 12), (16383, 14), (16384, 15)):
         deep = np.full((8, 8), brightest, np.uint16)
-        image = image_file.decode(cv2.imencode(".png", deep)[1].tobytes(), "a", depth=16)
+        image = image_file.decode_image(cv2.imencode(".png", deep)[1].tobytes(), "a", depth=16)
         assert (image.pixels == brightest).all()
         note = f"only {used} of 16 bits used, which is dark"
         assert image.notes == ((note,) if used < 15 else ())
@@ -126,17 +130,17 @@ def test_white_does_not_depend_on_a_images_brightest_pixel_and_a_dark_image_is_n
 def test_a_value_beyond_the_bits_that_were_said_is_refused() -> None:
     data = cv2.imencode(".png", np.full((8, 8), 4096, np.uint16))[1].tobytes()
     with pytest.raises(UnreadableError, match="a holds the value 4096, but 12 bits end at 4095"):
-        image_file.decode(data, "a", bits=12)
+        image_file.decode_image(data, "a", bits=12)
     eight = cv2.imencode(".png", np.full((8, 8), 200, np.uint8))[1].tobytes()
-    assert (image_file.decode(eight, "a", bits=12).pixels == 200).all()
+    assert (image_file.decode_image(eight, "a", bits=12).pixels == 200).all()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_tiff_whose_white_is_zero_is_inverted(dtype: type) -> None:
     data = encoded(np.full((8, 8), 0, dtype), "TIFF")
     at = data.index(struct.pack("<HHI", 262, 3, 1)) + 8  # photometric interpretation: 1, black is zero
-    assert image_file.decode(data, "a").pixels.max() == 0
-    assert image_file.decode(data[:at] + b"\0" + data[at + 1 :], "a").pixels.min() == 255
+    assert image_file.decode_image(data, "a").pixels.max() == 0
+    assert image_file.decode_image(data[:at] + b"\0" + data[at + 1 :], "a").pixels.min() == 255
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -149,7 +153,7 @@ def test_a_image_is_turned_as_a_person_sees_it(kind: str, orientation: int) -> N
     from PIL import ImageOps
 
     seen = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    image = image_file.decode(data, "a")
+    image = image_file.decode_image(data, "a")
     assert image.pixels.shape == seen.shape == (image.height, image.width)
     assert np.abs(image.pixels.astype(int) - seen).max() <= 2
     assert image.notes == (() if orientation == 1 else (f"turned (EXIF {orientation})",))
@@ -157,7 +161,7 @@ def test_a_image_is_turned_as_a_person_sees_it(kind: str, orientation: int) -> N
 
 def test_a_cmyk_jpeg_is_not_a_negative() -> None:
     data = encoded(Image.fromarray(GRAY).convert("RGB").convert("CMYK"), "JPEG", quality=95)
-    assert np.abs(image_file.decode(data, "a").pixels.astype(int) - GRAY)[:, :40].mean() < 3
+    assert np.abs(image_file.decode_image(data, "a").pixels.astype(int) - GRAY)[:, :40].mean() < 3
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
@@ -166,13 +170,13 @@ def test_a_file_cut_anywhere_is_refused_never_half_read(kind: str, mode: str, ca
     if (kind, mode) == ("JPEG", "P"):
         pytest.skip("JPEG has no palette")
     data = encoded(Image.fromarray(GRAY).convert(mode), kind)
-    image_file.decode(data, "a")
+    image_file.decode_image(data, "a")
     for share in (0.02, 0.3, 0.6, 0.9, 0.99):
         with pytest.raises(UnreadableError, match=r"^scan 7 ") as error:
-            image_file.decode(data[: int(len(data) * share)], "scan 7")
+            image_file.decode_image(data[: int(len(data) * share)], "scan 7")
         assert "\n" not in str(error.value)
     with pytest.raises(UnreadableError):
-        image_file.decode(data[:-1], "scan 7")
+        image_file.decode_image(data[:-1], "scan 7")
     assert capfd.readouterr() == ("", "")
 
 
@@ -182,26 +186,26 @@ def test_a_jpeg_whose_pixels_end_too_early_is_refused_although_it_has_an_end_mar
     data = encoded(pixels, "JPEG")
     cut = data[: len(data) * 3 // 4] + b"\xff\xd9"
     with pytest.raises(UnreadableError, match="end before the image does"):
-        image_file.decode(cut, "a", min_side=min_side)
+        image_file.decode_image(cut, "a", min_side=min_side)
     flat = encoded(np.full_like(pixels, 128), "JPEG")
-    assert image_file.decode(flat, "a", min_side=min_side).notes == ()
+    assert image_file.decode_image(flat, "a", min_side=min_side).notes == ()
     colour = encoded(np.dstack([pixels, pixels, pixels // 2]), "JPEG")
-    told = image_file.decode(colour[: len(colour) // 2] + b"\xff\xd9", "a", min_side=min_side).notes
+    told = image_file.decode_image(colour[: len(colour) // 2] + b"\xff\xd9", "a", min_side=min_side).notes
     assert any(note.startswith(image_file.CAUTION) for note in told)
 
 
 def test_a_progressive_jpeg_cut_between_scans_is_refused() -> None:
     data = encoded(GRAY, "JPEG", progressive=True)
-    image_file.decode(data, "a")
+    image_file.decode_image(data, "a")
     with pytest.raises(UnreadableError, match="no end marker"):
-        image_file.decode(data[: data.rindex(b"\xff\xda")], "a")
+        image_file.decode_image(data[: data.rindex(b"\xff\xda")], "a")
 
 
 def test_a_damaged_png_is_refused_by_its_checksum(capfd: pytest.CaptureFixture) -> None:
     data = bytearray(encoded(GRAY, "PNG"))
     data[len(data) // 2] ^= 1
     with pytest.raises(UnreadableError, match="checksum"):
-        image_file.decode(bytes(data), "a")
+        image_file.decode_image(bytes(data), "a")
     assert capfd.readouterr().err == ""
 
 
@@ -215,9 +219,9 @@ def test_a_damaged_png_is_refused_by_its_checksum(capfd: pytest.CaptureFixture) 
 )
 def test_what_is_odd_beside_the_pixels_of_a_png_prints_nothing(extra: bytes, capfd: pytest.CaptureFixture) -> None:
     rows = b"".join(b"\0" + row.tobytes() for row in GRAY)
-    assert np.array_equal(image_file.decode(png(WIDTH, HEIGHT, 8, 0, rows + bytes(99), extra), "a").pixels, GRAY)
+    assert np.array_equal(image_file.decode_image(png(WIDTH, HEIGHT, 8, 0, rows + bytes(99), extra), "a").pixels, GRAY)
     with pytest.raises(UnreadableError, match="rows"):
-        image_file.decode(png(WIDTH, HEIGHT, 8, 0, b"\7" * len(rows), extra), "a")
+        image_file.decode_image(png(WIDTH, HEIGHT, 8, 0, b"\7" * len(rows), extra), "a")
     assert capfd.readouterr() == ("", "")
 
 
@@ -228,42 +232,42 @@ def test_an_interlaced_png_is_read_pixel_by_pixel(colour: int) -> None:
     rows = [b"\0" + row.tobytes() for x, y, across, down in passes for row in source[y::down, x::across]]
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, colour, 0, 0, 1))
     woven = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"")
-    assert np.array_equal(image_file.decode(woven, "a").pixels, GRAY)
+    assert np.array_equal(image_file.decode_image(woven, "a").pixels, GRAY)
 
 
 def test_transparency_of_a_tiff_is_told() -> None:
     clear = np.full((8, 8, 4), 200, np.uint8)
     clear[:4, :, 3] = 0
-    image = image_file.decode(encoded(clear, "TIFF"), "a")
+    image = image_file.decode_image(encoded(clear, "TIFF"), "a")
     assert image.pixels[:4].max() == 0 and image.notes[-1] == "an alpha channel applied: transparent is black"
-    image = image_file.decode(encoded(Image.fromarray(clear[..., [0, 3]], "LA"), "TIFF"), "a")
+    image = image_file.decode_image(encoded(Image.fromarray(clear[..., [0, 3]], "LA"), "TIFF"), "a")
     assert image.pixels.min() == 200 and image.notes == ("an alpha channel left out",)
 
 
 def test_a_png_with_too_few_rows_is_refused() -> None:
     with pytest.raises(UnreadableError, match="damaged"):
-        image_file.decode(png(WIDTH, HEIGHT, 8, 0, bytes(WIDTH + 1) * (HEIGHT // 2)), "a")
+        image_file.decode_image(png(WIDTH, HEIGHT, 8, 0, bytes(WIDTH + 1) * (HEIGHT // 2)), "a")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
 def test_too_many_pixels_are_refused_from_the_header(kind: str) -> None:
     with pytest.raises(UnreadableError, match=rf"{WIDTH} x {HEIGHT} pixels; the limit is"):
-        image_file.decode(encoded(GRAY, kind), "a", limits=Limits(max_pixels=WIDTH * HEIGHT - 1))
+        image_file.decode_image(encoded(GRAY, kind), "a", limits=Limits(max_pixels=WIDTH * HEIGHT - 1))
 
 
 def test_a_decompression_bomb_is_refused_without_being_inflated() -> None:
     bomb = png(50_000, 50_000, 8, 0, bytes(1_000))
     with pytest.raises(UnreadableError, match=r"50000 x 50000 pixels; the limit is 100 million"):
-        image_file.decode(bomb, "a")
+        image_file.decode_image(bomb, "a")
     with pytest.raises(UnreadableError, match="a line"):
-        image_file.decode(png(90_000, 1, 8, 0, bytes(90_001)), "a")
+        image_file.decode_image(png(90_000, 1, 8, 0, bytes(90_001)), "a")
 
 
 def test_too_many_bytes_are_refused(folder: Path) -> None:
     file = folder / "large.png"
     file.write_bytes(encoded(GRAY, "PNG"))
     with pytest.raises(UnreadableError, match="the limit is"):
-        image_file.read(file, limits=Limits(max_bytes=100))
+        image_file.read_image(file, limits=Limits(max_bytes=100))
 
 
 @pytest.mark.parametrize(
@@ -282,7 +286,7 @@ def test_what_is_no_image_gets_one_clear_line(folder: Path, content: bytes, said
     file = folder / "x.png"
     file.write_bytes(content)
     with pytest.raises(UnreadableError, match=said) as error:
-        image_file.read(file)
+        image_file.read_image(file)
     assert str(error.value).startswith(str(file)) and "\n" not in str(error.value)
 
 
@@ -290,20 +294,20 @@ def test_several_pages_and_animations_are_refused() -> None:
     for kind in ("TIFF", "PNG"):
         data = encoded(Image.fromarray(GRAY), kind, save_all=True, append_images=[Image.fromarray(255 - GRAY)])
         with pytest.raises(UnreadableError, match="one image is expected"):
-            image_file.decode(data, "a")
+            image_file.decode_image(data, "a")
 
 
 def test_missing_directory_and_forbidden_files_have_their_own_line(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no\.png does not exist"):
-        image_file.read(folder / "no.png")
+        image_file.read_image(folder / "no.png")
     with pytest.raises(UnreadableError, match="is a directory"):
-        image_file.read(folder)
+        image_file.read_image(folder)
     secret = folder / "secret.png"
     secret.write_bytes(encoded(GRAY, "PNG"))
     secret.chmod(0)
     if not os.access(secret, os.R_OK):
         with pytest.raises(UnreadableError, match="cannot be opened"):
-            image_file.read(secret)
+            image_file.read_image(secret)
 
 
 def test_a_pipe_does_not_hang(folder: Path) -> None:
@@ -311,12 +315,12 @@ def test_a_pipe_does_not_hang(folder: Path) -> None:
         pytest.skip("no pipes on this system")
     os.mkfifo(folder / "pipe")
     with pytest.raises(UnreadableError, match="not an ordinary file"):
-        image_file.read(folder / "pipe")
+        image_file.read_image(folder / "pipe")
 
 
 def test_an_error_never_carries_control_characters() -> None:
     with pytest.raises(UnreadableError) as error:
-        image_file.decode(b"x", "a\x1b[31m\nb")
+        image_file.decode_image(b"x", "a\x1b[31m\nb")
     assert str(error.value).startswith("a?[31m b is not an image")
 
 
@@ -329,7 +333,7 @@ def test_mutated_files_only_ever_raise_unreadable() -> None:
             places = chance.integers(0, chance.choice([40, len(bad)]), chance.integers(1, 6))
             bad[places] = chance.integers(0, 256, len(places))
             try:
-                assert image_file.decode(bad.tobytes(), "a").pixels.ndim == 2
+                assert image_file.decode_image(bad.tobytes(), "a").pixels.ndim == 2
             except UnreadableError as error:
                 assert "\n" not in str(error)
 
@@ -356,7 +360,7 @@ def test_a_point_lands_where_the_matrix_says_reduced_or_not(width: int, height: 
     data = encoded(spot(width, height, x, y), "JPEG", quality=95)
     matrix = image_file.fit_matrix(width, height, 96, how)
     for min_side in (None, 96):
-        image = image_file.decode(data, "a", min_side=min_side)
+        image = image_file.decode_image(data, "a", min_side=min_side)
         square, same = image_file.fit(image.pixels, 96, how, of=(image.width, image.height))
         assert np.array_equal(matrix, same) and square.shape == (96, 96)
         assert centre(square) == pytest.approx(tuple(matrix @ [x, y, 1]), abs=0.1)
@@ -366,7 +370,7 @@ def test_a_point_lands_where_the_matrix_says_reduced_or_not(width: int, height: 
 def test_min_side_keeps_that_many_pixels_and_the_file_s_own_size(width: int, height: int) -> None:
     data = encoded(spot(width, height, 700, 900), "JPEG")
     for min_side, shorter in ((200, 200), (201, 400), (500, 800), (900, 1600), (5000, 1600)):
-        image = image_file.decode(data, "a", min_side=min_side)
+        image = image_file.decode_image(data, "a", min_side=min_side)
         assert (image.width, image.height) == (width, height)
         assert shorter <= min(image.pixels.shape) <= shorter + 1
 
@@ -374,7 +378,7 @@ def test_min_side_keeps_that_many_pixels_and_the_file_s_own_size(width: int, hei
 def test_a_reduced_image_is_as_sharp_as_one_that_was_shrunk() -> None:
     stripes = np.tile(np.where(np.arange(1605) // 40 % 2, 200, 50).astype(np.uint8), (1601, 1))
     data = encoded(stripes, "JPEG", quality=95)
-    full, reduced = (image_file.decode(data, "a", min_side=side) for side in (None, 200))
+    full, reduced = (image_file.decode_image(data, "a", min_side=side) for side in (None, 200))
     squares = [
         image_file.fit(p.pixels, 200, "squash", of=(p.width, p.height))[0].astype(float) for p in (full, reduced)
     ]
@@ -404,10 +408,10 @@ def test_shrinking_averages_areas_and_enlarging_is_linear() -> None:
 
 def test_threads_read_the_same_as_one() -> None:
     files = [encoded(spot(300, 200, k * 9, k * 7), kind) for k in range(8) for kind in ("PNG", "JPEG")]
-    alone = [image_file.decode(data, "a").pixels for data in files]
+    alone = [image_file.decode_image(data, "a").pixels for data in files]
     together: dict[int, np.ndarray] = {}
     threads = [
-        threading.Thread(target=lambda k=k: together.__setitem__(k, image_file.decode(files[k], "a").pixels))  # type: ignore[misc]
+        threading.Thread(target=lambda k=k: together.__setitem__(k, image_file.decode_image(files[k], "a").pixels))  # type: ignore[misc]
         for k in range(len(files))
     ]
     for thread in threads:
@@ -423,6 +427,6 @@ REAL = os.environ.get("RIBCAGE_REAL_DATA")
 @pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA names no folder of real radiographs")
 def test_real_radiographs_read_without_a_note() -> None:
     for file in sorted((Path(REAL or "") / "nih/images_1024").glob("*.png")):
-        image = image_file.read(file)
+        image = image_file.read_image(file)
         assert image.pixels.shape == (1024, 1024) and set(image.notes) <= {"RGBA that is gray"}
         assert np.array_equal(image.pixels, np.asarray(Image.open(file).convert("L")))

@@ -387,11 +387,11 @@ def test_a_damaged_check_is_one_clear_line(kind: str, check: Check, tmp_path: Pa
 @pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA names no folder of real radiographs")
 def test_of_real_files_the_inverted_twin_is_inverted_and_a_leg_is_no_chest() -> None:
     files = sorted((Path(REAL) / "nih" / "images_256").glob("*.jpg"))[:100]
-    images = [appearance.content(image_file.read(file).pixels) for file in files]
+    images = [appearance.content(image_file.read_image(file).pixels) for file in files]
     check = ood.fitted(images[:60], images[60:])
 
     def said(name: str) -> list[str]:
-        read = image_file.read(next((Path(REAL) / "dicom").glob(name)))
+        read = image_file.read_image(next((Path(REAL) / "dicom").glob(name)))
         square, _ = image_file.fit(read.pixels, 256, "squash")
         return [re.split("[.:]", one)[0] for one in ood.remarks(check, square, read.tags)]
 

@@ -175,7 +175,7 @@ def test_what_is_unusual_is_said_beside_the_answers(
 def test_a_image_that_is_no_file_is_shown_as_the_file_is(model: Path, tmp_path: Path) -> None:
     opened = bundle.load(model)
     data = image(tmp_path / "a.jpg", width=200, height=300).read_bytes()
-    of_bytes = image_files.shown(image_file.decode(data, "a.jpg", min_side=64), opened.model)
+    of_bytes = image_files.shown(image_file.decode_image(data, "a.jpg", min_side=64), opened.model)
     of_file = image_files.show(tmp_path / "a.jpg", opened.model)
     assert of_bytes.image is not None and of_file.image is not None
     assert torch.equal(of_bytes.image, of_file.image) and of_bytes.size == of_file.size == (200, 300)
@@ -292,7 +292,7 @@ def test_maps_are_of_the_files_own_pixels_and_none_takes_anothers_place(model: P
     for folder, file in (("甲", one), ("b c", other)):
         for name in ("Mass", "Edema"):
             drawn = made[f"{folder}/x.png-{name}.png"]
-            assert drawn.shape[:2] == image_file.read(file).pixels.shape
+            assert drawn.shape[:2] == image_file.read_image(file).pixels.shape
     assert not list((tmp_path / "图").rglob("*.part"))
 
 

@@ -39,7 +39,7 @@ from ribcage.commands import serve
 from ribcage.data import dataset_folder
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import image_file
-from ribcage.imaging.raster import Limits, UnreadableError
+from ribcage.imaging.gray_image import Limits, UnreadableError
 from ribcage.inference import explanation, image_files
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -296,7 +296,7 @@ def test_a_map_is_the_one_of_predict(server: Running, folders: dict[str, Path]) 
     finding = opened.model.findings[1]
     told = server.post(f"/v1/explain?model=either&finding={finding}&side=60", sent).json()
     assert min(told["cells"]) < 6 and f"{told['cells'][0]} × {told['cells'][1]} cells" in told["remark"]
-    read = image_file.decode(sent, "a.png", min_side=SIDE)
+    read = image_file.decode_image(sent, "a.png", min_side=SIDE)
     wanted = explanation.heat(opened, read, [finding], side=60)[0]
     heat = cv2.imdecode(np.frombuffer(base64.b64decode(told["heat"]), np.uint8), cv2.IMREAD_UNCHANGED)
     assert heat.shape == wanted.shape == (told["height"], told["width"])

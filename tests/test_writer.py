@@ -71,7 +71,7 @@ def test_every_image_is_stored_in_order_as_it_would_be_read(tmp_path: Path) -> N
     opened = imported(index, tmp_path / "out 目录")
     assert opened.images is not None and opened.images.shape == (150, SIZE, SIZE)
     for row in (0, 63, 64, 149):
-        wanted = image_file.fit(image_file.read(index.file(row)).pixels, SIZE, "pad")[0]
+        wanted = image_file.fit(image_file.read_image(index.file(row)).pixels, SIZE, "pad")[0]
         np.testing.assert_array_equal(opened.image(row), wanted)
     assert digest(opened.folder).keys() == {
         "images.npy",
@@ -235,7 +235,7 @@ def test_unreadable_images_are_listed_with_their_reason_and_leave_no_gap(tmp_pat
     assert opened.facts.rejected == 2 and len(opened) == 98
     row = opened.index.table["path"].tolist().index("0065.png")
     np.testing.assert_array_equal(
-        opened.image(row), image_file.fit(image_file.read(index.file(65)).pixels, SIZE, "pad")[0]
+        opened.image(row), image_file.fit(image_file.read_image(index.file(65)).pixels, SIZE, "pad")[0]
     )
 
 

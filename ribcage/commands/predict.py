@@ -342,7 +342,7 @@ def with_maps(
     from ribcage.inference import explanation
     from ribcage.reports import saliency
 
-    read = image_file.read(path, window=options.window)
+    read = image_file.read_image(path, window=options.window)
     found, said = explanation.look(opened, read, way(options)), {name: rows[0][name] for name in opened.model.findings}
     crossed, made = crossing(rows[0], opened.model.findings), []
     high, wide = found.maps.shape[1:]
@@ -373,7 +373,7 @@ def with_boxes(options: Options, opened: Any, rows: Sequence[dict[str, Any]], pa
     from ribcage.reports import saliency
 
     assert options.maps
-    read, made = image_file.read(path, window=options.window), []
+    read, made = image_file.read_image(path, window=options.window), []
     words = explanation.endings(opened.model.findings)
     for name in dict.fromkeys(row["finding"] for row in rows if row["finding"]):
         if options.of and name not in options.of:
@@ -390,7 +390,7 @@ def compare(opened: Any, paths: Sequence[Path], how: Any, window: str = "") -> N
     from ribcage.inference import explanation, gradcam, sanity
 
     side = opened.model.stored
-    read = [image_file.read(path, min_side=side, window=window) for path in paths[:CHECKED]]
+    read = [image_file.read_image(path, min_side=side, window=window) for path in paths[:CHECKED]]
     squares = [explanation.square(each, opened.model) for each in read]
     found = sanity.of(opened, squares, way=how)
     print(

@@ -365,7 +365,7 @@ def source(index: Index, facts: Facts) -> Callable[[int], "image_file.GrayImage"
         return lambda row: _as_image(own(row))
     paths = index.table["path"].array  # one look-up in a table costs as much as reading a small file
     how: Any = {"depth": facts.depth, "min_side": facts.size, "window": facts.window}
-    return lambda row: image_file.read(index.root / paths[row], **how)
+    return lambda row: image_file.read_image(index.root / paths[row], **how)
 
 
 def present(index: Index) -> np.ndarray:

@@ -83,7 +83,7 @@ def _tagged(index: Index) -> pd.DataFrame:
     """The table of files that are not imported, with what DICOM headers say."""
     if (index.table["patient"] != "").all():
         return index.table
-    return filled(index.table, [image_file.tags(index.file(row)) for row in range(len(index))])
+    return filled(index.table, [image_file.read_tags(index.file(row)) for row in range(len(index))])
 
 
 def _own_size(image: image_file.GrayImage) -> tuple[int, int]:

@@ -13,8 +13,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from ribcage.imaging import raster
-from ribcage.imaging.raster import CAUTION, Depth, GrayImage, Limits, UnreadableError
+from ribcage.imaging import codecs, headers
+from ribcage.imaging.gray_image import CAUTION, Depth, GrayImage, Limits, UnreadableError
 
 __all__ = [
     "CAUTION",
@@ -23,18 +23,18 @@ __all__ = [
     "GrayImage",
     "Limits",
     "UnreadableError",
-    "decode",
+    "decode_image",
     "fit",
     "fit_matrix",
-    "read",
-    "tags",
+    "read_image",
+    "read_tags",
 ]
 
 Fit = Literal["pad", "crop", "squash"]
 """How an image becomes a square: black borders, the middle square, or both sides stretched."""
 
 
-def read(
+def read_image(
     file: Path,
     *,
     depth: Depth = 8,
@@ -50,27 +50,27 @@ def read(
     `window` is what a DICOM is shown by instead of its own choice: an explanation such as LUNG, or CENTRE,WIDTH.
     """
     data = _content(file, limits)
-    return decode(data, str(file), depth=depth, min_side=min_side, limits=limits, bits=bits, window=window)
+    return decode_image(data, str(file), depth=depth, min_side=min_side, limits=limits, bits=bits, window=window)
 
 
-def tags(file: Path, *, limits: Limits = Limits()) -> dict[str, str]:  # noqa: B008
-    """What `read(file).tags` would be, from the header of a DICOM file alone; {} for any other file, whatever it is."""
+def read_tags(file: Path, *, limits: Limits = Limits()) -> dict[str, str]:  # noqa: B008
+    """`read_image(file).tags` from the header of a DICOM file alone; {} for any other file."""
     try:
         found = file.stat()
         if not stat.S_ISREG(found.st_mode) or found.st_size > limits.max_bytes:
             return {}
         with file.open("rb") as stream:
             head = stream.read(132)
-            if raster.recognised(head) and head[128:] != b"DICM":
+            if headers.is_raster(head) and head[128:] != b"DICM":
                 return {}
             from ribcage.imaging import dicom
 
-            return dicom.tags(stream, str(file), limits) if dicom.recognised(head) else {}
+            return dicom.read_tags(stream, str(file), limits) if dicom.is_dicom(head) else {}
     except OSError:
         return {}
 
 
-def decode(
+def decode_image(
     data: bytes,
     name: str,
     *,
@@ -82,13 +82,13 @@ def decode(
 ) -> GrayImage:
     """The image in these bytes; `name` is how errors call it."""
     limits.check_bytes(name, len(data))
-    if raster.recognised(data) and data[128:132] != b"DICM":
-        return raster.decode(data, name, depth=depth, min_side=min_side, limits=limits, bits=bits)
+    if headers.is_raster(data) and data[128:132] != b"DICM":
+        return codecs.decode_raster(data, name, depth=depth, min_side=min_side, limits=limits, bits=bits)
     from ribcage.imaging import dicom  # its libraries load only when a DICOM is read
 
-    if dicom.recognised(data):
-        return dicom.decode(data, name, depth=depth, min_side=min_side, limits=limits, window=window)
-    raise UnreadableError(raster.unknown(data, name))
+    if dicom.is_dicom(data):
+        return dicom.decode_dicom(data, name, depth=depth, min_side=min_side, limits=limits, window=window)
+    raise UnreadableError(headers.unknown_format(data, name))
 
 
 def fit_matrix(width: int, height: int, size: int, how: Fit) -> np.ndarray:

@@ -59,8 +59,8 @@ def repaired(data: bytes) -> tuple[bytes, list[str]]:
     return data, []
 
 
-def readable(data: bytes) -> bool:
-    """Whether this is a JPEG that `decode` is made for, whatever its coded pixels are."""
+def is_medical_jpeg(data: bytes) -> bool:
+    """Whether this is a JPEG that `decode_medical_jpeg` is made for, whatever its coded pixels are."""
     try:
         _scan(repaired(data)[0])
     except (ValueError, struct.error, IndexError):
@@ -68,7 +68,7 @@ def readable(data: bytes) -> bool:
     return True
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode_medical_jpeg(data: bytes) -> np.ndarray:
     """(H, W) uint16 of a JPEG with one component; (H, W, C) of a lossless one with several."""
     scan = _scan(data)
     parts = _parts(data, scan.start)

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from ribcage.bundle.bundle import Model, Opened
-from ribcage.imaging import augment, heatmaps, image_file, raster
+from ribcage.imaging import augment, gray_image, heatmaps, image_file
 from ribcage.imaging.augment import View
 from ribcage.imaging.heatmaps import Cells
 from ribcage.inference import detections, gradcam
@@ -32,7 +32,7 @@ LONGEST = 180
 
 def square(read: image_file.GrayImage, model: Model) -> np.ndarray:
     """(S, S) uint8: the image as it is stored for the model."""
-    pixels, _ = raster.to_depth(read.pixels, 8)
+    pixels, _ = gray_image.to_depth(read.pixels, 8)
     return image_file.fit(pixels, model.stored, model.fit, of=(read.width, read.height))[0]
 
 

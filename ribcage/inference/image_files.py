@@ -24,7 +24,7 @@ from torch import Tensor
 from ribcage.bundle import ood
 from ribcage.bundle.bundle import CUT, EXCLUSIVE, HALF, RULE, Bundle, Detector, Model, Opened
 from ribcage.bundle.ood import Check
-from ribcage.imaging import augment, dicom, image_file, raster
+from ribcage.imaging import augment, dicom, headers, image_file
 from ribcage.imaging.augment import View
 from ribcage.inference import detections, explanation, gradcam, predictions
 from ribcage.models.detectors.boxes import Found
@@ -112,7 +112,7 @@ def _may_be_image(file: Path) -> bool:
             head = stream.read(HEAD)
     except OSError:
         return False
-    return raster.recognised(head) or dicom.recognised(head)
+    return headers.is_raster(head) or dicom.is_dicom(head)
 
 
 # ---- a file on its way into a model
@@ -155,7 +155,9 @@ def shown(
 def show(path: Path, model: Model, *, check: Check | None = None, seen: Sequence[View] = (), window: str = "") -> Shown:
     """One file as the model wants to see it, or why it cannot be read."""
     try:
-        return shown(image_file.read(path, min_side=model.stored, window=window), model, path, check=check, seen=seen)
+        return shown(
+            image_file.read_image(path, min_side=model.stored, window=window), model, path, check=check, seen=seen
+        )
     except Exception as error:  # a file may be anything, and so may what goes wrong with it
         text = " ".join(str(error).split()) or type(error).__name__
         return Shown(path, (0, 0), None, text)

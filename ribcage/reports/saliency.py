@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ribcage.imaging import raster
+from ribcage.imaging import gray_image
 from ribcage.inference import explanation
 from ribcage.inference.explanation import HALF
 from ribcage.reports.tiles import Tile, sheet
@@ -23,7 +23,7 @@ def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     The colours grow lighter with the heat, so that they are read in gray and by whoever sees red and green alike; where
     there is no heat the image is as it was. A line is drawn around what is at least half as hot as the hottest.
     """
-    gray, _ = raster.to_depth(pixels, 8)
+    gray, _ = gray_image.to_depth(pixels, 8)
     warm = np.clip(heat, 0, 1)[..., None]
     colours = cv2.applyColorMap(np.rint(255 * heat.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     share = STRENGTH * warm
@@ -45,7 +45,7 @@ def outlined(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 def marked(pixels: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
     """(H, W, 3) uint8, red first: a gray image and boxes of x, y, width, height in its pixels."""
-    gray, _ = raster.to_depth(pixels, 8)
+    gray, _ = gray_image.to_depth(pixels, 8)
     drawn, width = cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB), max(1, round(max(gray.shape) / 300))
     for colour, thick in (((0, 0, 0), 3 * width), (BOX, width)):
         for x, y, wide, high in boxes:
@@ -63,7 +63,7 @@ def tiles(
 ) -> list[Tile]:
     """The image, and for each finding where the model looks and how probable it finds it."""
     width, height = explanation.shrunk(looked.size, side)
-    gray, _ = raster.to_depth(pixels, 8)
+    gray, _ = gray_image.to_depth(pixels, 8)
     small = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
     own = [
         Tile(overlay(small, looked.heat(name, side)), name, f"{100 * value:.1f} %", name in crossed)

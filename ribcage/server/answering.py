@@ -16,7 +16,7 @@ import torch
 
 from ribcage.bundle import deployment, ood
 from ribcage.bundle.bundle import Bundle, Detector, Opened
-from ribcage.imaging.raster import GrayImage
+from ribcage.imaging.gray_image import GrayImage
 from ribcage.inference import explanation, gradcam, image_files
 from ribcage.metrics import reliability_bins
 

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ribcage import __version__
-from ribcage.imaging.raster import GrayImage, Limits, UnreadableError
+from ribcage.imaging.gray_image import GrayImage, Limits, UnreadableError
 from ribcage.inference import gradcam
 from ribcage.server import reference, shapes
 from ribcage.server.answering import Answering, Namer, Said

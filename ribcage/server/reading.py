@@ -25,7 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ribcage.imaging.raster import Depth, GrayImage, Limits, UnreadableError
+from ribcage.imaging.gray_image import Depth, GrayImage, Limits, UnreadableError
 
 Answer = tuple[dict[str, Any], bytes]
 START = 60.0
@@ -106,7 +106,7 @@ def _read(task: Task, data: bytes, limits: Limits) -> Answer:
     """What is known of an image, and its pixels."""
     from ribcage.imaging import image_file
 
-    read = image_file.decode(data, task.name, depth=task.depth, min_side=task.min_side, limits=limits)
+    read = image_file.decode_image(data, task.name, depth=task.depth, min_side=task.min_side, limits=limits)
     size, pixels = (read.width, read.height), read.pixels
     if task.square:
         pixels = image_file.fit(pixels, task.square[0], task.square[1], of=size)[0]  # type: ignore[arg-type]

@@ -123,7 +123,7 @@ def images(
 ) -> Callable[[int], image_file.GrayImage] | None:
     """Row → image, where `bits` says how to read it; else each row is a file like any other."""
     how: Any = {"depth": depth, "min_side": size, "bits": bits, "window": window}
-    return (lambda row: image_file.read(index.file(row), **how)) if bits else None
+    return (lambda row: image_file.read_image(index.file(row), **how)) if bits else None
 
 
 def _name(root: Path) -> str:

@@ -2,8 +2,8 @@
 
     stored bits → modality LUT or slope and intercept → VOI LUT or window → inversion → shutter → 8 or 16 bit
 
-`dicom_pixels` has the first step, `dicom_gray` all that depends on a pixel's value alone, `dicom_place` the shutter and
-what is only said of an image. docs/datasets.md lists what is done with every attribute.
+`stored_pixels` has the first step, `gray` all that depends on a pixel's value alone, `place` the shutter and warnings
+about orientation and aspect. docs/datasets.md lists what is done with every attribute.
 """
 
 import importlib.util
@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import cv2
 import numpy as np
 
-from ribcage.imaging import raster
+from ribcage.imaging import gray_image
 from ribcage.imaging.dicom import elements, place
 from ribcage.imaging.dicom import gray as dicom_gray
-from ribcage.imaging.dicom import pixels as dicom_pixels
-from ribcage.imaging.dicom.pixels import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Layout, Stored, short
-from ribcage.imaging.raster import Depth, GrayImage, Limits, UnreadableError
+from ribcage.imaging.dicom.colour import read_colour
+from ribcage.imaging.dicom.decoders import short_error
+from ribcage.imaging.dicom.layout import Layout, read_layout
+from ribcage.imaging.dicom.stored_pixels import StoredPixels, read_stored
+from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
+from ribcage.imaging.gray_image import Depth, GrayImage, Limits, UnreadableError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -44,7 +47,7 @@ META_BYTES = 1 << 16  # more than any file meta group has
 LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls")
 
 
-def recognised(data: bytes) -> bool:
+def is_dicom(data: bytes) -> bool:
     """Whether this is a DICOM: by its mark or, without the preamble, by a first element of group 2 or 8."""
     if data[128:132] == b"DICM":
         return True
@@ -53,7 +56,7 @@ def recognised(data: bytes) -> bool:
     return group in (2, 8) and element <= 0x0100 and (implicit or re.fullmatch(rb"[A-Z]{2}", kind) is not None)
 
 
-def decode(
+def decode_dicom(
     data: bytes, name: str, *, depth: Depth, min_side: int | None, limits: Limits, window: str = ""
 ) -> GrayImage:
     """The image in these bytes; `name` is how errors call it, `window` what to take instead of the file's own choice:
@@ -62,10 +65,10 @@ def decode(
     try:
         dataset = _dataset(data, name, limits)
         unread = elements.settle(dataset)
-        said = dicom_pixels.layout(dataset, name, limits)
+        said = read_layout(dataset, name, limits)
         if said.samples > 1 or said.photometric == "PALETTE COLOR":
             pixels, notes = _colour(dataset, said, name, depth, limits)
-            notes += [f"{raster.CAUTION}no window as asked for: the image is in colour"] if asked else []
+            notes += [f"{gray_image.CAUTION}no window as asked for: the image is in colour"] if asked else []
         else:
             pixels, notes = _gray(dataset, said, name, depth, min_side, limits, asked)
         notes = [*unread, *said.notes, *notes, *place.cautions(dataset)]
@@ -73,7 +76,7 @@ def decode(
     except UnreadableError:
         raise
     except Exception as error:  # whatever pydicom and its decoders raise on a hostile file
-        raise UnreadableError(f"{name} is a damaged DICOM ({short(error)}).") from None
+        raise UnreadableError(f"{name} is a damaged DICOM ({short_error(error)}).") from None
 
 
 def _gray(
@@ -88,7 +91,7 @@ def _gray(
     """The pixels of a gray image, and what was done for them."""
     # Where gray is linear in the stored value, whatever the pixels are, an ordinary JPEG may be decoded reduced.
     linear = said.bits == 8 and not said.signed and window is None and dicom_gray.by_value(dataset)
-    stored = dicom_pixels.stored(dataset, said, name, min_side=min_side if linear else None, limits=limits)
+    stored = read_stored(dataset, said, name, min_side=min_side if linear else None, limits=limits)
     linear = linear and stored.bits == 8 and not stored.signed
     inside, outside, told = (None, 0.0, []) if linear else place.shutter(dataset, said.width, said.height)
     counts = np.ones(1 << stored.bits) if linear else _counts(stored, inside)
@@ -104,13 +107,13 @@ def _gray(
 
 def _colour(dataset: "Dataset", said: Layout, name: str, depth: Depth, limits: Limits) -> tuple[np.ndarray, list[str]]:
     """The pixels of an image in colour made gray, and what was done for them."""
-    colours, odd = dicom_pixels.colour(dataset, said, name, limits)
-    pixels, notes = raster.gray(colours, said.photometric)
-    pixels, told = raster.to_depth(pixels, depth)
+    colours, odd = read_colour(dataset, said, name, limits)
+    pixels, notes = gray_image.to_gray(colours, said.photometric)
+    pixels, told = gray_image.to_depth(pixels, depth)
     return pixels, [*odd, *notes, *told]
 
 
-def _counts(stored: Stored, inside: np.ndarray | None) -> np.ndarray:
+def _counts(stored: StoredPixels, inside: np.ndarray | None) -> np.ndarray:
     """How many pixels have each level, of those that are not behind a shutter."""
     count = 1 << stored.bits
     mask = None if inside is None else inside.astype(np.uint8)
@@ -124,7 +127,7 @@ def _looked_up(table: np.ndarray, levels: np.ndarray, depth: Depth) -> np.ndarra
     return np.take(table, levels)
 
 
-def tags(stream: BinaryIO, name: str, limits: Limits) -> dict[str, str]:
+def read_tags(stream: BinaryIO, name: str, limits: Limits) -> dict[str, str]:
     """`GrayImage.tags` from the header alone, whatever the pixels are; {} when it is damaged."""
     _require(name)
     from pydicom.datadict import tag_for_keyword

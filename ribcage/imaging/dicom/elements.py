@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ribcage.imaging.raster import CAUTION
+from ribcage.imaging.gray_image import CAUTION
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -50,6 +50,11 @@ def texts(dataset: "Dataset", keyword: str) -> list[str]:
     """All texts of an element that may have none, one or several."""
     said = _several(dataset.get(keyword))
     return [" ".join(str(one).replace("\0", " ").split()) for one in said if one is not None]
+
+
+def safe_text(text: str) -> str:
+    """Text of a file that may be repeated in a note or an error."""
+    return "".join(letter if letter.isalnum() or letter in " _.,-" else "?" for letter in text)
 
 
 def _lift(dataset: "Dataset") -> list[str]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ribcage.imaging.dicom.elements import numbers, texts
-from ribcage.imaging.dicom.pixels import BIG_ENDIAN
-from ribcage.imaging.raster import CAUTION
+from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN
+from ribcage.imaging.gray_image import CAUTION
 
 if TYPE_CHECKING:
     from pydicom import Dataset

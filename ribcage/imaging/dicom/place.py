@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from ribcage.imaging.dicom.elements import numbers
-from ribcage.imaging.raster import CAUTION
+from ribcage.imaging.gray_image import CAUTION
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from ribcage.imaging import dicom
-from ribcage.imaging.dicom import pixels as dicom_pixels
-from ribcage.imaging.raster import Limits
+from ribcage.imaging.dicom import transfer_syntaxes
+from ribcage.imaging.gray_image import Limits
 
 JPEG = "1.2.840.10008.1.2.4."
 SYNTAXES = {
-    dicom_pixels.IMPLICIT: "implicit little endian",
-    dicom_pixels.EXPLICIT: "explicit little endian",
-    dicom_pixels.BIG_ENDIAN: "explicit big endian",
-    dicom_pixels.DEFLATED: "deflated",
-    dicom_pixels.RLE: "run lengths",
-    dicom_pixels.JPEG_BASELINE: "JPEG, 8 bits",
-    dicom_pixels.JPEG_EXTENDED: "JPEG, 12 bits",
+    transfer_syntaxes.IMPLICIT: "implicit little endian",
+    transfer_syntaxes.EXPLICIT: "explicit little endian",
+    transfer_syntaxes.BIG_ENDIAN: "explicit big endian",
+    transfer_syntaxes.DEFLATED: "deflated",
+    transfer_syntaxes.RLE: "run lengths",
+    transfer_syntaxes.JPEG_BASELINE: "JPEG, 8 bits",
+    transfer_syntaxes.JPEG_EXTENDED: "JPEG, 12 bits",
     f"{JPEG}57": "JPEG, lossless",
     f"{JPEG}70": "JPEG, lossless, first-order",
     f"{JPEG}80": "JPEG-LS, lossless",
@@ -32,7 +32,7 @@ SYNTAXES = {
     f"{JPEG}202": "HTJ2K, lossless, RPCL",
     f"{JPEG}203": "HTJ2K",
 }
-LOSSY = {dicom_pixels.JPEG_BASELINE: 8, f"{JPEG}81": 2, f"{JPEG}91": 8}
+LOSSY = {transfer_syntaxes.JPEG_BASELINE: 8, f"{JPEG}81": 2, f"{JPEG}91": 8}
 """How far a pixel may be off."""
 UNWRITTEN = (f"{JPEG}201", f"{JPEG}202", f"{JPEG}203")
 SIDE = 32
@@ -40,23 +40,23 @@ SIDE = 32
 
 def package(syntax: str) -> str:
     """What must be installed to read a syntax, beside pydicom."""
-    own = "numba" if syntax in (dicom_pixels.JPEG_EXTENDED, *dicom_pixels.JPEG_LOSSLESS) else ""
-    return dicom_pixels.PLUGINS.get(syntax, ("", own))[1] or own or "pydicom"
+    own = "numba" if syntax in (transfer_syntaxes.JPEG_EXTENDED, *transfer_syntaxes.JPEG_LOSSLESS) else ""
+    return transfer_syntaxes.PLUGINS.get(syntax, ("", own))[1] or own or "pydicom"
 
 
 def tried(syntax: str) -> tuple[str, bool, str]:
     """What came of reading a syntax, whether it was good, and the package that reads it."""
     if syntax in UNWRITTEN:
-        plugin, needed = dicom_pixels.PLUGINS[syntax]
+        plugin, needed = transfer_syntaxes.PLUGINS[syntax]
         from pydicom.pixels import get_decoder
 
         there = plugin in get_decoder(syntax).available_plugins
         said = f"not tried, nothing here writes it; {plugin} reads it" if there else f"{plugin} is missing"
         return said, there, needed
     pixels = (np.arange(SIDE * SIDE) // 4).astype(np.uint8).reshape(SIDE, SIDE)
-    gray = syntax in (dicom_pixels.JPEG_EXTENDED, *dicom_pixels.JPEG_LOSSLESS)
-    found = dicom.decode(written(syntax, pixels), "a sample", depth=8, min_side=None, limits=Limits()).pixels
-    if syntax == dicom_pixels.JPEG_EXTENDED:  # its one value is the whole range: only that it was read can be told
+    gray = syntax in (transfer_syntaxes.JPEG_EXTENDED, *transfer_syntaxes.JPEG_LOSSLESS)
+    found = dicom.decode_dicom(written(syntax, pixels), "a sample", depth=8, min_side=None, limits=Limits()).pixels
+    if syntax == transfer_syntaxes.JPEG_EXTENDED:  # its one value is the whole range: only that it was read can be told
         return "read", found.shape == (SIDE, SIDE), package(syntax)
     wrong = int(np.abs(found.astype(int) - (128 if gray else pixels)).max())
     good = wrong <= LOSSY.get(syntax, 0)
@@ -67,14 +67,14 @@ def written(syntax: str, pixels: np.ndarray) -> bytes:
     """A DICOM file of these pixels; of one gray where nothing encodes the syntax."""
     from pydicom.encaps import encapsulate
 
-    made = _described(syntax, pixels, bits=12 if syntax == dicom_pixels.JPEG_EXTENDED else 8)
-    if syntax == dicom_pixels.JPEG_BASELINE:
+    made = _described(syntax, pixels, bits=12 if syntax == transfer_syntaxes.JPEG_EXTENDED else 8)
+    if syntax == transfer_syntaxes.JPEG_BASELINE:
         import cv2
 
         frame = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
-    elif syntax in (dicom_pixels.JPEG_EXTENDED, *dicom_pixels.JPEG_LOSSLESS):
-        frame = one_gray(lossless=syntax != dicom_pixels.JPEG_EXTENDED)
-    elif syntax in dicom_pixels.UNCOMPRESSED:
+    elif syntax in (transfer_syntaxes.JPEG_EXTENDED, *transfer_syntaxes.JPEG_LOSSLESS):
+        frame = one_gray(lossless=syntax != transfer_syntaxes.JPEG_EXTENDED)
+    elif syntax in transfer_syntaxes.UNCOMPRESSED:
         return _bytes(made)
     else:
         return _bytes(_compressed(made, syntax))
@@ -104,8 +104,8 @@ def _described(syntax: str, pixels: np.ndarray, bits: int) -> Any:
 def _compressed(made: Any, syntax: str) -> Any:
     from pydicom.uid import UID
 
-    made.file_meta.TransferSyntaxUID = UID(dicom_pixels.EXPLICIT)
-    how: dict[str, Any] = {"encoding_plugin": dicom_pixels.PLUGINS[syntax][0]}
+    made.file_meta.TransferSyntaxUID = UID(transfer_syntaxes.EXPLICIT)
+    how: dict[str, Any] = {"encoding_plugin": transfer_syntaxes.PLUGINS[syntax][0]}
     how |= {"jls_error": 1} if syntax == f"{JPEG}81" else {}
     how |= {"j2k_cr": [2]} if syntax == f"{JPEG}91" else {}
     made.compress(UID(syntax), generate_instance_uid=False, **how)

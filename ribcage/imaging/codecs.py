@@ -1,0 +1,120 @@
+"""PNG, JPEG, TIFF and BMP → one gray image, step by step:
+
+header → decoded pixels → one channel → upright → 8 or 16 bits
+"""
+
+import cv2
+import numpy as np
+
+from ribcage.imaging import medical_jpeg
+from ribcage.imaging.gray_image import CAUTION, Depth, GrayImage, Limits, UnreadableError, to_depth, to_gray, upright
+from ribcage.imaging.headers import JPEG, Header, read_header
+from ribcage.runtime.terminal import quiet_codecs
+
+# OpenCV describes every bad file on stderr; here the one line of UnreadableError says it.
+if hasattr(cv2, "setLogLevel"):  # OpenCV 4
+    cv2.setLogLevel(0)
+else:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+MISSING = 128
+"""The gray that libjpeg puts where coded pixels are missing."""
+
+
+def decode_raster(
+    data: bytes, name: str, *, depth: Depth, min_side: int | None, limits: Limits, bits: int | None = None
+) -> GrayImage:
+    """The image in these bytes.
+
+    name: how errors call it.
+    bits: of 16 that hold the image; None: all.
+    """
+    header = read_header(data, name, limits)
+    pixels, notes = _gray_levels(data, name, header, min_side, limits)
+    if bits is not None and pixels.dtype == np.uint16 and (most := int(pixels.max())) >> bits:
+        raise UnreadableError(f"{name} holds the value {most}, but {bits} bits end at {(1 << bits) - 1}.")
+    pixels, turned = upright(pixels, header.orientation)
+    pixels, scaled = to_depth(pixels, depth, bits)
+    width, height = header.upright_size
+    return GrayImage(pixels, width, height, (*notes, *turned, *scaled))
+
+
+def decode_jpeg(data: bytes, name: str, *, min_side: int | None, limits: Limits) -> tuple[np.ndarray, list[str]]:
+    """The gray levels of a JPEG inside another file, as they are stored, and notes on what was done."""
+    return _gray_levels(data, name, read_header(data, name, limits), min_side, limits)
+
+
+def _gray_levels(
+    data: bytes, name: str, header: Header, min_side: int | None, limits: Limits
+) -> tuple[np.ndarray, list[str]]:
+    """One channel as it is stored, and notes. A JPEG may come reduced, as long as its shorter side keeps `min_side`."""
+    limits.check_size(name, header.width, header.height)
+    jpeg = data.startswith(JPEG)
+    factor = _reduction(header, min_side) if jpeg else 1
+    decoded = _decoded(data, name, header, factor)
+    pixels, notes = to_gray(decoded, header.what)
+    if jpeg:
+        notes += _check_complete(data, name, header, decoded, factor)
+    if header.inverted:
+        pixels, notes = np.bitwise_not(pixels), [*notes, "inverted (white is zero)"]
+    if factor > 1:
+        pixels = _spanning(pixels, header.width / factor, header.height / factor)
+    return pixels, [*notes, *header.notes]
+
+
+def _reduction(header: Header, min_side: int | None) -> int:
+    """JPEG stores blocks of 8 x 8 frequencies, so 1/2, 1/4 and 1/8 of the size need only the low ones."""
+    if min_side is None:
+        return 1
+    return next((k for k in (8, 4, 2) if min(header.width, header.height) >= k * min_side), 1)
+
+
+def _decoded(data: bytes, name: str, header: Header, factor: int) -> np.ndarray:
+    """Pixels and channels as stored (a TIFF: turned upright by OpenCV), at 1/factor of their size."""
+    reduced = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
+    flags = header.flags | reduced.get(factor, 0)
+    if header.file is not None:
+        data = header.file
+    try:
+        with quiet_codecs:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise UnreadableError(f"{name} cannot be decoded ({error.err or error}).") from None
+    if pixels is None:
+        raise UnreadableError(f"{name} is damaged: its pixels cannot be decoded.")
+    if pixels.shape[:2] != (-(-header.height // factor), -(-header.width // factor)):
+        raise UnreadableError(f"{name} is damaged: its pixels do not have the size its header says.")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise UnreadableError(f"{name} holds {pixels.dtype} pixels; 8 or 16 bit are expected.")
+    return pixels
+
+
+def _check_complete(data: bytes, name: str, header: Header, pixels: np.ndarray, factor: int) -> list[str]:
+    """Refuse a JPEG whose coded pixels end before the image does, though it has an end marker.
+
+    OpenCV fills the rest with gray 128 without a warning. So only images that end in that gray are decoded again, by
+    `medical_jpeg`, which notices; it does not read colour, and then a note must do."""
+    side = max(1, 8 // factor)
+    last = pixels[-(((header.height - 1) % 8) // factor + 1) :, -(((header.width - 1) % 8) // factor + 1) :]
+    if last.shape[0] > side or not (last == MISSING).all():
+        return []
+    if header.what != "gray" or not medical_jpeg.is_medical_jpeg(data):
+        return [f"{CAUTION}the JPEG ends in the gray that stands for missing pixels"]
+    try:
+        medical_jpeg.decode_medical_jpeg(medical_jpeg.repaired(data)[0])
+    except ValueError:
+        raise UnreadableError(f"{name} is cut short: its coded pixels end before the image does.") from None
+    return []
+
+
+def _spanning(pixels: np.ndarray, width: float, height: float) -> np.ndarray:
+    """Stretch a reduced image by less than a pixel, so that it ends where the file's image ends.
+
+    The last block of a JPEG reaches beyond the edge when the side is no multiple of the factor."""
+    high, wide = pixels.shape
+    across, down = width / wide, height / high
+    if across == down == 1:
+        return pixels
+    matrix = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2]])
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(pixels, matrix, (wide, high), flags=flags, borderMode=cv2.BORDER_REPLICATE)

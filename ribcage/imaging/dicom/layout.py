@@ -1,0 +1,78 @@
+"""How the header says that pixels are stored."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ribcage.imaging.dicom.elements import numbers, safe_text
+from ribcage.imaging.gray_image import CAUTION, Limits, UnreadableError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the header says that pixels are stored, contradictions in it settled."""
+
+    syntax: str
+    width: int
+    height: int
+    samples: int
+    photometric: str
+    allocated: int
+    bits: int
+    high: int
+    signed: bool
+    notes: tuple[str, ...] = ()
+
+
+def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
+    """How the pixels are stored; one clear line for everything that is a DICOM, but no image that can be read."""
+    if "PixelData" not in dataset:
+        if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+            raise UnreadableError(f"{name} has floating-point pixels; whole numbers of up to 16 bits are expected.")
+        if not any(keyword in dataset for keyword in ("SOPClassUID", "Rows", "DirectoryRecordSequence")):
+            raise UnreadableError(f"{name} is a damaged DICOM: its elements cannot be read.")
+        what = getattr(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID"), "name", "")
+        raise UnreadableError(f"{name} has no pixels (its kind is {what or 'unknown'}).")
+    missing = [key for key in ("Rows", "Columns", "BitsAllocated", "PixelData") if not dataset.get(key)]
+    if missing:
+        raise UnreadableError(f"{name} is a damaged DICOM: it has no {', '.join(missing)}.")
+    frames = int((numbers(dataset, "NumberOfFrames") or [1])[0]) or 1  # an empty one is common
+    if frames != 1:
+        raise UnreadableError(f"{name} holds {frames} frames; one image is expected.")
+    limits.check_size(name, int(dataset.Columns), int(dataset.Rows))
+    notes: list[str] = []
+    samples = int(dataset.get("SamplesPerPixel") or 1)
+    photometric = _photometric(dataset, samples, notes)
+    allocated = int(dataset.BitsAllocated)
+    bits = int(dataset.get("BitsStored") or allocated)
+    if allocated not in (8, 16) or not 1 <= bits <= allocated or samples not in (1, 3):
+        raise UnreadableError(
+            f"{name} stores {samples} x {bits} bits in {allocated} per pixel; "
+            "one gray value or three colours of up to 16 bits are expected."
+        )
+    high = int(bits - 1 if dataset.get("HighBit") is None else dataset.HighBit)
+    if not bits - 1 <= high < allocated:
+        notes.append(f"{CAUTION}HighBit {high} contradicts {bits} stored bits of {allocated}, {bits - 1} taken")
+        high = bits - 1
+    sign = dataset.get("PixelRepresentation")
+    if sign not in (None, "", 0, 1):
+        raise UnreadableError(f"{name} has PixelRepresentation {sign}; 0 (unsigned) or 1 (signed) is expected.")
+    return Layout(
+        str(dataset.file_meta.TransferSyntaxUID), int(dataset.Columns), int(dataset.Rows), samples, photometric,
+        allocated, bits, high, bool(sign), tuple(notes),
+    )  # fmt: skip
+
+
+def _photometric(dataset: "Dataset", samples: int, notes: list[str]) -> str:
+    """The photometric interpretation, also where it is missing, misspelled or of another number of samples."""
+    said = str(dataset.get("PhotometricInterpretation") or "").replace("\0", " ").strip().upper()
+    known = "MONOCHROME" + said[-1:] if said.replace(" ", "")[:-1] == "MONOCHROME" else said
+    gray, colour = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"), ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT")
+    if known in (gray if samples == 1 else (*colour, "YBR_ICT")):
+        return known
+    taken = "MONOCHROME2" if samples == 1 else "RGB"
+    what = "missing" if not said else f"{said[:16]} with {samples} {'sample' if samples == 1 else 'samples'} per pixel"
+    notes.append(f"{CAUTION}PhotometricInterpretation is {safe_text(what)}, {taken} taken")
+    return taken

@@ -1,0 +1,113 @@
+"""A gray image as every reader returns it, and the steps that lead there from decoded pixels: one channel, upright, at
+8 or 16 bits."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import cv2
+import numpy as np
+
+Depth = Literal[8, 16]
+CAUTION = "caution: "
+"""How a note begins that whoever uses the image should see: it may not be what it seems."""
+
+
+class UnreadableError(ValueError):
+    """This is not an image that can be read; the reason is one line."""
+
+    def __init__(self, reason: str) -> None:
+        line = " ".join(reason.split())
+        super().__init__("".join(letter if letter.isprintable() else "?" for letter in line))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may ask for before it is refused."""
+
+    max_pixels: float = 100e6
+    max_bytes: float = 512e6
+    max_aspect: float = 100.0
+    """Longer side over shorter side."""
+
+    def check_bytes(self, name: str, count: int) -> None:
+        """Refuse an empty file and one that is too large."""
+        if count == 0:
+            raise UnreadableError(f"{name} is empty.")
+        if count > self.max_bytes:
+            raise UnreadableError(f"{name} has {count / 1e6:,.0f} MB; the limit is {self.max_bytes / 1e6:,.0f} MB.")
+
+    def check_size(self, name: str, width: int, height: int) -> None:
+        """Refuse an image of no pixels, too many, or of an absurd shape."""
+        if width < 1 or height < 1:
+            raise UnreadableError(f"{name} says it has {width} x {height} pixels.")
+        if width * height > self.max_pixels:
+            raise UnreadableError(
+                f"{name} says it has {width} x {height} pixels; the limit is {self.max_pixels / 1e6:,.0f} million."
+            )
+        if max(width, height) > self.max_aspect * min(width, height):
+            raise UnreadableError(f"{name} has {width} x {height} pixels, which is a line, not a radiograph.")
+
+
+@dataclass(frozen=True)
+class GrayImage:
+    """A gray image that spans its dtype's range, dark where the radiograph shows air."""
+
+    pixels: np.ndarray
+    """(H, W) uint8 or uint16. When it was decoded reduced, it still spans the whole image exactly."""
+    width: int
+    height: int
+    """Of the file's own image as a person sees it (EXIF orientation applied), before any reduction."""
+    notes: tuple[str, ...] = ()
+    """What was done to it."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """DICOM only: patient, study, view, sex, age, manufacturer, modality, body, transfer_syntax."""
+
+
+# 10- to 14-bit detectors are often saved unscaled in 16 bits; a scaled radiograph never leaves its top two bits empty.
+FEW_BITS = 14
+
+
+def to_gray(pixels: np.ndarray, what: str) -> tuple[np.ndarray, list[str]]:
+    """One channel of (H, W), (H, W, 3) BGR or (H, W, 4) BGRA, and what had to be done for it."""
+    if pixels.ndim == 2:
+        return pixels, []
+    blue, green, red, *alpha = cv2.split(pixels)
+    if cv2.norm(blue, green, cv2.NORM_INF) == 0 == cv2.norm(green, red, cv2.NORM_INF):
+        one, notes = green, [] if what.startswith("gray") else [f"{what} that is gray"]
+    else:
+        one, notes = cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2GRAY), [f"colour ({what}) made gray"]
+    top = np.iinfo(pixels.dtype).max
+    if alpha and cv2.minMaxLoc(alpha[0])[0] < top:
+        one, notes = cv2.multiply(one, alpha[0], scale=1 / top), [*notes, "transparent parts made black"]
+    return one, notes
+
+
+def upright(pixels: np.ndarray, orientation: int) -> tuple[np.ndarray, list[str]]:
+    """The image turned by its EXIF orientation (tag 274), and a note if that changed it."""
+    if orientation == 1:
+        return pixels, []
+    if orientation >= 5:
+        pixels = cv2.transpose(pixels)
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return pixels if flip is None else cv2.flip(pixels, flip), [f"turned (EXIF {orientation})"]
+
+
+def to_depth(pixels: np.ndarray, depth: Depth, bits: int | None = None) -> tuple[np.ndarray, list[str]]:
+    """The same image in 8 or 16 bits; 0 and 2^bits - 1 (`bits` None: all that the type has) become black and white.
+
+    What is white never depends on the image's own brightest pixel: two images of one detector stay comparable."""
+    if pixels.dtype == np.uint8:
+        return (pixels, []) if depth == 8 else (pixels.astype(np.uint16) * 257, ["8 bit to 16"])
+    top, notes = (1 << (bits or 16)) - 1, []
+    if bits is not None and bits < 16:
+        notes = [f"{bits} bit stored in 16: 0-{top} made the whole range"]
+    elif (used := int(pixels.max()).bit_length()) <= FEW_BITS:
+        notes = [f"only {used} of 16 bits used, which is dark"]
+    if depth == 8:
+        return cv2.convertScaleAbs(pixels, alpha=255 / top), [*notes, "16 bit to 8"]
+    return (pixels if top == 65535 else _stretched(pixels, top)), notes
+
+
+def _stretched(pixels: np.ndarray, top: int) -> np.ndarray:
+    table = np.rint(np.arange(top + 1) * (65535 / top)).astype(np.uint16)
+    return np.take(table, pixels)
