@@ -25,6 +25,8 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import follow, follower, perceptron
 
+CHINESE = "BYOL：由一个视图预测动量编码器对另一视图的输出，不需要负样本"
+
 
 def _lars(epochs: int, lr: float, momentum: float) -> Hyperparameters:
     """Of a shorter run."""

@@ -19,6 +19,8 @@ from ribcage.models.detectors.fcos import FCOS
 from ribcage.models.detectors.yolo import YOLO, Anchors
 from ribcage.runtime import distributed
 
+CHINESE = "目标检测：在骨干网络的特征图上接检测头，骨干网络可冻结，也可一起训练"
+
 Head = Literal["fcos", "yolo"]
 WIDEST, DEEPEST = 1024, 16
 """Of a head: a file from anybody shall not ask for all the memory."""

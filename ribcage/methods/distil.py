@@ -23,6 +23,8 @@ from ribcage.models import losses
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import distributed
 
+CHINESE = "知识蒸馏：同时学习教师模型软化后的输出和已知标签"
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -24,6 +24,8 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import choose_attention, orders
 
+CHINESE = "MAE：遮住视觉 Transformer 的大部分图像块，由其余部分重建"
+
 DECODERS = {"dec512d8b": (512, 8), "dec512d2b": (512, 2), "dec128d2b": (128, 2)}
 """Width and number of blocks."""
 HEADS = 16

@@ -22,6 +22,8 @@ from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import orders
 
+CHINESE = "用于 CNN 的 MAE：遮住图像的大部分方块，用接在 CNN 特征图上的 U-Net 重建"
+
 STAGES = 5
 """Of the decoder, each twice as high and wide as the one before and half as deep; further ones are as the last."""
 

@@ -28,6 +28,8 @@ from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import follow, follower, group_norms, perceptron
 from ribcage.runtime import distributed
 
+CHINESE = "MoCo：在由历史图像组成的队列中辨认同一图像的另一视图"
+
 LOWEST = torch.finfo(torch.float32).min
 NOBODY = torch.iinfo(torch.int64).min
 

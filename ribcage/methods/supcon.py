@@ -34,6 +34,8 @@ from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
 from ribcage.runtime import distributed
 
+CHINESE = "监督对比学习：征象相同的图像特征相近，征象不同的图像特征相远"
+
 
 class SupCon(Method):
     """A backbone and a perceptron; positives are weighted by the overlap of their findings.

@@ -16,6 +16,8 @@ from ribcage.models import losses
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import distributed
 
+CHINESE = "监督预训练：特征上接一个线性层，未知标签不参与损失"
+
 
 class Supervised(Method):
     """A backbone and a linear head.

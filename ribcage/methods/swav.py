@@ -33,6 +33,8 @@ from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
 from ribcage.runtime import distributed
 
+CHINESE = "SwAV：由一个视图预测另一视图所属的原型，并要求各原型被均匀使用"
+
 
 class SwAV(Method):
     """Two large views, several small ones, and prototypes.

@@ -16,6 +16,7 @@ from ribcage.data.findings import CHEXPERT14, canonical
 from ribcage.data.index import Index, table
 from ribcage.data.readers import tables
 
+CHINESE = "CheXpert：65,240 名患者的 224,316 张正侧位胸片，14 种征象，标签由报告自动提取，含“不确定”"
 SOURCE = "https://aimi.stanford.edu/datasets/chexpert-chest-x-rays"
 LICENCE = "Stanford University Dataset Research Use Agreement: no commercial use, no redistribution"
 TRAIN = {"chexpert": "train.csv", "chexbert": "train_cheXbert.csv", "visualchexbert": "train_visualCheXbert.csv"}

@@ -21,6 +21,7 @@ from ribcage.data.index import boxes as boxes_of
 from ribcage.data.readers import box_list, columns, tables
 from ribcage.imaging import image_file
 
+CHINESE = "自己的图像：列名清楚的 CSV、按类别分的文件夹，或任意层级的 PNG、JPEG、DICOM 文件夹"
 SOURCE = "your own files"
 LICENCE = "yours"
 PUBLISHED_PATIENTS = False

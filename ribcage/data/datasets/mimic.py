@@ -13,6 +13,7 @@ from ribcage.data.findings import CHEXPERT14, canonical
 from ribcage.data.index import Index, table
 from ribcage.data.readers import columns, tables
 
+CHINESE = "MIMIC-CXR-JPG：65,379 名患者 227,827 次检查的 377,110 张胸片，每次检查 14 种征象，含“不确定”"
 SOURCE = "https://physionet.org/content/mimic-cxr-jpg/"
 LICENCE = "PhysioNet Credentialed Health Data License 1.5.0"
 NAME = "mimic-cxr-2.0.0-{}.csv"

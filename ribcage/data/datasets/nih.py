@@ -15,6 +15,7 @@ from ribcage.data.findings import CHESTXRAY14, canonical
 from ribcage.data.index import Index, boxes, no_boxes, table
 from ribcage.data.readers import tables
 
+CHINESE = "ChestX-ray14：30,805 名患者的 112,120 张正位胸片，14 种征象，标签由报告自动提取，984 个标注框"
 SOURCE = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
 LICENCE = "free to use with attribution to the NIH Clinical Center"
 FRAME = (1024, 1024)

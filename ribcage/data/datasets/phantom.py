@@ -14,6 +14,7 @@ from ribcage.data import phantom as made_up
 from ribcage.data.index import Index, boxes, no_boxes, table
 from ribcage.data.phantom import FINDINGS, Case, box, case, draw, uniforms
 
+CHINESE = "模拟胸片：两家医院、每位患者多次检查，ChestX-ray14 的 14 种征象"
 SOURCE = made_up.SOURCE
 LICENCE = "CC0-1.0"
 

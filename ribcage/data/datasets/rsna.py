@@ -17,6 +17,7 @@ from ribcage.runtime import files
 
 log = logging.getLogger("ribcage")
 
+CHINESE = "RSNA 2018 肺炎检测挑战赛：取自 ChestX-ray14 的 26,684 张图像，9,555 个肺部阴影标注框"
 SOURCE = "https://www.kaggle.com/competitions/rsna-pneumonia-detection-challenge"
 LICENCE = "competition rules: non-commercial research and education; images of the NIH Clinical Center"
 FRAME = (1024, 1024)
