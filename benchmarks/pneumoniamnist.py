@@ -19,6 +19,7 @@ from ribcage.data import dataset_folder
 RECIPE = Path(__file__).parents[1] / "recipes" / "pneumoniamnist-resnet18.toml"
 RULES = ("youden", "midpoint", "f1", "specificity_95", "half")
 """How a threshold is chosen, by validation alone; half is 0.5."""
+RATES = ("accuracy", "sensitivity", "specificity")
 RULE = "midpoint"
 """The recipe's."""
 
@@ -48,7 +49,8 @@ def tested(run: Path, data: Path, seed: int) -> Result:
         succeed(["evaluate", str(run), "--data", str(data), "--split", "test", "--out", str(folder)])
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     model = json.loads((run / "bundle" / "model.json").read_text(encoding="utf-8"))
-    rates = {rule: found["rules"][rule][0] for rule in RULES}
+    rules = {rule: found["rules"][rule][0] for rule in RULES}
+    rates = {rule: {name: one[name]["value"] for name in RATES} for rule, one in rules.items()}
     return Result(seed, model["metrics"]["validation"]["auroc"], found["findings"][0]["auroc"]["value"], rates)
 
 

@@ -72,7 +72,9 @@ def test_numbers_are_those_of_the_metrics(data: Answers, result: dict) -> None:
     row = result["findings"][1]
     assert row["auroc"]["low"] < row["auroc"]["value"] < row["auroc"]["high"]
     assert row["brier"]["value"] == pytest.approx(metrics.brier(data.probabilities, data.labels)[1], abs=1e-12)
-    assert row["brier_before"] == pytest.approx(metrics.brier(data.uncalibrated, data.labels)[1], abs=1e-12)
+    before = row["brier_before"]
+    assert before["value"] == pytest.approx(metrics.brier(data.uncalibrated, data.labels)[1], abs=1e-12)
+    assert before["low"] < before["value"] < before["high"]
     assert row["ece"] != row["ece_before"]
     assert (result["findings"][0]["n"], result["findings"][0]["uncertain"], result["findings"][0]["unknown"]) == (
         393,
@@ -98,7 +100,13 @@ def test_rates_belong_to_the_stored_thresholds(data: Answers, result: dict) -> N
     assert result["findings"][0]["sensitivity"]["value"] == pytest.approx(called[data.labels[known, 0] == 1].mean())
     assert set(result["rules"]) == {*classification.RULES, "half"}
     sensitive = result["rules"]["sensitivity_95"][0]
-    assert sensitive["sensitivity"] >= 0.95
+    assert sensitive["sensitivity"]["value"] >= 0.95
+
+
+def test_rates_at_other_thresholds_have_the_same_intervals(result: dict) -> None:
+    same = result["rules"][result["rule"]]
+    for row, own in zip(result["findings"], same, strict=True):
+        assert all(own[rate] == row[rate] for rate in ("accuracy", "f1", "sensitivity", "specificity", "ppv", "npv"))
 
 
 def test_without_thresholds_rates_are_at_one_half_and_that_is_said(data: Answers) -> None:

@@ -162,14 +162,14 @@ def test_a_shift_between_validation_and_test_is_pointed_out(data: Answers) -> No
     found = evaluation.evaluate(data, resamples=20)
     model = bundle.Model("tiny", data.findings, (32, 32), 32, "pad", 0.5, 0.2)
     same = [{"auroc": [row["auroc"][key] for key in ("value", "low", "high")]} for row in found["findings"]]
-    calm = [row | {"brier_before": row["brier"]["value"]} for row in found["findings"]]
+    calm = [row | {"brier_before": row["brier"]} for row in found["findings"]]
     assert evaluation.shift(found | {"findings": calm}, same, model, "RUN") == []
     assert evaluation.shift(found | {"findings": calm}, [], model, "RUN") == []
     higher = [{"auroc": [0.999, 0.998, 1.0]}, *same[1:]]
     (said,) = evaluation.shift(found | {"findings": calm}, higher, model, "RUN")
     assert "; 1 of 2 findings)" in said
     assert "AUROC of Mass 0.999 (0.998–1.000) then" in said and "ribcage convert RUN --data" in said
-    harmed = [calm[0] | {"temperature": 0.7, "brier_before": 0.9 * calm[0]["brier"]["value"]}, *calm[1:]]
+    harmed = [calm[0] | {"temperature": 0.7, "brier_before": {"value": 0.9 * calm[0]["brier"]["value"]}}, *calm[1:]]
     (said,) = evaluation.shift(found | {"findings": harmed}, same, model, "RUN")
     assert "makes the Brier score worse here (Mass " in said and "with 0.70" in said
 

@@ -19,8 +19,9 @@ from ribcage.data.dataset_folder import Store
 from ribcage.data.findings import Policy
 from ribcage.inference import predictions as inference
 from ribcage.inference.predictions import Predictions
-from ribcage.metrics import Counts, Estimate, Summary, multiclass
+from ribcage.metrics import Estimate, Summary, multiclass
 from ribcage.metrics.intervals import Interval
+from ribcage.metrics.thresholds import RATES
 from ribcage.runtime import rng
 
 RULES = {
@@ -262,7 +263,10 @@ def patients(data: Answers) -> int:
 
 def described(data: Answers, whole: Summary, rule: str) -> list[dict[str, Any]]:
     """One dict per finding."""
-    brier, ece = metrics.brier(data.uncalibrated, data.labels), metrics.ece(data.uncalibrated, data.labels, bins=BINS)
+    before = metrics.bootstrap(
+        data.uncalibrated, data.labels, data.patients, probabilities=data.uncalibrated, resamples=1
+    )["brier"].interval(LEVEL)  # which is not of resamples
+    ece = metrics.ece(data.uncalibrated, data.labels, bins=BINS)
     calibrated = metrics.ece(data.probabilities, data.labels, bins=BINS)
     rows = []
     for place, name in enumerate(data.findings):
@@ -279,7 +283,7 @@ def described(data: Answers, whole: Summary, rule: str) -> list[dict[str, Any]]:
                 "threshold": number(data.threshold(rule)[place]),
                 "temperature": data.temperature[place] if data.temperature else None,
                 **{key: estimate(found.findings, place) for key, found in whole.metrics.items()},
-                "brier_before": number(brier[place]),
+                "brier_before": estimate(before, place),
                 "ece": number(calibrated[place]),
                 "ece_before": number(ece[place]),
             }
@@ -288,18 +292,15 @@ def described(data: Answers, whole: Summary, rule: str) -> list[dict[str, Any]]:
 
 
 def at_rule(data: Answers, rule: str) -> list[dict[str, Any]]:
-    """The rates at the thresholds of one rule, without intervals."""
+    """The rates at the thresholds of one rule. Their intervals need no resamples."""
     chosen = data.threshold(rule)
-    rates = metrics.rates(_counts(data, chosen))
+    found = metrics.bootstrap(data.probabilities, data.labels, data.patients, thresholds=chosen, resamples=1)
+    rates = {name: found[name].interval(LEVEL) for name in RATES}
     return [
         {"finding": name, "threshold": number(chosen[place])}
-        | {rate: number(values[place]) for rate, values in rates.items()}
+        | {rate: estimate(interval, place) for rate, interval in rates.items()}
         for place, name in enumerate(data.findings)
     ]
-
-
-def _counts(data: Answers, chosen: np.ndarray) -> Counts:
-    return metrics.counts(data.probabilities, data.labels, chosen)
 
 
 def top1(data: Answers, options: dict[str, Any]) -> dict[str, Any]:
@@ -495,7 +496,7 @@ def shift(result: dict[str, Any], observed: Sequence[dict[str, Any]], model: Mod
                 f"{row['finding']} {then[0]:.3f} ({then[1]:.3f}–{then[2]:.3f}) then, {here['value']:.3f} "
                 f"({here['low']:.3f}–{here['high']:.3f}) here"
             )
-        after, before = row["brier"]["value"], row["brier_before"]
+        after, before = row["brier"]["value"], row["brier_before"]["value"]
         if row["temperature"] and None not in (after, before) and after > before * (1 + WORSE):
             harmed.append(f"{row['finding']} {before:.3f} without, {after:.3f} with {row['temperature']:.2f}")
     run = shlex.quote(run)

@@ -285,31 +285,34 @@ def log_odds(shares: np.ndarray) -> np.ndarray:
 
 def calibration_parts(result: dict[str, Any]) -> list[str]:
     """Brier and ECE before and after temperature."""
-    head = ["finding", "temperature", "Brier before", "after", "95 %", "ECE before", "after"]
+    head = ["finding", "temperature", "Brier before", "after", "ECE before", "after"]
     rows = [
         [
             named(row["finding"]),
             "–" if row["temperature"] is None else f"{row['temperature']:.2f}",
-            three(row["brier_before"]),
-            three(row["brier"]["value"]),
-            limits(row["brier"]),
+            both(row["brier_before"]),
+            both(row["brier"]),
             three(row["ece_before"]),
             three(row["ece"]),
         ]
         for row in result["findings"]
     ]
-    said = f"ECE over {BINS} bins of equally many images. The temperature was fitted on validation."
+    said = (
+        f"ECE over {BINS} bins of equally many images, without an interval. The temperature was fitted on validation."
+    )
     return [html.heading("Calibration"), html.table(head, rows), html.paragraph(said, soft=True)]
 
 
 def rule_parts(result: dict[str, Any]) -> list[str]:
     """The rates at every stored threshold."""
     parts = [html.heading("Other thresholds")]
-    names = ("threshold", "sensitivity", "specificity", "ppv", "npv", "f1", "accuracy")
+    names = ("sensitivity", "specificity", "ppv", "npv", "f1", "accuracy")
     head = ["", "threshold", "sensitivity", "specificity", "PPV", "NPV", "F1", "accuracy"]
     for rule, rows in result["rules"].items():
         if rule != result["rule"]:
-            cells = [[named(row["finding"]), *(three(row[name]) for name in names)] for row in rows]
+            cells = [
+                [named(row["finding"]), three(row["threshold"]), *(both(row[name]) for name in names)] for row in rows
+            ]
             inner = html.table(head, cells)
             parts.append(f"<details><summary>{html.escape(rule_name(rule))}</summary>{inner}</details>")
     return parts
