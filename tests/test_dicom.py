@@ -188,9 +188,37 @@ def test_a_narrow_window_that_shows_the_middle_is_kept() -> None:
 
 def test_pixels_for_processing_follow_the_physics() -> None:
     made = dataset(PresentationIntentType="FOR PROCESSING", PixelIntensityRelationshipSign=1)
-    assert gray(made)[0, 0] == 1 and read(made).notes[-1] == "inverted (higher values are more X-rays)"
+    assert gray(made)[0, 0] == 1 and read(made).notes[-1].startswith("inverted (")
     made.PresentationIntentType = "FOR PRESENTATION"
     assert gray(made)[0, 0] == 0
+
+
+FALLING = {
+    "slope": {"RescaleSlope": "-1", "RescaleIntercept": "4095"},
+    "modality LUT": {"ModalityLUTSequence": [(np.arange(4096)[::-1], 0)]},
+    "VOI LUT": {"VOILUTSequence": [(np.arange(4096)[::-1], 0, 12)]},
+}
+
+
+@pytest.mark.parametrize("how", FALLING)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_sign_is_of_stored_values_also_where_what_follows_reverses_them(how: str, sign: int) -> None:
+    elements = {key: [lut(*value[0])] if isinstance(value, list) else value for key, value in FALLING[how].items()}
+    made = dataset(PresentationIntentType="FOR PROCESSING", PixelIntensityRelationshipSign=sign, **elements)
+    assert (gray(made)[0, 0] > gray(made)[-1, -1]) == (sign > 0)  # +1: the highest stored value is air
+
+
+@pytest.mark.parametrize(("photometric", "sign"), [("MONOCHROME1", -1), ("MONOCHROME2", 1)])
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": "90000", "WindowWidth": "10"}])
+def test_a_sign_against_the_photometric_interpretation_is_never_settled_in_silence(
+    photometric: str, sign: int, window: dict
+) -> None:
+    made = dataset(PhotometricInterpretation=photometric, PixelIntensityRelationshipSign=sign, **window)
+    (caution,) = (note for note in read(made).notes if note.startswith(dicom_gray.CAUTION))
+    followed = photometric if not window else "sign"
+    assert photometric in caution and followed in caution.split(",")[-1]
+    made.PixelIntensityRelationshipSign = -sign
+    assert not any(note.startswith(dicom_gray.CAUTION) for note in read(made).notes)
 
 
 def test_padding_is_black_and_does_not_count() -> None:
@@ -419,6 +447,25 @@ def test_a_palette_of_bytes_in_words_is_not_black() -> None:
         setattr(made, f"{colour}PaletteColorLookupTableData", np.arange(256).astype("<u2").tobytes())
     image = read(made, 8)
     assert np.array_equal(image.pixels, RAMP >> 4) and "8 bits taken" in image.notes[0]
+
+
+@pytest.mark.parametrize("said", [16, 12])
+def test_a_palette_takes_as_many_bits_as_its_entries_need(said: int) -> None:
+    made = dataset((RAMP >> 4).astype(np.uint8), 8, PhotometricInterpretation="PALETTE COLOR")
+    for colour in ("Red", "Green", "Blue"):
+        setattr(made, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, said])
+        setattr(made, f"{colour}PaletteColorLookupTableData", np.linspace(0, 4095, 256).astype("<u2").tobytes())
+    assert np.abs(read(made, 8).pixels.astype(int) - (RAMP >> 4)).max() <= 1
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_colours_may_lie_in_the_high_bits(syntax: pydicom.uid.UID) -> None:
+    low = np.repeat(RAMP[..., None], 3, axis=2)
+    made = dataset(low << 4, 16, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+    if syntax == RLELossless:
+        made.compress(syntax, generate_instance_uid=False, encoding_plugin="pydicom")
+    made.BitsStored, made.HighBit = 12, 15
+    assert np.array_equal(read(made).pixels, np.rint(RAMP * (65535 / 4095)))
 
 
 def test_of_several_windows_the_normal_one_is_taken_or_the_one_asked_for() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from ribcage.imaging import codecs
 from ribcage.imaging.dicom.decoders import check_length, decode_stream, run_length_patterns
 from ribcage.imaging.dicom.layout import Layout
-from ribcage.imaging.dicom.stored_pixels import read_stored
+from ribcage.imaging.dicom.stored_pixels import StoredPixels, read_stored
 from ribcage.imaging.dicom.streams import read_stream
 from ribcage.imaging.dicom.transfer_syntaxes import RLE, UNCOMPRESSED
 from ribcage.imaging.gray_image import CAUTION, Limits, UnreadableError
@@ -24,18 +24,12 @@ def read_colour(dataset: "Dataset", said: Layout, name: str, limits: Limits) -> 
     """(H, W, 3) BGR of a DICOM in colour, spanning its type, or (H, W) where its decoder makes it gray; and what was
     done and odd about it."""
     if said.photometric == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
-
-        read = read_stored(dataset, said, name, min_side=None, limits=limits)
-        colours = apply_color_lut(read.pixels, dataset)[..., 2::-1]
-        few = int(colours.max()) < 256 and colours.itemsize > 1  # bytes that are written as words
-        said_bits = int(dataset.RedPaletteColorLookupTableDescriptor[2])
-        told = [f"a palette says {said_bits} bits and uses 8: 8 bits taken"] if few and said_bits > 8 else []
-        return _spanned(colours, 8 if few else 0), [*read.notes, *told]
+        return _palette_colour(dataset, read_stored(dataset, said, name, min_side=None, limits=limits))
     if said.syntax in UNCOMPRESSED:
         return _raw_colour(dataset, said, name)
     if said.syntax == RLE:
-        return _spanned(_as_bgr(run_length_patterns(dataset, said, name), said.photometric), said.bits), []
+        pixels, notes = _stored_bits(run_length_patterns(dataset, said, name), said)
+        return _spanned(_as_bgr(pixels, said.photometric), said.bits), notes
     frame, stream, notes = read_stream(dataset, said, name)
     if stream.signed:
         raise UnreadableError(f"{name} has colours of signed numbers, which make no colour.")
@@ -63,9 +57,31 @@ def _raw_colour(dataset: "Dataset", said: Layout, name: str) -> tuple[np.ndarray
         notes.append(f"{CAUTION}PlanarConfiguration is missing, colours taken pixel by pixel")
         dataset.PlanarConfiguration = 0
     dataset.PhotometricInterpretation, dataset.SamplesPerPixel = said.photometric, said.samples
-    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = said.bits, said.high, 0
-    pixels = get_decoder(said.syntax).as_array(dataset)[0]
-    return _spanned(pixels[..., 2::-1], said.bits), notes
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = said.allocated, said.allocated - 1, 0
+    pixels, told = _stored_bits(get_decoder(said.syntax).as_array(dataset)[0], said)
+    return _spanned(pixels[..., 2::-1], said.bits), [*notes, *told]
+
+
+def _palette_colour(dataset: "Dataset", read: StoredPixels) -> tuple[np.ndarray, list[str]]:
+    """Stored values looked up in a palette, spanning the bits that its entries need."""
+    from pydicom.pixels import apply_color_lut
+
+    count, first, said_bits = (int(number) for number in dataset.RedPaletteColorLookupTableDescriptor)
+    if said_bits not in (8, 16):  # nothing else is allowed, and pydicom reads nothing else
+        dataset.RedPaletteColorLookupTableDescriptor = [count, first, 8 if said_bits < 8 else 16]
+    colours = apply_color_lut(read.pixels, dataset)[..., 2::-1]
+    needed = max(8, int(colours.max()).bit_length())
+    told = [f"a palette says {said_bits} bits and uses {needed}: {needed} bits taken"] if needed < said_bits else []
+    return _spanned(colours, needed), [*read.notes, *told]
+
+
+def _stored_bits(pixels: np.ndarray, said: Layout) -> tuple[np.ndarray, list[str]]:
+    """The stored bits of colours, moved to the lowest place; and that they were."""
+    shift = said.high + 1 - said.bits
+    if not shift:
+        return pixels, []
+    stored = (pixels >> shift) & pixels.dtype.type((1 << said.bits) - 1)
+    return stored, [f"colours taken from bits {shift} to {said.high}"]
 
 
 def _as_bgr(pixels: np.ndarray, photometric: str) -> np.ndarray:

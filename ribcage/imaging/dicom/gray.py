@@ -80,7 +80,8 @@ def shown(
         output, notes = _modality(dataset, values)
         gray, told = _windowed(dataset, output, counts, bits, window)
     notes = [*odd, *notes, *told]
-    inverted, why = _inverted(dataset, monochrome1, unusual=any("set aside" in note for note in notes))
+    unusual = any("set aside" in note for note in notes)
+    inverted, why = _inverted(dataset, monochrome1, unusual, falling=_falls(gray, values, counts))
     if inverted:
         gray = 1 - gray
     if padded:
@@ -335,24 +336,37 @@ def _percentiles(values: np.ndarray, counts: np.ndarray, asked: tuple[float, flo
 # ---- inversion and padding
 
 
-def _inverted(dataset: "Dataset", monochrome1: bool, unusual: bool) -> tuple[bool, list[str]]:
+def _inverted(dataset: "Dataset", monochrome1: bool, unusual: bool, falling: bool) -> tuple[bool, list[str]]:
     """Whether bright must become dark, and why.
 
     Pixels that are not meant for the eye, or not for the window they came with, or whose header contradicts itself,
-    follow the physics if the file tells it: sign +1 is more X-rays for higher values, which is air."""
-    sign = numbers(dataset, "PixelIntensityRelationshipSign")
+    follow the physics if the file tells it: sign +1 is more X-rays for higher stored values, which is air.
+
+    falling: the gray of higher stored values is darker, by a negative slope or a table."""
+    sign = next((number for number in numbers(dataset, "PixelIntensityRelationshipSign") if number in (1, -1)), None)
     shape = _text(dataset, "PresentationLUTShape").upper()
     raw = _text(dataset, "PresentationIntentType").upper() == "FOR PROCESSING"
+    kind = "MONOCHROME1" if monochrome1 else "MONOCHROME2"
     notes = [f"{CAUTION}pixels for processing, not meant for the eye"] if raw else []
     contradicts = shape == ("IDENTITY" if monochrome1 else "INVERSE")
     if contradicts:
-        kind = "MONOCHROME1" if monochrome1 else "MONOCHROME2"
         notes.append(f"{CAUTION}PresentationLUTShape {shape} contradicts {kind}")
-    if sign and (unusual or raw or contradicts):
-        return sign[0] > 0, [*notes, *(["inverted (higher values are more X-rays)"] if sign[0] > 0 else [])]
-    if monochrome1:
-        return True, [*notes, "inverted (MONOCHROME1)"]
-    return (True, [*notes, "inverted (INVERSE)"]) if shape == "INVERSE" else (False, notes)
+    said = "MONOCHROME1" if monochrome1 else shape if shape == "INVERSE" else ""
+    if sign is not None:
+        bright_air = (sign > 0) != falling
+        follow = unusual or raw or contradicts
+        if bright_air != bool(said):
+            taken = "the sign" if follow else said or kind
+            notes.append(f"{CAUTION}PixelIntensityRelationshipSign {sign:g} contradicts {said or kind}, {taken} taken")
+        if follow:
+            return bright_air, [*notes, *(["inverted (air is bright by its sign)"] if bright_air else [])]
+    return bool(said), [*notes, *([f"inverted ({said})"] if said else [])]
+
+
+def _falls(gray: np.ndarray, values: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether higher stored values are darker, over the pixels that occur."""
+    apart = values - np.average(values, weights=counts) if counts.sum() > 0 else np.zeros(len(values))
+    return bool((counts * apart) @ np.nan_to_num(gray) < 0)
 
 
 def _padding(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, list[str]]:
