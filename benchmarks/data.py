@@ -114,7 +114,7 @@ def chain(files: list[Path]) -> int:
 def loader(opened: dataset_folder.Store, rounds: int = 1) -> Callable[[], int]:
     """Our batches with our augmentation, in one thread."""
     rows = np.tile(np.arange(len(opened)), rounds)
-    batches = Loader([opened], [augment.gentle(SIDE)], batch=64, rows=rows, threads=1)
+    batches = Loader([opened], [augment.gentle_view(SIDE)], batch=64, rows=rows, threads=1)
 
     def run() -> int:
         return sum(len(batch) for batch in batches.epoch(0))

@@ -32,7 +32,7 @@ def run(
     backbone = Backbone(options.model, size=(options.size, options.size))
     method = Detect(backbone, (options.finding,), head=options.head, width=options.width, depth=options.depth)
     method.to(device).to(memory_format=torch.channels_last)
-    view = augment.plain(options.size)
+    view = augment.plain_view(options.size)
     loader = Loader(
         [opened], [view], batch=options.batch, findings=method.findings, drop_last=True, device=device,
         threads=options.threads,

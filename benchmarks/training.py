@@ -52,7 +52,7 @@ def ours(opened: dataset_folder.Store, batch: int, device: torch.device) -> trai
     """The same network in the loop of `finetune`, one channel, fed from a dataset folder."""
     method = Supervised(Backbone("densenet121"), opened.index.findings)
     method.to(device).to(memory_format=torch.channels_last)
-    loader = Loader([opened], [augment.gentle(224)], batch=batch, drop_last=True, device=device)
+    loader = Loader([opened], [augment.gentle_view(224)], batch=batch, drop_last=True, device=device)
     rates = optim.Rates(1e-4, 10**6)
     return trainer.Run(method, loader, optim.optimizer(method), rates, epochs=10**6, device=device)
 

@@ -15,7 +15,7 @@ _PLACES = {
     "Index": "data.index",
     "Loader": "data.loader",
     "View": "imaging.augment",
-    "gentle": "imaging.augment",
+    "gentle_view": "imaging.augment",
     "Policy": "data.findings",
 }
 

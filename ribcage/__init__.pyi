@@ -12,7 +12,7 @@ from ribcage.data.findings import Policy as Policy
 from ribcage.data.index import Index as Index
 from ribcage.data.loader import Loader as Loader
 from ribcage.imaging.augment import View as View
-from ribcage.imaging.augment import gentle as gentle
+from ribcage.imaging.augment import gentle_view as gentle_view
 
 Word = str | Path
 Words = str | Path | Sequence[str | Path]

@@ -13,7 +13,7 @@ from ribcage.data.dataset_folder import Store
 from ribcage.data.loader import Loader, rows_of
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import classification
-from ribcage.imaging.augment import gentle
+from ribcage.imaging.augment import gentle_view
 from ribcage.inference import predictions
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -27,7 +27,7 @@ def trained(folder: Path, store: Store, findings: Sequence[str] = (), side: int 
     method = Supervised(Backbone("test_resnet", size=(side, side)), findings, loss=loss)  # type: ignore[arg-type]
     train, chosen = rows_of([store], "train"), rows_of([store], "val")
     scale = (store.mean, store.std)
-    loader = Loader([store], [gentle(side)], batch=16, rows=train, findings=findings, normalise=scale, threads=1)
+    loader = Loader([store], [gentle_view(side)], batch=16, rows=train, findings=findings, normalise=scale, threads=1)
     rates = optim.Rates(3e-3, len(loader))
     for _ in trainer.Run(method, loader, optim.optimizer(method), rates, epochs=1, device=torch.device("cpu")).fit():
         pass

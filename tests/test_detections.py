@@ -51,7 +51,7 @@ def test_a_box_seen_in_a_view_is_where_it_is_in_the_file(
     x0, y0, x1, y1 = true[0].astype(int)
     pixels[y0:y1, x0:x1] = 220
     square, _ = image_file.fit(pixels, side, fit)
-    numbers = augment.draw(augment.plain(view), 0, 0, np.zeros(1, np.int64), 0, side)
+    numbers = augment.draw_numbers(augment.plain_view(view), 0, 0, np.zeros(1, np.int64), 0, side)
     seen = augment.apply([square], numbers, 0.0, 1.0)[0, 0].numpy() > 120 / 255
     down, across = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     found = np.array([[across[0], down[0], across[-1] + 1, down[-1] + 1]], np.float64)
@@ -72,7 +72,7 @@ def test_a_stored_box_goes_back_exactly(fit: Fit, file: tuple[int, int]) -> None
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_plain_view_is_undone_as_boxes_are_moved_into_it(view: tuple[int, int]) -> None:
     true = np.array([[0, 0, 40.0, 50.0, 70.0, 66.0], [0, 1, 60.0, 44.0, 61.0, 80.0]])
-    numbers = augment.draw(augment.plain(view), 0, 0, np.zeros(1, np.int64), 0, 120)
+    numbers = augment.draw_numbers(augment.plain_view(view), 0, 0, np.zeros(1, np.int64), 0, 120)
     seen = augment.move_boxes(true, numbers)
     np.testing.assert_allclose(detections.stored(seen[:, 2:], view, 120), true[:, 2:], rtol=1e-5)
 
@@ -221,7 +221,7 @@ def test_where_a_finding_is_known_to_be_and_where_not(stores: list[Store]) -> No
 
 def test_true_boxes_are_those_the_loader_gives(stores: list[Store]) -> None:
     rows = np.arange(sum(map(len, stores)))
-    loader = Loader(stores, [augment.plain(45)], batch=5, rows=rows, findings=("Mass",), shuffle=False, threads=1)
+    loader = Loader(stores, [augment.plain_view(45)], batch=5, rows=rows, findings=("Mass",), shuffle=False, threads=1)
     given = [(batch.rows[each[:, 0].long()], each[:, 2:]) for batch in loader.epoch(0) for each in batch.boxes]
     true = detections.truth(stores, rows, "Mass")
     np.testing.assert_array_equal(np.concatenate([place for place, _ in given]), true.images)

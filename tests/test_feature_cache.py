@@ -12,7 +12,7 @@ from test_loader import make_store
 from ribcage.data.dataset_folder import Store
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment
-from ribcage.imaging.augment import View, plain
+from ribcage.imaging.augment import View, plain_view
 from ribcage.methods.detect import Detect
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import distributed
@@ -20,7 +20,7 @@ from ribcage.training import feature_cache, optim, trainer
 from ribcage.training.feature_cache import hindrance, keep
 
 CPU = torch.device("cpu")
-FLIPS = replace(plain(32), flip=0.5)
+FLIPS = replace(plain_view(32), flip=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_the_loss_is_the_one_without_a_cache(store: Store, tmp_path: Path, model
                 assert torch.equal(one.labels.nan_to_num(9), two.labels.nan_to_num(9))
                 assert torch.equal(one.dropped, two.dropped)
                 assert two.views[0].shape == (len(one), 0, 32, 32) and not one.maps
-                flips |= set(augment.draw(FLIPS, 0, epoch, one.rows.numpy(), 0, 48).flipped.tolist())
+                flips |= set(augment.draw_numbers(FLIPS, 0, epoch, one.rows.numpy(), 0, 48).flipped.tolist())
                 uncached, found = method(one).loss.item(), method(two).loss.item()
                 assert found == pytest.approx(uncached, rel=near or 1e-5)
                 if not near:
@@ -60,12 +60,12 @@ def test_the_loss_is_the_one_without_a_cache(store: Store, tmp_path: Path, model
 
 
 def test_images_that_stay_as_they_are_are_kept_once(store: Store, tmp_path: Path) -> None:
-    for view, times in ((plain(32), 1), (replace(plain(32), flip=1.0), 1), (FLIPS, 2)):
+    for view, times in ((plain_view(32), 1), (replace(plain_view(32), flip=1.0), 1), (FLIPS, 2)):
         source = loader(store, view)
         kept = keep(made(), source, tmp_path / f"{view.flip}", kind="float32")
         assert len(kept.maps[0]) == 18 * times
         batch = next(source.epoch(0))
-        taken = kept.take(batch.rows.numpy(), augment.draw(view, 0, 0, batch.rows.numpy(), 0, 48).flipped)
+        taken = kept.take(batch.rows.numpy(), augment.draw_numbers(view, 0, 0, batch.rows.numpy(), 0, 48).flipped)
         for ours, theirs in zip(taken, made().maps(batch.views[0]), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
@@ -109,7 +109,7 @@ def test_files_are_read_again_only_when_all_is_as_it_was(store: Store, tmp_path:
     keep(method, source, tmp_path, say=told.append)
     assert not told
     for other, otherwise in (
-        (method, loader(store, plain(32))),
+        (method, loader(store, plain_view(32))),
         (method, loader(store, rows=np.arange(10))),
         (method, loader(store, normalise=(0.5, 0.1))),
     ):

@@ -40,7 +40,7 @@ def test_logits_are_those_of_the_plain_view_normalised_by_the_model(store: Store
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS)
     torch.nn.init.normal_(method.head.weight)
-    numbers = augment.draw(augment.plain((32, 32)), 0, 0, np.arange(26), 0, store.size)
+    numbers = augment.draw_numbers(augment.plain_view((32, 32)), 0, 0, np.arange(26), 0, store.size)
     assert store.images is not None
     with torch.no_grad():
         expected = method.eval().logits(augment.apply(np.asarray(store.images), numbers, 0.5, 0.25))
@@ -58,7 +58,7 @@ def test_ten_crops_give_the_mean_of_ten_probabilities(store: Store) -> None:
     shares = []
     assert store.images is not None
     for number, view in enumerate(augment.ten_crops((32, 32))):
-        numbers = augment.draw(view, 0, 0, rows, number, store.size)
+        numbers = augment.draw_numbers(view, 0, 0, rows, number, store.size)
         with torch.no_grad():
             shares.append(
                 method.logits(augment.apply(np.asarray(store.images)[:5], numbers, 0.5, 0.25)).sigmoid().numpy()

@@ -17,7 +17,7 @@ from ribcage.data.findings import Policy
 from ribcage.data.index import Index, boxes, table
 from ribcage.data.loader import Batch, Loader, _Making, _turns, rows_of
 from ribcage.imaging import augment
-from ribcage.imaging.augment import View, gentle, plain, strong
+from ribcage.imaging.augment import View, gentle_view, plain_view, strong_view
 from ribcage.runtime import rng
 
 
@@ -73,7 +73,7 @@ def opencv_threads() -> Iterator[None]:
     cv2.setNumThreads(before)
 
 
-TWO_VIEWS = [replace(strong(40), erase_probability=0.5), gentle((32, 40))]
+TWO_VIEWS = [replace(strong_view(40), erase_probability=0.5), gentle_view((32, 40))]
 SMOOTH = Policy(uncertain="ones+lsr")
 
 
@@ -105,13 +105,13 @@ def joined(parts: Sequence[Batch]) -> Batch:
 
 def test_an_epoch_shows_every_chosen_image_once(store: Store) -> None:
     chosen = rows_of([store], "train")
-    batches = list(Loader([store], [plain(48)], batch=8, rows=chosen).epoch(0))
+    batches = list(Loader([store], [plain_view(48)], batch=8, rows=chosen).epoch(0))
     assert [len(batch) for batch in batches] == [8, 8, 8, 1]
     assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == chosen.tolist()
 
 
 def test_a_plain_view_is_the_stored_image_normalised(store: Store) -> None:
-    batch = next(Loader([store], [plain(48)], batch=5, shuffle=False).epoch(0))
+    batch = next(Loader([store], [plain_view(48)], batch=5, shuffle=False).epoch(0))
     assert store.images is not None
     expected = (store.images[:5] / 255 - store.mean) / store.std
     assert batch.views[0].shape == (5, 1, 48, 48) and batch.views[0].dtype == torch.float32
@@ -119,11 +119,11 @@ def test_a_plain_view_is_the_stored_image_normalised(store: Store) -> None:
 
 
 def test_order_changes_with_epoch_and_seed_only(store: Store) -> None:
-    loader = Loader([store], [plain(48)], seed=1)
-    assert np.array_equal(loader.order(0), Loader([store], [plain(48)], seed=1, batch=3, threads=3).order(0))
+    loader = Loader([store], [plain_view(48)], seed=1)
+    assert np.array_equal(loader.order(0), Loader([store], [plain_view(48)], seed=1, batch=3, threads=3).order(0))
     assert not np.array_equal(loader.order(0), loader.order(1))
-    assert not np.array_equal(loader.order(0), Loader([store], [plain(48)], seed=2).order(0))
-    assert np.array_equal(Loader([store], [plain(48)], shuffle=False).order(5), np.arange(50))
+    assert not np.array_equal(loader.order(0), Loader([store], [plain_view(48)], seed=2).order(0))
+    assert np.array_equal(Loader([store], [plain_view(48)], shuffle=False).order(5), np.arange(50))
 
 
 @pytest.mark.parametrize("threads", [2, 8])
@@ -145,7 +145,9 @@ def test_four_ranks_hold_what_one_holds(store: Store, other: Store) -> None:
 
 
 def test_the_last_batch_is_shared_without_repeating_a_image(store: Store) -> None:
-    ranks = [list(Loader([store], [plain(48)], batch=16, shuffle=False, rank=r, world=4).epoch(0)) for r in range(4)]
+    ranks = [
+        list(Loader([store], [plain_view(48)], batch=16, shuffle=False, rank=r, world=4).epoch(0)) for r in range(4)
+    ]
     assert [len(rank[-1]) for rank in ranks] == [0, 1, 0, 1]
     assert ranks[0][-1].views[0].shape == (0, 1, 48, 48)
     assert ranks[0][-1].boxes[0].shape == (0, 6)
@@ -160,14 +162,14 @@ def test_resuming_in_mid_epoch_gives_the_same_bits(store: Store, start: int) -> 
 
 
 def test_epochs_and_views_differ(store: Store) -> None:
-    loader = Loader([store], [strong(40), strong(40)], batch=50, shuffle=False)
+    loader = Loader([store], [strong_view(40), strong_view(40)], batch=50, shuffle=False)
     first, second = next(loader.epoch(0)), next(loader.epoch(1))
     assert not torch.equal(first.views[0], first.views[1])
     assert not torch.equal(first.views[0], second.views[0])
 
 
 def test_sets_of_other_size_and_depth_come_in_one_batch(store: Store, other: Store) -> None:
-    batch = next(Loader([store, other], [plain(32)], batch=80).epoch(0))
+    batch = next(Loader([store, other], [plain_view(32)], batch=80).epoch(0))
     assert other.images is not None
     assert sorted(batch.sources.tolist()) == [0] * 50 + [1] * 30
     for place in np.flatnonzero(batch.sources.numpy() == 1)[:5]:
@@ -177,13 +179,13 @@ def test_sets_of_other_size_and_depth_come_in_one_batch(store: Store, other: Sto
 
 
 def test_one_normalisation_can_serve_all_sets(store: Store) -> None:
-    batch = next(Loader([store], [plain(48)], batch=4, shuffle=False, normalise=(0.0, 1.0)).epoch(0))
+    batch = next(Loader([store], [plain_view(48)], batch=4, shuffle=False, normalise=(0.0, 1.0)).epoch(0))
     assert store.images is not None
     np.testing.assert_allclose(batch.views[0][:, 0], store.images[:4] / 255, atol=1e-6)
 
 
 def test_a_set_without_a_finding_gives_nan_whatever_the_policy(store: Store, other: Store) -> None:
-    loader = Loader([store, other], [plain(48)], batch=80, shuffle=False, policy=Policy("ones", blank="zeros"))
+    loader = Loader([store, other], [plain_view(48)], batch=80, shuffle=False, policy=Policy("ones", blank="zeros"))
     labels = next(loader.epoch(0)).labels.numpy()
     assert loader.findings == ("Mass", "Edema", "Hernia")
     assert np.isnan(labels[:50, 2]).all() and np.isnan(labels[50:, 0]).all()
@@ -193,7 +195,9 @@ def test_a_set_without_a_finding_gives_nan_whatever_the_policy(store: Store, oth
 
 
 def test_findings_come_in_the_order_asked_for(store: Store) -> None:
-    labels = next(Loader([store], [plain(48)], batch=50, shuffle=False, findings=("Edema", "Mass")).epoch(0)).labels
+    labels = next(
+        Loader([store], [plain_view(48)], batch=50, shuffle=False, findings=("Edema", "Mass")).epoch(0)
+    ).labels
     expected = np.where(store.index.labels == -1, np.nan, store.index.labels)[:, ::-1]
     assert np.array_equal(labels.numpy(), expected, equal_nan=True)
 
@@ -212,12 +216,12 @@ def test_boxes_follow_the_image(tmp_path: Path) -> None:
 
 
 def test_boxes_of_findings_not_asked_for_stay_away(store: Store) -> None:
-    batch = next(Loader([store], [plain(48)], batch=50, findings=("Edema",)).epoch(0))
+    batch = next(Loader([store], [plain_view(48)], batch=50, findings=("Edema",)).epoch(0))
     assert len(batch.boxes[0]) == 0
 
 
 def test_weights_per_set_share_the_epoch(store: Store, other: Store) -> None:
-    loader = Loader([store, other], [plain(48)], weights=(1, 3), rows=np.tile(np.arange(80), 100))
+    loader = Loader([store, other], [plain_view(48)], weights=(1, 3), rows=np.tile(np.arange(80), 100))
     drawn = loader.source(loader.order(0) & 0xFFFFFFFF)
     assert abs((drawn == 1).mean() - 0.75) < 0.02
 
@@ -225,25 +229,25 @@ def test_weights_per_set_share_the_epoch(store: Store, other: Store) -> None:
 def test_a_image_drawn_twice_is_not_shown_twice_the_same(store: Store) -> None:
     weights = np.zeros(50)
     weights[7] = 1
-    batch = next(Loader([store], [strong(40)], batch=4, weights=weights).epoch(0))
+    batch = next(Loader([store], [strong_view(40)], batch=4, weights=weights).epoch(0))
     assert batch.rows.tolist() == [7] * 4
     assert len(torch.unique(batch.views[0].flatten(1), dim=0)) == 4
 
 
 def test_three_channels_repeat_one_without_a_copy(store: Store) -> None:
-    view = next(Loader([store], [plain(48)], batch=4, channels=3).epoch(0)).views[0]
+    view = next(Loader([store], [plain_view(48)], batch=4, channels=3).epoch(0)).views[0]
     assert view.shape == (4, 3, 48, 48) and view.stride(1) == 0
     assert torch.equal(view[:, 0], view[:, 2])
 
 
 def test_drop_last_leaves_the_rest_out(store: Store) -> None:
-    loader = Loader([store], [plain(48)], batch=16, drop_last=True)
+    loader = Loader([store], [plain_view(48)], batch=16, drop_last=True)
     assert len(loader) == 3 == len(list(loader.epoch(0)))
 
 
 def test_a_linked_folder_is_read_from_its_files(tmp_path: Path) -> None:
     stored, linked = make_store(tmp_path / "a", count=10), make_store(tmp_path / "b", count=10, linked=True)
-    left, right = (next(Loader([each], [gentle(40)], batch=10).epoch(0)) for each in (stored, linked))
+    left, right = (next(Loader([each], [gentle_view(40)], batch=10).epoch(0)) for each in (stored, linked))
     assert same(left, right)
 
 
@@ -251,7 +255,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     store = make_store(tmp_path, count=10, linked=True)
     (store.folder / "图 7.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"Image 7 of .*图 7\.png"):
-        list(Loader([store], [gentle(40)], batch=4).epoch(0))
+        list(Loader([store], [gentle_view(40)], batch=4).epoch(0))
     assert not loader_threads()
 
 
@@ -260,12 +264,12 @@ def loader_threads() -> list[str]:
 
 
 def test_closing_early_stops_the_threads(store: Store) -> None:
-    batches = Loader([store], [strong(40)], batch=2, threads=4, prefetch=6).epoch(0)
+    batches = Loader([store], [strong_view(40)], batch=2, threads=4, prefetch=6).epoch(0)
     next(batches)
     assert loader_threads()
     batches.close()  # type: ignore[attr-defined]
     assert not loader_threads()
-    for _ in Loader([store], [strong(40)], batch=2).epoch(0):
+    for _ in Loader([store], [strong_view(40)], batch=2).epoch(0):
         break
     gc.collect()
     assert not loader_threads()
@@ -273,13 +277,13 @@ def test_closing_early_stops_the_threads(store: Store) -> None:
 
 def test_opencv_starts_no_threads_beneath_ours(store: Store) -> None:
     cv2.setNumThreads(2)
-    next(Loader([store], [plain(48)]).epoch(0))
+    next(Loader([store], [plain_view(48)]).epoch(0))
     assert cv2.getNumThreads() == 1
 
 
 def test_memory_does_not_grow_with_threads(store: Store) -> None:
     def peak(threads: int) -> int:
-        loader = Loader([store], [plain(256)], batch=10, threads=threads, prefetch=1)
+        loader = Loader([store], [plain_view(256)], batch=10, threads=threads, prefetch=1)
         next(loader.epoch(0))
         tracemalloc.start()
         for _ in loader.epoch(0):
@@ -323,19 +327,19 @@ def test_the_way_of_a_gpu_gives_the_same_batch(store: Store, other: Store) -> No
 )
 def test_wrong_options_are_told_in_one_line(store: Store, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
-        Loader([store], [plain(48)], **options)
+        Loader([store], [plain_view(48)], **options)
     assert "\n" not in str(error.value)
 
 
 def test_a_step_beyond_the_epoch_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="Step 8 is not in an epoch of 7 steps"):
-        Loader([store], [plain(48)], batch=8).epoch(0, start=8)
+        Loader([store], [plain_view(48)], batch=8).epoch(0, start=8)
 
 
 def test_pixels_are_those_that_views_draws_for_the_row(store: Store) -> None:
-    batch = next(Loader([store], [plain(48), gentle(40)], batch=6, seed=9).epoch(4))
+    batch = next(Loader([store], [plain_view(48), gentle_view(40)], batch=6, seed=9).epoch(4))
     rows = batch.rows.numpy()
-    numbers = augment.draw(gentle(40), 9, 4, rows, 1, 48)
+    numbers = augment.draw_numbers(gentle_view(40), 9, 4, rows, 1, 48)
     assert store.images is not None
     assert torch.equal(batch.views[1], augment.apply(store.images[rows], numbers, store.mean, store.std))
     assert np.array_equal(rows, rng.permutation(9, 4, 50)[:6])
@@ -345,27 +349,27 @@ def test_a_mask_chooses_the_rows_where_it_is_true(store: Store) -> None:
     """A mask taken for row numbers would load rows 0 and 1 again and again."""
     mask = np.zeros(len(store), bool)
     mask[[2, 5]] = True
-    assert Loader([store], [plain(16)], rows=mask).rows.tolist() == [2, 5]
+    assert Loader([store], [plain_view(16)], rows=mask).rows.tolist() == [2, 5]
     with pytest.raises(ValueError, match="truth values"):
-        Loader([store], [plain(16)], rows=mask[:-1])
+        Loader([store], [plain_view(16)], rows=mask[:-1])
     with pytest.raises(ValueError, match="not float64"):
-        Loader([store], [plain(16)], rows=np.array([0.0, 1.0]))
+        Loader([store], [plain_view(16)], rows=np.array([0.0, 1.0]))
 
 
 def test_a_policy_may_be_text(store: Store) -> None:
-    assert str(Loader([store], [plain(16)], policy="ones").policy) == "ones"
+    assert str(Loader([store], [plain_view(16)], policy="ones").policy) == "ones"
 
 
 def test_one_set_instead_of_a_list_is_said(store: Store) -> None:
     with pytest.raises(ValueError, match="a list of opened folders"):
-        Loader(store, [plain(16)])  # type: ignore[arg-type]
+        Loader(store, [plain_view(16)])  # type: ignore[arg-type]
 
 
 # ---- patients
 
 
 def test_patients_are_equal_where_the_patient_is_and_nobody_is_nobody_else(store: Store) -> None:
-    batch = next(Loader([store, store], [plain(32)], batch=2 * len(store), shuffle=False).epoch(0))
+    batch = next(Loader([store, store], [plain_view(32)], batch=2 * len(store), shuffle=False).epoch(0))
     names = np.tile(store.index.table["patient"].to_numpy(), 2)
     codes = batch.patients.numpy()
     same = codes[:, None] == codes[None]
@@ -380,7 +384,7 @@ def test_a_row_that_is_drawn_again_is_told_how_often_it_stood_in_front() -> None
 
 def test_the_other_views_show_images_of_the_same_patient(store: Store) -> None:
     chosen = rows_of([store], "train")
-    loader = Loader([store], [plain(48), plain(48), plain(48)], batch=8, rows=chosen, mates=True)
+    loader = Loader([store], [plain_view(48), plain_view(48), plain_view(48)], batch=8, rows=chosen, mates=True)
     batches = [batch for epoch in range(4) for batch in loader.epoch(epoch)]
     names, other = store.index.table["patient"].to_numpy(), 0
     shown = {store.images[row].tobytes(): row for row in range(len(store))} if store.images is not None else {}
@@ -398,7 +402,7 @@ def test_the_other_views_show_images_of_the_same_patient(store: Store) -> None:
 
 
 def test_what_is_drawn_for_a_image_does_not_depend_on_ranks(store: Store) -> None:
-    views = [strong(24), strong(24)]
+    views = [strong_view(24), strong_view(24)]
     parts = [Loader([store], views, batch=8, rank=rank, world=2, mates=True) for rank in range(2)]
     whole = Loader([store], views, batch=8, mates=True)
     for left, right, together in zip(parts[0].epoch(1), parts[1].epoch(1), whole.epoch(1), strict=True):
@@ -413,7 +417,7 @@ def test_together_the_views_show_the_same_image_at_their_own_size(tmp_path: Path
     """On the CPU and by the way of a GPU: the larger view, shrunk, is the smaller one."""
     large = make_store(tmp_path, count=24, size=96)
     small = View(24, crop=(0.6, 0.9), flip=0.5, rotation=10, shift=0.05, brightness=0.1, contrast=0.2, gamma=0.2)
-    pair = [small, augment.resized(small, (48, 48))]
+    pair = [small, augment.resized_view(small, (48, 48))]
 
     def apart(together: bool) -> list[float]:
         loader = Loader([large], pair, batch=24, together=together, normalise=(0.0, 1.0), threads=1)
@@ -430,8 +434,8 @@ def test_together_the_views_show_the_same_image_at_their_own_size(tmp_path: Path
 
 
 def test_together_the_first_view_is_what_it_is_alone(store: Store) -> None:
-    pair = Loader([store], [strong(40), augment.resized(strong(40), (80, 80))], batch=16, together=True)
-    alone = Loader([store], [strong(40)], batch=16)
+    pair = Loader([store], [strong_view(40), augment.resized_view(strong_view(40), (80, 80))], batch=16, together=True)
+    alone = Loader([store], [strong_view(40)], batch=16)
     for both, one in zip(pair.epoch(1), alone.epoch(1), strict=True):
         assert torch.equal(both.views[0], one.views[0]) and torch.equal(both.rows, one.rows)
 
@@ -440,7 +444,7 @@ def test_together_the_first_view_is_what_it_is_alone(store: Store) -> None:
 def test_of_rows_that_are_not_labelled_nothing_is_known(store: Store, policy: str) -> None:
     chosen, shown = rows_of([store], "train"), rows_of([store], "train")[::3]
     every, some = (
-        Loader([store], [plain(48)], rows=chosen, policy=policy, labelled=labelled) for labelled in (None, shown)
+        Loader([store], [plain_view(48)], rows=chosen, policy=policy, labelled=labelled) for labelled in (None, shown)
     )
     known, left = every.labels(0, chosen), some.labels(0, chosen)
     inside = np.isin(chosen, shown)
@@ -454,7 +458,7 @@ def test_of_rows_that_are_not_labelled_nothing_is_known(store: Store, policy: st
 
 def test_boxes_that_the_view_does_not_show_are_counted_for_each_image(store: Store) -> None:
     corner = View(24, crop=(0.2, 0.2))
-    loader = Loader([store], [corner, plain(24)], batch=16, findings=("Mass",))
+    loader = Loader([store], [corner, plain_view(24)], batch=16, findings=("Mass",))
     lost = 0
     for batch in loader.epoch(1):
         shown, every = (torch.bincount(boxes[:, 0].long(), minlength=len(batch)) for boxes in batch.boxes)
@@ -464,7 +468,7 @@ def test_boxes_that_the_view_does_not_show_are_counted_for_each_image(store: Sto
 
 
 def test_an_epochs_boxes_are_those_of_its_batches(store: Store, other: Store) -> None:
-    loader = Loader([store, other], [strong(40)], batch=16, findings=("Mass", "Edema"))
+    loader = Loader([store, other], [strong_view(40)], batch=16, findings=("Mass", "Edema"))
     batches = [batch.boxes[0].numpy() for batch in loader.epoch(2)]
     for number, each in enumerate(batches):
         each[:, 0] += 16 * number
@@ -475,7 +479,7 @@ def test_an_epochs_boxes_are_those_of_its_batches(store: Store, other: Store) ->
 
 
 def test_boxes_and_splits_of_a_second_set_are_counted_after_the_first(store: Store, other: Store) -> None:
-    batch = next(Loader([other, store], [plain(48)], batch=80, shuffle=False).epoch(0))
+    batch = next(Loader([other, store], [plain_view(48)], batch=80, shuffle=False).epoch(0))
     assert batch.boxes[0][:, 0].tolist() == [*range(0, 30, 3), *range(30, 80, 3)]
     assert rows_of([other, store], "val").tolist() == list(range(1, 80, 2))
     assert rows_of([other, store], "train").tolist() == list(range(0, 80, 2))
@@ -483,7 +487,9 @@ def test_boxes_and_splits_of_a_second_set_are_counted_after_the_first(store: Sto
 
 def test_where_labels_are_not_to_be_known_boxes_are_not_known(store: Store) -> None:
     known = np.array([0, 3])
-    batch = next(Loader([store], [plain(48)], batch=50, shuffle=False, labelled=known, findings=("Mass",)).epoch(0))
+    batch = next(
+        Loader([store], [plain_view(48)], batch=50, shuffle=False, labelled=known, findings=("Mass",)).epoch(0)
+    )
     assert batch.boxes[0][:, 0].tolist() == [0, 3] and not batch.dropped.any()
 
 
@@ -492,11 +498,11 @@ def test_kept_maps_stand_for_images(store: Store) -> None:
         def take(self, rows: np.ndarray, flipped: np.ndarray) -> list[torch.Tensor]:
             return [torch.from_numpy(rows * 2 + flipped)]
 
-    view = replace(plain(24), flip=0.5)
+    view = replace(plain_view(24), flip=0.5)
     loaders = [Loader([store], [view], batch=16) for _ in range(2)]
     loaders[1].kept = Answers()
     for one, two in zip(*(loader.epoch(3) for loader in loaders), strict=True):
-        flipped = augment.draw(view, 0, 3, one.rows.numpy(), 0, 48).flipped
+        flipped = augment.draw_numbers(view, 0, 3, one.rows.numpy(), 0, 48).flipped
         assert np.array_equal(two.maps[0].numpy(), one.rows.numpy() * 2 + flipped)
         assert two.views[0].shape == (len(one), 0, 24, 24)
         assert same(replace(one, views=two.views), two)

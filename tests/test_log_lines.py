@@ -35,7 +35,7 @@ def made(data: Path, batch: int = 4, epochs: int = 1, policy: str = "ignore", **
     torch.manual_seed(0)
     opened = dataset_folder.open(data)
     method = Supervised(Backbone("test_resnet"), opened.index.findings)
-    loader = Loader([opened], [augment.plain(32)], batch=batch, threads=1, policy=Policy.parse(policy))
+    loader = Loader([opened], [augment.plain_view(32)], batch=batch, threads=1, policy=Policy.parse(policy))
     rates = optim.Rates(1e-3, epochs * len(loader))
     device = torch.device("cpu")
     return trainer.Run(method, loader, optim.optimizer(method), rates, epochs=epochs, device=device, **options)

@@ -259,13 +259,13 @@ def test_a_cell_lies_where_the_image_changes_it_most(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "view", [augment.View(64, flip=1.0), augment.View((48, 64), rotation=20, crop=(0.4, 0.6)), augment.plain(32)]
+    "view", [augment.View(64, flip=1.0), augment.View((48, 64), rotation=20, crop=(0.4, 0.6)), augment.plain_view(32)]
 )
 def test_maps_and_points_go_back_to_the_stored_image(view: augment.View) -> None:
     """A spot of the stored image, seen through the view as heat, comes back where it was."""
     stored = np.zeros((128, 128), np.uint8)
     cv2.circle(stored, (70, 58), 6, 255, -1)
-    numbers = augment.draw(view, 3, 0, np.array([7]), 0, 128)
+    numbers = augment.draw_numbers(view, 3, 0, np.array([7]), 0, 128)
     shown = augment.apply(stored[None], numbers, 0.0, 1.0)[0].numpy()  # (1, H, W)
     back = heatmaps.moved(shown, numbers.affine[0], 128)[0]
     assert back.shape == (128, 128) and back.max() <= 1.001
@@ -279,7 +279,7 @@ def test_maps_and_points_go_back_to_the_stored_image(view: augment.View) -> None
 
 
 def test_heat_reaches_the_edge_of_what_was_shown_and_is_nothing_beyond() -> None:
-    numbers = augment.draw(augment.View(32, crop=(0.25, 0.25), place=(0.5, 0.5)), 0, 0, np.array([0]), 0, 128)
+    numbers = augment.draw_numbers(augment.View(32, crop=(0.25, 0.25), place=(0.5, 0.5)), 0, 0, np.array([0]), 0, 128)
     back = heatmaps.moved(np.ones((1, 32, 32)), numbers.affine[0], 128)[0]
     expected = np.zeros((128, 128))
     expected[32:96, 32:96] = 1
@@ -350,7 +350,7 @@ def test_points_are_in_stored_pixels(store: Store) -> None:
     rows = np.array([1, 4, 5, 8])
     found = gradcam.points(method, [store], rows, model=model, batch=3, threads=1)
     assert store.images is not None
-    numbers = augment.draw(augment.plain(32), 0, 0, rows, 0, 48)
+    numbers = augment.draw_numbers(augment.plain_view(32), 0, 0, rows, 0, 48)
     shown = augment.apply(np.asarray(store.images)[rows], numbers, 0.5, 0.25)
     seen = looks(method, shown)
     expected = heatmaps.peaks(seen.maps, seen.cells).numpy() * 48 / 32

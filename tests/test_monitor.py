@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 from ribcage import cli
 from ribcage.data import dataset_folder
 from ribcage.data.loader import Batch, Loader, rows_of
-from ribcage.imaging.augment import View, strong
+from ribcage.imaging.augment import View, strong_view
 from ribcage.methods import Method, Step
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -36,7 +36,7 @@ class Agree(Method):
     """Wants all views to look alike and nothing else: the loss is 0 where all images are one point."""
 
     def views(self, size: tuple[int, int], augment: str = "radiograph") -> list[View]:
-        return [strong(size)] * 2
+        return [strong_view(size)] * 2
 
     def forward(self, batch: Batch) -> Step:
         one, other = (F.normalize(self.backbone(view).float(), dim=1) for view in batch.views)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ribcage.data.loader import Batch
-from ribcage.imaging.augment import published, strong
+from ribcage.imaging.augment import published_view, strong_view
 from ribcage.methods.supcon import SupCon, comparable, contrast, overlap
 from ribcage.models.backbone import Backbone
 
@@ -213,8 +213,8 @@ def test_the_authors_values_are_the_defaults() -> None:
     widths = [(layer.in_features, layer.out_features) for layer in method.head if isinstance(layer, torch.nn.Linear)]
     dim = method.backbone.dim
     assert widths == [(dim, dim), (dim, 128)]
-    assert method.views((64, 48)) == [strong((64, 48))] * 2
-    assert method.views((64, 48), "paper") == [published((64, 48), crop=(0.2, 1.0))] * 2
+    assert method.views((64, 48)) == [strong_view((64, 48))] * 2
+    assert method.views((64, 48), "paper") == [published_view((64, 48), crop=(0.2, 1.0))] * 2
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

@@ -53,7 +53,7 @@ def asked(
     bundle: Bundle, store: Store, findings: Sequence[str], channels: int = 1, exclusive: bool = False
 ) -> tuple[np.ndarray, torch.Tensor]:
     """Rows, and what it says of them as a student of 32 pixels shows them, plain."""
-    shown = [augment.plain(32), augment.plain(bundle.model.size)]
+    shown = [augment.plain_view(32), augment.plain_view(bundle.model.size)]
     loader = Loader([store], shown, batch=24, together=True, channels=channels, normalise=SCALE, threads=1)
     batch = next(loader.epoch(0))
     live = Live(bundle, findings, torch.ones(len(findings)), view=1, scale=SCALE, device=CPU, exclusive=exclusive)
@@ -82,7 +82,7 @@ def test_a_teacher_says_what_it_says_of_the_image_at_its_own_size_scale_and_chan
 def test_features_and_maps_come_only_when_asked_for(store: Store) -> None:
     bundle = opened()
     live = Live(bundle, ("Mass",), torch.ones(1), view=0, scale=SCALE, device=CPU)
-    batch = next(Loader([store], [augment.plain(48)], batch=4, threads=1).epoch(0))
+    batch = next(Loader([store], [augment.plain_view(48)], batch=4, threads=1).epoch(0))
     plain, inside = (live(batch, batch.views, each) for each in (False, True))
     assert plain.features is None and plain.maps is None
     assert inside.features is not None and inside.maps is not None
@@ -113,7 +113,7 @@ def test_of_a_teacher_of_more_findings_the_student_hears_its_own(exclusive: bool
 
 def test_stored_answers_are_those_of_the_rows(store: Store) -> None:
     answers = np.arange(48, dtype=np.float32).reshape(24, 2)
-    batch = next(Loader([store], [augment.plain(32)], batch=10, threads=1).epoch(0))
+    batch = next(Loader([store], [augment.plain_view(32)], batch=10, threads=1).epoch(0))
     said = Stored(answers, torch.ones(2))(batch, batch.views, True)
     assert np.array_equal(said.logits.numpy(), answers[batch.rows.numpy()]) and said.features is said.maps is None
 
@@ -133,7 +133,7 @@ def test_a_teacher_that_answers_no_number_is_named(store: Store) -> None:
         teachers.told(broken, [store], np.arange(4), ("Mass",), threads=1)
     teachers.told(broken, [store], np.arange(4), ("Edema",), threads=1)
     live = Live(broken, ("Mass", "Nodule"), torch.ones(2), view=0, scale=SCALE, device=CPU)
-    batch = next(Loader([store], [augment.plain(48)], batch=4, threads=1).epoch(0))
+    batch = next(Loader([store], [augment.plain_view(48)], batch=4, threads=1).epoch(0))
     assert not live.strange
     said = live(batch, batch.views, False).logits
     assert live.strange and live.name == "runs/broken" and said[:, 0].isinf().all() and said[:, 1].isnan().all()

@@ -46,7 +46,7 @@ def made(data: Path, epochs: int = 2, **options: Any) -> trainer.Run:
     torch.manual_seed(0)
     opened = dataset_folder.open(data)
     method = Supervised(Backbone("test_resnet"), opened.index.findings, dropout=0.2, mixup=0.2)
-    loader = Loader([opened], [augment.gentle(32)], batch=16, drop_last=True, threads=2)
+    loader = Loader([opened], [augment.gentle_view(32)], batch=16, drop_last=True, threads=2)
     rates = optim.Rates(1e-3, epochs * len(loader), 2)
     return trainer.Run(method, loader, optim.optimizer(method), rates, epochs=epochs, device=CPU, ema=0.9, **options)
 

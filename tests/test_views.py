@@ -11,13 +11,14 @@ from ribcage.imaging.augment import (
     View,
     apply,
     apply_torch,
-    draw,
-    gentle,
+    draw_numbers,
+    gentle_view,
     move_boxes,
-    plain,
-    strong,
+    plain_view,
+    strong_view,
     ten_crops,
 )
+from ribcage.imaging.augment.numbers import noise_bank
 
 MEAN, STD = 0.401, 0.25  # no gray level of 255 is exactly the mean
 EVERYTHING = View(
@@ -58,14 +59,14 @@ def sampled(image: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> np.
 
 def test_a_plain_view_of_the_same_size_changes_nothing() -> None:
     images = smooth(3, 32)
-    batch = apply(images, draw(plain(32), 0, 0, rows(3), 0, 32), MEAN, STD)
+    batch = apply(images, draw_numbers(plain_view(32), 0, 0, rows(3), 0, 32), MEAN, STD)
     assert batch.shape == (3, 1, 32, 32) and batch.dtype == torch.float32
     np.testing.assert_allclose(gray(batch), images, atol=1e-4)
 
 
 def test_pixels_are_where_the_affine_says() -> None:
     images = smooth(16, 48)
-    numbers = draw(GEOMETRY, 1, 2, rows(16), 0, 48)
+    numbers = draw_numbers(GEOMETRY, 1, 2, rows(16), 0, 48)
     expected = np.stack(
         [sampled(image, affine, (40, 40)) for image, affine in zip(images, numbers.affine, strict=True)]
     )
@@ -77,18 +78,22 @@ def test_pixels_are_where_the_affine_says() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_opencv_and_torch_agree_within_a_gray_level(side: int, dtype: type) -> None:
     images = smooth(12, side, dtype)
-    for view in (plain((40, 32)), GEOMETRY, replace(GEOMETRY, blur_probability=1.0, noise=0.05, erase_probability=0.7)):
-        numbers = draw(view, 3, 1, rows(12), 0, side)
+    for view in (
+        plain_view((40, 32)),
+        GEOMETRY,
+        replace(GEOMETRY, blur_probability=1.0, noise=0.05, erase_probability=0.7),
+    ):
+        numbers = draw_numbers(view, 3, 1, rows(12), 0, side)
         left = gray(apply(images, numbers, MEAN, STD))
         right = gray(apply_torch(torch.from_numpy(images), numbers, MEAN, STD))
         assert np.abs(left - right).max() < 1.01
         assert np.abs(left - right).mean() < 0.25  # where OpenCV shrinks, it rounds to whole levels
 
 
-@pytest.mark.parametrize("view", [gentle(40), strong(40), EVERYTHING])
+@pytest.mark.parametrize("view", [gentle_view(40), strong_view(40), EVERYTHING])
 def test_opencv_and_torch_agree_on_average_after_every_change(view: View) -> None:
     images = smooth(24, 64)
-    numbers = draw(view, 0, 0, rows(24), 0, 64)
+    numbers = draw_numbers(view, 0, 0, rows(24), 0, 64)
     difference = apply(images, numbers, MEAN, STD) - apply_torch(torch.from_numpy(images), numbers, MEAN, STD)
     assert difference.isfinite().all()
     assert difference.abs().mean() * STD * 255 < 0.1
@@ -98,7 +103,7 @@ def test_opencv_and_torch_agree_on_average_after_every_change(view: View) -> Non
 def test_fine_stripes_become_gray_and_not_coarse_stripes(side: int) -> None:
     image = np.zeros((1, side, side), np.uint8)
     image[:, :, ::2] = 255
-    numbers = draw(plain(32), 0, 0, rows(1), 0, side)
+    numbers = draw_numbers(plain_view(32), 0, 0, rows(1), 0, side)
     for batch in (
         apply(image, numbers, MEAN, STD),
         apply_torch(torch.from_numpy(image), numbers, MEAN, STD),
@@ -109,13 +114,13 @@ def test_fine_stripes_become_gray_and_not_coarse_stripes(side: int) -> None:
 
 def test_shrinking_by_a_whole_factor_is_the_mean_of_blocks() -> None:
     image = smooth(1, 96)
-    batch = apply(image, draw(plain(32), 0, 0, rows(1), 0, 96), MEAN, STD)
+    batch = apply(image, draw_numbers(plain_view(32), 0, 0, rows(1), 0, 96), MEAN, STD)
     np.testing.assert_allclose(gray(batch)[0], image[0].reshape(32, 3, 32, 3).mean((1, 3)), atol=0.51)
 
 
 def test_ten_crops_are_the_corners_the_centre_and_their_mirrors() -> None:
     image = smooth(1, 64)
-    crops = [gray(apply(image, draw(view, 0, 0, rows(1), 0, 64), MEAN, STD))[0] for view in ten_crops(56)]
+    crops = [gray(apply(image, draw_numbers(view, 0, 0, rows(1), 0, 64), MEAN, STD))[0] for view in ten_crops(56)]
     corners = [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]
     for crop, mirror, (y, x) in zip(crops[:5], crops[5:], corners, strict=True):
         np.testing.assert_allclose(crop, image[0, y : y + 56, x : x + 56], atol=1e-4)
@@ -123,13 +128,13 @@ def test_ten_crops_are_the_corners_the_centre_and_their_mirrors() -> None:
 
 
 def test_a_plain_view_of_another_shape_keeps_proportions() -> None:
-    numbers = draw(plain((20, 40)), 0, 0, rows(1), 0, 80)
+    numbers = draw_numbers(plain_view((20, 40)), 0, 0, rows(1), 0, 80)
     np.testing.assert_allclose(numbers.affine[0], [[2, 0, 0], [0, 2, 20]])
 
 
 def test_a_row_draws_the_same_alone_and_in_company() -> None:
-    together = draw(EVERYTHING, 5, 6, rows(9), 1, 64)
-    alone = draw(EVERYTHING, 5, 6, rows(9)[4:5], 1, 64)
+    together = draw_numbers(EVERYTHING, 5, 6, rows(9), 1, 64)
+    alone = draw_numbers(EVERYTHING, 5, 6, rows(9)[4:5], 1, 64)
     part = together.take(slice(4, 5))
     for name in ("affine", "gamma", "contrast", "brightness", "sigma", "noise", "noise_at", "erase"):
         assert np.array_equal(getattr(alone, name), getattr(part, name)), name
@@ -139,7 +144,7 @@ def test_a_row_draws_the_same_alone_and_in_company() -> None:
 
 def test_windows_stay_in_the_image_and_have_the_asked_area_and_ratio() -> None:
     view = View((40, 40), crop=(0.3, 0.9), ratio=(0.5, 2.0))
-    affine = draw(view, 0, 0, rows(2000), 0, 100).affine
+    affine = draw_numbers(view, 0, 0, rows(2000), 0, 100).affine
     across, down = affine[:, 0, 0] * 40, affine[:, 1, 1] * 40
     area = across * down / 100**2
     assert area.min() >= 0.3 - 1e-6 and area.max() <= 0.9 + 1e-6
@@ -150,13 +155,13 @@ def test_windows_stay_in_the_image_and_have_the_asked_area_and_ratio() -> None:
 
 
 def test_left_and_right_are_exchanged_only_when_asked() -> None:
-    for view, share in ((gentle(), 0.0), (plain(), 0.0), (strong(), 0.5), (View(flip=1.0), 1.0)):
-        flipped = np.linalg.det(draw(view, 0, 0, rows(2000), 0, 256).affine[:, :, :2]) < 0
+    for view, share in ((gentle_view(), 0.0), (plain_view(), 0.0), (strong_view(), 0.5), (View(flip=1.0), 1.0)):
+        flipped = np.linalg.det(draw_numbers(view, 0, 0, rows(2000), 0, 256).affine[:, :, :2]) < 0
         assert abs(flipped.mean() - share) < (0.04 if 0 < share < 1 else 1e-9)
 
 
 def test_every_range_is_kept_and_used() -> None:
-    numbers = draw(EVERYTHING, 0, 0, rows(4000), 0, 64)
+    numbers = draw_numbers(EVERYTHING, 0, 0, rows(4000), 0, 64)
     for drawn, low, high in (
         (numbers.gamma, 1 / 1.5, 1.5),
         (numbers.contrast, 0.7, 1.3),
@@ -177,7 +182,7 @@ def test_outside_the_image_is_a_stored_black() -> None:
     view = View(32, zoom=(0.5, 0.5), brightness=0.3, contrast=0.2, gamma=0.4)
     images = np.full((2, 32, 32), 200, np.uint8)
     images[1] = 0
-    numbers = draw(view, 0, 0, np.array([3, 3]), 0, 32)
+    numbers = draw_numbers(view, 0, 0, np.array([3, 3]), 0, 32)
     batch = apply(images, numbers, MEAN, STD)
     np.testing.assert_allclose(batch[0, 0, :4], batch[1, 0, :4])
     assert not torch.allclose(batch[0, 0, 14:18], batch[1, 0, 14:18])
@@ -190,7 +195,10 @@ def test_intensity_by_hand(dtype: type) -> None:
     white = np.iinfo(dtype).max
     image = np.array([[[0, white // 5], [white // 5 * 3, white]]], dtype)
     numbers = replace(
-        draw(plain(2), 0, 0, rows(1), 0, 2), gamma=np.array([2.0]), contrast=np.array([1.5]), brightness=np.array([0.1])
+        draw_numbers(plain_view(2), 0, 0, rows(1), 0, 2),
+        gamma=np.array([2.0]),
+        contrast=np.array([1.5]),
+        brightness=np.array([0.1]),
     )
     value = (np.array([[0, 0.2**2], [0.6**2, 1]]) - MEAN) * 1.5 + MEAN + 0.1
     expected = (value.clip(0, 1) - MEAN) / STD
@@ -200,20 +208,20 @@ def test_intensity_by_hand(dtype: type) -> None:
 
 def test_noise_has_the_drawn_strength_and_is_normal() -> None:
     images = np.full((40, 64, 64), 128, np.uint8)
-    numbers = draw(View(64, noise=0.1), 0, 0, rows(40), 0, 64)
+    numbers = draw_numbers(View(64, noise=0.1), 0, 0, rows(40), 0, 64)
     grain = gray(apply(images, numbers, MEAN, STD)) / 255
     np.testing.assert_allclose(grain.std((1, 2)), numbers.noise, rtol=0.08)
-    bank = augment._noise(100_000)
+    bank = noise_bank(100_000)
     assert abs(bank.mean()) < 0.01 and abs(bank.std() - 1) < 0.01
     assert abs((np.abs(bank) < 1).mean() - 0.683) < 0.01
-    assert np.array_equal(augment._noise(1000), bank[:1000])
+    assert np.array_equal(noise_bank(1000), bank[:1000])
     assert bank[:3].tobytes().hex() == "cc7ccebd8c59433c4317493e"
 
 
 def test_blur_spreads_a_point_as_far_as_drawn() -> None:
     image = np.zeros((1, 33, 33), np.uint8)
     image[0, 16, 16] = 255
-    numbers = replace(draw(plain(33), 0, 0, rows(1), 0, 33), sigma=np.array([2.0]))
+    numbers = replace(draw_numbers(plain_view(33), 0, 0, rows(1), 0, 33), sigma=np.array([2.0]))
     spot = gray(apply(image, numbers, MEAN, STD))[0]
     assert abs(spot.sum() - 255) < 1
     x = np.arange(33) - 16
@@ -223,7 +231,7 @@ def test_blur_spreads_a_point_as_far_as_drawn() -> None:
 def test_erased_rectangles_hold_the_mean() -> None:
     images = smooth(30, 32)
     view = View(32, erase=(0.1, 0.3), erase_probability=1.0)
-    numbers = draw(view, 0, 0, rows(30), 0, 32)
+    numbers = draw_numbers(view, 0, 0, rows(30), 0, 32)
     batch = apply(images, numbers, MEAN, STD)[:, 0]
     for image, (x0, y0, x1, y1) in zip(batch, numbers.erase, strict=True):
         assert (image[y0:y1, x0:x1] == 0).all()
@@ -235,7 +243,7 @@ def test_boxes_move_with_their_pixels() -> None:
     image = np.zeros((1, 64, 64), np.uint8)
     image[0, 20:30, 24:44] = 255
     view = View(96, flip=1.0, zoom=(1.2, 1.2), place=(0.5, 0.5), shift=0.1)
-    numbers = draw(view, 0, 0, rows(1), 0, 64)
+    numbers = draw_numbers(view, 0, 0, rows(1), 0, 64)
     shown = np.nonzero(gray(apply(image, numbers, MEAN, STD))[0] > 127)
     moved = move_boxes(np.array([[0, 5, 24, 20, 44, 30]], np.float32), numbers)
     assert moved.dtype == np.float32 and moved[0, :2].tolist() == [0, 5]
@@ -244,7 +252,7 @@ def test_boxes_move_with_their_pixels() -> None:
 
 
 def test_a_turned_box_becomes_the_upright_box_around_it() -> None:
-    numbers = draw(plain(100), 0, 0, rows(1), 0, 100)
+    numbers = draw_numbers(plain_view(100), 0, 0, rows(1), 0, 100)
     c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
     turned = replace(numbers, affine=np.array([[[c, -s, 50 - 50 * c + 50 * s], [s, c, 50 - 50 * s - 50 * c]]]))
     moved = move_boxes(np.array([[0, 0, 40, 45, 60, 55]], float), turned)
@@ -263,7 +271,7 @@ def test_boxes_are_where_their_pixels_are_drawn_however_a_view_moves_them(side: 
     images = np.zeros((count, side, side), np.uint8)
     for image, (x0, y0, x1, y1) in zip(images, boxes, strict=True):
         image[y0:y1, x0:x1] = 255
-    numbers = draw(view, 3, 1, rows(count), 0, side)
+    numbers = draw_numbers(view, 3, 1, rows(count), 0, side)
     table = np.concatenate([np.arange(count)[:, None], np.zeros((count, 1)), boxes], axis=1)
     moved = {int(row[0]): row[2:] for row in move_boxes(table, numbers, keep=0.0)}
     compared = 0
@@ -286,35 +294,35 @@ def test_boxes_are_where_their_pixels_are_drawn_however_a_view_moves_them(side: 
 
 
 def test_chances_are_what_differs_between_epochs() -> None:
-    still = (plain(), View((32, 64), place=(0.0, 1.0)), replace(plain(), flip=1.0), *ten_crops())
+    still = (plain_view(), View((32, 64), place=(0.0, 1.0)), replace(plain_view(), flip=1.0), *ten_crops())
     for view in still:
-        assert augment.chances(view) == ()
-    assert augment.chances(View((32, 64))) == ("place",)
+        assert augment.varying_settings(view) == ()
+    assert augment.varying_settings(View((32, 64))) == ("place",)
     changes = ({"flip": 0.5}, {"rotation": 3.0}, {"shift": 0.1}, {"brightness": 0.1}, {"contrast": 0.1}, {"noise": 0.1})
     changes += ({"gamma": 0.1}, {"zoom": (0.9, 1.1)}, {"erase_probability": 0.5}, {"blur_probability": 0.5})
     for change in changes:
-        assert set(change) <= set(augment.chances(replace(plain(), **change)))
-    for view in (*still, *(replace(plain(), **change) for change in changes), gentle(), strong()):
-        one, other = (draw(view, 0, epoch, rows(50), 0, 64) for epoch in (0, 1))
+        assert set(change) <= set(augment.varying_settings(replace(plain_view(), **change)))
+    for view in (*still, *(replace(plain_view(), **change) for change in changes), gentle_view(), strong_view()):
+        one, other = (draw_numbers(view, 0, epoch, rows(50), 0, 64) for epoch in (0, 1))
         names = ("affine", "gamma", "contrast", "brightness", "sigma", "noise", "erase")
         same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
-        assert same is (augment.chances(view) == ())
+        assert same is (augment.varying_settings(view) == ())
 
 
 def test_flipped_are_those_left_for_right() -> None:
-    numbers = draw(strong(), 0, 0, rows(50), 0, 64)
+    numbers = draw_numbers(strong_view(), 0, 0, rows(50), 0, 64)
     assert np.array_equal(numbers.flipped, numbers.affine[:, 0, 0] < 0) and 0 < numbers.flipped.sum() < 50
 
 
 def test_boxes_are_cut_at_the_edge_and_dropped_when_little_is_left() -> None:
-    numbers = draw(View(50, crop=(0.25, 0.25), place=(0.0, 0.0)), 0, 0, rows(2), 0, 100)
+    numbers = draw_numbers(View(50, crop=(0.25, 0.25), place=(0.0, 0.0)), 0, 0, rows(2), 0, 100)
     boxes = np.array([[1, 0, 40, 0, 60, 20], [0, 1, 48, 0, 88, 20], [0, 2, 60, 60, 80, 80]], float)
     assert move_boxes(boxes, numbers).tolist() == [[1, 0, 40, 0, 50, 20]]
     assert move_boxes(boxes, numbers, keep=0.0)[:, 1].tolist() == [0, 1]
     assert move_boxes(np.empty((0, 6)), numbers).shape == (0, 6)
 
 
-@pytest.mark.parametrize("view", [plain(), gentle((32, 64)), strong(), EVERYTHING, *ten_crops()])
+@pytest.mark.parametrize("view", [plain_view(), gentle_view((32, 64)), strong_view(), EVERYTHING, *ten_crops()])
 def test_a_view_survives_json(view: View) -> None:
     assert View.from_dict(json.loads(json.dumps(view.to_dict()))) == view
 
@@ -348,13 +356,13 @@ def test_all_wrong_settings_are_told_at_once() -> None:
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match="This view cannot be made"):
+    with pytest.raises(ValueError, match="Invalid view"):
         View(**wrong)
 
 
 def test_presets_are_made_at_any_size() -> None:
     assert all(preset((32, 48)).shape == (32, 48) for preset in augment.PRESETS.values())
-    assert apply(np.empty((0, 8, 8), np.uint8), draw(gentle(), 0, 0, rows(0), 0, 8), MEAN, STD).shape == (
+    assert apply(np.empty((0, 8, 8), np.uint8), draw_numbers(gentle_view(), 0, 0, rows(0), 0, 8), MEAN, STD).shape == (
         0,
         1,
         224,
@@ -365,14 +373,14 @@ def test_presets_are_made_at_any_size() -> None:
 def test_a_resized_view_shows_the_same_image_at_another_size() -> None:
     images = smooth(12, 160)
     view = replace(EVERYTHING, size=(40, 30), noise=0.0, erase_probability=0.0, blur=(0.5, 2.0))
-    larger = augment.resized(view, (80, 60))
+    larger = augment.resized_view(view, (80, 60))
     assert larger.shape == (80, 60) and larger.blur == (1.0, 4.0)
     assert replace(larger, size=view.size, blur=view.blur) == view
-    one, two = (apply(images, draw(each, 1, 0, rows(12), 0, 160), MEAN, STD) for each in (view, larger))
+    one, two = (apply(images, draw_numbers(each, 1, 0, rows(12), 0, 160), MEAN, STD) for each in (view, larger))
     away = np.abs(gray(torch.nn.functional.avg_pool2d(two, 2)) - gray(one))
     assert away.mean() < 1.5 and np.abs(gray(one) - gray(one)[::-1]).mean() > 20
 
 
 def test_a_view_is_not_resized_to_another_shape() -> None:
-    with pytest.raises(ValueError, match="A view of 40 × 30 pixels cannot be seen at 80 × 80: another shape"):
-        augment.resized(plain((40, 30)), (80, 80))
+    with pytest.raises(ValueError, match=r"40 × 30 .* 80 × 80"):
+        augment.resized_view(plain_view((40, 30)), (80, 80))

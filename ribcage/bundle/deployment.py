@@ -46,7 +46,7 @@ class Deployed(nn.Module):
         model = opened.model
         self.network, self.channels = onnx_export.Network(opened.method), model.channels
         self.mean, self.std, self.exclusive = model.mean, model.std, model.loss == "cross-entropy"
-        self.factor, grid = augment.still_torch(augment.plain(model.size), model.stored)
+        self.factor, grid = augment.fixed_view_grid(augment.plain_view(model.size), model.stored)
         self.still = model.size == (model.stored, model.stored)
         self.register_buffer("grid", grid)
         self.register_buffer("temperature", torch.tensor(model.temperature or [1.0] * len(model.findings)))
@@ -54,7 +54,7 @@ class Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, S, S) uint8 → (N, F)"""
-        shown = augment.shrunk(images[:, None].float(), self.factor)
+        shown = augment.shrunk_images(images[:, None].float(), self.factor)
         if self.factor > 1:  # means of blocks are bytes again, as everywhere else
             shown = (shown + 0.5).floor() if self.factor == 2 else shown.round()
         shown = shown / 255
@@ -71,7 +71,9 @@ def expected(opened: Bundle, images: np.ndarray, batch: int = 16) -> np.ndarray:
     temperature = np.array(model.temperature or [1.0] * len(model.findings))
     with torch.inference_mode():
         for part in np.array_split(images, -(-len(images) // batch)):
-            still = augment.draw(augment.plain(model.size), 0, 0, np.zeros(len(part), np.int64), 0, model.stored)
+            still = augment.draw_numbers(
+                augment.plain_view(model.size), 0, 0, np.zeros(len(part), np.int64), 0, model.stored
+            )
             shown = augment.apply(part, still, model.mean, model.std).expand(-1, model.channels, -1, -1)
             found.append(opened.method.eval().logits(shown).double().numpy() / temperature)
     logits = np.concatenate(found)

@@ -260,7 +260,7 @@ def build(
     from ribcage.training import run_folder
 
     torch.manual_seed(options.seed)
-    view = augment.changed(augment.PRESETS[options.augment](model.size), options.view)
+    view = augment.changed_view(augment.PRESETS[options.augment](model.size), options.view)
     sizes = [model.size]
     if live(options):
         shapes = {name: one.model.size for name, one in opened.items() if is_model(one)}
@@ -288,7 +288,7 @@ def build(
         dropout=options.dropout,
         freeze=options.freeze == "backbone",
     )
-    seen = [augment.resized(view, size) for size in sizes]
+    seen = [augment.resized_view(view, size) for size in sizes]
     loader = course.loader(
         options, stores, seen, learning, model, device,
         together=True, findings=there, labelled=shown, policy=policy,

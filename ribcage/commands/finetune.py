@@ -203,7 +203,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
         dropout=options.dropout,
         freeze=options.freeze == "backbone",
     )
-    shown = [augment.changed(augment.PRESETS[options.augment](model.size), options.view)]
+    shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.view)]
     loader = course.loader(options, stores, shown, learning, model, device, policy=policy)
     labels = loader.labels(0, learning)
     if options.loss == "cross-entropy":

@@ -278,7 +278,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     backbone = bundle.backbone(model, options.init, options.drop_path)
     method = bundle.detector_of(model, backbone, "What was asked for", freeze=options.freeze == "backbone")
     method.measure(detections.shown(stores, learning, model.findings, model.size), model.size)
-    shown = [augment.changed(augment.PRESETS[options.augment](model.size), options.view)]
+    shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.view)]
     loader = course.loader(options, stores, shown, learning, model, device, policy=policy)
     return course.begin(options, method, loader, device)
 

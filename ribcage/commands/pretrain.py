@@ -223,7 +223,7 @@ def loader_of(options: Options, stores: Any, rows: Any, model: Any, method: Any,
     return course.loader(
         options,
         stores,
-        [augment.changed(view, options.view) for view in method.views(model.size, options.augment)],
+        [augment.changed_view(view, options.view) for view in method.views(model.size, options.augment)],
         rows,
         model,
         device,

@@ -201,7 +201,9 @@ class Loader:
         rows, found = addresses & 0xFFFFFFFF, [np.empty((0, 6), np.float32)]
         for source in np.unique(self.source(rows)).tolist():
             places = np.flatnonzero(self.source(rows) == source)
-            numbers = augment.draw(self.views[0], self.seed, epoch, addresses[places], 0, self.stores[source].size)
+            numbers = augment.draw_numbers(
+                self.views[0], self.seed, epoch, addresses[places], 0, self.stores[source].size
+            )
             moved = augment.move_boxes(self._drawn(source, rows[places]), numbers)
             moved[:, 0] = places[moved[:, 0].astype(np.int64)]
             found.append(moved)
@@ -290,7 +292,7 @@ class _Making:
         if self.loader.kept is None:
             return []
         sides = np.array([store.size for store in self.loader.stores], np.float64)[self.sources]
-        numbers = augment.draw(self.loader.views[0], self.loader.seed, self.epoch, self.addresses, 0, sides)
+        numbers = augment.draw_numbers(self.loader.views[0], self.loader.seed, self.epoch, self.addresses, 0, sides)
         return self.loader.kept.take(self.rows, numbers.flipped)
 
     def _dropped(self, pieces: list["_Piece"]) -> np.ndarray:
@@ -318,7 +320,7 @@ class _Making:
         if loader._mates is not None and len(loader.views) > 1:
             shown[1:] = [loader.images(source, others)] * (len(loader.views) - 1)
         numbers = [
-            augment.draw(
+            augment.draw_numbers(
                 view, loader.seed, self.epoch, self.addresses[places], 0 if loader.together else number, store.size
             )
             for number, view in enumerate(loader.views)

@@ -12,7 +12,7 @@ from ribcage.data.findings import Policy
 from ribcage.data.labels import IGNORE
 from ribcage.data.loader import Kept, Loader
 from ribcage.evaluation.validation import DIVERGED
-from ribcage.imaging.augment import plain
+from ribcage.imaging.augment import plain_view
 from ribcage.inference import detections
 from ribcage.inference.detections import Detections, Finder
 from ribcage.metrics.box_precision import average_precision
@@ -54,8 +54,9 @@ class BoxValidation:
         """Of the images as they are shown: for who makes what is kept."""
         model = self.model
         return Loader(
-            self.stores, [plain(model.size)], batch=self.batch, rows=self.rows, findings=model.findings, shuffle=False,
-            threads=self.threads, channels=model.channels, normalise=(model.mean, model.std), device=self.device,
+            self.stores, [plain_view(model.size)], batch=self.batch, rows=self.rows, findings=model.findings,
+            shuffle=False, threads=self.threads, channels=model.channels, normalise=(model.mean, model.std),
+            device=self.device,
         )  # fmt: skip
 
     @property

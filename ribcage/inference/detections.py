@@ -135,8 +135,8 @@ def detect(
     parts = [np.empty((0, 7))]
     if len(mine):
         loader = Loader(
-            stores, [augment.plain(model.size)], batch=batch, rows=mine, findings=(), shuffle=False, threads=threads,
-            channels=model.channels, normalise=(model.mean, model.std), device=device,
+            stores, [augment.plain_view(model.size)], batch=batch, rows=mine, findings=(), shuffle=False,
+            threads=threads, channels=model.channels, normalise=(model.mean, model.std), device=device,
         )  # fmt: skip
         loader.kept = kept
         parts += list(_asked(method, loader, torch.device(device), bf16, label if distributed.rank() == 0 else ""))
@@ -225,7 +225,9 @@ def shown(stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str], si
         parts.append(np.concatenate([true.images[:, None], np.full((len(true), 1), place), true.boxes], axis=1))
     counts = [len(own) for own in predictions.by_store(stores, rows)]
     sides = np.repeat([store.size for store in stores], counts)
-    return augment.move_boxes(np.concatenate(parts), augment.draw(augment.plain(size), 0, 0, rows, 0, sides))
+    return augment.move_boxes(
+        np.concatenate(parts), augment.draw_numbers(augment.plain_view(size), 0, 0, rows, 0, sides)
+    )
 
 
 def about(stores: Sequence[Store], rows: np.ndarray) -> pd.DataFrame:
@@ -249,7 +251,9 @@ def corners(boxes: pd.DataFrame) -> np.ndarray:
 
 def stored(boxes: np.ndarray, view: tuple[int, int], side: int) -> np.ndarray:
     """(M, 4) x0, y0, x1, y1 of the plain view of this (height, width) → the same in pixels of the stored image."""
-    affine = augment.draw(augment.plain(view), 0, 0, np.zeros(1, np.int64), 0, side).affine[0]  # (2, 3), without a turn
+    affine = augment.draw_numbers(augment.plain_view(view), 0, 0, np.zeros(1, np.int64), 0, side).affine[
+        0
+    ]  # (2, 3), without a turn
     return moved(boxes, affine)
 
 

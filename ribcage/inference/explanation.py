@@ -38,7 +38,7 @@ def square(read: image_file.GrayImage, model: Model) -> np.ndarray:
 
 def view(square: np.ndarray, model: Model, how: View | None = None) -> Tensor:
     """(1, C, H, W): a stored image as a model is asked about it, in the plain view or another one."""
-    still = augment.draw(how or augment.plain(model.size), 0, 0, np.zeros(1, np.int64), 0, model.stored)
+    still = augment.draw_numbers(how or augment.plain_view(model.size), 0, 0, np.zeros(1, np.int64), 0, model.stored)
     return augment.apply([square], still, model.mean, model.std).expand(-1, model.channels, -1, -1)
 
 

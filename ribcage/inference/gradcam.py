@@ -414,7 +414,7 @@ def points(
 
     rows ascend, counted through all sets.
     """
-    view = augment.plain(model.size)
+    view = augment.plain_view(model.size)
     loader = Loader(
         stores, [view], batch=batch, rows=rows, findings=(), shuffle=False, threads=threads,
         channels=model.channels, normalise=(model.mean, model.std), device=device,
@@ -424,6 +424,6 @@ def points(
         seen = looks(method, shown.views[0].to(device))
         peaks = heatmaps.peaks(seen.maps, seen.cells).double().cpu().numpy()
         sides = np.array([store.size for store in stores])[shown.sources.numpy()]
-        numbers = augment.draw(view, 0, 0, shown.rows.numpy(), 0, sides)
+        numbers = augment.draw_numbers(view, 0, 0, shown.rows.numpy(), 0, sides)
         found.append(np.stack([heatmaps.carried(*each) for each in zip(peaks, numbers.affine, strict=True)]))
     return np.concatenate(found)

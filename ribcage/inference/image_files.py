@@ -145,7 +145,7 @@ def shown(
     check: the model's out-of-distribution check. seen: the views of it (default: the plain one).
     """
     square = explanation.square(read, model)
-    images = [explanation.view(square, model, view) for view in seen or (augment.plain(model.size),)]
+    images = [explanation.view(square, model, view) for view in seen or (augment.plain_view(model.size),)]
     remarks = ood.remarks(check, square, read.tags, read.notes)
     uids = {name: text if UID.fullmatch(text := read.tags.get(name, "")) else "" for name in ("study", "series")}
     about = uids | {"view": read.tags.get("view", ""), "notes": "; ".join(read.notes), "remarks": " ".join(remarks)}

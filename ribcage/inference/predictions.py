@@ -79,7 +79,7 @@ def predict(
     if not len(rows):
         raise ValueError("There is no image to predict: no row was chosen.")
     mine, exclusive = _share(rows, batch), model.loss == "cross-entropy"
-    seen = augment.ten_crops(model.size) if ten_crop else [augment.plain(model.size)]
+    seen = augment.ten_crops(model.size) if ten_crop else [augment.plain_view(model.size)]
     parts = [np.empty((0, len(model.findings)), np.float32)]
     if len(mine):
         loader = Loader(

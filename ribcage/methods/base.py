@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from ribcage.data.loader import Batch
-from ribcage.imaging.augment import View, gentle
+from ribcage.imaging.augment import View, gentle_view
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import USUAL, Hyperparameters, nearest
 
@@ -59,7 +59,7 @@ class Method(nn.Module):
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """What each image of a batch is shown as; the paper's own augmentation, or one that suits radiographs."""
-        return [gentle(size)]
+        return [gentle_view(size)]
 
     def count(self, labels: Tensor) -> None:
         """Take what it must know of all (N, F) labels before it begins."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.data.loader import Batch
-from ribcage.imaging.augment import View, published, strong
+from ribcage.imaging.augment import View, published_view, strong_view
 from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
@@ -81,8 +81,8 @@ class BYOL(Method):
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """Two. The paper's differ in their blur; without colour and solarisation, which mean nothing in gray."""
         if augment == "radiograph":
-            return [strong(size)] * 2
-        return [replace(published(size, crop=(0.08, 1.0)), blur_probability=share) for share in (1.0, 0.1)]
+            return [strong_view(size)] * 2
+        return [replace(published_view(size, crop=(0.08, 1.0)), blur_probability=share) for share in (1.0, 0.1)]
 
     def forward(self, batch: Batch) -> Step:
         """Eq. 2, both ways round."""

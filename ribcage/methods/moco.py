@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.data.loader import Batch
-from ribcage.imaging.augment import View, published, strong
+from ribcage.imaging.augment import View, published_view, strong_view
 from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
@@ -95,7 +95,7 @@ class MoCo(Method):
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """A query's and a key's, both drawn alike; the paper's is v2's, without colour: v1 did not blur."""
-        return [strong(size) if augment == "radiograph" else published(size)] * 2
+        return [strong_view(size) if augment == "radiograph" else published_view(size)] * 2
 
     def forward(self, batch: Batch) -> Step:
         """Eq. 1; told to mind patients, the mean over a query's positives of -log(exp(+) / (exp(+) + sum_i exp(-)))."""

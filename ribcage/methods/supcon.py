@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.data.loader import Batch
-from ribcage.imaging.augment import View, published, strong
+from ribcage.imaging.augment import View, published_view, strong_view
 from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
@@ -69,7 +69,7 @@ class SupCon(Method):
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """Two alike."""
-        return [published(size) if augment == "paper" else strong(size)] * 2
+        return [published_view(size) if augment == "paper" else strong_view(size)] * 2
 
     def count(self, labels: Tensor) -> None:
         """Refuse labels that say nothing at all, or the same of all images: there would be nothing to contrast."""

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.data.loader import Batch
-from ribcage.imaging.augment import View, published, strong
+from ribcage.imaging.augment import View, published_view, strong_view
 from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
@@ -122,8 +122,10 @@ class SwAV(Method):
         height, width = (self._small(side) for side in size)
         small = (height, width)
         if augment == "paper":
-            return [published(size, (0.14, 1.0))] * 2 + [published(small, (0.05, 0.14))] * self.crops
-        return [replace(strong(size), crop=(0.3, 1.0))] * 2 + [replace(strong(small), crop=(0.1, 0.3))] * self.crops
+            return [published_view(size, (0.14, 1.0))] * 2 + [published_view(small, (0.05, 0.14))] * self.crops
+        return [replace(strong_view(size), crop=(0.3, 1.0))] * 2 + [
+            replace(strong_view(small), crop=(0.1, 0.3))
+        ] * self.crops
 
     def forward(self, batch: Batch) -> Step:
         """Eq. 2 with the multi-crop of section 3.3."""

@@ -55,7 +55,7 @@ def hindrance(method: Detect, loader: Loader, kind: Kind, gigabytes: float) -> s
         return "the backbone learns"
     if len(loader.views) > 1:
         return "images have several views"
-    if drawn := [name for name in augment.chances(loader.views[0]) if name != "flip"]:
+    if drawn := [name for name in augment.varying_settings(loader.views[0]) if name != "flip"]:
         return f"the view differs from epoch to epoch ({', '.join(drawn)})"
     needed = size(method, loader, kind)
     if needed > gigabytes * 1e9:

@@ -17,7 +17,7 @@ from ribcage import metrics
 from ribcage.data import selection
 from ribcage.data.dataset_folder import Store
 from ribcage.data.loader import Loader
-from ribcage.imaging.augment import plain
+from ribcage.imaging.augment import plain_view
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import progress
 
@@ -115,7 +115,7 @@ def shown(
     **options: object,
 ) -> Loader:
     """A loader that shows every image once, as it is."""
-    return Loader(stores, [plain(size)], rows=rows, findings=findings, shuffle=False, **options)  # type: ignore[arg-type]
+    return Loader(stores, [plain_view(size)], rows=rows, findings=findings, shuffle=False, **options)  # type: ignore[arg-type]
 
 
 def scores(

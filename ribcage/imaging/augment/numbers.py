@@ -1,0 +1,161 @@
+"""The numbers drawn for the images of a batch – affine matrices, intensities, noise, erased rectangles – and boxes that
+move with them. What the CPU and the GPU must compute alike is here, too."""
+
+import dataclasses
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ribcage.imaging.augment.spec import View
+from ribcage.runtime import rng
+
+Bound = float | np.ndarray
+# The place of each number among those of its row; a new one goes to the end, so that the others stay as they are.
+_SLOTS = (
+    *("area", "ratio", "x", "y", "flip", "rotation", "shift_x", "shift_y", "zoom"),
+    *("brightness", "contrast", "gamma", "blur", "sigma", "noise", "noise_at"),
+    *("erase", "erase_area", "erase_ratio", "erase_x", "erase_y"),
+)
+NOISE_STARTS = 1 << 18
+_GRID = 2.0**24  # matrices are whole multiples of 1/_GRID: the last bit of somebody's sine changes no pixel
+_ERASE_RATIO = (0.3, 3.3)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Drawn for N images."""
+
+    size: tuple[int, int]
+    """(height, width) of the batch."""
+    affine: np.ndarray
+    """(N, 2, 3) float64: a point of the batch → the point of the stored image it shows."""
+    gamma: np.ndarray
+    contrast: np.ndarray
+    brightness: np.ndarray
+    sigma: np.ndarray
+    """Of the blur in pixels; 0: none."""
+    noise: np.ndarray
+    """Standard deviation; black to white is 1."""
+    noise_at: np.ndarray
+    """Where in the noise bank the image's noise begins."""
+    erase: np.ndarray
+    """(N, 4) int64: x0, y0, x1, y1 in pixels of the batch; empty where x0 = x1."""
+
+    def __len__(self) -> int:
+        return len(self.affine)
+
+    @property
+    def flipped(self) -> np.ndarray:
+        """(N,) bool: which images are mirrored."""
+        return np.asarray(np.linalg.det(self.affine[:, :, :2]) < 0)
+
+    def take(self, places: np.ndarray | slice) -> "Numbers":
+        """The numbers of some of the images."""
+        arrays = {field.name: getattr(self, field.name)[places] for field in dataclasses.fields(self)[1:]}
+        return Numbers(self.size, **arrays)
+
+
+def draw_numbers(view: View, seed: int, epoch: int, rows: np.ndarray, number: int, side: int | np.ndarray) -> Numbers:
+    """The numbers of these rows for the view of this number; `side` of the stored images: one for all or (N,)."""
+    u = dict(zip(_SLOTS, rng.uniform(seed, epoch, rows, number, len(_SLOTS)).T, strict=True))
+    blurred = u["blur"] < view.blur_probability
+    return Numbers(
+        size=view.shape,
+        affine=_affine(view, u, np.broadcast_to(np.asarray(side, np.float64), len(rows))),
+        gamma=_between(u["gamma"], 1 / (1 + view.gamma), 1 + view.gamma, log=True),
+        contrast=_between(u["contrast"], 1 - view.contrast, 1 + view.contrast),
+        brightness=_between(u["brightness"], -view.brightness, view.brightness),
+        sigma=np.where(blurred, _between(u["sigma"], *view.blur), 0.0),
+        noise=u["noise"] * view.noise,
+        noise_at=(u["noise_at"] * NOISE_STARTS).astype(np.int64),
+        erase=_erase(view, u),
+    )
+
+
+def move_boxes(boxes: np.ndarray, numbers: Numbers, keep: float = 0.25) -> np.ndarray:
+    """(M, 6) n, finding, x0, y0, x1, y1 in stored pixels → the same in pixels of the batch.
+
+    A box becomes the upright box around its moved corners, cut at the edge, dropped when less than `keep` is left.
+    """
+    height, width = numbers.size
+    matrix = numbers.affine[boxes[:, 0].astype(np.int64)]
+    corners = boxes[:, [2, 3, 4, 3, 2, 5, 4, 5]].reshape(-1, 4, 2) - matrix[:, None, :, 2]
+    moved = corners @ np.linalg.inv(matrix[:, :, :2]).transpose(0, 2, 1)  # (M, 4, 2)
+    whole = np.concatenate([moved.min(1), moved.max(1)], axis=1)
+    inside = np.clip(whole, 0, [width, height, width, height])
+    left = _area(inside) >= keep * _area(whole)
+    return np.concatenate([boxes[:, :2], inside], axis=1)[left & (_area(inside) > 0)].astype(np.float32)
+
+
+# ---- from uniform numbers to geometry
+
+
+def _between(u: np.ndarray, low: Bound, high: Bound, log: bool = False) -> np.ndarray:
+    """0 … 1 → low … high, uniformly or log-uniformly; exactly `low` when the two are equal."""
+    if log:
+        return np.exp(_between(u, np.log(low), np.log(high)))
+    return low + u * (high - low)
+
+
+def _affine(view: View, u: dict[str, np.ndarray], side: np.ndarray) -> np.ndarray:
+    """(N, 2, 3): flip, then the window's size, rotation about its centre, and where the centre lies."""
+    height, width = view.shape
+    across, down = _window(view, u, side)
+    x, y = (u["x"], u["y"]) if view.place is None else view.place
+    zoom = _between(u["zoom"], *view.zoom, log=True)
+    shift_x, shift_y = (_between(u[name], -view.shift, view.shift) for name in ("shift_x", "shift_y"))
+    centre = np.stack(
+        [across / 2 + x * (side - across) + shift_x * across, down / 2 + y * (side - down) + shift_y * down], 1
+    )
+    turn = np.radians(_between(u["rotation"], -view.rotation, view.rotation))
+    step_x = across / zoom / width * np.where(u["flip"] < view.flip, -1.0, 1.0)
+    step_y = down / zoom / height
+    linear = np.array([[np.cos(turn) * step_x, -np.sin(turn) * step_y], [np.sin(turn) * step_x, np.cos(turn) * step_y]])
+    linear = np.round(linear.transpose(2, 0, 1) * _GRID) / _GRID  # (N, 2, 2)
+    offset = np.round((centre - linear @ np.array([width / 2, height / 2])) * _GRID) / _GRID
+    return np.concatenate([linear, offset[:, :, None]], axis=2)
+
+
+def _window(view: View, u: dict[str, np.ndarray], side: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Width and height of the window, in stored pixels."""
+    height, width = view.shape
+    area = _between(u["area"], *view.crop)
+    low, high = (np.clip(end, area, 1 / area) for end in view.ratio)
+    ratio = _between(u["ratio"], low, high, log=True)
+    across, down = side * min(1, width / height), side * min(1, height / width)
+    return across * np.sqrt(area * ratio), down * np.sqrt(area / ratio)
+
+
+def _erase(view: View, u: dict[str, np.ndarray]) -> np.ndarray:
+    height, width = view.shape
+    area = _between(u["erase_area"], *view.erase)
+    ratio = _between(u["erase_ratio"], *_ERASE_RATIO, log=True)
+    across = np.clip(np.round(width * np.sqrt(area * ratio)), 1, width)
+    down = np.clip(np.round(height * np.sqrt(area / ratio)), 1, height)
+    x, y = np.floor(u["erase_x"] * (width - across + 1)), np.floor(u["erase_y"] * (height - down + 1))
+    boxes = np.stack([x, y, x + across, y + down], axis=1)
+    return np.where((u["erase"] < view.erase_probability)[:, None], boxes, 0).astype(np.int64)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+# ---- shared by the CPU and the GPU
+
+
+def shrink_factors(affine: np.ndarray) -> np.ndarray:
+    """(N,) whole factors to shrink by before the warp, which interpolates four pixels and would skip the others."""
+    scale = np.sqrt(np.abs(np.linalg.det(affine[:, :, :2])))
+    return np.maximum(np.floor(scale + 0.5), 1).astype(np.int64)
+
+
+@lru_cache(maxsize=4)
+def noise_bank(length: int) -> np.ndarray:
+    """(length,) standard normal numbers, each the sum of eight uniform integers, so equal on every machine."""
+    halves = rng.words(0, 0, np.arange(length), rng.NOISE, rng.WORDS).astype(np.uint32, order="C").view(np.uint16)
+    total = halves.reshape(length, 8).sum(1, dtype=np.float64) / 65535 - 4
+    bank = (total / np.sqrt(8 / 12)).astype(np.float32)
+    bank.setflags(write=False)
+    return bank
