@@ -21,9 +21,7 @@ import pandas as pd
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.data.index import Index, table
 
-CHINESE = (
-    "MedMNIST：PneumoniaMNIST（5,856 张）与 ChestMNIST（取自 ChestX-ray14 的 112,120 张），28 至 224 像素，单个文件"
-)
+CHINESE = "MedMNIST：PneumoniaMNIST（5,856 张）与 ChestMNIST（112,120 张，取自 ChestX-ray14），28 至 224 像素"
 SOURCE = "https://medmnist.com"
 LICENCE = "CC BY 4.0"
 FINDINGS = {"pneumonia": ("Pneumonia",), "chest": CHESTXRAY14}
