@@ -31,23 +31,24 @@ def compare(
     latency: bool = False,
     threads: int = 0,
 ) -> dict[str, Any]:
-    """Compare models on the same images: differences with intervals, paired tests, p-values adjusted for their number.
+    """Compare models on the same images: differences with intervals, paired tests, and p-values adjusted for their number.
 
-    Takes runs that were evaluated, folders of evaluations, or tables of predictions; each is compared with the first. Where
-    the model itself is known, what it costs stands there, too: parameters, multiply-adds, size on disk, time if asked for.
+    Takes runs that have been evaluated, folders of evaluations, or tables of predictions; each is compared with the
+    first. For models of Ribcage the cost is shown as well: parameters, multiply-adds, size on disk, and time with
+    --latency.
 
     Args:
         runs: Two or more runs, folders of evaluations, or tables of predictions.
-        on: Which evaluation of the runs, such as nih-test, or the first digits of a test's key (default: the only
-            test that all have in common).
-        thresholds: Of tables of predictions that know none: a probability for all findings, or
+        on: Which evaluation of the runs to compare: its name, such as nih-test, or the first digits of its key
+            (default: the only one that all have in common).
+        thresholds: For tables of predictions without thresholds: one probability for all findings, or
             FINDING=PROBABILITY …
-        html: Write a page to this file.
+        html: Write a report to this file.
         json: Write all numbers to this file.
-        resamples: Of the patients, for the intervals.
-        seed: Of the resamples.
-        latency: Measure the time of one image, by turns, as it runs here and exported to ONNX Runtime.
-        threads: With --latency: to measure it by; 0 takes one for each core.
+        resamples: Bootstrap resamples of patients.
+        seed: Seed of the bootstrap.
+        latency: Measure the time per image, in PyTorch and exported to ONNX Runtime, by turns.
+        threads: CPU threads for --latency; 0: one per core.
     """
 
 def convert(
@@ -63,38 +64,36 @@ def convert(
     std: float | Sequence[float] = (),
     data: Words = (),
     val: Word = 'val',
-    yes_as: Word = '',
+    layout: Word = '',
     partial: bool = False,
     formats: bool = False,
 ) -> Any:
-    """Convert weights: anybody's published file into a finished model, a finished model into anybody's layout.
+    """Convert a published checkpoint into a Ribcage model, calibrate a model, or write it in a published layout.
 
-        ribcage convert model.pth.tar --out models/chexnet --yes-as chexnet
+        ribcage convert model.pth.tar --out models/chexnet --layout chexnet
         ribcage convert models/chexnet --to torchvision --out chexnet.pth
 
         ribcage convert models/chexnet --data data/ours --out models/calibrated
 
-    A file is recognised by the names of its weights; what is read and what is assumed is printed, and where shapes alone
-    speak for a layout, --yes-as must confirm it. Every tensor is accounted for: below full coverage of the backbone nothing
-    is written unless --partial says so. Nothing in a file is executed. --formats lists what is known. With --data
-    temperature and thresholds are fitted to images of your own, of a file or of a model that was converted before.
+    A checkpoint is recognised by the names of its weights; what was read and what was assumed is printed. Every tensor is
+    accounted for: a file that does not cover the whole backbone is refused unless --partial is given. Nothing in a file is
+    executed. With --data, temperature and thresholds are fitted to images of your own.
 
     Args:
-        file: A file of weights; with --to or --data also a run, or the folder of a finished model.
-        out: The folder of the finished model; with --to the file, or a folder for it.
-        to: Write the finished model in this published layout.
-        model: The architecture, by timm's name (default: as the weights tell).
-        findings: What the rows of the last layer answer, in their order; - for a row to be left out (default: as
-            published).
-        channels: 1 folds a first layer made for three: faster, and exact where it sees no padding.
-        size: Height and width of the images, or one number for both (default: as published).
-        mean: Of each channel, subtracted from pixels in 0 … 1 (default: as published).
-        std: By what they are then divided.
-        data: Dataset folders whose --val split chooses temperature and thresholds (default: none are chosen).
-        val: That split: its images then serve no test.
-        yes_as: The layout that the file is of: for files whose names and shapes alone do not tell (--formats
-            lists them).
-        partial: Take a file that lacks weights, or has unknown ones; what is lacking stays random.
+        file: A checkpoint; with --to or --data also a run or model folder.
+        out: The model folder to write; with --to the file, or a folder for it.
+        to: Write the model in this published layout.
+        model: Architecture, by its name in timm (default: recognised from the weights).
+        findings: Findings of the last layer's outputs, in order; - drops an output (default: as published).
+        channels: Input channels; 1 folds an RGB stem: faster, and exact but for zero padding at the borders.
+        size: Height and width of the input, or one number for both (default: as published).
+        mean: Mean of each channel for pixels in 0 … 1 (default: as published).
+        std: Standard deviation of each channel (default: as published).
+        data: Dataset folders whose --val split is used to fit temperature and thresholds (default: neither is
+            fitted).
+        val: The split for this; its images cannot be used for an honest test afterwards.
+        layout: Layout of the checkpoint, needed where names and shapes alone do not tell (--formats lists them).
+        partial: Accept a checkpoint with missing or unknown weights; missing ones stay random.
         formats: List the layouts that can be read and written, as a Markdown table.
     """
 
@@ -106,7 +105,7 @@ def demo(
     size: int = 256,
     seed: int = 0,
     model: Word = 'test_resnet',
-    seen: int = 64,
+    input_size: int = 64,
     epochs: int = 10,
     pretrain_epochs: int = 8,
     distil_epochs: int = 3,
@@ -114,25 +113,26 @@ def demo(
     serve: bool = True,
     port: int = 8000,
 ) -> Path:
-    """From nothing to a served model on made-up radiographs: the whole journey in minutes, without data of one's own.
+    """Run the whole process on made-up radiographs in minutes, from import to a served model.
 
-    Needs no network and no data. What it does is shown as commands, which can be typed one by one, and in the end on one
-    page, index.html. Interrupted, it goes on where it was.
+    Needs no network and no data. Each step is shown as the command that does it, and a report, index.html, shows the
+    results. An interrupted demo continues where it stopped.
 
     Args:
-        out: The folder for everything the demo makes.
-        quick: Fewer images, shorter training: every step is seen, and no number means much.
-        images: How many radiographs to make up.
-        size: Their side in pixels.
-        seed: Another seed, other patients.
-        model: What to train.
-        seen: Side of what the model sees.
-        epochs: Times through the training images.
-        pretrain_epochs: Times through them without looking at their labels.
-        distil_epochs: Times that a small model is taught them by the first one.
-        localise_epochs: Times that a detector on the frozen first model sees them.
-        serve: In a terminal, serve the models in the end until Ctrl-C (--no-serve: only try it).
-        port: Where to serve them.
+        out: Folder for everything the demo writes.
+        quick: Fewer images and shorter training, to see every step; the numbers mean little.
+        images: Number of radiographs.
+        size: Side of a stored image in pixels.
+        seed: Seed of the radiographs and of training.
+        model: Backbone, by its name in timm.
+        input_size: Side of the model's input in pixels.
+        epochs: Epochs of fine-tuning.
+        pretrain_epochs: Epochs of pretraining.
+        distil_epochs: Epochs of distillation.
+        localise_epochs: Epochs of training the detector.
+        serve: In a terminal, serve the models at the end until Ctrl-C (--no-serve: only check that the server
+            works).
+        port: Port of the server.
     """
 
 def distil(
@@ -277,13 +277,13 @@ def doctor(
     *,
     json: Word | None = None,
 ) -> dict[str, Any]:
-    """Look whether all that is needed is here: packages, devices, decoders, folders, terminal; and say what mends it.
+    """Check the installation: packages, devices, decoders, folders and terminal, and say how to fix what is broken.
 
-    Everything is really tried: packages are imported, a small image of every DICOM syntax is decoded, files are written.
-    Ends with exit code 1 where something that is needed is broken.
+    Everything is tried: packages are imported, a small DICOM file of every transfer syntax is decoded, files are written.
+    The exit code is 1 if something that is needed is broken.
 
     Args:
-        json: Write all of it to this file.
+        json: Write the results to this file.
     """
 
 def evaluate(
@@ -305,32 +305,32 @@ def evaluate(
     batch: int = 64,
     worst: int = 24,
 ) -> dict[str, Any]:
-    """Test a finished model: every number with its interval, a table of predictions, a page with plots.
+    """Evaluate a model: metrics with intervals, a table of predictions, and a report with plots.
 
-    Refuses to test on patients or images the model has seen. Thresholds and temperature come from validation, as the
-    model carries them. Writes predictions.parquet, metrics.json and index.html. Of a detector it tests the boxes, and
-    writes detections.parquet.
+    Refuses to test on patients or images that the model was trained on. Temperature and thresholds are the model's own,
+    from validation. Writes predictions.parquet (detections.parquet for a detector), metrics.json and index.html.
 
     Args:
-        run: A run, or the folder of a finished model.
+        run: A run or model folder.
         data: Dataset folders.
-        split: Which of their images: train, val, test, a split of another name, or all.
+        split: Split to evaluate on: train, val, test, another name, or all.
         frontal: Only PA and AP views.
-        out: Where to write (default: RUN/evaluation/<sets>-<split>, then what was asked for beyond the defaults,
-            then, where that holds a test of other data, six digits of the test's key).
-        ten_crop: Ten views of each image, the mean of their probabilities, as CheXNet's reproductions test.
-        protocol: peers: thresholds chosen on the tested images, and images the model was selected on are allowed.
-        table: What to print; chexnet is one line per finding, 'The AUROC of Mass is 0.86'.
-        policy: What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros … (default: as in the
-            model's own validation; ignore where that is not known)
-        rule: The thresholds of the rates: youden, midpoint, f1, sensitivity_95, specificity_95 or half.
-        drop_shared: The tested split gives way: patients and images that the model has seen, and copies of them,
-            are left out of it (default: as the training was told).
-        allow_leak: Test on what the model has seen, and say so on the report.
-        resamples: Of the patients, for the intervals.
-        seed: Of the resamples.
-        batch: Images at a time.
-        worst: Images on the page on which the model errs most.
+        out: Output folder (default: RUN/evaluation/<datasets>-<split>, followed by options that differ from their
+            defaults, and by six digits of the test's key where that folder holds a test of other data).
+        ten_crop: Average the probabilities of ten crops of each image, as reproductions of CheXNet do.
+        protocol: honest, or peers: thresholds are chosen on the tested images and images used for model selection
+            are allowed, as in much published work.
+        table: Format of the printed table; chexnet prints one line per finding, 'The AUROC of Mass is 0.86'.
+        policy: What uncertain and blank labels become: ignore, ones, zeros, blank=zeros … (default: as in the
+            model's validation, or ignore).
+        rule: Rule of the thresholds: youden, midpoint, f1, sensitivity_95, specificity_95, or half.
+        drop_shared: Leave out of the tested split what the model was trained on: its patients, images, and copies
+            of them (default: as in training).
+        allow_leak: Evaluate although the model was trained on these patients or images; the report says so.
+        resamples: Bootstrap resamples of patients.
+        seed: Seed of the bootstrap.
+        batch: Images per batch.
+        worst: Number of worst errors shown in the report.
     """
 
 def export(
@@ -348,29 +348,29 @@ def export(
     runs: int = 20,
     threads: int = 0,
 ) -> dict[str, Any]:
-    """Write a finished model as one file for another runtime: gray bytes in, calibrated probabilities out.
+    """Export a model as one file for another runtime: 8-bit gray pixels in, calibrated probabilities out.
 
         ribcage export runs/small --to onnx --out small.onnx
         ribcage export runs/small --to openvino --int8 --data data/nih --out small-int8.xml
 
-    The file is asked about the same images as the model; where their answers differ by more than --tolerance there is no
-    file. int8 is made by the ranges that --train images of --data show, and what it costs in AUROC is tested on --val.
+    The exported model is compared with the original on the same images; where probabilities differ by more than
+    --tolerance, no file is written. int8 ranges are taken from --train images of --data, and the change in AUROC is
+    measured on --val.
 
     Args:
-        model: A run, or the folder of a finished model.
-        to: For which runtime.
-        out: The file (default: model.onnx, model.ts or model.xml beside the model; model-int8.… with --int8).
-        int8: Products of whole numbers: faster, smaller, and not quite the same.
-        data: Dataset folders to check it on, and for --int8 to take ranges from (default: patterns, which int8
-            cannot use).
-        train: The split that int8 takes its ranges from.
-        val: The split on which the two are compared.
-        ranges: Images that int8 takes its ranges from.
-        tolerance: The largest difference of a probability that is allowed, but for --int8, whose difference is
-            only told.
-        latency: Measure the time beside the model's own (--no-latency: do not).
-        runs: Of each, for a batch of 1 and of 16; the median is given.
-        threads: To compute by; 0 takes one for each core.
+        model: A run or model folder.
+        to: Target runtime.
+        out: Output file (default: model.onnx, model.ts or model.xml beside the model; model-int8.… with --int8).
+        int8: Quantise to 8 bits: faster and smaller, with a small change of the probabilities.
+        data: Dataset folders for the comparison, and for the ranges of --int8 (default: generated patterns, which
+            --int8 cannot use).
+        train: Split for the int8 ranges.
+        val: Split for the comparison.
+        ranges: Number of images for the int8 ranges.
+        tolerance: Largest difference of a probability that is accepted; with --int8 it is only reported.
+        latency: Measure the time beside the original model's (--no-latency skips this).
+        runs: Timed runs for a batch of 1 and of 16; the median is reported.
+        threads: CPU threads; 0: one per core.
     """
 
 def finetune(
@@ -510,32 +510,32 @@ def import_(
     name: Word = '',
     **options: Any,
 ) -> Any:
-    """Turn a data set's files into a dataset folder: one array of images, one table.
+    """Import a data set into a dataset folder: one array of images, one table.
 
-    Reads the tables of a public data set (or your own images), decodes every image once, brings it to one size and
-    keeps labels exactly as the source says. Can be interrupted at any moment: the same command goes on where it stopped.
+    Reads the tables of a public data set or of your own images, decodes every image once, resizes it, and keeps labels
+    exactly as the source has them. It can be interrupted at any time; the same command continues where it stopped.
 
     Args:
-        dataset: The kind of data: chexpert, folder, medmnist, mimic, nih, phantom or rsna (docs/datasets.md).
+        dataset: Data set: chexpert, folder, medmnist, mimic, nih, phantom or rsna (docs/datasets.md).
         root: Its folder or file, as downloaded.
-        out: The dataset folder to make (needed).
-        size: Side of a stored image in pixels (default: 256, or less where tables tell that all images are
-            smaller); smaller images are enlarged to it, and the summary says how many.
-        fit: How an image becomes square: black borders, centre crop, or squashed.
+        out: Dataset folder to write (needed).
+        size: Side of a stored image in pixels (default: 256, or less if all images are smaller); smaller images
+            are enlarged, and the summary says how many.
+        fit: How images become square: padded with black, cropped at the centre, or squashed.
         depth: Bits of a stored pixel.
-        workers: Threads; 0 takes one for each core.
-        window: What DICOM files are shown by: the explanation of a window such as LUNG, or CENTRE,WIDTH (default:
-            the file's own choice, docs/datasets.md).
+        workers: Threads; 0: one per core.
+        window: DICOM window: the explanation of a window, such as LUNG, or CENTRE,WIDTH (default: the file's own,
+            docs/datasets.md).
         allow_rejected: How many images may be rejected before the exit code is 3: a number, a share such as 5%,
             or all.
-        limit: Only the first so many images; 0 takes all.
-        redo: Begin anew, though the folder is complete or begun: images that were rejected may be there now.
-        link: Store no images, only the table; images are then read from their files every time.
-        split_list: Bare lists of images that make the split: train=FILE test=FILE, one name a line.
-        drop_shared: Splits that give way: images whose patients or copies are in another split are set aside,
-            such as test.
-        name: What the folder is called in reports, and the name space of its patients (default: the data set's
-            name).
+        limit: Import only the first N images; 0: all.
+        redo: Start again even if the folder is complete or begun, for example because rejected images are now
+            there.
+        link: Store only the table; images are then read from their files every time.
+        split_list: Lists of image names that define the split: train=FILE test=FILE, one name per line.
+        drop_shared: Splits, such as test, from which images are removed whose patients or copies are in another
+            split.
+        name: Name of the folder in reports, and name space of its patients (default: the data set's name).
         options: its own, as `ribcage … --help` lists them.
     """
 
@@ -549,18 +549,18 @@ def inspect(
     split_list: Words = (),
     **options: Any,
 ) -> dict[str, Any]:
-    """Look at data before training on it: counts, patients across splits, duplicates, a sheet of images.
+    """Audit data before training: counts, patients across splits, duplicates, and sample images.
 
     Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a data set that has not been imported. Prints a
-    table; --html writes one self-contained page, --json the numbers.
+    table; --html writes a self-contained report, --json the numbers.
 
     Args:
         folders: Dataset folders, or NAME:ROOT.
-        html: Write a page with tables and sample images to this file.
+        html: Write a report with tables and sample images to this file.
         json: Write all numbers to this file.
-        near: Look for near-copies too (--no-near: only for identical images).
-        samples: Images on the sheet of each folder.
-        split_list: Bare lists of images to compare with each other: NAME=FILE NAME=FILE, such as train=a.txt
+        near: Look for near-duplicates as well (--no-near: only for identical images).
+        samples: Sample images of each folder in the report.
+        split_list: Lists of image names to compare with each other: NAME=FILE NAME=FILE, such as train=a.txt
             test=b.txt.
         options: its own, as `ribcage … --help` lists them.
     """
@@ -698,47 +698,47 @@ def predict(
     threshold: Word = '',
     ten_crop: bool = False,
     maps: Word | None = None,
-    of: Words = (),
+    map_findings: Words = (),
     map_method: Literal['gradcam', 'layercam', 'occlusion'] = 'gradcam',
     map_layer: int = 0,
     sheet: Word | None = None,
     check_maps: bool = False,
     notes: bool = False,
-    least: float | None = None,
+    min_score: float | None = None,
     window: Word = '',
     allow_unread: Word = '0',
     batch: int = 16,
 ) -> Any:
-    """Ask a finished model about image files: PNG, JPEG, TIFF, BMP, DICOM; files, folders, patterns.
+    """Predict findings in image files: PNG, JPEG, TIFF, BMP or DICOM; files, folders, or patterns.
 
-    A classifier gives a calibrated probability for every finding and says which reach their threshold; a detector gives
-    boxes, in pixels of the file. What is unusual about an image is said beside its answers. A file that cannot be read is
-    said to be so, and the others are answered.
+    A classifier gives a calibrated probability for every finding and marks those that reach their threshold; a detector
+    gives boxes in the pixels of the file. Warnings about unusual images are shown beside the predictions. Files that
+    cannot be read are listed, and the others are predicted.
 
     Args:
-        model: A run, or the folder of a finished model.
-        paths: Files, folders of files, and patterns such as 'inbox/**/*.dcm'.
-        out: Write the answers to this table (.csv or .parquet).
-        threshold: How the thresholds of a classifier were chosen: youden, midpoint, f1, sensitivity_95,
-            specificity_95 or half (default: youden, where the model has it).
-        ten_crop: Ten views of each image, the mean of their probabilities; of a classifier.
-        maps: Write images of where the model looks, or of the boxes it finds, into this folder, in pixels of the
+        model: A run or model folder.
+        paths: Files, folders, or patterns such as 'inbox/**/*.dcm'.
+        out: Write the predictions to this table (.csv or .parquet).
+        threshold: Rule of the classifier's thresholds: youden, midpoint, f1, sensitivity_95, specificity_95, or
+            half (default: youden, if the model has it).
+        ten_crop: Average the probabilities of ten crops of each image; classifiers only.
+        maps: Write saliency maps, or the images with a detector's boxes, to this folder, in the pixels of the
             file.
-        of: The findings of the maps (default: those that reach their threshold, else the likeliest).
-        map_method: How maps are made; layercam is for earlier layers, occlusion covers squares and looks into no
-            layer, slowly.
-        map_layer: How much earlier a layer the maps are of: 0 is the last, 1 the last of those with more cells …
-        sheet: Write a sheet of each file with maps of all findings: one .svg file, or a folder for several.
-        check_maps: Compare the maps with those of the same network with random weights: they must not stay as
-            they are.
-        notes: Say what was done to read each file.
-        least: Of a detector: the least score of a box (default: what the model's validation chose for each
-            finding).
-        window: What DICOM files are shown by: the explanation of a window such as LUNG, or CENTRE,WIDTH (default:
-            the file's own choice, docs/datasets.md).
+        map_findings: Findings to map (default: those that reach their threshold, else the most probable).
+        map_method: Method of the saliency maps; layercam suits earlier layers, occlusion covers one square at a
+            time and is slow.
+        map_layer: Layer of the maps, counted back from the last: 0 is the last, 1 the last one with a finer grid
+            …
+        sheet: Write a sheet with the maps of all findings: one .svg file, or a folder for several files.
+        check_maps: Sanity check: compare the maps with those of the same network with random weights; similar
+            maps are not explanations.
+        notes: Print how each file was read.
+        min_score: Detectors: lowest score of a box (default: each finding's score threshold from validation).
+        window: DICOM window: the explanation of a window, such as LUNG, or CENTRE,WIDTH (default: the file's own,
+            docs/datasets.md).
         allow_unread: How many files may be unreadable before the exit code is 3: a number, a share such as 5%, or
             all.
-        batch: Files at a time.
+        batch: Files per batch.
     """
 
 def pretrain(
@@ -919,20 +919,20 @@ def profile(
     runs: int = 10,
     json: Word | None = None,
 ) -> dict[str, Any]:
-    """What models cost: parameters, multiply-adds, memory for activations, time on this machine's processor.
+    """Measure what models cost: parameters, multiply-adds, activation memory, and time on this processor.
 
-    Takes names of models, runs, or folders of finished models. Two counts of multiply-adds are given: 'thop' as many papers
-    print them, and all that run, attention's products included. --all adds five models that are compared with each other.
+    Takes names of architectures, runs, or model folders. Multiply-adds are counted twice: as 'thop' does, for comparison
+    with papers, and in full, with the products of attention. --all adds five well-known models.
 
     Args:
-        models: Names of models, runs, or folders of finished models.
-        all: Five famous ones too: in three channels as they were published, and in one.
-        classes: For names: findings that the head answers (default: 14).
-        channels: For names: of the images (default: 3, as in papers; the other commands take 1).
-        size: For names and --all: height and width of the images, or one number for both (default: 224).
-        latency: Measure the time, as it runs here and exported to ONNX Runtime (--no-latency: only count).
-        threads: To compute by; 0 takes one for each core.
-        runs: Of each network and batch; the median is given.
+        models: Names of architectures, runs, or model folders.
+        all: Add five well-known models, with three channels as published, and with one.
+        classes: Number of findings, for names (default: 14).
+        channels: Input channels, for names (default: 3, as in papers; other commands use 1).
+        size: Height and width of the input, or one number for both; for names and --all (default: 224).
+        latency: Measure the time in PyTorch and exported to ONNX Runtime (--no-latency: only count).
+        threads: CPU threads; 0: one per core.
+        runs: Timed runs for each network and batch; the median is reported.
         json: Write all numbers to this file.
     """
 
@@ -942,15 +942,15 @@ def recipes(
     *,
     json: Word | None = None,
 ) -> Any:
-    """List published trainings that come with Ribcage: source, data, expected number, cost; or show one of them.
+    """List the published trainings that come with Ribcage – source, data, expected result, cost – or show one.
 
-    `ribcage recipes` lists them, `ribcage recipes show NAME` prints the file, `ribcage run NAME` does what it says, and
-    `--recipe NAME` gives its options to the command that trains.
+    `ribcage recipes` lists them, `ribcage recipes show NAME` prints the file, `ribcage run NAME` runs all of its steps, and
+    `--recipe NAME` passes its options to the training command.
 
     Args:
         do: list, or show NAME.
-        name: For show: the recipe.
-        json: Write what is known of all to this file.
+        name: Recipe to show.
+        json: Write the list to this file.
     """
 
 def run(
@@ -959,21 +959,21 @@ def run(
     data: Words = (),
     download: Words = (),
     out: Word | None = None,
-    dry: bool = False,
+    dry_run: bool = False,
     **options: Any,
 ) -> Any:
-    """Do what a recipe says, step by step: import, train, test. `ribcage recipes` lists them.
+    """Run a recipe step by step: import, train, evaluate. `ribcage recipes` lists them.
 
-    Data that has been imported is given as --data; a download as it came as --download, which is imported first. Options of
-    the step that trains can be changed: --epochs 1, --model resnet18. Each step is shown as the command that does the same.
-    Interrupted, the same line goes on where it was.
+    Imported data is given by --data, downloads by --download, which are imported first. Options of the training step can be
+    changed: --epochs 1, --model resnet18. Each step is shown as a command. An interrupted recipe continues when the same
+    command is run again.
 
     Args:
         name: A recipe's name, or a file like one.
-        data: Dataset folders, in the order in which the recipe names them (default: those that it names).
-        download: Folders or files as they were downloaded, to be imported first, in the same order.
-        out: The run folder (default: the one that the recipe names).
-        dry: Only show the commands.
+        data: Dataset folders, in the recipe's order (default: those the recipe names).
+        download: Downloaded folders or files to import first, in the same order.
+        out: Run folder (default: the one the recipe names).
+        dry_run: Only show the commands.
         options: its own, as `ribcage … --help` lists them.
     """
 
@@ -998,7 +998,7 @@ def serve(
     port: int = 8000,
     host: Word = '127.0.0.1',
     token_file: Word | None = None,
-    keep: Word | None = None,
+    log_predictions: Word | None = None,
     batch: int = 8,
     wait: float = 2.0,
     threads: int = 0,
@@ -1009,28 +1009,28 @@ def serve(
     max_megapixels: float = 50.0,
     max_seconds: float = 60.0,
 ) -> None:
-    """Serve finished models over HTTP on this machine: a page in the browser, answers for programs.
+    """Serve models over HTTP: a viewer in the browser and an API for programs.
 
         ribcage serve runs/chexnet
         ribcage serve runs/chexnet runs/boxes --port 8080
 
-    Nothing that is sent is stored, and nothing leaves the machine. Whoever is to reach it from another machine needs a
-    token: --host 0.0.0.0 --token-file FILE, or the environment variable RIBCAGE_TOKEN. Research use only.
+    Uploaded images are not stored and nothing is sent elsewhere. Access from other machines needs a token: --host 0.0.0.0
+    --token-file FILE, or the environment variable RIBCAGE_TOKEN. Research use only.
 
     Args:
-        models: Runs, or folders of finished models.
-        port: 0 takes a free one.
-        host: The address to listen on; one that other machines reach needs a token.
-        token_file: A file that holds the token (default: the environment variable RIBCAGE_TOKEN, if it is set).
-        keep: Write the answers, without images, into this folder, a line of JSON for each (default: nothing is
-            stored).
-        batch: Images that a model answers at once, at most.
-        wait: Milliseconds that an image waits for others that are being read.
-        threads: Of a model; 0 takes one for each core.
-        readers: Processes that read files; 0 takes one for each core.
-        max_requests: With images, at once; more are asked to come again.
-        max_files: Of a request.
-        max_megabytes: Of a request.
-        max_megapixels: Of an image.
-        max_seconds: For a request.
+        models: Runs or model folders.
+        port: Port; 0: any free one.
+        host: Address to listen on; one that other machines can reach needs a token.
+        token_file: File with the access token (default: the environment variable RIBCAGE_TOKEN, if set).
+        log_predictions: Append the predictions, without images, to a file in this folder, one line of JSON each
+            (default: nothing is stored).
+        batch: Largest batch of a model.
+        wait: Milliseconds to wait for more images before a batch is computed.
+        threads: CPU threads of a model; 0: one per core.
+        readers: Processes that decode images; 0: one per core.
+        max_requests: Concurrent requests with images; more get status 503.
+        max_files: Files per request.
+        max_megabytes: Size of a request.
+        max_megapixels: Size of an image.
+        max_seconds: Time limit of a request.
     """

@@ -110,7 +110,7 @@ def chexnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, T
 def converted(chexnet: tuple[Path, dict[str, Tensor]], tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
     """What `ribcage convert` makes of it."""
     out = tmp_path_factory.mktemp("converted") / "chexnet"
-    assert cli.main(["convert", str(chexnet[0]), "--out", str(out), "--yes-as", "chexnet"]) == 0
+    assert cli.main(["convert", str(chexnet[0]), "--out", str(out), "--layout", "chexnet"]) == 0
     return bundle.load(out)
 
 

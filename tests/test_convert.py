@@ -20,9 +20,9 @@ from ribcage.bundle import bundle, onnx_export
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.models.backbone import GRAY
 
-CHEXNETS = ("--yes-as", "chexnet")
+CHEXNETS = ("--layout", "chexnet")
 """Its fourteen rows are ChestX-ray14's."""
-RESNETS = ("--model", "resnet18", "--yes-as", "torchvision")
+RESNETS = ("--model", "resnet18", "--layout", "torchvision")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from ribcage.reports import demo_steps
 from ribcage.reports.demo_steps import Journey, Part
 from ribcage.runtime import flags
 
-SMALL = ["--images", "240", "--size", "32", "--seen", "32", "--model", "test_resnet"]
+SMALL = ["--images", "240", "--size", "32", "--input-size", "32", "--model", "test_resnet"]
 SMALL += ["--epochs", "1", "--pretrain-epochs", "1", "--distil-epochs", "1", "--localise-epochs", "1"]
 
 

@@ -62,9 +62,9 @@ def test_shapes_alone_are_no_evidence(
     torch.save(make(resnet), tmp_path / "own.pth")
     words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out"), "--size", "64"]
     said = line(words, capsys)
-    assert f"--yes-as {layout}" in said and all(option in said for option in instead)
+    assert f"--layout {layout}" in said and all(option in said for option in instead)
     assert not (tmp_path / "out").exists()
-    assert cli.main([*words, "--yes-as", layout]) == 0
+    assert cli.main([*words, "--layout", layout]) == 0
     told = capsys.readouterr().out
     assert "names and shapes that other programs share" in told and "preprocessing: " in told and "ASSUMED" in told
     training = bundle.load_any(tmp_path / "out").model.training
@@ -88,9 +88,9 @@ def test_one_file_can_be_read_as_another_layout(
     torch.save(one_channel(headed(resnet, 18)), tmp_path / "own.pth")
     words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out")]
     assert "could also be of torchvision" in line(words, capsys)
-    assert "is not of the layout moco" in line([*words, "--yes-as", "moco"], capsys)
-    assert "Did you mean 'torchvision'" in line([*words, "--yes-as", "torchvison"], capsys)
-    assert cli.main([*words, "--yes-as", "torchvision"]) == 0
+    assert "is not of the layout moco" in line([*words, "--layout", "moco"], capsys)
+    assert "Did you mean 'torchvision'" in line([*words, "--layout", "torchvison"], capsys)
+    assert cli.main([*words, "--layout", "torchvision"]) == 0
     model = bundle.load_any(tmp_path / "out").model
     assert model.findings == () and model.training["layout"] == "torchvision"
 
@@ -104,7 +104,7 @@ def test_fourteen_rows_are_named_by_nobody_but_who_says_so(
     state |= {"densenet121.classifier.0.weight": torch.ones(14, 1024), "densenet121.classifier.0.bias": torch.ones(14)}
     torch.save(state, tmp_path / "own.pth")
     said = line(["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out")], capsys)
-    assert "--yes-as chexnet" in said and "say --findings" in said and "--mean" not in said
+    assert "--layout chexnet" in said and "say --findings" in said and "--mean" not in said
 
 
 # ---- architectures of the same weights
@@ -116,7 +116,7 @@ def test_of_two_architectures_with_the_same_weights_none_is_chosen(
     assert {"tf_efficientnet_b0"} <= set(TWINS["efficientnet_b0"]) and "resnetblur18" in TWINS["resnet18"]
     state = timm.create_model("tf_efficientnet_b0", num_classes=2).state_dict()
     torch.save(state, tmp_path / "own.pth")
-    words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out"), "--yes-as", "timm_names"]
+    words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out"), "--layout", "timm_names"]
     said = line(words, capsys)
     assert "efficientnet_b0 and of " in said and "tf_efficientnet_b0" in said and "--model" in said
     torch.save({"arch": "tf_efficientnet_b0", "state_dict": state}, tmp_path / "own.pth")
@@ -140,7 +140,7 @@ def test_a_layer_beside_another_of_its_name_is_not_lost(
 ) -> None:
     more = resnet | {"fc.1.weight": torch.ones(14, 3), "fc.1.bias": torch.ones(14)}
     torch.save(more, tmp_path / "own.pth")
-    words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out"), "--yes-as", "torchvision"]
+    words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out"), "--layout", "torchvision"]
     assert "fc.1.weight" in line(words, capsys)
     assert cli.main([*words, "--partial"]) == 0
     reasons = accounted(tmp_path / "out")
@@ -161,7 +161,7 @@ def test_every_tensor_of_a_file_is_in_the_account(
         "scores": [torch.ones(1)],
     }
     torch.save(content, tmp_path / "own.pth")
-    words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out"), "--yes-as", "torchvision"]
+    words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out"), "--layout", "torchvision"]
     assert cli.main([*words, "--findings", "Mass", "Edema", "Hernia"]) == 0
     reasons = accounted(tmp_path / "out")
     beside = {f"state_dict.module.{name}" for name in resnet} | {"optimizer.state.0.exp_avg", "scores.0"}

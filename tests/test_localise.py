@@ -326,9 +326,9 @@ def test_nothing_that_can_be_read_is_an_error(run: Path, tmp_path: Path, capsys:
     (tmp_path / "leer").mkdir()
     assert cli.main(["predict", str(run), str(tmp_path / "empty.png")]) == 2
     assert cli.main(["predict", str(run), str(tmp_path / "leer")]) == 2
-    assert cli.main(["predict", str(run), str(tmp_path), "--least", "2", "--out", "x.txt"]) == 2
+    assert cli.main(["predict", str(run), str(tmp_path), "--min-score", "2", "--out", "x.txt"]) == 2
     told = capsys.readouterr().err
-    for part in ("No file could be read", "There is no image in", "--least 2 is not", "neither .csv nor .parquet"):
+    for part in ("No file could be read", "There is no image in", "--min-score 2 is not", "neither .csv nor .parquet"):
         assert part in told
 
 
@@ -397,7 +397,7 @@ def test_a_finding_without_a_cut_is_not_shown(
     image = str(next(files.rglob("*.dcm")))
     table = ribcage.predict(mute, [Path(image)])
     assert (table["finding"] == "").all() and "validation found no score to trust" in capsys.readouterr().out
-    assert (ribcage.predict(mute, [Path(image)], least=0.0)["finding"] != "").any()
+    assert (ribcage.predict(mute, [Path(image)], min_score=0.0)["finding"] != "").any()
 
 
 def test_the_protocol_of_peers_calls_nothing_where_that_is_best(run: Path, data: Path, tmp_path: Path) -> None:

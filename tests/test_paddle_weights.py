@@ -78,7 +78,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def converted(file: Path, tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
     out = tmp_path_factory.mktemp("converted") / "paddle"
-    assert cli.main(["convert", str(file), "--out", str(out), "--yes-as", "paddle"]) == 0
+    assert cli.main(["convert", str(file), "--out", str(out), "--layout", "paddle"]) == 0
     return bundle.load(out)
 
 
@@ -241,7 +241,7 @@ def test_paddle_itself_reads_our_file_and_answers_the_same(tmp_path: Path, conve
     assert {name: tuple(value.shape) for name, value in whole.state_dict().items()} == {
         name: shape for name, (_, shape) in places().items()
     }
-    words = ["convert", str(tmp_path / "theirs.pdparams"), "--out", str(tmp_path / "out"), "--yes-as", "paddle"]
+    words = ["convert", str(tmp_path / "theirs.pdparams"), "--out", str(tmp_path / "out"), "--layout", "paddle"]
     assert cli.main(words) == 0
     opened = bundle.load(tmp_path / "out")
     with torch.inference_mode():

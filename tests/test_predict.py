@@ -264,8 +264,8 @@ def test_a_model_without_thresholds_says_so(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--threshold", "best", "--of", "Mas"], ["--threshold best: the model has youden, half", "--of names", "Did you mean 'Mass'?"]),
-        (["--least", "0.5", "--out", "x.txt"], ["--least is of a detector's boxes", "neither .csv nor .parquet"]),
+        (["--threshold", "best", "--map-findings", "Mas"], ["--threshold best: the model has youden, half", "--of names", "Did you mean 'Mass'?"]),
+        (["--min-score", "0.5", "--out", "x.txt"], ["--min-score is of a detector's boxes", "neither .csv nor .parquet"]),
         (["--sheet", "a.svg"], ["is one sheet, and there are 2 files: name a folder"]),
         (["--sheet", "a.png"], ["neither a folder nor a file that ends in .svg"]),
         (["--batch", "0"], ["--batch 0 is not at least 1"]),
@@ -286,7 +286,7 @@ def test_what_cannot_be_is_one_line(
 def test_maps_are_of_the_files_own_pixels_and_none_takes_anothers_place(model: Path, tmp_path: Path) -> None:
     one, other = image(tmp_path / "in" / "甲" / "x.png", 1, 300, 200), image(tmp_path / "in" / "b c" / "x.png", 2)
     (tmp_path / "in" / "broken.png").write_bytes(b"no")
-    asked(model, tmp_path / "in", maps=tmp_path / "图", of=("Mass", "Edema"))
+    asked(model, tmp_path / "in", maps=tmp_path / "图", map_findings=("Mass", "Edema"))
     made = {str(path.relative_to(tmp_path / "图")): cv2.imread(str(path)) for path in (tmp_path / "图").rglob("*.png")}
     assert set(made) == {f"{folder}/x.png-{name}.png" for folder in ("甲", "b c") for name in ("Mass", "Edema")}
     for folder, file in (("甲", one), ("b c", other)):
@@ -323,7 +323,7 @@ def test_sheets_go_to_one_file_or_into_a_folder(model: Path, tmp_path: Path) -> 
 def test_a_detectors_boxes_are_drawn(tmp_path: Path) -> None:
     folder = made(tmp_path / "m", stored=64, side=64, detector={"head": "cam"}, thresholds={})
     file = image(tmp_path / "a.png", 3, 200, 150)
-    table = asked(folder, file, maps=tmp_path / "boxes", least=0.0)
+    table = asked(folder, file, maps=tmp_path / "boxes", min_score=0.0)
     found = {name: (tmp_path / "boxes" / f"a.png-{name}.png") for name in table["finding"].unique()}
     assert found and all(one.is_file() for one in found.values())
     row = table.iloc[0]

@@ -302,7 +302,7 @@ def test_what_cannot_be_run_is_said_in_a_line_before_anything_is_done(
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> list[list[str]]:
     """The commands that `ribcage run` would do."""
-    assert cli.main(["run", *words, "--dry"]) == 0
+    assert cli.main(["run", *words, "--dry-run"]) == 0
     return [shlex.split(line[2:])[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("$ ")]
 
 

@@ -713,7 +713,7 @@ def test_metrics_count_and_name_nobody(server: Running) -> None:
 
 
 def test_answers_are_kept_where_that_was_asked_for(folders: dict[str, Path], tmp_path: Path) -> None:
-    with running({"boxes": folders["boxes"]}, keep=tmp_path / "kept 答") as server:
+    with running({"boxes": folders["boxes"]}, log_predictions=tmp_path / "kept 答") as server:
         said = [server.post("/v1/predict", ("片.png", png(cloud()))).json() for _ in range(2)]
     (file,) = (tmp_path / "kept 答").iterdir()
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

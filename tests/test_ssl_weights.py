@@ -283,7 +283,7 @@ def test_a_fine_tuned_drmodel_answers_the_five_of_the_competition(folder: Path) 
     net, file = network(), folder / "dr.pth"
     state = drmodel(net)
     torch.save(state, file)
-    assert cli.main(["convert", str(file), "--out", str(folder / "dr"), "--yes-as", "drmodel"]) == 0
+    assert cli.main(["convert", str(file), "--out", str(folder / "dr"), "--layout", "drmodel"]) == 0
     opened = bundle.load(folder / "dr")
     assert opened.model.findings == CHEXPERT5 == ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Effusion")
     assert (opened.model.size, opened.model.stored, opened.model.fit) == ((512, 512), 512, "squash")

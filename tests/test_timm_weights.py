@@ -19,7 +19,7 @@ from ribcage.bundle.formats import timm_names, xrayvision
 from ribcage.bundle.formats.foreign import DENSENETS, RESNETS
 
 COUNTS = "num_batches_tracked"
-TORCHVISIONS = ("--yes-as", "torchvision")
+TORCHVISIONS = ("--layout", "torchvision")
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_a_file_that_lacks_a_weight_is_refused(lost: str, tmp_path: Path, capsys
 def test_a_safetensors_file_of_timm_answers_as_timm(folder: Path) -> None:
     net = stirred(timm.create_model("mobilenetv3_small_050", num_classes=2))
     save_file(net.state_dict(), folder / "m.safetensors")
-    opened = converted(folder, "m.safetensors", "--yes-as", "timm_names", "--findings", "Mass", "Nodule")
+    opened = converted(folder, "m.safetensors", "--layout", "timm_names", "--findings", "Mass", "Nodule")
     assert (opened.model.name, opened.model.training["layout"]) == ("mobilenetv3_small_050", "timm_names")
     assert same(opened, net.state_dict())
     with torch.inference_mode():

@@ -20,7 +20,7 @@ from ribcage.bundle import bundle, formats
 from ribcage.bundle.formats import autoformer, darmo, deit, mae, medical_mae
 from ribcage.data.findings import CHESTXRAY14, CHEXPERT5
 
-AS = ("--yes-as",)
+AS = ("--layout",)
 WIDTH, DEPTH = 192, 12
 """Of the smallest published transformer."""
 

@@ -477,8 +477,8 @@ def initial(file: Path) -> Published:
         if (also.mean, also.std) != (found.mean, found.std):
             raise ValueError(
                 f"{file} could be of {found.layout} or of {other}, which expect other preprocessing, by "
-                f"{found.evidence}. Convert it first with --yes-as {found.layout} or {other}, and begin with that: "
-                "ribcage convert FILE --yes-as LAYOUT --out FOLDER, then --init FOLDER."
+                f"{found.evidence}. Convert it first with --layout {found.layout} or {other}, and begin with that: "
+                "ribcage convert FILE --layout LAYOUT --out FOLDER, then --init FOLDER."
             )
     return found
 

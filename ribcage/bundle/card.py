@@ -105,7 +105,7 @@ def _taken(trained: dict[str, Any]) -> list[str]:
     """Of weights that somebody published: the file, and what is not known of it."""
     layout = f", in the layout of {text(trained['layout'])}" if trained["layout"] else ""
     said = [f"- weights as published{layout}: {text(trained['file'])} (SHA-256 {trained['sha256'][:16]} …)"]
-    agreed = " and by --yes-as" * bool(trained.get("agreed"))
+    agreed = " and by --layout" * bool(trained.get("agreed"))
     said += [f"- recognised by {text(trained['evidence'])}{agreed}"] if "evidence" in trained else []
     said += [f"- {text(claim)}" for claim in trained.get("claims", ())]
     rows = "- **what its rows answer is taken from their number and the layout's order**: the file does not say it"

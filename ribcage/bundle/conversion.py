@@ -185,7 +185,7 @@ def ask(file: Path, found: Published, claims: Sequence[Claim]) -> None:
     instead = " and ".join(named[one.what] for one in guessed)
     raise ValueError(
         f"{file} looks like {layout} by {found.evidence}, and nothing in it says "
-        f"{' or '.join(one.what for one in guessed)}. If it is, --yes-as {layout} takes "
+        f"{' or '.join(one.what for one in guessed)}. If it is, --layout {layout} takes "
         f"{'; '.join(one.value for one in guessed)[:200]}; if not, say {instead}.{others}"
     )
 

@@ -1,7 +1,8 @@
-"""Compare models on the same images: differences with intervals, paired tests, p-values adjusted for their number.
+"""Compare models on the same images: differences with intervals, paired tests, and p-values adjusted for their number.
 
-Takes runs that were evaluated, folders of evaluations, or tables of predictions; each is compared with the first. Where
-the model itself is known, what it costs stands there, too: parameters, multiply-adds, size on disk, time if asked for.
+Takes runs that have been evaluated, folders of evaluations, or tables of predictions; each is compared with the
+first. For models of Ribcage the cost is shown as well: parameters, multiply-adds, size on disk, and time with
+--latency.
 """
 
 from dataclasses import dataclass
@@ -19,22 +20,22 @@ class Options:
     runs: tuple[str, ...]
     """Two or more runs, folders of evaluations, or tables of predictions."""
     on: str = ""
-    """Which evaluation of the runs, such as nih-test, or the first digits of a test's key (default: the only test that
-    all have in common)."""
+    """Which evaluation of the runs to compare: its name, such as nih-test, or the first digits of its key (default: the
+    only one that all have in common)."""
     thresholds: tuple[str, ...] = ()
-    """Of tables of predictions that know none: a probability for all findings, or FINDING=PROBABILITY …"""
+    """For tables of predictions without thresholds: one probability for all findings, or FINDING=PROBABILITY …"""
     html: Path | None = None
-    """Write a page to this file."""
+    """Write a report to this file."""
     json: Path | None = None
     """Write all numbers to this file."""
     resamples: int = 1000
-    """Of the patients, for the intervals."""
+    """Bootstrap resamples of patients."""
     seed: int = 0
-    """Of the resamples."""
+    """Seed of the bootstrap."""
     latency: bool = False
-    """Measure the time of one image, by turns, as it runs here and exported to ONNX Runtime."""
+    """Measure the time per image, in PyTorch and exported to ONNX Runtime, by turns."""
     threads: int = 0
-    """With --latency: to measure it by; 0 takes one for each core."""
+    """CPU threads for --latency; 0: one per core."""
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -1,14 +1,13 @@
-"""Convert weights: anybody's published file into a finished model, a finished model into anybody's layout.
+"""Convert a published checkpoint into a Ribcage model, calibrate a model, or write it in a published layout.
 
-    ribcage convert model.pth.tar --out models/chexnet --yes-as chexnet
+    ribcage convert model.pth.tar --out models/chexnet --layout chexnet
     ribcage convert models/chexnet --to torchvision --out chexnet.pth
 
     ribcage convert models/chexnet --data data/ours --out models/calibrated
 
-A file is recognised by the names of its weights; what is read and what is assumed is printed, and where shapes alone
-speak for a layout, --yes-as must confirm it. Every tensor is accounted for: below full coverage of the backbone nothing
-is written unless --partial says so. Nothing in a file is executed. --formats lists what is known. With --data
-temperature and thresholds are fitted to images of your own, of a file or of a model that was converted before.
+A checkpoint is recognised by the names of its weights; what was read and what was assumed is printed. Every tensor is
+accounted for: a file that does not cover the whole backbone is refused unless --partial is given. Nothing in a file is
+executed. With --data, temperature and thresholds are fitted to images of your own.
 """
 
 from dataclasses import dataclass
@@ -29,31 +28,31 @@ class Options:
     """What to convert into what."""
 
     file: Path | None = None
-    """A file of weights; with --to or --data also a run, or the folder of a finished model."""
+    """A checkpoint; with --to or --data also a run or model folder."""
     out: Path | None = None
-    """The folder of the finished model; with --to the file, or a folder for it."""
+    """The model folder to write; with --to the file, or a folder for it."""
     to: str = ""
-    """Write the finished model in this published layout."""
+    """Write the model in this published layout."""
     model: str = ""
-    """The architecture, by timm's name (default: as the weights tell)."""
+    """Architecture, by its name in timm (default: recognised from the weights)."""
     findings: tuple[str, ...] = ()
-    """What the rows of the last layer answer, in their order; - for a row to be left out (default: as published)."""
+    """Findings of the last layer's outputs, in order; - drops an output (default: as published)."""
     channels: Literal[1, 3] = 3
-    """1 folds a first layer made for three: faster, and exact where it sees no padding."""
+    """Input channels; 1 folds an RGB stem: faster, and exact but for zero padding at the borders."""
     size: tuple[int, ...] = ()
-    """Height and width of the images, or one number for both (default: as published)."""
+    """Height and width of the input, or one number for both (default: as published)."""
     mean: tuple[float, ...] = ()
-    """Of each channel, subtracted from pixels in 0 … 1 (default: as published)."""
+    """Mean of each channel for pixels in 0 … 1 (default: as published)."""
     std: tuple[float, ...] = ()
-    """By what they are then divided."""
+    """Standard deviation of each channel (default: as published)."""
     data: tuple[str, ...] = ()
-    """Dataset folders whose --val split chooses temperature and thresholds (default: none are chosen)."""
+    """Dataset folders whose --val split is used to fit temperature and thresholds (default: neither is fitted)."""
     val: str = "val"
-    """That split: its images then serve no test."""
-    yes_as: str = ""
-    """The layout that the file is of: for files whose names and shapes alone do not tell (--formats lists them)."""
+    """The split for this; its images cannot be used for an honest test afterwards."""
+    layout: str = ""
+    """Layout of the checkpoint, needed where names and shapes alone do not tell (--formats lists them)."""
     partial: bool = False
-    """Take a file that lacks weights, or has unknown ones; what is lacking stays random."""
+    """Accept a checkpoint with missing or unknown weights; missing ones stay random."""
     formats: bool = False
     """List the layouts that can be read and written, as a Markdown table."""
 
@@ -90,7 +89,7 @@ def wrong(options: Options) -> list[str]:
     said += [] if options.out else ["--out says where to"]
     folder = bool(options.file and options.file.is_dir())
     if options.to or folder:
-        own = ("model", "findings", "size", "mean", "std", "partial", "yes_as")
+        own = ("model", "findings", "size", "mean", "std", "partial", "layout")
         said += [
             f"--{name.replace('_', '-')} goes with a file of weights, not with a model"
             for name in own
@@ -133,7 +132,7 @@ def inwards(options: Options) -> Any:
     said = {"architecture": options.model, "preprocessing": options.mean, "findings": names}
     made = conversion.convert(
         options.file, found, findings=names, channels=options.channels, size=size, partial=options.partial,
-        given=[name for name, value in said.items() if value], agreed=bool(options.yes_as),
+        given=[name for name, value in said.items() if value], agreed=bool(options.layout),
     )  # fmt: skip
     report(options.file, found, made)
     model, seen, check = fitted(options, made.method, made.model, Provenance.nothing(options.file.name))
@@ -196,8 +195,8 @@ def layout(options: Options) -> str:
     from ribcage.bundle import formats
 
     assert options.file
-    if options.yes_as != "timm_names" or not options.model:
-        return options.yes_as
+    if options.layout != "timm_names" or not options.model:
+        return options.layout
     return "timm_names" if formats.fits(options.file, "timm_names") else ""  # any architecture of timm's, by its name
 
 
@@ -224,7 +223,7 @@ def report(file: Path, found: Any, made: Any) -> None:
     coverage, model = made.coverage, made.model
     whose = f"{found.layout} ({found.source}; licence: {found.licence})" if found.layout else "no layout that is known"
     print(f"{file}: {whose}; {model.name}")
-    print(f"recognised by {found.evidence}" + (", and by --yes-as" if model.training["agreed"] else ""))
+    print(f"recognised by {found.evidence}" + (", and by --layout" if model.training["agreed"] else ""))
     for claim in made.claims:
         print(f"  {claim}")
     count = len(coverage.matched) + len(coverage.lost)

@@ -1,7 +1,7 @@
-"""From nothing to a served model on made-up radiographs: the whole journey in minutes, without data of one's own.
+"""Run the whole process on made-up radiographs in minutes, from import to a served model.
 
-Needs no network and no data. What it does is shown as commands, which can be typed one by one, and in the end on one
-page, index.html. Interrupted, it goes on where it was.
+Needs no network and no data. Each step is shown as the command that does it, and a report, index.html, shows the
+results. An interrupted demo continues where it stopped.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ FEW = 0.1
 STUDENT, SMALL = "eeea_net_c2", 48
 """A small model, and the side of what it sees."""
 VIEW, MILD = ("crop=0.85,1.0",), ("crop=0.5,1.0", "flip=0", "rotation=5", "blur_probability=0")
-QUICK = {"images": 480, "size": 128, "seen": 32, "epochs": 4, "pretrain_epochs": 3, "distil_epochs": 1}
+QUICK = {"images": 480, "size": 128, "input_size": 32, "epochs": 4, "pretrain_epochs": 3, "distil_epochs": 1}
 QUICK |= {"localise_epochs": 2}
 """What is asked for with --quick, where nothing else is."""
 
@@ -30,31 +30,31 @@ class Options:
     """How much to make, and where."""
 
     out: Path = Path("demo")
-    """The folder for everything the demo makes."""
+    """Folder for everything the demo writes."""
     quick: bool = False
-    """Fewer images, shorter training: every step is seen, and no number means much."""
+    """Fewer images and shorter training, to see every step; the numbers mean little."""
     images: int = 1800
-    """How many radiographs to make up."""
+    """Number of radiographs."""
     size: int = 256
-    """Their side in pixels."""
+    """Side of a stored image in pixels."""
     seed: int = 0
-    """Another seed, other patients."""
+    """Seed of the radiographs and of training."""
     model: str = "test_resnet"
-    """What to train."""
-    seen: int = 64
-    """Side of what the model sees."""
+    """Backbone, by its name in timm."""
+    input_size: int = 64
+    """Side of the model's input in pixels."""
     epochs: int = 10
-    """Times through the training images."""
+    """Epochs of fine-tuning."""
     pretrain_epochs: int = 8
-    """Times through them without looking at their labels."""
+    """Epochs of pretraining."""
     distil_epochs: int = 3
-    """Times that a small model is taught them by the first one."""
+    """Epochs of distillation."""
     localise_epochs: int = 5
-    """Times that a detector on the frozen first model sees them."""
+    """Epochs of training the detector."""
     serve: bool = True
-    """In a terminal, serve the models in the end until Ctrl-C (--no-serve: only try it)."""
+    """In a terminal, serve the models at the end until Ctrl-C (--no-serve: only check that the server works)."""
     port: int = 8000
-    """Where to serve them."""
+    """Port of the server."""
 
 
 def run(options: Options) -> Path:
@@ -153,7 +153,9 @@ def look(options: Options, said: Said) -> None:
 
 def train(options: Options, said: Said) -> None:
     """A model for its fourteen findings, and what it is worth on patients it has never seen."""
-    tune(options, said, "model", options.model, options.seen, epochs=options.epochs, batch=32, lr=3e-3, prior=True)
+    tune(
+        options, said, "model", options.model, options.input_size, epochs=options.epochs, batch=32, lr=3e-3, prior=True
+    )
     test(options, said, "model")
 
 
@@ -163,7 +165,7 @@ def pretrain(options: Options, said: Said) -> None:
 
     given = pretraining.Options(
         method=METHOD, data=(str(data(options)),), out=options.out / "pretrained", model=options.model,
-        size=(options.seen,), view=MILD, batch=64, watch_every=8, optimizer="adamw", lr=3e-3,
+        size=(options.input_size,), view=MILD, batch=64, watch_every=8, optimizer="adamw", lr=3e-3,
         betas=(0.9, 0.999), weight_decay=0.05, warmup=1.0,
         epochs=options.pretrain_epochs, seed=options.seed, member=dict(OWN),
     )  # fmt: skip
@@ -175,7 +177,7 @@ def few(options: Options, said: Said) -> None:
     """What that is worth where few labels are known."""
     how = {"epochs": 20, "batch": 16, "lr": 1e-3, "labels": FEW, "validate_every": 5}
     for name, init in (("few", ""), ("few-pretrained", str(options.out / "pretrained"))):
-        tune(options, said, name, options.model, options.seen, init=init, **how)
+        tune(options, said, name, options.model, options.input_size, init=init, **how)
         test(options, said, name)
     beside(options, said, ("few", "few-pretrained"), "pretraining")
 
@@ -204,8 +206,8 @@ def localise(options: Options, said: Said) -> None:
 
     given = localising.Options(
         data=(str(data(options)),), out=options.out / "boxes", init=str(options.out / "model"), freeze="backbone",
-        size=(options.seen,), augment="plain", width=64, depth=2, batch=32, lr=2e-3, epochs=options.localise_epochs,
-        seed=options.seed,
+        size=(options.input_size,), augment="plain", width=64, depth=2, batch=32, lr=2e-3,
+        epochs=options.localise_epochs, seed=options.seed,
     )  # fmt: skip
     said("localise", localising, given)
     localising.run(resumed(given))

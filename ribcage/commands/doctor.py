@@ -1,7 +1,7 @@
-"""Look whether all that is needed is here: packages, devices, decoders, folders, terminal; and say what mends it.
+"""Check the installation: packages, devices, decoders, folders and terminal, and say how to fix what is broken.
 
-Everything is really tried: packages are imported, a small image of every DICOM syntax is decoded, files are written.
-Ends with exit code 1 where something that is needed is broken.
+Everything is tried: packages are imported, a small DICOM file of every transfer syntax is decoded, files are written.
+The exit code is 1 if something that is needed is broken.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Options:
     """What to do with what was found."""
 
     json: Path | None = None
-    """Write all of it to this file."""
+    """Write the results to this file."""
 
 
 def run(options: Options) -> dict[str, Any]:

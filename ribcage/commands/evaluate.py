@@ -1,8 +1,7 @@
-"""Test a finished model: every number with its interval, a table of predictions, a page with plots.
+"""Evaluate a model: metrics with intervals, a table of predictions, and a report with plots.
 
-Refuses to test on patients or images the model has seen. Thresholds and temperature come from validation, as the
-model carries them. Writes predictions.parquet, metrics.json and index.html. Of a detector it tests the boxes, and
-writes detections.parquet.
+Refuses to test on patients or images that the model was trained on. Temperature and thresholds are the model's own,
+from validation. Writes predictions.parquet (detections.parquet for a detector), metrics.json and index.html.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,40 +22,41 @@ class Options:
     """What to test on what, and how."""
 
     run: Path
-    """A run, or the folder of a finished model."""
+    """A run or model folder."""
     data: tuple[str, ...]
     """Dataset folders."""
     split: str = "test"
-    """Which of their images: train, val, test, a split of another name, or all."""
+    """Split to evaluate on: train, val, test, another name, or all."""
     frontal: bool = False
     """Only PA and AP views."""
     out: Path | None = None
-    """Where to write (default: RUN/evaluation/<sets>-<split>, then what was asked for beyond the defaults, then, where
-    that holds a test of other data, six digits of the test's key)."""
+    """Output folder (default: RUN/evaluation/<datasets>-<split>, followed by options that differ from their defaults,
+    and by six digits of the test's key where that folder holds a test of other data)."""
     ten_crop: bool = False
-    """Ten views of each image, the mean of their probabilities, as CheXNet's reproductions test."""
+    """Average the probabilities of ten crops of each image, as reproductions of CheXNet do."""
     protocol: Literal["honest", "peers"] = "honest"
-    """peers: thresholds chosen on the tested images, and images the model was selected on are allowed."""
+    """honest, or peers: thresholds are chosen on the tested images and images used for model selection are allowed, as
+    in much published work."""
     table: Literal["full", "chexnet"] = "full"
-    """What to print; chexnet is one line per finding, 'The AUROC of Mass is 0.86'."""
+    """Format of the printed table; chexnet prints one line per finding, 'The AUROC of Mass is 0.86'."""
     policy: str = ""
-    """What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros … (default: as in the model's own
-    validation; ignore where that is not known)"""
+    """What uncertain and blank labels become: ignore, ones, zeros, blank=zeros … (default: as in the model's
+    validation, or ignore)."""
     rule: str = "youden"
-    """The thresholds of the rates: youden, midpoint, f1, sensitivity_95, specificity_95 or half."""
+    """Rule of the thresholds: youden, midpoint, f1, sensitivity_95, specificity_95, or half."""
     drop_shared: tuple[str, ...] = ()
-    """The tested split gives way: patients and images that the model has seen, and copies of them, are left out of it
-    (default: as the training was told)."""
+    """Leave out of the tested split what the model was trained on: its patients, images, and copies of them (default:
+    as in training)."""
     allow_leak: bool = False
-    """Test on what the model has seen, and say so on the report."""
+    """Evaluate although the model was trained on these patients or images; the report says so."""
     resamples: int = 1000
-    """Of the patients, for the intervals."""
+    """Bootstrap resamples of patients."""
     seed: int = 0
-    """Of the resamples."""
+    """Seed of the bootstrap."""
     batch: int = 64
-    """Images at a time."""
+    """Images per batch."""
     worst: int = 24
-    """Images on the page on which the model errs most."""
+    """Number of worst errors shown in the report."""
 
 
 def run(options: Options) -> dict[str, Any]:

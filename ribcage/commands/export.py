@@ -1,10 +1,11 @@
-"""Write a finished model as one file for another runtime: gray bytes in, calibrated probabilities out.
+"""Export a model as one file for another runtime: 8-bit gray pixels in, calibrated probabilities out.
 
     ribcage export runs/small --to onnx --out small.onnx
     ribcage export runs/small --to openvino --int8 --data data/nih --out small-int8.xml
 
-The file is asked about the same images as the model; where their answers differ by more than --tolerance there is no
-file. int8 is made by the ranges that --train images of --data show, and what it costs in AUROC is tested on --val.
+The exported model is compared with the original on the same images; where probabilities differ by more than
+--tolerance, no file is written. int8 ranges are taken from --train images of --data, and the change in AUROC is
+measured on --val.
 """
 
 from dataclasses import dataclass
@@ -23,29 +24,30 @@ class Options:
     """What to write, and how thoroughly to check it."""
 
     model: Path
-    """A run, or the folder of a finished model."""
+    """A run or model folder."""
     to: Literal["onnx", "torchscript", "openvino"] = "onnx"
-    """For which runtime."""
+    """Target runtime."""
     out: Path | None = None
-    """The file (default: model.onnx, model.ts or model.xml beside the model; model-int8.… with --int8)."""
+    """Output file (default: model.onnx, model.ts or model.xml beside the model; model-int8.… with --int8)."""
     int8: bool = False
-    """Products of whole numbers: faster, smaller, and not quite the same."""
+    """Quantise to 8 bits: faster and smaller, with a small change of the probabilities."""
     data: tuple[str, ...] = ()
-    """Dataset folders to check it on, and for --int8 to take ranges from (default: patterns, which int8 cannot use)."""
+    """Dataset folders for the comparison, and for the ranges of --int8 (default: generated patterns, which --int8
+    cannot use)."""
     train: str = "train"
-    """The split that int8 takes its ranges from."""
+    """Split for the int8 ranges."""
     val: str = "val"
-    """The split on which the two are compared."""
+    """Split for the comparison."""
     ranges: int = 128
-    """Images that int8 takes its ranges from."""
+    """Number of images for the int8 ranges."""
     tolerance: float = 1e-4
-    """The largest difference of a probability that is allowed, but for --int8, whose difference is only told."""
+    """Largest difference of a probability that is accepted; with --int8 it is only reported."""
     latency: bool = True
-    """Measure the time beside the model's own (--no-latency: do not)."""
+    """Measure the time beside the original model's (--no-latency skips this)."""
     runs: int = 20
-    """Of each, for a batch of 1 and of 16; the median is given."""
+    """Timed runs for a batch of 1 and of 16; the median is reported."""
     threads: int = 0
-    """To compute by; 0 takes one for each core."""
+    """CPU threads; 0: one per core."""
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Turn a data set's files into a dataset folder: one array of images, one table.
+"""Import a data set into a dataset folder: one array of images, one table.
 
-Reads the tables of a public data set (or your own images), decodes every image once, brings it to one size and
-keeps labels exactly as the source says. Can be interrupted at any moment: the same command goes on where it stopped.
+Reads the tables of a public data set or of your own images, decodes every image once, resizes it, and keeps labels
+exactly as the source has them. It can be interrupted at any time; the same command continues where it stopped.
 """
 
 import contextlib
@@ -22,37 +22,37 @@ class Options:
     """What to import, and how."""
 
     dataset: str
-    """The kind of data: chexpert, folder, medmnist, mimic, nih, phantom or rsna (docs/datasets.md)."""
+    """Data set: chexpert, folder, medmnist, mimic, nih, phantom or rsna (docs/datasets.md)."""
     root: Path | None = None
     """Its folder or file, as downloaded."""
     out: Path | None = None
-    """The dataset folder to make (needed)."""
+    """Dataset folder to write (needed)."""
     size: int | None = None
-    """Side of a stored image in pixels (default: 256, or less where tables tell that all images are smaller); smaller
-    images are enlarged to it, and the summary says how many."""
+    """Side of a stored image in pixels (default: 256, or less if all images are smaller); smaller images are enlarged,
+    and the summary says how many."""
     fit: Literal["pad", "crop", "squash"] = "pad"
-    """How an image becomes square: black borders, centre crop, or squashed."""
+    """How images become square: padded with black, cropped at the centre, or squashed."""
     depth: Literal[8, 16] = 8
     """Bits of a stored pixel."""
     workers: int = 0
-    """Threads; 0 takes one for each core."""
+    """Threads; 0: one per core."""
     window: str = ""
-    """What DICOM files are shown by: the explanation of a window such as LUNG, or CENTRE,WIDTH (default: the file's own
-    choice, docs/datasets.md)."""
+    """DICOM window: the explanation of a window, such as LUNG, or CENTRE,WIDTH (default: the file's own,
+    docs/datasets.md)."""
     allow_rejected: str = "50%"
     """How many images may be rejected before the exit code is 3: a number, a share such as 5%, or all."""
     limit: int = 0
-    """Only the first so many images; 0 takes all."""
+    """Import only the first N images; 0: all."""
     redo: bool = False
-    """Begin anew, though the folder is complete or begun: images that were rejected may be there now."""
+    """Start again even if the folder is complete or begun, for example because rejected images are now there."""
     link: bool = False
-    """Store no images, only the table; images are then read from their files every time."""
+    """Store only the table; images are then read from their files every time."""
     split_list: tuple[str, ...] = ()
-    """Bare lists of images that make the split: train=FILE test=FILE, one name a line."""
+    """Lists of image names that define the split: train=FILE test=FILE, one name per line."""
     drop_shared: tuple[str, ...] = ()
-    """Splits that give way: images whose patients or copies are in another split are set aside, such as test."""
+    """Splits, such as test, from which images are removed whose patients or copies are in another split."""
     name: str = ""
-    """What the folder is called in reports, and the name space of its patients (default: the data set's name)."""
+    """Name of the folder in reports, and name space of its patients (default: the data set's name)."""
     member: dict[str, Any] = field(default_factory=dict)
 
 

@@ -1,7 +1,7 @@
-"""Look at data before training on it: counts, patients across splits, duplicates, a sheet of images.
+"""Audit data before training: counts, patients across splits, duplicates, and sample images.
 
 Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a data set that has not been imported. Prints a
-table; --html writes one self-contained page, --json the numbers.
+table; --html writes a self-contained report, --json the numbers.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,15 +20,15 @@ class Options:
     folders: tuple[str, ...]
     """Dataset folders, or NAME:ROOT."""
     html: Path | None = None
-    """Write a page with tables and sample images to this file."""
+    """Write a report with tables and sample images to this file."""
     json: Path | None = None
     """Write all numbers to this file."""
     near: bool = True
-    """Look for near-copies too (--no-near: only for identical images)."""
+    """Look for near-duplicates as well (--no-near: only for identical images)."""
     samples: int = 24
-    """Images on the sheet of each folder."""
+    """Sample images of each folder in the report."""
     split_list: tuple[str, ...] = ()
-    """Bare lists of images to compare with each other: NAME=FILE NAME=FILE, such as train=a.txt test=b.txt."""
+    """Lists of image names to compare with each other: NAME=FILE NAME=FILE, such as train=a.txt test=b.txt."""
     member: dict[str, Any] = field(default_factory=dict)
 
 

@@ -1,8 +1,8 @@
-"""Ask a finished model about image files: PNG, JPEG, TIFF, BMP, DICOM; files, folders, patterns.
+"""Predict findings in image files: PNG, JPEG, TIFF, BMP or DICOM; files, folders, or patterns.
 
-A classifier gives a calibrated probability for every finding and says which reach their threshold; a detector gives
-boxes, in pixels of the file. What is unusual about an image is said beside its answers. A file that cannot be read is
-said to be so, and the others are answered.
+A classifier gives a calibrated probability for every finding and marks those that reach their threshold; a detector
+gives boxes in the pixels of the file. Warnings about unusual images are shown beside the predictions. Files that
+cannot be read are listed, and the others are predicted.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,39 +30,40 @@ class Options:
     """Whom to ask about what."""
 
     model: Path
-    """A run, or the folder of a finished model."""
+    """A run or model folder."""
     paths: tuple[Path, ...]
-    """Files, folders of files, and patterns such as 'inbox/**/*.dcm'."""
+    """Files, folders, or patterns such as 'inbox/**/*.dcm'."""
     out: Path | None = None
-    """Write the answers to this table (.csv or .parquet)."""
+    """Write the predictions to this table (.csv or .parquet)."""
     threshold: str = ""
-    """How the thresholds of a classifier were chosen: youden, midpoint, f1, sensitivity_95, specificity_95 or half
-    (default: youden, where the model has it)."""
+    """Rule of the classifier's thresholds: youden, midpoint, f1, sensitivity_95, specificity_95, or half (default:
+    youden, if the model has it)."""
     ten_crop: bool = False
-    """Ten views of each image, the mean of their probabilities; of a classifier."""
+    """Average the probabilities of ten crops of each image; classifiers only."""
     maps: Path | None = None
-    """Write images of where the model looks, or of the boxes it finds, into this folder, in pixels of the file."""
-    of: tuple[str, ...] = ()
-    """The findings of the maps (default: those that reach their threshold, else the likeliest)."""
+    """Write saliency maps, or the images with a detector's boxes, to this folder, in the pixels of the file."""
+    map_findings: tuple[str, ...] = ()
+    """Findings to map (default: those that reach their threshold, else the most probable)."""
     map_method: Literal["gradcam", "layercam", "occlusion"] = "gradcam"
-    """How maps are made; layercam is for earlier layers, occlusion covers squares and looks into no layer, slowly."""
+    """Method of the saliency maps; layercam suits earlier layers, occlusion covers one square at a time and is slow."""
     map_layer: int = 0
-    """How much earlier a layer the maps are of: 0 is the last, 1 the last of those with more cells …"""
+    """Layer of the maps, counted back from the last: 0 is the last, 1 the last one with a finer grid …"""
     sheet: Path | None = None
-    """Write a sheet of each file with maps of all findings: one .svg file, or a folder for several."""
+    """Write a sheet with the maps of all findings: one .svg file, or a folder for several files."""
     check_maps: bool = False
-    """Compare the maps with those of the same network with random weights: they must not stay as they are."""
+    """Sanity check: compare the maps with those of the same network with random weights; similar maps are not
+    explanations."""
     notes: bool = False
-    """Say what was done to read each file."""
-    least: float | None = None
-    """Of a detector: the least score of a box (default: what the model's validation chose for each finding)."""
+    """Print how each file was read."""
+    min_score: float | None = None
+    """Detectors: lowest score of a box (default: each finding's score threshold from validation)."""
     window: str = ""
-    """What DICOM files are shown by: the explanation of a window such as LUNG, or CENTRE,WIDTH (default: the file's own
-    choice, docs/datasets.md)."""
+    """DICOM window: the explanation of a window, such as LUNG, or CENTRE,WIDTH (default: the file's own,
+    docs/datasets.md)."""
     allow_unread: str = "0"
     """How many files may be unreadable before the exit code is 3: a number, a share such as 5%, or all."""
     batch: int = 16
-    """Files at a time."""
+    """Files per batch."""
 
 
 def run(options: Options) -> Any:
@@ -79,7 +80,7 @@ def run(options: Options) -> Any:
     asked: Any = {"batch": options.batch, "window": options.window}
     asked["label"] = "predict" if len(found.images) > options.batch else ""
     if model.detector:
-        least = chosen(model, options.least)
+        least = chosen(model, options.min_score)
         opened: Any = bundle.load_detector(options.model)
         table = image_files.boxes(opened, found.images, least=least, **asked)
     else:
@@ -120,11 +121,11 @@ def wrong(options: Options, files: int) -> list[str]:
         gray.asked(options.window)
     except ValueError as error:
         said.append(str(error).rstrip("."))
-    if options.least is not None and not 0 <= options.least <= 1:
-        said.append(f"--least {options.least:g} is not from 0 to 1")
+    if options.min_score is not None and not 0 <= options.min_score <= 1:
+        said.append(f"--min-score {options.min_score:g} is not from 0 to 1")
     if options.out and options.out.suffix not in (".csv", ".parquet"):
         said.append(f"--out {options.out} is neither .csv nor .parquet")
-    if options.of and not options.maps:
+    if options.map_findings and not options.maps:
         said.append("--of names the findings of --maps, which is not given")
     if options.map_layer < 0:
         said.append(f"--map-layer {options.map_layer} is not 0 or more")
@@ -143,8 +144,8 @@ def unfit(options: Options, model: Any) -> list[str]:
     from ribcage.runtime import spelling
 
     said = [
-        f"--of {name}: the model does not know it.{spelling.did_you_mean(name, model.findings)}".rstrip(".")
-        for name in options.of
+        f"--map-findings {name}: the model does not know it.{spelling.did_you_mean(name, model.findings)}".rstrip(".")
+        for name in options.map_findings
         if name not in model.findings
     ]
     if model.detector:
@@ -155,8 +156,8 @@ def unfit(options: Options, model: Any) -> list[str]:
         }  # fmt: skip
         named = [name for name, given in of_classifiers.items() if given]
         return said + ([f"{', '.join(named)}: of a classifier, and {options.model} finds boxes"] if named else [])
-    if options.least is not None:
-        said.append(f"--least is of a detector's boxes, and {options.model} gives probabilities")
+    if options.min_score is not None:
+        said.append(f"--min-score is of a detector's boxes, and {options.model} gives probabilities")
     rules = (*model.thresholds, bundle.HALF)
     if options.threshold and options.threshold not in rules:
         said.append(f"--threshold {options.threshold}: the model has {', '.join(rules)}")
@@ -171,7 +172,7 @@ def chosen(model: Any, least: float | None) -> list[float]:
         return [least] * len(model.findings)
     cuts = image_files.least_scores(model)
     if mute := [name for name, cut in zip(model.findings, cuts, strict=True) if cut == float("inf")]:
-        print(f"No box of {', '.join(mute)} is shown: validation found no score to trust. --least X shows them.")
+        print(f"No box of {', '.join(mute)} is shown: validation found no score to trust. --min-score X shows them.")
     return cuts
 
 
@@ -348,7 +349,7 @@ def with_maps(
     high, wide = found.maps.shape[1:]
     grids.append((high, wide))
     if options.maps:
-        asked = options.of or crossed or (max(said, key=lambda name: said[name]),)
+        asked = options.map_findings or crossed or (max(said, key=lambda name: said[name]),)
         if empty := [name for name in asked if name in found.empty]:
             print(f"{path}: nothing speaks for {', '.join(empty)}, so there is no colour in the map.")
         words = explanation.endings(opened.model.findings)
@@ -376,7 +377,7 @@ def with_boxes(options: Options, opened: Any, rows: Sequence[dict[str, Any]], pa
     read, made = image_file.read_image(path, window=options.window), []
     words = explanation.endings(opened.model.findings)
     for name in dict.fromkeys(row["finding"] for row in rows if row["finding"]):
-        if options.of and name not in options.of:
+        if options.map_findings and name not in options.map_findings:
             continue
         own = [[row[side] for side in ("x", "y", "width", "height")] for row in rows if row["finding"] == name]
         made.append(options.maps / place.parent / f"{place.name}-{words[name]}.png")

@@ -1,7 +1,7 @@
-"""What models cost: parameters, multiply-adds, memory for activations, time on this machine's processor.
+"""Measure what models cost: parameters, multiply-adds, activation memory, and time on this processor.
 
-Takes names of models, runs, or folders of finished models. Two counts of multiply-adds are given: 'thop' as many papers
-print them, and all that run, attention's products included. --all adds five models that are compared with each other.
+Takes names of architectures, runs, or model folders. Multiply-adds are counted twice: as 'thop' does, for comparison
+with papers, and in full, with the products of attention. --all adds five well-known models.
 """
 
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ class Options:
     """What to profile, and how thoroughly."""
 
     models: tuple[str, ...] = ()
-    """Names of models, runs, or folders of finished models."""
+    """Names of architectures, runs, or model folders."""
     all: bool = False
-    """Five famous ones too: in three channels as they were published, and in one."""
+    """Add five well-known models, with three channels as published, and with one."""
     classes: int | None = None
-    """For names: findings that the head answers (default: 14)."""
+    """Number of findings, for names (default: 14)."""
     channels: Literal[1, 3] | None = None
-    """For names: of the images (default: 3, as in papers; the other commands take 1)."""
+    """Input channels, for names (default: 3, as in papers; other commands use 1)."""
     size: tuple[int, ...] = ()
-    """For names and --all: height and width of the images, or one number for both (default: 224)."""
+    """Height and width of the input, or one number for both; for names and --all (default: 224)."""
     latency: bool = True
-    """Measure the time, as it runs here and exported to ONNX Runtime (--no-latency: only count)."""
+    """Measure the time in PyTorch and exported to ONNX Runtime (--no-latency: only count)."""
     threads: int = 0
-    """To compute by; 0 takes one for each core."""
+    """CPU threads; 0: one per core."""
     runs: int = 10
-    """Of each network and batch; the median is given."""
+    """Timed runs for each network and batch; the median is reported."""
     json: Path | None = None
     """Write all numbers to this file."""
 

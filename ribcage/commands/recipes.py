@@ -1,7 +1,7 @@
-"""List published trainings that come with Ribcage: source, data, expected number, cost; or show one of them.
+"""List the published trainings that come with Ribcage – source, data, expected result, cost – or show one.
 
-`ribcage recipes` lists them, `ribcage recipes show NAME` prints the file, `ribcage run NAME` does what it says, and
-`--recipe NAME` gives its options to the command that trains.
+`ribcage recipes` lists them, `ribcage recipes show NAME` prints the file, `ribcage run NAME` runs all of its steps, and
+`--recipe NAME` passes its options to the training command.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Options:
     do: Literal["list", "show"] = "list"
     """list, or show NAME."""
     name: str = ""
-    """For show: the recipe."""
+    """Recipe to show."""
     json: Path | None = None
-    """Write what is known of all to this file."""
+    """Write the list to this file."""
 
 
 def run(options: Options) -> Any:

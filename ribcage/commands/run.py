@@ -1,8 +1,8 @@
-"""Do what a recipe says, step by step: import, train, test. `ribcage recipes` lists them.
+"""Run a recipe step by step: import, train, evaluate. `ribcage recipes` lists them.
 
-Data that has been imported is given as --data; a download as it came as --download, which is imported first. Options of
-the step that trains can be changed: --epochs 1, --model resnet18. Each step is shown as the command that does the same.
-Interrupted, the same line goes on where it was.
+Imported data is given by --data, downloads by --download, which are imported first. Options of the training step can be
+changed: --epochs 1, --model resnet18. Each step is shown as a command. An interrupted recipe continues when the same
+command is run again.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 POSITIONAL = ("name",)
-EXAMPLES = ("run small-moco --dry", "run chexnet-nih-densenet121 --data data/nih --out runs/chexnet")
+EXAMPLES = ("run small-moco --dry-run", "run chexnet-nih-densenet121 --data data/nih --out runs/chexnet")
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Options:
     name: str
     """A recipe's name, or a file like one."""
     data: tuple[str, ...] = ()
-    """Dataset folders, in the order in which the recipe names them (default: those that it names)."""
+    """Dataset folders, in the recipe's order (default: those the recipe names)."""
     download: tuple[Path, ...] = ()
-    """Folders or files as they were downloaded, to be imported first, in the same order."""
+    """Downloaded folders or files to import first, in the same order."""
     out: Path | None = None
-    """The run folder (default: the one that the recipe names)."""
-    dry: bool = False
+    """Run folder (default: the one the recipe names)."""
+    dry_run: bool = False
     """Only show the commands."""
     member: dict[str, Any] = field(default_factory=dict)
 
@@ -87,7 +87,7 @@ def run(options: Options) -> Any:
     check(options, todo)
     for step in todo:
         print(f"\n$ {step.text}", flush=True)
-        if options.dry:
+        if options.dry_run:
             continue
         if missing := absent(step):
             print(f"Left out: {missing} is not there.")
@@ -199,7 +199,7 @@ def check(options: Options, todo: list[Step]) -> None:
         for name in ("init", "teacher"):
             value = getattr(step.options, name, ())
             wrong += lacking(name, value if isinstance(value, tuple) else (value,), made, recipe.leaves)
-    if wrong and not options.dry:
+    if wrong and not options.dry_run:
         raise ValueError("; ".join(wrong) + ".")
 
 

@@ -1,10 +1,10 @@
-"""Serve finished models over HTTP on this machine: a page in the browser, answers for programs.
+"""Serve models over HTTP: a viewer in the browser and an API for programs.
 
     ribcage serve runs/chexnet
     ribcage serve runs/chexnet runs/boxes --port 8080
 
-Nothing that is sent is stored, and nothing leaves the machine. Whoever is to reach it from another machine needs a
-token: --host 0.0.0.0 --token-file FILE, or the environment variable RIBCAGE_TOKEN. Research use only.
+Uploaded images are not stored and nothing is sent elsewhere. Access from other machines needs a token: --host 0.0.0.0
+--token-file FILE, or the environment variable RIBCAGE_TOKEN. Research use only.
 """
 
 import os
@@ -37,33 +37,34 @@ class Options:
     """What to serve, where, and how much to take on."""
 
     models: tuple[Path, ...]
-    """Runs, or folders of finished models."""
+    """Runs or model folders."""
     port: int = 8000
-    """0 takes a free one."""
+    """Port; 0: any free one."""
     host: str = "127.0.0.1"
-    """The address to listen on; one that other machines reach needs a token."""
+    """Address to listen on; one that other machines can reach needs a token."""
     token_file: Path | None = None
-    """A file that holds the token (default: the environment variable RIBCAGE_TOKEN, if it is set)."""
-    keep: Path | None = None
-    """Write the answers, without images, into this folder, a line of JSON for each (default: nothing is stored)."""
+    """File with the access token (default: the environment variable RIBCAGE_TOKEN, if set)."""
+    log_predictions: Path | None = None
+    """Append the predictions, without images, to a file in this folder, one line of JSON each (default: nothing is
+    stored)."""
     batch: int = 8
-    """Images that a model answers at once, at most."""
+    """Largest batch of a model."""
     wait: float = 2.0
-    """Milliseconds that an image waits for others that are being read."""
+    """Milliseconds to wait for more images before a batch is computed."""
     threads: int = 0
-    """Of a model; 0 takes one for each core."""
+    """CPU threads of a model; 0: one per core."""
     readers: int = 0
-    """Processes that read files; 0 takes one for each core."""
+    """Processes that decode images; 0: one per core."""
     max_requests: int = 64
-    """With images, at once; more are asked to come again."""
+    """Concurrent requests with images; more get status 503."""
     max_files: int = 32
-    """Of a request."""
+    """Files per request."""
     max_megabytes: float = 128.0
-    """Of a request."""
+    """Size of a request."""
     max_megapixels: float = 50.0
-    """Of an image."""
+    """Size of an image."""
     max_seconds: float = 60.0
-    """For a request."""
+    """Time limit of a request."""
 
 
 def run(options: Options) -> None:
@@ -132,7 +133,7 @@ def service(options: Options, models: Any) -> Any:
     from ribcage.server.app import Service
     from ribcage.server.keeping import Keeper
 
-    return Service(models, settings(options), Keeper(options.keep) if options.keep else None)
+    return Service(models, settings(options), Keeper(options.log_predictions) if options.log_predictions else None)
 
 
 def settings(options: Options) -> "Settings":

@@ -26,7 +26,7 @@ GROUPS = {
         *("drop_shared", "split_list", "size", "fit", "depth", "window", "link", "limit", "name", "images"),
     ),
     "Model": (
-        *("model", "init", "channels", "pool", "dropout", "drop_path", "freeze", "mean", "std", "partial", "yes_as"),
+        *("model", "init", "channels", "pool", "dropout", "drop_path", "freeze", "mean", "std", "partial", "layout"),
         *("to", "int8", "ranges", "classes", "all"),
     ),
     "Boxes": ("head", "width", "quality", "anchors", "overlap", "boxes"),
@@ -35,22 +35,22 @@ GROUPS = {
     "Optimisation": (
         *("epochs", "batch", "micro_batch", "lr", "optimizer", "weight_decay", "schedule", "warmup", "min_lr"),
         *("decay_at", "betas", "layer_decay", "clip", "loss", "prior", "balanced", "smoothing", "ema", "precision"),
-        *("pretrain_epochs", "distil_epochs", "localise_epochs", "seen"),
+        *("pretrain_epochs", "distil_epochs", "localise_epochs", "input_size"),
     ),
     "Validation": ("keep", "patience", "validate_every", "probe", "watch_every"),
     "Evaluation": (
-        *("threshold", "thresholds", "rule", "protocol", "ten_crop", "resamples", "worst", "allow_leak", "least"),
+        *("threshold", "thresholds", "rule", "protocol", "ten_crop", "resamples", "worst", "allow_leak", "min_score"),
         *("on", "seeds", "near", "samples", "latency", "runs", "tolerance"),
     ),
-    "Maps": ("maps", "of", "map_method", "map_layer", "sheet", "check_maps"),
+    "Maps": ("maps", "map_findings", "map_method", "map_layer", "sheet", "check_maps"),
     "Server": (
         *("host", "port", "token_file", "wait", "readers", "max_requests", "max_files", "max_megabytes"),
         *("max_megapixels", "max_seconds"),
     ),
-    "Output": ("out", "table", "html", "json", "notes", "export_as", "log_format", "formats"),
+    "Output": ("out", "log_predictions", "table", "html", "json", "notes", "export_as", "log_format", "formats"),
     "Run": (
         *("resume", "devices", "threads", "workers", "seed", "save_minutes", "compile", "cache", "cache_gb"),
-        *("allow_rejected", "allow_unread", "redo", "quick", "serve", "download", "dry"),
+        *("allow_rejected", "allow_unread", "redo", "quick", "serve", "download", "dry_run"),
     ),
 }
 """Which group an option belongs to, by its name; those in no group come last."""
