@@ -1224,6 +1224,8 @@ def test_tags_are_those_of_the_index() -> None:
         ({"PatientBirthDate": "19400305", "StudyDate": "20040304"}, "63"),
         ({"PatientBirthDate": "19400305", "StudyDate": "20040305"}, "64"),
         ({"PatientAge": "", "PatientBirthDate": ""}, ""),
+        ({"PatientBirthDate": "20040304", "StudyDate": "20040304"}, ""),
+        ({"PatientBirthDate": "19000101", "StudyDate": "20040304"}, ""),
         ({"PatientBirthDate": "19400305"}, ""),
         ({"StudyDate": "20040304"}, ""),
     ],
@@ -1234,11 +1236,14 @@ def test_age_is_in_years(elements: dict, age: str) -> None:
 
 
 def test_views_are_recognised_also_by_their_code() -> None:
-    for said, view in {"PA": "PA", "AP": "AP", "RL": "LATERAL", "LLD": "", "": ""}.items():
+    views = {"PA": "PA", "AP": "AP", "RL": "LATERAL", "LLD": "", "": ""}
+    views |= {"AP ERECT": "AP", "XTABLE LATERAL": "LATERAL", "PA LLD": "", "AP AXIAL": "", "PA LATERAL": ""}
+    for said, view in views.items():
         assert read(dataset(ViewPosition=said)).tags["view"] == view
     code = Dataset()
     code.CodeMeaning = "postero-anterior"
     assert read(dataset(ViewCodeSequence=[code])).tags["view"] == "PA"
+    assert read(dataset(ViewCodeSequence=[code], ViewPosition="LPO")).tags["view"] == ""
 
 
 def test_a_name_in_other_letters_is_no_obstacle(tmp_path: Path) -> None:

@@ -33,9 +33,14 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 VIEWS = {
-    **{"PA": "PA", "POSTERO ANTERIOR": "PA", "AP": "AP", "ANTERO POSTERIOR": "AP"},
+    **{"PA": "PA", "POSTERO ANTERIOR": "PA", "POSTEROANTERIOR": "PA"},
+    **{"AP": "AP", "ANTERO POSTERIOR": "AP", "ANTEROPOSTERIOR": "AP"},
     **dict.fromkeys(("LL", "RL", "LAT", "LATERAL", "LEFT LATERAL", "RIGHT LATERAL"), "LATERAL"),
 }
+OTHER_VIEWS = {"LLD", "RLD", "DECUBITUS", "OBLIQUE", "AXIAL", "LORDOTIC", "LPO", "RPO", "LAO", "RAO", "SWIMMERS"}
+"""Words of a view that is none of these, whatever else is said: 'AP AXIAL', 'PA LLD'."""
+DUMMY_BIRTH = "19000101"
+"""What de-identification often writes for a date of birth."""
 # What `_tags` looks at, the character set of names with it.
 TAGGED = (
     *("SpecificCharacterSet", "PatientID", "StudyInstanceUID", "ViewPosition", "ViewCodeSequence", "PatientSex"),
@@ -244,10 +249,20 @@ def _text(dataset: "Dataset", keyword: str) -> str:
 
 
 def _view(dataset: "Dataset") -> str:
-    """From ViewPosition, else from the words of ViewCodeSequence. (LLD and RLD, lying on a side, are no laterals.)"""
+    """From ViewPosition, else from the words of ViewCodeSequence; "" where either names another view. (LLD and RLD,
+    lying on a side, are no laterals.)"""
     codes = dataset.get("ViewCodeSequence") or []
     said = [_text(dataset, "ViewPosition"), *(_text(code, "CodeMeaning") for code in codes)]
-    return next((VIEWS[word] for text in said if (word := text.upper().replace("-", " ")) in VIEWS), "")
+    said = [text.upper().replace("-", " ") for text in said]
+    if any(OTHER_VIEWS & set(text.split()) for text in said):
+        return ""
+    return next((view for text in said if (view := _named_view(text))), "")
+
+
+def _named_view(text: str) -> str:
+    """The one view that a text such as 'PA', 'AP ERECT' or 'XTABLE LATERAL' names."""
+    named = {VIEWS[word] for word in text.split() if word in VIEWS}
+    return VIEWS.get(text) or (named.pop() if len(named) == 1 else "")
 
 
 def _age(dataset: "Dataset") -> str:
@@ -257,6 +272,6 @@ def _age(dataset: "Dataset") -> str:
         years = int(age[1]) / {"M": 12, "W": 52.18, "D": 365.25}.get(age[2], 1)
     else:
         born, seen = (re.fullmatch(r"(\d{4})(\d{4})", _text(dataset, key)) for key in ("PatientBirthDate", "StudyDate"))
-        if born and seen:
+        if born and seen and born[0] not in (seen[0], DUMMY_BIRTH):  # which de-identification often writes
             years = int(seen[1]) - int(born[1]) - (seen[2] < born[2])
     return f"{years:.4g}" if years is not None and 0 <= years <= 120 else ""
