@@ -17,7 +17,7 @@ from ribcage.runtime import flags, help_pages
 
 ROOT = Path(__file__).parent.parent
 TYPES = (
-    "imaging.image.GrayImage",
+    "imaging.gray_image.GrayImage",
     "data.index.Index",
     "data.dataset_folder.Store",
     "data.findings.Policy",

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import importlib
 import textwrap
 import typing
 from pathlib import Path
@@ -105,3 +106,15 @@ def test_every_name_in_the_stub_is_there() -> None:
     modules = {file.stem for file in STUB.parent.glob("*.py")} | {file.name for file in STUB.parent.iterdir()}
     assert offered - modules <= told
     assert all(hasattr(ribcage, name) for name in told - {"Path", "Literal", "Sequence", "Any"})
+
+
+def test_the_types_of_the_reference_are_there() -> None:
+    page = STUB.parent.parent / "docs" / "hooks.py"
+    (listed,) = (
+        ast.literal_eval(node.value)
+        for node in ast.parse(page.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TYPES"
+    )
+    for place in listed:
+        module, _, name = place.rpartition(".")
+        assert hasattr(importlib.import_module(f"ribcage.{module}"), name), f"docs/hooks.py lists ribcage.{place}"
