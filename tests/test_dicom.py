@@ -748,7 +748,7 @@ def test_coded_pixels_that_end_too_early_are_refused() -> None:
 
 def test_compiled_loops_stay_within_their_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     """As plain Python, which would say so: compiled, they would read what lies beside."""
-    monkeypatch.setattr(medical_jpeg, "_compiled", lambda loop: loop)
+    monkeypatch.setattr(medical_jpeg, "compiled", lambda loop: loop)
     pixels = (RAMP[:8, :8] * 7).astype(np.uint16)
     assert not medical_jpeg.decode_medical_jpeg(deep_jpeg(np.zeros((8, 8), np.uint16))).any()
     for good, away in ((lossless_jpeg(pixels, 12, 4), 0), (deep_jpeg(pixels), 2)):

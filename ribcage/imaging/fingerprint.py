@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ribcage.runtime.compiling import compiled
+
 BITS = 256
 STRICT = 32
 """Largest distance of a duplicate when no images are given; changes of size, format and gray scale are less."""
@@ -434,7 +436,7 @@ def _probed(rows: np.ndarray, pivots: np.ndarray, sizes: np.ndarray, share: int)
 
     def probe(start: int) -> None:
         part = slice(start, start + 4096)
-        _kernel(_probe)(rows[part], *columns, sizes, share, nearest[part], limits[part])
+        compiled(_probe)(rows[part], *columns, sizes, share, nearest[part], limits[part])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(probe, range(0, len(rows), 4096)))
@@ -446,18 +448,10 @@ def _scanned(queries: np.ndarray, targets: np.ndarray, cell: _Cell, cut: int) ->
     room = 4096
     while True:
         query, target = np.empty(room, np.int64), np.empty(room, np.int64)
-        count = _kernel(_scan)(queries, cell.limits, cell.pivot, *columns, np.uint64(cut), query, target)
+        count = compiled(_scan)(queries, cell.limits, cell.pivot, *columns, np.uint64(cut), query, target)
         if count <= room:
             return query[:count], cell.rows[target[:count]]
         room = count
-
-
-@functools.cache
-def _kernel(function: Callable) -> Callable:
-    """The function as machine code; compiled once per machine and kept on disk, without the lock of the interpreter."""
-    import numba
-
-    return numba.njit(nogil=True, cache=True)(function)
 
 
 # The four lines that count ones stand in both kernels as the compiler knows them: it makes one instruction of

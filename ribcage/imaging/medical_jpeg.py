@@ -5,13 +5,12 @@ Decoded here, in compiled loops that stay within their arrays whatever a file sa
 
 import re
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from ribcage.imaging import jpeg_markers
+from ribcage.runtime.compiling import compiled
 
 SEQUENTIAL, LOSSLESS = (0xC0, 0xC1), 0xC3
 SCAN_END = bytes((0, 63, 0))
@@ -155,7 +154,7 @@ def _lossless(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
     rows = scan.interval // scan.width if scan.interval else scan.height
     if scan.interval % scan.width or len(parts) != -(-scan.height // rows):
         raise ValueError("its restarts are not where they should be")
-    decode_rows = _compiled(_decode_rows)
+    decode_rows = compiled(_decode_rows)
     for number, part in enumerate(parts):
         some = pixels[number * rows : (number + 1) * rows]
         if not decode_rows(part, scan.dc, scan.first, 1 << (scan.bits - scan.shift - 1), some):
@@ -170,7 +169,7 @@ def _sequential(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
     count = scan.interval or down * across
     if len(parts) != -(-down * across // count):
         raise ValueError("its restarts are not where they should be")
-    decode_blocks = _compiled(_decode_blocks)
+    decode_blocks = compiled(_decode_blocks)
     for number, part in enumerate(parts):
         first, last = number * count, min((number + 1) * count, down * across)
         if not decode_blocks(
@@ -178,13 +177,6 @@ def _sequential(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
         ):
             raise ValueError("its coded pixels end too early or make no sense")
     return np.ascontiguousarray(pixels[: scan.height, : scan.width])
-
-
-@cache
-def _compiled(loop: Callable[..., bool]) -> Callable[..., bool]:
-    from numba import njit
-
-    return njit(nogil=True, cache=True)(loop)
 
 
 def _decode_rows(

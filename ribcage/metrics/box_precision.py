@@ -14,7 +14,7 @@ import numpy as np
 
 from ribcage.metrics.boxes import Marks
 from ribcage.metrics.matching import THRESHOLDS, Matches, match
-from ribcage.metrics.resampling import compiled
+from ribcage.runtime.compiling import compiled
 
 RECALLS = np.linspace(0, 1, 101)
 

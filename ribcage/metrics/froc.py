@@ -11,7 +11,7 @@ import numpy as np
 
 from ribcage.metrics.boxes import Marks
 from ribcage.metrics.matching import Pairs
-from ribcage.metrics.resampling import compiled
+from ribcage.runtime.compiling import compiled
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False marks per image."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ribcage.metrics.boxes import Marks
-from ribcage.metrics.resampling import compiled
+from ribcage.runtime.compiling import compiled
 
 THRESHOLDS = tuple(round(0.4 + 0.05 * step, 2) for step in range(8))
 """IoU .40:.05:.75, of the challenge and of the protocol of frozen backbones."""

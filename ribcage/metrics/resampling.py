@@ -8,10 +8,8 @@ Resamples give the variance of average precision and of what detectors find, and
 the variance of AUROC is DeLong's (`placements`), that of rates that of a ratio of sums over patients (`intervals`).
 Efron & Tibshirani 1993, An Introduction to the Bootstrap; Field & Welsh 2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x"""
 
-import functools
 import os
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -24,6 +22,7 @@ from ribcage.metrics.placements import of_rankings, sided
 from ribcage.metrics.ranking import Ranking, checked, rank
 from ribcage.metrics.thresholds import Counts, outcomes, rates, share
 from ribcage.runtime import rng
+from ribcage.runtime.compiling import compiled
 
 STREAM = 0xFFFB
 """The stream of the resamples."""
@@ -228,14 +227,6 @@ def _variances(resampled: np.ndarray) -> np.ndarray:
     means = np.divide(filled.sum(axis=0), counts, out=np.zeros(len(counts)), where=counts > 0)
     squares = (np.where(known, resampled - means, 0.0) ** 2).sum(axis=0)
     return np.divide(squares, counts - 1, out=np.full(len(counts), np.nan), where=counts > 1)
-
-
-@functools.cache
-def compiled(function: Callable) -> Callable:
-    """The function as machine code; compiled once per machine and kept on disk, without the lock of the interpreter."""
-    import numba
-
-    return numba.njit(nogil=True, cache=True)(function)
 
 
 def _draw(k0, k1, first, stream, times):  # type: ignore[no-untyped-def]
