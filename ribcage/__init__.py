@@ -7,6 +7,9 @@ Every command is a function here, with the same options: `ribcage import phantom
 import importlib
 from typing import Any
 
+from ribcage.runtime import telemetry
+
+telemetry.off()
 __version__ = "0.1.0"
 
 # Name → where it lives. Commands need no line here.
