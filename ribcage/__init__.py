@@ -7,9 +7,9 @@ Every command is a function here, with the same options: `ribcage import phantom
 import importlib
 from typing import Any
 
-from ribcage.runtime import telemetry
+from ribcage.runtime.telemetry import off as _off
 
-telemetry.off()
+_off()  # what ONNX Runtime and OpenVINO would report of their use
 __version__ = "0.1.0"
 
 # Name → where it lives. Commands need no line here.
