@@ -1,7 +1,7 @@
 """How often a 95 % interval holds the truth: made-up test sets whose true values are known, through the functions that
 `evaluate` and `compare` use.
 
-    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--parts findings gaps boxes]
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--parts findings gaps boxes rare]
         [--designs single clustered fixed] [--processes 2]
 
 A test set is drawn anew each time: patients at random, so that the number of positive images varies about the one that
@@ -15,6 +15,8 @@ come from three detectors, whose true mAP is the mean of that in five sets of 40
 Gaps are those of a subgroup to all others, who have three times its patients; the positives that are printed are those
 of the subgroup. Outside it the scores of three findings are as good, of three those of the second model; `clustered`,
 half of the patients have images on both sides.
+
+Rare findings are those of which one image in a hundred is positive, one image per patient, 10 to 50 positives.
 
 AUROC of two levels is that of scores which only say whether the highest threshold is reached.
 
@@ -50,6 +52,8 @@ DETECTORS = ((0.6, 0.12, 0.6), (0.8, 0.08, 0.3), (0.95, 0.04, 0.1))
 DESIGNS = ("single", "clustered", "fixed")
 RATES = (0.5, 0.8, 0.95)
 ASKED = 0.2
+RARE = 0.01
+RARE_POSITIVES = (10, 20, 50)
 RESAMPLES = 400
 
 
@@ -96,11 +100,12 @@ def survival(levels: np.ndarray, area: float, share: float = 1.0) -> tuple[np.nd
     return true, np.array(false)
 
 
-def true_precision(area: float, share: float = 1.0) -> float:
+def true_precision(area: float, share: float = 1.0, prevalence: float = ASKED) -> float:
     """Average precision of the population; share: how much of the way the positives lie above."""
     true, false = survival(np.linspace(-8, 8, 20_001), area, share)
     middle = [(each[1:] + each[:-1]) / 2 for each in (true, false)]
-    precision = ASKED * middle[0] / (ASKED * middle[0] + (1 - ASKED) * middle[1])
+    hits, alarms = prevalence * middle[0], (1 - prevalence) * middle[1]
+    precision = hits / np.maximum(hits + alarms, 1e-300)
     return float(precision @ -np.diff(true))
 
 
@@ -248,6 +253,23 @@ def weaker(area: float) -> float:
     return NORMAL.cdf(0.75 * shift(area) / np.sqrt(2)) * (1 if area else 0.9) + (0 if area else 0.05)
 
 
+def rare(cell: Cell) -> list[Found]:
+    """AUROC and average precision of six findings that few images have."""
+    random, tally = generator(cell), Tally()
+    area, precision = true_area(cell.area), true_precision(cell.area, prevalence=RARE)
+    for time_ in range(cell.times):
+        shape = round(cell.positives / RARE), 6
+        labels = (random.random(shape) < RARE).astype(np.float64)
+        strong = np.full(shape, shift(cell.area)) if cell.area else shift(0) * (random.random(shape) < 0.9)
+        scores = random.normal(size=shape) + strong * labels
+        values = metrics.bootstrap(scores, labels, resamples=RESAMPLES, seed=time_, threads=1)
+        for title, name, truth in (("AUROC", "auroc", area), ("AP", "ap", precision)):
+            tally.add(f"{title}, rare", truth, values[name].interval(), values[name].resampled)
+            mean = values[name].macro()
+            tally.add(f"macro {title}, rare", truth, mean.interval(), mean.resampled)
+    return tally.found()
+
+
 # ---- boxes
 
 
@@ -339,11 +361,13 @@ def cells(
         times = 40 if quick else 400 if positives < 100 else 200
         for design in designs:
             for part in parts:
+                if part == "rare" and (design != "single" or positives not in RARE_POSITIVES):
+                    continue
                 for value in range(len(DETECTORS)) if part == "boxes" else (*AREAS, 0.0):
                     yield PARTS[part], Cell(design, positives, value, times, seed)
 
 
-PARTS = {"boxes": detected, "findings": classified, "gaps": compared}
+PARTS = {"boxes": detected, "findings": classified, "gaps": compared, "rare": rare}
 
 
 def work(job: tuple[Callable[[Cell], list[Found]], Cell]) -> tuple[Cell, list[Found]]:
@@ -352,17 +376,22 @@ def work(job: tuple[Callable[[Cell], list[Found]], Cell]) -> tuple[Cell, list[Fo
 
 def table(found: dict[tuple[str, str, int], list[Found]], design: str) -> None:
     """Mean and least coverage of each metric at each number of positives."""
-    sizes = sorted({size for _, _, size in found})
+    sizes = sorted({size for _, own, size in found if own == design})
     print(f"\n| {design} | " + " | ".join(map(str, sizes)) + " | percentiles, " + " ".join(map(str, sizes)) + " |")
     print("|---" * (len(sizes) + 2) + "|")
-    for metric in dict.fromkeys(name for name, _, _ in found):
+    for metric in dict.fromkeys(name for name, own, _ in found if own == design):
         texts, usual = [], []
         for size in sizes:
-            rows = found[metric, design, size]
+            rows = found.get((metric, design, size), [])
             shares = [row.held / row.asked for row in rows if row.asked >= 20]
             texts.append(f"{np.mean(shares):.3f} ({min(shares):.3f})"[:16].replace("0.", ".") if shares else "–")
-            usual.append(np.mean([row.percentile / row.asked for row in rows if row.asked]))
-        percentiles = "" if "DeLong" in metric else " ".join(f"{each:.2f}".replace("0.", ".") for each in usual)
+            percentile = [row.percentile / row.asked for row in rows if row.asked]
+            usual.append(np.mean(percentile) if percentile else np.nan)
+        percentiles = (
+            ""
+            if "DeLong" in metric
+            else " ".join(f"{each:.2f}".replace("0.", ".").replace("nan", "–") for each in usual)
+        )
         print(f"| {metric} | {' | '.join(texts)} | {percentiles} |", flush=True)
 
 

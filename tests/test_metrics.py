@@ -885,3 +885,13 @@ def test_published_aurocs_of_real_predictions_are_met_to_the_last_digit() -> Non
     assert values == pytest.approx(published["auc"].to_numpy().astype(float), abs=1e-12, rel=0)
     assert metrics.macro(values) == (pytest.approx(0.838267, abs=5e-7), 14)
     assert rank(scores, labels)[0].ends[-1] == 22_433
+
+
+@pytest.mark.parametrize("positives", [20, 100])
+def test_a_threshold_for_a_sensitivity_is_expected_to_find_less_of_few(positives: int) -> None:
+    """The k-th highest of n uniform scores leaves k / (n + 1) above it, k = ceil(.95 n): docs/evaluation.md says so."""
+    random = np.random.default_rng(0)
+    scores = np.concatenate([random.random((positives, 400)), np.zeros((5, 400))])
+    labels = np.repeat([1.0, 0.0], [positives, 5])[:, None] * np.ones(400)
+    reached = 1 - metrics.choose(scores, labels, "sensitivity", 0.95)  # of new positives, which are uniform, too
+    assert reached.mean() == pytest.approx(np.ceil(0.95 * positives) / (positives + 1), abs=0.01)
