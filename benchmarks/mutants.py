@@ -38,7 +38,13 @@ ROOT = Path(__file__).parent.parent
 EQUIVALENT = Path(__file__).with_name("mutants_equivalent.toml")
 TESTED = {
     "ribcage/metrics/*.py": ("metrics", "detection_metrics", "pointing", "evaluation", "comparison", "observed"),
-    "ribcage/evaluation/classification.py": ("evaluation", "validation", "comparison", "observed", "report"),
+    "ribcage/evaluation/classification.py": (
+        "evaluation",
+        "validation",
+        "comparison",
+        "observed",
+        "classification_report",
+    ),
     "ribcage/evaluation/leakage.py": ("guard", "provenance", "evaluation", "cohort"),
     "ribcage/data/provenance.py": ("provenance", "guard", "integrity"),
     "ribcage/imaging/fingerprint.py": ("fingerprint", "audit", "guard"),

@@ -126,12 +126,12 @@ def test_a_set_without_labels_or_test_is_a_problem() -> None:
     assert "the x split has no test images" in said
 
 
-def test_shares_are_of_the_said_and_of_all() -> None:
+def test_prevalence_is_of_the_labelled_and_of_all() -> None:
     member = tables({"path": list("abcd"), "split": ["train"] * 4, "Mass": [1, np.nan, np.nan, np.nan]})
-    head, rows = datasheet.finding_table(audit.describe(member))
-    assert rows[0][head.index("share")] == "100.0 / 25.0 %"
+    table = datasheet.label_table(audit.describe(member))
+    assert table.rows[0][table.head.index("prevalence")] == "100.0 / 25.0 %"
     full = tables({"path": list("ab"), "split": ["train"] * 2, "Mass": [1, 0]})
-    assert datasheet.finding_table(audit.describe(full))[1][0][head.index("share")] == "50.0 %"
+    assert datasheet.label_table(audit.describe(full)).rows[0][table.head.index("prevalence")] == "50.0 %"
 
 
 def test_bit_rot_is_found_by_the_audit_and_before_a_training(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_the_audit_is_json_and_the_page_stands_alone(tmp_path: Path) -> None:
     )
     result = audit.audit([member])
     assert json.loads(json.dumps(result)) == result
-    page = datasheet.page([member], result, 5)
+    page = datasheet.audit_page([member], result, 5)
     assert "<script" not in page and "http" not in page.replace("http://www.w3.org", "")
     assert page.count("<figure>") == 2
 
@@ -194,8 +194,8 @@ def test_the_audit_is_json_and_the_page_stands_alone(tmp_path: Path) -> None:
 def test_a_sheet_shows_each_finding_first() -> None:
     labels = {"Mass": [0, 0, 0, 1], "Nodule": [0, 0, 1, 0]}
     member = tables({"path": list("abcd"), **labels})
-    assert datasheet.chosen_rows(member, 2) == [3, 2]
-    assert sorted(datasheet.chosen_rows(member, 9)) == [0, 1, 2, 3]
+    assert datasheet.sample_rows(member, 2) == [3, 2]
+    assert sorted(datasheet.sample_rows(member, 9)) == [0, 1, 2, 3]
 
 
 # ---- the whole way, as typed
@@ -215,7 +215,7 @@ def test_importing_and_inspecting_own_images(tmp_path: Path, capsys: pytest.Capt
     (described,) = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["sets"]
     assert described["images"] == 5
     assert described["enlarged"] in said
-    assert ("files", f"160 × 160 px; {described['enlarged']}") in datasheet.overview_rows(described)
+    assert ("files", f"160 × 160 px; {described['enlarged']}") in datasheet.dataset_facts(described)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ribcage.evaluation import comparison
 from ribcage.evaluation.comparison import Entry
 from ribcage.inference import predictions
 from ribcage.metrics.resampling import resample
-from ribcage.reports import classification
+from ribcage.reports import comparison as report
 
 FINDINGS = ("Mass", "Edema")
 
@@ -81,7 +81,7 @@ def test_a_model_without_thresholds_has_no_accuracy_and_says_so() -> None:
     assert found["differences"][0]["macro"]["f1"]["value"] is None
     assert found["differences"][0]["macro"]["auroc"]["value"] is not None
     assert "b has no accuracy and F1: its thresholds are not known. --thresholds gives them." in comparison.notes(found)
-    assert classification.beside_rows(found)[2][2] == "–"
+    assert report.model_table(found).rows[2][2] == "–"
     json.dumps(found, allow_nan=False)
 
 
@@ -96,13 +96,13 @@ def test_means_are_over_the_same_findings_so_that_rows_add_up() -> None:
     for name in ("accuracy", "f1"):
         assert first["macro"][name] == first["findings"][0][name] | {"findings": 1}
         assert apart["macro"][name]["value"] == pytest.approx(apart["findings"][0][name]["value"])
-    for name in classification.RATED:
+    for name in report.METRICS:
         assert second["macro"][name]["value"] - first["macro"][name]["value"] == pytest.approx(
             apart["macro"][name]["value"]
         )
     titles = ["AUROC", "AP", "accuracy, of 1 finding", "F1, of 1 finding"]
-    assert [row[0] for row in classification.beside_rows(found)][:4] == titles
-    assert [row[0] for row in classification.means_rows(found, 1)] == titles
+    assert [row[0] for row in report.model_table(found).rows][:4] == titles
+    assert [row[0] for row in report.mean_difference_table(found, 1).rows] == titles
     assert "Edema: not in the means of accuracy and F1, since b has no threshold for it." in comparison.notes(found)
 
 
@@ -122,7 +122,7 @@ def test_a_finding_of_one_class_is_named() -> None:
     for one in entries:
         one.table["Mass_label"] = 0.0
     found = comparison.compare(entries, resamples=300)
-    assert [row[0] for row in classification.beside_rows(found)][:4] == [
+    assert [row[0] for row in report.model_table(found).rows][:4] == [
         "AUROC, of 1 finding",
         "AP, of 1 finding",
         "accuracy",
@@ -233,7 +233,7 @@ def test_the_command_shows_before_and_after(
         "accuracy",
         "F1",
         "MB on disk",
-        "ms an image",
+        "ms per image",
         "40.0",
         "20.0",
         "small was not timed as exported: pip x",

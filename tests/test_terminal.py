@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -12,6 +13,7 @@ from ribcage.bundle import card
 from ribcage.bundle.bundle import CHECKS
 from ribcage.inference import predictions
 from ribcage.reports import html, svg
+from ribcage.reports.html import Drawing, Table
 from ribcage.runtime import files, spreadsheet, terminal
 
 HOSTILE = (
@@ -69,7 +71,12 @@ def test_a_model_whose_findings_act_on_a_terminal_does_not_open(text: str) -> No
 
 @pytest.mark.parametrize("text", [*HOSTILE, '"><script>alert(1)</script>', "'onload='x", "](javascript:x)`|*"])
 def test_pages_drawings_and_cards_hold_hostile_text_as_text(text: str) -> None:
-    shown = html.page(text, [html.heading(text), html.table([text], [[text]]), svg.plot(text, [])])
+    figure = html.gray_figure(np.zeros((2, 2), np.uint8), text)
+    drawn = Table([text], [[text, Drawing(svg.plot(text, []))]])
+    shown = html.render("comparison.html", names=[text], summary=text, notes=[text], models=drawn, models_note=text,
+                        aurocs=drawn, differences=[(text, drawn, drawn)], difference_note=text,
+                        mean_difference_note=text)  # fmt: skip
+    shown += html.render("notebook.html", title=text, cards=[(text, text)], figures=[figure])
     body = shown[shown.index("<title>") :]
     assert "<script" not in body and terminal.is_plain(body.replace("\n", "")) and shown.encode("utf-8")
     assert text.count('"') == 0 or f'aria-label="{text}' not in body

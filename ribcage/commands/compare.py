@@ -44,8 +44,8 @@ def run(options: Options) -> dict[str, Any]:
 
     from ribcage.bundle import cost
     from ribcage.evaluation import comparison
-    from ribcage.reports import classification
-    from ribcage.reports.html import Shown
+    from ribcage.reports.comparison import comparison_page
+    from ribcage.reports.html import ResultWithPage
     from ribcage.runtime import files, limits
 
     limits.check(options, ["--threads goes with --latency"] if options.threads and not options.latency else ())
@@ -55,32 +55,31 @@ def run(options: Options) -> dict[str, Any]:
     show(result)
     for file, text in (
         (options.json, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
-        (options.html, classification.comparison_page(result)),
+        (options.html, comparison_page(result)),
     ):
         if file is None:
             continue
         files.write(file, text)
         print(f"Wrote {file}")
-    return Shown(result, lambda: classification.comparison_page(result))
+    return ResultWithPage(result, lambda: comparison_page(result))
 
 
 def show(result: dict[str, Any]) -> None:
     """One table for each model beside the first."""
-    from ribcage.commands.inspect import grid
     from ribcage.evaluation import comparison
-    from ribcage.reports import classification
+    from ribcage.reports import comparison as report
+    from ribcage.reports.console import console_table
     from ribcage.runtime import terminal
 
     console = terminal.console()
-    shown = range(len(classification.COMPARED_HEAD)) if console.width >= 100 else (0, 3, 4, 5, 6, 7, 8)
-    console.print(f"\n{classification.compared_text(result)}")
-    console.print(grid(classification.beside_head(result), classification.beside_rows(result)))
-    console.print(classification.beside_text(result))
+    shown = range(len(report.DIFFERENCE_HEAD)) if console.width >= 100 else (0, 3, 4, 5, 6, 7, 8)
+    console.print(f"\n{report.comparison_summary(result)}")
+    console.print(console_table(report.model_table(result)))
+    console.print(report.model_note(result))
     for place, pair in enumerate(result["differences"], 1):
         console.print(f"\n{pair['model']} minus {pair['minus']}", style="bold")
-        rows = [[row[column] for column in shown] for row in classification.compared_rows(result, place)]
-        console.print(grid([classification.COMPARED_HEAD[column] for column in shown], rows))
-        console.print(grid(classification.means_head(result), classification.means_rows(result, place)))
-    console.print(f"{classification.COMPARED_TEXT}\n{classification.means_text(result)}")
+        console.print(console_table(report.difference_table(result, place).columns(shown)))
+        console.print(console_table(report.mean_difference_table(result, place)))
+    console.print(f"{report.DIFFERENCE_NOTE}\n{report.mean_difference_note(result)}")
     for text in comparison.notes(result):
         console.print(f"! {text}")

@@ -8,7 +8,10 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ribcage.reports.demo_steps import DemoProgress
 
 METHOD, OWN = "mae_unet", {"mask": 0.5, "patch": 16, "width": 32}
 """How the demo pretrains: by drawing what is hidden, which can be looked at."""
@@ -64,18 +67,18 @@ def run(options: Options) -> Path:
     from ribcage.reports import demo
 
     options = quickened(options)
-    asked = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("serve", "port")}
-    way = journey(options.out, asked)
-    for part in way.parts:
-        if way.finished(part):
-            print(f"{part.title}: done already.")
+    kept = {name: value for name, value in dataclasses.asdict(options).items() if name not in ("serve", "port")}
+    progress = demo_progress(options.out, kept)
+    for step in progress.steps:
+        if progress.finished(step):
+            print(f"{step.title}: already done.")
             continue
-        print(f"\n{way.line(part)}", flush=True)
-        with way.walking(part) as done:
-            WORK[part.name](options, Said(done.commands))
-    page = demo.write(way)
-    print(f"\nEverything on one page: {page.resolve().as_uri()}", flush=True)
-    models = (options.out / "small-taught", options.out / "boxes")
+        print(f"\n{progress.line(step)}", flush=True)
+        with progress.running(step) as record:
+            WORK[step.name](options, Said(record.commands))
+    page = demo.write_demo_page(progress)
+    print(f"\nDemo report: {page.resolve().as_uri()}", flush=True)
+    models = (options.out / "small-distilled", options.out / "boxes")
     if options.serve and sys.stdout.isatty():
         serve(options, models)
     return page
@@ -90,26 +93,26 @@ def quickened(options: Options) -> Options:
     return dataclasses.replace(options, **less)
 
 
-def journey(folder: Path, asked: dict[str, Any]) -> Any:
-    """The parts, and about what share of the time each takes."""
+def demo_progress(folder: Path, options: dict[str, Any]) -> "DemoProgress":
+    """The steps, and about what share of the time each takes."""
     from ribcage.reports import demo
-    from ribcage.reports.demo_steps import Journey, Part
+    from ribcage.reports.demo_steps import DemoProgress, DemoStep
 
     pages = "evaluation/phantom-test/index.html"
-    return Journey(
+    return DemoProgress(
         folder,
         (
-            Part("make", "Make radiographs up", 36, ("phantom/dataset.json",)),
-            Part("inspect", "Look at them", 4, ("inspect.html",)),
-            Part("train", "Train and test a model", 52, (f"model/{pages}",)),
-            Part("pretrain", "Pretrain without labels", 50, ("pretrained/images.html",)),
-            Part("few", "Fine-tune with few labels, from scratch and pretrained", 36, ("pretraining.json",)),
-            Part("distil", "Distil into EEEA-Net-C2", 75, ("distillation.json",)),
-            Part("localise", "Find boxes", 65, (f"boxes/{pages}",)),
-            Part("export", "Export for other runtimes", 15, (demo.EXPORTED,)),
-            Part("serve", "Ask the server", 20, ("answers.json",)),
+            DemoStep("make", "Generate synthetic radiographs", 36, ("phantom/dataset.json",)),
+            DemoStep("inspect", "Audit the dataset", 4, ("inspect.html",)),
+            DemoStep("train", "Train and test a classifier", 52, (f"model/{pages}",)),
+            DemoStep("pretrain", "Pretrain without labels", 50, ("pretrained/images.html",)),
+            DemoStep("few", "Fine-tune with few labels, from scratch and pretrained", 36, ("pretraining.json",)),
+            DemoStep("distil", "Distil into EEEA-Net-C2", 75, ("distillation.json",)),
+            DemoStep("localise", "Train and test a detector", 65, (f"boxes/{pages}",)),
+            DemoStep("export", "Export for other runtimes", 15, (demo.EXPORTED,)),
+            DemoStep("serve", "Send an image to the server", 20, (demo.SERVED,)),
         ),
-        asked,
+        options,
     )
 
 
@@ -190,14 +193,14 @@ def distil(options: Options, said: Said) -> None:
     long = 5 * options.distil_epochs
     tune(options, said, "small", STUDENT, SMALL, epochs=long, validate_every=5, **how)
     given = teaching.Options(
-        data=(str(data(options)),), out=options.out / "small-taught", teacher=(str(options.out / "model"),),
+        data=(str(data(options)),), out=options.out / "small-distilled", teacher=(str(options.out / "model"),),
         model=STUDENT, size=(SMALL,), view=VIEW, epochs=options.distil_epochs, **how,
     )  # fmt: skip
     said("distil", teaching, given)
     teaching.run(resumed(given))
-    for name in ("small", "small-taught"):
+    for name in ("small", "small-distilled"):
         test(options, said, name)
-    beside(options, said, ("small", "small-taught", "model"), "distillation")
+    beside(options, said, ("small", "small-distilled", "model"), "distillation")
 
 
 def localise(options: Options, said: Said) -> None:
@@ -222,7 +225,7 @@ def write_file(options: Options, said: Said) -> None:
     if absent := deployment.missing("onnx"):
         print(f"Left out: it needs {', '.join(absent)} (pip install 'ribcage[export]').")
         return
-    given = export.Options(options.out / "small-taught", data=(str(data(options)),), runs=2 if options.quick else 10)
+    given = export.Options(options.out / "small-distilled", data=(str(data(options)),), runs=2 if options.quick else 10)
     said("export", export, given)
     export.run(given)
 
@@ -230,14 +233,14 @@ def write_file(options: Options, said: Said) -> None:
 def ask(options: Options, said: Said) -> None:
     """A server, one image that is sent to it as a browser does, and its answer."""
     from ribcage.commands import serve as serving
-    from ribcage.reports import demo
+    from ribcage.reports.demo_server import ask_server
 
-    given = serving.Options((options.out / "small-taught", options.out / "boxes"))
+    given = serving.Options((options.out / "small-distilled", options.out / "boxes"))
     if absent := serving.missing():
         print(f"Left out: it needs {', '.join(absent)} (pip install 'ribcage[serve]').")
         return
     said("serve", serving, given)
-    demo.ask(options.out, given.models)
+    ask_server(options.out, given.models)
 
 
 WORK: dict[str, Callable[[Options, Said], None]] = {

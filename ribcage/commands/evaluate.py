@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from ribcage.reports.html import Table
 
 POSITIONAL = ("run",)
 EXAMPLES = (
@@ -397,20 +400,20 @@ def write_boxes(
     options: Options, place: Any, result: dict[str, Any], data: Any, found: Any, stores: Sequence[Any]
 ) -> dict[str, Any]:
     """detections.parquet, metrics.json, index.html; the numbers."""
-    from ribcage.reports import detection as box_report
+    from ribcage.reports.detection import detection_page
+    from ribcage.reports.detection_errors import detection_figures
 
-    images = box_report.worst_images(data, stores, options.worst)
-    page = box_report.page(result, data, images)
+    page = detection_page(result, data, detection_figures(data, stores, options.worst))
     return write_all(options, place, "detections.parquet", found.save, result, page)
 
 
 def write(options: Options, place: Any, result: dict[str, Any], data: Any, stores: Sequence[Any]) -> dict[str, Any]:
     """predictions.parquet, metrics.json, index.html; the numbers."""
     from ribcage.inference import predictions as inference
-    from ribcage.reports import classification as report
+    from ribcage.reports.classification import classification_page
+    from ribcage.reports.worst_errors import worst_errors
 
-    images = report.worst_images(data, stores, options.worst, result["rule"])
-    page = report.page(result, data, images)
+    page = classification_page(result, data, worst_errors(data, stores, options.worst, result["rule"]))
     save = partial(inference.save, data.table())
     return write_all(options, place, "predictions.parquet", save, result, page)
 
@@ -441,7 +444,7 @@ def write_all(
     """A table, the numbers and the page; the numbers, which show themselves as that page."""
     import json
 
-    from ribcage.reports.html import Shown
+    from ribcage.reports.html import ResultWithPage
     from ribcage.runtime import files
 
     out = place.folder
@@ -455,38 +458,38 @@ def write_all(
     files.write(out / "index.html", page)
     print(f"Wrote {out / 'index.html'}, metrics.json and {table}{before}.")
     note_on_card(options, result)
-    return Shown(result, lambda: page)
+    return ResultWithPage(result, lambda: page)
 
 
 def show_boxes(result: dict[str, Any]) -> None:
     """A detector's table on the terminal."""
-    from ribcage.reports import detection as box_report
+    from ribcage.reports.detection import box_metric_table, box_metrics_note
 
-    printed(result, *box_report.finding_table(result), box_report.macro_text(result))
+    printed(result, box_metric_table(result), box_metrics_note(result))
 
 
 def show(result: dict[str, Any], form: str) -> None:
     """The table on the terminal."""
-    from ribcage.reports import classification as report
+    from ribcage.reports.classification import chexnet_lines, metric_table, metrics_note
 
     if form == "chexnet":
-        print(report.chexnet(result))
+        print(chexnet_lines(result))
         return
-    printed(result, *report.finding_table(result), report.macro_text(result))
+    printed(result, metric_table(result), metrics_note(result))
 
 
-def printed(result: dict[str, Any], head: Sequence[str], rows: Sequence[Sequence[object]], text: str) -> None:
-    """Title, table, and what is to be said of it."""
-    from ribcage.commands.inspect import grid
-    from ribcage.reports import classification as report
+def printed(result: dict[str, Any], table: "Table", note: str) -> None:
+    """Title, table, note and warnings."""
+    from ribcage.reports.classification import WIDE_ONLY
+    from ribcage.reports.console import console_table
+    from ribcage.reports.details import evaluation_title
     from ribcage.runtime import terminal
 
     console = terminal.console()
-    console.print(f"\n{report.title(result)}", style="bold")
-    kept = list(range(len(head)))
+    console.print(f"\n{evaluation_title(result)}", style="bold")
     if console.width < 100:  # a narrow terminal shows fewer columns rather than half of each
-        kept = [place for place in kept if head[place] not in report.LESS][:8]
-    console.print(grid([head[place] for place in kept], [[row[place] for place in kept] for row in rows]))
-    console.print(text)
+        table = table.columns([place for place, name in enumerate(table.head) if name not in WIDE_ONLY][:8])
+    console.print(console_table(table))
+    console.print(note)
     for said in [*result["stamps"], *result["notes"]]:
         console.print(f"! {said}")

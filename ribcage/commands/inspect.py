@@ -4,7 +4,7 @@ Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a data set
 table; --html writes a self-contained report, --json the numbers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,8 @@ def run(options: Options) -> dict[str, Any]:
     import json
 
     from ribcage.data import audit
-    from ribcage.reports import audit as datasheet
-    from ribcage.reports.html import Shown
+    from ribcage.reports.audit import audit_page
+    from ribcage.reports.html import ResultWithPage
     from ribcage.runtime import files
 
     check(options)
@@ -60,9 +60,9 @@ def run(options: Options) -> dict[str, Any]:
     for file, text in ((options.json, json.dumps(result, indent=1, ensure_ascii=False)), (options.html, None)):
         if file is None:
             continue
-        files.write(file, text or datasheet.page(members, result, options.samples))
+        files.write(file, text or audit_page(members, result, options.samples))
         print(f"Wrote {file}")
-    return Shown(result, lambda: datasheet.page(members, result, options.samples))
+    return ResultWithPage(result, lambda: audit_page(members, result, options.samples))
 
 
 def check(options: Options) -> None:
@@ -81,35 +81,19 @@ def check(options: Options) -> None:
 
 def show(result: dict[str, Any]) -> None:
     """Everything as tables on the terminal."""
-    from ribcage.reports.audit import SHARES, finding_table, overview_rows
+    from ribcage.reports.audit import PREVALENCE_NOTE, dataset_facts, label_table
+    from ribcage.reports.console import console_table
     from ribcage.runtime import terminal
 
     console = terminal.console()
     for described in result["sets"]:
         console.print(f"\n{described['label']}", style="bold")
-        for name, value in overview_rows(described):
+        for name, value in dataset_facts(described):
             console.print(f"  {name:<10} {value}", soft_wrap=not console.is_terminal)
         if described["findings"]:
-            console.print(grid(*finding_table(described)))
-            console.print(f"  {SHARES}", highlight=False, markup=False, soft_wrap=not console.is_terminal)
+            console.print(console_table(label_table(described)))
+            console.print(f"  {PREVALENCE_NOTE}", highlight=False, markup=False, soft_wrap=not console.is_terminal)
     console.print()
     for problem in result["problems"] or ["No problems found."]:
         line = f"! {problem}" if result["problems"] else problem
         console.print(line, soft_wrap=not console.is_terminal)
-
-
-def grid(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
-    """A table for the terminal, its texts as they are; bars are left to the page."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from ribcage.reports.html import Bar, number
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    shown = [place for place, cell in enumerate(rows[0] if rows else head) if not isinstance(cell, Bar)]
-    for place in shown:
-        table.add_column(Text(head[place]), justify="left" if place == 0 else "right")
-    for row in rows:
-        table.add_row(*(Text(number(row[place])) for place in shown))
-    return table

@@ -312,7 +312,7 @@ def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monit
     from ribcage.reports import pretraining
     from ribcage.training import options as course
 
-    page = pretraining.write(
+    page = pretraining.write_pretraining_page(
         options.out,
         run.method,
         stores,

@@ -199,7 +199,8 @@ def context(options: Options) -> dict[str, Any]:
 
 def show(options: Options, spreads: Sequence[Any], result: dict[str, Any]) -> None:
     """One line per share and reader."""
-    from ribcage.commands.inspect import grid
+    from ribcage.reports.console import console_table
+    from ribcage.reports.html import Table
     from ribcage.runtime import terminal
 
     console, count = terminal.console(), len(result["findings"])
@@ -207,7 +208,7 @@ def show(options: Options, spreads: Sequence[Any], result: dict[str, Any]) -> No
     title = f"{options.model}{weights}: mean AUROC of frozen features on {result['images'][2]:,} {options.split} images"
     console.print(f"\n{title}", style="bold")
     head = ["patients", "learnt from", "reader", "AUROC", "±", "range", "findings"]
-    console.print(grid(head, [line(one, count) for one in spreads]))
+    console.print(console_table(Table(head, [line(one, count) for one in spreads])))
     console.print("± is the standard deviation over draws; a mean leaves out findings of which a draw has one class.")
     for leak in result["leaks"]:
         console.print(f"! LEAK: {leak['text']}.")

@@ -123,20 +123,22 @@ def wide() -> Any:
 
 def show_counts(models: Sequence[dict[str, Any]]) -> None:
     """What the models are: known at once."""
-    from ribcage.commands.inspect import grid
+    from ribcage.reports.console import console_table
+    from ribcage.reports.html import Table
 
-    wide().print(grid(COUNTS, [counted(one) for one in models]))
+    wide().print(console_table(Table(COUNTS, [counted(one) for one in models])))
 
 
 def show_measured(result: dict[str, Any]) -> None:
     """What they take here."""
-    from ribcage.commands.inspect import grid
+    from ribcage.reports.console import console_table
+    from ribcage.reports.html import Table
 
     console = wide()
     measured = [one for one in result["models"] if one["memory"] is not None]
     timed = [batch["batch"] for batch in measured[0]["latency"]] if measured else []
     head = [*TAKEN, *(f"{kind} {batch}" for batch in timed for kind in ("eager", "exported"))]
-    console.print(grid(head, [taken(one) for one in measured]))
+    console.print(console_table(Table(head, [taken(one) for one in measured])))
     console.print("MB: an image's activations in float32, the most at a time, and what is kept for the way back.")
     if timed:
         processor = f"{result['threads']} thread{'s' * (result['threads'] > 1)} of {result['processor']}"

@@ -149,8 +149,10 @@ class Store:
             boxes = self.index.boxes[self.index.boxes["row"] == row][["x", "y", "width", "height"]]
             with contextlib.suppress(ValueError, OSError):  # a linked file that has gone
                 pixels = np.asarray(self.image(row))
-                figures.append(html.figure(pixels, ", ".join(found), list(boxes.itertuples(index=False, name=None))))
-        return html.framed(html.page(self.facts.name, [html.cards(said), html.sheet(figures)]))
+                figures.append(
+                    html.gray_figure(pixels, ", ".join(found), list(boxes.itertuples(index=False, name=None)))
+                )
+        return html.notebook_page(self.facts.name, said, figures)
 
     def damaged(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Which of these rows (default: all) do not hold the pixels that were imported, by the hash of each; about a

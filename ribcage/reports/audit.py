@@ -1,4 +1,4 @@
-"""Datasheet: an audit as one page a person can read, with a sheet of images."""
+"""Audit page: what an audit of datasets found, with a sheet of sample images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,41 +7,48 @@ import numpy as np
 
 from ribcage.data.audit import Member
 from ribcage.reports import html
+from ribcage.reports.html import Bar, Figure, Table
 
-SHARES = "Shares: of the images whose label is said (1 or 0) / of all images, where these differ."
+PREVALENCE_NOTE = (
+    "Prevalence: positives among images labelled 1 or 0; after the slash, where it differs, positives among all images."
+)
 
 
-def page(members: Sequence[Member], result: dict[str, Any], samples: int) -> str:
+def audit_page(members: Sequence[Member], result: dict[str, Any], samples: int) -> str:
     """The whole page."""
-    parts = [html.heading("What to know before training")]
-    parts += [html.problems(result["problems"])] if result["problems"] else [html.paragraph("No problems found.")]
-    for member, described in zip(members, result["sets"], strict=True):
-        parts += set_parts(described)
-        parts += sheet(member, samples) if member.store is not None else []
-    parts += copies_parts("Identical images", result["identical"]) + copies_parts(
-        "Near-identical images", result["near"]
+    return html.render(
+        "audit.html",
+        problems=result["problems"],
+        datasets=[
+            dataset_section(member, described, samples)
+            for member, described in zip(members, result["sets"], strict=True)
+        ],
+        copies=[
+            (title, *copy_tables(found))
+            for title, found in (("Identical images", result["identical"]), ("Near-identical images", result["near"]))
+            if found and found["groups"]
+        ],
+        prevalence_note=PREVALENCE_NOTE,
     )
-    return html.page("Data sheet: " + ", ".join(described["label"] for described in result["sets"]), parts)
 
 
-def set_parts(described: dict[str, Any]) -> list[str]:
-    """One data set: cards, facts, findings, ages."""
+def dataset_section(member: Member, described: dict[str, Any], samples: int) -> dict[str, Any]:
+    """What the page shows of one dataset."""
     cards = [(html.number(described[name]), name) for name in ("images", "patients", "studies", "rejected")]
     cards += [(html.number(count), split or "no split") for split, count in described["splits"].items()]
-    parts = [html.heading(described["label"]), html.cards(cards), html.facts(overview_rows(described))]
-    if described["findings"]:
-        parts += [html.heading("Findings", 3), html.table(*finding_table(described))]
-        parts.append(html.paragraph(SHARES, soft=True))
-    if described["ages"]["known"]:
-        parts += [
-            html.heading("Ages", 3),
-            html.table(["years", "images", ""], age_rows(described["ages"]["decades"])),
-        ]
-    return parts
+    ages = described["ages"]
+    return {
+        "name": described["label"],
+        "cards": cards,
+        "facts": dataset_facts(described),
+        "findings": label_table(described) if described["findings"] else None,
+        "ages": Table(["years", "images", ""], age_rows(ages["decades"])) if ages["known"] else None,
+        "figures": sample_figures(member, samples) if member.store is not None else [],
+    }
 
 
-def overview_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
-    """(what, how much) in words."""
+def dataset_facts(described: dict[str, Any]) -> list[tuple[str, str]]:
+    """(name, text) of all that is known of a dataset."""
     people = listed(described["split_patients"], "no split")
     rows = [
         ("images", f"{described['images']:,} ({listed(described['splits'], 'no split')})"),
@@ -50,12 +57,12 @@ def overview_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("stored", described["stored"]),
         ("views", listed(described["views"])),
         ("sex", listed(described["sexes"])),
-        ("age", age_text(described["ages"])),
-        ("boxes", box_text(described)),
+        ("age", age_summary(described["ages"])),
+        ("boxes", box_counts(described)),
         ("rejected", f"{described['rejected']:,}"),
         ("source", described["source"]),
         ("licence", described["licence"]),
-        ("reading", "; ".join(f"{count:,} × {note}" for note, count in described["notes"].items())),
+        ("decoding", "; ".join(f"{count:,} × {note}" for note, count in described["notes"].items())),
     ]
     if described["sides"]:
         sides = (f"{low:,}…{high:,}" if low < high else f"{low:,}" for low, _, high in described["sides"].values())
@@ -64,8 +71,8 @@ def overview_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
-def box_text(described: dict[str, Any]) -> str:
-    """How many boxes, of what."""
+def box_counts(described: dict[str, Any]) -> str:
+    """Number of boxes, and of each finding."""
     boxes = described["boxes"]
     if not boxes:
         return ""
@@ -77,8 +84,8 @@ def listed(counts: dict[str, int], unnamed: str = "unknown") -> str:
     return ", ".join(f"{name or unnamed} {count:,}" for name, count in counts.items())
 
 
-def age_text(ages: dict[str, Any]) -> str:
-    """Median and quartiles in words."""
+def age_summary(ages: dict[str, Any]) -> str:
+    """Median, quartiles, and how many ages are known."""
     if not ages["known"]:
         return ""
     low, middle, high = ages["quartiles"]
@@ -89,22 +96,16 @@ def age_text(ages: dict[str, Any]) -> str:
 def age_rows(decades: dict[str, int]) -> list[list[object]]:
     """A histogram as rows with bars."""
     most = max(decades.values())
-    return [[name, count, html.Bar(count / most)] for name, count in decades.items()]
+    return [[name, count, Bar(count / most)] for name, count in decades.items()]
 
 
-def finding_table(described: dict[str, Any]) -> tuple[list[str], list[list[object]]]:
-    """Head and rows: positives by split, their share, what is uncertain and unknown."""
+def label_table(described: dict[str, Any]) -> Table:
+    """For each finding: positives by split, prevalence, uncertain and unlabelled images."""
     splits = list(described["splits"])
     names = list(dict.fromkeys(row["finding"] for row in described["findings"]))
     cells = {(row["finding"], row["split"]): row for row in described["findings"]}
-    head = [
-        "finding",
-        *(f"{split or 'no split'} +" for split in splits),
-        "share",
-        "",
-        "uncertain",
-        "not said",
-    ]
+    positives = (f"{split or 'no split'} pos." for split in splits)
+    head = ["finding", *positives, "prevalence", "", "uncertain", "unlabelled"]
     rows = []
     for name in names:
         parts = [cells[name, split] for split in splits]
@@ -112,31 +113,30 @@ def finding_table(described: dict[str, Any]) -> tuple[list[str], list[list[objec
             sum(part[key] for part in parts) for key in ("positive", "negative", "uncertain", "unknown")
         )
         share = positive / (positive + negative) if positive + negative else float("nan")
-        bar = html.Bar(0.0 if np.isnan(share) else share)
+        bar = Bar(0.0 if np.isnan(share) else share)
         every = positive + negative + uncertain + unknown
         text = "–" if np.isnan(share) else f"{100 * share:.1f}"
         text += f" / {100 * positive / every:.1f} %" if uncertain + unknown else " %"
         rows.append([name, *(part["positive"] for part in parts), text, bar, uncertain, unknown])
-    return head, rows
+    return Table(head, rows)
 
 
-def sheet(member: Member, samples: int) -> list[str]:
-    """For each finding an image of it, a boxed one if there is any; then others, spread evenly over the data set."""
+def sample_figures(member: Member, samples: int) -> list[Figure]:
+    """For each finding an image of it, one with boxes if there is any; then others, evenly spaced."""
     assert member.store is not None
     figures = []
-    for row in chosen_rows(member, samples):
+    for row in sample_rows(member, samples):
         try:
             pixels = member.store.image(row)
         except (ValueError, OSError):  # a linked file that has gone
             continue
         boxes = member.index.boxes[member.index.boxes["row"] == row][["x", "y", "width", "height"]]
-        figures.append(
-            html.figure(np.asarray(pixels), caption(member, row), list(boxes.itertuples(index=False, name=None)))
-        )
-    return [html.heading("Samples", 3), html.sheet(figures)] if figures else []
+        drawn = list(boxes.itertuples(index=False, name=None))
+        figures.append(html.gray_figure(np.asarray(pixels), sample_caption(member, row), drawn))
+    return figures
 
 
-def chosen_rows(member: Member, samples: int) -> list[int]:
+def sample_rows(member: Member, samples: int) -> list[int]:
     """For each finding in turn a positive image not shown yet, then others, evenly spaced; the same every time."""
     labels, shown = member.index.labels, dict[int, None]()
     boxed = np.zeros(len(labels), bool)
@@ -152,8 +152,8 @@ def chosen_rows(member: Member, samples: int) -> list[int]:
     return list(shown)
 
 
-def caption(member: Member, row: int) -> str:
-    """What is said of an image: findings, view, sex, age."""
+def sample_caption(member: Member, row: int) -> str:
+    """Findings, view, sex and age of an image; uncertain findings with a question mark."""
     values = member.index.table.iloc[row]
     found = [name + ("?" if values[name] == -1 else "") for name in member.index.findings if values[name] in (1, -1)]
     age = "" if np.isnan(values["age"]) else f"{values['age']:.0f}"
@@ -161,15 +161,11 @@ def caption(member: Member, row: int) -> str:
     return " · ".join(text for text in (", ".join(found).replace("_", " ") or "–", person) if text)
 
 
-def copies_parts(title: str, found: dict[str, Any] | None) -> list[str]:
-    """Where copies are, and the first groups by name."""
-    if not found or not found["groups"]:
-        return []
+def copy_tables(found: dict[str, Any]) -> tuple[Table, Table]:
+    """In which datasets and splits copies are, and the first groups by name."""
     places = [[*place["one"], *place["other"], place["groups"]] for place in found["places"]]
     examples = [[*member, number] for number, group in enumerate(found["examples"], 1) for member in group]
-    return [
-        html.heading(title),
-        html.table(["in", "split", "and in", "split", "groups"], places),
-        html.paragraph("The first groups:", soft=True),
-        html.table(["in", "split", "image", "group"], examples),
-    ]
+    return (
+        Table(["dataset", "split", "dataset", "split", "groups"], places),
+        Table(["dataset", "split", "image", "group"], examples),
+    )

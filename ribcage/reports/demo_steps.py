@@ -1,6 +1,6 @@
-"""Journey: a way in several parts – which are done, what each took, and how long is left.
+"""Steps of the demo: which are done, how long each took, and how long the rest may take.
 
-`journey.json` in the folder of the way says it, so that an interrupted one goes on behind the last part that was done.
+`demo.json` in the folder of the demo keeps this, so that an interrupted demo resumes after the last step that was done.
 """
 
 import json
@@ -13,58 +13,58 @@ from typing import Any
 
 from ribcage.runtime import files
 
-FILE = "journey.json"
+FILE = "demo.json"
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of the way."""
+class DemoStep:
+    """One step."""
 
     name: str
     title: str
     share: float
-    """Of the time of the whole, about; only their ratios matter."""
-    makes: tuple[str, ...]
-    """Files in the folder that are there when it is done."""
+    """About its share of the total time; only ratios matter."""
+    outputs: tuple[str, ...]
+    """Files in the folder that exist when it is done."""
 
 
 @dataclass
-class Done:
-    """What is known of a part that was begun."""
+class StepRecord:
+    """What is known of a step that was begun."""
 
     seconds: float = 0.0
-    """All that it took, over all times that it was begun."""
+    """Over all attempts."""
     finished: bool = False
     commands: list[str] = field(default_factory=list)
-    """Those that do the same."""
+    """Commands that do the same."""
 
 
-class Journey:
-    """A way through parts, written down as it goes."""
+class DemoProgress:
+    """The steps of a demo and their records, saved after each step."""
 
-    def __init__(self, folder: Path, parts: Sequence[Part], asked: dict[str, Any]) -> None:
-        self.folder, self.parts = folder, tuple(parts)
-        self.asked = json.loads(json.dumps(asked, default=str))
-        self.done = {part.name: Done() for part in parts} | self._before()
+    def __init__(self, folder: Path, steps: Sequence[DemoStep], options: dict[str, Any]) -> None:
+        self.folder, self.steps = folder, tuple(steps)
+        self.options = json.loads(json.dumps(options, default=str))
+        self.done = {step.name: StepRecord() for step in steps} | self._before()
 
-    def _before(self) -> dict[str, Done]:
-        """What was done the last time; nothing where other things were asked for, or the file is damaged."""
+    def _before(self) -> dict[str, StepRecord]:
+        """Records of an earlier demo; none where its options differ, or the file is damaged."""
         try:
-            said = files.read_json(self.folder / FILE)
-            before = {name: Done(**one) for name, one in said["done"].items()}
-            same = said["asked"] == self.asked
+            saved = files.read_json(self.folder / FILE)
+            before = {name: StepRecord(**one) for name, one in saved["done"].items()}
+            same = saved["options"] == self.options
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
-        return {part.name: before[part.name] for part in self.parts if part.name in before} if same else {}
+        return {step.name: before[step.name] for step in self.steps if step.name in before} if same else {}
 
-    def finished(self, part: Part) -> bool:
-        """Whether a part is done, and what it made still there."""
-        return self.done[part.name].finished and all((self.folder / name).exists() for name in part.makes)
+    def finished(self, step: DemoStep) -> bool:
+        """Whether a step is done, and its files are still there."""
+        return self.done[step.name].finished and all((self.folder / name).exists() for name in step.outputs)
 
     @contextmanager
-    def walking(self, part: Part) -> Iterator[Done]:
-        """A part, from its beginning to its end; what it took is kept however it ends."""
-        own, start = self.done[part.name], time.monotonic()
+    def running(self, step: DemoStep) -> Iterator[StepRecord]:
+        """A step from its start to its end; its time is kept however it ends."""
+        own, start = self.done[step.name], time.monotonic()
         own.finished, own.commands = False, []
         try:
             yield own
@@ -74,25 +74,25 @@ class Journey:
             self.save()
 
     def save(self) -> None:
-        """Write it down."""
+        """Write the records."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        said = {"asked": self.asked, "done": {name: asdict(one) for name, one in self.done.items()}}
-        files.write(self.folder / FILE, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+        saved = {"options": self.options, "done": {name: asdict(one) for name, one in self.done.items()}}
+        files.write(self.folder / FILE, json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
 
-    def left(self) -> float | None:
-        """Seconds that the parts to come may take, by what those that are done took; None before the first."""
-        ended = [part for part in self.parts if self.finished(part)]
+    def remaining(self) -> float | None:
+        """Seconds that the remaining steps may take at the pace so far; None before the first is done."""
+        ended = [step for step in self.steps if self.finished(step)]
         if not ended:
             return None
-        pace = sum(self.done[part.name].seconds for part in ended) / sum(part.share for part in ended)
-        return pace * sum(part.share for part in self.parts if not self.finished(part))
+        pace = sum(self.done[step.name].seconds for step in ended) / sum(step.share for step in ended)
+        return pace * sum(step.share for step in self.steps if not self.finished(step))
 
-    def line(self, part: Part) -> str:
-        """Where the way is: [3/9] pretrain without labels · 1:24 gone, about 2:40 left"""
-        place, gone = self.parts.index(part) + 1, sum(one.seconds for one in self.done.values())
-        left = self.left()
-        ahead = "" if left is None else f", about {clock(left)} left"
-        return f"[{place}/{len(self.parts)}] {part.title} · {clock(gone)} gone{ahead}"
+    def line(self, step: DemoStep) -> str:
+        """[3/9] Pretrain without labels · 1:24 elapsed, about 2:40 left"""
+        place, elapsed = self.steps.index(step) + 1, sum(one.seconds for one in self.done.values())
+        remaining = self.remaining()
+        ahead = "" if remaining is None else f", about {clock(remaining)} left"
+        return f"[{place}/{len(self.steps)}] {step.title} · {clock(elapsed)} elapsed{ahead}"
 
 
 def clock(seconds: float) -> str:

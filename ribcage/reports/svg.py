@@ -1,37 +1,16 @@
-"""Plots: small drawings as SVG, from numbers. Colours are the page's own, so they follow light and dark."""
+"""Plots: small SVG drawings of numbers. Colours are classes of the page's style, so they follow light and dark."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 
 from ribcage.reports.html import escape
 
-STYLE = """
-.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(225px, 1fr)); gap: .4rem 1rem; margin: .3rem 0 }
-.plots.four { grid-template-columns: repeat(4, 1fr) }
-@media (max-width: 760px) { .plots.four { grid-template-columns: repeat(2, 1fr) } }
-.plot { display: block; width: 100%; height: auto; overflow: visible }
-.plot text { fill: var(--soft); font-size: 10px }
-.plot text.name { fill: var(--ink); font-size: 11px; font-weight: 600 }
-.plot .frame { stroke: var(--line); fill: var(--card) } .plot .grid { stroke: var(--line); stroke-width: .6 }
-.plot path { fill: none; stroke-linejoin: round; stroke-linecap: round }
-.plot .main { stroke: var(--bar); stroke-width: 1.8 } .plot .other { stroke: var(--second); stroke-width: 1.5 }
-.plot .faint { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 3 3; opacity: .8 }
-.plot .main-area { fill: var(--bar); fill-opacity: .22; stroke: var(--bar); stroke-width: 1.4 }
-.plot .other-area { fill: var(--second); fill-opacity: .2; stroke: var(--second); stroke-width: 1.4 }
-.plot circle { fill: var(--bar); stroke: var(--card); stroke-width: 1 } .plot circle.other { fill: var(--second) }
-.plot circle.mark { fill: var(--card); stroke: var(--ink); stroke-width: 1.4 }
-.key { display: inline-flex; gap: 1.1rem; flex-wrap: wrap; color: var(--soft); font-size: .88em; margin: .2rem 0 }
-.key i { display: inline-block; width: 1.1em; height: .2em; vertical-align: middle; margin-right: .4em;
-  background: var(--bar) }
-.key i.other { background: var(--second) } .key i.faint { background: var(--soft) }
-.span { display: block; width: 165px; height: 12px } .span line { stroke: var(--bar); stroke-width: 2 }
-.span .faint { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 2 2 } .span circle { fill: var(--bar) }
-"""
 WIDTH, HEIGHT = 250, 225
 LEFT, RIGHT, TOP, BOTTOM = 32, 6, 20, 34
-POINTS = 160  # of a curve: more are not to be seen
+POINTS = 160  # of a curve; more would not be visible
 Ticks = Sequence[tuple[float, str]]
 
 
@@ -57,7 +36,7 @@ class Dots:
 
 @dataclass(frozen=True)
 class Axes:
-    """What the sides of a plot mean."""
+    """Range, label and ticks of both axes."""
 
     x: tuple[float, float] = (0.0, 1.0)
     y: tuple[float, float] = (0.0, 1.0)
@@ -67,37 +46,29 @@ class Axes:
     y_ticks: Ticks = ((0.0, "0"), (0.5, ".5"), (1.0, "1"))
 
 
-def plot(name: str, parts: Sequence[Line | Dots], axes: Axes | None = None) -> str:
+def plot(name: str, parts: Sequence[Line | Dots], axes: Axes | None = None) -> Markup:
     """One plot."""
     axes = axes or Axes()
     across, down = _scale(axes.x, LEFT, WIDTH - RIGHT), _scale(axes.y, HEIGHT - BOTTOM, TOP)
     drawn = [_line(part, across, down) if isinstance(part, Line) else _dots(part, across, down) for part in parts]
-    said = escape(name)
-    inner = f'<text class="name" x="{LEFT}" y="12">{said}</text>{_frame(axes, across, down)}{"".join(drawn)}'
-    return f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">{inner}</svg>'
+    title = escape(name)
+    inner = f'<text class="name" x="{LEFT}" y="12">{title}</text>{_frame(axes, across, down)}{"".join(drawn)}'
+    return Markup(f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{inner}</svg>')
 
 
-def plots(drawings: Sequence[str], four: bool = False) -> str:
-    """Plots side by side."""
-    return f'<div class="plots{" four" if four else ""}">{"".join(drawings)}</div>'
-
-
-def key(names: Sequence[tuple[str, str]]) -> str:
-    """What the colours mean: (kind, name)."""
-    return f'<p class="key">{"".join(f"<span><i class={kind}></i>{escape(name)}</span>" for kind, name in names)}</p>'
-
-
-def span(value: float, low: float, high: float, ends: tuple[float, float], mark: float | None = None) -> str:
-    """A value with its interval on a line, for a table cell; `mark` is a fine line across, such as chance."""
+def interval_plot(
+    value: float, low: float, high: float, ends: tuple[float, float], mark: float | None = None
+) -> Markup:
+    """A value with its interval on a line, for a table cell; `mark` is a thin vertical line, such as chance level."""
     at = _scale(ends, 4, 206)
     fine = "" if mark is None else f'<line class="faint" x1="{at(mark):.1f}" x2="{at(mark):.1f}" y1="0" y2="12"/>'
     line = "" if np.isnan([low, high]).any() else f'<line x1="{at(low):.1f}" x2="{at(high):.1f}" y1="6" y2="6"/>'
     dot = "" if np.isnan(value) else f'<circle cx="{at(value):.1f}" cy="6" r="3.4"/>'
-    return f'<svg class="span" viewBox="0 0 210 12" aria-hidden="true">{fine}{line}{dot}</svg>'
+    return Markup(f'<svg class="span" viewBox="0 0 210 12" aria-hidden="true">{fine}{line}{dot}</svg>')
 
 
 def thinned(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """A curve of at most about so many points: of those that fall together, the first, and both ends."""
+    """A curve of at most about this many points: both ends, and the first of those that fall together."""
     if len(x) <= points:
         return x, y
     way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
@@ -115,7 +86,7 @@ def nice(largest: float) -> tuple[float, Ticks]:
 
 
 def _scale(ends: tuple[float, float], start: float, stop: float) -> Callable[[float], float]:
-    """A number → its place on the drawing, held inside."""
+    """A number → its coordinate on the drawing, clipped to it."""
     low, high = ends
 
     def place(value: float) -> float:

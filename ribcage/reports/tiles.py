@@ -53,7 +53,7 @@ def _tile(tile: Tile, x: int, y: int) -> str:
     name, share = _text(tile.name.replace("_", " ")), TILE - (80 if tile.number else 0)
     squeezed = f' textLength="{share}" lengthAdjust="spacingAndGlyphs"' if _width(tile.name) > share else ""
     return (
-        f'<rect {shown} fill="#000"/><image {shown} href="{html.data_address(tile.image[..., ::-1])}"/>{frame}'
+        f'<rect {shown} fill="#000"/><image {shown} href="{html.data_uri(tile.image[..., ::-1])}"/>{frame}'
         f'<text x="{x}" y="{base}" {words}{squeezed}>{name}</text>'
         f'<text x="{x + TILE}" y="{base}" {words} text-anchor="end">{_text(tile.number)}</text>'
     )

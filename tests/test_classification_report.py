@@ -17,6 +17,10 @@ from ribcage.evaluation import classification as evaluation
 from ribcage.evaluation import comparison
 from ribcage.evaluation.classification import Answers
 from ribcage.reports import classification as report
+from ribcage.reports import comparison as comparison_report
+from ribcage.reports import subgroups
+from ribcage.reports.numbers import with_limits
+from ribcage.reports.worst_errors import error_caption, worst_errors, worst_predictions
 
 CONTEXT = {
     "leak": {"found": False, "text": "nothing seen", "linked": [], "unseen": 0},
@@ -50,7 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def text(result: dict, data: Answers, store: Store) -> str:
-    return report.page(result, data, report.worst_images(data, [store], 8))
+    return report.classification_page(result, data, worst_errors(data, [store], 8))
 
 
 def test_the_page_needs_nothing_from_outside(text: str) -> None:
@@ -72,40 +76,40 @@ def test_each_finding_with_both_classes_has_four_valid_drawings(text: str) -> No
 
 
 def test_undefined_is_a_dash(result: dict) -> None:
-    head, rows = report.finding_table(result)
-    hernia = next(row for row in rows if row[0] == "Hernia")
-    assert hernia[head.index("AUROC")] == "–" and hernia[head.index("95 %")] == "–"
-    assert rows[-1][0] == "mean of 2"
+    table = report.metric_table(result)
+    hernia = next(row for row in table.rows if row[0] == "Hernia")
+    assert hernia[table.head.index("AUROC")] == "–" and hernia[table.head.index("95 %")] == "–"
+    assert table.total is not None and table.total[0] == "mean of 2"
 
 
-def test_means_of_other_findings_say_of_how_many(result: dict, text: str) -> None:
+def test_means_over_other_findings_say_of_how_many(result: dict) -> None:
     assert result["macro"]["auroc"]["findings"] == 2 and result["macro"]["brier"]["findings"] == 3
-    assert "for which a number is defined: Brier 3." in report.macro_text(result)
+    assert report.other_means(result) == "Brier 3" and "Brier 3" in report.metrics_note(result)
     macro = {"specificity": {"value": 0.5, "low": 0.4, "high": 0.6, "findings": 3}}
     groups = [row | {"macro": row["macro"] | macro} for row in result["subgroups"]]
-    shown = "".join(report.subgroup_parts(result | {"subgroups": groups}))
-    assert "0.500 (0.400–0.600) of 3" in shown and report.MANY in shown and report.MANY in text
+    table = subgroups.subgroup_table(result | {"subgroups": groups})
+    assert table.rows[0][table.head.index("specificity")] == "0.500 (0.400–0.600) of 3"
 
 
-def test_stamps_stand_on_top_of_the_page(result: dict, data: Answers) -> None:
+def test_warnings_stand_on_top_of_the_page(result: dict, data: Answers) -> None:
     leak = CONTEXT["leak"] | {"found": True, "text": "Of 50 test images, 9 were seen"}  # type: ignore[operator]
     found = result | {"leak": leak, "protocol": "peers", "split": "val", "not_tested": ["Nodule"]}
     stamps = evaluation.stamps(found)
     squashed = evaluation.stamps(found | {"data": [CONTEXT["data"][0] | {"fit": "squash"}]})  # type: ignore[index]
     assert "made square by 'squash'" in squashed[3]
     assert len(stamps) == 4 and "9 were seen" in stamps[0] and "Nodule" in stamps[3]
-    text = report.page(found | {"stamps": stamps}, data)
-    assert text.index("9 were seen") < text.index("Findings")
+    text = report.classification_page(found | {"stamps": stamps}, data)
+    assert text.index("9 were seen") < text.index("<table>")
 
 
 def test_worst_images_are_those_the_other_class_outscores_most(data: Answers) -> None:
-    missed = report.worst(data, present=True, most=4)
+    missed = worst_predictions(data, present=True, most=4)
     assert len({place for place, _ in missed}) == len(missed) == 4
     assert all(data.labels[place, column] == 1 for place, column in missed)
     place, column = missed[0]
     own = data.probabilities[data.labels[:, column] == 1, column]
     assert data.probabilities[place, column] == own.min()
-    alarms = report.worst(data, present=False, most=6)
+    alarms = worst_predictions(data, present=False, most=6)
     assert all(data.labels[place, column] == 0 for place, column in alarms)
     assert max(np.unique([column for _, column in missed], return_counts=True)[1]) == 2
 
@@ -113,26 +117,27 @@ def test_worst_images_are_those_the_other_class_outscores_most(data: Answers) ->
 def test_what_nobody_of_the_other_class_outscores_is_no_error(data: Answers) -> None:
     logits = np.where(data.labels == 1, 3.0, -3.0).astype(np.float32)
     perfect = replace(data, predictions=replace(data.predictions, logits=logits))
-    assert report.worst(perfect, present=True, most=6) == report.worst(perfect, present=False, most=6) == []
+    assert worst_predictions(perfect, present=True, most=6) == worst_predictions(perfect, present=False, most=6) == []
 
 
-def test_a_image_says_what_is_there_and_what_was_said(data: Answers, store: Store) -> None:
+def test_a_caption_has_labels_and_predictions(data: Answers, store: Store) -> None:
     place = int(np.flatnonzero(data.labels[:, 0] == 1)[0])
-    said = report.caption(data, place, 0)
-    assert said.startswith("Mass: ") and "there: Mass" in said and "said: " in said
+    parts = error_caption(data, place, 0).split(" · ")
+    assert parts[0].startswith("Mass: ") and parts[0].endswith(" %")
+    assert parts[1].startswith("labels: Mass") and parts[2].count("%") == 2
 
 
 def test_a_large_evaluation_makes_a_small_page() -> None:
     large = made(20_000)
     found = evaluation.evaluate(large, resamples=20) | CONTEXT
-    page = report.page(found | {"stamps": []}, large)
+    page = report.classification_page(found | {"stamps": []}, large)
     assert len(page.encode()) < 200_000
 
 
 def test_missed_are_below_the_threshold_and_false_alarms_reach_it(data: Answers) -> None:
     cuts = data.threshold("youden")
     for present in (True, False):
-        found = report.worst(data, present, most=50)
+        found = worst_predictions(data, present, most=50)
         assert found
         assert all((data.probabilities[place, column] < cuts[column]) == present for place, column in found)
 
@@ -147,15 +152,16 @@ def test_of_one_finding_no_mean_is_shown_and_its_rates_are_said(data: Answers) -
         thresholds={rule: chosen[:1] for rule, chosen in (data.thresholds or {}).items()},
     )
     found = evaluation.evaluate(one, resamples=20) | CONTEXT
-    text = report.page(found | {"stamps": []}, one)
+    text = report.classification_page(found | {"stamps": []}, one)
     assert "mean of 1" not in text and "mean AUROC (" not in text
-    assert len(report.finding_table(found)[1]) == 1
+    assert len(report.metric_table(found).all_rows) == 1
     accuracy = found["findings"][0]["accuracy"]
-    assert report.macro_text(found).startswith(f"Accuracy {report.both(accuracy)}, sensitivity ")
+    assert f"Accuracy {with_limits(accuracy)}, sensitivity " in report.metrics_note(found)
     both = comparison.compare(
         [comparison.Entry("a", one.table()), comparison.Entry("b", one.table().assign(Mass=0.5))], resamples=20
     )
-    assert "mean of" not in report.comparison_page(both) and len(report.compared_rows(both, 1)) == 1
+    assert "mean of" not in comparison_report.comparison_page(both)
+    assert len(comparison_report.difference_table(both, 1).all_rows) == 1
 
 
 def test_a_shift_between_validation_and_test_is_pointed_out(data: Answers) -> None:
@@ -193,11 +199,11 @@ def test_hostile_names_add_nothing_to_page_drawings_card_or_console(
     rows = [row | {"finding": name} for row, name in zip(result["findings"], hostile, strict=True)]
     sets = [result["data"][0] | {"name": hostile[0], "folder": hostile[1]}]
     found = result | {"findings": rows, "data": sets, "run": hostile[2], "split": "test", "stamps": [hostile[1]]}
-    shown = report.page(found, named, report.worst_images(named, [store], 8))
+    shown = report.classification_page(found, named, worst_errors(named, [store], 8))
     tags, plain = Tags(), Tags()
     tags.feed(shown)
     plain.feed(text)
-    assert tags.found <= plain.found | {"ul", "li"}  # the list of stamps
+    assert tags.found <= plain.found | {"ul", "li"}  # the list of warnings
     assert not set(shown) & set("\x1b\u202e")
     for drawing in re.findall(r'<svg class="plot".*?</svg>', shown, re.S):
         ET.fromstring(drawing)
@@ -206,5 +212,5 @@ def test_hostile_names_add_nothing_to_page_drawings_card_or_console(
     assert "<script" not in told and "<img" not in told and not set(told) & set("\x1b\u202e")
     (row,) = [line for line in told.splitlines() if line.startswith("| '")]
     assert row.startswith("| '\\`\\|\\](x)\\\\x1b\\[2J") and row.count(" | ") == 4
-    evaluate.printed(found, *report.finding_table(found), report.macro_text(found))
+    evaluate.printed(found, report.metric_table(found), report.metrics_note(found))
     assert not set(capsys.readouterr().out) & set("\x1b\u202e")

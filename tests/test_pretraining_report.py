@@ -1,4 +1,4 @@
-"""The page of a pretraining shows its numbers, what it draws and what it finds alike, and shows them rightly."""
+"""The report of a pretraining shows its numbers, reconstructions and nearest neighbours, and shows them rightly."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from ribcage.training import probe
 from ribcage.training.probe import Part
 
 SIDE = 32
-HEADINGS = ("How it went", "What it draws", "What it finds alike")
+HEADINGS = ("<h2>Training</h2>", "<h2>Reconstructions</h2>", "<h2>Nearest neighbours</h2>")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def logged(folder: Path, spread: float = 0.4) -> None:
 
 def written(folder: Path, stores: list[dataset_folder.Store], name: str = "moco", **options: object) -> str:
     rows = np.arange(sum(map(len, stores)))
-    file = pretraining.write(
+    file = pretraining.write_pretraining_page(
         folder, method(name), stores, rows, facts(), title=f"{name} <b> 模型", threads=1, **options
     )  # type: ignore[arg-type]
     assert file == folder / "images.html" and [one.name for one in folder.glob("*.part")] == []
@@ -84,12 +84,12 @@ def test_the_page_is_whole_and_needs_no_other_file(
 def test_a_collapse_is_said_first(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
     logged(tmp_path, spread=0.001)
     page = written(tmp_path, stores)
-    assert 0 < page.index("The features have collapsed: spread 0.001") < page.index("How it went")
+    assert 0 < page.index("The features have collapsed: spread 0.001") < page.index(HEADINGS[0])
 
 
 def test_a_run_without_a_log_has_its_images(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
     page = written(tmp_path, stores)
-    assert "How it went" not in page and "What it finds alike" in page
+    assert [heading in page for heading in HEADINGS] == [False, False, True]
 
 
 def test_few_images_are_enough(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
@@ -99,7 +99,7 @@ def test_few_images_are_enough(tmp_path: Path, stores: list[dataset_folder.Store
 def test_looking_leaves_the_method_as_it_was(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
     learner = method("mae_unet").train()
     before = {name: value.clone() for name, value in learner.state_dict().items()}
-    pretraining.write(tmp_path, learner, stores, np.arange(20), facts(), title="", threads=1)
+    pretraining.write_pretraining_page(tmp_path, learner, stores, np.arange(20), facts(), title="", threads=1)
     assert all(part.training for part in learner.modules())
     assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
 
@@ -112,7 +112,7 @@ def test_images_are_shown_as_they_are_stored(stores: list[dataset_folder.Store])
     rows = np.array([70, 3, 3])
     wanted = [stores[1].image(30) / 65535, stores[0].image(3) / 255, stores[0].image(3) / 255]
     for channels in (1, 3):
-        shown = pretraining.Shown(stores, rows, facts(), {"channels": channels, "normalise": None, "threads": 1})
+        shown = pretraining.SampledBatch(stores, rows, facts(), {"channels": channels, "normalise": None, "threads": 1})
         for pixels, stored in zip(shown.pixels(shown.batch.views[0]), wanted, strict=True):
             np.testing.assert_allclose(pixels, 255 * stored, atol=1.01)
 
@@ -125,20 +125,23 @@ def test_neighbours_are_those_of_highest_cosine(tmp_path: Path, stores: list[dat
     ).features
     cosine = F.cosine_similarity(torch.tensor(features)[:1], torch.tensor(features)).numpy()[1:]
     said = re.findall(r"<figcaption>([^<]*)</figcaption>", page)
-    assert said[0].startswith("asked")
+    assert said[0].startswith("query")
     assert [float(text.split(" ")[0]) for text in said[1:7]] == pytest.approx(np.sort(cosine)[::-1][:6], abs=1.5e-3)
 
 
 def test_what_is_hidden_is_drawn_and_the_error_is_of_that(tmp_path: Path, stores: list[dataset_folder.Store]) -> None:
     learner = method("mae_unet").eval()
     rows = np.arange(8)
-    parts = pretraining.drawn(learner, stores, rows, facts(), {"channels": 1, "normalise": None, "threads": 1})
-    shown = pretraining.Shown(stores, rows, facts(), {"channels": 1, "normalise": None, "threads": 1})
+    figures = pretraining.reconstruction_figures(
+        learner, stores, rows, facts(), {"channels": 1, "normalise": None, "threads": 1}
+    )
+    shown = pretraining.SampledBatch(stores, rows, facts(), {"channels": 1, "normalise": None, "threads": 1})
     x = shown.batch.views[0].numpy()
     masked, whole = (values.numpy() for values in learner.reconstructed(shown.batch))  # type: ignore[operator]
     errors = [((whole[n] - x[n])[masked[n] != x[n]] ** 2).mean() for n in range(8)]
-    assert [float(text) for text in re.findall(r"drawn, error ([\d.]+)<", parts[-1])] == pytest.approx(errors, abs=1e-3)
-    assert parts[-1].count("seen: 50 %</figcaption>") == 8
+    captions = [figure.caption for figure in figures]
+    assert [float(text.split()[-1]) for text in captions[2::3]] == pytest.approx(errors, abs=1e-3)
+    assert all("50 %" in text for text in captions[1::3]) and len(captions) == 24
 
 
 def test_the_findings_that_neighbours_share_are_counted_by_hand(stores: list[dataset_folder.Store]) -> None:
@@ -152,12 +155,12 @@ def test_the_findings_that_neighbours_share_are_counted_by_hand(stores: list[dat
     cosine = torch.tensor(
         [[-2, 0.9, 0.25, 0.0], [0.9, -2, 0.2, 0.3], [0.25, 0.2, -2, 0.99], [0.0, 0.3, 0.99, -2]], dtype=torch.float32
     )
-    said = pretraining.agreement(stores, Part(np.zeros((4, 1), np.float32), labels, rows), cosine)
+    agreement = pretraining.label_agreement(stores, Part(np.zeros((4, 1), np.float32), labels, rows), cosine)
     # nearest: 0 → 1 shares, 1 → 0 shares, 2 → 0 does not (3 is of the same patient)
     # any: 0: 1 of 3; 1: 2 of 3; 2: 1 of 2
-    assert "shares one in 67 % of cases, any image of another patient in 50 %" in said
+    assert agreement == pytest.approx((2 / 3, 0.5))
     nothing = np.full((4, 2), np.nan, np.float32)
-    assert pretraining.agreement(stores, Part(np.zeros((4, 1), np.float32), nothing, rows), cosine) == ""
+    assert pretraining.label_agreement(stores, Part(np.zeros((4, 1), np.float32), nothing, rows), cosine) is None
 
 
 def test_findings_are_named_where_they_are_known(stores: list[dataset_folder.Store]) -> None:
@@ -165,6 +168,6 @@ def test_findings_are_named_where_they_are_known(stores: list[dataset_folder.Sto
     rows = np.array(
         [int(np.flatnonzero((table == 1).any(axis=1))[0]), int(np.flatnonzero((table == 0).all(axis=1))[0])]
     )
-    shown = pretraining.Shown(stores, rows, facts(), {"channels": 1, "normalise": None, "threads": 1})
+    shown = pretraining.SampledBatch(stores, rows, facts(), {"channels": 1, "normalise": None, "threads": 1})
     present = [name.replace("_", " ") for name in table.columns if table.iloc[rows[0]][name] == 1]
     assert shown.findings(0) == ", ".join(present) and shown.findings(1) == "–"

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from ribcage.reports import html, svg
+from ribcage.reports import svg
 from ribcage.reports.svg import Axes, Dots, Line
 
 
@@ -26,7 +26,7 @@ def test_a_point_lies_where_its_number_says() -> None:
 def test_what_is_not_a_number_is_not_drawn() -> None:
     drawn = svg.plot("", [Dots(np.array([np.nan]), np.array([0.5])), Line(np.array([np.nan]), np.array([np.nan]))])
     assert "circle" not in drawn and "nan" not in drawn
-    assert "circle" not in svg.span(np.nan, np.nan, np.nan, (0, 1))
+    assert "circle" not in svg.interval_plot(np.nan, np.nan, np.nan, (0, 1))
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
@@ -41,8 +41,3 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
 def test_an_axis_ends_at_a_round_number(largest: float, end: float) -> None:
     found, ticks = svg.nice(largest)
     assert found == pytest.approx(end) and len(ticks) == 3
-
-
-def test_a_cell_can_hold_a_drawing() -> None:
-    drawn = html.table(["a"], [[html.Drawing(svg.span(0.8, 0.7, 0.9, (0.5, 1.0), mark=0.5))]], total=["sum"])
-    assert drawn.count("<svg") == 1 and 'class="total"' in drawn

@@ -1,0 +1,88 @@
+"""Images with boxes of a detector: some as they come, then the worst false negatives and false positives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ribcage.data.dataset_folder import Store
+from ribcage.evaluation.detection import RATE, Answers, Error, false_marks, missed
+from ribcage.metrics.detection import HIT
+from ribcage.reports import html
+from ribcage.reports.html import Box, Figure
+from ribcage.reports.numbers import finding_name, person
+from ribcage.reports.worst_errors import stored_image
+
+SIDE = 256  # pixels of an image on the page
+MOST_BOXES = 12  # drawn in one image
+COLOURS = (
+    "Orange: ground-truth boxes. Blue: detections with scores above the threshold for one false positive per image."
+)
+
+
+@dataclass(frozen=True)
+class FigureGroup:
+    """Images under one heading."""
+
+    name: str
+    note: str
+    figures: list[Figure]
+
+
+def detection_figures(data: Answers, stores: Sequence[Store], most: int) -> list[FigureGroup]:
+    """Examples, false negatives and false positives, half of `most` each."""
+    late = f"Ground-truth boxes that no detection overlaps by an IoU of {HIT:g}, or only after most false positives."
+    sure = "Detections with the highest scores that match no ground-truth box."
+    drawn = np.unique(np.concatenate([boxes.true.images for boxes in data.boxes]))
+    some = drawn[np.unique(np.linspace(0, len(drawn) - 1, most // 2).astype(int))].tolist() if most > 1 else []
+    groups: list[tuple[str, str, list[tuple[int, Error | None]]]] = [
+        ("Examples", "Images with ground-truth boxes, evenly spaced.", [(image, None) for image in some]),
+        ("False negatives", late, [(error.image, error) for error in missed(data, most // 2)]),
+        ("False positives", sure, [(error.image, error) for error in false_marks(data, most // 2)]),
+    ]
+    return [
+        FigureGroup(name, f"{note} {COLOURS}", [one for pair in pairs if (one := box_figure(data, stores, *pair))])
+        for name, note, pairs in groups
+    ]
+
+
+def box_figure(data: Answers, stores: Sequence[Store], image: int, error: Error | None) -> Figure | None:
+    """An image with ground-truth boxes and detections; of an error only those of its own finding."""
+    pixels = stored_image(stores, int(data.rows[image]), SIDE)
+    if pixels is None:
+        return None
+    scale = len(pixels) / data.sides[image]
+    true, found = [], []
+    for place, boxes in enumerate(data.boxes):
+        if error is None or error.finding == place:
+            true.append(boxes.true.boxes[boxes.true.images == image])
+            own = boxes.found.only((boxes.found.images == image) & (boxes.found.scores >= data.shown[place]))
+            found.append(own.boxes[np.argsort(-own.scores, kind="stable")][:MOST_BOXES])
+    sides = [_with_sides(np.concatenate(each) * scale) for each in (true, found)]
+    return html.gray_figure(pixels, box_caption(data, image, error), *sides)
+
+
+def _with_sides(boxes: np.ndarray) -> list[Box]:
+    """Corners → x, y, width, height of each."""
+    return [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes.tolist()]
+
+
+def box_caption(data: Answers, image: int, error: Error | None) -> str:
+    """Lung Opacity, size 21 %: first hit at 3.2 false positives per image · PA F 51"""
+    what = _labels(data, image) if error is None else _error(data, error)
+    return " · ".join(part for part in (what, person(data.about.iloc[image])) if part)
+
+
+def _labels(data: Answers, image: int) -> str:
+    """Lung Opacity × 2"""
+    counts = zip(data.findings, ((each.true.images == image).sum() for each in data.boxes), strict=True)
+    return ", ".join(f"{finding_name(name)} × {count}" for name, count in counts if count)
+
+
+def _error(data: Answers, error: Error) -> str:
+    name = f"{finding_name(data.findings[error.finding])}, size {100 * error.size:.0f} %"
+    if not np.isfinite(error.false):
+        return f"{name}: never hit"
+    if error.score < data.shown[error.finding] and error.false > RATE:
+        return f"{name}: first hit at {error.false:.2g} false positives per image"
+    return f"{name}: score {error.score:.2g}"

@@ -1,0 +1,73 @@
+"""Numbers and names as pages and tables print them; "–" for what is not defined."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ribcage.bundle.bundle import HALF
+
+Interval = Mapping[str, Any]
+"""A number with its interval: `value`, `low` and `high`, each None where it is not defined."""
+UNDEFINED: dict[str, None] = {"value": None, "low": None, "high": None}
+RULES = {
+    "youden": "Youden's J: highest sensitivity + specificity",
+    "midpoint": "midpoint of the mean log-odds of both classes",
+    "f1": "highest F1",
+    "sensitivity_95": "sensitivity at least 95 %",
+    "specificity_95": "specificity at least 95 %",
+    HALF: "probability 50 %",
+}
+
+
+def finding_name(finding: str) -> str:
+    """Pleural Thickening"""
+    return finding.replace("_", " ")
+
+
+def rule_name(rule: str) -> str:
+    """The rule that chose a threshold, in words."""
+    return RULES.get(rule, rule)
+
+
+def decimals(value: float | None) -> str:
+    """0.823"""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def limits(interval: Interval) -> str:
+    """0.812–0.834"""
+    if interval["low"] is None or interval["high"] is None:
+        return "–"
+    return f"{interval['low']:.3f}–{interval['high']:.3f}"
+
+
+def with_limits(interval: Interval) -> str:
+    """0.823 (0.812–0.834)"""
+    return decimals(interval["value"]) + (f" ({limits(interval)})" if interval["low"] is not None else "")
+
+
+def percent(share: float) -> str:
+    """40 %; two significant digits below 10 %."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+def signed(value: float | None) -> str:
+    """+0.012"""
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+
+
+def signed_limits(interval: Interval) -> str:
+    """−0.003…+0.020"""
+    return "–" if interval["low"] is None else f"{signed(interval['low'])}…{signed(interval['high'])}"
+
+
+def p_value(value: float | None) -> str:
+    """0.034; < 0.001"""
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def person(about: Any) -> str:
+    """View, sex and age from a row of an index, as far as they are known: PA F 51"""
+    age = "" if np.isnan(about["age"]) else f"{about['age']:.0f}"
+    return " ".join(text for text in (about["view"], about["sex"], age) if text)
