@@ -16,7 +16,7 @@ from ribcage.bundle import bundle, formats
 from ribcage.data import dataset_folder, datasets
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
-FOLDERS = {"datasets": datasets, "methods": methods, "weights": formats}
+FOLDERS = {"datasets": datasets, "methods": methods, "formats": formats}
 
 
 def files() -> dict[str, str]:
@@ -43,7 +43,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     for name in set(sys.modules) - known:
-        if name.startswith(tuple(f"ribcage.{kind}." for kind in FOLDERS)):
+        if name.startswith(tuple(f"{folder.__name__}." for folder in FOLDERS.values())):
             del sys.modules[name]
 
 
