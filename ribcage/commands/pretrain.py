@@ -1,8 +1,8 @@
-"""Learn what radiographs look like, mostly without labels; the result is a backbone to finetune, probe or load in timm.
+"""Pretrain a backbone, mostly without labels; finetune, probe or timm then start from its weights.
 
-Methods: byol, mae, mae_unet, moco, supcon, supervised, swav; 'ribcage pretrain METHOD --help' shows its own options.
-Writes a run folder: options, a log line per step, a checkpoint to go on from, `bundle/` and a page of images. Ctrl-C,
-SIGTERM and SIGUSR1 save first; --resume goes on, in the middle of an epoch too.
+'ribcage pretrain METHOD --help' shows the options of a method. The run folder holds the options, a log line per step, a
+checkpoint, the backbone as `bundle/` and a page of example images. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before
+the program ends; --resume continues from it, also in the middle of an epoch.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class Options(Course):
     """What to learn from what, and how."""
 
     method: str
-    """One file of `methods/`: byol, mae, mae_unet, moco, supcon, supervised or swav."""
+    """Pretraining method."""
     model: str = "resnet50"
     """Any model of timm's, or one of Ribcage's own."""
     findings: tuple[str, ...] = ()
@@ -56,13 +56,20 @@ class Options(Course):
     member: dict[str, Any] = field(default_factory=dict)
 
 
+def members() -> tuple[str, ...]:
+    """The methods there are."""
+    from ribcage import methods
+
+    return methods.pretraining()
+
+
 def member(name: str) -> "type[Method]":
     """The class whose keywords are the method's own options."""
     from ribcage import methods
 
     kind = methods.load(name)
     if kind.command != "pretrain":
-        raise ValueError(f"{name} learns in a way of its own: see 'ribcage {kind.command} --help'.")
+        raise ValueError(f"{name} is no pretraining method: train it by 'ribcage {kind.command}'.")
     return kind
 
 

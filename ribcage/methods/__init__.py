@@ -1,15 +1,32 @@
-"""Methods: one file each, Batch → Step. A file's name is the method's name."""
+"""Methods: one file each, Batch → Step. A file's name is the method's name.
+
+Imports runtime to models.
+Commands use `load`, `names` and `pretraining`; torch is imported only with a method or with what a method is made of.
+"""
 
 import importlib
 import pkgutil
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ribcage.methods.base import Method, Step
 from ribcage.runtime.spelling import did_you_mean
 
-__all__ = ["Method", "Step", "load", "names"]
+if TYPE_CHECKING:
+    from ribcage.methods.base import Method, Step
+
+__all__ = ["Method", "Step", "load", "names", "pretraining"]
 
 HELPERS = ("base",)
 """Files of this folder that are no methods."""
+COMMAND = re.compile(r'^    command\b.*= "(\w+)"$', re.MULTILINE)
+"""The line of a class that names a command of its own."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Method", "Step"):
+        return getattr(importlib.import_module("ribcage.methods.base"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def names() -> tuple[str, ...]:
@@ -17,8 +34,16 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in HELPERS))
 
 
-def load(name: str) -> type[Method]:
+def pretraining() -> tuple[str, ...]:
+    """The methods of `ribcage pretrain`: those whose files name no other command. None is imported for it."""
+    files = {name: Path(folder) / f"{name}.py" for folder in __path__ for name in names()}
+    return tuple(name for name, file in files.items() if file.exists() and not COMMAND.search(file.read_text("utf-8")))
+
+
+def load(name: str) -> "type[Method]":
     """The class of a method."""
+    from ribcage.methods.base import Method
+
     if name not in names():
         raise ValueError(f"Unknown method {name!r}.{did_you_mean(name, names())} Methods: {', '.join(names())}.")
     module = importlib.import_module(f"ribcage.methods.{name}")

@@ -2,7 +2,8 @@
 
 A field's default is the flag's default and the string below a field is its help. `POSITIONAL` names the fields that are
 given without a flag. A command that works on a member of a folder (a data set, a method) offers `member(name)`: the
-keywords of the function it returns become flags too. All that is wrong with a command line is said at once.
+keywords of the function it returns become flags too; `members()` are the names there are. All that is wrong with a
+command line is said at once.
 """
 
 import ast
@@ -65,6 +66,8 @@ def read_flags(module: ModuleType, words: list[str], defaults: Mapping[str, str]
     """
     texts, kinds = field_texts(module), typing.get_type_hints(module.Options)
     positional = getattr(module, "POSITIONAL", ())
+    if hasattr(module, "members"):
+        texts[positional[0]] += f" One of {', '.join(module.members())}."
     flags = [
         Flag(field.name, kinds[field.name], field_default(field), texts.get(field.name, ""), field.name in positional)
         for field in dataclasses.fields(module.Options)

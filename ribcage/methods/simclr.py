@@ -1,0 +1,101 @@
+"""SimCLR: find the other view of the same image among all views of the batch.
+
+Chen et al. 2020, https://arxiv.org/abs/2002.05709, eq. 1 (NT-Xent). With the projections z_i and z_j of the two views
+of an image, |z| = 1, and the projections z_k of all 2N views of the global batch:
+
+    L_ij = -log(exp(z_i.z_j/t) / sum_{k != i} exp(z_i.z_k/t)),   L = mean over all 2N views
+
+Views of all processes are negatives: `distributed.everyone` gathers the projections, and gradients flow back to the
+process that computed them. As in section 2.2, the projection head is a perceptron with one hidden layer.
+
+Trained as in section 2.2: LARS, 0.3 per 256 images, weight decay 1e-6, batches of 4096, ten epochs of warm-up, a
+cosine to 0, 100 epochs; the temperature is the default of the authors' code, run.py of
+https://github.com/google-research/simclr.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+
+from ribcage.data.loader import Batch
+from ribcage.imaging.augment import View, published, strong
+from ribcage.methods.base import Augment, Method, Step, refuse
+from ribcage.models.backbone import Backbone
+from ribcage.models.hyperparameters import Hyperparameters
+from ribcage.models.layers import perceptron
+from ribcage.runtime import distributed
+
+
+class SimCLR(Method):
+    """A backbone and a projection head; the negatives of a view are the views of all other images of the batch.
+
+    temperature: t, of the softmax
+    dim: width of the projections
+    patient_aware: the second view is of another image of the same patient, where there is one, and images of the same
+        patient are no negatives
+    """
+
+    mates, divisible = True, False
+    hyperparameters = (
+        Hyperparameters(
+            optimizer="lars", lr=0.3, weight_decay=1e-6, warmup=10, epochs=100, batch=4096, source="section 2.2"
+        ),
+    )
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        findings: Sequence[str] = (),
+        *,
+        temperature: float = 0.1,
+        dim: int = 128,
+        patient_aware: bool = False,
+    ) -> None:
+        super().__init__(backbone, findings)
+        refuse(
+            {
+                f"--temperature {temperature} is not above 0": not temperature > 0,
+                f"--dim {dim} is not 1 or more": dim < 1,
+            }
+        )
+        self.temperature, self.patient_aware = temperature, patient_aware
+        self.head = perceptron(backbone.dim, backbone.dim, dim)
+
+    def faults(self, images: int, batch: int) -> list[str]:
+        """A single image has no negatives: its loss is 0."""
+        return [f"--batch {batch}: simclr contrasts the images of a batch, two at least"] * (batch < 2)
+
+    def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
+        """Two, drawn alike. The paper's (appendix A) have twice MoCo's jitter; without colour, which gray has not."""
+        paper = replace(published(size, crop=(0.08, 1.0)), brightness=0.4, contrast=0.8)
+        return [strong(size) if augment == "radiograph" else paper] * 2
+
+    def forward(self, batch: Batch) -> Step:
+        """Eq. 1, the mean over both views of all images."""
+        z = self._projected(batch.views)  # (2n, dim), the two views of an image side by side
+        everyone = distributed.everyone(z)  # (2N, dim)
+        with torch.autocast(z.device.type, enabled=False):
+            logits = (z @ everyone.T / self.temperature).masked_fill(self._left_out(batch), -torch.inf)  # (2n, 2N)
+        other = distributed.mine(torch.arange(len(everyone), device=z.device)) ^ 1  # its neighbour
+        right = (logits.argmax(1) == other).float().mean()
+        return Step(F.cross_entropy(logits, other), {"acc1": 100 * right})
+
+    def _projected(self, views: Sequence[Tensor]) -> Tensor:
+        """(2n, dim), of length 1."""
+        z = self.head(self.backbone(torch.cat(list(views)))).float().unflatten(0, (2, -1))  # (2, n, dim)
+        return F.normalize(z.transpose(0, 1).flatten(0, 1), dim=1)
+
+    def _left_out(self, batch: Batch) -> Tensor:
+        """(2n, 2N), views of this process and all views: itself and, if patient-aware, other images of its patient."""
+        patients = distributed.everyone(batch.patients)
+        same_image, same_view = (_own(len(patients) * views, patients.device) for views in (1, 2))
+        same_patient = batch.patients[:, None] == patients if self.patient_aware else same_image
+        return same_view | (same_patient & ~same_image).repeat_interleave(2, 0).repeat_interleave(2, 1)
+
+
+def _own(count: int, device: torch.device) -> Tensor:
+    """This process's rows of the identity."""
+    return distributed.mine(torch.eye(count, dtype=torch.bool, device=device))
