@@ -788,14 +788,14 @@ def pretrain(
     log_format: Literal['bar', 'moco'] = 'bar',
     **options: Any,
 ) -> Any:
-    """Learn what radiographs look like, mostly without labels; the result is a backbone to finetune, probe or load in timm.
+    """Pretrain a backbone, mostly without labels; finetune, probe or timm then start from its weights.
 
-    Methods: byol, mae, mae_unet, moco, supcon, supervised, swav; 'ribcage pretrain METHOD --help' shows its own options.
-    Writes a run folder: options, a log line per step, a checkpoint to go on from, `bundle/` and a page of images. Ctrl-C,
-    SIGTERM and SIGUSR1 save first; --resume goes on, in the middle of an epoch too.
+    'ribcage pretrain METHOD --help' shows the options of a method. The run folder holds the options, a log line per step, a
+    checkpoint, the backbone as `bundle/` and a page of example images. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before
+    the program ends; --resume continues from it, also in the middle of an epoch.
 
     Args:
-        method: One file of `methods/`: byol, mae, mae_unet, moco, supcon, supervised or swav.
+        method: Pretraining method.
         data: Dataset folders.
         out: The run folder to make.
         model: Any model of timm's, or one of Ribcage's own.
@@ -812,31 +812,31 @@ def pretrain(
         pool: How features are pooled, in timm's words: avg, token … (default: avg after mae, else as the model
             does).
         view: Changes to what an image may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
-        epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; supcon 1000; supervised 100;
-            swav 400).
+        epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; simclr 100; supcon 1000;
+            supervised 100; swav 400).
         batch: Images in a step, over all processes.
         micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
             0: all at once.
         lr: Peak learning rate (default: byol 0.2 × batch / 256; mae 0.00015 × batch / 256; mae_unet 0.00015 ×
-            batch / 256; moco 0.03 × batch / 256; supcon 0.05 × batch / 256; supervised 0.001 × batch / 256; swav
-            0.6 × batch / 256).
-        min_lr: Where the cosine ends (default: byol 0; mae 0; mae_unet 0; moco 0; supcon 0.001 × lr; supervised
-            0; swav 0.001 × lr).
+            batch / 256; moco 0.03 × batch / 256; simclr 0.3 × batch / 256; supcon 0.05 × batch / 256; supervised
+            0.001 × batch / 256; swav 0.6 × batch / 256).
+        min_lr: Where the cosine ends (default: byol 0; mae 0; mae_unet 0; moco 0; simclr 0; supcon 0.001 × lr;
+            supervised 0; swav 0.001 × lr).
         schedule: How the learning rate falls, step by step.
         decay_at: For --schedule step: shares of the run after which it falls to a tenth.
         warmup: Epochs in which the learning rate rises, half of the run at most (default: byol 10, at most 10% of
-            the run; mae 40, at most 10% of the run; mae_unet 40, at most 10% of the run; moco 0; supcon 10, at
-            most 10% of the run; supervised 1; swav 0).
+            the run; mae 40, at most 10% of the run; mae_unet 40, at most 10% of the run; moco 0; simclr 10, at
+            most 10% of the run; supcon 10, at most 10% of the run; supervised 1; swav 0).
         optimizer: Optimizer; another than the usual one comes with its own rate and decay (default: byol lars;
-            mae adamw; mae_unet adamw; moco sgd; supcon sgd; supervised adamw; swav lars).
+            mae adamw; mae_unet adamw; moco sgd; simclr lars; supcon sgd; supervised adamw; swav lars).
         betas: Of AdamW (default: mae 0.9 0.95; mae_unet 0.9 0.95; supervised 0.9 0.999).
         weight_decay: Of matrices and filters; biases and norms have none (default: byol 1.5e-06; mae 0.05;
-            mae_unet 0.05; moco 0.0001; supcon 0.0001; supervised 0.05; swav 1e-06).
+            mae_unet 0.05; moco 0.0001; simclr 1e-06; supcon 0.0001; supervised 0.05; swav 1e-06).
         layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
             BEiT and MAE.
         drop_path: Share of residual branches dropped.
-        clip: Largest norm of the gradient; 0 does not clip (default: byol 0; mae 0; mae_unet 0; moco 0; supcon 0;
-            supervised 0; swav 0).
+        clip: Largest norm of the gradient; 0 does not clip (default: byol 0; mae 0; mae_unet 0; moco 0; simclr 0;
+            supcon 0; supervised 0; swav 0).
         precision: bf16 where the hardware is fast at it.
         compile: Let torch compile the model first.
         save_minutes: Longest time between two checkpoints.

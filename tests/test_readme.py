@@ -8,6 +8,7 @@ from pathlib import Path
 import fitting
 import pytest
 from generated import WRITING
+from ranks import CNNS_ONLY, TRANSFORMERS_ONLY
 
 from ribcage import cli, methods
 from ribcage.commands import convert
@@ -35,6 +36,18 @@ def method_table() -> str:
     said = {name: cli.summary(folder / f"{name}.py").rstrip(".") for name in methods.names()}
     rows = [f"| `{fitting.called(name)}` | {said[name]} |" for name in said]
     return "\n".join(["| `ribcage …` | how it learns |", "|---|---|", *rows])
+
+
+def pretraining_table() -> str:
+    folder = Path(methods.__file__).parent
+    networks = dict.fromkeys(TRANSFORMERS_ONLY, "vision transformers") | dict.fromkeys(CNNS_ONLY, "CNNs")
+    head = ("method", "how it learns", "labels", "networks", "`--micro-batch`")
+    rows = [
+        f"| `{name}` | {cli.summary(folder / f'{name}.py').rstrip('.')} | {'yes' if kind.from_labels else 'no'} | "
+        f"{networks.get(name, 'any')} | {'yes' if kind.divisible else 'no'} |"
+        for name, kind in ((name, methods.load(name)) for name in methods.pretraining())
+    ]
+    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows])
 
 
 def training_table() -> str:
@@ -67,6 +80,7 @@ TABLES = {
     "methods": method_table,
     "fitting": fitting.table,
     "formats": convert.table,
+    "pretraining": pretraining_table,
     "training": training_table,
 }
 CHINESE_TABLES: dict[str, Callable[[], str]] = {
@@ -95,6 +109,7 @@ def in_chinese(file: Path) -> str:
 
 PLACES = {
     "formats": ROOT / "docs" / "weights.md",
+    "pretraining": ROOT / "docs" / "pretraining.md",
     "training": ROOT / "docs" / "pretraining.md",
     "fitting": ROOT / "docs" / "pretraining.md",
 }

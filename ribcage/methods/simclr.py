@@ -29,6 +29,9 @@ from ribcage.models.layers import perceptron
 from ribcage.runtime import distributed
 
 
+CHINESE = "SimCLR：在整个批次的所有视图中找出同一图像的另一视图"
+
+
 class SimCLR(Method):
     """A backbone and a projection head; the negatives of a view are the views of all other images of the batch.
 

@@ -65,7 +65,7 @@ def read_flags(module: ModuleType, words: list[str], defaults: Mapping[str, str]
     defaults: what options become that are left open, in words, where that is known already.
     """
     texts, kinds = field_texts(module), typing.get_type_hints(module.Options)
-    positional = getattr(module, "POSITIONAL", ())
+    positional: tuple[str, ...] = getattr(module, "POSITIONAL", ())
     if hasattr(module, "members"):
         texts[positional[0]] += f" One of {', '.join(module.members())}."
     flags = [
