@@ -21,13 +21,12 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.data.loader import Batch
-from ribcage.imaging.augment import View, published, strong
+from ribcage.imaging.augment import View, published_view, strong_view
 from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
 from ribcage.runtime import distributed
-
 
 CHINESE = "SimCLR：在整个批次的所有视图中找出同一图像的另一视图"
 
@@ -73,8 +72,8 @@ class SimCLR(Method):
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
         """Two, drawn alike. The paper's (appendix A) have twice MoCo's jitter; without colour, which gray has not."""
-        paper = replace(published(size, crop=(0.08, 1.0)), brightness=0.4, contrast=0.8)
-        return [strong(size) if augment == "radiograph" else paper] * 2
+        paper = replace(published_view(size, crop=(0.08, 1.0)), brightness=0.4, contrast=0.8)
+        return [strong_view(size) if augment == "radiograph" else paper] * 2
 
     def forward(self, batch: Batch) -> Step:
         """Eq. 1, the mean over both views of all images."""
