@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from ribcage.data.datasets import phantom
+from ribcage.imaging import duplicates, image_file
 from ribcage.imaging import fingerprint as fp
-from ribcage.imaging import image_file
 
 GrayImage = np.ndarray
 Alteration = Callable[[GrayImage, np.random.Generator], GrayImage]
@@ -148,12 +148,14 @@ def report(name: str, images: list[GrayImage], patients: np.ndarray, altered: in
         rng = np.random.default_rng(1)
         copies = [alter(images[row], rng) for row in chosen]
         queries = np.stack([fp.fingerprint(copy) for copy in copies])
-        loose = fp.matches(queries, prints, cut=127)
+        loose = duplicates.duplicates_between(queries, prints, max_distance=127)
         own = loose.second == chosen[loose.first]
         bits = np.full(len(chosen), 128)
         bits[loose.first[own]] = loose.distance[own]
-        by_bits = fp.matches(queries, prints)
-        confirmed = fp.matches(queries, prints, images_a=copies.__getitem__, images_b=images.__getitem__)
+        by_bits = duplicates.duplicates_between(queries, prints)
+        confirmed = duplicates.duplicates_between(
+            queries, prints, images_a=copies.__getitem__, images_b=images.__getitem__
+        )
         found = [
             np.mean(np.isin(np.arange(len(chosen)), m.first[m.second == chosen[m.first]])) for m in (by_bits, confirmed)
         ]
@@ -180,13 +182,13 @@ def originals(images: list[GrayImage], patients: np.ndarray, prints: np.ndarray)
     other = count * (count - 1) // 2 - same
     print("\n| pairs of originals | tested | by bits | rate below | with images | rate below |")
     print("|---|---|---|---|---|---|")
-    by_bits = fp.duplicates(prints)
-    confirmed = fp.duplicates(prints, images=images.__getitem__)
+    by_bits = duplicates.duplicates_within(prints)
+    confirmed = duplicates.duplicates_within(prints, images=images.__getitem__)
     for title, tested, own in (("different patients", other, False), ("studies of one patient", same, True)):
         hits = [int(((patients[m.first] == patients[m.second]) == own).sum()) for m in (by_bits, confirmed)]
         ends = [f"{rate_below(n, tested):.1e}" for n in hits]
         print(f"| {title} | {tested:,} | {hits[0]} | {ends[0]} | {hits[1]} | {ends[1]} |")
-    likest = fp.duplicates(prints, cut=100)
+    likest = duplicates.duplicates_within(prints, max_distance=100)
     own = patients[likest.first] == patients[likest.second]
     for title, which in (("different patients", ~own), ("studies of one patient", own)):
         order = np.flatnonzero(which)[np.argsort(likest.distance[which], kind="stable")][:1500]
@@ -197,8 +199,10 @@ def originals(images: list[GrayImage], patients: np.ndarray, prints: np.ndarray)
 
 
 def like(prints: np.ndarray, images: list[GrayImage], first: int, second: int) -> float:
-    i, j, flipped = fp._closest(prints[first], prints[second])  # in the position in which both lie
-    return fp.likeness(fp._ranks(images[first])[i], fp._ranks(images[second])[j] * (-1 if flipped else 1))
+    i, j, flipped = duplicates._closest(prints[first], prints[second])  # in the position in which both lie
+    return duplicates.likeness(
+        fp.rank_images(images[first])[i], fp.rank_images(images[second])[j] * (-1 if flipped else 1)
+    )
 
 
 def stored_small(name: str, images: list[GrayImage], patients: np.ndarray) -> None:
@@ -206,24 +210,24 @@ def stored_small(name: str, images: list[GrayImage], patients: np.ndarray) -> No
     print(f"\n| {name}, stored at | pairs of one patient | by bits | with images | nearest bits | likeness |")
     print("|---|---|---|---|---|---|")
     full = np.stack([fp.fingerprint(image) for image in images])
-    true = {(i, j) for i, j in pairs_of(fp.duplicates(full, images=images.__getitem__), patients)}
+    true = {(i, j) for i, j in pairs_of(duplicates.duplicates_within(full, images=images.__getitem__), patients)}
     same = int(sum(n * (n - 1) // 2 for n in np.unique(patients, return_counts=True)[1])) - len(true)
     for size in (256, 128, 96, 64, 48, 32):
         small = [image_file.fit(image, size, "pad")[0] for image in images]
         prints = np.stack([fp.fingerprint(image) for image in small])
-        found = [fp.duplicates(prints), fp.duplicates(prints, images=small.__getitem__)]
+        found = [duplicates.duplicates_within(prints), duplicates.duplicates_within(prints, images=small.__getitem__)]
         called = [len(set(pairs_of(each, patients)) - true) for each in found]
-        near = fp.duplicates(prints, cut=fp.LOOSE + 20)
+        near = duplicates.duplicates_within(prints, max_distance=duplicates.LOOSE + 20)
         others = [k for k, pair in enumerate(zip(near.first.tolist(), near.second.tolist(), strict=True))
                   if patients[pair[0]] == patients[pair[1]] and pair not in true]  # fmt: skip
         alike = [like(prints, small, int(near.first[k]), int(near.second[k])) for k in others]
-        lacking = fp._needed(near.distance[others], np.full(len(others), size)) - np.array(alike)
+        lacking = duplicates._needed(near.distance[others], np.full(len(others), size)) - np.array(alike)
         nearest = ", ".join(map(str, np.sort(near.distance[others])[:4]))
         print(f"| {size} px | {same} | {called[0]} | {called[1]} | {nearest} | lacks {lacking.min():.2f} |", flush=True)
     print(f"True copies within one patient, left out: {len(true)}")
 
 
-def pairs_of(found: fp.Matches, patients: np.ndarray) -> list[tuple[int, int]]:
+def pairs_of(found: duplicates.DuplicatePairs, patients: np.ndarray) -> list[tuple[int, int]]:
     """The found pairs that show one patient."""
     pairs = zip(found.first.tolist(), found.second.tolist(), strict=True)
     return [(i, j) for i, j in pairs if patients[i] == patients[j]]
@@ -247,8 +251,8 @@ def exact_copies(file: Path) -> None:
     within = len(hashes) - len(np.unique(hashes))
     across = len(np.unique([h for h in map(fp.pixel_hash, val) if h in set(hashes.tolist())]))
     prints, others = (np.stack([fp.fingerprint(image) for image in part]) for part in (train, val))
-    near = fp.duplicates(prints, images=train.__getitem__)
-    far = fp.matches(prints, others, images_a=train.__getitem__, images_b=val.__getitem__)
+    near = duplicates.duplicates_within(prints, images=train.__getitem__)
+    far = duplicates.duplicates_between(prints, others, images_a=train.__getitem__, images_b=val.__getitem__)
     print("\n## PneumoniaMNIST (28 px)\n")
     print(f"exact copies by pixel_hash: {within} within train, {across} across train and val")
     for title, found in (("within train", near), ("train and val", far)):
@@ -264,7 +268,7 @@ class Model:
     distances lie as those of the images do, in the middle and at the near end, which decides what a search costs."""
 
     def __init__(self, images: list[GrayImage]) -> None:
-        waves = np.stack([fp._waves(fp._ranks(image)) for image in images]).astype(np.float32)
+        waves = np.stack([fp._waves(fp.rank_images(image)) for image in images]).astype(np.float32)
         self.mean, self.spread = waves.mean(0), waves.std(0)
         self.apart = (waves - self.mean) / np.sqrt(3)
         self.bordered = float((waves[:, 0] != waves[:, 1]).any(axis=1).mean())
@@ -303,11 +307,11 @@ def collection(model: Model, count: int, copies: int) -> tuple[np.ndarray, np.nd
 
 def nearest_bits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Distance of print a[i] and b[i], by plain counting."""
-    apart = [np.bitwise_count(a[:, i] ^ b[:, j]).sum(axis=1, dtype=np.int64) for i, j in fp._pairs()]
+    apart = [np.bitwise_count(a[:, i] ^ b[:, j]).sum(axis=1, dtype=np.int64) for i, j in duplicates._pairs()]
     return np.minimum(apart, fp.BITS - np.array(apart)).min(axis=0)
 
 
-def timed(call: Callable[[], fp.Matches]) -> tuple[str, fp.Matches]:
+def timed(call: Callable[[], duplicates.DuplicatePairs]) -> tuple[str, duplicates.DuplicatePairs]:
     """Seconds on the clock, and seconds of all cores together, which other work on the machine does not lengthen."""
     start, busy = time.perf_counter(), time.process_time()
     result = call()
@@ -316,7 +320,7 @@ def timed(call: Callable[[], fp.Matches]) -> tuple[str, fp.Matches]:
 
 def search_times(images: list[GrayImage], sizes: list[int]) -> None:
     model = Model(images)
-    fp.duplicates(model.prints(model.waves(100, np.random.default_rng(3))))
+    duplicates.duplicates_within(model.prints(model.waves(100, np.random.default_rng(3))))
     check_model(model, images)
     print("\nSeconds, and in brackets the seconds of all cores together:\n")
     print("| prints | cut | all pairs within | 10,000 queries | copies found at 0–16, 17–32, 33–48, 49–60 bits |")
@@ -324,9 +328,9 @@ def search_times(images: list[GrayImage], sizes: list[int]) -> None:
     for size in sizes:
         prints, queries = collection(model, size, min(10_000, size))
         truth = nearest_bits(queries, prints[: len(queries)])
-        for cut in (fp.STRICT, fp._loose(size)):
-            within, _ = timed(lambda: fp.duplicates(prints, cut=cut))  # noqa: B023
-            asked, result = timed(lambda: fp.matches(queries, prints, cut=cut))  # noqa: B023
+        for cut in (duplicates.STRICT, duplicates._loose(size)):
+            within, _ = timed(lambda: duplicates.duplicates_within(prints, max_distance=cut))  # noqa: B023
+            asked, result = timed(lambda: duplicates.duplicates_between(queries, prints, max_distance=cut))  # noqa: B023
             hit = np.zeros(len(queries), bool)
             hit[result.first[result.first == result.second]] = True
             shares = "; ".join(shares_found(truth, hit, cut))
@@ -345,7 +349,7 @@ def check_model(model: Model, images: list[GrayImage]) -> None:
         ("fitted images", np.stack([fp.fingerprint(image) for image in images])),
         ("drawn", model.prints(model.waves(len(images), np.random.default_rng(4)))),
     ):
-        apart = fp.duplicates(prints, cut=127).distance
+        apart = duplicates.duplicates_within(prints, max_distance=127).distance
         pairs = len(prints) * (len(prints) - 1) // 2
         low = [np.sort(apart)[int(pairs * share)] for share in (1e-5, 1e-4, 1e-3, 1e-2, 0.5)]
         print(

@@ -48,6 +48,8 @@ TESTED = {
     "ribcage/evaluation/leakage.py": ("guard", "provenance", "evaluation", "cohort"),
     "ribcage/data/provenance.py": ("provenance", "guard", "integrity"),
     "ribcage/imaging/fingerprint.py": ("fingerprint", "audit", "guard"),
+    "ribcage/imaging/duplicates.py": ("fingerprint", "audit", "guard"),
+    "ribcage/imaging/hamming.py": ("fingerprint", "audit", "guard"),
     "ribcage/data/loader.py": ("loader", "datasets", "training"),
     "ribcage/training/optim.py": ("optim", "loop", "hyperparameters", "training"),
     "ribcage/training/trainer.py": ("loop", "training", "supervised"),

@@ -17,7 +17,7 @@ from torch import nn
 from ribcage.data import phantom
 from ribcage.data.datasets import phantom as dataset
 from ribcage.data.index import Index
-from ribcage.imaging import fingerprint
+from ribcage.imaging import duplicates, fingerprint
 
 
 def rate(size: int, count: int = 200) -> float:
@@ -50,7 +50,7 @@ def likenesses(count: int) -> None:
     apart = np.minimum(apart, fingerprint.BITS - apart)
     print(f"bits between different patients ({count} images): smallest {apart.min():.0f},", end=" ")
     print(f"0.01 % {np.percentile(apart, 0.01):.0f}, 1 % {np.percentile(apart, 1):.0f}, median {np.median(apart):.0f}")
-    print(f"near-copies: {len(fingerprint.duplicates(prints, images=images.__getitem__))}")
+    print(f"near-copies: {len(duplicates.duplicates_within(prints, images=images.__getitem__))}")
 
 
 def auroc(score: np.ndarray, label: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ribcage.imaging import duplicates, hamming
 from ribcage.imaging import fingerprint as fp
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
@@ -82,10 +83,10 @@ MOVED = {
 @pytest.mark.parametrize("name", KEPT_BITS)
 def test_bits_alone_find_a_copy(name: str) -> None:
     copies = [KEPT_BITS[name](pixels) for pixels in IMAGES[:10]]
-    found = fp.matches(np.stack([fp.fingerprint(copy) for copy in copies]), PRINTS)
+    found = duplicates.duplicates_between(np.stack([fp.fingerprint(copy) for copy in copies]), PRINTS)
     assert found.first.tolist() == list(range(10))
     assert found.second.tolist() == list(range(10))
-    assert found.distance.max() <= fp.STRICT
+    assert found.distance.max() <= duplicates.STRICT
     assert np.isnan(found.likeness).all()
 
 
@@ -93,13 +94,13 @@ def test_bits_alone_find_a_copy(name: str) -> None:
 def test_images_confirm_a_copy(name: str) -> None:
     copies = [{**KEPT_BITS, **MOVED}[name](pixels) for pixels in IMAGES[:10]]
     prints = np.stack([fp.fingerprint(copy) for copy in copies])
-    found = fp.matches(prints, PRINTS, images_a=copies.__getitem__, images_b=IMAGES.__getitem__)
+    found = duplicates.duplicates_between(prints, PRINTS, images_a=copies.__getitem__, images_b=IMAGES.__getitem__)
     assert found.first.tolist() == found.second.tolist() == list(range(10))
 
 
 def test_different_images_are_no_duplicates() -> None:
-    assert len(fp.duplicates(PRINTS)) == 0
-    assert len(fp.duplicates(PRINTS, images=IMAGES.__getitem__)) == 0
+    assert len(duplicates.duplicates_within(PRINTS)) == 0
+    assert len(duplicates.duplicates_within(PRINTS, images=IMAGES.__getitem__)) == 0
 
 
 def test_images_reject_what_only_has_close_bits() -> None:
@@ -107,13 +108,13 @@ def test_images_reject_what_only_has_close_bits() -> None:
     other = np.clip(cv2.GaussianBlur(IMAGES[0], (0, 0), 5) + fine, 0, 255).astype(np.uint8)
     prints = np.stack([PRINTS[0], fp.fingerprint(other)])
     both = [IMAGES[0], other]
-    assert len(fp.duplicates(prints, cut=fp.LOOSE)) == 1
-    assert len(fp.duplicates(prints, images=both.__getitem__)) == 0
+    assert len(duplicates.duplicates_within(prints, max_distance=duplicates.LOOSE)) == 1
+    assert len(duplicates.duplicates_within(prints, images=both.__getitem__)) == 0
 
 
 def test_duplicates_come_once_in_order_with_their_distance() -> None:
     prints = np.stack([PRINTS[3], PRINTS[5], PRINTS[3], PRINTS[5], PRINTS[3]])
-    found = fp.duplicates(prints)
+    found = duplicates.duplicates_within(prints)
     assert list(zip(found.first.tolist(), found.second.tolist(), strict=True)) == [(0, 2), (0, 4), (1, 3), (2, 4)]
     assert found.distance.tolist() == [0, 0, 0, 0]
     assert found.first.dtype == found.second.dtype == np.int64
@@ -121,7 +122,10 @@ def test_duplicates_come_once_in_order_with_their_distance() -> None:
 
 def test_both_directions_find_the_same_pairs() -> None:
     crops = np.stack([fp.fingerprint(pixels[8:-8, 8:-8]) for pixels in IMAGES])
-    there, back = fp.matches(crops, PRINTS, cut=60), fp.matches(PRINTS, crops, cut=60)
+    there, back = (
+        duplicates.duplicates_between(crops, PRINTS, max_distance=60),
+        duplicates.duplicates_between(PRINTS, crops, max_distance=60),
+    )
     pairs = sorted(zip(back.second.tolist(), back.first.tolist(), back.distance.tolist(), strict=True))
     assert list(zip(there.first.tolist(), there.second.tolist(), there.distance.tolist(), strict=True)) == pairs
     assert len(pairs) >= 40
@@ -143,13 +147,18 @@ def test_no_content_matches_nothing(name: str) -> None:
     print_ = fp.fingerprint(EMPTY[name])
     assert not print_.any()
     twice = np.stack([print_, print_, PRINTS[0]])
-    assert len(fp.duplicates(twice, cut=127)) == 0
-    assert len(fp.matches(twice, ~np.zeros_like(twice))) == 0
+    assert len(duplicates.duplicates_within(twice, max_distance=127)) == 0
+    assert len(duplicates.duplicates_between(twice, ~np.zeros_like(twice))) == 0
 
 
 def test_empty_collections_have_no_pairs() -> None:
     none = np.empty((0, fp.VARIANTS, 4), np.uint64)
-    assert len(fp.duplicates(none)) == len(fp.matches(none, PRINTS)) == len(fp.matches(PRINTS, none)) == 0
+    assert (
+        len(duplicates.duplicates_within(none))
+        == len(duplicates.duplicates_between(none, PRINTS))
+        == len(duplicates.duplicates_between(PRINTS, none))
+        == 0
+    )
 
 
 def test_prints_are_the_same_on_every_machine() -> None:
@@ -206,8 +215,8 @@ def test_a_view_and_its_copy_have_the_same_print() -> None:
 def test_small_images_need_to_be_more_alike() -> None:
     """Where little is left of the fine structure, another exposure of a patient looks like a copy."""
     distances, large, small = np.array([0, 24, 44, 60]), np.full(4, 256), np.full(4, 64)
-    np.testing.assert_allclose(fp._needed(distances, large), [0.45, 0.45, 0.82, 0.82])
-    np.testing.assert_allclose(fp._needed(distances, small), [0.45, 0.45, 0.9, 0.9])
+    np.testing.assert_allclose(duplicates._needed(distances, large), [0.45, 0.45, 0.82, 0.82])
+    np.testing.assert_allclose(duplicates._needed(distances, small), [0.45, 0.45, 0.9, 0.9])
 
 
 @pytest.mark.parametrize("turn", range(8))
@@ -215,16 +224,16 @@ def test_bits_of_a_turned_image_follow_from_those_of_the_image(turn: int) -> Non
     transposed, upside, mirrored = fp.TURNS[turn]
     moved = IMAGES[0].T if transposed else IMAGES[0]
     moved = np.ascontiguousarray(moved[:: -1 if upside else 1, :: -1 if mirrored else 1])
-    apart = np.bitwise_count(fp.turned(PRINTS[0], turn) ^ fp.fingerprint(moved)).sum(axis=1)
+    apart = np.bitwise_count(fp.turned_prints(PRINTS[0], turn) ^ fp.fingerprint(moved)).sum(axis=1)
     assert (apart[:2] <= 2 * transposed).all()  # of 256, two have no counterpart among those that are kept
     assert (apart <= 4 + 2 * transposed).all()  # edges of crops are rounded downwards from either side
 
 
 def test_how_a_copy_lies_is_told_and_inverted_within_one_collection() -> None:
     copies = np.stack([fp.fingerprint(np.rot90(IMAGES[0])), PRINTS[1], PRINTS[0]])
-    found = fp.duplicates(copies)
+    found = duplicates.duplicates_within(copies)
     assert (found.first.tolist(), found.second.tolist()) == ([0], [2])
-    back = fp.turned(copies[0], int(found.turn[0]))
+    back = fp.turned_prints(copies[0], int(found.turn[0]))
     assert np.bitwise_count(back ^ copies[2]).sum(axis=1).max() <= 2
 
 
@@ -235,7 +244,7 @@ def exhaustive(a: np.ndarray, b: np.ndarray, cut: int) -> set[tuple[int, int, in
     for turn in range(8):
         cropped = [(1, crop) for crop in crops] + [(crop, 1) for crop in crops] if turn < 2 else []
         for i, j in [(0, 0), (1, 1), *cropped]:
-            apart = np.bitwise_count(fp.turned(a, turn)[:, None, i] ^ b[None, :, j]).sum(axis=2, dtype=np.int64)
+            apart = np.bitwise_count(fp.turned_prints(a, turn)[:, None, i] ^ b[None, :, j]).sum(axis=2, dtype=np.int64)
             apart = np.minimum(apart, fp.BITS - apart)
             for first, second in np.argwhere(apart <= cut):
                 key = int(first), int(second)
@@ -253,7 +262,7 @@ def random_prints(count: int, seed: int, likeness: float = 0.0) -> np.ndarray:
     return np.packbits(bits, axis=2, bitorder="little").view("<u8").astype(np.uint64)
 
 
-def triples(found: fp.Matches) -> set[tuple[int, int, int]]:
+def triples(found: duplicates.DuplicatePairs) -> set[tuple[int, int, int]]:
     return set(zip(found.first.tolist(), found.second.tolist(), found.distance.tolist(), strict=True))
 
 
@@ -264,13 +273,13 @@ def test_a_pair_just_at_the_cut_is_found(flipped: int) -> None:
     bits = np.unpackbits(one.view(np.uint8).reshape(1, fp.VARIANTS, -1), axis=2, bitorder="little")
     bits[:, :, :flipped] ^= 1
     other = np.packbits(bits, axis=2, bitorder="little").view("<u8").astype(np.uint64)
-    assert fp.matches(one, other, cut=24).distance.tolist() == [24]
-    assert len(fp.matches(one, other, cut=23)) == 0
+    assert duplicates.duplicates_between(one, other, max_distance=24).distance.tolist() == [24]
+    assert len(duplicates.duplicates_between(one, other, max_distance=23)) == 0
 
 
 def test_neighbourhoods_hold_each_target_once_by_its_nearest_pivot() -> None:
     queries, targets = random_prints(20, 6)[:, 0], random_prints(5000, 8, 0.5)[:, 0]
-    cells = fp._neighbourhoods(queries, targets)
+    cells = hamming._neighbourhoods(queries, targets)
     assert sorted(np.concatenate([cell.rows for cell in cells]).tolist()) == list(range(5000))
     pivots = np.stack([cell.pivot for cell in cells])
     assert len(cells) == len(targets) // 64, "a pivot that is another's twin would hold nothing"
@@ -285,25 +294,25 @@ def test_neighbourhoods_hold_each_target_once_by_its_nearest_pivot() -> None:
 
 
 def test_the_cut_grows_stricter_with_the_mean_size_of_two_collections(monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = fp.duplicates(PRINTS[:0])
+    nothing = duplicates.duplicates_within(PRINTS[:0])
     cuts: list[int] = []
-    monkeypatch.setattr(fp, "_candidates", lambda a, b, cut: cuts.append(cut) or nothing)
+    monkeypatch.setattr(duplicates, "_candidates", lambda a, b, cut: cuts.append(cut) or nothing)
     many = np.broadcast_to(np.uint64(0), (10**7, fp.VARIANTS, 4))
     reader = {"images_a": IMAGES.__getitem__, "images_b": IMAGES.__getitem__}
     for a, b in ((many, many), (many[:10], many), (many, many[: 10**5])):
-        fp.matches(a, b, **reader)
-    assert cuts == [fp.LOOSE - 20, fp.LOOSE, fp.LOOSE - 10]
-    fp.matches(PRINTS, PRINTS, images_a=IMAGES.__getitem__)
-    assert cuts.pop() == fp.STRICT, "where only one side can be looked at, the bits decide alone"
+        duplicates.duplicates_between(a, b, **reader)
+    assert cuts == [duplicates.LOOSE - 20, duplicates.LOOSE, duplicates.LOOSE - 10]
+    duplicates.duplicates_between(PRINTS, PRINTS, images_a=IMAGES.__getitem__)
+    assert cuts.pop() == duplicates.STRICT, "where only one side can be looked at, the bits decide alone"
 
 
 @pytest.mark.parametrize("cut", [20, 90])
 def test_search_finds_what_counting_finds(cut: int) -> None:
     a, b = random_prints(300, 1, 0.6), random_prints(4500, 2, 0.6)
     b[:50] = a[:50]
-    assert triples(fp.matches(a, b, cut=cut)) == exhaustive(a, b, cut)
+    assert triples(duplicates.duplicates_between(a, b, max_distance=cut)) == exhaustive(a, b, cut)
     within = {(i, j, d) for i, j, d in exhaustive(a, a, cut) if i < j}
-    assert triples(fp.duplicates(a, cut=cut)) == within
+    assert triples(duplicates.duplicates_within(a, max_distance=cut)) == within
 
 
 def test_search_by_neighbourhoods_finds_close_copies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,9 +320,9 @@ def test_search_by_neighbourhoods_finds_close_copies(monkeypatch: pytest.MonkeyP
     originals = random_prints(20_000, 4, 0.3)
     flips = np.packbits(rng.random((500, fp.VARIANTS, fp.BITS)) < 0.08, axis=2, bitorder="little").view("<u8")
     copies = originals[:500] ^ flips.astype(np.uint64)
-    every = triples(fp.matches(copies, originals, cut=40))
-    monkeypatch.setattr(fp, "_EXACT", 0)
-    some = triples(fp.matches(copies, originals, cut=40))
+    every = triples(duplicates.duplicates_between(copies, originals, max_distance=40))
+    monkeypatch.setattr(hamming, "_EXACT", 0)
+    some = triples(duplicates.duplicates_between(copies, originals, max_distance=40))
     assert some <= every, "a pair or a distance that counting does not find"
     assert len(every) >= 480
     assert len(some) >= 0.97 * len(every)
@@ -322,7 +331,7 @@ def test_search_by_neighbourhoods_finds_close_copies(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("cut", [-1, 128])
 def test_an_impossible_cut_is_refused(cut: int) -> None:
     with pytest.raises(ValueError, match=r"must be 0 to 127 bits"):
-        fp.duplicates(PRINTS, cut=cut)
+        duplicates.duplicates_within(PRINTS, max_distance=cut)
 
 
 def test_wrong_inputs_are_named() -> None:
@@ -331,7 +340,7 @@ def test_wrong_inputs_are_named() -> None:
     with pytest.raises(ValueError, match=r"uint8 or uint16"):
         fp.fingerprint(np.zeros((40, 40), np.float32))
     with pytest.raises(ValueError, match=r"Prints must be"):
-        fp.duplicates(np.zeros((3, 4), np.uint64))
+        duplicates.duplicates_within(np.zeros((3, 4), np.uint64))
 
 
 def test_pixel_hash_tells_shape_and_type_apart() -> None:
@@ -354,7 +363,7 @@ def test_patients_are_hashed_per_data_set() -> None:
 
 
 def test_importing_does_not_load_numba() -> None:
-    code = "import sys, ribcage.imaging.fingerprint; sys.exit('numba' in sys.modules)"
+    code = "import sys, ribcage.imaging.duplicates; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -366,10 +375,10 @@ def test_pneumoniamnist_holds_its_known_copies() -> None:
     assert len(hashes) - len(set(hashes)) == 18
     assert len({fp.pixel_hash(pixels) for pixels in val} & set(hashes)) == 8
     prints, others = (np.stack([fp.fingerprint(pixels) for pixels in part]) for part in (train, val))
-    within = fp.duplicates(prints, images=train.__getitem__)
+    within = duplicates.duplicates_within(prints, images=train.__getitem__)
     assert all(hashes[i] == hashes[j] for i, j in zip(within.first, within.second, strict=True))
     assert len(within) == 18
-    across = fp.matches(prints, others, images_a=train.__getitem__, images_b=val.__getitem__)
+    across = duplicates.duplicates_between(prints, others, images_a=train.__getitem__, images_b=val.__getitem__)
     assert all(hashes[i] == fp.pixel_hash(val[j]) for i, j in zip(across.first, across.second, strict=True))
     assert len({hashes[i] for i in across.first}) == 8
 
@@ -385,7 +394,7 @@ def test_dicom_twins_are_found_and_nothing_else() -> None:
         for file in files
         for p in [file.pixel_array]
     ]
-    found = fp.duplicates(np.stack([fp.fingerprint(p) for p in shown]), images=shown.__getitem__)
+    found = duplicates.duplicates_within(np.stack([fp.fingerprint(p) for p in shown]), images=shown.__getitem__)
     assert list(zip(found.first.tolist(), found.second.tolist(), strict=True)) == [(0, 1), (4, 5), (6, 7)]
 
 
@@ -396,8 +405,8 @@ def test_originals_are_found_among_small_jpegs() -> None:
     large, small = ([np.asarray(cv2.imread(str(file), 0)) for file in part] for part in files)
     prints, others = (np.stack([fp.fingerprint(p) for p in part]) for part in (large, small))
     for found in (
-        fp.matches(prints, others),
-        fp.matches(prints, others, images_a=large.__getitem__, images_b=small.__getitem__),
+        duplicates.duplicates_between(prints, others),
+        duplicates.duplicates_between(prints, others, images_a=large.__getitem__, images_b=small.__getitem__),
     ):
         assert found.first.tolist() == list(range(len(large)))
         assert [files[1][row].stem for row in found.second] == [file.stem for file in files[0]]
@@ -408,12 +417,12 @@ def test_real_patients_are_told_apart_and_a_true_duplicate_is_found() -> None:
     files = sorted((Path(str(REAL)) / "nih" / "images_256").glob("*.jpg"))
     images = [np.asarray(cv2.imread(str(file), 0)) for file in files]
     prints = np.stack([fp.fingerprint(p) for p in images])
-    found = fp.duplicates(prints, images=images.__getitem__)
+    found = duplicates.duplicates_within(prints, images=images.__getitem__)
     names = [(files[i].stem, files[j].stem) for i, j in zip(found.first, found.second, strict=True)]
     assert names == [("00002658_001", "00002658_002")]
     crops = [p[5:-10, 3:-8] for p in images[:200]]
     seen = np.stack([fp.fingerprint(p) for p in crops])
-    again = fp.matches(seen, prints, images_a=crops.__getitem__, images_b=images.__getitem__)
+    again = duplicates.duplicates_between(seen, prints, images_a=crops.__getitem__, images_b=images.__getitem__)
     assert (files_patient(files, again.first) == files_patient(files, again.second)).all()
     assert len(set(again.first.tolist())) >= 190
 

@@ -105,7 +105,7 @@ def test_bundles_of_older_versions_hashed_without_a_key_and_are_still_understood
 
 def test_prints_of_older_versions_have_fewer_crops_and_open(tmp_path: Path) -> None:
     old = np.arange(1, 33, dtype=np.uint64).reshape(2, 4, 4)
-    wide = fingerprint.widened(old)
+    wide = fingerprint.with_all_variants(old)
     assert wide.shape == (2, fingerprint.VARIANTS, 4) and (wide[:, :4] == old).all() and not wide[:, 4:].any()
     none = np.empty(0, np.uint64)
     with (tmp_path / "provenance.npz").open("wb") as stream:

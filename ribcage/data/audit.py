@@ -16,7 +16,7 @@ import pandas as pd
 from ribcage.data import dataset_folder as stores
 from ribcage.data import intake, splits
 from ribcage.data.index import SPLITS, Index
-from ribcage.imaging import fingerprint
+from ribcage.imaging import duplicates
 
 EXAMPLES = 20  # pairs named one by one; the rest is counted
 AGE_EDGES = np.arange(0, 101, 10)
@@ -196,13 +196,13 @@ def alike(members: Sequence[Member]) -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
-def _matches(one: Member, other: Member) -> fingerprint.Matches:
+def _matches(one: Member, other: Member) -> duplicates.DuplicatePairs:
     assert one.fingerprints is not None and other.fingerprints is not None
     assert one.store is not None and other.store is not None
     if one is other:
-        return fingerprint.duplicates(one.fingerprints.prints, images=one.store.image)
+        return duplicates.duplicates_within(one.fingerprints.prints, images=one.store.image)
     prints = one.fingerprints.prints, other.fingerprints.prints
-    return fingerprint.matches(*prints, images_a=one.store.image, images_b=other.store.image)
+    return duplicates.duplicates_between(*prints, images_a=one.store.image, images_b=other.store.image)
 
 
 def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

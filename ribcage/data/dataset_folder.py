@@ -248,7 +248,7 @@ class Fingerprints:
         try:
             columns = pq.read_table(file, memory_map=True, columns=["print", "pixels"])
             values = columns["print"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            prints = fingerprint.widened(values.reshape(len(columns), -1, 4))
+            prints = fingerprint.with_all_variants(values.reshape(len(columns), -1, 4))
             pixels = columns["pixels"].to_numpy()
         except (ValueError, AttributeError, TypeError, pa.ArrowException):
             raise ValueError(f"{file} is damaged: it holds no fingerprints. Import the data set again.") from None

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ribcage.data import dataset_folder, splits
 from ribcage.data.index import Index
-from ribcage.imaging import fingerprint, image_file
+from ribcage.imaging import duplicates, fingerprint, image_file
 
 log = logging.getLogger("ribcage")
 
@@ -106,7 +106,7 @@ def given_way(index: Index, prints: dataset_folder.Fingerprints, giving: Sequenc
     for part in dict.fromkeys(giving):
         own, rest = np.flatnonzero(parts == part), np.flatnonzero((parts != part) & (parts != ""))
         found = splits.shared(names, parts, (part,)) | splits.shared(prints.pixels, parts, (part,))
-        found[own[fingerprint.matches(prints.prints[own], prints.prints[rest]).first]] = True
+        found[own[duplicates.duplicates_between(prints.prints[own], prints.prints[rest]).first]] = True
         parts[found] = ""
         if len(own) and not (parts == part).any():
             raise ValueError(

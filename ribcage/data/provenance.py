@@ -8,7 +8,7 @@ import numpy as np
 
 from ribcage.data import site_key
 from ribcage.data.dataset_folder import Fingerprints, Store
-from ribcage.imaging import fingerprint
+from ribcage.imaging import duplicates, fingerprint
 from ribcage.runtime import files
 
 
@@ -94,7 +94,7 @@ class Provenance:
             raise FileNotFoundError(f"{file} is missing: nobody can tell what this model has seen.") from None
         except Exception as error:  # a damaged archive raises almost anything
             raise ValueError(f"{file} is damaged ({type(error).__name__}).") from None
-        found = replace(found, prints=fingerprint.widened(found.prints))
+        found = replace(found, prints=fingerprint.with_all_variants(found.prints))
         flat = (found.patients, found.role, found.selected, found.unknown, found.keys)
         shapes = [(found.prints.shape[1:], (fingerprint.VARIANTS, 4)), *((one.ndim, 1) for one in flat)]
         shapes += [(found.unknown.dtype.kind, "U"), (found.keys.dtype.kind, "U")]
@@ -148,5 +148,5 @@ def copies(provenance: Provenance, tested: Fingerprints) -> tuple[np.ndarray, np
     """(N,) which of the tested images a model has seen to the bit, and of which it has seen a near-copy."""
     identical = np.isin(tested.pixels, provenance.pixels) & (tested.pixels > 0)
     alike = identical.copy()
-    alike[fingerprint.matches(tested.prints, provenance.prints).first] = True
+    alike[duplicates.duplicates_between(tested.prints, provenance.prints).first] = True
     return identical, alike

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ribcage.data import splits
 from ribcage.data.dataset_folder import Store
-from ribcage.imaging import fingerprint
+from ribcage.imaging import duplicates
 from ribcage.runtime.spelling import did_you_mean
 
 FRONTAL = ("PA", "AP")
@@ -94,7 +94,7 @@ def given_way(stores: Sequence[Store], giving: Sequence[str]) -> np.ndarray:
         own, rest = (np.flatnonzero((parts == part) == mine) for mine in (True, False))
         rest = rest[parts[rest] != ""]
         found = splits.shared(names, parts, (part,)) | splits.shared(images, parts, (part,))
-        found[own[fingerprint.matches(prints[own], prints[rest]).first]] = True
+        found[own[duplicates.duplicates_between(prints[own], prints[rest]).first]] = True
         parts[found] = ""  # what has left its split is in nobody's way
         gone |= found
     return gone

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data.readers import tables
-from ribcage.imaging.fingerprint import same_patient
+from ribcage.imaging.fingerprint import canonical_patient
 
 log = logging.getLogger("ribcage")
 
@@ -144,7 +144,7 @@ def _fractions(names: pd.Series) -> np.ndarray:
 
 def spelt(patients: pd.Series) -> pd.Series:
     """The names of patients, spelt in one way."""
-    return patients.map({name: same_patient(name) for name in patients.unique()})
+    return patients.map({name: canonical_patient(name) for name in patients.unique()})
 
 
 def shared(names: np.ndarray | pd.Series, split: np.ndarray | pd.Series, giving: Sequence[str]) -> np.ndarray:
