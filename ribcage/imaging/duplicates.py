@@ -67,7 +67,7 @@ def duplicates_between(
     images_b: PixelReader | None = None,
     max_distance: int | None = None,
 ) -> DuplicatePairs:
-    """Near-duplicate pairs across two collections, as in `duplicates_within`. Images are used if both sides have them."""
+    """Near-duplicate pairs across two collections, as in `duplicates_within`. Images are used if both have them."""
     prints_a, prints_b = _checked(prints_a), _checked(prints_b)
     seen = images_a is not None and images_b is not None
     candidates = _candidates(
