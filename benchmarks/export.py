@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from ribcage import cli, metrics
-from ribcage.bundle import bundle, cost, deployment
+from ribcage.bundle import cost, deployment
+from ribcage.bundle.io import Classifier, load_classifier
 from ribcage.commands import export
 from ribcage.metrics.intervals import Interval
 
@@ -63,15 +64,15 @@ def made(folder: Path, images: int) -> Path:
     return folder
 
 
-def trained(data: Path, run: Path, name: str, epochs: int) -> bundle.Bundle:
+def trained(data: Path, run: Path, name: str, epochs: int) -> Classifier:
     """The model after so many epochs."""
     if not (run / "bundle" / "model.json").exists():
         words = ["finetune", "--data", str(data), "--model", name, "--size", str(SIDE), "--epochs", str(epochs)]
         assert cli.main([*words, "--batch", "16", "--lr", "2e-3", "--view", "crop=0.85,1.0", "--out", str(run)]) == 0
-    return bundle.load(run)
+    return load_classifier(run)
 
 
-def ways(opened: bundle.Bundle, data: Path, work: Path, threads: int) -> Iterator[Way]:
+def ways(opened: Classifier, data: Path, work: Path, threads: int) -> Iterator[Way]:
     """All files, each opened."""
     for to, int8 in (("onnx", False), ("openvino", False), ("onnx", True), ("openvino", True)):
         folder = work / f"{to}{' int8' * int8}"
@@ -90,14 +91,14 @@ def fast_bf16() -> bool:
     return file.exists() and any(flag in file.read_text() for flag in ("avx512_bf16", "amx_bf16"))
 
 
-def table(opened: bundle.Bundle, data: Path, given: argparse.Namespace) -> Iterator[list[str]]:
+def table(opened: Classifier, data: Path, given: argparse.Namespace) -> Iterator[list[str]]:
     """The cells of every way, eager first."""
     asked = export.Options(opened.folder, data=(str(data),))
-    _, images, labels, patients = export.shown(asked, opened.model, "test", given.tests)
+    _, images, labels, patients = export.shown(asked, opened.spec, "test", given.tests)
     own = deployment.expected(opened, images)
     before = metrics.bootstrap(own, labels, patients)["auroc"].macro()
     with cost.computing(given.threads):
-        found = list(ways(opened, data, given.work / f"{opened.model.name} files", given.threads))
+        found = list(ways(opened, data, given.work / f"{opened.spec.name} files", given.threads))
         eager: deployment.Answer = partial(deployment.expected, opened)
         times = [taken([eager, *(way.answer for way in found)], images[:batch], given.runs) for batch in BATCHES]
     yield ["eager torch", "–", f"AUROC {float(before.value[0]):.3f}", *(f"{each[0]:.1f} ms" for each in times), "–"]

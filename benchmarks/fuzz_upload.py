@@ -34,8 +34,9 @@ import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
-from ribcage.bundle import bundle, deployment
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import deployment
+from ribcage.bundle.io import save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -250,7 +251,7 @@ def model(folder: Path) -> Path:
     """A small one with random weights."""
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(64, 64)), ("Mass", "Nodule")).eval()
-    facts = Model(
+    facts = ModelSpec(
         "test_resnet",
         method.findings,
         (64, 64),
@@ -260,7 +261,7 @@ def model(folder: Path) -> Path:
         0.25,
         training={"images": 0, "patients": 0, "selection": 0},
     )
-    bundle.save(folder, method, facts, Provenance.nothing())
+    save_bundle(folder, method, facts, Provenance.nothing())
     return folder
 
 

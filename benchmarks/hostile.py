@@ -42,8 +42,9 @@ from safetensors.torch import save as safetensors_bytes
 from benchmarks import fuzz_upload
 from benchmarks.fuzz_upload import CHANGES, Draw
 from ribcage import cli
-from ribcage.bundle import bundle, formats, history
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import formats, history
+from ribcage.bundle.io import load_bundle, save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder, datasets
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import image_file
@@ -98,8 +99,8 @@ def sound(folder: Path) -> Sound:
     made.weights = list(_weights())
     method = Supervised(Backbone("test_vit", size=(32, 32)), ("Mass", "Nodule")).eval()
     facts = {"images": 0, "patients": 0, "selection": 0}
-    model = Model("test_vit", method.findings, (32, 32), 32, "pad", 0.5, 0.25, training=facts)
-    bundle.save(folder / "bundle", method, model, Provenance.nothing())
+    model = ModelSpec("test_vit", method.findings, (32, 32), 32, "pad", 0.5, 0.25, training=facts)
+    save_bundle(folder / "bundle", method, model, Provenance.nothing())
     assert cli.main(["import", "phantom", "--out", str(folder / "dataset"), "--images", "12", "--size", "32"]) == 0
     (folder / "table").mkdir()
     for number in range(4):
@@ -293,7 +294,7 @@ def of_bundle(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
         whole = {file.name: file for file in (place / "b").iterdir() if file.is_file() and file.suffix != ".md"}
         whole.pop(digest.SUMS)
         (place / "b" / digest.SUMS).write_text(digest.sums(whole), "utf-8")
-    return lambda: _without_digests(lambda: [bundle.load_any(place / "b").ood, history.load(place / "b")])
+    return lambda: _without_digests(lambda: [load_bundle(place / "b").ood, history.load(place / "b")])
 
 
 def _without_digests(read: Callable[[], object]) -> object:

@@ -26,7 +26,7 @@ import torch
 
 from benchmarks import boxplot, trials
 from ribcage import metrics
-from ribcage.bundle import bundle
+from ribcage.bundle.io import load_detector
 from ribcage.data import dataset_folder, selection
 from ribcage.evaluation import detection as box_evaluation
 from ribcage.evaluation.validation import IGNORE
@@ -81,8 +81,8 @@ def localised(one: Trial, images: int, options: argparse.Namespace) -> list[str]
 
 def tested(folder: Path, stores: Sequence[dataset_folder.Store]) -> dict[str, Resampled]:
     """A detector on the test part: mean over findings of each measure."""
-    opened, rows = bundle.load_detector(folder), selection.rows_of(stores, "test")
-    found = detections.detect(gradcam.finder(opened), stores, rows, model=opened.model, batch=64, threads=1)
+    opened, rows = load_detector(folder), selection.rows_of(stores, "test")
+    found = detections.detect(gradcam.finder(opened), stores, rows, model=opened.spec, batch=64, threads=1)
     answers = box_evaluation.answers(found, stores, rows, IGNORE)
     every = detection.bootstrap(answers.boxes, answers.patients, resamples=500)
     return {name: every[name].macro() for name in MEASURES}

@@ -56,7 +56,7 @@ TESTED = {
     "ribcage/training/run.py": ("training", "running", "runs_command"),
     "ribcage/training/checkpoint.py": ("training", "running", "files", "digest"),
     "ribcage/runtime/digest.py": ("digest", "integrity", "files"),
-    "ribcage/bundle/bundle.py": ("bundle", "integrity", "hostile_weights", "convert", "detect"),
+    "ribcage/bundle/io.py": ("bundle", "integrity", "hostile_weights", "convert", "detect"),
     "ribcage/imaging/dicom/*.py": ("dicom", "image", "hostile"),
     "ribcage/imaging/codecs.py": ("image", "hostile"),
     "ribcage/imaging/headers.py": ("image", "hostile"),

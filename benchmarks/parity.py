@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import cli
-from ribcage.bundle import bundle, formats
+from ribcage.bundle import formats
 from ribcage.bundle.formats.foreign import MEAN, STD
+from ribcage.bundle.io import load_bundle
 from ribcage.methods.supervised import Supervised
 
 SIDE = 128
@@ -213,8 +214,8 @@ def ours(content: Any, more: tuple[str, ...], work: Path) -> Tensor:
     with contextlib.redirect_stdout(io.StringIO()):
         if cli.main(["convert", str(file), "--out", str(out), *more]):
             raise SystemExit(f"ribcage convert {' '.join(more)} failed.")
-    opened = bundle.load_any(out)
-    model, method = opened.model, cast(Supervised, opened.method)
+    opened = load_bundle(out)
+    model, method = opened.spec, cast(Supervised, opened.method)
     method.to(KIND[0])
     seen = ((images() - model.mean) / model.std).expand(-1, model.channels, -1, -1)
     return method.logits(seen) if model.findings else method.backbone(seen)

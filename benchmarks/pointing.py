@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from benchmarks import trials
-from ribcage.bundle import bundle
+from ribcage.bundle.io import load_classifier
 from ribcage.data import dataset_folder, selection
 from ribcage.data.findings import canonical
 from ribcage.data.index import boxes as box_table
@@ -209,22 +209,22 @@ def main() -> None:
     how += ["--threads", "1", "--seed", str(options.seed), *(["--init", options.init] if options.init else [])]
     out = options.work / f"{options.model} {options.seed}"
     trials.trained(["finetune", "--model", options.model, "--data", str(opened.folder), "--out", str(out), *how])
-    trained = bundle.load(out)
-    data = tested(opened, trained.model.findings, options.least)
-    places = [trained.model.findings.index(name) for name in data.findings]
+    trained = load_classifier(out)
+    data = tested(opened, trained.spec.findings, options.least)
+    places = [trained.spec.findings.index(name) for name in data.findings]
     torch.manual_seed(options.seed)
-    blank = Supervised(Backbone(options.model, size=trained.model.size), trained.model.findings)
+    blank = Supervised(Backbone(options.model, size=trained.spec.size), trained.spec.findings)
     looked = {
-        name: gradcam.points(method, data.stores, data.rows, model=trained.model, batch=32, threads=1)[:, places]
+        name: gradcam.points(method, data.stores, data.rows, model=trained.spec, batch=32, threads=1)[:, places]
         for name, method in (("Grad-CAM", trained.method), ("random weights", blank))
     }
-    validation = trained.model.metrics["validation"]["auroc"]
+    validation = trained.spec.metrics["validation"]["auroc"]
     learnt = len(selection.rows_of(data.stores, "train"))
     print(f"\n{options.model} at {options.size} px, {learnt:,} images learnt from, validation AUROC {validation:.3f}.")
     print(f"{len(data.rows):,} test images of {len(np.unique(data.patients)):,} patients with boxes.")
     show_game({name: game(points, data) for name, points in looked.items()} | without_looking(data), data)
-    finder = gradcam.Looker(trained.method, temperature=trained.model.temperature, boxes=CamBoxes(options.share))
-    seen = detections.detect(finder, data.stores, data.rows, model=trained.model, batch=32, threads=1)
+    finder = gradcam.Looker(trained.method, temperature=trained.spec.temperature, boxes=CamBoxes(options.share))
+    seen = detections.detect(finder, data.stores, data.rows, model=trained.spec, batch=32, threads=1)
     every = {name: seen.marks(name) for name in data.findings}
     surest = {name: pointing.surest(marks) for name, marks in every.items()}
     show_overlaps({"any box": every, "hottest box": surest, "mean box of others": usual_boxes(data)}, data)

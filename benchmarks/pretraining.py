@@ -30,7 +30,8 @@ import torch
 
 from benchmarks import trials
 from ribcage import metrics
-from ribcage.bundle import bundle
+from ribcage.bundle.io import load_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder, selection
 from ribcage.data.loader import Loader
 from ribcage.models.backbone import Backbone
@@ -123,16 +124,16 @@ def flattened(words: list[str]) -> list[str]:
 # ---- testing
 
 
-def backbone(subject: Subject, stores: Sequence[dataset_folder.Store]) -> tuple[Backbone, bundle.Model]:
+def backbone(subject: Subject, stores: Sequence[dataset_folder.Store]) -> tuple[Backbone, ModelSpec]:
     """The network to ask, and how its images are prepared."""
     if not subject.random:
-        opened = bundle.load_any(subject.pretrained)
-        return opened.method.backbone, opened.model
+        opened = load_bundle(subject.pretrained)
+        return opened.method.backbone, opened.spec
     torch.manual_seed(subject.seed)
     side = subject.recipe["size"][0]
     built = Backbone(subject.recipe["model"], size=(side, side), pool=pool(subject))
     first = stores[0]
-    facts = bundle.Model(
+    facts = ModelSpec(
         subject.recipe["model"], (), (side, side), first.size, first.facts.fit, first.mean, first.std,
         pool=pool(subject),
     )  # fmt: skip

@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ribcage.bundle import bundle
+from ribcage.bundle.io import load_bundle
 from ribcage.commands import serve
 from ribcage.data import phantom
 from ribcage.runtime import files
@@ -73,7 +73,7 @@ def radiograph(file: Path, patient: int, severities: dict[str, float]) -> Path:
 @contextmanager
 def served(model: Path) -> Iterator[str]:
     """The address of a server that is ready."""
-    opened = answering.named([bundle.load_any(model)])
+    opened = answering.named([load_bundle(model)])
     server = process.Server(serve.service(serve.Options((model,), readers=1, threads=1), opened))
     listening = process.bound("127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_on, args=(listening,))

@@ -27,8 +27,9 @@ import cv2
 import numpy as np
 import torch
 
-from ribcage.bundle import bundle, deployment
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import deployment
+from ribcage.bundle.io import load_classifier, save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -42,8 +43,8 @@ def made(name: str, folder: Path) -> Path:
     torch.manual_seed(0)
     method = Supervised(Backbone(name, size=(SIDE, SIDE)), FINDINGS).eval()
     seen = {"images": 0, "patients": 0, "selection": 0}
-    model = Model(name, FINDINGS, (SIDE, SIDE), SIDE, "pad", 0.5, 0.25, training=seen)
-    bundle.save(folder, method, model, Provenance.nothing())
+    model = ModelSpec(name, FINDINGS, (SIDE, SIDE), SIDE, "pad", 0.5, 0.25, training=seen)
+    save_bundle(folder, method, model, Provenance.nothing())
     return folder
 
 
@@ -66,7 +67,7 @@ def plain(folder: Path, port: int) -> None:
     import uvicorn
     from fastapi import FastAPI, UploadFile
 
-    opened, app = bundle.load(folder), FastAPI()
+    opened, app = load_classifier(folder), FastAPI()
     model = opened.method.eval()
 
     @app.post("/v1/predict")

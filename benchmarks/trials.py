@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ribcage import metrics
-from ribcage.bundle import bundle
+from ribcage.bundle.io import load_classifier
 from ribcage.data import dataset_folder, selection
 from ribcage.evaluation.validation import known_labels
 from ribcage.inference import predictions
@@ -54,11 +54,11 @@ def tested(
     folder: Path, stores: Sequence[dataset_folder.Store], names: Sequence[str], rows: np.ndarray | None = None
 ) -> Tested:
     """A model on the test part, or on these rows."""
-    opened, rows = bundle.load(folder), selection.rows_of(stores, "test") if rows is None else rows
-    said = predictions.predict(opened.method, stores, rows, model=opened.model, batch=64, threads=1)
+    opened, rows = load_classifier(folder), selection.rows_of(stores, "test") if rows is None else rows
+    said = predictions.predict(opened.method, stores, rows, model=opened.spec, batch=64, threads=1)
     order = np.argsort(said.rows)
     labels = known_labels(stores, said.rows[order], names)
-    places = [opened.model.findings.index(name) for name in names]
+    places = [opened.spec.findings.index(name) for name in names]
     return said.logits[order][:, places], labels, selection.table(stores)["patient"].to_numpy()[said.rows[order]]
 
 

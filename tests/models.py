@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ribcage.bundle import bundle
-from ribcage.bundle.bundle import Model
+from ribcage.bundle.io import save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.dataset_folder import Store
 from ribcage.data.loader import Loader, rows_of
 from ribcage.data.provenance import Provenance
@@ -33,7 +33,7 @@ def trained(folder: Path, store: Store, findings: Sequence[str] = (), side: int 
         pass
     facts = {"images": len(train), "patients": 1, "selection": len(chosen)}
     data = ({"name": store.facts.name, "source": store.facts.source, "licence": store.facts.licence},)
-    model = Model(
+    model = ModelSpec(
         "test_resnet", findings, (side, side), store.size, store.facts.fit, *scale, loss=loss, data=data, training=facts
     )
     said = predictions.predict(method, [store], chosen, model=model, threads=1)
@@ -41,5 +41,5 @@ def trained(folder: Path, store: Store, findings: Sequence[str] = (), side: int 
     known = np.where(labels < 0, np.nan, labels)
     temperature, thresholds = classification.fit_on_validation(said.logits, known, exclusive=said.exclusive)
     model = replace(model, temperature=temperature, thresholds=thresholds)
-    bundle.save(folder / "bundle", method, model, Provenance.of([store], train, chosen))
+    save_bundle(folder / "bundle", method, model, Provenance.of([store], train, chosen))
     return folder

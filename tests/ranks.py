@@ -15,7 +15,8 @@ from batches import batch, part
 from torch import Tensor, nn
 
 from ribcage import methods
-from ribcage.bundle.bundle import Bundle, Model
+from ribcage.bundle.io import Classifier
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.loader import Batch
 from ribcage.data.provenance import Provenance
 from ribcage.methods import Method
@@ -60,8 +61,8 @@ def teacher(student: str, size: tuple[int, int]) -> Live:
         name = "test_vit" if student == "test_resnet" else "test_resnet"
         method = Supervised(Backbone(name, channels=3, size=size), ("c", "other", "a"))
         torch.nn.init.normal_(method.head.weight, std=0.3)
-    model = Model(name, method.findings, size, 32, "pad", 0.45, 0.22, channels=3, temperature=(1.5, 1.0, 0.7))
-    opened = Bundle(Path(), model, method, Provenance.nothing())
+    model = ModelSpec(name, method.findings, size, 32, "pad", 0.45, 0.22, channels=3, temperature=(1.5, 1.0, 0.7))
+    opened = Classifier(Path(), model, method, Provenance.nothing())
     return Live(opened, FINDINGS, torch.ones(3), view=0, scale=(0.5, 0.25), device=torch.device("cpu"))
 
 

@@ -8,8 +8,9 @@ import timm
 import torch
 from timm.layers import DropPath
 
-from ribcage.bundle import bundle
-from ribcage.bundle.bundle import Model
+from ribcage.bundle.init import initial_backbone
+from ribcage.bundle.io import load_classifier, save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.provenance import Provenance
 from ribcage.methods.mae_unet import MAEUNet
 from ribcage.methods.supervised import Supervised
@@ -176,12 +177,12 @@ def test_a_bundle_gives_the_answers_of_the_saved_model(name: str, tmp_path: Path
     for _ in range(2):  # norms of batches have then seen something
         method.logits(torch.randn(4, 1, 64, 64))
     facts = {"images": 8, "patients": 8, "selection": 1}
-    model = Model(name, ("Mass", "Nodule"), (64, 64), 64, "pad", 0.5, 0.25, training=facts)
-    bundle.save(tmp_path, method.eval(), model, Provenance.nothing())
-    opened, images = bundle.load(tmp_path).method, torch.randn(2, 1, 64, 64)
+    model = ModelSpec(name, ("Mass", "Nodule"), (64, 64), 64, "pad", 0.5, 0.25, training=facts)
+    save_bundle(tmp_path, method.eval(), model, Provenance.nothing())
+    opened, images = load_classifier(tmp_path).method, torch.randn(2, 1, 64, 64)
     with torch.inference_mode():
         assert torch.equal(opened.logits(images), method.logits(images))
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f'timm.create_model("{name}"' in card and "ribcage" in card
-    built = bundle.backbone(model, str(tmp_path / "model.safetensors"), 0.1).model.state_dict()
+    built = initial_backbone(model, str(tmp_path / "model.safetensors"), 0.1).model.state_dict()
     assert all(torch.equal(built[key], value) for key, value in method.backbone.model.state_dict().items())

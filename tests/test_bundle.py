@@ -7,7 +7,7 @@ import math
 import os
 import re
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ribcage.bundle import bundle, card
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import card, init
+from ribcage.bundle.init import initial_backbone, initial_normalisation, initial_provenance, read_initial_weights
+from ribcage.bundle.io import WEIGHTS_FILE, load_classifier, save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import fingerprint
 from ribcage.methods.supervised import Supervised
@@ -30,7 +32,7 @@ SIZES = {"test_resnet": (48, 32), "test_vit": (64, 48), "test_efficientnet": (64
 COUNTS = {"images": 10, "patients": 7, "selection": 3}
 
 
-def made(name: str = "test_resnet", seed: int = 0, **options: Any) -> tuple[Supervised, Model]:
+def made(name: str = "test_resnet", seed: int = 0, **options: Any) -> tuple[Supervised, ModelSpec]:
     torch.manual_seed(seed)
     size = SIZES.get(name, (224, 224))
     backbone = Backbone(name, size=size, channels=options.get("channels", 1), pool=options.get("pool", ""))
@@ -41,7 +43,7 @@ def made(name: str = "test_resnet", seed: int = 0, **options: Any) -> tuple[Supe
         for key, value in method.backbone.named_buffers():
             if "running_mean" in key:
                 value.normal_(std=0.1)
-    model = Model(
+    model = ModelSpec(
         name, FINDINGS, size, 64, "pad", 0.48, 0.24, training=COUNTS, temperature=(1.5, 0.7),
         thresholds={"youden": (0.4, None)}, metrics={"validation": {"auroc": 0.7, "auroc_Mass": 0.7}},
         data=({"name": "phantom", "source": "made up", "licence": "none"},), **options,
@@ -64,37 +66,37 @@ def test_initial_weights_are_ambiguous_where_shapes_alone_tell_of_two_preprocess
 ) -> None:
     one = SimpleNamespace(layout="one", others=("two",), evidence=SimpleNamespace(kind=kind), mean=0.5, std=0.2)
     two = SimpleNamespace(layout="two", others=("one",), evidence=one.evidence, mean=mean, std=0.2)
-    monkeypatch.setattr(bundle, "published", lambda file, layout=None: two if layout == "two" else one)
+    monkeypatch.setattr(init, "published", lambda file, layout=None: two if layout == "two" else one)
     if not refused:
-        assert bundle.initial(Path("x.pt")) is one
+        assert read_initial_weights(Path("x.pt")) is one
     else:
         with pytest.raises(ValueError, match="could be of one or of two"):
-            bundle.initial(Path("x.pt"))
+            read_initial_weights(Path("x.pt"))
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    bundle.save(tmp_path / "模型 run" / "bundle", *made(), seen())
+    save_bundle(tmp_path / "模型 run" / "bundle", *made(), seen())
     return tmp_path / "模型 run"
 
 
 def test_the_same_model_is_the_same_weight_file(saved: Path, tmp_path: Path) -> None:
-    first = (saved / "bundle" / bundle.WEIGHTS).read_bytes()
+    first = (saved / "bundle" / WEIGHTS_FILE).read_bytes()
     for turn in range(4):
-        bundle.save(tmp_path / str(turn), *made(), seen())
-        assert (tmp_path / str(turn) / bundle.WEIGHTS).read_bytes() == first
+        save_bundle(tmp_path / str(turn), *made(), seen())
+        assert (tmp_path / str(turn) / WEIGHTS_FILE).read_bytes() == first
 
 
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_opened_bundle_gives_the_answers_of_the_saved_model(name: str, channels: int, tmp_path: Path) -> None:
     method, model = made(name, channels=channels)
-    bundle.save(tmp_path / "b", method, model, seen())
-    opened = bundle.load(tmp_path / "b")
+    save_bundle(tmp_path / "b", method, model, seen())
+    opened = load_classifier(tmp_path / "b")
     images = torch.randn(2, channels, *model.size)
     with torch.inference_mode():
         assert torch.equal(opened.method.logits(images), method.logits(images))
-    assert opened.model == model and not opened.method.training
+    assert opened.spec == model and not opened.method.training
     assert all(np.array_equal(getattr(opened.provenance, key), value) for key, value in vars(seen()).items())
 
 
@@ -106,7 +108,7 @@ def test_the_cards_own_lines_load_the_weights_into_plain_timm(
     name: str, pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, model = made(name, pool=pool)
-    bundle.save(tmp_path, method, model, seen())
+    save_bundle(tmp_path, method, model, seen())
     code = re.search(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert code is not None
     monkeypatch.chdir(tmp_path)
@@ -123,13 +125,13 @@ def test_heads_of_another_kind_give_the_same_answers_by_the_cards_lines(
 ) -> None:
     """A 1 × 1 convolution, a second head that adds to the first, and one that is not a layer at all."""
     method, model = made(name)
-    bundle.save(tmp_path, method, model, seen())
+    save_bundle(tmp_path, method, model, seen())
     code = re.search(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert code is not None and ("timm.create_model" in code[1]) == plain
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(code[1], names)
-    opened, images = bundle.load(tmp_path).method, torch.randn(1, 1, *model.size)
+    opened, images = load_classifier(tmp_path).method, torch.randn(1, 1, *model.size)
     with torch.inference_mode():
         answers = method.logits(images)
         said = names["model"].eval()(images) if plain else names["model"].logits(images)
@@ -140,13 +142,16 @@ def test_heads_of_another_kind_give_the_same_answers_by_the_cards_lines(
 def test_a_file_of_weights_brings_what_is_known_of_them(saved: Path, tmp_path: Path) -> None:
     file = saved / "bundle" / "model.safetensors"
     model = made()[1]
-    assert np.array_equal(bundle.seen(str(file)).pixels, seen().pixels) and bundle.scale(str(file)) == (0.48, 0.24)
-    built, trained = (bundle.backbone(model, str(init), 0.0).model.state_dict() for init in (file, saved))
+    assert np.array_equal(initial_provenance(str(file)).pixels, seen().pixels) and initial_normalisation(str(file)) == (
+        0.48,
+        0.24,
+    )
+    built, trained = (initial_backbone(model, str(init), 0.0).model.state_dict() for init in (file, saved))
     assert all(torch.equal(value, trained[name]) for name, value in built.items())
     shutil.copy(file, saved / "exported.pth")  # beside the bundle
-    assert np.array_equal(bundle.seen(str(saved / "exported.pth")).pixels, seen().pixels)
+    assert np.array_equal(initial_provenance(str(saved / "exported.pth")).pixels, seen().pixels)
     shutil.copy(file, tmp_path / "alone.pth")
-    assert not len(bundle.seen(str(tmp_path / "alone.pth")).pixels)
+    assert not len(initial_provenance(str(tmp_path / "alone.pth")).pixels)
 
 
 def test_the_card_says_what_a_person_must_know(saved: Path) -> None:
@@ -162,16 +167,20 @@ def test_the_card_says_whom_a_model_learnt_from_and_of_whom_nobody_knows_what_th
     method, facts = made()
     for lessons, says in (([model], False), ([model, table], True)):
         whose = seen() | Provenance.nothing(*["答案.csv"] * says)
-        bundle.save(tmp_path, method, replace(facts, training={**COUNTS, "teachers": lessons}), whose)
+        save_bundle(tmp_path, method, replace(facts, training={**COUNTS, "teachers": lessons}), whose)
         text = (tmp_path / "README.md").read_text(encoding="utf-8")
         assert "- taught by densenet121 (1 finding)" + ", the table 答案.csv (Edema)" * says + "\n" in text
         assert ("**What 答案.csv has learnt from is not known**" in text) == says
-    assert "taught by" not in card.write(asdict(facts))
+    assert "taught by" not in card.write(facts)
 
 
 def test_a_run_is_opened_by_its_bundle(saved: Path) -> None:
-    assert bundle.load(saved).folder == saved / "bundle"
-    assert bundle.scale(str(saved)) == (0.48, 0.24) and bundle.scale("imagenet") is None and bundle.scale("") is None
+    assert load_classifier(saved).folder == saved / "bundle"
+    assert (
+        initial_normalisation(str(saved)) == (0.48, 0.24)
+        and initial_normalisation("imagenet") is None
+        and initial_normalisation("") is None
+    )
 
 
 # ---- what does not open
@@ -179,12 +188,12 @@ def test_a_run_is_opened_by_its_bundle(saved: Path) -> None:
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere does not exist"):
-        bundle.load(tmp_path / "nowhere")
+        load_classifier(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="holds no model"):
-        bundle.load(tmp_path)
+        load_classifier(tmp_path)
     (tmp_path / "checkpoint.pt").touch()
     with pytest.raises(FileNotFoundError, match="has not finished its first validation"):
-        bundle.load(tmp_path)
+        load_classifier(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "provenance.npz", "model.json"])
@@ -196,7 +205,7 @@ def test_a_missing_torn_or_foreign_file_is_one_line(saved: Path, file: str, cont
     if content is not None:
         path.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
     with pytest.raises((ValueError, FileNotFoundError)) as error:
-        bundle.load(saved)
+        load_classifier(saved)
     assert "\n" not in str(error.value) and str(saved) in str(error.value)
 
 
@@ -214,7 +223,7 @@ def test_weights_that_are_not_exactly_the_models_are_refused(saved: Path, change
     change(weights)
     save_file(weights, file)
     with pytest.raises(ValueError, match=says):
-        bundle.load(saved)
+        load_classifier(saved)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +257,7 @@ def test_facts_of_another_version_or_kind_are_refused(saved: Path, change: dict[
     file = saved / "bundle" / "model.json"
     file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **change}), encoding="utf-8")
     with pytest.raises(ValueError, match=says) as error:
-        bundle.load(saved)
+        load_classifier(saved)
     assert "\n" not in str(error.value)
 
 
@@ -258,7 +267,7 @@ def test_facts_that_lack_something_are_refused(saved: Path) -> None:
     del values["mean"]
     file.write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(ValueError, match="another version"):
-        bundle.load(saved)
+        load_classifier(saved)
 
 
 class Evil:
@@ -275,12 +284,12 @@ def test_code_in_a_bundle_is_not_run(saved: Path, tmp_path: Path) -> None:
     whole = (saved / "bundle" / "model.safetensors").read_bytes()
     torch.save({"fc.bias": Evil(tmp_path / "ran")}, saved / "bundle" / "model.safetensors")
     with pytest.raises(ValueError, match="is damaged"):
-        bundle.load(saved)
+        load_classifier(saved)
     (saved / "bundle" / "model.safetensors").write_bytes(whole)
     patients = np.array([Evil(tmp_path / "ran")], object)
     np.savez(saved / "bundle" / "provenance.npz", **{**vars(seen()), "patients": patients})
     with pytest.raises(ValueError, match="is damaged"):
-        bundle.load(saved)
+        load_classifier(saved)
     assert not (tmp_path / "ran").exists()
 
 
@@ -292,7 +301,7 @@ def test_what_a_model_has_seen_must_have_its_form(saved: Path) -> None:
     ):
         np.savez(saved / "bundle" / "provenance.npz", **{**vars(seen()), **change})
         with pytest.raises(ValueError, match="arrays are not what Ribcage writes"):
-            bundle.load(saved)
+            load_classifier(saved)
 
 
 # ---- saving
@@ -324,20 +333,20 @@ def test_a_save_that_is_killed_leaves_the_old_bundle_the_new_one_or_none_that_op
     """At every moment of it; never the weights of one with the facts of another."""
     method, model = made(seed=1)
     model = replace(model, temperature=(9.0, 9.0))
-    old, found = bundle.load(saved), dict[str, int]()
+    old, found = load_classifier(saved), dict[str, int]()
     for moment in itertools.count():
         folder = shutil.copytree(saved / "bundle", tmp_path / str(moment))
         with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
             killed_at(moment, patch)
-            bundle.save(folder, method, model, seen())
+            save_bundle(folder, method, model, seen())
             found["done"] = moment
         try:
-            opened = bundle.load(folder)
+            opened = load_classifier(folder)
         except FileNotFoundError as error:
             assert "holds no model" in str(error)
             found["none"] = moment
             continue
-        which = {(1.5, 0.7): old.method, (9.0, 9.0): method}[opened.model.temperature]
+        which = {(1.5, 0.7): old.method, (9.0, 9.0): method}[opened.spec.temperature]
         assert torch.equal(opened.method.head.weight, which.head.weight)
         assert equal_states(opened.method, which)
         found["old" if which is old.method else "new"] = moment
@@ -355,16 +364,16 @@ def test_a_save_that_fails_keeps_the_old_bundle(saved: Path) -> None:
     before = {file.name: file.read_bytes() for file in (saved / "bundle").iterdir()}
     (saved / "bundle" / "model.safetensors.part").mkdir()  # stands for a disk that cannot be written to
     with pytest.raises(OSError, match=r"model\.safetensors\.part"):
-        bundle.save(saved / "bundle", method, model, seen())
+        save_bundle(saved / "bundle", method, model, seen())
     assert {name: (saved / "bundle" / name).read_bytes() for name in before} == before
-    bundle.load(saved)
+    load_classifier(saved)
 
 
 def test_a_save_over_another_is_the_new_one_whole(saved: Path) -> None:
     method, model = made(seed=1)
-    bundle.save(saved / "bundle", method, replace(model, temperature=()), seen())
-    opened = bundle.load(saved)
-    assert torch.equal(opened.method.head.weight, method.head.weight) and opened.model.temperature == ()
+    save_bundle(saved / "bundle", method, replace(model, temperature=()), seen())
+    opened = load_classifier(saved)
+    assert torch.equal(opened.method.head.weight, method.head.weight) and opened.spec.temperature == ()
     assert sorted(file.name for file in (saved / "bundle").iterdir()) == sorted(
         ["README.md", "SHA256SUMS", "model.json", "model.safetensors", "provenance.npz"]
     )
@@ -375,15 +384,15 @@ def test_a_save_over_another_is_the_new_one_whole(saved: Path) -> None:
 
 def test_training_starts_from_a_bundle_of_another_size(tmp_path: Path) -> None:
     method, model = made("test_vit")
-    bundle.save(tmp_path, method, model, seen())
+    save_bundle(tmp_path, method, model, seen())
     larger = replace(model, size=(96, 64), findings=("Mass",))
-    built = bundle.backbone(larger, str(tmp_path), 0.1)
+    built = initial_backbone(larger, str(tmp_path), 0.1)
     assert built.model.pos_embed.shape[1] == 6 * 4 + 1
     own = method.backbone.model
     assert torch.equal(built.model.blocks[1].mlp.fc1.weight, own.blocks[1].mlp.fc1.weight)
     corners = [(own.pos_embed[0, 1], built.model.pos_embed[0, 1])]
     assert all(torch.cosine_similarity(one, other, dim=0) > 0.5 for one, other in corners)
-    same = bundle.backbone(model, str(tmp_path), 0.0).eval()
+    same = initial_backbone(model, str(tmp_path), 0.0).eval()
     images = torch.randn(1, 1, 64, 48)
     with torch.inference_mode():
         assert torch.equal(same(images), method.backbone(images))
@@ -392,16 +401,16 @@ def test_training_starts_from_a_bundle_of_another_size(tmp_path: Path) -> None:
 def test_another_architecture_is_not_filled_with_a_bundles_weights(saved: Path) -> None:
     _, model = made("test_vit")
     with pytest.raises(ValueError, match="is a test_resnet, not a test_vit: pass --model test_resnet"):
-        bundle.backbone(model, str(saved), 0.0)
+        initial_backbone(model, str(saved), 0.0)
 
 
 def test_another_number_of_channels_is_one_line(saved: Path) -> None:
     _, model = made(channels=3)
     with pytest.raises(ValueError, match=r"do not fit: 1 differ \(conv1.0.weight"):
-        bundle.backbone(model, str(saved), 0.0)
+        initial_backbone(model, str(saved), 0.0)
 
 
 def test_an_undefined_validation_is_written_and_read(tmp_path: Path) -> None:
     method, model = made()
-    bundle.save(tmp_path, method, replace(model, metrics={"validation": {"auroc": math.nan}}), seen())
-    assert math.isnan(bundle.load(tmp_path).model.metrics["validation"]["auroc"])
+    save_bundle(tmp_path, method, replace(model, metrics={"validation": {"auroc": math.nan}}), seen())
+    assert math.isnan(load_classifier(tmp_path).spec.metrics["validation"]["auroc"])

@@ -12,9 +12,10 @@ import torchvision
 from torch import Tensor, nn
 
 from ribcage import cli
-from ribcage.bundle import bundle, formats
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import formats
 from ribcage.bundle.formats import pickled
+from ribcage.bundle.io import Classifier, load_classifier
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -107,11 +108,11 @@ def chexnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, T
 
 
 @pytest.fixture(scope="module")
-def converted(chexnet: tuple[Path, dict[str, Tensor]], tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
+def converted(chexnet: tuple[Path, dict[str, Tensor]], tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     """What `ribcage convert` makes of it."""
     out = tmp_path_factory.mktemp("converted") / "chexnet"
     assert cli.main(["convert", str(chexnet[0]), "--out", str(out), "--layout", "chexnet"]) == 0
-    return bundle.load(out)
+    return load_classifier(out)
 
 
 def test_the_file_is_of_torchs_older_form(chexnet: tuple[Path, dict[str, Tensor]]) -> None:
@@ -122,15 +123,15 @@ def test_the_file_is_of_torchs_older_form(chexnet: tuple[Path, dict[str, Tensor]
     assert not [name for name in state if "num_batches_tracked" in name]
 
 
-def test_every_weight_of_2017_arrives(chexnet: tuple[Path, dict[str, Tensor]], converted: bundle.Bundle) -> None:
+def test_every_weight_of_2017_arrives(chexnet: tuple[Path, dict[str, Tensor]], converted: Classifier) -> None:
     found = {name: value for name, value in converted.method.backbone.model.state_dict().items() if "num_b" not in name}
     found |= {f"classifier.{name}": value for name, value in converted.method.head.state_dict().items()}
     assert found.keys() == chexnet[1].keys()
     assert not [name for name, value in chexnet[1].items() if not torch.equal(found[name], value)]
 
 
-def test_what_is_known_of_the_file_is_in_the_model(converted: bundle.Bundle) -> None:
-    model = converted.model
+def test_what_is_known_of_the_file_is_in_the_model(converted: Classifier) -> None:
+    model = converted.spec
     assert (model.name, model.findings, model.size, model.stored, model.fit) == (
         "densenet121", CHESTXRAY14, (224, 224), 256, "crop",
     )  # fmt: skip
@@ -139,7 +140,7 @@ def test_what_is_known_of_the_file_is_in_the_model(converted: bundle.Bundle) -> 
 
 
 def test_it_goes_out_for_its_own_program_and_comes_back_as_it_was(
-    chexnet: tuple[Path, dict[str, Tensor]], converted: bundle.Bundle, tmp_path: Path
+    chexnet: tuple[Path, dict[str, Tensor]], converted: Classifier, tmp_path: Path
 ) -> None:
     assert cli.main(["convert", str(converted.folder), "--to", "chexnet", "--out", str(tmp_path)]) == 0
     file = tmp_path / "model.pth.tar"
@@ -174,8 +175,8 @@ def method(name: str = "densenet121", findings: tuple[str, ...] = CHESTXRAY14[::
     return made.eval()
 
 
-def facts(name: str = "densenet121", **options: Any) -> Model:
-    return Model(name, CHESTXRAY14[::-1], (64, 64), 64, "pad", 0.53, 0.26, **options)
+def facts(name: str = "densenet121", **options: Any) -> ModelSpec:
+    return ModelSpec(name, CHESTXRAY14[::-1], (64, 64), 64, "pad", 0.53, 0.26, **options)
 
 
 def test_a_model_for_gray_answers_the_same_in_its_own_program(tmp_path: Path) -> None:

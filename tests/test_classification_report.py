@@ -10,7 +10,8 @@ import pytest
 from test_evaluation import made
 from test_loader import make_store
 
-from ribcage.bundle import bundle, card, history
+from ribcage.bundle import card, history
+from ribcage.bundle.spec import ModelSpec
 from ribcage.commands import evaluate
 from ribcage.data.dataset_folder import Store
 from ribcage.evaluation import classification as evaluation
@@ -166,7 +167,7 @@ def test_of_one_finding_no_mean_is_shown_and_its_rates_are_said(data: Answers) -
 
 def test_a_shift_between_validation_and_test_is_pointed_out(data: Answers) -> None:
     found = evaluation.evaluate(data, resamples=20)
-    model = bundle.Model("tiny", data.findings, (32, 32), 32, "pad", 0.5, 0.2)
+    model = ModelSpec("tiny", data.findings, (32, 32), 32, "pad", 0.5, 0.2)
     same = [{"auroc": [row["auroc"][key] for key in ("value", "low", "high")]} for row in found["findings"]]
     calm = [row | {"brier_before": row["brier"]} for row in found["findings"]]
     assert evaluation.shift(found | {"findings": calm}, same, model, "RUN") == []

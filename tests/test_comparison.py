@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from ribcage import cli
-from ribcage.bundle import bundle, cost
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import cost
+from ribcage.bundle.io import save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import comparison
 from ribcage.evaluation.comparison import Entry
@@ -142,8 +143,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = {"images": 1, "patients": 1, "selection": 1}
     for seed, name, architecture in ((1, "big", "test_vit"), (2, "small", "test_resnet")):
         method = cost.built(cost.Subject(architecture, 2, 1, (32, 32)))
-        model = Model(architecture, method.findings, (32, 32), 32, "pad", 0.5, 0.25, training=facts)
-        bundle.save(folder / name / "bundle", method, model, Provenance.nothing())
+        model = ModelSpec(architecture, method.findings, (32, 32), 32, "pad", 0.5, 0.25, training=facts)
+        save_bundle(folder / name / "bundle", method, model, Provenance.nothing())
         out = folder / name / "evaluation" / "made-test"
         out.mkdir(parents=True)
         predictions.save(table(seed, 1.0), out / "predictions.parquet")

@@ -16,7 +16,9 @@ from test_weights import gray, stirred, theirs
 from torch import Tensor, nn
 
 from ribcage import cli
-from ribcage.bundle import bundle, onnx_export
+from ribcage.bundle import onnx_export
+from ribcage.bundle.init import initial_backbone
+from ribcage.bundle.io import load_bundle, load_classifier
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.models.backbone import GRAY
 
@@ -55,12 +57,12 @@ def ours(images: Tensor, model: Any) -> Tensor:
 
 
 def test_a_converted_model_answers_as_its_own_program(chexnet: nn.Module, converted: Path) -> None:
-    opened = bundle.load(converted)
+    opened = load_classifier(converted)
     images = gray(96)
     with torch.inference_mode():
-        found, expected = opened.method.logits(ours(images, opened.model)), chexnet(theirs(images))
+        found, expected = opened.method.logits(ours(images, opened.spec)), chexnet(theirs(images))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert opened.model.findings == CHESTXRAY14 and expected.std() > 0.01
+    assert opened.spec.findings == CHESTXRAY14 and expected.std() > 0.01
 
 
 def test_the_bundle_holds_the_published_numbers_themselves(chexnet: nn.Module, converted: Path) -> None:
@@ -86,19 +88,19 @@ def test_folded_for_gray_it_answers_nearly_so(chexnet: nn.Module, folder: Path) 
     """Exactly where nothing is padded; that is tested of the fold itself."""
     file, out = str(folder / "model.pth.tar"), folder / "gray"
     assert cli.main(["convert", file, "--out", str(out), "--channels", "1", "--size", "96", *CHEXNETS]) == 0
-    opened = bundle.load(out)
-    assert (opened.model.channels, opened.model.colours, opened.model.size) == (1, (), (96, 96))
-    assert (opened.model.mean, opened.model.std) == GRAY
+    opened = load_classifier(out)
+    assert (opened.spec.channels, opened.spec.colours, opened.spec.size) == (1, (), (96, 96))
+    assert (opened.spec.mean, opened.spec.std) == GRAY
     images = gray(96)
     with torch.inference_mode():
-        found, expected = opened.method.logits(ours(images, opened.model)), chexnet(theirs(images))
+        found, expected = opened.method.logits(ours(images, opened.spec)), chexnet(theirs(images))
     assert (found - expected).abs().max() < 0.05 * expected.std()
 
 
 def test_what_is_exported_and_what_looks_inside_sees_the_same_colours(converted: Path) -> None:
     """Also maps for detectors and for heat."""
-    opened = bundle.load(converted)
-    images, method = ours(gray(96), opened.model), opened.method
+    opened = load_classifier(converted)
+    images, method = ours(gray(96), opened.spec), opened.method
     with torch.inference_mode():
         torch.testing.assert_close(onnx_export.Network(method)(images), method.logits(images))
         pooled = method.backbone.pyramid(images)[-1].mean((2, 3))
@@ -107,10 +109,10 @@ def test_what_is_exported_and_what_looks_inside_sees_the_same_colours(converted:
 
 def test_training_goes_on_from_it(converted: Path) -> None:
     """Its stem is folded like that of any file, also when three channels are asked for."""
-    opened = bundle.load(converted)
+    opened = load_classifier(converted)
     for channels in (1, 3):
-        model = replace(opened.model, channels=channels, colours=(), size=(64, 64))
-        built = bundle.backbone(model, str(converted), 0.0).model.state_dict()
+        model = replace(opened.spec, channels=channels, colours=(), size=(64, 64))
+        built = initial_backbone(model, str(converted), 0.0).model.state_dict()
         same = [
             name for name, value in opened.method.backbone.model.state_dict().items() if torch.equal(built[name], value)
         ]
@@ -140,8 +142,8 @@ def test_rows_of_a_last_layer_are_named_by_the_user(folder: Path, capsys: pytest
     assert "has 3 rows, not one for each of 2" in line([*words, "Mass", "Nodule"], capsys)
     assert not out.exists()
     assert cli.main([*words, "Mass", "-", "Nodule"]) == 0
-    opened, weight = bundle.load(out), torch.load(file, weights_only=True)["fc.weight"]
-    assert opened.model.findings == ("Mass", "Nodule")
+    opened, weight = load_classifier(out), torch.load(file, weights_only=True)["fc.weight"]
+    assert opened.spec.findings == ("Mass", "Nodule")
     assert torch.equal(opened.method.head.weight, weight[[0, 2]])
 
 
@@ -149,7 +151,7 @@ def test_a_last_layer_that_nobody_names_is_left_out_aloud(folder: Path, capsys: 
     out = folder / "headless"
     assert cli.main(["convert", str(written(folder, "h.pth")), *RESNETS, "--out", str(out)]) == 0
     assert "3 rows, of which nobody says what they answer" in capsys.readouterr().out
-    assert bundle.load_any(out).model.findings == ()
+    assert load_bundle(out).spec.findings == ()
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_colours_that_cannot_be_are_damage(converted: Path, folder: Path) -> Non
         facts = json.loads((broken / "model.json").read_text(encoding="utf-8"))
         (broken / "model.json").write_text(json.dumps({**facts, "colours": colours}), encoding="utf-8")
         with pytest.raises(ValueError, match="damaged: colours"):
-            bundle.load(broken)
+            load_classifier(broken)
 
 
 def test_an_older_model_opens(converted: Path, folder: Path) -> None:
@@ -228,7 +230,7 @@ def test_an_older_model_opens(converted: Path, folder: Path) -> None:
     facts["format"] = 1
     (older / "model.json").write_text(json.dumps(facts), encoding="utf-8")
     (older / "SHA256SUMS").unlink()
-    assert bundle.load(older).model.colours == () and np.isfinite(bundle.load(older).model.mean)
+    assert load_classifier(older).spec.colours == () and np.isfinite(load_classifier(older).spec.mean)
     shutil.rmtree(older)
 
 
@@ -244,9 +246,9 @@ def test_images_of_ones_own_choose_temperature_and_thresholds(
     assert cli.main(["convert", *small, str(folder / "before")]) == 0
     assert cli.main([*words, str(folder / "before"), "--out", str(folder / "fitted")]) == 0
     assert cli.main([*words, *small, str(folder / "also")]) == 0
-    one, other = bundle.load(folder / "fitted"), bundle.load(folder / "also")
-    assert one.model.temperature == other.model.temperature and len(set(one.model.temperature)) > 1
-    assert one.model.thresholds.keys() == other.model.thresholds.keys() and one.model.thresholds
+    one, other = load_classifier(folder / "fitted"), load_classifier(folder / "also")
+    assert one.spec.temperature == other.spec.temperature and len(set(one.spec.temperature)) > 1
+    assert one.spec.thresholds.keys() == other.spec.thresholds.keys() and one.spec.thresholds
     assert "temperature and thresholds fitted to" in (folder / "fitted" / "README.md").read_text(encoding="utf-8")
     assert (one.provenance.role == 1).all() and len(one.provenance.role) > 50
     assert one.provenance.unknown.tolist() == ["model.pth.tar"]
@@ -299,7 +301,7 @@ def test_what_is_no_such_model_is_refused(
 def test_a_last_layer_behind_dropout_is_the_last_layer(folder: Path) -> None:
     assert cli.main(changed(folder, "dropout.pth", behind_dropout)) == 0
     weight = torch.load(folder / "dropout.pth", weights_only=True)["fc.1.weight"]
-    assert torch.equal(bundle.load(folder / "of dropout.pth").method.head.weight, weight)
+    assert torch.equal(load_classifier(folder / "of dropout.pth").method.head.weight, weight)
 
 
 def test_rows_named_by_their_number_are_said_to_be_so(
@@ -318,8 +320,8 @@ def test_what_was_learnt_from_a_file_keeps_its_licence_and_its_unknown_history(f
     words = ["finetune", "--data", str(data), "--val", "test", "--model", "resnet18", "--size", "32", "--epochs", "1"]
     words += ["--init", str(written(folder, "first.pth")), "--out", str(folder / "run")]
     assert cli.main(words) == 0
-    opened = bundle.load(folder / "run")
-    assert opened.model.data[0]["before"] and opened.model.data[0]["name"] == "first.pth"
+    opened = load_classifier(folder / "run")
+    assert opened.spec.data[0]["before"] and opened.spec.data[0]["name"] == "first.pth"
     assert opened.provenance.unknown.tolist() == ["first.pth"]
 
 

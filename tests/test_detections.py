@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ribcage import cli
-from ribcage.bundle.bundle import CUT, Model
+from ribcage.bundle.spec import DETECTION_RULE, ModelSpec
 from ribcage.data import dataset_folder
 from ribcage.data.dataset_folder import Fit, Store
 from ribcage.data.findings import Policy
@@ -190,7 +190,7 @@ class Bright:
         return Found(torch.tensor(boxes), torch.zeros(len(boxes), dtype=torch.int64), torch.tensor(scores))
 
 
-MODEL = Model("test_resnet", ("Mass",), (45, 45), 45, "pad", 0.0, 1.0)
+MODEL = ModelSpec("test_resnet", ("Mass",), (45, 45), 45, "pad", 0.0, 1.0)
 
 
 def test_a_finder_is_asked_about_every_row_and_its_boxes_lie_where_things_are(stores: list[Store]) -> None:
@@ -243,7 +243,7 @@ def test_validation_minds_only_images_whose_boxes_are_known(stores: list[Store])
     assert found["ap50"] == 1.0 and found["map"] == found["map_Mass"] > 0.9  # half a pixel is lost at the edges
     assert len(chooses.marks("Mass")) == 4 + 3
     model = chooses.calibrated()
-    assert model.thresholds[CUT] == (pytest.approx(0.8),) and model.metrics["validation"] == found
+    assert model.thresholds[DETECTION_RULE] == (pytest.approx(0.8),) and model.metrics["validation"] == found
 
 
 def test_a_finding_that_is_drawn_nowhere_is_not_judged(stores: list[Store]) -> None:

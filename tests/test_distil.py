@@ -23,7 +23,9 @@ from test_pretrain import equal, stopped
 from torch import Tensor
 
 from ribcage import cli, methods
-from ribcage.bundle import bundle
+from ribcage.bundle.init import initial_provenance
+from ribcage.bundle.io import load_classifier, save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.commands import distil, finetune
 from ribcage.data import dataset_folder
 from ribcage.data.loader import Batch, rows_of
@@ -247,7 +249,7 @@ def test_a_student_that_sees_as_its_teacher_does_has_the_same_relations() -> Non
     method = made(side=64, relations=1.0)
     method.eval()
     teacher = ranks.teacher("test_vit", (64, 64))  # a test_resnet with three channels
-    teacher.method.backbone, teacher.model = copy.deepcopy(method.backbone), bundle.Model(
+    teacher.method.backbone, teacher.model = copy.deepcopy(method.backbone), ModelSpec(
         "test_resnet", ("c", "other", "a"), (64, 64), 32, "pad", 0.5, 0.25
     )  # fmt: skip
     method.teachers = (teacher,)  # type: ignore[assignment]
@@ -330,9 +332,9 @@ def runs(data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def loosened(teacher: Path, data: Path, folder: Path, learnt: str, chose: str = "") -> Path:
     """The same teacher, as if it had learnt from another split and been chosen by a third."""
-    opened, one = [dataset_folder.open(data)], bundle.load(teacher)
+    opened, one = [dataset_folder.open(data)], load_classifier(teacher)
     rows = [rows_of(opened, split) if split else np.empty(0, np.int64) for split in (learnt, chose)]
-    bundle.save(folder / "bundle", one.method, one.model, Provenance.of(opened, rows[0], rows[1]))
+    save_bundle(folder / "bundle", one.method, one.spec, Provenance.of(opened, rows[0], rows[1]))
     return folder
 
 
@@ -340,9 +342,9 @@ def loosened(teacher: Path, data: Path, folder: Path, learnt: str, chose: str = 
 def test_a_run_leaves_a_student_that_answers_all_findings_and_says_whom_it_learnt_from(
     how: str, runs: dict[str, Path], data: Path, teacher: Path
 ) -> None:
-    one, findings = bundle.load(runs[how]), dataset_folder.open(data).index.findings
-    assert one.model.findings == findings and one.model.size == (40, 40)
-    said = one.model.training["teachers"]
+    one, findings = load_classifier(runs[how]), dataset_folder.open(data).index.findings
+    assert one.spec.findings == findings and one.spec.size == (40, 40)
+    said = one.spec.training["teachers"]
     assert said == [{"name": "test_resnet", "table": False, "findings": list(findings[:2])}]
     lines = [json.loads(line) for line in (runs[how] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     parts = {"hard", "soft"} | ({"features", "relations"} if how == "live" else set())
@@ -379,7 +381,7 @@ def test_two_processes_train_what_one_trains(
     together = [(two, one) for two, one in zip(*found, strict=True) if one is not None]
     assert len(together) > 5 and all(two == pytest.approx(one, rel=2e-3) for two, one in together)
     assert together[0][0] == pytest.approx(together[0][1], rel=1e-5)
-    assert set(bundle.seen(str(tmp_path / "two")).pixels) == set(bundle.seen(str(runs[how])).pixels)
+    assert set(initial_provenance(str(tmp_path / "two")).pixels) == set(initial_provenance(str(runs[how])).pixels)
 
 
 def test_a_table_teaches_what_it_speaks_of(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -390,7 +392,7 @@ def test_a_table_teaches_what_it_speaks_of(data: Path, tmp_path: Path, capsys: p
     out = tmp_path / "run"
     assert cli.main(words(tmp_path / "说.csv", data, out, "--epochs", "1")) == 0
     assert f"speaks of 30 of the {len(learning)} images, of Edema." in capsys.readouterr().out
-    assert bundle.load(out).model.training["teachers"] == [{"name": "说.csv", "table": True, "findings": ["Edema"]}]
+    assert load_classifier(out).spec.training["teachers"] == [{"name": "说.csv", "table": True, "findings": ["Edema"]}]
     card = (out / "bundle" / "README.md").read_text(encoding="utf-8")
     assert "taught by the table 说.csv (Edema)" in card and "What 说.csv has learnt from is not known" in card
     assert cli.main(["evaluate", str(out), "--data", str(data), "--resamples", "5", "--out", str(tmp_path / "on")]) == 0
@@ -416,8 +418,8 @@ def test_images_without_labels_are_taught_and_the_last_student_is_kept(
     assert cli.main(words(teacher, bare, tmp_path / "run")) == 0
     said = capsys.readouterr().out
     assert "Split 'val' has no labels to judge by: the last epoch is kept, without thresholds." in said
-    one = bundle.load(tmp_path / "run")
-    assert one.model.findings == bundle.load(teacher).model.findings and not one.model.thresholds
+    one = load_classifier(tmp_path / "run")
+    assert one.spec.findings == load_classifier(teacher).spec.findings and not one.spec.thresholds
     last = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["run"]["method"]
     assert torch.equal(one.method.head.weight, last["head.weight"])
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -450,8 +452,8 @@ def test_who_goes_on_needs_the_same_teacher_wherever_it_lies(
     assert "holds a run already" in capsys.readouterr().err
     shutil.copytree(teacher, moved)
     assert cli.main(words(moved, data, run, "--epochs", "1", "--resume")) == 0
-    one = bundle.load(moved)
-    bundle.save(moved / "bundle", one.method, replace(one.model, temperature=(2.0, 2.0)), one.provenance)
+    one = load_classifier(moved)
+    save_bundle(moved / "bundle", one.method, replace(one.spec, temperature=(2.0, 2.0)), one.provenance)
     assert cli.main(words(moved, data, run, "--epochs", "1", "--resume")) == 2
     said = capsys.readouterr().err
     assert "(who answers otherwise)" in said and said.count("\n") == 1
@@ -460,10 +462,10 @@ def test_who_goes_on_needs_the_same_teacher_wherever_it_lies(
 def test_a_teacher_that_answers_no_number_stops_the_run_by_its_name(
     data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one = bundle.load(teacher)
+    one = load_classifier(teacher)
     with torch.no_grad():
         one.method.head.bias[0] = nan
-    bundle.save(tmp_path / "broken" / "bundle", one.method, one.model, one.provenance)
+    save_bundle(tmp_path / "broken" / "bundle", one.method, one.spec, one.provenance)
     for teach in ("live", "stored"):
         assert cli.main(words(tmp_path / "broken", data, tmp_path / teach, "--teach", teach)) == 2
         said = capsys.readouterr().err
@@ -474,10 +476,10 @@ def test_what_is_strange_about_teachers_is_said(
     data: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One that learnt from cropped images, and labels that pass for answers; and what each of them weighs."""
-    one = bundle.load(teacher)
-    first, second = one.model.findings
+    one = load_classifier(teacher)
+    first, second = one.spec.findings
     metrics = {"validation": {f"auroc_{first}": 0.8}}
-    bundle.save(tmp_path / "cropped", one.method, replace(one.model, fit="crop", metrics=metrics), one.provenance)
+    save_bundle(tmp_path / "cropped", one.method, replace(one.spec, fit="crop", metrics=metrics), one.provenance)
     own = dataset_folder.open(data).index.table[["path", first, "Infiltration"]]
     own.replace(-1, 0).to_csv(tmp_path / "labels.csv", index=False)
     both = [str(tmp_path / "cropped"), str(tmp_path / "labels.csv")]
@@ -537,7 +539,7 @@ def test_a_student_is_not_tested_on_what_its_teacher_learnt_from(
         whom = next(seen.glob("evaluation/*/predictions.parquet"))
     assert cli.main(words(whom, data, tmp_path / "run", "--epochs", "1")) == 0
     assert "learnt from what chooses" not in capsys.readouterr().out
-    assert not len(bundle.load(tmp_path / "run").provenance.unknown)
+    assert not len(load_classifier(tmp_path / "run").provenance.unknown)
     assert cli.main(["evaluate", str(tmp_path / "run"), "--data", str(data)]) == 2
     said = capsys.readouterr().err
     tested = len(rows_of([dataset_folder.open(data)], "test"))

@@ -12,7 +12,8 @@ import torch
 from trees import images, text
 
 from ribcage import cli, methods
-from ribcage.bundle import bundle, formats
+from ribcage.bundle import formats
+from ribcage.bundle.io import load_bundle
 from ribcage.data import dataset_folder, datasets
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
@@ -74,7 +75,7 @@ def test_a_method_is_one_file(work: Path) -> None:
     small = ["--dim", "32", "--epochs", "1", "--batch", "8", "--size", "32", "--threads", "1"]
     words = [word.replace("resnet18", "test_resnet") for word in command("pretrain simsiam")]
     assert cli.main([*words, *small]) == 0
-    assert bundle.load_any(work / "runs" / "simsiam").model.findings == ()
+    assert load_bundle(work / "runs" / "simsiam").spec.findings == ()
     kind = methods.load("simsiam")
     distance = sys.modules[kind.__module__].distance
     p, z = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]], requires_grad=True)
@@ -90,4 +91,4 @@ def test_a_layout_of_weights_is_one_file(work: Path, capsys: pytest.CaptureFixtu
     assert cli.main(command("convert harbour.pt")) == 0
     out = capsys.readouterr().out
     assert "harbour_net (https://example.org/harbour; licence: CC0-1.0); resnet18" in out and "Effusion, Mass" in out
-    assert bundle.load_any(work / "models" / "harbour").model.findings == ("Effusion", "Mass")
+    assert load_bundle(work / "models" / "harbour").spec.findings == ("Effusion", "Mass")

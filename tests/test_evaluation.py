@@ -14,7 +14,7 @@ import pytest
 import trees
 
 from ribcage import cli, metrics
-from ribcage.bundle import bundle
+from ribcage.bundle.io import load_classifier
 from ribcage.commands import evaluate as evaluate_command
 from ribcage.data import dataset_folder
 from ribcage.data.findings import Policy
@@ -418,7 +418,7 @@ def test_a_run_without_a_bundle_is_one_clear_line(nih: Path, capsys: pytest.Capt
 
 
 def test_findings_the_data_lacks_are_left_out_and_named(nih: Path) -> None:
-    opened, model = dataset_folder.open(nih / "arnoweng"), bundle.load(nih / "run").model
+    opened, model = dataset_folder.open(nih / "arnoweng"), load_classifier(nih / "run").spec
     some = replace(opened, index=replace(opened.index, findings=("Effusion", "Mass")))
     said = Predictions(model.findings, np.arange(6), np.zeros((6, 14), np.float32))
     found = classification.answers(said, [some], model)
@@ -530,7 +530,7 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(nih: Path, tmp_pa
 
 
 def test_a_tested_split_gives_way_to_what_the_model_has_seen(nih: Path, tmp_path: Path) -> None:
-    opened = bundle.load(nih / "run")
+    opened = load_classifier(nih / "run")
     stores = [dataset_folder.open(nih / "official")]
     rows = np.arange(len(stores[0]))
     kept, left = leakage.unseen(opened.provenance, stores, rows)

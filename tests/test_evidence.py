@@ -13,9 +13,11 @@ from test_weights import stirred
 from torch import Tensor
 
 from ribcage import cli
-from ribcage.bundle import bundle, formats
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import formats
 from ribcage.bundle.formats.twins import TWINS
+from ribcage.bundle.init import file_source, initial_backbone
+from ribcage.bundle.io import load_bundle, load_classifier
+from ribcage.bundle.spec import ModelSpec
 
 State = dict[str, Tensor]
 
@@ -67,7 +69,7 @@ def test_shapes_alone_are_no_evidence(
     assert cli.main([*words, "--layout", layout]) == 0
     told = capsys.readouterr().out
     assert "names and shapes that other programs share" in told and "preprocessing: " in told and "ASSUMED" in told
-    training = bundle.load_any(tmp_path / "out").model.training
+    training = load_bundle(tmp_path / "out").spec.training
     assert training["agreed"] and "other programs share" in training["evidence"]
     assert "ASSUMED" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
@@ -76,7 +78,7 @@ def test_who_says_all_that_is_guessed_need_not_agree(resnet: State, tmp_path: Pa
     torch.save(resnet, tmp_path / "own.pth")
     words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out"), "--mean", "0.5", "--std", "0.25"]
     assert cli.main([*words, "--findings", "Mass", "Edema", "Hernia"]) == 0
-    model = bundle.load(tmp_path / "out").model
+    model = load_classifier(tmp_path / "out").spec
     assert model.colours == ((0.5,) * 3, (0.25,) * 3) and not model.training["agreed"]
     assert [one for one in model.training["claims"] if "given: by an option" in one]
 
@@ -91,7 +93,7 @@ def test_one_file_can_be_read_as_another_layout(
     assert "is not of the layout moco" in line([*words, "--layout", "moco"], capsys)
     assert "Did you mean 'torchvision'" in line([*words, "--layout", "torchvison"], capsys)
     assert cli.main([*words, "--layout", "torchvision"]) == 0
-    model = bundle.load_any(tmp_path / "out").model
+    model = load_bundle(tmp_path / "out").spec
     assert model.findings == () and model.training["layout"] == "torchvision"
 
 
@@ -181,23 +183,23 @@ def test_two_weights_that_would_become_one_are_refused(resnet: State, tmp_path: 
 # ---- initial weights
 
 
-def facts(channels: int = 3) -> Model:
-    return Model("resnet18", (), (64, 64), 64, "pad", 0.5, 0.25, channels=channels)
+def facts(channels: int = 3) -> ModelSpec:
+    return ModelSpec("resnet18", (), (64, 64), 64, "pad", 0.5, 0.25, channels=channels)
 
 
 def test_initial_weights_say_what_they_are_taken_for_and_what_is_left_out(
     resnet: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save(resnet | {"adapter.weight": torch.ones(1)}, tmp_path / "own.pth")
-    bundle.backbone(facts(), str(tmp_path / "own.pth"), 0.0)
+    initial_backbone(facts(), str(tmp_path / "own.pth"), 0.0)
     said = capsys.readouterr().out
     assert "read as torchvision by names and shapes that other programs share" in said and "ASSUMED" in said
     assert "1 left out, the model has no such weight (adapter.weight)" in said
-    (row,) = bundle.of_file(str(tmp_path / "own.pth"))
+    (row,) = file_source(str(tmp_path / "own.pth"))
     assert row["source"] == "unknown" and "read as torchvision" in row["evidence"]
 
 
 def test_initial_weights_of_either_scale_are_refused(resnet: State, tmp_path: Path) -> None:
     torch.save(one_channel(headed(resnet, 18)), tmp_path / "own.pth")
     with pytest.raises(ValueError, match="could be of xrayvision or of torchvision"):
-        bundle.backbone(facts(1), str(tmp_path / "own.pth"), 0.0)
+        initial_backbone(facts(1), str(tmp_path / "own.pth"), 0.0)

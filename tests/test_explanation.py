@@ -13,7 +13,8 @@ from scipy.stats import spearmanr
 from test_maps import _patches
 from torch import Tensor
 
-from ribcage.bundle.bundle import Bundle, Detector, Model
+from ribcage.bundle.io import Classifier, Detector
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.dataset_folder import Fit
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import heatmaps, image_file
@@ -25,14 +26,14 @@ from ribcage.reports import saliency, tiles
 FINDINGS = ("Mass", "肺不张")
 
 
-def opened(**facts: Any) -> Bundle:
+def opened(**facts: Any) -> Classifier:
     """A network made by hand, whose features are the means of patches of 8 × 8 pixels: Mass is bright."""
     method = Supervised(_patches(), FINDINGS).eval()
     with torch.no_grad():
         method.head.weight.copy_(torch.tensor([[1.0, -1.0], [-1.0, -1.0]]))
     about: dict[str, Any] = {"size": (64, 64), "stored": 96, "fit": "pad"} | facts
-    model = Model("resnet18_small", FINDINGS, mean=0.0, std=1.0, **about)
-    return Bundle(Path("m"), model, method, Provenance.nothing())
+    model = ModelSpec("resnet18_small", FINDINGS, mean=0.0, std=1.0, **about)
+    return Classifier(Path("m"), model, method, Provenance.nothing())
 
 
 def image(width: int, height: int, at: tuple[float, float], half: float = 0.13) -> image_file.GrayImage:
@@ -66,7 +67,7 @@ def test_heat_is_where_the_evidence_is_in_the_file(fit: Fit, width: int, height:
 def test_heat_is_what_is_drawn_in_the_view_where_the_file_is_the_view() -> None:
     read = image_file.GrayImage(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8), 64, 64)
     one = opened(stored=64)
-    seen = gradcam.looks(one.method, explanation.view(read.pixels, one.model))
+    seen = gradcam.looks(one.method, explanation.view(read.pixels, one.spec))
     expected = heatmaps.enlarged(seen.maps, seen.cells, (64, 64))[0, 0].numpy()
     np.testing.assert_allclose(explanation.heat(one, read, ["Mass"])[0], expected, atol=1e-5)
 
@@ -95,14 +96,14 @@ def test_a_finding_that_nothing_speaks_for_is_named_and_a_detector_refused() -> 
     assert found.empty == ("肺不张",) and not found.heat("肺不张").any()
     with pytest.raises(ValueError, match="finds boxes and has no maps"):
         explanation.look(
-            Detector(Path("d"), opened().model, torch.nn.Identity(), Provenance.nothing()), image(9, 9, (0.5, 0.5))
+            Detector(Path("d"), opened().spec, torch.nn.Identity(), Provenance.nothing()), image(9, 9, (0.5, 0.5))
         )  # type: ignore[arg-type]
 
 
 def test_a_16_bit_image_is_looked_at_as_its_8_bit_twin() -> None:
     eight = image(120, 120, (0.4, 0.4))
     sixteen = replace(eight, pixels=eight.pixels.astype(np.uint16) * 257)
-    assert np.array_equal(*(explanation.square(each, opened().model) for each in (eight, sixteen)))
+    assert np.array_equal(*(explanation.square(each, opened().spec) for each in (eight, sixteen)))
     assert np.array_equal(*(saliency.overlay(each.pixels, np.zeros((120, 120))) for each in (eight, sixteen)))
 
 
@@ -224,7 +225,7 @@ def test_what_cannot_be_written_leaves_no_half(tmp_path: Path, monkeypatch: pyte
 SIDE = 96
 
 
-def taught() -> Bundle:
+def taught() -> Classifier:
     """A tiny CNN that has learnt whether there is a bright block, and whether there are stripes."""
     torch.manual_seed(0)
     findings, steps = ("block", "stripes"), 50
@@ -237,8 +238,8 @@ def taught() -> Bundle:
         torch.nn.functional.binary_cross_entropy_with_logits(method.logits(images), labels).backward()
         optimiser.step()
         rates.step()
-    model = Model("test_resnet", findings, (SIDE, SIDE), SIDE, "pad", 0.0, 1.0)
-    return Bundle(Path("m"), model, method.eval(), Provenance.nothing())
+    model = ModelSpec("test_resnet", findings, (SIDE, SIDE), SIDE, "pad", 0.0, 1.0)
+    return Classifier(Path("m"), model, method.eval(), Provenance.nothing())
 
 
 def drawn(count: int) -> tuple[Tensor, Tensor]:
@@ -256,11 +257,11 @@ def squares(count: int) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def learnt() -> Bundle:
+def learnt() -> Classifier:
     return taught()
 
 
-def test_maps_of_a_trained_model_depend_on_its_weights(learnt: Bundle) -> None:
+def test_maps_of_a_trained_model_depend_on_its_weights(learnt: Classifier) -> None:
     torch.manual_seed(1)
     shown, labels = drawn(40)
     with torch.no_grad():
@@ -275,7 +276,7 @@ def test_maps_of_a_trained_model_depend_on_its_weights(learnt: Bundle) -> None:
     assert np.array_equal(found.head, again.head) and np.array_equal(found.network, again.network)
 
 
-def test_maps_that_ignore_the_weights_are_caught(learnt: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maps_that_ignore_the_weights_are_caught(learnt: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """A map that only shows the edges of the image, as some published ways to make maps do."""
 
     def edges(method: Supervised, images: Tensor, way: object = None) -> gradcam.Looks:

@@ -12,8 +12,9 @@ import torch
 
 import ribcage
 from ribcage import cli
-from ribcage.bundle import bundle, deployment
-from ribcage.bundle.bundle import Bundle, Model
+from ribcage.bundle import deployment
+from ribcage.bundle.io import WEIGHTS_FILE, Classifier, load_classifier, save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.provenance import Provenance
 from ribcage.inference import image_files
 from ribcage.methods.supervised import Supervised
@@ -30,7 +31,7 @@ def made(folder: Path, stored: int = 48, side: int = 32, **options: Any) -> Path
     torch.nn.init.normal_(method.head.weight, std=3.0)
     facts: dict[str, Any] = {"temperature": (1.5, 0.7, 2.0), "thresholds": {"youden": (0.2, None, 0.9)}} | options
     training = {"images": 1, "patients": 1, "selection": 1}
-    model = Model(
+    model = ModelSpec(
         "test_resnet",
         method.findings,
         (side, side),
@@ -42,12 +43,12 @@ def made(folder: Path, stored: int = 48, side: int = 32, **options: Any) -> Path
         training=training,
         **facts,
     )
-    bundle.save(folder, method, model, Provenance.nothing())
+    save_bundle(folder, method, model, Provenance.nothing())
     return folder
 
 
-def opened(folder: Path) -> Bundle:
-    return bundle.load(folder)
+def opened(folder: Path) -> Classifier:
+    return load_classifier(folder)
 
 
 WAYS = {"onnx": "a.onnx", "torchscript": "a.ts", "openvino": "a.xml"}
@@ -68,7 +69,7 @@ def test_the_file_answers_as_the_model_from_bytes_on(kind: str, way: str, tmp_pa
     result = ribcage.export(folder, to=way, out=file, latency=False)
     assert result["away"] < 2e-6
     answer = deployment.OPENED[way](file, 1)
-    images = np.random.default_rng(1).integers(0, 256, (3, *[opened(folder).model.stored] * 2), dtype=np.uint8)
+    images = np.random.default_rng(1).integers(0, 256, (3, *[opened(folder).spec.stored] * 2), dtype=np.uint8)
     wanted = deployment.expected(opened(folder), images)
     np.testing.assert_allclose(answer(images), wanted, atol=2e-6)
     assert wanted.std(axis=0).max() > 1e-3
@@ -109,7 +110,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     own = deployment.Deployed.__init__
 
     def warm(self: Any, one: Any) -> None:
-        own(self, Bundle(one.folder, replace(one.model, temperature=(9.0, 9.0, 9.0)), one.method, one.provenance))
+        own(self, Classifier(one.folder, replace(one.model, temperature=(9.0, 9.0, 9.0)), one.method, one.provenance))
 
     monkeypatch.setattr(deployment.Deployed, "__init__", warm)
     assert cli.main(["export", str(folder), "--out", str(tmp_path / "a.onnx"), "--no-latency"]) == 2
@@ -178,9 +179,9 @@ def test_what_is_no_number_is_no_answer(tmp_path: Path, capsys: pytest.CaptureFi
     from safetensors.torch import load_file, save_file
 
     folder = made(tmp_path / "m")
-    weights = load_file(folder / bundle.WEIGHTS)
+    weights = load_file(folder / WEIGHTS_FILE)
     weights["fc.bias"][1] = float("nan")
-    save_file(weights, folder / bundle.WEIGHTS)
+    save_file(weights, folder / WEIGHTS_FILE)
     (folder / "SHA256SUMS").unlink()
     cv2.imwrite(str(tmp_path / "p.png"), deployment.patterns(48)[5])
     for words in (["export", str(folder), "--no-latency"], ["predict", str(folder), str(tmp_path / "p.png")]):
@@ -200,7 +201,7 @@ def test_a_server_takes_what_export_left_if_it_is_of_just_this_model(
     written: list[Path] = []
     write = deployment.write_onnx
 
-    def noted(model: Bundle, to: Path) -> None:
+    def noted(model: Classifier, to: Path) -> None:
         written.append(to)
         write(model, to)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ribcage.bundle import bundle, history
+from ribcage.bundle import history
+from ribcage.bundle.io import load_classifier, load_detector
 from ribcage.data import dataset_folder
 from ribcage.methods.detect import Detect
 
@@ -27,13 +28,13 @@ def test_a_dataset_folder_opens(written: Path) -> None:
 
 
 def test_a_classifier_opens_with_all_that_was_known_of_it(written: Path) -> None:
-    opened = bundle.load(written / "classifier")
-    assert opened.model.name == "resnet10t" and opened.model.training["images"] == 223
-    assert [one["images"] for one in opened.model.observed][:3] == [14, 12, 11] and opened.ood is not None
+    opened = load_classifier(written / "classifier")
+    assert opened.spec.name == "resnet10t" and opened.spec.training["images"] == 223
+    assert [one["images"] for one in opened.spec.observed][:3] == [14, 12, 11] and opened.ood is not None
     (test,) = history.load(written / "classifier")
     assert (test.images, test.patients, len(test.contents)) == (62, 30, 1)
 
 
 def test_a_detector_opens(written: Path) -> None:
-    opened = bundle.load_detector(written / "detector")
+    opened = load_detector(written / "detector")
     assert isinstance(opened.method, Detect) and history.load(written / "detector")

@@ -29,9 +29,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ribcage import cli
-from ribcage.bundle import bundle, formats
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import formats
 from ribcage.bundle.formats import container, pickled
+from ribcage.bundle.init import initial_backbone
+from ribcage.bundle.spec import ModelSpec
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}
 ARRAYS = {name: value.numpy() for name, value in WEIGHTS.items()}
@@ -426,7 +427,7 @@ def test_a_npz_of_objects_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", fc=objects)
     assert "cannot be loaded when allow_pickle=False" in refused(tmp_path / "w.npz", marker)
     with pytest.raises(ValueError, match=r"w\.npz") as error:
-        bundle.backbone(Model("resnet18", (), (32, 32), 32, "pad", 0.5, 0.3), str(tmp_path / "w.npz"), 0.0)
+        initial_backbone(ModelSpec("resnet18", (), (32, 32), 32, "pad", 0.5, 0.3), str(tmp_path / "w.npz"), 0.0)
     assert "\n" not in str(error.value) and not marker.exists()
 
 

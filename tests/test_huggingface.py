@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from test_weights import gray, stirred
 
 from ribcage import cli
-from ribcage.bundle import bundle, formats
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import formats
+from ribcage.bundle.io import Bundle, load_bundle, save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -33,21 +34,21 @@ KINDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def saved(folder: Path, findings: tuple[str, ...] = ("Mass", "Hernia"), **facts: Any) -> bundle.Opened:
+def saved(folder: Path, findings: tuple[str, ...] = ("Mass", "Hernia"), **facts: Any) -> Bundle:
     """A finished model."""
     own = {"mean": 0.53, "std": 0.26, **FACTS} | facts | ({} if findings else {"thresholds": {}, "temperature": ()})
-    model = Model(findings=findings, **own)
+    model = ModelSpec(findings=findings, **own)
     torch.manual_seed(0)
     built = Backbone(
         model.name, channels=model.channels, size=model.size, pool=model.pool, mean=model.mean, std=model.std,
         colours=model.colours,
     )  # fmt: skip
-    bundle.save(folder, stirred(Supervised(built, findings)), model, Provenance.nothing())
-    return bundle.load_any(folder)
+    save_bundle(folder, stirred(Supervised(built, findings)), model, Provenance.nothing())
+    return load_bundle(folder)
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
-def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[bundle.Opened, Path]:
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     """A finished model, and its folder."""
     place = tmp_path_factory.mktemp("拥抱 h")
     opened = saved(place / "own", **KINDS[request.param])
@@ -62,53 +63,53 @@ def theirs(config: dict[str, Any], images: torch.Tensor) -> torch.Tensor:
     return (images.expand(-1, facts["input_size"][0], -1, -1) - mean) / std
 
 
-def test_timm_makes_the_same_model_of_it(written: tuple[bundle.Opened, Path]) -> None:
+def test_timm_makes_the_same_model_of_it(written: tuple[Bundle, Path]) -> None:
     opened, folder = written
     assert sorted(file.name for file in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["label_names"] == ["Mass", "Hernia"]
-    assert config["pretrained_cfg"]["input_size"] == [opened.model.channels, *opened.model.size]
+    assert config["pretrained_cfg"]["input_size"] == [opened.spec.channels, *opened.spec.size]
     net = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    images = torch.nn.functional.interpolate(gray(64, 2), opened.model.size)
+    images = torch.nn.functional.interpolate(gray(64, 2), opened.spec.size)
     with torch.inference_mode():
-        own = ((images - opened.model.mean) / opened.model.std).expand(-1, opened.model.channels, -1, -1)
+        own = ((images - opened.spec.mean) / opened.spec.std).expand(-1, opened.spec.channels, -1, -1)
         expected = opened.method.logits(own)
         torch.testing.assert_close(net(theirs(config, images)), expected, atol=1e-5, rtol=1e-5)
     assert expected.std() > 0.001
 
 
-def test_timm_asks_for_images_as_the_bundle_does(written: tuple[bundle.Opened, Path]) -> None:
+def test_timm_asks_for_images_as_the_bundle_does(written: tuple[Bundle, Path]) -> None:
     opened, folder = written
     asked = timm.data.resolve_model_data_config(timm.create_model(f"local-dir:{folder}", pretrained=True))
-    means, stds = opened.model.colours or ((0.53,) * opened.model.channels, (0.26,) * opened.model.channels)
+    means, stds = opened.spec.colours or ((0.53,) * opened.spec.channels, (0.26,) * opened.spec.channels)
     assert (tuple(asked["mean"]), tuple(asked["std"])) == (tuple(means), tuple(stds))
-    assert tuple(asked["input_size"]) == (opened.model.channels, *opened.model.size)
-    assert asked["crop_pct"] == 1 and asked["crop_mode"] == {"pad": "border", "crop": "center"}.get(opened.model.fit, "squash")  # fmt: skip
+    assert tuple(asked["input_size"]) == (opened.spec.channels, *opened.spec.size)
+    assert asked["crop_pct"] == 1 and asked["crop_mode"] == {"pad": "border", "crop": "center"}.get(opened.spec.fit, "squash")  # fmt: skip
 
 
-def test_the_folder_comes_back_as_it_was(written: tuple[bundle.Opened, Path]) -> None:
+def test_the_folder_comes_back_as_it_was(written: tuple[Bundle, Path]) -> None:
     opened, folder = written
     out = folder.parent / "back"
     assert cli.main(["convert", str(folder), "--out", str(out)]) == 0
     assert cli.main(["convert", str(folder / "model.safetensors"), "--out", str(folder.parent / "same")]) == 0
-    back, own = bundle.load_any(out), opened.model
+    back, own = load_bundle(out), opened.spec
     kept, before = (load_file(place / "model.safetensors") for place in (out, opened.folder))
     assert kept.keys() == before.keys() and all(torch.equal(kept[name], before[name]) for name in before)
-    assert back.model.training["layout"] == "huggingface"
+    assert back.spec.training["layout"] == "huggingface"
     for name in ("name", "findings", "size", "stored", "fit", "pool", "channels"):
-        assert getattr(back.model, name) == getattr(own, name), name
-    assert back.model.thresholds == {"published": (0.25, None)} and back.model.temperature == own.temperature
-    assert back.model.data[0]["licence"] == "CC-BY-4.0" and back.model.data[0]["source"] == "https://example.org"
+        assert getattr(back.spec, name) == getattr(own, name), name
+    assert back.spec.thresholds == {"published": (0.25, None)} and back.spec.temperature == own.temperature
+    assert back.spec.data[0]["licence"] == "CC-BY-4.0" and back.spec.data[0]["source"] == "https://example.org"
     images = torch.nn.functional.interpolate(gray(64, 2), own.size)
     with torch.inference_mode():
         answers = [
-            one.method.logits(((images - one.model.mean) / one.model.std).expand(-1, own.channels, -1, -1))
+            one.method.logits(((images - one.spec.mean) / one.spec.std).expand(-1, own.channels, -1, -1))
             for one in (opened, back)
         ]
     torch.testing.assert_close(answers[0], answers[1], atol=1e-5, rtol=1e-5)
 
 
-def test_the_card_has_the_head_that_the_site_reads(written: tuple[bundle.Opened, Path]) -> None:
+def test_the_card_has_the_head_that_the_site_reads(written: tuple[Bundle, Path]) -> None:
     _, folder = written
     start, head, card = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     assert start == "" and "library_name: timm\n" in head and "license: cc-by-4.0\n" in head and "- timm\n" in head
@@ -192,7 +193,7 @@ def test_a_damaged_description_is_a_line(said: dict[str, Any], says: str, tmp_pa
 
 
 def test_half_of_the_weights_is_refused(
-    written: tuple[bundle.Opened, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    written: tuple[Bundle, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(written[1], tmp_path / "hf")
     file = tmp_path / "hf" / "model.safetensors"
@@ -211,7 +212,7 @@ def test_what_finds_boxes_does_not_fit(tmp_path: Path) -> None:
     from ribcage.methods.detect import Detect
 
     built = Backbone("test_resnet", size=(64, 64))
-    model = Model("test_resnet", ("Mass",), (64, 64), 64, "pad", 0.5, 0.25)
+    model = ModelSpec("test_resnet", ("Mass",), (64, 64), 64, "pad", 0.5, 0.25)
     with pytest.raises(ValueError, match="has no boxes, which this model finds"):
         formats.load("huggingface").export(Detect(built, ("Mass",)), model, tmp_path / "hf")
     assert not (tmp_path / "hf").exists()

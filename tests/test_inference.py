@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_loader import make_store
 
-from ribcage.bundle.bundle import Model
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.dataset_folder import Store
 from ribcage.imaging import augment
 from ribcage.inference import predictions
@@ -19,7 +19,7 @@ from ribcage.models.backbone import Backbone
 from ribcage.runtime import distributed
 
 FINDINGS = ("Mass", "Edema")
-MODEL = Model("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
+MODEL = ModelSpec("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
 
 
 def answer(store: Store, rows: np.ndarray | None = None, **options: object) -> Predictions:

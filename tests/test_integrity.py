@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ribcage.bundle import bundle, formats
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import formats
+from ribcage.bundle.init import initial_bundle
+from ribcage.bundle.io import load_classifier, save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone, is_known
@@ -28,8 +30,8 @@ def saved(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet"), ("Effusion", "Mass"))
     nn.init.normal_(method.head.weight)
-    model = Model("test_resnet", method.findings, (64, 64), 64, "pad", 0.5, 0.25, temperature=(1.0, 1.0), training={"images": 1, "patients": 1, "selection": 1})  # fmt: skip
-    bundle.save(tmp_path / "m", method.eval(), model, Provenance.nothing())
+    model = ModelSpec("test_resnet", method.findings, (64, 64), 64, "pad", 0.5, 0.25, temperature=(1.0, 1.0), training={"images": 1, "patients": 1, "selection": 1})  # fmt: skip
+    save_bundle(tmp_path / "m", method.eval(), model, Provenance.nothing())
     return tmp_path / "m"
 
 
@@ -48,7 +50,7 @@ def test_a_flipped_bit_is_noticed(saved: Path, name: str) -> None:
     data[place] ^= 2
     (saved / name).write_bytes(data)
     with pytest.raises(ValueError, match=f"{name} is damaged") as error:
-        bundle.load(saved)
+        load_classifier(saved)
     assert "\n" not in str(error.value)
 
 
@@ -56,13 +58,13 @@ def test_a_file_that_the_digests_do_not_name_is_refused(saved: Path) -> None:
     lines = (saved / "SHA256SUMS").read_text(encoding="utf-8").splitlines(keepends=True)
     (saved / "SHA256SUMS").write_text("".join(one for one in lines if "safetensors" not in one), encoding="utf-8")
     with pytest.raises(ValueError, match=r"does not name model\.safetensors"):
-        bundle.load(saved)
+        load_classifier(saved)
 
 
 def test_a_model_without_digests_opens_and_says_so(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (saved / "SHA256SUMS").unlink()
-    bundle.load(saved)
-    assert "nobody can tell whether its bytes are as written" in capsys.readouterr().err
+    load_classifier(saved)
+    assert "SHA256SUMS" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["eva_giant_patch14_560", "vit_giant_patch14_224", "convnextv2_huge"])
@@ -71,7 +73,7 @@ def test_a_giant_is_refused_before_it_is_built(saved: Path, name: str) -> None:
     changed(saved, name=name)
     begun = time.perf_counter()
     with pytest.raises(ValueError, match="do not fit"):
-        bundle.load(saved)
+        load_classifier(saved)
     assert time.perf_counter() - begun < 20
 
 
@@ -98,17 +100,17 @@ def test_a_giant_is_refused_before_it_is_built(saved: Path, name: str) -> None:
 def test_what_no_model_is_like_is_refused(saved: Path, values: dict[str, Any], says: str) -> None:
     changed(saved, **values)
     with pytest.raises(ValueError, match=says) as error:
-        bundle.load(saved)
+        load_classifier(saved)
     assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
 
 
 def test_what_tells_an_unlike_image_is_kept_with_the_weights(saved: Path, tmp_path: Path) -> None:
-    opened = bundle.load(saved)
+    opened = load_classifier(saved)
     check = SimpleNamespace(save=lambda file: file.write_bytes(b"what images are like"))
-    bundle.save(tmp_path / "n", opened.method, opened.model, Provenance.nothing(), check)  # type: ignore[arg-type]
+    save_bundle(tmp_path / "n", opened.method, opened.spec, Provenance.nothing(), check)  # type: ignore[arg-type]
     assert (tmp_path / "n" / "ood.npz").read_bytes() == b"what images are like"
     assert "ood.npz" in (tmp_path / "n" / "SHA256SUMS").read_text(encoding="utf-8")
-    bundle.save(tmp_path / "n", opened.method, opened.model, Provenance.nothing())
+    save_bundle(tmp_path / "n", opened.method, opened.spec, Provenance.nothing())
     assert not (tmp_path / "n" / "ood.npz").exists(), "nothing is left of the one before"
 
 
@@ -119,14 +121,14 @@ def test_a_single_weight_that_is_no_number_is_noticed(saved: Path) -> None:
     save_file(weights, saved / "model.safetensors")
     changed(saved)
     with pytest.raises(ValueError, match="numbers that are not finite"):
-        bundle.load(saved)
+        load_classifier(saved)
 
 
 def test_only_a_bundles_own_file_of_weights_stands_for_its_folder(saved: Path, tmp_path: Path) -> None:
-    assert bundle.source(str(saved / "model.safetensors")) == saved
+    assert initial_bundle(str(saved / "model.safetensors")) == saved
     for other in (saved / "README.md", tmp_path / "model.safetensors"):
         other.touch()
-        assert bundle.source(str(other)) is None
+        assert initial_bundle(str(other)) is None
 
 
 def test_a_number_of_many_digits_is_refused(saved: Path) -> None:
@@ -134,7 +136,7 @@ def test_a_number_of_many_digits_is_refused(saved: Path) -> None:
     text = (saved / "model.json").read_text(encoding="utf-8").replace('"stored": 64', '"stored": 1' + "0" * 400)
     (saved / "model.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="not valid JSON"):
-        bundle.load(saved)
+        load_classifier(saved)
     assert limits.json_integer("-12") == -12
 
 
@@ -146,7 +148,7 @@ def test_weights_that_are_no_numbers_are_refused(saved: Path) -> None:
     for value, says in ((state["fc.bias"] / 0, "not finite"), (state["fc.bias"].to(torch.int8), "of another shape")):
         save_file({**state, "fc.bias": value}, saved / "model.safetensors")
         with pytest.raises(ValueError, match=says):
-            bundle.load(saved)
+            load_classifier(saved)
 
 
 def test_a_file_longer_than_its_header_says_is_damaged(saved: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_file_longer_than_its_header_says_is_damaged(saved: Path) -> None:
     with (saved / "model.safetensors").open("ab") as stream:
         stream.write(b"more")
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
-        bundle.load(saved)
+        load_classifier(saved)
 
 
 def test_names_with_a_source_are_no_models() -> None:

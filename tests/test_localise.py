@@ -17,7 +17,8 @@ from test_pretrain import equal, stopped
 
 import ribcage
 from ribcage import cli
-from ribcage.bundle import bundle
+from ribcage.bundle.init import initial_provenance
+from ribcage.bundle.io import find_bundle, load_bundle, load_classifier, load_detector
 from ribcage.data import dataset_folder
 from ribcage.data.loader import rows_of
 from ribcage.evaluation.box_validation import BoxValidation
@@ -77,19 +78,19 @@ def log(run: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_leaves_a_detector_that_opens_and_answers(run: Path, data: Path) -> None:
-    one, last = bundle.load_detector(run), checkpoint.load(run / "checkpoint.pt")
+    one, last = load_detector(run), checkpoint.load(run / "checkpoint.pt")
     assert isinstance(one.method, Detect) and not one.method.training and gradcam.finder(one) is one.method
-    assert one.model.findings == (FINDING,) and one.model.name == "test_resnet" and one.model.size == (64, 64)
-    assert one.model.detector["head"] == "fcos" and one.model.detector["width"] == 16
+    assert one.spec.findings == (FINDING,) and one.spec.name == "test_resnet" and one.spec.size == (64, 64)
+    assert one.spec.detector["head"] == "fcos" and one.spec.detector["width"] == 16
     validated = [line["validation"] for line in log(run) if "validation" in line]
-    assert len(validated) == 2 and one.model.metrics["validation"] in validated
-    assert max(each["map"] for each in validated) == one.model.metrics["validation"]["map"]
+    assert len(validated) == 2 and one.spec.metrics["validation"] in validated
+    assert max(each["map"] for each in validated) == one.spec.metrics["validation"]["map"]
     if last["standing"]["best_step"] == last["run"]["step"]:
         assert equal(one.method.state_dict(), last["run"]["method"])
-    said = detections.detect(gradcam.finder(one), [dataset_folder.open(data)], np.arange(3), model=one.model, threads=1)
+    said = detections.detect(gradcam.finder(one), [dataset_folder.open(data)], np.arange(3), model=one.spec, threads=1)
     assert len(said.boxes) and said.boxes["score"].between(0, 1).all()
     with pytest.raises(ValueError, match="is a detector, which finds boxes"):
-        bundle.load(run)
+        load_classifier(run)
 
 
 def test_the_card_says_that_it_finds_boxes_and_how_to_ask(run: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_frozen_backbone_is_that_of_the_bundle_to_the_bit(run: Path, classifie
 
 
 def test_it_has_seen_what_its_backbone_has_seen(run: Path, classifier: Path, data: Path) -> None:
-    seen, before = bundle.seen(str(run)), bundle.seen(str(classifier))
+    seen, before = initial_provenance(str(run)), initial_provenance(str(classifier))
     assert set(before.pixels) <= set(seen.pixels) and len(seen.pixels)
     opened = dataset_folder.open(data)
     assert not set(seen.pixels) & set(opened.fingerprints.pixels[rows_of([opened], "test")])
@@ -152,9 +153,9 @@ def test_maps_that_are_kept_teach_what_fresh_ones_do_and_are_gone_in_the_end(
 
 def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
     """(K, 5) the ten surest boxes of an image, by maps that were kept, or fresh ones."""
-    one, opened = bundle.load_detector(run), [dataset_folder.open(data)]
+    one, opened = load_detector(run), [dataset_folder.open(data)]
     chooses = BoxValidation(
-        lambda: gradcam.finder(one), opened, np.arange(5), one.model, device=torch.device("cpu"), batch=3, threads=1
+        lambda: gradcam.finder(one), opened, np.arange(5), one.spec, device=torch.device("cpu"), batch=3, threads=1
     )
     if kept:
         assert isinstance(one.method, Detect)
@@ -173,7 +174,7 @@ def test_two_processes_train_what_one_trains(run: Path, data: Path, classifier: 
     steps = [[line["loss"] for line in log(one) if "loss" in line] for one in (tmp_path / "two", run)]
     assert len(steps[1]) == 6 and steps[0] == pytest.approx(steps[1], rel=2e-3)
     assert steps[0][0] == pytest.approx(steps[1][0], rel=1e-5)
-    assert set(bundle.seen(str(tmp_path / "two")).pixels) == set(bundle.seen(str(run)).pixels)
+    assert set(initial_provenance(str(tmp_path / "two")).pixels) == set(initial_provenance(str(run)).pixels)
 
 
 def test_a_backbone_that_learns_moves_and_a_detector_is_a_first_weight_too(
@@ -197,13 +198,13 @@ def test_a_classifier_becomes_a_detector_by_what_it_looks_at(
     given = ["localise", "--data", str(data), "--out", str(tmp_path / "cam"), "--init", str(classifier)]
     assert cli.main([*given, "--head", "cam", "--share", "0.4"]) == 0
     assert "Validation: mAP" in capsys.readouterr().out
-    one = bundle.load_detector(tmp_path / "cam")
-    assert one.model.detector == {"head": "cam", "share": 0.4, "keep": 100}
+    one = load_detector(tmp_path / "cam")
+    assert one.spec.detector == {"head": "cam", "share": 0.4, "keep": 100}
     assert equal(*(load_file(each / "bundle" / "model.safetensors") for each in (tmp_path / "cam", classifier)))
     found = 0
     for _ in range(2):  # what speaks for a finding by these weights speaks against it by those
         said = detections.detect(
-            gradcam.finder(one), [dataset_folder.open(data)], np.arange(4), model=one.model, threads=1
+            gradcam.finder(one), [dataset_folder.open(data)], np.arange(4), model=one.spec, threads=1
         )
         found += len(said.boxes)
         one.method.head.weight.data.neg_()
@@ -263,7 +264,7 @@ def test_a_bundle_that_describes_no_detector_does_not_open(run: Path, detector: 
     file = tmp_path / "bundle" / "model.json"
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | {"detector": detector}))
     with pytest.raises(ValueError, match=r"damaged|describes no detector|do not fit"):
-        bundle.load_any(tmp_path)
+        load_bundle(tmp_path)
 
 
 # ---- predict
@@ -279,9 +280,9 @@ def asked(model: Path, *paths: Path, **options: Any) -> pd.DataFrame:
 def test_boxes_of_files_are_those_of_the_imported_images_in_the_files_pixels(
     run: Path, files: Path, data: Path, tmp_path: Path
 ) -> None:
-    opened, one = dataset_folder.open(data), bundle.load_detector(run)
+    opened, one = dataset_folder.open(data), load_detector(run)
     table = asked(run, files / "stage_2_train_images", least=0.0, out=tmp_path / "boxes.csv")
-    said = detections.detect(gradcam.finder(one), [opened], np.arange(len(opened)), model=one.model, threads=1)
+    said = detections.detect(gradcam.finder(one), [opened], np.arange(len(opened)), model=one.spec, threads=1)
     marks, about = said.marks(FINDING), said.images
     for place, path in enumerate(about["path"]):
         size = (int(about["file_width"][place]), int(about["file_height"][place]))
@@ -299,11 +300,11 @@ def inference_read(file: Path) -> pd.DataFrame:
 
 
 def test_probabilities_of_files_are_those_of_the_imported_images(classifier: Path, files: Path, data: Path) -> None:
-    opened, one = dataset_folder.open(data), bundle.load(classifier)
-    said = predictions.predict(one.method, [opened], np.arange(len(opened)), model=one.model, threads=1)
+    opened, one = dataset_folder.open(data), load_classifier(classifier)
+    said = predictions.predict(one.method, [opened], np.arange(len(opened)), model=one.spec, threads=1)
     table = asked(classifier, files / "stage_2_train_images").set_index("path")
     order = [str(files / path) for path in opened.index.table["path"]]
-    np.testing.assert_allclose(table.loc[order, FINDING], said.probabilities(one.model.temperature)[:, 0], atol=1e-6)
+    np.testing.assert_allclose(table.loc[order, FINDING], said.probabilities(one.spec.temperature)[:, 0], atol=1e-6)
 
 
 def test_one_bad_file_does_not_stop_the_rest(
@@ -340,7 +341,7 @@ def test_of_a_classifier_that_nothing_calibrates_boxes_of_any_score_are_shown(
 ) -> None:
     """Its own thresholds were of probabilities, and published ones have no validation at all."""
     bare = tmp_path / "bare"
-    shutil.copytree(bundle.find(classifier), bare)
+    shutil.copytree(find_bundle(classifier), bare)
     facts = json.loads((bare / "model.json").read_text(encoding="utf-8"))
     facts |= {"metrics": {}, "thresholds": {"f1": [0.9]}}
     (bare / "model.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -357,7 +358,7 @@ def test_of_a_classifier_that_nothing_calibrates_boxes_of_any_score_are_shown(
         == 0
     )
     assert "boxes of any score are shown" in capsys.readouterr().out
-    model = bundle.load_detector(out).model
+    model = load_detector(out).spec
     assert (model.thresholds, model.metrics) == ({}, {})
 
 
@@ -390,7 +391,7 @@ def test_a_finding_without_a_cut_is_not_shown(
     run: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mute = tmp_path / "mute"
-    shutil.copytree(bundle.find(run), mute)
+    shutil.copytree(find_bundle(run), mute)
     facts = json.loads((mute / "model.json").read_text(encoding="utf-8"))
     (mute / "model.json").write_text(json.dumps({**facts, "thresholds": {"f1": [None]}}), encoding="utf-8")
     (mute / "SHA256SUMS").unlink()

@@ -13,7 +13,9 @@ from batches import batch, part
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ribcage.bundle import bundle
+from ribcage.bundle.init import initial_backbone
+from ribcage.bundle.io import save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.provenance import Provenance
 from ribcage.methods.mae import MAE, _positions
 from ribcage.models import layers
@@ -246,11 +248,11 @@ def test_a_pretrained_backbone_keeps_its_weights(tmp_path: Any) -> None:
 
 def test_a_bundle_keeps_its_weights_and_all_of_them_learn_on(tmp_path: Any) -> None:
     training = {"method": "mae", "images": 6, "patients": 6}
-    facts = bundle.Model("test_vit", (), (64, 48), 64, "pad", 0.5, 0.25, pool="avg", training=training)
-    bundle.save(tmp_path / "bundle", made(pool="avg"), facts, Provenance.nothing())
+    facts = ModelSpec("test_vit", (), (64, 48), 64, "pad", 0.5, 0.25, pool="avg", training=training)
+    save_bundle(tmp_path / "bundle", made(pool="avg"), facts, Provenance.nothing())
     weights = load_file(tmp_path / "bundle" / "model.safetensors")
     torch.manual_seed(5)
-    model = MAE(bundle.backbone(facts, str(tmp_path / "bundle"), 0.0), decoder="dec128d2b").backbone.model
+    model = MAE(initial_backbone(facts, str(tmp_path / "bundle"), 0.0), decoder="dec128d2b").backbone.model
     for key, value in model.state_dict().items():
         assert torch.equal(value, weights[key]), key
     assert model.pos_embed.requires_grad

@@ -9,7 +9,7 @@ import torch
 from test_loader import make_store
 from torch import Tensor, nn
 
-from ribcage.bundle.bundle import Model
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.dataset_folder import Store
 from ribcage.imaging import augment, heatmaps
 from ribcage.inference import detections, gradcam, predictions
@@ -330,7 +330,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_a_classifier_gives_the_table_of_a_detector(store: Store, tmp_path: Path) -> None:
     method = classifier(side=32)
-    model = Model("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
+    model = ModelSpec("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
     rows = np.array([1, 4, 5, 8])
     found = detections.detect(Looker(method), [store], rows, model=model, batch=3, threads=1)
     assert found.findings == FINDINGS and found.images["row"].tolist() == rows.tolist()
@@ -346,7 +346,7 @@ def test_a_classifier_gives_the_table_of_a_detector(store: Store, tmp_path: Path
 
 def test_points_are_in_stored_pixels(store: Store) -> None:
     method = classifier(side=32)
-    model = Model("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
+    model = ModelSpec("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
     rows = np.array([1, 4, 5, 8])
     found = gradcam.points(method, [store], rows, model=model, batch=3, threads=1)
     assert store.images is not None

@@ -9,7 +9,9 @@ from models import trained
 
 import ribcage
 from ribcage import metrics
-from ribcage.bundle import bundle, card
+from ribcage.bundle import card
+from ribcage.bundle.io import load_classifier
+from ribcage.bundle.spec import ModelSpec
 from ribcage.metrics import reliability_bins
 from ribcage.metrics.reliability_bins import Band
 
@@ -77,7 +79,7 @@ def test_a_model_keeps_it_and_a_damaged_one_is_a_line(tmp_path: Path) -> None:
     run = trained(tmp_path / "plain", ribcage.open(data))
     out = tmp_path / "calibrated"
     ribcage.convert(run, data=[str(data)], val="train", out=out)
-    model = bundle.load(out).model
+    model = load_classifier(out).spec
     assert len(model.observed) == len(model.findings)
     place = model.findings.index("Effusion")
     assert model.observed[place]["auroc"][0] == pytest.approx(model.metrics["validation"]["auroc_Effusion"])
@@ -85,12 +87,12 @@ def test_a_model_keeps_it_and_a_damaged_one_is_a_line(tmp_path: Path) -> None:
     for strange in ([{}], [{**text["observed"][0], "bands": [[0, 1]]}] * len(model.findings), text["observed"][:2]):
         (out / "model.json").write_text(json.dumps({**text, "observed": strange}), encoding="utf-8")
         with pytest.raises(ValueError, match="is damaged: observed is"):
-            bundle.load(out)
+            load_classifier(out)
     text.pop("observed")
     text["format"] = 1
     (out / "model.json").write_text(json.dumps(text), encoding="utf-8")
     (out / "SHA256SUMS").unlink()
-    assert bundle.load(out).model.observed == ()
+    assert load_classifier(out).spec.observed == ()
 
 
 def test_the_auroc_is_the_one_of_the_metrics() -> None:
@@ -104,6 +106,6 @@ def test_the_auroc_is_the_one_of_the_metrics() -> None:
 def test_the_card_says_how_it_fared_with_intervals() -> None:
     fared = {"images": 200, "positives": 31, "auroc": [0.8123, 0.7, 0.9], "bands": []}
     blind = {"images": 9, "positives": 0, "auroc": [None, None, None], "bands": []}
-    model = {"findings": ["Mass", "Edema"], "observed": [fared, blind]}
+    model = ModelSpec("resnet18", ("Mass", "Edema"), (64, 64), 64, "pad", 0.5, 0.25, observed=(fared, blind))
     rows = card._table(model, {"auroc": 0.81, "auroc_Mass": 0.8123, "loss": 0.4})
     assert rows[2:] == ["| mean | – | 0.810 |", "| Mass | 31 of 200 | 0.812 (0.700–0.900) |"]

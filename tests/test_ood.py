@@ -15,7 +15,8 @@ import pytest
 from models import trained
 
 from ribcage import cli
-from ribcage.bundle import bundle, counterexamples, ood
+from ribcage.bundle import counterexamples, ood
+from ribcage.bundle.io import load_classifier, save_bundle
 from ribcage.bundle.ood import Check
 from ribcage.data import dataset_folder, phantom
 from ribcage.data.provenance import Provenance
@@ -304,7 +305,7 @@ def test_a_trained_model_keeps_its_check_and_predict_tells(data: Path, tmp_path:
     run, table = tmp_path / "模型 run", tmp_path / "said.csv"
     words = ["finetune", "--data", str(data), "--out", str(run), "--model", "test_resnet", "--size", "32"]
     assert cli.main([*words, "--epochs", "1", "--threads", "1", "--precision", "float32"]) == 0
-    opened, wanted = bundle.load(run), Check.of(*rows(data))
+    opened, wanted = load_classifier(run), Check.of(*rows(data))
     assert opened.ood and wanted and saved(opened.ood) == saved(wanted)
     cv2.imwrite(str(tmp_path / "a.png"), chest(1000, 48))
     cv2.imwrite(str(tmp_path / "b.png"), 255 - chest(1000, 48))
@@ -314,13 +315,13 @@ def test_a_trained_model_keeps_its_check_and_predict_tells(data: Path, tmp_path:
 
 
 def test_a_bundle_without_a_check_says_nothing_of_pixels(data: Path, tmp_path: Path, check: Check) -> None:
-    opened = bundle.load(trained(tmp_path, dataset_folder.open(data)))
+    opened = load_classifier(trained(tmp_path, dataset_folder.open(data)))
     assert opened.ood is None
-    bundle.save(opened.folder, opened.method, opened.model, Provenance.nothing(), check)
-    told = bundle.load(tmp_path).ood
+    save_bundle(opened.folder, opened.method, opened.spec, Provenance.nothing(), check)
+    told = load_classifier(tmp_path).ood
     assert told and saved(told) == saved(check)
-    bundle.save(opened.folder, opened.method, opened.model, Provenance.nothing())
-    assert bundle.load(tmp_path).ood is None  # not the one of the model before
+    save_bundle(opened.folder, opened.method, opened.spec, Provenance.nothing())
+    assert load_classifier(tmp_path).ood is None  # not the one of the model before
 
 
 def test_a_check_holds_no_image(check: Check) -> None:
@@ -329,15 +330,15 @@ def test_a_check_holds_no_image(check: Check) -> None:
 
 
 def test_a_model_of_made_up_images_says_so_with_every_prediction(data: Path, tmp_path: Path) -> None:
-    opened = bundle.load(trained(tmp_path / "own", dataset_folder.open(data)))
-    assert not opened.model.warning
+    opened = load_classifier(trained(tmp_path / "own", dataset_folder.open(data)))
+    assert not opened.spec.warning
     drawn = {"name": "phantom", "source": phantom.SOURCE, "licence": "CC0-1.0"}
     image_file = tmp_path / "a.png"
     cv2.imwrite(str(image_file), chest(1000, 48))
-    for sources, word in (((drawn,), "alone"), ((*opened.model.data, {**drawn, "before": True}), "too")):
-        model = replace(opened.model, data=sources)
-        bundle.save(tmp_path / word, opened.method, model, Provenance.nothing())
-        made = bundle.load(tmp_path / word)
+    for sources, word in (((drawn,), "alone"), ((*opened.spec.data, {**drawn, "before": True}), "too")):
+        model = replace(opened.spec, data=sources)
+        save_bundle(tmp_path / word, opened.method, model, Provenance.nothing())
+        made = load_classifier(tmp_path / word)
         (said,) = image_files.probabilities(made, [image_file])["warning"]
         assert "made-up images" in said and word in said
         assert answering.Answering("a", made).about()["warning"] == said

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ribcage import cli
-from ribcage.bundle import bundle, formats
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import formats
 from ribcage.bundle.formats import pickled
+from ribcage.bundle.io import Classifier, load_classifier
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -76,25 +77,25 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def converted(file: Path, tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
+def converted(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     out = tmp_path_factory.mktemp("converted") / "paddle"
     assert cli.main(["convert", str(file), "--out", str(out), "--layout", "paddle"]) == 0
-    return bundle.load(out)
+    return load_classifier(out)
 
 
-def test_every_weight_arrives_the_last_layer_turned(converted: bundle.Bundle) -> None:
+def test_every_weight_arrives_the_last_layer_turned(converted: Classifier) -> None:
     found = {name: value for name, value in converted.method.backbone.model.state_dict().items() if "num_b" not in name}
     found |= {f"classifier.{name}": value for name, value in converted.method.head.state_dict().items()}
     expected = {places()[name][0]: torch.from_numpy(value) for name, value in arrays().items()}
     expected["classifier.weight"] = expected["classifier.weight"].T
     assert found.keys() == expected.keys() and len(found) == 606
     assert not [name for name, value in expected.items() if not torch.equal(found[name], value)]
-    model = converted.model
+    model = converted.spec
     assert (model.name, model.findings, model.training["layout"]) == ("densenet121", CHESTXRAY14, "paddle")
     assert model.colours == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) and "random" not in model.training
 
 
-def test_it_goes_out_as_it_came(converted: bundle.Bundle, tmp_path: Path) -> None:
+def test_it_goes_out_as_it_came(converted: Classifier, tmp_path: Path) -> None:
     """Names, shapes and numbers; and under the name for the beginning of an array that NumPy of any age knows."""
     assert cli.main(["convert", str(converted.folder), "--to", "paddle", "--out", str(tmp_path)]) == 0
     data = (tmp_path / "model_paddle.pdparams").read_bytes()
@@ -215,7 +216,7 @@ def test_a_file_that_is_cut_off_is_refused(
 def test_findings_go_out_in_the_order_of_the_layout(tmp_path: Path) -> None:
     torch.manual_seed(0)
     method = Supervised(Backbone("densenet121"), CHESTXRAY14[::-1])
-    facts = Model("densenet121", CHESTXRAY14[::-1], (64, 64), 64, "pad", 0.53, 0.26)
+    facts = ModelSpec("densenet121", CHESTXRAY14[::-1], (64, 64), 64, "pad", 0.53, 0.26)
     target = tmp_path / "新 folder" / "w.pdparams"
     assert formats.load("paddle").export(method, facts, target) == target
     found = pickled.load(target)["densenet121.out.0.weight"]
@@ -223,7 +224,7 @@ def test_findings_go_out_in_the_order_of_the_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_paddle_itself_reads_our_file_and_answers_the_same(tmp_path: Path, converted: bundle.Bundle) -> None:
+def test_paddle_itself_reads_our_file_and_answers_the_same(tmp_path: Path, converted: Classifier) -> None:
     """And we read what it writes."""
     paddle = pytest.importorskip("paddle")
     network = paddle.vision.models.densenet121()
@@ -243,13 +244,13 @@ def test_paddle_itself_reads_our_file_and_answers_the_same(tmp_path: Path, conve
     }
     words = ["convert", str(tmp_path / "theirs.pdparams"), "--out", str(tmp_path / "out"), "--layout", "paddle"]
     assert cli.main(words) == 0
-    opened = bundle.load(tmp_path / "out")
+    opened = load_classifier(tmp_path / "out")
     with torch.inference_mode():
         model: Any = opened.method.backbone.model
         said = opened.method.head(model.forward_head(model.forward_features(images), pre_logits=True)).sigmoid()
     torch.testing.assert_close(said, expected, atol=1e-4, rtol=1e-4)
 
-    ours = formats.load("paddle").export(opened.method, opened.model, tmp_path / "ours.pdparams")
+    ours = formats.load("paddle").export(opened.method, opened.spec, tmp_path / "ours.pdparams")
     read = paddle.load(str(ours))
     for value in whole.state_dict().values():
         value.set_value(paddle.zeros_like(value))

@@ -15,7 +15,7 @@ from test_export import made
 
 import ribcage
 from ribcage import cli
-from ribcage.bundle import bundle
+from ribcage.bundle.io import load_classifier, save_bundle
 from ribcage.commands import predict
 from ribcage.data import dataset_folder
 from ribcage.data.findings import CHESTXRAY14
@@ -34,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Whose thresholds some of `image` 0 … 5 reach, and others do not; that of Nodule is unknown."""
     folder = tmp_path_factory.mktemp("模型 m")
     files = [image(folder / f"{number}.png", number) for number in range(6)]
-    said = image_files.probabilities(bundle.load(made(folder / "m", stored=64, side=64)), files)
+    said = image_files.probabilities(load_classifier(made(folder / "m", stored=64, side=64)), files)
     cuts = {"youden": (float(said["Mass"].median()), None, float(said["Edema"].median()))}
     return made(folder / "m", stored=64, side=64, thresholds=cuts)
 
@@ -127,7 +127,7 @@ def test_thresholds_crossed_are_told_and_unknown_ones_left_open(model: Path, tmp
     for number in range(6):
         image(tmp_path / f"{number}.png", number)
     table = asked(model, tmp_path, out=tmp_path / "表 1.csv")
-    for name, cut in zip(THREE, bundle.load(model).model.thresholds["youden"], strict=True):
+    for name, cut in zip(THREE, load_classifier(model).spec.thresholds["youden"], strict=True):
         if cut is None:
             continue
         assert table[f"{name}_crossed"].tolist() == (table[name] >= cut).tolist()
@@ -173,10 +173,10 @@ def test_what_is_unusual_is_said_beside_the_answers(
 
 
 def test_a_image_that_is_no_file_is_shown_as_the_file_is(model: Path, tmp_path: Path) -> None:
-    opened = bundle.load(model)
+    opened = load_classifier(model)
     data = image(tmp_path / "a.jpg", width=200, height=300).read_bytes()
-    of_bytes = image_files.shown(image_file.decode_image(data, "a.jpg", min_side=64), opened.model)
-    of_file = image_files.show(tmp_path / "a.jpg", opened.model)
+    of_bytes = image_files.shown(image_file.decode_image(data, "a.jpg", min_side=64), opened.spec)
+    of_file = image_files.show(tmp_path / "a.jpg", opened.spec)
     assert of_bytes.image is not None and of_file.image is not None
     assert torch.equal(of_bytes.image, of_file.image) and of_bytes.size == of_file.size == (200, 300)
 
@@ -188,11 +188,11 @@ def test_ten_crops_are_those_of_evaluate(loss: str, tmp_path: Path) -> None:
         image(tmp_path / "files" / "one" / f"{number}.png", number)
     words = ["import", "folder", str(tmp_path / "files"), "--out", str(tmp_path / "data"), "--size", "64"]
     assert cli.main(words) == 0
-    opened, data = bundle.load(folder), dataset_folder.open(tmp_path / "data")
+    opened, data = load_classifier(folder), dataset_folder.open(tmp_path / "data")
     ways = {}
     for ten in (False, True):
-        said = predictions.predict(opened.method, [data], np.arange(5), model=opened.model, ten_crop=ten, threads=1)
-        expected = said.probabilities(opened.model.temperature)
+        said = predictions.predict(opened.method, [data], np.arange(5), model=opened.spec, ten_crop=ten, threads=1)
+        expected = said.probabilities(opened.spec.temperature)
         table = asked(folder, tmp_path / "files", ten_crop=ten, batch=3).set_index("path")
         order = [str(tmp_path / "files" / path) for path in data.index.table["path"]]
         np.testing.assert_allclose(table.loc[order, THREE].to_numpy(), expected, atol=1e-6)
@@ -220,10 +220,10 @@ def many(folder: Path) -> Path:
     torch.manual_seed(1)
     method = Supervised(Backbone("test_resnet", size=(64, 64)), CHESTXRAY14).eval()
     torch.nn.init.normal_(method.head.weight, std=1.0)
-    facts = bundle.load(made(folder / "three", stored=64, side=64)).model
+    facts = load_classifier(made(folder / "three", stored=64, side=64)).spec
     cuts = (None, *np.linspace(0.05, 0.95, 13).tolist())
     kept = replace(facts, findings=method.findings, temperature=(), thresholds={"youden": cuts})
-    bundle.save(folder / "many", method, kept, Provenance.nothing())
+    save_bundle(folder / "many", method, kept, Provenance.nothing())
     return folder / "many"
 
 

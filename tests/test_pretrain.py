@@ -17,7 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from ribcage import cli, methods
-from ribcage.bundle import bundle
+from ribcage.bundle.init import initial_provenance
+from ribcage.bundle.io import load_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.commands import pretrain
 from ribcage.data import dataset_folder
 from ribcage.training import checkpoint
@@ -79,7 +81,7 @@ def test_a_run_leaves_logs_a_checkpoint_images_and_a_backbone(runs: dict[str, Pa
     looks = [line["validation"] for line in lines if "validation" in line]
     assert len(looks) == 2 and all(look["rank"] > 0 for look in looks)
     assert checkpoint.load(out / "checkpoint.pt")["run"]["step"] == lines[-1]["step"]
-    facts = bundle.Model.load(out / "bundle" / "model.json")
+    facts = ModelSpec.load(out / "bundle" / "model.json")
     assert facts.findings == () and facts.training["method"] == name and facts.metrics["features"] == looks[-1]
     assert "pretrained on chest radiographs" in (out / "bundle" / "README.md").read_text(encoding="utf-8")
 
@@ -87,12 +89,12 @@ def test_a_run_leaves_logs_a_checkpoint_images_and_a_backbone(runs: dict[str, Pa
 @pytest.mark.parametrize("name", NAMES)
 def test_the_backbone_is_a_plain_timm_model(runs: dict[str, Path], name: str) -> None:
     folder = runs[name] / "bundle"
-    facts = bundle.Model.load(folder / "model.json")
+    facts = ModelSpec.load(folder / "model.json")
     options = {"img_size": facts.size, "global_pool": facts.pool} if name == "mae" else {}
     plain = timm.create_model(facts.name, in_chans=1, num_classes=0, **options).eval()
     plain.load_state_dict(load_file(folder / "model.safetensors"))
     images = torch.randn(2, 1, *facts.size)
-    ours = bundle.load_any(folder).method.backbone.eval()
+    ours = load_bundle(folder).method.backbone.eval()
     torch.testing.assert_close(plain(images), ours(images))
 
 
@@ -105,10 +107,10 @@ def test_who_goes_on_with_it_has_its_weights_and_has_seen_what_it_saw(
     assert cli.main([*tune, "--out", str(tmp_path / "tuned"), "--freeze", "backbone"]) == 0
     before, after = (load_file(folder / "bundle" / "model.safetensors") for folder in (runs[name], tmp_path / "tuned"))
     assert all(torch.equal(after[key], value) for key, value in before.items())
-    seen = {folder: bundle.seen(str(folder)) for folder in (runs[name], tmp_path / "tuned")}
+    seen = {folder: initial_provenance(str(folder)) for folder in (runs[name], tmp_path / "tuned")}
     assert np.isin(seen[runs[name]].pixels, seen[tmp_path / "tuned"].pixels).all()
     assert np.isin(seen[runs[name]].patients, seen[tmp_path / "tuned"].patients).all()
-    sources = bundle.Model.load(tmp_path / "tuned" / "bundle" / "model.json").data
+    sources = ModelSpec.load(tmp_path / "tuned" / "bundle" / "model.json").data
     assert [one.get("before", False) for one in sources] == [True, False]
 
 
@@ -183,7 +185,7 @@ def test_lines_as_moco_prints_them(data: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_the_labelled_set_is_probed_while_it_learns(data: Path, tmp_path: Path) -> None:
     assert cli.main(words("byol", data, tmp_path / "run", "--probe", str(data), "--epochs", "2")) == 0
-    found = bundle.Model.load(tmp_path / "run" / "bundle" / "model.json").metrics["features"]
+    found = ModelSpec.load(tmp_path / "run" / "bundle" / "model.json").metrics["features"]
     assert 0 <= found["probe"] <= 1 and 0 <= found["knn"] <= 1
 
 
@@ -194,8 +196,8 @@ def test_other_splits_are_learnt_from_only_when_told(data: Path, tmp_path: Path)
         out = tmp_path / "-".join(splits)
         assert cli.main(words("supervised", data, out, "--epochs", "1", "--train", *splits)) == 0
         inside = opened.index.table["split"].isin(splits).to_numpy()
-        assert set(bundle.seen(str(out)).pixels) <= set(pixels[inside])
-        assert len(bundle.seen(str(out)).pixels) == inside.sum()
+        assert set(initial_provenance(str(out)).pixels) <= set(pixels[inside])
+        assert len(initial_provenance(str(out)).pixels) == inside.sum()
 
 
 @pytest.mark.parametrize(
@@ -236,7 +238,7 @@ def test_several_data_sets_keep_their_own_scale_and_share(data: Path, tmp_path: 
     asked = words("byol", data, tmp_path / "run", "--share", "0.5", "0.5", "--epochs", "1")
     asked[asked.index(str(data)) + 1 : asked.index(str(data)) + 1] = [str(other)]
     assert cli.main(asked) == 0
-    facts = bundle.Model.load(tmp_path / "run" / "bundle" / "model.json")
+    facts = ModelSpec.load(tmp_path / "run" / "bundle" / "model.json")
     opened = dataset_folder.open_all([str(data), str(other)])
     assert facts.training["scales"] == [[one.mean, one.std] for one in opened]
     assert len(facts.data) == 2

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import cli
-from ribcage.bundle.bundle import Model
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder
 from ribcage.methods import Method
 from ribcage.methods.mae import MAE
@@ -43,9 +43,9 @@ def method(name: str) -> Method:
     return MAEUNet(backbone, mask=0.5, patch=8) if name == "mae_unet" else MoCo(backbone, queue=16, dim=8)
 
 
-def facts(name: str = "test_resnet") -> Model:
+def facts(name: str = "test_resnet") -> ModelSpec:
     training = {"method": "moco", "images": 80, "patients": 30}
-    return Model(name, (), (SIDE, SIDE), SIDE, "pad", 0.5, 0.25, training=training)
+    return ModelSpec(name, (), (SIDE, SIDE), SIDE, "pad", 0.5, 0.25, training=training)
 
 
 def logged(folder: Path, spread: float = 0.4) -> None:

@@ -10,7 +10,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from ribcage import cli
-from ribcage.bundle import bundle
+from ribcage.bundle.io import save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
@@ -163,7 +164,7 @@ def made(folder: Path, opened: dataset_folder.Store, seen: np.ndarray) -> Path:
     """A finished model, without any training."""
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), ("Mass",))
-    model = bundle.Model(
+    model = ModelSpec(
         "test_resnet",
         ("Mass",),
         (32, 32),
@@ -173,7 +174,7 @@ def made(folder: Path, opened: dataset_folder.Store, seen: np.ndarray) -> Path:
         0.25,
         training={"images": 0, "patients": 0, "selection": 0},
     )
-    bundle.save(folder, method, model, Provenance.of([opened], seen, seen[:0]))
+    save_bundle(folder, method, model, Provenance.of([opened], seen, seen[:0]))
     return folder
 
 

@@ -7,8 +7,9 @@ import pytest
 
 import ribcage
 from ribcage import cli
-from ribcage.bundle import bundle, cost
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import cost
+from ribcage.bundle.io import load_classifier, save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -19,8 +20,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("模型 runs") / "one"
     method = cost.built(cost.Subject("test_resnet", 3, 1, (32, 48)))
     facts = {"images": 1, "patients": 1, "selection": 1}
-    model = Model("test_resnet", method.findings, (32, 48), 48, "pad", 0.5, 0.25, training=facts)
-    bundle.save(folder / "bundle", method, model, Provenance.nothing())
+    model = ModelSpec("test_resnet", method.findings, (32, 48), 48, "pad", 0.5, 0.25, training=facts)
+    save_bundle(folder / "bundle", method, model, Provenance.nothing())
     return folder
 
 
@@ -43,15 +44,15 @@ def test_a_name_is_profiled_as_asked_and_written(tmp_path: Path, capsys: pytest.
 def test_a_run_is_profiled_as_it_is(run: Path) -> None:
     (one,) = ribcage.profile(run, latency=False)["models"]
     assert (one["name"], one["classes"], one["channels"], one["size"]) == ("test_resnet", 3, 1, [32, 48])
-    assert one["parameters"] == sum(value.numel() for value in bundle.load(run).method.parameters())
+    assert one["parameters"] == sum(value.numel() for value in load_classifier(run).method.parameters())
 
 
 def test_a_run_is_counted_as_it_pools(tmp_path: Path) -> None:
     """Two ways of pooling beside each other give twice the features, and the last layer twice the weights."""
     method = Supervised(Backbone("test_resnet", pool="catavgmax"), ("Mass", "Edema"))
     facts = {"images": 1, "patients": 1, "selection": 1}
-    model = Model("test_resnet", method.findings, (32, 32), 32, "pad", 0.5, 0.25, pool="catavgmax", training=facts)
-    bundle.save(tmp_path / "bundle", method, model, Provenance.nothing())
+    model = ModelSpec("test_resnet", method.findings, (32, 32), 32, "pad", 0.5, 0.25, pool="catavgmax", training=facts)
+    save_bundle(tmp_path / "bundle", method, model, Provenance.nothing())
     pooled = cost.counts(cost.Subject.of(tmp_path))
     plain = cost.counts(cost.Subject("test_resnet", 2, 1, (32, 32)))
     assert pooled.parameters == sum(value.numel() for value in method.parameters())

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ribcage.bundle import bundle
 from ribcage.bundle import formats as layouts
-from ribcage.bundle.bundle import Model
+from ribcage.bundle.init import initial_backbone
+from ribcage.bundle.spec import ModelSpec
 from ribcage.models.backbone import Backbone
 
 # kernel, inputs, outputs, inside, SE – block by block
@@ -130,8 +130,8 @@ def ours(name: str) -> str:
     return name.replace(".bn.", ".") if name.startswith(("stem", "patch_embed", "stage", "norm")) else name
 
 
-def model(name: str, channels: int = 3, side: int = 224) -> Model:
-    return Model(name, ("Hernia",), (side, side), 256, "pad", 0.449, 0.226, channels=channels)
+def model(name: str, channels: int = 3, side: int = 224) -> ModelSpec:
+    return ModelSpec(name, ("Hernia",), (side, side), 256, "pad", 0.449, 0.226, channels=channels)
 
 
 @pytest.fixture(
@@ -150,7 +150,7 @@ def test_every_weight_of_a_published_file_arrives(file: tuple[str, Path]) -> Non
     left_out = ("classifier.", "head.", "attn_mask", "relative_position_index")
     expected = {ours(key): value for key, value in published(name).items()}
     expected = {key: value for key, value in expected.items() if not key.startswith(left_out) and not key.endswith(left_out)}  # fmt: skip
-    found = bundle.backbone(model(name), str(path), 0.0).model.state_dict()
+    found = initial_backbone(model(name), str(path), 0.0).model.state_dict()
     assert found.keys() == expected.keys()
     assert not [key for key, value in expected.items() if not torch.equal(found[key], value)]
 
@@ -162,7 +162,7 @@ def test_a_published_file_serves_gray_images_of_another_size(name: str, side: in
     """A stem is folded; maps of positions and biases of windows, the same everywhere in this file, stay so."""
     weights = published(name)
     torch.save({"model": {f"module.{key}": value for key, value in weights.items()}}, tmp_path / "w.pth")
-    built = bundle.backbone(model(name, channels=1, side=side), str(tmp_path / "w.pth"), 0.0)
+    built = initial_backbone(model(name, channels=1, side=side), str(tmp_path / "w.pth"), 0.0)
     with torch.inference_mode():
         assert built.eval().maps(torch.randn(1, 1, side, side)).shape[2:] == (side // 32, side // 32)
     found, checked = built.model.state_dict(), 0
@@ -180,7 +180,7 @@ def test_maps_of_positions_are_interpolated_where_they_are(tmp_path: Path) -> No
     weights = published("visformer_tiny")
     weights["pos_embed1"] = torch.arange(28.0).expand(1, 96, 28, 28).contiguous()
     torch.save(weights, tmp_path / "w.pth")
-    found = bundle.backbone(model("visformer_tiny", side=448), str(tmp_path / "w.pth"), 0.0).model.pos_embed1
+    found = initial_backbone(model("visformer_tiny", side=448), str(tmp_path / "w.pth"), 0.0).model.pos_embed1
     inside = torch.arange(4, 52)
     expected = ((inside + 0.5) / 2 - 0.5).expand(1, 96, 56, 48)
     torch.testing.assert_close(found[..., 4:52], expected, rtol=1e-4, atol=1e-4)
@@ -193,7 +193,7 @@ def test_a_file_with_a_weight_too_few_is_refused(part: str, tmp_path: Path) -> N
     del weights[lost]
     torch.save(weights, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"w.pth do not fit eeea_net_c2: 1 are not there") as error:
-        bundle.backbone(model("eeea_net_c2"), str(tmp_path / "w.pth"), 0.0)
+        initial_backbone(model("eeea_net_c2"), str(tmp_path / "w.pth"), 0.0)
     assert lost in str(error.value) and "\n" not in str(error.value)
 
 
@@ -207,7 +207,7 @@ def test_a_file_with_a_weight_too_few_is_refused(part: str, tmp_path: Path) -> N
 def test_a_file_of_another_model_is_refused_in_a_line(name: str, of: str, says: str, tmp_path: Path) -> None:
     torch.save(published(of), tmp_path / "w.pth")
     with pytest.raises(ValueError, match=rf"w.pth do not fit {name}: .*{says}") as error:
-        bundle.backbone(model(name), str(tmp_path / "w.pth"), 0.0)
+        initial_backbone(model(name), str(tmp_path / "w.pth"), 0.0)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 

@@ -19,7 +19,7 @@ from test_pretrain import equal, stopped
 from test_recipes import RECIPES, commands_on_top
 
 from ribcage import cli
-from ribcage.bundle import bundle
+from ribcage.bundle.io import load_detector
 from ribcage.data import dataset_folder
 from ribcage.training import checkpoint
 
@@ -125,6 +125,6 @@ def did_what_it_says(run: Path, name: str) -> None:
     did = json.loads((run / "options.json").read_text(encoding="utf-8"))
     kept = {option: value for option, value in says.items() if option not in small}
     assert kept and {option: did[option] for option in kept} == kept
-    opened = bundle.load_detector(run)
-    assert opened.model.detector == {"head": "yolo", "anchors": "published", "overlap": 0.4, "keep": 100}
-    assert opened.model.training["images"] == 12 and opened.model.training["selection"] == 4
+    opened = load_detector(run)
+    assert opened.spec.detector == {"head": "yolo", "anchors": "published", "overlap": 0.4, "keep": 100}
+    assert opened.spec.training["images"] == 12 and opened.spec.training["selection"] == 4

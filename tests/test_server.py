@@ -33,8 +33,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
 from ribcage import cli
-from ribcage.bundle import bundle, deployment, ood
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import deployment, ood
+from ribcage.bundle.io import load_bundle, load_classifier, load_detector, save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.commands import serve
 from ribcage.data import dataset_folder
 from ribcage.data.provenance import Provenance
@@ -62,8 +63,8 @@ def made(folder: Path, stored: int = SIDE, **options: Any) -> Path:
     method = Supervised(Backbone("test_resnet", size=(32, 32)), ("Mass", "Nodule"), loss=options.get("loss", "bce"))
     torch.nn.init.normal_(method.head.weight, std=3.0)
     facts: dict[str, Any] = {"temperature": (1.3, 1.3), "training": {"images": 1, "patients": 1, "selection": 1}}
-    model = Model("test_resnet", method.findings, (32, 32), stored, "pad", 0.45, 0.22, **(facts | options))
-    bundle.save(folder, method.eval(), model, Provenance.nothing())
+    model = ModelSpec("test_resnet", method.findings, (32, 32), stored, "pad", 0.45, 0.22, **(facts | options))
+    save_bundle(folder, method.eval(), model, Provenance.nothing())
     return folder
 
 
@@ -132,7 +133,7 @@ class Running:
 @contextlib.contextmanager
 def running(models: dict[str, Path] | None = None, **options: Any) -> Iterator[Running]:
     """As `ribcage serve` does it. Without models it starts at once, and still shows images."""
-    opened = answering.named([bundle.load_any(folder) for folder in (models or {}).values()])
+    opened = answering.named([load_bundle(folder) for folder in (models or {}).values()])
     asked = serve.Options(models=(), **({"readers": 1, "threads": 1} | options))
     with Running(serve.service(asked, opened)) as server:
         yield server
@@ -209,12 +210,12 @@ def test_it_answers_as_predict_does(name: str, server: Running, folders: dict[st
     }
     for each, content in sent.items():
         (tmp_path / each).write_bytes(content)
-    opened = bundle.load(folders[name])
+    opened = load_classifier(folders[name])
     wanted = image_files.probabilities(opened, [tmp_path / each for each in sent])
     answer = server.post(f"/v1/predict?model={name}", *sent.items()).json()
     assert [one["file"] for one in answer["results"]] == list(sent)
     found = np.array([probabilities(one) for one in answer["results"]])
-    np.testing.assert_allclose(found, wanted[list(opened.model.findings)].to_numpy(), atol=1e-4)
+    np.testing.assert_allclose(found, wanted[list(opened.spec.findings)].to_numpy(), atol=1e-4)
     assert np.ptp(found, axis=0).max() > 1e-3
 
 
@@ -237,7 +238,7 @@ def test_a_split_through_the_server_is_the_split_evaluated(
 
 def test_boxes_are_those_of_predict(server: Running, folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(cloud(130, 60)))
-    opened = bundle.load_detector(folders["boxes"])
+    opened = load_detector(folders["boxes"])
     wanted = image_files.boxes(opened, [tmp_path / "a.png"], least=[0.0, 0.0])
     found = server.post("/v1/predict?model=boxes", png(cloud(130, 60))).json()["results"][0]
     columns = ["finding", "score", "x", "y", "width", "height"]
@@ -248,21 +249,21 @@ def test_boxes_are_those_of_predict(server: Running, folders: dict[str, Path], t
 def test_models_say_what_they_know(server: Running, folders: dict[str, Path]) -> None:
     told = server.get("/v1/models").json()
     assert [one["id"] for one in told["models"]] == ["learnt", "either", "boxes"] and told["token"] is False
-    learnt, model = told["models"][0], bundle.load(folders["learnt"]).model
+    learnt, model = told["models"][0], load_classifier(folders["learnt"]).spec
     assert learnt["kind"] == "classifier" and told["models"][2]["kind"] == "detector"
     assert learnt["input"] == {"side": SIDE, "fit": model.fit} and learnt["data"][0]["name"] == "phantom"
     assert "made-up images alone" in learnt["warning"]
-    assert learnt["ood_weakness"] == ood.weakness(bundle.load(folders["learnt"]).ood) != ""
+    assert learnt["ood_weakness"] == ood.weakness(load_classifier(folders["learnt"]).ood) != ""
     first = learnt["findings"][0]
     assert first["name"] == model.findings[0]
     assert first["thresholds"] == {rule: chosen[0] for rule, chosen in model.thresholds.items()}
 
 
 def test_what_was_observed_and_crossed_stands_beside_a_probability(folders: dict[str, Path]) -> None:
-    opened = bundle.load(folders["either"])
+    opened = load_classifier(folders["either"])
     fared = {"images": 40, "positives": 9, "auroc": [0.8, 0.7, 0.9]}
     bands = {"bands": [[0.0, 30, 1, 0.01, 0.2], [0.5, 10, 8, 0.5, 0.9]]}
-    model = replace(opened.model, thresholds={"youden": (0.3, None)}, observed=(fared | bands, fared | {"bands": []}))
+    model = replace(opened.spec, thresholds={"youden": (0.3, None)}, observed=(fared | bands, fared | {"bands": []}))
     namer = answering.Namer("m", replace(opened, model=model))
     mass, nodule = namer._named([0.6, 0.4])
     assert mass["crossed"] == {"youden": True} and nodule["crossed"] == {"youden": None}
@@ -292,8 +293,8 @@ def test_a_image_comes_back_to_be_shown(server: Running) -> None:
 
 
 def test_a_map_is_the_one_of_predict(server: Running, folders: dict[str, Path]) -> None:
-    opened, sent = bundle.load(folders["either"]), png(cloud(90, 70))
-    finding = opened.model.findings[1]
+    opened, sent = load_classifier(folders["either"]), png(cloud(90, 70))
+    finding = opened.spec.findings[1]
     told = server.post(f"/v1/explain?model=either&finding={finding}&side=60", sent).json()
     assert min(told["cells"]) < 6 and f"{told['cells'][0]} × {told['cells'][1]} cells" in told["remark"]
     read = image_file.decode_image(sent, "a.png", min_side=SIDE)
@@ -830,7 +831,7 @@ def test_a_port_that_is_taken_is_one_line(folders: dict[str, Path], capsys: pyte
 def test_a_model_that_is_away_from_itself_is_not_served(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = partial(deployment.expected, bundle.load(folders["either"]))
+    own = partial(deployment.expected, load_classifier(folders["either"]))
     monkeypatch.setattr(deployment, "write_onnx", lambda *a: None)
     monkeypatch.setattr(deployment, "opened_onnx", lambda *a: lambda images: own(images) + 1e-3)
     assert cli.main(["serve", str(folders["either"]), "--port", "0", "--readers", "1"]) == 2

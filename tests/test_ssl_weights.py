@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import cli
-from ribcage.bundle import bundle, conversion, formats
+from ribcage.bundle import conversion, formats
 from ribcage.bundle.formats.foreign import DENSENETS, RESNETS
+from ribcage.bundle.io import load_classifier
 from ribcage.data.findings import CHEXPERT5
 from ribcage.methods import Method
 from ribcage.methods.byol import BYOL
@@ -284,13 +285,13 @@ def test_a_fine_tuned_drmodel_answers_the_five_of_the_competition(folder: Path) 
     state = drmodel(net)
     torch.save(state, file)
     assert cli.main(["convert", str(file), "--out", str(folder / "dr"), "--layout", "drmodel"]) == 0
-    opened = bundle.load(folder / "dr")
-    assert opened.model.findings == CHEXPERT5 == ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Effusion")
-    assert (opened.model.size, opened.model.stored, opened.model.fit) == ((512, 512), 512, "squash")
-    assert opened.model.data[0]["name"] == "CheXpert"
+    opened = load_classifier(folder / "dr")
+    assert opened.spec.findings == CHEXPERT5 == ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Effusion")
+    assert (opened.spec.size, opened.spec.stored, opened.spec.fit) == ((512, 512), 512, "squash")
+    assert opened.spec.data[0]["name"] == "CheXpert"
     with torch.inference_mode():
         said = cut(net)(theirs(gray())) @ state["cls.weight"].T + state["cls.bias"]
-        torch.testing.assert_close(opened.method.logits(ours(gray(), opened.model)), said, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(opened.method.logits(ours(gray(), opened.spec)), said, atol=1e-4, rtol=1e-5)
 
 
 def test_a_drmodel_of_other_answers_is_not_given_names(folder: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from test_loader import make_store
 
-from ribcage.bundle import bundle
-from ribcage.bundle.bundle import Bundle, Model
+from ribcage.bundle.io import Classifier, save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.dataset_folder import Store
 from ribcage.data.loader import Loader, rows_of
 from ribcage.data.provenance import Provenance
@@ -37,23 +37,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def opened(
     findings: Sequence[str] = ("Edema", "Hernia", "Mass"), channels: int = 1, side: int = 48, **facts: Any
-) -> Bundle:
+) -> Classifier:
     """A model with a will of its own, at a size and scale of its own."""
     torch.manual_seed(1)
     method = Supervised(Backbone("test_resnet", channels=channels, size=(side, side)), findings).eval()
     torch.nn.init.normal_(method.head.weight, std=0.5)
-    model = Model(
+    model = ModelSpec(
         "test_resnet", tuple(findings), (side, side), 64, "pad", 0.55, 0.3, channels=channels,
         temperature=(1.5, 1.0, 0.7), **facts,
     )  # fmt: skip
-    return Bundle(Path(), model, method, Provenance.nothing())
+    return Classifier(Path(), model, method, Provenance.nothing())
 
 
 def asked(
-    bundle: Bundle, store: Store, findings: Sequence[str], channels: int = 1, exclusive: bool = False
+    bundle: Classifier, store: Store, findings: Sequence[str], channels: int = 1, exclusive: bool = False
 ) -> tuple[np.ndarray, torch.Tensor]:
     """Rows, and what it says of them as a student of 32 pixels shows them, plain."""
-    shown = [augment.plain_view(32), augment.plain_view(bundle.model.size)]
+    shown = [augment.plain_view(32), augment.plain_view(bundle.spec.size)]
     loader = Loader([store], shown, batch=24, together=True, channels=channels, normalise=SCALE, threads=1)
     batch = next(loader.epoch(0))
     live = Live(bundle, findings, torch.ones(len(findings)), view=1, scale=SCALE, device=CPU, exclusive=exclusive)
@@ -69,7 +69,7 @@ def test_a_teacher_says_what_it_says_of_the_image_at_its_own_size_scale_and_chan
 ) -> None:
     bundle, findings = opened(channels=own), ("Mass", "Nodule", "Edema")
     rows, said = asked(bundle, store, findings, students)
-    alone = predictions.predict(bundle.method, [store], np.arange(24), model=bundle.model, threads=1)
+    alone = predictions.predict(bundle.method, [store], np.arange(24), model=bundle.spec, threads=1)
     by_itself = torch.from_numpy(alone.logits[rows])
     expected = torch.stack([by_itself[:, 2] / 0.7, torch.full((24,), nan), by_itself[:, 0] / 1.5], 1)
     assert expected[:, [0, 2]].std(0).min() > 0.01
@@ -95,7 +95,7 @@ def test_features_and_maps_come_only_when_asked_for(store: Store) -> None:
 def test_a_student_of_either_kind_reads_the_teachers_probabilities(whose: str, exclusive: bool) -> None:
     """Its sigmoid, or its softmax, of what it is told; softened by a temperature after, not before."""
     z = torch.tensor([[2.0, -1.0, 0.5], [-30.0, 60.0, 1.0]])
-    model = Model("test_resnet", ("a", "b", "c"), (32, 32), 32, "pad", 0.5, 0.2, loss=whose, temperature=(2.0,) * 3)
+    model = ModelSpec("test_resnet", ("a", "b", "c"), (32, 32), 32, "pad", 0.5, 0.2, loss=whose, temperature=(2.0,) * 3)
     p = (z / 2).softmax(1) if whose == "cross-entropy" else (z / 2).sigmoid()
     told = teachers.calibrated(z, model, exclusive)
     assert told.isfinite().all()
@@ -106,8 +106,8 @@ def test_a_student_of_either_kind_reads_the_teachers_probabilities(whose: str, e
 def test_of_a_teacher_of_more_findings_the_student_hears_its_own(exclusive: bool, store: Store) -> None:
     bundle = opened(loss="cross-entropy")
     rows, said = asked(bundle, store, ("Mass", "Edema"), exclusive=exclusive)
-    alone = predictions.predict(bundle.method, [store], np.arange(24), model=bundle.model, threads=1)
-    p = alone.probabilities(bundle.model.temperature)[rows][:, [2, 0]]
+    alone = predictions.predict(bundle.method, [store], np.arange(24), model=bundle.spec, threads=1)
+    p = alone.probabilities(bundle.spec.temperature)[rows][:, [2, 0]]
     np.testing.assert_allclose((said.exp() if exclusive else said.sigmoid()).numpy(), p, rtol=1e-3, atol=1e-4)
 
 
@@ -119,7 +119,7 @@ def test_stored_answers_are_those_of_the_rows(store: Store) -> None:
 
 
 def test_of_a_teacher_without_fingerprints_it_is_known_that_nothing_is(tmp_path: Path) -> None:
-    bundle.save(tmp_path, opened().method, replace(opened().model, training={"images": 1, "patients": 1, "selection": 1}),
+    save_bundle(tmp_path, opened().method, replace(opened().spec, training={"images": 1, "patients": 1, "selection": 1}),
                 Provenance.nothing())  # fmt: skip
     assert teachers.seen(str(tmp_path)).unknown.tolist() == ["test_resnet"]
     assert teachers.seen(str(tmp_path / "答案.csv")).unknown.tolist() == ["答案.csv"]
@@ -151,7 +151,7 @@ def test_several_teachers_count_by_how_far_above_chance_they_were() -> None:
 
 
 def test_the_validation_of_a_model_is_its_score(store: Store) -> None:
-    model = opened(metrics={"validation": {"auroc": 0.8, "auroc_Mass": 0.75}}).model
+    model = opened(metrics={"validation": {"auroc": 0.8, "auroc_Mass": 0.75}}).spec
     np.testing.assert_array_equal(teachers.validated(model, ("Edema", "Mass")), [nan, 0.75])
     np.testing.assert_array_equal(teachers.validated(replace(model, metrics={}), ("Mass",)), [nan])
 

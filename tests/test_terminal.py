@@ -10,7 +10,7 @@ import pytest
 
 from ribcage import cli
 from ribcage.bundle import card
-from ribcage.bundle.bundle import CHECKS
+from ribcage.bundle.spec import SPEC_CHECKS
 from ribcage.inference import predictions
 from ribcage.reports import html, svg
 from ribcage.reports.html import Drawing, Table
@@ -65,8 +65,12 @@ def test_the_name_of_a_file_cannot_make_two_lines_of_an_error() -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_model_whose_findings_act_on_a_terminal_does_not_open(text: str) -> None:
-    assert CHECKS["findings"](["Mass", "肺炎"])
-    assert not CHECKS["findings"]([text]) and not CHECKS["findings"](["x" * 201]) and not CHECKS["findings"]([""])
+    assert SPEC_CHECKS["findings"](["Mass", "肺炎"])
+    assert (
+        not SPEC_CHECKS["findings"]([text])
+        and not SPEC_CHECKS["findings"](["x" * 201])
+        and not SPEC_CHECKS["findings"]([""])
+    )
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, '"><script>alert(1)</script>', "'onload='x", "](javascript:x)`|*"])

@@ -14,9 +14,10 @@ from test_weights import gray, stirred, theirs
 from torch import Tensor, nn
 
 from ribcage import cli
-from ribcage.bundle import bundle, formats
+from ribcage.bundle import formats
 from ribcage.bundle.formats import timm_names, xrayvision
 from ribcage.bundle.formats.foreign import DENSENETS, RESNETS
+from ribcage.bundle.io import load_bundle
 
 COUNTS = "num_batches_tracked"
 TORCHVISIONS = ("--layout", "torchvision")
@@ -31,7 +32,7 @@ def converted(folder: Path, file: str, *words: str) -> Any:
     """The bundle of a file."""
     out = folder / f"of {file}"
     assert cli.main(["convert", str(folder / file), "--out", str(out), *words]) == 0
-    return bundle.load_any(out)
+    return load_bundle(out)
 
 
 def same(opened: Any, expected: dict[str, Tensor]) -> bool:
@@ -45,7 +46,7 @@ def same(opened: Any, expected: dict[str, Tensor]) -> bool:
 
 def shown(opened: Any, images: Tensor) -> Tensor:
     """As our loader gives it."""
-    return ((images - opened.model.mean) / opened.model.std).expand(-1, opened.model.channels, -1, -1)
+    return ((images - opened.spec.mean) / opened.spec.std).expand(-1, opened.spec.channels, -1, -1)
 
 
 # ---- torchvision
@@ -55,8 +56,8 @@ def test_a_file_of_torchvision_arrives_and_goes_out_to_the_bit(folder: Path) -> 
     net = stirred(torchvision.models.resnet34(num_classes=3))
     torch.save(net.state_dict(), folder / "r34.pth")
     opened = converted(folder, "r34.pth", *TORCHVISIONS, "--findings", "Mass", "Nodule", "Hernia")
-    assert (opened.model.name, opened.model.training["layout"]) == ("resnet34", "torchvision")
-    assert opened.model.data[0]["source"] == "unknown"  # a ResNet of anybody's
+    assert (opened.spec.name, opened.spec.training["layout"]) == ("resnet34", "torchvision")
+    assert opened.spec.data[0]["source"] == "unknown"  # a ResNet of anybody's
     assert cli.main(["convert", str(opened.folder), "--to", "torchvision", "--out", str(folder / "back.pth")]) == 0
     with torch.inference_mode():  # in double precision only a true difference is left
         found = opened.method.double().logits(shown(opened, gray().double()))
@@ -73,7 +74,7 @@ def test_one_of_imagenet_answers_no_finding(folder: Path) -> None:
     net = stirred(torchvision.models.resnet18())
     torch.save(net.state_dict(), folder / "r18.pth")
     opened = converted(folder, "r18.pth", *TORCHVISIONS)
-    assert opened.model.findings == () and opened.model.data[0]["source"].endswith("pytorch/vision")
+    assert opened.spec.findings == () and opened.spec.data[0]["source"].endswith("pytorch/vision")
     assert same(opened, {name: value for name, value in net.state_dict().items() if not name.startswith("fc.")})
 
 
@@ -98,7 +99,7 @@ def test_a_resnet_without_last_layer_is_a_backbone(folder: Path, capsys: pytest.
     body = {name: value for name, value in state.items() if not name.startswith("fc.")}
     torch.save(body, folder / "backbone_weights.pt")
     opened = converted(folder, "backbone_weights.pt", *TORCHVISIONS)
-    assert opened.model.name == "resnet50" and same(opened, body)
+    assert opened.spec.name == "resnet50" and same(opened, body)
     assert "no last layer: a backbone" in capsys.readouterr().out
 
 
@@ -131,7 +132,7 @@ def test_a_safetensors_file_of_timm_answers_as_timm(folder: Path) -> None:
     net = stirred(timm.create_model("mobilenetv3_small_050", num_classes=2))
     save_file(net.state_dict(), folder / "m.safetensors")
     opened = converted(folder, "m.safetensors", "--layout", "timm_names", "--findings", "Mass", "Nodule")
-    assert (opened.model.name, opened.model.training["layout"]) == ("mobilenetv3_small_050", "timm_names")
+    assert (opened.spec.name, opened.spec.training["layout"]) == ("mobilenetv3_small_050", "timm_names")
     assert same(opened, net.state_dict())
     with torch.inference_mode():
         torch.testing.assert_close(
@@ -188,9 +189,9 @@ def test_a_densenet_of_torchxrayvision_answers_as_its_program(folder: Path) -> N
     net = xray(torchvision.models.densenet121(num_classes=18), "features.conv0")
     torch.save(net.state_dict() | {"op_threshs": cuts()}, folder / "x.pt")
     opened = converted(folder, "x.pt")
-    assert opened.model.name == "densenet121" and opened.model.channels == 1 and opened.model.size == (224, 224)
-    assert opened.model.findings == xrayvision.ROWS and opened.model.fit == "crop"
-    assert opened.model.thresholds == {"published": tuple(cuts().tolist())}
+    assert opened.spec.name == "densenet121" and opened.spec.channels == 1 and opened.spec.size == (224, 224)
+    assert opened.spec.findings == xrayvision.ROWS and opened.spec.fit == "crop"
+    assert opened.spec.thresholds == {"published": tuple(cuts().tolist())}
     assert same(opened, net.state_dict())
     with torch.inference_mode():
         expected = net((2 * gray() - 1) * 1024)
@@ -203,8 +204,8 @@ def test_rows_that_learnt_nothing_are_left_out(folder: Path) -> None:
     rows = [row for row in range(18) if row not in (8, 16)]
     torch.save(net.state_dict() | {"op_threshs": cuts(*rows)}, folder / "rsna.pt")
     opened = converted(folder, "rsna.pt")
-    assert opened.model.findings == ("Pneumonia", "Lung_Opacity")
-    assert opened.model.thresholds == {"published": tuple(cuts()[[8, 16]].tolist())}
+    assert opened.spec.findings == ("Pneumonia", "Lung_Opacity")
+    assert opened.spec.thresholds == {"published": tuple(cuts()[[8, 16]].tolist())}
     assert torch.equal(opened.method.head.weight, net.classifier.weight[[8, 16]])
 
 
@@ -214,9 +215,9 @@ def test_a_resnet_of_torchxrayvision(folder: Path) -> None:
     state = {f"model.{name}": value for name, value in net.state_dict().items()} | {"op_threshs": cuts(14, 17)}
     torch.save(state, folder / "x50.pt")
     opened = converted(folder, "x50.pt")
-    assert (opened.model.name, opened.model.size, opened.model.stored) == ("resnet50", (512, 512), 512)
-    assert opened.model.findings == xrayvision.ROWS
-    assert [place for place, cut in enumerate(opened.model.thresholds["published"]) if cut is None] == [14, 17]
+    assert (opened.spec.name, opened.spec.size, opened.spec.stored) == ("resnet50", (512, 512), 512)
+    assert opened.spec.findings == xrayvision.ROWS
+    assert [place for place, cut in enumerate(opened.spec.thresholds["published"]) if cut is None] == [14, 17]
     assert same(opened, net.state_dict())
     torch.save(net.state_dict(), folder / "bare.pt")
     found = formats.published(folder / "bare.pt")
@@ -227,7 +228,7 @@ def test_thresholds_go_with_their_own_findings_only(folder: Path) -> None:
     net = xray(torchvision.models.densenet121(num_classes=18), "features.conv0")
     torch.save(net.state_dict() | {"op_threshs": cuts()}, folder / "other.pt")
     opened = converted(folder, "other.pt", "--findings", "Mass", *("-" for _ in range(17)))
-    assert opened.model.findings == ("Mass",) and opened.model.thresholds == {}
+    assert opened.spec.findings == ("Mass",) and opened.spec.thresholds == {}
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older"])

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import cli
-from ribcage.bundle import bundle, formats
+from ribcage.bundle import formats
 from ribcage.bundle.formats import autoformer, darmo, deit, mae, medical_mae
+from ribcage.bundle.io import load_bundle
 from ribcage.data.findings import CHESTXRAY14, CHEXPERT5
 
 AS = ("--layout",)
@@ -96,7 +97,7 @@ def converted(folder: Path, name: str, content: Any, *words: str) -> Any:
     """The bundle of a file with this content."""
     torch.save(content, folder / f"{name}.pth")
     assert cli.main(["convert", str(folder / f"{name}.pth"), "--out", str(folder / name), *words]) == 0
-    return bundle.load_any(folder / name)
+    return load_bundle(folder / name)
 
 
 def kept(opened: Any) -> dict[str, Tensor]:
@@ -114,7 +115,7 @@ def normalised(images: Tensor, mean: float = 0.5056, std: float = 0.252) -> Tens
 
 def shown(opened: Any, images: Tensor) -> Tensor:
     """As our loader gives it."""
-    return ((images - opened.model.mean) / opened.model.std).expand(-1, opened.model.channels, -1, -1)
+    return ((images - opened.spec.mean) / opened.spec.std).expand(-1, opened.spec.channels, -1, -1)
 
 
 # ---- MAE
@@ -167,7 +168,7 @@ def test_a_finetuned_transformer_of_medical_mae_answers_as_its_program(findings:
     opened = converted(
         folder, f"tuned{len(findings)}", {"model": state, "args": argparse.Namespace(nb_classes=14)}, *AS, "medical_mae"
     )
-    assert opened.model.findings == findings and opened.model.pool == "avg"
+    assert opened.spec.findings == findings and opened.spec.pool == "avg"
     assert same(kept(opened), state)
     images = gray(224, 2)
     with torch.inference_mode():
@@ -183,7 +184,7 @@ def test_what_other_rows_answer_is_not_guessed(folder: Path) -> None:
     found = formats.published(folder / "three.pth")
     assert (found.layout, found.findings, found.pool) == ("mae", (), "avg")
     opened = converted(folder, "three", {"model": state}, *AS, "mae", "--findings", "Mass", "Nodule", "Hernia")
-    assert opened.model.findings == ("Mass", "Nodule", "Hernia")
+    assert opened.spec.findings == ("Mass", "Nodule", "Hernia")
     assert cli.main(["convert", str(opened.folder), "--to", "mae", "--out", str(folder / "three back.pth")]) == 0
     assert same(torch.load(folder / "three back.pth", weights_only=True)["model"], state)
 
@@ -195,7 +196,7 @@ def test_a_unet_of_medical_mae_gives_its_encoder(folder: Path) -> None:
     state |= {"model.decoder.blocks.0.conv1.0.weight": torch.ones(256, 768, 3, 3)}
     state |= {"model.segmentation_head.0.weight": torch.ones(3, 16, 3, 3), "model.segmentation_head.0.bias": torch.ones(3)}  # fmt: skip
     opened = converted(folder, "unet", {"model": state, "epoch": 800}, *AS, "medical_mae")
-    assert opened.model.name == "resnet18" and opened.model.findings == ()
+    assert opened.spec.name == "resnet18" and opened.spec.findings == ()
     assert same(kept(opened), encoder)
     assert len(formats.published(folder / "unet.pth").left) == 3
 
@@ -214,17 +215,15 @@ def test_the_architecture_is_told_by_the_shapes() -> None:
 def test_a_deit_arrives(folder: Path) -> None:
     state = drawn(vit(rows=1000))
     opened = converted(folder, "deit", {"model": state}, *AS, "deit")
-    assert opened.model.name == "deit_tiny_patch16_224"
-    assert (
-        opened.model.colours[0] == (0.485, 0.456, 0.406) and "facebookresearch/deit" in opened.model.data[0]["source"]
-    )
+    assert opened.spec.name == "deit_tiny_patch16_224"
+    assert opened.spec.colours[0] == (0.485, 0.456, 0.406) and "facebookresearch/deit" in opened.spec.data[0]["source"]
     assert same(kept(opened), {name: value for name, value in state.items() if not name.startswith("head.")})
 
 
 def test_a_distilled_deit_has_the_mean_of_two_tokens(folder: Path) -> None:
     state = drawn(vit(rows=1000, prefix=2) | {"dist_token": (1, 1, WIDTH)} | linear("head_dist", 1000, WIDTH))
     opened = converted(folder, "distilled", {"model": state})
-    assert opened.model.name == "deit_tiny_distilled_patch16_224"
+    assert opened.spec.name == "deit_tiny_distilled_patch16_224"
     assert same(kept(opened), {name: value for name, value in state.items() if not name.startswith("head")})
     images = gray(224, 2)
     with torch.inference_mode():
@@ -271,8 +270,8 @@ def small_head(name: str, head: str) -> dict[str, Tensor]:
 def test_a_model_of_dtforcxr8_arrives_and_answers(name: str, head: str, layout: str, folder: Path) -> None:
     state = small_head(name, head)
     opened = converted(folder, name, state, *AS, layout)
-    assert (opened.model.name, opened.model.findings) == (name, CHESTXRAY14)
-    assert opened.model.training["layout"] == layout and "DTforCXR8" in opened.model.data[0]["source"]
+    assert (opened.spec.name, opened.spec.findings) == (name, CHESTXRAY14)
+    assert opened.spec.training["layout"] == layout and "DTforCXR8" in opened.spec.data[0]["source"]
     last = {"darmo": "classifier", "visformer": "head", "autoformer": "head.fc"}[layout]
     expected = {
         ours(key): value

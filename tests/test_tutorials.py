@@ -23,8 +23,8 @@ from clinics import clinic
 from test_chexnet import densenet
 
 from ribcage import cli
-from ribcage.bundle import bundle
-from ribcage.bundle.bundle import Model
+from ribcage.bundle.io import save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
@@ -173,9 +173,9 @@ def smaller(folder: Path) -> None:
     method = Supervised(Backbone("test_resnet", size=(64, 64)), CHESTXRAY14)
     torch.nn.init.normal_(method.head.weight, std=3.0)
     facts = {"images": 1, "patients": 1, "selection": 1}
-    model = Model("test_resnet", method.findings, (64, 64), 96, "pad", 0.5, 0.25, training=facts)
+    model = ModelSpec("test_resnet", method.findings, (64, 64), 96, "pad", 0.5, 0.25, training=facts)
     shutil.rmtree(folder)
-    bundle.save(folder, method.eval(), model, Provenance.nothing("a file"))
+    save_bundle(folder, method.eval(), model, Provenance.nothing("a file"))
 
 
 def test_a_published_file_answers_in_a_server(

@@ -11,7 +11,7 @@ import pytest
 
 import ribcage
 from ribcage import cli
-from ribcage.bundle.bundle import Model
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder
 from ribcage.data.findings import Policy
 from ribcage.evaluation.validation import Validation, known_labels
@@ -155,7 +155,7 @@ def test_what_cannot_be_is_one_line_and_no_fault_of_ribcages(
 
 
 def test_the_loss_is_that_of_the_known_labels() -> None:
-    model = Model("test_resnet", ("Mass", "Edema"), (32, 32), 32, "pad", 0.5, 0.2)
+    model = ModelSpec("test_resnet", ("Mass", "Edema"), (32, 32), 32, "pad", 0.5, 0.2)
     validation = Validation.__new__(Validation)
     validation.model, validation.labels = model, np.array([[1, np.nan], [0, 1]], np.float32)
     validation.logits = np.array([[2, 9], [1, -1]], np.float32)

@@ -21,8 +21,9 @@ import pytest
 import torch
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from ribcage.bundle import bundle, deployment
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import deployment
+from ribcage.bundle.io import load_bundle, save_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.commands import serve
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
@@ -54,8 +55,8 @@ def model(folder: Path, **options: Any) -> Path:
     method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS)
     torch.nn.init.normal_(method.head.weight, std=3.0)
     facts: dict[str, Any] = {"temperature": (1.0,) * 4, "training": {"images": 1, "patients": 1, "selection": 1}}
-    made = Model("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.45, 0.22, **(facts | options))
-    bundle.save(folder, method.eval(), made, Provenance.nothing())
+    made = ModelSpec("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.45, 0.22, **(facts | options))
+    save_bundle(folder, method.eval(), made, Provenance.nothing())
     return folder
 
 
@@ -81,7 +82,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @contextlib.contextmanager
 def served(*models: Path, port: int = 0) -> Iterator[str]:
     """The address of a server in a thread."""
-    opened = answering.named([bundle.load_any(one) for one in models])
+    opened = answering.named([load_bundle(one) for one in models])
     server = process.Server(serve.service(serve.Options(models, readers=1, threads=1), opened))
     listening = process.bound("127.0.0.1", port)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -13,9 +13,11 @@ from test_published import FILES, published
 from torch import Tensor, nn
 
 from ribcage import cli
-from ribcage.bundle import bundle, formats
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import formats
 from ribcage.bundle.formats import base
+from ribcage.bundle.init import initial_backbone
+from ribcage.bundle.io import load_classifier
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods import Method
 from ribcage.methods.mae import MAE
@@ -28,9 +30,9 @@ MEAN, STD = 0.53, 0.26
 """Of our gray; others take ImageNet's."""
 
 
-def facts(name: str, channels: int = 1, size: int = 64) -> Model:
+def facts(name: str, channels: int = 1, size: int = 64) -> ModelSpec:
     training = {"options": {"epochs": 7}}
-    return Model(name, (), (size, size), size, "pad", MEAN, STD, channels=channels, training=training)
+    return ModelSpec(name, (), (size, size), size, "pad", MEAN, STD, channels=channels, training=training)
 
 
 def gray(side: int = 64, count: int = 3) -> Tensor:
@@ -297,8 +299,8 @@ def chest(name: str, findings: tuple[str, ...] = BACKWARDS, channels: int = 1) -
     return method.eval()
 
 
-def student(name: str = "eeea_net_c2", teachers: tuple[str, ...] = ("ofa_595",), **options: Any) -> Model:
-    return Model(
+def student(name: str = "eeea_net_c2", teachers: tuple[str, ...] = ("ofa_595",), **options: Any) -> ModelSpec:
+    return ModelSpec(
         name, BACKWARDS, (64, 64), 64, "pad", MEAN, STD, training={"teachers": [{"name": one} for one in teachers]}, **options
     )  # fmt: skip
 
@@ -334,8 +336,8 @@ def test_a_numbered_file_has_every_published_name_and_no_other(numbered: tuple[s
 def test_a_numbered_file_read_back_in_colour_answers_the_same(numbered: tuple[str, Supervised, Path]) -> None:
     name, method, file = numbered
     side, content = side_of(name), torch.load(file, weights_only=True)
-    model = Model(name, CHESTXRAY14, (side, side), side, "pad", 0.0, 1.0, channels=3)
-    back = bundle.backbone(model, str(file), 0.0).eval()
+    model = ModelSpec(name, CHESTXRAY14, (side, side), side, "pad", 0.0, 1.0, channels=3)
+    back = initial_backbone(model, str(file), 0.0).eval()
     last = {"densenet121": "densenet121.classifier.0", **dict.fromkeys(NUMBERED[3:], "head")}.get(name, "classifier")
     images = gray(side, 2)
     with torch.inference_mode():
@@ -363,7 +365,7 @@ def test_chexnets_weights_of_2017_are_read(tmp_path: Path) -> None:
     old = {f"module.{key}": value for key, value in named.items() if not key.endswith("num_batches_tracked")}
     assert "module.densenet121.features.denseblock1.denselayer1.norm.1.weight" in old
     torch.save({"state_dict": old}, tmp_path / "model.pth.tar")
-    found = bundle.backbone(facts("densenet121", 3), str(tmp_path / "model.pth.tar"), 0.0).model.state_dict()
+    found = initial_backbone(facts("densenet121", 3), str(tmp_path / "model.pth.tar"), 0.0).model.state_dict()
     own = {f"densenet121.{key}": value for key, value in found.items() if not key.endswith("num_batches_tracked")}
     assert not [key for key, value in own.items() if not torch.equal(state[key], value)]
 
@@ -374,8 +376,8 @@ def test_a_head_with_a_sigmoid_behind_it_is_no_hindrance(name: str, tmp_path: Pa
     state = {key.replace("head.", "head.0."): value for key, value in published(name).items()}
     assert "head.0.weight" in state
     torch.save(state, tmp_path / "model.pth")
-    model = Model(name, (), (224, 224), 256, "pad", MEAN, STD, channels=3)
-    found = bundle.backbone(model, str(tmp_path / "model.pth"), 0.0).model.state_dict()
+    model = ModelSpec(name, (), (224, 224), 256, "pad", MEAN, STD, channels=3)
+    found = initial_backbone(model, str(tmp_path / "model.pth"), 0.0).model.state_dict()
     assert torch.equal(found["norm.weight"], next(value for key, value in state.items() if key in ("norm.weight", "norm.bn.weight")))  # fmt: skip
 
 
@@ -402,7 +404,7 @@ def test_a_student_has_the_number_of_its_teacher(teacher: str, tmp_path: Path) -
     ],
 )  # fmt: skip
 def test_what_those_programs_would_not_take_is_one_line(
-    findings: tuple[str, ...], model: Model, says: tuple[str, ...], tmp_path: Path
+    findings: tuple[str, ...], model: ModelSpec, says: tuple[str, ...], tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="The dtforcxr8 layout does not fit") as error:
         formats.load("dtforcxr8").export(chest("test_resnet", findings), model, tmp_path)
@@ -433,7 +435,7 @@ def test_a_finetuned_model_goes_out_as_it_was_kept(tmp_path: Path, capsys: pytes
     assert not out.exists()
     assert cli.main([*words, "--export-as", "torchvision"]) == 0
     assert f"Wrote {out / 'resnet18_xray.pth'}." in capsys.readouterr().out
-    kept, file = bundle.load(out), torch.load(out / "resnet18_xray.pth", weights_only=True)
+    kept, file = load_classifier(out), torch.load(out / "resnet18_xray.pth", weights_only=True)
     assert torch.equal(file["fc.weight"], kept.method.head.weight)
     assert torch.equal(file["layer4.1.conv2.weight"], kept.method.backbone.model.layer4[1].conv2.weight)
 

@@ -1,5 +1,5 @@
-"""Bundle: a finished model in a folder – written, opened, converted from published files, exported, described.
+"""Bundle: a finished model in a folder – its spec, its weights, its card, its tests, and its way to other runtimes.
 
 Imports runtime to methods.
-Others use `bundle.load`, `bundle.save`, `card`, `history`, `ood`, `formats` and `deployment`.
+Others use `ModelSpec`, `save_bundle`, `load_bundle`, `initial_backbone`, `card`, `history`, `ood`, `deployment`.
 """

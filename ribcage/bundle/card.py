@@ -5,7 +5,8 @@ from typing import Any
 
 from ribcage.bundle import history
 from ribcage.bundle.history import PastTest
-from ribcage.data import phantom
+from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.weights import timm_options
 from ribcage.runtime import terminal
 
 MARKUP = str.maketrans({letter: f"\\{letter}" for letter in "\\`*[]|"} | {"<": "&lt;", ">": "&gt;"})
@@ -19,77 +20,56 @@ def text(value: object) -> str:
     return (said if len(said) <= LONGEST else f"{said[: LONGEST - 2]} …").translate(MARKUP)
 
 
-def write(model: dict[str, Any], *, plain: bool = True, unknown: Sequence[str] = ()) -> str:
-    """The card as Markdown, from what model.json holds; plain: the weights fit timm's model of this name; unknown:
+def write(spec: ModelSpec, *, plain: bool = True, unknown: Sequence[str] = ()) -> str:
+    """The card as Markdown, from the spec; plain: the weights fit timm's model of this name; unknown:
     whom it has learnt from without anybody knowing what these have seen."""
-    name, findings, trained = model["name"], model["findings"], model["training"]
-    (height, width), channels = model["size"], model["channels"]
-    square = f"made square ({model['fit']}) at {model['stored']} px, resized to {height} × {width}"
+    name, findings, trained = spec.name, spec.findings, spec.training
+    (height, width), channels = spec.size, spec.channels
+    square = f"made square ({spec.fit}) at {spec.stored} px, resized to {height} × {width}"
     lines = [
-        _title(model),
+        _title(spec),
         "",
         "**Research use only.** Not a medical device; not evaluated for any patient.",
         "",
-        *_made_up(model),
+        *_made_up(spec),
         f"Findings: {', '.join(map(text, findings))}."
         if findings
-        else "A backbone without a head" + ("." if foreign(model) else f", learnt by {text(trained['method'])}."),
-        *_detector(model),
+        else "A backbone without a head" + ("." if spec.converted else f", learnt by {text(trained['method'])}."),
+        *_detector(spec),
         "",
         "## Data",
         "",
-        *(_source(one) for one in model["data"]),
-        *(_taken(trained) if foreign(model) else _learnt(model)),
+        *(_source(one) for one in spec.data),
+        *(_taken(trained) if spec.converted else _learnt(spec)),
         *_fitted(trained),
         *_teachers(trained.get("teachers", []), unknown),
         "",
         "## An image on its way in",
         "",
-        f"Gray, {square}, {_scaled(model)}; {channels} channel{'s' * (channels > 1)}.",
+        f"Gray, {square}, {_scaled(spec)}; {channels} channel{'s' * (channels > 1)}.",
         "",
-        *(
-            _untested()
-            if foreign(model) and not model["metrics"]
-            else _validation(model)
-            if findings
-            else _features(model)
-        ),
-        *_limits(model),
-        *_given_away(model),
+        *(_untested() if spec.converted and not spec.metrics else _validation(spec) if findings else _features(spec)),
+        *_limits(spec),
+        *_given_away(spec),
         "## Use",
         "",
         "```python",
-        *(_of_detector() if model["detector"] else _of_timm(model) if plain else _of_ribcage(name)),
+        *(_of_detector() if spec.detector else _of_timm(spec) if plain else _of_ribcage(name)),
         "```",
     ]
     return "\n".join(lines) + "\n"
 
 
-def made_up(data: Sequence[dict[str, Any]]) -> str:
-    """A sentence of warning for a model that learnt from made-up images; "" for others."""
-    drawn = [one["source"] == phantom.SOURCE for one in data]
-    if not any(drawn):
-        return ""
-    if all(drawn):
-        return "This model learnt from made-up images alone: its predictions for images of people mean nothing."
-    return "This model learnt from made-up images, too."
+def _made_up(spec: ModelSpec) -> list[str]:
+    return [f"**{spec.warning}**", ""] if spec.warning else []
 
 
-def _made_up(model: dict[str, Any]) -> list[str]:
-    return [f"**{warning}**", ""] if (warning := made_up(model["data"])) else []
-
-
-def foreign(model: dict[str, Any]) -> bool:
-    """Whether somebody else has trained it, and the weights were converted."""
-    return model["training"].get("method") == "converted"
-
-
-def _learnt(model: dict[str, Any]) -> list[str]:
+def _learnt(spec: ModelSpec) -> list[str]:
     """From how many images, and what of that is not as it should be."""
-    trained = model["training"]
+    trained = spec.training
     said = f"- learnt from {trained['images']:,} images of {_patients(trained['patients'])}"
     said += f" with {trained['boxes']:,} boxes" if "boxes" in trained else ""
-    said += f", chosen by {trained['selection']:,} others" if model["findings"] else ""
+    said += f", chosen by {trained['selection']:,} others" if spec.findings else ""
     shared = trained.get("shared_patients", 0)
     flattered = f"- **{shared:,} patients are among both**: validation flatters the model"
     leak = f"- **Chosen dishonestly**: {text(trained.get('leak'))}"
@@ -121,11 +101,11 @@ def _fitted(trained: dict[str, Any]) -> list[str]:
     return [f"- temperature and thresholds fitted to {trained['fitted']:,} images of {where}"] if where else []
 
 
-def _scaled(model: dict[str, Any]) -> str:
+def _scaled(spec: ModelSpec) -> str:
     """How pixels become what the model sees."""
-    if not model["colours"]:
-        return f"scaled to 0 … 1, then (x − {model['mean']:g}) / {model['std']:g}"
-    means, stds = (", ".join(f"{one:g}" for one in values) for values in model["colours"])
+    if not spec.colours:
+        return f"scaled to 0 … 1, then (x − {spec.mean:g}) / {spec.std:g}"
+    means, stds = (", ".join(f"{one:g}" for one in values) for values in spec.colours)
     return f"scaled to 0 … 1, the same in each channel, then (x − m) / s with m = ({means}) and s = ({stds})"
 
 
@@ -135,23 +115,23 @@ def _untested() -> list[str]:
     return ["## Figures", "", said, ""]
 
 
-def _limits(model: dict[str, Any]) -> list[str]:
+def _limits(spec: ModelSpec) -> list[str]:
     """What nobody should expect of it, and whose terms it is under."""
-    views = "frontal views alone" if model["training"].get("options", {}).get("frontal") else ""
-    licences = ", ".join(dict.fromkeys(f"{text(one['licence'])} ({text(one['name'])})" for one in model["data"]))
-    calibrated = "fitted to validation" if model["temperature"] else "not calibrated: no temperature was fitted"
+    views = "frontal views alone" if spec.training.get("options", {}).get("frontal") else ""
+    licences = ", ".join(dict.fromkeys(f"{text(one['licence'])} ({text(one['name'])})" for one in spec.data))
+    calibrated = "fitted to validation" if spec.temperature else "not calibrated: no temperature was fitted"
     said = [
         "For images prepared as above. Of machines, ages, views and places other than its data's nothing is known.",
         f"It has learnt from {views}." if views else "",
-        f"Probabilities are {calibrated}." if model["findings"] and not model["detector"] else "",
+        f"Probabilities are {calibrated}." if spec.findings and not spec.detector else "",
         f"The terms of what it learnt from hold: {licences}." if licences else "",
     ]
     return ["## Limits", "", *(f"- {one}" for one in said if one), ""]
 
 
-def _given_away(model: dict[str, Any]) -> list[str]:
+def _given_away(spec: ModelSpec) -> list[str]:
     """What who shares the folder tells others of the data."""
-    if foreign(model):
+    if spec.converted:
         return []
     said = [
         "`provenance.npz` holds a fingerprint of every image that it has seen and a hash of every patient: who has "
@@ -275,20 +255,20 @@ def _gap(value: dict[str, Any]) -> str:
     return shown[0] if shown[1] == "–" else f"{shown[0]} ({shown[1]} to {shown[2]}) of {value['findings']}"
 
 
-def _title(model: dict[str, Any]) -> str:
+def _title(spec: ModelSpec) -> str:
     """What it is, in a line."""
-    name, count = model["name"], len(model["findings"])
+    name, count = spec.name, len(spec.findings)
     if not count:
-        return f"# {name}, {'as published' if foreign(model) else 'pretrained on chest radiographs'}"
+        return f"# {name}, {'as published' if spec.converted else 'pretrained on chest radiographs'}"
     some = f"{count} finding{'s' * (count != 1)}"
-    if model["detector"]:
+    if spec.detector:
         return f"# {name} that finds boxes of {some} on chest radiographs"
     return f"# {name} for {some} on chest radiographs"
 
 
-def _detector(model: dict[str, Any]) -> list[str]:
+def _detector(spec: ModelSpec) -> list[str]:
     """Of what finds boxes: how, and what its scores are not."""
-    own = dict(model["detector"])
+    own = dict(spec.detector)
     head = own.pop("head", "")
     if not head:
         return []
@@ -297,7 +277,7 @@ def _detector(model: dict[str, Any]) -> list[str]:
         "fcos": "Boxes by FCOS on a pyramid of maps",
         "yolo": "Boxes by YOLOv3's head on three scales",
     }[head]
-    cuts = [f"{one:.3f}" if one is not None else "–" for one in model["thresholds"].get("f1", [])]
+    cuts = [f"{one:.3f}" if one is not None else "–" for one in spec.thresholds.get("f1", [])]
     shown = f" Shown from a score of {', '.join(cuts)} (highest F1 at IoU .40 on validation)." if cuts else ""
     options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in own.items())
     return ["", f"{how} ({options}). Scores are no probabilities.{shown}"]
@@ -326,24 +306,24 @@ def _named(teacher: dict[str, Any]) -> str:
     return f"{text(teacher['name'])} ({count} finding{'s' * (count != 1)})"
 
 
-def _validation(model: dict[str, Any]) -> list[str]:
-    chosen = "Temperature and thresholds were" if "fitted" in model["training"] else "The model was"
+def _validation(spec: ModelSpec) -> list[str]:
+    chosen = "Temperature and thresholds were" if "fitted" in spec.training else "The model was"
     said = f"{chosen} chosen on these images: the numbers flatter. `ribcage evaluate` on a test part gives honest ones."
-    scores = model["metrics"].get("validation", {})
-    return ["## Validation", "", *(_precisions(scores) if "map" in scores else _table(model, scores)), "", said, ""]
+    scores = spec.metrics.get("validation", {})
+    return ["## Validation", "", *(_precisions(scores) if "map" in scores else _table(spec, scores)), "", said, ""]
 
 
-def _features(model: dict[str, Any]) -> list[str]:
+def _features(spec: ModelSpec) -> list[str]:
     """What was seen of the features in the end."""
-    found = model["metrics"].get("features", {})
+    found = spec.metrics.get("features", {})
     rows = [f"| {name} | {value:.3f} |" for name, value in found.items()]
     return ["## Features", "", "| | |", "|---|---|", *rows, ""] if rows else []
 
 
-def _of_timm(model: dict[str, Any]) -> list[str]:
+def _of_timm(spec: ModelSpec) -> list[str]:
     """The lines that open the weights without Ribcage, or nearly so."""
-    name, channels, count = model["name"], model["channels"], len(model["findings"])
-    more = options(name, model["size"], model["pool"])
+    name, channels, count = spec.name, spec.channels, len(spec.findings)
+    more = timm_options(name, spec.size, spec.pool)
     said = "".join(
         f', {key}="{value}"' if isinstance(value, str) else f", {key}={value}" for key, value in more.items()
     )
@@ -358,8 +338,8 @@ def _of_timm(model: dict[str, Any]) -> list[str]:
 def _of_ribcage(name: str) -> list[str]:
     """The lines for an architecture whose head in timm is another."""
     return [
-        f"from ribcage.bundle import bundle  # timm's own {name} has another head",
-        'opened = bundle.load_any(".")  # this folder',
+        f"from ribcage.bundle.io import load_bundle  # timm's own {name} has another head",
+        'opened = load_bundle(".")  # this folder',
         "model = opened.method  # model.logits(images) are its answers, model.backbone(images) its features",
     ]
 
@@ -367,9 +347,9 @@ def _of_ribcage(name: str) -> list[str]:
 def _of_detector() -> list[str]:
     """The lines for what finds boxes."""
     return [
-        "from ribcage.bundle import bundle",
+        "from ribcage.bundle.io import load_detector",
         "from ribcage.inference import gradcam",
-        'opened = bundle.load_detector(".")  # this folder',
+        'opened = load_detector(".")  # this folder',
         "found = gradcam.finder(opened).found(images)  # of each: boxes x0, y0, x1, y1 in pixels, findings, scores",
     ]
 
@@ -381,23 +361,14 @@ def _ours(name: str) -> bool:
     return timm.model_entrypoint(name.split(".")[0]).__module__.startswith("ribcage.")
 
 
-def options(name: str, size: tuple[int, int], pool: str) -> dict[str, Any]:
-    """What else timm must be told."""
-    import timm
-
-    config: Any = timm.get_pretrained_cfg(name)
-    sized = {"img_size": tuple(size)} if config.fixed_input_size else {}
-    return sized | ({"global_pool": pool} if pool else {})
-
-
-def _table(model: dict[str, Any], scores: dict[str, float]) -> list[str]:
+def _table(spec: ModelSpec, scores: dict[str, float]) -> list[str]:
     """Of every finding that is judged, and of their mean."""
-    fared = dict(zip(model["findings"], model["observed"], strict=False))  # an older model has kept none
+    fared = dict(zip(spec.findings, spec.observed, strict=False))  # an older model has kept none
     named = {name.removeprefix("auroc_"): score for name, score in scores.items() if name.startswith("auroc")}
     rows = [
         ["mean" if name == "auroc" else text(name), *_fared(score, fared.get(name))]
         for name, score in named.items()
-        if name != "auroc" or len(model["findings"]) > 1
+        if name != "auroc" or len(spec.findings) > 1
     ]
     return _rows(["finding", "present", "AUROC"], rows)[:-1]
 

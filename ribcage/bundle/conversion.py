@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ribcage.bundle.bundle import Model
 from ribcage.bundle.formats import Published
 from ribcage.bundle.formats.account import Fate, account
 from ribcage.bundle.formats.foreign import alike
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import GRAY, Backbone, Coverage, fold_stem, known, laid_over, pretrained_config
@@ -40,7 +40,7 @@ class Converted:
     """A file of somebody else's as a model of ours."""
 
     method: Supervised
-    model: Model
+    model: ModelSpec
     coverage: Coverage
     strange: tuple[str, ...]
     """Weights of the file that neither the model nor its layout knows."""
@@ -119,7 +119,7 @@ def convert(
         places = [place for place, name in enumerate(names) if name]
         fill(method, head, places, str(file))
     counted = {"counted": True} if answers and not findings and found.counted else {}
-    model = Model(
+    model = ModelSpec(
         name=found.name,
         findings=answers,
         size=backbone.size,

@@ -41,7 +41,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ribcage.bundle import bundle, onnx_export
+from ribcage.bundle import onnx_export
+from ribcage.bundle.io import Classifier, find_bundle, load_bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 
@@ -78,7 +80,7 @@ class Subject:
     @classmethod
     def of(cls, folder: Path) -> "Subject":
         """The bundle in a folder or in a run."""
-        model = bundle.Model.load(bundle.find(folder) / "model.json")
+        model = ModelSpec.load(find_bundle(folder) / "model.json")
         return cls(model.name, len(model.findings), model.channels, model.size, folder, model.pool)
 
     @property
@@ -177,9 +179,9 @@ def famous(size: Size) -> tuple[Subject, ...]:
 def built(one: Subject) -> Supervised:
     """The backbone and a linear head, as `finetune` trains them; random weights for a name."""
     if one.folder is not None:
-        opened = bundle.load_any(one.folder)
-        if not isinstance(opened, bundle.Bundle):
-            raise ValueError(f"{opened.folder} is a detector: profile the model it stands on, {opened.model.name}.")
+        opened = load_bundle(one.folder)
+        if not isinstance(opened, Classifier):
+            raise ValueError(f"{opened.folder} is a detector: profile the model it stands on, {opened.spec.name}.")
         return opened.method
     backbone = Backbone(one.name, channels=one.channels, size=one.size, pool=one.pool)
     return Supervised(backbone, tuple(map(str, range(one.classes)))).eval()

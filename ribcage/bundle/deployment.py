@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.bundle import onnx_export
-from ribcage.bundle.bundle import WEIGHTS, Bundle, Model
 from ribcage.bundle.formats import one_line
+from ribcage.bundle.io import WEIGHTS_FILE, Classifier
+from ribcage.bundle.spec import ModelSpec
 from ribcage.imaging import augment
 from ribcage.metrics import multiclass, sigmoid
 from ribcage.runtime import digest, files
@@ -41,9 +42,9 @@ class Deployed(nn.Module):
     grid: Tensor
     temperature: Tensor
 
-    def __init__(self, opened: Bundle) -> None:
+    def __init__(self, opened: Classifier) -> None:
         super().__init__()
-        model = opened.model
+        model = opened.spec
         self.network, self.channels = onnx_export.Network(opened.method), model.channels
         self.mean, self.std, self.exclusive = model.mean, model.std, model.loss == "cross-entropy"
         self.factor, grid = augment.fixed_view_grid(augment.plain_view(model.size), model.stored)
@@ -65,9 +66,9 @@ class Deployed(nn.Module):
         return logits.softmax(1) if self.exclusive else logits.sigmoid()
 
 
-def expected(opened: Bundle, images: np.ndarray, batch: int = 16) -> np.ndarray:
+def expected(opened: Classifier, images: np.ndarray, batch: int = 16) -> np.ndarray:
     """(N, F): what `ribcage predict` says of images that are square already."""
-    model, found = opened.model, []
+    model, found = opened.spec, []
     temperature = np.array(model.temperature or [1.0] * len(model.findings))
     with torch.inference_mode():
         for part in np.array_split(images, -(-len(images) // batch)):
@@ -100,7 +101,7 @@ def missing(to: str) -> tuple[str, ...]:
     return tuple(name for name in NEEDED[to] if importlib.util.find_spec(name) is None)
 
 
-def facts(model: Model) -> dict[str, str]:
+def facts(model: ModelSpec) -> dict[str, str]:
     """What a file says of itself; lists as JSON."""
     listed = {
         "findings": model.findings,
@@ -113,17 +114,17 @@ def facts(model: Model) -> dict[str, str]:
     }
 
 
-def stamp(opened: Bundle) -> str:
+def stamp(opened: Classifier) -> str:
     """Stands for a model's weights and facts; "" where it lies nowhere."""
     told = hashlib.sha256()
-    for name in (WEIGHTS, "model.json"):
+    for name in (WEIGHTS_FILE, "model.json"):
         if not (opened.folder / name).is_file():
             return ""
         told.update(bytes.fromhex(digest.of(opened.folder / name)))
     return told.hexdigest()
 
 
-def kept_onnx(opened: Bundle) -> Path | None:
+def kept_onnx(opened: Classifier) -> Path | None:
     """The file that `ribcage export` has left beside the model, if it was made from just this one and is as written."""
     import onnx
     from google.protobuf.message import DecodeError
@@ -171,14 +172,14 @@ def outside(message: Any) -> bool:
     return any(outside(one) for part in parts for one in (part if not hasattr(part, "ListFields") else (part,)))
 
 
-def write_onnx(opened: Bundle, file: Path) -> None:
+def write_onnx(opened: Classifier, file: Path) -> None:
     """An ONNX file."""
     import onnx
 
-    side = opened.model.stored
+    side = opened.spec.stored
     onnx_export.onnx(Deployed(opened), (side, side), file, kind=torch.uint8, answers="probabilities")
     content = onnx.load(str(file))
-    onnx.helper.set_model_props(content, facts(opened.model) | {"ribcage.stamp": stamp(opened)})
+    onnx.helper.set_model_props(content, facts(opened.spec) | {"ribcage.stamp": stamp(opened)})
     onnx.save(content, str(file))
 
 
@@ -190,15 +191,15 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def write_torchscript(opened: Bundle, file: Path) -> None:
+def write_torchscript(opened: Classifier, file: Path) -> None:
     """A traced module, for programs in C++ and older servers."""
-    side, module = opened.model.stored, Deployed(opened)
+    side, module = opened.spec.stored, Deployed(opened)
     with quiet(), torch.inference_mode(False), torch.no_grad():
         traced = torch.jit.trace(module, torch.zeros(2, side, side, dtype=torch.uint8), check_trace=False)
-        torch.jit.save(traced, str(file), _extra_files=facts(opened.model))
+        torch.jit.save(traced, str(file), _extra_files=facts(opened.spec))
 
 
-def write_openvino(source: Path, model: Model, file: Path) -> None:
+def write_openvino(source: Path, model: ModelSpec, file: Path) -> None:
     """OpenVINO's pair of files, from an ONNX file: FILE.xml, and the weights beside it in FILE.bin."""
     import openvino
 

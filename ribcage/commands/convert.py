@@ -82,8 +82,7 @@ def named(options: Options) -> Options:
 
 def wrong(options: Options) -> list[str]:
     """What cannot be done."""
-    from ribcage.bundle.bundle import LARGEST
-    from ribcage.bundle.formats.foreign import wrong_scale
+    from ribcage.bundle.spec import MAX_SIDE, wrong_normalisation
 
     said = [] if options.file else ["name a file of weights, or a finished model and --to"]
     said += [] if options.out else ["--out says where to"]
@@ -102,9 +101,9 @@ def wrong(options: Options) -> list[str]:
         said.append(f"{options.out} is inside the model: choose an --out beside it")
     if options.val != Options.val and not options.data:
         said.append(f"--val {options.val} goes with --data")
-    if wrong_scale(options.mean, options.std):
-        said.append(f"--mean and --std are of pixels in 0 … 1: {wrong_scale(options.mean, options.std)}")
-    if any(not 1 <= side <= LARGEST for side in options.size):
+    if wrong_normalisation(options.mean, options.std):
+        said.append(f"--mean and --std are of pixels in 0 … 1: {wrong_normalisation(options.mean, options.std)}")
+    if any(not 1 <= side <= MAX_SIDE for side in options.size):
         said.append(f"--size {' '.join(map(str, options.size))} is no size of an image")
     if options.to and options.data:
         said.append("--data fits a model before it is written: convert it with --data first, then with --to")
@@ -122,7 +121,8 @@ def wrong(options: Options) -> list[str]:
 
 def inwards(options: Options) -> Any:
     """A file into a bundle."""
-    from ribcage.bundle import bundle, conversion, formats
+    from ribcage.bundle import conversion, formats
+    from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
 
     assert options.file and options.out
@@ -136,7 +136,7 @@ def inwards(options: Options) -> Any:
     )  # fmt: skip
     report(options.file, found, made)
     model, seen, check = fitted(options, made.method, made.model, Provenance.nothing(options.file.name))
-    bundle.save(options.out, made.method, model, seen, check)
+    save_bundle(options.out, made.method, model, seen, check)
     write_account(options.out / ACCOUNT, made.fates)
     print(f"Wrote {options.out}; {ACCOUNT} there lists every tensor of the file.")
     print("What it has learnt from is not known: a test on the same images would flatter it.")
@@ -145,12 +145,13 @@ def inwards(options: Options) -> Any:
 
 def again(options: Options) -> Any:
     """A finished model with another temperature and other thresholds."""
-    from ribcage.bundle import bundle, ood
+    from ribcage.bundle import ood
+    from ribcage.bundle.io import load_classifier, save_bundle
 
     assert options.file and options.out
-    opened = bundle.load(options.file)
-    model, seen, check = fitted(options, opened.method, opened.model, opened.provenance)
-    bundle.save(options.out, opened.method, model, seen, ood.kept(opened.ood, check))
+    opened = load_classifier(options.file)
+    model, seen, check = fitted(options, opened.method, opened.spec, opened.provenance)
+    save_bundle(options.out, opened.method, model, seen, ood.kept(opened.ood, check))
     print(f"Wrote {options.out}.")
     return model
 
@@ -250,11 +251,12 @@ def write_account(file: Path, fates: Any) -> None:
 
 def outwards(options: Options) -> Path:
     """A bundle into a file."""
-    from ribcage.bundle import bundle, formats
+    from ribcage.bundle import formats
+    from ribcage.bundle.io import load_bundle
 
     assert options.file and options.out
-    layout, opened = formats.load(options.to), bundle.load_any(options.file)
-    file: Path = layout.export(opened.method, opened.model, options.out)
+    layout, opened = formats.load(options.to), load_bundle(options.file)
+    file: Path = layout.export(opened.method, opened.spec, options.out)
     print(f"Wrote {file}.")
     return file
 

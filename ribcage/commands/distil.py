@@ -153,19 +153,20 @@ def contents(options: Options) -> list[str]:
 
 def opened_teachers(options: Options) -> dict[str, Any]:
     """Each teacher's bundle or table."""
-    from ribcage.bundle import bundle
+    from ribcage.bundle.io import load_classifier
     from ribcage.training import teachers
 
     return {
-        name: teachers.table(Path(name)) if teachers.is_table(name) else bundle.load(name) for name in options.teacher
+        name: teachers.table(Path(name)) if teachers.is_table(name) else load_classifier(name)
+        for name in options.teacher
     }
 
 
 def is_model(opened: Any) -> bool:
     """Whether a teacher can be asked, and is no table."""
-    from ribcage.bundle.bundle import Bundle
+    from ribcage.bundle.io import Classifier
 
-    return isinstance(opened, Bundle)
+    return isinstance(opened, Classifier)
 
 
 def introduce(opened: dict[str, Any], stores: Any) -> None:
@@ -251,7 +252,7 @@ def build(
     """The run: student, teachers, batches."""
     import torch
 
-    from ribcage.bundle import bundle
+    from ribcage.bundle.init import initial_backbone
     from ribcage.data import selection
     from ribcage.evaluation import validation
     from ribcage.imaging import augment
@@ -271,7 +272,7 @@ def build(
     if len(shown) < len(learning):
         run_folder.say(f"Labels are shown of {len(shown):,} of them ({options.labels:.0%} of the patients).")
     method = Distil(
-        bundle.backbone(model, options.init, options.drop_path),
+        initial_backbone(model, options.init, options.drop_path),
         model.findings,
         teachers=faculty(options, stores, learning, choosing, model, policy, opened, sizes, device),
         columns=[model.findings.index(name) for name in there],
@@ -401,18 +402,20 @@ def keeper(
     options: Options, run: Any, model: Any, judge: Any, stores: Any, learning: Any, choosing: Any
 ) -> Callable[[], None]:
     """What stores the student: it has seen what its teachers have seen."""
-    from ribcage.bundle import bundle, ood
+    from ribcage.bundle import ood
+    from ribcage.bundle.init import initial_provenance
+    from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
     from ribcage.training import teachers
 
-    provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init)
+    provenance = Provenance.of(stores, learning, choosing) | initial_provenance(options.init)
     check = ood.later(stores, learning, choosing)
     for name in options.teacher:
         provenance |= teachers.seen(name)
 
     def keep() -> None:
         found = judge.calibrated() if judge else model
-        bundle.save(options.out / "bundle", run.result, found, provenance, check())
+        save_bundle(options.out / "bundle", run.result, found, provenance, check())
 
     return keep
 

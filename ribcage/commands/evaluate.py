@@ -64,7 +64,8 @@ class Options:
 
 def run(options: Options) -> dict[str, Any]:
     """Guard, predict, measure, show, write; return the numbers."""
-    from ribcage.bundle import bundle
+    from ribcage.bundle.io import find_bundle, load_classifier
+    from ribcage.bundle.spec import ModelSpec
     from ribcage.data import dataset_folder, selection
     from ribcage.evaluation import classification as evaluation
     from ribcage.evaluation import leakage
@@ -73,25 +74,25 @@ def run(options: Options) -> dict[str, Any]:
     from ribcage.runtime import distributed, limits
 
     limits.check(options)
-    if bundle.Model.load(bundle.find(options.run) / "model.json").detector:
+    if ModelSpec.load(find_bundle(options.run) / "model.json").detector:
         return boxes(options)
-    model = bundle.load(options.run)
+    model = load_classifier(options.run)
     stores = dataset_folder.open_all(options.data)
     selection.distinct(stores)
     rows = chosen(stores, options.split, options.frontal)
-    policy = policy_of(options, model.model, stores)
-    evaluation.check(model.model, stores, policy, options.rule)
+    policy = policy_of(options, model.spec, stores)
+    evaluation.check(model.spec, stores, policy, options.rule)
     rows, left = own_rows(options, model, stores, rows)
     place = place_of(options, stores, rows, policy)
     leak = leakage.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
     with distributed.started() as device:
         predictions = inference.predict(
-            model.method.to(device), stores, rows, model=model.model, device=device,
+            model.method.to(device), stores, rows, model=model.spec, device=device,
             batch=options.batch, ten_crop=options.ten_crop, label="predict",
         )  # fmt: skip
         if distributed.rank():
             return {}
-    data = evaluation.answers(predictions, stores, model.model, policy)
+    data = evaluation.answers(predictions, stores, model.spec, policy)
     result = evaluation.evaluate(
         data,
         rule=options.rule,
@@ -100,10 +101,10 @@ def run(options: Options) -> dict[str, Any]:
         resamples=options.resamples,
         seed=options.seed,
     )
-    result |= {"leak": leak, "left": asdict(left), **context(options, model.model, stores, policy, data.findings)}
+    result |= {"leak": leak, "left": asdict(left), **context(options, model.spec, stores, policy, data.findings)}
     result["stamps"] = evaluation.stamps(result)
-    result["maps"] = gradcam.usual(model.method.backbone, model.model.size)
-    result["notes"] += evaluation.shift(result, model.model.observed, model.model, str(options.run))
+    result["maps"] = gradcam.usual(model.method.backbone, model.spec.size)
+    result["notes"] += evaluation.shift(result, model.spec.observed, model.spec, str(options.run))
     result["notes"] += dropped(left)
     result["notes"] += evaluation.policy_notes(result["policy"], result["model_policy"])
     result["test"] = noted(options, place, model, stores, result, "auroc")
@@ -114,7 +115,8 @@ def run(options: Options) -> dict[str, Any]:
 
 def boxes(options: Options) -> dict[str, Any]:
     """The same for a detector."""
-    from ribcage.bundle import bundle
+    from ribcage.bundle.io import load_detector
+    from ribcage.bundle.spec import DETECTION_RULE
     from ribcage.data import dataset_folder, selection
     from ribcage.evaluation import detection as box_evaluation
     from ribcage.evaluation import leakage
@@ -122,22 +124,22 @@ def boxes(options: Options) -> dict[str, Any]:
     from ribcage.runtime import distributed, limits
 
     limits.check(options, no_boxes(options))
-    model = bundle.load_detector(options.run)
+    model = load_detector(options.run)
     stores = dataset_folder.open_all(options.data)
     selection.distinct(stores)
     rows = chosen(stores, options.split, options.frontal)
-    policy = policy_of(options, model.model, stores)
+    policy = policy_of(options, model.spec, stores)
     rows, left = own_rows(options, model, stores, rows)
     place = place_of(options, stores, rows, policy)
     leak = leakage.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
     with distributed.started() as device:
         model.method.to(device)
         found = detections.detect(
-            gradcam.finder(model), stores, rows, model=model.model, device=device, batch=options.batch, label="detect"
+            gradcam.finder(model), stores, rows, model=model.spec, device=device, batch=options.batch, label="detect"
         )
         if distributed.rank():
             return {}
-    data = box_evaluation.answers(found, stores, rows, policy, model.model.thresholds.get(bundle.CUT))
+    data = box_evaluation.answers(found, stores, rows, policy, model.spec.thresholds.get(DETECTION_RULE))
     result = box_evaluation.evaluate(
         data,
         protocol=options.protocol,
@@ -145,7 +147,7 @@ def boxes(options: Options) -> dict[str, Any]:
         resamples=options.resamples,
         seed=options.seed,
     )
-    result |= {"leak": leak, "left": asdict(left), **context(options, model.model, stores, policy, data.findings)}
+    result |= {"leak": leak, "left": asdict(left), **context(options, model.spec, stores, policy, data.findings)}
     result["stamps"] = box_evaluation.stamps(result)
     result["notes"] += dropped(left)
     result["test"] = noted(options, place, model, stores, result, "map")
@@ -193,7 +195,7 @@ def own_rows(options: Options, model: Any, stores: Sequence[Any], rows: Any) -> 
         raise ValueError(
             f"--drop-shared {strange[0]}: here only the tested split can give way, --drop-shared {options.split}."
         )
-    told = model.model.training.get("options", {}).get("drop_shared", ())
+    told = model.spec.training.get("options", {}).get("drop_shared", ())
     if not options.drop_shared and (options.allow_leak or options.split not in told):
         return rows, leakage.Left()
     return leakage.unseen(model.provenance, stores, rows)
@@ -302,10 +304,11 @@ def place_of(options: Options, stores: Sequence[Any], rows: Any, policy: Any) ->
     name: no test takes the place of an earlier one of other data."""
     import re
 
-    from ribcage.bundle import bundle, history
+    from ribcage.bundle import history
+    from ribcage.bundle.io import find_bundle
     from ribcage.evaluation import leakage
 
-    history.load(bundle.find(options.run))  # a damaged one is better said now
+    history.load(find_bundle(options.run))  # a damaged one is better said now
     name = " + ".join(dict.fromkeys(store.index.name for store in stores))
     asked: list[str] = [options.protocol] if options.protocol != "honest" else []
     asked += ["frontal"] * options.frontal + ["unseen"] * bool(options.drop_shared)
@@ -343,10 +346,11 @@ def noted(
     options: Options, place: Place, model: Any, stores: Sequence[Any], result: dict[str, Any], metric: str
 ) -> dict[str, Any]:
     """The test in the history of the model: its number, and how often these images were used before."""
-    from ribcage.bundle import bundle, history
+    from ribcage.bundle import history
+    from ribcage.bundle.io import find_bundle
     from ribcage.evaluation import leakage
 
-    folder, value = bundle.find(options.run), result["macro"][metric]
+    folder, value = find_bundle(options.run), result["macro"][metric]
     test = history.PastTest(
         number=0,
         name=place.name,
@@ -355,7 +359,7 @@ def noted(
         contents=tuple(leakage.images_of(store) for store in stores),
         weights=history.weights_of(folder),
         options=place.options,
-        honest=is_honest(options, model.model, result),
+        honest=is_honest(options, model.spec, result),
         images=result["images"],
         patients=result["patients"],
         judged=value["findings"],
@@ -420,10 +424,11 @@ def write(options: Options, place: Any, result: dict[str, Any], data: Any, store
 
 def note_on_card(options: Options, result: dict[str, Any]) -> None:
     """The tests stand on the model's card, too."""
-    from ribcage.bundle import bundle, card, history
+    from ribcage.bundle import card, history
+    from ribcage.bundle.io import find_bundle
     from ribcage.runtime import files
 
-    folder = bundle.find(options.run)
+    folder = find_bundle(options.run)
     file, tests = folder / "README.md", history.load(folder)
     try:
         text = card.tested(files.regular(file).read_text(encoding="utf-8", errors="replace"), result, tests)

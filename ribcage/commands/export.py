@@ -55,11 +55,12 @@ def run(options: Options) -> dict[str, Any]:
     import contextlib
     import tempfile
 
-    from ribcage.bundle import bundle, deployment
+    from ribcage.bundle import deployment
+    from ribcage.bundle.io import load_classifier
     from ribcage.runtime import files, limits, progress
 
     limits.check(options, wrong(options))
-    opened = bundle.load(options.model)
+    opened = load_classifier(options.model)
     if absent := deployment.missing(options.to):
         raise ImportError(f"--to {options.to} needs {', '.join(absent)}: pip install 'ribcage[export]'")
     file = options.out or opened.folder / usual(options)
@@ -121,11 +122,11 @@ def written(options: Options, opened: Any, work: Path) -> Path:
         return made
     deployment.write_onnx(opened, made := work / "model.onnx")
     if options.int8:
-        _, images, _, _ = shown(options, opened.model, options.train, options.ranges)
+        _, images, _, _ = shown(options, opened.spec, options.train, options.ranges)
         deployment.write_int8(made, images, work / "int8.onnx")
         made = work / "int8.onnx"
     if options.to == "openvino":
-        deployment.write_openvino(made, opened.model, made.with_suffix(".xml"))
+        deployment.write_openvino(made, opened.spec, made.with_suffix(".xml"))
         made = made.with_suffix(".xml")
     return made
 
@@ -163,9 +164,9 @@ def compared(options: Options, opened: Any, made: Path) -> dict[str, Any]:
     answer = deployment.OPENED[options.to](made, options.threads)
     labels = patients = None
     if options.data:
-        _, images, labels, patients = shown(options, opened.model, options.val)
+        _, images, labels, patients = shown(options, opened.spec, options.val)
     else:
-        images = deployment.patterns(opened.model.stored)
+        images = deployment.patterns(opened.spec.stored)
     wanted = deployment.expected(opened, images)
     if not np.isfinite(wanted).all():
         raise ValueError(f"{opened.folder} answers with what is no number: it cannot be exported.")
@@ -203,7 +204,7 @@ def timed(options: Options, opened: Any, made: Path) -> dict[str, dict[str, floa
     answer, result = deployment.OPENED[options.to](made, options.threads), {}
     with cost.computing(options.threads):
         for batch in (1, 16):
-            images = deployment.patterns(opened.model.stored, max(batch, 3))[-batch:]
+            images = deployment.patterns(opened.spec.stored, max(batch, 3))[-batch:]
             with torch.inference_mode():
                 own = partial(deployment.expected, opened, images)
                 before, after = cost.medians([own, partial(answer, images)], options.runs)

@@ -115,7 +115,7 @@ def train(options: Options, device: Any) -> Path:
 
 def cohorts(options: Options, stores: Any) -> tuple[Any, Any]:
     """The rows to learn from and those to choose by."""
-    from ribcage.bundle import bundle
+    from ribcage.bundle.init import initial_provenance
     from ribcage.data import selection
     from ribcage.evaluation import leakage
     from ribcage.training import options as course
@@ -128,7 +128,7 @@ def cohorts(options: Options, stores: Any) -> tuple[Any, Any]:
         run_folder.say(warning)
     for warning in selection.sharing(stores, learning, choosing, (options.train, options.val), options.drop_shared):
         run_folder.say(warning)
-    if warning := leakage.first_weights(bundle.seen(options.init), stores, choosing, options.val):
+    if warning := leakage.first_weights(initial_provenance(options.init), stores, choosing, options.val):
         run_folder.say(warning)
     return learning, choosing
 
@@ -144,7 +144,8 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
     """The facts of the model to be: what it will need to be used."""
     import numpy as np
 
-    from ribcage.bundle import bundle
+    from ribcage.bundle.init import data_sources, initial_normalisation, initial_pool
+    from ribcage.bundle.spec import ModelSpec
     from ribcage.data import dataset_folder, selection
     from ribcage.models.backbone import GRAY
     from ribcage.training import options as course
@@ -154,7 +155,7 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
         raise ValueError(f"{', '.join(options.data)} has no findings to learn.")
     size = (options.size[0], options.size[-1])
     own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
-    mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
+    mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
     counts = {
         "images": len(learning),
         "patients": selection.known_patients(stores, learning),
@@ -162,7 +163,7 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
         "shared_patients": selection.overlap(stores, learning, choosing).patients,
         "policy": str(policy.settled),
     }
-    return bundle.Model(
+    return ModelSpec(
         name=options.model,
         findings=tuple(findings),
         size=size,
@@ -171,9 +172,9 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
         mean=mean,
         std=std,
         channels=options.channels,
-        pool=options.pool or bundle.pool(options.init),
+        pool=options.pool or initial_pool(options.init),
         loss=options.loss,
-        data=bundle.sources(stores, options.init),
+        data=data_sources(stores, options.init),
         training={**counts, "options": course.written(options)},
         versions=dataset_folder.versions(),
     )
@@ -183,7 +184,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     """The run: model, batches, optimizer, learning rates."""
     import torch
 
-    from ribcage.bundle import bundle
+    from ribcage.bundle.init import initial_backbone
     from ribcage.evaluation import validation
     from ribcage.imaging import augment
     from ribcage.methods.supervised import Supervised
@@ -191,7 +192,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     from ribcage.training import run_folder
 
     torch.manual_seed(options.seed)
-    backbone = bundle.backbone(model, options.init, options.drop_path)
+    backbone = initial_backbone(model, options.init, options.drop_path)
     method = Supervised(
         backbone,
         model.findings,
@@ -240,14 +241,16 @@ def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any
 
 def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosing: Any) -> Callable[[], None]:
     """What stores the best model so far."""
-    from ribcage.bundle import bundle, ood
+    from ribcage.bundle import ood
+    from ribcage.bundle.init import initial_provenance
+    from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
 
-    provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init)
+    provenance = Provenance.of(stores, learning, choosing) | initial_provenance(options.init)
     check = ood.later(stores, learning, choosing)
 
     def keep() -> None:
-        bundle.save(options.out / "bundle", validation.method(), validation.calibrated(), provenance, check())
+        save_bundle(options.out / "bundle", validation.method(), validation.calibrated(), provenance, check())
 
     return keep
 
@@ -274,9 +277,9 @@ def report(options: Options, training: Any) -> None:
     """The last lines: the validation of what was kept, and what to do next."""
     import shlex
 
-    from ribcage.bundle import bundle
+    from ribcage.bundle.spec import ModelSpec
 
-    model = bundle.Model.load(options.out / "bundle" / "model.json")
+    model = ModelSpec.load(options.out / "bundle" / "model.json")
     found = dict(model.metrics["validation"])
     mean, _ = found.pop("auroc"), found.pop("loss", None)
     which = "Best validation, after" if options.keep == "best" else "Last validation, after"
@@ -293,9 +296,9 @@ def of_findings(value: float, count: int) -> str:
 
 def export(options: Options) -> None:
     """The model that was kept, in the published layout if one was asked for."""
-    from ribcage.bundle import bundle
+    from ribcage.bundle.io import load_classifier
     from ribcage.training import options as course
 
     if options.export_as:
-        kept = bundle.load(options.out)
-        course.export(options, kept.method, kept.model)
+        kept = load_classifier(options.out)
+        course.export(options, kept.method, kept.spec)

@@ -156,12 +156,12 @@ def train(options: Options, device: Any) -> Path:
 
 def settled(options: Options, stores: Any) -> Options:
     """What was left open: the model is that of the bundle it begins with, the findings are those with boxes."""
-    from ribcage.bundle import bundle
+    from ribcage.bundle.init import initial_spec
     from ribcage.data import selection
     from ribcage.inference import detections
     from ribcage.runtime.spelling import did_you_mean
 
-    known = bundle.facts(options.init)
+    known = initial_spec(options.init)
     model = options.model or (known.name if known else MODEL)
     channels: Literal[1, 3] = (3 if known.channels == 3 else 1) if known else options.channels
     findings = options.findings
@@ -184,7 +184,7 @@ def settled(options: Options, stores: Any) -> Options:
 def cohorts(options: Options, stores: Any) -> tuple[Any, Any, Any]:
     """The rows to learn from, those to choose by, and what uncertain labels are: without boxes, known to be nowhere or
     not known at all."""
-    from ribcage.bundle import bundle
+    from ribcage.bundle.init import initial_provenance
     from ribcage.data import selection
     from ribcage.evaluation import leakage
     from ribcage.inference import detections
@@ -199,7 +199,7 @@ def cohorts(options: Options, stores: Any) -> tuple[Any, Any, Any]:
         run_folder.say(warning)
     for warning in selection.sharing(stores, learning, choosing, (options.train, options.val), options.drop_shared):
         run_folder.say(warning)
-    if warning := leakage.first_weights(bundle.seen(options.init), stores, choosing, options.val):
+    if warning := leakage.first_weights(initial_provenance(options.init), stores, choosing, options.val):
         run_folder.say(warning)
     kept = [rows[detections.drawn(stores, rows, options.findings, policy).any(axis=1)] for rows in (learning, choosing)]
     if lost := len(learning) + len(choosing) - sum(map(len, kept)):
@@ -224,14 +224,15 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
     """The facts of the model to be: what it will need to be used."""
     import numpy as np
 
-    from ribcage.bundle import bundle
+    from ribcage.bundle.init import data_sources, initial_normalisation, initial_pool
+    from ribcage.bundle.spec import ModelSpec
     from ribcage.data import dataset_folder, selection
     from ribcage.inference import detections
     from ribcage.models.backbone import GRAY
     from ribcage.training import options as course
 
     own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
-    mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
+    mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
     counts = {
         "images": len(learning),
         "patients": selection.known_patients(stores, learning),
@@ -240,7 +241,7 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
         "shared_patients": selection.overlap(stores, learning, choosing).patients,
         "policy": str(policy.settled),
     }
-    return bundle.Model(
+    return ModelSpec(
         name=options.model,
         findings=options.findings,
         size=(options.size[0], options.size[-1]),
@@ -249,9 +250,9 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
         mean=mean,
         std=std,
         channels=options.channels,
-        pool=options.pool or bundle.pool(options.init),
+        pool=options.pool or initial_pool(options.init),
         detector=detector(options),
-        data=bundle.sources(stores, options.init),
+        data=data_sources(stores, options.init),
         training={**counts, "options": course.written(options)},
         versions=dataset_folder.versions(),
     )
@@ -269,14 +270,15 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     """The run: model, batches, optimizer, learning rates."""
     import torch
 
-    from ribcage.bundle import bundle
+    from ribcage.bundle.init import initial_backbone
+    from ribcage.bundle.io import build_detector
     from ribcage.imaging import augment
     from ribcage.inference import detections
     from ribcage.training import options as course
 
     torch.manual_seed(options.seed)
-    backbone = bundle.backbone(model, options.init, options.drop_path)
-    method = bundle.detector_of(model, backbone, "What was asked for", freeze=options.freeze == "backbone")
+    backbone = initial_backbone(model, options.init, options.drop_path)
+    method = build_detector(model, backbone, "What was asked for", freeze=options.freeze == "backbone")
     method.measure(detections.shown(stores, learning, model.findings, model.size), model.size)
     shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.view)]
     loader = course.loader(options, stores, shown, learning, model, device, policy=policy)
@@ -316,14 +318,16 @@ def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any
 
 def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosing: Any) -> Callable[[], None]:
     """What stores the best detector so far; it has seen what its first weights have seen."""
-    from ribcage.bundle import bundle, ood
+    from ribcage.bundle import ood
+    from ribcage.bundle.init import initial_provenance
+    from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
 
-    provenance = Provenance.of(stores, learning, choosing) | bundle.seen(options.init)
+    provenance = Provenance.of(stores, learning, choosing) | initial_provenance(options.init)
     check = ood.later(stores, learning, choosing)
 
     def keep() -> None:
-        bundle.save(options.out / "bundle", validation.method(), validation.calibrated(), provenance, check())
+        save_bundle(options.out / "bundle", validation.method(), validation.calibrated(), provenance, check())
 
     return keep
 
@@ -343,7 +347,7 @@ def look(options: Options, stores: Any, device: Any) -> Path:
     """A classifier as a detector: nothing is learnt, validation chooses the score from which boxes are shown."""
     import numpy as np
 
-    from ribcage.bundle import bundle
+    from ribcage.bundle.io import Detector, load_classifier, save_bundle
     from ribcage.data import selection
     from ribcage.data.provenance import Provenance
     from ribcage.evaluation import leakage
@@ -353,10 +357,10 @@ def look(options: Options, stores: Any, device: Any) -> Path:
     from ribcage.training import options as course
     from ribcage.training import run_folder
 
-    known = bundle.load(options.init)
-    model = replace(known.model, detector=detector(options), thresholds={}, metrics={})  # those were of probabilities
+    known = load_classifier(options.init)
+    model = replace(known.spec, detector=detector(options), thresholds={}, metrics={})  # those were of probabilities
     seen = known.provenance
-    looking = bundle.Detector(known.folder, model, known.method.to(device), seen)
+    looking = Detector(known.folder, model, known.method.to(device), seen)
     choosing = course.own_rows(options, stores, selection.rows_of(stores, options.val, frontal=options.frontal))
     validation = BoxValidation(
         lambda: gradcam.finder(looking), stores, choosing, model, device=device, batch=options.batch,
@@ -370,7 +374,7 @@ def look(options: Options, stores: Any, device: Any) -> Path:
     if distributed.rank() == 0:
         run_folder.begin("localise", options, stores)
         found = validation.calibrated() if validation.judged else model
-        bundle.save(options.out / "bundle", looking.method, found, seen, known.ood)
+        save_bundle(options.out / "bundle", looking.method, found, seen, known.ood)
         report(options, "Validation" if validation.judged else "")
     return options.out
 
@@ -379,10 +383,10 @@ def report(options: Options, which: str) -> None:
     """The last lines: the validation of what was kept, if there is one, and what to do next."""
     import shlex
 
-    from ribcage.bundle import bundle
+    from ribcage.bundle.spec import ModelSpec
 
     if which:
-        found = bundle.Model.load(options.out / "bundle" / "model.json").metrics["validation"]
+        found = ModelSpec.load(options.out / "bundle" / "model.json").metrics["validation"]
         print(f"{which}: mAP {found['map']:.4f}, AP50 {found['ap50']:.4f}, AP75 {found['ap75']:.4f}")
         each = [f"{name.removeprefix('map_')} {score:.3f}" for name, score in found.items() if name.startswith("map_")]
         print("  " + "  ".join(each))

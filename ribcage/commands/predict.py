@@ -68,11 +68,13 @@ class Options:
 
 def run(options: Options) -> Any:
     """Open, ask, write, show, explain; return the table."""
-    from ribcage.bundle import bundle, ood
+    from ribcage.bundle import ood
+    from ribcage.bundle.io import find_bundle, load_classifier, load_detector
+    from ribcage.bundle.spec import ModelSpec
     from ribcage.inference import image_files, predictions
     from ribcage.runtime import limits
 
-    model = bundle.Model.load(bundle.find(options.model) / "model.json")
+    model = ModelSpec.load(find_bundle(options.model) / "model.json")
     found = image_files.files(options.paths, [place for place in (options.maps, options.sheet) if place])
     limits.check(options, [*wrong(options, len(found.images)), *unfit(options, model)])
     if found.others:
@@ -81,10 +83,10 @@ def run(options: Options) -> Any:
     asked["label"] = "predict" if len(found.images) > options.batch else ""
     if model.detector:
         least = chosen(model, options.min_score)
-        opened: Any = bundle.load_detector(options.model)
+        opened: Any = load_detector(options.model)
         table = image_files.boxes(opened, found.images, least=least, **asked)
     else:
-        opened, cuts = bundle.load(options.model), image_files.cuts(model, options.threshold)
+        opened, cuts = load_classifier(options.model), image_files.cuts(model, options.threshold)
         table = image_files.probabilities(opened, found.images, ten_crop=options.ten_crop, thresholds=cuts, **asked)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +142,7 @@ def wrong(options: Options, files: int) -> list[str]:
 
 def unfit(options: Options, model: Any) -> list[str]:
     """What this model cannot be asked."""
-    from ribcage.bundle import bundle
+    from ribcage.bundle.spec import HALF
     from ribcage.runtime import spelling
 
     said = [
@@ -158,7 +160,7 @@ def unfit(options: Options, model: Any) -> list[str]:
         return said + ([f"{', '.join(named)}: of a classifier, and {options.model} finds boxes"] if named else [])
     if options.min_score is not None:
         said.append(f"--min-score is of a detector's boxes, and {options.model} gives probabilities")
-    rules = (*model.thresholds, bundle.HALF)
+    rules = (*model.thresholds, HALF)
     if options.threshold and options.threshold not in rules:
         said.append(f"--threshold {options.threshold}: the model has {', '.join(rules)}")
     return said
@@ -255,9 +257,9 @@ def crossing(row: dict[str, Any], findings: Sequence[str]) -> list[str]:
 
 def rule(options: Options) -> str:
     """By which the thresholds were chosen."""
-    from ribcage.bundle import bundle
+    from ribcage.bundle.spec import DEFAULT_RULE
 
-    return options.threshold or bundle.RULE
+    return options.threshold or DEFAULT_RULE
 
 
 def box(row: dict[str, Any]) -> str:
@@ -270,7 +272,7 @@ def box(row: dict[str, Any]) -> str:
 
 def legend(table: Any, options: Options, model: Any) -> list[str]:
     """What a star means, and for which findings nothing can be said."""
-    from ribcage.bundle import bundle
+    from ribcage.bundle.spec import HALF
     from ribcage.inference import image_files
 
     if model.detector:
@@ -279,7 +281,7 @@ def legend(table: Any, options: Options, model: Any) -> list[str]:
     unknown = [name for name, cut in zip(model.findings, cuts, strict=True) if cut is None]
     if len(unknown) == len(cuts):
         return ["The model has no thresholds: what is high for a finding is not known. --threshold half takes 0.5."]
-    half = rule(options) == bundle.HALF
+    half = rule(options) == HALF
     star = "* 0.5 or more" if half else f"* reaches its threshold ({rule(options)}, chosen on validation)"
     return [star] + ([f"No threshold is known of {', '.join(unknown)}."] if unknown else [])
 
@@ -302,7 +304,7 @@ def explain(options: Options, opened: Any, table: Any, paths: Sequence[Path]) ->
 
     rows = {path: own.to_dict("records") for path, own in table.groupby("path", sort=False)}
     grids: list[tuple[int, int]] = []
-    draw: Any = with_boxes if opened.model.detector else partial(with_maps, grids)
+    draw: Any = with_boxes if opened.spec.detector else partial(with_maps, grids)
     made: list[Path] = []
 
     def work() -> Iterator[int]:
@@ -331,7 +333,7 @@ def fineness(options: Options, opened: Any, grid: tuple[int, int]) -> str:
     """How fine maps with these cells are, and whether that is enough."""
     from ribcage.inference import gradcam
 
-    coarse = gradcam.coarseness(opened.method.backbone, grid, opened.model.size, way(options))
+    coarse = gradcam.coarseness(opened.method.backbone, grid, opened.spec.size, way(options))
     return f"! {coarse}" if coarse else f"Maps by {way(options).name}: {grid[0]} × {grid[1]} cells."
 
 
@@ -344,15 +346,15 @@ def with_maps(
     from ribcage.reports import saliency
 
     read = image_file.read_image(path, window=options.window)
-    found, said = explanation.look(opened, read, way(options)), {name: rows[0][name] for name in opened.model.findings}
-    crossed, made = crossing(rows[0], opened.model.findings), []
+    found, said = explanation.look(opened, read, way(options)), {name: rows[0][name] for name in opened.spec.findings}
+    crossed, made = crossing(rows[0], opened.spec.findings), []
     high, wide = found.maps.shape[1:]
     grids.append((high, wide))
     if options.maps:
         asked = options.map_findings or crossed or (max(said, key=lambda name: said[name]),)
         if empty := [name for name in asked if name in found.empty]:
             print(f"{path}: nothing speaks for {', '.join(empty)}, so there is no colour in the map.")
-        words = explanation.endings(opened.model.findings)
+        words = explanation.endings(opened.spec.findings)
         for name in asked:
             made.append(options.maps / place.parent / f"{place.name}-{words[name]}.png")
             saliency.save(saliency.overlay(read.pixels, found.heat(name)), made[-1])
@@ -360,7 +362,7 @@ def with_maps(
         one = options.sheet.suffix.lower() == ".svg"
         made.append(options.sheet if one else options.sheet / place.parent / f"{place.name}.svg")
         how = f"{way(options).name}, {high} × {wide} cells"
-        foot = f"{opened.model.name} · where it looks for each finding ({how}), how probable it finds it"
+        foot = f"{opened.spec.name} · where it looks for each finding ({how}), how probable it finds it"
         foot += " · no colour: nothing speaks for it" * bool(found.empty)
         foot += f" · framed: reaches its threshold ({rule(options)})" * bool(crossed) + " · research use only"
         saliency.save_sheet(saliency.tiles(read.pixels, found, said, crossed), path.name, foot, made[-1])
@@ -375,7 +377,7 @@ def with_boxes(options: Options, opened: Any, rows: Sequence[dict[str, Any]], pa
 
     assert options.maps
     read, made = image_file.read_image(path, window=options.window), []
-    words = explanation.endings(opened.model.findings)
+    words = explanation.endings(opened.spec.findings)
     for name in dict.fromkeys(row["finding"] for row in rows if row["finding"]):
         if options.map_findings and name not in options.map_findings:
             continue
@@ -390,9 +392,9 @@ def compare(opened: Any, paths: Sequence[Path], how: Any, window: str = "") -> N
     from ribcage.imaging import image_file
     from ribcage.inference import explanation, gradcam, sanity
 
-    side = opened.model.stored
+    side = opened.spec.stored
     read = [image_file.read_image(path, min_side=side, window=window) for path in paths[:CHECKED]]
-    squares = [explanation.square(each, opened.model) for each in read]
+    squares = [explanation.square(each, opened.spec) for each in read]
     found = sanity.of(opened, squares, way=how)
     print(
         f"Rank correlation of maps with those under random weights (1: the same), {found.images:,} "
@@ -407,7 +409,7 @@ def compare(opened: Any, paths: Sequence[Path], how: Any, window: str = "") -> N
             f"! The maps of {', '.join(stubborn)} stay as they are ({sanity.ALIKE:g} or more): they show the image "
             "and not what the model has learnt."
         )
-    elif coarse := gradcam.coarseness(opened.method.backbone, found.grid, opened.model.size, how):
+    elif coarse := gradcam.coarseness(opened.method.backbone, found.grid, opened.spec.size, how):
         print(f"! {coarse} So few cells tell little of whether maps depend on what the model has learnt.")
     elif found.known:
         print("The maps depend on what the model has learnt.")

@@ -165,7 +165,8 @@ def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, 
     import numpy as np
 
     from ribcage import methods
-    from ribcage.bundle import bundle
+    from ribcage.bundle.init import data_sources, initial_normalisation, initial_pool
+    from ribcage.bundle.spec import ModelSpec
     from ribcage.data import dataset_folder, selection
     from ribcage.models.backbone import GRAY
     from ribcage.training import options as course
@@ -176,10 +177,10 @@ def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, 
         raise ValueError(f"{options.method} learns from findings, and {', '.join(options.data)} has none.")
     scales = [(one.mean, one.std) for one in stores]
     common = np.average(scales, axis=0, weights=shares(options, stores, rows)).round(6).tolist()
-    mean, std = bundle.scale(options.init) or (GRAY if options.init else common)
+    mean, std = initial_normalisation(options.init) or (GRAY if options.init else common)
     counts = {"images": len(rows), "patients": selection.known_patients(stores, rows)}
     facts = {"method": options.method, **counts, "selection": 0, "scales": scales, "learnt": learnt}
-    return bundle.Model(
+    return ModelSpec(
         name=options.model,
         findings=(),
         size=(options.size[0], options.size[-1]),
@@ -188,8 +189,8 @@ def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, 
         mean=mean,
         std=std,
         channels=options.channels,
-        pool=options.pool or bundle.pool(options.init) or ("avg" if options.method == "mae" else ""),
-        data=bundle.sources(stores, options.init),
+        pool=options.pool or initial_pool(options.init) or ("avg" if options.method == "mae" else ""),
+        data=data_sources(stores, options.init),
         training=json.loads(json.dumps({**facts, "options": course.written(options)})),
         versions=dataset_folder.versions(),
     ), learnt
@@ -208,12 +209,12 @@ def build(options: Options, stores: Any, rows: Any, model: Any, findings: tuple[
     import torch
 
     from ribcage import methods
-    from ribcage.bundle import bundle
+    from ribcage.bundle.init import initial_backbone
     from ribcage.training import options as course
 
     torch.manual_seed(options.seed)
     kind = methods.load(options.method)
-    method = kind(bundle.backbone(model, options.init, options.drop_path), findings, **options.member)
+    method = kind(initial_backbone(model, options.init, options.drop_path), findings, **options.member)
     loader = loader_of(options, stores, rows, model, method, device)
     if wrong := method.faults(len(rows), options.batch):
         raise ValueError("; ".join(wrong) + ".")
@@ -282,14 +283,15 @@ def looking(monitor: Any) -> Callable[[], dict[str, float]]:
 
 def keeper(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> Callable[[], None]:
     """What stores the backbone as it is."""
-    from ribcage.bundle import bundle
+    from ribcage.bundle.init import initial_provenance
+    from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
 
-    provenance = Provenance.of(stores, rows, rows[:0]) | bundle.seen(options.init)
+    provenance = Provenance.of(stores, rows, rows[:0]) | initial_provenance(options.init)
 
     def keep() -> None:
         found = dataclasses.replace(model, metrics={"features": monitor.found[-1]})
-        bundle.save(options.out / "bundle", run.method, found, provenance)
+        save_bundle(options.out / "bundle", run.method, found, provenance)
 
     return keep
 

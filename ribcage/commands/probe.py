@@ -144,23 +144,25 @@ def subject(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, list[Any
     import numpy as np
     import torch
 
-    from ribcage.bundle import bundle
+    from ribcage.bundle.init import initial_backbone, initial_normalisation, initial_pool, initial_provenance
+    from ribcage.bundle.io import load_bundle
+    from ribcage.bundle.spec import ModelSpec
     from ribcage.models.backbone import GRAY, known
 
     findings = options.findings or tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
     size = (options.size[0], options.size[-1]) if options.size else None
     if named(options):
-        opened = bundle.load_any(options.model)
-        model = replace(opened.model, findings=findings, size=size or opened.model.size)
-        return model, bundle.backbone(model, options.model, 0.0), [opened.provenance]
+        opened = load_bundle(options.model)
+        model = replace(opened.spec, findings=findings, size=size or opened.spec.size)
+        return model, initial_backbone(model, options.model, 0.0), [opened.provenance]
     torch.manual_seed(0)
     own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
-    mean, std = bundle.scale(options.init) or (GRAY if options.init else own)
-    model = bundle.Model(
+    mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
+    model = ModelSpec(
         known(options.model), findings, size or (224, 224), stores[0].size, stores[0].facts.fit, mean, std,
-        channels=options.channels, pool=options.pool or bundle.pool(options.init),
+        channels=options.channels, pool=options.pool or initial_pool(options.init),
     )  # fmt: skip
-    return model, bundle.backbone(model, options.init, 0.0), [bundle.seen(options.init)]
+    return model, initial_backbone(model, options.init, 0.0), [initial_provenance(options.init)]
 
 
 def loader(options: Options, stores: Sequence[Any], rows: Any, model: Any) -> Any:

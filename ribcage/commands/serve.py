@@ -69,7 +69,8 @@ class Options:
 
 def run(options: Options) -> None:
     """Open the models, listen, answer until a signal comes."""
-    from ribcage.bundle import bundle, ood
+    from ribcage.bundle import ood
+    from ribcage.bundle.io import load_bundle
     from ribcage.runtime import limits
 
     limits.check(options, wrong(options))
@@ -77,12 +78,12 @@ def run(options: Options) -> None:
         raise ImportError(f"Serving needs {', '.join(absent)}: pip install 'ribcage[serve]'")
     from ribcage.server import answering, process
 
-    models = answering.named([bundle.load_any(folder) for folder in options.models])
+    models = answering.named([load_bundle(folder) for folder in options.models])
     listening = process.bound(options.host, options.port)
     server = process.Server(service(options, models))
     print(f"{', '.join(models)} at {address(listening)} – Ctrl-C stops it. Research use only.", flush=True)
     for name, asked in models.items():
-        for said in filter(None, (asked.opened.model.warning, ood.weakness(asked.opened.ood))):
+        for said in filter(None, (asked.opened.spec.warning, ood.weakness(asked.opened.ood))):
             print(f"! {name}: {said}", flush=True)
     server.serve_on(listening)
     print("Stopped.")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ribcage.bundle.bundle import CUT, Model
+from ribcage.bundle.spec import DETECTION_RULE, ModelSpec
 from ribcage.data.dataset_folder import Store
 from ribcage.data.findings import Policy
 from ribcage.data.labels import IGNORE
@@ -31,7 +31,7 @@ class BoxValidation:
         method: Callable[[], Finder],
         stores: Sequence[Store],
         rows: np.ndarray,
-        model: Model,
+        model: ModelSpec,
         *,
         device: torch.device,
         batch: int,
@@ -88,10 +88,10 @@ class BoxValidation:
         assert self.said is not None, "not validated yet"
         return self.said.marks(finding).of(self.known[finding])
 
-    def calibrated(self) -> Model:
+    def calibrated(self) -> ModelSpec:
         """The model's facts with the score that boxes should have to be shown, and what it scored."""
         chosen = tuple(cut(self.marks(name), true, len(self.rows)) for name, true in self.true.items())
-        return replace(self.model, thresholds={CUT: chosen}, metrics={"validation": self.found})
+        return replace(self.model, thresholds={DETECTION_RULE: chosen}, metrics={"validation": self.found})
 
 
 def cut(found: Marks, true: Marks, count: int) -> float | None:

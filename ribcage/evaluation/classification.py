@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage import metrics
-from ribcage.bundle.bundle import EXCLUSIVE, HALF, RULE, Model
+from ribcage.bundle.spec import DEFAULT_RULE, EXCLUSIVE, HALF, ModelSpec
 from ribcage.data.dataset_folder import Store
 from ribcage.data.findings import Policy
 from ribcage.inference import predictions as inference
@@ -119,7 +119,7 @@ class Fitting:
         return cls(name, labels, inference.about(stores, rows)["view"].to_numpy(str))
 
 
-def check(model: Model, stores: Sequence[Store], policy: Policy, rule: str = RULE) -> tuple[str, ...]:
+def check(model: ModelSpec, stores: Sequence[Store], policy: Policy, rule: str = DEFAULT_RULE) -> tuple[str, ...]:
     """The findings to test: those of the model that some set knows. One ValueError for what cannot be."""
     if policy.draws:
         raise ValueError(f"The policy {str(policy)!r} smooths labels; a test needs 1, 0 or nothing. Use ones or zeros.")
@@ -138,7 +138,9 @@ def check(model: Model, stores: Sequence[Store], policy: Policy, rule: str = RUL
     return common
 
 
-def answers(predictions: Predictions, stores: Sequence[Store], model: Model, policy: Policy | None = None) -> Answers:
+def answers(
+    predictions: Predictions, stores: Sequence[Store], model: ModelSpec, policy: Policy | None = None
+) -> Answers:
     """Put labels beside predictions; findings that no set knows are left out."""
     policy = policy or Policy()
     common = check(model, stores, policy)
@@ -192,7 +194,7 @@ def classes(labels: np.ndarray) -> np.ndarray:
 def evaluate(
     data: Answers,
     *,
-    rule: str = RULE,
+    rule: str = DEFAULT_RULE,
     protocol: Protocol = "honest",
     fitting: "Fitting | None" = None,
     resamples: int = 1000,
@@ -479,7 +481,7 @@ WORSE = 0.01
 """By what share a temperature must worsen the Brier score to be spoken of: less is noise."""
 
 
-def shift(result: dict[str, Any], observed: Sequence[dict[str, Any]], model: Model, run: str) -> list[str]:
+def shift(result: dict[str, Any], observed: Sequence[dict[str, Any]], model: ModelSpec, run: str) -> list[str]:
     """A sentence where validation and test disagree beyond their intervals, and one where the temperature that
     validation chose does harm; with what usually helps.
 

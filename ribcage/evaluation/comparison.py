@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from ribcage import metrics
-from ribcage.bundle import bundle, cost
+from ribcage.bundle import cost
+from ribcage.bundle.io import WEIGHTS_FILE, find_bundle
 from ribcage.evaluation import own_predictions
 from ribcage.evaluation.classification import LEVEL, estimate, mean, number, patient_names
 from ribcage.inference import predictions
@@ -106,7 +107,7 @@ def owner(place: Path, file: Path) -> Path | None:
     for folder in (place, *([above.parent] if above.name == "evaluation" else [])):
         if folder.is_dir():
             with contextlib.suppress(FileNotFoundError):
-                return bundle.find(folder)
+                return find_bundle(folder)
     return None
 
 
@@ -313,7 +314,7 @@ def costs(entries: Sequence[Entry], timing: cost.Timing | None = None) -> list[d
         if one is None or one.folder is None
         else {
             **asdict(cost.counts(one)),
-            "bytes": (bundle.find(one.folder) / bundle.WEIGHTS).stat().st_size,
+            "bytes": (find_bundle(one.folder) / WEIGHTS_FILE).stat().st_size,
             "latency": None if (taken := next(times)) is None else asdict(taken),
         }
         for one in subjects

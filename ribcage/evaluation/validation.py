@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ribcage import metrics
-from ribcage.bundle.bundle import EXCLUSIVE, Model
+from ribcage.bundle.spec import EXCLUSIVE, ModelSpec
 from ribcage.data.dataset_folder import Store
 from ribcage.data.findings import Policy
 from ribcage.data.labels import IGNORE, known_labels
@@ -28,7 +28,7 @@ class Validation:
         method: Callable[[], Supervised],
         stores: Sequence[Store],
         rows: np.ndarray,
-        model: Model,
+        model: ModelSpec,
         *,
         device: torch.device,
         batch: int,
@@ -81,7 +81,7 @@ class Validation:
             return float((np.logaddexp.reduce(logits, axis=1)[rows] - logits[rows, chosen[rows].astype(int)]).mean())
         return float(np.nanmean(np.logaddexp(0, logits) - self.labels * logits))
 
-    def calibrated(self) -> Model:
+    def calibrated(self) -> ModelSpec:
         """The model's facts with temperature and thresholds fitted to the last answers, and what it scored."""
         exclusive = self.model.loss == "cross-entropy"
         temperature, thresholds = classification.fit_on_validation(self.logits, self.labels, exclusive=exclusive)

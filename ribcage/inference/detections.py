@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from ribcage.bundle.bundle import Model
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.dataset_folder import Fit, Store
 from ribcage.data.findings import Policy
 from ribcage.data.labels import IGNORE, known_labels
@@ -115,7 +115,7 @@ def detect(
     stores: Sequence[Store],
     rows: np.ndarray,
     *,
-    model: Model,
+    model: ModelSpec,
     device: torch.device | str = "cpu",
     batch: int = 64,
     threads: int | None = None,

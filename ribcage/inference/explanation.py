@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ribcage.bundle.bundle import Model, Opened
+from ribcage.bundle.io import Bundle
+from ribcage.bundle.spec import ModelSpec
 from ribcage.imaging import augment, gray_image, heatmaps, image_file
 from ribcage.imaging.augment import View
 from ribcage.imaging.heatmaps import Cells
@@ -30,13 +31,13 @@ LONGEST = 180
 """Bytes of the name of a file that a map is called after."""
 
 
-def square(read: image_file.GrayImage, model: Model) -> np.ndarray:
+def square(read: image_file.GrayImage, model: ModelSpec) -> np.ndarray:
     """(S, S) uint8: the image as it is stored for the model."""
     pixels, _ = gray_image.to_depth(read.pixels, 8)
     return image_file.fit(pixels, model.stored, model.fit, of=(read.width, read.height))[0]
 
 
-def view(square: np.ndarray, model: Model, how: View | None = None) -> Tensor:
+def view(square: np.ndarray, model: ModelSpec, how: View | None = None) -> Tensor:
     """(1, C, H, W): a stored image as a model is asked about it, in the plain view or another one."""
     still = augment.draw_numbers(how or augment.plain_view(model.size), 0, 0, np.zeros(1, np.int64), 0, model.stored)
     return augment.apply([square], still, model.mean, model.std).expand(-1, model.channels, -1, -1)
@@ -82,11 +83,11 @@ def shrunk(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
-def look(opened: Opened, read: image_file.GrayImage, way: Way | None = None) -> Looked:
+def look(opened: Bundle, read: image_file.GrayImage, way: Way | None = None) -> Looked:
     """Where a classifier looks in a file for all of its findings. One at a time: the network is listened to."""
     if not isinstance(opened.method, Supervised):
         raise ValueError(f"{opened.folder} finds boxes and has no maps: these are of a model that names findings.")
-    size, model = (read.width, read.height), opened.model
+    size, model = (read.width, read.height), opened.spec
     seen = gradcam.looks(opened.method, view(square(read, model), model), way)
     points = np.array([[*seen.cells.first, *(np.array(seen.cells.first) + seen.cells.step)]])
     first, second = _back(points, size, model).reshape(2, 2)
@@ -94,17 +95,17 @@ def look(opened: Opened, read: image_file.GrayImage, way: Way | None = None) -> 
     step = second - first
     cells = Cells((float(first[0]), float(first[1])), (float(step[0]), float(step[1])))
     x0, y0, x1, y1 = edges.tolist()
-    return Looked(opened.model.findings, seen.maps[0], cells, (x0, y0, x1, y1), size)
+    return Looked(opened.spec.findings, seen.maps[0], cells, (x0, y0, x1, y1), size)
 
 
-def _back(points: np.ndarray, size: tuple[int, int], model: Model) -> np.ndarray:
+def _back(points: np.ndarray, size: tuple[int, int], model: ModelSpec) -> np.ndarray:
     """(M, 4) two points each of what the model was shown → of the file, also beyond its edges."""
     inside = detections.stored(points, model.size, model.stored)
     whole = image_file.fit_matrix(*size, model.stored, model.fit)
     return (inside - np.tile(whole[:, 2], 2)) / np.tile(whole[:, :2].diagonal(), 2)
 
 
-def heat(opened: Opened, read: image_file.GrayImage, findings: Sequence[str], side: int | None = None) -> np.ndarray:
+def heat(opened: Bundle, read: image_file.GrayImage, findings: Sequence[str], side: int | None = None) -> np.ndarray:
     """(F, H, W) float32 in 0 … 1: where a classifier looks for each of these findings, in the pixels of the file.
 
     side: the longer side of the maps at most, for a file that is shown smaller; `shrunk` says how large they are then.

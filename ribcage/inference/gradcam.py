@@ -32,7 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ribcage.bundle.bundle import Detector, Model
+from ribcage.bundle.io import Detector
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.dataset_folder import Store
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment, heatmaps
@@ -350,7 +351,7 @@ def finder(opened: Detector) -> "Detect | Looker":
     """What finds boxes for a model that draws them."""
     if isinstance(opened.method, Detect):
         return opened.method
-    return Looker(opened.method, temperature=opened.model.temperature, boxes=opened.cam)
+    return Looker(opened.method, temperature=opened.spec.temperature, boxes=opened.cam)
 
 
 class Looker:
@@ -405,7 +406,7 @@ def points(
     stores: Sequence[Store],
     rows: np.ndarray,
     *,
-    model: Model,
+    model: ModelSpec,
     device: torch.device | str = "cpu",
     batch: int = 64,
     threads: int | None = None,

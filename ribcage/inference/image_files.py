@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from ribcage.bundle import ood
-from ribcage.bundle.bundle import CUT, EXCLUSIVE, HALF, RULE, Bundle, Detector, Model, Opened
+from ribcage.bundle.io import Bundle, Classifier, Detector
 from ribcage.bundle.ood import Check
+from ribcage.bundle.spec import DEFAULT_RULE, DETECTION_RULE, EXCLUSIVE, HALF, ModelSpec
 from ribcage.imaging import augment, dicom, headers, image_file
 from ribcage.imaging.augment import View
 from ribcage.inference import detections, explanation, gradcam, predictions
@@ -134,7 +135,7 @@ class Shown:
 
 def shown(
     read: image_file.GrayImage,
-    model: Model,
+    model: ModelSpec,
     path: Path = Path(),
     *,
     check: Check | None = None,
@@ -152,7 +153,9 @@ def shown(
     return Shown(path, (read.width, read.height), torch.cat(images), about=about)
 
 
-def show(path: Path, model: Model, *, check: Check | None = None, seen: Sequence[View] = (), window: str = "") -> Shown:
+def show(
+    path: Path, model: ModelSpec, *, check: Check | None = None, seen: Sequence[View] = (), window: str = ""
+) -> Shown:
     """One file as the model wants to see it, or why it cannot be read."""
     try:
         return shown(
@@ -167,7 +170,7 @@ def show(path: Path, model: Model, *, check: Check | None = None, seen: Sequence
 
 
 def probabilities(
-    opened: Bundle,
+    opened: Classifier,
     paths: Sequence[Path],
     *,
     batch: int = 16,
@@ -183,11 +186,11 @@ def probabilities(
     label: of a progress line; "" shows none.
     window: what DICOM files are shown by instead of their own choice.
     """
-    seen = augment.ten_crops(opened.model.size) if ten_crop else ()
+    seen = augment.ten_crops(opened.spec.size) if ten_crop else ()
     rows = _answered(opened, paths, batch, partial(named, opened), label, seen, window)
-    table = _table(rows, ["path", *opened.model.findings, *ABOUT, "error"])
+    table = _table(rows, ["path", *opened.spec.findings, *ABOUT, "error"])
     first = table.columns.get_loc(ABOUT[0])
-    for place, (name, cut) in enumerate(zip(opened.model.findings, thresholds or _unknown(opened.model), strict=True)):
+    for place, (name, cut) in enumerate(zip(opened.spec.findings, thresholds or _unknown(opened.spec), strict=True)):
         crossed = (table[name] >= (np.nan if cut is None else cut)).astype("boolean")
         table.insert(first + place, name + CROSSED, crossed.mask(table[name].isna() | (cut is None)))
     return table
@@ -210,17 +213,17 @@ def boxes(
     return _table(rows, ["path", *BOX, *ABOUT, "error"])
 
 
-def cuts(model: Model, rule: str = "") -> tuple[float | None, ...]:
+def cuts(model: ModelSpec, rule: str = "") -> tuple[float | None, ...]:
     """The thresholds of a rule (default: of youden, where the model has it), None for a finding that has none."""
     rules = (*model.thresholds, HALF)
     if rule and rule not in rules:
         raise ValueError(f"The model has no thresholds by {rule!r}. It has: {', '.join(rules)}.")
     if rule == HALF:
         return (0.5,) * len(model.findings)
-    return model.thresholds.get(rule or RULE, _unknown(model))
+    return model.thresholds.get(rule or DEFAULT_RULE, _unknown(model))
 
 
-def _unknown(model: Model) -> tuple[None, ...]:
+def _unknown(model: ModelSpec) -> tuple[None, ...]:
     return (None,) * len(model.findings)
 
 
@@ -228,7 +231,7 @@ Row = dict[str, object]
 
 
 def _answered(
-    opened: Opened,
+    opened: Bundle,
     paths: Sequence[Path],
     batch: int,
     answer: Callable[[Sequence[Shown]], list[list[Row]]],
@@ -240,8 +243,8 @@ def _answered(
     opened.method.eval()
     rows: list[Row] = []
 
-    warning = {"warning": opened.model.warning}
-    ready = partial(show, model=opened.model, check=opened.ood, seen=seen, window=window)
+    warning = {"warning": opened.spec.warning}
+    ready = partial(show, model=opened.spec, check=opened.ood, seen=seen, window=window)
 
     def work() -> Iterator[int]:
         for several in _read(paths, batch, ready):
@@ -282,9 +285,9 @@ def _table(rows: list[Row], columns: Sequence[str]) -> pd.DataFrame:
 
 
 @torch.inference_mode()
-def named(opened: Bundle, several: Sequence[Shown]) -> list[list[Row]]:
+def named(opened: Classifier, several: Sequence[Shown]) -> list[list[Row]]:
     """One row for each file: the probability of each finding."""
-    model = opened.model
+    model = opened.spec
     exclusive = model.loss == EXCLUSIVE
     images = torch.stack([one.image for one in several if one.image is not None], 1)  # (V, N, C, H, W)
     logits = predictions.joint(exclusive)(torch.stack([opened.method.logits(view).float() for view in images]))
@@ -299,17 +302,17 @@ def placed(opened: Detector, several: Sequence[Shown], least: Sequence[float]) -
     """The rows of each file: one for each box, in pixels of the file, or one that is empty."""
     images = torch.cat([one.image for one in several if one.image is not None])
     found = gradcam.finder(opened).found(images)
-    return [boxed(opened.model, each, one.size, least) or [{}] for one, each in zip(several, found, strict=True)]
+    return [boxed(opened.spec, each, one.size, least) or [{}] for one, each in zip(several, found, strict=True)]
 
 
-def least_scores(model: Model) -> list[float]:
+def least_scores(model: ModelSpec) -> list[float]:
     """The least score of a box of each finding: validation's, none of a finding for which it could choose none; of a
     model that was never validated all boxes are shown."""
-    cuts = model.thresholds.get(CUT, (0.0,) * len(model.findings))
+    cuts = model.thresholds.get(DETECTION_RULE, (0.0,) * len(model.findings))
     return [float("inf") if cut is None else cut for cut in cuts]
 
 
-def boxed(model: Model, found: Found, size: tuple[int, int], least: Sequence[float]) -> list[Row]:
+def boxed(model: ModelSpec, found: Found, size: tuple[int, int], least: Sequence[float]) -> list[Row]:
     """The boxes of one image in pixels of its file of this (width, height), those that are sure enough."""
     inside = detections.stored(found.boxes.float().numpy(), model.size, model.stored)
     x0, y0, x1, y1 = detections.original(inside, size, model.stored, model.fit).T

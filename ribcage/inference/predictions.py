@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage.bundle.bundle import Model
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.dataset_folder import Store
 from ribcage.data.loader import Batch, Loader
 from ribcage.imaging import augment
@@ -60,7 +60,7 @@ def predict(
     stores: Sequence[Store],
     rows: np.ndarray,
     *,
-    model: Model,
+    model: ModelSpec,
     device: torch.device | str = "cpu",
     batch: int = 64,
     threads: int | None = None,

@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ribcage.bundle.bundle import Bundle, Model
+from ribcage.bundle.io import Classifier
+from ribcage.bundle.spec import ModelSpec
 from ribcage.inference import explanation, gradcam
 from ribcage.inference.gradcam import Way
 from ribcage.methods.supervised import Supervised
@@ -50,10 +51,10 @@ class Likeness:
 
 
 def of(
-    opened: Bundle, squares: Sequence[np.ndarray], *, draws: int = 5, seed: int = 0, way: Way | None = None
+    opened: Classifier, squares: Sequence[np.ndarray], *, draws: int = 5, seed: int = 0, way: Way | None = None
 ) -> Likeness:
     """Compare the maps of these stored images with those of networks whose weights are drawn at random."""
-    method, model = opened.method, opened.model
+    method, model = opened.method, opened.spec
     images = torch.cat([explanation.view(square, model) for square in squares])
     trained, heads, networks = _maps(method, images, way), [], []
     with torch.random.fork_rng(devices=()):
@@ -68,7 +69,7 @@ def of(
     )
 
 
-def untrained(model: Model) -> Backbone:
+def untrained(model: ModelSpec) -> Backbone:
     """The same network, with the weights that a training would begin with."""
     return Backbone(
         model.name, channels=model.channels, size=model.size, pool=model.pool, mean=model.mean, std=model.std,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ribcage.bundle.bundle import HALF
+from ribcage.bundle.spec import HALF
 from ribcage.evaluation.classification import BINS, Answers
 from ribcage.reports import baselines, curves, html, subgroups
 from ribcage.reports.details import evaluation_details, evaluation_title, has_mean, leakage_card

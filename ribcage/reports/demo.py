@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from markupsafe import Markup
 
-from ribcage.bundle import bundle
+from ribcage.bundle.io import load_classifier
 from ribcage.data import dataset_folder
 from ribcage.data.audit import Member
 from ribcage.imaging import image_file
@@ -155,7 +155,7 @@ def saliency_figures(folder: Path) -> list[Figure]:
     """For the findings with the highest AUROC: the positive test image with the highest score, and its saliency map."""
     test, opened, own = (
         read_test(folder / "model"),
-        bundle.load(folder / "model"),
+        load_classifier(folder / "model"),
         dataset_folder.open(folder / "phantom"),
     )
     table = pd.read_parquet(folder / "model" / TEST / "predictions.parquet")
@@ -176,8 +176,8 @@ def saliency_figures(folder: Path) -> list[Figure]:
 
 def map_grid(folder: Path) -> str:
     """Rows and columns of a saliency map: 2 × 2"""
-    opened = bundle.load(folder / "model")
-    seen = torch.zeros(1, opened.model.channels, *opened.model.size)
+    opened = load_classifier(folder / "model")
+    seen = torch.zeros(1, opened.spec.channels, *opened.spec.size)
     with torch.inference_mode():
         high, wide = opened.method.backbone.eval().maps(seen).shape[-2:]
     return f"{high} × {wide}"

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ribcage.bundle.bundle import HALF
+from ribcage.bundle.spec import HALF
 
 Interval = Mapping[str, Any]
 """A number with its interval: `value`, `low` and `high`, each None where it is not defined."""

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage.bundle.bundle import Model
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data import selection
 from ribcage.data.dataset_folder import Store
 from ribcage.data.loader import Batch
@@ -69,7 +69,7 @@ def write_pretraining_page(
     method: Method,
     stores: Sequence[Store],
     rows: np.ndarray,
-    model: Model,
+    model: ModelSpec,
     *,
     title: str,
     normalise: tuple[float, float] | None = None,
@@ -99,7 +99,7 @@ def write_pretraining_page(
 # ---- numbers
 
 
-def run_facts(stores: Sequence[Store], model: Model, log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def run_facts(stores: Sequence[Store], model: ModelSpec, log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """(name, text) of method, model, data, and the last numbers of the log."""
     steps = [line for line in log if "loss" in line]
     found = [line["validation"] for line in log if "validation" in line]
@@ -159,7 +159,7 @@ def means(values: np.ndarray) -> np.ndarray:
 
 
 def reconstruction_figures(
-    method: Any, stores: Sequence[Store], rows: np.ndarray, model: Model, loading: dict[str, Any]
+    method: Any, stores: Sequence[Store], rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]
 ) -> list[Figure]:
     """Some images: as they are, masked, and reconstructed."""
     shown = SampledBatch(stores, monitor.sample(rows, RECONSTRUCTIONS), model, loading)
@@ -181,7 +181,7 @@ def reconstruction_figures(
 
 
 def nearest_neighbours(
-    method: Method, stores: Sequence[Store], rows: np.ndarray, model: Model, loading: dict[str, Any]
+    method: Method, stores: Sequence[Store], rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]
 ) -> Neighbours:
     """Some images, each before those with the highest cosine similarity of their features."""
     images = probe.shown(stores, rows, model.size, None, **loading)
@@ -227,7 +227,7 @@ def of_other_patients(stores: Sequence[Store], rows: np.ndarray) -> np.ndarray:
 class SampledBatch:
     """Images as the model sees them, with their labels."""
 
-    def __init__(self, stores: Sequence[Store], rows: np.ndarray, model: Model, loading: dict[str, Any]) -> None:
+    def __init__(self, stores: Sequence[Store], rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]) -> None:
         self.loader = probe.shown(stores, rows, model.size, None, batch=len(rows), **loading)
         [self.batch] = self.loader.epoch(0)
 

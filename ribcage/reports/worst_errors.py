@@ -6,7 +6,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from ribcage.bundle.bundle import RULE
+from ribcage.bundle.spec import DEFAULT_RULE
 from ribcage.data.dataset_folder import Store
 from ribcage.evaluation.classification import Answers
 from ribcage.reports import html
@@ -17,7 +17,9 @@ SIDE = 200  # pixels of an image on the page
 TIES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
-def worst_errors(data: Answers, stores: Sequence[Store], most: int, rule: str = RULE) -> list[tuple[str, list[Figure]]]:
+def worst_errors(
+    data: Answers, stores: Sequence[Store], most: int, rule: str = DEFAULT_RULE
+) -> list[tuple[str, list[Figure]]]:
     """(heading, figures) of false negatives and of false positives, half of `most` each."""
     return [
         (
@@ -32,7 +34,7 @@ def worst_errors(data: Answers, stores: Sequence[Store], most: int, rule: str = 
     ]
 
 
-def worst_predictions(data: Answers, present: bool, most: int, rule: str = RULE) -> list[tuple[int, int]]:
+def worst_predictions(data: Answers, present: bool, most: int, rule: str = DEFAULT_RULE) -> list[tuple[int, int]]:
     """(image, finding) of the worst errors among images with (`present`) or without a finding.
 
     An error is worse the more images of the other class have a score on its wrong side; where there is a threshold,

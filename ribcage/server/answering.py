@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ribcage.bundle import deployment, ood
-from ribcage.bundle.bundle import Bundle, Detector, Opened
+from ribcage.bundle.io import Bundle, Classifier, Detector
 from ribcage.imaging.gray_image import GrayImage
 from ribcage.inference import explanation, gradcam, image_files
 from ribcage.metrics import reliability_bins
@@ -31,7 +31,7 @@ class Answering:
     """A model that answers, by the name it is asked by."""
 
     id: str
-    opened: Opened
+    opened: Bundle
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Whoever listens to the network, or asks it in torch, does so alone."""
 
@@ -49,7 +49,7 @@ class Answering:
 
     def about(self) -> dict[str, Any]:
         """What a person or a program wants to know before asking."""
-        model = self.opened.model
+        model = self.opened.spec
         return {
             "id": self.id,
             "kind": "detector" if isinstance(self.opened, Detector) else "classifier",
@@ -63,15 +63,15 @@ class Answering:
         }
 
     def _finding(self, place: int) -> dict[str, Any]:
-        model = self.opened.model
+        model = self.opened.spec
         chosen = {rule: values[place] for rule, values in model.thresholds.items()}
         return {"name": model.findings[place], "thresholds": chosen, "auroc": self._auroc(place)}
 
     def _auroc(self, place: int) -> dict[str, Any] | None:
         """On validation, with its interval; None where nobody knows."""
-        if not self.opened.model.observed:
+        if not self.opened.spec.observed:
             return None
-        fared = self.opened.model.observed[place]
+        fared = self.opened.spec.observed[place]
         value, low, high = fared["auroc"]
         counts = {"n": fared["images"], "positives": fared["positives"]}
         return None if value is None else {"value": value, "low": low, "high": high, **counts}
@@ -80,7 +80,7 @@ class Answering:
 class Namer(Answering):
     """One that gives each finding a probability."""
 
-    opened: Bundle
+    opened: Classifier
     run: deployment.Answer
 
     def prepare(self, threads: int) -> None:
@@ -91,7 +91,7 @@ class Namer(Answering):
             if file is None:
                 deployment.write_onnx(self.opened, file := Path(work) / "model.onnx")
             self.run = deployment.opened_onnx(file, threads)
-        images = deployment.patterns(self.opened.model.stored)
+        images = deployment.patterns(self.opened.spec.stored)
         wanted = deployment.expected(self.opened, images)
         away = deployment.away(self.run, images, wanted)
         if not np.isfinite(wanted).all():
@@ -113,7 +113,7 @@ class Namer(Answering):
 
     def _named(self, row: Sequence[float]) -> list[dict[str, Any]]:
         """One image's probabilities, and what they mean."""
-        model = self.opened.model
+        model = self.opened.spec
         return [
             {
                 "name": name,
@@ -126,7 +126,7 @@ class Namer(Answering):
 
     def _observed(self, place: int, value: float) -> dict[str, Any] | None:
         """Of the validation images that were answered alike, how many had it; None where nobody knows."""
-        fared = self.opened.model.observed
+        fared = self.opened.spec.observed
         band = reliability_bins.alike(fared[place], value) if fared else None
         if band is None:
             return None
@@ -147,7 +147,7 @@ class Finder(Answering):
 
     def answer(self, images: list[GrayImage]) -> list[Said]:
         """Boxes that are sure enough, in pixels of the file, the surest first."""
-        model = self.opened.model
+        model = self.opened.spec
         shown = torch.cat([explanation.view(one.pixels, model) for one in images])
         with self.lock, torch.inference_mode():
             found = gradcam.finder(self.opened).found(shown)
@@ -163,7 +163,7 @@ def _crossed(value: float, threshold: float | None) -> bool | None:
     return None if threshold is None else value >= threshold
 
 
-def named(opened: Sequence[Opened]) -> dict[str, Answering]:
+def named(opened: Sequence[Bundle]) -> dict[str, Answering]:
     """Models by the names of their folders, which are made to differ."""
     made: dict[str, Answering] = {}
     for one in opened:
@@ -171,7 +171,7 @@ def named(opened: Sequence[Opened]) -> dict[str, Answering]:
         plain = name = (folder.parent if folder.name == "bundle" else folder).name or "model"
         while name in made:
             name = f"{plain}-{sum(other.startswith(plain) for other in made) + 1}"
-        if not one.model.findings:
+        if not one.spec.findings:
             raise ValueError(
                 f"{one.folder} is a pretrained backbone that knows no findings: there is nothing to serve."
             )

@@ -139,7 +139,7 @@ class Service:
 
     async def answer(self, model: Answering, upload: Upload) -> dict[str, Any]:
         """What a model says of one file, or why it cannot be read."""
-        stored, fit = model.opened.model.stored, model.opened.model.fit
+        stored, fit = model.opened.spec.stored, model.opened.spec.fit
         batcher = self.batchers[model.id]
         try:
             with batcher.on_its_way():
@@ -153,7 +153,7 @@ class Service:
         tags = {name: square.tags.get(name, "") for name in TOLD} if square.tags else {}
         about = {
             "remarks": model.remarks(square),
-            "warning": model.opened.model.warning,
+            "warning": model.opened.spec.warning,
             "notes": list(square.notes),
             "tags": tags,
         }
@@ -161,12 +161,12 @@ class Service:
 
     async def look(self, model: Namer, upload: Upload, finding: str, side: int) -> dict[str, Any]:
         """Where a model looks in a file."""
-        read = await self.read(upload, min_side=model.opened.model.stored)
+        read = await self.read(upload, min_side=model.opened.spec.stored)
         loop = asyncio.get_running_loop()
         heat, boxes = await loop.run_in_executor(self.looking, model.look, read, finding, side)
         _, coded = cv2.imencode(".png", (heat.clip(0, 1) * 255).round().astype("uint8"))
         names = ("x", "y", "width", "height", "heat")
-        size = model.opened.model.size
+        size = model.opened.spec.size
         cells = gradcam.grid_of(model.opened.method.backbone, size)
         return {
             "finding": finding,
@@ -276,8 +276,8 @@ def _asking(app: FastAPI, service: Service) -> None:
         asked = service.model(model)
         if not isinstance(asked, Namer):
             raise Problem(404, f"{asked.id} finds boxes, which are in /v1/predict; it has no maps.")
-        if finding not in asked.opened.model.findings:
-            known = ", ".join(asked.opened.model.findings)
+        if finding not in asked.opened.spec.findings:
+            known = ", ".join(asked.opened.spec.findings)
             raise Problem(404, f"{asked.id} knows no finding {finding[:100]!r}. Findings: {known}.")
         async with _one(service, request) as upload:
             return sent(await service.look(asked, upload, finding, side))

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import metrics
-from ribcage.bundle import bundle
-from ribcage.bundle.bundle import Bundle
+from ribcage.bundle.init import initial_provenance, initial_spec
+from ribcage.bundle.io import WEIGHTS_FILE, Classifier, find_bundle
+from ribcage.bundle.spec import EXCLUSIVE, ModelSpec
 from ribcage.data import findings as vocabulary
 from ribcage.data.dataset_folder import Store
 from ribcage.data.findings import Policy
@@ -44,7 +45,7 @@ class Live:
 
     def __init__(
         self,
-        opened: Bundle,
+        opened: Classifier,
         findings: Sequence[str],
         weight: Tensor,
         *,
@@ -55,10 +56,10 @@ class Live:
     ) -> None:
         self.name, self.strange = str(opened.folder), torch.zeros((), dtype=torch.bool, device=device)
         self.method = opened.method.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-        self.model, self.weight, self.view, self.scale = opened.model, weight, view, scale
+        self.model, self.weight, self.view, self.scale = opened.spec, weight, view, scale
         self.dim = opened.method.backbone.dim
-        self.places = [findings.index(name) for name in opened.model.findings if name in findings]
-        self.own = [place for place, name in enumerate(opened.model.findings) if name in findings]
+        self.places = [findings.index(name) for name in opened.spec.findings if name in findings]
+        self.own = [place for place, name in enumerate(opened.spec.findings) if name in findings]
         self.count, self.exclusive = len(findings), exclusive
 
     def __call__(self, batch: Batch, views: list[Tensor], inside: bool) -> Answer:
@@ -92,12 +93,12 @@ class Stored:
         return Answer(self.logits[batch.rows.cpu()].to(batch.labels.device))
 
 
-def calibrated(logits: Tensor, model: bundle.Model, exclusive: bool = False) -> Tensor:
+def calibrated(logits: Tensor, model: ModelSpec, exclusive: bool = False) -> Tensor:
     """(N, F) what a model says, after its temperature: log(p / (1 - p)), or log p for a student whose findings exclude
     each other."""
     if model.temperature:
         logits = logits / logits.new_tensor(model.temperature)
-    if model.loss != bundle.EXCLUSIVE:
+    if model.loss != EXCLUSIVE:
         return F.logsigmoid(logits) if exclusive else logits
     if exclusive:
         return logits.log_softmax(1)
@@ -115,7 +116,7 @@ def is_table(name: str) -> bool:
 
 def content(name: str) -> str:
     """A hash of what a teacher answers by, wherever it lies."""
-    there = [Path(name)] if is_table(name) else [bundle.find(Path(name)) / part for part in (bundle.WEIGHTS, FACTS)]
+    there = [Path(name)] if is_table(name) else [find_bundle(Path(name)) / part for part in (WEIGHTS_FILE, FACTS)]
     digest = hashlib.blake2b(digest_size=16)
     for file in there:
         with _there(file).open("rb") as stream:
@@ -135,15 +136,15 @@ def seen(name: str) -> Provenance:
     file = Path(name).absolute()
     run = file.parents[2] if len(file.parts) > 3 else file
     inside = is_table(name) and file.parents[1].name == "evaluation" and (run / "bundle" / "model.json").is_file()
-    found = bundle.seen(str(run) if inside else name)
+    found = initial_provenance(str(run) if inside else name)
     if len(found.pixels) or len(found.patients) or len(found.unknown):
         return found
-    facts = None if is_table(name) else bundle.facts(name)
+    facts = None if is_table(name) else initial_spec(name)
     return Provenance.nothing(facts.name if facts else file.name)
 
 
 def told(
-    opened: Bundle,
+    opened: Classifier,
     stores: Sequence[Store],
     rows: np.ndarray,
     findings: Sequence[str],
@@ -152,8 +153,8 @@ def told(
     **how: object,
 ) -> np.ndarray:
     """(all rows, F) what a model says of plain images, asked once; NaN elsewhere. All ranks must call it."""
-    said = predictions.predict(opened.method, stores, rows, model=opened.model, label="teach", **how)  # type: ignore[arg-type]
-    model = opened.model
+    said = predictions.predict(opened.method, stores, rows, model=opened.spec, label="teach", **how)  # type: ignore[arg-type]
+    model = opened.spec
     own = [place for place, name in enumerate(model.findings) if name in findings]
     if not np.isfinite(said.logits[:, own]).all():
         raise ValueError(f"{opened.folder} answers what is no number: its weights are damaged, or it has diverged.")
@@ -165,7 +166,7 @@ def told(
     return np.asarray(distributed.from_first(answers))
 
 
-def validated(model: bundle.Model, findings: Sequence[str]) -> np.ndarray:
+def validated(model: ModelSpec, findings: Sequence[str]) -> np.ndarray:
     """(F,) the AUROC that a model reached in its validation; NaN where it has none."""
     scores = model.metrics.get("validation", {})
     return np.array([scores.get(f"auroc_{name}", np.nan) for name in findings], np.float64)

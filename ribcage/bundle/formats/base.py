@@ -22,8 +22,8 @@ import torch
 import torchvision
 from torch import Tensor
 
-from ribcage.bundle.bundle import Model
 from ribcage.bundle.formats.foreign import MEAN, STD
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
@@ -41,7 +41,7 @@ def in_colour(weight: Tensor, mean: float, std: float) -> Tensor:
     return ((w + b * away) * s / std).float()
 
 
-def state(backbone: Backbone, model: Model) -> dict[str, Tensor]:
+def state(backbone: Backbone, model: ModelSpec) -> dict[str, Tensor]:
     """The weights under timm's names, the first layer for three channels."""
     stem = backbone.model.pretrained_cfg["first_conv"]
     found = {name: taken(value) for name, value in backbone.model.state_dict().items()}
@@ -55,7 +55,7 @@ def state(backbone: Backbone, model: Model) -> dict[str, Tensor]:
     return found
 
 
-def as_torchvision(backbone: Backbone, model: Model) -> dict[str, Tensor]:
+def as_torchvision(backbone: Backbone, model: ModelSpec) -> dict[str, Tensor]:
     """The weights as torchvision's own model of this name has them, without its classifier."""
     found, fc = state(backbone, model), classifier(backbone.name) + "."
     wanted = {name: shape for name, shape in torchvision_shapes(backbone.name).items() if not name.startswith(fc)}
@@ -91,7 +91,7 @@ def plain(name: str) -> str:
     return name.split(".")[0]
 
 
-def unlike_chexnet(method: Method, model: Model) -> list[str]:
+def unlike_chexnet(method: Method, model: ModelSpec) -> list[str]:
     """Why a program that asks for each finding of ChestX-ray14 by itself would hear other answers from a model."""
     wrong = []
     if model.pool not in ("", "avg"):

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ribcage.bundle.bundle import Model
 from ribcage.bundle.formats import base
 from ribcage.bundle.formats.foreign import DENSENETS, MEAN, RESNETS, STD, Evidence, Published, architecture
 from ribcage.bundle.formats.lightly import ENDS, named, without_head
+from ribcage.bundle.spec import ModelSpec
 from ribcage.methods import Method
 from ribcage.methods.byol import BYOL
 
@@ -58,7 +58,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     return Published(state, MEAN, STD, name=name, left=left, source=source, licence=licence, evidence=seen)
 
 
-def export(method: Method, model: Model, target: Path) -> Path:
+def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as resnet50_xray.pt."""
     if not isinstance(method, BYOL):
         kind = type(method).__name__

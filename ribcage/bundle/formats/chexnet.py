@@ -13,10 +13,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ribcage.bundle.bundle import Model
 from ribcage.bundle.formats import base
 from ribcage.bundle.formats.dtforcxr8 import CHEXNET, rows
 from ribcage.bundle.formats.foreign import DENSENETS, MEAN, STD, Evidence, Published, architecture, flat
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods import Method
 
@@ -37,7 +37,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     return answering(flat(renamed(weights, modern), "classifier"))
 
 
-def export(method: Method, model: Model, target: Path) -> Path:
+def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as model.pth.tar."""
     found = state(method, model, "chexnet")
     named = {f"module.{CHEXNET}{name.replace('classifier.', 'classifier.0.')}": found[name] for name in found}
@@ -67,7 +67,7 @@ def answering(state: dict[str, Tensor]) -> Published:
     return Published(state, MEAN, STD, name=name, findings=findings, data=data, counted=chest, evidence=SEEN)
 
 
-def state(method: Method, model: Model, layout: str) -> dict[str, Tensor]:
+def state(method: Method, model: ModelSpec, layout: str) -> dict[str, Tensor]:
     """The weights that CheXNet's class holds, under torchvision's names, or why it would not answer the same."""
     name = base.plain(model.name)
     wrong = [f"it is of a densenet121, not of a {name}"] if name != "densenet121" else []

@@ -19,8 +19,8 @@ from pathlib import Path
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
-from ribcage.bundle.bundle import Model
 from ribcage.bundle.formats import base
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
@@ -37,7 +37,7 @@ SIZED = MODELS[3:]
 CHEXNET = "densenet121."
 
 
-def export(method: Method, model: Model, target: Path) -> Path:
+def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as model1.pth … model5.pth or, for a student, modeld1.pth … modeld5.pth."""
     name, teachers = base.plain(model.name), taught_by(model)
     check(method, model, name, teachers)
@@ -53,7 +53,7 @@ def export(method: Method, model: Model, target: Path) -> Path:
     return base.write(found, target, f"{kind}{MODELS.index(number) + 1}.pth")
 
 
-def check(method: Method, model: Model, name: str, teachers: list[str]) -> None:
+def check(method: Method, model: ModelSpec, name: str, teachers: list[str]) -> None:
     """Raise where the programs that read these files would not take the model, or would hear other answers from it."""
     wrong = []
     if name not in MODELS:
@@ -66,7 +66,7 @@ def check(method: Method, model: Model, name: str, teachers: list[str]) -> None:
         raise ValueError(f"The dtforcxr8 layout does not fit: {'; '.join(wrong)}.")
 
 
-def taught_by(model: Model) -> list[str]:
+def taught_by(model: ModelSpec) -> list[str]:
     """The architectures of a student's teachers."""
     return [base.plain(lesson["name"]) for lesson in model.training.get("teachers", [])]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ribcage.bundle.formats.twins import TWINS
 from ribcage.data.findings import CHESTXRAY14
-from ribcage.models.backbone import LEAST_STD, MOST_MEAN, MOST_STD, Weights
+from ribcage.models.backbone import Weights
 
 MEAN, STD = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 """What nearly all published weights expect, of three channels."""
@@ -154,19 +154,6 @@ def in_patches(state: Mapping[str, Tensor], prefix: int = 1) -> dict[str, Any]:
     places, patch = state["pos_embed"].shape[-2] - prefix, state["patch_embed.proj.weight"].shape[-1]
     side = math.isqrt(places) * patch
     return {"size": (side, side), "stored": max(side, Published.stored)}
-
-
-def wrong_scale(mean: Sequence[float], std: Sequence[float]) -> str:
-    """What is wrong with what pixels in 0 … 1 are normalised by; "" when nothing is."""
-    try:
-        means, stds = [float(one) for one in mean], [float(one) for one in std]
-    except (OverflowError, TypeError, ValueError):
-        return "a number is none, or too long"
-    if not all(math.isfinite(one) and abs(one) <= MOST_MEAN for one in means):
-        return f"a mean is from -{MOST_MEAN:g} to {MOST_MEAN:g}"
-    if not all(LEAST_STD <= one <= MOST_STD for one in stds):
-        return f"a standard deviation is from {LEAST_STD:g} to {MOST_STD:g}"
-    return ""
 
 
 UNKNOWN: Any = {"source": "unknown", "licence": "unknown"}

@@ -10,7 +10,6 @@ temperature and thresholds are told, not applied.
 import contextlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ import timm
 import torch
 from torch import Tensor
 
-from ribcage.bundle import bundle, card
-from ribcage.bundle.bundle import Model
+from ribcage.bundle import card
 from ribcage.bundle.formats import base
-from ribcage.bundle.formats.foreign import Evidence, Published, wrong_scale
+from ribcage.bundle.formats.foreign import Evidence, Published
+from ribcage.bundle.spec import MAX_SIDE, ModelSpec, wrong_normalisation
+from ribcage.bundle.weights import plain_shapes, plain_state, shaped, timm_options
 from ribcage.data import findings
 from ribcage.methods import Method
 from ribcage.methods.detect import Detect
@@ -58,7 +58,7 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
             raise ValueError(f"timm knows no {_line(name)}")
         size = tuple(map(_side, facts.get("input_size", (3, 224, 224))[1:]))
         fits = {theirs: ours for ours, theirs in CROPS.items()}
-        if wrong := wrong_scale(facts.get("mean", ()), facts.get("std", ())):
+        if wrong := wrong_normalisation(facts.get("mean", ()), facts.get("std", ())):
             raise ValueError(wrong)
         labels, scaled = _answers(said, own), all(facts.get(word) for word in ("input_size", "mean", "std"))
         read = ("architecture", *["preprocessing"] * scaled, *["findings"] * bool(labels))
@@ -100,7 +100,7 @@ def _line(value: Any) -> str:
 
 def _side(value: Any) -> int:
     """A number that can be the side of an image."""
-    if not isinstance(value, int) or not 1 <= value <= bundle.LARGEST:
+    if not isinstance(value, int) or not 1 <= value <= MAX_SIDE:
         raise ValueError(f"a side is {value!r}")
     return value
 
@@ -123,7 +123,7 @@ def usual_pool(name: str) -> str:
     return str(getattr(pool, "pool_type", pool))
 
 
-def export(method: Method, model: Model, target: Path) -> Path:
+def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the folder; into one that is there already as resnet50_xray."""
     from timm.models import save_for_hf
 
@@ -143,14 +143,14 @@ def export(method: Method, model: Model, target: Path) -> Path:
     return folder
 
 
-def as_timm(method: Method, model: Model) -> Any:
+def as_timm(method: Method, model: ModelSpec) -> Any:
     """The same model as timm makes it, its facts those of this one."""
     if isinstance(method, Detect):
         raise ValueError("The huggingface layout has no boxes, which this model finds: export a classifier.")
     state = dict(method.backbone.model.state_dict())
-    shapes = bundle.plain_shapes(model)
+    shapes = plain_shapes(model)
     if isinstance(method, Supervised) and model.findings:
-        state = bundle.shaped(bundle.plain_state(method), shapes)
+        state = shaped(plain_state(method), shapes)
     other = sorted(name for name in {**shapes, **state} if getattr(state.get(name), "shape", None) != shapes.get(name))
     if other:
         raise ValueError(f"timm's own {model.name} is built otherwise: {len(other)} differ ({other[0]} …).")
@@ -175,12 +175,12 @@ def as_timm(method: Method, model: Model) -> Any:
     return plain.eval()
 
 
-def options(model: Model) -> dict[str, Any]:
+def options(model: ModelSpec) -> dict[str, Any]:
     """What else timm must be told to make it."""
-    return card.options(model.name, model.size, model.pool)
+    return timm_options(model.name, model.size, model.pool)
 
 
-def config(model: Model) -> dict[str, Any]:
+def config(model: ModelSpec) -> dict[str, Any]:
     """What stands in config.json beside timm's own."""
     cuts = next(iter(model.thresholds.values()), ())
     data = model.data[0] if len(model.data) == 1 else {}
@@ -189,20 +189,18 @@ def config(model: Model) -> dict[str, Any]:
     return {"label_names": list(model.findings), "ribcage": own} if model.findings else {"ribcage": own}
 
 
-def licence(model: Model) -> str:
+def licence(model: ModelSpec) -> str:
     """The licence that all data have, in the site's words, or `other`."""
     found = {one["licence"].lower() for one in model.data}
     return found.pop() if len(found) == 1 and found <= set(LICENCES) else "other"
 
 
-def head(model: Model) -> str:
+def head(model: ModelSpec) -> str:
     """What the site reads above a card."""
     lines = [f"license: {licence(model)}", "library_name: timm", "pipeline_tag: image-classification", "tags:"]
     return "\n".join(["---", *lines, *(f"- {tag}" for tag in TAGS), "---", "", ""])
 
 
-def text(model: Model) -> str:
-    """The card; of somebody else's weights nobody knows what they have seen."""
-    facts = asdict(model)
-    unknown = [model.training["file"]] if card.foreign(facts) else []
-    return card.write(facts, plain=True, unknown=unknown)
+def text(model: ModelSpec) -> str:
+    """The card; the training data of published weights is unknown."""
+    return card.write(model, plain=True, unknown=[model.training["file"]] if model.converted else [])

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ribcage.bundle.bundle import Model
 from ribcage.bundle.formats import base
 from ribcage.bundle.formats.foreign import MEAN, STD, VITS, Evidence, Published, architecture, in_patches
+from ribcage.bundle.spec import ModelSpec
 from ribcage.methods import Method
 from ribcage.methods.mae import MAE
 from ribcage.methods.supervised import Supervised
@@ -65,7 +65,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     return replace(found, name=architecture(plain, VITS), pool="avg")
 
 
-def export(method: Method, model: Model, target: Path) -> Path:
+def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as vit_small_patch16_224_xray.pth."""
     if not isinstance(method, MAE | Supervised):
         raise ValueError(f"The mae layout has a decoder of patches, {type(method).__name__} has none.")
@@ -79,7 +79,7 @@ def export(method: Method, model: Model, target: Path) -> Path:
     return base.write(content, target, f"{base.plain(model.name)}_xray.pth")
 
 
-def drawing(method: MAE, model: Model) -> dict[str, Tensor]:
+def drawing(method: MAE, model: ModelSpec) -> dict[str, Tensor]:
     """The weights of what draws."""
     encoder = {name.replace("fc_norm.", "norm."): value for name, value in base.state(method.backbone, model).items()}
     decoder = {name: base.taken(value) for name, value in method.state_dict().items()}
@@ -87,7 +87,7 @@ def drawing(method: MAE, model: Model) -> dict[str, Tensor]:
     return weights | drawn_in_colour(method, model)
 
 
-def answering(method: Supervised, model: Model) -> dict[str, Tensor]:
+def answering(method: Supervised, model: ModelSpec) -> dict[str, Tensor]:
     """The weights of a backbone and, where it answers something, its last layer."""
     head = {f"head.{name}": base.taken(value) for name, value in method.head.state_dict().items()}
     return base.state(method.backbone, model) | head
@@ -108,7 +108,7 @@ def names(depth: int, decoder_depth: int) -> list[str]:
     return [*TOKENS, *(f"{layer}.{kind}" for layer in (*ENDS, *blocks) for kind in ("weight", "bias"))]
 
 
-def drawn_in_colour(method: MAE, model: Model) -> dict[str, Tensor]:
+def drawn_in_colour(method: MAE, model: ModelSpec) -> dict[str, Tensor]:
     """The last layer, a pixel's three channels side by side: x_c = (s x + m - m_c) / s_c, with ours as x."""
     m, s = (torch.tensor(values, dtype=torch.float64) for values in (MEAN, STD))
     times, plus = (torch.ones(3), torch.zeros(3)) if method.norm_pix else (model.std / s, (model.mean - m) / s)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ribcage.bundle.bundle import Model
 from ribcage.bundle.formats import base
 from ribcage.bundle.formats.foreign import DENSENETS, MEAN, RESNETS, STD, Evidence, Published, architecture
+from ribcage.bundle.spec import ModelSpec
 from ribcage.methods import Method
 from ribcage.methods.moco import MoCo
 from ribcage.models.backbone import Backbone
@@ -31,7 +31,7 @@ LEFT = re.compile(r"encoder_q\.(fc|classifier)\.|encoder_k\.|queue(_ptr)?$")
 """What only the training needs."""
 
 
-def export(method: Method, model: Model, target: Path) -> Path:
+def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as resnet18_xray.pth.tar."""
     if not isinstance(method, MoCo):
         kind = type(method).__name__
@@ -51,7 +51,7 @@ def export(method: Method, model: Model, target: Path) -> Path:
     return base.write(content, target, f"{name}_xray.pth.tar")
 
 
-def encoder(backbone: Backbone, head: nn.Sequential, model: Model) -> dict[str, Tensor]:
+def encoder(backbone: Backbone, head: nn.Sequential, model: ModelSpec) -> dict[str, Tensor]:
     """A backbone with its head in the place of the classifier."""
     fc = base.classifier(model.name)
     layers = head[0] if len(head) == 1 else head

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ribcage.bundle.bundle import Model
 from ribcage.bundle.formats.chexnet import answering, renamed, state
 from ribcage.bundle.formats.dtforcxr8 import CHEXNET
 from ribcage.bundle.formats.foreign import Evidence, Published
+from ribcage.bundle.spec import ModelSpec
 from ribcage.methods import Method
 from ribcage.runtime import files
 
@@ -74,7 +74,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     return replace(answering(found), rebuilt=rebuilt, evidence=Evidence("names", "conv1_func and batch_norm._mean"))
 
 
-def export(method: Method, model: Model, target: Path) -> Path:
+def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as model_paddle.pdparams."""
     found = {name: value for name, value in state(method, model, "paddle").items() if "num_batches" not in name}
     found["classifier.weight"] = found["classifier.weight"].t().contiguous()

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ribcage.bundle.bundle import Model
 from ribcage.bundle.formats import base
 from ribcage.bundle.formats.foreign import MEAN, RESNETS, STD, Evidence, Published, architecture
 from ribcage.bundle.formats.lightly import SMALL, sizes
+from ribcage.bundle.spec import ModelSpec
 from ribcage.methods import Method
 from ribcage.methods.supcon import SupCon
 
@@ -49,7 +49,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     return Published(state, MEAN, STD, name=name, left=left, size=size, stored=stored, evidence=seen)
 
 
-def export(method: Method, model: Model, target: Path) -> Path:
+def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file, as from many devices, which its programs read on one, too; into a folder as last.pth."""
     if not isinstance(method, SupCon):
         kind = type(method).__name__

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ribcage.bundle.bundle import Model
 from ribcage.bundle.formats import base
 from ribcage.bundle.formats.foreign import MEAN, RESNETS, STD, Evidence, Published, architecture
+from ribcage.bundle.spec import ModelSpec
 from ribcage.methods import Method
 from ribcage.methods.swav import SwAV
 
@@ -39,7 +39,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     )
 
 
-def export(method: Method, model: Model, target: Path) -> Path:
+def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as resnet50_xray.pth.tar."""
     if not isinstance(method, SwAV):
         kind = type(method).__name__

@@ -15,7 +15,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ribcage.bundle.bundle import Model
 from ribcage.bundle.formats import base
 from ribcage.bundle.formats.chexnet import DOTTED
 from ribcage.bundle.formats.foreign import (
@@ -29,6 +28,7 @@ from ribcage.bundle.formats.foreign import (
     architecture,
     flat,
 )
+from ribcage.bundle.spec import ModelSpec
 from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
 
@@ -58,7 +58,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     return Published(state, **scale, name=architecture(state, candidates), evidence=seen, **whose)
 
 
-def export(method: Method, model: Model, target: Path) -> Path:
+def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as resnet18_xray.pth."""
     weights = base.as_torchvision(method.backbone, model)
     if isinstance(method, Supervised) and method.findings:

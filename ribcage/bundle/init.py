@@ -1,0 +1,160 @@
+"""Initial weights: of a new model, from a bundle, a run, a file of weights, or timm's ImageNet weights.
+
+`init` is the value of --init everywhere in this module; "" means random weights.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ribcage.bundle.formats import Published, published
+from ribcage.bundle.formats.account import account, summary
+from ribcage.bundle.io import WEIGHTS_FILE, find_bundle, load_bundle
+from ribcage.bundle.spec import ModelSpec
+from ribcage.bundle.weights import load_backbone
+from ribcage.data import dataset_folder
+from ribcage.data.provenance import Provenance
+from ribcage.models.backbone import Backbone, Weights, pretrained_config
+from ribcage.runtime import distributed
+
+
+def initial_bundle(init: str) -> Path | None:
+    """The folder of the bundle that initial weights come from, also when its weights file is named; None for others."""
+    place = Path(init)
+    if place.name == WEIGHTS_FILE and (place.parent / "model.json").is_file():
+        return place.parent
+    return find_bundle(place) if init and place.is_dir() else None
+
+
+def initial_spec(init: str) -> ModelSpec | None:
+    """The spec of the bundle that initial weights come from; None when `init` is not a bundle."""
+    folder = initial_bundle(init)
+    return ModelSpec.load(folder / "model.json") if folder else None
+
+
+def initial_normalisation(init: str) -> tuple[float, float] | None:
+    """(mean, std) that the weights of a bundle expect; None when `init` is not a bundle."""
+    spec = initial_spec(init)
+    return (spec.mean, spec.std) if spec else None
+
+
+def initial_pool(init: str) -> str:
+    """The pooling of the features of a bundle; "" when `init` is not a bundle."""
+    spec = initial_spec(init)
+    return spec.pool if spec else ""
+
+
+def initial_provenance(init: str) -> Provenance:
+    """The training data of initial weights, which is also training data of the new model. A file of weights may have a
+    provenance.npz beside it; without one, its training data is unknown."""
+    if folder := initial_bundle(init):
+        return Provenance.load(folder / "provenance.npz")
+    beside = [Path(init).parent / part / "provenance.npz" for part in (".", "bundle")] if Path(init).is_file() else []
+    unknown = Provenance.nothing(Path(init).name) if Path(init).is_file() else Provenance.nothing()
+    return next((Provenance.load(file) for file in beside if file.is_file()), unknown)
+
+
+def data_sources(stores: Sequence[dataset_folder.Store], init: str) -> tuple[dict[str, Any], ...]:
+    """The data sets of a training, after those of its initial weights."""
+    known = initial_spec(init)
+    before = [{**one, "before": True} for one in known.data] if known else file_source(init)
+    own = [
+        {"name": one.facts.name, "source": one.facts.source, "licence": one.facts.licence, "folder": str(one.folder)}
+        for one in stores
+    ]
+    return (*before, *own)
+
+
+def file_source(init: str) -> list[dict[str, Any]]:
+    """The training data of a published file, described as a data set; nothing where there is no file."""
+    if not Path(init).is_file():
+        return []
+    found = published(Path(init))
+    about = {"name": found.data or Path(init).name, "source": found.source, "licence": found.licence}
+    if found.evidence.kind == "shapes":  # shapes alone do not tell the source
+        about = {"name": Path(init).name, "source": "", "licence": ""}
+    evidence = {"evidence": recognised_as(found)} if found.layout else {}
+    return [{name: value or "unknown" for name, value in about.items()} | {"before": True} | evidence]
+
+
+def recognised_as(found: Published) -> str:
+    """The layout that a file of initial weights is read as, by what evidence, and what is assumed."""
+    scale = "" if "preprocessing" in found.read else f"; that it expects the preprocessing of {found.layout} is ASSUMED"
+    return f"read as {found.layout} by {found.evidence}{scale}"
+
+
+def read_initial_weights(file: Path) -> Published:
+    """The content of a file of initial weights. Where shapes alone do not decide between two preprocessings, the user
+    must: the first layer is adapted to the preprocessing."""
+    found = published(file)
+    for other in found.others if found.evidence.kind == "shapes" else ():
+        also = published(file, other)
+        if (also.mean, also.std) != (found.mean, found.std):
+            raise ValueError(
+                f"{file} could be of {found.layout} or of {other}, which expect other preprocessing, by "
+                f"{found.evidence}. Convert it first with --layout {found.layout} or {other}, and begin with that: "
+                "ribcage convert FILE --layout LAYOUT --out FOLDER, then --init FOLDER."
+            )
+    return found
+
+
+def initial_backbone(spec: ModelSpec, init: str, drop_path: float) -> Backbone:
+    """The backbone of a model that is to be trained, with its initial weights."""
+    shape: dict[str, Any] = {
+        "channels": spec.channels,
+        "size": spec.size,
+        "drop_path": drop_path,
+        "pool": spec.pool,
+    }
+    folder = initial_bundle(init)
+    if folder is None:
+        found: list[Published] = []
+
+        def read(file: Path) -> Published:
+            found.append(read_initial_weights(file))
+            return found[-1]
+
+        built = _built(spec, init=init, mean=spec.mean, std=spec.std, read=read, **shape)
+        for one in found:
+            _report(init, one, built)
+        return built
+    trained = load_bundle(folder)
+    if trained.spec.name != spec.name:
+        raise ValueError(f"{init} is a {trained.spec.name}, not a {spec.name}: pass --model {trained.spec.name}.")
+    if trained.spec.colours:  # a trained model has one normalisation of gray
+        expected = Weights(trained.method.backbone.model.state_dict(), *trained.spec.colours)
+        return _built(
+            spec, init=str(folder / WEIGHTS_FILE), mean=spec.mean, std=spec.std, read=lambda _: expected, **shape
+        )
+    built = _built(spec, **shape)
+    load_backbone(built, trained.method.backbone, init)
+    built.pretrained = True
+    return built
+
+
+def _built(spec: ModelSpec, **options: Any) -> Backbone:
+    """A backbone after one forward pass of an empty image: what timm cannot build fails before a run begins."""
+    try:
+        built = Backbone(spec.name, **options)
+        with torch.no_grad():
+            built.eval()(torch.zeros(1, spec.channels, *spec.size))
+        return built.train()
+    except (ValueError, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # timm and torch raise many types
+        asked = f"{spec.size[0]} × {spec.size[1]} pixels" + (f", --pool {spec.pool}" if spec.pool else "")
+        asked += f", --drop-path {options['drop_path']:g}" if options["drop_path"] else ""
+        reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+        raise ValueError(f"timm makes no {spec.name} for {asked}: {reason}.") from None
+
+
+def _report(init: str, found: Published, built: Backbone) -> None:
+    """Print, once, what a file of initial weights was read as and which of its tensors are not used."""
+    if distributed.rank() or built.coverage is None:
+        return
+    config = pretrained_config(built.name)
+    ends = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
+    whose = recognised_as(found) if found.layout else "of no known layout; names as timm has them"
+    print(f"{init}: {whose}\n{summary(account(found, built.coverage, ends, False))}", flush=True)

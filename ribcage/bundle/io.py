@@ -1,0 +1,230 @@
+"""Bundles are written and opened here: a finished model in a folder.
+
+`model.safetensors` holds the weights under timm's names; `model.json` the `ModelSpec`; `provenance.npz` fingerprints of
+all training and validation images and hashes of their patients; `ood.npz`, where there were enough images, the
+out-of-distribution check; `SHA256SUMS` the digests of these files; `README.md` is the model card.
+"""
+
+import contextlib
+import functools
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ribcage.bundle import card, ood
+from ribcage.bundle.formats import one_line
+from ribcage.bundle.formats.container import header
+from ribcage.bundle.spec import CAM_HEAD, ModelSpec
+from ribcage.bundle.weights import (
+    check_state,
+    detector_state,
+    load_plain_state,
+    load_state,
+    plain_shapes,
+    plain_state,
+    shaped,
+)
+from ribcage.data.provenance import Provenance
+from ribcage.methods import Method
+from ribcage.methods.detect import Detect
+from ribcage.methods.supervised import Supervised
+from ribcage.models.backbone import Backbone
+from ribcage.models.detectors.cam import CamBoxes
+from ribcage.runtime import digest, distributed, files
+
+WEIGHTS_FILE = "model.safetensors"
+ADVICE = f"Copy the model again from its source; after a change of your own, remove {digest.SUMS}."
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A finished model, opened: a classifier, a detector, or a pretrained backbone."""
+
+    folder: Path
+    spec: ModelSpec
+    method: Method
+    provenance: Provenance
+
+    @functools.cached_property
+    def ood(self) -> ood.Check | None:
+        """The out-of-distribution check; None where the bundle has none."""
+        return ood.load(self.folder)
+
+
+@dataclass(frozen=True)
+class Classifier(Bundle):
+    """A model that predicts findings; with no findings, a pretrained backbone."""
+
+    method: Supervised
+
+
+@dataclass(frozen=True)
+class Detector(Bundle):
+    """A model that predicts boxes."""
+
+    method: Detect | Supervised
+    """Supervised: a classifier whose boxes are drawn around its saliency maps."""
+
+    @property
+    def cam(self) -> CamBoxes:
+        """How boxes are drawn around saliency maps."""
+        return CamBoxes(**{name: value for name, value in self.spec.detector.items() if name != "head"})
+
+
+def save_bundle(
+    folder: Path, method: Method, spec: ModelSpec, provenance: Provenance, check: ood.Check | None = None
+) -> None:
+    """Write a bundle, with its out-of-distribution check if there is one. All files are written under temporary names
+    first; model.json is removed first and renamed last, so that half of one bundle never opens with half of another."""
+    from safetensors.torch import save as dump
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state, plain = dict(method.backbone.model.state_dict()), plain_shapes(spec)
+    if isinstance(method, Supervised) and spec.findings:
+        state = shaped(plain_state(method), plain)
+    if isinstance(method, Detect):
+        state = detector_state(method)
+    fits, unknown = {name: value.shape for name, value in state.items()} == plain, provenance.unknown.tolist()
+    text = card.write(spec, plain=fits, unknown=unknown)
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    with files.explained(folder, "Free some."), contextlib.ExitStack() as ready:  # renamed in reverse order
+        parts = {"model.json": ready.enter_context(files.atomic(folder / "model.json"))}
+        spec.save(parts["model.json"])
+        sums = ready.enter_context(files.atomic(folder / digest.SUMS))
+        part = ready.enter_context(files.atomic(folder / "README.md"))
+        part.write_text(text, encoding="utf-8")
+        parts["provenance.npz"] = ready.enter_context(files.atomic(folder / "provenance.npz"))
+        provenance.save(parts["provenance.npz"])
+        if check is not None:
+            parts[ood.FILE] = ready.enter_context(files.atomic(folder / ood.FILE))
+            check.save(parts[ood.FILE])
+        parts[WEIGHTS_FILE] = ready.enter_context(files.atomic(folder / WEIGHTS_FILE))
+        parts[WEIGHTS_FILE].write_bytes(dump(weights, metadata={"format": "pt"}))
+        files.sync(parts[WEIGHTS_FILE])
+        sums.write_text(digest.sums(parts), encoding="utf-8")
+        (folder / "model.json").unlink(missing_ok=True)
+        if check is None:
+            (folder / ood.FILE).unlink(missing_ok=True)
+
+
+# ---- opening
+
+
+def find_bundle(folder: Path) -> Path:
+    """The bundle of this folder: the folder itself, or the `bundle` of a run."""
+    for place in (folder, folder / "bundle"):
+        if (place / "model.json").is_file():
+            return place
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} does not exist.")
+    if (folder / "checkpoint.pt").is_file():
+        raise FileNotFoundError(f"{folder} is a run that has not finished its first validation: it has no bundle yet.")
+    raise FileNotFoundError(f"{folder} holds no model: neither model.json nor bundle/model.json is there.")
+
+
+def load_bundle(folder: Path | str) -> Bundle:
+    """Open a bundle of any kind, or that of a run. Every weight must be in the file; none is left random."""
+    from safetensors.torch import load_file
+
+    folder = find_bundle(Path(folder))
+    spec = ModelSpec.load(folder / "model.json")
+    _check_shapes(spec, folder)
+    seen = Provenance.load(folder / "provenance.npz")
+    _check_digests(folder)
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+    except Exception as error:  # the library has an exception of its own
+        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged ({type(error).__name__}: {one_line(error)}).") from None
+    if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged: {bad[0]} holds numbers that are not finite.")
+    method = _built(spec, str(folder))
+    if isinstance(method, Detect):
+        load_state(detector_state(method), weights, str(folder))
+        return Detector(folder, spec, method.eval(), seen)
+    load_plain_state(method, weights, str(folder))
+    if not spec.detector:
+        return Classifier(folder, spec, method.eval(), seen)
+    opened = Detector(folder, spec, method.eval(), seen)
+    with _wrong_options_of(str(folder)):
+        _ = opened.cam
+    return opened
+
+
+def load_classifier(folder: Path | str) -> Classifier:
+    """Open the bundle of a classifier, or that of a run."""
+    opened = load_bundle(folder)
+    if not opened.spec.findings:
+        raise ValueError(
+            f"{opened.folder} is a pretrained backbone without findings; a classifier is needed: "
+            "train one with 'ribcage finetune --init' or 'ribcage probe'."
+        )
+    if not isinstance(opened, Classifier):
+        raise ValueError(f"{opened.folder} is a detector, which predicts boxes; a classifier is needed.")
+    return opened
+
+
+def load_detector(folder: Path | str) -> Detector:
+    """Open the bundle of a detector, or that of a run."""
+    opened = load_bundle(folder)
+    if not isinstance(opened, Detector):
+        raise ValueError(
+            f"{opened.folder} predicts no boxes; a detector is needed: train one with 'ribcage localise --init'."
+        )
+    return opened
+
+
+def build_detector(spec: ModelSpec, backbone: Backbone, where: str, *, freeze: bool = True) -> Detect:
+    """The detector that `spec.detector` describes, with random weights."""
+    with _wrong_options_of(where):
+        return Detect(backbone, spec.findings, freeze=freeze, **spec.detector)
+
+
+def _built(spec: ModelSpec, where: str) -> Detect | Supervised:
+    """The method that a spec describes, with random weights."""
+    backbone = Backbone(
+        spec.name, channels=spec.channels, size=spec.size, pool=spec.pool, mean=spec.mean, std=spec.std,
+        colours=spec.colours,
+    )  # fmt: skip
+    if spec.detector and spec.detector.get("head") != CAM_HEAD:
+        return build_detector(spec, backbone, where)
+    return Supervised(backbone, spec.findings, loss=spec.loss)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _wrong_options_of(where: str) -> Iterator[None]:
+    """Errors of options that no detector has name the file that holds them."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where} describes no detector that can be built: {error}") from None
+
+
+def _check_shapes(spec: ModelSpec, folder: Path) -> None:
+    """Raise unless names and shapes in the header of the weights are those of the model, before any memory that
+    model.json asks for is allocated."""
+    try:
+        there = header(folder / WEIGHTS_FILE)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{folder} has no {WEIGHTS_FILE}.") from None
+    except Exception as error:
+        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged ({type(error).__name__}: {one_line(error)}).") from None
+    with torch.device("meta"):
+        method = _built(spec, str(folder))
+    own = detector_state(method) if isinstance(method, Detect) else plain_state(method)
+    check_state(own, there, str(folder))
+
+
+def _check_digests(folder: Path) -> None:
+    """Raise where a file has changed since the bundle was written; older bundles and those made by hand have no
+    digests."""
+    known = digest.known(folder)
+    required = ("model.json", "provenance.npz", WEIGHTS_FILE)
+    if known and (unknown := [name for name in required if name not in known]):
+        raise ValueError(f"{folder / digest.SUMS} does not name {unknown[0]}. {ADVICE}")
+    if known:
+        digest.check_folder(folder, ADVICE)
+    elif not distributed.rank():
+        print(f"{folder} has no {digest.SUMS}: changes of its files cannot be detected.", file=sys.stderr)

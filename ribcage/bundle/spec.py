@@ -1,0 +1,257 @@
+"""Spec: what model.json says, as one dataclass with one reader and one writer.
+
+The file may come from anybody, so each value is checked when it is read, and also before it is written.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ribcage import __version__
+from ribcage.data import dataset_folder, index, phantom
+from ribcage.metrics import reliability_bins
+from ribcage.models import losses
+from ribcage.models.backbone import LEAST_STD, MOST_MEAN, MOST_STD, POOLS
+from ribcage.runtime import files, format_1, limits, terminal
+
+MODEL_FORMAT = 2
+DEFAULT_RULE = "youden"
+"""The rule that thresholds are chosen by unless another one is asked for."""
+HALF = "half"
+"""The rule that always gives the threshold 0.5."""
+DETECTION_RULE = "f1"
+"""The rule that the score thresholds of a detector are chosen by."""
+EXCLUSIVE = "cross-entropy"
+"""The loss of findings of which each image has exactly one."""
+CAM_HEAD = "cam"
+"""The head of a detector that is a classifier with boxes around its saliency maps."""
+MAX_SIDE = 4096
+"""Largest side of an image in pixels, and largest option of a detector: a hostile file must not exhaust the memory."""
+MOST_FINDINGS, MOST_BYTES = 1000, 1 << 24
+"""Largest number of findings of a model, and largest size of model.json."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The content of model.json."""
+
+    name: str
+    """The architecture, by timm's name."""
+    findings: tuple[str, ...]
+    """The findings that the model predicts; none for a pretrained backbone."""
+    size: tuple[int, int]
+    """(height, width) of the input of the model."""
+    stored: int
+    """Side of the square that an image is resized to first."""
+    fit: dataset_folder.Fit
+    mean: float
+    std: float
+    channels: int = 1
+    pool: str = ""
+    """Pooling of the features; "" for the architecture's own."""
+    colours: tuple[tuple[float, ...], ...] = ()
+    """(means, standard deviations) of three channels, for published weights that are kept unchanged: the gray image is
+    repeated in three channels and normalised by these instead of `mean` and `std`."""
+    loss: str = "bce"
+    """bce: independent findings; cross-entropy: mutually exclusive ones."""
+    detector: dict[str, Any] = field(default_factory=dict)
+    """The head of a detector and the options of the head; empty for other models."""
+    temperature: tuple[float, ...] = ()
+    """Logits are divided by it; one per finding, fitted on validation."""
+    thresholds: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+    """Rule → one threshold per finding, chosen on validation; None where it is undefined."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    observed: tuple[dict[str, Any], ...] = ()
+    """Reliability of each finding on validation (`ribcage.metrics.reliability_bins`)."""
+    data: tuple[dict[str, Any], ...] = ()
+    """The training data: name, source, licence, split, images, patients."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """The training options."""
+    versions: dict[str, str] = field(default_factory=dict)
+    format: int = MODEL_FORMAT
+
+    @property
+    def warning(self) -> str:
+        """The warning that goes with each prediction of a model trained on synthetic images; "" for others."""
+        drawn = [one["source"] == phantom.SOURCE for one in self.data]
+        if not any(drawn):
+            return ""
+        if all(drawn):
+            return "This model learnt from made-up images alone: its predictions for images of people mean nothing."
+        return "This model learnt from made-up images, too."
+
+    @property
+    def converted(self) -> bool:
+        """Whether the weights were trained by others and converted."""
+        return self.training.get("method") == "converted"
+
+    def save(self, part: Path) -> None:
+        """Write as JSON into a temporary file, if it can be read again."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        values = json.loads(text)
+        if invalid := _invalid(values):
+            raise ValueError(f"A model cannot be saved with {invalid} = {str(values[invalid])[:60]!r}.")
+        part.write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: Path) -> "ModelSpec":
+        """Read what `save` wrote, or raise one ValueError."""
+        try:
+            if file.stat().st_size > MOST_BYTES:
+                raise ValueError("it is too large")
+            values = files.read_json(file, parse_int=limits.json_integer)
+        except ValueError as error:
+            raise ValueError(f"{file} is not valid JSON ({error}).") from None
+        values = format_1.current(values, "model.json", MODEL_FORMAT)
+        known = {item.name for item in fields(cls)}
+        if not isinstance(values, dict) or values.get("format") != MODEL_FORMAT or known != set(values):
+            raise ValueError(f"{file} was written by another version of Ribcage (this is {__version__}).")
+        if invalid := _invalid(values):
+            raise ValueError(f"{file} is damaged: {invalid} is {str(values[invalid])[:60]!r}.")
+        for name in ("findings", "size", "temperature", "data", "observed"):
+            values[name] = tuple(values[name])
+        values["colours"] = tuple(map(tuple, values["colours"]))
+        values["thresholds"] = {name: tuple(chosen) for name, chosen in values["thresholds"].items()}
+        return cls(**values)
+
+
+def wrong_normalisation(mean: Sequence[float], std: Sequence[float]) -> str:
+    """Which rule means and standard deviations of pixels in 0 … 1 break; "" for none."""
+    try:
+        means, stds = [float(one) for one in mean], [float(one) for one in std]
+    except (OverflowError, TypeError, ValueError):
+        return "means and standard deviations are numbers"
+    if not all(math.isfinite(one) and abs(one) <= MOST_MEAN for one in means):
+        return f"a mean is from -{MOST_MEAN:g} to {MOST_MEAN:g}"
+    if not all(LEAST_STD <= one <= MOST_STD for one in stds):
+        return f"a standard deviation is from {LEAST_STD:g} to {MOST_STD:g}"
+    return ""
+
+
+# ---- checks of the values
+
+
+def _invalid(values: dict[str, Any]) -> str:
+    """The first key of model.json whose value cannot be used; "" for none."""
+    wrong = [name for name, check in SPEC_CHECKS.items() if not check(values[name])] or _wrong_lengths(values)
+    return wrong[0] if wrong else ""
+
+
+def _wrong_lengths(values: dict[str, Any]) -> list[str]:
+    """Keys that do not hold one number per finding."""
+    count = len(values["findings"])
+    if values["colours"] and values["channels"] != 3:
+        return ["colours"]
+    wrong = [name for name in ("temperature", "observed") if len(values[name]) not in (0, count)]
+    return wrong + (["thresholds"] if any(len(one) != count for one in values["thresholds"].values()) else [])
+
+
+def _list_of(kind: Any, count: int | None = None) -> Callable[[Any], bool]:
+    """A check that a JSON value is a list of this type, of this length."""
+    return lambda value: (
+        isinstance(value, list) and all(isinstance(one, kind) for one in value) and count in (None, len(value))
+    )
+
+
+def _printable_name(value: Any) -> bool:
+    """Whether a JSON value is one line of text that is safe to print in a terminal and on a page."""
+    return isinstance(value, str) and 0 < len(value) <= index.LONGEST and terminal.is_plain(value)
+
+
+def _finite(value: Any) -> bool:
+    """Whether a JSON value is a finite number."""
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _thresholds(value: Any) -> bool:
+    """Whether a JSON value is a list of probabilities; None where a threshold is undefined."""
+    return isinstance(value, list) and all(one is None or (_finite(one) and 0 <= one <= 1) for one in value)
+
+
+def _metrics(value: Any) -> bool:
+    """Whether a JSON value is a table of numbers: kind → name → number."""
+    return isinstance(value, dict) and all(
+        isinstance(found, dict) and all(type(one) in (int, float) for one in found.values()) for found in value.values()
+    )
+
+
+def _sources(value: Any) -> bool:
+    """Whether a JSON value is a list of data sets, each with its name, source and licence."""
+    shown = ("name", "source", "licence")
+    return _list_of(dict)(value) and all(isinstance(one.get(name), str) for one in value for name in shown)
+
+
+def _option(value: Any) -> bool:
+    """Whether a JSON value can be an option of a detector: a word, a number, or a list of these."""
+    if isinstance(value, list):
+        return len(value) <= 64 and all(map(_option, value))
+    return isinstance(value, bool | str) or (_finite(value) and abs(value) <= MAX_SIDE)
+
+
+def _side(value: Any) -> bool:
+    """Whether a JSON value can be the side of an image."""
+    return type(value) is int and 1 <= value <= MAX_SIDE
+
+
+def _colours(value: Any) -> bool:
+    """Whether a JSON value holds means and standard deviations of three channels."""
+    if not _list_of(list, 2)(value) or any(len(one) != 3 for one in value):
+        return False
+    return not wrong_normalisation(*value)
+
+
+TEXTS = ("method", "layout", "file", "sha256", "evidence", "leak", "policy")
+COUNTS = ("images", "patients", "selection", "boxes", "shared_patients", "fitted")
+LISTS = ("random", "claims", "fitted_to")
+"""Keys under `training`, by the type of their value."""
+CONVERTED = {"layout", "file", "sha256"}
+"""Keys under `training` of a converted model."""
+
+
+def _training(value: Any) -> bool:
+    """Whether a JSON value can stand under `training`: each value that is shown has its type."""
+    if not isinstance(value, dict) or (value.get("method") == "converted" and not value.keys() >= CONVERTED):
+        return False
+    taught = value.get("teachers", [])
+    return (
+        all(isinstance(value.get(name, ""), str) for name in TEXTS)
+        and all(type(value.get(name, 0)) is int and value.get(name, 0) >= 0 for name in COUNTS)
+        and all(_list_of(str)(value.get(name, [])) for name in LISTS)
+        and isinstance(value.get("options", {}), dict)
+        and _list_of(dict)(taught)
+        and all(
+            isinstance(one.get("name"), str) and _list_of(str)(one.get("findings")) and "table" in one for one in taught
+        )
+    )
+
+
+SPEC_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "findings": lambda value: (
+        _list_of(str)(value)
+        and len(value) <= MOST_FINDINGS
+        and all(map(_printable_name, value))
+        and len(value) == len(set(value))
+    ),
+    "size": lambda value: _list_of(int, 2)(value) and all(map(_side, value)),
+    "stored": _side,
+    "fit": lambda value: value in ("pad", "crop", "squash"),
+    "mean": lambda value: _finite(value) and not wrong_normalisation([value], []),
+    "std": lambda value: _finite(value) and not wrong_normalisation([], [value]),
+    "channels": lambda value: type(value) is int and value in (1, 3),
+    "pool": lambda value: isinstance(value, str) and value in POOLS,
+    "colours": lambda value: value == [] or _colours(value),
+    "loss": lambda value: isinstance(value, str) and value in losses.LOSSES,
+    "detector": lambda value: isinstance(value, dict) and all(map(_option, value.values())),
+    "temperature": lambda value: isinstance(value, list) and all(_finite(one) and 1e-6 < one < 1e6 for one in value),
+    "thresholds": lambda value: isinstance(value, dict) and all(map(_thresholds, value.values())),
+    "metrics": _metrics,
+    "observed": reliability_bins.fits,
+    "data": _sources,
+    "training": _training,
+    "versions": lambda value: isinstance(value, dict),
+}
+"""What each value of model.json must be."""

@@ -1,0 +1,126 @@
+"""Weights: the weights of a method under timm's names, and the checks before they are loaded.
+
+The backbone and the classifier have timm's own names; all other weights of a detector are under `detector.`.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ribcage.bundle.formats.container import Stored
+from ribcage.bundle.spec import ModelSpec
+from ribcage.methods.detect import Detect
+from ribcage.methods.supervised import Supervised
+from ribcage.models.backbone import Backbone
+
+
+def timm_options(name: str, size: tuple[int, int], pool: str) -> dict[str, Any]:
+    """Further options of timm.create_model: the input size and the pooling, where the architecture needs them."""
+    import timm
+
+    config: Any = timm.get_pretrained_cfg(name)
+    sized = {"img_size": tuple(size)} if config.fixed_input_size else {}
+    return sized | ({"global_pool": pool} if pool else {})
+
+
+def plain_shapes(spec: ModelSpec) -> dict[str, torch.Size]:
+    """Names and shapes of the weights of the timm model that the lines on the model card create."""
+    return _plain_shapes(spec.name, spec.channels, len(spec.findings), spec.size, spec.pool)
+
+
+@functools.cache
+def _plain_shapes(name: str, channels: int, count: int, size: tuple[int, int], pool: str) -> dict[str, torch.Size]:
+    import timm
+
+    options = {"in_chans": channels, "num_classes": count} | timm_options(name, size, pool)
+    with torch.random.fork_rng(devices=()):
+        try:
+            with torch.device("meta"):  # shapes without numbers
+                plain = timm.create_model(name, **options)
+        except (RuntimeError, NotImplementedError):
+            plain = timm.create_model(name, **options)
+    return {key: value.shape for key, value in plain.state_dict().items()}
+
+
+def plain_state(method: Supervised) -> dict[str, Tensor]:
+    """The weights as a plain timm model with as many classes names them. Where timm averages the outputs of two heads,
+    both get the same weights, which gives the head of the averaged features. A head whose output is added (VOLO's, for
+    each place) gets zeros."""
+    names = method.backbone.model.pretrained_cfg["classifier"]
+    state = dict(method.backbone.model.state_dict())
+    if not method.findings:
+        return state
+    for head in (names,) if isinstance(names, str) else names:
+        share = 0.0 if head == "aux_head" else 1.0
+        own = {"weight": method.head.weight, "bias": method.head.bias}
+        state |= {f"{head}.{name}": value if share else torch.zeros_like(value) for name, value in own.items()}
+    return state
+
+
+def shaped(state: dict[str, Tensor], shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+    """A linear head as the 1 × 1 convolution that some architectures have in its place."""
+    return {
+        name: value[:, :, None, None] if shapes.get(name) == (*value.shape, 1, 1) else value
+        for name, value in state.items()
+    }
+
+
+def detector_state(method: Detect) -> dict[str, Tensor]:
+    """The weights of the backbone under timm's names, all others under `detector.`."""
+    inside, own = "backbone.model.", method.state_dict()
+    return {key.removeprefix(inside) if key.startswith(inside) else f"detector.{key}": own[key] for key in own}
+
+
+# ---- into a method
+
+
+def load_plain_state(method: Supervised, state: dict[str, Tensor], where: str) -> None:
+    """Load weights under timm's names into a method; all must be there and fit."""
+    load_state(plain_state(method), state, where)
+
+
+def load_state(own: dict[str, Tensor], state: dict[str, Tensor], where: str) -> None:
+    """Copy weights into those of the same names; all must be there and fit."""
+    stored = {name: Stored(tuple(value.shape), value.is_floating_point()) for name, value in state.items()}
+    check_state(own, stored, where)
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(state[name].reshape(value.shape))
+
+
+def check_state(own: dict[str, Tensor], there: Mapping[str, Stored], where: str) -> None:
+    """Raise unless a file has exactly these weights, of these shapes and kinds (floating-point or integer)."""
+    missing, strange = sorted(own.keys() - there.keys()), sorted(there.keys() - own.keys())
+    other = [name for name, value in own.items() if name in there and not _alike(value, there[name])]
+    if missing or strange or other:
+        counts = f"{len(missing)} missing, {len(strange)} unexpected, {len(other)} of another shape"
+        raise ValueError(f"The weights in {where} do not fit: {counts} ({(missing + strange + other)[0]} …).")
+
+
+def _alike(value: Tensor, there: Stored) -> bool:
+    """Whether a weight can be filled from the file; a 1 × 1 convolution is a linear head."""
+    shapes = (tuple(value.shape), (*value.shape, 1, 1))
+    return there.shape in shapes and there.fractions == value.is_floating_point()
+
+
+def load_backbone(built: Backbone, trained: Backbone, where: str) -> None:
+    """Copy all weights of another backbone; position embeddings are resampled to the new size."""
+    state = trained.model.state_dict()
+    if hasattr(built.model, "pos_embed") and built.model.pos_embed is not None:
+        from timm.layers import resample_abs_pos_embed
+
+        grids = [one.model.patch_embed.grid_size for one in (trained, built)]
+        if grids[0] != grids[1]:
+            prefix = built.model.num_prefix_tokens
+            state["pos_embed"] = resample_abs_pos_embed(
+                state["pos_embed"], new_size=grids[1], old_size=grids[0], num_prefix_tokens=prefix
+            )
+    found = {name: value.shape for name, value in state.items()}
+    wanted = {name: value.shape for name, value in built.model.state_dict().items()}
+    if found != wanted:
+        other = sorted(name for name in set(found) | set(wanted) if found.get(name) != wanted.get(name))
+        raise ValueError(f"The weights in {where} do not fit: {len(other)} differ ({other[0]} …).")
+    built.model.load_state_dict(state)
