@@ -176,7 +176,10 @@ def test_a_shift_between_validation_and_test_is_pointed_out(data: Answers) -> No
     (said,) = evaluation.shift(found | {"findings": calm}, higher, model, "RUN")
     assert "; 1 of 2 findings)" in said
     assert "AUROC of Mass 0.999 (0.998–1.000) then" in said and "ribcage convert RUN --data" in said
-    harmed = [calm[0] | {"temperature": 0.7, "brier_before": {"value": 0.9 * calm[0]["brier"]["value"]}}, *calm[1:]]
+    before = {"value": 0.9 * calm[0]["brier"]["value"]}
+    harmed = [calm[0] | {"temperature": 0.7, "brier_before": before, "brier_change": {"low": 0.01}}, *calm[1:]]
+    chance = [harmed[0] | {"brier_change": {"low": -0.01}}, *calm[1:]]  # as much, but of too few images to say so
+    assert evaluation.shift(found | {"findings": chance}, same, model, "RUN") == []
     (said,) = evaluation.shift(found | {"findings": harmed}, same, model, "RUN")
     assert "makes the Brier score worse here (Mass " in said and "with 0.70" in said
 

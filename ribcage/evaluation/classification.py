@@ -268,6 +268,7 @@ def described(data: Answers, whole: Summary, rule: str) -> list[dict[str, Any]]:
     before = metrics.bootstrap(
         data.uncalibrated, data.labels, data.patients, probabilities=data.uncalibrated, resamples=1
     )["brier"].interval(LEVEL)  # which is not of resamples
+    change = metrics.brier_change(data.probabilities, data.uncalibrated, data.labels, data.patients, LEVEL)
     ece = metrics.ece(data.uncalibrated, data.labels, bins=BINS)
     calibrated = metrics.ece(data.probabilities, data.labels, bins=BINS)
     rows = []
@@ -286,6 +287,7 @@ def described(data: Answers, whole: Summary, rule: str) -> list[dict[str, Any]]:
                 "temperature": data.temperature[place] if data.temperature else None,
                 **{key: estimate(found.findings, place) for key, found in whole.metrics.items()},
                 "brier_before": estimate(before, place),
+                "brier_change": estimate(change, place),
                 "ece": number(calibrated[place]),
                 "ece_before": number(ece[place]),
             }
@@ -478,7 +480,7 @@ def notes(data: Answers, result: dict[str, Any]) -> list[str]:
 
 
 WORSE = 0.01
-"""By what share a temperature must worsen the Brier score to be spoken of: less is noise."""
+"""By what share a temperature must worsen the Brier score to be spoken of, beyond what its interval allows."""
 
 
 def shift(result: dict[str, Any], observed: Sequence[dict[str, Any]], model: ModelSpec, run: str) -> list[str]:
@@ -499,7 +501,8 @@ def shift(result: dict[str, Any], observed: Sequence[dict[str, Any]], model: Mod
                 f"({here['low']:.3f}–{here['high']:.3f}) here"
             )
         after, before = row["brier"]["value"], row["brier_before"]["value"]
-        if row["temperature"] and None not in (after, before) and after > before * (1 + WORSE):
+        sure = (row["brier_change"]["low"] or 0.0) > 0
+        if row["temperature"] and None not in (after, before) and sure and after > before * (1 + WORSE):
             harmed.append(f"{row['finding']} {before:.3f} without, {after:.3f} with {row['temperature']:.2f}")
     run = shlex.quote(run)
     again = f"'ribcage convert {run} --data LOCAL --val val --out NEW' fits temperature and thresholds to local images"

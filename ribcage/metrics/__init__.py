@@ -5,7 +5,7 @@ What a missing class leaves undefined is NaN, never 0 or 0.5, and a mean over fi
 `ranking` defines, `resampling` and `placements` give intervals, `summary` is everything a report shows in one call.
 Boxes are `Marks` and have modules of their own; `detection` is everything a report shows of them."""
 
-from ribcage.metrics.calibration import Bins, Temperatures, brier, ece, reliability, sigmoid, temperatures
+from ribcage.metrics.calibration import Bins, Temperatures, brier, brier_change, ece, reliability, sigmoid, temperatures
 from ribcage.metrics.curves import Curve, Histogram, histogram, precision_recall, roc
 from ribcage.metrics.intervals import Gap, Interval, holm
 from ribcage.metrics.placements import DeLong, delong, gap
@@ -16,7 +16,8 @@ from ribcage.metrics.thresholds import Counts, choose, counts, rates
 
 __all__ = [
     "Bins", "Comparison", "Counts", "Curve", "DeLong", "Estimate", "Gap", "Histogram", "Interval", "Mean",
-    "Resampled", "Summary", "Temperatures", "auroc", "average_precision", "bootstrap", "brier", "choose",
+    "Resampled", "Summary", "Temperatures", "auroc", "average_precision", "bootstrap", "brier",
+    "brier_change", "choose",
     "compare", "counts", "delong", "difference", "ece", "gap", "histogram", "holm", "macro", "precision_recall",
     "rates", "reliability", "roc", "sigmoid", "subgroups", "summary", "temperatures",
 ]  # fmt: skip

@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from ribcage.metrics.intervals import Interval, jackknife, plain
+from ribcage.metrics.patients import numbered
 from ribcage.metrics.ranking import Ranking, checked, rank
 from ribcage.metrics.thresholds import share
 
@@ -47,6 +49,18 @@ def brier(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | N
     probabilities, labels, weights = checked(as_probabilities(probabilities), labels, weights)
     known = ~np.isnan(labels)
     return share(weights @ np.where(known, (probabilities - labels) ** 2, 0), weights @ known.astype(np.float64))
+
+
+def brier_change(
+    after: np.ndarray, before: np.ndarray, labels: np.ndarray, patients: np.ndarray | None = None, level: float = 0.95
+) -> Interval:
+    """(F,) by how much the Brier score of the same images is larger after than before, paired, over patients."""
+    (after, labels, _), (before, _, _) = (checked(as_probabilities(each), labels) for each in (after, before))
+    codes, known = numbered(patients, len(labels)), ~np.isnan(labels)
+    change = np.where(known, (after - labels) ** 2 - (before - labels) ** 2, 0.0)
+    by_patient = [np.stack([np.bincount(codes, column) for column in each.T], axis=1) for each in (change, known)]
+    value, variance = jackknife(*by_patient)
+    return plain(value, np.sqrt(variance), level)
 
 
 def reliability(

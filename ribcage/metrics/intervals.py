@@ -251,15 +251,21 @@ def ratio(parts: np.ndarray, wholes: np.ndarray, counted: np.ndarray | None = No
     counted: (F,) how many images the wholes count, if parts and wholes count images: never worth more than these, and
     exactly these if each is of another patient.
     """
-    total, patients = wholes.sum(axis=0), Patients.of(list(wholes.T))
-    value = np.divide(parts.sum(axis=0), total, out=np.full(total.shape, np.nan), where=total > 0)
-    rest = total - wholes
-    moved = np.divide(parts - value * wholes, rest, out=np.zeros(wholes.shape), where=rest > 0)
-    variance = (moved**2).sum(axis=0) / patients.bessel
+    patients = Patients.of(list(wholes.T))
+    value, variance = jackknife(parts, wholes)
     if counted is not None:
         with np.errstate(invalid="ignore", divide="ignore"):
             variance = np.maximum(variance * (1 - 1 / counted), value * (1 - value) / counted)
     return value, worth(value, variance, patients.amount, patients.amount)
+
+
+def jackknife(parts: np.ndarray, wholes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(F,) the ratio of sums over patients (patients, F), and its variance; NaN of one patient."""
+    total, patients = wholes.sum(axis=0), Patients.of(list(wholes.T))
+    value = np.divide(parts.sum(axis=0), total, out=np.full(total.shape, np.nan), where=total > 0)
+    rest = total - wholes
+    moved = np.divide(parts - value * wholes, rest, out=np.zeros(wholes.shape), where=rest > 0)
+    return value, (moved**2).sum(axis=0) / patients.bessel
 
 
 # ---- limits and errors
