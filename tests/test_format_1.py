@@ -10,6 +10,7 @@ from ribcage.bundle import history
 from ribcage.bundle.io import load_classifier, load_detector
 from ribcage.data import dataset_folder
 from ribcage.methods.detect import Detect
+from ribcage.runtime import format_1
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +19,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("format 1")
     zipfile.ZipFile(Path(__file__).with_name("format_1.zip")).extractall(folder)
     return folder
+
+
+def test_endless_nesting_is_one_line() -> None:
+    nested: list[object] = []
+    for _ in range(2000):
+        nested = [nested]
+    with pytest.raises(ValueError, match="nested"):
+        format_1.current({"format": 1, "a": nested}, "model.json", 2)
 
 
 def test_a_dataset_folder_opens(written: Path) -> None:

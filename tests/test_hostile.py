@@ -62,7 +62,8 @@ def _tried(data: bytes) -> None:
 def test_what_python_prints_while_a_codec_works_is_seen() -> None:
     code = """
 import sys
-from ribcage import cli, terminal
+from ribcage import cli
+from ribcage.runtime import terminal
 def dispatch(words):
     with terminal.quiet_codecs:
         print("seen", file=sys.stderr)

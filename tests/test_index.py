@@ -128,3 +128,27 @@ def test_a_table_of_another_kind_holds_no_fingerprints(tmp_path: Path) -> None:
     pq.write_table(pa.table({"print": [0.5], "pixels": pa.array([1], pa.uint64())}), file)
     with pytest.raises(ValueError, match="fingerprints"):
         dataset_folder.Fingerprints.load(file)
+
+
+def test_what_only_somebody_who_means_harm_writes_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "index.parquet"
+    small().save(file)
+    whole = pq.read_table(file)
+    meta = whole.schema.metadata or {}
+
+    def other(name: str, cells: pa.Array) -> pa.Table:
+        return whole.append_column(name, cells)
+
+    strange = {
+        "name": whole.replace_schema_metadata(meta | {b"ribcage.name": b"\x1b[31mx\n"}),
+        "twice": whole.replace_schema_metadata(meta | {b"ribcage.findings": b"Mass\nMass"}),
+        "width": other("width", pa.array(["x"] * len(whole))),
+        "split_x": other("split_x", pa.array([b"\xff"] * len(whole))),
+        "age": whole.set_column(6, "age", pa.array([np.inf] * len(whole), pa.float32())),
+    }
+    for said, table in strange.items():
+        pq.write_table(table, file)
+        with pytest.raises(ValueError, match=said):
+            Index.load(file)
+    pq.write_table(whole.replace_schema_metadata(meta | {b"pandas": b"[" * 100_000}), file)
+    assert same(Index.load(file), small()) is None  # what it tells pandas is not heard

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from test_comparison import table
 
@@ -82,3 +85,38 @@ def test_what_is_no_table_of_predictions_shows_an_example(ours: Path, tmp_path: 
     theirs = own(tmp_path / "mine.csv", {"Mass": "Mass"}, folder="other-")
     with pytest.raises(ValueError, match="names no image of the others"):
         comparison.compare(comparison.entries([str(ours), theirs]), resamples=20)
+
+
+def _hostile(table: pa.Table) -> dict[str, pa.Table]:
+    """Tables of predictions that only somebody who means harm writes."""
+
+    def other(name: str, cells: pa.Array) -> pa.Table:
+        return table.set_column(table.column_names.index(name), name, cells)
+
+    count, meta = table.num_rows, b'{"index_columns": ["nope"], "columns": [], "column_indexes": []}'
+    return {
+        "nested": other("path", pa.array([{"a": 1}] * count)),
+        "bytes": other("path", pa.array([b"\xff"] * count)),
+        "no rows": table.slice(0, 0),
+        "twice": table.append_column("Mass", table["Mass"]),
+        "a file's wish": table.replace_schema_metadata({"pandas": meta}),
+        "endless": table.replace_schema_metadata({"pandas": "[" * 100_000}),
+        "much text": pa.table(
+            {name: table[name].take(pa.array(np.zeros(20_000, np.int64))) for name in table.column_names}
+            | {"path": pa.DictionaryArray.from_arrays(np.zeros(20_000, np.int32), ["A" * 200_000])}
+        ),
+    }
+
+
+def test_hostile_tables_of_predictions_are_a_line_or_a_table(tmp_path: Path) -> None:
+    rows = {"set": ["d"] * 2, "path": ["1.png", "2.png"], "patient": ["1", "2"]}
+    table = pa.table(rows | {"Mass": [0.5, 0.25], "Mass_label": [1.0, 0.0]})
+    for name, strange in _hostile(table).items():
+        pq.write_table(strange, tmp_path / "t.parquet")
+        if name in ("a file's wish", "endless"):
+            assert list(own_predictions.read(tmp_path / "t.parquet")[0]["path"]) == rows["path"]
+            continue
+        with pytest.raises(ValueError, match=r"t\.parquet"):
+            own_predictions.read(tmp_path / "t.parquet")
+    pq.write_table(table.set_column(1, "path", table["path"].dictionary_encode()), tmp_path / "t.parquet")
+    assert list(own_predictions.read(tmp_path / "t.parquet")[0]["path"]) == rows["path"]

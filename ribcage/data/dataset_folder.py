@@ -28,7 +28,7 @@ from ribcage.data import datasets, site_key
 from ribcage.data.index import Index
 from ribcage.imaging import fingerprint, image_file
 from ribcage.reports import html
-from ribcage.runtime import files, format_1
+from ribcage.runtime import files, format_1, parquet
 
 FORMAT = 2
 SHOWN = 12
@@ -100,6 +100,8 @@ class Facts:
         if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
             raise ValueError(f"{file} was written by another version of Ribcage. Import the data set again.")
         strange = [name for name, kinds in KINDS.items() if not isinstance(values[name], kinds)]
+        if not strange and not all(type(count) is int for count in values["notes"].values()):
+            strange = ["notes"]
         if strange or values["depth"] not in (8, 16) or values["size"] < 1:
             raise ValueError(f"{file} is damaged (see {(strange or ['depth, size'])[0]}). Import the data set again.")
         return cls(**{**values, **{name: tuple(values[name]) for name in ("findings", "drop_shared")}})
@@ -246,7 +248,7 @@ class Fingerprints:
     def load(cls, file: Path) -> "Fingerprints":
         """Read what `save` wrote."""
         try:
-            columns = pq.read_table(file, memory_map=True, columns=["print", "pixels"])
+            columns = parquet.read(file, ["print", "pixels"])
             values = columns["print"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
             prints = fingerprint.with_all_variants(values.reshape(len(columns), -1, 4))
             pixels = columns["pixels"].to_numpy()

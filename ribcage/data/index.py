@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ribcage.runtime import terminal
+from ribcage.runtime import parquet, terminal
 
 # Every table has these columns, whatever its source. Unknown text is "", unknown age is NaN (years).
 TEXT_COLUMNS = ("path", "patient", "study", "view", "split", "sex")
@@ -99,8 +99,8 @@ class Index:
     def load(cls, file: Path) -> "Index":
         """Read what `save` wrote."""
         try:
-            columns = pq.read_table(file, memory_map=False)
-        except pa.ArrowException as error:
+            columns = parquet.read(file)
+        except parquet.NoTableError as error:
             raise ValueError(f"{file} is damaged or no Parquet file ({error}).") from None
         try:
             return cls._of(columns)
@@ -119,7 +119,7 @@ class Index:
         frame = tuple(int(side) for side in meta["ribcage.box_frame"].split())
         return cls(
             name=meta["ribcage.name"],
-            table=columns.drop_columns("boxes").to_pandas(split_blocks=True),
+            table=parquet.frame(columns.drop_columns("boxes")),
             findings=tuple(meta["ribcage.findings"].split("\n")) if meta["ribcage.findings"] else (),
             boxes=_box_table(columns["boxes"]),
             box_frame=(frame[0], frame[1]) if frame else None,
@@ -133,6 +133,10 @@ def _strange_columns(columns: pa.Table) -> list[str]:
     def fits(name: str, kind: pa.DataType) -> bool:
         if name in TEXT_COLUMNS:
             return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        if name in ("hospital", "notes") or name.startswith("split_"):
+            return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+        if name in ("width", "height"):
+            return bool(pa.types.is_integer(kind))
         if name == "age":
             return bool(pa.types.is_floating(kind))
         return bool(pa.types.is_list(kind) if name == "boxes" else not pa.types.is_nested(kind))
@@ -169,6 +173,9 @@ def _problems(index: Index) -> list[str]:
     rows = index.table
     missing = [name for name in (*COLUMNS, *index.findings) if name not in rows]
     clashes = [f"a finding cannot be called {name!r}, as a column of ours is" for name in reserved(index.findings)]
+    clashes += [f"{name} is there twice" for name, count in Counter(index.findings).items() if count > 1]
+    if len(index.name) > LONGEST or not terminal.is_plain(index.name):
+        clashes.append(f"a name is one line of at most {LONGEST} characters that all can be seen")
     clashes += [
         f"no finding can be called {name[:40]!r}: a name is one line of 1 to {LONGEST} characters that all can be seen"
         for name in index.findings
@@ -176,7 +183,7 @@ def _problems(index: Index) -> list[str]:
     ]
     if missing or clashes:
         return [f"no column {name}" for name in missing] + clashes
-    problems = []
+    problems = ["an age is infinite"] if np.isinf(rows["age"].to_numpy(np.float64)).any() else []
     problems += [
         f"no split can be called {split[:40]!r}: up to 40 letters, digits, spaces and .+-, not 'all'"
         for split in sorted(set(rows["split"].unique()) - set(SPLITS))

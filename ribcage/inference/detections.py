@@ -25,7 +25,7 @@ from ribcage.imaging import augment, image_file
 from ribcage.inference import predictions
 from ribcage.methods.detect import Detect, Found
 from ribcage.metrics.boxes import Marks
-from ribcage.runtime import distributed, files, progress
+from ribcage.runtime import distributed, files, parquet, progress
 
 SIDES = ("x", "y", "width", "height")
 COLUMNS = ("image", "finding", "score", *SIDES)
@@ -70,8 +70,8 @@ class Detections:
 def read(file: Path) -> Detections:
     """Read what `save` wrote, or say in one line what is wrong with it."""
     try:
-        columns = pq.read_table(file, memory_map=False)
-    except pa.ArrowInvalid as error:
+        columns = parquet.read(file)
+    except parquet.NoTableError as error:
         raise ValueError(f"{file} is damaged or no Parquet file ({error}).") from None
     named = (columns.schema.metadata or {}).get(b"ribcage.looked_for")
     if named is None or "boxes" not in columns.column_names:
@@ -80,7 +80,7 @@ def read(file: Path) -> Detections:
     values = pa.Table.from_struct_array(lists.flatten()).to_pandas()
     values.insert(0, "image", np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy()))
     return Detections(
-        tuple(named.decode().split("\n")), columns.drop_columns("boxes").to_pandas(), values.astype(TYPES)
+        tuple(named.decode().split("\n")), parquet.frame(columns.drop_columns("boxes")), values.astype(TYPES)
     )
 
 

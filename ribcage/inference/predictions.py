@@ -8,6 +8,7 @@ as log-odds, and `Mass_label` what was known: 1, 0, or empty.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,9 +22,13 @@ from ribcage.data.loader import Batch, Loader
 from ribcage.imaging import augment
 from ribcage.methods.supervised import Supervised
 from ribcage.metrics import multiclass, sigmoid
-from ribcage.runtime import distributed, files, progress, spreadsheet
+from ribcage.runtime import distributed, files, parquet, progress, spreadsheet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ABOUT = ("set", "row", "path", "patient", "split", "view", "sex", "age", "hospital")
+TEXTS = ("set", "path", "patient", "split", "view", "sex", "hospital")
 LOGIT, LABEL = "_logit", "_label"
 
 
@@ -211,13 +216,17 @@ def read(file: Path) -> pd.DataFrame:
 
     try:
         rows = pd.read_csv(file, keep_default_na=False, na_values={}) if ".csv" in file.suffixes else None
-        table = pd.read_parquet(file) if rows is None else _typed(spreadsheet.opened(rows))
+        table = _texts(parquet.read(file)) if rows is None else _typed(spreadsheet.opened(rows))
+    except parquet.NoTableError as error:
+        raise ValueError(f"{file} cannot be read as a table of predictions ({error}).") from None
     except (ValueError, pa.ArrowException, UnicodeError) as error:
         raise ValueError(f"{file} cannot be read as a table of predictions ({type(error).__name__}).") from None
     missing = [name for name in ("set", "path", "patient") if name not in table]
     if missing or not findings(table):
         lacks = missing or ["a finding with its _label column"]
         raise ValueError(f"{file} is no table of predictions: it has no {', no '.join(lacks)}.")
+    if not len(table):
+        raise ValueError(f"{file} is an empty table of predictions: it has no row.")
     if wrong := _strange(table):
         raise ValueError(
             f"{file} holds {', '.join(wrong)}. Scores are probabilities from 0 to 1; labels are 1, 0 or nothing."
@@ -243,11 +252,20 @@ def _strange(table: pd.DataFrame) -> list[str]:
     return found
 
 
+def _texts(table: "pa.Table") -> pd.DataFrame:
+    """A Parquet table whose texts are texts, whatever kind they were written as."""
+    import pyarrow as pa
+
+    for name in sorted({*TEXTS} & {*table.column_names}):
+        column = table[name].cast(pa.string()).fill_null("")
+        table = table.set_column(table.column_names.index(name), name, column)
+    return parquet.frame(table)
+
+
 def _typed(rows: pd.DataFrame) -> pd.DataFrame:
     """A CSV keeps no types: a column of numbers, where empty is NaN, or one of texts."""
-    texts = ("set", "path", "patient", "split", "view", "sex", "hospital")
     return pd.DataFrame(
-        {str(name): column.astype("str") if name in texts else _numbers(column) for name, column in rows.items()}
+        {str(name): column.astype("str") if name in TEXTS else _numbers(column) for name, column in rows.items()}
     )
 
 

@@ -23,7 +23,10 @@ def current(values: Any, file: str, format: int) -> Any:
     """The content of a file of this name in today's words; of another format than 1, or no object: as it is."""
     if not isinstance(values, dict) or values.get("format") != 1:
         return values
-    renamed = _renamed(values, NAMES[file])
+    try:
+        renamed = _renamed(values, NAMES[file])
+    except RecursionError:
+        raise ValueError(f"{file} is nested too deeply.") from None
     return {**DEFAULTS.get(file, {}), **renamed, "format": format}
 
 

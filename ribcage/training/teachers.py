@@ -28,7 +28,7 @@ from ribcage.data.provenance import Provenance
 from ribcage.data.readers import columns, tables
 from ribcage.inference import predictions
 from ribcage.methods.distil import Answer
-from ribcage.runtime import distributed, spreadsheet
+from ribcage.runtime import distributed, parquet, spreadsheet
 
 Weigh = Literal["mean", "auroc"]
 SUREST = 1e-6
@@ -274,13 +274,11 @@ def _near(names: Sequence[str]) -> list[str]:
 
 def _opened(file: Path) -> pd.DataFrame:
     """All columns of a table, or one line that says what is wrong with the file."""
-    import pyarrow as pa
-
     if _there(file).suffix.lower() == ".parquet":
         try:
-            rows = pd.read_parquet(file)
-        except (pa.ArrowException, ValueError, UnicodeError) as error:
-            raise ValueError(f"{file} cannot be read as a table of predictions ({type(error).__name__}).") from None
+            rows = parquet.frame(parquet.read(file))
+        except parquet.NoTableError as error:
+            raise ValueError(f"{file} cannot be read as a table of predictions ({error}).") from None
     else:
         try:
             rows = spreadsheet.opened(tables.sniffed(file))

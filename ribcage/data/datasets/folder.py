@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import findings, splits
-from ribcage.data.index import Index, no_boxes, reserved, table
+from ribcage.data.index import LONGEST, Index, no_boxes, reserved, table
 from ribcage.data.index import boxes as boxes_of
 from ribcage.data.readers import box_list, columns, tables
 from ribcage.imaging import image_file
+from ribcage.runtime import terminal
 
 CHINESE = "自己的图像：列名清楚的 CSV、按类别分的文件夹，或任意层级的 PNG、JPEG、DICOM 文件夹"
 SOURCE = "your own files"
@@ -130,7 +131,8 @@ def images(
 def _name(root: Path) -> str:
     """What the folder is called, as name space of its patients: '7' of two hospitals are two people."""
     folder = root.absolute()
-    return next((each.name for each in (folder, *folder.parents) if each.name.lower() not in ("", *NEUTRAL)), "folder")
+    named = (each.name for each in (folder, *folder.parents) if each.name.lower() not in ("", *NEUTRAL))
+    return terminal.line(next(named, "folder"))[:LONGEST]
 
 
 def _check_names(names: tuple[str, ...]) -> None:
