@@ -200,8 +200,8 @@ def compared(cell: Cell) -> list[Found]:
         first, second, labels, patients, inside = draw_sides(random, cell)
         scores = np.where(inside[:, None] | (np.arange(6) < 3), first, second)
         found = metrics.gap(scores, labels, inside, patients)
-        tally.add("gap in AUROC", truth, found.interval())
-        tally.add("gap in macro AUROC", float(truth.mean()), found.macro().interval())
+        tally.add("gap in AUROC, DeLong", truth, found.interval())
+        tally.add("gap in macro AUROC, DeLong", float(truth.mean()), found.macro().interval())
     return tally.found()
 
 
@@ -409,7 +409,7 @@ def undefined(found: dict[tuple[str, str, int], list[Found]], design: str) -> st
     sizes = {
         size: rows
         for (metric, own, size), rows in found.items()
-        if metric in ("AUROC", "gap in AUROC") and own == design
+        if metric in ("AUROC", "gap in AUROC, DeLong") and own == design
     }
     sums = {size: [sum(getattr(row, name) for row in rows) for name in ("undefined", "asked")]
             for size, rows in sizes.items()}  # fmt: skip

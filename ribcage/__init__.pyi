@@ -540,7 +540,7 @@ def import_(
     """
 
 def inspect(
-    folders: Words,
+    folders: Words = (),
     *,
     html: Word | None = None,
     json: Word | None = None,
@@ -555,7 +555,7 @@ def inspect(
     table; --html writes a self-contained report, --json the numbers.
 
     Args:
-        folders: Dataset folders, or NAME:ROOT.
+        folders: Dataset folders, or NAME:ROOT (none: --split-list compares lists by their names alone).
         html: Write a report with tables and sample images to this file.
         json: Write all numbers to this file.
         near: Look for near-duplicates as well (--no-near: only for identical images).
@@ -1003,6 +1003,7 @@ def serve(
     wait: float = 2.0,
     threads: int = 0,
     readers: int = 0,
+    window: Word = '',
     max_requests: int = 64,
     max_files: int = 32,
     max_megabytes: float = 128.0,
@@ -1028,6 +1029,8 @@ def serve(
         wait: Milliseconds to wait for more images before a batch is computed.
         threads: CPU threads of a model; 0: one per core.
         readers: Processes that decode images; 0: one per core.
+        window: DICOM window: the explanation of a window, such as LUNG, or CENTRE,WIDTH (default: the file's own,
+            docs/datasets.md).
         max_requests: Concurrent requests with images; more get status 503.
         max_files: Files per request.
         max_megabytes: Size of a request.

@@ -119,6 +119,22 @@ def test_lists_are_compared_and_their_leaks_named(tmp_path: Path) -> None:
     assert [(each["images"], each["patients"]) for each in found] == [(1, 2)]
 
 
+def test_lists_are_compared_without_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By their stems; where a list has a stem twice, by whole paths."""
+    (tmp_path / "a.txt").write_text("x/1.png\n2\n4.png\n")
+    (tmp_path / "b.txt").write_text("image\n2.png 0 1\ny/1.png 1 0\n3.png 0 0\n")
+    words = [f"{name}={tmp_path / file}" for name, file in (("train", "a.txt"), ("test", "b.txt"))]
+    found = audit.audit(audit.members((), words))
+    assert [(each["images"], each["of"], each["patients"]) for each in found["families"]] == [(2, 3, 0)]
+    assert not any("label" in text or "split" in text for text in found["problems"])
+    assert cli.main(["inspect", "--split-list", *words, "--html", str(tmp_path / "a.html")]) == 0
+    assert "2 of the 3 images in list train are in list test" in capsys.readouterr().out
+    (tmp_path / "a.txt").write_text("x/1.png\nz/1.png\n2.png\n")
+    (both,) = audit.audit(audit.members((), words))["families"]
+    assert both["images"] == 1  # 2.png
+    assert cli.main(["inspect"]) == 2 and "--split-list" in capsys.readouterr().err
+
+
 def test_a_set_without_labels_or_test_is_a_problem() -> None:
     found = audit.audit([tables({"path": list("ab"), "split": ["train", "val"], "split_x": ["train", "val"]})])
     said = " ".join(found["problems"])

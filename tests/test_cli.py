@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -29,6 +30,25 @@ def test_every_command_explains_each_of_its_options_without_torch(name: str) -> 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
     module = cli.command(name)
     assert all(flag.text for flag in flags.read_flags(module, []))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["import", "phantom", "--out", "made"], ["serve", "model"], ["export", "model"]],
+    ids=lambda words: words[0],
+)
+def test_a_number_below_nothing_is_refused_in_one_line(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain = flags.read_flags(cli.command(words[0]), [])
+    numbers = [flag.option for flag in plain if flag.kind in (int, float, int | None)]
+    assert numbers
+    for option in numbers:
+        assert cli.main([*words, option, "-3"]) == 2
+        said = capsys.readouterr()
+        assert option in said.err and "-3" in said.err and said.err.count("\n") == 1 and not said.out
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_others_call_a_command_leads_to_ours() -> None:

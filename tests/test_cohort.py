@@ -185,6 +185,16 @@ def test_before_a_training_shared_patients_and_images_are_counted_with_what_solv
     assert not selection.sharing(opened, train[:0], val[:0], ("train", "val"))
 
 
+def test_before_a_training_it_is_said_that_no_patient_is_known(tmp_path: Path) -> None:
+    rows = [("a", "train"), ("", "train"), ("", "val"), ("", "val"), ("b", "test")]
+    opened = [made(tmp_path, [{"patient": p, "split": s, "Mass": 0} for p, s in rows])]
+    train, val = selection.rows_of(opened, "train"), selection.rows_of(opened, "val")
+    said = selection.apart(opened, train, val, ("train", "val"))
+    assert "WARNING" in said and "'val'" in said and "'train'" not in said and "--patient-column" in said
+    assert "'train' and 'val'" in selection.apart(opened, train[1:], val, ("train", "val"))
+    assert not selection.apart(opened, train, selection.rows_of(opened, "test"), ("train", "test"))
+
+
 def test_of_two_splits_that_give_way_the_first_named_does() -> None:
     names, parts = np.array(["a", "a", "b", "b", "", ""]), np.array(["val", "test", "test", "", "test", "val"])
     assert splits.shared(names, parts, ("val", "test")).tolist() == [True] + [False] * 5

@@ -497,7 +497,9 @@ def test_compare_reads_runs_and_writes_a_page(nih: Path, tmp_path: Path, capsys:
     assert "holds no predictions" in capsys.readouterr().err
 
 
-def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(nih: Path, tmp_path: Path) -> None:
+def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(
+    nih: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(nih / "run" / "bundle", tmp_path / "模型")
     file = tmp_path / "模型" / "README.md"
     noted = file.read_text(encoding="utf-8")  # other tests may have tested this very model
@@ -506,6 +508,8 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(nih: Path, tmp_pa
     (tmp_path / "模型" / "tests.json").unlink(missing_ok=True)
     words = ["evaluate", str(tmp_path / "模型"), "--data", str(nih / "arnoweng"), "--resamples", "20"]
     assert cli.main([*words, "--split", "train", "--allow-leak"]) == 0
+    said = capsys.readouterr().out
+    assert "\nTest 1 of this model" in said and "\n! Not an honest test" in said  # a first test is no warning
     leaky = file.read_text(encoding="utf-8")
     assert "## Test:" not in leaky and "| 1 | nih, train (leak) |" in leaky and "**not honest**" in leaky
     assert (
@@ -525,6 +529,7 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(nih: Path, tmp_pa
     assert text.replace(text[text.index("<!-- tests") : text.index("## Limits")], "") == plain
     assert "3 tests; the data used most was used 2 times" in text and "2nd use of this data, as test 2" in text
     assert result["test"]["number"] == 3 and result["test"]["before"] == [2]
+    assert "\n! Test 3 of this model" in capsys.readouterr().out
     page = (tmp_path / "two" / "index.html").read_text(encoding="utf-8")
     assert "Test 3 of this model, the 2nd on this data (before: test 2)" in page
 

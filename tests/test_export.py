@@ -15,6 +15,7 @@ from ribcage import cli
 from ribcage.bundle import deployment
 from ribcage.bundle.io import WEIGHTS_FILE, Classifier, load_classifier, save_bundle
 from ribcage.bundle.spec import ModelSpec
+from ribcage.data import phantom
 from ribcage.data.provenance import Provenance
 from ribcage.inference import image_files
 from ribcage.methods.supervised import Supervised
@@ -100,6 +101,17 @@ def test_the_file_says_what_it_answers(tmp_path: Path) -> None:
     assert json.loads(said["ribcage.findings"]) == ["Mass", "Nodule", "Edema"]
     assert json.loads(said["ribcage.thresholds"]) == {"youden": [0.2, None, 0.9]}
     assert json.loads(said["ribcage.input"])["side"] == 48 and said["ribcage.use"] == "research use only"
+
+
+def test_the_file_of_a_model_of_made_up_images_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import onnx
+
+    folder = made(tmp_path / "m", data=({"name": "phantom", "source": phantom.SOURCE, "licence": ""},))
+    warning = opened(folder).spec.warning
+    ribcage.export(folder, out=tmp_path / "a.onnx", latency=False)
+    said = {one.key: one.value for one in onnx.load(tmp_path / "a.onnx").metadata_props}
+    assert said["ribcage.warning"] == warning != "" and warning in capsys.readouterr().out
+    assert "ribcage.warning" not in deployment.facts(opened(made(tmp_path / "n")).spec)
 
 
 def test_a_file_that_answers_otherwise_is_not_kept(

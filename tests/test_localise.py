@@ -24,6 +24,7 @@ from ribcage.data.loader import rows_of
 from ribcage.evaluation.box_validation import BoxValidation
 from ribcage.inference import detections, gradcam, image_files, predictions
 from ribcage.methods.detect import Detect
+from ribcage.runtime.files import only_writer
 from ribcage.training import checkpoint, feature_cache
 
 FINDING = "Lung_Opacity"
@@ -196,6 +197,10 @@ def test_a_classifier_becomes_a_detector_by_what_it_looks_at(
     data: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["localise", "--data", str(data), "--out", str(tmp_path / "cam"), "--init", str(classifier)]
+    (tmp_path / "cam").mkdir()
+    with only_writer(tmp_path / "cam"):
+        assert cli.main([*given, "--head", "cam", "--share", "0.4"]) == 1
+    assert "Another process is writing" in capsys.readouterr().err and not list((tmp_path / "cam").iterdir())
     assert cli.main([*given, "--head", "cam", "--share", "0.4"]) == 0
     assert "Validation: mAP" in capsys.readouterr().out
     one = load_detector(tmp_path / "cam")

@@ -47,6 +47,15 @@ def test_a_comma_parts_findings_where_one_of_them_is_known(
     assert cell in caplog.text, "what a comma was taken for is said"
 
 
+def test_words_of_a_view_are_no_findings(folder: Path) -> None:
+    found = read(
+        folder, "path,label", "1.png,Normal; AP", "2.png,Mass|PA|L", "3.png,AP Supine", "4.png,Lateral meniscus"
+    )
+    assert found.findings == ("Mass", "L", "Lateral_meniscus")  # a letter may be anything
+    assert np.isnan(found.labels).all(axis=1).tolist() == [False, False, True, False]
+    assert found.labels[:2].tolist() == [[0, 0, 0], [1, 1, 0]]
+
+
 @pytest.mark.parametrize("name", ["1_abnormal", "abnormal", "E_Coli", "TC", "Infection", "Pneumonitis"])
 def test_nothing_far_is_proposed(name: str) -> None:
     assert findings.meant(name) == ""

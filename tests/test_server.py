@@ -281,6 +281,20 @@ def test_a_dicom_tells_about_itself_but_not_whose_it_is(server: Running) -> None
     assert "P-77" not in answer.text and "1.2.99" not in answer.text and "Doe" not in answer.text
 
 
+def test_the_window_of_dicom_files_can_be_chosen() -> None:
+    from test_dicom import dataset, written
+
+    made = dataset(WindowCenter=["900", "2000"], WindowWidth=["1000", "3000"])
+    made.WindowCenterWidthExplanation = ["SOFT", "LUNG"]
+    shown = []
+    for window in ("", "LUNG"):
+        with running(window=window) as one:
+            shown.append(one.post("/v1/image?side=64", ("a.dcm", written(made))).content)
+    assert len(shown[0]) == len(shown[1]) and shown[0] != shown[1]
+    with pytest.raises(ValueError, match="--window"):
+        serve.run(serve.Options((Path("model"),), window="9,0"))
+
+
 def test_a_image_comes_back_to_be_shown(server: Running) -> None:
     pixels = cloud(90, 70, np.uint16)
     answer = server.post("/v1/image?side=64", png(pixels))

@@ -1,8 +1,10 @@
 """A run can be stopped, killed, resumed and shared among processes, and computes the same."""
 
+import contextlib
 import errno
 import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -119,6 +121,21 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_rows(data: Path, tmp_path
         trained(run, tmp_path / "run")
     rows = json.loads((tmp_path / "run" / "diverged.json").read_text())["rows"]
     assert rows == next(run.loader.epoch(0)).rows.tolist()
+
+
+def test_the_rows_of_a_divergence_are_kept_until_the_run_is_beyond_it(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    for worst, there in ((math.inf, True), (1.0, False)):
+        run = toys.run([(1.0, 2.0), (1.0, 2.0), (worst, 2.0), (1.0, 2.0)])
+        work = Training(run, out, Plan(save_minutes=0.0), lambda: {"auroc": 0.5}, lambda: None)
+        if worst == 1.0:
+            work.resume()
+            work.save()
+            assert (out / "diverged.json").exists()  # it is not beyond it yet
+        with contextlib.nullcontext() if worst == 1.0 else pytest.raises(ValueError, match="not finite at step 2"):
+            list(work.steps())
+        assert (out / "diverged.json").exists() is there
 
 
 def test_a_run_without_progress_ends_by_patience(data: Path, tmp_path: Path) -> None:
@@ -554,7 +571,12 @@ def test_what_changes_no_step_may_change_when_a_run_goes_on(data: Path, begun: P
     free = ["--threads", "2", "--patience", "3", "--save-minutes", "1", "--log-format", "paddle"]
     out = shutil.copytree(begun, tmp_path / "run")
     assert cli.main(words(tmp_path / "copy", out, "--epochs", "1", "--resume", *free)) == 0
-    assert run_folder.begun(out)["history"][0]["now"] == {"save_minutes": 1.0, "threads": 2, "patience": 3}
+    assert run_folder.begun(out)["history"][0]["now"] == {
+        "log_format": "paddle",
+        "save_minutes": 1.0,
+        "threads": 2,
+        "patience": 3,
+    }
 
 
 def test_what_helps_a_run_may_change_when_it_goes_on_and_is_written_down(

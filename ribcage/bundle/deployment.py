@@ -109,9 +109,8 @@ def facts(model: ModelSpec) -> dict[str, str]:
         "input": {"side": model.stored, "fit": model.fit, "values": "gray, uint8, white is dense"},
     }
     words = {name: json.dumps(value, ensure_ascii=False) for name, value in listed.items()}
-    return {"ribcage.use": "research use only", "ribcage.model": model.name} | {
-        f"ribcage.{name}": text for name, text in words.items()
-    }
+    said = {"use": "research use only", "model": model.name, **({"warning": model.warning} if model.warning else {})}
+    return {f"ribcage.{name}": text for name, text in {**said, **words}.items()}
 
 
 def stamp(opened: Classifier) -> str:

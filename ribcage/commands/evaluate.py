@@ -497,4 +497,5 @@ def printed(result: dict[str, Any], table: "Table", note: str) -> None:
     console.print(console_table(table))
     console.print(note)
     for said in [*result["stamps"], *result["notes"]]:
-        console.print(f"! {said}")
+        first = said == result["test"]["text"] and result["test"]["use"] == 1
+        console.print(said if first else f"! {said}")  # a first test is as it should be

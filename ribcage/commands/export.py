@@ -73,12 +73,14 @@ def run(options: Options) -> dict[str, Any]:
         with progress.working("comparing its predictions with the model's"):
             result = compared(options, opened, made)
         if options.latency:
-            with progress.working("measuring the time that both take"):
+            with progress.working("measuring the time that both take (--no-latency skips this)"):
                 result["latency"] = timed(options, opened, made)
         deployment.beside(file).unlink(missing_ok=True)
         for one in beside(made):
             one.replace(file.with_suffix(one.suffix))
         deployment.seal(beside(file))
+    if opened.spec.warning:
+        print(f"! {opened.spec.warning}")
     print(f"Wrote {file}, {sum(one.stat().st_size for one in beside(file)) / 1e6:,.1f} MB.")
     return {"file": str(file), **result}
 

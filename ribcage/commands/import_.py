@@ -118,7 +118,7 @@ def check(options: Options) -> None:
     wrong += [f"--size must be {intake.LEAST_SIZE} to 4096, not {options.size}"] * (
         options.size is not None and not intake.LEAST_SIZE <= options.size <= 4096
     )
-    wrong += [f"--{key} cannot be negative" for key in ("workers", "limit") if getattr(options, key) < 0]
+    wrong += [f"--{key} cannot be {getattr(options, key)}" for key in ("workers", "limit") if getattr(options, key) < 0]
     wrong += limits.intolerable("--allow-rejected", options.allow_rejected)
     try:
         gray.asked(options.window)

@@ -17,8 +17,8 @@ EXAMPLES = ("inspect data/nih", "inspect data/nih data/rsna --html audit.html")
 class Options:
     """What to look at, and where to write."""
 
-    folders: tuple[str, ...]
-    """Dataset folders, or NAME:ROOT."""
+    folders: tuple[str, ...] = ()
+    """Dataset folders, or NAME:ROOT (none: --split-list compares lists by their names alone)."""
     html: Path | None = None
     """Write a report with tables and sample images to this file."""
     json: Path | None = None
@@ -70,6 +70,9 @@ def check(options: Options) -> None:
     wrong = []
     repeated = [word for word in dict.fromkeys(options.folders) if options.folders.count(word) > 1]
     wrong += [f"{word} is given twice" for word in repeated]
+    wrong += ["nothing is named: give dataset folders, NAME:ROOT, or --split-list"] * (
+        not options.folders and not options.split_list
+    )
     wrong += [f"--samples cannot be {options.samples}"] * (options.samples < 0)
     for name in ("html", "json"):
         file = getattr(options, name)

@@ -133,7 +133,8 @@ def train(options: Options, device: Any) -> Path:
     stores = dataset_folder.open_all(options.data)
     selection.distinct(stores)
     if options.head == "cam":
-        return look(options, stores, device)
+        with run_folder.alone(options):
+            return look(options, stores, device)
     options = settled(options, stores)
     if options.resume:
         run_folder.check_same("localise", options, stores)

@@ -55,6 +55,9 @@ class Options:
     """CPU threads of a model; 0: one per core."""
     readers: int = 0
     """Processes that decode images; 0: one per core."""
+    window: str = ""
+    """DICOM window: the explanation of a window, such as LUNG, or CENTRE,WIDTH (default: the file's own,
+    docs/datasets.md)."""
     max_requests: int = 64
     """Concurrent requests with images; more get status 503."""
     max_files: int = 32
@@ -98,6 +101,7 @@ def missing() -> list[str]:
 
 def wrong(options: Options) -> list[str]:
     """What cannot be done."""
+    from ribcage.imaging.dicom import gray
     from ribcage.server.gate import is_loopback
 
     said = [] if options.models else ["no model is named"]
@@ -106,6 +110,10 @@ def wrong(options: Options) -> list[str]:
     for name, (least, most) in BOUNDS.items():
         if not least <= getattr(options, name) <= most:
             said.append(f"--{name.replace('_', '-')} {getattr(options, name):g} is not from {least:g} to {most:,}")
+    try:
+        gray.asked(options.window)
+    except ValueError as error:
+        said.append(str(error).rstrip("."))
     token, problem = secret(options)
     said += [problem] if problem else []
     if not is_loopback(options.host) and not token and not problem:
@@ -147,6 +155,7 @@ def settings(options: Options) -> "Settings":
         batch=options.batch, wait=options.wait / 1000, threads=options.threads,
         readers=options.readers or os.cpu_count() or 1, most_bytes=round(1e6 * options.max_megabytes),
         most_files=options.max_files, most_pixels=1e6 * options.max_megapixels, rules=rules,
+        window=options.window,
     )  # fmt: skip
 
 

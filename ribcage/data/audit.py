@@ -16,6 +16,8 @@ import pandas as pd
 from ribcage.data import dataset_folder as stores
 from ribcage.data import intake, splits
 from ribcage.data.index import SPLITS, Index
+from ribcage.data.index import table as table_of
+from ribcage.data.readers import tables
 from ribcage.imaging import duplicates
 
 EXAMPLES = 20  # pairs named one by one; the rest is counted
@@ -31,6 +33,8 @@ class Member:
     store: stores.Store | None = None
     lists: dict[str, np.ndarray] = field(default_factory=dict)
     """Bare lists under audit: name → (N,) bool, the rows that each one names."""
+    bare: bool = False
+    """Whether there is nothing but lists."""
 
     @property
     def fingerprints(self) -> stores.Fingerprints | None:
@@ -68,6 +72,7 @@ def describe(member: Member) -> dict[str, Any]:
     facts = member.store.facts if member.store is not None else None
     return {
         "label": member.label,
+        "bare": member.bare,
         "name": index.name,
         "source": facts.source if facts else "",
         "licence": facts.licence if facts else "",
@@ -414,6 +419,8 @@ def _place_text(place: dict[str, Any]) -> str:
 
 def _set_texts(described: dict[str, Any]) -> list[str]:
     label, texts = described["label"], []
+    if described["bare"]:
+        return [f"{label}: patients are not known of names alone: name the data set, too, to compare them."]
     if described["rejected"]:
         texts.append(f"{label}: {described['rejected']:,} images could not be imported; rejected.csv says why.")
     if described["unknown_in_splits"]:
@@ -449,6 +456,8 @@ def _set_texts(described: dict[str, Any]) -> list[str]:
 
 def members(words: Sequence[str], lists: Sequence[str] = (), **options: Any) -> list[Member]:
     """Every one of them, or all that is wrong with them at once; options are those of the data sets not imported."""
+    if lists and not words:
+        return [_bare(lists)]
     found, wrong = [], []
     for word in words:
         try:
@@ -461,6 +470,20 @@ def members(words: Sequence[str], lists: Sequence[str] = (), **options: Any) -> 
         texts = " ".join(str(error) for error in wrong)
         raise ValueError(texts) if any(isinstance(error, ValueError) for error in wrong) else FileNotFoundError(texts)
     return found
+
+
+def _bare(lists: Sequence[str]) -> Member:
+    """Lists by themselves: images are the same where their names are, or, where no list has a stem twice, the stems."""
+    given = [list(dict.fromkeys(names)) for names in splits.names_listed(lists).values()]
+    every = list(dict.fromkeys(name for names in given for name in names))
+    stems = [tables.SUFFIX.sub("", name.rpartition("/")[2]) for name in every]
+    by_stem = {stem: name for name, stem in sorted(zip(every, stems, strict=True), key=lambda pair: "." in pair[0])}
+    unique = all(
+        len({tables.SUFFIX.sub("", name.rpartition("/")[2]) for name in names}) == len(names) for names in given
+    )
+    paths = sorted(by_stem.values()) if unique else every
+    index = Index("lists", table_of(pd.DataFrame({"path": paths})), ())
+    return Member("lists", index, lists=splits.lists(lists, paths), bare=True)
 
 
 def not_imported(word: str) -> tuple[str, str] | None:

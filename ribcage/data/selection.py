@@ -161,7 +161,8 @@ def overlap(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray)
 
 
 def apart(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
-    """Raise where images are learnt from that also choose; a sentence where only their patients are, else ""."""
+    """Raise where images are learnt from that also choose; a sentence where their patients are, or where none is known,
+    else ""."""
     both, (train, val) = overlap(stores, learning, choosing), splits
     if both.images:
         raise ValueError(
@@ -169,11 +170,22 @@ def apart(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray, s
             "by them. Give --val another split."
         )
     if not both.patients:
-        return ""
+        return _unknown(stores, learning, choosing, splits)
     return (
         f"WARNING: {both.patients:,} patients are in {train!r} and in {val!r}: the best model, its temperature and its "
         f"thresholds are chosen by people it has learnt from. --drop-shared {val} leaves them out of {val!r}, "
         f"--drop-shared {train} out of {train!r}."
+    )
+
+
+def _unknown(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
+    """A sentence where nothing can tell whether patients are in both."""
+    blind = [name for name, rows in zip(splits, (learning, choosing), strict=True) if not known_patients(stores, rows)]
+    if not blind:
+        return ""
+    return (
+        f"WARNING: no patient is known in {' and '.join(map(repr, blind))}: images of one patient may be learnt from "
+        "and choose the model, which flatters it. Import with --patient-column or --patient-pattern."
     )
 
 

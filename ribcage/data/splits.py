@@ -77,17 +77,22 @@ def choose(frame: pd.DataFrame, wanted: str, published: Sequence[str], shares: d
     return by_patient(frame["patient"], frame["path"], shares)
 
 
-def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
-    """Name → (N,) bool: the rows that bare lists of images name, from words such as train=FILE; one name may have
-    several lists. A list names images by their path, their name, or their stem."""
+def names_listed(words: Sequence[str]) -> dict[str, list[str]]:
+    """Name → what stands in its lists, from words such as train=FILE."""
     given: dict[str, list[str]] = {}
     for word in words:
         name, equals, file = word.partition("=")
         if not (name.strip() and equals and file):
             raise ValueError(f"--split-list {word!r} is not NAME=FILE, such as train=train_list.txt.")
         given.setdefault(name.strip(), []).extend(tables.bare_list(Path(file).expanduser()))
+    return given
+
+
+def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
+    """Name → (N,) bool: the rows that bare lists of images name, from words such as train=FILE; one name may have
+    several lists. A list names images by their path, their name, or their stem."""
     place, found = {path: row for row, path in enumerate(paths)}, {}
-    for name, images in given.items():
+    for name, images in names_listed(words).items():
         meant = [place.get(path, -1) for path in tables.meant(images, paths)[0]]
         strange = next((image for image, row in zip(images, meant, strict=True) if row < 0), "")
         rows = np.array([row for row in meant if row >= 0], np.int64)

@@ -88,6 +88,8 @@ class Settings:
     most_pixels: float
     """Of an image."""
     rules: Rules
+    window: str = ""
+    """What DICOM files are shown by instead of their own choice."""
     read_seconds: float = 10.0
     """For reading one file."""
 
@@ -133,7 +135,7 @@ class Service:
 
     async def read(self, upload: Upload, **how: Any) -> GrayImage:
         """The image in a file."""
-        task = Task(upload.name, **how)
+        task = Task(upload.name, window=self.settings.window, **how)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.readers.threads, self.readers.read, task, upload.data)
 

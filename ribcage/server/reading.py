@@ -51,6 +51,8 @@ class Task:
     """(side, how it is fitted): only this square of it is wanted."""
     side: int | None = None
     """The longer side of what is wanted, at most."""
+    window: str = ""
+    """What a DICOM file is shown by instead of its own choice."""
 
 
 # ---- in the reading process
@@ -106,7 +108,9 @@ def _read(task: Task, data: bytes, limits: Limits) -> Answer:
     """What is known of an image, and its pixels."""
     from ribcage.imaging import image_file
 
-    read = image_file.decode_image(data, task.name, depth=task.depth, min_side=task.min_side, limits=limits)
+    read = image_file.decode_image(
+        data, task.name, depth=task.depth, min_side=task.min_side, limits=limits, window=task.window
+    )
     size, pixels = (read.width, read.height), read.pixels
     if task.square:
         pixels = image_file.fit(pixels, task.square[0], task.square[1], of=size)[0]  # type: ignore[arg-type]

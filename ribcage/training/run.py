@@ -7,7 +7,7 @@ runs/x/
 ├── checkpoint.pt            everything to go on from; replaced whole
 ├── checkpoint.previous.pt   the one before, should that be damaged
 ├── bundle/                  the best model so far, by validation
-└── diverged.json            only after a step that was not finite: the rows of that batch
+└── diverged.json            after a step that was not finite, until the run is beyond it: the rows of that batch
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from ribcage.training.trainer import DivergedError, Log, Run
 Validate = Callable[[], dict[str, float]]
 
 
+DIVERGED = "diverged.json"
 RISK = 1.0
 """Minutes of training that may be lost when a run is killed while it validates."""
 
@@ -145,6 +146,7 @@ class Training:
         everything = {"run": self.run.state(), "standing": vars(self.standing)}
         file, again = self.folder / checkpoint.FILE, self._saved_step == self.run.step
         distributed.at_first(lambda: checkpoint.save(file, everything, again=again))
+        distributed.at_first(lambda: _recovered(self.folder / DIVERGED, self.run.step))
         self._saved_at, self._saved_step = time.monotonic(), self.run.step
 
     # ---- between the steps
@@ -166,7 +168,7 @@ class Training:
 
     def _what_then(self, error: DivergedError) -> str:
         """How to go on after a run diverged, and where the rows of the batch are."""
-        file = self.folder / "diverged.json"
+        file = self.folder / DIVERGED
         distributed.at_first(lambda: files.write(file, json.dumps({"step": error.step, "rows": error.rows}) + "\n"))
         how = "The same command with --resume and that goes on from the last good checkpoint."
         if self._saved_step < 0:
@@ -289,6 +291,13 @@ def _numbers(log: Log) -> dict[str, Any]:
 def _newest(folder: Path) -> tuple[str, str]:
     file, said = checkpoint.newest(folder)
     return file.name, said
+
+
+def _recovered(file: Path, step: int) -> None:
+    """Take away the note of a step that was not finite, once the run is beyond it."""
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        if files.read_json(file)["step"] < step:
+            file.unlink()
 
 
 def _cut_log(file: Path, step: int) -> None:

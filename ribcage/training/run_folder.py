@@ -63,6 +63,14 @@ def going(
 
 
 @contextlib.contextmanager
+def alone(options: Any) -> Iterator[None]:
+    """While it lasts, the run folder is this process's alone; for what has no steps, so that no run goes on."""
+    with contextlib.ExitStack() as held:
+        distributed.at_first(lambda: held.enter_context(_owned(options)))
+        yield
+
+
+@contextlib.contextmanager
 def _owned(options: Any) -> Iterator[bool]:
     """The folder is nobody else's while this lasts; whether the run in it goes on."""
     check_free(options)
@@ -168,7 +176,7 @@ def check_same(command: str, options: Any, stores: Sequence[Store], lessons: Seq
         raise ValueError(
             f"{options.out} was begun with --epochs {before['epochs']}, which can be made more, not {now['epochs']}."
         )
-    return {name: (before.get(name), now[name]) for name in names if name in STEERS | HOW and name in now}
+    return {name: (before.get(name), now[name]) for name in names if name in STEERS | HOW | SEEN and name in now}
 
 
 def usual(options: Any) -> dict[str, Any]:

@@ -94,6 +94,7 @@ MOST_SPLITS = 5
 """Names of splits beside the usual ones, at most: more are something else."""
 SPLIT_WORDS = {word: part for part, known in SPLITS.items() for word in known}
 SLICES_SET = frozenset(SLICES)
+VIEW_WORDS = frozenset(word for view in ("PA", "AP", "LATERAL") for word in VIEWS[view])
 LABEL_WORDS: dict[str, float] = {word: value for value, known in LABELS.items() for word in known}
 
 
@@ -267,7 +268,12 @@ def _parts(cell: str, alone: Collection[str] = ()) -> list[str]:
         pieces = [piece.strip() for piece in re.split(r"[,，/]", part) if piece.strip()]
         known = [piece for piece in pieces if findings.known(unnumbered(piece)) or findings.plain(piece) in alone]
         parts += pieces if known else [part.strip()]
-    return [part for part in parts if math.isfinite(LABEL_WORDS.get(part.lower(), 0))]
+    return [part for part in parts if math.isfinite(LABEL_WORDS.get(part.lower(), 0)) and not _is_view(part)]
+
+
+def _is_view(part: str) -> bool:
+    """Whether a part of a list is a view and no finding: 'AP' in 'Normal; AP'. A single letter may be anything."""
+    return len(part) > 1 and not findings.known(part) and {*_tokens(part)} <= VIEW_WORDS
 
 
 def _say_commas(cells: Sequence[str], parts: Sequence[Sequence[str]]) -> None:
