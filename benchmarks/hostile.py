@@ -35,6 +35,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pydicom
 import torch
 from safetensors.torch import save as safetensors_bytes
@@ -47,6 +49,7 @@ from ribcage.bundle.io import load_bundle, save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder, datasets
 from ribcage.data.provenance import Provenance
+from ribcage.evaluation import own_predictions
 from ribcage.imaging import image_file
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -57,7 +60,7 @@ SECONDS = 20.0
 """For one input; a sound one takes milliseconds."""
 SHARES = {
     "image": 0.28, "dicom": 0.28, "weights": 0.14, "tables": 0.08, "bundle": 0.08, "dataset": 0.05, "run": 0.04,
-    "upload": 0.05,
+    "upload": 0.03, "predictions": 0.02,
 }  # fmt: skip
 """Of the corpus."""
 WORDS = (
@@ -318,6 +321,29 @@ def of_dataset(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     return read
 
 
+def of_predictions(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
+    """A table of predictions, one or two of whose columns are others."""
+    rows = 4
+    cells: dict[str, Any] = {"set": ["d"] * rows, "path": [f"{row}.png" for row in range(rows)]}
+    cells |= {"patient": ["p"] * rows, "Mass": [0.5] * rows, "Mass_label": [1.0] * rows}
+    strange = ([{"a": 1}], [[1.5]], [b"\xff"], [None], [True], [2**62], [float("nan")], ["A" * 100_000])
+    for _ in range(int(draw.integers(0, 3))):
+        cells[_one(list(cells), draw)] = _one(strange, draw) * rows
+    if draw.random() < 0.3:
+        cells[_one(WORDS[:10], draw)] = ["1"] * rows
+    file = place / ("p.csv" if draw.random() < 0.4 else "p.parquet")
+    if file.suffix == ".csv":
+        pd.DataFrame(cells).to_csv(file, index=False, errors="replace")
+    else:
+        table = pa.table(cells)
+        wish = (b"[" * 100_000, b'{"index_columns": ["nope"]}', b'{"columns": "x"}', b"{[")
+        table = table.replace_schema_metadata({"pandas": _one(wish, draw)}) if draw.random() < 0.3 else table
+        pq.write_table(table.slice(0, int(draw.integers(0, rows + 1))), file)
+    if draw.random() < 0.3:
+        file.write_bytes(changed(file.read_bytes(), draw))
+    return lambda: own_predictions.read(file, ("Mass",))
+
+
 def of_run(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     """A run folder, one or two of whose files are others."""
     shutil.copytree(made.folder / "run", place / "r")
@@ -422,7 +448,7 @@ def of_upload(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
 
 KINDS: dict[str, Callable[[Sound, Draw, Path], Callable[[], object]]] = {
     "image": of_image, "dicom": of_dicom, "weights": of_weights, "tables": of_tables, "bundle": of_bundle,
-    "dataset": of_dataset, "run": of_run, "upload": of_upload,
+    "dataset": of_dataset, "run": of_run, "upload": of_upload, "predictions": of_predictions,
 }  # fmt: skip
 
 
