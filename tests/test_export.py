@@ -122,7 +122,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     own = deployment.Deployed.__init__
 
     def warm(self: Any, one: Any) -> None:
-        own(self, Classifier(one.folder, replace(one.model, temperature=(9.0, 9.0, 9.0)), one.method, one.provenance))
+        own(self, Classifier(one.folder, replace(one.spec, temperature=(9.0, 9.0, 9.0)), one.method, one.provenance))
 
     monkeypatch.setattr(deployment.Deployed, "__init__", warm)
     assert cli.main(["export", str(folder), "--out", str(tmp_path / "a.onnx"), "--no-latency"]) == 2
