@@ -87,7 +87,7 @@ def make_files(kind: Kind, folder: Path, count: int) -> list[Path]:
     return files
 
 
-def make_folder(files: list[Path], folder: Path, *, link: bool) -> dataset_folder.Store:
+def make_folder(files: list[Path], folder: Path, *, link: bool) -> dataset_folder.DatasetFolder:
     """A dataset folder of these files."""
     rows = pd.DataFrame({"path": [file.name for file in files], "split": "train"})
     index = Index("bench", indexes.table(rows), root=files[0].parent)
@@ -111,7 +111,7 @@ def chain(files: list[Path]) -> int:
     return len(files)
 
 
-def loader(opened: dataset_folder.Store, rounds: int = 1) -> Callable[[], int]:
+def loader(opened: dataset_folder.DatasetFolder, rounds: int = 1) -> Callable[[], int]:
     """Our batches with our augmentation, in one thread."""
     rows = np.tile(np.arange(len(opened)), rounds)
     batches = Loader([opened], [augment.gentle_view(SIDE)], batch=64, rows=rows, threads=1)
@@ -122,7 +122,7 @@ def loader(opened: dataset_folder.Store, rounds: int = 1) -> Callable[[], int]:
     return run
 
 
-def gather(opened: dataset_folder.Store, rounds: int) -> Callable[[], int]:
+def gather(opened: dataset_folder.DatasetFolder, rounds: int) -> Callable[[], int]:
     """The floor: rows of the memory map into a batch, nothing else."""
     images = torch.from_numpy(np.array(opened.images))
     rows = rng.permutation(0, 0, len(images))
@@ -235,20 +235,21 @@ MEMORY = "print(next(int(line.split()[1]) for line in open('/proc/self/status') 
 MILLION = f"""
 import sys, time
 start = time.perf_counter()
-from ribcage import store
+from ribcage.data import dataset_folder
 begun = time.perf_counter()
-opened = store.open(sys.argv[1])
+opened = dataset_folder.open(sys.argv[1])
 opened.index.labels
 print(time.perf_counter() - begun, begun - start)
 {MEMORY}
 """
 EPOCH = f"""
 import sys, torch
-from ribcage import store, views
-from ribcage.loader import Loader
+from ribcage.data import dataset_folder
+from ribcage.data.loader import Loader
+from ribcage.imaging import augment
 torch.set_num_threads(1)
-opened = store.open(sys.argv[1])
-for batch in Loader([opened], [views.gentle(224)], batch=64, threads=int(sys.argv[2])).epoch(0):
+opened = dataset_folder.open(sys.argv[1])
+for batch in Loader([opened], [augment.gentle_view(224)], batch=64, threads=int(sys.argv[2])).epoch(0):
     pass
 {MEMORY}
 """

@@ -31,7 +31,7 @@ import torch
 
 from benchmarks import trials
 from ribcage import metrics
-from ribcage.data import dataset_folder, selection
+from ribcage.data.collection import Datasets
 from ribcage.data.readers.tables import IMAGES
 from ribcage.training import teachers
 
@@ -110,8 +110,8 @@ def made_up(options: argparse.Namespace) -> None:
     other = options.work / "phantom for tests"
     made = ["--out", str(other), "--images", str(options.tests), "--size", "128", "--seed", str(TEST_SEED)]
     subprocess.run([sys.executable, "-m", "ribcage", "import", "phantom", *made], check=True)
-    learnt, stores = len(selection.rows_of([dataset_folder.open(options.data)], "train")), [dataset_folder.open(other)]
-    rows = np.arange(len(stores[0]))
+    learnt, data = len(Datasets.open([options.data]).rows_of("train")), Datasets.open([other])
+    rows = np.arange(data.total)
     with ThreadPoolExecutor(options.jobs) as workers:
         words = [teacher_words(name, labels, options) for labels in options.labels for name in TEACHERS]
         list(workers.map(trials.trained, words))
@@ -121,9 +121,9 @@ def made_up(options: argparse.Namespace) -> None:
         ]  # fmt: skip
         folders = dict(zip(every, workers.map(lambda one: trials.trained(one.words(options)), every), strict=True))
     torch.set_num_threads(options.jobs)
-    asked = trials.common(stores, rows, options.least)
+    asked = trials.common(data, rows, options.least)
     print(f"{learnt:,} training images, {len(rows):,} to test on, {options.seeds} seeds, findings: {', '.join(asked)}")
-    test = partial(trials.tested, stores=stores, names=asked, rows=rows)
+    test = partial(trials.tested, data=data, names=asked, rows=rows)
     shown: dict[tuple[str, float], list[trials.Tested]] = {}
     for labels in options.labels:
         for name in TEACHERS:
@@ -166,12 +166,9 @@ def halves(options: argparse.Namespace) -> list[Path]:
 def real(options: argparse.Namespace) -> None:
     """Labels alone against labels and a table of a published model's answers."""
     folders = halves(options)
-    stores = [[dataset_folder.open(folder)] for folder in folders]
-    asked = trials.common(
-        [one[0] for one in stores],
-        np.concatenate([selection.rows_of([one[0] for one in stores], "test")]),
-        options.least,
-    )
+    data = [Datasets.open([folder]) for folder in folders]
+    both = Datasets.of(one[0] for one in data)
+    asked = trials.common(both, both.rows_of("test"), options.least)
     shown: dict[tuple[str, float], list[trials.Tested]] = {}
     for lesson in ("alone", "from the table"):
         for seed in range(options.seeds):
@@ -185,15 +182,13 @@ def real(options: argparse.Namespace) -> None:
                 taught = ["--teacher", str(options.table), "--hard", str(options.hard)]
                 taught += ["--temperature", str(options.temperature)]
                 words = ["finetune", *words] if lesson == "alone" else ["distil", *words, *taught]
-                scores, labels, patients = trials.tested(trials.trained(words), stores[half], asked)
+                scores, labels, patients = trials.tested(trials.trained(words), data[half], asked)
                 tests.append(((scores.argsort(0).argsort(0) + 0.5) / len(scores), labels, patients))
             joined = [np.concatenate(parts) for parts in zip(*tests, strict=True)]
             shown.setdefault((lesson, 1.0), []).append((joined[0], joined[1], joined[2]))
-    learnt = [len(selection.rows_of(one, "train")) for one in stores]
+    learnt = [len(one.rows_of("train")) for one in data]
     print(f"{learnt} training images of the halves, {options.seeds} seeds, findings: {', '.join(asked)}")
-    answers = [
-        teachers.read(teachers.table(options.table), one, asked)[selection.rows_of(one, "test")] for one in stores
-    ]
+    answers = [teachers.read(teachers.table(options.table), one, asked)[one.rows_of("test")] for one in data]
     labels, patients = shown["alone", 1.0][0][1:]
     shown["the teacher itself", 1.0] = [(np.concatenate(answers), labels, patients)]
     table(shown)

@@ -16,7 +16,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,9 @@ import torch
 from benchmarks import boxplot, trials
 from ribcage import metrics
 from ribcage.bundle.io import load_detector
-from ribcage.data import dataset_folder, selection
+from ribcage.data.collection import Datasets
+from ribcage.data.findings import IGNORE
 from ribcage.evaluation import detection as box_evaluation
-from ribcage.evaluation.validation import IGNORE
 from ribcage.inference import detections, gradcam
 from ribcage.metrics import detection
 from ribcage.metrics.resampling import Resampled
@@ -79,11 +78,11 @@ def localised(one: Trial, images: int, options: argparse.Namespace) -> list[str]
     ]  # fmt: skip
 
 
-def tested(folder: Path, stores: Sequence[dataset_folder.Store]) -> dict[str, Resampled]:
+def tested(folder: Path, data: Datasets) -> dict[str, Resampled]:
     """A detector on the test part: mean over findings of each measure."""
-    opened, rows = load_detector(folder), selection.rows_of(stores, "test")
-    found = detections.detect(gradcam.finder(opened), stores, rows, model=opened.spec, batch=64, threads=1)
-    answers = box_evaluation.answers(found, stores, rows, IGNORE)
+    opened, rows = load_detector(folder), data.rows_of("test")
+    found = detections.detect(gradcam.finder(opened), data, rows, model=opened.spec, batch=64, threads=1)
+    answers = box_evaluation.answers(found, data, rows, IGNORE)
     every = detection.bootstrap(answers.boxes, answers.patients, resamples=500)
     return {name: every[name].macro() for name in MEASURES}
 
@@ -127,8 +126,8 @@ def main() -> None:
     options.data = options.work / "phantom"
     made = ["--out", str(options.data), "--images", str(options.images), "--size", "128"]
     subprocess.run([sys.executable, "-m", "ribcage", "import", "phantom", *made], check=True)
-    stores = [dataset_folder.open(options.data)]
-    learnt = len(selection.rows_of(stores, "train"))
+    data = Datasets.open([options.data])
+    learnt = len(data.rows_of("train"))
     every = [
         Trial(name, labels, seed)
         for seed in range(options.seeds) for name in BACKBONES for labels in options.labels
@@ -139,7 +138,7 @@ def main() -> None:
         folders = workers.map(lambda one: trials.trained(localised(one, learnt, options)), every)
         made_by = dict(zip(every, folders, strict=True))
     torch.set_num_threads(options.jobs)
-    results = {one: tested(folder, stores) for one, folder in made_by.items()}
+    results = {one: tested(folder, data) for one, folder in made_by.items()}
     shown = {
         (name, labels): [results[one] for one in every if (one.backbone, one.labels) == (name, labels)]
         for labels in options.labels for name in BACKBONES

@@ -25,7 +25,7 @@ from ribcage.training import feature_cache, optim, trainer
 
 
 def run(
-    opened: dataset_folder.Store, options: argparse.Namespace, device: torch.device, kept: Path | None
+    opened: dataset_folder.DatasetFolder, options: argparse.Namespace, device: torch.device, kept: Path | None
 ) -> trainer.Run:
     """A detector in the loop of `localise`, on images or on kept maps."""
     torch.manual_seed(0)

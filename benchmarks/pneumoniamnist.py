@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ribcage import cli
-from ribcage.data import dataset_folder
+from ribcage.data.collection import Datasets
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "pneumoniamnist-resnet18.toml"
 RULES = ("youden", "midpoint", "f1", "specificity_95", "half")
@@ -88,7 +88,7 @@ def cells(numbers: np.ndarray) -> list[str]:
 
 def nearest(data: Path) -> str:
     """For each part and label the share of images whose nearest training image, by correlation, has that label."""
-    opened = dataset_folder.open_all([str(data)])[0]
+    opened = Datasets.open([str(data)])[0]
     images, splits = np.asarray(opened.images, np.float32), opened.index.table["split"].to_numpy(str)
     labels = opened.index.table[opened.index.findings[0]].to_numpy()
     rows = images.reshape(len(images), -1)

@@ -23,7 +23,8 @@ import torch
 
 from benchmarks import trials
 from ribcage.bundle.io import load_classifier
-from ribcage.data import dataset_folder, selection
+from ribcage.data import dataset_folder
+from ribcage.data.collection import Datasets
 from ribcage.data.findings import canonical
 from ribcage.data.index import boxes as box_table
 from ribcage.inference import detections, gradcam
@@ -44,7 +45,7 @@ VALIDATES = 6
 class Tested:
     """The images that are looked at, and what was drawn on them."""
 
-    stores: list[dataset_folder.Store]
+    data: Datasets
     rows: np.ndarray
     patients: np.ndarray
     findings: tuple[str, ...]
@@ -53,13 +54,13 @@ class Tested:
 
     @property
     def side(self) -> int:
-        return self.stores[0].size
+        return self.data[0].size
 
 
 # ---- images
 
 
-def of_nih(folder: Path, work: Path) -> dataset_folder.Store:
+def of_nih(folder: Path, work: Path) -> dataset_folder.DatasetFolder:
     """The images as a dataset folder, and their boxes, which were drawn on larger ones."""
     drawn = pd.read_csv(folder / "boxes.csv")
     rows = pd.read_csv(folder / "manifest.csv")
@@ -89,14 +90,15 @@ def imported(words: list[str]) -> None:
         subprocess.run([sys.executable, "-m", "ribcage", "import", *words], check=True, stdout=sys.stderr)
 
 
-def tested(opened: dataset_folder.Store, findings: tuple[str, ...], least: int) -> Tested:
+def tested(opened: dataset_folder.DatasetFolder, findings: tuple[str, ...], least: int) -> Tested:
     """The test images with a box, and the findings that the classifier knows and that were drawn often enough."""
-    rows = selection.rows_of([opened], "test")
+    data = Datasets.of([opened])
+    rows = data.rows_of("test")
     rows = rows[np.isin(rows, opened.index.boxes["row"])]
-    true = {name: detections.truth([opened], rows, name) for name in findings}
+    true = {name: detections.truth(data, rows, name) for name in findings}
     known = tuple(name for name in findings if len(np.unique(true[name].images)) >= least)
     people = opened.index.table["patient"].to_numpy()[rows]
-    return Tested([opened], rows, people, known, {name: true[name] for name in known})
+    return Tested(data, rows, people, known, {name: true[name] for name in known})
 
 
 # ---- the game
@@ -215,16 +217,16 @@ def main() -> None:
     torch.manual_seed(options.seed)
     blank = Supervised(Backbone(options.model, size=trained.spec.size), trained.spec.findings)
     looked = {
-        name: gradcam.points(method, data.stores, data.rows, model=trained.spec, batch=32, threads=1)[:, places]
+        name: gradcam.points(method, data.data, data.rows, model=trained.spec, batch=32, threads=1)[:, places]
         for name, method in (("Grad-CAM", trained.method), ("random weights", blank))
     }
     validation = trained.spec.metrics["validation"]["auroc"]
-    learnt = len(selection.rows_of(data.stores, "train"))
+    learnt = len(data.data.rows_of("train"))
     print(f"\n{options.model} at {options.size} px, {learnt:,} images learnt from, validation AUROC {validation:.3f}.")
     print(f"{len(data.rows):,} test images of {len(np.unique(data.patients)):,} patients with boxes.")
     show_game({name: game(points, data) for name, points in looked.items()} | without_looking(data), data)
     finder = gradcam.Looker(trained.method, temperature=trained.spec.temperature, boxes=CamBoxes(options.share))
-    seen = detections.detect(finder, data.stores, data.rows, model=trained.spec, batch=32, threads=1)
+    seen = detections.detect(finder, data.data, data.rows, model=trained.spec, batch=32, threads=1)
     every = {name: seen.marks(name) for name in data.findings}
     surest = {name: pointing.surest(marks) for name, marks in every.items()}
     show_overlaps({"any box": every, "hottest box": surest, "mean box of others": usual_boxes(data)}, data)

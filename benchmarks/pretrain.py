@@ -134,7 +134,7 @@ def _lightly() -> tuple[Any, Any]:
 def ours(
     name: str,
     method: Method,
-    opened: dataset_folder.Store,
+    opened: dataset_folder.DatasetFolder,
     batch: int,
     device: torch.device,
     kind: optim.Optimizer,
@@ -154,7 +154,7 @@ def ours(
     return Contestant(name, step, run.bf16, wanted, waited=waited)
 
 
-def mae(opened: dataset_folder.Store, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
+def mae(opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
     """All of MAE."""
     yield Contestant("lightly on timm, RGB", plain_mae(batch, device, bf16), bf16)
     for share, wanted in ((1.0, 2.2), (0.25, 4.5)):
@@ -162,7 +162,7 @@ def mae(opened: dataset_folder.Store, batch: int, device: torch.device, bf16: bo
         yield ours(f"ribcage, gray, --decode-share {share:g}", method, opened, batch, device, "adamw", wanted)
 
 
-def moco(opened: dataset_folder.Store, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
+def moco(opened: dataset_folder.DatasetFolder, batch: int, device: torch.device, bf16: bool) -> Iterator[Contestant]:
     """All of MoCo."""
     yield Contestant("two torchvision encoders, RGB", plain_moco(batch, device, bf16), bf16)
     yield ours(

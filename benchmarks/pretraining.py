@@ -32,7 +32,7 @@ from benchmarks import trials
 from ribcage import metrics
 from ribcage.bundle.io import load_bundle
 from ribcage.bundle.spec import ModelSpec
-from ribcage.data import dataset_folder, selection
+from ribcage.data.collection import Datasets
 from ribcage.data.loader import Loader
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import recipe
@@ -124,7 +124,7 @@ def flattened(words: list[str]) -> list[str]:
 # ---- testing
 
 
-def backbone(subject: Subject, stores: Sequence[dataset_folder.Store]) -> tuple[Backbone, ModelSpec]:
+def backbone(subject: Subject, data: Datasets) -> tuple[Backbone, ModelSpec]:
     """The network to ask, and how its images are prepared."""
     if not subject.random:
         opened = load_bundle(subject.pretrained)
@@ -132,7 +132,7 @@ def backbone(subject: Subject, stores: Sequence[dataset_folder.Store]) -> tuple[
     torch.manual_seed(subject.seed)
     side = subject.recipe["size"][0]
     built = Backbone(subject.recipe["model"], size=(side, side), pool=pool(subject))
-    first = stores[0]
+    first = data[0]
     facts = ModelSpec(
         subject.recipe["model"], (), (side, side), first.size, first.facts.fit, first.mean, first.std,
         pool=pool(subject),
@@ -140,17 +140,15 @@ def backbone(subject: Subject, stores: Sequence[dataset_folder.Store]) -> tuple[
     return built, facts
 
 
-def features(
-    subject: Subject, stores: Sequence[dataset_folder.Store], names: Sequence[str], *parts: Sequence[str]
-) -> list[probing.Part]:
+def features(subject: Subject, data: Datasets, names: Sequence[str], *parts: Sequence[str]) -> list[probing.Part]:
     """Of the images of some splits."""
-    several = [selection.rows_of(stores, *splits) for splits in parts]
+    several = [data.rows_of(*splits) for splits in parts]
     if subject.name == PIXELS:
-        return [pixels(probing.shown(stores, rows, (SIDE, SIDE), names, batch=64, threads=1)) for rows in several]
-    built, facts = backbone(subject, stores)
-    show = partial(probing.shown, stores, size=facts.size, findings=names, batch=64, threads=1)
+        return [pixels(probing.shown(data, rows, (SIDE, SIDE), names, batch=64, threads=1)) for rows in several]
+    built, facts = backbone(subject, data)
+    show = partial(probing.shown, data, size=facts.size, findings=names, batch=64, threads=1)
     scale = (facts.mean, facts.std)
-    learnt = selection.rows_of(stores, "train")
+    learnt = data.rows_of("train")
     settled(built, show(rows=learnt[:: max(1, len(learnt) // 1024)], normalise=scale))
     return [probing.extract(built, show(rows=rows, normalise=scale), torch.device("cpu")) for rows in several]
 
@@ -193,13 +191,13 @@ def probed(splits: Sequence[Split]) -> list[np.ndarray]:
     return [several[best][1] for several in answers]
 
 
-def probe(subject: Subject, stores: Sequence[dataset_folder.Store], names: Sequence[str], folds: int) -> trials.Tested:
+def probe(subject: Subject, data: Datasets, names: Sequence[str], folds: int) -> trials.Tested:
     """The linear probe on the test part, or on every fold of validation and test part."""
-    people = selection.table(stores)["patient"].to_numpy()
+    people = data.table["patient"].to_numpy()
     if not folds:
-        learning, choosing, tested = features(subject, stores, names, ["train"], ["val"], ["test"])
+        learning, choosing, tested = features(subject, data, names, ["train"], ["val"], ["test"])
         return probed([(learning, choosing, tested)])[0], tested.labels, people[tested.rows]
-    (part,) = features(subject, stores, names, ["val", "test"])
+    (part,) = features(subject, data, names, ["val", "test"])
     fold = np.unique(people[part.rows], return_inverse=True)[1] % folds
     splits = []
     for number in range(folds):
@@ -212,11 +210,9 @@ def probe(subject: Subject, stores: Sequence[dataset_folder.Store], names: Seque
     return scores, part.labels, people[part.rows]
 
 
-def tested_with(
-    share: float, subject: Subject, stores: Sequence[dataset_folder.Store], names: Sequence[str]
-) -> trials.Tested:
+def tested_with(share: float, subject: Subject, data: Datasets, names: Sequence[str]) -> trials.Tested:
     """What a subject came to with so many labels."""
-    return trials.tested(subject.tuned(share), stores, names)
+    return trials.tested(subject.tuned(share), data, names)
 
 
 # ---- the table
@@ -262,7 +258,7 @@ def main() -> None:
         options.data = options.work / "phantom"
         made = ["--out", str(options.data), "--images", str(options.images), "--size", "128"]
         subprocess.run([sys.executable, "-m", "ribcage", "import", "phantom", *made], check=True)
-    stores = [dataset_folder.open(options.data)]
+    data = Datasets.open([options.data])
     names = [*RANDOM, *options.methods]
     subjects = {name: [Subject(name, seed, options.work) for seed in range(options.seeds)] for name in names}
     turns = [subjects[name][seed] for seed in range(options.seeds) for name in names]
@@ -270,15 +266,15 @@ def main() -> None:
         list(workers.map(lambda one: learn(one, options), turns))
     torch.set_num_threads(options.jobs)
     parts = ("val", "test") if options.folds else ("test",)
-    asked = trials.common(stores, selection.rows_of(stores, *parts), options.least)
-    learnt = len(selection.rows_of(stores, "train"))
+    asked = trials.common(data, data.rows_of(*parts), options.least)
+    learnt = len(data.rows_of("train"))
     print(f"{learnt:,} images to pretrain on, {options.seeds} seeds, findings: {', '.join(asked)}")
     probed_too = {PIXELS: [Subject(PIXELS, 0, options.work)], **subjects}
-    table(probed_too, lambda one: probe(one, stores, asked, options.folds), "Linear probe")
+    table(probed_too, lambda one: probe(one, data, asked, options.folds), "Linear probe")
     tuned_too = {name: several for name, several in subjects.items() if name not in VARIANTS}
     for share in options.labels if not options.folds else ():
         title = f"Fine-tuned with the labels of {share:.0%} of the training patients"
-        table(tuned_too, partial(tested_with, share, stores=stores, names=asked), title)
+        table(tuned_too, partial(tested_with, share, data=data, names=asked), title)
     minutes = {
         name: np.mean([trials.minutes(one.pretrained) for one in several])
         for name, several in subjects.items()

@@ -48,7 +48,7 @@ def peer(batch: int, device: torch.device, bf16: bool) -> Step:
     return step
 
 
-def ours(opened: dataset_folder.Store, batch: int, device: torch.device) -> trainer.Run:
+def ours(opened: dataset_folder.DatasetFolder, batch: int, device: torch.device) -> trainer.Run:
     """The same network in the loop of `finetune`, one channel, fed from a dataset folder."""
     method = Supervised(Backbone("densenet121"), opened.index.findings)
     method.to(device).to(memory_format=torch.channels_last)

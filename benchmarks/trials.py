@@ -12,8 +12,7 @@ import numpy as np
 
 from ribcage import metrics
 from ribcage.bundle.io import load_classifier
-from ribcage.data import dataset_folder, selection
-from ribcage.evaluation.validation import known_labels
+from ribcage.data.collection import Datasets
 from ribcage.inference import predictions
 from ribcage.metrics.intervals import Paired
 from ribcage.metrics.resampling import Resampled
@@ -50,16 +49,14 @@ def minutes(out: Path) -> float:
     return float((out / "seconds").read_text()) / 60
 
 
-def tested(
-    folder: Path, stores: Sequence[dataset_folder.Store], names: Sequence[str], rows: np.ndarray | None = None
-) -> Tested:
+def tested(folder: Path, data: Datasets, names: Sequence[str], rows: np.ndarray | None = None) -> Tested:
     """A model on the test part, or on these rows."""
-    opened, rows = load_classifier(folder), selection.rows_of(stores, "test") if rows is None else rows
-    said = predictions.predict(opened.method, stores, rows, model=opened.spec, batch=64, threads=1)
+    opened, rows = load_classifier(folder), data.rows_of("test") if rows is None else rows
+    said = predictions.predict(opened.method, data, rows, model=opened.spec, batch=64, threads=1)
     order = np.argsort(said.rows)
-    labels = known_labels(stores, said.rows[order], names)
+    labels = data.known_labels(said.rows[order], names)
     places = [opened.spec.findings.index(name) for name in names]
-    return said.logits[order][:, places], labels, selection.table(stores)["patient"].to_numpy()[said.rows[order]]
+    return said.logits[order][:, places], labels, data.table["patient"].to_numpy()[said.rows[order]]
 
 
 def over_seeds(tests: Sequence[Tested]) -> Resampled:
@@ -90,9 +87,9 @@ def spread(tests: Sequence[Tested]) -> float:
     return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
 
 
-def common(stores: Sequence[dataset_folder.Store], rows: np.ndarray, least: int) -> tuple[str, ...]:
+def common(data: Datasets, rows: np.ndarray, least: int) -> tuple[str, ...]:
     """Findings that enough of the images show and do not show."""
-    names = tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
-    labels = known_labels(stores, rows, names)
+    names = tuple(dict.fromkeys(name for one in data for name in one.index.findings))
+    labels = data.known_labels(rows, names)
     enough = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) >= least
     return tuple(name for name, keep in zip(names, enough, strict=True) if keep)

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parent.parent
 TYPES = (
     "imaging.gray_image.GrayImage",
     "data.index.Index",
-    "data.dataset_folder.Store",
+    "data.dataset_folder.DatasetFolder",
+    "data.collection.Datasets",
     "data.findings.Policy",
     "imaging.augment.View",
     "data.loader.Loader",

@@ -14,6 +14,7 @@ from ribcage import cli
 from ribcage.data import audit, dataset_folder, importer, intake
 from ribcage.data import index as indexes
 from ribcage.data.audit import Member
+from ribcage.data.collection import Datasets
 from ribcage.data.index import Index
 from ribcage.reports import audit as datasheet
 
@@ -159,9 +160,9 @@ def test_bit_rot_is_found_by_the_audit_and_before_a_training(tmp_path: Path) -> 
     opened = dataset_folder.open(tmp_path / "out")
     assert opened.damaged().tolist() == [1]
     assert any("1 images are not what was imported" in text for text in audit.audit([member])["problems"])
-    dataset_folder.check_images([opened], np.array([0]))
+    Datasets.of([opened]).require_intact(np.array([0]))
     with pytest.raises(ValueError, match=r"1 images of .* row 1"):
-        dataset_folder.check_images([opened, opened], np.array([3]))
+        Datasets.of([opened, opened]).require_intact(np.array([3]))
 
 
 def test_identical_images_are_counted_as_a_person_counts_them(tmp_path: Path) -> None:

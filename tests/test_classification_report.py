@@ -13,7 +13,8 @@ from test_loader import make_store
 from ribcage.bundle import card, history
 from ribcage.bundle.spec import ModelSpec
 from ribcage.commands import evaluate
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.evaluation import classification as evaluation
 from ribcage.evaluation import comparison
 from ribcage.evaluation.classification import Answers
@@ -49,13 +50,13 @@ def result(data: Answers) -> dict:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetFolder:
     return make_store(tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")
-def text(result: dict, data: Answers, store: Store) -> str:
-    return report.classification_page(result, data, worst_errors(data, [store], 8))
+def text(result: dict, data: Answers, dataset: DatasetFolder) -> str:
+    return report.classification_page(result, data, worst_errors(data, [dataset], 8))
 
 
 def test_the_page_needs_nothing_from_outside(text: str) -> None:
@@ -121,7 +122,7 @@ def test_what_nobody_of_the_other_class_outscores_is_no_error(data: Answers) -> 
     assert worst_predictions(perfect, present=True, most=6) == worst_predictions(perfect, present=False, most=6) == []
 
 
-def test_a_caption_has_labels_and_predictions(data: Answers, store: Store) -> None:
+def test_a_caption_has_labels_and_predictions(data: Answers, dataset: DatasetFolder) -> None:
     place = int(np.flatnonzero(data.labels[:, 0] == 1)[0])
     parts = error_caption(data, place, 0).split(" · ")
     assert parts[0].startswith("Mass: ") and parts[0].endswith(" %")
@@ -196,14 +197,14 @@ class Tags(HTMLParser):
 
 
 def test_hostile_names_add_nothing_to_page_drawings_card_or_console(
-    data: Answers, result: dict, text: str, store: Store, capsys: pytest.CaptureFixture[str]
+    data: Answers, result: dict, text: str, dataset: DatasetFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hostile = ("<script>alert(1)</script>", '"><img src=x onerror="a" b=\u202e', "'`|](x)\x1b[2J" + "長" * 190)
     named = replace(data, predictions=replace(data.predictions, findings=hostile))
     rows = [row | {"finding": name} for row, name in zip(result["findings"], hostile, strict=True)]
-    sets = [result["data"][0] | {"name": hostile[0], "folder": hostile[1]}]
+    sets = Datasets.of([result["data"][0] | {"name": hostile[0], "folder": hostile[1]}])
     found = result | {"findings": rows, "data": sets, "run": hostile[2], "split": "test", "stamps": [hostile[1]]}
-    shown = report.classification_page(found, named, worst_errors(named, [store], 8))
+    shown = report.classification_page(found, named, worst_errors(named, [dataset], 8))
     tags, plain = Tags(), Tags()
     tags.feed(shown)
     plain.feed(text)

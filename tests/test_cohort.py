@@ -10,10 +10,11 @@ import pytest
 
 from ribcage.commands import import_
 from ribcage.data import audit, dataset_folder, selection, splits
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder
 
 
-def made(folder: Path, rows: list[dict[str, object]], name: str = "", link: bool = False) -> Store:
+def made(folder: Path, rows: list[dict[str, object]], name: str = "", link: bool = False) -> DatasetFolder:
     """A dataset folder; rows name their image by a number, equal numbers are equal images."""
     files = folder / "files"
     files.mkdir(parents=True)
@@ -37,60 +38,64 @@ def people(counts: list[int], split: str = "train") -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def hundred(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def hundred(tmp_path_factory: pytest.TempPathFactory) -> DatasetFolder:
     """A hundred patients with one to four images each."""
     return made(tmp_path_factory.mktemp("百 100"), people([1 + number % 4 for number in range(100)]))
 
 
-def patients(opened: Store, rows: np.ndarray) -> set[str]:
+def patients(opened: DatasetFolder, rows: np.ndarray) -> set[str]:
     return set(opened.index.table["patient"].iloc[rows])
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_smaller_shares_are_part_of_larger_ones(hundred: Store, seed: int) -> None:
+def test_smaller_shares_are_part_of_larger_ones(hundred: DatasetFolder, seed: int) -> None:
     every = np.arange(len(hundred))
-    shares = [set(selection.share_of_patients([hundred], every, share, seed)) for share in (0.01, 0.1, 0.5, 1.0)]
+    shares = [
+        set(selection.share_of_patients(Datasets.of([hundred]), every, share, seed)) for share in (0.01, 0.1, 0.5, 1.0)
+    ]
     assert shares[0] < shares[1] < shares[2] < shares[3] == set(every)
 
 
-def test_a_share_is_of_patients_and_takes_all_their_images(hundred: Store) -> None:
+def test_a_share_is_of_patients_and_takes_all_their_images(hundred: DatasetFolder) -> None:
     every = np.arange(len(hundred))
-    chosen = selection.share_of_patients([hundred], every, 0.1)
+    chosen = selection.share_of_patients(Datasets.of([hundred]), every, 0.1)
     assert len(patients(hundred, chosen)) == 10
     assert not patients(hundred, chosen) & patients(hundred, np.setdiff1d(every, chosen))
     assert np.array_equal(chosen, np.sort(chosen))
 
 
-def test_another_seed_draws_others_and_the_same_the_same(hundred: Store) -> None:
+def test_another_seed_draws_others_and_the_same_the_same(hundred: DatasetFolder) -> None:
     every = np.arange(len(hundred))
-    one, again, other = (selection.share_of_patients([hundred], every, 0.2, seed) for seed in (0, 0, 1))
+    one, again, other = (selection.share_of_patients(Datasets.of([hundred]), every, 0.2, seed) for seed in (0, 0, 1))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
 
 
-def test_who_is_drawn_does_not_depend_on_the_other_rows_order(hundred: Store) -> None:
+def test_who_is_drawn_does_not_depend_on_the_other_rows_order(hundred: DatasetFolder) -> None:
     every = np.arange(len(hundred))
-    assert set(selection.share_of_patients([hundred], every[::-1], 0.2)) == set(
-        selection.share_of_patients([hundred], every, 0.2)
+    assert set(selection.share_of_patients(Datasets.of([hundred]), every[::-1], 0.2)) == set(
+        selection.share_of_patients(Datasets.of([hundred]), every, 0.2)
     )
 
 
-def test_a_tiny_share_is_at_least_one_patient(hundred: Store) -> None:
-    assert len(patients(hundred, selection.share_of_patients([hundred], np.arange(len(hundred)), 1e-6))) == 1
+def test_a_tiny_share_is_at_least_one_patient(hundred: DatasetFolder) -> None:
+    assert (
+        len(patients(hundred, selection.share_of_patients(Datasets.of([hundred]), np.arange(len(hundred)), 1e-6))) == 1
+    )
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
-def test_an_impossible_share_is_refused(hundred: Store, share: float) -> None:
+def test_an_impossible_share_is_refused(hundred: DatasetFolder, share: float) -> None:
     with pytest.raises(ValueError, match="more than 0 and at most 1"):
-        selection.share_of_patients([hundred], np.arange(len(hundred)), share)
+        selection.share_of_patients(Datasets.of([hundred]), np.arange(len(hundred)), share)
 
 
 def test_each_unknown_patient_is_one_of_their_own(tmp_path: Path) -> None:
     opened = made(tmp_path, [{"patient": "", "split": "train", "Mass": 0} for _ in range(20)])
-    assert len(selection.share_of_patients([opened], np.arange(20), 0.5)) == 10
+    assert len(selection.share_of_patients(Datasets.of([opened]), np.arange(20), 0.5)) == 10
 
 
 def test_patients_of_two_sets_with_the_same_number_are_two(tmp_path: Path) -> None:
-    sets = [made(tmp_path / name, people([2] * 10), name) for name in ("one", "other")]
+    sets = Datasets.of([made(tmp_path / name, people([2] * 10), name) for name in ("one", "other")])
     chosen = selection.share_of_patients(sets, np.arange(40), 0.5)
     assert len(chosen) == 20
     assert patients(sets[0], chosen[chosen < 20]) != patients(sets[1], chosen[chosen >= 20] - 20)
@@ -100,32 +105,34 @@ def test_patients_of_two_sets_with_the_same_number_are_two(tmp_path: Path) -> No
 
 
 def test_rows_are_counted_through_all_sets(tmp_path: Path) -> None:
-    sets = [
-        made(tmp_path / "a", people([1, 1]) + people([1], "val")),
-        made(tmp_path / "b", people([1], "val") + people([2])),
-    ]
-    assert selection.rows_of(sets, "train").tolist() == [0, 1, 4, 5]
-    assert selection.rows_of(sets, "val").tolist() == [2, 3]
+    sets = Datasets.of(
+        [
+            made(tmp_path / "a", people([1, 1]) + people([1], "val")),
+            made(tmp_path / "b", people([1], "val") + people([2])),
+        ]
+    )
+    assert sets.rows_of("train").tolist() == [0, 1, 4, 5]
+    assert sets.rows_of("val").tolist() == [2, 3]
 
 
 def test_frontal_leaves_out_side_views_and_unknown_ones(tmp_path: Path) -> None:
     rows = [{"patient": str(view), "view": view, "split": "train", "Mass": 0} for view in ("PA", "LATERAL", "AP", "")]
     opened = made(tmp_path, rows)
-    assert selection.rows_of([opened], "train", frontal=True).tolist() == [0, 2]
-    assert len(selection.rows_of([opened], "train")) == 4
+    assert Datasets.of([opened]).rows_of("train", frontal=True).tolist() == [0, 2]
+    assert len(Datasets.of([opened]).rows_of("train")) == 4
 
 
 def test_an_empty_split_names_the_folder_and_the_splits_there_are(tmp_path: Path) -> None:
     opened = made(tmp_path, [{**row, "view": "LATERAL"} for row in people([1, 1]) + people([1], "val")])
     with pytest.raises(ValueError, match=r"No image of .*set is in split 'test'. Splits: train, val\."):
-        selection.rows_of([opened], "test")
+        Datasets.of([opened]).rows_of("test")
     with pytest.raises(ValueError, match=r"in split 'trian'. Did you mean 'train'\?"):
-        selection.rows_of([opened], "trian")
+        Datasets.of([opened]).rows_of("trian")
     with pytest.raises(ValueError, match=r"No frontal image of .*set is in split 'train'"):
-        selection.rows_of([opened], "train", frontal=True)
+        Datasets.of([opened]).rows_of("train", frontal=True)
 
 
-def copies(folder: Path, link: bool = False) -> Store:
+def copies(folder: Path, link: bool = False) -> DatasetFolder:
     """Images 0 and 1 in training, 1 also in validation, 2 twice in training, 3 in training and in no split."""
     rows = [(0, "train"), (1, "train"), (1, "val"), (2, "train"), (2, "train"), (3, "train"), (3, ""), (4, "test")]
     named = [
@@ -136,36 +143,38 @@ def copies(folder: Path, link: bool = False) -> Store:
 
 def test_images_that_are_also_in_another_split_are_left_out(tmp_path: Path) -> None:
     opened = copies(tmp_path)
-    rows = selection.rows_of([opened], "train")
-    assert selection.without_copies([opened], rows, "train").tolist() == [0, 3, 4, 5]
+    rows = Datasets.of([opened]).rows_of("train")
+    assert selection.without_copies(Datasets.of([opened]), rows, "train").tolist() == [0, 3, 4, 5]
 
 
 def test_copies_are_found_in_other_sets_too_and_linked_ones_cannot_be(tmp_path: Path) -> None:
     first = made(tmp_path / "first", [{"patient": "a", "split": "train", "image": 4, "Mass": 0}, {"patient": "b", "split": "train", "image": 9, "Mass": 0}])  # fmt: skip
     second, linked = copies(tmp_path / "second"), copies(tmp_path / "linked", link=True)
-    assert selection.without_copies([first, second], np.array([0, 1]), "train").tolist() == [1]
-    assert selection.without_copies([first, linked], np.array([0, 1]), "train").tolist() == [0, 1]
-    rows = selection.rows_of([linked], "train")
-    assert np.array_equal(selection.without_copies([linked], rows, "train"), rows)
+    assert selection.without_copies(Datasets.of([first, second]), np.array([0, 1]), "train").tolist() == [1]
+    assert selection.without_copies(Datasets.of([first, linked]), np.array([0, 1]), "train").tolist() == [0, 1]
+    rows = Datasets.of([linked]).rows_of("train")
+    assert np.array_equal(selection.without_copies(Datasets.of([linked]), rows, "train"), rows)
 
 
 # ---- splits that give way
 
 
-def crossing(folder: Path) -> Store:
+def crossing(folder: Path) -> DatasetFolder:
     """Patient a in training and test, b in validation and test, image 3 in training and test of different patients."""
     rows = [("a", "train", 0), ("A ", "test", 1), ("b", "val", 2), ("c", "train", 3), ("d", "test", 3), ("b", "test", 4), ("e", "test", 5), ("a", "", 6)]  # fmt: skip
     return made(folder, [{"patient": p, "split": s, "image": n, "Mass": 0} for p, s, n in rows])
 
 
 def test_only_known_patients_are_counted(tmp_path: Path) -> None:
-    opened = [made(tmp_path, [{"patient": patient, "image": n} for n, patient in enumerate(("a", "", "b", "a", ""))])]
+    opened = Datasets.of(
+        [made(tmp_path, [{"patient": patient, "image": n} for n, patient in enumerate(("a", "", "b", "a", ""))])]
+    )
     assert selection.known_patients(opened, np.arange(5)) == 2
     assert selection.known_patients(opened, np.array([1, 4])) == 0
 
 
 def test_a_split_gives_way_where_others_have_its_patients_and_images(tmp_path: Path) -> None:
-    opened = [crossing(tmp_path)]
+    opened = Datasets.of([crossing(tmp_path)])
     assert np.flatnonzero(selection.given_way(opened, ("test",))).tolist() == [1, 4, 5]
     assert np.flatnonzero(selection.given_way(opened, ("train",))).tolist() == [0, 3]
     assert np.flatnonzero(selection.given_way(opened, ("val", "train"))).tolist() == [0, 2, 3]
@@ -174,8 +183,8 @@ def test_a_split_gives_way_where_others_have_its_patients_and_images(tmp_path: P
 
 
 def test_before_a_training_shared_patients_and_images_are_counted_with_what_solves_it(tmp_path: Path) -> None:
-    opened = [crossing(tmp_path)]
-    train, val = selection.rows_of(opened, "train"), selection.rows_of(opened, "val")
+    opened = Datasets.of([crossing(tmp_path)])
+    train, val = opened.rows_of("train"), opened.rows_of("val")
     first, second = selection.sharing(opened, train, val, ("train", "val"))
     assert "1 patient and 1 image are in 'train' and in 'test'" in first and "--drop-shared test" in first
     assert "1 patient is in 'val' and in 'test'" in second
@@ -188,11 +197,11 @@ def test_before_a_training_shared_patients_and_images_are_counted_with_what_solv
 def test_before_a_training_it_is_said_that_no_patient_is_known(tmp_path: Path) -> None:
     rows = [("a", "train"), ("", "train"), ("", "val"), ("", "val"), ("b", "test")]
     opened = [made(tmp_path, [{"patient": p, "split": s, "Mass": 0} for p, s in rows])]
-    train, val = selection.rows_of(opened, "train"), selection.rows_of(opened, "val")
+    train, val = opened.rows_of("train"), opened.rows_of("val")
     said = selection.apart(opened, train, val, ("train", "val"))
     assert "WARNING" in said and "'val'" in said and "'train'" not in said and "--patient-column" in said
     assert "'train' and 'val'" in selection.apart(opened, train[1:], val, ("train", "val"))
-    assert not selection.apart(opened, train, selection.rows_of(opened, "test"), ("train", "test"))
+    assert not selection.apart(opened, train, opened.rows_of("test"), ("train", "test"))
 
 
 def test_of_two_splits_that_give_way_the_first_named_does() -> None:
@@ -203,8 +212,8 @@ def test_of_two_splits_that_give_way_the_first_named_does() -> None:
 
 def test_a_split_of_any_name_can_be_set_aside(tmp_path: Path) -> None:
     rows = people([1, 1]) + people([1], "val") + people([2], "Externe Klinik")
-    opened = [made(tmp_path, rows)]
-    assert selection.rows_of(opened, "Externe Klinik").tolist() == [3, 4]
+    opened = Datasets.of([made(tmp_path, rows)])
+    assert opened.rows_of("Externe Klinik").tolist() == [3, 4]
     assert audit.counts(opened[0].index.table["split"], ("train", "val", "test", "")) == {
         "train": 2,
         "val": 1,

@@ -15,9 +15,9 @@ from test_loader import make_store
 
 from ribcage import cli
 from ribcage.data import dataset_folder
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.findings import Policy
-from ribcage.data.loader import rows_of
 from ribcage.evaluation import detection as box_evaluation
 from ribcage.evaluation.detection import Answers, Fitting
 from ribcage.inference import detections
@@ -32,16 +32,16 @@ COUNT = 300
 
 
 @pytest.fixture(scope="module")
-def data_set(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def data_set(tmp_path_factory: pytest.TempPathFactory) -> DatasetFolder:
     """300 images of 48 px; every third has a Mass at 10, 8 of 20 × 16."""
     return make_store(tmp_path_factory.mktemp("boxes"), COUNT)
 
 
-def detector(data_set: Store) -> Detections:
+def detector(data_set: DatasetFolder) -> Detections:
     """Finds two boxes of three, most of them early, and marks what is not there."""
     chance = np.random.default_rng(0)
     rows = np.arange(COUNT)
-    true = detections.truth([data_set], rows, "Mass")
+    true = detections.truth(Datasets.of([data_set]), rows, "Mass")
     seen = chance.random(len(true)) < 0.7
     right = true.boxes[seen] + chance.normal(0, 1.5, (seen.sum(), 4))
     false = chance.integers(0, 25, (600, 4)) + np.array([0, 0, 12, 12])
@@ -49,31 +49,31 @@ def detector(data_set: Store) -> Detections:
     scores = np.concatenate([chance.beta(5, 3, len(right)), chance.beta(2, 6, len(false))])
     images = np.concatenate([true.images[seen], chance.integers(0, COUNT, len(false))])
     found = np.column_stack([images, np.zeros(len(images)), scores, np.concatenate([right, false])])
-    return detections.of(("Mass", "Edema"), detections.about([data_set], rows), found)
+    return detections.of(("Mass", "Edema"), detections.about(Datasets.of([data_set]), rows), found)
 
 
 @pytest.fixture(scope="module")
-def data(data_set: Store) -> Answers:
-    return box_evaluation.answers(detector(data_set), [data_set], np.arange(COUNT), IGNORE, [0.4, None])
+def data(data_set: DatasetFolder) -> Answers:
+    return box_evaluation.answers(detector(data_set), Datasets.of([data_set]), np.arange(COUNT), IGNORE, [0.4, None])
 
 
 @pytest.fixture(scope="module")
-def result(data: Answers, data_set: Store) -> dict:
-    fitting = Fitting.of("150 train images", [data_set], np.arange(0, COUNT, 2), data.findings)
+def result(data: Answers, data_set: DatasetFolder) -> dict:
+    fitting = Fitting.of("150 train images", Datasets.of([data_set]), np.arange(0, COUNT, 2), data.findings)
     found = box_evaluation.evaluate(data, fitting=fitting, resamples=60) | CONTEXT
     found["not_tested"] = ["Edema"]
     return found | {"stamps": box_evaluation.stamps(found)}
 
 
 @pytest.fixture(scope="module")
-def text(result: dict, data: Answers, data_set: Store) -> str:
+def text(result: dict, data: Answers, data_set: DatasetFolder) -> str:
     return detection_page(result, data, detection_figures(data, [data_set], 8))
 
 
 # ---- the numbers
 
 
-def test_what_nobody_drew_is_left_out(data: Answers, data_set: Store, result: dict) -> None:
+def test_what_nobody_drew_is_left_out(data: Answers, data_set: DatasetFolder, result: dict) -> None:
     labels, drawn = data_set.index.table["Mass"].to_numpy(), np.arange(COUNT) % 3 == 0
     known = drawn | (labels == 0)
     assert data.findings == ("Mass",) and np.array_equal(data.boxes[0].known, known)
@@ -147,10 +147,10 @@ def test_peers_choose_their_cut_on_what_they_test(data: Answers, result: dict) -
     assert "Protocol of peers" in box_evaluation.stamps(result | found)[0]
 
 
-def test_data_without_boxes_of_what_is_found_is_refused(data_set: Store) -> None:
+def test_data_without_boxes_of_what_is_found_is_refused(data_set: DatasetFolder) -> None:
     found = replace(detector(data_set), findings=("Edema",))
     with pytest.raises(ValueError, match="box of Edema, which the detector finds; boxes of the sets are of Mass"):
-        box_evaluation.answers(found, [data_set], np.arange(COUNT), IGNORE)
+        box_evaluation.answers(found, Datasets.of([data_set]), np.arange(COUNT), IGNORE)
 
 
 # ---- errors
@@ -270,9 +270,9 @@ def test_the_command_tests_a_detector(folder: Path, tmp_path: Path, capsys: pyte
     result = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     found = detections.read(tmp_path / "detections.parquet")
     opened = dataset_folder.open(folder / "data")
-    rows = rows_of([opened], "test")
+    rows = Datasets.of([opened]).rows_of("test")
     assert result["kind"] == "boxes" and result["images"] == len(found.images) == len(rows)
-    assert result["findings"][0]["boxes"] == len(detections.truth([opened], rows, "Lung_Opacity")) > 0
+    assert result["findings"][0]["boxes"] == len(detections.truth(Datasets.of([opened]), rows, "Lung_Opacity")) > 0
     assert result["findings"][0]["found"] == len(found.boxes) > 0
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "train images of the same folders" in page and "boxes of Lung Opacity" in page

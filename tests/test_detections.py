@@ -1,6 +1,5 @@
 """Found boxes keep their place: in the table, between views, stored images and files, whatever the shapes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from torch import Tensor
 from ribcage import cli
 from ribcage.bundle.spec import DETECTION_RULE, ModelSpec
 from ribcage.data import dataset_folder
-from ribcage.data.dataset_folder import Fit, Store
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder, Fit
 from ribcage.data.findings import Policy
 from ribcage.data.loader import Loader
 from ribcage.evaluation import box_validation
@@ -128,7 +128,7 @@ def test_another_file_is_no_table_of_detections(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Datasets:
     """Two folders of one hospital's files: a white block in every third image, drawn; some labelled only."""
     folder = tmp_path_factory.mktemp("boxes")
     rows = []
@@ -144,10 +144,10 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
         words = ["import", "folder", str(folder), "--out", str(folder / name), "--size", str(side), "--name", name]
         assert cli.main(words) == 0
         made.append(boxed(dataset_folder.open(folder / name)))
-    return made
+    return Datasets.of(made)
 
 
-def boxed(opened: Store) -> Store:
+def boxed(opened: DatasetFolder) -> DatasetFolder:
     """With the boxes that no CSV of this kind brings."""
     from dataclasses import replace
 
@@ -193,52 +193,54 @@ class Bright:
 MODEL = ModelSpec("test_resnet", ("Mass",), (45, 45), 45, "pad", 0.0, 1.0)
 
 
-def test_a_finder_is_asked_about_every_row_and_its_boxes_lie_where_things_are(stores: list[Store]) -> None:
+def test_a_finder_is_asked_about_every_row_and_its_boxes_lie_where_things_are(datasets: Datasets) -> None:
     rows = np.array([14, 0, 3, 4, 9, 17])
     finder = Bright()
-    said = detections.detect(finder, stores, rows, model=MODEL, batch=4, threads=1)
+    said = detections.detect(finder, datasets, rows, model=MODEL, batch=4, threads=1)
     assert finder.training and finder.asked == [4, 2]
     assert said.images["row"].tolist() == [0, 3, 4, 0, 5, 8]
     assert said.images["set"].tolist() == ["one"] * 3 + ["two"] * 3
     assert {"file_width", "file_height"} <= set(said.images)
     best = said.above({"Mass": 0.5}).marks("Mass")
-    true = detections.truth(stores, np.unique(rows), "Mass")
+    true = detections.truth(datasets, np.unique(rows), "Mass")
     assert best.images.tolist() == true.images.tolist() and len(true) >= 3
     np.testing.assert_allclose(best.boxes, true.boxes, atol=2.1)  # a pixel of the view is two of the second set's
     assert len(said.boxes) == len(rows) + len(true)
 
 
-def test_where_a_finding_is_known_to_be_and_where_not(stores: list[Store]) -> None:
+def test_where_a_finding_is_known_to_be_and_where_not(datasets: Datasets) -> None:
     """Labels of the nine are: blank, 1, 0, -1, blank …; 0, 3 and 6 are drawn."""
     rows = np.arange(9)
-    order = [int(path[0]) for path in stores[0].index.table["path"]]
-    known = dict(zip(order, detections.drawn(stores, rows, ("Mass",))[:, 0].tolist(), strict=True))
+    order = [int(path[0]) for path in datasets[0].index.table["path"]]
+    known = dict(zip(order, detections.drawn(datasets, rows, ("Mass",))[:, 0].tolist(), strict=True))
     assert {number for number, is_so in known.items() if is_so} == {0, 3, 6, 2}
     policy = Policy.parse("zeros,blank=zeros", ["Mass"])
-    known = dict(zip(order, detections.drawn(stores, rows, ("Mass",), policy)[:, 0].tolist(), strict=True))
+    known = dict(zip(order, detections.drawn(datasets, rows, ("Mass",), policy)[:, 0].tolist(), strict=True))
     assert {number for number, is_so in known.items() if not is_so} == {1, 5}
 
 
-def test_true_boxes_are_those_the_loader_gives(stores: list[Store]) -> None:
-    rows = np.arange(sum(map(len, stores)))
-    loader = Loader(stores, [augment.plain_view(45)], batch=5, rows=rows, findings=("Mass",), shuffle=False, threads=1)
+def test_true_boxes_are_those_the_loader_gives(datasets: Datasets) -> None:
+    rows = np.arange(sum(map(len, datasets)))
+    loader = Loader(
+        datasets, [augment.plain_view(45)], batch=5, rows=rows, findings=("Mass",), shuffle=False, threads=1
+    )
     given = [(batch.rows[each[:, 0].long()], each[:, 2:]) for batch in loader.epoch(0) for each in batch.boxes]
-    true = detections.truth(stores, rows, "Mass")
+    true = detections.truth(datasets, rows, "Mass")
     np.testing.assert_array_equal(np.concatenate([place for place, _ in given]), true.images)
-    sides = np.array([45 / stores[int(place >= 9)].size for place in true.images])
+    sides = np.array([45 / datasets[int(place >= 9)].size for place in true.images])
     np.testing.assert_allclose(np.concatenate([boxes for _, boxes in given]), true.boxes * sides[:, None], rtol=1e-5)
 
 
 # ---- what chooses
 
 
-def judge(stores: Sequence[Store], finder: Bright, rows: np.ndarray) -> BoxValidation:
-    return BoxValidation(lambda: finder, stores, rows, MODEL, device=torch.device("cpu"), batch=4, threads=1)
+def judge(datasets: Datasets, finder: Bright, rows: np.ndarray) -> BoxValidation:
+    return BoxValidation(lambda: finder, datasets, rows, MODEL, device=torch.device("cpu"), batch=4, threads=1)
 
 
-def test_validation_minds_only_images_whose_boxes_are_known(stores: list[Store]) -> None:
+def test_validation_minds_only_images_whose_boxes_are_known(datasets: Datasets) -> None:
     """The corner is found in every image: among the four that are known to be with or without a box it is wrong."""
-    chooses = judge(stores, Bright(), np.arange(9))
+    chooses = judge(datasets, Bright(), np.arange(9))
     found = chooses()
     assert found["ap50"] == 1.0 and found["map"] == found["map_Mass"] > 0.9  # half a pixel is lost at the edges
     assert len(chooses.marks("Mass")) == 4 + 3
@@ -246,9 +248,9 @@ def test_validation_minds_only_images_whose_boxes_are_known(stores: list[Store])
     assert model.thresholds[DETECTION_RULE] == (pytest.approx(0.8),) and model.metrics["validation"] == found
 
 
-def test_a_finding_that_is_drawn_nowhere_is_not_judged(stores: list[Store]) -> None:
-    rows = np.flatnonzero(stores[0].index.table["path"].isin(["1.png", "2.png"]))
-    assert judge(stores, Bright(), rows).judged == ()
+def test_a_finding_that_is_drawn_nowhere_is_not_judged(datasets: Datasets) -> None:
+    rows = np.flatnonzero(datasets[0].index.table["path"].isin(["1.png", "2.png"]))
+    assert judge(datasets, Bright(), rows).judged == ()
 
 
 def test_the_shown_score_is_the_one_of_the_best_f1() -> None:

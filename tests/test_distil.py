@@ -28,7 +28,8 @@ from ribcage.bundle.io import load_classifier, save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.commands import distil, finetune
 from ribcage.data import dataset_folder
-from ribcage.data.loader import Batch, rows_of
+from ribcage.data.collection import Datasets
+from ribcage.data.loader import Batch
 from ribcage.data.provenance import Provenance
 from ribcage.methods.distil import Answer, Distil, agreed, places, related
 from ribcage.models import losses
@@ -332,8 +333,8 @@ def runs(data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def loosened(teacher: Path, data: Path, folder: Path, learnt: str, chose: str = "") -> Path:
     """The same teacher, as if it had learnt from another split and been chosen by a third."""
-    opened, one = [dataset_folder.open(data)], load_classifier(teacher)
-    rows = [rows_of(opened, split) if split else np.empty(0, np.int64) for split in (learnt, chose)]
+    opened, one = Datasets.of([dataset_folder.open(data)]), load_classifier(teacher)
+    rows = [opened.rows_of(split) if split else np.empty(0, np.int64) for split in (learnt, chose)]
     save_bundle(folder / "bundle", one.method, one.spec, Provenance.of(opened, rows[0], rows[1]))
     return folder
 
@@ -386,7 +387,7 @@ def test_two_processes_train_what_one_trains(
 
 def test_a_table_teaches_what_it_speaks_of(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index = dataset_folder.open(data).index
-    learning = rows_of([dataset_folder.open(data)], "train")
+    learning = Datasets.open([data]).rows_of("train")
     table = index.table.iloc[learning[:30]][["path"]].assign(prob_Edema=0.3)
     table.to_csv(tmp_path / "说.csv", index=False)
     out = tmp_path / "run"
@@ -407,7 +408,7 @@ def test_images_without_labels_are_taught_and_the_last_student_is_kept(
 ) -> None:
     opened, files = dataset_folder.open(data), tmp_path / "files"
     files.mkdir()
-    chosen = np.concatenate([rows_of([opened], split) for split in ("train", "val")])
+    chosen = np.concatenate([Datasets.of([opened]).rows_of(split) for split in ("train", "val")])
     for number in chosen:
         cv2.imencode(".png", opened.image(number))[1].tofile(files / f"{number}.png")
     rows = opened.index.table.iloc[chosen][["patient", "split"]]
@@ -431,11 +432,11 @@ def test_labels_are_shown_of_those_patients_that_finetune_learns_from(
 ) -> None:
     common = {"data": (str(data),), "model": "test_resnet", "size": (32,), "labels": 0.2, "seed": 3, "batch": 16}
     options = course.settled(distil.Options(teacher=(str(teacher),), out=tmp_path / "run", **common))  # type: ignore[arg-type]
-    stores, opened = [dataset_folder.open(data)], distil.opened_teachers(options)
-    alone, choosing = finetune.cohorts(finetune.Options(out=tmp_path, **common), stores)  # type: ignore[arg-type]
-    learning, policy = rows_of(stores, "train"), finetune.policy_of(options, stores)
-    model = finetune.describe(options, stores, learning, choosing, policy)
-    run = distil.build(options, stores, learning, choosing, model, policy, opened, torch.device("cpu"))
+    datasets, opened = Datasets.open([data]), distil.opened_teachers(options)
+    alone, choosing = finetune.cohorts(finetune.Options(out=tmp_path, **common), datasets)  # type: ignore[arg-type]
+    learning, policy = datasets.rows_of("train"), finetune.policy_of(options, datasets)
+    model = finetune.describe(options, datasets, learning, choosing, policy)
+    run = distil.build(options, datasets, learning, choosing, model, policy, opened, torch.device("cpu"))
     known = ~np.isnan(run.loader.labels(0, learning)).all(axis=1)
     assert learning[known].tolist() == alone.tolist() and 0 < len(alone) < len(learning) / 2
     assert run.loader.rows.tolist() == learning.tolist()
@@ -512,9 +513,7 @@ def test_who_learnt_from_what_chooses_may_not_teach_unless_told(
     assert cli.main(asked) == 2
     said = capsys.readouterr().err
     assert f"{seen} has learnt from split 'val', which is to choose the student" in said and said.count("\n") == 1
-    assert (
-        f"Of {len(rows_of([dataset_folder.open(data)], 'val'))} validation images" in said and "test images" not in said
-    )
+    assert f"Of {len(Datasets.open([data]).rows_of('val'))} validation images" in said and "test images" not in said
     assert not (tmp_path / "run").exists()
     assert cli.main([*asked, "--allow-leak"]) == 0
     assert f"! {seen} has learnt from split 'val', which chooses the student" in capsys.readouterr().out
@@ -542,7 +541,7 @@ def test_a_student_is_not_tested_on_what_its_teacher_learnt_from(
     assert not len(load_classifier(tmp_path / "run").provenance.unknown)
     assert cli.main(["evaluate", str(tmp_path / "run"), "--data", str(data)]) == 2
     said = capsys.readouterr().err
-    tested = len(rows_of([dataset_folder.open(data)], "test"))
+    tested = len(Datasets.open([data]).rows_of("test"))
     assert f"Of {tested} test images, {tested} show" in said and "--allow-leak" in said
 
 

@@ -17,6 +17,7 @@ from ribcage import cli, metrics
 from ribcage.bundle.io import load_classifier
 from ribcage.commands import evaluate as evaluate_command
 from ribcage.data import dataset_folder
+from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
 from ribcage.evaluation import classification, comparison, leakage
 from ribcage.evaluation.classification import Answers, Fitting
@@ -421,11 +422,11 @@ def test_findings_the_data_lacks_are_left_out_and_named(nih: Path) -> None:
     opened, model = dataset_folder.open(nih / "arnoweng"), load_classifier(nih / "run").spec
     some = replace(opened, index=replace(opened.index, findings=("Effusion", "Mass")))
     said = Predictions(model.findings, np.arange(6), np.zeros((6, 14), np.float32))
-    found = classification.answers(said, [some], model)
+    found = classification.answers(said, Datasets.of([some]), model)
     assert found.findings == ("Effusion", "Mass") and found.predictions.logits.shape == (6, 2)
     none = replace(opened, index=replace(opened.index, findings=()))
     with pytest.raises(ValueError, match="no finding in common"):
-        classification.answers(said, [none], model)
+        classification.answers(said, Datasets.of([none]), model)
 
 
 # ---- comparison
@@ -536,13 +537,13 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(
 
 def test_a_tested_split_gives_way_to_what_the_model_has_seen(nih: Path, tmp_path: Path) -> None:
     opened = load_classifier(nih / "run")
-    stores = [dataset_folder.open(nih / "official")]
-    rows = np.arange(len(stores[0]))
-    kept, left = leakage.unseen(opened.provenance, stores, rows)
+    datasets = Datasets.of([dataset_folder.open(nih / "official")])
+    rows = np.arange(len(datasets[0]))
+    kept, left = leakage.unseen(opened.provenance, datasets, rows)
     assert 0 < len(kept) == len(rows) - left.images and left.patients and left.copies
-    assert not leakage.check(opened.provenance, stores, kept)["found"]
+    assert not leakage.check(opened.provenance, datasets, kept)["found"]
     with pytest.raises(ValueError, match="leaves nothing to test"):
-        leakage.unseen(opened.provenance, stores, np.setdiff1d(rows, kept))
+        leakage.unseen(opened.provenance, datasets, np.setdiff1d(rows, kept))
     assert evaluate(nih, "--split", "all", "--drop-shared", "all", "--out", str(tmp_path), on="official") == 0
     found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert found["images"] == len(kept) and not found["leak"]["found"]
@@ -562,7 +563,7 @@ def test_a_test_of_other_data_of_the_same_name_goes_elsewhere_and_out_is_not_ove
     assert "holds a test of other data" in capsys.readouterr().err
     other = dataset_folder.open(nih / "official")
     place = evaluate_command.place_of(
-        evaluate_command.Options(tmp_path, ("x",)), [other], np.arange(4), Policy.parse("ignore", ["Mass"])
+        evaluate_command.Options(tmp_path, ("x",)), Datasets.of([other]), np.arange(4), Policy.parse("ignore", ["Mass"])
     )
     assert place.folder.name == f"nih-test-{place.key[:6]}"
     assert cli.main([*words, str(nih / "arnoweng")]) == 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_loader import make_store
 
-from ribcage.data.dataset_folder import Store
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment
 from ribcage.imaging.augment import View, plain_view
@@ -24,7 +24,7 @@ FLIPS = replace(plain_view(32), flip=0.5)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetFolder:
     return make_store(tmp_path_factory.mktemp("cache"), count=20)
 
 
@@ -33,14 +33,14 @@ def made(freeze: bool = True, model: str = "test_resnet") -> Detect:
     return Detect(Backbone(model, size=(32, 32)), ("Mass",), freeze=freeze, width=16, depth=1).train()
 
 
-def loader(store: Store, view: View = FLIPS, **more: object) -> Loader:
+def loader(dataset: DatasetFolder, view: View = FLIPS, **more: object) -> Loader:
     options = {"batch": 8, "rows": np.arange(1, 19), "findings": ("Mass",), "policy": "zeros", "threads": 1, **more}
-    return Loader([store], [view], **options)  # type: ignore[arg-type]
+    return Loader([dataset], [view], **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
-def test_the_loss_is_the_one_without_a_cache(store: Store, tmp_path: Path, model: str) -> None:
-    method, shown, cached = made(model=model), loader(store), loader(store)
+def test_the_loss_is_the_one_without_a_cache(dataset: DatasetFolder, tmp_path: Path, model: str) -> None:
+    method, shown, cached = made(model=model), loader(dataset), loader(dataset)
     flips = set()
     for kind, near in (("float32", 0.0), ("float16", 2e-3), ("bfloat16", 2e-2)):
         cached.kept = keep(method, cached, tmp_path / kind, kind=kind)  # type: ignore[arg-type]
@@ -59,9 +59,9 @@ def test_the_loss_is_the_one_without_a_cache(store: Store, tmp_path: Path, model
     assert flips == {False, True}
 
 
-def test_images_that_stay_as_they_are_are_kept_once(store: Store, tmp_path: Path) -> None:
+def test_images_that_stay_as_they_are_are_kept_once(dataset: DatasetFolder, tmp_path: Path) -> None:
     for view, times in ((plain_view(32), 1), (replace(plain_view(32), flip=1.0), 1), (FLIPS, 2)):
-        source = loader(store, view)
+        source = loader(dataset, view)
         kept = keep(made(), source, tmp_path / f"{view.flip}", kind="float32")
         assert len(kept.maps[0]) == 18 * times
         batch = next(source.epoch(0))
@@ -84,9 +84,9 @@ def trained(source: Loader, losses: list[float], stop: int = 6, state: dict | No
     return run
 
 
-def test_a_run_on_kept_maps_is_the_run_on_images_and_goes_on_to_the_bit(store: Store, tmp_path: Path) -> None:
+def test_a_run_on_kept_maps_is_the_run_on_images_and_goes_on_to_the_bit(dataset: DatasetFolder, tmp_path: Path) -> None:
     def source(folder: str = "") -> Loader:
-        made_of = loader(store)
+        made_of = loader(dataset)
         made_of.kept = keep(made(), made_of, tmp_path / folder, kind="float32") if folder else None
         return made_of
 
@@ -101,17 +101,17 @@ def test_a_run_on_kept_maps_is_the_run_on_images_and_goes_on_to_the_bit(store: S
         assert torch.equal(value, again.method.state_dict()[name]), name
 
 
-def test_files_are_read_again_only_when_all_is_as_it_was(store: Store, tmp_path: Path) -> None:
-    method, source, told = made(), loader(store), list[str]()
+def test_files_are_read_again_only_when_all_is_as_it_was(dataset: DatasetFolder, tmp_path: Path) -> None:
+    method, source, told = made(), loader(dataset), list[str]()
     keep(method, source, tmp_path, say=told.append)
     assert told and told[-1] == "Maps of 18 of 18 images"
     told.clear()
     keep(method, source, tmp_path, say=told.append)
     assert not told
     for other, otherwise in (
-        (method, loader(store, plain_view(32))),
-        (method, loader(store, rows=np.arange(10))),
-        (method, loader(store, normalise=(0.5, 0.1))),
+        (method, loader(dataset, plain_view(32))),
+        (method, loader(dataset, rows=np.arange(10))),
+        (method, loader(dataset, normalise=(0.5, 0.1))),
     ):
         keep(other, otherwise, tmp_path, say=told.append)
         assert told
@@ -130,28 +130,28 @@ def test_files_are_read_again_only_when_all_is_as_it_was(store: Store, tmp_path:
     assert not tmp_path.exists()
 
 
-def test_what_is_in_the_way_of_a_cache_is_said(store: Store) -> None:
-    source = loader(store)
+def test_what_is_in_the_way_of_a_cache_is_said(dataset: DatasetFolder) -> None:
+    source = loader(dataset)
     needed = feature_cache.size(made(), source, "float16")
     assert needed == 2 * 18 * 2 * sum(c * h * w for c, h, w in made().shapes(torch.zeros(1, 1, 32, 32)))
     assert hindrance(made(), source, "float16", 1.0) == ""
     assert "learns" in hindrance(made(freeze=False), source, "float16", 1.0)
     assert "(rotation, contrast)" in hindrance(
-        made(), loader(store, replace(FLIPS, rotation=3, contrast=0.1)), "float16", 1.0
+        made(), loader(dataset, replace(FLIPS, rotation=3, contrast=0.1)), "float16", 1.0
     )
     assert "18 images take" in hindrance(made(), source, "float16", 1e-6)
 
 
 def keep_a_part(folder: Path) -> None:
     with distributed.started():
-        store = make_store(folder / f"rank {distributed.rank()}", count=20)
-        kept = feature_cache.keep(made(), loader(store), folder / "maps", kind="float32")
+        dataset = make_store(folder / f"rank {distributed.rank()}", count=20)
+        kept = feature_cache.keep(made(), loader(dataset), folder / "maps", kind="float32")
         assert len(kept.maps[0]) == 36
 
 
 @pytest.mark.slow
-def test_processes_make_their_part_each(store: Store, tmp_path: Path) -> None:
-    one = keep(made(), loader(store), tmp_path / "one", kind="float32")
+def test_processes_make_their_part_each(dataset: DatasetFolder, tmp_path: Path) -> None:
+    one = keep(made(), loader(dataset), tmp_path / "one", kind="float32")
     processes.together(keep_a_part, tmp_path, said=tmp_path / "said")
     for number, maps in enumerate(one.maps):
         written = np.fromfile(tmp_path / "maps" / f"{number}.bin", np.float32).reshape(maps.shape)

@@ -11,7 +11,8 @@ from test_provenance import radiograph
 
 from ribcage.commands import import_
 from ribcage.data import dataset_folder
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import leakage
 
@@ -20,7 +21,7 @@ NOBODY = np.empty(0, np.uint64)
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DatasetFolder]:
     """The same images of five patients at two sizes, and linked."""
     root = tmp_path_factory.mktemp("守卫 guard")
     (root / "files").mkdir()
@@ -36,9 +37,9 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
 @pytest.mark.parametrize("whose", ["large", "linked"])
 @pytest.mark.parametrize("mine", ["large", "small"])
 def test_what_a_model_was_only_selected_on_is_told_from_what_it_learnt_from(
-    whose: str, mine: str, sets: dict[str, Store]
+    whose: str, mine: str, sets: dict[str, DatasetFolder]
 ) -> None:
-    seen, tested = Provenance.of([sets[whose]], TRAIN, VAL), [sets[mine]]
+    seen, tested = Provenance.of(Datasets.of([sets[whose]]), TRAIN, VAL), Datasets.of([sets[mine]])
     found = leakage.check(seen, tested, VAL, selected=True)
     assert found["found"] and found["selected_on"] == (4 if whose == "large" else 0)  # linked: known by patients alone
     with pytest.raises(leakage.LeakError, match="Of 4 test images, 4 show 2 patients"):
@@ -49,37 +50,44 @@ def test_what_a_model_was_only_selected_on_is_told_from_what_it_learnt_from(
     assert error.value.leak.said("validation").startswith("Of 4 validation images, 2 show 1 patients")
 
 
-def test_an_older_file_does_not_say_whose_images_chose_but_the_images_do(sets: dict[str, Store]) -> None:
-    old = replace(Provenance.of([sets["large"]], TRAIN, VAL), selected=NOBODY)
-    assert leakage.check(old, [sets["small"]], VAL, selected=True)["selected_on"] == 4
+def test_an_older_file_does_not_say_whose_images_chose_but_the_images_do(sets: dict[str, DatasetFolder]) -> None:
+    old = replace(Provenance.of(Datasets.of([sets["large"]]), TRAIN, VAL), selected=NOBODY)
+    assert leakage.check(old, Datasets.of([sets["small"]]), VAL, selected=True)["selected_on"] == 4
     with pytest.raises(leakage.LeakError):
-        leakage.check(replace(Provenance.of([sets["linked"]], TRAIN, VAL), selected=NOBODY), [sets["large"]], VAL,
+        leakage.check(replace(Provenance.of(Datasets.of([sets["linked"]]), TRAIN, VAL), selected=NOBODY), Datasets.of([sets["large"]]), VAL,
                     selected=True)  # fmt: skip
 
 
-def test_first_weights_that_learnt_from_what_chooses_are_warned_of(sets: dict[str, Store]) -> None:
-    learnt, chose = Provenance.of([sets["large"]], VAL, TRAIN), Provenance.of([sets["large"]], TRAIN, VAL)
-    said = leakage.first_weights(learnt, [sets["small"]], VAL, "val")
+def test_first_weights_that_learnt_from_what_chooses_are_warned_of(sets: dict[str, DatasetFolder]) -> None:
+    learnt, chose = (
+        Provenance.of(Datasets.of([sets["large"]]), VAL, TRAIN),
+        Provenance.of(Datasets.of([sets["large"]]), TRAIN, VAL),
+    )
+    said = leakage.first_weights(learnt, Datasets.of([sets["small"]]), VAL, "val")
     assert said.startswith("WARNING: the first weights have learnt from split 'val'") and "4 validation images" in said
-    assert leakage.first_weights(chose, [sets["small"]], VAL, "val") == ""
-    assert leakage.first_weights(Provenance.nothing(), [sets["small"]], VAL, "val") == ""
+    assert leakage.first_weights(chose, Datasets.of([sets["small"]]), VAL, "val") == ""
+    assert leakage.first_weights(Provenance.nothing(), Datasets.of([sets["small"]]), VAL, "val") == ""
 
 
-def test_of_two_that_saw_the_same_who_was_trained_on_it_counts(sets: dict[str, Store]) -> None:
-    one = Provenance.of([sets["large"]], TRAIN, VAL)
-    other = Provenance.of([sets["large"]], np.arange(6, 8), np.arange(4, 6))
+def test_of_two_that_saw_the_same_who_was_trained_on_it_counts(sets: dict[str, DatasetFolder]) -> None:
+    one = Provenance.of(Datasets.of([sets["large"]]), TRAIN, VAL)
+    other = Provenance.of(Datasets.of([sets["large"]]), np.arange(6, 8), np.arange(4, 6))
     for both in (one | other, other | one):
         assert both.role.sum() == 2 and len(both.pixels) == 10
         assert set(both.pixels[both.role == 1]) == set(sets["large"].fingerprints.pixels[8:])
         assert set(both.selected) == set(sets["large"].fingerprints.patients[8:]) and len(both.patients) == 5
 
 
-def test_what_nobody_knows_is_handed_on_and_older_files_open(sets: dict[str, Store], tmp_path: Path) -> None:
-    seen = Provenance.of([sets["large"]], TRAIN, VAL) | Provenance.nothing("答案.csv") | Provenance.nothing("densenet")
+def test_what_nobody_knows_is_handed_on_and_older_files_open(sets: dict[str, DatasetFolder], tmp_path: Path) -> None:
+    seen = (
+        Provenance.of(Datasets.of([sets["large"]]), TRAIN, VAL)
+        | Provenance.nothing("答案.csv")
+        | Provenance.nothing("densenet")
+    )
     seen.save(tmp_path / "new.npz")
     read = Provenance.load(tmp_path / "new.npz")
     assert read.unknown.tolist() == ["densenet", "答案.csv"] and np.array_equal(read.selected, seen.selected)
-    assert leakage.check(read, [sets["large"]], VAL, allow=True)["unknown"] == ["densenet", "答案.csv"]
+    assert leakage.check(read, Datasets.of([sets["large"]]), VAL, allow=True)["unknown"] == ["densenet", "答案.csv"]
     names = ("patients", "pixels", "prints", "role")
     np.savez(tmp_path / "old.npz", **{name: getattr(seen, name) for name in names})
     old = Provenance.load(tmp_path / "old.npz")

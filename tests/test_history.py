@@ -10,7 +10,8 @@ from test_loader import make_store
 
 from ribcage.bundle import card, history
 from ribcage.bundle.history import PastTest
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.evaluation import leakage
 
 ONE = PastTest(0, "nih", "test", "aaaaaaaaaaaaaaaa", ("i1",), "w1", "", True, 100, 50, 3, "mean AUROC", 0.9, 0.8, 0.95)
@@ -101,8 +102,8 @@ def test_the_key_is_of_images_labels_rows_split_and_options(tmp_path: Path) -> N
     opened = make_store(tmp_path)
     rows = np.arange(len(opened))
 
-    def key(one: Store = opened, own: np.ndarray = rows, split: str = "test", **options: str) -> str:
-        return leakage.key_of([one], own, split, {"rule": "youden"} | options)
+    def key(one: DatasetFolder = opened, own: np.ndarray = rows, split: str = "test", **options: str) -> str:
+        return leakage.key_of(Datasets.of([one]), own, split, {"rule": "youden"} | options)
 
     table = opened.index.table.copy()
     name = opened.index.findings[0]

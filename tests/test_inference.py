@@ -10,7 +10,8 @@ import torch
 from test_loader import make_store
 
 from ribcage.bundle.spec import ModelSpec
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.imaging import augment
 from ribcage.inference import predictions
 from ribcage.inference.predictions import Predictions
@@ -22,66 +23,66 @@ FINDINGS = ("Mass", "Edema")
 MODEL = ModelSpec("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
 
 
-def answer(store: Store, rows: np.ndarray | None = None, **options: object) -> Predictions:
+def answer(dataset: DatasetFolder, rows: np.ndarray | None = None, **options: object) -> Predictions:
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS)
     torch.nn.init.normal_(method.head.weight)
-    rows = np.arange(len(store)) if rows is None else rows
-    return predictions.predict(method, [store], rows, model=MODEL, threads=1, **options)  # type: ignore[arg-type]
+    rows = np.arange(len(dataset)) if rows is None else rows
+    return predictions.predict(method, Datasets.of([dataset]), rows, model=MODEL, threads=1, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetFolder:
     return make_store(tmp_path_factory.mktemp("推理 inference"), count=26)
 
 
-def test_logits_are_those_of_the_plain_view_normalised_by_the_model(store: Store) -> None:
-    said = answer(store, batch=8)
+def test_logits_are_those_of_the_plain_view_normalised_by_the_model(dataset: DatasetFolder) -> None:
+    said = answer(dataset, batch=8)
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS)
     torch.nn.init.normal_(method.head.weight)
-    numbers = augment.draw_numbers(augment.plain_view((32, 32)), 0, 0, np.arange(26), 0, store.size)
-    assert store.images is not None
+    numbers = augment.draw_numbers(augment.plain_view((32, 32)), 0, 0, np.arange(26), 0, dataset.size)
+    assert dataset.images is not None
     with torch.no_grad():
-        expected = method.eval().logits(augment.apply(np.asarray(store.images), numbers, 0.5, 0.25))
+        expected = method.eval().logits(augment.apply(np.asarray(dataset.images), numbers, 0.5, 0.25))
     np.testing.assert_allclose(said.logits, expected.numpy(), atol=1e-5)
     assert said.logits.dtype == np.float32
 
 
-def test_ten_crops_give_the_mean_of_ten_probabilities(store: Store) -> None:
+def test_ten_crops_give_the_mean_of_ten_probabilities(dataset: DatasetFolder) -> None:
     rows = np.arange(5)
-    joint = answer(store, rows, ten_crop=True)
+    joint = answer(dataset, rows, ten_crop=True)
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS)
     torch.nn.init.normal_(method.head.weight)
     method.eval()
     shares = []
-    assert store.images is not None
+    assert dataset.images is not None
     for number, view in enumerate(augment.ten_crops((32, 32))):
-        numbers = augment.draw_numbers(view, 0, 0, rows, number, store.size)
+        numbers = augment.draw_numbers(view, 0, 0, rows, number, dataset.size)
         with torch.no_grad():
             shares.append(
-                method.logits(augment.apply(np.asarray(store.images)[:5], numbers, 0.5, 0.25)).sigmoid().numpy()
+                method.logits(augment.apply(np.asarray(dataset.images)[:5], numbers, 0.5, 0.25)).sigmoid().numpy()
             )
     np.testing.assert_allclose(joint.probabilities(), np.mean(shares, axis=0), atol=1e-6)
-    assert np.abs(joint.logits - answer(store, rows).logits).max() > 1e-3
+    assert np.abs(joint.logits - answer(dataset, rows).logits).max() > 1e-3
 
 
-def test_rows_come_sorted_and_once_whatever_was_asked(store: Store) -> None:
-    said = answer(store, np.array([9, 3, 3, 20]))
+def test_rows_come_sorted_and_once_whatever_was_asked(dataset: DatasetFolder) -> None:
+    said = answer(dataset, np.array([9, 3, 3, 20]))
     assert said.rows.tolist() == [3, 9, 20]
-    np.testing.assert_allclose(said.logits, answer(store).logits[[3, 9, 20]], atol=1e-5)
+    np.testing.assert_allclose(said.logits, answer(dataset).logits[[3, 9, 20]], atol=1e-5)
 
 
-def test_predicting_leaves_the_method_as_it_was(store: Store) -> None:
+def test_predicting_leaves_the_method_as_it_was(dataset: DatasetFolder) -> None:
     method = Supervised(Backbone("test_resnet", size=(32, 32)), FINDINGS).train()
-    predictions.predict(method, [store], np.arange(4), model=MODEL, threads=1)
+    predictions.predict(method, Datasets.of([dataset]), np.arange(4), model=MODEL, threads=1)
     assert method.training and method.backbone.training
 
 
-def test_no_rows_are_one_clear_line(store: Store) -> None:
+def test_no_rows_are_one_clear_line(dataset: DatasetFolder) -> None:
     with pytest.raises(ValueError, match="no image to predict"):
-        answer(store, np.array([], np.int64))
+        answer(dataset, np.array([], np.int64))
 
 
 def one_of_two(folder: Path) -> None:
@@ -96,12 +97,12 @@ def one_of_two(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_say_to_the_bit_what_one_says(store: Store, tmp_path: Path) -> None:
+def test_two_processes_say_to_the_bit_what_one_says(dataset: DatasetFolder, tmp_path: Path) -> None:
     processes.together(one_of_two, tmp_path, said=tmp_path / "said")
     theirs = torch.load(tmp_path / "said.pt", weights_only=True)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    alone = answer(store, batch=4)
+    alone = answer(dataset, batch=4)
     torch.set_num_threads(before)
     assert theirs["rows"].tolist() == alone.rows.tolist()
     assert np.array_equal(theirs["logits"].numpy(), alone.logits)
@@ -122,18 +123,19 @@ def test_temperature_divides_the_logits_of_its_finding() -> None:
     np.testing.assert_allclose(said.probabilities((1.0, 4.0)), 1 / (1 + np.exp([[-2.0, -0.5]])))
 
 
-def test_labels_are_nan_where_a_set_does_not_have_the_finding(tmp_path: Path, store: Store) -> None:
+def test_labels_are_nan_where_a_set_does_not_have_the_finding(tmp_path: Path, dataset: DatasetFolder) -> None:
     other = make_store(tmp_path, count=10, findings=("Edema",))
-    known, asked = predictions.labels([store, other], np.array([0, 25, 26, 35]), FINDINGS)
-    assert asked.tolist() == [[True, True]] * 2 + [[False, True]] * 2
+    data, rows = Datasets.of([dataset, other]), np.array([0, 25, 26, 35])
+    known = data.source_labels(FINDINGS)[rows]
+    assert data.asked(FINDINGS).tolist() == [[True, True], [False, True]]
     assert np.isnan(known[2:, 0]).all()
     np.testing.assert_array_equal(known[2:, 1], other.index.labels[[0, 9], 0])
 
 
 @pytest.mark.parametrize("name", ["表 predictions.parquet", "表 predictions.csv"])
-def test_a_table_reads_back_as_it_was_written(tmp_path: Path, store: Store, name: str) -> None:
-    said = answer(store)
-    about = predictions.about([store], said.rows)
+def test_a_table_reads_back_as_it_was_written(tmp_path: Path, dataset: DatasetFolder, name: str) -> None:
+    said = answer(dataset)
+    about = predictions.about(Datasets.of([dataset]), said.rows)
     labels = np.where(np.arange(52).reshape(26, 2) % 3 == 0, np.nan, 1.0)
     table = predictions.table(about, FINDINGS, said.probabilities(), said.log_odds(), labels)
     predictions.save(table, tmp_path / name)

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from ribcage.data.dataset_folder import Facts, Store
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder, Facts
 from ribcage.data.findings import Policy
 from ribcage.data.index import Index, boxes, table
-from ribcage.data.loader import Batch, Loader, _Making, _turns, rows_of
+from ribcage.data.loader import Batch, Loader, _Making, _turns
 from ribcage.imaging import augment
 from ribcage.imaging.augment import View, gentle_view, plain_view, strong_view
 from ribcage.runtime import rng
@@ -28,7 +29,7 @@ def make_store(
     depth: int = 8,
     findings: tuple[str, ...] = ("Mass", "Edema"),
     linked: bool = False,
-) -> Store:
+) -> DatasetFolder:
     """A real dataset folder of smooth random images; linked: PNG files beside it."""
     folder = folder / f"胸片 set {count}"
     folder.mkdir(parents=True)
@@ -51,18 +52,18 @@ def make_store(
     if linked:
         for n, image in enumerate(images):
             cv2.imencode(".png", image)[1].tofile(folder / f"图 {n}.png")
-        return Store(folder, facts, index, None)
+        return DatasetFolder(folder, facts, index, None)
     np.save(folder / "images.npy", images)
-    return Store(folder, facts, index, np.load(folder / "images.npy", mmap_mode="r"))
+    return DatasetFolder(folder, facts, index, np.load(folder / "images.npy", mmap_mode="r"))
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetFolder:
     return make_store(tmp_path_factory.mktemp("loader"))
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def other(tmp_path_factory: pytest.TempPathFactory) -> DatasetFolder:
     return make_store(tmp_path_factory.mktemp("loader"), count=30, size=64, depth=16, findings=("Edema", "Hernia"))
 
 
@@ -103,50 +104,50 @@ def joined(parts: Sequence[Batch]) -> Batch:
     )
 
 
-def test_an_epoch_shows_every_chosen_image_once(store: Store) -> None:
-    chosen = rows_of([store], "train")
-    batches = list(Loader([store], [plain_view(48)], batch=8, rows=chosen).epoch(0))
+def test_an_epoch_shows_every_chosen_image_once(dataset: DatasetFolder) -> None:
+    chosen = Datasets.of([dataset]).rows_of("train")
+    batches = list(Loader([dataset], [plain_view(48)], batch=8, rows=chosen).epoch(0))
     assert [len(batch) for batch in batches] == [8, 8, 8, 1]
     assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == chosen.tolist()
 
 
-def test_a_plain_view_is_the_stored_image_normalised(store: Store) -> None:
-    batch = next(Loader([store], [plain_view(48)], batch=5, shuffle=False).epoch(0))
-    assert store.images is not None
-    expected = (store.images[:5] / 255 - store.mean) / store.std
+def test_a_plain_view_is_the_stored_image_normalised(dataset: DatasetFolder) -> None:
+    batch = next(Loader([dataset], [plain_view(48)], batch=5, shuffle=False).epoch(0))
+    assert dataset.images is not None
+    expected = (dataset.images[:5] / 255 - dataset.mean) / dataset.std
     assert batch.views[0].shape == (5, 1, 48, 48) and batch.views[0].dtype == torch.float32
     np.testing.assert_allclose(batch.views[0][:, 0], expected, atol=1e-6)
 
 
-def test_order_changes_with_epoch_and_seed_only(store: Store) -> None:
-    loader = Loader([store], [plain_view(48)], seed=1)
-    assert np.array_equal(loader.order(0), Loader([store], [plain_view(48)], seed=1, batch=3, threads=3).order(0))
+def test_order_changes_with_epoch_and_seed_only(dataset: DatasetFolder) -> None:
+    loader = Loader([dataset], [plain_view(48)], seed=1)
+    assert np.array_equal(loader.order(0), Loader([dataset], [plain_view(48)], seed=1, batch=3, threads=3).order(0))
     assert not np.array_equal(loader.order(0), loader.order(1))
-    assert not np.array_equal(loader.order(0), Loader([store], [plain_view(48)], seed=2).order(0))
-    assert np.array_equal(Loader([store], [plain_view(48)], shuffle=False).order(5), np.arange(50))
+    assert not np.array_equal(loader.order(0), Loader([dataset], [plain_view(48)], seed=2).order(0))
+    assert np.array_equal(Loader([dataset], [plain_view(48)], shuffle=False).order(5), np.arange(50))
 
 
 @pytest.mark.parametrize("threads", [2, 8])
-def test_threads_do_not_change_a_bit(store: Store, other: Store, threads: int) -> None:
+def test_threads_do_not_change_a_bit(dataset: DatasetFolder, other: DatasetFolder, threads: int) -> None:
     batches = [
-        list(Loader([store, other], TWO_VIEWS, batch=36, policy=SMOOTH, threads=n, prefetch=n).epoch(3))
+        list(Loader([dataset, other], TWO_VIEWS, batch=36, policy=SMOOTH, threads=n, prefetch=n).epoch(3))
         for n in (1, threads)
     ]
     assert len(batches[0]) == 3
     assert all(same(one, many) for one, many in zip(*batches, strict=True))
 
 
-def test_four_ranks_hold_what_one_holds(store: Store, other: Store) -> None:
-    whole = list(Loader([store, other], TWO_VIEWS, batch=36, policy=SMOOTH).epoch(1))
-    ranks = [Loader([store, other], TWO_VIEWS, batch=36, policy=SMOOTH, rank=r, world=4).epoch(1) for r in range(4)]
+def test_four_ranks_hold_what_one_holds(dataset: DatasetFolder, other: DatasetFolder) -> None:
+    whole = list(Loader([dataset, other], TWO_VIEWS, batch=36, policy=SMOOTH).epoch(1))
+    ranks = [Loader([dataset, other], TWO_VIEWS, batch=36, policy=SMOOTH, rank=r, world=4).epoch(1) for r in range(4)]
     shared = [joined(parts) for parts in zip(*ranks, strict=True)]
     assert [len(batch) for batch in shared] == [36, 36, 8]
     assert all(same(one, many) for one, many in zip(whole, shared, strict=True))
 
 
-def test_the_last_batch_is_shared_without_repeating_a_image(store: Store) -> None:
+def test_the_last_batch_is_shared_without_repeating_a_image(dataset: DatasetFolder) -> None:
     ranks = [
-        list(Loader([store], [plain_view(48)], batch=16, shuffle=False, rank=r, world=4).epoch(0)) for r in range(4)
+        list(Loader([dataset], [plain_view(48)], batch=16, shuffle=False, rank=r, world=4).epoch(0)) for r in range(4)
     ]
     assert [len(rank[-1]) for rank in ranks] == [0, 1, 0, 1]
     assert ranks[0][-1].views[0].shape == (0, 1, 48, 48)
@@ -154,22 +155,22 @@ def test_the_last_batch_is_shared_without_repeating_a_image(store: Store) -> Non
 
 
 @pytest.mark.parametrize("start", [0, 1, 4, 7])
-def test_resuming_in_mid_epoch_gives_the_same_bits(store: Store, start: int) -> None:
-    whole = list(Loader([store], TWO_VIEWS, batch=8, policy=SMOOTH).epoch(2))
-    rest = list(Loader([store], TWO_VIEWS, batch=8, policy=SMOOTH).epoch(2, start=start))
+def test_resuming_in_mid_epoch_gives_the_same_bits(dataset: DatasetFolder, start: int) -> None:
+    whole = list(Loader([dataset], TWO_VIEWS, batch=8, policy=SMOOTH).epoch(2))
+    rest = list(Loader([dataset], TWO_VIEWS, batch=8, policy=SMOOTH).epoch(2, start=start))
     assert len(rest) == len(whole) - start
     assert all(same(a, b) for a, b in zip(whole[start:], rest, strict=True))
 
 
-def test_epochs_and_views_differ(store: Store) -> None:
-    loader = Loader([store], [strong_view(40), strong_view(40)], batch=50, shuffle=False)
+def test_epochs_and_views_differ(dataset: DatasetFolder) -> None:
+    loader = Loader([dataset], [strong_view(40), strong_view(40)], batch=50, shuffle=False)
     first, second = next(loader.epoch(0)), next(loader.epoch(1))
     assert not torch.equal(first.views[0], first.views[1])
     assert not torch.equal(first.views[0], second.views[0])
 
 
-def test_sets_of_other_size_and_depth_come_in_one_batch(store: Store, other: Store) -> None:
-    batch = next(Loader([store, other], [plain_view(32)], batch=80).epoch(0))
+def test_sets_of_other_size_and_depth_come_in_one_batch(dataset: DatasetFolder, other: DatasetFolder) -> None:
+    batch = next(Loader([dataset, other], [plain_view(32)], batch=80).epoch(0))
     assert other.images is not None
     assert sorted(batch.sources.tolist()) == [0] * 50 + [1] * 30
     for place in np.flatnonzero(batch.sources.numpy() == 1)[:5]:
@@ -178,36 +179,36 @@ def test_sets_of_other_size_and_depth_come_in_one_batch(store: Store, other: Sto
         np.testing.assert_allclose(batch.views[0][place, 0], expected, atol=1e-4)
 
 
-def test_one_normalisation_can_serve_all_sets(store: Store) -> None:
-    batch = next(Loader([store], [plain_view(48)], batch=4, shuffle=False, normalise=(0.0, 1.0)).epoch(0))
-    assert store.images is not None
-    np.testing.assert_allclose(batch.views[0][:, 0], store.images[:4] / 255, atol=1e-6)
+def test_one_normalisation_can_serve_all_sets(dataset: DatasetFolder) -> None:
+    batch = next(Loader([dataset], [plain_view(48)], batch=4, shuffle=False, normalise=(0.0, 1.0)).epoch(0))
+    assert dataset.images is not None
+    np.testing.assert_allclose(batch.views[0][:, 0], dataset.images[:4] / 255, atol=1e-6)
 
 
-def test_a_set_without_a_finding_gives_nan_whatever_the_policy(store: Store, other: Store) -> None:
-    loader = Loader([store, other], [plain_view(48)], batch=80, shuffle=False, policy=Policy("ones", blank="zeros"))
+def test_a_set_without_a_finding_gives_nan_whatever_the_policy(dataset: DatasetFolder, other: DatasetFolder) -> None:
+    loader = Loader([dataset, other], [plain_view(48)], batch=80, shuffle=False, policy=Policy("ones", blank="zeros"))
     labels = next(loader.epoch(0)).labels.numpy()
     assert loader.findings == ("Mass", "Edema", "Hernia")
     assert np.isnan(labels[:50, 2]).all() and np.isnan(labels[50:, 0]).all()
-    stored = store.index.labels
+    stored = dataset.index.labels
     expected = np.where(stored == -1, 1, np.nan_to_num(stored))
     assert np.array_equal(labels[:50, :2], expected)
 
 
-def test_findings_come_in_the_order_asked_for(store: Store) -> None:
+def test_findings_come_in_the_order_asked_for(dataset: DatasetFolder) -> None:
     labels = next(
-        Loader([store], [plain_view(48)], batch=50, shuffle=False, findings=("Edema", "Mass")).epoch(0)
+        Loader([dataset], [plain_view(48)], batch=50, shuffle=False, findings=("Edema", "Mass")).epoch(0)
     ).labels
-    expected = np.where(store.index.labels == -1, np.nan, store.index.labels)[:, ::-1]
+    expected = np.where(dataset.index.labels == -1, np.nan, dataset.index.labels)[:, ::-1]
     assert np.array_equal(labels.numpy(), expected, equal_nan=True)
 
 
 def test_boxes_follow_the_image(tmp_path: Path) -> None:
-    store = make_store(tmp_path, count=12)
+    dataset = make_store(tmp_path, count=12)
     images = np.zeros((12, 48, 48), np.uint8)
     images[:, 8:24, 10:30] = 255  # exactly where the boxes are
     view = View(64, crop=(0.9, 1.0), flip=0.5, rotation=0.0, shift=0.05)
-    batch = next(Loader([replace(store, images=images)], [view], batch=12, normalise=(0.0, 1.0)).epoch(0))
+    batch = next(Loader([replace(dataset, images=images)], [view], batch=12, normalise=(0.0, 1.0)).epoch(0))
     assert len(batch.boxes[0]) == 4
     for n, finding, x0, y0, x1, y1 in batch.boxes[0].tolist():
         assert batch.rows[int(n)] % 3 == 0 and finding == 0
@@ -215,33 +216,33 @@ def test_boxes_follow_the_image(tmp_path: Path) -> None:
         np.testing.assert_allclose([x0, y0, x1, y1], [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], atol=0.51)
 
 
-def test_boxes_of_findings_not_asked_for_stay_away(store: Store) -> None:
-    batch = next(Loader([store], [plain_view(48)], batch=50, findings=("Edema",)).epoch(0))
+def test_boxes_of_findings_not_asked_for_stay_away(dataset: DatasetFolder) -> None:
+    batch = next(Loader([dataset], [plain_view(48)], batch=50, findings=("Edema",)).epoch(0))
     assert len(batch.boxes[0]) == 0
 
 
-def test_weights_per_set_share_the_epoch(store: Store, other: Store) -> None:
-    loader = Loader([store, other], [plain_view(48)], weights=(1, 3), rows=np.tile(np.arange(80), 100))
-    drawn = loader.source(loader.order(0) & 0xFFFFFFFF)
+def test_weights_per_set_share_the_epoch(dataset: DatasetFolder, other: DatasetFolder) -> None:
+    loader = Loader([dataset, other], [plain_view(48)], weights=(1, 3), rows=np.tile(np.arange(80), 100))
+    drawn = loader.data.source(loader.order(0) & 0xFFFFFFFF)
     assert abs((drawn == 1).mean() - 0.75) < 0.02
 
 
-def test_a_image_drawn_twice_is_not_shown_twice_the_same(store: Store) -> None:
+def test_a_image_drawn_twice_is_not_shown_twice_the_same(dataset: DatasetFolder) -> None:
     weights = np.zeros(50)
     weights[7] = 1
-    batch = next(Loader([store], [strong_view(40)], batch=4, weights=weights).epoch(0))
+    batch = next(Loader([dataset], [strong_view(40)], batch=4, weights=weights).epoch(0))
     assert batch.rows.tolist() == [7] * 4
     assert len(torch.unique(batch.views[0].flatten(1), dim=0)) == 4
 
 
-def test_three_channels_repeat_one_without_a_copy(store: Store) -> None:
-    view = next(Loader([store], [plain_view(48)], batch=4, channels=3).epoch(0)).views[0]
+def test_three_channels_repeat_one_without_a_copy(dataset: DatasetFolder) -> None:
+    view = next(Loader([dataset], [plain_view(48)], batch=4, channels=3).epoch(0)).views[0]
     assert view.shape == (4, 3, 48, 48) and view.stride(1) == 0
     assert torch.equal(view[:, 0], view[:, 2])
 
 
-def test_drop_last_leaves_the_rest_out(store: Store) -> None:
-    loader = Loader([store], [plain_view(48)], batch=16, drop_last=True)
+def test_drop_last_leaves_the_rest_out(dataset: DatasetFolder) -> None:
+    loader = Loader([dataset], [plain_view(48)], batch=16, drop_last=True)
     assert len(loader) == 3 == len(list(loader.epoch(0)))
 
 
@@ -252,10 +253,10 @@ def test_a_linked_folder_is_read_from_its_files(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
-    store = make_store(tmp_path, count=10, linked=True)
-    (store.folder / "图 7.png").write_bytes(b"not an image")
+    dataset = make_store(tmp_path, count=10, linked=True)
+    (dataset.folder / "图 7.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"Image 7 of .*图 7\.png"):
-        list(Loader([store], [gentle_view(40)], batch=4).epoch(0))
+        list(Loader([dataset], [gentle_view(40)], batch=4).epoch(0))
     assert not loader_threads()
 
 
@@ -263,27 +264,27 @@ def loader_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("ribcage-loader")]
 
 
-def test_closing_early_stops_the_threads(store: Store) -> None:
-    batches = Loader([store], [strong_view(40)], batch=2, threads=4, prefetch=6).epoch(0)
+def test_closing_early_stops_the_threads(dataset: DatasetFolder) -> None:
+    batches = Loader([dataset], [strong_view(40)], batch=2, threads=4, prefetch=6).epoch(0)
     next(batches)
     assert loader_threads()
     batches.close()  # type: ignore[attr-defined]
     assert not loader_threads()
-    for _ in Loader([store], [strong_view(40)], batch=2).epoch(0):
+    for _ in Loader([dataset], [strong_view(40)], batch=2).epoch(0):
         break
     gc.collect()
     assert not loader_threads()
 
 
-def test_opencv_starts_no_threads_beneath_ours(store: Store) -> None:
+def test_opencv_starts_no_threads_beneath_ours(dataset: DatasetFolder) -> None:
     cv2.setNumThreads(2)
-    next(Loader([store], [plain_view(48)]).epoch(0))
+    next(Loader([dataset], [plain_view(48)]).epoch(0))
     assert cv2.getNumThreads() == 1
 
 
-def test_memory_does_not_grow_with_threads(store: Store) -> None:
+def test_memory_does_not_grow_with_threads(dataset: DatasetFolder) -> None:
     def peak(threads: int) -> int:
-        loader = Loader([store], [plain_view(256)], batch=10, threads=threads, prefetch=1)
+        loader = Loader([dataset], [plain_view(256)], batch=10, threads=threads, prefetch=1)
         next(loader.epoch(0))
         tracemalloc.start()
         for _ in loader.epoch(0):
@@ -297,8 +298,8 @@ def test_memory_does_not_grow_with_threads(store: Store) -> None:
     assert peak(8) < 4.5 * batch
 
 
-def test_the_way_of_a_gpu_gives_the_same_batch(store: Store, other: Store) -> None:
-    loader = Loader([store, other], TWO_VIEWS, batch=80, policy=SMOOTH)
+def test_the_way_of_a_gpu_gives_the_same_batch(dataset: DatasetFolder, other: DatasetFolder) -> None:
+    loader = Loader([dataset, other], TWO_VIEWS, batch=80, policy=SMOOTH)
     expected = next(loader.epoch(0))
     with ThreadPoolExecutor(2) as pool:
         loader.device = torch.device("meta")  # where no pixel may be made on the CPU
@@ -308,7 +309,7 @@ def test_the_way_of_a_gpu_gives_the_same_batch(store: Store, other: Store) -> No
         made = making._on_device(pieces)
     assert not making.arrays
     for one, two in zip(made, expected.views, strict=True):
-        assert (one - two).abs().mean() * 255 * store.std < 0.05
+        assert (one - two).abs().mean() * 255 * dataset.std < 0.05
 
 
 @pytest.mark.parametrize(
@@ -325,52 +326,52 @@ def test_the_way_of_a_gpu_gives_the_same_batch(store: Store, other: Store) -> No
         ({"weights": (1, 2, 3)}, "3 weights came; expected one per set"),
     ],
 )
-def test_wrong_options_are_told_in_one_line(store: Store, options: dict, message: str) -> None:
+def test_wrong_options_are_told_in_one_line(dataset: DatasetFolder, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
-        Loader([store], [plain_view(48)], **options)
+        Loader([dataset], [plain_view(48)], **options)
     assert "\n" not in str(error.value)
 
 
-def test_a_step_beyond_the_epoch_is_refused(store: Store) -> None:
+def test_a_step_beyond_the_epoch_is_refused(dataset: DatasetFolder) -> None:
     with pytest.raises(ValueError, match="Step 8 is not in an epoch of 7 steps"):
-        Loader([store], [plain_view(48)], batch=8).epoch(0, start=8)
+        Loader([dataset], [plain_view(48)], batch=8).epoch(0, start=8)
 
 
-def test_pixels_are_those_that_views_draws_for_the_row(store: Store) -> None:
-    batch = next(Loader([store], [plain_view(48), gentle_view(40)], batch=6, seed=9).epoch(4))
+def test_pixels_are_those_that_views_draws_for_the_row(dataset: DatasetFolder) -> None:
+    batch = next(Loader([dataset], [plain_view(48), gentle_view(40)], batch=6, seed=9).epoch(4))
     rows = batch.rows.numpy()
     numbers = augment.draw_numbers(gentle_view(40), 9, 4, rows, 1, 48)
-    assert store.images is not None
-    assert torch.equal(batch.views[1], augment.apply(store.images[rows], numbers, store.mean, store.std))
+    assert dataset.images is not None
+    assert torch.equal(batch.views[1], augment.apply(dataset.images[rows], numbers, dataset.mean, dataset.std))
     assert np.array_equal(rows, rng.permutation(9, 4, 50)[:6])
 
 
-def test_a_mask_chooses_the_rows_where_it_is_true(store: Store) -> None:
+def test_a_mask_chooses_the_rows_where_it_is_true(dataset: DatasetFolder) -> None:
     """A mask taken for row numbers would load rows 0 and 1 again and again."""
-    mask = np.zeros(len(store), bool)
+    mask = np.zeros(len(dataset), bool)
     mask[[2, 5]] = True
-    assert Loader([store], [plain_view(16)], rows=mask).rows.tolist() == [2, 5]
+    assert Loader([dataset], [plain_view(16)], rows=mask).rows.tolist() == [2, 5]
     with pytest.raises(ValueError, match="truth values"):
-        Loader([store], [plain_view(16)], rows=mask[:-1])
+        Loader([dataset], [plain_view(16)], rows=mask[:-1])
     with pytest.raises(ValueError, match="not float64"):
-        Loader([store], [plain_view(16)], rows=np.array([0.0, 1.0]))
+        Loader([dataset], [plain_view(16)], rows=np.array([0.0, 1.0]))
 
 
-def test_a_policy_may_be_text(store: Store) -> None:
-    assert str(Loader([store], [plain_view(16)], policy="ones").policy) == "ones"
+def test_a_policy_may_be_text(dataset: DatasetFolder) -> None:
+    assert str(Loader([dataset], [plain_view(16)], policy="ones").policy) == "ones"
 
 
-def test_one_set_instead_of_a_list_is_said(store: Store) -> None:
+def test_one_set_instead_of_a_list_is_said(dataset: DatasetFolder) -> None:
     with pytest.raises(ValueError, match="a list of opened folders"):
-        Loader(store, [plain_view(16)])  # type: ignore[arg-type]
+        Loader(dataset, [plain_view(16)])  # type: ignore[arg-type]
 
 
 # ---- patients
 
 
-def test_patients_are_equal_where_the_patient_is_and_nobody_is_nobody_else(store: Store) -> None:
-    batch = next(Loader([store, store], [plain_view(32)], batch=2 * len(store), shuffle=False).epoch(0))
-    names = np.tile(store.index.table["patient"].to_numpy(), 2)
+def test_patients_are_equal_where_the_patient_is_and_nobody_is_nobody_else(dataset: DatasetFolder) -> None:
+    batch = next(Loader([dataset, dataset], [plain_view(32)], batch=2 * len(dataset), shuffle=False).epoch(0))
+    names = np.tile(dataset.index.table["patient"].to_numpy(), 2)
     codes = batch.patients.numpy()
     same = codes[:, None] == codes[None]
     assert np.array_equal(
@@ -382,15 +383,15 @@ def test_a_row_that_is_drawn_again_is_told_how_often_it_stood_in_front() -> None
     assert _turns(np.array([5, 4, 5, 0, 4, 5, 6])).tolist() == [0, 0, 1, 0, 1, 2, 0]
 
 
-def test_the_other_views_show_images_of_the_same_patient(store: Store) -> None:
-    chosen = rows_of([store], "train")
-    loader = Loader([store], [plain_view(48), plain_view(48), plain_view(48)], batch=8, rows=chosen, mates=True)
+def test_the_other_views_show_images_of_the_same_patient(dataset: DatasetFolder) -> None:
+    chosen = Datasets.of([dataset]).rows_of("train")
+    loader = Loader([dataset], [plain_view(48), plain_view(48), plain_view(48)], batch=8, rows=chosen, mates=True)
     batches = [batch for epoch in range(4) for batch in loader.epoch(epoch)]
-    names, other = store.index.table["patient"].to_numpy(), 0
-    shown = {store.images[row].tobytes(): row for row in range(len(store))} if store.images is not None else {}
+    names, other = dataset.index.table["patient"].to_numpy(), 0
+    shown = {dataset.images[row].tobytes(): row for row in range(len(dataset))} if dataset.images is not None else {}
     for batch in batches:
         images = [
-            (view[:, 0] * store.std + store.mean).mul(255).round().to(torch.uint8).numpy() for view in batch.views
+            (view[:, 0] * dataset.std + dataset.mean).mul(255).round().to(torch.uint8).numpy() for view in batch.views
         ]
         assert np.array_equal(images[1], images[2])
         for row, first, second in zip(batch.rows.tolist(), images[0], images[1], strict=True):
@@ -401,10 +402,10 @@ def test_the_other_views_show_images_of_the_same_patient(store: Store) -> None:
     assert other > 8
 
 
-def test_what_is_drawn_for_a_image_does_not_depend_on_ranks(store: Store) -> None:
+def test_what_is_drawn_for_a_image_does_not_depend_on_ranks(dataset: DatasetFolder) -> None:
     views = [strong_view(24), strong_view(24)]
-    parts = [Loader([store], views, batch=8, rank=rank, world=2, mates=True) for rank in range(2)]
-    whole = Loader([store], views, batch=8, mates=True)
+    parts = [Loader([dataset], views, batch=8, rank=rank, world=2, mates=True) for rank in range(2)]
+    whole = Loader([dataset], views, batch=8, mates=True)
     for left, right, together in zip(parts[0].epoch(1), parts[1].epoch(1), whole.epoch(1), strict=True):
         assert same(joined([left, right]), together)
         assert len(set(together.chance.tolist())) == len(together) and together.chance.min() >= 0
@@ -433,18 +434,20 @@ def test_together_the_views_show_the_same_image_at_their_own_size(tmp_path: Path
     assert max(apart(together=True)) < 2 and min(apart(together=False)) > 20
 
 
-def test_together_the_first_view_is_what_it_is_alone(store: Store) -> None:
-    pair = Loader([store], [strong_view(40), augment.resized_view(strong_view(40), (80, 80))], batch=16, together=True)
-    alone = Loader([store], [strong_view(40)], batch=16)
+def test_together_the_first_view_is_what_it_is_alone(dataset: DatasetFolder) -> None:
+    pair = Loader(
+        [dataset], [strong_view(40), augment.resized_view(strong_view(40), (80, 80))], batch=16, together=True
+    )
+    alone = Loader([dataset], [strong_view(40)], batch=16)
     for both, one in zip(pair.epoch(1), alone.epoch(1), strict=True):
         assert torch.equal(both.views[0], one.views[0]) and torch.equal(both.rows, one.rows)
 
 
 @pytest.mark.parametrize("policy", ["ignore", "ones,blank=zeros"])
-def test_of_rows_that_are_not_labelled_nothing_is_known(store: Store, policy: str) -> None:
-    chosen, shown = rows_of([store], "train"), rows_of([store], "train")[::3]
+def test_of_rows_that_are_not_labelled_nothing_is_known(dataset: DatasetFolder, policy: str) -> None:
+    chosen, shown = Datasets.of([dataset]).rows_of("train"), Datasets.of([dataset]).rows_of("train")[::3]
     every, some = (
-        Loader([store], [plain_view(48)], rows=chosen, policy=policy, labelled=labelled) for labelled in (None, shown)
+        Loader([dataset], [plain_view(48)], rows=chosen, policy=policy, labelled=labelled) for labelled in (None, shown)
     )
     known, left = every.labels(0, chosen), some.labels(0, chosen)
     inside = np.isin(chosen, shown)
@@ -456,9 +459,9 @@ def test_of_rows_that_are_not_labelled_nothing_is_known(store: Store, policy: st
 # ---- boxes that do not come along
 
 
-def test_boxes_that_the_view_does_not_show_are_counted_for_each_image(store: Store) -> None:
+def test_boxes_that_the_view_does_not_show_are_counted_for_each_image(dataset: DatasetFolder) -> None:
     corner = View(24, crop=(0.2, 0.2))
-    loader = Loader([store], [corner, plain_view(24)], batch=16, findings=("Mass",))
+    loader = Loader([dataset], [corner, plain_view(24)], batch=16, findings=("Mass",))
     lost = 0
     for batch in loader.epoch(1):
         shown, every = (torch.bincount(boxes[:, 0].long(), minlength=len(batch)) for boxes in batch.boxes)
@@ -467,8 +470,8 @@ def test_boxes_that_the_view_does_not_show_are_counted_for_each_image(store: Sto
     assert 0 < lost < 17
 
 
-def test_an_epochs_boxes_are_those_of_its_batches(store: Store, other: Store) -> None:
-    loader = Loader([store, other], [strong_view(40)], batch=16, findings=("Mass", "Edema"))
+def test_an_epochs_boxes_are_those_of_its_batches(dataset: DatasetFolder, other: DatasetFolder) -> None:
+    loader = Loader([dataset, other], [strong_view(40)], batch=16, findings=("Mass", "Edema"))
     batches = [batch.boxes[0].numpy() for batch in loader.epoch(2)]
     for number, each in enumerate(batches):
         each[:, 0] += 16 * number
@@ -478,28 +481,30 @@ def test_an_epochs_boxes_are_those_of_its_batches(store: Store, other: Store) ->
     assert len(every) > 10
 
 
-def test_boxes_and_splits_of_a_second_set_are_counted_after_the_first(store: Store, other: Store) -> None:
-    batch = next(Loader([other, store], [plain_view(48)], batch=80, shuffle=False).epoch(0))
+def test_boxes_and_splits_of_a_second_set_are_counted_after_the_first(
+    dataset: DatasetFolder, other: DatasetFolder
+) -> None:
+    batch = next(Loader([other, dataset], [plain_view(48)], batch=80, shuffle=False).epoch(0))
     assert batch.boxes[0][:, 0].tolist() == [*range(0, 30, 3), *range(30, 80, 3)]
-    assert rows_of([other, store], "val").tolist() == list(range(1, 80, 2))
-    assert rows_of([other, store], "train").tolist() == list(range(0, 80, 2))
+    assert Datasets.of([other, dataset]).rows_of("val").tolist() == list(range(1, 80, 2))
+    assert Datasets.of([other, dataset]).rows_of("train").tolist() == list(range(0, 80, 2))
 
 
-def test_where_labels_are_not_to_be_known_boxes_are_not_known(store: Store) -> None:
+def test_where_labels_are_not_to_be_known_boxes_are_not_known(dataset: DatasetFolder) -> None:
     known = np.array([0, 3])
     batch = next(
-        Loader([store], [plain_view(48)], batch=50, shuffle=False, labelled=known, findings=("Mass",)).epoch(0)
+        Loader([dataset], [plain_view(48)], batch=50, shuffle=False, labelled=known, findings=("Mass",)).epoch(0)
     )
     assert batch.boxes[0][:, 0].tolist() == [0, 3] and not batch.dropped.any()
 
 
-def test_kept_maps_stand_for_images(store: Store) -> None:
+def test_kept_maps_stand_for_images(dataset: DatasetFolder) -> None:
     class Answers:
         def take(self, rows: np.ndarray, flipped: np.ndarray) -> list[torch.Tensor]:
             return [torch.from_numpy(rows * 2 + flipped)]
 
     view = replace(plain_view(24), flip=0.5)
-    loaders = [Loader([store], [view], batch=16) for _ in range(2)]
+    loaders = [Loader([dataset], [view], batch=16) for _ in range(2)]
     loaders[1].kept = Answers()
     for one, two in zip(*(loader.epoch(3) for loader in loaders), strict=True):
         flipped = augment.draw_numbers(view, 0, 3, one.rows.numpy(), 0, 48).flipped

@@ -20,7 +20,7 @@ from ribcage import cli
 from ribcage.bundle.init import initial_provenance
 from ribcage.bundle.io import find_bundle, load_bundle, load_classifier, load_detector
 from ribcage.data import dataset_folder
-from ribcage.data.loader import rows_of
+from ribcage.data.collection import Datasets
 from ribcage.evaluation.box_validation import BoxValidation
 from ribcage.inference import detections, gradcam, image_files, predictions
 from ribcage.methods.detect import Detect
@@ -88,7 +88,9 @@ def test_a_run_leaves_a_detector_that_opens_and_answers(run: Path, data: Path) -
     assert max(each["map"] for each in validated) == one.spec.metrics["validation"]["map"]
     if last["standing"]["best_step"] == last["run"]["step"]:
         assert equal(one.method.state_dict(), last["run"]["method"])
-    said = detections.detect(gradcam.finder(one), [dataset_folder.open(data)], np.arange(3), model=one.spec, threads=1)
+    said = detections.detect(
+        gradcam.finder(one), Datasets.of([dataset_folder.open(data)]), np.arange(3), model=one.spec, threads=1
+    )
     assert len(said.boxes) and said.boxes["score"].between(0, 1).all()
     with pytest.raises(ValueError, match="is a detector, which finds boxes"):
         load_classifier(run)
@@ -118,7 +120,7 @@ def test_it_has_seen_what_its_backbone_has_seen(run: Path, classifier: Path, dat
     seen, before = initial_provenance(str(run)), initial_provenance(str(classifier))
     assert set(before.pixels) <= set(seen.pixels) and len(seen.pixels)
     opened = dataset_folder.open(data)
-    assert not set(seen.pixels) & set(opened.fingerprints.pixels[rows_of([opened], "test")])
+    assert not set(seen.pixels) & set(opened.fingerprints.pixels[Datasets.of([opened]).rows_of("test")])
 
 
 def test_going_on_gives_the_same_bits_as_never_stopping(
@@ -154,7 +156,7 @@ def test_maps_that_are_kept_teach_what_fresh_ones_do_and_are_gone_in_the_end(
 
 def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
     """(K, 5) the ten surest boxes of an image, by maps that were kept, or fresh ones."""
-    one, opened = load_detector(run), [dataset_folder.open(data)]
+    one, opened = load_detector(run), Datasets.of([dataset_folder.open(data)])
     chooses = BoxValidation(
         lambda: gradcam.finder(one), opened, np.arange(5), one.spec, device=torch.device("cpu"), batch=3, threads=1
     )
@@ -209,7 +211,7 @@ def test_a_classifier_becomes_a_detector_by_what_it_looks_at(
     found = 0
     for _ in range(2):  # what speaks for a finding by these weights speaks against it by those
         said = detections.detect(
-            gradcam.finder(one), [dataset_folder.open(data)], np.arange(4), model=one.spec, threads=1
+            gradcam.finder(one), Datasets.of([dataset_folder.open(data)]), np.arange(4), model=one.spec, threads=1
         )
         found += len(said.boxes)
         one.method.head.weight.data.neg_()
@@ -287,7 +289,9 @@ def test_boxes_of_files_are_those_of_the_imported_images_in_the_files_pixels(
 ) -> None:
     opened, one = dataset_folder.open(data), load_detector(run)
     table = asked(run, files / "stage_2_train_images", least=0.0, out=tmp_path / "boxes.csv")
-    said = detections.detect(gradcam.finder(one), [opened], np.arange(len(opened)), model=one.spec, threads=1)
+    said = detections.detect(
+        gradcam.finder(one), Datasets.of([opened]), np.arange(len(opened)), model=one.spec, threads=1
+    )
     marks, about = said.marks(FINDING), said.images
     for place, path in enumerate(about["path"]):
         size = (int(about["file_width"][place]), int(about["file_height"][place]))
@@ -306,7 +310,7 @@ def inference_read(file: Path) -> pd.DataFrame:
 
 def test_probabilities_of_files_are_those_of_the_imported_images(classifier: Path, files: Path, data: Path) -> None:
     opened, one = dataset_folder.open(data), load_classifier(classifier)
-    said = predictions.predict(one.method, [opened], np.arange(len(opened)), model=one.spec, threads=1)
+    said = predictions.predict(one.method, Datasets.of([opened]), np.arange(len(opened)), model=one.spec, threads=1)
     table = asked(classifier, files / "stage_2_train_images").set_index("path")
     order = [str(files / path) for path in opened.index.table["path"]]
     np.testing.assert_allclose(table.loc[order, FINDING], said.probabilities(one.spec.temperature)[:, 0], atol=1e-6)

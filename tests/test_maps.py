@@ -10,7 +10,8 @@ from test_loader import make_store
 from torch import Tensor, nn
 
 from ribcage.bundle.spec import ModelSpec
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.imaging import augment, heatmaps
 from ribcage.inference import detections, gradcam, predictions
 from ribcage.inference.gradcam import Looker, looks
@@ -324,17 +325,17 @@ def test_boxes_of_a_classifier_are_scored_by_probability_and_heat() -> None:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetFolder:
     return make_store(tmp_path_factory.mktemp("看 where"), count=10, findings=FINDINGS)
 
 
-def test_a_classifier_gives_the_table_of_a_detector(store: Store, tmp_path: Path) -> None:
+def test_a_classifier_gives_the_table_of_a_detector(dataset: DatasetFolder, tmp_path: Path) -> None:
     method = classifier(side=32)
     model = ModelSpec("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
     rows = np.array([1, 4, 5, 8])
-    found = detections.detect(Looker(method), [store], rows, model=model, batch=3, threads=1)
+    found = detections.detect(Looker(method), Datasets.of([dataset]), rows, model=model, batch=3, threads=1)
     assert found.findings == FINDINGS and found.images["row"].tolist() == rows.tolist()
-    said = predictions.predict(method, [store], rows, model=model, threads=1).probabilities()
+    said = predictions.predict(method, Datasets.of([dataset]), rows, model=model, threads=1).probabilities()
     for image, several in found.boxes.groupby("image"):
         sides = several[["x", "y", "width", "height"]].to_numpy()
         assert sides.min() >= 0 and (sides[:, :2] + sides[:, 2:]).max() <= 48
@@ -344,14 +345,14 @@ def test_a_classifier_gives_the_table_of_a_detector(store: Store, tmp_path: Path
     assert len(detections.read(tmp_path / "看.parquet").boxes) == len(found.boxes) > 0
 
 
-def test_points_are_in_stored_pixels(store: Store) -> None:
+def test_points_are_in_stored_pixels(dataset: DatasetFolder) -> None:
     method = classifier(side=32)
     model = ModelSpec("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
     rows = np.array([1, 4, 5, 8])
-    found = gradcam.points(method, [store], rows, model=model, batch=3, threads=1)
-    assert store.images is not None
+    found = gradcam.points(method, Datasets.of([dataset]), rows, model=model, batch=3, threads=1)
+    assert dataset.images is not None
     numbers = augment.draw_numbers(augment.plain_view(32), 0, 0, rows, 0, 48)
-    shown = augment.apply(np.asarray(store.images)[rows], numbers, 0.5, 0.25)
+    shown = augment.apply(np.asarray(dataset.images)[rows], numbers, 0.5, 0.25)
     seen = looks(method, shown)
     expected = heatmaps.peaks(seen.maps, seen.cells).numpy() * 48 / 32
     np.testing.assert_allclose(found, expected, atol=1e-4)

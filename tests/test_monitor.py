@@ -14,7 +14,8 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import cli
 from ribcage.data import dataset_folder
-from ribcage.data.loader import Batch, Loader, rows_of
+from ribcage.data.collection import Datasets
+from ribcage.data.loader import Batch, Loader
 from ribcage.imaging.augment import View, strong_view
 from ribcage.methods import Method, Step
 from ribcage.methods.supervised import Supervised
@@ -26,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dataset_folder.Store:
+def data(tmp_path_factory: pytest.TempPathFactory) -> dataset_folder.DatasetFolder:
     folder = tmp_path_factory.mktemp("data") / "phantom"
     assert cli.main(["import", "phantom", "--out", str(folder), "--images", "160", "--size", "32"]) == 0
     return dataset_folder.open(folder)
@@ -43,15 +44,15 @@ class Agree(Method):
         return Step((one - other).square().sum(1).mean())
 
 
-def in_training(method: Method, data: dataset_folder.Store, epochs: int, lr: float) -> trainer.Run:
+def in_training(method: Method, data: dataset_folder.DatasetFolder, epochs: int, lr: float) -> trainer.Run:
     loader = Loader([data], method.views((32, 32)), batch=32, drop_last=True, threads=1)
     rates = optim.Rates(lr, epochs * len(loader))
     return trainer.Run(method, loader, optim.optimizer(method), rates, epochs=epochs, device=CPU, precision="float32")
 
 
-def watching(method: Method, data: dataset_folder.Store, **options: Any) -> Monitor:
-    rows = rows_of([data], "train")
-    return Monitor(lambda: method, [data], rows, size=(32, 32), device=CPU, threads=1, **options)
+def watching(method: Method, data: dataset_folder.DatasetFolder, **options: Any) -> Monitor:
+    rows = Datasets.of([data]).rows_of("train")
+    return Monitor(lambda: method, Datasets.of([data]), rows, size=(32, 32), device=CPU, threads=1, **options)
 
 
 # ---- the numbers
@@ -97,7 +98,7 @@ def test_a_warning_says_what_fell_and_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
-def test_random_weights_have_not_collapsed(data: dataset_folder.Store, model: str) -> None:
+def test_random_weights_have_not_collapsed(data: dataset_folder.DatasetFolder, model: str) -> None:
     torch.manual_seed(0)
     watch = watching(Agree(Backbone(model, size=(32, 32))), data)
     found = watch()
@@ -105,7 +106,7 @@ def test_random_weights_have_not_collapsed(data: dataset_folder.Store, model: st
     assert watch.warning() == ""
 
 
-def test_a_run_that_collapses_is_seen(data: dataset_folder.Store) -> None:
+def test_a_run_that_collapses_is_seen(data: dataset_folder.DatasetFolder) -> None:
     torch.manual_seed(0)
     method = Agree(Backbone("test_vit", size=(32, 32)))
     watch = watching(method, data)
@@ -116,7 +117,7 @@ def test_a_run_that_collapses_is_seen(data: dataset_folder.Store) -> None:
     assert "The features have collapsed: spread" in watch.warning()
 
 
-def test_looking_changes_nothing(data: dataset_folder.Store) -> None:
+def test_looking_changes_nothing(data: dataset_folder.DatasetFolder) -> None:
     """Two epochs with looks in between give the weights of two epochs without, bit for bit."""
     states = []
     for looks in (False, True):
@@ -130,7 +131,7 @@ def test_looking_changes_nothing(data: dataset_folder.Store) -> None:
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def test_every_part_keeps_its_mode(data: dataset_folder.Store) -> None:
+def test_every_part_keeps_its_mode(data: dataset_folder.DatasetFolder) -> None:
     method = Agree(Backbone("test_resnet")).train()
     method.backbone.model.layer1.eval()
     before = {name: part.training for name, part in method.named_modules()}
@@ -139,10 +140,10 @@ def test_every_part_keeps_its_mode(data: dataset_folder.Store) -> None:
     assert len(set(before.values())) == 2
 
 
-def test_the_same_images_are_looked_at_every_time_whatever_the_batch(data: dataset_folder.Store) -> None:
+def test_the_same_images_are_looked_at_every_time_whatever_the_batch(data: dataset_folder.DatasetFolder) -> None:
     method = Agree(Backbone("test_resnet"))
     first, second = watching(method, data, images=40), watching(method, data, images=40, batch=7)
-    assert len(first.rows) == 40 and set(first.rows) <= set(rows_of([data], "train"))
+    assert len(first.rows) == 40 and set(first.rows) <= set(Datasets.of([data]).rows_of("train"))
     assert first() == first() == pytest.approx(second(), rel=1e-4)
     assert np.array_equal(monitor.sample(np.arange(9), 20), np.arange(9))
     with pytest.raises(ValueError, match="2 images or more, not 1"):
@@ -152,14 +153,14 @@ def test_the_same_images_are_looked_at_every_time_whatever_the_batch(data: datas
 # ---- labelled images
 
 
-def test_probe_and_neighbours_are_what_others_compute(data: dataset_folder.Store) -> None:
+def test_probe_and_neighbours_are_what_others_compute(data: dataset_folder.DatasetFolder) -> None:
     torch.manual_seed(0)
     method = Agree(Backbone("test_resnet"))
     learning, tested = np.arange(0, 100), np.arange(100, 160)
     findings = ("Cardiomegaly", "Effusion", "Atelectasis")
-    found = watching(method, data, labelled=Labelled([data], learning, tested, findings))()
+    found = watching(method, data, labelled=Labelled(Datasets.of([data]), learning, tested, findings))()
     one, other = (
-        probe.extract(method.backbone, probe.shown([data], rows, (32, 32), findings, threads=1), CPU)
+        probe.extract(method.backbone, probe.shown(Datasets.of([data]), rows, (32, 32), findings, threads=1), CPU)
         for rows in (learning, tested)
     )
     mean, std = one.features.mean(0), one.features.std(0)
@@ -183,9 +184,11 @@ def test_probe_and_neighbours_are_what_others_compute(data: dataset_folder.Store
     assert found["knn"] == pytest.approx(np.mean(votes), abs=2e-3)
 
 
-def test_what_cannot_be_judged_is_left_out(data: dataset_folder.Store) -> None:
+def test_what_cannot_be_judged_is_left_out(data: dataset_folder.DatasetFolder) -> None:
     rows = np.flatnonzero(data.index.table["Mass"] == 0)
-    found = watching(Agree(Backbone("test_resnet")), data, labelled=Labelled([data], rows, rows, ("Mass",)))()
+    found = watching(
+        Agree(Backbone("test_resnet")), data, labelled=Labelled(Datasets.of([data]), rows, rows, ("Mass",))
+    )()
     assert set(found) == {"rank", "spread"}
 
 

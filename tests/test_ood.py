@@ -19,6 +19,7 @@ from ribcage.bundle import counterexamples, ood
 from ribcage.bundle.io import load_classifier, save_bundle
 from ribcage.bundle.ood import Check
 from ribcage.data import dataset_folder, phantom
+from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import appearance, image_file
 from ribcage.inference import image_files
@@ -79,10 +80,10 @@ def data(_with_checks: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def rows(data: Path) -> tuple[list[dataset_folder.Store], np.ndarray, np.ndarray]:
+def rows(data: Path) -> tuple[Datasets, np.ndarray, np.ndarray]:
     opened = dataset_folder.open(data)
     split = opened.index.table["split"].to_numpy()
-    return [opened], np.flatnonzero(split == "train"), np.flatnonzero(split == "val")
+    return Datasets.of([opened]), np.flatnonzero(split == "train"), np.flatnonzero(split == "val")
 
 
 def noticed(check: Check, seeds: range, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> list[str]:
@@ -268,32 +269,32 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_same_images_give_the_same_bytes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stores, train, val = rows(data)
-    found = Check.of(stores, train, val)
+    datasets, train, val = rows(data)
+    found = Check.of(datasets, train, val)
     assert found and found.ages.tolist() == [40, 10] and found.views.tolist() == [40, 1] and found.learnt
     assert found.fitted_on == 39  # the lateral is an example of what is unusual
-    again = Check.of(stores, train[::-1], val)
+    again = Check.of(datasets, train[::-1], val)
     assert again and saved(found) == saved(again)
     monkeypatch.setattr(ood, "MOST", 30)
-    some = Check.of(stores, train, val)
+    some = Check.of(datasets, train, val)
     assert some and some.fitted_on == some.held_out == 30 and saved(some) != saved(found)
 
 
 def test_rows_are_counted_through_all_stores(data: Path) -> None:
     (one,), _, _ = rows(data)
     wanted = [appearance.content(one.image(row)) for row in (3, 7)]
-    assert (np.stack(ood._images([one, one], np.array([3, COUNT + 7]))) == np.stack(wanted)).all()
+    assert (np.stack(ood._images(Datasets.of([one, one]), np.array([3, COUNT + 7]))) == np.stack(wanted)).all()
 
 
 def test_of_few_images_there_is_no_check(data: Path) -> None:
-    stores, train, val = rows(data)
-    assert Check.of(stores, train[:19], val) is None  # one of them is a lateral
-    assert Check.of(stores, train[1:21], val[:0]) is not None
+    datasets, train, val = rows(data)
+    assert Check.of(datasets, train[:19], val) is None  # one of them is a lateral
+    assert Check.of(datasets, train[1:21], val[:0]) is not None
 
 
 def test_somebody_elses_model_knows_the_images_that_its_thresholds_are_from(data: Path, check: Check) -> None:
-    stores, _, _ = rows(data)
-    found = ood.halved(stores, np.arange(COUNT))
+    datasets, _, _ = rows(data)
+    found = ood.halved(datasets, np.arange(COUNT))
     assert found and not found.learnt and 40 <= found.held_out <= 60
     (said,) = ood.remarks(found, chest(1000), {"age": "7"} | {"view": "LATERAL"})
     assert "of the images that its thresholds were chosen on with a known view" in said

@@ -18,6 +18,7 @@ from ribcage import cli
 from ribcage.bundle.io import load_classifier, save_bundle
 from ribcage.commands import predict
 from ribcage.data import dataset_folder
+from ribcage.data.collection import Datasets
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import image_file
@@ -191,7 +192,9 @@ def test_ten_crops_are_those_of_evaluate(loss: str, tmp_path: Path) -> None:
     opened, data = load_classifier(folder), dataset_folder.open(tmp_path / "data")
     ways = {}
     for ten in (False, True):
-        said = predictions.predict(opened.method, [data], np.arange(5), model=opened.spec, ten_crop=ten, threads=1)
+        said = predictions.predict(
+            opened.method, Datasets.of([data]), np.arange(5), model=opened.spec, ten_crop=ten, threads=1
+        )
         expected = said.probabilities(opened.spec.temperature)
         table = asked(folder, tmp_path / "files", ten_crop=ten, batch=3).set_index("path")
         order = [str(tmp_path / "files" / path) for path in data.index.table["path"]]

@@ -22,6 +22,7 @@ from ribcage.bundle.io import load_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.commands import pretrain
 from ribcage.data import dataset_folder
+from ribcage.data.collection import Datasets
 from ribcage.training import checkpoint
 
 CNN, VIT = "test_resnet", "test_vit"
@@ -239,7 +240,7 @@ def test_several_data_sets_keep_their_own_scale_and_share(data: Path, tmp_path: 
     asked[asked.index(str(data)) + 1 : asked.index(str(data)) + 1] = [str(other)]
     assert cli.main(asked) == 0
     facts = ModelSpec.load(tmp_path / "run" / "bundle" / "model.json")
-    opened = dataset_folder.open_all([str(data), str(other)])
+    opened = Datasets.open([str(data), str(other)])
     assert facts.training["scales"] == [[one.mean, one.std] for one in opened]
     assert len(facts.data) == 2
 

@@ -13,6 +13,7 @@ from ribcage import cli
 from ribcage.bundle.io import save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder
+from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -104,7 +105,7 @@ def test_a_finding_that_validation_cannot_judge_takes_the_setting_of_the_others(
 
 
 def test_draws_differ_in_small_shares_and_all_patients_are_drawn_once(data: Path) -> None:
-    opened = [dataset_folder.open(data)]
+    opened = Datasets.open([data])
     rows = np.flatnonzero(opened[0].index.table["split"] == "train")
     learning = replace(planted(len(rows), 0), rows=rows)
     found = list(probe.scores(opened, learning, planted(80, 1), planted(90, 2), (0.3, 1.0), 3))
@@ -121,7 +122,7 @@ def test_draws_differ_in_small_shares_and_all_patients_are_drawn_once(data: Path
 
 
 def test_a_finding_without_both_classes_in_the_draw_is_undefined_not_one_half(data: Path) -> None:
-    opened = [dataset_folder.open(data)]
+    opened = Datasets.open([data])
     learning = planted(len(opened[0]), 0)
     learning.labels[:, 1] = 0
     found = list(probe.scores(opened, learning, planted(80, 1), planted(90, 2), (1.0,), 1))
@@ -134,7 +135,7 @@ def test_a_finding_without_both_classes_in_the_draw_is_undefined_not_one_half(da
 
 
 def test_features_are_the_backbones_own_whatever_the_batch(data: Path) -> None:
-    opened = [dataset_folder.open(data)]
+    opened = Datasets.open([data])
     backbone = Backbone("test_resnet")
     rows = np.arange(20)
     parts = [
@@ -153,14 +154,16 @@ def test_features_that_are_no_numbers_are_refused(data: Path) -> None:
         next(backbone.model.parameters()).fill_(float("nan"))
     with pytest.raises(ValueError, match="features of test_resnet are not finite"):
         probe.extract(
-            backbone, probe.shown([dataset_folder.open(data)], np.arange(4), (32, 32), ()), torch.device("cpu")
+            backbone,
+            probe.shown(Datasets.open([data]), np.arange(4), (32, 32), ()),
+            torch.device("cpu"),
         )
 
 
 # ---- the command
 
 
-def made(folder: Path, opened: dataset_folder.Store, seen: np.ndarray) -> Path:
+def made(folder: Path, opened: dataset_folder.DatasetFolder, seen: np.ndarray) -> Path:
     """A finished model, without any training."""
     torch.manual_seed(0)
     method = Supervised(Backbone("test_resnet", size=(32, 32)), ("Mass",))
@@ -174,11 +177,11 @@ def made(folder: Path, opened: dataset_folder.Store, seen: np.ndarray) -> Path:
         0.25,
         training={"images": 0, "patients": 0, "selection": 0},
     )
-    save_bundle(folder, method, model, Provenance.of([opened], seen, seen[:0]))
+    save_bundle(folder, method, model, Provenance.of(Datasets.of([opened]), seen, seen[:0]))
     return folder
 
 
-def split_rows(opened: dataset_folder.Store, split: str) -> np.ndarray:
+def split_rows(opened: dataset_folder.DatasetFolder, split: str) -> np.ndarray:
     return np.flatnonzero(opened.index.table["split"] == split)
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from ribcage.commands import import_
 from ribcage.data import dataset_folder, provenance
-from ribcage.data.dataset_folder import Fingerprints, Store
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder, Fingerprints
 from ribcage.data.provenance import Leak, Provenance
 from ribcage.imaging import fingerprint
 
@@ -77,7 +78,7 @@ def test_the_sentence_names_all_counts() -> None:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[DatasetFolder, DatasetFolder]:
     """The same phantoms imported and linked."""
     root = tmp_path_factory.mktemp("集 one")
     files = root / "files"
@@ -95,36 +96,36 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store]:
     return dataset_folder.open(root / "copied"), dataset_folder.open(root / "linked")
 
 
-def test_a_model_knows_the_roles_of_what_it_has_seen(folders: tuple[Store, Store]) -> None:
-    found = Provenance.of([folders[0]], np.arange(4, 10), np.arange(10, 12))
+def test_a_model_knows_the_roles_of_what_it_has_seen(folders: tuple[DatasetFolder, DatasetFolder]) -> None:
+    found = Provenance.of(Datasets.of([folders[0]]), np.arange(4, 10), np.arange(10, 12))
     assert found.role.tolist() == [0] * 6 + [1] * 2
     assert len(found.patients) == 4 and len(found.pixels) == 8 and found.prints.shape == (8, fingerprint.VARIANTS, 4)
     assert np.array_equal(found.pixels, folders[0].fingerprints.pixels[4:])
 
 
-def test_rows_are_counted_through_all_sets(folders: tuple[Store, Store]) -> None:
+def test_rows_are_counted_through_all_sets(folders: tuple[DatasetFolder, DatasetFolder]) -> None:
     copied = folders[0]
-    found = Provenance.of([copied, copied], np.array([0, 12 + 5]), np.array([], np.int64))
+    found = Provenance.of(Datasets.of([copied, copied]), np.array([0, 12 + 5]), np.array([], np.int64))
     assert np.array_equal(found.pixels, copied.fingerprints.pixels[[0, 5]])
 
 
-def test_a_linked_folder_leaks_by_its_patients_alone(folders: tuple[Store, Store]) -> None:
+def test_a_linked_folder_leaks_by_its_patients_alone(folders: tuple[DatasetFolder, DatasetFolder]) -> None:
     copied, linked = folders
     assert linked.facts.linked
-    found = Provenance.of([linked], np.arange(12), np.array([], np.int64))
+    found = Provenance.of(Datasets.of([linked]), np.arange(12), np.array([], np.int64))
     assert (found.pixels == 0).all() and len(found.patients) == 6
     leak = provenance.leak(found, copied.fingerprints)
     assert (leak.patients, leak.images, leak.identical, leak.alike) == (6, 11, 0, 0)
 
 
-def test_images_without_fingerprints_are_not_alike(folders: tuple[Store, Store]) -> None:
+def test_images_without_fingerprints_are_not_alike(folders: tuple[DatasetFolder, DatasetFolder]) -> None:
     linked = folders[1]
     nobody = replace(linked.fingerprints, patients=np.zeros(12, np.uint64))
-    assert not provenance.leak(Provenance.of([linked], np.arange(12), np.array([], np.int64)), nobody)
+    assert not provenance.leak(Provenance.of(Datasets.of([linked]), np.arange(12), np.array([], np.int64)), nobody)
 
 
-def test_what_is_saved_is_what_is_read(folders: tuple[Store, Store], tmp_path: Path) -> None:
-    found = Provenance.of([folders[0]], np.arange(6), np.arange(6, 12))
+def test_what_is_saved_is_what_is_read(folders: tuple[DatasetFolder, DatasetFolder], tmp_path: Path) -> None:
+    found = Provenance.of(Datasets.of([folders[0]]), np.arange(6), np.arange(6, 12))
     found.save(tmp_path / "p.npz")
     read = Provenance.load(tmp_path / "p.npz")
     assert all(np.array_equal(value, getattr(read, name)) for name, value in vars(found).items())

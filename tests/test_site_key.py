@@ -10,14 +10,15 @@ import pytest
 
 from ribcage.data import dataset_folder, provenance, site_key
 from ribcage.data import index as indexes
-from ribcage.data.dataset_folder import Facts, Fingerprints, Store
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder, Facts, Fingerprints
 from ribcage.data.index import Index
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import leakage
 from ribcage.imaging import fingerprint
 
 
-def linked(dataset: str, patients: list[str], **options: object) -> Store:
+def linked(dataset: str, patients: list[str], **options: object) -> DatasetFolder:
     """A folder of which nothing but the patients is known."""
     paths = [f"{place}.png" for place in range(len(patients))]
     table = indexes.table(pd.DataFrame({"path": paths, "patient": patients, "split": "test"}))
@@ -25,7 +26,7 @@ def linked(dataset: str, patients: list[str], **options: object) -> Store:
     facts = Facts(
         "ward", dataset, "", "", len(patients), 0, 32, "pad", 8, 0.0, 1.0, (), "", linked=True, options=options
     )
-    return Store(Path(), facts, index, None)
+    return DatasetFolder(Path(), facts, index, None)
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_patients_meet_within_a_site_and_across_sites_it_is_said_that_they_canno
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ward, rows = linked("folder", ["7", "8"]), np.arange(2)
-    seen = Provenance.of([ward], rows, rows[:0])
+    seen = Provenance.of(Datasets.of([ward]), rows, rows[:0])
     again = linked("folder", ["08", "9"])
     assert provenance.leak(seen, again.fingerprints).images == 1 and not seen.of_other_sites
     monkeypatch.setenv(site_key.VARIABLE, "another site")
@@ -98,7 +99,8 @@ def test_patients_meet_within_a_site_and_across_sites_it_is_said_that_they_canno
 def test_bundles_of_older_versions_hashed_without_a_key_and_are_still_understood() -> None:
     ward = linked("folder", ["7", "8"])
     old = replace(
-        Provenance.of([ward], np.arange(2), np.arange(0)), patients=np.sort(dataset_folder.patient_hashes(ward.index))
+        Provenance.of(Datasets.of([ward]), np.arange(2), np.arange(0)),
+        patients=np.sort(dataset_folder.patient_hashes(ward.index)),
     )
     assert provenance.leak(replace(old, keys=np.empty(0, np.str_)), linked("folder", ["7"]).fingerprints).patients == 1
 

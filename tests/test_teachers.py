@@ -14,8 +14,9 @@ from test_loader import make_store
 
 from ribcage.bundle.io import Classifier, save_bundle
 from ribcage.bundle.spec import ModelSpec
-from ribcage.data.dataset_folder import Store
-from ribcage.data.loader import Loader, rows_of
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder
+from ribcage.data.loader import Loader
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import augment
 from ribcage.inference import predictions
@@ -31,7 +32,7 @@ SCALE = (0.4, 0.2)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetFolder:
     return make_store(tmp_path_factory.mktemp("teachers"), count=24, size=64)
 
 
@@ -50,11 +51,11 @@ def opened(
 
 
 def asked(
-    bundle: Classifier, store: Store, findings: Sequence[str], channels: int = 1, exclusive: bool = False
+    bundle: Classifier, dataset: DatasetFolder, findings: Sequence[str], channels: int = 1, exclusive: bool = False
 ) -> tuple[np.ndarray, torch.Tensor]:
     """Rows, and what it says of them as a student of 32 pixels shows them, plain."""
     shown = [augment.plain_view(32), augment.plain_view(bundle.spec.size)]
-    loader = Loader([store], shown, batch=24, together=True, channels=channels, normalise=SCALE, threads=1)
+    loader = Loader([dataset], shown, batch=24, together=True, channels=channels, normalise=SCALE, threads=1)
     batch = next(loader.epoch(0))
     live = Live(bundle, findings, torch.ones(len(findings)), view=1, scale=SCALE, device=CPU, exclusive=exclusive)
     return batch.rows.numpy(), live(batch, batch.views, False).logits
@@ -65,24 +66,24 @@ def asked(
 
 @pytest.mark.parametrize(("own", "students"), [(1, 1), (1, 3), (3, 1), (3, 3)])
 def test_a_teacher_says_what_it_says_of_the_image_at_its_own_size_scale_and_channels(
-    own: int, students: int, store: Store
+    own: int, students: int, dataset: DatasetFolder
 ) -> None:
     bundle, findings = opened(channels=own), ("Mass", "Nodule", "Edema")
-    rows, said = asked(bundle, store, findings, students)
-    alone = predictions.predict(bundle.method, [store], np.arange(24), model=bundle.spec, threads=1)
+    rows, said = asked(bundle, dataset, findings, students)
+    alone = predictions.predict(bundle.method, Datasets.of([dataset]), np.arange(24), model=bundle.spec, threads=1)
     by_itself = torch.from_numpy(alone.logits[rows])
     expected = torch.stack([by_itself[:, 2] / 0.7, torch.full((24,), nan), by_itself[:, 0] / 1.5], 1)
     assert expected[:, [0, 2]].std(0).min() > 0.01
     torch.testing.assert_close(said, expected, equal_nan=True, atol=1e-3, rtol=1e-3)
-    told = teachers.told(bundle, [store], np.arange(0, 24, 2), findings, threads=1)
+    told = teachers.told(bundle, [dataset], np.arange(0, 24, 2), findings, threads=1)
     assert np.isnan(told[1::2]).all()
     np.testing.assert_allclose(told[::2], expected[np.argsort(rows)].numpy()[::2], rtol=1e-4, atol=1e-5)
 
 
-def test_features_and_maps_come_only_when_asked_for(store: Store) -> None:
+def test_features_and_maps_come_only_when_asked_for(dataset: DatasetFolder) -> None:
     bundle = opened()
     live = Live(bundle, ("Mass",), torch.ones(1), view=0, scale=SCALE, device=CPU)
-    batch = next(Loader([store], [augment.plain_view(48)], batch=4, threads=1).epoch(0))
+    batch = next(Loader([dataset], [augment.plain_view(48)], batch=4, threads=1).epoch(0))
     plain, inside = (live(batch, batch.views, each) for each in (False, True))
     assert plain.features is None and plain.maps is None
     assert inside.features is not None and inside.maps is not None
@@ -103,17 +104,17 @@ def test_a_student_of_either_kind_reads_the_teachers_probabilities(whose: str, e
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
-def test_of_a_teacher_of_more_findings_the_student_hears_its_own(exclusive: bool, store: Store) -> None:
+def test_of_a_teacher_of_more_findings_the_student_hears_its_own(exclusive: bool, dataset: DatasetFolder) -> None:
     bundle = opened(loss="cross-entropy")
-    rows, said = asked(bundle, store, ("Mass", "Edema"), exclusive=exclusive)
-    alone = predictions.predict(bundle.method, [store], np.arange(24), model=bundle.spec, threads=1)
+    rows, said = asked(bundle, dataset, ("Mass", "Edema"), exclusive=exclusive)
+    alone = predictions.predict(bundle.method, Datasets.of([dataset]), np.arange(24), model=bundle.spec, threads=1)
     p = alone.probabilities(bundle.spec.temperature)[rows][:, [2, 0]]
     np.testing.assert_allclose((said.exp() if exclusive else said.sigmoid()).numpy(), p, rtol=1e-3, atol=1e-4)
 
 
-def test_stored_answers_are_those_of_the_rows(store: Store) -> None:
+def test_stored_answers_are_those_of_the_rows(dataset: DatasetFolder) -> None:
     answers = np.arange(48, dtype=np.float32).reshape(24, 2)
-    batch = next(Loader([store], [augment.plain_view(32)], batch=10, threads=1).epoch(0))
+    batch = next(Loader([dataset], [augment.plain_view(32)], batch=10, threads=1).epoch(0))
     said = Stored(answers, torch.ones(2))(batch, batch.views, True)
     assert np.array_equal(said.logits.numpy(), answers[batch.rows.numpy()]) and said.features is said.maps is None
 
@@ -125,15 +126,15 @@ def test_of_a_teacher_without_fingerprints_it_is_known_that_nothing_is(tmp_path:
     assert teachers.seen(str(tmp_path / "答案.csv")).unknown.tolist() == ["答案.csv"]
 
 
-def test_a_teacher_that_answers_no_number_is_named(store: Store) -> None:
+def test_a_teacher_that_answers_no_number_is_named(dataset: DatasetFolder) -> None:
     broken = replace(opened(), folder=Path("runs/broken"))
     with torch.no_grad():
         broken.method.head.weight[2] = nan
     with pytest.raises(ValueError, match="runs/broken answers what is no number"):
-        teachers.told(broken, [store], np.arange(4), ("Mass",), threads=1)
-    teachers.told(broken, [store], np.arange(4), ("Edema",), threads=1)
+        teachers.told(broken, [dataset], np.arange(4), ("Mass",), threads=1)
+    teachers.told(broken, [dataset], np.arange(4), ("Edema",), threads=1)
     live = Live(broken, ("Mass", "Nodule"), torch.ones(2), view=0, scale=SCALE, device=CPU)
-    batch = next(Loader([store], [augment.plain_view(48)], batch=4, threads=1).epoch(0))
+    batch = next(Loader([dataset], [augment.plain_view(48)], batch=4, threads=1).epoch(0))
     assert not live.strange
     said = live(batch, batch.views, False).logits
     assert live.strange and live.name == "runs/broken" and said[:, 0].isinf().all() and said[:, 1].isnan().all()
@@ -150,30 +151,30 @@ def test_several_teachers_count_by_how_far_above_chance_they_were() -> None:
     torch.testing.assert_close(second, torch.tensor([0.2, 1.0, 0.1, 1.0]))
 
 
-def test_the_validation_of_a_model_is_its_score(store: Store) -> None:
+def test_the_validation_of_a_model_is_its_score(dataset: DatasetFolder) -> None:
     model = opened(metrics={"validation": {"auroc": 0.8, "auroc_Mass": 0.75}}).spec
     np.testing.assert_array_equal(teachers.validated(model, ("Edema", "Mass")), [nan, 0.75])
     np.testing.assert_array_equal(teachers.validated(replace(model, metrics={}), ("Mass",)), [nan])
 
 
-def test_a_table_is_scored_on_what_it_says_of_the_validation_part(store: Store) -> None:
-    rows, labels = rows_of([store], "val"), store.index.table[["Mass", "Edema"]].to_numpy(np.float32)
+def test_a_table_is_scored_on_what_it_says_of_the_validation_part(dataset: DatasetFolder) -> None:
+    rows, labels = Datasets.of([dataset]).rows_of("val"), dataset.index.table[["Mass", "Edema"]].to_numpy(np.float32)
     answers = np.full((24, 3), nan, np.float32)
     answers[:, 0] = np.where(labels[:, 0] == 1, 1.0, -1.0)
     answers[:, 1] = np.where(labels[:, 1] == 1, -1.0, 1.0)
     answers[rows[:2]] = nan
-    found = teachers.scored(answers, [store], rows, ("Mass", "Edema", "Nodule"))
+    found = teachers.scored(answers, Datasets.of([dataset]), rows, ("Mass", "Edema", "Nodule"))
     np.testing.assert_array_equal(found, [1.0, 0.0, nan])
-    assert np.isnan(teachers.scored(answers, [store], rows[:2], ("Mass", "Edema", "Nodule"))).all()
+    assert np.isnan(teachers.scored(answers, Datasets.of([dataset]), rows[:2], ("Mass", "Edema", "Nodule"))).all()
 
 
 # ---- tables
 
 
-def frame(store: Store, **more: Any) -> pd.DataFrame:
+def frame(dataset: DatasetFolder, **more: Any) -> pd.DataFrame:
     """A foreign table: names of files and probabilities."""
-    p = np.linspace(0.05, 0.95, len(store))
-    return pd.DataFrame({"Image Index": store.index.table["path"].astype("str"), "prob_Mass": p, **more})
+    p = np.linspace(0.05, 0.95, len(dataset))
+    return pd.DataFrame({"Image Index": dataset.index.table["path"].astype("str"), "prob_Mass": p, **more})
 
 
 def odds(p: np.ndarray) -> np.ndarray:
@@ -181,14 +182,14 @@ def odds(p: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["他们 说.CSV", "said.csv.gz", "said.tsv", "said.PARQUET"])
-def test_foreign_tables_are_read_whatever_their_form(name: str, store: Store, tmp_path: Path) -> None:
-    rows, file = frame(store, prob_Pleural_Thickening=0.25).sample(frac=1, random_state=0), tmp_path / name
+def test_foreign_tables_are_read_whatever_their_form(name: str, dataset: DatasetFolder, tmp_path: Path) -> None:
+    rows, file = frame(dataset, prob_Pleural_Thickening=0.25).sample(frac=1, random_state=0), tmp_path / name
     if name.endswith(".PARQUET"):
         rows.to_parquet(file)
     else:
         rows.to_csv(file, index=False, sep="\t" if name.endswith(".tsv") else ",")
     assert teachers.is_table(str(file))
-    said = teachers.read(teachers.table(file), [store], ("Edema", "Mass", "Pleural_Thickening"))
+    said = teachers.read(teachers.table(file), Datasets.of([dataset]), ("Edema", "Mass", "Pleural_Thickening"))
     np.testing.assert_allclose(said[:, 1], odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
     assert np.isnan(said[:, 0]).all() and said[:, 2] == pytest.approx(np.log(1 / 3))
     assert teachers.spoken(said, np.arange(5)) == 5
@@ -196,73 +197,75 @@ def test_foreign_tables_are_read_whatever_their_form(name: str, store: Store, tm
 
 @pytest.mark.parametrize("name", ["predictions.parquet", "predictions.csv"])
 def test_our_own_tables_are_read_by_their_probabilities_with_findings_of_anybodys(
-    name: str, store: Store, tmp_path: Path
+    name: str, dataset: DatasetFolder, tmp_path: Path
 ) -> None:
     """Not by their logits, which are from before the temperature, and not by their labels."""
     findings, p = ("Mass", "尖锐_角"), np.stack([np.linspace(0.1, 0.9, 24), np.linspace(0.6, 0.2, 24)], 1)
-    about, labels = predictions.about([store], np.arange(24)), np.tile([[1.0, 0.0]], (24, 1))
+    about, labels = predictions.about(Datasets.of([dataset]), np.arange(24)), np.tile([[1.0, 0.0]], (24, 1))
     predictions.save(predictions.table(about, findings, p, 5 * odds(p), labels), tmp_path / name)
     np.testing.assert_allclose(
-        teachers.read(teachers.table(tmp_path / name), [store], ("尖锐_角", "Mass")), odds(p)[:, ::-1], rtol=1e-4
+        teachers.read(teachers.table(tmp_path / name), Datasets.of([dataset]), ("尖锐_角", "Mass")),
+        odds(p)[:, ::-1],
+        rtol=1e-4,
     )
 
 
-def test_labels_beside_probabilities_are_not_taken_for_answers(store: Store, tmp_path: Path) -> None:
-    frame(store, Mass=1, Atelectasis=0).to_csv(tmp_path / "both.csv", index=False)
-    said = teachers.read(teachers.table(tmp_path / "both.csv"), [store], ("Mass", "Atelectasis"))
+def test_labels_beside_probabilities_are_not_taken_for_answers(dataset: DatasetFolder, tmp_path: Path) -> None:
+    frame(dataset, Mass=1, Atelectasis=0).to_csv(tmp_path / "both.csv", index=False)
+    said = teachers.read(teachers.table(tmp_path / "both.csv"), Datasets.of([dataset]), ("Mass", "Atelectasis"))
     np.testing.assert_allclose(said[:, 0], odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
     assert np.isnan(said[:, 1]).all()
 
 
-def test_a_student_with_a_softmax_reads_log_p(store: Store, tmp_path: Path) -> None:
-    frame(store, prob_Mass=0.7, prob_Edema=0.3).to_csv(tmp_path / "two.csv", index=False)
+def test_a_student_with_a_softmax_reads_log_p(dataset: DatasetFolder, tmp_path: Path) -> None:
+    frame(dataset, prob_Mass=0.7, prob_Edema=0.3).to_csv(tmp_path / "two.csv", index=False)
     said = torch.from_numpy(
-        teachers.read(teachers.table(tmp_path / "two.csv"), [store], ("Mass", "Edema"), exclusive=True)
+        teachers.read(teachers.table(tmp_path / "two.csv"), Datasets.of([dataset]), ("Mass", "Edema"), exclusive=True)
     )
     torch.testing.assert_close(said.softmax(1), torch.tensor([[0.7, 0.3]]).expand(24, 2))
 
 
-def test_what_is_missing_stays_unknown_and_what_is_certain_is_nearly_so(store: Store, tmp_path: Path) -> None:
-    rows = frame(store)
+def test_what_is_missing_stays_unknown_and_what_is_certain_is_nearly_so(dataset: DatasetFolder, tmp_path: Path) -> None:
+    rows = frame(dataset)
     rows["prob_Mass"] = ["0", "1", "", "n/a", *["0.5"] * 20]
     rows[:-3].to_csv(tmp_path / "gaps.csv", index=False)
-    said = teachers.read(teachers.table(tmp_path / "gaps.csv"), [store], ("Mass",))[:, 0]
+    said = teachers.read(teachers.table(tmp_path / "gaps.csv"), Datasets.of([dataset]), ("Mass",))[:, 0]
     assert np.isnan(said[[2, 3, 21, 22, 23]]).all() and (said[4:21] == 0).all()
     assert -14 < said[0] < -13 and 13 < said[1] < 14
 
 
-def test_images_are_known_by_their_file_or_its_name_whatever_its_ending(store: Store, tmp_path: Path) -> None:
-    rows = frame(store)
+def test_images_are_known_by_their_file_or_its_name_whatever_its_ending(dataset: DatasetFolder, tmp_path: Path) -> None:
+    rows = frame(dataset)
     rows["Image Index"] = ["C:\\片子\\" + path.removesuffix(".png") + ".dcm" for path in rows["Image Index"]]
     rows.to_csv(tmp_path / "other.csv", index=False)
-    said = teachers.read(teachers.table(tmp_path / "other.csv"), [store], ("Mass",))[:, 0]
+    said = teachers.read(teachers.table(tmp_path / "other.csv"), Datasets.of([dataset]), ("Mass",))[:, 0]
     np.testing.assert_allclose(said, odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
 
 
-def placed(store: Store, paths: Sequence[str], name: str = "made up") -> Store:
+def placed(dataset: DatasetFolder, paths: Sequence[str], name: str = "made up") -> DatasetFolder:
     """The same images elsewhere, under the name of another set."""
-    table = store.index.table.assign(path=list(paths))
-    return replace(store, index=replace(store.index, table=table, name=name))
+    table = dataset.index.table.assign(path=list(paths))
+    return replace(dataset, index=replace(dataset.index, table=table, name=name))
 
 
-def test_a_name_that_two_have_is_nobodys(store: Store, tmp_path: Path) -> None:
+def test_a_name_that_two_have_is_nobodys(dataset: DatasetFolder, tmp_path: Path) -> None:
     """Neither two images of the data, nor two lines of the table: whose answer it is must not be guessed."""
     paths = ["a/1.png", "b/1.png", "c/2.png", *(f"d/{n}.png" for n in range(3, 24))]
-    data = placed(store, paths)
+    data = placed(dataset, paths)
     table = {
         "path": ["1.png", "2.png", "e/3.png", "3.jpg", "d/4.png", "e/4.png", "5.png"],
         "Mass": np.arange(1, 8) / 10,
     }
     pd.DataFrame(table).to_csv(tmp_path / "names.csv", index=False)
-    said = teachers.read(teachers.table(tmp_path / "names.csv"), [data], ("Mass",))[:, 0]
+    said = teachers.read(teachers.table(tmp_path / "names.csv"), Datasets.of([data]), ("Mass",))[:, 0]
     expected = np.full(24, nan, np.float32)
     expected[[2, 3, 4, 5]] = odds(np.array([0.2, 0.4, 0.5, 0.7]))  # of 3 the other line names another folder
     np.testing.assert_allclose(said, expected, rtol=1e-5)
 
 
-def test_several_sets_with_the_same_paths_are_told_apart_by_their_names(store: Store, tmp_path: Path) -> None:
-    paths = list(store.index.table["path"].astype("str"))
-    both = [placed(store, paths, "甲"), placed(store, paths, "乙")]
+def test_several_sets_with_the_same_paths_are_told_apart_by_their_names(dataset: DatasetFolder, tmp_path: Path) -> None:
+    paths = list(dataset.index.table["path"].astype("str"))
+    both = Datasets.of([placed(dataset, paths, "甲"), placed(dataset, paths, "乙")])
     p = np.linspace(0.05, 0.95, 48)[:, None]
     about = predictions.about(both, np.arange(48))
     predictions.save(predictions.table(about, ("Mass",), p, odds(p), np.ones((48, 1))), tmp_path / "p.parquet")
@@ -289,17 +292,17 @@ def test_several_sets_with_the_same_paths_are_told_apart_by_their_names(store: S
     ],
 )
 def test_paths_agree_from_their_ends_as_far_as_both_go(
-    theirs: str, own: str, wanted: bool, store: Store, tmp_path: Path
+    theirs: str, own: str, wanted: bool, dataset: DatasetFolder, tmp_path: Path
 ) -> None:
-    data = placed(store, [own, *(f"other/{n}_x.png" for n in range(23))])
+    data = placed(dataset, [own, *(f"other/{n}_x.png" for n in range(23))])
     pd.DataFrame({"path": [theirs, "other/22_x.png"], "Mass": [0.3, 0.5]}).to_csv(tmp_path / "p.csv", index=False)
-    said = teachers.read(teachers.table(tmp_path / "p.csv"), [data], ("Mass",))[:, 0]
+    said = teachers.read(teachers.table(tmp_path / "p.csv"), Datasets.of([data]), ("Mass",))[:, 0]
     assert said[23] == 0 and np.isnan(said[0]) != wanted and np.isnan(said[1:23]).all()
 
 
-def test_another_set_is_not_spoken_of_by_its_names(store: Store, tmp_path: Path) -> None:
+def test_another_set_is_not_spoken_of_by_its_names(dataset: DatasetFolder, tmp_path: Path) -> None:
     paths = [f"{n}_x.png" for n in range(24)]
-    data, rows = [placed(store, paths, "甲")], pd.DataFrame({"path": paths, "Mass": 0.5})
+    data, rows = [placed(dataset, paths, "甲")], pd.DataFrame({"path": paths, "Mass": 0.5})
     for sets, wanted in ((["甲"] * 24, 24), (["train"] * 24, 24), (["乙"] * 20 + ["甲"] * 4, 4), ([""] * 24, 24)):
         rows.assign(set=sets).to_csv(tmp_path / "s.csv", index=False)
         said = teachers.read(teachers.table(tmp_path / "s.csv"), data, ("Mass",))
@@ -345,31 +348,31 @@ def test_what_was_not_understood_of_a_table_is_said(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_table_of_predictions_is_one_line(
-    name: str, content: bytes, says: str, store: Store, tmp_path: Path
+    name: str, content: bytes, says: str, dataset: DatasetFolder, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError) as error:
-        teachers.read(teachers.table(tmp_path / name), [store], ("Mass",))
+        teachers.read(teachers.table(tmp_path / name), Datasets.of([dataset]), ("Mass",))
     assert says in str(error.value) and str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_columns_of_strange_types_are_no_answers(store: Store, tmp_path: Path) -> None:
+def test_columns_of_strange_types_are_no_answers(dataset: DatasetFolder, tmp_path: Path) -> None:
     strange = {"Edema": [[0.5]] * 24, "Nodule": [pd.Timestamp(0)] * 24, "Fibrosis": [True] * 24, "Mass": [0.5] * 24}
-    pd.DataFrame({"path": store.index.table["path"], **strange}).to_parquet(tmp_path / "x.parquet")
-    said = teachers.read(teachers.table(tmp_path / "x.parquet"), [store], ("Edema", "Nodule", "Mass"))
+    pd.DataFrame({"path": dataset.index.table["path"], **strange}).to_parquet(tmp_path / "x.parquet")
+    said = teachers.read(teachers.table(tmp_path / "x.parquet"), Datasets.of([dataset]), ("Edema", "Nodule", "Mass"))
     assert np.isnan(said[:, :2]).all() and (said[:, 2] == 0).all()
     with pytest.raises(ValueError, match="no number at all in Edema, Nodule"):
         pd.DataFrame({"path": ["x"], "Edema": [[0.5]], "Nodule": [pd.Timestamp(0)]}).to_parquet(tmp_path / "y.parquet")
-        teachers.read(teachers.table(tmp_path / "y.parquet"), [store], ("Edema",))
+        teachers.read(teachers.table(tmp_path / "y.parquet"), Datasets.of([dataset]), ("Edema",))
 
 
-def test_a_table_that_was_cut_off_is_one_line(store: Store, tmp_path: Path) -> None:
-    frame(store).to_parquet(tmp_path / "whole.parquet")
+def test_a_table_that_was_cut_off_is_one_line(dataset: DatasetFolder, tmp_path: Path) -> None:
+    frame(dataset).to_parquet(tmp_path / "whole.parquet")
     whole = (tmp_path / "whole.parquet").read_bytes()
     for length in (len(whole) // 2, len(whole) - 4):
         (tmp_path / "torn.parquet").write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"torn.parquet cannot be read as a table of predictions"):
-            teachers.read(teachers.table(tmp_path / "torn.parquet"), [store], ("Mass",))
+            teachers.read(teachers.table(tmp_path / "torn.parquet"), Datasets.of([dataset]), ("Mass",))
 
 
 def test_a_folder_is_no_table_whatever_it_is_called(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import ribcage
 from ribcage import cli
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder
+from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
-from ribcage.evaluation.validation import Validation, known_labels
+from ribcage.evaluation.validation import Validation
 
 
 def imported(folder: Path, rows: pd.DataFrame, name: str = "clinic") -> Path:
@@ -67,7 +68,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_labels_are_those_of_the_policy_without_smoothing(data: Path, policy: str, mass: dict, edema: dict) -> None:
     opened = dataset_folder.open(data)
     rows = np.flatnonzero(opened.index.table["split"] == "val")
-    labels = known_labels([opened], rows, ("Mass", "Edema"), Policy.parse(policy))
+    labels = Datasets.of([opened]).known_labels(rows, ("Mass", "Edema"), Policy.parse(policy))
     for column, wanted in zip(labels.T, (mass, edema), strict=True):
         values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
         assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == wanted
@@ -77,10 +78,10 @@ def test_of_findings_that_the_data_has_not_nothing_is_known(data: Path) -> None:
     opened = dataset_folder.open(data)
     rows = np.flatnonzero(opened.index.table["split"] == "val")
     blank = Policy.parse("ones,blank=zeros")
-    labels = known_labels([opened], rows, ("Nodule", "Edema", "Fracture", "Mass"), blank)
+    labels = Datasets.of([opened]).known_labels(rows, ("Nodule", "Edema", "Fracture", "Mass"), blank)
     assert np.isnan(labels[:, [0, 2]]).all()
-    np.testing.assert_array_equal(labels[:, [3, 1]], known_labels([opened], rows, ("Mass", "Edema"), blank))
-    assert known_labels([opened], rows, ("Nodule",)).shape == (12, 1)
+    np.testing.assert_array_equal(labels[:, [3, 1]], Datasets.of([opened]).known_labels(rows, ("Mass", "Edema"), blank))
+    assert Datasets.of([opened]).known_labels(rows, ("Nodule",)).shape == (12, 1)
 
 
 def test_what_only_the_policy_makes_judgeable_chooses_and_is_tested_so(

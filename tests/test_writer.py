@@ -23,6 +23,7 @@ import ribcage
 from ribcage import cli
 from ribcage.data import dataset_folder, importer
 from ribcage.data import index as indexes
+from ribcage.data.collection import Datasets
 from ribcage.data.index import Index
 from ribcage.imaging import image_file
 from ribcage.runtime import files
@@ -55,7 +56,7 @@ def images(root: Path, count: int, side: int = 48) -> Index:
     return Index("made", indexes.table(rows, ["Mass"]), ("Mass",), root=root)
 
 
-def imported(index: Index, out: Path, workers: int = 1, **changes: object) -> dataset_folder.Store:
+def imported(index: Index, out: Path, workers: int = 1, **changes: object) -> dataset_folder.DatasetFolder:
     with importer.Writer(index, facts(index.root, **changes), out, workers=workers) as work:
         for _ in work.run():
             pass
@@ -354,7 +355,7 @@ def test_damaged_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
 
 def test_all_folders_that_do_not_open_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one.*two"):
-        dataset_folder.open_all([tmp_path / "one", tmp_path / "two"])
+        Datasets.open([tmp_path / "one", tmp_path / "two"])
 
 
 # ---- what else can happen to a folder

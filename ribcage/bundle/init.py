@@ -3,7 +3,6 @@
 `init` is the value of --init everywhere in this module; "" means random weights.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from ribcage.bundle.formats.account import account, summary
 from ribcage.bundle.io import WEIGHTS_FILE, find_bundle, load_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.weights import load_backbone
-from ribcage.data import dataset_folder
+from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
 from ribcage.models.backbone import Backbone, Weights, pretrained_config
 from ribcage.runtime import distributed
@@ -56,13 +55,13 @@ def initial_provenance(init: str) -> Provenance:
     return next((Provenance.load(file) for file in beside if file.is_file()), unknown)
 
 
-def data_sources(stores: Sequence[dataset_folder.Store], init: str) -> tuple[dict[str, Any], ...]:
+def data_sources(data: Datasets, init: str) -> tuple[dict[str, Any], ...]:
     """The data sets of a training, after those of its initial weights."""
     known = initial_spec(init)
     before = [{**one, "before": True} for one in known.data] if known else file_source(init)
     own = [
         {"name": one.facts.name, "source": one.facts.source, "licence": one.facts.licence, "folder": str(one.folder)}
-        for one in stores
+        for one in data
     ]
     return (*before, *own)
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.bundle import counterexamples
 from ribcage.data import selection
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
 from ribcage.imaging import appearance, image_file
 
 FILE = "ood.npz"
@@ -96,20 +96,20 @@ class Check:
     """Whether the model has learnt from these images, or only its thresholds were chosen on them."""
 
     @classmethod
-    def of(cls, stores: Sequence[Store], rows: np.ndarray, held_out: np.ndarray) -> "Check | None":
-        """For a model that learns from these rows, counted through all stores; None if they are too few."""
-        ages, views = _children(stores, rows), _laterals(stores, rows)
-        lateral = _column(stores, "view") == "LATERAL"
+    def of(cls, data: Datasets, rows: np.ndarray, held_out: np.ndarray) -> "Check | None":
+        """For a model that learns from these rows; None if they are too few."""
+        ages, views = _children(data, rows), _laterals(data, rows)
+        lateral = data.column("view") == "LATERAL"
         beside = np.empty(0, np.int64)
         if not _many(views):  # not what the model is for: examples of what is unusual
-            splits = _column(stores, "split")
+            splits = data.column("split")
             beside = np.flatnonzero(lateral & np.isin(splits, np.unique(splits[rows])))
             rows, held_out = rows[~lateral[rows]], held_out[~lateral[held_out]]
-        images = _images(stores, rows)
+        images = _images(data, rows)
         if len(images) < FEWEST:
             return None
-        laterals = None if _many(views) else _images(stores, beside)
-        found = fitted(images, _images(stores, held_out), laterals)
+        laterals = None if _many(views) else _images(data, beside)
+        found = fitted(images, _images(data, held_out), laterals)
         return replace(found, ages=np.array(ages), views=np.array(views))
 
     def scores(self, vectors: np.ndarray) -> np.ndarray:
@@ -141,15 +141,15 @@ def usualness(z: np.ndarray) -> np.ndarray:
     return np.asarray(np.logaddexp(z[:, 0], z[:, MIRRORED]) - np.logaddexp.reduce(z[:, FIRST_ALTERED:], axis=1))
 
 
-def later(stores: Sequence[Store], rows: np.ndarray, held_out: np.ndarray) -> Callable[[], Check | None]:
+def later(data: Datasets, rows: np.ndarray, held_out: np.ndarray) -> Callable[[], Check | None]:
     """The check, fitted when it is first asked for."""
-    return functools.cache(lambda: Check.of(stores, rows, held_out))
+    return functools.cache(lambda: Check.of(data, rows, held_out))
 
 
-def halved(stores: Sequence[Store], rows: np.ndarray) -> Check | None:
+def halved(data: Datasets, rows: np.ndarray) -> Check | None:
     """For somebody's model, whose thresholds were chosen on these images: half of their patients are held out."""
-    half = selection.share_of_patients(stores, rows, 0.5)
-    found = Check.of(stores, half, np.setdiff1d(rows, half))
+    half = selection.share_of_patients(data, rows, 0.5)
+    found = Check.of(data, half, np.setdiff1d(rows, half))
     return found and replace(found, learnt=False)
 
 
@@ -330,35 +330,29 @@ def kept_by(numbers: np.ndarray, share: float) -> float:
     return float(np.sort(numbers)[place])
 
 
-def _images(stores: Sequence[Store], rows: np.ndarray) -> list[np.ndarray]:
+def _images(data: Datasets, rows: np.ndarray) -> list[np.ndarray]:
     """Contents (96, 96) of at most so many of the rows, always the same; empty images are left out."""
     rows = np.unique(rows)
     if len(rows) > MOST:
         rows = np.sort(np.random.default_rng(0).choice(rows, MOST, replace=False))
-    starts = np.cumsum([0, *map(len, stores)]).tolist()
-    places = np.searchsorted(starts, rows, side="right") - 1
 
-    def read(of: int, row: int) -> np.ndarray | None:
-        image = np.asarray(stores[of].image(row - starts[of]))
+    def read(row: int) -> np.ndarray | None:
+        image = np.asarray(data.image(row))
         return None if appearance.empty(image) else appearance.content(image)
 
     with ThreadPoolExecutor() as pool:
-        return [one for one in pool.map(read, places.tolist(), rows.tolist()) if one is not None]
+        return [one for one in pool.map(read, rows.tolist()) if one is not None]
 
 
-def _column(stores: Sequence[Store], name: str) -> np.ndarray:
-    return np.concatenate([one.index.table[name].to_numpy(str) for one in stores])
-
-
-def _children(stores: Sequence[Store], rows: np.ndarray) -> tuple[int, int]:
+def _children(data: Datasets, rows: np.ndarray) -> tuple[int, int]:
     """How many ages are known, and how many of them are of children."""
-    ages = np.concatenate([one.index.table["age"].to_numpy(np.float32) for one in stores])[rows]
+    ages = data.column("age")[rows]
     return int((~np.isnan(ages)).sum()), int((ages < ADULT).sum())
 
 
-def _laterals(stores: Sequence[Store], rows: np.ndarray) -> tuple[int, int]:
+def _laterals(data: Datasets, rows: np.ndarray) -> tuple[int, int]:
     """How many views are known, and how many of them are laterals."""
-    views = _column(stores, "view")[rows]
+    views = data.column("view")[rows]
     return int((views != "").sum()), int((views == "LATERAL").sum())
 
 

@@ -165,7 +165,8 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
     import torch
 
     from ribcage.bundle import ood
-    from ribcage.data import dataset_folder, selection
+    from ribcage.data import selection
+    from ribcage.data.collection import Datasets
     from ribcage.data.provenance import Provenance
     from ribcage.evaluation import leakage
     from ribcage.evaluation.validation import Validation
@@ -175,20 +176,20 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
         return model, seen, None
     if not model.findings:
         raise ValueError("--data chooses temperature and thresholds of findings, and this model answers none.")
-    stores = dataset_folder.open_all(options.data)
-    selection.distinct(stores)
-    rows = selection.rows_of(stores, options.val)
-    if warning := leakage.first_weights(seen, stores, rows, options.val):
+    data = Datasets.open(options.data)
+    selection.distinct(data)
+    rows = data.rows_of(options.val)
+    if warning := leakage.first_weights(seen, data, rows, options.val):
         run_folder.say(warning)
-    validation = Validation(lambda: method, stores, rows, model, device=torch.device("cpu"), batch=64)
+    validation = Validation(lambda: method, data, rows, model, device=torch.device("cpu"), batch=64)
     if not validation.judged:
         names = ", ".join(model.findings)
         raise ValueError(f"No finding of {names} is both present and absent in split {options.val!r}.")
     print(f"split {options.val!r}: {len(rows):,} images, mean AUROC {validation()['auroc']:.4f}")
-    note = {"fitted": len(rows), "fitted_to": [one.index.name for one in stores]}
+    note = {"fitted": len(rows), "fitted_to": [one.index.name for one in data]}
     chosen = replace(validation.calibrated(), training={**model.training, **note})
-    check = ood.halved(stores, rows)
-    return chosen, seen | Provenance.of(stores, np.empty(0, np.int64), rows), check
+    check = ood.halved(data, rows)
+    return chosen, seen | Provenance.of(data, np.empty(0, np.int64), rows), check
 
 
 def layout(options: Options) -> str:

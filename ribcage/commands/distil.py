@@ -9,9 +9,12 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ribcage.commands import finetune
+
+if TYPE_CHECKING:
+    from ribcage.data.collection import Datasets
 
 POSITIONAL = ()
 EXAMPLES = ("distil --teacher runs/chexnet --data data/nih --model eeea_net_c2 --out runs/small",)
@@ -102,28 +105,29 @@ def live(options: Options) -> bool:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage.data import dataset_folder, selection
+    from ribcage.data import selection
+    from ribcage.data.collection import Datasets
     from ribcage.runtime import distributed
     from ribcage.training import options as course
     from ribcage.training import run_folder
     from ribcage.training.run import Plan, Training
 
-    stores = dataset_folder.open_all(options.data)
-    selection.distinct(stores)
+    data = Datasets.open(options.data)
+    selection.distinct(data)
     lessons = contents(options)
     if options.resume:
-        run_folder.check_same("distil", options, stores, lessons)
+        run_folder.check_same("distil", options, data, lessons)
     opened = opened_teachers(options)
-    introduce(opened, stores)
-    known = dataclasses.replace(options, findings=findings(options, stores, opened), labels=1.0)
-    learning, choosing = finetune.cohorts(known, stores)
-    tainted = check_seen(options, stores, choosing)
-    policy = finetune.policy_of(options, stores)
-    model = described(options, finetune.describe(known, stores, learning, choosing, policy), opened, tainted)
-    run = build(options, stores, learning, choosing, model, policy, opened, device)
+    introduce(opened, data)
+    known = dataclasses.replace(options, findings=findings(options, data, opened), labels=1.0)
+    learning, choosing = finetune.cohorts(known, data)
+    tainted = check_seen(options, data, choosing)
+    policy = finetune.policy_of(options, data)
+    model = described(options, finetune.describe(known, data, learning, choosing, policy), opened, tainted)
+    run = build(options, data, learning, choosing, model, policy, opened, device)
     course.check_layout(options, run.method, model)
-    judge = validator(known, run, stores, choosing, model, policy, device)
-    keep = keeper(options, run, model, judge, stores, learning, choosing)
+    judge = validator(known, run, data, choosing, model, policy, device)
+    keep = keeper(options, run, model, judge, data, learning, choosing)
     plan = Plan(
         "auroc" if options.keep == "best" and judge else "",
         options.save_minutes,
@@ -131,7 +135,7 @@ def train(options: Options, device: Any) -> Path:
         options.patience,
     )
     training = Training(run, options.out, plan, judge or dict, keep)
-    with run_folder.going("distil", options, training, stores, lessons, facts=model.training):
+    with run_folder.going("distil", options, training, data, lessons, facts=model.training):
         watch(options, training, judge)
         if distributed.rank() == 0:
             report(options, training, judge)
@@ -169,7 +173,7 @@ def is_model(opened: Any) -> bool:
     return isinstance(opened, Classifier)
 
 
-def introduce(opened: dict[str, Any], stores: Any) -> None:
+def introduce(opened: dict[str, Any], data: "Datasets") -> None:
     """Say what is strange about the teachers."""
     from ribcage.training import run_folder
 
@@ -177,19 +181,19 @@ def introduce(opened: dict[str, Any], stores: Any) -> None:
         if not is_model(one):
             notes = one.notes
         else:
-            fits = [each.facts.fit for each in stores if each.facts.fit != one.model.fit]
+            fits = [each.facts.fit for each in data if each.facts.fit != one.model.fit]
             notes = [f"it learnt from images made square by {one.model.fit!r}, not by {fit!r}" for fit in fits]
         for note in dict.fromkeys(notes):
             run_folder.say(f"! {name}: {note}.")
 
 
-def findings(options: Options, stores: Any, opened: dict[str, Any]) -> tuple[str, ...]:
+def findings(options: Options, data: "Datasets", opened: dict[str, Any]) -> tuple[str, ...]:
     """Those asked for, or those of the data, or what the teachers answer."""
     from ribcage.runtime.spelling import did_you_mean
     from ribcage.training import options as course
 
     taught = [name for one in opened.values() for name in (one.model if is_model(one) else one).findings]
-    of_data = course.findings(dataclasses.replace(options, findings=()), stores)
+    of_data = course.findings(dataclasses.replace(options, findings=()), data)
     chosen = options.findings or of_data or tuple(dict.fromkeys(taught))
     strange = [name for name in chosen if name not in taught and name not in of_data]
     if strange or not set(chosen) & set(taught):
@@ -199,7 +203,7 @@ def findings(options: Options, stores: Any, opened: dict[str, Any]) -> tuple[str
     return tuple(chosen)
 
 
-def check_seen(options: Options, stores: Any, choosing: Any) -> str:
+def check_seen(options: Options, data: "Datasets", choosing: Any) -> str:
     """Raise where a teacher has learnt from what chooses the student: the best one by that is none. Where that is
     allowed, a sentence about it; "" where nothing is amiss."""
     from ribcage.evaluation import leakage
@@ -209,7 +213,7 @@ def check_seen(options: Options, stores: Any, choosing: Any) -> str:
     for name in options.teacher:
         seen = teachers.seen(name)
         try:
-            leakage.check(seen, stores, choosing, selected=True)
+            leakage.check(seen, data, choosing, selected=True)
         except leakage.LeakError as error:
             found = f"{name} has learnt from split {options.val!r}"
             why = error.leak.said("validation")
@@ -247,7 +251,7 @@ def described(options: Options, model: Any, opened: dict[str, Any], tainted: str
 
 
 def build(
-    options: Options, stores: Any, learning: Any, choosing: Any, model: Any, policy: Any, opened: Any, device: Any
+    options: Options, data: "Datasets", learning: Any, choosing: Any, model: Any, policy: Any, opened: Any, device: Any
 ) -> Any:
     """The run: student, teachers, batches."""
     import torch
@@ -267,14 +271,14 @@ def build(
         shapes = {name: one.model.size for name, one in opened.items() if is_model(one)}
         check_shapes(model.size, shapes)
         sizes += dict.fromkeys(size for size in shapes.values() if size != model.size)
-    there = [name for name in model.findings if any(name in one.index.findings for one in stores)]
-    shown = selection.share_of_patients(stores, learning, options.labels, options.seed)
+    there = [name for name in model.findings if any(name in one.index.findings for one in data)]
+    shown = selection.share_of_patients(data, learning, options.labels, options.seed)
     if len(shown) < len(learning):
         run_folder.say(f"Labels are shown of {len(shown):,} of them ({options.labels:.0%} of the patients).")
     method = Distil(
         initial_backbone(model, options.init, options.drop_path),
         model.findings,
-        teachers=faculty(options, stores, learning, choosing, model, policy, opened, sizes, device),
+        teachers=faculty(options, data, learning, choosing, model, policy, opened, sizes, device),
         columns=[model.findings.index(name) for name in there],
         hard=options.hard,
         temperature=options.temperature,
@@ -291,7 +295,7 @@ def build(
     )
     seen = [augment.resized_view(view, size) for size in sizes]
     loader = course.loader(
-        options, stores, seen, learning, model, device,
+        options, data, seen, learning, model, device,
         together=True, findings=there, labelled=shown, policy=policy,
     )  # fmt: skip
     labels = loader.labels(0, learning)
@@ -328,7 +332,7 @@ def check_maps(method: Any, model: Any) -> None:
 
 def faculty(
     options: Options,
-    stores: Any,
+    data: "Datasets",
     learning: Any,
     choosing: Any,
     model: Any,
@@ -345,16 +349,16 @@ def faculty(
     stored, aurocs, exclusive = {}, [], options.loss == "cross-entropy"
     for name, one in opened.items():
         if not is_model(one):
-            stored[name] = teachers.read(one, stores, model.findings, exclusive=exclusive)
+            stored[name] = teachers.read(one, data, model.findings, exclusive=exclusive)
             taught, of = teachers.spoken(stored[name], learning), [each for each in model.findings if each in one.odds]
             run_folder.say(f"{name} speaks of {taught:,} of the {len(learning):,} images, of {', '.join(of)}.")
         elif not live(options):
             one.method.to(device)
-            stored[name] = teachers.told(one, stores, learning, model.findings, exclusive=exclusive, **how)
+            stored[name] = teachers.told(one, data, learning, model.findings, exclusive=exclusive, **how)
         aurocs.append(
             teachers.validated(one.model, model.findings)
             if is_model(one)
-            else teachers.scored(stored[name], stores, choosing, model.findings, policy)
+            else teachers.scored(stored[name], data, choosing, model.findings, policy)
         )
     unscored = [name for name, found in zip(opened, aurocs, strict=True) if (found != found).all()]
     if options.weigh == "auroc" and unscored:
@@ -386,20 +390,19 @@ def faculty(
     ]
 
 
-def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:
+def validator(options: Options, run: Any, data: "Datasets", choosing: Any, model: Any, policy: Any, device: Any) -> Any:
     """What scores the student after an epoch; None where no label is known to judge it by."""
-    from ribcage.evaluation.validation import known_labels
     from ribcage.training import run_folder
 
-    labels = known_labels(stores, choosing, model.findings, policy)
+    labels = data.known_labels(choosing, model.findings, policy)
     if ((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any():
-        return finetune.validator(options, run, stores, choosing, model, policy, device)
+        return finetune.validator(options, run, data, choosing, model, policy, device)
     run_folder.say(f"Split {options.val!r} has no labels to judge by: the last epoch is kept, without thresholds.")
     return None
 
 
 def keeper(
-    options: Options, run: Any, model: Any, judge: Any, stores: Any, learning: Any, choosing: Any
+    options: Options, run: Any, model: Any, judge: Any, data: "Datasets", learning: Any, choosing: Any
 ) -> Callable[[], None]:
     """What stores the student: it has seen what its teachers have seen."""
     from ribcage.bundle import ood
@@ -408,8 +411,8 @@ def keeper(
     from ribcage.data.provenance import Provenance
     from ribcage.training import teachers
 
-    provenance = Provenance.of(stores, learning, choosing) | initial_provenance(options.init)
-    check = ood.later(stores, learning, choosing)
+    provenance = Provenance.of(data, learning, choosing) | initial_provenance(options.init)
+    check = ood.later(data, learning, choosing)
     for name in options.teacher:
         provenance |= teachers.seen(name)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from ribcage.data.collection import Datasets
     from ribcage.reports.html import Table
 
 POSITIONAL = ("run",)
@@ -66,7 +67,8 @@ def run(options: Options) -> dict[str, Any]:
     """Guard, predict, measure, show, write; return the numbers."""
     from ribcage.bundle.io import find_bundle, load_classifier
     from ribcage.bundle.spec import ModelSpec
-    from ribcage.data import dataset_folder, selection
+    from ribcage.data import selection
+    from ribcage.data.collection import Datasets
     from ribcage.evaluation import classification as evaluation
     from ribcage.evaluation import leakage
     from ribcage.inference import gradcam
@@ -77,47 +79,50 @@ def run(options: Options) -> dict[str, Any]:
     if ModelSpec.load(find_bundle(options.run) / "model.json").detector:
         return boxes(options)
     model = load_classifier(options.run)
-    stores = dataset_folder.open_all(options.data)
-    selection.distinct(stores)
-    rows = chosen(stores, options.split, options.frontal)
-    policy = policy_of(options, model.spec, stores)
-    evaluation.check(model.spec, stores, policy, options.rule)
-    rows, left = own_rows(options, model, stores, rows)
-    place = place_of(options, stores, rows, policy)
-    leak = leakage.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
+    datasets = Datasets.open(options.data)
+    selection.distinct(datasets)
+    rows = chosen(datasets, options.split, options.frontal)
+    policy = policy_of(options, model.spec, datasets)
+    evaluation.check(model.spec, datasets, policy, options.rule)
+    rows, left = own_rows(options, model, datasets, rows)
+    place = place_of(options, datasets, rows, policy)
+    leak = leakage.check(
+        model.provenance, datasets, rows, allow=options.allow_leak, selected=options.protocol == "peers"
+    )
     with distributed.started() as device:
         predictions = inference.predict(
-            model.method.to(device), stores, rows, model=model.spec, device=device,
+            model.method.to(device), datasets, rows, model=model.spec, device=device,
             batch=options.batch, ten_crop=options.ten_crop, label="predict",
         )  # fmt: skip
         if distributed.rank():
             return {}
-    data = evaluation.answers(predictions, stores, model.spec, policy)
+    data = evaluation.answers(predictions, datasets, model.spec, policy)
     result = evaluation.evaluate(
         data,
         rule=options.rule,
         protocol=options.protocol,
-        fitting=fitting(stores, options.split, data.findings, policy),
+        fitting=fitting(datasets, options.split, data.findings, policy),
         resamples=options.resamples,
         seed=options.seed,
     )
-    result |= {"leak": leak, "left": asdict(left), **context(options, model.spec, stores, policy, data.findings)}
+    result |= {"leak": leak, "left": asdict(left), **context(options, model.spec, datasets, policy, data.findings)}
     result["stamps"] = evaluation.stamps(result)
     result["maps"] = gradcam.usual(model.method.backbone, model.spec.size)
     result["notes"] += evaluation.shift(result, model.spec.observed, model.spec, str(options.run))
     result["notes"] += dropped(left)
     result["notes"] += evaluation.policy_notes(result["policy"], result["model_policy"])
-    result["test"] = noted(options, place, model, stores, result, "auroc")
+    result["test"] = noted(options, place, model, datasets, result, "auroc")
     result["notes"].append(result["test"]["text"])
     show(result, options.table)
-    return write(options, place, result, data, stores)
+    return write(options, place, result, data, datasets)
 
 
 def boxes(options: Options) -> dict[str, Any]:
     """The same for a detector."""
     from ribcage.bundle.io import load_detector
     from ribcage.bundle.spec import DETECTION_RULE
-    from ribcage.data import dataset_folder, selection
+    from ribcage.data import selection
+    from ribcage.data.collection import Datasets
     from ribcage.evaluation import detection as box_evaluation
     from ribcage.evaluation import leakage
     from ribcage.inference import detections, gradcam
@@ -125,35 +130,37 @@ def boxes(options: Options) -> dict[str, Any]:
 
     limits.check(options, no_boxes(options))
     model = load_detector(options.run)
-    stores = dataset_folder.open_all(options.data)
-    selection.distinct(stores)
-    rows = chosen(stores, options.split, options.frontal)
-    policy = policy_of(options, model.spec, stores)
-    rows, left = own_rows(options, model, stores, rows)
-    place = place_of(options, stores, rows, policy)
-    leak = leakage.check(model.provenance, stores, rows, allow=options.allow_leak, selected=options.protocol == "peers")
+    datasets = Datasets.open(options.data)
+    selection.distinct(datasets)
+    rows = chosen(datasets, options.split, options.frontal)
+    policy = policy_of(options, model.spec, datasets)
+    rows, left = own_rows(options, model, datasets, rows)
+    place = place_of(options, datasets, rows, policy)
+    leak = leakage.check(
+        model.provenance, datasets, rows, allow=options.allow_leak, selected=options.protocol == "peers"
+    )
     with distributed.started() as device:
         model.method.to(device)
         found = detections.detect(
-            gradcam.finder(model), stores, rows, model=model.spec, device=device, batch=options.batch, label="detect"
+            gradcam.finder(model), datasets, rows, model=model.spec, device=device, batch=options.batch, label="detect"
         )
         if distributed.rank():
             return {}
-    data = box_evaluation.answers(found, stores, rows, policy, model.spec.thresholds.get(DETECTION_RULE))
+    data = box_evaluation.answers(found, datasets, rows, policy, model.spec.thresholds.get(DETECTION_RULE))
     result = box_evaluation.evaluate(
         data,
         protocol=options.protocol,
-        fitting=boxes_to_fit(stores, options.split, data.findings),
+        fitting=boxes_to_fit(datasets, options.split, data.findings),
         resamples=options.resamples,
         seed=options.seed,
     )
-    result |= {"leak": leak, "left": asdict(left), **context(options, model.spec, stores, policy, data.findings)}
+    result |= {"leak": leak, "left": asdict(left), **context(options, model.spec, datasets, policy, data.findings)}
     result["stamps"] = box_evaluation.stamps(result)
     result["notes"] += dropped(left)
-    result["test"] = noted(options, place, model, stores, result, "map")
+    result["test"] = noted(options, place, model, datasets, result, "map")
     result["notes"].append(result["test"]["text"])
     show_boxes(result)
-    return write_boxes(options, place, result, data, found, stores)
+    return write_boxes(options, place, result, data, found, datasets)
 
 
 def no_boxes(options: Options) -> list[str]:
@@ -166,28 +173,22 @@ def no_boxes(options: Options) -> list[str]:
     return [text for text, is_so in wrong.items() if is_so]
 
 
-def chosen(stores: Sequence[Any], split: str, frontal: bool) -> Any:
+def chosen(datasets: "Datasets", split: str, frontal: bool) -> Any:
     """The rows of the split, or one line that says which splits there are."""
+
     import numpy as np
 
-    from ribcage.data import selection
-    from ribcage.data.loader import rows_of
-
-    counts: dict[str, int] = {}
-    for store in stores:
-        for name, count in store.index.table["split"].value_counts().items():
-            counts[str(name)] = counts.get(str(name), 0) + int(count)
-    rows = np.arange(sum(counts.values())) if split == "all" else rows_of(stores, split)
+    rows = np.arange(datasets.total) if split == "all" else np.flatnonzero(datasets.column("split") == split)
     if not len(rows):
-        there = ", ".join(f"{name or 'no split'} {count:,}" for name, count in counts.items())
+        there = ", ".join(f"{name or 'no split'} {count:,}" for name, count in datasets.splits.items())
         raise ValueError(f"The split {split!r} has no images. There are: {there}.")
-    frontals = rows[selection.table(stores)["view"].isin(selection.FRONTAL).to_numpy()[rows]]
+    frontals = rows[datasets.frontal[rows]]
     if frontal and not len(frontals):
         raise ValueError(f"No image of split {split!r} is known to be frontal: leave out --frontal.")
     return frontals if frontal else rows
 
 
-def own_rows(options: Options, model: Any, stores: Sequence[Any], rows: Any) -> tuple[Any, Any]:
+def own_rows(options: Options, model: Any, datasets: "Datasets", rows: Any) -> tuple[Any, Any]:
     """These rows, without what the model has seen where the split gives way; and what that leaves out."""
     from ribcage.evaluation import leakage
 
@@ -198,7 +199,7 @@ def own_rows(options: Options, model: Any, stores: Sequence[Any], rows: Any) -> 
     told = model.spec.training.get("options", {}).get("drop_shared", ())
     if not options.drop_shared and (options.allow_leak or options.split not in told):
         return rows, leakage.Left()
-    return leakage.unseen(model.provenance, stores, rows)
+    return leakage.unseen(model.provenance, datasets, rows)
 
 
 def dropped(left: Any) -> list[str]:
@@ -206,21 +207,20 @@ def dropped(left: Any) -> list[str]:
     return [str(left)] if left.images else []
 
 
-def unlike(options: Options, model: Any, stores: Sequence[Any]) -> int:
+def unlike(options: Options, model: Any, datasets: "Datasets") -> int:
     """How many of the images are no frontal ones, where the model has learnt from frontal ones alone."""
-    from ribcage.data import selection
 
     if options.frontal or not model.training.get("options", {}).get("frontal"):
         return 0
-    known = selection.table(stores)["view"].isin(selection.FRONTAL).to_numpy()
-    return int((~known[chosen(stores, options.split, False)]).sum())
+    known = datasets.frontal
+    return int((~known[chosen(datasets, options.split, False)]).sum())
 
 
-def policy_of(options: Options, model: Any, stores: Sequence[Any]) -> Any:
+def policy_of(options: Options, model: Any, datasets: "Datasets") -> Any:
     """What uncertain and blank labels count as: what was asked for, else what the model was chosen by."""
     from ribcage.data.findings import Policy
 
-    own = [*model.findings, *(name for each in stores for name in each.index.findings)]
+    own = [*model.findings, *(name for each in datasets for name in each.index.findings)]
     return Policy.parse(options.policy or chosen_by(model) or "ignore", own)
 
 
@@ -229,36 +229,33 @@ def chosen_by(model: Any) -> str:
     return str(model.training.get("policy", ""))
 
 
-def fitting(stores: Sequence[Any], tested: str, findings: Sequence[str], policy: Any) -> Any:
+def fitting(datasets: "Datasets", tested: str, findings: Sequence[str], policy: Any) -> Any:
     """Images for the baselines to learn from: training ones of the same folders, else validation ones, else none."""
     from ribcage.evaluation.classification import Fitting
 
-    named, rows = others(stores, tested)
-    return Fitting.of(named, stores, rows, findings, policy) if named else None
+    named, rows = others(datasets, tested)
+    return Fitting.of(named, datasets, rows, findings, policy) if named else None
 
 
-def boxes_to_fit(stores: Sequence[Any], tested: str, findings: Sequence[str]) -> Any:
+def boxes_to_fit(datasets: "Datasets", tested: str, findings: Sequence[str]) -> Any:
     """The same for a detector's baseline."""
     from ribcage.evaluation.detection import Fitting
 
-    named, rows = others(stores, tested)
-    return Fitting.of(named, stores, rows, findings) if named else None
+    named, rows = others(datasets, tested)
+    return Fitting.of(named, datasets, rows, findings) if named else None
 
 
-def others(stores: Sequence[Any], tested: str) -> tuple[str, Any]:
+def others(datasets: "Datasets", tested: str) -> tuple[str, Any]:
     """What the images are called, and their rows; "" if there are none."""
-    from ribcage.data.loader import rows_of
 
     for split in ("train", "val"):
-        rows = rows_of(stores, split)
-        if split != tested and tested != "all" and len(rows):
+        if split != tested and tested != "all" and split in datasets.splits:
+            rows = datasets.rows_of(split)
             return f"{len(rows):,} {split} images of the same folders", rows
     return "", None
 
 
-def context(
-    options: Options, model: Any, stores: Sequence[Any], policy: Any, findings: Sequence[str]
-) -> dict[str, Any]:
+def context(options: Options, model: Any, datasets: "Datasets", policy: Any, findings: Sequence[str]) -> dict[str, Any]:
     """What was tested, on what, and how to do it again."""
     import shlex
     import sys
@@ -275,9 +272,9 @@ def context(
             "leak": str(model.training.get("leak", "")),
             "splits": own_splits(model),
         },
-        "others": unlike(options, model, stores),
+        "others": unlike(options, model, datasets),
         "not_tested": [name for name in model.findings if name not in findings],
-        "data": [{"folder": str(one.folder)} | {name: getattr(one.facts, name) for name in facts} for one in stores],
+        "data": [{"folder": str(one.folder)} | {name: getattr(one.facts, name) for name in facts} for one in datasets],
         "split": options.split,
         "ten_crop": options.ten_crop,
         "policy": str(policy),
@@ -299,7 +296,7 @@ class Place:
     """What was asked for beyond the defaults."""
 
 
-def place_of(options: Options, stores: Sequence[Any], rows: Any, policy: Any) -> Place:
+def place_of(options: Options, datasets: "Datasets", rows: Any, policy: Any) -> Place:
     """Tests of the same images by other rules have folders of their own, and so have tests of others under the same
     name: no test takes the place of an earlier one of other data."""
     import re
@@ -309,14 +306,14 @@ def place_of(options: Options, stores: Sequence[Any], rows: Any, policy: Any) ->
     from ribcage.evaluation import leakage
 
     history.load(find_bundle(options.run))  # a damaged one is better said now
-    name = " + ".join(dict.fromkeys(store.index.name for store in stores))
+    name = " + ".join(dict.fromkeys(dataset.index.name for dataset in datasets))
     asked: list[str] = [options.protocol] if options.protocol != "honest" else []
     asked += ["frontal"] * options.frontal + ["unseen"] * bool(options.drop_shared)
     asked += ["ten-crop"] * options.ten_crop + ["leak"] * options.allow_leak
     asked += [options.rule] if options.rule != Options.rule else []
     asked += [options.policy] if options.policy else []
     decide = {"protocol": options.protocol, "ten_crop": options.ten_crop, "rule": options.rule, "policy": str(policy)}
-    key = leakage.key_of(stores, rows, options.split, decide)
+    key = leakage.key_of(datasets, rows, options.split, decide)
     if options.out is not None:
         if key_in(options.out) not in ("", key):
             raise ValueError(f"{options.out} holds a test of other data or by other options: give another --out.")
@@ -343,7 +340,7 @@ def key_in(folder: Path) -> str:
 
 
 def noted(
-    options: Options, place: Place, model: Any, stores: Sequence[Any], result: dict[str, Any], metric: str
+    options: Options, place: Place, model: Any, datasets: "Datasets", result: dict[str, Any], metric: str
 ) -> dict[str, Any]:
     """The test in the history of the model: its number, and how often these images were used before."""
     from ribcage.bundle import history
@@ -356,7 +353,7 @@ def noted(
         name=place.name,
         split=options.split,
         key=place.key,
-        contents=tuple(leakage.images_of(store) for store in stores),
+        contents=tuple(leakage.images_of(dataset) for dataset in datasets),
         weights=history.weights_of(folder),
         options=place.options,
         honest=is_honest(options, model.spec, result),
@@ -401,23 +398,23 @@ def own_splits(model: Any) -> list[str]:
 
 
 def write_boxes(
-    options: Options, place: Any, result: dict[str, Any], data: Any, found: Any, stores: Sequence[Any]
+    options: Options, place: Any, result: dict[str, Any], data: Any, found: Any, datasets: "Datasets"
 ) -> dict[str, Any]:
     """detections.parquet, metrics.json, index.html; the numbers."""
     from ribcage.reports.detection import detection_page
     from ribcage.reports.detection_errors import detection_figures
 
-    page = detection_page(result, data, detection_figures(data, stores, options.worst))
+    page = detection_page(result, data, detection_figures(data, datasets, options.worst))
     return write_all(options, place, "detections.parquet", found.save, result, page)
 
 
-def write(options: Options, place: Any, result: dict[str, Any], data: Any, stores: Sequence[Any]) -> dict[str, Any]:
+def write(options: Options, place: Any, result: dict[str, Any], data: Any, datasets: "Datasets") -> dict[str, Any]:
     """predictions.parquet, metrics.json, index.html; the numbers."""
     from ribcage.inference import predictions as inference
     from ribcage.reports.classification import classification_page
     from ribcage.reports.worst_errors import worst_errors
 
-    page = classification_page(result, data, worst_errors(data, stores, options.worst, result["rule"]))
+    page = classification_page(result, data, worst_errors(data, datasets, options.worst, result["rule"]))
     save = partial(inference.save, data.table())
     return write_all(options, place, "predictions.parquet", save, result, page)
 

@@ -137,24 +137,21 @@ def shown(options: Options, model: Any, split: str, most: int = 0) -> tuple[Any,
     """Rows, stored images (N, S, S), labels and patients of a split; evenly chosen ones where `most` is less."""
     import numpy as np
 
-    from ribcage.data import dataset_folder, selection
-    from ribcage.evaluation.validation import known_labels
+    from ribcage.data.collection import Datasets
 
-    stores = dataset_folder.open_all(options.data)
-    other = [one for one in stores if one.size != model.stored or one.facts.fit != model.fit or one.dtype != np.uint8]
+    data = Datasets.open(options.data)
+    other = [one for one in data if one.size != model.stored or one.facts.fit != model.fit or one.dtype != np.uint8]
     if other:
         raise ValueError(
             f"{other[0].folder} holds {other[0].size} px, {other[0].facts.fit}, {8 * other[0].dtype.itemsize} bit; the "
             f"model was made for {model.stored} px, {model.fit}, 8 bit: import the images so."
         )
-    rows = selection.rows_of(stores, split)
+    rows = data.rows_of(split)
     if most and len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
-    starts = np.cumsum([0, *(len(one) for one in stores)])
-    places = np.searchsorted(starts, rows, side="right") - 1
-    images = np.stack([stores[place].image(int(row - starts[place])) for place, row in zip(places, rows, strict=True)])
-    patients = selection.table(stores)["patient"].to_numpy()[rows]
-    return rows, images, known_labels(stores, rows, model.findings), patients
+    images = np.stack([data.image(row) for row in rows.tolist()])
+    patients = data.table["patient"].to_numpy()[rows]
+    return rows, images, data.known_labels(rows, model.findings), patients
 
 
 def compared(options: Options, opened: Any, made: Path) -> dict[str, Any]:

@@ -7,10 +7,13 @@ its temperature and thresholds. Ctrl-C, SIGTERM and SIGUSR1 save first; --resume
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ribcage.models.hyperparameters import Hyperparameters, told
 from ribcage.training.options import Course
+
+if TYPE_CHECKING:
+    from ribcage.data.collection import Datasets
 
 POSITIONAL = ()
 EXAMPLES = (
@@ -84,28 +87,29 @@ def run(options: Options) -> Any:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage.data import dataset_folder, selection
+    from ribcage.data import selection
+    from ribcage.data.collection import Datasets
     from ribcage.runtime import distributed
     from ribcage.training import options as course
     from ribcage.training import run_folder
     from ribcage.training.run import Plan, Training
 
-    stores = dataset_folder.open_all(options.data)
-    selection.distinct(stores)
+    data = Datasets.open(options.data)
+    selection.distinct(data)
     if options.resume:
-        run_folder.check_same("finetune", options, stores)
-    learning, choosing = cohorts(options, stores)
-    policy = policy_of(options, stores)
-    model = describe(options, stores, learning, choosing, policy)
-    run = build(options, stores, learning, model, policy, device)
+        run_folder.check_same("finetune", options, data)
+    learning, choosing = cohorts(options, data)
+    policy = policy_of(options, data)
+    model = describe(options, data, learning, choosing, policy)
+    run = build(options, data, learning, model, policy, device)
     course.check_layout(options, run.method, model)
-    validation = validator(options, run, stores, choosing, model, policy, device)
-    keep = keeper(options, validation, stores, learning, choosing)
+    validation = validator(options, run, data, choosing, model, policy, device)
+    keep = keeper(options, validation, data, learning, choosing)
     plan = Plan(
         "auroc" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience
     )
     training = Training(run, options.out, plan, validation, keep)
-    with run_folder.going("finetune", options, training, stores, facts=model.training):
+    with run_folder.going("finetune", options, training, data, facts=model.training):
         watch(options, training, validation)
         if distributed.rank() == 0:
             report(options, training)
@@ -113,7 +117,7 @@ def train(options: Options, device: Any) -> Path:
     return options.out
 
 
-def cohorts(options: Options, stores: Any) -> tuple[Any, Any]:
+def cohorts(options: Options, data: "Datasets") -> tuple[Any, Any]:
     """The rows to learn from and those to choose by."""
     from ribcage.bundle.init import initial_provenance
     from ribcage.data import selection
@@ -121,26 +125,26 @@ def cohorts(options: Options, stores: Any) -> tuple[Any, Any]:
     from ribcage.training import options as course
     from ribcage.training import run_folder
 
-    learning, said = course.rows(options, stores, options.train)
-    choosing = course.own_rows(options, stores, selection.rows_of(stores, options.val, frontal=options.frontal))
+    learning, said = course.rows(options, data, options.train)
+    choosing = course.own_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
     run_folder.say(f"{said}, choosing by {len(choosing):,}.")
-    if warning := selection.apart(stores, learning, choosing, (options.train, options.val)):
+    if warning := selection.apart(data, learning, choosing, (options.train, options.val)):
         run_folder.say(warning)
-    for warning in selection.sharing(stores, learning, choosing, (options.train, options.val), options.drop_shared):
+    for warning in selection.sharing(data, learning, choosing, (options.train, options.val), options.drop_shared):
         run_folder.say(warning)
-    if warning := leakage.first_weights(initial_provenance(options.init), stores, choosing, options.val):
+    if warning := leakage.first_weights(initial_provenance(options.init), data, choosing, options.val):
         run_folder.say(warning)
     return learning, choosing
 
 
-def policy_of(options: Options, stores: Any) -> Any:
+def policy_of(options: Options, data: "Datasets") -> Any:
     """What uncertain and blank labels become, in training and, without smoothing, in validation."""
     from ribcage.data.findings import Policy
 
-    return Policy.parse(options.policy, [name for one in stores for name in one.index.findings])
+    return Policy.parse(options.policy, [name for one in data for name in one.index.findings])
 
 
-def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy: Any) -> Any:
+def describe(options: Options, data: "Datasets", learning: Any, choosing: Any, policy: Any) -> Any:
     """The facts of the model to be: what it will need to be used."""
     import numpy as np
 
@@ -150,37 +154,37 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
     from ribcage.models.backbone import GRAY
     from ribcage.training import options as course
 
-    findings = course.findings(options, stores)
+    findings = course.findings(options, data)
     if not findings:
         raise ValueError(f"{', '.join(options.data)} has no findings to learn.")
     size = (options.size[0], options.size[-1])
-    own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
+    own = np.mean([(one.mean, one.std) for one in data], axis=0).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
     counts = {
         "images": len(learning),
-        "patients": selection.known_patients(stores, learning),
+        "patients": selection.known_patients(data, learning),
         "selection": len(choosing),
-        "shared_patients": selection.overlap(stores, learning, choosing).patients,
+        "shared_patients": selection.overlap(data, learning, choosing).patients,
         "policy": str(policy.settled),
     }
     return ModelSpec(
         name=options.model,
         findings=tuple(findings),
         size=size,
-        stored=stores[0].size,
-        fit=stores[0].facts.fit,
+        stored=data[0].size,
+        fit=data[0].facts.fit,
         mean=mean,
         std=std,
         channels=options.channels,
         pool=options.pool or initial_pool(options.init),
         loss=options.loss,
-        data=data_sources(stores, options.init),
+        data=data_sources(data, options.init),
         training={**counts, "options": course.written(options)},
         versions=dataset_folder.versions(),
     )
 
 
-def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any, device: Any) -> Any:
+def build(options: Options, data: "Datasets", learning: Any, model: Any, policy: Any, device: Any) -> Any:
     """The run: model, batches, optimizer, learning rates."""
     import torch
 
@@ -205,7 +209,7 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
         freeze=options.freeze == "backbone",
     )
     shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.view)]
-    loader = course.loader(options, stores, shown, learning, model, device, policy=policy)
+    loader = course.loader(options, data, shown, learning, model, device, policy=policy)
     labels = loader.labels(0, learning)
     if options.loss == "cross-entropy":
         validation.check_exclusive(labels)
@@ -215,13 +219,13 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     return course.begin(options, method, loader, device, ema=options.ema)
 
 
-def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:
+def validator(options: Options, run: Any, data: "Datasets", choosing: Any, model: Any, policy: Any, device: Any) -> Any:
     """What scores the model after an epoch: with nothing to judge it by, no training begins."""
     from ribcage.evaluation.validation import Validation, check_exclusive
     from ribcage.training import run_folder
 
     validation = Validation(
-        lambda: run.result, stores, choosing, model, device=device, batch=options.batch, policy=policy,
+        lambda: run.result, data, choosing, model, device=device, batch=options.batch, policy=policy,
         threads=options.threads or None,
     )  # fmt: skip
     if model.loss == "cross-entropy":
@@ -239,15 +243,15 @@ def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any
     return validation
 
 
-def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosing: Any) -> Callable[[], None]:
+def keeper(options: Options, validation: Any, data: "Datasets", learning: Any, choosing: Any) -> Callable[[], None]:
     """What stores the best model so far."""
     from ribcage.bundle import ood
     from ribcage.bundle.init import initial_provenance
     from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
 
-    provenance = Provenance.of(stores, learning, choosing) | initial_provenance(options.init)
-    check = ood.later(stores, learning, choosing)
+    provenance = Provenance.of(data, learning, choosing) | initial_provenance(options.init)
+    check = ood.later(data, learning, choosing)
 
     def keep() -> None:
         save_bundle(options.out / "bundle", validation.method(), validation.calibrated(), provenance, check())

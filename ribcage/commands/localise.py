@@ -7,10 +7,13 @@ rest is as in 'ribcage finetune': the test part is not touched, --resume goes on
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ribcage.models.hyperparameters import Hyperparameters, told
 from ribcage.training.options import Course
+
+if TYPE_CHECKING:
+    from ribcage.data.collection import Datasets
 
 POSITIONAL = ()
 EXAMPLES = ("localise --data data/rsna --model resnet50 --init runs/moco --freeze backbone --out runs/boxes",)
@@ -125,27 +128,28 @@ def wrong(options: Options) -> list[str]:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage.data import dataset_folder, selection
+    from ribcage.data import selection
+    from ribcage.data.collection import Datasets
     from ribcage.runtime import distributed
     from ribcage.training import run_folder
     from ribcage.training.run import Plan, Training
 
-    stores = dataset_folder.open_all(options.data)
-    selection.distinct(stores)
+    data = Datasets.open(options.data)
+    selection.distinct(data)
     if options.head == "cam":
         with run_folder.alone(options):
-            return look(options, stores, device)
-    options = settled(options, stores)
+            return look(options, data, device)
+    options = settled(options, data)
     if options.resume:
-        run_folder.check_same("localise", options, stores)
-    learning, choosing, policy = cohorts(options, stores)
-    model = describe(options, stores, learning, choosing, policy)
-    run = build(options, stores, learning, model, policy, device)
-    validation = validator(options, run, stores, choosing, model, policy, device)
-    keep = keeper(options, validation, stores, learning, choosing)
+        run_folder.check_same("localise", options, data)
+    learning, choosing, policy = cohorts(options, data)
+    model = describe(options, data, learning, choosing, policy)
+    run = build(options, data, learning, model, policy, device)
+    validation = validator(options, run, data, choosing, model, policy, device)
+    keep = keeper(options, validation, data, learning, choosing)
     plan = Plan("map" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience)
     training = Training(run, options.out, plan, validation, keep)
-    with run_folder.going("localise", options, training, stores, facts=model.training):
+    with run_folder.going("localise", options, training, data, facts=model.training):
         keep_maps(options, run, validation)
         watch(options, training, validation)
         if distributed.rank() == 0:
@@ -155,10 +159,9 @@ def train(options: Options, device: Any) -> Path:
     return options.out
 
 
-def settled(options: Options, stores: Any) -> Options:
+def settled(options: Options, data: "Datasets") -> Options:
     """What was left open: the model is that of the bundle it begins with, the findings are those with boxes."""
     from ribcage.bundle.init import initial_spec
-    from ribcage.data import selection
     from ribcage.inference import detections
     from ribcage.runtime.spelling import did_you_mean
 
@@ -167,13 +170,13 @@ def settled(options: Options, stores: Any) -> Options:
     channels: Literal[1, 3] = (3 if known.channels == 3 else 1) if known else options.channels
     findings = options.findings
     if not findings:
-        rows = selection.rows_of(stores, options.train, frontal=options.frontal)
+        rows = data.rows_of(options.train, frontal=options.frontal)
         findings = tuple(
             name
-            for name in dict.fromkeys(name for one in stores for name in one.index.findings)
-            if len(detections.truth(stores, rows, name))
+            for name in dict.fromkeys(name for one in data for name in one.index.findings)
+            if len(detections.truth(data, rows, name))
         )
-    there = list(dict.fromkeys(name for one in stores for name in one.index.findings))
+    there = list(dict.fromkeys(name for one in data for name in one.index.findings))
     if strange := [name for name in findings if name not in there]:
         hint = did_you_mean(strange[0], there)
         raise ValueError(f"{', '.join(options.data)} has no finding {strange[0]!r}.{hint} It has {', '.join(there)}.")
@@ -182,7 +185,7 @@ def settled(options: Options, stores: Any) -> Options:
     return replace(options, model=model, channels=channels, findings=findings)
 
 
-def cohorts(options: Options, stores: Any) -> tuple[Any, Any, Any]:
+def cohorts(options: Options, data: "Datasets") -> tuple[Any, Any, Any]:
     """The rows to learn from, those to choose by, and what uncertain labels are: without boxes, known to be nowhere or
     not known at all."""
     from ribcage.bundle.init import initial_provenance
@@ -192,21 +195,21 @@ def cohorts(options: Options, stores: Any) -> tuple[Any, Any, Any]:
     from ribcage.training import options as course
     from ribcage.training import run_folder
 
-    policy = policy_of(options, stores)
-    learning, said = course.rows(options, stores, options.train)
-    choosing = course.own_rows(options, stores, selection.rows_of(stores, options.val, frontal=options.frontal))
+    policy = policy_of(options, data)
+    learning, said = course.rows(options, data, options.train)
+    choosing = course.own_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
     run_folder.say(f"{said}, choosing by {len(choosing):,}.")
-    if warning := selection.apart(stores, learning, choosing, (options.train, options.val)):
+    if warning := selection.apart(data, learning, choosing, (options.train, options.val)):
         run_folder.say(warning)
-    for warning in selection.sharing(stores, learning, choosing, (options.train, options.val), options.drop_shared):
+    for warning in selection.sharing(data, learning, choosing, (options.train, options.val), options.drop_shared):
         run_folder.say(warning)
-    if warning := leakage.first_weights(initial_provenance(options.init), stores, choosing, options.val):
+    if warning := leakage.first_weights(initial_provenance(options.init), data, choosing, options.val):
         run_folder.say(warning)
-    kept = [rows[detections.drawn(stores, rows, options.findings, policy).any(axis=1)] for rows in (learning, choosing)]
+    kept = [rows[detections.drawn(data, rows, options.findings, policy).any(axis=1)] for rows in (learning, choosing)]
     if lost := len(learning) + len(choosing) - sum(map(len, kept)):
         run_folder.say(f"{lost:,} of them are left out: nobody drew where {' or '.join(options.findings)} is.")
     for rows, split in zip(kept, (options.train, options.val), strict=True):
-        blind = [name for name in options.findings if not len(detections.truth(stores, rows, name))]
+        blind = [name for name in options.findings if not len(detections.truth(data, rows, name))]
         if len(blind) == len(options.findings):
             raise ValueError(f"No image of split {split!r} that can be used has a box of {' or '.join(blind)}.")
         if blind:
@@ -214,14 +217,14 @@ def cohorts(options: Options, stores: Any) -> tuple[Any, Any, Any]:
     return kept[0], kept[1], policy
 
 
-def policy_of(options: Options, stores: Any) -> Any:
+def policy_of(options: Options, data: "Datasets") -> Any:
     """What uncertain and blank labels are."""
     from ribcage.data.findings import Policy
 
-    return Policy.parse(options.policy, [name for one in stores for name in one.index.findings])
+    return Policy.parse(options.policy, [name for one in data for name in one.index.findings])
 
 
-def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy: Any) -> Any:
+def describe(options: Options, data: "Datasets", learning: Any, choosing: Any, policy: Any) -> Any:
     """The facts of the model to be: what it will need to be used."""
     import numpy as np
 
@@ -232,28 +235,28 @@ def describe(options: Options, stores: Any, learning: Any, choosing: Any, policy
     from ribcage.models.backbone import GRAY
     from ribcage.training import options as course
 
-    own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
+    own = np.mean([(one.mean, one.std) for one in data], axis=0).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
     counts = {
         "images": len(learning),
-        "patients": selection.known_patients(stores, learning),
-        "boxes": sum(len(detections.truth(stores, learning, name)) for name in options.findings),
+        "patients": selection.known_patients(data, learning),
+        "boxes": sum(len(detections.truth(data, learning, name)) for name in options.findings),
         "selection": len(choosing),
-        "shared_patients": selection.overlap(stores, learning, choosing).patients,
+        "shared_patients": selection.overlap(data, learning, choosing).patients,
         "policy": str(policy.settled),
     }
     return ModelSpec(
         name=options.model,
         findings=options.findings,
         size=(options.size[0], options.size[-1]),
-        stored=stores[0].size,
-        fit=stores[0].facts.fit,
+        stored=data[0].size,
+        fit=data[0].facts.fit,
         mean=mean,
         std=std,
         channels=options.channels,
         pool=options.pool or initial_pool(options.init),
         detector=detector(options),
-        data=data_sources(stores, options.init),
+        data=data_sources(data, options.init),
         training={**counts, "options": course.written(options)},
         versions=dataset_folder.versions(),
     )
@@ -267,7 +270,7 @@ def detector(options: Options) -> dict[str, Any]:
     return {"head": options.head, **{name: getattr(options, name) for name in own}, "keep": options.boxes}
 
 
-def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any, device: Any) -> Any:
+def build(options: Options, data: "Datasets", learning: Any, model: Any, policy: Any, device: Any) -> Any:
     """The run: model, batches, optimizer, learning rates."""
     import torch
 
@@ -280,9 +283,9 @@ def build(options: Options, stores: Any, learning: Any, model: Any, policy: Any,
     torch.manual_seed(options.seed)
     backbone = initial_backbone(model, options.init, options.drop_path)
     method = build_detector(model, backbone, "What was asked for", freeze=options.freeze == "backbone")
-    method.measure(detections.shown(stores, learning, model.findings, model.size), model.size)
+    method.measure(detections.shown(data, learning, model.findings, model.size), model.size)
     shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.view)]
-    loader = course.loader(options, stores, shown, learning, model, device, policy=policy)
+    loader = course.loader(options, data, shown, learning, model, device, policy=policy)
     return course.begin(options, method, loader, device)
 
 
@@ -307,25 +310,25 @@ def keep_no_maps(options: Options) -> None:
         feature_cache.discard(options.out / MAPS / of)
 
 
-def validator(options: Options, run: Any, stores: Any, choosing: Any, model: Any, policy: Any, device: Any) -> Any:
+def validator(options: Options, run: Any, data: "Datasets", choosing: Any, model: Any, policy: Any, device: Any) -> Any:
     """What scores the detector after an epoch."""
     from ribcage.evaluation.box_validation import BoxValidation
 
     return BoxValidation(
-        lambda: run.result, stores, choosing, model, device=device, batch=options.batch, policy=policy,
+        lambda: run.result, data, choosing, model, device=device, batch=options.batch, policy=policy,
         threads=options.threads or None, bf16=run.bf16,
     )  # fmt: skip
 
 
-def keeper(options: Options, validation: Any, stores: Any, learning: Any, choosing: Any) -> Callable[[], None]:
+def keeper(options: Options, validation: Any, data: "Datasets", learning: Any, choosing: Any) -> Callable[[], None]:
     """What stores the best detector so far; it has seen what its first weights have seen."""
     from ribcage.bundle import ood
     from ribcage.bundle.init import initial_provenance
     from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
 
-    provenance = Provenance.of(stores, learning, choosing) | initial_provenance(options.init)
-    check = ood.later(stores, learning, choosing)
+    provenance = Provenance.of(data, learning, choosing) | initial_provenance(options.init)
+    check = ood.later(data, learning, choosing)
 
     def keep() -> None:
         save_bundle(options.out / "bundle", validation.method(), validation.calibrated(), provenance, check())
@@ -344,12 +347,11 @@ def watch(options: Options, training: Any, validation: Any) -> None:
     run_folder.watch(training, options.batch, note)
 
 
-def look(options: Options, stores: Any, device: Any) -> Path:
+def look(options: Options, data: "Datasets", device: Any) -> Path:
     """A classifier as a detector: nothing is learnt, validation chooses the score from which boxes are shown."""
     import numpy as np
 
     from ribcage.bundle.io import Detector, load_classifier, save_bundle
-    from ribcage.data import selection
     from ribcage.data.provenance import Provenance
     from ribcage.evaluation import leakage
     from ribcage.evaluation.box_validation import BoxValidation
@@ -362,18 +364,18 @@ def look(options: Options, stores: Any, device: Any) -> Path:
     model = replace(known.spec, detector=detector(options), thresholds={}, metrics={})  # those were of probabilities
     seen = known.provenance
     looking = Detector(known.folder, model, known.method.to(device), seen)
-    choosing = course.own_rows(options, stores, selection.rows_of(stores, options.val, frontal=options.frontal))
+    choosing = course.own_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
     validation = BoxValidation(
-        lambda: gradcam.finder(looking), stores, choosing, model, device=device, batch=options.batch,
-        policy=policy_of(options, stores), threads=options.threads or None,
+        lambda: gradcam.finder(looking), data, choosing, model, device=device, batch=options.batch,
+        policy=policy_of(options, data), threads=options.threads or None,
     )  # fmt: skip
-    if warning := leakage.first_weights(seen, stores, choosing, options.val):
+    if warning := leakage.first_weights(seen, data, choosing, options.val):
         run_folder.say(warning)
     if validation.judged:
         validation()
-        seen |= Provenance.of(stores, np.empty(0, np.int64), choosing)
+        seen |= Provenance.of(data, np.empty(0, np.int64), choosing)
     if distributed.rank() == 0:
-        run_folder.begin("localise", options, stores)
+        run_folder.begin("localise", options, data)
         found = validation.calibrated() if validation.judged else model
         save_bundle(options.out / "bundle", looking.method, found, seen, known.ood)
         report(options, "Validation" if validation.judged else "")

@@ -16,6 +16,9 @@ from ribcage.models.hyperparameters import told
 from ribcage.training.options import ASKED, Course
 
 if TYPE_CHECKING:
+    from ribcage.data.collection import Datasets
+
+if TYPE_CHECKING:
     from ribcage.methods import Method
 
 POSITIONAL = ("method",)
@@ -108,7 +111,8 @@ def run(options: Options) -> Any:
 
 def train(options: Options, device: Any) -> Path:
     """One process of the run."""
-    from ribcage.data import dataset_folder, selection
+    from ribcage.data import selection
+    from ribcage.data.collection import Datasets
     from ribcage.runtime import distributed
     from ribcage.training import options as course
     from ribcage.training import run_folder
@@ -116,24 +120,24 @@ def train(options: Options, device: Any) -> Path:
     from ribcage.training.run import Plan, Training
 
     check(options)
-    stores = dataset_folder.open_all(options.data)
-    selection.distinct(stores)
+    data = Datasets.open(options.data)
+    selection.distinct(data)
     if options.resume:
-        run_folder.check_same("pretrain", options, stores)
-    rows, said = course.rows(options, stores, *options.train)
+        run_folder.check_same("pretrain", options, data)
+    rows, said = course.rows(options, data, *options.train)
     run_folder.say(f"{said}.")
-    model, findings = describe(options, stores, rows)
-    run = build(options, stores, rows, model, findings, device)
+    model, findings = describe(options, data, rows)
+    run = build(options, data, rows, model, findings, device)
     course.check_layout(options, run.method, model)
-    monitor = watcher(options, run, stores, rows, model, device)
-    keep = keeper(options, run, stores, rows, model, monitor)
+    monitor = watcher(options, run, data, rows, model, device)
+    keep = keeper(options, run, data, rows, model, monitor)
     plan = Plan("", options.save_minutes, options.watch_every)
     training = Training(run, options.out, plan, looking(monitor), keep)
-    with run_folder.going("pretrain", options, training, stores, facts=model.training):
+    with run_folder.going("pretrain", options, training, data, facts=model.training):
         monitor.found += before(options.out / "metrics.jsonl")
         watch(options, training, monitor)
         if distributed.rank() == 0:
-            report(options, run, stores, rows, model, monitor)
+            report(options, run, data, rows, model, monitor)
     return options.out
 
 
@@ -160,7 +164,7 @@ def check(options: Options) -> None:
         raise ValueError("; ".join(wrong) + ".")
 
 
-def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, ...]]:
+def describe(options: Options, data: "Datasets", rows: Any) -> tuple[Any, tuple[str, ...]]:
     """The facts of the backbone to be, and the findings it learns from."""
     import numpy as np
 
@@ -171,40 +175,39 @@ def describe(options: Options, stores: Any, rows: Any) -> tuple[Any, tuple[str, 
     from ribcage.models.backbone import GRAY
     from ribcage.training import options as course
 
-    findings = course.findings(options, stores)
+    findings = course.findings(options, data)
     learnt = findings if methods.load(options.method).from_labels else ()
     if methods.load(options.method).from_labels and not learnt:
         raise ValueError(f"{options.method} learns from findings, and {', '.join(options.data)} has none.")
-    scales = [(one.mean, one.std) for one in stores]
-    common = np.average(scales, axis=0, weights=shares(options, stores, rows)).round(6).tolist()
+    scales = [(one.mean, one.std) for one in data]
+    common = np.average(scales, axis=0, weights=shares(options, data, rows)).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else common)
-    counts = {"images": len(rows), "patients": selection.known_patients(stores, rows)}
+    counts = {"images": len(rows), "patients": selection.known_patients(data, rows)}
     facts = {"method": options.method, **counts, "selection": 0, "scales": scales, "learnt": learnt}
     return ModelSpec(
         name=options.model,
         findings=(),
         size=(options.size[0], options.size[-1]),
-        stored=stores[0].size,
-        fit=stores[0].facts.fit,
+        stored=data[0].size,
+        fit=data[0].facts.fit,
         mean=mean,
         std=std,
         channels=options.channels,
         pool=options.pool or initial_pool(options.init) or ("avg" if options.method == "mae" else ""),
-        data=data_sources(stores, options.init),
+        data=data_sources(data, options.init),
         training=json.loads(json.dumps({**facts, "options": course.written(options)})),
         versions=dataset_folder.versions(),
     ), learnt
 
 
-def shares(options: Options, stores: Any, rows: Any) -> Any:
+def shares(options: Options, data: "Datasets", rows: Any) -> Any:
     """Each data set's share of what is seen."""
     import numpy as np
 
-    ends = np.cumsum([len(one) for one in stores])
-    return options.share or np.bincount(np.searchsorted(ends, rows, side="right"), minlength=len(stores))
+    return options.share or np.bincount(data.source(rows), minlength=len(data))
 
 
-def build(options: Options, stores: Any, rows: Any, model: Any, findings: tuple[str, ...], device: Any) -> Any:
+def build(options: Options, data: "Datasets", rows: Any, model: Any, findings: tuple[str, ...], device: Any) -> Any:
     """The run: method, batches, optimizer, learning rates."""
     import torch
 
@@ -215,14 +218,14 @@ def build(options: Options, stores: Any, rows: Any, model: Any, findings: tuple[
     torch.manual_seed(options.seed)
     kind = methods.load(options.method)
     method = kind(initial_backbone(model, options.init, options.drop_path), findings, **options.member)
-    loader = loader_of(options, stores, rows, model, method, device)
+    loader = loader_of(options, data, rows, model, method, device)
     if wrong := method.faults(len(rows), options.batch):
         raise ValueError("; ".join(wrong) + ".")
     method.count(torch.from_numpy(loader.labels(0, rows)))
     return course.begin(options, method, loader, device)
 
 
-def loader_of(options: Options, stores: Any, rows: Any, model: Any, method: Any, device: Any) -> Any:
+def loader_of(options: Options, data: "Datasets", rows: Any, model: Any, method: Any, device: Any) -> Any:
     """What shows the images; each data set by its own mean and spread, unless weights expect another."""
     from ribcage.data.findings import Policy
     from ribcage.imaging import augment
@@ -230,7 +233,7 @@ def loader_of(options: Options, stores: Any, rows: Any, model: Any, method: Any,
 
     return course.loader(
         options,
-        stores,
+        data,
         [augment.changed_view(view, options.view) for view in method.views(model.size, options.augment)],
         rows,
         model,
@@ -244,20 +247,20 @@ def loader_of(options: Options, stores: Any, rows: Any, model: Any, method: Any,
     )
 
 
-def watcher(options: Options, run: Any, stores: Any, rows: Any, model: Any, device: Any) -> Any:
+def watcher(options: Options, run: Any, data: "Datasets", rows: Any, model: Any, device: Any) -> Any:
     """What looks at the features every few epochs."""
-    from ribcage.data import dataset_folder, selection
+    from ribcage.data.collection import Datasets
     from ribcage.training import monitor, run_folder
 
     labelled = None
     if options.probe:
-        opened = dataset_folder.open_all(options.probe)
+        opened = Datasets.open(options.probe)
         if "val" in options.train:
             run_folder.say("! The probe is asked about the val part, which is also learnt from: it flatters.")
-        labelled = monitor.Labelled(opened, selection.rows_of(opened, "train"), selection.rows_of(opened, "val"))
+        labelled = monitor.Labelled(opened, opened.rows_of("train"), opened.rows_of("val"))
     return monitor.Monitor(
         lambda: run.method,
-        stores,
+        data,
         rows,
         size=model.size,
         device=device,
@@ -281,13 +284,13 @@ def looking(monitor: Any) -> Callable[[], dict[str, float]]:
     return look
 
 
-def keeper(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> Callable[[], None]:
+def keeper(options: Options, run: Any, data: "Datasets", rows: Any, model: Any, monitor: Any) -> Callable[[], None]:
     """What stores the backbone as it is."""
     from ribcage.bundle.init import initial_provenance
     from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
 
-    provenance = Provenance.of(stores, rows, rows[:0]) | initial_provenance(options.init)
+    provenance = Provenance.of(data, rows, rows[:0]) | initial_provenance(options.init)
 
     def keep() -> None:
         found = dataclasses.replace(model, metrics={"features": monitor.found[-1]})
@@ -314,7 +317,7 @@ def watch(options: Options, training: Any, monitor: Any) -> None:
     run_folder.watch(training, options.batch, note)
 
 
-def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monitor: Any) -> None:
+def report(options: Options, run: Any, data: "Datasets", rows: Any, model: Any, monitor: Any) -> None:
     """Images, the other layout if one was asked for, and what to do next."""
     import shlex
 
@@ -324,7 +327,7 @@ def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monit
     page = pretraining.write_pretraining_page(
         options.out,
         run.method,
-        stores,
+        data,
         rows,
         model,
         title=f"{options.method} · {options.model}",
@@ -335,8 +338,8 @@ def report(options: Options, run: Any, stores: Any, rows: Any, model: Any, monit
     print(f"The backbone is {options.out / 'bundle'}, images are in {page}.")
     if options.export_as:
         course.export(options, run.method, model)
-    data, size = shlex.join(options.probe or options.data), " ".join(map(str, options.size))
+    folders, size = shlex.join(options.probe or options.data), " ".join(map(str, options.size))
     out = shlex.quote(str(options.out))
     shape = f"--model {options.model} --size {size}" + (" --channels 3" if options.channels == 3 else "")
-    print(f"Try its features: ribcage probe {out} --data {data}")
-    print(f"Go on with labels: ribcage finetune {shape} --init {out} --data {data} --out …")
+    print(f"Try its features: ribcage probe {out} --data {folders}")
+    print(f"Go on with labels: ribcage finetune {shape} --init {out} --data {folders} --out …")

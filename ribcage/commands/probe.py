@@ -7,7 +7,10 @@ validation chooses strength and number of neighbours, the tested split nothing. 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from ribcage.data.collection import Datasets
 
 POSITIONAL = ("model",)
 EXAMPLES = ("probe runs/moco --data data/nih --out probe",)
@@ -64,29 +67,30 @@ def run(options: Options) -> dict[str, Any]:
     """Open, guard, extract, learn, show, write; return the numbers."""
     import torch
 
-    from ribcage.data import dataset_folder, selection
+    from ribcage.data import selection
+    from ribcage.data.collection import Datasets
     from ribcage.data.provenance import Provenance
     from ribcage.evaluation import leakage
     from ribcage.training import probe
 
     check(options)
-    stores = dataset_folder.open_all(options.data)
-    selection.distinct(stores)
-    learning, choosing, tested = cohorts(options, stores)
-    model, backbone, seen = subject(options, stores)
-    seen = [Provenance.of(stores, learning, choosing), *seen]
+    data = Datasets.open(options.data)
+    selection.distinct(data)
+    learning, choosing, tested = cohorts(options, data)
+    model, backbone, seen = subject(options, data)
+    seen = [Provenance.of(data, learning, choosing), *seen]
     if options.split in options.drop_shared:
         for each in seen:
-            tested, left = leakage.unseen(each, stores, tested)
+            tested, left = leakage.unseen(each, data, tested)
             if left.images:
                 print(left)
-    leaks = [leakage.check(each, stores, tested, allow=options.allow_leak) for each in seen]
+    leaks = [leakage.check(each, data, tested, allow=options.allow_leak) for each in seen]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts = [
-        probe.extract(backbone, loader(options, stores, rows, model), device, name)
+        probe.extract(backbone, loader(options, data, rows, model), device, name)
         for name, rows in zip((options.train, options.val, options.split), (learning, choosing, tested), strict=True)
     ]
-    found = list(probe.scores(stores, parts[0], parts[1], parts[2], options.labels, options.seeds))
+    found = list(probe.scores(data, parts[0], parts[1], parts[2], options.labels, options.seeds))
     result = probe.as_json(found, model.findings) | {"leaks": [leak for leak in leaks if leak["found"]]}
     result |= {"images": [len(part.rows) for part in parts], **context(options)}
     show(options, probe.spreads(found), result)
@@ -110,16 +114,15 @@ def named(options: Options) -> bool:
     return Path(options.model).is_dir() or "/" in options.model
 
 
-def cohorts(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, Any]:
+def cohorts(options: Options, data: "Datasets") -> tuple[Any, Any, Any]:
     """The rows to learn from, to choose by and to test on."""
     from ribcage.data import selection
 
     learning, choosing, tested = (
-        selection.rows_of(stores, split, frontal=options.frontal)
-        for split in (options.train, options.val, options.split)
+        data.rows_of(split, frontal=options.frontal) for split in (options.train, options.val, options.split)
     )
     if options.drop_shared:
-        gone = selection.given_way(stores, options.drop_shared)
+        gone = selection.given_way(data, options.drop_shared)
         learning, choosing, tested = (rows[~gone[rows]] for rows in (learning, choosing, tested))
         lacking = [
             split
@@ -131,13 +134,13 @@ def cohorts(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, Any]:
         if lacking:
             raise ValueError(f"--drop-shared leaves no image of split {lacking[0]!r}: let another give way.")
     if options.drop_copies:
-        learning = selection.without_copies(stores, learning, options.train)
-    if warning := selection.apart(stores, learning, choosing, (options.train, options.val)):
+        learning = selection.without_copies(data, learning, options.train)
+    if warning := selection.apart(data, learning, choosing, (options.train, options.val)):
         print(warning, flush=True)
     return learning, choosing, tested
 
 
-def subject(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, list[Any]]:
+def subject(options: Options, data: "Datasets") -> tuple[Any, Any, list[Any]]:
     """The model's facts, its backbone, and what it has seen."""
     from dataclasses import replace
 
@@ -149,34 +152,34 @@ def subject(options: Options, stores: Sequence[Any]) -> tuple[Any, Any, list[Any
     from ribcage.bundle.spec import ModelSpec
     from ribcage.models.backbone import GRAY, known
 
-    findings = options.findings or tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
+    findings = options.findings or tuple(dict.fromkeys(name for one in data for name in one.index.findings))
     size = (options.size[0], options.size[-1]) if options.size else None
     if named(options):
         opened = load_bundle(options.model)
         model = replace(opened.spec, findings=findings, size=size or opened.spec.size)
         return model, initial_backbone(model, options.model, 0.0), [opened.provenance]
     torch.manual_seed(0)
-    own = np.mean([(one.mean, one.std) for one in stores], axis=0).round(6).tolist()
+    own = np.mean([(one.mean, one.std) for one in data], axis=0).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
     model = ModelSpec(
-        known(options.model), findings, size or (224, 224), stores[0].size, stores[0].facts.fit, mean, std,
+        known(options.model), findings, size or (224, 224), data[0].size, data[0].facts.fit, mean, std,
         channels=options.channels, pool=options.pool or initial_pool(options.init),
     )  # fmt: skip
     return model, initial_backbone(model, options.init, 0.0), [initial_provenance(options.init)]
 
 
-def loader(options: Options, stores: Sequence[Any], rows: Any, model: Any) -> Any:
+def loader(options: Options, data: "Datasets", rows: Any, model: Any) -> Any:
     """What shows the images of some rows."""
     from ribcage.data.findings import Policy
     from ribcage.training import probe
 
-    policy = Policy.parse(options.policy, [name for each in stores for name in each.index.findings])
+    policy = Policy.parse(options.policy, [name for each in data for name in each.index.findings])
     if policy.draws:
         raise ValueError(
             f"The policy {str(policy)!r} smooths labels; a probe needs 1, 0 or nothing. Use ones or zeros."
         )
     return probe.shown(
-        stores, rows, model.size, model.findings, policy=policy, batch=options.batch,
+        data, rows, model.size, model.findings, policy=policy, batch=options.batch,
         threads=options.threads or None, channels=model.channels, normalise=(model.mean, model.std),
     )  # fmt: skip
 

@@ -13,8 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from ribcage.data import dataset_folder as stores
-from ribcage.data import intake, splits
+from ribcage.data import dataset_folder, intake, splits
 from ribcage.data.index import SPLITS, Index
 from ribcage.data.index import table as table_of
 from ribcage.data.readers import tables
@@ -30,16 +29,16 @@ class Member:
 
     label: str
     index: Index
-    store: stores.Store | None = None
+    dataset: dataset_folder.DatasetFolder | None = None
     lists: dict[str, np.ndarray] = field(default_factory=dict)
     """Bare lists under audit: name → (N,) bool, the rows that each one names."""
     bare: bool = False
     """Whether there is nothing but lists."""
 
     @property
-    def fingerprints(self) -> stores.Fingerprints | None:
+    def fingerprints(self) -> dataset_folder.Fingerprints | None:
         """Of its images; None when there are only tables or links."""
-        return self.store.fingerprints if self.store is not None and not self.store.facts.linked else None
+        return self.dataset.fingerprints if self.dataset is not None and not self.dataset.facts.linked else None
 
 
 def audit(members: Sequence[Member], *, near: bool = True) -> dict[str, Any]:
@@ -69,7 +68,7 @@ def pairs(members: Sequence[Member]) -> list[tuple[Member, Member]]:
 def describe(member: Member) -> dict[str, Any]:
     """The counts of one data set."""
     index, table = member.index, member.index.table
-    facts = member.store.facts if member.store is not None else None
+    facts = member.dataset.facts if member.dataset is not None else None
     return {
         "label": member.label,
         "bare": member.bare,
@@ -96,7 +95,7 @@ def describe(member: Member) -> dict[str, Any]:
         "sides": sides(table),
         "enlarged": intake.enlarged(table, facts) if facts else "",
         "labelled": int((~np.isnan(index.labels)).any(axis=1).sum()) if index.findings else 0,
-        "damaged": len(member.store.damaged()) if member.store is not None else 0,
+        "damaged": len(member.dataset.damaged()) if member.dataset is not None else 0,
         "without_test": [name for name, part in published(table).items() if "test" not in set(part)],
         "notices": notices(index),
         "boxes": counts(index.boxes["finding"]),
@@ -104,7 +103,7 @@ def describe(member: Member) -> dict[str, Any]:
     }
 
 
-def stored(facts: stores.Facts) -> str:
+def stored(facts: dataset_folder.Facts) -> str:
     """How the images are kept, in a phrase."""
     if facts.linked:
         return f"linked, read at {facts.size} px"
@@ -203,11 +202,11 @@ def alike(members: Sequence[Member]) -> tuple[np.ndarray, np.ndarray]:
 
 def _matches(one: Member, other: Member) -> duplicates.DuplicatePairs:
     assert one.fingerprints is not None and other.fingerprints is not None
-    assert one.store is not None and other.store is not None
+    assert one.dataset is not None and other.dataset is not None
     if one is other:
-        return duplicates.duplicates_within(one.fingerprints.prints, images=one.store.image)
+        return duplicates.duplicates_within(one.fingerprints.prints, images=one.dataset.image)
     prints = one.fingerprints.prints, other.fingerprints.prints
-    return duplicates.duplicates_between(*prints, images_a=one.store.image, images_b=other.store.image)
+    return duplicates.duplicates_between(*prints, images_a=one.dataset.image, images_b=other.dataset.image)
 
 
 def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -499,5 +498,5 @@ def member(word: str, **options: Any) -> Member:
 
     if meant := not_imported(word):
         return Member(word, datasets.index(meant[0], Path(meant[1]), **options))
-    opened = stores.open(word)
+    opened = dataset_folder.open(word)
     return Member(word.rstrip("/\\"), opened.index, opened)

@@ -1,4 +1,4 @@
-"""Store: a dataset folder, opened.
+"""Dataset folder: the images of a dataset, its index and their fingerprints, written by `ribcage import`.
 
 `images.npy` (N, S, S) is plain NumPy and memory-mapped, `index.parquet` is the Index, `fingerprints.parquet` tells
 images and patients apart across folders, `dataset.json` says where all of it comes from. `dataset.json` is written
@@ -108,7 +108,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Store:
+class DatasetFolder:
     """A dataset folder that can be read."""
 
     folder: Path
@@ -267,7 +267,7 @@ def patient_hashes(index: Index, *, private: bool = False) -> np.ndarray:
     return np.array(hashes, np.uint64)[codes] if len(codes) else np.empty(0, np.uint64)
 
 
-def open(folder: Path | str) -> Store:  # store.open(folder) is what it is
+def open(folder: Path | str) -> DatasetFolder:
     """Open a dataset folder."""
     folder = Path(folder)
     if not (folder / "dataset.json").is_file():
@@ -278,7 +278,7 @@ def open(folder: Path | str) -> Store:  # store.open(folder) is what it is
     images = None if facts.linked else _map(folder / "images.npy", facts)
     if len(index) != facts.images:
         raise ValueError(f"{folder} has {len(index):,} index rows for {facts.images:,} images. Import it again.")
-    return Store(folder, facts, index, images)
+    return DatasetFolder(folder, facts, index, images)
 
 
 def complete(folder: Path, facts: Facts) -> None:
@@ -299,32 +299,6 @@ def _require(file: Path, facts: Facts) -> None:
         raise FileNotFoundError(f"{file} is missing. Import the data set again.")
     if facts.tables.get(file.name) != _hash(file):
         raise ValueError(f"{file} is not the table that was imported with these images. Import the data set again.")
-
-
-def open_all(folders: Sequence[Path | str]) -> list[Store]:
-    """Open several, and say all that is wrong with them at once."""
-    stores, wrong = [], []
-    for folder in folders:
-        try:
-            stores.append(open(folder))
-        except (ValueError, OSError) as error:
-            wrong.append(str(error))
-    if wrong:
-        raise ValueError(" ".join(wrong))
-    return stores
-
-
-def check_images(stores: Sequence[Store], rows: np.ndarray) -> None:
-    """Raise where an image that is to be used, of rows counted through all folders, is not what was imported."""
-    start, wrong = 0, []
-    for one in stores:
-        own = rows[(rows >= start) & (rows < start + len(one))] - start
-        damaged = one.damaged(np.unique(own))
-        start += len(one)
-        if len(damaged):
-            wrong.append(f"{len(damaged):,} images of {one.folder} (the first: row {damaged[0]})")
-    if wrong:
-        raise ValueError(f"Damaged since the import, their pixels have other hashes: {', '.join(wrong)}. Import again.")
 
 
 def _why_not(folder: Path) -> str:

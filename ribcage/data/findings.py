@@ -250,6 +250,9 @@ class Policy:
         return [self.uncertain, *(treatment for _, treatment in self.exceptions)]
 
 
+IGNORE = Policy()
+"""Uncertain and blank labels are unknown."""
+
 # How the CheXpert competition's five findings are usually trained.
 PRESETS = {
     "competition": "ignore,Atelectasis=ones,Edema=ones,"

@@ -3,25 +3,26 @@
 The order is a function of (seed, epoch), every pixel one of (seed, epoch, row, view). So a run does not depend on the
 number of threads or ranks, and to go on where it stopped it needs no more than the epoch and the step.
 
-    loader = Loader(stores, [gentle(224)], batch=64, rows=rows_of(stores, "train"))
+    data = Datasets.open(folders)
+    loader = Loader(data, [gentle_view(224)], batch=64, rows=data.rows_of("train"))
     for batch in loader.epoch(0): ...
 
 Threads, not processes: OpenCV and torch let go of the interpreter while they work, and nothing has to be copied."""
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.findings import Policy
 from ribcage.imaging import augment
 from ribcage.imaging.augment import View
@@ -58,11 +59,6 @@ class Batch:
         return len(self.rows)
 
 
-def rows_of(stores: Sequence[Store], split: str) -> np.ndarray:
-    """The rows of a split, counted through all sets."""
-    return np.flatnonzero(np.concatenate([store.index.table["split"].to_numpy() == split for store in stores]))
-
-
 class Kept(Protocol):
     """What a frozen backbone makes of images, made before."""
 
@@ -74,10 +70,10 @@ class Loader:
     """Batches of some rows of one or several sets.
 
     Args:
-        stores: the sets; their rows are counted through, the first set's first.
+        data: the dataset folders.
         views: what each image is shown as; a batch holds one tensor for each.
         batch: images in a step, over all ranks together.
-        rows: those to load, as `rows_of` gives them, or one True or False for each; None: all.
+        rows: those to load, as `data.rows_of` gives them, or one True or False for each; None: all.
         findings: the label columns; None: every finding of every set. A set without one gives NaN.
         policy: what uncertain and blank labels become.
         shuffle: a new order in every epoch; False: the order of `rows`.
@@ -95,7 +91,7 @@ class Loader:
 
     def __init__(
         self,
-        stores: Sequence[Store],
+        data: Iterable[DatasetFolder],
         views: Sequence[View],
         *,
         batch: int = 64,
@@ -117,31 +113,32 @@ class Loader:
         normalise: tuple[float, float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        if isinstance(stores, Store | str) or isinstance(views, View) or any(isinstance(one, str) for one in stores):
+        if isinstance(data, DatasetFolder | str) or isinstance(views, View):
             raise ValueError(
                 "A loader takes a list of opened folders and a list of views: [ribcage.open(folder)], [view]."
             )
-        self.stores, self.views = tuple(stores), tuple(views)
+        self.data, self.views = Datasets.of(data), tuple(views)
+        if not all(isinstance(one, DatasetFolder) for one in self.data):
+            raise ValueError("A loader takes opened folders: [ribcage.open(folder)].")
         self.batch, self.seed, self.shuffle, self.drop_last = batch, seed, shuffle, drop_last
         self.threads, self.prefetch = min(_cores(), 8) if threads is None else threads, prefetch
         self.rank, self.world, self.channels = rank, world, channels
         self.normalise, self.device = normalise, torch.device(device)
         self.policy = Policy.parse(policy) if isinstance(policy, str) else policy or Policy()
-        self._ends = np.cumsum([len(store) for store in self.stores])
-        self.rows = _chosen(rows, int(self._ends[-1]) if stores else 0)
-        self.findings = _union(self.stores) if findings is None else tuple(findings)
+        self.rows = _chosen(rows, self.data.total)
+        self.findings = self.data.findings if findings is None else tuple(findings)
         problems = _problems(self)
         if problems:
             raise ValueError("; ".join(problems) + ".")
         self.together = together
-        self._labels, self._asked = _labels(self.stores, self.findings)
-        self._known = np.isin(np.arange(self._ends[-1]), labelled) if labelled is not None else None
-        self._boxes = [_Boxes.of(store, self.findings) for store in self.stores]
+        self._labels, self._asked = self.data.source_labels(self.findings), self.data.asked(self.findings)
+        self._known = np.isin(np.arange(self.data.total), labelled) if labelled is not None else None
+        self._boxes = self.data.boxes(self.findings)
         self.kept: Kept | None = None
         """Where set, no image is loaded: batches have these maps of the first view, and its boxes."""
         self._weights = None if weights is None else self._weight_per_row(np.asarray(weights, np.float64))
-        self._patients = _patients(self.stores)
-        self._mates = _Mates.of(self.rows, self._patients[self.rows], self.source(self.rows)) if mates else None
+        patients = self.data.patient_codes[self.rows]
+        self._mates = _Mates.of(self.rows, patients, self.data.source(self.rows)) if mates else None
         self._repeats = weights is not None or len(np.unique(self.rows)) < len(self.rows)
 
     def __len__(self) -> int:
@@ -187,36 +184,32 @@ class Loader:
     def _weight_per_row(self, weights: np.ndarray) -> np.ndarray:
         if weights.shape == self.rows.shape:
             return weights
-        if weights.shape != (len(self.stores),):
+        if weights.shape != (len(self.data),):
             raise ValueError(
-                f"{weights.size} weights came; expected one per set ({len(self.stores)}) or per row ({len(self.rows)})."
+                f"{weights.size} weights came; expected one per set ({len(self.data)}) or per row ({len(self.rows)})."
             )
-        sources = self.source(self.rows)
-        counts = np.bincount(sources, minlength=len(self.stores))
+        sources = self.data.source(self.rows)
+        counts = np.bincount(sources, minlength=len(self.data))
         return (weights / np.maximum(counts, 1))[sources]
 
     def boxes(self, epoch: int = 0) -> np.ndarray:
         """(M, 6) float32: the boxes of all images of an epoch as the first view shows them, `n` in its order."""
         addresses = self.order(epoch)
         rows, found = addresses & 0xFFFFFFFF, [np.empty((0, 6), np.float32)]
-        for source in np.unique(self.source(rows)).tolist():
-            places = np.flatnonzero(self.source(rows) == source)
-            numbers = augment.draw_numbers(
-                self.views[0], self.seed, epoch, addresses[places], 0, self.stores[source].size
-            )
-            moved = augment.move_boxes(self._drawn(source, rows[places]), numbers)
+        sources = self.data.source(rows)
+        for source in np.unique(sources).tolist():
+            places = np.flatnonzero(sources == source)
+            side = self.data[source].size
+            numbers = augment.draw_numbers(self.views[0], self.seed, epoch, addresses[places], 0, side)
+            moved = augment.move_boxes(self._drawn(rows[places]), numbers)
             moved[:, 0] = places[moved[:, 0].astype(np.int64)]
             found.append(moved)
         return np.concatenate(found)
 
-    def _drawn(self, source: int, rows: np.ndarray) -> np.ndarray:
-        """(M, 6): the boxes of some images of a set in stored pixels; none where no label is known."""
-        boxes = self._boxes[source].of_rows(rows - (self._ends[source] - len(self.stores[source])))
+    def _drawn(self, rows: np.ndarray) -> np.ndarray:
+        """(M, 6): the boxes of some images in stored pixels; none where no label is known."""
+        boxes = self._boxes.of_rows(rows)
         return boxes if self._known is None else boxes[self._known[rows[boxes[:, 0].astype(np.int64)]]]
-
-    def source(self, rows: np.ndarray) -> np.ndarray:
-        """(N,) int64: the set of each row."""
-        return np.searchsorted(self._ends, rows, side="right")
 
     def labels(self, epoch: int, addresses: np.ndarray) -> np.ndarray:
         """(N, F) float32: the labels of these images under the policy."""
@@ -225,7 +218,7 @@ class Loader:
         if self.policy.draws:
             chance = rng.uniform(self.seed, epoch, addresses, rng.LABELS, len(self.findings))
         known = self.policy.apply(self._labels[rows], self.findings, chance)
-        known[~self._asked[self.source(rows)]] = np.nan  # no policy speaks for a finding nobody looked for
+        known[~self._asked[self.data.source(rows)]] = np.nan  # no policy speaks for a finding nobody looked for
         if self._known is not None:
             known[~self._known[rows]] = np.nan
         return known
@@ -239,16 +232,16 @@ class Loader:
 
     def scale(self, source: int) -> tuple[float, float]:
         """(mean, std) that images of a set are normalised with."""
-        mean, std = self.normalise or (self.stores[source].mean, self.stores[source].std)
+        mean, std = self.normalise or (self.data[source].mean, self.data[source].std)
         return mean, std or 1.0
 
     def images(self, source: int, rows: np.ndarray) -> list[np.ndarray]:
         """Stored images of one set, by its own rows."""
-        store = self.stores[source]
-        if store.images is not None:
-            stored = np.asarray(store.images)  # a plain array over the same memory: slicing it is ten times cheaper
+        dataset = self.data[source]
+        if dataset.images is not None:
+            stored = np.asarray(dataset.images)  # a plain array over the same memory: slicing it is ten times cheaper
             return [stored[row] for row in rows.tolist()]
-        return [_image(store, row) for row in rows.tolist()]
+        return [_image(dataset, row) for row in rows.tolist()]
 
 
 class _Making:
@@ -257,7 +250,7 @@ class _Making:
     def __init__(self, loader: Loader, pool: ThreadPoolExecutor, epoch: int, addresses: np.ndarray) -> None:
         self.loader, self.epoch, self.addresses = loader, epoch, addresses
         self.rows = addresses & 0xFFFFFFFF
-        self.sources, self.mates = loader.source(self.rows), loader.mates(epoch, addresses)
+        self.sources, self.mates = loader.data.source(self.rows), loader.mates(epoch, addresses)
         self.on_device = loader.device.type != "cpu" or loader.kept is not None  # no arrays to write to
         shapes = [(len(addresses), 1, *view.shape) for view in loader.views]
         # NumPy asks the system for large pages, torch does not: 15 against 340 microseconds an image
@@ -281,7 +274,7 @@ class _Making:
             boxes=[_joined([piece.boxes[v] for piece in pieces]).to(device) for v in range(len(loader.views))],
             rows=torch.from_numpy(self.rows),
             sources=torch.from_numpy(self.sources),
-            patients=torch.from_numpy(loader._patients[self.rows]).to(device),
+            patients=torch.from_numpy(loader.data.patient_codes[self.rows]).to(device),
             chance=torch.from_numpy(rng.whole(loader.seed, self.epoch, self.addresses, rng.METHOD)),
             dropped=torch.from_numpy(self._dropped(pieces)),
             maps=self.maps.result(),
@@ -291,7 +284,7 @@ class _Making:
         """Those that were kept."""
         if self.loader.kept is None:
             return []
-        sides = np.array([store.size for store in self.loader.stores], np.float64)[self.sources]
+        sides = self.loader.data.sides(self.rows)
         numbers = augment.draw_numbers(self.loader.views[0], self.loader.seed, self.epoch, self.addresses, 0, sides)
         return self.loader.kept.take(self.rows, numbers.flipped)
 
@@ -306,14 +299,14 @@ class _Making:
     def _split(self) -> list[np.ndarray]:
         """Places in the batch, so many at a time, those of one piece from one set."""
         size = max(_PIECE, -(-len(self.rows) // self.loader.threads))
-        if self.on_device and all(store.images is not None for store in self.loader.stores):
+        if self.on_device and all(dataset.images is not None for dataset in self.loader.data):
             size = max(_PIECE, len(self.rows))  # copying is quick; one launch of the kernels serves all
         by_source = [np.flatnonzero(self.sources == source) for source in np.unique(self.sources)]
         return [places[at : at + size] for places in by_source for at in range(0, len(places), size)]
 
     def _piece(self, places: np.ndarray) -> "_Piece":
         loader, source = self.loader, int(self.sources[places[0]])
-        store, first = loader.stores[source], loader._ends[source] - len(loader.stores[source])
+        dataset, first = loader.data[source], int(loader.data.starts[source])
         own, others = self.rows[places] - first, self.mates[places] - first
         images = loader.images(source, own) if loader.kept is None else []
         shown = [images] * len(loader.views)
@@ -321,11 +314,11 @@ class _Making:
             shown[1:] = [loader.images(source, others)] * (len(loader.views) - 1)
         numbers = [
             augment.draw_numbers(
-                view, loader.seed, self.epoch, self.addresses[places], 0 if loader.together else number, store.size
+                view, loader.seed, self.epoch, self.addresses[places], 0 if loader.together else number, dataset.size
             )
             for number, view in enumerate(loader.views)
         ]
-        boxes = [loader._drawn(source, rows[places]) for rows in (self.rows, self.mates)]
+        boxes = [loader._drawn(rows[places]) for rows in (self.rows, self.mates)]
         moved = [augment.move_boxes(boxes[number > 0], each) for number, each in enumerate(numbers)]
         for each in moved:  # counted through the batch, not the piece
             each[:, 0] = places[each[:, 0].astype(np.int64)]
@@ -369,33 +362,6 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class _Boxes:
-    """The boxes of a set."""
-
-    rows: np.ndarray
-    """(M,), ascending."""
-    values: np.ndarray
-    """(M, 5): finding, x0, y0, x1, y1."""
-
-    @classmethod
-    def of(cls, store: Store, findings: tuple[str, ...]) -> "_Boxes":
-        """Those whose finding is asked for."""
-        table = store.index.boxes
-        finding = table["finding"].map({name: place for place, name in enumerate(findings)}).to_numpy(np.float64)
-        x, y, width, height = (table[name].to_numpy(np.float64) for name in ("x", "y", "width", "height"))
-        asked = ~np.isnan(finding)
-        return cls(table["row"].to_numpy()[asked], np.stack([finding, x, y, x + width, y + height], axis=1)[asked])
-
-    def of_rows(self, rows: np.ndarray) -> np.ndarray:
-        """(M, 6): the boxes of some images, `n` first."""
-        first, end = (np.searchsorted(self.rows, rows, side=side) for side in ("left", "right"))
-        count = end - first
-        n = np.repeat(np.arange(len(rows)), count)
-        at = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
-        return np.concatenate([n[:, None], self.values[at]], axis=1)
-
-
-@dataclass(frozen=True)
 class _Mates:
     """Which of the loaded images are of one patient."""
 
@@ -424,20 +390,11 @@ class _Mates:
         return self.rows[first + (chance * (end - first)).astype(np.int64)]
 
 
-def _patients(stores: Sequence[Store]) -> np.ndarray:
-    """(N,) int64: equal for the rows of one patient, also in two folders of one data set; each nobody is below 0."""
-    tables = [store.index.table["patient"] for store in stores]
-    named = [store.index.name + "\0" + table for store, table in zip(stores, tables, strict=True)]
-    codes = pd.factorize(pd.concat(named, ignore_index=True))[0].astype(np.int64)
-    nobody = np.concatenate([table.to_numpy() == "" for table in tables])
-    return np.where(nobody, -1 - np.arange(len(codes)), codes)
-
-
-def _image(store: Store, row: int) -> np.ndarray:
+def _image(dataset: DatasetFolder, row: int) -> np.ndarray:
     try:
-        return store.image(row)
+        return dataset.image(row)
     except Exception as error:
-        raise ValueError(f"Image {row} of {store.folder}, {store.index.file(row)}: {error}") from error
+        raise ValueError(f"Image {row} of {dataset.folder}, {dataset.index.file(row)}: {error}") from error
 
 
 def _stacked(images: list[np.ndarray], pin: bool) -> Tensor:
@@ -479,39 +436,24 @@ def _chosen(rows: np.ndarray | None, count: int) -> np.ndarray:
     return chosen.astype(np.int64)
 
 
-def _union(stores: Sequence[Store]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for store in stores for name in store.index.findings))
-
-
-def _labels(stores: Sequence[Store], findings: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(N, F) float32 as the sources have them, and (sets, F) bool: which set knows which finding."""
-    asked = np.array([[name in store.index.findings for name in findings] for store in stores], bool)
-    parts = []
-    for store, known in zip(stores, asked, strict=True):
-        part = np.full((len(store), len(findings)), np.nan, np.float32)
-        part[:, known] = store.index.table[[name for name in findings if name in store.index.findings]].to_numpy()
-        parts.append(part)
-    return np.concatenate(parts), asked.reshape(len(stores), len(findings))
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _problems(loader: Loader) -> list[str]:
     """All that is wrong with the options."""
-    if not loader.stores or not loader.views:
+    if not loader.data or not loader.views:
         return ["A loader needs at least one set and one view"]
     problems = []
-    unknown = [name for name in loader.findings if name not in _union(loader.stores)]
+    unknown = [name for name in loader.findings if name not in loader.data.findings]
     if unknown:
         problems.append(
-            f"No set has {', '.join(unknown)}; there are {', '.join(_union(loader.stores)) or 'no findings'}"
+            f"No set has {', '.join(unknown)}; there are {', '.join(loader.data.findings) or 'no findings'}"
         )
     if not len(loader.rows):
         problems.append("There is no image to load: no row was chosen")
-    elif loader.rows.min() < 0 or loader.rows.max() >= loader._ends[-1]:
-        problems.append(f"Rows are {loader.rows.min()} … {loader.rows.max()}; there are 0 … {loader._ends[-1] - 1}")
+    elif loader.rows.min() < 0 or loader.rows.max() >= loader.data.total:
+        problems.append(f"Rows are {loader.rows.min()} … {loader.rows.max()}; there are 0 … {loader.data.total - 1}")
     for name, least in (("batch", 1), ("threads", 1), ("prefetch", 0), ("world", 1)):
         if getattr(loader, name) < least:
             problems.append(f"{name} is {getattr(loader, name)}; at least {least}")

@@ -1,13 +1,13 @@
 """Provenance: fingerprints of what a model has seen, so that nobody tests it on that by mistake."""
 
-from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from ribcage.data import site_key
-from ribcage.data.dataset_folder import Fingerprints, Store
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import Fingerprints
 from ribcage.imaging import duplicates, fingerprint
 from ribcage.runtime import files
 
@@ -32,16 +32,16 @@ class Provenance:
     """(S,) names of the site keys that private patients were hashed with; an older file has used none."""
 
     @classmethod
-    def of(cls, stores: Sequence[Store], training: np.ndarray, selection: np.ndarray) -> "Provenance":
+    def of(cls, data: Datasets, training: np.ndarray, selection: np.ndarray) -> "Provenance":
         """Of these rows, counted through all stores. Of linked folders only the patients are known."""
         rows = np.concatenate([training, selection])
         role = np.repeat([0, 1], [len(training), len(selection)]).astype(np.uint8)
-        found = [one.fingerprints for one in stores]
+        found = [one.fingerprints for one in data]
         prints, pixels, patients = (
             np.concatenate([getattr(part, name) for part in found])[rows] for name in ("prints", "pixels", "patients")
         )
         known = np.unique(patients[patients > 0])
-        private = any(one.private and (one.index.table["patient"] != "").any() for one in stores)
+        private = any(one.private and (one.index.table["patient"] != "").any() for one in data)
         keys = np.array([site_key.identity()] if private else [], np.str_)
         selected = np.setdiff1d(known, patients[role == 0])
         return cls(known, pixels, prints, role, selected, np.empty(0, np.str_), keys)

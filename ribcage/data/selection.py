@@ -8,52 +8,22 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import splits
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
 from ribcage.imaging import duplicates
 from ribcage.runtime.spelling import did_you_mean
 
-FRONTAL = ("PA", "AP")
 
-
-def table(stores: Sequence[Store]) -> pd.DataFrame:
-    """The tables of all sets, one below the other, with the name space of their patients."""
-    tables = [store.index.table[["path", "patient", "view", "split"]].assign(name=store.index.name) for store in stores]
-    return pd.concat(tables, ignore_index=True)
-
-
-def known_patients(stores: Sequence[Store], rows: np.ndarray) -> int:
+def known_patients(data: Datasets, rows: np.ndarray) -> int:
     """How many patients of these rows are known; one number in two name spaces is two patients."""
-    people = table(stores).iloc[rows]
+    people = data.table.iloc[rows]
     return len(people.loc[people["patient"] != "", ["name", "patient"]].drop_duplicates())
 
 
-def rows_of(stores: Sequence[Store], *splits: str, frontal: bool = False) -> np.ndarray:
-    """The rows of some splits, counted through all sets; an empty one is an error."""
-    everything, chosen = table(stores), np.zeros(sum(map(len, stores)), bool)
-    for part in splits:
-        chosen |= _of_split(stores, everything, part, frontal)
-    return np.flatnonzero(chosen)
-
-
-def _of_split(stores: Sequence[Store], everything: pd.DataFrame, split: str, frontal: bool) -> np.ndarray:
-    """(N,) bool"""
-    chosen = everything["split"] == split
-    if frontal:
-        chosen &= everything["view"].isin(FRONTAL)
-    if not chosen.any():
-        known = sorted(set(everything["split"]) - {""})
-        kind = "frontal image" if frontal else "image"
-        folders = ", ".join(str(store.folder) for store in stores)
-        hint = did_you_mean(split, known) or f" Splits: {', '.join(known) or 'none'}."
-        raise ValueError(f"No {kind} of {folders} is in split {split!r}.{hint}")
-    return chosen.to_numpy()
-
-
-def share_of_patients(stores: Sequence[Store], rows: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+def share_of_patients(data: Datasets, rows: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
     """The rows of so many of the patients. A smaller share is part of a larger one of the same seed."""
     if not 0 < share <= 1:
         raise ValueError(f"A share of the patients is more than 0 and at most 1, not {share}.")
-    people = table(stores).iloc[rows]
+    people = data.table.iloc[rows]
     unknown = people["patient"] == ""
     names = people["name"] + "\0" + people["patient"].mask(unknown, "\0" + people["path"])
     codes, unique = pd.factorize(names)
@@ -64,31 +34,31 @@ def share_of_patients(stores: Sequence[Store], rows: np.ndarray, share: float, s
     return rows[chosen[codes]]
 
 
-def distinct(stores: Sequence[Store]) -> None:
+def distinct(data: Datasets) -> None:
     """Raise where folders of one name hold the same image: it would count double."""
-    everything = table(stores)
+    everything = data.table
     twice = int(everything.duplicated(["name", "path"]).sum())
     if twice:
-        names = [store.index.name for store in stores]
-        same = dict.fromkeys(str(store.folder) for store in stores if names.count(store.index.name) > 1)
+        names = [dataset.index.name for dataset in data]
+        same = dict.fromkeys(str(dataset.folder) for dataset in data if names.count(dataset.index.name) > 1)
         raise ValueError(
             f"{twice:,} images stand in more than one of {', '.join(same)} (the same set and path): "
             "give each once, or, where they are different images, import one under another --name."
         )
 
 
-def given_way(stores: Sequence[Store], giving: Sequence[str]) -> np.ndarray:
+def given_way(data: Datasets, giving: Sequence[str]) -> np.ndarray:
     """(N,) bool: rows of the splits that give way which show patients, or are copies of images, of other splits. Of two
     splits that both give way, the one named first gives way to the other.
 
     Near-copies count as copies, as in `provenance.leak`. Of linked folders only the patients are known."""
-    everything = table(stores)
+    everything = data.table
     known = sorted(set(everything["split"]) - {""})
     if strange := [name for name in giving if name not in known]:
         hint = did_you_mean(strange[0], known)
         raise ValueError(f"--drop-shared {strange[0]}: there is no such split.{hint} Splits: {', '.join(known)}.")
-    parts, names, images = everything["split"].to_numpy(object), patients(everything), image_hashes(stores)
-    prints = np.concatenate([each.fingerprints.prints for each in stores])
+    parts, names, images = everything["split"].to_numpy(object), data.patients, data.image_hashes
+    prints = np.concatenate([each.fingerprints.prints for each in data])
     gone = np.zeros(len(parts), bool)
     for part in dict.fromkeys(giving):
         own, rest = (np.flatnonzero((parts == part) == mine) for mine in (True, False))
@@ -100,21 +70,8 @@ def given_way(stores: Sequence[Store], giving: Sequence[str]) -> np.ndarray:
     return gone
 
 
-def patients(everything: pd.DataFrame) -> np.ndarray:
-    """(N,) a name per patient that no other set has; "" where unknown."""
-    known = everything["patient"] != ""
-    return (everything["name"] + "\0" + splits.spelt(everything["patient"])).where(known, "").to_numpy(object)
-
-
-def image_hashes(stores: Sequence[Store]) -> np.ndarray:
-    """(N,) uint64 hashes of the stored pixels; 0 in linked folders, which have none."""
-    return np.concatenate(
-        [np.zeros(len(each), np.uint64) if each.facts.linked else each.fingerprints.pixels for each in stores]
-    )
-
-
 def sharing(
-    stores: Sequence[Store],
+    data: Datasets,
     learning: np.ndarray,
     choosing: np.ndarray,
     splits: tuple[str, str],
@@ -122,8 +79,8 @@ def sharing(
 ) -> list[str]:
     """Before a training: a sentence about each other split that shares patients or images with what is learnt from or
     chosen by, and what solves it; `giving` names splits that are known to give way."""
-    everything = table(stores)
-    names, images = patients(everything), image_hashes(stores)
+    everything = data.table
+    names, images = data.patients, data.image_hashes
     said = []
     for other in sorted(set(everything["split"]) - {"", *splits}):
         rows = np.flatnonzero(everything["split"] == other)
@@ -152,25 +109,24 @@ class Overlap:
     patients: int
 
 
-def overlap(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray) -> Overlap:
+def overlap(data: Datasets, learning: np.ndarray, choosing: np.ndarray) -> Overlap:
     """The images and the known patients that are in both."""
-    everything = table(stores)
-    names = patients(everything)
+    names = data.patients
     both = set(names[learning]) & set(names[choosing]) - {""}
     return Overlap(len(np.intersect1d(learning, choosing)), len(both))
 
 
-def apart(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
+def apart(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
     """Raise where images are learnt from that also choose; a sentence where their patients are, or where none is known,
     else ""."""
-    both, (train, val) = overlap(stores, learning, choosing), splits
+    both, (train, val) = overlap(data, learning, choosing), splits
     if both.images:
         raise ValueError(
             f"{both.images:,} images are in --train {train} and in --val {val}: who learns from them cannot choose "
             "by them. Give --val another split."
         )
     if not both.patients:
-        return _unknown(stores, learning, choosing, splits)
+        return _unknown(data, learning, choosing, splits)
     return (
         f"WARNING: {both.patients:,} patients are in {train!r} and in {val!r}: the best model, its temperature and its "
         f"thresholds are chosen by people it has learnt from. --drop-shared {val} leaves them out of {val!r}, "
@@ -178,9 +134,9 @@ def apart(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray, s
     )
 
 
-def _unknown(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
+def _unknown(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
     """A sentence where nothing can tell whether patients are in both."""
-    blind = [name for name, rows in zip(splits, (learning, choosing), strict=True) if not known_patients(stores, rows)]
+    blind = [name for name, rows in zip(splits, (learning, choosing), strict=True) if not known_patients(data, rows)]
     if not blind:
         return ""
     return (
@@ -189,14 +145,14 @@ def _unknown(stores: Sequence[Store], learning: np.ndarray, choosing: np.ndarray
     )
 
 
-def without_copies(stores: Sequence[Store], rows: np.ndarray, *splits: str) -> np.ndarray:
+def without_copies(data: Datasets, rows: np.ndarray, *splits: str) -> np.ndarray:
     """The rows of these splits without images that are, to the bit, in another split too.
 
     Linked folders have nothing to compare.
     """
-    if all(store.facts.linked for store in stores):
+    if all(dataset.facts.linked for dataset in data):
         return rows
-    comparable = np.repeat([not store.facts.linked for store in stores], [len(store) for store in stores])
-    hashes = image_hashes(stores)
-    elsewhere = ~table(stores)["split"].isin([*splits, ""]).to_numpy() & comparable
+    comparable = np.repeat([not dataset.facts.linked for dataset in data], [len(dataset) for dataset in data])
+    hashes = data.image_hashes
+    elsewhere = ~data.table["split"].isin([*splits, ""]).to_numpy() & comparable
     return rows[~(np.isin(hashes[rows], hashes[elsewhere]) & comparable[rows])]

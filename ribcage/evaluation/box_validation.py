@@ -1,15 +1,14 @@
 """Box validation: what chooses the best detector while it learns, and the score from which its boxes are shown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from ribcage.bundle.spec import DETECTION_RULE, ModelSpec
-from ribcage.data.dataset_folder import Store
-from ribcage.data.findings import Policy
-from ribcage.data.labels import IGNORE
+from ribcage.data.collection import Datasets
+from ribcage.data.findings import IGNORE, Policy
 from ribcage.data.loader import Kept, Loader
 from ribcage.evaluation.validation import DIVERGED
 from ribcage.imaging.augment import plain_view
@@ -29,7 +28,7 @@ class BoxValidation:
     def __init__(
         self,
         method: Callable[[], Finder],
-        stores: Sequence[Store],
+        data: Datasets,
         rows: np.ndarray,
         model: ModelSpec,
         *,
@@ -39,10 +38,10 @@ class BoxValidation:
         threads: int | None = None,
         bf16: bool = False,
     ) -> None:
-        self.method, self.stores, self.rows, self.model = method, tuple(stores), np.unique(rows), model
+        self.method, self.data, self.rows, self.model = method, data, np.unique(rows), model
         self.device, self.batch, self.threads, self.bf16 = device, batch, threads, bf16
-        self.true = {name: detections.truth(stores, self.rows, name) for name in model.findings}
-        known = detections.drawn(stores, self.rows, model.findings, policy).T
+        self.true = {name: detections.truth(data, self.rows, name) for name in model.findings}
+        known = detections.drawn(data, self.rows, model.findings, policy).T
         self.known = dict(zip(model.findings, known, strict=True))
         self.kept: Kept | None = None
         """What a frozen backbone makes of the images, where that is known."""
@@ -54,7 +53,7 @@ class BoxValidation:
         """Of the images as they are shown: for who makes what is kept."""
         model = self.model
         return Loader(
-            self.stores, [plain_view(model.size)], batch=self.batch, rows=self.rows, findings=model.findings,
+            self.data, [plain_view(model.size)], batch=self.batch, rows=self.rows, findings=model.findings,
             shuffle=False, threads=self.threads, channels=model.channels, normalise=(model.mean, model.std),
             device=self.device,
         )  # fmt: skip
@@ -68,7 +67,7 @@ class BoxValidation:
         """mAP, AP at overlaps of a half and of three quarters, mAP of every finding; undefined ones are left out.
         Every rank must call it."""
         said = detections.detect(
-            self.method(), self.stores, self.rows, model=self.model, device=self.device, batch=self.batch,
+            self.method(), self.data, self.rows, model=self.model, device=self.device, batch=self.batch,
             threads=self.threads, bf16=self.bf16, kept=self.kept,
         )  # fmt: skip
         if distributed.rank() > 0:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ribcage import metrics
 from ribcage.bundle.spec import DEFAULT_RULE, EXCLUSIVE, HALF, ModelSpec
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
 from ribcage.inference import predictions as inference
 from ribcage.inference.predictions import Predictions
@@ -110,27 +110,23 @@ class Fitting:
     """(N,) PA, AP, LATERAL or ""."""
 
     @classmethod
-    def of(
-        cls, name: str, stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str], policy: Policy
-    ) -> "Fitting":
+    def of(cls, name: str, data: Datasets, rows: np.ndarray, findings: Sequence[str], policy: Policy) -> "Fitting":
         """These rows, counted through all sets."""
-        source, asked = inference.labels(stores, rows, findings)
-        labels = np.where(asked, policy.apply(source, findings), np.nan)
-        return cls(name, labels, inference.about(stores, rows)["view"].to_numpy(str))
+        labels = data.known_labels(rows, findings, policy)
+        return cls(name, labels, inference.about(data, rows)["view"].to_numpy(str))
 
 
-def check(model: ModelSpec, stores: Sequence[Store], policy: Policy, rule: str = DEFAULT_RULE) -> tuple[str, ...]:
+def check(model: ModelSpec, data: Datasets, policy: Policy, rule: str = DEFAULT_RULE) -> tuple[str, ...]:
     """The findings to test: those of the model that some set knows. One ValueError for what cannot be."""
     if policy.draws:
         raise ValueError(f"The policy {str(policy)!r} smooths labels; a test needs 1, 0 or nothing. Use ones or zeros.")
     if rule not in (*RULES, HALF):
         raise ValueError(f"Unknown rule {rule!r} for thresholds; rules: {', '.join((*RULES, HALF))}.")
-    common = tuple(name for name in model.findings if any(name in store.index.findings for store in stores))
+    common = tuple(name for name in model.findings if name in data.findings)
     if not common:
-        there = dict.fromkeys(name for store in stores for name in store.index.findings)
         raise ValueError(
             f"The model and the data have no finding in common: the model knows {', '.join(model.findings)}; "
-            f"the data has {', '.join(there) or 'none'}."
+            f"the data has {', '.join(data.findings) or 'none'}."
         )
     if model.loss == EXCLUSIVE and len(common) < len(model.findings):
         lacking = ", ".join(name for name in model.findings if name not in common)
@@ -138,20 +134,18 @@ def check(model: ModelSpec, stores: Sequence[Store], policy: Policy, rule: str =
     return common
 
 
-def answers(
-    predictions: Predictions, stores: Sequence[Store], model: ModelSpec, policy: Policy | None = None
-) -> Answers:
+def answers(predictions: Predictions, data: Datasets, model: ModelSpec, policy: Policy | None = None) -> Answers:
     """Put labels beside predictions; findings that no set knows are left out."""
     policy = policy or Policy()
-    common = check(model, stores, policy)
+    common = check(model, data, policy)
     places = [model.findings.index(name) for name in common]
-    source, asked = inference.labels(stores, predictions.rows, common)
-    labels = np.where(asked, policy.apply(source, common), np.nan)
+    source = data.source_labels(common)[predictions.rows]
+    labels = data.known_labels(predictions.rows, common, policy)
     return Answers(
         replace(predictions, findings=common, logits=predictions.logits[:, places]),
         labels,
         source,
-        inference.about(stores, predictions.rows),
+        inference.about(data, predictions.rows),
         tuple(model.temperature[place] for place in places) if model.temperature else (),
         {rule: tuple(chosen[place] for place in places) for rule, chosen in model.thresholds.items()},
     )

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
 from ribcage.evaluation import classification
 from ribcage.evaluation.classification import LEVEL, Protocol, estimate, number
-from ribcage.inference import detections, predictions
+from ribcage.inference import detections
 from ribcage.inference.detections import Detections
 from ribcage.metrics import froc
 from ribcage.metrics.box_precision import precisions
@@ -84,17 +84,17 @@ class Fitting:
     """(F, 4) the mean box of each finding, in shares of the image's side; NaN where none is drawn."""
 
     @classmethod
-    def of(cls, name: str, stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str]) -> "Fitting":
+    def of(cls, name: str, data: Datasets, rows: np.ndarray, findings: Sequence[str]) -> "Fitting":
         """These rows, counted through all sets."""
-        scale = sides(stores, rows)
-        true = [detections.truth(stores, rows, finding) for finding in findings]
+        scale = data.sides(rows)
+        true = [detections.truth(data, rows, finding) for finding in findings]
         shares = [each.boxes / scale[each.images][:, None] for each in true]
         return cls(name, np.array([one.mean(axis=0) if len(one) else np.full(4, np.nan) for one in shares]))
 
 
 def answers(
     found: Detections,
-    stores: Sequence[Store],
+    data: Datasets,
     rows: np.ndarray,
     policy: Policy,
     cuts: Sequence[float | None] | None = None,
@@ -103,28 +103,22 @@ def answers(
 
     cuts: a score for each of the detector's findings.
     """
-    true = {name: detections.truth(stores, rows, name) for name in found.findings}
+    true = {name: detections.truth(data, rows, name) for name in found.findings}
     drawn = [place for place, name in enumerate(found.findings) if len(true[name])]
     if not drawn:
-        there = sorted({str(name) for store in stores for name in store.index.boxes["finding"].unique()})
+        there = sorted({str(name) for dataset in data for name in dataset.index.boxes["finding"].unique()})
         raise ValueError(
             f"None of these images has a box of {', '.join(found.findings)}, which the detector finds; boxes of the "
             f"sets are of {', '.join(there) or 'nothing'}."
         )
-    known = detections.drawn(stores, rows, found.findings, policy)
+    known = detections.drawn(data, rows, found.findings, policy)
     names = tuple(found.findings[place] for place in drawn)
     boxes = [
         Boxes.of(found.marks(name), true[name], len(rows), known[:, place])
         for name, place in zip(names, drawn, strict=True)
     ]
     chosen = None if cuts is None else tuple(cuts[place] for place in drawn)
-    return Answers(names, tuple(boxes), found.images, rows, sides(stores, rows), chosen)
-
-
-def sides(stores: Sequence[Store], rows: np.ndarray) -> np.ndarray:
-    """(N,) of the stored squares of these rows."""
-    own = predictions.by_store(stores, rows)
-    return np.repeat([float(store.size) for store in stores], [len(each) for each in own])
+    return Answers(names, tuple(boxes), found.images, rows, data.sides(rows), chosen)
 
 
 # ---- everything

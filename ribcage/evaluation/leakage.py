@@ -1,7 +1,6 @@
 """Guard: no model is tested on what it has seen, unless that is wished for, and then the report says so."""
 
 import json
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -9,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from ribcage.bundle import history
-from ribcage.data import dataset_folder as stores
-from ribcage.data import provenance
-from ribcage.data.dataset_folder import Fingerprints, Store
+from ribcage.data import dataset_folder, provenance
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder, Fingerprints
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import fingerprint
-from ribcage.inference import predictions
 
 
 class LeakError(ValueError):
@@ -29,7 +27,7 @@ class LeakError(ValueError):
 
 
 def check(
-    seen: Provenance, tested: Sequence[Store], rows: np.ndarray, *, allow: bool = False, selected: bool = False
+    seen: Provenance, tested: Datasets, rows: np.ndarray, *, allow: bool = False, selected: bool = False
 ) -> dict[str, Any]:
     """What the model has seen of these rows, for the report; LeakError if it has and that is not allowed.
 
@@ -42,7 +40,7 @@ def check(
         chosen, forbidden = _apart(seen, prints)
     if forbidden and not allow:
         raise LeakError(forbidden)
-    linked = [store.index.name for store in tested if store.facts.linked]
+    linked = [dataset.index.name for dataset in tested if dataset.facts.linked]
     return {
         "checked": len(rows),
         "seen": len(seen.pixels),
@@ -71,7 +69,7 @@ class Left:
         )
 
 
-def unseen(seen: Provenance, tested: Sequence[Store], rows: np.ndarray) -> tuple[np.ndarray, Left]:
+def unseen(seen: Provenance, tested: Datasets, rows: np.ndarray) -> tuple[np.ndarray, Left]:
     """The rows whose patients and images a model has not seen, nor copies of them; and what that leaves out."""
     prints = fingerprints(tested, rows)
     known = np.isin(prints.patients, seen.patients) & (prints.patients > 0)
@@ -82,7 +80,7 @@ def unseen(seen: Provenance, tested: Sequence[Store], rows: np.ndarray) -> tuple
     return rows[~gone], Left(int(gone.sum()), len(np.unique(prints.patients[known])), int(alike.sum()))
 
 
-def first_weights(seen: Provenance, choosing: Sequence[Store], rows: np.ndarray, split: str) -> str:
+def first_weights(seen: Provenance, choosing: Datasets, rows: np.ndarray, split: str) -> str:
     """A warning where the weights that training begins with have learnt from what is to choose the model; else ""."""
     try:
         check(seen, choosing, rows, selected=True)
@@ -100,9 +98,11 @@ def text(leak: provenance.Leak, chosen: int) -> str:
     return f"{leak}{said}"
 
 
-def _of_other_sites(seen: Provenance, tested: Sequence[Store]) -> str:
+def _of_other_sites(seen: Provenance, tested: Datasets) -> str:
     """Whose patients could not be compared, since the model's were hashed with the key of another site."""
-    private = [store.index.name for store in tested if store.private and (store.index.table["patient"] != "").any()]
+    private = [
+        dataset.index.name for dataset in tested if dataset.private and (dataset.index.table["patient"] != "").any()
+    ]
     if not private or not seen.of_other_sites:
         return ""
     return (
@@ -111,28 +111,30 @@ def _of_other_sites(seen: Provenance, tested: Sequence[Store]) -> str:
     )
 
 
-def fingerprints(tested: Sequence[Store], rows: np.ndarray) -> Fingerprints:
+def fingerprints(tested: Datasets, rows: np.ndarray) -> Fingerprints:
     """Of these rows, counted through all sets; a linked folder keeps none, so they are computed."""
     parts = []
-    for store, own in zip(tested, predictions.by_store(tested, rows), strict=True):
+    for dataset, own in zip(tested, tested.own_rows(rows), strict=True):
         if not len(own):
             continue
-        parts.append(_computed(store, own) if store.facts.linked else store.fingerprints.take(own))
+        parts.append(_computed(dataset, own) if dataset.facts.linked else dataset.fingerprints.take(own))
     return Fingerprints.join(parts)
 
 
-def _computed(store: Store, rows: np.ndarray) -> Fingerprints:
+def _computed(dataset: DatasetFolder, rows: np.ndarray) -> Fingerprints:
     """As the import of the same images would have noted them."""
-    read = stores.source(store.index, store.facts)
+    read = dataset_folder.source(dataset.index, dataset.facts)
 
     def one(row: int) -> tuple[np.ndarray, int]:
         image = read(row)
-        return fingerprint.fingerprint(image.pixels), fingerprint.pixel_hash(stores.square(image, store.facts))
+        return fingerprint.fingerprint(image.pixels), fingerprint.pixel_hash(
+            dataset_folder.square(image, dataset.facts)
+        )
 
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(one, rows.tolist()))
     prints, pixels = np.stack([each for each, _ in found]), np.array([number for _, number in found], np.uint64)
-    return replace(store.fingerprints.take(rows), prints=prints, pixels=pixels)
+    return replace(dataset.fingerprints.take(rows), prints=prints, pixels=pixels)
 
 
 def _apart(seen: Provenance, tested: Fingerprints) -> tuple[int, provenance.Leak]:
@@ -156,17 +158,17 @@ def _of_role(seen: Provenance, role: int) -> Provenance:
 # ---- by what a test is known
 
 
-def images_of(one: Store) -> str:
+def images_of(one: DatasetFolder) -> str:
     """A hash of all images of a folder; of a linked one of their names."""
     if one.facts.contents:
         return history.hashed(one.facts.contents)
     return history.hashed(one.index.name, *one.index.table["path"])
 
 
-def key_of(stores: Sequence[Store], rows: np.ndarray, split: str, options: dict[str, Any]) -> str:
+def key_of(data: Datasets, rows: np.ndarray, split: str, options: dict[str, Any]) -> str:
     """The key of a test of these rows, counted through all sets."""
     parts = []
-    for one, own in zip(stores, predictions.by_store(stores, rows), strict=True):
+    for one, own in zip(data, data.own_rows(rows), strict=True):
         table = one.index.table.iloc[own]
         labels = table[list(one.index.findings)].to_numpy(np.float32)
         boxes = one.index.boxes[np.isin(one.index.boxes["row"], own)].to_csv(index=False)

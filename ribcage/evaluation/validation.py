@@ -1,6 +1,6 @@
 """Validation: what chooses the best model while it trains, and fits its temperature and thresholds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,9 +8,8 @@ import torch
 
 from ribcage import metrics
 from ribcage.bundle.spec import EXCLUSIVE, ModelSpec
-from ribcage.data.dataset_folder import Store
-from ribcage.data.findings import Policy
-from ribcage.data.labels import IGNORE, known_labels
+from ribcage.data.collection import Datasets
+from ribcage.data.findings import IGNORE, Policy
 from ribcage.evaluation import classification
 from ribcage.inference import predictions as inference
 from ribcage.methods.supervised import Supervised
@@ -26,7 +25,7 @@ class Validation:
     def __init__(
         self,
         method: Callable[[], Supervised],
-        stores: Sequence[Store],
+        data: Datasets,
         rows: np.ndarray,
         model: ModelSpec,
         *,
@@ -35,10 +34,10 @@ class Validation:
         policy: Policy = IGNORE,
         threads: int | None = None,
     ) -> None:
-        self.method, self.stores, self.rows, self.model = method, tuple(stores), rows, model
+        self.method, self.data, self.rows, self.model = method, data, rows, model
         self.device, self.batch, self.threads = device, batch, threads
-        self.labels = known_labels(stores, rows, model.findings, policy)
-        self.patients = classification.patient_names(inference.about(stores, rows))
+        self.labels = data.known_labels(rows, model.findings, policy)
+        self.patients = classification.patient_names(inference.about(data, rows))
         self.found: dict[str, float] = {}
         self.logits = np.empty((0, len(model.findings)), np.float32)
 
@@ -52,7 +51,7 @@ class Validation:
         """AUROC of every finding, their mean, and the loss; undefined ones are left out. Every rank must call it."""
         predictions = inference.predict(
             self.method(),
-            self.stores,
+            self.data,
             self.rows,
             model=self.model,
             device=self.device,

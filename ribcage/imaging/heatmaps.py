@@ -2,7 +2,7 @@
 
 `ribcage.inference.gradcam` makes them from a classifier. Its `Looker` finds boxes as a detector does, so that the CAM
 baseline is
-`detections.detect(gradcam.Looker(method, temperature=model.temperature), stores, rows, model=model)`.
+`detections.detect(gradcam.Looker(method, temperature=model.temperature), data, rows, model=model)`.
 
 Points and boxes are measured from the top left corner: the centre of the first pixel is at (0.5, 0.5). Between the
 centres of a map's cells heat is interpolated, beyond the outermost it stays what it is there.

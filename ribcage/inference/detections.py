@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ribcage.bundle.spec import ModelSpec
-from ribcage.data.dataset_folder import Fit, Store
-from ribcage.data.findings import Policy
-from ribcage.data.labels import IGNORE, known_labels
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import Fit
+from ribcage.data.findings import IGNORE, Policy
 from ribcage.data.loader import Batch, Kept, Loader
 from ribcage.imaging import augment, image_file
 from ribcage.inference import predictions
@@ -112,7 +112,7 @@ class Finder(Protocol):
 
 def detect(
     method: Finder,
-    stores: Sequence[Store],
+    data: Datasets,
     rows: np.ndarray,
     *,
     model: ModelSpec,
@@ -135,17 +135,17 @@ def detect(
     parts = [np.empty((0, 7))]
     if len(mine):
         loader = Loader(
-            stores, [augment.plain_view(model.size)], batch=batch, rows=mine, findings=(), shuffle=False,
-            threads=threads, channels=model.channels, normalise=(model.mean, model.std), device=device,
+            data, [augment.plain_view(model.size)], batch=batch, rows=mine, findings=(), shuffle=False, threads=threads,
+            channels=model.channels, normalise=(model.mean, model.std), device=device,
         )  # fmt: skip
         loader.kept = kept
         parts += list(_asked(method, loader, torch.device(device), bf16, label if distributed.rank() == 0 else ""))
     gathered = distributed.gathered(np.concatenate(parts))
     if not gathered:
-        return of(model.findings, about(stores, rows[:0]), parts[0])
+        return of(model.findings, about(data, rows[:0]), parts[0])
     found = np.concatenate(gathered)
     found[:, 0] = np.searchsorted(rows, found[:, 0])
-    return of(model.findings, about(stores, rows), found)
+    return of(model.findings, about(data, rows), found)
 
 
 def _share(rows: np.ndarray, batch: int) -> np.ndarray:
@@ -183,7 +183,7 @@ def _of_batch(found: Sequence[Found], batch: Batch, loader: Loader) -> np.ndarra
     """(M, 7): row, finding, score, box in stored pixels."""
     parts = [np.empty((0, 7))]
     for one, row, source in zip(found, batch.rows.tolist(), batch.sources.tolist(), strict=True):
-        boxes = stored(one.boxes.float().cpu().numpy(), loader.views[0].shape, loader.stores[source].size)
+        boxes = stored(one.boxes.float().cpu().numpy(), loader.views[0].shape, loader.data[source].size)
         said = torch.stack([one.findings.float(), one.scores.float()], dim=1).cpu().numpy()
         parts.append(np.concatenate([np.full((len(boxes), 1), float(row)), said, boxes], axis=1))
     return np.concatenate(parts)
@@ -192,52 +192,38 @@ def _of_batch(found: Sequence[Found], batch: Batch, loader: Loader) -> np.ndarra
 # ---- what was drawn
 
 
-def truth(stores: Sequence[Store], rows: np.ndarray, finding: str) -> Marks:
+def truth(data: Datasets, rows: np.ndarray, finding: str) -> Marks:
     """The true boxes of a finding in these rows, which ascend, in stored pixels; images by their place in `rows`."""
-    images, boxes = [np.empty(0, np.int64)], [np.empty((0, 4))]
-    first = 0
-    for store, own in zip(stores, predictions.by_store(stores, rows), strict=True):
-        table = store.index.boxes
-        chosen = table[(table["finding"] == finding).to_numpy() & np.isin(table["row"].to_numpy(), own)]
-        images.append(first + np.searchsorted(own, chosen["row"].to_numpy()))
-        boxes.append(corners(chosen))
-        first += len(own)
-    return Marks.true(np.concatenate(images), np.concatenate(boxes))
+    boxes = data.boxes([finding]).of_rows(rows)
+    return Marks.true(boxes[:, 0].astype(np.int64), boxes[:, 2:])
 
 
-def drawn(stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE) -> np.ndarray:
+def drawn(data: Datasets, rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE) -> np.ndarray:
     """(N, F) bool: in which of these rows, which ascend, it is known where a finding is, or that it is nowhere.
 
     A finding that is there, or of which nothing certain is said, and that nobody drew may be anywhere: such an image
     teaches a detector, and tells of one, what is not so.
     """
-    known = known_labels(stores, rows, findings, policy) <= 0.5  # not where NaN
+    known = data.known_labels(rows, findings, policy) <= 0.5  # not where NaN
     for place, finding in enumerate(findings):
-        known[truth(stores, rows, finding).images, place] = True
+        known[truth(data, rows, finding).images, place] = True
     return known
 
 
-def shown(stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str], size: tuple[int, int]) -> np.ndarray:
+def shown(data: Datasets, rows: np.ndarray, findings: Sequence[str], size: tuple[int, int]) -> np.ndarray:
     """(M, 6) n, finding, x0, y0, x1, y1: the true boxes in these rows, which ascend, in pixels of their plain view."""
-    parts = [np.empty((0, 6))]
-    for place, finding in enumerate(findings):
-        true = truth(stores, rows, finding)
-        parts.append(np.concatenate([true.images[:, None], np.full((len(true), 1), place), true.boxes], axis=1))
-    counts = [len(own) for own in predictions.by_store(stores, rows)]
-    sides = np.repeat([store.size for store in stores], counts)
-    return augment.move_boxes(
-        np.concatenate(parts), augment.draw_numbers(augment.plain_view(size), 0, 0, rows, 0, sides)
-    )
+    boxes = data.boxes(findings).of_rows(rows)
+    return augment.move_boxes(boxes, augment.draw_numbers(augment.plain_view(size), 0, 0, rows, 0, data.sides(rows)))
 
 
-def about(stores: Sequence[Store], rows: np.ndarray) -> pd.DataFrame:
+def about(data: Datasets, rows: np.ndarray) -> pd.DataFrame:
     """What is known of these rows, which ascend, with the sizes of their files where the sets know them."""
     parts = []
-    for store, own in zip(stores, predictions.by_store(stores, rows), strict=True):
-        table = store.index.table.iloc[own]
+    for dataset, own in zip(data, data.own_rows(rows), strict=True):
+        table = dataset.index.table.iloc[own]
         parts.append(table[[name for name in ("width", "height") if name in table]])
     sizes = pd.concat(parts, ignore_index=True).rename(columns={"width": "file_width", "height": "file_height"})
-    return pd.concat([predictions.about(stores, rows), sizes], axis=1)
+    return pd.concat([predictions.about(data, rows), sizes], axis=1)
 
 
 # ---- from one image to another

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from ribcage.bundle.io import Detector
 from ribcage.bundle.spec import ModelSpec
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment, heatmaps
 from ribcage.imaging.heatmaps import Cells
@@ -403,7 +403,7 @@ class Looker:
 
 def points(
     method: Supervised,
-    stores: Sequence[Store],
+    data: Datasets,
     rows: np.ndarray,
     *,
     model: ModelSpec,
@@ -417,14 +417,14 @@ def points(
     """
     view = augment.plain_view(model.size)
     loader = Loader(
-        stores, [view], batch=batch, rows=rows, findings=(), shuffle=False, threads=threads,
+        data, [view], batch=batch, rows=rows, findings=(), shuffle=False, threads=threads,
         channels=model.channels, normalise=(model.mean, model.std), device=device,
     )  # fmt: skip
     found = [np.empty((0, len(method.findings), 2))]
     for shown in loader.epoch(0):
         seen = looks(method, shown.views[0].to(device))
         peaks = heatmaps.peaks(seen.maps, seen.cells).double().cpu().numpy()
-        sides = np.array([store.size for store in stores])[shown.sources.numpy()]
-        numbers = augment.draw_numbers(view, 0, 0, shown.rows.numpy(), 0, sides)
+        rows_shown = shown.rows.numpy()
+        numbers = augment.draw_numbers(view, 0, 0, rows_shown, 0, data.sides(rows_shown))
         found.append(np.stack([heatmaps.carried(*each) for each in zip(peaks, numbers.affine, strict=True)]))
     return np.concatenate(found)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.bundle.spec import ModelSpec
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
 from ribcage.data.loader import Batch, Loader
 from ribcage.imaging import augment
 from ribcage.methods.supervised import Supervised
@@ -62,7 +62,7 @@ class Predictions:
 
 def predict(
     method: Supervised,
-    stores: Sequence[Store],
+    data: Datasets,
     rows: np.ndarray,
     *,
     model: ModelSpec,
@@ -88,7 +88,7 @@ def predict(
     parts = [np.empty((0, len(model.findings)), np.float32)]
     if len(mine):
         loader = Loader(
-            stores, seen, batch=batch, rows=mine, findings=(), shuffle=False, threads=threads,
+            data, seen, batch=batch, rows=mine, findings=(), shuffle=False, threads=threads,
             channels=model.channels, normalise=(model.mean, model.std), device=device, prefetch=1 if ten_crop else 2,
         )  # fmt: skip
         shown = label if distributed.rank() == 0 else ""
@@ -157,35 +157,15 @@ def joint(exclusive: bool) -> Callable[[Tensor], Tensor]:
 # ---- what is known of the images
 
 
-def about(stores: Sequence[Store], rows: np.ndarray) -> pd.DataFrame:
+def about(data: Datasets, rows: np.ndarray) -> pd.DataFrame:
     """Set, row, path, patient, split, view, sex, age (and hospital, where a set says it) of these rows."""
     parts = []
-    for store, own in zip(stores, by_store(stores, rows), strict=True):
-        table = store.index.table.iloc[own]
+    for dataset, own in zip(data, data.own_rows(rows), strict=True):
+        table = dataset.index.table.iloc[own]
         kept = table[[column for column in ABOUT if column in table]].reset_index(drop=True)
-        parts.append(kept.assign(set=store.index.name, row=own))
+        parts.append(kept.assign(set=dataset.index.name, row=own))
     joined = pd.concat(parts, ignore_index=True)
     return joined[[column for column in ABOUT if column in joined]]
-
-
-def by_store(stores: Sequence[Store], rows: np.ndarray) -> list[np.ndarray]:
-    """Rows counted through all sets → each set's own."""
-    ends = np.cumsum([len(store) for store in stores])
-    starts = ends - [len(store) for store in stores]
-    return [rows[(rows >= start) & (rows < end)] - start for start, end in zip(starts, ends, strict=True)]
-
-
-def labels(stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(N, F) float32 labels 1, 0, -1 and NaN as the sources have them, and (N, F) bool: whether the set has them."""
-    known, asked = [], []
-    for store, own in zip(stores, by_store(stores, rows), strict=True):
-        has = [name in store.index.findings for name in findings]
-        part = np.full((len(own), len(findings)), np.nan, np.float32)
-        chosen = [name for name in findings if name in store.index.findings]
-        part[:, has] = store.index.table[chosen].to_numpy(np.float32)[own]
-        known.append(part)
-        asked.append(np.broadcast_to(np.array(has), part.shape))
-    return np.concatenate(known), np.concatenate(asked)
 
 
 # ---- the table

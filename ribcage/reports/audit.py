@@ -43,7 +43,7 @@ def dataset_section(member: Member, described: dict[str, Any], samples: int) -> 
         "facts": dataset_facts(described),
         "findings": label_table(described) if described["findings"] else None,
         "ages": Table(["years", "images", ""], age_rows(ages["decades"])) if ages["known"] else None,
-        "figures": sample_figures(member, samples) if member.store is not None else [],
+        "figures": sample_figures(member, samples) if member.dataset is not None else [],
     }
 
 
@@ -123,11 +123,11 @@ def label_table(described: dict[str, Any]) -> Table:
 
 def sample_figures(member: Member, samples: int) -> list[Figure]:
     """For each finding an image of it, one with boxes if there is any; then others, evenly spaced."""
-    assert member.store is not None
+    assert member.dataset is not None
     figures = []
     for row in sample_rows(member, samples):
         try:
-            pixels = member.store.image(row)
+            pixels = member.dataset.image(row)
         except (ValueError, OSError):  # a linked file that has gone
             continue
         boxes = member.index.boxes[member.index.boxes["row"] == row][["x", "y", "width", "height"]]

@@ -1,11 +1,10 @@
 """Images with boxes of a detector: some as they come, then the worst false negatives and false positives."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
 from ribcage.evaluation.detection import RATE, Answers, Error, false_marks, missed
 from ribcage.metrics.detection import HIT
 from ribcage.reports import html
@@ -29,7 +28,7 @@ class FigureGroup:
     figures: list[Figure]
 
 
-def detection_figures(data: Answers, stores: Sequence[Store], most: int) -> list[FigureGroup]:
+def detection_figures(data: Answers, datasets: Datasets, most: int) -> list[FigureGroup]:
     """Examples, false negatives and false positives, half of `most` each."""
     late = f"Ground-truth boxes that no detection overlaps by an IoU of {HIT:g}, or only after most false positives."
     sure = "Detections with the highest scores that match no ground-truth box."
@@ -41,14 +40,14 @@ def detection_figures(data: Answers, stores: Sequence[Store], most: int) -> list
         ("False positives", sure, [(error.image, error) for error in false_marks(data, most // 2)]),
     ]
     return [
-        FigureGroup(name, f"{note} {COLOURS}", [one for pair in pairs if (one := box_figure(data, stores, *pair))])
+        FigureGroup(name, f"{note} {COLOURS}", [one for pair in pairs if (one := box_figure(data, datasets, *pair))])
         for name, note, pairs in groups
     ]
 
 
-def box_figure(data: Answers, stores: Sequence[Store], image: int, error: Error | None) -> Figure | None:
+def box_figure(data: Answers, datasets: Datasets, image: int, error: Error | None) -> Figure | None:
     """An image with ground-truth boxes and detections; of an error only those of its own finding."""
-    pixels = stored_image(stores, int(data.rows[image]), SIDE)
+    pixels = stored_image(datasets, int(data.rows[image]), SIDE)
     if pixels is None:
         return None
     scale = len(pixels) / data.sides[image]

@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.bundle.spec import ModelSpec
-from ribcage.data import selection
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
 from ribcage.data.loader import Batch
 from ribcage.methods import Method
 from ribcage.reports import html, svg
@@ -67,7 +66,7 @@ class Neighbours:
 def write_pretraining_page(
     folder: Path,
     method: Method,
-    stores: Sequence[Store],
+    data: Datasets,
     rows: np.ndarray,
     model: ModelSpec,
     *,
@@ -84,13 +83,13 @@ def write_pretraining_page(
             "pretraining.html",
             title=title,
             collapse=monitor.warning([line["validation"] for line in log if "validation" in line]),
-            facts=run_facts(stores, model, log),
+            facts=run_facts(data, model, log),
             curves=training_curves(log),
             has_readers=any(name in numbers_of(line) for line in log for name in READERS),
-            reconstructions=reconstruction_figures(method, stores, rows, model, loading)
+            reconstructions=reconstruction_figures(method, data, rows, model, loading)
             if isinstance(method, Reconstructs)
             else [],
-            neighbours=nearest_neighbours(method, stores, rows, model, loading),
+            neighbours=nearest_neighbours(method, data, rows, model, loading),
         )
     files.write(folder / "images.html", page)
     return folder / "images.html"
@@ -99,7 +98,7 @@ def write_pretraining_page(
 # ---- numbers
 
 
-def run_facts(stores: Sequence[Store], model: ModelSpec, log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def run_facts(data: Datasets, model: ModelSpec, log: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """(name, text) of method, model, data, and the last numbers of the log."""
     steps = [line for line in log if "loss" in line]
     found = [line["validation"] for line in log if "validation" in line]
@@ -107,7 +106,7 @@ def run_facts(stores: Sequence[Store], model: ModelSpec, log: Sequence[dict[str,
     facts = [
         ("method", str(model.training.get("method", ""))),
         ("model", model.name),
-        ("data", ", ".join(store.facts.name for store in stores)),
+        ("data", ", ".join(dataset.facts.name for dataset in data)),
         ("images", f"{model.training.get('images', 0):,} of {model.training.get('patients', 0):,} known patients"),
         ("input size", size),
         ("steps", f"{steps[-1]['step']:,} in {steps[-1]['epoch']:,} epochs" if steps else ""),
@@ -159,10 +158,10 @@ def means(values: np.ndarray) -> np.ndarray:
 
 
 def reconstruction_figures(
-    method: Any, stores: Sequence[Store], rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]
+    method: Any, data: Datasets, rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]
 ) -> list[Figure]:
     """Some images: as they are, masked, and reconstructed."""
-    shown = SampledBatch(stores, monitor.sample(rows, RECONSTRUCTIONS), model, loading)
+    shown = SampledBatch(data, monitor.sample(rows, RECONSTRUCTIONS), model, loading)
     x = shown.batch.views[0]
     masked, whole = (
         values.cpu() for values in method.eval().reconstructed(trainer.to_device(shown.batch, device_of(method)))
@@ -181,17 +180,17 @@ def reconstruction_figures(
 
 
 def nearest_neighbours(
-    method: Method, stores: Sequence[Store], rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]
+    method: Method, data: Datasets, rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]
 ) -> Neighbours:
     """Some images, each before those with the highest cosine similarity of their features."""
-    images = probe.shown(stores, rows, model.size, None, **loading)
+    images = probe.shown(data, rows, model.size, None, **loading)
     part = probe.extract(method.backbone, images, device_of(method))
     directions = F.normalize(torch.from_numpy(part.features), dim=1)
     cosine = (directions @ directions.T).fill_diagonal_(-2)  # (N, N); no image is its own neighbour
     queries = np.linspace(0, len(rows) - 1, min(QUERIES, len(rows))).astype(np.int64)
     near = cosine[queries].topk(min(NEIGHBOURS, len(rows) - 1), dim=1)
     places = np.concatenate([queries[:, None], near.indices.numpy()], axis=1)  # (queries, 1 + neighbours)
-    shown = SampledBatch(stores, rows[places.ravel()], model, loading)
+    shown = SampledBatch(data, rows[places.ravel()], model, loading)
     pixels, patients = shown.pixels(shown.batch.views[0]), shown.batch.patients.view(places.shape)
     figures = []
     for number, image in enumerate(pixels):
@@ -199,15 +198,15 @@ def nearest_neighbours(
         words = [f"{near.values[row, column - 1]:.3f}"] if column else ["query"]
         words += ["same patient"] if column and patients[row, column] == patients[row, 0] else []
         figures.append(html.gray_figure(image, " · ".join([*words, shown.findings(number)]).removesuffix(" · ")))
-    return Neighbours(figures, len(rows), label_agreement(stores, part, cosine))
+    return Neighbours(figures, len(rows), label_agreement(data, part, cosine))
 
 
-def label_agreement(stores: Sequence[Store], part: Part, cosine: Tensor) -> tuple[float, float] | None:
+def label_agreement(data: Datasets, part: Part, cosine: Tensor) -> tuple[float, float] | None:
     """Among images with a finding: how often the nearest image of another patient shares one, and how often any image
     of another patient does; None where that is not defined."""
     present = torch.from_numpy((part.labels == 1).astype(np.float32))
     queries = present.any(dim=1)
-    other = torch.from_numpy(of_other_patients(stores, part.rows))[queries]  # (queries, N)
+    other = torch.from_numpy(of_other_patients(data, part.rows))[queries]  # (queries, N)
     shared = (present[queries] @ present.T > 0) & other
     if not queries.any() or not other.any(dim=1).all():
         return None
@@ -216,9 +215,9 @@ def label_agreement(stores: Sequence[Store], part: Part, cosine: Tensor) -> tupl
     return float(nearest), float(by_chance)
 
 
-def of_other_patients(stores: Sequence[Store], rows: np.ndarray) -> np.ndarray:
+def of_other_patients(data: Datasets, rows: np.ndarray) -> np.ndarray:
     """(N, N) bool: whether two images are of two patients; an image of an unknown patient is of another than all."""
-    people = selection.table(stores).iloc[rows]
+    people = data.table.iloc[rows]
     names = (people["name"] + "\0" + people["patient"]).to_numpy(str)
     same = (names[:, None] == names) & (people["patient"] != "").to_numpy()
     return ~same & ~np.eye(len(rows), dtype=bool)
@@ -227,8 +226,8 @@ def of_other_patients(stores: Sequence[Store], rows: np.ndarray) -> np.ndarray:
 class SampledBatch:
     """Images as the model sees them, with their labels."""
 
-    def __init__(self, stores: Sequence[Store], rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]) -> None:
-        self.loader = probe.shown(stores, rows, model.size, None, batch=len(rows), **loading)
+    def __init__(self, data: Datasets, rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]) -> None:
+        self.loader = probe.shown(data, rows, model.size, None, batch=len(rows), **loading)
         [self.batch] = self.loader.epoch(0)
 
     def pixels(self, values: Tensor) -> list[np.ndarray]:

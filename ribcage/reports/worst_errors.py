@@ -1,13 +1,12 @@
 """Worst errors of a classifier: false negatives and false positives, as images with captions."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import cv2
 import numpy as np
 
 from ribcage.bundle.spec import DEFAULT_RULE
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
 from ribcage.evaluation.classification import Answers
 from ribcage.reports import html
 from ribcage.reports.html import Figure
@@ -18,7 +17,7 @@ TIES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
 def worst_errors(
-    data: Answers, stores: Sequence[Store], most: int, rule: str = DEFAULT_RULE
+    data: Answers, datasets: Datasets, most: int, rule: str = DEFAULT_RULE
 ) -> list[tuple[str, list[Figure]]]:
     """(heading, figures) of false negatives and of false positives, half of `most` each."""
     return [
@@ -27,7 +26,7 @@ def worst_errors(
             [
                 figure
                 for place, column in worst_predictions(data, present, most // 2, rule)
-                if (figure := error_figure(data, stores, place, column))
+                if (figure := error_figure(data, datasets, place, column))
             ],
         )
         for name, present in (("False negatives", True), ("False positives", False))
@@ -66,9 +65,9 @@ def worst_predictions(data: Answers, present: bool, most: int, rule: str = DEFAU
     return list(chosen.items())
 
 
-def error_figure(data: Answers, stores: Sequence[Store], place: int, column: int) -> Figure | None:
+def error_figure(data: Answers, datasets: Datasets, place: int, column: int) -> Figure | None:
     """The image with its labels and predictions; None where its file has gone."""
-    pixels = stored_image(stores, int(data.predictions.rows[place]), SIDE)
+    pixels = stored_image(datasets, int(data.predictions.rows[place]), SIDE)
     return None if pixels is None else html.gray_figure(pixels, error_caption(data, place, column))
 
 
@@ -87,14 +86,14 @@ def error_caption(data: Answers, place: int, column: int) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def stored_image(stores: Sequence[Store], row: int, side: int) -> np.ndarray | None:
+def stored_image(datasets: Datasets, row: int, side: int) -> np.ndarray | None:
     """An image by its row through all folders, its side at most so long; None where its file has gone."""
-    for store in stores:
-        if row < len(store):
+    for dataset in datasets:
+        if row < len(dataset):
             break
-        row -= len(store)
+        row -= len(dataset)
     try:
-        pixels = np.asarray(store.image(row))
+        pixels = np.asarray(dataset.image(row))
     except (ValueError, OSError):  # a linked file that has gone
         return None
     side = min(side, pixels.shape[0])

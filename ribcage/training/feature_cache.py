@@ -148,7 +148,7 @@ def _made(method: Detect, loader: Loader, rows: np.ndarray, flip: float, bf16: b
     if not len(rows):
         return
     plain = Loader(
-        loader.stores, [replace(loader.views[0], flip=flip)], batch=BATCH, seed=loader.seed, rows=rows, shuffle=False,
+        loader.data, [replace(loader.views[0], flip=flip)], batch=BATCH, seed=loader.seed, rows=rows, shuffle=False,
         findings=loader.findings, threads=loader.threads, channels=loader.channels, normalise=loader.normalise,
         device=loader.device,
     )  # fmt: skip
@@ -216,8 +216,8 @@ def _stamp(method: Detect, loader: Loader, kind: Kind, bf16: bool) -> dict[str, 
         weights.update(name.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return {
         "backbone": weights.hexdigest(),
-        "sets": [[one.facts.contents, one.facts.plan, one.facts.name, len(one), one.size] for one in loader.stores],
-        "scales": [list(loader.scale(number)) for number in range(len(loader.stores))],
+        "sets": [[one.facts.contents, one.facts.plan, one.facts.name, len(one), one.size] for one in loader.data],
+        "scales": [list(loader.scale(number)) for number in range(len(loader.data))],
         "rows": hashlib.sha256(np.unique(loader.rows).tobytes()).hexdigest(),
         "view": json.loads(json.dumps(asdict(loader.views[0]))),
         "shapes": [list(shape) for shape in _shapes(method, loader)],

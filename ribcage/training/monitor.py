@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from ribcage import metrics
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
 from ribcage.methods import Method
 from ribcage.runtime import distributed, files, rng
 from ribcage.training import probe
@@ -40,7 +40,7 @@ LEAST_RANK, LEAST_SPREAD, LEAST_SHARE = 2.0, 0.02, 0.05
 class Labelled:
     """Labelled images: some to learn from, others to be asked about."""
 
-    stores: Sequence[Store]
+    data: Datasets
     learning: np.ndarray
     """Rows, counted through all sets."""
     tested: np.ndarray
@@ -55,7 +55,7 @@ class Monitor:
 
     Args:
         method: gives what learns.
-        stores, rows: the images it learns from.
+        data, rows: the training images.
         size: (height, width) that the model sees.
         device: where it is.
         labelled: images to try the features on.
@@ -66,7 +66,7 @@ class Monitor:
     def __init__(
         self,
         method: Callable[[], Method],
-        stores: Sequence[Store],
+        data: Datasets,
         rows: np.ndarray,
         *,
         size: tuple[int, int],
@@ -80,7 +80,7 @@ class Monitor:
     ) -> None:
         if images < 2:
             raise ValueError(f"A monitor looks at 2 images or more, not {images}.")
-        self.method, self.stores, self.rows = method, tuple(stores), sample(rows, images)
+        self.method, self.data, self.rows = method, data, sample(rows, images)
         self.size, self.device, self.labelled = size, device, labelled
         if labelled is not None:
             self.learning, self.tested = sample(labelled.learning, images), sample(labelled.tested, images)
@@ -94,7 +94,7 @@ class Monitor:
             return {}
         method = self.method()
         with left_as_it_was(method):
-            features = self._part(method, self.stores, self.rows, ()).features
+            features = self._part(method, self.data, self.rows, ()).features
             found = {"rank": effective_rank(features), "spread": spread(features)} | self._probed(method)
         self.found.append({name: value for name, value in found.items() if value == value})
         return self.found[-1]
@@ -107,8 +107,8 @@ class Monitor:
         """The mean AUROC of both readers."""
         if self.labelled is None:
             return {}
-        stores, findings = self.labelled.stores, self.labelled.findings
-        learning, tested = (self._part(method, stores, rows, findings) for rows in (self.learning, self.tested))
+        data, findings = self.labelled.data, self.labelled.findings
+        learning, tested = (self._part(method, data, rows, findings) for rows in (self.learning, self.tested))
         nobody = tested.take(np.arange(0))  # nothing is chosen
         answers = {
             "probe": probe.regressed(learning, nobody, tested, (STRENGTH,))[0][1],
@@ -118,8 +118,8 @@ class Monitor:
         aurocs = {name: metrics.auroc(scores, tested.labels) for name, scores in answers.items()}
         return {name: metrics.macro(np.where(defined, each, np.nan)).mean for name, each in aurocs.items()}
 
-    def _part(self, method: Method, stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str] | None) -> Part:
-        loader = probe.shown(stores, rows, self.size, findings, **self.loading)
+    def _part(self, method: Method, data: Datasets, rows: np.ndarray, findings: Sequence[str] | None) -> Part:
+        loader = probe.shown(data, rows, self.size, findings, **self.loading)
         return probe.extract(method.backbone, loader, self.device)
 
 

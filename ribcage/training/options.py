@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from ribcage.models.hyperparameters import USUAL, Hyperparameters, Optimizer
+
+if TYPE_CHECKING:
+    from ribcage.data.collection import Datasets
 
 # Heavy modules are imported where they are used: a command's help needs none of them.
 
@@ -155,14 +158,14 @@ def run(command: str, module: ModuleType, course: Course, train: Callable[[Any, 
         return train(course, device)
 
 
-def loader(course: Course, stores: Any, shown: Any, rows: Any, model: Any, device: Any, **more: Any) -> Any:
+def loader(course: Course, data: "Datasets", shown: Any, rows: Any, model: Any, device: Any, **more: Any) -> Any:
     """Batches of these rows in these views, as the course and the model to be want them; more: of the loader's own."""
     from ribcage.data.loader import Loader
     from ribcage.runtime import distributed
 
     asked = {"findings": model.findings, "drop_last": len(rows) >= course.batch, "normalise": (model.mean, model.std)}
     return Loader(
-        stores,
+        data,
         shown,
         batch=course.batch,
         seed=course.seed,
@@ -286,37 +289,37 @@ def export(course: Course, method: Any, model: Any) -> None:
     print(f"Wrote {formats.load(course.export_as).export(method, model, course.out)}.")
 
 
-def rows(course: Course, stores: Any, *splits: str) -> tuple[Any, str]:
+def rows(course: Course, data: "Datasets", *splits: str) -> tuple[Any, str]:
     """The rows of the splits to learn from, with a share of the patients; and a sentence about them."""
     from ribcage.data import selection
 
-    every = selection.rows_of(stores, *splits, frontal=course.frontal)
-    chosen = selection.without_copies(stores, every, *splits) if course.drop_copies else every
+    every = data.rows_of(*splits, frontal=course.frontal)
+    chosen = selection.without_copies(data, every, *splits) if course.drop_copies else every
     copies, before = len(every) - len(chosen), len(chosen)
-    chosen = own_rows(course, stores, chosen)
+    chosen = own_rows(course, data, chosen)
     shared = before - len(chosen)
-    chosen = selection.share_of_patients(stores, chosen, course.labels, course.seed)
+    chosen = selection.share_of_patients(data, chosen, course.labels, course.seed)
     less = [f"{course.labels:g} of the patients"] if course.labels < 1 else []
     less += [f"{copies:,} copies of images in other splits left out"] if copies else []
     less += [f"{shared:,} left out that share patients or images with other splits"] if shared else []
     return chosen, f"Learning from {len(chosen):,} of {len(every):,} images" + (f" ({'; '.join(less)})" if less else "")
 
 
-def own_rows(course: Course, stores: Any, rows: Any) -> Any:
+def own_rows(course: Course, data: "Datasets", rows: Any) -> Any:
     """These rows without those that give way; each image is still the one that was imported."""
-    from ribcage.data import dataset_folder, selection
+    from ribcage.data import selection
 
-    kept = rows[~selection.given_way(stores, course.drop_shared)[rows]] if course.drop_shared else rows
+    kept = rows[~selection.given_way(data, course.drop_shared)[rows]] if course.drop_shared else rows
     if not len(kept):
         gone = " ".join(course.drop_shared)
         raise ValueError(f"--drop-shared {gone} leaves no image of a split that is needed: let another give way.")
-    dataset_folder.check_images(stores, kept)
+    data.require_intact(kept)
     return kept
 
 
-def findings(course: Course, stores: Any) -> tuple[str, ...]:
+def findings(course: Course, data: "Datasets") -> tuple[str, ...]:
     """Those asked for, or all that the data has."""
-    return course.findings or tuple(dict.fromkeys(name for one in stores for name in one.index.findings))
+    return course.findings or tuple(dict.fromkeys(name for one in data for name in one.index.findings))
 
 
 def written(course: Course) -> dict[str, Any]:

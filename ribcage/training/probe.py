@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ribcage import metrics
 from ribcage.data import selection
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
 from ribcage.data.loader import Loader
 from ribcage.imaging.augment import plain_view
 from ribcage.models.backbone import Backbone
@@ -108,23 +108,23 @@ def extract(
 
 
 def shown(
-    stores: Sequence[Store],
+    data: Datasets,
     rows: np.ndarray,
     size: tuple[int, int],
     findings: Sequence[str] | None,
     **options: object,
 ) -> Loader:
     """A loader that shows every image once, as it is."""
-    return Loader(stores, [plain_view(size)], rows=rows, findings=findings, shuffle=False, **options)  # type: ignore[arg-type]
+    return Loader(data, [plain_view(size)], rows=rows, findings=findings, shuffle=False, **options)  # type: ignore[arg-type]
 
 
 def scores(
-    stores: Sequence[Store], learning: Part, choosing: Part, tested: Part, shares: Sequence[float], seeds: int
+    data: Datasets, learning: Part, choosing: Part, tested: Part, shares: Sequence[float], seeds: int
 ) -> Iterator[Score]:
     """Both readers at every share, for several draws of its patients; all patients can be drawn in one way only."""
     for share in shares:
         for seed in range(seeds if share < 1 else 1):
-            chosen = selection.share_of_patients(stores, learning.rows, share, seed)
+            chosen = selection.share_of_patients(data, learning.rows, share, seed)
             part = learning.take(np.isin(learning.rows, chosen))
             for name, read in READERS.items():
                 found = chosen_auroc(read(part, choosing, tested), choosing.labels, tested.labels)

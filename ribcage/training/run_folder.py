@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ribcage.data.dataset_folder import Store
+from ribcage.data.collection import Datasets
 from ribcage.runtime import distributed, files, flags, progress, threads
 from ribcage.training import checkpoint
 from ribcage.training.run import Training
@@ -40,7 +40,7 @@ def going(
     command: str,
     options: Any,
     training: Training,
-    stores: Sequence[Store],
+    data: Datasets,
     lessons: Sequence[str] = (),
     facts: dict[str, Any] | None = None,
 ) -> Iterator[None]:
@@ -51,12 +51,12 @@ def going(
     with contextlib.ExitStack() as held:
         again = distributed.at_first(lambda: held.enter_context(_owned(options)))
         if not again:
-            distributed.at_first(lambda: begin(command, options, stores, lessons))
+            distributed.at_first(lambda: begin(command, options, data, lessons))
         else:
             if said := training.resume():
                 say(f"! {said}")
             step = training.run.step
-            history = distributed.at_first(lambda: _changed(command, options, stores, lessons, step))
+            history = distributed.at_first(lambda: _changed(command, options, data, lessons, step))
             if history and facts is not None:
                 facts["history"] = history
         yield
@@ -86,30 +86,28 @@ def _owned(options: Any) -> Iterator[bool]:
             yield again
 
 
-def begin(command: str, options: Any, stores: Sequence[Store], lessons: Sequence[str] = ()) -> None:
+def begin(command: str, options: Any, data: Datasets, lessons: Sequence[str] = ()) -> None:
     """Make the run folder; another run in it is not touched."""
     check_free(options)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "metrics.jsonl").unlink(missing_ok=True)
-    _write(options.out, asked(command, options, stores, lessons))
+    _write(options.out, asked(command, options, data, lessons))
 
 
 def _write(folder: Path, values: dict[str, Any]) -> None:
     files.write(folder / "options.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
-def _changed(
-    command: str, options: Any, stores: Sequence[Store], lessons: Sequence[str], step: int
-) -> list[dict[str, Any]]:
+def _changed(command: str, options: Any, data: Datasets, lessons: Sequence[str], step: int) -> list[dict[str, Any]]:
     """Say and write down what is otherwise from this step on; all that was changed in this run so far."""
-    changes = check_same(command, options, stores, lessons)
+    changes = check_same(command, options, data, lessons)
     history: list[dict[str, Any]] = begun(options.out).get("history", [])
     if not changes:
         return history
     say(f"Going on at step {step:,} with {_told(changes)}.")
     was, now = ({name: pair[place] for name, pair in changes.items()} for place in (0, 1))
     history = [*history, {"step": step, "was": was, "now": now}]
-    _write(options.out, {**asked(command, options, stores, lessons), "history": history})
+    _write(options.out, {**asked(command, options, data, lessons), "history": history})
     return history
 
 
@@ -146,22 +144,22 @@ def failed(folder: Path) -> bool:
     return unsaved(folder) and not (log.exists() and log.stat().st_size)
 
 
-def asked(command: str, options: Any, stores: Sequence[Store], lessons: Sequence[str] = ()) -> dict[str, Any]:
+def asked(command: str, options: Any, data: Datasets, lessons: Sequence[str] = ()) -> dict[str, Any]:
     """All options as they are written down, and hashes of the data and the teachers they name."""
     plain = json.loads(json.dumps(dataclasses.asdict(options), default=str))
     plain |= plain.pop("member", {})
     if "devices" in plain:
         plain["devices"] = distributed.world()
-    contents = [f"{one.facts.contents} {one.facts.tables['index.parquet']}" for one in stores]
+    contents = [f"{one.facts.contents} {one.facts.tables['index.parquet']}" for one in data]
     return {"command": command, **plain, "contents": contents} | ({"lessons": list(lessons)} if lessons else {})
 
 
-def check_same(command: str, options: Any, stores: Sequence[Store], lessons: Sequence[str] = ()) -> Changes:
+def check_same(command: str, options: Any, data: Datasets, lessons: Sequence[str] = ()) -> Changes:
     """Raise where a run that is to go on was begun with other options or other data; what may be changed, and is."""
     said = begun(options.out)
     if not said or unsaved(options.out):
         return {}
-    now, before = asked(command, options, stores, lessons), {**usual(options), **said}
+    now, before = asked(command, options, data, lessons), {**usual(options), **said}
     if before.get("command") != command:
         raise ValueError(f"{options.out} is a run of 'ribcage {before.get('command')}', not of 'ribcage {command}'.")
     names = [name for name in dict.fromkeys([*before, *now]) if name != "history" and before.get(name) != now.get(name)]

@@ -20,9 +20,9 @@ from ribcage.bundle.init import initial_provenance, initial_spec
 from ribcage.bundle.io import WEIGHTS_FILE, Classifier, find_bundle
 from ribcage.bundle.spec import EXCLUSIVE, ModelSpec
 from ribcage.data import findings as vocabulary
-from ribcage.data.dataset_folder import Store
-from ribcage.data.findings import Policy
-from ribcage.data.labels import IGNORE, known_labels
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder
+from ribcage.data.findings import IGNORE, Policy
 from ribcage.data.loader import Batch
 from ribcage.data.provenance import Provenance
 from ribcage.data.readers import columns, tables
@@ -145,7 +145,7 @@ def seen(name: str) -> Provenance:
 
 def told(
     opened: Classifier,
-    stores: Sequence[Store],
+    data: Datasets,
     rows: np.ndarray,
     findings: Sequence[str],
     *,
@@ -153,12 +153,12 @@ def told(
     **how: object,
 ) -> np.ndarray:
     """(all rows, F) what a model says of plain images, asked once; NaN elsewhere. All ranks must call it."""
-    said = predictions.predict(opened.method, stores, rows, model=opened.spec, label="teach", **how)  # type: ignore[arg-type]
+    said = predictions.predict(opened.method, data, rows, model=opened.spec, label="teach", **how)  # type: ignore[arg-type]
     model = opened.spec
     own = [place for place, name in enumerate(model.findings) if name in findings]
     if not np.isfinite(said.logits[:, own]).all():
         raise ValueError(f"{opened.folder} answers what is no number: its weights are damaged, or it has diverged.")
-    answers = np.full((sum(map(len, stores)), len(findings)), np.nan, np.float32)
+    answers = np.full((sum(map(len, data)), len(findings)), np.nan, np.float32)
     for place, name in enumerate(model.findings):
         if name in findings and len(said.rows):
             logits = calibrated(torch.from_numpy(said.logits), model, exclusive)
@@ -173,13 +173,13 @@ def validated(model: ModelSpec, findings: Sequence[str]) -> np.ndarray:
 
 
 def scored(
-    answers: np.ndarray, stores: Sequence[Store], rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE
+    answers: np.ndarray, data: Datasets, rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE
 ) -> np.ndarray:
     """(F,) the AUROC that stored answers reach on these rows."""
     there = rows[~np.isnan(answers[rows]).all(axis=1)]
     if not len(there):
         return np.full(len(findings), np.nan)
-    labels = np.where(np.isnan(answers[there]), np.nan, known_labels(stores, there, findings, policy))
+    labels = np.where(np.isnan(answers[there]), np.nan, data.known_labels(there, findings, policy))
     return np.asarray(metrics.auroc(np.nan_to_num(answers[there]), labels), np.float64)
 
 
@@ -307,11 +307,11 @@ def _words(name: str) -> list[str]:
     return list(dict.fromkeys([name, *cut]))
 
 
-def read(said: Table, stores: Sequence[Store], findings: Sequence[str], *, exclusive: bool = False) -> np.ndarray:
+def read(said: Table, data: Datasets, findings: Sequence[str], *, exclusive: bool = False) -> np.ndarray:
     """(all rows, F) what a table says of the images of these sets, as `calibrated` has it; NaN where it says nothing.
 
     Who says what must not be guessed: see `matched`."""
-    own = pd.concat([_images(store) for store in stores], ignore_index=True)
+    own = pd.concat([_images(dataset) for dataset in data], ignore_index=True)
     place = matched(said.images, own)
     hit = place >= 0
     if not hit.any():
@@ -396,6 +396,6 @@ def spoken(answers: np.ndarray, rows: np.ndarray) -> int:
     return int((~np.isnan(answers[rows])).any(axis=1).sum())
 
 
-def _images(store: Store) -> pd.DataFrame:
+def _images(dataset: DatasetFolder) -> pd.DataFrame:
     """Set and path of its images."""
-    return pd.DataFrame({"set": store.index.name, "path": store.index.table["path"].astype("str")})
+    return pd.DataFrame({"set": dataset.index.name, "path": dataset.index.table["path"].astype("str")})

@@ -1,0 +1,222 @@
+"""Datasets: several dataset folders as one. Rows are counted through all of them, the first folder's first."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import pandas as pd
+
+from ribcage.data import dataset_folder, splits
+from ribcage.data.dataset_folder import DatasetFolder
+from ribcage.data.findings import IGNORE, Policy
+from ribcage.runtime.spelling import did_you_mean
+
+FRONTAL = ("PA", "AP")
+"""The views of a frontal image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Datasets(Sequence[DatasetFolder]):
+    """Several dataset folders; `row` always means a row of the joined table."""
+
+    folders: tuple[DatasetFolder, ...]
+
+    @classmethod
+    def of(cls, folders: Iterable[DatasetFolder]) -> "Datasets":
+        """From opened folders; datasets stay as they are."""
+        return folders if isinstance(folders, Datasets) else cls(tuple(folders))
+
+    @classmethod
+    def open(cls, folders: Iterable[Path | str]) -> "Datasets":
+        """Open several; one ValueError for all that is wrong with them."""
+        opened, wrong = [], []
+        for folder in folders:
+            try:
+                opened.append(dataset_folder.open(folder))
+            except (ValueError, OSError) as error:
+                wrong.append(str(error))
+        if wrong:
+            raise ValueError(" ".join(wrong))
+        return cls(tuple(opened))
+
+    def __len__(self) -> int:
+        """How many folders."""
+        return len(self.folders)
+
+    @overload
+    def __getitem__(self, place: int) -> DatasetFolder: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Datasets": ...
+    def __getitem__(self, place: int | slice) -> "DatasetFolder | Datasets":
+        return Datasets(self.folders[place]) if isinstance(place, slice) else self.folders[place]
+
+    # ---- rows
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(folders + 1,) int64: the first row of each folder and, last, the number of all rows."""
+        return np.cumsum([0, *(len(one) for one in self.folders)], dtype=np.int64)
+
+    @property
+    def total(self) -> int:
+        """How many images all folders have."""
+        return int(self.starts[-1])
+
+    def source(self, rows: np.ndarray) -> np.ndarray:
+        """(N,) int64: the number of each row's folder."""
+        return np.searchsorted(self.starts[1:], rows, side="right")
+
+    def place_of(self, row: int) -> tuple[DatasetFolder, int]:
+        """The folder of a row, and the row in it."""
+        source = int(self.source(np.array([row]))[0])
+        return self.folders[source], int(row - self.starts[source])
+
+    def own_rows(self, rows: np.ndarray) -> list[np.ndarray]:
+        """For each folder, those of the rows that are in it, counted within the folder."""
+        ranges = zip(self.starts, self.starts[1:], strict=False)
+        return [rows[(rows >= start) & (rows < end)] - start for start, end in ranges]
+
+    def rows_of(self, *splits: str, frontal: bool = False) -> np.ndarray:
+        """The rows of these splits; ValueError where one of them has none. frontal: only PA and AP views."""
+        chosen = np.zeros(self.total, bool)
+        for split in splits:
+            of_split = self.column("split") == split
+            if frontal:
+                of_split &= self.frontal
+            if not of_split.any():
+                known = sorted(set(self.splits) - {""})
+                hint = did_you_mean(split, known) or f" Splits: {', '.join(known) or 'none'}."
+                where = ", ".join(str(one.folder) for one in self.folders)
+                raise ValueError(f"No {'frontal ' * frontal}image of {where} is in split {split!r}.{hint}")
+            chosen |= of_split
+        return np.flatnonzero(chosen)
+
+    # ---- the tables
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Path, patient, view, split and, in `name`, the dataset of every image."""
+        columns = ["path", "patient", "view", "split"]
+        tables = [one.index.table[columns].assign(name=one.index.name) for one in self.folders]
+        return pd.concat(tables, ignore_index=True)
+
+    def column(self, name: str) -> np.ndarray:
+        """(N,) one of the columns that every index has."""
+        return np.concatenate([one.index.table[name].to_numpy() for one in self.folders])
+
+    @property
+    def frontal(self) -> np.ndarray:
+        """(N,) bool: PA and AP views."""
+        return np.isin(self.column("view").astype(str), FRONTAL)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Split → how many images; "" stands for those in no split."""
+        names, counts = np.unique(self.column("split").astype(str), return_counts=True)
+        return dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+    @cached_property
+    def patients(self) -> np.ndarray:
+        """(N,) str: a name for each patient, different in each dataset and independent of its spelling; "" where
+        unknown."""
+        named = self.table["name"] + "\0" + splits.spelt(self.table["patient"])
+        return named.where(self.table["patient"] != "", "").to_numpy(object)
+
+    @cached_property
+    def patient_codes(self) -> np.ndarray:
+        """(N,) int64: equal for the rows of one patient, also in two folders of one dataset; every unknown patient has
+        a number of its own below 0."""
+        codes = pd.factorize(self.patients)[0].astype(np.int64)
+        return np.where(self.patients == "", -1 - np.arange(len(codes)), codes)
+
+    @cached_property
+    def image_hashes(self) -> np.ndarray:
+        """(N,) uint64 hashes of the stored pixels; 0 in linked folders, which store none."""
+        return np.concatenate(
+            [np.zeros(len(one), np.uint64) if one.facts.linked else one.fingerprints.pixels for one in self.folders]
+        )
+
+    # ---- labels and boxes
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Every finding of every dataset, each once."""
+        return tuple(dict.fromkeys(name for one in self.folders for name in one.index.findings))
+
+    def asked(self, findings: Sequence[str]) -> np.ndarray:
+        """(folders, F) bool: which dataset has labels of which finding."""
+        asked = [[name in one.index.findings for name in findings] for one in self.folders]
+        return np.array(asked, bool).reshape(len(self), len(findings))
+
+    def source_labels(self, findings: Sequence[str]) -> np.ndarray:
+        """(N, F) float32 labels 1, 0, -1 (uncertain) and NaN (unknown) of all rows, as the sources have them."""
+        parts = []
+        for one, known in zip(self.folders, self.asked(findings), strict=True):
+            part = np.full((len(one), len(findings)), np.nan, np.float32)
+            part[:, known] = one.index.table[[name for name in findings if name in one.index.findings]].to_numpy()
+            parts.append(part)
+        return np.concatenate(parts)
+
+    def known_labels(self, rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE) -> np.ndarray:
+        """(N, F) float32 labels 1, 0 and NaN of these rows under a policy, without its label smoothing.
+
+        NaN, too, where a dataset does not label a finding: no policy applies there."""
+        labels = policy.settled.apply(self.source_labels(findings)[rows], findings)
+        labels[~self.asked(findings)[self.source(rows)]] = np.nan
+        return labels
+
+    def boxes(self, findings: Sequence[str]) -> "BoxTable":
+        """The ground-truth boxes of these findings in pixels of the stored images."""
+        parts = [np.empty((0, 6))]
+        for one, start in zip(self.folders, self.starts.tolist(), strict=False):
+            table = one.index.boxes
+            finding = table["finding"].map({name: place for place, name in enumerate(findings)}).to_numpy(np.float64)
+            x, y, width, height = (table[name].to_numpy(np.float64) for name in ("x", "y", "width", "height"))
+            rows = table["row"].to_numpy() + start
+            parts.append(np.stack([rows, finding, x, y, x + width, y + height], axis=1)[~np.isnan(finding)])
+        joined = np.concatenate(parts)
+        return BoxTable(joined[:, 0].astype(np.int64), joined[:, 1:])
+
+    # ---- images
+
+    def image(self, row: int) -> np.ndarray:
+        """(S, S): one stored image."""
+        folder, own = self.place_of(row)
+        return folder.image(own)
+
+    def sides(self, rows: np.ndarray) -> np.ndarray:
+        """(N,) float64: the side in pixels of each row's stored image."""
+        return np.array([one.size for one in self.folders], np.float64)[self.source(rows)]
+
+    def require_intact(self, rows: np.ndarray) -> None:
+        """ValueError where the pixels of one of these images differ from those that were imported."""
+        wrong = []
+        for one, own in zip(self.folders, self.own_rows(rows), strict=True):
+            damaged = one.damaged(np.unique(own))
+            if len(damaged):
+                wrong.append(f"{len(damaged):,} images of {one.folder} (first: row {damaged[0]})")
+        if wrong:
+            raise ValueError(
+                f"Images changed since the import (pixel hashes differ): {', '.join(wrong)}. Import again."
+            )
+
+
+@dataclass(frozen=True)
+class BoxTable:
+    """Boxes of images."""
+
+    rows: np.ndarray
+    """(M,) int64, ascending."""
+    values: np.ndarray
+    """(M, 5) float64: finding, x0, y0, x1, y1."""
+
+    def of_rows(self, rows: np.ndarray) -> np.ndarray:
+        """(M, 6): the boxes of some images, the place of the image in `rows` first."""
+        first, end = (np.searchsorted(self.rows, rows, side=side) for side in ("left", "right"))
+        count = end - first
+        n = np.repeat(np.arange(len(rows)), count)
+        at = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
+        return np.concatenate([n[:, None], self.values[at]], axis=1)
