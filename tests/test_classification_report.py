@@ -56,7 +56,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetFolder:
 
 @pytest.fixture(scope="module")
 def text(result: dict, data: Answers, dataset: DatasetFolder) -> str:
-    return report.classification_page(result, data, worst_errors(data, [dataset], 8))
+    return report.classification_page(result, data, worst_errors(data, Datasets.of([dataset]), 8))
 
 
 def test_the_page_needs_nothing_from_outside(text: str) -> None:
@@ -204,7 +204,7 @@ def test_hostile_names_add_nothing_to_page_drawings_card_or_console(
     rows = [row | {"finding": name} for row, name in zip(result["findings"], hostile, strict=True)]
     sets = Datasets.of([result["data"][0] | {"name": hostile[0], "folder": hostile[1]}])
     found = result | {"findings": rows, "data": sets, "run": hostile[2], "split": "test", "stamps": [hostile[1]]}
-    shown = report.classification_page(found, named, worst_errors(named, [dataset], 8))
+    shown = report.classification_page(found, named, worst_errors(named, Datasets.of([dataset]), 8))
     tags, plain = Tags(), Tags()
     tags.feed(shown)
     plain.feed(text)

@@ -75,7 +75,7 @@ def test_a_teacher_says_what_it_says_of_the_image_at_its_own_size_scale_and_chan
     expected = torch.stack([by_itself[:, 2] / 0.7, torch.full((24,), nan), by_itself[:, 0] / 1.5], 1)
     assert expected[:, [0, 2]].std(0).min() > 0.01
     torch.testing.assert_close(said, expected, equal_nan=True, atol=1e-3, rtol=1e-3)
-    told = teachers.told(bundle, [dataset], np.arange(0, 24, 2), findings, threads=1)
+    told = teachers.told(bundle, Datasets.of([dataset]), np.arange(0, 24, 2), findings, threads=1)
     assert np.isnan(told[1::2]).all()
     np.testing.assert_allclose(told[::2], expected[np.argsort(rows)].numpy()[::2], rtol=1e-4, atol=1e-5)
 
@@ -131,8 +131,8 @@ def test_a_teacher_that_answers_no_number_is_named(dataset: DatasetFolder) -> No
     with torch.no_grad():
         broken.method.head.weight[2] = nan
     with pytest.raises(ValueError, match="runs/broken answers what is no number"):
-        teachers.told(broken, [dataset], np.arange(4), ("Mass",), threads=1)
-    teachers.told(broken, [dataset], np.arange(4), ("Edema",), threads=1)
+        teachers.told(broken, Datasets.of([dataset]), np.arange(4), ("Mass",), threads=1)
+    teachers.told(broken, Datasets.of([dataset]), np.arange(4), ("Edema",), threads=1)
     live = Live(broken, ("Mass", "Nodule"), torch.ones(2), view=0, scale=SCALE, device=CPU)
     batch = next(Loader([dataset], [augment.plain_view(48)], batch=4, threads=1).epoch(0))
     assert not live.strange
