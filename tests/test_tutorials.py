@@ -126,7 +126,7 @@ def test_a_table_of_ones_own_becomes_a_tested_model(
 ) -> None:
     page = PAGES / "own-data.md"
     follow(page, steps(page), place, capsys, caplog)
-    assert (place / "answers.csv").exists() and (place / "runs" / "ours" / "evaluation" / "ours-test").is_dir()
+    assert (place / "predictions.csv").exists() and (place / "runs" / "ours" / "evaluation" / "ours-test").is_dir()
 
 
 # ---- from a checkpoint to a server
