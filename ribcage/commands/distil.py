@@ -1,8 +1,8 @@
-"""Train a small model to answer as others do: models it learns from, beside the labels that are known.
+"""Distil one or several teachers into a small student, with the known labels beside the teachers' predictions.
 
-Teachers are bundles, which see the very image that the student sees, at their own size; or tables of predictions.
-They teach images without labels, too. The rest is as in 'ribcage finetune': validation chooses the best, the test
-part is not touched, --resume goes on.
+A teacher is a bundle, which predicts on the augmented image of the student at its own input size, or a table of
+predictions. Unlabelled images are used as well. As in 'ribcage finetune', the validation split selects the best epoch,
+the test split is not used, and --resume continues a run.
 """
 
 import dataclasses
@@ -22,30 +22,31 @@ EXAMPLES = ("distil --teacher runs/chexnet --data data/nih --model eeea_net_c2 -
 
 @dataclass(frozen=True, kw_only=True)
 class Options(finetune.Options):
-    """Who learns what from whom."""
+    """Options of distillation."""
 
     teacher: tuple[str, ...]
-    """Bundles, run folders or tables of predictions (parquet, csv)."""
+    """Teachers: bundles, run folders or tables of predictions (parquet, csv)."""
     model: str = "eeea_net_c2"
-    """The student: any model of timm's, or one of Ribcage's own."""
+    """Architecture of the student: a timm model or one of Ribcage's own."""
     labels: float = 1.0
-    """Share of the training patients whose labels are shown; teachers teach all of them."""
+    """Fraction of the training patients whose labels are used; the teachers are used for all patients."""
     hard: float = 0.5
-    """Share of the labels in the loss; the rest is the teachers'."""
+    """Weight of the label loss; the distillation loss has the rest (1 - hard)."""
     temperature: float = 2.0
-    """How far answers are softened."""
+    """Temperature of the distillation loss."""
     match: Literal["kl", "mse"] = "kl"
-    """How the student's answers are laid beside the teachers': as softened probabilities, or as logits."""
+    """Distillation loss: Kullback-Leibler divergence of softened probabilities, or mean squared error of logits."""
     features: float = 0.0
-    """Weight of the likeness between the student's features and a teacher's."""
+    """Weight of the feature loss: 1 - cosine similarity of the student's (projected) and a teacher's features."""
     relations: float = 0.0
-    """Weight of the likeness between places of an image, as the student and as a teacher sees them."""
+    """Weight of the relation loss: squared difference of the similarities between locations of the feature maps."""
     weigh: Literal["mean", "auroc"] = "mean"
-    """Several teachers: all alike, or by how far above chance each was in validation, finding by finding."""
+    """Weights of several teachers: equal, or per finding by how far its validation AUROC is above 0.5."""
     teach: Literal["auto", "live", "stored"] = "auto"
-    """live: teachers see every augmented image; stored: each plain image once; auto: live if anything varies."""
+    """When teachers predict: live, on each augmented image; stored, once on each image as it is; auto, live if images
+    are augmented."""
     allow_leak: bool = False
-    """Go on although a teacher has learnt from the images that choose the best student."""
+    """Continue although a teacher was trained on images of the --val split; the card says so."""
 
 
 defaults = finetune.defaults

@@ -1,7 +1,8 @@
-"""Train a model to name findings; validation chooses the best, the test part is not touched.
+"""Train a classifier of findings; the validation split selects the best epoch, the test split is not used.
 
-Writes a run folder: options, a log line per step, a checkpoint to go on from, and `bundle/`, the best model so far with
-its temperature and thresholds. Ctrl-C, SIGTERM and SIGUSR1 save first; --resume goes on, in the middle of an epoch too.
+The run folder holds the options, a log line per step, a checkpoint, and `bundle/`: the best model so far with its
+temperature and thresholds. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues
+from it, also in the middle of an epoch.
 """
 
 from collections.abc import Callable
@@ -24,47 +25,48 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Course):
-    """What to train on what, and how."""
+    """Options of fine-tuning."""
 
     usual: ClassVar[Hyperparameters] = Hyperparameters(
         optimizer="adamw", lr=3e-4, weight_decay=0.05, warmup=1.0, most=0.5, scaled=False, epochs=10
     )
     model: str = "densenet121"
-    """Any model of timm's, or one of Ribcage's own."""
+    """Architecture: a timm model or one of Ribcage's own."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
-    """Times through the training images."""
+    """Training epochs."""
     batch: int = 64
-    """Images in a step, over all processes."""
+    """Batch size: images per optimizer step, over all processes."""
     train: str = "train"
-    """The split to learn from."""
+    """Split to train on."""
     val: str = "val"
-    """The split that chooses the best model, its temperature and its thresholds."""
+    """Split that selects the best epoch, the temperature and the thresholds."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
-    """What a training image may be subjected to."""
+    """Augmentation preset."""
     dropout: float = 0.0
-    """Of the features before the head."""
+    """Dropout probability of the features before the head."""
     loss: Literal["bce", "focal", "asymmetric", "cross-entropy"] = "bce"
-    """Per finding; cross-entropy when findings exclude each other."""
+    """Loss, per finding; cross-entropy for mutually exclusive findings."""
     prior: bool = False
-    """Begin with each finding as likely as among the training labels; heat-maps of short trainings are else empty."""
+    """Initialise the bias of the head to the prevalence of each finding; without it, heat-maps after a short training
+    may be empty."""
     balanced: bool = False
-    """Weight positives and negatives of a finding by their effective numbers."""
+    """Weight the positives and negatives of each finding by the effective number of samples (Cui et al. 2019)."""
     smoothing: float = 0.0
-    """How far labels are drawn towards one half."""
+    """Label smoothing, towards 0.5."""
     mixup: float = 0.0
-    """Alpha of the Beta distribution that mixes images in pairs."""
+    """Mixup: alpha of the Beta distribution; 0: no mixup."""
     freeze: Literal["", "backbone"] = ""
-    """What stays as it is."""
+    """Part of the model that is not trained."""
     ema: float = 0.0
-    """Decay of averaged weights, which are then the result; 0 averages none."""
+    """Decay of the exponential moving average of the weights, which is then the result; 0: no average."""
     keep: Literal["best", "last"] = "best"
-    """The result: the best epoch by validation, or the last, where validation cannot tell them apart."""
+    """Epoch to keep: the best on validation, or the last."""
     patience: int = 0
-    """Validations without a better one before the run ends; 0 never ends it."""
+    """Early stopping: validations without improvement after which the run ends; 0: no early stopping."""
     validate_every: int = 1
-    """Epochs between two validations, each of which looks at the whole --val split: more where epochs are short."""
+    """Epochs between two validations on the --val split."""
     log_format: Literal["bar", "paddle"] = "bar"
-    """paddle: a line every ten steps with the AUROC of each finding so far."""
+    """Format of the log: a progress bar, or paddle: a line every ten steps with the training AUROC of each finding."""
 
 
 def defaults(_: str = "") -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Train a detector: a backbone, frozen or not, under a head that finds boxes; validation chooses the best by mAP.
+"""Train a detector: a detection head on a backbone, frozen or not; the validation split selects the best epoch by mAP.
 
-Learns from images of which it is known where a finding is, or that it is nowhere: those without boxes teach, too. The
-rest is as in 'ribcage finetune': the test part is not touched, --resume goes on, in the middle of an epoch too.
+Training uses images with boxes, and images labelled negative, which need none. As in 'ribcage finetune', the test split
+is not used, and --resume continues a run, also in the middle of an epoch.
 """
 
 from collections.abc import Callable
@@ -31,53 +31,54 @@ UNTAUGHT = ("findings", "labels", "size", "model", "channels", "freeze", "epochs
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Course):
-    """What to train on what, and how."""
+    """Options of training a detector."""
 
     usual: ClassVar[Hyperparameters] = Hyperparameters(
         optimizer="adamw", lr=1e-3, weight_decay=1e-4, warmup=1.0, most=0.5, scaled=False, epochs=30
     )
     model: str = ""
-    """Any model of timm's, or one of Ribcage's own (default: that of the bundle --init names, else resnet50)."""
+    """Architecture: a timm model or one of Ribcage's own (default: that of the bundle of --init, else resnet50)."""
     findings: tuple[str, ...] = ()
-    """What to find (default: all of which there are boxes to learn from)."""
+    """Findings to detect (default: all with boxes in the training split)."""
     head: Literal["fcos", "yolo", "cam"] = "fcos"
-    """fcos: without anchors; yolo: YOLOv3's, as published for frozen backbones; cam: where a classifier looks."""
+    """Detection head: fcos, anchor-free; yolo, YOLOv3's as in LoVT's protocol for frozen backbones; cam, boxes from the
+    class activation maps of a trained classifier, without training."""
     width: int = 256
-    """Channels of fcos, from 4 on."""
+    """Channels of the fcos head, at least 4."""
     depth: int = 4
-    """Convolutions of fcos before each of its answers."""
+    """Convolutions of each fcos branch."""
     quality: Literal["centreness", "iou"] = "centreness"
-    """What fcos weighs a box by: how near to the middle of the box a cell lies, or how well the box fits."""
+    """Quality by which fcos weights the score of a box: centreness of its location, or predicted IoU."""
     anchors: Literal["published", "fitted"] = "published"
-    """Of yolo: those of the protocol, or fitted to the boxes that are learnt from."""
+    """Anchors of yolo: the published ones, or clustered from the training boxes."""
     overlap: float = 0.4
-    """IoU above which the less sure of two found boxes is dropped."""
+    """Non-maximum suppression: IoU above which the box with the lower score is dropped."""
     share: float = 0.5
-    """Of the greatest heat of cam, from which on a place belongs to a box."""
+    """Threshold of cam boxes, as a fraction of the maximum of the activation map."""
     boxes: int = 100
-    """Found in an image at most, however unsure."""
+    """Largest number of detections per image."""
     freeze: Literal["", "backbone"] = ""
-    """What stays as it is."""
+    """Part of the model that is not trained."""
     cache: bool = True
-    """Under a frozen backbone, where no image varies but by flips, make its maps once and keep them while it runs."""
+    """Cache the feature maps of a frozen backbone during the run, if the augmentation only flips."""
     cache_gb: float = 16.0
-    """The most that the maps of training, and those of validation, may take, in half precision."""
+    """Largest size in GB of the cache, for training and validation each."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
-    """Times through the training images."""
+    """Training epochs."""
     batch: int = 64
-    """Images in a step, over all processes."""
+    """Batch size: images per optimizer step, over all processes."""
     train: str = "train"
-    """The split to learn from."""
+    """Split to train on."""
     val: str = "val"
-    """The split that chooses the best detector and the score from which its boxes are shown."""
+    """Split that selects the best epoch and the score threshold."""
     augment: Literal["gentle", "strong", "plain"] = "gentle"
-    """What a training image may be subjected to."""
+    """Augmentation preset."""
     keep: Literal["best", "last"] = "best"
-    """The result: the best epoch by validation, or the last."""
+    """Epoch to keep: the best on validation, or the last."""
     patience: int = 0
-    """Validations without a better one before the run ends; 0 never ends it."""
+    """Early stopping: validations without improvement after which the run ends; 0: no early stopping."""
     validate_every: int = 1
-    """Epochs between two validations, each of which looks at the whole --val split: more where epochs are short."""
+    """Epochs between two validations on the --val split."""
 
 
 def defaults(_: str = "") -> dict[str, str]:

@@ -30,32 +30,32 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Course):
-    """What to learn from what, and how."""
+    """Options of pretraining."""
 
     method: str
     """Pretraining method."""
     model: str = "resnet50"
-    """Any model of timm's, or one of Ribcage's own."""
+    """Architecture: a timm model or one of Ribcage's own."""
     findings: tuple[str, ...] = ()
-    """For methods that learn from labels: which (default: all findings of the data)."""
+    """Findings to train on, for methods that use labels (default: all findings of the data)."""
     pool: str = ""
-    """How features are pooled, in timm's words: avg, token … (default: avg after mae, else as the model does)."""
+    """Pooling of features, by timm's names: avg, token … (default: avg after mae, else the model's own)."""
     epochs: int | None = None  # type: ignore[assignment]  # until it is settled
     """Training epochs."""
     batch: int = 256
-    """Images in a step, over all processes."""
+    """Batch size: images per optimizer step, over all processes."""
     train: tuple[str, ...] = ("train",)
-    """The splits to learn from."""
+    """Splits to train on."""
     share: tuple[float, ...] = ()
-    """Each data set's share of a batch (default: by its size)."""
+    """Fraction of a batch from each dataset (default: in proportion to its size)."""
     augment: Literal["radiograph", "paper"] = "radiograph"
-    """What suits radiographs, or what the paper did to photographs."""
+    """Augmentation preset: one for radiographs, or the paper's for photographs, without colour."""
     probe: tuple[str, ...] = ()
-    """Labelled dataset folders to try the features on while they are learnt."""
+    """Labelled dataset folders for a linear probe and kNN during training."""
     watch_every: int = 10
-    """Epochs between two looks at the features, each with a new bundle."""
+    """Epochs between two evaluations of the features, each of which also saves the bundle."""
     log_format: Literal["bar", "moco"] = "bar"
-    """moco: a line every ten steps with time, loss and accuracies, as MoCo prints it."""
+    """Format of the log: a progress bar, or moco: a line every ten steps as the authors' code prints it."""
     member: dict[str, Any] = field(default_factory=dict)
 
 

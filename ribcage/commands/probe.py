@@ -1,7 +1,7 @@
-"""Ask what frozen features know: logistic regression and nearest neighbours, at several shares of the labels.
+"""Evaluate frozen features: logistic regression and k nearest neighbours, at several fractions of the labels.
 
-Takes a finished model, or the name of any backbone with --init. Features are computed once, every image as it is;
-validation chooses strength and number of neighbours, the tested split nothing. Shares of a seed are nested, by patient.
+The model is a bundle or run folder, or an architecture with --init. Features are computed once, without augmentation;
+the validation split selects the regularisation and k. The fractions of one seed are nested, by patient.
 """
 
 from collections.abc import Sequence
@@ -18,49 +18,49 @@ EXAMPLES = ("probe runs/moco --data data/nih --out probe",)
 
 @dataclass(frozen=True)
 class Options:
-    """What to probe on what."""
+    """Options of a probe."""
 
     model: str
-    """A run, the folder of a finished model, or the name of a model."""
+    """Run folder, bundle, or name of an architecture."""
     data: tuple[str, ...]
     """Dataset folders."""
     init: str = ""
-    """For a name: where weights come from: imagenet, a bundle or run folder, a file; random when empty."""
+    """Initial weights of a named architecture: imagenet, a bundle or run folder, or a file (default: random)."""
     labels: tuple[float, ...] = (0.01, 0.1, 1.0)
-    """Shares of the training patients to learn from."""
+    """Fractions of the training patients to fit on."""
     seeds: int = 3
-    """How often a share is drawn."""
+    """Number of random draws of each fraction."""
     findings: tuple[str, ...] = ()
-    """What to ask for (default: all findings of the data)."""
+    """Findings to probe (default: all findings of the data)."""
     train: str = "train"
-    """The split to learn from."""
+    """Split to fit on."""
     val: str = "val"
-    """The split that chooses strength and number of neighbours."""
+    """Split that selects the regularisation and k."""
     split: str = "test"
-    """The split to test on."""
+    """Split to evaluate on."""
     frontal: bool = False
     """Only PA and AP views."""
     drop_copies: bool = True
-    """Leave out training images that are, to the bit, also in another split."""
+    """Leave out training images of which another split has an identical copy."""
     drop_shared: tuple[str, ...] = ()
-    """Splits that give way: what they have of patients, or as copies of images, of other splits is left out; of the
-    tested split also what the model has seen."""
+    """Splits to drop shared images from: images whose patients, or copies of which, are in another split; of the
+    evaluated split also those the model was trained on."""
     policy: str = "ignore"
-    """What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros …"""
+    """Policy for uncertain and blank labels: ignore, ones, zeros, blank=zeros …"""
     size: tuple[int, ...] = ()
-    """Height and width that the model sees, or one number for both (default: the finished model's; else 224)."""
+    """Input height and width in pixels, or one number for both (default: the bundle's, else 224)."""
     channels: Literal[1, 3] = 1
-    """For a name: 3 repeats the gray one."""
+    """Input channels of a named architecture; 3 repeats the gray image."""
     pool: str = ""
-    """For a name: how features are pooled, in timm's words: avg, token … (default: as the model does)."""
+    """Pooling of a named architecture, by timm's names: avg, token … (default: its own)."""
     batch: int = 64
-    """Images at a time."""
+    """Images per batch."""
     threads: int = 0
-    """For loading; 0 takes one for each core."""
+    """Threads that load images; 0: one per core."""
     allow_leak: bool = False
-    """Test on what the model has seen, and say so."""
+    """Evaluate although the model was trained on these patients or images; the result says so."""
     out: Path | None = None
-    """A folder to write probe.json to, all numbers of every draw."""
+    """Folder for probe.json, with the numbers of every draw."""
 
 
 def run(options: Options) -> dict[str, Any]:

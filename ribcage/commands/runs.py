@@ -1,7 +1,7 @@
-"""List runs: what was trained on what, how it stands, how far it is, and its main number.
+"""List the runs below a folder: command, model, data, state, progress and main result.
 
-A run is running, finished, stopped (asked to, or killed) or failed. The number is the mean AUROC, or mAP of boxes, of
-the latest honest test with its interval; before any test, of the validation that chose the model.
+A run is running, finished, stopped (by a signal, or killed) or failed. The result is the mean AUROC, or the mAP of a
+detector, of the latest test by the honest protocol, with its interval; before any test, that of validation.
 """
 
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ EXAMPLES = ("runs runs",)
 
 @dataclass(frozen=True)
 class Options:
-    """Where to look."""
+    """Options of the list."""
 
     folder: Path = Path("runs")
-    """The folder below which runs are looked for."""
+    """Folder to search for runs."""
     json: Path | None = None
-    """Write all of it to this file."""
+    """Also write the list to this file, as JSON."""
 
 
 def run(options: Options) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""BYOL: predict what a slowly following copy of the network makes of the other view; there are no negatives.
+"""BYOL: predict a momentum encoder's projection of the other view; there are no negatives.
 
 Grill et al. 2020, https://arxiv.org/abs/2006.07733, eq. 2. With the online network's prediction p of one view and the
 target network's projection z of the other:
@@ -29,7 +29,7 @@ CHINESE = "BYOL：由一个视图预测动量编码器对另一视图的输出�
 
 
 def _lars(epochs: int, lr: float, momentum: float) -> Hyperparameters:
-    """Of a shorter run."""
+    """The published hyperparameters of a shorter run."""
     return Hyperparameters(
         optimizer="lars", lr=lr, weight_decay=1e-6, warmup=10, epochs=epochs, batch=4096,
         own={"momentum": momentum}, source="byol/configs/byol.py",
@@ -37,12 +37,12 @@ def _lars(epochs: int, lr: float, momentum: float) -> Hyperparameters:
 
 
 class BYOL(Method):
-    """An online network that predicts, a target network that follows.
+    """An online network with projector and predictor, and a target network: its exponential moving average.
 
-    hidden: width of the projector and of the predictor
-    dim: of projections
-    momentum: tau_base, from where the target's momentum rises to 1; in runs under 1000 epochs 0.99, under 100 0.97
-    patient_aware: the second view is of another image of the same patient, where there is one
+    hidden: hidden width of the projector and the predictor
+    dim: width of the projections
+    momentum: initial momentum tau_base of the target, which rises to 1; below 1000 epochs 0.99, below 100 epochs 0.97
+    patient_aware: draw the second view from another image of the same patient, where there is one
     """
 
     mates = True
@@ -102,7 +102,7 @@ class BYOL(Method):
         return self.target(images)
 
     def after_step(self, progress: float) -> None:
-        """The target follows, ever more slowly."""
+        """Update the target network; its momentum rises to 1."""
         tau = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
         follow(self.target, nn.Sequential(self.backbone, self.projector), tau)
 

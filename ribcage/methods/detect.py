@@ -1,4 +1,4 @@
-"""Find boxes: a detector's head on a backbone's maps, whose backbone stays as it is or learns, too.
+"""Detection: a detection head on the feature maps of a backbone, frozen or not.
 
 The heads are in `detectors/`: FCOS on a pyramid, and the YOLOv3 of the LoVT protocol (Müller et al. 2022,
 https://arxiv.org/abs/2112.02889), where a frozen backbone shows by the boxes how good its pretraining was.
@@ -27,16 +27,16 @@ WIDEST, DEEPEST = 1024, 16
 
 
 class Detect(Method):
-    """A backbone and a head that finds boxes.
+    """A backbone and a detection head.
 
-    head: fcos, without anchors; or yolo, as the protocol has it
-    freeze: train the head only, the backbone stays as it is, in evaluation mode
-    width: channels of fcos, and of the pyramid that yolo needs of a vision transformer
-    depth: convolutions before each answer of fcos
-    quality: what fcos weighs a box by: centreness of its cell, or its iou with the true one
-    anchors: of yolo: as published, or fitted to the boxes that are learnt from
-    overlap: IoU above which the less sure of two found boxes of a finding is dropped
-    keep: boxes of an image at most
+    head: detection head: fcos, anchor-free; or yolo, as in LoVT's protocol
+    freeze: train only the head; the backbone stays in evaluation mode
+    width: channels of the fcos head, and of yolo's feature pyramid on a vision transformer
+    depth: convolutions of each fcos branch
+    quality: quality by which fcos weights the score of a box: centreness of its location, or predicted IoU
+    anchors: anchors of yolo: the published ones, or clustered from the training boxes
+    overlap: non-maximum suppression: IoU above which the box with the lower score is dropped
+    keep: largest number of detections per image
     """
 
     command = "localise"
@@ -123,7 +123,7 @@ class Detect(Method):
 
     @torch.no_grad()
     def found(self, images: Tensor, kept: Sequence[Tensor] = ()) -> list[Found]:
-        """The boxes in each image, the surest first, however unsure: whoever asks may cut them by their scores.
+        """The boxes of each image, highest score first, without a score threshold.
 
         kept: the backbone's maps, where they are known; of the images only the size then counts.
         """

@@ -1,4 +1,4 @@
-"""Learn from models that know: what teachers answer, softened, beside the labels that are known.
+"""Knowledge distillation: match the softened predictions of teachers, beside the known labels.
 
 Hinton et al. 2015, https://arxiv.org/abs/1503.02531, for findings that do not exclude each other: each has a sigmoid
 and a temperature of its own, there is no softmax over them. With z the student's logits, t the teachers', y labels,
@@ -58,16 +58,16 @@ class Faculty(tuple[Teacher, ...]):
 
 
 class Distil(Supervised):
-    """A student: a backbone and a linear head. Its other options are those of `Supervised`.
+    """The student: a backbone and a linear head. Its other options are those of `Supervised`.
 
-    teachers: who answers beside the labels
-    columns: which finding each column of a batch's labels is (default: as they come)
-    hard: share of the labels in the loss, a; the rest is the teachers'
-    temperature: how far answers are softened, T
-    match: kl, or mse, what becomes of it for a high temperature: (t - z)² / 8, or with one softmax over all the sum
-        over findings of (t - z)² / 2 F, each as it stands above the mean of its image
-    features: weight of the cosine between the student's features, projected, and a teacher's, b
-    relations: weight of the difference in how places of an image are like each other, c
+    teachers: the teachers
+    columns: the finding of each column of a batch's labels (default: in their order)
+    hard: weight a of the label loss; the distillation loss has 1 - a
+    temperature: temperature T of the distillation loss
+    match: distillation loss: kl, or mse, its limit for a high temperature: (t - z)² / 8 for each finding; for mutually
+        exclusive findings the sum of (t - z)² / 2 F, with the mean of each image subtracted
+    features: weight b of the feature loss
+    relations: weight c of the relation loss
     """
 
     command: ClassVar[str] = "distil"

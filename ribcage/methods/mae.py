@@ -1,4 +1,4 @@
-"""MAE: show a vision transformer a few patches of an image and draw the hidden ones from them.
+"""MAE: reconstruct the masked patches of an image from the visible ones, with a vision transformer.
 
 He et al. 2021, https://arxiv.org/abs/2111.06377; for radiographs Xiao et al. 2022, https://arxiv.org/abs/2210.12843:
 
@@ -32,12 +32,12 @@ HEADS = 16
 
 
 class MAE(Method):
-    """A vision transformer that encodes visible patches, and a small one that draws the hidden ones.
+    """A vision transformer that encodes the visible patches, and a small one that decodes the masked ones.
 
-    mask: share of the patches that is hidden; 0.9 was best for radiographs
-    decoder: dec512d8b has width 512 and 8 blocks, dec512d2b and dec128d2b have 2
-    norm_pix: draw each patch less its mean and divided by its standard deviation
-    decode_share: of the hidden patches, how many are drawn, others each time; 0.25 halves the work of a step
+    mask: fraction of the patches that is masked; Xiao et al. found 0.9 best for radiographs
+    decoder: width and number of blocks of the decoder
+    norm_pix: reconstruct patches normalised by their own mean and standard deviation
+    decode_share: fraction of the masked patches that is decoded, drawn anew each step; 0.25 halves the time of a step
     """
 
     hyperparameters = (

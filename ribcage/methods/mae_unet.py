@@ -1,4 +1,4 @@
-"""MAE for CNNs: blacken most squares of an image, and let a U-Net over the CNN's maps draw them again.
+"""MAE for CNNs: reconstruct masked squares of an image with a U-Net decoder on the feature maps of a CNN.
 
 As Xiao et al. 2022, https://arxiv.org/abs/2210.12843, did beside their transformers. With the mask m, 1 where hidden:
 
@@ -29,12 +29,12 @@ STAGES = 5
 
 
 class MAEUNet(Method):
-    """A CNN, and a decoder that doubles the side of its last map until it is the image's, beside earlier maps.
+    """A CNN, and a decoder that upsamples its last map to the size of the image, with skip connections.
 
-    mask: share of the squares that is hidden: set to 0, the mean of the data
+    mask: fraction of the squares that is masked, set to 0, the mean of the data
     patch: side of a square in pixels; halved until four fit across the image
-    width: channels of the decoder's first stage; the published 256 cost more than a small CNN itself
-    loss_on: masked pixels, or all as the paper's code had it
+    width: channels of the first stage of the decoder; the published 256 cost more than a small CNN
+    loss_on: pixels of the loss: masked ones, or all as in the authors' code
     """
 
     hyperparameters = (

@@ -1,14 +1,14 @@
-"""MoCo: tell an image's other view from a queue of past images.
+"""MoCo: contrast a view with a queue of keys of past images, made by a momentum encoder.
 
 He et al. 2020, https://arxiv.org/abs/1911.05722, and with an MLP head, v2, Chen et al. 2020,
 https://arxiv.org/abs/2003.04297. With the query q of one view, the key k of the other and the keys k_i of the queue:
 
     L = -log(exp(q.k/t) / (exp(q.k/t) + sum_i exp(q.k_i/t))),   w_key <- m w_key + (1 - m) w_query
 
-A batch norm that sees a query among the same images as its key gives the answer away. The paper shuffles images
-between GPUs; here batch norms judge `group` images at a time, queries in the order of the batch, the key of image i
-in group i mod G of G. So a query and its key are judged among as few of the same images as possible, one in G, on one
-process, too, and many processes compute what one would.
+Batch statistics leak information if a query and its key are normalised together with the same images. The paper
+shuffles images between GPUs; here batch norms normalise groups of `group` images: queries in the order of the batch,
+the key of image i in group i mod G of G. The groups of a query and of its key then share only one image in G, also on a
+single process, and results do not depend on the number of processes.
 
 Trained as in section 4 of the first paper, along the cosine of the second: SGD, .03 for a batch of 256, 200 epochs.
 """
@@ -35,15 +35,15 @@ NOBODY = torch.iinfo(torch.int64).min
 
 
 class MoCo(Method):
-    """v2; for v1: --head linear --temperature 0.07 --augment paper --view blur_probability=0.
+    """MoCo v2; for v1: --head linear --temperature 0.07 --augment paper --view blur_probability=0.
 
-    dim: of queries and keys
-    queue: past keys to tell a key from
-    momentum: m, how slowly the key encoder follows
-    temperature: t; 0.2 in v2, 0.07 in v1
-    head: mlp (v2) or linear (v1)
-    group: images a batch norm judges together, two groups in a batch at least; 0: all, which gives the answer away
-    patient_aware: keys of the same patient are positives, too, and never negatives
+    dim: width of queries and keys
+    queue: length of the queue of negative keys
+    momentum: momentum m of the key encoder
+    temperature: temperature t of the softmax; 0.2 in v2, 0.07 in v1
+    head: projection head: mlp (v2) or linear (v1)
+    group: images per batch norm group, at least two groups per batch; 0: the whole batch, which leaks between views
+    patient_aware: keys of the same patient are positives and never negatives
     """
 
     hyperparameters = (

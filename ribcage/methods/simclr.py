@@ -34,10 +34,9 @@ CHINESE = "SimCLR：在整个批次的所有视图中找出同一图像的另一
 class SimCLR(Method):
     """A backbone and a projection head; the negatives of a view are the views of all other images of the batch.
 
-    temperature: t, of the softmax
+    temperature: temperature t of the softmax
     dim: width of the projections
-    patient_aware: the second view is of another image of the same patient, where there is one, and images of the same
-        patient are no negatives
+    patient_aware: draw the second view from another image of the same patient; such images are never negatives
     """
 
     mates, divisible = True, False

@@ -1,4 +1,4 @@
-"""Supervised contrast: images with the same findings have like features, images with other findings unlike ones.
+"""SupCon: supervised contrastive learning, in which images with the same findings are positives.
 
 Khosla et al. 2020, https://arxiv.org/abs/2004.11362, eq. 2 (L_out), where two images are positives or they are not.
 Findings do not exclude each other, so here they are positives by a weight w_ij from 0 to 1; where every image is of
@@ -40,9 +40,9 @@ CHINESE = "监督对比学习：征象相同的图像特征相近，征象不同
 class SupCon(Method):
     """A backbone and a perceptron; positives are weighted by the overlap of their findings.
 
-    temperature: of the softmax; the authors' code has .07, the paper's table .1
-    dim: of the vectors that are compared
-    patient_aware: images of one patient are positives, whatever was found
+    temperature: temperature of the softmax; 0.07 in the authors' code, 0.1 in the paper's table
+    dim: width of the projections
+    patient_aware: images of the same patient are positives, whatever their findings
     """
 
     from_labels = True

@@ -1,4 +1,4 @@
-"""Learn findings from labels: one linear layer on the features, no question where nothing is known.
+"""Supervised: a linear classifier of findings on the features; unknown labels are left out of the loss.
 
 L = sum_{n,f known} l(z_nf, t_nf) / number known,   z = W features(x) + b
 """
@@ -22,13 +22,13 @@ CHINESE = "监督预训练：特征上接一个线性层，未知标签不参与
 class Supervised(Method):
     """A backbone and a linear head.
 
-    loss: bce, focal, asymmetric, or cross-entropy for findings that exclude each other
-    smoothing: how far targets are drawn towards one half, or one of so many where findings exclude each other
-    balanced: weight both sides of a finding by their effective numbers
-    prior: begin with each finding as likely as it is among the labels, so that features tell what speaks for more
-    mixup: alpha of the Beta distribution that mixes images in pairs; 0 mixes none
-    dropout: of the features before the head
-    freeze: train the head only, the backbone stays as it is, in evaluation mode
+    loss: loss, per finding; cross-entropy for mutually exclusive findings
+    smoothing: label smoothing, towards 0.5, or 1/F for F mutually exclusive findings
+    balanced: weight the positives and negatives of each finding by the effective number of samples
+    prior: initialise the bias of the head to the prevalence of each finding
+    mixup: alpha of the Beta distribution of mixup; 0: no mixup
+    dropout: dropout probability of the features before the head
+    freeze: train only the head; the backbone stays in evaluation mode
     """
 
     from_labels = True

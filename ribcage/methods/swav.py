@@ -1,4 +1,4 @@
-"""SwAV: say from one view of an image to which prototypes another belongs, when all prototypes must be used alike.
+"""SwAV: predict the cluster assignment of a view from another view of the image; clusters are of equal size.
 
 Caron et al. 2020, https://arxiv.org/abs/2006.09882, eq. 2 and section 3.2. With the features z of V views, |z| = 1, of
 which two are large, and the prototypes C, each of length 1:
@@ -39,17 +39,17 @@ CHINESE = "SwAV：由一个视图预测另一视图所属的原型，并要求�
 class SwAV(Method):
     """Two large views, several small ones, and prototypes.
 
-    crops: small views
-    prototypes: to which images are assigned; many fewer than images
-    temperature: t, of the predictions
-    epsilon: how soft assignments are
-    iterations: how often the algorithm goes round
-    queue: earlier images that are shared out with a batch; the paper's is 3840 for small batches, 0 for those of 4096
-    queue_from: share of the run after which they are; the paper's 15th epoch of 200
-    freeze: share of the run before prototypes move; the paper's first epoch of 100
-    hidden: width of the head
-    dim: of what is compared with prototypes
-    patient_aware: other views are of another image of the same patient, where there is one
+    crops: number of small views
+    prototypes: number of prototypes; far fewer than images
+    temperature: temperature t of the predictions
+    epsilon: entropy regularisation of the assignments
+    iterations: iterations of the Sinkhorn-Knopp algorithm
+    queue: length of the queue of past features; the paper's is 3840 for small batches, 0 for batches of 4096
+    queue_from: fraction of the run after which the queue is used; the paper's 15th epoch of 200
+    freeze: fraction of the run in which the prototypes are frozen; the paper's first epoch of 100
+    hidden: hidden width of the projection head
+    dim: width of the projections
+    patient_aware: draw the other views from another image of the same patient, where there is one
     """
 
     mates, divisible = True, False

@@ -1,4 +1,4 @@
-"""Course: what every training is told – what to see, how long, how weights move – and the run that comes of it."""
+"""Training options: what all commands that train share, their defaults, and the run that is built from them."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -20,81 +20,81 @@ class Course:
     """Options of all commands that train."""
 
     usual: ClassVar[Hyperparameters]
-    """How weights are moved where the options do not say."""
+    """Hyperparameters of options that are left open."""
     data: tuple[str, ...]
     """Dataset folders."""
     out: Path
-    """The run folder to make."""
+    """Run folder to write."""
     model: str
-    """Any model of timm's, or one of Ribcage's own."""
+    """Architecture: a timm model or one of Ribcage's own."""
     init: str = ""
-    """Where weights come from: imagenet, a bundle or run folder, a file; random when empty."""
+    """Initial weights: imagenet, a bundle or run folder, or a checkpoint file (default: random)."""
     findings: tuple[str, ...] = ()
-    """What to learn (default: all findings of the data)."""
+    """Findings to train on (default: all findings of the data)."""
     labels: float = 1.0
-    """Share of the patients to learn from."""
+    """Fraction of the training patients to use."""
     frontal: bool = False
     """Only PA and AP views."""
     drop_copies: bool = True
-    """Leave out training images that are, to the bit, also in another split."""
+    """Leave out training images of which another split has an identical copy."""
     drop_shared: tuple[str, ...] = ()
-    """Splits that give way: what they have of patients, or as copies of images, of other splits is left out."""
+    """Splits to drop shared images from: images whose patients, or copies of which, are in another split."""
     policy: str = "ignore"
-    """What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros."""
+    """Policy for uncertain and blank labels: ignore, ones, zeros, competition …, or FINDING=ones, blank=zeros."""
     size: tuple[int, ...] = (224,)
-    """Height and width that the model sees, or one number for both."""
+    """Input height and width in pixels, or one number for both."""
     channels: Literal[1, 3] = 1
-    """3 repeats the gray one: only for weights that cannot be folded."""
+    """Input channels; 3 repeats the gray image, for weights that cannot be folded into one channel."""
     pool: str = ""
-    """How features are pooled, in timm's words: avg, token … (default: as the model does)."""
+    """Pooling of features, by timm's names: avg, token … (default: the model's own)."""
     view: tuple[str, ...] = ()
-    """Changes to what an image may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0."""
+    """Changes to the augmentation preset, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0."""
     epochs: int
-    """Times through the images."""
+    """Training epochs."""
     batch: int
-    """Images in a step, over all processes."""
+    """Batch size: images per optimizer step, over all processes."""
     micro_batch: int = 0
-    """Most images that a process computes at once; more are computed in parts, which saves memory. 0: all at once."""
+    """Images per forward pass of a process at most; gradients of larger batches are accumulated. 0: no limit."""
     lr: float | None = None
     """Peak learning rate."""
     min_lr: float | None = None
-    """Where the cosine ends."""
+    """Final learning rate of the cosine schedule."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """How the learning rate falls, step by step."""
+    """Learning rate schedule, updated every step."""
     decay_at: tuple[float, ...] = (0.6, 0.8)
-    """For --schedule step: shares of the run after which it falls to a tenth."""
+    """Fractions of the run after which --schedule step divides the learning rate by 10."""
     warmup: float | None = None
-    """Epochs in which the learning rate rises, half of the run at most."""
+    """Warm-up epochs of the learning rate, at most half of the run."""
     optimizer: Optimizer | None = None
-    """Optimizer; another than the usual one comes with its own rate and decay."""
+    """Optimizer. One that is not the default comes with its own learning rate and weight decay."""
     betas: tuple[float, ...] = ()
-    """Of AdamW."""
+    """Betas of AdamW."""
     weight_decay: float | None = None
-    """Of matrices and filters; biases and norms have none."""
+    """Weight decay of matrices and filters; biases and norms have none."""
     layer_decay: float = 1.0
-    """Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in BEiT and MAE."""
+    """Layer-wise learning rate decay: factor per layer, from the head (1) down to the stem, as in BEiT and MAE."""
     drop_path: float = 0.0
-    """Share of residual branches dropped."""
+    """Stochastic depth: probability of dropping a residual branch."""
     clip: float | None = None
-    """Largest norm of the gradient; 0 does not clip."""
+    """Maximum norm of the gradient; 0 does not clip."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """bf16 where the hardware is fast at it."""
+    """Precision of the forward pass; auto is bf16 where the hardware supports it natively."""
     compile: bool = False
-    """Let torch compile the model first."""
+    """Compile the model with torch.compile."""
     save_minutes: float = 10.0
-    """Longest time between two checkpoints."""
+    """Longest time between two checkpoints, in minutes."""
     threads: int = 0
-    """For loading; 0 takes one for each core."""
+    """Threads that load images; 0: one per core."""
     export_as: Literal[
         "", "byol", "chexnet", "dtforcxr8", "huggingface", "mae", "moco", "paddle", "supcontrast", "swav", "torchvision"
     ] = ""
-    """Also write the weights in this published layout."""
+    """Also export the weights in this published layout."""
     devices: int = 1
-    """Processes on this machine, one for each GPU (or several on the CPU)."""
+    """Processes on this machine: one per GPU, or several on the CPU."""
     seed: int = 0
-    """Everything drawn depends on it."""
+    """Random seed."""
     resume: bool = False
-    """Go on from the run folder's checkpoint."""
+    """Continue from the last checkpoint of the run folder."""
 
 
 Settled = TypeVar("Settled", bound=Course)
