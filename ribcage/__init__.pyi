@@ -198,79 +198,85 @@ def distil(
     teach: Literal['auto', 'live', 'stored'] = 'auto',
     allow_leak: bool = False,
 ) -> Any:
-    """Train a small model to answer as others do: models it learns from, beside the labels that are known.
+    """Distil one or several teachers into a small student, with the known labels beside the teachers' predictions.
 
-    Teachers are bundles, which see the very image that the student sees, at their own size; or tables of predictions.
-    They teach images without labels, too. The rest is as in 'ribcage finetune': validation chooses the best, the test
-    part is not touched, --resume goes on.
+    A teacher is a bundle, which predicts on the augmented image of the student at its own input size, or a table of
+    predictions. Unlabelled images are used as well. As in 'ribcage finetune', the validation split selects the best epoch,
+    the test split is not used, and --resume continues a run.
 
     Args:
         data: Dataset folders.
-        out: The run folder to make.
-        teacher: Bundles, run folders or tables of predictions (parquet, csv).
-        model: The student: any model of timm's, or one of Ribcage's own.
-        init: Where weights come from: imagenet, a bundle or run folder, a file; random when empty.
-        findings: What to learn (default: all findings of the data).
-        labels: Share of the training patients whose labels are shown; teachers teach all of them.
+        out: Run folder to write.
+        teacher: Teachers: bundles, run folders or tables of predictions (parquet, csv).
+        model: Architecture of the student: a timm model or one of Ribcage's own.
+        init: Initial weights: imagenet, a bundle or run folder, or a checkpoint file (default: random).
+        findings: Findings to train on (default: all findings of the data).
+        labels: Fraction of the training patients whose labels are used; the teachers are used for all patients.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training images that are, to the bit, also in another split.
-        drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
-            left out.
-        policy: What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros.
-        size: Height and width that the model sees, or one number for both.
-        channels: 3 repeats the gray one: only for weights that cannot be folded.
-        pool: How features are pooled, in timm's words: avg, token … (default: as the model does).
-        view: Changes to what an image may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
-        epochs: Times through the training images (default: 10).
-        batch: Images in a step, over all processes.
-        micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
-            0: all at once.
+        drop_copies: Leave out training images of which another split has an identical copy.
+        drop_shared: Splits to drop shared images from: images whose patients, or copies of which, are in another
+            split.
+        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, or FINDING=ones,
+            blank=zeros.
+        size: Input height and width in pixels, or one number for both.
+        channels: Input channels; 3 repeats the gray image, for weights that cannot be folded into one channel.
+        pool: Pooling of features, by timm's names: avg, token … (default: the model's own).
+        view: Changes to the augmentation preset, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
+        epochs: Training epochs (default: 10).
+        batch: Batch size: images per optimizer step, over all processes.
+        micro_batch: Images per forward pass of a process at most; gradients of larger batches are accumulated. 0:
+            no limit.
         lr: Peak learning rate (default: 0.0003).
-        min_lr: Where the cosine ends (default: 0).
-        schedule: How the learning rate falls, step by step.
-        decay_at: For --schedule step: shares of the run after which it falls to a tenth.
-        warmup: Epochs in which the learning rate rises, half of the run at most (default: 1).
-        optimizer: Optimizer; another than the usual one comes with its own rate and decay (default: adamw).
-        betas: Of AdamW (default: 0.9 0.999).
-        weight_decay: Of matrices and filters; biases and norms have none (default: 0.05).
-        layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
+        min_lr: Final learning rate of the cosine schedule (default: 0).
+        schedule: Learning rate schedule, updated every step.
+        decay_at: Fractions of the run after which --schedule step divides the learning rate by 10.
+        warmup: Warm-up epochs of the learning rate, at most half of the run (default: 1).
+        optimizer: Optimizer. One that is not the default comes with its own learning rate and weight decay
+            (default: adamw).
+        betas: Betas of AdamW (default: 0.9 0.999).
+        weight_decay: Weight decay of matrices and filters; biases and norms have none (default: 0.05).
+        layer_decay: Layer-wise learning rate decay: factor per layer, from the head (1) down to the stem, as in
             BEiT and MAE.
-        drop_path: Share of residual branches dropped.
-        clip: Largest norm of the gradient; 0 does not clip (default: 0).
-        precision: bf16 where the hardware is fast at it.
-        compile: Let torch compile the model first.
-        save_minutes: Longest time between two checkpoints.
-        threads: For loading; 0 takes one for each core.
-        export_as: Also write the weights in this published layout.
-        devices: Processes on this machine, one for each GPU (or several on the CPU).
-        seed: Everything drawn depends on it.
-        resume: Go on from the run folder's checkpoint.
-        train: The split to learn from.
-        val: The split that chooses the best model, its temperature and its thresholds.
-        augment: What a training image may be subjected to.
-        dropout: Of the features before the head.
-        loss: Per finding; cross-entropy when findings exclude each other.
-        prior: Begin with each finding as likely as among the training labels; heat-maps of short trainings are
-            else empty.
-        balanced: Weight positives and negatives of a finding by their effective numbers.
-        smoothing: How far labels are drawn towards one half.
-        mixup: Alpha of the Beta distribution that mixes images in pairs.
-        freeze: What stays as it is.
-        ema: Decay of averaged weights, which are then the result; 0 averages none.
-        keep: The result: the best epoch by validation, or the last, where validation cannot tell them apart.
-        patience: Validations without a better one before the run ends; 0 never ends it.
-        validate_every: Epochs between two validations, each of which looks at the whole --val split: more where
-            epochs are short.
-        log_format: paddle: a line every ten steps with the AUROC of each finding so far.
-        hard: Share of the labels in the loss; the rest is the teachers'.
-        temperature: How far answers are softened.
-        match: How the student's answers are laid beside the teachers': as softened probabilities, or as logits.
-        features: Weight of the likeness between the student's features and a teacher's.
-        relations: Weight of the likeness between places of an image, as the student and as a teacher sees them.
-        weigh: Several teachers: all alike, or by how far above chance each was in validation, finding by finding.
-        teach: live: teachers see every augmented image; stored: each plain image once; auto: live if anything
-            varies.
-        allow_leak: Go on although a teacher has learnt from the images that choose the best student.
+        drop_path: Stochastic depth: probability of dropping a residual branch.
+        clip: Maximum norm of the gradient; 0 does not clip (default: 0).
+        precision: Precision of the forward pass; auto is bf16 where the hardware supports it natively.
+        compile: Compile the model with torch.compile.
+        save_minutes: Longest time between two checkpoints, in minutes.
+        threads: Threads that load images; 0: one per core.
+        export_as: Also export the weights in this published layout.
+        devices: Processes on this machine: one per GPU, or several on the CPU.
+        seed: Random seed.
+        resume: Continue from the last checkpoint of the run folder.
+        train: Split to train on.
+        val: Split that selects the best epoch, the temperature and the thresholds.
+        augment: Augmentation preset.
+        dropout: Dropout probability of the features before the head.
+        loss: Loss, per finding; cross-entropy for mutually exclusive findings.
+        prior: Initialise the bias of the head to the prevalence of each finding; without it, heat-maps after a
+            short training may be empty.
+        balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
+            al. 2019).
+        smoothing: Label smoothing, towards 0.5.
+        mixup: Mixup: alpha of the Beta distribution; 0: no mixup.
+        freeze: Part of the model that is not trained.
+        ema: Decay of the exponential moving average of the weights, which is then the result; 0: no average.
+        keep: Epoch to keep: the best on validation, or the last.
+        patience: Early stopping: validations without improvement after which the run ends; 0: no early stopping.
+        validate_every: Epochs between two validations on the --val split.
+        log_format: Format of the log: a progress bar, or paddle: a line every ten steps with the training AUROC
+            of each finding.
+        hard: Weight of the label loss; the distillation loss has the rest (1 - hard).
+        temperature: Temperature of the distillation loss.
+        match: Distillation loss: Kullback-Leibler divergence of softened probabilities, or mean squared error of
+            logits.
+        features: Weight of the feature loss: 1 - cosine similarity of the student's (projected) and a teacher's
+            features.
+        relations: Weight of the relation loss: squared difference of the similarities between locations of the
+            feature maps.
+        weigh: Weights of several teachers: equal, or per finding by how far its validation AUROC is above 0.5.
+        teach: When teachers predict: live, on each augmented image; stored, once on each image as it is; auto,
+            live if images are augmented.
+        allow_leak: Continue although a teacher was trained on images of the --val split; the card says so.
     """
 
 def doctor(
@@ -427,68 +433,72 @@ def finetune(
     validate_every: int = 1,
     log_format: Literal['bar', 'paddle'] = 'bar',
 ) -> Any:
-    """Train a model to name findings; validation chooses the best, the test part is not touched.
+    """Train a classifier of findings; the validation split selects the best epoch, the test split is not used.
 
-    Writes a run folder: options, a log line per step, a checkpoint to go on from, and `bundle/`, the best model so far with
-    its temperature and thresholds. Ctrl-C, SIGTERM and SIGUSR1 save first; --resume goes on, in the middle of an epoch too.
+    The run folder holds the options, a log line per step, a checkpoint, and `bundle/`: the best model so far with its
+    temperature and thresholds. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before the program ends; --resume continues
+    from it, also in the middle of an epoch.
 
     Args:
         data: Dataset folders.
-        out: The run folder to make.
-        model: Any model of timm's, or one of Ribcage's own.
-        init: Where weights come from: imagenet, a bundle or run folder, a file; random when empty.
-        findings: What to learn (default: all findings of the data).
-        labels: Share of the patients to learn from.
+        out: Run folder to write.
+        model: Architecture: a timm model or one of Ribcage's own.
+        init: Initial weights: imagenet, a bundle or run folder, or a checkpoint file (default: random).
+        findings: Findings to train on (default: all findings of the data).
+        labels: Fraction of the training patients to use.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training images that are, to the bit, also in another split.
-        drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
-            left out.
-        policy: What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros.
-        size: Height and width that the model sees, or one number for both.
-        channels: 3 repeats the gray one: only for weights that cannot be folded.
-        pool: How features are pooled, in timm's words: avg, token … (default: as the model does).
-        view: Changes to what an image may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
-        epochs: Times through the training images (default: 10).
-        batch: Images in a step, over all processes.
-        micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
-            0: all at once.
+        drop_copies: Leave out training images of which another split has an identical copy.
+        drop_shared: Splits to drop shared images from: images whose patients, or copies of which, are in another
+            split.
+        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, or FINDING=ones,
+            blank=zeros.
+        size: Input height and width in pixels, or one number for both.
+        channels: Input channels; 3 repeats the gray image, for weights that cannot be folded into one channel.
+        pool: Pooling of features, by timm's names: avg, token … (default: the model's own).
+        view: Changes to the augmentation preset, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
+        epochs: Training epochs (default: 10).
+        batch: Batch size: images per optimizer step, over all processes.
+        micro_batch: Images per forward pass of a process at most; gradients of larger batches are accumulated. 0:
+            no limit.
         lr: Peak learning rate (default: 0.0003).
-        min_lr: Where the cosine ends (default: 0).
-        schedule: How the learning rate falls, step by step.
-        decay_at: For --schedule step: shares of the run after which it falls to a tenth.
-        warmup: Epochs in which the learning rate rises, half of the run at most (default: 1).
-        optimizer: Optimizer; another than the usual one comes with its own rate and decay (default: adamw).
-        betas: Of AdamW (default: 0.9 0.999).
-        weight_decay: Of matrices and filters; biases and norms have none (default: 0.05).
-        layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
+        min_lr: Final learning rate of the cosine schedule (default: 0).
+        schedule: Learning rate schedule, updated every step.
+        decay_at: Fractions of the run after which --schedule step divides the learning rate by 10.
+        warmup: Warm-up epochs of the learning rate, at most half of the run (default: 1).
+        optimizer: Optimizer. One that is not the default comes with its own learning rate and weight decay
+            (default: adamw).
+        betas: Betas of AdamW (default: 0.9 0.999).
+        weight_decay: Weight decay of matrices and filters; biases and norms have none (default: 0.05).
+        layer_decay: Layer-wise learning rate decay: factor per layer, from the head (1) down to the stem, as in
             BEiT and MAE.
-        drop_path: Share of residual branches dropped.
-        clip: Largest norm of the gradient; 0 does not clip (default: 0).
-        precision: bf16 where the hardware is fast at it.
-        compile: Let torch compile the model first.
-        save_minutes: Longest time between two checkpoints.
-        threads: For loading; 0 takes one for each core.
-        export_as: Also write the weights in this published layout.
-        devices: Processes on this machine, one for each GPU (or several on the CPU).
-        seed: Everything drawn depends on it.
-        resume: Go on from the run folder's checkpoint.
-        train: The split to learn from.
-        val: The split that chooses the best model, its temperature and its thresholds.
-        augment: What a training image may be subjected to.
-        dropout: Of the features before the head.
-        loss: Per finding; cross-entropy when findings exclude each other.
-        prior: Begin with each finding as likely as among the training labels; heat-maps of short trainings are
-            else empty.
-        balanced: Weight positives and negatives of a finding by their effective numbers.
-        smoothing: How far labels are drawn towards one half.
-        mixup: Alpha of the Beta distribution that mixes images in pairs.
-        freeze: What stays as it is.
-        ema: Decay of averaged weights, which are then the result; 0 averages none.
-        keep: The result: the best epoch by validation, or the last, where validation cannot tell them apart.
-        patience: Validations without a better one before the run ends; 0 never ends it.
-        validate_every: Epochs between two validations, each of which looks at the whole --val split: more where
-            epochs are short.
-        log_format: paddle: a line every ten steps with the AUROC of each finding so far.
+        drop_path: Stochastic depth: probability of dropping a residual branch.
+        clip: Maximum norm of the gradient; 0 does not clip (default: 0).
+        precision: Precision of the forward pass; auto is bf16 where the hardware supports it natively.
+        compile: Compile the model with torch.compile.
+        save_minutes: Longest time between two checkpoints, in minutes.
+        threads: Threads that load images; 0: one per core.
+        export_as: Also export the weights in this published layout.
+        devices: Processes on this machine: one per GPU, or several on the CPU.
+        seed: Random seed.
+        resume: Continue from the last checkpoint of the run folder.
+        train: Split to train on.
+        val: Split that selects the best epoch, the temperature and the thresholds.
+        augment: Augmentation preset.
+        dropout: Dropout probability of the features before the head.
+        loss: Loss, per finding; cross-entropy for mutually exclusive findings.
+        prior: Initialise the bias of the head to the prevalence of each finding; without it, heat-maps after a
+            short training may be empty.
+        balanced: Weight the positives and negatives of each finding by the effective number of samples (Cui et
+            al. 2019).
+        smoothing: Label smoothing, towards 0.5.
+        mixup: Mixup: alpha of the Beta distribution; 0: no mixup.
+        freeze: Part of the model that is not trained.
+        ema: Decay of the exponential moving average of the weights, which is then the result; 0: no average.
+        keep: Epoch to keep: the best on validation, or the last.
+        patience: Early stopping: validations without improvement after which the run ends; 0: no early stopping.
+        validate_every: Epochs between two validations on the --val split.
+        log_format: Format of the log: a progress bar, or paddle: a line every ten steps with the training AUROC
+            of each finding.
     """
 
 def import_(
@@ -621,73 +631,72 @@ def localise(
     patience: int = 0,
     validate_every: int = 1,
 ) -> Any:
-    """Train a detector: a backbone, frozen or not, under a head that finds boxes; validation chooses the best by mAP.
+    """Train a detector: a detection head on a backbone, frozen or not; the validation split selects the best epoch by mAP.
 
-    Learns from images of which it is known where a finding is, or that it is nowhere: those without boxes teach, too. The
-    rest is as in 'ribcage finetune': the test part is not touched, --resume goes on, in the middle of an epoch too.
+    Training uses images with boxes, and images labelled negative, which need none. As in 'ribcage finetune', the test split
+    is not used, and --resume continues a run, also in the middle of an epoch.
 
     Args:
         data: Dataset folders.
-        out: The run folder to make.
-        model: Any model of timm's, or one of Ribcage's own (default: that of the bundle --init names, else
+        out: Run folder to write.
+        model: Architecture: a timm model or one of Ribcage's own (default: that of the bundle of --init, else
             resnet50).
-        init: Where weights come from: imagenet, a bundle or run folder, a file; random when empty.
-        findings: What to find (default: all of which there are boxes to learn from).
-        labels: Share of the patients to learn from.
+        init: Initial weights: imagenet, a bundle or run folder, or a checkpoint file (default: random).
+        findings: Findings to detect (default: all with boxes in the training split).
+        labels: Fraction of the training patients to use.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training images that are, to the bit, also in another split.
-        drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
-            left out.
-        policy: What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros.
-        size: Height and width that the model sees, or one number for both.
-        channels: 3 repeats the gray one: only for weights that cannot be folded.
-        pool: How features are pooled, in timm's words: avg, token … (default: as the model does).
-        view: Changes to what an image may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
-        epochs: Times through the training images (default: 30).
-        batch: Images in a step, over all processes.
-        micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
-            0: all at once.
+        drop_copies: Leave out training images of which another split has an identical copy.
+        drop_shared: Splits to drop shared images from: images whose patients, or copies of which, are in another
+            split.
+        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, or FINDING=ones,
+            blank=zeros.
+        size: Input height and width in pixels, or one number for both.
+        channels: Input channels; 3 repeats the gray image, for weights that cannot be folded into one channel.
+        pool: Pooling of features, by timm's names: avg, token … (default: the model's own).
+        view: Changes to the augmentation preset, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
+        epochs: Training epochs (default: 30).
+        batch: Batch size: images per optimizer step, over all processes.
+        micro_batch: Images per forward pass of a process at most; gradients of larger batches are accumulated. 0:
+            no limit.
         lr: Peak learning rate (default: 0.001).
-        min_lr: Where the cosine ends (default: 0).
-        schedule: How the learning rate falls, step by step.
-        decay_at: For --schedule step: shares of the run after which it falls to a tenth.
-        warmup: Epochs in which the learning rate rises, half of the run at most (default: 1).
-        optimizer: Optimizer; another than the usual one comes with its own rate and decay (default: adamw).
-        betas: Of AdamW (default: 0.9 0.999).
-        weight_decay: Of matrices and filters; biases and norms have none (default: 0.0001).
-        layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
+        min_lr: Final learning rate of the cosine schedule (default: 0).
+        schedule: Learning rate schedule, updated every step.
+        decay_at: Fractions of the run after which --schedule step divides the learning rate by 10.
+        warmup: Warm-up epochs of the learning rate, at most half of the run (default: 1).
+        optimizer: Optimizer. One that is not the default comes with its own learning rate and weight decay
+            (default: adamw).
+        betas: Betas of AdamW (default: 0.9 0.999).
+        weight_decay: Weight decay of matrices and filters; biases and norms have none (default: 0.0001).
+        layer_decay: Layer-wise learning rate decay: factor per layer, from the head (1) down to the stem, as in
             BEiT and MAE.
-        drop_path: Share of residual branches dropped.
-        clip: Largest norm of the gradient; 0 does not clip (default: 0).
-        precision: bf16 where the hardware is fast at it.
-        compile: Let torch compile the model first.
-        save_minutes: Longest time between two checkpoints.
-        threads: For loading; 0 takes one for each core.
-        export_as: Also write the weights in this published layout.
-        devices: Processes on this machine, one for each GPU (or several on the CPU).
-        seed: Everything drawn depends on it.
-        resume: Go on from the run folder's checkpoint.
-        head: fcos: without anchors; yolo: YOLOv3's, as published for frozen backbones; cam: where a classifier
-            looks.
-        width: Channels of fcos, from 4 on.
-        depth: Convolutions of fcos before each of its answers.
-        quality: What fcos weighs a box by: how near to the middle of the box a cell lies, or how well the box
-            fits.
-        anchors: Of yolo: those of the protocol, or fitted to the boxes that are learnt from.
-        overlap: IoU above which the less sure of two found boxes is dropped.
-        share: Of the greatest heat of cam, from which on a place belongs to a box.
-        boxes: Found in an image at most, however unsure.
-        freeze: What stays as it is.
-        cache: Under a frozen backbone, where no image varies but by flips, make its maps once and keep them while
-            it runs.
-        cache_gb: The most that the maps of training, and those of validation, may take, in half precision.
-        train: The split to learn from.
-        val: The split that chooses the best detector and the score from which its boxes are shown.
-        augment: What a training image may be subjected to.
-        keep: The result: the best epoch by validation, or the last.
-        patience: Validations without a better one before the run ends; 0 never ends it.
-        validate_every: Epochs between two validations, each of which looks at the whole --val split: more where
-            epochs are short.
+        drop_path: Stochastic depth: probability of dropping a residual branch.
+        clip: Maximum norm of the gradient; 0 does not clip (default: 0).
+        precision: Precision of the forward pass; auto is bf16 where the hardware supports it natively.
+        compile: Compile the model with torch.compile.
+        save_minutes: Longest time between two checkpoints, in minutes.
+        threads: Threads that load images; 0: one per core.
+        export_as: Also export the weights in this published layout.
+        devices: Processes on this machine: one per GPU, or several on the CPU.
+        seed: Random seed.
+        resume: Continue from the last checkpoint of the run folder.
+        head: Detection head: fcos, anchor-free; yolo, YOLOv3's as in LoVT's protocol for frozen backbones; cam,
+            boxes from the class activation maps of a trained classifier, without training.
+        width: Channels of the fcos head, at least 4.
+        depth: Convolutions of each fcos branch.
+        quality: Quality by which fcos weights the score of a box: centreness of its location, or predicted IoU.
+        anchors: Anchors of yolo: the published ones, or clustered from the training boxes.
+        overlap: Non-maximum suppression: IoU above which the box with the lower score is dropped.
+        share: Threshold of cam boxes, as a fraction of the maximum of the activation map.
+        boxes: Largest number of detections per image.
+        freeze: Part of the model that is not trained.
+        cache: Cache the feature maps of a frozen backbone during the run, if the augmentation only flips.
+        cache_gb: Largest size in GB of the cache, for training and validation each.
+        train: Split to train on.
+        val: Split that selects the best epoch and the score threshold.
+        augment: Augmentation preset.
+        keep: Epoch to keep: the best on validation, or the last.
+        patience: Early stopping: validations without improvement after which the run ends; 0: no early stopping.
+        validate_every: Epochs between two validations on the --val split.
     """
 
 def predict(
@@ -797,60 +806,62 @@ def pretrain(
     Args:
         method: Pretraining method.
         data: Dataset folders.
-        out: The run folder to make.
-        model: Any model of timm's, or one of Ribcage's own.
-        init: Where weights come from: imagenet, a bundle or run folder, a file; random when empty.
-        findings: For methods that learn from labels: which (default: all findings of the data).
-        labels: Share of the patients to learn from.
+        out: Run folder to write.
+        model: Architecture: a timm model or one of Ribcage's own.
+        init: Initial weights: imagenet, a bundle or run folder, or a checkpoint file (default: random).
+        findings: Findings to train on, for methods that use labels (default: all findings of the data).
+        labels: Fraction of the training patients to use.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training images that are, to the bit, also in another split.
-        drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
-            left out.
-        policy: What uncertain labels become: ones, zeros, ignore, competition, … with FINDING=… and blank=zeros.
-        size: Height and width that the model sees, or one number for both.
-        channels: 3 repeats the gray one: only for weights that cannot be folded.
-        pool: How features are pooled, in timm's words: avg, token … (default: avg after mae, else as the model
-            does).
-        view: Changes to what an image may be subjected to, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
+        drop_copies: Leave out training images of which another split has an identical copy.
+        drop_shared: Splits to drop shared images from: images whose patients, or copies of which, are in another
+            split.
+        policy: Policy for uncertain and blank labels: ignore, ones, zeros, competition …, or FINDING=ones,
+            blank=zeros.
+        size: Input height and width in pixels, or one number for both.
+        channels: Input channels; 3 repeats the gray image, for weights that cannot be folded into one channel.
+        pool: Pooling of features, by timm's names: avg, token … (default: avg after mae, else the model's own).
+        view: Changes to the augmentation preset, as NAME=VALUE or NAME=LOW,HIGH: flip=0.5 crop=0.8,1.0.
         epochs: Training epochs (default: byol 1000; mae 800; mae_unet 800; moco 200; simclr 100; supcon 1000;
             supervised 100; swav 400).
-        batch: Images in a step, over all processes.
-        micro_batch: Most images that a process computes at once; more are computed in parts, which saves memory.
-            0: all at once.
+        batch: Batch size: images per optimizer step, over all processes.
+        micro_batch: Images per forward pass of a process at most; gradients of larger batches are accumulated. 0:
+            no limit.
         lr: Peak learning rate (default: byol 0.2 × batch / 256; mae 0.00015 × batch / 256; mae_unet 0.00015 ×
             batch / 256; moco 0.03 × batch / 256; simclr 0.3 × batch / 256; supcon 0.05 × batch / 256; supervised
             0.001 × batch / 256; swav 0.6 × batch / 256).
-        min_lr: Where the cosine ends (default: byol 0; mae 0; mae_unet 0; moco 0; simclr 0; supcon 0.001 × lr;
-            supervised 0; swav 0.001 × lr).
-        schedule: How the learning rate falls, step by step.
-        decay_at: For --schedule step: shares of the run after which it falls to a tenth.
-        warmup: Epochs in which the learning rate rises, half of the run at most (default: byol 10, at most 10% of
-            the run; mae 40, at most 10% of the run; mae_unet 40, at most 10% of the run; moco 0; simclr 10, at
-            most 10% of the run; supcon 10, at most 10% of the run; supervised 1; swav 0).
-        optimizer: Optimizer; another than the usual one comes with its own rate and decay (default: byol lars;
-            mae adamw; mae_unet adamw; moco sgd; simclr lars; supcon sgd; supervised adamw; swav lars).
-        betas: Of AdamW (default: mae 0.9 0.95; mae_unet 0.9 0.95; supervised 0.9 0.999).
-        weight_decay: Of matrices and filters; biases and norms have none (default: byol 1.5e-06; mae 0.05;
-            mae_unet 0.05; moco 0.0001; simclr 1e-06; supcon 0.0001; supervised 0.05; swav 1e-06).
-        layer_decay: Factor of the learning rate per layer, from head and last norm (1) down to the stem, as in
+        min_lr: Final learning rate of the cosine schedule (default: byol 0; mae 0; mae_unet 0; moco 0; simclr 0;
+            supcon 0.001 × lr; supervised 0; swav 0.001 × lr).
+        schedule: Learning rate schedule, updated every step.
+        decay_at: Fractions of the run after which --schedule step divides the learning rate by 10.
+        warmup: Warm-up epochs of the learning rate, at most half of the run (default: byol 10, at most 10% of the
+            run; mae 40, at most 10% of the run; mae_unet 40, at most 10% of the run; moco 0; simclr 10, at most
+            10% of the run; supcon 10, at most 10% of the run; supervised 1; swav 0).
+        optimizer: Optimizer. One that is not the default comes with its own learning rate and weight decay
+            (default: byol lars; mae adamw; mae_unet adamw; moco sgd; simclr lars; supcon sgd; supervised adamw;
+            swav lars).
+        betas: Betas of AdamW (default: mae 0.9 0.95; mae_unet 0.9 0.95; supervised 0.9 0.999).
+        weight_decay: Weight decay of matrices and filters; biases and norms have none (default: byol 1.5e-06; mae
+            0.05; mae_unet 0.05; moco 0.0001; simclr 1e-06; supcon 0.0001; supervised 0.05; swav 1e-06).
+        layer_decay: Layer-wise learning rate decay: factor per layer, from the head (1) down to the stem, as in
             BEiT and MAE.
-        drop_path: Share of residual branches dropped.
-        clip: Largest norm of the gradient; 0 does not clip (default: byol 0; mae 0; mae_unet 0; moco 0; simclr 0;
+        drop_path: Stochastic depth: probability of dropping a residual branch.
+        clip: Maximum norm of the gradient; 0 does not clip (default: byol 0; mae 0; mae_unet 0; moco 0; simclr 0;
             supcon 0; supervised 0; swav 0).
-        precision: bf16 where the hardware is fast at it.
-        compile: Let torch compile the model first.
-        save_minutes: Longest time between two checkpoints.
-        threads: For loading; 0 takes one for each core.
-        export_as: Also write the weights in this published layout.
-        devices: Processes on this machine, one for each GPU (or several on the CPU).
-        seed: Everything drawn depends on it.
-        resume: Go on from the run folder's checkpoint.
-        train: The splits to learn from.
-        share: Each data set's share of a batch (default: by its size).
-        augment: What suits radiographs, or what the paper did to photographs.
-        probe: Labelled dataset folders to try the features on while they are learnt.
-        watch_every: Epochs between two looks at the features, each with a new bundle.
-        log_format: moco: a line every ten steps with time, loss and accuracies, as MoCo prints it.
+        precision: Precision of the forward pass; auto is bf16 where the hardware supports it natively.
+        compile: Compile the model with torch.compile.
+        save_minutes: Longest time between two checkpoints, in minutes.
+        threads: Threads that load images; 0: one per core.
+        export_as: Also export the weights in this published layout.
+        devices: Processes on this machine: one per GPU, or several on the CPU.
+        seed: Random seed.
+        resume: Continue from the last checkpoint of the run folder.
+        train: Splits to train on.
+        share: Fraction of a batch from each dataset (default: in proportion to its size).
+        augment: Augmentation preset: one for radiographs, or the paper's for photographs, without colour.
+        probe: Labelled dataset folders for a linear probe and kNN during training.
+        watch_every: Epochs between two evaluations of the features, each of which also saves the bundle.
+        log_format: Format of the log: a progress bar, or moco: a line every ten steps as the authors' code prints
+            it.
         options: its own, as `ribcage … --help` lists them.
     """
 
@@ -877,34 +888,34 @@ def probe(
     allow_leak: bool = False,
     out: Word | None = None,
 ) -> dict[str, Any]:
-    """Ask what frozen features know: logistic regression and nearest neighbours, at several shares of the labels.
+    """Evaluate frozen features: logistic regression and k nearest neighbours, at several fractions of the labels.
 
-    Takes a finished model, or the name of any backbone with --init. Features are computed once, every image as it is;
-    validation chooses strength and number of neighbours, the tested split nothing. Shares of a seed are nested, by patient.
+    The model is a bundle or run folder, or an architecture with --init. Features are computed once, without augmentation;
+    the validation split selects the regularisation and k. The fractions of one seed are nested, by patient.
 
     Args:
-        model: A run, the folder of a finished model, or the name of a model.
+        model: Run folder, bundle, or name of an architecture.
         data: Dataset folders.
-        init: For a name: where weights come from: imagenet, a bundle or run folder, a file; random when empty.
-        labels: Shares of the training patients to learn from.
-        seeds: How often a share is drawn.
-        findings: What to ask for (default: all findings of the data).
-        train: The split to learn from.
-        val: The split that chooses strength and number of neighbours.
-        split: The split to test on.
+        init: Initial weights of a named architecture: imagenet, a bundle or run folder, or a file (default:
+            random).
+        labels: Fractions of the training patients to fit on.
+        seeds: Number of random draws of each fraction.
+        findings: Findings to probe (default: all findings of the data).
+        train: Split to fit on.
+        val: Split that selects the regularisation and k.
+        split: Split to evaluate on.
         frontal: Only PA and AP views.
-        drop_copies: Leave out training images that are, to the bit, also in another split.
-        drop_shared: Splits that give way: what they have of patients, or as copies of images, of other splits is
-            left out; of the tested split also what the model has seen.
-        policy: What uncertain and blank labels count as: ignore, ones, zeros, blank=zeros …
-        size: Height and width that the model sees, or one number for both (default: the finished model's; else
-            224).
-        channels: For a name: 3 repeats the gray one.
-        pool: For a name: how features are pooled, in timm's words: avg, token … (default: as the model does).
-        batch: Images at a time.
-        threads: For loading; 0 takes one for each core.
-        allow_leak: Test on what the model has seen, and say so.
-        out: A folder to write probe.json to, all numbers of every draw.
+        drop_copies: Leave out training images of which another split has an identical copy.
+        drop_shared: Splits to drop shared images from: images whose patients, or copies of which, are in another
+            split; of the evaluated split also those the model was trained on.
+        policy: Policy for uncertain and blank labels: ignore, ones, zeros, blank=zeros …
+        size: Input height and width in pixels, or one number for both (default: the bundle's, else 224).
+        channels: Input channels of a named architecture; 3 repeats the gray image.
+        pool: Pooling of a named architecture, by timm's names: avg, token … (default: its own).
+        batch: Images per batch.
+        threads: Threads that load images; 0: one per core.
+        allow_leak: Evaluate although the model was trained on these patients or images; the result says so.
+        out: Folder for probe.json, with the numbers of every draw.
     """
 
 def profile(
@@ -982,14 +993,14 @@ def runs(
     *,
     json: Word | None = None,
 ) -> list[dict[str, Any]]:
-    """List runs: what was trained on what, how it stands, how far it is, and its main number.
+    """List the runs below a folder: command, model, data, state, progress and main result.
 
-    A run is running, finished, stopped (asked to, or killed) or failed. The number is the mean AUROC, or mAP of boxes, of
-    the latest honest test with its interval; before any test, of the validation that chose the model.
+    A run is running, finished, stopped (by a signal, or killed) or failed. The result is the mean AUROC, or the mAP of a
+    detector, of the latest test by the honest protocol, with its interval; before any test, that of validation.
 
     Args:
-        folder: The folder below which runs are looked for.
-        json: Write all of it to this file.
+        folder: Folder to search for runs.
+        json: Also write the list to this file, as JSON.
     """
 
 def serve(
