@@ -20,8 +20,9 @@ DONE = run_state.Place(4, 4, 40, 40)
 HOLD = """
 import sys, time
 from pathlib import Path
-from ribcage import files, state
-with files.only_writer(Path(sys.argv[1])), state.recorded(Path(sys.argv[1]), lambda: state.Place(1, 4, 10, 40)):
+from ribcage.runtime import files
+from ribcage.training import run_state
+with files.only_writer(Path(sys.argv[1])), run_state.recorded(Path(sys.argv[1]), lambda: run_state.Place(1, 4, 10, 40)):
     print("here", flush=True)
     time.sleep(60)
 """
