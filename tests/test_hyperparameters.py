@@ -166,7 +166,7 @@ def test_the_help_of_a_method_says_how_it_is_trained(capsys: pytest.CaptureFixtu
         said[name] = " ".join(capsys.readouterr().out.split())
     for part in ("0.00015 × batch / 256", "40, at most 10% of the run", "(default: 0.9 0.95)", "(default: 800)"):
         assert part in said["mae"] and part not in said["swav"]
-    assert "3840" in said["swav"] and "0.6 × batch / 256" in said["swav"]
+    assert "(default: 3840)" in said["swav"] and "0.6 × batch / 256" in said["swav"]
     assert cli.main(["finetune", "--help"]) == 0
     assert "(default: 0.0003)" in capsys.readouterr().out
 

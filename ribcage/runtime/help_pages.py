@@ -11,7 +11,7 @@ import shutil
 import textwrap
 import typing
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -164,7 +164,14 @@ def own_entries(command: str, module: ModuleType, member: str, known: set[str]) 
     """The own options of a method or a data set."""
     if found := _generated(command, module, member):
         return [Entry(**one) for one in found["options"]]
-    return [entry(flag) for flag in flags.member_flags(module.member(member), known=known)]
+    return _member_entries(module, member, known)
+
+
+def _member_entries(module: ModuleType, member: str, known: set[str]) -> list[Entry]:
+    """The own options of a method or a data set, with the defaults that depend on the command."""
+    said = module.defaults(member) if hasattr(module, "defaults") else {}
+    own = flags.member_flags(module.member(member), known=known)
+    return [entry(replace(flag, says=said.get(flag.name, ""))) for flag in own]
 
 
 def own_defaults(command: str, module: ModuleType, member: str) -> dict[str, str]:
@@ -198,7 +205,7 @@ def generated(command: str, module: ModuleType, members: Iterable[str]) -> dict[
     return {
         member: {
             "file": digest(module.member_file(member)),
-            "options": [asdict(entry(flag)) for flag in flags.member_flags(module.member(member), known=known)],
+            "options": [asdict(one) for one in _member_entries(module, member, known)],
             "defaults": module.defaults(member) if hasattr(module, "defaults") else {},
         }
         for member in members
