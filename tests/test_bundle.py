@@ -154,14 +154,14 @@ def test_a_file_of_weights_brings_what_is_known_of_them(saved: Path, tmp_path: P
     assert not len(initial_provenance(str(tmp_path / "alone.pth")).pixels)
 
 
-def test_the_card_says_what_a_person_must_know(saved: Path) -> None:
+def test_the_card_has_what_a_person_must_know(saved: Path) -> None:
     text = (saved / "bundle" / "README.md").read_text(encoding="utf-8")
-    for part in ("Research use only", "Atelectasis, Mass", "made up (licence: none)", "10 images of 7 known patients",
+    for part in ("Research use only", "Atelectasis, Mass", "made up (licence: none)", "10 training images of 7 known patients",
                  "resized to 48 × 32", "(x − 0.48) / 0.24", "| Mass | – | 0.700 |"):  # fmt: skip
         assert part in text
 
 
-def test_the_card_says_whom_a_model_learnt_from_and_of_whom_nobody_knows_what_they_saw(tmp_path: Path) -> None:
+def test_the_card_names_teachers_and_those_of_unknown_training_data(tmp_path: Path) -> None:
     model = {"name": "densenet121", "table": False, "findings": ["Mass"]}
     table = {"name": "答案.csv", "table": True, "findings": ["Edema"]}
     method, facts = made()
@@ -169,9 +169,9 @@ def test_the_card_says_whom_a_model_learnt_from_and_of_whom_nobody_knows_what_th
         whose = seen() | Provenance.nothing(*["答案.csv"] * says)
         save_bundle(tmp_path, method, replace(facts, training={**COUNTS, "teachers": lessons}), whose)
         text = (tmp_path / "README.md").read_text(encoding="utf-8")
-        assert "- taught by densenet121 (1 finding)" + ", the table 答案.csv (Edema)" * says + "\n" in text
-        assert ("**What 答案.csv has learnt from is not known**" in text) == says
-    assert "taught by" not in card.write(facts)
+        assert "- distilled from densenet121 (1 finding)" + ", the table 答案.csv (Edema)" * says + "\n" in text
+        assert ("**The training data of 答案.csv are not known**" in text) == says
+    assert "distilled" not in card.model_card(facts)
 
 
 def test_a_run_is_opened_by_its_bundle(saved: Path) -> None:

@@ -213,7 +213,7 @@ def test_hostile_names_add_nothing_to_page_drawings_card_or_console(
     for drawing in re.findall(r'<svg class="plot".*?</svg>', shown, re.S):
         ET.fromstring(drawing)
     one = history.PastTest(1, hostile[0], "test", "k", ("i",), "w", "", True, 5, 5, 2, "mean AUROC", 0.5, 0.4, 0.6)
-    told = card.tested("# x\n\n## Limits\n", found, [one])
+    told = card.card_with_tests("# x\n\n## Limitations\n", found, [one])
     assert "<script" not in told and "<img" not in told and not set(told) & set("\x1b\u202e")
     (row,) = [line for line in told.splitlines() if line.startswith("| '")]
     assert row.startswith("| '\\`\\|\\](x)\\\\x1b\\[2J") and row.count(" | ") == 4

@@ -80,7 +80,7 @@ def test_the_lines_on_the_card_open_it(converted: Path, monkeypatch: pytest.Monk
     exec(card.split("```python\n")[1].split("```")[0], found)
     with torch.inference_mode():
         assert found["model"](torch.zeros(1, 3, 64, 64)).shape == (1, 14)
-    assert "m = (0.485, 0.456, 0.406)" in card and "**What model.pth.tar has learnt from is not known**" in card
+    assert "m = (0.485, 0.456, 0.406)" in card and "**The training data of model.pth.tar are not known**" in card
     assert "(licence: none stated" in card and "Research use only" in card
 
 
@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_refused_unless_told(
     assert not out.exists()
     assert cli.main([*words, "--partial"]) == 0
     random = json.loads((out / "model.json").read_text(encoding="utf-8"))["training"].get("random", [])
-    assert ("weights were not in it and are random" in (out / "README.md").read_text(encoding="utf-8")) == bool(random)
+    assert ("randomly initialised" in (out / "README.md").read_text(encoding="utf-8")) == bool(random)
 
 
 def test_an_unknown_file_asks_for_its_architecture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,7 +249,7 @@ def test_images_of_ones_own_choose_temperature_and_thresholds(
     one, other = load_classifier(folder / "fitted"), load_classifier(folder / "also")
     assert one.spec.temperature == other.spec.temperature and len(set(one.spec.temperature)) > 1
     assert one.spec.thresholds.keys() == other.spec.thresholds.keys() and one.spec.thresholds
-    assert "temperature and thresholds fitted to" in (folder / "fitted" / "README.md").read_text(encoding="utf-8")
+    assert "temperature and thresholds fitted on" in (folder / "fitted" / "README.md").read_text(encoding="utf-8")
     assert (one.provenance.role == 1).all() and len(one.provenance.role) > 50
     assert one.provenance.unknown.tolist() == ["model.pth.tar"]
     test = ["evaluate", str(folder / "fitted"), "--data", str(data), "--split", "train"]
@@ -308,10 +308,10 @@ def test_rows_named_by_their_number_are_said_to_be_so(
     converted: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """CheXpert has fourteen findings, too."""
-    assert "taken from their number" in (converted / "README.md").read_text(encoding="utf-8")
+    assert "inferred from their number" in (converted / "README.md").read_text(encoding="utf-8")
     words = ["convert", str(folder / "model.pth.tar"), "--out", str(folder / "told"), "--findings", *CHESTXRAY14]
     assert cli.main(words) == 0 and "number of rows" not in capsys.readouterr().out
-    assert "taken from their number" not in (folder / "told" / "README.md").read_text(encoding="utf-8")
+    assert "inferred from their number" not in (folder / "told" / "README.md").read_text(encoding="utf-8")
 
 
 def test_what_was_learnt_from_a_file_keeps_its_licence_and_its_unknown_history(folder: Path) -> None:

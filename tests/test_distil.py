@@ -352,7 +352,7 @@ def test_a_run_leaves_a_student_that_answers_all_findings_and_says_whom_it_learn
     assert all(parts <= set(line) and line["soft"] > 0 for line in lines if "loss" in line)
     assert {line["step"] for line in lines if "loss" in line} == set(range(1, lines[-1]["step"] + 1))
     card = (runs[how] / "bundle" / "README.md").read_text(encoding="utf-8")
-    assert "taught by test_resnet (2 findings)" in card and "not known" not in card
+    assert "distilled from test_resnet (2 findings)" in card and "**The training data of" not in card
 
 
 @every_way
@@ -395,7 +395,7 @@ def test_a_table_teaches_what_it_speaks_of(data: Path, tmp_path: Path, capsys: p
     assert f"speaks of 30 of the {len(learning)} images, of Edema." in capsys.readouterr().out
     assert load_classifier(out).spec.training["teachers"] == [{"name": "说.csv", "table": True, "findings": ["Edema"]}]
     card = (out / "bundle" / "README.md").read_text(encoding="utf-8")
-    assert "taught by the table 说.csv (Edema)" in card and "What 说.csv has learnt from is not known" in card
+    assert "distilled from the table 说.csv (Edema)" in card and "The training data of 说.csv are not known" in card
     assert cli.main(["evaluate", str(out), "--data", str(data), "--resamples", "5", "--out", str(tmp_path / "on")]) == 0
     stamps = json.loads((tmp_path / "on" / "metrics.json").read_text(encoding="utf-8"))["stamps"]
     assert any(
@@ -518,7 +518,7 @@ def test_who_learnt_from_what_chooses_may_not_teach_unless_told(
     assert cli.main([*asked, "--allow-leak"]) == 0
     assert f"! {seen} has learnt from split 'val', which chooses the student" in capsys.readouterr().out
     card = (tmp_path / "run" / "bundle" / "README.md").read_text(encoding="utf-8")
-    assert "**Chosen dishonestly**: its teacher seen has learnt from split 'val', which chose it" in card
+    assert "**Leakage**: its teacher seen has learnt from split 'val', which chose it" in card
     assert cli.main(["evaluate", str(tmp_path / "run"), "--data", str(data), "--resamples", "5"]) == 0
     found = json.loads(next(tmp_path.glob("run/evaluation/*/metrics.json")).read_text(encoding="utf-8"))
     assert any(

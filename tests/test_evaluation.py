@@ -512,7 +512,7 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(
     said = capsys.readouterr().out
     assert "\nTest 1 of this model" in said and "\n! Not an honest test" in said  # a first test is no warning
     leaky = file.read_text(encoding="utf-8")
-    assert "## Test:" not in leaky and "| 1 | nih, train (leak) |" in leaky and "**not honest**" in leaky
+    assert "## Test:" not in leaky and "| 1 | nih, train (leak) |" in leaky and "**not an honest test**" in leaky
     assert (
         cli.main([*words, "--out", str(tmp_path / "one")]) == 0
         and cli.main([*words, "--out", str(tmp_path / "two")]) == 0
@@ -521,14 +521,14 @@ def test_an_honest_test_stands_on_the_card_and_a_leak_does_not(
         file.read_text(encoding="utf-8"),
         json.loads((tmp_path / "two" / "metrics.json").read_text(encoding="utf-8")),
     )
-    assert text.count("## Test: nih, split test") == 1 and text.count("## Limits") == 1
+    assert text.count("## Test: nih, split test") == 1 and text.count("## Limitations") == 1
     assert str(tmp_path) not in text  # cards are shared
     mean = result["macro"]["auroc"]
     assert (
         f"mean AUROC {mean['value']:.3f} ({mean['low']:.3f}–{mean['high']:.3f}) of {mean['findings']} findings" in text
     )
-    assert text.replace(text[text.index("<!-- tests") : text.index("## Limits")], "") == plain
-    assert "3 tests; the data used most was used 2 times" in text and "2nd use of this data, as test 2" in text
+    assert text.replace(text[text.index("<!-- tests") : text.index("## Limitations")], "") == plain
+    assert "3 tests; the most used test data were used 2 times" in text and "2nd use of this data, as test 2" in text
     assert result["test"]["number"] == 3 and result["test"]["before"] == [2]
     assert "\n! Test 3 of this model" in capsys.readouterr().out
     page = (tmp_path / "two" / "index.html").read_text(encoding="utf-8")

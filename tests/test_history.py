@@ -87,15 +87,15 @@ def test_the_card_keeps_the_best_documented_test_of_a_name_and_lists_the_other()
     good = replace(ONE, number=1)
     poor = replace(ONE, number=2, key="bbbbbbbb", contents=("i2",), images=200, patients=0, judged=0, value=None, low=None, high=None)  # fmt: skip
     better = replace(ONE, number=3, key="cccccccc", contents=("i3",), patients=400)
-    text = card.tested("# x\n\n## Limits\n", result_of(good), [good])
-    text = card.tested(text, result_of(poor), [good, poor])
+    text = card.card_with_tests("# x\n\n## Limitations\n", result_of(good), [good])
+    text = card.card_with_tests(text, result_of(poor), [good, poor])
     assert (
         "Test 1: 100 images of 50 known patients; AUROC 0.900" in text and "200 images of unknown patients" not in text
     )
     assert "| 2 | nih, test | bbbbbb | 200 | – | mean AUROC – | other images than test 1 of this name |" in text
-    text = card.tested(text, result_of(better), [good, poor, better])
+    text = card.card_with_tests(text, result_of(better), [good, poor, better])
     assert text.count("## Test: nih, split test") == 1 and "Test 3: 100 images of 400 known patients" in text
-    assert text.count("## Tests\n") == 1 and text.count("## Limits") == 1
+    assert text.count("## Tests\n") == 1 and text.count("## Limitations") == 1
 
 
 def test_the_key_is_of_images_labels_rows_split_and_options(tmp_path: Path) -> None:

@@ -99,12 +99,12 @@ def test_a_run_leaves_a_detector_that_opens_and_answers(run: Path, data: Path) -
 def test_the_card_says_that_it_finds_boxes_and_how_to_ask(run: Path) -> None:
     card = (run / "bundle" / "README.md").read_text(encoding="utf-8")
     for part in (
-        "# test_resnet that finds boxes of 1 finding",
+        "# test_resnet: detector for 1 finding",
         "FCOS",
         "width 16",
         "| mean |",
         "load_detector",
-        "boxes, chosen by",
+        " boxes; ",
     ):
         assert part in card, part
 

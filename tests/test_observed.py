@@ -107,5 +107,5 @@ def test_the_card_says_how_it_fared_with_intervals() -> None:
     fared = {"images": 200, "positives": 31, "auroc": [0.8123, 0.7, 0.9], "bands": []}
     blind = {"images": 9, "positives": 0, "auroc": [None, None, None], "bands": []}
     model = ModelSpec("resnet18", ("Mass", "Edema"), (64, 64), 64, "pad", 0.5, 0.25, observed=(fared, blind))
-    rows = card._table(model, {"auroc": 0.81, "auroc_Mass": 0.8123, "loss": 0.4})
-    assert rows[2:] == ["| mean | – | 0.810 |", "| Mass | 31 of 200 | 0.812 (0.700–0.900) |"]
+    rows = card.auroc_rows(model, {"auroc": 0.81, "auroc_Mass": 0.8123, "loss": 0.4})
+    assert rows == [("mean", "–", "0.810"), ("Mass", "31 of 200", "0.812 (0.700–0.900)")]

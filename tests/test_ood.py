@@ -336,12 +336,12 @@ def test_a_model_of_made_up_images_says_so_with_every_prediction(data: Path, tmp
     drawn = {"name": "phantom", "source": phantom.SOURCE, "licence": "CC0-1.0"}
     image_file = tmp_path / "a.png"
     cv2.imwrite(str(image_file), chest(1000, 48))
-    for sources, word in (((drawn,), "alone"), ((*opened.spec.data, {**drawn, "before": True}), "too")):
+    for sources, word in (((drawn,), "only"), ((*opened.spec.data, {**drawn, "before": True}), "include")):
         model = replace(opened.spec, data=sources)
         save_bundle(tmp_path / word, opened.method, model, Provenance.nothing())
         made = load_classifier(tmp_path / word)
         (said,) = image_files.probabilities(made, [image_file])["warning"]
-        assert "made-up images" in said and word in said
+        assert "synthetic images" in said and word in said
         assert answering.Answering("a", made).about()["warning"] == said
         assert said in (tmp_path / word / "README.md").read_text(encoding="utf-8")
 

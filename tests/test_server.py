@@ -252,7 +252,7 @@ def test_models_say_what_they_know(server: Running, folders: dict[str, Path]) ->
     learnt, model = told["models"][0], load_classifier(folders["learnt"]).spec
     assert learnt["kind"] == "classifier" and told["models"][2]["kind"] == "detector"
     assert learnt["input"] == {"side": SIDE, "fit": model.fit} and learnt["data"][0]["name"] == "phantom"
-    assert "made-up images alone" in learnt["warning"]
+    assert "synthetic images only" in learnt["warning"]
     assert learnt["ood_weakness"] == ood.weakness(load_classifier(folders["learnt"]).ood) != ""
     first = learnt["findings"][0]
     assert first["name"] == model.findings[0]

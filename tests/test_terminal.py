@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ribcage import cli
-from ribcage.bundle import card
+from ribcage.bundle.markdown import markdown_text
 from ribcage.bundle.spec import SPEC_CHECKS
 from ribcage.inference import predictions
 from ribcage.reports import html, svg
@@ -84,7 +84,7 @@ def test_pages_drawings_and_cards_hold_hostile_text_as_text(text: str) -> None:
     body = shown[shown.index("<title>") :]
     assert "<script" not in body and terminal.is_plain(body.replace("\n", "")) and shown.encode("utf-8")
     assert text.count('"') == 0 or f'aria-label="{text}' not in body
-    told = card.text(text + "\n# heading")
+    told = markdown_text(text + "\n# heading")
     assert "\n" not in told and terminal.is_plain(told) and not re.search(r"(?<!\\)[`*\[\]|]|[<>]", told)
 
 

@@ -88,7 +88,7 @@ def save_bundle(
     if isinstance(method, Detect):
         state = detector_state(method)
     fits, unknown = {name: value.shape for name, value in state.items()} == plain, provenance.unknown.tolist()
-    text = card.write(spec, plain=fits, unknown=unknown)
+    text = card.model_card(spec, plain=fits, unknown=unknown)
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with files.explained(folder, "Free some."), contextlib.ExitStack() as ready:  # renamed in reverse order
         parts = {"model.json": ready.enter_context(files.atomic(folder / "model.json"))}

@@ -80,8 +80,10 @@ class ModelSpec:
         if not any(drawn):
             return ""
         if all(drawn):
-            return "This model learnt from made-up images alone: its predictions for images of people mean nothing."
-        return "This model learnt from made-up images, too."
+            return (
+                "This model was trained on synthetic images only: its predictions for real radiographs are meaningless."
+            )
+        return "The training data of this model include synthetic images."
 
     @property
     def converted(self) -> bool:

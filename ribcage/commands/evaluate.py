@@ -428,7 +428,7 @@ def note_on_card(options: Options, result: dict[str, Any]) -> None:
     folder = find_bundle(options.run)
     file, tests = folder / "README.md", history.load(folder)
     try:
-        text = card.tested(files.regular(file).read_text(encoding="utf-8", errors="replace"), result, tests)
+        text = card.card_with_tests(files.regular(file).read_text(encoding="utf-8", errors="replace"), result, tests)
         with files.atomic(file) as part:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:

@@ -203,4 +203,4 @@ def head(model: ModelSpec) -> str:
 
 def text(model: ModelSpec) -> str:
     """The card; the training data of published weights is unknown."""
-    return card.write(model, plain=True, unknown=[model.training["file"]] if model.converted else [])
+    return card.model_card(model, plain=True, unknown=[model.training["file"]] if model.converted else [])

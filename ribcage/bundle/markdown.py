@@ -1,0 +1,72 @@
+"""Markdown from templates: what they print is escaped, so that text from files stays text."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from ribcage.runtime import terminal
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+ESCAPES = str.maketrans({letter: f"\\{letter}" for letter in "\\`*[]|"} | {"<": "&lt;", ">": "&gt;"})
+"""Characters with a meaning in Markdown."""
+LONGEST = 300
+
+
+def markdown_text(value: object) -> Markup:
+    """Any value as one line of Markdown: no markup, no HTML, no control characters, not too long."""
+    line = terminal.line(" ".join(str(value).split()))
+    return Markup((line if len(line) <= LONGEST else f"{line[: LONGEST - 2]} …").translate(ESCAPES))
+
+
+def render_markdown(template: str, **values: Any) -> str:
+    """A template of this package with these values; a value that is missing is an error."""
+    return _environment().get_template(f"{template}.jinja").render(**values)
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("ribcage.bundle"), autoescape=True, undefined=StrictUndefined, finalize=_shown,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    made.filters |= {
+        "markdown": markdown_text,
+        "counted": counted,
+        "general": lambda number: f"{number:g}",
+        "interval": interval,
+        "difference": difference,
+    }
+    return made
+
+
+def _shown(value: Any) -> Markup:
+    """What a template prints; what is Markdown already stays as it is."""
+    return value if isinstance(value, Markup) else markdown_text(value)
+
+
+def counted(number: int, noun: str = "", plural: str = "") -> str:
+    """1,234 images; 1 image; 1,234"""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}" if noun else f"{number:,}"
+
+
+def interval(value: Any) -> str:
+    """0.823 (0.812–0.834); what is undefined is –"""
+    shown = ["–" if one is None else f"{one:.3f}" for one in _limits(value)]
+    return shown[0] if shown[1] == "–" else f"{shown[0]} ({shown[1]}–{shown[2]})"
+
+
+def difference(value: Any) -> str:
+    """+0.012 (-0.003 to +0.020)"""
+    shown = ["–" if one is None else f"{one:+.3f}" for one in _limits(value)]
+    return shown[0] if shown[1] == "–" else f"{shown[0]} ({shown[1]} to {shown[2]})"
+
+
+def _limits(value: Any) -> list[float | None]:
+    """Value, low and high of a dict or an object."""
+    return [value[key] if isinstance(value, Mapping) else getattr(value, key) for key in ("value", "low", "high")]
