@@ -202,7 +202,7 @@ def test_hostile_names_add_nothing_to_page_drawings_card_or_console(
     hostile = ("<script>alert(1)</script>", '"><img src=x onerror="a" b=\u202e', "'`|](x)\x1b[2J" + "長" * 190)
     named = replace(data, predictions=replace(data.predictions, findings=hostile))
     rows = [row | {"finding": name} for row, name in zip(result["findings"], hostile, strict=True)]
-    sets = Datasets.of([result["data"][0] | {"name": hostile[0], "folder": hostile[1]}])
+    sets = [result["data"][0] | {"name": hostile[0], "folder": hostile[1]}]
     found = result | {"findings": rows, "data": sets, "run": hostile[2], "split": "test", "stamps": [hostile[1]]}
     shown = report.classification_page(found, named, worst_errors(named, Datasets.of([dataset]), 8))
     tags, plain = Tags(), Tags()
@@ -217,5 +217,6 @@ def test_hostile_names_add_nothing_to_page_drawings_card_or_console(
     assert "<script" not in told and "<img" not in told and not set(told) & set("\x1b\u202e")
     (row,) = [line for line in told.splitlines() if line.startswith("| '")]
     assert row.startswith("| '\\`\\|\\](x)\\\\x1b\\[2J") and row.count(" | ") == 4
+    found["test"] = {"text": hostile[1], "use": 1, "key": "k"}
     evaluate.printed(found, report.metric_table(found), report.metrics_note(found))
     assert not set(capsys.readouterr().out) & set("\x1b\u202e")
