@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from sklearn import metrics as sklearn
@@ -57,7 +58,7 @@ NAMES = ("auroc", "ap", "accuracy", "f1", "sensitivity", "specificity", "ppv", "
 class Loop:
     """The usual loop: gather the rows of a resample, ask scikit-learn for every finding."""
 
-    def __init__(self, call: Callable, scores: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> None:
+    def __init__(self, call: Callable[..., Any], scores: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> None:
         codes = numbered(patients, len(scores))
         self.call, self.scores, self.labels, self.people = call, scores, labels, int(codes.max()) + 1
         self.rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])

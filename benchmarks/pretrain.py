@@ -38,6 +38,7 @@ from ribcage.methods import Method
 from ribcage.methods.mae import MAE
 from ribcage.methods.moco import MoCo
 from ribcage.models.backbone import Backbone
+from ribcage.models.hyperparameters import Optimizer
 from ribcage.training import optim, trainer
 
 SIDE, QUEUE = 224, 65536
@@ -137,7 +138,7 @@ def ours(
     opened: dataset_folder.DatasetFolder,
     batch: int,
     device: torch.device,
-    kind: optim.Optimizer,
+    kind: Optimizer,
     wanted: float,
 ) -> Contestant:
     """A method in the loop of `pretrain`."""

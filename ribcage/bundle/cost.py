@@ -286,7 +286,7 @@ class _Living(TorchDispatchMode):
     """Watches which results of operations are still there."""
 
     def __init__(self, own: set[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.own, self.most = own, 0
         self.pieces: dict[int, tuple[StorageWeakRef, int]] = {}
 

@@ -215,7 +215,7 @@ def write_int8(source: Path, images: np.ndarray, file: Path) -> None:
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Shown(CalibrationDataReader):
+    class Shown(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
         def __init__(self) -> None:
             self.rest = iter(np.array_split(images, -(-len(images) // 8)))
 

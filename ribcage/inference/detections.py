@@ -23,8 +23,9 @@ from ribcage.data.findings import IGNORE, Policy
 from ribcage.data.loader import Batch, Kept, Loader
 from ribcage.imaging import augment, image_file
 from ribcage.inference import predictions
-from ribcage.methods.detect import Detect, Found
+from ribcage.methods.detect import Detect
 from ribcage.metrics.boxes import Marks
+from ribcage.models.detectors.boxes import Found
 from ribcage.runtime import distributed, files, parquet, progress
 
 SIDES = ("x", "y", "width", "height")

@@ -6,7 +6,7 @@ from typing import Any
 
 
 @functools.cache
-def compiled(function: Callable) -> Callable:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as machine code, without the lock of the interpreter; compiled once per machine, or once per process
     where nothing can be kept: a read-only installation of a user without a home, a full disk, a damaged cache."""
     import numba

@@ -6,6 +6,7 @@ no person was ever in front of the beam. Licence: CC0-1.0.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -102,7 +103,7 @@ _ADDRESS = ("seed", "patient_number", "study_number", "image_number", "view", "h
 _SEVERITIES = tuple(f"severity_{name}" for name in FINDINGS)
 
 
-def _case(record: dict) -> Case:
+def _case(record: dict[str, Any]) -> Case:
     severities = {name: float(record[f"severity_{name}"]) for name in FINDINGS}
     return case(
         seed=int(record["seed"]),

@@ -146,7 +146,7 @@ class MobileNet(nn.Module):
         self.classifier = nn.Linear(width, num_classes).to(like) if num_classes else nn.Identity()  # type: ignore[arg-type]
         self.classifier.apply(_begin)
 
-    @torch.jit.ignore
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Which weights are how deep."""
         return {"stem": r"^first_conv", "blocks": r"^blocks\.(\d+)"}
