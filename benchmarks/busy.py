@@ -16,9 +16,9 @@ import time
 
 WAYS = {
     "one thread": {"OMP_NUM_THREADS": "1"},
-    "threads that spin as libgomp does by itself": {},
-    "threads that spin shortly (GOMP_SPINCOUNT=10000)": {"GOMP_SPINCOUNT": "10000"},
-    "threads that sleep (GOMP_SPINCOUNT=0, as the commands set it)": {"GOMP_SPINCOUNT": "0"},
+    "spinning threads, default of libgomp": {},
+    "threads that spin briefly (GOMP_SPINCOUNT=10000)": {"GOMP_SPINCOUNT": "10000"},
+    "sleeping threads (GOMP_SPINCOUNT=0, as the commands set it)": {"GOMP_SPINCOUNT": "0"},
 }
 
 

@@ -1,17 +1,18 @@
-"""What teachers give a small model: EEEA-Net-C2 from labels alone, from one teacher and from three.
+"""Distillation into EEEA-Net-C2: from labels alone, from one teacher and from three.
 
     python -m benchmarks.distil --work DIR [--jobs 2] [--seeds 3] [--images 3000] [--tests 3000] [--size 64] …
     python -m benchmarks.distil --work DIR --data IMAGES --table PREDICTIONS [--csv LABELS] [--init BUNDLE]
 
-First on made-up radiographs. Teachers learn from the labels of all training patients, or of a tenth, by `ribcage
-finetune`; the student by `ribcage finetune` from the same labels, or by `ribcage distil` from the same labels beside
-its teachers, who also speak of the images without. All see as many images. Everything is tested on a second set of
-made-up radiographs, all of other patients; intervals are of the mean over the student's seeds, by a bootstrap that
-draws patients and seeds; differences are paired. What DIR has of the same command is kept.
+Without --data: synthetic radiographs. Teachers are trained by `ribcage finetune` with the labels of all training
+patients or of a tenth; the student by `ribcage finetune` with the same labels, or by `ribcage distil` with the same
+labels and the teachers' predictions, also for unlabelled images. The number of training steps is the same. All models
+are tested on a second synthetic dataset with other patients. Intervals are of the mean over the student's seeds, by a
+bootstrap over patients and seeds; differences are paired. Results of the same command that are already in DIR are
+reused.
 
-With --data and --table instead: real images, split into two halves by patient, and what a published model has said
-of them. The student learns from one half by labels alone, or by labels and table, and is tested on the other; then the
-halves change places. Ranks are taken within a half, since each has a student of its own.
+With --data and --table: real images, split into two halves by patient, and stored predictions of a published model. The
+student is trained on one half, with labels alone or with labels and predictions, and tested on the other; then the
+halves are swapped. Ranks are taken within a half, since each half has its own student.
 """
 
 import argparse
@@ -39,7 +40,7 @@ STUDENT = "eeea_net_c2"
 TEACHERS = ("densenet121", "regnetx_002", "xcit_nano_12_p8_224")
 TEST_SEED = 1001
 """Other patients than those of seed 0."""
-LESSONS = {"alone": (), "from DenseNet-121": TEACHERS[:1], "from three": TEACHERS}
+STUDENTS = {"student, labels alone": (), "student of DenseNet-121": TEACHERS[:1], "student of all three": TEACHERS}
 """Who teaches."""
 
 
@@ -47,14 +48,14 @@ LESSONS = {"alone": (), "from DenseNet-121": TEACHERS[:1], "from three": TEACHER
 class Trial:
     """A student with its labels, teachers and seed."""
 
-    lesson: str
+    kind: str
     labels: float
     seed: int
 
     def words(self, options: argparse.Namespace) -> list[str]:
         """The command."""
-        out = options.work / f"student {self.lesson} {self.labels:g} {self.seed}"
-        taught = [str(teacher(name, self.labels, options)) for name in LESSONS[self.lesson]]
+        out = options.work / f"{self.kind} {self.labels:g} {self.seed}"
+        taught = [str(teacher(name, self.labels, options)) for name in STUDENTS[self.kind]]
         how = ["--hard", str(options.hard), "--temperature", str(options.temperature), "--teach", options.teach]
         more = ["--teacher", *taught, *how] if taught else []
         labels = ["--labels", str(self.labels), "--epochs", str(self.epochs(options))]
@@ -64,46 +65,46 @@ class Trial:
         ]  # fmt: skip
 
     def epochs(self, options: argparse.Namespace) -> int:
-        """With fewer images to learn from, more often: every student takes as many steps."""
-        return options.epochs if LESSONS[self.lesson] else round(options.epochs / self.labels)
+        """More epochs for fewer images, so that every student takes the same number of steps."""
+        return options.epochs if STUDENTS[self.kind] else round(options.epochs / self.labels)
 
 
 def teacher(name: str, labels: float, options: argparse.Namespace) -> Path:
-    """Where a teacher is."""
+    """The run folder of a teacher."""
     return Path(options.work / f"teacher {name} {labels:g}")
 
 
 def teacher_words(name: str, labels: float, options: argparse.Namespace) -> list[str]:
-    """The command that trains one."""
+    """The command that trains a teacher."""
     epochs = round(options.teacher_epochs / labels)
     shape = ["--model", name, "--out", str(teacher(name, labels, options)), "--labels", str(labels)]
     return ["finetune", *shape, "--epochs", str(epochs), *common(options)]
 
 
 def common(options: argparse.Namespace, rate: str = "1e-3") -> list[str]:
-    """What all have in common."""
+    """Options shared by all trainings."""
     data, size = ["--data", str(options.data)], ["--size", str(options.size), "--view", "crop=0.85,1.0"]
     return [*data, *size, "--batch", "32", "--lr", rate, "--threads", "1"]
 
 
 def table(trials_of: dict[tuple[str, float], list[trials.Tested]]) -> None:
-    """One line per lesson, beside the student alone."""
+    """One row per model, with its gain over labels alone."""
     found = {key: trials.over_seeds(tests) for key, tests in trials_of.items()}
-    print("\n| labels of | learnt | macro AUROC (95 %) | sd over seeds | gain over labels alone (95 %) |")
+    print("\n| labels of | model | macro AUROC (95 %) | sd over seeds | gain over labels alone (95 %) |")
     print("|---|---|---|---|---|")
-    for (lesson, labels), tests in trials_of.items():
-        alone = found.get(("alone", labels))
+    for (kind, labels), tests in trials_of.items():
+        alone = found.get(("student, labels alone", labels))
         gain = (
             "–"
-            if lesson == "alone" or alone is None
-            else trials.shown(metrics.difference(found[lesson, labels], alone), "+")
+            if kind == "student, labels alone" or alone is None
+            else trials.shown(metrics.difference(found[kind, labels], alone), "+")
         )
         spread = f"{trials.spread(tests):.3f}" if len(tests) > 1 else "–"
-        print(f"| {labels:.0%} | {lesson} | {trials.shown(found[lesson, labels])} | {spread} | {gain} |", flush=True)
+        print(f"| {labels:.0%} | {kind} | {trials.shown(found[kind, labels])} | {spread} | {gain} |", flush=True)
 
 
 def made_up(options: argparse.Namespace) -> None:
-    """The table on made-up radiographs."""
+    """The table for synthetic radiographs."""
     options.data = options.work / "phantom"
     made = ["--out", str(options.data), "--images", str(options.images), "--size", "128"]
     subprocess.run([sys.executable, "-m", "ribcage", "import", "phantom", *made], check=True)
@@ -116,8 +117,8 @@ def made_up(options: argparse.Namespace) -> None:
         words = [teacher_words(name, labels, options) for labels in options.labels for name in TEACHERS]
         list(workers.map(trials.trained, words))
         every = [
-            Trial(lesson, labels, seed)
-            for seed in range(options.seeds) for labels in options.labels for lesson in LESSONS
+            Trial(kind, labels, seed)
+            for seed in range(options.seeds) for labels in options.labels for kind in STUDENTS
         ]  # fmt: skip
         folders = dict(zip(every, workers.map(lambda one: trials.trained(one.words(options)), every), strict=True))
     torch.set_num_threads(options.jobs)
@@ -128,15 +129,14 @@ def made_up(options: argparse.Namespace) -> None:
     for labels in options.labels:
         for name in TEACHERS:
             shown[f"teacher {name}", labels] = [test(teacher(name, labels, options))]
-        for lesson in LESSONS:
-            kept = [folder for one, folder in folders.items() if (one.lesson, one.labels) == (lesson, labels)]
-            shown[lesson, labels] = [test(folder) for folder in kept]
+        for kind in STUDENTS:
+            kept = [folder for one, folder in folders.items() if (one.kind, one.labels) == (kind, labels)]
+            shown[kind, labels] = [test(folder) for folder in kept]
     table(shown)
     spent = {
-        lesson: np.mean([trials.minutes(out) for one, out in folders.items() if one.lesson == lesson])
-        for lesson in LESSONS
+        kind: np.mean([trials.minutes(out) for one, out in folders.items() if one.kind == kind]) for kind in STUDENTS
     }
-    print("\nMinutes a student: " + ", ".join(f"{lesson} {value:.1f}" for lesson, value in spent.items()))
+    print("\nMinutes a student: " + ", ".join(f"{kind} {value:.1f}" for kind, value in spent.items()))
     print(json.dumps({"torch": torch.__version__, "jobs": options.jobs}))
 
 
@@ -144,7 +144,7 @@ def made_up(options: argparse.Namespace) -> None:
 
 
 def halves(options: argparse.Namespace) -> list[Path]:
-    """The data set twice: each half of the patients is the test part once, an eighth of the other half chooses."""
+    """The dataset twice: each half of the patients is the test split once; an eighth of the other half validates."""
     files = {file.stem: file.relative_to(options.data) for file in options.data.rglob("*") if file.suffix in IMAGES}
     rows = pd.read_csv(options.csv or next(options.data.glob("*.csv")), dtype={options.patient_column: str})
     said = teachers.table(options.table).images["path"]
@@ -164,38 +164,38 @@ def halves(options: argparse.Namespace) -> list[Path]:
 
 
 def real(options: argparse.Namespace) -> None:
-    """Labels alone against labels and a table of a published model's answers."""
+    """Labels alone compared with labels and stored predictions of a published model."""
     folders = halves(options)
     data = [Datasets.open([folder]) for folder in folders]
     both = Datasets.of(one[0] for one in data)
     asked = trials.common(both, both.rows_of("test"), options.least)
     shown: dict[tuple[str, float], list[trials.Tested]] = {}
-    for lesson in ("alone", "from the table"):
+    for kind in ("student, labels alone", "student of the stored predictions"):
         for seed in range(options.seeds):
             tests = []
             for half, folder in enumerate(folders):
                 options_of_half = argparse.Namespace(**{**vars(options), "data": folder})
-                out = options.work / f"real {lesson} {half} {seed}"
+                out = options.work / f"real {kind} {half} {seed}"
                 words = ["--model", STUDENT, "--out", str(out), "--seed", str(seed), "--findings", *asked]
                 words += ["--epochs", str(options.epochs), *common(options_of_half, options.lr)]
                 words += ["--init", str(options.init)] if options.init else []
                 taught = ["--teacher", str(options.table), "--hard", str(options.hard)]
                 taught += ["--temperature", str(options.temperature)]
-                words = ["finetune", *words] if lesson == "alone" else ["distil", *words, *taught]
+                words = ["finetune", *words] if kind == "student, labels alone" else ["distil", *words, *taught]
                 scores, labels, patients = trials.tested(trials.trained(words), data[half], asked)
                 tests.append(((scores.argsort(0).argsort(0) + 0.5) / len(scores), labels, patients))
             joined = [np.concatenate(parts) for parts in zip(*tests, strict=True)]
-            shown.setdefault((lesson, 1.0), []).append((joined[0], joined[1], joined[2]))
+            shown.setdefault((kind, 1.0), []).append((joined[0], joined[1], joined[2]))
     learnt = [len(one.rows_of("train")) for one in data]
     print(f"{learnt} training images of the halves, {options.seeds} seeds, findings: {', '.join(asked)}")
     answers = [teachers.read(teachers.table(options.table), one, asked)[one.rows_of("test")] for one in data]
-    labels, patients = shown["alone", 1.0][0][1:]
-    shown["the teacher itself", 1.0] = [(np.concatenate(answers), labels, patients)]
+    labels, patients = shown["student, labels alone", 1.0][0][1:]
+    shown["teacher", 1.0] = [(np.concatenate(answers), labels, patients)]
     table(shown)
 
 
 def main() -> None:
-    """Learn, test, print."""
+    """Train, test and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path)
@@ -203,20 +203,20 @@ def main() -> None:
     parser.add_argument("--path-column", default="image")
     parser.add_argument("--patient-column", default="patient_id")
     parser.add_argument("--table", type=Path)
-    parser.add_argument("--init", type=Path, help="a bundle of the student to begin with")
+    parser.add_argument("--init", type=Path, help="bundle with the initial weights of the student")
     parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--tests", type=int, default=3000, help="made-up images to test on")
+    parser.add_argument("--tests", type=int, default=3000, help="synthetic test images")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--labels", type=float, nargs="*", default=[1.0, 0.1])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--teacher-epochs", type=int, default=10)
-    parser.add_argument("--lr", default="3e-3", help="of the students")
+    parser.add_argument("--lr", default="3e-3", help="learning rate of the students")
     parser.add_argument("--hard", type=float, default=0.5)
     parser.add_argument("--temperature", type=float, default=2.0)
     parser.add_argument("--teach", default="live")
-    parser.add_argument("--least", type=int, default=20, help="of positives, for a finding to be asked for")
+    parser.add_argument("--least", type=int, default=20, help="least number of positives of a finding")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     real(options) if options.data else made_up(options)

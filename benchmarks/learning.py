@@ -58,7 +58,7 @@ def show(models: list[Learnt]) -> None:
     print(f"{tested['images']:,} test images of {tested['patients']:,} patients\n")
     print("| | positives | " + " | ".join(model.name for model in models) + " | view only |")
     print("|---|---" + "|---" * len(models) + "|---|")
-    row("processor, minutes", "", [f"{model.minutes:.1f}" for model in models], "")
+    row("CPU time, minutes", "", [f"{model.minutes:.1f}" for model in models], "")
     row("validation, mean AUROC", "", [f"{model.validation:.3f}" for model in models], "")
     means = [number(model.tested["macro"]["auroc"]) for model in models]
     row("**test, mean AUROC**", "", [f"**{mean}**" for mean in means], number(tested["baselines"]["view_macro"]))

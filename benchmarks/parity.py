@@ -225,7 +225,7 @@ def main() -> None:
     """Build, convert, compare, print."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
-    print("| file of | version | largest difference of an answer | in double precision | spread of the answers |")
+    print("| source | version | largest difference of an output | in double precision | sd of the outputs |")
     print("|---|---|---|---|---|")
     for name, (library, build) in CASES.items():
         try:
