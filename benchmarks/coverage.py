@@ -37,7 +37,7 @@ import numpy as np
 
 from ribcage import metrics
 from ribcage.metrics import detection
-from ribcage.metrics.boxes import Marks
+from ribcage.metrics.boxes import BoxTable
 from ribcage.metrics.intervals import Interval
 
 if __name__ == "coverage":
@@ -182,7 +182,7 @@ def classified(cell: Cell) -> list[Found]:
         tally.add("macro AUROC", area, a["auroc"].macro().interval(), a["auroc"].macro().resampled)
         tally.add("macro AUROC, DeLong", area, exact.macro().interval())
         for name, truth in (("AUROC", apart), ("AP", apart_precision), *differing(rates, weak)):
-            pair = metrics.difference(a[name.lower()], b[name.lower()])
+            pair = metrics.paired_difference(a[name.lower()], b[name.lower()])
             drawn = a[name.lower()].resampled - b[name.lower()].resampled
             tally.add(f"difference of {name}", truth, pair.interval(), drawn)
             if name == "AUROC":
@@ -284,7 +284,7 @@ def sampled(random: np.random.Generator, cell: Cell, prevalence: float) -> dict[
 
 def boxes(
     random: np.random.Generator, cell: Cell, detector: tuple[float, float, float]
-) -> tuple[detection.Boxes, np.ndarray]:
+) -> tuple[detection.FindingBoxes, np.ndarray]:
     """What one detector finds, and the patients."""
     chance, spread, false = detector
     patients, latent, (skill, noise) = raw(random, cell, 2, 2)
@@ -302,19 +302,22 @@ def boxes(
     stray = np.concatenate([at, at + random.uniform(20, 45, (len(wrong), 2))], axis=1)
     odds = np.concatenate([1.5 + noise[owners, 0], noise[wrong, 1]])
     keep = np.append(hit, np.ones(len(wrong), np.bool_))
-    found = Marks(np.append(owners, wrong)[keep], np.concatenate([moved, stray])[keep], metrics.sigmoid(odds)[keep])
-    return detection.Boxes.of(found, Marks.true(owners, true), len(there)), patients
+    found = BoxTable(np.append(owners, wrong)[keep], np.concatenate([moved, stray])[keep], metrics.sigmoid(odds)[keep])
+    return detection.FindingBoxes.of(found, BoxTable.ground_truth(owners, true), len(there)), patients
 
 
 def detected(cell: Cell) -> list[Found]:
     """mAP and sensitivity at one false positive per image, of one detector."""
     random, tally, detector = generator(cell), Tally(), DETECTORS[int(cell.area)]
     large = [Cell("single", 8000, cell.area, 1, seed) for seed in range(5)]
-    whole = [detection.bootstrap([boxes(generator(one), one, detector)[0]], resamples=1, threads=1) for one in large]
+    whole = [
+        detection.bootstrap_detection([boxes(generator(one), one, detector)[0]], resamples=1, threads=1)
+        for one in large
+    ]
     for time_ in range(cell.times):
         own, patients = boxes(random, cell, detector)
         if len(own.true):
-            values = detection.bootstrap([own], patients, resamples=RESAMPLES, seed=time_, threads=1)
+            values = detection.bootstrap_detection([own], patients, resamples=RESAMPLES, seed=time_, threads=1)
             for title, name in (("mAP", "map"), ("FROC at 1", "centre_at_1")):
                 truth = np.mean([one[name].value for one in whole])
                 tally.add(title, float(truth), values[name].interval(), values[name].resampled)

@@ -97,7 +97,7 @@ def table(trials_of: dict[tuple[str, float], list[trials.Tested]]) -> None:
         gain = (
             "–"
             if kind == "student, labels alone" or alone is None
-            else trials.shown(metrics.difference(found[kind, labels], alone), "+")
+            else trials.shown(metrics.paired_difference(found[kind, labels], alone), "+")
         )
         spread = f"{trials.spread(tests):.3f}" if len(tests) > 1 else "–"
         print(f"| {labels:.0%} | {kind} | {trials.shown(found[kind, labels])} | {spread} | {gain} |", flush=True)

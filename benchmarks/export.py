@@ -107,7 +107,7 @@ def table(opened: Classifier, data: Path, given: argparse.Namespace) -> Iterator
         after = metrics.bootstrap(said, labels, patients)["auroc"].macro()
         ratios = (f"{each[0] / each[place]:.2f}×" for each in times)
         size = sum(one.stat().st_size for one in export.beside(way.file)) / 1e6
-        yield [way.name, f"{np.abs(said - own).max():.1g}", signed(metrics.difference(after, before).interval()),
+        yield [way.name, f"{np.abs(said - own).max():.1g}", signed(metrics.paired_difference(after, before).interval()),
                *ratios, f"{size:.1f}"]  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def tested(folder: Path, data: Datasets) -> dict[str, Resampled]:
     opened, rows = load_detector(folder), data.rows_of("test")
     found = detections.detect(gradcam.finder(opened), data, rows, model=opened.spec, batch=64, threads=1)
     answers = box_evaluation.answers(found, data, rows, IGNORE)
-    every = detection.bootstrap(answers.boxes, answers.patients, resamples=500)
+    every = detection.bootstrap_detection(answers.boxes, answers.patients, resamples=500)
     return {name: every[name].macro() for name in MEASURES}
 
 
@@ -94,7 +94,7 @@ def table(trials_of: dict[tuple[str, float], list[dict[str, Resampled]]]) -> Non
     for (name, labels), tests in trials_of.items():
         found = {measure: trials.joined([one[measure] for one in tests]) for measure in MEASURES}
         random = trials.joined([one["map"] for one in trials_of["random", labels]])
-        gain = "–" if name == "random" else trials.shown(metrics.difference(found["map"], random), "+")
+        gain = "–" if name == "random" else trials.shown(metrics.paired_difference(found["map"], random), "+")
         spread = float(np.std([one["map"].value for one in tests], ddof=1)) if len(tests) > 1 else float("nan")
         shown = " | ".join(trials.shown(each) for each in found.values())
         print(f"| {labels:.0%} | {name} | {shown} | {spread:.3f} | {gain} |", flush=True)

@@ -17,7 +17,7 @@ from sklearn import metrics as sklearn
 
 from ribcage import metrics
 from ribcage.metrics import resampling
-from ribcage.metrics.patients import numbered
+from ribcage.metrics.patients import patient_numbers
 
 IMAGES, PATIENTS = 25_596, 2_797
 PREVALENCE = (0.128, 0.042, 0.182, 0.239, 0.068, 0.063, 0.022, 0.104, 0.071, 0.036, 0.043, 0.017, 0.045, 0.0034)
@@ -59,7 +59,7 @@ class Loop:
     """The usual loop: gather the rows of a resample, ask scikit-learn for every finding."""
 
     def __init__(self, call: Callable[..., Any], scores: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> None:
-        codes = numbered(patients, len(scores))
+        codes = patient_numbers(patients, len(scores))
         self.call, self.scores, self.labels, self.people = call, scores, labels, int(codes.max()) + 1
         self.rows = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
         self.seconds: list[float] = []

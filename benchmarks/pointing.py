@@ -30,7 +30,7 @@ from ribcage.data.index import boxes as box_table
 from ribcage.inference import detections, gradcam
 from ribcage.methods.supervised import Supervised
 from ribcage.metrics import pointing
-from ribcage.metrics.boxes import Marks
+from ribcage.metrics.boxes import BoxTable
 from ribcage.metrics.resampling import Resampled
 from ribcage.models.backbone import Backbone
 from ribcage.models.detectors.cam import CamBoxes
@@ -49,7 +49,7 @@ class Tested:
     rows: np.ndarray
     patients: np.ndarray
     findings: tuple[str, ...]
-    true: dict[str, Marks]
+    true: dict[str, BoxTable]
     """Of each finding; images by their place in `rows`."""
 
     @property
@@ -107,21 +107,21 @@ def tested(opened: dataset_folder.DatasetFolder, findings: tuple[str, ...], leas
 def game(points: np.ndarray, data: Tested) -> Resampled:
     """Of (N, F, 2) points, F as in `data`: the share of hits of each finding."""
     tolerance = pointing.TOLERANCE * data.side
-    hits = [pointing.hits(points[:, f], data.true[name], tolerance) for f, name in enumerate(data.findings)]
+    hits = [pointing.point_hits(points[:, f], data.true[name], tolerance) for f, name in enumerate(data.findings)]
     return shared(np.stack(hits, axis=1), data)
 
 
 def shared(parts: np.ndarray, data: Tested) -> Resampled:
     """The mean of (N, F) parts over the images that count."""
-    return pointing.shares(parts, np.ones(parts.shape), data.patients)
+    return pointing.bootstrap_shares(parts, np.ones(parts.shape), data.patients)
 
 
 def without_looking(data: Tested) -> dict[str, Resampled]:
     """What is hit by chance, by habit, and by experience."""
     count, side = len(data.rows), data.side
-    chance = [pointing.anywhere(data.true[name], count, side, pointing.TOLERANCE * side) for name in data.findings]
+    chance = [pointing.chance_of_hit(data.true[name], count, side, pointing.TOLERANCE * side) for name in data.findings]
     centre = np.full((count, len(data.findings), 2), side / 2)
-    usual = [pointing.centres(one) for one in means(data)]
+    usual = [pointing.box_centres(one) for one in means(data)]
     return {
         "anywhere": shared(np.stack(chance, axis=1), data),
         "centre": game(centre, data),
@@ -134,23 +134,23 @@ def means(data: Tested) -> list[np.ndarray]:
     return [pointing.mean_boxes(data.true[name], data.patients, len(data.rows)) for name in data.findings]
 
 
-def found_at(found: dict[str, Marks], data: Tested, overlap: float) -> Resampled:
+def found_at(found: dict[str, BoxTable], data: Tested, overlap: float) -> Resampled:
     """The share of the true boxes of each finding that a found one overlaps by so much."""
     parts, of = np.zeros((2, len(data.rows), len(data.findings)))
     for f, name in enumerate(data.findings):
         true = data.true[name]
-        best = pointing.overlaps(found[name], true, len(data.rows))
+        best = pointing.best_overlaps(found[name], true, len(data.rows))
         np.add.at(parts[:, f], true.images, best >= overlap)
         np.add.at(of[:, f], true.images, 1)
-    return pointing.shares(parts, of, data.patients)
+    return pointing.bootstrap_shares(parts, of, data.patients)
 
 
-def usual_boxes(data: Tested) -> dict[str, Marks]:
+def usual_boxes(data: Tested) -> dict[str, BoxTable]:
     """The mean box of other patients, in every image where there are others."""
     found = {}
     for name, boxes in zip(data.findings, means(data), strict=True):
         there = np.flatnonzero(~np.isnan(boxes).any(axis=1))
-        found[name] = Marks(there, boxes[there], np.ones(len(there)))
+        found[name] = BoxTable(there, boxes[there], np.ones(len(there)))
     return found
 
 
@@ -167,7 +167,7 @@ def show_game(columns: dict[str, Resampled], data: Tested) -> None:
     print(f"| **mean** | | {' | '.join(every)} |")
 
 
-def show_overlaps(columns: dict[str, dict[str, Marks]], data: Tested) -> None:
+def show_overlaps(columns: dict[str, dict[str, BoxTable]], data: Tested) -> None:
     """A line for each overlap, means over findings."""
     print(f"\n| IoU | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|")
     for overlap in pointing.OVERLAPS:
@@ -228,7 +228,7 @@ def main() -> None:
     finder = gradcam.Looker(trained.method, temperature=trained.spec.temperature, boxes=CamBoxes(options.share))
     seen = detections.detect(finder, data.data, data.rows, model=trained.spec, batch=32, threads=1)
     every = {name: seen.marks(name) for name in data.findings}
-    surest = {name: pointing.surest(marks) for name, marks in every.items()}
+    surest = {name: pointing.highest_scoring(marks) for name, marks in every.items()}
     show_overlaps({"any box": every, "hottest box": surest, "mean box of others": usual_boxes(data)}, data)
 
 

@@ -184,7 +184,7 @@ def probed(splits: Sequence[Split]) -> list[np.ndarray]:
     """Logits (N, F) of the tested images of each split, with the strength best on average for those that choose."""
     answers = [probing.regressed(*split) for split in splits]
     chosen = [
-        [metrics.macro(metrics.auroc(scores, split[1].labels)).mean for scores, _ in several]
+        [metrics.macro_mean(metrics.auroc(scores, split[1].labels)).mean for scores, _ in several]
         for several, split in zip(answers, splits, strict=True)
     ]
     best = int(np.nanargmax(np.nanmean(chosen, axis=0)))
@@ -230,7 +230,7 @@ def table(subjects: dict[str, list[Subject]], test: Callable[[Subject], trials.T
             continue
         model = several[0].recipe["model"]
         base = next(each for each, recipe in RANDOM.items() if model == Subject(each, 0, Path()).recipe["model"])
-        gain = "–" if name == base else trials.shown(metrics.difference(found[name], found[base]), "+")
+        gain = "–" if name == base else trials.shown(metrics.paired_difference(found[name], found[base]), "+")
         print(
             f"| {name} | {model} | {trials.shown(found[name])} | {trials.spread(tests[name]):.3f} | {gain} |",
             flush=True,

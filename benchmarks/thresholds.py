@@ -32,7 +32,7 @@ def read(folder: Path) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
 
 def gained(probabilities: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """(F,) sensitivity + specificity - 1."""
-    rates = metrics.rates(metrics.counts(probabilities, labels, chosen))
+    rates = metrics.rates(metrics.confusion_counts(probabilities, labels, chosen))
     return rates["sensitivity"] + rates["specificity"] - 1
 
 
@@ -40,7 +40,7 @@ def trial(probabilities: np.ndarray, labels: np.ndarray, patients: np.ndarray, c
     """(rules, F) what is gained on other patients; NaN where the draw has one class only."""
     drawn = np.random.default_rng(seed).permutation(len(patients))[:count]
     others = ~np.isin(patients, patients[drawn])
-    chosen = [metrics.choose(probabilities[drawn], labels[drawn], rule) for rule in RULES]
+    chosen = [metrics.choose_thresholds(probabilities[drawn], labels[drawn], rule) for rule in RULES]
     return np.stack([gained(probabilities[others], labels[others], each) for each in chosen])
 
 

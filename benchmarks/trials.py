@@ -70,8 +70,8 @@ def joined(found: Sequence[Resampled]) -> Resampled:
     drawn = np.random.default_rng(0).integers(0, len(found), (len(found), every.shape[1]))
     resampled = np.take_along_axis(every, drawn[:, :, None], axis=0).mean(0)
     value = np.mean([one.value for one in found], axis=0)
-    worth = value * (1 - value) / np.nanvar(resampled, axis=0, ddof=1)  # of hundreds of patients
-    return dataclasses.replace(found[0], value=value, worth=worth, vectors=resampled, kind="mean")
+    effective_n = value * (1 - value) / np.nanvar(resampled, axis=0, ddof=1)  # of hundreds of patients
+    return dataclasses.replace(found[0], value=value, effective_n=effective_n, vectors=resampled, kind="mean")
 
 
 def shown(found: Resampled | Paired, sign: str = "") -> str:
@@ -83,7 +83,7 @@ def shown(found: Resampled | Paired, sign: str = "") -> str:
 
 def spread(tests: Sequence[Tested]) -> float:
     """Standard deviation over seeds."""
-    means = [metrics.macro(metrics.auroc(scores, labels)).mean for scores, labels, _ in tests]
+    means = [metrics.macro_mean(metrics.auroc(scores, labels)).mean for scores, labels, _ in tests]
     return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
 
 

@@ -33,7 +33,7 @@ TYPES = (
     "bundle.io.Classifier",
     "bundle.io.Detector",
     "inference.predictions.Predictions",
-    "metrics.boxes.Marks",
+    "metrics.boxes.BoxTable",
     "bundle.formats.Published",
     "data.provenance.Provenance",
     "bundle.ood.Check",

@@ -10,25 +10,25 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ribcage.metrics import froc, resampling
-from ribcage.metrics.box_precision import average_precision
-from ribcage.metrics.boxes import Marks
-from ribcage.metrics.detection import Boxes, Skipping, bootstrap, mean_average_precision
-from ribcage.metrics.image_precision import best_cut, image_precision
-from ribcage.metrics.matching import THRESHOLDS, Pairs, match
-from ribcage.metrics.patients import numbered
-from ribcage.metrics.resampling import difference
+from ribcage.metrics.box_precision import box_average_precision
+from ribcage.metrics.boxes import BoxTable
+from ribcage.metrics.detection import FindingBoxes, Skipping, bootstrap_detection, mean_average_precision
+from ribcage.metrics.image_precision import best_score_threshold, image_precision
+from ribcage.metrics.matching import THRESHOLDS, BoxPairs, match_boxes
+from ribcage.metrics.patients import patient_numbers
+from ribcage.metrics.resampling import paired_difference
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
 NAN, INF = np.nan, np.inf
 
 
-def marks(*rows: tuple[float, ...]) -> Marks:
+def marks(*rows: tuple[float, ...]) -> BoxTable:
     """(image, score, x0, y0, x1, y1) each."""
     table = np.array(rows, np.float64).reshape(-1, 6)
-    return Marks(table[:, 0].astype(np.int64), table[:, 2:], table[:, 1])
+    return BoxTable(table[:, 0].astype(np.int64), table[:, 2:], table[:, 1])
 
 
-def case(seed: int) -> tuple[Marks, Marks, int]:
+def case(seed: int) -> tuple[BoxTable, BoxTable, int]:
     """Made-up found and true boxes of one or many images: crowded or empty, with equal scores and equal overlaps."""
     chance = np.random.default_rng(seed)
     count, side = int(chance.choice([1, 5, 40])), int(chance.choice([6, 40]))
@@ -42,10 +42,10 @@ def case(seed: int) -> tuple[Marks, Marks, int]:
         if len(own) and chance.random() < 0.5:  # near a true one
             found[place] = true[chance.choice(own)] + chance.integers(-1, 2, 4) * [1, 1, 0, 0]
     scores = chance.random(len(found)).round(int(chance.choice([1, 8])))
-    return Marks(found_of, found, scores), Marks.true(true_of, true), count
+    return BoxTable(found_of, found, scores), BoxTable.ground_truth(true_of, true), count
 
 
-def coco(found: Marks, true: Marks, count: int) -> np.ndarray:
+def coco(found: BoxTable, true: BoxTable, count: int) -> np.ndarray:
     """(T,) AP as pycocotools has it, with our thresholds and all the boxes."""
     sides = [
         np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
@@ -83,12 +83,12 @@ def coco(found: Marks, true: Marks, count: int) -> np.ndarray:
     return np.where((precision > -1).all(axis=1), precision.mean(axis=1), NAN)
 
 
-def repeated(of: Marks, images: np.ndarray) -> Marks:
+def repeated(of: BoxTable, images: np.ndarray) -> BoxTable:
     """The marks of these images, one after the other, some more than once."""
     places = [np.flatnonzero(of.images == image) for image in images]
     numbers = np.repeat(np.arange(len(images)), [len(each) for each in places])
     chosen = np.concatenate([np.empty(0, np.int64), *places])
-    return Marks(numbers, of.boxes[chosen], of.scores[chosen])
+    return BoxTable(numbers, of.boxes[chosen], of.scores[chosen])
 
 
 # --- average precision ----------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def repeated(of: Marks, images: np.ndarray) -> Marks:
 @pytest.mark.parametrize("seed", range(120))
 def test_ap_is_that_of_pycocotools(seed: int) -> None:
     found, true, count = case(seed)
-    own = average_precision(found, true, count)
+    own = box_average_precision(found, true, count)
     if not len(found):  # pycocotools cannot read an empty list
         assert np.array_equal(own, np.full(8, 0.0 if len(true) else NAN), equal_nan=True)
         return
@@ -109,14 +109,14 @@ def test_the_cases_hold_what_is_hard() -> None:
     assert any(not len(true) for _, true, _ in cases) and any(not len(found) for found, _, _ in cases)
     assert any(len(np.unique(found.scores)) < len(found) / 5 for found, _, _ in cases)
     assert any(len(found) > 500 for found, _, _ in cases)
-    assert sum(0.05 < np.nan_to_num(average_precision(*each)[0]) < 0.95 for each in cases) > 50
+    assert sum(0.05 < np.nan_to_num(box_average_precision(*each)[0]) < 0.95 for each in cases) > 50
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_positives_only_is_that_of_pycocotools_on_those_images(seed: int) -> None:
     found, true, count = case(seed + 500)
     positive = np.unique(true.images)
-    ours = bootstrap([Boxes.of(found, true, count)], resamples=1)
+    ours = bootstrap_detection([FindingBoxes.of(found, true, count)], resamples=1)
     there = repeated(found, positive), repeated(true, positive), len(positive)
     values = coco(*there) if len(there[0]) and len(positive) else np.full(8, 0.0 if len(positive) else NAN)
     found_values = [ours[name].value[0] for name in ("map_positives", "ap50_positives", "ap75_positives")]
@@ -128,8 +128,8 @@ def test_ap_by_hand() -> None:
     found = marks((0, 0.9, 0, 0, 10, 10), (2, 0.8, 0, 0, 10, 10), (1, 0.7, 0, 0, 10, 6))  # right, wrong, IoU .6
     #  recall 0 … .50 at precision 1: 51 of 101; then .51 … 1 at 2/3, as long as .6 is enough
     low, high = (51 + 50 * 2 / 3) / 101, 51 / 101
-    assert average_precision(found, true, 3) == pytest.approx([low] * 5 + [high] * 3, abs=1e-15)
-    assert mean_average_precision([found, Marks.none()], [true, Marks.none()], 3) == pytest.approx(
+    assert box_average_precision(found, true, 3) == pytest.approx([low] * 5 + [high] * 3, abs=1e-15)
+    assert mean_average_precision([found, BoxTable.none()], [true, BoxTable.none()], 3) == pytest.approx(
         (5 * low + 3 * high) / 8
     )
 
@@ -137,54 +137,54 @@ def test_ap_by_hand() -> None:
 def test_a_true_box_is_taken_once_by_the_surest() -> None:
     true = marks((0, 1, 0, 0, 10, 10))
     found = marks((0, 0.5, 0, 0, 10, 10), (0, 0.9, 0, 0, 10, 6))
-    right = match(found, true, 1).right  # down the scores: the second box is the first
+    right = match_boxes(found, true, 1).right  # down the scores: the second box is the first
     assert right[:5].tolist() == [[True, False]] * 5 and right[5:].tolist() == [[False, True]] * 3
 
 
 def test_a_low_score_is_no_reason_to_be_left_out() -> None:
     true = marks((0, 1, 0, 0, 10, 10))
-    assert average_precision(marks((0, 1e-9, 0, 0, 10, 10)), true, 1) == pytest.approx(1)
-    assert average_precision(marks((0, -5, 0, 0, 10, 10)), true, 1) == pytest.approx(1)
+    assert box_average_precision(marks((0, 1e-9, 0, 0, 10, 10)), true, 1) == pytest.approx(1)
+    assert box_average_precision(marks((0, -5, 0, 0, 10, 10)), true, 1) == pytest.approx(1)
 
 
 def test_nothing_to_find_is_undefined_and_nothing_found_is_zero() -> None:
     true = marks((0, 1, 0, 0, 10, 10))
-    assert np.isnan(average_precision(true, Marks.none(), 1)).all() and np.isnan(
-        mean_average_precision([true], [Marks.none()], 1)
+    assert np.isnan(box_average_precision(true, BoxTable.none(), 1)).all() and np.isnan(
+        mean_average_precision([true], [BoxTable.none()], 1)
     )
-    assert (average_precision(Marks.none(), true, 1) == 0).all()
+    assert (box_average_precision(BoxTable.none(), true, 1) == 0).all()
 
 
 def test_whole_pixels_are_one_wider() -> None:
     found, true = marks((0, 1, 0, 0, 9, 9)), marks((0, 1, 0, 0, 9, 19))
-    assert Pairs.of(found, true, 1).overlaps() == pytest.approx([9 / 19]) and Pairs.of(found, true, 1).overlaps(
+    assert BoxPairs.of(found, true, 1).overlaps() == pytest.approx([9 / 19]) and BoxPairs.of(found, true, 1).overlaps(
         True
     ) == pytest.approx([0.5])
-    assert average_precision(found, true, 1, [0.5]) == 0 and average_precision(
+    assert box_average_precision(found, true, 1, [0.5]) == 0 and box_average_precision(
         found, true, 1, [0.5], whole_pixels=True
     ) == pytest.approx(1)
 
 
 def test_boxes_without_area_overlap_nothing() -> None:
     point = marks((0, 1, 5, 5, 5, 5))
-    assert Pairs.of(point, point, 1).overlaps() == 0
+    assert BoxPairs.of(point, point, 1).overlaps() == 0
     assert (
-        Pairs.of(marks((0, 1, 5, 5, 2, 2)), marks((0, 1, 0, 0, 9, 9)), 1).overlaps() == 0
+        BoxPairs.of(marks((0, 1, 5, 5, 2, 2)), marks((0, 1, 0, 0, 9, 9)), 1).overlaps() == 0
     )  # corners the wrong way round
 
 
 def test_the_mean_that_skips_images_forgets_what_was_missed() -> None:
     true = marks(*((image, 1, 0, 0, 10, 10) for image in range(4)))
     found = marks((0, 0.9, 0, 0, 10, 10), (1, 0.4, 0, 0, 10, 10), (5, 0.95, 0, 0, 10, 10))
-    values = bootstrap([Boxes.of(found, true, 6)], resamples=1)
+    values = bootstrap_detection([FindingBoxes.of(found, true, 6)], resamples=1)
     assert values["map_skipping"].value == pytest.approx([1])  # one image of four is asked, and no healthy one
     assert values["map_positives"].value == pytest.approx([51 / 101])
     assert values["map"].value[0] < 0.4
     shifted = marks((0, 0.9, 0, 0, 9, 3))
     own = [
-        bootstrap([Boxes.of(shifted, marks((0, 1, 0, 0, 9, 9)), 1)], skipping=Skipping(0.5, whole), resamples=1)[
-            "map_skipping"
-        ].value[0]
+        bootstrap_detection(
+            [FindingBoxes.of(shifted, marks((0, 1, 0, 0, 9, 9)), 1)], skipping=Skipping(0.5, whole), resamples=1
+        )["map_skipping"].value[0]
         for whole in (False, True)
     ]
     assert own == pytest.approx([0, 1 / 8])  # IoU 3/9, or 4/10 of whole pixels
@@ -203,14 +203,14 @@ def test_froc_by_hand() -> None:
         (3, 0.6, 0, 0, 10, 10),  # false, of equal score: comes with it
         (0, 0.1, 20, 20, 30, 30),
     )
-    by_centre = froc.curve(froc.events(found, true, 4), 4)
+    by_centre = froc.froc_curve(froc.froc_events(found, true, 4), 4)
     assert by_centre[0] == pytest.approx([0, 0, 0.25, 0.5, 0.5])
     assert by_centre[1] == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 1])
     assert by_centre[2].tolist() == [INF, 0.9, 0.7, 0.6, 0.1]
-    by_overlap = froc.curve(froc.events(found, true, 4, 0.4), 4)
+    by_overlap = froc.froc_curve(froc.froc_events(found, true, 4, 0.4), 4)
     assert by_overlap[0] == pytest.approx([0, 0, 0.25, 0.75, 0.75])
     assert by_overlap[1] == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 2 / 3])
-    values = bootstrap([Boxes.of(found, true, 4)], resamples=1)
+    values = bootstrap_detection([FindingBoxes.of(found, true, 4)], resamples=1)
     at = {kind: [values[f"{kind}_at_{rate:g}"].value[0] for rate in froc.RATES] for kind in ("centre", "overlap")}
     assert at["centre"] == pytest.approx([1 / 3, 1 / 3, 1, 1, 1, 1, 1])
     assert at["overlap"] == pytest.approx([1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 3])
@@ -219,15 +219,15 @@ def test_froc_by_hand() -> None:
 
 def test_one_box_can_hit_two() -> None:
     true = marks((0, 1, 0, 0, 10, 10), (0, 1, 2, 2, 12, 12))
-    assert froc.events(marks((0, 0.9, 1, 1, 11, 11)), true, 1).found.tolist() == [True, True]
+    assert froc.froc_events(marks((0, 0.9, 1, 1, 11, 11)), true, 1).found.tolist() == [True, True]
 
 
-def froc_by_definition(found: Marks, true: Marks, count: int, rate: float, overlap: float | None) -> float:
+def froc_by_definition(found: BoxTable, true: BoxTable, count: int, rate: float, overlap: float | None) -> float:
     """Try every cut."""
     best = 0.0
     for cut in np.unique(found.scores):
         hit, false = set(), 0
-        for image, box in zip(found.least(cut).images, found.least(cut).boxes, strict=True):
+        for image, box in zip(found.at_least(cut).images, found.at_least(cut).boxes, strict=True):
             x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
             own = set()
             for place in np.flatnonzero(true.images == image):
@@ -250,9 +250,16 @@ def froc_by_definition(found: Marks, true: Marks, count: int, rate: float, overl
 def test_froc_is_the_best_of_all_cuts(seed: int, overlap: float | None) -> None:
     found, true, count = case(seed)
     if not len(true) or len(found) > 60:
-        found, true, count = found.of(np.arange(count) < 3), Marks.true(np.array([0]), np.array([[1, 1, 5, 5]])), count
+        found, true, count = (
+            found.on_images(np.arange(count) < 3),
+            BoxTable.ground_truth(np.array([0]), np.array([[1, 1, 5, 5]])),
+            count,
+        )
     values = froc.sensitivities(
-        froc.events(found, true, count, overlap), np.ones(count, bool), np.arange(count), np.ones((count, 1), np.int32)
+        froc.froc_events(found, true, count, overlap),
+        np.ones(count, bool),
+        np.arange(count),
+        np.ones((count, 1), np.int32),
     )
     expected = [froc_by_definition(found, true, count, rate, overlap) for rate in froc.RATES]
     assert values[:, 0] == pytest.approx(expected, abs=1e-12)
@@ -268,20 +275,20 @@ def test_image_precision_by_hand() -> None:
     assert image_precision(found, true, 4) == pytest.approx([1 / 3, 4 / 8, 0, NAN], nan_ok=True)
     assert image_precision(found, true, 4, 0.65) == pytest.approx([1 / 3, 4 / 8, NAN, NAN], nan_ok=True)
     assert image_precision(found, true, 4, 0.85) == pytest.approx([1 / 2, 0, NAN, NAN], nan_ok=True)
-    assert best_cut(found, true, 4) == pytest.approx((0.7, 5 / 12))
-    values = bootstrap([Boxes.of(found, true, 4)], cuts=[0.65], resamples=1)
+    assert best_score_threshold(found, true, 4) == pytest.approx((0.7, 5 / 12))
+    values = bootstrap_detection([FindingBoxes.of(found, true, 4)], cuts=[0.65], resamples=1)
     assert values["kaggle"].value == pytest.approx([5 / 12])
-    assert "kaggle" not in bootstrap([Boxes.of(found, true, 4)], resamples=1)
+    assert "kaggle" not in bootstrap_detection([FindingBoxes.of(found, true, 4)], resamples=1)
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_best_cut_is_the_best(seed: int) -> None:
     found, true, count = case(seed)
     if not len(true):
-        assert np.isnan(best_cut(found, true, count)).all()
+        assert np.isnan(best_score_threshold(found, true, count)).all()
         return
     means = {cut: np.nanmean(image_precision(found, true, count, cut)) for cut in [*np.unique(found.scores), INF]}
-    cut, value = best_cut(found, true, count)
+    cut, value = best_score_threshold(found, true, count)
     assert value == pytest.approx(max(means.values()), abs=1e-12) == pytest.approx(means[cut], abs=1e-12)
 
 
@@ -293,8 +300,8 @@ def test_a_resample_is_the_metric_of_the_images_drawn(seed: int) -> None:
     chance = np.random.default_rng(seed)
     found, true, count = case(seed * 3)
     patients = chance.integers(-1, max(count // 2, 1), count)
-    values = bootstrap([Boxes.of(found, true, count)], patients, cuts=[0.3], resamples=70, seed=seed)
-    codes = numbered(patients, count)
+    values = bootstrap_detection([FindingBoxes.of(found, true, count)], patients, cuts=[0.3], resamples=70, seed=seed)
+    codes = patient_numbers(patients, count)
     #  boxes of equal score in one image: drawn twice, "both firsts, both seconds" or "one image, then the other"
     tied = len(np.unique(found.scores)) < len(found)
     asked = [name for name in values if not tied or not name.startswith(("map", "ap"))]
@@ -302,8 +309,8 @@ def test_a_resample_is_the_metric_of_the_images_drawn(seed: int) -> None:
     for number in (0, 13, 69):
         drawn = resampling.resample(seed, number, codes.max() + 1)
         images = np.sort(np.concatenate([np.flatnonzero(codes == person) for person in drawn]))
-        own = Boxes.of(repeated(found, images), repeated(true, images), len(images))
-        expected = bootstrap([own], cuts=[0.3], resamples=1)
+        own = FindingBoxes.of(repeated(found, images), repeated(true, images), len(images))
+        expected = bootstrap_detection([own], cuts=[0.3], resamples=1)
         for name in asked:
             assert values[name].resampled[number] == pytest.approx(expected[name].value, abs=1e-12, nan_ok=True), name
 
@@ -311,9 +318,10 @@ def test_a_resample_is_the_metric_of_the_images_drawn(seed: int) -> None:
 def test_threads_and_blocks_do_not_change_a_bit() -> None:
     found, true, count = case(4)
     once, again = (
-        bootstrap([Boxes.of(found, true, count)], cuts=[0.3], resamples=130, threads=threads) for threads in (1, 3)
+        bootstrap_detection([FindingBoxes.of(found, true, count)], cuts=[0.3], resamples=130, threads=threads)
+        for threads in (1, 3)
     )
-    fewer = bootstrap([Boxes.of(found, true, count)], cuts=[0.3], resamples=7)
+    fewer = bootstrap_detection([FindingBoxes.of(found, true, count)], cuts=[0.3], resamples=7)
     for name in once:
         assert np.array_equal(once[name].resampled, again[name].resampled, equal_nan=True), name
         assert np.array_equal(once[name].resampled[:7], fewer[name].resampled, equal_nan=True), name
@@ -324,17 +332,19 @@ def test_the_optimism_of_map_in_few_images_is_told_from_halves() -> None:
     chance, apart, told = np.random.default_rng(3), [], []
     count = 1500
     true = marks(*((n, 1, 10, 10, 40, 40) for n in range(0, count, 3)))
-    hit = true.only(chance.random(len(true)) < 0.7)
+    hit = true.select(chance.random(len(true)) < 0.7)
     corners = hit.boxes + chance.normal(0, 3, hit.boxes.shape)
     stray = np.arange(count)
     boxes = np.concatenate([corners, np.tile([50.0, 50.0, 80.0, 80.0], (count, 1))])
-    found = Marks(np.append(hit.images, stray), boxes, np.append(chance.random(len(hit)) + 0.5, chance.random(count)))
-    whole = bootstrap([Boxes.of(found, true, count)], resamples=1)["map"].value[0]
+    found = BoxTable(
+        np.append(hit.images, stray), boxes, np.append(chance.random(len(hit)) + 0.5, chance.random(count))
+    )
+    whole = bootstrap_detection([FindingBoxes.of(found, true, count)], resamples=1)["map"].value[0]
     for start in range(0, count, 30):
         rows = np.arange(start, start + 30)
-        part = [each.only((each.images >= start) & (each.images < start + 30)) for each in (found, true)]
-        own = [Marks(each.images - start, each.boxes, each.scores) for each in part]
-        value = bootstrap([Boxes.of(own[0], own[1], len(rows))], resamples=2)["map"]
+        part = [each.select((each.images >= start) & (each.images < start + 30)) for each in (found, true)]
+        own = [BoxTable(each.images - start, each.boxes, each.scores) for each in part]
+        value = bootstrap_detection([FindingBoxes.of(own[0], own[1], len(rows))], resamples=2)["map"]
         apart.append(value.value[0] - whole)
         told.append(float(value.bias[0]))
     assert 0.5 * np.mean(apart) < np.mean(told) < 1.5 * np.mean(apart) and np.mean(apart) > 0.02
@@ -343,12 +353,12 @@ def test_the_optimism_of_map_in_few_images_is_told_from_halves() -> None:
 def test_a_detector_differs_from_itself_by_nothing_and_from_a_worse_one_by_something() -> None:
     chance = np.random.default_rng(0)
     boxes = np.tile([10.0, 10, 30, 30], (60, 1))
-    true = Marks.true(np.arange(60), boxes)
-    good = Marks(np.arange(60), boxes + chance.integers(-1, 2, boxes.shape), chance.random(60))
-    bad = Marks(np.arange(60), boxes + chance.integers(-7, 8, boxes.shape), chance.random(60))
-    one, other = (bootstrap([Boxes.of(each, true, 60)], resamples=200)["map"] for each in (good, bad))
-    assert difference(one, one).value == 0 and difference(one, one).p_value() == 1
-    apart = difference(one, other)
+    true = BoxTable.ground_truth(np.arange(60), boxes)
+    good = BoxTable(np.arange(60), boxes + chance.integers(-1, 2, boxes.shape), chance.random(60))
+    bad = BoxTable(np.arange(60), boxes + chance.integers(-7, 8, boxes.shape), chance.random(60))
+    one, other = (bootstrap_detection([FindingBoxes.of(each, true, 60)], resamples=200)["map"] for each in (good, bad))
+    assert paired_difference(one, one).value == 0 and paired_difference(one, one).p_value() == 1
+    apart = paired_difference(one, other)
     assert apart.interval().low[0] > 0 and apart.p_value()[0] < 0.05
 
 
@@ -356,17 +366,23 @@ def test_images_nobody_drew_on_are_left_out() -> None:
     found, true, count = case(8)
     known = np.arange(count) % 3 > 0
     kept = np.flatnonzero(known)
-    own = bootstrap([Boxes.of(found, true, count, known)], cuts=[0.3], resamples=1)
-    rest = bootstrap([Boxes.of(repeated(found, kept), repeated(true, kept), len(kept))], cuts=[0.3], resamples=1)
-    assert len(true.of(~known)) and len(found.of(~known))
+    own = bootstrap_detection([FindingBoxes.of(found, true, count, known)], cuts=[0.3], resamples=1)
+    rest = bootstrap_detection(
+        [FindingBoxes.of(repeated(found, kept), repeated(true, kept), len(kept))], cuts=[0.3], resamples=1
+    )
+    assert len(true.on_images(~known)) and len(found.on_images(~known))
     for name in own:
         assert own[name].value == pytest.approx(rest[name].value, abs=1e-12, nan_ok=True), name
 
 
 def test_findings_have_their_own_numbers_and_a_mean_of_what_is_defined() -> None:
     found, true, count = case(3)
-    findings = [Boxes.of(found, true, count), Boxes.of(found, Marks.none(), count), Boxes.of(Marks.none(), true, count)]
-    values = bootstrap(findings, resamples=20)["map"]
+    findings = [
+        FindingBoxes.of(found, true, count),
+        FindingBoxes.of(found, BoxTable.none(), count),
+        FindingBoxes.of(BoxTable.none(), true, count),
+    ]
+    values = bootstrap_detection(findings, resamples=20)["map"]
     assert (
         values.value[2] == 0
         and np.isnan(values.value[1])
@@ -380,13 +396,13 @@ def test_findings_have_their_own_numbers_and_a_mean_of_what_is_defined() -> None
 
 def test_marks_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="boxes \\(M, 4\\)"):
-        Marks(np.zeros(2, np.int64), np.zeros((1, 4)), np.ones(2))
+        BoxTable(np.zeros(2, np.int64), np.zeros((1, 4)), np.ones(2))
     with pytest.raises(ValueError, match="finite"):
-        Marks(np.zeros(1, np.int64), np.array([[0, 0, NAN, 1.0]]), np.ones(1))
-    with pytest.raises(ValueError, match="only 0 to 2"):
-        average_precision(marks((3, 1, 0, 0, 1, 1)), marks((0, 1, 0, 0, 1, 1)), 3)
+        BoxTable(np.zeros(1, np.int64), np.array([[0, 0, NAN, 1.0]]), np.ones(1))
+    with pytest.raises(ValueError, match="0 to 2"):
+        box_average_precision(marks((3, 1, 0, 0, 1, 1)), marks((0, 1, 0, 0, 1, 1)), 3)
     with pytest.raises(ValueError, match="0 resamples"):
-        bootstrap([Boxes.of(Marks.none(), Marks.none(), 1)], resamples=0)
+        bootstrap_detection([FindingBoxes.of(BoxTable.none(), BoxTable.none(), 1)], resamples=0)
 
 
 # --- real boxes -----------------------------------------------------------------------------------------------------
@@ -399,7 +415,7 @@ def test_a_known_set_of_detections_on_the_boxes_of_rsna_is_judged_as_by_pycocoto
     drawn = rows.dropna(subset=["x"])
     true_of = drawn["patientId"].map(pd.Series(names.index, index=names)).to_numpy(np.int64)
     sides = drawn[["x", "y", "width", "height"]].to_numpy(np.float64)
-    true = Marks.true(true_of, np.concatenate([sides[:, :2], sides[:, :2] + sides[:, 2:]], axis=1))
+    true = BoxTable.ground_truth(true_of, np.concatenate([sides[:, :2], sides[:, :2] + sides[:, 2:]], axis=1))
     assert (len(names), len(true)) == (26_684, 9_555)
 
     chance = np.random.default_rng(0)
@@ -409,7 +425,7 @@ def test_a_known_set_of_detections_on_the_boxes_of_rsna_is_judged_as_by_pycocoto
     boxes = np.concatenate([true.boxes[near] + chance.normal(0, 25, (len(near), 4)).round(), true.boxes[places]])
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
     scores = np.concatenate([chance.beta(4, 2, len(near)), chance.beta(2, 4, len(others))]).round(3)
-    found = Marks(np.concatenate([true.images[near], others]), boxes, scores)
-    own = average_precision(found, true, len(names))
+    found = BoxTable(np.concatenate([true.images[near], others]), boxes, scores)
+    own = box_average_precision(found, true, len(names))
     assert own == pytest.approx(coco(found, true, len(names)), abs=1e-6)
     assert 0.1 < own.mean() < 0.6

@@ -22,8 +22,8 @@ from ribcage.evaluation import detection as box_evaluation
 from ribcage.evaluation.detection import Answers, Fitting
 from ribcage.inference import detections
 from ribcage.inference.detections import Detections
-from ribcage.metrics.box_precision import average_precision
-from ribcage.metrics.image_precision import best_cut
+from ribcage.metrics.box_precision import box_average_precision
+from ribcage.metrics.image_precision import best_score_threshold
 from ribcage.reports.detection import box_subgroup_table, detection_page
 from ribcage.reports.detection_errors import detection_figures
 
@@ -84,7 +84,7 @@ def test_what_nobody_drew_is_left_out(data: Answers, data_set: DatasetFolder, re
 
 def test_numbers_are_those_of_the_metrics(data: Answers, result: dict) -> None:
     boxes, row = data.boxes[0], result["findings"][0]
-    values = average_precision(boxes.found, boxes.true, COUNT)
+    values = box_average_precision(boxes.found, boxes.true, COUNT)
     assert row["map"]["value"] == pytest.approx(values.mean(), abs=1e-12)
     assert row["ap50"]["value"] == pytest.approx(values[2], abs=1e-12)
     assert result["macro"]["map"]["value"] == row["map"]["value"] and result["macro"]["map"]["findings"] == 1
@@ -141,7 +141,7 @@ def test_without_a_cut_there_is_no_number_that_needs_one(data: Answers) -> None:
 def test_peers_choose_their_cut_on_what_they_test(data: Answers, result: dict) -> None:
     found = box_evaluation.evaluate(data, protocol="peers", resamples=2)
     boxes = data.boxes[0]
-    cut = best_cut(boxes.found, boxes.true, COUNT)[0]
+    cut = best_score_threshold(boxes.found, boxes.true, COUNT)[0]
     assert found["findings"][0]["cut"] == cut != 0.4
     assert found["findings"][0]["kaggle"]["value"] > result["findings"][0]["kaggle"]["value"]
     assert "Protocol of peers" in box_evaluation.stamps(result | found)[0]

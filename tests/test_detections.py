@@ -22,7 +22,7 @@ from ribcage.evaluation.box_validation import BoxValidation
 from ribcage.imaging import augment, image_file
 from ribcage.inference import detections
 from ribcage.methods.detect import Found
-from ribcage.metrics.boxes import Marks
+from ribcage.metrics.boxes import BoxTable
 
 FITS: tuple[Fit, ...] = ("pad", "crop", "squash")
 FILES = [(301, 517), (640, 411), (256, 256), (97, 90)]
@@ -255,12 +255,12 @@ def test_a_finding_that_is_drawn_nowhere_is_not_judged(datasets: Datasets) -> No
 
 def test_the_shown_score_is_the_one_of_the_best_f1() -> None:
     """Down the scores: right, wrong, right – F1 2/3, 1/2, 4/5 of two true boxes."""
-    true = Marks.true(np.array([0, 1]), np.array([[0, 0, 10, 10], [0, 0, 10, 10.0]]))
+    true = BoxTable.ground_truth(np.array([0, 1]), np.array([[0, 0, 10, 10], [0, 0, 10, 10.0]]))
     places, box, far = np.array([0, 0, 1]), [0, 0, 10, 10.0], [50, 50, 60, 60.0]
-    found = Marks(places, np.array([box, far, box]), np.array([0.9, 0.5, 0.3]))
+    found = BoxTable(places, np.array([box, far, box]), np.array([0.9, 0.5, 0.3]))
     assert box_validation.cut(found, true, 2) == 0.3
-    assert box_validation.cut(found.only(np.array([0, 1])), true, 2) == 0.9
-    tied = Marks(places, np.array([box, far, far]), np.array([0.5, 0.5, 0.5]))
+    assert box_validation.cut(found.select(np.array([0, 1])), true, 2) == 0.9
+    tied = BoxTable(places, np.array([box, far, far]), np.array([0.5, 0.5, 0.5]))
     assert box_validation.cut(tied, true, 2) == 0.5
-    assert box_validation.cut(found.only(np.array([1])), true, 2) is None
-    assert box_validation.cut(Marks.none(), true, 2) is None
+    assert box_validation.cut(found.select(np.array([1])), true, 2) is None
+    assert box_validation.cut(BoxTable.none(), true, 2) is None

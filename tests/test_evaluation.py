@@ -120,7 +120,7 @@ def test_peers_choose_thresholds_on_the_tested_images(data: Answers) -> None:
     other = replace(data, thresholds={"youden": (0.999,) * 3})
     assert classification.evaluate(other, resamples=20)["findings"][0]["threshold"] == 0.999
     found = classification.evaluate(other, resamples=20, protocol="peers")
-    own = metrics.choose(data.probabilities, data.labels, "youden")
+    own = metrics.choose_thresholds(data.probabilities, data.labels, "youden")
     assert found["findings"][0]["threshold"] == own[0]
 
 

@@ -20,8 +20,8 @@ from ribcage.metrics import (
     resampling,
     thresholds,
 )
-from ribcage.metrics.patients import numbered
-from ribcage.metrics.ranking import rank
+from ribcage.metrics.patients import patient_numbers
+from ribcage.metrics.ranking import rank_scores
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
 NAN, INF = np.nan, np.inf
@@ -95,8 +95,8 @@ def test_a_missing_class_is_undefined_and_left_out_of_the_mean() -> None:
     labels[:, 1] = np.where(np.isnan(labels[:, 1]), NAN, 0)
     values = metrics.auroc(scores, labels)
     assert np.isnan(values).tolist() == [False, True, False]
-    assert metrics.macro(values) == (pytest.approx((values[0] + values[2]) / 2), 2)
-    mean, used = metrics.macro(np.array([NAN]))
+    assert metrics.macro_mean(values) == (pytest.approx((values[0] + values[2]) / 2), 2)
+    mean, used = metrics.macro_mean(np.array([NAN]))
     assert np.isnan(mean) and used == 0
 
 
@@ -166,7 +166,7 @@ def test_histograms_hold_every_finite_score_once() -> None:
 def test_rates_agree_with_sklearn(seed: int) -> None:
     scores, labels, _ = case(seed, rows=40, levels=6)
     weights = np.random.default_rng(seed).choice([0.5, 1, 3], len(scores))
-    found = metrics.rates(metrics.counts(scores, labels, 0.5, weights))
+    found = metrics.rates(metrics.confusion_counts(scores, labels, 0.5, weights))
     for f in range(3):
         known = ~np.isnan(labels[:, f])
         y, called, w = labels[known, f], scores[known, f] >= 0.5, weights[known]
@@ -183,15 +183,15 @@ def test_rates_agree_with_sklearn(seed: int) -> None:
 
 
 def test_rates_without_a_denominator_are_nan() -> None:
-    found = metrics.rates(metrics.counts(np.array([0.1, 0.2]), np.array([0.0, 0.0]), 0.5))
+    found = metrics.rates(metrics.confusion_counts(np.array([0.1, 0.2]), np.array([0.0, 0.0]), 0.5))
     assert [name for name in found if not np.isnan(found[name][0])] == ["accuracy", "specificity", "npv"]
-    found = metrics.rates(metrics.counts(np.array([0.1, 0.2]), np.array([0.0, 1.0]), NAN))
+    found = metrics.rates(metrics.confusion_counts(np.array([0.1, 0.2]), np.array([0.0, 1.0]), NAN))
     assert np.isnan(list(found.values())).all()
 
 
 def every_threshold(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     levels = np.append(np.unique(scores), scores.max() + 1)
-    found = [metrics.rates(metrics.counts(scores, labels, level)) for level in levels]
+    found = [metrics.rates(metrics.confusion_counts(scores, labels, level)) for level in levels]
     return levels, {name: np.array([rates[name][0] for rates in found]) for name in thresholds.RATES}
 
 
@@ -201,8 +201,10 @@ def test_a_chosen_threshold_is_the_best_of_all(seed: int) -> None:
     _, rates = every_threshold(scores[:, 0], labels[:, 0])
 
     def at(rule: str, least: float = 0.9) -> dict[str, float]:
-        chosen = metrics.choose(scores, labels, rule, least)
-        return {name: value[0] for name, value in metrics.rates(metrics.counts(scores, labels, chosen)).items()}
+        chosen = metrics.choose_thresholds(scores, labels, rule, least)
+        return {
+            name: value[0] for name, value in metrics.rates(metrics.confusion_counts(scores, labels, chosen)).items()
+        }
 
     youden = at("youden")
     assert youden["sensitivity"] + youden["specificity"] == pytest.approx(
@@ -218,39 +220,43 @@ def test_a_chosen_threshold_is_the_best_of_all(seed: int) -> None:
 
 def test_of_equally_good_thresholds_the_highest_is_chosen() -> None:
     scores, labels = np.array([0.9, 0.8, 0.7, 0.6]), np.array([1.0, 0.0, 1.0, 0.0])
-    assert metrics.choose(scores, labels, "youden") == 0.9  # 0.7 is as good
+    assert metrics.choose_thresholds(scores, labels, "youden") == 0.9  # 0.7 is as good
 
 
 def test_a_sensitivity_of_nineteen_in_twenty_is_met_by_nineteen() -> None:
     scores, labels = np.arange(40.0), np.repeat([0.0, 1.0], 20)
-    assert metrics.choose(scores, labels, "sensitivity", 0.95) == 21
+    assert metrics.choose_thresholds(scores, labels, "sensitivity", 0.95) == 21
 
 
 def test_the_midpoint_lies_between_the_mean_log_odds_whatever_the_prevalence() -> None:
     odds, labels = np.array([-3.0, -1.0, 0.0, 5.0, np.inf]), np.array([0.0, 0.0, 1.0, 1.0, np.nan])
     scores = metrics.sigmoid(odds)
     middle = metrics.sigmoid(np.array((-2 + 2.5) / 2))
-    assert metrics.choose(scores, labels, "midpoint") == pytest.approx(middle)
+    assert metrics.choose_thresholds(scores, labels, "midpoint") == pytest.approx(middle)
     often = np.array([0, 0, 0, 1, 1, 1, 2, 3, 4])  # each negative three times
-    assert metrics.choose(scores[often], labels[often], "midpoint") == pytest.approx(middle)
+    assert metrics.choose_thresholds(scores[often], labels[often], "midpoint") == pytest.approx(middle)
     weights = np.array([1.0, 3.0, 1.0, 1.0, 1.0])
-    assert metrics.choose(scores, labels, "midpoint", weights=weights) == pytest.approx(metrics.sigmoid(np.array(0.5)))
+    assert metrics.choose_thresholds(scores, labels, "midpoint", weights=weights) == pytest.approx(
+        metrics.sigmoid(np.array(0.5))
+    )
 
 
 def test_a_certain_image_moves_the_midpoint_no_further_than_a_nearly_certain_one() -> None:
     labels = np.array([0.0, 0.0, 1.0, 1.0])
     certain, nearly = (np.array([wrong, 0.2, 0.6, 0.9]) for wrong in (1.0, 1 - 1e-7))
-    assert metrics.choose(certain, labels, "midpoint") == metrics.choose(nearly, labels, "midpoint")
+    assert metrics.choose_thresholds(certain, labels, "midpoint") == metrics.choose_thresholds(
+        nearly, labels, "midpoint"
+    )
 
 
 def test_the_midpoint_is_only_for_probabilities_and_for_two_classes() -> None:
-    assert np.isnan(metrics.choose(np.array([0.1, 0.2]), np.array([1.0, 1.0]), "midpoint"))
+    assert np.isnan(metrics.choose_thresholds(np.array([0.1, 0.2]), np.array([1.0, 1.0]), "midpoint"))
     with pytest.raises(ValueError, match="is for probabilities"):
-        metrics.choose(np.array([-1.0, 2.0]), np.array([0.0, 1.0]), "midpoint")
+        metrics.choose_thresholds(np.array([-1.0, 2.0]), np.array([0.0, 1.0]), "midpoint")
 
 
 def test_certainties_are_probabilities() -> None:
-    assert metrics.choose(np.array([0.0, 1.0]), np.array([0.0, 1.0]), "midpoint") == pytest.approx(0.5)
+    assert metrics.choose_thresholds(np.array([0.0, 1.0]), np.array([0.0, 1.0]), "midpoint") == pytest.approx(0.5)
     assert calibration.as_probabilities(np.array([0.0, 1.0])).tolist() == [0, 1]
 
 
@@ -259,23 +265,23 @@ def test_from_few_images_the_midpoint_varies_less_than_youden() -> None:
     random = np.random.default_rng(0)
     labels = (random.random(200_000) < 0.3).astype(float)
     scores = metrics.sigmoid(random.normal(size=labels.shape) + 2 * labels - 2)
-    chosen = {rule: [metrics.choose(scores[n : n + 200], labels[n : n + 200], rule)[0] for n in range(0, 20_000, 200)]
+    chosen = {rule: [metrics.choose_thresholds(scores[n : n + 200], labels[n : n + 200], rule)[0] for n in range(0, 20_000, 200)]
               for rule in ("youden", "midpoint")}  # fmt: skip
     assert 2 * np.std(chosen["midpoint"]) < np.std(chosen["youden"])
     gains = {}
     for rule, levels in chosen.items():
-        found = [metrics.rates(metrics.counts(scores, labels, level)) for level in levels[:20]]
+        found = [metrics.rates(metrics.confusion_counts(scores, labels, level)) for level in levels[:20]]
         gains[rule] = np.mean([rates["sensitivity"] + rates["specificity"] for rates in found])
     assert gains["midpoint"] > gains["youden"]
 
 
 def test_thresholds_of_one_class_are_nan_and_strange_rules_are_refused() -> None:
-    assert np.isnan(metrics.choose(np.array([0.1, 0.2]), np.array([1.0, 1.0])))
-    assert np.isnan(metrics.choose(np.array([INF, 0.2]), np.array([0.0, 1.0]), "specificity", 1.0))
+    assert np.isnan(metrics.choose_thresholds(np.array([0.1, 0.2]), np.array([1.0, 1.0])))
+    assert np.isnan(metrics.choose_thresholds(np.array([INF, 0.2]), np.array([0.0, 1.0]), "specificity", 1.0))
     with pytest.raises(ValueError, match=r"'yuden'.*youden, midpoint, f1"):
-        metrics.choose(np.array([0.1]), np.array([1.0]), "yuden")
+        metrics.choose_thresholds(np.array([0.1]), np.array([1.0]), "yuden")
     with pytest.raises(ValueError, match="between 0 and 1"):
-        metrics.choose(np.array([0.1]), np.array([1.0]), "sensitivity", 95)
+        metrics.choose_thresholds(np.array([0.1]), np.array([1.0]), "sensitivity", 95)
 
 
 # --- bootstrap ------------------------------------------------------------------------------------------------------
@@ -302,7 +308,7 @@ def test_more_patients_than_one_address_holds_are_drawn_alike() -> None:
 
 def plain_bootstrap(scores, labels, patients, weights, resamples: int, seed: int) -> dict[str, np.ndarray]:
     """The loop everybody writes: gather the rows of the drawn patients and call the metric again."""
-    codes = numbered(patients, len(scores))
+    codes = patient_numbers(patients, len(scores))
     rows_of = [np.flatnonzero(codes == patient) for patient in range(codes.max() + 1)]
     found: dict[str, list] = {"auroc": [], "ap": [], "brier": [], **{name: [] for name in thresholds.RATES}}
     for number in range(resamples):
@@ -311,7 +317,7 @@ def plain_bootstrap(scores, labels, patients, weights, resamples: int, seed: int
         found["auroc"].append(metrics.auroc(s, y, w))
         found["ap"].append(metrics.average_precision(s, y, w))
         found["brier"].append(metrics.brier(metrics.sigmoid(s), y, w))
-        for name, values in metrics.rates(metrics.counts(s, y, 0.5, w)).items():
+        for name, values in metrics.rates(metrics.confusion_counts(s, y, 0.5, w)).items():
             found[name].append(values)
     return {name: np.array(values) for name, values in found.items()}
 
@@ -351,14 +357,14 @@ def test_a_resample_without_a_class_is_left_out_and_counted() -> None:
 
 
 def test_an_unknown_patient_is_one_of_its_own() -> None:
-    assert numbered(np.array([7, -1, 3, -1, 7]), 5).tolist() == [1, 2, 0, 3, 1]
-    assert numbered(np.array([7, NAN, 3, NAN, 7]), 5).tolist() == [1, 2, 0, 3, 1]
-    assert numbered(np.array(["b", "", "a", "", "b"]), 5).tolist() == [1, 2, 0, 3, 1]
-    assert numbered(np.array(["b", None, "a", NAN, "b"], object), 5).tolist() == [1, 2, 0, 3, 1]
-    assert numbered(pd.Series(["b", None, "a", "", "b"]).to_numpy(), 5).tolist() == [1, 2, 0, 3, 1]
-    assert numbered(None, 3).tolist() == [0, 1, 2]
+    assert patient_numbers(np.array([7, -1, 3, -1, 7]), 5).tolist() == [1, 2, 0, 3, 1]
+    assert patient_numbers(np.array([7, NAN, 3, NAN, 7]), 5).tolist() == [1, 2, 0, 3, 1]
+    assert patient_numbers(np.array(["b", "", "a", "", "b"]), 5).tolist() == [1, 2, 0, 3, 1]
+    assert patient_numbers(np.array(["b", None, "a", NAN, "b"], object), 5).tolist() == [1, 2, 0, 3, 1]
+    assert patient_numbers(pd.Series(["b", None, "a", "", "b"]).to_numpy(), 5).tolist() == [1, 2, 0, 3, 1]
+    assert patient_numbers(None, 3).tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="one code for each of the 2 rows"):
-        numbered(np.arange(3), 2)
+        patient_numbers(np.arange(3), 2)
 
 
 def test_patients_with_many_like_images_widen_the_interval() -> None:
@@ -372,8 +378,8 @@ def test_a_difference_needs_the_same_resamples() -> None:
     scores, labels, patients = case(12)
     a, b = (metrics.bootstrap(scores, labels, patients, resamples=9, seed=seed)["auroc"] for seed in (0, 1))
     with pytest.raises(ValueError, match="same patients, seed"):
-        metrics.difference(a, b)
-    assert np.array_equal(metrics.difference(a, a).p_value(), np.ones(3))
+        metrics.paired_difference(a, b)
+    assert np.array_equal(metrics.paired_difference(a, a).p_value(), np.ones(3))
 
 
 # --- DeLong ---------------------------------------------------------------------------------------------------------
@@ -447,7 +453,7 @@ def test_delong_and_bootstrap_agree_on_errors_macro_and_difference() -> None:
     assert a.error == pytest.approx(x.interval().error, rel=0.07)
     assert a.macro().error == pytest.approx(x.macro().interval().error, rel=0.07)
     assert a.interval().low == pytest.approx(x.interval().low, abs=0.004)
-    found = metrics.compare(scores, other, labels, patients, resamples=2000)
+    found = metrics.compare_scores(scores, other, labels, patients, resamples=2000)
     assert found["auroc_delong"].interval.error == pytest.approx(found["auroc"].interval.error, rel=0.07)
     assert found["auroc"].interval.value[:3] == pytest.approx(x.value - y.value)
     assert (found["auroc"].p < 0.05).all() and (found["auroc_delong"].p < 0.05).all()
@@ -460,7 +466,7 @@ def test_the_paired_test_says_five_percent_when_nothing_differs() -> None:
         labels = (chance.random(120) < 0.4).astype(float)
         shared = chance.normal(size=120) + labels
         models = (shared + chance.normal(size=120) for _ in range(2))
-        p.append(placements.difference(*(metrics.delong(s, labels) for s in models)).p_value()[0])
+        p.append(placements.delong_difference(*(metrics.delong(s, labels) for s in models)).p_value()[0])
     assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.03)
 
 
@@ -529,7 +535,9 @@ def test_scores_of_few_levels_that_seem_not_to_vary_still_may() -> None:
         held.append((found.low <= 0.5681) & (found.high >= 0.5681))
     assert 0.93 < np.mean(held) <= 0.995
     apart = metrics.delong(np.append(0.3, np.linspace(0.4, 1, 49)), labels)  # without ties nothing changes
-    assert apart.worth == pytest.approx(metrics.delong(np.append(0.0, np.linspace(0.4, 1, 49)), labels).worth)
+    assert apart.effective_n == pytest.approx(
+        metrics.delong(np.append(0.0, np.linspace(0.4, 1, 49)), labels).effective_n
+    )
 
 
 def test_delong_says_nothing_where_it_knows_nothing() -> None:
@@ -547,7 +555,7 @@ def test_rates_of_independent_images_have_wilson_s_limits() -> None:
 
     labels = np.repeat([1.0, 0.0], [20, 40])
     scores = np.where(np.arange(60) < 14, 1.0, 0.0) + (np.arange(60) > 50)  # 14 of 20 found, 31 of 40 left alone
-    found = metrics.summary(scores, labels, thresholds=0.5, resamples=2).metrics
+    found = metrics.summarise(scores, labels, thresholds=0.5, resamples=2).metrics
     for name, hits, count in (("sensitivity", 14, 20), ("specificity", 31, 40), ("accuracy", 45, 60), ("ppv", 14, 23)):
         peer = binomtest(hits, count).proportion_ci(method="wilson")
         limits = found[name].findings
@@ -574,7 +582,7 @@ def test_a_count_of_two_or_three_has_the_lower_limit_of_poisson_and_its_mirror()
 
 def test_nothing_is_certain_because_all_of_five_are_right() -> None:
     labels = np.repeat([1.0, 0.0], [5, 45])
-    found = metrics.summary(labels, labels, thresholds=0.5, probabilities=labels).metrics
+    found = metrics.summarise(labels, labels, thresholds=0.5, probabilities=labels).metrics
     lows = {name: each.findings.low[0] for name, each in found.items()}
     assert lows["sensitivity"] == pytest.approx(0.5655, abs=1e-4) and lows["ap"] == lows["sensitivity"]
     assert 0.7 < lows["auroc"] < 0.85 and lows["auroc"] == lows["auroc_delong"]
@@ -595,8 +603,8 @@ def test_variance_of_a_ratio_is_the_jackknife_s_over_patients() -> None:
 
 def test_images_of_one_patient_are_worth_a_patient() -> None:
     labels, owners = np.repeat([1.0, 0.0], [5, 45]), np.arange(50)
-    once = metrics.summary(labels, labels, owners, thresholds=0.5).metrics
-    often = metrics.summary(*(np.repeat(each, 4) for each in (labels, labels, owners)), thresholds=0.5).metrics
+    once = metrics.summarise(labels, labels, owners, thresholds=0.5).metrics
+    often = metrics.summarise(*(np.repeat(each, 4) for each in (labels, labels, owners)), thresholds=0.5).metrics
     for name in ("auroc", "ap", "sensitivity", "specificity", "f1", "accuracy"):
         assert often[name].findings.low == pytest.approx(once[name].findings.low, abs=1e-9), name
 
@@ -607,13 +615,15 @@ def test_the_error_of_f1_is_that_of_the_share_it_is_a_function_of() -> None:
     drawn, step = intervals.drawn_in(share, worth)[0], 1e-6
     slope = (2 * (drawn + step) / (1 + drawn + step) - 2 * (drawn - step) / (1 + drawn - step)) / (2 * step)
     assert drawn == pytest.approx((share * 50 + 1) / 52)
-    assert intervals.errors(f1, worth, "f1") == pytest.approx(slope * intervals.errors(share, worth), rel=1e-6)
+    assert intervals.standard_errors(f1, worth, "f1") == pytest.approx(
+        slope * intervals.standard_errors(share, worth), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("least", [-0.1, 1.1])
 def test_a_least_rate_that_cannot_be_is_refused(least: float) -> None:
     with pytest.raises(ValueError, match="must be between 0 and 1"):
-        metrics.choose(np.array([0.1, 0.9]), np.array([0.0, 1.0]), "sensitivity", least)
+        metrics.choose_thresholds(np.array([0.1, 0.9]), np.array([0.0, 1.0]), "sensitivity", least)
 
 
 def test_squares_about_an_estimated_mean_are_made_whole_from_two_on() -> None:
@@ -629,7 +639,7 @@ def test_a_temperature_may_be_larger_than_any_logit() -> None:
 
 
 def test_a_thousand_resamples_are_drawn_wherever_nothing_else_is_asked_for() -> None:
-    for drawn in (resampling.bootstrap, detection.bootstrap, pointing.shares):
+    for drawn in (resampling.bootstrap, detection.bootstrap_detection, pointing.bootstrap_shares):
         assert inspect.signature(drawn).parameters["resamples"].default == 1000
 
 
@@ -662,14 +672,14 @@ def test_a_ratio_is_worth_its_images_or_what_its_patients_leave_of_them() -> Non
 def test_one_patient_has_no_interval_and_takes_none_from_the_others() -> None:
     scores, labels, patients = case(19, rows=300, unknown=0)
     labels[:, 2] = patients == patients[0]
-    found = metrics.summary(scores, labels, patients, thresholds=0.5).metrics
+    found = metrics.summarise(scores, labels, patients, thresholds=0.5).metrics
     for name in ("auroc", "auroc_delong", "ap", "sensitivity", "f1"):
         each = found[name]
         assert np.isnan(each.findings.low).tolist() == [False, False, True] and each.averaged == 3, name
-        others = metrics.summary(scores[:, :2], labels[:, :2], patients, thresholds=0.5).metrics[name]
+        others = metrics.summarise(scores[:, :2], labels[:, :2], patients, thresholds=0.5).metrics[name]
         wider = (each.macro.high - each.macro.low)[0] / (others.macro.high - others.macro.low)[0]
         assert 1 < wider < 20 and each.macro.low[0] > 0, name
-    alone = metrics.summary(scores, labels, np.zeros(300), thresholds=0.5).metrics
+    alone = metrics.summarise(scores, labels, np.zeros(300), thresholds=0.5).metrics
     assert all(np.isnan([each.findings.low, each.findings.high]).all() for each in alone.values())
     assert all(np.isnan(each.macro.low) for each in alone.values())
 
@@ -677,7 +687,7 @@ def test_one_patient_has_no_interval_and_takes_none_from_the_others() -> None:
 def test_the_mean_of_one_finding_is_that_finding() -> None:
     scores, labels, patients = case(20, findings=2, unknown=0)
     labels[:, 1] = 0
-    found = metrics.summary(scores, labels, patients, thresholds=np.array([0.5, NAN])).metrics
+    found = metrics.summarise(scores, labels, patients, thresholds=np.array([0.5, NAN])).metrics
     for name in ("auroc", "auroc_delong", "ap", "f1", "sensitivity"):
         assert found[name].macro.low[0] == found[name].findings.low[0], name
 
@@ -805,11 +815,11 @@ def test_a_subgroup_is_summed_up_as_if_it_were_all() -> None:
     sex = np.where(np.arange(400) % 5 == 0, "", np.where(patients % 2, "F", "M"))
     weights = np.random.default_rng(0).random(400)
     options = {"thresholds": 0.5, "probabilities": metrics.sigmoid(scores), "weights": weights, "resamples": 50}
-    groups = metrics.subgroups(sex, scores, labels, patients, **options)
+    groups = metrics.summarise_groups(sex, scores, labels, patients, **options)
     assert list(groups) == ["F", "M", "unknown"]
     rows = sex == "F"
     own = {**options, "probabilities": metrics.sigmoid(scores)[rows], "weights": weights[rows]}
-    alone = metrics.summary(scores[rows], labels[rows], patients[rows], **own)
+    alone = metrics.summarise(scores[rows], labels[rows], patients[rows], **own)
     assert groups["F"].n.tolist() == (~np.isnan(labels[rows])).sum(axis=0).tolist()
     assert groups["F"].positives.tolist() == (labels[rows] == 1).sum(axis=0).tolist()
     assert groups["F"].patients == len(np.unique(patients[rows]))
@@ -820,7 +830,7 @@ def test_a_subgroup_is_summed_up_as_if_it_were_all() -> None:
 
 def test_a_summary_of_one_row_or_none_is_all_undefined() -> None:
     for rows in (0, 1):
-        found = metrics.summary(np.ones((rows, 2)), np.ones((rows, 2)), thresholds=0.5, resamples=5)
+        found = metrics.summarise(np.ones((rows, 2)), np.ones((rows, 2)), thresholds=0.5, resamples=5)
         assert found.n.tolist() == [rows] * 2 and found.metrics["auroc"].averaged == 0
         for name in ("auroc", "auroc_delong", "ap", "specificity"):
             assert np.isnan(found.metrics[name].findings.value).all()
@@ -829,7 +839,7 @@ def test_a_summary_of_one_row_or_none_is_all_undefined() -> None:
 
 def test_holm_in_a_comparison_counts_the_findings_and_not_their_mean() -> None:
     scores, labels, patients = case(16)
-    found = metrics.compare(scores, -scores, labels, patients, resamples=100)["ap"]
+    found = metrics.compare_scores(scores, -scores, labels, patients, resamples=100)["ap"]
     assert found.adjusted[:3] == pytest.approx(metrics.holm(found.p[:3])) and found.adjusted[3] == found.p[3]
 
 
@@ -845,7 +855,7 @@ def test_classes_agree_with_sklearn() -> None:
     assert multiclass.accuracy(probabilities, classes) == pytest.approx(
         sklearn.accuracy_score(classes[known], probabilities[known].argmax(axis=1))
     )
-    one = metrics.macro(metrics.auroc(probabilities, multiclass.one_versus_rest(classes, 4))).mean
+    one = metrics.macro_mean(metrics.auroc(probabilities, multiclass.one_versus_rest(classes, 4))).mean
     peer = sklearn.roc_auc_score(classes[known], probabilities[known], multi_class="ovr")
     assert one == pytest.approx(peer, abs=1e-12)
 
@@ -883,8 +893,8 @@ def test_published_aurocs_of_real_predictions_are_met_to_the_last_digit() -> Non
     scores = predictions[[f"prob_{name}" for name in published["label"]]].to_numpy().astype(float)
     values = metrics.auroc(scores, labels)
     assert values == pytest.approx(published["auc"].to_numpy().astype(float), abs=1e-12, rel=0)
-    assert metrics.macro(values) == (pytest.approx(0.838267, abs=5e-7), 14)
-    assert rank(scores, labels)[0].ends[-1] == 22_433
+    assert metrics.macro_mean(values) == (pytest.approx(0.838267, abs=5e-7), 14)
+    assert rank_scores(scores, labels)[0].ends[-1] == 22_433
 
 
 @pytest.mark.parametrize("positives", [20, 100])
@@ -893,7 +903,9 @@ def test_a_threshold_for_a_sensitivity_is_expected_to_find_less_of_few(positives
     random = np.random.default_rng(0)
     scores = np.concatenate([random.random((positives, 400)), np.zeros((5, 400))])
     labels = np.repeat([1.0, 0.0], [positives, 5])[:, None] * np.ones(400)
-    reached = 1 - metrics.choose(scores, labels, "sensitivity", 0.95)  # of new positives, which are uniform, too
+    reached = 1 - metrics.choose_thresholds(
+        scores, labels, "sensitivity", 0.95
+    )  # of new positives, which are uniform, too
     assert reached.mean() == pytest.approx(np.ceil(0.95 * positives) / (positives + 1), abs=0.01)
 
 

@@ -13,7 +13,7 @@ from ribcage.bundle import card
 from ribcage.bundle.io import load_classifier
 from ribcage.bundle.spec import ModelSpec
 from ribcage.metrics import reliability_bins
-from ribcage.metrics.reliability_bins import Band
+from ribcage.metrics.reliability_bins import ReliabilityBin
 
 
 def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +27,7 @@ def test_every_known_image_is_in_one_band_and_the_top_is_narrow() -> None:
     said, labels = drawn(1000)
     labels[::10] = np.nan
     (found,) = reliability_bins.of(said, labels)
-    bands = [Band(*one) for one in found["bands"]]
+    bands = [ReliabilityBin(*one) for one in found["bands"]]
     assert (found["images"], found["positives"]) == (900, int(np.nansum(labels)))
     assert (sum(one.images for one in bands), sum(one.positives for one in bands)) == (900, found["positives"])
     assert [one.images for one in bands] == [450, 225, 112, 56, 57]
@@ -40,7 +40,7 @@ def test_the_limits_hold_the_truth_as_often_as_they_say() -> None:
         said, labels = drawn(400, seed)
         (found,) = reliability_bins.of(said, labels)
         order, start = np.sort(said[:, 0]), 0
-        for band in (Band(*one) for one in found["bands"]):
+        for band in (ReliabilityBin(*one) for one in found["bands"]):
             held.append(band.least <= order[start : start + band.images].mean() <= band.most)
             start += band.images
     assert 0.93 < np.mean(held) < 0.985
@@ -49,28 +49,34 @@ def test_the_limits_hold_the_truth_as_often_as_they_say() -> None:
 def test_images_of_one_patient_are_worth_less_than_those_of_many() -> None:
     labels = np.repeat([1.0, 0.0, 0.0, 1.0, 0.0], 20)
     alone, shared = (
-        reliability_bins.limits(labels, np.arange(100)),
-        reliability_bins.limits(labels, np.arange(100) // 20),
+        reliability_bins.positive_share_limits(labels, np.arange(100)),
+        reliability_bins.positive_share_limits(labels, np.arange(100) // 20),
     )
     assert alone == pytest.approx((0.3094, 0.4980), abs=1e-4)  # Wilson's for 40 of 100
     assert shared[1] - shared[0] > 3 * (alone[1] - alone[0])
-    assert reliability_bins.limits(np.zeros(100), np.arange(100) // 20)[1] == pytest.approx(0.4345, abs=1e-4)  # 0 of 5
+    assert reliability_bins.positive_share_limits(np.zeros(100), np.arange(100) // 20)[1] == pytest.approx(
+        0.4345, abs=1e-4
+    )  # 0 of 5
 
 
 def test_equal_answers_are_never_parted_and_a_few_make_one_band() -> None:
     labels = np.tile([0.0, 1.0], 50)
-    assert [band.images for band in reliability_bins.bands(np.full(100, 0.5), labels, np.arange(100))] == [100]
-    assert [band.images for band in reliability_bins.bands(np.linspace(0, 1, 40), labels[:40], np.arange(40))] == [40]
-    assert reliability_bins.bands(np.empty(0), np.empty(0), np.empty(0, int)) == []
+    assert [
+        band.images for band in reliability_bins.reliability_bins_of(np.full(100, 0.5), labels, np.arange(100))
+    ] == [100]
+    assert [
+        band.images for band in reliability_bins.reliability_bins_of(np.linspace(0, 1, 40), labels[:40], np.arange(40))
+    ] == [40]
+    assert reliability_bins.reliability_bins_of(np.empty(0), np.empty(0), np.empty(0, int)) == []
 
 
 def test_a_probability_finds_the_images_answered_alike() -> None:
     said, labels = drawn(400)
     (found,) = reliability_bins.of(said, labels)
-    bands = [Band(*one) for one in found["bands"]]
-    assert reliability_bins.alike(found, 0.0) == bands[0] and reliability_bins.alike(found, 1.0) == bands[-1]
-    assert reliability_bins.alike(found, bands[1].low) == bands[1]
-    assert reliability_bins.alike({**found, "bands": []}, 0.3) is None
+    bands = [ReliabilityBin(*one) for one in found["bands"]]
+    assert reliability_bins.bin_of(found, 0.0) == bands[0] and reliability_bins.bin_of(found, 1.0) == bands[-1]
+    assert reliability_bins.bin_of(found, bands[1].low) == bands[1]
+    assert reliability_bins.bin_of({**found, "bands": []}, 0.3) is None
 
 
 def test_a_model_keeps_it_and_a_damaged_one_is_a_line(tmp_path: Path) -> None:

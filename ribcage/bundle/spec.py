@@ -251,7 +251,7 @@ SPEC_CHECKS: dict[str, Callable[[Any], bool]] = {
     "temperature": lambda value: isinstance(value, list) and all(_finite(one) and 1e-6 < one < 1e6 for one in value),
     "thresholds": lambda value: isinstance(value, dict) and all(map(_thresholds, value.values())),
     "metrics": _metrics,
-    "observed": reliability_bins.fits,
+    "observed": reliability_bins.is_reliability,
     "data": _sources,
     "training": _training,
     "versions": lambda value: isinstance(value, dict),

@@ -185,7 +185,7 @@ def scored(own: Any, exported: Any, labels: Any, patients: Any) -> dict[str, Any
     from ribcage import metrics
 
     one, other = (metrics.bootstrap(scores, labels, patients)["auroc"] for scores in (exported, own))
-    change = metrics.difference(one, other).macro().interval()
+    change = metrics.paired_difference(one, other).macro().interval()
     before, after = (float(each.macro().value[0]) for each in (other, one))
     value, low, high = (float(each[0]) for each in (change.value, change.low, change.high))
     print(f"mean AUROC {before:.4f}, exported {after:.4f}: {value:+.4f} (95 % {low:+.4f} to {high:+.4f})")

@@ -14,9 +14,9 @@ from ribcage.evaluation.validation import DIVERGED
 from ribcage.imaging.augment import plain_view
 from ribcage.inference import detections
 from ribcage.inference.detections import Detections, Finder
-from ribcage.metrics.box_precision import average_precision
-from ribcage.metrics.boxes import Marks
-from ribcage.metrics.matching import THRESHOLDS, match
+from ribcage.metrics.box_precision import box_average_precision
+from ribcage.metrics.boxes import BoxTable
+from ribcage.metrics.matching import THRESHOLDS, match_boxes
 from ribcage.runtime import distributed
 
 HALF, THREE_QUARTERS = THRESHOLDS.index(0.5), THRESHOLDS.index(0.75)
@@ -76,16 +76,16 @@ class BoxValidation:
         if not np.isfinite(said.boxes[["score", *detections.SIDES]].to_numpy()).all():
             raise ValueError(DIVERGED)
         count = len(self.rows)
-        precisions = {name: average_precision(self.marks(name), self.true[name], count) for name in self.judged}
+        precisions = {name: box_average_precision(self.marks(name), self.true[name], count) for name in self.judged}
         mean = np.mean(list(precisions.values()), axis=0)  # (T,)
         self.found = {"map": float(mean.mean()), "ap50": float(mean[HALF]), "ap75": float(mean[THREE_QUARTERS])}
         self.found |= {f"map_{name}": float(each.mean()) for name, each in precisions.items()}
         return self.found
 
-    def marks(self, finding: str) -> Marks:
+    def marks(self, finding: str) -> BoxTable:
         """What was found of a finding, on images of which it is known where it is."""
         assert self.said is not None, "not validated yet"
-        return self.said.marks(finding).of(self.known[finding])
+        return self.said.marks(finding).on_images(self.known[finding])
 
     def calibrated(self) -> ModelSpec:
         """The model's facts with the score that boxes should have to be shown, and what it scored."""
@@ -93,12 +93,12 @@ class BoxValidation:
         return replace(self.model, thresholds={DETECTION_RULE: chosen}, metrics={"validation": self.found})
 
 
-def cut(found: Marks, true: Marks, count: int) -> float | None:
+def cut(found: BoxTable, true: BoxTable, count: int) -> float | None:
     """The least score at which F1 = 2 right / (found + true) is highest, at the lowest overlap; None if none is.
 
     Of boxes with the same score all are shown or none.
     """
-    matches = match(found, true, count, THRESHOLDS[:1])
+    matches = match_boxes(found, true, count, THRESHOLDS[:1])
     right = np.cumsum(matches.right[0])
     f1 = 2 * right / (np.arange(1, len(right) + 1) + len(true))
     last = np.append(matches.scores[1:] != matches.scores[:-1], True) if len(right) else np.empty(0, bool)

@@ -19,7 +19,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
 from ribcage.inference import predictions as inference
 from ribcage.inference.predictions import Predictions
-from ribcage.metrics import Estimate, Summary, multiclass
+from ribcage.metrics import Estimate, MetricSummary, multiclass
 from ribcage.metrics.intervals import Interval
 from ribcage.metrics.thresholds import RATES
 from ribcage.runtime import rng
@@ -171,7 +171,7 @@ def fit_on_validation(
 def thresholds(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, tuple[float | None, ...]]:
     """By every rule, one probability per finding; None where a class is missing."""
     return {
-        name: tuple(map(number, metrics.choose(probabilities, labels, rule, least)))
+        name: tuple(map(number, metrics.choose_thresholds(probabilities, labels, rule, least)))
         for name, (rule, least) in RULES.items()
     }
 
@@ -208,7 +208,7 @@ def evaluate(
         raise ValueError(f"Unknown rule {rule!r} for thresholds; the model has {', '.join(known_rules)}.")
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     chosen = data.threshold(rule)
-    whole = metrics.summary(
+    whole = metrics.summarise(
         data.probabilities, data.labels, data.patients, thresholds=chosen, probabilities=data.probabilities, **options
     )
     result = {
@@ -257,7 +257,7 @@ def patients(data: Answers) -> int:
     return len(set(data.patients.tolist()) - {""})
 
 
-def described(data: Answers, whole: Summary, rule: str) -> list[dict[str, Any]]:
+def described(data: Answers, whole: MetricSummary, rule: str) -> list[dict[str, Any]]:
     """One dict per finding."""
     before = metrics.bootstrap(
         data.uncalibrated, data.labels, data.patients, probabilities=data.uncalibrated, resamples=1
@@ -328,7 +328,7 @@ def baselines(data: Answers, fitting: "Fitting | None", options: dict[str, Any])
     answered = ~np.isnan(prevalence)
     labels = np.where(answered, data.labels, np.nan)
     scores = np.where(answered, scores, 0.5)
-    found = metrics.summary(scores, labels, data.patients, probabilities=scores, **options).metrics
+    found = metrics.summarise(scores, labels, data.patients, probabilities=scores, **options).metrics
     result["view"] = _rows(data.findings, {name: found[name] for name in ("auroc", "ap", "brier")})
     result["view_macro"] = mean(found["auroc"])
     return result
@@ -390,7 +390,9 @@ def subgroups(data: Answers, chosen: np.ndarray, options: dict[str, Any]) -> lis
     for by, groups in groupings(data.about).items():
         if len(np.unique(groups)) < 2:
             continue
-        found = metrics.subgroups(groups, data.probabilities, data.labels, data.patients, thresholds=chosen, **options)
+        found = metrics.summarise_groups(
+            groups, data.probabilities, data.labels, data.patients, thresholds=chosen, **options
+        )
         for name, summary in found.items():
             kept = {key: summary.metrics[key] for key in ("auroc", "sensitivity", "specificity")}
             inside = groups == ("" if name == "unknown" else name)

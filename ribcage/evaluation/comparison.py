@@ -255,11 +255,13 @@ def compare(
     models = list(zip(data.scores, [at(one, data.findings) for one in entries], strict=True))
     options["rated"] = rated([thresholds for _, thresholds in models])
     wholes = [
-        metrics.summary(scores, data.labels, data.patients, thresholds=thresholds, **options).metrics
+        metrics.summarise(scores, data.labels, data.patients, thresholds=thresholds, **options).metrics
         for scores, thresholds in models
     ]
     pairs = [
-        metrics.compare(scores, models[0][0], data.labels, data.patients, at=(thresholds, models[0][1]), **options)
+        metrics.compare_scores(
+            scores, models[0][0], data.labels, data.patients, at=(thresholds, models[0][1]), **options
+        )
         for scores, thresholds in models[1:]
     ]
     return {

@@ -20,10 +20,10 @@ from ribcage.inference import detections
 from ribcage.inference.detections import Detections
 from ribcage.metrics import froc
 from ribcage.metrics.box_precision import precisions
-from ribcage.metrics.boxes import Marks
-from ribcage.metrics.detection import HIT, Boxes, bootstrap
-from ribcage.metrics.image_precision import best_cut
-from ribcage.metrics.matching import match
+from ribcage.metrics.boxes import BoxTable
+from ribcage.metrics.detection import HIT, FindingBoxes, bootstrap_detection
+from ribcage.metrics.image_precision import best_score_threshold
+from ribcage.metrics.matching import match_boxes
 from ribcage.metrics.resampling import Resampled, gap
 from ribcage.runtime import rng
 
@@ -41,7 +41,7 @@ class Answers:
 
     findings: tuple[str, ...]
     """Those that are drawn at least once."""
-    boxes: tuple[Boxes, ...]
+    boxes: tuple[FindingBoxes, ...]
     """Of each finding."""
     about: pd.DataFrame
     """(N rows): set, row, path, patient, split, view, sex, age …"""
@@ -63,13 +63,13 @@ class Answers:
     @cached_property
     def events(self) -> tuple[froc.Events, ...]:
         """Of each finding, hit by the centre."""
-        return tuple(froc.events(each.found, each.true, len(self)) for each in self.boxes)
+        return tuple(froc.froc_events(each.found, each.true, len(self)) for each in self.boxes)
 
     @cached_property
     def shown(self) -> np.ndarray:
         """(F,) the score at which there is one false mark per image."""
         curves = [
-            froc.curve(events, int(each.known.sum())) for events, each in zip(self.events, self.boxes, strict=True)
+            froc.froc_curve(events, int(each.known.sum())) for events, each in zip(self.events, self.boxes, strict=True)
         ]
         return np.array([scores[false <= RATE][-1] for false, _, scores in curves])
 
@@ -114,7 +114,7 @@ def answers(
     known = detections.drawn(data, rows, found.findings, policy)
     names = tuple(found.findings[place] for place in drawn)
     boxes = [
-        Boxes.of(found.marks(name), true[name], len(rows), known[:, place])
+        FindingBoxes.of(found.marks(name), true[name], len(rows), known[:, place])
         for name, place in zip(names, drawn, strict=True)
     ]
     chosen = None if cuts is None else tuple(cuts[place] for place in drawn)
@@ -138,11 +138,11 @@ def evaluate(
     fitting: where the baseline has its box from.
     """
     if protocol == "peers":
-        best = [best_cut(each.found, each.true, len(data))[0] for each in data.boxes]
+        best = [best_score_threshold(each.found, each.true, len(data))[0] for each in data.boxes]
         data = replace(data, cuts=tuple(cut if np.isfinite(cut) else None for cut in best))  # None: call nothing
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     cuts = None if data.cuts is None else [np.inf if cut is None else cut for cut in data.cuts]
-    found = bootstrap(data.boxes, data.patients, cuts=cuts, **options)
+    found = bootstrap_detection(data.boxes, data.patients, cuts=cuts, **options)
     result = {
         "kind": "boxes",
         "images": len(data),
@@ -203,13 +203,13 @@ def sizes(data: Answers, place: int) -> list[dict[str, float | int]]:
     ]
 
 
-def extents(marks: Marks) -> np.ndarray:
+def extents(marks: BoxTable) -> np.ndarray:
     """(M,) the side of a square of the same area."""
     return np.sqrt(np.maximum(marks.boxes[:, 2:] - marks.boxes[:, :2], 0).prod(axis=1))
 
 
-def _by_image(marks: Marks) -> Marks:
-    return marks.only(np.argsort(marks.images, kind="stable"))
+def _by_image(marks: BoxTable) -> BoxTable:
+    return marks.select(np.argsort(marks.images, kind="stable"))
 
 
 # ---- beside it
@@ -221,7 +221,7 @@ def baselines(data: Answers, fitting: Fitting | None, options: dict[str, Any]) -
     if fitting is None:
         return result
     boxes = [mean_box(data, place, box, options["seed"]) for place, box in enumerate(fitting.boxes)]
-    found = bootstrap(boxes, data.patients, **options)
+    found = bootstrap_detection(boxes, data.patients, **options)
     limits = {name: found[name].interval(LEVEL) for name in BASELINE}
     undefined = np.isnan(fitting.boxes).any(axis=1)
     result["mean_box"] = [
@@ -233,13 +233,13 @@ def baselines(data: Answers, fitting: Fitting | None, options: dict[str, Any]) -
     return result
 
 
-def mean_box(data: Answers, place: int, box: np.ndarray, seed: int) -> Boxes:
+def mean_box(data: Answers, place: int, box: np.ndarray, seed: int) -> FindingBoxes:
     """The same box in every image. Its scores are drawn: equal ones would leave the order to that of the images."""
     boxes, images = data.boxes[place], np.arange(len(data))
     if np.isnan(box).any():
-        return replace(boxes, found=Marks.none())
+        return replace(boxes, found=BoxTable.none())
     scores = rng.uniform(seed, place, images, rng.METHOD, 1)[:, 0]
-    return Boxes.of(Marks(images, box * data.sides[:, None], scores), boxes.true, len(data), boxes.known)
+    return FindingBoxes.of(BoxTable(images, box * data.sides[:, None], scores), boxes.true, len(data), boxes.known)
 
 
 def shuffled(data: Answers, seed: int) -> dict[str, Any]:
@@ -267,19 +267,19 @@ def _dealt(data: Answers, seed: int, time: int) -> dict[str, np.ndarray]:
         target[there] = there[rng.permutation(seed, time, len(there))]
         images = target[boxes.found.images]
         scale = data.sides[images] / data.sides[boxes.found.images]
-        moved = Marks(images, boxes.found.boxes * scale[:, None], boxes.found.scores)
+        moved = BoxTable(images, boxes.found.boxes * scale[:, None], boxes.found.scores)
         values.append(_quick(replace(boxes, found=moved)))
     return {key: np.array([each[key] for each in values]) for key in BASELINE}
 
 
-def _quick(boxes: Boxes) -> dict[str, float]:
+def _quick(boxes: FindingBoxes) -> dict[str, float]:
     """What baselines are told by, without resamples."""
     images, once = np.arange(boxes.count), np.ones((boxes.count, 1), np.int32)
-    matches = match(boxes.found, boxes.true, boxes.count)
-    events = froc.events(boxes.found, boxes.true, boxes.count)
+    matches = match_boxes(boxes.found, boxes.true, boxes.count)
+    events = froc.froc_events(boxes.found, boxes.true, boxes.count)
     return {
         "map": precisions(matches, images, once).mean(),
-        "map_positives": precisions(matches.only(matches.truths > 0), images, once).mean(),
+        "map_positives": precisions(matches.select(matches.truths > 0), images, once).mean(),
         "centre_mean": froc.sensitivities(events, boxes.known, images, once).mean(),
     }
 
@@ -299,7 +299,7 @@ def subgroups(data: Answers, options: dict[str, Any]) -> list[dict[str, Any]]:
         for name in names if len(names) > 1 else []:
             inside = groups == name
             own, rest = _within(data, inside), _within(data, ~inside)
-            found, others = (bootstrap(boxes, data.patients, **options) for boxes in (own, rest))
+            found, others = (bootstrap_detection(boxes, data.patients, **options) for boxes in (own, rest))
             rows.append(
                 {
                     "by": by,
@@ -315,9 +315,9 @@ def subgroups(data: Answers, options: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _within(data: Answers, inside: np.ndarray) -> list[Boxes]:
+def _within(data: Answers, inside: np.ndarray) -> list[FindingBoxes]:
     """The same, where other images are left out."""
-    return [Boxes.of(each.found, each.true, len(data), each.known & inside) for each in data.boxes]
+    return [FindingBoxes.of(each.found, each.true, len(data), each.known & inside) for each in data.boxes]
 
 
 def _gap(own: Resampled, others: Resampled) -> dict[str, Any]:
@@ -405,7 +405,7 @@ def missed(data: Answers, most: int) -> list[Error]:
         best, hitting, _ = froc.best_hits(boxes.found, boxes.true, len(data), HIT)
         false = boxes.found.scores[~hitting]
         late = best < data.shown[place]
-        every += _errors(data, place, _by_image(boxes.true).only(late), best[late], false)
+        every += _errors(data, place, _by_image(boxes.true).select(late), best[late], false)
     return _one_each(sorted(every, key=lambda error: (-error.false, -error.size)), most)
 
 
@@ -415,13 +415,13 @@ def false_marks(data: Answers, most: int) -> list[Error]:
     every = []
     for place, boxes in enumerate(data.boxes):
         hitting, centred = (froc.best_hits(boxes.found, boxes.true, len(data), by)[1] for by in (HIT, None))
-        marks = boxes.found.only(~hitting & ~centred)
-        marks = marks.only(np.argsort(-marks.scores, kind="stable")[: 100 * most])
+        marks = boxes.found.select(~hitting & ~centred)
+        marks = marks.select(np.argsort(-marks.scores, kind="stable")[: 100 * most])
         every += _errors(data, place, marks, marks.scores, boxes.found.scores[~hitting])
     return _one_each(sorted(every, key=lambda error: (error.false, -error.size)), most)
 
 
-def _errors(data: Answers, place: int, marks: Marks, scores: np.ndarray, false: np.ndarray) -> list[Error]:
+def _errors(data: Answers, place: int, marks: BoxTable, scores: np.ndarray, false: np.ndarray) -> list[Error]:
     """false: (K,) the scores of all false marks."""
     above = len(false) - np.searchsorted(np.sort(false), scores, side="left")
     share = np.where(np.isfinite(scores), above / max(int(data.boxes[place].known.sum()), 1), np.inf)

@@ -64,7 +64,7 @@ class Validation:
         if not np.isfinite(self.logits).all():
             raise ValueError(DIVERGED)
         scores = metrics.auroc(self.logits, self.labels)
-        mean = metrics.macro(scores)
+        mean = metrics.macro_mean(scores)
         named = {f"auroc_{name}": float(score) for name, score in zip(self.model.findings, scores, strict=True)}
         defined = {name: score for name, score in named.items() if score == score}
         self.found = {"auroc": float(mean.mean), **defined, "loss": self.loss()}

@@ -24,7 +24,7 @@ from ribcage.data.loader import Batch, Kept, Loader
 from ribcage.imaging import augment, image_file
 from ribcage.inference import predictions
 from ribcage.methods.detect import Detect
-from ribcage.metrics.boxes import Marks
+from ribcage.metrics.boxes import BoxTable
 from ribcage.models.detectors.boxes import Found
 from ribcage.runtime import distributed, files, parquet, progress
 
@@ -45,10 +45,10 @@ class Detections:
     boxes: pd.DataFrame
     """image (its place in `images`), finding, score, x, y, width, height; by image, then by falling score."""
 
-    def marks(self, finding: str) -> Marks:
+    def marks(self, finding: str) -> BoxTable:
         """Those of one finding."""
         chosen = self.boxes[self.boxes["finding"] == finding]
-        return Marks(chosen["image"].to_numpy(np.int64), corners(chosen), chosen["score"].to_numpy(np.float64))
+        return BoxTable(chosen["image"].to_numpy(np.int64), corners(chosen), chosen["score"].to_numpy(np.float64))
 
     def above(self, scores: dict[str, float]) -> "Detections":
         """Only what reaches the score of its finding."""
@@ -193,10 +193,10 @@ def _of_batch(found: Sequence[Found], batch: Batch, loader: Loader) -> np.ndarra
 # ---- what was drawn
 
 
-def truth(data: Datasets, rows: np.ndarray, finding: str) -> Marks:
+def truth(data: Datasets, rows: np.ndarray, finding: str) -> BoxTable:
     """The true boxes of a finding in these rows, which ascend, in stored pixels; images by their place in `rows`."""
     boxes = data.boxes([finding]).of_rows(rows)
-    return Marks.true(boxes[:, 0].astype(np.int64), boxes[:, 2:])
+    return BoxTable.ground_truth(boxes[:, 0].astype(np.int64), boxes[:, 2:])
 
 
 def drawn(data: Datasets, rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE) -> np.ndarray:

@@ -2,22 +2,32 @@
 
 Everywhere scores are (N, F), labels are (N, F) with 1, 0 and NaN for unknown, weights (N,) and patients (N,) codes.
 What a missing class leaves undefined is NaN, never 0 or 0.5, and a mean over findings says how many it used.
-`ranking` defines, `resampling` and `placements` give intervals, `summary` is everything a report shows in one call.
-Boxes are `Marks` and have modules of their own; `detection` is everything a report shows of them."""
+`ranking` defines AUROC and AP, `resampling` and `placements` their intervals; `summarise` computes all that a report
+shows.
+Boxes are a `BoxTable` and have modules of their own; `detection` has everything that a report shows of them."""
 
-from ribcage.metrics.calibration import Bins, Temperatures, brier, brier_change, ece, reliability, sigmoid, temperatures
+from ribcage.metrics.calibration import (
+    CalibrationBins,
+    Temperatures,
+    brier,
+    brier_change,
+    ece,
+    reliability,
+    sigmoid,
+    temperatures,
+)
 from ribcage.metrics.curves import Curve, Histogram, histogram, precision_recall, roc
 from ribcage.metrics.intervals import Gap, Interval, holm
 from ribcage.metrics.placements import DeLong, delong, gap
-from ribcage.metrics.ranking import Mean, auroc, average_precision, macro
-from ribcage.metrics.resampling import Resampled, bootstrap, difference
-from ribcage.metrics.summaries import Comparison, Estimate, Summary, compare, subgroups, summary
-from ribcage.metrics.thresholds import Counts, choose, counts, rates
+from ribcage.metrics.ranking import MacroMean, auroc, average_precision, macro_mean
+from ribcage.metrics.resampling import Resampled, bootstrap, paired_difference
+from ribcage.metrics.summaries import Comparison, Estimate, MetricSummary, compare_scores, summarise, summarise_groups
+from ribcage.metrics.thresholds import ConfusionCounts, choose_thresholds, confusion_counts, rates
 
 __all__ = [
-    "Bins", "Comparison", "Counts", "Curve", "DeLong", "Estimate", "Gap", "Histogram", "Interval", "Mean",
-    "Resampled", "Summary", "Temperatures", "auroc", "average_precision", "bootstrap", "brier",
-    "brier_change", "choose",
-    "compare", "counts", "delong", "difference", "ece", "gap", "histogram", "holm", "macro", "precision_recall",
-    "rates", "reliability", "roc", "sigmoid", "subgroups", "summary", "temperatures",
+    "CalibrationBins", "Comparison", "ConfusionCounts", "Curve", "DeLong", "Estimate", "Gap", "Histogram",
+    "Interval", "MacroMean", "MetricSummary", "Resampled", "Temperatures", "auroc", "average_precision",
+    "bootstrap", "brier", "brier_change", "choose_thresholds", "compare_scores", "confusion_counts", "delong",
+    "ece", "gap", "histogram", "holm", "macro_mean", "paired_difference", "precision_recall", "rates",
+    "reliability", "roc", "sigmoid", "summarise", "summarise_groups", "temperatures",
 ]  # fmt: skip

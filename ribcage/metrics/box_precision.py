@@ -12,22 +12,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ribcage.metrics.boxes import Marks
-from ribcage.metrics.matching import THRESHOLDS, Matches, match
+from ribcage.metrics.boxes import BoxTable
+from ribcage.metrics.matching import THRESHOLDS, BoxMatches, match_boxes
 from ribcage.runtime.compiling import compiled
 
 RECALLS = np.linspace(0, 1, 101)
 
 
-def average_precision(
-    found: Marks, true: Marks, count: int, thresholds: Sequence[float] = THRESHOLDS, *, whole_pixels: bool = False
+def box_average_precision(
+    found: BoxTable, true: BoxTable, count: int, thresholds: Sequence[float] = THRESHOLDS, *, whole_pixels: bool = False
 ) -> np.ndarray:
     """(T,) AP of one finding at each overlap; NaN where nothing is to be found."""
-    matches = match(found, true, count, thresholds, whole_pixels=whole_pixels)
+    matches = match_boxes(found, true, count, thresholds, whole_pixels=whole_pixels)
     return precisions(matches, np.arange(count), np.ones((count, 1), np.int32))[:, 0]
 
 
-def precisions(matches: Matches, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
+def precisions(matches: BoxMatches, patients: np.ndarray, times: np.ndarray) -> np.ndarray:
     """(T, B) AP at each threshold in each resample.
 
     patients: (count,) whose each image is, from 0.

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from ribcage.metrics.intervals import Interval, jackknife, plain
-from ribcage.metrics.patients import numbered
-from ribcage.metrics.ranking import Ranking, checked, rank
+from ribcage.metrics.intervals import Interval, jackknife, normal_interval
+from ribcage.metrics.patients import patient_numbers
+from ribcage.metrics.ranking import Ranking, checked_arrays, rank_scores
 from ribcage.metrics.thresholds import share
 
 Slopes = Callable[[float], tuple[float, float]]
@@ -19,7 +19,7 @@ _DOUBLINGS, _STEPS = 60, 200
 
 
 @dataclass(frozen=True)
-class Bins:
+class CalibrationBins:
     """One finding's images in bins of probability, empty bins left out; arrays of one length."""
 
     probability: np.ndarray
@@ -46,7 +46,7 @@ class Temperatures:
 
 def brier(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """(F,) mean squared distance of probability and label."""
-    probabilities, labels, weights = checked(as_probabilities(probabilities), labels, weights)
+    probabilities, labels, weights = checked_arrays(as_probabilities(probabilities), labels, weights)
     known = ~np.isnan(labels)
     return share(weights @ np.where(known, (probabilities - labels) ** 2, 0), weights @ known.astype(np.float64))
 
@@ -55,12 +55,12 @@ def brier_change(
     after: np.ndarray, before: np.ndarray, labels: np.ndarray, patients: np.ndarray | None = None, level: float = 0.95
 ) -> Interval:
     """(F,) by how much the Brier score of the same images is larger after than before, paired, over patients."""
-    (after, labels, _), (before, _, _) = (checked(as_probabilities(each), labels) for each in (after, before))
-    codes, known = numbered(patients, len(labels)), ~np.isnan(labels)
+    (after, labels, _), (before, _, _) = (checked_arrays(as_probabilities(each), labels) for each in (after, before))
+    codes, known = patient_numbers(patients, len(labels)), ~np.isnan(labels)
     change = np.where(known, (after - labels) ** 2 - (before - labels) ** 2, 0.0)
     by_patient = [np.stack([np.bincount(codes, column) for column in each.T], axis=1) for each in (change, known)]
     value, variance = jackknife(*by_patient)
-    return plain(value, np.sqrt(variance), level)
+    return normal_interval(value, np.sqrt(variance), level)
 
 
 def reliability(
@@ -70,11 +70,11 @@ def reliability(
     *,
     bins: int = 15,
     equal: Literal["mass", "width"] = "mass",
-) -> list[Bins]:
+) -> list[CalibrationBins]:
     """The bins of each finding: of equal weight, equal probabilities together, or of equal width."""
     if equal not in ("mass", "width") or bins < 1:
         raise ValueError(f"{bins} bins of equal {equal} were asked for; it must be 1 or more of equal mass or width.")
-    return [_bins(ranking, bins, equal) for ranking in rank(as_probabilities(probabilities), labels, weights)]
+    return [_bins(ranking, bins, equal) for ranking in rank_scores(as_probabilities(probabilities), labels, weights)]
 
 
 def ece(
@@ -93,7 +93,7 @@ def temperatures(
     logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None, *, shared: bool = False
 ) -> Temperatures:
     """The T of greatest likelihood for sigmoid(logits / T), per finding or one for all."""
-    logits, labels, weights = checked(logits, labels, weights)
+    logits, labels, weights = checked_arrays(logits, labels, weights)
     findings = logits.shape[1]
     if shared:
         weights = np.repeat(weights, findings)
@@ -173,7 +173,7 @@ def _temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) ->
     return as_temperature(minimum(slopes), scale)
 
 
-def _bins(ranking: Ranking, bins: int, equal: str) -> Bins:
+def _bins(ranking: Ranking, bins: int, equal: str) -> CalibrationBins:
     true, false = (np.diff(steps, prepend=0.0) for steps in ranking.steps())
     weight, levels = true + false, ranking.levels
     middle = (np.cumsum(weight) - weight / 2) / max(weight.sum(), np.finfo(float).tiny)
@@ -181,4 +181,4 @@ def _bins(ranking: Ranking, bins: int, equal: str) -> Bins:
     total = np.bincount(place, weight, bins)
     full = total > 0
     probability, positive = (np.bincount(place, part, bins)[full] / total[full] for part in (weight * levels, true))
-    return Bins(probability, positive, total[full])
+    return CalibrationBins(probability, positive, total[full])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ribcage.metrics.ranking import Ranking, rank
+from ribcage.metrics.ranking import Ranking, rank_scores
 from ribcage.metrics.thresholds import share
 
 
@@ -29,19 +29,19 @@ class Histogram:
 
 def roc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> list[Curve]:
     """False positive rate and sensitivity of each finding; points on a straight line are left out."""
-    return [_roc(ranking) for ranking in rank(scores, labels, weights)]
+    return [_roc(ranking) for ranking in rank_scores(scores, labels, weights)]
 
 
 def precision_recall(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> list[Curve]:
     """Recall and precision of each finding; the points between two of equal recall are left out."""
-    return [_precision_recall(ranking) for ranking in rank(scores, labels, weights)]
+    return [_precision_recall(ranking) for ranking in rank_scores(scores, labels, weights)]
 
 
 def histogram(
     scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None, *, bins: int = 50
 ) -> list[Histogram]:
     """Bins of equal width of each finding's finite scores."""
-    return [_histogram(ranking, bins) for ranking in rank(scores, labels, weights)]
+    return [_histogram(ranking, bins) for ranking in rank_scores(scores, labels, weights)]
 
 
 def _from_nobody(ranking: Ranking) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

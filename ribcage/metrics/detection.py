@@ -20,12 +20,12 @@ from functools import partial
 import numpy as np
 
 from ribcage.metrics import froc
-from ribcage.metrics.box_precision import average_precision, precisions
-from ribcage.metrics.boxes import Marks
+from ribcage.metrics.box_precision import box_average_precision, precisions
+from ribcage.metrics.boxes import BoxTable
 from ribcage.metrics.image_precision import image_precision
 from ribcage.metrics.intervals import Patients
-from ribcage.metrics.matching import THRESHOLDS, match
-from ribcage.metrics.patients import numbered
+from ribcage.metrics.matching import THRESHOLDS, match_boxes
+from ribcage.metrics.patients import patient_numbers
 from ribcage.metrics.resampling import BLOCK, Resampled, times_drawn
 from ribcage.runtime import rng
 
@@ -37,21 +37,21 @@ _AT = {"ap50": THRESHOLDS.index(0.5), "ap75": THRESHOLDS.index(0.75)}
 
 
 @dataclass(frozen=True)
-class Boxes:
+class FindingBoxes:
     """One finding: what was found, what is there, and on which images that is known."""
 
-    found: Marks
-    true: Marks
+    found: BoxTable
+    true: BoxTable
     known: np.ndarray
     """(count,) bool: whether boxes would have been drawn here; the other images are left out."""
 
     @classmethod
-    def of(cls, found: Marks, true: Marks, count: int, known: np.ndarray | None = None) -> "Boxes":
-        """Marks on images that are left out go, too."""
+    def of(cls, found: BoxTable, true: BoxTable, count: int, known: np.ndarray | None = None) -> "FindingBoxes":
+        """Boxes on images that are left out are left out, too."""
         known = np.ones(count, np.bool_) if known is None else np.asarray(known, np.bool_)
         if known.shape != (count,):
             raise ValueError(f"Known images are {known.shape}; there must be one truth value for each of {count}.")
-        return cls(found.of(known), true.of(known), known)
+        return cls(found.on_images(known), true.on_images(known), known)
 
     @property
     def count(self) -> int:
@@ -69,15 +69,15 @@ class Skipping:
     """Boxes are a pixel wider and higher than their corners say."""
 
 
-def mean_average_precision(found: Sequence[Marks], true: Sequence[Marks], count: int) -> float:
+def mean_average_precision(found: Sequence[BoxTable], true: Sequence[BoxTable], count: int) -> float:
     """mAP, the mean over the findings that are there at all; NaN if none is."""
-    values = [average_precision(*pair, count).mean() for pair in zip(found, true, strict=True)]
+    values = [box_average_precision(*pair, count).mean() for pair in zip(found, true, strict=True)]
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")
 
 
-def bootstrap(
-    findings: Sequence[Boxes],
+def bootstrap_detection(
+    findings: Sequence[FindingBoxes],
     patients: np.ndarray | None = None,
     *,
     cuts: Sequence[float] | None = None,
@@ -94,7 +94,7 @@ def bootstrap(
     """
     if resamples < 1 or not 0 <= seed < 1 << 64:
         raise ValueError(f"{resamples} resamples with seed {seed}: at least 1 is needed, and a seed from 0 to 2⁶⁴ - 1.")
-    codes = numbered(patients, findings[0].count)
+    codes = patient_numbers(patients, findings[0].count)
     people = int(codes.max(initial=-1)) + 1
     chosen = cuts if cuts is not None else [None] * len(findings)
     of_each = [
@@ -153,18 +153,18 @@ def _optimistic(name: str) -> bool:
 Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-def _measures(boxes: Boxes, codes: np.ndarray, cut: float | None, skipping: Skipping) -> list[Measure]:
+def _measures(boxes: FindingBoxes, codes: np.ndarray, cut: float | None, skipping: Skipping) -> list[Measure]:
     """What is matched once, as functions from how often each patient was drawn to (B,) values."""
-    matches = match(boxes.found, boxes.true, boxes.count)
-    called = boxes.found.least(skipping.cut)
+    matches = match_boxes(boxes.found, boxes.true, boxes.count)
+    called = boxes.found.at_least(skipping.cut)
     seen = np.bincount(called.images, minlength=boxes.count) > 0
-    skipped = match(called, boxes.true, boxes.count, whole_pixels=skipping.whole_pixels)
+    skipped = match_boxes(called, boxes.true, boxes.count, whole_pixels=skipping.whole_pixels)
     there = matches.truths > 0
     hits = {
-        "centre": froc.events(boxes.found, boxes.true, boxes.count),
-        "overlap": froc.events(boxes.found, boxes.true, boxes.count, HIT),
+        "centre": froc.froc_events(boxes.found, boxes.true, boxes.count),
+        "overlap": froc.froc_events(boxes.found, boxes.true, boxes.count, HIT),
     }
-    positives, kept = matches.only(there), skipped.only(there & seen)
+    positives, kept = matches.select(there), skipped.select(there & seen)
 
     def precision(times: np.ndarray) -> dict[str, np.ndarray]:
         both = {"": precisions(matches, codes, times), "_positives": precisions(positives, codes, times)}
@@ -183,14 +183,14 @@ def _measures(boxes: Boxes, codes: np.ndarray, cut: float | None, skipping: Skip
     return [precision, sensitivity, *([] if cut is None else [_by_image(boxes, codes, cut)])]
 
 
-def _asked(boxes: Boxes, codes: np.ndarray, cut: float | None) -> np.ndarray:
+def _asked(boxes: FindingBoxes, codes: np.ndarray, cut: float | None) -> np.ndarray:
     """(patients,) images that are not left out of `kaggle`: with a true box, or one found above the cut."""
-    called = boxes.found.images if cut is None else boxes.found.least(cut).images
+    called = boxes.found.images if cut is None else boxes.found.at_least(cut).images
     images = np.union1d(boxes.true.images, called).astype(np.int64)
     return np.bincount(codes[images])
 
 
-def _by_image(boxes: Boxes, codes: np.ndarray, cut: float) -> Measure:
+def _by_image(boxes: FindingBoxes, codes: np.ndarray, cut: float) -> Measure:
     values = image_precision(boxes.found, boxes.true, boxes.count, cut)
     asked = ~np.isnan(values)
     people = int(codes.max(initial=-1)) + 1

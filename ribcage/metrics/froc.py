@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ribcage.metrics.boxes import Marks
-from ribcage.metrics.matching import Pairs
+from ribcage.metrics.boxes import BoxTable
+from ribcage.metrics.matching import BoxPairs
 from ribcage.runtime.compiling import compiled
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -37,7 +37,7 @@ class Events:
         return np.flatnonzero(last) + 1
 
 
-def events(found: Marks, true: Marks, count: int, overlap: float | None = None) -> Events:
+def froc_events(found: BoxTable, true: BoxTable, count: int, overlap: float | None = None) -> Events:
     """What happens down the scores. overlap: the IoU that is a hit; None: the centre must lie in the true box."""
     best, hitting, pairs = best_hits(found, true, count, overlap)
     owners = np.repeat(np.arange(count), pairs.truths)
@@ -49,11 +49,11 @@ def events(found: Marks, true: Marks, count: int, overlap: float | None = None) 
 
 
 def best_hits(
-    found: Marks, true: Marks, count: int, overlap: float | None = None
-) -> tuple[np.ndarray, np.ndarray, Pairs]:
+    found: BoxTable, true: BoxTable, count: int, overlap: float | None = None
+) -> tuple[np.ndarray, np.ndarray, BoxPairs]:
     """(K,) the best score that hits each true box, counted image by image, -inf where none does; (M,) which found
     boxes hit any; and the pairs."""
-    pairs = Pairs.of(found, true, count)
+    pairs = BoxPairs.of(found, true, count)
     hit = pairs.centred() if overlap is None else pairs.overlaps() >= overlap
     best = np.full(len(true), -np.inf)
     np.maximum.at(best, pairs.true[hit], found.scores[pairs.found[hit]])
@@ -62,7 +62,7 @@ def best_hits(
     return best, hitting, pairs
 
 
-def curve(events: Events, images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def froc_curve(events: Events, images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(G + 1,) false marks per image, sensitivity and score at every cut; first that above all."""
     ends = np.append(0, events.ends)
     hits = np.append(0, np.cumsum(events.found))[ends]

@@ -6,25 +6,25 @@ needs a cut: which boxes are called at all. https://www.kaggle.com/c/rsna-pneumo
 
 import numpy as np
 
-from ribcage.metrics.boxes import Marks
-from ribcage.metrics.matching import match
+from ribcage.metrics.boxes import BoxTable
+from ribcage.metrics.matching import match_boxes
 
 
-def image_precision(found: Marks, true: Marks, count: int, cut: float = -np.inf) -> np.ndarray:
+def image_precision(found: BoxTable, true: BoxTable, count: int, cut: float = -np.inf) -> np.ndarray:
     """(count,) of the boxes of at least this score; NaN where an image is left out."""
-    matches = match(found.least(cut), true, count, above=True)
+    matches = match_boxes(found.at_least(cut), true, count, above=True)
     called = np.bincount(matches.images, minlength=count)
     hits = np.array([np.bincount(matches.images[row], minlength=count) for row in matches.right])
     union = called + matches.truths - hits
     return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0).mean(axis=0)
 
 
-def best_cut(found: Marks, true: Marks, count: int) -> tuple[float, float]:
+def best_score_threshold(found: BoxTable, true: BoxTable, count: int) -> tuple[float, float]:
     """The score to cut at for the best mean, and that mean; (inf, 0) if it is best to call nothing, NaN without truth.
     For validation: what is tested does not choose its own cut."""
     if not len(true):
         return np.nan, np.nan
-    matches = match(found, true, count, above=True)
+    matches = match_boxes(found, true, count, above=True)
     order = np.argsort(matches.images, kind="stable")
     images, right = matches.images[order], matches.right[:, order]
     starts = np.flatnonzero(np.diff(images, prepend=-1))

@@ -1,14 +1,14 @@
-"""Intervals: Wilson's, for as many independent observations as an estimate is worth.
+"""Wilson intervals for an effective number of independent observations.
 
 Every number here is a share, or a mean of values between 0 and 1: a rate, AUROC, average precision, a mean over
 findings. If its variance at a true value v is v (1 - v) / n, Wilson's limits are all v that lie within z standard
 errors *at v* of what was found. So they never leave 0 to 1, and never shrink to nothing: 5 of 5 is .566 to 1.
-For counts of independent images n is their number. For all else n is estimated, and called `worth`:
+For counts of independent images n is their number. For all else n is estimated, the effective size (`effective_n`):
 
     1 / n = (1 / n0 + k V) / (1 + k v (1 - v)),    k = 8 (m - 1)
 
-V is the estimated variance over patients, m the number of patients behind it, n0 what these patients are worth if
-nothing but their number is known. Where v is near 0 or 1 an estimated variance says little (at 0 and 1 it is 0, which
+V is the estimated variance over patients, m the number of patients behind it, n0 the effective size if nothing
+but their number is known. Where v is near 0 or 1 an estimated variance says little (at 0 and 1 it is 0, which
 is no finding but a lack of data), and n0 decides; else V does. One patient shows no variance: there is no interval.
 
 Wilson 1927, https://doi.org/10.2307/2276774; the limit of counts that are nearly all or nearly none: Brown, Cai &
@@ -40,12 +40,12 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Shares:
+class Proportions:
     """Estimates between 0 and 1 of each finding."""
 
     value: np.ndarray
     """(F,)"""
-    worth: np.ndarray
+    effective_n: np.ndarray
     """(F,) how many independent observations vary as much: Wilson's n. NaN: no interval."""
     vectors: np.ndarray
     """(K, F) whose correlations are those of the estimates: resamples, or what each patient pulls."""
@@ -56,17 +56,17 @@ class Shares:
     @property
     def error(self) -> np.ndarray:
         """(F,) standard errors; not 0 where the value is 0 or 1."""
-        return errors(self.value, self.worth, self.kind)
+        return standard_errors(self.value, self.effective_n, self.kind)
 
     @property
     def shared(self) -> np.ndarray:
         """(F,) how much of two counts can go together: the hit and the miss more (`errors`) are each count's own. So
         two models that answered alike throughout still differ by as much as one image might."""
-        return np.ones(len(self.value)) if self.kind == "mean" else np.sqrt(self.worth / (self.worth + 2))
+        return np.ones(len(self.value)) if self.kind == "mean" else np.sqrt(self.effective_n / (self.effective_n + 2))
 
     def interval(self, level: float = 0.95) -> Interval:
         """Wilson's limits, which never leave out the value."""
-        found = wilson(np.clip(self.value - self.bias, 0.0, 1.0), self.worth, level, self.kind)
+        found = wilson(np.clip(self.value - self.bias, 0.0, 1.0), self.effective_n, level, self.kind)
         low, high = np.minimum(found.low, self.value), np.maximum(found.high, self.value)
         return Interval(self.value, low, high, self.error)
 
@@ -80,27 +80,27 @@ class Shares:
         kept = np.flatnonzero(~np.isnan(self.value))
         bias = np.broadcast_to(self.bias, self.value.shape)[kept]
         if len(kept) == 1:
-            own = {name: getattr(self, name)[..., kept] for name in ("value", "worth", "vectors")}
+            own = {name: getattr(self, name)[..., kept] for name in ("value", "effective_n", "vectors")}
             return replace(self, **own, bias=bias)
         if not len(kept):
             nothing = np.full(1, np.nan)
-            return replace(self, value=nothing, worth=nothing, vectors=np.full((len(self.vectors), 1), np.nan))
+            return replace(self, value=nothing, effective_n=nothing, vectors=np.full((len(self.vectors), 1), np.nan))
         value, vectors = self.value[kept], self.vectors[:, kept]
-        variance = combined(self.error[kept], correlations(vectors), np.full(len(kept), 1 / len(kept)))
-        middle = np.where(np.isnan(self.worth[kept]), value, drawn_in(value, self.worth[kept])).mean()
-        worth = max(middle * (1 - middle) / variance - 2, 0.0) if variance > 0 else np.nan
+        variance = combined_variance(self.error[kept], correlations(vectors), np.full(len(kept), 1 / len(kept)))
+        middle = np.where(np.isnan(self.effective_n[kept]), value, drawn_in(value, self.effective_n[kept])).mean()
+        effective_n = max(middle * (1 - middle) / variance - 2, 0.0) if variance > 0 else np.nan
         defined = vectors[:, ~np.isnan(vectors).all(axis=0)]
         mean = defined.mean(axis=1, keepdims=True) if defined.size else vectors[:, :1]
-        middle = value.mean(keepdims=True), np.full(1, worth), mean
-        return replace(self, value=middle[0], worth=middle[1], vectors=middle[2], kind="mean", bias=bias.mean())
+        middle = value.mean(keepdims=True), np.full(1, effective_n), mean
+        return replace(self, value=middle[0], effective_n=middle[1], vectors=middle[2], kind="mean", bias=bias.mean())
 
 
 @dataclass(frozen=True)
 class Paired:
     """a - b on the same images: limits at z standard errors, the correlation of both in them."""
 
-    a: Shares
-    b: Shares
+    a: Proportions
+    b: Proportions
 
     @property
     def value(self) -> np.ndarray:
@@ -121,11 +121,11 @@ class Paired:
         alike = correlations(np.concatenate([each.vectors[:, places] for each in both], axis=1))
         kept = np.concatenate([each.shared[places] for each in both])
         alike = np.where(np.eye(len(own)), 1.0, alike * np.outer(kept, kept))
-        return combined(own, alike, np.repeat([1 / len(places), -1 / len(places)], len(places)))
+        return combined_variance(own, alike, np.repeat([1 / len(places), -1 / len(places)], len(places)))
 
     def interval(self, level: float = 0.95) -> Interval:
         """Within -1 and 1."""
-        return plain(self.value, self.error, level)
+        return normal_interval(self.value, self.error, level)
 
     def p_value(self) -> np.ndarray:
         """(F,) two-sided, of no difference; below .05 where the 95 % interval leaves out 0."""
@@ -135,12 +135,12 @@ class Paired:
         """The same, undefined for all findings but those chosen (F,)."""
         return Paired(self.a.over(chosen), self.b.over(chosen))
 
-    def macro(self) -> "Mean":
+    def macro(self) -> "MeanDifference":
         """The difference of the means over the findings that are defined for both."""
         kept = np.flatnonzero(~np.isnan(self.value))
         if not len(kept):
-            return Mean(np.full(1, np.nan), np.full(1, np.nan))
-        return Mean(self.value[kept].mean(keepdims=True), np.sqrt(np.full(1, self._variance(kept))))
+            return MeanDifference(np.full(1, np.nan), np.full(1, np.nan))
+        return MeanDifference(self.value[kept].mean(keepdims=True), np.sqrt(np.full(1, self._variance(kept))))
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ class Gap:
     Newcombe 1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I, method 10; with a
     correlation Zou 2007, https://doi.org/10.1037/1082-989X.12.4.399."""
 
-    a: Shares
-    b: Shares
+    a: Proportions
+    b: Proportions
     """Its vectors are of the same patients or resamples as those of a."""
 
     @property
@@ -180,7 +180,7 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Mean:
+class MeanDifference:
     """A mean difference over findings: one number."""
 
     value: np.ndarray
@@ -189,17 +189,17 @@ class Mean:
 
     def interval(self, level: float = 0.95) -> Interval:
         """Within -1 and 1."""
-        return plain(self.value, self.error, level)
+        return normal_interval(self.value, self.error, level)
 
     def p_value(self) -> np.ndarray:
         """(1,) two-sided, of no difference."""
         return two_sided(self.value, self.error)
 
 
-# ---- what an estimate is worth
+# ---- effective sizes
 
 
-def worth(value: np.ndarray, variance: np.ndarray, patients: np.ndarray, alone: np.ndarray) -> np.ndarray:
+def effective_size(value: np.ndarray, variance: np.ndarray, patients: np.ndarray, alone: np.ndarray) -> np.ndarray:
     """(F,) Wilson's n.
 
     variance: estimated over patients.
@@ -244,19 +244,19 @@ def amount(weights: np.ndarray) -> float:
 
 
 def ratio(parts: np.ndarray, wholes: np.ndarray, counted: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(F,) the ratio of sums over patients, and its worth. Its variance is the jackknife's: how far the ratio moves
-    without each patient. From residuals it would be too small where one patient has a large part of the images.
+    """(F,) the ratio of sums over patients, and its effective size by the variance of the jackknife: how far the
+    ratio moves without each patient. Residuals would underestimate it where one patient has many of the images.
 
     parts, wholes: (patients, F); a patient without a whole takes no part.
-    counted: (F,) how many images the wholes count, if parts and wholes count images: never worth more than these, and
-    exactly these if each is of another patient.
+    counted: (F,) how many images the wholes count, if parts and wholes count images: the effective size never exceeds
+    it, and equals it if each image is of another patient.
     """
     patients = Patients.of(list(wholes.T))
     value, variance = jackknife(parts, wholes)
     if counted is not None:
         with np.errstate(invalid="ignore", divide="ignore"):
             variance = np.maximum(variance * (1 - 1 / counted), value * (1 - value) / counted)
-    return value, worth(value, variance, patients.amount, patients.amount)
+    return value, effective_size(value, variance, patients.amount, patients.amount)
 
 
 def jackknife(parts: np.ndarray, wholes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -271,40 +271,40 @@ def jackknife(parts: np.ndarray, wholes: np.ndarray) -> tuple[np.ndarray, np.nda
 # ---- limits and errors
 
 
-def wilson(value: np.ndarray, worth: np.ndarray, level: float = 0.95, kind: Kind = "mean") -> Interval:
-    """All v with |value - v| <= z sqrt(v (1 - v) / worth)."""
+def wilson(value: np.ndarray, effective_n: np.ndarray, level: float = 0.95, kind: Kind = "mean") -> Interval:
+    """All v with |value - v| <= z sqrt(v (1 - v) / effective_n)."""
     if kind == "f1":
-        limits = wilson(value / (2 - value), worth, level, "count")
+        limits = wilson(value / (2 - value), effective_n, level, "count")
         low, high = (2 * end / (1 + end) for end in (limits.low, limits.high))
-        return Interval(value, low, high, errors(value, worth, kind))
+        return Interval(value, low, high, standard_errors(value, effective_n, kind))
     z = NORMAL.inv_cdf((1 + level) / 2)
-    middle = (value * worth + z * z / 2) / (worth + z * z)
-    reach = z / (worth + z * z) * np.sqrt(np.maximum(worth * value * (1 - value), 0.0) + z * z / 4)
+    middle = (value * effective_n + z * z / 2) / (effective_n + z * z)
+    reach = z / (effective_n + z * z) * np.sqrt(np.maximum(effective_n * value * (1 - value), 0.0) + z * z / 4)
     low, high = np.maximum(middle - reach, 0.0), np.minimum(middle + reach, 1.0)
     if kind == "count":
         low, high = (
-            np.minimum(low, _of_few(value, worth, level)),
-            np.maximum(high, 1 - _of_few(1 - value, worth, level)),
+            np.minimum(low, _of_few(value, effective_n, level)),
+            np.maximum(high, 1 - _of_few(1 - value, effective_n, level)),
         )
-    return Interval(value, low, high, errors(value, worth, kind))
+    return Interval(value, low, high, standard_errors(value, effective_n, kind))
 
 
-def errors(value: np.ndarray, worth: np.ndarray, kind: Kind = "mean") -> np.ndarray:
+def standard_errors(value: np.ndarray, effective_n: np.ndarray, kind: Kind = "mean") -> np.ndarray:
     """(F,) standard errors with a hit and a miss more: not 0 where the value is 0 or 1. For differences and means.
     Agresti & Caffo 2000, https://doi.org/10.1080/00031305.2000.10474560"""
     if kind == "f1":
         share = value / (2 - value)
-        return errors(share, worth) * 2 / (1 + drawn_in(share, worth)) ** 2  # F1 = 2 J / (1 + J)
-    middle = drawn_in(value, worth)
-    return np.sqrt(middle * (1 - middle) / (worth + 2))
+        return standard_errors(share, effective_n) * 2 / (1 + drawn_in(share, effective_n)) ** 2  # F1 = 2 J / (1 + J)
+    middle = drawn_in(value, effective_n)
+    return np.sqrt(middle * (1 - middle) / (effective_n + 2))
 
 
-def drawn_in(value: np.ndarray, worth: np.ndarray) -> np.ndarray:
+def drawn_in(value: np.ndarray, effective_n: np.ndarray) -> np.ndarray:
     """(F,) the value with a hit and a miss more."""
-    return (value * worth + 1) / (worth + 2)
+    return (value * effective_n + 1) / (effective_n + 2)
 
 
-def plain(value: np.ndarray, error: np.ndarray, level: float = 0.95) -> Interval:
+def normal_interval(value: np.ndarray, error: np.ndarray, level: float = 0.95) -> Interval:
     """value ± z · error, within -1 and 1."""
     reach = NORMAL.inv_cdf((1 + level) / 2) * error
     return Interval(value, np.maximum(value - reach, -1.0), np.minimum(value + reach, 1.0), error)
@@ -323,7 +323,7 @@ def correlations(vectors: np.ndarray) -> np.ndarray:
     return found
 
 
-def combined(error: np.ndarray, correlation: np.ndarray, weights: np.ndarray) -> float:
+def combined_variance(error: np.ndarray, correlation: np.ndarray, weights: np.ndarray) -> float:
     """The variance of a weighted sum of estimates; NaN if none of them has an error, else those without one count with
     the largest there is."""
     if np.isnan(error).all():
@@ -339,7 +339,7 @@ def two_sided(value: np.ndarray, error: np.ndarray) -> np.ndarray:
     return np.where((value == 0) & (error == 0), 1.0, p)  # the same answers: no sign of a difference
 
 
-def joined(*parts: Interval) -> Interval:
+def concatenated(*parts: Interval) -> Interval:
     """One after the other."""
     return Interval(*(np.concatenate([getattr(part, side.name) for part in parts]) for side in fields(Interval)))
 
@@ -355,11 +355,11 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def _of_few(share: np.ndarray, worth: np.ndarray, level: float) -> np.ndarray:
+def _of_few(share: np.ndarray, effective_n: np.ndarray, level: float) -> np.ndarray:
     """The lower limit of a share that is one to three of all: that of a Poisson count, one-sided. Its quantile by
     Wilson & Hilferty 1931, https://doi.org/10.1073/pnas.17.12.684; for more the limit is of no effect, 1."""
-    count = share * worth
-    few = count <= np.where(worth > 50, 3.0, 2.0) + 1e-9
+    count = share * effective_n
+    few = count <= np.where(effective_n > 50, 3.0, 2.0) + 1e-9
     ninth = 1 / (9 * np.maximum(count, 1e-9))
     with np.errstate(invalid="ignore"):
         limit = share * np.maximum(1 - ninth + NORMAL.inv_cdf(1 - level) * np.sqrt(ninth), 0.0) ** 3

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ribcage.metrics.boxes import Marks
+from ribcage.metrics.boxes import BoxTable
 from ribcage.runtime.compiling import compiled
 
 THRESHOLDS = tuple(round(0.4 + 0.05 * step, 2) for step in range(8))
@@ -17,7 +17,7 @@ THRESHOLDS = tuple(round(0.4 + 0.05 * step, 2) for step in range(8))
 
 
 @dataclass(frozen=True)
-class Matches:
+class BoxMatches:
     """Found boxes of one finding down their scores, and which are right. Equal scores: in the order of the images."""
 
     images: np.ndarray
@@ -29,22 +29,22 @@ class Matches:
     truths: np.ndarray
     """(count,) true boxes of each image"""
 
-    def only(self, images: np.ndarray) -> "Matches":
+    def select(self, images: np.ndarray) -> "BoxMatches":
         """On the images of a mask (count,); the others then have nothing in them."""
         kept = images[self.images]
         truths = np.where(images, self.truths, 0)
-        return Matches(self.images[kept], self.scores[kept], self.right[:, kept], truths)
+        return BoxMatches(self.images[kept], self.scores[kept], self.right[:, kept], truths)
 
 
-def match(
-    found: Marks,
-    true: Marks,
+def match_boxes(
+    found: BoxTable,
+    true: BoxTable,
     count: int,
     thresholds: Sequence[float] = THRESHOLDS,
     *,
     above: bool = False,
     whole_pixels: bool = False,
-) -> Matches:
+) -> BoxMatches:
     """Match the boxes of `count` images.
 
     above: overlap must exceed the threshold, not just reach it.
@@ -52,7 +52,7 @@ def match(
         difference says.
     """
     order = np.lexsort((-found.scores, found.images))
-    pairs = Pairs.of(found.only(order), true, count)
+    pairs = BoxPairs.of(found.select(order), true, count)
     right = np.zeros((len(thresholds), len(found)), np.bool_)
     limits = np.asarray(thresholds, np.float64)
     if not above:
@@ -61,11 +61,11 @@ def match(
     compiled(_match)(pairs.found, pairs.true, pairs.overlaps(whole_pixels), limits, taken, right)
     ranked = np.argsort(-found.scores[order], kind="stable")
     order = order[ranked]
-    return Matches(found.images[order], found.scores[order], right[:, ranked], pairs.truths)
+    return BoxMatches(found.images[order], found.scores[order], right[:, ranked], pairs.truths)
 
 
 @dataclass(frozen=True)
-class Pairs:
+class BoxPairs:
     """Every found box with every true box of its image."""
 
     found: np.ndarray
@@ -80,12 +80,12 @@ class Pairs:
     """(count,) true boxes of each image"""
 
     @classmethod
-    def of(cls, found: Marks, true: Marks, count: int) -> "Pairs":
+    def of(cls, found: BoxTable, true: BoxTable, count: int) -> "BoxPairs":
         """Those of `count` images."""
         for marks in (found, true):
             if len(marks) and not (marks.images.min() >= 0 and marks.images.max() < count):
                 low, high = marks.images.min(), marks.images.max()
-                raise ValueError(f"Marks are on the images {low} to {high}; there are only 0 to {count - 1}.")
+                raise ValueError(f"Boxes are on images {low} to {high}; expected 0 to {count - 1}.")
         truths = np.bincount(true.images, minlength=count)
         many = truths[found.images]
         pairs = np.repeat(np.arange(len(found)), many)

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def numbered(patients: np.ndarray | None, count: int) -> np.ndarray:
+def patient_numbers(patients: np.ndarray | None, count: int) -> np.ndarray:
     """(N,) int64 from 0: known patients in the order of their codes, then each row that has none.
     A negative number, an empty text, None or NaN says that the patient is unknown."""
     if patients is None:

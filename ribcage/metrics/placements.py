@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ribcage.metrics.intervals import Gap, Paired, Patients, Shares, worth
-from ribcage.metrics.patients import numbered
-from ribcage.metrics.ranking import Ranking, checked, rank
+from ribcage.metrics.intervals import Gap, Paired, Patients, Proportions, effective_size
+from ribcage.metrics.patients import patient_numbers
+from ribcage.metrics.ranking import Ranking, checked_arrays, rank_scores
 
 
 @dataclass(frozen=True)
-class DeLong(Shares):
+class DeLong(Proportions):
     """AUROCs; vectors are what patients pull at them, three rows each, whose products add up to the covariance."""
 
     @property
@@ -40,7 +40,7 @@ def delong(
     scores: np.ndarray, labels: np.ndarray, patients: np.ndarray | None = None, *, weights: np.ndarray | None = None
 ) -> DeLong:
     """AUROC and pulls of every finding; without patients every image is its own."""
-    return of_rankings(rank(scores, labels, weights), numbered(patients, len(scores)))
+    return of_rankings(rank_scores(scores, labels, weights), patient_numbers(patients, len(scores)))
 
 
 def of_rankings(rankings: Sequence[Ranking], codes: np.ndarray) -> DeLong:
@@ -53,7 +53,7 @@ def of_rankings(rankings: Sequence[Ranking], codes: np.ndarray) -> DeLong:
         alone = 3 / (1 / sides[0] + 1 / sides[1])
     least = np.divide(value * (1 - value), fewer**2, out=np.zeros(len(value)), where=tied & (fewer > 0))
     variance = np.maximum((pulls**2).sum(axis=0), least)  # NaN stays NaN
-    return DeLong(value, worth(value, variance, fewer, alone), pulls)
+    return DeLong(value, effective_size(value, variance, fewer, alone), pulls)
 
 
 def sided(rankings: Sequence[Ranking], codes: np.ndarray, positive: bool) -> Patients:
@@ -68,7 +68,7 @@ def sided(rankings: Sequence[Ranking], codes: np.ndarray, positive: bool) -> Pat
     )
 
 
-def difference(a: DeLong, b: DeLong) -> Paired:
+def delong_difference(a: DeLong, b: DeLong) -> Paired:
     """The paired test: two models on the same rows, in the same order."""
     if a.pulls.shape != b.pulls.shape:
         raise ValueError(
@@ -87,7 +87,7 @@ def gap(
 ) -> Gap:
     """How far AUROC is higher on the rows inside (N,) than on all others. Patients with rows on both sides pull at
     both; the products of their pulls are the covariance."""
-    scores, labels, _ = checked(scores, labels, weights)
+    scores, labels, _ = checked_arrays(scores, labels, weights)
     inside = np.asarray(inside, np.bool_)
     if inside.shape != (len(scores),):
         raise ValueError(f"Rows inside are {inside.shape}; there must be one truth value for each of {len(scores)}.")

@@ -11,10 +11,10 @@ import zlib
 
 import numpy as np
 
-from ribcage.metrics.boxes import Marks
+from ribcage.metrics.boxes import BoxTable
 from ribcage.metrics.intervals import ratio
-from ribcage.metrics.matching import Pairs
-from ribcage.metrics.patients import numbered
+from ribcage.metrics.matching import BoxPairs
+from ribcage.metrics.patients import patient_numbers
 from ribcage.metrics.resampling import BLOCK, Resampled, times_drawn
 
 TOLERANCE = 15 / 1024
@@ -23,7 +23,7 @@ OVERLAPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """IoU at which boxes from maps are usually told."""
 
 
-def hits(points: np.ndarray, true: Marks, tolerance: float) -> np.ndarray:
+def point_hits(points: np.ndarray, true: BoxTable, tolerance: float) -> np.ndarray:
     """(count,) 1 where the image's point (count, 2) lies in one of its true boxes or within `tolerance`, in the units
     of the boxes, beside one; 0 where not; NaN where the image has no true box."""
     x, y = points[true.images].T
@@ -32,21 +32,21 @@ def hits(points: np.ndarray, true: Marks, tolerance: float) -> np.ndarray:
     return _best(away <= tolerance, true, len(points))  # NaN is not
 
 
-def anywhere(true: Marks, count: int, side: int, tolerance: float, cells: int = 128) -> np.ndarray:
+def chance_of_hit(true: BoxTable, count: int, side: int, tolerance: float, cells: int = 128) -> np.ndarray:
     """(count,) the chance that a point drawn anywhere in the image hits: the share of a grid of points that does."""
     places = (np.arange(cells) + 0.5) * (side / cells)
     grid = np.stack(np.meshgrid(places, places), axis=2).reshape(-1, 2)
     chance = np.full(count, np.nan)
     for image in np.unique(true.images).tolist():
         boxes = true.boxes[true.images == image]
-        one = Marks.true(np.repeat(np.arange(len(grid)), len(boxes)), np.tile(boxes, (len(grid), 1)))
-        chance[image] = hits(grid, one, tolerance).mean()
+        one = BoxTable.ground_truth(np.repeat(np.arange(len(grid)), len(boxes)), np.tile(boxes, (len(grid), 1)))
+        chance[image] = point_hits(grid, one, tolerance).mean()
     return chance
 
 
-def mean_boxes(true: Marks, patients: np.ndarray | None, count: int) -> np.ndarray:
+def mean_boxes(true: BoxTable, patients: np.ndarray | None, count: int) -> np.ndarray:
     """(count, 4) for each image the mean of the true boxes of all other patients; NaN where they have none."""
-    codes = numbered(patients, count)
+    codes = patient_numbers(patients, count)
     sums, numbers = np.zeros((codes.max(initial=-1) + 1, 4)), np.zeros(codes.max(initial=-1) + 1)
     np.add.at(sums, codes[true.images], true.boxes)
     np.add.at(numbers, codes[true.images], 1)
@@ -56,27 +56,27 @@ def mean_boxes(true: Marks, patients: np.ndarray | None, count: int) -> np.ndarr
     return means[codes]
 
 
-def centres(boxes: np.ndarray) -> np.ndarray:
+def box_centres(boxes: np.ndarray) -> np.ndarray:
     """(M, 2) x, y of (M, 4) boxes."""
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
-def overlaps(found: Marks, true: Marks, count: int) -> np.ndarray:
+def best_overlaps(found: BoxTable, true: BoxTable, count: int) -> np.ndarray:
     """(M,) for each true box the largest IoU with a box found in the same image; 0 where none was found."""
-    pairs = Pairs.of(found, true, count)
+    pairs = BoxPairs.of(found, true, count)
     best = np.zeros(len(true))
     np.maximum.at(best, np.argsort(true.images, kind="stable")[pairs.true], pairs.overlaps())
     return best
 
 
-def surest(found: Marks) -> Marks:
+def highest_scoring(found: BoxTable) -> BoxTable:
     """Of each image the box of the highest score; of equal ones the first."""
     order = np.lexsort((-found.scores, found.images))
     first = np.diff(found.images[order], prepend=-1) != 0
-    return found.only(order[first])
+    return found.select(order[first])
 
 
-def shares(
+def bootstrap_shares(
     parts: np.ndarray,
     of: np.ndarray,
     patients: np.ndarray | None = None,
@@ -90,7 +90,7 @@ def shares(
         raise ValueError(f"Parts are {parts.shape} and wholes {of.shape}; both must be (images, columns).")
     if resamples < 1 or not 0 <= seed < 1 << 64:
         raise ValueError(f"{resamples} resamples with seed {seed}: at least 1 is needed, and a seed from 0 to 2⁶⁴ - 1.")
-    codes = numbered(patients, len(parts))
+    codes = patient_numbers(patients, len(parts))
     people, columns = int(codes.max(initial=-1)) + 1, parts.shape[1]
     counted = ~(np.isnan(parts) | np.isnan(of))
     sums = np.zeros((people, 2 * columns))
@@ -104,11 +104,11 @@ def shares(
 
     blocks = [range(start, min(start + BLOCK, resamples)) for start in range(0, resamples, BLOCK)]
     resampled = np.concatenate([drawn(times_drawn(seed, block, people)) for block in blocks])
-    value, worth = ratio(sums[:, :columns], sums[:, columns:])
-    return Resampled(value, worth, resampled, address=(seed, zlib.crc32(codes.tobytes())))
+    value, effective_n = ratio(sums[:, :columns], sums[:, columns:])
+    return Resampled(value, effective_n, resampled, address=(seed, zlib.crc32(codes.tobytes())))
 
 
-def _best(hit: np.ndarray, true: Marks, count: int) -> np.ndarray:
+def _best(hit: np.ndarray, true: BoxTable, count: int) -> np.ndarray:
     """(count,) whether any of an image's boxes is hit; NaN where it has none."""
     best = np.full(count, np.nan)
     best[true.images] = 0.0

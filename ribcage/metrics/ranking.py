@@ -46,33 +46,33 @@ class Ranking:
         return bool(((true > 0) & (false > 0)).any())
 
 
-class Mean(NamedTuple):
+class MacroMean(NamedTuple):
     """A mean over findings and how many of them were defined."""
 
     mean: float
     used: int
 
 
-def rank(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> list[Ranking]:
+def rank_scores(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> list[Ranking]:
     """One ranking per finding from (N, F) scores and labels 1, 0 and NaN (unknown), and (N,) weights."""
-    scores, labels, weights = checked(scores, labels, weights)
+    scores, labels, weights = checked_arrays(scores, labels, weights)
     return [_ranked(score, label, weights) for score, label in zip(scores.T, labels.T, strict=True)]
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """(F,) area under the ROC curve."""
-    return np.array([area(ranking) for ranking in rank(scores, labels, weights)])
+    return np.array([area(ranking) for ranking in rank_scores(scores, labels, weights)])
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """(F,) mean of the precision over the recall, in steps, without interpolation."""
-    return np.array([precision(ranking) for ranking in rank(scores, labels, weights)])
+    return np.array([precision(ranking) for ranking in rank_scores(scores, labels, weights)])
 
 
-def macro(values: np.ndarray) -> Mean:
+def macro_mean(values: np.ndarray) -> MacroMean:
     """The mean over the findings that are defined."""
     defined = values[~np.isnan(values)]
-    return Mean(float(defined.mean()) if len(defined) else np.nan, len(defined))
+    return MacroMean(float(defined.mean()) if len(defined) else np.nan, len(defined))
 
 
 def area(ranking: Ranking) -> float:
@@ -93,7 +93,7 @@ def precision(ranking: Ranking) -> float:
     return float(np.diff(true, prepend=0.0) @ (true / (true + false)) / true[-1])
 
 
-def checked(
+def checked_arrays(
     scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(N, F) float64 scores and labels and (N,) weights, or a line about what is wrong with them."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ribcage.metrics import intervals, placements
-from ribcage.metrics.patients import numbered
+from ribcage.metrics.patients import patient_numbers
 
 FEWEST = 30
 """Images of a band, at least."""
@@ -22,7 +22,7 @@ BANDS = 10
 
 
 @dataclass(frozen=True)
-class Band:
+class ReliabilityBin:
     """Images whose probabilities lie beside each other."""
 
     low: float
@@ -39,28 +39,30 @@ def of(probabilities: np.ndarray, labels: np.ndarray, patients: np.ndarray | Non
 
     probabilities, labels: (N, F); NaN is a label that nobody knows.
     """
-    codes = numbered(patients, len(labels))
+    codes = patient_numbers(patients, len(labels))
     found = placements.delong(probabilities, labels, codes).interval()
     return [
         {
             "images": int((~np.isnan(labels[:, f])).sum()),
             "positives": int((labels[:, f] == 1).sum()),
             "auroc": [_number(one[f]) for one in (found.value, found.low, found.high)],
-            "bands": [list(vars(band).values()) for band in bands(probabilities[:, f], labels[:, f], codes)],
+            "bands": [
+                list(vars(one).values()) for one in reliability_bins_of(probabilities[:, f], labels[:, f], codes)
+            ],
         }
         for f in range(labels.shape[1])
     ]
 
 
-def bands(probabilities: np.ndarray, labels: np.ndarray, codes: np.ndarray) -> list[Band]:
+def reliability_bins_of(probabilities: np.ndarray, labels: np.ndarray, codes: np.ndarray) -> list[ReliabilityBin]:
     """Of one finding (N,), the least likely first; equal probabilities are never parted."""
     rows = np.flatnonzero(~np.isnan(labels))
     rows = rows[np.argsort(probabilities[rows], kind="stable")]
     made, ordered = [], probabilities[rows]
     for start, end in _cuts(ordered):
         here = rows[start:end]
-        least, most = limits(labels[here], codes[here])
-        made.append(Band(float(ordered[start]), len(here), int((labels[here] == 1).sum()), least, most))
+        least, most = positive_share_limits(labels[here], codes[here])
+        made.append(ReliabilityBin(float(ordered[start]), len(here), int((labels[here] == 1).sum()), least, most))
     return made
 
 
@@ -75,7 +77,7 @@ def _cuts(ordered: np.ndarray) -> list[tuple[int, int]]:
     return list(pairwise([*starts, len(ordered)]))
 
 
-def limits(labels: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+def positive_share_limits(labels: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
     """Wilson's limits of the share of ones among (n,) labels of these patients; 0 to 1 of one patient."""
     owners = np.unique(codes, return_inverse=True)[1]
     parts, wholes = (np.bincount(owners, each)[:, None] for each in (labels, np.ones(len(labels))))
@@ -83,13 +85,13 @@ def limits(labels: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
     return (0.0, 1.0) if np.isnan(found.low[0]) else (float(found.low[0]), float(found.high[0]))
 
 
-def alike(finding: dict[str, Any], probability: float) -> Band | None:
+def bin_of(finding: dict[str, Any], probability: float) -> ReliabilityBin | None:
     """The band that a probability lies in; None where there are none."""
-    made = [Band(*band) for band in finding["bands"]]
+    made = [ReliabilityBin(*band) for band in finding["bands"]]
     return next((band for band in reversed(made) if band.low <= probability), made[0]) if made else None
 
 
-def fits(value: Any) -> bool:
+def is_reliability(value: Any) -> bool:
     """Whether a value of JSON is what `of` makes."""
     return isinstance(value, list) and all(map(_fits_one, value))
 

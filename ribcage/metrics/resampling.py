@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ribcage.metrics.calibration import as_probabilities
-from ribcage.metrics.intervals import Gap, Kind, Paired, Patients, Shares, ratio, worth
-from ribcage.metrics.patients import numbered
+from ribcage.metrics.intervals import Gap, Kind, Paired, Patients, Proportions, effective_size, ratio
+from ribcage.metrics.patients import patient_numbers
 from ribcage.metrics.placements import of_rankings, sided
-from ribcage.metrics.ranking import Ranking, checked, rank
-from ribcage.metrics.thresholds import Counts, outcomes, rates, share
+from ribcage.metrics.ranking import Ranking, checked_arrays, rank_scores
+from ribcage.metrics.thresholds import ConfusionCounts, outcomes, rates, share
 from ribcage.runtime import rng
 from ribcage.runtime.compiling import compiled
 
@@ -31,8 +31,8 @@ _WORDS = rng.WORDS << 16  # one row's numbers; further ones come from the next e
 
 
 @dataclass(frozen=True)
-class Resampled(Shares):
-    """A metric of each finding: on the images themselves, in each resample, and what it is worth."""
+class Resampled(Proportions):
+    """A metric of each finding: on the images themselves, in each resample, and its effective size."""
 
     address: tuple[int, int] = (0, 0)
     """Seed and a checksum of the patients: equal addresses had the same resamples."""
@@ -44,9 +44,9 @@ class Resampled(Shares):
 
     @classmethod
     def of(cls, value: np.ndarray, resampled: np.ndarray, patients: Patients, address: tuple[int, int]) -> "Resampled":
-        """Worth what the variance of the resamples says."""
+        """With the effective size that follows from the variance of the resamples."""
         variance = patients.bessel * _variances(resampled)
-        return cls(value, worth(value, variance, patients.amount, patients.amount), resampled, address=address)
+        return cls(value, effective_size(value, variance, patients.amount, patients.amount), resampled, address=address)
 
 
 def bootstrap(
@@ -68,10 +68,10 @@ def bootstrap(
     """
     if resamples < 1 or not 0 <= seed < 1 << 64:
         raise ValueError(f"{resamples} resamples with seed {seed}: at least 1 is needed, and a seed from 0 to 2⁶⁴ - 1.")
-    scores, labels, weights = checked(scores, labels, weights)
-    codes = numbered(patients, len(scores))
+    scores, labels, weights = checked_arrays(scores, labels, weights)
+    codes = patient_numbers(patients, len(scores))
     people = int(codes.max(initial=-1)) + 1
-    rankings = rank(scores, labels, weights)
+    rankings = rank_scores(scores, labels, weights)
     walks = [_walk(ranking, codes) for ranking in rankings]
     sums = _sums(scores, labels, weights, thresholds, probabilities)  # (K, N, F)
     by_patient = _by_patient(sums, codes, people)
@@ -86,22 +86,24 @@ def bootstrap(
     drawn_of = {name: np.concatenate([part[name] for part in parts]) for name in value}
     address = (seed, zlib.crc32(codes.tobytes()))
     positive, negative = (sided(rankings, codes, side) for side in (True, False))
-    area = of_rankings(rankings, codes).worth
+    area = of_rankings(rankings, codes).effective_n
     precision = Resampled.of(value["ap"], drawn_of["ap"], positive.fewer(negative), address)
     found = {
         "auroc": Resampled(value["auroc"], area, drawn_of["auroc"], address=address),
-        "ap": replace(precision, worth=np.where(np.isnan(area), np.nan, precision.worth)),
+        "ap": replace(precision, effective_n=np.where(np.isnan(area), np.nan, precision.effective_n)),
     }
-    worths = {} if thresholds is None else _worths(by_patient, np.einsum("n,knf->kf", weights, sums[:4]), positive)
+    effective = (
+        {} if thresholds is None else _effective_sizes(by_patient, np.einsum("n,knf->kf", weights, sums[:4]), positive)
+    )
     if probabilities is not None:
-        worths["brier"] = ratio(by_patient[:, -2], by_patient[:, -1])[1]
+        effective["brier"] = ratio(by_patient[:, -2], by_patient[:, -1])[1]
     return found | {
         name: Resampled(value[name], own, drawn_of[name], _KINDS.get(name, "count"), address=address)
-        for name, own in worths.items()
+        for name, own in effective.items()
     }
 
 
-def difference(a: Resampled, b: Resampled) -> Paired:
+def paired_difference(a: Resampled, b: Resampled) -> Paired:
     """a - b: two models on the same images and the same resamples."""
     _check_same_resamples(a, b)
     return Paired(a, b)
@@ -167,7 +169,7 @@ def _sums(
     if probabilities is not None:
         probabilities = as_probabilities(probabilities)
         columns = probabilities[:, None] if probabilities.ndim == 1 else probabilities
-        probabilities, _, _ = checked(columns, labels)
+        probabilities, _, _ = checked_arrays(columns, labels)
         known = ~np.isnan(labels)
         parts += [np.where(known, (probabilities - labels) ** 2, 0.0), known.astype(np.float64)]
     return np.array(parts).reshape(len(parts), *scores.shape) * weights[:, None]
@@ -190,7 +192,7 @@ def _metrics(walked: np.ndarray, summed: np.ndarray, at_thresholds: bool) -> dic
     """(B, F) each."""
     found = {"auroc": walked[0], "ap": walked[1]}
     if at_thresholds:
-        found |= rates(Counts(*summed[:4]))
+        found |= rates(ConfusionCounts(*summed[:4]))
     if len(summed) % 4:
         found["brier"] = share(summed[-2], summed[-1])
     return found
@@ -208,8 +210,8 @@ _CELLS = {
 """Which of TP, FP, FN and TN a rate counts, and of which."""
 
 
-def _worths(by_patient: np.ndarray, squares: np.ndarray, positive: Patients) -> dict[str, np.ndarray]:
-    """(F,) what each rate is worth. squares: (4, F) the sums of squared weights of each outcome."""
+def _effective_sizes(by_patient: np.ndarray, squares: np.ndarray, positive: Patients) -> dict[str, np.ndarray]:
+    """(F,) the effective size of each rate. squares: (4, F) the sums of squared weights of each outcome."""
     found = {}
     for name, cells in _CELLS.items():
         parts, wholes = (by_patient[:, list(each)].sum(axis=1) for each in cells)

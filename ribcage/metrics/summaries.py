@@ -5,12 +5,11 @@ from typing import TypedDict, TypeVar, Unpack
 
 import numpy as np
 
-from ribcage.metrics.intervals import Interval, Paired, Shares, holm, joined
-from ribcage.metrics.patients import numbered
-from ribcage.metrics.placements import delong
-from ribcage.metrics.placements import difference as delong_difference
-from ribcage.metrics.ranking import checked
-from ribcage.metrics.resampling import bootstrap, difference
+from ribcage.metrics.intervals import Interval, Paired, Proportions, concatenated, holm
+from ribcage.metrics.patients import patient_numbers
+from ribcage.metrics.placements import delong, delong_difference
+from ribcage.metrics.ranking import checked_arrays
+from ribcage.metrics.resampling import bootstrap, paired_difference
 from ribcage.metrics.thresholds import RATES
 
 
@@ -27,7 +26,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Summary:
+class MetricSummary:
     """What is known of each finding, and how well the scores tell it."""
 
     n: np.ndarray
@@ -50,7 +49,7 @@ class Comparison:
     """(F + 1,) Holm's p over the findings; the mean is one question of its own and stays as it is."""
 
 
-class Options(TypedDict, total=False):
+class BootstrapOptions(TypedDict, total=False):
     """What `bootstrap` takes by name."""
 
     weights: np.ndarray | None
@@ -61,54 +60,54 @@ class Options(TypedDict, total=False):
     threads: int | None
 
 
-def summary(
+def summarise(
     scores: np.ndarray,
     labels: np.ndarray,
     patients: np.ndarray | None = None,
     *,
     level: float = 0.95,
     rated: np.ndarray | None = None,
-    **options: Unpack[Options],
-) -> Summary:
+    **options: Unpack[BootstrapOptions],
+) -> MetricSummary:
     """All metrics with their intervals over patients; options as in `bootstrap`.
 
     rated: (F,) whether a finding's rates go into their means; by default all that are defined do.
     """
-    scores, labels, weights = checked(scores, labels, options.get("weights"))
+    scores, labels, weights = checked_arrays(scores, labels, options.get("weights"))
     found = bootstrap(scores, labels, patients, **options)
     exact = delong(scores, labels, patients, weights=weights)
     metrics = {
         name: _estimate(values, _meant(name, values, rated), level)
         for name, values in {**found, "auroc_delong": exact}.items()
     }
-    people = int(numbered(patients, len(scores)).max(initial=-1)) + 1
-    return Summary((~np.isnan(labels)).sum(axis=0), (labels == 1).sum(axis=0), people, metrics)
+    people = int(patient_numbers(patients, len(scores)).max(initial=-1)) + 1
+    return MetricSummary((~np.isnan(labels)).sum(axis=0), (labels == 1).sum(axis=0), people, metrics)
 
 
-def subgroups(
+def summarise_groups(
     groups: np.ndarray,
     scores: np.ndarray,
     labels: np.ndarray,
     patients: np.ndarray | None = None,
     *,
     level: float = 0.95,
-    **options: Unpack[Options],
-) -> dict[str, Summary]:
+    **options: Unpack[BootstrapOptions],
+) -> dict[str, MetricSummary]:
     """The summary of each value in groups (N,), in their order; empty, None and NaN are 'unknown', last."""
     names = np.array(["" if value is None or value != value else str(value) for value in np.asarray(groups).tolist()])
-    scores, labels, _ = checked(scores, labels, options.get("weights"))
+    scores, labels, _ = checked_arrays(scores, labels, options.get("weights"))
     if names.shape != (len(scores),):
         raise ValueError(f"Groups are {names.shape}; there must be one value for each of the {len(scores)} rows.")
-    codes = numbered(patients, len(scores))
+    codes = patient_numbers(patients, len(scores))
     found = {}
     for name in sorted(set(names.tolist()), key=lambda name: (name == "", name)):
         rows = np.flatnonzero(names == name)
         own = _of_rows(options, rows)
-        found[name or "unknown"] = summary(scores[rows], labels[rows], codes[rows], level=level, **own)
+        found[name or "unknown"] = summarise(scores[rows], labels[rows], codes[rows], level=level, **own)
     return found
 
 
-def compare(
+def compare_scores(
     a: np.ndarray,
     b: np.ndarray,
     labels: np.ndarray,
@@ -117,26 +116,26 @@ def compare(
     level: float = 0.95,
     at: tuple[np.ndarray, np.ndarray] | None = None,
     rated: np.ndarray | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[BootstrapOptions],
 ) -> dict[str, Comparison]:
     """Two models' scores on the same rows: auroc and ap over the same resamples, and auroc_delong.
 
     at: the thresholds (F,) of a and of b; with them the rates, too.
     rated: as in `summary`.
     """
-    labels = checked(a, labels)[1]
+    labels = checked_arrays(a, labels)[1]
     own = [options.copy(), options.copy()]
     for one, thresholds in zip(own, at or (), strict=False):
         one["thresholds"] = thresholds
     models = [bootstrap(scores, labels, patients, **one) for scores, one in zip((a, b), own, strict=True)]
     exact = [delong(scores, labels, patients, weights=options.get("weights")) for scores in (a, b)]
     names = ("auroc", "ap", *(RATES if at else ()))
-    apart = {name: difference(models[0][name], models[1][name]) for name in names}
+    apart = {name: paired_difference(models[0][name], models[1][name]) for name in names}
     apart["auroc_delong"] = delong_difference(*exact)
     return {name: _compared(values, _meant(name, values, rated), level) for name, values in apart.items()}
 
 
-Measured = TypeVar("Measured", Shares, Paired)
+Measured = TypeVar("Measured", Proportions, Paired)
 
 
 def _meant(name: str, values: Measured, rated: np.ndarray | None) -> Measured:
@@ -144,7 +143,7 @@ def _meant(name: str, values: Measured, rated: np.ndarray | None) -> Measured:
     return values if rated is None or name not in RATES else values.over(rated)
 
 
-def _estimate(values: Shares, meant: Shares, level: float) -> Estimate:
+def _estimate(values: Proportions, meant: Proportions, level: float) -> Estimate:
     averaged = int((~np.isnan(meant.value)).sum())
     return Estimate(values.interval(level), meant.macro().interval(level), averaged)
 
@@ -152,14 +151,14 @@ def _estimate(values: Shares, meant: Shares, level: float) -> Estimate:
 def _compared(apart: Paired, meant: Paired, level: float) -> Comparison:
     mean = meant.macro()
     p = np.append(apart.p_value(), mean.p_value())
-    return Comparison(joined(apart.interval(level), mean.interval(level)), p, _adjusted(p))
+    return Comparison(concatenated(apart.interval(level), mean.interval(level)), p, _adjusted(p))
 
 
 def _adjusted(p: np.ndarray) -> np.ndarray:
     return np.append(holm(p[:-1]), p[-1:])
 
 
-def _of_rows(options: Options, rows: np.ndarray) -> Options:
+def _of_rows(options: BootstrapOptions, rows: np.ndarray) -> BootstrapOptions:
     own = options.copy()
     if (weights := options.get("weights")) is not None:
         own["weights"] = np.asarray(weights)[rows]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ribcage.metrics.ranking import Ranking, checked, rank
+from ribcage.metrics.ranking import Ranking, checked_arrays, rank_scores
 
 RATES = ("accuracy", "f1", "sensitivity", "specificity", "ppv", "npv")
 RULES = ("youden", "midpoint", "f1", "sensitivity", "specificity")
@@ -14,7 +14,7 @@ _SLACK = 1e-12  # a sum of weights that should be the wanted share may be a roun
 
 
 @dataclass(frozen=True)
-class Counts:
+class ConfusionCounts:
     """True and false positives and negatives, by weight; arrays of one shape."""
 
     tp: np.ndarray
@@ -23,12 +23,12 @@ class Counts:
     tn: np.ndarray
 
 
-def counts(
+def confusion_counts(
     scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | float, weights: np.ndarray | None = None
-) -> Counts:
+) -> ConfusionCounts:
     """(F,) counts at one threshold per finding; NaN where the threshold is."""
-    scores, labels, weights = checked(scores, labels, weights)
-    return Counts(*(weights @ cell for cell in outcomes(scores, labels, thresholds)))
+    scores, labels, weights = checked_arrays(scores, labels, weights)
+    return ConfusionCounts(*(weights @ cell for cell in outcomes(scores, labels, thresholds)))
 
 
 def outcomes(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | float) -> np.ndarray:
@@ -39,7 +39,7 @@ def outcomes(scores: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | fl
     return np.where(np.isnan(thresholds), np.nan, cells.astype(np.float64))
 
 
-def rates(counts: Counts) -> dict[str, np.ndarray]:
+def rates(counts: ConfusionCounts) -> dict[str, np.ndarray]:
     """Every rate of RATES; NaN where nothing stands below the line, and F1 where there are no positives."""
     tp, fp, fn, tn = counts.tp, counts.fp, counts.fn, counts.tn
     return {
@@ -52,7 +52,7 @@ def rates(counts: Counts) -> dict[str, np.ndarray]:
     }
 
 
-def choose(
+def choose_thresholds(
     scores: np.ndarray,
     labels: np.ndarray,
     rule: str = "youden",
@@ -68,7 +68,7 @@ def choose(
         raise ValueError(f"Unknown rule {rule!r} for thresholds; rules: {', '.join(RULES)}.")
     if not 0 <= least <= 1:
         raise ValueError(f"The least {rule} is {least:g}; it must be between 0 and 1.")
-    rankings = rank(scores, labels, weights)
+    rankings = rank_scores(scores, labels, weights)
     if rule == "midpoint":
         return np.array([_midpoint(ranking) for ranking in rankings])
     return np.array([_chosen(ranking, rule, least) for ranking in rankings])

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from ribcage import metrics
 from ribcage.evaluation.classification import BINS, Answers
-from ribcage.metrics import Bins, Curve, Histogram
+from ribcage.metrics import CalibrationBins, Curve, Histogram
 from ribcage.reports import svg
 from ribcage.reports.numbers import finding_name, with_limits
 from ribcage.reports.svg import Axes, Dots, Line
@@ -18,7 +18,7 @@ PROBABILITY_TICKS = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 def curve_groups(result: dict[str, Any], data: Answers) -> list[tuple[str, list[Markup]]]:
     """(heading, four plots) of every finding that has both classes."""
     thresholds = data.threshold(result["rule"])
-    rates = metrics.rates(metrics.counts(data.probabilities, data.labels, thresholds))
+    rates = metrics.rates(metrics.confusion_counts(data.probabilities, data.labels, thresholds))
     groups = []
     for place, row in enumerate(result["findings"]):
         if row["auroc"]["value"] is not None:
@@ -59,7 +59,7 @@ def precision_recall_plot(curve: Curve, point: dict[str, float], prevalence: flo
     return svg.plot("Precision–recall", [chance, Line(curve.x, curve.y), mark], axes)
 
 
-def reliability_plot(before: Bins, after: Bins) -> Markup:
+def reliability_plot(before: CalibrationBins, after: CalibrationBins) -> Markup:
     """Observed frequency against predicted probability."""
     largest = max(float(values.max()) for bins in (before, after) for values in (bins.probability, bins.positive))
     end, ticks = svg.nice(min(largest, 1.0))

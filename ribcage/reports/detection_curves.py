@@ -9,7 +9,7 @@ from markupsafe import Markup
 from ribcage.evaluation.detection import Answers
 from ribcage.metrics import froc
 from ribcage.metrics.detection import HIT
-from ribcage.metrics.matching import THRESHOLDS, match
+from ribcage.metrics.matching import THRESHOLDS, match_boxes
 from ribcage.reports import svg
 from ribcage.reports.numbers import finding_name
 from ribcage.reports.svg import Axes, Dots, Line
@@ -41,9 +41,9 @@ def froc_plot(data: Answers, place: int) -> Markup:
     """Sensitivity against false positives per image, on a scale of doublings."""
     boxes, at = data.boxes[place], np.linspace(-3, 3, 121)
     images, lines, dots = int(boxes.known.sum()), [], []
-    by_overlap = froc.events(boxes.found, boxes.true, len(data), HIT)
+    by_overlap = froc.froc_events(boxes.found, boxes.true, len(data), HIT)
     for events, kind in ((by_overlap, "other"), (data.events[place], "main")):
-        false, sensitivity, _ = froc.curve(events, images)
+        false, sensitivity, _ = froc.froc_curve(events, images)
         lines.append(Line(at, sensitivity[np.searchsorted(false, 2**at, side="right") - 1], kind))
         rates = np.array(froc.RATES)
         own = sensitivity[np.searchsorted(false, rates, side="right") - 1]
@@ -55,7 +55,7 @@ def froc_plot(data: Answers, place: int) -> Markup:
 def box_precision_recall_plot(data: Answers, place: int) -> Markup:
     """Precision against recall at two overlaps."""
     boxes = data.boxes[place]
-    matches = match(boxes.found, boxes.true, len(data))
+    matches = match_boxes(boxes.found, boxes.true, len(data))
     lines = []
     for at, kind in ((0, "other"), (THRESHOLDS.index(0.5), "main")):
         right = np.cumsum(matches.right[at])

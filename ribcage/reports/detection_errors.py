@@ -55,7 +55,7 @@ def box_figure(data: Answers, datasets: Datasets, image: int, error: Error | Non
     for place, boxes in enumerate(data.boxes):
         if error is None or error.finding == place:
             true.append(boxes.true.boxes[boxes.true.images == image])
-            own = boxes.found.only((boxes.found.images == image) & (boxes.found.scores >= data.shown[place]))
+            own = boxes.found.select((boxes.found.images == image) & (boxes.found.scores >= data.shown[place]))
             found.append(own.boxes[np.argsort(-own.scores, kind="stable")][:MOST_BOXES])
     sides = [_with_sides(np.concatenate(each) * scale) for each in (true, found)]
     return html.gray_figure(pixels, box_caption(data, image, error), *sides)

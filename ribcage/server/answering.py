@@ -127,7 +127,7 @@ class Namer(Answering):
     def _observed(self, place: int, value: float) -> dict[str, Any] | None:
         """Of the validation images that were answered alike, how many had it; None where nobody knows."""
         fared = self.opened.spec.observed
-        band = reliability_bins.alike(fared[place], value) if fared else None
+        band = reliability_bins.bin_of(fared[place], value) if fared else None
         if band is None:
             return None
         share = {"share": band.positives / band.images, "low": band.least, "high": band.most}

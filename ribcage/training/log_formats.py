@@ -73,7 +73,7 @@ class PaddleLines:
             scores = metrics.auroc(logits, clear)
             names = self.run.loader.findings
             parts += [f"AUROC_{name}: {score:.4f}" for name, score in zip(names, scores, strict=True)]
-            parts.append(f"AUROC_avg: {float(metrics.macro(scores).mean):.4f}")
+            parts.append(f"AUROC_avg: {float(metrics.macro_mean(scores).mean):.4f}")
         pace = f"{log.seconds:.0f}s/step" if log.seconds >= 1 else f"{1e3 * log.seconds:.0f}ms/step"
         return " - ".join([*parts, pace])
 

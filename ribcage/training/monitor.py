@@ -116,7 +116,7 @@ class Monitor:
         }
         defined = probe.two_classes(learning.labels)
         aurocs = {name: metrics.auroc(scores, tested.labels) for name, scores in answers.items()}
-        return {name: metrics.macro(np.where(defined, each, np.nan)).mean for name, each in aurocs.items()}
+        return {name: metrics.macro_mean(np.where(defined, each, np.nan)).mean for name, each in aurocs.items()}
 
     def _part(self, method: Method, data: Datasets, rows: np.ndarray, findings: Sequence[str] | None) -> Part:
         loader = probe.shown(data, rows, self.size, findings, **self.loading)

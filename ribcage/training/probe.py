@@ -59,9 +59,9 @@ class Score:
     """One per finding; NaN where learning or testing lacks a class."""
 
     @property
-    def mean(self) -> metrics.Mean:
+    def mean(self) -> metrics.MacroMean:
         """Over the findings that are defined."""
-        return metrics.macro(np.array(self.auroc))
+        return metrics.macro_mean(np.array(self.auroc))
 
 
 @dataclass(frozen=True)
