@@ -196,7 +196,7 @@ def test_before_a_training_shared_patients_and_images_are_counted_with_what_solv
 
 def test_before_a_training_it_is_said_that_no_patient_is_known(tmp_path: Path) -> None:
     rows = [("a", "train"), ("", "train"), ("", "val"), ("", "val"), ("b", "test")]
-    opened = [made(tmp_path, [{"patient": p, "split": s, "Mass": 0} for p, s in rows])]
+    opened = Datasets.of([made(tmp_path, [{"patient": p, "split": s, "Mass": 0} for p, s in rows])])
     train, val = opened.rows_of("train"), opened.rows_of("val")
     said = selection.apart(opened, train, val, ("train", "val"))
     assert "WARNING" in said and "'val'" in said and "'train'" not in said and "--patient-column" in said
