@@ -182,8 +182,8 @@ def introduce(opened: dict[str, Any], data: "Datasets") -> None:
         if not is_model(one):
             notes = one.notes
         else:
-            fits = [each.facts.fit for each in data if each.facts.fit != one.model.fit]
-            notes = [f"it learnt from images made square by {one.model.fit!r}, not by {fit!r}" for fit in fits]
+            fits = [each.facts.fit for each in data if each.facts.fit != one.spec.fit]
+            notes = [f"it learnt from images made square by {one.spec.fit!r}, not by {fit!r}" for fit in fits]
         for note in dict.fromkeys(notes):
             run_folder.say(f"! {name}: {note}.")
 
@@ -193,7 +193,7 @@ def findings(options: Options, data: "Datasets", opened: dict[str, Any]) -> tupl
     from ribcage.runtime.spelling import did_you_mean
     from ribcage.training import options as course
 
-    taught = [name for one in opened.values() for name in (one.model if is_model(one) else one).findings]
+    taught = [name for one in opened.values() for name in (one.spec if is_model(one) else one).findings]
     of_data = course.findings(dataclasses.replace(options, findings=()), data)
     chosen = options.findings or of_data or tuple(dict.fromkeys(taught))
     strange = [name for name in chosen if name not in taught and name not in of_data]
@@ -235,13 +235,13 @@ def described(options: Options, model: Any, opened: dict[str, Any], tainted: str
 
     lessons = [
         {
-            "name": one.model.name if is_model(one) else one.file.name,
+            "name": one.spec.name if is_model(one) else one.file.name,
             "table": not is_model(one),
-            "findings": list((one.model if is_model(one) else one).findings),
+            "findings": list((one.spec if is_model(one) else one).findings),
         }
         for one in opened.values()
     ]
-    before = [{**source, "before": True} for one in opened.values() if is_model(one) for source in one.model.data]
+    before = [{**source, "before": True} for one in opened.values() if is_model(one) for source in one.spec.data]
     known = {source["source"] for source in model.data}
     more = [
         source for place, source in enumerate(before) if source["source"] not in known and source not in before[:place]
@@ -269,7 +269,7 @@ def build(
     view = augment.changed_view(augment.PRESETS[options.augment](model.size), options.view)
     sizes = [model.size]
     if live(options):
-        shapes = {name: one.model.size for name, one in opened.items() if is_model(one)}
+        shapes = {name: one.spec.size for name, one in opened.items() if is_model(one)}
         check_shapes(model.size, shapes)
         sizes += dict.fromkeys(size for size in shapes.values() if size != model.size)
     there = [name for name in model.findings if any(name in one.index.findings for one in data)]
@@ -357,7 +357,7 @@ def faculty(
             one.method.to(device)
             stored[name] = teachers.told(one, data, learning, model.findings, exclusive=exclusive, **how)
         aurocs.append(
-            teachers.validated(one.model, model.findings)
+            teachers.validated(one.spec, model.findings)
             if is_model(one)
             else teachers.scored(stored[name], data, choosing, model.findings, policy)
         )
@@ -370,7 +370,7 @@ def faculty(
     weights = teachers.weights(aurocs, options.weigh)
     if len(opened) > 1:
         for name, one, weight in zip(opened, opened.values(), weights, strict=True):
-            known = (one.model if is_model(one) else one).findings
+            known = (one.spec if is_model(one) else one).findings
             share = [
                 f"{each} {w:.2f}" for each, w in zip(model.findings, weight.tolist(), strict=True) if each in known
             ]
@@ -382,7 +382,7 @@ def faculty(
             one,
             model.findings,
             weight,
-            view=sizes.index(one.model.size),
+            view=sizes.index(one.spec.size),
             scale=(model.mean, model.std),
             device=device,
             exclusive=exclusive,
