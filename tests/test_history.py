@@ -13,6 +13,14 @@ from ribcage.bundle.history import PastTest
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.evaluation import leakage
+from ribcage.metrics.evaluation import (
+    ClassificationBaselines,
+    ClassificationEvaluation,
+    ClassifiedFinding,
+    MeanEstimate,
+    ScalarEstimate,
+    ShuffledLabels,
+)
 
 ONE = PastTest(0, "nih", "test", "aaaaaaaaaaaaaaaa", ("i1",), "w1", "", True, 100, 50, 3, "mean AUROC", 0.9, 0.8, 0.95)
 
@@ -76,11 +84,19 @@ def test_uses_of_the_same_images_are_counted_whatever_the_options_and_rows() -> 
     ]
 
 
-def result_of(test: PastTest) -> dict:
-    span = {"value": test.value, "low": test.low, "high": test.high}
-    row = {"finding": "Mass", "n": 9, "positives": 3, "auroc": span, "sensitivity": span, "specificity": span}
-    whole = {"images": test.images, "patients": test.patients, "macro": {"auroc": span | {"findings": test.judged}}}
-    return whole | {"findings": [row], "subgroups": [], "stamps": [], "level": 0.95, "rule": "youden"}
+def result_of(test: PastTest) -> ClassificationEvaluation:
+    span = ScalarEstimate(test.value, test.low, test.high)
+    row = ClassifiedFinding(
+        finding="Mass", n=9, positives=3, left_out=0, threshold=None, prevalence=None, uncertain=0, unknown=0,
+        temperature=None, brier_before=span, brier_change=span, ece=None, ece_before=None,
+        metrics=dict.fromkeys(("auroc", "sensitivity", "specificity"), span),
+    )  # fmt: skip
+    shuffled = ShuffledLabels(times=1, findings=(), macro=span)
+    return ClassificationEvaluation(
+        images=test.images, patients=test.patients, protocol="honest", level=0.95, resamples=1, seed=0, rule="youden",
+        findings=(row,), macro={"auroc": MeanEstimate(test.value, test.low, test.high, test.judged)}, rules={},
+        baselines=ClassificationBaselines(fitted_on="", shuffled=shuffled), subgroups=(),
+    )  # fmt: skip
 
 
 def test_the_card_keeps_the_best_documented_test_of_a_name_and_lists_the_other() -> None:

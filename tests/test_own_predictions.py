@@ -11,6 +11,7 @@ from test_comparison import table
 
 from ribcage.evaluation import comparison, own_predictions
 from ribcage.inference import predictions
+from ribcage.runtime.typed_json import to_json
 
 
 @pytest.fixture
@@ -39,16 +40,15 @@ def own(file: Path, columns: dict[str, str], folder: str = "img/") -> str:
 )
 def test_a_table_of_ones_own_is_compared(ours: Path, tmp_path: Path, columns: dict[str, str]) -> None:
     theirs = own(tmp_path / "mine.csv", columns)
-    found = comparison.compare(comparison.entries([str(ours), theirs], thresholds=["Mass=0.4"]), resamples=20)
-    same = comparison.compare(
-        [comparison.Entry("a", table(1, 1.0)), comparison.Entry("b", table(2, 2.0))], resamples=20
-    )
+    result = comparison.compare(comparison.entries([str(ours), theirs], thresholds=["Mass=0.4"]), resamples=20)
+    alike = [comparison.Entry("a", table(1, 1.0)), comparison.Entry("b", table(2, 2.0))]
+    found, same = to_json(result), to_json(comparison.compare(alike, resamples=20))
     assert (found["images"], found["patients"]) == (120, 60)
     for place in (0, 1):
         wanted = same["models"][place]["findings"][0]["auroc"]
         assert found["models"][place]["findings"][0]["auroc"] == pytest.approx(wanted, rel=1e-12)
         assert found["models"][place]["findings"][0]["threshold"] == 0.4
-    assert any("guessed: images by its column 'filename'" in text for text in comparison.notes(found))
+    assert any("guessed: images by its column 'filename'" in text for text in comparison.comparison_notes(result))
 
 
 @pytest.mark.parametrize("column", ["Nodule_or_Scar", "nodule or scar", "Nodule-or-scar score"])
@@ -68,8 +68,7 @@ def test_one_column_of_scores_is_of_the_only_finding_there_is(tmp_path: Path) ->
     found = comparison.compare(
         comparison.entries([str(tmp_path / "ours.csv"), theirs], thresholds=["0.5"]), resamples=20
     )
-    assert [row["finding"] for row in found["models"][1]["findings"]] == ["Mass"]
-    assert found["models"][1]["findings"][0]["threshold"] == 0.5
+    assert [(row.finding, row.threshold) for row in found.models[1].findings] == [("Mass", 0.5)]
 
 
 def test_what_is_no_table_of_predictions_shows_an_example(ours: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from ribcage.bundle.history import PastTest
 from ribcage.bundle.markdown import markdown_text, render_markdown
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.usage import usage_lines
+from ribcage.metrics.evaluation import ClassificationEvaluation, Evaluation
 
 FITS = {"pad": "padded to a square", "crop": "cropped to a square", "squash": "stretched to a square"}
 HEADS = {
@@ -101,11 +102,11 @@ def _auroc(score: float, one: dict[str, Any] | None) -> tuple[str, str]:
 # ---- tests
 
 
-def card_with_tests(card: str, result: dict[str, Any], tests: Sequence[PastTest]) -> str:
+def card_with_tests(card: str, result: Evaluation, tests: Sequence[PastTest]) -> str:
     """The card with the list of all tests; of each dataset and split, the best-documented honest test in full."""
     newest = tests[-1] if tests else None
     card = _with_section(card, "tests", _test_list(tests)) if tests else card
-    if newest is None or not newest.honest or newest.metric == "mAP":
+    if newest is None or not newest.honest or not isinstance(result, ClassificationEvaluation):
         return card
     name = markdown_text(f"{newest.name}, split {newest.split}")
     kept = history.best(tests, newest)

@@ -7,7 +7,10 @@ first. For models of Ribcage the cost is shown as well: parameters, multiply-add
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ribcage.evaluation.comparison import ComparisonResult
 
 POSITIONAL = ("runs",)
 EXAMPLES = ("compare runs/a runs/b", "compare runs/a predictions.csv --on data/nih --html compare.html")
@@ -46,7 +49,7 @@ def run(options: Options) -> dict[str, Any]:
     from ribcage.evaluation import comparison
     from ribcage.reports.comparison import comparison_page
     from ribcage.reports.html import ResultWithPage
-    from ribcage.runtime import files, limits
+    from ribcage.runtime import files, limits, typed_json
 
     limits.check(options, ["--threads goes with --latency"] if options.threads and not options.latency else ())
     entries = comparison.entries(options.runs, options.on, options.thresholds)
@@ -54,17 +57,17 @@ def run(options: Options) -> dict[str, Any]:
     result = comparison.compare(entries, resamples=options.resamples, seed=options.seed, timing=timing)
     show(result)
     for file, text in (
-        (options.json, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
+        (options.json, json.dumps(typed_json.to_json(result), indent=1, ensure_ascii=False, allow_nan=False) + "\n"),
         (options.html, comparison_page(result)),
     ):
         if file is None:
             continue
         files.write(file, text)
         print(f"Wrote {file}")
-    return ResultWithPage(result, lambda: comparison_page(result))
+    return ResultWithPage(typed_json.to_json(result), lambda: comparison_page(result))
 
 
-def show(result: dict[str, Any]) -> None:
+def show(result: "ComparisonResult") -> None:
     """One table for each model beside the first."""
     from ribcage.evaluation import comparison
     from ribcage.reports import comparison as report
@@ -76,10 +79,10 @@ def show(result: dict[str, Any]) -> None:
     console.print(f"\n{report.comparison_summary(result)}")
     console.print(console_table(report.model_table(result)))
     console.print(report.model_note(result))
-    for place, pair in enumerate(result["differences"], 1):
-        console.print(f"\n{pair['model']} minus {pair['minus']}", style="bold")
+    for place, pair in enumerate(result.differences, 1):
+        console.print(f"\n{pair.model} minus {pair.minus}", style="bold")
         console.print(console_table(report.difference_table(result, place).columns(shown)))
         console.print(console_table(report.mean_difference_table(result, place)))
     console.print(f"{report.DIFFERENCE_NOTE}\n{report.mean_difference_note(result)}")
-    for text in comparison.notes(result):
+    for text in comparison.comparison_notes(result):
         console.print(f"! {text}")

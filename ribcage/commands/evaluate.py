@@ -5,14 +5,25 @@ from validation. Writes predictions.parquet (detections.parquet for a detector),
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
     from ribcage.data.collection import Datasets
+    from ribcage.evaluation.baselines import BaselineData
+    from ribcage.evaluation.detection import BoxBaselineData
+    from ribcage.metrics.evaluation import (
+        ClassificationEvaluation,
+        DetectionEvaluation,
+        Evaluation,
+        EvaluationContext,
+        RecordedTest,
+    )
     from ribcage.reports.html import Table
+
+    Kind = TypeVar("Kind", ClassificationEvaluation, DetectionEvaluation)
 
 POSITIONAL = ("run",)
 EXAMPLES = (
@@ -69,8 +80,9 @@ def run(options: Options) -> dict[str, Any]:
     from ribcage.bundle.spec import ModelSpec
     from ribcage.data import selection
     from ribcage.data.collection import Datasets
-    from ribcage.evaluation import classification as evaluation
-    from ribcage.evaluation import leakage
+    from ribcage.evaluation import leakage, notes
+    from ribcage.evaluation.classification import evaluate_classifier
+    from ribcage.evaluation.labelled import labelled_predictions, tested_findings
     from ribcage.inference import gradcam
     from ribcage.inference import predictions as inference
     from ribcage.runtime import distributed, limits
@@ -83,7 +95,7 @@ def run(options: Options) -> dict[str, Any]:
     selection.distinct(datasets)
     rows = chosen(datasets, options.split, options.frontal)
     policy = policy_of(options, model.spec, datasets)
-    evaluation.check(model.spec, datasets, policy, options.rule)
+    tested_findings(model.spec, datasets, policy, options.rule)
     rows, left = own_rows(options, model, datasets, rows)
     place = place_of(options, datasets, rows, policy)
     leak = leakage.check(
@@ -96,8 +108,8 @@ def run(options: Options) -> dict[str, Any]:
         )  # fmt: skip
         if distributed.rank():
             return {}
-    data = evaluation.answers(predictions, datasets, model.spec, policy)
-    result = evaluation.evaluate(
+    data = labelled_predictions(predictions, datasets, model.spec, policy)
+    result = evaluate_classifier(
         data,
         rule=options.rule,
         protocol=options.protocol,
@@ -105,14 +117,13 @@ def run(options: Options) -> dict[str, Any]:
         resamples=options.resamples,
         seed=options.seed,
     )
-    result |= {"leak": leak, "left": asdict(left), **context(options, model.spec, datasets, policy, data.findings)}
-    result["stamps"] = evaluation.stamps(result)
-    result["maps"] = gradcam.usual(model.method.backbone, model.spec.size)
-    result["notes"] += evaluation.shift(result, model.spec.observed, model.spec, str(options.run))
-    result["notes"] += dropped(left)
-    result["notes"] += evaluation.policy_notes(result["policy"], result["model_policy"])
-    result["test"] = noted(options, place, model, datasets, result, "auroc")
-    result["notes"].append(result["test"]["text"])
+    about = context(options, model.spec, datasets, policy, data.findings)
+    maps = gradcam.usual(model.method.backbone, model.spec.size)
+    result = replace(result, context=replace(about, leak=leak, left=left, maps=maps))
+    own = [*notes.shift_notes(result, model.spec.observed, model.spec, str(options.run)), *leakage.left_out_note(left)]
+    own += notes.policy_notes(about.policy, about.model_policy)
+    result = completed(result, notes.classification_warnings(result), own)
+    result = with_test(result, recorded(options, place, model, datasets, result, "auroc"))
     show(result, options.table)
     return write(options, place, result, data, datasets)
 
@@ -123,8 +134,8 @@ def boxes(options: Options) -> dict[str, Any]:
     from ribcage.bundle.spec import DETECTION_RULE
     from ribcage.data import selection
     from ribcage.data.collection import Datasets
-    from ribcage.evaluation import detection as box_evaluation
-    from ribcage.evaluation import leakage
+    from ribcage.evaluation import leakage, notes
+    from ribcage.evaluation.detection import evaluate_detector, labelled_detections
     from ribcage.inference import detections, gradcam
     from ribcage.runtime import distributed, limits
 
@@ -146,21 +157,30 @@ def boxes(options: Options) -> dict[str, Any]:
         )
         if distributed.rank():
             return {}
-    data = box_evaluation.answers(found, datasets, rows, policy, model.spec.thresholds.get(DETECTION_RULE))
-    result = box_evaluation.evaluate(
+    data = labelled_detections(found, datasets, rows, policy, model.spec.thresholds.get(DETECTION_RULE))
+    result = evaluate_detector(
         data,
         protocol=options.protocol,
         fitting=boxes_to_fit(datasets, options.split, data.findings),
         resamples=options.resamples,
         seed=options.seed,
     )
-    result |= {"leak": leak, "left": asdict(left), **context(options, model.spec, datasets, policy, data.findings)}
-    result["stamps"] = box_evaluation.stamps(result)
-    result["notes"] += dropped(left)
-    result["test"] = noted(options, place, model, datasets, result, "map")
-    result["notes"].append(result["test"]["text"])
+    about = context(options, model.spec, datasets, policy, data.findings)
+    result = replace(result, context=replace(about, leak=leak, left=left))
+    result = completed(result, notes.detection_warnings(result), leakage.left_out_note(left))
+    result = with_test(result, recorded(options, place, model, datasets, result, "map"))
     show_boxes(result)
     return write_boxes(options, place, result, data, found, datasets)
+
+
+def completed(result: "Kind", warnings: Sequence[str], notes: Sequence[str]) -> "Kind":
+    """With its warnings, and with more notes."""
+    return replace(result, warnings=tuple(warnings), notes=(*result.notes, *notes))
+
+
+def with_test(result: "Kind", test: "RecordedTest") -> "Kind":
+    """With its place in the history of the model's tests."""
+    return replace(result, context=replace(result.context, test=test), notes=(*result.notes, test.text))
 
 
 def no_boxes(options: Options) -> list[str]:
@@ -191,6 +211,7 @@ def chosen(datasets: "Datasets", split: str, frontal: bool) -> Any:
 def own_rows(options: Options, model: Any, datasets: "Datasets", rows: Any) -> tuple[Any, Any]:
     """These rows, without what the model has seen where the split gives way; and what that leaves out."""
     from ribcage.evaluation import leakage
+    from ribcage.metrics.evaluation import LeftOut
 
     if strange := [name for name in options.drop_shared if name != options.split]:
         raise ValueError(
@@ -198,13 +219,8 @@ def own_rows(options: Options, model: Any, datasets: "Datasets", rows: Any) -> t
         )
     told = model.spec.training.get("options", {}).get("drop_shared", ())
     if not options.drop_shared and (options.allow_leak or options.split not in told):
-        return rows, leakage.Left()
+        return rows, LeftOut()
     return leakage.unseen(model.provenance, datasets, rows)
-
-
-def dropped(left: Any) -> list[str]:
-    """A sentence about what was left out, if anything was."""
-    return [str(left)] if left.images else []
 
 
 def unlike(options: Options, model: Any, datasets: "Datasets") -> int:
@@ -229,20 +245,20 @@ def chosen_by(model: Any) -> str:
     return str(model.training.get("policy", ""))
 
 
-def fitting(datasets: "Datasets", tested: str, findings: Sequence[str], policy: Any) -> Any:
+def fitting(datasets: "Datasets", tested: str, findings: Sequence[str], policy: Any) -> "BaselineData | None":
     """Images for the baselines to learn from: training ones of the same folders, else validation ones, else none."""
-    from ribcage.evaluation.classification import Fitting
+    from ribcage.evaluation.baselines import BaselineData
 
     named, rows = others(datasets, tested)
-    return Fitting.of(named, datasets, rows, findings, policy) if named else None
+    return BaselineData.of(named, datasets, rows, findings, policy) if named else None
 
 
-def boxes_to_fit(datasets: "Datasets", tested: str, findings: Sequence[str]) -> Any:
+def boxes_to_fit(datasets: "Datasets", tested: str, findings: Sequence[str]) -> "BoxBaselineData | None":
     """The same for a detector's baseline."""
-    from ribcage.evaluation.detection import Fitting
+    from ribcage.evaluation.detection import BoxBaselineData
 
     named, rows = others(datasets, tested)
-    return Fitting.of(named, datasets, rows, findings) if named else None
+    return BoxBaselineData.of(named, datasets, rows, findings) if named else None
 
 
 def others(datasets: "Datasets", tested: str) -> tuple[str, Any]:
@@ -255,33 +271,39 @@ def others(datasets: "Datasets", tested: str) -> tuple[str, Any]:
     return "", None
 
 
-def context(options: Options, model: Any, datasets: "Datasets", policy: Any, findings: Sequence[str]) -> dict[str, Any]:
-    """What was tested, on what, and how to do it again."""
+def context(
+    options: Options, model: Any, datasets: "Datasets", policy: Any, findings: Sequence[str]
+) -> "EvaluationContext":
+    """What was tested, on what, and how to repeat it."""
     import shlex
     import sys
 
     from ribcage.data import dataset_folder
+    from ribcage.metrics.evaluation import EvaluatedData, EvaluatedModel, EvaluationContext
     from ribcage.runtime import flags
 
     named = ("name", "findings", "size", "stored", "fit", "channels", "loss", "data", "temperature")
     facts = ("name", "source", "licence", "contents", "size", "fit", "linked")
-    return {
-        "run": str(options.run),
-        "model": {name: getattr(model, name) for name in named}
-        | {
-            "leak": str(model.training.get("leak", "")),
-            "splits": own_splits(model),
-        },
-        "others": unlike(options, model, datasets),
-        "not_tested": [name for name in model.findings if name not in findings],
-        "data": [{"folder": str(one.folder)} | {name: getattr(one.facts, name) for name in facts} for one in datasets],
-        "split": options.split,
-        "ten_crop": options.ten_crop,
-        "policy": str(policy),
-        "model_policy": chosen_by(model),
-        "command": shlex.join(["ribcage", "evaluate", *flags.words(sys.modules[__name__], options)]),
-        "versions": dataset_folder.versions(),
-    }
+    return EvaluationContext(
+        run=str(options.run),
+        model=EvaluatedModel(
+            **{name: getattr(model, name) for name in named},
+            leak=str(model.training.get("leak", "")),
+            splits=tuple(own_splits(model)),
+        ),
+        data=tuple(
+            EvaluatedData(folder=str(one.folder), **{name: getattr(one.facts, name) for name in facts})
+            for one in datasets
+        ),
+        split=options.split,
+        ten_crop=options.ten_crop,
+        policy=str(policy),
+        model_policy=chosen_by(model),
+        not_tested=tuple(name for name in model.findings if name not in findings),
+        others=unlike(options, model, datasets),
+        command=shlex.join(["ribcage", "evaluate", *flags.words(sys.modules[__name__], options)]),
+        versions=dataset_folder.versions(),
+    )
 
 
 @dataclass(frozen=True)
@@ -339,15 +361,16 @@ def key_in(folder: Path) -> str:
         return "?"
 
 
-def noted(
-    options: Options, place: Place, model: Any, datasets: "Datasets", result: dict[str, Any], metric: str
-) -> dict[str, Any]:
-    """The test in the history of the model: its number, and how often these images were used before."""
+def recorded(
+    options: Options, place: Place, model: Any, datasets: "Datasets", result: "Evaluation", metric: str
+) -> "RecordedTest":
+    """The test, added to the history of the model: its number, and how often these images were used before."""
     from ribcage.bundle import history
     from ribcage.bundle.io import find_bundle
     from ribcage.evaluation import leakage
+    from ribcage.metrics.evaluation import RecordedTest
 
-    folder, value = find_bundle(options.run), result["macro"][metric]
+    folder, mean = find_bundle(options.run), result.macro[metric]
     test = history.PastTest(
         number=0,
         name=place.name,
@@ -357,38 +380,39 @@ def noted(
         weights=history.weights_of(folder),
         options=place.options,
         honest=is_honest(options, model.spec, result),
-        images=result["images"],
-        patients=result["patients"],
-        judged=value["findings"],
-        metric={"auroc": "mean AUROC" if len(result["findings"]) > 1 else "AUROC", "map": "mAP"}[metric],
-        value=value["value"],
-        low=value["low"],
-        high=value["high"],
+        images=result.images,
+        patients=result.patients,
+        judged=mean.findings,
+        metric={"auroc": "mean AUROC" if len(result.findings) > 1 else "AUROC", "map": "mAP"}[metric],
+        value=mean.value,
+        low=mean.low,
+        high=mean.high,
     )
     before = history.load(folder)
     try:
         test = history.add(folder, test)
     except OSError as error:
-        print(f"The history of tests in {folder} does not say so: {error.strerror or error}.")
+        print(f"The history of tests in {folder} was not updated: {error.strerror or error}.")
         test = replace(test, number=len(before) + 1)
     before = [one for one in before if one.number < test.number]
     used = history.use(before, test.contents, test.split)
-    return {
-        "number": test.number,
-        "use": len(used) + 1,
-        "before": [one.number for one in used],
-        "key": test.key,
-        "contents": list(test.contents),
-        "weights": test.weights,
-        "honest": test.honest,
-        "new": history.new(test, before),
-        "text": history.sentence(test.number, used),
-    }
+    return RecordedTest(
+        number=test.number,
+        use=len(used) + 1,
+        before=tuple(one.number for one in used),
+        key=test.key,
+        contents=test.contents,
+        weights=test.weights,
+        honest=test.honest,
+        new=history.new(test, before),
+        text=history.sentence(test.number, used),
+    )
 
 
-def is_honest(options: Options, model: Any, result: dict[str, Any]) -> bool:
-    """Whether the model had seen nothing of what was tested, as far as is known, and nothing was chosen by it."""
-    return not result["leak"]["found"] and options.protocol == "honest" and options.split not in own_splits(model)
+def is_honest(options: Options, model: Any, result: "Evaluation") -> bool:
+    """Whether, as far as is known, the model has seen nothing of the tested images and nothing was chosen on them."""
+    leaked = result.context.leak.found
+    return not leaked and options.protocol == "honest" and options.split not in own_splits(model)
 
 
 def own_splits(model: Any) -> list[str]:
@@ -398,7 +422,7 @@ def own_splits(model: Any) -> list[str]:
 
 
 def write_boxes(
-    options: Options, place: Any, result: dict[str, Any], data: Any, found: Any, datasets: "Datasets"
+    options: Options, place: Place, result: "DetectionEvaluation", data: Any, found: Any, datasets: "Datasets"
 ) -> dict[str, Any]:
     """detections.parquet, metrics.json, index.html; the numbers."""
     from ribcage.reports.detection import detection_page
@@ -408,18 +432,20 @@ def write_boxes(
     return write_all(options, place, "detections.parquet", found.save, result, page)
 
 
-def write(options: Options, place: Any, result: dict[str, Any], data: Any, datasets: "Datasets") -> dict[str, Any]:
+def write(
+    options: Options, place: Place, result: "ClassificationEvaluation", data: Any, datasets: "Datasets"
+) -> dict[str, Any]:
     """predictions.parquet, metrics.json, index.html; the numbers."""
     from ribcage.inference import predictions as inference
     from ribcage.reports.classification import classification_page
     from ribcage.reports.worst_errors import worst_errors
 
-    page = classification_page(result, data, worst_errors(data, datasets, options.worst, result["rule"]))
+    page = classification_page(result, data, worst_errors(data, datasets, options.worst, result.rule))
     save = partial(inference.save, data.table())
     return write_all(options, place, "predictions.parquet", save, result, page)
 
 
-def note_on_card(options: Options, result: dict[str, Any]) -> None:
+def note_on_card(options: Options, result: "Evaluation") -> None:
     """The tests stand on the model's card, too."""
     from ribcage.bundle import card, history
     from ribcage.bundle.io import find_bundle
@@ -432,45 +458,43 @@ def note_on_card(options: Options, result: dict[str, Any]) -> None:
         with files.atomic(file) as part:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        print(f"The card {file} does not say so: {error.strerror or error}.")
+        print(f"The card {file} was not updated: {error.strerror or error}.")
 
 
 def write_all(
     options: Options,
-    place: Any,
+    place: Place,
     table: str,
     save: Callable[[Path], None],
-    result: dict[str, Any],
+    result: "Evaluation",
     page: str,
 ) -> dict[str, Any]:
     """A table, the numbers and the page; the numbers, which show themselves as that page."""
-    import json
-
+    from ribcage.metrics.evaluation import METRICS_FILE, evaluation_json, write_evaluation
     from ribcage.reports.html import ResultWithPage
     from ribcage.runtime import files
 
     out = place.folder
     before = " in the place of an earlier test of the same data by the same options" * (out / "metrics.json").exists()
-    numbers = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with files.explained(out, "Free some."):
         files.refuse_links(options.run, out)
         out.mkdir(parents=True, exist_ok=True)
         save(out / table)
-    files.write(out / "metrics.json", numbers)
+    write_evaluation(result, out / METRICS_FILE)
     files.write(out / "index.html", page)
     print(f"Wrote {out / 'index.html'}, metrics.json and {table}{before}.")
     note_on_card(options, result)
-    return ResultWithPage(result, lambda: page)
+    return ResultWithPage(evaluation_json(result), lambda: page)
 
 
-def show_boxes(result: dict[str, Any]) -> None:
+def show_boxes(result: "DetectionEvaluation") -> None:
     """A detector's table on the terminal."""
     from ribcage.reports.detection import box_metric_table, box_metrics_note
 
     printed(result, box_metric_table(result), box_metrics_note(result))
 
 
-def show(result: dict[str, Any], form: str) -> None:
+def show(result: "ClassificationEvaluation", form: str) -> None:
     """The table on the terminal."""
     from ribcage.reports.classification import chexnet_lines, metric_table, metrics_note
 
@@ -480,7 +504,7 @@ def show(result: dict[str, Any], form: str) -> None:
     printed(result, metric_table(result), metrics_note(result))
 
 
-def printed(result: dict[str, Any], table: "Table", note: str) -> None:
+def printed(result: "Evaluation", table: "Table", note: str) -> None:
     """Title, table, note and warnings."""
     from ribcage.reports.classification import WIDE_ONLY
     from ribcage.reports.console import console_table
@@ -493,6 +517,7 @@ def printed(result: dict[str, Any], table: "Table", note: str) -> None:
         table = table.columns([place for place, name in enumerate(table.head) if name not in WIDE_ONLY][:8])
     console.print(console_table(table))
     console.print(note)
-    for said in [*result["stamps"], *result["notes"]]:
-        first = said == result["test"]["text"] and result["test"]["use"] == 1
-        console.print(said if first else f"! {said}")  # a first test is as it should be
+    test = result.context.test
+    for text in [*result.warnings, *result.notes]:
+        first = text == test.text and test.use == 1  # a first test is as it should be
+        console.print(text if first else f"! {text}")

@@ -71,6 +71,7 @@ def run(options: Options) -> dict[str, Any]:
     from ribcage.data.collection import Datasets
     from ribcage.data.provenance import Provenance
     from ribcage.evaluation import leakage
+    from ribcage.runtime import typed_json
     from ribcage.training import probe
 
     check(options)
@@ -82,8 +83,8 @@ def run(options: Options) -> dict[str, Any]:
     if options.split in options.drop_shared:
         for each in seen:
             tested, left = leakage.unseen(each, data, tested)
-            if left.images:
-                print(left)
+            for note in leakage.left_out_note(left):
+                print(note)
     leaks = [leakage.check(each, data, tested, allow=options.allow_leak) for each in seen]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts = [
@@ -91,7 +92,9 @@ def run(options: Options) -> dict[str, Any]:
         for name, rows in zip((options.train, options.val, options.split), (learning, choosing, tested), strict=True)
     ]
     found = list(probe.scores(data, parts[0], parts[1], parts[2], options.labels, options.seeds))
-    result = probe.as_json(found, model.findings) | {"leaks": [leak for leak in leaks if leak["found"]]}
+    result = probe.as_json(found, model.findings) | {
+        "leaks": [typed_json.to_json(leak) for leak in leaks if leak.found]
+    }
     result |= {"images": [len(part.rows) for part in parts], **context(options)}
     show(options, probe.spreads(found), result)
     write(options, result)

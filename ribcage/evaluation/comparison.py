@@ -23,10 +23,23 @@ from ribcage import metrics
 from ribcage.bundle import cost
 from ribcage.bundle.io import WEIGHTS_FILE, find_bundle
 from ribcage.evaluation import own_predictions
-from ribcage.evaluation.classification import LEVEL, estimate, mean, number, patient_names
+from ribcage.evaluation.classification import LEVEL
+from ribcage.evaluation.labelled import patient_names
 from ribcage.inference import predictions
 from ribcage.metrics import Comparison
+from ribcage.metrics.evaluation import (
+    METRICS_FILE,
+    ClassificationEvaluation,
+    MeanEstimate,
+    ScalarEstimate,
+    ThresholdRow,
+    mean_estimate,
+    optional_float,
+    read_evaluation,
+    scalar_estimate,
+)
 from ribcage.runtime import files
+from ribcage.runtime.typed_json import INLINE
 
 METRICS = ("auroc", "ap", "auroc_delong", "accuracy", "f1")
 PREDICTIONS = "predictions.parquet"
@@ -41,16 +54,16 @@ class Entry:
     name: str
     table: pd.DataFrame
     """Its predictions."""
-    stamps: tuple[str, ...] = ()
-    """What is not honest about them."""
+    warnings: tuple[str, ...] = ()
+    """Those of its evaluation."""
     rule: str = ""
     """How its thresholds were chosen; "" where none are known."""
     thresholds: dict[str, float | None] = field(default_factory=dict)
     """By finding."""
     bundle: Path | None = None
     """The folder of the model itself, where it is known."""
-    remarks: tuple[str, ...] = ()
-    """What was guessed of its table."""
+    assumptions: tuple[str, ...] = ()
+    """What had to be assumed about its table."""
 
 
 def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) -> list[Entry]:
@@ -72,33 +85,15 @@ def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) 
 def entry(word: str, file: Path | None = None, theirs: Sequence[str] = ()) -> Entry:
     """A model by the table of its predictions; `theirs` are the findings of the other models."""
     file = file or chosen([word])[0]
-    facts = Facts.read(file.parent / "metrics.json") if file.name == PREDICTIONS else Facts()
-    table, remarks = own_predictions.read(file, theirs)
-    return Entry(
-        word.rstrip("/\\"), table, facts.stamps, facts.rule, facts.thresholds, owner(Path(word), file), remarks
-    )
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What an evaluation said of itself."""
-
-    stamps: tuple[str, ...] = ()
-    rule: str = ""
-    thresholds: dict[str, float | None] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, file: Path) -> "Facts":
-        """From metrics.json; nothing where there is none."""
-        if not file.is_file():
-            return cls()
-        try:
-            said = files.read_json(file)
-            thresholds = {str(row["finding"]): number(row["threshold"]) for row in said["findings"]}
-            peers = " on the tested images" if said["protocol"] == "peers" else ""
-            return cls(tuple(map(str, said["stamps"])), str(said["rule"]) + peers, thresholds)
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{file} is damaged. Run 'ribcage evaluate' again.") from None
+    beside = file.parent / METRICS_FILE
+    found = read_evaluation(beside) if file.name == PREDICTIONS and beside.is_file() else None
+    table, assumptions = own_predictions.read(file, theirs)
+    own = Entry(word.rstrip("/\\"), table, bundle=owner(Path(word), file), assumptions=assumptions)
+    if not isinstance(found, ClassificationEvaluation):
+        return own
+    rule = found.rule + " on the tested images" * (found.protocol == "peers")
+    thresholds = {row.finding: row.threshold for row in found.findings}
+    return replace(own, warnings=found.warnings, rule=rule, thresholds=thresholds)
 
 
 def owner(place: Path, file: Path) -> Path | None:
@@ -239,12 +234,83 @@ def keyed(one: Entry) -> pd.DataFrame:
     return table
 
 
+@dataclass(frozen=True, kw_only=True)
+class Difference(ScalarEstimate):
+    """The metric of a model minus that of the first."""
+
+    p: float | None
+    adjusted: float | None
+    """p after Holm's adjustment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedCosts:
+    """What a model costs: counts for one image, bytes on disk, and latency if it was measured."""
+
+    parameters: int
+    thop: int
+    multiply_adds: int
+    outside: int
+    bytes: int
+    latency: cost.Latency | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedModel:
+    """One model."""
+
+    name: str
+    warnings: tuple[str, ...]
+    assumptions: tuple[str, ...]
+    rule: str
+    costs: ComparedCosts | None
+    macro: dict[str, MeanEstimate]
+    findings: tuple[ThresholdRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifferenceRow:
+    """One finding of two models."""
+
+    finding: str
+    metrics: dict[str, Difference] = field(default_factory=dict, metadata=INLINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDifference:
+    """A model minus the first."""
+
+    model: str
+    minus: str
+    findings: tuple[DifferenceRow, ...]
+    macro: dict[str, Difference]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonResult:
+    """All numbers of a comparison."""
+
+    images: int
+    patients: int
+    without_patient: int
+    left_out: dict[str, int]
+    """Images of each model that not all others have."""
+    findings_left_out: dict[str, tuple[str, ...]]
+    rated: tuple[str, ...]
+    """Findings in the means of accuracy and F1."""
+    level: float
+    resamples: int
+    seed: int
+    models: tuple[ComparedModel, ...]
+    differences: tuple[ModelDifference, ...]
+
+
 def compare(
     entries: Sequence[Entry], *, resamples: int = 1000, seed: int = 0, timing: cost.Timing | None = None
-) -> dict[str, Any]:
-    """All numbers, as a dict that JSON can hold.
+) -> ComparisonResult:
+    """All numbers.
 
-    timing: how to measure the time of each model for the first of its batches; None does not.
+    timing: how to measure the latency of each model, for the first batch size; None does not.
     """
     if len(entries) < 2:
         raise ValueError("A comparison needs two or more models.")
@@ -264,34 +330,37 @@ def compare(
         )
         for scores, thresholds in models[1:]
     ]
-    return {
-        "images": len(data.labels),
-        "patients": len(set(data.patients.tolist()) - {""}),
-        "without_patient": int((data.patients == "").sum()),
-        "left_out": data.left_out,
-        "findings_left_out": {name: list(names) for name, names in data.findings_left_out.items()},
-        "rated": [name for name, counts in zip(data.findings, options["rated"], strict=True) if counts],
-        "level": LEVEL,
-        "resamples": resamples,
-        "seed": seed,
-        "models": [
-            {
-                "name": one.name,
-                "stamps": list(one.stamps),
-                "remarks": list(one.remarks),
-                "rule": one.rule,
-                "costs": cost,
-                "macro": {name: mean(whole[name]) for name in METRICS},
-                "findings": [
-                    {"finding": finding, "threshold": number(chosen[place])}
-                    | {name: estimate(whole[name].findings, place) for name in METRICS}
+    return ComparisonResult(
+        images=len(data.labels),
+        patients=len(set(data.patients.tolist()) - {""}),
+        without_patient=int((data.patients == "").sum()),
+        left_out=data.left_out,
+        findings_left_out=data.findings_left_out,
+        rated=tuple(name for name, counts in zip(data.findings, options["rated"], strict=True) if counts),
+        level=LEVEL,
+        resamples=resamples,
+        seed=seed,
+        models=tuple(
+            ComparedModel(
+                name=one.name,
+                warnings=one.warnings,
+                assumptions=one.assumptions,
+                rule=one.rule,
+                costs=cost,
+                macro={name: mean_estimate(whole[name].macro, whole[name].averaged) for name in METRICS},
+                findings=tuple(
+                    ThresholdRow(
+                        finding=finding,
+                        threshold=optional_float(chosen[place]),
+                        metrics={name: scalar_estimate(whole[name].findings, place) for name in METRICS},
+                    )
                     for place, finding in enumerate(data.findings)
-                ],
-            }
+                ),
+            )
             for one, whole, (_, chosen), cost in zip(entries, wholes, models, costs(entries, timing), strict=True)
-        ],
-        "differences": differences(entries, data, pairs),
-    }
+        ),
+        differences=differences(entries, data, pairs),
+    )
 
 
 def at(one: Entry, findings: Sequence[str]) -> np.ndarray:
@@ -306,41 +375,44 @@ def rated(thresholds: Sequence[np.ndarray]) -> np.ndarray:
     return known.any(axis=0) & known[known.any(axis=1)].all(axis=0)
 
 
-def costs(entries: Sequence[Entry], timing: cost.Timing | None = None) -> list[dict[str, Any] | None]:
-    """What each model costs: counts, bytes on disk and, if asked for, milliseconds; None where no bundle is known."""
+def costs(entries: Sequence[Entry], timing: cost.Timing | None = None) -> list[ComparedCosts | None]:
+    """What each model costs; None where its bundle is not known."""
     subjects = [None if one.bundle is None else cost.Subject.of(one.bundle) for one in entries]
     known = [one for one in subjects if one is not None]
     times = iter(cost.beside(known, timing) if timing else [None] * len(known))
     return [
         None
         if one is None or one.folder is None
-        else {
+        else ComparedCosts(
             **asdict(cost.counts(one)),
-            "bytes": (find_bundle(one.folder) / WEIGHTS_FILE).stat().st_size,
-            "latency": None if (taken := next(times)) is None else asdict(taken),
-        }
+            bytes=(find_bundle(one.folder) / WEIGHTS_FILE).stat().st_size,
+            latency=next(times),
+        )
         for one in subjects
     ]
 
 
 def differences(
     entries: Sequence[Entry], data: Aligned, pairs: Sequence[dict[str, Comparison]]
-) -> list[dict[str, Any]]:
+) -> tuple[ModelDifference, ...]:
     """Each model minus the first."""
     adjusted = {name: holm([pair[name].p for pair in pairs]) for name in METRICS}
     found = []
     for n, (one, pair) in enumerate(zip(entries[1:], pairs, strict=True)):
         cells = [
-            {
-                name: estimate(pair[name].interval, place)
-                | {"p": number(pair[name].p[place]), "adjusted": number(adjusted[name][n, place])}
-                for name in METRICS
-            }
+            {name: _difference(pair[name], place, adjusted[name][n, place]) for name in METRICS}
             for place in range(len(data.findings) + 1)
         ]
-        rows = [{"finding": name} | cell for name, cell in zip(data.findings, cells, strict=False)]
-        found.append({"model": one.name, "minus": entries[0].name, "findings": rows, "macro": cells[-1]})
-    return found
+        rows = [DifferenceRow(finding=name, metrics=cell) for name, cell in zip(data.findings, cells, strict=False)]
+        found.append(ModelDifference(model=one.name, minus=entries[0].name, findings=tuple(rows), macro=cells[-1]))
+    return tuple(found)
+
+
+def _difference(pair: Comparison, place: int, adjusted: float) -> Difference:
+    one = scalar_estimate(pair.interval, place)
+    return Difference(
+        value=one.value, low=one.low, high=one.high, p=optional_float(pair.p[place]), adjusted=optional_float(adjusted)
+    )
 
 
 def holm(p: Sequence[np.ndarray]) -> np.ndarray:
@@ -350,43 +422,43 @@ def holm(p: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([findings, metrics.holm(asked[:, -1])[:, None]], axis=1)
 
 
-def thresholded(model: dict[str, Any]) -> list[tuple[str, bool]]:
+def thresholded(model: ComparedModel) -> list[tuple[str, bool]]:
     """The findings, and whether this model of a result has a threshold for them."""
-    return [(row["finding"], row["threshold"] is not None) for row in model["findings"]]
+    return [(row.finding, row.threshold is not None) for row in model.findings]
 
 
-def notes(result: dict[str, Any]) -> list[str]:
+def comparison_notes(result: ComparisonResult) -> list[str]:
     """Sentences about what was left out and what is not honest."""
-    texts = [f"{model['name']}: {text}" for model in result["models"] for text in model["stamps"]]
-    texts += [f"{model['name']}: {text}." for model in result["models"] for text in model["remarks"]]
+    texts = [f"{model.name}: {text}" for model in result.models for text in model.warnings]
+    texts += [f"{model.name}: {text}." for model in result.models for text in model.assumptions]
     texts += [
-        f"{model['name']} has no accuracy and F1: its thresholds are not known. --thresholds gives them."
-        for model in result["models"]
+        f"{model.name} has no accuracy and F1: its thresholds are not known. --thresholds gives them."
+        for model in result.models
         if not any(has for _, has in thresholded(model))
     ]
-    alike = [row["finding"] for row in result["models"][0]["findings"] if row["auroc"]["value"] is None]
+    alike = [row.finding for row in result.models[0].findings if row.metrics["auroc"].value is None]
     if alike:
         texts.append(
             f"{', '.join(alike)}: only one class is known in these images, so not in the means that need both."
         )
-    for model in result["models"]:
+    for model in result.models:
         lacked = [finding for finding, has in thresholded(model) if not has]
-        if 0 < len(lacked) < len(model["findings"]):
+        if 0 < len(lacked) < len(model.findings):
             texts.append(
-                f"{', '.join(lacked)}: not in the means of accuracy and F1, since {model['name']} has no threshold "
+                f"{', '.join(lacked)}: not in the means of accuracy and F1, since {model.name} has no threshold "
                 f"for {'it' if len(lacked) == 1 else 'them'}."
             )
     texts += [
-        f"{model['name']} was not timed as exported: {model['costs']['latency']['why']}"
-        for model in result["models"]
-        if model["costs"] and model["costs"]["latency"] and model["costs"]["latency"]["why"]
+        f"{model.name} was not timed as exported: {model.costs.latency.why}"
+        for model in result.models
+        if model.costs and model.costs.latency and model.costs.latency.why
     ]
-    if without := result["without_patient"]:
+    if without := result.without_patient:
         texts.append(f"The patient of {without:,} images is not known: each counts as a patient of its own.")
-    for name, count in result["left_out"].items():
+    for name, count in result.left_out.items():
         if count:
             texts.append(f"{count:,} images of {name} are left out: not every model has predictions of them.")
-    for name, findings in result["findings_left_out"].items():
+    for name, findings in result.findings_left_out.items():
         if findings:
             texts.append(f"{', '.join(findings)} of {name}: left out, since not every model knows it.")
     return texts

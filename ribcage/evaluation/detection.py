@@ -1,46 +1,64 @@
-"""Box evaluation: found boxes beside true ones → every number of a detector's report, as a dict that JSON can hold.
+"""Detection: detections beside ground-truth boxes → every number of the report.
 
-All boxes count, whatever their score; only `kaggle` needs a cut, which validation chose. An image in which a finding
-is but nobody drew it is left out for that finding: its boxes may be anywhere.
+All detections count, whatever their score; only `kaggle` needs a score threshold, which validation chose. An image that
+is positive for a finding but has no box of it is left out for that finding: its boxes may be anywhere.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
-from ribcage.evaluation import classification
-from ribcage.evaluation.classification import LEVEL, Protocol, estimate, number
+from ribcage.evaluation.classification import LEVEL
+from ribcage.evaluation.labelled import patient_names
+from ribcage.evaluation.notes import unknown_patients_note
+from ribcage.evaluation.subgroups import groupings
 from ribcage.inference import detections
 from ribcage.inference.detections import Detections
 from ribcage.metrics import froc
 from ribcage.metrics.box_precision import precisions
 from ribcage.metrics.boxes import BoxTable
 from ribcage.metrics.detection import HIT, FindingBoxes, bootstrap_detection
+from ribcage.metrics.evaluation import (
+    BoxGap,
+    BoxSubgroup,
+    DetectedFinding,
+    DetectionBaselines,
+    DetectionEvaluation,
+    MeanBoxRow,
+    MeanEstimate,
+    MetricRow,
+    Protocol,
+    ScalarEstimate,
+    ShuffledDetections,
+    SizeBin,
+    mean_estimate,
+    optional_float,
+    scalar_estimate,
+)
 from ribcage.metrics.image_precision import best_score_threshold
 from ribcage.metrics.matching import match_boxes
 from ribcage.metrics.resampling import Resampled, gap
 from ribcage.runtime import rng
 
 BASELINE = ("map", "map_positives", "centre_mean")
-"""What baselines and subgroups are told by."""
+"""Metrics of baselines and subgroups."""
 SHUFFLES = 20
 RATE = 1.0
-"""False marks per image at which sizes are told and images are shown."""
+"""False positives per image at which sizes are reported and images are shown."""
 SIZES = 10
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a detector found in some images, and what is there."""
+class LabelledDetections:
+    """Detections in some images, and the ground-truth boxes."""
 
     findings: tuple[str, ...]
-    """Those that are drawn at least once."""
+    """Those with at least one ground-truth box."""
     boxes: tuple[FindingBoxes, ...]
     """Of each finding."""
     about: pd.DataFrame
@@ -49,16 +67,16 @@ class Answers:
     """(N,) int64 counted through all sets."""
     sides: np.ndarray
     """(N,) of the stored squares, whose pixels the boxes are in."""
-    cuts: tuple[float | None, ...] | None = None
-    """The score that validation chose for each finding; None: it knew none."""
+    thresholds: tuple[float | None, ...] | None = None
+    """The score threshold of each finding, chosen on validation; None: the model has none."""
 
     def __len__(self) -> int:
         return len(self.about)
 
     @cached_property
     def patients(self) -> np.ndarray:
-        """(N,) a name per patient that no other set has; "" where unknown."""
-        return classification.patient_names(self.about)
+        """(N,) a name per patient, distinct between datasets; "" where unknown."""
+        return patient_names(self.about)
 
     @cached_property
     def events(self) -> tuple[froc.Events, ...]:
@@ -75,16 +93,16 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Fitting:
-    """True boxes of other images, for the baseline to learn from."""
+class BoxBaselineData:
+    """Ground-truth boxes of other images, which the baseline is fitted to."""
 
     name: str
-    """What the images are called."""
+    """Of the images."""
     boxes: np.ndarray
     """(F, 4) the mean box of each finding, in shares of the image's side; NaN where none is drawn."""
 
     @classmethod
-    def of(cls, name: str, data: Datasets, rows: np.ndarray, findings: Sequence[str]) -> "Fitting":
+    def of(cls, name: str, data: Datasets, rows: np.ndarray, findings: Sequence[str]) -> "BoxBaselineData":
         """These rows, counted through all sets."""
         scale = data.sides(rows)
         true = [detections.truth(data, rows, finding) for finding in findings]
@@ -92,16 +110,16 @@ class Fitting:
         return cls(name, np.array([one.mean(axis=0) if len(one) else np.full(4, np.nan) for one in shares]))
 
 
-def answers(
+def labelled_detections(
     found: Detections,
     data: Datasets,
     rows: np.ndarray,
     policy: Policy,
-    cuts: Sequence[float | None] | None = None,
-) -> Answers:
-    """Put true boxes beside found ones; findings that are drawn nowhere in these rows, which ascend, are left out.
+    thresholds: Sequence[float | None] | None = None,
+) -> LabelledDetections:
+    """Detections with the ground-truth boxes of these rows, which ascend; findings without any box are left out.
 
-    cuts: a score for each of the detector's findings.
+    thresholds: a score for each of the detector's findings.
     """
     true = {name: detections.truth(data, rows, name) for name in found.findings}
     drawn = [place for place, name in enumerate(found.findings) if len(true[name])]
@@ -117,78 +135,75 @@ def answers(
         FindingBoxes.of(found.marks(name), true[name], len(rows), known[:, place])
         for name, place in zip(names, drawn, strict=True)
     ]
-    chosen = None if cuts is None else tuple(cuts[place] for place in drawn)
-    return Answers(names, tuple(boxes), found.images, rows, data.sides(rows), chosen)
+    chosen = None if thresholds is None else tuple(thresholds[place] for place in drawn)
+    return LabelledDetections(names, tuple(boxes), found.images, rows, data.sides(rows), chosen)
 
 
 # ---- everything
 
 
-def evaluate(
-    data: Answers,
+def evaluate_detector(
+    data: LabelledDetections,
     *,
     protocol: Protocol = "honest",
-    fitting: Fitting | None = None,
+    fitting: BoxBaselineData | None = None,
     resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> DetectionEvaluation:
     """All numbers.
 
-    protocol: peers chooses the cut on the tested images themselves.
-    fitting: where the baseline has its box from.
+    protocol: peers chooses the score threshold on the tested images themselves.
+    fitting: images that the baseline is fitted to.
     """
     if protocol == "peers":
         best = [best_score_threshold(each.found, each.true, len(data))[0] for each in data.boxes]
-        data = replace(data, cuts=tuple(cut if np.isfinite(cut) else None for cut in best))  # None: call nothing
-    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    cuts = None if data.cuts is None else [np.inf if cut is None else cut for cut in data.cuts]
-    found = bootstrap_detection(data.boxes, data.patients, cuts=cuts, **options)
-    result = {
-        "kind": "boxes",
-        "images": len(data),
-        "patients": len(set(data.patients.tolist()) - {""}),
-        "protocol": protocol,
-        "level": LEVEL,
-        "resamples": resamples,
-        "seed": seed,
-        "findings": described(data, found),
-        "macro": macro(found),
-        "baselines": baselines(data, fitting, options),
-        "subgroups": subgroups(data, options),
-    }
-    return {"notes": notes(data, result), **result}
+        data = replace(data, thresholds=tuple(score if np.isfinite(score) else None for score in best))
+    thresholds = None if data.thresholds is None else [np.inf if one is None else one for one in data.thresholds]
+    found = bootstrap_detection(data.boxes, data.patients, cuts=thresholds, resamples=resamples, seed=seed)
+    result = DetectionEvaluation(
+        images=len(data),
+        patients=len(set(data.patients.tolist()) - {""}),
+        protocol=protocol,
+        level=LEVEL,
+        resamples=resamples,
+        seed=seed,
+        findings=detected_findings(data, found),
+        macro=box_means(found),
+        baselines=detection_baselines(data, fitting, resamples=resamples, seed=seed),
+        subgroups=detection_subgroups(data, resamples=resamples, seed=seed),
+    )
+    return replace(result, notes=detection_notes(data, result))
 
 
-def described(data: Answers, found: dict[str, Resampled]) -> list[dict[str, Any]]:
-    """One dict per finding."""
+def detected_findings(data: LabelledDetections, found: dict[str, Resampled]) -> tuple[DetectedFinding, ...]:
+    """One row per finding."""
     limits = {name: values.interval(LEVEL) for name, values in found.items()}
-    return [
-        {
-            "finding": name,
-            "n": int(boxes.known.sum()),
-            "positives": len(np.unique(boxes.true.images)),
-            "boxes": len(boxes.true),
-            "found": len(boxes.found),
-            "left_out": int((~boxes.known).sum()),
-            "cut": None if data.cuts is None else data.cuts[place],
-            **{key: estimate(values, place) for key, values in limits.items()},
-            "sizes": sizes(data, place),
-        }
+    return tuple(
+        DetectedFinding(
+            finding=name,
+            n=int(boxes.known.sum()),
+            positives=len(np.unique(boxes.true.images)),
+            boxes=len(boxes.true),
+            found=len(boxes.found),
+            left_out=int((~boxes.known).sum()),
+            threshold=None if data.thresholds is None else data.thresholds[place],
+            metrics={key: scalar_estimate(values, place) for key, values in limits.items()},
+            sizes=size_bins(data, place),
+        )
         for place, (name, boxes) in enumerate(zip(data.findings, data.boxes, strict=True))
-    ]
+    )
 
 
-def macro(found: dict[str, Resampled]) -> dict[str, dict[str, Any]]:
+def box_means(found: dict[str, Resampled]) -> dict[str, MeanEstimate]:
     """The mean over the findings that are defined, and over how many."""
-    means = {name: values.macro() for name, values in found.items()}
     return {
-        name: estimate(mean.interval(LEVEL), 0) | {"findings": int((~np.isnan(found[name].value)).sum())}
-        for name, mean in means.items()
+        name: mean_estimate(values.macro().interval(LEVEL), int((~np.isnan(values.value)).sum()))
+        for name, values in found.items()
     }
 
 
-def sizes(data: Answers, place: int) -> list[dict[str, float | int]]:
-    """How many boxes of each size there are, and how many are hit by the centre at `RATE` false marks per image. A
+def size_bins(data: LabelledDetections, place: int) -> tuple[SizeBin, ...]:
+    """How many boxes of each size there are, and how many are hit by the centre at `RATE` false positives per image. A
     size is the side of a square of the same area, as a share of the image's side."""
     boxes = data.boxes[place]
     best, _, _ = froc.best_hits(boxes.found, boxes.true, len(data))
@@ -197,10 +212,10 @@ def sizes(data: Answers, place: int) -> list[dict[str, float | int]]:
     bins = int(np.clip(len(true) // 8, 1, SIZES))
     edges = np.linspace(share.min(), max(share.max(), share.min() + 1e-3), bins + 1)
     every, hit = (np.histogram(own, edges)[0].tolist() for own in (share, share[best >= data.shown[place]]))
-    return [
-        {"from": low, "to": high, "boxes": there, "found": found}
+    return tuple(
+        SizeBin(low=low, high=high, boxes=there, found=found)
         for low, high, there, found in zip(edges.tolist(), edges[1:].tolist(), every, hit, strict=False)
-    ]
+    )
 
 
 def extents(marks: BoxTable) -> np.ndarray:
@@ -215,25 +230,33 @@ def _by_image(marks: BoxTable) -> BoxTable:
 # ---- beside it
 
 
-def baselines(data: Answers, fitting: Fitting | None, options: dict[str, Any]) -> dict[str, Any]:
-    """What is reached without looking: the mean box everywhere, and the detector's boxes on other images."""
-    result: dict[str, Any] = {"fitted_on": fitting.name if fitting else "", "shuffled": shuffled(data, options["seed"])}
+def detection_baselines(
+    data: LabelledDetections, fitting: BoxBaselineData | None, *, resamples: int, seed: int
+) -> DetectionBaselines:
+    """The mean box in every image, and the detector's boxes in other images."""
+    shuffled = shuffled_detections(data, seed)
     if fitting is None:
-        return result
-    boxes = [mean_box(data, place, box, options["seed"]) for place, box in enumerate(fitting.boxes)]
-    found = bootstrap_detection(boxes, data.patients, **options)
+        return DetectionBaselines(fitted_on="", shuffled=shuffled)
+    boxes = [mean_box(data, place, box, seed) for place, box in enumerate(fitting.boxes)]
+    found = bootstrap_detection(boxes, data.patients, resamples=resamples, seed=seed)
     limits = {name: found[name].interval(LEVEL) for name in BASELINE}
-    undefined = np.isnan(fitting.boxes).any(axis=1)
-    result["mean_box"] = [
-        {"finding": name, "box": None if undefined[place] else fitting.boxes[place].tolist()}
-        | {key: estimate(values, place) for key, values in limits.items()}
-        for place, name in enumerate(data.findings)
-    ]
-    result["mean_box_macro"] = {name: macro(found)[name] for name in BASELINE}
-    return result
+    undefined, means = np.isnan(fitting.boxes).any(axis=1), box_means(found)
+    return DetectionBaselines(
+        fitted_on=fitting.name,
+        shuffled=shuffled,
+        mean_box=tuple(
+            MeanBoxRow(
+                finding=name,
+                box=None if undefined[place] else tuple(fitting.boxes[place].tolist()),
+                metrics={key: scalar_estimate(values, place) for key, values in limits.items()},
+            )
+            for place, name in enumerate(data.findings)
+        ),
+        mean_box_macro={name: means[name] for name in BASELINE},
+    )
 
 
-def mean_box(data: Answers, place: int, box: np.ndarray, seed: int) -> FindingBoxes:
+def mean_box(data: LabelledDetections, place: int, box: np.ndarray, seed: int) -> FindingBoxes:
     """The same box in every image. Its scores are drawn: equal ones would leave the order to that of the images."""
     boxes, images = data.boxes[place], np.arange(len(data))
     if np.isnan(box).any():
@@ -242,24 +265,24 @@ def mean_box(data: Answers, place: int, box: np.ndarray, seed: int) -> FindingBo
     return FindingBoxes.of(BoxTable(images, box * data.sides[:, None], scores), boxes.true, len(data), boxes.known)
 
 
-def shuffled(data: Answers, seed: int) -> dict[str, Any]:
-    """When what was found is dealt out anew among the images: the middle and the 95 % range of some rounds."""
-    rounds = [_dealt(data, seed, time) for time in range(SHUFFLES)]
+def shuffled_detections(data: LabelledDetections, seed: int) -> ShuffledDetections:
+    """With the detections permuted among the images: median and 95 % range of several permutations."""
+    rounds = [_shuffled_metrics(data, seed, time) for time in range(SHUFFLES)]
     findings, means = [], {}
     for key in BASELINE:
         drawn = np.array([each[key] for each in rounds])  # (rounds, F)
-        findings.append([_spread(column) for column in drawn.T])
+        findings.append([_percentiles(column) for column in drawn.T])
         kept = ~np.isnan(drawn).all(axis=0)
-        means[key] = _spread(drawn[:, kept].mean(axis=1)) if kept.any() else _spread(np.full(SHUFFLES, np.nan))
+        means[key] = _percentiles(drawn[:, kept].mean(axis=1)) if kept.any() else ScalarEstimate()
     rows = [
-        {"finding": name} | {key: findings[at][place] for at, key in enumerate(BASELINE)}
+        MetricRow(finding=name, metrics={key: findings[at][place] for at, key in enumerate(BASELINE)})
         for place, name in enumerate(data.findings)
     ]
-    return {"times": SHUFFLES, "findings": rows, "macro": means}
+    return ShuffledDetections(times=SHUFFLES, findings=tuple(rows), macro=means)
 
 
-def _dealt(data: Answers, seed: int, time: int) -> dict[str, np.ndarray]:
-    """(F,) each metric of one round. Only images that count for a finding are dealt to."""
+def _shuffled_metrics(data: LabelledDetections, seed: int, time: int) -> dict[str, np.ndarray]:
+    """(F,) each metric of one round. Only images that count for a finding take part."""
     values = []
     for boxes in data.boxes:
         there = np.flatnonzero(boxes.known)
@@ -284,98 +307,68 @@ def _quick(boxes: FindingBoxes) -> dict[str, float]:
     }
 
 
-def _spread(values: np.ndarray) -> dict[str, float | None]:
+def _percentiles(values: np.ndarray) -> ScalarEstimate:
     if np.isnan(values).any():
-        return {"value": None, "low": None, "high": None}
-    middle, low, high = np.percentile(values, [50, 2.5, 97.5])
-    return {"value": number(middle), "low": number(low), "high": number(high)}
+        return ScalarEstimate()
+    return ScalarEstimate(*map(optional_float, np.percentile(values, [50, 2.5, 97.5])))
 
 
-def subgroups(data: Answers, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """The means over findings for each sex, age band, view, hospital and set that differ among the images."""
+def detection_subgroups(data: LabelledDetections, *, resamples: int, seed: int) -> tuple[BoxSubgroup, ...]:
+    """The means over findings for each sex, age band, view, hospital and data set that differ among the images."""
     rows = []
-    for by, groups in classification.groupings(data.about).items():
+    for by, groups in groupings(data.about).items():
         names = sorted(set(groups.tolist()), key=lambda name: (name == "", name))
         for name in names if len(names) > 1 else []:
             inside = groups == name
             own, rest = _within(data, inside), _within(data, ~inside)
-            found, others = (bootstrap_detection(boxes, data.patients, **options) for boxes in (own, rest))
-            rows.append(
-                {
-                    "by": by,
-                    "group": name or "unknown",
-                    "images": int(inside.sum()),
-                    "patients": len(set(data.patients[inside].tolist()) - {""}),
-                    "boxes": sum(len(each.true) for each in own),
-                    "macro": {key: value for key, value in macro(found).items() if key in BASELINE},
-                    "gap": {key: _gap(found[key], others[key]) for key in BASELINE}
-                    | {"images": int((~inside).sum()), "boxes": sum(len(each.true) for each in rest)},
-                }
+            found, others = (
+                bootstrap_detection(each, data.patients, resamples=resamples, seed=seed) for each in (own, rest)
             )
-    return rows
+            rows.append(
+                BoxSubgroup(
+                    by=by,
+                    group=name or "unknown",
+                    images=int(inside.sum()),
+                    patients=len(set(data.patients[inside].tolist()) - {""}),
+                    boxes=sum(len(each.true) for each in own),
+                    macro={key: value for key, value in box_means(found).items() if key in BASELINE},
+                    gap=BoxGap(
+                        metrics={key: _gap(found[key], others[key]) for key in BASELINE},
+                        images=int((~inside).sum()),
+                        boxes=sum(len(each.true) for each in rest),
+                    ),
+                )
+            )
+    return tuple(rows)
 
 
-def _within(data: Answers, inside: np.ndarray) -> list[FindingBoxes]:
+def _within(data: LabelledDetections, inside: np.ndarray) -> list[FindingBoxes]:
     """The same, where other images are left out."""
     return [FindingBoxes.of(each.found, each.true, len(data), each.known & inside) for each in data.boxes]
 
 
-def _gap(own: Resampled, others: Resampled) -> dict[str, Any]:
-    """The mean of these images less that of all others, over the findings that are drawn in both."""
+def _gap(own: Resampled, others: Resampled) -> MeanEstimate:
+    """The mean of these images minus that of all others, over the findings that have boxes in both."""
     found = gap(own, others)
-    return estimate(found.macro().interval(LEVEL), 0) | {"findings": int((~np.isnan(found.value)).sum())}
+    return mean_estimate(found.macro().interval(LEVEL), int((~np.isnan(found.value)).sum()))
 
 
-# ---- what to say of it
-
-
-def notes(data: Answers, result: dict[str, Any]) -> list[str]:
-    """Sentences for the reader about what was left out and cannot be known."""
+def detection_notes(data: LabelledDetections, found: DetectionEvaluation) -> tuple[str, ...]:
+    """What was left out, and where an interval or a threshold is missing."""
     texts = []
-    left = [f"{row['finding']} {row['left_out']:,}" for row in result["findings"] if row["left_out"]]
-    if left:
+    if left := [f"{row.finding} {row.left_out:,}" for row in found.findings if row.left_out]:
         texts.append(
-            "Images are left out where a finding is, or nothing certain is said of it, and nobody drew where: "
-            f"{', '.join(left)}."
+            f"Images are left out that are positive or uncertain for a finding without a box: {', '.join(left)}."
         )
-    if alone := [row["finding"] for row in result["findings"] if row["map"]["low"] is None]:
+    if alone := [row.finding for row in found.findings if row.metrics["map"].low is None]:
         texts.append(
-            f"{', '.join(alone)}: all boxes are of one patient, who shows no variance: no interval. In the interval of "
-            "the mean such a finding counts with the largest error there is."
+            f"{', '.join(alone)}: all boxes are of one patient, so there is no variance and no interval. The interval "
+            "of the mean counts such a finding with the largest possible error."
         )
-    without = int((data.about["patient"] == "").sum())
-    if without:
-        texts.append(f"The patient of {without:,} images is not known: each counts as a patient of its own.")
-    if data.cuts is None:
-        texts.append("The model carries no cut from validation, so the challenge's metric is not told.")
-    return texts
-
-
-def stamps(result: dict[str, Any]) -> list[str]:
-    """Sentences for the reader about what is not honest; what the command knows was added."""
-    texts = classification.stamps(result | {"protocol": "honest", "not_tested": []})
-    if result["protocol"] == "peers":
-        texts.append(
-            "Protocol of peers: the cut was chosen on the tested images themselves, so the challenge's metric is "
-            "better than it would be on new patients."
-        )
-    if result["not_tested"]:
-        texts.append(f"Not tested, since no box of it is drawn here: {', '.join(result['not_tested'])}.")
-    return texts
-
-
-def digest(result: dict[str, Any]) -> dict[str, Any]:
-    """The few numbers that model.json and the model card carry."""
-    names = ("map", "ap50", "map_positives", "centre_mean")
-    return {
-        "images": result["images"],
-        "patients": result["patients"],
-        "macro": {name: result["macro"][name] for name in names},
-        "findings": {
-            row["finding"]: {"n": row["n"], "boxes": row["boxes"], **{name: row[name] for name in names}}
-            for row in result["findings"]
-        },
-    }
+    texts += unknown_patients_note(int((data.about["patient"] == "").sum()))
+    if data.thresholds is None:
+        texts.append("The model has no score threshold from validation, so the per-image precision is not given.")
+    return tuple(texts)
 
 
 # ---- the worst of it
@@ -397,7 +390,7 @@ class Error:
     """Side of a square of the same area, as a share of the image's side."""
 
 
-def missed(data: Answers, most: int) -> list[Error]:
+def missed(data: LabelledDetections, most: int) -> list[Error]:
     """True boxes that nothing overlaps by `HIT` until there is one false mark per image, one of each image: those
     found after most false marks or never, of these the larger first."""
     every = []
@@ -409,7 +402,7 @@ def missed(data: Answers, most: int) -> list[Error]:
     return _one_each(sorted(every, key=lambda error: (-error.false, -error.size)), most)
 
 
-def false_marks(data: Answers, most: int) -> list[Error]:
+def false_marks(data: LabelledDetections, most: int) -> list[Error]:
     """Found boxes that overlap no true one by `HIT` and have no centre in one, one of each image: the surest first,
     by how few others are as sure."""
     every = []
@@ -421,7 +414,9 @@ def false_marks(data: Answers, most: int) -> list[Error]:
     return _one_each(sorted(every, key=lambda error: (error.false, -error.size)), most)
 
 
-def _errors(data: Answers, place: int, marks: BoxTable, scores: np.ndarray, false: np.ndarray) -> list[Error]:
+def _errors(
+    data: LabelledDetections, place: int, marks: BoxTable, scores: np.ndarray, false: np.ndarray
+) -> list[Error]:
     """false: (K,) the scores of all false marks."""
     above = len(false) - np.searchsorted(np.sort(false), scores, side="left")
     share = np.where(np.isfinite(scores), above / max(int(data.boxes[place].known.sum()), 1), np.inf)

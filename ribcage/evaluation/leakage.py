@@ -2,7 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder, Fingerprints
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import fingerprint
+from ribcage.metrics.evaluation import LeakageCheck, LeftOut
 
 
 class LeakError(ValueError):
@@ -28,7 +29,7 @@ class LeakError(ValueError):
 
 def check(
     seen: Provenance, tested: Datasets, rows: np.ndarray, *, allow: bool = False, selected: bool = False
-) -> dict[str, Any]:
+) -> LeakageCheck:
     """What the model has seen of these rows, for the report; LeakError if it has and that is not allowed.
 
     selected: images the model was selected on, though not trained on, are allowed: what others did is reproduced.
@@ -41,35 +42,30 @@ def check(
     if forbidden and not allow:
         raise LeakError(forbidden)
     linked = [dataset.index.name for dataset in tested if dataset.facts.linked]
-    return {
-        "checked": len(rows),
-        "seen": len(seen.pixels),
-        "found": bool(leak),
+    return LeakageCheck(
+        found=bool(leak),
+        text=text(leak, chosen) + _of_other_sites(seen, tested),
+        checked=len(rows),
+        seen=len(seen.pixels),
         **asdict(leak),
-        "selected_on": chosen,
-        "unseen": int((seen.pixels == 0).sum()),
-        "unknown": seen.unknown.tolist(),
-        "text": text(leak, chosen) + _of_other_sites(seen, tested),
-        "linked": linked,
-    }
+        selected_on=chosen,
+        unseen=int((seen.pixels == 0).sum()),
+        unknown=tuple(seen.unknown.tolist()),
+        linked=tuple(linked),
+    )
 
 
-@dataclass(frozen=True)
-class Left:
-    """What was left out of a test, since the model has seen it."""
-
-    images: int = 0
-    patients: int = 0
-    copies: int = 0
-
-    def __str__(self) -> str:
-        return (
-            f"{self.images:,} images are left out (--drop-shared): they show {self.patients:,} patients that the "
-            f"model has seen in training or selection, or are copies of images it has seen ({self.copies:,})."
-        )
+def left_out_note(left: LeftOut) -> list[str]:
+    """What was left out, if anything was."""
+    if not left.images:
+        return []
+    return [
+        f"{left.images:,} images are left out (--drop-shared): they show {left.patients:,} patients of the training or "
+        f"validation data of the model, or are copies of its images ({left.copies:,})."
+    ]
 
 
-def unseen(seen: Provenance, tested: Datasets, rows: np.ndarray) -> tuple[np.ndarray, Left]:
+def unseen(seen: Provenance, tested: Datasets, rows: np.ndarray) -> tuple[np.ndarray, LeftOut]:
     """The rows whose patients and images a model has not seen, nor copies of them; and what that leaves out."""
     prints = fingerprints(tested, rows)
     known = np.isin(prints.patients, seen.patients) & (prints.patients > 0)
@@ -77,7 +73,9 @@ def unseen(seen: Provenance, tested: Datasets, rows: np.ndarray) -> tuple[np.nda
     gone = known | alike
     if gone.all():
         raise ValueError(f"--drop-shared leaves nothing to test: the model has seen all {len(rows):,} images.")
-    return rows[~gone], Left(int(gone.sum()), len(np.unique(prints.patients[known])), int(alike.sum()))
+    return rows[~gone], LeftOut(
+        images=int(gone.sum()), patients=len(np.unique(prints.patients[known])), copies=int(alike.sum())
+    )
 
 
 def first_weights(seen: Provenance, choosing: Datasets, rows: np.ndarray, split: str) -> str:

@@ -10,7 +10,8 @@ from ribcage import metrics
 from ribcage.bundle.spec import EXCLUSIVE, ModelSpec
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import IGNORE, Policy
-from ribcage.evaluation import classification
+from ribcage.evaluation.calibration import class_numbers, fit_on_validation
+from ribcage.evaluation.labelled import patient_names
 from ribcage.inference import predictions as inference
 from ribcage.methods.supervised import Supervised
 from ribcage.metrics import reliability_bins
@@ -37,7 +38,7 @@ class Validation:
         self.method, self.data, self.rows, self.model = method, data, rows, model
         self.device, self.batch, self.threads = device, batch, threads
         self.labels = data.known_labels(rows, model.findings, policy)
-        self.patients = classification.patient_names(inference.about(data, rows))
+        self.patients = patient_names(inference.about(data, rows))
         self.found: dict[str, float] = {}
         self.logits = np.empty((0, len(model.findings)), np.float32)
 
@@ -75,7 +76,7 @@ class Validation:
         is surer of what is right is better."""
         logits = self.logits.astype(np.float64)
         if self.model.loss == EXCLUSIVE:
-            chosen = classification.classes(self.labels)
+            chosen = class_numbers(self.labels)
             rows = np.flatnonzero(~np.isnan(chosen))
             return float((np.logaddexp.reduce(logits, axis=1)[rows] - logits[rows, chosen[rows].astype(int)]).mean())
         return float(np.nanmean(np.logaddexp(0, logits) - self.labels * logits))
@@ -83,7 +84,7 @@ class Validation:
     def calibrated(self) -> ModelSpec:
         """The model's facts with temperature and thresholds fitted to the last answers, and what it scored."""
         exclusive = self.model.loss == "cross-entropy"
-        temperature, thresholds = classification.fit_on_validation(self.logits, self.labels, exclusive=exclusive)
+        temperature, thresholds = fit_on_validation(self.logits, self.labels, exclusive=exclusive)
         said = inference.Predictions(self.model.findings, self.rows, self.logits, exclusive).probabilities(temperature)
         fared = tuple(reliability_bins.of(said, self.labels, self.patients))
         found = {"validation": self.found}

@@ -1,15 +1,16 @@
 """Classification report: an evaluation as one page, and its table for the terminal."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from ribcage.bundle.spec import HALF
-from ribcage.evaluation.classification import BINS, Answers
+from ribcage.evaluation.classification import BINS
+from ribcage.evaluation.labelled import LabelledPredictions
+from ribcage.metrics.evaluation import ClassificationEvaluation, ClassifiedFinding, ScalarEstimate
 from ribcage.reports import baselines, curves, html, subgroups
 from ribcage.reports.details import evaluation_details, evaluation_title, has_mean, leakage_card
 from ribcage.reports.html import Figure, Table
 from ribcage.reports.intervals import axis_ends, interval_drawing
-from ribcage.reports.numbers import Interval, decimals, finding_name, limits, rule_name, with_limits
+from ribcage.reports.numbers import decimals, finding_name, limits, rule_name, with_limits
 
 RATES = ("accuracy", "sensitivity", "specificity")
 METRIC_HEAD = ("finding", "n", "pos.", "AUROC", "95 %", "AP", "sens.", "spec.", "F1", "acc.", "Brier")
@@ -24,12 +25,12 @@ PROTOCOLS = {
 
 
 def classification_page(
-    result: dict[str, Any], data: Answers, errors: Sequence[tuple[str, Sequence[Figure]]] = ()
+    result: ClassificationEvaluation, data: LabelledPredictions, errors: Sequence[tuple[str, Sequence[Figure]]] = ()
 ) -> str:
     """The whole page; `errors` as `worst_errors` gives them."""
     table = metric_table(result)
-    ends = axis_ends([row["auroc"] for row in result["findings"]])
-    shown = [*(row["auroc"] for row in result["findings"]), result["macro"]["auroc"]]
+    ends = axis_ends([row.metrics["auroc"] for row in result.findings])
+    shown = [*(row.metrics["auroc"] for row in result.findings), result.macro["auroc"]]
     drawn = [
         [*row[:5], interval_drawing(value, ends), *row[5:]] for row, value in zip(table.all_rows, shown, strict=False)
     ]
@@ -48,138 +49,142 @@ def classification_page(
         thresholds=threshold_tables(result),
         baselines=baselines.baseline_table(result),
         constant=baselines.constant_table(result),
-        subgroups=subgroups.subgroup_table(result) if result["subgroups"] else None,
+        subgroups=subgroups.subgroup_table(result) if result.subgroups else None,
         subgroup_aurocs=subgroups.auroc_table(result),
         errors=[(name, figures) for name, figures in errors if figures],
         details=evaluation_details(
             result,
-            f"{len(result['model']['findings'])} findings, {result['model']['loss']}",
+            f"{len(result.context.model.findings)} findings, {result.context.model.loss}",
             test_images(result),
-            PROTOCOLS[result["protocol"]],
+            PROTOCOLS[result.protocol],
         ),
     )
 
 
-def test_images(result: dict[str, Any]) -> str:
+def test_images(result: ClassificationEvaluation) -> str:
     """1,000 images of 600 known patients, one view each"""
-    views = "ten crops each" if result["ten_crop"] else "one view each"
-    return f"{result['images']:,} images of {result['patients']:,} known patients, {views}"
+    views = "ten crops each" if result.context.ten_crop else "one view each"
+    return f"{result.images:,} images of {result.patients:,} known patients, {views}"
 
 
-def summary_cards(result: dict[str, Any]) -> list[tuple[str, str]]:
+def summary_cards(result: ClassificationEvaluation) -> list[tuple[str, str]]:
     """(number, what it is), for the top of the page."""
-    area, precision = result["macro"]["auroc"], result["macro"]["ap"]
+    area, precision = result.macro["auroc"], result.macro["ap"]
     mean = "mean " * has_mean(result)
     cards = [
-        (decimals(area["value"]), f"{mean}AUROC ({limits(area)})"),
-        (decimals(precision["value"]), f"{mean}average precision ({limits(precision)})"),
-        (f"{area['findings']} of {len(result['findings'])}", "findings with both classes"),
-        (f"{result['images']:,}", "images"),
-        (f"{result['patients']:,}", "patients"),
+        (decimals(area.value), f"{mean}AUROC ({limits(area)})"),
+        (decimals(precision.value), f"{mean}average precision ({limits(precision)})"),
+        (f"{area.findings} of {len(result.findings)}", "findings with both classes"),
+        (f"{result.images:,}", "images"),
+        (f"{result.patients:,}", "patients"),
         leakage_card(result),
     ]
-    if "top1" in result:
-        cards.insert(1, (decimals(result["top1"]["value"]), f"top-1 accuracy ({limits(result['top1'])})"))
+    if result.top1:
+        cards.insert(1, (decimals(result.top1.value), f"top-1 accuracy ({limits(result.top1)})"))
     return cards
 
 
 # ---- metrics by finding
 
 
-def metric_table(result: dict[str, Any]) -> Table:
+def metric_table(result: ClassificationEvaluation) -> Table:
     """Metrics of each finding, and their mean where there are several."""
-    rows = [metric_row(row) for row in result["findings"]]
+    rows = [metric_row(row) for row in result.findings]
     return Table(METRIC_HEAD, rows, mean_row(result) if has_mean(result) else None)
 
 
-def metric_row(row: dict[str, Any]) -> list[object]:
+def metric_row(row: ClassifiedFinding) -> list[object]:
     """One finding."""
-    counts = [finding_name(row["finding"]), row["n"], row["positives"]]
-    return [*counts, *_metrics(row)]
+    counts = [finding_name(row.finding), row.n, row.positives]
+    return [*counts, *_metrics(row.metrics)]
 
 
-def mean_row(result: dict[str, Any]) -> list[object]:
+def mean_row(result: ClassificationEvaluation) -> list[object]:
     """The mean over findings."""
-    return [f"mean of {result['macro']['auroc']['findings']}", "", "", *_metrics(result["macro"])]
+    return [f"mean of {result.macro['auroc'].findings}", "", "", *_metrics(result.macro)]
 
 
-def _metrics(values: dict[str, Interval]) -> list[str]:
+def _metrics(values: Mapping[str, ScalarEstimate]) -> list[str]:
     """AUROC with its interval, and the other metrics."""
     auroc = values["auroc"]
-    others = (decimals(values[name]["value"]) for name in METRICS_WITHOUT_LIMITS)
-    return [decimals(auroc["value"]), limits(auroc), *others]
+    others = (decimals(values[name].value) for name in METRICS_WITHOUT_LIMITS)
+    return [decimals(auroc.value), limits(auroc), *others]
 
 
-def metrics_note(result: dict[str, Any]) -> str:
+def metrics_note(result: ClassificationEvaluation) -> str:
     """How the metrics were computed."""
     sentences = [
-        f"Intervals: {100 * result['level']:g} % Wilson intervals over patients ({result['resamples']:,} resamples).",
-        f"Threshold: {rule_name(result['rule'])}{threshold_origin(result)}.",
+        f"Intervals: {100 * result.level:g} % Wilson intervals over patients ({result.resamples:,} resamples).",
+        f"Threshold: {rule_name(result.rule)}{threshold_origin(result)}.",
     ]
     if has_mean(result) and (others := other_means(result)):
         sentences.append(f"Means are over the findings for which a metric is defined: {others}.")
-    if len(result["findings"]) == 1:
-        rates = ", ".join(f"{name} {with_limits(result['findings'][0][name])}" for name in RATES)
+    if len(result.findings) == 1:
+        rates = ", ".join(f"{name} {with_limits(result.findings[0].metrics[name])}" for name in RATES)
         sentences.insert(0, f"{rates[:1].upper()}{rates[1:]}.")
-    if top := result.get("top1"):
+    if top := result.top1:
         sentences.append(f"Top-1 accuracy: {with_limits(top)}.")
     return " ".join(sentences)
 
 
-def other_means(result: dict[str, Any]) -> str:
+def other_means(result: ClassificationEvaluation) -> str:
     """The means of the table that are over another number of findings than AUROC's: Brier 3"""
-    macro, names = result["macro"], dict(zip(METRIC_HEAD[5:], METRICS_WITHOUT_LIMITS, strict=True))
-    counts = {title: macro[name]["findings"] for title, name in names.items()}
-    return ", ".join(f"{title} {count}" for title, count in counts.items() if count != macro["auroc"]["findings"])
+    macro, names = result.macro, dict(zip(METRIC_HEAD[5:], METRICS_WITHOUT_LIMITS, strict=True))
+    counts = {title: macro[name].findings for title, name in names.items()}
+    return ", ".join(f"{title} {count}" for title, count in counts.items() if count != macro["auroc"].findings)
 
 
-def threshold_origin(result: dict[str, Any]) -> str:
+def threshold_origin(result: ClassificationEvaluation) -> str:
     """On which images the thresholds were chosen."""
-    if result["rule"] == HALF:
+    if result.rule == HALF:
         return ""
-    return ", chosen on the test images" if result["protocol"] == "peers" else ", chosen on the validation split"
+    return ", chosen on the test images" if result.protocol == "peers" else ", chosen on the validation split"
 
 
 # ---- calibration and thresholds
 
 
-def calibration_table(result: dict[str, Any]) -> Table:
+def calibration_table(result: ClassificationEvaluation) -> Table:
     """Brier score and ECE before and after temperature scaling."""
     head = ["finding", "temperature", "Brier before", "after", "ECE before", "after"]
-    return Table(head, [_calibration_row(row) for row in result["findings"]])
+    return Table(head, [_calibration_row(row) for row in result.findings])
 
 
-def _calibration_row(row: dict[str, Any]) -> list[object]:
+def _calibration_row(row: ClassifiedFinding) -> list[object]:
     return [
-        finding_name(row["finding"]),
-        "–" if row["temperature"] is None else f"{row['temperature']:.2f}",
-        with_limits(row["brier_before"]),
-        with_limits(row["brier"]),
-        decimals(row["ece_before"]),
-        decimals(row["ece"]),
+        finding_name(row.finding),
+        "–" if row.temperature is None else f"{row.temperature:.2f}",
+        with_limits(row.brier_before),
+        with_limits(row.metrics["brier"]),
+        decimals(row.ece_before),
+        decimals(row.ece),
     ]
 
 
-def threshold_tables(result: dict[str, Any]) -> list[tuple[str, Table]]:
+def threshold_tables(result: ClassificationEvaluation) -> list[tuple[str, Table]]:
     """(rule, table) of the metrics at the thresholds of every rule but the chosen one."""
     names = ("sensitivity", "specificity", "ppv", "npv", "f1", "accuracy")
     head = ["finding", "threshold", "sensitivity", "specificity", "PPV", "NPV", "F1", "accuracy"]
     tables = []
-    for rule, rows in result["rules"].items():
-        if rule != result["rule"]:
+    for rule, rows in result.rules.items():
+        if rule != result.rule:
             cells = [
-                [finding_name(row["finding"]), decimals(row["threshold"]), *(with_limits(row[name]) for name in names)]
+                [
+                    finding_name(row.finding),
+                    decimals(row.threshold),
+                    *(with_limits(row.metrics[name]) for name in names),
+                ]
                 for row in rows
             ]
             tables.append((rule_name(rule), Table(head, cells)))
     return tables
 
 
-def chexnet_lines(result: dict[str, Any]) -> str:
+def chexnet_lines(result: ClassificationEvaluation) -> str:
     """The lines that reproductions of CheXNet print."""
-    mean = result["macro"]["auroc"]["value"]
+    mean = result.macro["auroc"].value
     lines = ["The final AUROCs: ", f"The average AUROC is {'–' if mean is None else f'{mean:.3f}'}"]
-    for row in result["findings"]:
-        value = row["auroc"]["value"]
-        lines.append(f"The AUROC of {row['finding']} is {'–' if value is None else value}")
+    for row in result.findings:
+        value = row.metrics["auroc"].value
+        lines.append(f"The AUROC of {row.finding} is {'–' if value is None else value}")
     return "\n".join(lines)

@@ -1,13 +1,13 @@
 """Curves of a classifier, one row of plots for each finding: ROC, precision–recall, reliability, scores."""
 
-from typing import Any
-
 import numpy as np
 from markupsafe import Markup
 
 from ribcage import metrics
-from ribcage.evaluation.classification import BINS, Answers
+from ribcage.evaluation.classification import BINS
+from ribcage.evaluation.labelled import LabelledPredictions
 from ribcage.metrics import CalibrationBins, Curve, Histogram
+from ribcage.metrics.evaluation import ClassificationEvaluation, ClassifiedFinding
 from ribcage.reports import svg
 from ribcage.reports.numbers import finding_name, with_limits
 from ribcage.reports.svg import Axes, Dots, Line
@@ -15,29 +15,29 @@ from ribcage.reports.svg import Axes, Dots, Line
 PROBABILITY_TICKS = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 
 
-def curve_groups(result: dict[str, Any], data: Answers) -> list[tuple[str, list[Markup]]]:
+def curve_groups(result: ClassificationEvaluation, data: LabelledPredictions) -> list[tuple[str, list[Markup]]]:
     """(heading, four plots) of every finding that has both classes."""
-    thresholds = data.threshold(result["rule"])
+    thresholds = data.threshold(result.rule)
     rates = metrics.rates(metrics.confusion_counts(data.probabilities, data.labels, thresholds))
     groups = []
-    for place, row in enumerate(result["findings"]):
-        if row["auroc"]["value"] is not None:
+    for place, row in enumerate(result.findings):
+        if row.metrics["auroc"].value is not None:
             point = {name: float(value[place]) for name, value in rates.items()}
-            heading = f"{finding_name(row['finding'])} – AUROC {with_limits(row['auroc'])}"
+            heading = f"{finding_name(row.finding)} – AUROC {with_limits(row.metrics['auroc'])}"
             groups.append((heading, finding_plots(row, data, place, point, thresholds[place])))
     return groups
 
 
 def finding_plots(
-    row: dict[str, Any], data: Answers, place: int, point: dict[str, float], threshold: float
+    row: ClassifiedFinding, data: LabelledPredictions, place: int, point: dict[str, float], threshold: float
 ) -> list[Markup]:
     """ROC, precision–recall, reliability, scores; fewer images make fewer bins."""
     scores, before, labels = (values[:, [place]] for values in (data.probabilities, data.uncalibrated, data.labels))
-    fewest = min(row["positives"], row["n"] - row["positives"])
+    fewest = min(row.positives, row.n - row.positives)
     bins, bars = int(np.clip(fewest // 5, 4, BINS)), int(np.clip(2 * fewest**0.5, 8, 36))
     return [
         roc_plot(metrics.roc(scores, labels)[0], point),
-        precision_recall_plot(metrics.precision_recall(scores, labels)[0], point, row["prevalence"]),
+        precision_recall_plot(metrics.precision_recall(scores, labels)[0], point, row.prevalence or 0.0),
         reliability_plot(*(metrics.reliability(shares, labels, bins=bins)[0] for shares in (before, scores))),
         score_histogram(metrics.histogram(log_odds(scores), labels, bins=bars)[0], float(threshold)),
     ]

@@ -4,7 +4,7 @@ Every number on it is read from the files that the commands wrote.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,13 +17,15 @@ from markupsafe import Markup
 from ribcage.bundle.io import load_classifier
 from ribcage.data import dataset_folder
 from ribcage.data.audit import Member
+from ribcage.evaluation.comparison import ComparisonResult
 from ribcage.imaging import image_file
 from ribcage.inference import detections, explanation
+from ribcage.metrics.evaluation import METRICS_FILE, ClassificationEvaluation, read_evaluation
 from ribcage.reports import audit, classification, comparison, html, pretraining, saliency, svg
 from ribcage.reports.demo_steps import DemoProgress, clock
 from ribcage.reports.html import Bar, Figure, Table
 from ribcage.reports.numbers import finding_name, with_limits
-from ribcage.runtime import files
+from ribcage.runtime import files, typed_json
 from ribcage.training import monitor
 
 PAGE = "index.html"
@@ -109,9 +111,10 @@ def dataset_summary(folder: Path) -> dict[str, Any]:
     }
 
 
-def read_test(run: Path) -> dict[str, Any]:
-    """The result of an evaluation."""
-    found: dict[str, Any] = json.loads((run / TEST / "metrics.json").read_text(encoding="utf-8"))
+def read_test(run: Path) -> ClassificationEvaluation:
+    """The evaluation of a classifier."""
+    found = read_evaluation(run / TEST / METRICS_FILE)
+    assert isinstance(found, ClassificationEvaluation)
     return found
 
 
@@ -137,13 +140,12 @@ def reconstructions(file: Path) -> Markup:
 
 def read_comparison(file: Path) -> ModelComparison:
     """A comparison with its first two means."""
-    compared = json.loads(file.read_text(encoding="utf-8"))
-    for one in compared["models"]:
-        one["name"] = Path(one["name"]).name
-    differences = []
-    for place, pair in enumerate(compared["differences"], 1):
+    compared = typed_json.from_json(ComparisonResult, json.loads(file.read_text(encoding="utf-8")))
+    named = tuple(replace(one, name=Path(one.name).name) for one in compared.models)
+    compared, differences = replace(compared, models=named), []
+    for place, pair in enumerate(compared.differences, 1):
         means = comparison.mean_difference_table(compared, place)
-        name = f"{Path(pair['model']).name} minus {Path(pair['minus']).name}"
+        name = f"{Path(pair.model).name} minus {Path(pair.minus).name}"
         differences.append((name, Table(means.head, means.rows[:2])))
     return ModelComparison(comparison.model_table(compared), differences, address(Path(f"{file.stem}.html")))
 
@@ -159,9 +161,9 @@ def saliency_figures(folder: Path) -> list[Figure]:
         dataset_folder.open(folder / "phantom"),
     )
     table = pd.read_parquet(folder / "model" / TEST / "predictions.parquet")
-    best = sorted(test["findings"], key=lambda one: -(one["auroc"]["value"] or 0))[:SHOWN]
+    best = sorted(test.findings, key=lambda one: -(one.metrics["auroc"].value or 0))[:SHOWN]
     figures = []
-    for name in (one["finding"] for one in best):
+    for name in (one.finding for one in best):
         present = table[table[f"{name}_label"] == 1].nlargest(TRIED, name)
         for row, score in zip(present["row"], present[name], strict=True):
             pixels = np.asarray(own.image(int(row)))
@@ -185,7 +187,7 @@ def map_grid(folder: Path) -> str:
 
 def detected_boxes(folder: Path) -> dict[str, Any]:
     """Test images with ground-truth boxes and the detection with the highest score, and the detector's mean AP."""
-    test, own = read_test(folder / "boxes"), dataset_folder.open(folder / "phantom")
+    test, own = read_evaluation(folder / "boxes" / TEST / METRICS_FILE), dataset_folder.open(folder / "phantom")
     found = detections.read(folder / "boxes" / TEST / "detections.parquet")
     highest = found.boxes.sort_values("score", ascending=False).drop_duplicates("image")
     figures, drawn = [], own.index.boxes
@@ -195,7 +197,7 @@ def detected_boxes(folder: Path) -> dict[str, Any]:
         box = (one.x, one.y, one.width, one.height)
         caption = f"{finding_name(one.finding)} {one.score:.2f}"
         figures.append(html.gray_figure(np.asarray(own.image(row)), caption, list(true), [box]))
-    return {"figures": figures, "precision": with_limits(test["macro"]["map"])}
+    return {"figures": figures, "precision": with_limits(test.macro["map"])}
 
 
 # ---- export and server

@@ -1,17 +1,17 @@
 """Detection report: an evaluation of boxes as one page, and its table for the terminal."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from ribcage.evaluation.detection import BASELINE, Answers
+from ribcage.evaluation.detection import BASELINE, LabelledDetections
 from ribcage.metrics import froc
 from ribcage.metrics.detection import HIT
+from ribcage.metrics.evaluation import DetectedFinding, DetectionEvaluation, MeanBoxRow, ScalarEstimate
 from ribcage.metrics.matching import THRESHOLDS
 from ribcage.reports import detection_curves, html
 from ribcage.reports.details import evaluation_details, evaluation_title, leakage_card
 from ribcage.reports.detection_errors import FigureGroup
 from ribcage.reports.html import Table
-from ribcage.reports.numbers import UNDEFINED, decimals, finding_name, limits, with_limits
+from ribcage.reports.numbers import decimals, finding_name, limits, with_limits
 from ribcage.reports.subgroups import DIFFERENCE, gap_text
 
 RATES = dict(zip(froc.RATES, ("1/8", "1/4", "1/2", "1", "2", "4", "8"), strict=True))
@@ -25,50 +25,49 @@ PROTOCOLS = {
 }
 
 
-def detection_page(result: dict[str, Any], data: Answers, groups: Sequence[FigureGroup] = ()) -> str:
+def detection_page(result: DetectionEvaluation, data: LabelledDetections, groups: Sequence[FigureGroup] = ()) -> str:
     """The whole page; groups of images as `detection_figures` gives them."""
-    findings = ", ".join(finding_name(name) for name in result["model"]["findings"])
+    findings = ", ".join(finding_name(name) for name in result.context.model.findings)
     return html.render(
         "detection.html",
         title=evaluation_title(result),
         result=result,
         test_images=boxed_test_images(result),
         cards=detection_cards(result),
-        metrics=box_metric_table(result) if len(result["findings"]) > 1 else None,
+        metrics=box_metric_table(result) if len(result.findings) > 1 else None,
         metrics_note=box_metrics_note(result),
         findings=[
-            (finding_name(row["finding"]), row, precision_table(row), sensitivity_table(row))
-            for row in result["findings"]
+            (finding_name(row.finding), row, precision_table(row), sensitivity_table(row)) for row in result.findings
         ],
-        thresholds=[f"{row['cut']:.3g}" for row in result["findings"] if row["cut"] is not None],
+        thresholds=[f"{row.threshold:.3g}" for row in result.findings if row.threshold is not None],
         curves=detection_curves.detection_curve_groups(result, data),
         legend=detection_curves.LEGEND,
         baselines=box_baseline_table(result),
-        subgroups=box_subgroup_table(result) if result["subgroups"] else None,
+        subgroups=box_subgroup_table(result) if result.subgroups else None,
         groups=[group for group in groups if group.figures],
         details=evaluation_details(
-            result, f"boxes of {findings}", boxed_test_images(result), PROTOCOLS[result["protocol"]]
+            result, f"boxes of {findings}", boxed_test_images(result), PROTOCOLS[result.protocol]
         ),
     )
 
 
-def boxed_test_images(result: dict[str, Any]) -> str:
+def boxed_test_images(result: DetectionEvaluation) -> str:
     """300 images of 120 known patients"""
-    return f"{result['images']:,} images of {result['patients']:,} known patients"
+    return f"{result.images:,} images of {result.patients:,} known patients"
 
 
-def detection_cards(result: dict[str, Any]) -> list[tuple[str, str]]:
+def detection_cards(result: DetectionEvaluation) -> list[tuple[str, str]]:
     """(number, what it is), for the top of the page."""
-    macro, findings = result["macro"], result["findings"]
-    boxes = sum(row["boxes"] for row in findings)
+    macro, findings = result.macro, result.findings
+    boxes = sum(row.boxes for row in findings)
     at_one = macro["centre_at_1"]
     return [
-        (decimals(macro["map"]["value"]), f"mAP ({limits(macro['map'])})"),
-        (decimals(macro["map_positives"]["value"]), f"mAP, positive images only ({limits(macro['map_positives'])})"),
-        (decimals(at_one["value"]), f"sensitivity at 1 false positive per image ({limits(at_one)})"),
+        (decimals(macro["map"].value), f"mAP ({limits(macro['map'])})"),
+        (decimals(macro["map_positives"].value), f"mAP, positive images only ({limits(macro['map_positives'])})"),
+        (decimals(at_one.value), f"sensitivity at 1 false positive per image ({limits(at_one)})"),
         (f"{boxes:,}", f"ground-truth boxes of {len(findings)} finding{'s' * (len(findings) > 1)}"),
-        (f"{result['images']:,}", "images"),
-        (f"{result['patients']:,}", "patients"),
+        (f"{result.images:,}", "images"),
+        (f"{result.patients:,}", "patients"),
         leakage_card(result),
     ]
 
@@ -76,77 +75,82 @@ def detection_cards(result: dict[str, Any]) -> list[tuple[str, str]]:
 # ---- metrics
 
 
-def box_metric_table(result: dict[str, Any]) -> Table:
+def box_metric_table(result: DetectionEvaluation) -> Table:
     """The main metrics of each finding, and their mean where there are several."""
     rows = [
-        [finding_name(row["finding"]), row["n"], row["positives"], row["boxes"], *_metrics(row)]
-        for row in result["findings"]
+        [finding_name(row.finding), row.n, row.positives, row.boxes, *_metrics(row.metrics)] for row in result.findings
     ]
-    mean = [f"mean of {result['macro']['map']['findings']}", "", "", "", *_metrics(result["macro"])]
+    mean = [f"mean of {result.macro['map'].findings}", "", "", "", *_metrics(result.macro)]
     return Table(BOX_METRIC_HEAD, rows, mean if len(rows) > 1 else None)
 
 
-def _metrics(values: dict[str, Any]) -> list[object]:
-    others = (decimals(values[name]["value"]) for name in SHORT_METRICS[1:])
-    return [decimals(values["map"]["value"]), limits(values["map"]), *others]
+def _metrics(values: Mapping[str, ScalarEstimate]) -> list[object]:
+    others = (decimals(values[name].value) for name in SHORT_METRICS[1:])
+    return [decimals(values["map"].value), limits(values["map"]), *others]
 
 
-def box_metrics_note(result: dict[str, Any]) -> str:
+def box_metrics_note(result: DetectionEvaluation) -> str:
     """How the metrics were computed."""
     return (
         f"mAP: mean over IoU {THRESHOLDS[0]:.2f} to {THRESHOLDS[-1]:.2f}, no score threshold. FROC: mean sensitivity "
         "at 1/8 to 8 false positives per image; a box is hit if the centre of a detection lies inside it. "
-        f"Intervals: {100 * result['level']:g} % Wilson intervals over patients ({result['resamples']:,} resamples)."
+        f"Intervals: {100 * result.level:g} % Wilson intervals over patients ({result.resamples:,} resamples)."
     )
 
 
-def precision_table(row: dict[str, Any]) -> Table:
+def precision_table(row: DetectedFinding) -> Table:
     """AP on all images and on subsets."""
     rows: list[list[object]] = [
         [
             name,
-            *(with_limits(row[f"{key}{which}"]) if f"{key}{which}" in row else "" for key in ("map", "ap50", "ap75")),
+            *(
+                with_limits(row.metrics[f"{key}{which}"]) if f"{key}{which}" in row.metrics else ""
+                for key in ("map", "ap50", "ap75")
+            ),
         ]
         for name, which in IMAGE_SETS.items()
     ]
-    if "kaggle" in row:
-        rows.append(["per-image precision", with_limits(row["kaggle"]), "", ""])
+    if "kaggle" in row.metrics:
+        rows.append(["per-image precision", with_limits(row.metrics["kaggle"]), "", ""])
     return Table(["", "mAP", "AP50", "AP75"], rows)
 
 
-def sensitivity_table(row: dict[str, Any]) -> Table:
+def sensitivity_table(row: DetectedFinding) -> Table:
     """Sensitivity at every rate of false positives."""
     rows: list[list[object]] = []
     for kind, title in (("centre", "sensitivity, hit by centre"), ("overlap", f"sensitivity, hit by IoU {HIT:g}")):
-        values = [row[f"{kind}_at_{rate:g}"] for rate in RATES] + [row[f"{kind}_mean"]]
-        rows += [[title, *(decimals(value["value"]) for value in values)], ["", *map(limits, values)]]
+        values = [row.metrics[f"{kind}_at_{rate:g}"] for rate in RATES] + [row.metrics[f"{kind}_mean"]]
+        rows += [[title, *(decimals(value.value) for value in values)], ["", *map(limits, values)]]
     return Table(["false positives per image", *RATES.values(), "mean"], rows)
 
 
 # ---- baselines and subgroups
 
 
-def box_baseline_table(result: dict[str, Any]) -> Table:
+def box_baseline_table(result: DetectionEvaluation) -> Table:
     """The detector beside what is reached without the image."""
-    found = result["baselines"]
-    boxes = found.get("mean_box") or [dict.fromkeys(BASELINE, UNDEFINED)] * len(result["findings"])
+    found = result.baselines
+    unknown = MeanBoxRow(finding="", box=None, metrics=dict.fromkeys(BASELINE, ScalarEstimate()))
+    boxes = found.mean_box or (unknown,) * len(result.findings)
     rows: list[list[object]] = []
-    for row, box, shuffled in zip(result["findings"], boxes, found["shuffled"]["findings"], strict=True):
-        rows.append([finding_name(row["finding"]), "this detector", *(with_limits(row[name]) for name in BASELINE)])
-        rows.append(["", "mean box", *(with_limits(box[name]) for name in BASELINE)])
-        rows.append(["", "shuffled detections", *(with_limits(shuffled[name]) for name in BASELINE)])
+    for row, box, shuffled in zip(result.findings, boxes, found.shuffled.findings, strict=True):
+        rows.append(
+            [finding_name(row.finding), "this detector", *(with_limits(row.metrics[name]) for name in BASELINE)]
+        )
+        rows.append(["", "mean box", *(with_limits(box.metrics[name]) for name in BASELINE)])
+        rows.append(["", "shuffled detections", *(with_limits(shuffled.metrics[name]) for name in BASELINE)])
     return Table(["", "", *BASELINE_HEAD], rows)
 
 
-def box_subgroup_table(result: dict[str, Any]) -> Table:
+def box_subgroup_table(result: DetectionEvaluation) -> Table:
     """The same metrics in each subgroup."""
-    groups, rows, several = result["subgroups"], [], len(result["findings"]) > 1
+    groups, rows, several = result.subgroups, [], len(result.findings) > 1
     for place, row in enumerate(groups):
-        by = row["by"] if not place or groups[place - 1]["by"] != row["by"] else ""
-        counts = [row["images"], row["patients"], row["boxes"]]
-        averaged = [row["macro"]["map"]["findings"]] if several else []
-        gap = gap_text(row["gap"]["map"], row["macro"]["map"]["findings"])
-        values = (with_limits(row["macro"][name]) for name in BASELINE)
-        rows.append([by, row["group"], *counts, *averaged, *values, gap])
+        by = row.by if not place or groups[place - 1].by != row.by else ""
+        counts = [row.images, row.patients, row.boxes]
+        averaged = [row.macro["map"].findings] if several else []
+        gap = gap_text(row.gap.metrics["map"] if row.gap else None, row.macro["map"].findings)
+        values = (with_limits(row.macro[name]) for name in BASELINE)
+        rows.append([by, row.group, *counts, *averaged, *values, gap])
     head = ["", "", "images", "patients", "boxes", *["findings"] * several, *BASELINE_HEAD, f"mAP, {DIFFERENCE}"]
     return Table(head, rows)

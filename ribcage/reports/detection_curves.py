@@ -1,14 +1,14 @@
 """Curves of a detector, one row of plots for each finding: FROC, precision–recall, sizes, scores."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from ribcage.evaluation.detection import Answers
+from ribcage.evaluation.detection import LabelledDetections
 from ribcage.metrics import froc
 from ribcage.metrics.detection import HIT
+from ribcage.metrics.evaluation import DetectionEvaluation, SizeBin
 from ribcage.metrics.matching import THRESHOLDS, match_boxes
 from ribcage.reports import svg
 from ribcage.reports.numbers import finding_name
@@ -21,23 +21,23 @@ LEGEND = (
 )
 
 
-def detection_curve_groups(result: dict[str, Any], data: Answers) -> list[tuple[str, list[Markup]]]:
+def detection_curve_groups(result: DetectionEvaluation, data: LabelledDetections) -> list[tuple[str, list[Markup]]]:
     """(heading, four plots) of every finding."""
     return [
         (
-            finding_name(row["finding"]),
+            finding_name(row.finding),
             [
                 froc_plot(data, place),
                 box_precision_recall_plot(data, place),
-                size_plot(row["sizes"]),
+                size_plot(row.sizes),
                 box_score_histogram(data, place),
             ],
         )
-        for place, row in enumerate(result["findings"])
+        for place, row in enumerate(result.findings)
     ]
 
 
-def froc_plot(data: Answers, place: int) -> Markup:
+def froc_plot(data: LabelledDetections, place: int) -> Markup:
     """Sensitivity against false positives per image, on a scale of doublings."""
     boxes, at = data.boxes[place], np.linspace(-3, 3, 121)
     images, lines, dots = int(boxes.known.sum()), [], []
@@ -52,7 +52,7 @@ def froc_plot(data: Answers, place: int) -> Markup:
     return svg.plot("FROC", [*lines, *dots], axes)
 
 
-def box_precision_recall_plot(data: Answers, place: int) -> Markup:
+def box_precision_recall_plot(data: LabelledDetections, place: int) -> Markup:
     """Precision against recall at two overlaps."""
     boxes = data.boxes[place]
     matches = match_boxes(boxes.found, boxes.true, len(data))
@@ -65,14 +65,17 @@ def box_precision_recall_plot(data: Answers, place: int) -> Markup:
     return svg.plot("Precision–recall", lines, Axes(x_label="recall", y_label="precision"))
 
 
-def size_plot(sizes: Sequence[dict[str, Any]]) -> Markup:
+def size_plot(sizes: Sequence[SizeBin]) -> Markup:
     """Ground-truth boxes by size, and how many of them are detected."""
-    edges = np.array([sizes[0]["from"], *(each["to"] for each in sizes)])
-    top, ticks = svg.nice(max(each["boxes"] for each in sizes))
+    edges = np.array([sizes[0].low, *(each.high for each in sizes)])
+    top, ticks = svg.nice(max(each.boxes for each in sizes))
     steps = np.repeat(edges, 2)[1:-1]
     parts: list[Line | Dots] = [
-        Line(steps, np.repeat(np.array([float(each[name]) for each in sizes]), 2), kind)
-        for name, kind in (("boxes", "other-area"), ("found", "main-area"))
+        Line(steps, np.repeat(np.array(counts, float), 2), kind)
+        for counts, kind in (
+            ([each.boxes for each in sizes], "other-area"),
+            ([each.found for each in sizes], "main-area"),
+        )
     ]
     low, high = float(edges[0]), float(edges[-1])
     marks = [(value, f"{100 * value:.0f} %") for value in (low, (low + high) / 2, high)]
@@ -80,7 +83,7 @@ def size_plot(sizes: Sequence[dict[str, Any]]) -> Markup:
     return svg.plot("Sizes", parts, axes)
 
 
-def box_score_histogram(data: Answers, place: int) -> Markup:
+def box_score_histogram(data: LabelledDetections, place: int) -> Markup:
     """Scores of true positives and of false positives."""
     boxes = data.boxes[place]
     hitting = froc.best_hits(boxes.found, boxes.true, len(data))[1]

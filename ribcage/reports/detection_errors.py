@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ribcage.data.collection import Datasets
-from ribcage.evaluation.detection import RATE, Answers, Error, false_marks, missed
+from ribcage.evaluation.detection import RATE, Error, LabelledDetections, false_marks, missed
 from ribcage.metrics.detection import HIT
 from ribcage.reports import html
 from ribcage.reports.html import Box, Figure
@@ -28,7 +28,7 @@ class FigureGroup:
     figures: list[Figure]
 
 
-def detection_figures(data: Answers, datasets: Datasets, most: int) -> list[FigureGroup]:
+def detection_figures(data: LabelledDetections, datasets: Datasets, most: int) -> list[FigureGroup]:
     """Examples, false negatives and false positives, half of `most` each."""
     late = f"Ground-truth boxes that no detection overlaps by an IoU of {HIT:g}, or only after most false positives."
     sure = "Detections with the highest scores that match no ground-truth box."
@@ -45,7 +45,7 @@ def detection_figures(data: Answers, datasets: Datasets, most: int) -> list[Figu
     ]
 
 
-def box_figure(data: Answers, datasets: Datasets, image: int, error: Error | None) -> Figure | None:
+def box_figure(data: LabelledDetections, datasets: Datasets, image: int, error: Error | None) -> Figure | None:
     """An image with ground-truth boxes and detections; of an error only those of its own finding."""
     pixels = stored_image(datasets, int(data.rows[image]), SIDE)
     if pixels is None:
@@ -66,19 +66,19 @@ def _with_sides(boxes: np.ndarray) -> list[Box]:
     return [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes.tolist()]
 
 
-def box_caption(data: Answers, image: int, error: Error | None) -> str:
+def box_caption(data: LabelledDetections, image: int, error: Error | None) -> str:
     """Lung Opacity, size 21 %: first hit at 3.2 false positives per image · PA F 51"""
     what = _labels(data, image) if error is None else _error(data, error)
     return " · ".join(part for part in (what, person(data.about.iloc[image])) if part)
 
 
-def _labels(data: Answers, image: int) -> str:
+def _labels(data: LabelledDetections, image: int) -> str:
     """Lung Opacity × 2"""
     counts = zip(data.findings, ((each.true.images == image).sum() for each in data.boxes), strict=True)
     return ", ".join(f"{finding_name(name)} × {count}" for name, count in counts if count)
 
 
-def _error(data: Answers, error: Error) -> str:
+def _error(data: LabelledDetections, error: Error) -> str:
     name = f"{finding_name(data.findings[error.finding])}, size {100 * error.size:.0f} %"
     if not np.isfinite(error.false):
         return f"{name}: never hit"

@@ -1,15 +1,12 @@
 """Numbers and names as pages and tables print them; "–" for what is not defined."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ribcage.bundle.spec import HALF
+from ribcage.metrics.evaluation import ScalarEstimate
 
-Interval = Mapping[str, Any]
-"""A number with its interval: `value`, `low` and `high`, each None where it is not defined."""
-UNDEFINED: dict[str, None] = {"value": None, "low": None, "high": None}
 RULES = {
     "youden": "Youden's J: highest sensitivity + specificity",
     "midpoint": "midpoint of the mean log-odds of both classes",
@@ -35,16 +32,16 @@ def decimals(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def limits(interval: Interval) -> str:
+def limits(interval: ScalarEstimate) -> str:
     """0.812–0.834"""
-    if interval["low"] is None or interval["high"] is None:
+    if interval.low is None or interval.high is None:
         return "–"
-    return f"{interval['low']:.3f}–{interval['high']:.3f}"
+    return f"{interval.low:.3f}–{interval.high:.3f}"
 
 
-def with_limits(interval: Interval) -> str:
+def with_limits(interval: ScalarEstimate) -> str:
     """0.823 (0.812–0.834)"""
-    return decimals(interval["value"]) + (f" ({limits(interval)})" if interval["low"] is not None else "")
+    return decimals(interval.value) + (f" ({limits(interval)})" if interval.low is not None else "")
 
 
 def percent(share: float) -> str:
@@ -57,9 +54,9 @@ def signed(value: float | None) -> str:
     return "–" if value is None else f"{value:+.3f}".replace("-", "−")
 
 
-def signed_limits(interval: Interval) -> str:
+def signed_limits(interval: ScalarEstimate) -> str:
     """−0.003…+0.020"""
-    return "–" if interval["low"] is None else f"{signed(interval['low'])}…{signed(interval['high'])}"
+    return "–" if interval.low is None else f"{signed(interval.low)}…{signed(interval.high)}"
 
 
 def p_value(value: float | None) -> str:

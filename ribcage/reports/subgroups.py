@@ -1,58 +1,62 @@
 """Subgroups of the test images – by sex, age, view, dataset: the means of each, and every finding's AUROC."""
 
-from typing import Any
-
+from ribcage.metrics.evaluation import ClassificationEvaluation, MeanEstimate
 from ribcage.reports.html import Table
 from ribcage.reports.intervals import axis_ends, interval_drawing
-from ribcage.reports.numbers import Interval, decimals, finding_name, limits, signed, signed_limits, with_limits
+from ribcage.reports.numbers import decimals, finding_name, limits, signed, signed_limits, with_limits
 
 DIFFERENCE = "difference to all others"
 
 
-def subgroup_table(result: dict[str, Any]) -> Table:
+def subgroup_table(result: ClassificationEvaluation) -> Table:
     """Mean AUROC, sensitivity and specificity of each subgroup."""
-    groups = result["subgroups"]
-    ends = axis_ends([row["macro"]["auroc"] for row in groups])
+    groups = result.subgroups
+    ends = axis_ends([row.macro["auroc"] for row in groups])
     head = ["", "", "images", "patients", "positives", "mean AUROC", "95 %", "", "findings", DIFFERENCE]
     head += ["sensitivity", "specificity"]
     rows: list[list[object]] = []
     for place, row in enumerate(groups):
-        macro, area = row["macro"], row["macro"]["auroc"]
+        macro, area = row.macro, row.macro["auroc"]
         rows.append(
             [
-                row["by"] if not place or groups[place - 1]["by"] != row["by"] else "",
-                *(row[name] for name in ("group", "images", "patients", "positives")),
-                decimals(area["value"]),
+                row.by if not place or groups[place - 1].by != row.by else "",
+                row.group,
+                row.images,
+                row.patients,
+                row.positives,
+                decimals(area.value),
                 limits(area),
                 interval_drawing(area, ends),
-                area["findings"],
-                gap_text(row["gap"], area["findings"]),
+                area.findings,
+                gap_text(row.gap, area.findings),
                 *(_mean_rate(macro, name) for name in ("sensitivity", "specificity")),
             ]
         )
     return Table(head, rows)
 
 
-def auroc_table(result: dict[str, Any]) -> Table:
+def auroc_table(result: ClassificationEvaluation) -> Table:
     """AUROC of every finding in every subgroup."""
-    groups = result["subgroups"]
-    head = ["finding", *(f"{row['by']} {row['group']}" for row in groups)]
+    groups = result.subgroups
+    head = ["finding", *(f"{row.by} {row.group}" for row in groups)]
     return Table(
         head,
         [
-            [finding_name(finding["finding"]), *(decimals(row["findings"][place]["auroc"]["value"]) for row in groups)]
-            for place, finding in enumerate(result["findings"])
+            [finding_name(finding.finding), *(decimals(row.findings[place].metrics["auroc"].value) for row in groups)]
+            for place, finding in enumerate(result.findings)
         ],
     )
 
 
-def gap_text(gap: Interval, findings: int) -> str:
+def gap_text(gap: MeanEstimate | None, findings: int) -> str:
     """A difference with its interval, and over how many findings where that differs from the subgroup's."""
-    text = f"{signed(gap['value'])} ({signed_limits(gap)})" if gap["low"] is not None else signed(gap["value"])
-    return text if gap["findings"] in (0, findings) else f"{text} of {gap['findings']}"
+    if gap is None:
+        return "–"
+    text = f"{signed(gap.value)} ({signed_limits(gap)})" if gap.low is not None else signed(gap.value)
+    return text if gap.findings in (0, findings) else f"{text} of {gap.findings}"
 
 
-def _mean_rate(macro: dict[str, Any], name: str) -> str:
+def _mean_rate(macro: dict[str, MeanEstimate], name: str) -> str:
     """A mean, and over how many findings where that differs from AUROC's."""
-    findings = macro[name]["findings"]
-    return with_limits(macro[name]) + (f" of {findings}" if findings not in (0, macro["auroc"]["findings"]) else "")
+    findings = macro[name].findings
+    return with_limits(macro[name]) + (f" of {findings}" if findings not in (0, macro["auroc"].findings) else "")

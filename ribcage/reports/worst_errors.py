@@ -7,7 +7,7 @@ import numpy as np
 
 from ribcage.bundle.spec import DEFAULT_RULE
 from ribcage.data.collection import Datasets
-from ribcage.evaluation.classification import Answers
+from ribcage.evaluation.labelled import LabelledPredictions
 from ribcage.reports import html
 from ribcage.reports.html import Figure
 from ribcage.reports.numbers import finding_name, percent, person
@@ -17,7 +17,7 @@ TIES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
 def worst_errors(
-    data: Answers, datasets: Datasets, most: int, rule: str = DEFAULT_RULE
+    data: LabelledPredictions, datasets: Datasets, most: int, rule: str = DEFAULT_RULE
 ) -> list[tuple[str, list[Figure]]]:
     """(heading, figures) of false negatives and of false positives, half of `most` each."""
     return [
@@ -33,7 +33,9 @@ def worst_errors(
     ]
 
 
-def worst_predictions(data: Answers, present: bool, most: int, rule: str = DEFAULT_RULE) -> list[tuple[int, int]]:
+def worst_predictions(
+    data: LabelledPredictions, present: bool, most: int, rule: str = DEFAULT_RULE
+) -> list[tuple[int, int]]:
     """(image, finding) of the worst errors among images with (`present`) or without a finding.
 
     An error is worse the more images of the other class have a score on its wrong side; where there is a threshold,
@@ -65,13 +67,13 @@ def worst_predictions(data: Answers, present: bool, most: int, rule: str = DEFAU
     return list(chosen.items())
 
 
-def error_figure(data: Answers, datasets: Datasets, place: int, column: int) -> Figure | None:
+def error_figure(data: LabelledPredictions, datasets: Datasets, place: int, column: int) -> Figure | None:
     """The image with its labels and predictions; None where its file has gone."""
     pixels = stored_image(datasets, int(data.predictions.rows[place]), SIDE)
     return None if pixels is None else html.gray_figure(pixels, error_caption(data, place, column))
 
 
-def error_caption(data: Answers, place: int, column: int) -> str:
+def error_caption(data: LabelledPredictions, place: int, column: int) -> str:
     """Effusion: 2 % · labels: Effusion, Mass · highest: Nodule 40 % · PA F 51"""
     shares, labels = data.probabilities[place], data.labels[place]
     present = [finding_name(name) for name, label in zip(data.findings, labels, strict=True) if label == 1]

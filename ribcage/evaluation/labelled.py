@@ -1,0 +1,123 @@
+"""Labelled predictions: the predictions of a classifier beside the ground truth, and what they are tested for."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from ribcage.bundle.spec import DEFAULT_RULE, EXCLUSIVE, HALF, ModelSpec
+from ribcage.data.collection import Datasets
+from ribcage.data.findings import Policy
+from ribcage.evaluation.calibration import RULES
+from ribcage.inference import predictions as inference
+from ribcage.inference.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class LabelledPredictions:
+    """Predictions of some images, and their labels."""
+
+    predictions: Predictions
+    """Of the tested findings."""
+    labels: np.ndarray
+    """(N, F) 1, 0 and NaN, after the label policy."""
+    source: np.ndarray
+    """(N, F) 1, 0, -1 and NaN, as in the source."""
+    about: pd.DataFrame
+    """(N rows): set, row, path, patient, split, view, sex, age …"""
+    temperature: tuple[float, ...] = ()
+    thresholds: dict[str, tuple[float | None, ...]] | None = None
+    """Rule → one probability per finding."""
+
+    def __len__(self) -> int:
+        return len(self.about)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The tested findings."""
+        return self.predictions.findings
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """(N, F) after temperature."""
+        return self.predictions.probabilities(self.temperature)
+
+    @cached_property
+    def uncalibrated(self) -> np.ndarray:
+        """(N, F) before temperature."""
+        return self.predictions.probabilities()
+
+    @cached_property
+    def patients(self) -> np.ndarray:
+        """(N,) a name per patient, distinct between datasets; "" where unknown."""
+        return patient_names(self.about)
+
+    @cached_property
+    def ranks(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For each finding the ranks of its known images (ties share theirs), which those are, and all labels."""
+        columns = zip(self.probabilities.T, self.labels.T, strict=True)
+        return [(pd.Series(p[~np.isnan(y)]).rank().to_numpy(), ~np.isnan(y), y) for p, y in columns]
+
+    def threshold(self, rule: str) -> np.ndarray:
+        """(F,) NaN where none could be chosen."""
+        if rule == HALF:
+            return np.full(len(self.findings), 0.5)
+        chosen = (self.thresholds or {}).get(rule, ())
+        return np.array([np.nan if each is None else each for each in chosen or [None] * len(self.findings)])
+
+    def table(self) -> pd.DataFrame:
+        """The table of predictions."""
+        odds = self.predictions.log_odds()
+        return inference.table(self.about, self.findings, self.probabilities, odds, self.labels)
+
+
+def tested_findings(model: ModelSpec, data: Datasets, policy: Policy, rule: str = DEFAULT_RULE) -> tuple[str, ...]:
+    """The findings of the model that some dataset has labels for; one ValueError for options that cannot be used."""
+    if policy.draws:
+        raise ValueError(f"The policy {str(policy)!r} smooths labels; a test needs 1, 0 or nothing. Use ones or zeros.")
+    if rule not in (*RULES, HALF):
+        raise ValueError(f"Unknown rule {rule!r} for thresholds; rules: {', '.join((*RULES, HALF))}.")
+    common = tuple(name for name in model.findings if name in data.findings)
+    if not common:
+        raise ValueError(
+            f"The model and the data have no finding in common: the model knows {', '.join(model.findings)}; "
+            f"the data has {', '.join(data.findings) or 'none'}."
+        )
+    if model.loss == EXCLUSIVE and len(common) < len(model.findings):
+        lacking = ", ".join(name for name in model.findings if name not in common)
+        raise ValueError(
+            f"The model predicts one of {len(model.findings)} exclusive findings, but no dataset has labels for "
+            f"{lacking}."
+        )
+    return common
+
+
+def labelled_predictions(
+    predictions: Predictions, data: Datasets, model: ModelSpec, policy: Policy | None = None
+) -> LabelledPredictions:
+    """Predictions with their labels; findings that no dataset has labels for are left out."""
+    policy = policy or Policy()
+    common = tested_findings(model, data, policy)
+    places = [model.findings.index(name) for name in common]
+    source = data.source_labels(common)[predictions.rows]
+    labels = data.known_labels(predictions.rows, common, policy)
+    return LabelledPredictions(
+        replace(predictions, findings=common, logits=predictions.logits[:, places]),
+        labels,
+        source,
+        inference.about(data, predictions.rows),
+        tuple(model.temperature[place] for place in places) if model.temperature else (),
+        {rule: tuple(chosen[place] for place in places) for rule, chosen in model.thresholds.items()},
+    )
+
+
+def patient_names(about: pd.DataFrame) -> np.ndarray:
+    """(N,) a name per patient, distinct between datasets; "" where unknown."""
+    known = about["patient"] != ""
+    return (about["set"] + "\0" + about["patient"]).where(known, "").to_numpy(str)
+
+
+def known_patients(data: LabelledPredictions) -> int:
+    """Number of known patients."""
+    return len(set(data.patients.tolist()) - {""})

@@ -1,0 +1,87 @@
+"""Subgroups: the numbers of a classifier for each sex, age band, view, hospital and data set."""
+
+import numpy as np
+import pandas as pd
+
+from ribcage import metrics
+from ribcage.evaluation.labelled import LabelledPredictions
+from ribcage.metrics.evaluation import (
+    Subgroup,
+    SubgroupFinding,
+    SubgroupGap,
+    mean_estimate,
+    scalar_estimate,
+)
+
+AGES = (18, 40, 60, 80)
+SUBGROUP_METRICS = ("auroc", "sensitivity", "specificity")
+
+
+def classification_subgroups(
+    data: LabelledPredictions, thresholds: np.ndarray, *, resamples: int, seed: int, level: float
+) -> tuple[Subgroup, ...]:
+    """One for each value of sex, age, view, hospital and data set that differs among the images."""
+    rows = []
+    for by, groups in groupings(data.about).items():
+        if len(np.unique(groups)) < 2:
+            continue
+        found = metrics.summarise_groups(
+            groups, data.probabilities, data.labels, data.patients,
+            thresholds=thresholds, resamples=resamples, seed=seed,
+        )  # fmt: skip
+        for name, summary in found.items():
+            kept = {key: summary.metrics[key] for key in SUBGROUP_METRICS}
+            inside = groups == ("" if name == "unknown" else name)
+            rows.append(
+                Subgroup(
+                    by=by,
+                    group=name,
+                    images=int(inside.sum()),
+                    patients=len(set(data.patients[inside].tolist()) - {""}),
+                    positives=int(summary.positives.sum()),
+                    macro={key: mean_estimate(each.macro, each.averaged) for key, each in kept.items()},
+                    gap=subgroup_gap(data, inside, level),
+                    findings=tuple(
+                        SubgroupFinding(
+                            finding=finding,
+                            n=int(summary.n[place]),
+                            positives=int(summary.positives[place]),
+                            metrics={key: scalar_estimate(each.findings, place) for key, each in kept.items()},
+                        )
+                        for place, finding in enumerate(data.findings)
+                    ),
+                )
+            )
+    return tuple(rows)
+
+
+def subgroup_gap(data: LabelledPredictions, inside: np.ndarray, level: float) -> SubgroupGap:
+    """The mean AUROC of these images minus that of all others, over the findings that are defined in both."""
+    found = metrics.gap(data.probabilities, data.labels, inside, data.patients)
+    one = scalar_estimate(found.macro().interval(level))
+    return SubgroupGap(
+        one.value,
+        one.low,
+        one.high,
+        findings=int((~np.isnan(found.value)).sum()),
+        images=int((~inside).sum()),
+        positives=int((data.labels[~inside] == 1).sum()),
+    )
+
+
+def groupings(about: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Attribute → (N,) its value for each image, "" where unknown."""
+    found = {"sex": about["sex"].to_numpy(str), "age": age_bands(about["age"].to_numpy(np.float64))}
+    found["view"] = about["view"].to_numpy(str)
+    for name in ("hospital", "set"):
+        if name in about:
+            found[name] = about[name].fillna("").to_numpy(str)
+    return found
+
+
+def age_bands(ages: np.ndarray) -> np.ndarray:
+    """(N,) '0–17', '18–39', … '80+', which sort as text."""
+    edges = (0, *AGES)
+    names = [f"{low}–{high - 1}" for low, high in zip(edges, AGES, strict=False)] + [f"{AGES[-1]}+"]
+    bands = np.array([*names, ""])
+    return bands[np.where(np.isnan(ages), len(names), np.searchsorted(AGES, np.nan_to_num(ages), side="right"))]
