@@ -166,7 +166,39 @@ def show(
         return Shown(path, (0, 0), None, text)
 
 
-# ---- answers
+# ---- predictions
+
+
+def predicted(
+    opened: Classifier | Detector,
+    paths: Sequence[Path],
+    *,
+    rule: str = "",
+    min_score: float | None = None,
+    ten_crop: bool = False,
+    batch: int = 16,
+    window: str = "",
+) -> pd.DataFrame:
+    """The table of `probabilities` for a classifier, of `boxes` for a detector, with a progress line for many files.
+
+    rule: of a classifier's thresholds. min_score: of a detector's boxes (default: each finding's from validation).
+    """
+    label = "predict" if len(paths) > batch else ""
+    if isinstance(opened, Detector):
+        least = least_scores(opened.spec) if min_score is None else [min_score] * len(opened.spec.findings)
+        if none := [name for name, score in zip(opened.spec.findings, least, strict=True) if score == float("inf")]:
+            print(f"No boxes of {', '.join(none)}: validation found no score threshold. --min-score X shows them.")
+        return boxes(opened, paths, least=least, batch=batch, label=label, window=window)
+    thresholds = cuts(opened.spec, rule)
+    return probabilities(
+        opened, paths, batch=batch, ten_crop=ten_crop, thresholds=thresholds, label=label, window=window
+    )
+
+
+def readable(table: pd.DataFrame, paths: Sequence[Path]) -> list[Path]:
+    """The files that were read."""
+    bad = set(table.loc[table["error"] != "", "path"])
+    return [path for path in paths if written(path) not in bad]
 
 
 def probabilities(

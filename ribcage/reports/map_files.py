@@ -1,0 +1,123 @@
+"""Saliency maps, sheets and boxes of image files, written as files in the pixels of the image."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from ribcage.bundle.io import Bundle, Classifier
+from ribcage.bundle.spec import DEFAULT_RULE
+from ribcage.imaging import image_file
+from ribcage.inference import explanation, gradcam, image_files, sanity
+from ribcage.inference.gradcam import Way
+from ribcage.reports import saliency
+from ribcage.reports.prediction_lines import Row, crossing, sanity_lines
+from ribcage.runtime import progress
+
+CHECKED = 16
+"""Images that the sanity check takes at most."""
+LONG = 20
+"""With more files than this a progress line is shown."""
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """Which maps of which findings are written where."""
+
+    opened: Bundle
+    way: Way
+    maps: Path | None = None
+    """Folder of the maps, or of images with a detector's boxes."""
+    sheet: Path | None = None
+    """A file that ends in .svg, or a folder."""
+    findings: tuple[str, ...] = ()
+    """Findings to map; none: those that reach their threshold, else the most probable one."""
+    rule: str = ""
+    window: str = ""
+    grids: set[tuple[int, int]] = field(default_factory=set)
+    """Cells of the maps, down and across, as far as maps were made."""
+
+    def write(self, predictions: pd.DataFrame, paths: Sequence[Path], say: Callable[[str], None] = print) -> None:
+        """Write the files of all images; an error with one image is printed and does not stop the others."""
+        rows = {path: own.to_dict("records") for path, own in predictions.groupby("path", sort=False)}
+        draw = self._boxes if self.opened.spec.detector else self._maps
+        made: list[Path] = []
+
+        def work() -> Iterable[int]:
+            for path, place in zip(paths, explanation.places(paths), strict=True):
+                try:
+                    made.extend(draw(rows[image_files.written(path)], path, place, say))
+                except (ValueError, FileNotFoundError, MemoryError) as error:
+                    say(f"! {path}: no map was written: {' '.join(str(error).split()) or type(error).__name__}")
+                yield 1
+
+        for _ in progress.track(work(), len(paths), "maps", "files") if len(paths) > LONG else work():
+            pass
+        say(f"Wrote {len(made):,} {'file' if len(made) == 1 else 'files'}{f', such as {made[0]}' if made else ''}.")
+        for grid in sorted(self.grids):
+            say(f"! {self._coarse(grid)}" if self._coarse(grid) else f"{self.way.name}: {grid[0]} × {grid[1]} cells.")
+
+    def _coarse(self, grid: tuple[int, int]) -> str:
+        """A warning where the maps have few cells."""
+        assert isinstance(self.opened, Classifier)
+        return gradcam.coarseness(self.opened.method.backbone, grid, self.opened.spec.size, self.way)
+
+    def _maps(self, rows: Sequence[Row], path: Path, place: Path, say: Callable[[str], None]) -> list[Path]:
+        """The maps and the sheet of a file."""
+        row, model = rows[0], self.opened.spec
+        image = image_file.read_image(path, window=self.window)
+        found = explanation.look(self.opened, image, self.way)
+        probabilities = {name: float(str(row[name])) for name in model.findings}
+        high, made = crossing(row, model.findings), []
+        self.grids.add((found.maps.shape[1], found.maps.shape[2]))
+        if self.maps:
+            chosen = self.findings or high or (max(probabilities, key=lambda name: probabilities[name]),)
+            if empty := [name for name in chosen if name in found.empty]:
+                say(f"{path}: no evidence for {', '.join(empty)}; the map is empty.")
+            words = explanation.endings(model.findings)
+            for name in chosen:
+                made.append(self.maps / place.parent / f"{place.name}-{words[name]}.png")
+                saliency.save(saliency.overlay(image.pixels, found.heat(name)), made[-1])
+        if self.sheet:
+            one = self.sheet.suffix.lower() == ".svg"
+            made.append(self.sheet if one else self.sheet / place.parent / f"{place.name}.svg")
+            tiles = saliency.tiles(image.pixels, found, probabilities, high)
+            saliency.save_sheet(tiles, path.name, self._foot(found, bool(high)), made[-1])
+        return made
+
+    def _foot(self, found: explanation.Looked, framed: bool) -> str:
+        """The line below a sheet."""
+        high, wide = found.maps.shape[1:]
+        foot = f"{self.opened.spec.name} · saliency maps ({self.way.name}, {high} × {wide} cells) and probabilities"
+        foot += " · no colour: no evidence for the finding" * bool(found.empty)
+        return (
+            foot + f" · framed: reaches its threshold ({self.rule or DEFAULT_RULE})" * framed + " · research use only"
+        )
+
+    def _boxes(self, rows: Sequence[Row], path: Path, place: Path, say: Callable[[str], None]) -> list[Path]:
+        """The boxes of a file: an image for each finding that has any."""
+        assert self.maps
+        image, made = image_file.read_image(path, window=self.window), []
+        words = explanation.endings(self.opened.spec.findings)
+        for name in dict.fromkeys(str(row["finding"]) for row in rows if row["finding"]):
+            if self.findings and name not in self.findings:
+                continue
+            own = [
+                [float(str(row[side])) for side in ("x", "y", "width", "height")]
+                for row in rows
+                if row["finding"] == name
+            ]
+            made.append(self.maps / place.parent / f"{place.name}-{words[name]}.png")
+            saliency.save(saliency.marked(image.pixels, own), made[-1])
+        return made
+
+    def check(self, paths: Sequence[Path], say: Callable[[str], None] = print) -> None:
+        """Print how similar the maps are to those of the same network with random weights."""
+        assert isinstance(self.opened, Classifier)
+        side = self.opened.spec.stored
+        images = [image_file.read_image(path, min_side=side, window=self.window) for path in paths[:CHECKED]]
+        squares = [explanation.square(each, self.opened.spec) for each in images]
+        found = sanity.of(self.opened, squares, way=self.way)
+        for line in sanity_lines(found, self._coarse(found.grid)):
+            say(line)
