@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 from ribcage.data.dataset_folder import open as open
 from ribcage.data.findings import Policy as Policy
 from ribcage.data.index import Index as Index
@@ -717,7 +718,7 @@ def predict(
     window: Word = '',
     allow_unread: Word = '0',
     batch: int = 16,
-) -> Any:
+) -> pd.DataFrame:
     """Predict findings in image files: PNG, JPEG, TIFF, BMP or DICOM; files, folders, or patterns.
 
     A classifier gives a calibrated probability for every finding and marks those that reach their threshold; a detector

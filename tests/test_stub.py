@@ -46,11 +46,21 @@ def default(field: "dataclasses.Field[Any]") -> str:
     return "" if value is flags.NEEDED else f" = {str(value)!r}" if isinstance(value, Path) else f" = {value!r}"
 
 
-def said(returned: Any) -> str:
-    """What a verb gives back."""
-    return {Path: "Path", None: "None", type(None): "None"}.get(returned) or (
-        str(returned).replace("typing.", "") if typing.get_origin(returned) in (dict, list) else "Any"
+def returned(name: str) -> tuple[str, set[str]]:
+    """What a verb gives back, as its file writes it, and the import lines that this needs."""
+    tree = ast.parse(cli.command_file(name.rstrip("_")).read_text(encoding="utf-8"))
+    run = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "run")
+    text = (
+        str(run.returns.value) if isinstance(run.returns, ast.Constant) else ast.unparse(run.returns or ast.Name("Any"))
     )
+    names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    lines = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            lines |= {f"from {node.module} import {one.name}" for one in node.names if one.name in names}
+        elif isinstance(node, ast.Import):
+            lines |= {f"import {one.name} as {one.asname}" for one in node.names if one.asname in names}
+    return text, lines - {"from pathlib import Path", "from typing import Any", "from typing import Literal"}
 
 
 def said_defaults(module: Any) -> dict[str, str]:
@@ -78,19 +88,20 @@ def function(name: str) -> str:
     words = [f"{field.name}: {kind(kinds[field.name])}{default(field)}," for field in placed]
     words += ["*,"] * bool(named) + [f"{field.name}: {kind(kinds[field.name])}{default(field)}," for field in named]
     words += ["**options: Any,"] * ("member" in kinds)
-    returned = said(typing.get_type_hints(module.run).get("return"))
     for option, usual in said_defaults(module).items():
         texts[option] = f"{texts[option].rstrip('.')} (default: {usual})."
     about = [(module.__doc__ or "").strip(), "", "Args:"]
     about += [textwrap.fill(f"{one.name}: {texts[one.name]}", 110, initial_indent="    ", subsequent_indent="        ") for one in [*placed, *named]]  # fmt: skip
     about += ["    options: its own, as `ribcage … --help` lists them."] * ("member" in kinds)
     doc = textwrap.indent('"""' + "\n".join(about) + '\n"""', "    ", lambda line: bool(line.strip()))
-    return f"def {name}(\n{textwrap.indent(chr(10).join(words), '    ')}\n) -> {returned}:\n{doc}\n"
+    return f"def {name}(\n{textwrap.indent(chr(10).join(words), '    ')}\n) -> {returned(name)[0]}:\n{doc}\n"
 
 
 def stub() -> str:
     places = {name: f"from ribcage.{where} import {name} as {name}" for name, where in ribcage._PLACES.items()}
-    return HEAD + "\n".join(sorted(places.values())) + "\n\n" + ALIASES + "\n" + "\n".join(map(function, api.names()))
+    types = set[str]().union(*(returned(name)[1] for name in api.names()))
+    lines = sorted({*places.values(), *types}, key=lambda line: (line.startswith("from ribcage"), line))
+    return HEAD + "\n".join(lines) + "\n\n" + ALIASES + "\n" + "\n".join(map(function, api.names()))
 
 
 @pytest.mark.generated
@@ -101,11 +112,13 @@ def test_the_stub_is_the_programs() -> None:
 def test_every_name_in_the_stub_is_there() -> None:
     tree = ast.parse(STUB.read_text(encoding="utf-8"))
     told = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    told |= {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    told |= {
+        alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names if alias.asname
+    }
     offered = {name for name in dir(ribcage) if not name.startswith("_")} - {"importlib", "Any", "annotations"}
     modules = {file.stem for file in STUB.parent.glob("*.py")} | {file.name for file in STUB.parent.iterdir()}
     assert offered - modules <= told
-    assert all(hasattr(ribcage, name) for name in told - {"Path", "Literal", "Sequence", "Any"})
+    assert all(hasattr(ribcage, name) for name in told)
 
 
 def test_the_types_of_the_reference_are_there() -> None:
