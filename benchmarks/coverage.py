@@ -54,7 +54,7 @@ DESIGNS = ("single", "clustered", "fixed")
 RATES = (0.5, 0.8, 0.95)
 ASKED = 0.2
 RARE = 0.01
-RARE_POSITIVES = (10, 20, 50)
+RARE_POSITIVES = (10, 20, 50, 200)
 RESAMPLES = 400
 
 

@@ -18,6 +18,7 @@ from ribcage.metrics import (
     placements,
     pointing,
     resampling,
+    summaries,
     thresholds,
 )
 from ribcage.metrics.patients import patient_numbers
@@ -673,7 +674,7 @@ def test_one_patient_has_no_interval_and_takes_none_from_the_others() -> None:
     scores, labels, patients = case(19, rows=300, unknown=0)
     labels[:, 2] = patients == patients[0]
     found = metrics.summarise(scores, labels, patients, thresholds=0.5).metrics
-    for name in ("auroc", "auroc_delong", "ap", "sensitivity", "f1"):
+    for name in ("auroc", "auroc_delong", "sensitivity", "f1"):
         each = found[name]
         assert np.isnan(each.findings.low).tolist() == [False, False, True] and each.averaged == 3, name
         others = metrics.summarise(scores[:, :2], labels[:, :2], patients, thresholds=0.5).metrics[name]
@@ -933,3 +934,15 @@ def test_a_temperature_of_the_same_population_is_seldom_said_to_do_harm() -> Non
     found = metrics.brier_change(after, before, labels)
     assert (found.value > 0.01 * metrics.brier(before, labels)).mean() > 0.1
     assert (found.low > 0).mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("few", "has"), [(summaries.FEWEST_FOR_MEAN_PRECISION - 1, False), (summaries.FEWEST_FOR_MEAN_PRECISION, True)]
+)
+def test_the_mean_precision_of_few_positives_has_no_interval(few: int, has: bool) -> None:
+    labels = np.zeros((600, 2))
+    labels[:few, 0], labels[:300, 1] = 1, 1
+    scores = np.random.default_rng(0).normal(size=(600, 2)) + labels
+    found = metrics.summarise(scores, labels, resamples=50).metrics["ap"]
+    assert np.isfinite(found.findings.low).all() and np.isfinite(found.macro.value).all()
+    assert np.isfinite(found.macro.low).all() == has

@@ -1,6 +1,6 @@
 """Summaries: every metric of every finding with its interval, for all images, for subgroups, and for two models."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict, TypeVar, Unpack
 
 import numpy as np
@@ -11,6 +11,9 @@ from ribcage.metrics.placements import delong, delong_difference
 from ribcage.metrics.ranking import checked_arrays
 from ribcage.metrics.resampling import bootstrap, paired_difference
 from ribcage.metrics.thresholds import RATES
+
+FEWEST_FOR_MEAN_PRECISION = 200
+"""Positives of each finding, from which on the mean average precision has an interval."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,23 @@ def summarise(
         name: _estimate(values, _meant(name, values, rated), level)
         for name, values in {**found, "auroc_delong": exact}.items()
     }
+    positives = (labels == 1).sum(axis=0)
+    metrics["ap"] = without_uncertain_mean(metrics["ap"], positives)
     people = int(patient_numbers(patients, len(scores)).max(initial=-1)) + 1
-    return MetricSummary((~np.isnan(labels)).sum(axis=0), (labels == 1).sum(axis=0), people, metrics)
+    return MetricSummary((~np.isnan(labels)).sum(axis=0), positives, people, metrics)
+
+
+def without_uncertain_mean(precision: Estimate, positives: np.ndarray) -> Estimate:
+    """Average precision whose mean over several findings has no interval where one of them has few positives.
+
+    AP is too large on average then, and by the same direction for all findings: the interval of their mean would hold
+    the truth too rarely (`benchmarks/coverage.py --parts rare`).
+    """
+    defined = ~np.isnan(precision.findings.value)
+    if precision.averaged < 2 or positives[defined].min() >= FEWEST_FOR_MEAN_PRECISION:
+        return precision
+    none = np.full(1, np.nan)
+    return replace(precision, macro=Interval(precision.macro.value, none, none, none))
 
 
 def summarise_groups(
