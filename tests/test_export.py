@@ -1,6 +1,7 @@
 """An exported file answers as the model, from bytes on, or is not kept."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -205,7 +206,7 @@ def test_what_is_no_number_is_no_answer(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_server_takes_what_export_left_if_it_is_of_just_this_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = made(tmp_path / "run 运行")
     assert cli.main(["export", str(folder), "--no-latency"]) == 0
@@ -224,20 +225,34 @@ def test_a_server_takes_what_export_left_if_it_is_of_just_this_model(
         namer.prepare(1)
         return namer.run(deployment.patterns(48))
 
+    capsys.readouterr()
     before = answer()
-    assert not written
+    assert not written and "model.onnx" not in capsys.readouterr().err
     facts = opened(folder).folder / "model.json"
     model = json.loads(facts.read_text(encoding="utf-8"))
     facts.write_text(json.dumps(model | {"temperature": [3.0] * len(model["findings"])}), encoding="utf-8")
     (facts.parent / "SHA256SUMS").unlink()
     after = answer()
     assert len(written) == 1 and np.abs(after - before).max() > 1e-3
+    said = [line for line in capsys.readouterr().err.splitlines() if "model.onnx" in line]
+    assert len(said) == 1 and "ribcage export" in said[0]
     file.write_bytes(b"no file of ONNX's")
-    with pytest.raises(ValueError, match=r"model\.onnx is damaged.* Export it again"):
-        answer()
-    (file.parent / "model.onnx.sha256").unlink()  # as older exports are: nobody can tell what it is
+    deployment.seal([file])  # as anybody can
     np.testing.assert_array_equal(answer(), after)
     assert len(written) == 2 and file.read_bytes() == b"no file of ONNX's"  # only `export` writes there
+
+
+def test_files_that_are_no_exports_are_a_line(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"no file of ONNX's")
+    for pipe in ("b.onnx", "b.ts", "b.xml", "c.bin"):
+        os.mkfifo(tmp_path / pipe)
+    (tmp_path / "c.xml").write_text("<net/>", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a\.onnx"):
+        deployment.opened_onnx(tmp_path / "a.onnx")
+    for name in ("b.onnx", "b.ts", "b.xml", "c.xml"):
+        way = deployment.OPENED[{"onnx": "onnx", "ts": "torchscript", "xml": "openvino"}[name[2:]]]
+        with pytest.raises(OSError, match="no regular file"):
+            way(tmp_path / name, 1)
 
 
 def test_weights_in_another_file_are_not_opened(tmp_path: Path) -> None:

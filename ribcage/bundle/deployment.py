@@ -7,7 +7,6 @@ write them again. Findings, thresholds and the way an image becomes square stand
 """
 
 import contextlib
-import hashlib
 import importlib.util
 import json
 import math
@@ -21,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage.bundle import onnx_export
+from ribcage.bundle import attestation, onnx_export
 from ribcage.bundle.formats import one_line
-from ribcage.bundle.io import WEIGHTS_FILE, Classifier
+from ribcage.bundle.io import Classifier
 from ribcage.bundle.spec import ModelSpec
 from ribcage.imaging import augment
 from ribcage.metrics import multiclass, sigmoid
@@ -113,32 +112,6 @@ def facts(model: ModelSpec) -> dict[str, str]:
     return {f"ribcage.{name}": text for name, text in {**said, **words}.items()}
 
 
-def stamp(opened: Classifier) -> str:
-    """Stands for a model's weights and facts; "" where it lies nowhere."""
-    told = hashlib.sha256()
-    for name in (WEIGHTS_FILE, "model.json"):
-        if not (opened.folder / name).is_file():
-            return ""
-        told.update(bytes.fromhex(digest.of(opened.folder / name)))
-    return told.hexdigest()
-
-
-def kept_onnx(opened: Classifier) -> Path | None:
-    """The file that `ribcage export` has left beside the model, if it was made from just this one and is as written."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    file = opened.folder / FILES["onnx"]
-    if not sealed(file):
-        return None
-    try:
-        content = onnx.load_from_string(file.read_bytes())
-    except DecodeError:
-        return None
-    said = {one.key: one.value for one in content.metadata_props}
-    return file if said.get("ribcage.stamp") == stamp(opened) != "" else None
-
-
 def seal(written: Sequence[Path]) -> None:
     """Write the digests of an export beside its first file, as `sha256sum --check` reads them."""
     files.write(beside(written[0]), digest.sums({one.name: one for one in written}))
@@ -147,18 +120,6 @@ def seal(written: Sequence[Path]) -> None:
 def beside(file: Path) -> Path:
     """Where the digests of an export are."""
     return file.with_name(file.name + ".sha256")
-
-
-def sealed(file: Path) -> bool:
-    """Whether an export has its digest beside it, and is as it was written; older ones have none."""
-    if not (file.is_file() and beside(file).is_file()):
-        return False
-    with beside(file).open("rb") as stream:
-        text = stream.read(digest.MOST).decode("utf-8", "replace")
-    lines = [digest.LINE.fullmatch(line) for line in text.splitlines()]
-    known = {line[2]: line[1] for line in lines if line}
-    digest.check(file, known.get(file.name, ""), "Export it again, or remove it.")
-    return True
 
 
 def outside(message: Any) -> bool:
@@ -178,7 +139,7 @@ def write_onnx(opened: Classifier, file: Path) -> None:
     side = opened.spec.stored
     onnx_export.onnx(Deployed(opened), (side, side), file, kind=torch.uint8, answers="probabilities")
     content = onnx.load(str(file))
-    onnx.helper.set_model_props(content, facts(opened.spec) | {"ribcage.stamp": stamp(opened)})
+    onnx.helper.set_model_props(content, facts(opened.spec))
     onnx.save(content, str(file))
 
 
@@ -233,13 +194,24 @@ def write_int8(source: Path, images: np.ndarray, file: Path) -> None:
 
 def opened_onnx(file: Path, threads: int = 0) -> Answer:
     """ONNX Runtime on the CPU; threads: 0 takes one for each core."""
+    if files.regular(file).stat().st_size > attestation.LARGEST:
+        raise ValueError(f"{file} is larger than any ONNX file: export the model again.")
+    return loaded_onnx(file.read_bytes(), file, threads)
+
+
+def loaded_onnx(content: bytes, file: Path, threads: int = 0) -> Answer:
+    """The same of what a file holds; `file` is its name in errors."""
     import onnx
     import onnxruntime
+    from google.protobuf.message import DecodeError
 
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
-    content = file.read_bytes()
-    if outside(onnx.load_from_string(content)):
+    try:
+        elsewhere = outside(onnx.load_from_string(content))
+    except DecodeError as error:
+        raise ValueError(f"{file} is no ONNX file ({one_line(error)}): export the model again.") from None
+    if elsewhere:
         raise ValueError(f"{file} has weights in other files, which Ribcage does not open: export the model again.")
 
     def answer(images: np.ndarray) -> np.ndarray:
@@ -258,7 +230,7 @@ def opened_onnx(file: Path, threads: int = 0) -> Answer:
 def opened_torchscript(file: Path, threads: int = 0) -> Answer:
     """torch's own runtime."""
     with quiet():
-        module = torch.jit.load(str(file))
+        module = torch.jit.load(str(files.regular(file)))
 
     def answer(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -271,6 +243,8 @@ def opened_openvino(file: Path, threads: int = 0, precision: str = "f32") -> Ans
     """OpenVINO on the CPU, in this precision: by itself it takes bf16 wherever the hardware is fast at it."""
     import openvino
 
+    for one in (file, file.with_suffix(".bin")):
+        files.regular(one)
     asked: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     compiled = openvino.Core().compile_model(
         str(file), "CPU", asked | ({"INFERENCE_NUM_THREADS": threads} if threads else {})

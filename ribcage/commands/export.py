@@ -55,7 +55,7 @@ def run(options: Options) -> dict[str, Any]:
     import contextlib
     import tempfile
 
-    from ribcage.bundle import deployment
+    from ribcage.bundle import attestation, deployment
     from ribcage.bundle.io import load_classifier
     from ribcage.runtime import files, limits, progress
 
@@ -75,10 +75,16 @@ def run(options: Options) -> dict[str, Any]:
         if options.latency:
             with progress.working("measuring the time that both take (--no-latency skips this)"):
                 result["latency"] = timed(options, opened, made)
-        deployment.beside(file).unlink(missing_ok=True)
+        for stale in (deployment.beside(file), attestation.file_beside(file)):
+            stale.unlink(missing_ok=True)
         for one in beside(made):
             one.replace(file.with_suffix(one.suffix))
         deployment.seal(beside(file))
+        if file == opened.folder / deployment.FILES["onnx"] and not options.int8:
+            try:
+                attestation.attest(file, opened.folder)
+            except (OSError, ValueError) as error:
+                print(f"! `ribcage serve` will not use {file} but export the model again: {error}")
     if opened.spec.warning:
         print(f"! {opened.spec.warning}")
     print(f"Wrote {file}, {sum(one.stat().st_size for one in beside(file)) / 1e6:,.1f} MB.")

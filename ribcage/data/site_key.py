@@ -22,6 +22,14 @@ def key() -> bytes:
     )
 
 
+def existing() -> bytes | None:
+    """The key if there is one; none is made."""
+    try:
+        return key() if os.environ.get(VARIABLE) or file().is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
 def identity() -> str:
     """A name of the key that tells nothing of it: what bundles note of the site that made their hashes."""
     return hashlib.blake2b(key(), digest_size=8, person=b"ribcage site id").hexdigest()
@@ -30,7 +38,10 @@ def identity() -> str:
 def file() -> Path:
     """Where the key is kept."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(home) if Path(home).is_absolute() else Path.home() / ".config") / "ribcage" / "site.key"
+    try:
+        return (Path(home) if Path(home).is_absolute() else Path.home() / ".config") / "ribcage" / "site.key"
+    except RuntimeError:
+        raise OSError(f"This user has no home folder for a site key. Set {VARIABLE} to a secret.") from None
 
 
 def _kept(place: Path) -> bytes:

@@ -4,6 +4,8 @@ What names findings is exported to ONNX, compared with the model it came from, a
 runs in torch. Both take images that are square already.
 """
 
+import os
+import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ribcage.bundle import deployment, ood
+from ribcage.bundle import attestation, deployment, ood
 from ribcage.bundle.io import Bundle, Classifier, Detector
 from ribcage.imaging.gray_image import GrayImage
 from ribcage.inference import explanation, gradcam, image_files
@@ -86,11 +88,7 @@ class Namer(Answering):
     def prepare(self, threads: int) -> None:
         """Export, unless that was done, and compare with the model itself."""
         super().prepare(threads)
-        with tempfile.TemporaryDirectory(prefix="ribcage-") as work:
-            file = deployment.kept_onnx(self.opened)
-            if file is None:
-                deployment.write_onnx(self.opened, file := Path(work) / "model.onnx")
-            self.run = deployment.opened_onnx(file, threads)
+        self.run = self._exported(threads)
         images = deployment.patterns(self.opened.spec.stored)
         wanted = deployment.expected(self.opened, images)
         away = deployment.away(self.run, images, wanted)
@@ -100,6 +98,19 @@ class Namer(Answering):
             raise ValueError(
                 f"{self.opened.folder}, exported, is {away:.2g} away from itself, more than {TOLERANCE:g}."
             )
+
+    def _exported(self, threads: int) -> deployment.Answer:
+        """The model in ONNX Runtime: as this site exported it before, else exported now into a temporary folder."""
+        kept = self.opened.folder / deployment.FILES["onnx"]
+        if os.path.lexists(kept):
+            content = attestation.attested(kept, self.opened.folder)
+            if content is not None:
+                return deployment.loaded_onnx(content, kept, threads)
+            advice = "`ribcage export` replaces it"
+            print(f"{kept} was not exported here from this model: it is exported anew ({advice}).", file=sys.stderr)
+        with tempfile.TemporaryDirectory(prefix="ribcage-") as work:
+            deployment.write_onnx(self.opened, file := Path(work) / "model.onnx")
+            return deployment.opened_onnx(file, threads)
 
     def answer(self, images: list[GrayImage]) -> list[Said]:
         """A probability of each finding."""

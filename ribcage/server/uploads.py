@@ -13,6 +13,8 @@ from ribcage.server.problem import SOON, Problem
 
 LONGEST = 200
 """Letters of a file's name."""
+LONGEST_HEADERS = 1 << 13
+"""Bytes of the headers of a part; older versions of python-multipart have no bound of their own."""
 SEVERAL = 4
 """So many of the largest requests may be held at once."""
 
@@ -84,7 +86,7 @@ class _Form:
             raise Problem(400, "The form has no boundary of 1 to 100 letters.")
         self.most, self.ended = most, False
         self.uploads: list[Upload] = []
-        self.header, self.value, self.disposition, self.data = b"", b"", b"", bytearray()
+        self.header, self.value, self.disposition, self.data, self.told = b"", b"", b"", bytearray(), 0
         steps = (
             "part_begin",
             "header_field",
@@ -113,17 +115,25 @@ class _Form:
 
     def part_begin(self) -> None:
         """One more part."""
-        self.header, self.value, self.disposition, self.data = b"", b"", b"", bytearray()
+        self.header, self.value, self.disposition, self.data, self.told = b"", b"", b"", bytearray(), 0
         if len(self.uploads) == self.most:
             raise Problem(413, f"A request may have {self.most} files, this one has more.")
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
         """Some of a header's name."""
+        self._count(end - start)
         self.header += data[start:end]
 
     def header_value(self, data: bytes, start: int, end: int) -> None:
         """Some of its value."""
+        self._count(end - start)
         self.value += data[start:end]
+
+    def _count(self, more: int) -> None:
+        """Bytes of headers."""
+        self.told += max(more, 1)
+        if self.told > LONGEST_HEADERS:
+            raise Problem(413, f"The headers of a part may have {LONGEST_HEADERS:,} bytes, these have more.")
 
     def header_end(self) -> None:
         """One more header."""
