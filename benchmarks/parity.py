@@ -29,7 +29,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import cli
 from ribcage.bundle import formats
-from ribcage.bundle.formats.foreign import MEAN, STD
+from ribcage.bundle.formats.reading.published_weights import MEAN, STD
 from ribcage.bundle.io import load_bundle
 from ribcage.methods.supervised import Supervised
 

@@ -5,7 +5,7 @@
 Of each architecture that `ribcage convert` recognises by its weights (`ribcage/bundle/formats/`), timm's other models
 are built without numbers and compared by the names and shapes of all weights but positions and last layers. Where they
 agree, both get the same random weights and the same images; those whose features differ are printed as the lines of
-`ribcage/bundle/formats/twins.py`. Ten minutes on one core, for timm's 1,400 models.
+`ribcage/bundle/formats/reading/twins.py`. Ten minutes on one core, for timm's 1,400 models.
 """
 
 import json
@@ -16,11 +16,12 @@ from typing import Any
 import timm
 import torch
 
-from ribcage.bundle.formats import autoformer, darmo, deit, foreign, lightly, timm_names, visformer
+from ribcage.bundle.formats import autoformer, darmo, deit, lightly, timm_names, visformer
+from ribcage.bundle.formats.reading.published_weights import DENSENETS, RESNETS, VITS
 from ribcage.models import architectures as architectures
 
 RECOGNISED = {
-    *foreign.RESNETS, *foreign.DENSENETS, *foreign.VITS, *deit.DEITS, *deit.DISTILLED, *deit.THIRD, *darmo.MODELS,
+    *RESNETS, *DENSENETS, *VITS, *deit.DEITS, *deit.DISTILLED, *deit.THIRD, *darmo.MODELS,
     *visformer.MODELS, *autoformer.AUTOFORMERS, *autoformer.SWINS, *lightly.SMALL,
     *(name for names in timm_names.FAMILIES.values() for name in names),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ribcage import cli
 from ribcage.bundle import formats
-from ribcage.bundle.formats import pickled
+from ribcage.bundle.formats.reading import pickled
 from ribcage.bundle.io import Classifier, load_classifier
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.findings import CHESTXRAY14

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ribcage import cli
 from ribcage.bundle import formats
-from ribcage.bundle.formats.twins import TWINS
+from ribcage.bundle.formats.reading.twins import TWINS
 from ribcage.bundle.init import file_source, initial_backbone
 from ribcage.bundle.io import load_bundle, load_classifier
 from ribcage.bundle.spec import ModelSpec

@@ -30,7 +30,7 @@ from torch import nn
 
 from ribcage import cli
 from ribcage.bundle import formats
-from ribcage.bundle.formats import container, pickled
+from ribcage.bundle.formats.reading import pickled, torch_files
 from ribcage.bundle.init import initial_backbone
 from ribcage.bundle.spec import ModelSpec
 
@@ -680,7 +680,7 @@ def test_reading_leaves_nothing_behind(tmp_path: Path) -> None:
     assert set(torch.serialization.get_safe_globals()) == before
     with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / "w.pth", weights_only=True)
-    assert not {"eval", "exec", "getattr"} & {name.rpartition(".")[2] for known in container.STANDING.values() for name in known}  # fmt: skip
+    assert not {"eval", "exec", "getattr"} & {name.rpartition(".")[2] for known in torch_files.STANDING.values() for name in known}  # fmt: skip
     assert not copyreg.dispatch_table.keys() & {Call, Filled} and builtins.eval("1") == 1
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import cli
 from ribcage.bundle import conversion, formats
-from ribcage.bundle.formats.foreign import DENSENETS, RESNETS
+from ribcage.bundle.formats.reading.published_weights import DENSENETS, RESNETS
 from ribcage.bundle.io import load_classifier
 from ribcage.data.findings import CHEXPERT5
 from ribcage.methods import Method

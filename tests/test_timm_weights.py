@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ribcage import cli
 from ribcage.bundle import formats
 from ribcage.bundle.formats import timm_names, xrayvision
-from ribcage.bundle.formats.foreign import DENSENETS, RESNETS
+from ribcage.bundle.formats.reading.published_weights import DENSENETS, RESNETS
 from ribcage.bundle.io import load_bundle
 
 COUNTS = "num_batches_tracked"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ribcage import cli
 from ribcage.bundle import formats
-from ribcage.bundle.formats import base
+from ribcage.bundle.formats.writing import base
 from ribcage.bundle.init import initial_backbone
 from ribcage.bundle.io import load_classifier
 from ribcage.bundle.spec import ModelSpec

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ribcage.bundle.formats import Published
-from ribcage.bundle.formats.account import Fate, account
-from ribcage.bundle.formats.foreign import alike
+from ribcage.bundle.formats.reading.account import Fate, account
+from ribcage.bundle.formats.reading.published_weights import alike
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder
 from ribcage.methods.supervised import Supervised

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ribcage.bundle.formats import Published, published
-from ribcage.bundle.formats.account import account, summary
+from ribcage.bundle.formats.reading.account import account, summary
 from ribcage.bundle.io import WEIGHTS_FILE, find_bundle, load_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.weights import load_backbone

@@ -16,7 +16,7 @@ import torch
 
 from ribcage.bundle import card, ood
 from ribcage.bundle.formats import one_line
-from ribcage.bundle.formats.container import header
+from ribcage.bundle.formats.reading.safetensors_header import read_header
 from ribcage.bundle.spec import CAM_HEAD, ModelSpec
 from ribcage.bundle.weights import (
     check_state,
@@ -206,7 +206,7 @@ def _check_shapes(spec: ModelSpec, folder: Path) -> None:
     """Raise unless names and shapes in the header of the weights are those of the model, before any memory that
     model.json asks for is allocated."""
     try:
-        there = header(folder / WEIGHTS_FILE)
+        there = read_header(folder / WEIGHTS_FILE)
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder} has no {WEIGHTS_FILE}.") from None
     except Exception as error:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ribcage.bundle.formats.container import Stored
+from ribcage.bundle.formats.reading.safetensors_header import StoredTensor
 from ribcage.bundle.spec import ModelSpec
 from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
@@ -84,14 +84,14 @@ def load_plain_state(method: Supervised, state: dict[str, Tensor], where: str) -
 
 def load_state(own: dict[str, Tensor], state: dict[str, Tensor], where: str) -> None:
     """Copy weights into those of the same names; all must be there and fit."""
-    stored = {name: Stored(tuple(value.shape), value.is_floating_point()) for name, value in state.items()}
+    stored = {name: StoredTensor(tuple(value.shape), value.is_floating_point()) for name, value in state.items()}
     check_state(own, stored, where)
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(state[name].reshape(value.shape))
 
 
-def check_state(own: dict[str, Tensor], there: Mapping[str, Stored], where: str) -> None:
+def check_state(own: dict[str, Tensor], there: Mapping[str, StoredTensor], where: str) -> None:
     """Raise unless a file has exactly these weights, of these shapes and kinds (floating-point or integer)."""
     missing, strange = sorted(own.keys() - there.keys()), sorted(there.keys() - own.keys())
     other = [name for name, value in own.items() if name in there and not _alike(value, there[name])]
@@ -100,7 +100,7 @@ def check_state(own: dict[str, Tensor], there: Mapping[str, Stored], where: str)
         raise ValueError(f"The weights in {where} do not fit: {counts} ({(missing + strange + other)[0]} …).")
 
 
-def _alike(value: Tensor, there: Stored) -> bool:
+def _alike(value: Tensor, there: StoredTensor) -> bool:
     """Whether a weight can be filled from the file; a 1 × 1 convolution is a linear head."""
     shapes = (tuple(value.shape), (*value.shape, 1, 1))
     return there.shape in shapes and there.fractions == value.is_floating_point()

@@ -220,7 +220,7 @@ def described(found: Any, options: Options) -> Any:
 
 def report(file: Path, found: Any, made: Any) -> None:
     """What was recognised, by what, what is assumed, and what became of every tensor."""
-    from ribcage.bundle.formats.account import summary
+    from ribcage.bundle.formats.reading.account import summary
 
     coverage, model = made.coverage, made.model
     whose = f"{found.layout} ({found.source}; licence: {found.licence})" if found.layout else "no layout that is known"

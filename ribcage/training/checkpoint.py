@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ribcage.bundle.formats.container import cheap_calls
+from ribcage.bundle.formats.reading.torch_files import cheap_calls
 from ribcage.runtime import digest, files
 
 FORMAT = 2

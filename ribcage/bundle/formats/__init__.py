@@ -1,12 +1,12 @@
-"""Weights: one file per published layout. A file's name is the layout's; it has one or both of
+"""Layouts of published weights, one module each. The module has the layout's name and one or both of
 
-export(method, model, target)               writes our weights as other people's programs want to find them
-recognises(names), published(weights)       whether names of weights are this layout's; what such a file holds, under
-                                            timm's names – with SOURCE and LICENCE, where such files come from
+export(method, model, target)               writes our weights in this layout
+recognises(names), published(weights)       whether names of weights are of this layout; the content of such a file
+                                            under timm's names – with SOURCE and LICENCE, where such files come from
 
-`names` are the weights themselves, for layouts that only shapes tell apart. A layout with BESIDE is told by a file of
-that name beside the weights instead: published(weights, beside), None when it is another program's. Of layouts with
-LAST the lowest is asked first.
+`names` are the weights themselves, for layouts that differ by shapes only. A layout with BESIDE is recognised by a
+file of that name beside the weights instead: published(weights, beside), None when it belongs to another program.
+Layouts are tried in the order of LAST, 0 without one. What layouts share stands in `reading` and `writing`.
 """
 
 import importlib
@@ -15,15 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ribcage.bundle.formats.container import Content, opened
-from ribcage.bundle.formats.foreign import Published, alike
+from ribcage.bundle.formats.reading.container import WeightsFile, read_weights
+from ribcage.bundle.formats.reading.published_weights import Published, alike
 from ribcage.models.backbone import is_known
 from ribcage.runtime.spelling import did_you_mean
 
 __all__ = ["Published", "fits", "load", "names", "one_line", "published", "readable"]
-
-HELPERS = ("account", "base", "container", "foreign", "pickled", "twins")
-"""Files of this folder that are no layouts."""
 
 
 def names() -> tuple[str, ...]:
@@ -46,7 +43,7 @@ def load(name: str) -> Any:
 
 def published(file: Path, layout: str = "") -> Published:
     """What a file holds, of the layout that its names are of; of several the most particular, or the one asked for."""
-    content = opened(file)
+    content = read_weights(file)
     fits = [name for name, one in readable().items() if _recognised(one, file, content.weights)]
     if layout and layout not in fits:
         raise ValueError(_not_of(file, layout, fits))
@@ -65,7 +62,7 @@ def published(file: Path, layout: str = "") -> Published:
 
 def fits(file: Path, layout: str) -> bool:
     """Whether the names in a file are this layout's."""
-    return _recognised(readable()[layout], file, opened(file).weights)
+    return _recognised(readable()[layout], file, read_weights(file).weights)
 
 
 def _not_of(file: Path, layout: str, fits: list[str]) -> str:
@@ -94,7 +91,7 @@ def _read(layout: Any, file: Path, weights: dict[str, Any]) -> Published | None:
     return found
 
 
-def _described(found: Published, name: str, content: Content) -> Published:
+def _described(found: Published, name: str, content: WeightsFile) -> Published:
     """With whose it is, and the architecture that the file itself names, where that is one of those it can be."""
     layout = layouts()[name]
     found = replace(found, layout=name, source=found.source or layout.SOURCE, licence=found.licence or layout.LICENCE)
@@ -103,7 +100,7 @@ def _described(found: Published, name: str, content: Content) -> Published:
     return found
 
 
-def _traced(found: Published, content: Content, file: Path, others: tuple[str, ...]) -> Published:
+def _traced(found: Published, content: WeightsFile, file: Path, others: tuple[str, ...]) -> Published:
     """With the file's name of each weight. A layout may rename weights, not lose them: what it neither gives nor leaves
     out by name is an error, never a layer less."""
     names = {id(value): name for name, value in content.weights.items()}
@@ -124,6 +121,6 @@ def one_line(error: Exception) -> str:
 
 
 def layouts() -> dict[str, Any]:
-    """All files of this folder."""
-    found = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in HELPERS)
+    """The modules of this package; what they share stands in its subpackages."""
+    found = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
     return {name: importlib.import_module(f"{__name__}.{name}") for name in found}

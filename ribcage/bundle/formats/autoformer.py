@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ribcage.bundle.formats.foreign import MEAN, STD, Evidence, Published, architecture, numbered
+from ribcage.bundle.formats.reading.published_weights import MEAN, STD, Evidence, Published, architecture, numbered
 
 SOURCE = "https://github.com/microsoft/Cream/tree/main/AutoFormerV2"
 LICENCE = "MIT (code); weights learnt from ImageNet"

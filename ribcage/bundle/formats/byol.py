@@ -15,9 +15,17 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ribcage.bundle.formats import base
-from ribcage.bundle.formats.foreign import DENSENETS, MEAN, RESNETS, STD, Evidence, Published, architecture
 from ribcage.bundle.formats.lightly import ENDS, named, without_head
+from ribcage.bundle.formats.reading.published_weights import (
+    DENSENETS,
+    MEAN,
+    RESNETS,
+    STD,
+    Evidence,
+    Published,
+    architecture,
+)
+from ribcage.bundle.formats.writing import base
 from ribcage.bundle.spec import ModelSpec
 from ribcage.methods import Method
 from ribcage.methods.byol import BYOL

@@ -13,9 +13,17 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ribcage.bundle.formats import base
 from ribcage.bundle.formats.dtforcxr8 import CHEXNET, rows
-from ribcage.bundle.formats.foreign import DENSENETS, MEAN, STD, Evidence, Published, architecture, flat
+from ribcage.bundle.formats.reading.published_weights import (
+    DENSENETS,
+    MEAN,
+    STD,
+    Evidence,
+    Published,
+    architecture,
+    flat,
+)
+from ribcage.bundle.formats.writing import base
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods import Method

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ribcage.bundle.formats.foreign import (
+from ribcage.bundle.formats.reading.published_weights import (
     MEAN,
     STD,
     UNKNOWN,

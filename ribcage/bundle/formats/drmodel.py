@@ -11,8 +11,16 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from ribcage.bundle.formats.foreign import MEAN, RESNETS, STD, Evidence, Published, architecture, under
 from ribcage.bundle.formats.lightly import named
+from ribcage.bundle.formats.reading.published_weights import (
+    MEAN,
+    RESNETS,
+    STD,
+    Evidence,
+    Published,
+    architecture,
+    under,
+)
 from ribcage.data.findings import CHEXPERT5
 
 SOURCE = "https://github.com/searobbersduck/MedCommon_Self_Supervised_Learning"

@@ -19,7 +19,7 @@ from pathlib import Path
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
-from ribcage.bundle.formats import base
+from ribcage.bundle.formats.writing import base
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods import Method

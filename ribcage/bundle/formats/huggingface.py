@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ribcage.bundle import card
-from ribcage.bundle.formats import base
-from ribcage.bundle.formats.foreign import Evidence, Published
+from ribcage.bundle.formats.reading.published_weights import Evidence, Published
+from ribcage.bundle.formats.writing import base
 from ribcage.bundle.spec import MAX_SIDE, ModelSpec, wrong_normalisation
 from ribcage.bundle.weights import plain_shapes, plain_state, shaped, timm_options
 from ribcage.data import findings

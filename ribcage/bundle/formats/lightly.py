@@ -13,7 +13,15 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from ribcage.bundle.formats.foreign import DENSENETS, MEAN, RESNETS, STD, Evidence, Published, architecture
+from ribcage.bundle.formats.reading.published_weights import (
+    DENSENETS,
+    MEAN,
+    RESNETS,
+    STD,
+    Evidence,
+    Published,
+    architecture,
+)
 
 SOURCE = "https://github.com/lightly-ai/lightly"
 LICENCE = "MIT (code); weights as their authors say"

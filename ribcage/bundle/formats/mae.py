@@ -16,8 +16,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ribcage.bundle.formats import base
-from ribcage.bundle.formats.foreign import MEAN, STD, VITS, Evidence, Published, architecture, in_patches
+from ribcage.bundle.formats.reading.published_weights import (
+    MEAN,
+    STD,
+    VITS,
+    Evidence,
+    Published,
+    architecture,
+    in_patches,
+)
+from ribcage.bundle.formats.writing import base
 from ribcage.bundle.spec import ModelSpec
 from ribcage.methods import Method
 from ribcage.methods.mae import MAE

@@ -14,7 +14,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ribcage.bundle.formats import mae
-from ribcage.bundle.formats.foreign import (
+from ribcage.bundle.formats.reading.published_weights import (
     DENSENETS,
     MEAN,
     RESNETS,

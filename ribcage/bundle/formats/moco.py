@@ -16,8 +16,16 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ribcage.bundle.formats import base
-from ribcage.bundle.formats.foreign import DENSENETS, MEAN, RESNETS, STD, Evidence, Published, architecture
+from ribcage.bundle.formats.reading.published_weights import (
+    DENSENETS,
+    MEAN,
+    RESNETS,
+    STD,
+    Evidence,
+    Published,
+    architecture,
+)
+from ribcage.bundle.formats.writing import base
 from ribcage.bundle.spec import ModelSpec
 from ribcage.methods import Method
 from ribcage.methods.moco import MoCo

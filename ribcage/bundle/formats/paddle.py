@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ribcage.bundle.formats.chexnet import answering, renamed, state
 from ribcage.bundle.formats.dtforcxr8 import CHEXNET
-from ribcage.bundle.formats.foreign import Evidence, Published
+from ribcage.bundle.formats.reading.published_weights import Evidence, Published
 from ribcage.bundle.spec import ModelSpec
 from ribcage.methods import Method
 from ribcage.runtime import files

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ribcage.bundle.formats.foreign import UNKNOWN, Evidence, Published, alike, architecture
+from ribcage.bundle.formats.reading.published_weights import UNKNOWN, Evidence, Published, alike, architecture
 
 SOURCE = "https://github.com/huggingface/pytorch-image-models"
 LICENCE = "Apache-2.0 (code); weights as their authors say"

@@ -15,9 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ribcage.bundle.formats import base
 from ribcage.bundle.formats.chexnet import DOTTED
-from ribcage.bundle.formats.foreign import (
+from ribcage.bundle.formats.reading.published_weights import (
     DENSENETS,
     MEAN,
     RESNETS,
@@ -28,6 +27,7 @@ from ribcage.bundle.formats.foreign import (
     architecture,
     flat,
 )
+from ribcage.bundle.formats.writing import base
 from ribcage.bundle.spec import ModelSpec
 from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from ribcage.bundle.formats.foreign import MEAN, STD, Evidence, Published, architecture, numbered
+from ribcage.bundle.formats.reading.published_weights import MEAN, STD, Evidence, Published, architecture, numbered
 
 SOURCE = "https://github.com/danczs/Visformer"
 LICENCE = "Apache-2.0 (code); weights learnt from ImageNet"

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ribcage.bundle.formats.foreign import DENSENETS, RESNETS, Evidence, Published, architecture
+from ribcage.bundle.formats.reading.published_weights import DENSENETS, RESNETS, Evidence, Published, architecture
 
 SOURCE = "https://github.com/mlmed/torchxrayvision"
 LICENCE = "Apache-2.0 (code); weights learnt from public data sets of radiographs"

@@ -1,18 +1,11 @@
 """Container: the weights in a file, whatever program wrote it – safetensors, torch's two forms, Paddle's, NumPy's.
 
-Nothing in a file is executed. safetensors and NumPy hold only numbers. torch's files and Paddle's are pickles, little
-programs that may ask for any function of Python's; they are read by unpicklers that know a short list of harmless ones.
-What published files keep beside their weights – the options of a run, scores, dates – is read as `Aside`, which keeps
-nothing and does nothing.
+Nothing in a file is executed. safetensors and NumPy hold only numbers. torch's files and Paddle's are pickles, programs
+that may call any function of Python; they are read by unpicklers with a short list of harmless ones.
 """
 
-import contextlib
-import io
-import json
 import math
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ribcage.bundle.formats import pickled
-from ribcage.runtime import files
+from ribcage.bundle.formats.reading import pickled
+from ribcage.bundle.formats.reading.torch_files import read_torch_file
 
 INSIDE = (
     "state_dict_ema",
@@ -44,82 +37,12 @@ SMALL = 2**24
 """Bytes that the smallest file may promise: constant weights pack well."""
 DEEPEST, MOST = 32, 100_000
 """How deep dicts in a file are looked through, and how many things in them."""
-LONGEST, LONGEST_HEADER = 500, 100_000_000
-"""No weight's name has more characters, and no table of weights more bytes."""
-OBJECTS = (
-    "argparse.Namespace",
-    "builtins.bool",
-    "builtins.dict",
-    "builtins.float",
-    "builtins.int",
-    "builtins.list",
-    "builtins.str",
-    "datetime.date",
-    "datetime.datetime",
-    "datetime.timedelta",
-    "datetime.timezone",
-    "numpy.core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "omegaconf.base.ContainerMetadata",
-    "omegaconf.base.Metadata",
-    "omegaconf.dictconfig.DictConfig",
-    "omegaconf.listconfig.ListConfig",
-    "omegaconf.nodes.AnyNode",
-    *(
-        f"pathlib.{local}{name}"
-        for local in ("", "_local.")
-        for name in ("Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
-    ),
-    "typing.Any",
-)
-DICTS = (
-    "addict.addict.Dict",
-    "collections.defaultdict",
-    "easydict.EasyDict",
-    "lightning_fabric.utilities.data.AttributeDict",
-    "lightning.fabric.utilities.data.AttributeDict",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
-    "yacs.config.CfgNode",
-)
-LISTS = ("collections.deque",)
-"""What stands beside the weights in published files: read as `Aside`, as a dict or as a list, whatever it is."""
-
-
-class Aside:
-    """Stands for an object that no weight is part of: it takes whatever is put into it and forgets it."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        """Empty."""
-
-    def __setstate__(self, state: Any) -> None:
-        """Forget it."""
-
-
-class AsideDict:
-    """Stands for a class of dicts: makes a plain one, which torch's reader then fills."""
-
-    def __new__(cls, *_: Any, **__: Any) -> Any:
-        """Empty."""
-        return OrderedDict()
-
-
-class AsideList:
-    """Stands for a class of lists: makes a plain one."""
-
-    def __new__(cls, *_: Any, **__: Any) -> Any:
-        """Empty."""
-        return []
-
-
-STANDING: dict[Callable[..., Any], tuple[str, ...]] = {Aside: OBJECTS, AsideDict: DICTS, AsideList: LISTS}
+LONGEST = 500
+"""Characters of the longest name of a weight."""
 
 
 @dataclass(frozen=True)
-class Content:
+class WeightsFile:
     """What a file of weights holds."""
 
     weights: dict[str, Tensor]
@@ -130,9 +53,9 @@ class Content:
     """What the program that wrote the file calls the architecture, under `arch`."""
 
 
-def opened(file: Path) -> Content:
+def read_weights(file: Path) -> WeightsFile:
     """The weights in a file, and the names of all tensors that are none of them."""
-    content = contents(file)
+    content = read_container(file)
     try:
         chosen = _inside(content)
         found = _tensors(chosen)
@@ -142,16 +65,11 @@ def opened(file: Path) -> Content:
     if not found:
         raise ValueError(f"{file} holds no weights: {_without(content)}.")
     arch = content.get("arch") if isinstance(content, dict) else ""
-    return Content(
+    return WeightsFile(
         {_bare(name): value for name, value in found.items()},
         _beside(content, chosen),
         arch if isinstance(arch, str) and len(arch) < LONGEST else "",
     )
-
-
-def weights_in(file: Path) -> dict[str, Tensor]:
-    """The weights in a file under its own names, without what wrappers put before them."""
-    return opened(file).weights
 
 
 def _without(content: Any) -> str:
@@ -192,7 +110,7 @@ def _printable(name: Any) -> str:
     return "".join(one for one in text[:LONGEST] if one.isprintable()) or "?"
 
 
-def contents(file: Path) -> Any:
+def read_container(file: Path) -> Any:
     """All that is in a file."""
     if file.is_dir():
         raise ValueError(f"{file} is a folder: name a file of weights.")
@@ -215,9 +133,9 @@ def _read(file: Path, start: bytes) -> Any:
     if pickled.recognises(start):
         return pickled.load(file)
     if start.startswith(b"PK"):
-        return _npz(file) if _unpacked(file) else _torch(file)
+        return _npz(file) if _unpacked(file) else read_torch_file(file)
     if start.startswith(pickled.TORCH):
-        return _torch(file)
+        return read_torch_file(file)
     if start[8:9] == b"{":
         return _safetensors(file)
     raise ValueError(_other(start))
@@ -279,38 +197,6 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
     return load_file(file)
 
 
-@dataclass(frozen=True)
-class Stored:
-    """What the header of a file says of a tensor."""
-
-    shape: tuple[int, ...]
-    fractions: bool
-    """Whether its numbers are floating-point."""
-
-
-def header(file: Path) -> dict[str, Stored]:
-    """What a safetensors file says of its tensors, without reading one."""
-    size = files.regular(file).stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= min(size - 8, LONGEST_HEADER):
-            raise ValueError("its header is longer than the file")
-        said = json.loads(stream.read(length))
-    if not isinstance(said, dict):
-        raise ValueError("its header is no table")
-    return {name: _stored(one) for name, one in said.items() if name != "__metadata__"}
-
-
-def _stored(one: Any) -> Stored:
-    """One tensor in the header of a safetensors file."""
-    shape, kind = (one.get("shape"), one.get("dtype")) if isinstance(one, dict) else (None, None)
-    if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
-        raise ValueError("a shape in its header is no list of numbers")
-    if not isinstance(kind, str) or kind.startswith("C"):
-        raise ValueError("a kind of numbers in its header is none that weights have")
-    return Stored(tuple(shape), kind.startswith(("F", "BF")))
-
-
 def _npz(file: Path) -> dict[str, Tensor]:
     with zipfile.ZipFile(file) as packed:
         for one in packed.infolist():
@@ -327,48 +213,6 @@ def _whole_array(packed: zipfile.ZipFile, one: zipfile.ZipInfo) -> None:
         shape, _, dtype = read(stream)
         if not dtype.hasobject and math.prod(shape) * dtype.itemsize != one.file_size - stream.tell():
             raise ValueError(f"{_printable(one.filename)} has not so many numbers as it claims")
-
-
-def _torch(file: Path) -> Any:
-    names: list[Any] = [(stand, name) for stand, known in STANDING.items() for name in known]
-    with file.open("rb") as stream, torch.serialization.safe_globals(names), cheap_calls(), _quiet():
-        # latin1: as Python 2 wrote numbers of NumPy's; a stream, since of a path torch heeds the ending
-        return torch.load(stream, map_location="cpu", weights_only=True, encoding="latin1")
-
-
-@contextlib.contextmanager
-def cheap_calls() -> Iterator[None]:
-    """While it lasts, what torch's reader lets a file call costs no more than the file is long: by itself it makes a
-    bytearray of any length, and encodes text in any way, some of which take hours."""
-    from torch._weights_only_unpickler import _get_allowed_globals
-
-    allowed = _get_allowed_globals()
-    own = {"_codecs.encode": _latin1, "builtins.bytearray": _latin1}
-    before = {name: allowed[name] for name in own if name in allowed}
-    allowed.update({name: own[name] for name in before})
-    try:
-        yield
-    finally:
-        allowed.update(before)
-
-
-def _latin1(content: Any = b"", coding: Any = "latin1") -> bytes:
-    """Bytes, as Python 2 and NumPy wrote them."""
-    if isinstance(content, bytes | bytearray):
-        return bytes(content)
-    if not isinstance(content, str) or coding not in ("latin1", "latin-1"):
-        raise ValueError("it asks for bytes in a way that no weights need")
-    return content.encode("latin1")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's warnings of old forms."""
-    import warnings
-
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _inside(content: Any) -> Any:

@@ -22,7 +22,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from ribcage.bundle.formats.foreign import MEAN, STD
+from ribcage.bundle.formats.reading.published_weights import MEAN, STD
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods import Method

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ribcage.bundle.formats.foreign import Published
+from ribcage.bundle.formats.reading.published_weights import Published
 from ribcage.models.backbone import Coverage
 
 NEEDLESS, BESIDE = "only its training needs it", "beside the model in the file"

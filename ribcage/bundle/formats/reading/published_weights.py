@@ -12,7 +12,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from ribcage.bundle.formats.twins import TWINS
+from ribcage.bundle.formats.reading.twins import TWINS
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.models.backbone import Weights
 

@@ -1,0 +1,1 @@
+"""Reading of published weights: containers, unpicklers, and what a file turns out to be."""

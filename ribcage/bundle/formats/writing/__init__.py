@@ -1,0 +1,1 @@
+"""Writing of published layouts: what their exports share."""
