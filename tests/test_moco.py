@@ -220,7 +220,7 @@ def test_the_key_encoder_sees_images_in_the_order_in_memory_that_the_loop_gave_t
     images = torch.cat([shown.views[1]] * 3, dim=1).to(memory_format=torch.channels_last)
     method.key.register_forward_pre_hook(lambda _, given: orders.append(given[0].stride()))
     method.key.forward = lambda given: given.mean((2, 3))  # type: ignore[method-assign]
-    torch.distributed.init_process_group("gloo", dataset=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
         method._keys(images)
     finally:

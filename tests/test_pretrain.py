@@ -259,4 +259,4 @@ def test_a_layout_can_be_asked_for_when_the_run_is_done(runs: dict[str, Path], d
 def test_a_method_that_has_a_command_of_its_own_says_which(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["pretrain", "distil", "--help"]) == 2
     told = capsys.readouterr().err
-    assert "see 'ribcage distil --help'" in told and told.count("\n") == 1
+    assert "ribcage distil" in told and told.count("\n") == 1
