@@ -37,12 +37,12 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 EQUIVALENT = Path(__file__).with_name("mutants_equivalent.toml")
 TESTED = {
-    "ribcage/metrics/*.py": ("metrics", "detection_metrics", "pointing", "evaluation", "comparison", "observed"),
+    "ribcage/metrics/*.py": ("metrics", "detection_metrics", "pointing", "evaluation", "comparison", "reliability"),
     "ribcage/evaluation/classification.py": (
         "evaluation",
         "validation",
         "comparison",
-        "observed",
+        "reliability",
         "classification_report",
     ),
     "ribcage/evaluation/leakage.py": ("guard", "provenance", "evaluation", "cohort"),

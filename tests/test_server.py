@@ -43,6 +43,7 @@ from ribcage.imaging import image_file
 from ribcage.imaging.gray_image import Limits, UnreadableError
 from ribcage.inference import explanation, image_files
 from ribcage.methods.supervised import Supervised
+from ribcage.metrics.reliability import FindingReliability, ReliabilityBin
 from ribcage.models.backbone import Backbone
 from ribcage.server import answering, gate, process, reading
 from ribcage.server.app import Service
@@ -259,16 +260,16 @@ def test_models_say_what_they_know(server: Running, folders: dict[str, Path]) ->
     assert first["thresholds"] == {rule: chosen[0] for rule, chosen in model.thresholds.items()}
 
 
-def test_what_was_observed_and_crossed_stands_beside_a_probability(folders: dict[str, Path]) -> None:
+def test_reliability_and_crossed_thresholds_stand_beside_a_probability(folders: dict[str, Path]) -> None:
     opened = load_classifier(folders["either"])
-    fared = {"images": 40, "positives": 9, "auroc": [0.8, 0.7, 0.9]}
-    bands = {"bands": [[0.0, 30, 1, 0.01, 0.2], [0.5, 10, 8, 0.5, 0.9]]}
-    model = replace(opened.spec, thresholds={"youden": (0.3, None)}, observed=(fared | bands, fared | {"bands": []}))
-    namer = answering.Namer("m", replace(opened, model=model))
+    bins = (ReliabilityBin(0.0, 30, 1, 0.01, 0.2), ReliabilityBin(0.5, 10, 8, 0.5, 0.9))
+    fared = FindingReliability(40, 9, (0.8, 0.7, 0.9), bins)
+    model = replace(opened.spec, thresholds={"youden": (0.3, None)}, reliability=(fared, replace(fared, bins=())))
+    namer = answering.Namer("m", replace(opened, spec=model))
     mass, nodule = namer._named([0.6, 0.4])
     assert mass["crossed"] == {"youden": True} and nodule["crossed"] == {"youden": None}
-    assert mass["observed"] == {"images": 10, "positives": 8, "share": 0.8, "low": 0.5, "high": 0.9}
-    assert nodule["observed"] is None
+    assert mass["reliability"] == {"images": 10, "positives": 8, "share": 0.8, "low": 0.5, "high": 0.9}
+    assert nodule["reliability"] is None
     told = namer.about()["findings"][0]["auroc"]
     assert told == {"value": 0.8, "low": 0.7, "high": 0.9, "n": 40, "positives": 9}
 

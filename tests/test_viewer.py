@@ -27,6 +27,7 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.commands import serve
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
+from ribcage.metrics.reliability import FindingReliability, ReliabilityBin
 from ribcage.models.backbone import Backbone
 from ribcage.server import answering, process
 
@@ -60,9 +61,9 @@ def model(folder: Path, **options: Any) -> Path:
     return folder
 
 
-def fared(low: float, high: float) -> dict[str, Any]:
-    """What validation knows of a finding: one band of images that were answered alike."""
-    return {"images": 373, "positives": 60, "auroc": [0.87, low, high], "bands": [[0.0, 212, 31, 0.1, 0.2]]}
+def fared(low: float, high: float) -> FindingReliability:
+    """The reliability of a finding on validation: one bin."""
+    return FindingReliability(373, 60, (0.87, low, high), (ReliabilityBin(0.0, 212, 31, 0.1, 0.2),))
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One that names findings, one that finds boxes."""
     work = tmp_path_factory.mktemp("模型 of mine")
     thresholds = {"youden": (0.0, 1.0, None, 1.0), "f1": (0.0, 0.0, 0.0, 0.0)}
-    observed = (fared(0.81, 0.93), fared(0.8, 0.9), fared(0.8, 0.9), fared(0.8, 0.9))
-    known = {"thresholds": thresholds, "observed": observed, "metrics": {"validation": {"auroc": 0.87}}}
+    reliability = (fared(0.81, 0.93), fared(0.8, 0.9), fared(0.8, 0.9), fared(0.8, 0.9))
+    known = {"thresholds": thresholds, "reliability": reliability, "metrics": {"validation": {"auroc": 0.87}}}
     boxes = {"head": "cam", "share": 0.5, "keep": 5}
     return {
         "namer": model(work / "namer", **known),

@@ -11,6 +11,7 @@ from ribcage.bundle.markdown import markdown_text, render_markdown
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.usage import usage_lines
 from ribcage.metrics.evaluation import ClassificationEvaluation, Evaluation
+from ribcage.metrics.reliability import FindingReliability
 
 FITS = {"pad": "padded to a square", "crop": "cropped to a square", "squash": "stretched to a square"}
 HEADS = {
@@ -82,7 +83,7 @@ def detector_summary(spec: ModelSpec) -> str:
 
 def auroc_rows(spec: ModelSpec, scores: dict[str, float]) -> list[tuple[str, str, str]]:
     """(finding, positives, AUROC with its interval) on validation, and the mean of several."""
-    fared = dict(zip(spec.findings, spec.observed, strict=False))  # older models have kept none
+    fared = dict(zip(spec.findings, spec.reliability, strict=False))  # older models have kept none
     named = {name.removeprefix("auroc_"): score for name, score in scores.items() if name.startswith("auroc")}
     return [
         ("mean" if name == "auroc" else name, *_auroc(score, fared.get(name)))
@@ -91,12 +92,12 @@ def auroc_rows(spec: ModelSpec, scores: dict[str, float]) -> list[tuple[str, str
     ]
 
 
-def _auroc(score: float, one: dict[str, Any] | None) -> tuple[str, str]:
+def _auroc(score: float, one: FindingReliability | None) -> tuple[str, str]:
     if one is None:
         return "–", f"{score:.3f}"
-    value, low, high = one["auroc"]
+    value, low, high = one.auroc
     limits = "" if low is None or high is None else f" ({low:.3f}–{high:.3f})"
-    return f"{one['positives']:,} of {one['images']:,}", f"{value:.3f}{limits}"
+    return f"{one.positives:,} of {one.images:,}", f"{value:.3f}{limits}"
 
 
 # ---- tests

@@ -12,7 +12,7 @@ from typing import Any
 
 from ribcage import __version__
 from ribcage.data import dataset_folder, index, phantom
-from ribcage.metrics import reliability_bins
+from ribcage.metrics.reliability import FindingReliability, is_reliability
 from ribcage.models import losses
 from ribcage.models.backbone import LEAST_STD, MOST_MEAN, MOST_STD, POOLS
 from ribcage.runtime import files, format_1, limits, terminal
@@ -64,8 +64,8 @@ class ModelSpec:
     thresholds: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
     """Rule → one threshold per finding, chosen on validation; None where it is undefined."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    observed: tuple[dict[str, Any], ...] = ()
-    """Reliability of each finding on validation (`ribcage.metrics.reliability_bins`)."""
+    reliability: tuple[FindingReliability, ...] = ()
+    """Of each finding, on validation."""
     data: tuple[dict[str, Any], ...] = ()
     """The training data: name, source, licence, split, images, patients."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -113,8 +113,9 @@ class ModelSpec:
             raise ValueError(f"{file} was written by another version of Ribcage (this is {__version__}).")
         if invalid := _invalid(values):
             raise ValueError(f"{file} is damaged: {invalid} is {str(values[invalid])[:60]!r}.")
-        for name in ("findings", "size", "temperature", "data", "observed"):
+        for name in ("findings", "size", "temperature", "data"):
             values[name] = tuple(values[name])
+        values["reliability"] = tuple(map(FindingReliability.from_json, values["reliability"]))
         values["colours"] = tuple(map(tuple, values["colours"]))
         values["thresholds"] = {name: tuple(chosen) for name, chosen in values["thresholds"].items()}
         return cls(**values)
@@ -147,7 +148,7 @@ def _wrong_lengths(values: dict[str, Any]) -> list[str]:
     count = len(values["findings"])
     if values["colours"] and values["channels"] != 3:
         return ["colours"]
-    wrong = [name for name in ("temperature", "observed") if len(values[name]) not in (0, count)]
+    wrong = [name for name in ("temperature", "reliability") if len(values[name]) not in (0, count)]
     return wrong + (["thresholds"] if any(len(one) != count for one in values["thresholds"].values()) else [])
 
 
@@ -251,7 +252,7 @@ SPEC_CHECKS: dict[str, Callable[[Any], bool]] = {
     "temperature": lambda value: isinstance(value, list) and all(_finite(one) and 1e-6 < one < 1e6 for one in value),
     "thresholds": lambda value: isinstance(value, dict) and all(map(_thresholds, value.values())),
     "metrics": _metrics,
-    "observed": reliability_bins.is_reliability,
+    "reliability": is_reliability,
     "data": _sources,
     "training": _training,
     "versions": lambda value: isinstance(value, dict),

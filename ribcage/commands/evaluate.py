@@ -120,7 +120,10 @@ def run(options: Options) -> dict[str, Any]:
     about = context(options, model.spec, datasets, policy, data.findings)
     maps = gradcam.usual(model.method.backbone, model.spec.size)
     result = replace(result, context=replace(about, leak=leak, left=left, maps=maps))
-    own = [*notes.shift_notes(result, model.spec.observed, model.spec, str(options.run)), *leakage.left_out_note(left)]
+    own = [
+        *notes.shift_notes(result, model.spec.reliability, model.spec, str(options.run)),
+        *leakage.left_out_note(left),
+    ]
     own += notes.policy_notes(about.policy, about.model_policy)
     result = completed(result, notes.classification_warnings(result), own)
     result = with_test(result, recorded(options, place, model, datasets, result, "auroc"))

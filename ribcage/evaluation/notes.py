@@ -2,13 +2,13 @@
 
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from ribcage.bundle.spec import ModelSpec
 from ribcage.evaluation.labelled import LabelledPredictions
 from ribcage.metrics.evaluation import ClassificationEvaluation, ClassifiedFinding, Evaluation, EvaluationContext
+from ribcage.metrics.reliability import FindingReliability
 
 WORSE = 0.01
 """By what share a temperature must worsen the Brier score to be mentioned, beyond what its interval allows."""
@@ -49,15 +49,16 @@ def unknown_patients_note(count: int) -> list[str]:
 
 
 def shift_notes(
-    found: ClassificationEvaluation, reliability: Sequence[dict[str, Any]], model: ModelSpec, run: str
+    found: ClassificationEvaluation, reliability: Sequence[FindingReliability], model: ModelSpec, run: str
 ) -> list[str]:
     """A note where validation and test differ beyond their intervals, and one where temperature scaling harms; each
     with what usually helps.
 
-    reliability: of each finding of the model on validation (`ribcage.metrics.reliability_bins`).
+    reliability: of each finding of the model, on validation.
     """
-    validated = dict(zip(model.findings, (one["auroc"] for one in reliability), strict=False))
-    known = [(row, validated[row.finding]) for row in found.findings if _comparable(row, validated)]
+    validated = dict(zip(model.findings, (one.auroc_interval for one in reliability), strict=False))
+    both = [(row, validated.get(row.finding)) for row in found.findings if _has_interval(row)]
+    known = [(row, then) for row, then in both if then is not None]
     apart = [_both(row, then) for row, then in known if _differ(row, then)]
     harmed = [
         f"{row.finding} {row.brier_before.value:.3f} without, {row.metrics['brier'].value:.3f} with "
@@ -82,9 +83,9 @@ def shift_notes(
     return texts
 
 
-def _comparable(row: ClassifiedFinding, validated: dict[str, Any]) -> bool:
+def _has_interval(row: ClassifiedFinding) -> bool:
     here = row.metrics["auroc"]
-    return None not in (here.low, here.high, *validated.get(row.finding, (None,)))
+    return here.low is not None and here.high is not None
 
 
 def _differ(row: ClassifiedFinding, then: Sequence[float]) -> bool:

@@ -14,7 +14,7 @@ from ribcage.evaluation.calibration import class_numbers, fit_on_validation
 from ribcage.evaluation.labelled import patient_names
 from ribcage.inference import predictions as inference
 from ribcage.methods.supervised import Supervised
-from ribcage.metrics import reliability_bins
+from ribcage.metrics.reliability import finding_reliability
 from ribcage.runtime import distributed
 
 DIVERGED = "The model's answers to the validation images are not finite: it has diverged. Try a lower --lr or --clip 1."
@@ -86,9 +86,9 @@ class Validation:
         exclusive = self.model.loss == "cross-entropy"
         temperature, thresholds = fit_on_validation(self.logits, self.labels, exclusive=exclusive)
         said = inference.Predictions(self.model.findings, self.rows, self.logits, exclusive).probabilities(temperature)
-        fared = tuple(reliability_bins.of(said, self.labels, self.patients))
+        fared = finding_reliability(said, self.labels, self.patients)
         found = {"validation": self.found}
-        return replace(self.model, temperature=temperature, thresholds=thresholds, metrics=found, observed=fared)
+        return replace(self.model, temperature=temperature, thresholds=thresholds, metrics=found, reliability=fared)
 
 
 def check_exclusive(labels: np.ndarray) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 DATASET: dict[str, str] = {"pictures": "images"}
 """Old name → name of today, in dataset.json."""
-MODEL: dict[str, str] = {"pictures": "images"}
+MODEL: dict[str, str] = {"pictures": "images", "observed": "reliability", "bands": "bins"}
 """… in model.json."""
 TESTS: dict[str, str] = {"images": "contents", "pictures": "images"}
 """… in tests.json."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "dataset.json": {"window": "", "drop_shared": []},
-    "model.json": {"detector": {}, "colours": [], "observed": []},
+    "model.json": {"detector": {}, "colours": [], "reliability": []},
 }
 """What the first files of format 1 do not have, by today's names."""
 NAMES = {"dataset.json": DATASET, "model.json": MODEL, "tests.json": TESTS}

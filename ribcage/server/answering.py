@@ -20,7 +20,6 @@ from ribcage.bundle import attestation, deployment, ood
 from ribcage.bundle.io import Bundle, Classifier, Detector
 from ribcage.imaging.gray_image import GrayImage
 from ribcage.inference import explanation, gradcam, image_files
-from ribcage.metrics import reliability_bins
 
 TOLERANCE = 1e-4
 """How far a probability may be from the model's own."""
@@ -71,11 +70,11 @@ class Answering:
 
     def _auroc(self, place: int) -> dict[str, Any] | None:
         """On validation, with its interval; None where nobody knows."""
-        if not self.opened.spec.observed:
+        if not self.opened.spec.reliability:
             return None
-        fared = self.opened.spec.observed[place]
-        value, low, high = fared["auroc"]
-        counts = {"n": fared["images"], "positives": fared["positives"]}
+        fared = self.opened.spec.reliability[place]
+        value, low, high = fared.auroc
+        counts = {"n": fared.images, "positives": fared.positives}
         return None if value is None else {"value": value, "low": low, "high": high, **counts}
 
 
@@ -130,19 +129,19 @@ class Namer(Answering):
                 "name": name,
                 "probability": value,
                 "crossed": {rule: _crossed(value, chosen[place]) for rule, chosen in model.thresholds.items()},
-                "observed": self._observed(place, value),
+                "reliability": self._reliability(place, value),
             }
             for place, (name, value) in enumerate(zip(model.findings, row, strict=True))
         ]
 
-    def _observed(self, place: int, value: float) -> dict[str, Any] | None:
-        """Of the validation images that were answered alike, how many had it; None where nobody knows."""
-        fared = self.opened.spec.observed
-        band = reliability_bins.bin_of(fared[place], value) if fared else None
-        if band is None:
+    def _reliability(self, place: int, value: float) -> dict[str, Any] | None:
+        """Validation images of similar probability and how many have the finding; None where that is unknown."""
+        fared = self.opened.spec.reliability
+        similar = fared[place].bin_of(value) if fared else None
+        if similar is None:
             return None
-        share = {"share": band.positives / band.images, "low": band.least, "high": band.most}
-        return {"images": band.images, "positives": band.positives, **share}
+        share = {"share": similar.positives / similar.images, "low": similar.least, "high": similar.most}
+        return {"images": similar.images, "positives": similar.positives, **share}
 
     def look(self, read: GrayImage, finding: str, side: int) -> tuple[np.ndarray, np.ndarray]:
         """(H, W) heat for a finding, at most `side` long, and (K, 5) boxes around it in pixels of the file."""

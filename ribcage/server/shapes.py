@@ -76,8 +76,8 @@ class Models(BaseModel):
     token: bool = Field(description="Whether a token is needed.")
 
 
-class Observed(BaseModel):
-    """Of the validation images that the model answered alike, how many had the finding; 95 % interval."""
+class Reliability(BaseModel):
+    """Validation images of similar probability, and how many of them have the finding; 95 % interval."""
 
     images: int
     positives: int
@@ -92,7 +92,7 @@ class Said(BaseModel):
     name: str
     probability: float
     crossed: dict[str, bool | None]
-    observed: Observed | None
+    reliability: Reliability | None
 
 
 class Placed(BaseModel):

@@ -1,7 +1,7 @@
 /** The list of findings: a bar for each probability, a tick where its threshold is, how sure that is, and the details. */
 
 import { at, make, settle } from "./dom.js";
-import { LETTERS, auroc, observed, percent, plain, ruled } from "./words.js";
+import { LETTERS, auroc, reliability, percent, plain, ruled } from "./words.js";
 
 /** The findings of one study or two, in the order asked for: {name, facts, said: [of A, of B]}. */
 export function rows(model, studies, order) {
@@ -61,7 +61,7 @@ function value(one, rule) {
 function bar(one, rule, cut) {
   const track = make("span", { class: one?.crossed?.[rule] ? "track above" : "track", "aria-hidden": "true" });
   if (one) track.append(lying("filled", 0, one.probability));
-  if (one?.observed) track.append(lying("whisker", one.observed.low, one.observed.high), lying("dot", one.observed.share));
+  if (one?.reliability) track.append(lying("whisker", one.reliability.low, one.reliability.high), lying("dot", one.reliability.share));
   if (Number.isFinite(cut)) track.append(lying("tick", cut));
   return track;
 }
@@ -87,7 +87,7 @@ function details(row, shown) {
 function fared(one, number, of) {
   if (!one) return null;
   const who = of > 1 ? `${LETTERS[number]}: ` : "";
-  return who + (observed(one.observed) ?? "How many images answered like this had it is not known.");
+  return who + (reliability(one.reliability) ?? "How many images answered like this had it is not known.");
 }
 
 function chosen(row, rule) {

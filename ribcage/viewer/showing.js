@@ -3,7 +3,7 @@
 import { at, fill, make, settle } from "./dom.js";
 import * as findings from "./findings.js";
 import { explains, onStage, state } from "./state.js";
-import { LETTERS, count, observed, percent, plain } from "./words.js";
+import { LETTERS, count, reliability, percent, plain } from "./words.js";
 
 /** The findings as they are listed now. */
 export function listed() {
@@ -80,7 +80,7 @@ export function inWords(study) {
   const remarks = (said.remarks ?? []).join(" ");
   if (!explains()) return `${study.name}: ${standing(study)}. ${remarks}`;
   const best = [...(said.findings ?? [])].sort((one, other) => other.probability - one.probability)[0];
-  const likely = best ? ` Likeliest: ${plain(best.name)}, ${percent(best.probability)}. ${observed(best.observed) ?? ""}` : "";
+  const likely = best ? ` Likeliest: ${plain(best.name)}, ${percent(best.probability)}. ${reliability(best.reliability) ?? ""}` : "";
   return `${study.name}: ${standing(study)}.${likely} ${remarks}`;
 }
 

@@ -24,8 +24,8 @@ const RULES = { youden: "Youden", f1: "best F1", midpoint: "midpoint" };
 /** How a threshold was chosen: "best F1", "sensitivity 95 %". */
 export const ruled = (rule) => RULES[rule] ?? plain(rule).replace(/ (\d+)$/, " $1 %");
 
-/** What became of validation images that were answered alike; null when the model does not know. */
-export function observed(found) {
+/** Validation images of similar probability, and how many have the finding; null when that is unknown. */
+export function reliability(found) {
   if (!found) return null;
   const { images, positives, share, low, high } = found;
   return `Of ${images} validation images answered like this, ${positives} had it: ${percent(share)} (95 % interval ${between(low, high)}).`;

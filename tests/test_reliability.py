@@ -1,6 +1,7 @@
 """What a model keeps of its validation: AUROC with its interval, and how many of those answered alike had a finding."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from ribcage import metrics
 from ribcage.bundle import card
 from ribcage.bundle.io import load_classifier
 from ribcage.bundle.spec import ModelSpec
-from ribcage.metrics import reliability_bins
-from ribcage.metrics.reliability_bins import ReliabilityBin
+from ribcage.metrics import reliability
+from ribcage.metrics.reliability import FindingReliability
 
 
 def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -26,10 +27,10 @@ def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_every_known_image_is_in_one_band_and_the_top_is_narrow() -> None:
     said, labels = drawn(1000)
     labels[::10] = np.nan
-    (found,) = reliability_bins.of(said, labels)
-    bands = [ReliabilityBin(*one) for one in found["bands"]]
-    assert (found["images"], found["positives"]) == (900, int(np.nansum(labels)))
-    assert (sum(one.images for one in bands), sum(one.positives for one in bands)) == (900, found["positives"])
+    (found,) = reliability.finding_reliability(said, labels)
+    bands = found.bins
+    assert (found.images, found.positives) == (900, int(np.nansum(labels)))
+    assert (sum(one.images for one in bands), sum(one.positives for one in bands)) == (900, found.positives)
     assert [one.images for one in bands] == [450, 225, 112, 56, 57]
     assert [one.low for one in bands] == sorted(one.low for one in bands)
 
@@ -38,9 +39,9 @@ def test_the_limits_hold_the_truth_as_often_as_they_say() -> None:
     held = []
     for seed in range(300):
         said, labels = drawn(400, seed)
-        (found,) = reliability_bins.of(said, labels)
+        (found,) = reliability.finding_reliability(said, labels)
         order, start = np.sort(said[:, 0]), 0
-        for band in (ReliabilityBin(*one) for one in found["bands"]):
+        for band in found.bins:
             held.append(band.least <= order[start : start + band.images].mean() <= band.most)
             start += band.images
     assert 0.93 < np.mean(held) < 0.985
@@ -49,34 +50,32 @@ def test_the_limits_hold_the_truth_as_often_as_they_say() -> None:
 def test_images_of_one_patient_are_worth_less_than_those_of_many() -> None:
     labels = np.repeat([1.0, 0.0, 0.0, 1.0, 0.0], 20)
     alone, shared = (
-        reliability_bins.positive_share_limits(labels, np.arange(100)),
-        reliability_bins.positive_share_limits(labels, np.arange(100) // 20),
+        reliability.positive_share_limits(labels, np.arange(100)),
+        reliability.positive_share_limits(labels, np.arange(100) // 20),
     )
     assert alone == pytest.approx((0.3094, 0.4980), abs=1e-4)  # Wilson's for 40 of 100
     assert shared[1] - shared[0] > 3 * (alone[1] - alone[0])
-    assert reliability_bins.positive_share_limits(np.zeros(100), np.arange(100) // 20)[1] == pytest.approx(
+    assert reliability.positive_share_limits(np.zeros(100), np.arange(100) // 20)[1] == pytest.approx(
         0.4345, abs=1e-4
     )  # 0 of 5
 
 
 def test_equal_answers_are_never_parted_and_a_few_make_one_band() -> None:
     labels = np.tile([0.0, 1.0], 50)
+    assert [band.images for band in reliability.reliability_bins(np.full(100, 0.5), labels, np.arange(100))] == [100]
     assert [
-        band.images for band in reliability_bins.reliability_bins_of(np.full(100, 0.5), labels, np.arange(100))
-    ] == [100]
-    assert [
-        band.images for band in reliability_bins.reliability_bins_of(np.linspace(0, 1, 40), labels[:40], np.arange(40))
+        band.images for band in reliability.reliability_bins(np.linspace(0, 1, 40), labels[:40], np.arange(40))
     ] == [40]
-    assert reliability_bins.reliability_bins_of(np.empty(0), np.empty(0), np.empty(0, int)) == []
+    assert reliability.reliability_bins(np.empty(0), np.empty(0), np.empty(0, int)) == ()
 
 
 def test_a_probability_finds_the_images_answered_alike() -> None:
     said, labels = drawn(400)
-    (found,) = reliability_bins.of(said, labels)
-    bands = [ReliabilityBin(*one) for one in found["bands"]]
-    assert reliability_bins.bin_of(found, 0.0) == bands[0] and reliability_bins.bin_of(found, 1.0) == bands[-1]
-    assert reliability_bins.bin_of(found, bands[1].low) == bands[1]
-    assert reliability_bins.bin_of({**found, "bands": []}, 0.3) is None
+    (found,) = reliability.finding_reliability(said, labels)
+    bands = found.bins
+    assert found.bin_of(0.0) == bands[0] and found.bin_of(1.0) == bands[-1]
+    assert found.bin_of(bands[1].low) == bands[1]
+    assert replace(found, bins=()).bin_of(0.3) is None
 
 
 def test_a_model_keeps_it_and_a_damaged_one_is_a_line(tmp_path: Path) -> None:
@@ -86,32 +85,36 @@ def test_a_model_keeps_it_and_a_damaged_one_is_a_line(tmp_path: Path) -> None:
     out = tmp_path / "calibrated"
     ribcage.convert(run, data=[str(data)], val="train", out=out)
     model = load_classifier(out).spec
-    assert len(model.observed) == len(model.findings)
+    assert len(model.reliability) == len(model.findings)
     place = model.findings.index("Effusion")
-    assert model.observed[place]["auroc"][0] == pytest.approx(model.metrics["validation"]["auroc_Effusion"])
+    assert model.reliability[place].auroc[0] == pytest.approx(model.metrics["validation"]["auroc_Effusion"])
     text = json.loads((out / "model.json").read_text(encoding="utf-8"))
-    for strange in ([{}], [{**text["observed"][0], "bands": [[0, 1]]}] * len(model.findings), text["observed"][:2]):
-        (out / "model.json").write_text(json.dumps({**text, "observed": strange}), encoding="utf-8")
-        with pytest.raises(ValueError, match="is damaged: observed is"):
+    for strange in (
+        [{}],
+        [{**text["reliability"][0], "bins": [[0, 1]]}] * len(model.findings),
+        text["reliability"][:2],
+    ):
+        (out / "model.json").write_text(json.dumps({**text, "reliability": strange}), encoding="utf-8")
+        with pytest.raises(ValueError, match="is damaged: reliability is"):
             load_classifier(out)
-    text.pop("observed")
+    text.pop("reliability")
     text["format"] = 1
     (out / "model.json").write_text(json.dumps(text), encoding="utf-8")
     (out / "SHA256SUMS").unlink()
-    assert load_classifier(out).spec.observed == ()
+    assert load_classifier(out).spec.reliability == ()
 
 
 def test_the_auroc_is_the_one_of_the_metrics() -> None:
     said, labels = drawn(200)
-    (found,) = reliability_bins.of(said, labels)
-    assert found["auroc"][0] == pytest.approx(metrics.auroc(said, labels)[0])
-    (blind,) = reliability_bins.of(said, np.zeros((200, 1)))
-    assert blind["auroc"] == [None, None, None]
+    (found,) = reliability.finding_reliability(said, labels)
+    assert found.auroc[0] == pytest.approx(metrics.auroc(said, labels)[0])
+    (blind,) = reliability.finding_reliability(said, np.zeros((200, 1)))
+    assert blind.auroc == (None, None, None)
 
 
 def test_the_card_says_how_it_fared_with_intervals() -> None:
-    fared = {"images": 200, "positives": 31, "auroc": [0.8123, 0.7, 0.9], "bands": []}
-    blind = {"images": 9, "positives": 0, "auroc": [None, None, None], "bands": []}
-    model = ModelSpec("resnet18", ("Mass", "Edema"), (64, 64), 64, "pad", 0.5, 0.25, observed=(fared, blind))
+    fared = FindingReliability(200, 31, (0.8123, 0.7, 0.9), ())
+    blind = FindingReliability(9, 0, (None, None, None), ())
+    model = ModelSpec("resnet18", ("Mass", "Edema"), (64, 64), 64, "pad", 0.5, 0.25, reliability=(fared, blind))
     rows = card.auroc_rows(model, {"auroc": 0.81, "auroc_Mass": 0.8123, "loss": 0.4})
     assert rows == [("mean", "–", "0.810"), ("Mass", "31 of 200", "0.812 (0.700–0.900)")]
