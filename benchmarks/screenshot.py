@@ -24,7 +24,8 @@ from ribcage.bundle.io import load_bundle
 from ribcage.commands import serve
 from ribcage.data import phantom
 from ribcage.runtime import files
-from ribcage.server import answering, process
+from ribcage.server import process
+from ribcage.server.served_models import served_models
 
 PEOPLE: tuple[tuple[str, int, dict[str, float]], ...] = (
     ("chest-1.png", 118, {"Cardiomegaly": 0.9, "Edema": 0.8}),
@@ -73,7 +74,7 @@ def radiograph(file: Path, patient: int, severities: dict[str, float]) -> Path:
 @contextmanager
 def served(model: Path) -> Iterator[str]:
     """The address of a server that is ready."""
-    opened = answering.named([load_bundle(model)])
+    opened = served_models([load_bundle(model)])
     server = process.Server(serve.service(serve.Options((model,), readers=1, threads=1), opened))
     listening = process.bound("127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_on, args=(listening,))
@@ -104,7 +105,7 @@ def photograph(address: str, drawn: list[Path], finding: str, theme: str, size: 
         page.set_input_files("#files", drawn)
         expect(page.locator(".study.done")).to_have_count(len(drawn), timeout=120_000)
         page.locator(f'[data-name="{finding}"]').click()
-        expect(page.locator(".legend").first).to_contain_text("speaks for", timeout=120_000)
+        expect(page.locator(".legend").first).to_contain_text("saliency for", timeout=120_000)
         page.wait_for_timeout(1000)
         seen = page.screenshot()
         browser.close()

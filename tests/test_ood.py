@@ -23,7 +23,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import appearance, image_file
 from ribcage.inference import image_files
-from ribcage.server import answering
+from ribcage.server.served_models import ServedModel
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA", "")
 TRAIN, COUNT = 40, 100
@@ -342,7 +342,7 @@ def test_a_model_of_made_up_images_says_so_with_every_prediction(data: Path, tmp
         made = load_classifier(tmp_path / word)
         (said,) = image_files.probabilities(made, [image_file])["warning"]
         assert "synthetic images" in said and word in said
-        assert answering.Answering("a", made).about()["warning"] == said
+        assert ServedModel("a", made).about()["warning"] == said
         assert said in (tmp_path / word / "README.md").read_text(encoding="utf-8")
 
 

@@ -45,9 +45,10 @@ from ribcage.inference import explanation, image_files
 from ribcage.methods.supervised import Supervised
 from ribcage.metrics.reliability import FindingReliability, ReliabilityBin
 from ribcage.models.backbone import Backbone
-from ribcage.server import answering, gate, process, reading
+from ribcage.server import gate, process, reading
 from ribcage.server.app import Service
 from ribcage.server.batching import Batcher, FullError
+from ribcage.server.served_models import ServedClassifier, served_models
 
 pytestmark = pytest.mark.integration
 
@@ -134,7 +135,7 @@ class Running:
 @contextlib.contextmanager
 def running(models: dict[str, Path] | None = None, **options: Any) -> Iterator[Running]:
     """As `ribcage serve` does it. Without models it starts at once, and still shows images."""
-    opened = answering.named([load_bundle(folder) for folder in (models or {}).values()])
+    opened = served_models([load_bundle(folder) for folder in (models or {}).values()])
     asked = serve.Options(models=(), **({"readers": 1, "threads": 1} | options))
     with Running(serve.service(asked, opened)) as server:
         yield server
@@ -249,7 +250,7 @@ def test_boxes_are_those_of_predict(server: Running, folders: dict[str, Path], t
 
 def test_models_say_what_they_know(server: Running, folders: dict[str, Path]) -> None:
     told = server.get("/v1/models").json()
-    assert [one["id"] for one in told["models"]] == ["learnt", "either", "boxes"] and told["token"] is False
+    assert [one["id"] for one in told["models"]] == ["learnt", "either", "boxes"] and told["token_required"] is False
     learnt, model = told["models"][0], load_classifier(folders["learnt"]).spec
     assert learnt["kind"] == "classifier" and told["models"][2]["kind"] == "detector"
     assert learnt["input"] == {"side": SIDE, "fit": model.fit} and learnt["data"][0]["name"] == "phantom"
@@ -260,17 +261,17 @@ def test_models_say_what_they_know(server: Running, folders: dict[str, Path]) ->
     assert first["thresholds"] == {rule: chosen[0] for rule, chosen in model.thresholds.items()}
 
 
-def test_reliability_and_crossed_thresholds_stand_beside_a_probability(folders: dict[str, Path]) -> None:
+def test_thresholds_and_reliability_stand_beside_a_probability(folders: dict[str, Path]) -> None:
     opened = load_classifier(folders["either"])
     bins = (ReliabilityBin(0.0, 30, 1, 0.01, 0.2), ReliabilityBin(0.5, 10, 8, 0.5, 0.9))
     fared = FindingReliability(40, 9, (0.8, 0.7, 0.9), bins)
     model = replace(opened.spec, thresholds={"youden": (0.3, None)}, reliability=(fared, replace(fared, bins=())))
-    namer = answering.Namer("m", replace(opened, spec=model))
-    mass, nodule = namer._named([0.6, 0.4])
-    assert mass["crossed"] == {"youden": True} and nodule["crossed"] == {"youden": None}
-    assert mass["reliability"] == {"images": 10, "positives": 8, "share": 0.8, "low": 0.5, "high": 0.9}
+    served = ServedClassifier("m", replace(opened, spec=model))
+    mass, nodule = served._findings([0.6, 0.4])
+    assert mass["above_threshold"] == {"youden": True} and nodule["above_threshold"] == {"youden": None}
+    assert mass["reliability"] == {"images": 10, "positives": 8, "frequency": 0.8, "low": 0.5, "high": 0.9}
     assert nodule["reliability"] is None
-    told = namer.about()["findings"][0]["auroc"]
+    told = served.about()["findings"][0]["auroc"]
     assert told == {"value": 0.8, "low": 0.7, "high": 0.9, "n": 40, "positives": 9}
 
 
@@ -311,10 +312,11 @@ def test_a_map_is_the_one_of_predict(server: Running, folders: dict[str, Path]) 
     opened, sent = load_classifier(folders["either"]), png(cloud(90, 70))
     finding = opened.spec.findings[1]
     told = server.post(f"/v1/explain?model=either&finding={finding}&side=60", sent).json()
-    assert min(told["cells"]) < 6 and f"{told['cells'][0]} × {told['cells'][1]} cells" in told["remark"]
+    rows, columns = told["grid"]
+    assert min(told["grid"]) < 6 and f"{rows} × {columns} cells" in told["warning"]
     read = image_file.decode_image(sent, "a.png", min_side=SIDE)
     wanted = explanation.heat(opened, read, [finding], side=60)[0]
-    heat = cv2.imdecode(np.frombuffer(base64.b64decode(told["heat"]), np.uint8), cv2.IMREAD_UNCHANGED)
+    heat = cv2.imdecode(np.frombuffer(base64.b64decode(told["saliency_map"]), np.uint8), cv2.IMREAD_UNCHANGED)
     assert heat.shape == wanted.shape == (told["height"], told["width"])
     np.testing.assert_allclose(heat / 255, wanted, atol=2 / 255)
     assert heat.max() > 0 and [one["x"] for one in told["boxes"]] == explanation.boxes(wanted, (90, 70))[:, 0].tolist()
@@ -432,21 +434,21 @@ def test_a_strange_form_is_one_sentence(kind: str, server: Running) -> None:
 
 def test_what_is_no_http_is_refused_in_json(bare: Running) -> None:
     answer = bare.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 400") and b'{"error":"This is no HTTP request' in answer
+    assert answer.startswith(b"HTTP/1.1 400") and b'{"error":"' in answer
     assert b"nosniff" in answer
 
 
 @pytest.mark.parametrize(
     ("path", "status", "says"),
     [
-        ("/v1/predict?model=none", 404, "There is no model 'none'. Models: learnt, either, boxes."),
-        ("/v1/explain?finding=Moss&model=either", 404, "either knows no finding 'Moss'. Findings: Mass, Nodule."),
-        ("/v1/explain?finding=Mass&model=boxes", 404, "boxes finds boxes, which are in /v1/predict"),
+        ("/v1/predict?model=none", 404, "Unknown model 'none'. Models: learnt, either, boxes."),
+        ("/v1/explain?finding=Moss&model=either", 404, "Unknown finding 'Moss' of either. Findings: Mass, Nodule."),
+        ("/v1/explain?finding=Mass&model=boxes", 404, "boxes is a detector"),
         ("/v1/explain", 422, "?finding=: field required."),
         ("/v1/image?side=100000", 422, "?side=: input should be less than or equal to 4096."),
         ("/v1/image?side=x", 422, "?side=: input should be a valid integer"),
-        ("/v1/nothing", 404, "There is nothing at '/v1/nothing'."),
-        ("/v1/models", 405, "This is asked in another way"),
+        ("/v1/nothing", 404, "No route '/v1/nothing'"),
+        ("/v1/models", 405, "/v1/models does not take POST"),
     ],
 )
 def test_what_cannot_be_asked_is_one_sentence(path: str, status: int, says: str, server: Running) -> None:
@@ -456,7 +458,7 @@ def test_what_cannot_be_asked_is_one_sentence(path: str, status: int, says: str,
 
 def test_one_file_is_shown_at_a_time(server: Running) -> None:
     answer = server.post("/v1/image", png(cloud()), png(cloud()))
-    assert answer.status_code == 400 and answer.json()["error"] == "One file is expected here, not 2."
+    assert answer.status_code == 400 and "2 files" in answer.json()["error"]
 
 
 def test_the_page_leads_to_no_other_file(bare: Running) -> None:
@@ -479,7 +481,7 @@ def test_a_reading_process_that_dies_takes_one_file_with_it() -> None:
     sent = png(np.random.default_rng(0).integers(0, 256, (4000, 4000), np.uint8))
     assert reader.read(reading.Task("a", square=(32, "pad")), png(cloud())).pixels.shape == (32, 32)
     threading.Timer(0.01, reader.process.kill).start()
-    with pytest.raises(UnreadableError, match=r"^b made the program that reads images fail"):
+    with pytest.raises(UnreadableError, match=r"^b crashed the decoder"):
         reader.read(reading.Task("b", square=(32, "pad")), sent)
     assert reader.read(reading.Task("c", square=(32, "pad")), sent).width == 4000
     reader.process.kill()  # by somebody else, while it had nothing to do
@@ -492,7 +494,7 @@ def test_a_file_that_takes_too_long_is_given_up() -> None:
     reader = reading.Reader(Limits(), 60)
     reader.read(reading.Task("a"), png(cloud()))
     reader.seconds = 0.01
-    with pytest.raises(UnreadableError, match=r"^b takes more than 0\.01 s to read\.$"):
+    with pytest.raises(UnreadableError, match=r"^b takes more than 0\.01 s "):
         reader.read(reading.Task("b"), png(np.random.default_rng(0).integers(0, 256, (4000, 4000), np.uint8)))
     reader.end()
 
@@ -519,7 +521,7 @@ def head(length: str = "Content-Length: 9999999999", path: str = "/v1/image") ->
 
 def test_a_body_that_says_it_is_too_large_is_not_waited_for(bare: Running) -> None:
     answer = bare.raw(head())
-    assert answer.startswith(b"HTTP/1.1 413") and b'{"error":"A request may have 0 MB, this one has more."}' in answer
+    assert answer.startswith(b"HTTP/1.1 413") and b'{"error":"The request is larger than' in answer
 
 
 def test_a_body_that_does_not_say_how_large_it_is_is_counted(bare: Running) -> None:
@@ -531,7 +533,7 @@ def test_a_body_that_does_not_say_how_large_it_is_is_counted(bare: Running) -> N
 
 def test_too_many_files_are_refused(bare: Running) -> None:
     answer = bare.post("/v1/image", *[png(cloud())] * 4)
-    assert answer.status_code == 413 and answer.json()["error"] == "A request may have 3 files, this one has more."
+    assert answer.status_code == 413 and "3 files" in answer.json()["error"]
 
 
 def test_too_many_pixels_are_refused() -> None:
@@ -643,7 +645,7 @@ def test_every_name_of_this_machine_is_answered(host: str, bare: Running) -> Non
 )
 def test_pages_of_other_sites_may_not_ask(origin: str, bare: Running) -> None:
     answer = bare.post("/v1/image", png(cloud()), headers={"Origin": origin})
-    assert answer.status_code == 403 and answer.json() == {"error": "Pages of other sites may not ask this server."}
+    assert answer.status_code == 403 and set(answer.json()) == {"error"}
 
 
 def test_its_own_page_may_ask(bare: Running) -> None:
@@ -665,7 +667,7 @@ def test_a_token_is_needed_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -
                 answer = server.get(path, headers=raw)
                 assert answer.status_code == 401 and answer.headers["WWW-Authenticate"] == "Bearer"
         told = server.get("/v1/models", headers={"Authorization": f"Bearer {TOKEN}", "Host": "far.example"})
-        assert told.status_code == 200 and told.json()["token"] is True
+        assert told.status_code == 200 and told.json()["token_required"] is True
 
 
 def test_every_answer_has_the_headers(bare: Running) -> None:
@@ -728,7 +730,7 @@ def test_metrics_count_and_name_nobody(server: Running) -> None:
 # ---- what it keeps
 
 
-def test_answers_are_kept_where_that_was_asked_for(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_predictions_are_logged_where_that_was_asked_for(folders: dict[str, Path], tmp_path: Path) -> None:
     with running({"boxes": folders["boxes"]}, log_predictions=tmp_path / "kept 答") as server:
         said = [server.post("/v1/predict", ("片.png", png(cloud()))).json() for _ in range(2)]
     (file,) = (tmp_path / "kept 答").iterdir()
@@ -762,10 +764,10 @@ def test_what_waits_is_answered_together() -> None:
         return [2 * item for item in items]
 
     batcher = Batcher(answer, most=4, wait=0, room=10)
-    first = batcher.ask(0)
+    first = batcher.submit(0)
     while not sizes:
         time.sleep(0.001)
-    rest = [batcher.ask(item) for item in range(1, 8)]
+    rest = [batcher.submit(item) for item in range(1, 8)]
     busy.set()
     assert [one.result(10) for one in [first, *rest]] == [0, 2, 4, 6, 8, 10, 12, 14] and sizes == [1, 4, 3]
     batcher.end()
@@ -775,12 +777,12 @@ def test_a_image_waits_only_for_others_on_their_way() -> None:
     sizes = list[int]()
     batcher = Batcher(lambda items: sizes.append(len(items)) or items, most=2, wait=5, room=10)  # type: ignore[func-returns-value]
     began = time.monotonic()
-    batcher.ask(1).result(10)
+    batcher.submit(1).result(10)
     assert time.monotonic() - began < 3
     with batcher.on_its_way():
-        first = batcher.ask(2)
+        first = batcher.submit(2)
         time.sleep(0.05)
-        second = batcher.ask(3)
+        second = batcher.submit(3)
         assert first.result(3) == 2 and second.result(3) == 3
     assert sizes == [1, 2]
     batcher.end()
@@ -794,12 +796,12 @@ def test_too_many_that_wait_are_refused_and_a_fault_is_everybodys_in_the_batch()
         raise ArithmeticError
 
     batcher = Batcher(fail, most=2, wait=0, room=1)
-    first = batcher.ask(1)
+    first = batcher.submit(1)
     while batcher.waiting.qsize():
         time.sleep(0.001)
-    second = batcher.ask(2)
+    second = batcher.submit(2)
     with pytest.raises(FullError):
-        batcher.ask(3)
+        batcher.submit(3)
     go.set()
     for one in (first, second):
         assert isinstance(one.exception(10), ArithmeticError)
@@ -840,7 +842,7 @@ def test_a_port_that_is_taken_is_one_line(folders: dict[str, Path], capsys: pyte
     with process.bound("127.0.0.1", 0) as taken:
         assert cli.main(["serve", str(folders["boxes"]), "--port", str(taken.getsockname()[1])]) == 1
     said = capsys.readouterr().err
-    assert "cannot be listened on (Address already in use)" in said and said.count("\n") == 1
+    assert "(Address already in use)" in said and "--port" in said and said.count("\n") == 1
 
 
 def test_a_model_that_is_away_from_itself_is_not_served(
@@ -850,7 +852,7 @@ def test_a_model_that_is_away_from_itself_is_not_served(
     monkeypatch.setattr(deployment, "write_onnx", lambda *a: None)
     monkeypatch.setattr(deployment, "opened_onnx", lambda *a: lambda images: own(images) + 1e-3)
     assert cli.main(["serve", str(folders["either"]), "--port", "0", "--readers", "1"]) == 2
-    assert "is 0.001 away from itself, more than 0.0001" in capsys.readouterr().err
+    assert "0.001 > 0.0001" in capsys.readouterr().err
 
 
 def test_a_signal_ends_it_after_what_was_begun(folders: dict[str, Path]) -> None:

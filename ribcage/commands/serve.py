@@ -79,9 +79,10 @@ def run(options: Options) -> None:
     limits.check(options, wrong(options))
     if absent := missing():
         raise ImportError(f"Serving needs {', '.join(absent)}: pip install 'ribcage[serve]'")
-    from ribcage.server import answering, process
+    from ribcage.server import process
+    from ribcage.server.served_models import served_models
 
-    models = answering.named([load_bundle(folder) for folder in options.models])
+    models = served_models([load_bundle(folder) for folder in options.models])
     listening = process.bound(options.host, options.port)
     server = process.Server(service(options, models))
     print(f"{', '.join(models)} at {address(listening)} – Ctrl-C stops it. Research use only.", flush=True)
@@ -140,17 +141,19 @@ def secret(options: Options) -> tuple[str, str]:
 def service(options: Options, models: Any) -> Any:
     """What answers."""
     from ribcage.server.app import Service
-    from ribcage.server.keeping import Keeper
+    from ribcage.server.prediction_log import PredictionLog
 
-    return Service(models, settings(options), Keeper(options.log_predictions) if options.log_predictions else None)
+    return Service(
+        models, settings(options), PredictionLog(options.log_predictions) if options.log_predictions else None
+    )
 
 
 def settings(options: Options) -> "Settings":
     """How much it takes on, in the server's units."""
     from ribcage.server.app import Settings
-    from ribcage.server.gate import Rules, is_loopback
+    from ribcage.server.gate import AccessRules, is_loopback
 
-    rules = Rules(secret(options)[0], is_loopback(options.host), options.max_requests, options.max_seconds)
+    rules = AccessRules(secret(options)[0], is_loopback(options.host), options.max_requests, options.max_seconds)
     return Settings(
         batch=options.batch, wait=options.wait / 1000, threads=options.threads,
         readers=options.readers or os.cpu_count() or 1, most_bytes=round(1e6 * options.max_megabytes),

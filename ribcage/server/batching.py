@@ -1,7 +1,7 @@
-"""Batching: images that several requests bring → one batch for the model.
+"""Batching: images of several requests → one batch for the model.
 
-One thread asks the model. While it computes, images gather; it takes what is there, and waits for more only while
-more are on their way, a few milliseconds at most. So one client alone waits for nobody.
+One thread runs the model. While it computes, images queue; the next batch takes what is there, and waits for more only
+while files are being decoded, a few milliseconds at most. A single client does not wait.
 """
 
 import contextlib
@@ -13,32 +13,32 @@ from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Output = TypeVar("Output")
 
 
 class FullError(RuntimeError):
-    """More is waiting than can be answered soon."""
+    """The queue is full."""
 
 
-class Batcher(Generic[Item, Answer]):
-    """Ask by single items what answers batches.
+class Batcher(Generic[Item, Output]):
+    """Collects single items into batches.
 
-    most: items of a batch.
-    wait: seconds that the first of a batch waits for others that are on their way.
-    room: items that may wait.
+    most: largest batch.
+    wait: seconds that the first item of a batch waits for items that are being made.
+    room: length of the queue.
     """
 
     def __init__(
         self,
-        answer: Callable[[list[Item]], Sequence[Answer]],
+        run: Callable[[list[Item]], Sequence[Output]],
         *,
         most: int,
         wait: float,
         room: int,
         noted: Callable[[int], object] = lambda count: None,
     ) -> None:
-        self.answer, self.most, self.wait, self.noted = answer, most, wait, noted
-        self.waiting: queue.Queue[tuple[Item, Future[Answer]] | None] = queue.Queue(room)
+        self.run, self.most, self.wait, self.noted = run, most, wait, noted
+        self.waiting: queue.Queue[tuple[Item, Future[Output]] | None] = queue.Queue(room)
         self.coming = 0
         self.ended = False
         self._lock = threading.Lock()
@@ -56,30 +56,30 @@ class Batcher(Generic[Item, Answer]):
             with self._lock:
                 self.coming -= 1
 
-    def ask(self, item: Item) -> "Future[Answer]":
-        """What the model will say of it; FullError where too many wait."""
-        future: Future[Answer] = Future()
+    def submit(self, item: Item) -> "Future[Output]":
+        """The future output for an item; FullError where the queue is full."""
+        future: Future[Output] = Future()
         try:
             self.waiting.put_nowait((item, future))
         except queue.Full:
-            raise FullError("Too many images wait for the model.") from None
+            raise FullError("Too many images are waiting for the model.") from None
         return future
 
     def end(self) -> None:
-        """Answer what waits, and stop."""
+        """Finish the queue, and stop."""
         self.waiting.put(None)
         self.thread.join()
 
     def _work(self) -> None:
         while not self.ended and (first := self.waiting.get()) is not None:
             batch = [first, *self._others()]
-            asked = [(item, future) for item, future in batch if future.set_running_or_notify_cancel()]
-            if asked:
-                self.noted(len(asked))
-                self._answer(asked)
+            batch = [(item, future) for item, future in batch if future.set_running_or_notify_cancel()]
+            if batch:
+                self.noted(len(batch))
+                self._finish(batch)
 
-    def _others(self) -> Iterator[tuple[Item, "Future[Answer]"]]:
-        """What joins the first."""
+    def _others(self) -> Iterator[tuple[Item, "Future[Output]"]]:
+        """The items that join the first."""
         until = time.monotonic() + self.wait
         for _ in range(self.most - 1):
             try:
@@ -92,12 +92,12 @@ class Batcher(Generic[Item, Answer]):
                 return
             yield other
 
-    def _answer(self, asked: list[tuple[Item, "Future[Answer]"]]) -> None:
+    def _finish(self, batch: list[tuple[Item, "Future[Output]"]]) -> None:
         try:
-            answers = self.answer([item for item, _ in asked])
+            outputs = self.run([item for item, _ in batch])
         except Exception as error:
-            for _, future in asked:
+            for _, future in batch:
                 future.set_exception(error)
             return
-        for (_, future), answer in zip(asked, answers, strict=True):
-            future.set_result(answer)
+        for (_, future), output in zip(batch, outputs, strict=True):
+            future.set_result(output)

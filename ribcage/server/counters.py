@@ -1,4 +1,4 @@
-"""Counters: how much was asked and how fast it was answered, as Prometheus reads it; nothing of any image."""
+"""Counters: Prometheus metrics of requests, latencies, batches and queues; nothing of any image."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -7,22 +7,26 @@ IMAGES = (1, 2, 4, 8, 16, 32)
 
 
 class Counters:
-    """Of one server, in a registry of its own."""
+    """Metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = own = CollectorRegistry()
-        self.requests = Counter("ribcage_requests", "Requests answered.", ("route", "status"), registry=own)
+        self.requests = Counter("ribcage_requests", "Requests.", ("route", "status"), registry=own)
         self.seconds = Histogram(
-            "ribcage_request_seconds", "From a request's head to its answer.", ("route",), buckets=SECONDS, registry=own
+            "ribcage_request_seconds",
+            "Time from the head of a request to the end of its response.",
+            ("route",),
+            buckets=SECONDS,
+            registry=own,
         )
         self.batches = Histogram(
-            "ribcage_batch_images", "Images that a model answered at once.", ("model",), buckets=IMAGES,
+            "ribcage_batch_images", "Batch size.", ("model",), buckets=IMAGES,
             registry=own,
         )  # fmt: skip
-        self.waiting = Gauge("ribcage_waiting_images", "Images that wait for a model.", registry=own)
-        self.working = Gauge("ribcage_requests_at_work", "Requests that are being answered.", registry=own)
-        self.unreadable = Counter("ribcage_unreadable_files", "Files that could not be read.", registry=own)
+        self.waiting = Gauge("ribcage_waiting_images", "Images waiting for a model.", registry=own)
+        self.working = Gauge("ribcage_requests_at_work", "Requests in progress.", registry=own)
+        self.unreadable = Counter("ribcage_unreadable_files", "Unreadable files.", registry=own)
 
     def text(self) -> bytes:
-        """All of them."""
+        """All metrics as text."""
         return generate_latest(self.registry)

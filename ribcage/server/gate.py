@@ -1,8 +1,8 @@
-"""Gate: who may ask, how many at once, for how long; and the headers that every answer has.
+"""Gate: access, concurrency and time limits of requests, and the headers that every response has.
 
-On the machine itself the server answers whoever asks by a name of this machine: a page of another site, which a browser
-would let ask 127.0.0.1 under a name of its own (DNS rebinding) or send forms across, is refused. Reached from elsewhere
-it wants a token.
+On the loopback interface, requests must use a host name of this machine: pages of other sites, which a browser would
+let reach 127.0.0.1 under a name of their own (DNS rebinding) or by cross-site forms, are refused. A server that other
+machines can reach requires a token.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from ribcage.server.counters import Counters
-from ribcage.server.problem import SOON, App, Message, Problem, Receive, Send
+from ribcage.server.problem import INTERNAL, SOON, App, Message, Problem, Receive, Send
 
 OPEN = ("/", "/docs", "/docs/style.css", "/openapi.json", "/healthz")
-"""What needs no token: a page must be there to ask for it."""
+"""Paths that need no token: the page that asks for it must load without one."""
 ALWAYS = ("/healthz", "/metrics")
-"""What is answered while the server starts or stops."""
+"""Paths that also work while the server starts or stops."""
 HEADERS = {
     "content-security-policy": (
         "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; object-src 'none'; base-uri 'none'; "
@@ -38,92 +38,94 @@ RAW = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What the gate goes by."""
+class AccessRules:
+    """Access, concurrency and time limits."""
 
     token: str
-    """Empty: none is needed."""
+    """Empty: no token required."""
     loopback: bool
-    """Whether only this machine can ask."""
+    """Whether only this machine can reach the server."""
     at_once: int
-    """Requests with images that are worked on; more are asked to come again."""
+    """Concurrent requests with images; more get status 503."""
     seconds: float
-    """For one request, from its head to the end of its answer."""
+    """Time limit of a request, from its head to the end of its response."""
 
 
 class Gate:
-    """An application, guarded."""
+    """An application behind these rules."""
 
-    def __init__(self, app: App, rules: Rules, counters: Counters) -> None:
+    def __init__(self, app: App, rules: AccessRules, counters: Counters) -> None:
         self.app, self.rules, self.counters = app, rules, counters
         self.routes = frozenset[str]()
-        """Paths that are counted by their name; others are `other`, for they may be anything."""
+        """Paths that metrics name; all others are counted as `other`."""
         self.state: Literal["starting", "ready", "stopping"] = "starting"
         self.inside = 0
-        """Requests that are being answered."""
+        """Requests in progress."""
         self.at_work = 0
-        """Those with images."""
+        """Requests with images in progress."""
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             return
         body, began = _Body(scope, receive), time.perf_counter()
-        answer = _Answer(send, body)
+        response = _Response(send, body)
         self.inside += 1
         try:
-            await self._answered(scope, body, answer)
+            await self._respond(scope, body, response)
         finally:
             self.inside -= 1
             route = scope["path"] if scope["path"] in self.routes else "other"
-            self.counters.requests.labels(route, str(answer.status or "gone")).inc()
+            self.counters.requests.labels(route, str(response.status or "gone")).inc()
             self.counters.seconds.labels(route).observe(time.perf_counter() - began)
 
-    async def _answered(self, scope: Message, receive: Receive, answer: "_Answer") -> None:
+    async def _respond(self, scope: Message, receive: Receive, response: "_Response") -> None:
         try:
             self._check(scope)
             async with asyncio.timeout(self.rules.seconds):
-                await self._let_in(scope, receive, answer)
+                await self._let_in(scope, receive, response)
         except Problem as problem:
-            await answer.instead(problem)
+            await response.instead(problem)
         except TimeoutError:
-            await answer.instead(Problem(504, f"The answer took more than {self.rules.seconds:g} s.", headers=SOON))
-        except Exception as error:  # nobody's request may end the server, and nobody needs its inside
+            await response.instead(Problem(504, f"The request took more than {self.rules.seconds:g} s.", headers=SOON))
+        except Exception as error:  # no request may end the server, and no client needs its internals
             place = traceback.extract_tb(error.__traceback__)[-1]
             print(f"ribcage: {type(error).__name__} at {place.filename}:{place.lineno}", file=sys.stderr)
-            await answer.instead(Problem(500, "This is a fault in Ribcage; what it prints says where."))
+            await response.instead(Problem(500, INTERNAL))
 
-    async def _let_in(self, scope: Message, receive: Receive, answer: "_Answer") -> None:
+    async def _let_in(self, scope: Message, receive: Receive, response: "_Response") -> None:
         if scope["method"] != "POST":
-            return await self.app(scope, receive, answer)
+            return await self.app(scope, receive, response)
         if self.at_work >= self.rules.at_once:
-            raise Problem(503, f"{self.at_work} requests are being answered, which is all at once.", headers=SOON)
+            raise Problem(
+                503, f"{self.at_work} requests are in progress, the most this server takes at once.", headers=SOON
+            )
         self.at_work += 1
         self.counters.working.set(self.at_work)
         try:
-            await self.app(scope, receive, answer)
+            await self.app(scope, receive, response)
         finally:
             self.at_work -= 1
             self.counters.working.set(self.at_work)
 
     def _check(self, scope: Message) -> None:
-        """Raise where a request may not come in."""
+        """Raise for a request that is not allowed."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         path, host = scope["path"], headers.get("host", "")
         if self.rules.loopback and not is_loopback(_name(host)):
-            raise Problem(403, "This server is asked by a name of this machine, such as 127.0.0.1 or localhost.")
+            raise Problem(403, "Use a host name of this machine, such as 127.0.0.1 or localhost.")
         if "origin" in headers and not _same(headers["origin"], host):
-            raise Problem(403, "Pages of other sites may not ask this server.")
+            raise Problem(403, "Requests from pages of other sites are not allowed.")
         page = path in OPEN or path.startswith("/viewer/")
-        if self.rules.token and not page and not self._knows(headers.get("authorization", "")):
-            told = {"WWW-Authenticate": "Bearer"}
-            raise Problem(401, "This server wants its token: 'Authorization: Bearer …'.", headers=told)
+        if self.rules.token and not page and not self._has_token(headers.get("authorization", "")):
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise Problem(401, "This server requires a token: 'Authorization: Bearer …'.", headers=headers)
         if self.state != "ready" and path not in ALWAYS and not (page and self.state == "starting"):
             raise Problem(503, f"The server is {self.state}.", headers={"Retry-After": "2"})
 
-    def _knows(self, said: str) -> bool:
-        """Whether this is the token, in a time that tells nothing of it."""
-        kind, _, token = said.partition(" ")
+    def _has_token(self, authorization: str) -> bool:
+        """Whether this is the token, compared in constant time."""
+        kind, _, token = authorization.partition(" ")
         equal = hmac.compare_digest(token.strip().encode(), self.rules.token.encode())
         return equal and kind.lower() == "bearer"
 
@@ -142,8 +144,8 @@ class _Body:
         return message
 
 
-class _Answer:
-    """What is sent, with the headers that everything has.
+class _Response:
+    """What is sent, with the headers that every response has.
 
     A response that comes before the end of the request's body is the last on its connection: the rest is not read.
     """
@@ -161,13 +163,13 @@ class _Answer:
         await self.send(message)
 
     async def instead(self, problem: Problem) -> None:
-        """Say what went wrong, if nothing else was said; else the answer breaks off, and so does the connection."""
+        """Send an error if nothing was sent; else the response is cut off and the connection closed."""
         if not self.status:
             await problem.send(self)
 
 
 def _name(host: str) -> str:
-    """'localhost' of 'localhost:8000', '::1' of '[::1]:8000'; '' of what is no host."""
+    """'localhost' of 'localhost:8000', '::1' of '[::1]:8000'; '' of an invalid host."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -175,7 +177,7 @@ def _name(host: str) -> str:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a name is one of this machine."""
+    """Whether a host name is of this machine."""
     try:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Problem: what cannot be answered, as a status and one clear sentence."""
+"""Problem: an error response, as a status and one sentence."""
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -9,11 +9,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 SOON = {"Retry-After": "1"}
-"""Of what is overloaded."""
+"""Header of responses when the server is overloaded."""
+INTERNAL = "Internal error; the log of the server says where."
 
 
-class Problem(Exception):  # noqa: N818 – it is an answer, not an error of the program
-    """An answer that is none; `more` stands beside its sentence."""
+class Problem(Exception):  # noqa: N818 – it is a response, not an error of the program
+    """An error response; `more` stands beside its sentence."""
 
     def __init__(self, status: int, sentence: str, *, headers: dict[str, str] | None = None, **more: Any) -> None:
         super().__init__(sentence)
@@ -25,7 +26,7 @@ class Problem(Exception):  # noqa: N818 – it is an answer, not an error of the
         return dump({"error": str(self), **self.more})
 
     async def send(self, send: Send) -> None:
-        """Without any framework, for what does not reach one."""
+        """Without a framework, for requests that do not reach it."""
         body = self.body
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **self.headers}
         raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
@@ -34,5 +35,5 @@ class Problem(Exception):  # noqa: N818 – it is an answer, not an error of the
 
 
 def dump(value: Any) -> bytes:
-    """JSON, in which no number is none, and what is no text (half of a character) becomes '?'."""
+    """JSON without NaN; unpaired surrogates become '?'."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")

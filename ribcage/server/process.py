@@ -1,4 +1,4 @@
-"""Process: the server on a socket, until a signal ends it – after it has finished what was begun."""
+"""Process: the server on a socket, until a signal stops it – after requests in progress are done."""
 
 import contextlib
 import logging
@@ -13,43 +13,43 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ribcage.runtime import progress
-from ribcage.server.app import Service, make
+from ribcage.server.app import Service, make_app
 from ribcage.server.gate import RAW
 from ribcage.server.problem import Problem
 
 PATIENCE = 20.0
-"""Seconds for the head of a request, counted from the connection or from the last answer on it."""
+"""Seconds for the head of a request, from the start of the connection or the last response on it."""
 CONNECTIONS = 400
-"""At once; more are closed."""
+"""Open connections; more are closed."""
 LINGER = 2.0
-"""Seconds in which who sends a body that was refused can take the answer."""
+"""Seconds in which a client whose body was refused can read the response."""
 PIECES, PIECE = 1000, 256
-"""A body may come in so many pieces, and in one more for so many bytes."""
+"""A body may have so many chunks, and one more per so many bytes."""
 
 
 class Pieces(h11.Connection):
-    """HTTP whose bodies come in pieces of a sensible size: each costs a server far more than the bytes in it."""
+    """HTTP with a limit on the number of chunks: each costs far more than the bytes in it."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(h11.SERVER, limit)
         self.pieces = self.received = 0
 
     def next_event(self) -> Any:
-        """What came; a body of crumbs is refused."""
+        """The next event; a body of tiny chunks is refused."""
         event = super().next_event()
         if isinstance(event, h11.Request):
             self.pieces = self.received = 0
         if isinstance(event, h11.Data):
             self.pieces, self.received = self.pieces + 1, self.received + len(event.data)
             if self.pieces > PIECES + self.received // PIECE:
-                raise h11.RemoteProtocolError("The body comes in too many small pieces.")
+                raise h11.RemoteProtocolError("The body has too many small chunks.")
         return event
 
 
 class Lingering:
-    """A transport whose closing does not lose the response.
+    """A transport that closes without losing the response.
 
-    While the other side still sends a body, what comes is thrown away unread, for `LINGER` seconds at most.
+    While the client still sends a body, it is discarded unread, for `LINGER` seconds at most.
     """
 
     def __init__(self, transport: Any, connection: "Connection") -> None:
@@ -59,11 +59,11 @@ class Lingering:
         return getattr(self._transport, name)
 
     def is_closing(self) -> bool:
-        """Whether nothing more is answered."""
+        """Whether nothing more is sent."""
         return self.lingers or bool(self._transport.is_closing())
 
     def close(self) -> None:
-        """Nothing more is answered, or read."""
+        """Send and read nothing more."""
         if self.lingers or self._transport.is_closing():
             return
         if self._connection.conn.their_state is not h11.SEND_BODY:
@@ -76,21 +76,21 @@ class Lingering:
 
 
 class Connection(H11Protocol):
-    """One that does not wait for ever: not for a request that never comes, nor for a body that was refused."""
+    """A connection with time limits, for requests that never arrive and bodies that were refused."""
 
     def __init__(self, *options: Any, **more: Any) -> None:
         super().__init__(*options, **more)
         self.conn = Pieces(self.config.h11_max_incomplete_event_size or 1 << 16)
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait."""
+        """Start the time limit."""
         super().connection_made(cast(Any, Lingering(transport, self)))
         if len(self.connections) > CONNECTIONS:
             transport.abort()
         self._await()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request; after a refusal they are thrown away as they are."""
+        """Bytes of a request; after a refusal they are discarded."""
         if not self.transport.is_closing():
             super().data_received(data)
 
@@ -105,12 +105,12 @@ class Connection(H11Protocol):
     def _give_up(self, last: object) -> None:
         if self.cycle is last and not self.transport.is_closing():
             self.transport.close()
-            self.loop.call_later(PATIENCE, self.transport.abort)  # who does not take the answer either
+            self.loop.call_later(PATIENCE, self.transport.abort)  # a client that does not read the response either
 
     def send_400_response(self, msg: str) -> None:
-        """To what is no HTTP."""
+        """Response to what is not HTTP."""
         small = isinstance(self.conn, Pieces) and self.conn.pieces > PIECES + self.conn.received // PIECE
-        text = "The body comes in too many small pieces." if small else "This is no HTTP request that is understood."
+        text = "The body has too many small chunks." if small else "Malformed HTTP request."
         body = Problem(400, text).body
         head = [(b"content-type", b"application/json"), (b"connection", b"close"), *RAW]
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -120,12 +120,12 @@ class Connection(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with an end in two steps: first nothing new, then nothing."""
+    """uvicorn that stops in two steps: no new requests, then none at all."""
 
     def __init__(self, service: Service) -> None:
-        self.service, self.gate = service, make(service)
+        self.service, self.gate = service, make_app(service)
         self.fault: Exception | None = None
-        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # what is wrong with a form is answered
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # errors of forms are sent as responses
         super().__init__(
             uvicorn.Config(
                 self.gate, http=Connection, ws="none", lifespan="off", log_config=None, access_log=False,
@@ -135,18 +135,18 @@ class Server(uvicorn.Server):
         )  # fmt: skip
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A first signal: finish; a second one: stop."""
+        """First signal: finish; second: stop at once."""
         if self.gate.state == "stopping":
             self.should_exit = self.force_exit = True
         self.gate.state = "stopping"
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to end, asked ten times a second."""
+        """Whether to stop, checked ten times a second."""
         ended = await super().on_tick(counter)
         return ended or (self.gate.state == "stopping" and self.gate.inside == 0)
 
     def prepare(self) -> None:
-        """Make the models ready; a fault ends the server."""
+        """Prepare the models; an error stops the server."""
         try:
             with progress.working("preparing the models"):
                 self.service.prepare()
@@ -156,7 +156,7 @@ class Server(uvicorn.Server):
             self.gate.state = "ready"
 
     def serve_on(self, listening: socket.socket) -> None:
-        """Until it is ended; raises what it could not begin with."""
+        """Serve until stopped; raises an error of the start."""
         thread = threading.Thread(target=self.prepare, daemon=True)
         thread.start()
         with contextlib.suppress(KeyboardInterrupt):
@@ -172,7 +172,7 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         kind, stream, protocol, _, place = found
-        made = socket.socket(kind, stream, protocol)  # where it is not said to be TCP, asyncio lets answers wait 40 ms
+        made = socket.socket(kind, stream, protocol)  # without IPPROTO_TCP, asyncio delays responses by 40 ms
         if os.name == "posix":  # elsewhere it would let two programs listen
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(place)
@@ -181,5 +181,5 @@ def bound(host: str, port: int) -> socket.socket:
         if made:
             made.close()
         reason = getattr(error, "strerror", None) or str(error)
-        raise OSError(f"{host}:{port} cannot be listened on ({reason}). Choose another --port or --host.") from None
+        raise OSError(f"Cannot listen on {host}:{port} ({reason}). Choose another --port or --host.") from None
     return made

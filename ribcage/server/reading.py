@@ -1,12 +1,12 @@
-"""Reading: bytes from outside → pixels, in processes of their own.
+"""Reading: uploaded bytes → pixels, in processes of their own.
 
-Decoders of images are native code, and whoever sends a file may mean to break them. So each file is decoded by a
-small program that holds nothing but that file, may take only so much memory, and is ended when it takes too long. What
-goes to it and what comes back is
+Image decoders are native code, and an uploaded file may be made to exploit them. So each file is decoded by a small
+process that holds nothing but that file, has a memory limit, and is killed when it takes too long. Requests to it and
+its responses are
 
     length of a text, length of bytes, the text (JSON), the bytes        (little-endian, 8 bytes each length)
 
-and never a pickle: of an answer only numbers and words are believed.
+and never a pickle: of a response, only numbers and text are used.
 """
 
 import contextlib
@@ -27,67 +27,67 @@ import numpy as np
 
 from ribcage.imaging.gray_image import Depth, GrayImage, Limits, UnreadableError
 
-Answer = tuple[dict[str, Any], bytes]
+Response = tuple[dict[str, Any], bytes]
 START = 60.0
-"""Seconds in which a reading process must have loaded what it needs; no file is to blame for them."""
+"""Seconds in which a reading process must have started; they do not count for a file."""
 LENGTHS = struct.Struct("<QQ")
 PRIVATE = ("patient", "study")
 """Tags that do not leave the reading process."""
 BASE_MEMORY = 1 << 30
-"""What a reading process may take besides its pixels."""
+"""Memory of a reading process besides the pixels."""
 BYTES_OF_A_PIXEL = 40
-"""The most that reading one takes: 16-bit colours, and copies of them."""
+"""The most that decoding takes per pixel: 16-bit colour, and copies."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """How a file is to be read."""
+    """How to decode a file."""
 
     name: str
     depth: Depth = 8
     min_side: int | None = None
     """The shorter side may be reduced to no less than this, if that is faster."""
     square: tuple[int, str] | None = None
-    """(side, how it is fitted): only this square of it is wanted."""
+    """(side, fit): return only this square."""
     side: int | None = None
-    """The longer side of what is wanted, at most."""
+    """Largest longer side of the returned image."""
     window: str = ""
-    """What a DICOM file is shown by instead of its own choice."""
+    """DICOM window instead of the file's own."""
 
 
 # ---- in the reading process
 
 
 def main() -> None:
-    """Answer tasks until there are no more."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    """Decode files until there are no more."""
+    responses = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is not a response
     limits = json.loads(sys.argv[1])
     _restrict(int(BASE_MEMORY + BYTES_OF_A_PIXEL * limits["max_pixels"]))
     _prepare()
-    send(answers, {"state": "ready"}, b"")
+    send(responses, {"state": "ready"}, b"")
     while (asked := received(sys.stdin.buffer)) is not None:
         head, data = asked
         try:
-            told, pixels = _read(Task(**head), data, Limits(**limits))
-        except Exception as error:  # a file may be anything, and so may what goes wrong with it
-            told, pixels = {"error": _sentence(head["name"], error)}, b""
+            facts, pixels = _read(Task(**head), data, Limits(**limits))
+        except Exception as error:  # a hostile file may raise anything
+            facts, pixels = {"error": _sentence(head["name"], error)}, b""
         asked, head, data = None, {}, b""
-        send(answers, told, pixels)
+        send(responses, facts, pixels)
 
 
 def _restrict(memory: int) -> None:
-    """Take no more than this many bytes, and leave no image of the memory behind."""
+    """Limit the memory, and write no core dump."""
     try:
         import resource
-    except ImportError:  # Windows has other means
+    except ImportError:  # not on Windows
         return
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _prepare() -> None:
-    """Load what reads DICOM before the first one comes."""
+    """Import the DICOM decoders before the first file."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -98,14 +98,14 @@ def _prepare() -> None:
 
 
 def _sentence(name: str, error: Exception) -> str:
-    """What is wrong with a file, in one line."""
+    """The error of a file in one line."""
     if isinstance(error, MemoryError):
-        return f"{name} needs more memory to be read than an image may take."
-    return " ".join(str(error).split()) or f"{name} cannot be read ({type(error).__name__})."
+        return f"{name} needs more memory to decode than an image may take."
+    return " ".join(str(error).split()) or f"{name} cannot be decoded ({type(error).__name__})."
 
 
-def _read(task: Task, data: bytes, limits: Limits) -> Answer:
-    """What is known of an image, and its pixels."""
+def _read(task: Task, data: bytes, limits: Limits) -> Response:
+    """Facts about an image, and its pixels."""
     from ribcage.imaging import image_file
 
     read = image_file.decode_image(
@@ -122,7 +122,7 @@ def _read(task: Task, data: bytes, limits: Limits) -> Answer:
 
 
 def shrunk(pixels: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
-    """The image, its longer side at most `side`, whatever size it was decoded at."""
+    """The image, its longer side at most `side` of the file's own size."""
     import cv2
 
     share = min(1.0, side / max(size))
@@ -134,15 +134,15 @@ def shrunk(pixels: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
 
 
 def send(stream: IO[bytes], head: dict[str, Any], data: bytes) -> None:
-    """A text and bytes."""
+    """Write a text and bytes."""
     text = json.dumps(head).encode()
     stream.write(LENGTHS.pack(len(text), len(data)) + text)
     stream.write(data)
     stream.flush()
 
 
-def received(stream: IO[bytes]) -> Answer | None:
-    """What was sent, None where nothing more comes."""
+def received(stream: IO[bytes]) -> Response | None:
+    """A text and bytes; None at the end."""
     lengths = stream.read(LENGTHS.size)
     if len(lengths) < LENGTHS.size:
         return None
@@ -155,7 +155,7 @@ def received(stream: IO[bytes]) -> Answer | None:
 
 
 class Reader:
-    """One reading process; it stands in for itself anew when a file has ended it."""
+    """One reading process; it is replaced when a file has killed it."""
 
     def __init__(self, limits: Limits, seconds: float) -> None:
         self.limits, self.seconds, self.ready = limits, seconds, False
@@ -170,17 +170,17 @@ class Reader:
             [sys.executable, "-P", "-m", "ribcage.server.reading", json.dumps(asdict(self.limits))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={**kept, "PYTHONPATH": paths, **dict.fromkeys(alone, "1")},
-            start_new_session=True,  # Ctrl-C is the server's, which finishes what it began
+            start_new_session=True,  # Ctrl-C goes to the server, which finishes its requests
         )  # fmt: skip
 
     def read(self, task: Task, data: bytes) -> GrayImage:
         """The image in these bytes, or UnreadableError."""
         self.limits.check_bytes(task.name, len(data))
-        if self.process.poll() is not None:  # ended by somebody else
+        if self.process.poll() is not None:  # killed from outside
             self._restart()
         if not self.ready and self._within(START, self._answer)[0] is None:
             self._restart()
-            raise UnreadableError(f"{task.name} cannot be read: the program that reads images does not start.")
+            raise UnreadableError(f"{task.name} cannot be decoded: the reading process does not start.")
         self.ready = True
         answer, late = self._within(self.seconds, lambda: self._asked(task, data))
         if answer is None or late:
@@ -193,8 +193,8 @@ class Reader:
         self.end()
         self.process = self._started()
 
-    def _within(self, seconds: float, ask: Callable[[], Answer | None]) -> tuple[Answer | None, bool]:
-        """What the process answers, and whether it was ended because that took too long."""
+    def _within(self, seconds: float, ask: Callable[[], Response | None]) -> tuple[Response | None, bool]:
+        """The response of the process, and whether it was killed by the time limit."""
         late = threading.Event()
 
         def stop() -> None:
@@ -207,8 +207,8 @@ class Reader:
         timer.cancel()
         return answer, late.is_set()
 
-    def _asked(self, task: Task, data: bytes) -> Answer | None:
-        """What the process makes of a file; None if it ended."""
+    def _asked(self, task: Task, data: bytes) -> Response | None:
+        """The response to a file; None if the process died."""
         assert self.process.stdin
         try:
             send(self.process.stdin, asdict(task), data)
@@ -216,7 +216,7 @@ class Reader:
             return None
         return self._answer()
 
-    def _answer(self) -> Answer | None:
+    def _answer(self) -> Response | None:
         assert self.process.stdout
         try:
             return received(self.process.stdout)
@@ -227,31 +227,31 @@ class Reader:
         """No more tasks."""
         self.process.kill()
         for stream in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):  # what was not sent will not be
+            with contextlib.suppress(OSError):  # unsent data are dropped
                 if stream:
                     stream.close()
         self.process.wait()
 
 
 def _broken(name: str, seconds: float | None) -> str:
-    """Why a process ended."""
+    """Why a process died."""
     if seconds is not None:
-        return f"{name} takes more than {seconds:g} s to read."
-    return f"{name} made the program that reads images fail: it is damaged, or made to do harm."
+        return f"{name} takes more than {seconds:g} s to decode."
+    return f"{name} crashed the decoder: it is damaged or malicious."
 
 
-def _image(told: dict[str, Any], data: bytes) -> GrayImage:
-    """What the process told, as an image."""
-    if "error" in told:
-        raise UnreadableError(str(told["error"]))
-    height, width = (int(side) for side in told["shape"])
-    pixels = np.frombuffer(data, np.uint8 if told["depth"] == 8 else np.uint16).reshape(height, width)
-    tags = {str(name): str(value) for name, value in told["tags"].items()}
-    return GrayImage(pixels, int(told["width"]), int(told["height"]), tuple(map(str, told["notes"])), tags)
+def _image(facts: dict[str, Any], data: bytes) -> GrayImage:
+    """The image of a response."""
+    if "error" in facts:
+        raise UnreadableError(str(facts["error"]))
+    height, width = (int(side) for side in facts["shape"])
+    pixels = np.frombuffer(data, np.uint8 if facts["depth"] == 8 else np.uint16).reshape(height, width)
+    tags = {str(name): str(value) for name, value in facts["tags"].items()}
+    return GrayImage(pixels, int(facts["width"]), int(facts["height"]), tuple(map(str, facts["notes"])), tags)
 
 
 class Readers:
-    """So many reading processes; a file waits for the first that is free."""
+    """Several reading processes; a file waits for the first that is free."""
 
     def __init__(self, count: int, limits: Limits, seconds: float, failed: Callable[[], object] = lambda: None) -> None:
         self.failed = failed
@@ -273,13 +273,13 @@ class Readers:
             self.idle.put(reader)
 
     def prepare(self) -> None:
-        """Wait until each has loaded what it needs."""
+        """Wait until all have started."""
         for reader in self.all:
             with contextlib.suppress(UnreadableError):
                 reader.read(Task("nothing"), b"no image")
 
     def end(self) -> None:
-        """End all processes; nothing is asked of them any more."""
+        """Stop all processes."""
         self.threads.shutdown(cancel_futures=True)
         for reader in self.all:
             reader.end()

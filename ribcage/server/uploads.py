@@ -1,4 +1,4 @@
-"""Uploads: the body of a request → files, as long as it stays within its limits. None of it touches the disk."""
+"""Uploads: the body of a request → files, within limits. Nothing is written to disk."""
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -12,26 +12,26 @@ from starlette.requests import ClientDisconnect
 from ribcage.server.problem import SOON, Problem
 
 LONGEST = 200
-"""Letters of a file's name."""
+"""Characters of a file name."""
 LONGEST_HEADERS = 1 << 13
-"""Bytes of the headers of a part; older versions of python-multipart have no bound of their own."""
+"""Bytes of the headers of a form field; older versions of python-multipart have no limit of their own."""
 SEVERAL = 4
-"""So many of the largest requests may be held at once."""
+"""The largest requests that may be in memory at once."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One file that was sent."""
+    """One uploaded file."""
 
     name: str
     data: bytes
 
 
 class Uploads:
-    """Reads bodies, and knows how much of them is held.
+    """Reads bodies, and counts the bytes in memory.
 
-    most: bytes of a request.
-    files: of a request.
+    most: bytes per request.
+    files: files per request.
     """
 
     def __init__(self, most: int, files: int) -> None:
@@ -39,7 +39,7 @@ class Uploads:
 
     @contextlib.asynccontextmanager
     async def of(self, request: Request) -> AsyncIterator[list[Upload]]:
-        """The files of a request, which are held as long as they are worked on."""
+        """The files of a request, in memory until it is done."""
         held = [0]
         try:
             yield await self._read(request, held)
@@ -49,7 +49,7 @@ class Uploads:
     async def _read(self, request: Request, held: list[int]) -> list[Upload]:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "multipart/form-data":
-            raise Problem(415, "Images are sent as multipart/form-data, in parts named 'files'.")
+            raise Problem(415, "Send images as multipart/form-data, in fields named 'files'.")
         if int(request.headers.get("content-length", "0")) > self.most:
             raise self._too_large()
         try:
@@ -59,34 +59,34 @@ class Uploads:
             return form.files()
         except (Problem, ClientDisconnect):
             raise
-        except Exception as error:  # whatever a form that means harm makes of its parser
+        except Exception as error:  # a hostile form may raise anything in the parser
             raise Problem(400, f"The form cannot be read ({type(error).__name__}).") from None
 
     async def _counted(self, request: Request, held: list[int]) -> AsyncGenerator[bytes, None]:
-        """The body, which ends in a Problem when it is too much."""
+        """The body; a Problem when it is too large."""
         async for chunk in request.stream():
             held[0] += len(chunk)
             self.held += len(chunk)
             if held[0] > self.most:
                 raise self._too_large()
             if self.held > SEVERAL * self.most:
-                raise Problem(503, "Too many large requests come at once.", headers=SOON)
+                raise Problem(503, "Too many large requests at once.", headers=SOON)
             yield chunk
 
     def _too_large(self) -> Problem:
-        return Problem(413, f"A request may have {self.most / 1e6:,.0f} MB, this one has more.")
+        return Problem(413, f"The request is larger than {self.most / 1e6:,.0f} MB.")
 
 
 class _Form:
-    """A form while it comes in: its files are kept in memory, and it holds nothing but files."""
+    """A form while it is received: its files stay in memory; it may have no other fields."""
 
     def __init__(self, kind: str, most: int) -> None:
         boundary = parse_options_header(kind)[1].get(b"boundary", b"")
         if not 0 < len(boundary) <= 100:
-            raise Problem(400, "The form has no boundary of 1 to 100 letters.")
+            raise Problem(400, "The form has no boundary of 1 to 100 characters.")
         self.most, self.ended = most, False
         self.uploads: list[Upload] = []
-        self.header, self.value, self.disposition, self.data, self.told = b"", b"", b"", bytearray(), 0
+        self.header, self.value, self.disposition, self.data, self.header_bytes = b"", b"", b"", bytearray(), 0
         steps = (
             "part_begin",
             "header_field",
@@ -96,66 +96,66 @@ class _Form:
             "part_data",
             "part_end",
         )
-        told = {f"on_{step}": getattr(self, step) for step in (*steps, "end")}
-        self.parser = MultipartParser(boundary, cast(Any, told))
+        callbacks = {f"on_{step}": getattr(self, step) for step in (*steps, "end")}
+        self.parser = MultipartParser(boundary, cast(Any, callbacks))
 
     def write(self, chunk: bytes) -> None:
-        """Some more of it."""
+        """The next chunk."""
         self.parser.write(chunk)
 
     def files(self) -> list[Upload]:
-        """All of it."""
+        """All files of the complete form."""
         if not self.ended:
-            raise Problem(400, "The form is cut short: its last boundary is missing.")
+            raise Problem(400, "The form is truncated: its last boundary is missing.")
         if not self.uploads:
-            raise Problem(400, "No file was sent: they come in parts named 'files'.")
+            raise Problem(400, "The form has no file: send files in fields named 'files'.")
         return self.uploads
 
     # what the parser calls, in this order
 
     def part_begin(self) -> None:
-        """One more part."""
-        self.header, self.value, self.disposition, self.data, self.told = b"", b"", b"", bytearray(), 0
+        """The next field."""
+        self.header, self.value, self.disposition, self.data, self.header_bytes = b"", b"", b"", bytearray(), 0
         if len(self.uploads) == self.most:
-            raise Problem(413, f"A request may have {self.most} files, this one has more.")
+            raise Problem(413, f"The request has more than {self.most} files.")
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
-        """Some of a header's name."""
+        """Part of the name of a header."""
         self._count(end - start)
         self.header += data[start:end]
 
     def header_value(self, data: bytes, start: int, end: int) -> None:
-        """Some of its value."""
+        """Part of its value."""
         self._count(end - start)
         self.value += data[start:end]
 
     def _count(self, more: int) -> None:
-        """Bytes of headers."""
-        self.told += max(more, 1)
-        if self.told > LONGEST_HEADERS:
-            raise Problem(413, f"The headers of a part may have {LONGEST_HEADERS:,} bytes, these have more.")
+        """Count bytes of headers."""
+        self.header_bytes += max(more, 1)
+        if self.header_bytes > LONGEST_HEADERS:
+            raise Problem(413, f"The headers of a form field are larger than {LONGEST_HEADERS:,} bytes.")
 
     def header_end(self) -> None:
-        """One more header."""
+        """The end of a header."""
         if self.header.lower() == b"content-disposition":
             self.disposition = self.value
         self.header, self.value = b"", b""
 
     def headers_finished(self) -> None:
-        """What part it is."""
+        """The end of the headers of a field."""
         options = parse_options_header(self.disposition)[1]
         name = text(options.get(b"name", b""))
         if name != "files" or b"filename" not in options:
-            what = f"The part {clean(name)!r}" if name else "A part without a name"
-            raise Problem(400, f"{what} is not understood: files come in parts named 'files', with names of their own.")
+            what = f"Unknown form field {clean(name)!r}" if name else "A form field has no name"
+            raise Problem(400, f"{what}: send files in fields named 'files', each with a file name.")
         self.name = clean(text(options[b"filename"]))
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
-        """Some of its content."""
+        """Part of its content."""
         self.data += data[start:end]
 
     def part_end(self) -> None:
-        """One whole file."""
+        """The end of a file."""
         self.uploads.append(Upload(self.name, bytes(self.data)))
         self.data = bytearray()
 

@@ -1,31 +1,31 @@
-/** What is asked of the server for the studies: images, answers, heat-maps; and what happens when it cannot answer. */
+/** Requests to the server for the studies: images, predictions, saliency maps; and what happens when they fail. */
 
 import { Film, small, warm } from "./film.js";
 import { notice, quiet, say } from "./notice.js";
 import * as server from "./server.js";
-import { inWords } from "./showing.js";
+import { summaryText } from "./showing.js";
 import { changed, explains, onStage, state } from "./state.js";
 import { placed } from "./view.js";
 import { plain } from "./words.js";
 
-const SIDE = 1024; // of the image that is asked for first
-const WARM = 512; // of a heat-map, which has no details
-const FULL = 4096; // of the image that follows when somebody zooms in
-const AT_ONCE = 2; // files on their way
+const SIDE = 1024; // of the image that is requested first
+const MAP_SIDE = 512; // of a saliency map, which has no details
+const FULL = 4096; // of the image that is requested when the user zooms in
+const AT_ONCE = 2; // concurrent requests
 
-server.meanwhile.busy = (sentence, seconds) => notice(`${sentence} Asked again in ${Math.ceil(seconds)} s.`, "busy");
+server.meanwhile.busy = (sentence, seconds) => notice(`${sentence} Retrying in ${Math.ceil(seconds)} s.`, "busy");
 server.meanwhile.calm = () => quiet("busy");
 
 let asking = 0;
 
-/** Take waiting studies up, a few at a time. */
+/** Request waiting studies, a few at a time. */
 export function work() {
   while (asking < AT_ONCE && !state.gone && state.model) {
     const study = state.studies.find((one) => one.state === "waiting");
     if (!study) return;
     asking += 1;
     study.state = "asking";
-    answer(study).finally(() => {
+    request(study).finally(() => {
       asking -= 1;
       changed();
       work();
@@ -33,8 +33,8 @@ export function work() {
   }
 }
 
-/** A study's image, then what the model says of it. */
-async function answer(study) {
+/** The image of a study, then its predictions. */
+async function request(study) {
   const model = state.model.id;
   try {
     if (!study.film) {
@@ -42,9 +42,9 @@ async function answer(study) {
       study.thumbnail = small(study.film);
       changed();
     }
-    if (!study.answers.has(model)) study.answers.set(model, await server.predict(model, study.file));
-    study.state = state.model.id === model || study.answers.has(state.model.id) ? "done" : "waiting";
-    say(inWords(study));
+    if (!study.predictions.has(model)) study.predictions.set(model, await server.predict(model, study.file));
+    study.state = state.model.id === model || study.predictions.has(state.model.id) ? "done" : "waiting";
+    say(summaryText(study));
     if (state.finding && state.shown.includes(study)) explain();
   } catch (error) {
     failed(study, error);
@@ -62,14 +62,14 @@ function failed(study, error) {
   say(`${study.name}: ${error.message}`);
 }
 
-/** What is done when the server is back and its models were never known. */
+/** Called when the server is back and its models are not known yet. */
 export const back = { begin: async () => {} };
 
-/** The server is gone: say so, and look until it is back. */
+/** The server cannot be reached: say so, and try until it can. */
 export async function gone() {
   if (state.gone) return;
   state.gone = true;
-  notice("The server does not answer. Is “ribcage serve” still running? What was answered stays here.", "gone");
+  notice("The server cannot be reached. Is “ribcage serve” still running? Results so far are kept.", "gone");
   while (!(await server.alive())) await new Promise((done) => setTimeout(done, 2000));
   state.gone = false;
   quiet("gone");
@@ -78,35 +78,35 @@ export async function gone() {
   if (state.finding) explain();
 }
 
-/** Where the model looks for the chosen finding, in each study on the stage. */
+/** The saliency map of the chosen finding, for each study on the stage. */
 export async function explain() {
   const { finding, model } = state;
   if (!finding || !explains()) return;
-  const unknown = onStage().filter((study) => study.film && !study.heat(model.id, finding)?.canvas);
-  await Promise.all(unknown.map((study) => heat(study, model.id, finding)));
+  const unknown = onStage().filter((study) => study.film && !study.map(model.id, finding)?.canvas);
+  await Promise.all(unknown.map((study) => requestMap(study, model.id, finding)));
 }
 
-const under = new Set(); // explanations on their way
+const under = new Set(); // maps that are being computed
 
-async function heat(study, model, finding) {
+async function requestMap(study, model, finding) {
   const name = `${study.id} ${model} ${finding}`;
   if (under.has(name)) return;
   under.add(name);
   changed();
   try {
-    const found = await server.explain(model, finding, study.file, WARM);
-    study.look(model, finding, { ...(await warm(found.blob)), boxes: found.boxes, remark: found.remark });
-    say(`Heat-map of ${plain(finding)} in ${study.name}. ${found.remark}`);
+    const found = await server.explain(model, finding, study.file, MAP_SIDE);
+    study.keepMap(model, finding, { ...(await warm(found.blob)), boxes: found.boxes, warning: found.warning });
+    say(`Saliency map for ${plain(finding)} in ${study.name}. ${found.warning}`);
   } catch (error) {
     if (error instanceof server.Gone) gone();
-    else study.look(model, finding, { error: error.message });
+    else study.keepMap(model, finding, { error: error.message });
   } finally {
     under.delete(name);
     changed();
   }
 }
 
-/** The image with more pixels, when it is looked at so closely that they would be seen. */
+/** The image at a higher resolution, when the zoom would show it. */
 export async function sharpen(pane) {
   const { study } = pane;
   if (!study?.film || study.sharp || study.sharpening) return;

@@ -21,18 +21,18 @@ export const fill = (element, ...children) => element.replaceChildren(...childre
 
 const settled = new WeakMap();
 
-/** The same, unless they would say what stands there already: nothing is exchanged under a hand for nothing. */
-export function settle(element, said, build) {
-  const words = JSON.stringify(said);
+/** The same, unless `key` is unchanged: elements in use are not replaced without need. */
+export function settle(element, key, build) {
+  const words = JSON.stringify(key);
   if (settled.get(element) === words) return;
   settled.set(element, words);
   fill(element, ...build());
 }
 
-/** Whether a button is pressed, to eyes and to screen readers. */
+/** Show a button as pressed or not, also to screen readers. */
 export const press = (id, on) => at(id).setAttribute("aria-pressed", String(on));
 
-/** Give a file made here to the person. */
+/** Download a file that was made here. */
 export function save(name, blob) {
   const link = make("a", { href: URL.createObjectURL(blob), download: name });
   document.body.append(link);

@@ -1,4 +1,4 @@
-/** What is seen, drawn on any canvas: the image through its window, heat over it, boxes with their numbers. */
+/** The displayed image, drawn on any canvas: windowed pixels, saliency map, boxes with their numbers. */
 
 import { placed } from "./view.js";
 
@@ -17,7 +17,7 @@ export function draw(context, study, look, [wide, high], ratio = 1, quick = fals
   if (study.film) {
     const place = placed(study.view, study.size, [wide, high]);
     over(context, (quick ? study.film : (study.sharp ?? study.film)).through(study.view), study.size, place);
-    const heat = look.finding && look.opacity > 0 ? study.heat(look.model, look.finding)?.canvas : null;
+    const heat = look.finding && look.opacity > 0 ? study.map(look.model, look.finding)?.canvas : null;
     if (heat) {
       context.globalAlpha = look.opacity;
       over(context, heat, study.size, place);
@@ -37,7 +37,7 @@ function over(context, canvas, [width, height], { scale, left, top }) {
   context.drawImage(canvas, left, top, width * scale, height * scale);
 }
 
-/** A box – dashed when it only lies around heat – and its number, beside it and not in it. */
+/** A box – dashed around high saliency – and its number beside it. */
 function outline(context, box, number, { scale, left, top }, ratio) {
   const [x, y] = [left + box.x * scale, top + box.y * scale];
   const [wide, high] = [box.width * scale, box.height * scale];

@@ -28,7 +28,7 @@ export function listen(add, refuse) {
     try {
       add(await dropped(event.dataTransfer));
     } catch {
-      refuse("What was dropped cannot be read.");
+      refuse("The dropped files cannot be read.");
     }
   });
 }

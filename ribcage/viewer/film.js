@@ -1,13 +1,13 @@
-/** Pixels of 16 bits, and what a window makes of them; heat in colours. */
+/** 16-bit pixels through a window; saliency in colours. */
 
-/** An image on its way to the screen. */
+/** An image that is shown. */
 export class Film {
   constructor({ pixels, width, height, original }) {
     Object.assign(this, { pixels, width, height, original });
     this.release();
   }
 
-  /** Keep nothing but the pixels, until somebody looks again. */
+  /** Keep only the pixels, until the image is shown again. */
   release() {
     Object.assign(this, { canvas: null, context: null, image: null, words: null, shown: "" });
   }
@@ -67,7 +67,7 @@ export function small(film) {
 
 const LITTLE = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
 
-/** What the screen shows for each value of a pixel: red, green, blue and opacity in one word. */
+/** The colour on screen for each pixel value: red, green, blue and opacity in one word. */
 function grays(width, level, invert) {
   const table = new Uint32Array(65536);
   const low = level - width / 2;
@@ -79,8 +79,8 @@ function grays(width, level, invert) {
   return table;
 }
 
-// The colours of "inferno" without the palest, which bone would hide: brightness rises along them, so that they are told
-// apart in gray and by the colour-blind.
+// The colours of "inferno" without the palest, which would hide in bone. Their brightness rises, so they can be told apart
+// in grayscale and with colour blindness.
 const COLOURS = [
   [0, 0, 0, 4],
   [0.3, 87, 16, 110],
@@ -89,7 +89,7 @@ const COLOURS = [
   [1, 251, 182, 40],
 ];
 
-/** The colour of heat from 0 to 1. */
+/** The colour of a saliency from 0 to 1. */
 export function colour(heat) {
   const upper = Math.max(1, COLOURS.findIndex(([place]) => place >= heat));
   const [from, to] = [COLOURS[upper - 1], COLOURS[upper]];
@@ -97,7 +97,7 @@ export function colour(heat) {
   return [1, 2, 3].map((at) => Math.round(from[at] + share * (to[at] - from[at])));
 }
 
-/** Heat as a canvas, and the most of it, 0 to 1: where there is little, the image below stays as it is. */
+/** A saliency map as a canvas, transparent where it is low, and its highest value, 0 to 1. */
 export async function warm(blob) {
   const read = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   const canvas = new OffscreenCanvas(read.width, read.height);

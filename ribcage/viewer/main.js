@@ -1,4 +1,4 @@
-/** The page: studies in a strip, one or two of them on the stage, what the model says of them beside it. */
+/** The page: studies in a strip, one or two of them on the stage, predictions beside it. */
 
 import * as asking from "./asking.js";
 import { at, fill, make, press, save } from "./dom.js";
@@ -10,7 +10,7 @@ import { Pane } from "./pane.js";
 import * as saving from "./saving.js";
 import * as server from "./server.js";
 import * as showing from "./showing.js";
-import { changed, explains, looks, onChange, onStage, state } from "./state.js";
+import { changed, display, explains, onChange, onStage, state } from "./state.js";
 import { Study } from "./study.js";
 import * as theme from "./theme.js";
 import { START } from "./view.js";
@@ -20,12 +20,12 @@ const panes = [0, 1].map((number) => new Pane(number, { look, take, close, again
 const stage = at("panes");
 stage.append(...panes.map((pane) => pane.element));
 
-// ---- what a person does --------------------------------------------------------------------------------------------
+// ---- actions --------------------------------------------------------------------------------------------------------
 
-/** Files become studies, and wait for their answers. */
+/** Files become studies, and wait for their predictions. */
 function add(files) {
   const taken = [...files].slice(0, dropping.MOST);
-  if (files.length > taken.length) notice(`Only the first ${taken.length} of ${files.length} files were taken.`, "few");
+  if (files.length > taken.length) notice(`Only the first ${taken.length} of ${files.length} files were opened.`, "few");
   const added = taken.map((file) => new Study(file));
   state.studies.push(...added);
   if (!added.length) return;
@@ -77,7 +77,7 @@ function take(pane) {
   changed();
 }
 
-/** A study is looked at in another way; a linked one follows. */
+/** Change the view of a study; a linked one follows. */
 function look(pane, view) {
   pane.study.view = view;
   pane.paint();
@@ -92,7 +92,7 @@ function look(pane, view) {
   look.later = setTimeout(() => panes.forEach((one) => asking.sharpen(one)), 250);
 }
 
-/** No hand is on an image: all are drawn as sharply as can be. */
+/** No gesture: draw all images at full resolution. */
 function rest() {
   for (const pane of panes) {
     pane.quick = false;
@@ -131,7 +131,7 @@ function choose(model) {
   if (!names.includes(state.current)) state.current = null;
   for (const study of state.studies) {
     if (study.state === "asking" || (study.state === "failed" && !study.film)) continue;
-    study.state = study.answers.has(model.id) ? "done" : "waiting";
+    study.state = study.predictions.has(model.id) ? "done" : "waiting";
   }
   showing.facts(model);
   changed();
@@ -139,11 +139,11 @@ function choose(model) {
   asking.explain();
 }
 
-/** Show where the model looks for a finding, or no longer. */
+/** Show or hide the saliency map of a finding. */
 function toggle(name) {
   state.current = name;
   state.finding = state.finding === name ? null : name;
-  state.heat = true;
+  state.saliency = true;
   changed();
   asking.explain();
 }
@@ -176,28 +176,28 @@ function view(change) {
 
 function opacity(by) {
   at("opacity").value = String(Number(at("opacity").value) + by);
-  state.heat = true;
+  state.saliency = true;
   changed();
 }
 
-function saveAnswers() {
+function savePredictions() {
   if (!state.studies.length) return;
-  const text = JSON.stringify(saving.answers(state.studies, state.models, state.use), null, 2);
-  save("ribcage-answers.json", new Blob([text], { type: "application/json" }));
+  const text = JSON.stringify(saving.predictions(state.studies, state.models, state.intendedUse), null, 2);
+  save("ribcage-predictions.json", new Blob([text], { type: "application/json" }));
 }
 
 async function saveImage() {
   const seen = panes.filter((pane) => pane.study?.film);
-  if (seen.length) save("ribcage-image.png", await saving.image(seen, looks(), state.use));
+  if (seen.length) save("ribcage-image.png", await saving.image(seen, display(), state.intendedUse));
 }
 
 function askToken(wrong) {
   const dialog = at("token");
-  dialog.querySelector(".wrong").textContent = wrong ? "The server did not take this token." : "";
+  dialog.querySelector(".wrong").textContent = wrong ? "Wrong token." : "";
   at("token-text").value = "";
   dialog.showModal();
   return new Promise((done) => {
-    dialog.oncancel = (event) => event.preventDefault(); // without a token nothing can be done here
+    dialog.oncancel = (event) => event.preventDefault(); // nothing works without a token
     dialog.querySelector("form").onsubmit = (event) => {
       event.preventDefault();
       dialog.close();
@@ -216,10 +216,10 @@ function render() {
   if (document.body.classList.contains("any") !== any) at("facts").open = !any;
   document.body.classList.toggle("any", any);
   panes[1].element.hidden = !state.two;
-  panes.forEach((pane, number) => pane.show(state.two || number === 0 ? state.shown[number] : null, looks(number)));
+  panes.forEach((pane, number) => pane.show(state.two || number === 0 ? state.shown[number] : null, display(number)));
   for (const study of state.studies) if (!onStage().includes(study)) study.rest();
   showing.strip();
-  showing.answers();
+  showing.predictions();
   press("compare", state.two);
   at("link").hidden = !state.two;
   press("invert", panes[state.active].study?.view.invert ?? false);
@@ -230,13 +230,13 @@ function render() {
 
 async function begin() {
   try {
-    const said = await server.models();
-    state.models = said.models;
-    state.use = said.use ?? state.use;
-    at("use").textContent = state.use;
-    fill(at("model"), ...said.models.map(({ id }) => make("option", { value: id }, id)));
-    if (said.models.length) choose(said.models[0]);
-    else notice("This server has no model.", "refused");
+    const found = await server.models();
+    state.models = found.models;
+    state.intendedUse = found.intended_use ?? state.intendedUse;
+    at("use").textContent = state.intendedUse;
+    fill(at("model"), ...found.models.map(({ id }) => make("option", { value: id }, id)));
+    if (found.models.length) choose(found.models[0]);
+    else notice("The server has no models.", "refused");
   } catch (error) {
     if (error instanceof server.Gone) asking.gone();
     else notice(error.message, "refused");
@@ -248,7 +248,7 @@ function listen() {
   const clicks = {
     open: () => at("files").click(),
     choose: () => at("files").click(),
-    "save-answers": saveAnswers,
+    "save-predictions": savePredictions,
     "save-image": saveImage,
     help: () => at("keys").showModal(),
     "keys-close": () => at("keys").close(),
@@ -298,11 +298,11 @@ function listen() {
     auto: clicks.auto,
     invert: clicks.invert,
     reset: clicks.reset,
-    heat: () => flipHeat(),
+    saliency: () => flipSaliency(),
     fainter: () => opacity(-10),
     stronger: () => opacity(10),
     boxes: clicks.boxes,
-    answers: saveAnswers,
+    predictions: savePredictions,
     image: saveImage,
     help: clicks.help,
   });
@@ -314,8 +314,8 @@ function flipTo(name) {
   changed();
 }
 
-function flipHeat() {
-  state.heat = !state.heat;
+function flipSaliency() {
+  state.saliency = !state.saliency;
   changed();
 }
 

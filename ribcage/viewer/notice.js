@@ -1,4 +1,4 @@
-/** What the page says of itself: a line across it, and a sentence for those who listen. */
+/** Messages: a line across the page, and a sentence for screen readers. */
 
 import { at } from "./dom.js";
 
@@ -11,12 +11,12 @@ export function notice(text, reason) {
   if (reason === "few") notice.later = setTimeout(() => quiet(reason), 6000);
 }
 
-/** The line goes, if it is there for this reason. */
+/** Hide the line, if it is shown for this reason. */
 export function quiet(reason) {
   if (at("notice").dataset.reason === reason) at("notice").hidden = true;
 }
 
-/** At the foot of the page, read out. */
+/** At the foot of the page, and to screen readers. */
 export function say(text) {
-  at("said").textContent = text;
+  at("status").textContent = text;
 }

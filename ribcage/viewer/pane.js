@@ -1,4 +1,4 @@
-/** One image on the stage: its name, its warnings, the canvas and what hands do on it, and what is to be read of it. */
+/** One image on the stage: its name, its warnings, the canvas with its gestures, and the text below. */
 
 import { fill, make, settle } from "./dom.js";
 import { draw, shownBoxes } from "./drawing.js";
@@ -11,7 +11,7 @@ export class Pane {
   constructor(number, act) {
     Object.assign(this, { number, act, study: null, look: {}, hands: new Map(), pinched: false, quick: false, over: null });
     this.head = make("header");
-    this.warnings = make("ul", { class: "warnings", "aria-label": "Out of range" });
+    this.warnings = make("ul", { class: "warnings", "aria-label": "Warnings" });
     this.canvas = make("canvas", { tabindex: "0", role: "img" });
     this.message = make("div", { class: "message" });
     this.foot = make("div", { class: "foot" });
@@ -43,10 +43,10 @@ export class Pane {
     this.look = look;
     this.element.classList.toggle("active", look.two && look.active);
     this.element.setAttribute("aria-label", study ? study.name : "No study");
-    const said = study?.answers.get(look.model);
-    const remarks = (said?.remarks ?? []).map((one) => ["Out of range", one]);
-    const warnings = said?.warning ? [...remarks, ["Model", said.warning]] : remarks;
-    settle(this.head, [study?.id, look.two, study?.film && study.size, said?.tags], () => this.title());
+    const found = study?.predictions.get(look.model);
+    const unusual = (found?.image_warnings ?? []).map((one) => ["Image", one]);
+    const warnings = found?.model_warning ? [...unusual, ["Model", found.model_warning]] : unusual;
+    settle(this.head, [study?.id, look.two, study?.film && study.size, found?.tags], () => this.title());
     settle(this.warnings, warnings, () => warnings.map(([kind, one]) => make("li", {}, make("b", {}, kind), ` ${one}`)));
     this.warnings.hidden = !warnings.length;
     settle(this.message, [study?.id, study?.state, study?.error, !study?.film], () => this.told());
@@ -56,9 +56,9 @@ export class Pane {
   title() {
     const { study, look } = this;
     const letter = look.two ? make("b", { class: "letter" }, LETTERS[this.number]) : null;
-    if (!study) return [letter ?? "", make("span", { class: "soft" }, "Choose a study in the strip")];
-    const said = study.answers.get(look.model);
-    const facts = study.film ? [`${study.size[0]} × ${study.size[1]}`, tags(said?.tags)].filter(Boolean).join(" · ") : "";
+    if (!study) return [letter ?? "", make("span", { class: "soft" }, "Select a study")];
+    const found = study.predictions.get(look.model);
+    const facts = study.film ? [`${study.size[0]} × ${study.size[1]}`, tags(found?.tags)].filter(Boolean).join(" · ") : "";
     const close = make("button", { type: "button", "aria-label": `Close ${study.name}`, title: "Close this study (X)" }, "×");
     close.addEventListener("click", () => this.act.close(this));
     return [letter ?? "", make("span", { class: "name", title: study.name }, study.name), make("span", { class: "soft" }, facts), close];
@@ -75,7 +75,7 @@ export class Pane {
     return study.film ? [] : [make("p", { class: "soft" }, "Reading …")];
   }
 
-  /** Draw now: cheap enough for every movement of a hand. */
+  /** Draw now: cheap enough for every pointer event. */
   paint() {
     const { study, canvas, look } = this;
     const context = canvas.getContext("2d");
@@ -100,22 +100,22 @@ export class Pane {
     const value = this.over ? study.film.value(...this.over) : null;
     if (value !== null) words.push(`${place(this.over, study.size)}  ${value.toFixed(3)}`);
     this.readout.textContent = words.filter(Boolean).join("   ");
-    const heat = look.finding && study.heat(look.model, look.finding);
+    const map = look.finding && study.map(look.model, look.finding);
     const boxes = look.boxes ? shownBoxes(study, look).slice(0, MOST) : [];
-    const asking = look.explains && !heat;
-    settle(this.legend, [look.finding, asking, heat?.error, heat?.most, boxes], () => this.explained(heat, asking, boxes));
-    const seen = heat?.canvas && look.opacity > 0 ? `; heat-map of ${plain(look.finding)}` : "";
+    const pending = look.explains && !map;
+    settle(this.legend, [look.finding, pending, map?.error, map?.most, boxes], () => this.explained(map, pending, boxes));
+    const seen = map?.canvas && look.opacity > 0 ? `; saliency map for ${plain(look.finding)}` : "";
     const label = `${study.name}; window ${width.toFixed(2)}, level ${level.toFixed(2)}, zoom ${(100 * zoom).toFixed(0)} %${seen}`;
     this.canvas.setAttribute("aria-label", label);
   }
 
-  explained(heat, asking, boxes) {
+  explained(map, pending, boxes) {
     const { look } = this;
     const parts = [];
-    if (look.finding && asking) parts.push(make("span", {}, `Asking where it looks for ${plain(look.finding)} …`));
-    if (heat?.error) parts.push(make("span", { class: "wrong" }, heat.error));
-    if (heat?.canvas) parts.push(...(heat.most ? [ramp(), make("span", {}, `what speaks for ${plain(look.finding)}`)] : [make("span", {}, `Nothing here speaks for ${plain(look.finding)}.`)]));
-    if (heat?.canvas && heat.remark) parts.push(make("span", { class: "wrong", title: heat.remark }, "coarse map"));
+    if (look.finding && pending) parts.push(make("span", {}, `Computing the saliency map for ${plain(look.finding)} …`));
+    if (map?.error) parts.push(make("span", { class: "wrong" }, map.error));
+    if (map?.canvas) parts.push(...(map.most ? [ramp(), make("span", {}, `saliency for ${plain(look.finding)}`)] : [make("span", {}, `The saliency map for ${plain(look.finding)} is empty.`)]));
+    if (map?.canvas && map.warning) parts.push(make("span", { class: "wrong", title: map.warning }, "coarse map"));
     return [...parts, ...boxes.map((box, at) => boxText(box, at + 1))];
   }
 
@@ -226,23 +226,23 @@ export class Pane {
     else this.change(windowed(view, view.width * 1.05 ** step[0], view.level + 0.02 * step[1]));
   }
 
-  /** The hands are off: draw as sharply as can be. */
+  /** No gesture: draw at full resolution. */
   rest() {
     this.quick = false;
     this.paint();
   }
 }
 
-const MOST = 12; // boxes that are told below an image
+const MOST = 12; // boxes that are listed below an image
 
 const place = ([x, y], [width, height]) => `(${Math.floor(x * width)}, ${Math.floor(y * height)})`;
 
 function boxText(box, number) {
-  const what = box.around ? "at least half the most heat" : `${plain(box.finding)} ${percent(box.score)}`;
+  const what = box.around ? "at least half the highest saliency" : `${plain(box.finding)} ${percent(box.score)}`;
   return make("span", { class: "box" }, make("b", {}, String(number)), ` ${what}`);
 }
 
-/** The colours of heat, from little to much. */
+/** The colours of saliency, from low to high. */
 function ramp() {
   const canvas = make("canvas", { class: "ramp", width: "60", height: "8", "aria-hidden": "true" });
   const context = canvas.getContext("2d");

@@ -1,18 +1,18 @@
-/** What a person takes along: the answers as JSON, and what is seen as a PNG with its caption. */
+/** Files to save: the predictions as JSON, and the displayed image as a PNG with its caption. */
 
 import { FONT, draw, shownBoxes } from "./drawing.js";
 import { percent, plain, ruled } from "./words.js";
 
-/** Everything that was said, as it was said. */
-export function answers(studies, models, use) {
-  const said = (study) => Object.fromEntries(study.answers);
+/** All predictions as the server returned them. */
+export function predictions(studies, models, intendedUse) {
+  const found = (study) => Object.fromEntries(study.predictions);
   const windowed = ({ width, level, invert }) => ({ width, level, invert });
-  const one = (study) => ({ file: study.name, bytes: study.file.size, error: study.error || null, window: windowed(study.view), answers: said(study) });
-  return { program: "Ribcage", use, made: new Date().toISOString(), models, studies: studies.map(one) };
+  const one = (study) => ({ file: study.name, bytes: study.file.size, error: study.error || null, window: windowed(study.view), predictions: found(study) });
+  return { program: "Ribcage", intended_use: intendedUse, created: new Date().toISOString(), models, studies: studies.map(one) };
 }
 
-/** The panes beside each other, each with its caption below, and at the foot what this is for. */
-export async function image(panes, look, use) {
+/** The panes side by side, each with its caption below, and the intended use at the foot. */
+export async function image(panes, look, intendedUse) {
   const ratio = panes[0].ratio;
   const line = 18 * ratio;
   const captions = panes.map((pane) => caption(pane.study, look));
@@ -32,7 +32,7 @@ export async function image(panes, look, use) {
     context.restore();
     left += pane.pixels[0];
   });
-  const foot = `${use}  ·  Ribcage  ·  ${new Date().toISOString().slice(0, 16).replace("T", " ")} UTC`;
+  const foot = `${intendedUse}  ·  Ribcage  ·  ${new Date().toISOString().slice(0, 16).replace("T", " ")} UTC`;
   write(context, foot, 10 * ratio, canvas.height - line, wide - 20 * ratio, true);
   return canvas.convertToBlob({ type: "image/png" });
 
@@ -53,26 +53,26 @@ function shortened(context, text, most) {
   return `${kept} …`;
 }
 
-/** What has to be known about an image that leaves the page. */
+/** The caption of an image that is saved. */
 function caption(study, look) {
   const { width, level, invert } = study.view;
   const window = `window ${width.toFixed(2)}, level ${level.toFixed(2)}${invert ? ", inverted" : ""}`;
-  const said = study.answers.get(look.model);
-  const remarks = [...(said?.remarks ?? []), ...(said?.warning ? [said.warning] : [])];
+  const found = study.predictions.get(look.model);
+  const warnings = [...(found?.image_warnings ?? []), ...(found?.model_warning ? [found.model_warning] : [])];
   const boxes = look.boxes ? shownBoxes(study, look).filter((box) => !box.around) : [];
   return [
     study.name,
     `Model ${look.model}  ·  ${window}`,
     look.finding ? about(study, look) : null,
     boxes.length ? boxes.map((box, at) => `${at + 1} ${plain(box.finding)} ${percent(box.score)}`).join("   ") : null,
-    ...remarks.map((remark) => `! ${remark}`),
+    ...warnings.map((warning) => `! ${warning}`),
   ].filter(Boolean);
 }
 
 function about(study, look) {
-  const said = study.said(look.model, look.finding);
-  const heat = study.heat(look.model, look.finding)?.canvas && look.opacity > 0;
-  const colours = heat ? `  ·  colours: what speaks for it (heat-map at ${Math.round(100 * look.opacity)} %)` : "";
-  const crossed = said?.crossed?.[look.rule] ? `, above its threshold (${ruled(look.rule)})` : "";
-  return `${plain(look.finding)}${said ? ` ${percent(said.probability)}${crossed}` : ""}${colours}`;
+  const found = study.prediction(look.model, look.finding);
+  const map = study.map(look.model, look.finding)?.canvas && look.opacity > 0;
+  const colours = map ? `  ·  colours: saliency map at ${Math.round(100 * look.opacity)} % opacity` : "";
+  const above = found?.above_threshold?.[look.rule] ? `, above threshold (${ruled(look.rule)})` : "";
+  return `${plain(look.finding)}${found ? ` ${percent(found.probability)}${above}` : ""}${colours}`;
 }

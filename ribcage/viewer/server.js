@@ -1,9 +1,9 @@
-/** The server's HTTP interface: what is asked, what comes back, and what to do when nothing does. */
+/** Client of the server's HTTP interface: requests, responses, retries, the token. */
 
-const PATIENCE = { GET: 300, POST: 20 }; // times that a server that starts, or is busy, is asked again
+const PATIENCE = { GET: 300, POST: 20 }; // retries while the server starts or is busy
 const KEPT = "ribcage-token";
 
-/** The server said no, in a sentence. */
+/** An error response of the server. */
 export class Refused extends Error {
   constructor(sentence, status) {
     super(sentence);
@@ -11,21 +11,21 @@ export class Refused extends Error {
   }
 }
 
-/** The server does not answer at all. */
+/** The server cannot be reached. */
 export class Gone extends Error {}
 
 /** What the page does meanwhile: `busy(sentence, seconds)` while a busy server is waited for, `calm()` when it has
  * answered, `token(again)` → the token. */
 export const meanwhile = { busy: () => {}, calm: () => {}, token: async () => null };
 
-let asked = null; // one question for the token, however many requests wait for it
+let asked = null; // one prompt for the token, however many requests wait for it
 
 const kept = () => sessionStorage.getItem(KEPT);
 
 /** A new token from the person; `used` is the one that was refused. */
 async function token(used) {
   if (kept() !== used) return;
-  asked ??= meanwhile.token(used !== null).then((said) => sessionStorage.setItem(KEPT, said));
+  asked ??= meanwhile.token(used !== null).then((entered) => sessionStorage.setItem(KEPT, entered));
   await asked;
   asked = null;
 }
@@ -60,9 +60,9 @@ async function sent(path, request) {
     return await fetch(path, request);
   } catch {
     if (request.body && (await alive())) {
-      throw new Refused("The file could not be sent: it is too large for this server, or has changed on the disk.", 0);
+      throw new Refused("The file could not be sent: it is too large for the server, or was changed on disk.", 0);
     }
-    throw new Gone("The server does not answer.");
+    throw new Gone("The server cannot be reached.");
   }
 }
 
@@ -78,8 +78,8 @@ export async function alive() {
 /** Why the server refused; of a single file, what is wrong with that file. */
 async function sentence(answer) {
   try {
-    const said = await answer.json();
-    return String(said.results?.[0]?.error ?? said.error ?? `The server answered ${answer.status}.`);
+    const found = await answer.json();
+    return String(found.results?.[0]?.error ?? found.error ?? `The server returned status ${answer.status}.`);
   } catch {
     return `The server answered ${answer.status}.`;
   }
@@ -97,12 +97,12 @@ const query = (values) => new URLSearchParams(values).toString();
 /** The models, and whether a token is needed. */
 export const models = async () => (await ask("/v1/models")).json();
 
-/** What a model says of a file. */
+/** The predictions of a model for a file. */
 export async function predict(model, file) {
-  const said = await (await ask(`/v1/predict?${query({ model })}`, form(file))).json();
-  const result = said.results[0];
+  const response = await (await ask(`/v1/predict?${query({ model })}`, form(file))).json();
+  const result = response.results[0];
   if (result.error) throw new Refused(String(result.error), 422);
-  return { model: said.model, milliseconds: said.milliseconds, ...result };
+  return { model: response.model, milliseconds: response.milliseconds, ...result };
 }
 
 /** A file's pixels: 16 bits, at most so many on the longer side. */
@@ -112,7 +112,7 @@ export async function image(file, side) {
   const [width, height] = [number("X-Width"), number("X-Height")];
   const bytes = await answer.arrayBuffer();
   if (!(width > 0 && height > 0) || bytes.byteLength !== 2 * width * height) {
-    throw new Refused("The image did not arrive whole.", 0);
+    throw new Refused("The image was not received completely.", 0);
   }
   const original = [number("X-Original-Width") || width, number("X-Original-Height") || height];
   return { width, height, original, pixels: little(bytes) };
@@ -125,9 +125,9 @@ function little(bytes) {
   return Uint16Array.from({ length: bytes.byteLength / 2 }, (_, at) => view.getUint16(2 * at, true));
 }
 
-/** Where a model looked for a finding: a gray image as a blob, and boxes around its warmest places. */
+/** The saliency map of a finding: a gray image as a blob, and boxes around its highest values. */
 export async function explain(model, finding, file, side) {
-  const said = await (await ask(`/v1/explain?${query({ model, finding, side })}`, form(file))).json();
-  const bytes = Uint8Array.from(atob(said.heat), (letter) => letter.charCodeAt(0));
-  return { boxes: said.boxes ?? [], remark: said.remark ?? "", blob: new Blob([bytes], { type: "image/png" }) };
+  const found = await (await ask(`/v1/explain?${query({ model, finding, side })}`, form(file))).json();
+  const bytes = Uint8Array.from(atob(found.saliency_map), (letter) => letter.charCodeAt(0));
+  return { boxes: found.boxes ?? [], warning: found.warning ?? "", blob: new Blob([bytes], { type: "image/png" }) };
 }

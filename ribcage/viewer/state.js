@@ -1,20 +1,20 @@
-/** What the page knows: models, studies, which of them are on the stage, and how they are looked at. */
+/** State of the page: models, studies, which of them are on the stage, and how they are shown. */
 
 import { at } from "./dom.js";
 
 export const state = {
   models: [],
-  use: "Research use only; not a medical device.",
-  model: null, // what /v1/models says of the chosen one
+  intendedUse: "Research use only; not a medical device.",
+  model: null, // the chosen entry of /v1/models
   studies: [],
   shown: [null, null],
   active: 0,
   two: false,
   link: true,
   tool: "window",
-  finding: null, // whose heat-map is shown
-  current: null, // which one's details are shown
-  heat: true,
+  finding: null, // whose saliency map is shown
+  current: null, // whose details are shown
+  saliency: true,
   boxes: true,
   order: "probability",
   rule: "",
@@ -24,15 +24,15 @@ export const state = {
 /** The one or two studies on the stage. */
 export const onStage = () => (state.two ? state.shown : state.shown.slice(0, 1)).filter(Boolean);
 
-/** Whether the chosen model can say where it looks. */
+/** Whether the chosen model has saliency maps. */
 export const explains = () => state.model?.kind === "classifier";
 
 /** How a pane shows its study. */
-export const looks = (number = 0) => ({
+export const display = (number = 0) => ({
   model: state.model?.id,
   finding: state.finding,
   rule: state.rule,
-  opacity: state.heat ? Number(at("opacity").value) / 100 : 0,
+  opacity: state.saliency ? Number(at("opacity").value) / 100 : 0,
   boxes: state.boxes,
   tool: state.tool,
   two: state.two,
@@ -43,7 +43,7 @@ export const looks = (number = 0) => ({
 let render = () => {};
 let planned = false;
 
-/** Something is different: show it with the next image of the screen. */
+/** The state has changed: render it with the next frame. */
 export function changed() {
   if (planned) return;
   planned = true;

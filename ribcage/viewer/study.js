@@ -1,4 +1,4 @@
-/** A file on the page: its image, what models said of it, and how it is looked at. */
+/** A file on the page: its image, its predictions and its view. */
 
 import { START } from "./view.js";
 
@@ -11,8 +11,8 @@ export class Study {
     Object.assign(this, { id: `study-${made}`, file, name: file.name || "pasted image", state: "waiting", error: "" });
     Object.assign(this, { film: null, sharp: null, thumbnail: null, view: START });
     this.element = null; // its place in the strip
-    this.answers = new Map(); // model → what it said
-    this.heats = new Map(); // model and finding → {canvas, boxes}, or {error}
+    this.predictions = new Map(); // model → response
+    this.maps = new Map(); // model and finding → {canvas, boxes}, or {error}
   }
 
   /** The size of the image in the file. */
@@ -20,36 +20,36 @@ export class Study {
     return this.film?.original ?? [1, 1];
   }
 
-  /** What a model said of this finding; null when it said nothing. */
-  said(model, finding) {
-    return this.answers.get(model)?.findings?.find((one) => one.name === finding) ?? null;
+  /** The prediction of a model for a finding; null where there is none. */
+  prediction(model, finding) {
+    return this.predictions.get(model)?.findings?.find((one) => one.name === finding) ?? null;
   }
 
-  /** Where a model looked. */
-  heat(model, finding) {
-    return this.heats.get(`${model}\n${finding}`) ?? null;
+  /** The saliency map of a model for a finding; null where there is none. */
+  map(model, finding) {
+    return this.maps.get(`${model}\n${finding}`) ?? null;
   }
 
-  /** Keep where a model looked. */
-  look(model, finding, heat) {
-    this.heats.set(`${model}\n${finding}`, heat);
+  /** Keep a saliency map. */
+  keepMap(model, finding, map) {
+    this.maps.set(`${model}\n${finding}`, map);
   }
 
-  /** Boxes to draw, with what each is: those a detector found, and those around the heat that is shown. */
+  /** Boxes to draw: those of a detector, and those around high saliency where a map is shown. */
   boxes(model, finding, warm) {
-    const found = (this.answers.get(model)?.boxes ?? []).filter((one) => !finding || one.finding === finding);
-    const around = warm && finding ? (this.heat(model, finding)?.boxes ?? []) : [];
+    const found = (this.predictions.get(model)?.boxes ?? []).filter((one) => !finding || one.finding === finding);
+    const around = warm && finding ? (this.map(model, finding)?.boxes ?? []) : [];
     return [...found.map((one) => ({ ...one, around: false })), ...around.map((one) => ({ ...one, finding, around: true }))];
   }
 
-  /** Nobody looks at it: what can be made again is let go. */
+  /** Not on the stage: free what can be made again. */
   rest() {
     this.sharp = null;
     this.film?.release();
   }
 
-  /** The findings that cross their threshold of this rule. */
-  crossed(model, rule) {
-    return (this.answers.get(model)?.findings ?? []).filter((one) => one.crossed?.[rule]);
+  /** The findings above the threshold of this rule. */
+  aboveThreshold(model, rule) {
+    return (this.predictions.get(model)?.findings ?? []).filter((one) => one.above_threshold?.[rule]);
   }
 }

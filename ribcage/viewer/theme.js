@@ -1,4 +1,4 @@
-/** Dark or light: as the system is, or as the person says. */
+/** Dark or light theme: that of the system, or chosen. */
 
 import { at } from "./dom.js";
 
@@ -9,7 +9,7 @@ function stored() {
   try {
     return localStorage.getItem(KEPT) ?? "";
   } catch {
-    return ""; // a browser that keeps nothing
+    return ""; // storage is disabled
   }
 }
 
@@ -25,7 +25,7 @@ export function listen() {
     try {
       localStorage.setItem(KEPT, at("theme").value);
     } catch {
-      // shown all the same
+      // applied all the same
     }
     apply();
   });

@@ -1,4 +1,4 @@
-/** How a study is looked at: window, zoom, place. Plain values; every change gives a new one. */
+/** The view of a study: window, zoom, position. Plain values; every change gives a new one. */
 
 /** The whole image, all its grays. */
 export const START = Object.freeze({ width: 1, level: 0.5, invert: false, zoom: 1, x: 0.5, y: 0.5 });
@@ -29,7 +29,7 @@ export function moved(view, size, canvas, right, down) {
   return { ...view, x, y: within(view.y - down / (size[1] * scale), 0, 1) };
 }
 
-/** So many times larger; what is under the point of the canvas stays there. */
+/** Zoom by a factor; the point of the canvas stays in place. */
 export function zoomed(view, size, canvas, times, [x, y] = [canvas[0] / 2, canvas[1] / 2]) {
   const zoom = within(view.zoom * times, 0.25, 40);
   const right = (x - canvas[0] / 2) * (1 - zoom / view.zoom);

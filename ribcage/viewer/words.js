@@ -1,4 +1,4 @@
-/** How numbers are said. */
+/** How numbers and names are written. */
 
 /** A share of 1 as "62 %", with more digits where it is small. */
 export function percent(share) {
@@ -13,35 +13,35 @@ export const between = (low, high) => `${percent(low).replace(" %", "")}–${per
 /** "1 study", "2 studies". */
 export const count = (number, one, many) => `${number} ${number === 1 ? one : many}`;
 
-/** A finding's name as it is read: "Pleural Thickening". */
+/** The name of a finding: "Pleural Thickening". */
 export const plain = (name) => name.replaceAll("_", " ");
 
-/** What two studies side by side are called. */
+/** Names of two studies side by side. */
 export const LETTERS = ["A", "B"];
 
-const RULES = { youden: "Youden", f1: "best F1", midpoint: "midpoint" };
+const RULES = { youden: "Youden's J", f1: "highest F1", midpoint: "midpoint" };
 
-/** How a threshold was chosen: "best F1", "sensitivity 95 %". */
+/** The rule that chose a threshold: "highest F1", "sensitivity 95 %". */
 export const ruled = (rule) => RULES[rule] ?? plain(rule).replace(/ (\d+)$/, " $1 %");
 
-/** Validation images of similar probability, and how many have the finding; null when that is unknown. */
+/** How many validation images with similar probabilities are positive; null where it is not known. */
 export function reliability(found) {
   if (!found) return null;
-  const { images, positives, share, low, high } = found;
-  return `Of ${images} validation images answered like this, ${positives} had it: ${percent(share)} (95 % interval ${between(low, high)}).`;
+  const { images, positives, frequency, low, high } = found;
+  return `${positives} of ${images} validation images with similar probabilities were positive: ${percent(frequency)} (95 % interval ${between(low, high)}).`;
 }
 
-/** How well a finding is told apart, with its interval. */
+/** AUROC of a finding with its interval. */
 export function auroc(found) {
-  if (!found) return "AUROC not known.";
+  if (!found) return "AUROC unknown.";
   const number = (value) => value.toFixed(2);
   const known = Number.isFinite(found.low) && Number.isFinite(found.high);
   const interval = known ? ` (95 % interval ${number(found.low)}–${number(found.high)})` : "";
-  const of = Number.isFinite(found.n) ? `, on ${found.n} images, ${found.positives} with it` : "";
+  const of = Number.isFinite(found.n) ? ` on ${found.n} validation images, ${found.positives} positive` : "";
   return `AUROC ${number(found.value)}${interval}${of}.`;
 }
 
-/** What a study's tags say, without anything about who it is. */
+/** DICOM tags of a study, none that identifies a patient. */
 export function tags(found = {}) {
   const age = found.age && /^\d+(\.\d+)?$/.test(String(found.age)) ? `${found.age} years` : found.age;
   return [found.view, found.sex, age, found.manufacturer].filter(Boolean).join(" · ");

@@ -1,4 +1,4 @@
-"""Keeping: answers in a folder, where that was asked for. Never an image."""
+"""Prediction log: predictions in a folder, where the user asked for it. Never an image."""
 
 import datetime
 import threading
@@ -9,8 +9,8 @@ from ribcage.runtime import files
 from ribcage.server.problem import Problem, dump
 
 
-class Keeper:
-    """Appends each answer as one line of JSON to a file of its day."""
+class PredictionLog:
+    """Appends each response as one line of JSON to a file per day."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.lock = folder, threading.Lock()
@@ -19,15 +19,17 @@ class Keeper:
             self._opened(datetime.datetime.now(datetime.UTC)).close()
 
     def _opened(self, now: datetime.datetime) -> Any:
-        file = self.folder / f"answers-{now:%Y-%m-%d}.jsonl"
+        file = self.folder / f"predictions-{now:%Y-%m-%d}.jsonl"
         return files.opened(file, "ab", rights=0o600)
 
-    def keep(self, answers: dict[str, Any]) -> None:
-        """One line; an answer that cannot be kept is not given."""
+    def append(self, response: dict[str, Any]) -> None:
+        """One line; a response that cannot be logged is not sent."""
         now = datetime.datetime.now(datetime.UTC)
-        line = dump({"time": now.isoformat(timespec="seconds"), **answers}) + b"\n"
+        line = dump({"time": now.isoformat(timespec="seconds"), **response}) + b"\n"
         try:
             with self.lock, self._opened(now) as file:
                 file.write(line)
         except OSError as error:
-            raise Problem(503, f"The answer could not be kept ({error.strerror}), so it is not given.") from None
+            raise Problem(
+                503, f"The predictions could not be logged ({error.strerror}), so they are not sent."
+            ) from None
