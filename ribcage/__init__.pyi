@@ -14,6 +14,8 @@ from ribcage.data.index import Index as Index
 from ribcage.data.loader import Loader as Loader
 from ribcage.imaging.augment import View as View
 from ribcage.imaging.augment import gentle_view as gentle_view
+from ribcage.runtime.recipe import Recipe
+from ribcage.training.checkup import Report
 
 Word = str | Path
 Words = str | Path | Sequence[str | Path]
@@ -283,11 +285,11 @@ def distil(
 def doctor(
     *,
     json: Word | None = None,
-) -> dict[str, Any]:
-    """Check the installation: packages, devices, decoders, folders and terminal, and say how to fix what is broken.
+) -> Report:
+    """Check the installation: packages, devices, decoders, folders and terminal, and how to fix what fails.
 
-    Everything is tried: packages are imported, a small DICOM file of every transfer syntax is decoded, files are written.
-    The exit code is 1 if something that is needed is broken.
+    Packages are imported, a small DICOM file of every transfer syntax is decoded, files are written. The exit code is 1 if
+    a required check fails.
 
     Args:
         json: Write the results to this file.
@@ -953,7 +955,7 @@ def recipes(
     name: Word = '',
     *,
     json: Word | None = None,
-) -> Any:
+) -> list[Recipe] | str:
     """List the published trainings that come with Ribcage – source, data, expected result, cost – or show one.
 
     `ribcage recipes` lists them, `ribcage recipes show NAME` prints the file, `ribcage run NAME` runs all of its steps, and

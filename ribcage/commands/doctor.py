@@ -1,26 +1,29 @@
-"""Check the installation: packages, devices, decoders, folders and terminal, and say how to fix what is broken.
+"""Check the installation: packages, devices, decoders, folders and terminal, and how to fix what fails.
 
-Everything is tried: packages are imported, a small DICOM file of every transfer syntax is decoded, files are written.
-The exit code is 1 if something that is needed is broken.
+Packages are imported, a small DICOM file of every transfer syntax is decoded, files are written. The exit code is 1 if
+a required check fails.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ribcage.training.checkup import Check, Report
 
 EXAMPLES = ("doctor", "doctor --json doctor.json")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to do with what was found."""
+    """What to do with the results."""
 
     json: Path | None = None
     """Write the results to this file."""
 
 
-def run(options: Options) -> dict[str, Any]:
-    """Look, show, write; return what was found. Raises where something that is needed is broken."""
+def run(options: Options) -> "Report":
+    """Check, print, write; return the results. Raises OSError where a required check fails."""
     import contextlib
     import faulthandler
 
@@ -37,25 +40,25 @@ def run(options: Options) -> dict[str, Any]:
         write(options.json, facts)
     broken = [one for one in found if one.broken]
     if broken:
-        mend = "; ".join(dict.fromkeys(one.mend for one in broken if one.mend))
+        fix = "; ".join(dict.fromkeys(one.fix for one in broken if one.fix))
         names = ", ".join(one.name for one in broken)
-        raise OSError(f"Needed, and broken here: {names}." + (f" To mend: {mend}" if mend else ""))
-    print("\nAll that is needed is here.")
+        raise OSError(f"Required checks failed: {names}." + (f" To fix: {fix}" if fix else ""))
+    print("\nAll required checks passed.")
     return facts
 
 
-def show(one: Any, first: bool) -> None:
-    """A line for what was looked at, and one for what mends it."""
+def show(one: "Check", first: bool) -> None:
+    """A line for the result, and one for the fix."""
     if first:
         print(f"\n{one.group}")
     mark = " " if one.good else "✗" if one.broken else "!"
-    print(f"{mark} {one.name:<26}  {one.says}", flush=True)
-    if one.mend:
-        print(f"{'':30}{one.mend}")
+    print(f"{mark} {one.name:<28}  {one.result}", flush=True)
+    if one.fix:
+        print(f"{'':32}{one.fix}")
 
 
-def write(file: Path, facts: dict[str, Any]) -> None:
-    """All of it as JSON."""
+def write(file: Path, facts: "Report") -> None:
+    """The results as JSON."""
     import json
 
     from ribcage.runtime import files

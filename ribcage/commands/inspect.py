@@ -15,7 +15,7 @@ EXAMPLES = ("inspect data/nih", "inspect data/nih data/rsna --html audit.html")
 
 @dataclass(frozen=True)
 class Options:
-    """What to look at, and where to write."""
+    """What to audit, and where to write."""
 
     folders: tuple[str, ...] = ()
     """Dataset folders, or NAME:ROOT (none: --split-list compares lists by their names alone)."""
@@ -33,7 +33,7 @@ class Options:
 
 
 def member(name: str) -> Callable[..., Any]:
-    """The function whose keywords are further options: of NAME:ROOT those that import NAME has."""
+    """The function whose keywords are further options: for NAME:ROOT those of `import NAME`."""
     from ribcage.data import audit, datasets
 
     meant = audit.not_imported(str(name if isinstance(name, str | Path) else next(iter(name), "")))
@@ -41,7 +41,7 @@ def member(name: str) -> Callable[..., Any]:
 
 
 def _nothing() -> None:
-    """A dataset folder has no options of its own."""
+    """A dataset folder has no further options."""
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -66,14 +66,14 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def check(options: Options) -> None:
-    """Raise one ValueError for all options that cannot be."""
+    """Raise one ValueError with everything that is wrong with the options."""
     wrong = []
     repeated = [word for word in dict.fromkeys(options.folders) if options.folders.count(word) > 1]
     wrong += [f"{word} is given twice" for word in repeated]
-    wrong += ["nothing is named: give dataset folders, NAME:ROOT, or --split-list"] * (
+    wrong += ["FOLDERS is missing: pass dataset folders, NAME:ROOT, or --split-list"] * (
         not options.folders and not options.split_list
     )
-    wrong += [f"--samples cannot be {options.samples}"] * (options.samples < 0)
+    wrong += [f"--samples {options.samples} is not 0 or more"] * (options.samples < 0)
     for name in ("html", "json"):
         file = getattr(options, name)
         if file is not None and (file.is_dir() or not file.name):

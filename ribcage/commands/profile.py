@@ -63,12 +63,18 @@ def check(options: Options) -> None:
 
     given = {"--classes": options.classes, "--channels": options.channels, "--size": options.size}
     folders = [word for word in options.models if is_folder(word)]
-    wrong = [] if options.models or options.all else ["name a model, a run or the folder of a model, or pass --all"]
-    wrong += [f"{flag} is for the name of a model, not for {folders[0]}" for flag in given if folders and given[flag]]
+    wrong = (
+        [] if options.models or options.all else ["MODELS is missing: pass a name, a run or a model folder, or --all"]
+    )
+    wrong += [
+        f"{flag} applies to names of architectures, not to the folder {folders[0]}"
+        for flag in given
+        if folders and given[flag]
+    ]
     if options.all and not options.models:
-        wrong += [f"{flag} goes with the name of a model: --all has its own" for flag in FIXED if given[flag]]
+        wrong += [f"{flag} applies to names of architectures; --all has its own" for flag in FIXED if given[flag]]
     if options.threads and not options.latency:
-        wrong.append("--threads goes with the time: leave out --no-latency")
+        wrong.append("--threads has no effect with --no-latency")
     wrong += [f"--classes {options.classes} is not at least 1"] * (options.classes is not None and options.classes < 1)
     wrong += [f"--channels {options.channels} is not 1 or 3"] * (options.channels not in (None, 1, 3))
     wrong += [text for word in options.models if not is_folder(word) and (text := strange(word))]

@@ -6,7 +6,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ribcage.runtime.recipe import Recipe
 
 POSITIONAL = ("do", "name")
 EXAMPLES = ("recipes", "recipes show chexnet-nih-densenet121")
@@ -14,7 +17,7 @@ EXAMPLES = ("recipes", "recipes show chexnet-nih-densenet121")
 
 @dataclass(frozen=True)
 class Options:
-    """What to say of which."""
+    """List all, or show one."""
 
     do: Literal["list", "show"] = "list"
     """list, or show NAME."""
@@ -24,42 +27,48 @@ class Options:
     """Write the list to this file."""
 
 
-def run(options: Options) -> Any:
-    """Print; return what is known of all recipes, or the text of one."""
+def run(options: Options) -> "list[Recipe] | str":
+    """Print; return all recipes, or the text of one."""
     from ribcage.runtime import recipe
 
     if options.do == "show" and not options.name:
-        raise ValueError(f"Say which: ribcage recipes show NAME. Recipes: {', '.join(recipe.names())}.")
+        raise ValueError(f"NAME is missing: ribcage recipes show NAME. Recipes: {', '.join(recipe.names())}.")
     if options.do == "list" and options.name:
-        raise ValueError(f"To see one: ribcage recipes show {options.name}.")
+        raise ValueError(f"'list' takes no NAME. To show one: ribcage recipes show {options.name}.")
     if options.do == "show":
         text = recipe.file(options.name).read_text(encoding="utf-8")
         print(text, end="")
         return text
     known = [recipe.read(name) for name in recipe.names()]
     print("\n\n".join(described(one) for one in known))
-    print("\nribcage recipes show NAME prints one; ribcage run NAME --data FOLDER does what it says.")
+    print("\n'ribcage recipes show NAME' prints one, 'ribcage run NAME --data FOLDER' runs it.")
     if options.json is not None:
         write(options.json, known)
     return known
 
 
-def described(one: Any) -> str:
+def described(one: "Recipe") -> str:
     """A recipe in a few lines that fit the terminal."""
     import shutil
     import textwrap
 
     width = min(shutil.get_terminal_size().columns, 120)
-    said = (("", one.title), ("data", one.data), ("expected", one.expected), ("cost", one.cost), ("source", one.source))
+    parts = (
+        ("", one.title),
+        ("data", one.data),
+        ("expected", one.expected),
+        ("cost", one.cost),
+        ("source", one.source),
+    )
     lines = [one.name]
-    for label, text in said:
+    for label, text in parts:
         first, rest = (f"  {label:<10}", " " * 12) if label else ("  ", "  ")
         lines += textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
     return "\n".join(lines)
 
 
-def write(file: Path, known: Any) -> None:
-    """All of them as JSON."""
+def write(file: Path, known: "list[Recipe]") -> None:
+    """All recipes as JSON."""
     import dataclasses
     import json
 

@@ -19,7 +19,7 @@ EXAMPLES = ("run small-moco --dry-run", "run chexnet-nih-densenet121 --data data
 
 @dataclass(frozen=True)
 class Options:
-    """Which recipe, on what, and what to do otherwise."""
+    """Which recipe, on which data."""
 
     name: str
     """A recipe's name, or a file like one."""
@@ -42,11 +42,11 @@ class Step:
     module: ModuleType
     options: Any
     trains: bool
-    """Whether it takes its options from this recipe."""
+    """Whether it is the training step of this recipe."""
 
     @property
     def text(self) -> str:
-        """What to type for the same."""
+        """The command line."""
         import shlex
 
         from ribcage.runtime import flags

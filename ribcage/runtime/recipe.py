@@ -1,4 +1,4 @@
-"""Recipes: published trainings as files of options, whose heads say what to type, what comes of it and what it costs.
+"""Recipes: published trainings as files of options, whose heads give the commands, the expected result and the cost.
 
 # What it trains.
 #
@@ -6,7 +6,7 @@
 #
 # Data: …      Source: …      Expected: …      Cost: …                   each begins a line
 #
-# What else is to be known.
+# Further notes.
 model = "densenet121"                                                    the options, as TOML
 """
 
@@ -23,12 +23,12 @@ LABELS = ("data", "source", "expected", "cost")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the head of a recipe says."""
+    """The head of a recipe."""
 
     name: str
     title: str
     commands: tuple[tuple[str, ...], ...]
-    """What to type, one after the other, as words behind `ribcage`."""
+    """The commands in order, as words after `ribcage`."""
     data: str
     source: str
     expected: str
@@ -46,12 +46,12 @@ def names() -> tuple[str, ...]:
 
 
 def file(word: str) -> Path:
-    """The file that a word means: a recipe of one's own, or the name of one that comes with Ribcage."""
+    """The file of a recipe: a path, or the name of one that comes with Ribcage."""
     given = Path(word).expanduser()
     if word in names():
         return FOLDER / f"{word}.toml"
     if given.suffix != ".toml" and not given.is_file():
-        raise ValueError(f"There is no recipe {word}.{did_you_mean(word, names())} 'ribcage recipes' lists all.")
+        raise ValueError(f"Unknown recipe {word!r}.{did_you_mean(word, names())} 'ribcage recipes' lists all.")
     return given
 
 
@@ -61,14 +61,14 @@ def read(word: str) -> Recipe:
     try:
         lines = found.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
-        raise ValueError(f"There is no recipe {word}. 'ribcage recipes' lists all.") from None
+        raise ValueError(f"Unknown recipe {word!r}. 'ribcage recipes' lists all.") from None
     head = [line.removeprefix("#").removeprefix(" ") for line in lines if line.startswith("#")]
-    said = _labelled(head)
+    labelled = _labelled(head)
     return Recipe(
         name=word if found.parent == FOLDER else str(found),
         title=" ".join(_until_blank(head)),
         commands=tuple(tuple(shlex.split(line)[1:]) for line in head if line.startswith("  ribcage ")),
-        **{label: said.get(label, "") for label in LABELS},
+        **{label: labelled.get(label, "") for label in LABELS},
     )
 
 

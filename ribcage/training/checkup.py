@@ -1,7 +1,6 @@
-"""Checkup: what is installed, what this machine has, what can be read here; and what mends what is missing.
+"""Checks of the installation: packages, the machine, DICOM decoders, folders, terminal; and how to fix what fails.
 
-Everything is really tried – packages are imported, images decoded, files written – and nothing that fails stops the
-rest.
+Everything is tried out: packages are imported, images decoded, files written. A failed check does not stop the others.
 """
 
 import importlib
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 EXTRAS = {"export": "ribcage export", "serve": "ribcage serve", "docs": "building the documentation"}
 """Optional parts, and what they are for."""
@@ -25,33 +24,33 @@ MODULES = {
     "mkdocs-material": "material",
     "prometheus-client": "prometheus_client",
 }
-"""How packages are imported that are called otherwise."""
+"""Packages whose module has another name."""
 ENOUGH = 2e9
-"""Free bytes below which a disk is said to be nearly full."""
+"""Free bytes below which memory or a disk is nearly full."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     group: str
     name: str
-    says: str
+    result: str
     good: bool = True
     needed: bool = True
     """Whether Ribcage cannot do without it."""
-    mend: str = ""
-    """What to type when it is not good."""
+    fix: str = ""
+    """What to type when it failed."""
 
     @property
     def broken(self) -> bool:
-        """Whether it must be mended."""
+        """Whether it failed and is needed."""
         return self.needed and not self.good
 
 
 def checks() -> Iterator[Check]:
     """All of them, one after the other."""
-    for group, look in (
+    for group, check in (
         ("packages", packages),
         ("optional", extras),
         ("machine", machine),
@@ -59,18 +58,18 @@ def checks() -> Iterator[Check]:
         ("folders", folders),
         ("terminal", terminal),
     ):
-        yield from _guarded(group, look)
+        yield from _guarded(group, check)
 
 
-def _guarded(group: str, look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
-    """Its checks; where looking itself fails, that is one, too."""
+def _guarded(group: str, check: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    """The checks of a group; an error on the way becomes a failed check."""
     try:
-        yield from look()
+        yield from check()
     except Exception as error:
-        yield Check(group, "(could not be looked at)", _said(error), good=False, needed=group != "terminal")
+        yield Check(group, "(check failed)", _short(error), good=False, needed=group != "terminal")
 
 
-def _said(error: BaseException) -> str:
+def _short(error: BaseException) -> str:
     """An error in one short line."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= 200 else text[:197] + "…"
@@ -81,7 +80,7 @@ def _said(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Requirement:
-    """A package that Ribcage asks for, as its own metadata say."""
+    """A package that Ribcage requires, from its metadata."""
 
     name: str
     least: str
@@ -89,12 +88,12 @@ class Requirement:
 
     @property
     def text(self) -> str:
-        """As pip wants it."""
+        """As pip takes it."""
         return f'"{self.name}>={self.least}"' if self.least else self.name
 
 
 def requirements() -> list[Requirement]:
-    """What Ribcage asks for; nothing where it runs from a folder that was not installed."""
+    """What Ribcage requires; nothing where it runs from a folder that is not installed."""
     try:
         lines = metadata.requires("ribcage") or []
     except metadata.PackageNotFoundError:
@@ -111,15 +110,15 @@ def requirements() -> list[Requirement]:
 
 
 def packages() -> Iterator[Check]:
-    """Python, Ribcage, and what it cannot do without."""
+    """Python, Ribcage, and required packages."""
     from ribcage import __version__
 
     python = sys.version_info >= (3, 11)
     where = f"{sys.version.split()[0]} ({sys.executable})"
-    yield Check("packages", "python", where, python, mend="" if python else "install Python 3.11 or later")
+    yield Check("packages", "python", where, python, fix="" if python else "install Python 3.11 or later")
     needed = [one for one in requirements() if not one.extra]
-    installed = "" if needed else ", not installed as a package: what it needs is not known"
-    yield Check("packages", "ribcage", __version__ + installed, bool(needed), mend="" if needed else "pip install -e .")
+    installed = "" if needed else ", not installed as a package: its requirements are unknown"
+    yield Check("packages", "ribcage", __version__ + installed, bool(needed), fix="" if needed else "pip install -e .")
     yield from (package("packages", one, needed=True) for one in needed)
 
 
@@ -129,31 +128,31 @@ def extras() -> Iterator[Check]:
     for extra, use in EXTRAS.items():
         tried = [package("optional", one, needed=False) for one in known if one.extra == extra]
         bad = [one for one in tried if not one.good]
-        said = "; ".join(f"{one.name}: {one.says}" for one in bad) or ", ".join(
-            f"{one.name} {one.says}" for one in tried
+        text = "; ".join(f"{one.name}: {one.result}" for one in bad) or ", ".join(
+            f"{one.name} {one.result}" for one in tried
         )
-        wanted = " ".join(one.mend.removeprefix("pip install ") for one in bad)
-        mend = f"pip install {wanted}" if bad else ""
-        yield Check("optional", extra, f"for {use}: {said or 'not known'}", not bad, needed=False, mend=mend)
+        wanted = " ".join(one.fix.removeprefix("pip install ") for one in bad)
+        fix = f"pip install {wanted}" if bad else ""
+        yield Check("optional", extra, f"for {use}: {text or 'not known'}", not bad, needed=False, fix=fix)
 
 
 def package(group: str, one: Requirement, *, needed: bool) -> Check:
     """Whether a package can be imported, and is new enough."""
-    mend = f"pip install {one.text}"
+    fix = f"pip install {one.text}"
     try:
         version = metadata.version(one.name)
     except metadata.PackageNotFoundError:
-        return Check(group, one.name, "missing", good=False, needed=needed, mend=mend)
+        return Check(group, one.name, "missing", good=False, needed=needed, fix=fix)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module(MODULES.get(one.name, one.name.replace("-", "_")))
     except (Exception, SystemExit) as error:
-        mend = mend.replace("pip install", "pip install --force-reinstall")
-        return Check(group, one.name, f"{version}, broken: {_said(error)}", good=False, needed=needed, mend=mend)
+        fix = fix.replace("pip install", "pip install --force-reinstall")
+        return Check(group, one.name, f"{version}, broken: {_short(error)}", good=False, needed=needed, fix=fix)
     old = _numbers(version) < _numbers(one.least)
-    said = f"{version}, older than {one.least}" if old else version
-    return Check(group, one.name, said, not old, needed, mend if old else "")
+    text = f"{version}, older than {one.least}" if old else version
+    return Check(group, one.name, text, not old, needed, fix if old else "")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -166,13 +165,13 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def machine() -> Iterator[Check]:
-    """Cores, memory, devices, and whether half precision pays."""
+    """Cores, memory, devices, and whether bfloat16 is fast."""
     yield Check("machine", "cores", f"{cores():g} of {os.cpu_count()}")
     free, total = memory()
     if total:
         little = free < ENOUGH
-        said = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
-        yield Check("machine", "memory", said, not little, needed=False, mend="end what else runs" if little else "")
+        text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+        yield Check("machine", "memory", text, not little, needed=False, fix="stop other programs" if little else "")
     import torch
 
     devices = [torch.device("cpu")]
@@ -181,11 +180,11 @@ def machine() -> Iterator[Check]:
         yield Check("machine", f"cuda:{number}", f"{facts.name}, {facts.total_memory / 1e9:.1f} GB")
         devices.append(torch.device("cuda", number))
     if len(devices) == 1:
-        yield Check("machine", "GPU", f"none that torch {torch.__version__} sees: everything runs on the processor")
+        yield Check("machine", "GPU", f"none found by torch {torch.__version__}; Ribcage runs on the CPU")
     from ribcage.training.trainer import fast_bf16
 
     fast = ", ".join(str(device) for device in devices if fast_bf16(device))
-    yield Check("machine", "bf16", f"fast on {fast}" if fast else "not fast here: --precision auto takes float32")
+    yield Check("machine", "bf16", f"fast on {fast}" if fast else "slow on this machine; --precision auto uses float32")
 
 
 def cores() -> float:
@@ -196,7 +195,7 @@ def cores() -> float:
 
 
 def memory() -> tuple[float, float]:
-    """Free and total bytes that this process may use; zeros where the system does not tell."""
+    """Free and total bytes that this process may use; zeros where the system does not report them."""
     words = _words("/proc/meminfo")
     if "MemTotal:" not in words:
         return 0.0, 0.0
@@ -223,15 +222,15 @@ def decoders() -> Iterator[Check]:
 
     for syntax in samples.SYNTAXES:
         try:
-            said, good, package = samples.tried(syntax)
+            text, good, package = samples.tried(syntax)
         except Exception as error:
-            said, good, package = _said(error), False, samples.package(syntax)
+            text, good, package = _short(error), False, samples.package(syntax)
         yield Check(
             "DICOM",
             samples.SYNTAXES[syntax],
-            f"{said} ({syntax})",
+            f"{text} ({syntax})",
             good,
-            mend=f"pip install {package}" if package and not good else "",
+            fix=f"pip install {package}" if package and not good else "",
         )
 
 
@@ -239,7 +238,7 @@ def decoders() -> Iterator[Check]:
 
 
 def folders() -> Iterator[Check]:
-    """Whether Ribcage may write where it does, and how much there is room for."""
+    """Whether folders are writable, and how much space is free."""
     import tempfile
 
     from ribcage.runtime import files
@@ -251,18 +250,18 @@ def folders() -> Iterator[Check]:
         ("temporary files", Path(tempfile.gettempdir()), True),
     ):
         there = next((one for one in (folder, *folder.parents) if one.exists()), folder)
-        mend = "choose another, or ask who owns it" if name == "current folder" else ""
-        mend = mend or f"export {'HF_HOME' if name == 'downloaded weights' else 'TMPDIR'}=FOLDER"
+        fix = "use another folder, or change its permissions" if name == "current folder" else ""
+        fix = fix or f"export {'HF_HOME' if name == 'downloaded weights' else 'TMPDIR'}=FOLDER"
         try:
             with tempfile.TemporaryFile(dir=there) as handle:
                 handle.write(b"ribcage")
             free = _free(there)
             good = free > ENOUGH
-            said = f"{folder}: can be written, {files.size(int(free))} free"
-            yield Check("folders", name, said, good, needed=False, mend="" if good else "free some space")
+            text = f"{folder}: writable, {files.size(int(free))} free"
+            yield Check("folders", name, text, good, needed=False, fix="" if good else "free some space")
         except OSError as error:
-            said = f"{folder}: cannot be written ({error.strerror or error})"
-            yield Check("folders", name, said, good=False, needed=needed, mend=mend)
+            text = f"{folder}: not writable ({error.strerror or error})"
+            yield Check("folders", name, text, good=False, needed=needed, fix=fix)
 
 
 def _free(folder: Path) -> float:
@@ -272,23 +271,30 @@ def _free(folder: Path) -> float:
 
 
 def terminal() -> Iterator[Check]:
-    """Whether names and signs of other languages can be shown."""
+    """Whether letters of all languages can be printed."""
     import locale
 
-    mend = "export PYTHONUTF8=1"
-    spoken = getattr(sys.stdout, "encoding", None) or "unknown"
-    yield _letters("encoding of the terminal", spoken, mend)
-    yield _letters("encoding of file names", sys.getfilesystemencoding(), mend)
-    yield _letters("encoding of files", locale.getpreferredencoding(False), mend)
+    fix = "export PYTHONUTF8=1"
+    encoding = getattr(sys.stdout, "encoding", None) or "unknown"
+    yield _letters("encoding of the terminal", encoding, fix)
+    yield _letters("encoding of file names", sys.getfilesystemencoding(), fix)
+    yield _letters("encoding of files", locale.getpreferredencoding(False), fix)
     yield Check("terminal", "language", ".".join(part or "?" for part in locale.getlocale()), needed=False)
 
 
-def _letters(name: str, encoding: str, mend: str) -> Check:
+def _letters(name: str, encoding: str, fix: str) -> Check:
     good = encoding.lower().replace("-", "").replace("_", "") == "utf8"
-    said = encoding if good else f"{encoding}: letters of other languages may be shown as '?'"
-    return Check("terminal", name, said, good, needed=False, mend="" if good else mend)
+    text = encoding if good else f"{encoding}: letters of other languages may be printed as '?'"
+    return Check("terminal", name, text, good, needed=False, fix="" if good else fix)
 
 
-def facts(found: list[Check]) -> dict[str, Any]:
-    """All of it as JSON has it."""
+class Report(TypedDict):
+    """The results as written to JSON."""
+
+    ok: bool
+    checks: list[dict[str, str | bool]]
+
+
+def facts(found: list[Check]) -> Report:
+    """The results as written to JSON."""
     return {"ok": not any(one.broken for one in found), "checks": [vars(one) for one in found]}

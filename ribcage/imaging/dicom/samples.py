@@ -19,7 +19,7 @@ SYNTAXES = {
     transfer_syntaxes.EXPLICIT: "explicit little endian",
     transfer_syntaxes.BIG_ENDIAN: "explicit big endian",
     transfer_syntaxes.DEFLATED: "deflated",
-    transfer_syntaxes.RLE: "run lengths",
+    transfer_syntaxes.RLE: "RLE",
     transfer_syntaxes.JPEG_BASELINE: "JPEG, 8 bits",
     transfer_syntaxes.JPEG_EXTENDED: "JPEG, 12 bits",
     f"{JPEG}57": "JPEG, lossless",
@@ -51,7 +51,7 @@ def tried(syntax: str) -> tuple[str, bool, str]:
         from pydicom.pixels import get_decoder
 
         there = plugin in get_decoder(syntax).available_plugins
-        said = f"not tried, nothing here writes it; {plugin} reads it" if there else f"{plugin} is missing"
+        said = f"not tested, no encoder to make a sample; decoder: {plugin}" if there else f"{plugin} is missing"
         return said, there, needed
     pixels = (np.arange(SIDE * SIDE) // 4).astype(np.uint8).reshape(SIDE, SIDE)
     gray = syntax in (transfer_syntaxes.JPEG_EXTENDED, *transfer_syntaxes.JPEG_LOSSLESS)
