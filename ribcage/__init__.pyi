@@ -975,7 +975,7 @@ def run(
     out: Word | None = None,
     dry_run: bool = False,
     **options: Any,
-) -> Any:
+) -> Path | int:
     """Run a recipe step by step: import, train, evaluate. `ribcage recipes` lists them.
 
     Imported data is given by --data, downloads by --download, which are imported first. Options of the training step can be

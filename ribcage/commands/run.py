@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+Value = TypeVar("Value")
 POSITIONAL = ("name",)
 EXAMPLES = ("run small-moco --dry-run", "run chexnet-nih-densenet121 --data data/nih --out runs/chexnet")
 
@@ -81,8 +82,8 @@ def member(name: str) -> Callable[..., None]:
     return chosen
 
 
-def run(options: Options) -> Any:
-    """Every step of the recipe; return the folder of the run, or the exit code of a step that failed."""
+def run(options: Options) -> Path | int:
+    """Run every step; return the run folder, or the exit code of a step that failed."""
     todo = list(planned(options))
     check(options, todo)
     for step in todo:
@@ -90,23 +91,25 @@ def run(options: Options) -> Any:
         if options.dry_run:
             continue
         if missing := absent(step):
-            print(f"Left out: {missing} is not there.")
+            print(f"Skipped: {missing} does not exist.")
             continue
-        result = step.module.run(resumed(step))
+        result = step.module.run(resumed(step).options)
         if isinstance(result, int) and result:
             return result
     return next(step.options.out for step in todo if step.trains)
 
 
 def steps(name: str) -> list[Step]:
-    """The commands of a recipe as it has them."""
+    """The commands of a recipe."""
     import importlib
 
     from ribcage.runtime import flags, recipe
 
     found, one = [], recipe.read(name)
     if not one.commands:
-        raise ValueError(f"{name} does not say on top how it is run, in lines like '#   ribcage finetune …'.")
+        raise ValueError(
+            f"{name} has no command: its first lines need one such as '#   ribcage finetune --recipe {name} …'."
+        )
     for command, *words in one.commands:
         module = importlib.import_module(f"ribcage.commands.{'import_' if command == 'import' else command}")
         options = flags.parse(command, module, flags.read_flags(module, words), words)
@@ -115,7 +118,7 @@ def steps(name: str) -> list[Step]:
 
 
 def planned(options: Options) -> Iterator[Step]:
-    """The steps that are to be done, with the folders and options asked for."""
+    """The steps to run, with the folders and options of the command line."""
     every = steps(options.name)
     moved = moves(options, every)
     downloads = list(options.download)
@@ -143,12 +146,12 @@ def named(every: list[Step]) -> list[str]:
 
 
 def kept(step: Step) -> bool:
-    """Whether an import need not be done again: its folder is there; what is made up is finished where it is not."""
+    """Whether the import of a downloaded data set is complete already."""
     return step.options.root is not None and (step.options.out / "dataset.json").exists()
 
 
 def moves(options: Options, every: list[Step]) -> dict[str, str]:
-    """Where the folders that the recipe names are here."""
+    """Old name → new name of the folders that the recipe names."""
     found: dict[str, str] = {}
     if len(options.data) == len(named(every)):
         found |= dict(zip(named(every), options.data, strict=True))
@@ -160,10 +163,10 @@ def moves(options: Options, every: list[Step]) -> dict[str, str]:
     return found
 
 
-def relocated(value: Any, moved: dict[str, str]) -> Any:
+def relocated(value: Value, moved: dict[str, str]) -> Value:
     """An option's value with its folders moved."""
     if isinstance(value, tuple):
-        return tuple(relocated(one, moved) for one in value)
+        return type(value)(relocated(one, moved) for one in value)
     if not isinstance(value, str | Path):
         return value
     text = str(value)
@@ -174,25 +177,25 @@ def relocated(value: Any, moved: dict[str, str]) -> Any:
 
 
 def check(options: Options, todo: list[Step]) -> None:
-    """Raise one ValueError for all that the steps need and that is not there."""
+    """Raise one ValueError with everything that the steps need and that is missing."""
     from ribcage.runtime import recipe
 
     wrong, made = [], {str(step.options.out) for step in todo if getattr(step.options, "out", None)}
     downloads = [step for step in steps(options.name) if step.command == "import" and step.options.root is not None]
     if len(options.download) > len(downloads):
-        wrong.append(f"--download takes {len(downloads)} here, not {len(options.download)}")
+        wrong.append(f"--download has {len(options.download)} values, the recipe imports {len(downloads)}")
     if options.data and options.download:
-        wrong.append("--data is imported already, --download is not: give one of them")
+        wrong.append("--data and --download exclude each other: pass imported folders or downloaded ones")
     for step in todo:
         if step.command == "import" and step.options.root is not None and not step.options.root.exists():
             wrong.append(
-                f"{step.options.root} does not exist: give --data FOLDER, imported by 'ribcage import "
-                f"{step.options.dataset}', or --download with what you downloaded"
+                f"{step.options.root} does not exist: pass --download FOLDER, or --data FOLDER after 'ribcage import "
+                f"{step.options.dataset}'"
             )
         if not step.trains:
             continue
         wrong += [
-            f"{one} does not exist: give --data"
+            f"{one} does not exist: pass --data"
             for one in step.options.data
             if one not in made and not Path(one).exists()
         ]
@@ -204,24 +207,24 @@ def check(options: Options, todo: list[Step]) -> None:
 
 
 def lacking(option: str, values: tuple[str, ...], made: set[str], leaves: Callable[[str], str]) -> list[str]:
-    """First weights or teachers that are not there, with the recipe that makes them."""
-    said = []
+    """Missing initial weights or teachers, with the recipe that makes them."""
+    missing = []
     for one in values:
         if one == "PRETRAINED":
-            said.append(f"--{option} is needed: a run or a file of weights to begin with")
+            missing.append(f"--{option} is missing: a run or a file of weights")
         elif (maker := leaves(one)) and one not in made and not Path(one).exists():
-            said.append(f"{one} does not exist: it is what 'ribcage run {maker}' leaves; or give --{option}")
-    return said
+            missing.append(f"{one} does not exist: make it by 'ribcage run {maker}', or pass --{option}")
+    return missing
 
 
 def absent(step: Step) -> str:
-    """A run that is to be compared and is not there; "" if all are."""
+    """The first missing run of a comparison; "" if all are there."""
     runs = step.options.runs if step.command == "compare" else ()
     return next((one for one in runs if not Path(one).exists()), "")
 
 
-def resumed(step: Step) -> Any:
-    """The options, to go on where a run was begun before."""
+def resumed(step: Step) -> Step:
+    """The step; with --resume where its run was begun before."""
     if hasattr(step.options, "resume") and (step.options.out / "options.json").exists():
-        return dataclasses.replace(step.options, resume=True)
-    return step.options
+        return dataclasses.replace(step, options=dataclasses.replace(step.options, resume=True))
+    return step
