@@ -40,7 +40,7 @@ def run(
     rates = optim.Rates(1e-4, 10**6)
     made = trainer.Run(method, loader, optim.optimizer(method), rates, epochs=10**6, device=device)
     if kept is not None:
-        loader.kept = feature_cache.keep(method, loader, kept, kind=options.kind, bf16=made.bf16)
+        loader.cached = feature_cache.keep(method, loader, kept, kind=options.kind, bf16=made.bf16)
     return made
 
 

@@ -24,7 +24,7 @@ TYPES = (
     "data.findings.Policy",
     "imaging.augment.View",
     "data.loader.Loader",
-    "data.loader.Batch",
+    "data.batch.Batch",
     "models.backbone.Backbone",
     "methods.Method",
     "methods.Step",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 
 
 def batch(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ribcage import methods
 from ribcage.bundle.io import Classifier
 from ribcage.bundle.spec import ModelSpec
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.data.provenance import Provenance
 from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised

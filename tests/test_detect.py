@@ -10,7 +10,7 @@ import torch
 from batches import batch
 from torch import Tensor
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.methods.detect import Detect, Head
 from ribcage.models.backbone import Backbone
 from ribcage.models.detectors import fcos, yolo

@@ -28,8 +28,8 @@ from ribcage.bundle.io import load_classifier, save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.commands import distil, finetune
 from ribcage.data import dataset_folder
+from ribcage.data.batch import Batch
 from ribcage.data.collection import Datasets
-from ribcage.data.loader import Batch
 from ribcage.data.provenance import Provenance
 from ribcage.methods.distil import Answer, Distil, agreed, places, related
 from ribcage.models import losses

@@ -43,7 +43,7 @@ def test_the_loss_is_the_one_without_a_cache(dataset: DatasetFolder, tmp_path: P
     method, shown, cached = made(model=model), loader(dataset), loader(dataset)
     flips = set()
     for kind, near in (("float32", 0.0), ("float16", 2e-3), ("bfloat16", 2e-2)):
-        cached.kept = keep(method, cached, tmp_path / kind, kind=kind)  # type: ignore[arg-type]
+        cached.cached = keep(method, cached, tmp_path / kind, kind=kind)  # type: ignore[arg-type]
         for epoch in range(2):
             for one, two in zip(shown.epoch(epoch), cached.epoch(epoch), strict=True):
                 assert torch.equal(one.rows, two.rows) and torch.equal(one.boxes[0], two.boxes[0])
@@ -87,7 +87,7 @@ def trained(source: Loader, losses: list[float], stop: int = 6, state: dict | No
 def test_a_run_on_kept_maps_is_the_run_on_images_and_goes_on_to_the_bit(dataset: DatasetFolder, tmp_path: Path) -> None:
     def source(folder: str = "") -> Loader:
         made_of = loader(dataset)
-        made_of.kept = keep(made(), made_of, tmp_path / folder, kind="float32") if folder else None
+        made_of.cached = keep(made(), made_of, tmp_path / folder, kind="float32") if folder else None
         return made_of
 
     plainly, kept, halves = list[float](), list[float](), list[float]()

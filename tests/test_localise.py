@@ -162,7 +162,7 @@ def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
     )
     if kept:
         assert isinstance(one.method, Detect)
-        chooses.kept = feature_cache.keep(one.method, chooses.loader(), run / "kept", kind="float32")
+        chooses.cached = feature_cache.keep(one.method, chooses.loader(), run / "kept", kind="float32")
     chooses()
     feature_cache.discard(run / "kept")
     assert chooses.said is not None

@@ -8,7 +8,7 @@ import torch
 from batches import batch, part
 from torch import nn
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.methods.mae_unet import MAEUNet
 from ribcage.models.backbone import Backbone
 

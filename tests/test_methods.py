@@ -126,7 +126,7 @@ def test_views_are_no_larger_than_asked_and_the_first_is_as_large(name: str, aug
     shown = method.views((64, 48), augment)
     assert all(isinstance(view, View) for view in shown) and shown[0].shape == (64, 48)
     assert all(view.shape[0] <= 64 and view.shape[1] <= 48 for view in shown)
-    assert len(shown) > 1 or not method.mates
+    assert len(shown) > 1 or not method.same_patient
 
 
 @every_method
@@ -140,7 +140,7 @@ def test_every_option_has_a_default_and_says_what_it_is(name: str) -> None:
     said = re.findall(r"^ +(\w+): \S", kind.__doc__ or "", re.MULTILINE)
     assert set(keywords) == set(said)
     assert all(parameter.default is not inspect.Parameter.empty for parameter in keywords.values())
-    assert not kind.mates or "patient_aware" in keywords
+    assert not kind.same_patient or "patient_aware" in keywords
 
 
 @every_method
@@ -163,7 +163,7 @@ def test_the_other_kind_of_backbone_is_refused_in_one_line(name: str) -> None:
 def test_two_processes_learn_what_one_learns(name: str, patient_aware: bool, tmp_path: Path) -> None:
     more = {"patient_aware": True} if patient_aware else {}
     if patient_aware and "patient_aware" not in inspect.signature(methods.load(name)).parameters:
-        assert not methods.load(name).mates
+        assert not methods.load(name).same_patient
         return
     with processes.ranks(ranks.write, str(tmp_path / "two.pt"), name, more, said=tmp_path) as started:
         one = ranks.course(name, **more)

@@ -14,8 +14,9 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage import cli
 from ribcage.data import dataset_folder
+from ribcage.data.batch import Batch
 from ribcage.data.collection import Datasets
-from ribcage.data.loader import Batch, Loader
+from ribcage.data.loader import Loader
 from ribcage.imaging.augment import View, strong_view
 from ribcage.methods import Method, Step
 from ribcage.methods.supervised import Supervised

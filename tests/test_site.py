@@ -48,7 +48,7 @@ def test_the_reference_has_every_command_with_every_option(site: Path, name: str
 def test_the_reference_has_every_verb_and_the_types_that_go_between_them(site: Path) -> None:
     page = (site / "reference" / "python.html").read_text(encoding="utf-8")
     assert not [verb for verb in api.names() if f"ribcage.{verb}(…)" not in page]
-    assert all(f"ribcage.{kind}" in page for kind in ("data.index.Index", "data.loader.Batch"))
+    assert all(f"ribcage.{kind}" in page for kind in ("data.index.Index", "data.batch.Batch"))
 
 
 @pytest.mark.parametrize(

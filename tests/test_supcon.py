@@ -13,7 +13,7 @@ from batches import batch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.imaging.augment import published_view, strong_view
 from ribcage.methods.supcon import SupCon, comparable, contrast, overlap
 from ribcage.models.backbone import Backbone

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ribcage import methods
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.methods.supervised import Supervised
 from ribcage.models import losses
 from ribcage.models.backbone import Backbone

@@ -11,7 +11,7 @@ from batches import batch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.methods.swav import SwAV, sinkhorn, used
 from ribcage.models.backbone import Backbone
 

@@ -8,7 +8,7 @@ from batches import batch
 from timm.optim import Lars
 from torch import Tensor, nn
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.methods import Method
 from ribcage.methods.base import Step
 from ribcage.training import optim, trainer

@@ -300,7 +300,7 @@ def keep_maps(options: Options, run: Any, validation: Any) -> None:
         if why := feature_cache.hindrance(run.method, loader, KIND, options.cache_gb):
             run_folder.say(f"The backbone's maps of {of} are not kept: {why}.")
         else:
-            user.kept = feature_cache.keep(run.method, loader, options.out / MAPS / of, kind=KIND, bf16=run.bf16)
+            user.cached = feature_cache.keep(run.method, loader, options.out / MAPS / of, kind=KIND, bf16=run.bf16)
 
 
 def keep_no_maps(options: Options) -> None:

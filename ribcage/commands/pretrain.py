@@ -241,7 +241,7 @@ def loader_of(options: Options, data: "Datasets", rows: Any, model: Any, method:
         findings=method.findings,
         policy=Policy.parse(options.policy, method.findings),
         weights=options.share or None,
-        mates=bool(options.member.get("patient_aware")) and method.mates,
+        same_patient=bool(options.member.get("patient_aware")) and method.same_patient,
         drop_last=True,
         normalise=(model.mean, model.std) if options.init else None,
     )

@@ -33,7 +33,7 @@ class Provenance:
 
     @classmethod
     def of(cls, data: Datasets, training: np.ndarray, selection: np.ndarray) -> "Provenance":
-        """Of these rows, counted through all stores. Of linked folders only the patients are known."""
+        """Of these rows. Of linked folders only the patients are known."""
         rows = np.concatenate([training, selection])
         role = np.repeat([0, 1], [len(training), len(selection)]).astype(np.uint8)
         found = [one.fingerprints for one in data]

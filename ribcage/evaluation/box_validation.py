@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from ribcage.bundle.spec import DETECTION_RULE, ModelSpec
+from ribcage.data.batch import CachedMaps
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import IGNORE, Policy
-from ribcage.data.loader import Kept, Loader
+from ribcage.data.loader import Loader
 from ribcage.evaluation.validation import DIVERGED
 from ribcage.imaging.augment import plain_view
 from ribcage.inference import detections
@@ -43,7 +44,7 @@ class BoxValidation:
         self.true = {name: detections.truth(data, self.rows, name) for name in model.findings}
         known = detections.drawn(data, self.rows, model.findings, policy).T
         self.known = dict(zip(model.findings, known, strict=True))
-        self.kept: Kept | None = None
+        self.cached: CachedMaps | None = None
         """What a frozen backbone makes of the images, where that is known."""
         self.found: dict[str, float] = {}
         self.said: Detections | None = None
@@ -68,7 +69,7 @@ class BoxValidation:
         Every rank must call it."""
         said = detections.detect(
             self.method(), self.data, self.rows, model=self.model, device=self.device, batch=self.batch,
-            threads=self.threads, bf16=self.bf16, kept=self.kept,
+            threads=self.threads, bf16=self.bf16, cached=self.cached,
         )  # fmt: skip
         if distributed.rank() > 0:
             return {}

@@ -64,7 +64,7 @@ class LabelledDetections:
     about: pd.DataFrame
     """(N rows): set, row, path, patient, split, view, sex, age …"""
     rows: np.ndarray
-    """(N,) int64 counted through all sets."""
+    """(N,) int64, rows of the `Datasets`."""
     sides: np.ndarray
     """(N,) of the stored squares, whose pixels the boxes are in."""
     thresholds: tuple[float | None, ...] | None = None
@@ -103,7 +103,7 @@ class BoxBaselineData:
 
     @classmethod
     def of(cls, name: str, data: Datasets, rows: np.ndarray, findings: Sequence[str]) -> "BoxBaselineData":
-        """These rows, counted through all sets."""
+        """Of these rows."""
         scale = data.sides(rows)
         true = [detections.truth(data, rows, finding) for finding in findings]
         shares = [each.boxes / scale[each.images][:, None] for each in true]

@@ -110,7 +110,7 @@ def _of_other_sites(seen: Provenance, tested: Datasets) -> str:
 
 
 def fingerprints(tested: Datasets, rows: np.ndarray) -> Fingerprints:
-    """Of these rows, counted through all sets; a linked folder keeps none, so they are computed."""
+    """Of these rows; those of linked folders, which store none, are computed."""
     parts = []
     for dataset, own in zip(tested, tested.own_rows(rows), strict=True):
         if not len(own):
@@ -164,7 +164,7 @@ def images_of(one: DatasetFolder) -> str:
 
 
 def key_of(data: Datasets, rows: np.ndarray, split: str, options: dict[str, Any]) -> str:
-    """The key of a test of these rows, counted through all sets."""
+    """The key of a test of these rows."""
     parts = []
     for one, own in zip(data, data.own_rows(rows), strict=True):
         table = one.index.table.iloc[own]

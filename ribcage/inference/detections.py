@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ribcage.bundle.spec import ModelSpec
+from ribcage.data.batch import Batch, CachedMaps
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import Fit
 from ribcage.data.findings import IGNORE, Policy
-from ribcage.data.loader import Batch, Kept, Loader
+from ribcage.data.loader import Loader
 from ribcage.imaging import augment, image_file
 from ribcage.inference import predictions
 from ribcage.methods.detect import Detect
@@ -122,12 +123,12 @@ def detect(
     threads: int | None = None,
     bf16: bool = False,
     label: str = "",
-    kept: Kept | None = None,
+    cached: CachedMaps | None = None,
 ) -> Detections:
-    """Ask a detector about these rows, counted through all sets; under several processes all at rank 0, none elsewhere.
+    """Ask a detector about these rows; under several processes all at rank 0, none elsewhere.
 
     Every box that it gives is kept, whatever its score. As in `inference.predict`, the rows are cut into batches first.
-    kept: what a frozen backbone made of their plain views; the method is a Detect then.
+    cached: feature maps of a frozen backbone for the plain views; the method is a Detect then.
     """
     rows = np.unique(np.asarray(rows, np.int64))
     if not len(rows):
@@ -139,7 +140,7 @@ def detect(
             data, [augment.plain_view(model.size)], batch=batch, rows=mine, findings=(), shuffle=False, threads=threads,
             channels=model.channels, normalise=(model.mean, model.std), device=device,
         )  # fmt: skip
-        loader.kept = kept
+        loader.cached = cached
         parts += list(_asked(method, loader, torch.device(device), bf16, label if distributed.rank() == 0 else ""))
     gathered = distributed.gathered(np.concatenate(parts))
     if not gathered:

@@ -413,7 +413,7 @@ def points(
 ) -> np.ndarray:
     """(N, F, 2) x, y in stored pixels: where the evidence for each finding is greatest; NaN where there is none.
 
-    rows ascend, counted through all sets.
+    rows ascend.
     """
     view = augment.plain_view(model.size)
     loader = Loader(

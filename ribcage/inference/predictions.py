@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.bundle.spec import ModelSpec
+from ribcage.data.batch import Batch
 from ribcage.data.collection import Datasets
-from ribcage.data.loader import Batch, Loader
+from ribcage.data.loader import Loader
 from ribcage.imaging import augment
 from ribcage.methods.supervised import Supervised
 from ribcage.metrics import multiclass, sigmoid
@@ -38,7 +39,7 @@ class Predictions:
 
     findings: tuple[str, ...]
     rows: np.ndarray
-    """(N,) int64, ascending, counted through all sets."""
+    """(N,) int64, ascending rows of the `Datasets`."""
     logits: np.ndarray
     """(N, F) float32, before any temperature."""
     exclusive: bool = False
@@ -73,7 +74,7 @@ def predict(
     bf16: bool = False,
     label: str = "",
 ) -> Predictions:
-    """Ask a model about these rows, counted through all sets; under several processes all at rank 0, none elsewhere.
+    """Ask a model about these rows; under several processes all at rank 0, none elsewhere.
 
     batch: images at a time in each process. The rows are cut into batches first, whole batches are then shared out:
     so the result does not depend on the number of processes, not even in its last bit.

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, gentle_view
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import USUAL, Hyperparameters, nearest
@@ -41,7 +41,7 @@ class Method(nn.Module):
     """Whether it sees to the statistics of its batch norms itself."""
     divisible: ClassVar[bool] = True
     """Whether the loss of a batch is the sum of those of its parts, so that it can be computed part by part."""
-    mates: ClassVar[bool] = False
+    same_patient: ClassVar[bool] = False
     """Whether, told to mind patients, its other views may show another image of the same patient."""
 
     def __init__(self, backbone: Backbone, findings: Sequence[str] = ()) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
 from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.models.backbone import Backbone
@@ -45,7 +45,7 @@ class BYOL(Method):
     patient_aware: draw the second view from another image of the same patient, where there is one
     """
 
-    mates = True
+    same_patient = True
     hyperparameters = (
         _lars(epochs=40, lr=0.45, momentum=0.97),
         _lars(epochs=100, lr=0.45, momentum=0.99),

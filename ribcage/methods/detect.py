@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.methods.base import Method, Step, refuse
 from ribcage.models.backbone import Backbone
 from ribcage.models.detectors.boxes import Found, Truth, best

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.methods.base import Step
 from ribcage.methods.supervised import Supervised
 from ribcage.models import losses

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
 from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.models.backbone import Backbone
@@ -49,7 +49,7 @@ class MoCo(Method):
     hyperparameters = (
         Hyperparameters(optimizer="sgd", lr=0.03, weight_decay=1e-4, epochs=200, source="section 4; v2, table 1"),
     )
-    mates, divisible = True, False  # parts of a batch would be single groups
+    same_patient, divisible = True, False  # parts of a batch would be single groups
     queue: Tensor
     queue_patients: Tensor
     queue_at: Tensor

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
 from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.models.backbone import Backbone
@@ -39,7 +39,7 @@ class SimCLR(Method):
     patient_aware: draw the second view from another image of the same patient; such images are never negatives
     """
 
-    mates, divisible = True, False
+    same_patient, divisible = True, False
     hyperparameters = (
         Hyperparameters(
             optimizer="lars", lr=0.3, weight_decay=1e-6, warmup=10, epochs=100, batch=4096, source="section 2.2"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.methods.base import Method, Step
 from ribcage.models import losses
 from ribcage.models.backbone import Backbone

@@ -25,7 +25,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
-from ribcage.data.loader import Batch
+from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
 from ribcage.methods.base import Augment, Method, Step, refuse
 from ribcage.models.backbone import Backbone
@@ -52,7 +52,7 @@ class SwAV(Method):
     patient_aware: draw the other views from another image of the same patient, where there is one
     """
 
-    mates, divisible = True, False
+    same_patient, divisible = True, False
     hyperparameters = (
         Hyperparameters(
             optimizer="lars", lr=0.6, weight_decay=1e-6, end=1e-3, epochs=400, batch=256, own={"queue": 3840},

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.bundle.spec import ModelSpec
+from ribcage.data.batch import Batch
 from ribcage.data.collection import Datasets
-from ribcage.data.loader import Batch
 from ribcage.methods import Method
 from ribcage.reports import html, svg
 from ribcage.reports.html import Figure

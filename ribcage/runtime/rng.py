@@ -17,7 +17,7 @@ _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _CHUNK = 1 << 15  # counters at a time: what they need stays in the cache
 
 # Streams: the view of an image is its number, 0 … ; what else needs chance has a name from the far end.
-ORDER, SAMPLE, LABELS, NOISE, MATES, METHOD = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC, 0xFFFB, 0xFFFA
+ORDER, SAMPLE, LABELS, NOISE, SAME_PATIENT, METHOD = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC, 0xFFFB, 0xFFFA
 
 
 def uniform(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:

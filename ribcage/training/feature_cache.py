@@ -79,7 +79,7 @@ def keep(
     bf16: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> FeatureCache:
-    """The maps of all images of a loader: read if the folder has them, else made. `loader.kept` is to be set to it.
+    """The maps of all images of a loader: read if the folder has them, else made. `loader.cached` is to be set to it.
 
     Args:
         method: where it will be trained, in the precision it will have.

@@ -42,7 +42,7 @@ class Labelled:
 
     data: Datasets
     learning: np.ndarray
-    """Rows, counted through all sets."""
+    """Rows of `data`."""
     tested: np.ndarray
     findings: Sequence[str] | None = None
     """None: all that the sets have."""

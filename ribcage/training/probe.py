@@ -39,7 +39,7 @@ class Part:
     labels: np.ndarray
     """(N, F) 1, 0 and NaN."""
     rows: np.ndarray
-    """(N,) counted through all sets."""
+    """(N,) rows of the `Datasets`."""
 
     def take(self, places: np.ndarray) -> "Part":
         """Some of them."""

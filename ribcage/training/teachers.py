@@ -20,10 +20,10 @@ from ribcage.bundle.init import initial_provenance, initial_spec
 from ribcage.bundle.io import WEIGHTS_FILE, Classifier, find_bundle
 from ribcage.bundle.spec import EXCLUSIVE, ModelSpec
 from ribcage.data import findings as vocabulary
+from ribcage.data.batch import Batch
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.findings import IGNORE, Policy
-from ribcage.data.loader import Batch
 from ribcage.data.provenance import Provenance
 from ribcage.data.readers import columns, tables
 from ribcage.inference import predictions

@@ -23,7 +23,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ribcage.data.loader import Batch, Loader
+from ribcage.data.batch import Batch
+from ribcage.data.loader import Loader
 from ribcage.methods import Method
 from ribcage.runtime import distributed
 from ribcage.training import optim as optims

@@ -1,0 +1,265 @@
+"""Batch: rows of dataset folders become labels, boxes and augmented views.
+
+Every pixel is a function of (seed, epoch, row, view): a batch is the same however many threads make it. Threads, not
+processes: OpenCV and torch release the interpreter lock while they work, and nothing has to be copied.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ribcage.data import sampling
+from ribcage.data.collection import Datasets
+from ribcage.data.dataset_folder import DatasetFolder
+from ribcage.data.findings import Policy
+from ribcage.data.sampling import SamePatient
+from ribcage.imaging import augment
+from ribcage.imaging.augment import View
+from ribcage.runtime import rng
+
+_PIECE = 16  # images per task of a thread, at least
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N images, each in one or several views."""
+
+    views: list[Tensor]
+    """One (N, C, H, W) float32 per view."""
+    labels: Tensor
+    """(N, F) float32; NaN = unknown."""
+    boxes: list[Tensor]
+    """One (M, 6) float32 per view: n, finding, x0, y0, x1, y1 in pixels of the view."""
+    rows: Tensor
+    """(N,) int64, rows of the `Datasets`."""
+    sources: Tensor
+    """(N,) int64, the number of the dataset."""
+    patients: Tensor
+    """(N,) int64: equal for images of one patient; every unknown patient has a number of its own."""
+    chance: Tensor
+    """(N,) int64 below 2⁶³: a random number for each image and epoch, the same for any number of ranks."""
+    dropped: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """(N,) int64: how many boxes of each image are outside the first view; empty where not counted."""
+    maps: list[Tensor] = field(default_factory=list)
+    """Cached feature maps of a frozen backbone for the first view; the views then have no channels."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class CachedMaps(Protocol):
+    """Feature maps of a frozen backbone, computed before."""
+
+    def take(self, rows: np.ndarray, flipped: np.ndarray) -> list[Tensor]:
+        """(N, C, h, w) of each map; `flipped` (N,) bool: those of mirrored images."""
+
+
+class BatchMaker:
+    """Makes batches of given rows; see `Loader` for the arguments."""
+
+    def __init__(
+        self,
+        data: Datasets,
+        views: Sequence[View],
+        *,
+        seed: int,
+        findings: Sequence[str],
+        policy: Policy,
+        together: bool,
+        labelled: np.ndarray | None,
+        same_patient: SamePatient | None,
+        threads: int,
+        channels: int,
+        normalise: tuple[float, float] | None,
+        device: torch.device,
+    ) -> None:
+        self.data, self.views, self.seed, self.policy = data, tuple(views), seed, policy
+        self.findings, self.together, self.same_patient = tuple(findings), together, same_patient
+        self.threads, self.channels, self.normalise, self.device = threads, channels, normalise, device
+        self.cached: CachedMaps | None = None
+        """If set, no image is loaded: batches have these feature maps of the first view, and its boxes."""
+        self._labels, self._asked = data.source_labels(self.findings), data.asked(self.findings)
+        self._boxes = data.boxes(self.findings)
+        self._known = np.isin(np.arange(data.total), labelled) if labelled is not None else None
+
+    def labels(self, epoch: int, addresses: np.ndarray) -> np.ndarray:
+        """(N, F) float32: the labels of these images under the policy."""
+        rows = sampling.rows_of_addresses(addresses)
+        chance = None
+        if self.policy.draws:
+            chance = rng.uniform(self.seed, epoch, addresses, rng.LABELS, len(self.findings))
+        known = self.policy.apply(self._labels[rows], self.findings, chance)
+        known[~self._asked[self.data.source(rows)]] = (
+            np.nan
+        )  # no policy applies where a dataset does not label the finding
+        if self._known is not None:
+            known[~self._known[rows]] = np.nan
+        return known
+
+    def same_patient_rows(self, epoch: int, addresses: np.ndarray) -> np.ndarray:
+        """(N,) int64: for each image the row that its other views show, its own unless `same_patient` is set."""
+        rows = sampling.rows_of_addresses(addresses)
+        if self.same_patient is None:
+            return rows
+        return self.same_patient.draw(rows, rng.uniform(self.seed, epoch, addresses, rng.SAME_PATIENT, 1)[:, 0])
+
+    def boxes_of(self, rows: np.ndarray) -> np.ndarray:
+        """(M, 6) ground-truth boxes of these rows in stored pixels; none where labels are hidden."""
+        boxes = self._boxes.of_rows(rows)
+        return boxes if self._known is None else boxes[self._known[rows[boxes[:, 0].astype(np.int64)]]]
+
+    def scale(self, source: int) -> tuple[float, float]:
+        """(mean, std) that images of a dataset are normalised with."""
+        mean, std = self.normalise or (self.data[source].mean, self.data[source].std)
+        return mean, std or 1.0
+
+    def images(self, source: int, rows: np.ndarray) -> list[np.ndarray]:
+        """Stored images of one dataset, by its own rows."""
+        dataset = self.data[source]
+        if dataset.images is not None:
+            stored = np.asarray(dataset.images)  # a plain array over the same memory: slicing it is ten times cheaper
+            return [stored[row] for row in rows.tolist()]
+        return [_image(dataset, row) for row in rows.tolist()]
+
+
+class BatchInProgress:
+    """A batch that threads are working on."""
+
+    def __init__(self, maker: BatchMaker, pool: ThreadPoolExecutor, epoch: int, addresses: np.ndarray) -> None:
+        self.maker, self.epoch, self.addresses = maker, epoch, addresses
+        self.rows = sampling.rows_of_addresses(addresses)
+        self.sources, self.others = maker.data.source(self.rows), maker.same_patient_rows(epoch, addresses)
+        self.on_device = maker.device.type != "cpu" or maker.cached is not None  # no arrays to write to
+        shapes = [(len(addresses), 1, *view.shape) for view in maker.views]
+        # NumPy asks the system for large pages, torch does not: 15 against 340 microseconds an image
+        self.arrays = [] if self.on_device else [np.empty(shape, np.float32) for shape in shapes]
+        self.labels = pool.submit(maker.labels, epoch, addresses)
+        self.maps = pool.submit(self._maps)
+        self.pieces = [pool.submit(self._piece, places) for places in self._split()]
+
+    def result(self) -> Batch:
+        """Wait for the threads."""
+        pieces = [piece.result() for piece in self.pieces]
+        tensors = [torch.from_numpy(array) for array in self.arrays]
+        maker, device, channels = self.maker, self.maker.device, self.maker.channels
+        if maker.cached is not None:
+            tensors, channels = [torch.empty(len(self.rows), 0, *view.shape) for view in maker.views], 0
+        elif self.on_device:
+            tensors = self._on_device(pieces)
+        return Batch(
+            views=[tensor.expand(-1, channels, -1, -1) for tensor in tensors],
+            labels=torch.from_numpy(self.labels.result()).to(device),
+            boxes=[_joined([piece.boxes[v] for piece in pieces]).to(device) for v in range(len(maker.views))],
+            rows=torch.from_numpy(self.rows),
+            sources=torch.from_numpy(self.sources),
+            patients=torch.from_numpy(maker.data.patient_codes[self.rows]).to(device),
+            chance=torch.from_numpy(rng.whole(maker.seed, self.epoch, self.addresses, rng.METHOD)),
+            dropped=torch.from_numpy(self._dropped(pieces)),
+            maps=self.maps.result(),
+        )
+
+    def _maps(self) -> list[Tensor]:
+        """The cached feature maps of the first view."""
+        if self.maker.cached is None:
+            return []
+        sides = self.maker.data.sides(self.rows)
+        numbers = augment.draw_numbers(self.maker.views[0], self.maker.seed, self.epoch, self.addresses, 0, sides)
+        return self.maker.cached.take(self.rows, numbers.flipped)
+
+    def _dropped(self, pieces: list["_Piece"]) -> np.ndarray:
+        """(N,) how many boxes of each image are outside its first view."""
+        counts = np.zeros(len(self.rows), np.int64)
+        for piece in pieces:
+            np.add.at(counts, piece.drawn, 1)
+            np.subtract.at(counts, piece.boxes[0][:, 0].astype(np.int64), 1)
+        return counts
+
+    def _split(self) -> list[np.ndarray]:
+        """Places in the batch, in pieces of one dataset each."""
+        size = max(_PIECE, -(-len(self.rows) // self.maker.threads))
+        if self.on_device and all(dataset.images is not None for dataset in self.maker.data):
+            size = max(_PIECE, len(self.rows))  # copying is quick; one launch of the kernels serves all
+        by_source = [np.flatnonzero(self.sources == source) for source in np.unique(self.sources)]
+        return [places[at : at + size] for places in by_source for at in range(0, len(places), size)]
+
+    def _piece(self, places: np.ndarray) -> "_Piece":
+        maker, source = self.maker, int(self.sources[places[0]])
+        dataset, first = maker.data[source], int(maker.data.starts[source])
+        own, others = self.rows[places] - first, self.others[places] - first
+        images = maker.images(source, own) if maker.cached is None else []
+        shown = [images] * len(maker.views)
+        if maker.same_patient is not None and len(maker.views) > 1:
+            shown[1:] = [maker.images(source, others)] * (len(maker.views) - 1)
+        numbers = [
+            augment.draw_numbers(
+                view, maker.seed, self.epoch, self.addresses[places], 0 if maker.together else number, dataset.size
+            )
+            for number, view in enumerate(maker.views)
+        ]
+        boxes = [maker.boxes_of(rows[places]) for rows in (self.rows, self.others)]
+        moved = [augment.move_boxes(boxes[number > 0], each) for number, each in enumerate(numbers)]
+        for each in moved:  # the place in the batch instead of that in the piece
+            each[:, 0] = places[each[:, 0].astype(np.int64)]
+        drawn_on = places[boxes[0][:, 0].astype(np.int64)]
+        if maker.cached is not None:
+            return _Piece(places, source, moved, drawn_on)
+        if self.on_device:
+            pin = maker.device.type == "cuda"
+            stacks = [_stacked(images, pin), *([_stacked(shown[-1], pin)] if shown[-1] is not images else [])]
+            return _Piece(places, source, moved, drawn_on, numbers, stacks)
+        for array, several, drawn in zip(self.arrays, shown, numbers, strict=True):
+            augment.apply_into([array[place, 0] for place in places.tolist()], several, drawn, *maker.scale(source))
+        return _Piece(places, source, moved, drawn_on)
+
+    def _on_device(self, pieces: list["_Piece"]) -> list[Tensor]:
+        """Copy the stored images to the device and make the views there."""
+        device = self.maker.device
+        shapes = [(len(self.rows), 1, *view.shape) for view in self.maker.views]
+        batches = [torch.empty(shape, device=device) for shape in shapes]
+        for piece in pieces:
+            stacks = [stack.to(device, non_blocking=True) for stack in piece.images]
+            places = torch.from_numpy(piece.places).to(device)
+            for number, (batch, numbers) in enumerate(zip(batches, piece.numbers, strict=True)):
+                shown = stacks[0 if number == 0 else -1]
+                batch[places] = augment.apply_torch(shown, numbers, *self.maker.scale(piece.source))
+        return batches
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some images of a batch, all from one dataset."""
+
+    places: np.ndarray
+    source: int
+    boxes: list[np.ndarray]
+    drawn: np.ndarray
+    """(M,) the place in the batch of the image of every ground-truth box."""
+    numbers: Sequence[augment.Numbers] = ()
+    images: Sequence[Tensor] = ()
+    """On a GPU: the stored images of the first view and, where they differ, those of the other views."""
+
+
+def _image(dataset: DatasetFolder, row: int) -> np.ndarray:
+    try:
+        return dataset.image(row)
+    except Exception as error:
+        raise ValueError(f"Image {row} of {dataset.folder}, {dataset.index.file(row)}: {error}") from error
+
+
+def _stacked(images: list[np.ndarray], pin: bool) -> Tensor:
+    """(N, S, S) in memory that a GPU may read by itself."""
+    kind = getattr(torch, images[0].dtype.name)
+    stack = torch.empty((len(images), *images[0].shape), dtype=kind, pin_memory=pin)
+    np.stack(images, out=stack.numpy())
+    return stack
+
+
+def _joined(boxes: list[np.ndarray]) -> Tensor:
+    """The boxes of all pieces in the order of the batch."""
+    every = np.concatenate([np.empty((0, 6), np.float32), *boxes])
+    return torch.from_numpy(every[np.argsort(every[:, 0], kind="stable")])

@@ -1,0 +1,113 @@
+"""Sampling: which rows an epoch shows, in which order, and which images of the same patient go with them.
+
+Everything is a function of (seed, epoch): it depends neither on the number of processes nor on where a run stopped.
+An address is a row and, above 32 bits, how often the row came before in the epoch: repeated images get other views.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ribcage.data.collection import Datasets
+from ribcage.runtime import rng
+
+_ROW_BITS = np.int64(32)
+
+
+def rows_of_addresses(addresses: np.ndarray) -> np.ndarray:
+    """(N,) int64: the row of each address."""
+    return addresses & 0xFFFFFFFF
+
+
+def selected_rows(rows: np.ndarray | None, total: int) -> np.ndarray:
+    """Row numbers, from row numbers, from one truth value per row, or (None) all rows."""
+    if rows is None:
+        return np.arange(total)
+    chosen = np.asarray(rows)
+    if chosen.dtype == bool:
+        if len(chosen) != total:
+            raise ValueError(f"rows holds {len(chosen):,} truth values for {total:,} images.")
+        return np.flatnonzero(chosen)
+    if len(chosen) and not np.issubdtype(chosen.dtype, np.integer):
+        raise ValueError(f"rows must be integers or truth values, not {chosen.dtype}.")
+    return chosen.astype(np.int64)
+
+
+def weight_per_row(data: Datasets, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(N,) sampling weights of rows, from one weight per row or one per dataset (its share of a batch)."""
+    if weights.shape == rows.shape:
+        return weights
+    if weights.shape != (len(data),):
+        raise ValueError(
+            f"weights has {weights.size} values; expected one per dataset ({len(data)}) or per row ({len(rows)})."
+        )
+    sources = data.source(rows)
+    counts = np.bincount(sources, minlength=len(data))
+    return (weights / np.maximum(counts, 1))[sources]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """The order of the rows of an epoch."""
+
+    rows: np.ndarray
+    seed: int
+    shuffle: bool
+    weights: np.ndarray | None = None
+    """(N,) one per row: rows are drawn with replacement."""
+
+    def order(self, epoch: int) -> np.ndarray:
+        """(N,) int64 addresses."""
+        places = np.arange(len(self.rows))
+        if self.weights is not None:
+            places = rng.choices(self.seed, epoch, self.weights, len(self.rows))
+        elif self.shuffle:
+            places = rng.permutation(self.seed, epoch, len(self.rows))
+        rows = self.rows[places]
+        return rows | repeats(rows) << _ROW_BITS if self._has_repeats else rows
+
+    @cached_property
+    def _has_repeats(self) -> bool:
+        return self.weights is not None or len(np.unique(self.rows)) < len(self.rows)
+
+
+def repeats(rows: np.ndarray) -> np.ndarray:
+    """(N,) int64: how often each row occurred before."""
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    places = np.arange(len(rows))
+    first = np.maximum.accumulate(np.where(np.diff(ordered, prepend=-1) > 0, places, 0))
+    found = np.empty_like(rows)
+    found[order] = places - first
+    return found
+
+
+@dataclass(frozen=True)
+class SamePatient:
+    """The rows grouped by patient and dataset."""
+
+    rows: np.ndarray
+    """Sorted by patient."""
+    first: np.ndarray
+    """Where each patient begins in `rows`; last, the end."""
+    ascending: np.ndarray
+    """The rows in ascending order."""
+    patient: np.ndarray
+    """The number of the patient of each of these."""
+
+    @classmethod
+    def of(cls, data: Datasets, rows: np.ndarray) -> "SamePatient":
+        """Group these rows."""
+        patients, sources = data.patient_codes[rows], data.source(rows)
+        order = np.lexsort((rows, patients, sources))
+        new = np.diff(patients[order], prepend=patients.min() - 1) != 0
+        new |= np.diff(sources[order], prepend=-1) != 0
+        place = np.argsort(rows[order], kind="stable")
+        return cls(rows[order], np.append(np.flatnonzero(new), len(rows)), np.sort(rows), (np.cumsum(new) - 1)[place])
+
+    def draw(self, rows: np.ndarray, chance: np.ndarray) -> np.ndarray:
+        """(N,) a row of the same patient for each row, possibly itself; chance in [0, 1)."""
+        patient = self.patient[np.searchsorted(self.ascending, rows)]
+        first, end = self.first[patient], self.first[patient + 1]
+        return self.rows[first + (chance * (end - first)).astype(np.int64)]
