@@ -25,8 +25,8 @@ os.environ["RIBCAGE_SITE_KEY"] = "tests"  # hashes of private patients; nothing 
 @pytest.fixture(autouse=True, scope="session")
 def _no_ood_check() -> Iterator[None]:
     """Trainings fit no out-of-distribution check, which takes a second each; tests of test_ood.py do."""
-    from ribcage.bundle import ood
+    from ribcage.bundle.ood import fitting
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ood, "FEWEST", 1 << 30)
+        patch.setattr(fitting, "FEWEST", 1 << 30)
         yield

@@ -17,7 +17,7 @@ from models import trained
 from ribcage import cli
 from ribcage.bundle import counterexamples, ood
 from ribcage.bundle.io import load_classifier, save_bundle
-from ribcage.bundle.ood import Check
+from ribcage.bundle.ood import Check, fitting
 from ribcage.data import dataset_folder, phantom
 from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
@@ -47,7 +47,7 @@ def chest(seed: int, side: int = 64) -> np.ndarray:
 def _with_checks() -> Iterator[None]:
     """What conftest.py takes from all other tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ood, "FEWEST", 20)
+        patch.setattr(fitting, "FEWEST", 20)
         yield
 
 
@@ -88,7 +88,7 @@ def rows(data: Path) -> tuple[Datasets, np.ndarray, np.ndarray]:
 
 def noticed(check: Check, seeds: range, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> list[str]:
     """What is said of the pixels of fresh images, altered; "" for nothing."""
-    return [" ".join(ood.remarks(check, np.ascontiguousarray(change(chest(seed))), {})) for seed in seeds]
+    return [" ".join(ood.image_warnings(check, np.ascontiguousarray(change(chest(seed))), {})) for seed in seeds]
 
 
 # -- Images -----------------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_what_is_no_frontal_chest_is_noticed(check: Check) -> None:
     disc = cv2.circle(np.zeros((96, 96), np.uint8), (40, 50), 30, 200, -1)
     strange = [rng.integers(0, 256, (64, 64), dtype=np.uint8), np.tile(np.repeat([0, 255], 4), (64, 8)), disc]
     strange += [one.astype(np.uint8) for one in counterexamples.phantoms(8, "LATERAL")]
-    assert sum(bool(ood.remarks(check, one.astype(np.uint8), {})) for one in strange) >= len(strange) - 1
+    assert sum(bool(ood.image_warnings(check, one.astype(np.uint8), {})) for one in strange) >= len(strange) - 1
 
 
 def test_training_images_that_lie_on_their_side_hide_no_others(check: Check) -> None:
@@ -156,12 +156,14 @@ def test_training_images_that_lie_on_their_side_hide_no_others(check: Check) -> 
 def test_an_empty_image_is_empty_whatever_is_known(check: Check) -> None:
     for gray in (0, 128, 255):
         square = np.full((64, 64), gray, np.uint8)
-        assert ood.remarks(check, square, {}) == ood.remarks(None, square, {}) != ()
+        assert ood.image_warnings(check, square, {}) == ood.image_warnings(None, square, {}) != ()
 
 
 def test_sixteen_bits_look_as_eight(check: Check) -> None:
     strange = 255 - chest(1000)
-    assert ood.remarks(check, strange.astype(np.uint16) * 257, {}) == ood.remarks(check, strange, {}) != ()
+    assert (
+        ood.image_warnings(check, strange.astype(np.uint16) * 257, {}) == ood.image_warnings(check, strange, {}) != ()
+    )
 
 
 def test_the_content_of_an_image_is_what_is_inside_its_bars() -> None:
@@ -199,7 +201,11 @@ def test_a_check_says_what_it_is_worth(check: Check) -> None:
 
 def test_without_held_out_images_there_is_a_check_that_says_so() -> None:
     alone = ood.fitted([appearance.content(chest(seed)) for seed in range(20)], [])
-    assert alone.held_out == 0 and np.isfinite(alone.limits).all() and "tried on none" in ood.weakness(alone)
+    assert (
+        alone.held_out == 0
+        and np.isfinite(alone.limits).all()
+        and "20 images and tested on none" in ood.weakness(alone)
+    )
     assert any(noticed(alone, range(1000, 1003), np.rot90))
 
 
@@ -219,15 +225,15 @@ def test_without_held_out_images_there_is_a_check_that_says_so() -> None:
     ids=["modality", "body", "lateral", "child", "infant", "hostile"],
 )
 def test_what_a_dicom_says_is_said(tags: dict[str, str], start: str) -> None:
-    (said,) = ood.remarks(None, chest(0), tags)
+    (said,) = ood.image_warnings(None, chest(0), tags)
     assert said.startswith(start)
 
 
 def test_adults_shown_to_a_model_of_children_are_said_to_be_adults(check: Check) -> None:
     children = replace(check, ages=np.array([1000, 990]))
-    (said,) = ood.remarks(children, chest(1000), {"age": "45"})
+    (said,) = ood.image_warnings(children, chest(1000), {"age": "45"})
     assert said.startswith("An adult: its DICOM says age 45; of the training images") and "10 were of adults" in said
-    assert ood.remarks(check, chest(1000), {"age": "45"}) == ()  # of unknown ages most are of adults
+    assert ood.image_warnings(check, chest(1000), {"age": "45"}) == ()  # of unknown ages most are of adults
 
 
 @pytest.mark.parametrize(
@@ -241,17 +247,17 @@ def test_adults_shown_to_a_model_of_children_are_said_to_be_adults(check: Check)
     ids=["none", "full", "portable", "unknown"],
 )
 def test_of_an_ordinary_dicom_nothing_is_said(tags: dict[str, str]) -> None:
-    assert ood.remarks(None, chest(0), tags) == ()
+    assert ood.image_warnings(None, chest(0), tags) == ()
 
 
 def test_who_has_learnt_from_laterals_and_children_does_not_call_them_strange(check: Check) -> None:
     tags = {"view": "LATERAL", "age": "7"}
     few = replace(check, ages=np.array([1000, 49]), views=np.array([1000, 0]))
     many = replace(check, ages=np.array([1000, 50]), views=np.array([1000, 300]))
-    lateral, child = ood.remarks(few, chest(1000), tags)
+    lateral, child = ood.image_warnings(few, chest(1000), tags)
     assert "of the training images with a known view, 1,000, 0 were laterals" in lateral
     assert "with a known age, 1,000, 49 were of children" in child
-    assert ood.remarks(many, chest(1000), tags) == ()
+    assert ood.image_warnings(many, chest(1000), tags) == ()
 
 
 # -- From dataset folders, and in bundles -----------------------------------------------------------------------------
@@ -270,33 +276,33 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_same_images_give_the_same_bytes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets, train, val = rows(data)
-    found = Check.of(datasets, train, val)
+    found = ood.fit_check(datasets, train, val)
     assert found and found.ages.tolist() == [40, 10] and found.views.tolist() == [40, 1] and found.learnt
     assert found.fitted_on == 39  # the lateral is an example of what is unusual
-    again = Check.of(datasets, train[::-1], val)
+    again = ood.fit_check(datasets, train[::-1], val)
     assert again and saved(found) == saved(again)
-    monkeypatch.setattr(ood, "MOST", 30)
-    some = Check.of(datasets, train, val)
+    monkeypatch.setattr(fitting, "MOST", 30)
+    some = ood.fit_check(datasets, train, val)
     assert some and some.fitted_on == some.held_out == 30 and saved(some) != saved(found)
 
 
 def test_rows_are_counted_through_all_stores(data: Path) -> None:
     (one,), _, _ = rows(data)
     wanted = [appearance.content(one.image(row)) for row in (3, 7)]
-    assert (np.stack(ood._images(Datasets.of([one, one]), np.array([3, COUNT + 7]))) == np.stack(wanted)).all()
+    assert (np.stack(fitting._images(Datasets.of([one, one]), np.array([3, COUNT + 7]))) == np.stack(wanted)).all()
 
 
 def test_of_few_images_there_is_no_check(data: Path) -> None:
     datasets, train, val = rows(data)
-    assert Check.of(datasets, train[:19], val) is None  # one of them is a lateral
-    assert Check.of(datasets, train[1:21], val[:0]) is not None
+    assert ood.fit_check(datasets, train[:19], val) is None  # one of them is a lateral
+    assert ood.fit_check(datasets, train[1:21], val[:0]) is not None
 
 
 def test_somebody_elses_model_knows_the_images_that_its_thresholds_are_from(data: Path, check: Check) -> None:
     datasets, _, _ = rows(data)
     found = ood.halved(datasets, np.arange(COUNT))
     assert found and not found.learnt and 40 <= found.held_out <= 60
-    (said,) = ood.remarks(found, chest(1000), {"age": "7"} | {"view": "LATERAL"})
+    (said,) = ood.image_warnings(found, chest(1000), {"age": "7"} | {"view": "LATERAL"})
     assert "of the images that its thresholds were chosen on with a known view" in said
     assert ood.kept(check, found) is check and ood.kept(found, check) is check
     assert ood.kept(None, found) is found is ood.kept(found, None)
@@ -306,7 +312,7 @@ def test_a_trained_model_keeps_its_check_and_predict_tells(data: Path, tmp_path:
     run, table = tmp_path / "模型 run", tmp_path / "said.csv"
     words = ["finetune", "--data", str(data), "--out", str(run), "--model", "test_resnet", "--size", "32"]
     assert cli.main([*words, "--epochs", "1", "--threads", "1", "--precision", "float32"]) == 0
-    opened, wanted = load_classifier(run), Check.of(*rows(data))
+    opened, wanted = load_classifier(run), ood.fit_check(*rows(data))
     assert opened.ood and wanted and saved(opened.ood) == saved(wanted)
     cv2.imwrite(str(tmp_path / "a.png"), chest(1000, 48))
     cv2.imwrite(str(tmp_path / "b.png"), 255 - chest(1000, 48))
@@ -395,7 +401,7 @@ def test_of_real_files_the_inverted_twin_is_inverted_and_a_leg_is_no_chest() -> 
     def said(name: str) -> list[str]:
         read = image_file.read_image(next((Path(REAL) / "dicom").glob(name)))
         square, _ = image_file.fit(read.pixels, 256, "squash")
-        return [re.split("[.:]", one)[0] for one in ood.remarks(check, square, read.tags)]
+        return [re.split("[.:]", one)[0] for one in ood.image_warnings(check, square, read.tags)]
 
     assert said("1.2.276*") == said("RG1_J2KI*") == []
     assert said("Fake_MONOHR1*") == ["Looks inverted"]
@@ -405,7 +411,7 @@ def test_of_real_files_the_inverted_twin_is_inverted_and_a_leg_is_no_chest() -> 
 
 def test_a_dark_image_and_a_tag_that_is_no_word_are_told_without_what_it_says() -> None:
     plain = chest(0)
-    (dark,) = ood.remarks(None, plain, {}, ("only 12 of 16 bits used, which is dark", "16 bit to 8"))
+    (dark,) = ood.image_warnings(None, plain, {}, ("only 12 of 16 bits used, which is dark", "16 bit to 8"))
     assert dark == "Perhaps too dark: only 12 of 16 bits used."
-    (body,) = ood.remarks(None, plain, {"body": "SECRET^NAME"})
+    (body,) = ood.image_warnings(None, plain, {"body": "SECRET^NAME"})
     assert "SECRET" not in body and "that is no DICOM word" in body

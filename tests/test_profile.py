@@ -62,7 +62,7 @@ def test_a_run_is_counted_as_it_pools(tmp_path: Path) -> None:
 def test_all_shows_the_famous_ones_and_measures_each_body_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cost, "FAMOUS", (("test_resnet", 14), ("test_vit", 14), ("test_vit", 1000)))
+    monkeypatch.setattr(cost.subject, "FAMOUS", (("test_resnet", 14), ("test_vit", 14), ("test_vit", 1000)))
     result = ribcage.profile("test_resnet", all=True, size=64, latency=False)
     rows = [(one["name"], one["classes"], one["channels"]) for one in result["models"]]
     three = [("test_resnet", 14, 3), ("test_vit", 14, 3), ("test_vit", 1000, 3)]

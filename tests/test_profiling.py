@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.bundle import cost, onnx_export
-from ribcage.bundle.cost import Subject, Timing
+from ribcage.bundle.cost import Subject, Timing, subject, timing
 from ribcage.methods.supervised import Supervised
 
 SMALL = Subject("test_resnet", 3, 1, (32, 32))
@@ -104,7 +104,7 @@ def test_what_cannot_be_made_without_numbers_is_counted_all_the_same(monkeypatch
             raise NotImplementedError("no numbers")
         return whole(one)
 
-    monkeypatch.setattr(cost, "built", picky)
+    monkeypatch.setattr(subject, "built", picky)
     assert cost.counts(SMALL) == expected
     assert calls == ["meta", "cpu"]
 
@@ -159,10 +159,10 @@ def test_time_is_the_median_of_runs_that_take_turns(monkeypatch: pytest.MonkeyPa
         clock[0] += next(takes[name]) / 1000
 
     pauses: list[float] = []
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(cost.time, "sleep", pauses.append)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "sleep", pauses.append)
     assert cost.medians([lambda: ask("fast"), lambda: ask("slow")], 3) == pytest.approx([2, 5])
-    assert said == ["fast", "fast", "slow", "slow"] * 4 and pauses == [cost.ASLEEP] * 8
+    assert said == ["fast", "fast", "slow", "slow"] * 4 and pauses == [timing.ASLEEP] * 8
 
 
 def test_the_exported_network_answers_as_the_model_for_any_batch(tmp_path: Path) -> None:

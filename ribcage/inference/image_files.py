@@ -147,7 +147,7 @@ def shown(
     """
     square = explanation.square(read, model)
     images = [explanation.view(square, model, view) for view in seen or (augment.plain_view(model.size),)]
-    remarks = ood.remarks(check, square, read.tags, read.notes)
+    remarks = ood.image_warnings(check, square, read.tags, read.notes)
     uids = {name: text if UID.fullmatch(text := read.tags.get(name, "")) else "" for name in ("study", "series")}
     about = uids | {"view": read.tags.get("view", ""), "notes": "; ".join(read.notes), "remarks": " ".join(remarks)}
     return Shown(path, (read.width, read.height), torch.cat(images), about=about)

@@ -46,7 +46,7 @@ class ServedModel:
 
     def image_warnings(self, image: GrayImage) -> list[str]:
         """What is unusual about a square."""
-        return list(ood.remarks(self.opened.ood, image.pixels, image.tags, image.notes))
+        return list(ood.image_warnings(self.opened.ood, image.pixels, image.tags, image.notes))
 
     def about(self) -> dict[str, Any]:
         """The entry of /v1/models."""

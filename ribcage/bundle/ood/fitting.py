@@ -1,37 +1,21 @@
-"""Out-of-distribution (OOD) check: whether an image is unlike the training images, and in what way.
-
-It is fitted on the training images alone: they, mirrored, turned and inverted ones, laterals, and what is no chest
-(`ribcage.bundle.counterexamples`) are eight classes of a linear classifier of their vectors x
-(`ribcage.imaging.appearance`):
-
-    z = x W + b;   s = log(exp z_usual + exp z_mirrored) - log(sum of exp z_k over the other classes)
-
-An image is noticed when s is below a limit, when z_usual - z_mirrored is, or when the part of x - m outside of the
-first principal components of the training images is longer than a limit. The limits are from held-out images.
-"""
+"""Fitting of an OOD check to training images, and its limits to held-out ones."""
 
 import functools
 import math
-import re
-import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.bundle import counterexamples
+from ribcage.bundle.ood.check import CLASSES, FIRST_ALTERED, LATERAL, MIRRORED, OTHER, Check, usualness
 from ribcage.data import selection
 from ribcage.data.collection import Datasets
-from ribcage.imaging import appearance, image_file
+from ribcage.imaging import appearance
 
-FILE = "ood.npz"
-CLASSES = ("usual", "mirrored", *counterexamples.ALTERED, "lateral", "other")
-MIRRORED, LATERAL, OTHER = (CLASSES.index(name) for name in ("mirrored", "lateral", "other"))
-FIRST_ALTERED = MIRRORED + 1
 COMPONENTS, IMAGES_PER_COMPONENT = 24, 10
 """At most so many; fewer of few images, so that none of them can be read from a component."""
 MOST = 600
@@ -62,94 +46,34 @@ RARE = 0.05
 """A view or an age group with a smaller share of the training images is unusual."""
 ADULT = 18
 LEAST_SCALE = 1e-2
-LARGEST = 1 << 20
-"""Bytes of a file at most."""
 
 
-@dataclass(frozen=True, eq=False)
-class Check:
-    """What an OOD check knows of the training images."""
-
-    weights: np.ndarray
-    """(D, K)"""
-    bias: np.ndarray
-    """(K,)"""
-    mean: np.ndarray
-    """(D,) of the training images' vectors."""
-    components: np.ndarray
-    """(C, D) float16"""
-    limits: np.ndarray
-    """(3,) of s, of z_usual - z_mirrored, and of the distance."""
-    fitted_on: int
-    """Training images."""
-    held_out: int
-    """Images that the limits are from."""
-    alarms: np.ndarray
-    """(K,) how many of these are noticed, by what they look like; [0] those that are only far."""
-    altered: np.ndarray
-    """(K,) how many of them are noticed when mirrored, turned or inverted; 0 for the other classes."""
-    ages: np.ndarray
-    """(2,) of all training images: how many have a known age, and how many of these are of children."""
-    views: np.ndarray
-    """(2,) how many have a known view, and how many of these are laterals."""
-    learnt: bool = True
-    """Whether the model has learnt from these images, or only its thresholds were chosen on them."""
-
-    @classmethod
-    def of(cls, data: Datasets, rows: np.ndarray, held_out: np.ndarray) -> "Check | None":
-        """For a model that learns from these rows; None if they are too few."""
-        ages, views = _children(data, rows), _laterals(data, rows)
-        lateral = data.column("view") == "LATERAL"
-        beside = np.empty(0, np.int64)
-        if not _many(views):  # not what the model is for: examples of what is unusual
-            splits = data.column("split")
-            beside = np.flatnonzero(lateral & np.isin(splits, np.unique(splits[rows])))
-            rows, held_out = rows[~lateral[rows]], held_out[~lateral[held_out]]
-        images = _images(data, rows)
-        if len(images) < FEWEST:
-            return None
-        laterals = None if _many(views) else _images(data, beside)
-        found = fitted(images, _images(data, held_out), laterals)
-        return replace(found, ages=np.array(ages), views=np.array(views))
-
-    def scores(self, vectors: np.ndarray) -> np.ndarray:
-        """(N, K) z of vectors (N, D)."""
-        return np.asarray(vectors @ self.weights + self.bias)
-
-    def distances(self, vectors: np.ndarray) -> np.ndarray:
-        """(N,) the length of x - m outside of the components."""
-        rest = vectors - self.mean
-        along = rest @ self.components.astype(np.float32).T
-        return np.asarray(np.sqrt(np.maximum((rest * rest).sum(axis=1) - (along * along).sum(axis=1), 0)))
-
-    def noticed(self, vectors: np.ndarray) -> np.ndarray:
-        """(N,) int: the class that an image looks like where it is noticed, 0 where it is only far, else -1."""
-        z = self.scores(vectors)
-        looks = FIRST_ALTERED + z[:, FIRST_ALTERED:].argmax(axis=1)
-        found = np.where(self.distances(vectors) > self.limits[2], 0, -1)
-        found = np.where(z[:, 0] - z[:, MIRRORED] < self.limits[1], MIRRORED, found)
-        return np.where(usualness(z) < self.limits[0], looks, found)
-
-    def save(self, part: Path) -> None:
-        """Write one npz, into the part of a file to be."""
-        with part.open("wb") as stream:
-            np.savez(stream, **{item.name: getattr(self, item.name) for item in fields(self)})
-
-
-def usualness(z: np.ndarray) -> np.ndarray:
-    """(N,) s of scores (N, K)."""
-    return np.asarray(np.logaddexp(z[:, 0], z[:, MIRRORED]) - np.logaddexp.reduce(z[:, FIRST_ALTERED:], axis=1))
+def fit_check(data: Datasets, rows: np.ndarray, held_out: np.ndarray) -> Check | None:
+    """The check of a model trained on these rows; None if they are too few."""
+    ages, views = _children(data, rows), _laterals(data, rows)
+    lateral = data.column("view") == "LATERAL"
+    beside = np.empty(0, np.int64)
+    if not is_common(views):  # not what the model is for: examples of what is unusual
+        splits = data.column("split")
+        beside = np.flatnonzero(lateral & np.isin(splits, np.unique(splits[rows])))
+        rows, held_out = rows[~lateral[rows]], held_out[~lateral[held_out]]
+    images = _images(data, rows)
+    if len(images) < FEWEST:
+        return None
+    laterals = None if is_common(views) else _images(data, beside)
+    found = fitted(images, _images(data, held_out), laterals)
+    return replace(found, ages=np.array(ages), views=np.array(views))
 
 
 def later(data: Datasets, rows: np.ndarray, held_out: np.ndarray) -> Callable[[], Check | None]:
     """The check, fitted when it is first asked for."""
-    return functools.cache(lambda: Check.of(data, rows, held_out))
+    return functools.cache(lambda: fit_check(data, rows, held_out))
 
 
 def halved(data: Datasets, rows: np.ndarray) -> Check | None:
     """For somebody's model, whose thresholds were chosen on these images: half of their patients are held out."""
     half = selection.share_of_patients(data, rows, 0.5)
-    found = Check.of(data, half, np.setdiff1d(rows, half))
+    found = fit_check(data, half, np.setdiff1d(rows, half))
     return found and replace(found, learnt=False)
 
 
@@ -158,7 +82,7 @@ def kept(before: Check | None, now: Check | None) -> Check | None:
     return before if before and (before.learnt or not now) else now
 
 
-# ---- Fitting
+# ---- from contents of images
 
 
 @dataclass(frozen=True)
@@ -356,167 +280,7 @@ def _laterals(data: Datasets, rows: np.ndarray) -> tuple[int, int]:
     return int((views != "").sum()), int((views == "LATERAL").sum())
 
 
-def _many(counts: Sequence[int]) -> bool:
+def is_common(counts: Sequence[int]) -> bool:
     """Whether such images are at least RARE among those of which it is known."""
     known, such = counts
     return bool(known) and such >= RARE * known
-
-
-# -- In a bundle ------------------------------------------------------------------------------------------------------
-
-
-def load(folder: Path) -> Check | None:
-    """The check in a bundle; None where there is none."""
-    file = folder / FILE
-    if not file.is_file():
-        return None
-    try:
-        with zipfile.ZipFile(file) as archive:
-            sizes = [one.file_size for one in archive.infolist()]
-        if sum(sizes) > LARGEST:
-            raise ValueError(f"{sum(sizes):,} bytes")
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            found = {item.name: arrays[item.name] for item in fields(Check)}
-    except Exception as error:  # a damaged archive raises almost anything
-        raise ValueError(f"{file} is damaged ({type(error).__name__}): train or calibrate the model again.") from None
-    if not _whole(found):
-        raise ValueError(f"{file} is damaged: its arrays are not what Ribcage writes.")
-    return Check(**{**found, **{name: found[name].item() for name in ("fitted_on", "held_out", "learnt")}})
-
-
-def _whole(found: dict[str, np.ndarray]) -> bool:
-    """Whether all arrays are of the right kind and shape, finite, and counts where they must be."""
-    length, many = appearance.LENGTH, len(CLASSES)
-    shapes: dict[str, tuple[int, ...]] = {"weights": (length, many), "bias": (many,), "mean": (length,)}
-    shapes |= {"components": (found["components"].shape[0] if found["components"].ndim else 0, length), "limits": (3,)}
-    shapes |= {"alarms": (many,), "altered": (many,), "ages": (2,), "views": (2,)}
-    counts = ("fitted_on", "held_out", "alarms", "altered", "ages", "views", "learnt")
-    if any(one.shape != shapes.get(name, ()) for name, one in found.items()):
-        return False
-    if any(one.dtype.kind not in ("ib" if name in counts else "f") for name, one in found.items()):
-        return False
-    return all(np.isfinite(one).all() for one in found.values()) and all((found[name] >= 0).all() for name in counts)
-
-
-# -- What is said of an image -----------------------------------------------------------------------------------------
-
-RADIOGRAPHS = ("", "CR", "DX", "RG", "DR", "OT", "SC")
-"""Modalities of plain radiographs, and those that tell nothing."""
-WORD = re.compile(r"[\w ]{1,16}")
-"""What a DICOM may call a part of the body; anything else may be a name."""
-CHEST = ("CHEST", "THORAX", "TORAX", "LUNG", "RIB", "STERNUM", "HEART", "BRUSTKORB", "胸", "肺")
-"""Words of body parts that are in a chest radiograph."""
-
-
-def remarks(
-    check: Check | None, square: np.ndarray, tags: dict[str, str], notes: Sequence[str] = ()
-) -> tuple[str, ...]:
-    """What is unusual about an image, in plain sentences: what its DICOM says, how it was read, and how it looks."""
-    said = [note.removeprefix(image_file.CAUTION) for note in notes if note.startswith(image_file.CAUTION)]
-    cautions = [f"{note[:1].upper()}{note[1:]}." for note in said]
-    dark = [f"Perhaps too dark: {note.removesuffix(', which is dark')}." for note in notes if note.endswith("is dark")]
-    return (*_of_tags(check, tags), *cautions, *dark, *_of_pixels(check, square))
-
-
-def _of_tags(check: Check | None, tags: dict[str, str]) -> list[str]:
-    """What the tags say that is unusual."""
-    said = []
-    modality, body = (_shown(tags.get(name, "")) for name in ("modality", "body"))
-    if body and not WORD.fullmatch(body):
-        body = "that is no DICOM word"
-    if modality.upper() not in RADIOGRAPHS:
-        said.append(f"No plain radiograph: its DICOM says modality {modality}.")
-    if body and not any(word in body.upper() for word in CHEST):
-        said.append(f"Perhaps no chest: its DICOM says body part {body}.")
-    if tags.get("view") == "LATERAL" and (how := _rare(check, "view", "laterals")):
-        said.append(f"Not a frontal image: its DICOM says it is a lateral; {how}.")
-    if (age := _age(tags.get("age", ""))) is not None:
-        who, which = ("A child", "of children") if age < ADULT else ("An adult", "of adults")
-        if how := _rare(check, "age", which):
-            said.append(f"{who}: its DICOM says age {age:.3g}; {how}.")
-    return said
-
-
-def _rare(check: Check | None, what: str, which: str) -> str:
-    """How many images of this kind were learnt from; "" where they are many, or where adults are as likely as not."""
-    every, such = (check.ages if what == "age" else check.views).tolist() if check else (0, 0)
-    if which == "of adults":
-        such = every - such
-    if check is None or not every:
-        usual = which == "of adults"
-        return "" if usual else f"how many of the images the model has learnt from were {which} is not known"
-    return "" if _many((every, such)) else f"of {_whose(check)} with a known {what}, {every:,}, {such:,} were {which}"
-
-
-def _whose(check: Check) -> str:
-    """What the images that a check knows are to the model."""
-    return "the training images" if check.learnt else "the images that its thresholds were chosen on"
-
-
-def _age(text: str) -> float | None:
-    """In years."""
-    try:
-        age = float(text)
-    except ValueError:
-        return None
-    return age if 0 <= age < math.inf else None
-
-
-def _shown(text: str) -> str:
-    """What a file says, short and without what a terminal would act upon."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:40]
-
-
-def _of_pixels(check: Check | None, square: np.ndarray) -> list[str]:
-    """What the pixels show that is unusual."""
-    if appearance.empty(square):
-        return ["Empty: its pixels are all but equal."]
-    if check is None:
-        return []
-    vector = appearance.vector(counterexamples.plainly(appearance.content(square)))[None]
-    look = int(check.noticed(vector)[0])
-    return [] if look < 0 else [f"{_said_of(check, look)} {_worth(check, look)}"]
-
-
-def _said_of(check: Check, look: int) -> str:
-    """One sentence for what an image looks like."""
-    if look == 0:
-        return f"Unlike {_whose(check)}."
-    if look == MIRRORED:
-        return "Perhaps mirrored, left for right: the heart seems to be on the other side."
-    if look == LATERAL:
-        return "Looks like a lateral or oblique view."
-    if look == OTHER:
-        return "Perhaps no frontal chest radiograph."
-    return f"Looks {CLASSES[look]}."
-
-
-def _worth(check: Check, look: int) -> str:
-    """What the sentence is worth: how often it is said of held-out images, as they are and so altered."""
-    if not check.held_out:
-        return "No validation image was there to try this on."
-    alarms = f"The same is said of {check.alarms[look]:,} of {check.held_out:,} validation images"
-    if check.altered[look]:
-        alarms += f", and of {check.altered[look]:,} when they are altered like that"
-    return alarms + "."
-
-
-# -- What the check is worth ------------------------------------------------------------------------------------------
-
-
-def weakness(check: Check | None) -> str:
-    """A sentence for a model whose check should not be relied on; "" for others."""
-    if check is None:
-        return (
-            f"The model has no OOD check ({FEWEST} training images or more give one): only DICOM tags can say what is "
-            "unusual."
-        )
-    if not check.held_out:
-        return f"The OOD check was fitted on {check.fitted_on:,} images and tried on none."
-    share = check.alarms.sum() / check.held_out
-    if check.fitted_on < ENOUGH or check.held_out < ENOUGH // 2:
-        return (
-            f"The OOD check is from few images ({check.fitted_on:,}, and {check.held_out:,} of validation, of which it "
-            f"notices {check.alarms.sum():,}): it notices turned images, and little else can be promised."
-        )
-    return f"The OOD check notices {share:.0%} of the validation images themselves." if share > RARE else ""

@@ -1,0 +1,64 @@
+"""Profiling: what a model costs – parameters, multiply-adds, memory of its activations, time.
+
+*Multiply-adds* are those of all convolutions and products of matrices that run for one image, attention's as well.
+Biases, norms and activations are none.
+
+*thop's count* is what the tool of that name gives, which many papers print as FLOPs. It asks layers, not functions:
+
+    convolution, linear layer    its multiply-adds
+    batch, layer, instance norm  4 for each number that goes in, 2 where it does not scale and shift
+    average pooling              1 for each number that comes out; adaptive: 1 for each that goes in and that comes out
+    nn.Softmax                   3 n - 1 for each row of n
+    all else                     0: activations, maximum pooling, tensor.mean(), the products of attention
+
+thop wants torch's own types; here what is made from one counts as it does, so that timm's models count as those they
+follow. What a published model does by a function and timm's by a layer would still differ: see BY_FUNCTION.
+"""
+
+import importlib.metadata
+import importlib.util
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ribcage.bundle.cost.activations import Memory, memory
+from ribcage.bundle.cost.operations import Counts, by_thop, counts
+from ribcage.bundle.cost.subject import FAMOUS, Size, Subject, built, famous
+from ribcage.bundle.cost.timing import Latency, Timing, Ways, beside, computing, latency, medians, timed
+
+__all__ = [
+    "FAMOUS", "Counts", "Latency", "Memory", "Size", "Subject", "Timing", "Ways", "beside", "built", "by_thop",
+    "computing", "counted", "counts", "famous", "here", "latency", "measured", "medians", "memory", "timed",
+]  # fmt: skip
+
+
+def counted(one: Subject) -> dict[str, Any]:
+    """What is known without computing, as a dict that JSON can hold."""
+    said = {"model": str(one.folder or one.name), "name": one.name, "classes": one.classes, "channels": one.channels}
+    return {**said, "size": list(one.size), **asdict(counts(one)), "memory": None, "latency": []}
+
+
+def measured(one: Subject, timing: Timing | None = None) -> dict[str, Any]:
+    """Memory and, where it is to be taken, time."""
+    method = built(one)
+    times = latency(method, one.channels, one.size, timing) if timing else ()
+    return {
+        "memory": asdict(memory(method, one.channels, one.size)),
+        "latency": [asdict(each) for each in times],
+    }
+
+
+def here() -> dict[str, Any]:
+    """The machine and the programs that times hang on."""
+    programs = ("ribcage", "torch", "timm", "onnxruntime")
+    known = {name: importlib.metadata.version(name) for name in programs if importlib.util.find_spec(name)}
+    return {"processor": _processor(), "versions": known}
+
+
+def _processor() -> str:
+    """Its name."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

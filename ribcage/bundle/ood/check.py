@@ -1,0 +1,108 @@
+"""The OOD check itself: what it holds, how it judges a vector, and its file in a bundle."""
+
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from ribcage.bundle import counterexamples
+from ribcage.imaging import appearance
+
+FILE = "ood.npz"
+CLASSES = ("usual", "mirrored", *counterexamples.ALTERED, "lateral", "other")
+MIRRORED, LATERAL, OTHER = (CLASSES.index(name) for name in ("mirrored", "lateral", "other"))
+FIRST_ALTERED = MIRRORED + 1
+LARGEST = 1 << 20
+"""Bytes of a file at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """What an OOD check knows of the training images."""
+
+    weights: np.ndarray
+    """(D, K)"""
+    bias: np.ndarray
+    """(K,)"""
+    mean: np.ndarray
+    """(D,) of the training images' vectors."""
+    components: np.ndarray
+    """(C, D) float16"""
+    limits: np.ndarray
+    """(3,) of s, of z_usual - z_mirrored, and of the distance."""
+    fitted_on: int
+    """Training images."""
+    held_out: int
+    """Images that the limits are from."""
+    alarms: np.ndarray
+    """(K,) how many of these are noticed, by what they look like; [0] those that are only far."""
+    altered: np.ndarray
+    """(K,) how many of them are noticed when mirrored, turned or inverted; 0 for the other classes."""
+    ages: np.ndarray
+    """(2,) of all training images: how many have a known age, and how many of these are of children."""
+    views: np.ndarray
+    """(2,) how many have a known view, and how many of these are laterals."""
+    learnt: bool = True
+    """Whether the model has learnt from these images, or only its thresholds were chosen on them."""
+
+    def scores(self, vectors: np.ndarray) -> np.ndarray:
+        """(N, K) z of vectors (N, D)."""
+        return np.asarray(vectors @ self.weights + self.bias)
+
+    def distances(self, vectors: np.ndarray) -> np.ndarray:
+        """(N,) the length of x - m outside of the components."""
+        rest = vectors - self.mean
+        along = rest @ self.components.astype(np.float32).T
+        return np.asarray(np.sqrt(np.maximum((rest * rest).sum(axis=1) - (along * along).sum(axis=1), 0)))
+
+    def noticed(self, vectors: np.ndarray) -> np.ndarray:
+        """(N,) int: the class that an image looks like where it is noticed, 0 where it is only far, else -1."""
+        z = self.scores(vectors)
+        looks = FIRST_ALTERED + z[:, FIRST_ALTERED:].argmax(axis=1)
+        found = np.where(self.distances(vectors) > self.limits[2], 0, -1)
+        found = np.where(z[:, 0] - z[:, MIRRORED] < self.limits[1], MIRRORED, found)
+        return np.where(usualness(z) < self.limits[0], looks, found)
+
+    def save(self, part: Path) -> None:
+        """Write one npz, into the part of a file to be."""
+        with part.open("wb") as stream:
+            np.savez(stream, **{item.name: getattr(self, item.name) for item in fields(self)})
+
+
+def usualness(z: np.ndarray) -> np.ndarray:
+    """(N,) s of scores (N, K)."""
+    return np.asarray(np.logaddexp(z[:, 0], z[:, MIRRORED]) - np.logaddexp.reduce(z[:, FIRST_ALTERED:], axis=1))
+
+
+def load(folder: Path) -> Check | None:
+    """The check in a bundle; None where there is none."""
+    file = folder / FILE
+    if not file.is_file():
+        return None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            sizes = [one.file_size for one in archive.infolist()]
+        if sum(sizes) > LARGEST:
+            raise ValueError(f"{sum(sizes):,} bytes")
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            found = {item.name: arrays[item.name] for item in fields(Check)}
+    except Exception as error:  # a damaged archive raises almost anything
+        raise ValueError(f"{file} is damaged ({type(error).__name__}): train or calibrate the model again.") from None
+    if not _whole(found):
+        raise ValueError(f"{file} is damaged: its arrays are not what Ribcage writes.")
+    return Check(**{**found, **{name: found[name].item() for name in ("fitted_on", "held_out", "learnt")}})
+
+
+def _whole(found: dict[str, np.ndarray]) -> bool:
+    """Whether all arrays are of the right kind and shape, finite, and counts where they must be."""
+    length, many = appearance.LENGTH, len(CLASSES)
+    shapes: dict[str, tuple[int, ...]] = {"weights": (length, many), "bias": (many,), "mean": (length,)}
+    shapes |= {"components": (found["components"].shape[0] if found["components"].ndim else 0, length), "limits": (3,)}
+    shapes |= {"alarms": (many,), "altered": (many,), "ages": (2,), "views": (2,)}
+    counts = ("fitted_on", "held_out", "alarms", "altered", "ages", "views", "learnt")
+    if any(one.shape != shapes.get(name, ()) for name, one in found.items()):
+        return False
+    if any(one.dtype.kind not in ("ib" if name in counts else "f") for name, one in found.items()):
+        return False
+    return all(np.isfinite(one).all() for one in found.values()) and all((found[name] >= 0).all() for name in counts)
