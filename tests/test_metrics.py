@@ -757,9 +757,9 @@ def test_ece_by_hand() -> None:
 def test_bins_of_equal_mass_hold_equal_mass_and_keep_ties_together() -> None:
     p = np.random.default_rng(0).random(1000)
     y = (np.random.default_rng(1).random(1000) < p).astype(float)
-    (found,) = metrics.reliability(p, y, bins=10)
+    (found,) = metrics.calibration_bins(p, y, bins=10)
     assert found.weight.tolist() == [100] * 10 and np.all(np.diff(found.probability) > 0)
-    (tied,) = metrics.reliability(np.round(p, 1), y, bins=30)
+    (tied,) = metrics.calibration_bins(np.round(p, 1), y, bins=30)
     assert len(tied.weight) == 11
     assert metrics.ece(np.repeat(0.3, 10), np.repeat([0.0, 1.0], [7, 3])) == pytest.approx(0, abs=1e-15)
 

@@ -11,8 +11,8 @@ from ribcage.metrics.calibration import (
     Temperatures,
     brier,
     brier_change,
+    calibration_bins,
     ece,
-    reliability,
     sigmoid,
     temperatures,
 )
@@ -27,7 +27,8 @@ from ribcage.metrics.thresholds import ConfusionCounts, choose_thresholds, confu
 __all__ = [
     "CalibrationBins", "Comparison", "ConfusionCounts", "Curve", "DeLong", "Estimate", "Gap", "Histogram",
     "Interval", "MacroMean", "MetricSummary", "Resampled", "Temperatures", "auroc", "average_precision",
-    "bootstrap", "brier", "brier_change", "choose_thresholds", "compare_scores", "confusion_counts", "delong",
+    "bootstrap", "brier", "brier_change", "calibration_bins", "choose_thresholds", "compare_scores",
+    "confusion_counts", "delong",
     "ece", "gap", "histogram", "holm", "macro_mean", "paired_difference", "precision_recall", "rates",
-    "reliability", "roc", "sigmoid", "summarise", "summarise_groups", "temperatures",
+    "roc", "sigmoid", "summarise", "summarise_groups", "temperatures",
 ]  # fmt: skip

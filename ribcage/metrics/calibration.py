@@ -63,7 +63,7 @@ def brier_change(
     return normal_interval(value, np.sqrt(variance), level)
 
 
-def reliability(
+def calibration_bins(
     probabilities: np.ndarray,
     labels: np.ndarray,
     weights: np.ndarray | None = None,
@@ -86,7 +86,7 @@ def ece(
     equal: Literal["mass", "width"] = "mass",
 ) -> np.ndarray:
     """(F,) expected calibration error over these bins. More bins or fewer images make it larger: state both."""
-    return np.array([found.error for found in reliability(probabilities, labels, weights, bins=bins, equal=equal)])
+    return np.array([found.error for found in calibration_bins(probabilities, labels, weights, bins=bins, equal=equal)])
 
 
 def temperatures(

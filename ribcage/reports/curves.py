@@ -38,7 +38,7 @@ def finding_plots(
     return [
         roc_plot(metrics.roc(scores, labels)[0], point),
         precision_recall_plot(metrics.precision_recall(scores, labels)[0], point, row.prevalence or 0.0),
-        reliability_plot(*(metrics.reliability(shares, labels, bins=bins)[0] for shares in (before, scores))),
+        reliability_plot(*(metrics.calibration_bins(shares, labels, bins=bins)[0] for shares in (before, scores))),
         score_histogram(metrics.histogram(log_odds(scores), labels, bins=bars)[0], float(threshold)),
     ]
 
