@@ -222,7 +222,7 @@ def test_a_stem_of_several_convolutions_is_folded_wholly(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "There are no weights"), (b"junk", "cannot be read as weights"), ({"a": torch.zeros(1)}, "do not fit")],
+    [(None, "do not exist"), (b"junk", "cannot be read as weights"), ({"a": torch.zeros(1)}, "do not fit")],
 )
 def test_a_missing_damaged_or_foreign_file_is_one_line(content: object, says: str, tmp_path: Path) -> None:
     file = tmp_path / "w.pth"

@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_refused_unless_told(
 
 def test_an_unknown_file_asks_for_its_architecture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"a.weight": torch.zeros(3)}, folder / "a.pth")
-    assert "does not tell its architecture" in line(
+    assert "does not specify its architecture" in line(
         ["convert", str(folder / "a.pth"), "--out", str(folder / "a")], capsys
     )
 

@@ -94,7 +94,7 @@ def test_what_was_cut_off_has_no_heat() -> None:
 def test_a_finding_that_nothing_speaks_for_is_named_and_a_detector_refused() -> None:
     found = explanation.look(opened(), image(90, 90, (0.5, 0.5)))
     assert found.empty == ("肺不张",) and not found.heat("肺不张").any()
-    with pytest.raises(ValueError, match="finds boxes and has no maps"):
+    with pytest.raises(ValueError, match="detector"):
         explanation.look(
             Detector(Path("d"), opened().spec, torch.nn.Identity(), Provenance.nothing()), image(9, 9, (0.5, 0.5))
         )  # type: ignore[arg-type]

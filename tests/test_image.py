@@ -129,7 +129,7 @@ def test_white_does_not_depend_on_a_images_brightest_pixel_and_a_dark_image_is_n
 
 def test_a_value_beyond_the_bits_that_were_said_is_refused() -> None:
     data = cv2.imencode(".png", np.full((8, 8), 4096, np.uint16))[1].tobytes()
-    with pytest.raises(UnreadableError, match="a holds the value 4096, but 12 bits end at 4095"):
+    with pytest.raises(UnreadableError, match=r"a holds the value 4096\b.* 4095"):
         image_file.decode_image(data, "a", bits=12)
     eight = cv2.imencode(".png", np.full((8, 8), 200, np.uint8))[1].tobytes()
     assert (image_file.decode_image(eight, "a", bits=12).pixels == 200).all()
@@ -275,8 +275,8 @@ def test_too_many_bytes_are_refused(folder: Path) -> None:
     [
         (b"", "is empty"),
         (b"hello, world", "is not an image"),
-        (b"\x89PNG\r\n\x1a\n", "cut short"),
-        (b"\xff\xd8\xff\xe0", "cut short"),
+        (b"\x89PNG\r\n\x1a\n", "truncated"),
+        (b"\xff\xd8\xff\xe0", "truncated"),
         (b"<!doctype html><html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
         (b"%PDF-1.7", "is a PDF"),

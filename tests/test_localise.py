@@ -141,7 +141,7 @@ def test_maps_that_are_kept_teach_what_fresh_ones_do_and_are_gone_in_the_end(
     """To the rounding of half precision."""
     frozen = ["--init", str(classifier), "--freeze", "backbone"]
     assert cli.main(words(data, tmp_path / "fresh", *frozen, "--no-cache")) == 0
-    assert "not kept" not in capsys.readouterr().out
+    assert "not cached" not in capsys.readouterr().out
     kept, fresh = ([line["loss"] for line in log(one) if "loss" in line] for one in (run, tmp_path / "fresh"))
     assert kept == pytest.approx(fresh, rel=5e-3) and kept != fresh
     one, other = (detections_of(run, data, way) for way in (True, False))
@@ -185,7 +185,7 @@ def test_a_backbone_that_learns_moves_and_a_detector_is_a_first_weight_too(
 ) -> None:
     more = ["--init", str(run), "--labels", "0.5", "--epochs", "1"]
     assert cli.main(words(data, tmp_path / "run", *more)) == 0
-    assert "Learning from 6 of 12 images" in capsys.readouterr().out
+    assert "Training on 6 of 12 images" in capsys.readouterr().out
     was, now = (load_file(one / "bundle" / "model.safetensors") for one in (run, tmp_path / "run"))
     assert was.keys() == now.keys()
     moved = [name for name in was if name.endswith("conv1.weight") and not torch.equal(was[name], now[name])]

@@ -80,7 +80,7 @@ def test_times_are_shown_beside_each_other_and_a_missing_one_is_a_dash(
     ribcage.profile("test_resnet", size=32, threads=1)
     shown = capsys.readouterr().out
     assert [word for word in shown.split() if word in ("12.3", "99.5", "–")] == ["12.3", "–", "99.5", "–"]
-    assert "! test_resnet was not timed as exported: pip install x" in shown
+    assert "! test_resnet was not timed after export: pip install x" in shown
     assert "1 thread of" in shown
 
 

@@ -63,18 +63,18 @@ def test_a_start_that_came_to_no_step_leaves_the_folder_free(tmp_path: Path) -> 
     run_folder.begin("finetune", asked, [])
     run_folder.begin("finetune", asked, [])
     (asked.out / "metrics.jsonl").write_text('{"step": 1}\n')
-    with pytest.raises(ValueError, match=r"holds a run already. Pass --resume"):
+    with pytest.raises(ValueError, match="--resume"):
         run_folder.begin("finetune", asked, [])
     (asked.out / "metrics.jsonl").unlink()
     (asked.out / "checkpoint.pt").touch()
-    with pytest.raises(ValueError, match=r"holds a run already. Pass --resume"):
+    with pytest.raises(ValueError, match="--resume"):
         run_folder.begin("finetune", asked, [])
 
 
 @pytest.mark.parametrize("file", ["dataset.json", "model.json"])
 def test_no_run_begins_in_a_data_set_or_a_model(tmp_path: Path, file: str) -> None:
     (tmp_path / file).touch()
-    with pytest.raises(ValueError, match=f"is no folder for a run: it holds {file}"):
+    with pytest.raises(ValueError, match=f"is not a run folder: it contains {file}"):
         run_folder.begin("finetune", Asked(tmp_path), [])
 
 
@@ -85,7 +85,7 @@ def test_an_option_that_an_older_run_knew_nothing_of_was_at_its_default(tmp_path
     (tmp_path / "options.json").write_text(json.dumps(said), encoding="utf-8")
     (tmp_path / "checkpoint.pt").touch()
     run_folder.check_same("finetune", asked, [])
-    with pytest.raises(ValueError, match="was begun with --keep best, not with --keep last"):
+    with pytest.raises(ValueError, match=r"--keep best.* --keep last"):
         run_folder.check_same("finetune", dataclasses.replace(asked, keep="last"), [])
     with pytest.raises(ValueError, match="is a run of 'ribcage finetune', not of 'ribcage pretrain'"):
         run_folder.check_same("pretrain", pretrain.Options(method="mae", data=("set",), out=tmp_path), [])

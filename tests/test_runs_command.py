@@ -183,7 +183,7 @@ def test_a_folder_that_is_not_there_or_has_none_is_said(tmp_path: Path, capsys: 
     assert cli.main(["runs", str(tmp_path / "nowhere")]) == 1
     assert "ribcage runs FOLDER" in capsys.readouterr().err
     assert cli.main(["runs", str(tmp_path)]) == 0
-    assert "No run lies below" in capsys.readouterr().out
+    assert "There is no run below" in capsys.readouterr().out
 
 
 def test_a_real_training_says_how_far_it_is(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_patients_image_of_which_nothing_is_known_is_still_a_positive() -> Non
 
 
 def test_labels_that_say_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="none is known of any image"):
+    with pytest.raises(ValueError, match="supcon needs labels"):
         made().count(torch.full((4, 3), nan))
     made().count(MIXED)
 

@@ -130,7 +130,7 @@ def test_a_teacher_that_answers_no_number_is_named(dataset: DatasetFolder) -> No
     broken = replace(opened(), folder=Path("runs/broken"))
     with torch.no_grad():
         broken.method.head.weight[2] = nan
-    with pytest.raises(ValueError, match="runs/broken answers what is no number"):
+    with pytest.raises(ValueError, match="runs/broken predicts values that are not finite"):
         teachers.told(broken, Datasets.of([dataset]), np.arange(4), ("Mass",), threads=1)
     teachers.told(broken, Datasets.of([dataset]), np.arange(4), ("Edema",), threads=1)
     live = Live(broken, ("Mass", "Nodule"), torch.ones(2), view=0, scale=SCALE, device=CPU)
@@ -316,7 +316,7 @@ def test_what_was_not_understood_of_a_table_is_said(tmp_path: Path) -> None:
     rows = {"path": ["1.png", "1.png", "2.png"], "prob_Mass": ["1", "0", "unsure"], "prob_Atelectassis": [0.1] * 3}
     pd.DataFrame(rows | {"quality": "good"}).to_csv(tmp_path / "n.csv", index=False)
     assert teachers.table(tmp_path / "n.csv").notes == (
-        "1 cells of prob_Mass are no numbers and count as blank ('unsure' …)",
+        "1 cells of prob_Mass are not numbers and count as blank ('unsure' …)",
         "all its numbers are 0 or 1: it looks like labels, not like answers",
         "2 lines name an image that another line names, too: none of these is heard",
         "the column prob_Atelectassis is not heard; did it mean Atelectasis?",
@@ -334,7 +334,7 @@ def test_what_was_not_understood_of_a_table_is_said(tmp_path: Path) -> None:
         ("no.csv", b"path,Mass\nx.png,-0.1\n", "it holds -0.1 to -0.1"),
         ("no.csv", b"path,Mass\nx.png,inf\n", "it holds inf to inf"),
         ("no.csv", b'path,Mass\nx.png,"0,5"\n', "no number at all in Mass"),
-        ("no.csv", b"path,Mass\nx.png,0.5\n", "speaks of none of these images: it has 'x.png'"),
+        ("no.csv", b"path,Mass\nx.png,0.5\n", "contains none of these images: it has 'x.png'"),
         ("no.csv", b"path,quality\nx.png,0.5\n", "lacks a column named after a finding. Columns: path, quality"),
         ("no.csv", b"Mass,Edema\n0.1,0.5\n", "lacks a column with the names of images"),
         ("no.csv", b"path,Mass\n", "has a header, but no rows"),

@@ -249,7 +249,7 @@ def test_a_second_training_in_a_folder_touches_nothing(tmp_path: Path) -> None:
         for resume in (False, True):
             second = toy(asked.out, lambda run: {"auroc": 0.5})
             with (
-                pytest.raises((OSError, ValueError), match=r"Another process is writing|holds a run already"),
+                pytest.raises((OSError, ValueError), match=r"Another process is writing|--resume"),
                 run_folder.going("finetune", replace(asked, resume=resume), second, []),
             ):
                 pytest.fail("it must not begin")
@@ -459,7 +459,7 @@ def test_a_signal_saves_and_ends_cleanly(data: Path, tmp_path: Path, number: int
         process.send_signal(number)
         ended, said = process.end()
     assert ended == code
-    assert "--resume goes on from there" in said and "Traceback" not in said
+    assert "--resume" in said and "Traceback" not in said
     saved = checkpoint.load(out / "checkpoint.pt")["run"]["step"]
     assert f"saved at step {saved:,}" in said
 
@@ -490,7 +490,7 @@ def test_parts_of_unequal_shares_are_the_batch_too(data: Path, tmp_path: Path) -
     assert cli.main(words(data, tmp_path / "one", *few)) == 0
     more = ["--micro-batch", "1"]
     said = processes.together(processes.command, words(data, tmp_path / "two", *few, *more), said=tmp_path / "said")
-    assert "Learning from 9 of" in said[0]
+    assert "Training on 9 of" in said[0]
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, value in one.items():
         torch.testing.assert_close(
@@ -529,7 +529,7 @@ def test_another_run_in_the_folder_is_not_touched(
 ) -> None:
     assert cli.main(words(data, tmp_path / "run", "--epochs", "1")) == 0
     assert cli.main(words(data, tmp_path / "run")) == 2
-    assert "holds a run already. Pass --resume" in capsys.readouterr().err
+    assert "--resume" in capsys.readouterr().err
 
 
 def test_first_weights_that_know_the_validation_are_warned_of(
@@ -551,9 +551,9 @@ def begun(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--model", "test_vit"], "was begun with --model test_resnet, not with --model test_vit. Go on"),
+        (["--model", "test_vit"], "--model test_resnet, not with --model test_vit. "),
         (["--weight-decay", "0.1", "--balanced"], "with --weight-decay 0.05 --no-balanced, not with --weight-decay"),
-        (["--findings", "Mass"], "was begun with --findings=, not with --findings Mass. Go on"),
+        (["--findings", "Mass"], "--findings=, not with --findings Mass. "),
     ],
 )
 def test_a_run_goes_on_only_as_it_was_begun(
@@ -604,7 +604,7 @@ def test_what_helps_a_run_may_change_when_it_goes_on_and_is_written_down(
     assert [steps[step]["lr"] for step in range(6, 11)] == [whole.at(step - 1) for step in range(6, 11)]
     assert ("gradient" in steps[5], "gradient" in steps[6]) == (False, True)
     assert cli.main(words(data, out, *more, "--epochs", "1")) == 2
-    assert "--epochs 2, which can be made more, not 1" in capsys.readouterr().err
+    assert "--epochs 2" in capsys.readouterr().err
 
 
 def test_what_is_not_said_stays_as_the_run_was_begun(tmp_path: Path) -> None:

@@ -472,7 +472,7 @@ def test_a_broken_file_is_told_at_its_place_and_the_others_go_on(opening: Openin
     expect(page.locator(".study.failed")).to_have_count(2)
     expect(page.locator(".study.done")).to_have_count(2)
     page.locator(".study", has_text="broken.png").click()
-    expect(page.locator(".message .wrong").first).to_contain_text("broken.png is cut short")
+    expect(page.locator(".message .wrong").first).to_contain_text("broken.png is truncated")
     page.locator(".study", has_text="good.png").click()
     expect(page.locator(".finding")).to_have_count(4)
 

@@ -139,7 +139,7 @@ def inwards(options: Options) -> Any:
     save_bundle(options.out, made.method, model, seen, check)
     write_account(options.out / ACCOUNT, made.fates)
     print(f"Wrote {options.out}; {ACCOUNT} there lists every tensor of the file.")
-    print("What it has learnt from is not known: a test on the same images would flatter it.")
+    print("Its training data are unknown: a test on the same images would be too optimistic.")
     return model
 
 
@@ -175,7 +175,7 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
     if not options.data:
         return model, seen, None
     if not model.findings:
-        raise ValueError("--data chooses temperature and thresholds of findings, and this model answers none.")
+        raise ValueError("--data fits temperature and thresholds of findings, and this model has none.")
     data = Datasets.open(options.data)
     selection.distinct(data)
     rows = data.rows_of(options.val)
@@ -212,7 +212,8 @@ def described(found: Any, options: Options) -> Any:
     found = replace(found, name=options.model or found.name, **scale)
     if not found.name and not found.could:
         raise ValueError(
-            f"{options.file} does not tell its architecture ({len(found.state)} weights, {next(iter(found.state))} …): "
+            f"{options.file} does not specify its architecture ({len(found.state)} weights, "
+            f"{next(iter(found.state))} …): "
             "name it with --model."
         )
     return replace(found, mean=options.mean or found.mean, std=options.std or found.std)
@@ -232,9 +233,7 @@ def report(file: Path, found: Any, made: Any) -> None:
     print(f"backbone: {len(coverage.matched)} of {count} weights" + (f", {coverage}" if coverage.lost else ""))
     print(summary(made.fates))
     if made.rows and not model.findings:
-        print(
-            f"last layer: {made.rows:,} rows, of which nobody says what they answer; left out. --findings names them."
-        )
+        print(f"last layer: {made.rows:,} rows without names of findings; left out. --findings names them.")
     elif not made.rows:
         print("no last layer: a backbone, to be fine-tuned or probed.")
 

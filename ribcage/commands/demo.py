@@ -223,7 +223,7 @@ def write_file(options: Options, said: Said) -> None:
     from ribcage.commands import export
 
     if absent := deployment.missing("onnx"):
-        print(f"Left out: it needs {', '.join(absent)} (pip install 'ribcage[export]').")
+        print(f"Skipped: it needs {', '.join(absent)} (pip install 'ribcage[export]').")
         return
     given = export.Options(options.out / "small-distilled", data=(str(data(options)),), runs=2 if options.quick else 10)
     said("export", export, given)
@@ -237,7 +237,7 @@ def ask(options: Options, said: Said) -> None:
 
     given = serving.Options((options.out / "small-distilled", options.out / "boxes"))
     if absent := serving.missing():
-        print(f"Left out: it needs {', '.join(absent)} (pip install 'ribcage[serve]').")
+        print(f"Skipped: it needs {', '.join(absent)} (pip install 'ribcage[serve]').")
         return
     said("serve", serving, given)
     ask_server(options.out, given.models)

@@ -152,7 +152,7 @@ def contents(options: Options) -> list[str]:
     for name in options.teacher:
         same = found.setdefault(teachers.content(name), name)
         if same != name:
-            raise ValueError(f"--teacher names one twice: {same} and {name} answer alike.")
+            raise ValueError(f"--teacher names a teacher twice: {same} and {name} give the same predictions.")
     return list(found)
 
 
@@ -200,7 +200,7 @@ def findings(options: Options, data: "Datasets", opened: dict[str, Any]) -> tupl
     if strange or not set(chosen) & set(taught):
         hint = did_you_mean(strange[0], [*taught, *of_data]) if strange else ""
         known = ", ".join(dict.fromkeys(taught))
-        raise ValueError(f"No teacher knows {', '.join(strange or chosen)}.{hint} They know {known}.")
+        raise ValueError(f"No teacher predicts {', '.join(strange or chosen)}.{hint} They predict {known}.")
     return tuple(chosen)
 
 
@@ -216,16 +216,16 @@ def check_seen(options: Options, data: "Datasets", choosing: Any) -> str:
         try:
             leakage.check(seen, data, choosing, selected=True)
         except leakage.LeakError as error:
-            found = f"{name} has learnt from split {options.val!r}"
+            found = f"{name} was trained on split {options.val!r}"
             why = error.leak.said("validation")
             if not error.leak.alike and (seen.role == 1).any() and not len(seen.selected):
                 why += ", though it may only have been selected on these patients: its provenance does not tell"
             if not options.allow_leak:
                 raise ValueError(
-                    f"{found}, which is to choose the student. {why}. Take another --val, or pass --allow-leak."
+                    f"{found}, which selects the student. {why}. Choose another --val, or pass --allow-leak."
                 ) from None
-            run_folder.say(f"! {found}, which chooses the student. {why}.")
-            tainted.append(f"its teacher {Path(name).name} has learnt from split {options.val!r}, which chose it")
+            run_folder.say(f"! {found}, which selects the student. {why}.")
+            tainted.append(f"its teacher {Path(name).name} was trained on split {options.val!r}, which selected it")
     return " and ".join(tainted)
 
 
@@ -275,7 +275,7 @@ def build(
     there = [name for name in model.findings if any(name in one.index.findings for one in data)]
     shown = selection.share_of_patients(data, learning, options.labels, options.seed)
     if len(shown) < len(learning):
-        run_folder.say(f"Labels are shown of {len(shown):,} of them ({options.labels:.0%} of the patients).")
+        run_folder.say(f"Labels are used for {len(shown):,} of them ({options.labels:.0%} of the patients).")
     method = Distil(
         initial_backbone(model, options.init, options.drop_path),
         model.findings,
@@ -313,7 +313,7 @@ def check_shapes(size: tuple[int, int], shapes: dict[str, tuple[int, int]]) -> N
     other = [f"{name} sees {one[0]} × {one[1]}" for name, one in shapes.items() if one[0] * size[1] != one[1] * size[0]]
     if other:
         raise ValueError(
-            f"--size {size[0]} {size[1]} is of another shape than what the teacher sees: {', '.join(other)} pixels. "
+            f"--size {size[0]} {size[1]} has another aspect ratio than the teacher's input: {', '.join(other)} pixels. "
             "Take a --size of that shape, or --teach stored."
         )
 
@@ -326,7 +326,7 @@ def check_maps(method: Any, model: Any) -> None:
     single = [f"{one.name} at {one.size[0]} × {one.size[1]}" for seen, one in looking if places(seen, one.size) == 1]
     if single:
         raise ValueError(
-            f"--relations are between places of a map: that of {' and of '.join(single)} pixels has only one. "
+            f"--relations compares positions of a feature map: that of {' and of '.join(single)} pixels has only one. "
             "Take a larger --size."
         )
 
@@ -352,7 +352,7 @@ def faculty(
         if not is_model(one):
             stored[name] = teachers.read(one, data, model.findings, exclusive=exclusive)
             taught, of = teachers.spoken(stored[name], learning), [each for each in model.findings if each in one.odds]
-            run_folder.say(f"{name} speaks of {taught:,} of the {len(learning):,} images, of {', '.join(of)}.")
+            run_folder.say(f"{name}: predictions for {taught:,} of the {len(learning):,} images, of {', '.join(of)}.")
         elif not live(options):
             one.method.to(device)
             stored[name] = teachers.told(one, data, learning, model.findings, exclusive=exclusive, **how)
@@ -374,7 +374,7 @@ def faculty(
             share = [
                 f"{each} {w:.2f}" for each, w in zip(model.findings, weight.tolist(), strict=True) if each in known
             ]
-            run_folder.say(f"{name} weighs: {', '.join(share)}.")
+            run_folder.say(f"{name} has weights {',  '.join(share)}.")
     return [
         teachers.Stored(stored[name], weight)
         if name in stored
@@ -398,7 +398,7 @@ def validator(options: Options, run: Any, data: "Datasets", choosing: Any, model
     labels = data.known_labels(choosing, model.findings, policy)
     if ((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any():
         return finetune.validator(options, run, data, choosing, model, policy, device)
-    run_folder.say(f"Split {options.val!r} has no labels to judge by: the last epoch is kept, without thresholds.")
+    run_folder.say(f"Split {options.val!r} has no labels: the last epoch is kept, without thresholds.")
     return None
 
 
@@ -437,7 +437,8 @@ def watch(options: Options, training: Any, judge: Any) -> None:
         strange = [one.name for one in training.run.method.teachers if one.dim and bool(one.strange)]
         if strange:
             raise ValueError(
-                f"{' and '.join(strange)} answers what is no number: its weights are damaged, or it has diverged."
+                f"{' and '.join(strange)} predicts values that are not finite: its weights are damaged, or it has "
+                "diverged."
             ) from None
         raise
 
@@ -450,4 +451,6 @@ def report(options: Options, training: Any, judge: Any) -> None:
         print(f"The model is {options.out / 'bundle'}.")
     bundles = [name for name in options.teacher if Path(name).is_dir()]
     if bundles:
-        print(f"Beside its teacher: evaluate {bundles[0]} too, then ribcage compare both evaluations.")
+        print(
+            f"To compare it with its teacher: evaluate {bundles[0]} too, then run ribcage compare on both evaluations."
+        )

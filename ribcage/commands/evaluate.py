@@ -218,7 +218,8 @@ def own_rows(options: Options, model: Any, datasets: "Datasets", rows: Any) -> t
 
     if strange := [name for name in options.drop_shared if name != options.split]:
         raise ValueError(
-            f"--drop-shared {strange[0]}: here only the tested split can give way, --drop-shared {options.split}."
+            f"--drop-shared {strange[0]}: here images can be dropped only from the tested split, --drop-shared "
+            f"{options.split}."
         )
     told = model.spec.training.get("options", {}).get("drop_shared", ())
     if not options.drop_shared and (options.allow_leak or options.split not in told):
@@ -341,7 +342,9 @@ def place_of(options: Options, datasets: "Datasets", rows: Any, policy: Any) -> 
     key = leakage.key_of(datasets, rows, options.split, decide)
     if options.out is not None:
         if key_in(options.out) not in ("", key):
-            raise ValueError(f"{options.out} holds a test of other data or by other options: give another --out.")
+            raise ValueError(
+                f"{options.out} holds an evaluation of other data or with other options: choose another --out."
+            )
         return Place(options.out, key, name, " ".join(asked))
     words = [name.replace(" + ", "+"), options.split, *asked]
     called = re.sub(r"[^\w.+-]+", "-", "-".join(words)).strip(".-")

@@ -150,7 +150,7 @@ def shown(options: Options, model: Any, split: str, most: int = 0) -> tuple[Any,
     if other:
         raise ValueError(
             f"{other[0].folder} holds {other[0].size} px, {other[0].facts.fit}, {8 * other[0].dtype.itemsize} bit; the "
-            f"model was made for {model.stored} px, {model.fit}, 8 bit: import the images so."
+            f"model was made for {model.stored} px, {model.fit}, 8 bit: import the images with these settings."
         )
     rows = data.rows_of(split)
     if most and len(rows) > most:
@@ -174,13 +174,14 @@ def compared(options: Options, opened: Any, made: Path) -> dict[str, Any]:
         images = deployment.patterns(opened.spec.stored)
     wanted = deployment.expected(opened, images)
     if not np.isfinite(wanted).all():
-        raise ValueError(f"{opened.folder} answers with what is no number: it cannot be exported.")
+        raise ValueError(f"{opened.folder} predicts values that are not finite: it cannot be exported.")
     away = deployment.away(answer, images, wanted)
     kind = "images" if options.data else "patterns"
     print(f"largest difference of a probability on {len(images):,} {kind}: {away:.2g}")
     if away > options.tolerance and (not options.int8 or away == float("inf")):
         raise ValueError(
-            f"The exported model is {away:.2g} away from the model, more than {options.tolerance:g}: no file."
+            f"The exported model differs from the original by {away:.2g}, more than {options.tolerance:g}: no "
+            "file is written."
         )
     result = {"away": away, "images": len(images)}
     return result | (scored(wanted, answer(images), labels, patients) if labels is not None else {})

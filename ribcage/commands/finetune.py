@@ -129,7 +129,7 @@ def cohorts(options: Options, data: "Datasets") -> tuple[Any, Any]:
 
     learning, said = course.rows(options, data, options.train)
     choosing = course.own_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
-    run_folder.say(f"{said}, choosing by {len(choosing):,}.")
+    run_folder.say(f"{said}, validating on {len(choosing):,}.")
     if warning := selection.apart(data, learning, choosing, (options.train, options.val)):
         run_folder.say(warning)
     for warning in selection.sharing(data, learning, choosing, (options.train, options.val), options.drop_shared):
@@ -158,7 +158,7 @@ def describe(options: Options, data: "Datasets", learning: Any, choosing: Any, p
 
     findings = course.findings(options, data)
     if not findings:
-        raise ValueError(f"{', '.join(options.data)} has no findings to learn.")
+        raise ValueError(f"{', '.join(options.data)} has no findings to train on.")
     size = (options.size[0], options.size[-1])
     own = np.mean([(one.mean, one.std) for one in data], axis=0).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
@@ -239,9 +239,7 @@ def validator(options: Options, run: Any, data: "Datasets", choosing: Any, model
             f"can be chosen by it. Take another --val or --findings, or a --policy (now {policy}) that settles more."
         )
     if blind:
-        run_folder.say(
-            f"Split {options.val!r} has only one class of {', '.join(blind)}: not judged, and no thresholds."
-        )
+        run_folder.say(f"Split {options.val!r} has only one class of {', '.join(blind)}: no AUROC and no thresholds.")
     return validation
 
 

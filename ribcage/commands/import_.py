@@ -193,11 +193,11 @@ def write(writer: Any, name: str) -> None:
     try:
         with stoppable(), writer:
             if writer.done:
-                print(f"Going on after {writer.done:,} of {total:,} images.")
+                print(f"Resuming after {writer.done:,} of {total:,} images.")
             for _ in progress.track(writer.run(), total, f"import {name}", "images", writer.done):
                 pass
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("The same command goes on from here.") from None
+        raise KeyboardInterrupt("The same command continues from here.") from None
 
 
 @contextlib.contextmanager

@@ -199,7 +199,7 @@ def cohorts(options: Options, data: "Datasets") -> tuple[Any, Any, Any]:
     policy = policy_of(options, data)
     learning, said = course.rows(options, data, options.train)
     choosing = course.own_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
-    run_folder.say(f"{said}, choosing by {len(choosing):,}.")
+    run_folder.say(f"{said}, validating on {len(choosing):,}.")
     if warning := selection.apart(data, learning, choosing, (options.train, options.val)):
         run_folder.say(warning)
     for warning in selection.sharing(data, learning, choosing, (options.train, options.val), options.drop_shared):
@@ -208,11 +208,11 @@ def cohorts(options: Options, data: "Datasets") -> tuple[Any, Any, Any]:
         run_folder.say(warning)
     kept = [rows[detections.drawn(data, rows, options.findings, policy).any(axis=1)] for rows in (learning, choosing)]
     if lost := len(learning) + len(choosing) - sum(map(len, kept)):
-        run_folder.say(f"{lost:,} of them are left out: nobody drew where {' or '.join(options.findings)} is.")
+        run_folder.say(f"{lost:,} of them are left out: their {' or '.join(options.findings)} has no box.")
     for rows, split in zip(kept, (options.train, options.val), strict=True):
         blind = [name for name in options.findings if not len(detections.truth(data, rows, name))]
         if len(blind) == len(options.findings):
-            raise ValueError(f"No image of split {split!r} that can be used has a box of {' or '.join(blind)}.")
+            raise ValueError(f"No image of split {split!r} with usable labels has a box of {' or '.join(blind)}.")
         if blind:
             run_folder.say(f"WARNING: split {split!r} has no box of {', '.join(blind)}.")
     return kept[0], kept[1], policy
@@ -298,7 +298,7 @@ def keep_maps(options: Options, run: Any, validation: Any) -> None:
         return
     for of, loader, user in (("training", run.loader, run.loader), ("validation", validation.loader(), validation)):
         if why := feature_cache.hindrance(run.method, loader, KIND, options.cache_gb):
-            run_folder.say(f"The backbone's maps of {of} are not kept: {why}.")
+            run_folder.say(f"Feature maps of {of} images are not cached: {why}.")
         else:
             user.cached = feature_cache.keep(run.method, loader, options.out / MAPS / of, kind=KIND, bf16=run.bf16)
 
@@ -395,6 +395,6 @@ def report(options: Options, which: str) -> None:
         each = [f"{name.removeprefix('map_')} {score:.3f}" for name, score in found.items() if name.startswith("map_")]
         print("  " + "  ".join(each))
     else:
-        print(f"Split {options.val!r} has no box to choose by: boxes of any score are shown.")
+        print(f"Split {options.val!r} has no boxes, so no score threshold was chosen: boxes of any score are shown.")
     test = shlex.join(["ribcage", "evaluate", str(options.out), "--data", *options.data])
     print(f"The detector is {options.out / 'bundle'}. Test it once: {test}")

@@ -72,7 +72,7 @@ def member(name: str) -> "type[Method]":
 
     kind = methods.load(name)
     if kind.command != "pretrain":
-        raise ValueError(f"{name} is no pretraining method: train it by 'ribcage {kind.command}'.")
+        raise ValueError(f"{name} is not a pretraining method: train it with 'ribcage {kind.command}'.")
     return kind
 
 
@@ -178,7 +178,7 @@ def describe(options: Options, data: "Datasets", rows: Any) -> tuple[Any, tuple[
     findings = course.findings(options, data)
     learnt = findings if methods.load(options.method).from_labels else ()
     if methods.load(options.method).from_labels and not learnt:
-        raise ValueError(f"{options.method} learns from findings, and {', '.join(options.data)} has none.")
+        raise ValueError(f"{options.method} needs labels, and {', '.join(options.data)} has none.")
     scales = [(one.mean, one.std) for one in data]
     common = np.average(scales, axis=0, weights=shares(options, data, rows)).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else common)
@@ -256,7 +256,10 @@ def watcher(options: Options, run: Any, data: "Datasets", rows: Any, model: Any,
     if options.probe:
         opened = Datasets.open(options.probe)
         if "val" in options.train:
-            run_folder.say("! The probe is asked about the val part, which is also learnt from: it flatters.")
+            run_folder.say(
+                "! The probe is evaluated on the val split, which is also used for pretraining: its results are "
+                "optimistic."
+            )
         labelled = monitor.Labelled(opened, opened.rows_of("train"), opened.rows_of("val"))
     return monitor.Monitor(
         lambda: run.method,
@@ -342,4 +345,4 @@ def report(options: Options, run: Any, data: "Datasets", rows: Any, model: Any, 
     out = shlex.quote(str(options.out))
     shape = f"--model {options.model} --size {size}" + (" --channels 3" if options.channels == 3 else "")
     print(f"Try its features: ribcage probe {out} --data {folders}")
-    print(f"Go on with labels: ribcage finetune {shape} --init {out} --data {folders} --out …")
+    print(f"Fine-tune it: ribcage finetune {shape} --init {out} --data {folders} --out …")

@@ -135,7 +135,7 @@ def cohorts(options: Options, data: "Datasets") -> tuple[Any, Any, Any]:
             if not len(rows)
         ]
         if lacking:
-            raise ValueError(f"--drop-shared leaves no image of split {lacking[0]!r}: let another give way.")
+            raise ValueError(f"--drop-shared leaves no image in split {lacking[0]!r}: name another split.")
     if options.drop_copies:
         learning = selection.without_copies(data, learning, options.train)
     if warning := selection.apart(data, learning, choosing, (options.train, options.val)):
@@ -179,7 +179,7 @@ def loader(options: Options, data: "Datasets", rows: Any, model: Any) -> Any:
     policy = Policy.parse(options.policy, [name for each in data for name in each.index.findings])
     if policy.draws:
         raise ValueError(
-            f"The policy {str(policy)!r} smooths labels; a probe needs 1, 0 or nothing. Use ones or zeros."
+            f"The policy {str(policy)!r} smooths labels; a probe needs labels 1, 0 or blank. Use ones or zeros."
         )
     return probe.shown(
         data, rows, model.size, model.findings, policy=policy, batch=options.batch,

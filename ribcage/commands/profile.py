@@ -145,7 +145,7 @@ def show_measured(result: dict[str, Any]) -> None:
     timed = [batch["batch"] for batch in measured[0]["latency"]] if measured else []
     head = [*TAKEN, *(f"{kind} {batch}" for batch in timed for kind in ("eager", "exported"))]
     console.print(console_table(Table(head, [taken(one) for one in measured])))
-    console.print("MB: an image's activations in float32, the most at a time, and what is kept for the way back.")
+    console.print("MB: activation memory per image in float32, at its peak, and as kept for the backward pass.")
     if timed:
         processor = f"{result['threads']} thread{'s' * (result['threads'] > 1)} of {result['processor']}"
         sizes = " or ".join(map(str, timed))
@@ -153,7 +153,7 @@ def show_measured(result: dict[str, Any]) -> None:
         console.print(said)
     for one in measured:
         if why := next((batch["why"] for batch in one["latency"]), ""):
-            console.print(f"! {one['model']} was not timed as exported: {why}")
+            console.print(f"! {one['model']} was not timed after export: {why}")
 
 
 FIXED = ("--classes", "--channels")

@@ -30,7 +30,7 @@ def run(options: Options) -> list[dict[str, Any]]:
     from ribcage.training import runs
 
     if not options.folder.is_dir():
-        raise FileNotFoundError(f"{options.folder} is no folder. Say where your runs are: ribcage runs FOLDER.")
+        raise FileNotFoundError(f"{options.folder} is not a folder. Name the folder of your runs: ribcage runs FOLDER.")
     rows = runs.rows(options.folder)
     show(options.folder, rows)
     facts = [one.facts() for one in rows]
@@ -49,7 +49,7 @@ def show(folder: Path, rows: list[Any]) -> None:
     from ribcage.runtime import terminal
 
     if not rows:
-        print(f"No run lies below {folder}.")
+        print(f"There is no run below {folder}.")
         return
     console = terminal.console()
     if not console.is_terminal:  # a file or a pipe has room

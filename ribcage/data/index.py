@@ -101,7 +101,7 @@ class Index:
         try:
             columns = parquet.read(file)
         except parquet.NoTableError as error:
-            raise ValueError(f"{file} is damaged or no Parquet file ({error}).") from None
+            raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
         try:
             return cls._of(columns)
         except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, pa.ArrowException) as error:

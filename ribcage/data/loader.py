@@ -163,7 +163,7 @@ def _problems(loader: Loader) -> list[str]:
             f"No dataset has {', '.join(unknown)}; there are {', '.join(loader.data.findings) or 'no findings'}"
         )
     if not len(loader.rows):
-        problems.append("There is no image to load: no row was chosen")
+        problems.append("There is no image to load: no row was selected")
     elif loader.rows.min() < 0 or loader.rows.max() >= loader.data.total:
         problems.append(f"Rows are {loader.rows.min()} … {loader.rows.max()}; there are 0 … {loader.data.total - 1}")
     for name, least in (("batch", 1), ("threads", 1), ("prefetch", 0), ("world", 1)):

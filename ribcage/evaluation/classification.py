@@ -52,7 +52,7 @@ def evaluate_classifier(
     known_rules = [*(data.thresholds or {}), HALF]
     rule = rule if data.thresholds else HALF
     if rule not in known_rules:
-        raise ValueError(f"Unknown rule {rule!r} for thresholds; the model has {', '.join(known_rules)}.")
+        raise ValueError(f"Unknown threshold rule {rule!r}; the model has {', '.join(known_rules)}.")
     chosen = data.threshold(rule)
     whole = metrics.summarise(
         data.probabilities, data.labels, data.patients, thresholds=chosen, probabilities=data.probabilities,

@@ -78,7 +78,7 @@ def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) 
     known = list(dict.fromkeys(name for one in found for name in predictions.findings(one.table)))
     asked = own_predictions.thresholds(thresholds, known)
     if asked and all(one.thresholds for one in found):
-        raise ValueError("--thresholds are of tables that know none, and all of these do.")
+        raise ValueError("--thresholds applies to tables without thresholds, and all of these have some.")
     return [one if one.thresholds or not asked else replace(one, rule="as given", thresholds=asked) for one in found]
 
 
@@ -128,7 +128,9 @@ def chosen(words: Sequence[str], on: str = "") -> list[Path]:
     names = ", ".join(f"{file.parent.name}{f' ({key(file)[:6]})' if key(file) else ''}" for file in files)
     known = sum(any(own) for own in keys)
     why = f"{len(common) or 'no'} tests are common to all" if known > 1 else "which one is meant is not known"
-    raise ValueError(f"{place} was evaluated {len(files)} times: {names}; {why}. Say which with --on NAME or --on KEY.")
+    raise ValueError(
+        f"{place} was evaluated {len(files)} times: {names}; {why}. Choose one with --on NAME or --on KEY."
+    )
 
 
 def key(file: Path) -> str:
@@ -202,7 +204,7 @@ def align(entries: Sequence[Entry]) -> Aligned:
         other = int((~((theirs == labels[0]) | (np.isnan(theirs) & np.isnan(labels[0])))).any(axis=1).sum())
         if other:
             raise ValueError(
-                f"{other:,} images have other labels in {one.name} than in {entries[0].name}: "
+                f"{other:,} images have different labels in {one.name} and {entries[0].name}: "
                 "evaluate both on the same data with the same --policy."
             )
     told = max(common, key=lambda table: int((table["patient"] != "").sum()))  # of equals the first
@@ -230,7 +232,7 @@ def keyed(one: Entry) -> pd.DataFrame:
     table = one.table.set_index(one.table["set"] + "\0" + one.table["path"])
     twice = int(table.index.duplicated().sum())
     if twice:
-        raise ValueError(f"{one.name} has {twice:,} images twice (the same set and path).")
+        raise ValueError(f"{one.name} has {twice:,} images twice (the same dataset and path).")
     return table
 
 
@@ -449,7 +451,7 @@ def comparison_notes(result: ComparisonResult) -> list[str]:
                 f"for {'it' if len(lacked) == 1 else 'them'}."
             )
     texts += [
-        f"{model.name} was not timed as exported: {model.costs.latency.why}"
+        f"{model.name} was not timed after export: {model.costs.latency.why}"
         for model in result.models
         if model.costs and model.costs.latency and model.costs.latency.why
     ]

@@ -75,13 +75,15 @@ class LabelledPredictions:
 def tested_findings(model: ModelSpec, data: Datasets, policy: Policy, rule: str = DEFAULT_RULE) -> tuple[str, ...]:
     """The findings of the model that some dataset has labels for; one ValueError for options that cannot be used."""
     if policy.draws:
-        raise ValueError(f"The policy {str(policy)!r} smooths labels; a test needs 1, 0 or nothing. Use ones or zeros.")
+        raise ValueError(
+            f"The policy {str(policy)!r} smooths labels; a test needs labels 1, 0 or blank. Use ones or zeros."
+        )
     if rule not in (*RULES, HALF):
-        raise ValueError(f"Unknown rule {rule!r} for thresholds; rules: {', '.join((*RULES, HALF))}.")
+        raise ValueError(f"Unknown threshold rule {rule!r}; rules: {', '.join((*RULES, HALF))}.")
     common = tuple(name for name in model.findings if name in data.findings)
     if not common:
         raise ValueError(
-            f"The model and the data have no finding in common: the model knows {', '.join(model.findings)}; "
+            f"The model and the data have no finding in common: the model predicts {', '.join(model.findings)}; "
             f"the data has {', '.join(data.findings) or 'none'}."
         )
     if model.loss == EXCLUSIVE and len(common) < len(model.findings):

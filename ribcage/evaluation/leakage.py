@@ -72,7 +72,7 @@ def unseen(seen: Provenance, tested: Datasets, rows: np.ndarray) -> tuple[np.nda
     _, alike = provenance.copies(seen, prints)
     gone = known | alike
     if gone.all():
-        raise ValueError(f"--drop-shared leaves nothing to test: the model has seen all {len(rows):,} images.")
+        raise ValueError(f"--drop-shared leaves nothing to test: all {len(rows):,} images were used in training.")
     return rows[~gone], LeftOut(
         images=int(gone.sum()), patients=len(np.unique(prints.patients[known])), copies=int(alike.sum())
     )

@@ -180,7 +180,7 @@ def placed(table: pd.DataFrame, others: Sequence[pd.DataFrame], name: str) -> pd
         alone = list(predictions.findings(every))
         if len(alone) != 1:
             raise ValueError(
-                f"{name} does not say of which finding its probabilities are: call the column {' or '.join(alone)}."
+                f"{name} does not name the finding of its probabilities: name the column {' or '.join(alone)}."
             )
         kept = kept.rename(columns={"": alone[0], LABEL: f"{alone[0]}{LABEL}"})
     place = _places(kept["path"], every["path"])
@@ -188,7 +188,7 @@ def placed(table: pd.DataFrame, others: Sequence[pd.DataFrame], name: str) -> pd
     if not known.any():
         theirs = every["path"].iloc[0]
         raise ValueError(
-            f"{name} names no image of the others: its first is {kept['path'].iloc[0]!r}, theirs {theirs!r}."
+            f"{name} has no image in common with the others: its first is {kept['path'].iloc[0]!r}, theirs {theirs!r}."
         )
     own = every.iloc[place].set_axis(kept.index)
     for column in ("set", "path", "patient"):

@@ -97,7 +97,7 @@ def check_exclusive(labels: np.ndarray) -> None:
     several, none = int((present > 1).sum()), int((known & (present == 0)).sum())
     if several or none or not known.any():
         raise ValueError(
-            f"--loss cross-entropy is for findings of which each image has exactly one: of {len(labels):,} images "
+            f"--loss cross-entropy needs exactly one finding per image: of {len(labels):,} images "
             f"{several:,} have several, {none:,} none, and {int(known.sum()):,} are known in full. "
             "Take --loss bce, or other --findings."
         )

@@ -32,7 +32,7 @@ def decode_raster(
     header = read_header(data, name, limits)
     pixels, notes = _gray_levels(data, name, header, min_side, limits)
     if bits is not None and pixels.dtype == np.uint16 and (most := int(pixels.max())) >> bits:
-        raise UnreadableError(f"{name} holds the value {most}, but {bits} bits end at {(1 << bits) - 1}.")
+        raise UnreadableError(f"{name} holds the value {most}, but the maximum of {bits} bits is {(1 << bits) - 1}.")
     pixels, turned = upright(pixels, header.orientation)
     pixels, scaled = to_depth(pixels, depth, bits)
     width, height = header.upright_size
@@ -83,7 +83,7 @@ def _decoded(data: bytes, name: str, header: Header, factor: int) -> np.ndarray:
     if pixels is None:
         raise UnreadableError(f"{name} is damaged: its pixels cannot be decoded.")
     if pixels.shape[:2] != (-(-header.height // factor), -(-header.width // factor)):
-        raise UnreadableError(f"{name} is damaged: its pixels do not have the size its header says.")
+        raise UnreadableError(f"{name} is damaged: the size of its pixels differs from its header.")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UnreadableError(f"{name} holds {pixels.dtype} pixels; 8 or 16 bit are expected.")
     return pixels
@@ -103,7 +103,7 @@ def _check_complete(data: bytes, name: str, header: Header, pixels: np.ndarray, 
     try:
         medical_jpeg.decode_medical_jpeg(medical_jpeg.repaired(data)[0])
     except ValueError:
-        raise UnreadableError(f"{name} is cut short: its coded pixels end before the image does.") from None
+        raise UnreadableError(f"{name} is truncated: its coded pixels end before the image does.") from None
     return []
 
 

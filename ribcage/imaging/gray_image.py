@@ -39,10 +39,10 @@ class Limits:
     def check_size(self, name: str, width: int, height: int) -> None:
         """Refuse an image of no pixels, too many, or of an absurd shape."""
         if width < 1 or height < 1:
-            raise UnreadableError(f"{name} says it has {width} x {height} pixels.")
+            raise UnreadableError(f"{name} claims {width} x {height} pixels.")
         if width * height > self.max_pixels:
             raise UnreadableError(
-                f"{name} says it has {width} x {height} pixels; the limit is {self.max_pixels / 1e6:,.0f} million."
+                f"{name} claims {width} x {height} pixels; the limit is {self.max_pixels / 1e6:,.0f} million."
             )
         if max(width, height) > self.max_aspect * min(width, height):
             raise UnreadableError(f"{name} has {width} x {height} pixels, which is a line, not a radiograph.")

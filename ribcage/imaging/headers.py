@@ -76,7 +76,7 @@ def read_header(data: bytes, name: str, limits: Limits) -> Header:
             try:
                 return reader(data, name, limits)
             except (struct.error, IndexError):
-                raise UnreadableError(f"{name} is cut short: its {kind} header is incomplete.") from None
+                raise UnreadableError(f"{name} is truncated: its {kind} header is incomplete.") from None
     raise UnreadableError(unknown_format(data, name))
 
 
@@ -100,11 +100,11 @@ def _png(data: bytes, name: str, limits: Limits) -> Header:
         length, kind = struct.unpack_from(">I4s", data, at)
         body = memoryview(data)[at + 8 : at + 8 + length]
         if len(data) < at + 12 + length:
-            raise UnreadableError(f"{name} is cut short: a PNG ends with IEND, this one in the middle of its data.")
+            raise UnreadableError(f"{name} is truncated: the PNG ends before its IEND chunk.")
         if zlib.crc32(body, zlib.crc32(kind)) != struct.unpack_from(">I", data, at + 8 + length)[0]:
             raise UnreadableError(f"{name} is damaged: a checksum of the PNG does not match.")
         if (not seen and kind != b"IHDR") or (kind == b"IEND" and b"IDAT" not in seen):
-            raise UnreadableError(f"{name} is damaged: it is no complete PNG.")
+            raise UnreadableError(f"{name} is damaged: it is not a complete PNG.")
         if kind == b"IEND":
             break
         if kind == b"acTL":
@@ -115,10 +115,10 @@ def _png(data: bytes, name: str, limits: Limits) -> Header:
             seen.setdefault(kind, []).append(bytes(body))
         at += 12 + length
     else:
-        raise UnreadableError(f"{name} is a PNG of more than 200,000 pieces.")
+        raise UnreadableError(f"{name} is a PNG of more than 200,000 chunks.")
     width, height, bits, colour, packing, filtering, interlaced = struct.unpack(">IIBBBBB", seen[b"IHDR"][0][:13])
     if bits not in _PNG_BITS.get(colour, ()) or packing or filtering or interlaced > 1:
-        raise UnreadableError(f"{name} is damaged: its PNG header makes no sense.")
+        raise UnreadableError(f"{name} is damaged: its PNG header is invalid.")
     what = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}[colour]
     notes = ("a transparent colour ignored",) if b"tRNS" in seen and colour in (0, 2) else ()
     limits.check_size(name, width, height)
@@ -147,7 +147,7 @@ def _plain_png(seen: dict[bytes, list[bytes]], name: str) -> bytes:
     at, flat = 0, np.frombuffer(pixels, np.uint8)
     for length, high in rows:
         if len(flat) < expected or flat[at : at + length * high : length].max() > 4:  # each row begins with its filter
-            raise UnreadableError(f"{name} is damaged: rows of its pixels are missing or make no sense.")
+            raise UnreadableError(f"{name} is damaged: rows of its pixels are missing or invalid.")
         at += length * high
     parts = [(b"IHDR", head[:13])]
     if colour == 3:
@@ -176,12 +176,12 @@ def _jpeg(data: bytes, name: str, limits: Limits) -> Header:
             frame = frame or (marker, *struct.unpack_from(">BHHB", body))
         scan = at
     if frame is None or marker != jpeg_markers.SCAN:
-        raise UnreadableError(f"{name} is damaged: it is no complete JPEG.")
+        raise UnreadableError(f"{name} is damaged: it is not a complete JPEG.")
     kind, bits, height, width, channels = frame
     if bits != 8 or kind not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
         raise UnreadableError(f"{name} is a {bits}-bit or lossless JPEG; only ordinary 8-bit JPEGs can be read.")
     if data.rfind(b"\xff\xd9", scan) < 0:  # within the pixels FF is always followed by 00 or a restart
-        raise UnreadableError(f"{name} is cut short: the JPEG has no end marker.")
+        raise UnreadableError(f"{name} is truncated: the JPEG has no end marker.")
     if (kind in (0xC2, 0xCA) or channels > 1) and data.count(b"\xff\xda", scan) > 100:  # each takes a whole pass
         raise UnreadableError(f"{name} is a JPEG of more than 100 scans.")
     flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
@@ -194,7 +194,7 @@ def _bmp(data: bytes, name: str, limits: Limits) -> Header:
     compression = 0 if size == 12 else struct.unpack_from("<I", data, 30)[0]
     height = abs(height)  # negative: the top row comes first
     if compression in (0, 3, 6) and len(data) < start + height * ((width * bits + 31) // 32 * 4):
-        raise UnreadableError(f"{name} is cut short: rows of the BMP are missing.")
+        raise UnreadableError(f"{name} is truncated: rows of the BMP are missing.")
     what = "palette" if bits <= 8 else "RGB"
     return Header(width, height, what, flags=cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
@@ -206,11 +206,11 @@ def _tiff(data: bytes, name: str, limits: Limits) -> Header:
     for places, lengths in ((273, 279), (324, 325)):
         strips = zip(tags.get(places, ()), tags.get(lengths, ()), strict=False)
         if any(start + length > len(data) for start, length in strips):
-            raise UnreadableError(f"{name} is cut short: rows of the TIFF are missing.")
+            raise UnreadableError(f"{name} is truncated: rows of the TIFF are missing.")
     width, height = (tags.get(tag, (0,))[0] for tag in (256, 257))
     bits, channels, kind, photometric = (tags.get(tag, (1,))[0] for tag in (258, 277, 339, 262))
     if kind != 1 or bits not in (1, 2, 4, 8, 16) or photometric not in (0, 1, 2, 3, 5, 6) or channels > 4:
-        raise UnreadableError(f"{name} is a TIFF of an unusual kind; 8 or 16 bit, gray or RGB are expected.")
+        raise UnreadableError(f"{name} is a TIFF of an unsupported kind; 8 or 16 bit, gray or RGB are expected.")
     what = {0: "gray", 1: "gray", 3: "palette", 5: "CMYK"}.get(photometric, "RGB")
     notes, orientation = [], tags.get(274, (1,))[0]
     if channels > {"gray": 1, "palette": 1, "CMYK": 4}.get(what, 3):

@@ -100,7 +100,7 @@ def boxes(heat: np.ndarray, share: float = 0.5) -> np.ndarray:
     """(H, W) → (K, 5) x0, y0, x1, y1 and mean heat, the hottest first: around each connected region of at least `share`
     of the maximum; pixels that touch at a corner are connected."""
     if not 0 < share <= 1:
-        raise ValueError(f"Boxes are drawn around a share of the maximum above 0 and up to 1, not {share}.")
+        raise ValueError(f"The threshold of a box is a fraction of the maximum, above 0 and at most 1, not {share}.")
     most = float(heat.max(initial=0))
     if most <= 0:
         return np.empty((0, 5))

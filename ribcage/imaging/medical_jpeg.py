@@ -52,9 +52,7 @@ def repaired(data: bytes) -> tuple[bytes, list[str]]:
         sequential |= marker in SEQUENTIAL
         if marker == 0xDA and sequential and body[-3:] != SCAN_END:
             end = at + 4 + len(body)
-            return data[: end - 3] + SCAN_END + data[end:], [
-                "the JPEG's scan header, which makes no sense, was ignored"
-            ]
+            return data[: end - 3] + SCAN_END + data[end:], ["the JPEG's invalid scan header was ignored"]
     return data, []
 
 
@@ -158,7 +156,7 @@ def _lossless(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
     for number, part in enumerate(parts):
         some = pixels[number * rows : (number + 1) * rows]
         if not decode_rows(part, scan.dc, scan.first, 1 << (scan.bits - scan.shift - 1), some):
-            raise ValueError("its coded pixels end too early or make no sense")
+            raise ValueError("its coded pixels are incomplete or invalid")
     pixels <<= np.uint16(scan.shift)
     return pixels if len(scan.dc) > 1 else pixels[..., 0]
 
@@ -175,7 +173,7 @@ def _sequential(scan: _Scan, parts: list[np.ndarray]) -> np.ndarray:
         if not decode_blocks(
             part, scan.dc[0], scan.ac, scan.quantisers, ZIGZAG, COSINES, scan.bits, first, last, pixels
         ):
-            raise ValueError("its coded pixels end too early or make no sense")
+            raise ValueError("its coded pixels are incomplete or invalid")
     return np.ascontiguousarray(pixels[: scan.height, : scan.width])
 
 

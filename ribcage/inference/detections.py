@@ -74,10 +74,10 @@ def read(file: Path) -> Detections:
     try:
         columns = parquet.read(file)
     except parquet.NoTableError as error:
-        raise ValueError(f"{file} is damaged or no Parquet file ({error}).") from None
+        raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
     named = (columns.schema.metadata or {}).get(b"ribcage.looked_for")
     if named is None or "boxes" not in columns.column_names:
-        raise ValueError(f"{file} is no table of detections: it has no list of boxes.")
+        raise ValueError(f"{file} is not a table of detections: it has no list of boxes.")
     lists = columns["boxes"].combine_chunks()
     values = pa.Table.from_struct_array(lists.flatten()).to_pandas()
     values.insert(0, "image", np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy()))
@@ -132,7 +132,7 @@ def detect(
     """
     rows = np.unique(np.asarray(rows, np.int64))
     if not len(rows):
-        raise ValueError("There is no image to look at: no row was chosen.")
+        raise ValueError("There is no image to predict: no row was selected.")
     mine = _share(rows, batch)
     parts = [np.empty((0, 7))]
     if len(mine):

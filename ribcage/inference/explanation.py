@@ -86,7 +86,7 @@ def shrunk(size: tuple[int, int], side: int | None) -> tuple[int, int]:
 def look(opened: Bundle, read: image_file.GrayImage, way: Way | None = None) -> Looked:
     """Where a classifier looks in a file for all of its findings. One at a time: the network is listened to."""
     if not isinstance(opened.method, Supervised):
-        raise ValueError(f"{opened.folder} finds boxes and has no maps: these are of a model that names findings.")
+        raise ValueError(f"{opened.folder} is a detector and has no maps: use a classifier.")
     size, model = (read.width, read.height), opened.spec
     seen = gradcam.looks(opened.method, view(square(read, model), model), way)
     points = np.array([[*seen.cells.first, *(np.array(seen.cells.first) + seen.cells.step)]])

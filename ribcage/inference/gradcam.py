@@ -87,7 +87,7 @@ def looks(method: Supervised, images: Tensor, way: Way | None = None) -> Looks:
     logits mean anything. The method is asked in evaluation mode and left as it was.
     """
     if not method.findings:
-        raise ValueError(f"{method.backbone.name} knows no findings, so it looks for nothing: finetune it first.")
+        raise ValueError(f"{method.backbone.name} has no findings to explain: finetune it first.")
     way = way or Way()
     if way.method == "occlusion":
         return _occluded(method, images)
@@ -141,7 +141,7 @@ def _gathered(method: Supervised, images: Tensor) -> _Evidence:
         if found and found.gradients.any():
             break
     if found is None:
-        raise ValueError(f"{method.backbone.name} answers by no features that lie on a grid: no map can be made of it.")
+        raise ValueError(f"{method.backbone.name} has no features on a spatial grid: no map can be computed.")
     return found
 
 
@@ -165,7 +165,9 @@ def _earlier(method: Supervised, images: Tensor, layer: int) -> _Evidence:
         found = _owed(method, features, logits, size)
         if found and found.gradients.any():
             return found
-    raise ValueError(f"{method.backbone.name} does not depend on its features of layer {layer}: no map can be made.")
+    raise ValueError(
+        f"{method.backbone.name} does not depend on its features of layer {layer}: no map can be computed."
+    )
 
 
 def grid_of(backbone: Backbone, size: tuple[int, int]) -> tuple[int, int]:

@@ -249,7 +249,7 @@ def cuts(model: ModelSpec, rule: str = "") -> tuple[float | None, ...]:
     """The thresholds of a rule (default: of youden, where the model has it), None for a finding that has none."""
     rules = (*model.thresholds, HALF)
     if rule and rule not in rules:
-        raise ValueError(f"The model has no thresholds by {rule!r}. It has: {', '.join(rules)}.")
+        raise ValueError(f"The model has no thresholds of rule {rule!r}. It has: {', '.join(rules)}.")
     if rule == HALF:
         return (0.5,) * len(model.findings)
     return model.thresholds.get(rule or DEFAULT_RULE, _unknown(model))
@@ -324,7 +324,7 @@ def named(opened: Classifier, several: Sequence[Shown]) -> list[list[Row]]:
     images = torch.stack([one.image for one in several if one.image is not None], 1)  # (V, N, C, H, W)
     logits = predictions.joint(exclusive)(torch.stack([opened.method.logits(view).float() for view in images]))
     if not logits.isfinite().all():
-        raise ValueError(f"{opened.folder} answers with what is no number: its weights are damaged.")
+        raise ValueError(f"{opened.folder} predicts values that are not finite: its weights are damaged.")
     said = predictions.Predictions(model.findings, np.arange(len(several)), logits.numpy(), exclusive)
     return [[dict(zip(model.findings, row, strict=True))] for row in said.probabilities(model.temperature).tolist()]
 

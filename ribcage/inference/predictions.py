@@ -83,7 +83,7 @@ def predict(
     """
     rows = np.unique(np.asarray(rows, np.int64))
     if not len(rows):
-        raise ValueError("There is no image to predict: no row was chosen.")
+        raise ValueError("There is no image to predict: no row was selected.")
     mine, exclusive = _share(rows, batch), model.loss == "cross-entropy"
     seen = augment.ten_crops(model.size) if ten_crop else [augment.plain_view(model.size)]
     parts = [np.empty((0, len(model.findings)), np.float32)]
@@ -205,12 +205,12 @@ def read(file: Path) -> pd.DataFrame:
     missing = [name for name in ("set", "path", "patient") if name not in table]
     if missing or not findings(table):
         lacks = missing or ["a finding with its _label column"]
-        raise ValueError(f"{file} is no table of predictions: it has no {', no '.join(lacks)}.")
+        raise ValueError(f"{file} is not a table of predictions: it has no {', no '.join(lacks)}.")
     if not len(table):
         raise ValueError(f"{file} is an empty table of predictions: it has no row.")
     if wrong := _strange(table):
         raise ValueError(
-            f"{file} holds {', '.join(wrong)}. Scores are probabilities from 0 to 1; labels are 1, 0 or nothing."
+            f"{file} holds {', '.join(wrong)}. Scores are probabilities from 0 to 1; labels are 1, 0 or blank."
         )
     return table
 

@@ -136,7 +136,7 @@ class MAE(Method):
         """(N, C, H, W) → (N, L, pixels), a pixel's channels side by side as published."""
         if images.shape[2:] != (self.grid[0] * self.patch[0], self.grid[1] * self.patch[1]):
             came, expected = "×".join(map(str, images.shape[2:])), self.backbone.model.patch_embed.img_size
-            raise ValueError(f"The images are {came}, the positions of the model were made for {expected}.")
+            raise ValueError(f"The images are {came}, the position embedding of the model is for {expected}.")
         tiles = images.unflatten(3, (self.grid[1], self.patch[1])).unflatten(2, (self.grid[0], self.patch[0]))
         return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
@@ -205,7 +205,7 @@ def _transformer(backbone: Backbone) -> Any:
         )
     sides, patch = model.patch_embed.img_size, model.patch_embed.patch_size
     if any(side % step for side, step in zip(sides, patch, strict=True)):
-        raise ValueError(f"{backbone.name} cuts patches of {patch}; the size {sides} is no multiple of that.")
+        raise ValueError(f"{backbone.name} has patches of {patch}; the size {sides} is not a multiple of that.")
     if model.attn_pool is not None:
         raise ValueError(f"{backbone.name} pools by attention, which mae does not train: use --pool avg.")
     return model

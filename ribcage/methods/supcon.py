@@ -74,7 +74,7 @@ class SupCon(Method):
     def count(self, labels: Tensor) -> None:
         """Refuse labels that say nothing at all, or the same of all images: there would be nothing to contrast."""
         if labels.isnan().all():
-            raise ValueError("supcon learns from findings, and none is known of any image; moco and byol need none.")
+            raise ValueError("supcon needs labels, and no image has any; moco and byol need none.")
         known = [column[~column.isnan()] for column in labels.T]
         if all((column == column[:1]).all() for column in known):
             raise ValueError(

@@ -73,7 +73,9 @@ def calibration_bins(
 ) -> list[CalibrationBins]:
     """The bins of each finding: of equal weight, equal probabilities together, or of equal width."""
     if equal not in ("mass", "width") or bins < 1:
-        raise ValueError(f"{bins} bins of equal {equal} were asked for; it must be 1 or more of equal mass or width.")
+        raise ValueError(
+            f"{bins} bins of equal {equal} were requested; expected 1 or more bins of equal mass or width."
+        )
     return [_bins(ranking, bins, equal) for ranking in rank_scores(as_probabilities(probabilities), labels, weights)]
 
 

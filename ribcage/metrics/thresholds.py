@@ -65,9 +65,9 @@ def choose_thresholds(
     specificity ≥ `least`.
     """
     if rule not in RULES:
-        raise ValueError(f"Unknown rule {rule!r} for thresholds; rules: {', '.join(RULES)}.")
+        raise ValueError(f"Unknown threshold rule {rule!r}; rules: {', '.join(RULES)}.")
     if not 0 <= least <= 1:
-        raise ValueError(f"The least {rule} is {least:g}; it must be between 0 and 1.")
+        raise ValueError(f"The minimum {rule} is {least:g}; it must be between 0 and 1.")
     rankings = rank_scores(scores, labels, weights)
     if rule == "midpoint":
         return np.array([_midpoint(ranking) for ranking in rankings])

@@ -264,10 +264,10 @@ def _pretrained(
     config = pretrained_config(name)
     file = _on_disk(config) if init == IMAGENET else Path(init)
     if file is not None and not file.is_file():
-        raise FileNotFoundError(f"There are no weights {init}.")
+        raise FileNotFoundError(f"The weights {init} do not exist.")
     if file is None and not _answers(config):
         raise OSError(
-            f"No pretrained weights for {name}: {_wanted(config)} is neither on disk nor to be downloaded. "
+            f"No pretrained weights for {name}: {_wanted(config)} is neither on disk nor can it be downloaded. "
             "Download it elsewhere and pass --init FILE, or train without --init."
         )
     if file is None or file.suffix == ".npz":
@@ -302,7 +302,7 @@ def _loaded(name: str, file: Path | None, options: dict[str, Any]) -> Any:
     lost = [key for key in one if one[key].is_floating_point() and not torch.equal(one[key], other[key])]
     if lost:
         where = file or _wanted(pretrained_config(name))
-        raise ValueError(f"The weights in {where} do not fit {name}: {len(lost)} are not there ({lost[0]} …).")
+        raise ValueError(f"The weights in {where} do not fit {name}: {len(lost)} are missing ({lost[0]} …).")
     return models[0]
 
 

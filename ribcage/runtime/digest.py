@@ -34,7 +34,7 @@ def of(file: Path) -> str:
 def check(file: Path, expected: str, advice: str) -> None:
     """Raise DamagedError unless the file has this digest; `advice` is the sentence that says what to do."""
     if of(file) != expected:
-        raise DamagedError(f"{file} is damaged: it does not hold the bytes that were written (SHA-256). {advice}")
+        raise DamagedError(f"{file} is damaged: its SHA-256 does not match. {advice}")
 
 
 # ---- of the files of a folder
@@ -86,7 +86,7 @@ def check_seal(file: Path, advice: str) -> None:
         line = stream.read(SEAL)
         if not (line.startswith(MARK) and line.endswith(b"\n") and len(line) == SEAL):
             raise DamagedError(
-                f"{file} does not end with its SHA-256: it is cut off, or not written by this version. {advice}"
+                f"{file} does not end with its SHA-256: it is truncated, or was written by another version. {advice}"
             )
         stream.seek(0)
         hashed, left = hashlib.sha256(), size - SEAL
@@ -94,4 +94,4 @@ def check_seal(file: Path, advice: str) -> None:
             hashed.update(block)
             left -= len(block)
     if hashed.hexdigest().encode() != line[len(MARK) : -1]:
-        raise DamagedError(f"{file} is damaged: it does not hold the bytes that were written (SHA-256). {advice}")
+        raise DamagedError(f"{file} is damaged: its SHA-256 does not match. {advice}")

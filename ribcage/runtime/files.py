@@ -38,7 +38,7 @@ def opened(file: Path, mode: str, *, rights: int = 0o666, **how: Any) -> Any:
 def regular(file: Path) -> Path:
     """The file, if it is one: a pipe or a device in a folder from elsewhere would be read for ever."""
     if not stat.S_ISREG(file.stat().st_mode):
-        raise OSError(f"{file} is no regular file: Ribcage does not read it. Remove it, or choose another folder.")
+        raise OSError(f"{file} is not a regular file: Ribcage does not read it. Remove it, or choose another folder.")
     return file
 
 
@@ -64,7 +64,7 @@ def refuse_packed(file: Path) -> None:
     """Raise where what a zip file of ours holds is larger than the file: we pack nothing, and a bomb does."""
     with zipfile.ZipFile(regular(file)) as archive:
         if sum(one.file_size for one in archive.infolist()) > file.stat().st_size:
-            raise ValueError("it would grow when it is unpacked")
+            raise ValueError("it would grow when decompressed")
 
 
 @contextlib.contextmanager
@@ -92,7 +92,7 @@ def refuse_links(root: Path, folder: Path) -> None:
         if below == root:
             return
         if below.is_symlink():
-            raise OSError(f"{below} is a symbolic link: Ribcage writes nothing behind it. Remove it, or pass --out.")
+            raise OSError(f"{below} is a symbolic link: Ribcage does not write through it. Remove it, or pass --out.")
 
 
 def write(file: Path, text: str) -> None:

@@ -30,12 +30,12 @@ def read(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
             meta = pq.read_metadata(stream)
             texts = [one.name for one in meta.schema.to_arrow_schema() if _is_text(one.type)]
         if meta.num_rows * meta.num_columns > MOST_CELLS:
-            raise NoTableError(f"{meta.num_rows:,} rows of {meta.num_columns:,} columns are more than are read")
+            raise NoTableError(f"{meta.num_rows:,} rows of {meta.num_columns:,} columns exceed the limits")
         chosen = None if columns is None else list(columns)
         with pq.ParquetFile(file, read_dictionary=texts) as content:
             packed = content.read(chosen)
         if len(set(packed.column_names)) < packed.num_columns:
-            raise NoTableError("a column is there twice")
+            raise NoTableError("a column occurs twice")
         kinds = [_unpacked(packed, place) for place in range(packed.num_columns)]
         return packed.cast(pa.schema(kinds, packed.schema.metadata))
     except (pa.ArrowException, RecursionError, UnicodeError, TypeError, AttributeError, LookupError) as error:

@@ -109,4 +109,4 @@ def _check(epoch: int, stream: int, blocks: int) -> None:
     if not 0 <= stream <= 0xFFFF:
         raise ValueError(f"The view is {stream}; it must be between 0 and {NOISE - 1}.")
     if blocks > 1 << 16:
-        raise ValueError(f"{blocks * WORDS:,} numbers were asked for one row; {WORDS << 16:,} is the most.")
+        raise ValueError(f"{blocks * WORDS:,} numbers were requested for one row; the maximum is {WORDS << 16:,}.")

@@ -46,8 +46,8 @@ def newest(folder: Path) -> tuple[Path, str]:
         else:
             return folder / name, " ".join([*damaged, f"Going on from the older one, {name}."]) if damaged else ""
     if damaged:
-        raise ValueError(f"{' '.join(damaged)} No checkpoint is left to go on from: put a copy back, or begin again.")
-    raise FileNotFoundError(f"{folder / FILE} does not exist: there is no checkpoint to go on from.")
+        raise ValueError(f"{' '.join(damaged)} No checkpoint is left to resume from: restore a copy, or start again.")
+    raise FileNotFoundError(f"{folder / FILE} does not exist: there is no checkpoint to resume from.")
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -58,9 +58,9 @@ def load(file: Path) -> dict[str, Any]:
         with cheap_calls():
             state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{file} does not exist: there is no checkpoint to go on from.") from None
+        raise FileNotFoundError(f"{file} does not exist: there is no checkpoint to resume from.") from None
     except digest.DamagedError as error:
-        raise ValueError(f"{str(error).strip()} It is not a checkpoint to go on from.") from None
+        raise ValueError(f"{str(error).strip()} It is not a checkpoint that can be resumed.") from None
     except Exception as error:
         raise ValueError(f"{file} is not a checkpoint of Ribcage, or damaged ({type(error).__name__}).") from None
     if not isinstance(state, dict) or state.get("ribcage") != FORMAT:

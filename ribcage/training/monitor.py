@@ -79,7 +79,7 @@ class Monitor:
         threads: int | None = None,
     ) -> None:
         if images < 2:
-            raise ValueError(f"A monitor looks at 2 images or more, not {images}.")
+            raise ValueError(f"A monitor needs 2 images or more, not {images}.")
         self.method, self.data, self.rows = method, data, sample(rows, images)
         self.size, self.device, self.labelled = size, device, labelled
         if labelled is not None:

@@ -76,7 +76,9 @@ def layers(model: Any) -> dict[str, int]:
     transitions between blocks, belongs to the layer before it in the order of the model.
     """
     if not hasattr(model, "group_matcher"):
-        raise ValueError(f"--layer-decay: {type(model).__name__} does not say how deep its layers are; leave it at 1.")
+        raise ValueError(
+            f"--layer-decay: {type(model).__name__} does not define the depth of its layers; leave it at 1."
+        )
     place = _places(model.group_matcher())
     places = {name: place(name) for name, _ in model.named_parameters()}
     order = {known: depth for depth, known in enumerate(sorted({known for known in places.values() if known}))}

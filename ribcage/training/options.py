@@ -302,7 +302,7 @@ def rows(course: Course, data: "Datasets", *splits: str) -> tuple[Any, str]:
     less = [f"{course.labels:g} of the patients"] if course.labels < 1 else []
     less += [f"{copies:,} copies of images in other splits left out"] if copies else []
     less += [f"{shared:,} left out that share patients or images with other splits"] if shared else []
-    return chosen, f"Learning from {len(chosen):,} of {len(every):,} images" + (f" ({'; '.join(less)})" if less else "")
+    return chosen, f"Training on {len(chosen):,} of {len(every):,} images" + (f" ({'; '.join(less)})" if less else "")
 
 
 def own_rows(course: Course, data: "Datasets", rows: Any) -> Any:
@@ -312,7 +312,7 @@ def own_rows(course: Course, data: "Datasets", rows: Any) -> Any:
     kept = rows[~selection.given_way(data, course.drop_shared)[rows]] if course.drop_shared else rows
     if not len(kept):
         gone = " ".join(course.drop_shared)
-        raise ValueError(f"--drop-shared {gone} leaves no image of a split that is needed: let another give way.")
+        raise ValueError(f"--drop-shared {gone} leaves no image in a split that is needed: name another split.")
     data.require_intact(kept)
     return kept
 

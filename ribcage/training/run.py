@@ -73,7 +73,7 @@ class Standing:
     def of(cls, values: dict[str, Any]) -> "Standing":
         """What a checkpoint says, if it is numbers."""
         if strange := [name for name, value in values.items() if not isinstance(value, int | float)]:
-            raise TypeError(f"{strange[0]} is no number")
+            raise TypeError(f"{strange[0]} is not a number")
         return cls(**values)
 
 
@@ -257,7 +257,7 @@ class _Listening:
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.training.signal is not None and number == signal.SIGINT:  # asked twice: do not wait for the step
-            raise KeyboardInterrupt("The last checkpoint is whole; --resume goes on from there.")
+            raise KeyboardInterrupt("The last checkpoint is intact; --resume continues from it.")
         self.training.signal = number
 
 

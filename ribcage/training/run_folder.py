@@ -30,9 +30,9 @@ def check_free(options: Any) -> None:
     """Raise where the run folder is something else, or another run lies in it."""
     foreign = [name for name in ("dataset.json", "model.json") if (options.out / name).exists()]
     if foreign:
-        raise ValueError(f"{options.out} is no folder for a run: it holds {foreign[0]}. Choose another --out.")
+        raise ValueError(f"{options.out} is not a run folder: it contains {foreign[0]}. Choose another --out.")
     if (options.out / "options.json").exists() and not options.resume and not failed(options.out):
-        raise ValueError(f"{options.out} holds a run already. Pass --resume to go on, or choose another --out.")
+        raise ValueError(f"{options.out} already holds a run. Pass --resume to continue it, or choose another --out.")
 
 
 @contextlib.contextmanager
@@ -76,7 +76,9 @@ def _owned(options: Any) -> Iterator[bool]:
     check_free(options)
     again = bool(options.resume) and not unsaved(options.out)
     if again and not checkpoint.there(options.out):
-        raise FileNotFoundError(f"{options.out} has no checkpoint to go on from: leave out --resume to begin there.")
+        raise FileNotFoundError(
+            f"{options.out} has no checkpoint to resume from: leave out --resume to start a new run."
+        )
     with files.explained(options.out, "Free some."):
         options.out.mkdir(parents=True, exist_ok=True)
         for one in options.out.iterdir():
@@ -104,7 +106,7 @@ def _changed(command: str, options: Any, data: Datasets, lessons: Sequence[str],
     history: list[dict[str, Any]] = begun(options.out).get("history", [])
     if not changes:
         return history
-    say(f"Going on at step {step:,} with {_told(changes)}.")
+    say(f"Resuming at step {step:,} with {_told(changes)}.")
     was, now = ({name: pair[place] for name, pair in changes.items()} for place in (0, 1))
     history = [*history, {"step": step, "was": was, "now": now}]
     _write(options.out, {**asked(command, options, data, lessons), "history": history})
@@ -129,7 +131,7 @@ def begun(folder: Path) -> dict[str, Any]:
         said = None
     history = said.get("history", []) if isinstance(said, dict) else None
     if not isinstance(said, dict) or not isinstance(history, list) or not all(isinstance(one, dict) for one in history):
-        raise ValueError(f"{file} is damaged: it does not say what the run was begun with. Choose another --out.")
+        raise ValueError(f"{file} is damaged: the options of the run are missing. Choose another --out.")
     return said
 
 
@@ -167,12 +169,13 @@ def check_same(command: str, options: Any, data: Datasets, lessons: Sequence[str
         other = " (which holds other images or labels)" if "contents" in changed else ""
         other += " (who answers otherwise)" if "lessons" in changed else ""
         raise ValueError(
-            f"{options.out} was begun with {_words(changed, before)}, not with {_words(changed, now)}{other}. "
-            "Go on with the same, or choose another --out."
+            f"{options.out} was started with {_words(changed, before)}, not with {_words(changed, now)}{other}. "
+            "Use the same options, or choose another --out."
         )
     if "epochs" in names and not (isinstance(before["epochs"], int) and before["epochs"] < now["epochs"]):
         raise ValueError(
-            f"{options.out} was begun with --epochs {before['epochs']}, which can be made more, not {now['epochs']}."
+            f"{options.out} was started with --epochs {before['epochs']}, which can be increased, not set "
+            f"to {now['epochs']}."
         )
     return {name: (before.get(name), now[name]) for name in names if name in STEERS | HOW | SEEN and name in now}
 

@@ -157,7 +157,9 @@ def told(
     model = opened.spec
     own = [place for place, name in enumerate(model.findings) if name in findings]
     if not np.isfinite(said.logits[:, own]).all():
-        raise ValueError(f"{opened.folder} answers what is no number: its weights are damaged, or it has diverged.")
+        raise ValueError(
+            f"{opened.folder} predicts values that are not finite: its weights are damaged, or it has diverged."
+        )
     answers = np.full((sum(map(len, data)), len(findings)), np.nan, np.float32)
     for place, name in enumerate(model.findings):
         if name in findings and len(said.rows):
@@ -223,7 +225,7 @@ def table(file: Path) -> Table:
     roles, chosen = columns.roles(header, {}), _answers(header)
     if "path" not in roles or not chosen:
         lacks = "a column with the names of images" if "path" not in roles else "a column named after a finding"
-        raise ValueError(f"{file} is no table of predictions: it lacks {lacks}. {columns.among(header)}")
+        raise ValueError(f"{file} is not a table of predictions: it lacks {lacks}. {columns.among(header)}")
     for finding in dict.fromkeys(chosen.values()):
         if len(both := [name for name in chosen if chosen[name] == finding]) > 1:
             raise ValueError(f"{file}: the columns {' and '.join(both)} all mean {finding}. Keep one of them.")
@@ -250,7 +252,7 @@ def _unread(rows: pd.DataFrame, said: pd.DataFrame) -> list[str]:
         cells = rows[name].astype("str").fillna("")
         strange = cells[said[name].isna() & ~cells.str.strip().str.lower().isin(blank)]
         if len(strange):
-            notes.append(f"{len(strange):,} cells of {name} are no numbers and count as blank ({strange.iloc[0]!r} …)")
+            notes.append(f"{len(strange):,} cells of {name} are not numbers and count as blank ({strange.iloc[0]!r} …)")
     return notes
 
 
@@ -317,7 +319,7 @@ def read(said: Table, data: Datasets, findings: Sequence[str], *, exclusive: boo
     if not hit.any():
         theirs, ours = said.images.iloc[0], own.iloc[0]
         raise ValueError(
-            f"{said.file} speaks of none of these images: it has {_shown(theirs)} …, the data {_shown(ours)} …"
+            f"{said.file} contains none of these images: it has {_shown(theirs)} …, the data {_shown(ours)} …"
         )
     answers = np.full((len(own), len(findings)), np.nan, np.float32)
     for column, name in enumerate(findings):

@@ -154,7 +154,7 @@ class Run:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         if not isinstance(state["step"], int) or state["step"] < 0:
-            raise ValueError("its step is no number")
+            raise ValueError("its step is not a number")
         own = [{name: value for name, value in group.items() if name != "params"} for group in self._groups()]
         self.diverged.zero_()
         self._unread.clear()

@@ -32,7 +32,7 @@ def read_colour(dataset: "Dataset", said: Layout, name: str, limits: Limits) -> 
         return _spanned(_as_bgr(pixels, said.photometric), said.bits), notes
     frame, stream, notes = read_stream(dataset, said, name)
     if stream.signed:
-        raise UnreadableError(f"{name} has colours of signed numbers, which make no colour.")
+        raise UnreadableError(f"{name} has signed colour values, which are not valid.")
     if stream.kind == "JPEG":
         if stream.rgb is None and said.photometric == "RGB":
             frame = frame[:2] + ADOBE_RGB + frame[2:]

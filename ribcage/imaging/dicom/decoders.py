@@ -34,7 +34,7 @@ def check_length(dataset: "Dataset", expected: int, name: str) -> list[str]:
     if data[:4] == ITEM and data[8 + int.from_bytes(data[4:8], "little") :].startswith(ITEM):
         raise UnreadableError(f"{name} says that its pixels are not compressed, but they are encapsulated.")
     if len(data) < expected:
-        raise UnreadableError(f"{name} is cut short: {len(data)} of {expected} bytes of pixels are there.")
+        raise UnreadableError(f"{name} is truncated: {len(data)} of {expected} bytes of pixels are there.")
     if len(data) >= 2 * expected and expected > 1:
         raise UnreadableError(
             f"{name} holds {len(data)} bytes of pixels where Rows, Columns, SamplesPerPixel and BitsAllocated say "
@@ -51,7 +51,7 @@ def run_length_patterns(dataset: "Dataset", said: Layout, name: str) -> np.ndarr
 
     frame, count = frame_bytes(dataset, said, name), said.width * said.height * said.samples * said.allocated // 8
     if len(frame) > 2 * count + 1024:
-        raise UnreadableError(f"{name} is damaged: its run lengths are more than its pixels.")
+        raise UnreadableError(f"{name} is damaged: its run lengths exceed its pixels.")
     how: dict[str, Any] = {"samples_per_pixel": said.samples, "photometric_interpretation": said.photometric}
     how |= {"rows": said.height, "columns": said.width, "bits_allocated": said.allocated, "number_of_frames": 1}
     how |= {"bits_stored": said.allocated, "pixel_representation": 0, "pixel_keyword": "PixelData"}

@@ -226,7 +226,7 @@ def _windows(dataset: "Dataset", values: np.ndarray, notes: list[str]) -> Iterat
     for place, (centre, width) in enumerate(pairs):
         name = names[place] if place < len(names) else ""
         if not width >= (1 if function == "LINEAR" else 1e-9):
-            notes.append(f"window {centre:g}/{width:g} set aside: its width is not a width")
+            notes.append(f"window {centre:g}/{width:g} set aside: its width is invalid")
             continue
         how = "" if function == "LINEAR" else f" {function}"
         note = f"window {centre:g}/{width:g}{how}{_which(name, len(pairs))}"

@@ -30,7 +30,7 @@ def shutter(dataset: "Dataset", width: int, height: int) -> tuple[np.ndarray | N
             continue
         part = inside(dataset, width, height)
         if part is None:
-            notes.append(f"{CAUTION}a {shape.lower()} shutter makes no sense and was not applied")
+            notes.append(f"{CAUTION}a {shape.lower()} shutter is invalid and was not applied")
         else:
             open_, done = open_ & part, [*done, shape.lower()]
     if not done or open_.all():

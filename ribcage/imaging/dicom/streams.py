@@ -55,16 +55,16 @@ def read_stream(dataset: "Dataset", said: Layout, name: str) -> tuple[bytes, Str
     uid = said.syntax
     if uid in RETIRED:
         raise UnreadableError(
-            f"{name} is compressed as {syntax_name(uid)}, which DICOM has retired and nothing decodes."
+            f"{name} is compressed as {syntax_name(uid)}, which DICOM has retired and no decoder supports."
         )
     if uid not in READ:
         raise UnreadableError(f"{name} stores its pixels as {syntax_name(uid)}, which cannot be read.")
     frame = frame_bytes(dataset, said, name).rstrip(b"\0")
     stream = describe_stream(frame)
     if stream is None:
-        raise UnreadableError(f"{name} is damaged: its pixels are no stream of {syntax_name(uid)}.")
+        raise UnreadableError(f"{name} is damaged: its pixels are not a valid stream of {syntax_name(uid)}.")
     if b"\xff\xd9" not in frame[-64:]:
-        raise UnreadableError(f"{name} is cut short: its compressed image has no end marker.")
+        raise UnreadableError(f"{name} is truncated: its compressed image has no end marker.")
     shape, coded = (said.width, said.height, said.samples), (stream.width, stream.height, stream.channels)
     if coded != shape:
         raise UnreadableError(f"{name} says (width, height, channels) {shape}, its compressed image {coded}.")

@@ -14,6 +14,8 @@ class CamBoxes:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise ValueError(f"Boxes are drawn around a share of the maximum above 0 and up to 1, not {self.share}.")
+            raise ValueError(
+                f"The threshold of a box is a fraction of the maximum, above 0 and at most 1, not {self.share}."
+            )
         if type(self.keep) is not int or self.keep < 1:
-            raise ValueError(f"Boxes are kept in a whole number from 1 on, not {self.keep}.")
+            raise ValueError(f"The number of boxes must be 1 or more, not {self.keep}.")
