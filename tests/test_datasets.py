@@ -52,8 +52,8 @@ def index(layout: tuple[str, Path]) -> Index:
 # ---- what every data set promises
 
 
-def test_every_data_set_has_a_tree_to_be_tested_on() -> None:
-    assert set(trees.TREES) == set(datasets.names())
+def test_every_tree_is_of_a_data_set() -> None:
+    assert set(trees.TREES) <= set(datasets.names())
 
 
 @pytest.mark.parametrize("name", datasets.names())
