@@ -420,6 +420,7 @@ FORMS: dict[str, tuple[dict[str, str], bytes]] = {
         b'--b\r\nContent-Disposition: form-data; name="\xff\xfe"; filename="a"\r\n\r\nx\r\n--b--\r\n',
     ),
     "headers without end": ({"content-type": "multipart/form-data; boundary=b"}, b"--b\r\n" + b"A: b\r\n" * 9000),
+    "header without end": ({"content-type": "multipart/form-data; boundary=b"}, b"--b\r\nA: " + b"b" * 200_000),
     "lines before": ({"content-type": "multipart/form-data; boundary=b"}, b"\r\n" * 100_000),
 }
 
@@ -468,6 +469,8 @@ def test_the_page_leads_to_no_other_file(bare: Running) -> None:
         "/viewer/..%2fapp.py",
         "/viewer/.hidden.css",
         "/viewer/x.py",
+        f"/viewer/{'x' * 3000}.js",
+        "/viewer/%00.js",
     ):
         answer = bare.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert answer.startswith(b"HTTP/1.1 404"), path

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
@@ -204,16 +205,18 @@ def make_app(service: Service) -> Gate:
 
 def _page_routes(app: FastAPI, service: Service) -> None:
     """The viewer, this reference, and metrics."""
+    pages = {
+        one.name: one for one in (resources.files("ribcage") / "viewer").iterdir() if Path(one.name).suffix in KINDS
+    }
 
     @app.get("/", include_in_schema=False)
     @app.get("/viewer/{name}", include_in_schema=False)
     async def viewer(name: str = "index.html") -> Response:
         """A file of the viewer."""
-        kind = KINDS.get("." + name.rpartition(".")[2])
-        place = resources.files("ribcage") / "viewer" / name
-        if kind is None or "/" in name or "\\" in name or name.startswith(".") or not place.is_file():
+        place = pages.get(name)
+        if place is None:
             raise Problem(404, f"No page {name[:100]!r}.")
-        return Response(place.read_bytes(), media_type=kind)
+        return Response(place.read_bytes(), media_type=KINDS[Path(name).suffix])
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:

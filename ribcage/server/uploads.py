@@ -133,7 +133,7 @@ class _Form:
         """Count bytes of headers."""
         self.header_bytes += max(more, 1)
         if self.header_bytes > LONGEST_HEADERS:
-            raise Problem(413, f"The headers of a form field are larger than {LONGEST_HEADERS:,} bytes.")
+            raise Problem(400, f"The headers of a form field are larger than {LONGEST_HEADERS:,} bytes.")
 
     def header_end(self) -> None:
         """The end of a header."""
