@@ -2,7 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import astuple, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -29,6 +29,7 @@ from ribcage.metrics.evaluation import (
     RecordedTest,
     ScalarEstimate,
 )
+from ribcage.metrics.reliability import FindingReliability
 from ribcage.reports import classification as report
 from ribcage.reports import comparison as comparison_report
 from ribcage.reports import subgroups
@@ -183,10 +184,13 @@ def test_of_one_finding_no_mean_is_shown_and_its_rates_are_said(data: LabelledPr
 def test_a_shift_between_validation_and_test_is_pointed_out(data: LabelledPredictions) -> None:
     found = evaluate_classifier(data, resamples=20)
     model = ModelSpec("tiny", data.findings, (32, 32), 32, "pad", 0.5, 0.2)
-    same = [{"auroc": list(astuple(row.metrics["auroc"]))} for row in found.findings]
+    same = []
+    for row in found.findings:
+        auroc = row.metrics["auroc"]
+        same.append(FindingReliability(row.n, row.positives, (auroc.value, auroc.low, auroc.high), ()))
     calm = replace(found, findings=tuple(replace(row, brier_before=row.metrics["brier"]) for row in found.findings))
     assert shift_notes(calm, same, model, "RUN") == shift_notes(calm, [], model, "RUN") == []
-    higher = [{"auroc": [0.999, 0.998, 1.0]}, *same[1:]]
+    higher = [replace(same[0], auroc=(0.999, 0.998, 1.0)), *same[1:]]
     (note,) = shift_notes(calm, higher, model, "RUN")
     assert "1 of 2 findings" in note and "Mass 0.999 (0.998–1.000)" in note and "ribcage convert RUN --data" in note
     first, *others = calm.findings

@@ -158,7 +158,7 @@ def sentence(number: int, earlier: Sequence[PastTest]) -> str:
     listed = ", ".join(several[-5:]) if len(several) <= 5 else f"…, {', '.join(several[-5:])}"
     return (
         f"{said}, the {ordinal(len(earlier) + 1)} on this data (before: test{'s' * (len(several) > 1)} {listed}). "
-        "Whoever chooses among results of one test set is flattered by the best."
+        "Selecting among results on the same test data biases them upwards."
     )
 
 
