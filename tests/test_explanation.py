@@ -135,7 +135,7 @@ def test_the_line_goes_around_what_is_half_as_hot_as_the_hottest() -> None:
 
 
 def test_boxes_are_drawn_around_what_they_hold() -> None:
-    drawn = saliency.marked(np.zeros((100, 200), np.uint8), [(20.0, 30.0, 40.0, 50.0)])
+    drawn = saliency.with_boxes(np.zeros((100, 200), np.uint8), [(20.0, 30.0, 40.0, 50.0)])
     own = np.argwhere((drawn == saliency.BOX).all(2))
     assert own.min(0).tolist() == [30, 20] and own.max(0).tolist() == [79, 59]
 
@@ -150,7 +150,7 @@ NAMED = "{http://www.w3.org/2000/svg}"
 @pytest.mark.parametrize(("count", "rows", "columns"), [(15, 3, 5), (2, 1, 2), (4, 2, 2), (7, 2, 4), (20, 3, 7)])
 def test_a_sheet_has_a_tile_for_each_in_even_rows(count: int, rows: int, columns: int) -> None:
     tile = tiles.Tile(np.zeros((30, 40, 3), np.uint8), "Mass", "12.3 %")
-    root = svg(tiles.sheet("a", "b", [tile] * count))
+    root = svg(tiles.tile_sheet("a", "b", [tile] * count))
     places = [(float(one.get("x", "")), float(one.get("y", ""))) for one in root.iter(NAMED + "image")]
     assert len(set(places)) == count
     assert len({y for _, y in places}) == rows and len({x for x, _ in places}) == columns
@@ -161,7 +161,7 @@ def test_a_sheet_has_a_tile_for_each_in_even_rows(count: int, rows: int, columns
 def test_names_of_any_script_and_hostile_ones_stand_on_a_sheet_as_they_are() -> None:
     names = ["肺不张", "<script>alert(1)</script>", 'a"b&c', "Pleural_Thickening", "x\x00y\ud800"]
     made = [tiles.Tile(np.full((9, 9, 3), 99, np.uint8), name, "1 %", strong=True) for name in names]
-    root = svg(tiles.sheet("胸片 <1>.png", "foot & more", made))
+    root = svg(tiles.tile_sheet("胸片 <1>.png", "foot & more", made))
     said = [one.text for one in root.iter(NAMED + "text")]
     assert said[0] == "胸片 <1>.png" and said[-1] == "foot & more"
     assert said[1:-1:2] == ["肺不张", names[1], names[2], "Pleural Thickening", "x?y?"]
@@ -171,7 +171,7 @@ def test_names_of_any_script_and_hostile_ones_stand_on_a_sheet_as_they_are() -> 
 def test_a_sheet_shows_the_image_and_each_finding_with_its_number() -> None:
     read = image(700, 500, (0.5, 0.5))
     found = explanation.look(opened(), read)
-    made = saliency.tiles(read.pixels, found, {"Mass": 0.876, "肺不张": 0.001}, ["Mass"])
+    made = saliency.saliency_tiles(read.pixels, found, {"Mass": 0.876, "肺不张": 0.001}, ["Mass"])
     assert [(one.name, one.number, one.strong) for one in made] == [
         ("original", "", False), ("Mass", "87.6 %", True), ("肺不张", "0.1 %", False),
     ]  # fmt: skip
@@ -207,7 +207,7 @@ def test_endings_of_findings_are_words_and_none_is_anothers() -> None:
 
 
 def test_what_cannot_be_written_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saliency.save(np.zeros((4, 4, 3), np.uint8), tmp_path / "新 folder" / "a.png")
+    saliency.save_png(np.zeros((4, 4, 3), np.uint8), tmp_path / "新 folder" / "a.png")
     before = (tmp_path / "新 folder" / "a.png").read_bytes()
 
     def full(self: Path, data: bytes) -> int:
@@ -215,7 +215,7 @@ def test_what_cannot_be_written_leaves_no_half(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        saliency.save(np.ones((4, 4, 3), np.uint8), tmp_path / "新 folder" / "a.png")
+        saliency.save_png(np.ones((4, 4, 3), np.uint8), tmp_path / "新 folder" / "a.png")
     assert (tmp_path / "新 folder" / "a.png").read_bytes() == before
 
 

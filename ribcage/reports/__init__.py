@@ -1,5 +1,5 @@
-"""Reports: HTML and SVG, and one page for each kind of result.
+"""Reports: one HTML page for each kind of result from templates, plots as SVG, tables for the terminal.
 
 Imports runtime to training.
-Commands use the page of their result: `classification`, `detection`, `audit`, `pretraining`, `demo`.
+Commands use the page of their result: `classification`, `detection`, `comparison`, `audit`, `pretraining`, `demo`.
 """

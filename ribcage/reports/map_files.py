@@ -78,12 +78,12 @@ class MapFiles:
             words = explanation.endings(model.findings)
             for name in chosen:
                 made.append(self.maps / place.parent / f"{place.name}-{words[name]}.png")
-                saliency.save(saliency.overlay(image.pixels, found.heat(name)), made[-1])
+                saliency.save_png(saliency.overlay(image.pixels, found.heat(name)), made[-1])
         if self.sheet:
             one = self.sheet.suffix.lower() == ".svg"
             made.append(self.sheet if one else self.sheet / place.parent / f"{place.name}.svg")
-            tiles = saliency.tiles(image.pixels, found, probabilities, high)
-            saliency.save_sheet(tiles, path.name, self._foot(found, bool(high)), made[-1])
+            tiles = saliency.saliency_tiles(image.pixels, found, probabilities, high)
+            saliency.save_tile_sheet(tiles, path.name, self._foot(found, bool(high)), made[-1])
         return made
 
     def _foot(self, found: explanation.Looked, framed: bool) -> str:
@@ -109,7 +109,7 @@ class MapFiles:
                 if row["finding"] == name
             ]
             made.append(self.maps / place.parent / f"{place.name}-{words[name]}.png")
-            saliency.save(saliency.marked(image.pixels, own), made[-1])
+            saliency.save_png(saliency.with_boxes(image.pixels, own), made[-1])
         return made
 
     def check(self, paths: Sequence[Path], say: Callable[[str], None] = print) -> None:

@@ -1,4 +1,4 @@
-"""Saliency maps as images: the heat over the file, boxes in it, a sheet of all findings."""
+"""Saliency maps as images: a map over an image, boxes in it, a sheet with the maps of all findings."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -9,19 +9,19 @@ import numpy as np
 from ribcage.imaging import gray_image
 from ribcage.inference import explanation
 from ribcage.inference.explanation import HALF
-from ribcage.reports.tiles import Tile, sheet
+from ribcage.reports.tiles import Tile, tile_sheet
 from ribcage.runtime import files
 
 STRENGTH = 0.6
-"""How much of a pixel is colour where the heat is greatest: bone and air stay to be seen below it."""
+"""Opacity of the colours at the highest saliency: the image stays visible below them."""
 BOX = (255, 179, 71)
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8, red first: a gray image under the heat of the same size.
+    """(H, W, 3) uint8, red first: a gray image under a saliency map of the same size.
 
-    The colours grow lighter with the heat, so that they are read in gray and by whoever sees red and green alike; where
-    there is no heat the image is as it was. A line is drawn around what is at least half as hot as the hottest.
+    The colours get lighter with the saliency, so they can be read in grayscale and with colour blindness; where it is 0
+    the image is unchanged. A contour surrounds what has at least half of the highest saliency.
     """
     gray, _ = gray_image.to_depth(pixels, 8)
     warm = np.clip(heat, 0, 1)[..., None]
@@ -32,7 +32,7 @@ def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def outlined(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The same with a white line on a black one around what is at least half as hot as the hottest."""
+    """The image with a white contour on a black one around at least half of the highest saliency."""
     most = float(heat.max(initial=0))
     if most <= 0:
         return image
@@ -43,7 +43,7 @@ def outlined(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def marked(pixels: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
+def with_boxes(pixels: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
     """(H, W, 3) uint8, red first: a gray image and boxes of x, y, width, height in its pixels."""
     gray, _ = gray_image.to_depth(pixels, 8)
     drawn, width = cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB), max(1, round(max(gray.shape) / 300))
@@ -54,14 +54,14 @@ def marked(pixels: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarray:
     return drawn
 
 
-def tiles(
+def saliency_tiles(
     pixels: np.ndarray,
     looked: explanation.Looked,
     probabilities: Mapping[str, float],
     crossed: Collection[str],
     side: int = 360,
 ) -> list[Tile]:
-    """The image, and for each finding where the model looks and how probable it finds it."""
+    """The image, and for each finding its saliency map and probability."""
     width, height = explanation.shrunk(looked.size, side)
     gray, _ = gray_image.to_depth(pixels, 8)
     small = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
@@ -75,18 +75,18 @@ def tiles(
 # ---- files
 
 
-def save(image: np.ndarray, file: Path) -> None:
+def save_png(image: np.ndarray, file: Path) -> None:
     """An image, red first, as PNG."""
     _write(cv2.imencode(".png", image[..., ::-1])[1].tobytes(), file)
 
 
-def save_sheet(images: Sequence[Tile], title: str, foot: str, file: Path) -> None:
+def save_tile_sheet(images: Sequence[Tile], title: str, foot: str, file: Path) -> None:
     """Tiles as SVG."""
-    _write(sheet(title, foot, images).encode(), file)
+    _write(tile_sheet(title, foot, images).encode(), file)
 
 
 def _write(data: bytes, file: Path) -> None:
-    """Wholly or not at all."""
+    """Atomically."""
     with files.explained(file.parent, "Free some."):
         file.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic(file) as part:

@@ -1,7 +1,7 @@
 """Tiles: images in rows with a name and a number below each, as one SVG file.
 
-A drawing and not an image, since its text is set by whatever shows it: OpenCV draws no Chinese, and no other library
-is asked for. Every browser opens it and prints it; a page or a document takes it as an image.
+SVG, because its text is rendered by the viewer: OpenCV draws no Chinese, and no other library is needed. Every browser
+opens and prints it; a page or a document can embed it.
 """
 
 import unicodedata
@@ -26,10 +26,10 @@ class Tile:
     name: str
     number: str = ""
     strong: bool = False
-    """Whether it is set apart."""
+    """Whether it is highlighted."""
 
 
-def sheet(title: str, foot: str, tiles: Sequence[Tile]) -> str:
+def tile_sheet(title: str, foot: str, tiles: Sequence[Tile]) -> str:
     """The whole file; for an image and fourteen findings three rows of five."""
     rows = max(1, round((len(tiles) * 3 / 5) ** 0.5))
     columns = -(-len(tiles) // rows)
@@ -45,7 +45,7 @@ def sheet(title: str, foot: str, tiles: Sequence[Tile]) -> str:
 
 
 def _tile(tile: Tile, x: int, y: int) -> str:
-    """At this place: the image in a square, below it what it is."""
+    """At this position: the image in a square, its name and number below."""
     colour, weight = (STRONG, 600) if tile.strong else (INK, 400)
     words = f'fill="{colour}" font-weight="{weight}"'
     shown, base = f'x="{x}" y="{y}" width="{TILE}" height="{TILE}"', y + TILE + TEXT
@@ -60,10 +60,10 @@ def _tile(tile: Tile, x: int, y: int) -> str:
 
 
 def _width(text: str) -> float:
-    """About how wide a text is drawn."""
+    """Approximate width of a text."""
     return sum(17.0 if unicodedata.east_asian_width(letter) in "WF" else 9.0 for letter in text)
 
 
 def _text(text: str) -> str:
-    """Safe inside XML, which has no place for what cannot be printed."""
+    """Safe inside XML, which has no non-printable characters."""
     return html.escape("".join(letter if letter.isprintable() else "?" for letter in text))
