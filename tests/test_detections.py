@@ -17,8 +17,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder, Fit
 from ribcage.data.findings import Policy
 from ribcage.data.loader import Loader
-from ribcage.evaluation import box_validation
-from ribcage.evaluation.box_validation import BoxValidation
+from ribcage.evaluation.detector_validation import DetectorValidation, best_f1_threshold
 from ribcage.imaging import augment, image_file
 from ribcage.inference import detections
 from ribcage.methods.detect import Found
@@ -234,8 +233,8 @@ def test_true_boxes_are_those_the_loader_gives(datasets: Datasets) -> None:
 # ---- what chooses
 
 
-def judge(datasets: Datasets, finder: Bright, rows: np.ndarray) -> BoxValidation:
-    return BoxValidation(lambda: finder, datasets, rows, MODEL, device=torch.device("cpu"), batch=4, threads=1)
+def judge(datasets: Datasets, finder: Bright, rows: np.ndarray) -> DetectorValidation:
+    return DetectorValidation(lambda: finder, datasets, rows, MODEL, device=torch.device("cpu"), batch=4, threads=1)
 
 
 def test_validation_minds_only_images_whose_boxes_are_known(datasets: Datasets) -> None:
@@ -244,7 +243,7 @@ def test_validation_minds_only_images_whose_boxes_are_known(datasets: Datasets) 
     found = chooses()
     assert found["ap50"] == 1.0 and found["map"] == found["map_Mass"] > 0.9  # half a pixel is lost at the edges
     assert len(chooses.marks("Mass")) == 4 + 3
-    model = chooses.calibrated()
+    model = chooses.chosen_spec()
     assert model.thresholds[DETECTION_RULE] == (pytest.approx(0.8),) and model.metrics["validation"] == found
 
 
@@ -258,9 +257,9 @@ def test_the_shown_score_is_the_one_of_the_best_f1() -> None:
     true = BoxTable.ground_truth(np.array([0, 1]), np.array([[0, 0, 10, 10], [0, 0, 10, 10.0]]))
     places, box, far = np.array([0, 0, 1]), [0, 0, 10, 10.0], [50, 50, 60, 60.0]
     found = BoxTable(places, np.array([box, far, box]), np.array([0.9, 0.5, 0.3]))
-    assert box_validation.cut(found, true, 2) == 0.3
-    assert box_validation.cut(found.select(np.array([0, 1])), true, 2) == 0.9
+    assert best_f1_threshold(found, true, 2) == 0.3
+    assert best_f1_threshold(found.select(np.array([0, 1])), true, 2) == 0.9
     tied = BoxTable(places, np.array([box, far, far]), np.array([0.5, 0.5, 0.5]))
-    assert box_validation.cut(tied, true, 2) == 0.5
-    assert box_validation.cut(found.select(np.array([1])), true, 2) is None
-    assert box_validation.cut(BoxTable.none(), true, 2) is None
+    assert best_f1_threshold(tied, true, 2) == 0.5
+    assert best_f1_threshold(found.select(np.array([1])), true, 2) is None
+    assert best_f1_threshold(BoxTable.none(), true, 2) is None

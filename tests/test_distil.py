@@ -398,9 +398,7 @@ def test_a_table_teaches_what_it_speaks_of(data: Path, tmp_path: Path, capsys: p
     assert "distilled from the table 说.csv (Edema)" in card and "The training data of 说.csv are not known" in card
     assert cli.main(["evaluate", str(out), "--data", str(data), "--resamples", "5", "--out", str(tmp_path / "on")]) == 0
     stamps = json.loads((tmp_path / "on" / "metrics.json").read_text(encoding="utf-8"))["warnings"]
-    assert any(
-        text.startswith("What 说.csv has learnt from, which this model comes from, is not known") for text in stamps
-    )
+    assert any("说.csv" in text and "training data" in text for text in stamps)
 
 
 def test_images_without_labels_are_taught_and_the_last_student_is_kept(

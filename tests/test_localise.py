@@ -21,7 +21,7 @@ from ribcage.bundle.init import initial_provenance
 from ribcage.bundle.io import find_bundle, load_bundle, load_classifier, load_detector
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
-from ribcage.evaluation.box_validation import BoxValidation
+from ribcage.evaluation.detector_validation import DetectorValidation
 from ribcage.inference import detections, gradcam, image_files, predictions
 from ribcage.methods.detect import Detect
 from ribcage.runtime.files import only_writer
@@ -92,7 +92,7 @@ def test_a_run_leaves_a_detector_that_opens_and_answers(run: Path, data: Path) -
         gradcam.finder(one), Datasets.of([dataset_folder.open(data)]), np.arange(3), model=one.spec, threads=1
     )
     assert len(said.boxes) and said.boxes["score"].between(0, 1).all()
-    with pytest.raises(ValueError, match="is a detector, which finds boxes"):
+    with pytest.raises(ValueError, match="is a detector"):
         load_classifier(run)
 
 
@@ -157,7 +157,7 @@ def test_maps_that_are_kept_teach_what_fresh_ones_do_and_are_gone_in_the_end(
 def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
     """(K, 5) the ten surest boxes of an image, by maps that were kept, or fresh ones."""
     one, opened = load_detector(run), Datasets.of([dataset_folder.open(data)])
-    chooses = BoxValidation(
+    chooses = DetectorValidation(
         lambda: gradcam.finder(one), opened, np.arange(5), one.spec, device=torch.device("cpu"), batch=3, threads=1
     )
     if kept:

@@ -15,7 +15,7 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
-from ribcage.evaluation.validation import Validation
+from ribcage.evaluation.classifier_validation import ClassifierValidation
 
 
 def imported(folder: Path, rows: pd.DataFrame, name: str = "clinic") -> Path:
@@ -157,7 +157,7 @@ def test_what_cannot_be_is_one_line_and_no_fault_of_ribcages(
 
 def test_the_loss_is_that_of_the_known_labels() -> None:
     model = ModelSpec("test_resnet", ("Mass", "Edema"), (32, 32), 32, "pad", 0.5, 0.2)
-    validation = Validation.__new__(Validation)
+    validation = ClassifierValidation.__new__(ClassifierValidation)
     validation.model, validation.labels = model, np.array([[1, np.nan], [0, 1]], np.float32)
     validation.logits = np.array([[2, 9], [1, -1]], np.float32)
     p = 1 / (1 + np.exp(-validation.logits.astype(float)))

@@ -169,7 +169,7 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
     from ribcage.data.collection import Datasets
     from ribcage.data.provenance import Provenance
     from ribcage.evaluation import leakage
-    from ribcage.evaluation.validation import Validation
+    from ribcage.evaluation.classifier_validation import ClassifierValidation
     from ribcage.training import run_folder
 
     if not options.data:
@@ -181,13 +181,13 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
     rows = data.rows_of(options.val)
     if warning := leakage.first_weights(seen, data, rows, options.val):
         run_folder.say(warning)
-    validation = Validation(lambda: method, data, rows, model, device=torch.device("cpu"), batch=64)
+    validation = ClassifierValidation(lambda: method, data, rows, model, device=torch.device("cpu"), batch=64)
     if not validation.judged:
         names = ", ".join(model.findings)
         raise ValueError(f"No finding of {names} is both present and absent in split {options.val!r}.")
     print(f"split {options.val!r}: {len(rows):,} images, mean AUROC {validation()['auroc']:.4f}")
     note = {"fitted": len(rows), "fitted_to": [one.index.name for one in data]}
-    chosen = replace(validation.calibrated(), training={**model.training, **note})
+    chosen = replace(validation.chosen_spec(), training={**model.training, **note})
     check = ood.halved(data, rows)
     return chosen, seen | Provenance.of(data, np.empty(0, np.int64), rows), check
 

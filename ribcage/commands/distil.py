@@ -259,7 +259,7 @@ def build(
 
     from ribcage.bundle.init import initial_backbone
     from ribcage.data import selection
-    from ribcage.evaluation import validation
+    from ribcage.evaluation import classifier_validation
     from ribcage.imaging import augment
     from ribcage.methods.distil import Distil
     from ribcage.training import options as course
@@ -301,7 +301,7 @@ def build(
     )  # fmt: skip
     labels = loader.labels(0, learning)
     if options.loss == "cross-entropy" and len(there) == len(model.findings):
-        validation.check_exclusive(labels)
+        classifier_validation.check_exclusive(labels)
     if options.relations:
         check_maps(method, model)
     method.count(torch.from_numpy(labels))
@@ -418,7 +418,7 @@ def keeper(
         provenance |= teachers.seen(name)
 
     def keep() -> None:
-        found = judge.calibrated() if judge else model
+        found = judge.chosen_spec() if judge else model
         save_bundle(options.out / "bundle", run.result, found, provenance, check())
 
     return keep

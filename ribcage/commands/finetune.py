@@ -191,7 +191,7 @@ def build(options: Options, data: "Datasets", learning: Any, model: Any, policy:
     import torch
 
     from ribcage.bundle.init import initial_backbone
-    from ribcage.evaluation import validation
+    from ribcage.evaluation import classifier_validation
     from ribcage.imaging import augment
     from ribcage.methods.supervised import Supervised
     from ribcage.training import options as course
@@ -214,7 +214,7 @@ def build(options: Options, data: "Datasets", learning: Any, model: Any, policy:
     loader = course.loader(options, data, shown, learning, model, device, policy=policy)
     labels = loader.labels(0, learning)
     if options.loss == "cross-entropy":
-        validation.check_exclusive(labels)
+        classifier_validation.check_exclusive(labels)
     if options.freeze and not options.init:
         run_folder.say("WARNING: --freeze backbone without --init: the head learns from random features.")
     method.count(torch.from_numpy(labels))
@@ -223,10 +223,10 @@ def build(options: Options, data: "Datasets", learning: Any, model: Any, policy:
 
 def validator(options: Options, run: Any, data: "Datasets", choosing: Any, model: Any, policy: Any, device: Any) -> Any:
     """What scores the model after an epoch: with nothing to judge it by, no training begins."""
-    from ribcage.evaluation.validation import Validation, check_exclusive
+    from ribcage.evaluation.classifier_validation import ClassifierValidation, check_exclusive
     from ribcage.training import run_folder
 
-    validation = Validation(
+    validation = ClassifierValidation(
         lambda: run.result, data, choosing, model, device=device, batch=options.batch, policy=policy,
         threads=options.threads or None,
     )  # fmt: skip
@@ -254,7 +254,7 @@ def keeper(options: Options, validation: Any, data: "Datasets", learning: Any, c
     check = ood.later(data, learning, choosing)
 
     def keep() -> None:
-        save_bundle(options.out / "bundle", validation.method(), validation.calibrated(), provenance, check())
+        save_bundle(options.out / "bundle", validation.method(), validation.chosen_spec(), provenance, check())
 
     return keep
 
@@ -271,7 +271,7 @@ def watch(options: Options, training: Any, validation: Any) -> None:
         return
 
     def note(log: Any) -> str:
-        auroc = f", val AUROC {validation.found['auroc']:.4f}" if validation.found else ""
+        auroc = f", val AUROC {validation.scores['auroc']:.4f}" if validation.scores else ""
         return f"loss {log.loss:.4f}{auroc}"
 
     run_folder.watch(training, options.batch, note)

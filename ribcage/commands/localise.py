@@ -313,9 +313,9 @@ def keep_no_maps(options: Options) -> None:
 
 def validator(options: Options, run: Any, data: "Datasets", choosing: Any, model: Any, policy: Any, device: Any) -> Any:
     """What scores the detector after an epoch."""
-    from ribcage.evaluation.box_validation import BoxValidation
+    from ribcage.evaluation.detector_validation import DetectorValidation
 
-    return BoxValidation(
+    return DetectorValidation(
         lambda: run.result, data, choosing, model, device=device, batch=options.batch, policy=policy,
         threads=options.threads or None, bf16=run.bf16,
     )  # fmt: skip
@@ -332,7 +332,7 @@ def keeper(options: Options, validation: Any, data: "Datasets", learning: Any, c
     check = ood.later(data, learning, choosing)
 
     def keep() -> None:
-        save_bundle(options.out / "bundle", validation.method(), validation.calibrated(), provenance, check())
+        save_bundle(options.out / "bundle", validation.method(), validation.chosen_spec(), provenance, check())
 
     return keep
 
@@ -342,7 +342,7 @@ def watch(options: Options, training: Any, validation: Any) -> None:
     from ribcage.training import run_folder
 
     def note(log: Any) -> str:
-        score = f", val mAP {validation.found['map']:.4f}" if validation.found else ""
+        score = f", val mAP {validation.scores['map']:.4f}" if validation.scores else ""
         return f"loss {log.loss:.4f}{score}"
 
     run_folder.watch(training, options.batch, note)
@@ -355,7 +355,7 @@ def look(options: Options, data: "Datasets", device: Any) -> Path:
     from ribcage.bundle.io import Detector, load_classifier, save_bundle
     from ribcage.data.provenance import Provenance
     from ribcage.evaluation import leakage
-    from ribcage.evaluation.box_validation import BoxValidation
+    from ribcage.evaluation.detector_validation import DetectorValidation
     from ribcage.inference import gradcam
     from ribcage.runtime import distributed
     from ribcage.training import options as course
@@ -366,7 +366,7 @@ def look(options: Options, data: "Datasets", device: Any) -> Path:
     seen = known.provenance
     looking = Detector(known.folder, model, known.method.to(device), seen)
     choosing = course.own_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
-    validation = BoxValidation(
+    validation = DetectorValidation(
         lambda: gradcam.finder(looking), data, choosing, model, device=device, batch=options.batch,
         policy=policy_of(options, data), threads=options.threads or None,
     )  # fmt: skip
@@ -377,7 +377,7 @@ def look(options: Options, data: "Datasets", device: Any) -> Path:
         seen |= Provenance.of(data, np.empty(0, np.int64), choosing)
     if distributed.rank() == 0:
         run_folder.begin("localise", options, data)
-        found = validation.calibrated() if validation.judged else model
+        found = validation.chosen_spec() if validation.judged else model
         save_bundle(options.out / "bundle", looking.method, found, seen, known.ood)
         report(options, "Validation" if validation.judged else "")
     return options.out

@@ -1,4 +1,4 @@
-"""Box validation: what chooses the best detector while it learns, and the score from which its boxes are shown."""
+"""Validation of a detector while it trains: its scores, and its score thresholds."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,11 +20,11 @@ from ribcage.metrics.boxes import BoxTable
 from ribcage.metrics.matching import THRESHOLDS, match_boxes
 from ribcage.runtime import distributed
 
-HALF, THREE_QUARTERS = THRESHOLDS.index(0.5), THRESHOLDS.index(0.75)
+AT_50, AT_75 = THRESHOLDS.index(0.5), THRESHOLDS.index(0.75)
 
 
-class BoxValidation:
-    """A detector on the images that choose among detectors: call it for the numbers of this moment."""
+class DetectorValidation:
+    """A `Validation` of a detector."""
 
     def __init__(
         self,
@@ -41,17 +41,17 @@ class BoxValidation:
     ) -> None:
         self.method, self.data, self.rows, self.model = method, data, np.unique(rows), model
         self.device, self.batch, self.threads, self.bf16 = device, batch, threads, bf16
-        self.true = {name: detections.truth(data, self.rows, name) for name in model.findings}
+        self.ground_truth = {name: detections.truth(data, self.rows, name) for name in model.findings}
         known = detections.drawn(data, self.rows, model.findings, policy).T
         self.known = dict(zip(model.findings, known, strict=True))
         self.cached: CachedMaps | None = None
-        """What a frozen backbone makes of the images, where that is known."""
-        self.found: dict[str, float] = {}
-        self.said: Detections | None = None
-        """What the detector found last, at rank 0."""
+        """Cached feature maps of a frozen backbone."""
+        self.scores: dict[str, float] = {}
+        self.detections: Detections | None = None
+        """The last detections, at rank 0."""
 
     def loader(self) -> Loader:
-        """Of the images as they are shown: for who makes what is kept."""
+        """A loader of the validation images, to cache their feature maps."""
         model = self.model
         return Loader(
             self.data, [plain_view(model.size)], batch=self.batch, rows=self.rows, findings=model.findings,
@@ -61,8 +61,8 @@ class BoxValidation:
 
     @property
     def judged(self) -> tuple[str, ...]:
-        """The findings that are drawn somewhere."""
-        return tuple(name for name, true in self.true.items() if len(true))
+        """The findings with ground-truth boxes among the validation images."""
+        return tuple(name for name, true in self.ground_truth.items() if len(true))
 
     def __call__(self) -> dict[str, float]:
         """mAP, AP at overlaps of a half and of three quarters, mAP of every finding; undefined ones are left out.
@@ -73,31 +73,35 @@ class BoxValidation:
         )  # fmt: skip
         if distributed.rank() > 0:
             return {}
-        self.said = said
+        self.detections = said
         if not np.isfinite(said.boxes[["score", *detections.SIDES]].to_numpy()).all():
             raise ValueError(DIVERGED)
         count = len(self.rows)
-        precisions = {name: box_average_precision(self.marks(name), self.true[name], count) for name in self.judged}
+        precisions = {
+            name: box_average_precision(self.marks(name), self.ground_truth[name], count) for name in self.judged
+        }
         mean = np.mean(list(precisions.values()), axis=0)  # (T,)
-        self.found = {"map": float(mean.mean()), "ap50": float(mean[HALF]), "ap75": float(mean[THREE_QUARTERS])}
-        self.found |= {f"map_{name}": float(each.mean()) for name, each in precisions.items()}
-        return self.found
+        self.scores = {"map": float(mean.mean()), "ap50": float(mean[AT_50]), "ap75": float(mean[AT_75])}
+        self.scores |= {f"map_{name}": float(each.mean()) for name, each in precisions.items()}
+        return self.scores
 
     def marks(self, finding: str) -> BoxTable:
-        """What was found of a finding, on images of which it is known where it is."""
-        assert self.said is not None, "not validated yet"
-        return self.said.marks(finding).on_images(self.known[finding])
+        """The detections of a finding, on images whose ground-truth boxes are known."""
+        assert self.detections is not None, "not validated yet"
+        return self.detections.marks(finding).on_images(self.known[finding])
 
-    def calibrated(self) -> ModelSpec:
-        """The model's facts with the score that boxes should have to be shown, and what it scored."""
-        chosen = tuple(cut(self.marks(name), true, len(self.rows)) for name, true in self.true.items())
-        return replace(self.model, thresholds={DETECTION_RULE: chosen}, metrics={"validation": self.found})
+    def chosen_spec(self) -> ModelSpec:
+        """The spec with score thresholds and scores from the last detections."""
+        chosen = tuple(
+            best_f1_threshold(self.marks(name), true, len(self.rows)) for name, true in self.ground_truth.items()
+        )
+        return replace(self.model, thresholds={DETECTION_RULE: chosen}, metrics={"validation": self.scores})
 
 
-def cut(found: BoxTable, true: BoxTable, count: int) -> float | None:
-    """The least score at which F1 = 2 right / (found + true) is highest, at the lowest overlap; None if none is.
+def best_f1_threshold(found: BoxTable, true: BoxTable, count: int) -> float | None:
+    """The score threshold with the highest F1 = 2 TP / (detections + boxes) at the lowest IoU; None without a hit.
 
-    Of boxes with the same score all are shown or none.
+    Boxes with the same score are above the threshold together or not at all.
     """
     matches = match_boxes(found, true, count, THRESHOLDS[:1])
     right = np.cumsum(matches.right[0])
