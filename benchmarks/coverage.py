@@ -199,7 +199,7 @@ def compared(cell: Cell) -> list[Found]:
     for _ in range(cell.times):
         first, second, labels, patients, inside = draw_sides(random, cell)
         scores = np.where(inside[:, None] | (np.arange(6) < 3), first, second)
-        found = metrics.gap(scores, labels, inside, patients)
+        found = metrics.auroc_gap(scores, labels, inside, patients)
         tally.add("gap in AUROC, DeLong", truth, found.interval())
         tally.add("gap in macro AUROC, DeLong", float(truth.mean()), found.macro().interval())
     return tally.found()

@@ -296,7 +296,7 @@ def of_bundle(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     if draw.random() < 0.5 and (place / "b" / digest.SUMS).is_file():  # who means harm writes digests, too
         whole = {file.name: file for file in (place / "b").iterdir() if file.is_file() and file.suffix != ".md"}
         whole.pop(digest.SUMS)
-        (place / "b" / digest.SUMS).write_text(digest.sums(whole), "utf-8")
+        (place / "b" / digest.SUMS).write_text(digest.digest_lines(whole), "utf-8")
     return lambda: _without_digests(lambda: [load_bundle(place / "b").ood, history.load(place / "b")])
 
 

@@ -55,7 +55,7 @@ class Images:
 
     def contents(self) -> list[np.ndarray]:
         """What a check is fitted on."""
-        return [appearance.content(one) for one in self.pixels]
+        return [appearance.cropped_content(one) for one in self.pixels]
 
 
 # ---- altered images
@@ -172,7 +172,7 @@ def photographs() -> Images:
     rng, whole = np.random.default_rng(1), Images([], [])
     for name, pixels in found.items():
         several = [pixels, *(square(pixels, rng) for _ in range(CROPS))]
-        kept = [one for one in several if not appearance.empty(one)]
+        kept = [one for one in several if not appearance.is_blank(one)]
         whole = Images([*whole.pixels, *kept], [*whole.of, *[name] * len(kept)])
     return whole
 
@@ -199,7 +199,7 @@ def other_dicoms() -> Images:
             pixels = image_file.read_image(file).pixels
         except Exception:  # many are broken, or no image, on purpose
             continue
-        if not appearance.empty(pixels) and min(pixels.shape) >= 32:
+        if not appearance.is_blank(pixels) and min(pixels.shape) >= 32:
             small = cv2.resize(pixels, (16, 16), interpolation=cv2.INTER_AREA) // 16
             found.setdefault(small.tobytes(), (file.name, pixels))
     return Images([pixels for _, pixels in found.values()], [name for name, _ in found.values()])
@@ -223,7 +223,7 @@ def interval(hits: np.ndarray, of: Sequence[str], z: float = 1.959964) -> tuple[
 
 def looks(check: ood.Check, images: Images, fit: image_file.Fit = "pad") -> np.ndarray:
     """(N,) what each is noticed as; -1 where it is not."""
-    squares = [counterexamples.plainly(appearance.content(stored(one, fit))) for one in images.pixels]
+    squares = [counterexamples.plainly(appearance.cropped_content(stored(one, fit))) for one in images.pixels]
     return check.noticed(np.stack([appearance.vector(one) for one in squares]))
 
 

@@ -66,7 +66,7 @@ class Subject:
 
     @property
     def file(self) -> Path:
-        return recipe.file(f"small-{self.method}")
+        return recipe.recipe_file(f"small-{self.method}")
 
     @property
     def random(self) -> bool:

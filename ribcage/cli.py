@@ -80,7 +80,7 @@ def one_line(error: Exception) -> str:
 
     Of a line that a hostile file made endless the middle is left out.
     """
-    text = terminal.line(_told(error))
+    text = terminal.plain_line(_told(error))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 300]} […] {text[-300:]}"
 
 

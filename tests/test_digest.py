@@ -28,17 +28,17 @@ def made(file: Path) -> Path:
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
 def test_a_sealed_file_that_is_not_what_was_written_is_refused(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
     file = made(tmp_path / "file")
-    digest.seal(file)
-    digest.check_seal(file, "")
+    digest.append_digest(file)
+    digest.check_appended_digest(file, "")
     file.write_bytes(spoil(file.read_bytes()))
     with pytest.raises(digest.DamagedError, match=r"file.*Import again"):
-        digest.check_seal(file, "Import again.")
+        digest.check_appended_digest(file, "Import again.")
 
 
 def test_a_folder_says_which_of_its_files_is_not_what_was_written(tmp_path: Path) -> None:
     written = {name: made(tmp_path / name) for name in ("a.bin", "影像 b.bin")}
     digest.check_folder(tmp_path, "")  # an older folder has no digests
-    (tmp_path / digest.SUMS).write_text(digest.sums(written), encoding="utf-8")
+    (tmp_path / digest.SUMS).write_text(digest.digest_lines(written), encoding="utf-8")
     digest.check_folder(tmp_path, "")
     (tmp_path / "影像 b.bin").write_bytes(SPOILED["flipped bit"]((tmp_path / "a.bin").read_bytes()))
     with pytest.raises(digest.DamagedError, match=r"影像 b\.bin is damaged.*Import again"):
@@ -50,7 +50,7 @@ def test_a_folder_says_which_of_its_files_is_not_what_was_written(tmp_path: Path
 
 @pytest.mark.skipif(not shutil.which("sha256sum"), reason="no sha256sum here")
 def test_the_digests_are_those_of_sha256sum(tmp_path: Path) -> None:
-    (tmp_path / digest.SUMS).write_text(digest.sums({"a.bin": made(tmp_path / "a.bin")}))
+    (tmp_path / digest.SUMS).write_text(digest.digest_lines({"a.bin": made(tmp_path / "a.bin")}))
     subprocess.run(["sha256sum", "--check", "--strict", digest.SUMS], cwd=tmp_path, check=True, capture_output=True)
 
 
@@ -58,4 +58,4 @@ def test_the_digests_are_those_of_sha256sum(tmp_path: Path) -> None:
 def test_no_digest_is_of_a_file_elsewhere(tmp_path: Path, line: str) -> None:
     (tmp_path / digest.SUMS).write_text(f"{'0' * 64}  {line}\n")
     with pytest.raises(digest.DamagedError, match="SHA256SUMS is damaged"):
-        digest.known(tmp_path)
+        digest.recorded_digests(tmp_path)

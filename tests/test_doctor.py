@@ -22,7 +22,7 @@ from ribcage.training.checkup import Check
 
 @pytest.mark.parametrize("syntax", samples.SYNTAXES)
 def test_every_syntax_is_really_read_or_said_to_be_untried(syntax: str) -> None:
-    said, good, package = samples.tried(syntax)
+    said, good, package = samples.try_syntax(syntax)
     assert good and package
     assert said.startswith("not tested") == (syntax in samples.UNWRITTEN)
 
@@ -37,7 +37,7 @@ def test_a_sample_is_written_in_its_syntax() -> None:
 
     pixels = np.zeros((samples.SIDE, samples.SIDE), np.uint8)
     for syntax in set(samples.SYNTAXES) - set(samples.UNWRITTEN):
-        read = pydicom.dcmread(io.BytesIO(samples.written(syntax, pixels)))
+        read = pydicom.dcmread(io.BytesIO(samples.sample_file(syntax, pixels)))
         assert read.file_meta.TransferSyntaxUID == syntax
 
 
@@ -50,14 +50,14 @@ def test_a_decoder_that_reads_wrongly_is_not_good(monkeypatch: pytest.MonkeyPatc
         return found
 
     monkeypatch.setattr(dicom, "decode_dicom", off)
-    assert samples.tried(transfer_syntaxes.RLE) == ("read wrongly, off by 1", False, "pydicom")
+    assert samples.try_syntax(transfer_syntaxes.RLE) == ("read wrongly, off by 1", False, "pydicom")
 
 
 def test_a_decoder_that_is_missing_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(syntax: str) -> Any:
         raise ImportError("no such plugin")
 
-    monkeypatch.setattr(samples, "tried", missing)
+    monkeypatch.setattr(samples, "try_syntax", missing)
     found = {one.name: one for one in checkup.decoders()}
     assert len(found) == len(samples.SYNTAXES) and all(one.broken for one in found.values())
     assert found["JPEG 2000"].fix == "pip install pylibjpeg pylibjpeg-openjpeg"

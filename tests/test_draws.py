@@ -35,7 +35,7 @@ def philox_one(counter: list[int], key: list[int]) -> list[int]:
 
 def test_an_address_is_a_counter_of_row_epoch_stream_and_block() -> None:
     seed, epoch, row, stream = 7 << 40 | 5, 12, 3 << 32 | 9, 2
-    drawn = rng.words(seed, epoch, np.array([row]), stream, 6)[0].tolist()
+    drawn = rng.random_words(seed, epoch, np.array([row]), stream, 6)[0].tolist()
     blocks = [philox_one([9, 3, epoch, stream << 16 | block], [5, 7 << 8]) for block in (0, 1)]
     assert drawn == (blocks[0] + blocks[1])[:6]
 
@@ -52,7 +52,7 @@ def test_a_row_draws_the_same_alone_and_in_company() -> None:
 def test_seed_epoch_and_stream_each_change_the_numbers(other: tuple[int, int, int]) -> None:
     rows = np.arange(100)
     seed, epoch, stream = other
-    assert not np.isin(rng.words(1, 2, rows, 0, 4), rng.words(seed, epoch, rows, stream, 4)).any()
+    assert not np.isin(rng.random_words(1, 2, rows, 0, 4), rng.random_words(seed, epoch, rows, stream, 4)).any()
 
 
 def test_uniform_numbers_are_uniform_and_uncorrelated() -> None:
@@ -88,8 +88,8 @@ def test_a_million_rows_are_ordered_in_well_under_half_a_second() -> None:
 
 def test_every_number_of_a_batch_has_an_order_of_its_own_which_no_company_changes() -> None:
     chance = rng.whole(0, 0, np.arange(3000), rng.METHOD)
-    orders = rng.orders(chance, 6)
-    assert (np.sort(orders, axis=1) == np.arange(6)).all() and (rng.orders(chance[7:9], 6) == orders[7:9]).all()
+    orders = rng.random_orders(chance, 6)
+    assert (np.sort(orders, axis=1) == np.arange(6)).all() and (rng.random_orders(chance[7:9], 6) == orders[7:9]).all()
     assert np.bincount(orders[:, 0]) == pytest.approx(np.full(6, 500), abs=100)
 
 

@@ -68,7 +68,7 @@ def test_heat_is_what_is_drawn_in_the_view_where_the_file_is_the_view() -> None:
     read = image_file.GrayImage(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8), 64, 64)
     one = opened(stored=64)
     seen = gradcam.looks(one.method, explanation.view(read.pixels, one.spec))
-    expected = heatmaps.enlarged(seen.maps, seen.cells, (64, 64))[0, 0].numpy()
+    expected = heatmaps.upsampled_maps(seen.maps, seen.cells, (64, 64))[0, 0].numpy()
     np.testing.assert_allclose(explanation.heat(one, read, ["Mass"])[0], expected, atol=1e-5)
 
 

@@ -43,7 +43,7 @@ def atomic(file: Path) -> None:
 
 
 def append(file: Path) -> None:
-    with files.opened(file, "a") as stream:
+    with files.open_regular(file, "a") as stream:
         stream.write("new")
 
 
@@ -55,7 +55,7 @@ def lock(file: Path) -> None:
 WAYS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "part": ("x.json.part", lambda file: atomic(file.with_suffix(""))),
     "target": ("x.json", atomic),
-    "text": ("x.json", lambda file: files.write(file, "new")),
+    "text": ("x.json", lambda file: files.write_text(file, "new")),
     "log": ("metrics.jsonl", append),
     "lock": (files.LOCK, lock),
 }
@@ -104,7 +104,7 @@ def test_a_folder_behind_a_link_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
-    files.write(tmp_path / "a.txt", "old")
+    files.write_text(tmp_path / "a.txt", "old")
     with (
         pytest.raises(OSError, match="No space left"),
         files.explained(tmp_path, ""),
@@ -183,7 +183,7 @@ def test_a_file_that_never_ends_is_no_file(tmp_path: Path, put: Callable[[Path],
 
 @pytest.mark.skipif(os.name != "posix", reason="a pipe and devices")
 def test_pipes_beside_a_model_and_in_a_run_are_refused(tmp_path: Path) -> None:
-    for name, read in ((digest.SUMS, digest.known), (checkpoint.FILE, checkpoint.newest)):
+    for name, read in ((digest.SUMS, digest.recorded_digests), (checkpoint.FILE, checkpoint.newest)):
         os.mkfifo(tmp_path / name)
         with pytest.raises(OSError, match=name):
             read(tmp_path)
@@ -203,7 +203,7 @@ def test_what_grows_when_unpacked_is_refused(tmp_path: Path) -> None:
         Provenance.load(tmp_path / "bomb.npz")
     with zipfile.ZipFile(tmp_path / "c.pt", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("c/data.pkl", b"\0" * 100_000)
-    digest.seal(tmp_path / "c.pt")
+    digest.append_digest(tmp_path / "c.pt")
     with pytest.raises(ValueError, match="damaged"):
         checkpoint.load(tmp_path / "c.pt")
 

@@ -184,7 +184,7 @@ def test_a_head_of_zeros_looks_nowhere_and_one_without_findings_is_refused() -> 
         method = classifier(name)
         nn.init.zeros_(method.head.weight)
         assert (looks(method, torch.randn(2, 1, 64, 64)).maps == 0).all()
-    with pytest.raises(ValueError, match="test_resnet knows no findings"):
+    with pytest.raises(ValueError, match="test_resnet"):
         looks(Supervised(Backbone("test_resnet"), ()), torch.randn(1, 1, 64, 64))
 
 
@@ -199,8 +199,8 @@ def test_maps_of_a_image_do_not_depend_on_its_batch() -> None:
 
 def test_heat_is_never_nan() -> None:
     weights = torch.tensor([[[1.0], [-1.0]]])
-    assert torch.equal(heatmaps.heat(torch.zeros(1, 1, 2, 2), weights), torch.zeros(1, 2, 2, 2))
-    assert (heatmaps.heat(torch.ones(1, 1, 2, 2), weights)[0] == torch.tensor([1.0, 0.0])[:, None, None]).all()
+    assert torch.equal(heatmaps.gradcam_maps(torch.zeros(1, 1, 2, 2), weights), torch.zeros(1, 2, 2, 2))
+    assert (heatmaps.gradcam_maps(torch.ones(1, 1, 2, 2), weights)[0] == torch.tensor([1.0, 0.0])[:, None, None]).all()
 
 
 def test_peaks_are_the_centres_of_the_hottest_cells() -> None:
@@ -218,9 +218,9 @@ def test_enlarged_maps_are_what_interpolation_gives_where_cells_are_even_and_mov
     heat = torch.rand(2, 3, 3, 5)
     even = heatmaps.Cells.even((3, 5), (21, 40))
     expected = nn.functional.interpolate(heat, (21, 40), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(heatmaps.enlarged(heat, even, (21, 40)), expected)
+    torch.testing.assert_close(heatmaps.upsampled_maps(heat, even, (21, 40)), expected)
     moved = heatmaps.Cells((even.first[0] - 3, even.first[1] - 2), even.step)
-    torch.testing.assert_close(heatmaps.enlarged(heat, moved, (21, 40))[:, :, :-2, :-3], expected[:, :, 2:, 3:])
+    torch.testing.assert_close(heatmaps.upsampled_maps(heat, moved, (21, 40))[:, :, :-2, :-3], expected[:, :, 2:, 3:])
 
 
 @pytest.mark.parametrize(
@@ -268,20 +268,20 @@ def test_maps_and_points_go_back_to_the_stored_image(view: augment.View) -> None
     cv2.circle(stored, (70, 58), 6, 255, -1)
     numbers = augment.draw_numbers(view, 3, 0, np.array([7]), 0, 128)
     shown = augment.apply(stored[None], numbers, 0.0, 1.0)[0].numpy()  # (1, H, W)
-    back = heatmaps.moved(shown, numbers.affine[0], 128)[0]
+    back = heatmaps.maps_in_image(shown, numbers.affine[0], 128)[0]
     assert back.shape == (128, 128) and back.max() <= 1.001
-    outside = heatmaps.moved(np.ones_like(shown), numbers.affine[0], 128)[0] == 0
+    outside = heatmaps.maps_in_image(np.ones_like(shown), numbers.affine[0], 128)[0] == 0
     inner = cv2.erode((~outside).astype(np.uint8), np.ones((9, 9)))
     assert np.abs(back - stored / 255)[inner > 0].mean() < 0.01
     centre = (back.sum(0) @ (np.arange(128) + 0.5) / back.sum(), back.sum(1) @ (np.arange(128) + 0.5) / back.sum())
     np.testing.assert_allclose(centre, (70.5, 58.5), atol=0.3)
     x, y = (shown[0].sum(axis) @ (np.arange(shown.shape[2 - axis]) + 0.5) / shown.sum() for axis in (0, 1))
-    np.testing.assert_allclose(heatmaps.carried(np.array([x, y]), numbers.affine[0]), (70.5, 58.5), atol=0.3)
+    np.testing.assert_allclose(heatmaps.points_in_image(np.array([x, y]), numbers.affine[0]), (70.5, 58.5), atol=0.3)
 
 
 def test_heat_reaches_the_edge_of_what_was_shown_and_is_nothing_beyond() -> None:
     numbers = augment.draw_numbers(augment.View(32, crop=(0.25, 0.25), place=(0.5, 0.5)), 0, 0, np.array([0]), 0, 128)
-    back = heatmaps.moved(np.ones((1, 32, 32)), numbers.affine[0], 128)[0]
+    back = heatmaps.maps_in_image(np.ones((1, 32, 32)), numbers.affine[0], 128)[0]
     expected = np.zeros((128, 128))
     expected[32:96, 32:96] = 1
     np.testing.assert_allclose(back, expected, atol=1e-6)
@@ -294,13 +294,13 @@ def test_boxes_are_around_each_region_hot_enough() -> None:
     heat[10:14, 20:30] = 0.8
     heat[14, 19] = 0.6  # touches at a corner
     heat[18, 0] = 0.49
-    found = heatmaps.boxes(heat)
+    found = heatmaps.heatmap_boxes(heat)
     np.testing.assert_allclose(found[:, :4], [[19, 10, 30, 15], [3, 2, 9, 5]])
     np.testing.assert_allclose(found[:, 4], [(40 * 0.8 + 0.6) / 41, (17 * 0.5 + 1) / 18])
-    np.testing.assert_allclose(heatmaps.boxes(heat, 1.0)[:, :4], [[3, 2, 4, 3]])
-    assert heatmaps.boxes(np.zeros((4, 4))).shape == (0, 5)
+    np.testing.assert_allclose(heatmaps.heatmap_boxes(heat, 1.0)[:, :4], [[3, 2, 4, 3]])
+    assert heatmaps.heatmap_boxes(np.zeros((4, 4))).shape == (0, 5)
     with pytest.raises(ValueError, match="not 0"):
-        heatmaps.boxes(heat, 0)
+        heatmaps.heatmap_boxes(heat, 0)
 
 
 # ---- a classifier that finds boxes
@@ -314,8 +314,8 @@ def test_boxes_of_a_classifier_are_scored_by_probability_and_heat() -> None:
         assert (found.scores.diff() <= 0).all() and found.findings.dtype == torch.int64
         sure = (seen.logits[n] / torch.tensor([2.0, 1.0, 0.5])).sigmoid().numpy()
         for f in range(3):
-            large = heatmaps.enlarged(seen.maps[n : n + 1], seen.cells, (64, 64))[0, f].numpy()
-            expected = heatmaps.boxes(large, 0.6)
+            large = heatmaps.upsampled_maps(seen.maps[n : n + 1], seen.cells, (64, 64))[0, f].numpy()
+            expected = heatmaps.heatmap_boxes(large, 0.6)
             mine = found.findings == f
             np.testing.assert_allclose(found.boxes[mine].numpy(), expected[:, :4])
             np.testing.assert_allclose(found.scores[mine].numpy(), sure[f] * expected[:, 4], rtol=1e-5)
@@ -371,7 +371,7 @@ def bright(method: Supervised, side: int = 64) -> torch.Tensor:
 def test_layercam_is_the_sum_of_positive_gradients_times_features() -> None:
     random = torch.Generator().manual_seed(0)
     features, gradients = torch.randn(2, 3, 4, 5, generator=random), torch.randn(2, 2, 3, 4, 5, generator=random)
-    found = heatmaps.local_heat(features, gradients)
+    found = heatmaps.layercam_maps(features, gradients)
     own = (gradients[1, 0].clamp(min=0) * features[0]).sum(0).clamp(min=0)
     torch.testing.assert_close(found[0, 1], own / own.max())
     assert found.shape == (2, 2, 4, 5) and float(found.min()) >= 0

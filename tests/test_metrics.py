@@ -475,7 +475,7 @@ def test_a_gap_to_other_patients_has_the_limits_of_both_sides() -> None:
     """No patient is on both sides: nothing is correlated, and the squares of the distances add up."""
     scores, labels, patients = case(16, rows=300)
     inside = patients % 3 == 0
-    found = metrics.gap(scores, labels, inside, patients).interval()
+    found = metrics.auroc_gap(scores, labels, inside, patients).interval()
     own, others = (metrics.delong(scores[s], labels[s], patients[s]).interval() for s in (inside, ~inside))
     np.testing.assert_allclose(found.value, own.value - others.value, atol=1e-12)
     np.testing.assert_allclose(
@@ -491,8 +491,8 @@ def test_a_gap_knows_that_patients_are_on_both_sides() -> None:
     scores, labels, patients = case(17, rows=200)
     twice = [np.concatenate([each, each]) for each in (scores, labels, patients)]
     inside = np.arange(400) < 200
-    joint = metrics.gap(twice[0], twice[1], inside, twice[2]).interval()
-    apart = metrics.gap(twice[0], twice[1], inside, np.arange(400)).interval()
+    joint = metrics.auroc_gap(twice[0], twice[1], inside, twice[2]).interval()
+    apart = metrics.auroc_gap(twice[0], twice[1], inside, np.arange(400)).interval()
     assert (joint.value == 0).all() and joint.error == pytest.approx(np.zeros(3), abs=1e-6)
     assert (joint.high - joint.low < 0.2 * (apart.high - apart.low)).all()
 
@@ -506,7 +506,7 @@ def test_gaps_hold_the_truth_in_ninety_five_of_a_hundred() -> None:
         inside = chance.random(250) < 0.2  # a patient may be on both sides
         labels = (chance.random(250) < 0.4).astype(float)
         scores = np.sqrt(0.5) * (chance.normal(size=125)[patients] + chance.normal(size=250))
-        found = metrics.gap(scores + labels * np.where(inside, 2.0, 1.0), labels, inside, patients).interval()
+        found = metrics.auroc_gap(scores + labels * np.where(inside, 2.0, 1.0), labels, inside, patients).interval()
         held.append(found.low[0] <= truth[0] - truth[1] <= found.high[0])
     assert np.mean(held) == pytest.approx(0.95, abs=0.04)
 
@@ -515,11 +515,11 @@ def test_a_gap_without_a_variance_has_no_interval() -> None:
     scores, labels, _ = case(18, rows=60)
     first = labels[:, 0]
     inside = np.arange(60) == np.flatnonzero(first == 1)[0]  # one positive, no negative: no AUROC
-    found = metrics.gap(scores[:, 0], first, inside)
+    found = metrics.auroc_gap(scores[:, 0], first, inside)
     assert np.isnan([found.value, found.macro().value, found.macro().interval().low]).all()
     inside |= first == 0  # one positive and all negatives but one: an AUROC of one patient
     inside[np.flatnonzero(first == 0)[:2]] = False
-    found = metrics.gap(scores[:, 0], first, inside)
+    found = metrics.auroc_gap(scores[:, 0], first, inside)
     assert np.isfinite(found.value).all() and np.isnan(found.macro().interval().low).all()
 
 

@@ -53,7 +53,7 @@ def _with_checks() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def check(_with_checks: None) -> Check:
-    images = [appearance.content(chest(seed)) for seed in range(COUNT)]
+    images = [appearance.cropped_content(chest(seed)) for seed in range(COUNT)]
     return ood.fitted(images[:TRAIN], images[TRAIN:])
 
 
@@ -147,7 +147,9 @@ def test_what_is_no_frontal_chest_is_noticed(check: Check) -> None:
 
 
 def test_training_images_that_lie_on_their_side_hide_no_others(check: Check) -> None:
-    images = [appearance.content(np.rot90(chest(seed)) if seed % 10 == 0 else chest(seed)) for seed in range(COUNT)]
+    images = [
+        appearance.cropped_content(np.rot90(chest(seed)) if seed % 10 == 0 else chest(seed)) for seed in range(COUNT)
+    ]
     mixed = ood.fitted(images[:TRAIN], images[TRAIN:])
     turned = [one.startswith("Looks turned to the left") for one in noticed(mixed, range(1000, 1010), np.rot90)]
     assert sum(turned) >= 9 and sum(map(bool, noticed(mixed, range(1000, 1010)))) <= 1
@@ -171,11 +173,11 @@ def test_the_content_of_an_image_is_what_is_inside_its_bars() -> None:
     inside = rng.integers(0, 256, (60, 60)).astype(np.uint8)
     padded = cv2.copyMakeBorder(inside, 20, 20, 0, 0, cv2.BORDER_CONSTANT, value=0)
     padded[8:14, 20:26] = 255  # a letter in the bar
-    assert np.abs(appearance.content(padded) - appearance.content(inside)).max() < 1
+    assert np.abs(appearance.cropped_content(padded) - appearance.cropped_content(inside)).max() < 1
 
 
 def test_the_scores_are_those_of_the_docstring(check: Check) -> None:
-    vector = appearance.vector(counterexamples.plainly(appearance.content(chest(1000))))
+    vector = appearance.vector(counterexamples.plainly(appearance.cropped_content(chest(1000))))
     z = vector.astype(np.float64) @ check.weights + check.bias
     s = np.log(np.exp(z[0]) + np.exp(z[1])) - np.log(np.exp(z[2:]).sum())
     assert ood.usualness(check.scores(vector[None]))[0] == pytest.approx(s, rel=1e-3)
@@ -200,7 +202,7 @@ def test_a_check_says_what_it_is_worth(check: Check) -> None:
 
 
 def test_without_held_out_images_there_is_a_check_that_says_so() -> None:
-    alone = ood.fitted([appearance.content(chest(seed)) for seed in range(20)], [])
+    alone = ood.fitted([appearance.cropped_content(chest(seed)) for seed in range(20)], [])
     assert (
         alone.held_out == 0
         and np.isfinite(alone.limits).all()
@@ -288,7 +290,7 @@ def test_the_same_images_give_the_same_bytes(data: Path, monkeypatch: pytest.Mon
 
 def test_rows_are_counted_through_all_stores(data: Path) -> None:
     (one,), _, _ = rows(data)
-    wanted = [appearance.content(one.image(row)) for row in (3, 7)]
+    wanted = [appearance.cropped_content(one.image(row)) for row in (3, 7)]
     assert (np.stack(fitting._images(Datasets.of([one, one]), np.array([3, COUNT + 7]))) == np.stack(wanted)).all()
 
 
@@ -395,7 +397,7 @@ def test_a_damaged_check_is_one_clear_line(kind: str, check: Check, tmp_path: Pa
 @pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA names no folder of real radiographs")
 def test_of_real_files_the_inverted_twin_is_inverted_and_a_leg_is_no_chest() -> None:
     files = sorted((Path(REAL) / "nih" / "images_256").glob("*.jpg"))[:100]
-    images = [appearance.content(image_file.read_image(file).pixels) for file in files]
+    images = [appearance.cropped_content(image_file.read_image(file).pixels) for file in files]
     check = ood.fitted(images[:60], images[60:])
 
     def said(name: str) -> list[str]:

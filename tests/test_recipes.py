@@ -255,9 +255,9 @@ def learnt_as_it_says(run: Path, recipe: str, side: int) -> None:
 # ---- listed, shown, run
 
 
-@pytest.mark.parametrize("name", recipe.names())
+@pytest.mark.parametrize("name", recipe.recipe_names())
 def test_every_recipe_says_what_it_is_and_how_it_is_run(name: str) -> None:
-    one = recipe.read(name)
+    one = recipe.read_recipe(name)
     assert one.title and one.data and one.source and one.expected and one.cost
     assert one.training[0] in ("pretrain", "finetune", "distil", "localise")
     assert "published" in one.expected or "measured" in one.expected or "its log" in one.expected
@@ -267,8 +267,8 @@ def test_the_list_and_one_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[st
     file = tmp_path / "配 方.json"
     assert cli.main(["recipes", "--json", str(file)]) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in recipe.names()) and "mean AUROC .8468" in said
-    assert [one["name"] for one in json.loads(file.read_text(encoding="utf-8"))] == list(recipe.names())
+    assert all(name in said for name in recipe.recipe_names()) and "mean AUROC .8468" in said
+    assert [one["name"] for one in json.loads(file.read_text(encoding="utf-8"))] == list(recipe.recipe_names())
     assert cli.main(["recipes", "show", "small-moco"]) == 0
     assert capsys.readouterr().out == (RECIPES / "small-moco.toml").read_text(encoding="utf-8")
 
@@ -321,7 +321,7 @@ def test_folders_and_options_are_those_asked_for(capsys: pytest.CaptureFixture[s
 
 
 def test_every_recipe_can_be_planned(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in recipe.names():
+    for name in recipe.recipe_names():
         found = shown(capsys, name, "--data", "d")
         assert found and not [words for words in found if words[0] == "import"]
 

@@ -30,14 +30,14 @@ HOSTILE = (
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_acts_on_a_terminal_is_shown_as_an_escape(text: str) -> None:
-    shown = terminal.line(text)
+    shown = terminal.plain_line(text)
     assert shown != text and terminal.is_plain(shown) and shown.encode("utf-8")
-    assert not terminal.is_plain(text) and terminal.plain(text + "\n\t").endswith("\n\t")
+    assert not terminal.is_plain(text) and terminal.plain_text(text + "\n\t").endswith("\n\t")
 
 
 def test_names_of_any_language_stay_as_they_are() -> None:
     for name in ("肺炎", "Épanchement pleural", "التهاب رئوي", "می\u200cشود", "Lung Opacity – AP", "👩\u200d⚕️"):
-        assert terminal.line(name) == name
+        assert terminal.plain_line(name) == name
 
 
 def test_all_that_a_command_prints_is_plain(
@@ -110,7 +110,7 @@ def test_no_cell_and_no_head_of_a_csv_is_a_formula_and_all_come_back(tmp_path: P
 
 
 def test_rows_are_shielded_too_and_names_that_are_not_utf_8_do_not_stop_a_file(tmp_path: Path) -> None:
-    spreadsheet.save_rows(["path", "reason"], [("=x\udc80", "@y")], tmp_path / "rejected.csv")
+    spreadsheet.write_csv_rows(["path", "reason"], [("=x\udc80", "@y")], tmp_path / "rejected.csv")
     assert (tmp_path / "rejected.csv").read_text(encoding="utf-8") == "path,reason\n'=x\\udc80,'@y\n"
-    files.write(tmp_path / "one.json", '{"path": "\udc80"}')
+    files.write_text(tmp_path / "one.json", '{"path": "\udc80"}')
     assert (tmp_path / "one.json").read_text(encoding="utf-8") == '{"path": "\\udc80"}'

@@ -391,7 +391,7 @@ def test_a_checkpoint_of_another_kind_is_one_line(tmp_path: Path, content: dict[
     with pytest.raises(ValueError, match=r"checkpoint\.pt is not a checkpoint of this run"):
         work.resume()
     torch.save({"anything": 1}, tmp_path / "d.pt")
-    digest.seal(tmp_path / "d.pt")
+    digest.append_digest(tmp_path / "d.pt")
     with pytest.raises(ValueError, match="not a checkpoint of this version"):
         checkpoint.load(tmp_path / "d.pt")
 
@@ -402,7 +402,7 @@ def test_a_checkpoint_runs_nothing_that_is_in_it(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"ribcage": checkpoint.FORMAT, "x": Evil()}, tmp_path / "evil.pt")
-    digest.seal(tmp_path / "evil.pt")
+    digest.append_digest(tmp_path / "evil.pt")
     with pytest.raises(ValueError, match="not a checkpoint"):
         checkpoint.load(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()

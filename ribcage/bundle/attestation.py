@@ -26,7 +26,7 @@ def file_beside(exported: Path) -> Path:
 def attest(exported: Path, bundle: Path) -> None:
     """Write the HMAC of an export of this bundle; OSError or ValueError where there is no key and none can be kept."""
     code = _code(site_key.key(), hashlib.sha256(exported.read_bytes()).hexdigest(), bundle)
-    files.write(file_beside(exported), code + "\n")
+    files.write_text(file_beside(exported), code + "\n")
 
 
 def attested(exported: Path, bundle: Path) -> bytes | None:
@@ -49,5 +49,5 @@ def attested(exported: Path, bundle: Path) -> bytes | None:
 
 def _code(key: bytes, told: str, bundle: Path) -> str:
     """The HMAC of an export with this digest and the bundle as it lies on the disk."""
-    digests = (told, digest.of(bundle / WEIGHTS_FILE), digest.of(bundle / "model.json"))
+    digests = (told, digest.file_digest(bundle / WEIGHTS_FILE), digest.file_digest(bundle / "model.json"))
     return hmac.new(key, PURPOSE + "\n".join(digests).encode(), hashlib.sha256).hexdigest()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import cv2
 import numpy as np
 
-from ribcage.imaging.appearance import CONTENT, SIDE, content, resized
+from ribcage.imaging.appearance import CONTENT, SIDE, cropped_content, resized
 
 Image = np.ndarray
 Random = np.random.Generator
@@ -94,7 +94,7 @@ def phantoms(count: int, view: str) -> tuple[Image, ...]:
     lateral = (table.table["view"] == "LATERAL").to_numpy()
     drawn = phantom.images(table, size=CONTENT)
     rows = np.flatnonzero(lateral == (view == "LATERAL"))[:count]
-    return tuple(content(drawn(row)) for row in rows.tolist())
+    return tuple(cropped_content(drawn(row)) for row in rows.tolist())
 
 
 # ---- not a chest
@@ -104,7 +104,7 @@ def other(images: Sequence[Image], rng: Random) -> Image:
     """(96, 96) float32: something that is no whole chest."""
     kind = OTHERS[rng.integers(len(OTHERS))]
     found = np.asarray(kind(images, rng), np.float32)
-    return content(255 * (found - found.min()) / max(float(np.ptp(found)), 1e-3))
+    return cropped_content(255 * (found - found.min()) / max(float(np.ptp(found)), 1e-3))
 
 
 def noise(images: Sequence[Image], rng: Random) -> Image:

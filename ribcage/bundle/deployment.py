@@ -114,7 +114,7 @@ def facts(model: ModelSpec) -> dict[str, str]:
 
 def seal(written: Sequence[Path]) -> None:
     """Write the digests of an export beside its first file, as `sha256sum --check` reads them."""
-    files.write(beside(written[0]), digest.sums({one.name: one for one in written}))
+    files.write_text(beside(written[0]), digest.digest_lines({one.name: one for one in written}))
 
 
 def beside(file: Path) -> Path:

@@ -122,7 +122,7 @@ def add(folder: Path, test: PastTest) -> PastTest:
         numbered = PastTest(**(asdict(test) | {"number": max([0, *(one.number for one in tests)]) + 1}))
         _test(asdict(numbered))  # what could not be read again would spoil all that is there
         text = json.dumps({"format": FORMAT, "tests": [asdict(one) for one in (*tests, numbered)]}, indent=1)
-        files.write(folder / FILE, text + "\n")
+        files.write_text(folder / FILE, text + "\n")
     return numbered
 
 

@@ -104,7 +104,7 @@ def save_bundle(
         parts[WEIGHTS_FILE] = ready.enter_context(files.atomic(folder / WEIGHTS_FILE))
         parts[WEIGHTS_FILE].write_bytes(dump(weights, metadata={"format": "pt"}))
         files.sync(parts[WEIGHTS_FILE])
-        sums.write_text(digest.sums(parts), encoding="utf-8")
+        sums.write_text(digest.digest_lines(parts), encoding="utf-8")
         (folder / "model.json").unlink(missing_ok=True)
         if check is None:
             (folder / ood.FILE).unlink(missing_ok=True)
@@ -220,7 +220,7 @@ def _check_shapes(spec: ModelSpec, folder: Path) -> None:
 def _check_digests(folder: Path) -> None:
     """Raise where a file has changed since the bundle was written; older bundles and those made by hand have no
     digests."""
-    known = digest.known(folder)
+    known = digest.recorded_digests(folder)
     required = ("model.json", "provenance.npz", WEIGHTS_FILE)
     if known and (unknown := [name for name in required if name not in known]):
         raise ValueError(f"{folder / digest.SUMS} does not name {unknown[0]}. {ADVICE}")

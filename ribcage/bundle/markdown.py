@@ -18,7 +18,7 @@ LONGEST = 300
 
 def markdown_text(value: object) -> Markup:
     """Any value as one line of Markdown: no markup, no HTML, no control characters, not too long."""
-    line = terminal.line(" ".join(str(value).split()))
+    line = terminal.plain_line(" ".join(str(value).split()))
     return Markup((line if len(line) <= LONGEST else f"{line[: LONGEST - 2]} …").translate(ESCAPES))
 
 

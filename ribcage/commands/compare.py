@@ -51,7 +51,7 @@ def run(options: Options) -> dict[str, Any]:
     from ribcage.reports.html import ResultWithPage
     from ribcage.runtime import files, limits, typed_json
 
-    limits.check(options, ["--threads goes with --latency"] if options.threads and not options.latency else ())
+    limits.check_options(options, ["--threads goes with --latency"] if options.threads and not options.latency else ())
     entries = comparison.entries(options.runs, options.on, options.thresholds)
     timing = cost.Timing(options.threads, batches=(1,)) if options.latency else None
     result = comparison.compare(entries, resamples=options.resamples, seed=options.seed, timing=timing)
@@ -62,7 +62,7 @@ def run(options: Options) -> dict[str, Any]:
     ):
         if file is None:
             continue
-        files.write(file, text)
+        files.write_text(file, text)
         print(f"Wrote {file}")
     return ResultWithPage(typed_json.to_json(result), lambda: comparison_page(result))
 

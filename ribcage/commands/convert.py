@@ -64,7 +64,7 @@ def run(options: Options) -> Any:
     if options.formats:
         return print(table())
     options = named(options)
-    limits.check(options, wrong(options))
+    limits.check_options(options, wrong(options))
     if options.to:
         return outwards(options)
     return again(options) if options.file and options.file.is_dir() else inwards(options)
@@ -246,7 +246,7 @@ def write_account(file: Path, fates: Any) -> None:
         (one.name, " × ".join(map(str, one.shape or ())), "no" if one.reason else "yes", one.reason) for one in fates
     ]
     with files.explained(file, "Free some."), files.atomic(file) as part:
-        spreadsheet.save_rows(("tensor", "shape", "used", "reason"), rows, part)
+        spreadsheet.write_csv_rows(("tensor", "shape", "used", "reason"), rows, part)
 
 
 def outwards(options: Options) -> Path:

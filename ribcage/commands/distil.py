@@ -61,7 +61,7 @@ def run(options: Options) -> Any:
     from ribcage.training import run_folder
 
     options = course.settled(options)
-    limits.check(options, wrong(options))
+    limits.check_options(options, wrong(options))
     run_folder.check_free(options)
     return course.run("distil", sys.modules[__name__], options, train)
 

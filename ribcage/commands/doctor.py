@@ -63,5 +63,5 @@ def write(file: Path, facts: "Report") -> None:
 
     from ribcage.runtime import files
 
-    files.write(file, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    files.write_text(file, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     print(f"Wrote {file}")

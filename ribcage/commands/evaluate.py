@@ -87,7 +87,7 @@ def run(options: Options) -> dict[str, Any]:
     from ribcage.inference import predictions as inference
     from ribcage.runtime import distributed, limits
 
-    limits.check(options)
+    limits.check_options(options)
     if ModelSpec.load(find_bundle(options.run) / "model.json").detector:
         return boxes(options)
     model = load_classifier(options.run)
@@ -142,7 +142,7 @@ def boxes(options: Options) -> dict[str, Any]:
     from ribcage.inference import detections, gradcam
     from ribcage.runtime import distributed, limits
 
-    limits.check(options, no_boxes(options))
+    limits.check_options(options, no_boxes(options))
     model = load_detector(options.run)
     datasets = Datasets.open(options.data)
     selection.distinct(datasets)
@@ -487,7 +487,7 @@ def write_all(
         out.mkdir(parents=True, exist_ok=True)
         save(out / table)
     write_evaluation(result, out / METRICS_FILE)
-    files.write(out / "index.html", page)
+    files.write_text(out / "index.html", page)
     print(f"Wrote {out / 'index.html'}, metrics.json and {table}{before}.")
     note_on_card(options, result)
     return ResultWithPage(evaluation_json(result), lambda: page)

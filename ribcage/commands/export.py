@@ -59,7 +59,7 @@ def run(options: Options) -> dict[str, Any]:
     from ribcage.bundle.io import load_classifier
     from ribcage.runtime import files, limits, progress
 
-    limits.check(options, wrong(options))
+    limits.check_options(options, wrong(options))
     opened = load_classifier(options.model)
     if absent := deployment.missing(options.to):
         raise ImportError(f"--to {options.to} needs {', '.join(absent)}: pip install 'ribcage[export]'")

@@ -83,7 +83,7 @@ def run(options: Options) -> Any:
 
     options = course.settled(options)
     endless = options.patience and options.keep == "last"
-    limits.check(options, ["--patience waits for a best epoch, --keep last knows none"] if endless else [])
+    limits.check_options(options, ["--patience waits for a best epoch, --keep last knows none"] if endless else [])
     return course.run("finetune", sys.modules[__name__], options, train)
 
 

@@ -121,7 +121,7 @@ def check(options: Options) -> None:
     wrong += [f"--{key} cannot be {getattr(options, key)}" for key in ("workers", "limit") if getattr(options, key) < 0]
     wrong += limits.intolerable("--allow-rejected", options.allow_rejected)
     try:
-        gray.asked(options.window)
+        gray.parse_window(options.window)
     except ValueError as error:
         wrong.append(str(error).rstrip("."))
     wrong += [f"--drop-shared {name}: a split is train, val or test" for name in options.drop_shared

@@ -60,7 +60,7 @@ def run(options: Options) -> dict[str, Any]:
     for file, text in ((options.json, json.dumps(result, indent=1, ensure_ascii=False)), (options.html, None)):
         if file is None:
             continue
-        files.write(file, text or audit_page(members, result, options.samples))
+        files.write_text(file, text or audit_page(members, result, options.samples))
         print(f"Wrote {file}")
     return ResultWithPage(result, lambda: audit_page(members, result, options.samples))
 

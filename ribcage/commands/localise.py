@@ -95,7 +95,7 @@ def run(options: Options) -> Any:
 
     unsound = wrong(options)
     options = options if options.head == "cam" else course.settled(options)  # which trains nothing
-    limits.check(options, unsound)
+    limits.check_options(options, unsound)
     return course.run("localise", sys.modules[__name__], options, train)
 
 

@@ -73,7 +73,7 @@ def run(options: Options) -> "pd.DataFrame":
 
     model = ModelSpec.load(find_bundle(options.model) / "model.json")
     files = image_files.files(options.paths, [place for place in (options.maps, options.sheet) if place])
-    limits.check(options, [*wrong(options, len(files.images)), *unsuitable(options, model)])
+    limits.check_options(options, [*wrong(options, len(files.images)), *unsuitable(options, model)])
     if files.others:
         print(skipped_line(files))
     opened = load_detector(options.model) if model.detector else load_classifier(options.model)
@@ -114,7 +114,7 @@ def wrong(options: Options, files: int) -> list[str]:
 
     found = limits.intolerable("--allow-unread", options.allow_unread)
     try:
-        gray.asked(options.window)
+        gray.parse_window(options.window)
     except ValueError as error:
         found.append(str(error).rstrip("."))
     if options.min_score is not None and not 0 <= options.min_score <= 1:

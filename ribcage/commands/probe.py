@@ -109,7 +109,7 @@ def check(options: Options) -> None:
     said = [name for name, given in own.items() if given and named(options)]
     wrong = ["--labels names no share"] if not options.labels else []
     wrong += [f"{name} is for the name of a model, not for a folder" for name in said]
-    limits.check(options, wrong)
+    limits.check_options(options, wrong)
 
 
 def named(options: Options) -> bool:
@@ -239,5 +239,5 @@ def write(options: Options, result: dict[str, Any]) -> None:
         return
     with files.explained(options.out, "Free some."):
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        files.write(options.out / "probe.json", text)
+        files.write_text(options.out / "probe.json", text)
     print(f"Wrote {options.out / 'probe.json'}.")

@@ -79,7 +79,7 @@ def check(options: Options) -> None:
     wrong += [f"--channels {options.channels} is not 1 or 3"] * (options.channels not in (None, 1, 3))
     wrong += [text for word in options.models if not is_folder(word) and (text := strange(word))]
     wrong += [f"--runs {options.runs} is not at least 1"] * (options.runs < 1)
-    limits.check(options, wrong)
+    limits.check_options(options, wrong)
 
 
 def strange(word: str) -> str:
@@ -191,5 +191,5 @@ def write(options: Options, result: dict[str, Any]) -> None:
 
     if options.json is None:
         return
-    files.write(options.json, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    files.write_text(options.json, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     print(f"Wrote {options.json}")

@@ -32,14 +32,14 @@ def run(options: Options) -> "list[Recipe] | str":
     from ribcage.runtime import recipe
 
     if options.do == "show" and not options.name:
-        raise ValueError(f"NAME is missing: ribcage recipes show NAME. Recipes: {', '.join(recipe.names())}.")
+        raise ValueError(f"NAME is missing: ribcage recipes show NAME. Recipes: {', '.join(recipe.recipe_names())}.")
     if options.do == "list" and options.name:
         raise ValueError(f"'list' takes no NAME. To show one: ribcage recipes show {options.name}.")
     if options.do == "show":
-        text = recipe.file(options.name).read_text(encoding="utf-8")
+        text = recipe.recipe_file(options.name).read_text(encoding="utf-8")
         print(text, end="")
         return text
-    known = [recipe.read(name) for name in recipe.names()]
+    known = [recipe.read_recipe(name) for name in recipe.recipe_names()]
     print("\n\n".join(described(one) for one in known))
     print("\n'ribcage recipes show NAME' prints one, 'ribcage run NAME --data FOLDER' runs it.")
     if options.json is not None:
@@ -75,5 +75,5 @@ def write(file: Path, known: "list[Recipe]") -> None:
     from ribcage.runtime import files
 
     text = json.dumps([dataclasses.asdict(one) for one in known], indent=1, ensure_ascii=False)
-    files.write(file, text + "\n")
+    files.write_text(file, text + "\n")
     print(f"Wrote {file}")

@@ -105,7 +105,7 @@ def steps(name: str) -> list[Step]:
 
     from ribcage.runtime import flags, recipe
 
-    found, one = [], recipe.read(name)
+    found, one = [], recipe.read_recipe(name)
     if not one.commands:
         raise ValueError(
             f"{name} has no command: its first lines need one such as '#   ribcage finetune --recipe {name} …'."

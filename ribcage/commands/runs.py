@@ -35,7 +35,7 @@ def run(options: Options) -> list[dict[str, Any]]:
     show(options.folder, rows)
     facts = [one.facts() for one in rows]
     if options.json is not None:
-        files.write(options.json, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        files.write_text(options.json, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         print(f"Wrote {options.json}")
     return facts
 

@@ -76,7 +76,7 @@ def run(options: Options) -> None:
     from ribcage.bundle.io import load_bundle
     from ribcage.runtime import limits
 
-    limits.check(options, wrong(options))
+    limits.check_options(options, wrong(options))
     if absent := missing():
         raise ImportError(f"Serving needs {', '.join(absent)}: pip install 'ribcage[serve]'")
     from ribcage.server import process
@@ -112,7 +112,7 @@ def wrong(options: Options) -> list[str]:
         if not least <= getattr(options, name) <= most:
             said.append(f"--{name.replace('_', '-')} {getattr(options, name):g} is not from {least:g} to {most:,}")
     try:
-        gray.asked(options.window)
+        gray.parse_window(options.window)
     except ValueError as error:
         said.append(str(error).rstrip("."))
     token, problem = secret(options)

@@ -168,7 +168,7 @@ class Datasets(Sequence[DatasetFolder]):
         labels[~self.asked(findings)[self.source(rows)]] = np.nan
         return labels
 
-    def boxes(self, findings: Sequence[str]) -> "BoxTable":
+    def boxes(self, findings: Sequence[str]) -> "RowBoxes":
         """The ground-truth boxes of these findings in pixels of the stored images."""
         parts = [np.empty((0, 6))]
         for one, start in zip(self.folders, self.starts.tolist(), strict=False):
@@ -178,7 +178,7 @@ class Datasets(Sequence[DatasetFolder]):
             rows = table["row"].to_numpy() + start
             parts.append(np.stack([rows, finding, x, y, x + width, y + height], axis=1)[~np.isnan(finding)])
         joined = np.concatenate(parts)
-        return BoxTable(joined[:, 0].astype(np.int64), joined[:, 1:])
+        return RowBoxes(joined[:, 0].astype(np.int64), joined[:, 1:])
 
     # ---- images
 
@@ -205,7 +205,7 @@ class Datasets(Sequence[DatasetFolder]):
 
 
 @dataclass(frozen=True)
-class BoxTable:
+class RowBoxes:
     """Boxes of images."""
 
     rows: np.ndarray

@@ -248,7 +248,7 @@ class Fingerprints:
     def load(cls, file: Path) -> "Fingerprints":
         """Read what `save` wrote."""
         try:
-            columns = parquet.read(file, ["print", "pixels"])
+            columns = parquet.read_parquet(file, ["print", "pixels"])
             values = columns["print"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
             prints = fingerprint.with_all_variants(values.reshape(len(columns), -1, 4))
             pixels = columns["pixels"].to_numpy()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ribcage.runtime.spelling import nearest
+from ribcage.runtime.spelling import nearest_word
 
 # ChestX-ray14, in the order of its published lists; the underscore is theirs too.
 CHESTXRAY14 = (
@@ -278,5 +278,5 @@ def _finding(name: str, own: Sequence[str]) -> str:
 def _unclear(part: str) -> str:
     """A part of a policy nobody understands, with the finding or treatment that looks most like it."""
     name, _, treatment = (piece.strip() for piece in part.partition("="))
-    guess = meant(name) if treatment in TREATMENTS else nearest(treatment or name, [*TREATMENTS, *PRESETS])
+    guess = meant(name) if treatment in TREATMENTS else nearest_word(treatment or name, [*TREATMENTS, *PRESETS])
     return repr(part) + (f" (did you mean {guess}?)" if guess and guess not in (name, treatment) else "")

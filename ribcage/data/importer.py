@@ -111,7 +111,7 @@ class Writer:
         item = np.dtype(f"uint{self.facts.depth}").itemsize
         files.require_space(self.folder, len(self.index) * (self.facts.size**2 * item + 600) + HEADER)
         self.images.unlink(missing_ok=True)
-        with files.opened(self.images, "xb") as images:
+        with files.open_regular(self.images, "xb") as images:
             images.write(bytes(HEADER))
         with files.atomic(self.journal) as part:
             part.write_text(json.dumps(self._head()) + "\n", encoding="utf-8")
@@ -152,7 +152,7 @@ class Writer:
             size += len(line["rows"]) * bytes_each
             rows += len(line["rows"]) + len(line["rejected"])
             kept.append(line)
-        with files.opened(self.images, "r+b") as images:
+        with files.open_regular(self.images, "r+b") as images:
             images.truncate(size)
         with files.atomic(self.journal) as part:
             part.write_text("".join(_json_line(line) for line in kept), encoding="utf-8")
@@ -161,8 +161,8 @@ class Writer:
     def _append(self, chunks: Iterator[Chunk]) -> Generator[Chunk]:
         """Write chunks; a journal line only follows when its pixels are safe."""
         with (
-            files.opened(self.images, "ab") as images,
-            files.opened(self.journal, "a", encoding="utf-8", newline="\n") as journal,
+            files.open_regular(self.images, "ab") as images,
+            files.open_regular(self.journal, "a", encoding="utf-8", newline="\n") as journal,
         ):
             lines: list[str] = []
             synced = time.monotonic()
@@ -237,7 +237,7 @@ class Writer:
     def _save_header(self, count: int) -> None:
         """Give the pixels the header of a .npy file and their name."""
         header = npy_header((count, self.facts.size, self.facts.size), np.dtype(f"uint{self.facts.depth}"))
-        with files.opened(self.images, "r+b") as file:
+        with files.open_regular(self.images, "r+b") as file:
             file.write(header)
         files.sync(self.images)
         self.images.replace(self.images.with_suffix(""))
@@ -357,4 +357,4 @@ def _settle(images: io.BufferedWriter, journal: io.TextIOWrapper, lines: list[st
 def _save_rejected(file: Path, index: Index, rejected: Sequence[tuple[int, str]]) -> None:
     paths = index.table["path"]
     with files.atomic(file) as part:
-        spreadsheet.save_rows(["path", "reason"], [(paths.iloc[row], reason) for row, reason in rejected], part)
+        spreadsheet.write_csv_rows(["path", "reason"], [(paths.iloc[row], reason) for row, reason in rejected], part)

@@ -99,7 +99,7 @@ class Index:
     def load(cls, file: Path) -> "Index":
         """Read what `save` wrote."""
         try:
-            columns = parquet.read(file)
+            columns = parquet.read_parquet(file)
         except parquet.NoTableError as error:
             raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
         try:

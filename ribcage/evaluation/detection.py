@@ -42,7 +42,7 @@ from ribcage.metrics.evaluation import (
 )
 from ribcage.metrics.image_precision import best_score_threshold
 from ribcage.metrics.matching import match_boxes
-from ribcage.metrics.resampling import Resampled, gap
+from ribcage.metrics.resampling import Resampled, bootstrap_gap
 from ribcage.runtime import rng
 
 BASELINE = ("map", "map_positives", "centre_mean")
@@ -349,7 +349,7 @@ def _within(data: LabelledDetections, inside: np.ndarray) -> list[FindingBoxes]:
 
 def _gap(own: Resampled, others: Resampled) -> MeanEstimate:
     """The mean of these images minus that of all others, over the findings that have boxes in both."""
-    found = gap(own, others)
+    found = bootstrap_gap(own, others)
     return mean_estimate(found.macro().interval(LEVEL), int((~np.isnan(found.value)).sum()))
 
 

@@ -31,7 +31,7 @@ def read(file: Path, theirs: Sequence[str] = ()) -> tuple[pd.DataFrame, tuple[st
     """A table of predictions of ours or of anybody's, and what was guessed of it; `theirs` are findings of others."""
     if file.suffix.lower() == ".parquet":
         return predictions.read(file), ()
-    rows = spreadsheet.opened(tables.sniffed(file))
+    rows = spreadsheet.unescaped_table(tables.sniffed(file))
     ours = {"set", "path", "patient"} <= set(rows) and predictions.findings(rows)
     return (predictions.read(file), ()) if ours and ".csv" in file.suffixes else guessed(rows, file, theirs)
 

@@ -57,7 +57,7 @@ def classification_subgroups(
 
 def subgroup_gap(data: LabelledPredictions, inside: np.ndarray, level: float) -> SubgroupGap:
     """The mean AUROC of these images minus that of all others, over the findings that are defined in both."""
-    found = metrics.gap(data.probabilities, data.labels, inside, data.patients)
+    found = metrics.auroc_gap(data.probabilities, data.labels, inside, data.patients)
     one = scalar_estimate(found.macro().interval(level))
     return SubgroupGap(
         one.value,

@@ -40,7 +40,7 @@ def _mirror() -> tuple[np.ndarray, np.ndarray]:
 _MIRROR = _mirror()
 
 
-def content(image: np.ndarray) -> np.ndarray:
+def cropped_content(image: np.ndarray) -> np.ndarray:
     """(96, 96) float32 in gray values of 8 bits: what is inside the bars that padding and collimators leave."""
     pixels = np.ascontiguousarray(image, np.float32) / (257 if image.dtype == np.uint16 else 1)
     height, width = pixels.shape
@@ -73,7 +73,7 @@ def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=how)
 
 
-def empty(image: np.ndarray) -> bool:
+def is_blank(image: np.ndarray) -> bool:
     """Whether an image shows nothing."""
     return bool(np.std(image) < EMPTY * (257 if image.dtype == np.uint16 else 1))
 

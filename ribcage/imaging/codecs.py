@@ -8,7 +8,7 @@ import numpy as np
 
 from ribcage.imaging import medical_jpeg
 from ribcage.imaging.gray_image import CAUTION, Depth, GrayImage, Limits, UnreadableError, to_depth, to_gray, upright
-from ribcage.imaging.headers import JPEG, Header, read_header
+from ribcage.imaging.headers import JPEG, Header, read_raster_header
 from ribcage.runtime.terminal import quiet_codecs
 
 # OpenCV describes every bad file on stderr; here the one line of UnreadableError says it.
@@ -29,7 +29,7 @@ def decode_raster(
     name: how errors call it.
     bits: of 16 that hold the image; None: all.
     """
-    header = read_header(data, name, limits)
+    header = read_raster_header(data, name, limits)
     pixels, notes = _gray_levels(data, name, header, min_side, limits)
     if bits is not None and pixels.dtype == np.uint16 and (most := int(pixels.max())) >> bits:
         raise UnreadableError(f"{name} holds the value {most}, but the maximum of {bits} bits is {(1 << bits) - 1}.")
@@ -41,7 +41,7 @@ def decode_raster(
 
 def decode_jpeg(data: bytes, name: str, *, min_side: int | None, limits: Limits) -> tuple[np.ndarray, list[str]]:
     """The gray levels of a JPEG inside another file, as they are stored, and notes on what was done."""
-    return _gray_levels(data, name, read_header(data, name, limits), min_side, limits)
+    return _gray_levels(data, name, read_raster_header(data, name, limits), min_side, limits)
 
 
 def _gray_levels(

@@ -63,7 +63,7 @@ def is_raster(data: bytes) -> bool:
     return data.startswith((PNG, JPEG, BMP, *TIFF))
 
 
-def read_header(data: bytes, name: str, limits: Limits) -> Header:
+def read_raster_header(data: bytes, name: str, limits: Limits) -> Header:
     """The header of a file that `is_raster` accepts."""
     readers: tuple[tuple[tuple[bytes, ...], str, Callable[[bytes, str, Limits], Header]], ...] = (
         ((PNG,), "PNG", _png),

@@ -33,31 +33,31 @@ class Cells:
         return cls((across / 2, down / 2), (across, down))
 
 
-def heat(features: Tensor, weights: Tensor) -> Tensor:
+def gradcam_maps(features: Tensor, weights: Tensor) -> Tensor:
     """(N, C, h, w) features and (N, F, C) weights of their channels → (N, F, h, w) in 0 … 1.
 
     Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, eq. 2:  L = ReLU(sum_c a_c A_c),  divided by its maximum.
     Where nothing speaks for a finding, its map is 0 everywhere.
     """
-    return of_most(torch.einsum("nchw,nfc->nfhw", features.float(), weights.float()))
+    return scaled_to_maximum(torch.einsum("nchw,nfc->nfhw", features.float(), weights.float()))
 
 
-def local_heat(features: Tensor, gradients: Tensor) -> Tensor:
+def layercam_maps(features: Tensor, gradients: Tensor) -> Tensor:
     """(N, C, h, w) features and their (F, N, C, h, w) gradients → (N, F, h, w) in 0 … 1.
 
     LayerCAM, Jiang et al. 2021, https://doi.org/10.1109/TIP.2021.3089943, eq. 6:  L = ReLU(sum_c ReLU(g_c) A_c).
     """
-    return of_most(torch.stack([(one.relu() * features).float().sum(1) for one in gradients], 1))
+    return scaled_to_maximum(torch.stack([(one.relu() * features).float().sum(1) for one in gradients], 1))
 
 
-def of_most(found: Tensor) -> Tensor:
+def scaled_to_maximum(found: Tensor) -> Tensor:
     """(N, F, h, w): what is positive, divided by its maximum; 0 everywhere where nothing is."""
     found = found.relu()
     most = found.amax((2, 3), keepdim=True)
     return torch.where(most > 0, found / most, 0.0)
 
 
-def enlarged(maps: Tensor, cells: Cells, size: tuple[int, int]) -> Tensor:
+def upsampled_maps(maps: Tensor, cells: Cells, size: tuple[int, int]) -> Tensor:
     """(N, F, h, w) → (N, F, H, W), a value for each pixel of the view."""
     ends = zip((size[1], size[0]), cells.first, cells.step, (maps.shape[3], maps.shape[2]), strict=True)
     x, y = (((torch.arange(length) + 0.5 - first) / step * 2 + 1) / count - 1 for length, first, step, count in ends)
@@ -76,7 +76,7 @@ def peaks(maps: Tensor, cells: Cells) -> Tensor:
     return torch.stack([x, y], dim=2).masked_fill(cold[:, :, None], torch.nan)
 
 
-def moved(maps: np.ndarray, affine: np.ndarray, side: int) -> np.ndarray:
+def maps_in_image(maps: np.ndarray, affine: np.ndarray, side: int) -> np.ndarray:
     """(F, H, W) maps of a view → (F, S, S) of the stored image, where the (2, 3) affine of the view takes its points.
 
     What the view did not show is 0.
@@ -91,12 +91,12 @@ def moved(maps: np.ndarray, affine: np.ndarray, side: int) -> np.ndarray:
     return np.stack([warped(one.astype(np.float32), cv2.INTER_LINEAR, cv2.BORDER_REPLICATE) * shown for one in maps])
 
 
-def carried(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def points_in_image(points: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """(…, 2) points of a view → of the stored image; NaN stays NaN."""
     return points @ affine[:, :2].T + affine[:, 2]
 
 
-def boxes(heat: np.ndarray, share: float = 0.5) -> np.ndarray:
+def heatmap_boxes(heat: np.ndarray, share: float = 0.5) -> np.ndarray:
     """(H, W) → (K, 5) x0, y0, x1, y1 and mean heat, the hottest first: around each connected region of at least `share`
     of the maximum; pixels that touch at a corner are connected."""
     if not 0 < share <= 1:

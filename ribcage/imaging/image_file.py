@@ -65,7 +65,7 @@ def read_tags(file: Path, *, limits: Limits = Limits()) -> dict[str, str]:  # no
                 return {}
             from ribcage.imaging import dicom
 
-            return dicom.read_tags(stream, str(file), limits) if dicom.is_dicom(head) else {}
+            return dicom.read_dicom_tags(stream, str(file), limits) if dicom.is_dicom(head) else {}
     except OSError:
         return {}
 

@@ -72,7 +72,7 @@ class Detections:
 def read(file: Path) -> Detections:
     """Read what `save` wrote, or say in one line what is wrong with it."""
     try:
-        columns = parquet.read(file)
+        columns = parquet.read_parquet(file)
     except parquet.NoTableError as error:
         raise ValueError(f"{file} is damaged or not a Parquet file ({error}).") from None
     named = (columns.schema.metadata or {}).get(b"ribcage.looked_for")

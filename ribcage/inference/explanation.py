@@ -71,7 +71,7 @@ class Looked:
             (self.cells.step[0] * across, self.cells.step[1] * down),
         )
         own = self.maps[self.findings.index(finding)]
-        found = heatmaps.enlarged(own[None, None], cells, (height, width))[0, 0].cpu().numpy()
+        found = heatmaps.upsampled_maps(own[None, None], cells, (height, width))[0, 0].cpu().numpy()
         x0, y0, x1, y1 = np.round(np.array(self.seen) * [across, down, across, down]).astype(int)
         found[:y0], found[y1:], found[:, :x0], found[:, x1:] = 0, 0, 0, 0
         return found
@@ -117,7 +117,7 @@ def heat(opened: Bundle, read: image_file.GrayImage, findings: Sequence[str], si
 def boxes(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(K, 5) x, y, width, height in a file of this (width, height), and mean heat, the hottest first: around what is at
     least half as hot as the hottest, of (H, W) heat of any size."""
-    found = heatmaps.boxes(heat, HALF)
+    found = heatmaps.heatmap_boxes(heat, HALF)
     found[:, 2:4] -= found[:, :2]
     across, down = size[0] / heat.shape[1], size[1] / heat.shape[0]
     return found * [across, down, across, down, 1]

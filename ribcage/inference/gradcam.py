@@ -100,9 +100,9 @@ def looks(method: Supervised, images: Tensor, way: Way | None = None) -> Looks:
             else:
                 found = (None if by_token else _pooled(method, images)) or _gathered(method, images)
     if way.method == "layercam":
-        heat = heatmaps.local_heat(found.features, found.gradients)
+        heat = heatmaps.layercam_maps(found.features, found.gradients)
     else:
-        heat = heatmaps.heat(found.features, found.gradients.mean((3, 4)).transpose(0, 1))
+        heat = heatmaps.gradcam_maps(found.features, found.gradients.mean((3, 4)).transpose(0, 1))
     grid = (heat.shape[2], heat.shape[3])
     return Looks(heat, cells.get(grid) or Cells.even(grid, _size(images)), found.logits)
 
@@ -223,7 +223,7 @@ def _occluded(method: Supervised, images: Tensor) -> Looks:
                 across = slice(max(0, round(x - cells.step[0])), round(x + cells.step[0]))
                 covered[:, :, down, across] = mean
                 heat[:, :, row, column] = whole - _of_each(method, method.logits(covered))
-    return Looks(heatmaps.of_most(heat.float()), cells, logits)
+    return Looks(heatmaps.scaled_to_maximum(heat.float()), cells, logits)
 
 
 def _around(cells: Cells, axis: int, place: int) -> slice:
@@ -382,13 +382,13 @@ class Looker:
         ).probabilities(self.temperature)
         size = _size(images)
         return [
-            self._around(heatmaps.enlarged(one[None], seen.cells, size)[0].cpu().numpy(), probabilities)
+            self._around(heatmaps.upsampled_maps(one[None], seen.cells, size)[0].cpu().numpy(), probabilities)
             for one, probabilities in zip(seen.maps, said, strict=True)
         ]
 
     def _around(self, heats: np.ndarray, probabilities: np.ndarray) -> Found:
         """Of one image: (F, H, W) heat and (F,) probabilities."""
-        several = [heatmaps.boxes(heat, self.boxes.share) for heat in heats]
+        several = [heatmaps.heatmap_boxes(heat, self.boxes.share) for heat in heats]
         every = np.concatenate(several)
         finding = np.repeat(np.arange(len(several)), [len(one) for one in several])
         scores = probabilities[finding] * every[:, 4]
@@ -428,5 +428,5 @@ def points(
         peaks = heatmaps.peaks(seen.maps, seen.cells).double().cpu().numpy()
         rows_shown = shown.rows.numpy()
         numbers = augment.draw_numbers(view, 0, 0, rows_shown, 0, data.sides(rows_shown))
-        found.append(np.stack([heatmaps.carried(*each) for each in zip(peaks, numbers.affine, strict=True)]))
+        found.append(np.stack([heatmaps.points_in_image(*each) for each in zip(peaks, numbers.affine, strict=True)]))
     return np.concatenate(found)

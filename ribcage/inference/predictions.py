@@ -186,7 +186,7 @@ def save(table: pd.DataFrame, file: Path) -> None:
     """Write as Parquet, or as CSV where the name ends so; wholly or not at all."""
     with files.explained(file.parent, "Free some."), files.atomic(file) as part:
         if file.suffix == ".csv":
-            spreadsheet.save(table, part)
+            spreadsheet.write_csv(table, part)
         else:
             table.to_parquet(part, index=False)
 
@@ -197,7 +197,7 @@ def read(file: Path) -> pd.DataFrame:
 
     try:
         rows = pd.read_csv(file, keep_default_na=False, na_values={}) if ".csv" in file.suffixes else None
-        table = _texts(parquet.read(file)) if rows is None else _typed(spreadsheet.opened(rows))
+        table = _texts(parquet.read_parquet(file)) if rows is None else _typed(spreadsheet.unescaped_table(rows))
     except parquet.NoTableError as error:
         raise ValueError(f"{file} cannot be read as a table of predictions ({error}).") from None
     except (ValueError, pa.ArrowException, UnicodeError) as error:

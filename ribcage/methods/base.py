@@ -28,7 +28,7 @@ class Method(nn.Module):
     """A way to learn. Options are keywords of `__init__`, with the paper's values as defaults.
 
     Many processes compute what one would: batch norms take their statistics from all (unless `own_norms`), chance comes
-    from `batch.chance`, and what looks at other images of the batch looks at `distributed.everyone`'s.
+    from `batch.chance`, and what looks at other images of the batch looks at `distributed.gathered_rows`'s.
     """
 
     command: ClassVar[str] = "pretrain"

@@ -123,9 +123,9 @@ class MoCo(Method):
             return F.normalize(self.key(images).float(), dim=1)
         order = self._order(len(images)).to(images.device)
         last = images.movedim(1, -1)  # in memory, too, as a rule: the key encoder sees the order the query's saw
-        shown = distributed.everyone(last)[distributed.mine(order)].movedim(-1, 1)
+        shown = distributed.gathered_rows(last)[distributed.own_rows(order)].movedim(-1, 1)
         keys = F.normalize(self.key(shown).float(), dim=1)
-        return distributed.mine(distributed.everyone(keys)[order.argsort()])
+        return distributed.own_rows(distributed.gathered_rows(keys)[order.argsort()])
 
     def _order(self, count: int) -> Tensor:
         """All images of all processes, key group after key group."""
@@ -144,7 +144,7 @@ class MoCo(Method):
         """The key encoder follows; the keys of all processes take the place of the oldest."""
         follow(self.key, nn.Sequential(self.backbone, self.head), self.momentum)
         assert self.arrived is not None
-        keys, patients = map(distributed.everyone, self.arrived)
+        keys, patients = map(distributed.gathered_rows, self.arrived)
         self.arrived = None
         if len(keys) > len(self.queue):
             raise ValueError(f"{self._too_short(len(keys))}.")

@@ -5,7 +5,7 @@ of an image, |z| = 1, and the projections z_k of all 2N views of the global batc
 
     L_ij = -log(exp(z_i.z_j/t) / sum_{k != i} exp(z_i.z_k/t)),   L = mean over all 2N views
 
-Views of all processes are negatives: `distributed.everyone` gathers the projections, and gradients flow back to the
+Views of all processes are negatives: `distributed.gathered_rows` gathers the projections; gradients flow back to the
 process that computed them. As in section 2.2, the projection head is a perceptron with one hidden layer.
 
 Trained as in section 2.2: LARS, 0.3 per 256 images, weight decay 1e-6, batches of 4096, ten epochs of warm-up, a
@@ -77,10 +77,10 @@ class SimCLR(Method):
     def forward(self, batch: Batch) -> Step:
         """Eq. 1, the mean over both views of all images."""
         z = self._projected(batch.views)  # (2n, dim), the two views of an image side by side
-        everyone = distributed.everyone(z)  # (2N, dim)
+        everyone = distributed.gathered_rows(z)  # (2N, dim)
         with torch.autocast(z.device.type, enabled=False):
             logits = (z @ everyone.T / self.temperature).masked_fill(self._left_out(batch), -torch.inf)  # (2n, 2N)
-        other = distributed.mine(torch.arange(len(everyone), device=z.device)) ^ 1  # its neighbour
+        other = distributed.own_rows(torch.arange(len(everyone), device=z.device)) ^ 1  # its neighbour
         right = (logits.argmax(1) == other).float().mean()
         return Step(F.cross_entropy(logits, other), {"acc1": 100 * right})
 
@@ -91,7 +91,7 @@ class SimCLR(Method):
 
     def _left_out(self, batch: Batch) -> Tensor:
         """(2n, 2N), views of this process and all views: itself and, if patient-aware, other images of its patient."""
-        patients = distributed.everyone(batch.patients)
+        patients = distributed.gathered_rows(batch.patients)
         same_image, same_view = (_own(len(patients) * views, patients.device) for views in (1, 2))
         same_patient = batch.patients[:, None] == patients if self.patient_aware else same_image
         return same_view | (same_patient & ~same_image).repeat_interleave(2, 0).repeat_interleave(2, 1)
@@ -99,4 +99,4 @@ class SimCLR(Method):
 
 def _own(count: int, device: torch.device) -> Tensor:
     """This process's rows of the identity."""
-    return distributed.mine(torch.eye(count, dtype=torch.bool, device=device))
+    return distributed.own_rows(torch.eye(count, dtype=torch.bool, device=device))

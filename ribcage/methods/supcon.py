@@ -89,8 +89,8 @@ class SupCon(Method):
     def forward(self, batch: Batch) -> Step:
         """The mean over all anchors of the global batch that have positives."""
         z = self._embedded(batch.views)  # (n · V, dim), the views of an image side by side
-        everyone = distributed.everyone(z)  # (N · V, dim)
-        own = distributed.mine(torch.eye(len(everyone), dtype=torch.bool, device=z.device))  # (n · V, N · V)
+        everyone = distributed.gathered_rows(z)  # (N · V, dim)
+        own = distributed.own_rows(torch.eye(len(everyone), dtype=torch.bool, device=z.device))  # (n · V, N · V)
         w, compared = (pairs.masked_fill(own, 0) for pairs in self._pairs(batch))
         with torch.autocast(z.device.type, enabled=False):
             losses = contrast((z @ everyone.T / self.temperature).masked_fill(~compared, _NEVER), w)  # (n · V,)
@@ -105,8 +105,8 @@ class SupCon(Method):
     def _pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Twice (n · V, N · V), images of this process and all images: how far they are positives of each other,
         and whether they are compared at all."""
-        patients, everyone = (distributed.everyone(each) for each in (batch.patients, batch.labels))
-        same = distributed.mine(torch.eye(len(everyone), dtype=torch.bool, device=everyone.device))  # (n, N)
+        patients, everyone = (distributed.gathered_rows(each) for each in (batch.patients, batch.labels))
+        same = distributed.own_rows(torch.eye(len(everyone), dtype=torch.bool, device=everyone.device))  # (n, N)
         if self.patient_aware:
             same = same | (batch.patients[:, None] == patients)
         w = overlap(batch.labels.float(), everyone.float()).masked_fill(same, 1)

@@ -168,7 +168,7 @@ class SwAV(Method):
     def _enqueue(self, z: Tensor) -> None:
         """The features of all processes go in front, the oldest leave."""
         if self.training and self.queue.shape[1]:
-            new = distributed.everyone(z.transpose(0, 1)).transpose(0, 1)  # (2, N, dim)
+            new = distributed.gathered_rows(z.transpose(0, 1)).transpose(0, 1)  # (2, N, dim)
             self.queue.copy_(torch.cat([new, self.queue], 1)[:, : self.queue.shape[1]])
 
     @torch.no_grad()

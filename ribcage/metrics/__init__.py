@@ -18,7 +18,7 @@ from ribcage.metrics.calibration import (
 )
 from ribcage.metrics.curves import Curve, Histogram, histogram, precision_recall, roc
 from ribcage.metrics.intervals import Gap, Interval, holm
-from ribcage.metrics.placements import DeLong, delong, gap
+from ribcage.metrics.placements import DeLong, auroc_gap, delong
 from ribcage.metrics.ranking import MacroMean, auroc, average_precision, macro_mean
 from ribcage.metrics.resampling import Resampled, bootstrap, paired_difference
 from ribcage.metrics.summaries import Comparison, Estimate, MetricSummary, compare_scores, summarise, summarise_groups
@@ -26,9 +26,9 @@ from ribcage.metrics.thresholds import ConfusionCounts, choose_thresholds, confu
 
 __all__ = [
     "CalibrationBins", "Comparison", "ConfusionCounts", "Curve", "DeLong", "Estimate", "Gap", "Histogram",
-    "Interval", "MacroMean", "MetricSummary", "Resampled", "Temperatures", "auroc", "average_precision",
+    "Interval", "MacroMean", "MetricSummary", "Resampled", "Temperatures", "auroc", "auroc_gap", "average_precision",
     "bootstrap", "brier", "brier_change", "calibration_bins", "choose_thresholds", "compare_scores",
     "confusion_counts", "delong",
-    "ece", "gap", "histogram", "holm", "macro_mean", "paired_difference", "precision_recall", "rates",
+    "ece", "histogram", "holm", "macro_mean", "paired_difference", "precision_recall", "rates",
     "roc", "sigmoid", "summarise", "summarise_groups", "temperatures",
 ]  # fmt: skip

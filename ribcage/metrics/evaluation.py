@@ -420,7 +420,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
 def write_evaluation(evaluation: Evaluation, file: Path) -> None:
     """Write metrics.json."""
     numbers = json.dumps(evaluation_json(evaluation), indent=1, ensure_ascii=False, allow_nan=False)
-    files.write(file, numbers + "\n")
+    files.write_text(file, numbers + "\n")
 
 
 def read_evaluation(file: Path) -> Evaluation:

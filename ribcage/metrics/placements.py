@@ -77,7 +77,7 @@ def delong_difference(a: DeLong, b: DeLong) -> Paired:
     return Paired(a, b)
 
 
-def gap(
+def auroc_gap(
     scores: np.ndarray,
     labels: np.ndarray,
     inside: np.ndarray,

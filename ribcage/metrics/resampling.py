@@ -109,7 +109,7 @@ def paired_difference(a: Resampled, b: Resampled) -> Paired:
     return Paired(a, b)
 
 
-def gap(a: Resampled, b: Resampled) -> Gap:
+def bootstrap_gap(a: Resampled, b: Resampled) -> Gap:
     """a - b: one model on two sets of images, with the same resamples of the patients of both."""
     _check_same_resamples(a, b)
     return Gap(a, b)
@@ -124,7 +124,7 @@ def resample(seed: int, number: int, people: int) -> np.ndarray:
     """(people,) the patients drawn in one resample, with replacement: the definition of what `times_drawn` counts."""
     chunks = range(0, people, _WORDS)
     row = np.array([number])
-    words = [rng.words(seed, epoch, row, STREAM, min(_WORDS, people - s))[0] for epoch, s in enumerate(chunks)]
+    words = [rng.random_words(seed, epoch, row, STREAM, min(_WORDS, people - s))[0] for epoch, s in enumerate(chunks)]
     return (np.concatenate(words).astype(np.uint64) * np.uint64(people) >> np.uint64(32)).astype(np.int64)
 
 

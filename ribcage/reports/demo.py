@@ -87,7 +87,7 @@ def write_demo_page(demo: DemoProgress) -> Path:
             if demo.done[step.name].commands
         ],
     )
-    files.write(folder / PAGE, page)
+    files.write_text(folder / PAGE, page)
     return folder / PAGE
 
 

@@ -36,7 +36,7 @@ def ask_server(folder: Path, models: Sequence[Path]) -> None:
         finally:
             server.terminate()
     print(f"{response['results'][0]['file']}: response from {address}")
-    files.write(folder / SERVED, json.dumps(response, indent=1, ensure_ascii=False) + "\n")
+    files.write_text(folder / SERVED, json.dumps(response, indent=1, ensure_ascii=False) + "\n")
 
 
 def post_image(address: str, name: str, content: bytes) -> str:

@@ -77,7 +77,7 @@ class DemoProgress:
         """Write the records."""
         self.folder.mkdir(parents=True, exist_ok=True)
         saved = {"options": self.options, "done": {name: asdict(one) for name, one in self.done.items()}}
-        files.write(self.folder / FILE, json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
+        files.write_text(self.folder / FILE, json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
 
     def remaining(self) -> float | None:
         """Seconds that the remaining steps may take at the pace so far; None before the first is done."""

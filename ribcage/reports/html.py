@@ -107,12 +107,12 @@ def environment() -> "Environment":
 
 def _shown(value: Any) -> Any:
     """What a template prints: control characters as escapes, HTML as it is."""
-    return value if isinstance(value, Markup) else terminal.plain(str(value))
+    return value if isinstance(value, Markup) else terminal.plain_text(str(value))
 
 
 def escape(value: object) -> Markup:
     """Any value as text that is safe inside HTML."""
-    return markupsafe.escape(terminal.plain(str(value)))
+    return markupsafe.escape(terminal.plain_text(str(value)))
 
 
 def notebook_page(title: str, cards: Sequence[tuple[str, str]], figures: Sequence[Figure]) -> str:

@@ -91,7 +91,7 @@ def write_pretraining_page(
             else [],
             neighbours=nearest_neighbours(method, data, rows, model, loading),
         )
-    files.write(folder / "images.html", page)
+    files.write_text(folder / "images.html", page)
     return folder / "images.html"
 
 

@@ -25,27 +25,27 @@ class DamagedError(ValueError):
     """A file does not hold the bytes that were written."""
 
 
-def of(file: Path) -> str:
+def file_digest(file: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     with files.regular(file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check(file: Path, expected: str, advice: str) -> None:
+def check_digest(file: Path, expected: str, advice: str) -> None:
     """Raise DamagedError unless the file has this digest; `advice` is the sentence that says what to do."""
-    if of(file) != expected:
+    if file_digest(file) != expected:
         raise DamagedError(f"{file} is damaged: its SHA-256 does not match. {advice}")
 
 
 # ---- of the files of a folder
 
 
-def sums(written: Mapping[str, Path]) -> str:
+def digest_lines(written: Mapping[str, Path]) -> str:
     """The text of SHA256SUMS: name in the folder → where the bytes lie now, which may be a temporary file."""
-    return "".join(f"{of(file)}  {name}\n" for name, file in written.items())
+    return "".join(f"{file_digest(file)}  {name}\n" for name, file in written.items())
 
 
-def known(folder: Path) -> dict[str, str]:
+def recorded_digests(folder: Path) -> dict[str, str]:
     """Name → digest, as the folder's SHA256SUMS says; empty where there is none (older folders)."""
     try:
         with files.regular(folder / SUMS).open("rb") as stream:
@@ -62,23 +62,23 @@ def known(folder: Path) -> dict[str, str]:
 
 def check_folder(folder: Path, advice: str) -> None:
     """Raise DamagedError where a file of the folder is not the one that its SHA256SUMS names, or is missing."""
-    for name, expected in known(folder).items():
+    for name, expected in recorded_digests(folder).items():
         if not (folder / name).is_file():
             raise DamagedError(f"{folder / name} is missing, though {SUMS} names it. {advice}")
-        check(folder / name, expected, advice)
+        check_digest(folder / name, expected, advice)
 
 
 # ---- of a single file, at its end
 
 
-def seal(file: Path) -> None:
+def append_digest(file: Path) -> None:
     """Append the digest of all that the file holds so far."""
-    line = MARK + of(file).encode() + b"\n"
-    with files.opened(file, "ab") as stream:
+    line = MARK + file_digest(file).encode() + b"\n"
+    with files.open_regular(file, "ab") as stream:
         stream.write(line)
 
 
-def check_seal(file: Path, advice: str) -> None:
+def check_appended_digest(file: Path, advice: str) -> None:
     """Raise DamagedError unless the file ends with the digest of what stands before."""
     size = files.regular(file).stat().st_size
     with file.open("rb") as stream:

@@ -47,14 +47,14 @@ def started() -> Iterator[torch.device]:
     else:
         dist.init_process_group(backend)
     try:
-        with missed():
+        with lost_process_explained():
             yield device
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
-def missed() -> Iterator[None]:
+def lost_process_explained() -> Iterator[None]:
     """What torch says when another process is gone, in one line."""
     try:
         yield
@@ -194,7 +194,7 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
-def everyone(value: Tensor) -> Tensor:
+def gathered_rows(value: Tensor) -> Tensor:
     """(world · N, …): the rows of all processes, those of rank 0 first, with their gradients. All must have N rows.
 
     Where each rank's loss looks at everybody's rows, the gradient of the mean loss is what one process would find: what
@@ -203,12 +203,12 @@ def everyone(value: Tensor) -> Tensor:
     return _Everyone.apply(value) if active() else value
 
 
-def mine(value: Tensor) -> Tensor:
+def own_rows(value: Tensor) -> Tensor:
     """This process's part of what `everyone` has."""
     return value.chunk(world())[rank()]
 
 
-def least(value: int, device: torch.device) -> int:
+def minimum_over_processes(value: int, device: torch.device) -> int:
     """The smallest of what the processes have."""
     if not active():
         return value
@@ -229,7 +229,7 @@ def any_of(flags: Sequence[bool], device: torch.device) -> list[bool]:
     return (total(torch.tensor(list(map(float, flags)), device=device)) > 0).tolist()
 
 
-def from_first(value: Any) -> Any:
+def broadcast_from_first(value: Any) -> Any:
     """What rank 0 has, everywhere."""
     if not active():
         return value
@@ -238,7 +238,7 @@ def from_first(value: Any) -> Any:
     return box[0]
 
 
-def at_first(work: Callable[[], Any]) -> Any:
+def run_on_first(work: Callable[[], Any]) -> Any:
     """What rank 0 finds when it does the work, everywhere; its error is everybody's, so that nobody waits in vain."""
     found, error = None, None
     if rank() == 0:
@@ -248,7 +248,7 @@ def at_first(work: Callable[[], Any]) -> Any:
             error = raised
     if active():
         plain = None if error is None else (type(error) if type(error) in PLAIN else ValueError)(str(error))
-        found, other = from_first((found, plain))
+        found, other = broadcast_from_first((found, plain))
         error = error or (None if other is None else echoed(other))
     if error is not None:
         raise error
@@ -294,7 +294,7 @@ class _Everyone(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
-        return mine(gradient)
+        return own_rows(gradient)
 
 
 class _Sum(torch.autograd.Function):

@@ -21,7 +21,7 @@ LONGEST_INTEGER = 300
 """Digits of an integer in one: more are no float."""
 
 
-def opened(file: Path, mode: str, *, rights: int = 0o666, **how: Any) -> Any:
+def open_regular(file: Path, mode: str, *, rights: int = 0o666, **how: Any) -> Any:
     """`file.open`, but never through a symbolic link, which in a folder from elsewhere may lead to any file."""
 
     def opener(path: str, flags: int) -> int:
@@ -75,7 +75,7 @@ def atomic(file: Path) -> Iterator[Path]:
     """
     part = file.with_name(file.name + ".part")
     part.unlink(missing_ok=True)
-    opened(part, "x").close()
+    open_regular(part, "x").close()
     try:
         yield part
         sync(part)
@@ -95,7 +95,7 @@ def refuse_links(root: Path, folder: Path) -> None:
             raise OSError(f"{below} is a symbolic link: Ribcage does not write through it. Remove it, or pass --out.")
 
 
-def write(file: Path, text: str) -> None:
+def write_text(file: Path, text: str) -> None:
     """A text file, whole or not at all; its folder is made. Names of files that are not UTF-8 become escapes, which
     JSON reads as what they were."""
     with explained(file, "Free some."):
@@ -124,7 +124,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     file = folder / LOCK
     with contextlib.ExitStack() as held:
         for patience in (True, True, False):  # who only looks (`is_written`) holds it for a moment
-            handle = held.enter_context(opened(file, "a"))
+            handle = held.enter_context(open_regular(file, "a"))
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _has_name(handle.fileno(), file):
@@ -155,7 +155,7 @@ def is_written(folder: Path) -> bool | None:
     try:
         import fcntl
 
-        with opened(folder / LOCK, "r") as handle:
+        with open_regular(folder / LOCK, "r") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -183,9 +183,11 @@ def require_space(folder: Path, needed: int) -> None:
     """Raise when the disk under `folder` has fewer free bytes than needed."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OSError(f"{folder} needs {size(needed)}, {size(free)} are free. Free some or use a smaller --size.")
+        raise OSError(
+            f"{folder} needs {format_bytes(needed)}, {format_bytes(free)} are free. Free some or use a smaller --size."
+        )
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes in words."""
     return f"{count / 1e9:,.1f} GB" if count > 1e8 else f"{count / 1e6:,.1f} MB"

@@ -20,7 +20,7 @@ from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal
 
 from ribcage.runtime import recipe
-from ribcage.runtime.spelling import nearest
+from ribcage.runtime.spelling import nearest_word
 
 NEEDED: Any = object()  # the default of an option without one
 LARGEST = 2.0**63
@@ -169,7 +169,7 @@ def take_recipe(words: list[str]) -> tuple[list[str], Path | None]:
     if len(files) > 1 or "" in files:
         raise UsageError("--recipe needs a name or a file." if "" in files else "--recipe can be given once.")
     try:
-        return kept, recipe.file(files[0]) if files else None
+        return kept, recipe.recipe_file(files[0]) if files else None
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -251,7 +251,7 @@ def take_values(queue: list[str], flag: Flag | None) -> list[str]:
 
 def unknown(option: str, known: Iterable[str]) -> str:
     """What to say of an option that does not exist."""
-    near = nearest(option, known)
+    near = nearest_word(option, known)
     return f"unknown option {option}" + (f" (did you mean {near}?)" if near else "")
 
 
@@ -274,7 +274,7 @@ def convert(kind: Any, word: str) -> Any:
     if typing.get_origin(kind) is Literal:
         choices = {str(choice): choice for choice in typing.get_args(kind)}
         if word not in choices:
-            near = nearest(word, choices)
+            near = nearest_word(word, choices)
             hint = f" (did you mean {near}?)" if near else ""
             raise ValueError(f"takes {' or '.join(choices)}, not {word!r}{hint}")
         return choices[word]

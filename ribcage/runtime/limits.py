@@ -66,7 +66,7 @@ def intolerable(name: str, text: str) -> list[str]:
     return []
 
 
-def check(options: Any, more: Sequence[str] = ()) -> None:
+def check_options(options: Any, more: Sequence[str] = ()) -> None:
     """Raise one ValueError with all that is wrong with the options, and what else the command found wrong."""
     if wrong := [*faults(options), *more]:
         raise ValueError("; ".join(wrong) + ".")

@@ -23,7 +23,7 @@ class NoTableError(ValueError):
     """A file is no Parquet file, or none that can be read here."""
 
 
-def read(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_parquet(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """The table in a file, or NoTableError with what is wrong with it."""
     try:
         with files.regular(file).open("rb") as stream:

@@ -40,24 +40,24 @@ class Recipe:
         return next(words for words in self.commands if self.name in _recipes_of(words))
 
 
-def names() -> tuple[str, ...]:
+def recipe_names() -> tuple[str, ...]:
     """All recipes that come with Ribcage."""
     return tuple(sorted(file.stem for file in FOLDER.glob("*.toml")))
 
 
-def file(word: str) -> Path:
+def recipe_file(word: str) -> Path:
     """The file of a recipe: a path, or the name of one that comes with Ribcage."""
     given = Path(word).expanduser()
-    if word in names():
+    if word in recipe_names():
         return FOLDER / f"{word}.toml"
     if given.suffix != ".toml" and not given.is_file():
-        raise ValueError(f"Unknown recipe {word!r}.{did_you_mean(word, names())} 'ribcage recipes' lists all.")
+        raise ValueError(f"Unknown recipe {word!r}.{did_you_mean(word, recipe_names())} 'ribcage recipes' lists all.")
     return given
 
 
-def read(word: str) -> Recipe:
+def read_recipe(word: str) -> Recipe:
     """The recipe of this name or in this file."""
-    found = file(word)
+    found = recipe_file(word)
     try:
         lines = found.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
@@ -74,7 +74,7 @@ def read(word: str) -> Recipe:
 
 def leaves(run: str) -> str:
     """The recipe that comes with Ribcage and makes this run; "" if none does."""
-    made = ((name, words) for name in names() for words in read(name).commands)
+    made = ((name, words) for name in recipe_names() for words in read_recipe(name).commands)
     return next((name for name, words in made if run in _values(words, "--out")), "")
 
 

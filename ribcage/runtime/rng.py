@@ -22,16 +22,16 @@ ORDER, SAMPLE, LABELS, NOISE, SAME_PATIENT, METHOD = 0xFFFF, 0xFFFE, 0xFFFD, 0xF
 
 def uniform(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:
     """(N, count) float64 in [0, 1), in steps of 2⁻³². A larger count begins with what a smaller one gives."""
-    return words(seed, epoch, rows, stream, count) * 2.0**-32
+    return random_words(seed, epoch, rows, stream, count) * 2.0**-32
 
 
 def whole(seed: int, epoch: int, rows: np.ndarray, stream: int) -> np.ndarray:
     """(N,) int64 from 0 to 2⁶³ - 1: a number for each row, which can itself be the address of more."""
-    low, high = words(seed, epoch, rows, stream, 2).T.astype(np.int64)
+    low, high = random_words(seed, epoch, rows, stream, 2).T.astype(np.int64)
     return low | (high & 0x7FFFFFFF) << 32
 
 
-def words(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:
+def random_words(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> np.ndarray:
     """(N, count) uint32: the words behind `uniform`."""
     rows = np.asarray(rows, np.uint64)
     blocks = -(-count // WORDS)
@@ -45,9 +45,9 @@ def words(seed: int, epoch: int, rows: np.ndarray, stream: int, count: int) -> n
     return mixed.T.reshape(len(rows), blocks * WORDS)[:, :count]
 
 
-def orders(chance: np.ndarray, count: int) -> np.ndarray:
+def random_orders(chance: np.ndarray, count: int) -> np.ndarray:
     """(N, count) int64: 0 … count-1 in an order of its own for each number of a batch's `chance`."""
-    return np.argsort(words(0, 0, chance, METHOD, count), axis=1, kind="stable")
+    return np.argsort(random_words(0, 0, chance, METHOD, count), axis=1, kind="stable")
 
 
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -93,7 +93,7 @@ def _rounds(counters: np.ndarray, key: tuple[int, int]) -> tuple[np.ndarray, ...
 
 def _pairs(seed: int, epoch: int, count: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
     """Two words for each of 0 … count-1; a counter serves two of them."""
-    drawn = words(seed, epoch, np.arange(-(-count // 2)), stream, WORDS).reshape(-1, 2)[:count].astype(np.uint64)
+    drawn = random_words(seed, epoch, np.arange(-(-count // 2)), stream, WORDS).reshape(-1, 2)[:count].astype(np.uint64)
     return drawn[:, 0], drawn[:, 1]
 
 

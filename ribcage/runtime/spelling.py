@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest_word(word: str, known: Iterable[str]) -> str | None:
     """The known word that looks most like this one; None when none does."""
     spellings = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), list(spellings), n=1, cutoff=0.6)
@@ -13,5 +13,5 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' Did you mean 'x'?' for the end of a sentence, or nothing."""
-    near = nearest(word, known)
+    near = nearest_word(word, known)
     return f" Did you mean {near!r}?" if near else ""

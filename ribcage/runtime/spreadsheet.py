@@ -22,17 +22,17 @@ _SHIELD = re.compile(_BEGINS + _WORKS)
 _TELL = re.compile(_BEGINS + "'" + _WORKS)
 
 
-def shielded(text: str) -> str:
+def escaped(text: str) -> str:
     """The text with an apostrophe before each thing that may be a formula."""
     return _SHIELD.sub(r"\1\2'", text)
 
 
-def told(text: str) -> str:
+def unescaped(text: str) -> str:
     """What `shielded` has made this of."""
     return _TELL.sub(r"\1\2", text)
 
 
-def save(table: pd.DataFrame, file: Path) -> None:
+def write_csv(table: pd.DataFrame, file: Path) -> None:
     """A table as CSV in UTF-8."""
     shown, returns = table.copy(deep=False), any("\r" in str(name) for name in table.columns)
     for place, kind in enumerate(table.dtypes):
@@ -40,18 +40,18 @@ def save(table: pd.DataFrame, file: Path) -> None:
             cells = table.iloc[:, place]
             shown.isetitem(place, cells.astype(object).map(_cell))
             returns |= bool(cells.map(lambda value: isinstance(value, str) and "\r" in value).any())
-    shown.columns = pd.Index([shielded(str(name)) for name in table.columns])
+    shown.columns = pd.Index([escaped(str(name)) for name in table.columns])
     with _text(file) as stream:
         shown.to_csv(stream, index=False, lineterminator="\n", quoting=_quoting(returns))
 
 
 def _cell(value: object) -> object:
-    return shielded(value) if isinstance(value, str) else value
+    return escaped(value) if isinstance(value, str) else value
 
 
 def _text(file: Path) -> TextIO:
     """Where rows are written to: names of files that are not UTF-8 become escapes, ends of lines are ours alone."""
-    return files.opened(file, "w", encoding="utf-8", errors="backslashreplace", newline="")
+    return files.open_regular(file, "w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _quoting(returns: bool) -> Literal[0, 2]:
@@ -59,20 +59,22 @@ def _quoting(returns: bool) -> Literal[0, 2]:
     return csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
 
 
-def save_rows(head: Sequence[str], rows: Sequence[Sequence[object]], file: Path) -> None:
+def write_csv_rows(head: Sequence[str], rows: Sequence[Sequence[object]], file: Path) -> None:
     """Rows as CSV in UTF-8."""
     with _text(file) as stream:
         returns = any("\r" in str(value) for row in rows for value in row)
         table = csv.writer(stream, lineterminator="\n", quoting=_quoting(returns))
-        table.writerow([shielded(name) for name in head])
+        table.writerow([escaped(name) for name in head])
         table.writerows([_cell(value) for value in row] for row in rows)
 
 
-def opened(table: pd.DataFrame) -> pd.DataFrame:
+def unescaped_table(table: pd.DataFrame) -> pd.DataFrame:
     """A table read from CSV, of ours or anybody's, as it was before it was written."""
-    read = table.rename(columns=lambda name: told(name) if isinstance(name, str) else name)
+    read = table.rename(columns=lambda name: unescaped(name) if isinstance(name, str) else name)
     for place, kind in enumerate(read.dtypes):
         if not pd.api.types.is_numeric_dtype(kind):
             cells = read.iloc[:, place]
-            read.isetitem(place, cells.map(lambda value: told(value) if isinstance(value, str) else value).astype(kind))
+            read.isetitem(
+                place, cells.map(lambda value: unescaped(value) if isinstance(value, str) else value).astype(kind)
+            )
     return read

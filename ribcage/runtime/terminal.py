@@ -30,12 +30,12 @@ _ACTING = re.compile(f"[{ACTING}]")
 _MORE = re.compile(f"[{ACTING}\t\n]")
 
 
-def plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """The text with what would act on a terminal or a page shown as an escape; tabs and new lines stay."""
     return _ACTING.sub(_escape, text)
 
 
-def line(text: str) -> str:
+def plain_line(text: str) -> str:
     """The same as one line."""
     return _MORE.sub(_escape, text)
 
@@ -57,7 +57,7 @@ class _Guarded:
 
     def write(self, text: str) -> int:
         """Write it plain."""
-        self.under.write(plain(text))
+        self.under.write(plain_text(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -156,6 +156,6 @@ def console(stream: TextIO | None = None, **options: Any) -> "Console":
     class Plain(Console):
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
             for each in super().render(renderable, options):
-                yield each if each.control else Segment(plain(each.text), each.style)
+                yield each if each.control else Segment(plain_text(each.text), each.style)
 
     return Plain(file=raw(stream or sys.stdout), **({"markup": False, "emoji": False, "highlight": False} | options))

@@ -20,7 +20,7 @@ class PredictionLog:
 
     def _opened(self, now: datetime.datetime) -> Any:
         file = self.folder / f"predictions-{now:%Y-%m-%d}.jsonl"
-        return files.opened(file, "ab", rights=0o600)
+        return files.open_regular(file, "ab", rights=0o600)
 
     def append(self, response: dict[str, Any]) -> None:
         """One line; a response that cannot be logged is not sent."""

@@ -22,7 +22,7 @@ def save(file: Path, state: dict[str, Any], *, again: bool = False) -> None:
     """
     with files.explained(file.parent, "Free some; the last checkpoint is whole."), files.atomic(file) as part:
         torch.save({"ribcage": FORMAT, **state}, part)
-        digest.seal(part)
+        digest.append_digest(part)
         files.sync(part)
         if file.exists() and not again:
             file.replace(file.with_name(OLDER))
@@ -38,7 +38,7 @@ def newest(folder: Path) -> tuple[Path, str]:
     damaged = []
     for name in (FILE, OLDER):
         try:
-            digest.check_seal(folder / name, "")
+            digest.check_appended_digest(folder / name, "")
         except FileNotFoundError:
             continue
         except digest.DamagedError as error:
@@ -53,7 +53,7 @@ def newest(folder: Path) -> tuple[Path, str]:
 def load(file: Path) -> dict[str, Any]:
     """Read a checkpoint; nothing in it is executed."""
     try:
-        digest.check_seal(file, "")
+        digest.check_appended_digest(file, "")
         files.refuse_packed(file)
         with cheap_calls():
             state = torch.load(file, map_location="cpu", weights_only=True)

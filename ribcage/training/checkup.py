@@ -222,9 +222,9 @@ def decoders() -> Iterator[Check]:
 
     for syntax in samples.SYNTAXES:
         try:
-            text, good, package = samples.tried(syntax)
+            text, good, package = samples.try_syntax(syntax)
         except Exception as error:
-            text, good, package = _short(error), False, samples.package(syntax)
+            text, good, package = _short(error), False, samples.required_package(syntax)
         yield Check(
             "DICOM",
             samples.SYNTAXES[syntax],
@@ -257,7 +257,7 @@ def folders() -> Iterator[Check]:
                 handle.write(b"ribcage")
             free = _free(there)
             good = free > ENOUGH
-            text = f"{folder}: writable, {files.size(int(free))} free"
+            text = f"{folder}: writable, {files.format_bytes(int(free))} free"
             yield Check("folders", name, text, good, needed=False, fix="" if good else "free some space")
         except OSError as error:
             text = f"{folder}: not writable ({error.strerror or error})"

@@ -60,7 +60,7 @@ def hindrance(method: Detect, loader: Loader, kind: Kind, gigabytes: float) -> s
     needed = size(method, loader, kind)
     if needed > gigabytes * 1e9:
         images = len(np.unique(loader.rows))
-        return f"the maps of {images:,} images take {files.size(needed)}, {gigabytes:g} GB are allowed"
+        return f"the maps of {images:,} images take {files.format_bytes(needed)}, {gigabytes:g} GB are allowed"
     return ""
 
 
@@ -91,12 +91,12 @@ def keep(
     rows, stamp = np.unique(loader.rows), _stamp(method, loader, kind, bf16)
     count = len(rows) * len(_states(loader))
     sizes = [count * math.prod(shape) * _dtype(kind).itemsize for shape in _shapes(method, loader)]
-    if not distributed.from_first(_known(folder, stamp, sizes)):
+    if not distributed.broadcast_from_first(_known(folder, stamp, sizes)):
         _make(method, loader, folder, rows, kind, bf16, say)
         if distributed.rank() == 0:
             with files.atomic(folder / "features.json") as part:
                 part.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
-        distributed.from_first(None)
+        distributed.broadcast_from_first(None)
     maps = []
     for number, shape in enumerate(_shapes(method, loader)):
         file = folder / f"{number}.bin"
@@ -124,9 +124,9 @@ def _make(
         folder.mkdir(parents=True, exist_ok=True)
         files.require_space(folder, size(method, loader, kind))
         for number, shape in enumerate(shapes):
-            with files.opened(folder / f"{number}.bin", "xb") as file:
+            with files.open_regular(folder / f"{number}.bin", "xb") as file:
                 file.truncate(len(rows) * len(states) * math.prod(shape) * dtype.itemsize)
-    distributed.from_first(None)
+    distributed.broadcast_from_first(None)
     rank, world = distributed.rank(), distributed.world()
     first, end = (len(rows) * part // world for part in (rank, rank + 1))
     with files.explained(folder, "Free some, or train without the cache."):
@@ -139,7 +139,7 @@ def _make(
                 say(f"Maps of {at - turn * len(rows) - first:,} of {end - first:,} images")
     for number in range(len(shapes)):
         files.sync(folder / f"{number}.bin")
-    distributed.from_first(None)
+    distributed.broadcast_from_first(None)
 
 
 @torch.no_grad()
@@ -164,7 +164,7 @@ def _made(method: Detect, loader: Loader, rows: np.ndarray, flip: float, bf16: b
 def _write(file: Path, at: int, maps: Tensor) -> None:
     """Put maps where their rows are."""
     plain = maps.contiguous().cpu().view(torch.uint8).numpy()
-    with files.opened(file, "r+b") as stream:
+    with files.open_regular(file, "r+b") as stream:
         stream.seek(at * plain[0].nbytes)
         stream.write(memoryview(plain.reshape(-1)))
 

@@ -94,7 +94,7 @@ class Training:
     def resume(self) -> str:
         """Go on from the folder's newest checkpoint that is whole; what was logged after it is cut off the log. A
         sentence where that is not the last one written."""
-        name, said = distributed.at_first(lambda: _newest(self.folder))
+        name, said = distributed.run_on_first(lambda: _newest(self.folder))
         saved = checkpoint.load(self.folder / name)
         try:
             self.standing = Standing.of(saved["standing"])
@@ -105,7 +105,7 @@ class Training:
         if self.run.step > self.run.epochs * len(self.run.loader):
             raise ValueError(f"{self.folder / name} is at step {self.run.step:,}, beyond the end of this run.")
         self._saved_step = self.run.step
-        distributed.at_first(lambda: self._settle(name))
+        distributed.run_on_first(lambda: self._settle(name))
         return str(said)
 
     def steps(self) -> Iterator[Log]:
@@ -114,7 +114,7 @@ class Training:
             return
         self._saved_at = time.monotonic()
         file = self.folder / "metrics.jsonl"
-        with self._recorded(), distributed.missed(), self._listening(), _appending(file) as log_file:
+        with self._recorded(), distributed.lost_process_explained(), self._listening(), _appending(file) as log_file:
             try:
                 if self._validation_due(self.run.step):  # it was asked to stop between an epoch and its validation
                     self._validate(log_file)
@@ -145,8 +145,8 @@ class Training:
         self.run.check()
         everything = {"run": self.run.state(), "standing": vars(self.standing)}
         file, again = self.folder / checkpoint.FILE, self._saved_step == self.run.step
-        distributed.at_first(lambda: checkpoint.save(file, everything, again=again))
-        distributed.at_first(lambda: _recovered(self.folder / DIVERGED, self.run.step))
+        distributed.run_on_first(lambda: checkpoint.save(file, everything, again=again))
+        distributed.run_on_first(lambda: _recovered(self.folder / DIVERGED, self.run.step))
         self._saved_at, self._saved_step = time.monotonic(), self.run.step
 
     # ---- between the steps
@@ -169,7 +169,9 @@ class Training:
     def _what_then(self, error: DivergedError) -> str:
         """How to go on after a run diverged, and where the rows of the batch are."""
         file = self.folder / DIVERGED
-        distributed.at_first(lambda: files.write(file, json.dumps({"step": error.step, "rows": error.rows}) + "\n"))
+        distributed.run_on_first(
+            lambda: files.write_text(file, json.dumps({"step": error.step, "rows": error.rows}) + "\n")
+        )
         how = "The same command with --resume and that goes on from the last good checkpoint."
         if self._saved_step < 0:
             how = "The same command with --resume and that begins again: nothing was saved yet."
@@ -186,7 +188,7 @@ class Training:
         self.run.check()
         self._write_all(log_file)
         step = self.run.step
-        found = distributed.from_first(self.validate())
+        found = distributed.broadcast_from_first(self.validate())
         self.standing.validated = step
         self._write(log_file, {"step": step, "epoch": step // len(self.run.loader), "validation": found})
         score, loss = found.get(self.plan.score, math.nan), found.get("loss", math.inf)
@@ -194,7 +196,7 @@ class Training:
         if better or not self.standing.best_step or not self.plan.score:  # an undefined score keeps the first model
             self.standing.best, self.standing.best_loss = score, loss
             self.standing.best_step, self.standing.waiting = step, 0
-            distributed.at_first(self.keep)
+            distributed.run_on_first(self.keep)
         else:
             self.standing.waiting += 1
 
@@ -265,7 +267,7 @@ class _appending:  # noqa: N801 – used like a function
     """The log file at rank 0, None elsewhere; every line is handed to the system at once."""
 
     def __init__(self, file: Path) -> None:
-        self.stream = files.opened(file, "a", encoding="utf-8", buffering=1) if distributed.rank() == 0 else None
+        self.stream = files.open_regular(file, "a", encoding="utf-8", buffering=1) if distributed.rank() == 0 else None
 
     def __enter__(self) -> TextIO | None:
         return self.stream
@@ -305,7 +307,7 @@ def _cut_log(file: Path, step: int) -> None:
     if not file.exists():
         return
     lines = files.regular(file).read_text(encoding="utf-8", errors="replace").splitlines()
-    files.write(file, "".join(line + "\n" for line in lines if _step(line) <= step))
+    files.write_text(file, "".join(line + "\n" for line in lines if _step(line) <= step))
 
 
 def _step(line: str) -> float:

@@ -49,14 +49,14 @@ def going(
     facts: what the model to be says of its training; it says, too, what was changed on the way.
     """
     with contextlib.ExitStack() as held:
-        again = distributed.at_first(lambda: held.enter_context(_owned(options)))
+        again = distributed.run_on_first(lambda: held.enter_context(_owned(options)))
         if not again:
-            distributed.at_first(lambda: begin(command, options, data, lessons))
+            distributed.run_on_first(lambda: begin(command, options, data, lessons))
         else:
             if said := training.resume():
                 say(f"! {said}")
             step = training.run.step
-            history = distributed.at_first(lambda: _changed(command, options, data, lessons, step))
+            history = distributed.run_on_first(lambda: _changed(command, options, data, lessons, step))
             if history and facts is not None:
                 facts["history"] = history
         yield
@@ -66,7 +66,7 @@ def going(
 def alone(options: Any) -> Iterator[None]:
     """While it lasts, the run folder is this process's alone; for what has no steps, so that no run goes on."""
     with contextlib.ExitStack() as held:
-        distributed.at_first(lambda: held.enter_context(_owned(options)))
+        distributed.run_on_first(lambda: held.enter_context(_owned(options)))
         yield
 
 
@@ -97,7 +97,7 @@ def begin(command: str, options: Any, data: Datasets, lessons: Sequence[str] = (
 
 
 def _write(folder: Path, values: dict[str, Any]) -> None:
-    files.write(folder / "options.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    files.write_text(folder / "options.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 def _changed(command: str, options: Any, data: Datasets, lessons: Sequence[str], step: int) -> list[dict[str, Any]]:

@@ -165,7 +165,7 @@ def told(
         if name in findings and len(said.rows):
             logits = calibrated(torch.from_numpy(said.logits), model, exclusive)
             answers[said.rows, list(findings).index(name)] = logits[:, place].numpy()
-    return np.asarray(distributed.from_first(answers))
+    return np.asarray(distributed.broadcast_from_first(answers))
 
 
 def validated(model: ModelSpec, findings: Sequence[str]) -> np.ndarray:
@@ -278,12 +278,12 @@ def _opened(file: Path) -> pd.DataFrame:
     """All columns of a table, or one line that says what is wrong with the file."""
     if _there(file).suffix.lower() == ".parquet":
         try:
-            rows = parquet.frame(parquet.read(file))
+            rows = parquet.frame(parquet.read_parquet(file))
         except parquet.NoTableError as error:
             raise ValueError(f"{file} cannot be read as a table of predictions ({error}).") from None
     else:
         try:
-            rows = spreadsheet.opened(tables.sniffed(file))
+            rows = spreadsheet.unescaped_table(tables.sniffed(file))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{file} is damaged: {error}.") from None
     texts = [name for name, kind in rows.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]

@@ -280,7 +280,7 @@ class Run:
         """Parts to take the batch in: as many at every rank, since all meet in each; ranks may hold unequal batches."""
         if self.accumulate == 1:
             return 1
-        return max(1, distributed.least(min(self.accumulate, len(batch)), self.device))
+        return max(1, distributed.minimum_over_processes(min(self.accumulate, len(batch)), self.device))
 
     def _update_average(self) -> None:
         """w_average <- d w_average + (1 - d) w, with a d that is small while the run is young."""

@@ -262,7 +262,7 @@ def _images(data: Datasets, rows: np.ndarray) -> list[np.ndarray]:
 
     def read(row: int) -> np.ndarray | None:
         image = np.asarray(data.image(row))
-        return None if appearance.empty(image) else appearance.content(image)
+        return None if appearance.is_blank(image) else appearance.cropped_content(image)
 
     with ThreadPoolExecutor() as pool:
         return [one for one in pool.map(read, rows.tolist()) if one is not None]

@@ -82,11 +82,11 @@ def _shown(text: str) -> str:
 
 def _of_pixels(check: Check | None, square: np.ndarray) -> list[str]:
     """Warnings about pixels."""
-    if appearance.empty(square):
+    if appearance.is_blank(square):
         return ["Empty: its pixels are all but equal."]
     if check is None:
         return []
-    vector = appearance.vector(counterexamples.plainly(appearance.content(square)))[None]
+    vector = appearance.vector(counterexamples.plainly(appearance.cropped_content(square)))[None]
     look = int(check.noticed(vector)[0])
     return [] if look < 0 else [f"{_said_of(check, look)} {_worth(check, look)}"]
 

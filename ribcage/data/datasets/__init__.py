@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from ribcage.runtime.spelling import did_you_mean, nearest
+from ribcage.runtime.spelling import did_you_mean, nearest_word
 
 if typing.TYPE_CHECKING:  # names and help must come without loading pandas
     from ribcage.data.index import Index
@@ -90,7 +90,7 @@ def _wrong(function: Callable[..., Any], option: str, value: Any) -> str:
     """What is wrong with one option, or nothing."""
     known = _keywords(function)
     if option not in known:
-        near = nearest(option, known)
+        near = nearest_word(option, known)
         return f"no option {option!r}" + (f" (did you mean {near!r}?)" if near else f" (it has {', '.join(known)})")
     kind = typing.get_type_hints(function)[option]
     if typing.get_origin(kind) is Literal and value not in typing.get_args(kind):

@@ -132,7 +132,7 @@ def _name(root: Path) -> str:
     """What the folder is called, as name space of its patients: '7' of two hospitals are two people."""
     folder = root.absolute()
     named = (each.name for each in (folder, *folder.parents) if each.name.lower() not in ("", *NEUTRAL))
-    return terminal.line(next(named, "folder"))[:LONGEST]
+    return terminal.plain_line(next(named, "folder"))[:LONGEST]
 
 
 def _check_names(names: tuple[str, ...]) -> None:

@@ -154,7 +154,9 @@ def shrink_factors(affine: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=4)
 def noise_bank(length: int) -> np.ndarray:
     """(length,) standard normal numbers, each the sum of eight uniform integers, so equal on every machine."""
-    halves = rng.words(0, 0, np.arange(length), rng.NOISE, rng.WORDS).astype(np.uint32, order="C").view(np.uint16)
+    halves = (
+        rng.random_words(0, 0, np.arange(length), rng.NOISE, rng.WORDS).astype(np.uint32, order="C").view(np.uint16)
+    )
     total = halves.reshape(length, 8).sum(1, dtype=np.float64) / 65535 - 4
     bank = (total / np.sqrt(8 / 12)).astype(np.float32)
     bank.setflags(write=False)

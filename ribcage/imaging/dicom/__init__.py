@@ -66,10 +66,10 @@ def decode_dicom(
 ) -> GrayImage:
     """The image in these bytes; `name` is how errors call it, `window` what to take instead of the file's own choice:
     an explanation such as LUNG, or centre and width such as 40,400."""
-    asked = dicom_gray.asked(window)
+    asked = dicom_gray.parse_window(window)
     try:
         dataset = _dataset(data, name, limits)
-        unread = elements.settle(dataset)
+        unread = elements.remove_unreadable(dataset)
         said = read_layout(dataset, name, limits)
         if said.samples > 1 or said.photometric == "PALETTE COLOR":
             pixels, notes = _colour(dataset, said, name, depth, limits)
@@ -100,7 +100,7 @@ def _gray(
     linear = linear and stored.bits == 8 and not stored.signed
     inside, outside, told = (None, 0.0, []) if linear else place.shutter(dataset, said.width, said.height)
     counts = np.ones(1 << stored.bits) if linear else _counts(stored, inside)
-    gray, notes = dicom_gray.shown(
+    gray, notes = dicom_gray.gray_values(
         dataset, stored.values, counts, bits=stored.bits, monochrome1=said.photometric == "MONOCHROME1", window=window
     )
     top = (1 << depth) - 1
@@ -132,7 +132,7 @@ def _looked_up(table: np.ndarray, levels: np.ndarray, depth: Depth) -> np.ndarra
     return np.take(table, levels)
 
 
-def read_tags(stream: BinaryIO, name: str, limits: Limits) -> dict[str, str]:
+def read_dicom_tags(stream: BinaryIO, name: str, limits: Limits) -> dict[str, str]:
     """`GrayImage.tags` from the header alone, whatever the pixels are; {} when it is damaged."""
     _require(name)
     from pydicom.datadict import tag_for_keyword
@@ -243,7 +243,7 @@ def _tags(dataset: "Dataset") -> dict[str, str]:
 
 def _text(dataset: "Dataset", keyword: str) -> str:
     try:
-        return "\\".join(text for text in elements.texts(dataset, keyword) if text)
+        return "\\".join(text for text in elements.element_texts(dataset, keyword) if text)
     except Exception:  # a value that cannot be read is one that is not known
         return ""
 

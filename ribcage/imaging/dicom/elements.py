@@ -26,7 +26,7 @@ OTHERS = (
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
-def settle(dataset: "Dataset") -> list[str]:
+def remove_unreadable(dataset: "Dataset") -> list[str]:
     """Make the header legible in place: elements that an image can do without are taken away where they cannot be
     read, which is said."""
     notes = _lift(dataset)
@@ -37,7 +37,7 @@ def settle(dataset: "Dataset") -> list[str]:
     return notes
 
 
-def numbers(dataset: "Dataset", keyword: str, *, gaps: bool = False) -> list[float]:
+def element_numbers(dataset: "Dataset", keyword: str, *, gaps: bool = False) -> list[float]:
     """All finite numbers of an element that may have none, one or several; with `gaps` those between them that cannot
     be read are NaN, so that each keeps its place."""
     found = [_number(value) for value in _several(dataset.get(keyword))]
@@ -46,7 +46,7 @@ def numbers(dataset: "Dataset", keyword: str, *, gaps: bool = False) -> list[flo
     return [number if np.isfinite(number) else np.nan for number in found if gaps or np.isfinite(number)]
 
 
-def texts(dataset: "Dataset", keyword: str) -> list[str]:
+def element_texts(dataset: "Dataset", keyword: str) -> list[str]:
     """All texts of an element that may have none, one or several."""
     said = _several(dataset.get(keyword))
     return [" ".join(str(one).replace("\0", " ").split()) for one in said if one is not None]

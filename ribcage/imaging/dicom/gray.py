@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ribcage.imaging.dicom.elements import numbers, texts
+from ribcage.imaging.dicom.elements import element_numbers, element_texts
 from ribcage.imaging.dicom.transfer_syntaxes import BIG_ENDIAN
 from ribcage.imaging.gray_image import CAUTION
 
@@ -46,18 +46,18 @@ class Window:
     width: float = 0.0
 
 
-def asked(text: str) -> Window | None:
+def parse_window(text: str) -> Window | None:
     """'LUNG' or '-600,1500' (centre, width in the units of the file); None where nothing is asked for."""
     if not text.strip():
         return None
     parts = text.replace("/", ",").split(",")
     try:
-        numbers = [float(part) for part in parts]
+        element_numbers = [float(part) for part in parts]
     except ValueError:
         return Window(text.strip())
-    if len(numbers) != 2 or not np.isfinite(numbers).all() or not numbers[1] >= 1:
+    if len(element_numbers) != 2 or not np.isfinite(element_numbers).all() or not element_numbers[1] >= 1:
         raise ValueError(f"--window {text!r} is neither a name nor CENTRE,WIDTH with a width of at least 1.")
-    return Window("", *numbers)
+    return Window("", *element_numbers)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Choice:
     gray: np.ndarray
 
 
-def shown(
+def gray_values(
     dataset: "Dataset", values: np.ndarray, counts: np.ndarray, *, bits: int, monochrome1: bool, window: Window | None
 ) -> tuple[np.ndarray, list[str]]:
     """The gray of each stored value, 0 (air) … 1, and what was done for it; `counts` says how often each occurs."""
@@ -104,7 +104,10 @@ def _modality(dataset: "Dataset", values: np.ndarray) -> tuple[np.ndarray, list[
         entries, _, told = _table(dataset, tables[0], values)
         odd = [note for note in told if note.startswith(CAUTION)]  # how many bits it says does not matter here
         return entries, [*notes, "modality LUT", *odd]
-    slope, intercept = numbers(dataset, "RescaleSlope")[:1] or [1.0], numbers(dataset, "RescaleIntercept")[:1] or [0.0]
+    slope, intercept = (
+        element_numbers(dataset, "RescaleSlope")[:1] or [1.0],
+        element_numbers(dataset, "RescaleIntercept")[:1] or [0.0],
+    )
     output = values * slope[0] + intercept[0]
     if slope[0] == 0 or not np.abs(output).max() < MOST or len(np.unique(output[[0, -1]])) == 1:
         return values.astype(np.float64), [*notes, f"{CAUTION}RescaleSlope {slope[0]:g} ignored: it leaves no image"]
@@ -214,10 +217,12 @@ def _choices(dataset: "Dataset", values: np.ndarray) -> tuple[list[Choice], list
 
 
 def _windows(dataset: "Dataset", values: np.ndarray, notes: list[str]) -> Iterator[Choice]:
-    centres, widths = (numbers(dataset, key, gaps=True)[:MOST_CHOICES] for key in ("WindowCenter", "WindowWidth"))
+    centres, widths = (
+        element_numbers(dataset, key, gaps=True)[:MOST_CHOICES] for key in ("WindowCenter", "WindowWidth")
+    )
     if len(centres) != len(widths):
         notes.append(f"{CAUTION}{len(centres)} window centres and {len(widths)} widths")
-    names = texts(dataset, "WindowCenterWidthExplanation")
+    names = element_texts(dataset, "WindowCenterWidthExplanation")
     function = _text(dataset, "VOILUTFunction").upper() or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         notes.append(f"{CAUTION}an unknown VOILUTFunction taken as LINEAR")
@@ -343,7 +348,9 @@ def _inverted(dataset: "Dataset", monochrome1: bool, unusual: bool, falling: boo
     follow the physics if the file tells it: sign +1 is more X-rays for higher stored values, which is air.
 
     falling: the gray of higher stored values is darker, by a negative slope or a table."""
-    sign = next((number for number in numbers(dataset, "PixelIntensityRelationshipSign") if number in (1, -1)), None)
+    sign = next(
+        (number for number in element_numbers(dataset, "PixelIntensityRelationshipSign") if number in (1, -1)), None
+    )
     shape = _text(dataset, "PresentationLUTShape").upper()
     raw = _text(dataset, "PresentationIntentType").upper() == "FOR PROCESSING"
     kind = "MONOCHROME1" if monochrome1 else "MONOCHROME2"
@@ -372,9 +379,9 @@ def _falls(gray: np.ndarray, values: np.ndarray, counts: np.ndarray) -> bool:
 def _padding(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Which values mean that there is no image here, and what was odd about that. A negative one may be written as a
     large unsigned number and the other way round."""
-    ends = numbers(dataset, "PixelPaddingValue")[:1] + numbers(dataset, "PixelPaddingRangeLimit")[:1]
+    ends = element_numbers(dataset, "PixelPaddingValue")[:1] + element_numbers(dataset, "PixelPaddingRangeLimit")[:1]
     nothing = np.zeros(len(values), bool)
-    if not numbers(dataset, "PixelPaddingValue"):
+    if not element_numbers(dataset, "PixelPaddingValue"):
         return nothing, []
     signed = values[0] < 0
     ends = [(end + 32768) % 65536 - 32768 if signed else end % 65536 for end in ends]
@@ -387,4 +394,4 @@ def _padding(dataset: "Dataset", values: np.ndarray, counts: np.ndarray) -> tupl
 
 
 def _text(dataset: "Dataset", keyword: str) -> str:
-    return next(iter(texts(dataset, keyword)), "")
+    return next(iter(element_texts(dataset, keyword)), "")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ribcage.imaging.dicom.elements import numbers, safe_text
+from ribcage.imaging.dicom.elements import element_numbers, safe_text
 from ribcage.imaging.gray_image import CAUTION, Limits, UnreadableError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def read_layout(dataset: "Dataset", name: str, limits: Limits) -> Layout:
     missing = [key for key in ("Rows", "Columns", "BitsAllocated", "PixelData") if not dataset.get(key)]
     if missing:
         raise UnreadableError(f"{name} is a damaged DICOM: it has no {', '.join(missing)}.")
-    frames = int((numbers(dataset, "NumberOfFrames") or [1])[0]) or 1  # an empty one is common
+    frames = int((element_numbers(dataset, "NumberOfFrames") or [1])[0]) or 1  # an empty one is common
     if frames != 1:
         raise UnreadableError(f"{name} holds {frames} frames; one image is expected.")
     limits.check_size(name, int(dataset.Columns), int(dataset.Rows))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ribcage.imaging.dicom.elements import numbers
+from ribcage.imaging.dicom.elements import element_numbers
 from ribcage.imaging.gray_image import CAUTION
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def shutter(dataset: "Dataset", width: int, height: int) -> tuple[np.ndarray | N
         return None, 0.0, notes
     if open_.mean() < LEAST_OPEN:
         return None, 0.0, [*notes, f"{CAUTION}a shutter that covers all but {100 * open_.mean():.0f} % was not applied"]
-    level = min(max((numbers(dataset, "ShutterPresentationValue") or [0.0])[0], 0.0), 65535.0) / 65535
+    level = min(max((element_numbers(dataset, "ShutterPresentationValue") or [0.0])[0], 0.0), 65535.0) / 65535
     return open_, level, [*notes, f"outside of the {' and '.join(done)} shutter made {_gray(level)}"]
 
 
@@ -48,7 +48,7 @@ def _gray(level: float) -> str:
 def _rectangle(dataset: "Dataset", width: int, height: int) -> np.ndarray | None:
     """PS3.3 C.7.6.11: edges are pixels, counted from 1."""
     edges = [
-        numbers(dataset, f"Shutter{name}Edge")[:1]
+        element_numbers(dataset, f"Shutter{name}Edge")[:1]
         for name in ("LeftVertical", "RightVertical", "UpperHorizontal", "LowerHorizontal")
     ]
     if not all(edges):
@@ -63,7 +63,10 @@ def _rectangle(dataset: "Dataset", width: int, height: int) -> np.ndarray | None
 
 def _circle(dataset: "Dataset", width: int, height: int) -> np.ndarray | None:
     """Row and column of its centre, and its radius in pixels along a row."""
-    centre, radius = numbers(dataset, "CenterOfCircularShutter"), numbers(dataset, "RadiusOfCircularShutter")
+    centre, radius = (
+        element_numbers(dataset, "CenterOfCircularShutter"),
+        element_numbers(dataset, "RadiusOfCircularShutter"),
+    )
     if len(centre) != 2 or not radius or radius[0] <= 0:
         return None
     tall = _aspect(dataset)[0] or 1.0
@@ -73,7 +76,7 @@ def _circle(dataset: "Dataset", width: int, height: int) -> np.ndarray | None:
 
 def _polygon(dataset: "Dataset", width: int, height: int) -> np.ndarray | None:
     """Pairs of row and column."""
-    ends = numbers(dataset, "VerticesOfThePolygonalShutter")
+    ends = element_numbers(dataset, "VerticesOfThePolygonalShutter")
     if len(ends) < 6 or len(ends) % 2 or len(ends) > 2 * MOST_VERTICES:
         return None
     corners = np.clip(np.array(ends).reshape(-1, 2)[:, ::-1] - 1, -(1 << 20), 1 << 20).round().astype(np.int32)
@@ -114,7 +117,7 @@ def _orientation(dataset: "Dataset") -> list[str]:
 def _aspect(dataset: "Dataset") -> tuple[float, str]:
     """Height over width of a pixel and the element that tells it; 0 where none does."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
-        sides = numbers(dataset, keyword)
+        sides = element_numbers(dataset, keyword)
         if len(sides) == 2 and min(sides) > 0:
             return sides[0] / sides[1], keyword
     return 0.0, ""

@@ -38,13 +38,13 @@ UNWRITTEN = (f"{JPEG}201", f"{JPEG}202", f"{JPEG}203")
 SIDE = 32
 
 
-def package(syntax: str) -> str:
+def required_package(syntax: str) -> str:
     """What must be installed to read a syntax, beside pydicom."""
     own = "numba" if syntax in (transfer_syntaxes.JPEG_EXTENDED, *transfer_syntaxes.JPEG_LOSSLESS) else ""
     return transfer_syntaxes.PLUGINS.get(syntax, ("", own))[1] or own or "pydicom"
 
 
-def tried(syntax: str) -> tuple[str, bool, str]:
+def try_syntax(syntax: str) -> tuple[str, bool, str]:
     """What came of reading a syntax, whether it was good, and the package that reads it."""
     if syntax in UNWRITTEN:
         plugin, needed = transfer_syntaxes.PLUGINS[syntax]
@@ -55,15 +55,15 @@ def tried(syntax: str) -> tuple[str, bool, str]:
         return said, there, needed
     pixels = (np.arange(SIDE * SIDE) // 4).astype(np.uint8).reshape(SIDE, SIDE)
     gray = syntax in (transfer_syntaxes.JPEG_EXTENDED, *transfer_syntaxes.JPEG_LOSSLESS)
-    found = dicom.decode_dicom(written(syntax, pixels), "a sample", depth=8, min_side=None, limits=Limits()).pixels
+    found = dicom.decode_dicom(sample_file(syntax, pixels), "a sample", depth=8, min_side=None, limits=Limits()).pixels
     if syntax == transfer_syntaxes.JPEG_EXTENDED:  # its one value is the whole range: only that it was read can be told
-        return "read", found.shape == (SIDE, SIDE), package(syntax)
+        return "read", found.shape == (SIDE, SIDE), required_package(syntax)
     wrong = int(np.abs(found.astype(int) - (128 if gray else pixels)).max())
     good = wrong <= LOSSY.get(syntax, 0)
-    return "read" if good else f"read wrongly, off by {wrong}", good, package(syntax)
+    return "read" if good else f"read wrongly, off by {wrong}", good, required_package(syntax)
 
 
-def written(syntax: str, pixels: np.ndarray) -> bytes:
+def sample_file(syntax: str, pixels: np.ndarray) -> bytes:
     """A DICOM file of these pixels; of one gray where nothing encodes the syntax."""
     from pydicom.encaps import encapsulate
 
