@@ -1,4 +1,4 @@
-"""A box plot as a file that every browser shows: a box for each group, a point for each of its members."""
+"""Box plots as an SVG file: a box per group, a point per member."""
 
 import html
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,9 @@
-"""Training steps on a quiet and on a busy machine, with threads that spin while they wait and threads that sleep.
+"""Training steps on a quiet and on a busy machine, with spinning and with sleeping OpenMP threads.
 
     python -m benchmarks.busy [--seconds 12] [--rounds 3]
 
 A ResNet-18 at 128 pixels, batches of 16, float32. Busy: as many other processes compute as the machine has cores.
-The ways take turns; the median of their rounds is given.
+Configurations alternate; the median over rounds is printed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ WAYS = {
 
 
 def steps(seconds: float) -> float:
-    """Images a second, of training steps in this process."""
+    """Images per second of training steps in this process."""
     import torch
     import torchvision
 
@@ -51,7 +51,7 @@ def measured(way: dict[str, str], seconds: float) -> float:
 
 
 def compute() -> None:
-    """What another program does."""
+    """A compute-bound background process."""
     while True:
         sum(range(10**6))
 
@@ -59,7 +59,7 @@ def compute() -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=12.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=12.0, help="seconds of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", type=float, default=0.0, help=argparse.SUPPRESS)
     asked = parser.parse_args()

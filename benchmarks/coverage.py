@@ -1,5 +1,4 @@
-"""How often a 95 % interval holds the truth: made-up test sets whose true values are known, through the functions that
-`evaluate` and `compare` use.
+"""Coverage of the 95 % intervals of `evaluate` and `compare`, simulated on datasets with known true values.
 
     OMP_NUM_THREADS=1 python benchmarks/coverage.py [--quick] [--parts findings gaps boxes rare]
         [--designs single clustered fixed] [--processes 2]

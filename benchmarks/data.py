@@ -1,10 +1,10 @@
-"""What input costs, against the usual chain: Pillow RGB and torchvision v1 transforms, one image after the other.
+"""Cost of the input pipeline relative to the usual chain: Pillow RGB and torchvision v1 transforms, one image at a time.
 
     python benchmarks/data.py [--quick]
 
-Everything runs in one thread, side by side in one process: each contestant takes a turn in every round, and medians are
-compared. Quote the ratios; milliseconds belong to the machine that printed them. Images are made up at the size and
-about the mean weight of the real files: 49 kB in CheXpert-small (11 GB / 223,648), 0.4 MB in ChestX-ray14 (42 GB /
+Everything runs in one thread, side by side in one process: the pipelines alternate, and medians are compared. Quote the
+ratios; milliseconds depend on the machine. Images are synthetic, at the size and about the mean file size of real
+ones: 49 kB in CheXpert-small (11 GB / 223,648), 0.4 MB in ChestX-ray14 (42 GB /
 112,120), 1.5 MB in MIMIC-CXR-JPG (570 GB / 377,110)."""
 
 import argparse
@@ -314,7 +314,7 @@ def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--floors", action="store_true", help="only the single calls")
-    parser.add_argument("--quick", action="store_true", help="fewer images and rounds: a look, not a measurement")
+    parser.add_argument("--quick", action="store_true", help="fewer images and rounds, for a rough impression")
     options = parser.parse_args()
     quick = options.quick
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""One epoch from the command to the saved model, against the plain script that people write.
+"""One epoch from the command to the saved model, compared with a plain training script.
 
     python benchmarks/end_to_end.py [--images 1000] [--size 128] [--batch 32] [--threads 2] [--rounds 3]
                                     [--precision auto]
@@ -155,7 +155,7 @@ def computed() -> float:
 
 
 def make(folder: Path, images: int) -> int:
-    """Made-up radiographs as JPEG files and their table; how many are to train on."""
+    """Synthetic radiographs as JPEG files and their table; how many are to train on."""
     import cv2
 
     from ribcage.data import datasets

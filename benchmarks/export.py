@@ -1,12 +1,12 @@
-"""How fast and how true is an exported model? Eager torch beside ONNX Runtime and OpenVINO, in float32, bf16 and int8.
+"""Speed and accuracy of exported models: eager torch, ONNX Runtime and OpenVINO, in float32, bf16 and int8.
 
     python -m benchmarks.export --work /tmp/export
 
-Both models are trained for a few epochs on made-up radiographs at 224 × 224, so that there are findings to lose; the
-work folder keeps them. Every file is asked about the same test images as the model: the largest difference of a
-probability, and the change of the mean AUROC with its interval over patients. Times are of one image and of sixteen,
-all ways by turns in one run, from gray bytes to probabilities, and given as ratios to eager torch, which is what
-`ribcage predict` computes. bf16 is left out where the processor has none: there it is slow, and nobody would take it.
+Both models are trained for a few epochs on synthetic radiographs at 224 × 224, so that a loss of accuracy
+is visible; the work folder caches them. Exported file and model predict the same test images: the table shows the
+largest difference of a probability, and the change of the mean AUROC with its interval over patients. Times are for
+one image and for sixteen, from gray bytes to probabilities, alternating in one run, as ratios to eager torch, which
+is what `ribcage predict` uses. bf16 is left out on CPUs without hardware support.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def made(folder: Path, images: int) -> Path:
-    """Made-up radiographs."""
+    """Synthetic radiographs."""
     if not (folder / "dataset.json").exists():
         words = ["import", "phantom", "--out", str(folder), "--images", str(images), "--size", str(STORED)]
         assert cli.main(words) == 0

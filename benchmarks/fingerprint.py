@@ -1,10 +1,10 @@
-"""How many altered copies the fingerprints find, how many other images they take for copies, and how long that takes.
+"""Recall, false positives and search time of the fingerprints on altered copies.
 
     RIBCAGE_REAL_DATA=/data python benchmarks/fingerprint.py [--altered 300] [--rows 10000 100000 1000000]
 
 Real images: $RIBCAGE_REAL_DATA/nih/images_256/*.jpg (ChestX-ray14, named patient_study.jpg) and pneumoniamnist.npz.
-Made-up images are always measured; the collections for the search times are drawn from the coefficients of the real
-(else the made-up) images, so that their bits hang together as real bits do.
+Synthetic images are always measured; the collections for the search times are drawn from the coefficients of the real
+(else the synthetic) images, so that their bits hang together as real bits do.
 """
 
 import argparse
@@ -365,7 +365,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="alterations whose name has this text in it")
     parser.add_argument("--small-only", action="store_true", help="only how small stored images do")
     parser.add_argument("--altered", type=int, default=300, help="images that are altered in every way")
-    parser.add_argument("--made-up", type=int, default=600, help="phantoms drawn")
+    parser.add_argument("--synthetic", type=int, default=600, help="phantoms drawn")
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000], help="sizes to search")
     options = parser.parse_args()
     for title in [title for title in ALTERATIONS if options.only not in title]:
@@ -389,7 +389,7 @@ def main() -> None:
         stored_small("ChestX-ray14", real, owners)
         stored_small("COVID-19 follow-ups", *lung_images(Path(root)))
         exact_copies(Path(root) / "pneumoniamnist.npz")
-    report("Made-up images", images, patients, options.altered)
+    report("Synthetic images", images, patients, options.altered)
     if options.rows:
         search_times(real if root else images, options.rows)
 

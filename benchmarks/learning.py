@@ -1,4 +1,4 @@
-"""Do different kinds of models learn the made-up radiographs by the commands of the product? Prints a table.
+"""Do different kinds of models learn the synthetic radiographs by the commands of the product? Prints a table.
 
     OMP_NUM_THREADS=1 python -m benchmarks.learning [--images 4000] [--size 64] [--epochs 12]
 

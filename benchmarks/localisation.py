@@ -2,7 +2,7 @@
 
     python -m benchmarks.localisation --work DIR [--jobs 2] [--seeds 3] [--images 5000] [--labels 0.01 0.1 1]
 
-Backbones are trained by `ribcage pretrain METHOD --recipe small-METHOD` on made-up radiographs, as in
+Backbones are trained by `ribcage pretrain METHOD --recipe small-METHOD` on synthetic radiographs, as in
 `python -m benchmarks.pretraining`, whose DIR can be named here, too. `random` has seen images (its norms know their
 mean and spread) and learnt nothing; `other task` learnt labels of four findings that are not drawn, in all of the
 image. Then `ribcage localise --freeze backbone` trains an FCOS head with the boxes of a share of the patients; every

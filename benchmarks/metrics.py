@@ -1,5 +1,5 @@
 """What intervals over patients cost, against the usual loop over scikit-learn, on as many images as ChestX-ray14's
-official test set: 25,596 images of 2,797 patients, 14 findings, made-up scores.
+official test set: 25,596 images of 2,797 patients, 14 findings, synthetic scores.
 
     OMP_NUM_THREADS=1 python benchmarks/metrics.py [--full] [--resamples 1000]
 

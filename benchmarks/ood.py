@@ -5,7 +5,7 @@
 Real images: nih/ (ChestX-ray14), lungs/ (another source: portable and supine films with borders), odd/ (real laterals
 and CT slices), dicom/ and pneumoniamnist.npz (children) of $RIBCAGE_REAL_DATA. Photographs and the like come from the
 packages scikit-learn, pydicom and, where it is installed, scikit-image. The check is fitted on the 'train' split of
-nih/manifest.csv; everything else is tested once. Without $RIBCAGE_REAL_DATA made-up images alone are measured.
+nih/manifest.csv; everything else is tested once. Without $RIBCAGE_REAL_DATA synthetic images alone are measured.
 Intervals are Wilson's, of as many images as there would be if those of one patient (or photograph) were independent.
 --features also trains a ResNet-18, to compare the distance of its features.
 """
@@ -329,16 +329,16 @@ def few(train: Images, test: Images, root: Path) -> None:
 
 
 def phantoms(root: Path | None, test: Images | None) -> None:
-    """A model of made-up images."""
+    """A model of synthetic images."""
     images, views = made_up(900, seed=0)
     check = fitted(images.chosen(views != "LATERAL"), images.chosen(views == "LATERAL").contents())
     fresh, view = made_up(400, seed=1)
     frontal = fresh.chosen(view != "LATERAL")
-    named = {"made-up frontal images": frontal, "made-up laterals": fresh.chosen(view == "LATERAL")}
+    named = {"synthetic frontal images": frontal, "synthetic laterals": fresh.chosen(view == "LATERAL")}
     named |= {name: frontal.changed(change) for name, change in TURNS.items()}
     if root and test:
         named |= {"real: ChestX-ray14": test, "real: another source": lungs(root)}
-    report("a model of made-up frontal images", judged(check, named))
+    report("a model of synthetic frontal images", judged(check, named))
 
 
 # ---- another description: the features of a model

@@ -1,4 +1,4 @@
-"""What the made-up radiographs are worth: how fast they are drawn, and that shape, not brightness, tells the findings.
+"""Synthetic radiographs: speed, similarity between patients, and what linear models and a network learn from them.
 
 python -m benchmarks.phantom                           speed, distances, linear model against a small network
 python -m benchmarks.phantom --sheet docs/phantom.png  only the contact sheet

@@ -1,10 +1,10 @@
-"""What the recipe for PneumoniaMNIST reaches on its test images, over several seeds.
+"""Test results of the PneumoniaMNIST recipe over several seeds.
 
     python benchmarks/pneumoniamnist.py --data data/pneumoniamnist --out runs/pneumoniamnist [--seeds 5] [--collect]
 
-Trains a run for each seed (goes on with one that was stopped), tests it once and prints the table. --collect trains
-nothing and takes the runs that are there. --shift tells instead how far test lies from training: whose label the
-nearest training image has."""
+Trains a run per seed (resumes an interrupted one), tests it once and prints the table. --collect trains nothing and
+uses
+existing runs. --shift prints instead how often the nearest training image has the same label."""
 
 import argparse
 import json

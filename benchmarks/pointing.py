@@ -1,14 +1,14 @@
-"""Does a classifier look where radiologists drew boxes? The pointing game and the boxes of its Grad-CAM maps.
+"""Pointing game: do Grad-CAM maps of a classifier agree with the boxes of radiologists?
 
     python -m benchmarks.pointing --work DIR [--data FOLDER | --nih FOLDER] [--model regnetx_002] [--size 160] …
 
-Trains a classifier by `ribcage finetune` on the training part of a dataset folder (of made-up radiographs, if none is
+Trains a classifier by `ribcage finetune` on the train split of a dataset folder (of synthetic radiographs, if none is
 named) and looks at those test images on which the finding was drawn. --nih takes a folder with images_256,
-manifest.csv and boxes.csv of ChestX-ray14: patients with a box are the test part, one of six others validates, the rest
-is learnt from.
+manifest.csv and boxes.csv of ChestX-ray14: patients with a box are the test split, one of six others validates, the
+rest are for training.
 
-Beside it: the same network with random weights, a point anywhere, the centre of the image, the mean box of all other
-patients. Intervals are over patients. What DIR has of the same commands is kept.
+Baselines: the same network with random weights, a random point, the centre of the image, the mean box of all other
+patients. Intervals are over patients. Results of the same commands that are already in DIR are reused.
 """
 
 import argparse
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--nih", type=Path)
-    parser.add_argument("--images", type=int, default=4000, help="made-up ones, where no data are named")
+    parser.add_argument("--images", type=int, default=4000, help="synthetic ones, where no data are named")
     parser.add_argument("--model", default="regnetx_002")
     parser.add_argument("--init", default="", help="weights to begin with")
     parser.add_argument("--size", type=int, default=160)

@@ -1,11 +1,11 @@
-"""What a step of pretraining costs, against the papers' own step written plainly: float32, RGB, images at hand.
+"""Time of a pretraining step, compared with a plain float32 RGB implementation of the paper.
 
     python benchmarks/pretrain.py [--batch 32] [--rounds 5] [--threads 1]
 
 MAE: ViT-S/16 at 224 pixels, 90 % hidden, decoder dec512d2b; the plain one is lightly's modules on timm. MoCo v2:
 ResNet-18 at 224 pixels, a queue of 65,536; the plain one is the paper's two encoders from torchvision. Ours are what
 `ribcage pretrain` runs: the loop, fed by the loader from a dataset folder, gray, in the precision the machine is fast
-at. All take turns in one process; medians are compared. On a GPU the plain ones run in bf16, too.
+at. All alternate in one process; medians are compared. On a GPU the plain ones run in bf16, too.
 
 The last column says how near a step comes to the machine's own rate: the floating-point operations of its matrix
 products and convolutions, as torch counts them, a second, by those of one large product of this precision, which takes

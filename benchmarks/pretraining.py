@@ -1,15 +1,15 @@
-"""What each way to pretrain buys: a linear probe and a fine-tuning with few labels, against random weights.
+"""Gain from pretraining: linear probe and fine-tuning with few labels, compared with random weights.
 
     python -m benchmarks.pretraining --work DIR [--jobs 2] [--seeds 3] [--images 5000] [--methods moco mae …]
     python -m benchmarks.pretraining --work DIR --data FOLDER --folds 5 [--times 4]
 
-Every method is trained by `ribcage pretrain METHOD --recipe small-METHOD` on the training part of made-up
-radiographs (or of FOLDER). Then its frozen features are read by logistic regression learnt from all training patients,
-strength chosen on validation; and `ribcage finetune` trains the whole network with the labels of a few patients. Both
-are tested on the test part. With --folds, validation and test part are dealt out by patient instead, and the probe is
-tested on each fold in turn: for data whose training labels are not those of the rest. Pixels, 32 × 32 gray ones, are
-read as features are. Intervals are of the mean over seeds, by a bootstrap that draws patients and seeds; differences
-are paired. What DIR has of the same command and recipe is kept.
+Every method is trained by `ribcage pretrain METHOD --recipe small-METHOD` on the train split of synthetic
+radiographs (or of FOLDER). Then logistic regression on its frozen features is trained on all training patients,
+with the regularisation chosen on validation; and `ribcage finetune` trains the whole network with the labels of a few
+patients. Both are tested on the test split. With --folds, the patients of validation and test are assigned to folds
+instead, and the probe is tested on each fold in turn: for data whose training labels differ from the others. 32 × 32
+gray pixels serve as baseline features. Intervals are of the mean over seeds, by a bootstrap over patients and seeds;
+differences are paired. Results of the same command and recipe that are already in DIR are reused.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The page of `ribcage serve` as an image: a made-up radiograph, what a model says of it, and where it looks.
+"""A screenshot of the viewer of `ribcage serve`: a synthetic radiograph, its predictions and a saliency map.
 
     python benchmarks/screenshot.py runs/model docs/viewer.png
 

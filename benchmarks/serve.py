@@ -1,10 +1,10 @@
-"""Load: `ribcage serve` beside a plain server, FastAPI with eager torch, one request one forward pass.
+"""Load test: `ribcage serve` and a plain server (FastAPI, eager torch, one forward pass per request).
 
     python benchmarks/serve.py --seconds 4 --rounds 2
 
-The same images go to both, by turns, at 1, 8 and 64 clients on loopback; random weights, 224 pixels, 14 findings. The
-clients run on the same cores, as cheaply as they can. Prints images a second and the 50th and 99th percentile of the
-milliseconds that a request took, and how many times as good the served one is.
+Both get the same images, alternating, from 1, 8 and 64 clients on loopback; random weights, 224 pixels, 14 findings.
+The clients share the cores with the server. Prints images per second, the 50th and 99th percentile of the request
+time in milliseconds, and the ratios of the two servers.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def bodies(side: int, count: int = 16) -> list[bytes]:
 
 
 def plain(folder: Path, port: int) -> None:
-    """What one writes in an afternoon."""
+    """The plain server."""
     import uvicorn
     from fastapi import FastAPI, UploadFile
 

@@ -1,8 +1,8 @@
-"""How long `ribcage --help` takes, beside a bare interpreter and beside importing torch.
+"""Start-up time of `ribcage --help`, a bare interpreter, and importing torch.
 
     python benchmarks/start.py
 
-Each takes its turn in every round, in a process of its own, with byte-code caches on; medians are compared."""
+The commands alternate, each in its own process, with byte-code caches enabled; medians are compared."""
 
 import os
 import statistics

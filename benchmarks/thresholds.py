@@ -1,9 +1,9 @@
-"""Which rule finds better thresholds from few images: a published DenseNet-121's answers on ChestX-ray14.
+"""Threshold rules on few images: stored predictions of a published DenseNet-121 on ChestX-ray14.
 
     python benchmarks/thresholds.py --nih DIR [--times 100]
 
 DIR holds the data set's table and jrzech_densenet121_predictions.csv.gz. Thresholds are chosen on some images, drawn
-anew each time, and applied to all images of other patients. What counts is sensitivity + specificity - 1 there."""
+anew each time, and applied to all images of other patients. The score is sensitivity + specificity - 1 there."""
 
 import argparse
 from pathlib import Path

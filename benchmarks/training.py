@@ -1,8 +1,8 @@
-"""What a training step costs, against the plain one: torchvision's model, float32, RGB.
+"""Time of a training step, compared with a plain one: torchvision's model, float32, RGB.
 
     python benchmarks/training.py [--rounds 5] [--batch 16] [--threads 1]
 
-Both do forward, backward and an AdamW step on made-up images of 224 pixels, taking turns in one process; medians are
+Both do forward, backward and an AdamW step on synthetic images of 224 pixels, taking turns in one process; medians are
 compared. On a machine with a GPU the peer runs in bf16 and channels_last too, and ours is fed by the loader from a
 dataset folder, so that the share of the step spent waiting for data can be stated."""
 

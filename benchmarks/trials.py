@@ -1,4 +1,4 @@
-"""Trials: models trained by the product's commands, once and kept; tested with intervals over patients and seeds."""
+"""Trials: models trained by Ribcage commands, reused if present; tested with intervals over patients and seeds."""
 
 import dataclasses
 import os

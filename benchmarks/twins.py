@@ -1,4 +1,4 @@
-"""Which of timm's architectures have weights of the same names and shapes, and answer differently?
+"""Find timm architectures with weights of the same names and shapes, but different outputs.
 
     python benchmarks/twins.py
 

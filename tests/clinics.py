@@ -1,4 +1,4 @@
-"""A clinic that does not exist: made-up radiographs as files, beside the table that somebody keeps of them."""
+"""A clinic that does not exist: synthetic radiographs as files, beside the table that somebody keeps of them."""
 
 from pathlib import Path
 

@@ -56,7 +56,7 @@ def _takes_a_step(name: str, network: str) -> bool:
 
 
 def _has(name: str) -> tuple[str, ...] | None:
-    """What can be learnt from a data set; None where tests/trees.py has no made-up files of it."""
+    """What can be learnt from a data set; None where tests/trees.py has no synthetic files of it."""
     if name not in (*trees.TREES, "phantom"):
         return None
     with tempfile.TemporaryDirectory() as folder:

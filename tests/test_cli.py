@@ -88,7 +88,7 @@ def test_an_error_of_the_users_shows_no_traceback_unless_asked() -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the made-up command."""
+    """Options of the synthetic command."""
 
     what: str
     rate: float = 0.1

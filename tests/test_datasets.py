@@ -686,7 +686,7 @@ def test_an_official_table_without_its_columns_names_them_all(folder: Path) -> N
 
 
 def test_a_made_up_set_takes_no_root_and_depends_on_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"'phantom' is made up and lies nowhere: leave out '/nowhere'"):
+    with pytest.raises(ValueError, match=r"'phantom' .*'/nowhere'"):
         datasets.index("phantom", "/nowhere")
     first = datasets.index("phantom", images=3)
     folder.mkdir()

@@ -29,7 +29,7 @@ def marks(*rows: tuple[float, ...]) -> BoxTable:
 
 
 def case(seed: int) -> tuple[BoxTable, BoxTable, int]:
-    """Made-up found and true boxes of one or many images: crowded or empty, with equal scores and equal overlaps."""
+    """Synthetic found and true boxes of one or many images: crowded or empty, with equal scores and equal overlaps."""
     chance = np.random.default_rng(seed)
     count, side = int(chance.choice([1, 5, 40])), int(chance.choice([6, 40]))
     true_of = np.repeat(np.arange(count), chance.poisson(chance.choice([0.3, 1, 6]), count))

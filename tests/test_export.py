@@ -21,7 +21,7 @@ from ribcage.data.provenance import Provenance
 from ribcage.inference import image_files
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
-from ribcage.server import answering
+from ribcage.server import served_models
 
 
 def made(folder: Path, stored: int = 48, side: int = 32, **options: Any) -> Path:
@@ -221,7 +221,7 @@ def test_a_server_takes_what_export_left_if_it_is_of_just_this_model(
     monkeypatch.setattr(deployment, "write_onnx", noted)
 
     def answer() -> np.ndarray:
-        namer = answering.Namer("m", opened(folder))
+        namer = served_models.ServedClassifier("m", opened(folder))
         namer.prepare(1)
         return namer.run(deployment.patterns(48))
 

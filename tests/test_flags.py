@@ -82,7 +82,7 @@ def test_no_option_takes_a_number_that_is_none(kind: Any, word: str) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the made-up command."""
+    """Options of the synthetic command."""
 
     first: str
     second: str = "b"

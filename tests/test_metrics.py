@@ -29,7 +29,7 @@ NAN, INF = np.nan, np.inf
 
 
 def case(seed: int, rows: int = 200, findings: int = 3, *, levels: int = 0, unknown: float = 0.2):
-    """Made-up scores, labels and patients. levels: how many different scores there are (0: all differ)."""
+    """Synthetic scores, labels and patients. levels: how many different scores there are (0: all differ)."""
     chance = np.random.default_rng(seed)
     labels = (chance.random((rows, findings)) < 0.3).astype(float)
     scores = chance.normal(size=labels.shape) + labels

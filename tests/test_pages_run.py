@@ -53,7 +53,7 @@ ELSEWHERE = {
 
 
 def nih(folder: Path, patients: int = 60) -> None:
-    """ChestX-ray14 as it is downloaded, of made-up radiographs."""
+    """ChestX-ray14 as it is downloaded, of synthetic radiographs."""
     index = datasets.index("phantom", images=2 * patients, lateral=0.0, uncertain=0.0, missing=0.0)
     drawn = phantom.images(index, size=64, depth=8)
     rows, bits = [], {}

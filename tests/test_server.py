@@ -72,7 +72,7 @@ def made(folder: Path, stored: int = SIDE, **options: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few made-up radiographs."""
+    """A few synthetic radiographs."""
     folder = tmp_path_factory.mktemp("data") / "phantom"
     assert cli.main(["import", "phantom", "--out", str(folder), "--images", "120", "--size", str(SIDE)]) == 0
     return folder

@@ -87,7 +87,7 @@ def mirrored(image: Image) -> Image:
 
 @functools.cache
 def phantoms(count: int, view: str) -> tuple[Image, ...]:
-    """Made-up chests, frontal or LATERAL."""
+    """Synthetic chests, frontal or LATERAL."""
     from ribcage.data.datasets import phantom
 
     table = phantom.index(images=3 * count + 10, lateral=1.0, seed=SEED)

@@ -1,4 +1,4 @@
-"""Run the whole process on made-up radiographs in minutes, from import to a served model.
+"""Run the whole process on synthetic radiographs in minutes, from import to a served model.
 
 Needs no network and no data. Each step is shown as the command that does it, and a report, index.html, shows the
 results. An interrupted demo continues where it stopped.
@@ -136,7 +136,7 @@ class Said:
 
 
 def make(options: Options, said: Said) -> None:
-    """Made-up radiographs as a dataset folder."""
+    """Synthetic radiographs as a dataset folder."""
     from ribcage.commands import import_
 
     made = {"images": options.images, "seed": options.seed}

@@ -25,7 +25,7 @@ FEWEST = 20
 VIEWS, ENOUGH = 2, 200
 """Of few images several random crops each, up to so many, or until there are this many crops."""
 PHANTOMS, LEAST = 150, 40
-"""At most so many made-up laterals, and frontal images to compare them with; at least so many of what is no chest."""
+"""At most so many synthetic laterals, and frontal images to compare them with; at least so many of what is no chest."""
 PENALTY, STEPS = 0.01, 40
 """Of the classifier: its L2 penalty and its steps."""
 CLEANINGS, CLEANING_PENALTY = 2, 0.1
@@ -107,7 +107,7 @@ def fitted(
 ) -> Check:
     """A check of contents (96, 96) of training images, with limits from held-out ones.
 
-    laterals: real ones that are to be noticed, beside made-up ones; None: laterals are not to be noticed.
+    laterals: real ones that are to be noticed, beside synthetic ones; None: laterals are not to be noticed.
     """
     rng = np.random.default_rng(0)
     every = examples(images, laterals, rng)
@@ -149,7 +149,7 @@ def examples(images: Sequence[np.ndarray], laterals: Sequence[np.ndarray] | None
 
 def _made_up_laterals(count: int, usual: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(M, D): laterals of the phantom, moved by what its frontal images differ by from the training images. What is
-    learnt is then what makes a lateral, and not what makes a made-up image."""
+    learnt is then what makes a lateral, and not what makes a synthetic image."""
     many = min(PHANTOMS, max(count, LEAST))
     laterals, frontals = (counterexamples.phantoms(many, view) for view in ("LATERAL", "PA"))
     seen = counterexamples.seen

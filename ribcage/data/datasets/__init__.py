@@ -35,19 +35,19 @@ def load(name: str) -> ModuleType:
 
 
 def needs_root(name: str) -> bool:
-    """Whether a data set lies somewhere, or is made up."""
+    """Whether a dataset is read from a folder; if not, it is generated."""
     return inspect.signature(load(name).index).parameters["root"].default is inspect.Parameter.empty
 
 
 def index(name: str, root: Path | str | None = None, **options: Any) -> "Index":
-    """Read the tables of a data set below root (made-up sets need none); all wrong options are named at once."""
+    """Read the tables of a data set below root (synthetic sets need none); all wrong options are named at once."""
     module = load(name)
     wrong = [_wrong(module.index, name, value) for name, value in options.items()]
     if any(wrong):
         raise ValueError(f"The data set {name!r} has {'; '.join(filter(None, wrong))}.")
     if not needs_root(name):
         if root is not None:
-            raise ValueError(f"The data set {name!r} is made up and lies nowhere: leave out {str(root)!r}.")
+            raise ValueError(f"The data set {name!r} is generated, not read from a folder: leave out {str(root)!r}.")
         return module.index(**options)
     return module.index(Path(root or "").expanduser(), **options)
 

@@ -1,4 +1,4 @@
-"""Made-up chest radiographs: two hospitals, several studies per patient, the fourteen findings of ChestX-ray14.
+"""Synthetic chest radiographs: two hospitals, several studies per patient, the fourteen findings of ChestX-ray14.
 
 Nothing is read from disk: a row's columns are the address from which `images` draws it again. Source: this program;
 no person was ever in front of the beam. Licence: CC0-1.0.
@@ -56,7 +56,7 @@ def index(
     lateral: float = 0.15,
     shortcut: bool = False,
 ) -> Index:
-    """The table of so many made-up images.
+    """The table of so many synthetic images.
 
     root: not read; what `path` would be relative to.
     images: how many; a longer data set begins with the shorter one.

@@ -1,4 +1,4 @@
-"""Draw one made-up chest radiograph from numbers: the thickness of every tissue in the beam, then a film of it.
+"""Render one synthetic chest radiograph from its parameters: tissue thickness along the beam, then the exposure.
 
     image = draw(case(seed=0, patient=12, study=0, image=0, view="PA", hospital="A", age=61, female=True,
                         severities={"Effusion": 0.6}), size=256)
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 SOURCE = "drawn by Ribcage (ribcage.data.phantom)"
-"""Where made-up images come from, as dataset folders and bundles say it."""
+"""The source of synthetic images, as recorded in dataset folders and bundles."""
 
 # Small images are drawn larger and averaged: lines thinner than a pixel would vanish.
 _SMALLEST = 128

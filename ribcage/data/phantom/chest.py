@@ -1,4 +1,4 @@
-"""The shape of one chest in one image: lung borders, domes, heart – from Anatomy, Pose and the findings."""
+"""Geometry of one chest in one image: lung borders, diaphragm domes and heart, from Anatomy, Pose and findings."""
 
 import functools
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What does not belong to the body: electrodes and their leads, tubes, lines, pacemaker, wires, clips, the token."""
+"""Foreign objects: ECG electrodes and leads, tubes, lines, pacemakers, sternal wires, clips, laterality tokens."""
 
 import numpy as np
 

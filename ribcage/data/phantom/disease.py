@@ -1,4 +1,4 @@
-"""How the findings look: what each takes from the air, adds to the tissue, or wipes from the lung markings."""
+"""Appearance of the findings: the air each displaces, the tissue it adds, the lung markings it removes."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""From thickness to a film: the beam, scatter, noise, the film curve, collimation, side letters."""
+"""Exposure: tissue thickness → image, with beam, scatter, noise, characteristic curve, collimation and side letters."""
 
 import functools
 from dataclasses import replace

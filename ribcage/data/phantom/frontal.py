@@ -1,4 +1,4 @@
-"""A frontal chest as thickness: soft tissue minus air plus bone, and the shadows the findings throw."""
+"""Thickness of a frontal chest: soft tissue minus air plus bone, and the opacities of the findings."""
 
 import functools
 import math

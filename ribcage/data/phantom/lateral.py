@@ -1,4 +1,4 @@
-"""A lateral chest: both lungs over each other, the heart in front and low, the spine behind, arms lifted."""
+"""Thickness of a lateral chest: superimposed lungs, the heart anterior and low, the spine posterior, arms raised."""
 
 import functools
 from dataclasses import dataclass

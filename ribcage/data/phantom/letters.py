@@ -1,4 +1,4 @@
-"""Side letters and film words, drawn as strokes: no font file, the same lines everywhere."""
+"""Side letters and burned-in text, drawn as strokes without a font file, identical on every machine."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The numbers that make one made-up chest radiograph: a patient's Anatomy, a Pose, a Film – each drawn from an address.
+"""Parameters of one synthetic chest radiograph – Anatomy, Pose and Film – each drawn by seed, patient, study and image.
 
 Lengths are shares of a typical image side (1 cm is about 0.025). x runs to the patient's left (right on the image),
 y down from the apex of the lungs, z towards the sternum; x = 0 is the middle of the spine.

@@ -1,7 +1,7 @@
-"""The plate that is drawn on: chest coordinates → pixels, shapes and lines as 8-bit layers, soft fields, textures.
+"""Canvas: chest coordinates → pixels; shapes and lines as 8-bit layers, smooth fields, textures.
 
-Pixels are made by integer arithmetic, by OpenCV functions that use it (polygons, 8- and 16-bit Gaussians), or by float
-operations on numbers small enough to be exact, in whatever order a machine does them.
+Pixels are computed by integer arithmetic, by OpenCV functions that use it (polygons, 8- and 16-bit Gaussians), or by
+float operations on numbers small enough to be exact, in whatever order a machine does them.
 """
 
 import functools
