@@ -1,4 +1,4 @@
-"""Cost of the input pipeline relative to the usual chain: Pillow RGB and torchvision v1 transforms, one image at a time.
+"""Cost of the input pipeline relative to the usual chain: Pillow RGB and torchvision v1 transforms, image by image.
 
     python benchmarks/data.py [--quick]
 
