@@ -116,7 +116,7 @@ def demo(
     serve: bool = True,
     port: int = 8000,
 ) -> Path:
-    """Run the whole process on made-up radiographs in minutes, from import to a served model.
+    """Run the whole process on synthetic radiographs in minutes, from import to a served model.
 
     Needs no network and no data. Each step is shown as the command that does it, and a report, index.html, shows the
     results. An interrupted demo continues where it stopped.
