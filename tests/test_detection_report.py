@@ -171,7 +171,7 @@ def test_peers_choose_their_cut_on_what_they_test(data: LabelledDetections, resu
 
 def test_data_without_boxes_of_what_is_found_is_refused(data_set: DatasetFolder) -> None:
     found = replace(detector(data_set), findings=("Edema",))
-    with pytest.raises(ValueError, match="box of Edema, which the detector predicts; the datasets have boxes of Mass"):
+    with pytest.raises(ValueError, match=r"Edema.*Mass"):
         labelled_detections(found, Datasets.of([data_set]), np.arange(COUNT), IGNORE)
 
 

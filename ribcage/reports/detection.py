@@ -12,7 +12,7 @@ from ribcage.reports.details import evaluation_details, evaluation_title, leakag
 from ribcage.reports.detection_errors import FigureGroup
 from ribcage.reports.html import Table
 from ribcage.reports.numbers import decimals, finding_name, limits, with_limits
-from ribcage.reports.subgroups import DIFFERENCE, gap_text
+from ribcage.reports.subgroups import DIFFERENCE, gap_text, group_name
 
 RATES = dict(zip(froc.RATES, ("1/8", "1/4", "1/2", "1", "2", "4", "8"), strict=True))
 IMAGE_SETS = {"all images": "", "positive images only": "_positives", "as in published tables": "_skipping"}
@@ -151,6 +151,6 @@ def box_subgroup_table(result: DetectionEvaluation) -> Table:
         averaged = [row.macro["map"].findings] if several else []
         gap = gap_text(row.gap.metrics["map"] if row.gap else None, row.macro["map"].findings)
         values = (with_limits(row.macro[name]) for name in BASELINE)
-        rows.append([by, row.group, *counts, *averaged, *values, gap])
+        rows.append([by, group_name(row.by, row.group), *counts, *averaged, *values, gap])
     head = ["", "", "images", "patients", "boxes", *["findings"] * several, *BASELINE_HEAD, f"mAP, {DIFFERENCE}"]
     return Table(head, rows)

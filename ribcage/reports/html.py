@@ -127,7 +127,7 @@ def notebook_frame(page: str) -> str:
 
 def _numeric(text: str) -> bool:
     """Whether a text reads as a number, which is aligned to the right."""
-    return bool(text) and (text[0].isdigit() or text[0] in "–-.<") and len(text) < 24
+    return bool(text) and (text[0].isdigit() or text[0] in "–-.<") and len(text) < 24 and not text.endswith("years")
 
 
 def number(value: object) -> str:

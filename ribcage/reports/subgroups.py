@@ -20,7 +20,7 @@ def subgroup_table(result: ClassificationEvaluation) -> Table:
         rows.append(
             [
                 row.by if not place or groups[place - 1].by != row.by else "",
-                row.group,
+                group_name(row.by, row.group),
                 row.images,
                 row.patients,
                 row.positives,
@@ -38,7 +38,7 @@ def subgroup_table(result: ClassificationEvaluation) -> Table:
 def auroc_table(result: ClassificationEvaluation) -> Table:
     """AUROC of every finding in every subgroup."""
     groups = result.subgroups
-    head = ["finding", *(f"{row.by} {row.group}" for row in groups)]
+    head = ["finding", *(f"{row.by} {group_name(row.by, row.group)}" for row in groups)]
     return Table(
         head,
         [
@@ -46,6 +46,11 @@ def auroc_table(result: ClassificationEvaluation) -> Table:
             for place, finding in enumerate(result.findings)
         ],
     )
+
+
+def group_name(by: str, group: str) -> str:
+    """The name of a subgroup: F; 40–59 years"""
+    return f"{group} years" if by == "age" and group[:1].isdigit() else group
 
 
 def gap_text(gap: MeanEstimate | None, findings: int) -> str:
