@@ -89,26 +89,26 @@ ALTERATIONS: dict[str, Alteration] = {
     "cropped 2 % each side": lambda p, r: cropped(p, 0.02, 0.02, 0.02, 0.02),
     "cropped 5 % each side": lambda p, r: cropped(p, 0.05, 0.05, 0.05, 0.05),
     "cropped 5 % on one side": lambda p, r: cropped(p, *np.roll((0.05, 0, 0, 0), r.integers(4))),
-    "cropped 0–5 % by chance": lambda p, r: cropped(p, *r.uniform(0, 0.05, 4)),
+    "cropped 0–5 % at random": lambda p, r: cropped(p, *r.uniform(0, 0.05, 4)),
     "centre 224 of 256": lambda p, r: cropped(resized(p, 256), 0.0625, 0.0625, 0.0625, 0.0625),
     "cropped 7 % each side": lambda p, r: cropped(p, 0.07, 0.07, 0.07, 0.07),
     "cropped 10 % each side": lambda p, r: cropped(p, 0.1, 0.1, 0.1, 0.1),
     "cropped 10 % on one side": lambda p, r: cropped(p, *np.roll((0.1, 0, 0, 0), r.integers(4))),
-    "cropped 0–10 % by chance": lambda p, r: cropped(p, *r.uniform(0, 0.1, 4)),
+    "cropped 0–10 % at random": lambda p, r: cropped(p, *r.uniform(0, 0.1, 4)),
     "mirrored": lambda p, r: p[:, ::-1],
     "upside down": lambda p, r: p[::-1],
-    "turned by 90°": lambda p, r: np.rot90(p),
-    "turned by 180°": lambda p, r: np.rot90(p, 2),
-    "turned by 270°": lambda p, r: np.rot90(p, 3),
+    "rotated by 90°": lambda p, r: np.rot90(p),
+    "rotated by 180°": lambda p, r: np.rot90(p, 2),
+    "rotated by 270°": lambda p, r: np.rot90(p, 3),
     "mirrored, JPEG 30": lambda p, r: jpeg(np.ascontiguousarray(p[:, ::-1]), 30),
     "mirrored, cropped 5 % each side": lambda p, r: cropped(p[:, ::-1], 0.05, 0.05, 0.05, 0.05),
-    "turned by 90°, inverted, JPEG 60": lambda p, r: jpeg(np.ascontiguousarray(255 - np.rot90(p)), 60),
-    "tilted by 2°": lambda p, r: tilted(p, 2),
-    "tilted by 5°": lambda p, r: tilted(p, 5),
+    "rotated by 90°, inverted, JPEG 60": lambda p, r: jpeg(np.ascontiguousarray(255 - np.rot90(p)), 60),
+    "rotated by 2°": lambda p, r: tilted(p, 2),
+    "rotated by 5°": lambda p, r: tilted(p, 5),
     "black border 5 %": lambda p, r: padded(p, 0.05, 0.05, 0.05, 0.05, 0),
     "white border 5 %": lambda p, r: padded(p, 0.05, 0.05, 0.05, 0.05, 255),
     "padded to a square, JPEG 60": lambda p, r: jpeg(padded(p, 0.15, 0, 0.15, 0, 0), 60),
-    "crop by chance, gamma, JPEG 60": lambda p, r: jpeg(gamma(cropped(p, *r.uniform(0, 0.05, 4)), 0.7), 60),
+    "random crop, gamma, JPEG 60": lambda p, r: jpeg(gamma(cropped(p, *r.uniform(0, 0.05, 4)), 0.7), 60),
 }
 
 
@@ -207,7 +207,7 @@ def like(prints: np.ndarray, images: list[GrayImage], first: int, second: int) -
 
 def stored_small(name: str, images: list[GrayImage], patients: np.ndarray) -> None:
     """Other exposures of one patient that are called copies where images are stored small, and how near they come."""
-    print(f"\n| {name}, stored at | pairs of one patient | by bits | with images | nearest bits | likeness |")
+    print(f"\n| {name}, stored at | pairs of one patient | by bits | with images | nearest bits | correlation below threshold by |")
     print("|---|---|---|---|---|---|")
     full = np.stack([fp.fingerprint(image) for image in images])
     true = {(i, j) for i, j in pairs_of(duplicates.duplicates_within(full, images=images.__getitem__), patients)}
@@ -223,7 +223,7 @@ def stored_small(name: str, images: list[GrayImage], patients: np.ndarray) -> No
         alike = [like(prints, small, int(near.first[k]), int(near.second[k])) for k in others]
         lacking = duplicates._needed(near.distance[others], np.full(len(others), size)) - np.array(alike)
         nearest = ", ".join(map(str, np.sort(near.distance[others])[:4]))
-        print(f"| {size} px | {same} | {called[0]} | {called[1]} | {nearest} | lacks {lacking.min():.2f} |", flush=True)
+        print(f"| {size} px | {same} | {called[0]} | {called[1]} | {nearest} | {lacking.min():.2f} |", flush=True)
     print(f"True copies within one patient, left out: {len(true)}")
 
 

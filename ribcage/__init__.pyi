@@ -529,7 +529,7 @@ def import_(
     exactly as the source has them. It can be interrupted at any time; the same command continues where it stopped.
 
     Args:
-        dataset: Data set: chexpert, folder, medmnist, mimic, nih, phantom or rsna (docs/datasets.md).
+        dataset: Name of the dataset (docs/datasets.md), or `folder` for your own files.
         root: Its folder or file, as downloaded.
         out: Dataset folder to write (needed).
         size: Side of a stored image in pixels (default: 256, or less if all images are smaller); smaller images

@@ -56,8 +56,8 @@ def _takes_a_step(name: str, network: str) -> bool:
 
 
 def _has(name: str) -> tuple[str, ...] | None:
-    """What can be learnt from a data set; None where tests/trees.py has no synthetic files of it."""
-    if name not in (*trees.TREES, "phantom"):
+    """What can be learnt from a data set; None where it has no synthetic tree."""
+    if trees.builder(name) is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         index = _index(name, Path(folder) / "data")
@@ -66,7 +66,9 @@ def _has(name: str) -> tuple[str, ...] | None:
 
 
 def _index(name: str, folder: Path) -> Index:
-    root = trees.TREES[name](folder)
+    build = trees.builder(name)
+    assert build is not None
+    root = build(folder)
     if name == "phantom":
         return datasets.index(name, images=20)
     if name == "folder":

@@ -82,6 +82,7 @@ TABLES = {
     "formats": convert.table,
     "pretraining": pretraining_table,
     "training": training_table,
+    "sources": datasets.table,
 }
 CHINESE_TABLES: dict[str, Callable[[], str]] = {
     "datasets": lambda: chinese_table(
@@ -112,6 +113,7 @@ PLACES = {
     "pretraining": ROOT / "docs" / "pretraining.md",
     "training": ROOT / "docs" / "pretraining.md",
     "fitting": ROOT / "docs" / "pretraining.md",
+    "sources": ROOT / "docs" / "datasets.md",
 }
 """Of tables that are not in the README."""
 

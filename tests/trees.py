@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ribcage.data import datasets
 from ribcage.data.findings import CHESTXRAY14
 
 CHEXPERT_LABELS = (
@@ -271,3 +272,9 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "phantom": phantom,
     "rsna": rsna,
 }
+"""A dataset that is not listed here can bring its own tree: a function `example(folder) -> root` in its file."""
+
+
+def builder(name: str) -> Callable[[Path], Path] | None:
+    """What writes a small synthetic copy of a dataset in its real layout, if anything does."""
+    return TREES.get(name) or getattr(datasets.load(name), "example", None)

@@ -22,7 +22,7 @@ class Options:
     """What to import, and how."""
 
     dataset: str
-    """Data set: chexpert, folder, medmnist, mimic, nih, phantom or rsna (docs/datasets.md)."""
+    """Name of the dataset (docs/datasets.md), or `folder` for your own files."""
     root: Path | None = None
     """Its folder or file, as downloaded."""
     out: Path | None = None
