@@ -207,9 +207,8 @@ def like(prints: np.ndarray, images: list[GrayImage], first: int, second: int) -
 
 def stored_small(name: str, images: list[GrayImage], patients: np.ndarray) -> None:
     """Other exposures of one patient that are called copies where images are stored small, and how near they come."""
-    print(
-        f"\n| {name}, stored at | pairs of one patient | by bits | with images | nearest bits | correlation below threshold by |"
-    )
+    head = "pairs of one patient | by bits | with images | nearest bits | correlation below threshold by"
+    print(f"\n| {name}, stored at | {head} |")
     print("|---|---|---|---|---|---|")
     full = np.stack([fp.fingerprint(image) for image in images])
     true = {(i, j) for i, j in pairs_of(duplicates.duplicates_within(full, images=images.__getitem__), patients)}
