@@ -55,7 +55,7 @@ def index(layout: tuple[str, Path]) -> Index:
 @pytest.mark.parametrize("name", datasets.names())
 def test_every_dataset_has_a_tree_to_be_tested_on(name: str) -> None:
     if trees.builder(name) is None:
-        pytest.skip(f"{name} has no made-up tree: its file has no example(folder), nor is it in tests/trees.py")
+        pytest.skip(f"{name} has no synthetic tree: its file has no example(folder), nor is it in tests/trees.py")
     assert set(trees.TREES) <= set(datasets.names())
 
 
