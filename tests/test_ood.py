@@ -319,7 +319,7 @@ def test_a_trained_model_keeps_its_check_and_predict_tells(data: Path, tmp_path:
     cv2.imwrite(str(tmp_path / "a.png"), chest(1000, 48))
     cv2.imwrite(str(tmp_path / "b.png"), 255 - chest(1000, 48))
     assert cli.main(["predict", str(run), *(str(tmp_path / f"{name}.png") for name in "ab"), "--out", str(table)]) == 0
-    plain, inverted = pd.read_csv(table)["remarks"].fillna("")
+    plain, inverted = pd.read_csv(table)["image_warnings"].fillna("")
     assert not plain and inverted.startswith("Looks inverted.")
 
 
@@ -348,7 +348,7 @@ def test_a_model_of_made_up_images_says_so_with_every_prediction(data: Path, tmp
         model = replace(opened.spec, data=sources)
         save_bundle(tmp_path / word, opened.method, model, Provenance.nothing())
         made = load_classifier(tmp_path / word)
-        (said,) = image_files.probabilities(made, [image_file])["warning"]
+        (said,) = image_files.probabilities(made, [image_file])["model_warning"]
         assert "synthetic images" in said and word in said
         assert ServedModel("a", made).about()["warning"] == said
         assert said in (tmp_path / word / "README.md").read_text(encoding="utf-8")

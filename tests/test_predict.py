@@ -168,7 +168,7 @@ def test_what_is_unusual_is_said_beside_the_answers(
 ) -> None:
     lateral = changed(image(tmp_path / "l.dcm"), ViewPosition="LL", Modality="CT")
     table = asked(model, lateral, image(tmp_path / "p.png"))
-    assert "a lateral" in table["remarks"][0] and "modality CT" in table["remarks"][0]
+    assert "a lateral" in table["image_warnings"][0] and "modality CT" in table["image_warnings"][0]
     assert table["Mass"].notna().all()
     said = capsys.readouterr().out
     assert "    unusual: No plain radiograph" in said and "1 of them unusual" in said
@@ -395,5 +395,5 @@ def test_what_a_dicom_says_of_itself_is_unusual_and_its_window_can_be_chosen(mod
     made = dataset(PatientOrientation=["R", "F"], WindowCenter=["900", "2000"], WindowWidth=["1000", "3000"])
     made.WindowCenterWidthExplanation = ["SOFT", "LUNG"]
     file.write_bytes(written(made))
-    assert "Mirrored (PatientOrientation R/F)." in asked(model, file)["remarks"][0]
+    assert "Mirrored (PatientOrientation R/F)." in asked(model, file)["image_warnings"][0]
     assert "window 2000/3000 (LUNG" in asked(model, file, window="LUNG")["notes"][0]

@@ -39,7 +39,7 @@ HEAD = 132
 """Bytes that tell what a file is."""
 BOX = ("finding", "score", "x", "y", "width", "height")
 CROSSED = "_crossed"
-ABOUT = ("study", "series", "view", "notes", "remarks", "warning")
+ABOUT = ("study", "series", "view", "notes", "image_warnings", "model_warning")
 """Of a file; the warning is of the model, the same for all files."""
 UID = re.compile(r"[\d.]{1,64}")
 
@@ -147,9 +147,9 @@ def shown(
     """
     square = explanation.square(read, model)
     images = [explanation.view(square, model, view) for view in seen or (augment.plain_view(model.size),)]
-    remarks = ood.image_warnings(check, square, read.tags, read.notes)
+    warnings = " ".join(ood.image_warnings(check, square, read.tags, read.notes))
     uids = {name: text if UID.fullmatch(text := read.tags.get(name, "")) else "" for name in ("study", "series")}
-    about = uids | {"view": read.tags.get("view", ""), "notes": "; ".join(read.notes), "remarks": " ".join(remarks)}
+    about = uids | {"view": read.tags.get("view", ""), "notes": "; ".join(read.notes), "image_warnings": warnings}
     return Shown(path, (read.width, read.height), torch.cat(images), about=about)
 
 
@@ -275,7 +275,7 @@ def _answered(
     opened.method.eval()
     rows: list[Row] = []
 
-    warning = {"warning": opened.spec.warning}
+    warning = {"model_warning": opened.spec.warning}
     ready = partial(show, model=opened.spec, check=opened.ood, seen=seen, window=window)
 
     def work() -> Iterator[int]:

@@ -38,8 +38,8 @@ class PredictionLines:
         """The lines of every file."""
         hidden = 0
         for number, (path, rows) in enumerate(predictions.groupby("path", sort=False)):
-            several = rows.assign(path=terminal.plain_line(str(path))).to_dict("records")
-            unusual = several[0]["error"] or several[0]["remarks"]
+            several = rows.assign(path=terminal.line(str(path))).to_dict("records")
+            unusual = several[0]["error"] or several[0]["image_warnings"]
             if self.table and number >= SHOWN and not unusual:
                 hidden += 1
                 continue
@@ -53,7 +53,7 @@ class PredictionLines:
         if error:
             return [f"! {error}" if path in error else f"! {path}: {error}"]
         lines = [_box_line(row) for row in rows] if "finding" in first else [self._probabilities(first)]
-        lines += [f"    unusual: {first['remarks']}"] if first["remarks"] else []
+        lines += [f"    unusual: {first['image_warnings']}"] if first["image_warnings"] else []
         return lines + ([f"    read: {first['notes'] or 'as it is'}"] if self.notes else [])
 
     def _probabilities(self, row: Row) -> str:
@@ -95,7 +95,7 @@ def counts_line(predictions: pd.DataFrame) -> str:
     """How many files were predicted, how many of them are unusual, how many could not be read."""
     each = errors(predictions)
     total, bad = len(each), sum(map(bool, each))
-    unusual = predictions.loc[predictions["remarks"] != "", "path"].nunique()
+    unusual = predictions.loc[predictions["image_warnings"] != "", "path"].nunique()
     line = f"{total - bad:,} of {total:,} files predicted"
     line += f", {unusual:,} of them unusual" if unusual else ""
     return line + (f"; {bad:,} of {total:,} files could not be read." if bad else ".")
