@@ -81,11 +81,11 @@ def is_blank(image: np.ndarray) -> bool:
 def vector(image: np.ndarray) -> np.ndarray:
     """(LENGTH,) float32 of an image (64, 64) of gray values."""
     smooth = _blurred(image, 0.8)
-    spread = max(float(smooth.std()), EMPTY)
-    plain = (smooth - smooth.mean()) / spread
+    std = max(float(smooth.std()), EMPTY)
+    plain = (smooth - smooth.mean()) / std
     coarse = resized(_flattened(plain), COARSE, COARSE)
     tiny = resized(plain, CELLS, CELLS)
-    parts = (_edges(smooth / spread).ravel(), 0.5 * coarse.ravel(), 0.7 * tiny.ravel())
+    parts = (_edges(smooth / std).ravel(), 0.5 * coarse.ravel(), 0.7 * tiny.ravel())
     return np.concatenate([*parts, symmetry(coarse), symmetry(coarse.T), _profile(tiny), _profile(tiny.T)])
 
 

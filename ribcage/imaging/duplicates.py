@@ -243,7 +243,7 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _local_contrast(ranks: np.ndarray) -> np.ndarray:
-    """Each cell against the mean and the spread of its close surroundings: the finer the structure, the less
+    """Each cell against the mean and the standard deviation of its surroundings: the finer the structure, the less
     two studies of one patient share it, and the less a local equalisation changes it."""
     gray = ranks.astype(np.float32) / (2 * GRID * GRID)
     mean = cv2.GaussianBlur(gray, (0, 0), 1.5)

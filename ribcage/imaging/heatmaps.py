@@ -28,7 +28,7 @@ class Cells:
 
     @classmethod
     def even(cls, grid: tuple[int, int], size: tuple[int, int]) -> "Cells":
-        """(h, w) cells spread evenly over a view of this (height, width)."""
+        """(h, w) cells evenly spaced over a view of this (height, width)."""
         across, down = size[1] / grid[1], size[0] / grid[0]
         return cls((across / 2, down / 2), (across, down))
 

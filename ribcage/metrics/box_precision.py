@@ -1,7 +1,8 @@
-"""Average precision of found boxes: how purely the true ones come first, down the scores.
+"""Average precision of detections.
 
 AP is the mean, over the recalls 0, .01 … 1, of the best precision at that recall or beyond; mAP its mean over the
-thresholds of overlap. Every found box counts, however low its score: a cut before AP only hides the end of the curve.
+thresholds of overlap. Every detection counts, however low its score: a score threshold before AP only hides the end of
+the curve.
 Lin et al. 2014, https://arxiv.org/abs/1405.0312; equal to pycocotools, also in that boxes of equal score come in the
 order of their images.
 

@@ -1,12 +1,12 @@
-"""Detection: every number of found boxes, of each finding, with what the bootstrap over patients needs for intervals.
+"""Detection: every metric of detected boxes, for each finding, with what the bootstrap over patients needs.
 
 - `map`, `ap50`, `ap75`: average precision over IoU .40:.05:.75, at .50 and at .75, on all images;
-  `map_positives` … on those with a true box only, which forgives every false alarm on healthy people.
-- `map_skipping`: mAP as several published tables have it – only images with a true box, and of these only the ones
-  in which something was found above a cut, so that an image missed altogether costs nothing; boxes a pixel larger.
-- `kaggle`: mean precision image by image; needs a cut.
-- `centre_at_0.125` … `8`, `overlap_at_…`: sensitivity at so many false marks per image, hit by the centre or by IoU,
-  and `centre_mean`, `overlap_mean` over these rates.
+  `map_positives` … only on images with a ground-truth box, which ignores all false positives on healthy people.
+- `map_skipping`: mAP as several published tables have it – only images with a ground-truth box and, of these,
+  only those with a detection above a score threshold, so that a missed image costs nothing; boxes a pixel larger.
+- `kaggle`: mean precision per image; needs a score threshold.
+- `centre_at_0.125` … `8`, `overlap_at_…`: sensitivity at so many false positives per image, where a hit is by
+  centre or by IoU, and `centre_mean`, `overlap_mean` over these rates.
 
 Images are matched once; a resample only counts them as often as their patients were drawn."""
 
@@ -32,13 +32,13 @@ from ribcage.runtime import rng
 HIT = 0.4
 """The IoU of a hit on the FROC curve by overlap: the least of THRESHOLDS."""
 HALVINGS = 32
-"""How often patients are dealt to two halves, to see how AP depends on their number."""
+"""How often patients are split at random into halves, to see how AP depends on their number."""
 _AT = {"ap50": THRESHOLDS.index(0.5), "ap75": THRESHOLDS.index(0.75)}
 
 
 @dataclass(frozen=True)
 class FindingBoxes:
-    """One finding: what was found, what is there, and on which images that is known."""
+    """Detections and ground truth of one finding, and the images on which the ground truth is known."""
 
     found: BoxTable
     true: BoxTable
@@ -64,7 +64,7 @@ class Skipping:
     """How the flawed mAP of published tables is made."""
 
     cut: float = 0.5
-    """The score below which nothing counts as found."""
+    """Score threshold below which detections are ignored."""
     whole_pixels: bool = True
     """Boxes are a pixel wider and higher than their corners say."""
 
@@ -126,7 +126,7 @@ def bootstrap_detection(
 
 
 def _halves(seed: int, people: int, number: int) -> np.ndarray:
-    """(people, 2) int32: the patients dealt to two halves."""
+    """(people, 2) int32: the patients of two random halves."""
     first = np.zeros(people, np.int32)
     first[rng.permutation(seed, number, people)[: people // 2]] = 1
     return np.stack([first, 1 - first], axis=1)

@@ -1,9 +1,10 @@
-"""FROC: how many of the true boxes are found, for how many false marks per image.
+"""FROC: sensitivity against false positives per image.
 
-A found box hits a true one by its centre or by overlap. A true box is found at the score of the best box that hits it;
-a further hit is neither a gain nor a false mark; a box that hits nothing is a false mark. A cut takes all boxes of one
-score or none. Bunch et al. 1978, https://doi.org/10.1117/12.955926; the rates 1/8 … 8 as Setio et al. 2017,
-https://doi.org/10.1016/j.media.2017.06.015, but the best sensitivity within a rate, where they interpolate."""
+A detection hits a ground-truth box by its centre or by overlap. A ground-truth box counts as detected at the score of
+the best detection that hits it; further hits count neither way; a detection that hits nothing is a false positive. A
+score threshold takes all detections of one score or none. Bunch et al. 1978, https://doi.org/10.1117/12.955926; the
+rates 1/8 … 8 as Setio et al. 2017, https://doi.org/10.1016/j.media.2017.06.015, but with the best sensitivity within a
+rate, where they interpolate."""
 
 from dataclasses import dataclass
 
@@ -14,12 +15,12 @@ from ribcage.metrics.matching import BoxPairs
 from ribcage.runtime.compiling import compiled
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""False marks per image."""
+"""False positives per image."""
 
 
 @dataclass(frozen=True)
 class Events:
-    """Down the scores: a true box is found, or a false mark is made."""
+    """In descending order of scores: a ground-truth box is detected, or a false positive occurs."""
 
     images: np.ndarray
     """(E,) int64"""

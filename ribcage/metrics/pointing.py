@@ -1,9 +1,9 @@
-"""Pointing: does a map's hottest place lie in a true box, and do boxes drawn from maps overlap true ones?
+"""Pointing game: whether the maximum of a saliency map lies in a ground-truth box, and the overlap of boxes from maps.
 
 The pointing game (Zhang et al. 2016, https://arxiv.org/abs/1608.00507): one point for each image and finding that has
-a true box, a hit if it lies in one of its boxes, or no further from it than a tolerance. A point that is NaN points
-nowhere, and misses. Images without a true box do not count. Beside it stands what is hit without looking: by a point
-anywhere, by the centre of the image, by the centre of the mean box of all other patients.
+a true box, a hit if it lies in one of its boxes, or no further from it than a tolerance. A point that is NaN is
+a miss. Images without a ground-truth box do not count. Baselines that ignore the image: a random point, the centre of
+the image, the centre of the mean box of all other patients.
 
 `shares` makes shares of them with intervals, by the bootstrap over patients; all columns from the same resamples."""
 

@@ -92,7 +92,7 @@ def _as_bgr(pixels: np.ndarray, photometric: str) -> np.ndarray:
 
 
 def _spanned(pixels: np.ndarray, bits: int) -> np.ndarray:
-    """Colours of so many bits (0: all) spread over all that their type has."""
+    """Colours of so many bits (0: all) scaled to the whole range of their type."""
     pixels = np.ascontiguousarray(pixels)
     most = 8 * pixels.itemsize
     if not 0 < bits < most:

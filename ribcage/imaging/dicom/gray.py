@@ -20,7 +20,7 @@ from ribcage.imaging.gray_image import CAUTION
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# A window that leaves less than this share of the pixels between black and white, or spreads them over less than this
+# A window that leaves less than this share of the pixels between black and white, or maps them to less than this
 # share of the gray range, shows next to nothing.
 LEAST_SHOWN = 0.1
 # Without a usable window: from one to the other percentile of the pixels, widened by this share of their distance.
