@@ -94,7 +94,8 @@ def fast_bf16() -> bool:
 def table(opened: Classifier, data: Path, given: argparse.Namespace) -> Iterator[list[str]]:
     """The cells of every way, eager first."""
     asked = export.Options(opened.folder, data=(str(data),))
-    _, images, labels, patients = export.shown(asked, opened.spec, "test", given.tests)
+    chosen = export.chosen_images(asked, opened.spec, "test", given.tests)
+    images, labels, patients = chosen.images, chosen.labels, chosen.patients
     own = deployment.expected(opened, images)
     before = metrics.bootstrap(own, labels, patients)["auroc"].macro()
     with cost.computing(given.threads):

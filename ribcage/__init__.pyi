@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from ribcage.bundle.cost import Profile
+from ribcage.bundle.spec import ModelSpec
+from ribcage.commands.export import Exported
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.dataset_folder import open as open
 from ribcage.data.findings import Policy as Policy
 from ribcage.data.index import Index as Index
 from ribcage.data.loader import Loader as Loader
 from ribcage.imaging.augment import View as View
 from ribcage.imaging.augment import gentle_view as gentle_view
+from ribcage.reports.html import ResultWithPage
 from ribcage.runtime.recipe import Recipe
 from ribcage.training.checkup import Report
 
@@ -33,7 +38,7 @@ def compare(
     seed: int = 0,
     latency: bool = False,
     threads: int = 0,
-) -> dict[str, Any]:
+) -> ResultWithPage:
     """Compare models on the same images: differences with intervals, paired tests, and p-values adjusted for their number.
 
     Takes runs that have been evaluated, folders of evaluations, or tables of predictions; each is compared with the
@@ -70,7 +75,7 @@ def convert(
     layout: Word = '',
     partial: bool = False,
     formats: bool = False,
-) -> Any:
+) -> ModelSpec | Path | None:
     """Convert a published checkpoint into a Ribcage model, calibrate a model, or write it in a published layout.
 
         ribcage convert model.pth.tar --out models/chexnet --layout chexnet
@@ -116,7 +121,7 @@ def demo(
     serve: bool = True,
     port: int = 8000,
 ) -> Path:
-    """Run the whole process on synthetic radiographs in minutes, from import to a served model.
+    """Run every step on synthetic radiographs in minutes, from import to a served model.
 
     Needs no network and no data. Each step is shown as the command that does it, and a report, index.html, shows the
     results. An interrupted demo continues where it stopped.
@@ -313,7 +318,7 @@ def evaluate(
     seed: int = 0,
     batch: int = 64,
     worst: int = 24,
-) -> dict[str, Any]:
+) -> ResultWithPage:
     """Evaluate a model: metrics with intervals, a table of predictions, and a report with plots.
 
     Refuses to test on patients or images that the model was trained on. Temperature and thresholds are the model's own,
@@ -356,7 +361,7 @@ def export(
     latency: bool = True,
     runs: int = 20,
     threads: int = 0,
-) -> dict[str, Any]:
+) -> Exported:
     """Export a model as one file for another runtime: 8-bit gray pixels in, calibrated probabilities out.
 
         ribcage export runs/small --to onnx --out small.onnx
@@ -522,7 +527,7 @@ def import_(
     drop_shared: Words = (),
     name: Word = '',
     **options: Any,
-) -> Any:
+) -> DatasetFolder:
     """Import a data set into a dataset folder: one array of images, one table.
 
     Reads the tables of a public data set or of your own images, decodes every image once, resizes it, and keeps labels
@@ -561,7 +566,7 @@ def inspect(
     samples: int = 24,
     split_list: Words = (),
     **options: Any,
-) -> dict[str, Any]:
+) -> ResultWithPage:
     """Audit data before training: counts, patients across splits, duplicates, and sample images.
 
     Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a data set that has not been imported. Prints a
@@ -932,7 +937,7 @@ def profile(
     threads: int = 0,
     runs: int = 10,
     json: Word | None = None,
-) -> dict[str, Any]:
+) -> Profile:
     """Measure what models cost: parameters, multiply-adds, activation memory, and time on this processor.
 
     Takes names of architectures, runs, or model folders. Multiply-adds are counted twice: as 'thop' does, for comparison

@@ -12,7 +12,6 @@ from test_loader import make_store
 
 from ribcage.bundle import card, history
 from ribcage.bundle.spec import ModelSpec
-from ribcage.commands import evaluate
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.evaluation import comparison
@@ -33,6 +32,7 @@ from ribcage.metrics.reliability import FindingReliability
 from ribcage.reports import classification as report
 from ribcage.reports import comparison as comparison_report
 from ribcage.reports import subgroups
+from ribcage.reports.evaluation_files import print_evaluation
 from ribcage.reports.numbers import with_limits
 from ribcage.reports.worst_errors import error_caption, worst_errors, worst_predictions
 
@@ -240,5 +240,5 @@ def test_hostile_names_add_nothing_to_page_drawings_card_or_console(
     assert "<script" not in told and "<img" not in told and not set(told) & set("\x1b\u202e")
     (row,) = [line for line in told.splitlines() if line.startswith("| '")]
     assert row.startswith("| '\\`\\|\\](x)\\\\x1b\\[2J") and row.count(" | ") == 4
-    evaluate.printed(found, report.metric_table(found), report.metrics_note(found))
+    print_evaluation(found, report.metric_table(found), report.metrics_note(found))
     assert not set(capsys.readouterr().out) & set("\x1b\u202e")

@@ -15,7 +15,7 @@ import trees
 
 from ribcage import cli, metrics
 from ribcage.bundle.io import load_classifier
-from ribcage.commands import evaluate as evaluate_command
+from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
@@ -25,6 +25,7 @@ from ribcage.evaluation.calibration import RULES, fit_on_validation
 from ribcage.evaluation.classification import evaluate_classifier
 from ribcage.evaluation.labelled import LabelledPredictions, known_patients, labelled_predictions
 from ribcage.evaluation.notes import classification_warnings
+from ribcage.evaluation.planned_test import PlannedTest, Rules
 from ribcage.evaluation.subgroups import classification_subgroups
 from ribcage.inference import predictions
 from ribcage.inference.predictions import Predictions
@@ -412,7 +413,7 @@ def test_a_linked_folder_is_fingerprinted_for_the_guard(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--split", "tset"), "split 'tset' has no images. There are: "),
+        (("--split", "tset"), "tset"),
         (("--policy", "ones+lsr"), "smooths labels"),
         (("--rule", "best"), "'best'"),
     ],
@@ -494,7 +495,7 @@ def test_images_and_findings_that_not_all_have_are_counted(data: LabelledPredict
 
 def test_other_labels_are_not_compared(data: LabelledPredictions) -> None:
     other = data.table().assign(Mass_label=0.0)
-    with pytest.raises(ValueError, match="labels in b and a"):
+    with pytest.raises(ValueError, match="109 images"):
         comparison.compare([entry(data, "a"), comparison.Entry("b", other)])
 
 
@@ -574,12 +575,12 @@ def test_a_test_of_other_data_of_the_same_name_goes_elsewhere_and_out_is_not_ove
     kept = (tmp_path / "evaluation" / "nih-test" / "metrics.json").read_text(encoding="utf-8")
     assert cli.main([*words, str(nih / "official"), "--allow-leak", "--out", str(tmp_path / "mine")]) == 0
     assert cli.main([*words, str(nih / "arnoweng"), "--out", str(tmp_path / "mine")]) == 2
-    assert "--out" in capsys.readouterr().err
+    assert str(tmp_path / "mine") in capsys.readouterr().err
     other = dataset_folder.open(nih / "official")
-    place = evaluate_command.place_of(
-        evaluate_command.Options(tmp_path, ("x",)), Datasets.of([other]), np.arange(4), Policy.parse("ignore", ["Mass"])
-    )
-    assert place.folder.name == f"nih-test-{place.key[:6]}"
+    spec = ModelSpec.load(tmp_path / "bundle" / "model.json")
+    policy = Policy.parse("ignore", ["Mass"])
+    planned = PlannedTest(Rules(tmp_path), spec, Datasets.of([other]), np.arange(4), policy)
+    assert planned.folder().name == f"nih-test-{planned.key[:6]}"
     assert cli.main([*words, str(nih / "arnoweng")]) == 0
     again = json.loads((tmp_path / "evaluation" / "nih-test" / "metrics.json").read_text(encoding="utf-8"))
     first = json.loads(kept)

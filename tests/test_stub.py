@@ -54,7 +54,8 @@ def returned(name: str) -> tuple[str, set[str]]:
         str(run.returns.value) if isinstance(run.returns, ast.Constant) else ast.unparse(run.returns or ast.Name("Any"))
     )
     names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
-    lines = set()
+    own = sorted({node.name for node in tree.body if isinstance(node, ast.ClassDef)} & names)
+    lines = {f"from ribcage.commands.{name} import {one}" for one in own}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             lines |= {f"from {node.module} import {one.name}" for one in node.names if one.name in names}

@@ -7,10 +7,11 @@ first. For models of Ribcage the cost is shown as well: parameters, multiply-add
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ribcage.evaluation.comparison import ComparisonResult
+    from ribcage.reports.html import ResultWithPage
 
 POSITIONAL = ("runs",)
 EXAMPLES = ("compare runs/a runs/b", "compare runs/a predictions.csv --on data/nih --html compare.html")
@@ -41,8 +42,8 @@ class Options:
     """CPU threads for --latency; 0: one per core."""
 
 
-def run(options: Options) -> dict[str, Any]:
-    """Read, compare, show, write; return the numbers."""
+def run(options: Options) -> "ResultWithPage":
+    """Read, compare, print, write; return the numbers."""
     import json
 
     from ribcage.bundle import cost
@@ -51,7 +52,9 @@ def run(options: Options) -> dict[str, Any]:
     from ribcage.reports.html import ResultWithPage
     from ribcage.runtime import files, limits, typed_json
 
-    limits.check_options(options, ["--threads goes with --latency"] if options.threads and not options.latency else ())
+    limits.check_options(
+        options, ["--threads has no effect without --latency"] if options.threads and not options.latency else ()
+    )
     entries = comparison.entries(options.runs, options.on, options.thresholds)
     timing = cost.Timing(options.threads, batches=(1,)) if options.latency else None
     result = comparison.compare(entries, resamples=options.resamples, seed=options.seed, timing=timing)

@@ -10,9 +10,19 @@ accounted for: a file that does not cover the whole backbone is refused unless -
 executed. With --data, temperature and thresholds are fitted to images of your own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ribcage.bundle.conversion import Converted
+    from ribcage.bundle.formats.account import Fate
+    from ribcage.bundle.formats.reading.published_weights import Published
+    from ribcage.bundle.ood import Check
+    from ribcage.bundle.spec import ModelSpec
+    from ribcage.data.provenance import Provenance
+    from ribcage.methods.supervised import Supervised
 
 POSITIONAL = ("file",)
 EXAMPLES = (
@@ -20,7 +30,19 @@ EXAMPLES = (
     "convert model.pth.tar --out models/chexnet --data data/nih --val val",
 )
 ACCOUNT = "account.csv"
-"""What became of every tensor of the file."""
+"""File with the use of every tensor of the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to save."""
+
+    method: "Supervised"
+    spec: "ModelSpec"
+    seen: "Provenance"
+    """What it was trained and validated on."""
+    ood: "Check | None" = None
+    """Its out-of-distribution check."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +79,22 @@ class Options:
     """List the layouts that can be read and written, as a Markdown table."""
 
 
-def run(options: Options) -> Any:
-    """Read, account, write."""
+def run(options: Options) -> "ModelSpec | Path | None":
+    """Convert, calibrate or write; return the spec of the model, or the file in a published layout."""
     from ribcage.runtime import limits
 
     if options.formats:
-        return print(table())
-    options = named(options)
+        print(table())
+        return None
+    options = weights_file(options)
     limits.check_options(options, wrong(options))
     if options.to:
-        return outwards(options)
-    return again(options) if options.file and options.file.is_dir() else inwards(options)
+        return published_file(options)
+    return calibrated(options) if options.file and options.file.is_dir() else converted(options)
 
 
-def named(options: Options) -> Options:
-    """The same; a folder as Hugging Face keeps one stands for its file of weights."""
+def weights_file(options: Options) -> Options:
+    """The same; a folder in the layout of Hugging Face stands for its file of weights."""
     from dataclasses import replace
 
     folder = options.file
@@ -81,46 +104,46 @@ def named(options: Options) -> Options:
 
 
 def wrong(options: Options) -> list[str]:
-    """What cannot be done."""
+    """What is wrong with the options."""
     from ribcage.bundle.spec import MAX_SIDE, wrong_normalisation
 
-    said = [] if options.file else ["name a file of weights, or a finished model and --to"]
-    said += [] if options.out else ["--out says where to"]
+    said = [] if options.file else ["FILE is missing: a checkpoint, or with --to or --data a model folder"]
+    said += [] if options.out else ["--out is missing"]
     folder = bool(options.file and options.file.is_dir())
     if options.to or folder:
         own = ("model", "findings", "size", "mean", "std", "partial", "layout")
         said += [
-            f"--{name.replace('_', '-')} goes with a file of weights, not with a model"
+            f"--{name.replace('_', '-')} applies to checkpoints, not to model folders"
             for name in own
             if getattr(options, name)
         ]
-        said += ["--channels goes with a file of weights, not with a model"] * (options.channels != Options.channels)
+        said += ["--channels applies to checkpoints, not to model folders"] * (options.channels != Options.channels)
     if options.to and options.out and options.out.is_file():
-        said.append(f"{options.out} is there already: choose another --out")
+        said.append(f"--out {options.out} exists already: pass another one")
     if options.to and options.out and options.file and options.file.resolve() in options.out.resolve().parents:
-        said.append(f"{options.out} is inside the model: choose an --out beside it")
+        said.append(f"--out {options.out} is inside the model folder: pass one outside")
     if options.val != Options.val and not options.data:
-        said.append(f"--val {options.val} goes with --data")
+        said.append(f"--val {options.val} needs --data")
     if wrong_normalisation(options.mean, options.std):
-        said.append(f"--mean and --std are of pixels in 0 … 1: {wrong_normalisation(options.mean, options.std)}")
+        said.append(f"--mean and --std are for pixels in 0 … 1: {wrong_normalisation(options.mean, options.std)}")
     if any(not 1 <= side <= MAX_SIDE for side in options.size):
-        said.append(f"--size {' '.join(map(str, options.size))} is no size of an image")
+        said.append(f"--size {' '.join(map(str, options.size))} is not from 1 to {MAX_SIDE} pixels")
     if options.to and options.data:
-        said.append("--data fits a model before it is written: convert it with --data first, then with --to")
+        said.append("--data and --to exclude each other: convert with --data first, then with --to")
     if options.file and options.file.name == "model.safetensors" and (options.file.parent / "model.json").is_file():
-        said.append(f"{options.file} is of a finished model already: name its folder, {options.file.parent}")
+        said.append(f"{options.file} belongs to a model folder: pass {options.file.parent}")
     if folder and not options.to and not options.data:
-        said.append(f"{options.file} is no file: of a finished model, --to writes a layout and --data fits thresholds")
+        said.append(f"{options.file} is a model folder: pass --to (a published layout) or --data (calibration)")
     means, stds = len(options.mean), len(options.std)
     if means != stds or means not in (0, 1, 3):
-        said.append(f"--mean and --std take one number for each channel, not {means} and {stds}")
+        said.append(f"--mean and --std have {means} and {stds} numbers, not one per channel")
     if options.out and not options.to and (options.out / "model.json").exists():
-        said.append(f"{options.out} holds a model already: choose another --out")
+        said.append(f"--out {options.out} holds a model already: pass another one")
     return said
 
 
-def inwards(options: Options) -> Any:
-    """A file into a bundle."""
+def converted(options: Options) -> "ModelSpec":
+    """A checkpoint as a bundle."""
     from ribcage.bundle import conversion, formats
     from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
@@ -135,30 +158,29 @@ def inwards(options: Options) -> Any:
         given=[name for name, value in said.items() if value], agreed=bool(options.layout),
     )  # fmt: skip
     report(options.file, found, made)
-    model, seen, check = fitted(options, made.method, made.model, Provenance.nothing(options.file.name))
-    save_bundle(options.out, made.method, model, seen, check)
+    model = fitted(options, Model(made.method, made.model, Provenance.nothing(options.file.name)))
+    save_bundle(options.out, model.method, model.spec, model.seen, model.ood)
     write_account(options.out / ACCOUNT, made.fates)
-    print(f"Wrote {options.out}; {ACCOUNT} there lists every tensor of the file.")
-    print("Its training data are unknown: a test on the same images would be too optimistic.")
-    return model
+    print(f"Wrote {options.out}; {ACCOUNT} in it lists every tensor of the file.")
+    print("Its training data is unknown: a test on the same images would be too optimistic.")
+    return model.spec
 
 
-def again(options: Options) -> Any:
-    """A finished model with another temperature and other thresholds."""
+def calibrated(options: Options) -> "ModelSpec":
+    """A model with temperature and thresholds fitted to --data."""
     from ribcage.bundle import ood
     from ribcage.bundle.io import load_classifier, save_bundle
 
     assert options.file and options.out
     opened = load_classifier(options.file)
-    model, seen, check = fitted(options, opened.method, opened.spec, opened.provenance)
-    save_bundle(options.out, opened.method, model, seen, ood.kept(opened.ood, check))
+    model = fitted(options, Model(opened.method, opened.spec, opened.provenance))
+    save_bundle(options.out, model.method, model.spec, model.seen, ood.kept(opened.ood, model.ood))
     print(f"Wrote {options.out}.")
-    return model
+    return model.spec
 
 
-def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, Any, Any]:
-    """The facts with temperature and thresholds that --data chooses; what the model has seen, those included; and what
-    these images look like, for a model that does not know what it has learnt from."""
+def fitted(options: Options, model: Model) -> Model:
+    """The model with temperature, thresholds and OOD check fitted to --data, whose images count as seen."""
     from dataclasses import replace
 
     import numpy as np
@@ -173,27 +195,29 @@ def fitted(options: Options, method: Any, model: Any, seen: Any) -> tuple[Any, A
     from ribcage.training import run_folder
 
     if not options.data:
-        return model, seen, None
-    if not model.findings:
-        raise ValueError("--data fits temperature and thresholds of findings, and this model has none.")
+        return model
+    if not model.spec.findings:
+        raise ValueError(f"--data calibrates findings, and {options.file} is a backbone without any.")
     data = Datasets.open(options.data)
     selection.distinct(data)
     rows = data.rows_of(options.val)
-    if warning := leakage.first_weights(seen, data, rows, options.val):
+    if warning := leakage.first_weights(model.seen, data, rows, options.val):
         run_folder.say(warning)
-    validation = ClassifierValidation(lambda: method, data, rows, model, device=torch.device("cpu"), batch=64)
+    validation = ClassifierValidation(
+        lambda: model.method, data, rows, model.spec, device=torch.device("cpu"), batch=64
+    )
     if not validation.judged:
-        names = ", ".join(model.findings)
-        raise ValueError(f"No finding of {names} is both present and absent in split {options.val!r}.")
+        names = ", ".join(model.spec.findings)
+        raise ValueError(f"--val {options.val}: no finding of {names} has positive and negative labels in this split.")
     print(f"split {options.val!r}: {len(rows):,} images, mean AUROC {validation()['auroc']:.4f}")
     note = {"fitted": len(rows), "fitted_to": [one.index.name for one in data]}
-    chosen = replace(validation.chosen_spec(), training={**model.training, **note})
-    check = ood.halved(data, rows)
-    return chosen, seen | Provenance.of(data, np.empty(0, np.int64), rows), check
+    chosen = replace(validation.chosen_spec(), training={**model.spec.training, **note})
+    seen = model.seen | Provenance.of(data, np.empty(0, np.int64), rows)
+    return Model(model.method, chosen, seen, ood.halved(data, rows))
 
 
 def layout(options: Options) -> str:
-    """The layout to read the file by; "" for the one that it is recognised as."""
+    """The layout to read the file in; "" for the recognised one."""
     from ribcage.bundle import formats
 
     assert options.file
@@ -202,29 +226,28 @@ def layout(options: Options) -> str:
     return "timm_names" if formats.fits(options.file, "timm_names") else ""  # any architecture of timm's, by its name
 
 
-def described(found: Any, options: Options) -> Any:
-    """With what the options say of it. The weights of timm's that a model with a tag names tell how they were
-    normalised, where the layout is anybody's."""
+def described(found: "Published", options: Options) -> "Published":
+    """With the options filled in. A timm name with a tag decides the normalisation where the layout does not."""
     from dataclasses import replace
 
     tagged = "." in options.model and found.evidence.kind == "shapes"
-    scale = {"mean": (), "std": (), "read": (*found.read, "preprocessing")} if tagged else {}
-    found = replace(found, name=options.model or found.name, **scale)
+    if tagged:
+        found = replace(found, mean=(), std=(), read=(*found.read, "preprocessing"))
+    found = replace(found, name=options.model or found.name)
     if not found.name and not found.could:
         raise ValueError(
-            f"{options.file} does not specify its architecture ({len(found.state)} weights, "
-            f"{next(iter(found.state))} …): "
-            "name it with --model."
+            f"{options.file}: unknown architecture ({len(found.state)} weights, {next(iter(found.state))} …). "
+            "Pass --model."
         )
     return replace(found, mean=options.mean or found.mean, std=options.std or found.std)
 
 
-def report(file: Path, found: Any, made: Any) -> None:
-    """What was recognised, by what, what is assumed, and what became of every tensor."""
+def report(file: Path, found: "Published", made: "Converted") -> None:
+    """Print what was recognised, by what, what is assumed, and how many tensors are used."""
     from ribcage.bundle.formats.reading.account import summary
 
     coverage, model = made.coverage, made.model
-    whose = f"{found.layout} ({found.source}; licence: {found.licence})" if found.layout else "no layout that is known"
+    whose = f"{found.layout} ({found.source}; licence: {found.licence})" if found.layout else "unknown layout"
     print(f"{file}: {whose}; {model.name}")
     print(f"recognised by {found.evidence}" + (", and by --layout" if model.training["agreed"] else ""))
     for claim in made.claims:
@@ -233,13 +256,13 @@ def report(file: Path, found: Any, made: Any) -> None:
     print(f"backbone: {len(coverage.matched)} of {count} weights" + (f", {coverage}" if coverage.lost else ""))
     print(summary(made.fates))
     if made.rows and not model.findings:
-        print(f"last layer: {made.rows:,} rows without names of findings; left out. --findings names them.")
+        print(f"last layer: {made.rows:,} outputs without names, left out; --findings names them.")
     elif not made.rows:
-        print("no last layer: a backbone, to be fine-tuned or probed.")
+        print("no last layer: a backbone for 'ribcage finetune' or 'ribcage probe'.")
 
 
-def write_account(file: Path, fates: Any) -> None:
-    """Every tensor of the file in a row: its name and shape, and why it is left out, if it is."""
+def write_account(file: Path, fates: "Sequence[Fate]") -> None:
+    """A table of all tensors of the file: name, shape, whether it is used, and if not, why."""
     from ribcage.runtime import files, spreadsheet
 
     rows = [
@@ -249,8 +272,8 @@ def write_account(file: Path, fates: Any) -> None:
         spreadsheet.write_csv_rows(("tensor", "shape", "used", "reason"), rows, part)
 
 
-def outwards(options: Options) -> Path:
-    """A bundle into a file."""
+def published_file(options: Options) -> Path:
+    """A model in a published layout."""
     from ribcage.bundle import formats
     from ribcage.bundle.io import load_bundle
 
@@ -262,7 +285,7 @@ def outwards(options: Options) -> Path:
 
 
 def table() -> str:
-    """The layouts, one in a row."""
+    """The layouts as a table."""
     from ribcage.bundle import formats
 
     rows = ["| layout | what | in | out | from | licence |", "|---|---|---|---|---|---|"]

@@ -1,4 +1,4 @@
-"""Run the whole process on synthetic radiographs in minutes, from import to a served model.
+"""Run every step on synthetic radiographs in minutes, from import to a served model.
 
 Needs no network and no data. Each step is shown as the command that does it, and a report, index.html, shows the
 results. An interrupted demo continues where it stopped.
@@ -8,21 +8,25 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from ribcage.reports.demo_steps import DemoProgress
+    from ribcage.training.options import Course
+
+    Training = TypeVar("Training", bound=Course)
 
 METHOD, OWN = "mae_unet", {"mask": 0.5, "patch": 16, "width": 32}
-"""How the demo pretrains: by drawing what is hidden, which can be looked at."""
+"""How the demo pretrains: a masked autoencoder, whose reconstructions can be looked at."""
 FEW = 0.1
-"""Share of the training patients whose labels are known where few are."""
+"""Share of the training patients with labels, where few have any."""
 STUDENT, SMALL = "eeea_net_c2", 48
-"""A small model, and the side of what it sees."""
+"""A small model, and the side of its input."""
 VIEW, MILD = ("crop=0.85,1.0",), ("crop=0.5,1.0", "flip=0", "rotation=5", "blur_probability=0")
 QUICK = {"images": 480, "size": 128, "input_size": 32, "epochs": 4, "pretrain_epochs": 3, "distil_epochs": 1}
 QUICK |= {"localise_epochs": 2}
-"""What is asked for with --quick, where nothing else is."""
+"""Options of --quick, where they are not given."""
 
 
 EXAMPLES = ("demo --out demo", "demo --quick --out demo")
@@ -30,7 +34,7 @@ EXAMPLES = ("demo --out demo", "demo --quick --out demo")
 
 @dataclass(frozen=True)
 class Options:
-    """How much to make, and where."""
+    """How much is made and trained, and where."""
 
     out: Path = Path("demo")
     """Folder for everything the demo writes."""
@@ -61,7 +65,7 @@ class Options:
 
 
 def run(options: Options) -> Path:
-    """Every part that is not done yet, then the page, then the server."""
+    """Run every step that is not done yet, write the report, then serve."""
     import sys
 
     from ribcage.reports import demo
@@ -75,7 +79,7 @@ def run(options: Options) -> Path:
             continue
         print(f"\n{progress.line(step)}", flush=True)
         with progress.running(step) as record:
-            WORK[step.name](options, Said(record.commands))
+            WORK[step.name](options, CommandLog(record.commands))
     page = demo.write_demo_page(progress)
     print(f"\nDemo report: {page.resolve().as_uri()}", flush=True)
     models = (options.out / "small-distilled", options.out / "boxes")
@@ -85,7 +89,7 @@ def run(options: Options) -> Path:
 
 
 def quickened(options: Options) -> Options:
-    """With --quick less of everything that nobody asked for otherwise."""
+    """With --quick smaller values of the options that are not given."""
     if not options.quick:
         return options
     usual = vars(Options())
@@ -93,7 +97,7 @@ def quickened(options: Options) -> Options:
     return dataclasses.replace(options, **less)
 
 
-def demo_progress(folder: Path, options: dict[str, Any]) -> "DemoProgress":
+def demo_progress(folder: Path, options: dict[str, object]) -> "DemoProgress":
     """The steps, and about what share of the time each takes."""
     from ribcage.reports import demo
     from ribcage.reports.demo_steps import DemoProgress, DemoStep
@@ -116,14 +120,14 @@ def demo_progress(folder: Path, options: dict[str, Any]) -> "DemoProgress":
     )
 
 
-class Said:
-    """Shows the command that does the same, and notes it."""
+class CommandLog:
+    """Prints the command of each step, and records it."""
 
     def __init__(self, commands: list[str]) -> None:
         self.commands = commands
 
-    def __call__(self, name: str, module: Any, options: Any) -> None:
-        """Of one command, before it runs."""
+    def __call__(self, name: str, module: ModuleType, options: object) -> None:
+        """Print one command before it runs."""
         import shlex
 
         from ribcage.runtime import flags
@@ -135,35 +139,33 @@ class Said:
 # ---- the parts
 
 
-def make(options: Options, said: Said) -> None:
+def make(options: Options, log: CommandLog) -> None:
     """Synthetic radiographs as a dataset folder."""
     from ribcage.commands import import_
 
     made = {"images": options.images, "seed": options.seed}
     given = import_.Options("phantom", out=data(options), size=options.size, member=made)
-    said("import", import_, given)
+    log("import", import_, given)
     import_.run(given)
 
 
-def look(options: Options, said: Said) -> None:
-    """What is in it, as a page."""
+def look(options: Options, log: CommandLog) -> None:
+    """An audit of it, as a page."""
     from ribcage.commands import inspect
 
     given = inspect.Options((str(data(options)),), html=options.out / "inspect.html")
-    said("inspect", inspect, given)
+    log("inspect", inspect, given)
     inspect.run(given)
 
 
-def train(options: Options, said: Said) -> None:
-    """A model for its fourteen findings, and what it is worth on patients it has never seen."""
-    tune(
-        options, said, "model", options.model, options.input_size, epochs=options.epochs, batch=32, lr=3e-3, prior=True
-    )
-    test(options, said, "model")
+def train(options: Options, log: CommandLog) -> None:
+    """A classifier of fourteen findings, and its test on other patients."""
+    tune(options, log, "model", options.model, options.input_size, epochs=options.epochs, batch=32, lr=3e-3, prior=True)
+    test(options, log, "model")
 
 
-def pretrain(options: Options, said: Said) -> None:
-    """A backbone that has seen the training images and no label."""
+def pretrain(options: Options, log: CommandLog) -> None:
+    """A backbone pretrained on the training images without labels."""
     from ribcage.commands import pretrain as pretraining
 
     given = pretraining.Options(
@@ -172,39 +174,39 @@ def pretrain(options: Options, said: Said) -> None:
         betas=(0.9, 0.999), weight_decay=0.05, warmup=1.0,
         epochs=options.pretrain_epochs, seed=options.seed, member=dict(OWN),
     )  # fmt: skip
-    said("pretrain", pretraining, given)
+    log("pretrain", pretraining, given)
     pretraining.run(resumed(given))
 
 
-def few(options: Options, said: Said) -> None:
-    """What that is worth where few labels are known."""
+def few(options: Options, log: CommandLog) -> None:
+    """What pretraining gains where few labels are known."""
     how = {"epochs": 20, "batch": 16, "lr": 1e-3, "labels": FEW, "validate_every": 5}
     for name, init in (("few", ""), ("few-pretrained", str(options.out / "pretrained"))):
-        tune(options, said, name, options.model, options.input_size, init=init, **how)
-        test(options, said, name)
-    beside(options, said, ("few", "few-pretrained"), "pretraining")
+        tune(options, log, name, options.model, options.input_size, init=init, **how)
+        test(options, log, name)
+    beside(options, log, ("few", "few-pretrained"), "pretraining")
 
 
-def distil(options: Options, said: Said) -> None:
-    """What a small model with few labels learns from a larger one that speaks of all images."""
+def distil(options: Options, log: CommandLog) -> None:
+    """A small model with few labels, alone and distilled from a larger one."""
     from ribcage.commands import distil as teaching
 
     how: dict[str, Any] = {"batch": 32, "lr": 3e-3, "labels": FEW, "seed": options.seed}
     long = 5 * options.distil_epochs
-    tune(options, said, "small", STUDENT, SMALL, epochs=long, validate_every=5, **how)
+    tune(options, log, "small", STUDENT, SMALL, epochs=long, validate_every=5, **how)
     given = teaching.Options(
         data=(str(data(options)),), out=options.out / "small-distilled", teacher=(str(options.out / "model"),),
         model=STUDENT, size=(SMALL,), view=VIEW, epochs=options.distil_epochs, **how,
     )  # fmt: skip
-    said("distil", teaching, given)
+    log("distil", teaching, given)
     teaching.run(resumed(given))
     for name in ("small", "small-distilled"):
-        test(options, said, name)
-    beside(options, said, ("small", "small-distilled", "model"), "distillation")
+        test(options, log, name)
+    beside(options, log, ("small", "small-distilled", "model"), "distillation")
 
 
-def localise(options: Options, said: Said) -> None:
-    """Where findings are, by a detector on what the first model has learnt."""
+def localise(options: Options, log: CommandLog) -> None:
+    """A detector on the backbone of the classifier."""
     from ribcage.commands import localise as localising
 
     given = localising.Options(
@@ -212,13 +214,13 @@ def localise(options: Options, said: Said) -> None:
         size=(options.input_size,), augment="plain", width=64, depth=2, batch=32, lr=2e-3,
         epochs=options.localise_epochs, seed=options.seed,
     )  # fmt: skip
-    said("localise", localising, given)
+    log("localise", localising, given)
     localising.run(resumed(given))
-    test(options, said, "boxes", resamples=200)
+    test(options, log, "boxes", resamples=200)
 
 
-def write_file(options: Options, said: Said) -> None:
-    """The small model for another runtime, where that can be written here."""
+def write_file(options: Options, log: CommandLog) -> None:
+    """The small model as an ONNX file, where the packages for that are installed."""
     from ribcage.bundle import deployment
     from ribcage.commands import export
 
@@ -226,12 +228,12 @@ def write_file(options: Options, said: Said) -> None:
         print(f"Skipped: it needs {', '.join(absent)} (pip install 'ribcage[export]').")
         return
     given = export.Options(options.out / "small-distilled", data=(str(data(options)),), runs=2 if options.quick else 10)
-    said("export", export, given)
+    log("export", export, given)
     export.run(given)
 
 
-def ask(options: Options, said: Said) -> None:
-    """A server, one image that is sent to it as a browser does, and its answer."""
+def ask(options: Options, log: CommandLog) -> None:
+    """A server, and its predictions for one uploaded image."""
     from ribcage.commands import serve as serving
     from ribcage.reports.demo_server import ask_server
 
@@ -239,11 +241,11 @@ def ask(options: Options, said: Said) -> None:
     if absent := serving.missing():
         print(f"Skipped: it needs {', '.join(absent)} (pip install 'ribcage[serve]').")
         return
-    said("serve", serving, given)
+    log("serve", serving, given)
     ask_server(options.out, given.models)
 
 
-WORK: dict[str, Callable[[Options, Said], None]] = {
+WORK: dict[str, Callable[[Options, CommandLog], None]] = {
     "make": make, "inspect": look, "train": train, "pretrain": pretrain, "few": few, "distil": distil,
     "localise": localise, "export": write_file, "serve": ask,
 }  # fmt: skip
@@ -257,42 +259,42 @@ def data(options: Options) -> Path:
     return options.out / "phantom"
 
 
-def resumed(given: Any) -> Any:
-    """The same, to go on where a run was interrupted."""
+def resumed(given: "Training") -> "Training":
+    """The same, resumed where a run was interrupted."""
     return dataclasses.replace(given, resume=(given.out / "options.json").exists())
 
 
-def tune(options: Options, said: Said, name: str, model: str, side: int, **how: Any) -> None:
-    """A model with random or with pretrained weights."""
+def tune(options: Options, log: CommandLog, name: str, model: str, side: int, **options_of_run: object) -> None:
+    """Fine-tune a model from random or pretrained weights."""
     from ribcage.commands import finetune
 
-    how = {"view": VIEW, "seed": options.seed, **how}
+    how: dict[str, Any] = {"view": VIEW, "seed": options.seed, **options_of_run}
     given = finetune.Options(data=(str(data(options)),), out=options.out / name, model=model, size=(side,), **how)
-    said("finetune", finetune, given)
+    log("finetune", finetune, given)
     finetune.run(resumed(given))
 
 
-def test(options: Options, said: Said, name: str, **how: Any) -> None:
-    """A model on patients it has never seen."""
+def test(options: Options, log: CommandLog, name: str, resamples: int = 1000) -> None:
+    """Test a model on the test patients."""
     from ribcage.commands import evaluate
 
-    given = evaluate.Options(options.out / name, (str(data(options)),), **how)
-    said("evaluate", evaluate, given)
+    given = evaluate.Options(options.out / name, (str(data(options)),), resamples=resamples)
+    log("evaluate", evaluate, given)
     evaluate.run(given)
 
 
-def beside(options: Options, said: Said, names: tuple[str, ...], page: str) -> None:
-    """Tested models compared: how good they are, and what they cost."""
+def beside(options: Options, log: CommandLog, names: tuple[str, ...], page: str) -> None:
+    """Compare tested models: metrics and cost."""
     from ribcage.commands import compare
 
     models, file = tuple(str(options.out / name) for name in names), options.out / page
     given = compare.Options(models, html=file.with_suffix(".html"), json=file.with_suffix(".json"))
-    said("compare", compare, given)
+    log("compare", compare, given)
     compare.run(given)
 
 
 def serve(options: Options, models: tuple[Path, ...]) -> None:
-    """Until Ctrl-C; on a free port where the one asked for is taken."""
+    """Serve the models until Ctrl-C."""
     from ribcage.commands import serve as serving
 
     if not serving.missing():

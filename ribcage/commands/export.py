@@ -10,7 +10,13 @@ measured on --val.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ribcage.bundle.io import Classifier
+    from ribcage.bundle.spec import ModelSpec
 
 POSITIONAL = ("model",)
 EXAMPLES = (
@@ -50,7 +56,23 @@ class Options:
     """CPU threads; 0: one per core."""
 
 
-def run(options: Options) -> dict[str, Any]:
+class Exported(TypedDict, total=False):
+    """What was written, and how far it is from the original on the same images."""
+
+    file: str
+    away: float
+    """Largest difference of a probability."""
+    images: int
+    auroc: float
+    """Mean AUROC of the original, where the images have labels."""
+    exported: float
+    change: list[float]
+    """Exported minus original: value, low, high."""
+    latency: dict[str, dict[str, float]]
+    """Milliseconds by the size of a batch."""
+
+
+def run(options: Options) -> Exported:
     """Write, compare, time; return the numbers."""
     import contextlib
     import tempfile
@@ -72,6 +94,7 @@ def run(options: Options) -> dict[str, Any]:
             made = written(options, opened, Path(work))
         with progress.working("comparing its predictions with the model's"):
             result = compared(options, opened, made)
+            result["file"] = str(file)
         if options.latency:
             with progress.working("measuring the time that both take (--no-latency skips this)"):
                 result["latency"] = timed(options, opened, made)
@@ -88,28 +111,28 @@ def run(options: Options) -> dict[str, Any]:
     if opened.spec.warning:
         print(f"! {opened.spec.warning}")
     print(f"Wrote {file}, {sum(one.stat().st_size for one in beside(file)) / 1e6:,.1f} MB.")
-    return {"file": str(file), **result}
+    return result
 
 
 def wrong(options: Options) -> list[str]:
-    """What cannot be done."""
+    """What is wrong with the options."""
     from ribcage.bundle.deployment import FILES
 
-    said, ending = [], Path(FILES[options.to]).suffix
+    found, ending = [], Path(FILES[options.to]).suffix
     if options.int8 and not options.data:
-        said.append("--int8 takes its ranges from images: name a dataset folder by --data")
+        found.append("--int8 needs images for its ranges: pass --data")
     if options.int8 and options.to == "torchscript":
-        said.append("--int8 goes with --to onnx or --to openvino")
+        found.append("--int8 does not apply to --to torchscript, only to onnx and openvino")
     if options.out and options.out.suffix != ending:
-        said.append(f"--out {options.out} does not end in {ending}, as {options.to} wants it")
+        found.append(f"--out {options.out} does not end in {ending}")
     if not options.tolerance >= 0:
-        said.append(f"--tolerance {options.tolerance:g} is not 0 or more")
+        found.append(f"--tolerance {options.tolerance:g} is not 0 or more")
     counts = {"runs": options.runs, "ranges": options.ranges}
-    return said + [f"--{name} {value} is not at least 1" for name, value in counts.items() if value < 1]
+    return found + [f"--{name} {value} is not at least 1" for name, value in counts.items() if value < 1]
 
 
 def usual(options: Options) -> str:
-    """What the file is called when nobody says."""
+    """The default name of the file."""
     from ribcage.bundle.deployment import FILES
 
     name = Path(FILES[options.to])
@@ -121,7 +144,7 @@ def beside(file: Path) -> list[Path]:
     return [one for one in (file, file.with_suffix(".bin")) if one.is_file() and (one == file or file.suffix == ".xml")]
 
 
-def written(options: Options, opened: Any, work: Path) -> Path:
+def written(options: Options, opened: "Classifier", work: Path) -> Path:
     """The file, in a folder of its own."""
     from ribcage.bundle import deployment
 
@@ -130,8 +153,8 @@ def written(options: Options, opened: Any, work: Path) -> Path:
         return made
     deployment.write_onnx(opened, made := work / "model.onnx")
     if options.int8:
-        _, images, _, _ = shown(options, opened.spec, options.train, options.ranges)
-        deployment.write_int8(made, images, work / "int8.onnx")
+        chosen = chosen_images(options, opened.spec, options.train, options.ranges)
+        deployment.write_int8(made, chosen.images, work / "int8.onnx")
         made = work / "int8.onnx"
     if options.to == "openvino":
         deployment.write_openvino(made, opened.spec, made.with_suffix(".xml"))
@@ -139,8 +162,19 @@ def written(options: Options, opened: Any, work: Path) -> Path:
     return made
 
 
-def shown(options: Options, model: Any, split: str, most: int = 0) -> tuple[Any, Any, Any, Any]:
-    """Rows, stored images (N, S, S), labels and patients of a split; evenly chosen ones where `most` is less."""
+@dataclass(frozen=True)
+class LabelledImages:
+    """Stored images with labels."""
+
+    images: "np.ndarray"
+    """(N, S, S)"""
+    labels: "np.ndarray"
+    """(N, F)"""
+    patients: "np.ndarray"
+
+
+def chosen_images(options: Options, model: "ModelSpec", split: str, most: int = 0) -> LabelledImages:
+    """The images of a split; evenly spaced ones where `most` is less."""
     import numpy as np
 
     from ribcage.data.collection import Datasets
@@ -157,21 +191,18 @@ def shown(options: Options, model: Any, split: str, most: int = 0) -> tuple[Any,
         rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
     images = np.stack([data.image(row) for row in rows.tolist()])
     patients = data.table["patient"].to_numpy()[rows]
-    return rows, images, data.known_labels(rows, model.findings), patients
+    return LabelledImages(images, data.known_labels(rows, model.findings), patients)
 
 
-def compared(options: Options, opened: Any, made: Path) -> dict[str, Any]:
-    """How far its answers are from the model's, and of images with labels what that does to the AUROC."""
+def compared(options: Options, opened: "Classifier", made: Path) -> Exported:
+    """How far its probabilities are from the model's and, where images have labels, the change in AUROC."""
     import numpy as np
 
     from ribcage.bundle import deployment
 
     answer = deployment.OPENED[options.to](made, options.threads)
-    labels = patients = None
-    if options.data:
-        _, images, labels, patients = shown(options, opened.spec, options.val)
-    else:
-        images = deployment.patterns(opened.spec.stored)
+    chosen = chosen_images(options, opened.spec, options.val) if options.data else None
+    images = chosen.images if chosen else deployment.patterns(opened.spec.stored)
     wanted = deployment.expected(opened, images)
     if not np.isfinite(wanted).all():
         raise ValueError(f"{opened.folder} predicts values that are not finite: it cannot be exported.")
@@ -183,15 +214,17 @@ def compared(options: Options, opened: Any, made: Path) -> dict[str, Any]:
             f"The exported model differs from the original by {away:.2g}, more than {options.tolerance:g}: no "
             "file is written."
         )
-    result = {"away": away, "images": len(images)}
-    return result | (scored(wanted, answer(images), labels, patients) if labels is not None else {})
+    result: Exported = {"away": away, "images": len(images)}
+    if chosen:
+        result |= change_in_auroc(wanted, answer(images), chosen)
+    return result
 
 
-def scored(own: Any, exported: Any, labels: Any, patients: Any) -> dict[str, Any]:
-    """The mean AUROC of both, and the difference with its interval; patients are drawn, the same for both."""
+def change_in_auroc(own: "np.ndarray", exported: "np.ndarray", chosen: LabelledImages) -> Exported:
+    """The mean AUROC of both, and the difference with its interval from the same resamples of patients."""
     from ribcage import metrics
 
-    one, other = (metrics.bootstrap(scores, labels, patients)["auroc"] for scores in (exported, own))
+    one, other = (metrics.bootstrap(scores, chosen.labels, chosen.patients)["auroc"] for scores in (exported, own))
     change = metrics.paired_difference(one, other).macro().interval()
     before, after = (float(each.macro().value[0]) for each in (other, one))
     value, low, high = (float(each[0]) for each in (change.value, change.low, change.high))
@@ -199,7 +232,7 @@ def scored(own: Any, exported: Any, labels: Any, patients: Any) -> dict[str, Any
     return {"auroc": before, "exported": after, "change": [value, low, high]}
 
 
-def timed(options: Options, opened: Any, made: Path) -> dict[str, dict[str, float]]:
+def timed(options: Options, opened: "Classifier", made: Path) -> dict[str, dict[str, float]]:
     """Milliseconds for a batch of 1 and of 16, by turns with the model itself."""
     from functools import partial
 

@@ -11,7 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from ribcage.data.dataset_folder import DatasetFolder, Facts
+    from ribcage.data.importer import Writer
+    from ribcage.data.index import Index
 
 POSITIONAL = ("dataset", "root")
 EXAMPLES = ("import nih /data/ChestX-ray14 --out data/nih", "import folder /data/ours --out data/ours --size 512")
@@ -56,7 +61,7 @@ class Options:
     member: dict[str, Any] = field(default_factory=dict)
 
 
-def member(name: str) -> Callable[..., Any]:
+def member(name: str) -> "Callable[..., Index]":
     """The function whose keywords are the data set's own options."""
     from ribcage.data import datasets
 
@@ -68,8 +73,8 @@ def member_file(name: str) -> Path:
     return Path(__file__).parents[1] / "data" / "datasets" / f"{name}.py"
 
 
-def run(options: Options) -> Any:
-    """Read the tables, then the images, then say what came of it; return the opened folder."""
+def run(options: Options) -> "DatasetFolder":
+    """Read the tables, then the images; print a summary; return the opened folder."""
     from ribcage.data import dataset_folder, importer
 
     check(options)
@@ -86,12 +91,12 @@ def run(options: Options) -> Any:
     opened = dataset_folder.open(options.out)
     print(summary(opened))
     if exit_code(options, opened):
-        print("The exit code is 3 for that; --allow-rejected N, N% or all accepts it.")
+        print("The exit code is 3; --allow-rejected N, N% or all accepts rejected images.")
     return opened
 
 
-def exit_code(options: Options, opened: Any) -> int:
-    """3 where more images were rejected than --allow-rejected says."""
+def exit_code(options: Options, opened: "DatasetFolder") -> int:
+    """3 where more images were rejected than --allow-rejected accepts."""
     from ribcage.runtime import limits
 
     facts = opened.facts
@@ -100,7 +105,7 @@ def exit_code(options: Options, opened: Any) -> int:
 
 
 def check(options: Options) -> None:
-    """Raise one ValueError for all options that cannot be."""
+    """Raise one ValueError with everything that is wrong with the options."""
     from ribcage.data import datasets, intake
     from ribcage.imaging.dicom import gray
     from ribcage.runtime import limits
@@ -130,7 +135,7 @@ def check(options: Options) -> None:
         raise ValueError("; ".join(wrong) + ". See 'ribcage import --help'.")
 
 
-def describe(options: Options) -> tuple[Any, Any]:
+def describe(options: Options) -> "tuple[Index, Facts]":
     """The Index, and the facts of the folder to be."""
     from ribcage.data import dataset_folder, datasets, splits
 
@@ -166,7 +171,7 @@ def describe(options: Options) -> tuple[Any, Any]:
     return index, facts
 
 
-def native_size(index: Any) -> int:
+def native_size(index: "Index") -> int:
     """The longest side of any image where the index knows it already, else 256."""
     known = [int(index.table[side].max()) for side in ("width", "height") if side in index.table]
     return max(known, default=256)
@@ -185,7 +190,7 @@ def finished(out: Path, plan: str) -> bool:
     return True
 
 
-def write(writer: Any, name: str) -> None:
+def write(writer: "Writer", name: str) -> None:
     """Import with a progress bar; Ctrl-C and SIGTERM stop it cleanly."""
     from ribcage.runtime import progress
 
@@ -218,8 +223,8 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def summary(opened: Any) -> str:
-    """The last lines: what the folder holds."""
+def summary(opened: "DatasetFolder") -> str:
+    """What the folder holds, in a few lines."""
     from ribcage.data import intake
 
     out, facts, table = opened.folder, opened.facts, opened.index.table

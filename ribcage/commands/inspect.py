@@ -7,7 +7,11 @@ table; --html writes a self-contained report, --json the numbers.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ribcage.data.index import Index
+    from ribcage.reports.html import ResultWithPage
 
 POSITIONAL = ("folders",)
 EXAMPLES = ("inspect data/nih", "inspect data/nih data/rsna --html audit.html")
@@ -32,7 +36,7 @@ class Options:
     member: dict[str, Any] = field(default_factory=dict)
 
 
-def member(name: str) -> Callable[..., Any]:
+def member(name: str) -> "Callable[..., Index | None]":
     """The function whose keywords are further options: for NAME:ROOT those of `import NAME`."""
     from ribcage.data import audit, datasets
 
@@ -44,7 +48,7 @@ def _nothing() -> None:
     """A dataset folder has no further options."""
 
 
-def run(options: Options) -> dict[str, Any]:
+def run(options: Options) -> "ResultWithPage":
     """Audit, print, write; return the numbers."""
     import json
 
@@ -55,14 +59,15 @@ def run(options: Options) -> dict[str, Any]:
 
     check(options)
     members = audit.members(options.folders, options.split_list, **options.member)
-    result = audit.audit(members, near=options.near)
+    numbers = audit.audit(members, near=options.near)
+    result = ResultWithPage(numbers, lambda: audit_page(members, numbers, options.samples))
     show(result)
-    for file, text in ((options.json, json.dumps(result, indent=1, ensure_ascii=False)), (options.html, None)):
+    for file, text in ((options.json, json.dumps(result, indent=1, ensure_ascii=False)), (options.html, "")):
         if file is None:
             continue
-        files.write_text(file, text or audit_page(members, result, options.samples))
+        files.write_text(file, text or result.page())
         print(f"Wrote {file}")
-    return ResultWithPage(result, lambda: audit_page(members, result, options.samples))
+    return result
 
 
 def check(options: Options) -> None:
@@ -82,8 +87,8 @@ def check(options: Options) -> None:
         raise ValueError("; ".join(wrong) + ". See 'ribcage inspect --help'.")
 
 
-def show(result: dict[str, Any]) -> None:
-    """Everything as tables on the terminal."""
+def show(result: "ResultWithPage") -> None:
+    """Print everything as tables."""
     from ribcage.reports.audit import PREVALENCE_NOTE, dataset_facts, label_table
     from ribcage.reports.console import console_table
     from ribcage.runtime import terminal

@@ -7,7 +7,13 @@ with papers, and in full, with the products of attention. --all adds five well-k
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ribcage.bundle.cost import ModelCosts, Profile
+    from ribcage.bundle.cost.subject import Subject
 
 POSITIONAL = ("models",)
 EXAMPLES = ("profile densenet121 eeea_net_c2 --latency", "profile runs/chexnet")
@@ -37,28 +43,28 @@ class Options:
     """Write all numbers to this file."""
 
 
-def run(options: Options) -> dict[str, Any]:
-    """Count, measure, show, write; return the numbers."""
+def run(options: Options) -> "Profile":
+    """Count, measure, print, write; return the numbers."""
     from ribcage.bundle import cost
     from ribcage.runtime import progress
 
     check(options)
-    subjects = asked(options)
+    subjects = chosen(options)
     models = [cost.counted(one) for one in subjects]
     show_counts(models)
     timing = cost.Timing(options.threads, options.runs) if options.latency else None
     first = {one.body: place for place, one in reversed(list(enumerate(subjects)))}
     for number, place in enumerate(sorted(first.values()), 1):
         with progress.working(f"measuring {models[place]['model']}, {number} of {len(first)}"):
-            models[place] |= cost.measured(subjects[place], timing)
-    result = {"models": models, "threads": threads(options), "runs": options.runs, **cost.here()}
+            cost.measure(models[place], subjects[place], timing)
+    result: Profile = {"models": models, "threads": threads(options), "runs": options.runs, **cost.here()}
     show_measured(result)
     write(options, result)
     return result
 
 
 def check(options: Options) -> None:
-    """All that is wrong with what is asked for, at once."""
+    """Raise one ValueError with everything that is wrong with the options."""
     from ribcage.runtime import limits
 
     given = {"--classes": options.classes, "--channels": options.channels, "--size": options.size}
@@ -94,12 +100,12 @@ def strange(word: str) -> str:
 
 
 def is_folder(word: str) -> bool:
-    """Whether a word is no name of a model."""
+    """Whether a word is a folder and not the name of an architecture."""
     return Path(word).is_dir() or "/" in word
 
 
-def asked(options: Options) -> list[Any]:
-    """What is to be profiled, each once."""
+def chosen(options: Options) -> "list[Subject]":
+    """What is profiled, each once."""
     from ribcage.bundle import cost
 
     size = (options.size[0], options.size[-1]) if options.size else (224, 224)
@@ -112,14 +118,14 @@ def asked(options: Options) -> list[Any]:
 
 
 def threads(options: Options) -> int:
-    """By how many it computes."""
+    """Number of CPU threads."""
     import torch
 
     return options.threads or torch.get_num_threads()
 
 
-def wide() -> Any:
-    """Where tables are printed."""
+def wide() -> "Console":
+    """A console that is wide enough for the tables."""
     from ribcage.runtime import terminal
 
     console = terminal.console()
@@ -127,16 +133,16 @@ def wide() -> Any:
     return console
 
 
-def show_counts(models: Sequence[dict[str, Any]]) -> None:
-    """What the models are: known at once."""
+def show_counts(models: "Sequence[ModelCosts]") -> None:
+    """Print what is counted."""
     from ribcage.reports.console import console_table
     from ribcage.reports.html import Table
 
     wide().print(console_table(Table(COUNTS, [counted(one) for one in models])))
 
 
-def show_measured(result: dict[str, Any]) -> None:
-    """What they take here."""
+def show_measured(result: "Profile") -> None:
+    """Print what is measured on this machine."""
     from ribcage.reports.console import console_table
     from ribcage.reports.html import Table
 
@@ -157,34 +163,34 @@ def show_measured(result: dict[str, Any]) -> None:
 
 
 FIXED = ("--classes", "--channels")
-"""What each of the famous five has its own of."""
+"""Options that --all ignores, since each model has its own."""
 WIDTH = 112
-"""Columns at least: a number is no number when digits are missing."""
+"""Least columns of a table, so that no number is cut."""
 COUNTS = ("model", "classes", "channels", "px", "parameters", "thop", "multiply-adds", "outside layers")
 TAKEN = ("model", "channels", "px", "MB", "MB to train")
 
 
-def counted(one: dict[str, Any]) -> Sequence[object]:
+def counted(one: "ModelCosts") -> Sequence[object]:
     """The row of a model among the counts."""
-    numbers = [f"{one[name]:,}" for name in ("parameters", "thop", "multiply_adds", "outside")]
+    numbers = [f"{value:,}" for value in (one["parameters"], one["thop"], one["multiply_adds"], one["outside"])]
     return [one["model"], one["classes"], one["channels"], pixels(one), *numbers]
 
 
-def taken(one: dict[str, Any]) -> Sequence[object]:
+def taken(one: "ModelCosts") -> Sequence[object]:
     """The row of a model among the measurements."""
-    memory = [f"{one['memory'][name] / 1e6:.1f}" for name in ("inference", "training")]
+    memory = [f"{value / 1e6:.1f}" for value in (one["memory"] or {}).values()]
     times = [batch[kind] for batch in one["latency"] for kind in ("eager", "exported")]
     shown = ["–" if each is None else f"{each:.1f}" for each in times]
     return [one["model"], one["channels"], pixels(one), *memory, *shown]
 
 
-def pixels(one: dict[str, Any]) -> str:
+def pixels(one: "ModelCosts") -> str:
     """224, or 224 × 192."""
     return " × ".join(map(str, dict.fromkeys(one["size"])))
 
 
-def write(options: Options, result: dict[str, Any]) -> None:
-    """All numbers as JSON."""
+def write(options: Options, result: "Profile") -> None:
+    """Write all numbers as JSON."""
     import json
 
     from ribcage.runtime import files

@@ -20,7 +20,7 @@ import importlib.util
 import platform
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ribcage.bundle.cost.activations import Memory, memory
 from ribcage.bundle.cost.operations import Counts, by_thop, counts
@@ -28,29 +28,64 @@ from ribcage.bundle.cost.subject import FAMOUS, Size, Subject, built, famous
 from ribcage.bundle.cost.timing import Latency, Timing, Ways, beside, computing, latency, medians, timed
 
 __all__ = [
-    "FAMOUS", "Counts", "Latency", "Memory", "Size", "Subject", "Timing", "Ways", "beside", "built", "by_thop",
-    "computing", "counted", "counts", "famous", "here", "latency", "measured", "medians", "memory", "timed",
+    "FAMOUS", "Counts", "Latency", "Machine", "Memory", "ModelCosts", "Profile", "Size", "Subject", "Timing", "Ways",
+    "beside", "built", "by_thop", "computing", "counted", "counts", "famous", "here", "latency", "measure", "medians",
+    "memory", "timed",
 ]  # fmt: skip
 
 
-def counted(one: Subject) -> dict[str, Any]:
-    """What is known without computing, as a dict that JSON can hold."""
-    said = {"model": str(one.folder or one.name), "name": one.name, "classes": one.classes, "channels": one.channels}
-    return {**said, "size": list(one.size), **asdict(counts(one)), "memory": None, "latency": []}
+class ModelCosts(TypedDict):
+    """What one model costs, as JSON holds it: the fields of Counts, Memory and Latency."""
+
+    model: str
+    name: str
+    classes: int
+    channels: int
+    size: list[int]
+    parameters: int
+    thop: int
+    multiply_adds: int
+    outside: int
+    memory: dict[str, int] | None
+    """None: not measured."""
+    latency: list[dict[str, Any]]
 
 
-def measured(one: Subject, timing: Timing | None = None) -> dict[str, Any]:
-    """Memory and, where it is to be taken, time."""
+class Machine(TypedDict):
+    """The processor and the versions of the programs that times depend on."""
+
+    processor: str
+    versions: dict[str, str]
+
+
+class Profile(Machine):
+    """The costs of several models on this machine."""
+
+    models: list[ModelCosts]
+    threads: int
+    runs: int
+
+
+def counted(one: Subject) -> ModelCosts:
+    """What is known without computing."""
+    found = counts(one)
+    return {
+        "model": str(one.folder or one.name), "name": one.name, "classes": one.classes, "channels": one.channels,
+        "size": list(one.size), "parameters": found.parameters, "thop": found.thop,
+        "multiply_adds": found.multiply_adds, "outside": found.outside, "memory": None, "latency": [],
+    }  # fmt: skip
+
+
+def measure(costs: ModelCosts, one: Subject, timing: Timing | None = None) -> None:
+    """Add the memory and, where `timing` is given, the time of a model to its costs."""
     method = built(one)
     times = latency(method, one.channels, one.size, timing) if timing else ()
-    return {
-        "memory": asdict(memory(method, one.channels, one.size)),
-        "latency": [asdict(each) for each in times],
-    }
+    costs["memory"] = asdict(memory(method, one.channels, one.size))
+    costs["latency"] = [asdict(each) for each in times]
 
 
-def here() -> dict[str, Any]:
-    """The machine and the programs that times hang on."""
+def here() -> Machine:
+    """This machine."""
     programs = ("ribcage", "torch", "timm", "onnxruntime")
     known = {name: importlib.metadata.version(name) for name in programs if importlib.util.find_spec(name)}
     return {"processor": _processor(), "versions": known}

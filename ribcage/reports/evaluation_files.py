@@ -1,0 +1,66 @@
+"""The results of an evaluation: a table and warnings on the terminal, files in a folder, and the tests on the model's
+card."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ribcage.bundle import card, history
+from ribcage.bundle.io import find_bundle
+from ribcage.metrics.evaluation import METRICS_FILE, Evaluation, evaluation_json, write_evaluation
+from ribcage.reports.classification import WIDE_ONLY
+from ribcage.reports.console import console_table
+from ribcage.reports.details import evaluation_title
+from ribcage.reports.html import ResultWithPage, Table
+from ribcage.runtime import files, terminal
+
+NARROW = 100
+"""Columns of a terminal below which some of the table are left out."""
+
+
+@dataclass(frozen=True)
+class EvaluationFiles:
+    """Where the results of an evaluation go."""
+
+    run: Path
+    folder: Path
+
+    def write(self, result: Evaluation, page: str, table: str, save: Callable[[Path], None]) -> ResultWithPage:
+        """Write a table of this name, metrics.json and index.html, and add the tests to the card; the numbers, which a
+        notebook shows as the page."""
+        out = self.folder
+        again = ", in place of an earlier test of the same data by the same rules" * (out / METRICS_FILE).exists()
+        with files.explained(out, "Free some."):
+            files.refuse_links(self.run, out)
+            out.mkdir(parents=True, exist_ok=True)
+            save(out / table)
+        write_evaluation(result, out / METRICS_FILE)
+        files.write_text(out / "index.html", page)
+        print(f"Wrote {out / 'index.html'}, {METRICS_FILE} and {table}{again}.")
+        note_on_card(find_bundle(self.run), result)
+        return ResultWithPage(evaluation_json(result), lambda: page)
+
+
+def note_on_card(folder: Path, result: Evaluation) -> None:
+    """Add the tests to the card of a bundle."""
+    file, tests = folder / "README.md", history.load(folder)
+    try:
+        text = card.card_with_tests(files.regular(file).read_text(encoding="utf-8", errors="replace"), result, tests)
+        with files.atomic(file) as part:
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        print(f"The card {file} was not updated: {error.strerror or error}.")
+
+
+def print_evaluation(result: Evaluation, table: Table, note: str) -> None:
+    """Print the title, the table, its note and the warnings."""
+    console = terminal.console()
+    console.print(f"\n{evaluation_title(result)}", style="bold")
+    if console.width < NARROW:  # fewer columns rather than half of each
+        table = table.columns([place for place, name in enumerate(table.head) if name not in WIDE_ONLY][:8])
+    console.print(console_table(table))
+    console.print(note)
+    test = result.context.test
+    for text in [*result.warnings, *result.notes]:
+        first = text == test.text and test.use == 1  # a first test is no warning
+        console.print(text if first else f"! {text}")
