@@ -38,7 +38,7 @@ class PredictionLines:
         """The lines of every file."""
         hidden = 0
         for number, (path, rows) in enumerate(predictions.groupby("path", sort=False)):
-            several = rows.assign(path=terminal.line(str(path))).to_dict("records")
+            several = rows.assign(path=terminal.plain_line(str(path))).to_dict("records")
             unusual = several[0]["error"] or several[0]["image_warnings"]
             if self.table and number >= SHOWN and not unusual:
                 hidden += 1
