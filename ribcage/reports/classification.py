@@ -10,7 +10,7 @@ from ribcage.reports import baselines, curves, html, subgroups
 from ribcage.reports.details import evaluation_details, evaluation_title, has_mean, leakage_card
 from ribcage.reports.html import Figure, Table
 from ribcage.reports.intervals import axis_ends, interval_drawing
-from ribcage.reports.numbers import decimals, finding_name, limits, rule_name, with_limits
+from ribcage.reports.numbers import decimals, finding_name, limits, rule_name, titled, with_limits
 
 RATES = ("accuracy", "sensitivity", "specificity")
 METRIC_HEAD = ("finding", "n", "pos.", "AUROC", "95 %", "AP", "sens.", "spec.", "F1", "acc.", "Brier")
@@ -72,15 +72,15 @@ def summary_cards(result: ClassificationEvaluation) -> list[tuple[str, str]]:
     area, precision = result.macro["auroc"], result.macro["ap"]
     mean = "mean " * has_mean(result)
     cards = [
-        (decimals(area.value), f"{mean}AUROC ({limits(area)})"),
-        (decimals(precision.value), f"{mean}average precision ({limits(precision)})"),
+        (decimals(area.value), titled(f"{mean}AUROC", area)),
+        (decimals(precision.value), titled(f"{mean}average precision", precision)),
         (f"{area.findings} of {len(result.findings)}", "findings with both classes"),
         (f"{result.images:,}", "images"),
         (f"{result.patients:,}", "patients"),
         leakage_card(result),
     ]
     if result.top1:
-        cards.insert(1, (decimals(result.top1.value), f"top-1 accuracy ({limits(result.top1)})"))
+        cards.insert(1, (decimals(result.top1.value), titled("top-1 accuracy", result.top1)))
     return cards
 
 

@@ -11,7 +11,7 @@ from ribcage.reports import detection_curves, html
 from ribcage.reports.details import evaluation_details, evaluation_title, leakage_card
 from ribcage.reports.detection_errors import FigureGroup
 from ribcage.reports.html import Table
-from ribcage.reports.numbers import decimals, finding_name, limits, with_limits
+from ribcage.reports.numbers import decimals, finding_name, limits, titled, with_limits
 from ribcage.reports.subgroups import DIFFERENCE, gap_text, group_name
 
 RATES = dict(zip(froc.RATES, ("1/8", "1/4", "1/2", "1", "2", "4", "8"), strict=True))
@@ -62,9 +62,9 @@ def detection_cards(result: DetectionEvaluation) -> list[tuple[str, str]]:
     boxes = sum(row.boxes for row in findings)
     at_one = macro["centre_at_1"]
     return [
-        (decimals(macro["map"].value), f"mAP ({limits(macro['map'])})"),
-        (decimals(macro["map_positives"].value), f"mAP, positive images only ({limits(macro['map_positives'])})"),
-        (decimals(at_one.value), f"sensitivity at 1 false positive per image ({limits(at_one)})"),
+        (decimals(macro["map"].value), titled("mAP", macro["map"])),
+        (decimals(macro["map_positives"].value), titled("mAP, positive images only", macro["map_positives"])),
+        (decimals(at_one.value), titled("sensitivity at 1 false positive per image", at_one)),
         (f"{boxes:,}", f"ground-truth boxes of {len(findings)} finding{'s' * (len(findings) > 1)}"),
         (f"{result.images:,}", "images"),
         (f"{result.patients:,}", "patients"),

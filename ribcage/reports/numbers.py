@@ -44,6 +44,11 @@ def with_limits(interval: ScalarEstimate) -> str:
     return decimals(interval.value) + (f" ({limits(interval)})" if interval.low is not None else "")
 
 
+def titled(title: str, interval: ScalarEstimate) -> str:
+    """mean AUROC (0.812–0.834); the title alone where there is no interval"""
+    return title if interval.low is None else f"{title} ({limits(interval)})"
+
+
 def percent(share: float) -> str:
     """40 %; two significant digits below 10 %."""
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"

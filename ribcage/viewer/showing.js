@@ -33,7 +33,7 @@ function item(study) {
     waiting: "waiting",
     asking: "loading …",
     failed: "unreadable",
-    done: explains() ? (above ? `▲ ${above} above threshold` : "none above threshold") : standing(study),
+    done: explains() ? (above ? `▲ ${above} positive` : "none positive") : standing(study),
   };
   study.element ??= make("div", { id: study.id, role: "option", title: study.name });
   study.element.className = names;

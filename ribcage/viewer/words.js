@@ -19,7 +19,7 @@ export const plain = (name) => name.replaceAll("_", " ");
 /** Names of two studies side by side. */
 export const LETTERS = ["A", "B"];
 
-const RULES = { youden: "Youden's J", f1: "highest F1", midpoint: "midpoint" };
+const RULES = { youden: "Youden", f1: "highest F1", midpoint: "midpoint" };
 
 /** The rule that chose a threshold: "highest F1", "sensitivity 95 %". */
 export const ruled = (rule) => RULES[rule] ?? plain(rule).replace(/ (\d+)$/, " $1 %");
