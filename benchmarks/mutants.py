@@ -57,10 +57,10 @@ TESTED = {
     "ribcage/training/checkpoint.py": ("training", "running", "files", "digest"),
     "ribcage/runtime/digest.py": ("digest", "integrity", "files"),
     "ribcage/bundle/io.py": ("bundle", "integrity", "hostile_weights", "convert", "detect"),
-    "ribcage/imaging/dicom/*.py": ("dicom", "image", "hostile"),
-    "ribcage/imaging/codecs.py": ("image", "hostile"),
-    "ribcage/imaging/headers.py": ("image", "hostile"),
-    "ribcage/imaging/medical_jpeg.py": ("dicom", "image", "hostile"),
+    "ribcage/imaging/dicom/*.py": ("dicom", "image_file", "hostile"),
+    "ribcage/imaging/codecs.py": ("image_file", "hostile"),
+    "ribcage/imaging/headers.py": ("image_file", "hostile"),
+    "ribcage/imaging/medical_jpeg.py": ("dicom", "image_file", "hostile"),
 }
 """Modules that are mutated, and the test files (test_NAME.py, test_NAME_*.py) that hold what they promise."""
 SECONDS = 90
