@@ -107,7 +107,7 @@ def ours(folder: Path, out: Path, asked: argparse.Namespace) -> dict[str, float]
     from ribcage.training import trainer
 
     marks: dict[str, float] = {}
-    fit, validate = trainer.Run.fit, classifier_validation.ClassifierValidation.__call__
+    fit, validate = trainer.Trainer.fit, classifier_validation.ClassifierValidation.__call__
 
     def timed_fit(self: Any) -> Any:
         marks["begun"] = time.time()
@@ -121,7 +121,7 @@ def ours(folder: Path, out: Path, asked: argparse.Namespace) -> dict[str, float]
         marks["validated"] = marks["trained"] + time.time() - began
         return found
 
-    trainer.Run.fit, classifier_validation.ClassifierValidation.__call__ = timed_fit, timed_validation  # type: ignore[method-assign]
+    trainer.Trainer.fit, classifier_validation.ClassifierValidation.__call__ = timed_fit, timed_validation  # type: ignore[method-assign]
     words = ["finetune", "--data", str(folder), "--out", str(out / "run"), "--model", "resnet18", "--size"]
     words += [str(asked.size), "--epochs", "1", "--batch", str(asked.batch), "--precision", asked.precision]
     code = cli.main(words)

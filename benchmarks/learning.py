@@ -34,7 +34,7 @@ class Learnt:
 def learnt(name: str, data: Path, folder: Path, options: argparse.Namespace) -> Learnt:
     """Train, then test."""
     start = time.process_time()
-    run: Path = ribcage.finetune(
+    run = ribcage.finetune(
         data=data,
         out=folder / name,
         model=name,
@@ -46,6 +46,7 @@ def learnt(name: str, data: Path, folder: Path, options: argparse.Namespace) -> 
         threads=1,
         seed=options.seed,
     )
+    assert isinstance(run, Path)
     minutes = (time.process_time() - start) / 60
     model = json.loads((run / "bundle" / "model.json").read_text(encoding="utf-8"))
     return Learnt(name, minutes, model["metrics"]["validation"]["auroc"], ribcage.evaluate(run, data=data))

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ from ribcage.training import feature_cache, optim, trainer
 
 def run(
     opened: dataset_folder.DatasetFolder, options: argparse.Namespace, device: torch.device, kept: Path | None
-) -> trainer.Run:
+) -> trainer.Trainer[Any]:
     """A detector in the loop of `localise`, on images or on kept maps."""
     torch.manual_seed(0)
     backbone = Backbone(options.model, size=(options.size, options.size))
@@ -38,7 +39,7 @@ def run(
         threads=options.threads,
     )  # fmt: skip
     rates = optim.Rates(1e-4, 10**6)
-    made = trainer.Run(method, loader, optim.optimizer(method), rates, epochs=10**6, device=device)
+    made = trainer.Trainer(method, loader, optim.optimizer(method), rates, epochs=10**6, device=device)
     if kept is not None:
         loader.cached = feature_cache.keep(method, loader, kept, kind=options.kind, bf16=made.bf16)
     return made

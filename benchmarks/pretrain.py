@@ -145,7 +145,7 @@ def ours(
     method.to(device).to(memory_format=torch.channels_last)
     loader = Loader([opened], method.views((SIDE, SIDE)), batch=batch, drop_last=True, device=device)
     rates = optim.Rates(1e-4, 10**6)
-    run = trainer.Run(method, loader, optim.optimizer(method, kind), rates, epochs=10**6, device=device)
+    run = trainer.Trainer(method, loader, optim.optimizer(method, kind), rates, epochs=10**6, device=device)
     logs, waited = run.fit(), list[float]()
 
     def step() -> None:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -48,13 +49,13 @@ def peer(batch: int, device: torch.device, bf16: bool) -> Step:
     return step
 
 
-def ours(opened: dataset_folder.DatasetFolder, batch: int, device: torch.device) -> trainer.Run:
+def ours(opened: dataset_folder.DatasetFolder, batch: int, device: torch.device) -> trainer.Trainer[Any]:
     """The same network in the loop of `finetune`, one channel, fed from a dataset folder."""
     method = Supervised(Backbone("densenet121"), opened.index.findings)
     method.to(device).to(memory_format=torch.channels_last)
     loader = Loader([opened], [augment.gentle_view(224)], batch=batch, drop_last=True, device=device)
     rates = optim.Rates(1e-4, 10**6)
-    return trainer.Run(method, loader, optim.optimizer(method), rates, epochs=10**6, device=device)
+    return trainer.Trainer(method, loader, optim.optimizer(method), rates, epochs=10**6, device=device)
 
 
 def timed(step: Step, device: torch.device) -> float:

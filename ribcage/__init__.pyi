@@ -178,7 +178,7 @@ def distil(
     compile: bool = False,
     save_minutes: float = 10.0,
     threads: int = 0,
-    export_as: Literal['', 'byol', 'chexnet', 'dtforcxr8', 'huggingface', 'mae', 'moco', 'paddle', 'supcontrast', 'swav', 'torchvision'] = '',
+    export_as: Word = '',
     devices: int = 1,
     seed: int = 0,
     resume: bool = False,
@@ -205,7 +205,7 @@ def distil(
     weigh: Literal['mean', 'auroc'] = 'mean',
     teach: Literal['auto', 'live', 'stored'] = 'auto',
     allow_leak: bool = False,
-) -> Any:
+) -> Path | int:
     """Distil one or several teachers into a small student, with the known labels beside the teachers' predictions.
 
     A teacher is a bundle, which predicts on the augmented image of the student at its own input size, or a table of
@@ -251,7 +251,7 @@ def distil(
         compile: Compile the model with torch.compile.
         save_minutes: Longest time between two checkpoints, in minutes.
         threads: Threads that load images; 0: one per core.
-        export_as: Also export the weights in this published layout.
+        export_as: Also export the weights in this published layout: moco, torchvision … (docs/weights.md).
         devices: Processes on this machine: one per GPU, or several on the CPU.
         seed: Random seed.
         resume: Continue from the last checkpoint of the run folder.
@@ -421,7 +421,7 @@ def finetune(
     compile: bool = False,
     save_minutes: float = 10.0,
     threads: int = 0,
-    export_as: Literal['', 'byol', 'chexnet', 'dtforcxr8', 'huggingface', 'mae', 'moco', 'paddle', 'supcontrast', 'swav', 'torchvision'] = '',
+    export_as: Word = '',
     devices: int = 1,
     seed: int = 0,
     resume: bool = False,
@@ -440,7 +440,7 @@ def finetune(
     patience: int = 0,
     validate_every: int = 1,
     log_format: Literal['bar', 'paddle'] = 'bar',
-) -> Any:
+) -> Path | int:
     """Train a classifier of findings; the validation split selects the best epoch, the test split is not used.
 
     The run folder holds the options, a log line per step, a checkpoint, and `bundle/`: the best model so far with its
@@ -485,7 +485,7 @@ def finetune(
         compile: Compile the model with torch.compile.
         save_minutes: Longest time between two checkpoints, in minutes.
         threads: Threads that load images; 0: one per core.
-        export_as: Also export the weights in this published layout.
+        export_as: Also export the weights in this published layout: moco, torchvision … (docs/weights.md).
         devices: Processes on this machine: one per GPU, or several on the CPU.
         seed: Random seed.
         resume: Continue from the last checkpoint of the run folder.
@@ -617,7 +617,7 @@ def localise(
     compile: bool = False,
     save_minutes: float = 10.0,
     threads: int = 0,
-    export_as: Literal['', 'byol', 'chexnet', 'dtforcxr8', 'huggingface', 'mae', 'moco', 'paddle', 'supcontrast', 'swav', 'torchvision'] = '',
+    export_as: Word = '',
     devices: int = 1,
     seed: int = 0,
     resume: bool = False,
@@ -638,7 +638,7 @@ def localise(
     keep: Literal['best', 'last'] = 'best',
     patience: int = 0,
     validate_every: int = 1,
-) -> Any:
+) -> Path | int:
     """Train a detector: a detection head on a backbone, frozen or not; the validation split selects the best epoch by mAP.
 
     Training uses images with boxes, and images labelled negative, which need none. As in 'ribcage finetune', the test split
@@ -683,7 +683,7 @@ def localise(
         compile: Compile the model with torch.compile.
         save_minutes: Longest time between two checkpoints, in minutes.
         threads: Threads that load images; 0: one per core.
-        export_as: Also export the weights in this published layout.
+        export_as: Also export the weights in this published layout: moco, torchvision … (docs/weights.md).
         devices: Processes on this machine: one per GPU, or several on the CPU.
         seed: Random seed.
         resume: Continue from the last checkpoint of the run folder.
@@ -793,7 +793,7 @@ def pretrain(
     compile: bool = False,
     save_minutes: float = 10.0,
     threads: int = 0,
-    export_as: Literal['', 'byol', 'chexnet', 'dtforcxr8', 'huggingface', 'mae', 'moco', 'paddle', 'supcontrast', 'swav', 'torchvision'] = '',
+    export_as: Word = '',
     devices: int = 1,
     seed: int = 0,
     resume: bool = False,
@@ -804,7 +804,7 @@ def pretrain(
     watch_every: int = 10,
     log_format: Literal['bar', 'moco'] = 'bar',
     **options: Any,
-) -> Any:
+) -> Path | int:
     """Pretrain a backbone, mostly without labels; finetune, probe or timm then start from its weights.
 
     'ribcage pretrain METHOD --help' shows the options of a method. The run folder holds the options, a log line per step, a
@@ -859,7 +859,7 @@ def pretrain(
         compile: Compile the model with torch.compile.
         save_minutes: Longest time between two checkpoints, in minutes.
         threads: Threads that load images; 0: one per core.
-        export_as: Also export the weights in this published layout.
+        export_as: Also export the weights in this published layout: moco, torchvision … (docs/weights.md).
         devices: Processes on this machine: one per GPU, or several on the CPU.
         seed: Random seed.
         resume: Continue from the last checkpoint of the run folder.

@@ -32,7 +32,9 @@ def trained(
     scale = (dataset.mean, dataset.std)
     loader = Loader([dataset], [gentle_view(side)], batch=16, rows=train, findings=findings, normalise=scale, threads=1)
     rates = optim.Rates(3e-3, len(loader))
-    for _ in trainer.Run(method, loader, optim.optimizer(method), rates, epochs=1, device=torch.device("cpu")).fit():
+    for _ in trainer.Trainer(
+        method, loader, optim.optimizer(method), rates, epochs=1, device=torch.device("cpu")
+    ).fit():
         pass
     facts = {"images": len(train), "patients": 1, "selection": len(chosen)}
     data = ({"name": dataset.facts.name, "source": dataset.facts.source, "licence": dataset.facts.licence},)

@@ -23,7 +23,7 @@ from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import distributed
-from ribcage.training.teachers import Live
+from ribcage.training.teachers.live import LiveTeacher
 
 SIZE, FINDINGS, BATCH, STEPS = (32, 32), ("a", "b", "c"), 16, 2
 TRANSFORMERS_ONLY = ("mae",)
@@ -54,7 +54,7 @@ def options(name: str) -> dict[str, Any]:
     return {option: value for option, value in wanted.items() if option in known}
 
 
-def teacher(student: str, size: tuple[int, int]) -> Live:
+def teacher(student: str, size: tuple[int, int]) -> LiveTeacher:
     """A model of the other kind, with a temperature, that knows two of the findings and one of its own."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(7)
@@ -63,7 +63,7 @@ def teacher(student: str, size: tuple[int, int]) -> Live:
         torch.nn.init.normal_(method.head.weight, std=0.3)
     model = ModelSpec(name, method.findings, size, 32, "pad", 0.45, 0.22, channels=3, temperature=(1.5, 1.0, 0.7))
     opened = Classifier(Path(), model, method, Provenance.nothing())
-    return Live(opened, FINDINGS, torch.ones(3), view=0, scale=(0.5, 0.25), device=torch.device("cpu"))
+    return LiveTeacher(opened, FINDINGS, torch.ones(3), view=0, scale=(0.5, 0.25), device=torch.device("cpu"))
 
 
 def made(

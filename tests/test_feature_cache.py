@@ -70,9 +70,9 @@ def test_images_that_stay_as_they_are_are_kept_once(dataset: DatasetFolder, tmp_
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def trained(source: Loader, losses: list[float], stop: int = 6, state: dict | None = None) -> trainer.Run:
+def trained(source: Loader, losses: list[float], stop: int = 6, state: dict | None = None) -> trainer.Trainer:
     method = made()
-    run = trainer.Run(
+    run = trainer.Trainer(
         method, source, optim.optimizer(method), optim.Rates(1e-3, 6), epochs=2, device=CPU, precision="float32"
     )
     if state:

@@ -21,7 +21,7 @@ from ribcage.bundle import history
 from ribcage.data import dataset_folder
 from ribcage.data.provenance import Provenance
 from ribcage.runtime import digest, files
-from ribcage.training import checkpoint, run_state, runs
+from ribcage.training import checkpoint, run_folder, runs
 
 fcntl = pytest.importorskip("fcntl")
 PACKAGE = Path(ribcage.__file__).parent
@@ -171,7 +171,7 @@ def test_a_file_that_never_ends_is_no_file(tmp_path: Path, put: Callable[[Path],
     put(tmp_path / "run" / "options.json")
     put(tmp_path / "run" / "state.json")
     (row,) = runs.rows(tmp_path)
-    assert row.state == run_state.State(run_state.STOPPED, None, "state.json cannot be read.")
+    assert row.state == run_folder.RunState(run_folder.STOPPED, None, "state.json cannot be read.")
     for name, read in (
         ("dataset.json", dataset_folder.Facts.load),
         ("tests.json", lambda file: history.load(file.parent)),

@@ -17,7 +17,7 @@ from ribcage.methods.supcon import SupCon
 from ribcage.methods.swav import SwAV
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import limits
-from ribcage.training import optim, options
+from ribcage.training import optim, options, setup
 
 PRETRAIN = [name for name in methods.names() if methods.load(name).command == "pretrain"]
 PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -92,7 +92,7 @@ def test_what_is_asked_for_goes_before_what_is_published() -> None:
 def test_another_optimizer_brings_its_own_rate_and_decay(optimizer: Any, lr: float, decay: float) -> None:
     found = settled("mae", optimizer=optimizer, epochs=100)
     assert (found.lr, found.weight_decay, found.betas, found.warmup) == (lr, decay, (), 10)
-    tuned = options.settled(finetune.Options(data=("set",), out=Path("run"), optimizer=optimizer))
+    tuned = options.with_defaults(finetune.Options(data=("set",), out=Path("run"), optimizer=optimizer))
     assert (tuned.lr, tuned.weight_decay, tuned.betas) == (lr * 64 / 256, decay, ())
 
 
@@ -112,8 +112,8 @@ def test_lars_adapts_matrices_without_decay_too() -> None:
 
 
 def test_other_commands_keep_their_defaults() -> None:
-    tuned = options.settled(finetune.Options(data=("set",), out=Path("run")))
-    found = options.settled(localise.Options(data=("set",), out=Path("run")))
+    tuned = options.with_defaults(finetune.Options(data=("set",), out=Path("run")))
+    found = options.with_defaults(localise.Options(data=("set",), out=Path("run")))
     for one, lr, decay in ((tuned, 3e-4, 0.05), (found, 1e-3, 1e-4)):
         assert (one.optimizer, one.lr, one.weight_decay, one.betas) == ("adamw", lr, decay, (0.9, 0.999))
         assert (one.warmup, one.min_lr) == (1.0, 0.0)
@@ -126,7 +126,7 @@ def test_the_rate_is_reached_however_short_the_run(
     warmup: float, epochs: int, steps: int, rises: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = finetune.Options(data=("set",), out=Path("run"), warmup=warmup, epochs=epochs)
-    assert options.rise(asked, steps) == rises
+    assert setup.warmup_steps(asked, steps) == rises
     rates = optim.Rates(0.1, epochs * steps, rises)
     assert max(rates.at(step) for step in range(epochs * steps)) == 0.1
     assert ("--warmup" in capsys.readouterr().out) == (warmup > epochs / 2)
@@ -233,19 +233,19 @@ def test_findings_that_are_the_same_in_all_images_contrast_nothing() -> None:
     ],
 )
 def test_options_without_effect_beside_others_are_refused(given: dict[str, Any], says: str) -> None:
-    (fault,) = limits.faults(options.settled(finetune.Options(data=("set",), out=Path("run"), **given)))
+    (fault,) = limits.faults(options.with_defaults(finetune.Options(data=("set",), out=Path("run"), **given)))
     assert says in fault
 
 
 def test_epochs_below_one_are_the_only_fault() -> None:
     for epochs in (0, -3):
-        (fault,) = limits.faults(options.settled(finetune.Options(data=("set",), out=Path("run"), epochs=epochs)))
+        (fault,) = limits.faults(options.with_defaults(finetune.Options(data=("set",), out=Path("run"), epochs=epochs)))
         assert fault.startswith(f"--epochs {epochs} ")
 
 
 def test_what_trains_nothing_says_nothing_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its words to other processes would be refused there."""
     seen: list[Any] = []
-    monkeypatch.setattr(options, "run", lambda *given: seen.append(given[2]))
+    monkeypatch.setattr(setup, "run_processes", lambda *given: seen.append(given[2]))
     localise.run(localise.Options(data=("set",), out=Path("run"), head="cam", init=str(tmp_path)))
     assert seen[0].lr is None and seen[0].optimizer is None

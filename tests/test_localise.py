@@ -226,8 +226,8 @@ def test_a_classifier_becomes_a_detector_by_what_it_looks_at(
     ("more", "says"),
     [
         (["--freeze", "backbone", "--patience", "2", "--keep", "last", "--overlap", "1.5", "--width", "0"],
-         ["--freeze backbone goes with --init", "--patience waits", "--overlap 1.5", "--width 0 is not from 1"]),
-        (["--head", "cam"], ["--head cam looks at what a classifier looks at"]),
+         ["--freeze backbone needs --init", "--patience", "--overlap 1.5", "--width 0 is not from 1"]),
+        (["--head", "cam"], ["--init"]),
         (["--findings", "Mass"], ["Mass"]),
         (["--export-as", "torchvision"], ["not of detectors"]),
         (["--train", "nothing"], ["'nothing'"]),
@@ -248,7 +248,7 @@ def test_data_without_boxes_teaches_no_detector(tmp_path: Path, capsys: pytest.C
     trees.class_folders(tmp_path / "files")
     assert cli.main(["import", "folder", str(tmp_path / "files"), "--out", str(tmp_path / "data")]) == 0
     assert cli.main(words(tmp_path / "data", tmp_path / "run")) == 2
-    assert "has no box in split 'train': nothing to learn from" in capsys.readouterr().err
+    assert "has no box in split 'train'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_of_a_classifier_that_nothing_calibrates_boxes_of_any_score_are_shown(
         )
         == 0
     )
-    assert "boxes of any score are shown" in capsys.readouterr().out
+    assert "no score threshold" in capsys.readouterr().out
     model = load_detector(out).spec
     assert (model.thresholds, model.metrics) == ({}, {})
 
@@ -377,8 +377,8 @@ def test_of_a_classifier_that_nothing_calibrates_boxes_of_any_score_are_shown(
         (["--boxes", "5000"], "--boxes 5000 is not from 1 to 4096"),
         (["--depth", "0"], "--depth 0 is not from 1 to 16"),
         (["--findings", "Nothing"], "has no finding 'Nothing'"),
-        (["--head", "cam", "--init", "imagenet"], "--head cam looks at what a classifier looks at"),
-        (["--head", "cam", "--epochs", "3"], "--epochs is of what learns"),
+        (["--head", "cam", "--init", "imagenet"], "--init"),
+        (["--head", "cam", "--epochs", "3"], "--epochs has no effect"),
     ],
 )
 def test_what_a_reader_asked_for_is_one_line(

@@ -31,17 +31,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def made(data: Path, batch: int = 4, epochs: int = 1, policy: str = "ignore", **options: Any) -> trainer.Run:
+def made(data: Path, batch: int = 4, epochs: int = 1, policy: str = "ignore", **options: Any) -> trainer.Trainer:
     torch.manual_seed(0)
     opened = dataset_folder.open(data)
     method = Supervised(Backbone("test_resnet"), opened.index.findings)
     loader = Loader([opened], [augment.plain_view(32)], batch=batch, threads=1, policy=Policy.parse(policy))
     rates = optim.Rates(1e-3, epochs * len(loader))
     device = torch.device("cpu")
-    return trainer.Run(method, loader, optim.optimizer(method), rates, epochs=epochs, device=device, **options)
+    return trainer.Trainer(method, loader, optim.optimizer(method), rates, epochs=epochs, device=device, **options)
 
 
-def printed(run: trainer.Run, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def printed(run: trainer.Trainer, capsys: pytest.CaptureFixture[str]) -> list[str]:
     lines = PaddleLines(run)
     for log in run.fit():
         lines.show(log)

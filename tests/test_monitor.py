@@ -45,10 +45,12 @@ class Agree(Method):
         return Step((one - other).square().sum(1).mean())
 
 
-def in_training(method: Method, data: dataset_folder.DatasetFolder, epochs: int, lr: float) -> trainer.Run:
+def in_training(method: Method, data: dataset_folder.DatasetFolder, epochs: int, lr: float) -> trainer.Trainer:
     loader = Loader([data], method.views((32, 32)), batch=32, drop_last=True, threads=1)
     rates = optim.Rates(lr, epochs * len(loader))
-    return trainer.Run(method, loader, optim.optimizer(method), rates, epochs=epochs, device=CPU, precision="float32")
+    return trainer.Trainer(
+        method, loader, optim.optimizer(method), rates, epochs=epochs, device=CPU, precision="float32"
+    )
 
 
 def watching(method: Method, data: dataset_folder.DatasetFolder, **options: Any) -> Monitor:

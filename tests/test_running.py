@@ -10,8 +10,7 @@ import pytest
 from ribcage import cli
 from ribcage.commands import finetune, pretrain
 from ribcage.runtime import distributed, limits
-from ribcage.training import options as course
-from ribcage.training import run_folder
+from ribcage.training import run_folder, setup
 
 
 @dataclass(frozen=True)
@@ -60,35 +59,35 @@ def test_pretraining_asks_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_start_that_came_to_no_step_leaves_the_folder_free(tmp_path: Path) -> None:
     asked = Asked(tmp_path / "run")
-    run_folder.begin("finetune", asked, [])
-    run_folder.begin("finetune", asked, [])
+    run_folder.create("finetune", asked, [])
+    run_folder.create("finetune", asked, [])
     (asked.out / "metrics.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(ValueError, match="--resume"):
-        run_folder.begin("finetune", asked, [])
+        run_folder.create("finetune", asked, [])
     (asked.out / "metrics.jsonl").unlink()
     (asked.out / "checkpoint.pt").touch()
     with pytest.raises(ValueError, match="--resume"):
-        run_folder.begin("finetune", asked, [])
+        run_folder.create("finetune", asked, [])
 
 
 @pytest.mark.parametrize("file", ["dataset.json", "model.json"])
 def test_no_run_begins_in_a_data_set_or_a_model(tmp_path: Path, file: str) -> None:
     (tmp_path / file).touch()
-    with pytest.raises(ValueError, match=f"is not a run folder: it contains {file}"):
-        run_folder.begin("finetune", Asked(tmp_path), [])
+    with pytest.raises(ValueError, match=f"{file}.*--out"):
+        run_folder.create("finetune", Asked(tmp_path), [])
 
 
 def test_an_option_that_an_older_run_knew_nothing_of_was_at_its_default(tmp_path: Path) -> None:
     asked = finetune.Options(data=("set",), out=tmp_path)
-    said = run_folder.asked("finetune", asked, [])
+    said = run_folder.record("finetune", asked, [])
     del said["keep"], said["seed"]
     (tmp_path / "options.json").write_text(json.dumps(said), encoding="utf-8")
     (tmp_path / "checkpoint.pt").touch()
-    run_folder.check_same("finetune", asked, [])
-    with pytest.raises(ValueError, match=r"--keep best.* --keep last"):
-        run_folder.check_same("finetune", dataclasses.replace(asked, keep="last"), [])
-    with pytest.raises(ValueError, match="is a run of 'ribcage finetune', not of 'ribcage pretrain'"):
-        run_folder.check_same("pretrain", pretrain.Options(method="mae", data=("set",), out=tmp_path), [])
+    run_folder.check_resumable("finetune", asked, [])
+    with pytest.raises(ValueError, match=r"--keep best.*--keep last"):
+        run_folder.check_resumable("finetune", dataclasses.replace(asked, keep="last"), [])
+    with pytest.raises(ValueError, match=r"'ribcage finetune'.*'ribcage pretrain'"):
+        run_folder.check_resumable("pretrain", pretrain.Options(method="mae", data=("set",), out=tmp_path), [])
 
 
 @pytest.mark.parametrize(
@@ -100,5 +99,5 @@ def test_parts_follow_from_batch_processes_and_the_largest_micro_batch(
 ) -> None:
     monkeypatch.setattr(distributed, "world", lambda: world)
     asked = options(batch=batch, micro_batch=micro)
-    assert course.parts(asked, batch) == parts
-    assert (f"in {parts} parts" in course.divided(asked, batch)) == (parts > 1)
+    assert setup.accumulation_steps(asked, batch) == parts
+    assert (f"{parts} accumulation steps" in setup.batch_summary(asked, batch)) == (parts > 1)

@@ -13,16 +13,16 @@ import pytest
 import ribcage
 from ribcage import cli
 from ribcage.runtime import files
-from ribcage.training import run_state, runs
+from ribcage.training import run_folder, runs
 
-PLACE = run_state.Place(1, 4, 10, 40)
-DONE = run_state.Place(4, 4, 40, 40)
+PLACE = run_folder.RunPosition(1, 4, 10, 40)
+DONE = run_folder.RunPosition(4, 4, 40, 40)
 HOLD = """
 import sys, time
 from pathlib import Path
 from ribcage.runtime import files
-from ribcage.training import run_state
-with files.only_writer(Path(sys.argv[1])), run_state.recorded(Path(sys.argv[1]), lambda: run_state.Place(1, 4, 10, 40)):
+from ribcage.training import run_folder
+with files.only_writer(Path(sys.argv[1])), run_folder.recorded_state(Path(sys.argv[1]), lambda: run_folder.RunPosition(1, 4, 10, 40)):
     print("here", flush=True)
     time.sleep(60)
 """
@@ -54,7 +54,7 @@ def holding(tmp_path: Path) -> "subprocess.Popen[str]":  # type: ignore[misc]
 
 
 def test_a_running_one_is_running_and_a_killed_one_is_not(holding: "subprocess.Popen[str]", tmp_path: Path) -> None:
-    assert only(tmp_path).state == run_state.State("running", PLACE)
+    assert only(tmp_path).state == run_folder.RunState("running", PLACE)
     holding.send_signal(signal.SIGKILL)
     holding.wait()
     found = only(tmp_path).state
@@ -84,10 +84,10 @@ def test_a_file_system_without_locks_trains_but_does_not_tell(tmp_path: Path, mo
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     run = made(tmp_path / "run")
-    with files.only_writer(run), run_state.recorded(run, lambda: PLACE):
-        found = run_state.read(run)
-    assert found.name == "running" and "does not tell" in found.why
-    assert run_state.read(run).name == "finished"
+    with files.only_writer(run), run_folder.recorded_state(run, lambda: PLACE):
+        found = run_folder.read_state(run)
+    assert found.name == "running" and found.why
+    assert run_folder.read_state(run).name == "finished"
 
 
 @pytest.mark.parametrize(
@@ -103,24 +103,24 @@ def test_a_file_system_without_locks_trains_but_does_not_tell(tmp_path: Path, mo
 def test_how_a_run_ended_is_written_down(error: BaseException | None, name: str, why: str, tmp_path: Path) -> None:
     run = made(tmp_path / "run")
     try:
-        with run_state.recorded(run, lambda: DONE):
+        with run_folder.recorded_state(run, lambda: DONE):
             if error is not None:
                 raise error
     except BaseException as raised:
         assert raised is error
-    assert run_state.read(run) == run_state.State(name, DONE, why)
+    assert run_folder.read_state(run) == run_folder.RunState(name, DONE, why)
 
 
 def test_an_end_before_the_last_step_says_why(tmp_path: Path) -> None:
-    with run_state.recorded(tmp_path, lambda: PLACE):
+    with run_folder.recorded_state(tmp_path, lambda: PLACE):
         pass
-    assert run_state.read(tmp_path).name == "finished" and "--patience" in run_state.read(tmp_path).why
+    assert run_folder.read_state(tmp_path).name == "finished" and "--patience" in run_folder.read_state(tmp_path).why
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "finished"}', '{"name": "x", "place": 3, "why": ""}'])
 def test_a_damaged_state_is_no_finished_run(text: str, tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(text)
-    assert run_state.read(tmp_path).name == "stopped"
+    assert run_folder.read_state(tmp_path).name == "stopped"
 
 
 def test_a_run_that_came_to_no_step_failed(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_runs_are_found_wherever_they_lie_once_and_the_latest_first(tmp_path: Pa
 
 def test_the_table_and_the_file_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = made(tmp_path / "runs" / "跑 one", command="pretrain", method="moco")
-    with run_state.recorded(run, lambda: DONE):
+    with run_folder.recorded_state(run, lambda: DONE):
         pass
     evaluated(run, "nih-test", 0.5)
     out = tmp_path / "o u t.json"

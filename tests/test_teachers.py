@@ -22,8 +22,9 @@ from ribcage.imaging import augment
 from ribcage.inference import predictions
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
-from ribcage.training import teachers
-from ribcage.training.teachers import Live, Stored
+from ribcage.training.teachers import live, opening, stored, tables, weighting
+from ribcage.training.teachers.live import LiveTeacher
+from ribcage.training.teachers.stored import StoredTeacher
 
 nan = np.nan
 CPU = torch.device("cpu")
@@ -57,7 +58,9 @@ def asked(
     shown = [augment.plain_view(32), augment.plain_view(bundle.spec.size)]
     loader = Loader([dataset], shown, batch=24, together=True, channels=channels, normalise=SCALE, threads=1)
     batch = next(loader.epoch(0))
-    live = Live(bundle, findings, torch.ones(len(findings)), view=1, scale=SCALE, device=CPU, exclusive=exclusive)
+    live = LiveTeacher(
+        bundle, findings, torch.ones(len(findings)), view=1, scale=SCALE, device=CPU, exclusive=exclusive
+    )
     return batch.rows.numpy(), live(batch, batch.views, False).logits
 
 
@@ -75,14 +78,14 @@ def test_a_teacher_says_what_it_says_of_the_image_at_its_own_size_scale_and_chan
     expected = torch.stack([by_itself[:, 2] / 0.7, torch.full((24,), nan), by_itself[:, 0] / 1.5], 1)
     assert expected[:, [0, 2]].std(0).min() > 0.01
     torch.testing.assert_close(said, expected, equal_nan=True, atol=1e-3, rtol=1e-3)
-    told = teachers.told(bundle, Datasets.of([dataset]), np.arange(0, 24, 2), findings, threads=1)
+    told = stored.predicted_logits(bundle, Datasets.of([dataset]), np.arange(0, 24, 2), findings, threads=1)
     assert np.isnan(told[1::2]).all()
     np.testing.assert_allclose(told[::2], expected[np.argsort(rows)].numpy()[::2], rtol=1e-4, atol=1e-5)
 
 
 def test_features_and_maps_come_only_when_asked_for(dataset: DatasetFolder) -> None:
     bundle = opened()
-    live = Live(bundle, ("Mass",), torch.ones(1), view=0, scale=SCALE, device=CPU)
+    live = LiveTeacher(bundle, ("Mass",), torch.ones(1), view=0, scale=SCALE, device=CPU)
     batch = next(Loader([dataset], [augment.plain_view(48)], batch=4, threads=1).epoch(0))
     plain, inside = (live(batch, batch.views, each) for each in (False, True))
     assert plain.features is None and plain.maps is None
@@ -98,7 +101,7 @@ def test_a_student_of_either_kind_reads_the_teachers_probabilities(whose: str, e
     z = torch.tensor([[2.0, -1.0, 0.5], [-30.0, 60.0, 1.0]])
     model = ModelSpec("test_resnet", ("a", "b", "c"), (32, 32), 32, "pad", 0.5, 0.2, loss=whose, temperature=(2.0,) * 3)
     p = (z / 2).softmax(1) if whose == "cross-entropy" else (z / 2).sigmoid()
-    told = teachers.calibrated(z, model, exclusive)
+    told = live.calibrated_logits(z, model, exclusive)
     assert told.isfinite().all()
     torch.testing.assert_close(told.exp() if exclusive else told.sigmoid(), p)
 
@@ -115,15 +118,15 @@ def test_of_a_teacher_of_more_findings_the_student_hears_its_own(exclusive: bool
 def test_stored_answers_are_those_of_the_rows(dataset: DatasetFolder) -> None:
     answers = np.arange(48, dtype=np.float32).reshape(24, 2)
     batch = next(Loader([dataset], [augment.plain_view(32)], batch=10, threads=1).epoch(0))
-    said = Stored(answers, torch.ones(2))(batch, batch.views, True)
+    said = StoredTeacher(answers, torch.ones(2))(batch, batch.views, True)
     assert np.array_equal(said.logits.numpy(), answers[batch.rows.numpy()]) and said.features is said.maps is None
 
 
 def test_of_a_teacher_without_fingerprints_it_is_known_that_nothing_is(tmp_path: Path) -> None:
     save_bundle(tmp_path, opened().method, replace(opened().spec, training={"images": 1, "patients": 1, "selection": 1}),
                 Provenance.nothing())  # fmt: skip
-    assert teachers.seen(str(tmp_path)).unknown.tolist() == ["test_resnet"]
-    assert teachers.seen(str(tmp_path / "答案.csv")).unknown.tolist() == ["答案.csv"]
+    assert opening.teacher_provenance(str(tmp_path)).unknown.tolist() == ["test_resnet"]
+    assert opening.teacher_provenance(str(tmp_path / "答案.csv")).unknown.tolist() == ["答案.csv"]
 
 
 def test_a_teacher_that_answers_no_number_is_named(dataset: DatasetFolder) -> None:
@@ -131,13 +134,13 @@ def test_a_teacher_that_answers_no_number_is_named(dataset: DatasetFolder) -> No
     with torch.no_grad():
         broken.method.head.weight[2] = nan
     with pytest.raises(ValueError, match="runs/broken predicts values that are not finite"):
-        teachers.told(broken, Datasets.of([dataset]), np.arange(4), ("Mass",), threads=1)
-    teachers.told(broken, Datasets.of([dataset]), np.arange(4), ("Edema",), threads=1)
-    live = Live(broken, ("Mass", "Nodule"), torch.ones(2), view=0, scale=SCALE, device=CPU)
+        stored.predicted_logits(broken, Datasets.of([dataset]), np.arange(4), ("Mass",), threads=1)
+    stored.predicted_logits(broken, Datasets.of([dataset]), np.arange(4), ("Edema",), threads=1)
+    live = LiveTeacher(broken, ("Mass", "Nodule"), torch.ones(2), view=0, scale=SCALE, device=CPU)
     batch = next(Loader([dataset], [augment.plain_view(48)], batch=4, threads=1).epoch(0))
-    assert not live.strange
+    assert not live.nonfinite
     said = live(batch, batch.views, False).logits
-    assert live.strange and live.name == "runs/broken" and said[:, 0].isinf().all() and said[:, 1].isnan().all()
+    assert live.nonfinite and live.name == "runs/broken" and said[:, 0].isinf().all() and said[:, 1].isnan().all()
 
 
 # ---- weights
@@ -145,16 +148,16 @@ def test_a_teacher_that_answers_no_number_is_named(dataset: DatasetFolder) -> No
 
 def test_several_teachers_count_by_how_far_above_chance_they_were() -> None:
     aurocs = [np.array([0.9, 0.5, nan, 0.3]), np.array([0.7, nan, 0.6, nan])]
-    assert [one.tolist() for one in teachers.weights(aurocs, "mean")] == [[1] * 4] * 2
-    first, second = teachers.weights(aurocs, "auroc")
+    assert [one.tolist() for one in weighting.teacher_weights(aurocs, "mean")] == [[1] * 4] * 2
+    first, second = weighting.teacher_weights(aurocs, "auroc")
     torch.testing.assert_close(first, torch.tensor([0.4, 1.0, 0.1, 1.0]))
     torch.testing.assert_close(second, torch.tensor([0.2, 1.0, 0.1, 1.0]))
 
 
 def test_the_validation_of_a_model_is_its_score(dataset: DatasetFolder) -> None:
     model = opened(metrics={"validation": {"auroc": 0.8, "auroc_Mass": 0.75}}).spec
-    np.testing.assert_array_equal(teachers.validated(model, ("Edema", "Mass")), [nan, 0.75])
-    np.testing.assert_array_equal(teachers.validated(replace(model, metrics={}), ("Mass",)), [nan])
+    np.testing.assert_array_equal(weighting.validation_aurocs(model, ("Edema", "Mass")), [nan, 0.75])
+    np.testing.assert_array_equal(weighting.validation_aurocs(replace(model, metrics={}), ("Mass",)), [nan])
 
 
 def test_a_table_is_scored_on_what_it_says_of_the_validation_part(dataset: DatasetFolder) -> None:
@@ -163,9 +166,11 @@ def test_a_table_is_scored_on_what_it_says_of_the_validation_part(dataset: Datas
     answers[:, 0] = np.where(labels[:, 0] == 1, 1.0, -1.0)
     answers[:, 1] = np.where(labels[:, 1] == 1, -1.0, 1.0)
     answers[rows[:2]] = nan
-    found = teachers.scored(answers, Datasets.of([dataset]), rows, ("Mass", "Edema", "Nodule"))
+    found = weighting.stored_aurocs(answers, Datasets.of([dataset]), rows, ("Mass", "Edema", "Nodule"))
     np.testing.assert_array_equal(found, [1.0, 0.0, nan])
-    assert np.isnan(teachers.scored(answers, Datasets.of([dataset]), rows[:2], ("Mass", "Edema", "Nodule"))).all()
+    assert np.isnan(
+        weighting.stored_aurocs(answers, Datasets.of([dataset]), rows[:2], ("Mass", "Edema", "Nodule"))
+    ).all()
 
 
 # ---- tables
@@ -188,11 +193,13 @@ def test_foreign_tables_are_read_whatever_their_form(name: str, dataset: Dataset
         rows.to_parquet(file)
     else:
         rows.to_csv(file, index=False, sep="\t" if name.endswith(".tsv") else ",")
-    assert teachers.is_table(str(file))
-    said = teachers.read(teachers.table(file), Datasets.of([dataset]), ("Edema", "Mass", "Pleural_Thickening"))
+    assert tables.is_table(str(file))
+    said = tables.table_logits(
+        tables.read_prediction_table(file), Datasets.of([dataset]), ("Edema", "Mass", "Pleural_Thickening")
+    )
     np.testing.assert_allclose(said[:, 1], odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
     assert np.isnan(said[:, 0]).all() and said[:, 2] == pytest.approx(np.log(1 / 3))
-    assert teachers.spoken(said, np.arange(5)) == 5
+    assert stored.count_predicted(said, np.arange(5)) == 5
 
 
 @pytest.mark.parametrize("name", ["predictions.parquet", "predictions.csv"])
@@ -204,7 +211,7 @@ def test_our_own_tables_are_read_by_their_probabilities_with_findings_of_anybody
     about, labels = predictions.about(Datasets.of([dataset]), np.arange(24)), np.tile([[1.0, 0.0]], (24, 1))
     predictions.save(predictions.table(about, findings, p, 5 * odds(p), labels), tmp_path / name)
     np.testing.assert_allclose(
-        teachers.read(teachers.table(tmp_path / name), Datasets.of([dataset]), ("尖锐_角", "Mass")),
+        tables.table_logits(tables.read_prediction_table(tmp_path / name), Datasets.of([dataset]), ("尖锐_角", "Mass")),
         odds(p)[:, ::-1],
         rtol=1e-4,
     )
@@ -212,7 +219,9 @@ def test_our_own_tables_are_read_by_their_probabilities_with_findings_of_anybody
 
 def test_labels_beside_probabilities_are_not_taken_for_answers(dataset: DatasetFolder, tmp_path: Path) -> None:
     frame(dataset, Mass=1, Atelectasis=0).to_csv(tmp_path / "both.csv", index=False)
-    said = teachers.read(teachers.table(tmp_path / "both.csv"), Datasets.of([dataset]), ("Mass", "Atelectasis"))
+    said = tables.table_logits(
+        tables.read_prediction_table(tmp_path / "both.csv"), Datasets.of([dataset]), ("Mass", "Atelectasis")
+    )
     np.testing.assert_allclose(said[:, 0], odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
     assert np.isnan(said[:, 1]).all()
 
@@ -220,7 +229,12 @@ def test_labels_beside_probabilities_are_not_taken_for_answers(dataset: DatasetF
 def test_a_student_with_a_softmax_reads_log_p(dataset: DatasetFolder, tmp_path: Path) -> None:
     frame(dataset, prob_Mass=0.7, prob_Edema=0.3).to_csv(tmp_path / "two.csv", index=False)
     said = torch.from_numpy(
-        teachers.read(teachers.table(tmp_path / "two.csv"), Datasets.of([dataset]), ("Mass", "Edema"), exclusive=True)
+        tables.table_logits(
+            tables.read_prediction_table(tmp_path / "two.csv"),
+            Datasets.of([dataset]),
+            ("Mass", "Edema"),
+            exclusive=True,
+        )
     )
     torch.testing.assert_close(said.softmax(1), torch.tensor([[0.7, 0.3]]).expand(24, 2))
 
@@ -229,7 +243,9 @@ def test_what_is_missing_stays_unknown_and_what_is_certain_is_nearly_so(dataset:
     rows = frame(dataset)
     rows["prob_Mass"] = ["0", "1", "", "n/a", *["0.5"] * 20]
     rows[:-3].to_csv(tmp_path / "gaps.csv", index=False)
-    said = teachers.read(teachers.table(tmp_path / "gaps.csv"), Datasets.of([dataset]), ("Mass",))[:, 0]
+    said = tables.table_logits(tables.read_prediction_table(tmp_path / "gaps.csv"), Datasets.of([dataset]), ("Mass",))[
+        :, 0
+    ]
     assert np.isnan(said[[2, 3, 21, 22, 23]]).all() and (said[4:21] == 0).all()
     assert -14 < said[0] < -13 and 13 < said[1] < 14
 
@@ -238,7 +254,9 @@ def test_images_are_known_by_their_file_or_its_name_whatever_its_ending(dataset:
     rows = frame(dataset)
     rows["Image Index"] = ["C:\\片子\\" + path.removesuffix(".png") + ".dcm" for path in rows["Image Index"]]
     rows.to_csv(tmp_path / "other.csv", index=False)
-    said = teachers.read(teachers.table(tmp_path / "other.csv"), Datasets.of([dataset]), ("Mass",))[:, 0]
+    said = tables.table_logits(tables.read_prediction_table(tmp_path / "other.csv"), Datasets.of([dataset]), ("Mass",))[
+        :, 0
+    ]
     np.testing.assert_allclose(said, odds(np.linspace(0.05, 0.95, 24)), rtol=1e-4)
 
 
@@ -257,7 +275,9 @@ def test_a_name_that_two_have_is_nobodys(dataset: DatasetFolder, tmp_path: Path)
         "Mass": np.arange(1, 8) / 10,
     }
     pd.DataFrame(table).to_csv(tmp_path / "names.csv", index=False)
-    said = teachers.read(teachers.table(tmp_path / "names.csv"), Datasets.of([data]), ("Mass",))[:, 0]
+    said = tables.table_logits(tables.read_prediction_table(tmp_path / "names.csv"), Datasets.of([data]), ("Mass",))[
+        :, 0
+    ]
     expected = np.full(24, nan, np.float32)
     expected[[2, 3, 4, 5]] = odds(np.array([0.2, 0.4, 0.5, 0.7]))  # of 3 the other line names another folder
     np.testing.assert_allclose(said, expected, rtol=1e-5)
@@ -270,10 +290,12 @@ def test_several_sets_with_the_same_paths_are_told_apart_by_their_names(dataset:
     about = predictions.about(both, np.arange(48))
     predictions.save(predictions.table(about, ("Mass",), p, odds(p), np.ones((48, 1))), tmp_path / "p.parquet")
     np.testing.assert_allclose(
-        teachers.read(teachers.table(tmp_path / "p.parquet"), both, ("Mass",)), odds(p), rtol=1e-4
+        tables.table_logits(tables.read_prediction_table(tmp_path / "p.parquet"), both, ("Mass",)), odds(p), rtol=1e-4
     )
     np.testing.assert_allclose(
-        teachers.read(teachers.table(tmp_path / "p.parquet"), both[1:], ("Mass",)), odds(p)[24:], rtol=1e-4
+        tables.table_logits(tables.read_prediction_table(tmp_path / "p.parquet"), both[1:], ("Mass",)),
+        odds(p)[24:],
+        rtol=1e-4,
     )
 
 
@@ -296,7 +318,7 @@ def test_paths_agree_from_their_ends_as_far_as_both_go(
 ) -> None:
     data = placed(dataset, [own, *(f"other/{n}_x.png" for n in range(23))])
     pd.DataFrame({"path": [theirs, "other/22_x.png"], "Mass": [0.3, 0.5]}).to_csv(tmp_path / "p.csv", index=False)
-    said = teachers.read(teachers.table(tmp_path / "p.csv"), Datasets.of([data]), ("Mass",))[:, 0]
+    said = tables.table_logits(tables.read_prediction_table(tmp_path / "p.csv"), Datasets.of([data]), ("Mass",))[:, 0]
     assert said[23] == 0 and np.isnan(said[0]) != wanted and np.isnan(said[1:23]).all()
 
 
@@ -305,24 +327,22 @@ def test_another_set_is_not_spoken_of_by_its_names(dataset: DatasetFolder, tmp_p
     data, rows = [placed(dataset, paths, "甲")], pd.DataFrame({"path": paths, "Mass": 0.5})
     for sets, wanted in ((["甲"] * 24, 24), (["train"] * 24, 24), (["乙"] * 20 + ["甲"] * 4, 4), ([""] * 24, 24)):
         rows.assign(set=sets).to_csv(tmp_path / "s.csv", index=False)
-        said = teachers.read(teachers.table(tmp_path / "s.csv"), data, ("Mass",))
-        assert teachers.spoken(said, np.arange(24)) == wanted
+        said = tables.table_logits(tables.read_prediction_table(tmp_path / "s.csv"), data, ("Mass",))
+        assert stored.count_predicted(said, np.arange(24)) == wanted
     rows.assign(set="乙").to_csv(tmp_path / "s.csv", index=False)
-    with pytest.raises(ValueError, match=r"of the set '乙' …, the data '0_x.png' of the set '甲'"):
-        teachers.read(teachers.table(tmp_path / "s.csv"), data, ("Mass",))
+    with pytest.raises(ValueError, match=r"of the dataset '乙' …, the data '0_x.png' of the dataset '甲'"):
+        tables.table_logits(tables.read_prediction_table(tmp_path / "s.csv"), data, ("Mass",))
 
 
 def test_what_was_not_understood_of_a_table_is_said(tmp_path: Path) -> None:
     rows = {"path": ["1.png", "1.png", "2.png"], "prob_Mass": ["1", "0", "unsure"], "prob_Atelectassis": [0.1] * 3}
     pd.DataFrame(rows | {"quality": "good"}).to_csv(tmp_path / "n.csv", index=False)
-    assert teachers.table(tmp_path / "n.csv").notes == (
-        "1 cells of prob_Mass are not numbers and count as blank ('unsure' …)",
-        "all its numbers are 0 or 1: it looks like labels, not like answers",
-        "2 lines name an image that another line names, too: none of these is heard",
-        "the column prob_Atelectassis is not heard; did it mean Atelectasis?",
-    )
+    notes = tables.read_prediction_table(tmp_path / "n.csv").notes
+    facts = ("'unsure'", "0 or 1", "2 lines", "prob_Atelectassis")
+    assert len(notes) == len(facts) and all(fact in note for fact, note in zip(facts, notes, strict=True))
+    assert "did you mean Atelectasis?" in notes[-1]
     pd.DataFrame({"path": ["1.png", "2.png"], "Mass": [0.0, 0.2], "view": "PA"}).to_csv(tmp_path / "y.csv", index=False)
-    assert teachers.table(tmp_path / "y.csv").notes == ()
+    assert tables.read_prediction_table(tmp_path / "y.csv").notes == ()
 
 
 @pytest.mark.parametrize(
@@ -333,8 +353,8 @@ def test_what_was_not_understood_of_a_table_is_said(tmp_path: Path) -> None:
         ("no.csv", b"path,Mass\n\xe5\x9b\xbe 0.png,1.5\n", "must hold probabilities from 0 to 1; it holds 1.5 to 1.5"),
         ("no.csv", b"path,Mass\nx.png,-0.1\n", "it holds -0.1 to -0.1"),
         ("no.csv", b"path,Mass\nx.png,inf\n", "it holds inf to inf"),
-        ("no.csv", b'path,Mass\nx.png,"0,5"\n', "no number at all in Mass"),
-        ("no.csv", b"path,Mass\nx.png,0.5\n", "contains none of these images: it has 'x.png'"),
+        ("no.csv", b'path,Mass\nx.png,"0,5"\n', "no numbers in Mass"),
+        ("no.csv", b"path,Mass\nx.png,0.5\n", "has no prediction of these images: it has 'x.png'"),
         ("no.csv", b"path,quality\nx.png,0.5\n", "lacks a column named after a finding. Columns: path, quality"),
         ("no.csv", b"Mass,Edema\n0.1,0.5\n", "lacks a column with the names of images"),
         ("no.csv", b"path,Mass\n", "has a header, but no rows"),
@@ -352,18 +372,20 @@ def test_what_is_no_table_of_predictions_is_one_line(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError) as error:
-        teachers.read(teachers.table(tmp_path / name), Datasets.of([dataset]), ("Mass",))
+        tables.table_logits(tables.read_prediction_table(tmp_path / name), Datasets.of([dataset]), ("Mass",))
     assert says in str(error.value) and str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_columns_of_strange_types_are_no_answers(dataset: DatasetFolder, tmp_path: Path) -> None:
     strange = {"Edema": [[0.5]] * 24, "Nodule": [pd.Timestamp(0)] * 24, "Fibrosis": [True] * 24, "Mass": [0.5] * 24}
     pd.DataFrame({"path": dataset.index.table["path"], **strange}).to_parquet(tmp_path / "x.parquet")
-    said = teachers.read(teachers.table(tmp_path / "x.parquet"), Datasets.of([dataset]), ("Edema", "Nodule", "Mass"))
+    said = tables.table_logits(
+        tables.read_prediction_table(tmp_path / "x.parquet"), Datasets.of([dataset]), ("Edema", "Nodule", "Mass")
+    )
     assert np.isnan(said[:, :2]).all() and (said[:, 2] == 0).all()
-    with pytest.raises(ValueError, match="no number at all in Edema, Nodule"):
+    with pytest.raises(ValueError, match="no numbers in Edema, Nodule"):
         pd.DataFrame({"path": ["x"], "Edema": [[0.5]], "Nodule": [pd.Timestamp(0)]}).to_parquet(tmp_path / "y.parquet")
-        teachers.read(teachers.table(tmp_path / "y.parquet"), Datasets.of([dataset]), ("Edema",))
+        tables.table_logits(tables.read_prediction_table(tmp_path / "y.parquet"), Datasets.of([dataset]), ("Edema",))
 
 
 def test_a_table_that_was_cut_off_is_one_line(dataset: DatasetFolder, tmp_path: Path) -> None:
@@ -372,9 +394,11 @@ def test_a_table_that_was_cut_off_is_one_line(dataset: DatasetFolder, tmp_path: 
     for length in (len(whole) // 2, len(whole) - 4):
         (tmp_path / "torn.parquet").write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"torn.parquet cannot be read as a table of predictions"):
-            teachers.read(teachers.table(tmp_path / "torn.parquet"), Datasets.of([dataset]), ("Mass",))
+            tables.table_logits(
+                tables.read_prediction_table(tmp_path / "torn.parquet"), Datasets.of([dataset]), ("Mass",)
+            )
 
 
 def test_a_folder_is_no_table_whatever_it_is_called(tmp_path: Path) -> None:
     (tmp_path / "run.csv").mkdir()
-    assert not teachers.is_table(str(tmp_path / "run.csv")) and not teachers.is_table("runs/chexnet")
+    assert not tables.is_table(str(tmp_path / "run.csv")) and not tables.is_table("runs/chexnet")

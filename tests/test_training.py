@@ -30,8 +30,7 @@ from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.runtime import digest, files
 from ribcage.training import checkpoint, optim, options, run_folder, trainer
-from ribcage.training import run as training
-from ribcage.training.run import Plan, Training
+from ribcage.training.run import InterruptedRun, Plan, Run, opened_run
 
 CPU = torch.device("cpu")
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -44,18 +43,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def made(data: Path, epochs: int = 2, **options: Any) -> trainer.Run:
+def made(data: Path, epochs: int = 2, **options: Any) -> trainer.Trainer:
     torch.manual_seed(0)
     opened = dataset_folder.open(data)
     method = Supervised(Backbone("test_resnet"), opened.index.findings, dropout=0.2, mixup=0.2)
     loader = Loader([opened], [augment.gentle_view(32)], batch=16, drop_last=True, threads=2)
     rates = optim.Rates(1e-3, epochs * len(loader), 2)
-    return trainer.Run(method, loader, optim.optimizer(method), rates, epochs=epochs, device=CPU, ema=0.9, **options)
+    return trainer.Trainer(
+        method, loader, optim.optimizer(method), rates, epochs=epochs, device=CPU, ema=0.9, **options
+    )
 
 
-def trained(run: trainer.Run, folder: Path, stop_at: int | None = None, resume: bool = False) -> Training:
+def trained(run: trainer.Trainer, folder: Path, stop_at: int | None = None, resume: bool = False) -> Run:
     folder.mkdir(exist_ok=True)
-    work = Training(run, folder, Plan(), lambda: {"auroc": run.step / 100}, lambda: None)
+    work = Run(run, folder, Plan(), lambda: {"auroc": run.step / 100}, lambda: None)
     if resume:
         work.resume()
     try:
@@ -63,7 +64,7 @@ def trained(run: trainer.Run, folder: Path, stop_at: int | None = None, resume: 
             if log.step == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
                 work.signal = signal.SIGTERM  # the handler may run only after the next instruction
-    except training.InterruptedRun as stop:
+    except InterruptedRun as stop:
         assert stop.code == 75
     return work
 
@@ -128,7 +129,7 @@ def test_the_rows_of_a_divergence_are_kept_until_the_run_is_beyond_it(tmp_path: 
     out.mkdir()
     for worst, there in ((math.inf, True), (1.0, False)):
         run = toys.run([(1.0, 2.0), (1.0, 2.0), (worst, 2.0), (1.0, 2.0)])
-        work = Training(run, out, Plan(save_minutes=0.0), lambda: {"auroc": 0.5}, lambda: None)
+        work = Run(run, out, Plan(save_minutes=0.0), lambda: {"auroc": 0.5}, lambda: None)
         if worst == 1.0:
             work.resume()
             work.save()
@@ -141,7 +142,7 @@ def test_the_rows_of_a_divergence_are_kept_until_the_run_is_beyond_it(tmp_path: 
 def test_a_run_without_progress_ends_by_patience(data: Path, tmp_path: Path) -> None:
     run = made(data, epochs=9)
     (tmp_path / "run").mkdir()
-    work = Training(run, tmp_path / "run", Plan(patience=2), lambda: {"auroc": 0.5}, lambda: None)
+    work = Run(run, tmp_path / "run", Plan(patience=2), lambda: {"auroc": 0.5}, lambda: None)
     epochs = [log.epoch for log in work.steps() if log.epoch_done]
     assert epochs == [0, 1, 2] and work.standing.best_step == run.step // 3
 
@@ -158,7 +159,7 @@ def test_going_on_with_a_run_that_gave_up_trains_no_step_more(data: Path, tmp_pa
     steps = []
     for resume in (False, True):
         run = made(data, epochs=9)
-        work = Training(run, tmp_path / "run", Plan(patience=1), lambda: {"auroc": 0.5}, lambda: None)
+        work = Run(run, tmp_path / "run", Plan(patience=1), lambda: {"auroc": 0.5}, lambda: None)
         if resume:
             work.resume()
         steps.append(len(list(work.steps())))
@@ -168,38 +169,38 @@ def test_going_on_with_a_run_that_gave_up_trains_no_step_more(data: Path, tmp_pa
 def test_a_run_that_goes_on_again_finds_its_own_options(tmp_path: Path) -> None:
     """A longer run that goes on once more is not changed again, and --epochs of before is refused."""
     asked = finetune.Options(data=("set",), out=tmp_path / "run", epochs=2)
-    work = Training(toys.run([(1.0, 1.0)], epochs=2), asked.out, Plan(), lambda: {"auroc": 0.5}, lambda: None)
-    with run_folder.going("finetune", asked, work, []):
+    work = Run(toys.run([(1.0, 1.0)], epochs=2), asked.out, Plan(), lambda: {"auroc": 0.5}, lambda: None)
+    with opened_run("finetune", asked, work, []):
         list(work.steps())
     longer = replace(asked, epochs=3, resume=True)
     for history in (1, 1):
-        work = Training(toys.run([(1.0, 1.0)], epochs=3), asked.out, Plan(), lambda: {"auroc": 0.5}, lambda: None)
-        with run_folder.going("finetune", longer, work, []):
+        work = Run(toys.run([(1.0, 1.0)], epochs=3), asked.out, Plan(), lambda: {"auroc": 0.5}, lambda: None)
+        with opened_run("finetune", longer, work, []):
             list(work.steps())
-        assert len(run_folder.begun(asked.out)["history"]) == history and work.run.step == 3
+        assert len(options.written_options(asked.out)["history"]) == history and work.trainer.step == 3
 
 
-def toy(folder: Path, validate: Any, **plan: Any) -> Training:
+def toy(folder: Path, validate: Any, **plan: Any) -> Run:
     run = toys.run([(1.0, 2.0), (1.0, 4.0)], epochs=2)
-    return Training(run, folder, Plan(**plan), lambda: validate(run), lambda: None)
+    return Run(run, folder, Plan(**plan), lambda: validate(run), lambda: None)
 
 
 def test_a_signal_before_a_validation_is_answered_at_once_and_the_validation_made_up_for(tmp_path: Path) -> None:
     asked: list[int] = []
 
-    def validate(run: trainer.Run) -> dict[str, float]:
+    def validate(run: trainer.Trainer) -> dict[str, float]:
         asked.append(run.step)
         return {"auroc": run.step / 10}
 
     work = toy(tmp_path, validate)
-    move = work.run._move
+    move = work.trainer._move
 
     def asked_in_the_last_step() -> None:
         move()
-        work.signal = signal.SIGTERM if work.run.step == 2 else None
+        work.signal = signal.SIGTERM if work.trainer.step == 2 else None
 
-    work.run._move = asked_in_the_last_step  # type: ignore[method-assign]
-    with pytest.raises(training.InterruptedRun, match="saved at step 2"):
+    work.trainer._move = asked_in_the_last_step  # type: ignore[method-assign]
+    with pytest.raises(InterruptedRun, match="saved at step 2"):
         list(work.steps())
     assert asked == []
     again = toy(tmp_path, validate)
@@ -209,10 +210,10 @@ def test_a_signal_before_a_validation_is_answered_at_once_and_the_validation_mad
 
 
 def test_who_is_killed_while_validating_loses_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "RISK", 0.0)
+    monkeypatch.setattr("ribcage.training.run.RISK", 0.0)
     saved: list[tuple[int, int]] = []
 
-    def validate(run: trainer.Run) -> dict[str, float]:
+    def validate(run: trainer.Trainer) -> dict[str, float]:
         saved.append((checkpoint.load(tmp_path / checkpoint.FILE)["run"]["step"], run.step))
         return {"auroc": 0.5}
 
@@ -242,15 +243,15 @@ def test_a_full_disk_ends_a_run_with_a_clear_line_and_a_good_checkpoint(
 def test_a_second_training_in_a_folder_touches_nothing(tmp_path: Path) -> None:
     asked = finetune.Options(data=("set",), out=tmp_path / "run", epochs=2)
     first = toy(asked.out, lambda run: {"auroc": 0.5})
-    with run_folder.going("finetune", asked, first, []):
+    with opened_run("finetune", asked, first, []):
         steps = first.steps()
         next(steps)
         before = {file.name: file.read_bytes() for file in asked.out.iterdir()}
         for resume in (False, True):
             second = toy(asked.out, lambda run: {"auroc": 0.5})
             with (
-                pytest.raises((OSError, ValueError), match=r"Another process is writing|--resume"),
-                run_folder.going("finetune", replace(asked, resume=resume), second, []),
+                pytest.raises((OSError, ValueError), match=r"Another process is writing|holds a run already"),
+                opened_run("finetune", replace(asked, resume=resume), second, []),
             ):
                 pytest.fail("it must not begin")
         assert {file.name: file.read_bytes() for file in asked.out.iterdir()} == before
@@ -263,12 +264,12 @@ def test_a_strangers_run_with_links_in_it_does_not_go_on(tmp_path: Path) -> None
     for name in ("metrics.jsonl", "checkpoint.pt.part", "bundle", "state.json"):
         asked = finetune.Options(data=("set",), out=tmp_path / name, resume=True)
         asked.out.mkdir()
-        run_folder._write(asked.out, run_folder.asked("finetune", asked, []))
+        run_folder._write(asked.out, run_folder.record("finetune", asked, []))
         checkpoint.save(asked.out / checkpoint.FILE, {"run": {}, "standing": {}})
         (asked.out / name).symlink_to(theirs)
         with (
             pytest.raises(OSError, match=f"{name} is a symbolic link"),
-            run_folder.going("finetune", asked, toy(asked.out, dict), []),
+            opened_run("finetune", asked, toy(asked.out, dict), []),
         ):
             pytest.fail("it must not go on")
     assert theirs.read_text() == "three years"
@@ -279,13 +280,13 @@ def test_of_equal_scores_the_lower_loss_is_kept(data: Path, tmp_path: Path) -> N
     found = iter([{"auroc": 1.0, "loss": 0.5}, {"auroc": 1.0, "loss": 0.2}, {"auroc": 1.0, "loss": 0.3}])
     kept: list[int] = []
     run = made(data, epochs=3)
-    work = Training(run, tmp_path / "run", Plan(), lambda: next(found), lambda: kept.append(run.step))
+    work = Run(run, tmp_path / "run", Plan(), lambda: next(found), lambda: kept.append(run.step))
     list(work.steps())
     assert kept == [run.step // 3, 2 * run.step // 3] and work.standing.best_loss == 0.2
 
 
 def test_what_was_logged_after_a_step_that_diverged_is_not_written(tmp_path: Path) -> None:
-    work = Training(toys.run([(1.0, 1.0)]), tmp_path, Plan(), dict, lambda: None)
+    work = Run(toys.run([(1.0, 1.0)]), tmp_path, Plan(), dict, lambda: None)
     for step in (1, 2, 3):
         work._unwritten.append(
             SimpleNamespace(step=step, epoch=0, loss=0.5, rate=0.1, seconds=1.0, waited=0.0, values={})  # type: ignore[arg-type]
@@ -299,7 +300,7 @@ def test_a_log_that_waits_for_a_device_is_written_before_a_checkpoint_is(tmp_pat
     """So that going on finds all steps before it."""
     run = toys.run([(1.0, 1.0)] * 2, epochs=2)
     run.lag = 100
-    work = Training(run, tmp_path, Plan(validate_every=2), lambda: {"auroc": 0.5}, lambda: None)
+    work = Run(run, tmp_path, Plan(validate_every=2), lambda: {"auroc": 0.5}, lambda: None)
     for log in work.steps():
         if log.step == 3:
             logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -309,7 +310,7 @@ def test_a_log_that_waits_for_a_device_is_written_before_a_checkpoint_is(tmp_pat
 
 def test_a_run_of_one_step_is_validated_and_kept(tmp_path: Path) -> None:
     kept: list[str] = []
-    work = Training(toys.run([(1.0, 1.0)]), tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: kept.append("it"))
+    work = Run(toys.run([(1.0, 1.0)]), tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: kept.append("it"))
     list(work.steps())
     assert kept == ["it"] and (work.standing.validated, work.standing.best_step) == (1, 1)
 
@@ -328,7 +329,7 @@ def spoilt(whole: bytes) -> dict[str, bytes]:
 @pytest.mark.parametrize("how", spoilt(bytes(200)).keys())
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, how: str) -> None:
     run = toys.run([(1.0, 1.0)] * 2, epochs=3)
-    list(Training(run, tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: None).steps())
+    list(Run(run, tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: None).steps())
     file = tmp_path / checkpoint.FILE
     older = checkpoint.load(tmp_path / checkpoint.OLDER)["run"]["step"]
     assert (checkpoint.load(file)["run"]["step"], older) == (6, 4)
@@ -336,7 +337,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, how: s
     with pytest.raises(ValueError, match=r"checkpoint\.pt .*SHA-256"):
         checkpoint.load(file)
     again = toys.run([(1.0, 1.0)] * 2, epochs=3)
-    work = Training(again, tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: None)
+    work = Run(again, tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: None)
     said = work.resume()
     assert "checkpoint.pt" in said and "checkpoint.previous.pt" in said and again.step == 4
     list(work.steps())
@@ -387,7 +388,7 @@ def test_a_save_that_is_killed_at_any_moment_leaves_one_to_go_on_from(
 )
 def test_a_checkpoint_of_another_kind_is_one_line(tmp_path: Path, content: dict[str, Any]) -> None:
     checkpoint.save(tmp_path / checkpoint.FILE, content)
-    work = Training(toys.run([(1.0, 1.0)]), tmp_path, Plan(), dict, lambda: None)
+    work = Run(toys.run([(1.0, 1.0)]), tmp_path, Plan(), dict, lambda: None)
     with pytest.raises(ValueError, match=r"checkpoint\.pt is not a checkpoint of this run"):
         work.resume()
     torch.save({"anything": 1}, tmp_path / "d.pt")
@@ -571,7 +572,7 @@ def test_what_changes_no_step_may_change_when_a_run_goes_on(data: Path, begun: P
     free = ["--threads", "2", "--patience", "3", "--save-minutes", "1", "--log-format", "paddle"]
     out = shutil.copytree(begun, tmp_path / "run")
     assert cli.main(words(tmp_path / "copy", out, "--epochs", "1", "--resume", *free)) == 0
-    assert run_folder.begun(out)["history"][0]["now"] == {
+    assert options.written_options(out)["history"][0]["now"] == {
         "log_format": "paddle",
         "save_minutes": 1.0,
         "threads": 2,
@@ -610,14 +611,14 @@ def test_what_helps_a_run_may_change_when_it_goes_on_and_is_written_down(
 def test_what_is_not_said_stays_as_the_run_was_begun(tmp_path: Path) -> None:
     """A script that goes on without --lr, --clip or --epochs does not fall back to the defaults."""
     asked = finetune.Options(data=("set",), out=tmp_path, lr=0.1, clip=2.0, epochs=3)
-    run_folder._write(tmp_path, run_folder.asked("finetune", options.settled(asked), []))
+    run_folder._write(tmp_path, run_folder.record("finetune", options.with_defaults(asked), []))
     (tmp_path / checkpoint.FILE).touch()
-    left_out = options.settled(finetune.Options(data=("set",), out=tmp_path, resume=True))
+    left_out = options.with_defaults(finetune.Options(data=("set",), out=tmp_path, resume=True))
     assert (left_out.lr, left_out.clip, left_out.epochs) == (0.1, 2.0, 3)
-    assert run_folder.check_same("finetune", left_out, []) == {}
-    said = options.settled(finetune.Options(data=("set",), out=tmp_path, resume=True, clip=0.0, epochs=10))
-    assert run_folder.check_same("finetune", said, []) == {"clip": (2.0, 0.0), "epochs": (3, 10)}
-    fresh = options.settled(finetune.Options(data=("set",), out=tmp_path / "new"))
+    assert run_folder.check_resumable("finetune", left_out, []) == {}
+    said = options.with_defaults(finetune.Options(data=("set",), out=tmp_path, resume=True, clip=0.0, epochs=10))
+    assert run_folder.check_resumable("finetune", said, []) == {"clip": (2.0, 0.0), "epochs": (3, 10)}
+    fresh = options.with_defaults(finetune.Options(data=("set",), out=tmp_path / "new"))
     assert (fresh.clip, fresh.epochs) == (0.0, finetune.Options.usual.epochs)
 
 
@@ -626,7 +627,7 @@ def test_options_that_say_nothing_are_one_line(begun: Path, tmp_path: Path, text
     out = shutil.copytree(begun, tmp_path / "run")
     (out / "options.json").write_text(text)
     with pytest.raises(ValueError, match=r"options\.json is damaged"):
-        run_folder.check_same("finetune", finetune.Options(data=("set",), out=out), [])
+        run_folder.check_resumable("finetune", finetune.Options(data=("set",), out=out), [])
 
 
 def test_a_run_does_not_go_on_with_other_images(
@@ -670,7 +671,7 @@ def test_the_last_epoch_is_the_result_when_told(data: Path, tmp_path: Path, caps
     assert kept["last"]
     assert "Last validation, after step" in capsys.readouterr().out
     assert cli.main(words(data, tmp_path / "no", "--keep", "last", "--patience", "2")) == 2
-    assert "--patience waits for a best epoch" in capsys.readouterr().err
+    assert "--patience needs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("spoil", ["gradient", "statistics"])
@@ -678,7 +679,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, spoil: str) -> None:
     """The gradient of the third step is infinite and its loss is not; or a buffer is, and no gradient."""
     good, bad = [(1.0, 1.0)] * 2, [(1.0, 1.0), (1e30, 1.0)]
     run = toys.run(good, epochs=3)
-    work = Training(run, tmp_path, Plan(save_minutes=0), lambda: {"auroc": 0.5}, lambda: None)
+    work = Run(run, tmp_path, Plan(save_minutes=0), lambda: {"auroc": 0.5}, lambda: None)
     with pytest.raises(ValueError, match=r"--lr \(now 0.1\) or --clip 1. .* --resume"):
         for log in work.steps():
             if log.step == 2 and spoil == "gradient":

@@ -1,7 +1,6 @@
 """Other people's programs find our weights: their names, their shapes, and the same answers."""
 
 import re
-import typing
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from ribcage.bundle.formats.writing import base
 from ribcage.bundle.init import initial_backbone
 from ribcage.bundle.io import load_classifier
 from ribcage.bundle.spec import ModelSpec
+from ribcage.commands import finetune
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods import Method
 from ribcage.methods.mae import MAE
 from ribcage.methods.moco import MoCo
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
-from ribcage.training.options import Course
+from ribcage.training import setup
 
 MEAN, STD = 0.53, 0.26
 """Of our gray; others take ImageNet's."""
@@ -420,8 +420,10 @@ def test_a_method_without_a_head_is_none_of_the_numbered_models(tmp_path: Path) 
 # ---- all of them
 
 
-def test_a_course_offers_the_layouts_there_are() -> None:
-    assert typing.get_args(typing.get_type_hints(Course)["export_as"]) == ("", *formats.names())
+def test_an_unknown_layout_is_refused_before_the_run() -> None:
+    options = finetune.Options(data=("set",), out=Path("run"), export_as="mocco")
+    with pytest.raises(ValueError, match=r"'mocco'.*'moco'"):
+        setup.check_layout(options, chest("test_resnet", ("a",)), facts("test_resnet"))
 
 
 def test_a_finetuned_model_goes_out_as_it_was_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

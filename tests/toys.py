@@ -56,17 +56,17 @@ class Pixels:
             yield made
 
 
-def run(pixels: Sequence[tuple[float, float]], kind: str = "plain", lr: float = 0.1, **options: Any) -> trainer.Run:
+def run(pixels: Sequence[tuple[float, float]], kind: str = "plain", lr: float = 0.1, **options: Any) -> trainer.Trainer:
     """At a constant rate."""
     method = Toy()
     optimizer = OPTIMIZERS[kind]([{"params": [method.w], "scale": 1.0}])
     epochs = options.pop("epochs", 1)
     rates = optim.Rates(lr, epochs * len(pixels), schedule="constant")
-    return trainer.Run(
+    return trainer.Trainer(
         method, Pixels(*pixels), optimizer, rates, epochs=epochs, device=CPU, precision="float32", **options
     )
 
 
-def numbers(made: trainer.Run) -> list[Tensor]:
+def numbers(made: trainer.Trainer) -> list[Tensor]:
     """Copies of all that a checkpoint would hold."""
     return [value.clone() for _, value in made._saved()]

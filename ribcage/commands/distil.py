@@ -6,15 +6,26 @@ the test split is not used, and --resume continues a run.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ribcage.commands import finetune
+from ribcage.training.options import as_json, with_defaults
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from ribcage.bundle.spec import ModelSpec
     from ribcage.data.collection import Datasets
+    from ribcage.data.findings import Policy
+    from ribcage.evaluation.classifier_validation import ClassifierValidation
+    from ribcage.methods.distil import Distil
+    from ribcage.training.run import Run
+    from ribcage.training.teachers.opening import OpenedTeacher
+    from ribcage.training.trainer import Trainer
 
 POSITIONAL = ()
 EXAMPLES = ("distil --teacher runs/chexnet --data data/nih --model eeea_net_c2 --out runs/small",)
@@ -52,405 +63,334 @@ class Options(finetune.Options):
 defaults = finetune.defaults
 
 
-def run(options: Options) -> Any:
-    """Open the teachers, build the student, train, say what came of it; return the run folder."""
+def run(options: Options) -> Path | int:
+    """Train the student; the run folder, or an exit code of several processes."""
     import sys
 
     from ribcage.runtime import limits
-    from ribcage.training import options as course
-    from ribcage.training import run_folder
+    from ribcage.training import run_folder, setup
 
-    options = course.settled(options)
+    options = with_defaults(options)
     limits.check_options(options, wrong(options))
     run_folder.check_free(options)
-    return course.run("distil", sys.modules[__name__], options, train)
+    return setup.run_processes("distil", sys.modules[__name__], options, train)
 
 
 def wrong(options: Options) -> list[str]:
-    """What does not go together."""
-    from ribcage.training import teachers
+    """Options that do not go together."""
+    from ribcage.training.teachers.tables import is_table
 
-    only_tables = all(map(teachers.is_table, options.teacher))
+    tables = [is_table(name) for name in options.teacher]
     inside = [f"--{name}" for name in ("features", "relations") if getattr(options, name)]
-    said = []
+    found = []
     if not options.teacher:
-        said.append("--teacher names nobody")
+        found.append("--teacher needs a bundle or a table")
     twice = [name for name in dict.fromkeys(options.teacher) if options.teacher.count(name) > 1]
-    said += [f"--teacher names {name} twice" for name in twice]
+    found += [f"--teacher has {name} twice" for name in twice]
     if options.patience and options.keep == "last":
-        said.append("--patience waits for a best epoch, --keep last knows none")
+        found.append("--patience needs --keep best, not --keep last")
     if options.micro_batch:
-        said.append("--micro-batch does not go with distil: it divides by what is known, and by what is taught")
-    if inside and (only_tables or not live(options)):
-        said.append(f"{' and '.join(inside)} look into a teacher: it must be a bundle, and --teach live")
-    if options.mixup and (any(map(teachers.is_table, options.teacher)) or not live(options)):
-        said.append("--mixup mixes images: only a bundle, and --teach live, can speak of a mixture")
+        found.append("--micro-batch is not possible: the losses are means over the labels and predictions of a batch")
+    if inside and (all(tables) or not live(options)):
+        found.append(f"{' and '.join(inside)} need a teacher that is a bundle, and --teach live")
+    if options.mixup and (any(tables) or not live(options)):
+        found.append("--mixup needs teachers that predict on mixed images: bundles, and --teach live")
     if options.freeze and not options.init:
-        said.append("--freeze backbone goes with --init")
+        found.append("--freeze backbone needs --init")
     if options.freeze and inside:
-        said.append(f"--freeze backbone leaves {' and '.join(inside)} nothing to move")
+        found.append(f"--freeze backbone leaves nothing to train by {' and '.join(inside)}")
     if options.hard == 1 and not inside:
-        said.append("--hard 1 hears no teacher: that is ribcage finetune")
+        found.append("--hard 1 does not use the teacher: use ribcage finetune")
     if options.match == "mse" and options.temperature != Options.temperature:
-        said.append("--temperature softens --match kl: mse is what becomes of it at a high one")
-    return said
+        found.append("--temperature has no effect with --match mse, only with kl")
+    return found
 
 
 def live(options: Options) -> bool:
-    """Whether teachers see what the student sees, or each image once."""
-    varies = options.augment != "plain" or bool(options.view)
-    return options.teach == "live" or (
-        options.teach == "auto" and (varies or bool(options.features or options.relations))
-    )
+    """Whether teachers predict on each augmented image, and not once on each image as it is."""
+    augmented = options.augment != "plain" or bool(options.view)
+    inside = bool(options.features or options.relations)
+    return options.teach == "live" or (options.teach == "auto" and (augmented or inside))
 
 
-def train(options: Options, device: Any) -> Path:
+def train(options: Options, device: "torch.device") -> Path:
     """One process of the run."""
     from ribcage.data import selection
     from ribcage.data.collection import Datasets
     from ribcage.runtime import distributed
-    from ribcage.training import options as course
-    from ribcage.training import run_folder
-    from ribcage.training.run import Plan, Training
+    from ribcage.training import run_folder, setup
+    from ribcage.training.run import Plan, Run, opened_run
+    from ribcage.training.teachers import opening
 
     data = Datasets.open(options.data)
     selection.distinct(data)
-    lessons = contents(options)
+    hashes = opening.content_hashes(options.teacher)
     if options.resume:
-        run_folder.check_same("distil", options, data, lessons)
-    opened = opened_teachers(options)
-    introduce(opened, data)
-    known = dataclasses.replace(options, findings=findings(options, data, opened), labels=1.0)
-    learning, choosing = finetune.cohorts(known, data)
-    tainted = check_seen(options, data, choosing)
+        run_folder.check_resumable("distil", options, data, hashes)
+    teachers = opening.open_teachers(options.teacher)
+    warn(teachers, data)
+    of_all = dataclasses.replace(options, findings=findings(options, data, teachers), labels=1.0)
+    train_rows, val_rows = finetune.split_rows(of_all, data)
+    leak = check_teachers(options, data, val_rows)
     policy = finetune.policy_of(options, data)
-    model = described(options, finetune.describe(known, data, learning, choosing, policy), opened, tainted)
-    run = build(options, data, learning, choosing, model, policy, opened, device)
-    course.check_layout(options, run.method, model)
-    judge = validator(known, run, data, choosing, model, policy, device)
-    keep = keeper(options, run, model, judge, data, learning, choosing)
-    plan = Plan(
-        "auroc" if options.keep == "best" and judge else "",
-        options.save_minutes,
-        options.validate_every,
-        options.patience,
-    )
-    training = Training(run, options.out, plan, judge or dict, keep)
-    with run_folder.going("distil", options, training, data, lessons, facts=model.training):
-        watch(options, training, judge)
+    spec = describe(options, finetune.describe(of_all, data, train_rows, val_rows, policy), teachers, leak)
+    trainer = build(options, data, train_rows, val_rows, spec, policy, teachers, device)
+    setup.check_layout(options, trainer.method, spec)
+    validation = validator(of_all, trainer, data, val_rows, spec, policy, device)
+    keep = keeper(options, trainer, spec, validation, data, train_rows, val_rows)
+    score = "auroc" if options.keep == "best" and validation else ""
+    plan = Plan(score, options.save_minutes, options.validate_every, options.patience)
+    run = Run(trainer, options.out, plan, validation or dict, keep)
+    with opened_run("distil", options, run, data, hashes, facts=spec.training):
+        fit(options, run, validation)
         if distributed.rank() == 0:
-            report(options, training, judge)
+            report(options, run, validation)
             finetune.export(options)
     return options.out
 
 
-def contents(options: Options) -> list[str]:
-    """What the teachers answer by, wherever they lie; none may be there twice."""
-    from ribcage.training import teachers
-
-    found: dict[str, str] = {}
-    for name in options.teacher:
-        same = found.setdefault(teachers.content(name), name)
-        if same != name:
-            raise ValueError(f"--teacher names a teacher twice: {same} and {name} give the same predictions.")
-    return list(found)
-
-
-def opened_teachers(options: Options) -> dict[str, Any]:
-    """Each teacher's bundle or table."""
-    from ribcage.bundle.io import load_classifier
-    from ribcage.training import teachers
-
-    return {
-        name: teachers.table(Path(name)) if teachers.is_table(name) else load_classifier(name)
-        for name in options.teacher
-    }
-
-
-def is_model(opened: Any) -> bool:
-    """Whether a teacher can be asked, and is no table."""
+def warn(teachers: "Mapping[str, OpenedTeacher]", data: "Datasets") -> None:
+    """Print what is unusual about the teachers."""
     from ribcage.bundle.io import Classifier
+    from ribcage.training.run_folder import say
 
-    return isinstance(opened, Classifier)
-
-
-def introduce(opened: dict[str, Any], data: "Datasets") -> None:
-    """Say what is strange about the teachers."""
-    from ribcage.training import run_folder
-
-    for name, one in opened.items():
-        if not is_model(one):
-            notes = one.notes
-        else:
+    for name, one in teachers.items():
+        if isinstance(one, Classifier):
             fits = [each.facts.fit for each in data if each.facts.fit != one.spec.fit]
-            notes = [f"it learnt from images made square by {one.spec.fit!r}, not by {fit!r}" for fit in fits]
+            notes = [f"it was trained on images with --fit {one.spec.fit}, the data has {fit}" for fit in fits]
+        else:
+            notes = list(one.notes)
         for note in dict.fromkeys(notes):
-            run_folder.say(f"! {name}: {note}.")
+            say(f"WARNING: {name}: {note}.")
 
 
-def findings(options: Options, data: "Datasets", opened: dict[str, Any]) -> tuple[str, ...]:
-    """Those asked for, or those of the data, or what the teachers answer."""
+def findings(options: Options, data: "Datasets", teachers: "Mapping[str, OpenedTeacher]") -> tuple[str, ...]:
+    """Those of --findings, or those of the data, or those of the teachers."""
     from ribcage.runtime.spelling import did_you_mean
-    from ribcage.training import options as course
+    from ribcage.training.teachers.opening import teacher_findings
 
-    taught = [name for one in opened.values() for name in (one.spec if is_model(one) else one).findings]
-    of_data = course.findings(dataclasses.replace(options, findings=()), data)
-    chosen = options.findings or of_data or tuple(dict.fromkeys(taught))
-    strange = [name for name in chosen if name not in taught and name not in of_data]
-    if strange or not set(chosen) & set(taught):
-        hint = did_you_mean(strange[0], [*taught, *of_data]) if strange else ""
-        known = ", ".join(dict.fromkeys(taught))
-        raise ValueError(f"No teacher predicts {', '.join(strange or chosen)}.{hint} They predict {known}.")
+    taught = list(dict.fromkeys(name for one in teachers.values() for name in teacher_findings(one)))
+    chosen = options.findings or data.findings or tuple(taught)
+    unknown = [name for name in chosen if name not in taught and name not in data.findings]
+    if unknown or not set(chosen) & set(taught):
+        hint = did_you_mean(unknown[0], [*taught, *data.findings]) if unknown else ""
+        raise ValueError(
+            f"No teacher predicts {', '.join(unknown or chosen)}.{hint} Findings of the teachers: {', '.join(taught)}."
+        )
     return tuple(chosen)
 
 
-def check_seen(options: Options, data: "Datasets", choosing: Any) -> str:
-    """Raise where a teacher has learnt from what chooses the student: the best one by that is none. Where that is
-    allowed, a sentence about it; "" where nothing is amiss."""
+def check_teachers(options: Options, data: "Datasets", val_rows: "np.ndarray") -> str:
+    """Raise where a teacher was trained on validation images: the selection of the student would be biased. With
+    --allow-leak, a sentence about it instead; "" without a leak."""
     from ribcage.evaluation import leakage
-    from ribcage.training import run_folder, teachers
+    from ribcage.training.run_folder import say
+    from ribcage.training.teachers.opening import teacher_provenance
 
-    tainted = []
+    leaks = []
     for name in options.teacher:
-        seen = teachers.seen(name)
+        seen = teacher_provenance(name)
         try:
-            leakage.check(seen, data, choosing, selected=True)
+            leakage.check(seen, data, val_rows, selected=True)
         except leakage.LeakError as error:
-            found = f"{name} was trained on split {options.val!r}"
+            found = f"{name} was trained on images of split {options.val!r}"
             why = error.leak.said("validation")
             if not error.leak.alike and (seen.role == 1).any() and not len(seen.selected):
-                why += ", though it may only have been selected on these patients: its provenance does not tell"
+                why += ", though perhaps only selected on these patients: its provenance does not tell"
             if not options.allow_leak:
                 raise ValueError(
-                    f"{found}, which selects the student. {why}. Choose another --val, or pass --allow-leak."
+                    f"{found}, which selects the student. {why}. Use another --val, or pass --allow-leak."
                 ) from None
-            run_folder.say(f"! {found}, which selects the student. {why}.")
-            tainted.append(f"its teacher {Path(name).name} was trained on split {options.val!r}, which selected it")
-    return " and ".join(tainted)
+            say(f"WARNING: {found}, which selects the student. {why}.")
+            leaks.append(f"its teacher {Path(name).name} was trained on split {options.val!r}, which selected it")
+    return " and ".join(leaks)
 
 
-def described(options: Options, model: Any, opened: dict[str, Any], tainted: str = "") -> Any:
-    """The facts of the student, with whom it learns from, and by what its choice is tainted."""
-    from ribcage.training import options as course
+def describe(options: Options, spec: "ModelSpec", teachers: "Mapping[str, OpenedTeacher]", leak: str) -> "ModelSpec":
+    """The spec of the student, with its teachers, their data and a leak of them."""
+    from ribcage.bundle.io import Classifier
+    from ribcage.training.teachers.opening import teacher_findings
 
-    lessons = [
+    bundles = {name: one.spec for name, one in teachers.items() if isinstance(one, Classifier)}
+    listed = [
         {
-            "name": one.spec.name if is_model(one) else one.file.name,
-            "table": not is_model(one),
-            "findings": list((one.spec if is_model(one) else one).findings),
+            "name": bundles[name].name if name in bundles else Path(name).name,
+            "table": name not in bundles,
+            "findings": list(teacher_findings(one)),
         }
-        for one in opened.values()
+        for name, one in teachers.items()
     ]
-    before = [{**source, "before": True} for one in opened.values() if is_model(one) for source in one.spec.data]
-    known = {source["source"] for source in model.data}
+    before = [{**source, "before": True} for one in bundles.values() for source in one.data]
+    known = {source["source"] for source in spec.data}
     more = [
         source for place, source in enumerate(before) if source["source"] not in known and source not in before[:place]
     ]
-    training = {**model.training, "teachers": lessons, "options": course.written(options)}
-    training |= {"leak": tainted} if tainted else {}
-    return dataclasses.replace(model, data=(*model.data, *more), training=training)
+    training = {**spec.training, "teachers": listed, "options": as_json(options)} | ({"leak": leak} if leak else {})
+    return dataclasses.replace(spec, data=(*spec.data, *more), training=training)
 
 
 def build(
-    options: Options, data: "Datasets", learning: Any, choosing: Any, model: Any, policy: Any, opened: Any, device: Any
-) -> Any:
-    """The run: student, teachers, batches."""
+    options: Options,
+    data: "Datasets",
+    train_rows: "np.ndarray",
+    val_rows: "np.ndarray",
+    spec: "ModelSpec",
+    policy: "Policy",
+    teachers: "Mapping[str, OpenedTeacher]",
+    device: "torch.device",
+) -> "Trainer[Distil]":
+    """The trainer of the student, with its teachers."""
     import torch
 
     from ribcage.bundle.init import initial_backbone
     from ribcage.data import selection
     from ribcage.evaluation import classifier_validation
     from ribcage.imaging import augment
+    from ribcage.methods.base import method_options
     from ribcage.methods.distil import Distil
-    from ribcage.training import options as course
-    from ribcage.training import run_folder
+    from ribcage.training import setup
+    from ribcage.training.run_folder import say
+    from ribcage.training.teachers.building import Distillation, build_teachers
+    from ribcage.training.trainer import uses_bf16
 
     torch.manual_seed(options.seed)
-    view = augment.changed_view(augment.PRESETS[options.augment](model.size), options.view)
-    sizes = [model.size]
-    if live(options):
-        shapes = {name: one.spec.size for name, one in opened.items() if is_model(one)}
-        check_shapes(model.size, shapes)
-        sizes += dict.fromkeys(size for size in shapes.values() if size != model.size)
-    there = [name for name in model.findings if any(name in one.index.findings for one in data)]
-    shown = selection.share_of_patients(data, learning, options.labels, options.seed)
-    if len(shown) < len(learning):
-        run_folder.say(f"Labels are used for {len(shown):,} of them ({options.labels:.0%} of the patients).")
-    method = Distil(
-        initial_backbone(model, options.init, options.drop_path),
-        model.findings,
-        teachers=faculty(options, data, learning, choosing, model, policy, opened, sizes, device),
-        columns=[model.findings.index(name) for name in there],
-        hard=options.hard,
-        temperature=options.temperature,
-        match=options.match,
-        features=options.features,
-        relations=options.relations,
-        loss=options.loss,
-        smoothing=options.smoothing,
-        balanced=options.balanced,
-        prior=options.prior,
-        mixup=options.mixup,
-        dropout=options.dropout,
-        freeze=options.freeze == "backbone",
-    )
-    seen = [augment.resized_view(view, size) for size in sizes]
-    loader = course.loader(
-        options, data, seen, learning, model, device,
-        together=True, findings=there, labelled=shown, policy=policy,
+    view = augment.changed_view(augment.PRESETS[options.augment](spec.size), options.view)
+    sizes = view_sizes(spec.size, teachers) if live(options) else [spec.size]
+    labelled = selection.share_of_patients(data, train_rows, options.labels, options.seed)
+    if len(labelled) < len(train_rows):
+        say(f"Labels of {len(labelled):,} of these images are used ({options.labels:.0%} of the patients).")
+    there = [name for name in spec.findings if name in data.findings]
+    student = initial_backbone(spec, options.init, options.drop_path)
+    task = Distillation(
+        data=data, train_rows=train_rows, val_rows=val_rows, student=spec, policy=policy, sizes=sizes,
+        live=live(options), weigh=options.weigh, batch=options.batch, threads=options.threads or None,
+        bf16=uses_bf16(options.precision, device), device=device,
     )  # fmt: skip
-    labels = loader.labels(0, learning)
-    if options.loss == "cross-entropy" and len(there) == len(model.findings):
+    method = Distil(
+        student,
+        spec.findings,
+        teachers=build_teachers(teachers, task),
+        columns=[spec.findings.index(name) for name in there],
+        **method_options(Distil, options, freeze=options.freeze == "backbone"),
+    )
+    views = [augment.resized_view(view, size) for size in sizes]
+    loader = setup.build_loader(
+        options, data, views, train_rows, spec, device, policy=policy, findings=there, together=True, labelled=labelled
+    )
+    labels = loader.labels(0, train_rows)
+    if options.loss == "cross-entropy" and len(there) == len(spec.findings):
         classifier_validation.check_exclusive(labels)
     if options.relations:
-        check_maps(method, model)
+        check_maps(method, spec)
     method.count(torch.from_numpy(labels))
-    return course.begin(options, method, loader, device, ema=options.ema)
+    return setup.build_trainer(options, method, loader, device, ema=options.ema)
 
 
-def check_shapes(size: tuple[int, int], shapes: dict[str, tuple[int, int]]) -> None:
-    """Raise where a teacher cannot see the student's view: it is of another shape."""
-    other = [f"{name} sees {one[0]} × {one[1]}" for name, one in shapes.items() if one[0] * size[1] != one[1] * size[0]]
+def view_sizes(size: tuple[int, int], teachers: "Mapping[str, OpenedTeacher]") -> list[tuple[int, int]]:
+    """The student's input size, then those of live teachers that differ; ValueError for another aspect ratio."""
+    from ribcage.bundle.io import Classifier
+
+    sizes = {name: one.spec.size for name, one in teachers.items() if isinstance(one, Classifier)}
+    other = [f"{name} {one[0]} × {one[1]}" for name, one in sizes.items() if one[0] * size[1] != one[1] * size[0]]
     if other:
         raise ValueError(
-            f"--size {size[0]} {size[1]} has another aspect ratio than the teacher's input: {', '.join(other)} pixels. "
-            "Take a --size of that shape, or --teach stored."
+            f"--size {size[0]} {size[1]} has another aspect ratio than the input of {', '.join(other)}. Use a --size "
+            "of that ratio, or --teach stored."
         )
+    return [size, *dict.fromkeys(one for one in sizes.values() if one != size)]
 
 
-def check_maps(method: Any, model: Any) -> None:
-    """Raise where a map is a single place, which has no relations."""
+def check_maps(method: "Distil", spec: "ModelSpec") -> None:
+    """Raise where a feature map has a single location, so that there are no relations between locations."""
     from ribcage.methods.distil import places
+    from ribcage.training.teachers.live import LiveTeacher
 
-    looking = [(method.backbone, model)] + [(one.method.backbone, one.model) for one in method.teachers if one.dim]
-    single = [f"{one.name} at {one.size[0]} × {one.size[1]}" for seen, one in looking if places(seen, one.size) == 1]
+    models = [(one.method.backbone, one.model) for one in method.teachers if isinstance(one, LiveTeacher)]
+    single = [
+        f"{one.name} at {one.size[0]} × {one.size[1]}"
+        for backbone, one in [(method.backbone, spec), *models]
+        if places(backbone, one.size) == 1
+    ]
     if single:
         raise ValueError(
-            f"--relations compares positions of a feature map: that of {' and of '.join(single)} pixels has only one. "
-            "Take a larger --size."
+            f"--relations needs feature maps of several locations; that of {' and of '.join(single)} pixels has one. "
+            "Use a larger --size."
         )
 
 
-def faculty(
+def validator(
     options: Options,
+    trainer: "Trainer[Distil]",
     data: "Datasets",
-    learning: Any,
-    choosing: Any,
-    model: Any,
-    policy: Any,
-    opened: Any,
-    sizes: Any,
-    device: Any,
-) -> list[Any]:
-    """The teachers, ready to be asked."""
-    from ribcage.training import run_folder, teachers, trainer
+    val_rows: "np.ndarray",
+    spec: "ModelSpec",
+    policy: "Policy",
+    device: "torch.device",
+) -> "ClassifierValidation | None":
+    """The validation of the student; None where no finding has both classes in the validation split."""
+    from ribcage.training.run_folder import say
 
-    how = {"device": device, "batch": options.batch, "threads": options.threads or None}
-    how["bf16"] = options.precision == "bf16" or (options.precision == "auto" and trainer.fast_bf16(device))
-    stored, aurocs, exclusive = {}, [], options.loss == "cross-entropy"
-    for name, one in opened.items():
-        if not is_model(one):
-            stored[name] = teachers.read(one, data, model.findings, exclusive=exclusive)
-            taught, of = teachers.spoken(stored[name], learning), [each for each in model.findings if each in one.odds]
-            run_folder.say(f"{name}: predictions for {taught:,} of the {len(learning):,} images, of {', '.join(of)}.")
-        elif not live(options):
-            one.method.to(device)
-            stored[name] = teachers.told(one, data, learning, model.findings, exclusive=exclusive, **how)
-        aurocs.append(
-            teachers.validated(one.spec, model.findings)
-            if is_model(one)
-            else teachers.scored(stored[name], data, choosing, model.findings, policy)
-        )
-    unscored = [name for name, found in zip(opened, aurocs, strict=True) if (found != found).all()]
-    if options.weigh == "auroc" and unscored:
-        raise ValueError(
-            f"--weigh auroc: of {' and '.join(unscored)} no AUROC in validation is known. Take --weigh mean, or tables "
-            f"that speak of split {options.val!r}."
-        )
-    weights = teachers.weights(aurocs, options.weigh)
-    if len(opened) > 1:
-        for name, one, weight in zip(opened, opened.values(), weights, strict=True):
-            known = (one.spec if is_model(one) else one).findings
-            share = [
-                f"{each} {w:.2f}" for each, w in zip(model.findings, weight.tolist(), strict=True) if each in known
-            ]
-            run_folder.say(f"{name} has weights {',  '.join(share)}.")
-    return [
-        teachers.Stored(stored[name], weight)
-        if name in stored
-        else teachers.Live(
-            one,
-            model.findings,
-            weight,
-            view=sizes.index(one.spec.size),
-            scale=(model.mean, model.std),
-            device=device,
-            exclusive=exclusive,
-        )
-        for (name, one), weight in zip(opened.items(), weights, strict=True)
-    ]
-
-
-def validator(options: Options, run: Any, data: "Datasets", choosing: Any, model: Any, policy: Any, device: Any) -> Any:
-    """What scores the student after an epoch; None where no label is known to judge it by."""
-    from ribcage.training import run_folder
-
-    labels = data.known_labels(choosing, model.findings, policy)
+    labels = data.known_labels(val_rows, spec.findings, policy)
     if ((labels == 1).any(axis=0) & (labels == 0).any(axis=0)).any():
-        return finetune.validator(options, run, data, choosing, model, policy, device)
-    run_folder.say(f"Split {options.val!r} has no labels: the last epoch is kept, without thresholds.")
+        return finetune.validator(options, trainer, data, val_rows, spec, policy, device)
+    say(f"Split {options.val!r} has no labels for validation: the last epoch is kept, without thresholds.")
     return None
 
 
 def keeper(
-    options: Options, run: Any, model: Any, judge: Any, data: "Datasets", learning: Any, choosing: Any
+    options: Options,
+    trainer: "Trainer[Distil]",
+    spec: "ModelSpec",
+    validation: "ClassifierValidation | None",
+    data: "Datasets",
+    train_rows: "np.ndarray",
+    val_rows: "np.ndarray",
 ) -> Callable[[], None]:
-    """What stores the student: it has seen what its teachers have seen."""
+    """A function that saves the student, with its own provenance and that of its teachers."""
     from ribcage.bundle import ood
     from ribcage.bundle.init import initial_provenance
     from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
-    from ribcage.training import teachers
+    from ribcage.training.teachers.opening import teacher_provenance
 
-    provenance = Provenance.of(data, learning, choosing) | initial_provenance(options.init)
-    check = ood.later(data, learning, choosing)
+    provenance = Provenance.of(data, train_rows, val_rows) | initial_provenance(options.init)
+    check = ood.later(data, train_rows, val_rows)
     for name in options.teacher:
-        provenance |= teachers.seen(name)
+        provenance |= teacher_provenance(name)
 
     def keep() -> None:
-        found = judge.chosen_spec() if judge else model
-        save_bundle(options.out / "bundle", run.result, found, provenance, check())
+        found = validation.chosen_spec() if validation else spec
+        save_bundle(options.out / "bundle", trainer.result, found, provenance, check())
 
     return keep
 
 
-def watch(options: Options, training: Any, judge: Any) -> None:
-    """Train, and show how it goes."""
-    from ribcage.training import run_folder
+def fit(options: Options, run: "Run", validation: "ClassifierValidation | None") -> None:
+    """Train, with a progress bar or log lines."""
+    from ribcage.training.run import show_progress
+    from ribcage.training.teachers.live import LiveTeacher
 
     try:
-        if judge:
-            finetune.watch(options, training, judge)
+        if validation:
+            finetune.fit(options, run, validation)
         else:
-            run_folder.watch(training, options.batch, lambda log: f"loss {log.loss:.4f}")
+            show_progress(run, options.batch, lambda log: f"loss {log.loss:.4f}")
     except ValueError:  # of a loss, or of a validation, that is not finite
-        strange = [one.name for one in training.run.method.teachers if one.dim and bool(one.strange)]
-        if strange:
+        teachers = getattr(run.trainer.method, "teachers", ())
+        broken = [one.name for one in teachers if isinstance(one, LiveTeacher) and bool(one.nonfinite)]
+        if broken:
             raise ValueError(
-                f"{' and '.join(strange)} predicts values that are not finite: its weights are damaged, or it has "
-                "diverged."
+                f"{' and '.join(broken)} predicts values that are not finite: its weights are damaged, or it diverged."
             ) from None
         raise
 
 
-def report(options: Options, training: Any, judge: Any) -> None:
-    """The last lines, and how to see what it bought."""
-    if judge:
-        finetune.report(options, training)
+def report(options: Options, run: "Run", validation: "ClassifierValidation | None") -> None:
+    """Print the result, and how to compare it with the teacher."""
+    if validation:
+        finetune.report(options, run)
     else:
         print(f"The model is {options.out / 'bundle'}.")
     bundles = [name for name in options.teacher if Path(name).is_dir()]
     if bundles:
-        print(
-            f"To compare it with its teacher: evaluate {bundles[0]} too, then run ribcage compare on both evaluations."
-        )
+        print(f"To compare with the teacher: evaluate {bundles[0]}, too, then run ribcage compare on both evaluations.")

@@ -8,13 +8,22 @@ from it, also in the middle of an epoch.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ribcage.models.hyperparameters import Hyperparameters, told
-from ribcage.training.options import Course
+from ribcage.training.options import TrainingOptions, as_json, with_defaults
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from ribcage.bundle.spec import ModelSpec
     from ribcage.data.collection import Datasets
+    from ribcage.data.findings import Policy
+    from ribcage.evaluation.classifier_validation import ClassifierValidation
+    from ribcage.methods.supervised import Supervised
+    from ribcage.training.run import Run
+    from ribcage.training.trainer import StepLog, Trainer
 
 POSITIONAL = ()
 EXAMPLES = (
@@ -24,7 +33,7 @@ EXAMPLES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Course):
+class Options(TrainingOptions):
     """Options of fine-tuning."""
 
     usual: ClassVar[Hyperparameters] = Hyperparameters(
@@ -70,103 +79,105 @@ class Options(Course):
 
 
 def defaults(_: str = "") -> dict[str, str]:
-    """What options become that are left open, for the help page."""
+    """The defaults of options that are left open, for the help."""
     return told(Options.usual)
 
 
-def run(options: Options) -> Any:
-    """Build, train, say what came of it; return the run folder."""
+def run(options: Options) -> Path | int:
+    """Train a classifier; the run folder, or an exit code of several processes."""
     import sys
 
     from ribcage.runtime import limits
-    from ribcage.training import options as course
+    from ribcage.training import setup
 
-    options = course.settled(options)
+    options = with_defaults(options)
     endless = options.patience and options.keep == "last"
-    limits.check_options(options, ["--patience waits for a best epoch, --keep last knows none"] if endless else [])
-    return course.run("finetune", sys.modules[__name__], options, train)
+    limits.check_options(options, ["--patience needs --keep best, not --keep last"] if endless else [])
+    return setup.run_processes("finetune", sys.modules[__name__], options, train)
 
 
-def train(options: Options, device: Any) -> Path:
+def train(options: Options, device: "torch.device") -> Path:
     """One process of the run."""
     from ribcage.data import selection
     from ribcage.data.collection import Datasets
     from ribcage.runtime import distributed
-    from ribcage.training import options as course
-    from ribcage.training import run_folder
-    from ribcage.training.run import Plan, Training
+    from ribcage.training import run_folder, setup
+    from ribcage.training.run import Plan, Run, opened_run
 
     data = Datasets.open(options.data)
     selection.distinct(data)
     if options.resume:
-        run_folder.check_same("finetune", options, data)
-    learning, choosing = cohorts(options, data)
+        run_folder.check_resumable("finetune", options, data)
+    train_rows, val_rows = split_rows(options, data)
     policy = policy_of(options, data)
-    model = describe(options, data, learning, choosing, policy)
-    run = build(options, data, learning, model, policy, device)
-    course.check_layout(options, run.method, model)
-    validation = validator(options, run, data, choosing, model, policy, device)
-    keep = keeper(options, validation, data, learning, choosing)
+    model = describe(options, data, train_rows, val_rows, policy)
+    trainer = build(options, data, train_rows, model, policy, device)
+    setup.check_layout(options, trainer.method, model)
+    validation = validator(options, trainer, data, val_rows, model, policy, device)
+    keep = keeper(options, validation, data, train_rows, val_rows)
     plan = Plan(
         "auroc" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience
     )
-    training = Training(run, options.out, plan, validation, keep)
-    with run_folder.going("finetune", options, training, data, facts=model.training):
-        watch(options, training, validation)
+    run = Run(trainer, options.out, plan, validation, keep)
+    with opened_run("finetune", options, run, data, facts=model.training):
+        fit(options, run, validation)
         if distributed.rank() == 0:
-            report(options, training)
+            report(options, run)
             export(options)
     return options.out
 
 
-def cohorts(options: Options, data: "Datasets") -> tuple[Any, Any]:
-    """The rows to learn from and those to choose by."""
+def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.ndarray"]:
+    """The rows to train on and those to validate on."""
     from ribcage.bundle.init import initial_provenance
     from ribcage.data import selection
     from ribcage.evaluation import leakage
-    from ribcage.training import options as course
-    from ribcage.training import run_folder
+    from ribcage.training import run_folder, setup
 
-    learning, said = course.rows(options, data, options.train)
-    choosing = course.own_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
-    run_folder.say(f"{said}, validating on {len(choosing):,}.")
-    if warning := selection.apart(data, learning, choosing, (options.train, options.val)):
+    train_rows, said = setup.training_rows(options, data, options.train)
+    val_rows = setup.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
+    run_folder.say(f"{said}, validating on {len(val_rows):,}.")
+    if warning := selection.apart(data, train_rows, val_rows, (options.train, options.val)):
         run_folder.say(warning)
-    for warning in selection.sharing(data, learning, choosing, (options.train, options.val), options.drop_shared):
+    for warning in selection.sharing(data, train_rows, val_rows, (options.train, options.val), options.drop_shared):
         run_folder.say(warning)
-    if warning := leakage.first_weights(initial_provenance(options.init), data, choosing, options.val):
+    if warning := leakage.first_weights(initial_provenance(options.init), data, val_rows, options.val):
         run_folder.say(warning)
-    return learning, choosing
+    return train_rows, val_rows
 
 
-def policy_of(options: Options, data: "Datasets") -> Any:
-    """What uncertain and blank labels become, in training and, without smoothing, in validation."""
+def policy_of(options: Options, data: "Datasets") -> "Policy":
+    """The policy for uncertain and blank labels, in training and, without smoothing, in validation."""
     from ribcage.data.findings import Policy
 
     return Policy.parse(options.policy, [name for one in data for name in one.index.findings])
 
 
-def describe(options: Options, data: "Datasets", learning: Any, choosing: Any, policy: Any) -> Any:
-    """The facts of the model to be: what it will need to be used."""
+def describe(
+    options: Options, data: "Datasets", train_rows: "np.ndarray", val_rows: "np.ndarray", policy: "Policy"
+) -> "ModelSpec":
+    """The spec of the model."""
     import numpy as np
 
     from ribcage.bundle.init import data_sources, initial_normalisation, initial_pool
     from ribcage.bundle.spec import ModelSpec
     from ribcage.data import dataset_folder, selection
     from ribcage.models.backbone import GRAY
-    from ribcage.training import options as course
+    from ribcage.training import setup
 
-    findings = course.findings(options, data)
+    findings = setup.findings_of(options, data)
     if not findings:
-        raise ValueError(f"{', '.join(options.data)} has no findings to train on.")
+        raise ValueError(
+            f"{', '.join(options.data)} has no findings to train on. Import labels, or pretrain without them."
+        )
     size = (options.size[0], options.size[-1])
     own = np.mean([(one.mean, one.std) for one in data], axis=0).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
     counts = {
-        "images": len(learning),
-        "patients": selection.known_patients(data, learning),
-        "selection": len(choosing),
-        "shared_patients": selection.overlap(data, learning, choosing).patients,
+        "images": len(train_rows),
+        "patients": selection.known_patients(data, train_rows),
+        "selection": len(val_rows),
+        "shared_patients": selection.overlap(data, train_rows, val_rows).patients,
         "policy": str(policy.settled),
     }
     return ModelSpec(
@@ -181,77 +192,94 @@ def describe(options: Options, data: "Datasets", learning: Any, choosing: Any, p
         pool=options.pool or initial_pool(options.init),
         loss=options.loss,
         data=data_sources(data, options.init),
-        training={**counts, "options": course.written(options)},
+        training={**counts, "options": as_json(options)},
         versions=dataset_folder.versions(),
     )
 
 
-def build(options: Options, data: "Datasets", learning: Any, model: Any, policy: Any, device: Any) -> Any:
-    """The run: model, batches, optimizer, learning rates."""
+def build(
+    options: Options,
+    data: "Datasets",
+    train_rows: "np.ndarray",
+    model: "ModelSpec",
+    policy: "Policy",
+    device: "torch.device",
+) -> "Trainer[Supervised]":
+    """The trainer: model, batches, optimizer, learning rate schedule."""
     import torch
 
     from ribcage.bundle.init import initial_backbone
     from ribcage.evaluation import classifier_validation
     from ribcage.imaging import augment
+    from ribcage.methods.base import method_options
     from ribcage.methods.supervised import Supervised
-    from ribcage.training import options as course
-    from ribcage.training import run_folder
+    from ribcage.training import run_folder, setup
 
     torch.manual_seed(options.seed)
     backbone = initial_backbone(model, options.init, options.drop_path)
     method = Supervised(
         backbone,
         model.findings,
-        loss=options.loss,
-        smoothing=options.smoothing,
-        balanced=options.balanced,
-        prior=options.prior,
-        mixup=options.mixup,
-        dropout=options.dropout,
-        freeze=options.freeze == "backbone",
+        **method_options(Supervised, options, freeze=options.freeze == "backbone"),
     )
     shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.view)]
-    loader = course.loader(options, data, shown, learning, model, device, policy=policy)
-    labels = loader.labels(0, learning)
+    loader = setup.build_loader(options, data, shown, train_rows, model, device, policy=policy)
+    labels = loader.labels(0, train_rows)
     if options.loss == "cross-entropy":
         classifier_validation.check_exclusive(labels)
     if options.freeze and not options.init:
-        run_folder.say("WARNING: --freeze backbone without --init: the head learns from random features.")
+        run_folder.say("WARNING: --freeze backbone without --init: the features of the backbone are random.")
     method.count(torch.from_numpy(labels))
-    return course.begin(options, method, loader, device, ema=options.ema)
+    return setup.build_trainer(options, method, loader, device, ema=options.ema)
 
 
-def validator(options: Options, run: Any, data: "Datasets", choosing: Any, model: Any, policy: Any, device: Any) -> Any:
-    """What scores the model after an epoch: with nothing to judge it by, no training begins."""
+def validator(
+    options: Options,
+    trainer: "Trainer[Supervised]",
+    data: "Datasets",
+    val_rows: "np.ndarray",
+    model: "ModelSpec",
+    policy: "Policy",
+    device: "torch.device",
+) -> "ClassifierValidation":
+    """The validation after an epoch; ValueError where no finding has both classes in the validation split."""
     from ribcage.evaluation.classifier_validation import ClassifierValidation, check_exclusive
     from ribcage.training import run_folder
 
     validation = ClassifierValidation(
-        lambda: run.result, data, choosing, model, device=device, batch=options.batch, policy=policy,
+        lambda: trainer.result, data, val_rows, model, device=device, batch=options.batch, policy=policy,
         threads=options.threads or None,
     )  # fmt: skip
     if model.loss == "cross-entropy":
         check_exclusive(validation.labels)
-    blind = [name for name in model.findings if name not in validation.judged]
+    one_class = [name for name in model.findings if name not in validation.judged]
     if not validation.judged:
         raise ValueError(
-            f"No finding of {', '.join(model.findings)} is both present and absent in split {options.val!r}: nothing "
-            f"can be chosen by it. Take another --val or --findings, or a --policy (now {policy}) that settles more."
+            f"No finding of {', '.join(model.findings)} has both classes in split {options.val!r}: no epoch can be "
+            f"selected by it. Use another --val or --findings, or a --policy (now {policy}) that leaves fewer unknown."
         )
-    if blind:
-        run_folder.say(f"Split {options.val!r} has only one class of {', '.join(blind)}: no AUROC and no thresholds.")
+    if one_class:
+        run_folder.say(
+            f"Split {options.val!r} has only one class of {', '.join(one_class)}: no AUROC and no thresholds of them."
+        )
     return validation
 
 
-def keeper(options: Options, validation: Any, data: "Datasets", learning: Any, choosing: Any) -> Callable[[], None]:
-    """What stores the best model so far."""
+def keeper(
+    options: Options,
+    validation: "ClassifierValidation",
+    data: "Datasets",
+    train_rows: "np.ndarray",
+    val_rows: "np.ndarray",
+) -> Callable[[], None]:
+    """A function that saves the model."""
     from ribcage.bundle import ood
     from ribcage.bundle.init import initial_provenance
     from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
 
-    provenance = Provenance.of(data, learning, choosing) | initial_provenance(options.init)
-    check = ood.later(data, learning, choosing)
+    provenance = Provenance.of(data, train_rows, val_rows) | initial_provenance(options.init)
+    check = ood.later(data, train_rows, val_rows)
 
     def keep() -> None:
         save_bundle(options.out / "bundle", validation.method(), validation.chosen_spec(), provenance, check())
@@ -259,26 +287,26 @@ def keeper(options: Options, validation: Any, data: "Datasets", learning: Any, c
     return keep
 
 
-def watch(options: Options, training: Any, validation: Any) -> None:
-    """Train, and show how it goes."""
-    from ribcage.training import run_folder
+def fit(options: Options, run: "Run", validation: "ClassifierValidation") -> None:
+    """Train, with a progress bar or log lines."""
     from ribcage.training.log_formats import PaddleLines
+    from ribcage.training.run import show_progress
 
     if options.log_format == "paddle":
-        lines = PaddleLines(training.run)
-        for log in training.steps():
+        lines = PaddleLines(run.trainer)
+        for log in run.steps():
             lines.show(log)
         return
 
-    def note(log: Any) -> str:
+    def note(log: "StepLog") -> str:
         auroc = f", val AUROC {validation.scores['auroc']:.4f}" if validation.scores else ""
         return f"loss {log.loss:.4f}{auroc}"
 
-    run_folder.watch(training, options.batch, note)
+    show_progress(run, options.batch, note)
 
 
-def report(options: Options, training: Any) -> None:
-    """The last lines: the validation of what was kept, and what to do next."""
+def report(options: Options, run: "Run") -> None:
+    """Print the validation of the saved model, and what to do next."""
     import shlex
 
     from ribcage.bundle.spec import ModelSpec
@@ -287,22 +315,22 @@ def report(options: Options, training: Any) -> None:
     found = dict(model.metrics["validation"])
     mean, _ = found.pop("auroc"), found.pop("loss", None)
     which = "Best validation, after" if options.keep == "best" else "Last validation, after"
-    print(f"{which} step {training.standing.best_step:,}: {of_findings(mean, len(found))}")
+    print(f"{which} step {run.standing.best_step:,}: {of_findings(mean, len(found))}")
     print("  " + "  ".join(f"{name.removeprefix('auroc_')} {score:.3f}" for name, score in found.items()))
     test = shlex.join(["ribcage", "evaluate", str(options.out), "--data", *options.data])
     print(f"The model is {options.out / 'bundle'}. Test it once: {test}")
 
 
 def of_findings(value: float, count: int) -> str:
-    """The main number of a validation."""
+    """The main result of a validation."""
     return f"AUROC {value:.4f}" if count == 1 else f"mean AUROC {value:.4f} of {count} findings"
 
 
 def export(options: Options) -> None:
-    """The model that was kept, in the published layout if one was asked for."""
+    """Export the saved model in the layout of --export-as, if any."""
     from ribcage.bundle.io import load_classifier
-    from ribcage.training import options as course
+    from ribcage.training import setup
 
     if options.export_as:
         kept = load_classifier(options.out)
-        course.export(options, kept.method, kept.spec)
+        setup.export_layout(options, kept.method, kept.spec)

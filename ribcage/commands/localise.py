@@ -10,27 +10,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ribcage.models.hyperparameters import Hyperparameters, told
-from ribcage.training.options import Course
+from ribcage.training.options import TrainingOptions, as_json, with_defaults
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from ribcage.bundle.spec import ModelSpec
     from ribcage.data.collection import Datasets
+    from ribcage.data.findings import Policy
+    from ribcage.evaluation.detector_validation import DetectorValidation
+    from ribcage.methods.detect import Detect
+    from ribcage.training.run import Run
+    from ribcage.training.trainer import StepLog, Trainer
 
 POSITIONAL = ()
 EXAMPLES = ("localise --data data/rsna --model resnet50 --init runs/moco --freeze backbone --out runs/boxes",)
 MODEL = "resnet50"
-"""Of the protocol, where neither --model nor --init names one."""
+"""The architecture of LoVT's protocol, where neither --model nor --init names one."""
 KIND: Literal["float16"] = "float16"
-"""Of the numbers in kept maps."""
+"""Number type of cached feature maps."""
 MAPS = "features"
-"""The folder of kept maps in that of the run, while it lasts."""
+"""Folder of cached feature maps in the run folder, during the run."""
 COUNTS = {"width": 1024, "depth": 16, "boxes": 4096}
-"""What there can be most of."""
-UNTAUGHT = ("findings", "labels", "size", "model", "channels", "freeze", "epochs", "lr", "augment", "view", "keep")
-"""Options that mean nothing where nothing is learnt: --head cam takes its classifier as it is."""
+"""Largest values of options."""
+UNUSED_BY_CAM = ("findings", "labels", "size", "model", "channels", "freeze", "epochs", "lr", "augment", "view", "keep")
+"""Options without effect on --head cam, which trains nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Course):
+class Options(TrainingOptions):
     """Options of training a detector."""
 
     usual: ClassVar[Hyperparameters] = Hyperparameters(
@@ -82,39 +91,39 @@ class Options(Course):
 
 
 def defaults(_: str = "") -> dict[str, str]:
-    """What options become that are left open, for the help page."""
+    """The defaults of options that are left open, for the help."""
     return told(Options.usual)
 
 
-def run(options: Options) -> Any:
-    """Build, train, say what came of it; return the run folder."""
+def run(options: Options) -> Path | int:
+    """Train a detector; the run folder, or an exit code of several processes."""
     import sys
 
     from ribcage.runtime import limits
-    from ribcage.training import options as course
+    from ribcage.training import setup
 
     unsound = wrong(options)
-    options = options if options.head == "cam" else course.settled(options)  # which trains nothing
+    options = options if options.head == "cam" else with_defaults(options)  # which trains nothing
     limits.check_options(options, unsound)
-    return course.run("localise", sys.modules[__name__], options, train)
+    return setup.run_processes("localise", sys.modules[__name__], options, train)
 
 
 def wrong(options: Options) -> list[str]:
-    """What does not go together."""
+    """Options that do not go together."""
     said = []
     if options.patience and options.keep == "last":
-        said.append("--patience waits for a best epoch, --keep last knows none")
+        said.append("--patience needs --keep best, not --keep last")
     if options.head == "cam" and not (options.init and Path(options.init).exists()):
-        said.append("--head cam looks at what a classifier looks at: give its bundle by --init")
+        said.append("--head cam needs the bundle of a classifier as --init")
     if options.head == "cam":
-        idle = [name for name in UNTAUGHT if getattr(options, name) != getattr(Options, name)]
-        said += [f"--{name} is of what learns, and --head cam takes the classifier as it is" for name in idle]
+        idle = [name for name in UNUSED_BY_CAM if getattr(options, name) != getattr(Options, name)]
+        said += [f"--{name} has no effect with --head cam, which trains nothing" for name in idle]
     if not 0 < options.share <= 1:
-        said.append(f"--share {options.share:g} is not more than 0 and at most 1")
+        said.append(f"--share {options.share:g} is not above 0 and at most 1")
     if options.freeze and not options.init:
-        said.append("--freeze backbone goes with --init")
+        said.append("--freeze backbone needs --init")
     if not 0 < options.overlap <= 1:
-        said.append(f"--overlap {options.overlap:g} is not more than 0 and at most 1")
+        said.append(f"--overlap {options.overlap:g} is not above 0 and at most 1")
     said += [
         f"--{name} {getattr(options, name)} is not from 1 to {most}"
         for name, most in COUNTS.items()
@@ -127,41 +136,41 @@ def wrong(options: Options) -> list[str]:
     return said
 
 
-def train(options: Options, device: Any) -> Path:
+def train(options: Options, device: "torch.device") -> Path:
     """One process of the run."""
     from ribcage.data import selection
     from ribcage.data.collection import Datasets
     from ribcage.runtime import distributed
     from ribcage.training import run_folder
-    from ribcage.training.run import Plan, Training
+    from ribcage.training.run import Plan, Run, opened_run
 
     data = Datasets.open(options.data)
     selection.distinct(data)
     if options.head == "cam":
-        with run_folder.alone(options):
-            return look(options, data, device)
+        with run_folder.locked_folder(options):
+            return build_cam(options, data, device)
     options = settled(options, data)
     if options.resume:
-        run_folder.check_same("localise", options, data)
-    learning, choosing, policy = cohorts(options, data)
-    model = describe(options, data, learning, choosing, policy)
-    run = build(options, data, learning, model, policy, device)
-    validation = validator(options, run, data, choosing, model, policy, device)
-    keep = keeper(options, validation, data, learning, choosing)
+        run_folder.check_resumable("localise", options, data)
+    train_rows, val_rows, policy = split_rows(options, data)
+    model = describe(options, data, train_rows, val_rows, policy)
+    trainer = build(options, data, train_rows, model, policy, device)
+    validation = validator(options, trainer, data, val_rows, model, policy, device)
+    keep = keeper(options, trainer, validation, data, train_rows, val_rows)
     plan = Plan("map" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience)
-    training = Training(run, options.out, plan, validation, keep)
-    with run_folder.going("localise", options, training, data, facts=model.training):
-        keep_maps(options, run, validation)
-        watch(options, training, validation)
+    run = Run(trainer, options.out, plan, validation, keep)
+    with opened_run("localise", options, run, data, facts=model.training):
+        cache_maps(options, trainer, validation)
+        fit(options, run, validation)
         if distributed.rank() == 0:
-            keep_no_maps(options)
+            remove_maps(options)
             which = "Best" if options.keep == "best" else "Last"
-            report(options, f"{which} validation, after step {training.standing.best_step:,}")
+            report(options, f"{which} validation, after step {run.standing.best_step:,}")
     return options.out
 
 
 def settled(options: Options, data: "Datasets") -> Options:
-    """What was left open: the model is that of the bundle it begins with, the findings are those with boxes."""
+    """The options with the model of the initial bundle, and the findings that have boxes, where they are left open."""
     from ribcage.bundle.init import initial_spec
     from ribcage.inference import detections
     from ribcage.runtime.spelling import did_you_mean
@@ -182,51 +191,55 @@ def settled(options: Options, data: "Datasets") -> Options:
         hint = did_you_mean(strange[0], there)
         raise ValueError(f"{', '.join(options.data)} has no finding {strange[0]!r}.{hint} It has {', '.join(there)}.")
     if not findings:
-        raise ValueError(f"{', '.join(options.data)} has no box in split {options.train!r}: nothing to learn from.")
+        raise ValueError(
+            f"{', '.join(options.data)} has no box in split {options.train!r}. Use another --train, or import boxes."
+        )
     return replace(options, model=model, channels=channels, findings=findings)
 
 
-def cohorts(options: Options, data: "Datasets") -> tuple[Any, Any, Any]:
-    """The rows to learn from, those to choose by, and what uncertain labels are: without boxes, known to be nowhere or
-    not known at all."""
+def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.ndarray", "Policy"]:
+    """The rows to train on, those to validate on, and the policy: what an uncertain label without boxes is."""
     from ribcage.bundle.init import initial_provenance
     from ribcage.data import selection
     from ribcage.evaluation import leakage
     from ribcage.inference import detections
-    from ribcage.training import options as course
-    from ribcage.training import run_folder
+    from ribcage.training import run_folder, setup
 
     policy = policy_of(options, data)
-    learning, said = course.rows(options, data, options.train)
-    choosing = course.own_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
-    run_folder.say(f"{said}, validating on {len(choosing):,}.")
-    if warning := selection.apart(data, learning, choosing, (options.train, options.val)):
+    train_rows, said = setup.training_rows(options, data, options.train)
+    val_rows = setup.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
+    run_folder.say(f"{said}, validating on {len(val_rows):,}.")
+    if warning := selection.apart(data, train_rows, val_rows, (options.train, options.val)):
         run_folder.say(warning)
-    for warning in selection.sharing(data, learning, choosing, (options.train, options.val), options.drop_shared):
+    for warning in selection.sharing(data, train_rows, val_rows, (options.train, options.val), options.drop_shared):
         run_folder.say(warning)
-    if warning := leakage.first_weights(initial_provenance(options.init), data, choosing, options.val):
+    if warning := leakage.first_weights(initial_provenance(options.init), data, val_rows, options.val):
         run_folder.say(warning)
-    kept = [rows[detections.drawn(data, rows, options.findings, policy).any(axis=1)] for rows in (learning, choosing)]
-    if lost := len(learning) + len(choosing) - sum(map(len, kept)):
-        run_folder.say(f"{lost:,} of them are left out: their {' or '.join(options.findings)} has no box.")
+    kept = [rows[detections.drawn(data, rows, options.findings, policy).any(axis=1)] for rows in (train_rows, val_rows)]
+    if lost := len(train_rows) + len(val_rows) - sum(map(len, kept)):
+        run_folder.say(
+            f"{lost:,} of them are left out: no box, and no negative label of {' or '.join(options.findings)}."
+        )
     for rows, split in zip(kept, (options.train, options.val), strict=True):
-        blind = [name for name in options.findings if not len(detections.truth(data, rows, name))]
-        if len(blind) == len(options.findings):
-            raise ValueError(f"No image of split {split!r} with usable labels has a box of {' or '.join(blind)}.")
-        if blind:
-            run_folder.say(f"WARNING: split {split!r} has no box of {', '.join(blind)}.")
+        without_boxes = [name for name in options.findings if not len(detections.truth(data, rows, name))]
+        if len(without_boxes) == len(options.findings):
+            raise ValueError(f"No image of split {split!r} that can be used has a box of {' or '.join(without_boxes)}.")
+        if without_boxes:
+            run_folder.say(f"WARNING: split {split!r} has no box of {', '.join(without_boxes)}.")
     return kept[0], kept[1], policy
 
 
-def policy_of(options: Options, data: "Datasets") -> Any:
-    """What uncertain and blank labels are."""
+def policy_of(options: Options, data: "Datasets") -> "Policy":
+    """The policy for uncertain and blank labels."""
     from ribcage.data.findings import Policy
 
     return Policy.parse(options.policy, [name for one in data for name in one.index.findings])
 
 
-def describe(options: Options, data: "Datasets", learning: Any, choosing: Any, policy: Any) -> Any:
-    """The facts of the model to be: what it will need to be used."""
+def describe(
+    options: Options, data: "Datasets", train_rows: "np.ndarray", val_rows: "np.ndarray", policy: "Policy"
+) -> "ModelSpec":
+    """The spec of the detector."""
     import numpy as np
 
     from ribcage.bundle.init import data_sources, initial_normalisation, initial_pool
@@ -234,16 +247,15 @@ def describe(options: Options, data: "Datasets", learning: Any, choosing: Any, p
     from ribcage.data import dataset_folder, selection
     from ribcage.inference import detections
     from ribcage.models.backbone import GRAY
-    from ribcage.training import options as course
 
     own = np.mean([(one.mean, one.std) for one in data], axis=0).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
     counts = {
-        "images": len(learning),
-        "patients": selection.known_patients(data, learning),
-        "boxes": sum(len(detections.truth(data, learning, name)) for name in options.findings),
-        "selection": len(choosing),
-        "shared_patients": selection.overlap(data, learning, choosing).patients,
+        "images": len(train_rows),
+        "patients": selection.known_patients(data, train_rows),
+        "boxes": sum(len(detections.truth(data, train_rows, name)) for name in options.findings),
+        "selection": len(val_rows),
+        "shared_patients": selection.overlap(data, train_rows, val_rows).patients,
         "policy": str(policy.settled),
     }
     return ModelSpec(
@@ -258,98 +270,125 @@ def describe(options: Options, data: "Datasets", learning: Any, choosing: Any, p
         pool=options.pool or initial_pool(options.init),
         detector=detector(options),
         data=data_sources(data, options.init),
-        training={**counts, "options": course.written(options)},
+        training={**counts, "options": as_json(options)},
         versions=dataset_folder.versions(),
     )
 
 
 def detector(options: Options) -> dict[str, Any]:
-    """The head and its options, with which the bundle builds it again."""
+    """The head and its options, as the spec keeps them."""
     own = {"fcos": ("width", "depth", "quality", "overlap"), "yolo": ("anchors", "overlap"), "cam": ("share",)}[
         options.head
     ]
     return {"head": options.head, **{name: getattr(options, name) for name in own}, "keep": options.boxes}
 
 
-def build(options: Options, data: "Datasets", learning: Any, model: Any, policy: Any, device: Any) -> Any:
-    """The run: model, batches, optimizer, learning rates."""
+def build(
+    options: Options,
+    data: "Datasets",
+    train_rows: "np.ndarray",
+    model: "ModelSpec",
+    policy: "Policy",
+    device: "torch.device",
+) -> "Trainer[Detect]":
+    """The trainer: model, batches, optimizer, learning rate schedule."""
     import torch
 
     from ribcage.bundle.init import initial_backbone
     from ribcage.bundle.io import build_detector
     from ribcage.imaging import augment
     from ribcage.inference import detections
-    from ribcage.training import options as course
+    from ribcage.training import setup
 
     torch.manual_seed(options.seed)
     backbone = initial_backbone(model, options.init, options.drop_path)
-    method = build_detector(model, backbone, "What was asked for", freeze=options.freeze == "backbone")
-    method.measure(detections.shown(data, learning, model.findings, model.size), model.size)
+    method = build_detector(model, backbone, "The detector", freeze=options.freeze == "backbone")
+    method.measure(detections.shown(data, train_rows, model.findings, model.size), model.size)
     shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.view)]
-    loader = course.loader(options, data, shown, learning, model, device, policy=policy)
-    return course.begin(options, method, loader, device)
+    loader = setup.build_loader(options, data, shown, train_rows, model, device, policy=policy)
+    return setup.build_trainer(options, method, loader, device)
 
 
-def keep_maps(options: Options, run: Any, validation: Any) -> None:
-    """Let a frozen backbone see each image once, where that gives what it would give every time."""
+def cache_maps(options: Options, trainer: "Trainer[Detect]", validation: "DetectorValidation") -> None:
+    """Cache the feature maps of a frozen backbone, where they do not differ from epoch to epoch."""
     from ribcage.training import feature_cache, run_folder
 
-    if not options.cache or not options.freeze or run.step == run.epochs * len(run.loader):
+    if not options.cache or not options.freeze or trainer.step == trainer.epochs * len(trainer.loader):
         return
-    for of, loader, user in (("training", run.loader, run.loader), ("validation", validation.loader(), validation)):
-        if why := feature_cache.hindrance(run.method, loader, KIND, options.cache_gb):
-            run_folder.say(f"Feature maps of {of} images are not cached: {why}.")
+    for of, loader, user in (
+        ("training", trainer.loader, trainer.loader),
+        ("validation", validation.loader(), validation),
+    ):
+        if why := feature_cache.hindrance(trainer.method, loader, KIND, options.cache_gb):
+            run_folder.say(f"The feature maps for {of} are not cached: {why}.")
         else:
-            user.cached = feature_cache.keep(run.method, loader, options.out / MAPS / of, kind=KIND, bf16=run.bf16)
+            user.cached = feature_cache.keep(
+                trainer.method, loader, options.out / MAPS / of, kind=KIND, bf16=trainer.bf16
+            )
 
 
-def keep_no_maps(options: Options) -> None:
-    """Of a run that is done."""
+def remove_maps(options: Options) -> None:
+    """Remove the cached feature maps of a finished run."""
     from ribcage.training import feature_cache
 
     for of in ("training", "validation", "."):
         feature_cache.discard(options.out / MAPS / of)
 
 
-def validator(options: Options, run: Any, data: "Datasets", choosing: Any, model: Any, policy: Any, device: Any) -> Any:
-    """What scores the detector after an epoch."""
+def validator(
+    options: Options,
+    trainer: "Trainer[Detect]",
+    data: "Datasets",
+    val_rows: "np.ndarray",
+    model: "ModelSpec",
+    policy: "Policy",
+    device: "torch.device",
+) -> "DetectorValidation":
+    """The validation after an epoch."""
     from ribcage.evaluation.detector_validation import DetectorValidation
 
     return DetectorValidation(
-        lambda: run.result, data, choosing, model, device=device, batch=options.batch, policy=policy,
-        threads=options.threads or None, bf16=run.bf16,
+        lambda: trainer.result, data, val_rows, model, device=device, batch=options.batch, policy=policy,
+        threads=options.threads or None, bf16=trainer.bf16,
     )  # fmt: skip
 
 
-def keeper(options: Options, validation: Any, data: "Datasets", learning: Any, choosing: Any) -> Callable[[], None]:
-    """What stores the best detector so far; it has seen what its first weights have seen."""
+def keeper(
+    options: Options,
+    trainer: "Trainer[Detect]",
+    validation: "DetectorValidation",
+    data: "Datasets",
+    train_rows: "np.ndarray",
+    val_rows: "np.ndarray",
+) -> Callable[[], None]:
+    """A function that saves the detector, with the provenance of its initial weights."""
     from ribcage.bundle import ood
     from ribcage.bundle.init import initial_provenance
     from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
 
-    provenance = Provenance.of(data, learning, choosing) | initial_provenance(options.init)
-    check = ood.later(data, learning, choosing)
+    provenance = Provenance.of(data, train_rows, val_rows) | initial_provenance(options.init)
+    check = ood.later(data, train_rows, val_rows)
 
     def keep() -> None:
-        save_bundle(options.out / "bundle", validation.method(), validation.chosen_spec(), provenance, check())
+        save_bundle(options.out / "bundle", trainer.result, validation.chosen_spec(), provenance, check())
 
     return keep
 
 
-def watch(options: Options, training: Any, validation: Any) -> None:
-    """Train, and show how it goes."""
-    from ribcage.training import run_folder
+def fit(options: Options, run: "Run", validation: "DetectorValidation") -> None:
+    """Train, with a progress bar."""
+    from ribcage.training.run import show_progress
 
-    def note(log: Any) -> str:
+    def note(log: "StepLog") -> str:
         score = f", val mAP {validation.scores['map']:.4f}" if validation.scores else ""
         return f"loss {log.loss:.4f}{score}"
 
-    run_folder.watch(training, options.batch, note)
+    show_progress(run, options.batch, note)
 
 
-def look(options: Options, data: "Datasets", device: Any) -> Path:
-    """A classifier as a detector: nothing is learnt, validation chooses the score from which boxes are shown."""
+def build_cam(options: Options, data: "Datasets", device: "torch.device") -> Path:
+    """A classifier as a detector: nothing is trained, validation selects the score threshold."""
     import numpy as np
 
     from ribcage.bundle.io import Detector, load_classifier, save_bundle
@@ -358,33 +397,32 @@ def look(options: Options, data: "Datasets", device: Any) -> Path:
     from ribcage.evaluation.detector_validation import DetectorValidation
     from ribcage.inference import gradcam
     from ribcage.runtime import distributed
-    from ribcage.training import options as course
-    from ribcage.training import run_folder
+    from ribcage.training import run_folder, setup
 
     known = load_classifier(options.init)
     model = replace(known.spec, detector=detector(options), thresholds={}, metrics={})  # those were of probabilities
     seen = known.provenance
     looking = Detector(known.folder, model, known.method.to(device), seen)
-    choosing = course.own_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
+    val_rows = setup.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
     validation = DetectorValidation(
-        lambda: gradcam.finder(looking), data, choosing, model, device=device, batch=options.batch,
+        lambda: gradcam.finder(looking), data, val_rows, model, device=device, batch=options.batch,
         policy=policy_of(options, data), threads=options.threads or None,
     )  # fmt: skip
-    if warning := leakage.first_weights(seen, data, choosing, options.val):
+    if warning := leakage.first_weights(seen, data, val_rows, options.val):
         run_folder.say(warning)
     if validation.judged:
         validation()
-        seen |= Provenance.of(data, np.empty(0, np.int64), choosing)
+        seen |= Provenance.of(data, np.empty(0, np.int64), val_rows)
     if distributed.rank() == 0:
-        run_folder.begin("localise", options, data)
+        run_folder.create("localise", options, data)
         found = validation.chosen_spec() if validation.judged else model
         save_bundle(options.out / "bundle", looking.method, found, seen, known.ood)
-        report(options, "Validation" if validation.judged else "")
+        report(options, "ClassifierValidation" if validation.judged else "")
     return options.out
 
 
 def report(options: Options, which: str) -> None:
-    """The last lines: the validation of what was kept, if there is one, and what to do next."""
+    """Print the validation of the saved detector, if there is one, and what to do next."""
     import shlex
 
     from ribcage.bundle.spec import ModelSpec
@@ -395,6 +433,6 @@ def report(options: Options, which: str) -> None:
         each = [f"{name.removeprefix('map_')} {score:.3f}" for name, score in found.items() if name.startswith("map_")]
         print("  " + "  ".join(each))
     else:
-        print(f"Split {options.val!r} has no boxes, so no score threshold was chosen: boxes of any score are shown.")
+        print(f"Split {options.val!r} has no box: there is no score threshold.")
     test = shlex.join(["ribcage", "evaluate", str(options.out), "--data", *options.data])
     print(f"The detector is {options.out / 'bundle'}. Test it once: {test}")

@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ribcage.models.hyperparameters import told
-from ribcage.training.options import ASKED, Course
+from ribcage.training.options import LEFT_OPEN, TrainingOptions, as_json, earlier_values, with_defaults
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from ribcage.bundle.spec import ModelSpec
     from ribcage.data.collection import Datasets
-
-if TYPE_CHECKING:
+    from ribcage.data.loader import Loader
     from ribcage.methods import Method
+    from ribcage.training.monitor import Monitor
+    from ribcage.training.run import Run
+    from ribcage.training.trainer import StepLog, Trainer
 
 POSITIONAL = ("method",)
 EXAMPLES = (
@@ -29,7 +35,7 @@ EXAMPLES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Course):
+class Options(TrainingOptions):
     """Options of pretraining."""
 
     method: str
@@ -82,90 +88,88 @@ def member_file(name: str) -> Path:
 
 
 def defaults(method: str = "") -> dict[str, str]:
-    """What options become that are left open, for the help page: what the method's paper says."""
+    """The defaults of options that are left open, for the help: those of the method's paper."""
     if not method:
-        return dict.fromkeys(("epochs", *ASKED), "the method's: ribcage pretrain METHOD --help")
+        return dict.fromkeys(("epochs", *LEFT_OPEN), "the method's: ribcage pretrain METHOD --help")
     return told(member(method).published(None, Options.batch))
 
 
 def settled(options: Options) -> Options:
-    """The options with all that they leave open as the method's paper has it, or as the run to go on with was begun."""
-    from ribcage.training import options as course
+    """The options with all that is left open filled in: from the run that is resumed, else as published."""
 
     kind = member(options.method)
-    epochs = course.begun(options, ["epochs"]).get("epochs") if options.epochs is None else options.epochs
+    epochs = earlier_values(options, ["epochs"]).get("epochs") if options.epochs is None else options.epochs
     published = kind.published(epochs, options.batch)
-    own = {**published.own, **course.begun(options, tuple(published.own)), **options.member}
+    own = {**published.own, **earlier_values(options, tuple(published.own)), **options.member}
     whole = dataclasses.replace(options, epochs=published.epochs if epochs is None else epochs, member=own)
-    return course.settled(whole, published)
+    return with_defaults(whole, published)
 
 
-def run(options: Options) -> Any:
-    """Build, train, say what came of it; return the run folder."""
+def run(options: Options) -> Path | int:
+    """Pretrain a backbone; the run folder, or an exit code of several processes."""
     import sys
 
-    from ribcage.training import options as course
+    from ribcage.training import setup
 
-    return course.run("pretrain", sys.modules[__name__], settled(options), train)
+    return setup.run_processes("pretrain", sys.modules[__name__], settled(options), train)
 
 
-def train(options: Options, device: Any) -> Path:
+def train(options: Options, device: "torch.device") -> Path:
     """One process of the run."""
     from ribcage.data import selection
     from ribcage.data.collection import Datasets
     from ribcage.runtime import distributed
-    from ribcage.training import options as course
-    from ribcage.training import run_folder
+    from ribcage.training import run_folder, setup
     from ribcage.training.monitor import before
-    from ribcage.training.run import Plan, Training
+    from ribcage.training.run import Plan, Run, opened_run
 
     check(options)
     data = Datasets.open(options.data)
     selection.distinct(data)
     if options.resume:
-        run_folder.check_same("pretrain", options, data)
-    rows, said = course.rows(options, data, *options.train)
+        run_folder.check_resumable("pretrain", options, data)
+    rows, said = setup.training_rows(options, data, *options.train)
     run_folder.say(f"{said}.")
     model, findings = describe(options, data, rows)
-    run = build(options, data, rows, model, findings, device)
-    course.check_layout(options, run.method, model)
-    monitor = watcher(options, run, data, rows, model, device)
-    keep = keeper(options, run, data, rows, model, monitor)
+    trainer = build(options, data, rows, model, findings, device)
+    setup.check_layout(options, trainer.method, model)
+    monitor = watcher(options, trainer, data, rows, model, device)
+    keep = keeper(options, trainer, data, rows, model, monitor)
     plan = Plan("", options.save_minutes, options.watch_every)
-    training = Training(run, options.out, plan, looking(monitor), keep)
-    with run_folder.going("pretrain", options, training, data, facts=model.training):
+    run = Run(trainer, options.out, plan, looking(monitor), keep)
+    with opened_run("pretrain", options, run, data, facts=model.training):
         monitor.found += before(options.out / "metrics.jsonl")
-        watch(options, training, monitor)
+        fit(options, run, monitor)
         if distributed.rank() == 0:
-            report(options, run, data, rows, model, monitor)
+            report(options, trainer, data, rows, model, monitor)
     return options.out
 
 
 def check(options: Options) -> None:
-    """All that is wrong with the options, at once."""
+    """Raise one ValueError with all that is wrong with the options."""
     from ribcage import methods
     from ribcage.runtime import limits
-    from ribcage.training import options as course
+    from ribcage.training import setup
 
     kind = methods.load(options.method)
     wrong = limits.faults(options)
-    if not kind.divisible and course.parts(options, options.batch) > 1:
+    if not kind.divisible and setup.accumulation_steps(options, options.batch) > 1:
         wrong.append(
-            f"{options.method} compares the images of a whole batch: it cannot be computed in parts of "
-            f"--micro-batch {options.micro_batch}; take a smaller --batch, or more processes"
+            f"--micro-batch {options.micro_batch} is not possible with {options.method}, which compares all images of "
+            f"a batch: use a smaller --batch, or more processes"
         )
     if options.share and len(options.share) != len(options.data):
-        wrong.append(f"--share has {len(options.share)} numbers for {len(options.data)} data sets")
+        wrong.append(f"--share has {len(options.share)} numbers for {len(options.data)} datasets")
     if any(share < 0 for share in options.share) or (options.share and not sum(options.share)):
-        wrong.append("--share takes numbers of 0 or more, one of them above 0")
+        wrong.append("--share needs numbers of 0 or more, one of them above 0")
     if not kind.from_labels and (options.findings or options.policy != Options.policy):
-        wrong.append(f"{options.method} looks at no label: --findings and --policy do not go with it")
+        wrong.append(f"--findings and --policy have no effect on {options.method}, which uses no labels")
     if wrong:
         raise ValueError("; ".join(wrong) + ".")
 
 
-def describe(options: Options, data: "Datasets", rows: Any) -> tuple[Any, tuple[str, ...]]:
-    """The facts of the backbone to be, and the findings it learns from."""
+def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["ModelSpec", tuple[str, ...]]:
+    """The spec of the backbone, and the findings whose labels it uses."""
     import numpy as np
 
     from ribcage import methods
@@ -173,12 +177,12 @@ def describe(options: Options, data: "Datasets", rows: Any) -> tuple[Any, tuple[
     from ribcage.bundle.spec import ModelSpec
     from ribcage.data import dataset_folder, selection
     from ribcage.models.backbone import GRAY
-    from ribcage.training import options as course
+    from ribcage.training import setup
 
-    findings = course.findings(options, data)
+    findings = setup.findings_of(options, data)
     learnt = findings if methods.load(options.method).from_labels else ()
     if methods.load(options.method).from_labels and not learnt:
-        raise ValueError(f"{options.method} needs labels, and {', '.join(options.data)} has none.")
+        raise ValueError(f"{options.method} uses labels, and {', '.join(options.data)} has none.")
     scales = [(one.mean, one.std) for one in data]
     common = np.average(scales, axis=0, weights=shares(options, data, rows)).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else common)
@@ -195,25 +199,32 @@ def describe(options: Options, data: "Datasets", rows: Any) -> tuple[Any, tuple[
         channels=options.channels,
         pool=options.pool or initial_pool(options.init) or ("avg" if options.method == "mae" else ""),
         data=data_sources(data, options.init),
-        training=json.loads(json.dumps({**facts, "options": course.written(options)})),
+        training=json.loads(json.dumps({**facts, "options": as_json(options)})),
         versions=dataset_folder.versions(),
     ), learnt
 
 
-def shares(options: Options, data: "Datasets", rows: Any) -> Any:
-    """Each data set's share of what is seen."""
+def shares(options: Options, data: "Datasets", rows: "np.ndarray") -> "np.ndarray":
+    """The fraction of each dataset in a batch."""
     import numpy as np
 
-    return options.share or np.bincount(data.source(rows), minlength=len(data))
+    return np.array(options.share or np.bincount(data.source(rows), minlength=len(data)), np.float64)
 
 
-def build(options: Options, data: "Datasets", rows: Any, model: Any, findings: tuple[str, ...], device: Any) -> Any:
-    """The run: method, batches, optimizer, learning rates."""
+def build(
+    options: Options,
+    data: "Datasets",
+    rows: "np.ndarray",
+    model: "ModelSpec",
+    findings: tuple[str, ...],
+    device: "torch.device",
+) -> "Trainer[Method]":
+    """The trainer: method, batches, optimizer, learning rate schedule."""
     import torch
 
     from ribcage import methods
     from ribcage.bundle.init import initial_backbone
-    from ribcage.training import options as course
+    from ribcage.training import setup
 
     torch.manual_seed(options.seed)
     kind = methods.load(options.method)
@@ -222,16 +233,18 @@ def build(options: Options, data: "Datasets", rows: Any, model: Any, findings: t
     if wrong := method.faults(len(rows), options.batch):
         raise ValueError("; ".join(wrong) + ".")
     method.count(torch.from_numpy(loader.labels(0, rows)))
-    return course.begin(options, method, loader, device)
+    return setup.build_trainer(options, method, loader, device)
 
 
-def loader_of(options: Options, data: "Datasets", rows: Any, model: Any, method: Any, device: Any) -> Any:
-    """What shows the images; each data set by its own mean and spread, unless weights expect another."""
+def loader_of(
+    options: Options, data: "Datasets", rows: "np.ndarray", model: "ModelSpec", method: "Method", device: "torch.device"
+) -> "Loader":
+    """The loader; without --init, each dataset is normalised by its own mean and standard deviation."""
     from ribcage.data.findings import Policy
     from ribcage.imaging import augment
-    from ribcage.training import options as course
+    from ribcage.training import setup
 
-    return course.loader(
+    return setup.build_loader(
         options,
         data,
         [augment.changed_view(view, options.view) for view in method.views(model.size, options.augment)],
@@ -243,12 +256,19 @@ def loader_of(options: Options, data: "Datasets", rows: Any, model: Any, method:
         weights=options.share or None,
         same_patient=bool(options.member.get("patient_aware")) and method.same_patient,
         drop_last=True,
-        normalise=(model.mean, model.std) if options.init else None,
+        per_dataset=not options.init,
     )
 
 
-def watcher(options: Options, run: Any, data: "Datasets", rows: Any, model: Any, device: Any) -> Any:
-    """What looks at the features every few epochs."""
+def watcher(
+    options: Options,
+    trainer: "Trainer[Method]",
+    data: "Datasets",
+    rows: "np.ndarray",
+    model: "ModelSpec",
+    device: "torch.device",
+) -> "Monitor":
+    """The monitor of the features."""
     from ribcage.data.collection import Datasets
     from ribcage.training import monitor, run_folder
 
@@ -257,38 +277,44 @@ def watcher(options: Options, run: Any, data: "Datasets", rows: Any, model: Any,
         opened = Datasets.open(options.probe)
         if "val" in options.train:
             run_folder.say(
-                "! The probe is evaluated on the val split, which is also used for pretraining: its results are "
-                "optimistic."
+                "WARNING: --probe evaluates on the val split, which is also trained on: its AUROC is biased upwards."
             )
         labelled = monitor.Labelled(opened, opened.rows_of("train"), opened.rows_of("val"))
     return monitor.Monitor(
-        lambda: run.method,
+        lambda: trainer.method,
         data,
         rows,
         size=model.size,
         device=device,
         labelled=labelled,
         channels=model.channels,
-        normalise=run.loader.normalise,
+        normalise=trainer.loader.normalise,
         threads=options.threads or None,
     )
 
 
-def looking(monitor: Any) -> Callable[[], dict[str, float]]:
-    """A look at the features that says when they have collapsed."""
+def looking(monitor: "Monitor") -> Callable[[], dict[str, float]]:
+    """An evaluation of the features that warns of a collapse."""
     from ribcage.training import run_folder
 
     def look() -> dict[str, float]:
         found: dict[str, float] = monitor()
         if warning := monitor.warning():
-            run_folder.say(f"! {warning}")
+            run_folder.say(f"WARNING: {warning}")
         return found
 
     return look
 
 
-def keeper(options: Options, run: Any, data: "Datasets", rows: Any, model: Any, monitor: Any) -> Callable[[], None]:
-    """What stores the backbone as it is."""
+def keeper(
+    options: Options,
+    trainer: "Trainer[Method]",
+    data: "Datasets",
+    rows: "np.ndarray",
+    model: "ModelSpec",
+    monitor: "Monitor",
+) -> Callable[[], None]:
+    """A function that saves the backbone."""
     from ribcage.bundle.init import initial_provenance
     from ribcage.bundle.io import save_bundle
     from ribcage.data.provenance import Provenance
@@ -297,52 +323,59 @@ def keeper(options: Options, run: Any, data: "Datasets", rows: Any, model: Any, 
 
     def keep() -> None:
         found = dataclasses.replace(model, metrics={"features": monitor.found[-1]})
-        save_bundle(options.out / "bundle", run.method, found, provenance)
+        save_bundle(options.out / "bundle", trainer.method, found, provenance)
 
     return keep
 
 
-def watch(options: Options, training: Any, monitor: Any) -> None:
-    """Train, and show how it goes."""
-    from ribcage.training import run_folder
+def fit(options: Options, run: "Run", monitor: "Monitor") -> None:
+    """Train, with a progress bar or log lines."""
     from ribcage.training.log_formats import MoCoLines
+    from ribcage.training.run import show_progress
 
     if options.log_format == "moco":
         lines = MoCoLines()
-        for log in training.steps():
+        for log in run.steps():
             lines.show(log)
         return
 
-    def note(log: Any) -> str:
+    def note(log: "StepLog") -> str:
         values = {"loss": log.loss, **log.values, **(monitor.found[-1] if monitor.found else {})}
         return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
-    run_folder.watch(training, options.batch, note)
+    show_progress(run, options.batch, note)
 
 
-def report(options: Options, run: Any, data: "Datasets", rows: Any, model: Any, monitor: Any) -> None:
-    """Images, the other layout if one was asked for, and what to do next."""
+def report(
+    options: Options,
+    trainer: "Trainer[Method]",
+    data: "Datasets",
+    rows: "np.ndarray",
+    model: "ModelSpec",
+    monitor: "Monitor",
+) -> None:
+    """Write the report and the layout of --export-as, and print what to do next."""
     import shlex
 
     from ribcage.reports import pretraining
-    from ribcage.training import options as course
+    from ribcage.training import setup
 
     page = pretraining.write_pretraining_page(
         options.out,
-        run.method,
+        trainer.method,
         data,
         rows,
         model,
         title=f"{options.method} · {options.model}",
-        normalise=run.loader.normalise,
+        normalise=trainer.loader.normalise,
         threads=options.threads or None,
     )
     print("Features: " + ", ".join(f"{name} {value:.3f}" for name, value in monitor.found[-1].items()) + ".")
-    print(f"The backbone is {options.out / 'bundle'}, images are in {page}.")
+    print(f"The backbone is {options.out / 'bundle'}, the report {page}.")
     if options.export_as:
-        course.export(options, run.method, model)
+        setup.export_layout(options, trainer.method, model)
     folders, size = shlex.join(options.probe or options.data), " ".join(map(str, options.size))
     out = shlex.quote(str(options.out))
     shape = f"--model {options.model} --size {size}" + (" --channels 3" if options.channels == 3 else "")
-    print(f"Try its features: ribcage probe {out} --data {folders}")
+    print(f"Evaluate its features: ribcage probe {out} --data {folders}")
     print(f"Fine-tune it: ribcage finetune {shape} --init {out} --data {folders} --out …")

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from ribcage.bundle.spec import ModelSpec
     from ribcage.data.collection import Datasets
+
+if TYPE_CHECKING:
+    from ribcage.data.loader import Loader
+    from ribcage.data.provenance import Provenance
+    from ribcage.models.backbone import Backbone
+    from ribcage.training.probe import Spread
 
 POSITIONAL = ("model",)
 EXAMPLES = ("probe runs/moco --data data/nih --out probe",)
@@ -77,9 +86,9 @@ def run(options: Options) -> dict[str, Any]:
     check(options)
     data = Datasets.open(options.data)
     selection.distinct(data)
-    learning, choosing, tested = cohorts(options, data)
+    train_rows, val_rows, tested = split_rows(options, data)
     model, backbone, seen = subject(options, data)
-    seen = [Provenance.of(data, learning, choosing), *seen]
+    seen = [Provenance.of(data, train_rows, val_rows), *seen]
     if options.split in options.drop_shared:
         for each in seen:
             tested, left = leakage.unseen(each, data, tested)
@@ -89,7 +98,7 @@ def run(options: Options) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts = [
         probe.extract(backbone, loader(options, data, rows, model), device, name)
-        for name, rows in zip((options.train, options.val, options.split), (learning, choosing, tested), strict=True)
+        for name, rows in zip((options.train, options.val, options.split), (train_rows, val_rows, tested), strict=True)
     ]
     found = list(probe.scores(data, parts[0], parts[1], parts[2], options.labels, options.seeds))
     result = probe.as_json(found, model.findings) | {
@@ -117,33 +126,33 @@ def named(options: Options) -> bool:
     return Path(options.model).is_dir() or "/" in options.model
 
 
-def cohorts(options: Options, data: "Datasets") -> tuple[Any, Any, Any]:
+def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.ndarray", "np.ndarray"]:
     """The rows to learn from, to choose by and to test on."""
     from ribcage.data import selection
 
-    learning, choosing, tested = (
+    train_rows, val_rows, tested = (
         data.rows_of(split, frontal=options.frontal) for split in (options.train, options.val, options.split)
     )
     if options.drop_shared:
         gone = selection.given_way(data, options.drop_shared)
-        learning, choosing, tested = (rows[~gone[rows]] for rows in (learning, choosing, tested))
+        train_rows, val_rows, tested = (rows[~gone[rows]] for rows in (train_rows, val_rows, tested))
         lacking = [
             split
             for split, rows in zip(
-                (options.train, options.val, options.split), (learning, choosing, tested), strict=True
+                (options.train, options.val, options.split), (train_rows, val_rows, tested), strict=True
             )
             if not len(rows)
         ]
         if lacking:
             raise ValueError(f"--drop-shared leaves no image in split {lacking[0]!r}: name another split.")
     if options.drop_copies:
-        learning = selection.without_copies(data, learning, options.train)
-    if warning := selection.apart(data, learning, choosing, (options.train, options.val)):
+        train_rows = selection.without_copies(data, train_rows, options.train)
+    if warning := selection.apart(data, train_rows, val_rows, (options.train, options.val)):
         print(warning, flush=True)
-    return learning, choosing, tested
+    return train_rows, val_rows, tested
 
 
-def subject(options: Options, data: "Datasets") -> tuple[Any, Any, list[Any]]:
+def subject(options: Options, data: "Datasets") -> tuple["ModelSpec", "Backbone", list["Provenance"]]:
     """The model's facts, its backbone, and what it has seen."""
     from dataclasses import replace
 
@@ -171,7 +180,7 @@ def subject(options: Options, data: "Datasets") -> tuple[Any, Any, list[Any]]:
     return model, initial_backbone(model, options.init, 0.0), [initial_provenance(options.init)]
 
 
-def loader(options: Options, data: "Datasets", rows: Any, model: Any) -> Any:
+def loader(options: Options, data: "Datasets", rows: "np.ndarray", model: "ModelSpec") -> "Loader":
     """What shows the images of some rows."""
     from ribcage.data.findings import Policy
     from ribcage.training import probe
@@ -205,7 +214,7 @@ def context(options: Options) -> dict[str, Any]:
     }
 
 
-def show(options: Options, spreads: Sequence[Any], result: dict[str, Any]) -> None:
+def show(options: Options, spreads: Sequence["Spread"], result: dict[str, Any]) -> None:
     """One line per share and reader."""
     from ribcage.reports.console import console_table
     from ribcage.reports.html import Table
@@ -222,7 +231,7 @@ def show(options: Options, spreads: Sequence[Any], result: dict[str, Any]) -> No
         console.print(f"! LEAK: {leak['text']}.")
 
 
-def line(one: Any, findings: int) -> list[object]:
+def line(one: "Spread", findings: int) -> list[object]:
     """One share and reader."""
     spread = [f"{one.sd:.4f}", f"{one.least:.3f}–{one.most:.3f}"] if one.draws > 1 else ["–", "–"]
     learnt = [f"{100 * one.share:g} %", f"{one.draws} × {one.images:,.0f}", one.reader]

@@ -6,7 +6,10 @@ detector, of the latest test by the honest protocol, with its interval; before a
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ribcage.training.runs import Number, Row
 
 POSITIONAL = ("folder",)
 EXAMPLES = ("runs runs",)
@@ -40,7 +43,7 @@ def run(options: Options) -> list[dict[str, Any]]:
     return facts
 
 
-def show(folder: Path, rows: list[Any]) -> None:
+def show(folder: Path, rows: list["Row"]) -> None:
     """A table, and why some runs did not come to their end."""
     from rich import box
     from rich.table import Table
@@ -66,7 +69,7 @@ def show(folder: Path, rows: list[Any]) -> None:
             console.print(text, soft_wrap=not console.is_terminal)
 
 
-def cells(folder: Path, one: Any) -> tuple[str, ...]:
+def cells(folder: Path, one: "Row") -> tuple[str, ...]:
     """A run as a row of the table."""
     place = one.state.place
     return (
@@ -83,7 +86,7 @@ def shown(folder: Path, run: Path) -> str:
     return str(run.relative_to(folder)) if run != folder else run.name
 
 
-def worth(number: Any) -> str:
+def worth(number: "Number | None") -> str:
     """The main number with its interval, and what it is from."""
     if number is None:
         return "–"

@@ -1,8 +1,9 @@
-"""What every method is: a module that takes a batch and answers a loss."""
+"""The base class of all methods: a module that takes a batch and returns a loss."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -16,33 +17,33 @@ Augment = Literal["radiograph", "paper"]
 
 @dataclass(frozen=True)
 class Step:
-    """What a method makes of a batch."""
+    """The loss of a batch, and numbers to log."""
 
     loss: Tensor
     """A scalar; averaged over ranks it is the loss of the global batch."""
     logs: dict[str, Tensor | float] = field(default_factory=dict)
-    """Numbers to show and keep; averaged over ranks they are those of the global batch."""
+    """Numbers to log; averaged over ranks they are those of the global batch."""
 
 
 class Method(nn.Module):
-    """A way to learn. Options are keywords of `__init__`, with the paper's values as defaults.
+    """A training method. Options are keywords of `__init__`, with the paper's values as defaults.
 
-    Many processes compute what one would: batch norms take their statistics from all (unless `own_norms`), chance comes
-    from `batch.chance`, and what looks at other images of the batch looks at `distributed.gathered_rows`'s.
+    Results do not depend on the number of processes: batch norms are synchronised (unless `own_norms`), random numbers
+    come from `batch.chance`, and losses between images gather the global batch by `distributed.gathered_rows`.
     """
 
     command: ClassVar[str] = "pretrain"
-    """What it is trained by."""
+    """The command that trains it."""
     from_labels: ClassVar[bool] = False
-    """Whether it learns from findings."""
+    """Whether it uses labels."""
     hyperparameters: ClassVar[tuple[Hyperparameters, ...]] = (replace(USUAL["adamw"], warmup=1.0, epochs=100),)
-    """How its paper trains it; several where that depends on the length of the run or on the batch."""
+    """Published hyperparameters; several where they depend on the epochs or the batch size."""
     own_norms: bool = False
-    """Whether it sees to the statistics of its batch norms itself."""
+    """Whether it computes the statistics of its batch norms itself."""
     divisible: ClassVar[bool] = True
-    """Whether the loss of a batch is the sum of those of its parts, so that it can be computed part by part."""
+    """Whether the loss of a batch is the sum over its parts, so that gradients can be accumulated."""
     same_patient: ClassVar[bool] = False
-    """Whether, told to mind patients, its other views may show another image of the same patient."""
+    """Whether, with `patient_aware`, its other views are drawn from another image of the same patient."""
 
     def __init__(self, backbone: Backbone, findings: Sequence[str] = ()) -> None:
         super().__init__()
@@ -50,37 +51,45 @@ class Method(nn.Module):
 
     @classmethod
     def published(cls, epochs: int | None, batch: int) -> Hyperparameters:
-        """How its paper trains it in such batches for so many epochs, or for as many as the paper."""
+        """The published hyperparameters nearest to this batch size and number of epochs (None: as published)."""
         return nearest(cls.hyperparameters, epochs, batch)
 
     def faults(self, images: int, batch: int) -> list[str]:
-        """Why nothing, or something else, would be learnt from so many images in such batches."""
+        """What is wrong with training on so many images in such batches."""
         return []
 
     def views(self, size: tuple[int, int], augment: Augment = "radiograph") -> list[View]:
-        """What each image of a batch is shown as; the paper's own augmentation, or one that suits radiographs."""
+        """The views of each image: the paper's augmentation, or one for radiographs."""
         return [gentle_view(size)]
 
     def count(self, labels: Tensor) -> None:
-        """Take what it must know of all (N, F) labels before it begins."""
+        """Set what depends on the (N, F) labels of all training images."""
 
     def forward(self, batch: Batch) -> Step:
         """The loss of a batch."""
         raise NotImplementedError
 
     def share(self, part: Batch, batch: Batch) -> float:
-        """How much of the loss of a batch the loss of a part of it is."""
+        """The weight of the loss of a part in the loss of its batch."""
         return len(part) / len(batch)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """What to log of a whole batch beside its loss: numbers that add up over the processes."""
+        """Counts to log of a batch, which are summed over the processes."""
         return {}
 
     def after_step(self, progress: float) -> None:
-        """What changes without a gradient once the optimizer has stepped; progress runs from 0 to 1."""
+        """Updates without a gradient after each step of the optimizer; progress runs from 0 to 1."""
+
+
+def method_options(kind: type[Method], options: object, **more: object) -> dict[str, Any]:
+    """The keywords of a method, also inherited ones, that are fields of a command's options; and more."""
+    kinds = [one for one in kind.__mro__ if issubclass(one, Method) and "__init__" in vars(one)]
+    parameters = [parameter for one in kinds for parameter in inspect.signature(one).parameters.values()]
+    names = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+    return {name: getattr(options, name) for name in dict.fromkeys(names) if hasattr(options, name)} | more
 
 
 def refuse(wrong: Mapping[str, bool]) -> None:
-    """Raise one ValueError with all that is so of what would be wrong."""
+    """Raise one ValueError with all texts whose condition holds."""
     if any(wrong.values()):
         raise ValueError("; ".join(text for text, is_so in wrong.items() if is_so) + ".")

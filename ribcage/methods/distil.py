@@ -27,11 +27,11 @@ CHINESE = "知识蒸馏：同时学习教师模型软化后的输出和已知标
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a teacher says of a batch."""
+class TeacherOutput:
+    """The output of a teacher for a batch."""
 
     logits: Tensor
-    """(N, F); NaN where it knows nothing."""
+    """(N, F); NaN where it has no prediction."""
     features: Tensor | None = None
     """(N, D)"""
     maps: Tensor | None = None
@@ -39,21 +39,21 @@ class Answer:
 
 
 class Teacher(Protocol):
-    """Somebody who knows: a model that looks at the same images, or a table of what one said."""
+    """A classifier that predicts on the same images, or stored predictions."""
 
     weight: Tensor
-    """(F,): how much it counts beside other teachers."""
+    """(F,): its weights among several teachers."""
     dim: int
-    """Of its features; 0 when it shows none."""
+    """Dimension of its features; 0 where it has none."""
 
-    def __call__(self, batch: Batch, views: list[Tensor], inside: bool) -> Answer:
-        """Its answer to the views of a batch; inside: with features and maps."""
+    def __call__(self, batch: Batch, views: list[Tensor], inside: bool) -> TeacherOutput:
+        """Its output for the views of a batch; inside: with features and feature maps."""
 
 
-class Faculty(tuple[Teacher, ...]):
-    """Teachers. No part of the student: not saved, not trained, not copied with it."""
+class Teachers(tuple[Teacher, ...]):
+    """The teachers: no submodules of the student, so they are not saved, trained or copied with it."""
 
-    def __deepcopy__(self, memo: Any) -> "Faculty":
+    def __deepcopy__(self, memo: Any) -> "Teachers":
         return self
 
 
@@ -87,7 +87,7 @@ class Distil(Supervised):
         **supervised: Any,
     ) -> None:
         super().__init__(backbone, findings, **supervised)
-        self.teachers = Faculty(teachers)
+        self.teachers = Teachers(teachers)
         self.columns = list(range(len(self.findings))) if columns is None else list(columns)
         self.hard, self.temperature, self.match = hard, temperature, match
         self.features, self.relations = features, relations
@@ -95,7 +95,7 @@ class Distil(Supervised):
         self.projections = nn.ModuleList(nn.Linear(backbone.dim, dim) for dim in shown)
 
     def forward(self, batch: Batch) -> Step:
-        """The loss over all that is known and all that is taught in the global batch."""
+        """The weighted sum of the losses over the known labels and the predictions of the global batch."""
         labels = self._spread(batch.labels)
         views, targets = self._shown(batch.views, self._targets(labels))
         inside = bool(self.features or self.relations)
@@ -118,7 +118,7 @@ class Distil(Supervised):
         return Step(loss, {name: part.detach() for name, (_, part) in parts.items()})
 
     def apart(self, logits: Tensor, taught: Tensor) -> Tensor:
-        """(N, F): how far the student is from its teachers, 0 where they know nothing."""
+        """(N, F): the distillation loss, 0 without a teacher's prediction."""
         there, t = losses.known(taught), _zero_if_unknown(taught)
         if self.match == "mse":
             if not self.exclusive:
@@ -136,13 +136,13 @@ class Distil(Supervised):
         super().count(self._spread(labels))
 
     def _spread(self, labels: Tensor) -> Tensor:
-        """(N, F): the columns of a batch where they belong, NaN for findings that the data has not."""
+        """(N, F): the labels of a batch in the columns of their findings, NaN for findings that the data lacks."""
         spread = labels.new_full((len(labels), len(self.findings)), torch.nan)
         spread[:, self.columns] = labels
         return spread
 
     def _shown(self, views: list[Tensor], targets: Tensor) -> tuple[list[Tensor], Tensor]:
-        """All views and the targets, mixed alike."""
+        """Mixup of all views and the targets, with the same factor."""
         if not self.mixup or not self.training:
             return views, targets
         a = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
@@ -152,13 +152,13 @@ class Distil(Supervised):
         """Where findings exclude each other, one that nobody knows makes its image unknown."""
         return taught + 0 * taught.sum(1, keepdim=True) if self.exclusive else taught
 
-    def _unlike(self, features: Tensor, answers: Sequence[Answer]) -> Tensor:
+    def _unlike(self, features: Tensor, answers: Sequence[TeacherOutput]) -> Tensor:
         """1 - cos(P f, f'), the mean over images and teachers."""
         theirs = [answer.features for answer in answers if answer.features is not None]
         pairs = zip(self.projections, theirs, strict=True)
         return per_image(torch.stack([1 - F.cosine_similarity(own(features), f.float()) for own, f in pairs]).mean(0))
 
-    def _unrelated(self, hidden: Tensor, view: Tensor, answers: Sequence[Answer]) -> Tensor:
+    def _unrelated(self, hidden: Tensor, view: Tensor, answers: Sequence[TeacherOutput]) -> Tensor:
         """Squared difference of the relations between places, the mean over images and teachers."""
         maps = self.backbone.grid(hidden, (view.shape[-2], view.shape[-1])).float()
         theirs = [answer.maps.float() for answer in answers if answer.maps is not None]
@@ -166,7 +166,7 @@ class Distil(Supervised):
         return per_image(torch.stack(unlike).mean(0))
 
 
-def agreed(answers: Sequence[Answer], weights: Sequence[Tensor], like: Tensor) -> Tensor:
+def agreed(answers: Sequence[TeacherOutput], weights: Sequence[Tensor], like: Tensor) -> Tensor:
     """(N, F): the weighted mean of the teachers' logits, of those who know the finding; NaN where nobody does."""
     if not answers:
         return torch.full_like(like, torch.nan)

@@ -11,6 +11,8 @@ MODEL: dict[str, str] = {"pictures": "images", "observed": "reliability", "bands
 """… in model.json."""
 TESTS: dict[str, str] = {"images": "contents", "pictures": "images"}
 """… in tests.json."""
+OPTIONS: dict[str, str] = {"lessons": "teacher_contents"}
+"""… in the options.json of a run, which has no format."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "dataset.json": {"window": "", "drop_shared": []},
     "model.json": {"detector": {}, "colours": [], "reliability": []},
@@ -24,13 +26,14 @@ def current(values: Any, file: str, format: int) -> Any:
     if not isinstance(values, dict) or values.get("format") != 1:
         return values
     try:
-        renamed = _renamed(values, NAMES[file])
+        known = renamed(values, NAMES[file])
     except RecursionError:
         raise ValueError(f"{file} is nested too deeply.") from None
-    return {**DEFAULTS.get(file, {}), **renamed, "format": format}
+    return {**DEFAULTS.get(file, {}), **known, "format": format}
 
 
-def _renamed(values: Any, names: dict[str, str]) -> Any:
+def renamed(values: Any, names: dict[str, str]) -> Any:
+    """The values with today's names of their keys, at any depth."""
     if isinstance(values, dict):
-        return {names.get(key, key): _renamed(value, names) for key, value in values.items()}
-    return [_renamed(value, names) for value in values] if isinstance(values, list) else values
+        return {names.get(key, key): renamed(value, names) for key, value in values.items()}
+    return [renamed(value, names) for value in values] if isinstance(values, list) else values

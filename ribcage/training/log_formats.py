@@ -1,4 +1,4 @@
-"""Log lines of other programs, so that what reads theirs can read ours while a model is trained.
+"""StepLog lines of other programs, so that what reads theirs can read ours while a model is trained.
 
 MoCo's, which are those of PyTorch's ImageNet example:
     Epoch: [218][ 860/1745] Time 0.379 (0.415) Data 0.000 (0.025) Loss 4.5344e-01 (4.5096e-01) Acc@1 100.00 (95.36) …
@@ -12,7 +12,7 @@ import numpy as np
 
 from ribcage import metrics
 from ribcage.runtime import distributed
-from ribcage.training.trainer import Log, Run
+from ribcage.training.trainer import StepLog, Trainer
 
 NAMES = {"acc1": "Acc@1", "acc5": "Acc@5"}
 
@@ -21,9 +21,9 @@ class MoCoLines:
     """A line every ten steps: each number as it is now and, in brackets, its mean over the epoch so far."""
 
     def __init__(self) -> None:
-        self.logs: list[Log] = []
+        self.logs: list[StepLog] = []
 
-    def show(self, log: Log) -> None:
+    def show(self, log: StepLog) -> None:
         """Take note of a step; print when it is time."""
         if log.step_in_epoch == 1:
             self.logs.clear()
@@ -46,16 +46,16 @@ class MoCoLines:
 class PaddleLines:
     """A line every ten steps, with each finding's AUROC over the epoch's training images so far."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.method: Any = run.method
+    def __init__(self, trainer: Trainer[Any]) -> None:
+        self.trainer = trainer
+        self.method: Any = trainer.method
         self.answers: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def show(self, log: Log) -> None:
+    def show(self, log: StepLog) -> None:
         """Take note of a step; print when it is time."""
         if log.step_in_epoch == 1:
             self.answers.clear()
-            _print(f"Epoch {log.epoch + 1}/{self.run.epochs}")
+            _print(f"Epoch {log.epoch + 1}/{self.trainer.epochs}")
         own = [(logits.cpu().numpy(), labels.cpu().numpy()) for logits, labels in self.method.answers]
         for answers in distributed.gathered(own):
             self.answers += answers
@@ -63,7 +63,7 @@ class PaddleLines:
         if log.step_in_epoch % 10 == 0 or log.epoch_done:
             _print(self.line(log))
 
-    def line(self, log: Log) -> str:
+    def line(self, log: StepLog) -> str:
         """What is printed after a step."""
         width = len(str(log.steps_in_epoch))
         parts = [f"step {log.step_in_epoch:>{width}}/{log.steps_in_epoch}", f"loss: {log.loss:.4f}"]
@@ -71,7 +71,7 @@ class PaddleLines:
             logits, labels = (np.concatenate(arrays) for arrays in zip(*self.answers, strict=True))
             clear = np.where((labels == 0) | (labels == 1), labels, np.nan)
             scores = metrics.auroc(logits, clear)
-            names = self.run.loader.findings
+            names = self.trainer.loader.findings
             parts += [f"AUROC_{name}: {score:.4f}" for name, score in zip(names, scores, strict=True)]
             parts.append(f"AUROC_avg: {float(metrics.macro_mean(scores).mean):.4f}")
         pace = f"{log.seconds:.0f}s/step" if log.seconds >= 1 else f"{1e3 * log.seconds:.0f}ms/step"

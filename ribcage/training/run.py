@@ -1,11 +1,11 @@
-"""Training: a run in a folder. Logs every step, validates every epoch, saves often, stops when asked and goes on later.
+"""Run: a training run in its folder. It logs every step, validates, saves checkpoints, and stops on signals.
 
 runs/x/
-├── options.json             what was asked, with every default filled in; and what was changed when the run went on
+├── options.json             all options, with their defaults filled in, and changes of them on resuming
 ├── metrics.jsonl            one line per step and per validation
-├── state.json               running, finished, stopped or failed; how far, and why
-├── checkpoint.pt            everything to go on from; replaced whole
-├── checkpoint.previous.pt   the one before, should that be damaged
+├── state.json               running, finished, stopped or failed; the epoch and step, and the reason
+├── checkpoint.pt            all that is needed to resume; replaced atomically
+├── checkpoint.previous.pt   the checkpoint before it, used if it is damaged
 ├── bundle/                  the best model so far, by validation
 └── diverged.json            after a step that was not finite, until the run is beyond it: the rows of that batch
 """
@@ -14,29 +14,32 @@ import contextlib
 import json
 import math
 import signal
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from ribcage.runtime import distributed, files
-from ribcage.training import checkpoint, run_state
-from ribcage.training.trainer import DivergedError, Log, Run
+from ribcage.data.collection import Datasets
+from ribcage.runtime import distributed, files, progress, threads
+from ribcage.training import checkpoint, run_folder
+from ribcage.training.options import TrainingOptions
+from ribcage.training.trainer import DivergedError, StepLog, Trainer
 
 Validate = Callable[[], dict[str, float]]
 
 
 DIVERGED = "diverged.json"
 RISK = 1.0
-"""Minutes of training that may be lost when a run is killed while it validates."""
+"""Minutes of training that may be lost if the run is killed during validation."""
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """The run was asked to stop and has saved itself; `code` is what the program should exit with."""
+    """A signal stopped the run after it saved a checkpoint; `code` is the exit code."""
 
     def __init__(self, reason: str, code: int) -> None:
         super().__init__(reason)
@@ -45,24 +48,24 @@ class InterruptedRun(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Plan:
-    """When to save, to validate and to give up."""
+    """When to save, validate and stop early."""
 
     score: str = "auroc"
-    """The number of a validation that the best model is chosen by; "": the last one is kept."""
+    """The metric that selects the best epoch; "": the last epoch is kept."""
     save_minutes: float = 10.0
     validate_every: int = 1
     """Epochs."""
     patience: int = 0
-    """Validations without a better one before the run ends; 0 never ends it."""
+    """Validations without improvement before the run ends; 0: no early stopping."""
 
 
 @dataclass
 class Standing:
-    """How the run stands, beside its weights."""
+    """The state of the selection of the best epoch."""
 
     best: float = -math.inf
     best_loss: float = math.inf
-    """The validation's loss then: of equal scores the lower loss is better."""
+    """The validation loss of the best epoch: of equal scores the lower loss is better."""
     best_step: int = 0
     waiting: int = 0
     """Validations since the best one."""
@@ -71,63 +74,64 @@ class Standing:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Standing":
-        """What a checkpoint says, if it is numbers."""
+        """From a checkpoint; TypeError for a value that is not a number."""
         if strange := [name for name, value in values.items() if not isinstance(value, int | float)]:
             raise TypeError(f"{strange[0]} is not a number")
         return cls(**values)
 
 
-class Training:
-    """A Run that lives in a folder, which is this process's alone while it trains (`running.going`).
+class Run:
+    """A training run in a folder, which this process has locked (`opened_run`).
 
-    `validate` is called at the end of an epoch by every rank; `keep` stores the model when that was the best so far,
-    at rank 0 alone.
+    `validate` is called by all ranks at the end of an epoch; `keep` saves the model on rank 0 if it is the best so far.
     """
 
-    def __init__(self, run: Run, folder: Path, plan: Plan, validate: Validate, keep: Callable[[], None]) -> None:
-        self.run, self.folder, self.plan, self.validate, self.keep = run, folder, plan, validate, keep
+    def __init__(
+        self, trainer: Trainer[Any], folder: Path, plan: Plan, validate: Validate, keep: Callable[[], None]
+    ) -> None:
+        self.trainer, self.folder, self.plan, self.validate, self.keep = trainer, folder, plan, validate, keep
         self.standing = Standing()
         self.signal: int | None = None
         self._saved_at, self._saved_step = time.monotonic(), -1
-        self._unwritten: deque[Log] = deque()
+        self._unwritten: deque[StepLog] = deque()
 
     def resume(self) -> str:
-        """Go on from the folder's newest checkpoint that is whole; what was logged after it is cut off the log. A
-        sentence where that is not the last one written."""
+        """Continue from the newest intact checkpoint of the folder; later lines of the log are removed. A warning if
+        that is not the last one written."""
         name, said = distributed.run_on_first(lambda: _newest(self.folder))
         saved = checkpoint.load(self.folder / name)
         try:
             self.standing = Standing.of(saved["standing"])
-            self.run.restore(saved["run"])
+            self.trainer.restore(saved["run"])
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise ValueError(f"{self.folder / name} is not a checkpoint of this run ({what}).") from None
-        if self.run.step > self.run.epochs * len(self.run.loader):
-            raise ValueError(f"{self.folder / name} is at step {self.run.step:,}, beyond the end of this run.")
-        self._saved_step = self.run.step
+        if self.trainer.step > self.trainer.epochs * len(self.trainer.loader):
+            raise ValueError(f"{self.folder / name} is at step {self.trainer.step:,}, beyond the end of this run.")
+        self._saved_step = self.trainer.step
         distributed.run_on_first(lambda: self._settle(name))
         return str(said)
 
-    def steps(self) -> Iterator[Log]:
-        """Train to the end; every step's log is passed on."""
-        if self._given_up():  # by a run that is asked to go on
+    def steps(self) -> Iterator[StepLog]:
+        """Train to the end; yield the log of every step."""
+        if self._given_up():  # by the run that is resumed
             return
         self._saved_at = time.monotonic()
         file = self.folder / "metrics.jsonl"
         with self._recorded(), distributed.lost_process_explained(), self._listening(), _appending(file) as log_file:
             try:
-                if self._validation_due(self.run.step):  # it was asked to stop between an epoch and its validation
+                if self._validation_due(self.trainer.step):  # it was stopped between an epoch and its validation
                     self._validate(log_file)
-                for log in self.run.fit():
+                for log in self.trainer.fit():
                     self._take(log, log_file)
                     asked = log.epoch_done and self._asked()
                     if not asked and self._validation_due(log.step):
-                        if distributed.anyone(self._minutes() > RISK, self.run.device):
-                            self.save()  # a validation may outlast the patience of who stops us
+                        if distributed.anyone(self._minutes() > RISK, self.trainer.device):
+                            self.save()  # a scheduler may kill the run before the validation ends
                         self._validate(log_file)
                     yield log
                     late = self._minutes() > self.plan.save_minutes
-                    due, asked = distributed.any_of([late, self.signal is not None], self.run.device)
+                    due, asked = distributed.any_of([late, self.signal is not None], self.trainer.device)
                     if log.epoch_done or due or asked:
                         self._write_all(log_file)
                         self.save()
@@ -141,56 +145,56 @@ class Training:
                 raise distributed.echoed(ValueError(f"{error} {self._what_then(error)}")) from None
 
     def save(self) -> None:
-        """Write the checkpoint; what is not finite is not written."""
-        self.run.check()
-        everything = {"run": self.run.state(), "standing": vars(self.standing)}
-        file, again = self.folder / checkpoint.FILE, self._saved_step == self.run.step
+        """Write a checkpoint; raise DivergedError instead if a value is not finite."""
+        self.trainer.check()
+        everything = {"run": self.trainer.state(), "standing": vars(self.standing)}
+        file, again = self.folder / checkpoint.FILE, self._saved_step == self.trainer.step
         distributed.run_on_first(lambda: checkpoint.save(file, everything, again=again))
-        distributed.run_on_first(lambda: _recovered(self.folder / DIVERGED, self.run.step))
-        self._saved_at, self._saved_step = time.monotonic(), self.run.step
+        distributed.run_on_first(lambda: _recovered(self.folder / DIVERGED, self.trainer.step))
+        self._saved_at, self._saved_step = time.monotonic(), self.trainer.step
 
     # ---- between the steps
 
     def _settle(self, name: str) -> None:
-        """What lies in the folder as it was when the checkpoint was written; a damaged newer one steps aside."""
+        """Restore the log to the step of the checkpoint; rename a newer checkpoint that is damaged."""
         if name != checkpoint.FILE and (self.folder / checkpoint.FILE).exists():
             (self.folder / checkpoint.FILE).replace(self.folder / checkpoint.DAMAGED)
         with files.explained(self.folder, "Free some."):
-            _cut_log(self.folder / "metrics.jsonl", self.run.step)
+            _cut_log(self.folder / "metrics.jsonl", self.trainer.step)
 
     def _minutes(self) -> float:
-        """Since the last checkpoint."""
+        """Minutes since the last checkpoint."""
         return (time.monotonic() - self._saved_at) / 60
 
     def _asked(self) -> bool:
-        """Whether any process was asked to stop."""
-        return distributed.anyone(self.signal is not None, self.run.device)
+        """Whether any process got a signal to stop."""
+        return distributed.anyone(self.signal is not None, self.trainer.device)
 
     def _what_then(self, error: DivergedError) -> str:
-        """How to go on after a run diverged, and where the rows of the batch are."""
+        """Advice after a divergence, and where the rows of the batch are written."""
         file = self.folder / DIVERGED
         distributed.run_on_first(
             lambda: files.write_text(file, json.dumps({"step": error.step, "rows": error.rows}) + "\n")
         )
-        how = "The same command with --resume and that goes on from the last good checkpoint."
+        how = "Run the same command with --resume and that option to continue from the last checkpoint."
         if self._saved_step < 0:
-            how = "The same command with --resume and that begins again: nothing was saved yet."
+            how = "Run the same command with --resume and that option to start again: there is no checkpoint yet."
         return how + (f" The rows of the batch are in {file}." if error.rows else "")
 
     def _validation_due(self, step: int) -> bool:
-        """Whether the model is to be validated after this step, and was not yet."""
-        epoch, rest = divmod(step, len(self.run.loader))
+        """Whether the model is to be validated after this step, and has not been yet."""
+        epoch, rest = divmod(step, len(self.trainer.loader))
         if rest or not step or self.standing.validated >= step:
             return False
-        return epoch == self.run.epochs or epoch % self.plan.validate_every == 0
+        return epoch == self.trainer.epochs or epoch % self.plan.validate_every == 0
 
     def _validate(self, log_file: TextIO | None) -> None:
-        self.run.check()
+        self.trainer.check()
         self._write_all(log_file)
-        step = self.run.step
+        step = self.trainer.step
         found = distributed.broadcast_from_first(self.validate())
         self.standing.validated = step
-        self._write(log_file, {"step": step, "epoch": step // len(self.run.loader), "validation": found})
+        self._write(log_file, {"step": step, "epoch": step // len(self.trainer.loader), "validation": found})
         score, loss = found.get(self.plan.score, math.nan), found.get("loss", math.inf)
         better = score > self.standing.best or (score == self.standing.best and loss < self.standing.best_loss)
         if better or not self.standing.best_step or not self.plan.score:  # an undefined score keeps the first model
@@ -203,14 +207,14 @@ class Training:
     def _given_up(self) -> bool:
         return bool(self.plan.patience) and self.standing.waiting >= self.plan.patience
 
-    def _take(self, log: Log, log_file: TextIO | None) -> None:
-        """Write the steps of which all is known without waiting for a device."""
+    def _take(self, log: StepLog, log_file: TextIO | None) -> None:
+        """Log the steps whose numbers can be read without waiting for the device."""
         self._unwritten.append(log)
-        while len(self._unwritten) > self.run.lag:
+        while len(self._unwritten) > self.trainer.lag:
             self._write(log_file, _numbers(self._unwritten.popleft()))
 
     def _write_all(self, log_file: TextIO | None, until: int | None = None) -> None:
-        """Write what is not written yet, up to a step."""
+        """Log all steps that are not logged yet, up to a step."""
         while self._unwritten:
             log = self._unwritten.popleft()
             if until is None or log.step <= until:
@@ -218,17 +222,19 @@ class Training:
 
     def _write(self, log_file: TextIO | None, values: dict[str, Any]) -> None:
         if log_file is not None:
-            with files.explained(self.folder, "Free some; --resume goes on from the last checkpoint."):
+            with files.explained(self.folder, "Free some space; --resume continues from the last checkpoint."):
                 log_file.write(json.dumps(values) + "\n")
 
     def _recorded(self) -> AbstractContextManager[None]:
-        """While it lasts, what becomes of the run stands in its folder."""
-        return run_state.recorded(self.folder, self._place) if distributed.rank() == 0 else nullcontext()
+        """Record the state of the run in its folder."""
+        return run_folder.recorded_state(self.folder, self._place) if distributed.rank() == 0 else nullcontext()
 
-    def _place(self) -> run_state.Place:
-        """How far the run is."""
-        steps = len(self.run.loader)
-        return run_state.Place(self.run.step // max(1, steps), self.run.epochs, self.run.step, self.run.epochs * steps)
+    def _place(self) -> run_folder.RunPosition:
+        """The position of the run."""
+        steps = len(self.trainer.loader)
+        return run_folder.RunPosition(
+            self.trainer.step // max(1, steps), self.trainer.epochs, self.trainer.step, self.trainer.epochs * steps
+        )
 
     # ---- being asked to stop
 
@@ -236,16 +242,16 @@ class Training:
         return _Listening(self)
 
     def _interrupted(self) -> InterruptedRun:
-        asked = signal.Signals(self.signal).name if self.signal is not None else "another process"
+        asked = signal.Signals(self.signal).name if self.signal is not None else "a signal to another process"
         code = 130 if self.signal == signal.SIGINT else 75
-        return InterruptedRun(f"{asked}: saved at step {self.run.step:,}; --resume goes on from there.", code)
+        return InterruptedRun(f"{asked}: saved at step {self.trainer.step:,}; --resume continues from there.", code)
 
 
 class _Listening:
-    """While it lasts, SIGINT, SIGTERM and SIGUSR1 ask the training to stop after its step."""
+    """SIGINT, SIGTERM and SIGUSR1 stop the run after the current step."""
 
-    def __init__(self, training: Training) -> None:
-        self.training, self.before = training, dict[int, Any]()
+    def __init__(self, run: Run) -> None:
+        self.run, self.before = run, dict[int, Any]()
 
     def __enter__(self) -> None:
         for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
@@ -258,13 +264,13 @@ class _Listening:
             signal.signal(number, handler)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self.training.signal is not None and number == signal.SIGINT:  # asked twice: do not wait for the step
+        if self.run.signal is not None and number == signal.SIGINT:  # a second time: do not wait for the step
             raise KeyboardInterrupt("The last checkpoint is intact; --resume continues from it.")
-        self.training.signal = number
+        self.run.signal = number
 
 
 class _appending:  # noqa: N801 – used like a function
-    """The log file at rank 0, None elsewhere; every line is handed to the system at once."""
+    """The log file on rank 0, None elsewhere; every line is flushed."""
 
     def __init__(self, file: Path) -> None:
         self.stream = files.open_regular(file, "a", encoding="utf-8", buffering=1) if distributed.rank() == 0 else None
@@ -277,8 +283,8 @@ class _appending:  # noqa: N801 – used like a function
             self.stream.close()
 
 
-def _numbers(log: Log) -> dict[str, Any]:
-    """A step as it is written down."""
+def _numbers(log: StepLog) -> dict[str, Any]:
+    """A step as a line of the log."""
     return {
         "step": log.step,
         "epoch": log.epoch + 1,
@@ -303,7 +309,7 @@ def _recovered(file: Path, step: int) -> None:
 
 
 def _cut_log(file: Path, step: int) -> None:
-    """Keep only what was logged up to this step."""
+    """Remove the lines of the log after this step."""
     if not file.exists():
         return
     lines = files.regular(file).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -311,9 +317,64 @@ def _cut_log(file: Path, step: int) -> None:
 
 
 def _step(line: str) -> float:
-    """The step that a line of the log is of; infinity where it is none, as the last one may be that was cut off."""
+    """The step of a line of the log; infinity for an invalid line, as an incomplete last one is."""
     with contextlib.suppress(ValueError, RecursionError):
         said = json.loads(line)
         if isinstance(said, dict) and isinstance(said.get("step"), int):
             return int(said["step"])
     return math.inf
+
+
+# ---- a run in its folder
+
+
+@contextlib.contextmanager
+def opened_run(
+    command: str,
+    options: TrainingOptions,
+    run: Run,
+    data: Datasets,
+    teachers: Sequence[str] = (),
+    facts: dict[str, Any] | None = None,
+) -> Iterator[None]:
+    """Lock the run folder, and start the run in it or resume it from its last checkpoint.
+
+    Args:
+        teachers: hashes of the teachers' predictions or weights.
+        facts: the training facts of the model's spec; options that were changed on resuming are added to them.
+    """
+    with contextlib.ExitStack() as stack:
+        resumed = distributed.run_on_first(lambda: stack.enter_context(run_folder.locked(options)))
+        if not resumed:
+            distributed.run_on_first(lambda: run_folder.create(command, options, data, teachers))
+        else:
+            if warning := run.resume():
+                run_folder.say(f"WARNING: {warning}")
+            step = run.trainer.step
+            history = distributed.run_on_first(
+                lambda: run_folder.record_changes(command, options, data, teachers, step)
+            )
+            if history and facts is not None:
+                facts["history"] = history
+        yield
+
+
+def show_progress(run: Run, batch: int, note: Callable[[StepLog], str]) -> None:
+    """Train to the end with a progress bar; `note` is the text beside it, made of the last step."""
+    last: list[StepLog] = []
+
+    def counts() -> Iterator[int]:
+        for log in run.steps():
+            last[:] = [log]
+            yield log.images * distributed.world()
+
+    if distributed.rank() > 0:
+        list(counts())
+        return
+    if distributed.world() == 1 and (advice := threads.advice()):
+        print(advice, file=sys.stderr, flush=True)
+    steps = run.trainer.epochs * len(run.trainer.loader)
+    shown = progress.track(
+        counts(), steps * batch, "train", "images", run.trainer.step * batch, lambda: note(last[0]) if last else ""
+    )
+    list(shown)

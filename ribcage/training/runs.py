@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ribcage.runtime import files
-from ribcage.training import run_state
+from ribcage.training import run_folder
 
 MAIN = ("auroc", "map")
 """The number that a run is known by: of a classifier, of a detector."""
@@ -35,7 +35,7 @@ class Row:
     """pretrain moco, finetune, …"""
     data: tuple[str, ...]
     model: str
-    state: run_state.State
+    state: run_folder.RunState
     number: Number | None
     changed: float
     """When it last wrote something, in seconds since 1970."""
@@ -79,14 +79,14 @@ def row(folder: Path) -> Row:
     """A run as its files tell it."""
     asked = _read(folder / "options.json")
     words = [str(asked.get(name, "")) for name in ("command", "method")]
-    written = (folder / name for name in ("options.json", "metrics.jsonl", run_state.FILE))
+    written = (folder / name for name in ("options.json", "metrics.jsonl", run_folder.STATE_FILE))
     data = asked.get("data")
     return Row(
         folder=folder,
         command=" ".join(word for word in words if word) or "?",
         data=tuple(Path(str(one)).name for one in data) if isinstance(data, list) else (),
         model=str(asked.get("model", "?")),
-        state=run_state.read(folder),
+        state=run_folder.read_state(folder),
         number=number(folder),
         changed=max((file.stat().st_mtime for file in written if file.exists()), default=0.0),
     )

@@ -1,12 +1,12 @@
-"""fit(): the only training loop. A generator of logs: the caller prints, evaluates, saves and stops.
+"""Trainer: the only training loop. `fit` is a generator of logs: the caller prints, validates, saves and stops.
 
-Chance inside the model (dropout, drop path, mixup) is seeded from (seed, step, rank) before every step, and the
-loader's from (seed, epoch, row, view). So a run that goes on from a checkpoint, in the middle of an epoch too, computes
-the same weights bit for bit as one that never stopped, on the same machine.
+Random numbers inside the model (dropout, stochastic depth, mixup) are seeded from (seed, step, rank) before every step,
+those of the loader from (seed, epoch, row, view). A run resumed from a checkpoint, also in the middle of an epoch, is
+therefore bit-equal to one that was never interrupted, on the same machine.
 
-Whether a step is taken is decided where it is computed: when the loss or the norm of the gradient is not finite at any
-rank, no weight, average or optimizer state moves any more. A GPU is not waited for in each step: it is asked LAG steps
-later, and always before a state is looked at (`check`).
+Whether a step is taken is decided on the device: after a loss or gradient norm that is not finite on any rank, no
+weight, average or optimizer state changes. The GPU is not synchronised in each step: its numbers are read LAG steps
+later, and always before a state is saved or validated (`check`).
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,22 +30,23 @@ from ribcage.runtime import distributed
 from ribcage.training import optim as optims
 
 Precision = Literal["auto", "float32", "bf16"]
+M_co = TypeVar("M_co", bound=Method, covariant=True)
 
 
 LAG = 2
-"""Steps that a GPU may be ahead of what is known of it."""
+"""Steps that a GPU may be ahead of the numbers that were read."""
 
 
 class DivergedError(ArithmeticError):
-    """The run computes what is no number any more; `rows` are those of the global batch where it began, at rank 0."""
+    """The loss, gradient or weights are not finite; `rows` are those of the global batch where it began, on rank 0."""
 
     def __init__(self, what: str, step: int, advice: str, rows: list[int]) -> None:
         super().__init__(f"{what} at step {step}. {advice}")
         self.step, self.rows = step, rows
 
 
-class Told:
-    """Numbers on their way from the device; reading them waits for the step that they are of, not for later ones."""
+class StepNumbers:
+    """Numbers that are copied from the device; reading them waits for their own step, not for later ones."""
 
     def __init__(self, names: Sequence[str], numbers: Tensor) -> None:
         self.names, self.numbers = names, numbers.to("cpu", non_blocking=True)
@@ -59,31 +60,31 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Log:
-    """What a step tells."""
+class StepLog:
+    """The log of a step."""
 
     step: int
-    """Optimizer steps done so far."""
+    """Completed optimizer steps."""
     epoch: int
     step_in_epoch: int
     steps_in_epoch: int
-    told: Told
+    numbers: StepNumbers
     rate: float
     """The learning rate."""
     seconds: float
     waited: float
-    """Seconds of these spent waiting for data."""
+    """Seconds of these spent waiting for the loader."""
     images: int
 
     @functools.cached_property
     def values(self) -> dict[str, float]:
-        """What the method says of the step, by name."""
-        return {name: value for name, value in self.told.read().items() if name not in ("loss", "norm")}
+        """The method's own numbers of the step, by name."""
+        return {name: value for name, value in self.numbers.read().items() if name not in ("loss", "norm")}
 
     @functools.cached_property
     def loss(self) -> float:
         """The mean over all ranks."""
-        return self.told.read()["loss"]
+        return self.numbers.read()["loss"]
 
     @property
     def epoch_done(self) -> bool:
@@ -91,12 +92,12 @@ class Log:
         return self.step_in_epoch == self.steps_in_epoch
 
 
-class Run:
-    """A method in training: what changes from step to step, and can be saved."""
+class Trainer(Generic[M_co]):
+    """A method in training: its weights, averaged weights and optimizer, which can be saved and restored."""
 
     def __init__(
         self,
-        method: Method,
+        method: M_co,
         loader: Loader,
         optimizer: torch.optim.Optimizer,
         rates: optims.Rates,
@@ -112,14 +113,14 @@ class Run:
     ) -> None:
         self.method, self.loader, self.optimizer, self.rates = method, loader, optimizer, rates
         self.epochs, self.device, self.seed = epochs, device, seed
-        self.bf16 = precision == "bf16" or (precision == "auto" and fast_bf16(device))
-        self.accumulate, self.clip, self.decay = accumulate, clip, ema
-        self.average: Method | None = copy.deepcopy(method).requires_grad_(False) if ema else None
+        self.bf16 = uses_bf16(precision, device)
+        self.accumulate, self.clip, self.ema = accumulate, clip, ema
+        self.average: M_co | None = copy.deepcopy(method).requires_grad_(False) if ema else None
         self.step = 0
         self.lag = LAG if device.type == "cuda" else 0
         self.diverged = torch.zeros((), device=device)
-        """1 once a step was not finite: nothing moves any more."""
-        self._unread: deque[tuple[int, Tensor, Told]] = deque()
+        """1 once a step was not finite: no weight changes any more."""
+        self._unread: deque[tuple[int, Tensor, StepNumbers]] = deque()
         if not method.own_norms:
             distributed.synchronise_norms(method, device)
         forward: Any = torch.compile(method) if compile else method
@@ -127,23 +128,23 @@ class Run:
         self.forward = distributed.averaging(forward) if distributed.active() and trained else forward
 
     @property
-    def result(self) -> Method:
-        """What to evaluate and to keep: the averaged weights where there are such."""
+    def result(self) -> M_co:
+        """The method to validate and save: the averaged weights with --ema."""
         return self.average if self.average is not None else self.method
 
     def check(self) -> None:
-        """Raise DivergedError unless every step was finite, and so is all that would be saved. Every rank must ask."""
+        """Raise DivergedError unless every step and all that would be saved is finite. All ranks must call it."""
         self._read(0)
         every = dict(self._saved())
         largest = nn.utils.get_total_norm(every.values(), math.inf) if every else torch.zeros(())
         if distributed.anyone(not math.isfinite(float(largest)), self.device):
-            broken = [name for name, value in every.items() if not value.isfinite().all()] or ["at another rank"]
+            broken = [name for name, value in every.items() if not value.isfinite().all()] or ["on another rank"]
             more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
-            what = f"The loss is finite, but what it comes from is not ({broken[0]}{more})"
+            what = f"The loss is finite, but weights or optimizer states are not ({broken[0]}{more})"
             raise DivergedError(what, self.step, self._advice(), [])
 
     def state(self) -> dict[str, Any]:
-        """Everything to go on from."""
+        """All that is needed to resume."""
         return {
             "step": self.step,
             "method": self.method.state_dict(),
@@ -152,22 +153,22 @@ class Run:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Restore what `state` returned."""
         if not isinstance(state["step"], int) or state["step"] < 0:
-            raise ValueError("its step is not a number")
+            raise ValueError("its step is not a whole number")
         own = [{name: value for name, value in group.items() if name != "params"} for group in self._groups()]
         self.diverged.zero_()
         self._unread.clear()
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for group, options in zip(self._groups(), own, strict=True):  # as asked for now
+        for group, options in zip(self._groups(), own, strict=True):  # the options of this run
             group.update(options)
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
         self.step = state["step"]
 
-    def fit(self) -> Iterator[Log]:
-        """Train from `step` to the end."""
+    def fit(self) -> Iterator[StepLog]:
+        """Train from the current step to the end."""
         steps = len(self.loader)
         self.method.train()
         while self.step < self.epochs * steps:
@@ -177,11 +178,11 @@ class Run:
                 waited = time.perf_counter() - began
                 log = self._step(to_device(batch, self.device), epoch)
                 yield replace(log, seconds=time.perf_counter() - began, waited=waited)
-                self.method.train()  # the caller may have evaluated
+                self.method.train()  # the caller may have validated
                 began = time.perf_counter()
         self._read(0)
 
-    def _step(self, batch: Batch, epoch: int) -> Log:
+    def _step(self, batch: Batch, epoch: int) -> StepLog:
         """Forward, backward, one step of the optimizer."""
         torch.manual_seed(hash((self.seed, self.step, distributed.rank())))
         rate = self.rates.at(self.step)
@@ -194,16 +195,16 @@ class Run:
         world = distributed.world()
         values |= {name: number.to(loss) * world for name, number in self.method.counts(batch).items()}
         means = _means([loss, norm, *values.values()])
-        told = Told(("loss", "norm", *values), means)
+        numbers = StepNumbers(("loss", "norm", *values), means)
         self.diverged = torch.maximum(self.diverged, 1 - means[:2].isfinite().all().to(self.diverged))
-        self._unread.append((self.step, batch.rows, told))
+        self._unread.append((self.step, batch.rows, numbers))
         self._read(self.lag)
         self._move()
         steps = len(self.loader)
-        return Log(self.step, epoch, self.step - epoch * steps, steps, told, rate, 0.0, 0.0, len(batch))
+        return StepLog(self.step, epoch, self.step - epoch * steps, steps, numbers, rate, 0.0, 0.0, len(batch))
 
     def _clipped(self) -> Tensor:
-        """The norm of the gradient, which is then no longer than `clip`."""
+        """Clip the gradient to `clip`; its norm before that."""
         trained = [weight for weight in self.method.parameters() if weight.grad is not None]
         norm = nn.utils.get_total_norm([weight.grad for weight in trained if weight.grad is not None])
         if self.clip:
@@ -211,25 +212,25 @@ class Run:
         return norm.detach()
 
     def _move(self) -> None:
-        """All that a step changes; nothing where the device has found that the run diverged, and we have not yet."""
+        """Update the weights; nothing changes if the device has found a divergence that is not read yet."""
         stop = self.diverged if self.lag else None
         skips = getattr(self.optimizer, SKIPS, False)
         if skips:
             self.optimizer.found_inf = stop  # type: ignore[attr-defined]
-        with held([] if skips else self._weights(), stop):
+        with unchanged_if([] if skips else self._weights(), stop):
             self.optimizer.step()
         self.step += 1
-        followers = self.method.state_dict() if type(self.method).after_step is not Method.after_step else {}
+        buffers = self.method.state_dict() if type(self.method).after_step is not Method.after_step else {}
         average = self.average.state_dict() if self.average is not None else {}
-        with held([*followers.values(), *average.values()], stop):
+        with unchanged_if([*buffers.values(), *average.values()], stop):
             self.method.after_step(self.step / self.rates.steps)
             self._update_average()
 
     def _read(self, lag: int) -> None:
-        """Raise DivergedError where one of the steps before the last `lag` was not finite; all ranks find the same."""
+        """Raise DivergedError if one of the steps before the last `lag` was not finite; on all ranks alike."""
         while len(self._unread) > lag:
-            step, rows, told = self._unread.popleft()
-            numbers = told.read()
+            step, rows, unread = self._unread.popleft()
+            numbers = unread.read()
             if math.isfinite(numbers["loss"]) and math.isfinite(numbers["norm"]):
                 continue
             what = "The loss is not finite"
@@ -239,11 +240,11 @@ class Run:
             raise DivergedError(what, step, self._advice(), everyone)
 
     def _advice(self) -> str:
-        """What helps a run that diverges."""
+        """Advice after a divergence."""
         return f"Try a lower --lr (now {self.rates.peak:.3g})" + (" or --clip 1." if not self.clip else ".")
 
     def _weights(self) -> list[Tensor]:
-        """What the optimizer moves, its own state too."""
+        """The trained weights and the states of the optimizer."""
         weights = [weight.detach() for group in self._groups() for weight in group["params"]]
         return weights + [value for state in self.optimizer.state.values() for _, value in _tensors("", state)]
 
@@ -251,13 +252,13 @@ class Run:
         return self.optimizer.param_groups
 
     def _saved(self) -> Iterator[tuple[str, Tensor]]:
-        """All numbers of a checkpoint that could be none."""
+        """All floating-point tensors of a checkpoint."""
         yield from _tensors("", self.method.state_dict())
         yield from _tensors("average ", self.average.state_dict() if self.average is not None else {})
         yield from _tensors("optimizer ", self.optimizer.state_dict()["state"])
 
     def _backward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The gradient of the whole batch, taken in `accumulate` parts."""
+        """Loss and gradient of the whole batch, accumulated over its parts."""
         loss, values = torch.zeros((), device=self.device), dict[str, Tensor]()
         turns = self._turns(batch)
         for turn, part in enumerate(parts(batch, turns), 1):
@@ -272,21 +273,21 @@ class Run:
         return loss, values
 
     def _gathering(self, last: bool) -> AbstractContextManager[None]:
-        """Ranks add their gradients up once, in the last part of a batch."""
+        """Gradients are averaged over the ranks once, in the last part of a batch."""
         alone = not last and isinstance(self.forward, nn.parallel.DistributedDataParallel)
         return self.forward.no_sync() if alone else nullcontext()
 
     def _turns(self, batch: Batch) -> int:
-        """Parts to take the batch in: as many at every rank, since all meet in each; ranks may hold unequal batches."""
+        """Parts of the batch, equal on all ranks, which synchronise in each; batches of ranks may differ in size."""
         if self.accumulate == 1:
             return 1
         return max(1, distributed.minimum_over_processes(min(self.accumulate, len(batch)), self.device))
 
     def _update_average(self) -> None:
-        """w_average <- d w_average + (1 - d) w, with a d that is small while the run is young."""
+        """w_average <- d w_average + (1 - d) w, where d rises to --ema over the first steps."""
         if self.average is None:
             return
-        decay = min(self.decay, (1 + self.step) / (10 + self.step))
+        decay = min(self.ema, (1 + self.step) / (10 + self.step))
         for averaged, weight in zip(self.average.state_dict().values(), self.method.state_dict().values(), strict=True):
             if averaged.dtype.is_floating_point:
                 averaged.lerp_(weight, 1 - decay)
@@ -295,12 +296,12 @@ class Run:
 
 
 SKIPS = "_step_supports_amp_scaling"
-"""Optimizers that torch marks so take no step where their `found_inf` is 1."""
+"""Optimizers with this attribute skip a step if their `found_inf` is 1."""
 
 
 @contextlib.contextmanager
-def held(tensors: Sequence[Tensor], stop: Tensor | None) -> Iterator[None]:
-    """Where `stop` is 1, the tensors are afterwards as they were before; without waiting for the device."""
+def unchanged_if(tensors: Sequence[Tensor], stop: Tensor | None) -> Iterator[None]:
+    """Undo changes of the tensors if `stop` is 1, without synchronising the device."""
     before = [tensor.clone() for tensor in tensors] if stop is not None else []
     yield
     if stop is not None:
@@ -309,7 +310,7 @@ def held(tensors: Sequence[Tensor], stop: Tensor | None) -> Iterator[None]:
 
 
 def _tensors(name: str, values: Any) -> Iterator[tuple[str, Tensor]]:
-    """The floating-point tensors, wherever inside, with their names."""
+    """The floating-point tensors in nested dicts, with their names."""
     if isinstance(values, Tensor):
         if values.is_floating_point() and values.numel():
             yield name, values
@@ -319,12 +320,17 @@ def _tensors(name: str, values: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _means(values: list[Tensor]) -> Tensor:
-    """Of all ranks, which are asked once."""
+    """Means over all ranks, in one reduction."""
     return distributed.total(torch.stack(values)) / distributed.world()
 
 
+def uses_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether a forward pass of this precision uses bfloat16 on the device."""
+    return precision == "bf16" or (precision == "auto" and fast_bf16(device))
+
+
 def fast_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 faster than float32."""
+    """Whether the hardware supports bfloat16 natively."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
@@ -334,7 +340,7 @@ def fast_bf16(device: torch.device) -> bool:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch where the method is, in channels_last order, which convolutions like."""
+    """The batch on the device, in channels_last order, in which convolutions are faster."""
     views = [view.to(device, non_blocking=True, memory_format=torch.channels_last) for view in batch.views]
     boxes = [box.to(device, non_blocking=True) for box in batch.boxes]
     maps = [one.to(device, non_blocking=True, memory_format=torch.channels_last) for one in batch.maps]
@@ -365,7 +371,7 @@ def parts(batch: Batch, count: int) -> Iterator[Batch]:
 
 
 def _boxes_of(boxes: Tensor, chosen: slice) -> Tensor:
-    """The boxes of these images, numbered anew."""
+    """The boxes of these images, with the images renumbered from 0."""
     inside = boxes[(boxes[:, 0] >= chosen.start) & (boxes[:, 0] < chosen.stop)].clone()
     inside[:, 0] -= chosen.start
     return inside

@@ -1,0 +1,229 @@
+"""Setup: from training options to what trains – processes, rows, a loader, a trainer, and the exported layout."""
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from ribcage.bundle import formats
+from ribcage.bundle.spec import ModelSpec
+from ribcage.data import selection
+from ribcage.data.collection import Datasets
+from ribcage.data.findings import Policy
+from ribcage.data.loader import Loader
+from ribcage.imaging.augment import View
+from ribcage.methods import Method
+from ribcage.runtime import distributed, flags
+from ribcage.training import optim
+from ribcage.training.options import TrainingOptions
+from ribcage.training.run_folder import say
+from ribcage.training.trainer import Trainer
+
+Given = TypeVar("Given", bound=TrainingOptions)
+M = TypeVar("M", bound=Method)
+
+
+def run_processes(
+    command: str, module: ModuleType, options: Given, train: Callable[[Given, torch.device], Path]
+) -> Path | int:
+    """Train in this process or, with --devices, in several; the run folder, or the exit code of those processes."""
+    if options.devices > 1 and not distributed.launched():
+        once = dataclasses.replace(options, devices=1)
+        return distributed.launch(options.devices, [command, *flags.words(module, once)])
+    with distributed.started() as device:
+        return train(options, device)
+
+
+# ---- rows
+
+
+def training_rows(options: TrainingOptions, data: Datasets, *splits: str) -> tuple[np.ndarray, str]:
+    """The rows of the splits to train on, for a fraction of the patients; and a sentence about them."""
+    every = data.rows_of(*splits, frontal=options.frontal)
+    chosen = selection.without_copies(data, every, *splits) if options.drop_copies else every
+    copies, before = len(every) - len(chosen), len(chosen)
+    chosen = usable_rows(options, data, chosen)
+    shared = before - len(chosen)
+    chosen = selection.share_of_patients(data, chosen, options.labels, options.seed)
+    notes = [f"{options.labels:g} of the patients"] if options.labels < 1 else []
+    notes += [f"without {copies:,} copies of images in other splits"] if copies else []
+    notes += [f"without {shared:,} images that share patients or copies with other splits"] if shared else []
+    return chosen, f"Training on {len(chosen):,} of {len(every):,} images" + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def usable_rows(options: TrainingOptions, data: Datasets, rows: np.ndarray) -> np.ndarray:
+    """These rows without those of --drop-shared; raise where a stored image has changed since its import."""
+    left = rows[~selection.given_way(data, options.drop_shared)[rows]] if options.drop_shared else rows
+    if not len(left):
+        raise ValueError(
+            f"--drop-shared {' '.join(options.drop_shared)} leaves no image of a split that is needed. Drop the shared "
+            "images from another split."
+        )
+    data.require_intact(left)
+    return left
+
+
+def findings_of(options: TrainingOptions, data: Datasets) -> tuple[str, ...]:
+    """The findings of --findings, or all findings of the data."""
+    return options.findings or data.findings
+
+
+# ---- loader and trainer
+
+
+def build_loader(
+    options: TrainingOptions,
+    data: Datasets,
+    views: Sequence[View],
+    rows: np.ndarray,
+    spec: ModelSpec,
+    device: torch.device,
+    *,
+    policy: Policy,
+    findings: Sequence[str] | None = None,
+    drop_last: bool | None = None,
+    per_dataset: bool = False,
+    weights: Sequence[float] | None = None,
+    same_patient: bool = False,
+    together: bool = False,
+    labelled: np.ndarray | None = None,
+) -> Loader:
+    """Batches of these rows in these views, as the options and the model need them.
+
+    Args:
+        findings: those of the model where not given.
+        drop_last: where not given, an incomplete last batch is dropped unless it is the only one.
+        per_dataset: normalise each dataset by its own mean and standard deviation, not by the model's.
+        weights, same_patient, together, labelled: as for a Loader.
+    """
+    return Loader(
+        data,
+        views,
+        batch=options.batch,
+        seed=options.seed,
+        rows=rows,
+        findings=spec.findings if findings is None else findings,
+        policy=policy,
+        weights=weights,
+        together=together,
+        labelled=labelled,
+        same_patient=same_patient,
+        drop_last=len(rows) >= options.batch if drop_last is None else drop_last,
+        threads=options.threads or None,
+        rank=distributed.rank(),
+        world=distributed.world(),
+        channels=spec.channels,
+        normalise=None if per_dataset else (spec.mean, spec.std),
+        device=device,
+    )
+
+
+def build_trainer(
+    options: TrainingOptions, method: M, loader: Loader, device: torch.device, *, ema: float = 0.0
+) -> Trainer[M]:
+    """The trainer of a method on a loader, with the optimizer and the learning rate schedule of the options."""
+    method.to(device).to(memory_format=torch.channels_last)
+    assert options.optimizer and options.lr is not None and options.min_lr is not None
+    assert options.weight_decay is not None
+    steps, images = len(loader), min(options.batch, len(loader.rows))
+    check_batch_norms(options, method, images)
+    say(f"{batch_summary(options, images)} {optimizer_summary(options)}")
+    if getattr(options, "validate_every", 1) > options.epochs:
+        say("WARNING: --validate-every is longer than the run: only the last epoch is validated.")
+    rates = optim.Rates(
+        options.lr,
+        options.epochs * steps,
+        warmup_steps(options, steps),
+        options.schedule,
+        options.min_lr,
+        options.decay_at,
+    )
+    optimizer = optim.optimizer(
+        method,
+        options.optimizer,
+        weight_decay=options.weight_decay,
+        layer_decay=options.layer_decay,
+        betas=options.betas,
+    )
+    return Trainer(
+        method,
+        loader,
+        optimizer,
+        rates,
+        epochs=options.epochs,
+        device=device,
+        seed=options.seed,
+        precision=options.precision,
+        accumulate=accumulation_steps(options, images),
+        clip=options.clip or 0.0,
+        ema=ema,
+        compile=options.compile,
+    )
+
+
+def warmup_steps(options: TrainingOptions, steps: int) -> int:
+    """Warm-up steps of the learning rate, for so many steps per epoch: at most half of the run, so that its peak is
+    reached."""
+    half, wanted = options.epochs * steps // 2, round((options.warmup or 0) * steps)
+    if wanted > half:
+        say(
+            f"WARNING: --warmup {options.warmup:g} is more than half of a run of {options.epochs} epochs: the learning "
+            f"rate rises for {half:,} of {options.epochs * steps:,} steps."
+        )
+    return min(wanted, half)
+
+
+def accumulation_steps(options: TrainingOptions, images: int) -> int:
+    """How many forward passes of at most --micro-batch images each process needs for a batch of so many images."""
+    share = math.ceil(images / distributed.world())
+    return math.ceil(share / (options.micro_batch or share))
+
+
+def batch_summary(options: TrainingOptions, images: int) -> str:
+    """A sentence about the batch size, the processes and the accumulation of gradients."""
+    world, count = distributed.world(), accumulation_steps(options, images)
+    notes = [f"{world} processes"] * (world > 1) + [f"{count} accumulation steps"] * (count > 1)
+    return f"Batch size {images:,}" + (f" ({', '.join(notes)})." if notes else ".")
+
+
+def optimizer_summary(options: TrainingOptions) -> str:
+    """A sentence about the optimizer and the learning rate."""
+    warmup = f", {options.warmup:g} of them warm-up" if options.warmup else ""
+    return (
+        f"Optimizer {options.optimizer}, learning rate {options.lr:.3g}, weight decay {options.weight_decay:g}, "
+        f"{options.epochs:,} epochs{warmup}."
+    )
+
+
+def check_batch_norms(options: TrainingOptions, method: Method, images: int) -> None:
+    """Raise where a batch norm in training mode would see a single image, of which there are no statistics."""
+    count = accumulation_steps(options, images)
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    if images // count < 2 and any(isinstance(one, norms) and one.training for one in method.train().modules()):
+        option = f"--micro-batch {options.micro_batch}" if count > 1 else f"--batch {options.batch}"
+        raise ValueError(
+            f"{option} gives a forward pass of {images // count} image of a batch of {images:,}, but the batch norms "
+            f"of {options.model} or its head need two images at least. Use a larger {option.split()[0]}."
+        )
+
+
+# ---- the published layout
+
+
+def check_layout(options: TrainingOptions, method: Method, spec: ModelSpec) -> None:
+    """Raise before the run where the layout of --export-as does not fit the method and model."""
+    if options.export_as and distributed.rank() == 0:
+        with tempfile.TemporaryDirectory() as folder:
+            formats.load(options.export_as).export(method, spec, Path(folder))
+
+
+def export_layout(options: TrainingOptions, method: Method, spec: ModelSpec) -> None:
+    """Write the weights in the layout of --export-as into the run folder."""
+    print(f"Wrote {formats.load(options.export_as).export(method, spec, options.out)}.")

@@ -1,0 +1,56 @@
+"""Teachers are opened here: bundles and tables, their hashes, and the data that they were trained on."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from ribcage.bundle.init import initial_provenance, initial_spec
+from ribcage.bundle.io import WEIGHTS_FILE, Classifier, find_bundle, load_classifier
+from ribcage.data.provenance import Provenance
+from ribcage.training.teachers.tables import PredictionTable, is_table, read_prediction_table, require_file
+
+SPEC_FILE = "model.json"
+OpenedTeacher = Classifier | PredictionTable
+
+
+def open_teachers(names: Sequence[str]) -> dict[str, OpenedTeacher]:
+    """The bundle or table of each teacher."""
+    return {name: read_prediction_table(Path(name)) if is_table(name) else load_classifier(name) for name in names}
+
+
+def content_hashes(names: Sequence[str]) -> list[str]:
+    """A hash of each teacher's weights or predictions, wherever they lie; ValueError where two are the same."""
+    found: dict[str, str] = {}
+    for name in names:
+        same = found.setdefault(content_hash(name), name)
+        if same != name:
+            raise ValueError(f"--teacher has one teacher twice: {same} and {name} have the same content. Remove one.")
+    return list(found)
+
+
+def content_hash(name: str) -> str:
+    """A hash of a teacher's weights or predictions, wherever they lie."""
+    there = [Path(name)] if is_table(name) else [find_bundle(Path(name)) / part for part in (WEIGHTS_FILE, SPEC_FILE)]
+    digest = hashlib.blake2b(digest_size=16)
+    for file in there:
+        with require_file(file).open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def teacher_provenance(name: str) -> Provenance:
+    """The data a teacher was trained on, which becomes part of the student's provenance. That of a table written by
+    'ribcage evaluate' is in the run it lies in; where nothing is known, the provenance says that."""
+    file = Path(name).absolute()
+    run = file.parents[2] if len(file.parts) > 3 else file
+    inside = is_table(name) and file.parents[1].name == "evaluation" and (run / "bundle" / "model.json").is_file()
+    found = initial_provenance(str(run) if inside else name)
+    if len(found.pixels) or len(found.patients) or len(found.unknown):
+        return found
+    spec = None if is_table(name) else initial_spec(name)
+    return Provenance.nothing(spec.name if spec else file.name)
+
+
+def teacher_findings(teacher: OpenedTeacher) -> tuple[str, ...]:
+    """The findings a teacher predicts."""
+    return teacher.spec.findings if isinstance(teacher, Classifier) else teacher.findings
