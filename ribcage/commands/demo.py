@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from ribcage.reports.demo_steps import DemoProgress
-    from ribcage.training.options import Course
+    from ribcage.training.options import TrainingOptions
 
-    Training = TypeVar("Training", bound=Course)
+    Training = TypeVar("Training", bound=TrainingOptions)
 
 METHOD, OWN = "mae_unet", {"mask": 0.5, "patch": 16, "width": 32}
 """How the demo pretrains: a masked autoencoder, whose reconstructions can be looked at."""
