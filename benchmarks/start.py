@@ -1,35 +1,63 @@
-"""Start-up time of `ribcage --help`, a bare interpreter, and importing torch.
+"""Start-up time of every command's help, beside a bare interpreter, importing torch, and two libraries for command lines.
 
-    python benchmarks/start.py
+    python benchmarks/start.py [--rounds 5]
 
-The commands alternate, each in its own process, with byte-code caches enabled; medians are compared."""
+The commands alternate, each in its own process, with byte-code caches enabled; medians are printed as a table. tyro and
+cyclopts are rows where they are installed, for a script with six options."""
 
+import argparse
+import importlib.util
 import os
 import statistics
 import subprocess
 import sys
 import time
 
-WAYS = {
-    "bare interpreter": ["-c", "pass"],
-    "ribcage --help": ["-m", "ribcage", "--help"],
-    "ribcage import --help": ["-m", "ribcage", "import", "--help"],
-    "import torch": ["-c", "import torch"],
+from ribcage import cli
+
+SIX = (
+    "data: tuple[str, ...] = ()",
+    "out: str = 'runs/x'",
+    "epochs: int = 10",
+    "lr: float = 0.1",
+    "seed: int = 0",
+    "resume: bool = False",
+)
+LIBRARIES = {
+    "tyro": f"import tyro\ndef main(*, {', '.join(SIX)}) -> None:\n    pass\ntyro.cli(main, args=['--help'])",
+    "cyclopts": f"import cyclopts\ndef main(*, {', '.join(SIX)}) -> None:\n    pass\napp = cyclopts.App()\n"
+    "app.default(main)\napp(['--help'])",
 }
+"""Help of the same six options by a library."""
 
 
-def main(rounds: int = 7) -> None:
+def ways() -> dict[str, list[str]]:
+    """What is timed → the words after the interpreter."""
+    found = {"bare interpreter": ["-c", "pass"], "ribcage --help": ["-m", "ribcage", "--help"]}
+    for words in (*((name,) for name in cli.names()), ("pretrain", "moco"), ("import", "nih")):
+        found[f"ribcage {' '.join(words)} --help"] = ["-m", "ribcage", *words, "--help"]
+    found |= {
+        f"{name}, six options": ["-c", code] for name, code in LIBRARIES.items() if importlib.util.find_spec(name)
+    }
+    return {**found, "import torch": ["-c", "import torch"]}
+
+
+def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    taken: dict[str, list[float]] = {name: [] for name in WAYS}
+    taken: dict[str, list[float]] = {name: [] for name in ways()}
     for turn in range(rounds + 1):
-        for name, words in WAYS.items():
+        for name, words in ways().items():
             start = time.perf_counter()
             subprocess.run([sys.executable, *words], env=environment, stdout=subprocess.DEVNULL, check=True)
             if turn:  # the first turn fills the caches
                 taken[name].append(time.perf_counter() - start)
+    print("| command | seconds |\n|---|---|")
     for name, times in taken.items():
-        print(f"{name:24}{statistics.median(times):>8.3f} s")
+        print(f"| `{name}` | {statistics.median(times):.2f} |")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -103,6 +104,35 @@ def test_what_trains_needs_only_the_usual_packages() -> None:
     code = f"import sys, importlib\nfor name in {missing!r}: sys.modules[name] = None\nfor name in {modules!r}: importlib.import_module(name)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+TRAINING = {"distil", "finetune", "localise", "pretrain", "probe", "runs"}
+"""Commands whose signatures still have Any."""
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "commands").glob("*.py")), ids=lambda file: file.stem)
+def test_no_command_has_any_in_a_signature(file: Path) -> None:
+    if file.stem in TRAINING:
+        pytest.skip("not done yet")
+    functions = [
+        node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)
+    ]
+    bad = []
+    for node in functions:
+        arguments = [*node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+        kinds = [one.annotation for one in arguments if one is not None] + [node.returns]
+        if any(re.search(r"\bAny\b", ast.unparse(kind)) for kind in kinds if kind is not None):
+            bad.append(node.name)
+    assert not bad, f"{file.name}: Any in the signature of {', '.join(bad)}"
+
+
+def test_mypy_is_strict_with_few_exceptions() -> None:
+    mypy = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]
+    plain = {"explicit_package_bases", "python_version", "files", "strict", "overrides"}
+    exceptions = [name for name in mypy if name not in plain] + [
+        name for one in mypy.get("overrides", []) for name in one if name != "module"
+    ]
+    assert mypy["strict"] is True and len(exceptions) <= 10
 
 
 def test_the_project_names_no_registry_and_no_path_of_a_machine() -> None:

@@ -68,7 +68,7 @@ def member(name: str) -> Callable[..., None]:
     ]
     settled = {**getattr(trains.options, "member", {}), **vars(trains.options)}
 
-    def chosen(**values: Any) -> None:
+    def chosen(**values: object) -> None:
         """See below."""
 
     chosen.__doc__ = "\n".join(f"{one.name}: {one.text}" for one in known)

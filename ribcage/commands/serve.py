@@ -10,10 +10,13 @@ Uploaded images are not stored and nothing is sent elsewhere. Access from other 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ribcage.server.app import Settings
+    import socket
+
+    from ribcage.server.app import Service, Settings
+    from ribcage.server.served_models import ServedModel
 
 POSITIONAL = ("models",)
 EXAMPLES = ("serve runs/chexnet", "serve runs/chexnet runs/boxes --port 8080 --token-file token.txt")
@@ -71,7 +74,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Open the models, listen, answer until a signal comes."""
+    """Open the models and serve them until a signal comes."""
     from ribcage.bundle import ood
     from ribcage.bundle.io import load_bundle
     from ribcage.runtime import limits
@@ -101,11 +104,11 @@ def missing() -> list[str]:
 
 
 def wrong(options: Options) -> list[str]:
-    """What cannot be done."""
+    """What is wrong with the options."""
     from ribcage.imaging.dicom import gray
     from ribcage.server.gate import is_loopback
 
-    said = [] if options.models else ["no model is named"]
+    said = [] if options.models else ["MODELS is missing: pass runs or model folders"]
     if not 0 <= options.port < 1 << 16:
         said.append(f"--port {options.port} is not from 0 to 65535")
     for name, (least, most) in BOUNDS.items():
@@ -119,27 +122,27 @@ def wrong(options: Options) -> list[str]:
     said += [problem] if problem else []
     if not is_loopback(options.host) and not token and not problem:
         said.append(
-            f"--host {options.host} is reached by other machines: give a token by --token-file or RIBCAGE_TOKEN"
+            f"--host {options.host} is open to other machines and needs a token: pass --token-file, or set RIBCAGE_TOKEN"
         )
     return said
 
 
 def secret(options: Options) -> tuple[str, str]:
-    """The token, empty where there is none; and what is wrong with it."""
+    """The token, "" for none, and what is wrong with it."""
     token, where = os.environ.get("RIBCAGE_TOKEN", "").strip(), "RIBCAGE_TOKEN"
     if options.token_file:
         where = str(options.token_file)
         try:
             token = options.token_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            return "", f"--token-file {where} cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})"
+            return "", f"--token-file {where} cannot be read ({getattr(error, 'strerror', None) or 'not text'})"
     if (options.token_file or token) and (len(token) < SHORTEST or not token.isascii() or not token.isprintable()):
-        return "", f"the token in {where} is not at least {SHORTEST} plain letters and digits"
+        return "", f"{where}: the token needs at least {SHORTEST} ASCII letters or digits"
     return token, ""
 
 
-def service(options: Options, models: Any) -> Any:
-    """What answers."""
+def service(options: Options, models: "dict[str, ServedModel]") -> "Service":
+    """The service behind the pages and the API."""
     from ribcage.server.app import Service
     from ribcage.server.prediction_log import PredictionLog
 
@@ -149,7 +152,7 @@ def service(options: Options, models: Any) -> Any:
 
 
 def settings(options: Options) -> "Settings":
-    """How much it takes on, in the server's units."""
+    """The limits, in the server's units."""
     from ribcage.server.app import Settings
     from ribcage.server.gate import AccessRules, is_loopback
 
@@ -162,7 +165,7 @@ def settings(options: Options) -> "Settings":
     )  # fmt: skip
 
 
-def address(listening: Any) -> str:
-    """Where a browser finds it."""
+def address(listening: "socket.socket") -> str:
+    """The address for a browser."""
     host, port, *_ = listening.getsockname()
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
