@@ -1,4 +1,4 @@
-"""Start-up time of every command's help, beside a bare interpreter, importing torch, and two libraries for command lines.
+"""Start-up time of each help page, beside a bare interpreter, importing torch, and two libraries for command lines.
 
     python benchmarks/start.py [--rounds 5]
 
