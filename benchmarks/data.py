@@ -26,9 +26,10 @@ from PIL import Image
 from torchvision import transforms
 
 from ribcage.commands.import_ import cores
-from ribcage.data import dataset_folder, datasets, importer
+from ribcage.data import dataset_folder, datasets
 from ribcage.data import index as indexes
 from ribcage.data.datasets.chexpert import LABELS
+from ribcage.data.importer import writer
 from ribcage.data.index import Index
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment, image_file
@@ -93,9 +94,9 @@ def make_folder(files: list[Path], folder: Path, *, link: bool) -> dataset_folde
     index = Index("bench", indexes.table(rows), root=files[0].parent)
     facts = dataset_folder.Facts("bench", "folder", "", "", 0, 0, STORED, "pad", 8, 0.0, 1.0, (), str(index.root))
     if link:
-        importer.link(index, facts, folder, sample=8)
+        writer.link(index, facts, folder, sample=8)
     else:
-        with importer.Writer(index, facts, folder, workers=cores()) as work:
+        with writer.Writer(index, facts, folder, workers=cores()) as work:
             list(work.run())
     return dataset_folder.open(folder)
 
@@ -277,8 +278,8 @@ def million(folder: Path, count: int = 1_000_000) -> str:
     folder.mkdir()
     Index("bench", indexes.table(rows, findings), findings).save(folder / "index.parquet")
     with (folder / "images.npy").open("wb") as file:  # a hole in the disk: opening reads no pixel
-        file.write(importer.npy_header((count, STORED, STORED), np.dtype(np.uint8)))
-        file.truncate(importer.HEADER + count * STORED**2)
+        file.write(writer.npy_header((count, STORED, STORED), np.dtype(np.uint8)))
+        file.truncate(writer.HEADER + count * STORED**2)
     facts = dataset_folder.Facts("bench", "folder", "", "", count, 0, STORED, "pad", 8, 0.5, 0.2, findings, "")
     dataset_folder.complete(folder, facts)
     seconds, imports, memory = elsewhere(MILLION, str(folder))

@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 
 from ribcage import cli
-from ribcage.data import audit, dataset_folder, importer, intake
+from ribcage.data import audit, dataset_folder
 from ribcage.data import index as indexes
 from ribcage.data.audit import Member
 from ribcage.data.collection import Datasets
+from ribcage.data.importer import tables as importer_tables
+from ribcage.data.importer import writer
 from ribcage.data.index import Index
 from ribcage.reports import audit as datasheet
 
@@ -35,7 +37,7 @@ def folder(root: Path, pixels: dict[str, np.ndarray], rows: dict[str, list[objec
     table = indexes.table(pd.DataFrame({"path": list(pixels), **rows}), [column for column in rows if column == "Mass"])
     index = Index(name, table, ("Mass",) if "Mass" in rows else (), root=root / "in")
     facts = dataset_folder.Facts(name, "nih", "", "", 0, 0, 128, "pad", 8, 0.0, 1.0, index.findings, str(root / "in"))
-    with importer.Writer(index, facts, root / "out") as work:
+    with writer.Writer(index, facts, root / "out") as work:
         list(work.run())
     return audit.member(str(root / "out"))
 
@@ -241,17 +243,17 @@ def test_importing_and_inspecting_own_images(tmp_path: Path, capsys: pytest.Capt
 def test_enlarged_images_are_counted_by_the_side_that_fits(fit: dataset_folder.Fit, enlarged: str, size: str) -> None:
     facts = dataset_folder.Facts("made", "nih", "", "", 4, 0, 256, fit, 8, 0.0, 1.0, (), "")
     table = pd.DataFrame({"width": [224, 300, 256, 512], "height": [200, 150, 256, 700]})
-    said = intake.enlarged(table, facts)
+    said = importer_tables.enlarged(table, facts)
     assert enlarged in said
     assert size in said
-    assert intake.enlarged(table, replace(facts, size=150)) == ""
-    assert intake.enlarged(table.drop(columns="width"), facts) == ""
+    assert importer_tables.enlarged(table, replace(facts, size=150)) == ""
+    assert importer_tables.enlarged(table.drop(columns="width"), facts) == ""
 
 
 def test_a_few_small_images_do_not_decide_the_size() -> None:
     facts = dataset_folder.Facts("made", "nih", "", "", 100, 0, 256, "pad", 8, 0.0, 1.0, (), "")
     table = pd.DataFrame({"width": [20] + 99 * [512], "height": [20] + 99 * [512]})
-    assert "1 of 100 images (1%)" in (said := intake.enlarged(table, facts))
+    assert "1 of 100 images (1%)" in (said := importer_tables.enlarged(table, facts))
     assert "--size" not in said
 
 

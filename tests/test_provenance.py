@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 from ribcage.commands import import_
-from ribcage.data import dataset_folder, provenance
+from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder, Fingerprints
-from ribcage.data.provenance import Leak, Provenance
+from ribcage.data.provenance import Provenance
+from ribcage.evaluation import leakage
+from ribcage.evaluation.leakage import Leak
 from ribcage.imaging import fingerprint
 
 
@@ -41,33 +43,33 @@ OTHERS = [radiograph(seed) for seed in range(100, 105)]
 
 
 def test_strangers_are_no_leak() -> None:
-    leak = provenance.leak(SEEN, prints_of(OTHERS, [11, 12, 13, 14, 0]))
+    leak = leakage.find_leak(SEEN, prints_of(OTHERS, [11, 12, 13, 14, 0]))
     assert leak == Leak(0, 0, 0, 0, 5) and not leak
 
 
 def test_patients_are_counted_with_all_their_images() -> None:
-    leak = provenance.leak(SEEN, prints_of(OTHERS, [1, 1, 3, 14, 15]))
+    leak = leakage.find_leak(SEEN, prints_of(OTHERS, [1, 1, 3, 14, 15]))
     assert (leak.patients, leak.images, leak.identical, leak.alike) == (2, 3, 0, 0) and leak
 
 
 def test_unknown_patients_are_nobody() -> None:
-    assert not provenance.leak(SEEN, prints_of(OTHERS, [0] * 5))
+    assert not leakage.find_leak(SEEN, prints_of(OTHERS, [0] * 5))
 
 
 def test_identical_images_count_as_copies_too() -> None:
-    leak = provenance.leak(SEEN, prints_of([IMAGES[0], IMAGES[6], *OTHERS], [0] * 7))
+    leak = leakage.find_leak(SEEN, prints_of([IMAGES[0], IMAGES[6], *OTHERS], [0] * 7))
     assert (leak.patients, leak.images, leak.identical, leak.alike) == (0, 0, 2, 2) and leak
 
 
 def test_a_resized_compressed_or_inverted_copy_is_found() -> None:
     small = cv2.resize(IMAGES[0], (64, 64), interpolation=cv2.INTER_AREA)
     lossy = cv2.imdecode(cv2.imencode(".jpg", IMAGES[1], [cv2.IMWRITE_JPEG_QUALITY, 60])[1], 0)
-    leak = provenance.leak(SEEN, prints_of([small, lossy, 255 - IMAGES[2], *OTHERS], [0] * 8))
+    leak = leakage.find_leak(SEEN, prints_of([small, lossy, 255 - IMAGES[2], *OTHERS], [0] * 8))
     assert (leak.identical, leak.alike) == (0, 3)
 
 
 def test_the_sentence_names_all_counts() -> None:
-    leak = provenance.leak(SEEN, prints_of([IMAGES[0], *OTHERS], [1, 1, 2, 0, 0, 9]))
+    leak = leakage.find_leak(SEEN, prints_of([IMAGES[0], *OTHERS], [1, 1, 2, 0, 0, 9]))
     assert str(leak) == (
         "Of 6 test images, 3 show 2 patients that the model has seen in training or selection; "
         "1 are copies of images it has seen, 1 of them to the bit"
@@ -114,14 +116,14 @@ def test_a_linked_folder_leaks_by_its_patients_alone(folders: tuple[DatasetFolde
     assert linked.facts.linked
     found = Provenance.of(Datasets.of([linked]), np.arange(12), np.array([], np.int64))
     assert (found.pixels == 0).all() and len(found.patients) == 6
-    leak = provenance.leak(found, copied.fingerprints)
+    leak = leakage.find_leak(found, copied.fingerprints)
     assert (leak.patients, leak.images, leak.identical, leak.alike) == (6, 11, 0, 0)
 
 
 def test_images_without_fingerprints_are_not_alike(folders: tuple[DatasetFolder, DatasetFolder]) -> None:
     linked = folders[1]
     nobody = replace(linked.fingerprints, patients=np.zeros(12, np.uint64))
-    assert not provenance.leak(Provenance.of(Datasets.of([linked]), np.arange(12), np.array([], np.int64)), nobody)
+    assert not leakage.find_leak(Provenance.of(Datasets.of([linked]), np.arange(12), np.array([], np.int64)), nobody)
 
 
 def test_what_is_saved_is_what_is_read(folders: tuple[DatasetFolder, DatasetFolder], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ribcage.data import dataset_folder, provenance, site_key
+from ribcage.data import dataset_folder, site_key
 from ribcage.data import index as indexes
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder, Facts, Fingerprints
@@ -88,10 +88,10 @@ def test_patients_meet_within_a_site_and_across_sites_it_is_said_that_they_canno
     ward, rows = linked("folder", ["7", "8"]), np.arange(2)
     seen = Provenance.of(Datasets.of([ward]), rows, rows[:0])
     again = linked("folder", ["08", "9"])
-    assert provenance.leak(seen, again.fingerprints).images == 1 and not seen.of_other_sites
+    assert leakage.find_leak(seen, again.fingerprints).images == 1 and not seen.of_other_sites
     monkeypatch.setenv(site_key.VARIABLE, "another site")
     elsewhere = linked("folder", ["08", "9"])
-    assert not provenance.leak(seen, elsewhere.fingerprints) and seen.of_other_sites
+    assert not leakage.find_leak(seen, elsewhere.fingerprints) and seen.of_other_sites
     assert "ward could not be compared" in leakage._of_other_sites(seen, [elsewhere])
     assert leakage._of_other_sites(seen, [linked("nih", ["8"])]) == ""
 
@@ -102,7 +102,9 @@ def test_bundles_of_older_versions_hashed_without_a_key_and_are_still_understood
         Provenance.of(Datasets.of([ward]), np.arange(2), np.arange(0)),
         patients=np.sort(dataset_folder.patient_hashes(ward.index)),
     )
-    assert provenance.leak(replace(old, keys=np.empty(0, np.str_)), linked("folder", ["7"]).fingerprints).patients == 1
+    assert (
+        leakage.find_leak(replace(old, keys=np.empty(0, np.str_)), linked("folder", ["7"]).fingerprints).patients == 1
+    )
 
 
 def test_prints_of_older_versions_have_fewer_crops_and_open(tmp_path: Path) -> None:

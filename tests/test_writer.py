@@ -21,9 +21,10 @@ import pytest
 
 import ribcage
 from ribcage import cli
-from ribcage.data import dataset_folder, importer
+from ribcage.data import dataset_folder
 from ribcage.data import index as indexes
 from ribcage.data.collection import Datasets
+from ribcage.data.importer import writer
 from ribcage.data.index import Index
 from ribcage.imaging import image_file
 from ribcage.runtime import files
@@ -57,7 +58,7 @@ def images(root: Path, count: int, side: int = 48) -> Index:
 
 
 def imported(index: Index, out: Path, workers: int = 1, **changes: object) -> dataset_folder.DatasetFolder:
-    with importer.Writer(index, facts(index.root, **changes), out, workers=workers) as work:
+    with writer.Writer(index, facts(index.root, **changes), out, workers=workers) as work:
         for _ in work.run():
             pass
     return dataset_folder.open(out)
@@ -112,9 +113,9 @@ def importing(index: Path, out: Path, limit: int = 0) -> int:
     if limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    importer.SYNC_SECONDS, importer.CHUNK = 0.0, 8
+    writer.SYNC_SECONDS, writer.CHUNK = 0.0, 8
     read = Index.load(index)
-    with importer.Writer(read, facts(read.root), out, workers=2) as work:
+    with writer.Writer(read, facts(read.root), out, workers=2) as work:
         print(work.done, flush=True)
         for _ in work.run():
             pass
@@ -151,14 +152,14 @@ def test_dying_while_the_folder_is_completed_is_mended(
 ) -> None:
     index = images(tmp_path / "in", 70)
     imported(index, tmp_path / "whole")
-    saved, calls = importer.files.atomic, iter(range(100))
+    saved, calls = writer.files.atomic, iter(range(100))
 
     def dies(file: Path):  # type: ignore[no-untyped-def]
         if next(calls) == step:
             raise KeyboardInterrupt
         return saved(file)
 
-    monkeypatch.setattr(importer.files, "atomic", dies)
+    monkeypatch.setattr(writer.files, "atomic", dies)
     with pytest.raises(KeyboardInterrupt):
         imported(index, tmp_path / "died")
     monkeypatch.undo()
@@ -170,7 +171,7 @@ def test_dying_while_the_folder_is_completed_is_mended(
 def test_a_torn_journal_line_does_not_count(tmp_path: Path) -> None:
     index = images(tmp_path / "in", 130)
     imported(index, tmp_path / "whole")
-    with importer.Writer(index, facts(index.root), tmp_path / "torn") as work:
+    with writer.Writer(index, facts(index.root), tmp_path / "torn") as work:
         steps = work.run()
         next(steps), next(steps)
         steps.close()
@@ -181,7 +182,7 @@ def test_a_torn_journal_line_does_not_count(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_folder_does_not_open_and_says_how_to_go_on(tmp_path: Path) -> None:
-    with importer.Writer(images(tmp_path / "in", 10), facts(tmp_path), tmp_path / "out"):
+    with writer.Writer(images(tmp_path / "in", 10), facts(tmp_path), tmp_path / "out"):
         pass
     with pytest.raises(FileNotFoundError, match=r"unfinished import.*same 'ribcage import' again"):
         dataset_folder.open(tmp_path / "out")
@@ -189,11 +190,11 @@ def test_an_unfinished_folder_does_not_open_and_says_how_to_go_on(tmp_path: Path
 
 def test_other_options_do_not_go_on_with_an_unfinished_import(tmp_path: Path) -> None:
     index = images(tmp_path / "in", 10)
-    with importer.Writer(index, facts(index.root), tmp_path / "out"):
+    with writer.Writer(index, facts(index.root), tmp_path / "out"):
         pass
     with (
         pytest.raises(ValueError, match="other options"),
-        importer.Writer(index, facts(index.root, size=64), tmp_path / "out"),
+        writer.Writer(index, facts(index.root, size=64), tmp_path / "out"),
     ):
         pass
 
@@ -203,19 +204,19 @@ def test_a_folder_with_other_files_in_it_is_not_touched(tmp_path: Path) -> None:
     index = images(tmp_path.parent / f"{tmp_path.name} in", 3)
     with (
         pytest.raises(ValueError, match=r"not empty \(it has thesis.txt\)"),
-        importer.Writer(index, facts(tmp_path), tmp_path),
+        writer.Writer(index, facts(tmp_path), tmp_path),
     ):
         pass
 
 
 def test_two_imports_into_one_folder_are_refused(tmp_path: Path) -> None:
     index = images(tmp_path / "in", 200)
-    with importer.Writer(index, facts(index.root), tmp_path / "out") as first:
+    with writer.Writer(index, facts(index.root), tmp_path / "out") as first:
         steps = first.run()
         next(steps)
         with (
             pytest.raises(OSError, match="Another process is writing"),
-            importer.Writer(index, facts(index.root), tmp_path / "out"),
+            writer.Writer(index, facts(index.root), tmp_path / "out"),
         ):
             pass
         list(steps)
@@ -322,7 +323,7 @@ def test_a_box_that_the_crop_cuts_away_is_dropped(tmp_path: Path) -> None:
 def test_a_linked_folder_reads_the_same_images_without_storing_them(tmp_path: Path) -> None:
     index = images(tmp_path / "in", 40)
     copied = imported(index, tmp_path / "copied")
-    importer.link(index, facts(index.root), tmp_path / "linked")
+    writer.link(index, facts(index.root), tmp_path / "linked")
     linked = dataset_folder.open(tmp_path / "linked")
     assert linked.images is None and not (tmp_path / "linked" / "images.npy").exists()
     np.testing.assert_array_equal(linked.image(17), copied.image(17))
@@ -411,18 +412,18 @@ def test_images_that_came_later_are_found_by_the_next_try(tmp_path: Path) -> Non
 
 def test_stopping_keeps_every_finished_chunk(tmp_path: Path) -> None:
     index = images(tmp_path / "in", 200)
-    with pytest.raises(KeyboardInterrupt), importer.Writer(index, facts(index.root), tmp_path / "out") as work:
+    with pytest.raises(KeyboardInterrupt), writer.Writer(index, facts(index.root), tmp_path / "out") as work:
         for _ in work.run():
             raise KeyboardInterrupt
-    with importer.Writer(index, facts(index.root), tmp_path / "out") as work:
-        assert work.done >= importer.CHUNK
+    with writer.Writer(index, facts(index.root), tmp_path / "out") as work:
+        assert work.done >= writer.CHUNK
 
 
 def test_linking_skips_what_is_not_there(tmp_path: Path) -> None:
     index = images(tmp_path / "in", 400)
     for number in range(390):
         (tmp_path / "in" / f"{number:04d}.png").unlink()
-    importer.link(index, facts(index.root), tmp_path / "linked")
+    writer.link(index, facts(index.root), tmp_path / "linked")
     assert dataset_folder.open(tmp_path / "linked").mean > 0
 
 
@@ -478,7 +479,7 @@ def test_the_window_of_an_import_is_kept_in_the_folder(tmp_path: Path) -> None:
 
 def interrupted(index: Index, out: Path, **changes: object) -> None:
     """An import that stops after its first chunks."""
-    with importer.Writer(index, facts(index.root, **changes), out) as work:
+    with writer.Writer(index, facts(index.root, **changes), out) as work:
         run = work.run()
         next(run)
         next(run)
@@ -488,13 +489,13 @@ def interrupted(index: Index, out: Path, **changes: object) -> None:
 def test_files_that_change_between_two_runs_are_read_again_and_that_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    index = images(tmp_path / "in", 3 * importer.CHUNK)
+    index = images(tmp_path / "in", 3 * writer.CHUNK)
     interrupted(index, tmp_path / "out")
-    file = tmp_path / "in" / f"{importer.CHUNK + 3:04d}.png"
+    file = tmp_path / "in" / f"{writer.CHUNK + 3:04d}.png"
     file.write_bytes((tmp_path / "in" / "0001.png").read_bytes() + b"\0")
     again = imported(index, tmp_path / "out")
-    assert f"row {importer.CHUNK + 3}: it goes on after row {importer.CHUNK}" in caplog.text
-    assert (again.image(importer.CHUNK + 3) == again.image(1)).all() and not len(again.damaged())
+    assert f"row {writer.CHUNK + 3}: it goes on after row {writer.CHUNK}" in caplog.text
+    assert (again.image(writer.CHUNK + 3) == again.image(1)).all() and not len(again.damaged())
     caplog.clear()
     interrupted(index, tmp_path / "untouched")
     imported(index, tmp_path / "untouched")
@@ -502,7 +503,7 @@ def test_files_that_change_between_two_runs_are_read_again_and_that_is_said(
 
 
 def test_an_unfinished_import_of_another_version_is_begun_anew(tmp_path: Path) -> None:
-    index = images(tmp_path / "in", 3 * importer.CHUNK)
+    index = images(tmp_path / "in", 3 * writer.CHUNK)
     interrupted(index, tmp_path / "out")
     journal = tmp_path / "out" / "journal.part"
     head, *lines = journal.read_text().splitlines(keepends=True)
@@ -513,11 +514,11 @@ def test_an_unfinished_import_of_another_version_is_begun_anew(tmp_path: Path) -
 
 def test_redo_does_not_take_a_folder_from_another_import(tmp_path: Path) -> None:
     index = images(tmp_path / "in", 4)
-    with importer.Writer(index, facts(index.root), tmp_path / "out"):
+    with writer.Writer(index, facts(index.root), tmp_path / "out"):
         with pytest.raises(OSError, match="Another process is writing"):
-            importer.clear(tmp_path / "out")
+            writer.clear(tmp_path / "out")
         assert (tmp_path / "out" / "journal.part").exists()
-    importer.clear(tmp_path / "out")
+    writer.clear(tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
 

@@ -75,19 +75,20 @@ def member_file(name: str) -> Path:
 
 def run(options: Options) -> "DatasetFolder":
     """Read the tables, then the images; print a summary; return the opened folder."""
-    from ribcage.data import dataset_folder, importer
+    from ribcage.data import dataset_folder
+    from ribcage.data.importer import writer
 
     check(options)
     assert options.out is not None
     index, facts = describe(options)
     if options.redo:
-        importer.clear(options.out)
-    if finished(options.out, importer.plan(index, facts)):
+        writer.clear(options.out)
+    if finished(options.out, writer.plan(index, facts)):
         print(f"{options.out} is complete already.")
     elif options.link:
-        importer.link(index, facts, options.out)
+        writer.link(index, facts, options.out)
     else:
-        write(importer.Writer(index, facts, options.out, workers=options.workers or cores()), index.name)
+        write(writer.Writer(index, facts, options.out, workers=options.workers or cores()), index.name)
     opened = dataset_folder.open(options.out)
     print(summary(opened))
     if exit_code(options, opened):
@@ -106,7 +107,8 @@ def exit_code(options: Options, opened: "DatasetFolder") -> int:
 
 def check(options: Options) -> None:
     """Raise one ValueError with everything that is wrong with the options."""
-    from ribcage.data import datasets, intake
+    from ribcage.data import datasets
+    from ribcage.data.importer import tables as importer_tables
     from ribcage.imaging.dicom import gray
     from ribcage.runtime import limits
 
@@ -120,8 +122,8 @@ def check(options: Options) -> None:
     for name, allowed in (("fit", ("pad", "crop", "squash")), ("depth", (8, 16))):
         if getattr(options, name) not in allowed:
             wrong.append(f"--{name} is {' or '.join(map(str, allowed))}, not {getattr(options, name)!r}")
-    wrong += [f"--size must be {intake.LEAST_SIZE} to 4096, not {options.size}"] * (
-        options.size is not None and not intake.LEAST_SIZE <= options.size <= 4096
+    wrong += [f"--size must be {importer_tables.LEAST_SIZE} to 4096, not {options.size}"] * (
+        options.size is not None and not importer_tables.LEAST_SIZE <= options.size <= 4096
     )
     wrong += [f"--{key} cannot be {getattr(options, key)}" for key in ("workers", "limit") if getattr(options, key) < 0]
     wrong += limits.intolerable("--allow-rejected", options.allow_rejected)
@@ -179,14 +181,15 @@ def native_size(index: "Index") -> int:
 
 def finished(out: Path, plan: str) -> bool:
     """Whether the folder already holds just this; another complete folder is not touched."""
-    from ribcage.data import dataset_folder, importer
+    from ribcage.data import dataset_folder
+    from ribcage.data.importer import writer
 
     if not (out / "dataset.json").exists():
         return False
     if dataset_folder.Facts.load(out / "dataset.json").plan != plan:
         other = f"{out} holds another data set, or the same with other options"
         raise ValueError(f"{other}. Choose another --out, or replace it with --redo.")
-    importer.tidy(out)
+    writer.tidy(out)
     return True
 
 
@@ -225,7 +228,7 @@ def cores() -> int:
 
 def summary(opened: "DatasetFolder") -> str:
     """What the folder holds, in a few lines."""
-    from ribcage.data import intake
+    from ribcage.data.importer import tables as importer_tables
 
     out, facts, table = opened.folder, opened.facts, opened.index.table
     splits = ", ".join(f"{split or 'no split'} {count:,}" for split, count in table["split"].value_counts().items())
@@ -234,7 +237,7 @@ def summary(opened: "DatasetFolder") -> str:
     patients = int((table["patient"].unique() != "").sum())
     lines = [
         f"{out}: {facts.images:,} images ({kind}) of {patients:,} known patients; {splits}.",
-        *filter(None, [intake.enlarged(table, facts)]),
+        *filter(None, [importer_tables.enlarged(table, facts)]),
         *notes,
         f"{facts.rejected:,} images rejected{': ' + reasons(out) if facts.rejected else '.'}",
     ]

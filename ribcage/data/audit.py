@@ -13,7 +13,8 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from ribcage.data import dataset_folder, intake, splits
+from ribcage.data import dataset_folder, splits
+from ribcage.data.importer import tables as importer_tables
 from ribcage.data.index import SPLITS, Index
 from ribcage.data.index import table as table_of
 from ribcage.data.readers import tables
@@ -93,7 +94,7 @@ def describe(member: Member) -> dict[str, Any]:
         "sexes": counts(table["sex"]),
         "ages": ages(table["age"]),
         "sides": sides(table),
-        "enlarged": intake.enlarged(table, facts) if facts else "",
+        "enlarged": importer_tables.enlarged(table, facts) if facts else "",
         "labelled": int((~np.isnan(index.labels)).any(axis=1).sum()) if index.findings else 0,
         "damaged": len(member.dataset.damaged()) if member.dataset is not None else 0,
         "without_test": [name for name, part in published(table).items() if "test" not in set(part)],

@@ -7,8 +7,7 @@ import numpy as np
 
 from ribcage.data import site_key
 from ribcage.data.collection import Datasets
-from ribcage.data.dataset_folder import Fingerprints
-from ribcage.imaging import duplicates, fingerprint
+from ribcage.imaging import fingerprint
 from ribcage.runtime import files
 
 
@@ -103,50 +102,3 @@ class Provenance:
         if not same or kinds != {np.dtype(np.uint64)} or any(has != wanted for has, wanted in shapes):
             raise ValueError(f"{file} is damaged: its arrays are not what Ribcage writes.")
         return found
-
-
-@dataclass(frozen=True)
-class Leak:
-    """What a model has seen of the images it is to be tested on."""
-
-    patients: int
-    """Test patients that were in training or selection."""
-    images: int
-    """Test images of such patients."""
-    identical: int
-    """Test images seen bit for bit."""
-    alike: int
-    """Test images of which a near-copy was seen (identical ones too)."""
-    tested: int
-
-    def __bool__(self) -> bool:
-        return bool(self.images or self.identical or self.alike)
-
-    def __str__(self) -> str:
-        return self.said("test")
-
-    def said(self, what: str) -> str:
-        """The same of images that are for something else than a test."""
-        return (
-            f"Of {self.tested:,} {what} images, {self.images:,} show {self.patients:,} patients that the model has "
-            f"seen in training or selection; {self.alike:,} are copies of images it has seen, {self.identical:,} of "
-            "them to the bit"
-        )
-
-
-def leak(provenance: Provenance, tested: Fingerprints) -> Leak:
-    """Look for the tested images and their patients in what a model has seen."""
-    known = np.zeros(len(tested.pixels), bool)
-    for hashes in (tested.patients, tested.without_key):
-        known |= np.isin(hashes, provenance.patients) & (hashes > 0)
-    identical, alike = copies(provenance, tested)
-    patients = len(np.unique(tested.patients[known]))
-    return Leak(patients, int(known.sum()), int(identical.sum()), int(alike.sum()), len(tested.pixels))
-
-
-def copies(provenance: Provenance, tested: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) which of the tested images a model has seen to the bit, and of which it has seen a near-copy."""
-    identical = np.isin(tested.pixels, provenance.pixels) & (tested.pixels > 0)
-    alike = identical.copy()
-    alike[duplicates.duplicates_between(tested.prints, provenance.prints).first] = True
-    return identical, alike

@@ -51,7 +51,7 @@ def given_way(data: Datasets, giving: Sequence[str]) -> np.ndarray:
     """(N,) bool: rows of the splits that give way which show patients, or are copies of images, of other splits. Of two
     splits that both give way, the one named first gives way to the other.
 
-    Near-copies count as copies, as in `provenance.leak`. Of linked folders only the patients are known."""
+    Near-copies count as copies, as in `evaluation.leakage`. Of linked folders only the patients are known."""
     everything = data.table
     known = sorted(set(everything["split"]) - {""})
     if strange := [name for name in giving if name not in known]:

@@ -1,25 +1,72 @@
-"""Guard: no model is tested on what it has seen, unless that is wished for, and then the report says so."""
+"""Leakage check: no model is tested on images or patients that it has seen, unless allowed; the report then says so."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ribcage.bundle import history
-from ribcage.data import dataset_folder, provenance
+from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder, Fingerprints
 from ribcage.data.provenance import Provenance
-from ribcage.imaging import fingerprint
+from ribcage.imaging import duplicates, fingerprint
 from ribcage.metrics.evaluation import LeakageCheck, LeftOut
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What a model has seen of the images it is to be tested on."""
+
+    patients: int
+    """Test patients that were in training or selection."""
+    images: int
+    """Test images of such patients."""
+    identical: int
+    """Test images seen bit for bit."""
+    alike: int
+    """Test images of which a near-copy was seen (identical ones too)."""
+    tested: int
+
+    def __bool__(self) -> bool:
+        return bool(self.images or self.identical or self.alike)
+
+    def __str__(self) -> str:
+        return self.said("test")
+
+    def said(self, what: str) -> str:
+        """The same of images that are for something else than a test."""
+        return (
+            f"Of {self.tested:,} {what} images, {self.images:,} show {self.patients:,} patients that the model has "
+            f"seen in training or selection; {self.alike:,} are copies of images it has seen, {self.identical:,} of "
+            "them to the bit"
+        )
+
+
+def find_leak(provenance: Provenance, tested: Fingerprints) -> Leak:
+    """Look for the tested images and their patients in what a model has seen."""
+    known = np.zeros(len(tested.pixels), bool)
+    for hashes in (tested.patients, tested.without_key):
+        known |= np.isin(hashes, provenance.patients) & (hashes > 0)
+    identical, alike = copies(provenance, tested)
+    patients = len(np.unique(tested.patients[known]))
+    return Leak(patients, int(known.sum()), int(identical.sum()), int(alike.sum()), len(tested.pixels))
+
+
+def copies(provenance: Provenance, tested: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) which of the tested images a model has seen to the bit, and of which it has seen a near-copy."""
+    identical = np.isin(tested.pixels, provenance.pixels) & (tested.pixels > 0)
+    alike = identical.copy()
+    alike[duplicates.duplicates_between(tested.prints, provenance.prints).first] = True
+    return identical, alike
 
 
 class LeakError(ValueError):
     """The model has seen what it is to be tested on."""
 
-    def __init__(self, leak: provenance.Leak) -> None:
+    def __init__(self, leak: Leak) -> None:
         super().__init__(
             f"{leak}. --drop-shared SPLIT leaves these out; or test on others, or pass --allow-leak: the report will "
             "say so."
@@ -35,7 +82,7 @@ def check(
     selected: images the model was selected on, though not trained on, are allowed: what others did is reproduced.
     """
     prints = fingerprints(tested, rows)
-    leak, chosen = provenance.leak(seen, prints), 0
+    leak, chosen = find_leak(seen, prints), 0
     forbidden = leak
     if leak and selected:
         chosen, forbidden = _apart(seen, prints)
@@ -69,7 +116,7 @@ def unseen(seen: Provenance, tested: Datasets, rows: np.ndarray) -> tuple[np.nda
     """The rows whose patients and images a model has not seen, nor copies of them; and what that leaves out."""
     prints = fingerprints(tested, rows)
     known = np.isin(prints.patients, seen.patients) & (prints.patients > 0)
-    _, alike = provenance.copies(seen, prints)
+    _, alike = copies(seen, prints)
     gone = known | alike
     if gone.all():
         raise ValueError(f"--drop-shared leaves nothing to test: all {len(rows):,} images were used in training.")
@@ -88,7 +135,7 @@ def first_weights(seen: Provenance, choosing: Datasets, rows: np.ndarray, split:
     return ""
 
 
-def text(leak: provenance.Leak, chosen: int) -> str:
+def text(leak: Leak, chosen: int) -> str:
     """One sentence."""
     if not leak:
         return f"none of the {leak.tested:,} images, and no patient on them, was seen in training or selection"
@@ -135,16 +182,16 @@ def _computed(dataset: DatasetFolder, rows: np.ndarray) -> Fingerprints:
     return replace(dataset.fingerprints.take(rows), prints=prints, pixels=pixels)
 
 
-def _apart(seen: Provenance, tested: Fingerprints) -> tuple[int, provenance.Leak]:
+def _apart(seen: Provenance, tested: Fingerprints) -> tuple[int, Leak]:
     """How many of the tested images the model was only selected on, and what it was trained on.
 
     The patients of the former are known for that reason, also where an older file does not say which were selected on.
     """
     trained, chosen = _of_role(seen, 0), _of_role(seen, 1)
-    on = provenance.copies(chosen, tested)[1] & ~provenance.copies(trained, tested)[1]
+    on = copies(chosen, tested)[1] & ~copies(trained, tested)[1]
     patients, unkeyed = (np.where(on, np.uint64(0), each) for each in (tested.patients, tested.without_key))
     rest = replace(tested, patients=patients, unkeyed=unkeyed)
-    return int(on.sum()), provenance.leak(replace(trained, patients=seen.trained), rest)
+    return int(on.sum()), find_leak(replace(trained, patients=seen.trained), rest)
 
 
 def _of_role(seen: Provenance, role: int) -> Provenance:

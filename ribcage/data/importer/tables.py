@@ -1,4 +1,4 @@
-"""Intake: what is noted of every image on its way into a dataset folder, and the folder's tables made from it."""
+"""Tables: what an import records about every image, and the tables of the dataset folder made from it."""
 
 import hashlib
 import logging

@@ -1,4 +1,4 @@
-"""Writer: an Index and its images become a dataset folder, in parallel, and whatever happens meanwhile.
+"""Writer: the images of an index are written to a dataset folder, in parallel and resumably.
 
 Images are prepared in chunks by threads and appended in order to `images.npy.part`; `journal.part` gets one line per
 chunk, after the chunk's pixels are on the disk. A killed import therefore goes on after the last line of the journal:
@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from ribcage.data import dataset_folder, intake
+from ribcage.data import dataset_folder
+from ribcage.data.importer import tables
 from ribcage.data.index import Index
 from ribcage.imaging import fingerprint, image_file
 from ribcage.runtime import files, spreadsheet
@@ -200,10 +201,10 @@ class Writer:
                 continue
             square = dataset_folder.square(image, self.facts)
             pixels.append(square)
-            records.append(intake.record(row, image, square))
+            records.append(tables.record(row, image, square))
         empty = np.empty((0, self.facts.size, self.facts.size), f"uint{self.facts.depth}")
         return Chunk(
-            np.stack(pixels) if pixels else empty, {**intake.join(records), "rejected": rejected, "files": states}
+            np.stack(pixels) if pixels else empty, {**tables.join(records), "rejected": rejected, "files": states}
         )
 
     # ---- the end
@@ -217,18 +218,18 @@ class Writer:
             self.journal.unlink()  # the next try begins anew
             failed = f"None of the {len(self.index):,} images could be read. The first: {rejected[0][1]}"
             raise ValueError(f"{failed} All reasons are in {self.folder / 'rejected.csv'}.")
-        joined = {name: [value for line in lines for value in line[name]] for name in intake.RECORD}
+        joined = {name: [value for line in lines for value in line[name]] for name in tables.RECORD}
         taken = self.index.take(rows)
-        index = intake.stored_index(taken, joined, self.facts)
-        prints = intake.fingerprints(index, joined)
+        index = tables.stored_index(taken, joined, self.facts)
+        prints = tables.fingerprints(index, joined)
         if self.facts.drop_shared:
-            index = intake.given_way(index, prints, self.facts.drop_shared)
+            index = tables.given_way(index, prints, self.facts.drop_shared)
         self._save_header(len(rows))
         with files.atomic(self.folder / "index.parquet") as part:
             index.save(part)
         with files.atomic(self.folder / "fingerprints.parquet") as part:
             prints.save(part)
-        facts = intake.final_facts(self.facts, joined, len(rejected), prints)
+        facts = tables.final_facts(self.facts, joined, len(rejected), prints)
         if lost := len(taken.boxes) - len(index.boxes):
             facts = replace(facts, notes={**facts.notes, "box without a part in the square image, dropped": lost})
         dataset_folder.complete(self.folder, facts)
@@ -250,11 +251,11 @@ def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int
         folder.mkdir(parents=True, exist_ok=True)
         with files.only_writer(folder):
             refuse_strangers(folder, (*PARTS, "index.parquet"))
-            joined = intake.join(_sampled(index, facts, sample))
-            mean, std = intake.moments(joined, facts)
-            kept = intake.linked_index(index, facts)
+            joined = tables.join(_sampled(index, facts, sample))
+            mean, std = tables.moments(joined, facts)
+            kept = tables.linked_index(index, facts)
             if facts.drop_shared:  # by their patients alone
-                kept = intake.given_way(kept, dataset_folder.Fingerprints.of_patients(kept), facts.drop_shared)
+                kept = tables.given_way(kept, dataset_folder.Fingerprints.of_patients(kept), facts.drop_shared)
             with files.atomic(folder / "index.parquet") as part:
                 kept.save(part)
             facts = replace(facts, plan=plan(index, facts), images=len(index), mean=mean, std=std)
@@ -268,7 +269,7 @@ def _sampled(index: Index, facts: dataset_folder.Facts, sample: int) -> list[dic
     for row in there[np.unique(np.linspace(0, len(there) - 1, min(sample, len(there))).astype(int))].tolist():
         with contextlib.suppress(ValueError, OSError):
             image = read(row)
-            records.append(intake.record(row, image, dataset_folder.square(image, facts)))
+            records.append(tables.record(row, image, dataset_folder.square(image, facts)))
     if not records:
         raise ValueError(f"None of the {len(index):,} images under {index.root} is there and can be read.")
     return records

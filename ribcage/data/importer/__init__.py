@@ -1,0 +1,5 @@
+"""Importer: an index and its image files become a dataset folder.
+
+`writer` writes the pixels, with a journal from which an interrupted import resumes; `tables` makes the tables of the
+folder from what was recorded about each image.
+"""
