@@ -123,9 +123,9 @@ class MoCo(Method):
             return F.normalize(self.key(images).float(), dim=1)
         order = self._order(len(images)).to(images.device)
         last = images.movedim(1, -1)  # in memory, too, as a rule: the key encoder sees the order the query's saw
-        shown = distributed.gathered_rows(last)[distributed.own_rows(order)].movedim(-1, 1)
+        shown = distributed.gathered_rows(last)[distributed.local_rows(order)].movedim(-1, 1)
         keys = F.normalize(self.key(shown).float(), dim=1)
-        return distributed.own_rows(distributed.gathered_rows(keys)[order.argsort()])
+        return distributed.local_rows(distributed.gathered_rows(keys)[order.argsort()])
 
     def _order(self, count: int) -> Tensor:
         """All images of all processes, key group after key group."""

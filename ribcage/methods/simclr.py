@@ -80,7 +80,7 @@ class SimCLR(Method):
         everyone = distributed.gathered_rows(z)  # (2N, dim)
         with torch.autocast(z.device.type, enabled=False):
             logits = (z @ everyone.T / self.temperature).masked_fill(self._left_out(batch), -torch.inf)  # (2n, 2N)
-        other = distributed.own_rows(torch.arange(len(everyone), device=z.device)) ^ 1  # its neighbour
+        other = distributed.local_rows(torch.arange(len(everyone), device=z.device)) ^ 1  # its neighbour
         right = (logits.argmax(1) == other).float().mean()
         return Step(F.cross_entropy(logits, other), {"acc1": 100 * right})
 
@@ -99,4 +99,4 @@ class SimCLR(Method):
 
 def _own(count: int, device: torch.device) -> Tensor:
     """This process's rows of the identity."""
-    return distributed.own_rows(torch.eye(count, dtype=torch.bool, device=device))
+    return distributed.local_rows(torch.eye(count, dtype=torch.bool, device=device))

@@ -90,7 +90,7 @@ class SupCon(Method):
         """The mean over all anchors of the global batch that have positives."""
         z = self._embedded(batch.views)  # (n · V, dim), the views of an image side by side
         everyone = distributed.gathered_rows(z)  # (N · V, dim)
-        own = distributed.own_rows(torch.eye(len(everyone), dtype=torch.bool, device=z.device))  # (n · V, N · V)
+        own = distributed.local_rows(torch.eye(len(everyone), dtype=torch.bool, device=z.device))  # (n · V, N · V)
         w, compared = (pairs.masked_fill(own, 0) for pairs in self._pairs(batch))
         with torch.autocast(z.device.type, enabled=False):
             losses = contrast((z @ everyone.T / self.temperature).masked_fill(~compared, _NEVER), w)  # (n · V,)
@@ -106,7 +106,7 @@ class SupCon(Method):
         """Twice (n · V, N · V), images of this process and all images: how far they are positives of each other,
         and whether they are compared at all."""
         patients, everyone = (distributed.gathered_rows(each) for each in (batch.patients, batch.labels))
-        same = distributed.own_rows(torch.eye(len(everyone), dtype=torch.bool, device=everyone.device))  # (n, N)
+        same = distributed.local_rows(torch.eye(len(everyone), dtype=torch.bool, device=everyone.device))  # (n, N)
         if self.patient_aware:
             same = same | (batch.patients[:, None] == patients)
         w = overlap(batch.labels.float(), everyone.float()).masked_fill(same, 1)

@@ -203,7 +203,7 @@ def gathered_rows(value: Tensor) -> Tensor:
     return _Everyone.apply(value) if active() else value
 
 
-def own_rows(value: Tensor) -> Tensor:
+def local_rows(value: Tensor) -> Tensor:
     """This process's part of what `everyone` has."""
     return value.chunk(world())[rank()]
 
@@ -294,7 +294,7 @@ class _Everyone(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
-        return own_rows(gradient)
+        return local_rows(gradient)
 
 
 class _Sum(torch.autograd.Function):
