@@ -1,5 +1,5 @@
 """Training: the only loop, the run in its folder, and what a run is made of.
 
 Imports runtime to evaluation.
-Commands use `options`, `run_folder` and `teachers`; reports use `monitor` and `probe`.
+Commands use `TrainingOptions`, `setup`, `Run`, `run_folder` and `teachers`; reports use `monitor` and `probe`.
 """
