@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from ribcage.data.dataset_folder import DatasetFolder, Facts
-    from ribcage.data.importer import Writer
+    from ribcage.data.importer.writer import Writer
     from ribcage.data.index import Index
 
 POSITIONAL = ("dataset", "root")
