@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import trees
 
+from ribcage.data import datasets, splits
 from ribcage.data.readers import tables
 
 
@@ -175,3 +176,12 @@ def test_a_header_without_rows_is_said(folder: Path) -> None:
 def test_an_encoding_is_told_from_the_letters(folder: Path, text: str, encoding: str) -> None:
     file = trees.text(folder / "a.csv", "path;who", f"1.png;{text}", encoding=encoding)
     assert tables.sniffed(file)["who"].tolist() == [text]
+
+
+def test_a_pipe_in_place_of_a_list_or_an_archive_does_not_hang(folder: Path) -> None:
+    os.mkfifo(folder / "train.txt")
+    os.mkfifo(folder / "chestmnist.npz")
+    with pytest.raises(OSError, match=r"train\.txt"):
+        splits.from_lists([f"train={folder / 'train.txt'}"], pd.Series(["p"]), pd.Series(["a.png"]))
+    with pytest.raises(OSError, match=r"chestmnist\.npz"):
+        datasets.index("medmnist", folder)

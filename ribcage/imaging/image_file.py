@@ -166,7 +166,8 @@ def _content(file: Path, limits: Limits) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise UnreadableError(f"{file} is not an ordinary file.")
         limits.check_bytes(str(file), found.st_size)
-        return file.read_bytes()
+        with file.open("rb") as stream:  # of a file that grows meanwhile no more than was checked
+            return stream.read(found.st_size)
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} does not exist.") from None
     except OSError as error:

@@ -20,6 +20,7 @@ import pandas as pd
 
 from ribcage.data.findings import CHESTXRAY14
 from ribcage.data.index import Index, table
+from ribcage.runtime import files
 
 CHINESE = "MedMNIST：PneumoniaMNIST（5,856 张）与 ChestMNIST（112,120 张，取自 ChestX-ray14），28 至 224 像素"
 SOURCE = "https://medmnist.com"
@@ -114,7 +115,7 @@ def _read(file: Path, name: str) -> np.ndarray:
 def _member(file: Path, name: str) -> Iterator[IO[bytes]]:
     """The bytes of one array of an npz file; whatever is wrong with them is one line."""
     try:
-        with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as stream:
+        with zipfile.ZipFile(files.regular(file)) as archive, archive.open(f"{name}.npy") as stream:
             yield stream
     except KeyError:
         raise ValueError(f"{file} has no {name}: it is no MedMNIST file. Get one from {SOURCE}.") from None

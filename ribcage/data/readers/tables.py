@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ribcage.runtime.files import regular
+
 IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp")
 SUFFIX = re.compile(r"\.[A-Za-z]{3,5}$")
 COMPRESSED = ("", ".gz", ".zip")
@@ -224,6 +226,7 @@ def _check_widths(text: str, separator: str, file: Path) -> list[str]:
 def _bytes(file: Path) -> bytes:
     """All of a table, unpacked, unless that would fill the memory."""
     try:
+        regular(file)
         with gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb") as stream:
             data = stream.read(LARGEST + 1)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
