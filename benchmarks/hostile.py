@@ -2,10 +2,11 @@
 
     python -m benchmarks.hostile --count 100000 --jobs 2
 
-Images, DICOM, weights, tables, bundles, dataset folders, run folders and uploads are made from sound ones, each by its
-number alone, so that a fault can be made again: `--only KIND --first NUMBER --count 1`. They are read in processes of
-their own. Counted as faults are: a process that dies, an exception that is no clear line, more than one line, a warning
-or anything printed beside it, anything executed or written elsewhere, an input that takes more than 20 seconds.
+Images and folders of them, DICOM, weights, tables, bundles, exports, dataset folders, runs and uploads are made from
+sound ones, each by its number alone, so that a fault can be made again: `--only KIND --first NUMBER --count 1`. They
+are read in processes of their own. Counted as faults are: a process that dies, an exception that is no clear line,
+more than one line, a warning or anything printed beside it, anything executed or written elsewhere, an input that
+takes more than 20 seconds.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -34,6 +36,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,7 +47,7 @@ from safetensors.torch import save as safetensors_bytes
 from benchmarks import fuzz_upload
 from benchmarks.fuzz_upload import CHANGES, Draw
 from ribcage import cli
-from ribcage.bundle import formats, history
+from ribcage.bundle import attestation, deployment, formats, history
 from ribcage.bundle.io import load_bundle, save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder, datasets
@@ -59,8 +62,8 @@ from ribcage.training import checkpoint, runs
 SECONDS = 20.0
 """For one input; a sound one takes milliseconds."""
 SHARES = {
-    "image": 0.28, "dicom": 0.28, "weights": 0.14, "tables": 0.08, "bundle": 0.08, "dataset": 0.05, "run": 0.04,
-    "upload": 0.03, "predictions": 0.02,
+    "image": 0.28, "dicom": 0.28, "weights": 0.14, "tables": 0.07, "bundle": 0.07, "dataset": 0.05, "run": 0.03,
+    "upload": 0.03, "predictions": 0.02, "folder": 0.02, "export": 0.01,
 }  # fmt: skip
 """Of the corpus."""
 WORDS = (
@@ -313,10 +316,13 @@ def of_dataset(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     """A dataset folder, one or two of whose files are others."""
     shutil.copytree(made.folder / "dataset", place / "d")
     _spoilt(place / "d", draw)
+    if draw.random() < 0.5:  # who means harm writes digests, too
+        with contextlib.suppress(Exception):
+            dataset_folder.complete(place / "d", dataset_folder.Facts.load(place / "d" / "dataset.json"))
 
     def read() -> object:
         opened = dataset_folder.open(place / "d")
-        return [opened.image(0), opened.index.table.describe()]
+        return [opened.image(0), opened.index.table.describe(), opened.fingerprints]
 
     return read
 
@@ -342,6 +348,66 @@ def of_predictions(made: Sound, draw: Draw, place: Path) -> Callable[[], object]
     if draw.random() < 0.3:
         file.write_bytes(changed(file.read_bytes(), draw))
     return lambda: own_predictions.read(file, ("Mass",))
+
+
+def of_folder(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
+    """A folder of images with pipes, sockets, loops of links, links that lead outside, and odd names."""
+    root = place / "images"
+    for number in range(2):
+        (root / f"class{number}").mkdir(parents=True)
+        (root / f"class{number}" / "image.png").write_bytes(made.images[0])
+    for number in range(int(draw.integers(1, 6))):
+        odd = _one(("pipe", "socket", "loop", "zero", "secret", "up", "directory", "name", "empty", "table"), draw)
+        name = root / f"class{number % 2}" / f"{number}.png"
+        if odd == "pipe":
+            os.mkfifo(name)
+        elif odd == "socket":
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as made_socket:  # its path may be too long
+                made_socket.bind(str(name))
+        elif odd in ("loop", "zero", "secret", "up"):
+            name.symlink_to({"loop": name.name, "zero": "/dev/zero", "secret": "/etc/passwd", "up": ".."}[odd])
+        elif odd == "directory":
+            name.mkdir()
+        elif odd == "table":
+            os.mkfifo(root / f"{number}.csv")
+        else:
+            word = _one(("a\nb", "\x1b[31m", "\u202egnp.exe", "\udcff", "=cmd|' calc'!A0", "n" * 240, "-rf"), draw)
+            name.with_name(f"{word}{number}.png").write_bytes(made.images[0] if odd == "name" else b"")
+    trusted = bool(draw.random() < 0.5)
+
+    def read() -> object:
+        logging.getLogger("ribcage").setLevel(logging.CRITICAL)  # what is left out is said beside it
+        index = datasets.index("folder", root, allow_outside=trusted)
+        return [_outcome(lambda row=row: image_file.read_image(index.file(row))) for row in range(len(index))]
+
+    return read
+
+
+def of_export(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
+    """An exported file from elsewhere: damaged, with weights elsewhere, or beside a model with a digest that fits."""
+    away = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
+    away.external_data.add(key="location", value=_one(("../secret", "/etc/passwd", "pipe", "/dev/zero"), draw))
+    weights = [away] if draw.random() < 0.4 else [onnx.helper.make_tensor("w", 1, [4], [1.0] * 4)]
+    sides = [onnx.helper.make_tensor_value_info(name, 1, [4]) for name in ("images", "probabilities")]
+    node = onnx.helper.make_node(_one(("Add", "Mul", "Nope", "Loop"), draw), ["images", "w"], ["probabilities"])
+    graph = onnx.helper.make_graph([node], "g", sides[:1], sides[1:], initializer=weights)
+    shutil.copytree(made.folder / "bundle", folder := place / "b")
+    os.mkfifo(folder / "pipe")
+    file, content = (
+        folder / "model.onnx",
+        onnx.helper.make_model(
+            graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]
+        ).SerializeToString(),
+    )
+    file.write_bytes(changed(content, draw) if draw.random() < 0.5 else content)
+    deployment.seal([file])
+    attestation.file_beside(file).write_bytes(_one((b"", b"0" * 64, b"\xff" * 1000), draw))
+
+    def read() -> object:
+        assert attestation.attested(file, folder) is None, "a stranger's export is taken"
+        return deployment.opened_onnx(file, 1)(np.zeros(4, np.float32))
+
+    return read
 
 
 def of_run(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
@@ -449,6 +515,7 @@ def of_upload(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
 KINDS: dict[str, Callable[[Sound, Draw, Path], Callable[[], object]]] = {
     "image": of_image, "dicom": of_dicom, "weights": of_weights, "tables": of_tables, "bundle": of_bundle,
     "dataset": of_dataset, "run": of_run, "upload": of_upload, "predictions": of_predictions,
+    "folder": of_folder, "export": of_export,
 }  # fmt: skip
 
 

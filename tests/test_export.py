@@ -251,7 +251,7 @@ def test_files_that_are_no_exports_are_a_line(tmp_path: Path) -> None:
         deployment.opened_onnx(tmp_path / "a.onnx")
     for name in ("b.onnx", "b.ts", "b.xml", "c.xml"):
         way = deployment.OPENED[{"onnx": "onnx", "ts": "torchscript", "xml": "openvino"}[name[2:]]]
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="regular file"):
             way(tmp_path / name, 1)
 
 

@@ -252,7 +252,7 @@ class Fingerprints:
             values = columns["print"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
             prints = fingerprint.with_all_variants(values.reshape(len(columns), -1, 4))
             pixels = columns["pixels"].to_numpy()
-        except (ValueError, AttributeError, TypeError, pa.ArrowException):
+        except (ValueError, AttributeError, TypeError, KeyError, pa.ArrowException):
             raise ValueError(f"{file} is damaged: it holds no fingerprints. Import the data set again.") from None
         if prints.dtype != np.uint64 or pixels.dtype != np.uint64:
             raise ValueError(f"{file} is damaged: its fingerprints are of another kind. Import the data set again.")
