@@ -16,6 +16,7 @@ import collections
 import contextlib
 import copy
 import csv
+import functools
 import io
 import json
 import logging
@@ -378,7 +379,7 @@ def of_folder(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     def read() -> object:
         logging.getLogger("ribcage").setLevel(logging.CRITICAL)  # what is left out is said beside it
         index = datasets.index("folder", root, allow_outside=trusted)
-        return [_outcome(lambda row=row: image_file.read_image(index.file(row))) for row in range(len(index))]
+        return [_outcome(functools.partial(image_file.read_image, index.file(row))) for row in range(len(index))]
 
     return read
 
