@@ -817,7 +817,7 @@ def test_too_many_that_wait_are_refused_and_a_fault_is_everybodys_in_the_batch()
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--host", "0.0.0.0"], "--host 0.0.0.0 is reached by other machines: give a token"),
+        (["--host", "0.0.0.0"], "--host 0.0.0.0"),
         (
             ["--port", "70000", "--max-files", "0"],
             "--port 70000 is not from 0 to 65535; --max-files 0 is not from 1 to 10,000",
