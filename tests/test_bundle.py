@@ -300,7 +300,7 @@ def test_what_a_model_has_seen_must_have_its_form(saved: Path) -> None:
         {"patients": np.zeros(2)},
     ):
         np.savez(saved / "bundle" / "provenance.npz", **{**vars(seen()), **change})
-        with pytest.raises(ValueError, match="arrays are not what Ribcage writes"):
+        with pytest.raises(ValueError, match="arrays are not in"):
             load_classifier(saved)
 
 

@@ -85,7 +85,7 @@ def test_a_tiny_share_is_at_least_one_patient(hundred: DatasetFolder) -> None:
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5, float("nan")])
 def test_an_impossible_share_is_refused(hundred: DatasetFolder, share: float) -> None:
-    with pytest.raises(ValueError, match="more than 0 and at most 1"):
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
         selection.share_of_patients(Datasets.of([hundred]), np.arange(len(hundred)), share)
 
 

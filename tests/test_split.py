@@ -41,7 +41,7 @@ def test_spellings_with_one_fingerprint_are_in_one_part() -> None:
 def test_a_split_is_completed_where_it_lacks_something_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
     blank = pd.Series("", index=PATHS.index, dtype="str")
     assert splits.complete(blank, PATIENTS, PATHS).equals(splits.by_patient(PATIENTS, PATHS))
-    assert caplog.messages == ["No split published: patients are dealt out 70/10/20 by their hash."]
+    assert caplog.messages == ["No published split: patients are assigned 70/10/20 by hash."]
     given = pd.Series(np.where(np.arange(9000) < 6000, "train", "test"), dtype="str")
     assert splits.complete(given, PATIENTS, PATHS).equals(splits.carve(given, PATIENTS, PATHS))
     assert caplog.messages[1:] == ["No validation part: one in eight training patients becomes one."]

@@ -99,7 +99,7 @@ def convert(
     sound(file, backbone.model.state_dict(), head)
     answers = answered
     if names and not rows:
-        raise ValueError(f"{file} has no last layer that could answer {', '.join(names)}: leave out --findings.")
+        raise ValueError(f"{file} has no last layer for {', '.join(names)}: leave out --findings.")
     if names and rows != len(names):
         raise ValueError(f"The last layer in {file} has {rows:,} rows, not one for each of {len(names)} findings.")
     if names and "bias" not in head and not partial:

@@ -96,7 +96,7 @@ def load(folder: Path) -> list[PastTest]:
         return []
     except (ValueError, KeyError, TypeError):
         raise ValueError(
-            f"{file}, the history of this model's tests, is damaged. Move it away to begin anew."
+            f"{file}, the history of this model's tests, is damaged. Move it away to start a new one."
         ) from None
 
 
@@ -111,7 +111,7 @@ def _test(values: dict[str, Any]) -> PastTest:
     fit = fit and all(one is None or (type(one) in (int, float) and math.isfinite(one)) for one in numbers)
     fit = fit and type(values["honest"]) is bool and all(isinstance(one, str) for one in values["contents"])
     if not fit:
-        raise ValueError("an entry is not what Ribcage writes")
+        raise ValueError("an entry is not in Ribcage's format")
     return PastTest(**{**values, "contents": tuple(values["contents"])})
 
 

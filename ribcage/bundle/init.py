@@ -92,7 +92,7 @@ def read_initial_weights(file: Path) -> Published:
         also = published(file, other)
         if (also.mean, also.std) != (found.mean, found.std):
             raise ValueError(
-                f"{file} could be of {found.layout} or of {other}, which expect other preprocessing, by "
+                f"{file} could be of {found.layout} or of {other}, which expect different preprocessing, by "
                 f"{found.evidence}. Convert it first with --layout {found.layout} or {other}, and begin with that: "
                 "ribcage convert FILE --layout LAYOUT --out FOLDER, then --init FOLDER."
             )
@@ -146,7 +146,7 @@ def _built(spec: ModelSpec, **options: Any) -> Backbone:
         asked = f"{spec.size[0]} × {spec.size[1]} pixels" + (f", --pool {spec.pool}" if spec.pool else "")
         asked += f", --drop-path {options['drop_path']:g}" if options["drop_path"] else ""
         reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
-        raise ValueError(f"timm makes no {spec.name} for {asked}: {reason}.") from None
+        raise ValueError(f"timm cannot build {spec.name} for {asked}: {reason}.") from None
 
 
 def _report(init: str, found: Published, built: Backbone) -> None:

@@ -199,7 +199,7 @@ def _wrong_options_of(where: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where} describes no detector that can be built: {error}") from None
+        raise ValueError(f"{where} describes a detector that cannot be built: {error}") from None
 
 
 def _check_shapes(spec: ModelSpec, folder: Path) -> None:

@@ -253,4 +253,4 @@ def reasons(out: Path, most: int = 3) -> str:
         counts = Counter(row["reason"] for row in csv.DictReader(file))
     first = [f"{count:,} × {reason.rstrip('.')}" for reason, count in counts.most_common(most)]
     more = "; …" if len(counts) > most else ""
-    return f"{'; '.join(first)}{more}. Each is named in {out / 'rejected.csv'}; mend them and pass --redo."
+    return f"{'; '.join(first)}{more}. Each is named in {out / 'rejected.csv'}; fix them and pass --redo."

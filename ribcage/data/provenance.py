@@ -90,7 +90,7 @@ class Provenance:
                 named = [one.name for one in fields(cls) if one.default_factory is MISSING or one.name in arrays]
                 found = cls(**{name: arrays[name] for name in named})
         except FileNotFoundError:
-            raise FileNotFoundError(f"{file} is missing: nobody can tell what this model has seen.") from None
+            raise FileNotFoundError(f"{file} is missing: the training data of this model are unknown.") from None
         except Exception as error:  # a damaged archive raises almost anything
             raise ValueError(f"{file} is damaged ({type(error).__name__}).") from None
         found = replace(found, prints=fingerprint.with_all_variants(found.prints))
@@ -100,5 +100,5 @@ class Provenance:
         kinds = {found.patients.dtype, found.pixels.dtype, found.prints.dtype, found.selected.dtype}
         same = found.pixels.shape == found.role.shape == found.prints.shape[:1]
         if not same or kinds != {np.dtype(np.uint64)} or any(has != wanted for has, wanted in shapes):
-            raise ValueError(f"{file} is damaged: its arrays are not what Ribcage writes.")
+            raise ValueError(f"{file} is damaged: its arrays are not in Ribcage's format.")
         return found

@@ -22,7 +22,7 @@ def known_patients(data: Datasets, rows: np.ndarray) -> int:
 def share_of_patients(data: Datasets, rows: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
     """The rows of so many of the patients. A smaller share is part of a larger one of the same seed."""
     if not 0 < share <= 1:
-        raise ValueError(f"A share of the patients is more than 0 and at most 1, not {share}.")
+        raise ValueError(f"A fraction of the patients must be above 0 and at most 1, not {share}.")
     people = data.table.iloc[rows]
     unknown = people["patient"] == ""
     names = people["name"] + "\0" + people["patient"].mask(unknown, "\0" + people["path"])

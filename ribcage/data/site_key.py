@@ -64,6 +64,6 @@ def _kept(place: Path) -> bytes:
         ) from None
     if len(found) != LENGTH:
         raise ValueError(
-            f"{place} is no site key: it has {len(found)} bytes, not {LENGTH}. Set {VARIABLE}, or delete it."
+            f"{place} is not a site key: it has {len(found)} bytes, not {LENGTH}. Set {VARIABLE}, or delete it."
         )
     return found

@@ -25,7 +25,7 @@ def complete(split: pd.Series, patients: pd.Series, paths: pd.Series) -> pd.Seri
     if parts <= {""}:
         return dealt(patients, paths)
     if {"train", "test"} <= parts and "val" not in parts:
-        log.warning("No validation part: one in eight training %s becomes one.", _units(patients))
+        log.warning("No validation split: one in eight training %s is assigned to it.", _units(patients))
         return carve(split, patients, paths)
     return split
 
@@ -33,7 +33,7 @@ def complete(split: pd.Series, patients: pd.Series, paths: pd.Series) -> pd.Seri
 def dealt(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHARES) -> pd.Series:
     """`by_patient`, said aloud."""
     said = "/".join(f"{100 * share:g}" for share in shares.values())
-    log.warning("No split published: %s are dealt out %s by their hash.", _units(patients), said)
+    log.warning("No published split: %s are assigned %s by hash.", _units(patients), said)
     return by_patient(patients, paths, shares)
 
 
@@ -70,7 +70,7 @@ def choose(frame: pd.DataFrame, wanted: str, published: Sequence[str], shares: d
         return frame[f"split_{there[0] if wanted == 'auto' else wanted}"]
     if wanted not in ("auto", "patient"):
         raise FileNotFoundError(
-            f"The {wanted} lists are not there. Add them or choose --split {' or '.join([*there, 'patient'])}."
+            f"The {wanted} lists are missing. Add them or choose --split {' or '.join([*there, 'patient'])}."
         )
     if wanted == "auto":
         return dealt(frame["patient"], frame["path"], shares)

@@ -110,7 +110,7 @@ def _traced(found: Published, content: WeightsFile, file: Path, others: tuple[st
     lost = content.weights.keys() - set(original.values()) - set(found.left)
     if lost or len(set(original.values())) < len(found.state):
         said = ", ".join(sorted(lost)[:3]) or "a weight"
-        raise ValueError(f"{file}, read as {found.layout}, would lose {said}: another weight takes the same name.")
+        raise ValueError(f"{file}, read as {found.layout}, would lose {said}: another weight gets the same name.")
     shapes = {name: tuple(value.shape) for name, value in content.weights.items()}
     return replace(found, original=original, file_shapes=shapes, beside=content.beside, others=others)
 

@@ -70,7 +70,9 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as resnet50_xray.pt."""
     if not isinstance(method, BYOL):
         kind = type(method).__name__
-        raise ValueError(f"The byol layout has a predictor and a target, {kind} has not: take the layout torchvision.")
+        raise ValueError(
+            f"The byol layout needs a predictor and a target network, which {kind} lacks: use the layout torchvision."
+        )
     net, target_net = (base.as_torchvision(one, model) for one in (method.backbone, method.target[0]))
     parts = {
         "net": net,

@@ -63,7 +63,7 @@ def renamed(weights: dict[str, Tensor], rename: Callable[[str], str]) -> dict[st
     if len(found) < len(weights):
         kept: dict[str, str] = {}
         one, other = next((kept[new], old) for old in weights if kept.setdefault(new := rename(old), old) != old)
-        raise ValueError(f"The file has a weight twice, as {one} and as {other}.")
+        raise ValueError(f"The file contains a weight twice, as {one} and as {other}.")
     return found
 
 

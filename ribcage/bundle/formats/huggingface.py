@@ -81,7 +81,7 @@ def published(weights: dict[str, Tensor], config: Path) -> Published | None:
             licence=_line(own.get("licence") or facts.get("license") or ""),
         )
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise ValueError(f"{config} is no description of a timm model: {error}.") from None
+        raise ValueError(f"{config} does not describe a timm model: {error}.") from None
 
 
 def _said(config: Path) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
 
     plain = as_timm(method, model)
     if target.is_file():
-        raise ValueError(f"{target} is a file: the huggingface layout is a folder of three.")
+        raise ValueError(f"{target} is a file: the huggingface layout is a folder of three files.")
     folder = target / f"{base.plain(model.name)}_xray" if target.is_dir() else target
     folder.mkdir(parents=True, exist_ok=True)
     with files.explained(folder, "Free some."), tempfile.TemporaryDirectory(dir=folder, prefix=".part") as part:
@@ -146,14 +146,16 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
 def as_timm(method: Method, model: ModelSpec) -> Any:
     """The same model as timm makes it, its facts those of this one."""
     if isinstance(method, Detect):
-        raise ValueError("The huggingface layout has no boxes, which this model finds: export a classifier.")
+        raise ValueError("The huggingface layout does not support detectors: export a classifier.")
     state = dict(method.backbone.model.state_dict())
     shapes = plain_shapes(model)
     if isinstance(method, Supervised) and model.findings:
         state = shaped(plain_state(method), shapes)
     other = sorted(name for name in {**shapes, **state} if getattr(state.get(name), "shape", None) != shapes.get(name))
     if other:
-        raise ValueError(f"timm's own {model.name} is built otherwise: {len(other)} differ ({other[0]} …).")
+        raise ValueError(
+            f"timm's own {model.name} has a different structure: {len(other)} weights differ ({other[0]} …)."
+        )
     asked = {"in_chans": model.channels, "num_classes": len(model.findings)} | options(model)
     with torch.random.fork_rng(devices=()):
         plain: Any = timm.create_model(model.name, **asked)

@@ -59,7 +59,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     state = {name: value for name, value in weights.items() if name not in left}
     if missing := {"cls_token", "pos_embed", "patch_embed.proj.weight"} - set(state):
         raise ValueError(
-            f"The weights are those of an MAE but for {', '.join(sorted(missing))}: the file is not whole."
+            f"The weights are those of an MAE but for {', '.join(sorted(missing))}: the file is incomplete."
         )
     seen = Evidence("shapes", "a transformer with fc_norm")
     if "decoder_pred.weight" in weights:
@@ -68,7 +68,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     if not tuned(weights):
         return replace(found, name=architecture(state, VITS))
     if "fc_norm.bias" not in weights:
-        raise ValueError("The weights are those of a fine-tuned MAE but for fc_norm.bias: the file is not whole.")
+        raise ValueError("The weights are those of a fine-tuned MAE but for fc_norm.bias: the file is incomplete.")
     plain = {name.replace("fc_norm.", "norm."): value for name, value in state.items()}
     return replace(found, name=architecture(plain, VITS), pool="avg")
 
@@ -76,13 +76,15 @@ def published(weights: dict[str, Tensor]) -> Published:
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as vit_small_patch16_224_xray.pth."""
     if not isinstance(method, MAE | Supervised):
-        raise ValueError(f"The mae layout has a decoder of patches, {type(method).__name__} has none.")
+        raise ValueError(f"The mae layout needs a patch decoder, which {type(method).__name__} lacks.")
     weights = drawing(method, model) if isinstance(method, MAE) else answering(method, model)
     depth = len(getattr(method.backbone.model, "blocks", ()))
     wanted = names(depth, len(method.decoder_blocks)) if isinstance(method, MAE) else plain_names(depth, weights)
     other = sorted(set(wanted) ^ set(weights))
     if other:
-        raise ValueError(f"{model.name} is no plain vision transformer as MAE's: {len(other)} differ ({other[0]} …).")
+        raise ValueError(
+            f"{model.name} is not a plain vision transformer like MAE's: {len(other)} differ ({other[0]} …)."
+        )
     content = {"model": weights, "epoch": model.training.get("options", {}).get("epochs", 0)}
     return base.write(content, target, f"{base.plain(model.name)}_xray.pth")
 

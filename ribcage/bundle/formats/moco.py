@@ -43,7 +43,9 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as resnet18_xray.pth.tar."""
     if not isinstance(method, MoCo):
         kind = type(method).__name__
-        raise ValueError(f"The moco layout has a key encoder and a queue, {kind} has not: use --export-as torchvision.")
+        raise ValueError(
+            f"The moco layout needs a key encoder and a queue, which {kind} lacks: use --export-as torchvision."
+        )
     key, key_head = method.key
     encoders = {"encoder_q": encoder(method.backbone, method.head, model), "encoder_k": encoder(key, key_head, model)}
     weights = {f"module.{one}.{name}": value for one, state in encoders.items() for name, value in state.items()}

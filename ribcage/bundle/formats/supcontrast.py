@@ -53,7 +53,9 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file, as from many devices, which its programs read on one, too; into a folder as last.pth."""
     if not isinstance(method, SupCon):
         kind = type(method).__name__
-        raise ValueError(f"The supcontrast layout has a head, {kind} has not: take the layout torchvision.")
+        raise ValueError(
+            f"The supcontrast layout needs a projection head, which {kind} lacks: use the layout torchvision."
+        )
     if base.plain(model.name) not in SMALL:
         raise ValueError(
             f"SupContrast's ResNets have a stem of 3 × 3, {model.name} has not: take --model {SMALL[0]}, or the layout "

@@ -43,10 +43,10 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as resnet50_xray.pth.tar."""
     if not isinstance(method, SwAV):
         kind = type(method).__name__
-        raise ValueError(f"The swav layout has prototypes, {kind} has not: take the layout torchvision.")
+        raise ValueError(f"The swav layout needs prototypes, which {kind} lacks: use the layout torchvision.")
     weights = base.as_torchvision(method.backbone, model)
     if base.classifier(model.name) != "fc":
-        raise ValueError(f"The swav layout is of ResNets, not of {model.name}: take the layout torchvision.")
+        raise ValueError(f"The swav layout is for ResNets, not for {model.name}: use the layout torchvision.")
     weights |= {f"projection_head.{name}": base.taken(value) for name, value in method.head.state_dict().items()}
     weights["prototypes.weight"] = base.taken(method.prototypes.weight)
     content = {

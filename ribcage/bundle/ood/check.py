@@ -90,7 +90,7 @@ def load(folder: Path) -> Check | None:
     except Exception as error:  # a damaged archive raises almost anything
         raise ValueError(f"{file} is damaged ({type(error).__name__}): train or calibrate the model again.") from None
     if not _whole(found):
-        raise ValueError(f"{file} is damaged: its arrays are not what Ribcage writes.")
+        raise ValueError(f"{file} is damaged: its arrays are not in Ribcage's format.")
     return Check(**{**found, **{name: found[name].item() for name in ("fitted_on", "held_out", "learnt")}})
 
 

@@ -108,7 +108,7 @@ def index(
         frame["patient"] = _patients(frame["path"], patient_pattern)
     if "patient" not in frame and not frame["path"].map(_maybe_dicom).any():
         log.warning(
-            "Nothing tells whose image is whose: images of one patient may come into several splits. %s%s",
+            "Patients are unknown: images of one patient may be in several splits. %s%s",
             _proposed(frame["path"].tolist())
             or "Name the column by --patient-column, or find patients in paths by --patient-pattern.",
             f" {columns.among(header)}" if header else "",
@@ -196,7 +196,7 @@ def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str
     )
     against = [name for name in found if (found[name][drawn["row"][drawn["finding"] == name]] == 0).any()]
     if against:
-        log.warning("Images have boxes of what their labels say is not there: %s.", ", ".join(map(str, against)))
+        log.warning("Images have boxes of findings that their labels call absent: %s.", ", ".join(map(str, against)))
     return found, boxes_of(drawn)
 
 
@@ -213,7 +213,8 @@ def _rows(
     found = columns.labels(rows, chosen)
     if not chosen:
         log.warning(
-            "No labels: no column is called after a finding. Name some by --label-columns. %s", columns.among(header)
+            "No labels: no column has the name of a finding. Name columns with --label-columns. %s",
+            columns.among(header),
         )
     text = {name: rows[column].str.strip() for name, column in role.items()}
     text["path"] = _located(text["path"], root)
@@ -273,7 +274,7 @@ def _without_slices(rows: pd.DataFrame, view: str) -> pd.DataFrame:
     """The rows of radiographs, as far as the words of view and modality tell."""
     slices = columns.are_slices(rows, view)
     if slices.all() and len(rows):
-        raise ValueError("All rows are slices of CT or MR by their view or modality. To read them, say --slices keep.")
+        raise ValueError("All rows are slices of CT or MR by their view or modality. To read them, pass --slices keep.")
     if slices.any():
         log.warning(
             "Left out: %s slices of CT or MR (by view or modality); --slices keep reads them.", f"{slices.sum():,}"
@@ -335,7 +336,7 @@ def _with_image(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """The rows that name an image."""
     named = rows[rows[column].str.strip() != ""]
     if named.empty:
-        raise ValueError(f"The column {column!r} is blank in every row. Name the one with the files: --path-column.")
+        raise ValueError(f"The column {column!r} is blank in every row. Name the column of files: --path-column.")
     if len(named) < len(rows):
         log.warning("Left out: %s rows that name no image.", f"{len(rows) - len(named):,}")
     return named
@@ -379,7 +380,7 @@ def _folders(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFrame, 
     if classes == "no" or (classes == "auto" and not _are_classes(inner, images)):
         return frame, pd.DataFrame(index=frame.index)
     if not all(inner):
-        raise ValueError(f"{images[inner.index([])]} lies in no class folder. Move it, or say --classes no.")
+        raise ValueError(f"{images[inner.index([])]} is not in a class folder. Move it, or pass --classes no.")
     return frame, columns.listed(pd.Series(_named([steps[0] for steps in inner]), dtype="str"))
 
 
@@ -413,7 +414,7 @@ def _are_classes(folders: list[list[str]], images: list[str]) -> bool:
     if against:
         listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         log.warning(
-            "The folders %s are not taken for classes, since %s: no labels. If they are, say --classes yes.",
+            "The folders %s are not used as classes, since %s: no labels. To use them, pass --classes yes.",
             listed,
             " and ".join(against),
         )
@@ -434,7 +435,7 @@ def _patients(paths: pd.Series, pattern: str) -> pd.Series:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise ValueError(f"--patient-pattern {pattern!r} is no regular expression: {error}.") from None
+        raise ValueError(f"--patient-pattern {pattern!r} is not a regular expression: {error}.") from None
     if groups != 1:
         raise ValueError(f"--patient-pattern {pattern!r} needs one group in brackets, such as (person\\d+)_.")
     return paths.str.extract(pattern, expand=False).fillna("").astype("str")

@@ -73,7 +73,7 @@ def _flavour(file: Path) -> str:
             return kind
     raise ValueError(
         f"{file.name} is neither pneumoniamnist*.npz nor chestmnist*.npz, the two MedMNIST sets of chest radiographs. "
-        f"If it is one of them under another name, say --flavour pneumonia or chest."
+        f"If it is one of them under another name, pass --flavour pneumonia or chest."
     )
 
 
@@ -118,7 +118,7 @@ def _member(file: Path, name: str) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(files.regular(file)) as archive, archive.open(f"{name}.npy") as stream:
             yield stream
     except KeyError:
-        raise ValueError(f"{file} has no {name}: it is no MedMNIST file. Get one from {SOURCE}.") from None
+        raise ValueError(f"{file} has no {name}: it is not a MedMNIST file. Get one from {SOURCE}.") from None
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{file} cannot be read: {error}. Get it again from {SOURCE}.") from None
 

@@ -110,7 +110,7 @@ def given_way(index: Index, prints: dataset_folder.Fingerprints, giving: Sequenc
         parts[found] = ""
         if len(own) and not (parts == part).any():
             raise ValueError(
-                f"--drop-shared {part} leaves nothing of it: other splits show all its patients or images."
+                f"--drop-shared {part} leaves no image in it: all its patients or images are in other splits."
             )
         log.warning(
             "Set aside: %s images of %s, whose patients or copies are in other splits.", f"{found.sum():,}", part

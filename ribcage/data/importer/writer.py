@@ -97,12 +97,12 @@ class Writer:
             self._begin()
         elif lines[0].get("plan") == self.facts.plan and lines[0] != self._head():
             raise ValueError(
-                f"{self.folder} holds an unfinished import of another version of Ribcage. Begin anew with --redo."
+                f"{self.folder} holds an unfinished import of another version of Ribcage. Start again with --redo."
             )
         elif lines[0] != self._head():
             raise ValueError(
                 f"{self.folder} holds an unfinished import of other images or with other options. "
-                "Give the same options to go on, choose another --out, or delete the folder."
+                "Give the same options to resume, choose another --out, or delete the folder."
             )
         else:
             self.done = self._cut_back(lines)
@@ -144,7 +144,7 @@ class Writer:
         for line in lines[1:]:
             if changed := [row for row, was in line["files"] if _state(self.index.file(row)) != was]:
                 log.warning(
-                    "Files have changed since this import began, such as row %s: it goes on after row %s.",
+                    "Files have changed since this import began, such as row %s: it resumes after row %s.",
                     f"{changed[0]:,}", f"{rows:,}",
                 )  # fmt: skip
                 break
@@ -271,7 +271,7 @@ def _sampled(index: Index, facts: dataset_folder.Facts, sample: int) -> list[dic
             image = read(row)
             records.append(tables.record(row, image, dataset_folder.square(image, facts)))
     if not records:
-        raise ValueError(f"None of the {len(index):,} images under {index.root} is there and can be read.")
+        raise ValueError(f"None of the {len(index):,} images under {index.root} exists and can be read.")
     return records
 
 

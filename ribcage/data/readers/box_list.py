@@ -30,7 +30,7 @@ def read(file: Path, encoding: str = "auto") -> pd.DataFrame:
     lacking = {"an image's file": path, "a finding": finding, "x, y, width, height or two corners": sides}
     if not all(lacking.values()):
         wanted = "; nor like ".join(what for what, found in lacking.items() if not found)
-        raise ValueError(f"{file} is no list of boxes: no column looks like {wanted}. {columns.among(header)}")
+        raise ValueError(f"{file} is not a list of boxes: no column looks like {wanted}. {columns.among(header)}")
     numbers = np.stack([_numbers(rows[name], name, file) for name in sides], 1)
     if corners:
         numbers[:, 2:] -= numbers[:, :2]
@@ -71,6 +71,6 @@ def _numbers(cells: pd.Series, name: str, file: Path) -> np.ndarray:
     if strange.any():
         at = int(strange.argmax())
         raise ValueError(
-            f"{file} holds {cells.iloc[at]!r} in line {at + 2} of the column {name!r}: no number of pixels."
+            f"{file} holds {cells.iloc[at]!r} in line {at + 2} of the column {name!r}: not a number of pixels."
         )
     return values

@@ -230,7 +230,7 @@ def splits(column: pd.Series, name: str) -> pd.Series:
         return usual.where(usual.notna(), words).astype("str")
     if len(strange):
         raise ValueError(
-            f"The column {name!r} holds {strange.iloc[0]!r}, which is no split (train, val, test). "
+            f"The column {name!r} holds {strange.iloc[0]!r}, which is not a split (train, val, test). "
             f"Choose another with --split-column, or none."
         )
     return usual.fillna("").astype("str")
@@ -286,7 +286,7 @@ def _say_commas(cells: Sequence[str], parts: Sequence[Sequence[str]]) -> None:
     if doubtful:
         said = [f"{cell[:60]!r} as {' and '.join(words)[:80]}" for cell, words in list(doubtful.items())[:5]]
         more = ", …" if len(doubtful) > len(said) else ""
-        log.warning("Read %s%s. A '|' between findings leaves no doubt.", ", ".join(said), more)
+        log.warning("Read %s%s. Use '|' between findings to avoid ambiguity.", ", ".join(said), more)
 
 
 def _in_order(name: str) -> tuple[int, str]:

@@ -192,7 +192,7 @@ def bare_list(file: Path) -> list[str]:
     if cells and len(cells) > 1 and not SUFFIX.search(cells[0]) and SUFFIX.search(cells[1]):
         cells = cells[1:]  # a header
     if not cells:
-        raise ValueError(f"{file} is a list without a line.")
+        raise ValueError(f"{file} is an empty list.")
     return cells
 
 
@@ -232,7 +232,7 @@ def _bytes(file: Path) -> bytes:
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{file} is damaged: {error}. Get it again.") from None
     if len(data) > LARGEST:
-        raise ValueError(f"{file} holds more than {LARGEST >> 20:,} MiB, which is no table of images.")
+        raise ValueError(f"{file} holds more than {LARGEST >> 20:,} MiB, more than a table of images can have.")
     return data
 
 
@@ -240,7 +240,7 @@ def _text(file: Path, encoding: str) -> str:
     """The text of a file, in the first of the usual encodings that fits."""
     data = _bytes(file)
     if b"\0" in data and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and "16" not in encoding:
-        raise ValueError(f"{file} is no text: it holds NUL bytes. If it is UTF-16, say --encoding utf-16.")
+        raise ValueError(f"{file} is not text: it contains NUL bytes. If it is UTF-16, pass --encoding utf-16.")
     if encoding == "auto":
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         tried = ["utf-16"] if wide else ["utf-8-sig", *(["gb18030"] if _chinese(data) else []), "latin-1"]

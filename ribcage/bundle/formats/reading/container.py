@@ -212,7 +212,7 @@ def _whole_array(packed: zipfile.ZipFile, one: zipfile.ZipInfo) -> None:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(stream)
         if not dtype.hasobject and math.prod(shape) * dtype.itemsize != one.file_size - stream.tell():
-            raise ValueError(f"{_printable(one.filename)} has not so many numbers as it claims")
+            raise ValueError(f"{_printable(one.filename)} has fewer numbers than its header claims")
 
 
 def _inside(content: Any) -> Any:
@@ -237,11 +237,11 @@ def _plain(found: dict[str, Tensor], size: int) -> None:
     """Raise where weights are not what they seem: no numbers behind them, or many times the same."""
     for name, value in found.items():
         if len(name) > LONGEST or not name.isprintable():
-            raise ValueError("it has names that no weight has")
+            raise ValueError("it has names that are not names of weights")
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
-            raise ValueError(f"{name} is no plain array of numbers")
+            raise ValueError(f"{name} is not a plain array of numbers")
     if len({_bare(name) for name in found}) < len(found):
-        raise ValueError("it has two weights of one name")
+        raise ValueError("it has two weights with the same name")
     _bounded(sum(value.numel() * value.element_size() for value in found.values()), size)
 
 

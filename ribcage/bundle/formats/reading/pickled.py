@@ -132,7 +132,7 @@ def _buffered(content: Any, kind: Any, shape: Any, order: Any) -> _Array:
 def _data(source: Any, names: Any = None, *_: Any) -> Any:
     """What Paddle writes as eval("data", {"data": array}): the array."""
     if source != "data" or type(names) is not dict or list(names) != ["data"]:
-        raise UnneededError("it asks for builtins.eval, which no weights need")
+        raise UnneededError("it calls builtins.eval, which no weights need")
     return names["data"]
 
 
@@ -182,7 +182,7 @@ class _Reader(pickle._Unpickler):
         """Call one of the known names."""
         arguments, asked = self.stack.pop(), self.stack.pop()
         if type(asked) is not _Name or type(arguments) is not tuple:
-            raise UnneededError("it calls what is no function")
+            raise UnneededError("it calls an object that is not a function")
         self.stack.append(KNOWN[asked](*arguments))
         self._spend(self.stack[-1])
 
@@ -190,7 +190,9 @@ class _Reader(pickle._Unpickler):
         """Fill an array, or say what kind of numbers it has."""
         state, begun = self.stack.pop(), self.stack[-1]
         if type(begun) not in (_Array, _Kind):
-            raise UnneededError(f"it fills a {type(begun).__name__.strip('_')} from within, which no weights need")
+            raise UnneededError(
+                f"it fills a {type(begun).__name__.strip('_')} after its creation, which no weights need"
+            )
         begun.build(state)
         self._spend(begun)
 
@@ -214,12 +216,12 @@ class _Reader(pickle._Unpickler):
     def _put(self, items: list[Any]) -> None:
         keys = items[::2]  # a tuple as a key could take for ever: it is gone through, and what it holds, each time
         if type(self.stack[-1]) is not dict or any(type(key) not in (str, int, bytes) for key in keys):
-            raise UnneededError("it has a dict whose keys are no names")
+            raise UnneededError("it has a dict whose keys are not names")
         self.stack[-1].update(zip(keys, items[1::2], strict=True))
 
     def _append(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
-            raise UnneededError("it adds to what is no list")
+            raise UnneededError("it appends to an object that is not a list")
         self.stack[-1].extend(items)
 
     def _spend(self, made: Any) -> None:

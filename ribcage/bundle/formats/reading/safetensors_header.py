@@ -29,7 +29,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
             raise ValueError("its header is longer than the file")
         said = json.loads(stream.read(length))
     if not isinstance(said, dict):
-        raise ValueError("its header is no table")
+        raise ValueError("its header is not a table")
     return {name: _stored(one) for name, one in said.items() if name != "__metadata__"}
 
 
@@ -37,7 +37,7 @@ def _stored(one: Any) -> StoredTensor:
     """One tensor in the header of a safetensors file."""
     shape, kind = (one.get("shape"), one.get("dtype")) if isinstance(one, dict) else (None, None)
     if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
-        raise ValueError("a shape in its header is no list of numbers")
+        raise ValueError("a shape in its header is not a list of numbers")
     if not isinstance(kind, str) or kind.startswith("C"):
-        raise ValueError("a kind of numbers in its header is none that weights have")
+        raise ValueError("its header has an unsupported type of numbers")
     return StoredTensor(tuple(shape), kind.startswith(("F", "BF")))

@@ -114,7 +114,7 @@ def _latin1(content: Any = b"", coding: Any = "latin1") -> bytes:
     if isinstance(content, bytes | bytearray):
         return bytes(content)
     if not isinstance(content, str) or coding not in ("latin1", "latin-1"):
-        raise ValueError("it asks for bytes in a way that no weights need")
+        raise ValueError("it contains byte strings that no weights need")
     return content.encode("latin1")
 
 

@@ -62,7 +62,8 @@ def as_torchvision(backbone: Backbone, model: ModelSpec) -> dict[str, Tensor]:
     other = [name for name in {**found, **wanted} if getattr(found.get(name), "shape", None) != wanted.get(name)]
     if other:
         raise ValueError(
-            f"torchvision's {plain(backbone.name)} is built otherwise: {len(other)} differ ({other[0]} …)."
+            f"torchvision's {plain(backbone.name)} has a different structure: {len(other)} weights differ "
+            f"({other[0]} …)."
         )
     return found
 
@@ -73,7 +74,7 @@ def torchvision_shapes(name: str) -> dict[str, torch.Size]:
     known = torchvision.models.list_models(module=torchvision.models)
     if plain(name) not in known:
         raise ValueError(
-            f"torchvision has no {name}.{did_you_mean(plain(name), known)} Its resnets and densenets will do."
+            f"torchvision has no {name}.{did_you_mean(plain(name), known)} Its ResNets and DenseNets are supported."
         )
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about first weights, which are not even made here
