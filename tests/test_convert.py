@@ -150,7 +150,7 @@ def test_rows_of_a_last_layer_are_named_by_the_user(folder: Path, capsys: pytest
 def test_a_last_layer_that_nobody_names_is_left_out_aloud(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "headless"
     assert cli.main(["convert", str(written(folder, "h.pth")), *RESNETS, "--out", str(out)]) == 0
-    assert "3 rows, of which nobody says what they answer" in capsys.readouterr().out
+    assert "--findings" in capsys.readouterr().out
     assert load_bundle(out).spec.findings == ()
 
 
@@ -180,18 +180,16 @@ def test_what_does_not_fit_is_refused_unless_told(
 
 def test_an_unknown_file_asks_for_its_architecture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"a.weight": torch.zeros(3)}, folder / "a.pth")
-    assert "does not specify its architecture" in line(
-        ["convert", str(folder / "a.pth"), "--out", str(folder / "a")], capsys
-    )
+    assert "--model" in line(["convert", str(folder / "a.pth"), "--out", str(folder / "a")], capsys)
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["convert"], "name a file of weights"),
-        (["convert", "x.pth"], "--out says where to"),
-        (["convert", "x", "--out", "y", "--to", "torchvision", "--partial"], "--partial goes with a file of weights"),
-        (["convert", "x", "--out", "y", "--mean", "0.5"], "--mean and --std take one number for each channel"),
+        (["convert"], "FILE"),
+        (["convert", "x.pth"], "--out"),
+        (["convert", "x", "--out", "y", "--to", "torchvision", "--partial"], "--partial"),
+        (["convert", "x", "--out", "y", "--mean", "0.5"], "--mean and --std"),
         (["convert", "x", "--out", "y", "--to", "moko"], "Unknown layout 'moko'"),
         (["convert", "no.pth", "--out", "y"], "no.pth does not exist"),
     ],
@@ -241,7 +239,7 @@ def test_images_of_ones_own_choose_temperature_and_thresholds(
     data = folder / "数据 data"
     assert cli.main(["import", "phantom", "--out", str(data), "--images", "120", "--size", "32"]) == 0
     words = ["convert", "--data", str(data), "--val", "train"]
-    assert "is no file" in line(["convert", str(converted), "--out", str(folder / "x")], capsys)
+    assert "--to" in line(["convert", str(converted), "--out", str(folder / "x")], capsys)
     small = [str(folder / "model.pth.tar"), *CHEXNETS, "--size", "64", "--out"]  # fewer pixels, the same way
     assert cli.main(["convert", *small, str(folder / "before")]) == 0
     assert cli.main([*words, str(folder / "before"), "--out", str(folder / "fitted")]) == 0
@@ -338,6 +336,6 @@ def test_no_model_is_written_that_does_not_open(
 def test_nothing_is_written_over(converted: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
     words = ["convert", str(converted), "--to", "torchvision", "--out"]
-    assert "is there already" in line([*words, str(folder / "notes.txt")], capsys)
+    assert "notes.txt" in line([*words, str(folder / "notes.txt")], capsys)
     assert "inside the model" in line([*words, str(converted / "x.pth")], capsys)
     assert "--channels goes with a file" in line([*words, str(folder / "y.pth"), "--channels", "1"], capsys)
