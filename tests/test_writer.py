@@ -494,7 +494,7 @@ def test_files_that_change_between_two_runs_are_read_again_and_that_is_said(
     file = tmp_path / "in" / f"{writer.CHUNK + 3:04d}.png"
     file.write_bytes((tmp_path / "in" / "0001.png").read_bytes() + b"\0")
     again = imported(index, tmp_path / "out")
-    assert f"row {writer.CHUNK + 3}: it goes on after row {writer.CHUNK}" in caplog.text
+    assert f"row {writer.CHUNK + 3}: it resumes after row {writer.CHUNK}" in caplog.text
     assert (again.image(writer.CHUNK + 3) == again.image(1)).all() and not len(again.damaged())
     caplog.clear()
     interrupted(index, tmp_path / "untouched")
@@ -530,7 +530,7 @@ def test_splits_that_share_patients_or_copies_give_way_at_import(tmp_path: Path)
     found = imported(index, tmp_path / "out", drop_shared=("test",))
     assert found.index.table["split"].tolist() == ["train", "train", "train", "", "test", ""]
     assert found.facts.drop_shared == ("test",)
-    with pytest.raises(ValueError, match="leaves nothing"):
+    with pytest.raises(ValueError, match="--drop-shared test"):
         imported(index.take(range(4)), tmp_path / "none", drop_shared=("test",))
 
 
