@@ -338,4 +338,4 @@ def test_nothing_is_written_over(converted: Path, folder: Path, capsys: pytest.C
     words = ["convert", str(converted), "--to", "torchvision", "--out"]
     assert "notes.txt" in line([*words, str(folder / "notes.txt")], capsys)
     assert "inside the model" in line([*words, str(converted / "x.pth")], capsys)
-    assert "--channels goes with a file" in line([*words, str(folder / "y.pth"), "--channels", "1"], capsys)
+    assert "--channels" in line([*words, str(folder / "y.pth"), "--channels", "1"], capsys)
