@@ -644,9 +644,9 @@ def test_a_run_does_not_go_on_with_other_images(
     [
         (["--model", "densnet121"], "Did you mean 'densenet121'?"),
         (["--val", "vall"], "Did you mean 'val'?"),
-        (["--findings", "Mas"], "No set has Mas"),
+        (["--findings", "Mas"], "Mas"),
         (["--policy", "onse"], "onse"),
-        (["--init", "nowhere.pth"], "There are no weights nowhere.pth"),
+        (["--init", "nowhere.pth"], "nowhere.pth"),
         (["--labels", "2"], "at most 1"),
     ],
 )
