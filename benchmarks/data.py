@@ -91,7 +91,7 @@ def make_files(kind: Kind, folder: Path, count: int) -> list[Path]:
 def make_folder(files: list[Path], folder: Path, *, link: bool) -> dataset_folder.DatasetFolder:
     """A dataset folder of these files."""
     rows = pd.DataFrame({"path": [file.name for file in files], "split": "train"})
-    index = Index("bench", indexes.table(rows), root=files[0].parent)
+    index = Index("bench", indexes.index_table(rows), root=files[0].parent)
     facts = dataset_folder.Facts("bench", "folder", "", "", 0, 0, STORED, "pad", 8, 0.0, 1.0, (), str(index.root))
     if link:
         writer.link(index, facts, folder, sample=8)
@@ -276,12 +276,12 @@ def million(folder: Path, count: int = 1_000_000) -> str:
     rows = rows.assign(sex="F", study=rows["patient"] + "_0")
     rows = rows.assign(**{name: chance.choice([1, 0, -1, np.nan], count) for name in findings})
     folder.mkdir()
-    Index("bench", indexes.table(rows, findings), findings).save(folder / "index.parquet")
+    Index("bench", indexes.index_table(rows, findings), findings).save(folder / "index.parquet")
     with (folder / "images.npy").open("wb") as file:  # a hole in the disk: opening reads no pixel
         file.write(writer.npy_header((count, STORED, STORED), np.dtype(np.uint8)))
         file.truncate(writer.HEADER + count * STORED**2)
     facts = dataset_folder.Facts("bench", "folder", "", "", count, 0, STORED, "pad", 8, 0.5, 0.2, findings, "")
-    dataset_folder.complete(folder, facts)
+    dataset_folder.write_facts(folder, facts)
     seconds, imports, memory = elsewhere(MILLION, str(folder))
     goal = f"goal < 2 s, < 500 MB: {verdict(seconds < 2 and memory < 500)}"
     return f"open a folder of {count:,} rows: {seconds:.2f} s (imports {imports:.2f} s), {memory:,.0f} MB   {goal}"

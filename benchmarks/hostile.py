@@ -115,7 +115,9 @@ def sound(folder: Path) -> Sound:
             cv2.imencode(".png", np.full((8, 8), 60 * number, np.uint8))[1]
         )
     (folder / "run").mkdir()
-    checkpoint.save(folder / "run" / "checkpoint.pt", {"run": {"step": 3, "weights": torch.zeros(3)}, "standing": {}})
+    checkpoint.save_checkpoint(
+        folder / "run" / "checkpoint.pt", {"run": {"step": 3, "weights": torch.zeros(3)}, "standing": {}}
+    )
     (folder / "run" / "options.json").write_text('{"command": "finetune", "data": ["d"], "model": "test_vit"}', "utf-8")
     (folder / "run" / "state.json").write_text('{"name": "finished", "place": null, "why": ""}', "utf-8")
     (folder / "run" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n', "utf-8")
@@ -301,7 +303,7 @@ def of_bundle(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
         whole = {file.name: file for file in (place / "b").iterdir() if file.is_file() and file.suffix != ".md"}
         whole.pop(digest.SUMS)
         (place / "b" / digest.SUMS).write_text(digest.digest_lines(whole), "utf-8")
-    return lambda: _without_digests(lambda: [load_bundle(place / "b").ood, history.load(place / "b")])
+    return lambda: _without_digests(lambda: [load_bundle(place / "b").ood, history.load_tests(place / "b")])
 
 
 def _without_digests(read: Callable[[], object]) -> object:
@@ -319,7 +321,7 @@ def of_dataset(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     _spoilt(place / "d", draw)
     if draw.random() < 0.5:  # who means harm writes digests, too
         with contextlib.suppress(Exception):
-            dataset_folder.complete(place / "d", dataset_folder.Facts.load(place / "d" / "dataset.json"))
+            dataset_folder.write_facts(place / "d", dataset_folder.Facts.load(place / "d" / "dataset.json"))
 
     def read() -> object:
         opened = dataset_folder.open(place / "d")
@@ -348,7 +350,7 @@ def of_predictions(made: Sound, draw: Draw, place: Path) -> Callable[[], object]
         pq.write_table(table.slice(0, int(draw.integers(0, rows + 1))), file)
     if draw.random() < 0.3:
         file.write_bytes(changed(file.read_bytes(), draw))
-    return lambda: own_predictions.read(file, ("Mass",))
+    return lambda: own_predictions.read_own_predictions(file, ("Mass",))
 
 
 def of_folder(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
@@ -401,7 +403,7 @@ def of_export(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
         ).SerializeToString(),
     )
     file.write_bytes(changed(content, draw) if draw.random() < 0.5 else content)
-    deployment.seal([file])
+    deployment.write_digests([file])
     attestation.file_beside(file).write_bytes(_one((b"", b"0" * 64, b"\xff" * 1000), draw))
 
     def read() -> object:
@@ -415,7 +417,7 @@ def of_run(made: Sound, draw: Draw, place: Path) -> Callable[[], object]:
     """A run folder, one or two of whose files are others."""
     shutil.copytree(made.folder / "run", place / "r")
     _spoilt(place / "r", draw)
-    return lambda: [runs.rows(place), checkpoint.load(place / "r" / "checkpoint.pt")]
+    return lambda: [runs.run_rows(place), checkpoint.load_checkpoint(place / "r" / "checkpoint.pt")]
 
 
 def _spoilt(folder: Path, draw: Draw) -> None:
@@ -558,7 +560,7 @@ def _outcome(read: Callable[[], object]) -> tuple[str, str]:
     except Problem as error:
         said = str(error)
     except Exception as error:
-        said = cli.one_line(error)
+        said = cli.error_line(error)
         if "fault in Ribcage" in said:
             return "fault", f"{said}\n{traceback.format_exc()[-1500:]}"
     return ("refused", said) if said and "\n" not in said and len(said) <= 2000 else ("long", said[:300])

@@ -221,7 +221,7 @@ def interval(hits: np.ndarray, of: Sequence[str], z: float = 1.959964) -> tuple[
     return share, max(middle - half, 0.0), min(middle + half, 1.0)
 
 
-def looks(check: ood.Check, images: Images, fit: image_file.Fit = "pad") -> np.ndarray:
+def looks(check: ood.OODCheck, images: Images, fit: image_file.Fit = "pad") -> np.ndarray:
     """(N,) what each is noticed as; -1 where it is not."""
     squares = [counterexamples.plainly(appearance.cropped_content(stored(one, fit))) for one in images.pixels]
     return check.noticed(np.stack([appearance.vector(one) for one in squares]))
@@ -243,7 +243,7 @@ def report(title: str, rows: Iterable[tuple[str, np.ndarray, Sequence[str]]]) ->
         print(row(*one), flush=True)
 
 
-def judged(check: ood.Check, named: dict[str, Images]) -> Iterable[tuple[str, np.ndarray, Sequence[str]]]:
+def judged(check: ood.OODCheck, named: dict[str, Images]) -> Iterable[tuple[str, np.ndarray, Sequence[str]]]:
     """A row for each of these."""
     for name, images in named.items():
         yield name, looks(check, images), images.of
@@ -252,12 +252,12 @@ def judged(check: ood.Check, named: dict[str, Images]) -> Iterable[tuple[str, np
 # ---- what is measured
 
 
-def fitted(images: Images, laterals: Sequence[np.ndarray] = ()) -> ood.Check:
+def fitted(images: Images, laterals: Sequence[np.ndarray] = ()) -> ood.OODCheck:
     """A check of these images, a share of their patients held out."""
     people = np.random.default_rng(0).permutation(np.unique(images.of))
     held_out = np.isin(images.of, people[: round(HELD_OUT * len(people))])
     began = time.perf_counter()
-    found = ood.fitted(images.chosen(~held_out).contents(), images.chosen(held_out).contents(), laterals)
+    found = ood.fitted_check(images.chosen(~held_out).contents(), images.chosen(held_out).contents(), laterals)
     alarms = int(found.alarms.sum())
     print(
         f"\nFitted on {found.fitted_on:,} images, limits from {found.held_out:,} (of which {alarms} are noticed), "
@@ -266,7 +266,7 @@ def fitted(images: Images, laterals: Sequence[np.ndarray] = ()) -> ood.Check:
     return found
 
 
-def upright(check: ood.Check, test: Images, names: np.ndarray, other: Images) -> None:
+def upright(check: ood.OODCheck, test: Images, names: np.ndarray, other: Images) -> None:
     """False alarms on frontal images of every shape."""
     clear = ~np.isin(names, [f"{one}.png" for one in ALTERED_AT_SOURCE])
     named = {"ChestX-ray14, as they are": test, "… but 10 that are turned or inverted": test.chosen(clear)}
@@ -282,13 +282,13 @@ def upright(check: ood.Check, test: Images, names: np.ndarray, other: Images) ->
     report("stored otherwise", ((f"another source, --fit {fit}", looks(check, other, fit), other.of) for fit in fits))
 
 
-def altered(check: ood.Check, test: Images, other: Images) -> None:
+def altered(check: ood.OODCheck, test: Images, other: Images) -> None:
     """What must be noticed, of the same images."""
     for title, images in (("ChestX-ray14, altered", test), ("another source, altered", other)):
         report(title, judged(check, {name: images.changed(change) for name, change in TURNS.items()}))
 
 
-def foreign(check: ood.Check, root: Path) -> None:
+def foreign(check: ood.OODCheck, root: Path) -> None:
     """What must be noticed, and is no frontal chest."""
     views = odd(root)
     views["CT, both"] = Images(
@@ -304,7 +304,7 @@ def foreign(check: ood.Check, root: Path) -> None:
     )
 
 
-def ages(check: ood.Check, test: Images, years: np.ndarray, root: Path) -> None:
+def ages(check: ood.OODCheck, test: Images, years: np.ndarray, root: Path) -> None:
     """Children and adults, by pixels alone."""
     groups = {"under 10": years < 10, "10 to 17": (years >= 10) & (years < 18), "18 and more": years >= 18}
     named = {f"ChestX-ray14, {name}": test.chosen(one) for name, one in groups.items()}

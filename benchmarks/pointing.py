@@ -26,7 +26,7 @@ from ribcage.bundle.io import load_classifier
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import canonical
-from ribcage.data.index import boxes as box_table
+from ribcage.data.index import box_frame as box_table
 from ribcage.inference import detections, gradcam
 from ribcage.methods.supervised import Supervised
 from ribcage.metrics import pointing

@@ -144,9 +144,9 @@ def features(subject: Subject, data: Datasets, names: Sequence[str], *parts: Seq
     """Of the images of some splits."""
     several = [data.rows_of(*splits) for splits in parts]
     if subject.name == PIXELS:
-        return [pixels(probing.shown(data, rows, (SIDE, SIDE), names, batch=64, threads=1)) for rows in several]
+        return [pixels(probing.plain_loader(data, rows, (SIDE, SIDE), names, batch=64, threads=1)) for rows in several]
     built, facts = backbone(subject, data)
-    show = partial(probing.shown, data, size=facts.size, findings=names, batch=64, threads=1)
+    show = partial(probing.plain_loader, data, size=facts.size, findings=names, batch=64, threads=1)
     scale = (facts.mean, facts.std)
     learnt = data.rows_of("train")
     settled(built, show(rows=learnt[:: max(1, len(learnt) // 1024)], normalise=scale))

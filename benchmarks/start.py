@@ -34,7 +34,7 @@ LIBRARIES = {
 def ways() -> dict[str, list[str]]:
     """What is timed → the words after the interpreter."""
     found = {"bare interpreter": ["-c", "pass"], "ribcage --help": ["-m", "ribcage", "--help"]}
-    for words in (*((name,) for name in cli.names()), ("pretrain", "moco"), ("import", "nih")):
+    for words in (*((name,) for name in cli.command_names()), ("pretrain", "moco"), ("import", "nih")):
         found[f"ribcage {' '.join(words)} --help"] = ["-m", "ribcage", *words, "--help"]
     found |= {
         f"{name}, six options": ["-c", code] for name, code in LIBRARIES.items() if importlib.util.find_spec(name)

@@ -69,7 +69,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def pages() -> dict[str, str]:
     """Every made page: its path below docs/, and its text."""
-    commands = {f"reference/{name}.md": command_page(name) for name in cli.names()}
+    commands = {f"reference/{name}.md": command_page(name) for name in cli.command_names()}
     return {
         "zh.md": chinese(),
         "reference/index.md": overview(),
@@ -92,7 +92,9 @@ def chinese() -> str:
 
 def overview() -> str:
     """All commands in one table."""
-    rows = [f"| [`{name}`]({name}.md) | {cli.summary(cli.command_file(name))} |" for name in cli.names()]
+    rows = [
+        f"| [`{name}`]({name}.md) | {cli.command_summary(cli.command_file(name))} |" for name in cli.command_names()
+    ]
     return OVERVIEW.format(rows="\n".join(rows))
 
 
@@ -140,7 +142,7 @@ def command_page(name: str) -> str:
 
 def member_part(name: str, module: Any, member: str) -> str:
     """The own options of a data set or a method, where the command takes it."""
-    if name == "pretrain" and methods.load(member).command != "pretrain":
+    if name == "pretrain" and methods.load_method(member).command != "pretrain":
         return ""
     own = flags.member_flags(module.member(member), known=set())
     return f"## {name} {member}\n\n" + (table(own, "option") or "No options of its own.")
@@ -165,7 +167,7 @@ def standing(flag: flags.Flag) -> str:
         return "" if flag.positional else "needed"
     if isinstance(flag.default, bool):
         return "yes" if flag.default else "no"
-    return "" if flag.default in (None, (), "") else help_pages.shown(flag.default)
+    return "" if flag.default in (None, (), "") else help_pages.typed_default(flag.default)
 
 
 def cell(text: str) -> str:
@@ -192,7 +194,10 @@ def escape(text: str) -> str:
 
 def python_page() -> str:
     """The verbs, and the types that go from one to another."""
-    said = [f"| `ribcage.{verb}(…)` | {cli.summary(cli.command_file(verb.rstrip('_')))} |" for verb in api.names()]
+    said = [
+        f"| `ribcage.{verb}(…)` | {cli.command_summary(cli.command_file(verb.rstrip('_')))} |"
+        for verb in api.function_names()
+    ]
     return "\n\n".join(
         [
             "# From Python",

@@ -13,7 +13,7 @@ from ribcage.runtime import flags, threads
 from ribcage.runtime.spelling import did_you_mean
 
 
-def names() -> tuple[str, ...]:
+def function_names() -> tuple[str, ...]:
     """All verbs; `import` is a word of Python's own, so it is `import_`."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "commands")])))
 

@@ -71,11 +71,11 @@ def answered(words: list[str]) -> int:
         if "--debug" in words:
             raise
         if not hasattr(error, "echo"):  # of many processes one says what all raise
-            print(f"ribcage: {one_line(error)}", file=sys.stderr)
+            print(f"ribcage: {error_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
 
 
-def one_line(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """An error as one line. What is the user's to fix reads as written; anything else is a fault of Ribcage's.
 
     Of a line that a hostile file made endless the middle is left out.
@@ -116,7 +116,7 @@ def dispatch(words: list[str]) -> int:
     module = command(words[0])
     if asked := {"-h", "--help", ALL_OPTIONS} & set(words):
         rest = [word for word in words[1:] if word not in asked]
-        print(help_pages.page(words[0], module, rest, everything=ALL_OPTIONS in asked))
+        print(help_pages.help_page(words[0], module, rest, everything=ALL_OPTIONS in asked))
         return 0
     options = parse(words[0], module, read_flags(module, words[1:]), words[1:])
     result = module.run(options)
@@ -125,7 +125,7 @@ def dispatch(words: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def names() -> list[str]:
+def command_names() -> list[str]:
     """All commands."""
     return sorted(file.stem.rstrip("_") for file in COMMANDS.glob("*.py") if file.stem != "__init__")
 
@@ -138,17 +138,17 @@ def command_file(name: str) -> Path:
 
 def command(name: str) -> ModuleType:
     """The module of a command."""
-    if name not in names():
+    if name not in command_names():
         meant = SYNONYMS.get(name.lower())
-        hint = f" Did you mean {meant!r}?" if meant else did_you_mean(name, names())
-        raise UsageError(f"Unknown command {name!r}.{hint} Commands: {', '.join(names())}.")
+        hint = f" Did you mean {meant!r}?" if meant else did_you_mean(name, command_names())
+        raise UsageError(f"Unknown command {name!r}.{hint} Commands: {', '.join(command_names())}.")
     return importlib.import_module(f"ribcage.commands.{command_file(name).stem}")
 
 
 def overview() -> str:
     """What `ribcage --help` prints."""
-    width = max(map(len, names())) + 2
-    rows = [f"  {name:<{width}}{summary(command_file(name))}" for name in names()]
+    width = max(map(len, command_names())) + 2
+    rows = [f"  {name:<{width}}{command_summary(command_file(name))}" for name in command_names()]
     lines = [
         "usage: ribcage COMMAND … [--help] [--debug]",
         "",
@@ -163,7 +163,7 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def summary(file: Path) -> str:
+def command_summary(file: Path) -> str:
     """The first line of a module's docstring, read without importing it."""
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     return text.split("\n")[0]

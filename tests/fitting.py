@@ -23,18 +23,18 @@ NETWORKS = {
 
 def called(name: str) -> str:
     """How a method is asked for."""
-    verb = methods.load(name).command
+    verb = methods.load_method(name).command
     return f"{verb} {name}" if verb == "pretrain" else verb
 
 
 @cache
 def table() -> str:
     """Every method takes a step on every kind of network, and finds in a data set what it learns from."""
-    known = {name: _has(name) for name in datasets.names()}
+    known = {name: _has(name) for name in datasets.dataset_names()}
     rows = [f"| | {' | '.join([*NETWORKS, *(f'`{name}`' for name in known)])} |"]
     rows.append("|---|" + ":-:|" * (len(NETWORKS) + len(known)))
-    for name in methods.names():
-        kind = methods.load(name)
+    for name in methods.method_names():
+        kind = methods.load_method(name)
         needs = "boxes" if kind.command == "localise" else "findings" if kind.from_labels else "images"
         cells = [_takes_a_step(name, network) for network in NETWORKS.values()]
         marks = ["✓" if cell else "–" for cell in cells]

@@ -49,7 +49,7 @@ class Course:
 
 def options(name: str) -> dict[str, Any]:
     """Those of SMALL that the method has."""
-    known = inspect.signature(methods.load(name).__init__).parameters
+    known = inspect.signature(methods.load_method(name).__init__).parameters
     wanted = SMALL | (TAUGHT if "teachers" in known else {}) | (DETECTOR if name == "detect" else {})
     return {option: value for option, value in wanted.items() if option in known}
 
@@ -75,7 +75,7 @@ def made(
     chosen = {**options(name), **more}
     if "relations" in chosen:
         chosen.setdefault("teachers", [teacher(model, size)])
-    return methods.load(name)(backbone, FINDINGS, **chosen).train()  # type: ignore[call-arg]
+    return methods.load_method(name)(backbone, FINDINGS, **chosen).train()  # type: ignore[call-arg]
 
 
 def images(method: Method, seed: int = 0, channels: int = 1, size: tuple[int, int] = SIZE, **more: Any) -> Batch:

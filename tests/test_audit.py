@@ -26,7 +26,7 @@ real = pytest.mark.skipif(REAL is None, reason="RIBCAGE_REAL_DATA names no folde
 
 def tables(rows: dict[str, list[object]], name: str = "made") -> Member:
     findings = [column for column in rows if column in ("Mass", "Nodule")]
-    return Member(name, Index(name, indexes.table(pd.DataFrame(rows), findings), tuple(findings)))
+    return Member(name, Index(name, indexes.index_table(pd.DataFrame(rows), findings), tuple(findings)))
 
 
 def folder(root: Path, pixels: dict[str, np.ndarray], rows: dict[str, list[object]], name: str = "made") -> Member:
@@ -34,7 +34,9 @@ def folder(root: Path, pixels: dict[str, np.ndarray], rows: dict[str, list[objec
     (root / "in").mkdir(parents=True)
     for path, image in pixels.items():
         cv2.imencode(".png", image)[1].tofile(root / "in" / path)
-    table = indexes.table(pd.DataFrame({"path": list(pixels), **rows}), [column for column in rows if column == "Mass"])
+    table = indexes.index_table(
+        pd.DataFrame({"path": list(pixels), **rows}), [column for column in rows if column == "Mass"]
+    )
     index = Index(name, table, ("Mass",) if "Mass" in rows else (), root=root / "in")
     facts = dataset_folder.Facts(name, "nih", "", "", 0, 0, 128, "pad", 8, 0.0, 1.0, index.findings, str(root / "in"))
     with writer.Writer(index, facts, root / "out") as work:
@@ -54,7 +56,7 @@ def soft(seed: int, side: int = 160) -> np.ndarray:
 
 def test_labels_are_counted_by_split_as_they_stand() -> None:
     member = tables({"path": list("abcd"), "split": ["train", "train", "train", "test"], "Mass": [1, -1, np.nan, 0]})
-    rows = {row["split"]: row for row in audit.findings(member.index)}
+    rows = {row["split"]: row for row in audit.finding_counts(member.index)}
     assert rows["train"] == {
         "finding": "Mass",
         "split": "train",

@@ -90,7 +90,7 @@ def test_what_is_wrong_is_one_line(header: str, line: str, said: str, root: Path
 
 def test_a_list_of_its_own_is_read_line_by_line(tmp_path: Path) -> None:
     file = trees.text(tmp_path / "b.csv", "file,label,x0,y0,x1,y1", "a.png,胸腔积液,1,2,4,8", "b.png,,,,,")
-    found = box_list.read(file)
+    found = box_list.read_boxes(file)
     assert found["finding"].tolist() == ["Effusion", ""]
     np.testing.assert_equal(found[["x", "y", "width", "height"]].to_numpy(), [[1, 2, 3, 6], [np.nan] * 4])
 

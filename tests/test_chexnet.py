@@ -181,7 +181,7 @@ def facts(name: str = "densenet121", **options: Any) -> ModelSpec:
 
 def test_a_model_for_gray_answers_the_same_in_its_own_program(tmp_path: Path) -> None:
     ours, network = method(), program()
-    file = formats.load("chexnet").export(ours, facts(), tmp_path / "mine.pth.tar")
+    file = formats.load_layout("chexnet").export(ours, facts(), tmp_path / "mine.pth.tar")
     state = torch.load(file, weights_only=True)["state_dict"]
     network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()}, strict=True)
     gray = torch.rand(2, 1, 64, 64)
@@ -206,7 +206,7 @@ def test_what_its_program_would_not_take_is_one_line(
     layout: str, name: str, findings: tuple[str, ...], options: dict[str, str], says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=f"The {layout} layout does not fit: ") as error:
-        formats.load(layout).export(Supervised(Backbone(name), findings), facts(name, **options), tmp_path)
+        formats.load_layout(layout).export(Supervised(Backbone(name), findings), facts(name, **options), tmp_path)
     assert says in str(error.value) and "\n" not in str(error.value) and not any(tmp_path.iterdir())
 
 

@@ -175,7 +175,8 @@ def test_of_one_finding_no_mean_is_shown_and_its_rates_are_said(data: LabelledPr
     accuracy = found.findings[0].metrics["accuracy"]
     assert f"Accuracy {with_limits(accuracy)}, sensitivity " in report.metrics_note(found)
     both = comparison.compare(
-        [comparison.Entry("a", one.table()), comparison.Entry("b", one.table().assign(Mass=0.5))], resamples=20
+        [comparison.ComparisonEntry("a", one.table()), comparison.ComparisonEntry("b", one.table().assign(Mass=0.5))],
+        resamples=20,
     )
     assert "mean of" not in comparison_report.comparison_page(both)
     assert len(comparison_report.difference_table(both, 1).all_rows) == 1

@@ -21,10 +21,10 @@ def test_help_lists_every_command_without_importing_torch() -> None:
     code = "import sys; from ribcage.cli import main; main(['--help']); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, "help imports torch or numpy"
-    assert all(name in result.stdout for name in cli.names())
+    assert all(name in result.stdout for name in cli.command_names())
 
 
-@pytest.mark.parametrize("name", cli.names())
+@pytest.mark.parametrize("name", cli.command_names())
 def test_every_command_explains_each_of_its_options_without_torch(name: str) -> None:
     code = f"import sys; from ribcage.cli import main; main(['{name}', '--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
@@ -52,7 +52,7 @@ def test_a_number_below_nothing_is_refused_in_one_line(
 
 
 def test_what_others_call_a_command_leads_to_ours() -> None:
-    assert set(cli.SYNONYMS.values()) <= set(cli.names()) and not set(cli.SYNONYMS) & set(cli.names())
+    assert set(cli.SYNONYMS.values()) <= set(cli.command_names()) and not set(cli.SYNONYMS) & set(cli.command_names())
     for word, ours in (("train", "finetune"), ("test", "evaluate"), ("infer", "predict"), ("audit", "inspect")):
         with pytest.raises(cli.UsageError, match=f"Did you mean '{ours}'"):
             cli.command(word)
@@ -148,7 +148,7 @@ def test_the_values_of_an_unknown_flag_are_no_mistakes_of_their_own(made_up: Mod
 
 
 def test_a_members_help_comes_from_its_docstring(made_up: ModuleType) -> None:
-    page = help_pages.page("x", made_up, ["it"])
+    page = help_pages.help_page("x", made_up, ["it"])
     assert "how many keys are kept (default: 8)" in page
 
 
@@ -175,4 +175,4 @@ def test_import_names_every_data_set_in_its_help() -> None:
     from ribcage.data import datasets
 
     page = " ".join(answer("import", "--help").stdout.split())
-    assert all(name in page for name in datasets.names())
+    assert all(name in page for name in datasets.dataset_names())

@@ -169,17 +169,17 @@ def test_only_known_patients_are_counted(tmp_path: Path) -> None:
     opened = Datasets.of(
         [made(tmp_path, [{"patient": patient, "image": n} for n, patient in enumerate(("a", "", "b", "a", ""))])]
     )
-    assert selection.known_patients(opened, np.arange(5)) == 2
-    assert selection.known_patients(opened, np.array([1, 4])) == 0
+    assert selection.count_known_patients(opened, np.arange(5)) == 2
+    assert selection.count_known_patients(opened, np.array([1, 4])) == 0
 
 
 def test_a_split_gives_way_where_others_have_its_patients_and_images(tmp_path: Path) -> None:
     opened = Datasets.of([crossing(tmp_path)])
-    assert np.flatnonzero(selection.given_way(opened, ("test",))).tolist() == [1, 4, 5]
-    assert np.flatnonzero(selection.given_way(opened, ("train",))).tolist() == [0, 3]
-    assert np.flatnonzero(selection.given_way(opened, ("val", "train"))).tolist() == [0, 2, 3]
+    assert np.flatnonzero(selection.rows_that_give_way(opened, ("test",))).tolist() == [1, 4, 5]
+    assert np.flatnonzero(selection.rows_that_give_way(opened, ("train",))).tolist() == [0, 3]
+    assert np.flatnonzero(selection.rows_that_give_way(opened, ("val", "train"))).tolist() == [0, 2, 3]
     with pytest.raises(ValueError, match=r"--drop-shared tets: .*Did you mean 'test'\?"):
-        selection.given_way(opened, ("tets",))
+        selection.rows_that_give_way(opened, ("tets",))
 
 
 def test_before_a_training_shared_patients_and_images_are_counted_with_what_solves_it(tmp_path: Path) -> None:
@@ -214,12 +214,15 @@ def test_a_split_of_any_name_can_be_set_aside(tmp_path: Path) -> None:
     rows = people([1, 1]) + people([1], "val") + people([2], "Externe Klinik")
     opened = Datasets.of([made(tmp_path, rows)])
     assert opened.rows_of("Externe Klinik").tolist() == [3, 4]
-    assert audit.counts(opened[0].index.table["split"], ("train", "val", "test", "")) == {
+    assert audit.value_counts(opened[0].index.table["split"], ("train", "val", "test", "")) == {
         "train": 2,
         "val": 1,
         "Externe Klinik": 2,
     }
-    assert np.flatnonzero(selection.given_way(opened, ("Externe Klinik",))).tolist() == [3, 4]  # p0 is everywhere
+    assert np.flatnonzero(selection.rows_that_give_way(opened, ("Externe Klinik",))).tolist() == [
+        3,
+        4,
+    ]  # p0 is everywhere
     table = opened[0].index.table
     for name in ("all", "\x1b", "a/b", "x" * 41):
         with pytest.raises(ValueError, match="no split can be called"):

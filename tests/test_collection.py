@@ -22,7 +22,7 @@ def folder(name: str, size: int, labels: dict[str, list[float]], boxes: list[tup
          "split": ["train", "val", "train"], "age": [1.0, NAN, 3.0], **labels}
     )  # fmt: skip
     drawn = pd.DataFrame([(row, finding, 1, 2, 3, 4) for row, finding in boxes], columns=list(indexes.BOX_COLUMNS))
-    index = Index(name, indexes.table(rows, tuple(labels)), tuple(labels), indexes.boxes(drawn), (size, size))
+    index = Index(name, indexes.index_table(rows, tuple(labels)), tuple(labels), indexes.box_frame(drawn), (size, size))
     facts = Facts(name, "folder", "", "", 3, 0, size, "pad", 8, 0.5, 0.2, tuple(labels), "")
     images = np.broadcast_to(np.arange(3, dtype=np.uint8)[:, None, None], (3, size, size))
     return DatasetFolder(Path(name), facts, index, images)

@@ -16,7 +16,7 @@ from ribcage.bundle.io import save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import comparison
-from ribcage.evaluation.comparison import Entry
+from ribcage.evaluation.comparison import ComparisonEntry
 from ribcage.inference import predictions
 from ribcage.metrics.evaluation import (
     ClassificationBaselines,
@@ -42,12 +42,12 @@ def table(seed: int, strength: float) -> pd.DataFrame:
     about = pd.DataFrame(
         {"set": "made", "path": [f"{n}.png" for n in range(120)], "patient": [f"p{n // 2:02}" for n in range(120)]}
     )
-    return predictions.table(about, FINDINGS, 1 / (1 + np.exp(-odds)), odds, labels)
+    return predictions.prediction_table(about, FINDINGS, 1 / (1 + np.exp(-odds)), odds, labels)
 
 
-def entry(name: str, seed: int, strength: float, thresholds: Sequence[float | None] = ()) -> Entry:
+def entry(name: str, seed: int, strength: float, thresholds: Sequence[float | None] = ()) -> ComparisonEntry:
     chosen = dict(zip(FINDINGS, thresholds, strict=True)) if thresholds else {}
-    return Entry(name, table(seed, strength), rule="youden" if thresholds else "", thresholds=chosen)
+    return ComparisonEntry(name, table(seed, strength), rule="youden" if thresholds else "", thresholds=chosen)
 
 
 def test_accuracy_and_f1_are_paired_each_at_the_model_s_own_thresholds() -> None:
@@ -162,7 +162,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_bundle(folder / name / "bundle", method, model, Provenance.nothing())
         out = folder / name / "evaluation" / "made-test"
         out.mkdir(parents=True)
-        predictions.save(table(seed, 1.0), out / "predictions.parquet")
+        predictions.save_predictions(table(seed, 1.0), out / "predictions.parquet")
         write(out / "metrics.json")
     return folder
 
@@ -185,27 +185,27 @@ def write(file: Path, protocol: Literal["honest", "peers"] = "honest") -> None:
 
 
 def test_an_evaluation_says_its_thresholds_and_whose_it_is(runs: Path) -> None:
-    by_run = comparison.entry(str(runs / "big"))
-    by_evaluation = comparison.entry(str(runs / "big" / "evaluation" / "made-test"))
-    by_table = comparison.entry(str(runs / "big" / "evaluation" / "made-test" / "predictions.parquet"))
+    by_run = comparison.comparison_entry(str(runs / "big"))
+    by_evaluation = comparison.comparison_entry(str(runs / "big" / "evaluation" / "made-test"))
+    by_table = comparison.comparison_entry(str(runs / "big" / "evaluation" / "made-test" / "predictions.parquet"))
     for one in (by_run, by_evaluation, by_table):
         assert one.thresholds == {"Mass": 0.4, "Edema": None}
         assert (one.rule, one.bundle) == ("youden", runs / "big" / "bundle")
 
 
 def test_thresholds_of_the_tested_images_are_called_so(tmp_path: Path) -> None:
-    predictions.save(table(1, 1.0), tmp_path / "predictions.parquet")
+    predictions.save_predictions(table(1, 1.0), tmp_path / "predictions.parquet")
     write(tmp_path / "metrics.json", "peers")
-    one = comparison.entry(str(tmp_path))
+    one = comparison.comparison_entry(str(tmp_path))
     assert (one.rule, one.bundle) == ("youden on the tested images", None)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"warnings": [], "rule": "x", "protocol": "honest", "findings": [{}]}'])
 def test_a_damaged_evaluation_is_one_line(tmp_path: Path, text: str) -> None:
-    predictions.save(table(1, 1.0), tmp_path / "predictions.parquet")
+    predictions.save_predictions(table(1, 1.0), tmp_path / "predictions.parquet")
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(ValueError, match=r"metrics.json is damaged.*ribcage evaluate"):
-        comparison.entry(str(tmp_path))
+        comparison.comparison_entry(str(tmp_path))
 
 
 @pytest.mark.parametrize("end", ["csv", "parquet"])
@@ -218,25 +218,25 @@ def test_what_is_no_score_is_named_with_its_row(tmp_path: Path, end: str) -> Non
     ):
         rows = table(1, 1.0).astype({column: object if cell == "high" else np.float64})
         rows.loc[2, column] = cell
-        predictions.save(rows, file)
+        predictions.save_predictions(rows, file)
         with pytest.raises(ValueError) as error:
-            predictions.read(file)
+            predictions.read_predictions(file)
         begins = f"{file} holds {said} in {column}, row 3. Scores are probabilities from 0 to 1; labels are"
         assert str(error.value).startswith(begins)
 
 
 def test_a_column_of_remarks_is_no_hindrance(tmp_path: Path) -> None:
-    predictions.save(table(1, 1.0).assign(remark="seen by two"), tmp_path / "one.csv")
-    found = predictions.read(tmp_path / "one.csv")
+    predictions.save_predictions(table(1, 1.0).assign(remark="seen by two"), tmp_path / "one.csv")
+    found = predictions.read_predictions(tmp_path / "one.csv")
     assert found["remark"][0] == "seen by two"
     assert np.isnan(found["Mass_label"][0]) and found["Mass"].dtype == np.float64
 
 
 def test_what_each_model_costs_stands_beside_it(runs: Path) -> None:
-    known, lone = comparison.entry(str(runs / "big")), entry("lone", 2, 1.0)
+    known, lone = comparison.comparison_entry(str(runs / "big")), entry("lone", 2, 1.0)
     costs = [model.costs for model in comparison.compare([known, lone], resamples=300).models]
     file = runs / "big" / "bundle" / "model.safetensors"
-    counted = cost.counts(cost.Subject.of(runs / "big"))
+    counted = cost.count_operations(cost.Subject.of(runs / "big"))
     assert costs[0] is not None
     assert (costs[0].parameters, costs[0].multiply_adds) == (counted.parameters, counted.multiply_adds)
     assert (costs[0].bytes, costs[0].latency, costs[1]) == (file.stat().st_size, None, None)
@@ -281,7 +281,7 @@ def test_names_are_shown_as_they_are(
     names = ("a[", "b[", "[bold]")
     for place, name in enumerate(names):
         (tmp_path / name).mkdir()
-        predictions.save(table(place, 1.0), tmp_path / name / "c].csv")
+        predictions.save_predictions(table(place, 1.0), tmp_path / name / "c].csv")
     assert cli.main(["compare", *(f"{name}/c].csv" for name in names), "--resamples", "50"]) == 0
     shown = capsys.readouterr().out
     assert "b[/c].csv minus a[/c].csv\n" in shown and "[bold]/c].csv minus a[/c].csv\n" in shown

@@ -20,7 +20,7 @@ from ribcage.data.index import Index
 
 # Other layouts of the same sets, beside the one in TREES.
 LAYOUTS = [
-    *((name, name, build) for name in datasets.names() if (build := trees.builder(name))),
+    *((name, name, build) for name in datasets.dataset_names() if (build := trees.builder(name))),
     ("chexpert in batches", "chexpert", trees.chexpert_batches),
     (
         "chexpert's first batch",
@@ -52,25 +52,25 @@ def index(layout: tuple[str, Path]) -> Index:
 # ---- what every data set promises
 
 
-@pytest.mark.parametrize("name", datasets.names())
+@pytest.mark.parametrize("name", datasets.dataset_names())
 def test_every_dataset_has_a_tree_to_be_tested_on(name: str) -> None:
     if trees.builder(name) is None:
         pytest.skip(f"{name} has no synthetic tree: its file has no example(folder), nor is it in tests/trees.py")
-    assert set(trees.TREES) <= set(datasets.names())
+    assert set(trees.TREES) <= set(datasets.dataset_names())
 
 
-@pytest.mark.parametrize("name", datasets.names())
+@pytest.mark.parametrize("name", datasets.dataset_names())
 def test_a_data_set_says_what_it_is_where_it_comes_from_and_what_its_licence_is(name: str) -> None:
-    module = datasets.load(name)
+    module = datasets.load_dataset(name)
     assert datasets.description(name).endswith(".") and len(datasets.description(name)) <= 120
     assert module.SOURCE and module.LICENCE
-    row = next(line for line in datasets.table().splitlines() if line.startswith(f"| `{name}`"))
+    row = next(line for line in datasets.dataset_table().splitlines() if line.startswith(f"| `{name}`"))
     assert module.SOURCE in row and module.LICENCE in row
 
 
-@pytest.mark.parametrize("name", datasets.names())
+@pytest.mark.parametrize("name", datasets.dataset_names())
 def test_options_are_keywords_with_types_defaults_and_help(name: str) -> None:
-    function = datasets.load(name).index
+    function = datasets.load_dataset(name).index
     for option in list(inspect.signature(function).parameters.values())[1:]:
         assert option.kind is option.KEYWORD_ONLY and option.annotation is not option.empty
         assert option.default is not option.empty
@@ -175,7 +175,7 @@ def test_all_missing_files_are_named_in_one_line_with_where_to_get_them(name: st
     with pytest.raises(FileNotFoundError) as error:
         datasets.index(name, folder)
     assert missing in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
-    assert name == "folder" or datasets.load(name).SOURCE in str(error.value)
+    assert name == "folder" or datasets.load_dataset(name).SOURCE in str(error.value)
     with pytest.raises(FileNotFoundError, match="no-such-folder"):
         datasets.index(name, folder / "no-such-folder")
 
@@ -184,7 +184,7 @@ def test_an_unknown_data_set_is_one_line_with_the_nearest() -> None:
     with pytest.raises(
         ValueError, match=r"Unknown data set 'chexprt'\. Did you mean 'chexpert'\? Data sets: chexpert, folder"
     ):
-        datasets.load("chexprt")
+        datasets.load_dataset("chexprt")
 
 
 def test_all_wrong_options_are_said_at_once(folder: Path) -> None:

@@ -14,7 +14,7 @@ from ribcage.data.batch import Batch
 from ribcage.methods.detect import Detect, Head
 from ribcage.models.backbone import Backbone
 from ribcage.models.detectors import fcos, yolo
-from ribcage.models.detectors.boxes import Found, Truth, best, cells
+from ribcage.models.detectors.boxes import Found, Truth, best_boxes, cells
 from ribcage.models.detectors.fcos import FCOS
 from ribcage.models.detectors.pyramid import pyramid
 from ribcage.models.detectors.yolo import YOLO
@@ -52,12 +52,12 @@ def grid() -> Tensor:
     return cells([(4, 4), (2, 2), (1, 1)], [8, 16, 32], torch.device("cpu"))
 
 
-def said(logits: float = 0.0, count: int = 1) -> fcos.Outputs:
+def said(logits: float = 0.0, count: int = 1) -> fcos.FcosOutputs:
     """The same from every cell: a square of 8 pixels about it."""
     places = grid()
     boxes = torch.cat([places[:, :2] - 4, places[:, :2] + 4], dim=1).expand(count, -1, -1)
     shape = (count, len(places))
-    return fcos.Outputs(torch.full((*shape, 2), logits), boxes, torch.zeros(shape), places)
+    return fcos.FcosOutputs(torch.full((*shape, 2), logits), boxes, torch.zeros(shape), places)
 
 
 # ---- FCOS
@@ -109,7 +109,7 @@ def test_the_loss_of_fcos_by_hand(quality: str) -> None:
 def test_where_nobody_drew_the_boxes_there_is_no_right_and_wrong() -> None:
     head, map_of = small_fcos(), YOLO({8: 4, 16: 4, 32: 4}, 2, width=4)
     raw = [torch.zeros(1, 3, side, side, 7) for side in (4, 2, 1)]
-    outputs = [yolo.Outputs(one, map_of._pixels((32, 32))[k], 8 << k) for k, one in enumerate(raw)]
+    outputs = [yolo.YoloOutputs(one, map_of._pixels((32, 32))[k], 8 << k) for k, one in enumerate(raw)]
     for label, taught in ((0.0, True), (1.0, False), (float("nan"), False)):
         assert bool(head.losses(said(), truth([], labels=label))["classes"] > 0) is taught
         assert bool(map_of.losses(outputs, truth([], labels=label))["confidence"] > 0) is taught
@@ -130,7 +130,7 @@ def test_fcos_finds_what_its_targets_say() -> None:
 def returned(boxes: Tensor, scores: Tensor, wanted: Sequence[Sequence[float]]) -> None:
     """Whether the true boxes, and nothing else that is sure, are found."""
     for image in range(len(boxes)):
-        found = best(boxes[image], scores[image], (32, 32), 0.4, 100)
+        found = best_boxes(boxes[image], scores[image], (32, 32), 0.4, 100)
         sure = found.scores > 0.5
         answers = torch.cat([found.findings[sure, None], found.boxes[sure]], dim=1)
         own = torch.tensor([row[1:] for row in wanted if row[0] == image], dtype=torch.float32)
@@ -176,10 +176,10 @@ def by_the_protocol(raw: list[Tensor], anchors: np.ndarray, boxes: Sequence[Sequ
     return sums
 
 
-def yolo_said(head: YOLO, images: int = 2) -> tuple[list[Tensor], list[yolo.Outputs]]:
+def yolo_said(head: YOLO, images: int = 2) -> tuple[list[Tensor], list[yolo.YoloOutputs]]:
     random = torch.Generator().manual_seed(0)
     raw = [torch.randn(images, 3, side, side, 7, generator=random) for side in (4, 2, 1)]
-    return raw, [yolo.Outputs(one, head._pixels((32, 32))[k], 8 << k) for k, one in enumerate(raw)]
+    return raw, [yolo.YoloOutputs(one, head._pixels((32, 32))[k], 8 << k) for k, one in enumerate(raw)]
 
 
 BOXES = [[0, 1, 1, 5, 23, 19], [0, 0, 25, 25, 31, 31], [1, 0, 3, 3, 30, 30], [1, 1, 26, 2, 29, 9]]
@@ -226,7 +226,7 @@ def test_one_finding_is_certain_whatever_its_channel_says() -> None:
     head = YOLO({8: 4, 16: 4, 32: 4}, 1, width=4)
     raw = torch.zeros(1, 3, 2, 2, 6)
     raw[..., 4], raw[..., 5] = 2.0, -50.0
-    scores = head.boxes([yolo.Outputs(raw, head._pixels((32, 32))[0], 16)])[1]
+    scores = head.boxes([yolo.YoloOutputs(raw, head._pixels((32, 32))[0], 16)])[1]
     assert scores.allclose(torch.tensor(2.0).sigmoid())
 
 
@@ -234,15 +234,15 @@ def test_anchors_are_fitted_to_boxes_by_their_overlap() -> None:
     random = np.random.default_rng(0)
     kinds = np.array([[0.05, 0.08], [0.2, 0.1], [0.5, 0.6]])
     sides = np.concatenate([kind * random.uniform(0.9, 1.1, (40, 2)) for kind in kinds])
-    np.testing.assert_allclose(yolo.fitted(random.permutation(sides), 3), kinds, rtol=0.05)
-    nine = yolo.fitted(sides, 9)
+    np.testing.assert_allclose(yolo.fitted_anchors(random.permutation(sides), 3), kinds, rtol=0.05)
+    nine = yolo.fitted_anchors(sides, 9)
     iou = yolo.overlaps(torch.from_numpy(sides), torch.from_numpy(nine.astype(float))).amax(1)
     published = yolo.overlaps(torch.from_numpy(sides), torch.tensor(yolo.PUBLISHED).view(9, 2).double() / 224).amax(1)
     assert iou.mean() > 0.9 > published.mean()
     assert (np.diff(nine.prod(1)) >= 0).all()
-    assert len(yolo.fitted(sides[:2], 9)) == 9
+    assert len(yolo.fitted_anchors(sides[:2], 9)) == 9
     with pytest.raises(ValueError, match="no box"):
-        yolo.fitted(np.empty((0, 2)), 9)
+        yolo.fitted_anchors(np.empty((0, 2)), 9)
 
 
 def test_fitted_anchors_are_kept_with_the_weights() -> None:
@@ -301,7 +301,7 @@ def test_a_batch_in_parts_has_the_loss_and_gradient_of_the_whole(head: Head) -> 
     for turns in (1, 3):
         method = made(head).eval()  # batch norms look at a part
         losses = []
-        for part in trainer.parts(whole, turns):
+        for part in trainer.micro_batches(whole, turns):
             loss = method(part).loss * (method.share(part, whole) if turns > 1 else 1.0)
             loss.backward()
             losses.append(loss.item())
@@ -340,7 +340,7 @@ def test_what_is_found_is_sorted_in_the_image_and_not_cut_by_its_score(head: Hea
 def test_overlapping_boxes_of_one_finding_are_found_once() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 10], [20, 20, 30, 30]])
     scores = torch.tensor([[0.9, 0.0], [0.8, 0.0], [0.0, 0.7], [0.1, 0.0]])
-    found = best(boxes, scores, (32, 32), 0.4, 100)
+    found = best_boxes(boxes, scores, (32, 32), 0.4, 100)
     sure = found.scores > 0
     assert found.scores[sure].tolist() == pytest.approx([0.9, 0.7, 0.1]) and found.findings[sure].tolist() == [0, 1, 0]
 
@@ -383,7 +383,7 @@ def test_layers_behind_the_maps_are_left_out_of_what_learns() -> None:
 def test_boxes_that_a_view_does_not_show_are_counted() -> None:
     seen = replace(batch(4, sides=(64,), findings=2), dropped=torch.tensor([0, 2, 1, 0]))
     assert made().counts(seen)["boxes_dropped"] == 3
-    parts: list[Batch] = list(trainer.parts(seen, 2))
+    parts: list[Batch] = list(trainer.micro_batches(seen, 2))
     assert [made().counts(part)["boxes_dropped"].item() for part in parts] == [2, 1]
 
 

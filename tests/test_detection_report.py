@@ -58,7 +58,9 @@ def detector(data_set: DatasetFolder) -> Detections:
     scores = np.concatenate([chance.beta(5, 3, len(right)), chance.beta(2, 6, len(false))])
     images = np.concatenate([true.images[seen], chance.integers(0, COUNT, len(false))])
     found = np.column_stack([images, np.zeros(len(images)), scores, np.concatenate([right, false])])
-    return detections.of(("Mass", "Edema"), detections.about(Datasets.of([data_set]), rows), found)
+    return detections.detections_from(
+        ("Mass", "Edema"), detections.detection_context(Datasets.of([data_set]), rows), found
+    )
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +181,7 @@ def test_data_without_boxes_of_what_is_found_is_refused(data_set: DatasetFolder)
 
 
 def test_the_worst_misses_are_never_found_or_after_most_false_marks(data: LabelledDetections) -> None:
-    errors, boxes = box_evaluation.missed(data, 60), data.boxes[0]
+    errors, boxes = box_evaluation.missed_boxes(data, 60), data.boxes[0]
     assert len(errors) > 20 and len({error.image for error in errors}) == len(errors)
     late = [error.false for error in errors]
     assert late == sorted(late, reverse=True) and late[0] == np.inf and min(late) > 0.3
@@ -203,7 +205,7 @@ def test_the_worst_false_marks_are_the_surest_that_hit_nothing(data: LabelledDet
 def test_a_perfect_detector_has_no_errors(data: LabelledDetections) -> None:
     true = data.boxes[0].true
     perfect = replace(data, boxes=(replace(data.boxes[0], found=true),))
-    assert box_evaluation.missed(perfect, 5) == [] and box_evaluation.false_marks(perfect, 5) == []
+    assert box_evaluation.missed_boxes(perfect, 5) == [] and box_evaluation.false_marks(perfect, 5) == []
     assert evaluate_detector(perfect, resamples=2).macro["map"].value == pytest.approx(1)
 
 
@@ -290,7 +292,7 @@ def test_the_command_tests_a_detector(folder: Path, tmp_path: Path, capsys: pyte
     assert asked(folder, "test", "--out", str(tmp_path)) == 0, capsys.readouterr().err
     assert "mAP" in capsys.readouterr().out
     result = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
-    found = detections.read(tmp_path / "detections.parquet")
+    found = detections.read_detections(tmp_path / "detections.parquet")
     opened = dataset_folder.open(folder / "data")
     rows = Datasets.of([opened]).rows_of("test")
     assert result["kind"] == "boxes" and result["images"] == len(found.images) == len(rows)

@@ -54,7 +54,7 @@ def test_a_box_seen_in_a_view_is_where_it_is_in_the_file(
     seen = augment.apply([square], numbers, 0.0, 1.0)[0, 0].numpy() > 120 / 255
     down, across = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     found = np.array([[across[0], down[0], across[-1] + 1, down[-1] + 1]], np.float64)
-    back = detections.original(detections.stored(found, view, side), file, side, fit)
+    back = detections.original(detections.to_stored_pixels(found, view, side), file, side, fit)
     affine = image_file.fit_matrix(width, height, side, fit)
     pixel = numbers.affine[0].diagonal() / affine.diagonal()  # of the view, measured in the file
     assert (np.abs(back - true) <= np.tile(1.01 * np.maximum(pixel, 1 / affine.diagonal()), 2)).all()
@@ -64,7 +64,7 @@ def test_a_box_seen_in_a_view_is_where_it_is_in_the_file(
 @pytest.mark.parametrize("file", FILES)
 def test_a_stored_box_goes_back_exactly(fit: Fit, file: tuple[int, int]) -> None:
     true = np.array([[0.4, 0.4, 0.55, 0.6], [0.3, 0.45, 0.6, 0.5]]) * [*file, *file]
-    put = detections.moved(true, image_file.fit_matrix(*file, 100, fit))
+    put = detections.transformed_boxes(true, image_file.fit_matrix(*file, 100, fit))
     np.testing.assert_allclose(detections.original(put, file, 100, fit), true, rtol=1e-12)
 
 
@@ -73,7 +73,7 @@ def test_a_plain_view_is_undone_as_boxes_are_moved_into_it(view: tuple[int, int]
     true = np.array([[0, 0, 40.0, 50.0, 70.0, 66.0], [0, 1, 60.0, 44.0, 61.0, 80.0]])
     numbers = augment.draw_numbers(augment.plain_view(view), 0, 0, np.zeros(1, np.int64), 0, 120)
     seen = augment.move_boxes(true, numbers)
-    np.testing.assert_allclose(detections.stored(seen[:, 2:], view, 120), true[:, 2:], rtol=1e-5)
+    np.testing.assert_allclose(detections.to_stored_pixels(seen[:, 2:], view, 120), true[:, 2:], rtol=1e-5)
 
 
 def test_what_lies_in_the_black_border_becomes_empty() -> None:
@@ -93,11 +93,11 @@ FOUND = np.array(
 
 
 def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
-    made = detections.of(("Mass", "肺不张"), ABOUT, FOUND)
+    made = detections.detections_from(("Mass", "肺不张"), ABOUT, FOUND)
     assert made.boxes["image"].tolist() == [0, 2, 2, 2] and made.boxes["score"].is_monotonic_decreasing is False
     assert made.boxes["finding"].tolist() == ["Mass", "Mass", "肺不张", "肺不张"]
     made.save(tmp_path / "boxes.parquet")
-    again = detections.read(tmp_path / "boxes.parquet")
+    again = detections.read_detections(tmp_path / "boxes.parquet")
     assert again.findings == made.findings
     pd.testing.assert_frame_equal(again.boxes, made.boxes)
     pd.testing.assert_frame_equal(again.images, made.images)
@@ -108,9 +108,9 @@ def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_table_without_any_box_is_one_too(tmp_path: Path) -> None:
-    made = detections.of(("Mass",), ABOUT, np.empty((0, 7)))
+    made = detections.detections_from(("Mass",), ABOUT, np.empty((0, 7)))
     made.save(tmp_path / "boxes.parquet")
-    again = detections.read(tmp_path / "boxes.parquet")
+    again = detections.read_detections(tmp_path / "boxes.parquet")
     assert len(again.images) == 3 and not len(again.boxes) and not len(again.marks("Mass"))
     pd.testing.assert_frame_equal(again.boxes, made.boxes)
 
@@ -120,7 +120,7 @@ def test_another_file_is_no_table_of_detections(tmp_path: Path) -> None:
     ABOUT.to_parquet(tmp_path / "other")
     for name in ("text", "other"):
         with pytest.raises(ValueError, match=name):
-            detections.read(tmp_path / name)
+            detections.read_detections(tmp_path / name)
 
 
 # ---- a finder and what was drawn
@@ -150,7 +150,7 @@ def boxed(opened: DatasetFolder) -> DatasetFolder:
     """With the boxes that no CSV of this kind brings."""
     from dataclasses import replace
 
-    from ribcage.data.index import boxes
+    from ribcage.data.index import box_frame
 
     places = np.flatnonzero(opened.index.table["path"].str[0].astype(int) % 3 == 0)
     rows = []
@@ -158,9 +158,9 @@ def boxed(opened: DatasetFolder) -> DatasetFolder:
         number, size = (opened.index.table[name].iloc[place] for name in ("path", "width"))
         first = 30 + int(number[0])
         corners = np.array([[first, 20, first + 30, 40]], np.float64)
-        [[x0, y0, x1, y1]] = detections.moved(corners, image_file.fit_matrix(size, 60, opened.size, "pad"))
+        [[x0, y0, x1, y1]] = detections.transformed_boxes(corners, image_file.fit_matrix(size, 60, opened.size, "pad"))
         rows.append((place, "Mass", x0, y0, x1 - x0, y1 - y0))
-    drawn = boxes(pd.DataFrame(rows, columns=["row", "finding", "x", "y", "width", "height"]))
+    drawn = box_frame(pd.DataFrame(rows, columns=["row", "finding", "x", "y", "width", "height"]))
     return replace(opened, index=replace(opened.index, boxes=drawn))
 
 

@@ -31,7 +31,7 @@ from ribcage.data import dataset_folder
 from ribcage.data.batch import Batch
 from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
-from ribcage.methods.distil import Distil, TeacherOutput, agreed, places, related
+from ribcage.methods.distil import Distil, TeacherOutput, agreed, map_places, related
 from ribcage.models import losses
 from ribcage.models.backbone import Backbone
 from ribcage.training import checkpoint
@@ -255,7 +255,7 @@ def test_a_student_that_sees_as_its_teacher_does_has_the_same_relations() -> Non
         "test_resnet", ("c", "other", "a"), (64, 64), 32, "pad", 0.5, 0.25
     )  # fmt: skip
     method.teachers = (teacher,)  # type: ignore[assignment]
-    assert places(method.backbone, (64, 64)) == 4 and places(method.backbone, (32, 32)) == 1
+    assert map_places(method.backbone, (64, 64)) == 4 and map_places(method.backbone, (32, 32)) == 1
     assert method(shown(sides=(64,))).logs["relations"] == pytest.approx(0, abs=1e-10)
 
 
@@ -293,7 +293,7 @@ def test_a_teacher_is_no_part_of_the_student_and_nothing_changes_it() -> None:
 
 
 def test_the_method_is_found_by_its_name_and_has_a_command_of_its_own() -> None:
-    assert methods.load("distil") is Distil and Distil.command == "distil"
+    assert methods.load_method("distil") is Distil and Distil.command == "distil"
 
 
 # ---- ribcage distil
@@ -362,10 +362,10 @@ def test_going_on_gives_the_same_bits_as_never_stopping(
 ) -> None:
     asked = words(teacher, data, tmp_path / "run", *HOW[how])
     assert stopped(asked, tmp_path / "run", after=3) == 75
-    whole = checkpoint.load(runs[how] / "checkpoint.pt")["run"]
-    assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["run"]["step"] < whole["step"]
+    whole = checkpoint.load_checkpoint(runs[how] / "checkpoint.pt")["run"]
+    assert checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt")["run"]["step"] < whole["step"]
     assert cli.main([*asked, "--resume"]) == 0
-    assert equal(checkpoint.load(tmp_path / "run" / "checkpoint.pt")["run"], whole)
+    assert equal(checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt")["run"], whole)
     assert equal(*(load_file(run / "bundle" / "model.safetensors") for run in (tmp_path / "run", runs[how])))
 
 
@@ -420,7 +420,7 @@ def test_images_without_labels_are_taught_and_the_last_student_is_kept(
     assert "Split 'val' has no labels: the last epoch is kept, without thresholds." in said
     one = load_classifier(tmp_path / "run")
     assert one.spec.findings == load_classifier(teacher).spec.findings and not one.spec.thresholds
-    last = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["run"]["method"]
+    last = checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt")["run"]["method"]
     assert torch.equal(one.method.head.weight, last["head.weight"])
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(line["hard"] == 0 and line["soft"] > 0 for line in lines if "loss" in line)

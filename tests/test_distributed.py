@@ -126,7 +126,7 @@ def test_a_signal_to_the_one_that_started_them_saves_them_all(data: Path, tmp_pa
         code, said = process.end()
     assert code == 75, said
     assert said.count("--resume") == 1 and "Traceback" not in said
-    assert f"saved at step {checkpoint.load(out / 'checkpoint.pt')['run']['step']:,}" in said
+    assert f"saved at step {checkpoint.load_checkpoint(out / 'checkpoint.pt')['run']['step']:,}" in said
 
 
 @pytest.mark.slow

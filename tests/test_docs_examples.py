@@ -65,7 +65,7 @@ def test_a_data_set_is_one_file(work: Path, capsys: pytest.CaptureFixture) -> No
     assert sorted(table["Effusion"].unique()) == [-1, 0, 1] and table["Mass"].isna().sum() == 2
     pd.testing.assert_frame_equal(datasets.index("harbour", work, view="PA").table[["path"]], table[["path"]])
     assert cli.main(["import", "harbour", "--help"]) == 0 and "Which images to take." in capsys.readouterr().out
-    assert "Harbour clinic" in datasets.table()
+    assert "Harbour clinic" in datasets.dataset_table()
     with pytest.raises(FileNotFoundError, match="readings"):
         datasets.index("harbour", work / "more" / "methods")
 
@@ -76,7 +76,7 @@ def test_a_method_is_one_file(work: Path) -> None:
     words = [word.replace("resnet18", "test_resnet") for word in command("pretrain simsiam")]
     assert cli.main([*words, *small]) == 0
     assert load_bundle(work / "runs" / "simsiam").spec.findings == ()
-    kind = methods.load("simsiam")
+    kind = methods.load_method("simsiam")
     distance = sys.modules[kind.__module__].distance
     p, z = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]], requires_grad=True)
     torch.testing.assert_close(distance(p, z), torch.tensor(-0.6))

@@ -17,7 +17,7 @@ from ribcage import cli
 from ribcage.imaging import dicom
 from ribcage.imaging.dicom import samples, transfer_syntaxes
 from ribcage.training import checkup
-from ribcage.training.checkup import Check
+from ribcage.training.checkup import InstallationCheck
 
 
 @pytest.mark.parametrize("syntax", samples.SYNTAXES)
@@ -89,15 +89,15 @@ def test_a_broken_package_is_told_and_stops_nothing(
         return real(name, *more)
 
     monkeypatch.setattr(importlib, "import_module", broken)
-    found = checkup.package("packages", checkup.Requirement("rich", "13", ""), needed=True)
+    found = checkup.check_package("packages", checkup.Requirement("rich", "13", ""), needed=True)
     assert found.broken and says in found.result and "\n" not in found.result
     assert found.fix == 'pip install --force-reinstall "rich>=13"'
 
 
 def test_a_missing_and_an_old_package_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = checkup.package("packages", checkup.Requirement("no-such-thing-at-all", "1", ""), needed=True)
+    gone = checkup.check_package("packages", checkup.Requirement("no-such-thing-at-all", "1", ""), needed=True)
     assert (gone.result, gone.broken, gone.fix) == ("missing", True, 'pip install "no-such-thing-at-all>=1"')
-    old = checkup.package("packages", checkup.Requirement("rich", "999.1", ""), needed=True)
+    old = checkup.check_package("packages", checkup.Requirement("rich", "999.1", ""), needed=True)
     assert old.broken and "older than 999.1" in old.result
     assert checkup._numbers("2.15.0+cu132") == (2, 15, 0) > checkup._numbers("2.9")
 
@@ -144,7 +144,7 @@ def test_memory_and_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyP
     }
     monkeypatch.setattr(checkup, "_words", lambda file: said[file].split())
     assert checkup.cores() == 0.5
-    assert checkup.memory() == (1e9, 4e9)
+    assert checkup.available_memory() == (1e9, 4e9)
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,9 +179,9 @@ def test_a_terminal_of_few_letters_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 # ---- the command
 
-FINE = Check("packages", "numpy", "2.0")
-MISSING = Check("optional", "export", "onnx: missing", good=False, needed=False, fix="pip install onnx")
-BROKEN = Check("packages", "numba", "0.6, broken", good=False, fix="pip install numba")
+FINE = InstallationCheck("packages", "numpy", "2.0")
+MISSING = InstallationCheck("optional", "export", "onnx: missing", good=False, needed=False, fix="pip install onnx")
+BROKEN = InstallationCheck("packages", "numba", "0.6, broken", good=False, fix="pip install numba")
 
 
 def test_all_that_is_needed_is_here(

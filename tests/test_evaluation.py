@@ -445,8 +445,8 @@ def test_findings_the_data_lacks_are_left_out_and_named(nih: Path) -> None:
 # ---- comparison
 
 
-def entry(data: LabelledPredictions, name: str) -> comparison.Entry:
-    return comparison.Entry(name, data.table())
+def entry(data: LabelledPredictions, name: str) -> comparison.ComparisonEntry:
+    return comparison.ComparisonEntry(name, data.table())
 
 
 def better(data: LabelledPredictions) -> LabelledPredictions:
@@ -486,7 +486,7 @@ def test_p_is_below_five_percent_where_the_interval_leaves_out_zero(data: Labell
 def test_images_and_findings_that_not_all_have_are_counted(data: LabelledPredictions) -> None:
     table = data.table()
     fewer = table.iloc[::-1].iloc[:300].drop(columns=["Edema", "Edema_logit", "Edema_label"])
-    found = comparison.compare([entry(data, "a"), comparison.Entry("b", fewer)], resamples=400)
+    found = comparison.compare([entry(data, "a"), comparison.ComparisonEntry("b", fewer)], resamples=400)
     assert found.images == 300 and found.left_out == {"a": 100, "b": 0}
     assert found.findings_left_out["a"] == ("Edema",)
     assert found.differences[0].macro["auroc"].value == 0  # the order of rows does not matter
@@ -496,7 +496,7 @@ def test_images_and_findings_that_not_all_have_are_counted(data: LabelledPredict
 def test_other_labels_are_not_compared(data: LabelledPredictions) -> None:
     other = data.table().assign(Mass_label=0.0)
     with pytest.raises(ValueError, match="109 images"):
-        comparison.compare([entry(data, "a"), comparison.Entry("b", other)])
+        comparison.compare([entry(data, "a"), comparison.ComparisonEntry("b", other)])
 
 
 def test_compare_reads_runs_and_writes_a_page(nih: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -504,7 +504,7 @@ def test_compare_reads_runs_and_writes_a_page(nih: Path, tmp_path: Path, capsys:
     second = tmp_path / "第二 run" / "evaluation" / "nih-test"
     second.mkdir(parents=True)
     table = pd.read_parquet(nih / "run" / "evaluation" / "nih-test" / "predictions.parquet")
-    predictions.save(table, second / "predictions.parquet")
+    predictions.save_predictions(table, second / "predictions.parquet")
     page = tmp_path / "compare.html"
     words = ["compare", str(nih / "run"), str(tmp_path / "第二 run"), "--html", str(page), "--resamples", "20"]
     assert cli.main(words) == 0
@@ -556,7 +556,7 @@ def test_a_tested_split_gives_way_to_what_the_model_has_seen(nih: Path, tmp_path
     rows = np.arange(len(datasets[0]))
     kept, left = leakage.unseen(opened.provenance, datasets, rows)
     assert 0 < len(kept) == len(rows) - left.images and left.patients and left.copies
-    assert not leakage.check(opened.provenance, datasets, kept).found
+    assert not leakage.check_leakage(opened.provenance, datasets, kept).found
     with pytest.raises(ValueError, match="leaves nothing to test"):
         leakage.unseen(opened.provenance, datasets, np.setdiff1d(rows, kept))
     assert evaluate(nih, "--split", "all", "--drop-shared", "all", "--out", str(tmp_path), on="official") == 0

@@ -54,40 +54,40 @@ def image(width: int, height: int, at: tuple[float, float], half: float = 0.13) 
 def test_heat_is_where_the_evidence_is_in_the_file(fit: Fit, width: int, height: int, size: tuple[int, int]) -> None:
     read = image(width, height, (0.55, 0.42))
     one = opened(fit=fit, size=size)
-    heat = explanation.heat(one, read, ["Mass"])
+    heat = explanation.file_heat(one, read, ["Mass"])
     assert heat.shape == (1, height, width) and heat.dtype == np.float32 and 0.9 < heat.max() <= 1
     hot = heat[0] > 0.8
     x, y = (float(np.flatnonzero(hot.any(axis)).mean()) + 0.5 for axis in (0, 1))
     cell = max(width, height) / 64 * 8  # one cell of the map, in the file
     assert abs(x - 0.55 * width) < cell / 2 and abs(y - 0.42 * height) < cell / 2
-    [box] = explanation.boxes(heat[0], (width, height))
+    [box] = explanation.heat_boxes_in_file(heat[0], (width, height))
     assert box[0] < 0.55 * width < box[0] + box[2] and box[1] < 0.42 * height < box[1] + box[3]
 
 
 def test_heat_is_what_is_drawn_in_the_view_where_the_file_is_the_view() -> None:
     read = image_file.GrayImage(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8), 64, 64)
     one = opened(stored=64)
-    seen = gradcam.looks(one.method, explanation.view(read.pixels, one.spec))
+    seen = gradcam.looks(one.method, explanation.view_tensor(read.pixels, one.spec))
     expected = heatmaps.upsampled_maps(seen.maps, seen.cells, (64, 64))[0, 0].numpy()
-    np.testing.assert_allclose(explanation.heat(one, read, ["Mass"])[0], expected, atol=1e-5)
+    np.testing.assert_allclose(explanation.file_heat(one, read, ["Mass"])[0], expected, atol=1e-5)
 
 
 def test_a_smaller_map_is_the_same_map() -> None:
     read = image(400, 300, (0.3, 0.6))
     one = opened()
-    whole, small = (explanation.heat(one, read, ["Mass"], side)[0] for side in (None, 100))
-    assert small.shape == (75, 100) == explanation.shrunk((400, 300), 100)[::-1]
+    whole, small = (explanation.file_heat(one, read, ["Mass"], side)[0] for side in (None, 100))
+    assert small.shape == (75, 100) == explanation.shrunk_size((400, 300), 100)[::-1]
     np.testing.assert_allclose(cv2.resize(whole, (100, 75), interpolation=cv2.INTER_AREA), small, atol=0.05)
-    [box], [other] = (explanation.boxes(heat, (400, 300)) for heat in (whole, small))
+    [box], [other] = (explanation.heat_boxes_in_file(heat, (400, 300)) for heat in (whole, small))
     np.testing.assert_allclose(box[:4], other[:4], atol=4.1)
 
 
 def test_what_was_cut_off_has_no_heat() -> None:
     read = image(300, 100, (0.5, 0.5))
-    heat = explanation.heat(opened(fit="crop"), read, ["Mass"])[0]
+    heat = explanation.file_heat(opened(fit="crop"), read, ["Mass"])[0]
     assert (heat[:, :100] == 0).all() and (heat[:, 200:] == 0).all() and heat[:, 100:200].max() > 0.9
     bright = replace(read, pixels=np.full_like(read.pixels, 200))
-    everywhere = explanation.heat(opened(fit="crop"), bright, ["Mass"])[0]
+    everywhere = explanation.file_heat(opened(fit="crop"), bright, ["Mass"])[0]
     assert (everywhere[:, 100:200] > 0).all() and not everywhere[:, :100].any() and not everywhere[:, 200:].any()
 
 
@@ -103,7 +103,7 @@ def test_a_finding_that_nothing_speaks_for_is_named_and_a_detector_refused() -> 
 def test_a_16_bit_image_is_looked_at_as_its_8_bit_twin() -> None:
     eight = image(120, 120, (0.4, 0.4))
     sixteen = replace(eight, pixels=eight.pixels.astype(np.uint16) * 257)
-    assert np.array_equal(*(explanation.square(each, opened().spec) for each in (eight, sixteen)))
+    assert np.array_equal(*(explanation.stored_square(each, opened().spec) for each in (eight, sixteen)))
     assert np.array_equal(*(saliency.overlay(each.pixels, np.zeros((120, 120))) for each in (eight, sixteen)))
 
 
@@ -191,12 +191,16 @@ def test_every_file_has_a_place_of_its_own_that_stays_inside(tmp_path: Path) -> 
         tmp_path / long,
         tmp_path / (long + "1"),
     ]
-    places = explanation.places(paths)
+    places = explanation.output_places(paths)
     assert places[:3] == [Path("a b/x.png"), Path("病/x.png"), Path("x.png")]
     assert len(set(places)) == 5 and all(len(str(one).encode()) <= 200 for one in places)
     assert not any(one.is_absolute() or ".." in one.parts for one in places)
-    assert explanation.places([tmp_path / "p" / ".." / ".." / "x.png", tmp_path / "q.png"])[1].parts[-1] == "q.png"
-    assert not any(".." in one.parts for one in explanation.places([tmp_path / "p/../../x.png", tmp_path / "q.png"]))
+    assert (
+        explanation.output_places([tmp_path / "p" / ".." / ".." / "x.png", tmp_path / "q.png"])[1].parts[-1] == "q.png"
+    )
+    assert not any(
+        ".." in one.parts for one in explanation.output_places([tmp_path / "p/../../x.png", tmp_path / "q.png"])
+    )
 
 
 def test_endings_of_findings_are_words_and_none_is_anothers() -> None:
@@ -268,11 +272,11 @@ def test_maps_of_a_trained_model_depend_on_its_weights(learnt: Classifier) -> No
         assert ((learnt.method.logits(shown) > 0) == labels.bool()).float().mean() > 0.85  # it has learnt
     images = squares(12)
     state = torch.get_rng_state()
-    found = sanity.of(learnt, images)
+    found = sanity.map_likeness(learnt, images)
     assert torch.equal(state, torch.get_rng_state())
     assert found.known and found.images == 12 and found.draws == 5 and not found.stubborn()
     assert np.abs(found.network).max() < 0.5 and np.abs(found.head).max() < 0.6
-    again = sanity.of(learnt, images)
+    again = sanity.map_likeness(learnt, images)
     assert np.array_equal(found.head, again.head) and np.array_equal(found.network, again.network)
 
 
@@ -285,7 +289,7 @@ def test_maps_that_ignore_the_weights_are_caught(learnt: Classifier, monkeypatch
         return gradcam.Looks(heat, heatmaps.Cells.even((12, 11), (SIDE, SIDE)), method.logits(images))
 
     monkeypatch.setattr(gradcam, "looks", edges)
-    found = sanity.of(learnt, squares(3), draws=2)
+    found = sanity.map_likeness(learnt, squares(3), draws=2)
     assert found.stubborn() == ("block", "stripes")
     np.testing.assert_allclose([*found.head, *found.network], 1.0)
 

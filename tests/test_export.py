@@ -112,7 +112,7 @@ def test_the_file_of_a_model_of_made_up_images_says_so(tmp_path: Path, capsys: p
     ribcage.export(folder, out=tmp_path / "a.onnx", latency=False)
     said = {one.key: one.value for one in onnx.load(tmp_path / "a.onnx").metadata_props}
     assert said["ribcage.warning"] == warning != "" and warning in capsys.readouterr().out
-    assert "ribcage.warning" not in deployment.facts(opened(made(tmp_path / "n")).spec)
+    assert "ribcage.warning" not in deployment.export_metadata(opened(made(tmp_path / "n")).spec)
 
 
 def test_a_file_that_answers_otherwise_is_not_kept(
@@ -237,7 +237,7 @@ def test_a_server_takes_what_export_left_if_it_is_of_just_this_model(
     said = [line for line in capsys.readouterr().err.splitlines() if "model.onnx" in line]
     assert len(said) == 1 and "ribcage export" in said[0]
     file.write_bytes(b"no file of ONNX's")
-    deployment.seal([file])  # as anybody can
+    deployment.write_digests([file])  # as anybody can
     np.testing.assert_array_equal(answer(), after)
     assert len(written) == 2 and file.read_bytes() == b"no file of ONNX's"  # only `export` writes there
 

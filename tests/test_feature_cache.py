@@ -132,7 +132,7 @@ def test_files_are_read_again_only_when_all_is_as_it_was(dataset: DatasetFolder,
 
 def test_what_is_in_the_way_of_a_cache_is_said(dataset: DatasetFolder) -> None:
     source = loader(dataset)
-    needed = feature_cache.size(made(), source, "float16")
+    needed = feature_cache.cache_bytes(made(), source, "float16")
     assert needed == 2 * 18 * 2 * sum(c * h * w for c, h, w in made().shapes(torch.zeros(1, 1, 32, 32)))
     assert hindrance(made(), source, "float16", 1.0) == ""
     assert "learns" in hindrance(made(freeze=False), source, "float16", 1.0)

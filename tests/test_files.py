@@ -170,11 +170,11 @@ def test_a_file_that_never_ends_is_no_file(tmp_path: Path, put: Callable[[Path],
     (tmp_path / "run").mkdir()
     put(tmp_path / "run" / "options.json")
     put(tmp_path / "run" / "state.json")
-    (row,) = runs.rows(tmp_path)
+    (row,) = runs.run_rows(tmp_path)
     assert row.state == run_folder.RunState(run_folder.STOPPED, None, "state.json cannot be read.")
     for name, read in (
         ("dataset.json", dataset_folder.Facts.load),
-        ("tests.json", lambda file: history.load(file.parent)),
+        ("tests.json", lambda file: history.load_tests(file.parent)),
     ):
         put(tmp_path / name)
         with pytest.raises((ValueError, OSError), match=name):
@@ -205,7 +205,7 @@ def test_what_grows_when_unpacked_is_refused(tmp_path: Path) -> None:
         packed.writestr("c/data.pkl", b"\0" * 100_000)
     digest.append_digest(tmp_path / "c.pt")
     with pytest.raises(ValueError, match="damaged"):
-        checkpoint.load(tmp_path / "c.pt")
+        checkpoint.load_checkpoint(tmp_path / "c.pt")
 
 
 def test_numbers_of_a_stranger_s_run_are_numbers(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_numbers_of_a_stranger_s_run_are_numbers(tmp_path: Path) -> None:
     (tmp_path / "run" / "state.json").write_text(json.dumps({"name": "finished", "place": place, "why": ""}))
     found = {"protocol": "honest", "split": "test", "macro": {"auroc": {"value": 0.5, "low": 0.4, "high": "9" * 99}}}
     (tmp_path / "run" / "evaluation" / "x" / "metrics.json").write_text(json.dumps(found))
-    (row,) = runs.rows(tmp_path)
+    (row,) = runs.run_rows(tmp_path)
     assert row.state.place is None and row.number == runs.Number("auroc", 0.5, None, None, "x")
 
 

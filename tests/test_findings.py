@@ -31,13 +31,13 @@ def test_the_fourteen_of_chestxray14_come_first_and_in_their_published_order() -
     ],
 )
 def test_every_data_sets_name_for_a_finding_leads_to_one_word(name: str, finding: str) -> None:
-    assert canonical(name) == finding and findings.known(name)
+    assert canonical(name) == finding and findings.is_known_finding(name)
 
 
 def test_a_word_may_mean_something_in_one_data_set_only() -> None:
     assert canonical("Target", "rsna") == "Lung_Opacity"
     assert canonical("pleural", "medmnist") == "Pleural_Thickening"
-    assert not findings.known("Target")
+    assert not findings.is_known_finding("Target")
 
 
 def test_an_unknown_finding_is_one_line_with_the_nearest_one() -> None:
@@ -56,7 +56,7 @@ def test_every_finding_has_a_chinese_name_that_leads_back() -> None:
 
 def test_no_synonym_is_claimed_by_two_findings() -> None:
     words = [
-        findings.plain(word)
+        findings.plain_letters(word)
         for name in FINDINGS
         for word in {name, findings.CHINESE[name], *findings.SYNONYMS.get(name, ())}
     ]

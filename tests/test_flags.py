@@ -39,7 +39,7 @@ def read(name: str, module: ModuleType, words: list[str]) -> Any:
     return flags.parse(name, module, flags.read_flags(module, words), words)
 
 
-@pytest.mark.parametrize("name", cli.names())
+@pytest.mark.parametrize("name", cli.command_names())
 def test_the_words_of_options_are_read_as_those_options(name: str) -> None:
     module = cli.command(name)
     kinds = typing.get_type_hints(module.Options)
@@ -51,10 +51,10 @@ def test_the_words_of_options_are_read_as_those_options(name: str) -> None:
     if name in MEMBERS:
         values |= {MEMBERS[name][0]: MEMBERS[name][1], "member": MEMBERS[name][2]}
     options = module.Options(**values)
-    assert read(name, module, flags.words(module, options)) == options
+    assert read(name, module, flags.option_line(module, options)) == options
 
 
-@pytest.mark.parametrize("name", cli.names())
+@pytest.mark.parametrize("name", cli.command_names())
 def test_every_option_alone_is_read_as_it_was(name: str) -> None:
     """The others stay at their defaults: no word slips into the place of another."""
     module = cli.command(name)
@@ -67,14 +67,14 @@ def test_every_option_alone_is_read_as_it_was(name: str) -> None:
         if item.name in needed:
             continue
         options = module.Options(**needed, **{item.name: other(kinds[item.name], flags.field_default(item))})
-        assert read(name, module, flags.words(module, options)) == options, item.name
+        assert read(name, module, flags.option_line(module, options)) == options, item.name
 
 
 @pytest.mark.parametrize("word", ["inf", "-inf", "nan", "1e999", "9" * 30, "9" * 5000])
 @pytest.mark.parametrize("kind", [int, float, int | None, float | None])
 def test_no_option_takes_a_number_that_is_none(kind: Any, word: str) -> None:
     with pytest.raises(ValueError, match=r"takes a .*number"):
-        flags.convert(kind, word)
+        flags.parse_word(kind, word)
 
 
 # ---- a command made up here
@@ -123,11 +123,11 @@ def made_up() -> ModuleType:
     ],
 )
 def test_awkward_values_survive_too(made_up: ModuleType, options: Options) -> None:
-    assert read("x", made_up, flags.words(made_up, options)) == options
+    assert read("x", made_up, flags.option_line(made_up, options)) == options
 
 
 def test_positional_words_keep_their_order(made_up: ModuleType) -> None:
-    assert flags.words(made_up, Options("a", "c", rate=1.0)) == ["a", "c", "--rate", "1.0"]
+    assert flags.option_line(made_up, Options("a", "c", rate=1.0)) == ["a", "c", "--rate", "1.0"]
 
 
 # ---- recipes
@@ -228,5 +228,5 @@ def test_every_published_recipe_is_understood_by_the_command_in_its_header(
     for line in lines:
         options = read(line[1], cli.command(line[1]), line[2:])
         if line in using:
-            changed = flags.words(cli.command(line[1]), options)
+            changed = flags.option_line(cli.command(line[1]), options)
             assert read(line[1], cli.command(line[1]), changed) == options

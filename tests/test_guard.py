@@ -40,21 +40,21 @@ def test_what_a_model_was_only_selected_on_is_told_from_what_it_learnt_from(
     whose: str, mine: str, sets: dict[str, DatasetFolder]
 ) -> None:
     seen, tested = Provenance.of(Datasets.of([sets[whose]]), TRAIN, VAL), Datasets.of([sets[mine]])
-    found = leakage.check(seen, tested, VAL, selected=True)
+    found = leakage.check_leakage(seen, tested, VAL, selected=True)
     assert found.found and found.selected_on == (4 if whose == "large" else 0)  # linked: known by patients alone
     with pytest.raises(leakage.LeakError, match="Of 4 test images, 4 show 2 patients"):
-        leakage.check(seen, tested, VAL)
+        leakage.check_leakage(seen, tested, VAL)
     with pytest.raises(leakage.LeakError) as error:
-        leakage.check(seen, tested, np.arange(4, 8), selected=True)
+        leakage.check_leakage(seen, tested, np.arange(4, 8), selected=True)
     assert (error.value.leak.images, error.value.leak.patients) == (2, 1)
     assert error.value.leak.said("validation").startswith("Of 4 validation images, 2 show 1 patients")
 
 
 def test_an_older_file_does_not_say_whose_images_chose_but_the_images_do(sets: dict[str, DatasetFolder]) -> None:
     old = replace(Provenance.of(Datasets.of([sets["large"]]), TRAIN, VAL), selected=NOBODY)
-    assert leakage.check(old, Datasets.of([sets["small"]]), VAL, selected=True).selected_on == 4
+    assert leakage.check_leakage(old, Datasets.of([sets["small"]]), VAL, selected=True).selected_on == 4
     with pytest.raises(leakage.LeakError):
-        leakage.check(replace(Provenance.of(Datasets.of([sets["linked"]]), TRAIN, VAL), selected=NOBODY), Datasets.of([sets["large"]]), VAL,
+        leakage.check_leakage(replace(Provenance.of(Datasets.of([sets["linked"]]), TRAIN, VAL), selected=NOBODY), Datasets.of([sets["large"]]), VAL,
                     selected=True)  # fmt: skip
 
 
@@ -87,7 +87,10 @@ def test_what_nobody_knows_is_handed_on_and_older_files_open(sets: dict[str, Dat
     seen.save(tmp_path / "new.npz")
     read = Provenance.load(tmp_path / "new.npz")
     assert read.unknown.tolist() == ["densenet", "答案.csv"] and np.array_equal(read.selected, seen.selected)
-    assert leakage.check(read, Datasets.of([sets["large"]]), VAL, allow=True).unknown == ("densenet", "答案.csv")
+    assert leakage.check_leakage(read, Datasets.of([sets["large"]]), VAL, allow=True).unknown == (
+        "densenet",
+        "答案.csv",
+    )
     names = ("patients", "pixels", "prints", "role")
     np.savez(tmp_path / "old.npz", **{name: getattr(seen, name) for name in names})
     old = Provenance.load(tmp_path / "old.npz")

@@ -13,14 +13,14 @@ from ribcage.data import datasets
 from ribcage.runtime import flags, help_pages
 
 GROUPED = {name for names in help_pages.GROUPS.values() for name in names}
-METHODS = [name for name in methods.names() if methods.load(name).command == "pretrain"]
+METHODS = [name for name in methods.method_names() if methods.load_method(name).command == "pretrain"]
 
 
 def page(*words: str) -> str:
-    return help_pages.page(words[0], cli.command(words[0]), words[1:], everything=True)
+    return help_pages.help_page(words[0], cli.command(words[0]), words[1:], everything=True)
 
 
-@pytest.mark.parametrize("name", cli.names())
+@pytest.mark.parametrize("name", cli.command_names())
 def test_every_option_has_a_group_and_is_shown_once(name: str) -> None:
     options = [flag for flag in flags.read_flags(cli.command(name), []) if not flag.positional]
     lost = {flag.name for flag in options} - GROUPED
@@ -34,7 +34,7 @@ def test_no_option_is_in_two_groups() -> None:
 
 
 def test_a_command_with_many_options_shows_the_common_ones_and_what_is_needed() -> None:
-    few = help_pages.page("finetune", cli.command("finetune"), [])
+    few = help_pages.help_page("finetune", cli.command("finetune"), [])
     assert len(few.splitlines()) < len(page("finetune").splitlines()) and "--help-all" in few
     assert "--data" in few and "--out" in few and "--epochs" in few and "--betas" not in few
 
@@ -44,7 +44,7 @@ def test_a_default_of_zero_is_shown() -> None:
     assert "(default: 0)" in seed
 
 
-@pytest.mark.parametrize("name", cli.names())
+@pytest.mark.parametrize("name", cli.command_names())
 def test_the_examples_can_be_typed(name: str) -> None:
     module = cli.command(name)
     assert module.EXAMPLES
@@ -68,7 +68,7 @@ def test_a_member_whose_file_has_changed_is_read_from_the_file(monkeypatch: pyte
 @pytest.mark.generated
 def test_own_options_are_those_of_the_files() -> None:
     found = {
-        "import": help_pages.generated("import", cli.command("import"), datasets.names()),
+        "import": help_pages.generated("import", cli.command("import"), datasets.dataset_names()),
         "pretrain": help_pages.generated("pretrain", cli.command("pretrain"), METHODS),
     }
     assert not stale(help_pages.GENERATED, json.dumps(found, indent=1, ensure_ascii=False) + "\n")

@@ -28,10 +28,10 @@ ONE = PastTest(0, "nih", "test", "aaaaaaaaaaaaaaaa", ("i1",), "w1", "", True, 10
 def test_tests_are_numbered_and_read_back(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         assert history.add(tmp_path, ONE).number == number
-    assert [one.number for one in history.load(tmp_path)] == [1, 2, 3]
-    assert history.load(tmp_path)[2] == replace(ONE, number=3)
+    assert [one.number for one in history.load_tests(tmp_path)] == [1, 2, 3]
+    assert history.load_tests(tmp_path)[2] == replace(ONE, number=3)
     text = (tmp_path / history.FILE).read_text(encoding="utf-8")
-    assert str(tmp_path) not in text and history.load(tmp_path / "none") == []
+    assert str(tmp_path) not in text and history.load_tests(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_tests_are_numbered_and_read_back(tmp_path: Path) -> None:
 def test_a_damaged_history_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / history.FILE).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="is damaged"):
-        history.load(tmp_path)
+        history.load_tests(tmp_path)
 
 
 def test_a_history_from_elsewhere_cannot_act_on_a_terminal(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_history_from_elsewhere_cannot_act_on_a_terminal(tmp_path: Path) -> No
     values["tests"][0]["name"] = "\x1b[2J"
     file.write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(ValueError, match="is damaged"):
-        history.load(tmp_path)
+        history.load_tests(tmp_path)
 
 
 def test_uses_of_the_same_images_are_counted_whatever_the_options_and_rows() -> None:

@@ -76,5 +76,5 @@ sys.exit(cli.main(["x"]))
 
 
 def test_an_endless_text_from_a_file_is_cut() -> None:
-    said = cli.one_line(ValueError("begin " + "A" * 100_000 + " end"))
+    said = cli.error_line(ValueError("begin " + "A" * 100_000 + " end"))
     assert said.startswith("begin ") and said.endswith(" end") and len(said) < 2000

@@ -214,5 +214,5 @@ def test_what_finds_boxes_does_not_fit(tmp_path: Path) -> None:
     built = Backbone("test_resnet", size=(64, 64))
     model = ModelSpec("test_resnet", ("Mass",), (64, 64), 64, "pad", 0.5, 0.25)
     with pytest.raises(ValueError, match="does not support detectors"):
-        formats.load("huggingface").export(Detect(built, ("Mass",)), model, tmp_path / "hf")
+        formats.load_layout("huggingface").export(Detect(built, ("Mass",)), model, tmp_path / "hf")
     assert not (tmp_path / "hf").exists()

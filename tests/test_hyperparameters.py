@@ -19,7 +19,7 @@ from ribcage.models.backbone import Backbone
 from ribcage.runtime import limits
 from ribcage.training import optim, options, setup
 
-PRETRAIN = [name for name in methods.names() if methods.load(name).command == "pretrain"]
+PRETRAIN = [name for name in methods.method_names() if methods.load_method(name).command == "pretrain"]
 PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # method: what is asked for, what follows. MAE, table 8: 1.5e-4 × 4096 / 256
     "mae": ({"batch": 4096}, {"optimizer": "adamw", "lr": 2.4e-3, "betas": (0.9, 0.95), "weight_decay": 0.05,
@@ -55,7 +55,7 @@ def test_a_method_is_trained_as_published(name: str) -> None:
     numbers = [key for key, value in wanted.items() if isinstance(value, int | float)]
     assert of(found, numbers) == pytest.approx(of_dict(wanted, numbers))
     assert of(found, wanted.keys() - numbers) == of_dict(wanted, wanted.keys() - numbers)
-    assert limits.faults(found) == [] and methods.load(name).hyperparameters[0].source
+    assert limits.faults(found) == [] and methods.load_method(name).hyperparameters[0].source
 
 
 def of_dict(values: dict[str, Any], names: Any) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def test_what_would_learn_nothing_is_said_all_at_once(method: Method, images: in
 
 @pytest.mark.parametrize("name", PRETRAIN)
 def test_batch_norms_of_single_images_are_refused(name: str) -> None:
-    kind = methods.load(name)
+    kind = methods.load_method(name)
     method = kind(Backbone("test_vit" if name == "mae" else "test_resnet", size=(64, 64)), ("a",))
     if name == "mae":
         options.check_norms(settled(name, batch=1), method, 1)

@@ -30,9 +30,9 @@ def small() -> Index:
     )
     return Index(
         "small",
-        indexes.table(rows, ["Mass", "Nodule"]),
+        indexes.index_table(rows, ["Mass", "Nodule"]),
         ("Mass", "Nodule"),
-        indexes.boxes(boxes),
+        indexes.box_frame(boxes),
         (1024, 1024),
         Path("/data"),
     )
@@ -56,7 +56,7 @@ def test_saving_and_loading_keeps_everything(tmp_path: Path) -> None:
 
 
 def test_an_index_without_boxes_and_findings_survives_saving(tmp_path: Path) -> None:
-    plain = Index("plain", indexes.table(pd.DataFrame({"path": ["1.png", "2.png"]})))
+    plain = Index("plain", indexes.index_table(pd.DataFrame({"path": ["1.png", "2.png"]})))
     plain.save(tmp_path / "i.parquet")
     same(Index.load(tmp_path / "i.parquet"), plain)
 
@@ -110,7 +110,7 @@ def test_a_foreign_parquet_file_is_refused(tmp_path: Path) -> None:
 def test_a_table_of_another_kind_is_no_index(tmp_path: Path, name: str, values: Any) -> None:
     """Whoever changes a table can change its digest, too: what opens it takes nothing on trust."""
     file = tmp_path / "index.parquet"
-    Index("x", indexes.table(pd.DataFrame({"path": ["a.png"], "Mass": [1.0]}), ("Mass",)), ("Mass",)).save(file)
+    Index("x", indexes.index_table(pd.DataFrame({"path": ["a.png"], "Mass": [1.0]}), ("Mass",)), ("Mass",)).save(file)
     columns = pq.read_table(file)
     if name.startswith("ribcage."):
         columns = columns.replace_schema_metadata({**columns.schema.metadata, name.encode(): values})

@@ -135,12 +135,12 @@ def test_labels_are_nan_where_a_set_does_not_have_the_finding(tmp_path: Path, da
 @pytest.mark.parametrize("name", ["表 predictions.parquet", "表 predictions.csv"])
 def test_a_table_reads_back_as_it_was_written(tmp_path: Path, dataset: DatasetFolder, name: str) -> None:
     said = answer(dataset)
-    about = predictions.about(Datasets.of([dataset]), said.rows)
+    about = predictions.row_context(Datasets.of([dataset]), said.rows)
     labels = np.where(np.arange(52).reshape(26, 2) % 3 == 0, np.nan, 1.0)
-    table = predictions.table(about, FINDINGS, said.probabilities(), said.log_odds(), labels)
-    predictions.save(table, tmp_path / name)
-    again = predictions.read(tmp_path / name)
-    assert predictions.findings(again) == FINDINGS
+    table = predictions.prediction_table(about, FINDINGS, said.probabilities(), said.log_odds(), labels)
+    predictions.save_predictions(table, tmp_path / name)
+    again = predictions.read_predictions(tmp_path / name)
+    assert predictions.findings_of_table(again) == FINDINGS
     np.testing.assert_allclose(again["Mass"], table["Mass"], rtol=1e-15)
     np.testing.assert_array_equal(again["Mass_label"], table["Mass_label"])
     assert again["path"].tolist() == table["path"].tolist() and again["patient"].tolist() == table["patient"].tolist()
@@ -150,6 +150,6 @@ def test_what_is_no_table_of_predictions_is_one_clear_line(tmp_path: Path) -> No
     (tmp_path / "a.csv").write_text("path,Mass\nx,1\n", encoding="utf-8")
     (tmp_path / "b.parquet").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="no set, no patient"):
-        predictions.read(tmp_path / "a.csv")
+        predictions.read_predictions(tmp_path / "a.csv")
     with pytest.raises(ValueError, match="cannot be read as a table of predictions"):
-        predictions.read(tmp_path / "b.parquet")
+        predictions.read_predictions(tmp_path / "b.parquet")

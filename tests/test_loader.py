@@ -16,7 +16,7 @@ from ribcage.data.batch import Batch, BatchInProgress
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder, Facts
 from ribcage.data.findings import Policy
-from ribcage.data.index import Index, boxes, table
+from ribcage.data.index import Index, box_frame, index_table
 from ribcage.data.loader import Loader
 from ribcage.data.sampling import repeats
 from ribcage.imaging import augment
@@ -45,7 +45,7 @@ def make_store(
     drawn = pd.DataFrame(
         {"row": np.arange(0, count, 3), "finding": findings[0], "x": 10, "y": 8, "width": 20, "height": 16}
     )
-    index = Index("made up", table(rows, findings), findings, boxes(drawn), (size, size), folder)
+    index = Index("made up", index_table(rows, findings), findings, box_frame(drawn), (size, size), folder)
     facts = Facts(
         name="made up", dataset="nih", source="", licence="", images=count, rejected=0, size=size, fit="pad",
         depth=depth, mean=float(images.mean() / (2**depth - 1)), std=float(images.std() / (2**depth - 1)),

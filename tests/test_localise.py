@@ -79,7 +79,7 @@ def log(run: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_leaves_a_detector_that_opens_and_answers(run: Path, data: Path) -> None:
-    one, last = load_detector(run), checkpoint.load(run / "checkpoint.pt")
+    one, last = load_detector(run), checkpoint.load_checkpoint(run / "checkpoint.pt")
     assert isinstance(one.method, Detect) and not one.method.training and gradcam.finder(one) is one.method
     assert one.spec.findings == (FINDING,) and one.spec.name == "test_resnet" and one.spec.size == (64, 64)
     assert one.spec.detector["head"] == "fcos" and one.spec.detector["width"] == 16
@@ -128,10 +128,10 @@ def test_going_on_gives_the_same_bits_as_never_stopping(
 ) -> None:
     asked = words(data, tmp_path / "run", "--init", str(classifier), "--freeze", "backbone")
     assert stopped(asked, tmp_path / "run", after=2) == 75
-    whole = checkpoint.load(run / "checkpoint.pt")
-    assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["run"]["step"] < whole["run"]["step"]
+    whole = checkpoint.load_checkpoint(run / "checkpoint.pt")
+    assert checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt")["run"]["step"] < whole["run"]["step"]
     assert cli.main([*asked, "--resume"]) == 0
-    assert equal(checkpoint.load(tmp_path / "run" / "checkpoint.pt")["run"], whole["run"])
+    assert equal(checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt")["run"], whole["run"])
     assert equal(*(load_file(one / "bundle" / "model.safetensors") for one in (tmp_path / "run", run)))
 
 

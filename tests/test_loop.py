@@ -142,7 +142,7 @@ def ranks() -> None:
                 os._exit(0)
             distributed.total(torch.zeros(1))
     except ConnectionError as error:
-        print(cli.one_line(error))
+        print(cli.error_line(error))
 
 
 def test_all_ranks_stop_at_the_step_at_which_one_is_not_finite(tmp_path: Path) -> None:

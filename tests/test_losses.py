@@ -112,5 +112,5 @@ def test_class_weights_follow_the_effective_numbers_with_mean_one() -> None:
 
 
 def test_known_counts_what_is_known() -> None:
-    known: Tensor = losses.known(TARGETS)
+    known: Tensor = losses.known_mask(TARGETS)
     assert known.tolist() == [[1, 1, 0], [1, 0, 1], [1, 1, 1], [0, 0, 0]]

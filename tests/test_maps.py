@@ -342,7 +342,7 @@ def test_a_classifier_gives_the_table_of_a_detector(dataset: DatasetFolder, tmp_
         for finding, own in several.groupby("finding"):
             assert own["score"].max() <= said[image, FINDINGS.index(str(finding))] + 1e-6
     found.save(tmp_path / "看.parquet")
-    assert len(detections.read(tmp_path / "看.parquet").boxes) == len(found.boxes) > 0
+    assert len(detections.read_detections(tmp_path / "看.parquet").boxes) == len(found.boxes) > 0
 
 
 def test_points_are_in_stored_pixels(dataset: DatasetFolder) -> None:
@@ -406,7 +406,9 @@ def test_maps_that_are_too_coarse_are_called_so_with_what_is_finer() -> None:
     said = gradcam.coarseness(method.backbone, (2, 2), (64, 64))
     assert "2 × 2 cells of the 64 × 64 px" in said and "--map-method layercam --map-layer 2" in said
     assert not gradcam.coarseness(method.backbone, (7, 7), (224, 224))
-    assert gradcam.usual(method.backbone, (64, 64)) == said and "7 × 7" in gradcam.usual(method.backbone, (224, 224))
+    assert gradcam.map_grid_note(method.backbone, (64, 64)) == said and "7 × 7" in gradcam.map_grid_note(
+        method.backbone, (224, 224)
+    )
     plain = Supervised(Backbone("test_vit", size=(32, 32)), ("Mass",))
     assert "--map-layer" not in gradcam.coarseness(plain.backbone, (2, 2), (32, 32))
     assert "occlusion" in gradcam.coarseness(plain.backbone, (2, 2), (32, 32))

@@ -14,7 +14,7 @@ from ribcage import methods
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
 
-NAMES = methods.names()
+NAMES = methods.method_names()
 KINDS = [
     (name, model)
     for name in NAMES
@@ -131,7 +131,7 @@ def test_views_are_no_larger_than_asked_and_the_first_is_as_large(name: str, aug
 
 @every_method
 def test_every_option_has_a_default_and_says_what_it_is(name: str) -> None:
-    kind = methods.load(name)
+    kind = methods.load_method(name)
     keywords = {
         option: parameter
         for option, parameter in inspect.signature(kind).parameters.items()
@@ -162,8 +162,8 @@ def test_the_other_kind_of_backbone_is_refused_in_one_line(name: str) -> None:
 @pytest.mark.parametrize("patient_aware", [False, True], ids=["", "patient-aware"])
 def test_two_processes_learn_what_one_learns(name: str, patient_aware: bool, tmp_path: Path) -> None:
     more = {"patient_aware": True} if patient_aware else {}
-    if patient_aware and "patient_aware" not in inspect.signature(methods.load(name)).parameters:
-        assert not methods.load(name).same_patient
+    if patient_aware and "patient_aware" not in inspect.signature(methods.load_method(name)).parameters:
+        assert not methods.load_method(name).same_patient
         return
     with processes.ranks(ranks.write, str(tmp_path / "two.pt"), name, more, said=tmp_path) as started:
         one = ranks.course(name, **more)

@@ -163,7 +163,9 @@ def test_probe_and_neighbours_are_what_others_compute(data: dataset_folder.Datas
     findings = ("Cardiomegaly", "Effusion", "Atelectasis")
     found = watching(method, data, labelled=Labelled(Datasets.of([data]), learning, tested, findings))()
     one, other = (
-        probe.extract(method.backbone, probe.shown(Datasets.of([data]), rows, (32, 32), findings, threads=1), CPU)
+        probe.extract(
+            method.backbone, probe.plain_loader(Datasets.of([data]), rows, (32, 32), findings, threads=1), CPU
+        )
         for rows in (learning, tested)
     )
     mean, std = one.features.mean(0), one.features.std(0)

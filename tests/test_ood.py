@@ -17,7 +17,7 @@ from models import trained
 from ribcage import cli
 from ribcage.bundle import counterexamples, ood
 from ribcage.bundle.io import load_classifier, save_bundle
-from ribcage.bundle.ood import Check, fitting
+from ribcage.bundle.ood import OODCheck, fitting
 from ribcage.data import dataset_folder, phantom
 from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
@@ -52,9 +52,9 @@ def _with_checks() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def check(_with_checks: None) -> Check:
+def check(_with_checks: None) -> OODCheck:
     images = [appearance.cropped_content(chest(seed)) for seed in range(COUNT)]
-    return ood.fitted(images[:TRAIN], images[TRAIN:])
+    return ood.fitted_check(images[:TRAIN], images[TRAIN:])
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def rows(data: Path) -> tuple[Datasets, np.ndarray, np.ndarray]:
     return Datasets.of([opened]), np.flatnonzero(split == "train"), np.flatnonzero(split == "val")
 
 
-def noticed(check: Check, seeds: range, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> list[str]:
+def noticed(check: OODCheck, seeds: range, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> list[str]:
     """What is said of the pixels of fresh images, altered; "" for nothing."""
     return [" ".join(ood.image_warnings(check, np.ascontiguousarray(change(chest(seed))), {})) for seed in seeds]
 
@@ -111,7 +111,7 @@ def with_bars(square: np.ndarray, wide: int, high: int) -> np.ndarray:
     ],
     ids=["plain", "landscape", "portrait", "cut", "white-border", "brighter"],
 )
-def test_upright_images_of_any_shape_are_not_noticed(check: Check, change: Callable) -> None:
+def test_upright_images_of_any_shape_are_not_noticed(check: OODCheck, change: Callable) -> None:
     said = noticed(check, range(1000, 1040), change)
     assert sum(map(bool, said)) <= 3
 
@@ -128,17 +128,17 @@ def test_upright_images_of_any_shape_are_not_noticed(check: Check, change: Calla
     ],
     ids=["inverted", "upside-down", "flipped", "left", "right", "left-landscape"],
 )
-def test_turned_and_inverted_images_are_noticed(check: Check, look: str, change: Callable) -> None:
+def test_turned_and_inverted_images_are_noticed(check: OODCheck, look: str, change: Callable) -> None:
     said = noticed(check, range(1000, 1020), change)
     assert sum(one.startswith(f"{look}.") for one in said) >= 18
 
 
-def test_mirrored_images_are_noticed_where_the_sides_differ(check: Check) -> None:
+def test_mirrored_images_are_noticed_where_the_sides_differ(check: OODCheck) -> None:
     said = noticed(check, range(1000, 1020), lambda square: square[:, ::-1])
     assert sum(one.startswith("Perhaps mirrored") for one in said) >= 15
 
 
-def test_what_is_no_frontal_chest_is_noticed(check: Check) -> None:
+def test_what_is_no_frontal_chest_is_noticed(check: OODCheck) -> None:
     rng = np.random.default_rng(0)
     disc = cv2.circle(np.zeros((96, 96), np.uint8), (40, 50), 30, 200, -1)
     strange = [rng.integers(0, 256, (64, 64), dtype=np.uint8), np.tile(np.repeat([0, 255], 4), (64, 8)), disc]
@@ -146,22 +146,22 @@ def test_what_is_no_frontal_chest_is_noticed(check: Check) -> None:
     assert sum(bool(ood.image_warnings(check, one.astype(np.uint8), {})) for one in strange) >= len(strange) - 1
 
 
-def test_training_images_that_lie_on_their_side_hide_no_others(check: Check) -> None:
+def test_training_images_that_lie_on_their_side_hide_no_others(check: OODCheck) -> None:
     images = [
         appearance.cropped_content(np.rot90(chest(seed)) if seed % 10 == 0 else chest(seed)) for seed in range(COUNT)
     ]
-    mixed = ood.fitted(images[:TRAIN], images[TRAIN:])
+    mixed = ood.fitted_check(images[:TRAIN], images[TRAIN:])
     turned = [one.startswith("Looks turned to the left") for one in noticed(mixed, range(1000, 1010), np.rot90)]
     assert sum(turned) >= 9 and sum(map(bool, noticed(mixed, range(1000, 1010)))) <= 1
 
 
-def test_an_empty_image_is_empty_whatever_is_known(check: Check) -> None:
+def test_an_empty_image_is_empty_whatever_is_known(check: OODCheck) -> None:
     for gray in (0, 128, 255):
         square = np.full((64, 64), gray, np.uint8)
         assert ood.image_warnings(check, square, {}) == ood.image_warnings(None, square, {}) != ()
 
 
-def test_sixteen_bits_look_as_eight(check: Check) -> None:
+def test_sixteen_bits_look_as_eight(check: OODCheck) -> None:
     strange = 255 - chest(1000)
     assert (
         ood.image_warnings(check, strange.astype(np.uint16) * 257, {}) == ood.image_warnings(check, strange, {}) != ()
@@ -176,7 +176,7 @@ def test_the_content_of_an_image_is_what_is_inside_its_bars() -> None:
     assert np.abs(appearance.cropped_content(padded) - appearance.cropped_content(inside)).max() < 1
 
 
-def test_the_scores_are_those_of_the_docstring(check: Check) -> None:
+def test_the_scores_are_those_of_the_docstring(check: OODCheck) -> None:
     vector = appearance.vector(counterexamples.plainly(appearance.cropped_content(chest(1000))))
     z = vector.astype(np.float64) @ check.weights + check.bias
     s = np.log(np.exp(z[0]) + np.exp(z[1])) - np.log(np.exp(z[2:]).sum())
@@ -192,7 +192,7 @@ def test_the_limit_is_what_it_is_said_to_be() -> None:
     assert ood.kept_by(many[:9], 0.995) == 8  # of so few, their greatest
 
 
-def test_a_check_says_what_it_is_worth(check: Check) -> None:
+def test_a_check_says_what_it_is_worth(check: OODCheck) -> None:
     assert check.fitted_on == TRAIN and check.held_out == COUNT - TRAIN
     assert (check.altered[1:6] >= 0.9 * check.held_out).all() and check.alarms.sum() <= 3
     assert "few images" in ood.weakness(check) and "no OOD check" in ood.weakness(None)
@@ -202,7 +202,7 @@ def test_a_check_says_what_it_is_worth(check: Check) -> None:
 
 
 def test_without_held_out_images_there_is_a_check_that_says_so() -> None:
-    alone = ood.fitted([appearance.cropped_content(chest(seed)) for seed in range(20)], [])
+    alone = ood.fitted_check([appearance.cropped_content(chest(seed)) for seed in range(20)], [])
     assert (
         alone.held_out == 0
         and np.isfinite(alone.limits).all()
@@ -231,7 +231,7 @@ def test_what_a_dicom_says_is_said(tags: dict[str, str], start: str) -> None:
     assert said.startswith(start)
 
 
-def test_adults_shown_to_a_model_of_children_are_said_to_be_adults(check: Check) -> None:
+def test_adults_shown_to_a_model_of_children_are_said_to_be_adults(check: OODCheck) -> None:
     children = replace(check, ages=np.array([1000, 990]))
     (said,) = ood.image_warnings(children, chest(1000), {"age": "45"})
     assert said.startswith("An adult: its DICOM says age 45; of the training images") and "10 were of adults" in said
@@ -252,7 +252,7 @@ def test_of_an_ordinary_dicom_nothing_is_said(tags: dict[str, str]) -> None:
     assert ood.image_warnings(None, chest(0), tags) == ()
 
 
-def test_who_has_learnt_from_laterals_and_children_does_not_call_them_strange(check: Check) -> None:
+def test_who_has_learnt_from_laterals_and_children_does_not_call_them_strange(check: OODCheck) -> None:
     tags = {"view": "LATERAL", "age": "7"}
     few = replace(check, ages=np.array([1000, 49]), views=np.array([1000, 0]))
     many = replace(check, ages=np.array([1000, 50]), views=np.array([1000, 300]))
@@ -265,7 +265,7 @@ def test_who_has_learnt_from_laterals_and_children_does_not_call_them_strange(ch
 # -- From dataset folders, and in bundles -----------------------------------------------------------------------------
 
 
-def saved(found: Check) -> bytes:
+def saved(found: OODCheck) -> bytes:
     file = Path(os.environ["PYTEST_TMP"]) / "x.npz"
     found.save(file)
     return file.read_bytes()
@@ -300,7 +300,7 @@ def test_of_few_images_there_is_no_check(data: Path) -> None:
     assert ood.fit_check(datasets, train[1:21], val[:0]) is not None
 
 
-def test_somebody_elses_model_knows_the_images_that_its_thresholds_are_from(data: Path, check: Check) -> None:
+def test_somebody_elses_model_knows_the_images_that_its_thresholds_are_from(data: Path, check: OODCheck) -> None:
     datasets, _, _ = rows(data)
     found = ood.halved(datasets, np.arange(COUNT))
     assert found and not found.learnt and 40 <= found.held_out <= 60
@@ -323,7 +323,7 @@ def test_a_trained_model_keeps_its_check_and_predict_tells(data: Path, tmp_path:
     assert not plain and inverted.startswith("Looks inverted.")
 
 
-def test_a_bundle_without_a_check_says_nothing_of_pixels(data: Path, tmp_path: Path, check: Check) -> None:
+def test_a_bundle_without_a_check_says_nothing_of_pixels(data: Path, tmp_path: Path, check: OODCheck) -> None:
     opened = load_classifier(trained(tmp_path, dataset_folder.open(data)))
     assert opened.ood is None
     save_bundle(opened.folder, opened.method, opened.spec, Provenance.nothing(), check)
@@ -333,7 +333,7 @@ def test_a_bundle_without_a_check_says_nothing_of_pixels(data: Path, tmp_path: P
     assert load_classifier(tmp_path).ood is None  # not the one of the model before
 
 
-def test_a_check_holds_no_image(check: Check) -> None:
+def test_a_check_holds_no_image(check: OODCheck) -> None:
     assert len(check.components) <= TRAIN / 10
     assert len(saved(check)) < 100_000
 
@@ -384,10 +384,10 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_damaged_check_is_one_clear_line(kind: str, check: Check, tmp_path: Path) -> None:
+def test_a_damaged_check_is_one_clear_line(kind: str, check: OODCheck, tmp_path: Path) -> None:
     (tmp_path / ood.FILE).write_bytes(HOSTILE[kind](dict(vars(check))))
     with pytest.raises(ValueError, match="is damaged") as raised:
-        ood.load(tmp_path)
+        ood.load_check(tmp_path)
     assert "\n" not in str(raised.value)
 
 
@@ -398,7 +398,7 @@ def test_a_damaged_check_is_one_clear_line(kind: str, check: Check, tmp_path: Pa
 def test_of_real_files_the_inverted_twin_is_inverted_and_a_leg_is_no_chest() -> None:
     files = sorted((Path(REAL) / "nih" / "images_256").glob("*.jpg"))[:100]
     images = [appearance.cropped_content(image_file.read_image(file).pixels) for file in files]
-    check = ood.fitted(images[:60], images[60:])
+    check = ood.fitted_check(images[:60], images[60:])
 
     def said(name: str) -> list[str]:
         read = image_file.read_image(next((Path(REAL) / "dicom").glob(name)))

@@ -58,14 +58,14 @@ def test_words_of_a_view_are_no_findings(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["1_abnormal", "abnormal", "E_Coli", "TC", "Infection", "Pneumonitis"])
 def test_nothing_far_is_proposed(name: str) -> None:
-    assert findings.meant(name) == ""
+    assert findings.closest_finding(name) == ""
 
 
 @pytest.mark.parametrize(
     ("name", "finding"), [("Efusion", "Effusion"), ("Pnuemonia", "Pneumonia"), ("Plueral Effusion", "Effusion")]
 )
 def test_typing_errors_are_seen_through(name: str, finding: str) -> None:
-    assert findings.meant(name) == finding
+    assert findings.closest_finding(name) == finding
 
 
 def test_class_folders_may_be_numbered(folder: Path) -> None:

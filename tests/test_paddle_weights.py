@@ -125,7 +125,7 @@ def test_arrays_of_all_kinds_are_read_from_pickles_of_all_ages(protocol: int, ag
         "list": [1, 2.5, None, True],
     }
     (tmp_path / "w.pdparams").write_bytes(aging(pickle.dumps({**given, **extra}, protocol=protocol)))
-    found = pickled.load(tmp_path / "w.pdparams")
+    found = pickled.load_pickle(tmp_path / "w.pdparams")
     for name, value in given.items():
         native = np.ascontiguousarray(value).reshape(value.shape).astype(value.dtype.newbyteorder("="))
         assert torch.equal(found[name], torch.from_numpy(native)), name
@@ -218,8 +218,8 @@ def test_findings_go_out_in_the_order_of_the_layout(tmp_path: Path) -> None:
     method = Supervised(Backbone("densenet121"), CHESTXRAY14[::-1])
     facts = ModelSpec("densenet121", CHESTXRAY14[::-1], (64, 64), 64, "pad", 0.53, 0.26)
     target = tmp_path / "新 folder" / "w.pdparams"
-    assert formats.load("paddle").export(method, facts, target) == target
-    found = pickled.load(target)["densenet121.out.0.weight"]
+    assert formats.load_layout("paddle").export(method, facts, target) == target
+    found = pickled.load_pickle(target)["densenet121.out.0.weight"]
     assert torch.equal(found.T.flip(0), method.head.weight)
 
 
@@ -250,7 +250,7 @@ def test_paddle_itself_reads_our_file_and_answers_the_same(tmp_path: Path, conve
         said = opened.method.head(model.forward_head(model.forward_features(images), pre_logits=True)).sigmoid()
     torch.testing.assert_close(said, expected, atol=1e-4, rtol=1e-4)
 
-    ours = formats.load("paddle").export(opened.method, opened.spec, tmp_path / "ours.pdparams")
+    ours = formats.load_layout("paddle").export(opened.method, opened.spec, tmp_path / "ours.pdparams")
     read = paddle.load(str(ours))
     for value in whole.state_dict().values():
         value.set_value(paddle.zeros_like(value))

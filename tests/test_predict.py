@@ -83,25 +83,25 @@ def test_of_a_folder_all_that_begin_as_images_are_asked_about(tmp_path: Path) ->
     (tmp_path / "LICENSE").write_text("neither")
     broken = tmp_path / "broken.dcm"
     broken.write_bytes(b"")
-    found = image_files.files([tmp_path])
+    found = image_files.image_files([tmp_path])
     assert set(found.images) == {*wanted, broken} and found.others == 2
     assert found.endings == ((".txt", 1), ("no ending", 1))
     line = prediction_lines.skipped_line(found)
     assert "2 files" in line and "1 × .txt" in line and "1 × no ending" in line
     assert list(found.images) == sorted(found.images)
-    assert image_files.files([wanted[0], tmp_path, wanted[0]]).images[0] == wanted[0]
-    assert len(image_files.files([wanted[0], tmp_path]).images) == 6
+    assert image_files.image_files([wanted[0], tmp_path, wanted[0]]).images[0] == wanted[0]
+    assert len(image_files.image_files([wanted[0], tmp_path]).images) == 6
 
 
 def test_patterns_are_ours_where_the_shell_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other, deep = (image(tmp_path / name) for name in ("胸 片/a1.png", "胸 片/a2.png", "胸 片/deep/er/a3.png"))
     odd = image(tmp_path / "x[1].png")
     monkeypatch.chdir(tmp_path)
-    assert image_files.files([Path("胸 片/a?.png")]).images == (Path("胸 片/a1.png"), Path("胸 片/a2.png"))
-    assert image_files.files([tmp_path / "胸*" / "**" / "*.png"]).images == (one, other, deep)
-    assert image_files.files([tmp_path / "*" / "deep"]).images == (deep,)
-    assert image_files.files([odd]).images == (odd,)
-    assert image_files.files([Path("none*.png")]).images == (Path("none*.png"),)
+    assert image_files.image_files([Path("胸 片/a?.png")]).images == (Path("胸 片/a1.png"), Path("胸 片/a2.png"))
+    assert image_files.image_files([tmp_path / "胸*" / "**" / "*.png"]).images == (one, other, deep)
+    assert image_files.image_files([tmp_path / "*" / "deep"]).images == (deep,)
+    assert image_files.image_files([odd]).images == (odd,)
+    assert image_files.image_files([Path("none*.png")]).images == (Path("none*.png"),)
 
 
 def test_our_own_maps_are_not_asked_about(model: Path, tmp_path: Path) -> None:
@@ -115,11 +115,11 @@ def test_our_own_maps_are_not_asked_about(model: Path, tmp_path: Path) -> None:
 def test_no_image_is_one_line_and_says_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(ValueError, match=r"There is no image in .*\(1 other files\)"):
-        image_files.files([tmp_path])
+        image_files.image_files([tmp_path])
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "dataset.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="ribcage evaluate"):
-        image_files.files([tmp_path / "made"])
+        image_files.image_files([tmp_path / "made"])
 
 
 # ---- the table
@@ -177,7 +177,7 @@ def test_what_is_unusual_is_said_beside_the_answers(
 def test_a_image_that_is_no_file_is_shown_as_the_file_is(model: Path, tmp_path: Path) -> None:
     opened = load_classifier(model)
     data = image(tmp_path / "a.jpg", width=200, height=300).read_bytes()
-    of_bytes = image_files.shown(image_file.decode_image(data, "a.jpg", min_side=64), opened.spec)
+    of_bytes = image_files.model_input(image_file.decode_image(data, "a.jpg", min_side=64), opened.spec)
     of_file = image_files.show(tmp_path / "a.jpg", opened.spec)
     assert of_bytes.image is not None and of_file.image is not None
     assert torch.equal(of_bytes.image, of_file.image) and of_bytes.size == of_file.size == (200, 300)

@@ -26,7 +26,7 @@ from ribcage.data.collection import Datasets
 from ribcage.training import checkpoint
 
 CNN, VIT = "test_resnet", "test_vit"
-NAMES = [name for name in methods.names() if methods.load(name).command == "pretrain"]
+NAMES = [name for name in methods.method_names() if methods.load_method(name).command == "pretrain"]
 SMALL = {
     "crops": 2, "decoder": "dec128d2b", "dim": 8, "group": 8, "hidden": 16, "patch": 8, "prototypes": 8, "queue": 40,
 }  # fmt: skip
@@ -45,7 +45,7 @@ def model(name: str) -> str:
 
 
 def own(name: str) -> list[str]:
-    known = inspect.signature(methods.load(name).__init__).parameters
+    known = inspect.signature(methods.load_method(name).__init__).parameters
     return [word for option, value in SMALL.items() if option in known for word in (f"--{option}", str(value))]
 
 
@@ -81,7 +81,7 @@ def test_a_run_leaves_logs_a_checkpoint_images_and_a_backbone(runs: dict[str, Pa
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, lines[-1]["step"] + 1))
     looks = [line["validation"] for line in lines if "validation" in line]
     assert len(looks) == 2 and all(look["rank"] > 0 for look in looks)
-    assert checkpoint.load(out / "checkpoint.pt")["run"]["step"] == lines[-1]["step"]
+    assert checkpoint.load_checkpoint(out / "checkpoint.pt")["run"]["step"] == lines[-1]["step"]
     facts = ModelSpec.load(out / "bundle" / "model.json")
     assert facts.findings == () and facts.training["method"] == name and facts.metrics["features"] == looks[-1]
     assert "pretrained on chest radiographs" in (out / "bundle" / "README.md").read_text(encoding="utf-8")
@@ -158,11 +158,11 @@ def test_going_on_gives_the_same_bits_as_never_stopping(
 ) -> None:
     asked = words(name, data, tmp_path / "run")
     assert stopped(asked, tmp_path / "run", after=4) == 75
-    begun = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["run"]["step"]
-    whole = checkpoint.load(runs[name] / "checkpoint.pt")["run"]
+    begun = checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt")["run"]["step"]
+    whole = checkpoint.load_checkpoint(runs[name] / "checkpoint.pt")["run"]
     assert begun < whole["step"]
     assert cli.main([*asked, "--resume"]) == 0
-    assert equal(checkpoint.load(tmp_path / "run" / "checkpoint.pt")["run"], whole)
+    assert equal(checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt")["run"], whole)
     kept = [load_file(folder / "bundle" / "model.safetensors") for folder in (tmp_path / "run", runs[name])]
     assert equal(*kept)
 

@@ -122,7 +122,7 @@ def test_neighbours_are_those_of_highest_cosine(tmp_path: Path, datasets: Datase
     page = written(tmp_path, datasets)
     rows = np.arange(80)
     features = probe.extract(
-        method("moco").backbone, probe.shown(datasets, rows, (SIDE, SIDE), (), threads=1), torch.device("cpu")
+        method("moco").backbone, probe.plain_loader(datasets, rows, (SIDE, SIDE), (), threads=1), torch.device("cpu")
     ).features
     cosine = F.cosine_similarity(torch.tensor(features)[:1], torch.tensor(features)).numpy()[1:]
     said = re.findall(r"<figcaption>([^<]*)</figcaption>", page)

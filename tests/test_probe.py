@@ -128,7 +128,7 @@ def test_a_finding_without_both_classes_in_the_draw_is_undefined_not_one_half(da
     found = list(probe.scores(opened, learning, planted(80, 1), planted(90, 2), (1.0,), 1))
     assert all(np.isnan(score.auroc[1]) and score.mean.used == 2 for score in found)
     assert probe.spreads(found)[0].findings == 2
-    assert probe.as_json(found, ("a", "b", "c"))["scores"][0]["auroc"]["b"] is None  # type: ignore[index]
+    assert probe.probe_results(found, ("a", "b", "c"))["scores"][0]["auroc"]["b"] is None  # type: ignore[index]
 
 
 # ---- features
@@ -139,7 +139,7 @@ def test_features_are_the_backbones_own_whatever_the_batch(data: Path) -> None:
     backbone = Backbone("test_resnet")
     rows = np.arange(20)
     parts = [
-        probe.extract(backbone, probe.shown(opened, rows, (48, 32), ("Mass",), batch=batch), torch.device("cpu"))
+        probe.extract(backbone, probe.plain_loader(opened, rows, (48, 32), ("Mass",), batch=batch), torch.device("cpu"))
         for batch in (20, 7)
     ]
     assert parts[0].features.shape == (20, backbone.dim) and not backbone.training
@@ -155,7 +155,7 @@ def test_features_that_are_no_numbers_are_refused(data: Path) -> None:
     with pytest.raises(ValueError, match="features of test_resnet are not finite"):
         probe.extract(
             backbone,
-            probe.shown(Datasets.open([data]), np.arange(4), (32, 32), ()),
+            probe.plain_loader(Datasets.open([data]), np.arange(4), (32, 32), ()),
             torch.device("cpu"),
         )
 

@@ -31,7 +31,7 @@ def test_a_name_is_profiled_as_asked_and_written(tmp_path: Path, capsys: pytest.
     shown = capsys.readouterr().out
     written = json.loads((tmp_path / "new" / "costs.json").read_text())
     (one,) = written["models"]
-    expected = cost.counts(cost.Subject("test_resnet", 1000, 3, (32, 64)))
+    expected = cost.count_operations(cost.Subject("test_resnet", 1000, 3, (32, 64)))
     assert (one["parameters"], one["thop"]) == (expected.parameters, expected.thop)
     assert f"{expected.parameters:,}" in shown
     assert f"{expected.thop:,}" in shown
@@ -53,8 +53,8 @@ def test_a_run_is_counted_as_it_pools(tmp_path: Path) -> None:
     facts = {"images": 1, "patients": 1, "selection": 1}
     model = ModelSpec("test_resnet", method.findings, (32, 32), 32, "pad", 0.5, 0.25, pool="catavgmax", training=facts)
     save_bundle(tmp_path / "bundle", method, model, Provenance.nothing())
-    pooled = cost.counts(cost.Subject.of(tmp_path))
-    plain = cost.counts(cost.Subject("test_resnet", 2, 1, (32, 32)))
+    pooled = cost.count_operations(cost.Subject.of(tmp_path))
+    plain = cost.count_operations(cost.Subject("test_resnet", 2, 1, (32, 32)))
     assert pooled.parameters == sum(value.numel() for value in method.parameters())
     assert pooled.multiply_adds - plain.multiply_adds == method.head.weight.numel() // 2
 

@@ -31,7 +31,7 @@ both have a head of 768 · 14 – and attention's products, which were not."""
 
 @pytest.mark.parametrize(("name", "classes"), cost.FAMOUS)
 def test_the_five_models_cost_what_was_published(name: str, classes: int) -> None:
-    found = cost.counts(Subject(name, classes, 3, (224, 224)))
+    found = cost.count_operations(Subject(name, classes, 3, (224, 224)))
     assert (found.parameters, found.thop, found.outside) == PRINTED[name, classes]
 
 
@@ -48,7 +48,7 @@ def test_the_table_has_every_published_count_and_each_model_in_gray() -> None:
 )
 def test_timm_s_models_count_as_thop_counts_torchvision_s(name: str, count: int) -> None:
     """The counts are thop 0.1.1's own, of torchvision's models with 14 classes."""
-    assert cost.counts(Subject(name, 14, 3, (224, 224))).thop == count
+    assert cost.count_operations(Subject(name, 14, 3, (224, 224))).thop == count
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_attention_s_products_are_counted_whether_fused_or_not() -> None:
     one = Subject("test_vit", 3, 1, (64, 64))
     vit = cost.built(one).backbone.model
     tokens = math.prod(vit.patch_embed.grid_size) + vit.num_prefix_tokens
-    assert cost.counts(one).outside == len(vit.blocks) * 2 * tokens**2 * vit.embed_dim
+    assert cost.count_operations(one).outside == len(vit.blocks) * 2 * tokens**2 * vit.embed_dim
 
 
 @pytest.mark.parametrize("name", ["densenet121", "eeea_net_c2", "visformer_small", "autoformer_v2_tiny", "test_vit"])
@@ -90,12 +90,12 @@ def test_a_backbone_and_its_head_have_the_parameters_of_timm_s_model(name: str) 
     size = timm.get_pretrained_cfg(name).input_size[1:]
     with torch.device("meta"):
         whole = timm.create_model(name, num_classes=14)
-    found = cost.counts(Subject(name, 14, 3, size))
+    found = cost.count_operations(Subject(name, 14, 3, size))
     assert found.parameters == sum(value.numel() for value in whole.parameters())
 
 
 def test_what_cannot_be_made_without_numbers_is_counted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, whole = cost.counts(SMALL), cost.built
+    expected, whole = cost.count_operations(SMALL), cost.built
     calls: list[str] = []
 
     def picky(one: Subject) -> Supervised:
@@ -105,7 +105,7 @@ def test_what_cannot_be_made_without_numbers_is_counted_all_the_same(monkeypatch
         return whole(one)
 
     monkeypatch.setattr(subject, "built", picky)
-    assert cost.counts(SMALL) == expected
+    assert cost.count_operations(SMALL) == expected
     assert calls == ["meta", "cpu"]
 
 
@@ -134,7 +134,7 @@ def test_memory_is_that_of_the_activations_and_weights_are_none() -> None:
     one image.
     """
     method = Supervised(Tiny(), ("a", "b"))  # type: ignore[arg-type]
-    found = cost.memory(method, 1, (8, 8))
+    found = cost.activation_memory(method, 1, (8, 8))
     assert found.inference == 256 + 2 * 1024
     assert found.training == 256 + 2 * 1024 + 16
 
@@ -142,7 +142,7 @@ def test_memory_is_that_of_the_activations_and_weights_are_none() -> None:
 def test_measuring_memory_leaves_the_model_as_it_was() -> None:
     method = cost.built(SMALL)
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    cost.memory(method, 1, (32, 32))
+    cost.activation_memory(method, 1, (32, 32))
     assert not method.training
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
 
@@ -170,7 +170,7 @@ def test_the_exported_network_answers_as_the_model_for_any_batch(tmp_path: Path)
     method = cost.built(Subject("test_vit", 3, 1, (32, 32)))
     method.head.weight.data.normal_()
     onnx_export.onnx(onnx_export.Network(method), (1, 32, 32), tmp_path / "a.onnx")
-    answer = onnx_export.opened(tmp_path / "a.onnx", threads=1)
+    answer = onnx_export.onnx_function(tmp_path / "a.onnx", threads=1)
     for count in (1, 3):
         images = torch.rand(count, 1, 32, 32)
         with torch.no_grad():
@@ -195,7 +195,9 @@ def test_without_the_exporter_there_is_no_exported_time_and_a_line_that_installs
 
 
 def test_a_network_that_answers_otherwise_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_export, "opened", lambda file, threads: lambda images: torch.full((len(images), 3), 7.0))
+    monkeypatch.setattr(
+        onnx_export, "onnx_function", lambda file, threads: lambda images: torch.full((len(images), 3), 7.0)
+    )
     monkeypatch.setattr(onnx_export, "onnx", lambda network, shape, file: None)
     found = cost.latency(cost.built(SMALL), 1, (32, 32), Timing(threads=1, runs=1, batches=(1,)))
     assert found[0].exported is None

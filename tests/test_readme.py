@@ -27,13 +27,13 @@ PAGES = [
 
 
 def dataset_table() -> str:
-    rows = [f"| `{name}` | {datasets.description(name).rstrip('.')} |" for name in datasets.names()]
+    rows = [f"| `{name}` | {datasets.description(name).rstrip('.')} |" for name in datasets.dataset_names()]
     return "\n".join(["| `ribcage import …` | what it reads |", "|---|---|", *rows])
 
 
 def method_table() -> str:
     folder = Path(methods.__file__).parent
-    said = {name: cli.summary(folder / f"{name}.py").rstrip(".") for name in methods.names()}
+    said = {name: cli.command_summary(folder / f"{name}.py").rstrip(".") for name in methods.method_names()}
     rows = [f"| `{fitting.called(name)}` | {said[name]} |" for name in said]
     return "\n".join(["| `ribcage …` | how it learns |", "|---|---|", *rows])
 
@@ -43,15 +43,19 @@ def pretraining_table() -> str:
     networks = dict.fromkeys(TRANSFORMERS_ONLY, "vision transformers") | dict.fromkeys(CNNS_ONLY, "CNNs")
     head = ("method", "how it learns", "labels", "networks", "`--micro-batch`")
     rows = [
-        f"| `{name}` | {cli.summary(folder / f'{name}.py').rstrip('.')} | {'yes' if kind.from_labels else 'no'} | "
+        f"| `{name}` | {cli.command_summary(folder / f'{name}.py').rstrip('.')} | {'yes' if kind.from_labels else 'no'} | "
         f"{networks.get(name, 'any')} | {'yes' if kind.divisible else 'no'} |"
-        for name, kind in ((name, methods.load(name)) for name in methods.pretraining())
+        for name, kind in ((name, methods.load_method(name)) for name in methods.pretraining())
     ]
     return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows])
 
 
 def training_table() -> str:
-    kinds = {name: methods.load(name) for name in methods.names() if methods.load(name).command == "pretrain"}
+    kinds = {
+        name: methods.load_method(name)
+        for name in methods.method_names()
+        if methods.load_method(name).command == "pretrain"
+    }
     head = (
         "method",
         "batch",
@@ -82,16 +86,16 @@ TABLES = {
     "formats": convert.table,
     "pretraining": pretraining_table,
     "training": training_table,
-    "sources": datasets.table,
+    "sources": datasets.dataset_table,
 }
 CHINESE_TABLES: dict[str, Callable[[], str]] = {
     "datasets": lambda: chinese_table(
         "| `ribcage import …` | 内容 |",
-        {name: Path(datasets.__file__).parent / f"{name}.py" for name in datasets.names()},
+        {name: Path(datasets.__file__).parent / f"{name}.py" for name in datasets.dataset_names()},
     ),
     "methods": lambda: chinese_table(
         "| `ribcage …` | 方法 |",
-        {fitting.called(name): Path(methods.__file__).parent / f"{name}.py" for name in methods.names()},
+        {fitting.called(name): Path(methods.__file__).parent / f"{name}.py" for name in methods.method_names()},
     ),
 }
 """Those of the Chinese README: each file says in CHINESE what it is; where it does not, its docstring stands."""
@@ -105,7 +109,7 @@ def chinese_table(head: str, files: dict[str, Path]) -> str:
 def in_chinese(file: Path) -> str:
     """CHINESE of a module, read without importing it."""
     found = re.search(r'^CHINESE = "(.*)"$', file.read_text(encoding="utf-8"), re.MULTILINE)
-    return found[1] if found else cli.summary(file).rstrip(".")
+    return found[1] if found else cli.command_summary(file).rstrip(".")
 
 
 PLACES = {

@@ -112,7 +112,7 @@ def test_a_recipe_goes_on_and_is_shared_among_processes(folder: Path) -> None:
     assert stopped(asked["stopped"], runs / f"{name}-stopped", after=2) == 75
     assert cli.main([*asked["stopped"], "--resume"]) == 0
     both = [runs / f"{name}-{run}" for run in ("whole", "stopped")]
-    assert equal(*(checkpoint.load(run / "checkpoint.pt")["run"] for run in both))
+    assert equal(*(checkpoint.load_checkpoint(run / "checkpoint.pt")["run"] for run in both))
     assert equal(*(load_file(run / "bundle" / "model.safetensors") for run in both))
     processes.together(processes.command, asked["two"], said=folder / "said")
     losses = [log(run) for run in (both[0], runs / f"{name}-two")]  # after the first, Adam makes much of rounding

@@ -37,7 +37,7 @@ def made(folder: Path, **options: object) -> Path:
 
 
 def only(folder: Path) -> runs.Row:
-    (row,) = runs.rows(folder)
+    (row,) = runs.run_rows(folder)
     return row
 
 
@@ -139,16 +139,16 @@ def evaluated(run: Path, name: str, value: float, **more: object) -> None:
 
 def test_the_number_is_of_an_honest_test_and_of_validation_only_before_one(tmp_path: Path) -> None:
     run = made(tmp_path / "run")
-    assert runs.number(run) is None
+    assert runs.main_number(run) is None
     (run / "bundle").mkdir()
     (run / "bundle" / "model.json").write_text('{"metrics": {"validation": {"auroc": 0.75}}}')
-    assert runs.number(run) == runs.Number("auroc", 0.75, None, None, "validation")
+    assert runs.main_number(run) == runs.Number("auroc", 0.75, None, None, "validation")
     evaluated(run, "nih-test-peers", 0.95, protocol="peers")
     evaluated(run, "nih-test-leak", 0.96, leak={"found": True})
     evaluated(run, "nih-val", 0.97, split="val")
-    assert runs.number(run) == runs.Number("auroc", 0.75, None, None, "validation")
+    assert runs.main_number(run) == runs.Number("auroc", 0.75, None, None, "validation")
     evaluated(run, "nih-test", 0.5)
-    assert runs.number(run) == runs.Number("auroc", 0.5, 0.4, 0.6, "nih-test")
+    assert runs.main_number(run) == runs.Number("auroc", 0.5, 0.4, 0.6, "nih-test")
 
 
 def test_runs_are_found_wherever_they_lie_once_and_the_latest_first(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_runs_are_found_wherever_they_lie_once_and_the_latest_first(tmp_path: Pa
     (tmp_path / "again").symlink_to(old)
     (tmp_path / "深 a" / "loop").symlink_to(tmp_path)
     os.utime(old / "options.json", (time.time() - 9000,) * 2)
-    found = [row.folder.resolve() for row in runs.rows(tmp_path)]
+    found = [row.folder.resolve() for row in runs.run_rows(tmp_path)]
     assert found == [new, old]
 
 

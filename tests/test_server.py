@@ -241,7 +241,7 @@ def test_a_split_through_the_server_is_the_split_evaluated(
 def test_boxes_are_those_of_predict(server: Running, folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(cloud(130, 60)))
     opened = load_detector(folders["boxes"])
-    wanted = image_files.boxes(opened, [tmp_path / "a.png"], least=[0.0, 0.0])
+    wanted = image_files.box_rows(opened, [tmp_path / "a.png"], least=[0.0, 0.0])
     found = server.post("/v1/predict?model=boxes", png(cloud(130, 60))).json()["results"][0]
     columns = ["finding", "score", "x", "y", "width", "height"]
     pd.testing.assert_frame_equal(pd.DataFrame(found["boxes"])[columns], wanted[columns], check_dtype=False, atol=1e-3)
@@ -315,11 +315,14 @@ def test_a_map_is_the_one_of_predict(server: Running, folders: dict[str, Path]) 
     rows, columns = told["grid"]
     assert min(told["grid"]) < 6 and f"{rows} × {columns} cells" in told["warning"]
     read = image_file.decode_image(sent, "a.png", min_side=SIDE)
-    wanted = explanation.heat(opened, read, [finding], side=60)[0]
+    wanted = explanation.file_heat(opened, read, [finding], side=60)[0]
     heat = cv2.imdecode(np.frombuffer(base64.b64decode(told["saliency_map"]), np.uint8), cv2.IMREAD_UNCHANGED)
     assert heat.shape == wanted.shape == (told["height"], told["width"])
     np.testing.assert_allclose(heat / 255, wanted, atol=2 / 255)
-    assert heat.max() > 0 and [one["x"] for one in told["boxes"]] == explanation.boxes(wanted, (90, 70))[:, 0].tolist()
+    assert (
+        heat.max() > 0
+        and [one["x"] for one in told["boxes"]] == explanation.heat_boxes_in_file(wanted, (90, 70))[:, 0].tolist()
+    )
 
 
 def test_one_bad_file_fails_alone(server: Running) -> None:

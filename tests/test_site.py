@@ -38,7 +38,7 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     assert not {name: hits for name, hits in found.items() if hits}
 
 
-@pytest.mark.parametrize("name", cli.names())
+@pytest.mark.parametrize("name", cli.command_names())
 def test_the_reference_has_every_command_with_every_option(site: Path, name: str) -> None:
     page = (site / "reference" / f"{name}.html").read_text(encoding="utf-8")
     known = flags.read_flags(cli.command(name), [])
@@ -47,7 +47,7 @@ def test_the_reference_has_every_command_with_every_option(site: Path, name: str
 
 def test_the_reference_has_every_verb_and_the_types_that_go_between_them(site: Path) -> None:
     page = (site / "reference" / "python.html").read_text(encoding="utf-8")
-    assert not [verb for verb in api.names() if f"ribcage.{verb}(…)" not in page]
+    assert not [verb for verb in api.function_names() if f"ribcage.{verb}(…)" not in page]
     assert all(f"ribcage.{kind}" in page for kind in ("data.index.Index", "data.batch.Batch"))
 
 

@@ -21,7 +21,7 @@ from ribcage.imaging import fingerprint
 def linked(dataset: str, patients: list[str], **options: object) -> DatasetFolder:
     """A folder of which nothing but the patients is known."""
     paths = [f"{place}.png" for place in range(len(patients))]
-    table = indexes.table(pd.DataFrame({"path": paths, "patient": patients, "split": "test"}))
+    table = indexes.index_table(pd.DataFrame({"path": paths, "patient": patients, "split": "test"}))
     index = Index("ward", table)
     facts = Facts(
         "ward", dataset, "", "", len(patients), 0, 32, "pad", 8, 0.0, 1.0, (), "", linked=True, options=options
@@ -38,38 +38,38 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_key_is_made_once_for_the_user_alone(kept: Path) -> None:
-    first = site_key.key()
-    assert len(first) == 32 and site_key.key() == first and kept.read_bytes() == first
+    first = site_key.site_key()
+    assert len(first) == 32 and site_key.site_key() == first and kept.read_bytes() == first
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600 and [each.name for each in kept.parent.iterdir()] == ["site.key"]
     assert first.hex() not in site_key.identity() and len(site_key.identity()) == 16
     kept.unlink()
-    assert site_key.key() != first
+    assert site_key.site_key() != first
 
 
 def test_a_variable_gives_several_users_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(site_key.VARIABLE, "our secret")
-    key = site_key.key()
-    assert site_key.key() == key
+    key = site_key.site_key()
+    assert site_key.site_key() == key
     monkeypatch.setenv(site_key.VARIABLE, "another")
-    assert site_key.key() != key
+    assert site_key.site_key() != key
 
 
 def test_a_broken_or_unwritable_key_is_one_line(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"short")
     with pytest.raises(ValueError, match=f"5 bytes.*{site_key.VARIABLE}"):
-        site_key.key()
+        site_key.site_key()
     (kept.parent / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(kept.parent / "file"))
     with pytest.raises(OSError, match=site_key.VARIABLE):
-        site_key.key()
+        site_key.site_key()
 
 
 def test_numbers_of_private_patients_cannot_be_tried_without_the_key() -> None:
     """Seven digits are tried in seconds where there is no key."""
     private, public = (linked(name, ["1234567"]).fingerprints.patients[0] for name in ("folder", "nih"))
     assert public == fingerprint.patient_fingerprint("ward", "1234567") != private
-    assert private == fingerprint.patient_fingerprint("ward", "1234567", site_key.key())
+    assert private == fingerprint.patient_fingerprint("ward", "1234567", site_key.site_key())
     assert linked("folder", ["1234567"], published_patients=True).fingerprints.patients[0] == public
 
 

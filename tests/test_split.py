@@ -40,13 +40,13 @@ def test_spellings_with_one_fingerprint_are_in_one_part() -> None:
 
 def test_a_split_is_completed_where_it_lacks_something_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
     blank = pd.Series("", index=PATHS.index, dtype="str")
-    assert splits.complete(blank, PATIENTS, PATHS).equals(splits.by_patient(PATIENTS, PATHS))
+    assert splits.completed_splits(blank, PATIENTS, PATHS).equals(splits.by_patient(PATIENTS, PATHS))
     assert caplog.messages == ["No published split: patients are assigned 70/10/20 by hash."]
     given = pd.Series(np.where(np.arange(9000) < 6000, "train", "test"), dtype="str")
-    assert splits.complete(given, PATIENTS, PATHS).equals(splits.carve(given, PATIENTS, PATHS))
+    assert splits.completed_splits(given, PATIENTS, PATHS).equals(splits.carve(given, PATIENTS, PATHS))
     assert caplog.messages[1:] == ["No validation part: one in eight training patients becomes one."]
     for whole in (given.replace("test", ""), splits.carve(given, PATIENTS, PATHS)):
-        assert splits.complete(whole, PATIENTS, PATHS).equals(whole)
+        assert splits.completed_splits(whole, PATIENTS, PATHS).equals(whole)
     assert len(caplog.messages) == 2
 
 

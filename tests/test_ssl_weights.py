@@ -201,7 +201,7 @@ def test_every_weight_arrives_and_features_are_the_same(given: tuple[str, Any, P
     layout, net, file = given
     found = formats.published(file)
     assert found.layout == layout
-    made = conversion.convert(file, found, agreed=True)
+    made = conversion.converted_model(file, found, agreed=True)
     assert made.rows == (5 if layout == "drmodel" else 0)  # of a last layer that answers anything
     same_answers(made, net, file.stem)
 
@@ -365,7 +365,7 @@ def test_a_checkpoint_that_lightly_and_lightning_write_is_read(folder: Path) -> 
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
     trainer.strategy.connect(module)
     trainer.save_checkpoint(file)
-    same_answers(conversion.convert(file, formats.published(file)), net, "lightning")
+    same_answers(conversion.converted_model(file, formats.published(file)), net, "lightning")
 
 
 def test_a_file_that_byol_pytorch_writes_is_read(folder: Path) -> None:
@@ -374,7 +374,7 @@ def test_a_file_that_byol_pytorch_writes_is_read(folder: Path) -> None:
     with torch.random.fork_rng():
         learner = byol_pytorch.BYOL(net, image_size=32, hidden_layer="avgpool").eval()
     torch.save(learner.state_dict(), file)
-    same_answers(conversion.convert(file, formats.published(file)), net, "byol-pytorch itself")
+    same_answers(conversion.converted_model(file, formats.published(file)), net, "byol-pytorch itself")
 
 
 # ---- and out again
@@ -389,7 +389,7 @@ def check_back(method: Method, file: Path, layout: str) -> None:
     """Our file is read as that layout, and its features are the method's."""
     found = formats.published(file)
     assert found.layout == layout
-    made = conversion.convert(file, found)
+    made = conversion.converted_model(file, found)
     own, new = (one.backbone.model.state_dict() for one in (method, made.method))
     assert [name for name, value in own.items() if not torch.equal(new[name], value)] == ["conv1.weight"]
     with torch.inference_mode():
@@ -404,7 +404,7 @@ def head(width: int, hidden: int, dim: int) -> nn.Sequential:
 
 def test_swavs_own_network_takes_our_file(tmp_path: Path) -> None:
     method = made(SwAV, prototypes=30, hidden=32, dim=8, crops=0)
-    file = formats.load("swav").export(method, facts("resnet18"), tmp_path)
+    file = formats.load_layout("swav").export(method, facts("resnet18"), tmp_path)
     assert file.name == "resnet18_xray.pth.tar"
     content = torch.load(file, weights_only=True)
     assert content["epoch"] == 7 and all(name.startswith("module.") for name in content["state_dict"])
@@ -441,7 +441,7 @@ def test_byol_pytorchs_own_learner_takes_our_file(tmp_path: Path) -> None:
     method = made(BYOL, hidden=32, dim=8)
     nn.init.normal_(method.target[1][0].bias)  # the target is another
     nn.init.normal_(method.target[0].model.bn1.bias)
-    file = formats.load("byol").export(method, facts("resnet18"), tmp_path)
+    file = formats.load_layout("byol").export(method, facts("resnet18"), tmp_path)
     assert file.name == "resnet18_xray.pt"
     learner = Learner(cut(torchvision.models.resnet18())).eval()
     learner.load_state_dict(torch.load(file, weights_only=True))
@@ -455,7 +455,7 @@ def test_byol_pytorchs_own_learner_takes_our_file(tmp_path: Path) -> None:
 
 def test_supcontrasts_own_network_takes_our_file(tmp_path: Path) -> None:
     method = made(SupCon, "resnet18_small", ("Mass",))
-    file = formats.load("supcontrast").export(method, facts("resnet18_small"), tmp_path)
+    file = formats.load_layout("supcontrast").export(method, facts("resnet18_small"), tmp_path)
     assert file.name == "last.pth"
     state = torch.load(file, weights_only=True)["model"]
     assert "encoder.module.layer2.0.shortcut.1.running_mean" in state
@@ -481,10 +481,10 @@ def test_supcontrasts_own_network_takes_our_file(tmp_path: Path) -> None:
 )
 def test_a_method_without_what_a_layout_holds_is_refused(layout: str, method: Any, says: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=says) as error:
-        formats.load(layout).export(method(), facts("resnet18"), tmp_path)
+        formats.load_layout(layout).export(method(), facts("resnet18"), tmp_path)
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
 def test_swavs_layout_is_of_resnets(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is of ResNets, not of densenet121"):
-        formats.load("swav").export(made(SwAV, "densenet121", crops=0), facts("densenet121"), tmp_path)
+        formats.load_layout("swav").export(made(SwAV, "densenet121", crops=0), facts("densenet121"), tmp_path)

@@ -70,7 +70,7 @@ def said_defaults(module: Any) -> dict[str, str]:
         return {}
     if not hasattr(module, "member"):
         return dict(module.defaults())
-    kinds = [name for name in methods.names() if methods.load(name).command == "pretrain"]
+    kinds = [name for name in methods.method_names() if methods.load_method(name).command == "pretrain"]
     by_method = {name: module.defaults(name) for name in kinds}
     return {
         option: "; ".join(f"{name} {each[option]}" for name, each in by_method.items() if option in each)
@@ -100,9 +100,9 @@ def function(name: str) -> str:
 
 def stub() -> str:
     places = {name: f"from ribcage.{where} import {name} as {name}" for name, where in ribcage._PLACES.items()}
-    types = set[str]().union(*(returned(name)[1] for name in api.names()))
+    types = set[str]().union(*(returned(name)[1] for name in api.function_names()))
     lines = sorted({*places.values(), *types}, key=lambda line: (line.startswith("from ribcage"), line))
-    return HEAD + "\n".join(lines) + "\n\n" + ALIASES + "\n" + "\n".join(map(function, api.names()))
+    return HEAD + "\n".join(lines) + "\n\n" + ALIASES + "\n" + "\n".join(map(function, api.function_names()))
 
 
 @pytest.mark.generated

@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import published_view, strong_view
-from ribcage.methods.supcon import SupCon, comparable, contrast, overlap
+from ribcage.methods.supcon import SupCon, comparable, contrast, label_overlap
 from ribcage.models.backbone import Backbone
 
 nan = math.nan
@@ -83,17 +83,17 @@ def test_overlap_is_of_what_both_know() -> None:
         [0, 0, 0, 0, 0, 0],  # nothing is known
         [0, 0, 1, 0, 0, 1],
     ]
-    torch.testing.assert_close(overlap(MIXED, MIXED), torch.tensor(expected))
+    torch.testing.assert_close(label_overlap(MIXED, MIXED), torch.tensor(expected))
 
 
 def test_two_images_without_what_both_know_are_alike_only_if_both_know_all() -> None:
     labels = torch.tensor([[0.0, 0, nan], [0.0, 0, 0], [0.0, 0, 0]])
-    assert overlap(labels, labels).tolist() == [[0, 0, 0], [0, 1, 1], [0, 1, 1]]
+    assert label_overlap(labels, labels).tolist() == [[0, 0, 0], [0, 1, 1], [0, 1, 1]]
 
 
 def test_images_with_the_same_findings_are_alike_however_certain() -> None:
     labels = torch.tensor([[0.6, 0.6, 0.0], [1.0, 0.0, 0.0]])
-    torch.testing.assert_close(overlap(labels[:1], labels), torch.tensor([[1.0, 0.6 / 1.6]]))
+    torch.testing.assert_close(label_overlap(labels[:1], labels), torch.tensor([[1.0, 0.6 / 1.6]]))
 
 
 # ---- the equation

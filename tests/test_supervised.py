@@ -13,7 +13,7 @@ from ribcage.data.batch import Batch
 from ribcage.methods.supervised import Supervised
 from ribcage.models import losses
 from ribcage.models.backbone import Backbone
-from ribcage.training.trainer import parts
+from ribcage.training.trainer import micro_batches
 
 nan = math.nan
 LABELS = torch.tensor([[1.0, 0.0, nan], [0.0, nan, 1.0], [1.0, 0.0, 0.0], [nan, nan, nan]])
@@ -35,9 +35,9 @@ def made(**options: Any) -> Supervised:
 
 
 def test_the_method_is_found_by_its_name() -> None:
-    assert methods.load("supervised") is Supervised and "supervised" in methods.names()
+    assert methods.load_method("supervised") is Supervised and "supervised" in methods.method_names()
     with pytest.raises(ValueError, match="Did you mean 'supervised'"):
-        methods.load("superviced")
+        methods.load_method("superviced")
 
 
 def test_the_loss_is_the_mean_over_known_labels() -> None:
@@ -163,7 +163,7 @@ def test_a_batch_in_parts_has_the_loss_and_the_gradient_of_the_whole(loss: str) 
         method = made(loss=loss).eval()
         whole = batch(labels)
         value = torch.zeros(())
-        for part in parts(whole, count):
+        for part in micro_batches(whole, count):
             step = method(part)
             (step.loss * method.share(part, whole)).backward()
             value += step.loss.detach() * method.share(part, whole)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ribcage.data.batch import Batch
-from ribcage.methods.swav import SwAV, sinkhorn, used
+from ribcage.methods.swav import SwAV, prototypes_used, sinkhorn
 from ribcage.models.backbone import Backbone
 
 SIDES = (32, 32, 16, 16, 16)
@@ -120,8 +120,8 @@ def test_sinkhorn_stays_finite_at_the_smallest_epsilon() -> None:
 
 
 def test_use_of_prototypes_tells_a_collapse() -> None:
-    assert float(used(torch.eye(5).repeat(2, 1, 1))) == pytest.approx(5)
-    assert float(used(torch.eye(5)[:1].expand(2, 8, 5))) == pytest.approx(1)
+    assert float(prototypes_used(torch.eye(5).repeat(2, 1, 1))) == pytest.approx(5)
+    assert float(prototypes_used(torch.eye(5)[:1].expand(2, 8, 5))) == pytest.approx(1)
     assert float(made()(batch(6, sides=SIDES)).logs["prototypes"]) >= 1
 
 

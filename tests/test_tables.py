@@ -22,20 +22,23 @@ def folder(tmp_path: Path) -> Path:
 def test_files_are_sorted_hidden_ones_left_out_and_depth_kept(folder: Path) -> None:
     for name in ("b/2.png", "a.png", "b/c/3.png", "b/._2.png", ".git/x.png"):
         trees.text(folder / name, "x")
-    assert tables.files(folder) == ["a.png", "b/2.png", "b/c/3.png"]
-    assert tables.files(folder, depth=0) == ["a.png"] and tables.files(folder, depth=1) == ["a.png", "b/2.png"]
+    assert tables.files_below(folder) == ["a.png", "b/2.png", "b/c/3.png"]
+    assert tables.files_below(folder, depth=0) == ["a.png"] and tables.files_below(folder, depth=1) == [
+        "a.png",
+        "b/2.png",
+    ]
 
 
 def test_pipes_are_no_files_but_a_link_that_leads_nowhere_is_kept_to_be_reported(folder: Path) -> None:
     os.mkfifo(folder / "pipe.png")
     (folder / "gone.png").symlink_to(folder / "nowhere.png")
-    assert tables.files(folder) == ["gone.png"]
+    assert tables.files_below(folder) == ["gone.png"]
 
 
 def test_a_link_to_itself_is_like_one_that_leads_nowhere(folder: Path) -> None:
     for name in ("a.png", "b"):
         (folder / name).symlink_to(folder / name)
-    assert tables.files(folder) == ["a.png", "b"]
+    assert tables.files_below(folder) == ["a.png", "b"]
 
 
 def test_very_deep_folders_and_loops_of_links_come_to_an_end(folder: Path) -> None:
@@ -45,7 +48,7 @@ def test_very_deep_folders_and_loops_of_links_come_to_an_end(folder: Path) -> No
     image, loop = levels[-1] / "x.png", levels[0] / "up"
     image.write_bytes(b"x")
     loop.symlink_to(folder, target_is_directory=True)
-    found = tables.files(folder)
+    found = tables.files_below(folder)
     for path in (image, loop):
         path.unlink()
     for level in reversed(levels):  # what clears temporary folders away would stumble over them
@@ -56,14 +59,14 @@ def test_very_deep_folders_and_loops_of_links_come_to_an_end(folder: Path) -> No
 def test_a_file_name_that_is_not_utf_8_is_left_out_and_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in (b"caf\xe9.png", b"b.png"):
         (folder / os.fsdecode(name)).write_bytes(b"x")
-    assert tables.files(folder) == ["b.png"]
+    assert tables.files_below(folder) == ["b.png"]
     assert "1 files" in caplog.text and r"b'caf\xe9.png'" in caplog.text
 
 
 def test_files_are_found_under_another_ending_in_their_own_folder_first() -> None:
     paths = ["a/1.jpg", "b/1.jpg", "c/2.jpg", "c/3.jpg", "d/3.jpg"]
     names = ["b/1.png", "2.png", "3.png", "C:\\x\\a\\1.jpg", "4.png", "2"]
-    found, other = tables.meant(names, paths)
+    found, other = tables.matched_files(names, paths)
     assert found == ["b/1.jpg", "c/2.jpg", "3.png", "a/1.jpg", "4.png", "c/2.jpg"] and other == 2
 
 
@@ -98,13 +101,13 @@ def test_lists_name_their_images_whatever_stands_beside(folder: Path) -> None:
 
 def test_named_files_come_by_name_first_then_by_height() -> None:
     paths = ["x/y/b.csv", "x/b.csv.gz", "A.CSV.zip", "x/a.csv", "x/aa.csv"]
-    assert tables.named(paths, "a.csv", "b.csv") == ["A.CSV.zip", "x/a.csv", "x/b.csv.gz", "x/y/b.csv"]
+    assert tables.files_named(paths, "a.csv", "b.csv") == ["A.CSV.zip", "x/a.csv", "x/b.csv.gz", "x/y/b.csv"]
 
 
 @pytest.mark.parametrize("end", ["", ".gz", ".zip"])
 def test_a_table_reads_the_same_however_it_is_packed(folder: Path, end: str) -> None:
     file = trees.text(folder / f"表.csv{end}", "\ufeffname,x,odd", "001,1.5,a", "NA,,b")
-    rows = tables.read(file, ["name", "x"], numbers=["x"], wanted=["nothing"])
+    rows = tables.read_table(file, ["name", "x"], numbers=["x"], wanted=["nothing"])
     assert rows["name"].tolist() == ["001", "NA"] and list(rows) == ["name", "x"]
     np.testing.assert_array_equal(rows["x"], [1.5, np.nan])
 
@@ -155,7 +158,7 @@ def test_lines_end_as_on_any_system(folder: Path, ending: str) -> None:
 
 def test_a_header_without_rows_is_said(folder: Path) -> None:
     file = trees.text(folder / "a.csv", "path,Mass")
-    for read in (tables.sniffed, lambda file: tables.read(file, ["path"])):
+    for read in (tables.sniffed, lambda file: tables.read_table(file, ["path"])):
         with pytest.raises(ValueError, match=r"a.csv has a header, but no rows\."):
             read(file)
 

@@ -208,8 +208,8 @@ def test_our_own_tables_are_read_by_their_probabilities_with_findings_of_anybody
 ) -> None:
     """Not by their logits, which are from before the temperature, and not by their labels."""
     findings, p = ("Mass", "尖锐_角"), np.stack([np.linspace(0.1, 0.9, 24), np.linspace(0.6, 0.2, 24)], 1)
-    about, labels = predictions.about(Datasets.of([dataset]), np.arange(24)), np.tile([[1.0, 0.0]], (24, 1))
-    predictions.save(predictions.table(about, findings, p, 5 * odds(p), labels), tmp_path / name)
+    about, labels = predictions.row_context(Datasets.of([dataset]), np.arange(24)), np.tile([[1.0, 0.0]], (24, 1))
+    predictions.save_predictions(predictions.prediction_table(about, findings, p, 5 * odds(p), labels), tmp_path / name)
     np.testing.assert_allclose(
         tables.table_logits(tables.read_prediction_table(tmp_path / name), Datasets.of([dataset]), ("尖锐_角", "Mass")),
         odds(p)[:, ::-1],
@@ -287,8 +287,10 @@ def test_several_sets_with_the_same_paths_are_told_apart_by_their_names(dataset:
     paths = list(dataset.index.table["path"].astype("str"))
     both = Datasets.of([placed(dataset, paths, "甲"), placed(dataset, paths, "乙")])
     p = np.linspace(0.05, 0.95, 48)[:, None]
-    about = predictions.about(both, np.arange(48))
-    predictions.save(predictions.table(about, ("Mass",), p, odds(p), np.ones((48, 1))), tmp_path / "p.parquet")
+    about = predictions.row_context(both, np.arange(48))
+    predictions.save_predictions(
+        predictions.prediction_table(about, ("Mass",), p, odds(p), np.ones((48, 1))), tmp_path / "p.parquet"
+    )
     np.testing.assert_allclose(
         tables.table_logits(tables.read_prediction_table(tmp_path / "p.parquet"), both, ("Mass",)), odds(p), rtol=1e-4
     )

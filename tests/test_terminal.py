@@ -60,7 +60,7 @@ def test_all_that_a_command_prints_is_plain(
 
 
 def test_the_name_of_a_file_cannot_make_two_lines_of_an_error() -> None:
-    assert cli.one_line(FileNotFoundError(2, "No such file", "a\nb\x1b")) == "a\\nb\\x1b: No such file"
+    assert cli.error_line(FileNotFoundError(2, "No such file", "a\nb\x1b")) == "a\\nb\\x1b: No such file"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -98,15 +98,15 @@ def test_no_cell_and_no_head_of_a_csv_is_a_formula_and_all_come_back(tmp_path: P
     paths = [*FORMULAS, "plain.png", "'quoted'", "it's", "-", ""]
     table = pd.DataFrame({"set": "=s", "path": paths, "patient": "+p", "=Mass": 0.5, "=Mass_label": 1.0, "lost": -2.5})
     file = tmp_path / "表 predictions.csv"
-    predictions.save(table, file)
+    predictions.save_predictions(table, file)
     plain = pd.read_csv(file, keep_default_na=False)
     cells = [*plain.columns, *plain["set"], *plain["path"], *plain["patient"]]
     assert not [cell for cell in cells if re.match(r"[=+\-@\t\r＝]", cell)]
     assert not [cell for cell in cells if re.search(r"[;,|\t\r\n\"][=+\-@]", cell)]
     assert plain["lost"].tolist() == [-2.5] * len(paths)
-    read = predictions.read(file)
+    read = predictions.read_predictions(file)
     assert read["path"].tolist() == paths and read["set"].tolist() == ["=s"] * len(paths)
-    assert predictions.findings(read) == ("=Mass",)
+    assert predictions.findings_of_table(read) == ("=Mass",)
 
 
 def test_rows_are_shielded_too_and_names_that_are_not_utf_8_do_not_stop_a_file(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_every_net_of_torchvision_tells_its_architecture(name: str) -> None:
     """Also those of which a smaller one is a part."""
     with torch.device("meta"):
         state = dict(torchvision.models.get_model(name, weights=None).state_dict())
-    found = formats.readable()["torchvision"].published(state)
+    found = formats.readable_layouts()["torchvision"].published(state)
     assert (found.name, found.source) == (name, "")
 
 

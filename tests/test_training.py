@@ -214,12 +214,12 @@ def test_who_is_killed_while_validating_loses_no_training(tmp_path: Path, monkey
     saved: list[tuple[int, int]] = []
 
     def validate(run: trainer.Trainer) -> dict[str, float]:
-        saved.append((checkpoint.load(tmp_path / checkpoint.FILE)["run"]["step"], run.step))
+        saved.append((checkpoint.load_checkpoint(tmp_path / checkpoint.FILE)["run"]["step"], run.step))
         return {"auroc": 0.5}
 
     list(toy(tmp_path, validate).steps())
     assert saved == [(2, 2), (4, 4)]
-    older = checkpoint.load(tmp_path / checkpoint.OLDER)["run"]["step"]
+    older = checkpoint.load_checkpoint(tmp_path / checkpoint.OLDER)["run"]["step"]
     assert older == 2, "of the two kept, one is of an earlier step"
 
 
@@ -236,7 +236,7 @@ def test_a_full_disk_ends_a_run_with_a_clear_line_and_a_good_checkpoint(
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match=r"No space left for .* the last checkpoint is whole"):
         list(toy(tmp_path, lambda run: {"auroc": 0.5}).steps())
-    assert checkpoint.load(tmp_path / checkpoint.FILE)["run"]["step"] == 2
+    assert checkpoint.load_checkpoint(tmp_path / checkpoint.FILE)["run"]["step"] == 2
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -265,7 +265,7 @@ def test_a_strangers_run_with_links_in_it_does_not_go_on(tmp_path: Path) -> None
         asked = finetune.Options(data=("set",), out=tmp_path / name, resume=True)
         asked.out.mkdir()
         run_folder._write(asked.out, run_folder.record("finetune", asked, []))
-        checkpoint.save(asked.out / checkpoint.FILE, {"run": {}, "standing": {}})
+        checkpoint.save_checkpoint(asked.out / checkpoint.FILE, {"run": {}, "standing": {}})
         (asked.out / name).symlink_to(theirs)
         with (
             pytest.raises(OSError, match=f"{name} is a symbolic link"),
@@ -304,7 +304,7 @@ def test_a_log_that_waits_for_a_device_is_written_before_a_checkpoint_is(tmp_pat
     for log in work.steps():
         if log.step == 3:
             logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-            assert checkpoint.load(tmp_path / checkpoint.FILE)["run"]["step"] == max(logged) == 2
+            assert checkpoint.load_checkpoint(tmp_path / checkpoint.FILE)["run"]["step"] == max(logged) == 2
             break
 
 
@@ -331,11 +331,11 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, how: s
     run = toys.run([(1.0, 1.0)] * 2, epochs=3)
     list(Run(run, tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: None).steps())
     file = tmp_path / checkpoint.FILE
-    older = checkpoint.load(tmp_path / checkpoint.OLDER)["run"]["step"]
-    assert (checkpoint.load(file)["run"]["step"], older) == (6, 4)
+    older = checkpoint.load_checkpoint(tmp_path / checkpoint.OLDER)["run"]["step"]
+    assert (checkpoint.load_checkpoint(file)["run"]["step"], older) == (6, 4)
     file.write_bytes(spoilt(file.read_bytes())[how])
     with pytest.raises(ValueError, match=r"checkpoint\.pt .*SHA-256"):
-        checkpoint.load(file)
+        checkpoint.load_checkpoint(file)
     again = toys.run([(1.0, 1.0)] * 2, epochs=3)
     work = Run(again, tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: None)
     said = work.resume()
@@ -344,7 +344,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, how: s
     assert equal(again.state(), run.state())
     logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in logged if "loss" in line] == [1, 2, 3, 4, 5, 6]
-    assert checkpoint.load(tmp_path / checkpoint.OLDER)["run"]["step"] == 4, "a damaged one replaces no good one"
+    assert checkpoint.load_checkpoint(tmp_path / checkpoint.OLDER)["run"]["step"] == 4, (
+        "a damaged one replaces no good one"
+    )
 
 
 def test_without_a_good_checkpoint_nothing_goes_on(tmp_path: Path) -> None:
@@ -361,7 +363,7 @@ def test_a_save_that_is_killed_at_any_moment_leaves_one_to_go_on_from(
     """Nothing happens from that moment on, as in a killed process."""
     file, replace, fsync = tmp_path / checkpoint.FILE, Path.replace, files.sync
     for number in (1, 2):
-        checkpoint.save(file, {"step": number})
+        checkpoint.save_checkpoint(file, {"step": number})
     dead: list[str] = []
 
     def act(name: str, do: Any, *asked: Any) -> Any:
@@ -376,10 +378,10 @@ def test_a_save_that_is_killed_at_any_moment_leaves_one_to_go_on_from(
         Path, "replace", lambda one, to: act("renamed" if one.suffix == ".part" else "older", replace, one, to)
     )
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.save(file, {"step": 3})
+        checkpoint.save_checkpoint(file, {"step": 3})
     monkeypatch.undo()
     found, _ = checkpoint.newest(tmp_path)
-    assert checkpoint.load(found)["step"] == 2
+    assert checkpoint.load_checkpoint(found)["step"] == 2
 
 
 @pytest.mark.parametrize(
@@ -387,14 +389,14 @@ def test_a_save_that_is_killed_at_any_moment_leaves_one_to_go_on_from(
     [{}, {"run": 3, "standing": {}}, {"run": {"step": -1}, "standing": {}}, {"run": {}, "standing": {"x": 1}}],
 )
 def test_a_checkpoint_of_another_kind_is_one_line(tmp_path: Path, content: dict[str, Any]) -> None:
-    checkpoint.save(tmp_path / checkpoint.FILE, content)
+    checkpoint.save_checkpoint(tmp_path / checkpoint.FILE, content)
     work = Run(toys.run([(1.0, 1.0)]), tmp_path, Plan(), dict, lambda: None)
     with pytest.raises(ValueError, match=r"checkpoint\.pt is not a checkpoint of this run"):
         work.resume()
     torch.save({"anything": 1}, tmp_path / "d.pt")
     digest.append_digest(tmp_path / "d.pt")
     with pytest.raises(ValueError, match="not a checkpoint of this version"):
-        checkpoint.load(tmp_path / "d.pt")
+        checkpoint.load_checkpoint(tmp_path / "d.pt")
 
 
 def test_a_checkpoint_runs_nothing_that_is_in_it(tmp_path: Path) -> None:
@@ -405,7 +407,7 @@ def test_a_checkpoint_runs_nothing_that_is_in_it(tmp_path: Path) -> None:
     torch.save({"ribcage": checkpoint.FORMAT, "x": Evil()}, tmp_path / "evil.pt")
     digest.append_digest(tmp_path / "evil.pt")
     with pytest.raises(ValueError, match="not a checkpoint"):
-        checkpoint.load(tmp_path / "evil.pt")
+        checkpoint.load_checkpoint(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
 
 
@@ -447,7 +449,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(data: Path, tmp_path: Path) -> N
         with processes.ribcage(words(data, killed, *more), tmp_path / "said.txt") as process:
             processes.until(lambda turn=turn: logged(killed) >= 3 + 4 * turn, process)
             process.send_signal(signal.SIGKILL)
-        checkpoint.load(killed / "checkpoint.pt")
+        checkpoint.load_checkpoint(killed / "checkpoint.pt")
     assert cli.main(words(data, killed, "--resume")) == 0
     assert equal(weights(killed), weights(tmp_path / "whole"))
 
@@ -461,7 +463,7 @@ def test_a_signal_saves_and_ends_cleanly(data: Path, tmp_path: Path, number: int
         ended, said = process.end()
     assert ended == code
     assert "--resume" in said and "Traceback" not in said
-    saved = checkpoint.load(out / "checkpoint.pt")["run"]["step"]
+    saved = checkpoint.load_checkpoint(out / "checkpoint.pt")["run"]["step"]
     assert f"saved at step {saved:,}" in said
 
 
@@ -664,7 +666,7 @@ def test_the_last_epoch_is_the_result_when_told(data: Path, tmp_path: Path, caps
     for keep in ("best", "last"):
         asked = words(data, tmp_path / keep, "--keep", keep, "--lr", "0.3", "--optimizer", "sgd", "--epochs", "4")
         assert cli.main(asked) == 0
-        state = checkpoint.load(tmp_path / keep / "checkpoint.pt")["run"]
+        state = checkpoint.load_checkpoint(tmp_path / keep / "checkpoint.pt")["run"]
         trunk = {name: value for name, value in state["method"].items() if name.startswith("backbone.model.")}
         bundled = weights(tmp_path / keep)
         kept[keep] = all(torch.equal(bundled[name.removeprefix("backbone.model.")], trunk[name]) for name in trunk)
@@ -686,6 +688,6 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, spoil: str) -> None:
                 run.loader.pixels = bad  # type: ignore[attr-defined]
             if log.step == 3 and spoil == "statistics":
                 run.method.follower.fill_(float("inf"))  # type: ignore[operator, union-attr]
-    saved = checkpoint.load(tmp_path / "checkpoint.pt")["run"]
+    saved = checkpoint.load_checkpoint(tmp_path / "checkpoint.pt")["run"]
     assert saved["step"] == (3 if spoil == "gradient" else 2)
     assert all(value.isfinite().all() for value in saved["method"].values())

@@ -286,7 +286,7 @@ def test_a_model_of_dtforcxr8_arrives_and_answers(name: str, head: str, layout: 
 )
 def test_every_published_file_tells_its_architecture(name: str) -> None:
     """Also those that begin as a smaller one does, and with the last layer of ImageNet, of which nothing is answered."""
-    layout = {"e": darmo, "o": darmo, "a": autoformer}.get(name[0], formats.readable()["visformer"])
+    layout = {"e": darmo, "o": darmo, "a": autoformer}.get(name[0], formats.readable_layouts()["visformer"])
     state = without_numbers(FILES[name])
     assert layout.recognises(state)
     found = layout.published(state)

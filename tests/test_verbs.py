@@ -21,7 +21,7 @@ def caught(monkeypatch: pytest.MonkeyPatch, module: object) -> list[object]:
 
 
 def test_every_command_is_a_function_with_its_help() -> None:
-    for name in cli.names():
+    for name in cli.command_names():
         function = getattr(ribcage, name if name != "import" else "import_")
         assert function.__doc__ == cli.command(name).__doc__
         assert function.__name__ in dir(ribcage)
@@ -66,7 +66,7 @@ def test_too_many_arguments_a_wrong_choice_and_a_wrong_type_are_said() -> None:
 def test_an_unknown_verb_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="ribcage has no 'finetun'"):
         _ = ribcage.finetun
-    assert "finetune" in api.names() and "import_" in api.names()
+    assert "finetune" in api.function_names() and "import_" in api.function_names()
 
 
 # ---- notebooks

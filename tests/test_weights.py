@@ -99,7 +99,7 @@ def test_where_the_means_agree_all_channels_weigh_alike() -> None:
 def test_torchvisions_own_model_takes_the_weights_and_answers_the_same(tmp_path: Path, name: str, fc: str) -> None:
     torch.manual_seed(0)
     method = stirred(Method(Backbone(name)))
-    file = formats.load("torchvision").export(method, facts(name), tmp_path)
+    file = formats.load_layout("torchvision").export(method, facts(name), tmp_path)
     plain = name.split(".")[0]
     assert file == tmp_path / f"{plain}_xray.pth"
     network = torchvision.models.get_model(plain)
@@ -113,7 +113,7 @@ def test_torchvisions_own_model_takes_the_weights_and_answers_the_same(tmp_path:
 def test_a_supervised_method_brings_its_classifier(tmp_path: Path) -> None:
     torch.manual_seed(0)
     method = stirred(Supervised(Backbone("resnet18", channels=3), ("Mass", "Nodule")))
-    file = formats.load("torchvision").export(method, facts("resnet18", 3), tmp_path / "mine.pth")
+    file = formats.load_layout("torchvision").export(method, facts("resnet18", 3), tmp_path / "mine.pth")
     assert file == tmp_path / "mine.pth"
     network = torchvision.models.resnet18(num_classes=2)
     network.load_state_dict(torch.load(file, weights_only=True), strict=True)
@@ -125,7 +125,7 @@ def test_what_goes_out_comes_back_as_it_was(tmp_path: Path) -> None:
     """Folding the three channels into one again gives our own weights: a file of ours is as good as a bundle."""
     torch.manual_seed(0)
     method = stirred(Method(Backbone("resnet18")))
-    file = formats.load("torchvision").export(method, facts("resnet18"), tmp_path)
+    file = formats.load_layout("torchvision").export(method, facts("resnet18"), tmp_path)
     content = torch.load(file, weights_only=True) | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
     torch.save(content, file)
     back = Backbone("resnet18", init=str(file), mean=MEAN, std=STD).model.state_dict()
@@ -143,7 +143,7 @@ def test_what_goes_out_comes_back_as_it_was(tmp_path: Path) -> None:
 )
 def test_a_model_that_torchvision_has_not_is_one_clear_line(tmp_path: Path, name: str, says: str) -> None:
     with pytest.raises(ValueError, match=says) as error:
-        formats.load("torchvision").export(Method(Backbone(name)), facts(name), tmp_path)
+        formats.load_layout("torchvision").export(Method(Backbone(name)), facts(name), tmp_path)
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
@@ -153,7 +153,7 @@ def test_a_model_that_torchvision_has_not_is_one_clear_line(tmp_path: Path, name
 def test_the_usual_reader_of_moco_finds_the_query_encoder(tmp_path: Path) -> None:
     """As the fine-tuning scripts do it: keep encoder_q without its fc, and nothing but fc may be missing."""
     method = moco()
-    file = formats.load("moco").export(method, facts("resnet18"), tmp_path)
+    file = formats.load_layout("moco").export(method, facts("resnet18"), tmp_path)
     assert file.name == "resnet18_xray.pth.tar"
     checkpoint = torch.load(file, weights_only=True)
     assert checkpoint["arch"] == "resnet18" and checkpoint["epoch"] == 7 and "optimizer" in checkpoint
@@ -186,7 +186,7 @@ class Published(nn.Module):
 @pytest.mark.parametrize("head", ["mlp", "linear"])
 def test_mocos_own_builder_takes_all_of_it(tmp_path: Path, head: str) -> None:
     method = moco(head=head)
-    file = formats.load("moco").export(method, facts("resnet18"), tmp_path)
+    file = formats.load_layout("moco").export(method, facts("resnet18"), tmp_path)
     state = torch.load(file, weights_only=True)["state_dict"]
     assert all(key.startswith("module.") for key in state)
     published = Published(head == "mlp").eval()
@@ -199,7 +199,7 @@ def test_mocos_own_builder_takes_all_of_it(tmp_path: Path, head: str) -> None:
 
 
 def test_a_densenet_has_its_head_where_torchvision_has_the_classifier(tmp_path: Path) -> None:
-    file = formats.load("moco").export(moco("densenet121", head="linear"), facts("densenet121"), tmp_path)
+    file = formats.load_layout("moco").export(moco("densenet121", head="linear"), facts("densenet121"), tmp_path)
     state = torch.load(file, weights_only=True)["state_dict"]
     network = torchvision.models.densenet121(num_classes=16)
     prefix = "module.encoder_q."
@@ -208,9 +208,9 @@ def test_a_densenet_has_its_head_where_torchvision_has_the_classifier(tmp_path: 
 
 def test_only_moco_has_what_its_layout_holds(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Supervised has not: use --export-as torchvision"):
-        formats.load("moco").export(Supervised(Backbone("resnet18"), ()), facts("resnet18"), tmp_path)
+        formats.load_layout("moco").export(Supervised(Backbone("resnet18"), ()), facts("resnet18"), tmp_path)
     with pytest.raises(ValueError, match="torchvision has no test_vit"):
-        formats.load("moco").export(MoCo(Backbone("test_vit"), queue=8), facts("test_vit"), tmp_path)
+        formats.load_layout("moco").export(MoCo(Backbone("test_vit"), queue=8), facts("test_vit"), tmp_path)
 
 
 # ---- mae
@@ -236,7 +236,7 @@ def published_state(method: MAE) -> dict[str, str]:
 def test_an_mae_of_three_channels_draws_the_same_image(tmp_path: Path, channels: int, pool: str) -> None:
     method = mae(channels, pool)
     nn.init.normal_(method.decoder_pred.bias)
-    file = formats.load("mae").export(method, facts("deit_tiny_patch16_224", channels), tmp_path)
+    file = formats.load_layout("mae").export(method, facts("deit_tiny_patch16_224", channels), tmp_path)
     assert file.name == "deit_tiny_patch16_224_xray.pth"
     checkpoint = torch.load(file, weights_only=True)
     assert checkpoint["epoch"] == 7
@@ -253,7 +253,7 @@ def test_an_mae_of_three_channels_draws_the_same_image(tmp_path: Path, channels:
 
 def test_a_normalised_target_is_drawn_in_every_channel_alike(tmp_path: Path) -> None:
     method = mae(norm_pix=True)
-    file = formats.load("mae").export(method, facts("deit_tiny_patch16_224"), tmp_path)
+    file = formats.load_layout("mae").export(method, facts("deit_tiny_patch16_224"), tmp_path)
     weight = torch.load(file, weights_only=True)["model"]["decoder_pred.weight"].unflatten(0, (-1, 3))
     for channel in weight.unbind(1):
         torch.testing.assert_close(channel, method.decoder_pred.weight.detach())
@@ -262,16 +262,16 @@ def test_a_normalised_target_is_drawn_in_every_channel_alike(tmp_path: Path) -> 
 def test_the_published_vit_s_with_its_decoder_has_as_many_weights(tmp_path: Path) -> None:
     backbone = Backbone("vit_small_patch16_224", pool="avg")
     model = facts("vit_small_patch16_224", size=224)
-    file = formats.load("mae").export(MAE(backbone, decoder="dec512d2b"), model, tmp_path)
+    file = formats.load_layout("mae").export(MAE(backbone, decoder="dec512d2b"), model, tmp_path)
     assert sum(value.numel() for value in torch.load(file, weights_only=True)["model"].values()) == 28_663_936
 
 
 def test_only_a_plain_transformer_fits_mae(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="MoCo has none"):
-        formats.load("mae").export(moco(), facts("resnet18"), tmp_path)
+        formats.load_layout("mae").export(moco(), facts("resnet18"), tmp_path)
     backbone = Backbone("test_vit2", size=(64, 64))
     with pytest.raises(ValueError, match="test_vit2 is no plain vision transformer as MAE's"):
-        formats.load("mae").export(MAE(backbone, decoder="dec128d2b"), facts("test_vit2"), tmp_path)
+        formats.load_layout("mae").export(MAE(backbone, decoder="dec128d2b"), facts("test_vit2"), tmp_path)
 
 
 # ---- dtforcxr8
@@ -319,7 +319,7 @@ def numbered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """One of the five models, and its file."""
     name = request.param
     method, side = chest(name), side_of(name)
-    file = formats.load("dtforcxr8").export(method, facts(name, size=side), tmp_path_factory.mktemp(name))
+    file = formats.load_layout("dtforcxr8").export(method, facts(name, size=side), tmp_path_factory.mktemp(name))
     assert file.name == f"model{NUMBERED.index(name) + 1}.pth"
     return name, method, file
 
@@ -347,7 +347,7 @@ def test_a_numbered_file_read_back_in_colour_answers_the_same(numbered: tuple[st
 
 def test_chexnets_own_class_takes_its_file_and_answers_the_same(tmp_path: Path) -> None:
     method = chest("densenet121")
-    file = formats.load("dtforcxr8").export(method, facts("densenet121"), tmp_path)
+    file = formats.load_layout("dtforcxr8").export(method, facts("densenet121"), tmp_path)
     network: Any = nn.Module()
     network.densenet121 = torchvision.models.densenet121()
     network.densenet121.classifier = nn.Sequential(nn.Linear(1024, 14), nn.Sigmoid())
@@ -360,7 +360,9 @@ def test_chexnets_own_class_takes_its_file_and_answers_the_same(tmp_path: Path) 
 def test_chexnets_weights_of_2017_are_read(tmp_path: Path) -> None:
     """Names as PyTorch had them then: with a dot before the number of a layer, without counts of batches."""
     method = chest("densenet121", channels=3)
-    state = torch.load(formats.load("dtforcxr8").export(method, facts("densenet121", 3), tmp_path), weights_only=True)
+    state = torch.load(
+        formats.load_layout("dtforcxr8").export(method, facts("densenet121", 3), tmp_path), weights_only=True
+    )
     named = {re.sub(r"(denselayer\d+\.(norm|conv))(\d)", r"\1.\3", key): value for key, value in state.items()}
     old = {f"module.{key}": value for key, value in named.items() if not key.endswith("num_batches_tracked")}
     assert "module.densenet121.features.denseblock1.denselayer1.norm.1.weight" in old
@@ -384,7 +386,7 @@ def test_a_head_with_a_sigmoid_behind_it_is_no_hindrance(name: str, tmp_path: Pa
 @pytest.mark.parametrize("teacher", NUMBERED)
 def test_a_student_has_the_number_of_its_teacher(teacher: str, tmp_path: Path) -> None:
     model = student(teachers=(f"{teacher}.some_weights",))
-    file = formats.load("dtforcxr8").export(chest("eeea_net_c2"), model, tmp_path)
+    file = formats.load_layout("dtforcxr8").export(chest("eeea_net_c2"), model, tmp_path)
     assert file.name == f"modeld{NUMBERED.index(teacher) + 1}.pth"
     shapes = {key: tuple(value.shape) for key, value in torch.load(file, weights_only=True).items()}
     assert shapes == of_14_classes("eeea_net_c2")
@@ -407,14 +409,14 @@ def test_what_those_programs_would_not_take_is_one_line(
     findings: tuple[str, ...], model: ModelSpec, says: tuple[str, ...], tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="The dtforcxr8 layout does not fit") as error:
-        formats.load("dtforcxr8").export(chest("test_resnet", findings), model, tmp_path)
+        formats.load_layout("dtforcxr8").export(chest("test_resnet", findings), model, tmp_path)
     assert all(words in str(error.value) for words in says) and "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_method_without_a_head_is_none_of_the_numbered_models(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="this model others or none"):
-        formats.load("dtforcxr8").export(Method(Backbone("test_resnet")), facts("eeea_net_c2"), tmp_path)
+        formats.load_layout("dtforcxr8").export(Method(Backbone("test_resnet")), facts("eeea_net_c2"), tmp_path)
 
 
 # ---- all of them
@@ -455,14 +457,14 @@ def test_an_unknown_layout_is_named_beside_those_there_are() -> None:
         "swav",
         "torchvision",
     )
-    assert formats.names() == written
+    assert formats.writable_layouts() == written
     with pytest.raises(
         ValueError, match=r"Unknown layout 'moko'. Did you mean 'moco'.* Layouts: byol, chexnet, .*swav"
     ):
-        formats.load("moko")
+        formats.load_layout("moko")
 
 
 def test_a_file_may_be_named_and_its_folder_is_made(tmp_path: Path) -> None:
     target = tmp_path / "权重 w" / "mine.pth.tar"
-    assert formats.load("moco").export(moco(), facts("resnet18"), target) == target
+    assert formats.load_layout("moco").export(moco(), facts("resnet18"), target) == target
     assert [file.name for file in target.parent.iterdir()] == ["mine.pth.tar"]

@@ -54,7 +54,7 @@ def images(root: Path, count: int, side: int = 48) -> Index:
             "split": "train",
         }
     )
-    return Index("made", indexes.table(rows, ["Mass"]), ("Mass",), root=root)
+    return Index("made", indexes.index_table(rows, ["Mass"]), ("Mass",), root=root)
 
 
 def imported(index: Index, out: Path, workers: int = 1, **changes: object) -> dataset_folder.DatasetFolder:
@@ -297,7 +297,9 @@ def test_boxes_follow_the_image_into_the_square(tmp_path: Path) -> None:
     boxes = pd.DataFrame({"row": [0], "finding": ["Mass"], "x": [300], "y": [100], "width": [200], "height": [100]})
     for frame, scale in ((None, 0.1), ((600, 400), 1.0)):
         drawn = boxes.assign(**{name: boxes[name] * scale for name in ("x", "y", "width", "height")})
-        index = Index("made", indexes.table(rows, ["Mass"]), ("Mass",), indexes.boxes(drawn), frame, tmp_path / "in")
+        index = Index(
+            "made", indexes.index_table(rows, ["Mass"]), ("Mass",), indexes.box_frame(drawn), frame, tmp_path / "in"
+        )
         for fit in ("pad", "crop", "squash"):
             opened = imported(index, tmp_path / f"{fit}{scale}", size=120, fit=fit)
             bright = np.argwhere(opened.image(0) > 127)
@@ -315,7 +317,9 @@ def test_a_box_that_the_crop_cuts_away_is_dropped(tmp_path: Path) -> None:
     boxes = pd.DataFrame(
         {"row": [0, 0], "finding": "Mass", "x": [0, 15], "y": [0, 0], "width": [10, 10], "height": [5, 5]}
     )
-    index = Index("made", indexes.table(rows, ["Mass"]), ("Mass",), indexes.boxes(boxes), None, tmp_path / "in")
+    index = Index(
+        "made", indexes.index_table(rows, ["Mass"]), ("Mass",), indexes.box_frame(boxes), None, tmp_path / "in"
+    )
     opened = imported(index, tmp_path / "out", size=40, fit="crop")
     assert opened.index.boxes[["x", "y", "width", "height"]].to_numpy().tolist() == [[0, 0, 5, 5]]
 

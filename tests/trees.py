@@ -277,4 +277,4 @@ TREES: dict[str, Callable[[Path], Path]] = {
 
 def builder(name: str) -> Callable[[Path], Path] | None:
     """What writes a small synthetic copy of a dataset in its real layout, if anything does."""
-    return TREES.get(name) or getattr(datasets.load(name), "example", None)
+    return TREES.get(name) or getattr(datasets.load_dataset(name), "example", None)

@@ -25,7 +25,7 @@ def file_beside(exported: Path) -> Path:
 
 def attest(exported: Path, bundle: Path) -> None:
     """Write the HMAC of an export of this bundle; OSError or ValueError where there is no key and none can be kept."""
-    code = _code(site_key.key(), hashlib.sha256(exported.read_bytes()).hexdigest(), bundle)
+    code = _code(site_key.site_key(), hashlib.sha256(exported.read_bytes()).hexdigest(), bundle)
     files.write_text(file_beside(exported), code + "\n")
 
 

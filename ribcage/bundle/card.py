@@ -110,7 +110,7 @@ def card_with_tests(card: str, result: Evaluation, tests: Sequence[PastTest]) ->
     if newest is None or not newest.honest or not isinstance(result, ClassificationEvaluation):
         return card
     name = markdown_text(f"{newest.name}, split {newest.split}")
-    kept = history.best(tests, newest)
+    kept = history.best_test(tests, newest)
     if kept.number != newest.number and f"<!-- tested: {name} -->" in card:
         return card
     section = render_markdown("card_test.md", name=name, test=newest, result=result)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ribcage.bundle.formats import Published
 from ribcage.bundle.formats.reading.account import Fate, account
-from ribcage.bundle.formats.reading.published_weights import alike
+from ribcage.bundle.formats.reading.published_weights import twin_architectures
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder
 from ribcage.methods.supervised import Supervised
-from ribcage.models.backbone import GRAY, Backbone, Coverage, fold_stem, known, laid_over, pretrained_config
+from ribcage.models.backbone import GRAY, Backbone, Coverage, fold_stem, known_model, laid_over, pretrained_config
 
 METHOD = "converted"
 """What stands in the place of a way of training."""
@@ -53,7 +53,7 @@ class Converted:
     claims: tuple[Claim, ...]
 
 
-def convert(
+def converted_model(
     file: Path,
     found: Published,
     *,
@@ -77,7 +77,7 @@ def convert(
             f"{file} has the weights of {' and of '.join(found.could)}, which answer differently, and does not say of "
             "which: name it with --model."
         )
-    config, names = pretrained_config(known(found.name)), tuple(findings) or found.findings
+    config, names = pretrained_config(known_model(found.name)), tuple(findings) or found.findings
     body, head = split(found.state, config.classifier)
     stem = found.channels(config.first_conv)
     usual = (config.mean, config.std) if stem == 3 else ((GRAY[0],), (GRAY[1],))
@@ -95,7 +95,7 @@ def convert(
     coverage = laid_over(backbone.model, found.name, body, str(file))
     strange = tuple(name for name in coverage.unexpected if name not in found.left)
     rows = len(head.get("weight", ()))
-    refuse(file, found, coverage, strange, partial)
+    refuse_incomplete(file, found, coverage, strange, partial)
     sound(file, backbone.model.state_dict(), head)
     answers = answered
     if names and not rows:
@@ -153,7 +153,7 @@ def claimed(
     whose = f"as {found.layout} has it" if found.layout else f"as timm has it for {found.name}"
     scale = f"mean {' '.join(f'{one:g}' for one in mean)}, std {' '.join(f'{one:g}' for one in std)}"
     square = f"{found.fit} to {found.stored}, {size[0]} × {size[1]}, "
-    twins = alike(found.name)
+    twins = twin_architectures(found.name)
     said: list[Claim] = []
 
     def claim(what: str, value: str, assumed: str, read: str = "in the file's description") -> None:
@@ -210,7 +210,7 @@ def several(state: dict[str, Tensor], classifier: str | Sequence[str]) -> bool:
     return any(bool(head.any()) and not torch.equal(head, heads[0]) for head in heads[1:])
 
 
-def refuse(file: Path, found: Published, coverage: Coverage, strange: Sequence[str], partial: bool) -> None:
+def refuse_incomplete(file: Path, found: Published, coverage: Coverage, strange: Sequence[str], partial: bool) -> None:
     """Raise where weights would stay random, or would be dropped in silence, unless that was asked for."""
     if partial or not (coverage.lost or strange):
         return

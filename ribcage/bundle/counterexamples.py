@@ -24,7 +24,7 @@ SEED = 20260
 """Of the phantom patients; no data set that `import phantom` makes by default has them."""
 
 
-def seen(image: Image, rng: Random) -> Image:
+def random_crop(image: Image, rng: Random) -> Image:
     """(64, 64): a random crop of an image, exposed and labelled at random."""
     return _exposed(_cropped(image, rng), rng)
 
@@ -71,7 +71,7 @@ ALTERED: dict[str, Callable[[Image], Image]] = {
 """How an image may lie or look; left for right as well in half of the cases."""
 
 
-def altered(image: Image, how: str, rng: Random) -> Image:
+def altered_image(image: Image, how: str, rng: Random) -> Image:
     """A training image altered in one of these ways."""
     mirrored = image[:, ::-1] if rng.random() < 0.5 else image
     return np.ascontiguousarray(ALTERED[how](mirrored))
@@ -123,7 +123,7 @@ def stripes(images: Sequence[Image], rng: Random) -> Image:
     return np.sign(wave) if rng.random() < 0.5 else wave
 
 
-def shapes(images: Sequence[Image], rng: Random) -> Image:
+def random_shapes(images: Sequence[Image], rng: Random) -> Image:
     """Ellipses and rectangles of several grays."""
     found = np.full((CONTENT, CONTENT), rng.uniform(0, 255), np.float32)
     for _ in range(rng.integers(2, 14)):
@@ -137,7 +137,7 @@ def shapes(images: Sequence[Image], rng: Random) -> Image:
     return cv2.GaussianBlur(found, (0, 0), rng.uniform(0.3, 3))
 
 
-def text(images: Sequence[Image], rng: Random) -> Image:
+def random_text(images: Sequence[Image], rng: Random) -> Image:
     """Lines of letters, dark or bright."""
     found = np.full((CONTENT, CONTENT), 255, np.uint8)
     for _ in range(rng.integers(3, 12)):
@@ -147,7 +147,7 @@ def text(images: Sequence[Image], rng: Random) -> Image:
     return found if rng.random() < 0.5 else 255 - found
 
 
-def tiles(images: Sequence[Image], rng: Random) -> Image:
+def shuffled_tiles(images: Sequence[Image], rng: Random) -> Image:
     """Tiles of training images in another order."""
     side = CONTENT // int(rng.choice([2, 3, 4, 6]))
     found = np.empty((CONTENT, CONTENT), np.float32)
@@ -258,6 +258,6 @@ def _disc(image: Image, centre: Iterable[float], axes: Iterable[float], angle: f
 
 
 OTHERS: tuple[Callable[[Sequence[Image], Random], Image], ...] = (
-    *(noise, stripes, shapes, shapes, text, tiles, detail),
+    *(noise, stripes, random_shapes, random_shapes, random_text, shuffled_tiles, detail),
     *(clouds, clouds, limb, limb, slice_of_a_trunk, slice_of_a_trunk, slice_of_a_trunk),
 )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.bundle import attestation, onnx_export
-from ribcage.bundle.formats import one_line
+from ribcage.bundle.formats import error_text
 from ribcage.bundle.io import Classifier
 from ribcage.bundle.spec import ModelSpec
 from ribcage.imaging import augment
@@ -95,12 +95,12 @@ def patterns(side: int, count: int = 12) -> np.ndarray:
 # ---- files
 
 
-def missing(to: str) -> tuple[str, ...]:
+def missing_packages(to: str) -> tuple[str, ...]:
     """The packages that are needed and not installed."""
     return tuple(name for name in NEEDED[to] if importlib.util.find_spec(name) is None)
 
 
-def facts(model: ModelSpec) -> dict[str, str]:
+def export_metadata(model: ModelSpec) -> dict[str, str]:
     """What a file says of itself; lists as JSON."""
     listed = {
         "findings": model.findings,
@@ -112,12 +112,12 @@ def facts(model: ModelSpec) -> dict[str, str]:
     return {f"ribcage.{name}": text for name, text in {**said, **words}.items()}
 
 
-def seal(written: Sequence[Path]) -> None:
+def write_digests(written: Sequence[Path]) -> None:
     """Write the digests of an export beside its first file, as `sha256sum --check` reads them."""
-    files.write_text(beside(written[0]), digest.digest_lines({one.name: one for one in written}))
+    files.write_text(digest_file(written[0]), digest.digest_lines({one.name: one for one in written}))
 
 
-def beside(file: Path) -> Path:
+def digest_file(file: Path) -> Path:
     """Where the digests of an export are."""
     return file.with_name(file.name + ".sha256")
 
@@ -139,7 +139,7 @@ def write_onnx(opened: Classifier, file: Path) -> None:
     side = opened.spec.stored
     onnx_export.onnx(Deployed(opened), (side, side), file, kind=torch.uint8, answers="probabilities")
     content = onnx.load(str(file))
-    onnx.helper.set_model_props(content, facts(opened.spec))
+    onnx.helper.set_model_props(content, export_metadata(opened.spec))
     onnx.save(content, str(file))
 
 
@@ -156,7 +156,7 @@ def write_torchscript(opened: Classifier, file: Path) -> None:
     side, module = opened.spec.stored, Deployed(opened)
     with quiet(), torch.inference_mode(False), torch.no_grad():
         traced = torch.jit.trace(module, torch.zeros(2, side, side, dtype=torch.uint8), check_trace=False)
-        torch.jit.save(traced, str(file), _extra_files=facts(opened.spec))
+        torch.jit.save(traced, str(file), _extra_files=export_metadata(opened.spec))
 
 
 def write_openvino(source: Path, model: ModelSpec, file: Path) -> None:
@@ -164,7 +164,7 @@ def write_openvino(source: Path, model: ModelSpec, file: Path) -> None:
     import openvino
 
     content = openvino.Core().read_model(str(source))
-    for name, text in facts(model).items():
+    for name, text in export_metadata(model).items():
         content.set_rt_info(text, name.split("."))
     openvino.save_model(content, str(file), compress_to_fp16=False)
 
@@ -210,7 +210,7 @@ def loaded_onnx(content: bytes, file: Path, threads: int = 0) -> Answer:
     try:
         elsewhere = outside(onnx.load_from_string(content))
     except DecodeError as error:
-        raise ValueError(f"{file} is no ONNX file ({one_line(error)}): export the model again.") from None
+        raise ValueError(f"{file} is no ONNX file ({error_text(error)}): export the model again.") from None
     if elsewhere:
         raise ValueError(f"{file} has weights in other files, which Ribcage does not open: export the model again.")
 
@@ -218,12 +218,12 @@ def loaded_onnx(content: bytes, file: Path, threads: int = 0) -> Answer:
         try:
             return np.asarray(session.run(None, {"images": images})[0])
         except Exception as error:  # the runtime has its own kinds
-            raise ValueError(f"{file} cannot be run ({one_line(error)}): export the model again.") from None
+            raise ValueError(f"{file} cannot be run ({error_text(error)}): export the model again.") from None
 
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ValueError(f"{file} cannot be opened ({one_line(error)}): export the model again.") from None
+        raise ValueError(f"{file} cannot be opened ({error_text(error)}): export the model again.") from None
     return answer
 
 

@@ -82,7 +82,7 @@ def hashed(*parts: str | bytes) -> str:
 # ---- the file
 
 
-def load(folder: Path) -> list[PastTest]:
+def load_tests(folder: Path) -> list[PastTest]:
     """The tests of the bundle in this folder, in their order; none where it has no history."""
     file = folder / FILE
     try:
@@ -118,7 +118,7 @@ def _test(values: dict[str, Any]) -> PastTest:
 def add(folder: Path, test: PastTest) -> PastTest:
     """Note a test in the bundle in this folder; its number is the next one, whoever else tests the model now."""
     with _only_writer(folder):
-        tests = load(folder)
+        tests = load_tests(folder)
         numbered = PastTest(**(asdict(test) | {"number": max([0, *(one.number for one in tests)]) + 1}))
         _test(asdict(numbered))  # what could not be read again would spoil all that is there
         text = json.dumps({"format": FORMAT, "tests": [asdict(one) for one in (*tests, numbered)]}, indent=1)
@@ -181,7 +181,7 @@ def new(test: PastTest, before: Sequence[PastTest]) -> str:
     return said + options
 
 
-def best(tests: Sequence[PastTest], newest: PastTest) -> PastTest:
+def best_test(tests: Sequence[PastTest], newest: PastTest) -> PastTest:
     """The best-documented honest test of the same name, split and weights; of equals the newest."""
     alike = [
         one

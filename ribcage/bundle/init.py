@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ribcage.bundle.formats import Published, published
-from ribcage.bundle.formats.reading.account import account, summary
+from ribcage.bundle.formats.reading.account import account, account_summary
 from ribcage.bundle.io import WEIGHTS_FILE, find_bundle, load_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.weights import load_backbone
@@ -156,4 +156,4 @@ def _report(init: str, found: Published, built: Backbone) -> None:
     config = pretrained_config(built.name)
     ends = (config.classifier,) if isinstance(config.classifier, str) else tuple(config.classifier or ())
     whose = recognised_as(found) if found.layout else "of no known layout; names as timm has them"
-    print(f"{init}: {whose}\n{summary(account(found, built.coverage, ends, False))}", flush=True)
+    print(f"{init}: {whose}\n{account_summary(account(found, built.coverage, ends, False))}", flush=True)

@@ -15,17 +15,17 @@ from pathlib import Path
 import torch
 
 from ribcage.bundle import card, ood
-from ribcage.bundle.formats import one_line
+from ribcage.bundle.formats import error_text
 from ribcage.bundle.formats.reading.safetensors_header import read_header
 from ribcage.bundle.spec import CAM_HEAD, ModelSpec
 from ribcage.bundle.weights import (
     check_state,
+    convolutional_head,
     detector_state,
     load_plain_state,
     load_state,
     plain_shapes,
     plain_state,
-    shaped,
 )
 from ribcage.data.provenance import Provenance
 from ribcage.methods import Method
@@ -49,9 +49,9 @@ class Bundle:
     provenance: Provenance
 
     @functools.cached_property
-    def ood(self) -> ood.Check | None:
+    def ood(self) -> ood.OODCheck | None:
         """The out-of-distribution check; None where the bundle has none."""
-        return ood.load(self.folder)
+        return ood.load_check(self.folder)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Detector(Bundle):
 
 
 def save_bundle(
-    folder: Path, method: Method, spec: ModelSpec, provenance: Provenance, check: ood.Check | None = None
+    folder: Path, method: Method, spec: ModelSpec, provenance: Provenance, check: ood.OODCheck | None = None
 ) -> None:
     """Write a bundle, with its out-of-distribution check if there is one. All files are written under temporary names
     first; model.json is removed first and renamed last, so that half of one bundle never opens with half of another."""
@@ -84,7 +84,7 @@ def save_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     state, plain = dict(method.backbone.model.state_dict()), plain_shapes(spec)
     if isinstance(method, Supervised) and spec.findings:
-        state = shaped(plain_state(method), plain)
+        state = convolutional_head(plain_state(method), plain)
     if isinstance(method, Detect):
         state = detector_state(method)
     fits, unknown = {name: value.shape for name, value in state.items()} == plain, provenance.unknown.tolist()
@@ -137,7 +137,7 @@ def load_bundle(folder: Path | str) -> Bundle:
     try:
         weights = load_file(folder / WEIGHTS_FILE)
     except Exception as error:  # the library has an exception of its own
-        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged ({type(error).__name__}: {one_line(error)}).") from None
+        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged ({type(error).__name__}: {error_text(error)}).") from None
     if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise ValueError(f"{folder / WEIGHTS_FILE} is damaged: {bad[0]} holds numbers that are not finite.")
     method = _built(spec, str(folder))
@@ -210,7 +210,7 @@ def _check_shapes(spec: ModelSpec, folder: Path) -> None:
     except FileNotFoundError:
         raise FileNotFoundError(f"{folder} has no {WEIGHTS_FILE}.") from None
     except Exception as error:
-        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged ({type(error).__name__}: {one_line(error)}).") from None
+        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged ({type(error).__name__}: {error_text(error)}).") from None
     with torch.device("meta"):
         method = _built(spec, str(folder))
     own = detector_state(method) if isinstance(method, Detect) else plain_state(method)

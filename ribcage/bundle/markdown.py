@@ -37,7 +37,7 @@ def _environment() -> "Environment":
     )  # fmt: skip
     made.filters |= {
         "markdown": markdown_text,
-        "counted": counted,
+        "counted": count_phrase,
         "general": lambda number: f"{number:g}",
         "interval": interval,
         "difference": difference,
@@ -50,7 +50,7 @@ def _shown(value: Any) -> Markup:
     return value if isinstance(value, Markup) else markdown_text(value)
 
 
-def counted(number: int, noun: str = "", plural: str = "") -> str:
+def count_phrase(number: int, noun: str = "", plural: str = "") -> str:
     """1,234 images; 1 image; 1,234"""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}" if noun else f"{number:,}"
 

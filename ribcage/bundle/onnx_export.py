@@ -36,7 +36,7 @@ class Network(nn.Module):
         return self.head(self.backbone.pool(self.backbone.model.forward_features(self.backbone.shown(images))))
 
 
-def missing() -> tuple[str, ...]:
+def missing_onnx_packages() -> tuple[str, ...]:
     """The packages that exporting needs and that are not installed."""
     return tuple(name for name in NEEDED if importlib.util.find_spec(name) is None)
 
@@ -50,7 +50,7 @@ def onnx(
     answers: str = "logits",
 ) -> None:
     """Write a network for images of this shape, without the batch, in evaluation mode, weights inside the file."""
-    if absent := missing():
+    if absent := missing_onnx_packages():
         raise ImportError(f"Exporting needs {', '.join(absent)}: {INSTALL}")
     network = network.eval().to(memory_format=torch.contiguous_format)
     try:
@@ -63,7 +63,7 @@ def onnx(
         raise ValueError(f"torch cannot export it: {reason}") from None
 
 
-def opened(file: Path, threads: int = 0) -> Callable[[Tensor], Tensor]:
+def onnx_function(file: Path, threads: int = 0) -> Callable[[Tensor], Tensor]:
     """An ONNX file as a function of images, run by ONNX Runtime on the CPU; threads: 0 takes one for each core."""
     import onnxruntime
 

@@ -60,7 +60,7 @@ def plain_state(method: Supervised) -> dict[str, Tensor]:
     return state
 
 
-def shaped(state: dict[str, Tensor], shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+def convolutional_head(state: dict[str, Tensor], shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
     """A linear head as the 1 × 1 convolution that some architectures have in its place."""
     return {
         name: value[:, :, None, None] if shapes.get(name) == (*value.shape, 1, 1) else value

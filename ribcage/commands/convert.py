@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ribcage.bundle.conversion import Converted
     from ribcage.bundle.formats.account import Fate
     from ribcage.bundle.formats.reading.published_weights import Published
-    from ribcage.bundle.ood import Check
+    from ribcage.bundle.ood import OODCheck
     from ribcage.bundle.spec import ModelSpec
     from ribcage.data.provenance import Provenance
     from ribcage.methods.supervised import Supervised
@@ -41,7 +41,7 @@ class Model:
     spec: "ModelSpec"
     seen: "Provenance"
     """What it was trained and validated on."""
-    ood: "Check | None" = None
+    ood: "OODCheck | None" = None
     """Its out-of-distribution check."""
 
 
@@ -153,7 +153,7 @@ def converted(options: Options) -> "ModelSpec":
     size = (options.size[0], options.size[-1]) if options.size else None
     names = tuple("" if name == "-" else name for name in options.findings)
     said = {"architecture": options.model, "preprocessing": options.mean, "findings": names}
-    made = conversion.convert(
+    made = conversion.converted_model(
         options.file, found, findings=names, channels=options.channels, size=size, partial=options.partial,
         given=[name for name, value in said.items() if value], agreed=bool(options.layout),
     )  # fmt: skip
@@ -244,7 +244,7 @@ def described(found: "Published", options: Options) -> "Published":
 
 def report(file: Path, found: "Published", made: "Converted") -> None:
     """Print what was recognised, by what, what is assumed, and how many tensors are used."""
-    from ribcage.bundle.formats.reading.account import summary
+    from ribcage.bundle.formats.reading.account import account_summary
 
     coverage, model = made.coverage, made.model
     whose = f"{found.layout} ({found.source}; licence: {found.licence})" if found.layout else "unknown layout"
@@ -254,7 +254,7 @@ def report(file: Path, found: "Published", made: "Converted") -> None:
         print(f"  {claim}")
     count = len(coverage.matched) + len(coverage.lost)
     print(f"backbone: {len(coverage.matched)} of {count} weights" + (f", {coverage}" if coverage.lost else ""))
-    print(summary(made.fates))
+    print(account_summary(made.fates))
     if made.rows and not model.findings:
         print(f"last layer: {made.rows:,} outputs without names, left out; --findings names them.")
     elif not made.rows:
@@ -278,7 +278,7 @@ def published_file(options: Options) -> Path:
     from ribcage.bundle.io import load_bundle
 
     assert options.file and options.out
-    layout, opened = formats.load(options.to), load_bundle(options.file)
+    layout, opened = formats.load_layout(options.to), load_bundle(options.file)
     file: Path = layout.export(opened.method, opened.spec, options.out)
     print(f"Wrote {file}.")
     return file

@@ -132,7 +132,7 @@ class CommandLog:
 
         from ribcage.runtime import flags
 
-        self.commands.append(shlex.join(["ribcage", name, *flags.words(module, options)]))
+        self.commands.append(shlex.join(["ribcage", name, *flags.option_line(module, options)]))
         print(f"\n$ {self.commands[-1]}", flush=True)
 
 
@@ -224,7 +224,7 @@ def write_file(options: Options, log: CommandLog) -> None:
     from ribcage.bundle import deployment
     from ribcage.commands import export
 
-    if absent := deployment.missing("onnx"):
+    if absent := deployment.missing_packages("onnx"):
         print(f"Skipped: it needs {', '.join(absent)} (pip install 'ribcage[export]').")
         return
     given = export.Options(options.out / "small-distilled", data=(str(data(options)),), runs=2 if options.quick else 10)

@@ -191,7 +191,7 @@ def check_teachers(options: Options, data: "Datasets", val_rows: "np.ndarray") -
     for name in options.teacher:
         seen = teacher_provenance(name)
         try:
-            leakage.check(seen, data, val_rows, selected=True)
+            leakage.check_leakage(seen, data, val_rows, selected=True)
         except leakage.LeakError as error:
             found = f"{name} was trained on images of split {options.val!r}"
             why = error.leak.said("validation")
@@ -302,14 +302,14 @@ def view_sizes(size: tuple[int, int], teachers: "Mapping[str, OpenedTeacher]") -
 
 def check_maps(method: "Distil", spec: "ModelSpec") -> None:
     """Raise where a feature map has a single location, so that there are no relations between locations."""
-    from ribcage.methods.distil import places
+    from ribcage.methods.distil import map_places
     from ribcage.training.teachers.live import LiveTeacher
 
     models = [(one.method.backbone, one.model) for one in method.teachers if isinstance(one, LiveTeacher)]
     single = [
         f"{one.name} at {one.size[0]} × {one.size[1]}"
         for backbone, one in [(method.backbone, spec), *models]
-        if places(backbone, one.size) == 1
+        if map_places(backbone, one.size) == 1
     ]
     if single:
         raise ValueError(
@@ -354,7 +354,7 @@ def keeper(
     from ribcage.training.teachers.opening import teacher_provenance
 
     provenance = Provenance.of(data, train_rows, val_rows) | initial_provenance(options.init)
-    check = ood.later(data, train_rows, val_rows)
+    check = ood.lazy_check(data, train_rows, val_rows)
     for name in options.teacher:
         provenance |= teacher_provenance(name)
 

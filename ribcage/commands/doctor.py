@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ribcage.training.checkup import Check, Report
+    from ribcage.training.checkup import InstallationCheck, Report
 
 EXAMPLES = ("doctor", "doctor --json doctor.json")
 
@@ -31,11 +31,11 @@ def run(options: Options) -> "Report":
 
     with contextlib.suppress(OSError):  # a notebook has no such stream
         faulthandler.enable()  # a package that ends the process shows where
-    found: list[checkup.Check] = []
+    found: list[checkup.InstallationCheck] = []
     for one in checkup.checks():
         show(one, first=not found or found[-1].group != one.group)
         found.append(one)
-    facts = checkup.facts(found)
+    facts = checkup.checkup_facts(found)
     if options.json is not None:
         write(options.json, facts)
     broken = [one for one in found if one.broken]
@@ -47,7 +47,7 @@ def run(options: Options) -> "Report":
     return facts
 
 
-def show(one: "Check", first: bool) -> None:
+def show(one: "InstallationCheck", first: bool) -> None:
     """A line for the result, and one for the fix."""
     if first:
         print(f"\n{one.group}")

@@ -112,7 +112,7 @@ def evaluate_findings(options: Options) -> "ResultWithPage":
         seed=options.seed,
     )  # fmt: skip
     context = test.context(data.findings, command_line(options))
-    maps = gradcam.usual(model.method.backbone, model.spec.size)
+    maps = gradcam.map_grid_note(model.method.backbone, model.spec.size)
     result = replace(result, context=replace(context, leak=leak, maps=maps))
     own = (
         *notes.shift_notes(result, model.spec.reliability, model.spec, str(options.run)),
@@ -126,7 +126,7 @@ def evaluate_findings(options: Options) -> "ResultWithPage":
     else:
         print_evaluation(result, metric_table(result), metrics_note(result))
     page = classification_page(result, data, worst_errors(data, test.datasets, options.worst, result.rule))
-    save = partial(predictions.save, data.table())
+    save = partial(predictions.save_predictions, data.table())
     return EvaluationFiles(options.run, out).write(result, page, "predictions.parquet", save)
 
 
@@ -204,4 +204,4 @@ def command_line(options: Options) -> str:
 
     from ribcage.runtime import flags
 
-    return shlex.join(["ribcage", "evaluate", *flags.words(sys.modules[__name__], options)])
+    return shlex.join(["ribcage", "evaluate", *flags.option_line(sys.modules[__name__], options)])

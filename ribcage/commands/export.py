@@ -83,7 +83,7 @@ def run(options: Options) -> Exported:
 
     limits.check_options(options, wrong(options))
     opened = load_classifier(options.model)
-    if absent := deployment.missing(options.to):
+    if absent := deployment.missing_packages(options.to):
         raise ImportError(f"--to {options.to} needs {', '.join(absent)}: pip install 'ribcage[export]'")
     file = options.out or opened.folder / usual(options)
     with contextlib.ExitStack() as stack:
@@ -98,11 +98,11 @@ def run(options: Options) -> Exported:
         if options.latency:
             with progress.working("measuring the time that both take (--no-latency skips this)"):
                 result["latency"] = timed(options, opened, made)
-        for stale in (deployment.beside(file), attestation.file_beside(file)):
+        for stale in (deployment.digest_file(file), attestation.file_beside(file)):
             stale.unlink(missing_ok=True)
         for one in beside(made):
             one.replace(file.with_suffix(one.suffix))
-        deployment.seal(beside(file))
+        deployment.write_digests(beside(file))
         if file == opened.folder / deployment.FILES["onnx"] and not options.int8:
             try:
                 attestation.attest(file, opened.folder)

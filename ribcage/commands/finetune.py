@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ribcage.models.hyperparameters import Hyperparameters, told
+from ribcage.models.hyperparameters import Hyperparameters, default_texts
 from ribcage.training.options import TrainingOptions, as_json, with_defaults
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Options(TrainingOptions):
 
 def defaults(_: str = "") -> dict[str, str]:
     """The defaults of options that are left open, for the help."""
-    return told(Options.usual)
+    return default_texts(Options.usual)
 
 
 def run(options: Options) -> Path | int:
@@ -175,9 +175,9 @@ def describe(
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
     counts = {
         "images": len(train_rows),
-        "patients": selection.known_patients(data, train_rows),
+        "patients": selection.count_known_patients(data, train_rows),
         "selection": len(val_rows),
-        "shared_patients": selection.overlap(data, train_rows, val_rows).patients,
+        "shared_patients": selection.split_overlap(data, train_rows, val_rows).patients,
         "policy": str(policy.settled),
     }
     return ModelSpec(
@@ -279,7 +279,7 @@ def keeper(
     from ribcage.data.provenance import Provenance
 
     provenance = Provenance.of(data, train_rows, val_rows) | initial_provenance(options.init)
-    check = ood.later(data, train_rows, val_rows)
+    check = ood.lazy_check(data, train_rows, val_rows)
 
     def keep() -> None:
         save_bundle(options.out / "bundle", validation.method(), validation.chosen_spec(), provenance, check())

@@ -65,7 +65,7 @@ def member(name: str) -> "Callable[..., Index]":
     """The function whose keywords are the data set's own options."""
     from ribcage.data import datasets
 
-    return datasets.load(name).index
+    return datasets.load_dataset(name).index
 
 
 def member_file(name: str) -> Path:
@@ -141,7 +141,7 @@ def describe(options: Options) -> "tuple[Index, Facts]":
     """The Index, and the facts of the folder to be."""
     from ribcage.data import dataset_folder, datasets, splits
 
-    module = datasets.load(options.dataset)
+    module = datasets.load_dataset(options.dataset)
     index = datasets.index(options.dataset, options.root, **options.member)
     root = index.root.absolute() if datasets.needs_root(options.dataset) else index.root
     index = replace(index, name=options.name or index.name, root=root)

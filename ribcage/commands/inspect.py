@@ -41,7 +41,7 @@ def member(name: str) -> "Callable[..., Index | None]":
     from ribcage.data import audit, datasets
 
     meant = audit.not_imported(str(name if isinstance(name, str | Path) else next(iter(name), "")))
-    return datasets.load(meant[0]).index if meant else _nothing
+    return datasets.load_dataset(meant[0]).index if meant else _nothing
 
 
 def _nothing() -> None:

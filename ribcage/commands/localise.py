@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ribcage.models.hyperparameters import Hyperparameters, told
+from ribcage.models.hyperparameters import Hyperparameters, default_texts
 from ribcage.training.options import TrainingOptions, as_json, with_defaults
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Options(TrainingOptions):
 
 def defaults(_: str = "") -> dict[str, str]:
     """The defaults of options that are left open, for the help."""
-    return told(Options.usual)
+    return default_texts(Options.usual)
 
 
 def run(options: Options) -> Path | int:
@@ -252,10 +252,10 @@ def describe(
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
     counts = {
         "images": len(train_rows),
-        "patients": selection.known_patients(data, train_rows),
+        "patients": selection.count_known_patients(data, train_rows),
         "boxes": sum(len(detections.truth(data, train_rows, name)) for name in options.findings),
         "selection": len(val_rows),
-        "shared_patients": selection.overlap(data, train_rows, val_rows).patients,
+        "shared_patients": selection.split_overlap(data, train_rows, val_rows).patients,
         "policy": str(policy.settled),
     }
     return ModelSpec(
@@ -303,7 +303,7 @@ def build(
     torch.manual_seed(options.seed)
     backbone = initial_backbone(model, options.init, options.drop_path)
     method = build_detector(model, backbone, "The detector", freeze=options.freeze == "backbone")
-    method.measure(detections.shown(data, train_rows, model.findings, model.size), model.size)
+    method.measure(detections.boxes_in_view(data, train_rows, model.findings, model.size), model.size)
     shown = [augment.changed_view(augment.PRESETS[options.augment](model.size), options.view)]
     loader = setup.build_loader(options, data, shown, train_rows, model, device, policy=policy)
     return setup.build_trainer(options, method, loader, device)
@@ -368,7 +368,7 @@ def keeper(
     from ribcage.data.provenance import Provenance
 
     provenance = Provenance.of(data, train_rows, val_rows) | initial_provenance(options.init)
-    check = ood.later(data, train_rows, val_rows)
+    check = ood.lazy_check(data, train_rows, val_rows)
 
     def keep() -> None:
         save_bundle(options.out / "bundle", trainer.result, validation.chosen_spec(), provenance, check())

@@ -72,7 +72,7 @@ def run(options: Options) -> "pd.DataFrame":
     from ribcage.runtime import limits
 
     model = ModelSpec.load(find_bundle(options.model) / "model.json")
-    files = image_files.files(options.paths, [place for place in (options.maps, options.sheet) if place])
+    files = image_files.image_files(options.paths, [place for place in (options.maps, options.sheet) if place])
     limits.check_options(options, [*wrong(options, len(files.images)), *unsuitable(options, model)])
     if files.others:
         print(skipped_line(files))
@@ -83,14 +83,14 @@ def run(options: Options) -> "pd.DataFrame":
     )  # fmt: skip
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        predictions.save(table, options.out)
+        predictions.save_predictions(table, options.out)
         print(f"Wrote {options.out}.")
     out = str(options.out) if options.out else ""
     show(options, table, PredictionLines(model, options.threshold, options.notes, out), ood.weakness(opened.ood))
     maps = MapFiles(
         opened, way(options), options.maps, options.sheet, options.map_findings, options.threshold, options.window
     )
-    readable = image_files.readable(table, files.images)
+    readable = image_files.read_files(table, files.images)
     if options.maps or options.sheet:
         maps.write(table, readable)
     if options.check_maps:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ribcage.models.hyperparameters import told
+from ribcage.models.hyperparameters import default_texts
 from ribcage.training.options import LEFT_OPEN, TrainingOptions, as_json, earlier_values, with_defaults
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def member(name: str) -> "type[Method]":
     """The class whose keywords are the method's own options."""
     from ribcage import methods
 
-    kind = methods.load(name)
+    kind = methods.load_method(name)
     if kind.command != "pretrain":
         raise ValueError(f"{name} is not a pretraining method: train it with 'ribcage {kind.command}'.")
     return kind
@@ -91,7 +91,7 @@ def defaults(method: str = "") -> dict[str, str]:
     """The defaults of options that are left open, for the help: those of the method's paper."""
     if not method:
         return dict.fromkeys(("epochs", *LEFT_OPEN), "the method's: ribcage pretrain METHOD --help")
-    return told(member(method).published(None, Options.batch))
+    return default_texts(member(method).published(None, Options.batch))
 
 
 def settled(options: Options) -> Options:
@@ -151,7 +151,7 @@ def check(options: Options) -> None:
     from ribcage.runtime import limits
     from ribcage.training import setup
 
-    kind = methods.load(options.method)
+    kind = methods.load_method(options.method)
     wrong = limits.faults(options)
     if not kind.divisible and setup.accumulation_steps(options, options.batch) > 1:
         wrong.append(
@@ -180,13 +180,13 @@ def describe(options: Options, data: "Datasets", rows: "np.ndarray") -> tuple["M
     from ribcage.training import setup
 
     findings = setup.findings_of(options, data)
-    learnt = findings if methods.load(options.method).from_labels else ()
-    if methods.load(options.method).from_labels and not learnt:
+    learnt = findings if methods.load_method(options.method).from_labels else ()
+    if methods.load_method(options.method).from_labels and not learnt:
         raise ValueError(f"{options.method} uses labels, and {', '.join(options.data)} has none.")
     scales = [(one.mean, one.std) for one in data]
     common = np.average(scales, axis=0, weights=shares(options, data, rows)).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else common)
-    counts = {"images": len(rows), "patients": selection.known_patients(data, rows)}
+    counts = {"images": len(rows), "patients": selection.count_known_patients(data, rows)}
     facts = {"method": options.method, **counts, "selection": 0, "scales": scales, "learnt": learnt}
     return ModelSpec(
         name=options.model,
@@ -227,7 +227,7 @@ def build(
     from ribcage.training import setup
 
     torch.manual_seed(options.seed)
-    kind = methods.load(options.method)
+    kind = methods.load_method(options.method)
     method = kind(initial_backbone(model, options.init, options.drop_path), findings, **options.member)
     loader = loader_of(options, data, rows, model, method, device)
     if wrong := method.faults(len(rows), options.batch):

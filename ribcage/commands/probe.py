@@ -94,14 +94,14 @@ def run(options: Options) -> dict[str, Any]:
             tested, left = leakage.unseen(each, data, tested)
             for note in leakage.left_out_note(left):
                 print(note)
-    leaks = [leakage.check(each, data, tested, allow=options.allow_leak) for each in seen]
+    leaks = [leakage.check_leakage(each, data, tested, allow=options.allow_leak) for each in seen]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts = [
         probe.extract(backbone, loader(options, data, rows, model), device, name)
         for name, rows in zip((options.train, options.val, options.split), (train_rows, val_rows, tested), strict=True)
     ]
     found = list(probe.scores(data, parts[0], parts[1], parts[2], options.labels, options.seeds))
-    result = probe.as_json(found, model.findings) | {
+    result = probe.probe_results(found, model.findings) | {
         "leaks": [typed_json.to_json(leak) for leak in leaks if leak.found]
     }
     result |= {"images": [len(part.rows) for part in parts], **context(options)}
@@ -134,7 +134,7 @@ def split_rows(options: Options, data: "Datasets") -> tuple["np.ndarray", "np.nd
         data.rows_of(split, frontal=options.frontal) for split in (options.train, options.val, options.split)
     )
     if options.drop_shared:
-        gone = selection.given_way(data, options.drop_shared)
+        gone = selection.rows_that_give_way(data, options.drop_shared)
         train_rows, val_rows, tested = (rows[~gone[rows]] for rows in (train_rows, val_rows, tested))
         lacking = [
             split
@@ -162,7 +162,7 @@ def subject(options: Options, data: "Datasets") -> tuple["ModelSpec", "Backbone"
     from ribcage.bundle.init import initial_backbone, initial_normalisation, initial_pool, initial_provenance
     from ribcage.bundle.io import load_bundle
     from ribcage.bundle.spec import ModelSpec
-    from ribcage.models.backbone import GRAY, known
+    from ribcage.models.backbone import GRAY, known_model
 
     findings = options.findings or tuple(dict.fromkeys(name for one in data for name in one.index.findings))
     size = (options.size[0], options.size[-1]) if options.size else None
@@ -174,7 +174,7 @@ def subject(options: Options, data: "Datasets") -> tuple["ModelSpec", "Backbone"
     own = np.mean([(one.mean, one.std) for one in data], axis=0).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
     model = ModelSpec(
-        known(options.model), findings, size or (224, 224), data[0].size, data[0].facts.fit, mean, std,
+        known_model(options.model), findings, size or (224, 224), data[0].size, data[0].facts.fit, mean, std,
         channels=options.channels, pool=options.pool or initial_pool(options.init),
     )  # fmt: skip
     return model, initial_backbone(model, options.init, 0.0), [initial_provenance(options.init)]
@@ -190,7 +190,7 @@ def loader(options: Options, data: "Datasets", rows: "np.ndarray", model: "Model
         raise ValueError(
             f"The policy {str(policy)!r} smooths labels; a probe needs labels 1, 0 or blank. Use ones or zeros."
         )
-    return probe.shown(
+    return probe.plain_loader(
         data, rows, model.size, model.findings, policy=policy, batch=options.batch,
         threads=options.threads or None, channels=model.channels, normalise=(model.mean, model.std),
     )  # fmt: skip
@@ -209,7 +209,7 @@ def context(options: Options) -> dict[str, Any]:
         "weights": options.model if named(options) else options.init or "random",
         "data": list(options.data),
         "split": options.split,
-        "command": shlex.join(["ribcage", "probe", *flags.words(sys.modules[__name__], options)]),
+        "command": shlex.join(["ribcage", "probe", *flags.option_line(sys.modules[__name__], options)]),
         "versions": dataset_folder.versions(),
     }
 

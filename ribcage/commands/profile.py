@@ -90,10 +90,10 @@ def check(options: Options) -> None:
 
 def strange(word: str) -> str:
     """What is wrong with the name of a model."""
-    from ribcage.models.backbone import known
+    from ribcage.models.backbone import known_model
 
     try:
-        known(word)
+        known_model(word)
     except ValueError as error:
         return str(error).rstrip(".")
     return ""

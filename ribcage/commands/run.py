@@ -52,7 +52,7 @@ class Step:
 
         from ribcage.runtime import flags
 
-        return shlex.join(["ribcage", self.command, *flags.words(self.module, self.options)])
+        return shlex.join(["ribcage", self.command, *flags.option_line(self.module, self.options)])
 
 
 def member(name: str) -> Callable[..., None]:
@@ -63,7 +63,7 @@ def member(name: str) -> Callable[..., None]:
     own = {one.name for one in dataclasses.fields(Options)}
     known = [
         one
-        for one in flags.read_flags(trains.module, flags.words(trains.module, trains.options))
+        for one in flags.read_flags(trains.module, flags.option_line(trains.module, trains.options))
         if not one.positional and one.name not in own and one.name != "resume"
     ]
     settled = {**getattr(trains.options, "member", {}), **vars(trains.options)}

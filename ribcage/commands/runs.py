@@ -34,7 +34,7 @@ def run(options: Options) -> list[dict[str, Any]]:
 
     if not options.folder.is_dir():
         raise FileNotFoundError(f"{options.folder} is not a folder. Name the folder of your runs: ribcage runs FOLDER.")
-    rows = runs.rows(options.folder)
+    rows = runs.run_rows(options.folder)
     show(options.folder, rows)
     facts = [one.facts() for one in rows]
     if options.json is not None:

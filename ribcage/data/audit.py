@@ -16,7 +16,7 @@ import pandas as pd
 from ribcage.data import dataset_folder, splits
 from ribcage.data.importer import tables as importer_tables
 from ribcage.data.index import SPLITS, Index
-from ribcage.data.index import table as table_of
+from ribcage.data.index import index_table as table_of
 from ribcage.data.readers import tables
 from ribcage.imaging import duplicates
 
@@ -80,18 +80,18 @@ def describe(member: Member) -> dict[str, Any]:
         "images": len(table),
         "patients": int((table["patient"].unique() != "").sum()),
         "without_patient": int((table["patient"] == "").sum()),
-        "unknown_in_splits": int(((table["patient"] == "") & splits.used(table["split"])).sum()),
+        "unknown_in_splits": int(((table["patient"] == "") & splits.rows_in_use(table["split"])).sum()),
         "studies": len(table.loc[table["study"] != "", ["patient", "study"]].drop_duplicates()),
         "rejected": facts.rejected if facts else 0,
-        "stored": stored(facts) if facts else "tables only",
+        "stored": storage_phrase(facts) if facts else "tables only",
         "notes": facts.notes if facts else {},
-        "splits": counts(table["split"], SPLITS),
-        "split_patients": counts(
+        "splits": value_counts(table["split"], SPLITS),
+        "split_patients": value_counts(
             table.loc[table["patient"] != "", ["split", "patient"]].drop_duplicates()["split"], SPLITS
         ),
-        "findings": findings(index),
-        "views": counts(table["view"]),
-        "sexes": counts(table["sex"]),
+        "findings": finding_counts(index),
+        "views": value_counts(table["view"]),
+        "sexes": value_counts(table["sex"]),
         "ages": ages(table["age"]),
         "sides": sides(table),
         "enlarged": importer_tables.enlarged(table, facts) if facts else "",
@@ -99,26 +99,26 @@ def describe(member: Member) -> dict[str, Any]:
         "damaged": len(member.dataset.damaged()) if member.dataset is not None else 0,
         "without_test": [name for name, part in published(table).items() if "test" not in set(part)],
         "notices": notices(index),
-        "boxes": counts(index.boxes["finding"]),
+        "boxes": value_counts(index.boxes["finding"]),
         "boxed_images": int(index.boxes["row"].nunique()),
     }
 
 
-def stored(facts: dataset_folder.Facts) -> str:
+def storage_phrase(facts: dataset_folder.Facts) -> str:
     """How the images are kept, in a phrase."""
     if facts.linked:
         return f"linked, read at {facts.size} px"
     return f"{facts.size} × {facts.size} px, {facts.depth} bit, {facts.fit}, mean {facts.mean:.3f}, std {facts.std:.3f}"
 
 
-def counts(values: pd.Series, order: Sequence[str] = ()) -> dict[str, int]:
+def value_counts(values: pd.Series, order: Sequence[str] = ()) -> dict[str, int]:
     """How often each value occurs, in the given order, else the commonest first."""
     found = values.value_counts()
     names = [name for name in order if name in found.index] + [name for name in found.index if name not in order]
     return {str(name): int(found[name]) for name in names}
 
 
-def findings(index: Index) -> list[dict[str, Any]]:
+def finding_counts(index: Index) -> list[dict[str, Any]]:
     """For each finding and split: how many are positive, negative, uncertain and not said."""
     rows = []
     for split, part in index.table.groupby("split", sort=False):
@@ -166,16 +166,16 @@ def identical(members: Sequence[Member]) -> dict[str, Any]:
     """Images whose stored pixels are the same, bit for bit."""
     rows = everybody(members)
     rows = rows[rows["pixels"].duplicated(keep=False)]
-    return copies(rows.assign(group=rows["pixels"]))
+    return copy_groups(rows.assign(group=rows["pixels"]))
 
 
 def near_copies(members: Sequence[Member]) -> dict[str, Any]:
     """Images that look the same though their pixels differ: re-encoded, resized, windowed, cropped …"""
     rows = everybody(members)
-    first, second = alike(members)
+    first, second = near_copy_pairs(members)
     rows = rows.assign(group=components(len(rows), first, second))
     rows = rows[rows["group"].duplicated(keep=False)]
-    return copies(rows[rows.groupby("group")["pixels"].transform("nunique") > 1])
+    return copy_groups(rows[rows.groupby("group")["pixels"].transform("nunique") > 1])
 
 
 def everybody(members: Sequence[Member]) -> pd.DataFrame:
@@ -189,7 +189,7 @@ def everybody(members: Sequence[Member]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
-def alike(members: Sequence[Member]) -> tuple[np.ndarray, np.ndarray]:
+def near_copy_pairs(members: Sequence[Member]) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of rows of `everybody` that look the same."""
     imported = [member for member in members if member.fingerprints is not None]
     start = dict(zip(map(id, imported), np.cumsum([0, *(len(member.index) for member in imported)]), strict=False))
@@ -223,7 +223,7 @@ def components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         group = smallest
 
 
-def copies(rows: pd.DataFrame) -> dict[str, Any]:
+def copy_groups(rows: pd.DataFrame) -> dict[str, Any]:
     """Groups of copies: how many span two places, two patient numbers, two opinions; the first ones by name."""
     findings = [name for name in rows if name not in ("path", "patient", "split", "set", "name", "pixels", "group")]
     known = rows[rows["patient"] != ""]
@@ -263,7 +263,7 @@ def patients_across(one: Member, other: Member) -> list[dict[str, Any]]:
     """Patients found in two splits of one data set, or in two data sets of one name space."""
     if one.index.name != other.index.name:  # numbers of two hospitals mean nothing to each other
         return []
-    left, right = seen(one.index), seen(other.index)
+    left, right = patients_by_split(one.index), patients_by_split(other.index)
     joined = left.merge(right, on="patient", suffixes=("_one", "_other"))
     if one is other:
         joined = joined[joined["split_one"] < joined["split_other"]]
@@ -280,7 +280,7 @@ def patients_across(one: Member, other: Member) -> list[dict[str, Any]]:
     ]
 
 
-def seen(index: Index) -> pd.DataFrame:
+def patients_by_split(index: Index) -> pd.DataFrame:
     """Known patients by split, with their number of images."""
     table = index.table[index.table["patient"] != ""]
     return table.groupby(["patient", "split"]).size().rename("images").reset_index()
@@ -361,7 +361,7 @@ def problems(result: dict[str, Any]) -> list[str]:
     return texts
 
 
-def number(count: int, thing: str) -> str:
+def count_of(count: int, thing: str) -> str:
     """1 image, 1,200 images"""
     return f"{count:,} {thing}{'s' * (count != 1)}"
 
@@ -390,7 +390,7 @@ def _patients_text(crossed: dict[str, Any]) -> str:
     first, second = (split or "no split" for split in crossed["splits"])
     where = f"both {first} and {second}" if one == other else f"{first} of {one} and {second} of {other}"
     images = " and ".join(f"{count:,}" for count in crossed["images"])
-    people = f"{number(crossed['patients'], 'patient')} {'is' if crossed['patients'] == 1 else 'are'}"
+    people = f"{count_of(crossed['patients'], 'patient')} {'is' if crossed['patients'] == 1 else 'are'}"
     return f"{one}: {people} in {where} ({images} images)."
 
 
@@ -424,7 +424,7 @@ def _set_texts(described: dict[str, Any]) -> list[str]:
     if described["rejected"]:
         texts.append(f"{label}: {described['rejected']:,} images could not be imported; rejected.csv says why.")
     if described["unknown_in_splits"]:
-        unknown = f"the patient of {number(described['unknown_in_splits'], 'image')} is not known"
+        unknown = f"the patient of {count_of(described['unknown_in_splits'], 'image')} is not known"
         texts.append(f"{label}: {unknown}: one patient may be on both sides of a split.")
     if described["ages"].get("impossible"):
         texts.append(f"{label}: {described['ages']['impossible']:,} ages are below 0 or above 110 years.")

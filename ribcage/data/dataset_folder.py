@@ -262,7 +262,7 @@ class Fingerprints:
 def patient_hashes(index: Index, *, private: bool = False) -> np.ndarray:
     """(N,) uint64: a hash of data set and patient, 0 where the patient is not known."""
     codes, names = pd.factorize(index.table["patient"])
-    key = site_key.key() if private and any(names) else b""
+    key = site_key.site_key() if private and any(names) else b""
     hashes = [fingerprint.patient_fingerprint(index.name, name, key) if name else 0 for name in names]
     return np.array(hashes, np.uint64)[codes] if len(codes) else np.empty(0, np.uint64)
 
@@ -281,7 +281,7 @@ def open(folder: Path | str) -> DatasetFolder:
     return DatasetFolder(folder, facts, index, images)
 
 
-def complete(folder: Path, facts: Facts) -> None:
+def write_facts(folder: Path, facts: Facts) -> None:
     """Write dataset.json, which makes a folder whole."""
     tables = {name: _hash(folder / name) for name in TABLES if (folder / name).exists()}
     with files.atomic(folder / "dataset.json") as part:
@@ -331,7 +331,7 @@ def _map(file: Path, facts: Facts) -> np.ndarray:
 def reader(index: Index, facts: Facts) -> Callable[[int], np.ndarray]:
     """row → (S, S) image, from wherever the data set keeps its images."""
     read = source(index, facts)
-    return lambda row: square(read(row), facts)
+    return lambda row: square_image(read(row), facts)
 
 
 def source(index: Index, facts: Facts) -> Callable[[int], "image_file.GrayImage"]:
@@ -352,7 +352,7 @@ def present(index: Index) -> np.ndarray:
     return np.array(there or range(len(index)), np.int64)
 
 
-def square(image: image_file.GrayImage, facts: Facts) -> np.ndarray:
+def square_image(image: image_file.GrayImage, facts: Facts) -> np.ndarray:
     """(S, S): an image as the folder keeps it."""
     return image_file.fit(image.pixels, facts.size, facts.fit, of=(image.width, image.height))[0]
 

@@ -112,26 +112,26 @@ DATASET_NAMES = {
 
 def canonical(name: str, dataset: str | None = None) -> str:
     """The vocabulary's word for a finding that a data set, or a person, calls `name`."""
-    bare = plain(name)
-    own = {plain(word): finding for word, finding in DATASET_NAMES.get(dataset or "", {}).items()}
+    bare = plain_letters(name)
+    own = {plain_letters(word): finding for word, finding in DATASET_NAMES.get(dataset or "", {}).items()}
     found = own.get(bare) or _WORDS.get(bare)
     if found is None:
-        hint = f" Did you mean {meant(name)!r}?" if meant(name) else ""
+        hint = f" Did you mean {closest_finding(name)!r}?" if closest_finding(name) else ""
         raise ValueError(f"Unknown finding {name!r}.{hint} Findings: {', '.join(FINDINGS)}.")
     return found
 
 
-def known(name: str) -> bool:
+def is_known_finding(name: str) -> bool:
     """Whether the vocabulary has this finding under any name."""
-    return plain(name) in _WORDS
+    return plain_letters(name) in _WORDS
 
 
-def meant(name: str) -> str:
+def closest_finding(name: str) -> str:
     """The finding that an unknown name is but for a typing error, or "".
 
     One letter in four may differ, and never the first: 'abnormal' is not 'normal', and short names are like too much.
     """
-    word = plain(name)
+    word = plain_letters(name)
     if word in _WORDS:
         return ""
     close = [(apart, known) for known in _WORDS if known[:1] == word[:1] and (apart := _edits(word, known)) > 0]
@@ -260,23 +260,27 @@ PRESETS = {
 }
 
 
-def plain(name: str) -> str:
+def plain_letters(name: str) -> str:
     """Letters and digits only (of any script), in lower case."""
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
 _WORDS = {
-    plain(word): finding for finding in FINDINGS for word in (finding, CHINESE[finding], *SYNONYMS.get(finding, ()))
+    plain_letters(word): finding
+    for finding in FINDINGS
+    for word in (finding, CHINESE[finding], *SYNONYMS.get(finding, ()))
 }
 
 
 def _finding(name: str, own: Sequence[str]) -> str:
     """The finding meant, or "" when nobody knows it."""
-    return name if name in own else _WORDS.get(plain(name), "")
+    return name if name in own else _WORDS.get(plain_letters(name), "")
 
 
 def _unclear(part: str) -> str:
     """A part of a policy nobody understands, with the finding or treatment that looks most like it."""
     name, _, treatment = (piece.strip() for piece in part.partition("="))
-    guess = meant(name) if treatment in TREATMENTS else nearest_word(treatment or name, [*TREATMENTS, *PRESETS])
+    guess = (
+        closest_finding(name) if treatment in TREATMENTS else nearest_word(treatment or name, [*TREATMENTS, *PRESETS])
+    )
     return repr(part) + (f" (did you mean {guess}?)" if guess and guess not in (name, treatment) else "")

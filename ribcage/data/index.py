@@ -147,7 +147,7 @@ def _strange_columns(columns: pa.Table) -> list[str]:
     return twice + empty + [one.name for one in columns.schema if not fits(one.name, one.type)]
 
 
-def table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFrame:
+def index_table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFrame:
     """A table in the form Index wants: the missing columns filled, types set, columns in their order."""
     columns: dict[str, pd.Series] = {}
     for name in TEXT_COLUMNS:
@@ -158,7 +158,7 @@ def table(rows: pd.DataFrame, findings: Sequence[str] = ()) -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index(drop=True)
 
 
-def boxes(rows: pd.DataFrame) -> pd.DataFrame:
+def box_frame(rows: pd.DataFrame) -> pd.DataFrame:
     """A box table in the form Index wants: typed, in the order of its images."""
     types = {"row": "int64", "finding": "str", **dict.fromkeys(("x", "y", "width", "height"), "float32")}
     return rows[list(BOX_COLUMNS)].astype(types).sort_values("row", kind="stable").reset_index(drop=True)

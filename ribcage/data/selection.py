@@ -13,7 +13,7 @@ from ribcage.imaging import duplicates
 from ribcage.runtime.spelling import did_you_mean
 
 
-def known_patients(data: Datasets, rows: np.ndarray) -> int:
+def count_known_patients(data: Datasets, rows: np.ndarray) -> int:
     """How many patients of these rows are known; one number in two name spaces is two patients."""
     people = data.table.iloc[rows]
     return len(people.loc[people["patient"] != "", ["name", "patient"]].drop_duplicates())
@@ -47,7 +47,7 @@ def distinct(data: Datasets) -> None:
         )
 
 
-def given_way(data: Datasets, giving: Sequence[str]) -> np.ndarray:
+def rows_that_give_way(data: Datasets, giving: Sequence[str]) -> np.ndarray:
     """(N,) bool: rows of the splits that give way which show patients, or are copies of images, of other splits. Of two
     splits that both give way, the one named first gives way to the other.
 
@@ -109,7 +109,7 @@ class Overlap:
     patients: int
 
 
-def overlap(data: Datasets, learning: np.ndarray, choosing: np.ndarray) -> Overlap:
+def split_overlap(data: Datasets, learning: np.ndarray, choosing: np.ndarray) -> Overlap:
     """The images and the known patients that are in both."""
     names = data.patients
     both = set(names[learning]) & set(names[choosing]) - {""}
@@ -119,7 +119,7 @@ def overlap(data: Datasets, learning: np.ndarray, choosing: np.ndarray) -> Overl
 def apart(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
     """Raise where images are learnt from that also choose; a sentence where their patients are, or where none is known,
     else ""."""
-    both, (train, val) = overlap(data, learning, choosing), splits
+    both, (train, val) = split_overlap(data, learning, choosing), splits
     if both.images:
         raise ValueError(
             f"{both.images:,} images are in --train {train} and in --val {val}: who learns from them cannot choose "
@@ -136,7 +136,9 @@ def apart(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tu
 
 def _unknown(data: Datasets, learning: np.ndarray, choosing: np.ndarray, splits: tuple[str, str]) -> str:
     """A sentence where nothing can tell whether patients are in both."""
-    blind = [name for name, rows in zip(splits, (learning, choosing), strict=True) if not known_patients(data, rows)]
+    blind = [
+        name for name, rows in zip(splits, (learning, choosing), strict=True) if not count_known_patients(data, rows)
+    ]
     if not blind:
         return ""
     return (

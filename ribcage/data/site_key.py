@@ -14,28 +14,30 @@ VARIABLE = "RIBCAGE_SITE_KEY"
 LENGTH = 32
 
 
-def key() -> bytes:
+def site_key() -> bytes:
     """32 bytes; the same for all data and bundles of one user, or of all who share the variable."""
     said = os.environ.get(VARIABLE, "")
     return (
-        hashlib.blake2b(said.encode("utf-8", "surrogateescape"), digest_size=LENGTH).digest() if said else _kept(file())
+        hashlib.blake2b(said.encode("utf-8", "surrogateescape"), digest_size=LENGTH).digest()
+        if said
+        else _kept(key_file())
     )
 
 
 def existing() -> bytes | None:
     """The key if there is one; none is made."""
     try:
-        return key() if os.environ.get(VARIABLE) or file().is_file() else None
+        return site_key() if os.environ.get(VARIABLE) or key_file().is_file() else None
     except (OSError, ValueError):
         return None
 
 
 def identity() -> str:
     """A name of the key that tells nothing of it: what bundles note of the site that made their hashes."""
-    return hashlib.blake2b(key(), digest_size=8, person=b"ribcage site id").hexdigest()
+    return hashlib.blake2b(site_key(), digest_size=8, person=b"ribcage site id").hexdigest()
 
 
-def file() -> Path:
+def key_file() -> Path:
     """Where the key is kept."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
     try:

@@ -19,7 +19,7 @@ SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 VAL_SHARE = 1 / 8
 
 
-def complete(split: pd.Series, patients: pd.Series, paths: pd.Series) -> pd.Series:
+def completed_splits(split: pd.Series, patients: pd.Series, paths: pd.Series) -> pd.Series:
     """The split given, dealt out where there is none, with a validation part where it lacks one; and that is said."""
     parts = set(split)
     if parts <= {""}:
@@ -37,7 +37,7 @@ def dealt(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHAR
     return by_patient(patients, paths, shares)
 
 
-def used(split: pd.Series) -> pd.Series:
+def rows_in_use(split: pd.Series) -> pd.Series:
     """(N,) bool: the rows that are learnt from, chosen by or tested on: those in a split, all where there is none."""
     return (split != "") | (split == "").all()
 
@@ -93,13 +93,13 @@ def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
     several lists. A list names images by their path, their name, or their stem."""
     place, found = {path: row for row, path in enumerate(paths)}, {}
     for name, images in names_listed(words).items():
-        meant = [place.get(path, -1) for path in tables.meant(images, paths)[0]]
+        meant = [place.get(path, -1) for path in tables.matched_files(images, paths)[0]]
         strange = next((image for image, row in zip(images, meant, strict=True) if row < 0), "")
         rows = np.array([row for row in meant if row >= 0], np.int64)
         if not len(rows):
             raise ValueError(
-                f"--split-list {name}: none of its {len(images):,} names, such as {tables.shown(strange)}, is an "
-                f"image of this data set, whose first is {tables.shown(str(paths[0]))}."
+                f"--split-list {name}: none of its {len(images):,} names, such as {tables.printable_text(strange)}, is "
+                f"an image of this data set, whose first is {tables.printable_text(str(paths[0]))}."
             )
         if len(rows) < len(images):
             log.warning(
@@ -107,7 +107,7 @@ def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
                 f"{len(images) - len(rows):,}",
                 f"{len(images):,}",
                 name,
-                tables.shown(strange),
+                tables.printable_text(strange),
             )
         found[name] = np.zeros(len(paths), bool)
         found[name][rows] = True
@@ -136,7 +136,7 @@ def from_lists(words: Sequence[str], patients: pd.Series, paths: pd.Series) -> p
         )
     if none := int((split == "").sum()):
         log.warning("%s images are in no list and so in no split.", f"{none:,}")
-    return complete(split, patients, paths)
+    return completed_splits(split, patients, paths)
 
 
 def _fractions(names: pd.Series) -> np.ndarray:

@@ -39,7 +39,9 @@ class BaselineData:
     @classmethod
     def of(cls, name: str, data: Datasets, rows: np.ndarray, findings: Sequence[str], policy: Policy) -> "BaselineData":
         """These rows of several datasets."""
-        return cls(name, data.known_labels(rows, findings, policy), inference.about(data, rows)["view"].to_numpy(str))
+        return cls(
+            name, data.known_labels(rows, findings, policy), inference.row_context(data, rows)["view"].to_numpy(str)
+        )
 
 
 def classification_baselines(

@@ -37,7 +37,7 @@ class ClassifierValidation:
         self.method, self.data, self.rows, self.model = method, data, rows, model
         self.device, self.batch, self.threads = device, batch, threads
         self.labels = data.known_labels(rows, model.findings, policy)
-        self.patients = patient_names(inference.about(data, rows))
+        self.patients = patient_names(inference.row_context(data, rows))
         self.scores: dict[str, float] = {}
         self.logits = np.empty((0, len(model.findings)), np.float32)
 

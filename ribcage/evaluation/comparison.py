@@ -48,7 +48,7 @@ LEAST = 4
 
 
 @dataclass(frozen=True)
-class Entry:
+class ComparisonEntry:
     """A model in the comparison."""
 
     name: str
@@ -66,29 +66,29 @@ class Entry:
     """What had to be assumed about its table."""
 
 
-def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) -> list[Entry]:
+def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) -> list[ComparisonEntry]:
     """Tables of predictions, folders of evaluations, or runs that were evaluated; `on` says which evaluation,
     `thresholds` are of tables that know none."""
     files = chosen(words, on)
-    read: dict[int, Entry] = {}
+    read: dict[int, ComparisonEntry] = {}
     for place in sorted(range(len(files)), key=lambda place: files[place].suffix != ".parquet"):  # own tables last
-        theirs = [name for one in read.values() for name in predictions.findings(one.table) if name]
-        read[place] = entry(words[place], files[place], theirs)
+        theirs = [name for one in read.values() for name in predictions.findings_of_table(one.table) if name]
+        read[place] = comparison_entry(words[place], files[place], theirs)
     found = [read[place] for place in range(len(files))]
-    known = list(dict.fromkeys(name for one in found for name in predictions.findings(one.table)))
+    known = list(dict.fromkeys(name for one in found for name in predictions.findings_of_table(one.table)))
     asked = own_predictions.thresholds(thresholds, known)
     if asked and all(one.thresholds for one in found):
         raise ValueError("--thresholds applies to tables without thresholds, and all of these have some.")
     return [one if one.thresholds or not asked else replace(one, rule="as given", thresholds=asked) for one in found]
 
 
-def entry(word: str, file: Path | None = None, theirs: Sequence[str] = ()) -> Entry:
+def comparison_entry(word: str, file: Path | None = None, theirs: Sequence[str] = ()) -> ComparisonEntry:
     """A model by the table of its predictions; `theirs` are the findings of the other models."""
     file = file or chosen([word])[0]
     beside = file.parent / METRICS_FILE
     found = read_evaluation(beside) if file.name == PREDICTIONS and beside.is_file() else None
-    table, assumptions = own_predictions.read(file, theirs)
-    own = Entry(word.rstrip("/\\"), table, bundle=owner(Path(word), file), assumptions=assumptions)
+    table, assumptions = own_predictions.read_own_predictions(file, theirs)
+    own = ComparisonEntry(word.rstrip("/\\"), table, bundle=owner(Path(word), file), assumptions=assumptions)
     if not isinstance(found, ClassificationEvaluation):
         return own
     rule = found.rule + " on the tested images" * (found.protocol == "peers")
@@ -116,16 +116,16 @@ def chosen(words: Sequence[str], on: str = "") -> list[Path]:
         return [files[0] for files in several]
     named = [next((file for file in files if file.parent.name == on), None) for files in several]
     found = [file for file in named if file]
-    if len(found) == len(words) and len({key(file) for file in found}) == 1:
+    if len(found) == len(words) and len({test_key(file) for file in found}) == 1:
         return found
-    keys = [{key(file): file for file in files} for files in several]
+    keys = [{test_key(file): file for file in files} for files in several]
     common = [one for one in keys[0] if one and all(one in own for own in keys[1:])]
     if len(common) == 1:
         return [own[common[0]] for own in keys]
     if not common and all(file or len(files) == 1 for file, files in zip(named, several, strict=True)):
         return [file or files[0] for file, files in zip(named, several, strict=True)]
     place, files = next((word, files) for word, files in zip(words, several, strict=True) if len(files) > 1)
-    names = ", ".join(f"{file.parent.name}{f' ({key(file)[:6]})' if key(file) else ''}" for file in files)
+    names = ", ".join(f"{file.parent.name}{f' ({test_key(file)[:6]})' if test_key(file) else ''}" for file in files)
     known = sum(any(own) for own in keys)
     why = f"{len(common) or 'no'} tests are common to all" if known > 1 else "which one is meant is not known"
     raise ValueError(
@@ -133,7 +133,7 @@ def chosen(words: Sequence[str], on: str = "") -> list[Path]:
     )
 
 
-def key(file: Path) -> str:
+def test_key(file: Path) -> str:
     """The key of the test that a table of predictions is of; "" where it is not known."""
     try:
         return str(files.read_json(file.parent / "metrics.json")["test"]["key"])
@@ -150,7 +150,7 @@ def tables(place: Path, on: str = "") -> list[Path]:
     if (place / PREDICTIONS).is_file():
         return [place / PREDICTIONS]
     every = sorted((place / "evaluation").glob(f"*/{PREDICTIONS}"))
-    found = [file for file in every if meant(file, on)]
+    found = [file for file in every if is_meant(file, on)]
     if not found:
         others = [file.parent.name for file in every]
         there = (
@@ -162,10 +162,10 @@ def tables(place: Path, on: str = "") -> list[Path]:
     return found
 
 
-def meant(file: Path, on: str) -> bool:
+def is_meant(file: Path, on: str) -> bool:
     """Whether `on` means the evaluation of this table: by its name, with or without the key behind it, by its key, or
     by a pattern."""
-    name, own = file.parent.name, key(file)
+    name, own = file.parent.name, test_key(file)
     if not on or name == on or fnmatch.fnmatchcase(name, on):
         return True
     return bool(own) and (name == f"{on}-{own[:6]}" or (len(on) >= LEAST and own.startswith(on.lower())))
@@ -186,14 +186,14 @@ class Aligned:
     findings_left_out: dict[str, tuple[str, ...]]
 
 
-def align(entries: Sequence[Entry]) -> Aligned:
+def align(entries: Sequence[ComparisonEntry]) -> Aligned:
     """Bring all to the images and findings that everybody has."""
     entries = own_predictions_placed(entries)
     tables = [keyed(one) for one in entries]
     images = tables[0].index
     for table in tables[1:]:
         images = images[images.isin(table.index)]
-    known = [predictions.findings(one.table) for one in entries]
+    known = [predictions.findings_of_table(one.table) for one in entries]
     findings = tuple(name for name in known[0] if all(name in names for names in known[1:]))
     if not len(images) or not findings:
         lacking = "image" if not len(images) else "finding"
@@ -221,13 +221,13 @@ def align(entries: Sequence[Entry]) -> Aligned:
     )
 
 
-def own_predictions_placed(entries: Sequence[Entry]) -> list[Entry]:
+def own_predictions_placed(entries: Sequence[ComparisonEntry]) -> list[ComparisonEntry]:
     """The same; tables of anybody's get the sets, paths and labels of those of ours that they do not say."""
     full = [one.table for one in entries if own_predictions.is_whole(one.table)]
-    return [replace(one, table=own_predictions.placed(one.table, full, one.name)) for one in entries]
+    return [replace(one, table=own_predictions.aligned_table(one.table, full, one.name)) for one in entries]
 
 
-def keyed(one: Entry) -> pd.DataFrame:
+def keyed(one: ComparisonEntry) -> pd.DataFrame:
     """A table by set and path."""
     table = one.table.set_index(one.table["set"] + "\0" + one.table["path"])
     twice = int(table.index.duplicated().sum())
@@ -308,7 +308,7 @@ class ComparisonResult:
 
 
 def compare(
-    entries: Sequence[Entry], *, resamples: int = 1000, seed: int = 0, timing: cost.Timing | None = None
+    entries: Sequence[ComparisonEntry], *, resamples: int = 1000, seed: int = 0, timing: cost.Timing | None = None
 ) -> ComparisonResult:
     """All numbers.
 
@@ -365,7 +365,7 @@ def compare(
     )
 
 
-def at(one: Entry, findings: Sequence[str]) -> np.ndarray:
+def at(one: ComparisonEntry, findings: Sequence[str]) -> np.ndarray:
     """(F,) its thresholds; NaN where it has none."""
     found = [one.thresholds.get(name) for name in findings]
     return np.array([np.nan if each is None else each for each in found])
@@ -377,16 +377,16 @@ def rated(thresholds: Sequence[np.ndarray]) -> np.ndarray:
     return known.any(axis=0) & known[known.any(axis=1)].all(axis=0)
 
 
-def costs(entries: Sequence[Entry], timing: cost.Timing | None = None) -> list[ComparedCosts | None]:
+def costs(entries: Sequence[ComparisonEntry], timing: cost.Timing | None = None) -> list[ComparedCosts | None]:
     """What each model costs; None where its bundle is not known."""
     subjects = [None if one.bundle is None else cost.Subject.of(one.bundle) for one in entries]
     known = [one for one in subjects if one is not None]
-    times = iter(cost.beside(known, timing) if timing else [None] * len(known))
+    times = iter(cost.measured_by_turns(known, timing) if timing else [None] * len(known))
     return [
         None
         if one is None or one.folder is None
         else ComparedCosts(
-            **asdict(cost.counts(one)),
+            **asdict(cost.count_operations(one)),
             bytes=(find_bundle(one.folder) / WEIGHTS_FILE).stat().st_size,
             latency=next(times),
         )
@@ -395,10 +395,10 @@ def costs(entries: Sequence[Entry], timing: cost.Timing | None = None) -> list[C
 
 
 def differences(
-    entries: Sequence[Entry], data: Aligned, pairs: Sequence[dict[str, Comparison]]
+    entries: Sequence[ComparisonEntry], data: Aligned, pairs: Sequence[dict[str, Comparison]]
 ) -> tuple[ModelDifference, ...]:
     """Each model minus the first."""
-    adjusted = {name: holm([pair[name].p for pair in pairs]) for name in METRICS}
+    adjusted = {name: holm_over_models([pair[name].p for pair in pairs]) for name in METRICS}
     found = []
     for n, (one, pair) in enumerate(zip(entries[1:], pairs, strict=True)):
         cells = [
@@ -417,7 +417,7 @@ def _difference(pair: Comparison, place: int, adjusted: float) -> Difference:
     )
 
 
-def holm(p: Sequence[np.ndarray]) -> np.ndarray:
+def holm_over_models(p: Sequence[np.ndarray]) -> np.ndarray:
     """(models, F + 1) adjusted: findings of all models together, the means among themselves."""
     asked = np.stack(p)
     findings = metrics.holm(asked[:, :-1].ravel()).reshape(asked[:, :-1].shape)

@@ -390,7 +390,7 @@ class Error:
     """Side of a square of the same area, as a share of the image's side."""
 
 
-def missed(data: LabelledDetections, most: int) -> list[Error]:
+def missed_boxes(data: LabelledDetections, most: int) -> list[Error]:
     """True boxes that nothing overlaps by `HIT` until there is one false mark per image, one of each image: those
     found after most false marks or never, of these the larger first."""
     every = []

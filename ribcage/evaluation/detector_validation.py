@@ -14,7 +14,7 @@ from ribcage.data.loader import Loader
 from ribcage.evaluation.validation import DIVERGED
 from ribcage.imaging.augment import plain_view
 from ribcage.inference import detections
-from ribcage.inference.detections import Detections, Finder
+from ribcage.inference.detections import BoxFinder, Detections
 from ribcage.metrics.box_precision import box_average_precision
 from ribcage.metrics.boxes import BoxTable
 from ribcage.metrics.matching import THRESHOLDS, match_boxes
@@ -28,7 +28,7 @@ class DetectorValidation:
 
     def __init__(
         self,
-        method: Callable[[], Finder],
+        method: Callable[[], BoxFinder],
         data: Datasets,
         rows: np.ndarray,
         model: ModelSpec,

@@ -69,7 +69,7 @@ class LabelledPredictions:
     def table(self) -> pd.DataFrame:
         """The table of predictions."""
         odds = self.predictions.log_odds()
-        return inference.table(self.about, self.findings, self.probabilities, odds, self.labels)
+        return inference.prediction_table(self.about, self.findings, self.probabilities, odds, self.labels)
 
 
 def tested_findings(model: ModelSpec, data: Datasets, policy: Policy, rule: str = DEFAULT_RULE) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ def labelled_predictions(
         replace(predictions, findings=common, logits=predictions.logits[:, places]),
         labels,
         source,
-        inference.about(data, predictions.rows),
+        inference.row_context(data, predictions.rows),
         tuple(model.temperature[place] for place in places) if model.temperature else (),
         {rule: tuple(chosen[place] for place in places) for rule, chosen in model.thresholds.items()},
     )

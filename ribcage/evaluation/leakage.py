@@ -50,12 +50,12 @@ def find_leak(provenance: Provenance, tested: Fingerprints) -> Leak:
     known = np.zeros(len(tested.pixels), bool)
     for hashes in (tested.patients, tested.without_key):
         known |= np.isin(hashes, provenance.patients) & (hashes > 0)
-    identical, alike = copies(provenance, tested)
+    identical, alike = seen_copies(provenance, tested)
     patients = len(np.unique(tested.patients[known]))
     return Leak(patients, int(known.sum()), int(identical.sum()), int(alike.sum()), len(tested.pixels))
 
 
-def copies(provenance: Provenance, tested: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
+def seen_copies(provenance: Provenance, tested: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
     """(N,) which of the tested images a model has seen to the bit, and of which it has seen a near-copy."""
     identical = np.isin(tested.pixels, provenance.pixels) & (tested.pixels > 0)
     alike = identical.copy()
@@ -74,14 +74,14 @@ class LeakError(ValueError):
         self.leak = leak
 
 
-def check(
+def check_leakage(
     seen: Provenance, tested: Datasets, rows: np.ndarray, *, allow: bool = False, selected: bool = False
 ) -> LeakageCheck:
     """What the model has seen of these rows, for the report; LeakError if it has and that is not allowed.
 
     selected: images the model was selected on, though not trained on, are allowed: what others did is reproduced.
     """
-    prints = fingerprints(tested, rows)
+    prints = fingerprints_of(tested, rows)
     leak, chosen = find_leak(seen, prints), 0
     forbidden = leak
     if leak and selected:
@@ -91,7 +91,7 @@ def check(
     linked = [dataset.index.name for dataset in tested if dataset.facts.linked]
     return LeakageCheck(
         found=bool(leak),
-        text=text(leak, chosen) + _of_other_sites(seen, tested),
+        text=leakage_text(leak, chosen) + _of_other_sites(seen, tested),
         checked=len(rows),
         seen=len(seen.pixels),
         **asdict(leak),
@@ -114,9 +114,9 @@ def left_out_note(left: LeftOut) -> list[str]:
 
 def unseen(seen: Provenance, tested: Datasets, rows: np.ndarray) -> tuple[np.ndarray, LeftOut]:
     """The rows whose patients and images a model has not seen, nor copies of them; and what that leaves out."""
-    prints = fingerprints(tested, rows)
+    prints = fingerprints_of(tested, rows)
     known = np.isin(prints.patients, seen.patients) & (prints.patients > 0)
-    _, alike = copies(seen, prints)
+    _, alike = seen_copies(seen, prints)
     gone = known | alike
     if gone.all():
         raise ValueError(f"--drop-shared leaves nothing to test: all {len(rows):,} images were used in training.")
@@ -128,14 +128,14 @@ def unseen(seen: Provenance, tested: Datasets, rows: np.ndarray) -> tuple[np.nda
 def first_weights(seen: Provenance, choosing: Datasets, rows: np.ndarray, split: str) -> str:
     """A warning where the weights that training begins with have learnt from what is to choose the model; else ""."""
     try:
-        check(seen, choosing, rows, selected=True)
+        check_leakage(seen, choosing, rows, selected=True)
     except LeakError as error:
         found = f"WARNING: the first weights have learnt from split {split!r}, which chooses the model: it flatters it."
         return f"{found} {error.leak.said('validation')}."
     return ""
 
 
-def text(leak: Leak, chosen: int) -> str:
+def leakage_text(leak: Leak, chosen: int) -> str:
     """One sentence."""
     if not leak:
         return f"none of the {leak.tested:,} images, and no patient on them, was seen in training or selection"
@@ -156,7 +156,7 @@ def _of_other_sites(seen: Provenance, tested: Datasets) -> str:
     )
 
 
-def fingerprints(tested: Datasets, rows: np.ndarray) -> Fingerprints:
+def fingerprints_of(tested: Datasets, rows: np.ndarray) -> Fingerprints:
     """Of these rows; those of linked folders, which store none, are computed."""
     parts = []
     for dataset, own in zip(tested, tested.own_rows(rows), strict=True):
@@ -173,7 +173,7 @@ def _computed(dataset: DatasetFolder, rows: np.ndarray) -> Fingerprints:
     def one(row: int) -> tuple[np.ndarray, int]:
         image = read(row)
         return fingerprint.fingerprint(image.pixels), fingerprint.pixel_hash(
-            dataset_folder.square(image, dataset.facts)
+            dataset_folder.square_image(image, dataset.facts)
         )
 
     with ThreadPoolExecutor() as pool:
@@ -188,7 +188,7 @@ def _apart(seen: Provenance, tested: Fingerprints) -> tuple[int, Leak]:
     The patients of the former are known for that reason, also where an older file does not say which were selected on.
     """
     trained, chosen = _of_role(seen, 0), _of_role(seen, 1)
-    on = copies(chosen, tested)[1] & ~copies(trained, tested)[1]
+    on = seen_copies(chosen, tested)[1] & ~seen_copies(trained, tested)[1]
     patients, unkeyed = (np.where(on, np.uint64(0), each) for each in (tested.patients, tested.without_key))
     rest = replace(tested, patients=patients, unkeyed=unkeyed)
     return int(on.sum()), find_leak(replace(trained, patients=seen.trained), rest)

@@ -27,13 +27,13 @@ PAIRED = ("{}_label", "{}_true", "{}_gt", "{}_y", "label_{}", "true_{}", "gt_{}"
 TAILS = re.compile(r"[_ -](prob|probability|score|pred|prediction|p)$|^(prob|probability|score|pred|p)[_ -]", re.I)
 
 
-def read(file: Path, theirs: Sequence[str] = ()) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def read_own_predictions(file: Path, theirs: Sequence[str] = ()) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """A table of predictions of ours or of anybody's, and what was guessed of it; `theirs` are findings of others."""
     if file.suffix.lower() == ".parquet":
-        return predictions.read(file), ()
+        return predictions.read_predictions(file), ()
     rows = spreadsheet.unescaped_table(tables.sniffed(file))
-    ours = {"set", "path", "patient"} <= set(rows) and predictions.findings(rows)
-    return (predictions.read(file), ()) if ours and ".csv" in file.suffixes else guessed(rows, file, theirs)
+    ours = {"set", "path", "patient"} <= set(rows) and predictions.findings_of_table(rows)
+    return (predictions.read_predictions(file), ()) if ours and ".csv" in file.suffixes else guessed(rows, file, theirs)
 
 
 def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -50,7 +50,7 @@ def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple
     bare = next((name for name in header if name.lower() in SCORES), "")
     if not scores and bare:
         label = next((name for name in header if name.lower() in TRUTHS), "")
-        scores = {bare: vocabulary.canonical(file.stem) if vocabulary.known(file.stem) else ""}
+        scores = {bare: vocabulary.canonical(file.stem) if vocabulary.is_known_finding(file.stem) else ""}
         truths = {bare: label} if label else {}
     if "path" not in roles or not scores:
         lacks = (
@@ -130,12 +130,12 @@ def _finding(rows: pd.DataFrame, name: str, header: Sequence[str], theirs: Seque
     stem = TAILS.sub("", name)
     own = {_plain(finding): finding for finding in theirs}
     meant = own.get(_plain(name)) or own.get(_plain(stem)) or ""
-    if not (meant or vocabulary.known(stem) or name in _truths(header)) or name.lower() in SCORES:
+    if not (meant or vocabulary.is_known_finding(stem) or name in _truths(header)) or name.lower() in SCORES:
         return ""
     values = pd.to_numeric(rows[name], errors="coerce")
     if not values.between(0, 1).any():
         return ""
-    return meant or (vocabulary.canonical(stem) if vocabulary.known(stem) else stem)
+    return meant or (vocabulary.canonical(stem) if vocabulary.is_known_finding(stem) else stem)
 
 
 def _plain(name: str) -> str:
@@ -170,14 +170,14 @@ def is_whole(table: pd.DataFrame) -> bool:
     return bool((table["set"] != "").all() and len(labels) and table[labels].notna().any(axis=None))
 
 
-def placed(table: pd.DataFrame, others: Sequence[pd.DataFrame], name: str) -> pd.DataFrame:
+def aligned_table(table: pd.DataFrame, others: Sequence[pd.DataFrame], name: str) -> pd.DataFrame:
     """A table with the sets, paths, patients and labels of the others where it does not say them."""
     if is_whole(table) or not others:
         return table
     every = pd.concat(others, ignore_index=True).drop_duplicates(["set", "path"])
     kept = table.copy()
-    if "" in predictions.findings(kept):
-        alone = list(predictions.findings(every))
+    if "" in predictions.findings_of_table(kept):
+        alone = list(predictions.findings_of_table(every))
         if len(alone) != 1:
             raise ValueError(
                 f"{name} does not name the finding of its probabilities: name the column {' or '.join(alone)}."
@@ -193,7 +193,7 @@ def placed(table: pd.DataFrame, others: Sequence[pd.DataFrame], name: str) -> pd
     own = every.iloc[place].set_axis(kept.index)
     for column in ("set", "path", "patient"):
         kept[column] = own[column].where(known, kept[column])
-    for finding in predictions.findings(kept):
+    for finding in predictions.findings_of_table(kept):
         if f"{finding}{LABEL}" in own and kept[f"{finding}{LABEL}"].isna().all():
             kept[f"{finding}{LABEL}"] = own[f"{finding}{LABEL}"].where(known)
     return kept

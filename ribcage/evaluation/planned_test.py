@@ -97,7 +97,7 @@ class PlannedTest:
 
     def leakage(self, model: Bundle) -> LeakageCheck:
         """What the model has seen of these images; LeakError where that is not allowed."""
-        return leakage.check(
+        return leakage.check_leakage(
             model.provenance,
             self.datasets,
             self.rows,
@@ -120,7 +120,7 @@ class PlannedTest:
     def folder(self) -> Path:
         """Where the results go; a test of other data is not overwritten."""
         rules, key = self.rules, self.key
-        history.load(find_bundle(rules.run))  # a damaged one is reported before the work
+        history.load_tests(find_bundle(rules.run))  # a damaged one is reported before the work
         if rules.out is not None:
             if key_in(rules.out) not in ("", key):
                 raise ValueError(f"{rules.out} holds a test of other data or by other rules: pass another --out.")

@@ -29,7 +29,7 @@ def recorded_test(test: PlannedTest, result: Evaluation, metric: str) -> Recorde
         low=mean.low,
         high=mean.high,
     )
-    before = history.load(folder)
+    before = history.load_tests(folder)
     try:
         past = history.add(folder, past)
     except OSError as error:

@@ -69,7 +69,7 @@ class Detections:
             pq.write_table(about.append_column("boxes", lists), part, compression="zstd")
 
 
-def read(file: Path) -> Detections:
+def read_detections(file: Path) -> Detections:
     """Read what `save` wrote, or say in one line what is wrong with it."""
     try:
         columns = parquet.read_parquet(file)
@@ -86,7 +86,7 @@ def read(file: Path) -> Detections:
     )
 
 
-def of(findings: Sequence[str], images: pd.DataFrame, found: np.ndarray) -> Detections:
+def detections_from(findings: Sequence[str], images: pd.DataFrame, found: np.ndarray) -> Detections:
     """From (M, 7) image, finding, score, x0, y0, x1, y1 in stored pixels, in any order; findings by their place."""
     order = np.lexsort((-found[:, 2], found[:, 0]))
     image, finding, score, x0, y0, x1, y1 = found[order].T
@@ -98,7 +98,7 @@ def of(findings: Sequence[str], images: pd.DataFrame, found: np.ndarray) -> Dete
 # ---- a detector, asked
 
 
-class Finder(Protocol):
+class BoxFinder(Protocol):
     """Whatever finds boxes in images: a detector, or a classifier that shows where it looks."""
 
     @property
@@ -113,7 +113,7 @@ class Finder(Protocol):
 
 
 def detect(
-    method: Finder,
+    method: BoxFinder,
     data: Datasets,
     rows: np.ndarray,
     *,
@@ -144,10 +144,10 @@ def detect(
         parts += list(_asked(method, loader, torch.device(device), bf16, label if distributed.rank() == 0 else ""))
     gathered = distributed.gathered(np.concatenate(parts))
     if not gathered:
-        return of(model.findings, about(data, rows[:0]), parts[0])
+        return detections_from(model.findings, detection_context(data, rows[:0]), parts[0])
     found = np.concatenate(gathered)
     found[:, 0] = np.searchsorted(rows, found[:, 0])
-    return of(model.findings, about(data, rows), found)
+    return detections_from(model.findings, detection_context(data, rows), found)
 
 
 def _share(rows: np.ndarray, batch: int) -> np.ndarray:
@@ -156,7 +156,7 @@ def _share(rows: np.ndarray, batch: int) -> np.ndarray:
     return rows[batches * rank // world * batch : batches * (rank + 1) // world * batch]
 
 
-def _asked(method: Finder, loader: Loader, device: torch.device, bf16: bool, label: str) -> Iterator[np.ndarray]:
+def _asked(method: BoxFinder, loader: Loader, device: torch.device, bf16: bool, label: str) -> Iterator[np.ndarray]:
     """(M, 7) of each batch: row, finding, score, box in stored pixels."""
     training, found = method.training, list[np.ndarray]()
     method.train(False)
@@ -174,7 +174,7 @@ def _asked(method: Finder, loader: Loader, device: torch.device, bf16: bool, lab
         method.train(training)
 
 
-def _found(method: Finder, batch: Batch, device: torch.device) -> list[Found]:
+def _found(method: BoxFinder, batch: Batch, device: torch.device) -> list[Found]:
     """What a batch shows, or what was made of it before."""
     if batch.maps and isinstance(method, Detect):
         return method.found(batch.views[0].to(device), [one.to(device, non_blocking=True) for one in batch.maps])
@@ -185,7 +185,7 @@ def _of_batch(found: Sequence[Found], batch: Batch, loader: Loader) -> np.ndarra
     """(M, 7): row, finding, score, box in stored pixels."""
     parts = [np.empty((0, 7))]
     for one, row, source in zip(found, batch.rows.tolist(), batch.sources.tolist(), strict=True):
-        boxes = stored(one.boxes.float().cpu().numpy(), loader.views[0].shape, loader.data[source].size)
+        boxes = to_stored_pixels(one.boxes.float().cpu().numpy(), loader.views[0].shape, loader.data[source].size)
         said = torch.stack([one.findings.float(), one.scores.float()], dim=1).cpu().numpy()
         parts.append(np.concatenate([np.full((len(boxes), 1), float(row)), said, boxes], axis=1))
     return np.concatenate(parts)
@@ -212,20 +212,20 @@ def drawn(data: Datasets, rows: np.ndarray, findings: Sequence[str], policy: Pol
     return known
 
 
-def shown(data: Datasets, rows: np.ndarray, findings: Sequence[str], size: tuple[int, int]) -> np.ndarray:
+def boxes_in_view(data: Datasets, rows: np.ndarray, findings: Sequence[str], size: tuple[int, int]) -> np.ndarray:
     """(M, 6) n, finding, x0, y0, x1, y1: the true boxes in these rows, which ascend, in pixels of their plain view."""
     boxes = data.boxes(findings).of_rows(rows)
     return augment.move_boxes(boxes, augment.draw_numbers(augment.plain_view(size), 0, 0, rows, 0, data.sides(rows)))
 
 
-def about(data: Datasets, rows: np.ndarray) -> pd.DataFrame:
+def detection_context(data: Datasets, rows: np.ndarray) -> pd.DataFrame:
     """What is known of these rows, which ascend, with the sizes of their files where the sets know them."""
     parts = []
     for dataset, own in zip(data, data.own_rows(rows), strict=True):
         table = dataset.index.table.iloc[own]
         parts.append(table[[name for name in ("width", "height") if name in table]])
     sizes = pd.concat(parts, ignore_index=True).rename(columns={"width": "file_width", "height": "file_height"})
-    return pd.concat([predictions.about(data, rows), sizes], axis=1)
+    return pd.concat([predictions.row_context(data, rows), sizes], axis=1)
 
 
 # ---- from one image to another
@@ -237,12 +237,12 @@ def corners(boxes: pd.DataFrame) -> np.ndarray:
     return np.stack([x, y, x + width, y + height], axis=1)
 
 
-def stored(boxes: np.ndarray, view: tuple[int, int], side: int) -> np.ndarray:
+def to_stored_pixels(boxes: np.ndarray, view: tuple[int, int], side: int) -> np.ndarray:
     """(M, 4) x0, y0, x1, y1 of the plain view of this (height, width) → the same in pixels of the stored image."""
     affine = augment.draw_numbers(augment.plain_view(view), 0, 0, np.zeros(1, np.int64), 0, side).affine[
         0
     ]  # (2, 3), without a turn
-    return moved(boxes, affine)
+    return transformed_boxes(boxes, affine)
 
 
 def original(boxes: np.ndarray, file: tuple[int, int], side: int, fit: Fit) -> np.ndarray:
@@ -252,10 +252,10 @@ def original(boxes: np.ndarray, file: tuple[int, int], side: int, fit: Fit) -> n
     back = np.array(
         [[1 / whole[0, 0], 0, -whole[0, 2] / whole[0, 0]], [0, 1 / whole[1, 1], -whole[1, 2] / whole[1, 1]]]
     )
-    return moved(boxes, back).clip(0, [*file, *file])
+    return transformed_boxes(boxes, back).clip(0, [*file, *file])
 
 
-def moved(boxes: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def transformed_boxes(boxes: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """(M, 4) float64 under a (2, 3) map that does not turn."""
     scale, shift = np.tile(np.diag(affine[:, :2]), 2), np.tile(affine[:, 2], 2)
     return boxes.astype(np.float64) * scale + shift

@@ -31,13 +31,13 @@ LONGEST = 180
 """Bytes of the name of a file that a map is called after."""
 
 
-def square(read: image_file.GrayImage, model: ModelSpec) -> np.ndarray:
+def stored_square(read: image_file.GrayImage, model: ModelSpec) -> np.ndarray:
     """(S, S) uint8: the image as it is stored for the model."""
     pixels, _ = gray_image.to_depth(read.pixels, 8)
     return image_file.fit(pixels, model.stored, model.fit, of=(read.width, read.height))[0]
 
 
-def view(square: np.ndarray, model: ModelSpec, how: View | None = None) -> Tensor:
+def view_tensor(square: np.ndarray, model: ModelSpec, how: View | None = None) -> Tensor:
     """(1, C, H, W): a stored image as a model is asked about it, in the plain view or another one."""
     still = augment.draw_numbers(how or augment.plain_view(model.size), 0, 0, np.zeros(1, np.int64), 0, model.stored)
     return augment.apply([square], still, model.mean, model.std).expand(-1, model.channels, -1, -1)
@@ -64,7 +64,7 @@ class Looked:
 
     def heat(self, finding: str, side: int | None = None) -> np.ndarray:
         """(H, W) float32 in 0 … 1 in pixels of the file, or of the file shrunk to `side`; 0 where it was not seen."""
-        width, height = shrunk(self.size, side)
+        width, height = shrunk_size(self.size, side)
         across, down = width / self.size[0], height / self.size[1]
         cells = Cells(
             (self.cells.first[0] * across, self.cells.first[1] * down),
@@ -77,7 +77,7 @@ class Looked:
         return found
 
 
-def shrunk(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+def shrunk_size(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     """(width, height), so much smaller that the longer is at most `side`."""
     share = min(1.0, side / max(size)) if side else 1.0
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
@@ -88,7 +88,7 @@ def look(opened: Bundle, read: image_file.GrayImage, way: Way | None = None) -> 
     if not isinstance(opened.method, Supervised):
         raise ValueError(f"{opened.folder} is a detector and has no maps: use a classifier.")
     size, model = (read.width, read.height), opened.spec
-    seen = gradcam.looks(opened.method, view(square(read, model), model), way)
+    seen = gradcam.looks(opened.method, view_tensor(stored_square(read, model), model), way)
     points = np.array([[*seen.cells.first, *(np.array(seen.cells.first) + seen.cells.step)]])
     first, second = _back(points, size, model).reshape(2, 2)
     edges = _back(np.array([[0, 0, model.size[1], model.size[0]]]), size, model)[0].clip(0, [*size, *size])
@@ -100,12 +100,14 @@ def look(opened: Bundle, read: image_file.GrayImage, way: Way | None = None) -> 
 
 def _back(points: np.ndarray, size: tuple[int, int], model: ModelSpec) -> np.ndarray:
     """(M, 4) two points each of what the model was shown → of the file, also beyond its edges."""
-    inside = detections.stored(points, model.size, model.stored)
+    inside = detections.to_stored_pixels(points, model.size, model.stored)
     whole = image_file.fit_matrix(*size, model.stored, model.fit)
     return (inside - np.tile(whole[:, 2], 2)) / np.tile(whole[:, :2].diagonal(), 2)
 
 
-def heat(opened: Bundle, read: image_file.GrayImage, findings: Sequence[str], side: int | None = None) -> np.ndarray:
+def file_heat(
+    opened: Bundle, read: image_file.GrayImage, findings: Sequence[str], side: int | None = None
+) -> np.ndarray:
     """(F, H, W) float32 in 0 … 1: where a classifier looks for each of these findings, in the pixels of the file.
 
     side: the longer side of the maps at most, for a file that is shown smaller; `shrunk` says how large they are then.
@@ -114,7 +116,7 @@ def heat(opened: Bundle, read: image_file.GrayImage, findings: Sequence[str], si
     return np.stack([looked.heat(finding, side) for finding in findings])
 
 
-def boxes(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def heat_boxes_in_file(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(K, 5) x, y, width, height in a file of this (width, height), and mean heat, the hottest first: around what is at
     least half as hot as the hottest, of (H, W) heat of any size."""
     found = heatmaps.heatmap_boxes(heat, HALF)
@@ -126,7 +128,7 @@ def boxes(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 # ---- names of files
 
 
-def places(paths: Sequence[Path]) -> list[Path]:
+def output_places(paths: Sequence[Path]) -> list[Path]:
     """For each file a place of its own below any folder: its path from the folder that all of them lie in."""
     whole = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 – links stay: one and its file are two
     root = os.path.commonpath([one.parent for one in whole]) if whole else ""

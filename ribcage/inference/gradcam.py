@@ -196,7 +196,7 @@ def coarseness(backbone: Backbone, grid: tuple[int, int], size: tuple[int, int],
     return said and said + finer
 
 
-def usual(backbone: Backbone, size: tuple[int, int]) -> str:
+def map_grid_note(backbone: Backbone, size: tuple[int, int]) -> str:
     """How fine the usual maps of a model that is shown images of this size are."""
     grid = grid_of(backbone, size)
     return coarseness(backbone, grid, size) or f"Heat-maps of this model have {grid[0]} × {grid[1]} cells."

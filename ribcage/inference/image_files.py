@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ribcage.bundle import ood
 from ribcage.bundle.io import Bundle, Classifier, Detector
-from ribcage.bundle.ood import Check
+from ribcage.bundle.ood import OODCheck
 from ribcage.bundle.spec import DEFAULT_RULE, DETECTION_RULE, EXCLUSIVE, HALF, ModelSpec
 from ribcage.imaging import augment, dicom, headers, image_file
 from ribcage.imaging.augment import View
@@ -58,7 +58,7 @@ class Files:
     """How their names end, the most frequent first, and how many do."""
 
 
-def files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
+def image_files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
     """Those named, those that a pattern such as 'inbox/*.dcm' or 'inbox/**' fits, and of folders all that may be
     images, in order of their names.
 
@@ -133,20 +133,20 @@ class Shown:
     """What a table says beside the answers."""
 
 
-def shown(
+def model_input(
     read: image_file.GrayImage,
     model: ModelSpec,
     path: Path = Path(),
     *,
-    check: Check | None = None,
+    check: OODCheck | None = None,
     seen: Sequence[View] = (),
 ) -> Shown:
     """An image as the model wants to see it, wherever it was read from.
 
     check: the model's out-of-distribution check. seen: the views of it (default: the plain one).
     """
-    square = explanation.square(read, model)
-    images = [explanation.view(square, model, view) for view in seen or (augment.plain_view(model.size),)]
+    square = explanation.stored_square(read, model)
+    images = [explanation.view_tensor(square, model, view) for view in seen or (augment.plain_view(model.size),)]
     warnings = " ".join(ood.image_warnings(check, square, read.tags, read.notes))
     uids = {name: text if UID.fullmatch(text := read.tags.get(name, "")) else "" for name in ("study", "series")}
     about = uids | {"view": read.tags.get("view", ""), "notes": "; ".join(read.notes), "image_warnings": warnings}
@@ -154,11 +154,11 @@ def shown(
 
 
 def show(
-    path: Path, model: ModelSpec, *, check: Check | None = None, seen: Sequence[View] = (), window: str = ""
+    path: Path, model: ModelSpec, *, check: OODCheck | None = None, seen: Sequence[View] = (), window: str = ""
 ) -> Shown:
     """One file as the model wants to see it, or why it cannot be read."""
     try:
-        return shown(
+        return model_input(
             image_file.read_image(path, min_side=model.stored, window=window), model, path, check=check, seen=seen
         )
     except Exception as error:  # a file may be anything, and so may what goes wrong with it
@@ -188,17 +188,17 @@ def predicted(
         least = least_scores(opened.spec) if min_score is None else [min_score] * len(opened.spec.findings)
         if none := [name for name, score in zip(opened.spec.findings, least, strict=True) if score == float("inf")]:
             print(f"No boxes of {', '.join(none)}: validation found no score threshold. --min-score X shows them.")
-        return boxes(opened, paths, least=least, batch=batch, label=label, window=window)
+        return box_rows(opened, paths, least=least, batch=batch, label=label, window=window)
     thresholds = cuts(opened.spec, rule)
     return probabilities(
         opened, paths, batch=batch, ten_crop=ten_crop, thresholds=thresholds, label=label, window=window
     )
 
 
-def readable(table: pd.DataFrame, paths: Sequence[Path]) -> list[Path]:
+def read_files(table: pd.DataFrame, paths: Sequence[Path]) -> list[Path]:
     """The files that were read."""
     bad = set(table.loc[table["error"] != "", "path"])
-    return [path for path in paths if written(path) not in bad]
+    return [path for path in paths if path_text(path) not in bad]
 
 
 def probabilities(
@@ -219,7 +219,7 @@ def probabilities(
     window: what DICOM files are shown by instead of their own choice.
     """
     seen = augment.ten_crops(opened.spec.size) if ten_crop else ()
-    rows = _answered(opened, paths, batch, partial(named, opened), label, seen, window)
+    rows = _answered(opened, paths, batch, partial(classified_rows, opened), label, seen, window)
     table = _table(rows, ["path", *opened.spec.findings, *ABOUT, "error"])
     first = table.columns.get_loc(ABOUT[0])
     for place, (name, cut) in enumerate(zip(opened.spec.findings, thresholds or _unknown(opened.spec), strict=True)):
@@ -228,7 +228,7 @@ def probabilities(
     return table
 
 
-def boxes(
+def box_rows(
     opened: Detector,
     paths: Sequence[Path],
     *,
@@ -241,7 +241,7 @@ def boxes(
 
     The surest of a file comes first; a file without any has one row without a finding.
     """
-    rows = _answered(opened, paths, batch, partial(placed, opened, least=least), label, window=window)
+    rows = _answered(opened, paths, batch, partial(detected_rows, opened, least=least), label, window=window)
     return _table(rows, ["path", *BOX, *ABOUT, "error"])
 
 
@@ -284,7 +284,7 @@ def _answered(
             said = iter(answer(whole) if whole else [])
             for one in several:
                 own: list[Row] = [{"error": one.error}] if one.image is None else next(said)
-                rows.extend({"path": written(one.path), "error": "", **one.about, **warning, **row} for row in own)
+                rows.extend({"path": path_text(one.path), "error": "", **one.about, **warning, **row} for row in own)
             yield len(several)
 
     for _ in progress.track(work(), len(paths), label, "files") if label else work():
@@ -303,7 +303,7 @@ def _read(paths: Sequence[Path], batch: int, read: Callable[[Path], Shown]) -> I
             ahead = coming
 
 
-def written(path: Path) -> str:
+def path_text(path: Path) -> str:
     """A path as text that can be written: names that are not UTF-8 show which bytes they hold."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -317,7 +317,7 @@ def _table(rows: list[Row], columns: Sequence[str]) -> pd.DataFrame:
 
 
 @torch.inference_mode()
-def named(opened: Classifier, several: Sequence[Shown]) -> list[list[Row]]:
+def classified_rows(opened: Classifier, several: Sequence[Shown]) -> list[list[Row]]:
     """One row for each file: the probability of each finding."""
     model = opened.spec
     exclusive = model.loss == EXCLUSIVE
@@ -330,7 +330,7 @@ def named(opened: Classifier, several: Sequence[Shown]) -> list[list[Row]]:
 
 
 @torch.inference_mode()
-def placed(opened: Detector, several: Sequence[Shown], least: Sequence[float]) -> list[list[Row]]:
+def detected_rows(opened: Detector, several: Sequence[Shown], least: Sequence[float]) -> list[list[Row]]:
     """The rows of each file: one for each box, in pixels of the file, or one that is empty."""
     images = torch.cat([one.image for one in several if one.image is not None])
     found = gradcam.finder(opened).found(images)
@@ -346,7 +346,7 @@ def least_scores(model: ModelSpec) -> list[float]:
 
 def boxed(model: ModelSpec, found: Found, size: tuple[int, int], least: Sequence[float]) -> list[Row]:
     """The boxes of one image in pixels of its file of this (width, height), those that are sure enough."""
-    inside = detections.stored(found.boxes.float().numpy(), model.size, model.stored)
+    inside = detections.to_stored_pixels(found.boxes.float().numpy(), model.size, model.stored)
     x0, y0, x1, y1 = detections.original(inside, size, model.stored, model.fit).T
     places, scores = found.findings.numpy(), found.scores.float().numpy()
     kept = (scores >= np.array(least)[places]) & (x1 > x0) & (y1 > y0)  # none that lies in the border beside it

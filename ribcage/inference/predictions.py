@@ -158,7 +158,7 @@ def joint(exclusive: bool) -> Callable[[Tensor], Tensor]:
 # ---- what is known of the images
 
 
-def about(data: Datasets, rows: np.ndarray) -> pd.DataFrame:
+def row_context(data: Datasets, rows: np.ndarray) -> pd.DataFrame:
     """Set, row, path, patient, split, view, sex, age (and hospital, where a set says it) of these rows."""
     parts = []
     for dataset, own in zip(data, data.own_rows(rows), strict=True):
@@ -172,7 +172,7 @@ def about(data: Datasets, rows: np.ndarray) -> pd.DataFrame:
 # ---- the table
 
 
-def table(
+def prediction_table(
     about: pd.DataFrame, findings: Sequence[str], probabilities: np.ndarray, log_odds: np.ndarray, labels: np.ndarray
 ) -> pd.DataFrame:
     """The table of predictions."""
@@ -182,7 +182,7 @@ def table(
     return pd.concat([about, pd.DataFrame(said | before | known, index=about.index)], axis=1)
 
 
-def save(table: pd.DataFrame, file: Path) -> None:
+def save_predictions(table: pd.DataFrame, file: Path) -> None:
     """Write as Parquet, or as CSV where the name ends so; wholly or not at all."""
     with files.explained(file.parent, "Free some."), files.atomic(file) as part:
         if file.suffix == ".csv":
@@ -191,7 +191,7 @@ def save(table: pd.DataFrame, file: Path) -> None:
             table.to_parquet(part, index=False)
 
 
-def read(file: Path) -> pd.DataFrame:
+def read_predictions(file: Path) -> pd.DataFrame:
     """Read a table of predictions, or say in one line what is wrong with it."""
     import pyarrow as pa
 
@@ -203,7 +203,7 @@ def read(file: Path) -> pd.DataFrame:
     except (ValueError, pa.ArrowException, UnicodeError) as error:
         raise ValueError(f"{file} cannot be read as a table of predictions ({type(error).__name__}).") from None
     missing = [name for name in ("set", "path", "patient") if name not in table]
-    if missing or not findings(table):
+    if missing or not findings_of_table(table):
         lacks = missing or ["a finding with its _label column"]
         raise ValueError(f"{file} is not a table of predictions: it has no {', no '.join(lacks)}.")
     if not len(table):
@@ -215,7 +215,7 @@ def read(file: Path) -> pd.DataFrame:
     return table
 
 
-def findings(table: pd.DataFrame) -> tuple[str, ...]:
+def findings_of_table(table: pd.DataFrame) -> tuple[str, ...]:
     """The findings of a table of predictions."""
     return tuple(str(name) for name in table if f"{name}{LABEL}" in table)
 
@@ -223,7 +223,7 @@ def findings(table: pd.DataFrame) -> tuple[str, ...]:
 def _strange(table: pd.DataFrame) -> list[str]:
     """The first cell of each column that is no score, or no label: 'text' in Mass, row 3."""
     found = []
-    for name in findings(table):
+    for name in findings_of_table(table):
         score, label = (pd.to_numeric(table[column], errors="coerce") for column in (name, name + LABEL))
         fits = {name: (score >= 0) & (score <= 1), name + LABEL: label.isin((0, 1)) | table[name + LABEL].isna()}
         for column, each in fits.items():

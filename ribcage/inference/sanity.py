@@ -50,12 +50,12 @@ class Likeness:
         return tuple(name for name, is_so in zip(self.findings, alike, strict=True) if is_so)
 
 
-def of(
+def map_likeness(
     opened: Classifier, squares: Sequence[np.ndarray], *, draws: int = 5, seed: int = 0, way: Way | None = None
 ) -> Likeness:
     """Compare the maps of these stored images with those of networks whose weights are drawn at random."""
     method, model = opened.method, opened.spec
-    images = torch.cat([explanation.view(square, model) for square in squares])
+    images = torch.cat([explanation.view_tensor(square, model) for square in squares])
     trained, heads, networks = _maps(method, images, way), [], []
     with torch.random.fork_rng(devices=()):
         for draw in range(draws):

@@ -29,23 +29,25 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def names() -> tuple[str, ...]:
+def method_names() -> tuple[str, ...]:
     """All methods: the files of this folder."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in HELPERS))
 
 
 def pretraining() -> tuple[str, ...]:
     """The methods of `ribcage pretrain`: those whose files name no other command. None is imported for it."""
-    files = {name: Path(folder) / f"{name}.py" for folder in __path__ for name in names()}
+    files = {name: Path(folder) / f"{name}.py" for folder in __path__ for name in method_names()}
     return tuple(name for name, file in files.items() if file.exists() and not COMMAND.search(file.read_text("utf-8")))
 
 
-def load(name: str) -> "type[Method]":
+def load_method(name: str) -> "type[Method]":
     """The class of a method."""
     from ribcage.methods.base import Method
 
-    if name not in names():
-        raise ValueError(f"Unknown method {name!r}.{did_you_mean(name, names())} Methods: {', '.join(names())}.")
+    if name not in method_names():
+        raise ValueError(
+            f"Unknown method {name!r}.{did_you_mean(name, method_names())} Methods: {', '.join(method_names())}."
+        )
     module = importlib.import_module(f"ribcage.methods.{name}")
     found = [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__]
     return next(kind for kind in found if issubclass(kind, Method))

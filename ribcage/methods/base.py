@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, gentle_view
 from ribcage.models.backbone import Backbone
-from ribcage.models.hyperparameters import USUAL, Hyperparameters, nearest
+from ribcage.models.hyperparameters import USUAL, Hyperparameters, nearest_published
 
 Augment = Literal["radiograph", "paper"]
 
@@ -52,7 +52,7 @@ class Method(nn.Module):
     @classmethod
     def published(cls, epochs: int | None, batch: int) -> Hyperparameters:
         """The published hyperparameters nearest to this batch size and number of epochs (None: as published)."""
-        return nearest(cls.hyperparameters, epochs, batch)
+        return nearest_published(cls.hyperparameters, epochs, batch)
 
     def faults(self, images: int, batch: int) -> list[str]:
         """What is wrong with training on so many images in such batches."""
@@ -89,7 +89,7 @@ def method_options(kind: type[Method], options: object, **more: object) -> dict[
     return {name: getattr(options, name) for name in dict.fromkeys(names) if hasattr(options, name)} | more
 
 
-def refuse(wrong: Mapping[str, bool]) -> None:
+def refuse_faults(wrong: Mapping[str, bool]) -> None:
     """Raise one ValueError with all texts whose condition holds."""
     if any(wrong.values()):
         raise ValueError("; ".join(text for text, is_so in wrong.items() if is_so) + ".")

@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
-from ribcage.methods.base import Augment, Method, Step, refuse
+from ribcage.methods.base import Augment, Method, Step, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import follow, follower, perceptron
@@ -66,7 +66,7 @@ class BYOL(Method):
         patient_aware: bool = False,
     ) -> None:
         super().__init__(backbone, findings)
-        refuse(
+        refuse_faults(
             {
                 f"--hidden {hidden} is not 1 or more": hidden < 1,
                 f"--dim {dim} is not 1 or more": dim < 1,

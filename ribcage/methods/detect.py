@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ribcage.data.batch import Batch
-from ribcage.methods.base import Method, Step, refuse
+from ribcage.methods.base import Method, Step, refuse_faults
 from ribcage.models.backbone import Backbone
-from ribcage.models.detectors.boxes import Found, Truth, best
+from ribcage.models.detectors.boxes import Found, Truth, best_boxes
 from ribcage.models.detectors.fcos import FCOS
 from ribcage.models.detectors.yolo import YOLO, Anchors
 from ribcage.runtime import distributed
@@ -57,7 +57,7 @@ class Detect(Method):
         keep: int = 100,
     ) -> None:
         super().__init__(backbone, findings)
-        refuse(
+        refuse_faults(
             {
                 f"--head {head}: fcos or yolo": head not in ("fcos", "yolo"),
                 f"--quality {quality}: centreness or iou": quality not in ("centreness", "iou"),
@@ -132,7 +132,7 @@ class Detect(Method):
         maps = [one.float() for one in kept] or self.maps(images)
         boxes, scores = self.head.boxes(self.head(maps, size))
         self.train(training)
-        return [best(*each, size, self.overlap, self.keep) for each in zip(boxes, scores, strict=True)]
+        return [best_boxes(*each, size, self.overlap, self.keep) for each in zip(boxes, scores, strict=True)]
 
     def train(self, mode: bool = True) -> "Detect":
         """A frozen backbone stays in evaluation mode."""

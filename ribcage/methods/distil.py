@@ -119,7 +119,7 @@ class Distil(Supervised):
 
     def apart(self, logits: Tensor, taught: Tensor) -> Tensor:
         """(N, F): the distillation loss, 0 without a teacher's prediction."""
-        there, t = losses.known(taught), _zero_if_unknown(taught)
+        there, t = losses.known_mask(taught), _zero_if_unknown(taught)
         if self.match == "mse":
             if not self.exclusive:
                 return (logits - t).square() / 8 * there
@@ -171,7 +171,7 @@ def agreed(answers: Sequence[TeacherOutput], weights: Sequence[Tensor], like: Te
     if not answers:
         return torch.full_like(like, torch.nan)
     logits = torch.stack([answer.logits.float() for answer in answers])  # (K, N, F)
-    shares = losses.known(logits) * torch.stack(list(weights))[:, None].to(logits)
+    shares = losses.known_mask(logits) * torch.stack(list(weights))[:, None].to(logits)
     return (_zero_if_unknown(logits) * shares).sum(0) / shares.sum(0)  # 0 / 0 is NaN
 
 
@@ -182,7 +182,7 @@ def _zero_if_unknown(logits: Tensor) -> Tensor:
 
 def per_known(loss: Tensor, targets: Tensor) -> Tensor:
     """The sum of a loss by the number of what is known in the global batch, so that ranks' mean is the whole's."""
-    count = distributed.total(losses.known(targets).sum())
+    count = distributed.total(losses.known_mask(targets).sum())
     return loss.sum() * distributed.world() / count.clamp(min=1)
 
 
@@ -199,7 +199,7 @@ def related(maps: Tensor, other: Tensor) -> Tensor:
     return places.transpose(1, 2) @ places
 
 
-def places(backbone: Backbone, size: tuple[int, int]) -> int:
+def map_places(backbone: Backbone, size: tuple[int, int]) -> int:
     """How many places the map of an image of this size has."""
     like = next(backbone.parameters())
     was, channels = backbone.training, backbone.channels

@@ -19,10 +19,10 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View
-from ribcage.methods.base import Augment, Method, Step, refuse
+from ribcage.methods.base import Augment, Method, Step, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
-from ribcage.models.layers import choose_attention, orders
+from ribcage.models.layers import choose_attention, permutation_tensor
 
 CHINESE = "MAE：遮住视觉 Transformer 的大部分图像块，由其余部分重建"
 
@@ -103,7 +103,7 @@ class MAE(Method):
 
     def _places(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(N, visible) and (N, hidden): the patches of each image in an order drawn for it."""
-        order = orders(batch.chance, self.grid[0] * self.grid[1], batch.views[0].device)
+        order = permutation_tensor(batch.chance, self.grid[0] * self.grid[1], batch.views[0].device)
         return order[:, : self.visible], order[:, self.visible :]
 
     def _encoded(self, patches: Tensor, visible: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ def _transformer(backbone: Backbone) -> Any:
 def _check(mask: float, decoder: str, decode_share: float, count: int) -> None:
     """All options that cannot be."""
     both = 0 < mask < 1 and 1 <= int(count * (1 - mask)) < count
-    refuse(
+    refuse_faults(
         {
             f"--mask {mask}: of {count} patches at least one must stay visible and one be hidden": not both,
             f"--decoder {decoder}: one of {', '.join(DECODERS)}": decoder not in DECODERS,

@@ -17,10 +17,10 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View
-from ribcage.methods.base import Augment, Method, Step, refuse
+from ribcage.methods.base import Augment, Method, Step, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
-from ribcage.models.layers import orders
+from ribcage.models.layers import permutation_tensor
 
 CHINESE = "用于 CNN 的 MAE：遮住图像的大部分方块，用接在 CNN 特征图上的 U-Net 重建"
 
@@ -99,7 +99,7 @@ class MAEUNet(Method):
         """(N, 1, H, W): 1 where hidden, on squares drawn for each image."""
         view = batch.views[0]
         rows, columns, patch = self._squares((view.shape[2], view.shape[3]))
-        order = orders(batch.chance, rows * columns, view.device)
+        order = permutation_tensor(batch.chance, rows * columns, view.device)
         squares = torch.ones(order.shape, device=view.device)
         squares = squares.scatter(1, order[:, : self._visible(rows * columns)], 0.0)
         return squares.view(-1, 1, rows, columns).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
@@ -176,7 +176,7 @@ def _channels(backbone: Backbone) -> dict[int, int]:
 def _check(mask: float, patch: int, width: int, loss_on: str) -> None:
     """All options that cannot be."""
     least = 1 << STAGES - 1
-    refuse(
+    refuse_faults(
         {
             f"--mask {mask}: between 0 and 1": not 0 < mask < 1,
             f"--patch {patch}: 1 pixel at least": patch < 1,

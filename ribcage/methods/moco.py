@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
-from ribcage.methods.base import Augment, Method, Step, refuse
+from ribcage.methods.base import Augment, Method, Step, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import follow, follower, group_norms, perceptron
@@ -155,7 +155,7 @@ class MoCo(Method):
 
 def _check(dim: int, queue: int, momentum: float, temperature: float, head: str, group: int) -> None:
     """All that is wrong with the options."""
-    refuse(
+    refuse_faults(
         {
             f"--dim {dim} is not 1 or more": dim < 1,
             f"--queue {queue} is not 1 or more": queue < 1,

@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
-from ribcage.methods.base import Augment, Method, Step, refuse
+from ribcage.methods.base import Augment, Method, Step, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
@@ -56,7 +56,7 @@ class SimCLR(Method):
         patient_aware: bool = False,
     ) -> None:
         super().__init__(backbone, findings)
-        refuse(
+        refuse_faults(
             {
                 f"--temperature {temperature} is not above 0": not temperature > 0,
                 f"--dim {dim} is not 1 or more": dim < 1,

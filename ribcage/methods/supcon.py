@@ -28,7 +28,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
-from ribcage.methods.base import Augment, Method, Step, refuse
+from ribcage.methods.base import Augment, Method, Step, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
@@ -109,14 +109,14 @@ class SupCon(Method):
         same = distributed.local_rows(torch.eye(len(everyone), dtype=torch.bool, device=everyone.device))  # (n, N)
         if self.patient_aware:
             same = same | (batch.patients[:, None] == patients)
-        w = overlap(batch.labels.float(), everyone.float()).masked_fill(same, 1)
+        w = label_overlap(batch.labels.float(), everyone.float()).masked_fill(same, 1)
         compared = same | comparable(batch.labels, everyone)
         views = len(batch.views)
         w, compared = (pairs.repeat_interleave(views, 0).repeat_interleave(views, 1) for pairs in (w, compared))
         return w, compared
 
 
-def overlap(some: Tensor, others: Tensor) -> Tensor:
+def label_overlap(some: Tensor, others: Tensor) -> Tensor:
     """(n, F), (N, F) → (n, N): the share of the findings present in either of two images that is present in both."""
     both, either = (
         pair(some[:, None], others).nansum(2)  # of a known and an unknown one, both are NaN
@@ -143,7 +143,7 @@ _NEVER = -1e9
 
 def _check(findings: tuple[str, ...], temperature: float, dim: int) -> None:
     """All that is wrong with the options."""
-    refuse(
+    refuse_faults(
         {
             "supcon learns from findings and none came; name some with --findings": not findings,
             f"--temperature {temperature} is not above 0": not temperature > 0,

@@ -71,11 +71,11 @@ class Supervised(Method):
         self.answers.append((logits.detach(), batch.labels))
         weights = targets.nan_to_num() * self.present + (1 - targets.nan_to_num()) * self.absent
         loss = (self.loss(logits, targets) * weights).sum()
-        return Step(loss * distributed.world() / distributed.total(losses.known(targets).sum()).clamp(min=1))
+        return Step(loss * distributed.world() / distributed.total(losses.known_mask(targets).sum()).clamp(min=1))
 
     def share(self, part: Batch, batch: Batch) -> float:
         """The share of the known labels, so that a batch computed in parts has the loss of the whole."""
-        counts = [losses.known(self._targets(each.labels)).sum() for each in (part, batch)]
+        counts = [losses.known_mask(self._targets(each.labels)).sum() for each in (part, batch)]
         known = distributed.total(torch.stack(counts))
         return float(known[0] / known[1].clamp(min=1))
 
@@ -97,7 +97,7 @@ class Supervised(Method):
             self.present.copy_(present)
             self.absent.copy_(absent)
         if self.prior and self.findings:
-            share = ((labels > 0.5).sum(0) + 0.5) / (losses.known(labels).sum(0) + 1)
+            share = ((labels > 0.5).sum(0) + 0.5) / (losses.known_mask(labels).sum(0) + 1)
             with torch.no_grad():
                 self.head.bias.copy_(share.log() if self.exclusive else share.logit())
 

@@ -27,7 +27,7 @@ from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.data.batch import Batch
 from ribcage.imaging.augment import View, published_view, strong_view
-from ribcage.methods.base import Augment, Method, Step, refuse
+from ribcage.methods.base import Augment, Method, Step, refuse_faults
 from ribcage.models.backbone import Backbone
 from ribcage.models.hyperparameters import Hyperparameters
 from ribcage.models.layers import perceptron
@@ -85,7 +85,7 @@ class SwAV(Method):
     ) -> None:
         super().__init__(backbone, findings)
         counts = {"prototypes": prototypes, "iterations": iterations, "hidden": hidden, "dim": dim}
-        refuse(
+        refuse_faults(
             {
                 f"--crops {crops} is not 0 or more": crops < 0,
                 f"--queue {queue} is not 0 or more": queue < 0,
@@ -136,7 +136,7 @@ class SwAV(Method):
             log_p = (scores / self.temperature).log_softmax(2)
         loss = -(q * (log_p.sum(0) - log_p[:2])).sum(2).mean() / (len(z) - 1)
         self._enqueue(z[:2].detach())
-        return Step(loss, {"prototypes": used(scores[:2].detach())})
+        return Step(loss, {"prototypes": prototypes_used(scores[:2].detach())})
 
     def _small(self, side: int) -> int:
         """The side of a small view, as the backbone takes it."""
@@ -187,7 +187,7 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
     return q
 
 
-def used(scores: Tensor) -> Tensor:
+def prototypes_used(scores: Tensor) -> Tensor:
     """How many prototypes are the nearest to some image of the global batch, as exp(entropy): 1 in a collapse."""
     nearest = scores.argmax(-1).flatten()
     share = distributed.total(torch.bincount(nearest, minlength=scores.shape[-1]).float())

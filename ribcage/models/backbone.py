@@ -152,7 +152,7 @@ class Backbone(nn.Module):
             raise ValueError(f"A backbone takes 1 or 3 channels, not {channels}.")
         if pool not in POOLS:
             raise ValueError(f"Unknown pool {pool[:60]!r}.{did_you_mean(pool, POOLS)} Known: {', '.join(POOLS[1:])}.")
-        self.name, self.channels, self.pretrained = known(name), channels, bool(init)
+        self.name, self.channels, self.pretrained = known_model(name), channels, bool(init)
         options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path} if drop_path else {"num_classes": 0}
         if pool:
             options["global_pool"] = pool
@@ -242,7 +242,7 @@ def is_known(name: str) -> bool:
         return False
 
 
-def known(name: str) -> str:
+def known_model(name: str) -> str:
     """The name, if there is such a model."""
     if not is_known(name):
         names = timm.list_models()
@@ -273,7 +273,7 @@ def _pretrained(
     if file is None or file.suffix == ".npz":
         return _loaded(name, file, options), config, None
     given = read(file)
-    model = empty(name, given.channels(config.first_conv), options)
+    model = random_model(name, given.channels(config.first_conv), options)
     found = laid_over(model, name, given.state, str(file))
     if found.lost:
         raise ValueError(f"The weights in {file} do not fit {name}: {found}.")
@@ -311,7 +311,7 @@ def _unfit(where: object, name: str, error: Exception) -> str:
     return f"The weights in {where} do not fit {name}: {' '.join(str(error).split())[:200]}"
 
 
-def empty(name: str, channels: int, options: dict[str, Any]) -> Any:
+def random_model(name: str, channels: int, options: dict[str, Any]) -> Any:
     """A model with random weights, which leaves everybody else's random numbers as they are."""
     with torch.random.fork_rng(devices=()):
         return timm.create_model(name, in_chans=channels, **options)

@@ -63,7 +63,7 @@ USUAL: dict[Optimizer, Hyperparameters] = {
 """What an optimizer takes where a method or command is published with another one."""
 
 
-def nearest(rows: Sequence[Hyperparameters], epochs: int | None, batch: int) -> Hyperparameters:
+def nearest_published(rows: Sequence[Hyperparameters], epochs: int | None, batch: int) -> Hyperparameters:
     """Of published runs that of the most like batch; of several, the longest that is no longer, or the shortest."""
     apart = [abs(math.log(row.batch / max(1, batch))) for row in rows]
     alike = [row for row, far in zip(rows, apart, strict=True) if far == min(apart)]
@@ -71,7 +71,7 @@ def nearest(rows: Sequence[Hyperparameters], epochs: int | None, batch: int) -> 
     return next((row for row in reversed(alike) if epochs is None or row.epochs <= epochs), alike[0])
 
 
-def told(row: Hyperparameters, batch: int = BATCH) -> dict[str, str]:
+def default_texts(row: Hyperparameters, batch: int = BATCH) -> dict[str, str]:
     """The defaults by their options, in words, for a help page."""
     cut = f", at most {row.most:.0%} of the run" if row.warmup > 1 else ""
     return {

@@ -38,7 +38,7 @@ def choose_attention(module: nn.Module, tokens: int, device: torch.device) -> No
 
 
 @torch._disable_dynamo  # draws are NumPy's; torch.compiler.disable would load the compiler, for seconds, with this file
-def orders(chance: Tensor, count: int, device: torch.device) -> Tensor:
+def permutation_tensor(chance: Tensor, count: int, device: torch.device) -> Tensor:
     """(N, count): 0 … count-1 in an order of its own for each number of a batch's `chance`, never compiled."""
     return torch.from_numpy(rng.random_orders(chance.numpy(), count)).to(device, non_blocking=True)
 

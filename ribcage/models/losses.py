@@ -8,14 +8,14 @@ from torch import Tensor
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def known(targets: Tensor) -> Tensor:
+def known_mask(targets: Tensor) -> Tensor:
     """(N, F): 1 where something is known, 0 where NaN."""
     return (~targets.isnan()).to(targets.dtype)
 
 
 def bce(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy for each finding: -t log p - (1 - t) log(1 - p)."""
-    return F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none") * known(targets)
+    return F.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none") * known_mask(targets)
 
 
 def focal(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
@@ -35,12 +35,12 @@ def asymmetric(
     q = (p - margin).clamp(min=0)
     present = t * (1 - p) ** positive * F.logsigmoid(logits)
     absent = (1 - t) * q**negative * ((-logits).sigmoid() + margin).clamp(1e-37, 1).log()  # exact where 1 - q is not
-    return -(present + absent) * known(targets)
+    return -(present + absent) * known_mask(targets)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """For findings that exclude each other: softmax over all of them, -sum_f t_f log p_f, spread over the columns."""
-    complete = known(targets).amin(dim=1, keepdim=True)  # a row with an unknown finding says nothing for certain
+    complete = known_mask(targets).amin(dim=1, keepdim=True)  # a row with an unknown finding says nothing for certain
     return -targets.nan_to_num() * logits.log_softmax(dim=1) * complete * logits.shape[1]
 
 

@@ -34,8 +34,8 @@ def audit_page(members: Sequence[Member], result: dict[str, Any], samples: int) 
 
 def dataset_section(member: Member, described: dict[str, Any], samples: int) -> dict[str, Any]:
     """What the page shows of one dataset."""
-    cards = [(html.number(described[name]), name) for name in ("images", "patients", "studies", "rejected")]
-    cards += [(html.number(count), split or "no split") for split, count in described["splits"].items()]
+    cards = [(html.thousands(described[name]), name) for name in ("images", "patients", "studies", "rejected")]
+    cards += [(html.thousands(count), split or "no split") for split, count in described["splits"].items()]
     ages = described["ages"]
     return {
         "name": described["label"],
@@ -49,14 +49,14 @@ def dataset_section(member: Member, described: dict[str, Any], samples: int) -> 
 
 def dataset_facts(described: dict[str, Any]) -> list[tuple[str, str]]:
     """(name, text) of all that is known of a dataset."""
-    people = listed(described["split_patients"], "no split")
+    people = listed_counts(described["split_patients"], "no split")
     rows = [
-        ("images", f"{described['images']:,} ({listed(described['splits'], 'no split')})"),
+        ("images", f"{described['images']:,} ({listed_counts(described['splits'], 'no split')})"),
         ("patients", f"{described['patients']:,} known ({people})" * bool(described["patients"])),
         ("studies", f"{described['studies']:,}" * bool(described["studies"])),
         ("stored", described["stored"]),
-        ("views", listed(described["views"])),
-        ("sex", listed(described["sexes"])),
+        ("views", listed_counts(described["views"])),
+        ("sex", listed_counts(described["sexes"])),
         ("age", age_summary(described["ages"])),
         ("boxes", box_counts(described)),
         ("rejected", f"{described['rejected']:,}"),
@@ -76,10 +76,10 @@ def box_counts(described: dict[str, Any]) -> str:
     boxes = described["boxes"]
     if not boxes:
         return ""
-    return f"{sum(boxes.values()):,} on {described['boxed_images']:,} images ({listed(boxes)})"
+    return f"{sum(boxes.values()):,} on {described['boxed_images']:,} images ({listed_counts(boxes)})"
 
 
-def listed(counts: dict[str, int], unnamed: str = "unknown") -> str:
+def listed_counts(counts: dict[str, int], unnamed: str = "unknown") -> str:
     """train 700, val 100, unknown 3"""
     return ", ".join(f"{name or unnamed} {count:,}" for name, count in counts.items())
 

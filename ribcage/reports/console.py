@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ribcage.reports.html import Bar, Table, number
+from ribcage.reports.html import Bar, Table, thousands
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -20,5 +20,5 @@ def console_table(table: Table) -> "RichTable":
     for place in shown:
         drawn.add_column(Text(table.head[place]), justify="left" if place == 0 else "right")
     for row in table.all_rows:
-        drawn.add_row(*(Text(number(row[place])) for place in shown))
+        drawn.add_row(*(Text(thousands(row[place])) for place in shown))
     return drawn

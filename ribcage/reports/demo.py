@@ -123,11 +123,11 @@ def learning_curves(run: Path) -> list[Markup]:
     log = monitor.logged(run / "metrics.jsonl")
     validated = [line for line in log if "auroc" in line.get("validation", {})]
     steps = [{name: line[name] for name in ("step", "loss")} for line in log if "loss" in line]
-    drawings = [pretraining.curve("training loss", pretraining.over_steps(steps, "loss"))]
+    drawings = [pretraining.curve_plot("training loss", pretraining.over_steps(steps, "loss"))]
     if len(validated) > 1:
         x = np.array([line["step"] for line in validated], float)
         y = np.array([line["validation"]["auroc"] for line in validated])
-        drawings.append(pretraining.curve("validation, mean AUROC", svg.Line(x, y)))
+        drawings.append(pretraining.curve_plot("validation, mean AUROC", svg.Line(x, y)))
     return drawings
 
 
@@ -168,7 +168,7 @@ def saliency_figures(folder: Path) -> list[Figure]:
         for row, score in zip(present["row"], present[name], strict=True):
             pixels = np.asarray(own.image(int(row)))
             read = image_file.GrayImage(pixels, pixels.shape[1], pixels.shape[0])
-            heat = explanation.heat(opened, read, (name,))[0]
+            heat = explanation.file_heat(opened, read, (name,))[0]
             if heat.any():  # else nothing in the image raises the score
                 caption = f"{finding_name(name)} {100 * score:.0f} %"
                 figures.append(html.colour_figure(saliency.overlay(pixels, heat), caption))
@@ -188,7 +188,7 @@ def map_grid(folder: Path) -> str:
 def detected_boxes(folder: Path) -> dict[str, Any]:
     """Test images with ground-truth boxes and the detection with the highest score, and the detector's mean AP."""
     test, own = read_evaluation(folder / "boxes" / TEST / METRICS_FILE), dataset_folder.open(folder / "phantom")
-    found = detections.read(folder / "boxes" / TEST / "detections.parquet")
+    found = detections.read_detections(folder / "boxes" / TEST / "detections.parquet")
     highest = found.boxes.sort_values("score", ascending=False).drop_duplicates("image")
     figures, drawn = [], own.index.boxes
     for one in highest.head(SHOWN).itertuples(index=False):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ribcage.data.collection import Datasets
-from ribcage.evaluation.detection import RATE, Error, LabelledDetections, false_marks, missed
+from ribcage.evaluation.detection import RATE, Error, LabelledDetections, false_marks, missed_boxes
 from ribcage.metrics.detection import HIT
 from ribcage.reports import html
 from ribcage.reports.html import Box, Figure
@@ -36,7 +36,7 @@ def detection_figures(data: LabelledDetections, datasets: Datasets, most: int) -
     some = drawn[np.unique(np.linspace(0, len(drawn) - 1, most // 2).astype(int))].tolist() if most > 1 else []
     groups: list[tuple[str, str, list[tuple[int, Error | None]]]] = [
         ("Examples", "Images with ground-truth boxes, evenly spaced.", [(image, None) for image in some]),
-        ("False negatives", late, [(error.image, error) for error in missed(data, most // 2)]),
+        ("False negatives", late, [(error.image, error) for error in missed_boxes(data, most // 2)]),
         ("False positives", sure, [(error.image, error) for error in false_marks(data, most // 2)]),
     ]
     return [

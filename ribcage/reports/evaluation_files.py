@@ -43,7 +43,7 @@ class EvaluationFiles:
 
 def note_on_card(folder: Path, result: Evaluation) -> None:
     """Add the tests to the card of a bundle."""
-    file, tests = folder / "README.md", history.load(folder)
+    file, tests = folder / "README.md", history.load_tests(folder)
     try:
         text = card.card_with_tests(files.regular(file).read_text(encoding="utf-8", errors="replace"), result, tests)
         with files.atomic(file) as part:

@@ -96,7 +96,7 @@ def environment() -> "Environment":
         loader=PackageLoader("ribcage.reports"), autoescape=True, undefined=StrictUndefined, finalize=_shown,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    made.filters["number"] = number
+    made.filters["number"] = thousands
     made.tests |= {
         "bar": lambda cell: isinstance(cell, Bar),
         "drawing": lambda cell: isinstance(cell, Drawing),
@@ -130,7 +130,7 @@ def _numeric(text: str) -> bool:
     return bool(text) and (text[0].isdigit() or text[0] in "–-.<") and len(text) < 24 and not text.endswith("years")
 
 
-def number(value: object) -> str:
+def thousands(value: object) -> str:
     """A count with thousands separated; '–' for what is not known."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "–"

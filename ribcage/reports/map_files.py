@@ -45,9 +45,9 @@ class MapFiles:
         made: list[Path] = []
 
         def work() -> Iterable[int]:
-            for path, place in zip(paths, explanation.places(paths), strict=True):
+            for path, place in zip(paths, explanation.output_places(paths), strict=True):
                 try:
-                    made.extend(draw(rows[image_files.written(path)], path, place, say))
+                    made.extend(draw(rows[image_files.path_text(path)], path, place, say))
                 except (ValueError, FileNotFoundError, MemoryError) as error:
                     say(f"! {path}: no map was written: {' '.join(str(error).split()) or type(error).__name__}")
                 yield 1
@@ -117,7 +117,7 @@ class MapFiles:
         assert isinstance(self.opened, Classifier)
         side = self.opened.spec.stored
         images = [image_file.read_image(path, min_side=side, window=self.window) for path in paths[:CHECKED]]
-        squares = [explanation.square(each, self.opened.spec) for each in images]
-        found = sanity.of(self.opened, squares, way=self.way)
+        squares = [explanation.stored_square(each, self.opened.spec) for each in images]
+        found = sanity.map_likeness(self.opened, squares, way=self.way)
         for line in sanity_lines(found, self._coarse(found.grid)):
             say(line)

@@ -120,9 +120,9 @@ def training_curves(log: Sequence[dict[str, Any]]) -> list[Markup]:
     """Every number over the steps; linear probe and nearest neighbours in one plot."""
     names = dict.fromkeys(name for line in log for name in numbers_of(line))
     lines = {name: over_steps(log, name) for name in sorted(names, key=lambda name: [*NAMES, name].index(name))}
-    drawings = [curve(NAMES.get(name, name), line) for name, line in lines.items() if name not in READERS]
+    drawings = [curve_plot(NAMES.get(name, name), line) for name, line in lines.items() if name not in READERS]
     readers = [lines[name] for name in READERS if name in lines]
-    return [*drawings, *([curve("mean AUROC on labelled images", *readers)] if readers else [])]
+    return [*drawings, *([curve_plot("mean AUROC on labelled images", *readers)] if readers else [])]
 
 
 def numbers_of(line: dict[str, Any]) -> dict[str, float]:
@@ -137,7 +137,7 @@ def over_steps(log: Sequence[dict[str, Any]], name: str) -> Line:
     return Line(means(x), means(y))
 
 
-def curve(name: str, *lines: Line) -> Markup:
+def curve_plot(name: str, *lines: Line) -> Markup:
     """Numbers over the steps, the second in another colour."""
     y = np.concatenate([line.y for line in lines])
     room = 0.05 * (np.ptp(y) or abs(y[0]) or 1.0)
@@ -183,7 +183,7 @@ def nearest_neighbours(
     method: Method, data: Datasets, rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]
 ) -> Neighbours:
     """Some images, each before those with the highest cosine similarity of their features."""
-    images = probe.shown(data, rows, model.size, None, **loading)
+    images = probe.plain_loader(data, rows, model.size, None, **loading)
     part = probe.extract(method.backbone, images, device_of(method))
     directions = F.normalize(torch.from_numpy(part.features), dim=1)
     cosine = (directions @ directions.T).fill_diagonal_(-2)  # (N, N); no image is its own neighbour
@@ -227,7 +227,7 @@ class SampledBatch:
     """Images as the model sees them, with their labels."""
 
     def __init__(self, data: Datasets, rows: np.ndarray, model: ModelSpec, loading: dict[str, Any]) -> None:
-        self.loader = probe.shown(data, rows, model.size, None, batch=len(rows), **loading)
+        self.loader = probe.plain_loader(data, rows, model.size, None, batch=len(rows), **loading)
         [self.batch] = self.loader.epoch(0)
 
     def pixels(self, values: Tensor) -> list[np.ndarray]:

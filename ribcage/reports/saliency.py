@@ -62,7 +62,7 @@ def saliency_tiles(
     side: int = 360,
 ) -> list[Tile]:
     """The image, and for each finding its saliency map and probability."""
-    width, height = explanation.shrunk(looked.size, side)
+    width, height = explanation.shrunk_size(looked.size, side)
     gray, _ = gray_image.to_depth(pixels, 8)
     small = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
     own = [

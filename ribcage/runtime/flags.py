@@ -262,15 +262,15 @@ def convert_words(flag: Flag, words: list[str]) -> Any:
     if flag.many and words == [""]:  # --name= says: none at all
         return ()
     if flag.many:
-        return tuple(convert(typing.get_args(flag.kind)[0], word) for word in words)
-    return convert(flag.kind, words[-1])
+        return tuple(parse_word(typing.get_args(flag.kind)[0], word) for word in words)
+    return parse_word(flag.kind, words[-1])
 
 
-def convert(kind: Any, word: str) -> Any:
+def parse_word(kind: Any, word: str) -> Any:
     """One word as a type; ValueError says what was expected."""
     if typing.get_origin(kind) in UNIONS:
         kinds = [option for option in typing.get_args(kind) if option is not NoneType]
-        return convert(kinds[0], word)
+        return parse_word(kinds[0], word)
     if typing.get_origin(kind) is Literal:
         choices = {str(choice): choice for choice in typing.get_args(kind)}
         if word not in choices:
@@ -291,7 +291,7 @@ def convert(kind: Any, word: str) -> Any:
     return Path(word).expanduser() if kind is Path else word
 
 
-def words(module: ModuleType, options: Any) -> list[str]:
+def option_line(module: ModuleType, options: Any) -> list[str]:
     """The words that `parse` would make these options of; what stands at its default is left out."""
     fields = {field.name: field for field in dataclasses.fields(options) if field.name != "member"}
     changed = [name for name, field in fields.items() if getattr(options, name) != field_default(field)]

@@ -69,7 +69,7 @@ LEFT, LEAST, MOST = 30, 40, 90
 
 
 @dataclass(frozen=True)
-class Entry:
+class HelpEntry:
     """One option as the help shows it."""
 
     name: str
@@ -88,11 +88,11 @@ class Entry:
         return "\n".join([begin.rstrip(), *(f"{'':{LEFT}}{line}" for line in rest)])
 
 
-def entry(flag: Flag) -> Entry:
+def help_entry(flag: Flag) -> HelpEntry:
     """What is shown of a flag."""
     value = "" if flag.kind is bool or flag.positional else value_name(flag.kind)
     needed = flag.default is NEEDED
-    return Entry(flag.name, flag.option, value, flag.text + _ending(flag), needed)
+    return HelpEntry(flag.name, flag.option, value, flag.text + _ending(flag), needed)
 
 
 def _ending(flag: Flag) -> str:
@@ -101,11 +101,13 @@ def _ending(flag: Flag) -> str:
         return "" if flag.positional else " (needed)"
     if flag.default is True:
         return f" (default: on; --no-{flag.option[2:]} turns it off)"
-    usual = flag.says or ("" if flag.default in (None, (), "") or flag.default is False else shown(flag.default))
+    usual = flag.says or (
+        "" if flag.default in (None, (), "") or flag.default is False else typed_default(flag.default)
+    )
     return f" (default: {usual})" if usual and "(default:" not in flag.text else ""
 
 
-def shown(default: Any) -> str:
+def typed_default(default: Any) -> str:
     """A default as one would type it."""
     return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
@@ -121,17 +123,21 @@ def value_name(kind: Any) -> str:
     return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
 
 
-def page(name: str, module: ModuleType, words: Sequence[str], *, everything: bool = False) -> str:
+def help_page(name: str, module: ModuleType, words: Sequence[str], *, everything: bool = False) -> str:
     """What `ribcage NAME … --help` prints; everything: by --help-all."""
     member = _member(module, words)
     command = flags.read_flags(module, [], defaults=own_defaults(name, module, member))
     arguments = [flag for flag in command if flag.positional]
-    named = [entry(flag) for flag in command if not flag.positional]
+    named = [help_entry(flag) for flag in command if not flag.positional]
     own = own_entries(name, module, member, {flag.name for flag in command}) if member else []
     chosen = [one for one in named if everything or len(named) <= MANY or one.needed or one.name in COMMON]
     usage = " ".join([name, *(f"[{flag.option} …]" if flag.many else flag.option for flag in arguments)])
     blocks = [f"usage: ribcage {usage} [options]", "", inspect.getdoc(module) or "", ""]
-    for title, entries in (("Arguments", list(map(entry, arguments))), *grouped(chosen), (f"Of {member} alone", own)):
+    for title, entries in (
+        ("Arguments", list(map(help_entry, arguments))),
+        *grouped(chosen),
+        (f"Of {member} alone", own),
+    ):
         blocks += [f"{title}:", *(one.lines() for one in entries), ""] if entries else []
     if examples := getattr(module, "EXAMPLES", ()):
         blocks += ["Examples:", *(f"  ribcage {example}" for example in examples), ""]
@@ -141,7 +147,7 @@ def page(name: str, module: ModuleType, words: Sequence[str], *, everything: boo
     return "\n".join(blocks)
 
 
-def grouped(entries: Iterable[Entry]) -> list[tuple[str, list[Entry]]]:
+def grouped(entries: Iterable[HelpEntry]) -> list[tuple[str, list[HelpEntry]]]:
     """The options by their groups, each in the order of its group."""
     left = {one.name: one for one in entries}
     found = [(title, [left.pop(name) for name in names if name in left]) for title, names in GROUPS.items()]
@@ -160,18 +166,18 @@ def _member(module: ModuleType, words: Sequence[str]) -> str:
     return named[0] if named else ""
 
 
-def own_entries(command: str, module: ModuleType, member: str, known: set[str]) -> list[Entry]:
+def own_entries(command: str, module: ModuleType, member: str, known: set[str]) -> list[HelpEntry]:
     """The own options of a method or a data set."""
     if found := _generated(command, module, member):
-        return [Entry(**one) for one in found["options"]]
+        return [HelpEntry(**one) for one in found["options"]]
     return _member_entries(module, member, known)
 
 
-def _member_entries(module: ModuleType, member: str, known: set[str]) -> list[Entry]:
+def _member_entries(module: ModuleType, member: str, known: set[str]) -> list[HelpEntry]:
     """The own options of a method or a data set, with the defaults that depend on the command."""
     said = module.defaults(member) if hasattr(module, "defaults") else {}
     own = flags.member_flags(module.member(member), known=known)
-    return [entry(replace(flag, says=said.get(flag.name, ""))) for flag in own]
+    return [help_entry(replace(flag, says=said.get(flag.name, ""))) for flag in own]
 
 
 def own_defaults(command: str, module: ModuleType, member: str) -> dict[str, str]:

@@ -58,7 +58,7 @@ class Task:
 # ---- in the reading process
 
 
-def main() -> None:
+def serve_tasks() -> None:
     """Decode files until there are no more."""
     responses = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is not a response
@@ -115,13 +115,13 @@ def _read(task: Task, data: bytes, limits: Limits) -> Response:
     if task.square:
         pixels = image_file.fit(pixels, task.square[0], task.square[1], of=size)[0]  # type: ignore[arg-type]
     elif task.side:
-        pixels = shrunk(pixels, size, task.side)
+        pixels = shrunk_image(pixels, size, task.side)
     tags = {name: value for name, value in read.tags.items() if name not in PRIVATE}
     about = {"width": read.width, "height": read.height, "notes": read.notes, "tags": tags}
     return {**about, "shape": pixels.shape, "depth": 8 * pixels.itemsize}, np.ascontiguousarray(pixels).tobytes()
 
 
-def shrunk(pixels: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
+def shrunk_image(pixels: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
     """The image, its longer side at most `side` of the file's own size."""
     import cv2
 
@@ -286,4 +286,4 @@ class Readers:
 
 
 if __name__ == "__main__":
-    main()
+    serve_tasks()

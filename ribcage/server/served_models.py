@@ -148,8 +148,8 @@ class ServedClassifier(ServedModel):
     def saliency(self, read: GrayImage, finding: str, side: int) -> tuple[np.ndarray, np.ndarray]:
         """(H, W) saliency map of a finding, at most `side` long, and (K, 5) boxes around it in pixels of the file."""
         with self.lock:
-            heat = explanation.heat(self.opened, read, [finding], side=side)[0]
-        return heat, explanation.boxes(heat, (read.width, read.height))
+            heat = explanation.file_heat(self.opened, read, [finding], side=side)[0]
+        return heat, explanation.heat_boxes_in_file(heat, (read.width, read.height))
 
 
 class ServedDetector(ServedModel):
@@ -160,7 +160,7 @@ class ServedDetector(ServedModel):
     def predict(self, images: list[GrayImage]) -> list[ImagePredictions]:
         """Boxes above the score threshold in pixels of the file, the highest scores first."""
         model = self.opened.spec
-        shown = torch.cat([explanation.view(one.pixels, model) for one in images])
+        shown = torch.cat([explanation.view_tensor(one.pixels, model) for one in images])
         with self.lock, torch.inference_mode():
             found = gradcam.finder(self.opened).found(shown)
         least = image_files.least_scores(model)

@@ -144,11 +144,11 @@ class _Form:
     def headers_finished(self) -> None:
         """The end of the headers of a field."""
         options = parse_options_header(self.disposition)[1]
-        name = text(options.get(b"name", b""))
+        name = upload_text(options.get(b"name", b""))
         if name != "files" or b"filename" not in options:
             what = f"Unknown form field {clean(name)!r}" if name else "A form field has no name"
             raise Problem(400, f"{what}: send files in fields named 'files', each with a file name.")
-        self.name = clean(text(options[b"filename"]))
+        self.name = clean(upload_text(options[b"filename"]))
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
         """Part of its content."""
@@ -164,7 +164,7 @@ class _Form:
         self.ended = True
 
 
-def text(name: bytes) -> str:
+def upload_text(name: bytes) -> str:
     """As browsers send it; what is no UTF-8 is read so that every byte is a letter."""
     try:
         return name.decode("utf-8")

@@ -15,7 +15,7 @@ FORMAT = 2
 FILE, OLDER, DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
 
 
-def save(file: Path, state: dict[str, Any], *, again: bool = False) -> None:
+def save_checkpoint(file: Path, state: dict[str, Any], *, again: bool = False) -> None:
     """Write a checkpoint; the old one stays until the new one is safe on the disk, and then becomes the older one.
 
     again: the old one is of the same step; it is replaced, and the older one stays.
@@ -50,7 +50,7 @@ def newest(folder: Path) -> tuple[Path, str]:
     raise FileNotFoundError(f"{folder / FILE} does not exist: there is no checkpoint to resume from.")
 
 
-def load(file: Path) -> dict[str, Any]:
+def load_checkpoint(file: Path) -> dict[str, Any]:
     """Read a checkpoint; nothing in it is executed."""
     try:
         digest.check_appended_digest(file, "")

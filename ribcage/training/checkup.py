@@ -30,7 +30,7 @@ ENOUGH = 2e9
 
 
 @dataclass(frozen=True)
-class Check:
+class InstallationCheck:
     """The result of one check."""
 
     group: str
@@ -48,7 +48,7 @@ class Check:
         return self.needed and not self.good
 
 
-def checks() -> Iterator[Check]:
+def checks() -> Iterator[InstallationCheck]:
     """All of them, one after the other."""
     for group, check in (
         ("packages", packages),
@@ -61,12 +61,12 @@ def checks() -> Iterator[Check]:
         yield from _guarded(group, check)
 
 
-def _guarded(group: str, check: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+def _guarded(group: str, check: Callable[[], Iterator[InstallationCheck]]) -> Iterator[InstallationCheck]:
     """The checks of a group; an error on the way becomes a failed check."""
     try:
         yield from check()
     except Exception as error:
-        yield Check(group, "(check failed)", _short(error), good=False, needed=group != "terminal")
+        yield InstallationCheck(group, "(check failed)", _short(error), good=False, needed=group != "terminal")
 
 
 def _short(error: BaseException) -> str:
@@ -109,50 +109,54 @@ def requirements() -> list[Requirement]:
     return found
 
 
-def packages() -> Iterator[Check]:
+def packages() -> Iterator[InstallationCheck]:
     """Python, Ribcage, and required packages."""
     from ribcage import __version__
 
     python = sys.version_info >= (3, 11)
     where = f"{sys.version.split()[0]} ({sys.executable})"
-    yield Check("packages", "python", where, python, fix="" if python else "install Python 3.11 or later")
+    yield InstallationCheck("packages", "python", where, python, fix="" if python else "install Python 3.11 or later")
     needed = [one for one in requirements() if not one.extra]
     installed = "" if needed else ", not installed as a package: its requirements are unknown"
-    yield Check("packages", "ribcage", __version__ + installed, bool(needed), fix="" if needed else "pip install -e .")
-    yield from (package("packages", one, needed=True) for one in needed)
+    yield InstallationCheck(
+        "packages", "ribcage", __version__ + installed, bool(needed), fix="" if needed else "pip install -e ."
+    )
+    yield from (check_package("packages", one, needed=True) for one in needed)
 
 
-def extras() -> Iterator[Check]:
+def extras() -> Iterator[InstallationCheck]:
     """What only some commands need."""
     known = requirements()
     for extra, use in EXTRAS.items():
-        tried = [package("optional", one, needed=False) for one in known if one.extra == extra]
+        tried = [check_package("optional", one, needed=False) for one in known if one.extra == extra]
         bad = [one for one in tried if not one.good]
         text = "; ".join(f"{one.name}: {one.result}" for one in bad) or ", ".join(
             f"{one.name} {one.result}" for one in tried
         )
         wanted = " ".join(one.fix.removeprefix("pip install ") for one in bad)
         fix = f"pip install {wanted}" if bad else ""
-        yield Check("optional", extra, f"for {use}: {text or 'not known'}", not bad, needed=False, fix=fix)
+        yield InstallationCheck("optional", extra, f"for {use}: {text or 'not known'}", not bad, needed=False, fix=fix)
 
 
-def package(group: str, one: Requirement, *, needed: bool) -> Check:
+def check_package(group: str, one: Requirement, *, needed: bool) -> InstallationCheck:
     """Whether a package can be imported, and is new enough."""
     fix = f"pip install {one.text}"
     try:
         version = metadata.version(one.name)
     except metadata.PackageNotFoundError:
-        return Check(group, one.name, "missing", good=False, needed=needed, fix=fix)
+        return InstallationCheck(group, one.name, "missing", good=False, needed=needed, fix=fix)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module(MODULES.get(one.name, one.name.replace("-", "_")))
     except (Exception, SystemExit) as error:
         fix = fix.replace("pip install", "pip install --force-reinstall")
-        return Check(group, one.name, f"{version}, broken: {_short(error)}", good=False, needed=needed, fix=fix)
+        return InstallationCheck(
+            group, one.name, f"{version}, broken: {_short(error)}", good=False, needed=needed, fix=fix
+        )
     old = _numbers(version) < _numbers(one.least)
     text = f"{version}, older than {one.least}" if old else version
-    return Check(group, one.name, text, not old, needed, fix if old else "")
+    return InstallationCheck(group, one.name, text, not old, needed, fix if old else "")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -164,27 +168,31 @@ def _numbers(version: str) -> tuple[int, ...]:
 # ---- the machine
 
 
-def machine() -> Iterator[Check]:
+def machine() -> Iterator[InstallationCheck]:
     """Cores, memory, devices, and whether bfloat16 is fast."""
-    yield Check("machine", "cores", f"{cores():g} of {os.cpu_count()}")
-    free, total = memory()
+    yield InstallationCheck("machine", "cores", f"{cores():g} of {os.cpu_count()}")
+    free, total = available_memory()
     if total:
         little = free < ENOUGH
         text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
-        yield Check("machine", "memory", text, not little, needed=False, fix="stop other programs" if little else "")
+        yield InstallationCheck(
+            "machine", "memory", text, not little, needed=False, fix="stop other programs" if little else ""
+        )
     import torch
 
     devices = [torch.device("cpu")]
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         facts = torch.cuda.get_device_properties(number)
-        yield Check("machine", f"cuda:{number}", f"{facts.name}, {facts.total_memory / 1e9:.1f} GB")
+        yield InstallationCheck("machine", f"cuda:{number}", f"{facts.name}, {facts.total_memory / 1e9:.1f} GB")
         devices.append(torch.device("cuda", number))
     if len(devices) == 1:
-        yield Check("machine", "GPU", f"none found by torch {torch.__version__}; Ribcage runs on the CPU")
+        yield InstallationCheck("machine", "GPU", f"none found by torch {torch.__version__}; Ribcage runs on the CPU")
     from ribcage.training.trainer import fast_bf16
 
     fast = ", ".join(str(device) for device in devices if fast_bf16(device))
-    yield Check("machine", "bf16", f"fast on {fast}" if fast else "slow on this machine; --precision auto uses float32")
+    yield InstallationCheck(
+        "machine", "bf16", f"fast on {fast}" if fast else "slow on this machine; --precision auto uses float32"
+    )
 
 
 def cores() -> float:
@@ -194,7 +202,7 @@ def cores() -> float:
     return min(count, int(quota[0]) / int(quota[1])) if len(quota) == 2 and quota[0].isdigit() else count
 
 
-def memory() -> tuple[float, float]:
+def available_memory() -> tuple[float, float]:
     """Free and total bytes that this process may use; zeros where the system does not report them."""
     words = _words("/proc/meminfo")
     if "MemTotal:" not in words:
@@ -216,7 +224,7 @@ def _words(file: str) -> list[str]:
 # ---- DICOM
 
 
-def decoders() -> Iterator[Check]:
+def decoders() -> Iterator[InstallationCheck]:
     """For every transfer syntax that Ribcage reads: a small image, written and read again."""
     from ribcage.imaging.dicom import samples
 
@@ -225,7 +233,7 @@ def decoders() -> Iterator[Check]:
             text, good, package = samples.try_syntax(syntax)
         except Exception as error:
             text, good, package = _short(error), False, samples.required_package(syntax)
-        yield Check(
+        yield InstallationCheck(
             "DICOM",
             samples.SYNTAXES[syntax],
             f"{text} ({syntax})",
@@ -237,7 +245,7 @@ def decoders() -> Iterator[Check]:
 # ---- folders and terminal
 
 
-def folders() -> Iterator[Check]:
+def folders() -> Iterator[InstallationCheck]:
     """Whether folders are writable, and how much space is free."""
     import tempfile
 
@@ -258,10 +266,10 @@ def folders() -> Iterator[Check]:
             free = _free(there)
             good = free > ENOUGH
             text = f"{folder}: writable, {files.format_bytes(int(free))} free"
-            yield Check("folders", name, text, good, needed=False, fix="" if good else "free some space")
+            yield InstallationCheck("folders", name, text, good, needed=False, fix="" if good else "free some space")
         except OSError as error:
             text = f"{folder}: not writable ({error.strerror or error})"
-            yield Check("folders", name, text, good=False, needed=needed, fix=fix)
+            yield InstallationCheck("folders", name, text, good=False, needed=needed, fix=fix)
 
 
 def _free(folder: Path) -> float:
@@ -270,7 +278,7 @@ def _free(folder: Path) -> float:
     return float(shutil.disk_usage(folder).free)
 
 
-def terminal() -> Iterator[Check]:
+def terminal() -> Iterator[InstallationCheck]:
     """Whether letters of all languages can be printed."""
     import locale
 
@@ -279,13 +287,13 @@ def terminal() -> Iterator[Check]:
     yield _letters("encoding of the terminal", encoding, fix)
     yield _letters("encoding of file names", sys.getfilesystemencoding(), fix)
     yield _letters("encoding of files", locale.getpreferredencoding(False), fix)
-    yield Check("terminal", "language", ".".join(part or "?" for part in locale.getlocale()), needed=False)
+    yield InstallationCheck("terminal", "language", ".".join(part or "?" for part in locale.getlocale()), needed=False)
 
 
-def _letters(name: str, encoding: str, fix: str) -> Check:
+def _letters(name: str, encoding: str, fix: str) -> InstallationCheck:
     good = encoding.lower().replace("-", "").replace("_", "") == "utf8"
     text = encoding if good else f"{encoding}: letters of other languages may be printed as '?'"
-    return Check("terminal", name, text, good, needed=False, fix="" if good else fix)
+    return InstallationCheck("terminal", name, text, good, needed=False, fix="" if good else fix)
 
 
 class Report(TypedDict):
@@ -295,6 +303,6 @@ class Report(TypedDict):
     checks: list[dict[str, str | bool]]
 
 
-def facts(found: list[Check]) -> Report:
+def checkup_facts(found: list[InstallationCheck]) -> Report:
     """The results as written to JSON."""
     return {"ok": not any(one.broken for one in found), "checks": [vars(one) for one in found]}

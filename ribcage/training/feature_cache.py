@@ -57,14 +57,14 @@ def hindrance(method: Detect, loader: Loader, kind: Kind, gigabytes: float) -> s
         return "images have several views"
     if drawn := [name for name in augment.varying_settings(loader.views[0]) if name != "flip"]:
         return f"the view differs from epoch to epoch ({', '.join(drawn)})"
-    needed = size(method, loader, kind)
+    needed = cache_bytes(method, loader, kind)
     if needed > gigabytes * 1e9:
         images = len(np.unique(loader.rows))
         return f"the maps of {images:,} images take {files.format_bytes(needed)}, {gigabytes:g} GB are allowed"
     return ""
 
 
-def size(method: Detect, loader: Loader, kind: Kind) -> int:
+def cache_bytes(method: Detect, loader: Loader, kind: Kind) -> int:
     """Bytes of all maps."""
     images = len(np.unique(loader.rows)) * len(_states(loader))
     return images * sum(math.prod(shape) for shape in _shapes(method, loader)) * _dtype(kind).itemsize
@@ -122,7 +122,7 @@ def _make(
     if distributed.rank() == 0:
         discard(folder)  # whoever still reads the old files keeps them: the new ones are others
         folder.mkdir(parents=True, exist_ok=True)
-        files.require_space(folder, size(method, loader, kind))
+        files.require_space(folder, cache_bytes(method, loader, kind))
         for number, shape in enumerate(shapes):
             with files.open_regular(folder / f"{number}.bin", "xb") as file:
                 file.truncate(len(rows) * len(states) * math.prod(shape) * dtype.itemsize)

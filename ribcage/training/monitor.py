@@ -119,7 +119,7 @@ class Monitor:
         return {name: metrics.macro_mean(np.where(defined, each, np.nan)).mean for name, each in aurocs.items()}
 
     def _part(self, method: Method, data: Datasets, rows: np.ndarray, findings: Sequence[str] | None) -> Part:
-        loader = probe.shown(data, rows, self.size, findings, **self.loading)
+        loader = probe.plain_loader(data, rows, self.size, findings, **self.loading)
         return probe.extract(method.backbone, loader, self.device)
 
 

@@ -107,7 +107,7 @@ def extract(
     return Part(features, loader.labels(0, loader.rows), loader.rows)
 
 
-def shown(
+def plain_loader(
     data: Datasets,
     rows: np.ndarray,
     size: tuple[int, int],
@@ -262,7 +262,7 @@ READERS: dict[str, Callable[[Part, Part, Part], list[Answers]]] = {
 }
 
 
-def as_json(found: Sequence[Score], findings: Sequence[str]) -> dict[str, object]:
+def probe_results(found: Sequence[Score], findings: Sequence[str]) -> dict[str, object]:
     """All numbers; undefined ones are null."""
 
     def number(value: float) -> float | None:

@@ -99,7 +99,7 @@ class Run:
         """Continue from the newest intact checkpoint of the folder; later lines of the log are removed. A warning if
         that is not the last one written."""
         name, said = distributed.run_on_first(lambda: _newest(self.folder))
-        saved = checkpoint.load(self.folder / name)
+        saved = checkpoint.load_checkpoint(self.folder / name)
         try:
             self.standing = Standing.of(saved["standing"])
             self.trainer.restore(saved["run"])
@@ -149,7 +149,7 @@ class Run:
         self.trainer.check()
         everything = {"run": self.trainer.state(), "standing": vars(self.standing)}
         file, again = self.folder / checkpoint.FILE, self._saved_step == self.trainer.step
-        distributed.run_on_first(lambda: checkpoint.save(file, everything, again=again))
+        distributed.run_on_first(lambda: checkpoint.save_checkpoint(file, everything, again=again))
         distributed.run_on_first(lambda: _recovered(self.folder / DIVERGED, self.trainer.step))
         self._saved_at, self._saved_step = time.monotonic(), self.trainer.step
 

@@ -56,7 +56,7 @@ class Row:
         }
 
 
-def rows(folder: Path) -> list[Row]:
+def run_rows(folder: Path) -> list[Row]:
     """All runs below a folder, the last one that did something first."""
     return sorted((row(run) for run in runs(folder)), key=lambda one: (-one.changed, str(one.folder)))
 
@@ -87,12 +87,12 @@ def row(folder: Path) -> Row:
         data=tuple(Path(str(one)).name for one in data) if isinstance(data, list) else (),
         model=str(asked.get("model", "?")),
         state=run_folder.read_state(folder),
-        number=number(folder),
+        number=main_number(folder),
         changed=max((file.stat().st_mtime for file in written if file.exists()), default=0.0),
     )
 
 
-def number(folder: Path) -> Number | None:
+def main_number(folder: Path) -> Number | None:
     """From the latest honest test; before any, from the validation that chose the model."""
     tests = sorted(folder.glob("evaluation/*/metrics.json"), key=lambda file: file.stat().st_mtime, reverse=True)
     for file in tests:

@@ -36,7 +36,7 @@ def run_processes(
     """Train in this process or, with --devices, in several; the run folder, or the exit code of those processes."""
     if options.devices > 1 and not distributed.launched():
         once = dataclasses.replace(options, devices=1)
-        return distributed.launch(options.devices, [command, *flags.words(module, once)])
+        return distributed.launch(options.devices, [command, *flags.option_line(module, once)])
     with distributed.started() as device:
         return train(options, device)
 
@@ -60,7 +60,7 @@ def training_rows(options: TrainingOptions, data: Datasets, *splits: str) -> tup
 
 def usable_rows(options: TrainingOptions, data: Datasets, rows: np.ndarray) -> np.ndarray:
     """These rows without those of --drop-shared; raise where a stored image has changed since its import."""
-    left = rows[~selection.given_way(data, options.drop_shared)[rows]] if options.drop_shared else rows
+    left = rows[~selection.rows_that_give_way(data, options.drop_shared)[rows]] if options.drop_shared else rows
     if not len(left):
         raise ValueError(
             f"--drop-shared {' '.join(options.drop_shared)} leaves no image of a split that is needed. Drop the shared "
@@ -221,9 +221,9 @@ def check_layout(options: TrainingOptions, method: Method, spec: ModelSpec) -> N
     """Raise before the run where the layout of --export-as does not fit the method and model."""
     if options.export_as and distributed.rank() == 0:
         with tempfile.TemporaryDirectory() as folder:
-            formats.load(options.export_as).export(method, spec, Path(folder))
+            formats.load_layout(options.export_as).export(method, spec, Path(folder))
 
 
 def export_layout(options: TrainingOptions, method: Method, spec: ModelSpec) -> None:
     """Write the weights in the layout of --export-as into the run folder."""
-    print(f"Wrote {formats.load(options.export_as).export(method, spec, options.out)}.")
+    print(f"Wrote {formats.load_layout(options.export_as).export(method, spec, options.out)}.")

@@ -261,7 +261,7 @@ class Trainer(Generic[M_co]):
         """Loss and gradient of the whole batch, accumulated over its parts."""
         loss, values = torch.zeros((), device=self.device), dict[str, Tensor]()
         turns = self._turns(batch)
-        for turn, part in enumerate(parts(batch, turns), 1):
+        for turn, part in enumerate(micro_batches(batch, turns), 1):
             share = 1.0 if part is batch else self.method.share(part, batch)
             with self._gathering(turn == turns):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -348,7 +348,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return replace(batch, views=views, boxes=boxes, labels=labels, patients=patients, maps=maps)
 
 
-def parts(batch: Batch, count: int) -> Iterator[Batch]:
+def micro_batches(batch: Batch, count: int) -> Iterator[Batch]:
     """The batch in `count` parts of about the same size."""
     if count == 1:
         yield batch

@@ -22,15 +22,36 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ribcage.bundle.cost.activations import Memory, memory
-from ribcage.bundle.cost.operations import Counts, by_thop, counts
+from ribcage.bundle.cost.activations import Memory, activation_memory
+from ribcage.bundle.cost.operations import Counts, by_thop, count_operations
 from ribcage.bundle.cost.subject import FAMOUS, Size, Subject, built, famous
-from ribcage.bundle.cost.timing import Latency, Timing, Ways, beside, computing, latency, medians, timed
+from ribcage.bundle.cost.timing import Latency, Timing, Ways, computing, latency, measured_by_turns, medians, timed
 
 __all__ = [
-    "FAMOUS", "Counts", "Latency", "Machine", "Memory", "ModelCosts", "Profile", "Size", "Subject", "Timing", "Ways",
-    "beside", "built", "by_thop", "computing", "counted", "counts", "famous", "here", "latency", "measure", "medians",
-    "memory", "timed",
+    "FAMOUS",
+    "Counts",
+    "Latency",
+    "Machine",
+    "Memory",
+    "ModelCosts",
+    "Profile",
+    "Size",
+    "Subject",
+    "Timing",
+    "Ways",
+    "activation_memory",
+    "built",
+    "by_thop",
+    "computing",
+    "count_operations",
+    "counted",
+    "famous",
+    "here",
+    "latency",
+    "measure",
+    "measured_by_turns",
+    "medians",
+    "timed",
 ]  # fmt: skip
 
 
@@ -68,7 +89,7 @@ class Profile(Machine):
 
 def counted(one: Subject) -> ModelCosts:
     """What is known without computing."""
-    found = counts(one)
+    found = count_operations(one)
     return {
         "model": str(one.folder or one.name), "name": one.name, "classes": one.classes, "channels": one.channels,
         "size": list(one.size), "parameters": found.parameters, "thop": found.thop,
@@ -80,7 +101,7 @@ def measure(costs: ModelCosts, one: Subject, timing: Timing | None = None) -> No
     """Add the memory and, where `timing` is given, the time of a model to its costs."""
     method = built(one)
     times = latency(method, one.channels, one.size, timing) if timing else ()
-    costs["memory"] = asdict(memory(method, one.channels, one.size))
+    costs["memory"] = asdict(activation_memory(method, one.channels, one.size))
     costs["latency"] = [asdict(each) for each in times]
 
 

@@ -25,7 +25,7 @@ class Memory:
     """What is kept for the way back, by every image more in a batch."""
 
 
-def memory(method: Supervised, channels: int, size: Size) -> Memory:
+def activation_memory(method: Supervised, channels: int, size: Size) -> Memory:
     """What one image's activations take; measured, on a copy."""
     method = copy.deepcopy(method)
     own = {value.untyped_storage()._cdata for value in (*method.parameters(), *method.buffers())}

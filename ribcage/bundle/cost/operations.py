@@ -29,7 +29,7 @@ class Counts:
 
 
 @torch.no_grad()
-def counts(one: Subject) -> Counts:
+def count_operations(one: Subject) -> Counts:
     """Parameters and multiply-adds."""
     network = shapes(one)
     layers, thop = 0, 0

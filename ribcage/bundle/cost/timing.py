@@ -64,7 +64,7 @@ def latency(method: Supervised, channels: int, size: Size, timing: Timing) -> tu
         return tuple(timed([found], batch, timing.runs)[0] for batch in timing.batches)
 
 
-def beside(subjects: Sequence[Subject], timing: Timing) -> list[Latency]:
+def measured_by_turns(subjects: Sequence[Subject], timing: Timing) -> list[Latency]:
     """Several models by turns, with the first of the batches."""
     with computing(timing.threads):
         models = [ways(built(one), one.channels, one.size) for one in subjects]
@@ -99,7 +99,7 @@ def _exported(
         except (ImportError, ValueError) as error:
             return None, str(error)
         answer, images = (
-            onnx_export.opened(Path(folder) / "model.onnx", torch.get_num_threads()),
+            onnx_export.onnx_function(Path(folder) / "model.onnx", torch.get_num_threads()),
             torch.rand(2, *shape),
         )
     with torch.no_grad():

@@ -16,44 +16,51 @@ from pathlib import Path
 from typing import Any
 
 from ribcage.bundle.formats.reading.container import WeightsFile, read_weights
-from ribcage.bundle.formats.reading.published_weights import Published, alike
+from ribcage.bundle.formats.reading.published_weights import Published, twin_architectures
 from ribcage.models.backbone import is_known
 from ribcage.runtime.spelling import did_you_mean
 
 __all__ = ["Published", "fits", "load", "names", "one_line", "published", "readable"]
 
 
-def names() -> tuple[str, ...]:
+def writable_layouts() -> tuple[str, ...]:
     """The layouts that can be written."""
     return tuple(name for name, layout in layouts().items() if hasattr(layout, "export"))
 
 
-def readable() -> dict[str, Any]:
+def readable_layouts() -> dict[str, Any]:
     """The layouts that can be read, the particular ones before those that share their names."""
     found = {name: layout for name, layout in layouts().items() if hasattr(layout, "published")}
     return dict(sorted(found.items(), key=lambda one: getattr(one[1], "LAST", 0)))
 
 
-def load(name: str) -> Any:
+def load_layout(name: str) -> Any:
     """A layout: its `export(method, model, target)` writes a file and says where it is."""
-    if name not in names():
-        raise ValueError(f"Unknown layout {name!r}.{did_you_mean(name, names())} Layouts: {', '.join(names())}.")
+    if name not in writable_layouts():
+        raise ValueError(
+            f"Unknown layout {name!r}.{did_you_mean(name, writable_layouts())} "
+            f"Layouts: {', '.join(writable_layouts())}."
+        )
     return layouts()[name]
 
 
 def published(file: Path, layout: str = "") -> Published:
     """What a file holds, of the layout that its names are of; of several the most particular, or the one asked for."""
     content = read_weights(file)
-    fits = [name for name, one in readable().items() if _recognised(one, file, content.weights)]
+    fits = [name for name, one in readable_layouts().items() if _recognised(one, file, content.weights)]
     if layout and layout not in fits:
         raise ValueError(_not_of(file, layout, fits))
     for name in (layout,) if layout else fits:
         try:
-            found = _read(readable()[name], file, content.weights)
+            found = _read(readable_layouts()[name], file, content.weights)
         except (ValueError, LookupError, TypeError, RuntimeError) as error:  # names of one layout, shapes of none
-            raise ValueError(f"{file} is not of the layout {name} that its names are of: {one_line(error)}.") from None
+            raise ValueError(
+                f"{file} is not of the layout {name} that its names are of: {error_text(error)}."
+            ) from None
         if found is not None:
-            others = tuple(other for other in fits if other != name and not hasattr(readable()[other], "BESIDE"))
+            others = tuple(
+                other for other in fits if other != name and not hasattr(readable_layouts()[other], "BESIDE")
+            )
             return _traced(_described(found, name, content), content, file, others)
     if layout:
         raise ValueError(_not_of(file, layout, []))
@@ -62,14 +69,16 @@ def published(file: Path, layout: str = "") -> Published:
 
 def fits(file: Path, layout: str) -> bool:
     """Whether the names in a file are this layout's."""
-    return _recognised(readable()[layout], file, read_weights(file).weights)
+    return _recognised(readable_layouts()[layout], file, read_weights(file).weights)
 
 
 def _not_of(file: Path, layout: str, fits: list[str]) -> str:
     """Why a file is not of the layout that was named."""
-    if layout not in readable():
-        known = ", ".join(readable())
-        return f"Unknown layout {layout!r}.{did_you_mean(layout, readable())} Layouts that can be read: {known}."
+    if layout not in readable_layouts():
+        known = ", ".join(readable_layouts())
+        return (
+            f"Unknown layout {layout!r}.{did_you_mean(layout, readable_layouts())} Layouts that can be read: {known}."
+        )
     return f"{file} is not of the layout {layout}. Its names are of {', '.join(fits) or 'none that is known'}."
 
 
@@ -95,7 +104,9 @@ def _described(found: Published, name: str, content: WeightsFile) -> Published:
     """With whose it is, and the architecture that the file itself names, where that is one of those it can be."""
     layout = layouts()[name]
     found = replace(found, layout=name, source=found.source or layout.SOURCE, licence=found.licence or layout.LICENCE)
-    if content.arch.split(".")[0] in (found.could or (found.name, *alike(found.name))) and is_known(content.arch):
+    if content.arch.split(".")[0] in (found.could or (found.name, *twin_architectures(found.name))) and is_known(
+        content.arch
+    ):
         return replace(found, name=content.arch, could=(), read=(*found.read, "architecture"))
     return found
 
@@ -115,7 +126,7 @@ def _traced(found: Published, content: WeightsFile, file: Path, others: tuple[st
     return replace(found, original=original, file_shapes=shapes, beside=content.beside, others=others)
 
 
-def one_line(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """What an error says, for the end of a sentence."""
     return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 

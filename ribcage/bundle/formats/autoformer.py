@@ -36,13 +36,13 @@ def published(weights: dict[str, Tensor]) -> Published:
     """With timm's name of the last layer; the others are brought to timm's by timm itself."""
     left = tuple(name for name in weights if name.endswith(MADE_ANEW))
     state = {re.sub(r"^head\.(0\.)?", "head.fc.", name): value for name, value in weights.items() if name not in left}
-    plain = {re.sub(r"^layers\.(\d+)\.downsample", later, name): value for name, value in state.items()}
+    plain = {re.sub(r"^layers\.(\d+)\.downsample", timm_downsample, name): value for name, value in state.items()}
     found = Published(state, MEAN, STD, name=architecture(plain, AUTOFORMERS + SWINS), left=left, evidence=SEEN)
     if found.name.startswith("swin_"):
         return replace(found, source="https://github.com/microsoft/Swin-Transformer")
     return numbered(found, "head.fc")
 
 
-def later(found: re.Match[str]) -> str:
+def timm_downsample(found: re.Match[str]) -> str:
     """In timm a map is halved at the start of the next stage."""
     return f"layers.{int(found[1]) + 1}.downsample"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ribcage.bundle.formats.lightly import ENDS, named, without_head
+from ribcage.bundle.formats.lightly import ENDS, torchvision_named, without_head
 from ribcage.bundle.formats.reading.published_weights import (
     DENSENETS,
     MEAN,
@@ -56,7 +56,7 @@ def recognises(names: Collection[str]) -> bool:
 def published(weights: dict[str, Tensor]) -> Published:
     """The online encoder, under timm's names."""
     kept = {ONLINE.sub("", name, count=1): value for name, value in weights.items() if not LEFT.match(name)}
-    state = without_head(named(kept))
+    state = without_head(torchvision_named(kept))
     left = tuple(name for name in weights if LEFT.match(name) or ONLINE.sub("", name, count=1).startswith(ENDS))
     known = (program for start, program in PROGRAMS.items() if any(name.startswith(start) for name in weights))
     source, licence = next(known, (SOURCE, LICENCE))
@@ -83,4 +83,4 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
         "online_predictor": method.predictor.state_dict(),
     }
     weights = {f"{part}.{name}": base.taken(value) for part, state in parts.items() for name, value in state.items()}
-    return base.write(weights, target, f"{base.plain(model.name)}_xray.pt")
+    return base.write_weights(weights, target, f"{base.plain_name(model.name)}_xray.pt")

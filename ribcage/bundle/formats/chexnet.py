@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ribcage.bundle.formats.dtforcxr8 import CHEXNET, rows
+from ribcage.bundle.formats.dtforcxr8 import CHEXNET, reordered_head
 from ribcage.bundle.formats.reading.published_weights import (
     DENSENETS,
     MEAN,
@@ -42,14 +42,14 @@ def recognises(names: Collection[str]) -> bool:
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
-    return answering(flat(renamed(weights, modern), "classifier"))
+    return densenet_checkpoint(flat(renamed_weights(weights, modern), "classifier"))
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as model.pth.tar."""
-    found = state(method, model, "chexnet")
+    found = chexnet_weights(method, model, "chexnet")
     named = {f"module.{CHEXNET}{name.replace('classifier.', 'classifier.0.')}": found[name] for name in found}
-    return base.write({"state_dict": named}, target, "model.pth.tar")
+    return base.write_weights({"state_dict": named}, target, "model.pth.tar")
 
 
 def modern(name: str) -> str:
@@ -57,7 +57,7 @@ def modern(name: str) -> str:
     return DOTTED.sub(r"\1\2.", BEFORE.sub("", name))
 
 
-def renamed(weights: dict[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
+def renamed_weights(weights: dict[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
     """The weights under other names, each of which only one may have."""
     found = {rename(name): value for name, value in weights.items()}
     if len(found) < len(weights):
@@ -67,7 +67,7 @@ def renamed(weights: dict[str, Tensor], rename: Callable[[str], str]) -> dict[st
     return found
 
 
-def answering(state: dict[str, Tensor]) -> Published:
+def densenet_checkpoint(state: dict[str, Tensor]) -> Published:
     """A DenseNet; with 14 rows in its last layer they are the findings of ChestX-ray14, as CheXNet has them."""
     chest = "classifier.bias" in state and state["classifier.bias"].shape == (len(CHESTXRAY14),)
     findings, data = (CHESTXRAY14, "ChestX-ray14") if chest else ((), "")
@@ -75,10 +75,12 @@ def answering(state: dict[str, Tensor]) -> Published:
     return Published(state, MEAN, STD, name=name, findings=findings, data=data, counted=chest, evidence=SEEN)
 
 
-def state(method: Method, model: ModelSpec, layout: str) -> dict[str, Tensor]:
+def chexnet_weights(method: Method, model: ModelSpec, layout: str) -> dict[str, Tensor]:
     """The weights that CheXNet's class holds, under torchvision's names, or why it would not answer the same."""
-    name = base.plain(model.name)
+    name = base.plain_name(model.name)
     wrong = [f"it is of a densenet121, not of a {name}"] if name != "densenet121" else []
     if wrong := wrong + base.unlike_chexnet(method, model):
         raise ValueError(f"The {layout} layout does not fit: {'; '.join(wrong)}.")
-    return base.state(method.backbone, model) | {f"classifier.{part}": value for part, value in rows(method).items()}
+    return base.rgb_weights(method.backbone, model) | {
+        f"classifier.{part}": value for part, value in reordered_head(method).items()
+    }

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from ribcage.bundle.formats.lightly import named
+from ribcage.bundle.formats.lightly import torchvision_named
 from ribcage.bundle.formats.reading.published_weights import (
     MEAN,
     RESNETS,
@@ -36,7 +36,9 @@ def recognises(names: Collection[str]) -> bool:
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names, the answers in the order of the CheXpert competition."""
-    state = named(under(TRUNK, weights)) | {f"fc.{name}": value for name, value in under(HEAD, weights).items()}
+    state = torchvision_named(under(TRUNK, weights)) | {
+        f"fc.{name}": value for name, value in under(HEAD, weights).items()
+    }
     state |= {name: value for name, value in weights.items() if not name.startswith((TRUNK, HEAD))}
     findings = CHEXPERT5 if len(weights["cls.weight"]) == len(CHEXPERT5) else ()
     return Published(

@@ -39,21 +39,23 @@ CHEXNET = "densenet121."
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as model1.pth … model5.pth or, for a student, modeld1.pth … modeld5.pth."""
-    name, teachers = base.plain(model.name), taught_by(model)
-    check(method, model, name, teachers)
+    name, teachers = base.plain_name(model.name), taught_by(model)
+    check_exportable(method, model, name, teachers)
     last = "head" if name in SIZED else "classifier"
-    found = base.state(method.backbone, model) | {f"{last}.{part}": value for part, value in rows(method).items()}
+    found = base.rgb_weights(method.backbone, model) | {
+        f"{last}.{part}": value for part, value in reordered_head(method).items()
+    }
     if name == "densenet121":
         found = {f"{CHEXNET}{key.replace('classifier.', 'classifier.0.')}": value for key, value in found.items()}
     elif name == "visformer_small":
         found = wrapped(found, method.backbone)
     elif name == "autoformer_v2_base":
-        found = {moved(key): value for key, value in found.items()} | windows(method.backbone)
+        found = {dtforcxr8_downsample(key): value for key, value in found.items()} | windows(method.backbone)
     kind, number = ("modeld", teachers[0]) if teachers else ("model", name)
-    return base.write(found, target, f"{kind}{MODELS.index(number) + 1}.pth")
+    return base.write_weights(found, target, f"{kind}{MODELS.index(number) + 1}.pth")
 
 
-def check(method: Method, model: ModelSpec, name: str, teachers: list[str]) -> None:
+def check_exportable(method: Method, model: ModelSpec, name: str, teachers: list[str]) -> None:
     """Raise where the programs that read these files would not take the model, or would hear other answers from it."""
     wrong = []
     if name not in MODELS:
@@ -68,10 +70,10 @@ def check(method: Method, model: ModelSpec, name: str, teachers: list[str]) -> N
 
 def taught_by(model: ModelSpec) -> list[str]:
     """The architectures of a student's teachers."""
-    return [base.plain(lesson["name"]) for lesson in model.training.get("teachers", [])]
+    return [base.plain_name(lesson["name"]) for lesson in model.training.get("teachers", [])]
 
 
-def rows(method: Method) -> dict[str, Tensor]:
+def reordered_head(method: Method) -> dict[str, Tensor]:
     """The last layer, its rows in the order of ChestX-ray14."""
     assert isinstance(method, Supervised)
     order = [method.findings.index(name) for name in CHESTXRAY14]
@@ -85,7 +87,7 @@ def wrapped(weights: dict[str, Tensor], backbone: Backbone) -> dict[str, Tensor]
     return {f"{owner}.bn.{part}" if owner in norms else key: weights[key] for key, (owner, _, part) in owners.items()}
 
 
-def moved(name: str) -> str:
+def dtforcxr8_downsample(name: str) -> str:
     """Where a map is halved: at the end of a stage, in timm at the start of the next."""
     layers, stage, *rest = name.split(".")
     halves = layers == "layers" and rest[0] == "downsample"

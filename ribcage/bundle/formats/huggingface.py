@@ -21,7 +21,7 @@ from ribcage.bundle import card
 from ribcage.bundle.formats.reading.published_weights import Evidence, Published
 from ribcage.bundle.formats.writing import base
 from ribcage.bundle.spec import MAX_SIDE, ModelSpec, wrong_normalisation
-from ribcage.bundle.weights import plain_shapes, plain_state, shaped, timm_options
+from ribcage.bundle.weights import convolutional_head, plain_shapes, plain_state, timm_options
 from ribcage.data import findings
 from ribcage.methods import Method
 from ribcage.methods.detect import Detect
@@ -112,7 +112,7 @@ def _answers(said: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[str, ...]
         labels = [name for _, name in sorted((int(row), name) for row, name in labels.items())]
     words = tuple(map(_line, labels))
     if not own:
-        words = tuple(map(findings.canonical, words)) if all(map(findings.known, words)) else ()
+        words = tuple(map(findings.canonical, words)) if all(map(findings.is_known_finding, words)) else ()
     return words if len(set(words)) == len(words) else ()
 
 
@@ -130,11 +130,11 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
     plain = as_timm(method, model)
     if target.is_file():
         raise ValueError(f"{target} is a file: the huggingface layout is a folder of three files.")
-    folder = target / f"{base.plain(model.name)}_xray" if target.is_dir() else target
+    folder = target / f"{base.plain_name(model.name)}_xray" if target.is_dir() else target
     folder.mkdir(parents=True, exist_ok=True)
     with files.explained(folder, "Free some."), tempfile.TemporaryDirectory(dir=folder, prefix=".part") as part:
         save_for_hf(plain, part, config(model), model_args=options(model), safe_serialization=True)
-        (Path(part) / "README.md").write_text(head(model) + text(model), encoding="utf-8")
+        (Path(part) / "README.md").write_text(head(model) + card_text(model), encoding="utf-8")
         with contextlib.suppress(FileNotFoundError):
             (folder / BESIDE).unlink()  # of an older one half may not be left
         for name in ("model.safetensors", "README.md", BESIDE):
@@ -150,7 +150,7 @@ def as_timm(method: Method, model: ModelSpec) -> Any:
     state = dict(method.backbone.model.state_dict())
     shapes = plain_shapes(model)
     if isinstance(method, Supervised) and model.findings:
-        state = shaped(plain_state(method), shapes)
+        state = convolutional_head(plain_state(method), shapes)
     other = sorted(name for name in {**shapes, **state} if getattr(state.get(name), "shape", None) != shapes.get(name))
     if other:
         raise ValueError(
@@ -162,7 +162,7 @@ def as_timm(method: Method, model: ModelSpec) -> Any:
     plain.load_state_dict({name: base.taken(value) for name, value in state.items()})
     means, stds = model.colours or ((model.mean,) * model.channels, (model.std,) * model.channels)
     plain.pretrained_cfg = dict(plain.pretrained_cfg) | {
-        "architecture": base.plain(model.name),
+        "architecture": base.plain_name(model.name),
         "input_size": (model.channels, *model.size),
         "mean": tuple(means),
         "std": tuple(stds),
@@ -203,6 +203,6 @@ def head(model: ModelSpec) -> str:
     return "\n".join(["---", *lines, *(f"- {tag}" for tag in TAGS), "---", "", ""])
 
 
-def text(model: ModelSpec) -> str:
+def card_text(model: ModelSpec) -> str:
     """The card; the training data of published weights is unknown."""
     return card.model_card(model, plain=True, unknown=[model.training["file"]] if model.converted else [])

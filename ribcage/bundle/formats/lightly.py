@@ -46,7 +46,7 @@ def recognises(names: Collection[str]) -> bool:
 def published(weights: dict[str, Tensor]) -> Published:
     """The backbone, under timm's names."""
     given = {name.removeprefix(BACKBONE): value for name, value in weights.items() if name.startswith(BACKBONE)}
-    state = without_head(named(given))
+    state = without_head(torchvision_named(given))
     last = tuple(BACKBONE + end for end in ENDS)
     left = tuple(name for name in weights if not name.startswith(BACKBONE) or name.startswith(last))
     name = architecture(state, (*SMALL, *RESNETS, *DENSENETS))
@@ -56,7 +56,7 @@ def published(weights: dict[str, Tensor]) -> Published:
     return Published(state, MEAN, STD, name=name, left=left, size=size, stored=stored, evidence=seen)
 
 
-def named(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def torchvision_named(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A network that was cut into a row of its parts, with torchvision's names for numbers."""
     if "0.conv0.weight" in state:
         return {f"features.{name.removeprefix('0.')}": value for name, value in state.items()}

@@ -77,30 +77,34 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as vit_small_patch16_224_xray.pth."""
     if not isinstance(method, MAE | Supervised):
         raise ValueError(f"The mae layout needs a patch decoder, which {type(method).__name__} lacks.")
-    weights = drawing(method, model) if isinstance(method, MAE) else answering(method, model)
+    weights = drawing(method, model) if isinstance(method, MAE) else backbone_and_head(method, model)
     depth = len(getattr(method.backbone.model, "blocks", ()))
-    wanted = names(depth, len(method.decoder_blocks)) if isinstance(method, MAE) else plain_names(depth, weights)
+    wanted = (
+        decoder_names(depth, len(method.decoder_blocks)) if isinstance(method, MAE) else plain_names(depth, weights)
+    )
     other = sorted(set(wanted) ^ set(weights))
     if other:
         raise ValueError(
             f"{model.name} is not a plain vision transformer like MAE's: {len(other)} differ ({other[0]} …)."
         )
     content = {"model": weights, "epoch": model.training.get("options", {}).get("epochs", 0)}
-    return base.write(content, target, f"{base.plain(model.name)}_xray.pth")
+    return base.write_weights(content, target, f"{base.plain_name(model.name)}_xray.pth")
 
 
 def drawing(method: MAE, model: ModelSpec) -> dict[str, Tensor]:
     """The weights of what draws."""
-    encoder = {name.replace("fc_norm.", "norm."): value for name, value in base.state(method.backbone, model).items()}
+    encoder = {
+        name.replace("fc_norm.", "norm."): value for name, value in base.rgb_weights(method.backbone, model).items()
+    }
     decoder = {name: base.taken(value) for name, value in method.state_dict().items()}
     weights = encoder | {name: value for name, value in decoder.items() if not name.startswith("backbone.")}
     return weights | drawn_in_colour(method, model)
 
 
-def answering(method: Supervised, model: ModelSpec) -> dict[str, Tensor]:
+def backbone_and_head(method: Supervised, model: ModelSpec) -> dict[str, Tensor]:
     """The weights of a backbone and, where it answers something, its last layer."""
     head = {f"head.{name}": base.taken(value) for name, value in method.head.state_dict().items()}
-    return base.state(method.backbone, model) | head
+    return base.rgb_weights(method.backbone, model) | head
 
 
 def plain_names(depth: int, weights: Mapping[str, Tensor]) -> list[str]:
@@ -111,7 +115,7 @@ def plain_names(depth: int, weights: Mapping[str, Tensor]) -> list[str]:
     return [*TOKENS[:2], *(f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias"))]
 
 
-def names(depth: int, decoder_depth: int) -> list[str]:
+def decoder_names(depth: int, decoder_depth: int) -> list[str]:
     """All of the published ones that draw."""
     blocks = [f"blocks.{n}.{part}" for n in range(depth) for part in BLOCK]
     blocks += [f"decoder_blocks.{n}.{part}" for n in range(decoder_depth) for part in BLOCK]

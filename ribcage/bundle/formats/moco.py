@@ -51,14 +51,14 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
     weights = {f"module.{one}.{name}": value for one, state in encoders.items() for name, value in state.items()}
     weights["module.queue"] = base.taken(method.queue.T)
     weights["module.queue_ptr"] = base.taken(method.queue_at.view(1))
-    name = base.plain(model.name)
+    name = base.plain_name(model.name)
     content = {
         "epoch": model.training.get("options", {}).get("epochs", 0),
         "arch": name,
         "state_dict": weights,
         "optimizer": {"state": {}, "param_groups": []},
     }
-    return base.write(content, target, f"{name}_xray.pth.tar")
+    return base.write_weights(content, target, f"{name}_xray.pth.tar")
 
 
 def encoder(backbone: Backbone, head: nn.Sequential, model: ModelSpec) -> dict[str, Tensor]:

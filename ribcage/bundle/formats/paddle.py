@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ribcage.bundle.formats.chexnet import answering, renamed, state
+from ribcage.bundle.formats.chexnet import chexnet_weights, densenet_checkpoint, renamed_weights
 from ribcage.bundle.formats.dtforcxr8 import CHEXNET
 from ribcage.bundle.formats.reading.published_weights import Evidence, Published
 from ribcage.bundle.spec import ModelSpec
@@ -34,7 +34,7 @@ LAYERS = 64
 """A block of Paddle's largest DenseNet has so many."""
 
 
-def places() -> Iterator[tuple[str, str]]:
+def layer_names() -> Iterator[tuple[str, str]]:
     """What Paddle calls a layer, and what timm does."""
     yield "conv1_func._conv", "features.conv0"
     yield "conv1_func._batch_norm", "features.norm0"
@@ -54,7 +54,7 @@ def places() -> Iterator[tuple[str, str]]:
     yield "out.0", "classifier"
 
 
-OURS = dict(places()) | {"_mean": "running_mean", "_variance": "running_var"}
+OURS = dict(layer_names()) | {"_mean": "running_mean", "_variance": "running_var"}
 THEIRS = {ours: theirs for theirs, ours in OURS.items()}
 
 
@@ -65,18 +65,22 @@ def recognises(names: Collection[str]) -> bool:
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names; Paddle multiplies features by the last layer from the other side."""
-    given = renamed(weights, ours)
-    found = {name: numbers(value) for name, value in given.items()}
+    given = renamed_weights(weights, ours)
+    found = {name: paddle_tensor(value) for name, value in given.items()}
     if "classifier.weight" in found and found["classifier.weight"].ndim == 2:
         found["classifier.weight"] = found["classifier.weight"].t().contiguous()
     names = dict(zip(given, weights, strict=True))
     rebuilt = {name: names[name] for name in found if found[name] is not given[name]}
-    return replace(answering(found), rebuilt=rebuilt, evidence=Evidence("names", "conv1_func and batch_norm._mean"))
+    return replace(
+        densenet_checkpoint(found), rebuilt=rebuilt, evidence=Evidence("names", "conv1_func and batch_norm._mean")
+    )
 
 
 def export(method: Method, model: ModelSpec, target: Path) -> Path:
     """Write the file; into a folder as model_paddle.pdparams."""
-    found = {name: value for name, value in state(method, model, "paddle").items() if "num_batches" not in name}
+    found = {
+        name: value for name, value in chexnet_weights(method, model, "paddle").items() if "num_batches" not in name
+    }
     found["classifier.weight"] = found["classifier.weight"].t().contiguous()
     arrays = {theirs(name): value.numpy() for name, value in found.items()}
     file = target / "model_paddle.pdparams" if target.is_dir() else target
@@ -98,7 +102,7 @@ def theirs(name: str) -> str:
     return f"{CHEXNET}{THEIRS[place]}.{THEIRS.get(part, part)}"
 
 
-def numbers(value: Tensor) -> Tensor:
+def paddle_tensor(value: Tensor) -> Tensor:
     """Paddle keeps bfloat16, which NumPy has not, as whole numbers of two bytes."""
     return value.view(torch.bfloat16).float() if value.dtype == torch.uint16 else value
 

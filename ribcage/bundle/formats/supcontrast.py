@@ -56,15 +56,15 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
         raise ValueError(
             f"The supcontrast layout needs a projection head, which {kind} lacks: use the layout torchvision."
         )
-    if base.plain(model.name) not in SMALL:
+    if base.plain_name(model.name) not in SMALL:
         raise ValueError(
             f"SupContrast's ResNets have a stem of 3 × 3, {model.name} has not: take --model {SMALL[0]}, or the layout "
             "torchvision."
         )
     encoder = {
         f"encoder.module.{name.replace('.downsample.', '.shortcut.')}": value
-        for name, value in base.state(method.backbone, model).items()
+        for name, value in base.rgb_weights(method.backbone, model).items()
     }
     head = {f"head.{name}": base.taken(value) for name, value in method.head.state_dict().items()}
     content = {"model": encoder | head, "epoch": model.training.get("options", {}).get("epochs", 0)}
-    return base.write(content, target, "last.pth")
+    return base.write_weights(content, target, "last.pth")

@@ -53,4 +53,4 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
         "epoch": model.training.get("options", {}).get("epochs", 0),
         "state_dict": {f"module.{name}": value for name, value in weights.items()},
     }
-    return base.write(content, target, f"{base.plain(model.name)}_xray.pth.tar")
+    return base.write_weights(content, target, f"{base.plain_name(model.name)}_xray.pth.tar")

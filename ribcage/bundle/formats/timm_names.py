@@ -9,7 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ribcage.bundle.formats.reading.published_weights import UNKNOWN, Evidence, Published, alike, architecture
+from ribcage.bundle.formats.reading.published_weights import (
+    UNKNOWN,
+    Evidence,
+    Published,
+    architecture,
+    twin_architectures,
+)
 
 SOURCE = "https://github.com/huggingface/pytorch-image-models"
 LICENCE = "Apache-2.0 (code); weights as their authors say"
@@ -45,7 +51,7 @@ def recognises(weights: Mapping[str, Tensor]) -> bool:
 def published(weights: dict[str, Tensor]) -> Published:
     """As they are. Where several architectures have just these weights, none is chosen."""
     name = whose(weights)
-    others = alike(name)
+    others = twin_architectures(name)
     could: Any = {"could": (name, *others)} if others else {"name": name}
     return Published(weights, evidence=Evidence("shapes", f"timm's names of {name}"), **could, **UNKNOWN)
 

@@ -64,4 +64,4 @@ def export(method: Method, model: ModelSpec, target: Path) -> Path:
     if isinstance(method, Supervised) and method.findings:
         fc = base.classifier(model.name)
         weights |= {f"{fc}.{name}": base.taken(value) for name, value in method.head.state_dict().items()}
-    return base.write(weights, target, f"{base.plain(model.name)}_xray.pth")
+    return base.write_weights(weights, target, f"{base.plain_name(model.name)}_xray.pth")

@@ -47,7 +47,7 @@ CUTS = "op_threshs"
 
 def recognises(weights: Mapping[str, Tensor]) -> bool:
     """Whether there are its thresholds, or 18 answers to an image of one channel."""
-    state = bare(weights)
+    state = resnet_weights(weights)
     stem, head = ("conv1", "fc") if "conv1.weight" in state else ("features.conv0", "classifier")
     known = f"{stem}.weight" in state and len(state.get(f"{head}.bias", ())) == len(ROWS)
     return known and (CUTS in weights or Published(dict(state)).channels(stem) == 1)
@@ -55,7 +55,7 @@ def recognises(weights: Mapping[str, Tensor]) -> bool:
 
 def published(weights: dict[str, Tensor]) -> Published:
     """Under timm's names."""
-    state = bare(weights)
+    state = resnet_weights(weights)
     net = "conv1.weight" not in state
     stem, candidates, side = ("features.conv0", DENSENETS, 224) if net else ("conv1", RESNETS, 512)
     cuts = tuple(None if math.isnan(cut) else cut for cut in weights[CUTS].tolist()) if CUTS in weights else ()
@@ -76,6 +76,6 @@ def published(weights: dict[str, Tensor]) -> Published:
     )
 
 
-def bare(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def resnet_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without thresholds and what stands before the names of a ResNet."""
     return {name.removeprefix("model."): value for name, value in weights.items() if name != CUTS}

@@ -10,11 +10,12 @@ An image is noticed when s is below a limit, when z_usual - z_mirrored is, or wh
 first principal components of the training images is longer than a limit. The limits are from held-out images.
 """
 
-from ribcage.bundle.ood.check import CLASSES, FILE, Check, load, usualness
-from ribcage.bundle.ood.fitting import KEPT, fit_check, fitted, halved, kept, kept_by, later
+from ribcage.bundle.ood.check import CLASSES, FILE, OODCheck, load_check, usualness
+from ribcage.bundle.ood.fitting import KEPT, fit_check, fitted_check, halved, kept, kept_by, lazy_check
 from ribcage.bundle.ood.warnings import image_warnings, weakness
 
 __all__ = [
-    "CLASSES", "FILE", "KEPT", "Check", "fit_check", "fitted", "halved", "image_warnings", "kept", "kept_by", "later",
-    "load", "usualness", "weakness",
+    "CLASSES", "FILE", "KEPT", "OODCheck", "fit_check", "fitted_check", "halved", "image_warnings",
+    "kept", "kept_by", "lazy_check",
+    "load_check", "usualness", "weakness",
 ]  # fmt: skip

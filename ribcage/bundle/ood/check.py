@@ -18,7 +18,7 @@ LARGEST = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Check:
+class OODCheck:
     """What an OOD check knows of the training images."""
 
     weights: np.ndarray
@@ -75,7 +75,7 @@ def usualness(z: np.ndarray) -> np.ndarray:
     return np.asarray(np.logaddexp(z[:, 0], z[:, MIRRORED]) - np.logaddexp.reduce(z[:, FIRST_ALTERED:], axis=1))
 
 
-def load(folder: Path) -> Check | None:
+def load_check(folder: Path) -> OODCheck | None:
     """The check in a bundle; None where there is none."""
     file = folder / FILE
     if not file.is_file():
@@ -86,12 +86,12 @@ def load(folder: Path) -> Check | None:
         if sum(sizes) > LARGEST:
             raise ValueError(f"{sum(sizes):,} bytes")
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            found = {item.name: arrays[item.name] for item in fields(Check)}
+            found = {item.name: arrays[item.name] for item in fields(OODCheck)}
     except Exception as error:  # a damaged archive raises almost anything
         raise ValueError(f"{file} is damaged ({type(error).__name__}): train or calibrate the model again.") from None
     if not _whole(found):
         raise ValueError(f"{file} is damaged: its arrays are not in Ribcage's format.")
-    return Check(**{**found, **{name: found[name].item() for name in ("fitted_on", "held_out", "learnt")}})
+    return OODCheck(**{**found, **{name: found[name].item() for name in ("fitted_on", "held_out", "learnt")}})
 
 
 def _whole(found: dict[str, np.ndarray]) -> bool:

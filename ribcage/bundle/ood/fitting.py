@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
 from ribcage.bundle import counterexamples
-from ribcage.bundle.ood.check import CLASSES, FIRST_ALTERED, LATERAL, MIRRORED, OTHER, Check, usualness
+from ribcage.bundle.ood.check import CLASSES, FIRST_ALTERED, LATERAL, MIRRORED, OTHER, OODCheck, usualness
 from ribcage.data import selection
 from ribcage.data.collection import Datasets
 from ribcage.imaging import appearance
@@ -48,7 +48,7 @@ ADULT = 18
 LEAST_SCALE = 1e-2
 
 
-def fit_check(data: Datasets, rows: np.ndarray, held_out: np.ndarray) -> Check | None:
+def fit_check(data: Datasets, rows: np.ndarray, held_out: np.ndarray) -> OODCheck | None:
     """The check of a model trained on these rows; None if they are too few."""
     ages, views = _children(data, rows), _laterals(data, rows)
     lateral = data.column("view") == "LATERAL"
@@ -61,23 +61,23 @@ def fit_check(data: Datasets, rows: np.ndarray, held_out: np.ndarray) -> Check |
     if len(images) < FEWEST:
         return None
     laterals = None if is_common(views) else _images(data, beside)
-    found = fitted(images, _images(data, held_out), laterals)
+    found = fitted_check(images, _images(data, held_out), laterals)
     return replace(found, ages=np.array(ages), views=np.array(views))
 
 
-def later(data: Datasets, rows: np.ndarray, held_out: np.ndarray) -> Callable[[], Check | None]:
+def lazy_check(data: Datasets, rows: np.ndarray, held_out: np.ndarray) -> Callable[[], OODCheck | None]:
     """The check, fitted when it is first asked for."""
     return functools.cache(lambda: fit_check(data, rows, held_out))
 
 
-def halved(data: Datasets, rows: np.ndarray) -> Check | None:
+def halved(data: Datasets, rows: np.ndarray) -> OODCheck | None:
     """For somebody's model, whose thresholds were chosen on these images: half of their patients are held out."""
     half = selection.share_of_patients(data, rows, 0.5)
     found = fit_check(data, half, np.setdiff1d(rows, half))
     return found and replace(found, learnt=False)
 
 
-def kept(before: Check | None, now: Check | None) -> Check | None:
+def kept(before: OODCheck | None, now: OODCheck | None) -> OODCheck | None:
     """Which of two a model keeps whose thresholds were chosen again: the one that knows its training images."""
     return before if before and (before.learnt or not now) else now
 
@@ -102,9 +102,9 @@ class Examples:
         return Examples(self.vectors[left], self.classes[left], self.images[left])
 
 
-def fitted(
+def fitted_check(
     images: Sequence[np.ndarray], held_out: Sequence[np.ndarray], laterals: Sequence[np.ndarray] | None = ()
-) -> Check:
+) -> OODCheck:
     """A check of contents (96, 96) of training images, with limits from held-out ones.
 
     laterals: real ones that are to be noticed, beside synthetic ones; None: laterals are not to be noticed.
@@ -116,7 +116,7 @@ def fitted(
     count = min(COMPONENTS, len(images) // IMAGES_PER_COMPONENT)
     mean, components = _principal(left.vectors[left.classes == 0], count)
     none = np.zeros(len(CLASSES), np.int64)
-    found = Check(
+    found = OODCheck(
         weights, bias, mean, components, limits=np.zeros(3), alarms=none, altered=none,
         fitted_on=len(images), held_out=len(held_out), ages=none[:2], views=none[:2],
     )  # fmt: skip
@@ -125,7 +125,7 @@ def fitted(
 
 def examples(images: Sequence[np.ndarray], laterals: Sequence[np.ndarray] | None, rng: np.random.Generator) -> Examples:
     """The training images in all classes, and what belongs to none of them."""
-    count, seen = len(images), counterexamples.seen
+    count, seen = len(images), counterexamples.random_crop
     numbers = np.arange(count)
     parts: list[tuple[int, np.ndarray, np.ndarray]] = []
     for place, change in ((0, np.asarray), (MIRRORED, counterexamples.mirrored)):
@@ -134,7 +134,7 @@ def examples(images: Sequence[np.ndarray], laterals: Sequence[np.ndarray] | None
         for place, change in ((0, np.asarray), (MIRRORED, counterexamples.mirrored)):
             parts.append((place, _vectors([seen(change(one), rng) for one in images]), numbers))
         for place, how in enumerate(counterexamples.ALTERED, FIRST_ALTERED):
-            turned = [seen(counterexamples.altered(one, how, rng), rng) for one in images]
+            turned = [seen(counterexamples.altered_image(one, how, rng), rng) for one in images]
             parts.append((place, _vectors(turned), numbers))
     if laterals is not None:
         crops = np.concatenate([own for place, own, _ in parts[2:] if place == 0])
@@ -152,7 +152,7 @@ def _made_up_laterals(count: int, usual: np.ndarray, rng: np.random.Generator) -
     learnt is then what makes a lateral, and not what makes a synthetic image."""
     many = min(PHANTOMS, max(count, LEAST))
     laterals, frontals = (counterexamples.phantoms(many, view) for view in ("LATERAL", "PA"))
-    seen = counterexamples.seen
+    seen = counterexamples.random_crop
     moved = usual - _vectors([seen(one, rng) for one in frontals]).mean(axis=0)
     return (
         _vectors([seen(_either(one, rng), rng) for _ in range(max(count, ENOUGH) // many) for one in laterals]) + moved
@@ -222,7 +222,7 @@ def _principal(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]
     return mean.astype(np.float32), (components * np.sign(largest)).astype(np.float16)
 
 
-def _limited(found: Check, held_out: Sequence[np.ndarray], rng: np.random.Generator) -> Check:
+def _limited(found: OODCheck, held_out: Sequence[np.ndarray], rng: np.random.Generator) -> OODCheck:
     """With limits from held-out images, without those of them that look turned or inverted, and what these limits
     notice."""
     plain = _vectors([counterexamples.plainly(one) for one in held_out])
@@ -230,7 +230,7 @@ def _limited(found: Check, held_out: Sequence[np.ndarray], rng: np.random.Genera
     upright = [one for one, is_so in zip(held_out, straight, strict=True) if is_so]
     if not upright:
         return replace(found, limits=np.array([LIMITS[1], -NEVER, NEVER]), held_out=0)
-    crops = _vectors([counterexamples.seen(one, rng) for one in upright])
+    crops = _vectors([counterexamples.random_crop(one, rng) for one in upright])
     z = found.scores(plain[straight])
     lowest, unmirrored = LIMITS[1], -NEVER
     if len(z) >= FEWEST_HELD_OUT:

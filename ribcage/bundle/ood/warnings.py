@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ribcage.bundle import counterexamples
-from ribcage.bundle.ood.check import CLASSES, LATERAL, MIRRORED, OTHER, Check
+from ribcage.bundle.ood.check import CLASSES, LATERAL, MIRRORED, OTHER, OODCheck
 from ribcage.bundle.ood.fitting import ADULT, ENOUGH, FEWEST, RARE, is_common
 from ribcage.imaging import appearance, image_file
 
@@ -20,7 +20,7 @@ CHEST = ("CHEST", "THORAX", "TORAX", "LUNG", "RIB", "STERNUM", "HEART", "BRUSTKO
 
 
 def image_warnings(
-    check: Check | None, square: np.ndarray, tags: dict[str, str], notes: Sequence[str] = ()
+    check: OODCheck | None, square: np.ndarray, tags: dict[str, str], notes: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Warnings about an image, one sentence each: its DICOM tags, how it was read, and its pixels."""
     said = [note.removeprefix(image_file.CAUTION) for note in notes if note.startswith(image_file.CAUTION)]
@@ -29,7 +29,7 @@ def image_warnings(
     return (*_of_tags(check, tags), *cautions, *dark, *_of_pixels(check, square))
 
 
-def _of_tags(check: Check | None, tags: dict[str, str]) -> list[str]:
+def _of_tags(check: OODCheck | None, tags: dict[str, str]) -> list[str]:
     """Warnings about DICOM tags."""
     said = []
     modality, body = (_shown(tags.get(name, "")) for name in ("modality", "body"))
@@ -48,7 +48,7 @@ def _of_tags(check: Check | None, tags: dict[str, str]) -> list[str]:
     return said
 
 
-def _rare(check: Check | None, what: str, which: str) -> str:
+def _rare(check: OODCheck | None, what: str, which: str) -> str:
     """How rare such images were in training; "" where they were common, or where adults are as likely as not."""
     every, such = (check.ages if what == "age" else check.views).tolist() if check else (0, 0)
     if which == "of adults":
@@ -61,7 +61,7 @@ def _rare(check: Check | None, what: str, which: str) -> str:
     )
 
 
-def _whose(check: Check) -> str:
+def _whose(check: OODCheck) -> str:
     """The images that a check was fitted on, in words."""
     return "the training images" if check.learnt else "the images that its thresholds were chosen on"
 
@@ -80,7 +80,7 @@ def _shown(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:40]
 
 
-def _of_pixels(check: Check | None, square: np.ndarray) -> list[str]:
+def _of_pixels(check: OODCheck | None, square: np.ndarray) -> list[str]:
     """Warnings about pixels."""
     if appearance.is_blank(square):
         return ["Empty: its pixels are all but equal."]
@@ -91,7 +91,7 @@ def _of_pixels(check: Check | None, square: np.ndarray) -> list[str]:
     return [] if look < 0 else [f"{_said_of(check, look)} {_worth(check, look)}"]
 
 
-def _said_of(check: Check, look: int) -> str:
+def _said_of(check: OODCheck, look: int) -> str:
     """One sentence for the class that an image looks like."""
     if look == 0:
         return f"Unlike {_whose(check)}."
@@ -104,7 +104,7 @@ def _said_of(check: Check, look: int) -> str:
     return f"Looks {CLASSES[look]}."
 
 
-def _worth(check: Check, look: int) -> str:
+def _worth(check: OODCheck, look: int) -> str:
     """How often held-out images get the same warning, as they are and so altered."""
     if not check.held_out:
         return "This warning was tested on no validation image."
@@ -114,7 +114,7 @@ def _worth(check: Check, look: int) -> str:
     return alarms + "."
 
 
-def weakness(check: Check | None) -> str:
+def weakness(check: OODCheck | None) -> str:
     """A warning about a model whose check is unreliable; "" for others."""
     if check is None:
         return f"The model has no OOD check (it needs {FEWEST} training images): warnings are from DICOM tags only."

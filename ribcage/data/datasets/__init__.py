@@ -20,28 +20,28 @@ if typing.TYPE_CHECKING:  # names and help must come without loading pandas
     from ribcage.data.index import Index
 
 
-def names() -> tuple[str, ...]:
+def dataset_names() -> tuple[str, ...]:
     """The data sets: the files of this folder."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
-def load(name: str) -> ModuleType:
+def load_dataset(name: str) -> ModuleType:
     """The file that reads this data set."""
-    if name not in names():
+    if name not in dataset_names():
         own = " Files of your own are of the data set 'folder': ribcage import folder ROOT." * Path(name).exists()
-        hint = own or did_you_mean(name, names())
-        raise ValueError(f"Unknown data set {name!r}.{hint} Data sets: {', '.join(names())}.")
+        hint = own or did_you_mean(name, dataset_names())
+        raise ValueError(f"Unknown data set {name!r}.{hint} Data sets: {', '.join(dataset_names())}.")
     return importlib.import_module(f"{__name__}.{name}")
 
 
 def needs_root(name: str) -> bool:
     """Whether a dataset is read from a folder; if not, it is generated."""
-    return inspect.signature(load(name).index).parameters["root"].default is inspect.Parameter.empty
+    return inspect.signature(load_dataset(name).index).parameters["root"].default is inspect.Parameter.empty
 
 
 def index(name: str, root: Path | str | None = None, **options: Any) -> "Index":
     """Read the tables of a data set below root (synthetic sets need none); all wrong options are named at once."""
-    module = load(name)
+    module = load_dataset(name)
     wrong = [_wrong(module.index, name, value) for name, value in options.items()]
     if any(wrong):
         raise ValueError(f"The data set {name!r} has {'; '.join(filter(None, wrong))}.")
@@ -57,7 +57,7 @@ def images(name: str, index: "Index", **options: Any) -> Callable[[int], Any] | 
 
     Of the options it takes what it knows, since those of `index` are handed over too.
     """
-    module = load(name)
+    module = load_dataset(name)
     if not hasattr(module, "images"):
         return None
     known = inspect.signature(module.images).parameters
@@ -66,18 +66,21 @@ def images(name: str, index: "Index", **options: Any) -> Callable[[int], Any] | 
 
 def published_patients(name: str, options: dict[str, Any]) -> bool:
     """Whether the patients' numbers of a data set are published, or said to be: then they need no secret."""
-    published = name in names() and getattr(load(name), "PUBLISHED_PATIENTS", True)
+    published = name in dataset_names() and getattr(load_dataset(name), "PUBLISHED_PATIENTS", True)
     return bool(published or options.get("published_patients"))
 
 
 def description(name: str) -> str:
     """What a data set is, in a sentence."""
-    return (load(name).__doc__ or "").strip().partition("\n")[0]
+    return (load_dataset(name).__doc__ or "").strip().partition("\n")[0]
 
 
-def table() -> str:
+def dataset_table() -> str:
     """All data sets as a Markdown table."""
-    rows = [f"| `{name}` | {description(name)} | {load(name).SOURCE} | {load(name).LICENCE} |" for name in names()]
+    rows = [
+        f"| `{name}` | {description(name)} | {load_dataset(name).SOURCE} | {load_dataset(name).LICENCE} |"
+        for name in dataset_names()
+    ]
     return "\n".join(["| name | what it is | where to get it | licence |", "|---|---|---|---|", *rows])
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ribcage.data import splits
 from ribcage.data.findings import CHEXPERT14, canonical
-from ribcage.data.index import Index, table
+from ribcage.data.index import Index, index_table
 from ribcage.data.readers import tables
 
 CHINESE = "CheXpert：65,240 名患者的 224,316 张正侧位胸片，14 种征象，标签由报告自动提取，含“不确定”"
@@ -64,9 +64,9 @@ def index(
             "path": _in_batches(base, rows["path"] if base == root else root.name + "/" + rows["path"]),
             "patient": rows["study"].str.replace(r"/.*", "", regex=True),
             "study": rows["study"],
-            "view": tables.words(rows["AP/PA"], {"ap": "AP", "pa": "PA"}).mask(_lateral(rows), "LATERAL"),
+            "view": tables.translated(rows["AP/PA"], {"ap": "AP", "pa": "PA"}).mask(_lateral(rows), "LATERAL"),
             "split": rows["split"],
-            "sex": tables.words(rows["Sex"], tables.SEX),
+            "sex": tables.translated(rows["Sex"], tables.SEX),
             "age": rows["Age"].where(rows["Age"] <= 120),
             **{canonical(name, "chexpert"): rows[name] for name in LABELS},
         }
@@ -77,19 +77,20 @@ def index(
     if valid == "test" and "valid" in str(found.get("val")):
         later = frame["split"].replace("val", "test")
         frame["split"] = splits.carve(later, frame["patient"], frame["path"])
-    return Index("chexpert", table(frame, CHEXPERT14), CHEXPERT14, root=base)
+    return Index("chexpert", index_table(frame, CHEXPERT14), CHEXPERT14, root=base)
 
 
 def _tables(root: Path, train: str) -> dict[str, str]:
     """The csv of each part that is there. CheXlocalize ships validation and test without training; of a training csv
     alone one patient in eight becomes validation."""
-    near = tables.files(root, depth=1)
+    near = tables.files_below(root, depth=1)
     found = {
-        part: tables.named(near, *names) for part, names in {"train": (train,), "val": VALID, "test": TEST}.items()
+        part: tables.files_named(near, *names)
+        for part, names in {"train": (train,), "val": VALID, "test": TEST}.items()
     }
     if not any(found.values()):
-        raise tables.missing(root, [train, VALID[0]], SOURCE)
-    other = [name for name in TRAIN.values() if name != train and not found["train"] and tables.named(near, name)]
+        raise tables.missing_files(root, [train, VALID[0]], SOURCE)
+    other = [name for name in TRAIN.values() if name != train and not found["train"] and tables.files_named(near, name)]
     if other:
         raise ValueError(f"{root} has no {train}, but {other[0]}: choose it with --labels.")
     for paths in found.values():
@@ -102,7 +103,7 @@ def _tables(root: Path, train: str) -> dict[str, str]:
 def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
     """One csv: paths below root, 'patient/study', and all columns of the training csv, empty where it has them not."""
     per_study = "Study" in tables.header(root / path)
-    rows = tables.read(root / path, ["Study" if per_study else "Path", *LABELS], ("Age", *LABELS), OTHERS)
+    rows = tables.read_table(root / path, ["Study" if per_study else "Path", *LABELS], ("Age", *LABELS), OTHERS)
     home = path.rpartition("/")[0]
     listed = rows["Study" if per_study else "Path"]
     start = PART.search(listed.iloc[0] if len(listed) else "")
@@ -120,7 +121,10 @@ def _rows(root: Path, path: str, part: str) -> pd.DataFrame:
 def _images_of_studies(root: Path, rows: pd.DataFrame) -> pd.DataFrame:
     """groundtruth.csv labels studies: one row for each image in a study's folder."""
     found = [
-        [f"{path}/{name}" for name in (tables.files(root / path) if (root / path).is_dir() else ["view1_frontal.jpg"])]
+        [
+            f"{path}/{name}"
+            for name in (tables.files_below(root / path) if (root / path).is_dir() else ["view1_frontal.jpg"])
+        ]
         for path in rows["path"]
     ]
     return rows.assign(path=pd.Series(found, index=rows.index)).explode("path", ignore_index=True)

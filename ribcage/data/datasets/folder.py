@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data import findings, splits
-from ribcage.data.index import LONGEST, Index, no_boxes, reserved, table
-from ribcage.data.index import boxes as boxes_of
+from ribcage.data.index import LONGEST, Index, index_table, no_boxes, reserved
+from ribcage.data.index import box_frame as boxes_of
 from ribcage.data.readers import box_list, columns, tables
 from ribcage.imaging import image_file
 from ribcage.runtime import terminal
@@ -93,7 +93,7 @@ def index(
     drawn = _within(root, boxes) if boxes else None
     file = _csv(root, csv, drawn)
     if file is None:
-        (frame, found), header = _folders(root, tables.files(root), classes), []
+        (frame, found), header = _folders(root, tables.files_below(root), classes), []
     else:
         given = {"path": path_column, "patient": patient_column, "study": study_column, "view": view_column}
         given |= {"split": split_column, "sex": sex_column, "age": age_column}
@@ -117,7 +117,7 @@ def index(
     found, placed = _with_boxes(found, frame["path"], drawn, encoding) if drawn else (found, no_boxes())
     names = tuple(str(name) for name in found.columns)
     _check_names(names)
-    return Index(_name(root), table(frame.join(found), names), names, placed, root=root)
+    return Index(_name(root), index_table(frame.join(found), names), names, placed, root=root)
 
 
 def images(
@@ -144,7 +144,10 @@ def _check_names(names: tuple[str, ...]) -> None:
         )
     new = [name for name in names if name not in findings.FINDINGS]
     if new:
-        said = [f"{name} (did you mean {meant}?)" if (meant := findings.meant(name)) else name for name in new[:20]]
+        said = [
+            f"{name} (did you mean {meant}?)" if (meant := findings.closest_finding(name)) else name
+            for name in new[:20]
+        ]
         log.warning("New findings outside the vocabulary: %s.", ", ".join(said) + (", …" if len(new) > 20 else ""))
 
 
@@ -154,7 +157,7 @@ def _csv(root: Path, csv: str, other: Path | None) -> Path | None:
         return None
     if csv:
         return _within(root, csv)
-    found = [path for path in tables.files(root, depth=0) if path.lower().endswith((".csv", ".tsv", ".csv.gz"))]
+    found = [path for path in tables.files_below(root, depth=0) if path.lower().endswith((".csv", ".tsv", ".csv.gz"))]
     found = [path for path in found if root / path != other]
     if len(found) > 1:
         raise ValueError(
@@ -178,9 +181,9 @@ def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str
     A finding that only boxes tell of is there where one is drawn, is not where the list names the image for something
     else or for nothing, and is unknown of images that the list does not name.
     """
-    listed = box_list.read(file, encoding)
+    listed = box_list.read_boxes(file, encoding)
     place = pd.Series(paths.index, index=paths)
-    listed["row"] = [place.get(path, -1) for path in tables.meant(listed["path"].tolist(), paths.tolist())[0]]
+    listed["row"] = [place.get(path, -1) for path in tables.matched_files(listed["path"].tolist(), paths.tolist())[0]]
     away = listed["row"] < 0
     if away.all():
         raise ValueError(f"{file} names no image of this data set: its first one is {listed['path'].iloc[0]!r}.")
@@ -220,7 +223,7 @@ def _rows(
     text["path"] = _located(text["path"], root)
     meaning = {
         "view": columns.views,
-        "sex": lambda column: tables.words(column, tables.SEX),
+        "sex": lambda column: tables.translated(column, tables.SEX),
         "split": lambda column: columns.splits(column, role["split"]),
         "age": tables.years,
     }
@@ -250,7 +253,7 @@ def _one_row_each(
     by = apart[apart.any(axis=1)]
     said = ", ".join(f"{count:,} in {name}" for name, count in differing.items()) or "in other columns only"
     stands = f"{len(by) or len(apart):,} images stand in several rows that differ ({said}), such as "
-    stands += ", ".join(tables.shown(path) for path in list((by if len(by) else apart).index)[:5])
+    stands += ", ".join(tables.printable_text(path) for path in list((by if len(by) else apart).index)[:5])
     labels_only = all(name.startswith("label ") for name in differing)
     if conflicts == "stop" or (conflicts == "merge" and not labels_only):
         ways = "--conflicts drop leaves them out, first keeps the first row"
@@ -297,7 +300,7 @@ def _check_inside(paths: pd.Series, root: Path) -> None:
 
     outside = [path for path in paths if not inside(path)]
     if outside:
-        first = ", ".join(tables.shown(path) for path in outside[:3]) + (", …" if len(outside) > 3 else "")
+        first = ", ".join(tables.printable_text(path) for path in outside[:3]) + (", …" if len(outside) > 3 else "")
         raise ValueError(
             f"{len(outside):,} of {len(paths):,} files lie outside {root}, where the table or a link leads: {first}. "
             "If you trust it, say --allow-outside."
@@ -328,7 +331,7 @@ def _proposed(paths: list[str]) -> str:
         return ""
     return (
         f"Names seem to tell: --patient-pattern '(?i){pattern}' finds {len(set(found)):,} patients in {count:,} of "
-        f"{len(paths):,} paths, such as {tables.shown(found[0])!r}. If that is right, give it."
+        f"{len(paths):,} paths, such as {tables.printable_text(found[0])!r}. If that is right, give it."
     )
 
 
@@ -356,7 +359,7 @@ def _located(names: pd.Series, root: Path) -> pd.Series:
     there = [os.path.isfile(posixpath.join(base, path)) for path in plain]  # noqa: PTH113
     if all(there):
         return pd.Series(plain, index=names.index, dtype="str")
-    paths, other = tables.meant(names.tolist(), tables.files(root))
+    paths, other = tables.matched_files(names.tolist(), tables.files_below(root))
     if other:
         log.warning("%s files were found under another ending than the table's, by their stems.", f"{other:,}")
     kept = [path if is_file else other for path, is_file, other in zip(plain, there, paths, strict=True)]
@@ -381,14 +384,14 @@ def _folders(root: Path, paths: list[str], classes: str) -> tuple[pd.DataFrame, 
         return frame, pd.DataFrame(index=frame.index)
     if not all(inner):
         raise ValueError(f"{images[inner.index([])]} is not in a class folder. Move it, or pass --classes no.")
-    return frame, columns.listed(pd.Series(_named([steps[0] for steps in inner]), dtype="str"))
+    return frame, columns.listed_labels(pd.Series(_named([steps[0] for steps in inner]), dtype="str"))
 
 
 def _named(classes: list[str]) -> list[str]:
     """Class folders without the numbers that put them in order, where all have one: '0_normal', '1_abnormal'."""
     bare = {name: columns.unnumbered(name) for name in set(classes)}
-    new = {findings.plain(name) for name in bare.values() if not findings.known(name)}
-    distinct = len(new) == sum(not findings.known(name) for name in bare.values())
+    new = {findings.plain_letters(name) for name in bare.values() if not findings.is_known_finding(name)}
+    distinct = len(new) == sum(not findings.is_known_finding(name) for name in bare.values())
     return [bare[name] for name in classes] if distinct and all(a != b for a, b in bare.items()) else classes
 
 
@@ -453,4 +456,4 @@ def _split(frame: pd.DataFrame) -> pd.Series:
     unknown = patients == ""
     if unknown.all() or frame["path"][unknown].map(_maybe_dicom).any():
         return given  # at import, when the tags are read
-    return splits.complete(given, patients, frame["path"])
+    return splits.completed_splits(given, patients, frame["path"])

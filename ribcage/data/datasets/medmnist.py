@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ribcage.data.findings import CHESTXRAY14
-from ribcage.data.index import Index, table
+from ribcage.data.index import Index, index_table
 from ribcage.runtime import files
 
 CHINESE = "MedMNIST：PneumoniaMNIST（5,856 张）与 ChestMNIST（112,120 张，取自 ChestX-ray14），28 至 224 像素"
@@ -44,7 +44,7 @@ def index(root: Path, *, flavour: Literal["auto", "pneumonia", "chest"] = "auto"
         labels = _labels(file, part, (count, len(findings)))
         places = pd.DataFrame({"path": [f"{file.name}/{part}/{place:06d}" for place in range(count)], "split": part})
         rows.append(places.join(pd.DataFrame(labels, columns=list(findings))).assign(width=width, height=height))
-    return Index("medmnist", table(pd.concat(rows), findings), findings, root=file.parent)
+    return Index("medmnist", index_table(pd.concat(rows), findings), findings, root=file.parent)
 
 
 def images(index: Index) -> Callable[[int], np.ndarray]:

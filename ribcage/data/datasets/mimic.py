@@ -10,7 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from ribcage.data.findings import CHEXPERT14, canonical
-from ribcage.data.index import Index, table
+from ribcage.data.index import Index, index_table
 from ribcage.data.readers import columns, tables
 
 CHINESE = "MIMIC-CXR-JPG：65,379 名患者 227,827 次检查的 377,110 张胸片，每次检查 14 种征象，含“不确定”"
@@ -78,19 +78,19 @@ def index(
             "patient": patient,
             "study": study,
             "view": _views(rows),
-            "split": tables.words(rows["split"].fillna(""), PARTS),
+            "split": tables.translated(rows["split"].fillna(""), PARTS),
             "view_position": rows["ViewPosition"],
             "labelled_by": rows["labelled_by"].fillna(""),
             **{canonical(name, "mimic"): rows[name] for name in LABELS},
         }
     )
     frame = _with_patients(frame, rows["StudyDate"], root / Path(patients).expanduser()) if patients else frame
-    return Index("mimic", table(frame, CHEXPERT14), CHEXPERT14, root=root)
+    return Index("mimic", index_table(frame, CHEXPERT14), CHEXPERT14, root=root)
 
 
 def _read_all(root: Path, labels: str) -> list[pd.DataFrame]:
     """The three tables, or one error with all that are missing."""
-    near = tables.files(root, depth=0)
+    near = tables.files_below(root, depth=0)
     wanted = {
         "metadata": (
             ("dicom_id", "subject_id", "study_id", "ViewPosition"),
@@ -99,12 +99,12 @@ def _read_all(root: Path, labels: str) -> list[pd.DataFrame]:
         "split": (("dicom_id", "split"), ()),
         labels: (("subject_id", "study_id", *LABELS), LABELS),
     }
-    found = {what: tables.named(near, NAME.format(what)) for what in wanted}
+    found = {what: tables.files_named(near, NAME.format(what)) for what in wanted}
     absent = [NAME.format(what) + ".gz" for what, paths in found.items() if not paths]
     if absent:
-        raise tables.missing(root, absent, SOURCE)
+        raise tables.missing_files(root, absent, SOURCE)
     return [
-        tables.read(root / found[what][0], needed, numbers if what == labels else (), numbers)
+        tables.read_table(root / found[what][0], needed, numbers if what == labels else (), numbers)
         for what, (needed, numbers) in wanted.items()
     ]
 
@@ -114,20 +114,22 @@ def _views(rows: pd.DataFrame) -> pd.Series:
     said = rows["ViewPosition"].str.strip()
     meaning = rows.get("ViewCodeSequence_CodeMeaning", pd.Series("", rows.index, dtype="str"))
     said = said.mask(said == "", meaning)
-    return said.map({cell: columns.view(cell) for cell in said.unique()}).astype("str")
+    return said.map({cell: columns.view_name(cell) for cell in said.unique()}).astype("str")
 
 
 def _with_radiologists(label: pd.DataFrame, root: Path) -> pd.DataFrame:
     """The labels, with those of a radiologist in the studies that version 2.1.0's table names, and only these."""
-    found = tables.named(tables.files(root, depth=0), READ_BY_RADIOLOGISTS)
+    found = tables.files_named(tables.files_below(root, depth=0), READ_BY_RADIOLOGISTS)
     if not found:
         return label
     header = tables.header(root / found[0])
-    meant = {columns.finding(name): name for name in header if name != "study_id"}
+    meant = {columns.vocabulary_name(name): name for name in header if name != "study_id"}
     named = {name: meant[canonical(name, "mimic")] for name in LABELS if canonical(name, "mimic") in meant}
     numbers = list(named.values())
     read = (
-        tables.read(root / found[0], ["study_id", *numbers], numbers).drop_duplicates("study_id").set_index("study_id")
+        tables.read_table(root / found[0], ["study_id", *numbers], numbers)
+        .drop_duplicates("study_id")
+        .set_index("study_id")
     )
     theirs = label["study_id"].isin(read.index)
     log.warning("%s test studies have the labels of a radiologist (%s).", f"{theirs.sum():,}", READ_BY_RADIOLOGISTS)
@@ -141,10 +143,10 @@ def _with_radiologists(label: pd.DataFrame, root: Path) -> pd.DataFrame:
 def _with_patients(frame: pd.DataFrame, dates: pd.Series, file: Path) -> pd.DataFrame:
     """Sex, and the age at the study: MIMIC-IV gives the age in an anchor year of the same shifted calendar."""
     columns = ("subject_id", "gender", "anchor_age", "anchor_year")
-    people = tables.read(file, columns, columns[2:]).drop_duplicates("subject_id").set_index("subject_id")
+    people = tables.read_table(file, columns, columns[2:]).drop_duplicates("subject_id").set_index("subject_id")
     person = people.reindex(frame["patient"]).reset_index(drop=True)
     year = pd.to_numeric(dates.str[:4], errors="coerce")
     return frame.assign(
-        sex=tables.words(person["gender"].fillna(""), tables.SEX),
+        sex=tables.translated(person["gender"].fillna(""), tables.SEX),
         age=person["anchor_age"] + year - person["anchor_year"],
     )

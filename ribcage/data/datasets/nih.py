@@ -12,7 +12,7 @@ import pandas as pd
 
 from ribcage.data import splits
 from ribcage.data.findings import CHESTXRAY14, canonical
-from ribcage.data.index import Index, boxes, no_boxes, table
+from ribcage.data.index import Index, box_frame, index_table, no_boxes
 from ribcage.data.readers import tables
 
 CHINESE = "ChestX-ray14：30,805 名患者的 112,120 张正位胸片，14 种征象，标签由报告自动提取，984 个标注框"
@@ -49,19 +49,21 @@ def index(
     split: Which lists make the split; auto is official, else arnoweng, else 70/10/20 by patient.
     images: The folder below root to take the images from, when there are several.
     """
-    paths = tables.files(root)
-    found = tables.named(paths, *TABLES)
+    paths = tables.files_below(root)
+    found = tables.files_named(paths, *TABLES)
     if not found:
-        raise tables.missing(root, [" (or ".join(TABLES) + ")"], SOURCE)
-    rows = tables.read(root / found[0], COLUMNS, wanted=SEX_COLUMNS).drop_duplicates("Image Index", ignore_index=True)
+        raise tables.missing_files(root, [" (or ".join(TABLES) + ")"], SOURCE)
+    rows = tables.read_table(root / found[0], COLUMNS, wanted=SEX_COLUMNS).drop_duplicates(
+        "Image Index", ignore_index=True
+    )
     names = rows["Image Index"]
     frame = pd.DataFrame(
         {
             "path": tables.locate(names, paths, images, PREFERRED).fillna(names),
             "patient": rows["Patient ID"],
             "study": rows["Patient ID"] + "-" + rows["Follow-up #"],
-            "view": tables.words(rows["View Position"], {"pa": "PA", "ap": "AP"}),
-            "sex": tables.words(rows[next(name for name in SEX_COLUMNS if name in rows)], tables.SEX),
+            "view": tables.translated(rows["View Position"], {"pa": "PA", "ap": "AP"}),
+            "sex": tables.translated(rows[next(name for name in SEX_COLUMNS if name in rows)], tables.SEX),
             "age": tables.years(rows["Patient Age"]),
             **_findings(rows["Finding Labels"]),
         }
@@ -69,9 +71,9 @@ def index(
     for family, part in _splits(root, paths, names).items():
         frame[f"split_{family}"] = splits.carve(part, frame["patient"], names) if "val" not in set(part) else part
     frame["split"] = splits.choose(frame, split, ("official", "arnoweng"))
-    listed = tables.named(paths, "BBox_List_2017.csv")
+    listed = tables.files_named(paths, "BBox_List_2017.csv")
     drawn = _boxes(root / listed[0], names) if listed else no_boxes()
-    return Index("nih", table(frame, CHESTXRAY14), CHESTXRAY14, drawn, FRAME, root)
+    return Index("nih", index_table(frame, CHESTXRAY14), CHESTXRAY14, drawn, FRAME, root)
 
 
 def _findings(labels: pd.Series) -> dict[str, np.ndarray]:
@@ -85,11 +87,11 @@ def _findings(labels: pd.Series) -> dict[str, np.ndarray]:
 def _splits(root: Path, paths: list[str], names: pd.Series) -> dict[str, pd.Series]:
     """The part of each image in each family of lists found; a list without labels is official."""
     lists: dict[str, list[pd.Series]] = {}
-    for path in tables.named(paths, *LISTS):
+    for path in tables.files_named(paths, *LISTS):
         name = path.rpartition("/")[2].lower().removesuffix(".gz")
         labelled = tables.width(root / path, sep=r"\s+") > 1
         family = "arnoweng" if labelled and "official" not in name else "official"
-        images = tables.bare(root / path, ["image"], sep=r"\s+")["image"]
+        images = tables.headerless(root / path, ["image"], sep=r"\s+")["image"]
         lists.setdefault(family, []).append(pd.Series(LISTS[name], index=images))
     parts = {family: pd.concat(found) for family, found in sorted(lists.items(), reverse=True)}
     # the first list to name an image wins: those with validation carved out come first
@@ -99,7 +101,7 @@ def _splits(root: Path, paths: list[str], names: pd.Series) -> dict[str, pd.Seri
 def _boxes(file: Path, names: pd.Series) -> pd.DataFrame:
     """BBox_List_2017: its header names nine columns and its rows hold six, so the places count."""
     sides = ["x", "y", "width", "height"]
-    rows = tables.bare(file, ["image", "finding", *sides], numbers=sides, skip=1)
+    rows = tables.headerless(file, ["image", "finding", *sides], numbers=sides, skip=1)
     rows["row"] = rows["image"].map(pd.Series(names.index, index=names))
     rows["finding"] = rows["finding"].map({name: canonical(name, "nih") for name in rows["finding"].unique()})
-    return boxes(rows.dropna(subset="row"))
+    return box_frame(rows.dropna(subset="row"))

@@ -11,7 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from ribcage.data import splits
-from ribcage.data.index import Index, boxes, table
+from ribcage.data.index import Index, box_frame, index_table
 from ribcage.data.readers import tables
 from ribcage.runtime import files
 
@@ -36,11 +36,11 @@ def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", ima
     split: The published lists, lovt (Müller et al. 2022: train, validation, test.csv); auto: those, else 60/20/20.
     images: The folder below root to take the images from (.dcm, .png or .jpg), when there are several.
     """
-    paths = tables.files(root)
-    found = tables.named(paths, "stage_2_train_labels.csv")
+    paths = tables.files_below(root)
+    found = tables.files_named(paths, "stage_2_train_labels.csv")
     if not found:
-        raise tables.missing(root, ["stage_2_train_labels.csv"], SOURCE)
-    rows = tables.read(root / found[0], ("patientId", *SIDES, "Target"), (*SIDES, "Target"))
+        raise tables.missing_files(root, ["stage_2_train_labels.csv"], SOURCE)
+    rows = tables.read_table(root / found[0], ("patientId", *SIDES, "Target"), (*SIDES, "Target"))
     names = rows["patientId"].drop_duplicates().reset_index(drop=True)
     frame = pd.DataFrame(
         {
@@ -50,11 +50,11 @@ def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", ima
         }
     )
     frame[FINDING] = names.map(rows.groupby("patientId")["Target"].max())
-    info = tables.named(paths, "stage_2_detailed_class_info.csv")
+    info = tables.files_named(paths, "stage_2_detailed_class_info.csv")
     if info:
-        classes = tables.read(root / info[0], ("patientId", "class")).drop_duplicates("patientId")
+        classes = tables.read_table(root / info[0], ("patientId", "class")).drop_duplicates("patientId")
         frame["class"] = names.map(classes.set_index("patientId")["class"]).fillna("")
-    mapped = tables.named(paths, MAPPING)
+    mapped = tables.files_named(paths, MAPPING)
     if mapped:
         frame["nih_image"] = names.map(_of_chestxray14(root / mapped[0])).fillna("")
         known = frame["nih_image"] != ""
@@ -73,7 +73,7 @@ def index(root: Path, *, split: Literal["auto", "lovt", "patient"] = "auto", ima
     frame["split"] = splits.choose(frame, split, ("lovt",), SHARES)
     drawn = rows.dropna(subset=list(SIDES)).assign(finding=FINDING)
     drawn["row"] = drawn["patientId"].map(pd.Series(names.index, index=names))
-    return Index("rsna", table(frame, (FINDING,)), (FINDING,), boxes(drawn), FRAME, root)
+    return Index("rsna", index_table(frame, (FINDING,)), (FINDING,), box_frame(drawn), FRAME, root)
 
 
 def _of_chestxray14(file: Path) -> dict[str, str]:
@@ -87,8 +87,10 @@ def _of_chestxray14(file: Path) -> dict[str, str]:
 
 def _lovt(root: Path, paths: list[str]) -> pd.Series:
     """The part of each image in the lists of Müller et al., which are known by their header."""
-    lists = [path for path in tables.named(paths, *LOVT) if tables.header(root / path) == ["ID", "boxes", "classes"]]
+    lists = [
+        path for path in tables.files_named(paths, *LOVT) if tables.header(root / path) == ["ID", "boxes", "classes"]
+    ]
     parts = {path: LOVT[path.rpartition("/")[2].removesuffix(".gz")] for path in lists}
-    found = [pd.Series(part, index=tables.read(root / path, ["ID"])["ID"]) for path, part in parts.items()]
+    found = [pd.Series(part, index=tables.read_table(root / path, ["ID"])["ID"]) for path, part in parts.items()]
     every = pd.concat(found) if found else pd.Series(dtype="str")
     return every[~every.index.duplicated()]

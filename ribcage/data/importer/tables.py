@@ -30,7 +30,7 @@ def join(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [record[name] for record in records] for name in RECORD}
 
 
-def record(row: int, image: image_file.GrayImage, square: np.ndarray) -> dict[str, Any]:
+def image_record(row: int, image: image_file.GrayImage, square: np.ndarray) -> dict[str, Any]:
     """What the journal keeps of an image."""
     wide = square.astype(np.uint64)
     return {
@@ -94,10 +94,10 @@ def with_split(table: pd.DataFrame, facts: dataset_folder.Facts) -> pd.DataFrame
     """The table with a split: what own files left open is dealt out by the hash of the patient, and that is said."""
     if facts.dataset != "folder" and (table["split"] != "").any():
         return table  # a published split stays as it is, even where --limit cuts a part of it away
-    return table.assign(split=splits.complete(table["split"], table["patient"], table["path"]))
+    return table.assign(split=splits.completed_splits(table["split"], table["patient"], table["path"]))
 
 
-def given_way(index: Index, prints: dataset_folder.Fingerprints, giving: Sequence[str]) -> Index:
+def without_shared_images(index: Index, prints: dataset_folder.Fingerprints, giving: Sequence[str]) -> Index:
     """The index in which images of the splits that give way have left their split where another split shows their
     patient or a copy of them; near-copies count. Of two that both give way, the one named first does."""
     table = index.table
@@ -134,7 +134,7 @@ def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset
     return boxes[(boxes["width"] > 0) & (boxes["height"] > 0)].reset_index(drop=True)
 
 
-def fingerprints(index: Index, joined: dict[str, list[Any]]) -> dataset_folder.Fingerprints:
+def compute_fingerprints(index: Index, joined: dict[str, list[Any]]) -> dataset_folder.Fingerprints:
     """Of every image. Patients stand in the table, and are hashed when they are compared."""
     prints = np.frombuffer(bytes.fromhex("".join(joined["print"])), "<u8").reshape(len(index), -1, 4)
     pixels = np.array(joined["pixels"], np.uint64)

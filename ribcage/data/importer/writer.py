@@ -199,9 +199,9 @@ class Writer:
                 reason = " ".join(str(error).split()).removeprefix(f"{self.index.file(row)} ")
                 rejected.append([row, reason])
                 continue
-            square = dataset_folder.square(image, self.facts)
+            square = dataset_folder.square_image(image, self.facts)
             pixels.append(square)
-            records.append(tables.record(row, image, square))
+            records.append(tables.image_record(row, image, square))
         empty = np.empty((0, self.facts.size, self.facts.size), f"uint{self.facts.depth}")
         return Chunk(
             np.stack(pixels) if pixels else empty, {**tables.join(records), "rejected": rejected, "files": states}
@@ -221,9 +221,9 @@ class Writer:
         joined = {name: [value for line in lines for value in line[name]] for name in tables.RECORD}
         taken = self.index.take(rows)
         index = tables.stored_index(taken, joined, self.facts)
-        prints = tables.fingerprints(index, joined)
+        prints = tables.compute_fingerprints(index, joined)
         if self.facts.drop_shared:
-            index = tables.given_way(index, prints, self.facts.drop_shared)
+            index = tables.without_shared_images(index, prints, self.facts.drop_shared)
         self._save_header(len(rows))
         with files.atomic(self.folder / "index.parquet") as part:
             index.save(part)
@@ -232,7 +232,7 @@ class Writer:
         facts = tables.final_facts(self.facts, joined, len(rejected), prints)
         if lost := len(taken.boxes) - len(index.boxes):
             facts = replace(facts, notes={**facts.notes, "box without a part in the square image, dropped": lost})
-        dataset_folder.complete(self.folder, facts)
+        dataset_folder.write_facts(self.folder, facts)
         self.journal.unlink()
 
     def _save_header(self, count: int) -> None:
@@ -255,11 +255,13 @@ def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int
             mean, std = tables.moments(joined, facts)
             kept = tables.linked_index(index, facts)
             if facts.drop_shared:  # by their patients alone
-                kept = tables.given_way(kept, dataset_folder.Fingerprints.of_patients(kept), facts.drop_shared)
+                kept = tables.without_shared_images(
+                    kept, dataset_folder.Fingerprints.of_patients(kept), facts.drop_shared
+                )
             with files.atomic(folder / "index.parquet") as part:
                 kept.save(part)
             facts = replace(facts, plan=plan(index, facts), images=len(index), mean=mean, std=std)
-            dataset_folder.complete(folder, facts)
+            dataset_folder.write_facts(folder, facts)
 
 
 def _sampled(index: Index, facts: dataset_folder.Facts, sample: int) -> list[dict[str, Any]]:
@@ -269,7 +271,7 @@ def _sampled(index: Index, facts: dataset_folder.Facts, sample: int) -> list[dic
     for row in there[np.unique(np.linspace(0, len(there) - 1, min(sample, len(there))).astype(int))].tolist():
         with contextlib.suppress(ValueError, OSError):
             image = read(row)
-            records.append(tables.record(row, image, dataset_folder.square(image, facts)))
+            records.append(tables.image_record(row, image, dataset_folder.square_image(image, facts)))
     if not records:
         raise ValueError(f"None of the {len(index):,} images under {index.root} exists and can be read.")
     return records

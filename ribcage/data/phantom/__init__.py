@@ -19,11 +19,11 @@ from ribcage.data.phantom.numbers import (
     Anatomy,
     Draws,
     Film,
-    Finding,
+    PhantomFinding,
     Pose,
     anatomy,
     film,
-    finding,
+    phantom_finding,
     pose,
     uniforms,
 )
@@ -62,7 +62,7 @@ class Case:
     body: Anatomy
     pose: Pose
     film: Film
-    findings: Mapping[str, Finding]
+    findings: Mapping[str, PhantomFinding]
     token: bool = False
     """A metal token on the shoulder: the shortcut."""
 
@@ -85,7 +85,7 @@ def case(
         anatomy(seed, patient, age=age, female=female),
         pose(seed, patient, study, image, view=view),
         film(seed, patient, study, image, hospital=hospital, view=view),
-        {name: finding(name, severity, seed, patient) for name, severity in severities.items() if severity > 0},
+        {name: phantom_finding(name, severity, seed, patient) for name, severity in severities.items() if severity > 0},
         token,
     )
 

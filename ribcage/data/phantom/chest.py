@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ribcage.data.phantom.numbers import Anatomy, Finding, Pose
-from ribcage.data.phantom.plate import Points, curve
+from ribcage.data.phantom.numbers import Anatomy, PhantomFinding, Pose
+from ribcage.data.phantom.plate import Points, smooth_curve
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Chest:
 
     body: Anatomy
     pose: Pose
-    findings: Mapping[str, Finding]
+    findings: Mapping[str, PhantomFinding]
 
     mirrored = True
     """There are two lungs side by side."""
@@ -72,7 +72,7 @@ class Chest:
         inner = 0.055 + 0.03 * v + (self.heart_width * 0.75 * max(0.0, v - 0.55) if side > 0 else 0.0)
         return side * (inner + u * (float(self.lateral(side, y)) - inner)), y
 
-    def sides(self, finding: Finding) -> tuple[int, ...]:
+    def sides(self, finding: PhantomFinding) -> tuple[int, ...]:
         """The sides on which this finding shows."""
         return (finding.side,) if finding.side else (-1, 1)
 
@@ -95,7 +95,7 @@ class Chest:
         x = float(self.lateral(side, base))
         points = [(x, base), (0.88 * x, base - 0.5 * high), (0.7 * x, base - 0.87 * high), (0.48 * x, base - high)]
         points += [(0.26 * x, base - 0.9 * high), (0.03, base - 0.62 * high)]
-        return curve(np.array(points) * (side, 1), steps=4)
+        return smooth_curve(np.array(points) * (side, 1), steps=4)
 
     def mediastinum(self) -> Points:
         """Great vessels and heart in one outline."""
@@ -127,7 +127,7 @@ class Chest:
             (0.038 + wide, 0.05),
             (0.034 + wide, -0.06),
         ]
-        return curve(points, closed=True, steps=4)
+        return smooth_curve(points, closed=True, steps=4)
 
     def heart(self) -> Points:
         """The heart alone (for its box)."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from ribcage.data.phantom.chest import Chest
 from ribcage.data.phantom.numbers import Draws
-from ribcage.data.phantom.plate import Layer, Plate, Points, curve, ellipse
+from ribcage.data.phantom.plate import Layer, Plate, Points, ellipse, smooth_curve
 
 
 def metal(chest: Chest, plate: Plate, draw: Draws, token: bool) -> Layer:
@@ -40,18 +40,18 @@ def _electrodes(plate: Plate, layer: Layer, draw: Draws) -> None:
         plate.lines(layer, [ellipse(x, y, 0.011, 0.011, points=14)], 0.005, 120, closed=True)
         plate.fill(layer, [ellipse(x, y, 0.004, 0.004, points=8)], 170)
         sway = [(x + draw.normal(0, 0.06), y + 0.33 * (exit_y - y)), (exit_x + draw.normal(0, 0.06), exit_y - 0.15)]
-        plate.lines(layer, [curve([(x, y), *sway, (exit_x, exit_y), (exit_x, 1.2)])], 0.0045, 105)
+        plate.lines(layer, [smooth_curve([(x, y), *sway, (exit_x, exit_y), (exit_x, 1.2)])], 0.0045, 105)
 
 
 def _tube(chest: Chest, plate: Plate, layer: Layer, draw: Draws) -> None:
     """Breathing tube, often with a feeding tube."""
     end = chest.height * draw.uniform(0.14, 0.3)
-    tube = curve([(draw.normal(0, 0.006), -0.4), (0.002, -0.1), (-0.003, end)])
+    tube = smooth_curve([(draw.normal(0, 0.006), -0.4), (0.002, -0.1), (-0.003, end)])
     for side in (-1, 1):
         plate.lines(layer, [tube + np.array((0.008 * side, 0))], 0.003, 60)
     if draw.chance(0.6):
         low = chest.dome(1) + 0.08
-        feeding = curve([(0.012, -0.4), (0.012, 0.2), (0.02, 0.75 * low), (0.05, low), (0.14, low + 0.06)])
+        feeding = smooth_curve([(0.012, -0.4), (0.012, 0.2), (0.02, 0.75 * low), (0.05, low), (0.14, low + 0.06)])
         plate.lines(layer, [feeding], 0.004, 75)
 
 
@@ -61,7 +61,7 @@ def _line(chest: Chest, plate: Plate, layer: Layer, draw: Draws) -> None:
     path: list[tuple[float, float]] = [(-0.09, -0.3), (-0.07, -0.05), (-0.05, 0.12)]
     if draw.chance(0.5):
         path = [(-0.45, 0.12), (-0.25, 0.055), (-0.1, 0.07), (-0.05, 0.13)]
-    plate.lines(layer, [curve([*path, end])], 0.0038, 85)
+    plate.lines(layer, [smooth_curve([*path, end])], 0.0038, 85)
 
 
 def _pacemaker(chest: Chest, plate: Plate, layer: Layer, draw: Draws) -> None:
@@ -70,7 +70,9 @@ def _pacemaker(chest: Chest, plate: Plate, layer: Layer, draw: Draws) -> None:
     top = (0.07, 0.07)
     apex = (0.7 * chest.heart_width, chest.dome(1) - 0.06)
     for end in (apex, (-0.055, 0.62 * chest.height))[: 1 + draw.chance(0.6)]:
-        plate.lines(layer, [curve([(x, y - 0.03), (0.18, 0.05), top, (-0.03, 0.2), (-0.045, 0.4), end])], 0.004, 130)
+        plate.lines(
+            layer, [smooth_curve([(x, y - 0.03), (0.18, 0.05), top, (-0.03, 0.2), (-0.045, 0.4), end])], 0.004, 130
+        )
 
 
 def _sternal_wires(plate: Plate, layer: Layer, draw: Draws) -> None:
@@ -85,5 +87,5 @@ def _clips(chest: Chest, plate: Plate, layer: Layer, draw: Draws) -> None:
     clips: list[Points] = []
     for _ in range(4):
         a, b = x + draw.normal(0, 0.025), y + draw.normal(0, 0.025)
-        clips.append(curve([(a, b), (a + draw.normal(0, 0.006), b + draw.normal(0, 0.006))]))
+        clips.append(smooth_curve([(a, b), (a + draw.normal(0, 0.006), b + draw.normal(0, 0.006))]))
     plate.lines(layer, clips, 0.0035, 200)

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from ribcage.data.phantom.chest import Chest
-from ribcage.data.phantom.numbers import Finding, uniforms
-from ribcage.data.phantom.plate import Layer, Plate, Points, band, curve, ellipse, faded, times, without
+from ribcage.data.phantom.numbers import PhantomFinding, uniforms
+from ribcage.data.phantom.plate import Layer, Plate, Points, band, ellipse, faded, smooth_curve, times, without
 
 
 @dataclass
@@ -37,7 +37,7 @@ def shadows(chest: Chest, plate: Plate, air: Layer, vessels: Layer) -> Shadows:
     return layers
 
 
-def outline(chest: Chest, finding: Finding) -> Points | None:
+def outline(chest: Chest, finding: PhantomFinding) -> Points | None:
     """What a radiologist would put a box around; None for findings of the whole chest."""
     name = finding.name
     if name == "Cardiomegaly":
@@ -58,15 +58,15 @@ def _blob(x: float, y: float, radius: float, wild: float, seed: int, points: int
     """A round shape with a wavy border."""
     wave = 1 + wild * (uniforms(seed, 11, count=points)[0] - 0.5)
     circle = ellipse(0, 0, radius, radius, points=points) * wave[:, None]
-    return curve(circle + np.array((x, y)), closed=True, steps=3)
+    return smooth_curve(circle + np.array((x, y)), closed=True, steps=3)
 
 
-def _mass(chest: Chest, finding: Finding) -> list[Points]:
+def _mass(chest: Chest, finding: PhantomFinding) -> list[Points]:
     x, y = chest.at(chest.sides(finding)[0], finding.u, finding.v)
     return [_blob(x, y, 0.04 + 0.055 * finding.severity, 0.4, finding.seed)]
 
 
-def _nodules(chest: Chest, finding: Finding) -> list[Points]:
+def _nodules(chest: Chest, finding: PhantomFinding) -> list[Points]:
     first = _spots(finding, 3)[: 1 + int(2.2 * finding.severity)]
     side = chest.sides(finding)[0]
     shapes = []
@@ -77,7 +77,7 @@ def _nodules(chest: Chest, finding: Finding) -> list[Points]:
     return shapes
 
 
-def _spots(finding: Finding, count: int) -> list[list[float]]:
+def _spots(finding: PhantomFinding, count: int) -> list[list[float]]:
     """The finding's own place first, then others; each with two more numbers."""
     draws = uniforms(finding.seed, 12, count=count * 4)[0].reshape(count, 4)
     draws[:, :2] = draws[:, :2] * 0.8 + 0.1
@@ -85,7 +85,7 @@ def _spots(finding: Finding, count: int) -> list[list[float]]:
     return draws.tolist()
 
 
-def _patches(chest: Chest, finding: Finding) -> list[Points]:
+def _patches(chest: Chest, finding: PhantomFinding) -> list[Points]:
     """Infiltration: a few ill-defined clouds close to each other."""
     side = chest.sides(finding)[0]
     shapes = []
@@ -96,12 +96,12 @@ def _patches(chest: Chest, finding: Finding) -> list[Points]:
     return shapes
 
 
-def _consolidated(chest: Chest, finding: Finding) -> list[Points]:
+def _consolidated(chest: Chest, finding: PhantomFinding) -> list[Points]:
     x, y = chest.at(chest.sides(finding)[0], finding.u, finding.v)
     return [_blob(x, y, 0.055 + 0.075 * finding.severity, 0.75, finding.seed)]
 
 
-def _segment(chest: Chest, finding: Finding) -> list[Points]:
+def _segment(chest: Chest, finding: PhantomFinding) -> list[Points]:
     """Pneumonia: a wedge from the hilum to the pleura, one border straight along a fissure."""
     side = chest.sides(finding)[0]
     hx, hy = chest.hilum(side)
@@ -113,7 +113,7 @@ def _segment(chest: Chest, finding: Finding) -> list[Points]:
     return [np.array([near, bulge, *far])]
 
 
-def _plates(chest: Chest, finding: Finding) -> list[Points]:
+def _plates(chest: Chest, finding: PhantomFinding) -> list[Points]:
     """Atelectasis: flat bands across the lower lung."""
     side = chest.sides(finding)[0]
     shapes = []
@@ -121,12 +121,12 @@ def _plates(chest: Chest, finding: Finding) -> list[Points]:
         x, y = chest.at(side, 0.25 + 0.5 * u, 0.45 + 0.5 * v)
         length, angle = 0.08 + 0.1 * size + 0.03 * finding.severity, (tilt - 0.4) * 0.7 * side
         half = (math.cos(angle) * length / 2, math.sin(angle) * length / 2)
-        line = curve([(x - half[0], y - half[1]), (x, y - 0.006), (x + half[0], y + half[1])], steps=4)
+        line = smooth_curve([(x - half[0], y - half[1]), (x, y - 0.006), (x + half[0], y + half[1])], steps=4)
         shapes.append(band(line, 0.007 + 0.012 * finding.severity * (0.4 + size)))
     return shapes
 
 
-_SHAPES: dict[str, Callable[[Chest, Finding], list[Points]]] = {
+_SHAPES: dict[str, Callable[[Chest, PhantomFinding], list[Points]]] = {
     "Atelectasis": _plates,
     "Infiltration": _patches,
     "Mass": _mass,
@@ -136,7 +136,7 @@ _SHAPES: dict[str, Callable[[Chest, Finding], list[Points]]] = {
 }
 
 
-def _cloudy(chest: Chest, plate: Plate, finding: Finding, soft: float, full: float, mottled: float) -> Layer:
+def _cloudy(chest: Chest, plate: Plate, finding: PhantomFinding, soft: float, full: float, mottled: float) -> Layer:
     """The finding's shapes, blurred, filled to `full` and broken up by a texture (0: even … 1: patches)."""
     layer = plate.soft(plate.fill(plate.empty(), _SHAPES[finding.name](chest, finding)), soft)
     if mottled:
@@ -146,7 +146,7 @@ def _cloudy(chest: Chest, plate: Plate, finding: Finding, soft: float, full: flo
     return faded(layer, full)
 
 
-def _atelectasis(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
+def _atelectasis(chest: Chest, plate: Plate, finding: PhantomFinding, layers: Shadows) -> None:
     layers.block(_cloudy(chest, plate, finding, 0.0045, 0.28 + 0.5 * finding.severity, 0.0))
     if finding.severity > 0.45:
         side = chest.sides(finding)[0]
@@ -155,19 +155,19 @@ def _atelectasis(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) 
         layers.block(faded(plate.soft(haze, 0.025), 0.75 * finding.severity))
 
 
-def _infiltration(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
+def _infiltration(chest: Chest, plate: Plate, finding: PhantomFinding, layers: Shadows) -> None:
     layers.block(_cloudy(chest, plate, finding, 0.022, 0.2 + 0.5 * finding.severity, 0.8))
 
 
-def _mass_shadow(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
+def _mass_shadow(chest: Chest, plate: Plate, finding: PhantomFinding, layers: Shadows) -> None:
     layers.block(_cloudy(chest, plate, finding, 0.004, 0.5 + 0.45 * finding.severity, 0.15))
 
 
-def _nodule(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
+def _nodule(chest: Chest, plate: Plate, finding: PhantomFinding, layers: Shadows) -> None:
     layers.block(_cloudy(chest, plate, finding, 0.0028, 0.45 + 0.45 * finding.severity, 0.0))
 
 
-def _pneumonia(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
+def _pneumonia(chest: Chest, plate: Plate, finding: PhantomFinding, layers: Shadows) -> None:
     """Bronchi stay open: dark branches in a filled segment."""
     filled = _cloudy(chest, plate, finding, 0.011, 0.3 + 0.6 * finding.severity, 0.45)
     side = chest.sides(finding)[0]
@@ -177,15 +177,15 @@ def _pneumonia(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) ->
     for k, (bend, reach, _, _) in enumerate(_spots(finding, 5)):
         end = (hx + (x - hx) * (0.55 + 0.4 * reach), hy + (y - hy) * (0.55 + 0.4 * reach) + 0.045 * (k - 2))
         middle = ((hx + end[0]) / 2, (hy + end[1]) / 2 + 0.04 * (bend - 0.5))
-        plate.lines(bronchi, [curve([(hx, hy), middle, end], steps=4)], 0.006 - 0.0006 * k, 110)
+        plate.lines(bronchi, [smooth_curve([(hx, hy), middle, end], steps=4)], 0.006 - 0.0006 * k, 110)
     layers.block(without(filled, plate.soft(bronchi, 0.002)))
 
 
-def _consolidation(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
+def _consolidation(chest: Chest, plate: Plate, finding: PhantomFinding, layers: Shadows) -> None:
     layers.block(_cloudy(chest, plate, finding, 0.018, 0.35 + 0.6 * finding.severity, 0.25))
 
 
-def _fluid(chest: Chest, finding: Finding, side: int) -> Points:
+def _fluid(chest: Chest, finding: PhantomFinding, side: int) -> Points:
     """Effusion: a meniscus that climbs the chest wall."""
     base = chest.base(side)
     rise = 0.035 + chest.height * 0.62 * finding.severity**1.2
@@ -193,19 +193,19 @@ def _fluid(chest: Chest, finding: Finding, side: int) -> Points:
     wall = float(chest.lateral(side, top)) + 0.012
     x = [wall, wall * 0.93, wall * 0.8, wall * 0.6, wall * 0.35, 0.03]
     sag = [0.0, 0.36, 0.62, 0.8, 0.86, 0.84]
-    surface = curve([(a, top + min(rise, 0.16) * b) for a, b in zip(x, sag, strict=True)], steps=3)
+    surface = smooth_curve([(a, top + min(rise, 0.16) * b) for a, b in zip(x, sag, strict=True)], steps=3)
     floor = np.array([(0.03, base + 0.03), (wall + 0.02, base + 0.03)])
     return np.concatenate([surface, floor]) * (side, 1)
 
 
-def _effusion(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
+def _effusion(chest: Chest, plate: Plate, finding: PhantomFinding, layers: Shadows) -> None:
     lying = chest.pose.view == "AP"
     layer = plate.fill(plate.empty(), [_fluid(chest, finding, side) for side in chest.sides(finding)])
     layer = faded(plate.soft(layer, 0.03 if lying else 0.005), 0.8 if lying else 0.95)
     layers.block(layer)
 
 
-def _pneumothorax(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
+def _pneumothorax(chest: Chest, plate: Plate, finding: PhantomFinding, layers: Shadows) -> None:
     """Air around a shrunken lung: no markings outside the fine pleural line."""
     side = chest.sides(finding)[0]
     lung, (hx, hy) = chest.lung(side), chest.hilum(side)
@@ -223,7 +223,7 @@ def _pneumothorax(chest: Chest, plate: Plate, finding: Finding, layers: Shadows)
     layers.dense = cv2.add(layers.dense, plate.soft(pleura, 0.0015))
 
 
-def _edema(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
+def _edema(chest: Chest, plate: Plate, finding: PhantomFinding, layers: Shadows) -> None:
     """Bat wings around the hila, thick blurred vessels, short lines at the bases."""
     s, wings, lines = finding.severity, plate.empty(), plate.empty()
     for side in chest.sides(finding):
@@ -240,7 +240,7 @@ def _edema(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> Non
     layers.dense = cv2.add(layers.dense, faded(plate.soft(lines, 0.0015), 0.4 + s))
 
 
-def _emphysema(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
+def _emphysema(chest: Chest, plate: Plate, finding: PhantomFinding, layers: Shadows) -> None:
     """Few vessels, thin rings of bullae; depth and domes change with the chest itself."""
     layers.vessels = faded(layers.vessels, 0.75 - 0.45 * finding.severity)
     rings, holes = plate.empty(), plate.empty()
@@ -254,7 +254,7 @@ def _emphysema(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) ->
     layers.dense = cv2.add(layers.dense, times(plate.soft(rings, 0.0015), layers.air))
 
 
-def _fibrosis(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
+def _fibrosis(chest: Chest, plate: Plate, finding: PhantomFinding, layers: Shadows) -> None:
     """A web of lines at the bases and the periphery."""
     where = plate.empty()
     for side in chest.sides(finding):
@@ -267,7 +267,7 @@ def _fibrosis(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> 
     layers.block(faded(where, 0.1 + 0.2 * finding.severity))
 
 
-def _thickening(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
+def _thickening(chest: Chest, plate: Plate, finding: PhantomFinding, layers: Shadows) -> None:
     """A band of soft tissue inside the chest wall, sometimes a cap over the apex."""
     layer = plate.empty()
     for side in chest.sides(finding):
@@ -279,13 +279,13 @@ def _thickening(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -
     layers.block(faded(plate.soft(layer, 0.004), 0.6 + 0.4 * finding.severity))
 
 
-def _sac(chest: Chest, finding: Finding) -> Points:
+def _sac(chest: Chest, finding: PhantomFinding) -> Points:
     size = 0.062 + 0.058 * finding.severity
     x, y = chest.middle + 0.03 + 0.1 * (finding.u - 0.4), chest.dome(1) - 0.55 * size
     return _blob(x, y, size, 0.2, finding.seed)
 
 
-def _hernia(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> None:
+def _hernia(chest: Chest, plate: Plate, finding: PhantomFinding, layers: Shadows) -> None:
     """Stomach behind the heart: a round shadow, mostly with air above a level; lying down there is no level."""
     sac = _sac(chest, finding)
     soft = plate.soft(plate.fill(plate.empty(), [sac]), 0.003)
@@ -301,7 +301,7 @@ def _hernia(chest: Chest, plate: Plate, finding: Finding, layers: Shadows) -> No
         layers.hollow = cv2.add(layers.hollow, plate.soft(air, 0.012 if lying else 0.003))
 
 
-_DRAW: dict[str, Callable[[Chest, Plate, Finding, Shadows], None]] = {
+_DRAW: dict[str, Callable[[Chest, Plate, PhantomFinding, Shadows], None]] = {
     "Emphysema": _emphysema,
     "Fibrosis": _fibrosis,
     "Edema": _edema,

@@ -14,10 +14,10 @@ from ribcage.data.phantom.plate import (
     Plate,
     Points,
     band,
-    curve,
     ellipse,
     faded,
-    shaped,
+    layer_values,
+    smooth_curve,
     times,
     without,
 )
@@ -29,7 +29,7 @@ _PEDICLE = ellipse(0, 0, 0.0075, 0.011, points=10)
 _PROCESS = ellipse(0, 0.043, 0.006, 0.014, points=10)
 
 
-def thickness(chest: Chest, plate: Plate) -> np.ndarray:
+def frontal_thickness(chest: Chest, plate: Plate) -> np.ndarray:
     """(S, S) int16: how much the beam is weakened on its way, in thousandths."""
     air, opacity = air_and_tissue(chest, plate, (-1, 1))
     shadows = disease.shadows(chest, plate, air, _vessels(chest, plate))
@@ -38,10 +38,10 @@ def thickness(chest: Chest, plate: Plate) -> np.ndarray:
     total += scaled(opacity, 300)
     total += _bones(chest, plate)
     total -= _hollows(chest, plate)
-    return altered(total, shadows)
+    return with_disease(total, shadows)
 
 
-def altered(total: np.ndarray, shadows: disease.Shadows) -> np.ndarray:
+def with_disease(total: np.ndarray, shadows: disease.Shadows) -> np.ndarray:
     """With the tissue that findings add and the air that they bring."""
     for layer, full in ((shadows.dense, 1000), (shadows.hollow, -1900)):
         if layer.any():
@@ -55,7 +55,7 @@ def mottled(chest: Chest, plate: Plate, shadows: disease.Shadows) -> np.ndarray:
     total = plate.texture("mottle", chest.body.seed + 7919 * chest.pose.seed).astype(np.int16)
     total -= np.int16(128 + 1650 + 300 * chest.severity("Emphysema"))
     total += scaled(shadows.vessels, 400 * chest.body.vessels)
-    return shaped(total, shadows.air)
+    return layer_values(total, shadows.air)
 
 
 def marbled(plate: Plate, seed: int, strength: float) -> np.ndarray:
@@ -107,7 +107,7 @@ def _flesh(chest: Chest, plate: Plate) -> np.ndarray:
         field += _breasts(chest, coarse).astype(np.int32) * round(700 * body.breast) // 255
     field += marbled(coarse, body.seed + 1, 1 + 1.5 * body.fat)
     mask = plate.soft(plate.fill(plate.empty(), shapes), 0.002)
-    return shaped(plate.grown(np.maximum(field, 0).astype(np.int16)), mask)
+    return layer_values(plate.grown(np.maximum(field, 0).astype(np.int16)), mask)
 
 
 def _trunk(chest: Chest) -> Points:
@@ -117,7 +117,7 @@ def _trunk(chest: Chest) -> Points:
     trunk = [(-body.neck, -0.4), (-body.neck, -0.13), (-body.neck - 0.05, -0.075 + 0.1 * slope)]
     trunk += [(-0.28, -0.06 + 0.35 * slope), (-0.42, -0.045 + slope), (-0.465, 0.06 + slope)]
     trunk += [(-wall - 0.035, 0.22), (-wall, 0.34), (-wall + 0.008, 0.5), (-wall - 0.03 * body.fat, 0.75), (-wall, 1.2)]
-    return curve(trunk + [(-x, y) for x, y in reversed(trunk)], closed=True, steps=5)
+    return smooth_curve(trunk + [(-x, y) for x, y in reversed(trunk)], closed=True, steps=5)
 
 
 def _arm(side: int, slope: float, arms: float, fat: float) -> Points:
@@ -126,7 +126,7 @@ def _arm(side: int, slope: float, arms: float, fat: float) -> Points:
     line = np.array(
         [(0.4, 0.045 + slope), (0.455, 0.14 + slope), (0.47 + 0.3 * swing, 0.3 + slope), (0.47 + swing, 0.6 + slope)]
     )
-    return band(curve(line * (side, 1), steps=4), 2 * thick)
+    return band(smooth_curve(line * (side, 1), steps=4), 2 * thick)
 
 
 def _breasts(chest: Chest, plate: Plate) -> Layer:
@@ -261,7 +261,7 @@ def _girdle(chest: Chest, plate: Plate) -> Layer:
         out = 0.05 * pose.blades
         glenoid, tip = (0.375 + out, 0.07 + slope), (0.335 + 1.3 * out + body.scapula, 0.36 + slope * 0.7)
         inner = (0.27 + 1.6 * out + body.scapula, 0.07 + slope * 0.8)
-        blade = curve(
+        blade = smooth_curve(
             np.array(
                 [
                     glenoid,
@@ -278,12 +278,12 @@ def _girdle(chest: Chest, plate: Plate) -> Layer:
         )
         plate.fill(layer, [blade], 27, z=-0.14)
         plate.lines(layer, [blade], 0.005, 74, z=-0.14, closed=True)
-        spine = curve(np.array([inner, (0.36 + out, 0.02 + slope), (0.42, -0.005 + slope)]) * (side, 1))
+        spine = smooth_curve(np.array([inner, (0.36 + out, 0.02 + slope), (0.42, -0.005 + slope)]) * (side, 1))
         plate.lines(layer, [spine], 0.012, 67, z=-0.15)
         swing = 0.1 + 0.3 * pose.arms
         head = (0.425 + 0.6 * out, 0.055 + slope)
         shaft = band(
-            curve(
+            smooth_curve(
                 np.array(
                     [
                         head,
@@ -302,7 +302,7 @@ def _girdle(chest: Chest, plate: Plate) -> Layer:
         plate.fill(layer, [ellipse(side * head[0], head[1], 0.037, 0.042)], 88)
         plate.lines(layer, [ellipse(side * head[0], head[1], 0.037, 0.042)], 0.005, 133, closed=True)
         inside, end = 0.125 + 0.3 * (body.clavicle - 0.07), slope - 0.005
-        line = curve(
+        line = smooth_curve(
             np.array(
                 [
                     (0.03, inside),
@@ -327,7 +327,7 @@ def _hollows(chest: Chest, plate: Plate) -> np.ndarray:
     gas = plate.empty()
     fork = 0.36 * chest.height
     shift = 0.006 + 0.01 * body.unfolded
-    trachea = curve([(0.0, -0.3), (0.0, -0.05), (-shift * 0.5, 0.1), (-shift, fork)])
+    trachea = smooth_curve([(0.0, -0.3), (0.0, -0.05), (-shift * 0.5, 0.1), (-shift, fork)])
     plate.fill(gas, [band(trachea, 0.036)], 115)
     for side, far in ((-1, 0.06), (1, 0.075)):
         plate.fill(gas, [band(np.array([(-shift, fork - 0.01), (side * far - shift, fork + 0.055)]), 0.024)], 93)

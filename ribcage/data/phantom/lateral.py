@@ -7,9 +7,9 @@ import numpy as np
 
 from ribcage.data.phantom import disease
 from ribcage.data.phantom.chest import Chest
-from ribcage.data.phantom.frontal import air_and_tissue, altered, marbled, mottled, rib_lines, scaled, tree
-from ribcage.data.phantom.numbers import Finding, uniforms
-from ribcage.data.phantom.plate import Layer, Plate, Points, band, curve, ellipse, shaped
+from ribcage.data.phantom.frontal import air_and_tissue, marbled, mottled, rib_lines, scaled, tree, with_disease
+from ribcage.data.phantom.numbers import PhantomFinding, uniforms
+from ribcage.data.phantom.plate import Layer, Plate, Points, band, ellipse, layer_values, smooth_curve
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SideChest(Chest):
         """How far the chest reaches backwards (kyphosis)."""
         return 0.2 + 0.055 * self.build[1] + 0.8 * self.body.scoliosis
 
-    def sides(self, finding: Finding) -> tuple[int, ...]:
+    def sides(self, finding: PhantomFinding) -> tuple[int, ...]:
         """One shadow for both."""
         return (1,)
 
@@ -63,14 +63,14 @@ class SideChest(Chest):
         base, high, front = self.base(1), self.dome_height(side) + 0.03, self.front
         top = base - high + (0.025 if side > 0 else 0.0)
         points = [(float(self.lateral(1, base)), base), (0.13, top + 0.55 * high), (0.03, top + 0.16 * high)]
-        return curve([*points, (-0.08, top), (-0.8 * front, top + 0.02), (-front, top + 0.05)], steps=4)
+        return smooth_curve([*points, (-0.08, top), (-0.8 * front, top + 0.02), (-front, top + 0.05)], steps=4)
 
     def lung(self, side: int) -> Points:
         """The lungs over each other."""
         y = np.linspace(0.02, self.base(1), 12)
         back = np.stack([self.lateral(1, y), y], 1)
         front, h = self.front, self.height
-        inner = curve(
+        inner = smooth_curve(
             [(-front, 0.85 * h), (-front * 0.93, 0.55 * h), (-front * 0.75, 0.27 * h), (-0.07, 0.1), (-0.02, 0.01)]
         )
         return np.concatenate([back, self.floor(side)[1:], inner])
@@ -86,14 +86,14 @@ class SideChest(Chest):
             (-0.02, low + 0.03),
         ]
         back = front + 0.205 * wide
-        return curve([*outline, (back - 0.02, low - 0.01), (back, 0.8 * h), (back - 0.03, 0.6 * h)], closed=True)
+        return smooth_curve([*outline, (back - 0.02, low - 0.01), (back, 0.8 * h), (back - 0.03, 0.6 * h)], closed=True)
 
     def heart(self) -> Points:
         """The heart alone."""
         return self.mediastinum()
 
 
-def thickness(chest: Chest, plate: Plate) -> np.ndarray:
+def lateral_thickness(chest: Chest, plate: Plate) -> np.ndarray:
     """(S, S) int16: how much the beam is weakened on its way, in thousandths."""
     assert isinstance(chest, SideChest)
     air, opacity = air_and_tissue(chest, plate, (1,), 0.68)
@@ -103,7 +103,7 @@ def thickness(chest: Chest, plate: Plate) -> np.ndarray:
     total += scaled(opacity, 250) + scaled(_great_vessels(chest, plate), 420)
     total += _bones(chest, plate)
     total -= _hollows(chest, plate)
-    return altered(total, shadows)
+    return with_disease(total, shadows)
 
 
 def _flesh(chest: SideChest, plate: Plate) -> np.ndarray:
@@ -117,21 +117,21 @@ def _flesh(chest: SideChest, plate: Plate) -> np.ndarray:
     outline += [(0.21 + skin + 0.04 * loins, 0.8), (0.27 + skin + back, 0.5), (0.28 + skin + back, 0.25)]
     outline += [(shoulder, 0.0), (0.11 + neck, -0.13), (0.1 + neck, -0.4)]
     arm = band(_arm(chest), 0.17 + 0.08 * body.fat)
-    shapes, coarse = [curve(outline, closed=True), arm], plate.coarse
+    shapes, coarse = [smooth_curve(outline, closed=True), arm], plate.coarse
     depth = coarse.soft(coarse.fill(coarse.empty(), shapes), 0.05).astype(np.int32)
     rows = coarse.rows()
     grow = 1.05 - 0.35 * np.clip(rows / 0.35, 0, 1) + 0.6 * np.clip((rows - 0.4) / 0.25, 0, 1)
     field = np.rint(grow * (3000 + 1100 * body.fat)).astype(np.int32) * (40 + (depth * 215 >> 8)) // 255
     field += marbled(coarse, body.seed + 1, 1.0)
     mask = plate.soft(plate.fill(plate.empty(), shapes), 0.0022)
-    return shaped(plate.grown(np.maximum(field, 0).astype(np.int16)), mask)
+    return layer_values(plate.grown(np.maximum(field, 0).astype(np.int16)), mask)
 
 
 def _arm(chest: SideChest) -> Points:
     """Held forwards (0) or over the head (1)."""
     lifted = chest.pose.arms
     elbow = (-0.34 + 0.24 * lifted, -0.27 - 0.14 * lifted)
-    return curve([(0.03, 0.05), (-0.09 + 0.06 * lifted, -0.09), elbow], steps=4)
+    return smooth_curve([(0.03, 0.05), (-0.09 + 0.06 * lifted, -0.09), elbow], steps=4)
 
 
 def _vessels(chest: SideChest, plate: Plate) -> Layer:
@@ -146,7 +146,7 @@ def _vessels(chest: SideChest, plate: Plate) -> Layer:
 def _great_vessels(chest: SideChest, plate: Plate) -> Layer:
     """The aortic arch and what descends before the spine."""
     knob, h = chest.body.aorta, chest.height
-    line = curve(
+    line = smooth_curve(
         [(-0.09, 0.5 * h), (-0.085, 0.3 * h), (0.0, 0.2 * h), (0.08, 0.3 * h), (0.115, 0.6 * h), (0.11, 1.1 * h)]
     )
     layer = plate.fill(plate.empty(), [band(line, 1.7 * knob)], 150)
@@ -173,10 +173,10 @@ def _bones(chest: SideChest, plate: Plate) -> np.ndarray:
     plate.lines(bones, blocks, 0.005, 200, closed=True)
     plate.lines(bones, _FACET + centre + np.array((body.spine * 1.9, 0.03)), 0.008, 120, closed=True)
     front = chest.front
-    sternum = curve([(-front * 0.68 - 0.02, 0.1), (-front * 0.93 - 0.022, 0.27), (-front - 0.026, 0.45)])
+    sternum = smooth_curve([(-front * 0.68 - 0.02, 0.1), (-front * 0.93 - 0.022, 0.27), (-front - 0.026, 0.45)])
     plate.fill(bones, [band(sternum, 0.022)], 70)
     plate.lines(bones, [band(sternum, 0.022)], 0.004, 150, closed=True)
-    blade = curve([(0.1, 0.0), (0.19, 0.12), (0.24, 0.32), (0.2, 0.3), (0.13, 0.14)], closed=True)
+    blade = smooth_curve([(0.1, 0.0), (0.19, 0.12), (0.24, 0.32), (0.2, 0.3), (0.13, 0.14)], closed=True)
     plate.lines(bones, [blade], 0.008, 80, closed=True)
     arm = band(_arm(chest), 0.045)
     plate.fill(bones, [arm], 70)
@@ -191,7 +191,7 @@ _FACET = ellipse(0, 0, 0.02, 0.011, 0.6, 10)
 def _hollows(chest: SideChest, plate: Plate) -> np.ndarray:
     whole, plate = plate, plate.half
     fork = 0.4 * chest.height
-    layer = plate.fill(plate.empty(), [band(curve([(-0.02, -0.3), (-0.01, -0.02), (0.02, fork)]), 0.036)], 220)
+    layer = plate.fill(plate.empty(), [band(smooth_curve([(-0.02, -0.3), (-0.01, -0.02), (0.02, fork)]), 0.036)], 220)
     a, b, _ = chest.body.bubble
     if b:
         plate.fill(layer, [ellipse(-0.05, chest.dome(1) + 0.06 + b, a, b)], 200)

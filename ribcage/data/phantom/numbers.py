@@ -190,7 +190,7 @@ class Film:
 
 
 @dataclass(frozen=True)
-class Finding:
+class PhantomFinding:
     """One thing to see: `severity` 0 … 1; `side` -1 right, 1 left, 0 both; `u` medial to lateral; `v` apex to base."""
 
     name: str
@@ -316,7 +316,7 @@ _PLACES = {
 }
 
 
-def finding(name: str, severity: float, seed: int, patient: int) -> Finding:
+def phantom_finding(name: str, severity: float, seed: int, patient: int) -> PhantomFinding:
     """Where this finding lies in this patient: the same place in every study."""
     draw = Draws(seed, 4, patient, FINDINGS.index(name))
     both, right, across, down = _PLACES.get(name, (1.0, 0.5, (0.0, 1.0), (0.0, 1.0)))
@@ -324,4 +324,4 @@ def finding(name: str, severity: float, seed: int, patient: int) -> Finding:
     if both < 1 and side == 0:
         draw.chance(0.5)
     u, v = draw.uniform(*across), draw.uniform(*down)
-    return Finding(name, severity, side, u, v, int(draw.uniform(1, 2**31)))
+    return PhantomFinding(name, severity, side, u, v, int(draw.uniform(1, 2**31)))

@@ -146,7 +146,7 @@ def times(a: Layer, b: Layer) -> Layer:
     return cv2.multiply(a, b, scale=1 / 255)
 
 
-def shaped(field: np.ndarray, layer: Layer) -> np.ndarray:
+def layer_values(field: np.ndarray, layer: Layer) -> np.ndarray:
     """(S, S) int16 values where the layer is, and none elsewhere. Both fit a float's 24 bits: exact."""
     return cv2.multiply(field, layer.astype(np.int16), scale=1 / 256)
 
@@ -161,7 +161,7 @@ def without(a: Layer, b: Layer) -> Layer:
     return times(a, cv2.bitwise_not(b))
 
 
-def curve(points: Sequence[tuple[float, float]] | np.ndarray, closed: bool = False, steps: int = 6) -> Points:
+def smooth_curve(points: Sequence[tuple[float, float]] | np.ndarray, closed: bool = False, steps: int = 6) -> Points:
     """A smooth line through these points (Catmull–Rom)."""
     p = np.asarray(points, np.float64)
     return _spline(len(p), closed, steps) @ p

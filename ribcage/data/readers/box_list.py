@@ -20,11 +20,11 @@ CORNERS = ("x_min y_min x_max y_max", "x0 y0 x1 y1", "x1 y1 x2 y2", "left top ri
 """Names of the four columns with numbers, compared without case and punctuation."""
 
 
-def read(file: Path, encoding: str = "auto") -> pd.DataFrame:
+def read_boxes(file: Path, encoding: str = "auto") -> pd.DataFrame:
     """Columns path, finding, x, y, width and height, line by line; finding is "" where nothing is drawn."""
     rows = tables.sniffed(file, encoding)
     header = list(rows.columns)
-    path, finding = columns.named(header, columns.ROLES["path"]), columns.named(header, FINDING)
+    path, finding = columns.column_named(header, columns.ROLES["path"]), columns.column_named(header, FINDING)
     corners = _all_of(header, CORNERS)  # they go first: beside them, width and height are the image's
     sides = corners or _all_of(header, SIDES)
     lacking = {"an image's file": path, "a finding": finding, "x, y, width, height or two corners": sides}
@@ -48,7 +48,7 @@ def read(file: Path, encoding: str = "auto") -> pd.DataFrame:
     said = [f"{what} in line {int(there.to_numpy().argmax()) + 2}" for what, there in wrong.items() if there.any()]
     if said:
         raise ValueError(f"{file} has {'; '.join(said)}.")
-    meant = {name: columns.finding(name) for name in found["finding"][drawn].unique()}
+    meant = {name: columns.vocabulary_name(name) for name in found["finding"][drawn].unique()}
     return found.assign(finding=found["finding"].where(drawn, "").map({"": "", **meant}))
 
 
@@ -59,7 +59,7 @@ def has_boxes(header: list[str]) -> bool:
 
 def _all_of(header: list[str], schemes: tuple[str, ...]) -> list[str]:
     """The four columns of the first scheme that is there."""
-    found = ([columns.named(header, name) for name in scheme.split()] for scheme in schemes)
+    found = ([columns.column_named(header, name) for name in scheme.split()] for scheme in schemes)
     return next((each for each in found if all(each)), [])
 
 

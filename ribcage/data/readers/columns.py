@@ -107,7 +107,7 @@ def roles(header: Sequence[str], given: dict[str, str]) -> dict[str, str]:
     ]
     if wrong:
         raise ValueError(f"{' '.join(wrong)} {among(header)}")
-    found = {role: given.get(role) or named(header, names) for role, names in ROLES.items()}
+    found = {role: given.get(role) or column_named(header, names) for role, names in ROLES.items()}
     return {role: name for role, name in found.items() if name not in ("", "none")}
 
 
@@ -115,7 +115,7 @@ def among(header: Sequence[str]) -> str:
     """The columns there are, for the end of an error."""
     garbled = " If these names look wrong, give --encoding." if not all(map(str.isascii, header)) else ""
     more = f", and {len(header) - 40:,} more" if len(header) > 40 else ""
-    return f"Columns: {', '.join(map(tables.shown, header[:40]))}{more}.{garbled}"
+    return f"Columns: {', '.join(map(tables.printable_text, header[:40]))}{more}.{garbled}"
 
 
 def label_columns(header: Sequence[str], taken: Sequence[str], given: Sequence[str]) -> list[str]:
@@ -124,15 +124,15 @@ def label_columns(header: Sequence[str], taken: Sequence[str], given: Sequence[s
     if wrong:
         raise ValueError(f"--label-columns: there is no {', no '.join(wrong)} {among(header)}")
     free = [name for name in header if name not in taken]
-    known = [name for name in free if findings.known(name)]
-    listed = named(free, LISTS)
+    known = [name for name in free if findings.is_known_finding(name)]
+    listed = column_named(free, LISTS)
     return list(given) or known or ([listed] if listed else [])
 
 
 def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
     """One column of 1, 0, -1 or NaN per finding, from columns of yes and no or one of lists like 'Effusion|Mass'."""
     if len(chosen) == 1 and _is_listed(chosen[0], rows[chosen[0]]):
-        return listed(rows[chosen[0]])
+        return listed_labels(rows[chosen[0]])
     values = {name: _labels(rows[name]) for name in chosen}
     strange = {
         name: int((found == STRANGE).to_numpy().argmax()) for name, found in values.items() if STRANGE in set(found)
@@ -144,32 +144,36 @@ def labels(rows: pd.DataFrame, chosen: Sequence[str]) -> pd.DataFrame:
             "Fix that, or choose the columns with --label-columns."
         )
     found = pd.DataFrame(values, index=rows.index, dtype="float32")
-    found.columns = pd.Index([finding(name) for name in chosen])
+    found.columns = pd.Index([vocabulary_name(name) for name in chosen])
     twice = found.columns[found.columns.duplicated()]
     if len(twice):
         raise ValueError(f"Two label columns mean {twice[0]}. Choose with --label-columns.")
     return found
 
 
-def listed(cells: pd.Series) -> pd.DataFrame:
+def listed_labels(cells: pd.Series) -> pd.DataFrame:
     """Labels from cells such as 'Effusion|Mass'. 'Normal' is the row without findings, a blank cell says nothing."""
     codes, unique = pd.factorize(cells.str.strip())
-    alone = {findings.plain(cell) for cell in unique}
+    alone = {findings.plain_letters(cell) for cell in unique}
     parts = [_parts(cell, alone) for cell in unique]
     _say_commas(unique.tolist(), parts)
-    sets = [{"No_Finding" if word.lower() in NOTHING else finding(word) for word in cell} for cell in parts]
+    sets = [{"No_Finding" if word.lower() in NOTHING else vocabulary_name(word) for word in cell} for cell in parts]
     names = sorted(set().union(*sets) - {"No_Finding"}, key=_in_order)
     known = np.array([[float(name in each) if each else np.nan for name in names] for each in sets], np.float32)
     return pd.DataFrame(known.reshape(len(sets), len(names))[codes], columns=names, index=cells.index)
 
 
-def finding(name: str) -> str:
+def vocabulary_name(name: str) -> str:
     """The vocabulary's word, or the name itself in letters, digits and '_': people have findings of their own.
     A number before a known word counts classes: '0_normal' is normal."""
-    if findings.known(name):
+    if findings.is_known_finding(name):
         return findings.canonical(name)
     bare = unnumbered(name)
-    return findings.canonical(bare) if findings.known(bare) else re.sub(r"\W+", "_", name).strip("_") or "unnamed"
+    return (
+        findings.canonical(bare)
+        if findings.is_known_finding(bare)
+        else re.sub(r"\W+", "_", name).strip("_") or "unnamed"
+    )
 
 
 def unnumbered(name: str) -> str:
@@ -179,7 +183,7 @@ def unnumbered(name: str) -> str:
 
 def views(column: pd.Series) -> pd.Series:
     """PA, AP, LATERAL or "": what is none of them is blank, and is said."""
-    meant = {cell: view(cell) for cell in column.unique()}
+    meant = {cell: view_name(cell) for cell in column.unique()}
     found = column.map(meant).astype("str")
     odd = column[(found == "") & ~column.str.strip().str.lower().isin(["", "nan", "na", "n/a", "none", "unknown"])]
     if len(odd):
@@ -191,7 +195,7 @@ def views(column: pd.Series) -> pd.Series:
 
 def are_slices(rows: pd.DataFrame, view_column: str = "") -> pd.Series:
     """Which rows are slices of a CT or the like, by the words of their view and of a column such as 'modality'."""
-    said = dict.fromkeys(name for name in (view_column, named(list(rows.columns), MODALITY)) if name)
+    said = dict.fromkeys(name for name in (view_column, column_named(list(rows.columns), MODALITY)) if name)
     found = pd.Series(False, rows.index)
     for name in said:
         slices = [cell for cell in rows[name].unique() if _is_slice({*_tokens(cell)})]
@@ -204,9 +208,9 @@ def _is_slice(words: set[str]) -> bool:
     return not SLICES_SET.isdisjoint(words) and words.isdisjoint(("ap", "pa"))
 
 
-def view(cell: str) -> str:
+def view_name(cell: str) -> str:
     """PA, AP, LATERAL or "", by the words of a cell such as 'AP Supine'."""
-    words = {*_tokens(cell), findings.plain(cell)}
+    words = {*_tokens(cell), findings.plain_letters(cell)}
     if _is_slice(words):
         return ""
     return next((view for view, known in VIEWS.items() if not words.isdisjoint(known)), "")
@@ -238,13 +242,13 @@ def splits(column: pd.Series, name: str) -> pd.Series:
 
 def _is_listed(name: str, cells: pd.Series) -> bool:
     """Whether a column holds lists: by its name, unless it says yes and no; under another name, if all are findings."""
-    if findings.known(name):
+    if findings.is_known_finding(name):
         return False
     unique = [cell.strip().lower() for cell in cells.unique()]
     words = [word for cell in unique if _label(cell) == STRANGE for word in _parts(cell)]
     yes_or_no = any(NUMBER.fullmatch(cell) or _label(cell) in (1, -1) for cell in unique)
-    called_so = bool(named([name], LISTS))
-    return bool(words) and not yes_or_no and (called_so or all(map(findings.known, words)))
+    called_so = bool(column_named([name], LISTS))
+    return bool(words) and not yes_or_no and (called_so or all(map(findings.is_known_finding, words)))
 
 
 def _labels(cells: pd.Series) -> pd.Series:
@@ -266,14 +270,18 @@ def _parts(cell: str, alone: Collection[str] = ()) -> list[str]:
     parts = []
     for part in re.split(r"[|;；、]", cell):
         pieces = [piece.strip() for piece in re.split(r"[,，/]", part) if piece.strip()]
-        known = [piece for piece in pieces if findings.known(unnumbered(piece)) or findings.plain(piece) in alone]
+        known = [
+            piece
+            for piece in pieces
+            if findings.is_known_finding(unnumbered(piece)) or findings.plain_letters(piece) in alone
+        ]
         parts += pieces if known else [part.strip()]
     return [part for part in parts if math.isfinite(LABEL_WORDS.get(part.lower(), 0)) and not _is_view(part)]
 
 
 def _is_view(part: str) -> bool:
     """Whether a part of a list is a view and no finding: 'AP' in 'Normal; AP'. A single letter may be anything."""
-    return len(part) > 1 and not findings.known(part) and {*_tokens(part)} <= VIEW_WORDS
+    return len(part) > 1 and not findings.is_known_finding(part) and {*_tokens(part)} <= VIEW_WORDS
 
 
 def _say_commas(cells: Sequence[str], parts: Sequence[Sequence[str]]) -> None:
@@ -281,7 +289,8 @@ def _say_commas(cells: Sequence[str], parts: Sequence[Sequence[str]]) -> None:
     doubtful = {
         cell: words
         for cell, words in zip(cells, parts, strict=True)
-        if re.search(r"[^|;；、,，/\s]\s*[,，/]\s*[^|;；、,，/\s]", cell) and not all(map(findings.known, words))
+        if re.search(r"[^|;；、,，/\s]\s*[,，/]\s*[^|;；、,，/\s]", cell)
+        and not all(map(findings.is_known_finding, words))
     }
     if doubtful:
         said = [f"{cell[:60]!r} as {' and '.join(words)[:80]}" for cell, words in list(doubtful.items())[:5]]
@@ -293,8 +302,8 @@ def _in_order(name: str) -> tuple[int, str]:
     return (findings.FINDINGS.index(name) if name in findings.FINDINGS else len(findings.FINDINGS), name)
 
 
-def named(header: Sequence[str], names: str) -> str:
+def column_named(header: Sequence[str], names: str) -> str:
     """The first column that goes by one of these names, the usual first; "": there is none."""
-    known = {findings.plain(name): name for name in reversed(header)}
-    usual = map(findings.plain, names.split())
+    known = {findings.plain_letters(name): name for name in reversed(header)}
+    usual = map(findings.plain_letters, names.split())
     return next((known[name] for name in usual if name in known), "")

@@ -30,7 +30,7 @@ LARGEST = 1 << 30
 log = logging.getLogger("ribcage")
 
 
-def files(root: Path, depth: int | None = None) -> list[str]:
+def files_below(root: Path, depth: int | None = None) -> list[str]:
     """Every file below a folder (at most `depth` folders down), as sorted relative paths with '/'.
 
     Links to folders are followed, each folder once; hidden files are left out.
@@ -61,7 +61,7 @@ def _spelt(paths: list[str], root: Path) -> list[str]:
     return [path for path in paths if path not in strange]
 
 
-def meant(names: Sequence[str], paths: Sequence[str]) -> tuple[list[str], int]:
+def matched_files(names: Sequence[str], paths: Sequence[str]) -> tuple[list[str], int]:
     """The files that a table written elsewhere means, and how many go by another ending there (.png for .jpg).
 
     Of a name's path the folders above are left out; else it is the only file so called, else the only one with that
@@ -95,7 +95,7 @@ def _only(names: list[str], files: list[str]) -> dict[str, str]:
     return {name: file for name, file in zip(names, files, strict=True) if counts[name] == 1}
 
 
-def named(paths: Iterable[str], *names: str) -> list[str]:
+def files_named(paths: Iterable[str], *names: str) -> list[str]:
     """The paths whose file is called like this, or so with .gz or .zip: earlier names first, then higher folders."""
     order = {(name + end).lower(): place for place, name in enumerate(names) for end in COMPRESSED}
     found = [path for path in paths if path.rpartition("/")[2].lower() in order]
@@ -121,7 +121,7 @@ def locate(names: pd.Series, paths: Sequence[str], folder: str = "", prefer: Seq
     return pd.Series(found, index=names.index, dtype="str")
 
 
-def missing(root: Path, names: Sequence[str], source: str) -> FileNotFoundError:
+def missing_files(root: Path, names: Sequence[str], source: str) -> FileNotFoundError:
     """The error that names every missing file at once, and where to get it."""
     return FileNotFoundError(f"{root} has no {', no '.join(names)}. Get it from {source}.")
 
@@ -131,7 +131,9 @@ def header(file: Path) -> list[str]:
     return list(_read(file, file, nrows=0).columns)
 
 
-def read(file: Path, needed: Sequence[str], numbers: Sequence[str] = (), wanted: Sequence[str] = ()) -> pd.DataFrame:
+def read_table(
+    file: Path, needed: Sequence[str], numbers: Sequence[str] = (), wanted: Sequence[str] = ()
+) -> pd.DataFrame:
     """The `needed` columns and, where it has them, the `wanted` ones; text, "" where empty, but for the `numbers`."""
     names = header(file)
     absent = [name for name in needed if name not in names]
@@ -146,7 +148,9 @@ def read(file: Path, needed: Sequence[str], numbers: Sequence[str] = (), wanted:
     return rows.fillna({name: "" for name in kept if name not in numbers})
 
 
-def bare(file: Path, names: Sequence[str], numbers: Sequence[str] = (), sep: str = ",", skip: int = 0) -> pd.DataFrame:
+def headerless(
+    file: Path, names: Sequence[str], numbers: Sequence[str] = (), sep: str = ",", skip: int = 0
+) -> pd.DataFrame:
     """The first columns of a table whose header is missing, or of no use and skipped, under these names."""
     types = {name: np.float32 if name in numbers else str for name in names}
     return _read(
@@ -171,8 +175,8 @@ def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
     bare = next((name for name in names if name.lower().endswith(IMAGES)), "")
     if bare:
         raise ValueError(
-            f"{file} has no header: its first line names a file ({shown(bare)}). Write the names of the columns above "
-            "it, such as path,patient,label; a list of the images of a split goes to --split-list train=FILE."
+            f"{file} has no header: its first line names a file ({printable_text(bare)}). Write the names of the "
+            "columns above it, such as path,patient,label; a list of the images of a split goes to --split-list train=FILE."
         )
     if rows.empty:
         raise ValueError(f"{file} has a header, but no rows.")
@@ -202,7 +206,7 @@ def _first_cell(line: str) -> str:
     return re.sub(r"(?<=\.\w{3}|\w{4})(?:\s+[\d.]+)+$", "", cell)
 
 
-def shown(text: str, most: int = 60) -> str:
+def printable_text(text: str, most: int = 60) -> str:
     """Text of a stranger's table as it may stand in a message: short, and without control characters."""
     line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
     return line if len(line) <= most else line[: most - 1] + "…"
@@ -267,7 +271,7 @@ def _chinese(data: bytes) -> bool:
     return 2 * sum(lead <= 0xD7 for lead in leads) >= len(foreign)
 
 
-def words(column: pd.Series, ours: dict[str, str]) -> pd.Series:
+def translated(column: pd.Series, ours: dict[str, str]) -> pd.Series:
     """Text in our words ("" for a word that is not among them), whatever its case."""
     return column.str.strip().str.lower().map(ours).fillna("").astype("str")
 

@@ -48,7 +48,7 @@ class Found:
     """(K,) float in 0 … 1."""
 
 
-def best(boxes: Tensor, scores: Tensor, size: tuple[int, int], overlap: float, keep: int) -> Found:
+def best_boxes(boxes: Tensor, scores: Tensor, size: tuple[int, int], overlap: float, keep: int) -> Found:
     """Of (L, 4) boxes with (L, F) scores the best `keep`, cut at the image's edge.
 
     None overlaps a better one of its finding by more than `overlap`. No score is too low.

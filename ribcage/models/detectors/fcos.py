@@ -29,7 +29,7 @@ REACH = 8
 
 
 @dataclass(frozen=True)
-class Outputs:
+class FcosOutputs:
     """What L cells of N images say."""
 
     logits: Tensor
@@ -60,7 +60,7 @@ class FCOS(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         nn.init.constant_(self.classes.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
 
-    def forward(self, maps: list[Tensor], size: Size) -> Outputs:
+    def forward(self, maps: list[Tensor], size: Size) -> FcosOutputs:
         """What the cells of an image of this size say."""
         levels = self.pyramid(maps)
         places = cells([(x.shape[2], x.shape[3]) for x in levels], self.pyramid.strides, levels[0].device)
@@ -68,9 +68,9 @@ class FCOS(nn.Module):
         logits, sides, quality = (
             torch.cat([part.flatten(2).mT.float() for part in parts], dim=1) for parts in zip(*said, strict=True)
         )  # (N, L, …)
-        return Outputs(logits, _boxes(sides, places), quality[:, :, 0], places)
+        return FcosOutputs(logits, _boxes(sides, places), quality[:, :, 0], places)
 
-    def losses(self, outputs: Outputs, truth: Truth) -> dict[str, Tensor]:
+    def losses(self, outputs: FcosOutputs, truth: Truth) -> dict[str, Tensor]:
         """Sums over all cells, to be divided by `count`."""
         image, cell, box = self._assigned(truth, outputs.cells)
         targets = torch.zeros_like(outputs.logits)
@@ -91,7 +91,7 @@ class FCOS(nn.Module):
         places = cells(self.pyramid.sizes(sizes), self.pyramid.strides, truth.boxes.device)
         return torch.tensor(float(len(self._assigned(truth, places)[0])), device=truth.boxes.device)
 
-    def boxes(self, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    def boxes(self, outputs: FcosOutputs) -> tuple[Tensor, Tensor]:
         """(N, L, 4) boxes and (N, L, F) scores: the geometric mean of class and quality."""
         return outputs.boxes, (outputs.logits.sigmoid() * outputs.quality.sigmoid()[:, :, None]).sqrt()
 

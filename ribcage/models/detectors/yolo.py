@@ -35,7 +35,7 @@ COORDINATES, EMPTY, NEARLY = 2.5, 0.5, 0.5
 
 
 @dataclass(frozen=True)
-class Outputs:
+class YoloOutputs:
     """What the cells of one map say."""
 
     raw: Tensor
@@ -65,21 +65,21 @@ class YOLO(nn.Module):
         self.routes = nn.ModuleList(_convolution(w, w // 2, 1) for w in WIDTHS[1:])
         self.register_buffer("anchors", torch.tensor(PUBLISHED) / SIDE)  # (3, 3, 2), shares of the image's sides
 
-    def forward(self, maps: list[Tensor], size: Size) -> list[Outputs]:
+    def forward(self, maps: list[Tensor], size: Size) -> list[YoloOutputs]:
         """What the cells of an image of this size say, finest map first."""
         if self.pyramid is not None:
             maps = self.pyramid(maps)
-        outputs: list[Outputs] = []
+        outputs: list[YoloOutputs] = []
         route: Tensor | None = None
         for level in reversed(range(MAPS)):
             x = maps[level]
             x = self.trunks[level](x if route is None else torch.cat([F.interpolate(route, x.shape[2:]), x], dim=1))
             raw = self.answers[level](x).unflatten(1, (ANCHORS, -1)).permute(0, 1, 3, 4, 2).float()
-            outputs.insert(0, Outputs(raw, self._pixels(size)[level], self.strides[level]))
+            outputs.insert(0, YoloOutputs(raw, self._pixels(size)[level], self.strides[level]))
             route = self.routes[level - 1](x) if level else None
         return outputs
 
-    def losses(self, outputs: list[Outputs], truth: Truth) -> dict[str, Tensor]:
+    def losses(self, outputs: list[YoloOutputs], truth: Truth) -> dict[str, Tensor]:
         """Sums over images, to be divided by `count`."""
         levels = [self._level(each, truth) for each in outputs]
         return {name: torch.stack([level[name] for level in levels]).sum() for name in levels[0]}
@@ -88,7 +88,7 @@ class YOLO(nn.Module):
         """How many images there are."""
         return torch.tensor(float(len(truth.asked)), device=truth.boxes.device)
 
-    def boxes(self, outputs: list[Outputs]) -> tuple[Tensor, Tensor]:
+    def boxes(self, outputs: list[YoloOutputs]) -> tuple[Tensor, Tensor]:
         """(N, L, 4) boxes and (N, L, F) scores: confidence times finding; one finding is certain."""
         boxes, scores = [], []
         for each in outputs:
@@ -104,13 +104,13 @@ class YOLO(nn.Module):
 
     def measure(self, sides: np.ndarray) -> None:
         """Take anchors from (M, 2) widths and heights of boxes, shares of the image's."""
-        self.anchors.copy_(torch.from_numpy(fitted(sides, MAPS * ANCHORS)).view(MAPS, ANCHORS, 2))
+        self.anchors.copy_(torch.from_numpy(fitted_anchors(sides, MAPS * ANCHORS)).view(MAPS, ANCHORS, 2))
 
     def _pixels(self, size: Size) -> Tensor:
         """(3, 3, 2): the anchors of an image of this size."""
         return self.anchors * self.anchors.new_tensor([size[1], size[0]])
 
-    def _level(self, outputs: Outputs, truth: Truth) -> dict[str, Tensor]:
+    def _level(self, outputs: YoloOutputs, truth: Truth) -> dict[str, Tensor]:
         """The losses of one map."""
         raw, anchors = outputs.raw, outputs.anchors
         place, box, near = _assigned(outputs, truth)
@@ -136,7 +136,7 @@ Place = tuple[Tensor, Tensor, Tensor, Tensor]
 """Image, anchor, row, column."""
 
 
-def _assigned(outputs: Outputs, truth: Truth) -> tuple[Place, Tensor, Place]:
+def _assigned(outputs: YoloOutputs, truth: Truth) -> tuple[Place, Tensor, Place]:
     """Where a box is to be found, which one, and where the cell of a box has anchors that are like it.
 
     Of two boxes in one place the later is found.
@@ -160,7 +160,7 @@ def overlaps(sides: Tensor, anchors: Tensor) -> Tensor:
     return shared / (sides.prod(1)[:, None] + anchors.prod(1) - shared)
 
 
-def fitted(sides: np.ndarray, count: int) -> np.ndarray:
+def fitted_anchors(sides: np.ndarray, count: int) -> np.ndarray:
     """(count, 2): k-means of (M, 2) widths and heights with 1 - IoU as the distance, the smallest area first.
 
     Redmon & Farhadi 2017, https://arxiv.org/abs/1612.08242. It begins at boxes evenly spread over the areas."""

@@ -109,7 +109,7 @@ def _twice(images: pd.DataFrame) -> list[str]:
 
 def _near(names: Sequence[str]) -> list[str]:
     """A warning of columns whose names resemble findings."""
-    meant = {name: finding for name in names for word in _words(name) if (finding := vocabulary.meant(word))}
+    meant = {name: finding for name in names for word in _words(name) if (finding := vocabulary.closest_finding(word))}
     return [f"the column {name} is not used; did you mean {finding}?" for name, finding in meant.items()]
 
 
@@ -135,12 +135,12 @@ def _prediction_columns(header: Sequence[str]) -> dict[str, str]:
     if ours := [name for name in header if f"{name}{predictions.LABEL}" in header]:
         return {name: name for name in ours}
     named = {name: finding for name in header if (finding := finding_of_column(name))}
-    return {name: finding for name, finding in named.items() if not vocabulary.known(name)} or named
+    return {name: finding for name, finding in named.items() if not vocabulary.is_known_finding(name)} or named
 
 
 def finding_of_column(name: str) -> str:
     """The finding a column of predictions is about, or ""."""
-    return next((vocabulary.canonical(word) for word in _words(name) if vocabulary.known(word)), "")
+    return next((vocabulary.canonical(word) for word in _words(name) if vocabulary.is_known_finding(word)), "")
 
 
 def _words(name: str) -> list[str]:

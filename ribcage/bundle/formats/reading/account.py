@@ -41,7 +41,7 @@ def account(found: Published, coverage: Coverage, ends: Sequence[str], answers: 
     return (*own, *(Fate(name, None, BESIDE) for name in found.beside))
 
 
-def summary(fates: Sequence[Fate]) -> str:
+def account_summary(fates: Sequence[Fate]) -> str:
     """How many tensors were used, and how many were left out for which reason."""
     said = [f"{sum(not one.reason for one in fates):,} used"]
     for reason in dict.fromkeys(one.reason for one in fates if one.reason):

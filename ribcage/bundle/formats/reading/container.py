@@ -131,7 +131,7 @@ def read_container(file: Path) -> Any:
 def _read(file: Path, start: bytes) -> Any:
     """By how it begins."""
     if pickled.recognises(start):
-        return pickled.load(file)
+        return pickled.load_pickle(file)
     if start.startswith(b"PK"):
         return _npz(file) if _unpacked(file) else read_torch_file(file)
     if start.startswith(pickled.TORCH):

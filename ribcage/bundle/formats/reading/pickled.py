@@ -40,7 +40,7 @@ def recognises(start: bytes) -> bool:
     return start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and not start.startswith(TORCH)
 
 
-def load(file: Path) -> Any:
+def load_pickle(file: Path) -> Any:
     """What the pickle holds, arrays as tensors."""
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         try:

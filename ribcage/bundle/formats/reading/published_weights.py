@@ -136,7 +136,7 @@ def ends_of(name: str) -> tuple[str, ...]:
     return tuple(f"{one}." for one in found)
 
 
-def alike(name: str) -> tuple[str, ...]:
+def twin_architectures(name: str) -> tuple[str, ...]:
     """timm's other models with weights of the same names and shapes, which give other features."""
     return TWINS.get(name.split(".")[0], ())
 

@@ -41,7 +41,7 @@ def in_colour(weight: Tensor, mean: float, std: float) -> Tensor:
     return ((w + b * away) * s / std).float()
 
 
-def state(backbone: Backbone, model: ModelSpec) -> dict[str, Tensor]:
+def rgb_weights(backbone: Backbone, model: ModelSpec) -> dict[str, Tensor]:
     """The weights under timm's names, the first layer for three channels."""
     stem = backbone.model.pretrained_cfg["first_conv"]
     found = {name: taken(value) for name, value in backbone.model.state_dict().items()}
@@ -57,12 +57,12 @@ def state(backbone: Backbone, model: ModelSpec) -> dict[str, Tensor]:
 
 def as_torchvision(backbone: Backbone, model: ModelSpec) -> dict[str, Tensor]:
     """The weights as torchvision's own model of this name has them, without its classifier."""
-    found, fc = state(backbone, model), classifier(backbone.name) + "."
+    found, fc = rgb_weights(backbone, model), classifier(backbone.name) + "."
     wanted = {name: shape for name, shape in torchvision_shapes(backbone.name).items() if not name.startswith(fc)}
     other = [name for name in {**found, **wanted} if getattr(found.get(name), "shape", None) != wanted.get(name)]
     if other:
         raise ValueError(
-            f"torchvision's {plain(backbone.name)} has a different structure: {len(other)} weights differ "
+            f"torchvision's {plain_name(backbone.name)} has a different structure: {len(other)} weights differ "
             f"({other[0]} …)."
         )
     return found
@@ -72,13 +72,14 @@ def as_torchvision(backbone: Backbone, model: ModelSpec) -> dict[str, Tensor]:
 def torchvision_shapes(name: str) -> dict[str, torch.Size]:
     """Of all weights of torchvision's own model."""
     known = torchvision.models.list_models(module=torchvision.models)
-    if plain(name) not in known:
+    if plain_name(name) not in known:
         raise ValueError(
-            f"torchvision has no {name}.{did_you_mean(plain(name), known)} Its ResNets and DenseNets are supported."
+            f"torchvision has no {name}.{did_you_mean(plain_name(name), known)} "
+            "Its ResNets and DenseNets are supported."
         )
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about first weights, which are not even made here
-        built = torchvision.models.get_model(plain(name), weights=None)
+        built = torchvision.models.get_model(plain_name(name), weights=None)
     return {key: value.shape for key, value in built.state_dict().items()}
 
 
@@ -87,7 +88,7 @@ def classifier(name: str) -> str:
     return list(torchvision_shapes(name))[-1].split(".")[0]
 
 
-def plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """resnet50.a1_in1k → resnet50"""
     return name.split(".")[0]
 
@@ -109,7 +110,7 @@ def taken(value: Tensor) -> Tensor:
     return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def write(content: Any, target: Path, name: str) -> Path:
+def write_weights(content: Any, target: Path, name: str) -> Path:
     """Write the file, whole or not at all; into a folder under the layout's usual name."""
     file = target / name if target.is_dir() else target
     file.parent.mkdir(parents=True, exist_ok=True)
