@@ -36,7 +36,7 @@ TYPES = (
     "metrics.boxes.BoxTable",
     "bundle.formats.Published",
     "data.provenance.Provenance",
-    "bundle.ood.Check",
+    "bundle.ood.OODCheck",
 )
 """What goes from one part to another, in the order of a model's life."""
 MEMBERS = {"import": datasets, "pretrain": methods}

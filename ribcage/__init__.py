@@ -28,11 +28,11 @@ def __getattr__(name: str) -> Any:
     if name in _PLACES:
         return getattr(importlib.import_module(f"ribcage.{_PLACES[name]}"), name)
     api = importlib.import_module("ribcage.api")
-    if name in api.names():
+    if name in api.function_names():
         return api.verb(name)
     from ribcage.runtime.spelling import did_you_mean
 
-    raise AttributeError(f"ribcage has no {name!r}.{did_you_mean(name, [*_PLACES, *api.names()])}")
+    raise AttributeError(f"ribcage has no {name!r}.{did_you_mean(name, [*_PLACES, *api.function_names()])}")
 
 
 def __dir__() -> list[str]:

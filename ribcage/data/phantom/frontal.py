@@ -29,7 +29,7 @@ _PEDICLE = ellipse(0, 0, 0.0075, 0.011, points=10)
 _PROCESS = ellipse(0, 0.043, 0.006, 0.014, points=10)
 
 
-def frontal_thickness(chest: Chest, plate: Plate) -> np.ndarray:
+def thickness(chest: Chest, plate: Plate) -> np.ndarray:
     """(S, S) int16: how much the beam is weakened on its way, in thousandths."""
     air, opacity = air_and_tissue(chest, plate, (-1, 1))
     shadows = disease.shadows(chest, plate, air, _vessels(chest, plate))

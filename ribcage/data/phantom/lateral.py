@@ -93,7 +93,7 @@ class SideChest(Chest):
         return self.mediastinum()
 
 
-def lateral_thickness(chest: Chest, plate: Plate) -> np.ndarray:
+def thickness(chest: Chest, plate: Plate) -> np.ndarray:
     """(S, S) int16: how much the beam is weakened on its way, in thousandths."""
     assert isinstance(chest, SideChest)
     air, opacity = air_and_tissue(chest, plate, (1,), 0.68)

@@ -176,7 +176,8 @@ def sniffed(file: Path, encoding: str = "auto") -> pd.DataFrame:
     if bare:
         raise ValueError(
             f"{file} has no header: its first line names a file ({printable_text(bare)}). Write the names of the "
-            "columns above it, such as path,patient,label; a list of the images of a split goes to --split-list train=FILE."
+            "columns above it, such as path,patient,label; a list of the images of a split goes to "
+            "--split-list train=FILE."
         )
     if rows.empty:
         raise ValueError(f"{file} has a header, but no rows.")
