@@ -346,5 +346,5 @@ def test_a_recipe_of_made_up_images_runs_whole_and_goes_on(
     assert Path("跑 x/evaluation/phantom-test/metrics.json").exists()
     assert "Skipped: runs/other does not exist." in capsys.readouterr().out
     assert cli.main(["run", "我的 r.toml", "--out", "跑 x", "--seed", "6"]) == 2
-    assert "was begun with --seed 5, not with --seed 6" in capsys.readouterr().err
+    assert "--seed 5, not with --seed 6" in capsys.readouterr().err
     assert ribcage.run("我的 r.toml", out="跑 x", seed=5) == Path("跑 x")
