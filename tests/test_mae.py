@@ -291,7 +291,7 @@ def test_pooling_by_attention_is_refused() -> None:
 
 
 def test_a_size_that_is_no_multiple_of_the_patch_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"patches of \(16, 16\); the size \(60, 48\) is no multiple"):
+    with pytest.raises(ValueError, match=r"\(16, 16\).*\(60, 48\)"):
         made(size=(60, 48))
 
 

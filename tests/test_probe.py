@@ -222,7 +222,7 @@ def test_a_model_that_has_seen_the_tested_images_is_refused(
         (["--labels", "0", "2"], "--labels 0 is not more than 0 and at most 1; --labels 2 is not"),
         (["--seeds", "0"], "--seeds 0 is not at least 1"),
         (["--split", "tset"], "Did you mean 'test'?"),
-        (["--findings", "Mas"], "No set has Mas"),
+        (["--findings", "Mas"], "has Mas;"),
         (["--policy", "ones+lsr"], "ones+lsr"),
     ],
 )

@@ -107,7 +107,7 @@ def test_without_a_judgeable_finding_no_training_begins(
 ) -> None:
     assert cli.main(words(data, tmp_path / "run", "--findings", "Hernia", "Mass")) == 2
     said = capsys.readouterr().err
-    assert "No finding of Hernia, Mass is both present and absent in split 'val'" in said and said.count("\n") == 1
+    assert all(fact in said for fact in ("Hernia, Mass", "'val'", "--val")) and said.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

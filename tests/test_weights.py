@@ -207,7 +207,7 @@ def test_a_densenet_has_its_head_where_torchvision_has_the_classifier(tmp_path: 
 
 
 def test_only_moco_has_what_its_layout_holds(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Supervised has not: use --export-as torchvision"):
+    with pytest.raises(ValueError, match="--export-as torchvision"):
         formats.load_layout("moco").export(Supervised(Backbone("resnet18"), ()), facts("resnet18"), tmp_path)
     with pytest.raises(ValueError, match="torchvision has no test_vit"):
         formats.load_layout("moco").export(MoCo(Backbone("test_vit"), queue=8), facts("test_vit"), tmp_path)
@@ -267,10 +267,10 @@ def test_the_published_vit_s_with_its_decoder_has_as_many_weights(tmp_path: Path
 
 
 def test_only_a_plain_transformer_fits_mae(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="MoCo has none"):
+    with pytest.raises(ValueError, match="MoCo"):
         formats.load_layout("mae").export(moco(), facts("resnet18"), tmp_path)
     backbone = Backbone("test_vit2", size=(64, 64))
-    with pytest.raises(ValueError, match="test_vit2 is no plain vision transformer as MAE's"):
+    with pytest.raises(ValueError, match="test_vit2"):
         formats.load_layout("mae").export(MAE(backbone, decoder="dec128d2b"), facts("test_vit2"), tmp_path)
 
 
