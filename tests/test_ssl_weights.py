@@ -486,5 +486,5 @@ def test_a_method_without_what_a_layout_holds_is_refused(layout: str, method: An
 
 
 def test_swavs_layout_is_of_resnets(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="ResNets.*densenet121"):
+    with pytest.raises(ValueError, match=r"ResNets.*densenet121"):
         formats.load_layout("swav").export(made(SwAV, "densenet121", crops=0), facts("densenet121"), tmp_path)
