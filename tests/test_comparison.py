@@ -251,7 +251,7 @@ def test_the_command_shows_before_and_after(
         asked.append(timing)
         return [cost.Latency(1, 40.04 / (place + 1), None, "pip x") for place, _ in enumerate(subjects)]
 
-    monkeypatch.setattr(cost, "beside", beside)
+    monkeypatch.setattr(cost, "measured_by_turns", beside)
     words = ["compare", str(runs / "big"), str(runs / "small"), "--latency", "--threads", "1", "--resamples", "300"]
     page = tmp_path / "page.html"
     assert cli.main([*words, "--html", str(page), "--json", str(tmp_path / "all.json")]) == 0

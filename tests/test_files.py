@@ -147,7 +147,12 @@ def by_itself(call: ast.Call) -> bool:
     opens = called == "open" and any(set(mode) & set("wax+") for mode in modes if len(mode) < 4)
     saves = called in WRITERS and (called not in ("save", "truncate") or whose in ("torch", "np", "os"))
     names = {node.id for node in ast.walk(call) if isinstance(node, ast.Name)}
-    return (opens or (saves and bool(call.args))) and not names & {"part", "parts", "sums", "stream"}
+    return (opens or (saves and whose != "files" and bool(call.args))) and not names & {
+        "part",
+        "parts",
+        "sums",
+        "stream",
+    }
 
 
 def test_all_that_write_do_it_by_files() -> None:

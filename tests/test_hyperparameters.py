@@ -201,11 +201,11 @@ def test_batch_norms_of_single_images_are_refused(name: str) -> None:
     kind = methods.load_method(name)
     method = kind(Backbone("test_vit" if name == "mae" else "test_resnet", size=(64, 64)), ("a",))
     if name == "mae":
-        options.check_norms(settled(name, batch=1), method, 1)
+        setup.check_batch_norms(settled(name, batch=1), method, 1)
         return
-    with pytest.raises(ValueError, match="--batch 1 leaves 1 image at a time"):
-        options.check_norms(settled(name, batch=1), method, 1)
-    options.check_norms(settled(name, batch=2), method, 2)
+    with pytest.raises(ValueError, match="--batch 1"):
+        setup.check_batch_norms(settled(name, batch=1), method, 1)
+    setup.check_batch_norms(settled(name, batch=2), method, 2)
 
 
 def test_findings_that_are_the_same_in_all_images_contrast_nothing() -> None:

@@ -163,8 +163,8 @@ def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
         chooses.cached = feature_cache.keep(one.method, chooses.loader(), run / "kept", kind="float32")
     chooses()
     feature_cache.discard(run / "kept")
-    assert chooses.said is not None
-    found = chooses.said.boxes[chooses.said.boxes["image"] == 4].head(10)
+    assert chooses.detections is not None
+    found = chooses.detections.boxes[chooses.detections.boxes["image"] == 4].head(10)
     return np.column_stack([found[["x", "y", "width", "height"]].to_numpy(), found["score"] * 100])
 
 

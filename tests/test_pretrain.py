@@ -117,7 +117,7 @@ def test_who_goes_on_with_it_has_its_weights_and_has_seen_what_it_saw(
 
 def test_it_answers_no_findings(runs: dict[str, Path], data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", str(runs["moco"]), "--data", str(data)]) == 2
-    assert "knows no findings: finetune it or probe it" in capsys.readouterr().err
+    assert "ribcage finetune --init" in capsys.readouterr().err
     assert cli.main(["probe", str(runs["moco"]), "--data", str(data), "--labels", "1", "--threads", "1"]) == 0
 
 
@@ -204,10 +204,10 @@ def test_other_splits_are_learnt_from_only_when_told(data: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--micro-batch", "2"], "cannot be computed in parts of --micro-batch 2"),
-        (["--share", "0.5", "0.5"], "--share has 2 numbers for 1 data sets"),
-        (["--share=-1"], "--share takes numbers of 0 or more"),
-        (["--export-as", "mae"], "has a decoder of patches, SupCon has none"),
+        (["--micro-batch", "2"], "--micro-batch 2"),
+        (["--share", "0.5", "0.5"], "--share has 2 numbers for 1"),
+        (["--share=-1"], "--share"),
+        (["--export-as", "mae"], "SupCon"),
         (["--watch-every", "0"], "--watch-every 0 is not at least 1"),
         (["--temperature", "0"], "--temperature 0.0 is not above 0"),
         (["--model", "resnet"], "Unknown model 'resnet'"),
@@ -243,7 +243,7 @@ def test_several_data_sets_keep_their_own_scale_and_share(data: Path, tmp_path: 
 
 def test_a_method_that_looks_at_no_label_takes_no_policy(data: Path, tmp_path: Path, capsys: Any) -> None:
     assert cli.main(words("moco", data, tmp_path / "run", "--policy", "ones")) == 2
-    assert "moco looks at no label: --findings and --policy do not go with it" in capsys.readouterr().err
+    assert "--findings and --policy" in capsys.readouterr().err
 
 
 def test_a_layout_can_be_asked_for_when_the_run_is_done(runs: dict[str, Path], data: Path) -> None:

@@ -472,9 +472,9 @@ def test_supcontrasts_own_network_takes_our_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "method", "says"),
     [
-        ("swav", lambda: made(MoCo, queue=8), "The swav layout has prototypes, MoCo has not"),
-        ("byol", lambda: made(MoCo, queue=8), "The byol layout has a predictor and a target, MoCo has not"),
-        ("supcontrast", lambda: made(MoCo, queue=8), "The supcontrast layout has a head, MoCo has not"),
+        ("swav", lambda: made(MoCo, queue=8), "swav.*MoCo"),
+        ("byol", lambda: made(MoCo, queue=8), "byol.*MoCo"),
+        ("supcontrast", lambda: made(MoCo, queue=8), "supcontrast.*MoCo"),
         ("supcontrast", lambda: made(SupCon, findings=("Mass",)), "have a stem of 3 × 3, resnet18 has not"),
     ],
     ids=["swav", "byol", "supcontrast", "supcontrast of another stem"],

@@ -84,9 +84,9 @@ def equal(one: Any, other: Any) -> bool:
 def test_going_on_gives_the_same_bits_as_never_stopping(data: Path, tmp_path: Path, stop_at: int) -> None:
     whole = trained(made(data), tmp_path / "whole")
     stopped = trained(made(data), tmp_path / "stopped", stop_at)
-    assert stop_at <= stopped.run.step < whole.run.step
+    assert stop_at <= stopped.trainer.step < whole.trainer.step
     resumed = trained(made(data), tmp_path / "stopped", resume=True)
-    assert equal(resumed.run.state(), whole.run.state())
+    assert equal(resumed.trainer.state(), whole.trainer.state())
     assert vars(resumed.standing) == vars(whole.standing)
     logs = [
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
@@ -97,7 +97,7 @@ def test_going_on_gives_the_same_bits_as_never_stopping(data: Path, tmp_path: Pa
 
 def test_another_seed_is_another_run(data: Path, tmp_path: Path) -> None:
     one, other = (trained(made(data, 1, seed=seed), tmp_path / str(seed)) for seed in (0, 1))
-    assert not equal(one.run.state()["method"], other.run.state()["method"])
+    assert not equal(one.trainer.state()["method"], other.trainer.state()["method"])
 
 
 def test_accumulating_parts_gives_the_gradient_of_the_whole(data: Path) -> None:

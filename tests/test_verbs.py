@@ -80,7 +80,7 @@ def test_a_notebook_shows_images_and_pages(tmp_path: Path) -> None:
     assert "<script" not in framed and "&lt;script" not in framed
     said = ribcage.inspect(tmp_path / "data")
     assert said["sets"][0]["images"] == 30 and json.loads(json.dumps(said)) == said
-    assert "Samples" in said._repr_html_() and said._repr_html_().count("&lt;html") == 1
+    assert "Sample images" in said._repr_html_() and said._repr_html_().count("&lt;html") == 1
 
 
 def test_a_linked_folder_whose_files_have_gone_is_shown_without_them(tmp_path: Path) -> None:
