@@ -39,7 +39,7 @@ TYPES = (
     "bundle.ood.OODCheck",
 )
 """What goes from one part to another, in the order of a model's life."""
-MEMBERS = {"import": datasets, "pretrain": methods}
+MEMBERS = {"import": datasets.dataset_names, "pretrain": methods.method_names}
 """Commands whose options depend on what their first word names, and where those are listed."""
 
 
@@ -135,7 +135,7 @@ def command_page(name: str) -> str:
             "option",
         ),
     ]
-    members = MEMBERS[name].names() if name in MEMBERS else ()
+    members = MEMBERS[name]() if name in MEMBERS else ()
     parts += [member_part(name, module, member) for member in members]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -104,8 +104,8 @@ def label_table(described: dict[str, Any]) -> Table:
     splits = list(described["splits"])
     names = list(dict.fromkeys(row["finding"] for row in described["findings"]))
     cells = {(row["finding"], row["split"]): row for row in described["findings"]}
-    positives = (f"{split or 'no split'} pos." for split in splits)
-    head = ["finding", *positives, "prevalence", "", "uncertain", "unlabelled"]
+    positives = (f"{split or 'no split'} +" for split in splits)
+    head = ["finding", *positives, "share", "", "uncertain", "unknown"]
     rows = []
     for name in names:
         parts = [cells[name, split] for split in splits]
