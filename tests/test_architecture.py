@@ -140,3 +140,14 @@ def test_the_project_names_no_registry_and_no_path_of_a_machine() -> None:
     own = [file for file in tracked if ".venv" not in file.parts and file.name != Path(__file__).name]
     bad = re.compile(r"index-url|pypi\.org/simple|/root/|/home/\w+/")
     assert not [file for file in own if bad.search(file.read_text(encoding="utf-8"))]
+
+
+def test_a_wheel_has_every_file_of_the_package() -> None:
+    """Setuptools takes modules by itself and other files by the patterns of pyproject.toml."""
+    told = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = told["tool"]["setuptools"]["package-data"]["ribcage"]
+    taken = {file for pattern in patterns for file in PACKAGE.glob(pattern)}
+    others = {
+        file for file in PACKAGE.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc", ".nbc", ".nbi")
+    }
+    assert others <= taken, f"package-data lacks {sorted(str(file.relative_to(PACKAGE)) for file in others - taken)}"
