@@ -23,6 +23,8 @@ MODULES = {
     "python-multipart": "python_multipart",
     "mkdocs-material": "material",
     "prometheus-client": "prometheus_client",
+    "Jinja2": "jinja2",
+    "MarkupSafe": "markupsafe",
 }
 """Packages whose module has another name."""
 ENOUGH = 2e9
