@@ -21,7 +21,7 @@ from ribcage.data.index import Index
 from ribcage.reports import audit as datasheet
 
 REAL = os.environ.get("RIBCAGE_REAL_DATA")
-real = pytest.mark.skipif(REAL is None, reason="RIBCAGE_REAL_DATA names no folder of real images")
+real = pytest.mark.skipif(not REAL, reason="RIBCAGE_REAL_DATA names no folder of real images")
 
 
 def tables(rows: dict[str, list[object]], name: str = "made") -> Member:

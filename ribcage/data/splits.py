@@ -20,25 +20,26 @@ VAL_SHARE = 1 / 8
 
 
 def completed_splits(split: pd.Series, patients: pd.Series, paths: pd.Series) -> pd.Series:
-    """The split given, dealt out where there is none, with a validation part where it lacks one; and that is said."""
+    """The given split; without one, patients are assigned by hash, and a missing validation split is carved out of
+    training, each with a warning."""
     parts = set(split)
     if parts <= {""}:
-        return dealt(patients, paths)
+        return assigned(patients, paths)
     if {"train", "test"} <= parts and "val" not in parts:
         log.warning("No validation split: one in eight training %s is assigned to it.", _units(patients))
         return carve(split, patients, paths)
     return split
 
 
-def dealt(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHARES) -> pd.Series:
-    """`by_patient`, said aloud."""
+def assigned(patients: pd.Series, paths: pd.Series, shares: dict[str, float] = SHARES) -> pd.Series:
+    """`by_patient`, with a warning."""
     said = "/".join(f"{100 * share:g}" for share in shares.values())
     log.warning("No published split: %s are assigned %s by hash.", _units(patients), said)
     return by_patient(patients, paths, shares)
 
 
 def rows_in_use(split: pd.Series) -> pd.Series:
-    """(N,) bool: the rows that are learnt from, chosen by or tested on: those in a split, all where there is none."""
+    """(N,) bool: the rows of a training, validation or test split; all where there is no split."""
     return (split != "") | (split == "").all()
 
 
@@ -73,7 +74,7 @@ def choose(frame: pd.DataFrame, wanted: str, published: Sequence[str], shares: d
             f"The {wanted} lists are missing. Add them or choose --split {' or '.join([*there, 'patient'])}."
         )
     if wanted == "auto":
-        return dealt(frame["patient"], frame["path"], shares)
+        return assigned(frame["patient"], frame["path"], shares)
     return by_patient(frame["patient"], frame["path"], shares)
 
 

@@ -24,10 +24,11 @@ from ribcage.data.findings import IGNORE, Policy
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment, image_file
 from ribcage.inference import predictions
+from ribcage.inference.forward_pass import Trainable, batch_outputs, evaluation_mode, rows_of_process
 from ribcage.methods.detect import Detect
 from ribcage.metrics.boxes import BoxTable
 from ribcage.models.detectors.boxes import Found
-from ribcage.runtime import distributed, files, parquet, progress
+from ribcage.runtime import distributed, files, parquet
 
 SIDES = ("x", "y", "width", "height")
 COLUMNS = ("image", "finding", "score", *SIDES)
@@ -95,21 +96,14 @@ def detections_from(findings: Sequence[str], images: pd.DataFrame, found: np.nda
     return Detections(tuple(findings), images, pd.DataFrame(columns).astype(TYPES))
 
 
-# ---- a detector, asked
+# ---- finding boxes
 
 
-class BoxFinder(Protocol):
-    """Whatever finds boxes in images: a detector, or a classifier that shows where it looks."""
-
-    @property
-    def training(self) -> bool:
-        """Whether it learns."""
+class BoxFinder(Trainable, Protocol):
+    """Whatever finds boxes in images: a detector, or a classifier with boxes around its saliency maps."""
 
     def found(self, images: Tensor) -> list[Found]:
-        """Of each image, in its pixels."""
-
-    def train(self, mode: bool = True) -> object:
-        """Learn, or with False answer."""
+        """The boxes of each image, in its pixels."""
 
 
 def detect(
@@ -125,15 +119,15 @@ def detect(
     label: str = "",
     cached: CachedMaps | None = None,
 ) -> Detections:
-    """Ask a detector about these rows; under several processes all at rank 0, none elsewhere.
+    """Find boxes in these rows; with several processes rank 0 gets all, the others none.
 
-    Every box that it gives is kept, whatever its score. As in `inference.predict`, the rows are cut into batches first.
+    Boxes of every score are kept.
     cached: feature maps of a frozen backbone for the plain views; the method is a Detect then.
     """
     rows = np.unique(np.asarray(rows, np.int64))
     if not len(rows):
         raise ValueError("There is no image to predict: no row was selected.")
-    mine = _share(rows, batch)
+    mine = rows_of_process(rows, batch)
     parts = [np.empty((0, 7))]
     if len(mine):
         loader = Loader(
@@ -141,7 +135,7 @@ def detect(
             channels=model.channels, normalise=(model.mean, model.std), device=device,
         )  # fmt: skip
         loader.cached = cached
-        parts += list(_asked(method, loader, torch.device(device), bf16, label if distributed.rank() == 0 else ""))
+        parts += list(_boxes(method, loader, torch.device(device), bf16, label if distributed.rank() == 0 else ""))
     gathered = distributed.gathered(np.concatenate(parts))
     if not gathered:
         return detections_from(model.findings, detection_context(data, rows[:0]), parts[0])
@@ -150,28 +144,15 @@ def detect(
     return detections_from(model.findings, detection_context(data, rows), found)
 
 
-def _share(rows: np.ndarray, batch: int) -> np.ndarray:
-    """This process's rows: whole batches."""
-    batches, rank, world = -(-len(rows) // batch), distributed.rank(), distributed.world()
-    return rows[batches * rank // world * batch : batches * (rank + 1) // world * batch]
-
-
-def _asked(method: BoxFinder, loader: Loader, device: torch.device, bf16: bool, label: str) -> Iterator[np.ndarray]:
+def _boxes(method: BoxFinder, loader: Loader, device: torch.device, bf16: bool, label: str) -> Iterator[np.ndarray]:
     """(M, 7) of each batch: row, finding, score, box in stored pixels."""
-    training, found = method.training, list[np.ndarray]()
-    method.train(False)
 
-    def work() -> Iterator[int]:
-        for batch in loader.epoch(0):
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                found.append(_of_batch(_found(method, batch, device), batch, loader))
-            yield len(batch)
+    def compute(batch: Batch) -> np.ndarray:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return _of_batch(_found(method, batch, device), batch, loader)
 
-    try:
-        for _ in progress.track(work(), len(loader.rows), label, "images") if label else work():
-            yield found.pop()
-    finally:
-        method.train(training)
+    with evaluation_mode(method):
+        yield from batch_outputs(loader, compute, label)
 
 
 def _found(method: BoxFinder, batch: Batch, device: torch.device) -> list[Found]:

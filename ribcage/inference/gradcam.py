@@ -39,6 +39,7 @@ from ribcage.data.loader import Loader
 from ribcage.imaging import augment, heatmaps
 from ribcage.imaging.heatmaps import Cells
 from ribcage.inference import predictions
+from ribcage.inference.forward_pass import evaluation_mode
 from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
@@ -91,7 +92,7 @@ def looks(method: Supervised, images: Tensor, way: Way | None = None) -> Looks:
     way = way or Way()
     if way.method == "occlusion":
         return _occluded(method, images)
-    with _answering(method), torch.inference_mode(False), torch.enable_grad():
+    with evaluation_mode(method), torch.inference_mode(False), torch.enable_grad():
         images = images.clone() if images.is_inference() else images.detach()
         by_token = getattr(method.backbone.model, "global_pool", "") == "token"
         with _measured(method.backbone, _size(images)) as cells:
@@ -208,7 +209,7 @@ def _occluded(method: Supervised, images: Tensor) -> Looks:
     cell = max(size) / SQUARES
     grid = (max(1, round(size[0] / cell)), max(1, round(size[1] / cell)))
     cells = Cells.even(grid, size)
-    with _answering(method), torch.no_grad():
+    with evaluation_mode(method), torch.no_grad():
         logits = method.logits(images)
         whole, heat = _of_each(method, logits), torch.zeros(*logits.shape, *grid, device=logits.device)
         mean = images.mean((2, 3), keepdim=True)
@@ -330,17 +331,6 @@ def _window(module: Any, axis: int, length: int) -> tuple[int, float]:
     if type(module).__name__.endswith("Same"):  # timm's: as much as TensorFlow pads, the odd one at the end
         p = max((-(-length // s) - 1) * s + span - length, 0) // 2
     return s, (span - 1) / 2 - (p if isinstance(p, int) else (span - 1) // 2)
-
-
-@contextmanager
-def _answering(method: Supervised) -> Iterator[None]:
-    """In evaluation mode for a while."""
-    training = method.training
-    method.eval()
-    try:
-        yield
-    finally:
-        method.train(training)
 
 
 # ---- boxes

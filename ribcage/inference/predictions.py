@@ -21,9 +21,10 @@ from ribcage.data.batch import Batch
 from ribcage.data.collection import Datasets
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment
+from ribcage.inference.forward_pass import batch_outputs, evaluation_mode, rows_of_process
 from ribcage.methods.supervised import Supervised
 from ribcage.metrics import multiclass, sigmoid
-from ribcage.runtime import distributed, files, parquet, progress, spreadsheet
+from ribcage.runtime import distributed, files, parquet, spreadsheet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,7 +75,7 @@ def predict(
     bf16: bool = False,
     label: str = "",
 ) -> Predictions:
-    """Ask a model about these rows; under several processes all at rank 0, none elsewhere.
+    """Predict these rows; with several processes rank 0 gets all predictions, the others none.
 
     batch: images at a time in each process. The rows are cut into batches first, whole batches are then shared out:
     so the result does not depend on the number of processes, not even in its last bit.
@@ -84,7 +85,7 @@ def predict(
     rows = np.unique(np.asarray(rows, np.int64))
     if not len(rows):
         raise ValueError("There is no image to predict: no row was selected.")
-    mine, exclusive = _share(rows, batch), model.loss == "cross-entropy"
+    mine, exclusive = rows_of_process(rows, batch), model.loss == "cross-entropy"
     seen = augment.ten_crops(model.size) if ten_crop else [augment.plain_view(model.size)]
     parts = [np.empty((0, len(model.findings)), np.float32)]
     if len(mine):
@@ -105,32 +106,16 @@ def predict(
     )
 
 
-def _share(rows: np.ndarray, batch: int) -> np.ndarray:
-    """This process's rows: whole batches."""
-    batches, rank, world = -(-len(rows) // batch), distributed.rank(), distributed.world()
-    return rows[batches * rank // world * batch : batches * (rank + 1) // world * batch]
-
-
 def _logits(
     method: Supervised, loader: Loader, device: torch.device, joint: Callable[[Tensor], Tensor], bf16: bool, label: str
 ) -> Iterator[np.ndarray]:
     """(n, F) of each batch."""
-    training = method.training
-    method.eval()
-    found: list[np.ndarray] = []
 
-    def work() -> Iterator[int]:
-        for batch in loader.epoch(0):
-            with torch.inference_mode():
-                found.append(joint(_of_views(method, batch, device, bf16)).cpu().numpy())
-            yield len(batch)
+    def compute(batch: Batch) -> np.ndarray:
+        return joint(_of_views(method, batch, device, bf16)).cpu().numpy()
 
-    counts = progress.track(work(), len(loader.rows), label, "images") if label else work()
-    try:
-        for _ in counts:
-            yield found.pop()
-    finally:
-        method.train(training)
+    with evaluation_mode(method):
+        yield from batch_outputs(loader, compute, label)
 
 
 def _of_views(method: Supervised, batch: Batch, device: torch.device, bf16: bool) -> Tensor:

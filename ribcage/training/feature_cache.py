@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ribcage.data.loader import Loader
 from ribcage.imaging import augment
+from ribcage.inference.forward_pass import evaluation_mode
 from ribcage.methods.detect import Detect
 from ribcage.runtime import distributed, files
 
@@ -152,13 +153,11 @@ def _made(method: Detect, loader: Loader, rows: np.ndarray, flip: float, bf16: b
         findings=loader.findings, threads=loader.threads, channels=loader.channels, normalise=loader.normalise,
         device=loader.device,
     )  # fmt: skip
-    training = method.training
-    method.eval()
-    for batch in plain.epoch(0):
-        view = batch.views[0].to(_device(method), memory_format=torch.channels_last)
-        with torch.autocast(view.device.type, torch.bfloat16, enabled=bf16):
-            yield method.maps(view)
-    method.train(training)
+    with evaluation_mode(method):
+        for batch in plain.epoch(0):
+            view = batch.views[0].to(_device(method), memory_format=torch.channels_last)
+            with torch.autocast(view.device.type, torch.bfloat16, enabled=bf16):
+                yield method.maps(view)
 
 
 def _write(file: Path, at: int, maps: Tensor) -> None:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from ribcage import metrics
 from ribcage.data import selection
+from ribcage.data.batch import Batch
 from ribcage.data.collection import Datasets
 from ribcage.data.loader import Loader
 from ribcage.imaging.augment import plain_view
+from ribcage.inference.forward_pass import batch_outputs
 from ribcage.models.backbone import Backbone
-from ribcage.runtime import progress
 
 STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
 """From the strongest; the first of equals is taken."""
@@ -90,18 +91,12 @@ def extract(
 ) -> Part:
     """Features and labels of a loader's images; the backbone stays as it is."""
     backbone = backbone.to(device).eval()
-    found: list[np.ndarray] = []
 
-    def work() -> Iterator[int]:
-        for batch in loader.epoch(0):
-            with torch.inference_mode():
-                shown = batch.views[0].to(device, memory_format=torch.channels_last)
-                found.append(backbone(shown).float().cpu().numpy())
-            yield len(batch)
+    def compute(batch: Batch) -> np.ndarray:
+        shown = batch.views[0].to(device, memory_format=torch.channels_last)
+        return np.asarray(backbone(shown).float().cpu().numpy())
 
-    for _ in progress.track(work(), len(loader.rows), label, "images") if label else work():
-        pass
-    features = np.concatenate(found)
+    features = np.concatenate(list(batch_outputs(loader, compute, label)))
     if not np.isfinite(features).all():
         raise ValueError(f"The features of {backbone.name} are not finite: its weights do not fit these images.")
     return Part(features, loader.labels(0, loader.rows), loader.rows)

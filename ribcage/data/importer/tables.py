@@ -91,7 +91,7 @@ def _own_size(image: image_file.GrayImage) -> tuple[int, int]:
 
 
 def with_split(table: pd.DataFrame, facts: dataset_folder.Facts) -> pd.DataFrame:
-    """The table with a split: what own files left open is dealt out by the hash of the patient, and that is said."""
+    """The table with a split: rows without one are assigned by a hash of the patient, with a warning."""
     if facts.dataset != "folder" and (table["split"] != "").any():
         return table  # a published split stays as it is, even where --limit cuts a part of it away
     return table.assign(split=splits.completed_splits(table["split"], table["patient"], table["path"]))

@@ -1,0 +1,56 @@
+"""Forward pass over many images: the rows of each process, evaluation mode, and the output of each batch."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from ribcage.data.batch import Batch
+from ribcage.data.loader import Loader
+from ribcage.runtime import distributed, progress
+
+Output = TypeVar("Output")
+
+
+class Trainable(Protocol):
+    """Whatever has a training and an evaluation mode."""
+
+    @property
+    def training(self) -> bool:
+        """Whether it is in training mode."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch to training mode, or with False to evaluation mode."""
+
+
+@contextmanager
+def evaluation_mode(model: Trainable) -> Iterator[None]:
+    """In evaluation mode within the block, then as before."""
+    training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def rows_of_process(rows: np.ndarray, batch: int) -> np.ndarray:
+    """The rows of this process: whole batches, so that results do not depend on the number of processes."""
+    batches, rank, world = -(-len(rows) // batch), distributed.rank(), distributed.world()
+    return rows[batches * rank // world * batch : batches * (rank + 1) // world * batch]
+
+
+def batch_outputs(loader: Loader, compute: Callable[[Batch], Output], label: str = "") -> Iterator[Output]:
+    """What `compute` gives for each batch, without gradients; label: of a progress line, "" shows none."""
+    found: list[Output] = []
+
+    def counts() -> Iterator[int]:
+        for batch in loader.epoch(0):
+            with torch.inference_mode():
+                found.append(compute(batch))
+            yield len(batch)
+
+    for _ in progress.track(counts(), len(loader.rows), label, "images") if label else counts():
+        yield found.pop()
