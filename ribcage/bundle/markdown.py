@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from ribcage.runtime import terminal
+from ribcage.runtime import templates, terminal
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -29,12 +29,7 @@ def render_markdown(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    made = Environment(
-        loader=PackageLoader("ribcage.bundle"), autoescape=True, undefined=StrictUndefined, finalize=_shown,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+    made = templates.environment("ribcage.bundle", _shown)
     made.filters |= {
         "markdown": markdown_text,
         "counted": count_phrase,

@@ -15,7 +15,7 @@ import markupsafe
 import numpy as np
 from markupsafe import Markup
 
-from ribcage.runtime import terminal
+from ribcage.runtime import templates, terminal
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -90,12 +90,7 @@ def render(template: str, **values: Any) -> str:
 @cache
 def environment() -> "Environment":
     """Templates that escape all they print."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    made = Environment(
-        loader=PackageLoader("ribcage.reports"), autoescape=True, undefined=StrictUndefined, finalize=_shown,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+    made = templates.environment("ribcage.reports", _shown)
     made.filters["number"] = thousands
     made.tests |= {
         "bar": lambda cell: isinstance(cell, Bar),
