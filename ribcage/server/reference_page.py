@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ribcage.runtime import templates
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -36,10 +38,7 @@ def render_style() -> str:
 
 @cache
 def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("ribcage.server")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return templates.environment("ribcage.server")
 
 
 def paragraphs(text: str) -> list[tuple[str, bool]]:
