@@ -6,7 +6,7 @@ the test split is not used, and --resume continues a run.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -137,7 +137,11 @@ def train(options: Options, device: "torch.device") -> Path:
     trainer = build(options, data, train_rows, val_rows, spec, policy, teachers, device)
     setup.check_layout(options, trainer.method, spec)
     validation = validator(of_all, trainer, data, val_rows, spec, policy, device)
-    keep = keeper(options, trainer, spec, validation, data, train_rows, val_rows)
+    seen = [opening.teacher_provenance(name) for name in options.teacher]
+    keep = setup.bundle_saver(
+        options, data, train_rows, val_rows,
+        lambda: (trainer.result, validation.chosen_spec() if validation else spec), seen,
+    )  # fmt: skip
     score = "auroc" if options.keep == "best" and validation else ""
     plan = Plan(score, options.save_minutes, options.validate_every, options.patience)
     run = Run(trainer, options.out, plan, validation or dict, keep)
@@ -335,34 +339,6 @@ def validator(
         return finetune.validator(options, trainer, data, val_rows, spec, policy, device)
     say(f"Split {options.val!r} has no labels for validation: the last epoch is kept, without thresholds.")
     return None
-
-
-def keeper(
-    options: Options,
-    trainer: "Trainer[Distil]",
-    spec: "ModelSpec",
-    validation: "ClassifierValidation | None",
-    data: "Datasets",
-    train_rows: "np.ndarray",
-    val_rows: "np.ndarray",
-) -> Callable[[], None]:
-    """A function that saves the student, with its own provenance and that of its teachers."""
-    from ribcage.bundle import ood
-    from ribcage.bundle.init import initial_provenance
-    from ribcage.bundle.io import save_bundle
-    from ribcage.data.provenance import Provenance
-    from ribcage.training.teachers.opening import teacher_provenance
-
-    provenance = Provenance.of(data, train_rows, val_rows) | initial_provenance(options.init)
-    check = ood.lazy_check(data, train_rows, val_rows)
-    for name in options.teacher:
-        provenance |= teacher_provenance(name)
-
-    def keep() -> None:
-        found = validation.chosen_spec() if validation else spec
-        save_bundle(options.out / "bundle", trainer.result, found, provenance, check())
-
-    return keep
 
 
 def fit(options: Options, run: "Run", validation: "ClassifierValidation | None") -> None:

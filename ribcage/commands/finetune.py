@@ -5,7 +5,6 @@ temperature and thresholds. Ctrl-C, SIGTERM and SIGUSR1 save a checkpoint before
 from it, also in the middle of an epoch.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -114,7 +113,9 @@ def train(options: Options, device: "torch.device") -> Path:
     trainer = build(options, data, train_rows, model, policy, device)
     setup.check_layout(options, trainer.method, model)
     validation = validator(options, trainer, data, val_rows, model, policy, device)
-    keep = keeper(options, validation, data, train_rows, val_rows)
+    keep = setup.bundle_saver(
+        options, data, train_rows, val_rows, lambda: (validation.method(), validation.chosen_spec())
+    )
     plan = Plan(
         "auroc" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience
     )
@@ -263,28 +264,6 @@ def validator(
             f"Split {options.val!r} has only one class of {', '.join(one_class)}: no AUROC and no thresholds of them."
         )
     return validation
-
-
-def keeper(
-    options: Options,
-    validation: "ClassifierValidation",
-    data: "Datasets",
-    train_rows: "np.ndarray",
-    val_rows: "np.ndarray",
-) -> Callable[[], None]:
-    """A function that saves the model."""
-    from ribcage.bundle import ood
-    from ribcage.bundle.init import initial_provenance
-    from ribcage.bundle.io import save_bundle
-    from ribcage.data.provenance import Provenance
-
-    provenance = Provenance.of(data, train_rows, val_rows) | initial_provenance(options.init)
-    check = ood.lazy_check(data, train_rows, val_rows)
-
-    def keep() -> None:
-        save_bundle(options.out / "bundle", validation.method(), validation.chosen_spec(), provenance, check())
-
-    return keep
 
 
 def fit(options: Options, run: "Run", validation: "ClassifierValidation") -> None:

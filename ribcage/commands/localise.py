@@ -4,7 +4,6 @@ Training uses images with boxes, and images labelled negative, which need none. 
 is not used, and --resume continues a run, also in the middle of an epoch.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -141,7 +140,7 @@ def train(options: Options, device: "torch.device") -> Path:
     from ribcage.data import selection
     from ribcage.data.collection import Datasets
     from ribcage.runtime import distributed
-    from ribcage.training import run_folder
+    from ribcage.training import run_folder, setup
     from ribcage.training.run import Plan, Run, opened_run
 
     data = Datasets.open(options.data)
@@ -156,7 +155,7 @@ def train(options: Options, device: "torch.device") -> Path:
     model = describe(options, data, train_rows, val_rows, policy)
     trainer = build(options, data, train_rows, model, policy, device)
     validation = validator(options, trainer, data, val_rows, model, policy, device)
-    keep = keeper(options, trainer, validation, data, train_rows, val_rows)
+    keep = setup.bundle_saver(options, data, train_rows, val_rows, lambda: (trainer.result, validation.chosen_spec()))
     plan = Plan("map" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience)
     run = Run(trainer, options.out, plan, validation, keep)
     with opened_run("localise", options, run, data, facts=model.training):
@@ -351,29 +350,6 @@ def validator(
         lambda: trainer.result, data, val_rows, model, device=device, batch=options.batch, policy=policy,
         threads=options.threads or None, bf16=trainer.bf16,
     )  # fmt: skip
-
-
-def keeper(
-    options: Options,
-    trainer: "Trainer[Detect]",
-    validation: "DetectorValidation",
-    data: "Datasets",
-    train_rows: "np.ndarray",
-    val_rows: "np.ndarray",
-) -> Callable[[], None]:
-    """A function that saves the detector, with the provenance of its initial weights."""
-    from ribcage.bundle import ood
-    from ribcage.bundle.init import initial_provenance
-    from ribcage.bundle.io import save_bundle
-    from ribcage.data.provenance import Provenance
-
-    provenance = Provenance.of(data, train_rows, val_rows) | initial_provenance(options.init)
-    check = ood.lazy_check(data, train_rows, val_rows)
-
-    def keep() -> None:
-        save_bundle(options.out / "bundle", trainer.result, validation.chosen_spec(), provenance, check())
-
-    return keep
 
 
 def fit(options: Options, run: "Run", validation: "DetectorValidation") -> None:

@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from ribcage.bundle import formats
+from ribcage.bundle import formats, ood
+from ribcage.bundle.init import initial_provenance
+from ribcage.bundle.io import save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data import selection
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
 from ribcage.data.loader import Loader
+from ribcage.data.provenance import Provenance
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
 from ribcage.runtime import distributed, flags
@@ -227,3 +230,25 @@ def check_layout(options: TrainingOptions, method: Method, spec: ModelSpec) -> N
 def export_layout(options: TrainingOptions, method: Method, spec: ModelSpec) -> None:
     """Write the weights in the layout of --export-as into the run folder."""
     print(f"Wrote {formats.load_layout(options.export_as).export(method, spec, options.out)}.")
+
+
+def bundle_saver(
+    options: TrainingOptions,
+    data: Datasets,
+    train_rows: np.ndarray,
+    val_rows: np.ndarray,
+    result: Callable[[], tuple[Method, ModelSpec]],
+    teachers: Sequence[Provenance] = (),
+) -> Callable[[], None]:
+    """A function that writes the bundle of a run: the model as it is then, with the provenance of its training and
+    validation rows, of its initial weights and of its teachers, and an OOD check, which is fitted once."""
+    provenance = Provenance.of(data, train_rows, val_rows) | initial_provenance(options.init)
+    for teacher in teachers:
+        provenance |= teacher
+    check = ood.lazy_check(data, train_rows, val_rows)
+
+    def save() -> None:
+        method, spec = result()
+        save_bundle(options.out / "bundle", method, spec, provenance, check())
+
+    return save
