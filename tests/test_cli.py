@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from ribcage import cli
+from ribcage.commands import serve
 from ribcage.runtime import flags, help_pages
 
 
@@ -81,6 +82,15 @@ def test_an_error_of_the_users_shows_no_traceback_unless_asked() -> None:
     plain, debug = answer("inspect", "nowhere"), answer("inspect", "nowhere", "--debug")
     assert plain.returncode != 0 and plain.stderr.count("\n") == 1 and "Traceback" not in plain.stderr
     assert "Traceback" in debug.stderr
+
+
+@pytest.mark.parametrize("package", ["prometheus_client", "fastapi", "onnxruntime"])
+def test_serving_without_its_packages_says_how_to_install_them(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("ribcage.server")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"{package.replace('_', '.')}.*ribcage\[serve\]"):
+        serve.run(serve.Options(models=()))
 
 
 # ---- flags, on a command made up here

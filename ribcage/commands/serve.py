@@ -79,9 +79,9 @@ def run(options: Options) -> None:
     from ribcage.bundle.io import load_bundle
     from ribcage.runtime import limits
 
-    limits.check_options(options, wrong(options))
     if absent := missing():
         raise ImportError(f"Serving needs {', '.join(absent)}: pip install 'ribcage[serve]'")
+    limits.check_options(options, wrong(options))
     from ribcage.server import process
     from ribcage.server.served_models import served_models
 
