@@ -42,7 +42,7 @@ check: .venv/installed
 	$(BIN)/mypy
 	$(GENERATED)
 
-# Tables of the README, the stub for editors, the options that help pages show of methods and data sets.
+# Tables of the README, the stub for editors, the options that help pages show of methods and datasets.
 generate: .venv/installed
 	RIBCAGE_WRITE=1 $(GENERATED)
 

@@ -41,7 +41,7 @@ STORED = 256
 
 @dataclass(frozen=True)
 class Kind:
-    """Files of one data set, made up."""
+    """Files of one dataset, made up."""
 
     name: str
     width: int

@@ -2,7 +2,7 @@
 
     python benchmarks/thresholds.py --nih DIR [--times 100]
 
-DIR holds the data set's table and jrzech_densenet121_predictions.csv.gz. Thresholds are chosen on some images, drawn
+DIR holds the dataset's table and jrzech_densenet121_predictions.csv.gz. Thresholds are chosen on some images, drawn
 anew each time, and applied to all images of other patients. The score is sensitivity + specificity - 1 there."""
 
 import argparse

@@ -141,7 +141,7 @@ def command_page(name: str) -> str:
 
 
 def member_part(name: str, module: Any, member: str) -> str:
-    """The own options of a data set or a method, where the command takes it."""
+    """The own options of a dataset or a method, where the command takes it."""
     if name == "pretrain" and methods.load_method(member).command != "pretrain":
         return ""
     own = flags.member_flags(module.member(member), known=set())

@@ -528,9 +528,9 @@ def import_(
     name: Word = '',
     **options: Any,
 ) -> DatasetFolder:
-    """Import a data set into a dataset folder: one array of images, one table.
+    """Import a dataset into a dataset folder: one array of images, one table.
 
-    Reads the tables of a public data set or of your own images, decodes every image once, resizes it, and keeps labels
+    Reads the tables of a public dataset or of your own images, decodes every image once, resizes it, and keeps labels
     exactly as the source has them. It can be interrupted at any time; the same command continues where it stopped.
 
     Args:
@@ -553,7 +553,7 @@ def import_(
         split_list: Lists of image names that define the split: train=FILE test=FILE, one name per line.
         drop_shared: Splits, such as test, from which images are removed whose patients or copies are in another
             split.
-        name: Name of the folder in reports, and name space of its patients (default: the data set's name).
+        name: Name of the folder in reports, and name space of its patients (default: the dataset's name).
         options: its own, as `ribcage … --help` lists them.
     """
 
@@ -569,7 +569,7 @@ def inspect(
 ) -> ResultWithPage:
     """Audit data before training: counts, patients across splits, duplicates, and sample images.
 
-    Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a data set that has not been imported. Prints a
+    Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a dataset that has not been imported. Prints a
     table; --html writes a self-contained report, --json the numbers.
 
     Args:

@@ -1,4 +1,4 @@
-"""What goes with what, tried out: methods, kinds of networks, data sets – as a table for README."""
+"""What goes with what, tried out: methods, kinds of networks, datasets – as a table for README."""
 
 import tempfile
 from functools import cache
@@ -29,7 +29,7 @@ def called(name: str) -> str:
 
 @cache
 def table() -> str:
-    """Every method takes a step on every kind of network, and finds in a data set what it learns from."""
+    """Every method takes a step on every kind of network, and finds in a dataset what it learns from."""
     known = {name: _has(name) for name in datasets.dataset_names()}
     rows = [f"| | {' | '.join([*NETWORKS, *(f'`{name}`' for name in known)])} |"]
     rows.append("|---|" + ":-:|" * (len(NETWORKS) + len(known)))
@@ -56,7 +56,7 @@ def _takes_a_step(name: str, network: str) -> bool:
 
 
 def _has(name: str) -> tuple[str, ...] | None:
-    """What can be learnt from a data set; None where it has no synthetic tree."""
+    """What can be learnt from a dataset; None where it has no synthetic tree."""
     if trees.builder(name) is None:
         return None
     with tempfile.TemporaryDirectory() as folder:

@@ -270,7 +270,7 @@ def test_another_import_does_not_touch_a_finished_folder(tmp_path: Path, capsys:
     words = ["import", "phantom", "--out", str(tmp_path / "p"), "--images", "10", "--size", "32"]
     assert cli.main(words) == 0
     assert cli.main([*words, "--seed", "5"]) == 2
-    assert "holds another data set, or the same with other options" in capsys.readouterr().err
+    assert "holds another dataset, or the same with other options" in capsys.readouterr().err
 
 
 # ---- on the real thing

@@ -75,7 +75,7 @@ def test_labels_of_a_table_stay_and_what_speaks_against_them_is_said(
         ("file,finding,x,y,width,height", ",Mass,1,1,5,5", "a box without an image in line 2"),
         ("file,finding,x,y,width,height", "x0.png,Mass,1,1,0,5", "a box that is not wider and higher than nothing"),
         ("file,finding,xmin,ymin,xmax,ymax", "x0.png,Mass,9,1,5,5", "not wider and higher than nothing in line 2"),
-        ("file,finding,x,y,width,height", "other.png,Mass,1,1,5,5", "names no image of this data set: its first"),
+        ("file,finding,x,y,width,height", "other.png,Mass,1,1,5,5", "names no image of this dataset: its first"),
         ("file,finding,x,y,width,height", "x0.png,View,1,1,5,5", "No finding can be called View"),
     ],
 )

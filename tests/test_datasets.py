@@ -1,4 +1,4 @@
-"""Every data set becomes a valid Index, from the layout its makers ship, whatever the file system's order."""
+"""Every dataset becomes a valid Index, from the layout its makers ship, whatever the file system's order."""
 
 import inspect
 import json
@@ -49,7 +49,7 @@ def index(layout: tuple[str, Path]) -> Index:
     return datasets.index("phantom", images=60) if layout[0] == "phantom" else datasets.index(*layout)
 
 
-# ---- what every data set promises
+# ---- what every dataset promises
 
 
 @pytest.mark.parametrize("name", datasets.dataset_names())
@@ -182,7 +182,7 @@ def test_all_missing_files_are_named_in_one_line_with_where_to_get_them(name: st
 
 def test_an_unknown_data_set_is_one_line_with_the_nearest() -> None:
     with pytest.raises(
-        ValueError, match=r"Unknown data set 'chexprt'\. Did you mean 'chexpert'\? Data sets: chexpert, folder"
+        ValueError, match=r"Unknown dataset 'chexprt'\. Did you mean 'chexpert'\? Datasets: chexpert, folder"
     ):
         datasets.load_dataset("chexprt")
 

@@ -1,4 +1,4 @@
-"""One vocabulary for all data sets, and policies that can be said in a line and read back."""
+"""One vocabulary for all datasets, and policies that can be said in a line and read back."""
 
 import numpy as np
 import pytest

@@ -42,7 +42,7 @@ QUICK = {
 }
 """What is typed instead, to be done within seconds."""
 WRITTEN = ("own-data", "checkpoint-to-server")
-"""Pages whose numbers are of the small clinic; others tell of the whole data set."""
+"""Pages whose numbers are of the small clinic; others tell of the whole dataset."""
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def asked(words: list[str]) -> str:
     return subprocess.run([words[0], "-sSf", *words[1:]], capture_output=True, text=True, check=True).stdout
 
 
-# ---- public data sets, as little images in their makers' layouts
+# ---- public datasets, as little images in their makers' layouts
 
 
 @pytest.mark.parametrize(

@@ -382,7 +382,7 @@ def test_a_table_from_another_folder_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     opened = imported(images(tmp_path / "in", 5), tmp_path / "out")
     (tmp_path / "out" / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{name} is missing. Import the data set again"):
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing. Import the dataset again"):
         _ = dataset_folder.open(opened.folder).fingerprints
 
 

@@ -1,4 +1,4 @@
-"""Small data sets on disk, each in the layout its makers ship. `TREES[name](folder)` builds one and returns its root."""
+"""Small datasets on disk, each in the layout its makers ship. `TREES[name](folder)` builds one and returns its root."""
 
 import gzip
 import zipfile

@@ -247,7 +247,7 @@ def fill(method: Supervised, head: dict[str, Tensor], places: Sequence[int], whe
 
 
 def origin(found: Published) -> dict[str, str]:
-    """Where the weights come from, as a data set is described."""
+    """Where the weights come from, as a dataset is described."""
     about = {"name": found.data, "source": found.source, "licence": found.licence}
     return {name: value or "unknown" for name, value in about.items()}
 

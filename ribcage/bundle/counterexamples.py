@@ -21,7 +21,7 @@ CROP = (0.6, 1.15)
 TILT, GAMMA = 3.0, 0.4
 """Standard deviations: of the angle in degrees, and of the logarithm of gamma."""
 SEED = 20260
-"""Of the phantom patients; no data set that `import phantom` makes by default has them."""
+"""Of the phantom patients; no dataset that `import phantom` makes by default has them."""
 
 
 def random_crop(image: Image, rng: Random) -> Image:

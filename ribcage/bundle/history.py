@@ -32,7 +32,7 @@ class PastTest:
     number: int
     """Counted through all tests of the model, from 1."""
     name: str
-    """Of the data sets."""
+    """Of the datasets."""
     split: str
     key: str
     """A hash of images, labels, split and the options that decide the numbers."""

@@ -56,7 +56,7 @@ def initial_provenance(init: str) -> Provenance:
 
 
 def data_sources(data: Datasets, init: str) -> tuple[dict[str, Any], ...]:
-    """The data sets of a training, after those of its initial weights."""
+    """The datasets of a training, after those of its initial weights."""
     known = initial_spec(init)
     before = [{**one, "before": True} for one in known.data] if known else file_source(init)
     own = [
@@ -67,7 +67,7 @@ def data_sources(data: Datasets, init: str) -> tuple[dict[str, Any], ...]:
 
 
 def file_source(init: str) -> list[dict[str, Any]]:
-    """The training data of a published file, described as a data set; nothing where there is no file."""
+    """The training data of a published file, described as a dataset; nothing where there is no file."""
     if not Path(init).is_file():
         return []
     found = published(Path(init))

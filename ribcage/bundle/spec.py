@@ -182,7 +182,7 @@ def _metrics(value: Any) -> bool:
 
 
 def _sources(value: Any) -> bool:
-    """Whether a JSON value is a list of data sets, each with its name, source and licence."""
+    """Whether a JSON value is a list of datasets, each with its name, source and licence."""
     shown = ("name", "source", "licence")
     return _list_of(dict)(value) and all(isinstance(one.get(name), str) for one in value for name in shown)
 

@@ -1,6 +1,6 @@
-"""Import a data set into a dataset folder: one array of images, one table.
+"""Import a dataset into a dataset folder: one array of images, one table.
 
-Reads the tables of a public data set or of your own images, decodes every image once, resizes it, and keeps labels
+Reads the tables of a public dataset or of your own images, decodes every image once, resizes it, and keeps labels
 exactly as the source has them. It can be interrupted at any time; the same command continues where it stopped.
 """
 
@@ -57,19 +57,19 @@ class Options:
     drop_shared: tuple[str, ...] = ()
     """Splits, such as test, from which images are removed whose patients or copies are in another split."""
     name: str = ""
-    """Name of the folder in reports, and name space of its patients (default: the data set's name)."""
+    """Name of the folder in reports, and name space of its patients (default: the dataset's name)."""
     member: dict[str, Any] = field(default_factory=dict)
 
 
 def member(name: str) -> "Callable[..., Index]":
-    """The function whose keywords are the data set's own options."""
+    """The function whose keywords are the dataset's own options."""
     from ribcage.data import datasets
 
     return datasets.load_dataset(name).index
 
 
 def member_file(name: str) -> Path:
-    """The source of a data set."""
+    """The source of a dataset."""
     return Path(__file__).parents[1] / "data" / "datasets" / f"{name}.py"
 
 
@@ -187,7 +187,7 @@ def finished(out: Path, plan: str) -> bool:
     if not (out / "dataset.json").exists():
         return False
     if dataset_folder.Facts.load(out / "dataset.json").plan != plan:
-        other = f"{out} holds another data set, or the same with other options"
+        other = f"{out} holds another dataset, or the same with other options"
         raise ValueError(f"{other}. Choose another --out, or replace it with --redo.")
     writer.tidy(out)
     return True

@@ -1,6 +1,6 @@
 """Audit data before training: counts, patients across splits, duplicates, and sample images.
 
-Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a data set that has not been imported. Prints a
+Takes dataset folders, or NAME:ROOT (nih:/data/nih) for the tables of a dataset that has not been imported. Prints a
 table; --html writes a self-contained report, --json the numbers.
 """
 

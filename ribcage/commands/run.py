@@ -146,7 +146,7 @@ def named(every: list[Step]) -> list[str]:
 
 
 def kept(step: Step) -> bool:
-    """Whether the import of a downloaded data set is complete already."""
+    """Whether the import of a downloaded dataset is complete already."""
     return step.options.root is not None and (step.options.out / "dataset.json").exists()
 
 

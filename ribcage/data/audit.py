@@ -1,7 +1,7 @@
-"""Audit: what is in one or several data sets, and what is wrong with them – as plain numbers that JSON can hold.
+"""Audit: what is in one or several datasets, and what is wrong with them – as plain numbers that JSON can hold.
 
 It looks for what makes an evaluation dishonest: patients on both sides of a split, images that occur twice (in one
-folder, across folders, across the published splits of one data set), findings without positives, impossible values.
+folder, across folders, across the published splits of one dataset), findings without positives, impossible values.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ AGE_EDGES = np.arange(0, 101, 10)
 
 @dataclass(frozen=True)
 class Member:
-    """One data set under audit: its table, and what is known of its images when they were imported."""
+    """One dataset under audit: its table, and what is known of its images when they were imported."""
 
     label: str
     index: Index
@@ -59,15 +59,15 @@ def audit(members: Sequence[Member], *, near: bool = True) -> dict[str, Any]:
 
 
 def pairs(members: Sequence[Member]) -> list[tuple[Member, Member]]:
-    """Each data set with itself, then each two."""
+    """Each dataset with itself, then each two."""
     return [(member, member) for member in members] + list(combinations(members, 2))
 
 
-# ---- one data set
+# ---- one dataset
 
 
 def describe(member: Member) -> dict[str, Any]:
-    """The counts of one data set."""
+    """The counts of one dataset."""
     index, table = member.index, member.index.table
     facts = member.dataset.facts if member.dataset is not None else None
     return {
@@ -159,7 +159,7 @@ def sides(table: pd.DataFrame) -> dict[str, list[int]]:
     return {name: [int(value) for value in np.percentile(table[name], [0, 50, 100])] for name in known if len(table)}
 
 
-# ---- between splits and data sets
+# ---- between splits and datasets
 
 
 def identical(members: Sequence[Member]) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def shared_places(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def patients_across(one: Member, other: Member) -> list[dict[str, Any]]:
-    """Patients found in two splits of one data set, or in two data sets of one name space."""
+    """Patients found in two splits of one dataset, or in two datasets of one name space."""
     if one.index.name != other.index.name:  # numbers of two hospitals mean nothing to each other
         return []
     left, right = patients_by_split(one.index), patients_by_split(other.index)
@@ -287,12 +287,12 @@ def patients_by_split(index: Index) -> pd.DataFrame:
 
 
 def published(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """The published splits of one data set, by their families."""
+    """The published splits of one dataset, by their families."""
     return {str(name).removeprefix("split_"): table[name] for name in table if str(name).startswith("split_")}
 
 
 def split_families(member: Member) -> list[dict[str, Any]]:
-    """Where one data set has several published splits: what one tests or chooses by and another trains on."""
+    """Where one dataset has several published splits: what one tests or chooses by and another trains on."""
     families = published(member.index.table)
     asked = (("test", "train"), ("test", "val"), ("val", "train"))
     found = [
@@ -405,7 +405,7 @@ def _copies_texts(kind: str, found: dict[str, Any]) -> list[str]:
 
 
 def _set_aside(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two places of one data set, each a set and a split, are a split and the images in none: these are
+    """Whether two places of one dataset, each a set and a split, are a split and the images in none: these are
     neither learnt from nor tested on."""
     return one[0] == other[0] and bool(one[1]) != bool(other[1])
 
@@ -420,7 +420,7 @@ def _place_text(place: dict[str, Any]) -> str:
 def _set_texts(described: dict[str, Any]) -> list[str]:
     label, texts = described["label"], []
     if described["bare"]:
-        return [f"{label}: patients are not known of names alone: name the data set, too, to compare them."]
+        return [f"{label}: patients are not known of names alone: name the dataset, too, to compare them."]
     if described["rejected"]:
         texts.append(f"{label}: {described['rejected']:,} images could not be imported; rejected.csv says why.")
     if described["unknown_in_splits"]:
@@ -455,7 +455,7 @@ def _set_texts(described: dict[str, Any]) -> list[str]:
 
 
 def members(words: Sequence[str], lists: Sequence[str] = (), **options: Any) -> list[Member]:
-    """Every one of them, or all that is wrong with them at once; options are those of the data sets not imported."""
+    """Every one of them, or all that is wrong with them at once; options are those of the datasets not imported."""
     if lists and not words:
         return [_bare(lists)]
     found, wrong = [], []
@@ -487,14 +487,14 @@ def _bare(lists: Sequence[str]) -> Member:
 
 
 def not_imported(word: str) -> tuple[str, str] | None:
-    """The data set and the root that NAME:ROOT means; None for a dataset folder."""
+    """The dataset and the root that NAME:ROOT means; None for a dataset folder."""
     name, colon, root = word.partition(":")
-    meant = colon and not Path(word).exists() and name.isidentifier() and len(name) > 1  # C:/data is no data set
+    meant = colon and not Path(word).exists() and name.isidentifier() and len(name) > 1  # C:/data is no dataset
     return (name, root) if meant else None
 
 
 def member(word: str, **options: Any) -> Member:
-    """A dataset folder, or NAME:ROOT for the tables of a data set that has not been imported."""
+    """A dataset folder, or NAME:ROOT for the tables of a dataset that has not been imported."""
     from ribcage.data import datasets
 
     if meant := not_imported(word):

@@ -69,7 +69,7 @@ class Facts:
     contents: str = ""
     """A hash over every stored image, in order."""
     options: dict[str, Any] = field(default_factory=dict)
-    """The data set's own options."""
+    """The dataset's own options."""
     notes: dict[str, int] = field(default_factory=dict)
     """What was done to images while reading them, and to how many."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -94,16 +94,16 @@ class Facts:
         try:
             values = files.read_json(file)
         except ValueError as error:
-            raise ValueError(f"{file} is not valid JSON ({error}). Import the data set again.") from None
+            raise ValueError(f"{file} is not valid JSON ({error}). Import the dataset again.") from None
         values = format_1.current(values, "dataset.json", FORMAT)
         known = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or values.get("format") != FORMAT or known != set(values):
-            raise ValueError(f"{file} was written by another version of Ribcage. Import the data set again.")
+            raise ValueError(f"{file} was written by another version of Ribcage. Import the dataset again.")
         strange = [name for name, kinds in KINDS.items() if not isinstance(values[name], kinds)]
         if not strange and not all(type(count) is int for count in values["notes"].values()):
             strange = ["notes"]
         if strange or values["depth"] not in (8, 16) or values["size"] < 1:
-            raise ValueError(f"{file} is damaged (see {(strange or ['depth, size'])[0]}). Import the data set again.")
+            raise ValueError(f"{file} is damaged (see {(strange or ['depth, size'])[0]}). Import the dataset again.")
         return cls(**{**values, **{name: tuple(values[name]) for name in ("findings", "drop_shared")}})
 
 
@@ -205,7 +205,7 @@ class Fingerprints:
     pixels: np.ndarray
     """(N,) uint64: a hash of the stored pixels; equal only for identical images. 0: not known."""
     patients: np.ndarray
-    """(N,) uint64: a hash of data set and patient; 0 when the patient is not known. Never kept with the images, but
+    """(N,) uint64: a hash of dataset and patient; 0 when the patient is not known. Never kept with the images, but
     computed from the table: with the site's key where the patients are private."""
     unkeyed: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
     """The same without a key, as bundles of older versions have it; empty: as `patients`."""
@@ -253,14 +253,14 @@ class Fingerprints:
             prints = fingerprint.with_all_variants(values.reshape(len(columns), -1, 4))
             pixels = columns["pixels"].to_numpy()
         except (ValueError, AttributeError, TypeError, KeyError, pa.ArrowException):
-            raise ValueError(f"{file} is damaged: it holds no fingerprints. Import the data set again.") from None
+            raise ValueError(f"{file} is damaged: it holds no fingerprints. Import the dataset again.") from None
         if prints.dtype != np.uint64 or pixels.dtype != np.uint64:
-            raise ValueError(f"{file} is damaged: its fingerprints are of another kind. Import the data set again.")
+            raise ValueError(f"{file} is damaged: its fingerprints are of another kind. Import the dataset again.")
         return cls(prints, pixels, np.zeros(len(columns), np.uint64))
 
 
 def patient_hashes(index: Index, *, private: bool = False) -> np.ndarray:
-    """(N,) uint64: a hash of data set and patient, 0 where the patient is not known."""
+    """(N,) uint64: a hash of dataset and patient, 0 where the patient is not known."""
     codes, names = pd.factorize(index.table["patient"])
     key = site_key.site_key() if private and any(names) else b""
     hashes = [fingerprint.patient_fingerprint(index.name, name, key) if name else 0 for name in names]
@@ -296,9 +296,9 @@ def _hash(file: Path) -> str:
 def _require(file: Path, facts: Facts) -> None:
     """Raise unless this is the table that was written with the folder."""
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing. Import the data set again.")
+        raise FileNotFoundError(f"{file} is missing. Import the dataset again.")
     if facts.tables.get(file.name) != _hash(file):
-        raise ValueError(f"{file} is not the table that was imported with these images. Import the data set again.")
+        raise ValueError(f"{file} is not the table that was imported with these images. Import the dataset again.")
 
 
 def _why_not(folder: Path) -> str:
@@ -314,11 +314,11 @@ def _map(file: Path, facts: Facts) -> np.ndarray:
     try:
         images = np.load(files.regular(file), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{file} is missing. Import the data set again.") from None
+        raise FileNotFoundError(f"{file} is missing. Import the dataset again.") from None
     except OSError:
         raise
     except Exception as error:  # NumPy reads the header as Python source, which fails in many ways
-        raise ValueError(f"{file} is damaged ({error}). Import the data set again.") from None
+        raise ValueError(f"{file} is damaged ({error}). Import the dataset again.") from None
     wanted = (facts.images, facts.size, facts.size)
     if images.shape != wanted or images.dtype != np.dtype(f"uint{facts.depth}"):
         raise ValueError(f"{file} holds {images.dtype} {images.shape}, dataset.json says uint{facts.depth} {wanted}.")
@@ -329,7 +329,7 @@ def _map(file: Path, facts: Facts) -> np.ndarray:
 
 
 def reader(index: Index, facts: Facts) -> Callable[[int], np.ndarray]:
-    """row → (S, S) image, from wherever the data set keeps its images."""
+    """row → (S, S) image, from wherever the dataset keeps its images."""
     read = source(index, facts)
     return lambda row: square_image(read(row), facts)
 

@@ -1,4 +1,4 @@
-"""Findings: one vocabulary for every data set, and the policies that turn uncertain labels into training targets."""
+"""Findings: one vocabulary for every dataset, and the policies that turn uncertain labels into training targets."""
 
 import re
 from collections.abc import Sequence
@@ -102,7 +102,7 @@ SYNONYMS = {
     "COVID_19": ("COVID", "新型冠状病毒肺炎"),
 }
 
-# What only one data set means by a name.
+# What only one dataset means by a name.
 DATASET_NAMES = {
     "nih": {"Pleural Thickening": "Pleural_Thickening"},
     "rsna": {"Target": "Lung_Opacity", "1": "Lung_Opacity"},  # the challenge scored opacities that suggest pneumonia
@@ -111,7 +111,7 @@ DATASET_NAMES = {
 
 
 def canonical(name: str, dataset: str | None = None) -> str:
-    """The vocabulary's word for a finding that a data set, or a person, calls `name`."""
+    """The vocabulary's word for a finding that a dataset, or a person, calls `name`."""
     bare = plain_letters(name)
     own = {plain_letters(word): finding for word, finding in DATASET_NAMES.get(dataset or "", {}).items()}
     found = own.get(bare) or _WORDS.get(bare)
@@ -199,7 +199,7 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str, own: Sequence[str] = ()) -> "Policy":
-        """Read the text form; `own` are findings outside the vocabulary that a data set has."""
+        """Read the text form; `own` are findings outside the vocabulary that a dataset has."""
         uncertain, blank = "", ""
         exceptions: dict[str, str] = {}
         problems: list[str] = []

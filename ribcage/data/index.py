@@ -42,7 +42,7 @@ def no_boxes() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Index:
-    """What a data set says about its images. `table` is indexed 0 … N-1; other columns than COLUMNS and the findings
+    """What a dataset says about its images. `table` is indexed 0 … N-1; other columns than COLUMNS and the findings
     are kept as they are (`split_*` columns hold the other published splits of the same images)."""
 
     name: str

@@ -16,7 +16,7 @@ class Provenance:
     """What a model has seen, without showing it."""
 
     patients: np.ndarray
-    """(M,) uint64 hashes of data set and patient; unknown patients have none."""
+    """(M,) uint64 hashes of dataset and patient; unknown patients have none."""
     pixels: np.ndarray
     """(N,) uint64 hashes of stored pixels."""
     prints: np.ndarray

@@ -100,7 +100,7 @@ def lists(words: Sequence[str], paths: Sequence[str]) -> dict[str, np.ndarray]:
         if not len(rows):
             raise ValueError(
                 f"--split-list {name}: none of its {len(images):,} names, such as {tables.printable_text(strange)}, is "
-                f"an image of this data set, whose first is {tables.printable_text(str(paths[0]))}."
+                f"an image of this dataset, whose first is {tables.printable_text(str(paths[0]))}."
             )
         if len(rows) < len(images):
             log.warning(

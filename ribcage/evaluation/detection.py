@@ -314,7 +314,7 @@ def _percentiles(values: np.ndarray) -> ScalarEstimate:
 
 
 def detection_subgroups(data: LabelledDetections, *, resamples: int, seed: int) -> tuple[BoxSubgroup, ...]:
-    """The means over findings for each sex, age band, view, hospital and data set that differ among the images."""
+    """The means over findings for each sex, age band, view, hospital and dataset that differ among the images."""
     rows = []
     for by, groups in groupings(data.about).items():
         names = sorted(set(groups.tolist()), key=lambda name: (name == "", name))

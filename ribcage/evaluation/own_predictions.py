@@ -2,7 +2,7 @@
 
 Needed are a column with the images and one with probabilities for each finding, called like a finding of the
 vocabulary or of the other tables. Its labels stand in a column beside
-it (`Mass_label`, `Mass_true`, `label_Mass` …) or come from the other tables of a comparison; so do the data set and
+it (`Mass_label`, `Mass_true`, `label_Mass` …) or come from the other tables of a comparison; so do the dataset and
 the patients. One column called `probability`, `score` … is of the finding that the file is called after, or of the only
 one that the others know.
 """
@@ -69,7 +69,7 @@ def guessed(rows: pd.DataFrame, file: Path, theirs: Sequence[str] = ()) -> tuple
     )
     remarks = [
         f"images by its column {roles['path']!r}",
-        *([] if told else ["data sets as in the others, by the names of images"]),
+        *([] if told else ["datasets as in the others, by the names of images"]),
     ]
     for name, finding in scores.items():
         found[finding] = pd.to_numeric(rows[name], errors="coerce")
@@ -165,7 +165,7 @@ def thresholds(words: Sequence[str], findings: Sequence[str]) -> dict[str, float
 
 
 def is_whole(table: pd.DataFrame) -> bool:
-    """Whether a table says of which data sets its images are, and something of their labels."""
+    """Whether a table says of which datasets its images are, and something of their labels."""
     labels = [name for name in table if str(name).endswith(LABEL)]
     return bool((table["set"] != "").all() and len(labels) and table[labels].notna().any(axis=None))
 

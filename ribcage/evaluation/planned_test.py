@@ -107,7 +107,7 @@ class PlannedTest:
 
     @property
     def name(self) -> str:
-        """Of the data sets."""
+        """Of the datasets."""
         return " + ".join(dict.fromkeys(dataset.index.name for dataset in self.datasets))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Subgroups: the numbers of a classifier for each sex, age band, view, hospital and data set."""
+"""Subgroups: the numbers of a classifier for each sex, age band, view, hospital and dataset."""
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ SUBGROUP_METRICS = ("auroc", "sensitivity", "specificity")
 def classification_subgroups(
     data: LabelledPredictions, thresholds: np.ndarray, *, resamples: int, seed: int, level: float
 ) -> tuple[Subgroup, ...]:
-    """One for each value of sex, age, view, hospital and data set that differs among the images."""
+    """One for each value of sex, age, view, hospital and dataset that differs among the images."""
     rows = []
     for by, groups in groupings(data.about).items():
         if len(np.unique(groups)) < 2:

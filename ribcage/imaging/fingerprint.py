@@ -86,8 +86,8 @@ def pixel_hash(pixels: np.ndarray) -> int:
 
 
 def patient_fingerprint(dataset: str, patient: str, key: bytes = b"") -> int:
-    """64 bits that stand for one patient of one data set: whatever the case, width or leading zeros.
-    Without a key, whoever can list a data set's patients can compute them all and compare."""
+    """64 bits that stand for one patient of one dataset: whatever the case, width or leading zeros.
+    Without a key, whoever can list a dataset's patients can compute them all and compare."""
     text = "\0".join([_plain(dataset), canonical_patient(patient)]).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8, key=key, person=b"ribcage patient").digest(), "little")
 

@@ -276,7 +276,7 @@ class SubgroupFinding(MetricRow):
 
 @dataclass(frozen=True, kw_only=True)
 class Subgroup:
-    """Images of one sex, age band, view, hospital or data set."""
+    """Images of one sex, age band, view, hospital or dataset."""
 
     by: str
     group: str
@@ -368,7 +368,7 @@ class BoxGap:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxSubgroup:
-    """Images of one sex, age band, view, hospital or data set."""
+    """Images of one sex, age band, view, hospital or dataset."""
 
     by: str
     group: str

@@ -1,7 +1,7 @@
 """Flags: the fields of a command's Options as words on a command line.
 
 A field's default is the flag's default and the string below a field is its help. `POSITIONAL` names the fields that are
-given without a flag. A command that works on a member of a folder (a data set, a method) offers `member(name)`: the
+given without a flag. A command that works on a member of a folder (a dataset, a method) offers `member(name)`: the
 keywords of the function it returns become flags too; `members()` are the names there are. All that is wrong with a
 command line is said at once.
 """
@@ -91,7 +91,7 @@ def field_default(field: "dataclasses.Field[Any]") -> Any:
 
 
 def member_flags(function: Callable[..., Any], known: set[str]) -> list[Flag]:
-    """Keyword-only parameters of a data set's function or a method's class; `name: text` of its docstring is help."""
+    """Keyword-only parameters of a dataset's function or a method's class; `name: text` of its docstring is help."""
     lines = [line.strip().split(": ", 1) for line in (function.__doc__ or "").splitlines() if ": " in line]
     texts, kinds = {line[0]: line[1] for line in lines}, hints(function)
     return [

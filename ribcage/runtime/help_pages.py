@@ -1,6 +1,6 @@
 """Help pages: the options of a command in groups, common ones first, with their values and defaults.
 
-A method's or data set's own options are read from `own_options.json`, which `make generate` writes, so that a page
+A method's or dataset's own options are read from `own_options.json`, which `make generate` writes, so that a page
 needs no torch; of a file that has changed since, or that is not among them, they are read from the file itself.
 """
 
@@ -154,11 +154,11 @@ def grouped(entries: Iterable[HelpEntry]) -> list[tuple[str, list[HelpEntry]]]:
     return [*found, ("Other options", list(left.values()))]
 
 
-# ---- a method's or a data set's own options
+# ---- a method's or a dataset's own options
 
 
 def _member(module: ModuleType, words: Sequence[str]) -> str:
-    """The method or data set that the words name; "" for none."""
+    """The method or dataset that the words name; "" for none."""
     if not hasattr(module, "member") or not getattr(module, "POSITIONAL", ()):
         return ""
     positional = flags.read_flags(module, [])
@@ -167,14 +167,14 @@ def _member(module: ModuleType, words: Sequence[str]) -> str:
 
 
 def own_entries(command: str, module: ModuleType, member: str, known: set[str]) -> list[HelpEntry]:
-    """The own options of a method or a data set."""
+    """The own options of a method or a dataset."""
     if found := _generated(command, module, member):
         return [HelpEntry(**one) for one in found["options"]]
     return _member_entries(module, member, known)
 
 
 def _member_entries(module: ModuleType, member: str, known: set[str]) -> list[HelpEntry]:
-    """The own options of a method or a data set, with the defaults that depend on the command."""
+    """The own options of a method or a dataset, with the defaults that depend on the command."""
     said = module.defaults(member) if hasattr(module, "defaults") else {}
     own = flags.member_flags(module.member(member), known=known)
     return [help_entry(replace(flag, says=said.get(flag.name, ""))) for flag in own]
@@ -190,7 +190,7 @@ def own_defaults(command: str, module: ModuleType, member: str) -> dict[str, str
 
 
 def _generated(command: str, module: ModuleType, member: str) -> Any:
-    """What was generated of a method or data set, if its file is the same still."""
+    """What was generated of a method or dataset, if its file is the same still."""
     if not hasattr(module, "member_file"):
         return None
     try:

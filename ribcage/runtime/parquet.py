@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ribcage.runtime import files
 
 MOST_CELLS = 200_000_000
-"""Rows times columns of a table; the largest public data set has 20 million."""
+"""Rows times columns of a table; the largest public dataset has 20 million."""
 MOST_TEXT = 1 << 31
 """Bytes that the texts of a column take."""
 

@@ -5,7 +5,7 @@
     op_threshs                  (18,), one probability for each; nan where it was not trained
 
 Images go in as 2048 x - 1024, with x in 0 … 1: that is (x - .5) / s with s = .5 / 1024. They are cut to a square and
-brought to 224 pixels, for the ResNet to 512. A model of one data set leaves rows untrained: in a DenseNet's file those
+brought to 224 pixels, for the ResNet to 512. A model of one dataset leaves rows untrained: in a DenseNet's file those
 have no threshold. Its old files are whole models, not weights: open them with torchxrayvision, save the state_dict().
 
 Cohen et al. 2022, https://arxiv.org/abs/2111.00595
@@ -19,7 +19,7 @@ from torch import Tensor
 from ribcage.bundle.formats.reading.published_weights import DENSENETS, RESNETS, Evidence, Published, architecture
 
 SOURCE = "https://github.com/mlmed/torchxrayvision"
-LICENCE = "Apache-2.0 (code); weights learnt from public data sets of radiographs"
+LICENCE = "Apache-2.0 (code); weights learnt from public datasets of radiographs"
 
 MEAN, STD = 0.5, 0.5 / 1024
 ROWS = (

@@ -172,7 +172,7 @@ def _vectors(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _classifier(every: Examples, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """W, b, and which of the training images look turned or inverted themselves, as some of every large data set do:
+    """W, b, and which of the training images look turned or inverted themselves, as some of every large dataset do:
     these are left out."""
     turned = np.empty(0, np.int64)
     for last in range(CLEANINGS, -1, -1):

@@ -1,4 +1,4 @@
-"""Data sets: one file each. A file here reads a data set's own tables and returns an Index; it never opens images.
+"""Datasets: one file each. A file here reads a dataset's own tables and returns an Index; it never opens images.
 
 A file has a docstring whose first line describes the set, SOURCE and LICENCE (PUBLISHED_PATIENTS = False where its
 patients' numbers are not published with it), and `index(root, *, options) -> Index`.
@@ -21,16 +21,16 @@ if typing.TYPE_CHECKING:  # names and help must come without loading pandas
 
 
 def dataset_names() -> tuple[str, ...]:
-    """The data sets: the files of this folder."""
+    """The datasets: the files of this folder."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 def load_dataset(name: str) -> ModuleType:
-    """The file that reads this data set."""
+    """The file that reads this dataset."""
     if name not in dataset_names():
-        own = " Files of your own are of the data set 'folder': ribcage import folder ROOT." * Path(name).exists()
+        own = " Files of your own are of the dataset 'folder': ribcage import folder ROOT." * Path(name).exists()
         hint = own or did_you_mean(name, dataset_names())
-        raise ValueError(f"Unknown data set {name!r}.{hint} Data sets: {', '.join(dataset_names())}.")
+        raise ValueError(f"Unknown dataset {name!r}.{hint} Datasets: {', '.join(dataset_names())}.")
     return importlib.import_module(f"{__name__}.{name}")
 
 
@@ -40,14 +40,14 @@ def needs_root(name: str) -> bool:
 
 
 def index(name: str, root: Path | str | None = None, **options: Any) -> "Index":
-    """Read the tables of a data set below root (synthetic sets need none); all wrong options are named at once."""
+    """Read the tables of a dataset below root (synthetic sets need none); all wrong options are named at once."""
     module = load_dataset(name)
     wrong = [_wrong(module.index, name, value) for name, value in options.items()]
     if any(wrong):
-        raise ValueError(f"The data set {name!r} has {'; '.join(filter(None, wrong))}.")
+        raise ValueError(f"The dataset {name!r} has {'; '.join(filter(None, wrong))}.")
     if not needs_root(name):
         if root is not None:
-            raise ValueError(f"The data set {name!r} is generated, not read from a folder: leave out {str(root)!r}.")
+            raise ValueError(f"The dataset {name!r} is generated, not read from a folder: leave out {str(root)!r}.")
         return module.index(**options)
     return module.index(Path(root or "").expanduser(), **options)
 
@@ -65,18 +65,18 @@ def images(name: str, index: "Index", **options: Any) -> Callable[[int], Any] | 
 
 
 def published_patients(name: str, options: dict[str, Any]) -> bool:
-    """Whether the patients' numbers of a data set are published, or said to be: then they need no secret."""
+    """Whether the patients' numbers of a dataset are published, or said to be: then they need no secret."""
     published = name in dataset_names() and getattr(load_dataset(name), "PUBLISHED_PATIENTS", True)
     return bool(published or options.get("published_patients"))
 
 
 def description(name: str) -> str:
-    """What a data set is, in a sentence."""
+    """What a dataset is, in a sentence."""
     return (load_dataset(name).__doc__ or "").strip().partition("\n")[0]
 
 
 def dataset_table() -> str:
-    """All data sets as a Markdown table."""
+    """All datasets as a Markdown table."""
     rows = [
         f"| `{name}` | {description(name)} | {load_dataset(name).SOURCE} | {load_dataset(name).LICENCE} |"
         for name in dataset_names()

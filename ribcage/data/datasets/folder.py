@@ -186,7 +186,7 @@ def _with_boxes(found: pd.DataFrame, paths: pd.Series, file: Path, encoding: str
     listed["row"] = [place.get(path, -1) for path in tables.matched_files(listed["path"].tolist(), paths.tolist())[0]]
     away = listed["row"] < 0
     if away.all():
-        raise ValueError(f"{file} names no image of this data set: its first one is {listed['path'].iloc[0]!r}.")
+        raise ValueError(f"{file} names no image of this dataset: its first one is {listed['path'].iloc[0]!r}.")
     if away.any():
         count, first = listed["path"][away].nunique(), listed["path"][away].iloc[0]
         log.warning("Left out: the boxes of %s images that are not there, such as %s.", f"{count:,}", first)

@@ -59,7 +59,7 @@ def index(
     """The table of so many synthetic images.
 
     root: not read; what `path` would be relative to.
-    images: how many; a longer data set begins with the shorter one.
+    images: how many; a longer dataset begins with the shorter one.
     seed: other patients for every number.
     uncertain: share of all labels that are -1: the reader doubts what is faint or looks like something else.
     missing: share of all labels that are empty: mostly of what is not there.

@@ -1,5 +1,5 @@
 """Readers: tables in anybody's spelling → columns in ours.
 
 Imports what `data` may import.
-The data sets use `tables`, `columns` and `box_list`.
+The datasets use `tables`, `columns` and `box_list`.
 """

@@ -1,4 +1,4 @@
-"""Tables as data sets ship them: found below a folder, plain or compressed, with their columns checked by name."""
+"""Tables as datasets ship them: found below a folder, plain or compressed, with their columns checked by name."""
 
 import codecs
 import csv
@@ -110,7 +110,7 @@ def locate(names: pd.Series, paths: Sequence[str], folder: str = "", prefer: Seq
     below = folder.strip("/") + "/" if folder.strip("/.") else ""
     images = [path for path in paths if path.startswith(below) and path.lower().endswith(IMAGES)]
     if below and not images:
-        raise FileNotFoundError(f"The folder {folder} holds no images. It is given relative to the data set's folder.")
+        raise FileNotFoundError(f"The folder {folder} holds no images. It is given relative to the dataset's folder.")
     patterns = [re.compile(pattern) for pattern in prefer]
     images.sort(
         key=lambda path: ([not pattern.search(path) for pattern in patterns], path.count("/"), path), reverse=True

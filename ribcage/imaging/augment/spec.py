@@ -33,7 +33,7 @@ class View:
     brightness: float = 0.0
     """Largest value added or subtracted; black to white is 1."""
     contrast: float = 0.0
-    """0.2: differences from the data set's mean are multiplied by 0.8 … 1.2."""
+    """0.2: differences from the dataset's mean are multiplied by 0.8 … 1.2."""
     gamma: float = 0.0
     """0.2: the exponent is between 1/1.2 and 1.2."""
     blur: tuple[float, float] = (0.1, 2.0)
