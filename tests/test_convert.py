@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchvision
 from refusals import line
-from test_weights import gray, stirred, theirs
+from test_formats_writing import gray, stirred, theirs
 from torch import Tensor, nn
 
 from ribcage import cli

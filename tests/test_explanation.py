@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
-from test_maps import _patches
+from test_gradcam import _patches
 from torch import Tensor
 
 from ribcage.bundle.io import Classifier, Detector

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from test_weights import gray, stirred
+from test_formats_writing import gray, stirred
 
 from ribcage import cli
 from ribcage.bundle import formats

@@ -9,7 +9,7 @@ import timm
 import torch
 import torchvision
 from refusals import line
-from test_weights import stirred
+from test_formats_writing import stirred
 from torch import Tensor
 
 from ribcage import cli

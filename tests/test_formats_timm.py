@@ -10,7 +10,7 @@ import torch
 import torchvision
 from refusals import line
 from safetensors.torch import load_file, save_file
-from test_weights import gray, stirred, theirs
+from test_formats_writing import gray, stirred, theirs
 from torch import Tensor, nn
 
 from ribcage import cli

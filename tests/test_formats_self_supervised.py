@@ -14,8 +14,8 @@ import pytest
 import torch
 import torchvision
 from test_convert import line, ours
-from test_weights import facts, gray, stirred, theirs
-from test_weights import ours as seen
+from test_formats_writing import facts, gray, stirred, theirs
+from test_formats_writing import ours as seen
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import trees
 from models import trained
-from test_classification_report import CONTEXT
 from test_loader import make_store
+from test_reports_classification import CONTEXT
 
 from ribcage import cli
 from ribcage.data import dataset_folder

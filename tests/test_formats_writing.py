@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchvision
 from batches import batch
-from test_published import FILES, published
+from test_formats import FILES, published
 from torch import Tensor, nn
 
 from ribcage import cli

@@ -10,8 +10,8 @@ import torch
 import torchvision
 from refusals import line
 from safetensors.torch import load_file
-from test_published import FILES, linear, ours, published
-from test_weights import gray, stirred, theirs
+from test_formats import FILES, linear, ours, published
+from test_formats_writing import gray, stirred, theirs
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 – everybody's name for it
 
