@@ -21,6 +21,7 @@ from ribcage.imaging.augment import gentle_view as gentle_view
 from ribcage.reports.html import ResultWithPage
 from ribcage.runtime.recipe import Recipe
 from ribcage.training.checkup import Report
+from ribcage.training.probe import ProbeResult
 
 Word = str | Path
 Words = str | Path | Sequence[str | Path]
@@ -895,7 +896,7 @@ def probe(
     threads: int = 0,
     allow_leak: bool = False,
     out: Word | None = None,
-) -> dict[str, Any]:
+) -> ProbeResult:
     """Evaluate frozen features: logistic regression and k nearest neighbours, at several fractions of the labels.
 
     The model is a bundle or run folder, or an architecture with --init. Features are computed once, without augmentation;
@@ -1000,7 +1001,7 @@ def runs(
     folder: Word = 'runs',
     *,
     json: Word | None = None,
-) -> list[dict[str, Any]]:
+) -> list['RunFacts']:
     """List the runs below a folder: command, model, data, state, progress and main result.
 
     A run is running, finished, stopped (by a signal, or killed) or failed. The result is the mean AUROC, or the mAP of a

@@ -128,7 +128,7 @@ def test_a_finding_without_both_classes_in_the_draw_is_undefined_not_one_half(da
     found = list(probe.scores(opened, learning, planted(80, 1), planted(90, 2), (1.0,), 1))
     assert all(np.isnan(score.auroc[1]) and score.mean.used == 2 for score in found)
     assert probe.spreads(found)[0].findings == 2
-    assert probe.probe_results(found, ("a", "b", "c"))["scores"][0]["auroc"]["b"] is None  # type: ignore[index]
+    assert probe.probe_scores(found, ("a", "b", "c"))["scores"][0]["auroc"]["b"] is None
 
 
 # ---- features

@@ -7,19 +7,17 @@ the validation split selects the regularisation and k. The fractions of one seed
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ribcage.bundle.spec import ModelSpec
     from ribcage.data.collection import Datasets
-
-if TYPE_CHECKING:
     from ribcage.data.loader import Loader
     from ribcage.data.provenance import Provenance
     from ribcage.models.backbone import Backbone
-    from ribcage.training.probe import Spread
+    from ribcage.training.probe import ProbeResult, Spread
 
 POSITIONAL = ("model",)
 EXAMPLES = ("probe runs/moco --data data/nih --out probe",)
@@ -72,11 +70,11 @@ class Options:
     """Folder for probe.json, with the numbers of every draw."""
 
 
-def run(options: Options) -> dict[str, Any]:
+def run(options: Options) -> "ProbeResult":
     """Open, guard, extract, learn, show, write; return the numbers."""
     import torch
 
-    from ribcage.data import selection
+    from ribcage.data import dataset_folder, selection
     from ribcage.data.collection import Datasets
     from ribcage.data.provenance import Provenance
     from ribcage.evaluation import leakage
@@ -101,10 +99,17 @@ def run(options: Options) -> dict[str, Any]:
         for name, rows in zip((options.train, options.val, options.split), (train_rows, val_rows, tested), strict=True)
     ]
     found = list(probe.scores(data, parts[0], parts[1], parts[2], options.labels, options.seeds))
-    result = probe.probe_results(found, model.findings) | {
-        "leaks": [typed_json.to_json(leak) for leak in leaks if leak.found]
+    result: ProbeResult = {
+        **probe.probe_scores(found, model.findings),
+        "leaks": [typed_json.to_json(leak) for leak in leaks if leak.found],
+        "images": [len(part.rows) for part in parts],
+        "model": options.model,
+        "weights": options.model if named(options) else options.init or "random",
+        "data": list(options.data),
+        "split": options.split,
+        "command": command_line(options),
+        "versions": dataset_folder.versions(),
     }
-    result |= {"images": [len(part.rows) for part in parts], **context(options)}
     show(options, probe.spreads(found), result)
     write(options, result)
     return result
@@ -196,25 +201,17 @@ def loader(options: Options, data: "Datasets", rows: "np.ndarray", model: "Model
     )  # fmt: skip
 
 
-def context(options: Options) -> dict[str, Any]:
-    """What was probed, and how to do it again."""
+def command_line(options: Options) -> str:
+    """The command that repeats this probe."""
     import shlex
     import sys
 
-    from ribcage.data import dataset_folder
     from ribcage.runtime import flags
 
-    return {
-        "model": options.model,
-        "weights": options.model if named(options) else options.init or "random",
-        "data": list(options.data),
-        "split": options.split,
-        "command": shlex.join(["ribcage", "probe", *flags.option_line(sys.modules[__name__], options)]),
-        "versions": dataset_folder.versions(),
-    }
+    return shlex.join(["ribcage", "probe", *flags.option_line(sys.modules[__name__], options)])
 
 
-def show(options: Options, spreads: Sequence["Spread"], result: dict[str, Any]) -> None:
+def show(options: Options, spreads: Sequence["Spread"], result: "ProbeResult") -> None:
     """One line per share and reader."""
     from ribcage.reports.console import console_table
     from ribcage.reports.html import Table
@@ -238,7 +235,7 @@ def line(one: "Spread", findings: int) -> list[object]:
     return [*learnt, f"{one.mean:.4f}", *spread, f"{one.findings} of {findings}"]
 
 
-def write(options: Options, result: dict[str, Any]) -> None:
+def write(options: Options, result: "ProbeResult") -> None:
     """probe.json."""
     import json
 

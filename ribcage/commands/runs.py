@@ -6,10 +6,10 @@ detector, of the latest test by the honest protocol, with its interval; before a
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ribcage.training.runs import Number, Row
+    from ribcage.training.runs import Number, Row, RunFacts
 
 POSITIONAL = ("folder",)
 EXAMPLES = ("runs runs",)
@@ -25,7 +25,7 @@ class Options:
     """Also write the list to this file, as JSON."""
 
 
-def run(options: Options) -> list[dict[str, Any]]:
+def run(options: Options) -> list["RunFacts"]:
     """Look, show, write; return the rows."""
     import json
 

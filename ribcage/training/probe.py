@@ -6,7 +6,8 @@ exp(cosine / 0.07). Strength and k are chosen on validation, for each finding; t
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -257,7 +258,56 @@ READERS: dict[str, Callable[[Part, Part, Part], list[Answers]]] = {
 }
 
 
-def probe_results(found: Sequence[Score], findings: Sequence[str]) -> dict[str, object]:
+class ProbeSummary(TypedDict):
+    """A `Spread` as JSON has it; undefined numbers are null."""
+
+    reader: str
+    share: float
+    draws: int
+    images: float
+    mean: float | None
+    sd: float | None
+    least: float | None
+    most: float | None
+    findings: int
+
+
+class ProbeScore(TypedDict):
+    """A `Score` as JSON has it."""
+
+    reader: str
+    share: float
+    seed: int
+    images: int
+    mean: float | None
+    auroc: dict[str, float | None]
+    """Of each finding."""
+
+
+class ProbeScores(TypedDict):
+    """All numbers of a probe."""
+
+    findings: list[str]
+    summary: list[ProbeSummary]
+    scores: list[ProbeScore]
+
+
+class ProbeResult(ProbeScores):
+    """The content of probe.json."""
+
+    leaks: list[dict[str, object]]
+    """`LeakageCheck`s of what the model was trained on."""
+    images: list[int]
+    """Images fitted on, validated on and tested on."""
+    model: str
+    weights: str
+    data: list[str]
+    split: str
+    command: str
+    versions: dict[str, str]
+
+
+def probe_scores(found: Sequence[Score], findings: Sequence[str]) -> ProbeScores:
     """All numbers; undefined ones are null."""
 
     def number(value: float) -> float | None:
@@ -266,7 +316,17 @@ def probe_results(found: Sequence[Score], findings: Sequence[str]) -> dict[str, 
     return {
         "findings": list(findings),
         "summary": [
-            {name: number(value) if isinstance(value, float) else value for name, value in asdict(spread).items()}
+            {
+                "reader": spread.reader,
+                "share": spread.share,
+                "draws": spread.draws,
+                "images": spread.images,
+                "mean": number(spread.mean),
+                "sd": number(spread.sd),
+                "least": number(spread.least),
+                "most": number(spread.most),
+                "findings": spread.findings,
+            }
             for spread in spreads(found)
         ],
         "scores": [

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ribcage.runtime import files
 from ribcage.training import run_folder
@@ -26,6 +26,23 @@ class Number:
     """Which evaluation it is from, or 'validation'."""
 
 
+class RunFacts(TypedDict):
+    """A run as JSON has it."""
+
+    folder: str
+    command: str
+    data: list[str]
+    model: str
+    state: str
+    why: str
+    place: dict[str, int] | None
+    """The fields of a `RunPosition`."""
+    number: dict[str, str | float | None] | None
+    """The fields of a `Number`."""
+    changed: str
+    """When the run last wrote something, in UTC."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One run."""
@@ -40,7 +57,7 @@ class Row:
     changed: float
     """When it last wrote something, in seconds since 1970."""
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> RunFacts:
         """All of it as JSON has it."""
         place, number = self.state.place, self.number
         return {
@@ -101,19 +118,21 @@ def main_number(folder: Path) -> Number | None:
         honest = honest and not _part(result, "leak").get("found")
         for name in MAIN:
             found = _part(_part(result, "macro"), name)
-            if honest and isinstance(found.get("value"), float):
+            value = found.get("value")
+            if honest and isinstance(value, float):
                 low, high = found.get("low"), found.get("high")
                 if not (isinstance(low, float) and isinstance(high, float)):
                     low = high = None
-                return Number(name, found["value"], low, high, file.parent.name)
+                return Number(name, value, low, high, file.parent.name)
     validation = _part(_part(_read(folder / "bundle" / "model.json"), "metrics"), "validation")
     for name in MAIN:
-        if isinstance(validation.get(name), float):
-            return Number(name, validation[name], None, None, "validation")
+        value = validation.get(name)
+        if isinstance(value, float):
+            return Number(name, value, None, None, "validation")
     return None
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, object]:
     """A JSON object; an empty one where there is none."""
     try:
         found = files.read_json(file)
@@ -122,6 +141,6 @@ def _read(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _part(whole: dict[str, Any], name: str) -> dict[str, Any]:
+def _part(whole: dict[str, object], name: str) -> dict[str, object]:
     found = whole.get(name)
     return found if isinstance(found, dict) else {}
