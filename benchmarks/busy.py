@@ -16,7 +16,7 @@ import time
 
 WAYS = {
     "one thread": {"OMP_NUM_THREADS": "1"},
-    "spinning threads, default of libgomp": {},
+    "spinning threads (default of libgomp)": {},
     "threads that spin briefly (GOMP_SPINCOUNT=10000)": {"GOMP_SPINCOUNT": "10000"},
     "sleeping threads (GOMP_SPINCOUNT=0, as the commands set it)": {"GOMP_SPINCOUNT": "0"},
 }
@@ -76,7 +76,8 @@ def main() -> None:
                 found.setdefault((name, state), []).append(measured(way, asked.seconds))
         for one in processes:
             one.kill()
-    print(f"Images a second, {cores} cores, median of {asked.rounds}\n\n| | quiet | busy |\n|---|---:|---:|")
+    print(f"Images per second, {cores} cores, median of {asked.rounds}\n")
+    print("| threads | idle machine | busy machine |\n|---|---:|---:|")
     for name in WAYS:
         print(
             f"| {name} | {' | '.join(f'{statistics.median(found[name, state]):.1f}' for state in ('quiet', 'busy'))} |"

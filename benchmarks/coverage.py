@@ -18,7 +18,7 @@ half of the patients have images on both sides.
 Rare findings are those of which one image in a hundred is positive, one image per patient, 10 to 50 positives. Beside
 them stands the mean AP where a fifth is positive. Means are over six findings.
 
-AUROC of two levels is that of scores which only say whether the highest threshold is reached.
+AUROC of binarised scores: scores are 1 where the highest threshold is reached and 0 elsewhere.
 
 A cell is the mean over these true values and, in brackets, the least of them. The last column is what percentiles of
 the same resamples hold. Monte Carlo errors (one standard error) are printed below the tables."""
@@ -172,7 +172,7 @@ def classified(cell: Cell) -> list[Found]:
         tally.add("AUROC", area, a["auroc"].interval(), a["auroc"].resampled)
         tally.add("AUROC, DeLong", area, exact.interval())
         coarse = metrics.delong((first >= at[5]).astype(np.float64), labels, patients)
-        tally.add("AUROC of two levels, DeLong", float(true[5] + 1 - false[5]) / 2, coarse.interval())
+        tally.add("AUROC of binarised scores, DeLong", float(true[5] + 1 - false[5]) / 2, coarse.interval())
         tally.add("AP", precision[0], a["ap"].interval(), a["ap"].resampled)
         for name, truth in rates.items():
             kept, found = shown.get(name, every), a[name.lower()]
@@ -264,7 +264,7 @@ def rare(cell: Cell) -> list[Found]:
             tally.add(title, truth, values[name].interval(), values[name].resampled)
             tally.add(f"macro {title}", truth, values[name].macro().interval(), values[name].macro().resampled)
         mean = sampled(random, cell, ASKED)["ap"].macro()
-        tally.add("macro AP, a fifth positive", usual, mean.interval(), mean.resampled)
+        tally.add("macro AP, one fifth positive", usual, mean.interval(), mean.resampled)
     return tally.found()
 
 
@@ -317,7 +317,7 @@ def detected(cell: Cell) -> list[Found]:
         own, patients = boxes(random, cell, detector)
         if len(own.true):
             values = detection.bootstrap_detection([own], patients, resamples=RESAMPLES, seed=time_, threads=1)
-            for title, name in (("mAP", "map"), ("FROC at 1", "centre_at_1")):
+            for title, name in (("mAP", "map"), ("FROC sensitivity at 1 false positive per image", "centre_at_1")):
                 truth = np.mean([one[name].value for one in whole])
                 tally.add(title, float(truth), values[name].interval(), values[name].resampled)
     return tally.found()
@@ -388,7 +388,8 @@ def work(job: tuple[Callable[[Cell], list[Found]], Cell]) -> tuple[Cell, list[Fo
 def table(found: dict[tuple[str, str, int], list[Found]], design: str) -> None:
     """Mean and least coverage of each metric at each number of positives."""
     sizes = sorted({size for _, own, size in found if own == design})
-    print(f"\n| {design} | " + " | ".join(map(str, sizes)) + " | percentiles, " + " ".join(map(str, sizes)) + " |")
+    heads = [f"{sizes[0]} positives", *map(str, sizes[1:])]
+    print(f"\n{design}\n\n| metric | {' | '.join(heads)} | percentile intervals ({' '.join(map(str, sizes))}) |")
     print("|---" * (len(sizes) + 2) + "|")
     for metric in dict.fromkeys(name for name, own, _ in found if own == design):
         texts, usual = [], []
@@ -436,7 +437,7 @@ def outside(found: dict[tuple[str, str, int], list[Found]]) -> Iterator[str]:
         if size >= 10 and shares:
             mean, (least, truth) = np.mean([share for share, _ in shares]), min(shares)
             if not 0.93 <= mean <= 0.97 or least < 0.9:
-                yield f"- {metric}, {design}, {size} positives: mean {mean:.3f}, least {least:.3f} at {truth}"
+                yield f"- {metric}, {design}, {size} positives: mean {mean:.3f}, minimum {least:.3f} at {truth}"
 
 
 def main() -> None:
@@ -458,11 +459,12 @@ def main() -> None:
     found = {key: found[key] for key in sorted(found, key=lambda key: (list(order).index(key[0]), key[2]))}
     for design in options.designs:
         table(found, design)
-        print(f"Share of AUROCs without an interval: {undefined(found, design) or 'none'}.")
+        print(f"Fraction of AUROCs without an interval: {undefined(found, design) or 'none'}.")
     asked = [row.asked for rows in found.values() for row in rows if row.asked]
     worst = [np.sqrt(0.95 * 0.05 / count) for count in (min(asked), max(asked))]
     print(
-        f"\nMonte Carlo error of one true value: {worst[1]:.4f} to {worst[0]:.4f}. {time.perf_counter() - start:.0f} s."
+        f"\nMonte Carlo standard error for one true value: {worst[1]:.4f} to {worst[0]:.4f}. "
+        f"{time.perf_counter() - start:.0f} s."
     )
     print("Outside .93 to .97 on average, or below .90 anywhere, from 10 positives on:")
     print("\n".join(outside(found)) or "- nothing")

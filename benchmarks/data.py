@@ -1,4 +1,4 @@
-"""Cost of the input pipeline relative to the usual chain: Pillow RGB and torchvision v1 transforms, image by image.
+"""Cost of the input pipeline relative to the usual one: Pillow RGB and torchvision v1 transforms, image by image.
 
     python benchmarks/data.py [--quick]
 
@@ -187,17 +187,19 @@ def training_batches(kind: Kind, folder: Path, count: int, rounds: int) -> list[
     base = times["chain"]
     head = f"{kind.name} {kind.width}×{kind.height}, {weight:,.0f} kB"
     lines = [
-        row(f"{head}: usual chain", base, 1.0, None),
-        row("  straight from files", times["files"], base / times["files"], kind.file_goal),
+        row(f"{head}: baseline", base, 1.0, None),
+        row("  from the files", times["files"], base / times["files"], kind.file_goal),
         row("  from a dataset folder", times["folder"], base / times["folder"], kind.folder_goal),
-        row("  memory-map limit", times["floor"], base / times["floor"], None),
-        f"{'  share of that limit':52}{'':>12}{times['floor'] / times['folder']:>10.1%}",
+        row("  limit: copy from memory", times["floor"], base / times["floor"], None),
+        f"{'  throughput relative to that limit':52}{'':>12}{times['floor'] / times['folder']:>10.1%}",
     ]
     if kind.decode_goal:
         times = side_by_side({"chain": lambda: chain_decode(files), "ours": lambda: our_decode(files)}, rounds)
         lines += [
-            row("  import, usual decode + resize", times["chain"], 1.0, None),
-            row("  import, ours", times["ours"], times["chain"] / times["ours"], kind.decode_goal),
+            row("  import (decode and resize), baseline", times["chain"], 1.0, None),
+            row(
+                "  import (decode and resize), ribcage", times["ours"], times["chain"] / times["ours"], kind.decode_goal
+            ),
         ]
     return lines
 
@@ -326,7 +328,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             print(*floors(Path(place)), sep="\n")
         return
-    print(f"{'an image on its way to a training batch':52}{'':>3}time each   ratio")
+    print(f"{'time from an image on disk to a training batch':52}{'':>3}time each   ratio")
     with tempfile.TemporaryDirectory() as place:
         for number, kind in enumerate(KINDS):
             (Path(place) / str(number)).mkdir()
@@ -335,7 +337,7 @@ def main() -> None:
                 print(line, flush=True)
         print()
         (Path(place) / "floors").mkdir()
-        print("single calls of OpenCV", *floors(Path(place) / "floors"), "", sep="\n", flush=True)
+        print("single OpenCV calls", *floors(Path(place) / "floors"), "", sep="\n", flush=True)
         print(million(Path(place) / "million"), flush=True)
         print(memory_by_threads(Path(place) / "0" / "stored"), flush=True)
         print(chexpert_csv(Path(place) / "csv"))

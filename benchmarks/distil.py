@@ -40,7 +40,11 @@ STUDENT = "eeea_net_c2"
 TEACHERS = ("densenet121", "regnetx_002", "xcit_nano_12_p8_224")
 TEST_SEED = 1001
 """Other patients than those of seed 0."""
-STUDENTS = {"student, labels alone": (), "student of DenseNet-121": TEACHERS[:1], "student of all three": TEACHERS}
+STUDENTS = {
+    "student, labels alone": (),
+    "student, DenseNet-121 as teacher": TEACHERS[:1],
+    "student, all three teachers": TEACHERS,
+}
 """Who teaches."""
 
 
@@ -90,7 +94,7 @@ def common(options: argparse.Namespace, rate: str = "1e-3") -> list[str]:
 def table(trials_of: dict[tuple[str, float], list[trials.Tested]]) -> None:
     """One row per model, with its gain over labels alone."""
     found = {key: trials.over_seeds(tests) for key, tests in trials_of.items()}
-    print("\n| labels of | model | macro AUROC (95 %) | sd over seeds | gain over labels alone (95 %) |")
+    print("\n| labelled patients | model | macro AUROC (95 %) | SD over seeds | gain over labels alone (95 %) |")
     print("|---|---|---|---|---|")
     for (kind, labels), tests in trials_of.items():
         alone = found.get(("student, labels alone", labels))
@@ -136,7 +140,7 @@ def made_up(options: argparse.Namespace) -> None:
     spent = {
         kind: np.mean([trials.minutes(out) for one, out in folders.items() if one.kind == kind]) for kind in STUDENTS
     }
-    print("\nMinutes a student: " + ", ".join(f"{kind} {value:.1f}" for kind, value in spent.items()))
+    print("\nMinutes per student: " + ", ".join(f"{kind} {value:.1f}" for kind, value in spent.items()))
     print(json.dumps({"torch": torch.__version__, "jobs": options.jobs}))
 
 
@@ -170,7 +174,7 @@ def real(options: argparse.Namespace) -> None:
     both = Datasets.of(one[0] for one in data)
     asked = trials.common(both, both.rows_of("test"), options.least)
     shown: dict[tuple[str, float], list[trials.Tested]] = {}
-    for kind in ("student, labels alone", "student of the stored predictions"):
+    for kind in ("student, labels alone", "student, labels and stored predictions"):
         for seed in range(options.seeds):
             tests = []
             for half, folder in enumerate(folders):
@@ -191,7 +195,7 @@ def real(options: argparse.Namespace) -> None:
     predicted = tables.read_prediction_table(options.table)
     answers = [tables.table_logits(predicted, one, asked)[one.rows_of("test")] for one in data]
     labels, patients = shown["student, labels alone", 1.0][0][1:]
-    shown["teacher", 1.0] = [(np.concatenate(answers), labels, patients)]
+    shown["teacher (stored predictions)", 1.0] = [(np.concatenate(answers), labels, patients)]
     table(shown)
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 PARTS = ("start-up", "steps", "validation", "saving", "exit")
-COMPUTED = "processor seconds, all"
+COMPUTED = "CPU seconds, total"
 SIDE = 224  # of a file
 SHARE = 0.15  # of the training images, so many more validate
 
@@ -145,7 +145,7 @@ def measured(way: str, folder: Path, asked: argparse.Namespace) -> dict[str, flo
         marks = json.loads((Path(out) / "marks.json").read_text(encoding="utf-8"))
     times = [start, *(marks[name] for name in ("begun", "trained", "validated", "saved")), end]
     taken = {name: later - earlier for name, earlier, later in zip(PARTS, times, times[1:], strict=False)}
-    return taken | {"all": end - start, COMPUTED: computed() - before}
+    return taken | {"total": end - start, COMPUTED: computed() - before}
 
 
 def computed() -> float:
@@ -224,13 +224,13 @@ def report(found: dict[str, list[dict[str, float]]], count: int, seconds: float,
     print(f"{model}, one epoch of {count:,} images, torch {torch.__version__}")
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     print(f"{machine}; seconds, median of {asked.rounds}\n")
-    print("| | plain script | ribcage finetune | ratio |\n|---|---:|---:|---:|")
-    for name in (*PARTS, "all", COMPUTED):
+    print("| phase, in seconds | script | `finetune` | ratio to script |\n|---|---:|---:|---:|")
+    for name in (*PARTS, "total", COMPUTED):
         one, own = middle["plain"][name], middle["ours"][name]
         print(f"| {name} | {one:.1f} | {own:.1f} | {f'{one / own:.2f}×' if own > 0.05 else '–'} |")
     rates = [count / middle[way]["steps"] for way in found]
-    print(f"| images/s of the steps | {rates[0]:.1f} | {rates[1]:.1f} | {rates[1] / rates[0]:.2f}× |")
-    print(f"\nThe import, once for all trainings: {seconds:.1f} s")
+    print(f"| images/s during the steps | {rates[0]:.1f} | {rates[1]:.1f} | {rates[1] / rates[0]:.2f}× |")
+    print(f"\nImport, done once for all trainings: {seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="0: one for each core")
     given = parser.parse_args()
     data = made(given.work / "phantom", given.images)
-    print("| model | way | largest difference | change of mean AUROC (95 %) | batch 1 | batch 16 | MB |")
+    print(
+        "| model | runtime and precision | largest difference of a probability | change of the mean AUROC (95 %) "
+        "| batch of 1: time or speed-up | batch of 16: time or speed-up | file size, MB |"
+    )
     print("|---|---|---|---|---|---|---|")
     for name, title in MODELS.items():
         opened = trained(data, given.work / name, name, given.epochs)

@@ -317,7 +317,8 @@ def main() -> int:
     options = parser.parse_args()
     whole, harmful = seeds(), bombs()
     print(
-        f"{options.count:,} uploads of {len(whole)} readable seeds and {len(harmful)} bombs, {options.clients} clients"
+        f"{options.count:,} uploads from {len(whole)} readable files and {len(harmful)} bombs, "
+        f"{options.clients} clients"
     )
     with tempfile.TemporaryDirectory() as work, serving(model(Path(work) / "model")) as (process, port):
         found = hammered(options.count, options.clients, process, port, whole, harmful)

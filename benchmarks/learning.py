@@ -57,12 +57,12 @@ def show(models: list[Learnt]) -> None:
     tested = models[0].tested
     view = tested["baselines"]["view"]
     print(f"{tested['images']:,} test images of {tested['patients']:,} patients\n")
-    print("| | positives | " + " | ".join(model.name for model in models) + " | view only |")
+    print("| | positive test images | " + " | ".join(model.name for model in models) + " | view only |")
     print("|---|---" + "|---" * len(models) + "|---|")
-    row("CPU time, minutes", "", [f"{model.minutes:.1f}" for model in models], "")
-    row("validation, mean AUROC", "", [f"{model.validation:.3f}" for model in models], "")
+    row("training and validation, CPU minutes", "", [f"{model.minutes:.1f}" for model in models], "")
+    row("validation, macro AUROC", "", [f"{model.validation:.3f}" for model in models], "")
     means = [number(model.tested["macro"]["auroc"]) for model in models]
-    row("**test, mean AUROC**", "", [f"**{mean}**" for mean in means], number(tested["baselines"]["view_macro"]))
+    row("**test, macro AUROC**", "", [f"**{mean}**" for mean in means], number(tested["baselines"]["view_macro"]))
     for place, finding in enumerate(tested["findings"]):
         values = [number(model.tested["findings"][place]["auroc"]) for model in models]
         row(finding["finding"], str(finding["positives"]), values, number(view[place]["auroc"]))

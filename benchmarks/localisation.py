@@ -45,7 +45,7 @@ BACKBONES = {
     "mae_unet": ("mae_unet", []),
 }
 """How each is pretrained."""
-MEASURES = {"map": "all images", "map_positives": "positives only"}
+MEASURES = {"map": "all images", "map_positives": "positive images only"}
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,11 @@ def tested(folder: Path, data: Datasets) -> dict[str, Resampled]:
 
 def table(trials_of: dict[tuple[str, float], list[dict[str, Resampled]]]) -> None:
     """One line per backbone and share, beside the random one."""
-    print("\n| boxes of | backbone | " + " | ".join(f"mAP, {words} (95 %)" for words in MEASURES.values()), end="")
-    print(" | sd over seeds | gain over random, all images (95 %) |\n|---|---|---|---|---|---|")
+    print(
+        "\n| patients with boxes | backbone | " + " | ".join(f"mAP, {words} (95 %)" for words in MEASURES.values()),
+        end="",
+    )
+    print(" | SD over seeds | gain over random, all images (95 %) |\n|---|---|---|---|---|---|")
     for (name, labels), tests in trials_of.items():
         found = {measure: trials.joined([one[measure] for one in tests]) for measure in MEASURES}
         random = trials.joined([one["map"] for one in trials_of["random", labels]])
@@ -147,7 +150,9 @@ def main() -> None:
     table(shown)
     draw(shown, options.plot or options.work / "localisation.svg")
     spent = np.mean([trials.minutes(folder) for folder in made_by.values()])
-    print(json.dumps({"torch": torch.__version__, "jobs": options.jobs, "minutes a detector": round(float(spent), 1)}))
+    print(
+        json.dumps({"torch": torch.__version__, "jobs": options.jobs, "minutes per detector": round(float(spent), 1)})
+    )
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def main() -> None:
         start = time.perf_counter()
         cached = run(opened, options, device, Path(place) / "features")
         making = time.perf_counter() - start
-        logs = {"made in every step": run(opened, options, device, None).fit(), "kept": cached.fit()}
+        logs = {"recomputed": run(opened, options, device, None).fit(), "cached": cached.fit()}
         times: dict[str, list[float]] = {name: [] for name in logs}
         losses: dict[str, float] = {}
         for turn in range(options.rounds + 1):
@@ -83,12 +83,12 @@ def main() -> None:
                 if turn:  # the first one prepares
                     times[name].append(time.perf_counter() - start)
         size = sum(file.stat().st_size for file in (Path(place) / "features").glob("*.bin"))
-    base = statistics.median(times["made in every step"])
+    base = statistics.median(times["recomputed"])
     for name, seconds in times.items():
         own = statistics.median(seconds)
         each, ratio = 1e3 * own / options.batch, base / own
-        print(f"maps {name:<20}{each:>9.1f} ms an image {ratio:>8.2f}×   loss {losses[name]:.5f}")
-    print(f"made once in {making:.1f} s, {size / options.images / 1e6:.2f} MB an image as {options.kind}")
+        print(f"maps {name:<20}{each:>9.1f} ms per image {ratio:>8.2f}×   loss {losses[name]:.5f}")
+    print(f"computed once in {making:.1f} s, {size / options.images / 1e6:.2f} MB per image as {options.kind}")
 
 
 if __name__ == "__main__":

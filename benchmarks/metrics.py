@@ -108,13 +108,13 @@ def delong_line(scores: np.ndarray, labels: np.ndarray, patients: np.ndarray, re
     own, ours = np.sqrt(np.diag(found.covariance)), found.pulls.mean(axis=1)
     ratio = own / np.nanstd(drawn.resampled, axis=0)
     mean = float(np.sqrt(ours @ ours))
-    print(f"\nDeLong over patients, with the variance of the mean: {statistics.median(times):.3f} s")
+    print(f"\nDeLong clustered by patient, with the variance of the mean: {statistics.median(times):.3f} s")
     print(
         f"standard error of the mean AUROC: DeLong {mean:.5f}, bootstrap {np.nanstd(drawn.resampled.mean(axis=1)):.5f}"
     )
     print(f"DeLong / bootstrap per finding: {ratio.min():.3f} to {ratio.max():.3f}")
     naive = metrics.delong(scores, labels)
-    print(f"as if every image were a patient: {naive.macro().error[0]:.5f}")
+    print(f"standard error of the mean AUROC if every image counted as a patient: {naive.macro().error[0]:.5f}")
 
 
 def main() -> None:
@@ -127,7 +127,9 @@ def main() -> None:
     steps = options.resamples if options.full else min(10, options.resamples)
     print(f"{IMAGES:,} × {len(PREVALENCE)}, {PATIENTS:,} patients, {options.resamples:,} resamples, sorting included")
     print(f"scikit-learn: {steps} resamples" + ("" if options.full else f", scaled to {options.resamples:,}"))
-    print("\n| metrics | scikit-learn, s | ours, s | ratio | largest difference |\n|---|---|---|---|---|")
+    print(
+        "\n| metrics and threads | scikit-learn, s | ribcage, s | ratio | largest difference |\n|---|---|---|---|---|"
+    )
 
     def area(threads: int) -> dict[str, metrics.Resampled]:
         return metrics.bootstrap(scores, labels, patients, resamples=options.resamples, threads=threads)
@@ -137,8 +139,8 @@ def main() -> None:
             scores, labels, patients, thresholds=0.5, probabilities=scores, resamples=options.resamples, threads=threads
         )
 
-    compared("AUROC (ours: and AP)", area, Loop(aurocs, scores, labels, patients), options.resamples, steps)
-    compared("all nine", everything, Loop(all_metrics, scores, labels, patients), options.resamples, steps)
+    compared("AUROC (ribcage: AUROC and AP)", area, Loop(aurocs, scores, labels, patients), options.resamples, steps)
+    compared("all nine metrics", everything, Loop(all_metrics, scores, labels, patients), options.resamples, steps)
     delong_line(scores, labels, patients, options.resamples)
 
 

@@ -562,9 +562,9 @@ def main() -> None:
     counted = len(mutants) - alike
     low, high = wilson(len(missed), counted)
     print(
-        f"\n{counted} mutants (seed {asked.seed}; {alike} more change nothing): {counted - len(missed)} noticed "
-        f"({sum(one == 'hung' for one in became.values())} because they were stopped), "
-        f"{len(missed)} not: {len(missed) / counted:.1%} ({low:.1%} to {high:.1%}). "
+        f"\n{counted} mutants (seed {asked.seed}; {alike} more are equivalent): {counted - len(missed)} detected "
+        f"({sum(one == 'hung' for one in became.values())} because they exceeded their time limit), "
+        f"{len(missed)} undetected: {len(missed) / counted:.1%} ({low:.1%} to {high:.1%}). "
         f"{(time.monotonic() - start) / 60:.0f} min."
     )
 

@@ -190,7 +190,7 @@ def of_paddle() -> Case:
 CASES: dict[str, tuple[str, Callable[[], Case]]] = {
     "torchvision, ResNet-50": ("torchvision", lambda: of_torchvision("resnet50")),
     "torchvision, DenseNet-121": ("torchvision", lambda: of_torchvision("densenet121")),
-    "CheXNet's file of 2017": ("torchvision", of_chexnet),
+    "CheXNet file of 2017": ("torchvision", of_chexnet),
     "MoCo, ResNet-50": ("torchvision", of_moco),
     "timm, ViT-S/16": ("timm", lambda: of_timm("vit_small_patch16_224")),
     "timm, Swin-T": ("timm", lambda: of_timm("swin_tiny_patch4_window7_224")),
@@ -199,8 +199,8 @@ CASES: dict[str, tuple[str, Callable[[], Case]]] = {
     "lightly, BYOL on ResNet-18": ("lightly", of_lightly),
     "byol-pytorch, ResNet-18": ("byol_pytorch", of_byol),
     "TorchXRayVision, DenseNet-121": ("torchxrayvision", of_xrayvision),
-    "smp's U-Net, DenseNet-121": ("segmentation_models_pytorch", lambda: of_smp("densenet121")),
-    "smp's U-Net, ResNet-50": ("segmentation_models_pytorch", lambda: of_smp("resnet50")),
+    "segmentation-models-pytorch U-Net, DenseNet-121": ("segmentation_models_pytorch", lambda: of_smp("densenet121")),
+    "segmentation-models-pytorch U-Net, ResNet-50": ("segmentation_models_pytorch", lambda: of_smp("resnet50")),
     "Paddle, DenseNet-121": ("paddle", of_paddle),
 }
 
@@ -225,7 +225,7 @@ def main() -> None:
     """Build, convert, compare, print."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
-    print("| source | version | largest difference of an output | in double precision | sd of the outputs |")
+    print("| source | version | largest difference, float32 | largest difference, float64 | SD of the outputs |")
     print("|---|---|---|---|---|")
     for name, (library, build) in CASES.items():
         try:

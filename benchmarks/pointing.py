@@ -174,7 +174,7 @@ def show_overlaps(columns: dict[str, dict[str, BoxTable]], data: Tested) -> None
         values = [shown(found_at(one, data, overlap).macro(), 0) for one in columns.values()]
         print(f"| {overlap} | {' | '.join(values)} |")
     each = [sum(len(marks) for marks in one.values()) / len(data.rows) / len(data.findings) for one in columns.values()]
-    print(f"| boxes of a finding in an image | {' | '.join(f'{one:.1f}' for one in each)} |")
+    print(f"| boxes per finding and image | {' | '.join(f'{one:.1f}' for one in each)} |")
 
 
 def shown(found: Resampled, place: int) -> str:
@@ -222,7 +222,7 @@ def main() -> None:
     }
     validation = trained.spec.metrics["validation"]["auroc"]
     learnt = len(data.data.rows_of("train"))
-    print(f"\n{options.model} at {options.size} px, {learnt:,} images learnt from, validation AUROC {validation:.3f}.")
+    print(f"\n{options.model} at {options.size} px, {learnt:,} training images, validation AUROC {validation:.3f}.")
     print(f"{len(data.rows):,} test images of {len(np.unique(data.patients)):,} patients with boxes.")
     show_game({name: game(points, data) for name, points in looked.items()} | without_looking(data), data)
     finder = gradcam.Looker(trained.method, temperature=trained.spec.temperature, boxes=CamBoxes(options.share))

@@ -246,7 +246,7 @@ def main() -> None:
             contestants = list(made(opened, options.batch, device, device.type == "cuda"))
             machine = list(products(device))
             compare(contestants + machine, options.rounds, device)
-            print(f"\n{title:52} ms/image   ratio  wanted  waiting  GFLOP/p  share")
+            print(f"\n{title:52} ms/image   ratio    goal  waiting  GFLOP/i  relative to product")
             table(contestants, machine, options.batch)
 
 

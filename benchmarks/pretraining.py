@@ -38,8 +38,8 @@ from ribcage.models.backbone import Backbone
 from ribcage.runtime import recipe
 from ribcage.training import probe as probing
 
-METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae", "mae, a quarter decoded")
-VARIANTS = {"mae, a quarter decoded": ("mae", ["--decode-share", "0.25"])}
+METHODS = ("supervised", "supcon", "moco", "byol", "swav", "mae_unet", "mae", "mae, decode share 0.25")
+VARIANTS = {"mae, decode share 0.25": ("mae", ["--decode-share", "0.25"])}
 """Which method with which options: probed, not fine-tuned."""
 RANDOM = {"random CNN": "supervised", "random ViT": "mae"}
 """Networks that learnt nothing, and the recipe whose architecture they have."""
@@ -222,7 +222,8 @@ def table(subjects: dict[str, list[Subject]], test: Callable[[Subject], trials.T
     """One line per method, beside the random network of its kind."""
     tests = {name: [test(subject) for subject in several] for name, several in subjects.items()}
     found = {name: trials.over_seeds(each) for name, each in tests.items()}
-    print(f"\n{title}\n\n| pretraining | backbone | macro AUROC (95 %) | sd over seeds | gain over random (95 %) |")
+    print(f"\n{title}\n")
+    print("| pretraining | backbone | macro AUROC (95 %) | SD over seeds | gain over random weights (95 %) |")
     print("|---|---|---|---|---|")
     for name, several in subjects.items():
         if name == PIXELS:

@@ -182,8 +182,9 @@ def measured(name: str, options: argparse.Namespace, sent: list[bytes], work: Pa
 
 def table(found: dict[str, dict[int, tuple[Load, Load]]]) -> str:
     """In Markdown."""
-    heads = ("images/s", "p50 ms", "p99 ms")
-    columns = ["model", "clients", *heads, *(f"plain {head}" for head in heads), "rate ×", "p99 ×"]
+    heads = ("images/s", "p50, ms", "p99, ms")
+    columns = ["model", "clients", *(f"{own} {head}" for own in ("ribcage", "plain") for head in heads)]
+    columns += ["throughput ratio", "p99 ratio"]
     rows = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for name, loads in found.items():
         for clients, (served, other) in loads.items():

@@ -101,9 +101,9 @@ def main() -> None:
     for name, seconds in ((f"torchvision, RGB, {kind}", base), ("ribcage, gray, with its loader", own)):
         rate = options.batch / seconds
         each = 1e3 * seconds / options.batch
-        print(f"{name:40}{each:>9.1f} ms an image {rate:>9.1f} images/s {base / seconds:>6.2f}×")
+        print(f"{name:40}{each:>9.1f} ms per image {rate:>9.1f} images/s {base / seconds:>6.2f}×")
     waiting, precision = statistics.median(waits[1:]), "bf16" if run.bf16 else "float32"
-    print(f"waiting for data: {waiting:.2%} of a step; ours computes in {precision}")
+    print(f"waiting for data: {waiting:.2%} of a step; ribcage computes in {precision}")
 
 
 if __name__ == "__main__":
