@@ -81,7 +81,7 @@ def localised(one: Trial, images: int, options: argparse.Namespace) -> list[str]
 def tested(folder: Path, data: Datasets) -> dict[str, Resampled]:
     """A detector on the test part: mean over findings of each measure."""
     opened, rows = load_detector(folder), data.rows_of("test")
-    found = detections.detect(gradcam.finder(opened), data, rows, model=opened.spec, batch=64, threads=1)
+    found = detections.detect(gradcam.as_detector(opened), data, rows, model=opened.spec, batch=64, threads=1)
     labelled = box_evaluation.labelled_detections(found, data, rows, IGNORE)
     every = detection.bootstrap_detection(labelled.boxes, labelled.patients, resamples=500)
     return {name: every[name].macro() for name in MEASURES}

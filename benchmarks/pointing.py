@@ -225,7 +225,7 @@ def main() -> None:
     print(f"\n{options.model} at {options.size} px, {learnt:,} training images, validation AUROC {validation:.3f}.")
     print(f"{len(data.rows):,} test images of {len(np.unique(data.patients)):,} patients with boxes.")
     show_game({name: game(points, data) for name, points in looked.items()} | without_looking(data), data)
-    finder = gradcam.Looker(trained.method, temperature=trained.spec.temperature, boxes=CamBoxes(options.share))
+    finder = gradcam.CamDetector(trained.method, temperature=trained.spec.temperature, boxes=CamBoxes(options.share))
     seen = detections.detect(finder, data.data, data.rows, model=trained.spec, batch=32, threads=1)
     every = {name: seen.marks(name) for name in data.findings}
     surest = {name: pointing.highest_scoring(marks) for name, marks in every.items()}

@@ -140,7 +140,9 @@ def backbone(subject: Subject, data: Datasets) -> tuple[Backbone, ModelSpec]:
     return built, facts
 
 
-def features(subject: Subject, data: Datasets, names: Sequence[str], *parts: Sequence[str]) -> list[probing.Part]:
+def features(
+    subject: Subject, data: Datasets, names: Sequence[str], *parts: Sequence[str]
+) -> list[probing.FeatureTable]:
     """Of the images of some splits."""
     several = [data.rows_of(*splits) for splits in parts]
     if subject.name == PIXELS:
@@ -153,10 +155,10 @@ def features(subject: Subject, data: Datasets, names: Sequence[str], *parts: Seq
     return [probing.extract(built, show(rows=rows, normalise=scale), torch.device("cpu")) for rows in several]
 
 
-def pixels(loader: Loader) -> probing.Part:
+def pixels(loader: Loader) -> probing.FeatureTable:
     """No features, but the images themselves."""
     seen = np.concatenate([batch.views[0].flatten(1).numpy() for batch in loader.epoch(0)])
-    return probing.Part(seen, loader.labels(0, loader.rows), loader.rows)
+    return probing.FeatureTable(seen, loader.labels(0, loader.rows), loader.rows)
 
 
 @torch.no_grad()
@@ -176,7 +178,7 @@ def settled(network: Backbone, loader: Loader) -> None:
     network.eval()
 
 
-Split = tuple[probing.Part, probing.Part, probing.Part]
+Split = tuple[probing.FeatureTable, probing.FeatureTable, probing.FeatureTable]
 """Images to learn from, to choose by and to test on."""
 
 

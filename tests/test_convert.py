@@ -89,7 +89,7 @@ def test_folded_for_gray_it_answers_nearly_so(chexnet: nn.Module, folder: Path) 
     file, out = str(folder / "model.pth.tar"), folder / "gray"
     assert cli.main(["convert", file, "--out", str(out), "--channels", "1", "--size", "96", *CHEXNETS]) == 0
     opened = load_classifier(out)
-    assert (opened.spec.channels, opened.spec.colours, opened.spec.size) == (1, (), (96, 96))
+    assert (opened.spec.channels, opened.spec.rgb_normalisation, opened.spec.size) == (1, (), (96, 96))
     assert (opened.spec.mean, opened.spec.std) == GRAY
     images = gray(96)
     with torch.inference_mode():
@@ -111,7 +111,7 @@ def test_training_goes_on_from_it(converted: Path) -> None:
     """Its stem is folded like that of any file, also when three channels are asked for."""
     opened = load_classifier(converted)
     for channels in (1, 3):
-        model = replace(opened.spec, channels=channels, colours=(), size=(64, 64))
+        model = replace(opened.spec, channels=channels, rgb_normalisation=(), size=(64, 64))
         built = initial_backbone(model, str(converted), 0.0).model.state_dict()
         same = [
             name for name, value in opened.method.backbone.model.state_dict().items() if torch.equal(built[name], value)
@@ -208,12 +208,16 @@ def test_a_model_is_not_written_over_another(converted: Path, folder: Path, caps
 
 
 def test_colours_that_cannot_be_are_damage(converted: Path, folder: Path) -> None:
-    for number, colours in enumerate(([[0.5], [1.0]], [[0, 0, 0], [1, 1, 0]], [[0, 0, 0], [1, 1, float("nan")]], "x")):
+    for number, rgb_normalisation in enumerate(
+        ([[0.5], [1.0]], [[0, 0, 0], [1, 1, 0]], [[0, 0, 0], [1, 1, float("nan")]], "x")
+    ):
         broken = folder / f"broken {number}"
         shutil.copytree(converted, broken)
         facts = json.loads((broken / "model.json").read_text(encoding="utf-8"))
-        (broken / "model.json").write_text(json.dumps({**facts, "colours": colours}), encoding="utf-8")
-        with pytest.raises(ValueError, match="damaged: colours"):
+        (broken / "model.json").write_text(
+            json.dumps({**facts, "rgb_normalisation": rgb_normalisation}), encoding="utf-8"
+        )
+        with pytest.raises(ValueError, match="damaged: rgb_normalisation"):
             load_classifier(broken)
 
 
@@ -223,12 +227,12 @@ def test_an_older_model_opens(converted: Path, folder: Path) -> None:
     words = ["convert", str(folder / "model.pth.tar"), "--out", str(older), "--channels", "1", *CHEXNETS]
     assert cli.main(words) == 0
     facts = json.loads((older / "model.json").read_text(encoding="utf-8"))
-    for name in ("colours", "detector"):
+    for name in ("rgb_normalisation", "detector"):
         del facts[name]
     facts["format"] = 1
     (older / "model.json").write_text(json.dumps(facts), encoding="utf-8")
     (older / "SHA256SUMS").unlink()
-    assert load_classifier(older).spec.colours == () and np.isfinite(load_classifier(older).spec.mean)
+    assert load_classifier(older).spec.rgb_normalisation == () and np.isfinite(load_classifier(older).spec.mean)
     shutil.rmtree(older)
 
 

@@ -54,7 +54,7 @@ def image(width: int, height: int, at: tuple[float, float], half: float = 0.13) 
 def test_heat_is_where_the_evidence_is_in_the_file(fit: Fit, width: int, height: int, size: tuple[int, int]) -> None:
     read = image(width, height, (0.55, 0.42))
     one = opened(fit=fit, size=size)
-    heat = explanation.file_heat(one, read, ["Mass"])
+    heat = explanation.file_heatmaps(one, read, ["Mass"])
     assert heat.shape == (1, height, width) and heat.dtype == np.float32 and 0.9 < heat.max() <= 1
     hot = heat[0] > 0.8
     x, y = (float(np.flatnonzero(hot.any(axis)).mean()) + 0.5 for axis in (0, 1))
@@ -67,15 +67,15 @@ def test_heat_is_where_the_evidence_is_in_the_file(fit: Fit, width: int, height:
 def test_heat_is_what_is_drawn_in_the_view_where_the_file_is_the_view() -> None:
     read = image_file.GrayImage(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8), 64, 64)
     one = opened(stored=64)
-    seen = gradcam.looks(one.method, explanation.view_tensor(read.pixels, one.spec))
+    seen = gradcam.saliency_maps(one.method, explanation.view_tensor(read.pixels, one.spec))
     expected = heatmaps.upsampled_maps(seen.maps, seen.cells, (64, 64))[0, 0].numpy()
-    np.testing.assert_allclose(explanation.file_heat(one, read, ["Mass"])[0], expected, atol=1e-5)
+    np.testing.assert_allclose(explanation.file_heatmaps(one, read, ["Mass"])[0], expected, atol=1e-5)
 
 
 def test_a_smaller_map_is_the_same_map() -> None:
     read = image(400, 300, (0.3, 0.6))
     one = opened()
-    whole, small = (explanation.file_heat(one, read, ["Mass"], side)[0] for side in (None, 100))
+    whole, small = (explanation.file_heatmaps(one, read, ["Mass"], side)[0] for side in (None, 100))
     assert small.shape == (75, 100) == explanation.shrunk_size((400, 300), 100)[::-1]
     np.testing.assert_allclose(cv2.resize(whole, (100, 75), interpolation=cv2.INTER_AREA), small, atol=0.05)
     [box], [other] = (explanation.heat_boxes_in_file(heat, (400, 300)) for heat in (whole, small))
@@ -84,18 +84,18 @@ def test_a_smaller_map_is_the_same_map() -> None:
 
 def test_what_was_cut_off_has_no_heat() -> None:
     read = image(300, 100, (0.5, 0.5))
-    heat = explanation.file_heat(opened(fit="crop"), read, ["Mass"])[0]
+    heat = explanation.file_heatmaps(opened(fit="crop"), read, ["Mass"])[0]
     assert (heat[:, :100] == 0).all() and (heat[:, 200:] == 0).all() and heat[:, 100:200].max() > 0.9
     bright = replace(read, pixels=np.full_like(read.pixels, 200))
-    everywhere = explanation.file_heat(opened(fit="crop"), bright, ["Mass"])[0]
+    everywhere = explanation.file_heatmaps(opened(fit="crop"), bright, ["Mass"])[0]
     assert (everywhere[:, 100:200] > 0).all() and not everywhere[:, :100].any() and not everywhere[:, 200:].any()
 
 
 def test_a_finding_that_nothing_speaks_for_is_named_and_a_detector_refused() -> None:
-    found = explanation.look(opened(), image(90, 90, (0.5, 0.5)))
+    found = explanation.file_saliency(opened(), image(90, 90, (0.5, 0.5)))
     assert found.empty == ("肺不张",) and not found.heat("肺不张").any()
     with pytest.raises(ValueError, match="detector"):
-        explanation.look(
+        explanation.file_saliency(
             Detector(Path("d"), opened().spec, torch.nn.Identity(), Provenance.nothing()), image(9, 9, (0.5, 0.5))
         )  # type: ignore[arg-type]
 
@@ -170,7 +170,7 @@ def test_names_of_any_script_and_hostile_ones_stand_on_a_sheet_as_they_are() -> 
 
 def test_a_sheet_shows_the_image_and_each_finding_with_its_number() -> None:
     read = image(700, 500, (0.5, 0.5))
-    found = explanation.look(opened(), read)
+    found = explanation.file_saliency(opened(), read)
     made = saliency.saliency_tiles(read.pixels, found, {"Mass": 0.876, "肺不张": 0.001}, ["Mass"])
     assert [(one.name, one.number, one.strong) for one in made] == [
         ("original", "", False), ("Mass", "87.6 %", True), ("肺不张", "0.1 %", False),
@@ -283,12 +283,12 @@ def test_maps_of_a_trained_model_depend_on_its_weights(learnt: Classifier) -> No
 def test_maps_that_ignore_the_weights_are_caught(learnt: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """A map that only shows the edges of the image, as some published ways to make maps do."""
 
-    def edges(method: Supervised, images: Tensor, way: object = None) -> gradcam.Looks:
+    def edges(method: Supervised, images: Tensor, map_method: object = None) -> gradcam.SaliencyMaps:
         found = torch.nn.functional.avg_pool2d((images[..., 1:] - images[..., :-1]).abs(), 8)
         heat = (found / found.amax((2, 3), keepdim=True)).expand(-1, len(method.findings), -1, -1)
-        return gradcam.Looks(heat, heatmaps.Cells.even((12, 11), (SIDE, SIDE)), method.logits(images))
+        return gradcam.SaliencyMaps(heat, heatmaps.Cells.even((12, 11), (SIDE, SIDE)), method.logits(images))
 
-    monkeypatch.setattr(gradcam, "looks", edges)
+    monkeypatch.setattr(gradcam, "saliency_maps", edges)
     found = sanity.map_likeness(learnt, squares(3), draws=2)
     assert found.stubborn() == ("block", "stripes")
     np.testing.assert_allclose([*found.head, *found.network], 1.0)
@@ -309,6 +309,6 @@ def test_where_no_map_has_heat_nothing_is_said_to_depend_on_anything() -> None:
     with torch.no_grad():
         one.method.head.weight.fill_(-1)
     images = torch.rand(2, 1, 64, 64)
-    assert not gradcam.looks(one.method, images).maps.any()
+    assert not gradcam.saliency_maps(one.method, images).maps.any()
     found = sanity.Likeness(FINDINGS, *(np.full(2, np.nan),) * 2, 2, 5)
     assert not found.known and not found.stubborn()

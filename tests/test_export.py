@@ -28,7 +28,9 @@ def made(folder: Path, stored: int = 48, side: int = 32, **options: Any) -> Path
     """A model whose answers differ from image to image."""
     torch.manual_seed(0)
     channels = options.pop("channels", 1)
-    backbone = Backbone("test_resnet", size=(side, side), channels=channels, colours=options.get("colours", ()))
+    backbone = Backbone(
+        "test_resnet", size=(side, side), channels=channels, rgb_normalisation=options.get("rgb_normalisation", ())
+    )
     method = Supervised(backbone, ("Mass", "Nodule", "Edema"), loss=options.get("loss", "bce")).eval()
     torch.nn.init.normal_(method.head.weight, std=3.0)
     facts: dict[str, Any] = {"temperature": (1.5, 0.7, 2.0), "thresholds": {"youden": (0.2, None, 0.9)}} | options
@@ -60,7 +62,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "interpolated": {"stored": 48},
     "as it is": {"stored": 32},
     "one of them": {"loss": "cross-entropy", "temperature": (1.3, 1.3, 1.3)},
-    "in colours": {"channels": 3, "colours": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))},
+    "in RGB": {"channels": 3, "rgb_normalisation": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))},
 }
 
 

@@ -216,7 +216,10 @@ def test_a_deit_arrives(folder: Path) -> None:
     state = drawn(vit(rows=1000))
     opened = converted(folder, "deit", {"model": state}, *AS, "deit")
     assert opened.spec.name == "deit_tiny_patch16_224"
-    assert opened.spec.colours[0] == (0.485, 0.456, 0.406) and "facebookresearch/deit" in opened.spec.data[0]["source"]
+    assert (
+        opened.spec.rgb_normalisation[0] == (0.485, 0.456, 0.406)
+        and "facebookresearch/deit" in opened.spec.data[0]["source"]
+    )
     assert same(kept(opened), {name: value for name, value in state.items() if not name.startswith("head.")})
 
 

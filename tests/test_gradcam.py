@@ -14,7 +14,7 @@ from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.imaging import augment, heatmaps
 from ribcage.inference import detections, gradcam, predictions
-from ribcage.inference.gradcam import Looker, looks
+from ribcage.inference.gradcam import CamDetector, saliency_maps
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.models.detectors.cam import CamBoxes
@@ -50,7 +50,7 @@ def test_maps_of_any_network(name: str) -> None:
     before = {key: value.clone() for key, value in method.state_dict().items()}
     method.train()
     with torch.inference_mode():
-        seen = looks(method, images * 1)
+        seen = saliency_maps(method, images * 1)
     assert method.training and not any(module._forward_hooks for module in method.modules())
     assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
     assert all(value.grad is None and value.requires_grad for value in method.parameters())
@@ -71,7 +71,7 @@ def test_where_the_mean_is_pooled_grad_cam_is_cam(name: str, pool: str) -> None:
     with torch.no_grad():
         cam = torch.einsum("nchw,fc->nfhw", method.backbone.maps(images), method.head.weight).relu()
     expected = cam / cam.amax((2, 3), keepdim=True).clamp(min=1e-12)
-    torch.testing.assert_close(looks(method, images).maps, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(saliency_maps(method, images).maps, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "eeea_net_c2"])
@@ -79,7 +79,7 @@ def test_all_findings_at_once_are_what_each_gives_by_itself(name: str) -> None:
     """Equation 1 and 2 by hand, one finding and one image after the other, through the whole network."""
     method = classifier(name)
     images = torch.randn(2, 1, 64, 64)
-    seen = looks(method, images)
+    seen = saliency_maps(method, images)
     place = method.backbone.model.blocks[-2] if name in BY_TOKEN else _last(method.backbone.model, name)
     for n, f in [(0, 0), (0, 2), (1, 1)]:
         kept: list[Tensor] = []
@@ -102,7 +102,7 @@ def _last(model: nn.Module, name: str) -> nn.Module:
 @pytest.mark.parametrize("name", BY_TOKEN)
 def test_what_only_a_class_token_reads_is_still_looked_at(name: str) -> None:
     method = classifier(name)
-    seen = looks(method, torch.randn(4, 1, 64, 64))
+    seen = saliency_maps(method, torch.randn(4, 1, 64, 64))
     assert (seen.maps.amax((2, 3)) == 1).float().mean() > 0.5
 
 
@@ -113,10 +113,10 @@ def test_maps_depend_on_the_weights(name: str) -> None:
     trained, other, headless = (classifier(name, 128, seed=seed) for seed in (0, 1, 0))
     headless.head.load_state_dict(other.head.state_dict())
     images = torch.randn(8, 1, 128, 128)
-    first = looks(trained, images).maps.flatten()
-    assert torch.equal(first, looks(classifier(name, 128, seed=0), images).maps.flatten())
+    first = saliency_maps(trained, images).maps.flatten()
+    assert torch.equal(first, saliency_maps(classifier(name, 128, seed=0), images).maps.flatten())
     for changed in (other, headless):
-        second = looks(changed, images).maps.flatten()
+        second = saliency_maps(changed, images).maps.flatten()
         assert torch.corrcoef(torch.stack([first, second]))[0, 1] < 0.5
 
 
@@ -128,13 +128,13 @@ def test_evidence_planted_in_one_place_is_found_there(x: int, y: int) -> None:
         method.head.weight.copy_(torch.tensor([[1.0, -1.0], [-1.0, 1.0], [0.0, 0.0]]))
     image = torch.full((1, 1, 32, 32), 0.1)
     image[0, 0, y - 4 : y + 4, x - 4 : x + 4] = 1.0
-    seen = looks(method, image)
+    seen = saliency_maps(method, image)
     torch.testing.assert_close(heatmaps.peaks(seen.maps, seen.cells)[0, 0], torch.tensor([float(x), float(y)]))
     assert seen.maps[0, 0, y // 8, x // 8] == 1
     assert (seen.maps[0, 2] == 0).all() and heatmaps.peaks(seen.maps, seen.cells)[
         0, 2
     ].isnan().all()  # never looked for
-    found = Looker(method).found(image)[0]
+    found = CamDetector(method).found(image)[0]
     box = found.boxes[found.findings == 0][0]
     assert box[0] < x < box[2] and box[1] < y < box[3] and (box[2:] - box[:2] <= 16).all()
 
@@ -161,10 +161,10 @@ def test_exclusive_findings_are_looked_for_against_the_others() -> None:
     """The same number added to all logits changes no answer, and so no map."""
     method = classifier(loss="cross-entropy")
     images = torch.randn(2, 1, 64, 64)
-    before = looks(method, images).maps
+    before = saliency_maps(method, images).maps
     with torch.no_grad():
         method.head.weight += torch.randn(method.backbone.dim) * 5
-    torch.testing.assert_close(looks(method, images).maps, before, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(saliency_maps(method, images).maps, before, rtol=1e-3, atol=1e-3)
 
 
 def test_two_exclusive_findings_speak_against_each_other() -> None:
@@ -174,7 +174,7 @@ def test_two_exclusive_findings_speak_against_each_other() -> None:
     images = torch.randn(1, 1, 64, 64)
     with torch.no_grad():
         cam = torch.einsum("chw,c->hw", method.backbone.maps(images)[0], method.head.weight[0] - method.head.weight[1])
-    seen = looks(method, images).maps[0]
+    seen = saliency_maps(method, images).maps[0]
     torch.testing.assert_close(seen[0], cam.relu() / cam.max(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(seen[1], (-cam).relu() / (-cam).max(), rtol=1e-4, atol=1e-5)
 
@@ -183,15 +183,17 @@ def test_a_head_of_zeros_looks_nowhere_and_one_without_findings_is_refused() -> 
     for name in ("test_resnet", "test_vit"):
         method = classifier(name)
         nn.init.zeros_(method.head.weight)
-        assert (looks(method, torch.randn(2, 1, 64, 64)).maps == 0).all()
+        assert (saliency_maps(method, torch.randn(2, 1, 64, 64)).maps == 0).all()
     with pytest.raises(ValueError, match="test_resnet"):
-        looks(Supervised(Backbone("test_resnet"), ()), torch.randn(1, 1, 64, 64))
+        saliency_maps(Supervised(Backbone("test_resnet"), ()), torch.randn(1, 1, 64, 64))
 
 
 def test_maps_of_a_image_do_not_depend_on_its_batch() -> None:
     method = classifier("densenet121")
     images = torch.randn(3, 1, 64, 96)
-    torch.testing.assert_close(looks(method, images).maps[1:2], looks(method, images[1:2]).maps, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        saliency_maps(method, images).maps[1:2], saliency_maps(method, images[1:2]).maps, rtol=1e-3, atol=1e-4
+    )
 
 
 # ---- from maps to places
@@ -238,7 +240,7 @@ def test_enlarged_maps_are_what_interpolation_gives_where_cells_are_even_and_mov
 )
 def test_cells_lie_where_their_pixels_do(name: str, first: float, step: float) -> None:
     method = classifier(name, side=SIDES.get(name, 64))
-    seen = looks(method, torch.randn(1, 1, *[SIDES.get(name, 64)] * 2))
+    seen = saliency_maps(method, torch.randn(1, 1, *[SIDES.get(name, 64)] * 2))
     assert seen.cells == heatmaps.Cells((first, first), (step, step))
 
 
@@ -247,7 +249,7 @@ def test_a_cell_lies_where_the_image_changes_it_most(name: str) -> None:
     """The middle of the gradient's square above half of its maximum: what attention spreads everywhere is left out."""
     side = 160
     method = classifier(name, side)
-    cells = looks(method, torch.randn(1, 1, side, side)).cells
+    cells = saliency_maps(method, torch.randn(1, 1, side, side)).cells
     images = torch.randn(2, 1, side, side, requires_grad=True)
     features = method.backbone.maps(images)
     middle = features.shape[2] // 2
@@ -309,8 +311,10 @@ def test_boxes_are_around_each_region_hot_enough() -> None:
 def test_boxes_of_a_classifier_are_scored_by_probability_and_heat() -> None:
     method = classifier()
     images = torch.randn(2, 1, 64, 64)
-    seen = looks(method, images)
-    for n, found in enumerate(Looker(method, temperature=(2.0, 1.0, 0.5), boxes=CamBoxes(share=0.6)).found(images)):
+    seen = saliency_maps(method, images)
+    for n, found in enumerate(
+        CamDetector(method, temperature=(2.0, 1.0, 0.5), boxes=CamBoxes(share=0.6)).found(images)
+    ):
         assert (found.scores.diff() <= 0).all() and found.findings.dtype == torch.int64
         sure = (seen.logits[n] / torch.tensor([2.0, 1.0, 0.5])).sigmoid().numpy()
         for f in range(3):
@@ -319,7 +323,7 @@ def test_boxes_of_a_classifier_are_scored_by_probability_and_heat() -> None:
             mine = found.findings == f
             np.testing.assert_allclose(found.boxes[mine].numpy(), expected[:, :4])
             np.testing.assert_allclose(found.scores[mine].numpy(), sure[f] * expected[:, 4], rtol=1e-5)
-    assert len(Looker(method, boxes=CamBoxes(keep=1)).found(images)[0].boxes) == 1
+    assert len(CamDetector(method, boxes=CamBoxes(keep=1)).found(images)[0].boxes) == 1
     with pytest.raises(ValueError, match=r"not 1\.5"):
         CamBoxes(share=1.5)
 
@@ -333,7 +337,7 @@ def test_a_classifier_gives_the_table_of_a_detector(dataset: DatasetFolder, tmp_
     method = classifier(side=32)
     model = ModelSpec("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
     rows = np.array([1, 4, 5, 8])
-    found = detections.detect(Looker(method), Datasets.of([dataset]), rows, model=model, batch=3, threads=1)
+    found = detections.detect(CamDetector(method), Datasets.of([dataset]), rows, model=model, batch=3, threads=1)
     assert found.findings == FINDINGS and found.images["row"].tolist() == rows.tolist()
     said = predictions.predict(method, Datasets.of([dataset]), rows, model=model, threads=1).probabilities()
     for image, several in found.boxes.groupby("image"):
@@ -353,7 +357,7 @@ def test_points_are_in_stored_pixels(dataset: DatasetFolder) -> None:
     assert dataset.images is not None
     numbers = augment.draw_numbers(augment.plain_view(32), 0, 0, rows, 0, 48)
     shown = augment.apply(np.asarray(dataset.images)[rows], numbers, 0.5, 0.25)
-    seen = looks(method, shown)
+    seen = saliency_maps(method, shown)
     expected = heatmaps.peaks(seen.maps, seen.cells).numpy() * 48 / 32
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -383,18 +387,18 @@ def test_an_earlier_layer_has_twice_as_many_cells_and_what_is_not_there_is_named
     method = Supervised(Backbone(name, size=(64, 64)), ("Mass", "Edema")).eval()
     images = torch.randn(1, 1, 64, 64)
     for layer, side in enumerate((2, 4, 8)):
-        seen = gradcam.looks(method, images, gradcam.Way("layercam", layer))
+        seen = gradcam.saliency_maps(method, images, gradcam.MapMethod("layercam", layer))
         assert seen.maps.shape == (1, 2, side, side)
         assert seen.cells.step == (64 / side, 64 / side)
         torch.testing.assert_close(seen.logits, method.logits(images).detach())
     with pytest.raises(ValueError, match=r"no layer 9 .* 0: 2 × 2, 1: 4 × 4"):
-        gradcam.looks(method, images, gradcam.Way("gradcam", 9))
+        gradcam.saliency_maps(method, images, gradcam.MapMethod("gradcam", 9))
 
 
 def test_occlusion_is_hot_where_the_evidence_is_and_needs_no_layer() -> None:
     method = Supervised(Backbone("test_resnet", size=(64, 64)), ("Mass", "Edema")).eval()
     method.logits = lambda shown: torch.stack([shown[:, 0, 36:44, 12:20].mean((1, 2)), -shown.mean((1, 2, 3))], 1)  # type: ignore[method-assign]
-    seen = gradcam.looks(method, bright(method), gradcam.Way("occlusion"))
+    seen = gradcam.saliency_maps(method, bright(method), gradcam.MapMethod("occlusion"))
     assert seen.maps.shape == (1, 2, 14, 14)
     x, y = heatmaps.peaks(seen.maps, seen.cells)[0, 0].tolist()
     assert 10 <= x <= 22 and 34 <= y <= 46

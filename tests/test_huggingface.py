@@ -28,7 +28,7 @@ FACTS: dict[str, Any] = {
 }
 KINDS: dict[str, dict[str, Any]] = {
     "gray": {"name": "resnet18", "size": (64, 64), "stored": 72, "fit": "pad"},
-    "colour": {"name": "mobilenetv3_small_050", "size": (64, 96), "stored": 96, "fit": "crop", "channels": 3, "colours": COLOURS},
+    "colour": {"name": "mobilenetv3_small_050", "size": (64, 96), "stored": 96, "fit": "crop", "channels": 3, "rgb_normalisation": COLOURS},
     "patches": {"name": "test_vit", "size": (96, 96), "stored": 96, "fit": "squash", "pool": "avg"},
     "ours": {"name": "eeea_net_c1", "size": (64, 64), "stored": 64, "fit": "pad", "channels": 3},
 }  # fmt: skip
@@ -41,7 +41,7 @@ def saved(folder: Path, findings: tuple[str, ...] = ("Mass", "Hernia"), **facts:
     torch.manual_seed(0)
     built = Backbone(
         model.name, channels=model.channels, size=model.size, pool=model.pool, mean=model.mean, std=model.std,
-        colours=model.colours,
+        rgb_normalisation=model.rgb_normalisation,
     )  # fmt: skip
     save_bundle(folder, stirred(Supervised(built, findings)), model, Provenance.nothing())
     return load_bundle(folder)
@@ -81,7 +81,7 @@ def test_timm_makes_the_same_model_of_it(written: tuple[Bundle, Path]) -> None:
 def test_timm_asks_for_images_as_the_bundle_does(written: tuple[Bundle, Path]) -> None:
     opened, folder = written
     asked = timm.data.resolve_model_data_config(timm.create_model(f"local-dir:{folder}", pretrained=True))
-    means, stds = opened.spec.colours or ((0.53,) * opened.spec.channels, (0.26,) * opened.spec.channels)
+    means, stds = opened.spec.rgb_normalisation or ((0.53,) * opened.spec.channels, (0.26,) * opened.spec.channels)
     assert (tuple(asked["mean"]), tuple(asked["std"])) == (tuple(means), tuple(stds))
     assert tuple(asked["input_size"]) == (opened.spec.channels, *opened.spec.size)
     assert asked["crop_pct"] == 1 and asked["crop_mode"] == {"pad": "border", "crop": "center"}.get(opened.spec.fit, "squash")  # fmt: skip

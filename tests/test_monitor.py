@@ -22,7 +22,7 @@ from ribcage.methods import Method, Step
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.training import monitor, optim, probe, trainer
-from ribcage.training.monitor import Labelled, Monitor, effective_rank, spread, warning
+from ribcage.training.monitor import Labelled, Monitor, effective_rank, feature_std, warning
 
 CPU = torch.device("cpu")
 
@@ -80,21 +80,23 @@ def test_the_rank_counts_directions() -> None:
 
 def test_the_spread_is_0_for_one_point_and_1_for_directions_scattered_over_the_sphere() -> None:
     random = np.random.default_rng(0)
-    assert spread(np.full((50, 8), 0.3)) == pytest.approx(0, abs=1e-12)
-    assert spread(random.normal(size=(4000, 8))) == pytest.approx(1, abs=0.02)
-    assert spread(random.normal(size=(4000, 8)) * 100) == pytest.approx(1, abs=0.02)  # direction only
+    assert feature_std(np.full((50, 8), 0.3)) == pytest.approx(0, abs=1e-12)
+    assert feature_std(random.normal(size=(4000, 8))) == pytest.approx(1, abs=0.02)
+    assert feature_std(random.normal(size=(4000, 8)) * 100) == pytest.approx(1, abs=0.02)  # direction only
     two = np.array([[3.0, 4.0], [0.0, 2.0]])  # directions (.6, .8) and (0, 1): standard deviations .3 and .1
-    assert spread(two) == pytest.approx(np.sqrt(2) * 0.2)
+    assert feature_std(two) == pytest.approx(np.sqrt(2) * 0.2)
 
 
 def test_a_warning_says_what_fell_and_what_to_do() -> None:
-    assert warning([]) == warning([{"rank": 3.0, "spread": 0.06}]) == ""
-    assert "rank 1.9 is below 2" in warning([{"rank": 1.9, "spread": 0.5}])
-    assert "spread 0.01 is below 0.02" in warning([{"rank": 50.0, "spread": 0.01}])
-    fell = warning([{"rank": 20.0, "spread": 0.3}, {"rank": 90.0, "spread": 0.8}, {"rank": 4.0, "spread": 0.03}])
-    assert "rank 4 is below 5 % of what it was (90) and spread 0.03 is below 5 %" in fell
+    assert warning([]) == warning([{"rank": 3.0, "feature_std": 0.06}]) == ""
+    assert "rank 1.9 is below 2" in warning([{"rank": 1.9, "feature_std": 0.5}])
+    assert "feature_std 0.01 is below 0.02" in warning([{"rank": 50.0, "feature_std": 0.01}])
+    fell = warning(
+        [{"rank": 20.0, "feature_std": 0.3}, {"rank": 90.0, "feature_std": 0.8}, {"rank": 4.0, "feature_std": 0.03}]
+    )
+    assert "rank 4 is below 5 % of what it was (90) and feature_std 0.03 is below 5 %" in fell
     assert "--lr" in fell and "\n" not in fell
-    assert warning([{"rank": 1.0, "spread": 0.5}, {"rank": 9.0, "spread": 0.5}]) == ""  # it has recovered
+    assert warning([{"rank": 1.0, "feature_std": 0.5}, {"rank": 9.0, "feature_std": 0.5}]) == ""  # it has recovered
 
 
 # ---- a method in training
@@ -105,7 +107,7 @@ def test_random_weights_have_not_collapsed(data: dataset_folder.DatasetFolder, m
     torch.manual_seed(0)
     watch = watching(Agree(Backbone(model, size=(32, 32))), data)
     found = watch()
-    assert set(found) == {"rank", "spread"} and found["rank"] > 3 and found["spread"] > 0.05
+    assert set(found) == {"rank", "feature_std"} and found["rank"] > 3 and found["feature_std"] > 0.05
     assert watch.warning() == ""
 
 
@@ -117,7 +119,7 @@ def test_a_run_that_collapses_is_seen(data: dataset_folder.DatasetFolder) -> Non
     losses = [log.loss for log in in_training(method, data, 4, 1e-2).fit()]
     assert losses[-1] < losses[0] / 20  # the loss is delighted
     watch()
-    assert "The features have collapsed: spread" in watch.warning()
+    assert "The features have collapsed: feature_std" in watch.warning()
 
 
 def test_looking_changes_nothing(data: dataset_folder.DatasetFolder) -> None:
@@ -174,7 +176,7 @@ def test_probe_and_neighbours_are_what_others_compute(data: dataset_folder.Datas
         known, asked = (~np.isnan(part.labels[:, place]) for part in (one, other))
         labels, truth = one.labels[known, place], other.labels[asked, place]
         x, y = ((part.features - mean) / np.where(std < 1e-12, 1, std) for part in (one, other))
-        fit = LogisticRegression(C=1 / (monitor.STRENGTH * known.sum()), max_iter=10_000, tol=1e-9)
+        fit = LogisticRegression(C=1 / (monitor.RIDGE * known.sum()), max_iter=10_000, tol=1e-9)
         probes.append(roc_auc_score(truth, fit.fit(x[known], labels).decision_function(y[asked])))
         cosine = F.normalize(torch.tensor(other.features)) @ F.normalize(torch.tensor(one.features)).T
         scores = []
@@ -194,7 +196,7 @@ def test_what_cannot_be_judged_is_left_out(data: dataset_folder.DatasetFolder) -
     found = watching(
         Agree(Backbone("test_resnet")), data, labelled=Labelled(Datasets.of([data]), rows, rows, ("Mass",))
     )()
-    assert set(found) == {"rank", "spread"}
+    assert set(found) == {"rank", "feature_std"}
 
 
 # ---- what was found before
@@ -205,9 +207,9 @@ def test_a_resumed_run_remembers(tmp_path: Path) -> None:
     assert monitor.before(log) == []
     lines: list[dict[str, Any]] = [
         {"step": 1, "loss": 2.0},
-        {"step": 1, "validation": {"rank": 40.0, "spread": 0.5}},
+        {"step": 1, "validation": {"rank": 40.0, "feature_std": 0.5}},
         {"step": 2, "loss": 1.0},
     ]
     log.write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 2, "valid', encoding="utf-8")
-    assert monitor.before(log) == [{"rank": 40.0, "spread": 0.5}]
-    assert "what it was (0.5)" in warning([*monitor.before(log), {"rank": 40.0, "spread": 0.024}])
+    assert monitor.before(log) == [{"rank": 40.0, "feature_std": 0.5}]
+    assert "what it was (0.5)" in warning([*monitor.before(log), {"rank": 40.0, "feature_std": 0.024}])

@@ -132,15 +132,17 @@ def test_thresholds_crossed_are_told_and_unknown_ones_left_open(model: Path, tmp
     for name, cut in zip(THREE, load_classifier(model).spec.thresholds["youden"], strict=True):
         if cut is None:
             continue
-        assert table[f"{name}_crossed"].tolist() == (table[name] >= cut).tolist()
-        assert table[f"{name}_crossed"].nunique() == 2
-    assert table["Nodule_crossed"].isna().all()
+        assert table[f"{name}_above_threshold"].tolist() == (table[name] >= cut).tolist()
+        assert table[f"{name}_above_threshold"].nunique() == 2
+    assert table["Nodule_above_threshold"].isna().all()
     again = pd.read_csv(tmp_path / "表 1.csv")
-    assert list(again) == list(table) and again["Mass_crossed"].tolist() == table["Mass_crossed"].tolist()
+    assert (
+        list(again) == list(table) and again["Mass_above_threshold"].tolist() == table["Mass_above_threshold"].tolist()
+    )
     half = asked(model, tmp_path, threshold="half")
-    assert half["Nodule_crossed"].tolist() == (table["Nodule"] >= 0.5).tolist()
+    assert half["Nodule_above_threshold"].tolist() == (table["Nodule"] >= 0.5).tolist()
     table.to_parquet(tmp_path / "a.parquet")
-    assert pd.read_parquet(tmp_path / "a.parquet")["Nodule_crossed"].isna().all()
+    assert pd.read_parquet(tmp_path / "a.parquet")["Nodule_above_threshold"].isna().all()
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
@@ -236,7 +238,7 @@ def test_of_many_findings_the_crossed_and_the_next_are_shown(
 ) -> None:
     table = asked(many(tmp_path), image(tmp_path / "a.png"))
     line, star, unknown, end, bare = capsys.readouterr().out.splitlines()
-    crossed = [name for name in CHESTXRAY14 if bool(table[f"{name}_crossed"].fillna(False)[0])]
+    crossed = [name for name in CHESTXRAY14 if bool(table[f"{name}_above_threshold"].fillna(False)[0])]
     assert crossed and line.count("*") == len(crossed)
     assert all(f"{name} {table[name][0]:.3f}*" in line for name in crossed)
     assert line.endswith(f"… {14 - len(crossed) - prediction_lines.NEXT} more")
@@ -261,7 +263,7 @@ def test_of_a_long_table_the_first_are_shown_and_all_that_is_wrong(
 def test_a_model_without_thresholds_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = made(tmp_path / "m", thresholds={})
     table = asked(bare, image(tmp_path / "a.png"))
-    assert table[[f"{name}_crossed" for name in THREE]].isna().all(axis=None)
+    assert table[[f"{name}_above_threshold" for name in THREE]].isna().all(axis=None)
     assert "--threshold half" in capsys.readouterr().out
 
 
@@ -305,11 +307,14 @@ def test_maps_are_of_the_crossed_findings_else_of_the_likeliest(model: Path, tmp
         image(tmp_path / "in" / f"{number}.png", number)
     table = asked(model, tmp_path / "in", maps=tmp_path / "m")
     for row in table.to_dict("records"):
-        crossed = [name for name in THREE if row[f"{name}_crossed"] is True]
+        crossed = [name for name in THREE if row[f"{name}_above_threshold"] is True]
         likeliest = max(THREE, key=lambda name, row=row: row[name])
         names = {f"{Path(row['path']).name}-{name}.png" for name in crossed or [likeliest]}
         assert {one.name for one in (tmp_path / "m").glob(f"{Path(row['path']).name}-*")} == names
-    assert table["Mass_crossed"].nunique() == 2 and (~table["Mass_crossed"] & ~table["Edema_crossed"]).any()
+    assert (
+        table["Mass_above_threshold"].nunique() == 2
+        and (~table["Mass_above_threshold"] & ~table["Edema_above_threshold"]).any()
+    )
 
 
 def test_sheets_go_to_one_file_or_into_a_folder(model: Path, tmp_path: Path) -> None:

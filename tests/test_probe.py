@@ -18,7 +18,7 @@ from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.training import probe
-from ribcage.training.probe import Part
+from ribcage.training.probe import FeatureTable
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +28,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def planted(count: int, seed: int, strength: float = 3.0) -> Part:
+def planted(count: int, seed: int, strength: float = 3.0) -> FeatureTable:
     """Features whose first directions tell two findings; a third finding is noise, a part of all labels unknown."""
     rng = np.random.default_rng(seed)
     labels = (rng.random((count, 3)) < 0.3).astype(np.float32)
     features = rng.normal(size=(count, 16)).astype(np.float32)
     features[:, :2] += strength * labels[:, :2]
     labels[rng.random(labels.shape) < 0.2] = np.nan
-    return Part(features, labels, np.arange(count))
+    return FeatureTable(features, labels, np.arange(count))
 
 
 # ---- the readers
@@ -59,28 +59,28 @@ def test_logistic_regression_is_scikit_learns_for_every_strength(wide: bool) -> 
 
 
 def test_neighbours_vote_with_their_cosine() -> None:
-    keys = Part(
+    keys = FeatureTable(
         np.array([[1, 0], [0, 1], [1, 1]], np.float32), np.array([[1.0], [0.0], [np.nan]], np.float32), np.arange(3)
     )
-    query = Part(np.array([[2, 1]], np.float32), np.array([[1.0]], np.float32), np.arange(1))
+    query = FeatureTable(np.array([[2, 1]], np.float32), np.array([[1.0]], np.float32), np.arange(1))
     found = probe.neighbours(keys, query, query)[0][0]
     near, far = np.exp((2 / 5**0.5 - 1) / 0.07), np.exp((1 / 5**0.5 - 1) / 0.07)
     assert found[0, 0] == pytest.approx((near + 0.5e-6) / (near + far + 1e-6), rel=1e-5)
 
 
 def test_nobody_known_among_the_neighbours_leaves_the_share_of_all() -> None:
-    keys = Part(np.eye(300, 12, dtype=np.float32) + 1, np.full((300, 1), np.nan, np.float32), np.arange(300))
+    keys = FeatureTable(np.eye(300, 12, dtype=np.float32) + 1, np.full((300, 1), np.nan, np.float32), np.arange(300))
     keys.labels[290:, 0] = [1, 0] * 5
     keys.features[290:] *= -1
-    query = Part(np.ones((1, 12), np.float32), np.ones((1, 1), np.float32), np.arange(1))
+    query = FeatureTable(np.ones((1, 12), np.float32), np.ones((1, 1), np.float32), np.arange(1))
     assert probe.neighbours(keys, query, query)[0][0][0, 0] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("reader", probe.READERS)
-def test_what_is_in_the_features_is_found_and_noise_is_not(reader: str) -> None:
-    learning, choosing, tested = planted(600, 0), planted(300, 1), planted(1000, 2)
-    found = probe.chosen_auroc(probe.READERS[reader](learning, choosing, tested), choosing.labels, tested.labels)
-    assert (found[:2] > (0.95 if reader == "logistic" else 0.85)).all()
+@pytest.mark.parametrize("classifier", probe.CLASSIFIERS)
+def test_what_is_in_the_features_is_found_and_noise_is_not(classifier: str) -> None:
+    train, val, test = planted(600, 0), planted(300, 1), planted(1000, 2)
+    found = probe.chosen_auroc(probe.CLASSIFIERS[classifier](train, val, test), val.labels, test.labels)
+    assert (found[:2] > (0.95 if classifier == "logistic" else 0.85)).all()
     assert abs(found[2] - 0.5) < 0.08
 
 
@@ -107,27 +107,27 @@ def test_a_finding_that_validation_cannot_judge_takes_the_setting_of_the_others(
 def test_draws_differ_in_small_shares_and_all_patients_are_drawn_once(data: Path) -> None:
     opened = Datasets.open([data])
     rows = np.flatnonzero(opened[0].index.table["split"] == "train")
-    learning = replace(planted(len(rows), 0), rows=rows)
-    found = list(probe.scores(opened, learning, planted(80, 1), planted(90, 2), (0.3, 1.0), 3))
-    assert [(score.share, score.seed, score.reader) for score in found] == [
-        *[(0.3, seed, reader) for seed in range(3) for reader in probe.READERS],
-        *[(1.0, 0, reader) for reader in probe.READERS],
+    train = replace(planted(len(rows), 0), rows=rows)
+    found = list(probe.scores(opened, train, planted(80, 1), planted(90, 2), (0.3, 1.0), 3))
+    assert [(score.share, score.seed, score.classifier) for score in found] == [
+        *[(0.3, seed, classifier) for seed in range(3) for classifier in probe.CLASSIFIERS],
+        *[(1.0, 0, classifier) for classifier in probe.CLASSIFIERS],
     ]
-    assert len({score.auroc for score in found if score.reader == "logistic"}) == 4
-    small, *_, whole = probe.spreads(found)
-    means = [score.mean.mean for score in found if score.reader == "logistic" and score.share < 1]
-    assert (small.mean, small.least, small.most) == pytest.approx((np.mean(means), min(means), max(means)))
+    assert len({score.auroc for score in found if score.classifier == "logistic"}) == 4
+    small, *_, whole = probe.summarise_scores(found)
+    means = [score.mean.mean for score in found if score.classifier == "logistic" and score.share < 1]
+    assert (small.mean, small.minimum, small.maximum) == pytest.approx((np.mean(means), min(means), max(means)))
     assert small.sd == pytest.approx(np.std(means, ddof=1)) and small.draws == 3
     assert whole.draws == 1 and np.isnan(whole.sd) and whole.images == len(rows)
 
 
 def test_a_finding_without_both_classes_in_the_draw_is_undefined_not_one_half(data: Path) -> None:
     opened = Datasets.open([data])
-    learning = planted(len(opened[0]), 0)
-    learning.labels[:, 1] = 0
-    found = list(probe.scores(opened, learning, planted(80, 1), planted(90, 2), (1.0,), 1))
+    train = planted(len(opened[0]), 0)
+    train.labels[:, 1] = 0
+    found = list(probe.scores(opened, train, planted(80, 1), planted(90, 2), (1.0,), 1))
     assert all(np.isnan(score.auroc[1]) and score.mean.used == 2 for score in found)
-    assert probe.spreads(found)[0].findings == 2
+    assert probe.summarise_scores(found)[0].findings == 2
     assert probe.probe_scores(found, ("a", "b", "c"))["scores"][0]["auroc"]["b"] is None
 
 
@@ -206,12 +206,12 @@ def test_a_model_that_has_seen_the_tested_images_is_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = dataset_folder.open(data)
-    tested = split_rows(opened, "test")
-    model = made(tmp_path / "m", opened, tested)
+    test = split_rows(opened, "test")
+    model = made(tmp_path / "m", opened, test)
     words = ["probe", str(model), "--data", str(data), "--labels", "1", "--threads", "1"]
     assert cli.main(words) == 2
     said = capsys.readouterr().err
-    assert f"Of {len(tested)} test images, {len(tested)} show" in said and said.count("\n") == 1
+    assert f"Of {len(test)} test images, {len(test)} show" in said and said.count("\n") == 1
     assert cli.main([*words, "--allow-leak"]) == 0
     assert "! LEAK" in capsys.readouterr().out
 

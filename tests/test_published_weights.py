@@ -79,7 +79,7 @@ def test_who_says_all_that_is_guessed_need_not_agree(resnet: State, tmp_path: Pa
     words = ["convert", str(tmp_path / "own.pth"), "--out", str(tmp_path / "out"), "--mean", "0.5", "--std", "0.25"]
     assert cli.main([*words, "--findings", "Mass", "Edema", "Hernia"]) == 0
     model = load_classifier(tmp_path / "out").spec
-    assert model.colours == ((0.5,) * 3, (0.25,) * 3) and not model.training["agreed"]
+    assert model.rgb_normalisation == ((0.5,) * 3, (0.25,) * 3) and not model.training["agreed"]
     assert [one for one in model.training["claims"] if "given: by an option" in one]
 
 

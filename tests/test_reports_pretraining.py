@@ -20,7 +20,7 @@ from ribcage.methods.moco import MoCo
 from ribcage.models.backbone import Backbone
 from ribcage.reports import pretraining
 from ribcage.training import probe
-from ribcage.training.probe import Part
+from ribcage.training.probe import FeatureTable
 
 SIDE = 32
 HEADINGS = ("<h2>Training</h2>", "<h2>Reconstructions</h2>", "<h2>Nearest neighbours</h2>")
@@ -49,9 +49,9 @@ def facts(name: str = "test_resnet") -> ModelSpec:
     return ModelSpec(name, (), (SIDE, SIDE), SIDE, "pad", 0.5, 0.25, training=training)
 
 
-def logged(folder: Path, spread: float = 0.4) -> None:
+def logged(folder: Path, feature_std: float = 0.4) -> None:
     lines = [{"step": step, "epoch": 1 + step // 10, "loss": 5 / step, "lr": 1, "acc1": step} for step in range(1, 21)]
-    found = {"rank": 12.5, "spread": spread, "probe": 0.71, "knn": 0.69}
+    found = {"rank": 12.5, "feature_std": feature_std, "probe": 0.71, "knn": 0.69}
     looks = [{"step": step, "epoch": step // 10, "validation": found} for step in (10, 20)]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, [*lines, *looks])), encoding="utf-8")
 
@@ -77,13 +77,13 @@ def test_the_page_is_whole_and_needs_no_other_file(tmp_path: Path, datasets: Dat
     assert "http" not in page and "<script" not in page and "<b> 模型" not in page and "&lt;b&gt; 模型" in page
     for text in ("20 in 3 epochs", "12.5", "0.71", "acc1", "one, two", "80 of 30 known patients"):
         assert text in page
-    assert len(re.findall('class="plot"', page)) == 5  # loss, rank, spread, acc1, and both readers in one
+    assert len(re.findall('class="plot"', page)) == 5  # loss, rank, feature_std, acc1, and both readers in one
 
 
 def test_a_collapse_is_said_first(tmp_path: Path, datasets: Datasets) -> None:
-    logged(tmp_path, spread=0.001)
+    logged(tmp_path, feature_std=0.001)
     page = written(tmp_path, datasets)
-    assert 0 < page.index("The features have collapsed: spread 0.001") < page.index(HEADINGS[0])
+    assert 0 < page.index("The features have collapsed: feature_std 0.001") < page.index(HEADINGS[0])
 
 
 def test_a_run_without_a_log_has_its_images(tmp_path: Path, datasets: Datasets) -> None:
@@ -156,12 +156,14 @@ def test_the_findings_that_neighbours_share_are_counted_by_hand(datasets: Datase
     cosine = torch.tensor(
         [[-2, 0.9, 0.25, 0.0], [0.9, -2, 0.2, 0.3], [0.25, 0.2, -2, 0.99], [0.0, 0.3, 0.99, -2]], dtype=torch.float32
     )
-    agreement = pretraining.label_agreement(datasets, Part(np.zeros((4, 1), np.float32), labels, rows), cosine)
+    agreement = pretraining.label_agreement(datasets, FeatureTable(np.zeros((4, 1), np.float32), labels, rows), cosine)
     # nearest: 0 → 1 shares, 1 → 0 shares, 2 → 0 does not (3 is of the same patient)
     # any: 0: 1 of 3; 1: 2 of 3; 2: 1 of 2
     assert agreement == pytest.approx((2 / 3, 0.5))
     nothing = np.full((4, 2), np.nan, np.float32)
-    assert pretraining.label_agreement(datasets, Part(np.zeros((4, 1), np.float32), nothing, rows), cosine) is None
+    assert (
+        pretraining.label_agreement(datasets, FeatureTable(np.zeros((4, 1), np.float32), nothing, rows), cosine) is None
+    )
 
 
 def test_findings_are_named_where_they_are_known(datasets: Datasets) -> None:

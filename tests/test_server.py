@@ -315,7 +315,7 @@ def test_a_map_is_the_one_of_predict(server: Running, folders: dict[str, Path]) 
     rows, columns = told["grid"]
     assert min(told["grid"]) < 6 and f"{rows} × {columns} cells" in told["warning"]
     read = image_file.decode_image(sent, "a.png", min_side=SIDE)
-    wanted = explanation.file_heat(opened, read, [finding], side=60)[0]
+    wanted = explanation.file_heatmaps(opened, read, [finding], side=60)[0]
     heat = cv2.imdecode(np.frombuffer(base64.b64decode(told["saliency_map"]), np.uint8), cv2.IMREAD_UNCHANGED)
     assert heat.shape == wanted.shape == (told["height"], told["width"])
     np.testing.assert_allclose(heat / 255, wanted, atol=2 / 255)

@@ -86,12 +86,20 @@ def converted_model(
         mean, std = tuple(mean) * 3, tuple(std) * 3
     if len(mean) != stem or len(std) != stem:
         raise ValueError(f"{file} is for {stem} channel{'s' * (stem > 1)}, not for {len(mean)} means.")
-    own, colours = (GRAY, (mean, std)) if stem == 3 else ((mean[0], std[0]), ())
+    own, rgb_normalisation = (GRAY, (mean, std)) if stem == 3 else ((mean[0], std[0]), ())
     size = size or found.size
     answered = tuple(name for name in names if name)
     claims = claimed(found, answered, mean, std, size, given)
     torch.manual_seed(0)
-    backbone = Backbone(found.name, channels=stem, size=size, pool=found.pool, mean=own[0], std=own[1], colours=colours)
+    backbone = Backbone(
+        found.name,
+        channels=stem,
+        size=size,
+        pool=found.pool,
+        mean=own[0],
+        std=own[1],
+        rgb_normalisation=rgb_normalisation,
+    )
     coverage = laid_over(backbone.model, found.name, body, str(file))
     strange = tuple(name for name in coverage.unexpected if name not in found.left)
     rows = len(head.get("weight", ()))
@@ -113,7 +121,7 @@ def converted_model(
         ask(file, found, claims)
     if stem == 3 and channels == 1:
         fold_stem(backbone.model, replace(config, mean=mean, std=std), *GRAY)
-        backbone.channels, backbone.colours = 1, ()
+        backbone.channels, backbone.rgb_normalisation = 1, ()
     method = Supervised(backbone, answers)
     if answers:
         places = [place for place, name in enumerate(names) if name]
@@ -129,7 +137,7 @@ def converted_model(
         std=own[1],
         channels=backbone.channels,
         pool=found.pool,
-        colours=colours if backbone.channels == 3 else (),
+        rgb_normalisation=rgb_normalisation if backbone.channels == 3 else (),
         temperature=found.temperature if names == found.findings else (),
         thresholds={"published": found.thresholds} if found.thresholds and names == found.findings else {},
         data=(origin(found),),

@@ -122,8 +122,8 @@ def initial_backbone(spec: ModelSpec, init: str, drop_path: float) -> Backbone:
     trained = load_bundle(folder)
     if trained.spec.name != spec.name:
         raise ValueError(f"{init} is a {trained.spec.name}, not a {spec.name}: pass --model {trained.spec.name}.")
-    if trained.spec.colours:  # a trained model has one normalisation of gray
-        expected = Weights(trained.method.backbone.model.state_dict(), *trained.spec.colours)
+    if trained.spec.rgb_normalisation:  # a trained model has one normalisation of gray
+        expected = Weights(trained.method.backbone.model.state_dict(), *trained.spec.rgb_normalisation)
         return _built(
             spec, init=str(folder / WEIGHTS_FILE), mean=spec.mean, std=spec.std, read=lambda _: expected, **shape
         )

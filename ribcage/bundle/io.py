@@ -186,7 +186,7 @@ def _built(spec: ModelSpec, where: str) -> Detect | Supervised:
     """The method that a spec describes, with random weights."""
     backbone = Backbone(
         spec.name, channels=spec.channels, size=spec.size, pool=spec.pool, mean=spec.mean, std=spec.std,
-        colours=spec.colours,
+        rgb_normalisation=spec.rgb_normalisation,
     )  # fmt: skip
     if spec.detector and spec.detector.get("head") != CAM_HEAD:
         return build_detector(spec, backbone, where)

@@ -52,7 +52,7 @@ class ModelSpec:
     channels: int = 1
     pool: str = ""
     """Pooling of the features; "" for the architecture's own."""
-    colours: tuple[tuple[float, ...], ...] = ()
+    rgb_normalisation: tuple[tuple[float, ...], ...] = ()
     """(means, standard deviations) of three channels, for published weights that are kept unchanged: the gray image is
     repeated in three channels and normalised by these instead of `mean` and `std`."""
     loss: str = "bce"
@@ -116,7 +116,7 @@ class ModelSpec:
         for name in ("findings", "size", "temperature", "data"):
             values[name] = tuple(values[name])
         values["reliability"] = tuple(map(FindingReliability.from_json, values["reliability"]))
-        values["colours"] = tuple(map(tuple, values["colours"]))
+        values["rgb_normalisation"] = tuple(map(tuple, values["rgb_normalisation"]))
         values["thresholds"] = {name: tuple(chosen) for name, chosen in values["thresholds"].items()}
         return cls(**values)
 
@@ -146,8 +146,8 @@ def _invalid(values: dict[str, Any]) -> str:
 def _wrong_lengths(values: dict[str, Any]) -> list[str]:
     """Keys that do not hold one number per finding."""
     count = len(values["findings"])
-    if values["colours"] and values["channels"] != 3:
-        return ["colours"]
+    if values["rgb_normalisation"] and values["channels"] != 3:
+        return ["rgb_normalisation"]
     wrong = [name for name in ("temperature", "reliability") if len(values[name]) not in (0, count)]
     return wrong + (["thresholds"] if any(len(one) != count for one in values["thresholds"].values()) else [])
 
@@ -199,7 +199,7 @@ def _side(value: Any) -> bool:
     return type(value) is int and 1 <= value <= MAX_SIDE
 
 
-def _colours(value: Any) -> bool:
+def _rgb_normalisation(value: Any) -> bool:
     """Whether a JSON value holds means and standard deviations of three channels."""
     if not _list_of(list, 2)(value) or any(len(one) != 3 for one in value):
         return False
@@ -246,7 +246,7 @@ SPEC_CHECKS: dict[str, Callable[[Any], bool]] = {
     "std": lambda value: _finite(value) and not wrong_normalisation([], [value]),
     "channels": lambda value: type(value) is int and value in (1, 3),
     "pool": lambda value: isinstance(value, str) and value in POOLS,
-    "colours": lambda value: value == [] or _colours(value),
+    "rgb_normalisation": lambda value: value == [] or _rgb_normalisation(value),
     "loss": lambda value: isinstance(value, str) and value in losses.LOSSES,
     "detector": lambda value: isinstance(value, dict) and all(map(_option, value.values())),
     "temperature": lambda value: isinstance(value, list) and all(_finite(one) and 1e-6 < one < 1e6 for one in value),

@@ -39,7 +39,7 @@ def _of_detector() -> list[str]:
         "from ribcage.bundle.io import load_detector",
         "from ribcage.inference import gradcam",
         'opened = load_detector(".")  # this folder',
-        "found = gradcam.finder(opened).found(images)  # per image: boxes x0, y0, x1, y1 in pixels, findings, scores",
+        "found = gradcam.as_detector(opened).found(images)  # per image: boxes x0, y0, x1, y1 in px, findings, scores",
     ]
 
 

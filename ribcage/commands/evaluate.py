@@ -152,7 +152,7 @@ def evaluate_boxes(options: Options) -> "ResultWithPage":
     with distributed.started() as device:
         model.method.to(device)
         detected = detections.detect(
-            gradcam.finder(model), test.datasets, test.rows, model=model.spec, device=device, batch=options.batch,
+            gradcam.as_detector(model), test.datasets, test.rows, model=model.spec, device=device, batch=options.batch,
             label="detect",
         )  # fmt: skip
         if distributed.rank():

@@ -381,7 +381,7 @@ def build_cam(options: Options, data: "Datasets", device: "torch.device") -> Pat
     looking = Detector(known.folder, model, known.method.to(device), seen)
     val_rows = setup.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
     validation = DetectorValidation(
-        lambda: gradcam.finder(looking), data, val_rows, model, device=device, batch=options.batch,
+        lambda: gradcam.as_detector(looking), data, val_rows, model, device=device, batch=options.batch,
         policy=policy_of(options, data), threads=options.threads or None,
     )  # fmt: skip
     if warning := leakage.first_weights(seen, data, val_rows, options.val):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ribcage.bundle.spec import ModelSpec
-    from ribcage.inference.gradcam import Way
+    from ribcage.inference.gradcam import MapMethod
     from ribcage.reports.prediction_lines import PredictionLines
 
 POSITIONAL = ("model", "paths")
@@ -88,7 +88,13 @@ def run(options: Options) -> "pd.DataFrame":
     out = str(options.out) if options.out else ""
     show(options, table, PredictionLines(model, options.threshold, options.notes, out), ood.weakness(opened.ood))
     maps = MapFiles(
-        opened, way(options), options.maps, options.sheet, options.map_findings, options.threshold, options.window
+        opened,
+        map_method(options),
+        options.maps,
+        options.sheet,
+        options.map_findings,
+        options.threshold,
+        options.window,
     )
     readable = image_files.read_files(table, files.images)
     if options.maps or options.sheet:
@@ -180,8 +186,8 @@ def show(options: Options, table: "pd.DataFrame", text: "PredictionLines", weakn
         print(f"WARNING: {text.model.warning}")
 
 
-def way(options: Options) -> "Way":
+def map_method(options: Options) -> "MapMethod":
     """How the maps are made."""
     from ribcage.inference import gradcam
 
-    return gradcam.Way(options.map_method, options.map_layer)
+    return gradcam.MapMethod(options.map_method, options.map_layer)

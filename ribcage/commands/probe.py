@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ribcage.data.loader import Loader
     from ribcage.data.provenance import Provenance
     from ribcage.models.backbone import Backbone
-    from ribcage.training.probe import ProbeResult, Spread
+    from ribcage.training.probe import ProbeResult, ScoreSummary
 
 POSITIONAL = ("model",)
 EXAMPLES = ("probe runs/moco --data data/nih --out probe",)
@@ -110,7 +110,7 @@ def run(options: Options) -> "ProbeResult":
         "command": command_line(options),
         "versions": dataset_folder.versions(),
     }
-    show(options, probe.spreads(found), result)
+    show(options, probe.summarise_scores(found), result)
     write(options, result)
     return result
 
@@ -211,7 +211,7 @@ def command_line(options: Options) -> str:
     return shlex.join(["ribcage", "probe", *flags.option_line(sys.modules[__name__], options)])
 
 
-def show(options: Options, spreads: Sequence["Spread"], result: "ProbeResult") -> None:
+def show(options: Options, summaries: Sequence["ScoreSummary"], result: "ProbeResult") -> None:
     """One line per share and reader."""
     from ribcage.reports.console import console_table
     from ribcage.reports.html import Table
@@ -221,18 +221,18 @@ def show(options: Options, spreads: Sequence["Spread"], result: "ProbeResult") -
     weights = "" if named(options) else f" with {'weights from ' + options.init if options.init else 'RANDOM weights'}"
     title = f"{options.model}{weights}: mean AUROC of frozen features on {result['images'][2]:,} {options.split} images"
     console.print(f"\n{title}", style="bold")
-    head = ["patients", "learnt from", "reader", "AUROC", "±", "range", "findings"]
-    console.print(console_table(Table(head, [line(one, count) for one in spreads])))
+    head = ["patients", "training images", "classifier", "AUROC", "±", "range", "findings"]
+    console.print(console_table(Table(head, [line(one, count) for one in summaries])))
     console.print("± is the standard deviation over draws; a mean leaves out findings of which a draw has one class.")
     for leak in result["leaks"]:
         console.print(f"! LEAK: {leak['text']}.")
 
 
-def line(one: "Spread", findings: int) -> list[object]:
+def line(one: "ScoreSummary", findings: int) -> list[object]:
     """One share and reader."""
-    spread = [f"{one.sd:.4f}", f"{one.least:.3f}–{one.most:.3f}"] if one.draws > 1 else ["–", "–"]
-    learnt = [f"{100 * one.share:g} %", f"{one.draws} × {one.images:,.0f}", one.reader]
-    return [*learnt, f"{one.mean:.4f}", *spread, f"{one.findings} of {findings}"]
+    variation = [f"{one.sd:.4f}", f"{one.minimum:.3f}–{one.maximum:.3f}"] if one.draws > 1 else ["–", "–"]
+    learnt = [f"{100 * one.share:g} %", f"{one.draws} × {one.images:,.0f}", one.classifier]
+    return [*learnt, f"{one.mean:.4f}", *variation, f"{one.findings} of {findings}"]
 
 
 def write(options: Options, result: "ProbeResult") -> None:

@@ -1,8 +1,8 @@
 """Maps: where in an image the evidence for a finding lies – heat from 0 to 1, and boxes around it.
 
-`ribcage.inference.gradcam` makes them from a classifier. Its `Looker` finds boxes as a detector does, so that the CAM
-baseline is
-`detections.detect(gradcam.Looker(method, temperature=model.temperature), data, rows, model=model)`.
+`ribcage.inference.gradcam` makes them from a classifier. Its `CamDetector` finds boxes as a detector does, so that
+the CAM baseline is
+`detections.detect(gradcam.CamDetector(method, temperature=model.temperature), data, rows, model=model)`.
 
 Points and boxes are measured from the top left corner: the centre of the first pixel is at (0.5, 0.5). Between the
 centres of a map's cells heat is interpolated, beyond the outermost it stays what it is there.

@@ -22,7 +22,7 @@ from ribcage.imaging import augment, gray_image, heatmaps, image_file
 from ribcage.imaging.augment import View
 from ribcage.imaging.heatmaps import Cells
 from ribcage.inference import detections, gradcam
-from ribcage.inference.gradcam import Way
+from ribcage.inference.gradcam import MapMethod
 from ribcage.methods.supervised import Supervised
 
 HALF = 0.5
@@ -44,8 +44,8 @@ def view_tensor(square: np.ndarray, model: ModelSpec, how: View | None = None) -
 
 
 @dataclass(frozen=True)
-class Looked:
-    """Where a classifier looked in one file."""
+class FileSaliency:
+    """Where a classifier saliency in one file."""
 
     findings: tuple[str, ...]
     maps: Tensor
@@ -83,19 +83,19 @@ def shrunk_size(size: tuple[int, int], side: int | None) -> tuple[int, int]:
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
-def look(opened: Bundle, read: image_file.GrayImage, way: Way | None = None) -> Looked:
+def file_saliency(opened: Bundle, read: image_file.GrayImage, map_method: MapMethod | None = None) -> FileSaliency:
     """Where a classifier looks in a file for all of its findings. One at a time: the network is listened to."""
     if not isinstance(opened.method, Supervised):
         raise ValueError(f"{opened.folder} is a detector and has no maps: use a classifier.")
     size, model = (read.width, read.height), opened.spec
-    seen = gradcam.looks(opened.method, view_tensor(stored_square(read, model), model), way)
+    seen = gradcam.saliency_maps(opened.method, view_tensor(stored_square(read, model), model), map_method)
     points = np.array([[*seen.cells.first, *(np.array(seen.cells.first) + seen.cells.step)]])
     first, second = _back(points, size, model).reshape(2, 2)
     edges = _back(np.array([[0, 0, model.size[1], model.size[0]]]), size, model)[0].clip(0, [*size, *size])
     step = second - first
     cells = Cells((float(first[0]), float(first[1])), (float(step[0]), float(step[1])))
     x0, y0, x1, y1 = edges.tolist()
-    return Looked(opened.spec.findings, seen.maps[0], cells, (x0, y0, x1, y1), size)
+    return FileSaliency(opened.spec.findings, seen.maps[0], cells, (x0, y0, x1, y1), size)
 
 
 def _back(points: np.ndarray, size: tuple[int, int], model: ModelSpec) -> np.ndarray:
@@ -105,15 +105,15 @@ def _back(points: np.ndarray, size: tuple[int, int], model: ModelSpec) -> np.nda
     return (inside - np.tile(whole[:, 2], 2)) / np.tile(whole[:, :2].diagonal(), 2)
 
 
-def file_heat(
+def file_heatmaps(
     opened: Bundle, read: image_file.GrayImage, findings: Sequence[str], side: int | None = None
 ) -> np.ndarray:
     """(F, H, W) float32 in 0 … 1: where a classifier looks for each of these findings, in the pixels of the file.
 
     side: the longer side of the maps at most, for a file that is shown smaller; `shrunk` says how large they are then.
     """
-    looked = look(opened, read)
-    return np.stack([looked.heat(finding, side) for finding in findings])
+    saliency = file_saliency(opened, read)
+    return np.stack([saliency.heat(finding, side) for finding in findings])
 
 
 def heat_boxes_in_file(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -55,7 +55,7 @@ PREFIX = 16
 
 
 @dataclass(frozen=True)
-class Way:
+class MapMethod:
     """How maps are made."""
 
     method: Literal["gradcam", "layercam", "occlusion"] = "gradcam"
@@ -70,7 +70,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Looks:
+class SaliencyMaps:
     """What a classifier says of N images, and where it looked."""
 
     maps: Tensor
@@ -81,7 +81,7 @@ class Looks:
     """(N, F), before any temperature."""
 
 
-def looks(method: Supervised, images: Tensor, way: Way | None = None) -> Looks:
+def saliency_maps(method: Supervised, images: Tensor, map_method: MapMethod | None = None) -> SaliencyMaps:
     """Where a classifier looks in (N, C, H, W) images for each of its findings.
 
     Of findings that exclude each other, z_f is the logit of one against all others, since only differences of their
@@ -89,23 +89,23 @@ def looks(method: Supervised, images: Tensor, way: Way | None = None) -> Looks:
     """
     if not method.findings:
         raise ValueError(f"{method.backbone.name} has no findings to explain: finetune it first.")
-    way = way or Way()
-    if way.method == "occlusion":
+    map_method = map_method or MapMethod()
+    if map_method.method == "occlusion":
         return _occluded(method, images)
     with evaluation_mode(method), torch.inference_mode(False), torch.enable_grad():
         images = images.clone() if images.is_inference() else images.detach()
         by_token = getattr(method.backbone.model, "global_pool", "") == "token"
         with _measured(method.backbone, _size(images)) as cells:
-            if way.layer:
-                found = _earlier(method, images, way.layer)
+            if map_method.layer:
+                found = _earlier(method, images, map_method.layer)
             else:
                 found = (None if by_token else _pooled(method, images)) or _gathered(method, images)
-    if way.method == "layercam":
+    if map_method.method == "layercam":
         heat = heatmaps.layercam_maps(found.features, found.gradients)
     else:
         heat = heatmaps.gradcam_maps(found.features, found.gradients.mean((3, 4)).transpose(0, 1))
     grid = (heat.shape[2], heat.shape[3])
-    return Looks(heat, cells.get(grid) or Cells.even(grid, _size(images)), found.logits)
+    return SaliencyMaps(heat, cells.get(grid) or Cells.even(grid, _size(images)), found.logits)
 
 
 @dataclass(frozen=True)
@@ -185,10 +185,12 @@ def too_coarse(grid: tuple[int, int], size: tuple[int, int]) -> str:
     return f"The heat-maps have {cells}: too coarse to point at anything."
 
 
-def coarseness(backbone: Backbone, grid: tuple[int, int], size: tuple[int, int], way: Way | None = None) -> str:
+def coarseness(
+    backbone: Backbone, grid: tuple[int, int], size: tuple[int, int], map_method: MapMethod | None = None
+) -> str:
     """The same, and what is finer."""
     reductions = {one["reduction"] for one in backbone.model.feature_info}
-    earlier = (way.layer if way else 0) + int(
+    earlier = (map_method.layer if map_method else 0) + int(
         np.ceil(np.log2(COARSE / min(grid)))
     )  # each has twice as many cells a side
     layer = f"--map-method layercam --map-layer {earlier} (an earlier layer), " * (len(reductions) > earlier)
@@ -203,7 +205,7 @@ def map_grid_note(backbone: Backbone, size: tuple[int, int]) -> str:
     return coarseness(backbone, grid, size) or f"Heat-maps of this model have {grid[0]} × {grid[1]} cells."
 
 
-def _occluded(method: Supervised, images: Tensor) -> Looks:
+def _occluded(method: Supervised, images: Tensor) -> SaliencyMaps:
     """How much each answer falls when a square, twice as wide as its cell, is covered by the mean of the image."""
     size = _size(images)
     cell = max(size) / SQUARES
@@ -224,7 +226,7 @@ def _occluded(method: Supervised, images: Tensor) -> Looks:
                 across = slice(max(0, round(x - cells.step[0])), round(x + cells.step[0]))
                 covered[:, :, down, across] = mean
                 heat[:, :, row, column] = whole - _of_each(method, method.logits(covered))
-    return Looks(heatmaps.scaled_to_maximum(heat.float()), cells, logits)
+    return SaliencyMaps(heatmaps.scaled_to_maximum(heat.float()), cells, logits)
 
 
 def _around(cells: Cells, axis: int, place: int) -> slice:
@@ -339,14 +341,14 @@ def _window(module: Any, axis: int, length: int) -> tuple[int, float]:
 DRAWN = CamBoxes()
 
 
-def finder(opened: Detector) -> "Detect | Looker":
+def as_detector(opened: Detector) -> "Detect | CamDetector":
     """What finds boxes for a model that draws them."""
     if isinstance(opened.method, Detect):
         return opened.method
-    return Looker(opened.method, temperature=opened.spec.temperature, boxes=opened.cam)
+    return CamDetector(opened.method, temperature=opened.spec.temperature, boxes=opened.cam)
 
 
-class Looker:
+class CamDetector:
     """A classifier as a detector: boxes around where it looks, for every finding whatever its probability.
 
     temperature: of each finding, to calibrate its probability.
@@ -366,7 +368,7 @@ class Looker:
 
     def found(self, images: Tensor) -> list[Found]:
         """Boxes in pixels of (N, C, H, W) images, the surest first; score: probability × mean heat in the region."""
-        seen = looks(self.method, images)
+        seen = saliency_maps(self.method, images)
         said = predictions.Predictions(
             self.method.findings, np.arange(len(images)), seen.logits.float().cpu().numpy(), self.method.exclusive
         ).probabilities(self.temperature)
@@ -414,7 +416,7 @@ def points(
     )  # fmt: skip
     found = [np.empty((0, len(method.findings), 2))]
     for shown in loader.epoch(0):
-        seen = looks(method, shown.views[0].to(device))
+        seen = saliency_maps(method, shown.views[0].to(device))
         peaks = heatmaps.peaks(seen.maps, seen.cells).double().cpu().numpy()
         rows_shown = shown.rows.numpy()
         numbers = augment.draw_numbers(view, 0, 0, rows_shown, 0, data.sides(rows_shown))

@@ -38,7 +38,7 @@ DICOMDIR = "DICOMDIR"
 HEAD = 132
 """Bytes that tell what a file is."""
 BOX = ("finding", "score", "x", "y", "width", "height")
-CROSSED = "_crossed"
+ABOVE = "_above_threshold"
 ABOUT = ("study", "series", "view", "notes", "image_warnings", "model_warning")
 """Of a file; the warning is of the model, the same for all files."""
 UID = re.compile(r"[\d.]{1,64}")
@@ -224,7 +224,7 @@ def probabilities(
     first = table.columns.get_loc(ABOUT[0])
     for place, (name, cut) in enumerate(zip(opened.spec.findings, thresholds or _unknown(opened.spec), strict=True)):
         crossed = (table[name] >= (np.nan if cut is None else cut)).astype("boolean")
-        table.insert(first + place, name + CROSSED, crossed.mask(table[name].isna() | (cut is None)))
+        table.insert(first + place, name + ABOVE, crossed.mask(table[name].isna() | (cut is None)))
     return table
 
 
@@ -333,7 +333,7 @@ def classified_rows(opened: Classifier, several: Sequence[Shown]) -> list[list[R
 def detected_rows(opened: Detector, several: Sequence[Shown], least: Sequence[float]) -> list[list[Row]]:
     """The rows of each file: one for each box, in pixels of the file, or one that is empty."""
     images = torch.cat([one.image for one in several if one.image is not None])
-    found = gradcam.finder(opened).found(images)
+    found = gradcam.as_detector(opened).found(images)
     return [boxed(opened.spec, each, one.size, least) or [{}] for one, each in zip(several, found, strict=True)]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ribcage.bundle.io import Classifier
 from ribcage.bundle.spec import ModelSpec
 from ribcage.inference import explanation, gradcam
-from ribcage.inference.gradcam import Way
+from ribcage.inference.gradcam import MapMethod
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 
@@ -51,19 +51,24 @@ class Likeness:
 
 
 def map_likeness(
-    opened: Classifier, squares: Sequence[np.ndarray], *, draws: int = 5, seed: int = 0, way: Way | None = None
+    opened: Classifier,
+    squares: Sequence[np.ndarray],
+    *,
+    draws: int = 5,
+    seed: int = 0,
+    map_method: MapMethod | None = None,
 ) -> Likeness:
     """Compare the maps of these stored images with those of networks whose weights are drawn at random."""
     method, model = opened.method, opened.spec
     images = torch.cat([explanation.view_tensor(square, model) for square in squares])
-    trained, heads, networks = _maps(method, images, way), [], []
+    trained, heads, networks = _maps(method, images, map_method), [], []
     with torch.random.fork_rng(devices=()):
         for draw in range(draws):
             torch.manual_seed(seed + draw)
             head = Supervised(method.backbone, model.findings, loss=model.loss)  # type: ignore[arg-type]
             network = Supervised(untrained(model), model.findings, loss=model.loss)  # type: ignore[arg-type]
-            heads.append(rank_correlation(trained, _maps(head, images, way)))
-            networks.append(rank_correlation(trained, _maps(network, images, way)))
+            heads.append(rank_correlation(trained, _maps(head, images, map_method)))
+            networks.append(rank_correlation(trained, _maps(network, images, map_method)))
     return Likeness(
         model.findings, _mean(heads), _mean(networks), len(images), draws, (trained.shape[2], trained.shape[3])
     )
@@ -73,13 +78,15 @@ def untrained(model: ModelSpec) -> Backbone:
     """The same network, with the weights that a training would begin with."""
     return Backbone(
         model.name, channels=model.channels, size=model.size, pool=model.pool, mean=model.mean, std=model.std,
-        colours=model.colours,
+        rgb_normalisation=model.rgb_normalisation,
     )  # fmt: skip
 
 
-def _maps(method: Supervised, images: Tensor, way: Way | None = None) -> np.ndarray:
+def _maps(method: Supervised, images: Tensor, map_method: MapMethod | None = None) -> np.ndarray:
     """(N, F, h, w), a few images at a time."""
-    return np.concatenate([gradcam.looks(method, part, way).maps.cpu().numpy() for part in images.split(4)])
+    return np.concatenate(
+        [gradcam.saliency_maps(method, part, map_method).maps.cpu().numpy() for part in images.split(4)]
+    )
 
 
 def rank_correlation(own: np.ndarray, other: np.ndarray) -> np.ndarray:

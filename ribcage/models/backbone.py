@@ -129,8 +129,8 @@ class Backbone(nn.Module):
         pool: how features are pooled, in timm's words (avg, token, max …); "": as the model does by itself.
         mean, std: what the images will be normalised by; pretrained weights are fitted to it.
         read: gives the weights in a file under timm's names; None: as the file names them.
-        colours: (means, spreads) of each of three channels, for weights that are used as they were published: images
-            normalised by `mean` and `std` are brought to these first.
+        rgb_normalisation: (means, standard deviations) of three channels, for published weights used unchanged:
+            images normalised by `mean` and `std` are converted to these first.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Backbone(nn.Module):
         mean: float = GRAY[0],
         std: float = GRAY[1],
         read: Callable[[Path], Weights] | None = None,
-        colours: tuple[tuple[float, ...], ...] = (),
+        rgb_normalisation: tuple[tuple[float, ...], ...] = (),
     ) -> None:
         super().__init__()
         if channels not in (1, 3):
@@ -168,7 +168,7 @@ class Backbone(nn.Module):
                 fold_stem(self.model, config, mean, std)
         else:
             self.model = timm.create_model(name, in_chans=channels, **options)
-        self.scale, self.colours = (mean, std), colours
+        self.scale, self.rgb_normalisation = (mean, std), rgb_normalisation
         self.dim: int = getattr(self.model, "head_hidden_size", None) or self.model.num_features
         self.size: tuple[int, int] = size or tuple(pretrained_config(name).input_size[1:])
 
@@ -184,9 +184,12 @@ class Backbone(nn.Module):
 
     def shown(self, images: Tensor) -> Tensor:
         """The images as the model's first layer expects them."""
-        if not self.colours:
+        if not self.rgb_normalisation:
             return images
-        (mean, std), (means, stds) = self.scale, (images.new_tensor(each)[:, None, None] for each in self.colours)
+        (mean, std), (means, stds) = (
+            self.scale,
+            (images.new_tensor(each)[:, None, None] for each in self.rgb_normalisation),
+        )
         return (images * std + mean - means) / stds
 
     def pool(self, hidden: Tensor) -> Tensor:

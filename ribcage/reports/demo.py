@@ -168,7 +168,7 @@ def saliency_figures(folder: Path) -> list[Figure]:
         for row, score in zip(present["row"], present[name], strict=True):
             pixels = np.asarray(own.image(int(row)))
             read = image_file.GrayImage(pixels, pixels.shape[1], pixels.shape[0])
-            heat = explanation.file_heat(opened, read, (name,))[0]
+            heat = explanation.file_heatmaps(opened, read, (name,))[0]
             if heat.any():  # else nothing in the image raises the score
                 caption = f"{finding_name(name)} {100 * score:.0f} %"
                 figures.append(html.colour_figure(saliency.overlay(pixels, heat), caption))

@@ -10,7 +10,7 @@ from ribcage.bundle.io import Bundle, Classifier
 from ribcage.bundle.spec import DEFAULT_RULE
 from ribcage.imaging import image_file
 from ribcage.inference import explanation, gradcam, image_files, sanity
-from ribcage.inference.gradcam import Way
+from ribcage.inference.gradcam import MapMethod
 from ribcage.reports import saliency
 from ribcage.reports.prediction_lines import Row, crossing, sanity_lines
 from ribcage.runtime import progress
@@ -26,7 +26,7 @@ class MapFiles:
     """Which maps of which findings are written where."""
 
     opened: Bundle
-    way: Way
+    map_method: MapMethod
     maps: Path | None = None
     """Folder of the maps, or of images with a detector's boxes."""
     sheet: Path | None = None
@@ -56,18 +56,22 @@ class MapFiles:
             pass
         say(f"Wrote {len(made):,} {'file' if len(made) == 1 else 'files'}{f', such as {made[0]}' if made else ''}.")
         for grid in sorted(self.grids):
-            say(f"! {self._coarse(grid)}" if self._coarse(grid) else f"{self.way.name}: {grid[0]} × {grid[1]} cells.")
+            say(
+                f"! {self._coarse(grid)}"
+                if self._coarse(grid)
+                else f"{self.map_method.name}: {grid[0]} × {grid[1]} cells."
+            )
 
     def _coarse(self, grid: tuple[int, int]) -> str:
         """A warning where the maps have few cells."""
         assert isinstance(self.opened, Classifier)
-        return gradcam.coarseness(self.opened.method.backbone, grid, self.opened.spec.size, self.way)
+        return gradcam.coarseness(self.opened.method.backbone, grid, self.opened.spec.size, self.map_method)
 
     def _maps(self, rows: Sequence[Row], path: Path, place: Path, say: Callable[[str], None]) -> list[Path]:
         """The maps and the sheet of a file."""
         row, model = rows[0], self.opened.spec
         image = image_file.read_image(path, window=self.window)
-        found = explanation.look(self.opened, image, self.way)
+        found = explanation.file_saliency(self.opened, image, self.map_method)
         probabilities = {name: float(str(row[name])) for name in model.findings}
         high, made = crossing(row, model.findings), []
         self.grids.add((found.maps.shape[1], found.maps.shape[2]))
@@ -86,10 +90,12 @@ class MapFiles:
             saliency.save_tile_sheet(tiles, path.name, self._foot(found, bool(high)), made[-1])
         return made
 
-    def _foot(self, found: explanation.Looked, framed: bool) -> str:
+    def _foot(self, found: explanation.FileSaliency, framed: bool) -> str:
         """The line below a sheet."""
         high, wide = found.maps.shape[1:]
-        foot = f"{self.opened.spec.name} · saliency maps ({self.way.name}, {high} × {wide} cells) and probabilities"
+        foot = (
+            f"{self.opened.spec.name} · saliency maps ({self.map_method.name}, {high} × {wide} cells) and probabilities"
+        )
         foot += " · no colour: no evidence for the finding" * bool(found.empty)
         return (
             foot + f" · framed: reaches its threshold ({self.rule or DEFAULT_RULE})" * framed + " · research use only"
@@ -118,6 +124,6 @@ class MapFiles:
         side = self.opened.spec.stored
         images = [image_file.read_image(path, min_side=side, window=self.window) for path in paths[:CHECKED]]
         squares = [explanation.stored_square(each, self.opened.spec) for each in images]
-        found = sanity.map_likeness(self.opened, squares, way=self.way)
+        found = sanity.map_likeness(self.opened, squares, map_method=self.map_method)
         for line in sanity_lines(found, self._coarse(found.grid)):
             say(line)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ribcage.bundle.spec import DEFAULT_RULE, HALF, ModelSpec
 from ribcage.inference import image_files
-from ribcage.inference.image_files import CROSSED
+from ribcage.inference.image_files import ABOVE
 from ribcage.inference.sanity import ALIKE, Likeness
 from ribcage.runtime import terminal
 
@@ -83,7 +83,7 @@ class PredictionLines:
 
 def crossing(row: Row, findings: Sequence[str]) -> list[str]:
     """The findings that reach their threshold, as far as that is known."""
-    return [name for name in findings if row[name + CROSSED] is True]
+    return [name for name in findings if row[name + ABOVE] is True]
 
 
 def errors(predictions: pd.DataFrame) -> list[str]:

@@ -24,7 +24,7 @@ from ribcage.reports.html import Figure
 from ribcage.reports.svg import Axes, Dots, Line
 from ribcage.runtime import files
 from ribcage.training import monitor, probe, trainer
-from ribcage.training.probe import Part
+from ribcage.training.probe import FeatureTable
 
 NEIGHBOURS = 6
 RECONSTRUCTIONS, QUERIES = 8, 8
@@ -33,11 +33,11 @@ POINTS = 120
 """Of a curve; each is the mean of the steps around it."""
 USUAL = ("step", "epoch", "lr", "seconds", "waited", "validation")
 """What a log line has beside the method's own numbers."""
-READERS = ("probe", "knn")
+CLASSIFIERS = ("probe", "knn")
 NAMES = {
     "loss": "loss",
     "rank": "effective rank of the features",
-    "spread": "spread of the features",
+    "feature_std": "standard deviation of the feature directions",
     "probe": "linear probe, mean AUROC",
     "knn": "nearest neighbours, mean AUROC",
 }
@@ -85,7 +85,7 @@ def write_pretraining_page(
             collapse=monitor.warning([line["validation"] for line in log if "validation" in line]),
             facts=run_facts(data, model, log),
             curves=training_curves(log),
-            has_readers=any(name in numbers_of(line) for line in log for name in READERS),
+            has_classifiers=any(name in numbers_of(line) for line in log for name in CLASSIFIERS),
             reconstructions=reconstruction_figures(method, data, rows, model, loading)
             if isinstance(method, Reconstructs)
             else [],
@@ -120,9 +120,9 @@ def training_curves(log: Sequence[dict[str, Any]]) -> list[Markup]:
     """Every number over the steps; linear probe and nearest neighbours in one plot."""
     names = dict.fromkeys(name for line in log for name in numbers_of(line))
     lines = {name: over_steps(log, name) for name in sorted(names, key=lambda name: [*NAMES, name].index(name))}
-    drawings = [curve_plot(NAMES.get(name, name), line) for name, line in lines.items() if name not in READERS]
-    readers = [lines[name] for name in READERS if name in lines]
-    return [*drawings, *([curve_plot("mean AUROC on labelled images", *readers)] if readers else [])]
+    drawings = [curve_plot(NAMES.get(name, name), line) for name, line in lines.items() if name not in CLASSIFIERS]
+    classifiers = [lines[name] for name in CLASSIFIERS if name in lines]
+    return [*drawings, *([curve_plot("mean AUROC on labelled images", *classifiers)] if classifiers else [])]
 
 
 def numbers_of(line: dict[str, Any]) -> dict[str, float]:
@@ -201,7 +201,7 @@ def nearest_neighbours(
     return Neighbours(figures, len(rows), label_agreement(data, part, cosine))
 
 
-def label_agreement(data: Datasets, part: Part, cosine: Tensor) -> tuple[float, float] | None:
+def label_agreement(data: Datasets, part: FeatureTable, cosine: Tensor) -> tuple[float, float] | None:
     """Among images with a finding: how often the nearest image of another patient shares one, and how often any image
     of another patient does; None where that is not defined."""
     present = torch.from_numpy((part.labels == 1).astype(np.float32))

@@ -56,17 +56,17 @@ def with_boxes(pixels: np.ndarray, boxes: Sequence[Sequence[float]]) -> np.ndarr
 
 def saliency_tiles(
     pixels: np.ndarray,
-    looked: explanation.Looked,
+    saliency: explanation.FileSaliency,
     probabilities: Mapping[str, float],
-    crossed: Collection[str],
+    above_threshold: Collection[str],
     side: int = 360,
 ) -> list[Tile]:
     """The image, and for each finding its saliency map and probability."""
-    width, height = explanation.shrunk_size(looked.size, side)
+    width, height = explanation.shrunk_size(saliency.size, side)
     gray, _ = gray_image.to_depth(pixels, 8)
     small = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
     own = [
-        Tile(overlay(small, looked.heat(name, side)), name, f"{100 * value:.1f} %", name in crossed)
+        Tile(overlay(small, saliency.heat(name, side)), name, f"{100 * value:.1f} %", name in above_threshold)
         for name, value in probabilities.items()
     ]
     return [Tile(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB), "original"), *own]

@@ -7,7 +7,10 @@ from typing import Any
 
 DATASET: dict[str, str] = {"pictures": "images"}
 """Old name → name of today, in dataset.json."""
-MODEL: dict[str, str] = {"pictures": "images", "observed": "reliability", "bands": "bins"}
+MODEL: dict[str, str] = {
+    "pictures": "images", "observed": "reliability", "bands": "bins", "colours": "rgb_normalisation",
+    "spread": "feature_std",
+}  # fmt: skip
 """… in model.json."""
 TESTS: dict[str, str] = {"images": "contents", "pictures": "images"}
 """… in tests.json."""
@@ -15,7 +18,7 @@ OPTIONS: dict[str, str] = {"lessons": "teacher_contents"}
 """… in the options.json of a run, which has no format."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "dataset.json": {"window": "", "drop_shared": []},
-    "model.json": {"detector": {}, "colours": [], "reliability": []},
+    "model.json": {"detector": {}, "rgb_normalisation": [], "reliability": []},
 }
 """What the first files of format 1 do not have, by today's names."""
 NAMES = {"dataset.json": DATASET, "model.json": MODEL, "tests.json": TESTS}

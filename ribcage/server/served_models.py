@@ -148,7 +148,7 @@ class ServedClassifier(ServedModel):
     def saliency(self, read: GrayImage, finding: str, side: int) -> tuple[np.ndarray, np.ndarray]:
         """(H, W) saliency map of a finding, at most `side` long, and (K, 5) boxes around it in pixels of the file."""
         with self.lock:
-            heat = explanation.file_heat(self.opened, read, [finding], side=side)[0]
+            heat = explanation.file_heatmaps(self.opened, read, [finding], side=side)[0]
         return heat, explanation.heat_boxes_in_file(heat, (read.width, read.height))
 
 
@@ -162,7 +162,7 @@ class ServedDetector(ServedModel):
         model = self.opened.spec
         shown = torch.cat([explanation.view_tensor(one.pixels, model) for one in images])
         with self.lock, torch.inference_mode():
-            found = gradcam.finder(self.opened).found(shown)
+            found = gradcam.as_detector(self.opened).found(shown)
         least = image_files.least_scores(model)
         return [
             {"findings": [], "boxes": image_files.boxed(model, each, (one.width, one.height), least)}

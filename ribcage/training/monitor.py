@@ -3,7 +3,7 @@
 The loss does not tell: it is smallest where all images look alike. Two numbers of a fixed sample of the images do,
 
     rank = exp(-sum_i p_i log p_i),  p_i = s_i / sum_j s_j,  s the singular values of the centred features,
-    spread = sqrt(D) mean_d std_n(x_nd / |x_n|):
+    feature_std = sqrt(D) mean_d std_n(x_nd / |x_n|):
 
 how many directions the features use (Roy & Vetterli 2007, "The effective rank"), and how far apart images are, from 0
 where all are alike to 1 where they are scattered over the sphere. Both are needed: a cloud that shrinks to a point
@@ -27,12 +27,12 @@ from ribcage.data.collection import Datasets
 from ribcage.methods import Method
 from ribcage.runtime import distributed, files, rng
 from ribcage.training import probe
-from ribcage.training.probe import Part
+from ribcage.training.probe import FeatureTable
 
-STRENGTH = 0.1
+RIDGE = 0.1
 """Of the linear probe; `probing.STRENGTHS` has those to choose from."""
 NEIGHBOURS = 20
-LEAST_RANK, LEAST_SPREAD, LEAST_SHARE = 2.0, 0.02, 0.05
+MIN_RANK, MIN_FEATURE_STD, MIN_SHARE = 2.0, 0.02, 0.05
 """Below these, or below this share of the highest so far, a run has collapsed. Random weights spread by .06 or more."""
 
 
@@ -41,9 +41,9 @@ class Labelled:
     """Labelled images: some to learn from, others to be asked about."""
 
     data: Datasets
-    learning: np.ndarray
+    train: np.ndarray
     """Rows of `data`."""
-    tested: np.ndarray
+    test: np.ndarray
     findings: Sequence[str] | None = None
     """None: all that the sets have."""
 
@@ -83,7 +83,7 @@ class Monitor:
         self.method, self.data, self.rows = method, data, sample(rows, images)
         self.size, self.device, self.labelled = size, device, labelled
         if labelled is not None:
-            self.learning, self.tested = sample(labelled.learning, images), sample(labelled.tested, images)
+            self.train, self.test = sample(labelled.train, images), sample(labelled.test, images)
         self.loading = {"channels": channels, "normalise": normalise, "batch": batch, "threads": threads}
         self.found: list[dict[str, float]] = []
         """The numbers of every moment; a resumed run puts those of `before` in front."""
@@ -95,7 +95,7 @@ class Monitor:
         method = self.method()
         with left_as_it_was(method):
             features = self._part(method, self.data, self.rows, ()).features
-            found = {"rank": effective_rank(features), "spread": spread(features)} | self._probed(method)
+            found = {"rank": effective_rank(features), "feature_std": feature_std(features)} | self._probed(method)
         self.found.append({name: value for name, value in found.items() if value == value})
         return self.found[-1]
 
@@ -108,17 +108,17 @@ class Monitor:
         if self.labelled is None:
             return {}
         data, findings = self.labelled.data, self.labelled.findings
-        learning, tested = (self._part(method, data, rows, findings) for rows in (self.learning, self.tested))
-        nobody = tested.take(np.arange(0))  # nothing is chosen
-        answers = {
-            "probe": probe.regressed(learning, nobody, tested, (STRENGTH,))[0][1],
-            "knn": probe.neighbours(learning, nobody, tested)[probe.NEIGHBOURS.index(NEIGHBOURS)][1],
+        train, test = (self._part(method, data, rows, findings) for rows in (self.train, self.test))
+        nobody = test.take(np.arange(0))  # nothing is chosen
+        predicted = {
+            "probe": probe.regressed(train, nobody, test, (RIDGE,))[0][1],
+            "knn": probe.neighbours(train, nobody, test)[probe.NEIGHBOURS.index(NEIGHBOURS)][1],
         }
-        defined = probe.two_classes(learning.labels)
-        aurocs = {name: metrics.auroc(scores, tested.labels) for name, scores in answers.items()}
+        defined = probe.two_classes(train.labels)
+        aurocs = {name: metrics.auroc(each, test.labels) for name, each in predicted.items()}
         return {name: metrics.macro_mean(np.where(defined, each, np.nan)).mean for name, each in aurocs.items()}
 
-    def _part(self, method: Method, data: Datasets, rows: np.ndarray, findings: Sequence[str] | None) -> Part:
+    def _part(self, method: Method, data: Datasets, rows: np.ndarray, findings: Sequence[str] | None) -> FeatureTable:
         loader = probe.plain_loader(data, rows, self.size, findings, **self.loading)
         return probe.extract(method.backbone, loader, self.device)
 
@@ -151,7 +151,7 @@ def effective_rank(features: np.ndarray) -> float:
     return float(np.exp(-(p * np.log(p)).sum())) if len(p) else 0.0
 
 
-def spread(features: np.ndarray) -> float:
+def feature_std(features: np.ndarray) -> float:
     """How far apart images are in direction: 0 all alike, 1 scattered."""
     x = features.astype(np.float64)
     directions = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-300)
@@ -161,12 +161,12 @@ def spread(features: np.ndarray) -> float:
 def warning(found: Sequence[dict[str, float]]) -> str:
     """What is to be said of the last of these numbers, if they are those of a collapsed run."""
     wrong = []
-    for name, least in (("rank", LEAST_RANK), ("spread", LEAST_SPREAD)):
+    for name, least in (("rank", MIN_RANK), ("feature_std", MIN_FEATURE_STD)):
         values = [one[name] for one in found if name in one] or [np.inf]
         if values[-1] < least:
             wrong.append(f"{name} {values[-1]:.3g} is below {least:g}")
-        elif values[-1] < LEAST_SHARE * max(values):
-            wrong.append(f"{name} {values[-1]:.3g} is below {100 * LEAST_SHARE:g} % of what it was ({max(values):.3g})")
+        elif values[-1] < MIN_SHARE * max(values):
+            wrong.append(f"{name} {values[-1]:.3g} is below {100 * MIN_SHARE:g} % of what it was ({max(values):.3g})")
     advice = "Try a lower --lr, a larger --batch, or another temperature or momentum."
     return f"The features have collapsed: {' and '.join(wrong)}. {advice}" if wrong else ""
 

@@ -27,13 +27,13 @@ STRENGTHS = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
 """From the strongest; the first of equals is taken."""
 NEIGHBOURS = (200, 100, 50, 20, 10, 5)
 TEMPERATURE = 0.07
-Answers = tuple[np.ndarray, np.ndarray]
+Scores = tuple[np.ndarray, np.ndarray]
 """Scores (N, F) of the images that choose and of the tested ones, with one setting."""
 _BLOCK = 1024  # images whose neighbours are looked for at a time
 
 
 @dataclass(frozen=True)
-class Part:
+class FeatureTable:
     """Images of one split: features and labels."""
 
     features: np.ndarray
@@ -43,16 +43,16 @@ class Part:
     rows: np.ndarray
     """(N,) rows of the `Datasets`."""
 
-    def take(self, places: np.ndarray) -> "Part":
+    def take(self, places: np.ndarray) -> "FeatureTable":
         """Some of them."""
-        return Part(self.features[places], self.labels[places], self.rows[places])
+        return FeatureTable(self.features[places], self.labels[places], self.rows[places])
 
 
 @dataclass(frozen=True)
 class Score:
     """What one reader, learnt from one draw of one share of the patients, reached on the tested images."""
 
-    reader: str
+    classifier: str
     share: float
     seed: int
     images: int
@@ -67,10 +67,10 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Spread:
+class ScoreSummary:
     """The mean AUROC over the findings, over several draws of a share."""
 
-    reader: str
+    classifier: str
     share: float
     draws: int
     images: float
@@ -78,8 +78,8 @@ class Spread:
     mean: float
     sd: float
     """NaN of a single draw."""
-    least: float
-    most: float
+    minimum: float
+    maximum: float
     findings: int
     """Defined in every draw; the mean leaves out those that are not."""
 
@@ -89,7 +89,7 @@ def extract(
     loader: Loader,
     device: torch.device,
     label: str = "",
-) -> Part:
+) -> FeatureTable:
     """Features and labels of a loader's images; the backbone stays as it is."""
     backbone = backbone.to(device).eval()
 
@@ -100,7 +100,7 @@ def extract(
     features = np.concatenate(list(batch_outputs(loader, compute, label)))
     if not np.isfinite(features).all():
         raise ValueError(f"The features of {backbone.name} are not finite: its weights do not fit these images.")
-    return Part(features, loader.labels(0, loader.rows), loader.rows)
+    return FeatureTable(features, loader.labels(0, loader.rows), loader.rows)
 
 
 def plain_loader(
@@ -115,54 +115,54 @@ def plain_loader(
 
 
 def scores(
-    data: Datasets, learning: Part, choosing: Part, tested: Part, shares: Sequence[float], seeds: int
+    data: Datasets, train: FeatureTable, val: FeatureTable, test: FeatureTable, shares: Sequence[float], seeds: int
 ) -> Iterator[Score]:
     """Both readers at every share, for several draws of its patients; all patients can be drawn in one way only."""
     for share in shares:
         for seed in range(seeds if share < 1 else 1):
-            chosen = selection.share_of_patients(data, learning.rows, share, seed)
-            part = learning.take(np.isin(learning.rows, chosen))
-            for name, read in READERS.items():
-                found = chosen_auroc(read(part, choosing, tested), choosing.labels, tested.labels)
+            chosen = selection.share_of_patients(data, train.rows, share, seed)
+            part = train.take(np.isin(train.rows, chosen))
+            for name, read in CLASSIFIERS.items():
+                found = chosen_auroc(read(part, val, test), val.labels, test.labels)
                 yield Score(name, share, seed, len(part.rows), tuple(np.where(two_classes(part.labels), found, np.nan)))
 
 
-def spreads(found: Sequence[Score]) -> list[Spread]:
+def summarise_scores(found: Sequence[Score]) -> list[ScoreSummary]:
     """One line per share and reader."""
-    keys = dict.fromkeys((score.share, score.reader) for score in found)
-    return [_spread([score for score in found if (score.share, score.reader) == key]) for key in keys]
+    keys = dict.fromkeys((score.share, score.classifier) for score in found)
+    return [_summary([score for score in found if (score.share, score.classifier) == key]) for key in keys]
 
 
-def _spread(draws: Sequence[Score]) -> Spread:
+def _summary(draws: Sequence[Score]) -> ScoreSummary:
     means = np.array([score.mean.mean for score in draws])
     defined = (~np.isnan([score.auroc for score in draws])).all(axis=0)
-    return Spread(
-        reader=draws[0].reader,
+    return ScoreSummary(
+        classifier=draws[0].classifier,
         share=draws[0].share,
         draws=len(draws),
         images=float(np.mean([score.images for score in draws])),
         mean=float(means.mean()),
         sd=float(means.std(ddof=1)) if len(means) > 1 else float("nan"),
-        least=float(means.min()),
-        most=float(means.max()),
+        minimum=float(means.min()),
+        maximum=float(means.max()),
         findings=int(defined.sum()),
     )
 
 
-def chosen_auroc(answers: Sequence[Answers], choosing: np.ndarray, tested: np.ndarray) -> np.ndarray:
+def chosen_auroc(scores_of_settings: Sequence[Scores], val: np.ndarray, test: np.ndarray) -> np.ndarray:
     """(F,) test AUROC of each finding with the setting that is best for it on validation.
 
     answers: for every setting the scores (N, F) on validation and on test. A finding that validation cannot judge takes
     the setting that is best for the others.
     """
-    validation = np.stack([metrics.auroc(scores, choosing) for scores, _ in answers])  # (settings, F)
+    validation = np.stack([metrics.auroc(scores, val) for scores, _ in scores_of_settings])  # (settings, F)
     judged = ~np.isnan(validation).any(axis=0)
     if not judged.any():
         raise ValueError("No finding has both classes in the validation split: nothing can be chosen on it.")
     common = validation[:, judged].mean(axis=1).argmax()
     best = np.where(judged, np.where(judged, validation, 0).argmax(axis=0), common)
-    test = np.stack([metrics.auroc(scores, tested) for _, scores in answers])
-    return test[best, np.arange(len(best))]
+    tested = np.stack([metrics.auroc(scores, test) for _, scores in scores_of_settings])
+    return tested[best, np.arange(len(best))]
 
 
 def two_classes(labels: np.ndarray) -> np.ndarray:
@@ -173,12 +173,14 @@ def two_classes(labels: np.ndarray) -> np.ndarray:
 # ---- logistic regression
 
 
-def regressed(learning: Part, choosing: Part, tested: Part, strengths: Sequence[float] = STRENGTHS) -> list[Answers]:
+def regressed(
+    train: FeatureTable, val: FeatureTable, test: FeatureTable, strengths: Sequence[float] = STRENGTHS
+) -> list[Scores]:
     """The answers for every strength."""
-    mean, spread = learning.features.mean(0, dtype=np.float64), learning.features.std(0, dtype=np.float64)
-    spread[spread < 1e-12] = 1
-    x, first, second = (torch.from_numpy((part.features - mean) / spread) for part in (learning, choosing, tested))
-    fitted = logistic(x, torch.from_numpy(learning.labels.astype(np.float64)), strengths)
+    mean, std = train.features.mean(0, dtype=np.float64), train.features.std(0, dtype=np.float64)
+    std[std < 1e-12] = 1
+    x, first, second = (torch.from_numpy((part.features - mean) / std) for part in (train, val, test))
+    fitted = logistic(x, torch.from_numpy(train.labels.astype(np.float64)), strengths)
     return [((first @ w + b).numpy(), (second @ w + b).numpy()) for w, b in fitted]
 
 
@@ -225,10 +227,10 @@ def _minimum(
 # ---- nearest neighbours
 
 
-def neighbours(learning: Part, choosing: Part, tested: Part) -> list[Answers]:
+def neighbours(train: FeatureTable, val: FeatureTable, test: FeatureTable) -> list[Scores]:
     """The answers for every number of neighbours."""
-    keys, labels = _directions(learning.features), torch.from_numpy(learning.labels.astype(np.float64))
-    first, second = (_votes(_directions(part.features), keys, labels) for part in (choosing, tested))
+    keys, labels = _directions(train.features), torch.from_numpy(train.labels.astype(np.float64))
+    first, second = (_votes(_directions(part.features), keys, labels) for part in (val, test))
     return list(zip(first, second, strict=True))
 
 
@@ -252,7 +254,7 @@ def _votes(queries: Tensor, keys: Tensor, labels: Tensor) -> list[np.ndarray]:
     return [np.concatenate(found) for found in votes]
 
 
-READERS: dict[str, Callable[[Part, Part, Part], list[Answers]]] = {
+CLASSIFIERS: dict[str, Callable[[FeatureTable, FeatureTable, FeatureTable], list[Scores]]] = {
     "logistic": regressed,
     "kNN": neighbours,
 }
@@ -261,21 +263,21 @@ READERS: dict[str, Callable[[Part, Part, Part], list[Answers]]] = {
 class ProbeSummary(TypedDict):
     """A `Spread` as JSON has it; undefined numbers are null."""
 
-    reader: str
+    classifier: str
     share: float
     draws: int
     images: float
     mean: float | None
     sd: float | None
-    least: float | None
-    most: float | None
+    minimum: float | None
+    maximum: float | None
     findings: int
 
 
 class ProbeScore(TypedDict):
     """A `Score` as JSON has it."""
 
-    reader: str
+    classifier: str
     share: float
     seed: int
     images: int
@@ -317,21 +319,21 @@ def probe_scores(found: Sequence[Score], findings: Sequence[str]) -> ProbeScores
         "findings": list(findings),
         "summary": [
             {
-                "reader": spread.reader,
-                "share": spread.share,
-                "draws": spread.draws,
-                "images": spread.images,
-                "mean": number(spread.mean),
-                "sd": number(spread.sd),
-                "least": number(spread.least),
-                "most": number(spread.most),
-                "findings": spread.findings,
+                "classifier": summary.classifier,
+                "share": summary.share,
+                "draws": summary.draws,
+                "images": summary.images,
+                "mean": number(summary.mean),
+                "sd": number(summary.sd),
+                "minimum": number(summary.minimum),
+                "maximum": number(summary.maximum),
+                "findings": summary.findings,
             }
-            for spread in spreads(found)
+            for summary in summarise_scores(found)
         ],
         "scores": [
             {
-                "reader": score.reader,
+                "classifier": score.classifier,
                 "share": score.share,
                 "seed": score.seed,
                 "images": score.images,

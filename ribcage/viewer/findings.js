@@ -31,7 +31,7 @@ export function show(list, made, shown, of) {
 
 function option(row, number, shown) {
   const here = row.name === shown.current;
-  const names = ["finding", here && "current", row.name === shown.saliency && "seen", isAbove(row, shown.rule) && "crossed"];
+  const names = ["finding", here && "current", row.name === shown.saliency && "shown", isAbove(row, shown.rule) && "above"];
   const seen = String(row.name === shown.saliency);
   const facts = { id: `finding-${number}`, class: names.filter(Boolean).join(" "), role: "option", "aria-selected": seen };
   const name = make("span", { class: "name" }, plain(row.name));

@@ -160,7 +160,7 @@ def as_timm(method: Method, model: ModelSpec) -> Any:
     with torch.random.fork_rng(devices=()):
         plain: Any = timm.create_model(model.name, **asked)
     plain.load_state_dict({name: base.taken(value) for name, value in state.items()})
-    means, stds = model.colours or ((model.mean,) * model.channels, (model.std,) * model.channels)
+    means, stds = model.rgb_normalisation or ((model.mean,) * model.channels, (model.std,) * model.channels)
     plain.pretrained_cfg = dict(plain.pretrained_cfg) | {
         "architecture": base.plain_name(model.name),
         "input_size": (model.channels, *model.size),

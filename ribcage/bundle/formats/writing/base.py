@@ -45,9 +45,9 @@ def rgb_weights(backbone: Backbone, model: ModelSpec) -> dict[str, Tensor]:
     """The weights under timm's names, the first layer for three channels."""
     stem = backbone.model.pretrained_cfg["first_conv"]
     found = {name: taken(value) for name, value in backbone.model.state_dict().items()}
-    if not model.colours:
+    if not model.rgb_normalisation:
         found[f"{stem}.weight"] = in_colour(found[f"{stem}.weight"], model.mean, model.std)
-    elif model.colours != (tuple(MEAN), tuple(STD)):
+    elif model.rgb_normalisation != (tuple(MEAN), tuple(STD)):
         raise ValueError(
             f"{model.name} expects three channels normalised otherwise than for ImageNet: convert the file "
             "it came from with --channels 1 first."
