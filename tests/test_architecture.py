@@ -39,6 +39,10 @@ def module_name(file: Path) -> str:
 
 
 MODULES = {module_name(file) for file in FILES}
+TESTED = (
+    {name.rstrip("_") for name in MODULES} | {name.rpartition(".")[0] for name in MODULES if "." in name} | {"viewer"}
+)
+"""What a test file can be named after: modules, packages, and the page of the server."""
 
 
 def imports(file: Path) -> set[str]:
@@ -78,6 +82,30 @@ def test_no_module_imports_itself_through_others() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" → ".join(error.args[1]))
+
+
+OF_THE_PROJECT = {
+    "architecture": "the order of the packages",
+    "docs_examples": "the files that docs/extending.md shows",
+    "pages_run": "the commands of README and docs",
+    "readme": "the README and its tables",
+    "site": "the documentation as a site",
+    "stub": "ribcage/__init__.pyi",
+    "tutorials": "docs/tutorials",
+    "hostile": "a sample of benchmarks/hostile.py",
+}
+"""Test files of what is no module."""
+
+
+@pytest.mark.parametrize("file", sorted(Path(__file__).parent.glob("test_*.py")), ids=lambda file: file.stem)
+def test_a_test_file_has_the_name_of_what_it_tests(file: Path) -> None:
+    """Of a module, a package or a command, after that of its package where two share it; an aspect of it may follow."""
+    words = file.stem.split("_")[1:]
+    beginnings = {"_".join(words[:count]) for count in range(1, len(words) + 1)}
+    names = {"_".join(parts[at:]) for name in TESTED for parts in [name.split(".")] for at in range(len(parts))}
+    assert beginnings & names or "_".join(words) in OF_THE_PROJECT, (
+        f"{file.name}: no module, package or command has this name"
+    )
 
 
 def test_no_module_is_a_drawer_without_a_name() -> None:

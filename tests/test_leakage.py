@@ -1,4 +1,4 @@
-"""The guard tells what a model was trained on from what it was only selected on, however the images were imported."""
+"""Leakage: patients, identical images and near-copies are found, and nothing else; training is told from selection."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +12,11 @@ from test_provenance import radiograph
 from ribcage.commands import import_
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
-from ribcage.data.dataset_folder import DatasetFolder
+from ribcage.data.dataset_folder import DatasetFolder, Fingerprints
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import leakage
+from ribcage.evaluation.leakage import Leak
+from ribcage.imaging import fingerprint
 
 TRAIN, VAL = np.arange(6), np.arange(6, 10)
 NOBODY = np.empty(0, np.uint64)
@@ -99,3 +101,55 @@ def test_what_nobody_knows_is_handed_on_and_older_files_open(sets: dict[str, Dat
         np.savez(tmp_path / "no.npz", **{name: getattr(seen, name) for name in names} | wrong)
         with pytest.raises(ValueError, match="is damaged"):
             Provenance.load(tmp_path / "no.npz")
+
+
+def prints_of(images: list[np.ndarray], patients: list[int]) -> Fingerprints:
+    return Fingerprints(
+        np.stack([fingerprint.fingerprint(image) for image in images]),
+        np.array([fingerprint.pixel_hash(image) for image in images], np.uint64),
+        np.array(patients, np.uint64),
+    )
+
+
+def seen_of(prints: Fingerprints) -> Provenance:
+    known = prints.patients[prints.patients > 0]
+    return Provenance(np.unique(known), prints.pixels, prints.prints, np.zeros(len(prints.pixels), np.uint8))
+
+
+IMAGES = [radiograph(seed) for seed in range(8)]
+SEEN = seen_of(prints_of(IMAGES, [1, 1, 2, 2, 3, 3, 0, 0]))
+OTHERS = [radiograph(seed) for seed in range(100, 105)]
+
+
+def test_strangers_are_no_leak() -> None:
+    leak = leakage.find_leak(SEEN, prints_of(OTHERS, [11, 12, 13, 14, 0]))
+    assert leak == Leak(0, 0, 0, 0, 5) and not leak
+
+
+def test_patients_are_counted_with_all_their_images() -> None:
+    leak = leakage.find_leak(SEEN, prints_of(OTHERS, [1, 1, 3, 14, 15]))
+    assert (leak.patients, leak.images, leak.identical, leak.alike) == (2, 3, 0, 0) and leak
+
+
+def test_unknown_patients_are_nobody() -> None:
+    assert not leakage.find_leak(SEEN, prints_of(OTHERS, [0] * 5))
+
+
+def test_identical_images_count_as_copies_too() -> None:
+    leak = leakage.find_leak(SEEN, prints_of([IMAGES[0], IMAGES[6], *OTHERS], [0] * 7))
+    assert (leak.patients, leak.images, leak.identical, leak.alike) == (0, 0, 2, 2) and leak
+
+
+def test_a_resized_compressed_or_inverted_copy_is_found() -> None:
+    small = cv2.resize(IMAGES[0], (64, 64), interpolation=cv2.INTER_AREA)
+    lossy = cv2.imdecode(cv2.imencode(".jpg", IMAGES[1], [cv2.IMWRITE_JPEG_QUALITY, 60])[1], 0)
+    leak = leakage.find_leak(SEEN, prints_of([small, lossy, 255 - IMAGES[2], *OTHERS], [0] * 8))
+    assert (leak.identical, leak.alike) == (0, 3)
+
+
+def test_the_sentence_names_all_counts() -> None:
+    leak = leakage.find_leak(SEEN, prints_of([IMAGES[0], *OTHERS], [1, 1, 2, 0, 0, 9]))
+    assert str(leak) == (
+        "Of 6 test images, 3 show 2 patients that the model has seen in training or selection; "
+        "1 are copies of images it has seen, 1 of them to the bit"
+    )

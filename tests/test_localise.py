@@ -13,7 +13,7 @@ import torch
 import trees
 from models import trained
 from safetensors.torch import load_file
-from test_pretrain import equal, stopped
+from trainings import equal, stopped
 
 import ribcage
 from ribcage import cli

@@ -394,7 +394,7 @@ def test_options_that_make_no_sense_are_told_before_anything_is_read(model: Path
 
 
 def test_what_a_dicom_says_of_itself_is_unusual_and_its_window_can_be_chosen(model: Path, tmp_path: Path) -> None:
-    from test_dicom import dataset, written
+    from dicoms import dataset, written
 
     file = tmp_path / "a.dcm"
     made = dataset(PatientOrientation=["R", "F"], WindowCenter=["900", "2000"], WindowWidth=["1000", "3000"])

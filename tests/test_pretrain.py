@@ -2,10 +2,6 @@
 
 import inspect
 import json
-import os
-import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from trainings import equal, stopped
 
 from ribcage import cli, methods
 from ribcage.bundle.init import initial_provenance
@@ -119,37 +116,6 @@ def test_it_answers_no_findings(runs: dict[str, Path], data: Path, capsys: pytes
     assert cli.main(["evaluate", str(runs["moco"]), "--data", str(data)]) == 2
     assert "ribcage finetune --init" in capsys.readouterr().err
     assert cli.main(["probe", str(runs["moco"]), "--data", str(data), "--labels", "1", "--threads", "1"]) == 0
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return bool(one == other)
-
-
-def stopped(arguments: list[str], out: Path, after: int) -> int:
-    """Run a command and ask it to stop once so many steps are in its log; its exit code."""
-
-    def ask() -> None:
-        log = out / "metrics.jsonl"
-        while not log.exists() or log.read_text(encoding="utf-8").count("\n") < after:
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    usual = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where it comes too late, nothing must happen
-    try:
-        asking = threading.Thread(target=ask, daemon=True)
-        asking.start()
-        code = cli.main(arguments)
-        asking.join()
-    finally:
-        signal.signal(signal.SIGTERM, usual)
-    return code
 
 
 @pytest.mark.parametrize("name", NAMES)

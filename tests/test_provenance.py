@@ -1,4 +1,4 @@
-"""What a model has seen is found again: patients, identical images and near-copies – and nothing else."""
+"""Provenance: what a model has seen, by role, saved and read back."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +11,9 @@ import pytest
 from ribcage.commands import import_
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
-from ribcage.data.dataset_folder import DatasetFolder, Fingerprints
+from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import leakage
-from ribcage.evaluation.leakage import Leak
 from ribcage.imaging import fingerprint
 
 
@@ -22,58 +21,6 @@ def radiograph(seed: int, side: int = 96) -> np.ndarray:
     """Something large-scaled and different for every seed."""
     coarse = np.random.default_rng(seed).random((9, 9)).astype(np.float32)
     return (255 * cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)).astype(np.uint8)
-
-
-def prints_of(images: list[np.ndarray], patients: list[int]) -> Fingerprints:
-    return Fingerprints(
-        np.stack([fingerprint.fingerprint(image) for image in images]),
-        np.array([fingerprint.pixel_hash(image) for image in images], np.uint64),
-        np.array(patients, np.uint64),
-    )
-
-
-def seen_of(prints: Fingerprints) -> Provenance:
-    known = prints.patients[prints.patients > 0]
-    return Provenance(np.unique(known), prints.pixels, prints.prints, np.zeros(len(prints.pixels), np.uint8))
-
-
-IMAGES = [radiograph(seed) for seed in range(8)]
-SEEN = seen_of(prints_of(IMAGES, [1, 1, 2, 2, 3, 3, 0, 0]))
-OTHERS = [radiograph(seed) for seed in range(100, 105)]
-
-
-def test_strangers_are_no_leak() -> None:
-    leak = leakage.find_leak(SEEN, prints_of(OTHERS, [11, 12, 13, 14, 0]))
-    assert leak == Leak(0, 0, 0, 0, 5) and not leak
-
-
-def test_patients_are_counted_with_all_their_images() -> None:
-    leak = leakage.find_leak(SEEN, prints_of(OTHERS, [1, 1, 3, 14, 15]))
-    assert (leak.patients, leak.images, leak.identical, leak.alike) == (2, 3, 0, 0) and leak
-
-
-def test_unknown_patients_are_nobody() -> None:
-    assert not leakage.find_leak(SEEN, prints_of(OTHERS, [0] * 5))
-
-
-def test_identical_images_count_as_copies_too() -> None:
-    leak = leakage.find_leak(SEEN, prints_of([IMAGES[0], IMAGES[6], *OTHERS], [0] * 7))
-    assert (leak.patients, leak.images, leak.identical, leak.alike) == (0, 0, 2, 2) and leak
-
-
-def test_a_resized_compressed_or_inverted_copy_is_found() -> None:
-    small = cv2.resize(IMAGES[0], (64, 64), interpolation=cv2.INTER_AREA)
-    lossy = cv2.imdecode(cv2.imencode(".jpg", IMAGES[1], [cv2.IMWRITE_JPEG_QUALITY, 60])[1], 0)
-    leak = leakage.find_leak(SEEN, prints_of([small, lossy, 255 - IMAGES[2], *OTHERS], [0] * 8))
-    assert (leak.identical, leak.alike) == (0, 3)
-
-
-def test_the_sentence_names_all_counts() -> None:
-    leak = leakage.find_leak(SEEN, prints_of([IMAGES[0], *OTHERS], [1, 1, 2, 0, 0, 9]))
-    assert str(leak) == (
-        "Of 6 test images, 3 show 2 patients that the model has seen in training or selection; "
-        "1 are copies of images it has seen, 1 of them to the bit"
-    )
 
 
 # ---- of dataset folders

@@ -15,8 +15,8 @@ import torch
 import trees
 from models import trained
 from safetensors.torch import load_file
-from test_pretrain import equal, stopped
 from test_recipes import RECIPES, commands_on_top
+from trainings import equal, stopped
 
 from ribcage import cli
 from ribcage.bundle.io import load_detector

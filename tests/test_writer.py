@@ -18,50 +18,14 @@ import numpy as np
 import pandas as pd
 import processes
 import pytest
+from image_folders import SIZE, facts, images, imported
 
-import ribcage
-from ribcage import cli
 from ribcage.data import dataset_folder
 from ribcage.data import index as indexes
-from ribcage.data.collection import Datasets
 from ribcage.data.importer import writer
 from ribcage.data.index import Index
 from ribcage.imaging import image_file
 from ribcage.runtime import files
-
-SIZE = 32
-
-
-def facts(root: Path, **changes: object) -> dataset_folder.Facts:
-    plain = dataset_folder.Facts("made", "nih", "made up", "none", 0, 0, SIZE, "pad", 8, 0.0, 1.0, ("Mass",), str(root))
-    return replace(plain, **changes)  # type: ignore[arg-type]
-
-
-def images(root: Path, count: int, side: int = 48) -> Index:
-    """Files of soft noise, two to a patient, and their Index."""
-    root.mkdir(parents=True, exist_ok=True)
-    chance = np.random.default_rng(3)
-    for number in range(count):
-        soft = cv2.resize(
-            chance.integers(0, 256, (6, 6), np.uint8), (side, side + number % 5), interpolation=cv2.INTER_CUBIC
-        )
-        cv2.imencode(".png", soft)[1].tofile(root / f"{number:04d}.png")
-    rows = pd.DataFrame(
-        {
-            "path": [f"{number:04d}.png" for number in range(count)],
-            "patient": [f"p{number // 2}" for number in range(count)],
-            "Mass": [number % 2 for number in range(count)],
-            "split": "train",
-        }
-    )
-    return Index("made", indexes.index_table(rows, ["Mass"]), ("Mass",), root=root)
-
-
-def imported(index: Index, out: Path, workers: int = 1, **changes: object) -> dataset_folder.DatasetFolder:
-    with writer.Writer(index, facts(index.root, **changes), out, workers=workers) as work:
-        for _ in work.run():
-            pass
-    return dataset_folder.open(out)
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -98,11 +62,6 @@ def test_mean_and_spread_are_those_of_all_pixels(tmp_path: Path) -> None:
         scaled = np.asarray(opened.images, np.float64) / (2**depth - 1)
         assert opened.mean == pytest.approx(scaled.mean(), abs=1e-6)
         assert opened.std == pytest.approx(scaled.std(), abs=1e-6)
-
-
-def test_the_images_open_with_plain_numpy(tmp_path: Path) -> None:
-    imported(images(tmp_path / "in", 5), tmp_path / "out")
-    assert np.load(tmp_path / "out" / "images.npy").shape == (5, SIZE, SIZE)
 
 
 # ---- interruptions
@@ -179,13 +138,6 @@ def test_a_torn_journal_line_does_not_count(tmp_path: Path) -> None:
         journal.write('{"rows":[128,12')
     imported(index, tmp_path / "torn")
     assert digest(tmp_path / "torn") == digest(tmp_path / "whole")
-
-
-def test_an_unfinished_folder_does_not_open_and_says_how_to_go_on(tmp_path: Path) -> None:
-    with writer.Writer(images(tmp_path / "in", 10), facts(tmp_path), tmp_path / "out"):
-        pass
-    with pytest.raises(FileNotFoundError, match=r"unfinished import.*same 'ribcage import' again"):
-        dataset_folder.open(tmp_path / "out")
 
 
 def test_other_options_do_not_go_on_with_an_unfinished_import(tmp_path: Path) -> None:
@@ -324,75 +276,12 @@ def test_a_box_that_the_crop_cuts_away_is_dropped(tmp_path: Path) -> None:
     assert opened.index.boxes[["x", "y", "width", "height"]].to_numpy().tolist() == [[0, 0, 5, 5]]
 
 
-def test_a_linked_folder_reads_the_same_images_without_storing_them(tmp_path: Path) -> None:
-    index = images(tmp_path / "in", 40)
-    copied = imported(index, tmp_path / "copied")
-    writer.link(index, facts(index.root), tmp_path / "linked")
-    linked = dataset_folder.open(tmp_path / "linked")
-    assert linked.images is None and not (tmp_path / "linked" / "images.npy").exists()
-    np.testing.assert_array_equal(linked.image(17), copied.image(17))
-    assert linked.mean == copied.mean
-
-
 def test_patients_without_a_published_split_are_dealt_out_whole(tmp_path: Path) -> None:
     index = images(tmp_path / "in", 100)
     blank = replace(index, table=index.table.assign(split=pd.Series("", index.table.index, dtype="str")))
     table = imported(blank, tmp_path / "out").index.table
     assert set(table["split"]) == {"train", "val", "test"}
     assert (table.groupby("patient")["split"].nunique() == 1).all()
-
-
-def test_damaged_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    imported(images(tmp_path / "in", 5), tmp_path / "out")
-    file = tmp_path / "out" / "images.npy"
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-100])
-    with pytest.raises(ValueError, match="damaged"):
-        dataset_folder.open(tmp_path / "out")
-    file.write_bytes(whole)
-    (tmp_path / "out" / "dataset.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match="not valid JSON"):
-        dataset_folder.open(tmp_path / "out")
-    (tmp_path / "out" / "dataset.json").write_text(json.dumps({"format": 99}), encoding="utf-8")
-    with pytest.raises(ValueError, match="another version"):
-        dataset_folder.open(tmp_path / "out")
-
-
-def test_all_folders_that_do_not_open_are_named_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"one.*two"):
-        Datasets.open([tmp_path / "one", tmp_path / "two"])
-
-
-# ---- what else can happen to a folder
-
-
-def test_a_table_from_another_folder_is_refused(tmp_path: Path) -> None:
-    """Its labels would stand on other images."""
-    one, two = (imported(images(tmp_path / name, 20), tmp_path / f"{name} out") for name in ("a", "b"))
-    reversed_index = two.index.take(np.arange(20)[::-1])
-    reversed_index.save(two.folder / "index.parquet")
-    with pytest.raises(ValueError, match="is not the table that was imported"):
-        dataset_folder.open(two.folder)
-    shutil.copy(one.folder / "fingerprints.parquet", one.folder / "index.parquet")
-    with pytest.raises(ValueError, match="is not the table that was imported"):
-        dataset_folder.open(one.folder)
-
-
-@pytest.mark.parametrize("name", ["index.parquet", "fingerprints.parquet", "images.npy"])
-def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    opened = imported(images(tmp_path / "in", 5), tmp_path / "out")
-    (tmp_path / "out" / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{name} is missing. Import the dataset again"):
-        _ = dataset_folder.open(opened.folder).fingerprints
-
-
-@pytest.mark.parametrize("change", [{"size": "x"}, {"findings": None}, {"depth": 12}, {"mean": "x"}, {"size": None}])
-def test_a_dataset_json_that_somebody_edited_wrongly_is_named(tmp_path: Path, change: dict[str, object]) -> None:
-    imported(images(tmp_path / "in", 5), tmp_path / "out")
-    file = tmp_path / "out" / "dataset.json"
-    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **change}), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"dataset\.json is damaged"):
-        dataset_folder.open(tmp_path / "out")
 
 
 def test_what_a_kill_leaves_at_the_very_start_does_not_block(tmp_path: Path) -> None:
@@ -449,35 +338,6 @@ def test_linked_dicom_patients_do_not_cross_the_split(tmp_path: Path) -> None:
         assert (table.groupby("patient")["split"].nunique() == 1).all()
 
 
-# ---- what the command says of it
-
-
-@pytest.mark.parametrize(("allowed", "code"), [("50%", 3), ("1", 3), ("2", 0), ("all", 0)])
-def test_an_import_that_rejects_most_images_ends_with_a_code_of_its_own(
-    tmp_path: Path, allowed: str, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    images(tmp_path / "in", 1)
-    for name in ("a.png", "b.png"):
-        (tmp_path / "in" / name).write_bytes(b"broken")
-    words = ["import", "folder", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--size", "32"]
-    assert cli.main([*words, "--allow-rejected", allowed]) == code
-    assert ("exit code is 3" in capsys.readouterr().out) == (code == 3)
-
-
-def test_the_window_of_an_import_is_kept_in_the_folder(tmp_path: Path) -> None:
-    from test_dicom import chest, dataset, written
-
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.dcm").write_bytes(written(dataset(chest() // 16, WindowCenter="2048", WindowWidth="4096")))
-    opened = ribcage.import_("folder", tmp_path / "in", out=tmp_path / "out", size=32, window="130,120")
-    assert opened.facts.window == "130,120" and next(iter(opened.facts.notes)) == "window 130/120 as asked for"
-    old = json.loads((tmp_path / "out" / "dataset.json").read_text())
-    del old["window"]
-    old["format"] = 1
-    (tmp_path / "out" / "dataset.json").write_text(json.dumps(old))
-    assert dataset_folder.Facts.load(tmp_path / "out" / "dataset.json").window == ""
-
-
 # ---- what changes between two runs
 
 
@@ -524,28 +384,6 @@ def test_redo_does_not_take_a_folder_from_another_import(tmp_path: Path) -> None
         assert (tmp_path / "out" / "journal.part").exists()
     writer.clear(tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
-
-
-def test_splits_that_share_patients_or_copies_give_way_at_import(tmp_path: Path) -> None:
-    index = images(tmp_path / "in", 6)  # two images of each patient
-    (tmp_path / "in" / "0005.png").write_bytes((tmp_path / "in" / "0000.png").read_bytes())
-    split = ["train", "train", "train", "test", "test", "test"]
-    index = replace(index, table=index.table.assign(split=split))
-    found = imported(index, tmp_path / "out", drop_shared=("test",))
-    assert found.index.table["split"].tolist() == ["train", "train", "train", "", "test", ""]
-    assert found.facts.drop_shared == ("test",)
-    with pytest.raises(ValueError, match="--drop-shared test"):
-        imported(index.take(range(4)), tmp_path / "none", drop_shared=("test",))
-
-
-def test_a_folder_of_an_older_version_opens(tmp_path: Path) -> None:
-    imported(images(tmp_path / "in", 4), tmp_path / "out")
-    file = tmp_path / "out" / "dataset.json"
-    values = json.loads(file.read_text())
-    del values["drop_shared"]
-    values["format"] = 1
-    file.write_text(json.dumps(values))
-    assert dataset_folder.open(tmp_path / "out").facts.drop_shared == ()
 
 
 def test_no_byte_of_a_file_stands_among_the_reasons(tmp_path: Path) -> None:

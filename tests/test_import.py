@@ -1,0 +1,53 @@
+"""ribcage import: exit codes, windows of DICOM files, splits that share patients."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from image_folders import images, imported
+
+import ribcage
+from ribcage import cli
+from ribcage.data import dataset_folder
+
+# ---- what the command says of it
+
+
+@pytest.mark.parametrize(("allowed", "code"), [("50%", 3), ("1", 3), ("2", 0), ("all", 0)])
+def test_an_import_that_rejects_most_images_ends_with_a_code_of_its_own(
+    tmp_path: Path, allowed: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images(tmp_path / "in", 1)
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in" / name).write_bytes(b"broken")
+    words = ["import", "folder", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--size", "32"]
+    assert cli.main([*words, "--allow-rejected", allowed]) == code
+    assert ("exit code is 3" in capsys.readouterr().out) == (code == 3)
+
+
+def test_the_window_of_an_import_is_kept_in_the_folder(tmp_path: Path) -> None:
+    from dicoms import dataset, written
+    from test_dicom_gray import chest
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.dcm").write_bytes(written(dataset(chest() // 16, WindowCenter="2048", WindowWidth="4096")))
+    opened = ribcage.import_("folder", tmp_path / "in", out=tmp_path / "out", size=32, window="130,120")
+    assert opened.facts.window == "130,120" and next(iter(opened.facts.notes)) == "window 130/120 as asked for"
+    old = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    del old["window"]
+    old["format"] = 1
+    (tmp_path / "out" / "dataset.json").write_text(json.dumps(old))
+    assert dataset_folder.Facts.load(tmp_path / "out" / "dataset.json").window == ""
+
+
+def test_splits_that_share_patients_or_copies_give_way_at_import(tmp_path: Path) -> None:
+    index = images(tmp_path / "in", 6)  # two images of each patient
+    (tmp_path / "in" / "0005.png").write_bytes((tmp_path / "in" / "0000.png").read_bytes())
+    split = ["train", "train", "train", "test", "test", "test"]
+    index = replace(index, table=index.table.assign(split=split))
+    found = imported(index, tmp_path / "out", drop_shared=("test",))
+    assert found.index.table["split"].tolist() == ["train", "train", "train", "", "test", ""]
+    assert found.facts.drop_shared == ("test",)
+    with pytest.raises(ValueError, match="--drop-shared test"):
+        imported(index.take(range(4)), tmp_path / "none", drop_shared=("test",))

@@ -1,0 +1,72 @@
+"""Intervals of rates, and Holm's correction, by hand."""
+
+import numpy as np
+import pytest
+from scores import NAN
+
+from ribcage import metrics
+from ribcage.metrics import (
+    intervals,
+    placements,
+)
+
+
+def test_a_count_of_two_or_three_has_the_lower_limit_of_poisson_and_its_mirror() -> None:
+    from scipy.stats import chi2
+
+    for count, of, few in ((2, 200, True), (3, 200, True), (4, 200, False), (2, 40, True), (3, 40, False)):
+        value, worth = np.array([count / of]), np.array([float(of)])
+        usual, found, rest = (
+            intervals.wilson(one, worth, kind=kind)
+            for one, kind in ((value, "mean"), (value, "count"), (1 - value, "count"))
+        )
+        if few:
+            assert found.low[0] * of == pytest.approx(chi2.ppf(0.05, 2 * count) / 2, rel=0.05)
+        assert (found.low[0] < usual.low[0] - 1e-9) == few and found.high == usual.high
+        assert rest.high == pytest.approx(1 - found.low) and rest.low == pytest.approx(1 - found.high)
+
+
+def test_variance_of_a_ratio_is_the_jackknife_s_over_patients() -> None:
+    """One patient has nearly half of the images."""
+    wholes, parts = np.array([[40.0], *[[6.0]] * 8]), np.array([[10.0], [5], [3], [6], [2], [4], [0], [6], [3]])
+    without = (parts.sum() - parts) / (wholes.sum() - wholes)
+    value, worth = intervals.ratio(parts, wholes)
+    variance = 8 / 9 * ((without - value) ** 2).sum()
+    people = wholes.sum() ** 2 / (wholes**2).sum()
+    weight = 8 * (people - 1)
+    assert worth == pytest.approx((1 + weight * value * (1 - value)) / (1 / people + weight * variance))
+
+
+def test_the_error_of_f1_is_that_of_the_share_it_is_a_function_of() -> None:
+    worth, f1 = np.array([50.0]), np.array([0.6])
+    share = f1 / (2 - f1)
+    drawn, step = intervals.drawn_in(share, worth)[0], 1e-6
+    slope = (2 * (drawn + step) / (1 + drawn + step) - 2 * (drawn - step) / (1 + drawn - step)) / (2 * step)
+    assert drawn == pytest.approx((share * 50 + 1) / 52)
+    assert intervals.standard_errors(f1, worth, "f1") == pytest.approx(
+        slope * intervals.standard_errors(share, worth), rel=1e-6
+    )
+
+
+def test_squares_about_an_estimated_mean_are_made_whole_from_two_on() -> None:
+    assert [placements._bessel(count) for count in (2, 5)] == [2, 1.25] and np.isnan(placements._bessel(1))
+    counts = np.array([1.0, 2.0, 5.0])
+    assert intervals.Patients(counts, counts).bessel.tolist() == pytest.approx([NAN, 2, 1.25], nan_ok=True)
+
+
+def test_a_ratio_is_worth_its_images_or_what_its_patients_leave_of_them() -> None:
+    hits, patients = np.repeat([1.0, 0.0], [14, 6])[:, None], 20
+    for images in (1, 2):  # each patient's images are alike
+        counted = np.array([float(images * patients)])
+        value, worth = intervals.ratio(images * hits, np.full((patients, 1), float(images)), counted)
+        among = 0.7 * 0.3 / (patients - 1) * (1 - 1 / counted)  # the variance over patients, as of so many images
+        k = 8 * (patients - 1)
+        assert value == pytest.approx(0.7)
+        assert worth == pytest.approx((1 + k * 0.7 * 0.3) / (1 / patients + k * among))
+    assert intervals.ratio(hits, np.ones((patients, 1)), np.array([20.0]))[1] == pytest.approx(20)
+
+
+def test_holm_multiplies_and_never_falls() -> None:
+    adjusted = metrics.holm(np.array([0.01, NAN, 0.04, 0.03, 0.5]))
+    assert adjusted == pytest.approx([0.04, NAN, 0.09, 0.09, 0.5], nan_ok=True)
+    assert metrics.holm(np.array([])).shape == (0,)

@@ -1,0 +1,47 @@
+"""Limits of options: a number out of its range is named with its value, and all that is wrong in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from ribcage import cli
+from ribcage.commands import finetune, pretrain
+from ribcage.runtime import limits
+
+
+def options(**more: object) -> finetune.Options:
+    return finetune.Options(data=("set",), out=Path("run"), **more)  # type: ignore[arg-type]
+
+
+def test_the_defaults_are_within_their_limits() -> None:
+    assert limits.faults(options()) == []
+    assert limits.faults(pretrain.Options(method="mae", data=("set",), out=Path("run"))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr", -1.0), ("lr", float("nan")), ("lr", float("inf")), ("ema", 1.5), ("ema", -0.5),
+        ("smoothing", 2.0), ("clip", -1.0), ("warmup", -1.0), ("weight_decay", -1.0), ("layer_decay", 0.0),
+        ("layer_decay", 2.0), ("patience", -1), ("save_minutes", -1.0), ("devices", 0), ("micro_batch", -1),
+        ("epochs", 0), ("batch", 0), ("drop_path", 2.0), ("dropout", 1.0), ("mixup", -1.0), ("labels", 0.0),
+        ("threads", -1), ("min_lr", -1.0),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_its_limits_is_named(name: str, value: float) -> None:
+    (fault,) = limits.faults(options(**{name: value}))
+    assert fault.startswith(f"--{name.replace('_', '-')} {value:g} is not ")
+
+
+def test_all_that_is_wrong_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["finetune", "--data", "set", "--out", "run", "--lr", "-1", "--decay-at", "0.5", "2", "--devices", "0"]
+    assert cli.main([*words, "--size", "32", "40", "50", "--findings", "Mass", "Edema", "Mass"]) == 2
+    assert capsys.readouterr().err == (
+        "ribcage: --devices 0 is not at least 1; --lr -1 is not 0 or more; --decay-at 2 is not between 0 and 1; "
+        "--size takes one or two numbers, not 3; --decay-at goes with --schedule step; --findings names Mass twice.\n"
+    )
+
+
+def test_pretraining_asks_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["pretrain", "mae", "--data", "set", "--out", "run", "--lr", "-1", "--clip", "-1"]) == 2
+    assert "--lr -1 is not 0 or more; --clip -1 is not 0 or more" in capsys.readouterr().err

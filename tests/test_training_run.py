@@ -1,0 +1,298 @@
+"""A run: stopped and resumed to the bit, validated, patient, safe from full disks and other runs in its folder."""
+
+import contextlib
+import errno
+import io
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import toys
+from trainings import equal, words
+
+from ribcage import cli
+from ribcage.commands import finetune
+from ribcage.data import dataset_folder
+from ribcage.data.loader import Loader
+from ribcage.imaging import augment
+from ribcage.methods.supervised import Supervised
+from ribcage.models.backbone import Backbone
+from ribcage.training import checkpoint, optim, options, run_folder, trainer
+from ribcage.training.run import InterruptedRun, Plan, Run, opened_run
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("数据 set") / "phantom"
+    assert cli.main(["import", "phantom", "--out", str(folder), "--images", "120", "--size", "32"]) == 0
+    return folder
+
+
+def made(data: Path, epochs: int = 2, **options: Any) -> trainer.Trainer:
+    torch.manual_seed(0)
+    opened = dataset_folder.open(data)
+    method = Supervised(Backbone("test_resnet"), opened.index.findings, dropout=0.2, mixup=0.2)
+    loader = Loader([opened], [augment.gentle_view(32)], batch=16, drop_last=True, threads=2)
+    rates = optim.Rates(1e-3, epochs * len(loader), 2)
+    return trainer.Trainer(
+        method, loader, optim.optimizer(method), rates, epochs=epochs, device=CPU, ema=0.9, **options
+    )
+
+
+def trained(run: trainer.Trainer, folder: Path, stop_at: int | None = None, resume: bool = False) -> Run:
+    folder.mkdir(exist_ok=True)
+    work = Run(run, folder, Plan(), lambda: {"auroc": run.step / 100}, lambda: None)
+    if resume:
+        work.resume()
+    try:
+        for log in work.steps():
+            if log.step == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+                work.signal = signal.SIGTERM  # the handler may run only after the next instruction
+    except InterruptedRun as stop:
+        assert stop.code == 75
+    return work
+
+
+@pytest.mark.parametrize("stop_at", [3, 7, 9])
+def test_going_on_gives_the_same_bits_as_never_stopping(data: Path, tmp_path: Path, stop_at: int) -> None:
+    whole = trained(made(data), tmp_path / "whole")
+    stopped = trained(made(data), tmp_path / "stopped", stop_at)
+    assert stop_at <= stopped.trainer.step < whole.trainer.step
+    resumed = trained(made(data), tmp_path / "stopped", resume=True)
+    assert equal(resumed.trainer.state(), whole.trainer.state())
+    assert vars(resumed.standing) == vars(whole.standing)
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "stopped")
+    ]
+    assert [(log["step"], log.get("loss")) for log in logs[0]] == [(log["step"], log.get("loss")) for log in logs[1]]
+
+
+def test_another_seed_is_another_run(data: Path, tmp_path: Path) -> None:
+    one, other = (trained(made(data, 1, seed=seed), tmp_path / str(seed)) for seed in (0, 1))
+    assert not equal(one.trainer.state()["method"], other.trainer.state()["method"])
+
+
+def test_accumulating_parts_gives_the_gradient_of_the_whole(data: Path) -> None:
+    """In evaluation mode: batch norm and dropout see the parts, not the whole."""
+    gradients = []
+    for accumulate in (1, 4):
+        run = made(data, accumulate=accumulate, precision="float32")
+        run.method.eval()
+        run.method.mixup = 0.0  # type: ignore[assignment]
+        batch = next(run.loader.epoch(0))
+        known = torch.where(batch.labels.isnan(), torch.zeros(()), batch.labels)
+        run._backward(trainer.to_device(replace(batch, labels=known), CPU))
+        gradients.append(run.method.head.weight.grad)  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
+
+
+def test_a_loss_that_is_no_number_stops_and_leaves_the_rows(data: Path, tmp_path: Path) -> None:
+    run = made(data, precision="float32")
+    with torch.no_grad():
+        run.method.head.weight.fill_(float("nan"))  # type: ignore[union-attr, operator]
+    with pytest.raises(ValueError, match=r"not finite at step 0. Try a lower --lr"):
+        trained(run, tmp_path / "run")
+    rows = json.loads((tmp_path / "run" / "diverged.json").read_text())["rows"]
+    assert rows == next(run.loader.epoch(0)).rows.tolist()
+
+
+def test_the_rows_of_a_divergence_are_kept_until_the_run_is_beyond_it(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    for worst, there in ((math.inf, True), (1.0, False)):
+        run = toys.run([(1.0, 2.0), (1.0, 2.0), (worst, 2.0), (1.0, 2.0)])
+        work = Run(run, out, Plan(save_minutes=0.0), lambda: {"auroc": 0.5}, lambda: None)
+        if worst == 1.0:
+            work.resume()
+            work.save()
+            assert (out / "diverged.json").exists()  # it is not beyond it yet
+        with contextlib.nullcontext() if worst == 1.0 else pytest.raises(ValueError, match="not finite at step 2"):
+            list(work.steps())
+        assert (out / "diverged.json").exists() is there
+
+
+def test_a_run_without_progress_ends_by_patience(data: Path, tmp_path: Path) -> None:
+    run = made(data, epochs=9)
+    (tmp_path / "run").mkdir()
+    work = Run(run, tmp_path / "run", Plan(patience=2), lambda: {"auroc": 0.5}, lambda: None)
+    epochs = [log.epoch for log in work.steps() if log.epoch_done]
+    assert epochs == [0, 1, 2] and work.standing.best_step == run.step // 3
+
+
+def test_a_run_validates_as_seldom_as_asked_and_at_its_end(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert cli.main(words(data, out, "--epochs", "5", "--validate-every", "2")) == 0
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "validation" in line] == [2, 4, 5]
+
+
+def test_going_on_with_a_run_that_gave_up_trains_no_step_more(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    steps = []
+    for resume in (False, True):
+        run = made(data, epochs=9)
+        work = Run(run, tmp_path / "run", Plan(patience=1), lambda: {"auroc": 0.5}, lambda: None)
+        if resume:
+            work.resume()
+        steps.append(len(list(work.steps())))
+    assert steps[0] > 0 and steps[1] == 0
+
+
+def test_a_run_that_goes_on_again_finds_its_own_options(tmp_path: Path) -> None:
+    """A longer run that goes on once more is not changed again, and --epochs of before is refused."""
+    asked = finetune.Options(data=("set",), out=tmp_path / "run", epochs=2)
+    work = Run(toys.run([(1.0, 1.0)], epochs=2), asked.out, Plan(), lambda: {"auroc": 0.5}, lambda: None)
+    with opened_run("finetune", asked, work, []):
+        list(work.steps())
+    longer = replace(asked, epochs=3, resume=True)
+    for history in (1, 1):
+        work = Run(toys.run([(1.0, 1.0)], epochs=3), asked.out, Plan(), lambda: {"auroc": 0.5}, lambda: None)
+        with opened_run("finetune", longer, work, []):
+            list(work.steps())
+        assert len(options.written_options(asked.out)["history"]) == history and work.trainer.step == 3
+
+
+def toy(folder: Path, validate: Any, **plan: Any) -> Run:
+    run = toys.run([(1.0, 2.0), (1.0, 4.0)], epochs=2)
+    return Run(run, folder, Plan(**plan), lambda: validate(run), lambda: None)
+
+
+def test_a_signal_before_a_validation_is_answered_at_once_and_the_validation_made_up_for(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def validate(run: trainer.Trainer) -> dict[str, float]:
+        asked.append(run.step)
+        return {"auroc": run.step / 10}
+
+    work = toy(tmp_path, validate)
+    move = work.trainer._move
+
+    def asked_in_the_last_step() -> None:
+        move()
+        work.signal = signal.SIGTERM if work.trainer.step == 2 else None
+
+    work.trainer._move = asked_in_the_last_step  # type: ignore[method-assign]
+    with pytest.raises(InterruptedRun, match="saved at step 2"):
+        list(work.steps())
+    assert asked == []
+    again = toy(tmp_path, validate)
+    again.resume()
+    list(again.steps())
+    assert asked == [2, 4] and (again.standing.best_step, again.standing.validated) == (4, 4)
+
+
+def test_who_is_killed_while_validating_loses_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ribcage.training.run.RISK", 0.0)
+    saved: list[tuple[int, int]] = []
+
+    def validate(run: trainer.Trainer) -> dict[str, float]:
+        saved.append((checkpoint.load_checkpoint(tmp_path / checkpoint.FILE)["run"]["step"], run.step))
+        return {"auroc": 0.5}
+
+    list(toy(tmp_path, validate).steps())
+    assert saved == [(2, 2), (4, 4)]
+    older = checkpoint.load_checkpoint(tmp_path / checkpoint.OLDER)["run"]["step"]
+    assert older == 2, "of the two kept, one is of an earlier step"
+
+
+def test_a_full_disk_ends_a_run_with_a_clear_line_and_a_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = torch.save
+
+    def full(state: Any, part: Path) -> None:
+        save(state, part)
+        if state["run"]["step"] > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left for .* the last checkpoint is whole"):
+        list(toy(tmp_path, lambda run: {"auroc": 0.5}).steps())
+    assert checkpoint.load_checkpoint(tmp_path / checkpoint.FILE)["run"]["step"] == 2
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_second_training_in_a_folder_touches_nothing(tmp_path: Path) -> None:
+    asked = finetune.Options(data=("set",), out=tmp_path / "run", epochs=2)
+    first = toy(asked.out, lambda run: {"auroc": 0.5})
+    with opened_run("finetune", asked, first, []):
+        steps = first.steps()
+        next(steps)
+        before = {file.name: file.read_bytes() for file in asked.out.iterdir()}
+        for resume in (False, True):
+            second = toy(asked.out, lambda run: {"auroc": 0.5})
+            with (
+                pytest.raises((OSError, ValueError), match=r"Another process is writing|holds a run already"),
+                opened_run("finetune", replace(asked, resume=resume), second, []),
+            ):
+                pytest.fail("it must not begin")
+        assert {file.name: file.read_bytes() for file in asked.out.iterdir()} == before
+        list(steps)
+
+
+def test_a_strangers_run_with_links_in_it_does_not_go_on(tmp_path: Path) -> None:
+    theirs = tmp_path / "thesis"
+    theirs.write_text("three years")
+    for name in ("metrics.jsonl", "checkpoint.pt.part", "bundle", "state.json"):
+        asked = finetune.Options(data=("set",), out=tmp_path / name, resume=True)
+        asked.out.mkdir()
+        run_folder._write(asked.out, run_folder.record("finetune", asked, []))
+        checkpoint.save_checkpoint(asked.out / checkpoint.FILE, {"run": {}, "standing": {}})
+        (asked.out / name).symlink_to(theirs)
+        with (
+            pytest.raises(OSError, match=f"{name} is a symbolic link"),
+            opened_run("finetune", asked, toy(asked.out, dict), []),
+        ):
+            pytest.fail("it must not go on")
+    assert theirs.read_text() == "three years"
+
+
+def test_of_equal_scores_the_lower_loss_is_kept(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    found = iter([{"auroc": 1.0, "loss": 0.5}, {"auroc": 1.0, "loss": 0.2}, {"auroc": 1.0, "loss": 0.3}])
+    kept: list[int] = []
+    run = made(data, epochs=3)
+    work = Run(run, tmp_path / "run", Plan(), lambda: next(found), lambda: kept.append(run.step))
+    list(work.steps())
+    assert kept == [run.step // 3, 2 * run.step // 3] and work.standing.best_loss == 0.2
+
+
+def test_what_was_logged_after_a_step_that_diverged_is_not_written(tmp_path: Path) -> None:
+    work = Run(toys.run([(1.0, 1.0)]), tmp_path, Plan(), dict, lambda: None)
+    for step in (1, 2, 3):
+        work._unwritten.append(
+            SimpleNamespace(step=step, epoch=0, loss=0.5, rate=0.1, seconds=1.0, waited=0.0, values={})  # type: ignore[arg-type]
+        )
+    log = io.StringIO()
+    work._write_all(log, until=2)
+    assert [json.loads(line)["step"] for line in log.getvalue().splitlines()] == [1, 2] and not work._unwritten
+
+
+def test_a_log_that_waits_for_a_device_is_written_before_a_checkpoint_is(tmp_path: Path) -> None:
+    """So that going on finds all steps before it."""
+    run = toys.run([(1.0, 1.0)] * 2, epochs=2)
+    run.lag = 100
+    work = Run(run, tmp_path, Plan(validate_every=2), lambda: {"auroc": 0.5}, lambda: None)
+    for log in work.steps():
+        if log.step == 3:
+            logged = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+            assert checkpoint.load_checkpoint(tmp_path / checkpoint.FILE)["run"]["step"] == max(logged) == 2
+            break
+
+
+def test_a_run_of_one_step_is_validated_and_kept(tmp_path: Path) -> None:
+    kept: list[str] = []
+    work = Run(toys.run([(1.0, 1.0)]), tmp_path, Plan(), lambda: {"auroc": 0.5}, lambda: kept.append("it"))
+    list(work.steps())
+    assert kept == ["it"] and (work.standing.validated, work.standing.best_step) == (1, 1)
