@@ -79,8 +79,8 @@ ALTERATIONS: dict[str, Alteration] = {
     "squashed to 390×320": lambda p, r: resized(p, 390, 320),
     "gamma 0.6": lambda p, r: gamma(p, 0.6),
     "gamma 1.7": lambda p, r: gamma(p, 1.7),
-    "window: 5–95 % of the grays": lambda p, r: windowed(p, 5, 95),
-    "window: 20–90 % of the grays": lambda p, r: windowed(p, 20, 90),
+    "window: 5–95 % of the gray values": lambda p, r: windowed(p, 5, 95),
+    "window: 20–90 % of the gray values": lambda p, r: windowed(p, 20, 90),
     "histogram equalised": lambda p, r: cv2.equalizeHist(p),
     "CLAHE 2": lambda p, r: clahe(p, 2),
     "CLAHE 4": lambda p, r: clahe(p, 4),
@@ -142,7 +142,10 @@ def report(name: str, images: list[GrayImage], patients: np.ndarray, altered: in
     prints = np.stack([fp.fingerprint(image) for image in images])
     print(f"\n## {name}: {len(images)} images of {len(np.unique(patients))} patients\n")
     wrong = {"bits": 0, "confirmed": 0}
-    print("| alteration | bits: median | 99 % | found by bits | with images |\n|---|---|---|---|---|")
+    print(
+        "| alteration | median distance, bits | 99th percentile, bits | found by bits "
+        "| found with images |\n|---|---|---|---|---|"
+    )
     chosen = np.random.default_rng(0).permutation(len(images))[:altered]
     for title, alter in ALTERATIONS.items():
         rng = np.random.default_rng(1)
@@ -166,7 +169,8 @@ def report(name: str, images: list[GrayImage], patients: np.ndarray, altered: in
     pairs = altered_pairs(patients, chosen) * len(ALTERATIONS)
     for kind, hits in wrong.items():
         print(
-            f"\nAltered against other patients, {kind}: {hits} of {pairs:,} (rate below {rate_below(hits, pairs):.1e})"
+            f"\nAltered copies and other patients, {kind}: {hits} of {pairs:,} pairs reported "
+            f"(rate below {rate_below(hits, pairs):.1e})"
         )
     originals(images, patients, prints)
 
@@ -180,7 +184,7 @@ def originals(images: list[GrayImage], patients: np.ndarray, prints: np.ndarray)
     count = len(images)
     same = int(sum(n * (n - 1) // 2 for n in np.unique(patients, return_counts=True)[1]))
     other = count * (count - 1) // 2 - same
-    print("\n| pairs of originals | tested | by bits | rate below | with images | rate below |")
+    print("\n| pairs of originals | pairs tested | reported by bits | rate below | reported with images | rate below |")
     print("|---|---|---|---|---|---|")
     by_bits = duplicates.duplicates_within(prints)
     confirmed = duplicates.duplicates_within(prints, images=images.__getitem__)
@@ -195,7 +199,7 @@ def originals(images: list[GrayImage], patients: np.ndarray, prints: np.ndarray)
         alike = [like(prints, images, int(likest.first[k]), int(likest.second[k])) for k in order]
         bits = ", ".join(map(str, likest.distance[order][:8]))
         most = ", ".join(f"{value:.3f}" for value in sorted(alike)[:-6:-1])
-        print(f"\nNearest {len(order)} pairs, {title}: bits {bits} …; likeness {most} …")
+        print(f"\nNearest {len(order)} pairs, {title}: bits {bits} …; highest correlations {most} …")
 
 
 def like(prints: np.ndarray, images: list[GrayImage], first: int, second: int) -> float:
@@ -207,7 +211,8 @@ def like(prints: np.ndarray, images: list[GrayImage], first: int, second: int) -
 
 def stored_small(name: str, images: list[GrayImage], patients: np.ndarray) -> None:
     """Other exposures of one patient that are called copies where images are stored small, and how near they come."""
-    head = "pairs of one patient | by bits | with images | nearest bits | correlation below threshold by"
+    head = "pairs tested | reported by bits | reported with images | smallest distances, bits "
+    head += "| margin below the correlation threshold"
     print(f"\n| {name}, stored at | {head} |")
     print("|---|---|---|---|---|---|")
     full = np.stack([fp.fingerprint(image) for image in images])
@@ -323,8 +328,11 @@ def search_times(images: list[GrayImage], sizes: list[int]) -> None:
     model = Model(images)
     duplicates.duplicates_within(model.prints(model.waves(100, np.random.default_rng(3))))
     check_model(model, images)
-    print("\nSeconds, and in brackets the seconds of all cores together:\n")
-    print("| prints | cut | all pairs within | 10,000 queries | copies found at 0–16, 17–32, 33–48, 49–60 bits |")
+    print("\nWall-clock seconds, and in brackets CPU seconds:\n")
+    print(
+        "| fingerprints | limit, bits | comparing all pairs | 10,000 queries "
+        "| copies found at 0–16, 17–32, 33–48 and 49–60 bits |"
+    )
     print("|---|---|---|---|---|")
     for size in sizes:
         prints, queries = collection(model, size, min(10_000, size))
@@ -354,7 +362,8 @@ def check_model(model: Model, images: list[GrayImage]) -> None:
         pairs = len(prints) * (len(prints) - 1) // 2
         low = [np.sort(apart)[int(pairs * share)] for share in (1e-5, 1e-4, 1e-3, 1e-2, 0.5)]
         print(
-            f"bits between {title}: least 1e-5 {low[0]}, 1e-4 {low[1]}, 1e-3 {low[2]}, 1e-2 {low[3]}, median {low[4]}"
+            f"bits between {title}: quantile 1e-5 {low[0]}, 1e-4 {low[1]}, 1e-3 {low[2]}, 1e-2 {low[3]}, "
+            f"median {low[4]}"
         )
 
 

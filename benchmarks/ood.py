@@ -1,4 +1,4 @@
-"""What the out-of-distribution (OOD) check notices: unseen chests (it should not), and what is none (it should).
+"""Warnings of the out-of-distribution (OOD) check: false alarms on chest radiographs, and detection of other images.
 
     RIBCAGE_REAL_DATA=/data python benchmarks/ood.py [--features]
 
@@ -100,9 +100,9 @@ SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     **{name: change for name, change in counterexamples.ALTERED.items() if name != "inverted"},
-    "mirrored top to bottom": lambda pixels: pixels[::-1],
+    "flipped vertically": lambda pixels: pixels[::-1],
     "inverted": lambda pixels: (255 - pixels).astype(np.uint8),
-    "mirrored left to right": lambda pixels: pixels[:, ::-1],
+    "flipped horizontally": lambda pixels: pixels[:, ::-1],
 }
 
 
@@ -227,18 +227,30 @@ def looks(check: ood.OODCheck, images: Images, fit: image_file.Fit = "pad") -> n
     return check.noticed(np.stack([appearance.vector(one) for one in squares]))
 
 
+WORDS = {
+    "turned to the left by 90°": "rotated 90° anticlockwise",
+    "turned to the right by 90°": "rotated 90° clockwise",
+    "other": "no frontal chest",
+    **{f"adults, turned to the {way} by 90°": f"adults, rotated 90° {words}"
+       for way, words in (("left", "anticlockwise"), ("right", "clockwise"))},
+}  # fmt: skip
+"""Class of the check, or alteration → its name in the tables."""
+
+
 def row(name: str, found: np.ndarray, of: Sequence[str]) -> str:
     """One row of a table."""
     share, low, high = interval((found >= 0).astype(float), of)
-    names = ("far", *ood.CLASSES[1:])
+    names = ("unlike the training images", *(WORDS.get(name, name) for name in ood.CLASSES[1:]))
     counts = {names[place]: int((found == place).sum()) for place in np.unique(found[found >= 0])}
-    said = ", ".join(f"{what} {many}" for what, many in sorted(counts.items(), key=lambda one: -one[1])[:3])
+    said = "; ".join(f"{what}: {many}" for what, many in sorted(counts.items(), key=lambda one: -one[1])[:3])
+    name = WORDS.get(name, name)
     return f"| {name} | {len(found):,} | {len(set(of)):,} | {share:.3f} ({low:.3f}–{high:.3f}) | {said or '–'} |"
 
 
 def report(title: str, rows: Iterable[tuple[str, np.ndarray, Sequence[str]]]) -> None:
     """One table."""
-    print(f"\n| {title} | images | patients | noticed (95 %) | most often as |\n|---|---|---|---|---|")
+    print(f"\n| {title} | images | patients | fraction with a warning (95 %) | most frequent warnings |")
+    print("|---|---|---|---|---|")
     for one in rows:
         print(row(*one), flush=True)
 
@@ -260,7 +272,7 @@ def fitted(images: Images, laterals: Sequence[np.ndarray] = ()) -> ood.OODCheck:
     found = ood.fitted_check(images.chosen(~held_out).contents(), images.chosen(held_out).contents(), laterals)
     alarms = int(found.alarms.sum())
     print(
-        f"\nFitted on {found.fitted_on:,} images, limits from {found.held_out:,} (of which {alarms} are noticed), "
+        f"\nFitted on {found.fitted_on:,} images, limits from {found.held_out:,} (of which {alarms} get a warning), "
         f"{time.perf_counter() - began:.1f} s; limits {', '.join(f'{one:.2f}' for one in found.limits)}."
     )
     return found
@@ -269,13 +281,13 @@ def fitted(images: Images, laterals: Sequence[np.ndarray] = ()) -> ood.OODCheck:
 def upright(check: ood.OODCheck, test: Images, names: np.ndarray, other: Images) -> None:
     """False alarms on frontal images of every shape."""
     clear = ~np.isin(names, [f"{one}.png" for one in ALTERED_AT_SOURCE])
-    named = {"ChestX-ray14, as they are": test, "… but 10 that are turned or inverted": test.chosen(clear)}
+    named = {"ChestX-ray14, unaltered": test, "… without the 10 that are rotated or inverted": test.chosen(clear)}
     named |= {f"… {name}": test.chosen(clear).changed(change) for name, change in SHAPES.items()}
-    report("frontal images, upright", judged(check, named))
+    report("upright frontal images", judged(check, named))
     shape = np.array([one.shape[1] / one.shape[0] for one in other.pixels])
     groups = {
         "another source, all": shape > 0, "… wider than 1.2 : 1": shape > 1.2, "… about square": abs(shape - 1) <= 0.2,
-        "… higher than 1.2 : 1": shape < 1 / 1.2,
+        "… taller than 1.2 : 1": shape < 1 / 1.2,
     }  # fmt: skip
     report("another source", judged(check, {name: other.chosen(one) for name, one in groups.items() if one.any()}))
     fits: tuple[image_file.Fit, ...] = ("squash", "crop")
@@ -291,31 +303,31 @@ def altered(check: ood.OODCheck, test: Images, other: Images) -> None:
 def foreign(check: ood.OODCheck, root: Path) -> None:
     """What must be noticed, and is no frontal chest."""
     views = odd(root)
-    views["CT, both"] = Images(
+    views["CT, axial and coronal"] = Images(
         [*views["CT Axial"].pixels, *views["CT Coronal"].pixels], [*views["CT Axial"].of, *views["CT Coronal"].of]
     )
-    named = {"laterals" if name == "lateral" else name: one for name, one in views.items()}
-    named |= {"photographs and their parts": photographs(), "pydicom's files": other_dicoms()}
+    named = {"lateral views" if name == "lateral" else name: one for name, one in views.items()}
+    named |= {"photographs, whole and in parts": photographs(), "test files of pydicom": other_dicoms()}
     named |= {"a hip and a leg (DICOM)": dicoms(root, LIMBS)}
-    report("not a frontal chest", judged(check, named))
+    report("not a frontal chest radiograph", judged(check, named))
     report(
-        "chests in DICOM files",
+        "chest radiographs in DICOM files",
         judged(check, {"upright": dicoms(root, UPRIGHT), "upside down": dicoms(root, UPSIDE_DOWN)}),
     )
 
 
 def ages(check: ood.OODCheck, test: Images, years: np.ndarray, root: Path) -> None:
     """Children and adults, by pixels alone."""
-    groups = {"under 10": years < 10, "10 to 17": (years >= 10) & (years < 18), "18 and more": years >= 18}
+    groups = {"under 10": years < 10, "10 to 17": (years >= 10) & (years < 18), "18 and older": years >= 18}
     named = {f"ChestX-ray14, {name}": test.chosen(one) for name, one in groups.items()}
     named["children of another source (PneumoniaMNIST, 28 × 28)"] = children(root, "test")
-    report("a model of ChestX-ray14 (adults, few children)", judged(check, named))
+    report("check fitted on ChestX-ray14 (adults, few children)", judged(check, named))
     young = fitted(children(root, "train", 8))
     small = test.changed(lambda pixels: cv2.resize(pixels, (28, 28), interpolation=cv2.INTER_AREA))
     adults = small.chosen(years >= 18)
     named = {"children (PneumoniaMNIST)": children(root, "test"), "adults (ChestX-ray14), 28 × 28": adults}
     named |= {f"adults, {name}": adults.changed(change) for name, change in TURNS.items()}
-    report("a model of children (PneumoniaMNIST)", judged(young, named))
+    report("check fitted on children (PneumoniaMNIST)", judged(young, named))
 
 
 def few(train: Images, test: Images, root: Path) -> None:
@@ -323,8 +335,8 @@ def few(train: Images, test: Images, root: Path) -> None:
     laterals = odd(root)["lateral"]
     for count in (27, 67, 134):
         check = fitted(train.chosen(np.random.default_rng(3).permutation(len(train.of))[:count]))
-        named = {"ChestX-ray14, as they are": test, "laterals": laterals}
-        named |= {name: test.changed(TURNS[name]) for name in ("turned to the left by 90°", "mirrored left to right")}
+        named = {"ChestX-ray14, unaltered": test, "lateral views": laterals}
+        named |= {name: test.changed(TURNS[name]) for name in ("turned to the left by 90°", "flipped horizontally")}
         report(f"fitted on {check.fitted_on} images", judged(check, named))
 
 
@@ -334,19 +346,19 @@ def phantoms(root: Path | None, test: Images | None) -> None:
     check = fitted(images.chosen(views != "LATERAL"), images.chosen(views == "LATERAL").contents())
     fresh, view = made_up(400, seed=1)
     frontal = fresh.chosen(view != "LATERAL")
-    named = {"synthetic frontal images": frontal, "synthetic laterals": fresh.chosen(view == "LATERAL")}
+    named = {"synthetic frontal images": frontal, "synthetic lateral views": fresh.chosen(view == "LATERAL")}
     named |= {name: frontal.changed(change) for name, change in TURNS.items()}
     if root and test:
         named |= {"real: ChestX-ray14": test, "real: another source": lungs(root)}
-    report("a model of synthetic frontal images", judged(check, named))
+    report("check fitted on synthetic frontal images", judged(check, named))
 
 
 # ---- another description: the features of a model
 
 
 def features(train: Images, table: pd.DataFrame, named: dict[str, Images], epochs: int = 4) -> None:
-    """Mahalanobis distance of the pooled features of a ResNet-18 that learns findings, at a limit that 99 % of
-    held-out training images keep."""
+    """Mahalanobis distance of the pooled features of a ResNet-18 that learns findings, with a limit that 98 %
+    of the held-out training images respect."""
     torch.manual_seed(0)
     backbone = Backbone("resnet18", size=(64, 64))
     labels = torch.from_numpy(table.loc[:, "Atelectasis":"Hernia"].to_numpy(np.float32))
@@ -372,7 +384,7 @@ def features(train: Images, table: pd.DataFrame, named: dict[str, Images], epoch
         limit = ood.kept_by(distances(own[held_out]), ood.KEPT)
         found = {name: distances(backbone(scaled(one)).numpy().astype(np.float64)) for name, one in named.items()}
     report(
-        "by the features of a ResNet-18",
+        "Mahalanobis distance of ResNet-18 features",
         ((name, np.where(one > limit, 0, -1), named[name].of) for name, one in found.items()),
     )
 
@@ -403,15 +415,20 @@ def real(root: Path, compare: bool) -> None:
     upright(check, test, names, other)
     found = looks(check, test)
     noticed = [f"{names[one]} ({ood.CLASSES[found[one]]})" for one in np.flatnonzero(found >= 0)]
-    print(f"\nNoticed as they are: {', '.join(noticed)}")
+    print(f"\nUnaltered images with a warning: {', '.join(noticed)}")
     altered(check, test, other)
     foreign(check, root)
     ages(check, test, years, root)
     few(images.chosen(train), test, root)
     if compare:
         turned = {name: test.changed(change) for name, change in TURNS.items()}
-        named = {"ChestX-ray14, as they are": test, "another source": other, **turned, "laterals": odd(root)["lateral"]}
-        features(images.chosen(train), table[train], named | {"photographs and their parts": photographs()})
+        named = {
+            "ChestX-ray14, unaltered": test,
+            "another source": other,
+            **turned,
+            "lateral views": odd(root)["lateral"],
+        }
+        features(images.chosen(train), table[train], named | {"photographs, whole and in parts": photographs()})
     phantoms(root, test)
 
 
