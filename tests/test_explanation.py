@@ -274,7 +274,7 @@ def test_maps_of_a_trained_model_depend_on_its_weights(learnt: Classifier) -> No
     state = torch.get_rng_state()
     found = sanity.map_likeness(learnt, images)
     assert torch.equal(state, torch.get_rng_state())
-    assert found.known and found.images == 12 and found.draws == 5 and not found.stubborn()
+    assert found.known and found.images == 12 and found.draws == 5 and not found.independent_of_weights()
     assert np.abs(found.network).max() < 0.5 and np.abs(found.head).max() < 0.6
     again = sanity.map_likeness(learnt, images)
     assert np.array_equal(found.head, again.head) and np.array_equal(found.network, again.network)
@@ -290,7 +290,7 @@ def test_maps_that_ignore_the_weights_are_caught(learnt: Classifier, monkeypatch
 
     monkeypatch.setattr(gradcam, "saliency_maps", edges)
     found = sanity.map_likeness(learnt, squares(3), draws=2)
-    assert found.stubborn() == ("block", "stripes")
+    assert found.independent_of_weights() == ("block", "stripes")
     np.testing.assert_allclose([*found.head, *found.network], 1.0)
 
 
@@ -311,4 +311,4 @@ def test_where_no_map_has_heat_nothing_is_said_to_depend_on_anything() -> None:
     images = torch.rand(2, 1, 64, 64)
     assert not gradcam.saliency_maps(one.method, images).maps.any()
     found = sanity.Likeness(FINDINGS, *(np.full(2, np.nan),) * 2, 2, 5)
-    assert not found.known and not found.stubborn()
+    assert not found.known and not found.independent_of_weights()

@@ -1,7 +1,7 @@
-"""Detections: what a detector found in images of dataset folders, as a table, and what was drawn in them.
+"""Detections: boxes found in images of dataset folders, as a table, and the ground-truth boxes of these images.
 
-Boxes are in stored pixels of their image, as those of an Index are; `original` moves them to the file's own pixels.
-The file has one row per image – what is known of it, and the list of its boxes, the surest first.
+Boxes are in pixels of the stored image, as in an Index; `original` converts them to pixels of the file. The Parquet
+file has one row per image, with its metadata and a list of its boxes by falling score.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,29 +37,29 @@ TYPES = {"image": "int64", "finding": "str", **dict.fromkeys(("score", *SIDES), 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in some images."""
+    """Boxes found in some images."""
 
     findings: tuple[str, ...]
-    """What was looked for."""
+    """All findings that the detector can find."""
     images: pd.DataFrame
-    """One row per image: set, row, path, patient, split … as a table of predictions has them, and where the set knows
-    it `file_width` and `file_height`, of the image in its file."""
+    """One row per image: set, row, path, patient, split … as in a table of predictions, and `file_width` and
+    `file_height`, the size of the image in its file, where the dataset has them."""
     boxes: pd.DataFrame
-    """image (its place in `images`), finding, score, x, y, width, height; by image, then by falling score."""
+    """image (position in `images`), finding, score, x, y, width, height; sorted by image, then by falling score."""
 
     def marks(self, finding: str) -> BoxTable:
-        """Those of one finding."""
+        """The boxes of one finding."""
         chosen = self.boxes[self.boxes["finding"] == finding]
         return BoxTable(chosen["image"].to_numpy(np.int64), corners(chosen), chosen["score"].to_numpy(np.float64))
 
     def above(self, scores: dict[str, float]) -> "Detections":
-        """Only what reaches the score of its finding."""
+        """Only the boxes that reach the score threshold of their finding."""
         least = self.boxes["finding"].map(scores).to_numpy(np.float64)
         kept = self.boxes[self.boxes["score"].to_numpy(np.float64) >= least]
         return Detections(self.findings, self.images, kept.reset_index(drop=True))
 
     def save(self, file: Path) -> None:
-        """Write as Parquet, wholly or not at all."""
+        """Write as Parquet, atomically."""
         firsts = np.searchsorted(self.boxes["image"].to_numpy(), np.arange(len(self.images) + 1))
         kinds = {name: pa.string() if name == "finding" else pa.float32() for name in COLUMNS[1:]}
         values = [pa.array(self.boxes[name], kind) for name, kind in kinds.items()]
@@ -71,7 +71,7 @@ class Detections:
 
 
 def read_detections(file: Path) -> Detections:
-    """Read what `save` wrote, or say in one line what is wrong with it."""
+    """Read what `save` wrote; ValueError says in one line why it cannot be read."""
     try:
         columns = parquet.read_parquet(file)
     except parquet.NoTableError as error:
@@ -88,7 +88,8 @@ def read_detections(file: Path) -> Detections:
 
 
 def detections_from(findings: Sequence[str], images: pd.DataFrame, found: np.ndarray) -> Detections:
-    """From (M, 7) image, finding, score, x0, y0, x1, y1 in stored pixels, in any order; findings by their place."""
+    """Detections from (M, 7) rows of image, finding (its position), score, x0, y0, x1, y1 in stored pixels, in any
+    order."""
     order = np.lexsort((-found[:, 2], found[:, 0]))
     image, finding, score, x0, y0, x1, y1 = found[order].T
     named = np.array([*findings, ""], object)[finding.astype(np.int64)]
@@ -100,10 +101,10 @@ def detections_from(findings: Sequence[str], images: pd.DataFrame, found: np.nda
 
 
 class BoxFinder(Trainable, Protocol):
-    """Whatever finds boxes in images: a detector, or a classifier with boxes around its saliency maps."""
+    """Anything that finds boxes: a detector, or a classifier with boxes around its saliency maps."""
 
     def found(self, images: Tensor) -> list[Found]:
-        """The boxes of each image, in its pixels."""
+        """The boxes of each image, in pixels of `images`."""
 
 
 def detect(
@@ -119,14 +120,14 @@ def detect(
     label: str = "",
     cached: CachedMaps | None = None,
 ) -> Detections:
-    """Find boxes in these rows; with several processes rank 0 gets all, the others none.
+    """Find boxes in these rows. With several processes, rank 0 returns all boxes and the others return none.
 
-    Boxes of every score are kept.
-    cached: feature maps of a frozen backbone for the plain views; the method is a Detect then.
+    Boxes of every score are returned.
+    cached: feature maps of a frozen backbone for the plain views; requires `method` to be a Detect.
     """
     rows = np.unique(np.asarray(rows, np.int64))
     if not len(rows):
-        raise ValueError("There is no image to predict: no row was selected.")
+        raise ValueError("No row was selected: there is no image to predict.")
     mine = rows_of_process(rows, batch)
     parts = [np.empty((0, 7))]
     if len(mine):
@@ -145,7 +146,7 @@ def detect(
 
 
 def _boxes(method: BoxFinder, loader: Loader, device: torch.device, bf16: bool, label: str) -> Iterator[np.ndarray]:
-    """(M, 7) of each batch: row, finding, score, box in stored pixels."""
+    """(M, 7) for each batch: row, finding, score, x0, y0, x1, y1 in stored pixels."""
 
     def compute(batch: Batch) -> np.ndarray:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -156,36 +157,36 @@ def _boxes(method: BoxFinder, loader: Loader, device: torch.device, bf16: bool, 
 
 
 def _found(method: BoxFinder, batch: Batch, device: torch.device) -> list[Found]:
-    """What a batch shows, or what was made of it before."""
+    """The boxes of a batch, from its cached feature maps if it has them."""
     if batch.maps and isinstance(method, Detect):
         return method.found(batch.views[0].to(device), [one.to(device, non_blocking=True) for one in batch.maps])
     return method.found(batch.views[0].to(device, memory_format=torch.channels_last))
 
 
 def _of_batch(found: Sequence[Found], batch: Batch, loader: Loader) -> np.ndarray:
-    """(M, 7): row, finding, score, box in stored pixels."""
+    """(M, 7): row, finding, score, x0, y0, x1, y1 in stored pixels."""
     parts = [np.empty((0, 7))]
     for one, row, source in zip(found, batch.rows.tolist(), batch.sources.tolist(), strict=True):
         boxes = to_stored_pixels(one.boxes.float().cpu().numpy(), loader.views[0].shape, loader.data[source].size)
-        said = torch.stack([one.findings.float(), one.scores.float()], dim=1).cpu().numpy()
-        parts.append(np.concatenate([np.full((len(boxes), 1), float(row)), said, boxes], axis=1))
+        columns = torch.stack([one.findings.float(), one.scores.float()], dim=1).cpu().numpy()
+        parts.append(np.concatenate([np.full((len(boxes), 1), float(row)), columns, boxes], axis=1))
     return np.concatenate(parts)
 
 
-# ---- what was drawn
+# ---- ground truth
 
 
 def truth(data: Datasets, rows: np.ndarray, finding: str) -> BoxTable:
-    """The true boxes of a finding in these rows, which ascend, in stored pixels; images by their place in `rows`."""
+    """Ground-truth boxes of a finding in these rows (ascending), in stored pixels; `images` are positions in `rows`."""
     boxes = data.boxes([finding]).of_rows(rows)
     return BoxTable.ground_truth(boxes[:, 0].astype(np.int64), boxes[:, 2:])
 
 
 def drawn(data: Datasets, rows: np.ndarray, findings: Sequence[str], policy: Policy = IGNORE) -> np.ndarray:
-    """(N, F) bool: in which of these rows, which ascend, it is known where a finding is, or that it is nowhere.
+    """(N, F) bool: for which of these rows (ascending) the boxes of a finding are fully known, including "no box".
 
-    A finding that is there, or of which nothing certain is said, and that nobody drew may be anywhere: such an image
-    teaches a detector, and tells of one, what is not so.
+    Without boxes, a finding that is present or uncertain may be anywhere in the image. Such an image would add false
+    negatives to the training and false positives to the evaluation of a detector.
     """
     known = data.known_labels(rows, findings, policy) <= 0.5  # not where NaN
     for place, finding in enumerate(findings):
@@ -194,13 +195,14 @@ def drawn(data: Datasets, rows: np.ndarray, findings: Sequence[str], policy: Pol
 
 
 def boxes_in_view(data: Datasets, rows: np.ndarray, findings: Sequence[str], size: tuple[int, int]) -> np.ndarray:
-    """(M, 6) n, finding, x0, y0, x1, y1: the true boxes in these rows, which ascend, in pixels of their plain view."""
+    """(M, 6) n, finding, x0, y0, x1, y1: ground-truth boxes of these rows (ascending), in pixels of their plain
+    view."""
     boxes = data.boxes(findings).of_rows(rows)
     return augment.move_boxes(boxes, augment.draw_numbers(augment.plain_view(size), 0, 0, rows, 0, data.sides(rows)))
 
 
 def detection_context(data: Datasets, rows: np.ndarray) -> pd.DataFrame:
-    """What is known of these rows, which ascend, with the sizes of their files where the sets know them."""
+    """Metadata of these rows (ascending), with the size of the file's image where the datasets have it."""
     parts = []
     for dataset, own in zip(data, data.own_rows(rows), strict=True):
         table = dataset.index.table.iloc[own]
@@ -209,7 +211,7 @@ def detection_context(data: Datasets, rows: np.ndarray) -> pd.DataFrame:
     return pd.concat([predictions.row_context(data, rows), sizes], axis=1)
 
 
-# ---- from one image to another
+# ---- coordinates
 
 
 def corners(boxes: pd.DataFrame) -> np.ndarray:
@@ -219,16 +221,16 @@ def corners(boxes: pd.DataFrame) -> np.ndarray:
 
 
 def to_stored_pixels(boxes: np.ndarray, view: tuple[int, int], side: int) -> np.ndarray:
-    """(M, 4) x0, y0, x1, y1 of the plain view of this (height, width) → the same in pixels of the stored image."""
+    """(M, 4) x0, y0, x1, y1 in the plain view of this (height, width) → in pixels of the stored image."""
     affine = augment.draw_numbers(augment.plain_view(view), 0, 0, np.zeros(1, np.int64), 0, side).affine[
         0
-    ]  # (2, 3), without a turn
+    ]  # (2, 3), no rotation
     return transformed_boxes(boxes, affine)
 
 
 def original(boxes: np.ndarray, file: tuple[int, int], side: int, fit: Fit) -> np.ndarray:
-    """(M, 4) of a stored image of this side → the same in pixels of its file of this (width, height), cut at its
-    edges; what lies in the black border alone becomes empty."""
+    """(M, 4) boxes of a stored image of this side length → in pixels of its file of this (width, height), clipped to
+    the image; a box in the padding becomes empty."""
     whole = image_file.fit_matrix(*file, side, fit)
     back = np.array(
         [[1 / whole[0, 0], 0, -whole[0, 2] / whole[0, 0]], [0, 1 / whole[1, 1], -whole[1, 2] / whole[1, 1]]]
@@ -237,6 +239,6 @@ def original(boxes: np.ndarray, file: tuple[int, int], side: int, fit: Fit) -> n
 
 
 def transformed_boxes(boxes: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """(M, 4) float64 under a (2, 3) map that does not turn."""
+    """(M, 4) float64 boxes after a (2, 3) affine map without rotation."""
     scale, shift = np.tile(np.diag(affine[:, :2]), 2), np.tile(affine[:, 2], 2)
     return boxes.astype(np.float64) * scale + shift

@@ -15,19 +15,19 @@ Output = TypeVar("Output")
 
 
 class Trainable(Protocol):
-    """Whatever has a training and an evaluation mode."""
+    """A model that can be switched between training and evaluation mode."""
 
     @property
     def training(self) -> bool:
-        """Whether it is in training mode."""
+        """Whether the model is in training mode."""
 
     def train(self, mode: bool = True) -> Any:
-        """Switch to training mode, or with False to evaluation mode."""
+        """Switch to training mode, or to evaluation mode if `mode` is False."""
 
 
 @contextmanager
 def evaluation_mode(model: Trainable) -> Iterator[None]:
-    """In evaluation mode within the block, then as before."""
+    """Context manager: evaluation mode inside the block, the previous mode afterwards."""
     training = model.training
     model.train(False)
     try:
@@ -37,13 +37,13 @@ def evaluation_mode(model: Trainable) -> Iterator[None]:
 
 
 def rows_of_process(rows: np.ndarray, batch: int) -> np.ndarray:
-    """The rows of this process: whole batches, so that results do not depend on the number of processes."""
+    """The rows assigned to this process, in whole batches, so that results do not depend on the number of processes."""
     batches, rank, world = -(-len(rows) // batch), distributed.rank(), distributed.world()
     return rows[batches * rank // world * batch : batches * (rank + 1) // world * batch]
 
 
 def batch_outputs(loader: Loader, compute: Callable[[Batch], Output], label: str = "") -> Iterator[Output]:
-    """What `compute` gives for each batch, without gradients; label: of a progress line, "" shows none."""
+    """Yield `compute(batch)` for every batch, without gradients. label: of the progress line; "" shows none."""
     found: list[Output] = []
 
     def counts() -> Iterator[int]:

@@ -1,26 +1,27 @@
-"""Grad-CAM: where a classifier looks. Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391
+"""Grad-CAM: saliency maps of a classifier. Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391
 
-    a_c = mean over places p of  dz_f / dA_cp            L = ReLU(sum_c a_c A_c),  divided by its maximum
+    a_c = mean over p of  dz_f / dA_cp            L = ReLU(sum_c a_c A_c),  divided by its maximum
 
-A are the features that the classifier pools, z_f is its logit for finding f. Where it pools by the mean and its head is
-linear, a_c is the head's weight, and L is the CAM of Zhou et al. 2016 (https://arxiv.org/abs/1512.04150), but for the
-ReLU. Only what comes behind A is differentiated, for all findings at once: a map costs little more than an answer.
+A are the features before pooling, p their grid positions, z_f is the logit of finding f. With mean pooling and a linear
+head, a_c is the head's weight and L, apart from the ReLU, the CAM of Zhou et al. 2016
+(https://arxiv.org/abs/1512.04150). Only the layers after A are differentiated, for all findings at once, so a map costs
+little more than a prediction.
 
-A transformer that answers by its class token does not look at the last features of the other tokens: there A are those
-that the class token last gathered from. `maps` has what becomes of a map: points, boxes, heat on the stored image.
+The logits of a transformer with a class token do not depend on the last features of its other tokens; there A are the
+features that the class token last attended to. `imaging.heatmaps` turns maps into points, boxes and heat-maps in the
+image.
 
-Where the last features are too coarse to point at anything, `Way` has finer maps: of an earlier layer, with weights
-of their own for each place (LayerCAM, Jiang et al. 2021,
-https://doi.org/10.1109/TIP.2021.3089943), which earlier layers need
+If the last features are too coarse, `MapMethod` selects finer maps: those of an earlier layer with weights per position
+(LayerCAM, Jiang et al. 2021, https://doi.org/10.1109/TIP.2021.3089943),
 
     L = ReLU(sum_c ReLU(dz_f / dA_cp) A_cp)
 
-or by occlusion (Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901): how much z_f falls when a square is covered by
-the image's mean. It asks the network once for each square and looks into none of its layers.
+or occlusion (Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901): how much z_f falls when a square is replaced by
+the image's mean. Occlusion needs one forward pass per square and works for any network.
 
-A cell of a map is drawn where the pixels lie that it was made of. In a ResNet that is not the middle of its share of
-the image: convolutions of odd width and stride 2 look at pixels 0, 2, 4 …, so that cell i of the last features is
-centred on pixel 32 i, 15.5 pixels further up and left than maps that are simply stretched over the image say.
+Cells of a map are placed at the centre of their receptive field. In a ResNet that is not the centre of an even grid:
+convolutions of odd width and stride 2 are centred on pixels 0, 2, 4 …, so cell i of the last features is centred on
+pixel 32 i, 15.5 pixels further up and left than a map stretched over the image would suggest.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -47,48 +48,48 @@ from ribcage.models.detectors.boxes import Found
 from ribcage.models.detectors.cam import CamBoxes
 
 COARSE = 6
-"""A map with fewer cells than this along a side is said to be too coarse to point at anything: our choice."""
+"""A map with fewer cells per side is reported as too coarse to localise anything (our choice)."""
 SQUARES = 14
-"""Squares along the longer side that occlusion covers, one at a time."""
+"""Number of occluded squares along the longer side."""
 PREFIX = 16
-"""Tokens that are no place of the image, at most: for the class, for a teacher, registers."""
+"""Maximum number of tokens without a position in the image (class, distillation and register tokens)."""
 
 
 @dataclass(frozen=True)
 class MapMethod:
-    """How maps are made."""
+    """Method and layer of saliency maps."""
 
     method: Literal["gradcam", "layercam", "occlusion"] = "gradcam"
     layer: int = 0
-    """How many times earlier than the last features, counted by their grids: 1 is the next finer one."""
+    """0: the last features; n: the n-th next finer grid of features before them."""
 
     @property
     def name(self) -> str:
-        """As one reads it."""
+        """Name for display."""
         named = {"gradcam": "Grad-CAM", "layercam": "LayerCAM", "occlusion": "occlusion"}[self.method]
         return named + (f", {self.layer} grid{'s' * (self.layer > 1)} earlier" if self.layer else "")
 
 
 @dataclass(frozen=True)
 class SaliencyMaps:
-    """What a classifier says of N images, and where it looked."""
+    """Saliency maps and logits of N images."""
 
     maps: Tensor
-    """(N, F, h, w) in 0 … 1: for each finding what speaks for it, on the grid of the features."""
+    """(N, F, h, w) in 0 … 1, on the grid of the features."""
     cells: Cells
-    """Where these lie in the images."""
+    """Position of the cells in the images."""
     logits: Tensor
-    """(N, F), before any temperature."""
+    """(N, F), before temperature scaling."""
 
 
 def saliency_maps(method: Supervised, images: Tensor, map_method: MapMethod | None = None) -> SaliencyMaps:
-    """Where a classifier looks in (N, C, H, W) images for each of its findings.
+    """Saliency maps of (N, C, H, W) images for each finding.
 
-    Of findings that exclude each other, z_f is the logit of one against all others, since only differences of their
-    logits mean anything. The method is asked in evaluation mode and left as it was.
+    For mutually exclusive findings z_f is the log-odds of one finding against all others, since only differences of
+    their logits have a meaning. The forward pass runs in evaluation mode; the previous mode is restored.
     """
     if not method.findings:
-        raise ValueError(f"{method.backbone.name} has no findings to explain: finetune it first.")
+        raise ValueError(f"{method.backbone.name} has no findings to explain. Fine-tune it first.")
     map_method = map_method or MapMethod()
     if map_method.method == "occlusion":
         return _occluded(method, images)
@@ -110,7 +111,7 @@ def saliency_maps(method: Supervised, images: Tensor, map_method: MapMethod | No
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What logits owe to features."""
+    """Features, and the gradients of all logits with respect to them."""
 
     features: Tensor
     """(N, C, h, w)"""
@@ -121,19 +122,19 @@ class _Evidence:
 
 
 def _pooled(method: Supervised, images: Tensor) -> _Evidence | None:
-    """Of the features that are pooled; None if the answer does not depend on them where they are on a grid."""
+    """From the features before pooling; None if these are not on a grid or the logits do not depend on them."""
     with torch.no_grad():
         hidden = method.backbone.hidden(images)
     if not isinstance(hidden, Tensor):
         return None
     leaf = hidden.detach().requires_grad_()
-    logits = method.head(method.backbone.pool(leaf.clone()))  # a clone: some models write into what they pool
+    logits = method.head(method.backbone.pool(leaf.clone()))  # a clone: some models pool in place
     found = _owed(method, leaf, logits, _size(images))
     return found if found and found.gradients.any() else None
 
 
 def _gathered(method: Supervised, images: Tensor) -> _Evidence:
-    """Of the last features on a grid that the answer depends on, among those that blocks give on."""
+    """From the last features on a grid, among the outputs of all blocks, that the logits depend on."""
     with _given_on(method.backbone) as given:
         logits = method.head(method.backbone(images.requires_grad_()))
     found = None
@@ -147,7 +148,7 @@ def _gathered(method: Supervised, images: Tensor) -> _Evidence:
 
 
 def _earlier(method: Supervised, images: Tensor, layer: int) -> _Evidence:
-    """Of the last features on a finer grid that the answer depends on."""
+    """From the last features on the chosen finer grid that the logits depend on."""
     size = _size(images)
     with _given_on(method.backbone) as given:
         logits = method.head(method.backbone(images.requires_grad_()))
@@ -161,52 +162,55 @@ def _earlier(method: Supervised, images: Tensor, layer: int) -> _Evidence:
     grids = sorted(by_grid)
     if layer >= len(grids):
         named = ", ".join(f"{place}: {high} × {wide}" for place, (high, wide) in enumerate(grids))
-        raise ValueError(f"{method.backbone.name} has no layer {layer} for maps of {size[0]} × {size[1]} px: {named}.")
+        raise ValueError(
+            f"{method.backbone.name} has no layer {layer} for maps of {size[0]} × {size[1]} px. Layers: {named}."
+        )
     for features in reversed(by_grid[grids[layer]]):
         found = _owed(method, features, logits, size)
         if found and found.gradients.any():
             return found
     raise ValueError(
-        f"{method.backbone.name} does not depend on its features of layer {layer}: no map can be computed."
+        f"{method.backbone.name} does not depend on the features of layer {layer}. Choose another --map-layer."
     )
 
 
 def grid_of(backbone: Backbone, size: tuple[int, int]) -> tuple[int, int]:
-    """Cells of the last features of a view of this size."""
+    """(rows, columns) of the last features for an input of this (height, width)."""
     reduction = backbone.model.feature_info[-1]["reduction"]
     return -(-size[0] // reduction), -(-size[1] // reduction)
 
 
 def too_coarse(grid: tuple[int, int], size: tuple[int, int]) -> str:
-    """That a map with these cells of a view of this (height, width) points at nothing; "" where it is fine enough."""
+    """Warning that a map of this (rows, columns) for an input of this (height, width) is too coarse; "" if it is
+    not."""
     if min(grid) >= COARSE:
         return ""
-    cells = f"only {grid[0]} × {grid[1]} cells of the {size[0]} × {size[1]} px that the model sees"
-    return f"The heat-maps have {cells}: too coarse to point at anything."
+    cells = f"only {grid[0]} × {grid[1]} cells for the model's input of {size[0]} × {size[1]} px"
+    return f"The heat-maps have {cells}: too coarse to localise anything."
 
 
 def coarseness(
     backbone: Backbone, grid: tuple[int, int], size: tuple[int, int], map_method: MapMethod | None = None
 ) -> str:
-    """The same, and what is finer."""
+    """The warning of `too_coarse`, with options that give finer maps."""
     reductions = {one["reduction"] for one in backbone.model.feature_info}
     earlier = (map_method.layer if map_method else 0) + int(
         np.ceil(np.log2(COARSE / min(grid)))
-    )  # each has twice as many cells a side
+    )  # each finer grid has twice as many cells per side
     layer = f"--map-method layercam --map-layer {earlier} (an earlier layer), " * (len(reductions) > earlier)
-    finer = f" Finer are {layer}--map-method occlusion, and a model trained at a larger --size."
-    said = too_coarse(grid, size)
-    return said and said + finer
+    finer = f" Finer maps: {layer}--map-method occlusion, or a model trained at a larger --size."
+    warning = too_coarse(grid, size)
+    return warning and warning + finer
 
 
 def map_grid_note(backbone: Backbone, size: tuple[int, int]) -> str:
-    """How fine the usual maps of a model that is shown images of this size are."""
+    """One line on the resolution of the default maps for an input of this (height, width)."""
     grid = grid_of(backbone, size)
-    return coarseness(backbone, grid, size) or f"Heat-maps of this model have {grid[0]} × {grid[1]} cells."
+    return coarseness(backbone, grid, size) or f"The heat-maps of this model have {grid[0]} × {grid[1]} cells."
 
 
 def _occluded(method: Supervised, images: Tensor) -> SaliencyMaps:
-    """How much each answer falls when a square, twice as wide as its cell, is covered by the mean of the image."""
+    """Decrease of each logit when a square, twice as wide as its cell, is replaced by the mean of the image."""
     size = _size(images)
     cell = max(size) / SQUARES
     grid = (max(1, round(size[0] / cell)), max(1, round(size[1] / cell)))
@@ -230,25 +234,26 @@ def _occluded(method: Supervised, images: Tensor) -> SaliencyMaps:
 
 
 def _around(cells: Cells, axis: int, place: int) -> slice:
-    """The pixels up to a step away from the middle of a cell, across (0) or down (1)."""
+    """The pixels up to one step away from the centre of a cell, across (0) or down (1)."""
     middle, step = cells.first[axis] + place * cells.step[axis], cells.step[axis]
     return slice(max(0, round(middle - step)), round(middle + step))
 
 
 def _of_each(method: Supervised, logits: Tensor) -> Tensor:
-    """(N, F) what a map is of: each logit, of exclusive findings that against the others."""
+    """(N, F) what a map explains: each logit or, for exclusive findings, the log-odds against the others."""
     return _against_others(logits) if method.exclusive else logits
 
 
 def _owed(method: Supervised, features: Tensor, logits: Tensor, size: tuple[int, int]) -> _Evidence | None:
-    """What logits owe to features; None where these lie on no grid or come after the logits."""
+    """Gradients of the logits with respect to features; None if these are not on a grid or computed after the
+    logits."""
     placed = _placing(method.backbone, features, size)
     if placed is None:
         return None
-    answers = _of_each(method, logits)
-    count = answers.shape[1]
-    each = torch.eye(count, device=answers.device, dtype=answers.dtype)[:, None].expand(count, *answers.shape)
-    (found,) = torch.autograd.grad(answers, features, each, is_grads_batched=True, retain_graph=True, allow_unused=True)
+    targets = _of_each(method, logits)
+    count = targets.shape[1]
+    each = torch.eye(count, device=targets.device, dtype=targets.dtype)[:, None].expand(count, *targets.shape)
+    (found,) = torch.autograd.grad(targets, features, each, is_grads_batched=True, retain_graph=True, allow_unused=True)
     if found is None:
         return None
     gradients = placed(found.flatten(0, 1)).unflatten(0, (count, -1))
@@ -256,14 +261,14 @@ def _owed(method: Supervised, features: Tensor, logits: Tensor, size: tuple[int,
 
 
 def _against_others(logits: Tensor) -> Tensor:
-    """(N, F): the log-odds of each of exclusive findings, z_f - log sum of exp z of the others."""
+    """(N, F): log-odds of each of the exclusive findings, z_f - log sum of exp z of the others."""
     own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
     others = logits.float()[:, None].expand(-1, logits.shape[1], -1).masked_fill(own, -torch.inf)
     return logits.float() - others.logsumexp(2)
 
 
 def _placing(backbone: Backbone, features: Tensor, size: tuple[int, int]) -> Callable[[Tensor], Tensor] | None:
-    """What puts such features, or their gradients, on their grid (N, C, h, w); None where they lie on none."""
+    """A function that puts features or their gradients on their grid (N, C, h, w); None if they have none."""
     height, width = grid = grid_of(backbone, size)
     if features.ndim == 4:
         format = getattr(backbone.model, "output_fmt", "NHWC" if features.shape[1:3] == grid else "NCHW")
@@ -280,7 +285,8 @@ def _size(images: Tensor) -> tuple[int, int]:
 
 @contextmanager
 def _given_on(backbone: Backbone) -> Iterator[list[Tensor]]:
-    """A list that fills with what the members of every sequence of modules give on, in their order."""
+    """Context manager: a list that collects the outputs of all members of `nn.Sequential` and `nn.ModuleList`, in
+    order."""
     given: list[Tensor] = []
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -298,10 +304,11 @@ def _given_on(backbone: Backbone) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def _measured(backbone: Backbone, size: tuple[int, int]) -> Iterator[dict[tuple[int, int], Cells]]:
-    """(h, w) → the cells of features of that size, for those that convolutions and pools made from the images.
+    """Context manager: a dict of (h, w) → the position of the cells of features of that size, filled by hooks on
+    convolutions and pools.
 
-    Cell i of what one gives lies where the middle of its window does: s i + (k - 1) d / 2 - p cells of what it takes.
-    Whatever else makes features smaller joins whole cells, which stay spread evenly.
+    The centre of cell i of an output lies at cell s i + (k - 1) d / 2 - p of the input. Layers of other kinds are
+    assumed to merge whole cells into an even grid.
     """
     known = {size: Cells((0.5, 0.5), (1.0, 1.0))}
 
@@ -324,13 +331,13 @@ def _measured(backbone: Backbone, size: tuple[int, int]) -> Iterator[dict[tuple[
 
 
 def _window(module: Any, axis: int, length: int) -> tuple[int, float]:
-    """Stride of a convolution or a pool down (0) or across (1), and where the middle of its first window lies."""
+    """Stride of a convolution or pool down (0) or across (1), and the centre of its first window."""
     k, s, p, d = (
         value[axis] if isinstance(value, tuple) else value
         for value in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
     )
     span = (k - 1) * d + 1
-    if type(module).__name__.endswith("Same"):  # timm's: as much as TensorFlow pads, the odd one at the end
+    if type(module).__name__.endswith("Same"):  # timm's "same" padding, as TensorFlow's: the odd pixel at the end
         p = max((-(-length // s) - 1) * s + span - length, 0) // 2
     return s, (span - 1) / 2 - (p if isinstance(p, int) else (span - 1) // 2)
 
@@ -342,16 +349,16 @@ DRAWN = CamBoxes()
 
 
 def as_detector(opened: Detector) -> "Detect | CamDetector":
-    """What finds boxes for a model that draws them."""
+    """The method that finds boxes: that of a detector, or a classifier with boxes around its saliency maps."""
     if isinstance(opened.method, Detect):
         return opened.method
     return CamDetector(opened.method, temperature=opened.spec.temperature, boxes=opened.cam)
 
 
 class CamDetector:
-    """A classifier as a detector: boxes around where it looks, for every finding whatever its probability.
+    """A classifier used as a detector: boxes around the regions of its saliency maps, for every finding.
 
-    temperature: of each finding, to calibrate its probability.
+    temperature: one per finding, for its calibrated probability.
     """
 
     def __init__(self, method: Supervised, *, temperature: Sequence[float] = (), boxes: CamBoxes = DRAWN) -> None:
@@ -359,27 +366,27 @@ class CamDetector:
 
     @property
     def training(self) -> bool:
-        """Whether the classifier learns."""
+        """Whether the classifier is in training mode."""
         return self.method.training
 
     def train(self, mode: bool = True) -> object:
-        """The classifier learns, or with False answers."""
+        """Switch the classifier to training mode, or to evaluation mode if `mode` is False."""
         return self.method.train(mode)
 
     def found(self, images: Tensor) -> list[Found]:
-        """Boxes in pixels of (N, C, H, W) images, the surest first; score: probability × mean heat in the region."""
+        """Boxes in pixels of (N, C, H, W) images, by falling score: probability × mean saliency in the region."""
         seen = saliency_maps(self.method, images)
-        said = predictions.Predictions(
+        probability = predictions.Predictions(
             self.method.findings, np.arange(len(images)), seen.logits.float().cpu().numpy(), self.method.exclusive
         ).probabilities(self.temperature)
         size = _size(images)
         return [
             self._around(heatmaps.upsampled_maps(one[None], seen.cells, size)[0].cpu().numpy(), probabilities)
-            for one, probabilities in zip(seen.maps, said, strict=True)
+            for one, probabilities in zip(seen.maps, probability, strict=True)
         ]
 
     def _around(self, heats: np.ndarray, probabilities: np.ndarray) -> Found:
-        """Of one image: (F, H, W) heat and (F,) probabilities."""
+        """The boxes of one image from (F, H, W) heat-maps and (F,) probabilities."""
         several = [heatmaps.heatmap_boxes(heat, self.boxes.share) for heat in heats]
         every = np.concatenate(several)
         finding = np.repeat(np.arange(len(several)), [len(one) for one in several])
@@ -405,9 +412,9 @@ def points(
     batch: int = 64,
     threads: int | None = None,
 ) -> np.ndarray:
-    """(N, F, 2) x, y in stored pixels: where the evidence for each finding is greatest; NaN where there is none.
+    """(N, F, 2) x, y in stored pixels: the maximum of each finding's map; NaN if the map is zero everywhere.
 
-    rows ascend.
+    rows: ascending.
     """
     view = augment.plain_view(model.size)
     loader = Loader(

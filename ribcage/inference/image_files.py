@@ -1,8 +1,9 @@
-"""Prediction: image files → what a model says of each, one file's fault being its own.
+"""Predictions for image files: one row per file, or per box. A file that cannot be read gets an error and the others go
+on.
 
-A file is read, made square and shown as the images were that the model learnt from. Boxes are in the file's pixels.
-What stands in a table of a file beside the answers: its study, series and view where it is a DICOM that says so, what
-was done to read it, and what is unusual about it. Who the patient is never does.
+A file is read, made square and shown to the model like its training images. Boxes are in pixels of the file. Beside the
+predictions, the table has the study, series and view of a DICOM file, notes on how it was read, and warnings about the
+image; it never has the patient's name or identifier.
 """
 
 import glob
@@ -32,15 +33,15 @@ from ribcage.models.detectors.boxes import Found
 from ribcage.runtime import progress
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".ima")
-"""Files in a folder that are called so are asked about; of the others, those that begin as an image does."""
+"""Files in a folder with these suffixes are predicted; others only if their first bytes are those of an image."""
 DICOMDIR = "DICOMDIR"
-"""What the table of contents of a disk of DICOM files is called."""
+"""Name of the index file on a DICOM disk."""
 HEAD = 132
-"""Bytes that tell what a file is."""
+"""Bytes read to recognise the format of a file."""
 BOX = ("finding", "score", "x", "y", "width", "height")
 ABOVE = "_above_threshold"
 ABOUT = ("study", "series", "view", "notes", "image_warnings", "model_warning")
-"""Of a file; the warning is of the model, the same for all files."""
+"""Per file; the last column is a warning about the model and the same for all files."""
 UID = re.compile(r"[\d.]{1,64}")
 
 
@@ -49,20 +50,20 @@ UID = re.compile(r"[\d.]{1,64}")
 
 @dataclass(frozen=True)
 class Files:
-    """Those to ask about."""
+    """The files to predict."""
 
     images: tuple[Path, ...]
     others: int = 0
-    """How many files in the folders were passed over, as they do not begin as an image does."""
+    """Number of files in the folders that were skipped, because they are no images."""
     endings: tuple[tuple[str, int], ...] = ()
-    """How their names end, the most frequent first, and how many do."""
+    """Suffixes of the skipped files with their counts, most frequent first."""
 
 
 def image_files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
-    """Those named, those that a pattern such as 'inbox/*.dcm' or 'inbox/**' fits, and of folders all that may be
-    images, in order of their names.
+    """The files named in `paths`, the matches of patterns such as 'inbox/*.dcm' or 'inbox/**', and all images in the
+    folders among `paths`, sorted by name.
 
-    without: folders inside of those, which are left out: our own maps are no radiographs.
+    without: folders to skip, such as the one that maps are written to.
     """
     found: dict[Path, None] = {}
     others: Counter[str] = Counter()
@@ -78,23 +79,23 @@ def image_files(paths: Sequence[Path], without: Sequence[Path] = ()) -> Files:
         more = f" ({others.total():,} other files)" if others else ""
         made = next((path for path in paths if (path / "dataset.json").is_file()), None)
         hint = f" {made} is a dataset folder: 'ribcage evaluate' predicts its images." if made else ""
-        raise ValueError(f"There is no image in {', '.join(map(str, paths)) or 'nothing'}{more}.{hint}")
+        raise ValueError(f"No image found in {', '.join(map(str, paths)) or 'nothing'}{more}.{hint}")
     most = sorted(others.items(), key=lambda pair: (-pair[1], pair[0]))
     return Files(tuple(found), others.total(), tuple(most))
 
 
 def _fitting(path: Path) -> Iterable[Path]:
-    """What a pattern fits, if it is one: shells leave it to us where it stands in quotes. A file that is called so
-    comes first."""
+    """The matches of a glob pattern, which shells pass on unexpanded if it is quoted; a path that exists is returned as
+    it is."""
     if not glob.has_magic(str(path)) or path.exists():
         return [path]
-    fit = [Path(one) for one in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 – it may be absolute
-    several = [one for one in fit if not one.is_dir()] if "**" in path.parts else fit  # its folders come by themselves
+    fit = [Path(one) for one in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 – may be absolute
+    several = [one for one in fit if not one.is_dir()] if "**" in path.parts else fit  # ** matches files in folders
     return several or [path]
 
 
 def _inside(folder: Path, without: Sequence[Path]) -> Iterator[Path]:
-    """All files below a folder, but hidden ones and tables of contents."""
+    """All files below a folder except hidden ones and DICOMDIR."""
     left = [each.resolve() for each in without if folder.resolve() in each.resolve().parents]
     for one in sorted(folder.rglob("*")):
         if left and any(each in one.resolve().parents for each in left):
@@ -105,7 +106,7 @@ def _inside(folder: Path, without: Sequence[Path]) -> Iterator[Path]:
 
 
 def _may_be_image(file: Path) -> bool:
-    """By its ending or, as DICOM files of a series have none, by its first bytes."""
+    """Judge by the suffix or, as DICOM files often have none, by the first bytes."""
     if file.suffix.lower() in ENDINGS:
         return True
     try:
@@ -116,21 +117,21 @@ def _may_be_image(file: Path) -> bool:
     return headers.is_raster(head) or dicom.is_dicom(head)
 
 
-# ---- a file on its way into a model
+# ---- a file as the model's input
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A file on its way into a model."""
+    """A file prepared as the model's input."""
 
     path: Path
     size: tuple[int, int]
     """(width, height) of the image in the file."""
     image: Tensor | None
-    """(V, C, H, W): as the model sees it, once or in several views."""
+    """(V, C, H, W): the model's input in V views; None if the file cannot be read."""
     error: str = ""
     about: dict[str, str] = field(default_factory=dict)
-    """What a table says beside the answers."""
+    """Columns of the table beside the predictions, by name."""
 
 
 def model_input(
@@ -141,9 +142,9 @@ def model_input(
     check: OODCheck | None = None,
     seen: Sequence[View] = (),
 ) -> Shown:
-    """An image as the model wants to see it, wherever it was read from.
+    """Prepare an image, wherever it was read from.
 
-    check: the model's out-of-distribution check. seen: the views of it (default: the plain one).
+    check: the model's out-of-distribution check. seen: views of the image (default: the plain view).
     """
     square = explanation.stored_square(read, model)
     images = [explanation.view_tensor(square, model, view) for view in seen or (augment.plain_view(model.size),)]
@@ -156,12 +157,12 @@ def model_input(
 def show(
     path: Path, model: ModelSpec, *, check: OODCheck | None = None, seen: Sequence[View] = (), window: str = ""
 ) -> Shown:
-    """One file as the model wants to see it, or why it cannot be read."""
+    """Prepare one file; if it cannot be read, `error` says why."""
     try:
         return model_input(
             image_file.read_image(path, min_side=model.stored, window=window), model, path, check=check, seen=seen
         )
-    except Exception as error:  # a file may be anything, and so may what goes wrong with it
+    except Exception as error:  # any file may be passed, and decoders raise anything
         text = " ".join(str(error).split()) or type(error).__name__
         return Shown(path, (0, 0), None, text)
 
@@ -179,15 +180,17 @@ def predicted(
     batch: int = 16,
     window: str = "",
 ) -> pd.DataFrame:
-    """The table of `probabilities` for a classifier, of `boxes` for a detector, with a progress line for many files.
+    """The table of `probabilities` for a classifier or of `box_rows` for a detector, with a progress line for many
+    files.
 
-    rule: of a classifier's thresholds. min_score: of a detector's boxes (default: each finding's from validation).
+    rule: of a classifier's thresholds. min_score: of a detector's boxes (default: each finding's threshold from
+    validation).
     """
     label = "predict" if len(paths) > batch else ""
     if isinstance(opened, Detector):
         least = least_scores(opened.spec) if min_score is None else [min_score] * len(opened.spec.findings)
         if none := [name for name, score in zip(opened.spec.findings, least, strict=True) if score == float("inf")]:
-            print(f"No boxes of {', '.join(none)}: validation found no score threshold. --min-score X shows them.")
+            print(f"No boxes of {', '.join(none)} are shown: validation found no threshold. Pass --min-score X.")
         return box_rows(opened, paths, least=least, batch=batch, label=label, window=window)
     thresholds = cuts(opened.spec, rule)
     return probabilities(
@@ -196,7 +199,7 @@ def predicted(
 
 
 def read_files(table: pd.DataFrame, paths: Sequence[Path]) -> list[Path]:
-    """The files that were read."""
+    """The files that could be read."""
     bad = set(table.loc[table["error"] != "", "path"])
     return [path for path in paths if path_text(path) not in bad]
 
@@ -212,19 +215,19 @@ def probabilities(
     window: str = "",
 ) -> pd.DataFrame:
     """One row per file, in their order: path, the calibrated probability of each finding, whether it reaches the
-    finding's threshold (empty where there is none), `ABOUT`, error.
+    finding's threshold (empty if there is none), the columns `ABOUT`, and error.
 
-    ten_crop: ten views of each image, the mean of their ten probabilities.
-    label: of a progress line; "" shows none.
-    window: what DICOM files are shown by instead of their own choice.
+    ten_crop: mean probability over ten views of each image.
+    label: of the progress line; "" shows none.
+    window: DICOM window that replaces the one in the files.
     """
     seen = augment.ten_crops(opened.spec.size) if ten_crop else ()
-    rows = _answered(opened, paths, batch, partial(classified_rows, opened), label, seen, window)
+    rows = _file_rows(opened, paths, batch, partial(classified_rows, opened), label, seen, window)
     table = _table(rows, ["path", *opened.spec.findings, *ABOUT, "error"])
     first = table.columns.get_loc(ABOUT[0])
     for place, (name, cut) in enumerate(zip(opened.spec.findings, thresholds or _unknown(opened.spec), strict=True)):
-        crossed = (table[name] >= (np.nan if cut is None else cut)).astype("boolean")
-        table.insert(first + place, name + ABOVE, crossed.mask(table[name].isna() | (cut is None)))
+        above = (table[name] >= (np.nan if cut is None else cut)).astype("boolean")
+        table.insert(first + place, name + ABOVE, above.mask(table[name].isna() | (cut is None)))
     return table
 
 
@@ -237,19 +240,20 @@ def box_rows(
     label: str = "",
     window: str = "",
 ) -> pd.DataFrame:
-    """One row per box of at least the score of its finding: path, finding, score, x, y, width, height, `ABOUT`, error.
+    """One row per box that reaches its finding's minimum score: path, finding, score, x, y, width, height, `ABOUT`,
+    error.
 
-    The surest of a file comes first; a file without any has one row without a finding.
+    The boxes of a file are sorted by falling score; a file without boxes has one row with an empty finding.
     """
-    rows = _answered(opened, paths, batch, partial(detected_rows, opened, least=least), label, window=window)
+    rows = _file_rows(opened, paths, batch, partial(detected_rows, opened, least=least), label, window=window)
     return _table(rows, ["path", *BOX, *ABOUT, "error"])
 
 
 def cuts(model: ModelSpec, rule: str = "") -> tuple[float | None, ...]:
-    """The thresholds of a rule (default: of youden, where the model has it), None for a finding that has none."""
+    """The thresholds of a rule (default: youden, if the model has it); None for a finding without a threshold."""
     rules = (*model.thresholds, HALF)
     if rule and rule not in rules:
-        raise ValueError(f"The model has no thresholds of rule {rule!r}. It has: {', '.join(rules)}.")
+        raise ValueError(f"Unknown rule of thresholds {rule!r}. Rules of this model: {', '.join(rules)}.")
     if rule == HALF:
         return (0.5,) * len(model.findings)
     return model.thresholds.get(rule or DEFAULT_RULE, _unknown(model))
@@ -262,16 +266,16 @@ def _unknown(model: ModelSpec) -> tuple[None, ...]:
 Row = dict[str, object]
 
 
-def _answered(
+def _file_rows(
     opened: Bundle,
     paths: Sequence[Path],
     batch: int,
-    answer: Callable[[Sequence[Shown]], list[list[Row]]],
+    predict: Callable[[Sequence[Shown]], list[list[Row]]],
     label: str,
     seen: Sequence[View] = (),
     window: str = "",
 ) -> list[Row]:
-    """The rows of every file; the next are read while some are answered."""
+    """The rows of every file; files are read ahead in threads."""
     opened.method.eval()
     rows: list[Row] = []
 
@@ -281,9 +285,9 @@ def _answered(
     def work() -> Iterator[int]:
         for several in _read(paths, batch, ready):
             whole = [one for one in several if one.image is not None]
-            said = iter(answer(whole) if whole else [])
+            predicted_rows = iter(predict(whole) if whole else [])
             for one in several:
-                own: list[Row] = [{"error": one.error}] if one.image is None else next(said)
+                own: list[Row] = [{"error": one.error}] if one.image is None else next(predicted_rows)
                 rows.extend({"path": path_text(one.path), "error": "", **one.about, **warning, **row} for row in own)
             yield len(several)
 
@@ -293,7 +297,7 @@ def _answered(
 
 
 def _read(paths: Sequence[Path], batch: int, read: Callable[[Path], Shown]) -> Iterator[list[Shown]]:
-    """Files in their order, so many at a time, the next on their way."""
+    """Read files in order, `batch` at a time, with the next batch read ahead."""
     with ThreadPoolExecutor() as pool:
         ahead: list[Future[Shown]] = []
         for at in range(0, len(paths) + batch, batch):
@@ -304,12 +308,12 @@ def _read(paths: Sequence[Path], batch: int, read: Callable[[Path], Shown]) -> I
 
 
 def path_text(path: Path) -> str:
-    """A path as text that can be written: names that are not UTF-8 show which bytes they hold."""
+    """A path as printable text; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _table(rows: list[Row], columns: Sequence[str]) -> pd.DataFrame:
-    """Numbers where there are such, whatever the first rows hold."""
+    """A table with text and float64 columns, whatever the first rows contain."""
     table = pd.DataFrame(rows, columns=list(columns))
     texts = ("path", "finding", "error", *ABOUT)
     table = table.astype({name: "str" if name in texts else "float64" for name in columns})
@@ -318,38 +322,38 @@ def _table(rows: list[Row], columns: Sequence[str]) -> pd.DataFrame:
 
 @torch.inference_mode()
 def classified_rows(opened: Classifier, several: Sequence[Shown]) -> list[list[Row]]:
-    """One row for each file: the probability of each finding."""
+    """One row per file: the probability of each finding."""
     model = opened.spec
     exclusive = model.loss == EXCLUSIVE
     images = torch.stack([one.image for one in several if one.image is not None], 1)  # (V, N, C, H, W)
     logits = predictions.joint(exclusive)(torch.stack([opened.method.logits(view).float() for view in images]))
     if not logits.isfinite().all():
         raise ValueError(f"{opened.folder} predicts values that are not finite: its weights are damaged.")
-    said = predictions.Predictions(model.findings, np.arange(len(several)), logits.numpy(), exclusive)
-    return [[dict(zip(model.findings, row, strict=True))] for row in said.probabilities(model.temperature).tolist()]
+    found = predictions.Predictions(model.findings, np.arange(len(several)), logits.numpy(), exclusive)
+    return [[dict(zip(model.findings, row, strict=True))] for row in found.probabilities(model.temperature).tolist()]
 
 
 @torch.inference_mode()
 def detected_rows(opened: Detector, several: Sequence[Shown], least: Sequence[float]) -> list[list[Row]]:
-    """The rows of each file: one for each box, in pixels of the file, or one that is empty."""
+    """The rows of each file: one per box, in pixels of the file, or a single empty row."""
     images = torch.cat([one.image for one in several if one.image is not None])
     found = gradcam.as_detector(opened).found(images)
     return [boxed(opened.spec, each, one.size, least) or [{}] for one, each in zip(several, found, strict=True)]
 
 
 def least_scores(model: ModelSpec) -> list[float]:
-    """The least score of a box of each finding: validation's, none of a finding for which it could choose none; of a
-    model that was never validated all boxes are shown."""
+    """Minimum score of a box for each finding: the threshold from validation, infinity if validation found none, and 0
+    for a model that was never validated."""
     cuts = model.thresholds.get(DETECTION_RULE, (0.0,) * len(model.findings))
     return [float("inf") if cut is None else cut for cut in cuts]
 
 
 def boxed(model: ModelSpec, found: Found, size: tuple[int, int], least: Sequence[float]) -> list[Row]:
-    """The boxes of one image in pixels of its file of this (width, height), those that are sure enough."""
+    """The boxes of one image that reach their minimum score, in pixels of its file of this (width, height)."""
     inside = detections.to_stored_pixels(found.boxes.float().numpy(), model.size, model.stored)
     x0, y0, x1, y1 = detections.original(inside, size, model.stored, model.fit).T
     places, scores = found.findings.numpy(), found.scores.float().numpy()
-    kept = (scores >= np.array(least)[places]) & (x1 > x0) & (y1 > y0)  # none that lies in the border beside it
+    kept = (scores >= np.array(least)[places]) & (x1 > x0) & (y1 > y0)  # without those in the padding
     columns = [each[kept].tolist() for each in (scores, x0, y0, x1 - x0, y1 - y0)]
     names = [model.findings[place] for place in places[kept]]
     return [dict(zip(BOX, values, strict=True)) for values in zip(names, *columns, strict=True)]

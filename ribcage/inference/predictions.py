@@ -1,8 +1,8 @@
-"""Inference: a model and rows of dataset folders → logits, and the table of predictions.
+"""Predictions: a classifier and rows of dataset folders → logits, and the table of predictions.
 
-The table has one row per image: `set`, `row` (in that set), `path`, `patient`, `split`, `view`, `sex`, `age`, and for
-every finding three columns: `Mass` is the calibrated probability, `Mass_logit` what the model said before temperature,
-as log-odds, and `Mass_label` what was known: 1, 0, or empty.
+The table has one row per image: `set`, `row` (in that dataset), `path`, `patient`, `split`, `view`, `sex`, `age`, and
+for every finding three columns: `Mass` is the calibrated probability, `Mass_logit` the log-odds before temperature
+scaling, and `Mass_label` the label: 1, 0, or empty if unknown.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 – everybody's name for it
+from torch.nn import functional as F  # noqa: N812 – the usual name
 
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.batch import Batch
@@ -36,23 +36,23 @@ LOGIT, LABEL = "_logit", "_label"
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said of some images."""
+    """Logits of a classifier for some images."""
 
     findings: tuple[str, ...]
     rows: np.ndarray
     """(N,) int64, ascending rows of the `Datasets`."""
     logits: np.ndarray
-    """(N, F) float32, before any temperature."""
+    """(N, F) float32, before temperature scaling."""
     exclusive: bool = False
-    """Whether the findings exclude each other: a softmax over all of them instead of a sigmoid for each."""
+    """Whether the findings are mutually exclusive: softmax over all of them instead of one sigmoid per finding."""
 
     def probabilities(self, temperature: Sequence[float] = ()) -> np.ndarray:
-        """(N, F) float64, of logits divided by the temperature of their finding."""
+        """(N, F) float64: probabilities of the logits divided by each finding's temperature."""
         logits = self.logits.astype(np.float64) / (np.array(temperature) if len(temperature) else 1.0)
         return multiclass.softmax(logits) if self.exclusive else sigmoid(logits)
 
     def log_odds(self) -> np.ndarray:
-        """(N, F) float64: log(p / (1 - p)) before temperature."""
+        """(N, F) float64: log(p / (1 - p)), before temperature scaling."""
         if not self.exclusive:
             return self.logits.astype(np.float64)
         wide = torch.from_numpy(self.logits).double()
@@ -75,16 +75,16 @@ def predict(
     bf16: bool = False,
     label: str = "",
 ) -> Predictions:
-    """Predict these rows; with several processes rank 0 gets all predictions, the others none.
+    """Predict these rows. With several processes, rank 0 returns all predictions and the others return none.
 
-    batch: images at a time in each process. The rows are cut into batches first, whole batches are then shared out:
-    so the result does not depend on the number of processes, not even in its last bit.
-    ten_crop: ten views of each image, the mean of their ten probabilities.
-    label: of a progress line; "" shows none.
+    batch: batch size per process. The rows are split into batches before the batches are split among processes, so
+    results are identical to the last bit for any number of processes.
+    ten_crop: mean probability over ten views of each image.
+    label: of the progress line; "" shows none.
     """
     rows = np.unique(np.asarray(rows, np.int64))
     if not len(rows):
-        raise ValueError("There is no image to predict: no row was selected.")
+        raise ValueError("No row was selected: there is no image to predict.")
     mine, exclusive = rows_of_process(rows, batch), model.loss == "cross-entropy"
     seen = augment.ten_crops(model.size) if ten_crop else [augment.plain_view(model.size)]
     parts = [np.empty((0, len(model.findings)), np.float32)]
@@ -109,7 +109,7 @@ def predict(
 def _logits(
     method: Supervised, loader: Loader, device: torch.device, joint: Callable[[Tensor], Tensor], bf16: bool, label: str
 ) -> Iterator[np.ndarray]:
-    """(n, F) of each batch."""
+    """(n, F) for each batch."""
 
     def compute(batch: Batch) -> np.ndarray:
         return joint(_of_views(method, batch, device, bf16)).cpu().numpy()
@@ -119,14 +119,14 @@ def _logits(
 
 
 def _of_views(method: Supervised, batch: Batch, device: torch.device, bf16: bool) -> Tensor:
-    """(views, n, F) float32; one view at a time, so that ten need no more memory than one."""
+    """(views, n, F) float32; one view at a time, so that ten views need no more memory than one."""
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         shown = (view.to(device, memory_format=torch.channels_last) for view in batch.views)
         return torch.stack([method.logits(view).float() for view in shown])
 
 
 def joint(exclusive: bool) -> Callable[[Tensor], Tensor]:
-    """(views, n, F) logits → (n, F) logits of the mean probability."""
+    """A function: (views, n, F) logits → (n, F) logits of the mean probability."""
 
     def of_softmax(logits: Tensor) -> Tensor:
         return logits[0] if len(logits) == 1 else logits.double().log_softmax(2).logsumexp(0).float()
@@ -140,11 +140,11 @@ def joint(exclusive: bool) -> Callable[[Tensor], Tensor]:
     return of_softmax if exclusive else of_sigmoids
 
 
-# ---- what is known of the images
+# ---- metadata of the images
 
 
 def row_context(data: Datasets, rows: np.ndarray) -> pd.DataFrame:
-    """Set, row, path, patient, split, view, sex, age (and hospital, where a set says it) of these rows."""
+    """Dataset, row, path, patient, split, view, sex, age and, where a dataset has it, hospital of these rows."""
     parts = []
     for dataset, own in zip(data, data.own_rows(rows), strict=True):
         table = dataset.index.table.iloc[own]
@@ -160,15 +160,15 @@ def row_context(data: Datasets, rows: np.ndarray) -> pd.DataFrame:
 def prediction_table(
     about: pd.DataFrame, findings: Sequence[str], probabilities: np.ndarray, log_odds: np.ndarray, labels: np.ndarray
 ) -> pd.DataFrame:
-    """The table of predictions."""
-    said = {name: probabilities[:, place] for place, name in enumerate(findings)}
+    """The table of predictions from the metadata of the images and (N, F) arrays."""
+    scores = {name: probabilities[:, place] for place, name in enumerate(findings)}
     before = {name + LOGIT: log_odds[:, place].astype(np.float32) for place, name in enumerate(findings)}
     known = {name + LABEL: labels[:, place].astype(np.float32) for place, name in enumerate(findings)}
-    return pd.concat([about, pd.DataFrame(said | before | known, index=about.index)], axis=1)
+    return pd.concat([about, pd.DataFrame(scores | before | known, index=about.index)], axis=1)
 
 
 def save_predictions(table: pd.DataFrame, file: Path) -> None:
-    """Write as Parquet, or as CSV where the name ends so; wholly or not at all."""
+    """Write a table atomically: as CSV if the file's suffix is .csv, else as Parquet."""
     with files.explained(file.parent, "Free some."), files.atomic(file) as part:
         if file.suffix == ".csv":
             spreadsheet.write_csv(table, part)
@@ -177,7 +177,7 @@ def save_predictions(table: pd.DataFrame, file: Path) -> None:
 
 
 def read_predictions(file: Path) -> pd.DataFrame:
-    """Read a table of predictions, or say in one line what is wrong with it."""
+    """Read a table of predictions; ValueError says in one line why it cannot be read."""
     import pyarrow as pa
 
     try:
@@ -195,18 +195,18 @@ def read_predictions(file: Path) -> pd.DataFrame:
         raise ValueError(f"{file} is an empty table of predictions: it has no row.")
     if wrong := _strange(table):
         raise ValueError(
-            f"{file} holds {', '.join(wrong)}. Scores are probabilities from 0 to 1; labels are 1, 0 or blank."
+            f"{file} holds {', '.join(wrong)}. Scores must be probabilities from 0 to 1, labels 1, 0 or blank."
         )
     return table
 
 
 def findings_of_table(table: pd.DataFrame) -> tuple[str, ...]:
-    """The findings of a table of predictions."""
+    """The findings of a table: columns X that have a column X_label beside them."""
     return tuple(str(name) for name in table if f"{name}{LABEL}" in table)
 
 
 def _strange(table: pd.DataFrame) -> list[str]:
-    """The first cell of each column that is no score, or no label: 'text' in Mass, row 3."""
+    """The first invalid cell of each score and label column, as "'text' in Mass, row 3"."""
     found = []
     for name in findings_of_table(table):
         score, label = (pd.to_numeric(table[column], errors="coerce") for column in (name, name + LABEL))
@@ -219,7 +219,7 @@ def _strange(table: pd.DataFrame) -> list[str]:
 
 
 def _texts(table: "pa.Table") -> pd.DataFrame:
-    """A Parquet table whose texts are texts, whatever kind they were written as."""
+    """A Parquet table with its text columns as strings, whatever type they were stored in."""
     import pyarrow as pa
 
     for name in sorted({*TEXTS} & {*table.column_names}):
@@ -229,13 +229,13 @@ def _texts(table: "pa.Table") -> pd.DataFrame:
 
 
 def _typed(rows: pd.DataFrame) -> pd.DataFrame:
-    """A CSV keeps no types: a column of numbers, where empty is NaN, or one of texts."""
+    """CSV has no types: convert each column to numbers, with NaN for empty cells, or to text."""
     return pd.DataFrame(
         {str(name): column.astype("str") if name in TEXTS else _numbers(column) for name, column in rows.items()}
     )
 
 
 def _numbers(column: pd.Series) -> pd.Series:
-    """As numbers, if all that is not empty is one."""
+    """The column as numbers if every cell is a number or empty; else unchanged."""
     found = pd.to_numeric(column, errors="coerce")
     return found if (found.notna() == (column != "")).all() else column

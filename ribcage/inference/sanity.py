@@ -1,8 +1,8 @@
-"""Likeness: whether maps of where a model looks depend on what it has learnt.
+"""Sanity check of saliency maps: do they depend on the weights of the model?
 
-Adebayo et al. 2018, https://arxiv.org/abs/1810.03292: the maps of the model are compared with those of the same network
-when its last layer, then all of its layers, have random weights. A map that stays as it was shows the image – its
-edges, its bright parts – and not the model.
+Adebayo et al. 2018, https://arxiv.org/abs/1810.03292: the maps of the trained model are compared with those of the same
+network with random weights, first in the last layer only, then in all layers. A map that does not change reflects the
+image (its edges and bright regions), not the model.
 """
 
 from collections.abc import Sequence
@@ -21,31 +21,32 @@ from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 
 ALIKE = 0.8
-"""From here on maps are said to be of the image and not of the model."""
+"""Maps with at least this rank correlation are reported as independent of the model's weights."""
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike the maps of a model and of the same network with random weights are: for each finding the mean rank
-    correlation over the cells of a map, 1 for the same order. NaN of a finding for which no map has any heat."""
+    """Similarity of the maps of a trained model to those of the same network with random weights: per finding the mean
+    rank correlation over the cells of a map, 1 for the same order; NaN if no map of the finding has a positive
+    value."""
 
     findings: tuple[str, ...]
     head: np.ndarray
-    """(F,) when only the last layer is random."""
+    """(F,) with a random last layer."""
     network: np.ndarray
-    """(F,) when all are."""
+    """(F,) with random weights in all layers."""
     images: int
     draws: int
     grid: tuple[int, int] = (0, 0)
-    """Cells of a map, down and across."""
+    """Cells of a map: (rows, columns)."""
 
     @property
     def known(self) -> bool:
-        """Whether any map has heat to compare."""
+        """Whether any map has a positive value to compare."""
         return not np.isnan(self.head).all()
 
-    def stubborn(self, most: float = ALIKE) -> tuple[str, ...]:
-        """The findings whose maps stay at least so alike, whatever the weights."""
+    def independent_of_weights(self, most: float = ALIKE) -> tuple[str, ...]:
+        """The findings whose maps keep at least this similarity with random weights."""
         alike = np.fmax(self.head, self.network) >= most
         return tuple(name for name, is_so in zip(self.findings, alike, strict=True) if is_so)
 
@@ -58,7 +59,7 @@ def map_likeness(
     seed: int = 0,
     map_method: MapMethod | None = None,
 ) -> Likeness:
-    """Compare the maps of these stored images with those of networks whose weights are drawn at random."""
+    """Compare the maps of these stored images with those of networks with random weights."""
     method, model = opened.method, opened.spec
     images = torch.cat([explanation.view_tensor(square, model) for square in squares])
     trained, heads, networks = _maps(method, images, map_method), [], []
@@ -75,7 +76,7 @@ def map_likeness(
 
 
 def untrained(model: ModelSpec) -> Backbone:
-    """The same network, with the weights that a training would begin with."""
+    """The same architecture with the initial weights of a training from scratch."""
     return Backbone(
         model.name, channels=model.channels, size=model.size, pool=model.pool, mean=model.mean, std=model.std,
         rgb_normalisation=model.rgb_normalisation,
@@ -83,26 +84,26 @@ def untrained(model: ModelSpec) -> Backbone:
 
 
 def _maps(method: Supervised, images: Tensor, map_method: MapMethod | None = None) -> np.ndarray:
-    """(N, F, h, w), a few images at a time."""
+    """(N, F, h, w), computed four images at a time."""
     return np.concatenate(
         [gradcam.saliency_maps(method, part, map_method).maps.cpu().numpy() for part in images.split(4)]
     )
 
 
 def rank_correlation(own: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(N, F) Spearman's, over the cells of (N, F, h, w) maps. NaN where the first has no heat; 0 where only the other
-    has none, since then nothing of the map is left."""
+    """(N, F) Spearman correlation over the cells of (N, F, h, w) maps. NaN where the first map is zero everywhere; 0
+    where only the second is."""
     first, second = (maps.reshape(-1, maps.shape[2] * maps.shape[3]) for maps in (own, other))
     ranks = [pd.DataFrame(one.T).rank().to_numpy().T for one in (first, second)]
     centred = [one - one.mean(1, keepdims=True) for one in ranks]
-    spread = [np.sqrt((one**2).sum(1)) for one in centred]
-    product = spread[0] * spread[1]
+    norm = [np.sqrt((one**2).sum(1)) for one in centred]
+    product = norm[0] * norm[1]
     found = np.divide((centred[0] * centred[1]).sum(1), product, out=np.zeros(len(first)), where=product > 0)
-    return np.where(spread[0] > 0, found, np.nan).reshape(own.shape[:2])
+    return np.where(norm[0] > 0, found, np.nan).reshape(own.shape[:2])
 
 
 def _mean(several: Sequence[np.ndarray]) -> np.ndarray:
-    """(F,) over draws and images, of those that there are."""
+    """(F,) mean over draws and images, ignoring NaN."""
     every = np.concatenate(several)
     known = ~np.isnan(every)
     count = known.sum(0)

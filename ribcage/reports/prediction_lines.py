@@ -129,9 +129,9 @@ def sanity_lines(found: Likeness, coarse: str) -> Iterator[str]:
     yield f"{'':{wide}}  last layer  all layers"
     for name, *values in zip(found.findings, found.head, found.network, strict=True):
         yield f"{name:{wide}}" + "".join(f"{'–' if value != value else f'{value:.2f}':>12}" for value in values)
-    if stubborn := found.stubborn():
+    if unchanged := found.independent_of_weights():
         yield (
-            f"! The maps of {', '.join(stubborn)} hardly change with random weights (correlation {ALIKE:g} or more): "
+            f"! The maps of {', '.join(unchanged)} hardly change with random weights (correlation {ALIKE:g} or more): "
             "they show the image and explain nothing about the model."
         )
     elif coarse:
