@@ -28,8 +28,8 @@ from ribcage import metrics
 from ribcage.bundle.io import load_detector
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import IGNORE
-from ribcage.evaluation import detection as box_evaluation
-from ribcage.inference import detections, gradcam
+from ribcage.evaluation import labelled_detections
+from ribcage.inference import cam_detector, detections
 from ribcage.metrics import detection
 from ribcage.metrics.resampling import Resampled
 
@@ -81,8 +81,8 @@ def localised(one: Trial, images: int, options: argparse.Namespace) -> list[str]
 def tested(folder: Path, data: Datasets) -> dict[str, Resampled]:
     """A detector on the test part: mean over findings of each measure."""
     opened, rows = load_detector(folder), data.rows_of("test")
-    found = detections.detect(gradcam.as_detector(opened), data, rows, model=opened.spec, batch=64, threads=1)
-    labelled = box_evaluation.labelled_detections(found, data, rows, IGNORE)
+    found = detections.detect(cam_detector.as_detector(opened), data, rows, model=opened.spec, batch=64, threads=1)
+    labelled = labelled_detections.labelled_detections(found, data, rows, IGNORE)
     every = detection.bootstrap_detection(labelled.boxes, labelled.patients, resamples=500)
     return {name: every[name].macro() for name in MEASURES}
 

@@ -27,7 +27,7 @@ from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import canonical
 from ribcage.data.index import box_frame as box_table
-from ribcage.inference import detections, gradcam
+from ribcage.inference import cam_detector, detections, map_points
 from ribcage.methods.supervised import Supervised
 from ribcage.metrics import pointing
 from ribcage.metrics.boxes import BoxTable
@@ -217,7 +217,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     blank = Supervised(Backbone(options.model, size=trained.spec.size), trained.spec.findings)
     looked = {
-        name: gradcam.points(method, data.data, data.rows, model=trained.spec, batch=32, threads=1)[:, places]
+        name: map_points.points(method, data.data, data.rows, model=trained.spec, batch=32, threads=1)[:, places]
         for name, method in (("Grad-CAM", trained.method), ("random weights", blank))
     }
     validation = trained.spec.metrics["validation"]["auroc"]
@@ -225,7 +225,9 @@ def main() -> None:
     print(f"\n{options.model} at {options.size} px, {learnt:,} training images, validation AUROC {validation:.3f}.")
     print(f"{len(data.rows):,} test images of {len(np.unique(data.patients)):,} patients with boxes.")
     show_game({name: game(points, data) for name, points in looked.items()} | without_looking(data), data)
-    finder = gradcam.CamDetector(trained.method, temperature=trained.spec.temperature, boxes=CamBoxes(options.share))
+    finder = cam_detector.CamDetector(
+        trained.method, temperature=trained.spec.temperature, boxes=CamBoxes(options.share)
+    )
     seen = detections.detect(finder, data.data, data.rows, model=trained.spec, batch=32, threads=1)
     every = {name: seen.marks(name) for name in data.findings}
     surest = {name: pointing.highest_scoring(marks) for name, marks in every.items()}

@@ -22,7 +22,7 @@ from ribcage.data.provenance import Provenance
 from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
-from ribcage.runtime import distributed
+from ribcage.runtime import distributed, launcher, synchronised_norms
 from ribcage.training.teachers.live import LiveTeacher
 
 SIZE, FINDINGS, BATCH, STEPS = (32, 32), ("a", "b", "c"), 16, 2
@@ -106,7 +106,7 @@ def course(name: str, **more: Any) -> Course:
     """A few steps on this process's part of each batch, in the loop's order."""
     method = made(name, "test_vit" if name in TRANSFORMERS_ONLY else "test_resnet", **more)
     if not method.own_norms:
-        distributed.synchronise_norms(method, torch.device("cpu"))
+        synchronised_norms.synchronise_norms(method, torch.device("cpu"))
     forward: nn.Module = method
     if distributed.active():
         forward = distributed.averaging(method)
@@ -131,7 +131,7 @@ def course(name: str, **more: Any) -> Course:
 def write(file: str, name: str, more: dict[str, Any]) -> None:
     """Go through a course together; rank 0 writes it, as a plain dict."""
     torch.set_num_threads(1)
-    with distributed.started():
+    with launcher.started():
         found = course(name, **more)
         if distributed.rank() == 0:
             torch.save(vars(found), file)

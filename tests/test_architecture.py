@@ -18,6 +18,8 @@ ORDER = re.findall(r"^    [├└]── (\w+)/", PAGE.read_text(encoding="utf-8
 """The packages from low to high, as the tree on the page lists them."""
 LOOSE = ("api", "cli", "__main__", "__init__")
 FILES = sorted(PACKAGE.rglob("*.py"))
+LONGEST = 400
+"""Lines of a file that need no reason."""
 ALLOWED = {("data.dataset_folder", "reports.html"): "a notebook shows a dataset folder"}
 """The only import from a package that is listed later, made when it is needed, and why."""
 USUAL = ("runtime", "imaging", "metrics", "data", "models", "methods", "bundle", "inference", "evaluation", "training")
@@ -110,6 +112,15 @@ def test_a_test_file_has_the_name_of_what_it_tests(file: Path) -> None:
 
 def test_no_module_is_a_drawer_without_a_name() -> None:
     assert not {file.stem for file in FILES} & {"utils", "util", "helpers", "common", "core", "misc"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_a_long_file_says_why_it_is_one(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    lines, about = len(text.splitlines()), ast.get_docstring(ast.parse(text)) or ""
+    assert lines <= LONGEST or re.search(r"\bone file\b", about, re.IGNORECASE), (
+        f"{module_name(file)} has {lines} lines: split it by its ideas, or say in its docstring why it is one file"
+    )
 
 
 def test_what_trains_needs_only_the_usual_packages() -> None:

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from ribcage import cli
-from ribcage.data import audit, dataset_folder
+from ribcage.data import audit, dataset_folder, splits
 from ribcage.data import index as indexes
-from ribcage.data.audit import Member
+from ribcage.data.audit import audited, copies, counts, shared
+from ribcage.data.audit.audited import Member
 from ribcage.data.collection import Datasets
 from ribcage.data.importer import tables as importer_tables
 from ribcage.data.importer import writer
@@ -41,7 +42,7 @@ def folder(root: Path, pixels: dict[str, np.ndarray], rows: dict[str, list[objec
     facts = dataset_folder.Facts(name, "nih", "", "", 0, 0, 128, "pad", 8, 0.0, 1.0, index.findings, str(root / "in"))
     with writer.Writer(index, facts, root / "out") as work:
         list(work.run())
-    return audit.member(str(root / "out"))
+    return audited.member(str(root / "out"))
 
 
 def soft(seed: int, side: int = 160) -> np.ndarray:
@@ -56,7 +57,7 @@ def soft(seed: int, side: int = 160) -> np.ndarray:
 
 def test_labels_are_counted_by_split_as_they_stand() -> None:
     member = tables({"path": list("abcd"), "split": ["train", "train", "train", "test"], "Mass": [1, -1, np.nan, 0]})
-    rows = {row["split"]: row for row in audit.finding_counts(member.index)}
+    rows = {row["split"]: row for row in counts.finding_counts(member.index)}
     assert rows["train"] == {
         "finding": "Mass",
         "split": "train",
@@ -120,7 +121,7 @@ def test_lists_are_compared_and_their_leaks_named(tmp_path: Path) -> None:
     rows = {"path": ["1.png", "2.png", "3.png"], "patient": ["p", "q", "p"]}
     words = [f"train={tmp_path / 'a.txt'}", f"test={tmp_path / 'b.txt'}"]
     index = tables(rows).index
-    found = audit.listed_splits(Member("made", index, lists=audit.splits.lists(words, rows["path"])))
+    found = shared.listed_splits(Member("made", index, lists=splits.lists(words, rows["path"])))
     assert [(each["images"], each["patients"]) for each in found] == [(1, 2)]
 
 
@@ -129,13 +130,13 @@ def test_lists_are_compared_without_a_data_set(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "a.txt").write_text("x/1.png\n2\n4.png\n")
     (tmp_path / "b.txt").write_text("image\n2.png 0 1\ny/1.png 1 0\n3.png 0 0\n")
     words = [f"{name}={tmp_path / file}" for name, file in (("train", "a.txt"), ("test", "b.txt"))]
-    found = audit.audit(audit.members((), words))
+    found = audit.audit(audited.members((), words))
     assert [(each["images"], each["of"], each["patients"]) for each in found["families"]] == [(2, 3, 0)]
     assert not any("label" in text or "split" in text for text in found["problems"])
     assert cli.main(["inspect", "--split-list", *words, "--html", str(tmp_path / "a.html")]) == 0
     assert "2 of the 3 images in list train are in list test" in capsys.readouterr().out
     (tmp_path / "a.txt").write_text("x/1.png\nz/1.png\n2.png\n")
-    (both,) = audit.audit(audit.members((), words))["families"]
+    (both,) = audit.audit(audited.members((), words))["families"]
     assert both["images"] == 1  # 2.png
     assert cli.main(["inspect"]) == 2 and "--split-list" in capsys.readouterr().err
 
@@ -149,10 +150,10 @@ def test_a_set_without_labels_or_test_is_a_problem() -> None:
 
 def test_prevalence_is_of_the_labelled_and_of_all() -> None:
     member = tables({"path": list("abcd"), "split": ["train"] * 4, "Mass": [1, np.nan, np.nan, np.nan]})
-    table = datasheet.label_table(audit.describe(member))
+    table = datasheet.label_table(counts.describe(member))
     assert table.rows[0][table.head.index("share")] == "100.0 / 25.0 %"
     full = tables({"path": list("ab"), "split": ["train"] * 2, "Mass": [1, 0]})
-    assert datasheet.label_table(audit.describe(full)).rows[0][table.head.index("share")] == "50.0 %"
+    assert datasheet.label_table(counts.describe(full)).rows[0][table.head.index("share")] == "50.0 %"
 
 
 def test_bit_rot_is_found_by_the_audit_and_before_a_training(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_near_copies_are_found_across_folders_and_others_are_not(tmp_path: Path)
 
 def test_linked_things_get_one_group_however_long_the_chain() -> None:
     first, second = np.array([5, 1, 3, 7]), np.array([3, 2, 1, 6])
-    assert audit.components(8, first, second).tolist() == [0, 1, 1, 1, 4, 1, 6, 6]
+    assert copies.components(8, first, second).tolist() == [0, 1, 1, 1, 4, 1, 6, 6]
 
 
 def test_the_audit_is_json_and_the_page_stands_alone(tmp_path: Path) -> None:
@@ -279,10 +280,10 @@ def test_another_import_does_not_touch_a_finished_folder(tmp_path: Path, capsys:
 @real
 def test_the_real_split_families_contaminate_each_other() -> None:
     """17,920 of the 25,596 official test images are in the other family's train list."""
-    member = audit.member(f"nih:{REAL}/nih")
+    member = audited.member(f"nih:{REAL}/nih")
     found = {
         (*family["one"], *family["other"]): (family["images"], family["patients"])
-        for family in audit.split_families(member)
+        for family in shared.split_families(member)
     }
     assert found["official", "test", "arnoweng", "train"] == (17920, 1901)
     assert found["official", "test", "arnoweng", "val"] == (2463, 306)
@@ -295,7 +296,7 @@ def test_the_real_split_families_contaminate_each_other() -> None:
 def test_lists_that_were_published_together_share_images_and_patients() -> None:
     """The lists of DTforCXR8: the official one to train, arnoweng's to test."""
     lists = (f"train={REAL}/nih/train_val_list.txt.gz", f"test={REAL}/nih/arnoweng/test_list.txt.gz")
-    result = audit.audit(audit.members([f"nih:{REAL}/nih"], lists), near=False)
+    result = audit.audit(audited.members([f"nih:{REAL}/nih"], lists), near=False)
     shared = next(each for each in result["families"] if each["one"][0] == "list")
     assert (shared["images"], shared["patients"]) == (17220, 5597)
     assert any("17,220 of the 86,524 images in list train and 5,597" in text for text in result["problems"])
@@ -304,6 +305,6 @@ def test_lists_that_were_published_together_share_images_and_patients() -> None:
 @real
 def test_the_duplicates_of_pneumoniamnist_are_found(tmp_path: Path) -> None:
     assert cli.main(["import", "medmnist", f"{REAL}/pneumoniamnist.npz", "--out", str(tmp_path / "pm")]) == 0
-    found = audit.identical([audit.member(str(tmp_path / "pm"))])
+    found = copies.identical([audited.member(str(tmp_path / "pm"))])
     places = {(place["one"][1], place["other"][1]): place["groups"] for place in found["places"]}
     assert places == {("train", "val"): 8, ("train", "train"): 18, ("test", "test"): 3}

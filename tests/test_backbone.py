@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ribcage.models.backbone import GRAY, Backbone, fold_stem
+from ribcage.models.backbone import Backbone
+from ribcage.models.stem import GRAY, fold_stem
 
 STRIDES = {
     "test_resnet": 32,

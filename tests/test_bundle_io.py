@@ -21,7 +21,8 @@ from ribcage.bundle.io import load_classifier, save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.provenance import Provenance
 from ribcage.methods.supervised import Supervised
-from ribcage.models.backbone import Backbone, is_known
+from ribcage.models.backbone import Backbone
+from ribcage.models.catalogue import is_known
 from ribcage.runtime import limits
 
 

@@ -15,17 +15,17 @@ from ribcage.bundle import cost
 from ribcage.bundle.io import save_bundle
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.provenance import Provenance
-from ribcage.evaluation import comparison
-from ribcage.evaluation.comparison import ComparisonEntry
+from ribcage.evaluation import comparison, comparison_entries
+from ribcage.evaluation.comparison_entries import ComparisonEntry
 from ribcage.inference import predictions
-from ribcage.metrics.evaluation import (
+from ribcage.metrics.classification_evaluation import (
     ClassificationBaselines,
     ClassificationEvaluation,
     ClassifiedFinding,
-    ScalarEstimate,
     ShuffledLabels,
-    write_evaluation,
 )
+from ribcage.metrics.estimates import ScalarEstimate
+from ribcage.metrics.evaluation_file import write_evaluation
 from ribcage.metrics.resampling import resample
 from ribcage.reports import comparison as report
 from ribcage.runtime.typed_json import to_json
@@ -185,9 +185,11 @@ def write(file: Path, protocol: Literal["honest", "peers"] = "honest") -> None:
 
 
 def test_an_evaluation_says_its_thresholds_and_whose_it_is(runs: Path) -> None:
-    by_run = comparison.comparison_entry(str(runs / "big"))
-    by_evaluation = comparison.comparison_entry(str(runs / "big" / "evaluation" / "made-test"))
-    by_table = comparison.comparison_entry(str(runs / "big" / "evaluation" / "made-test" / "predictions.parquet"))
+    by_run = comparison_entries.comparison_entry(str(runs / "big"))
+    by_evaluation = comparison_entries.comparison_entry(str(runs / "big" / "evaluation" / "made-test"))
+    by_table = comparison_entries.comparison_entry(
+        str(runs / "big" / "evaluation" / "made-test" / "predictions.parquet")
+    )
     for one in (by_run, by_evaluation, by_table):
         assert one.thresholds == {"Mass": 0.4, "Edema": None}
         assert (one.rule, one.bundle) == ("youden", runs / "big" / "bundle")
@@ -196,7 +198,7 @@ def test_an_evaluation_says_its_thresholds_and_whose_it_is(runs: Path) -> None:
 def test_thresholds_of_the_tested_images_are_called_so(tmp_path: Path) -> None:
     predictions.save_predictions(table(1, 1.0), tmp_path / "predictions.parquet")
     write(tmp_path / "metrics.json", "peers")
-    one = comparison.comparison_entry(str(tmp_path))
+    one = comparison_entries.comparison_entry(str(tmp_path))
     assert (one.rule, one.bundle) == ("youden on the tested images", None)
 
 
@@ -205,7 +207,7 @@ def test_a_damaged_evaluation_is_one_line(tmp_path: Path, text: str) -> None:
     predictions.save_predictions(table(1, 1.0), tmp_path / "predictions.parquet")
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(ValueError, match=r"metrics.json is damaged.*ribcage evaluate"):
-        comparison.comparison_entry(str(tmp_path))
+        comparison_entries.comparison_entry(str(tmp_path))
 
 
 @pytest.mark.parametrize("end", ["csv", "parquet"])
@@ -233,7 +235,7 @@ def test_a_column_of_remarks_is_no_hindrance(tmp_path: Path) -> None:
 
 
 def test_what_each_model_costs_stands_beside_it(runs: Path) -> None:
-    known, lone = comparison.comparison_entry(str(runs / "big")), entry("lone", 2, 1.0)
+    known, lone = comparison_entries.comparison_entry(str(runs / "big")), entry("lone", 2, 1.0)
     costs = [model.costs for model in comparison.compare([known, lone], resamples=300).models]
     file = runs / "big" / "bundle" / "model.safetensors"
     counted = cost.count_operations(cost.Subject.of(runs / "big"))
@@ -324,13 +326,13 @@ def test_of_several_evaluations_the_test_that_all_have_in_common_is_compared(tmp
     one = evaluated(tmp_path / "one", nih_test="aaaa11", nih_test_bbbb22="bbbb22")
     two = evaluated(tmp_path / "two", nih_test="bbbb22", nih_test_cccc33="cccc33")
     for on in ("", "nih-test*", "bbbb22", "bbbb"):
-        names = [file.parent.name for file in comparison.chosen([one, two], on)]
+        names = [file.parent.name for file in comparison_entries.chosen([one, two], on)]
         assert names == ["nih-test-bbbb22", "nih-test"], on
     with pytest.raises(FileNotFoundError, match="It was evaluated on nih-test, nih-test-bbbb22"):
-        comparison.chosen([one, two], "cccc33")
+        comparison_entries.chosen([one, two], "cccc33")
     three = evaluated(tmp_path / "three", nih_test="aaaa11", nih_test_bbbb22="bbbb22")
-    assert [file.parent.name for file in comparison.chosen([one, three], "nih-test")] == ["nih-test"] * 2
+    assert [file.parent.name for file in comparison_entries.chosen([one, three], "nih-test")] == ["nih-test"] * 2
     with pytest.raises(ValueError, match=r"evaluated 2 times: nih-test \(aaaa11\).*2 tests are common.*--on"):
-        comparison.chosen([one, three])
+        comparison_entries.chosen([one, three])
     old = [evaluated(tmp_path / name, nih_test="", nih_val="") for name in ("four", "five")]
-    assert [file.parent.name for file in comparison.chosen(old, "nih-test")] == ["nih-test"] * 2
+    assert [file.parent.name for file in comparison_entries.chosen(old, "nih-test")] == ["nih-test"] * 2

@@ -20,7 +20,7 @@ from ribcage.bundle import onnx_export
 from ribcage.bundle.init import initial_backbone
 from ribcage.bundle.io import load_bundle, load_classifier
 from ribcage.data.findings import CHESTXRAY14
-from ribcage.models.backbone import GRAY
+from ribcage.models.stem import GRAY
 
 CHEXNETS = ("--layout", "chexnet")
 """Its fourteen rows are ChestX-ray14's."""

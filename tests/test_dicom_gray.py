@@ -15,7 +15,7 @@ from pydicom.uid import (
 
 from ribcage.imaging import image_file
 from ribcage.imaging.dicom import gray as dicom_gray
-from ribcage.imaging.dicom import place
+from ribcage.imaging.dicom import modality, place, robust_range, value_of_interest
 
 
 def gray(made: Dataset) -> np.ndarray:
@@ -260,21 +260,21 @@ def test_entries_of_a_table_may_be_written_as_words_or_as_bytes(
     made, item = dataset(), Dataset()
     made.file_meta.TransferSyntaxUID = order
     item.LUTDescriptor, item.LUTData = [4, 0, 16], data
-    assert dicom_gray._table(made, item, np.arange(4))[0].tolist() == expected
+    assert modality.lookup_table(made, item, np.arange(4))[0].tolist() == expected
 
 
 def test_a_lut_takes_as_many_bits_as_its_last_entry_needs() -> None:
     for last, bits in ((65535, 16), (32768, 16), (32767, 15), (20000, 15), (300, 9)):
-        _, taken, notes = dicom_gray._table(dataset(), lut(np.array([0, last]), 0), np.arange(2))
+        _, taken, notes = modality.lookup_table(dataset(), lut(np.array([0, last]), 0), np.arange(2))
         assert taken == bits and bool(notes) == (bits != 16)
 
 
 def test_a_window_is_judged_by_what_lies_between_the_border_and_the_letters() -> None:
     values, counts = np.arange(5.0), np.array([1000, 10, 10, 10, 1000])
-    assert dicom_gray.useless(np.array([0, 0.3, 0.5, 0.7, 1]), values, counts) == ""
-    assert dicom_gray.useless(np.array([0, 0, 0, 0.5, 1]) / 255, values, counts) == "saturate the image"
+    assert value_of_interest.useless(np.array([0, 0.3, 0.5, 0.7, 1]), values, counts) == ""
+    assert value_of_interest.useless(np.array([0, 0, 0, 0.5, 1]) / 255, values, counts) == "saturate the image"
     black = np.array([0, 1 / 255, 1 / 255, 254 / 255, 1])  # the first and the last gray are black and white
-    assert dicom_gray.useless(black, values, counts) == "saturate the image"
+    assert value_of_interest.useless(black, values, counts) == "saturate the image"
 
 
 def test_the_robust_range_leaves_out_a_border_and_letters_however_large() -> None:
@@ -283,7 +283,7 @@ def test_the_robust_range_leaves_out_a_border_and_letters_however_large() -> Non
     for border, ends in (([0], (911, 2000)), ([3000], (1000, 2088)), ([0, 3000], (911, 2088))):
         with_border = counts.copy()
         with_border[border] = 20_000
-        found = dicom_gray.robust_range(values, with_border)[:2]
+        found = robust_range.robust_range(values, with_border)[:2]
         assert (
             np.abs(np.subtract(found, ends)).max() <= 2
         )  # from the 1st to the 99th percentile of the rest and a tenth

@@ -13,7 +13,7 @@ import processes
 import pytest
 
 from ribcage import cli
-from ribcage.runtime import distributed, flags
+from ribcage.runtime import flags, launcher
 from ribcage.training import checkpoint
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -35,11 +35,11 @@ def words(data: Path, out: Path, epochs: int) -> list[str]:
 
 
 def environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> dict[str, str]:
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "MASTER_")) or name in distributed.NAMES]:
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "MASTER_")) or name in launcher.NAMES]:
         monkeypatch.delenv(name)
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    return distributed._environment()
+    return launcher._environment()
 
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
@@ -54,7 +54,7 @@ def test_torchrun_srun_and_nobody_are_told_apart(monkeypatch: pytest.MonkeyPatch
     }  # fmt: skip
     assert environment(monkeypatch, RANK="3", WORLD_SIZE="4")["LOCAL_RANK"] == "0"
     assert environment(monkeypatch, **TASK) == {"RANK": "9", "LOCAL_RANK": "1", "WORLD_SIZE": "16"}
-    assert distributed.launched()
+    assert launcher.launched()
 
 
 def test_a_command_in_the_batch_script_beside_srun_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,23 +93,23 @@ def python(code: str) -> "subprocess.Popen[bytes]":
 
 
 def test_the_exit_code_is_that_of_the_one_that_failed() -> None:
-    assert distributed._outcome([python("pass"), python("pass")]) == 0
-    assert distributed._outcome([python("pass"), python("raise SystemExit(75)")]) == 75
-    assert distributed._outcome([python("import os; os.kill(os.getpid(), 9)"), python("pass")]) == 137
+    assert launcher._outcome([python("pass"), python("pass")]) == 0
+    assert launcher._outcome([python("pass"), python("raise SystemExit(75)")]) == 75
+    assert launcher._outcome([python("import os; os.kill(os.getpid(), 9)"), python("pass")]) == 137
 
 
 def test_a_killed_process_is_said_to_be_one(capfd: pytest.CaptureFixture[str]) -> None:
     """And not the one that missed it, however early that ends."""
-    assert distributed._first_failure([1, -9, None]) == -9
+    assert launcher._first_failure([1, -9, None]) == -9
     said = capfd.readouterr().err
     assert "process 2 of 3 was ended by SIGKILL" in said and "fault" not in said
-    assert distributed._first_failure([None, 75, 2]) == 75 and not capfd.readouterr().err
+    assert launcher._first_failure([None, 75, 2]) == 75 and not capfd.readouterr().err
 
 
 def test_who_waits_for_a_failed_one_is_ended() -> None:
     start = time.monotonic()
     waiting = python("import time; time.sleep(60)")
-    assert distributed._outcome([waiting, python("raise SystemExit(2)")], grace=0.2) == 2
+    assert launcher._outcome([waiting, python("raise SystemExit(2)")], grace=0.2) == 2
     assert waiting.returncode == -signal.SIGKILL and time.monotonic() - start < 30
 
 
@@ -133,7 +133,7 @@ def test_a_signal_to_the_one_that_started_them_saves_them_all(data: Path, tmp_pa
 def test_tasks_of_srun_train_together_and_are_requeued_with_75(data: Path, tmp_path: Path) -> None:
     """Two processes with what srun would have told them; one is asked to stop, both save and go."""
     out, port = tmp_path / "run", str(processes.free_port())
-    clean = {name: value for name, value in ENV.items() if name not in distributed.NAMES}
+    clean = {name: value for name, value in ENV.items() if name not in launcher.NAMES}
     tasks = []
     for number in range(2):
         task = {**TASK, "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_STEP_NUM_TASKS": "2"}
@@ -171,5 +171,5 @@ def test_who_was_asked_to_end_and_hangs_is_killed(capsys: pytest.CaptureFixture[
     for asked, limits in (([0.0], {"patience": 0.2}), ([0.0, 0.2], {"grace": 0.1})):
         start = time.monotonic()
         hanging = [python(deaf), python(deaf)]
-        assert distributed._outcome(hanging, [start + each for each in asked], **limits) == 137
+        assert launcher._outcome(hanging, [start + each for each in asked], **limits) == 137
         assert time.monotonic() - start < 30 and "were killed" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from ribcage import metrics
-from ribcage.evaluation import comparison
+from ribcage.evaluation import comparison, comparison_entries
 from ribcage.evaluation.baselines import BaselineData, constant_row, shuffled_aurocs
 from ribcage.evaluation.calibration import RULES, fit_on_validation
 from ribcage.evaluation.classification import evaluate_classifier
@@ -18,15 +18,8 @@ from ribcage.evaluation.labelled import LabelledPredictions, known_patients
 from ribcage.evaluation.notes import classification_warnings
 from ribcage.evaluation.subgroups import classification_subgroups
 from ribcage.inference.predictions import Predictions
-from ribcage.metrics.evaluation import (
-    EvaluatedData,
-    EvaluatedModel,
-    EvaluationContext,
-    LeakageCheck,
-    evaluation_json,
-    read_evaluation,
-    write_evaluation,
-)
+from ribcage.metrics.evaluation_context import EvaluatedData, EvaluatedModel, EvaluationContext, LeakageCheck
+from ribcage.metrics.evaluation_file import evaluation_json, read_evaluation, write_evaluation
 from ribcage.runtime.typed_json import to_json
 
 FINDINGS = ("Mass", "Edema", "Hernia")
@@ -292,8 +285,8 @@ def test_a_finding_of_one_patient_has_no_interval_and_the_mean_has(data: Labelle
 # ---- comparison
 
 
-def entry(data: LabelledPredictions, name: str) -> comparison.ComparisonEntry:
-    return comparison.ComparisonEntry(name, data.table())
+def entry(data: LabelledPredictions, name: str) -> comparison_entries.ComparisonEntry:
+    return comparison_entries.ComparisonEntry(name, data.table())
 
 
 def better(data: LabelledPredictions) -> LabelledPredictions:
@@ -333,7 +326,7 @@ def test_p_is_below_five_percent_where_the_interval_leaves_out_zero(data: Labell
 def test_images_and_findings_that_not_all_have_are_counted(data: LabelledPredictions) -> None:
     table = data.table()
     fewer = table.iloc[::-1].iloc[:300].drop(columns=["Edema", "Edema_logit", "Edema_label"])
-    found = comparison.compare([entry(data, "a"), comparison.ComparisonEntry("b", fewer)], resamples=400)
+    found = comparison.compare([entry(data, "a"), comparison_entries.ComparisonEntry("b", fewer)], resamples=400)
     assert found.images == 300 and found.left_out == {"a": 100, "b": 0}
     assert found.findings_left_out["a"] == ("Edema",)
     assert found.differences[0].macro["auroc"].value == 0  # the order of rows does not matter
@@ -343,4 +336,4 @@ def test_images_and_findings_that_not_all_have_are_counted(data: LabelledPredict
 def test_other_labels_are_not_compared(data: LabelledPredictions) -> None:
     other = data.table().assign(Mass_label=0.0)
     with pytest.raises(ValueError, match="109 images"):
-        comparison.compare([entry(data, "a"), comparison.ComparisonEntry("b", other)])
+        comparison.compare([entry(data, "a"), comparison_entries.ComparisonEntry("b", other)])

@@ -19,19 +19,16 @@ from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.data.findings import Policy
-from ribcage.evaluation import detection as box_evaluation
-from ribcage.evaluation.detection import (
-    BoxBaselineData,
-    LabelledDetections,
-    detection_subgroups,
-    evaluate_detector,
-    labelled_detections,
-)
+from ribcage.evaluation import detection_baselines, detection_errors
+from ribcage.evaluation.detection import detection_subgroups, evaluate_detector
+from ribcage.evaluation.detection_baselines import BoxBaselineData
+from ribcage.evaluation.labelled_detections import LabelledDetections, labelled_detections
 from ribcage.evaluation.notes import detection_warnings
 from ribcage.inference import detections
 from ribcage.inference.detections import Detections
 from ribcage.metrics.box_precision import box_average_precision
-from ribcage.metrics.evaluation import DetectionEvaluation, evaluation_json, read_evaluation, write_evaluation
+from ribcage.metrics.detection_evaluation import DetectionEvaluation
+from ribcage.metrics.evaluation_file import evaluation_json, read_evaluation, write_evaluation
 from ribcage.metrics.image_precision import best_score_threshold
 from ribcage.reports.detection import box_subgroup_table, detection_page
 from ribcage.reports.detection_errors import detection_figures
@@ -119,7 +116,7 @@ def test_numbers_come_back_from_their_file(evaluation: DetectionEvaluation, tmp_
 def test_a_detector_beats_what_does_not_look(result: dict[str, Any]) -> None:
     beside, row = result["baselines"], result["findings"][0]
     assert beside["mean_box"][0]["box"] == pytest.approx([10 / 48, 8 / 48, 30 / 48, 24 / 48])
-    for name in box_evaluation.BASELINE:
+    for name in detection_baselines.BASELINE:
         assert row[name]["value"] > beside["shuffled"]["findings"][0][name]["high"], name
     #  here every true box is the same: the mean box finds all of them, but knows no image from another
     assert beside["mean_box"][0]["map_positives"]["value"] == pytest.approx(1)
@@ -131,7 +128,7 @@ def test_a_subgroup_is_compared_with_all_others(data: LabelledDetections, evalua
     half = replace(data, about=data.about.assign(sex=np.where(np.arange(COUNT) % 2, "F", "M")))
     women, men = detection_subgroups(half, resamples=60, seed=0)[:2]
     assert women.gap is not None and men.gap is not None
-    for name in box_evaluation.BASELINE:
+    for name in detection_baselines.BASELINE:
         one, other = women.gap.metrics[name], men.gap.metrics[name]
         assert one.value == pytest.approx((women.macro[name].value or 0) - (men.macro[name].value or 0))
         assert (one.low, one.high) == pytest.approx((-(other.high or 0), -(other.low or 0)))
@@ -181,7 +178,7 @@ def test_data_without_boxes_of_what_is_found_is_refused(data_set: DatasetFolder)
 
 
 def test_the_worst_misses_are_never_found_or_after_most_false_marks(data: LabelledDetections) -> None:
-    errors, boxes = box_evaluation.missed_boxes(data, 60), data.boxes[0]
+    errors, boxes = detection_errors.missed_boxes(data, 60), data.boxes[0]
     assert len(errors) > 20 and len({error.image for error in errors}) == len(errors)
     late = [error.false for error in errors]
     assert late == sorted(late, reverse=True) and late[0] == np.inf and min(late) > 0.3
@@ -192,7 +189,7 @@ def test_the_worst_misses_are_never_found_or_after_most_false_marks(data: Labell
 
 
 def test_the_worst_false_marks_are_the_surest_that_hit_nothing(data: LabelledDetections) -> None:
-    errors, boxes = box_evaluation.false_marks(data, 5), data.boxes[0]
+    errors, boxes = detection_errors.false_marks(data, 5), data.boxes[0]
     assert [error.score for error in errors] == sorted((error.score for error in errors), reverse=True)
     positive = set(boxes.true.images.tolist())
     healthy = ~np.isin(boxes.found.images, list(positive))
@@ -205,7 +202,7 @@ def test_the_worst_false_marks_are_the_surest_that_hit_nothing(data: LabelledDet
 def test_a_perfect_detector_has_no_errors(data: LabelledDetections) -> None:
     true = data.boxes[0].true
     perfect = replace(data, boxes=(replace(data.boxes[0], found=true),))
-    assert box_evaluation.missed_boxes(perfect, 5) == [] and box_evaluation.false_marks(perfect, 5) == []
+    assert detection_errors.missed_boxes(perfect, 5) == [] and detection_errors.false_marks(perfect, 5) == []
     assert evaluate_detector(perfect, resamples=2).macro["map"].value == pytest.approx(1)
 
 

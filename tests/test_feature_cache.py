@@ -15,7 +15,7 @@ from ribcage.imaging import augment
 from ribcage.imaging.augment import View, plain_view
 from ribcage.methods.detect import Detect
 from ribcage.models.backbone import Backbone
-from ribcage.runtime import distributed
+from ribcage.runtime import distributed, launcher
 from ribcage.training import feature_cache, optim, trainer
 from ribcage.training.feature_cache import hindrance, keep
 
@@ -143,7 +143,7 @@ def test_what_is_in_the_way_of_a_cache_is_said(dataset: DatasetFolder) -> None:
 
 
 def keep_a_part(folder: Path) -> None:
-    with distributed.started():
+    with launcher.started():
         dataset = make_store(folder / f"rank {distributed.rank()}", count=20)
         kept = feature_cache.keep(made(), loader(dataset), folder / "maps", kind="float32")
         assert len(kept.maps[0]) == 36

@@ -13,8 +13,9 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.imaging import augment, heatmaps
-from ribcage.inference import detections, gradcam, predictions
-from ribcage.inference.gradcam import CamDetector, saliency_maps
+from ribcage.inference import detections, gradcam, map_points, predictions
+from ribcage.inference.cam_detector import CamDetector
+from ribcage.inference.gradcam import saliency_maps
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
 from ribcage.models.detectors.cam import CamBoxes
@@ -353,7 +354,7 @@ def test_points_are_in_stored_pixels(dataset: DatasetFolder) -> None:
     method = classifier(side=32)
     model = ModelSpec("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
     rows = np.array([1, 4, 5, 8])
-    found = gradcam.points(method, Datasets.of([dataset]), rows, model=model, batch=3, threads=1)
+    found = map_points.points(method, Datasets.of([dataset]), rows, model=model, batch=3, threads=1)
     assert dataset.images is not None
     numbers = augment.draw_numbers(augment.plain_view(32), 0, 0, rows, 0, 48)
     shown = augment.apply(np.asarray(dataset.images)[rows], numbers, 0.5, 0.25)

@@ -13,14 +13,13 @@ from ribcage.bundle.history import PastTest
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 from ribcage.evaluation import leakage
-from ribcage.metrics.evaluation import (
+from ribcage.metrics.classification_evaluation import (
     ClassificationBaselines,
     ClassificationEvaluation,
     ClassifiedFinding,
-    MeanEstimate,
-    ScalarEstimate,
     ShuffledLabels,
 )
+from ribcage.metrics.estimates import MeanEstimate, ScalarEstimate
 
 ONE = PastTest(0, "nih", "test", "aaaaaaaaaaaaaaaa", ("i1",), "w1", "", True, 100, 50, 3, "mean AUROC", 0.9, 0.8, 0.95)
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ribcage.data import dataset_folder
+from ribcage.data import fingerprint_table
 from ribcage.data import index as indexes
 from ribcage.data.index import Index
 
@@ -127,7 +127,7 @@ def test_a_table_of_another_kind_holds_no_fingerprints(tmp_path: Path) -> None:
     file = tmp_path / "fingerprints.parquet"
     pq.write_table(pa.table({"print": [0.5], "pixels": pa.array([1], pa.uint64())}), file)
     with pytest.raises(ValueError, match="fingerprints"):
-        dataset_folder.Fingerprints.load(file)
+        fingerprint_table.Fingerprints.load(file)
 
 
 def test_what_only_somebody_who_means_harm_writes_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ribcage.inference import predictions
 from ribcage.inference.predictions import Predictions
 from ribcage.methods.supervised import Supervised
 from ribcage.models.backbone import Backbone
-from ribcage.runtime import distributed
+from ribcage.runtime import distributed, launcher
 
 FINDINGS = ("Mass", "Edema")
 MODEL = ModelSpec("test_resnet", FINDINGS, (32, 32), 48, "pad", 0.5, 0.25)
@@ -86,7 +86,7 @@ def test_no_rows_are_one_clear_line(dataset: DatasetFolder) -> None:
 
 
 def one_of_two(folder: Path) -> None:
-    with distributed.started():
+    with launcher.started():
         torch.set_num_threads(1)
         said = answer(make_store(folder / f"rank {distributed.rank()}", count=26), batch=4)
         if distributed.rank() == 0:

@@ -6,6 +6,7 @@ from scores import NAN
 
 from ribcage import metrics
 from ribcage.metrics import (
+    effective_size,
     intervals,
     placements,
 )
@@ -30,7 +31,7 @@ def test_variance_of_a_ratio_is_the_jackknife_s_over_patients() -> None:
     """One patient has nearly half of the images."""
     wholes, parts = np.array([[40.0], *[[6.0]] * 8]), np.array([[10.0], [5], [3], [6], [2], [4], [0], [6], [3]])
     without = (parts.sum() - parts) / (wholes.sum() - wholes)
-    value, worth = intervals.ratio(parts, wholes)
+    value, worth = effective_size.ratio(parts, wholes)
     variance = 8 / 9 * ((without - value) ** 2).sum()
     people = wholes.sum() ** 2 / (wholes**2).sum()
     weight = 8 * (people - 1)
@@ -51,19 +52,19 @@ def test_the_error_of_f1_is_that_of_the_share_it_is_a_function_of() -> None:
 def test_squares_about_an_estimated_mean_are_made_whole_from_two_on() -> None:
     assert [placements._bessel(count) for count in (2, 5)] == [2, 1.25] and np.isnan(placements._bessel(1))
     counts = np.array([1.0, 2.0, 5.0])
-    assert intervals.Patients(counts, counts).bessel.tolist() == pytest.approx([NAN, 2, 1.25], nan_ok=True)
+    assert effective_size.Patients(counts, counts).bessel.tolist() == pytest.approx([NAN, 2, 1.25], nan_ok=True)
 
 
 def test_a_ratio_is_worth_its_images_or_what_its_patients_leave_of_them() -> None:
     hits, patients = np.repeat([1.0, 0.0], [14, 6])[:, None], 20
     for images in (1, 2):  # each patient's images are alike
         counted = np.array([float(images * patients)])
-        value, worth = intervals.ratio(images * hits, np.full((patients, 1), float(images)), counted)
+        value, worth = effective_size.ratio(images * hits, np.full((patients, 1), float(images)), counted)
         among = 0.7 * 0.3 / (patients - 1) * (1 - 1 / counted)  # the variance over patients, as of so many images
         k = 8 * (patients - 1)
         assert value == pytest.approx(0.7)
         assert worth == pytest.approx((1 + k * 0.7 * 0.3) / (1 / patients + k * among))
-    assert intervals.ratio(hits, np.ones((patients, 1)), np.array([20.0]))[1] == pytest.approx(20)
+    assert effective_size.ratio(hits, np.ones((patients, 1)), np.array([20.0]))[1] == pytest.approx(20)
 
 
 def test_holm_multiplies_and_never_falls() -> None:

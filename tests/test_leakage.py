@@ -12,7 +12,8 @@ from test_provenance import radiograph
 from ribcage.commands import import_
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
-from ribcage.data.dataset_folder import DatasetFolder, Fingerprints
+from ribcage.data.dataset_folder import DatasetFolder
+from ribcage.data.fingerprint_table import Fingerprints
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import leakage
 from ribcage.evaluation.leakage import Leak

@@ -22,7 +22,7 @@ from ribcage.bundle.io import find_bundle, load_bundle, load_classifier, load_de
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
 from ribcage.evaluation.detector_validation import DetectorValidation
-from ribcage.inference import detections, gradcam, image_files, predictions
+from ribcage.inference import cam_detector, detections, image_files, predictions
 from ribcage.methods.detect import Detect
 from ribcage.runtime.files import only_writer
 from ribcage.training import checkpoint, feature_cache
@@ -80,7 +80,7 @@ def log(run: Path) -> list[dict[str, Any]]:
 
 def test_a_run_leaves_a_detector_that_opens_and_answers(run: Path, data: Path) -> None:
     one, last = load_detector(run), checkpoint.load_checkpoint(run / "checkpoint.pt")
-    assert isinstance(one.method, Detect) and not one.method.training and gradcam.as_detector(one) is one.method
+    assert isinstance(one.method, Detect) and not one.method.training and cam_detector.as_detector(one) is one.method
     assert one.spec.findings == (FINDING,) and one.spec.name == "test_resnet" and one.spec.size == (64, 64)
     assert one.spec.detector["head"] == "fcos" and one.spec.detector["width"] == 16
     validated = [line["validation"] for line in log(run) if "validation" in line]
@@ -89,7 +89,7 @@ def test_a_run_leaves_a_detector_that_opens_and_answers(run: Path, data: Path) -
     if last["standing"]["best_step"] == last["run"]["step"]:
         assert equal(one.method.state_dict(), last["run"]["method"])
     said = detections.detect(
-        gradcam.as_detector(one), Datasets.of([dataset_folder.open(data)]), np.arange(3), model=one.spec, threads=1
+        cam_detector.as_detector(one), Datasets.of([dataset_folder.open(data)]), np.arange(3), model=one.spec, threads=1
     )
     assert len(said.boxes) and said.boxes["score"].between(0, 1).all()
     with pytest.raises(ValueError, match="is a detector"):
@@ -156,7 +156,13 @@ def detections_of(run: Path, data: Path, kept: bool) -> np.ndarray:
     """(K, 5) the ten surest boxes of an image, by maps that were kept, or fresh ones."""
     one, opened = load_detector(run), Datasets.of([dataset_folder.open(data)])
     chooses = DetectorValidation(
-        lambda: gradcam.as_detector(one), opened, np.arange(5), one.spec, device=torch.device("cpu"), batch=3, threads=1
+        lambda: cam_detector.as_detector(one),
+        opened,
+        np.arange(5),
+        one.spec,
+        device=torch.device("cpu"),
+        batch=3,
+        threads=1,
     )
     if kept:
         assert isinstance(one.method, Detect)
@@ -209,7 +215,11 @@ def test_a_classifier_becomes_a_detector_by_what_it_looks_at(
     found = 0
     for _ in range(2):  # what speaks for a finding by these weights speaks against it by those
         said = detections.detect(
-            gradcam.as_detector(one), Datasets.of([dataset_folder.open(data)]), np.arange(4), model=one.spec, threads=1
+            cam_detector.as_detector(one),
+            Datasets.of([dataset_folder.open(data)]),
+            np.arange(4),
+            model=one.spec,
+            threads=1,
         )
         found += len(said.boxes)
         one.method.head.weight.data.neg_()
@@ -288,7 +298,7 @@ def test_boxes_of_files_are_those_of_the_imported_images_in_the_files_pixels(
     opened, one = dataset_folder.open(data), load_detector(run)
     table = asked(run, files / "stage_2_train_images", min_score=0.0, out=tmp_path / "boxes.csv")
     said = detections.detect(
-        gradcam.as_detector(one), Datasets.of([opened]), np.arange(len(opened)), model=one.spec, threads=1
+        cam_detector.as_detector(one), Datasets.of([opened]), np.arange(len(opened)), model=one.spec, threads=1
     )
     marks, about = said.marks(FINDING), said.images
     for place, path in enumerate(about["path"]):

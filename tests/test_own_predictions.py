@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_comparison import table
 
-from ribcage.evaluation import comparison, own_predictions
+from ribcage.evaluation import comparison, comparison_entries, own_predictions
 from ribcage.inference import predictions
 from ribcage.runtime.typed_json import to_json
 
@@ -40,8 +40,11 @@ def own(file: Path, columns: dict[str, str], folder: str = "img/") -> str:
 )
 def test_a_table_of_ones_own_is_compared(ours: Path, tmp_path: Path, columns: dict[str, str]) -> None:
     theirs = own(tmp_path / "mine.csv", columns)
-    result = comparison.compare(comparison.entries([str(ours), theirs], thresholds=["Mass=0.4"]), resamples=20)
-    alike = [comparison.ComparisonEntry("a", table(1, 1.0)), comparison.ComparisonEntry("b", table(2, 2.0))]
+    result = comparison.compare(comparison_entries.entries([str(ours), theirs], thresholds=["Mass=0.4"]), resamples=20)
+    alike = [
+        comparison_entries.ComparisonEntry("a", table(1, 1.0)),
+        comparison_entries.ComparisonEntry("b", table(2, 2.0)),
+    ]
     found, same = to_json(result), to_json(comparison.compare(alike, resamples=20))
     assert (found["images"], found["patients"]) == (120, 60)
     for place in (0, 1):
@@ -56,7 +59,7 @@ def test_a_finding_outside_the_vocabulary_is_the_one_that_the_others_know(tmp_pa
     rows = table(1, 1.0).rename(columns=lambda name: name.replace("Mass", "nodule_or_scar"))
     predictions.save_predictions(rows, tmp_path / "ours.parquet")
     theirs = own(tmp_path / "mine.csv", {"Mass": column})
-    found = comparison.entries([theirs, str(tmp_path / "ours.parquet")])[0]
+    found = comparison_entries.entries([theirs, str(tmp_path / "ours.parquet")])[0]
     assert predictions.findings_of_table(found.table) == ("nodule_or_scar",)
     assert "nodule_or_scar,nodule_or_scar_label" in own_predictions.example(["nodule_or_scar"])
 
@@ -66,7 +69,7 @@ def test_one_column_of_scores_is_of_the_only_finding_there_is(tmp_path: Path) ->
     predictions.save_predictions(rows, tmp_path / "ours.csv")
     theirs = own(tmp_path / "mine.csv", {"Mass": "score"}, folder="")
     found = comparison.compare(
-        comparison.entries([str(tmp_path / "ours.csv"), theirs], thresholds=["0.5"]), resamples=20
+        comparison_entries.entries([str(tmp_path / "ours.csv"), theirs], thresholds=["0.5"]), resamples=20
     )
     assert [(row.finding, row.threshold) for row in found.models[1].findings] == [("Mass", 0.5)]
 
@@ -75,15 +78,15 @@ def test_what_is_no_table_of_predictions_shows_an_example(ours: Path, tmp_path: 
     for text in ("file,age\na.png,3\n", "Mass,Mass_label\n0.5,1\n", "path,Mass,Mass_label\na.png,7,1\n"):
         (tmp_path / "mine.csv").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=own_predictions.example(["Mass"]).split(" ")[0]):
-            comparison.entries([str(ours), str(tmp_path / "mine.csv")])
+            comparison_entries.entries([str(ours), str(tmp_path / "mine.csv")])
     (tmp_path / "mine.csv").write_text("path,Mass\na.png,7\nb.png,83\n", encoding="utf-8")
     with pytest.raises(ValueError, match="Mass holds 7 to 83"):
-        comparison.entries([str(ours), str(tmp_path / "mine.csv")])
+        comparison_entries.entries([str(ours), str(tmp_path / "mine.csv")])
     with pytest.raises(ValueError, match=r"FINDING=PROBABILITY of Mass, Edema, not 'Mas=0.4'"):
         own_predictions.thresholds(["Mas=0.4"], ["Mass", "Edema"])
     theirs = own(tmp_path / "mine.csv", {"Mass": "Mass"}, folder="other-")
     with pytest.raises(ValueError, match=r"mine\.csv .*other-"):
-        comparison.compare(comparison.entries([str(ours), theirs]), resamples=20)
+        comparison.compare(comparison_entries.entries([str(ours), theirs]), resamples=20)
 
 
 def _hostile(table: pa.Table) -> dict[str, pa.Table]:

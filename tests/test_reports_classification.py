@@ -14,19 +14,18 @@ from ribcage.bundle import card, history
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
-from ribcage.evaluation import comparison
+from ribcage.evaluation import comparison, comparison_entries
 from ribcage.evaluation.classification import evaluate_classifier
 from ribcage.evaluation.labelled import LabelledPredictions
 from ribcage.evaluation.notes import classification_warnings, shift_notes
-from ribcage.metrics.evaluation import (
-    ClassificationEvaluation,
+from ribcage.metrics.classification_evaluation import ClassificationEvaluation
+from ribcage.metrics.estimates import MeanEstimate, ScalarEstimate
+from ribcage.metrics.evaluation_context import (
     EvaluatedData,
     EvaluatedModel,
     EvaluationContext,
     LeakageCheck,
-    MeanEstimate,
     RecordedTest,
-    ScalarEstimate,
 )
 from ribcage.metrics.reliability import FindingReliability
 from ribcage.reports import classification as report
@@ -175,7 +174,10 @@ def test_of_one_finding_no_mean_is_shown_and_its_rates_are_said(data: LabelledPr
     accuracy = found.findings[0].metrics["accuracy"]
     assert f"Accuracy {with_limits(accuracy)}, sensitivity " in report.metrics_note(found)
     both = comparison.compare(
-        [comparison.ComparisonEntry("a", one.table()), comparison.ComparisonEntry("b", one.table().assign(Mass=0.5))],
+        [
+            comparison_entries.ComparisonEntry("a", one.table()),
+            comparison_entries.ComparisonEntry("b", one.table().assign(Mass=0.5)),
+        ],
         resamples=20,
     )
     assert "mean of" not in comparison_report.comparison_page(both)

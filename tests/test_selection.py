@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from ribcage.commands import import_
-from ribcage.data import audit, dataset_folder, selection, splits
+from ribcage.data import dataset_folder, selection, splits
+from ribcage.data.audit import counts
 from ribcage.data.collection import Datasets
 from ribcage.data.dataset_folder import DatasetFolder
 
@@ -214,7 +215,7 @@ def test_a_split_of_any_name_can_be_set_aside(tmp_path: Path) -> None:
     rows = people([1, 1]) + people([1], "val") + people([2], "Externe Klinik")
     opened = Datasets.of([made(tmp_path, rows)])
     assert opened.rows_of("Externe Klinik").tolist() == [3, 4]
-    assert audit.value_counts(opened[0].index.table["split"], ("train", "val", "test", "")) == {
+    assert counts.value_counts(opened[0].index.table["split"], ("train", "val", "test", "")) == {
         "train": 2,
         "val": 1,
         "Externe Klinik": 2,

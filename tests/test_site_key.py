@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ribcage.data import dataset_folder, site_key
+from ribcage.data import fingerprint_table, site_key
 from ribcage.data import index as indexes
 from ribcage.data.collection import Datasets
-from ribcage.data.dataset_folder import DatasetFolder, Facts, Fingerprints
+from ribcage.data.dataset_folder import DatasetFolder, Facts
+from ribcage.data.fingerprint_table import Fingerprints
 from ribcage.data.index import Index
 from ribcage.data.provenance import Provenance
 from ribcage.evaluation import leakage
@@ -100,7 +101,7 @@ def test_bundles_of_older_versions_hashed_without_a_key_and_are_still_understood
     ward = linked("folder", ["7", "8"])
     old = replace(
         Provenance.of(Datasets.of([ward]), np.arange(2), np.arange(0)),
-        patients=np.sort(dataset_folder.patient_hashes(ward.index)),
+        patients=np.sort(fingerprint_table.patient_hashes(ward.index)),
     )
     assert (
         leakage.find_leak(replace(old, keys=np.empty(0, np.str_)), linked("folder", ["7"]).fingerprints).patients == 1

@@ -12,7 +12,7 @@ import torch
 import toys
 
 from ribcage import cli
-from ribcage.runtime import distributed
+from ribcage.runtime import distributed, launcher
 from ribcage.training import trainer
 from ribcage.training.trainer import DivergedError
 
@@ -129,7 +129,7 @@ def test_a_run_that_begins_again_from_a_good_state_is_no_longer_diverged() -> No
 def ranks() -> None:
     """The means of what two ranks have; then one of them computes what is no number; then one is gone."""
     try:
-        with distributed.started():
+        with launcher.started():
             rank = distributed.rank()
             print(trainer._means([torch.tensor(float(rank)), torch.tensor(3.0 * rank)]).tolist())
             for poison in ("loss", "gradient"):

@@ -10,7 +10,8 @@ from ribcage.bundle.history import PastTest
 from ribcage.bundle.markdown import markdown_text, render_markdown
 from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.usage import usage_lines
-from ribcage.metrics.evaluation import ClassificationEvaluation, Evaluation
+from ribcage.metrics.classification_evaluation import ClassificationEvaluation
+from ribcage.metrics.evaluation import Evaluation
 from ribcage.metrics.reliability import FindingReliability
 
 FITS = {"pad": "padded to a square", "crop": "cropped to a square", "squash": "stretched to a square"}

@@ -15,7 +15,10 @@ from ribcage.bundle.formats.reading.published_weights import twin_architectures
 from ribcage.bundle.spec import ModelSpec
 from ribcage.data import dataset_folder
 from ribcage.methods.supervised import Supervised
-from ribcage.models.backbone import GRAY, Backbone, Coverage, fold_stem, known_model, laid_over, pretrained_config
+from ribcage.models.backbone import Backbone
+from ribcage.models.catalogue import known_model, pretrained_config
+from ribcage.models.pretrained import Coverage, laid_over
+from ribcage.models.stem import GRAY, fold_stem
 
 METHOD = "converted"
 """What stands in the place of a way of training."""

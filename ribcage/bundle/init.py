@@ -15,7 +15,9 @@ from ribcage.bundle.spec import ModelSpec
 from ribcage.bundle.weights import load_backbone
 from ribcage.data.collection import Datasets
 from ribcage.data.provenance import Provenance
-from ribcage.models.backbone import Backbone, Weights, pretrained_config
+from ribcage.models.backbone import Backbone
+from ribcage.models.catalogue import pretrained_config
+from ribcage.models.pretrained import Weights
 from ribcage.runtime import distributed
 
 

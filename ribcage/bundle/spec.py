@@ -14,7 +14,8 @@ from ribcage import __version__
 from ribcage.data import dataset_folder, index, phantom
 from ribcage.metrics.reliability import FindingReliability, is_reliability
 from ribcage.models import losses
-from ribcage.models.backbone import LEAST_STD, MOST_MEAN, MOST_STD, POOLS
+from ribcage.models.backbone import POOLS
+from ribcage.models.pretrained import LEAST_STD, MOST_MEAN, MOST_STD
 from ribcage.runtime import files, format_1, limits, terminal
 
 MODEL_FORMAT = 2

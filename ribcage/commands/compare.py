@@ -47,7 +47,7 @@ def run(options: Options) -> "ResultWithPage":
     import json
 
     from ribcage.bundle import cost
-    from ribcage.evaluation import comparison
+    from ribcage.evaluation import comparison, comparison_entries
     from ribcage.reports.comparison import comparison_page
     from ribcage.reports.html import ResultWithPage
     from ribcage.runtime import files, limits, typed_json
@@ -55,7 +55,7 @@ def run(options: Options) -> "ResultWithPage":
     limits.check_options(
         options, ["--threads has no effect without --latency"] if options.threads and not options.latency else ()
     )
-    entries = comparison.entries(options.runs, options.on, options.thresholds)
+    entries = comparison_entries.entries(options.runs, options.on, options.thresholds)
     timing = cost.Timing(options.threads, batches=(1,)) if options.latency else None
     result = comparison.compare(entries, resamples=options.resamples, seed=options.seed, timing=timing)
     show(result)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ribcage.bundle.conversion import Converted
-    from ribcage.bundle.formats.account import Fate
+    from ribcage.bundle.formats.reading.account import Fate
     from ribcage.bundle.formats.reading.published_weights import Published
     from ribcage.bundle.ood import OODCheck
     from ribcage.bundle.spec import ModelSpec

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     from ribcage.evaluation.planned_test import Rules
-    from ribcage.metrics.evaluation import ClassificationEvaluation, DetectionEvaluation, RecordedTest
+    from ribcage.metrics.classification_evaluation import ClassificationEvaluation
+    from ribcage.metrics.detection_evaluation import DetectionEvaluation
+    from ribcage.metrics.evaluation_context import RecordedTest
     from ribcage.reports.html import ResultWithPage
 
     Kind = TypeVar("Kind", ClassificationEvaluation, DetectionEvaluation)
@@ -90,14 +92,14 @@ def evaluate_findings(options: Options) -> "ResultWithPage":
     from ribcage.reports.evaluation_files import EvaluationFiles, print_evaluation
     from ribcage.reports.html import ResultWithPage
     from ribcage.reports.worst_errors import worst_errors
-    from ribcage.runtime import distributed
+    from ribcage.runtime import distributed, launcher
 
     model = load_classifier(options.run)
     test = PlannedTest.of(rules(options), model.spec, options.data)
     tested_findings(model.spec, test.datasets, test.policy, options.rule)
     test = test.unseen(model)
     out, leak = test.folder(), test.leakage(model)
-    with distributed.started() as device:
+    with launcher.started() as device:
         predicted = predictions.predict(
             model.method.to(device), test.datasets, test.rows, model=model.spec, device=device,
             batch=options.batch, ten_crop=options.ten_crop, label="predict",
@@ -135,25 +137,27 @@ def evaluate_boxes(options: Options) -> "ResultWithPage":
     from ribcage.bundle.io import load_detector
     from ribcage.bundle.spec import DETECTION_RULE
     from ribcage.evaluation import leakage, notes
-    from ribcage.evaluation.detection import BoxBaselineData, evaluate_detector, labelled_detections
+    from ribcage.evaluation.detection import evaluate_detector
+    from ribcage.evaluation.detection_baselines import BoxBaselineData
+    from ribcage.evaluation.labelled_detections import labelled_detections
     from ribcage.evaluation.planned_test import PlannedTest
     from ribcage.evaluation.recorded import recorded_test
-    from ribcage.inference import detections, gradcam
+    from ribcage.inference import cam_detector, detections
     from ribcage.reports.detection import box_metric_table, box_metrics_note, detection_page
     from ribcage.reports.detection_errors import detection_figures
     from ribcage.reports.evaluation_files import EvaluationFiles, print_evaluation
     from ribcage.reports.html import ResultWithPage
-    from ribcage.runtime import distributed, limits
+    from ribcage.runtime import distributed, launcher, limits
 
     limits.check_options(options, for_classifiers_only(options))
     model = load_detector(options.run)
     test = PlannedTest.of(rules(options), model.spec, options.data).unseen(model)
     out, leak = test.folder(), test.leakage(model)
-    with distributed.started() as device:
+    with launcher.started() as device:
         model.method.to(device)
         detected = detections.detect(
-            gradcam.as_detector(model), test.datasets, test.rows, model=model.spec, device=device, batch=options.batch,
-            label="detect",
+            cam_detector.as_detector(model), test.datasets, test.rows, model=model.spec, device=device,
+            batch=options.batch, label="detect",
         )  # fmt: skip
         if distributed.rank():
             return ResultWithPage({}, str)

@@ -163,7 +163,7 @@ def describe(
     from ribcage.bundle.init import data_sources, initial_normalisation, initial_pool
     from ribcage.bundle.spec import ModelSpec
     from ribcage.data import dataset_folder, selection
-    from ribcage.models.backbone import GRAY
+    from ribcage.models.stem import GRAY
     from ribcage.training import setup
 
     findings = setup.findings_of(options, data)

@@ -109,7 +109,7 @@ def check(options: Options) -> None:
     """Raise one ValueError with everything that is wrong with the options."""
     from ribcage.data import datasets
     from ribcage.data.importer import tables as importer_tables
-    from ribcage.imaging.dicom import gray
+    from ribcage.imaging.dicom import value_of_interest
     from ribcage.runtime import limits
 
     wrong = []
@@ -128,7 +128,7 @@ def check(options: Options) -> None:
     wrong += [f"--{key} cannot be {getattr(options, key)}" for key in ("workers", "limit") if getattr(options, key) < 0]
     wrong += limits.intolerable("--allow-rejected", options.allow_rejected)
     try:
-        gray.parse_window(options.window)
+        value_of_interest.parse_window(options.window)
     except ValueError as error:
         wrong.append(str(error).rstrip("."))
     wrong += [f"--drop-shared {name}: a split is train, val or test" for name in options.drop_shared

@@ -38,9 +38,10 @@ class Options:
 
 def member(name: str) -> "Callable[..., Index | None]":
     """The function whose keywords are further options: for NAME:ROOT those of `import NAME`."""
-    from ribcage.data import audit, datasets
+    from ribcage.data import datasets
+    from ribcage.data.audit import audited
 
-    meant = audit.not_imported(str(name if isinstance(name, str | Path) else next(iter(name), "")))
+    meant = audited.not_imported(str(name if isinstance(name, str | Path) else next(iter(name), "")))
     return datasets.load_dataset(meant[0]).index if meant else _nothing
 
 
@@ -53,12 +54,13 @@ def run(options: Options) -> "ResultWithPage":
     import json
 
     from ribcage.data import audit
+    from ribcage.data.audit import audited
     from ribcage.reports.audit import audit_page
     from ribcage.reports.html import ResultWithPage
     from ribcage.runtime import files
 
     check(options)
-    members = audit.members(options.folders, options.split_list, **options.member)
+    members = audited.members(options.folders, options.split_list, **options.member)
     numbers = audit.audit(members, near=options.near)
     result = ResultWithPage(numbers, lambda: audit_page(members, numbers, options.samples))
     show(result)

@@ -27,10 +27,6 @@ POSITIONAL = ()
 EXAMPLES = ("localise --data data/rsna --model resnet50 --init runs/moco --freeze backbone --out runs/boxes",)
 MODEL = "resnet50"
 """The architecture of LoVT's protocol, where neither --model nor --init names one."""
-KIND: Literal["float16"] = "float16"
-"""Number type of cached feature maps."""
-MAPS = "features"
-"""Folder of cached feature maps in the run folder, during the run."""
 COUNTS = {"width": 1024, "depth": 16, "boxes": 4096}
 """Largest values of options."""
 UNUSED_BY_CAM = ("findings", "labels", "size", "model", "channels", "freeze", "epochs", "lr", "augment", "view", "keep")
@@ -140,7 +136,7 @@ def train(options: Options, device: "torch.device") -> Path:
     from ribcage.data import selection
     from ribcage.data.collection import Datasets
     from ribcage.runtime import distributed
-    from ribcage.training import run_folder, setup
+    from ribcage.training import detector_maps, run_folder, setup
     from ribcage.training.run import Plan, Run, opened_run
 
     data = Datasets.open(options.data)
@@ -159,10 +155,11 @@ def train(options: Options, device: "torch.device") -> Path:
     plan = Plan("map" if options.keep == "best" else "", options.save_minutes, options.validate_every, options.patience)
     run = Run(trainer, options.out, plan, validation, keep)
     with opened_run("localise", options, run, data, facts=model.training):
-        cache_maps(options, trainer, validation)
+        if options.cache and options.freeze:
+            detector_maps.cache_maps(trainer, validation, options.out, options.cache_gb)
         fit(options, run, validation)
         if distributed.rank() == 0:
-            remove_maps(options)
+            detector_maps.remove_maps(options.out)
             which = "Best" if options.keep == "best" else "Last"
             report(options, f"{which} validation, after step {run.standing.best_step:,}")
     return options.out
@@ -245,7 +242,7 @@ def describe(
     from ribcage.bundle.spec import ModelSpec
     from ribcage.data import dataset_folder, selection
     from ribcage.inference import detections
-    from ribcage.models.backbone import GRAY
+    from ribcage.models.stem import GRAY
 
     own = np.mean([(one.mean, one.std) for one in data], axis=0).round(6).tolist()
     mean, std = initial_normalisation(options.init) or (GRAY if options.init else own)
@@ -308,32 +305,6 @@ def build(
     return setup.build_trainer(options, method, loader, device)
 
 
-def cache_maps(options: Options, trainer: "Trainer[Detect]", validation: "DetectorValidation") -> None:
-    """Cache the feature maps of a frozen backbone, where they do not differ from epoch to epoch."""
-    from ribcage.training import feature_cache, run_folder
-
-    if not options.cache or not options.freeze or trainer.step == trainer.epochs * len(trainer.loader):
-        return
-    for of, loader, user in (
-        ("training", trainer.loader, trainer.loader),
-        ("validation", validation.loader(), validation),
-    ):
-        if why := feature_cache.hindrance(trainer.method, loader, KIND, options.cache_gb):
-            run_folder.say(f"The feature maps for {of} are not cached: {why}.")
-        else:
-            user.cached = feature_cache.keep(
-                trainer.method, loader, options.out / MAPS / of, kind=KIND, bf16=trainer.bf16
-            )
-
-
-def remove_maps(options: Options) -> None:
-    """Remove the cached feature maps of a finished run."""
-    from ribcage.training import feature_cache
-
-    for of in ("training", "validation", "."):
-        feature_cache.discard(options.out / MAPS / of)
-
-
 def validator(
     options: Options,
     trainer: "Trainer[Detect]",
@@ -371,7 +342,7 @@ def build_cam(options: Options, data: "Datasets", device: "torch.device") -> Pat
     from ribcage.data.provenance import Provenance
     from ribcage.evaluation import leakage
     from ribcage.evaluation.detector_validation import DetectorValidation
-    from ribcage.inference import gradcam
+    from ribcage.inference import cam_detector
     from ribcage.runtime import distributed
     from ribcage.training import run_folder, setup
 
@@ -381,7 +352,7 @@ def build_cam(options: Options, data: "Datasets", device: "torch.device") -> Pat
     looking = Detector(known.folder, model, known.method.to(device), seen)
     val_rows = setup.usable_rows(options, data, data.rows_of(options.val, frontal=options.frontal))
     validation = DetectorValidation(
-        lambda: gradcam.as_detector(looking), data, val_rows, model, device=device, batch=options.batch,
+        lambda: cam_detector.as_detector(looking), data, val_rows, model, device=device, batch=options.batch,
         policy=policy_of(options, data), threads=options.threads or None,
     )  # fmt: skip
     if warning := leakage.first_weights(seen, data, val_rows, options.val):

@@ -115,12 +115,12 @@ def exit_code(options: Options, table: "pd.DataFrame") -> int:
 
 def wrong(options: Options, files: int) -> list[str]:
     """What is wrong with the options, whatever the model."""
-    from ribcage.imaging.dicom import gray
+    from ribcage.imaging.dicom import value_of_interest
     from ribcage.runtime import limits
 
     found = limits.intolerable("--allow-unread", options.allow_unread)
     try:
-        gray.parse_window(options.window)
+        value_of_interest.parse_window(options.window)
     except ValueError as error:
         found.append(str(error).rstrip("."))
     if options.min_score is not None and not 0 <= options.min_score <= 1:

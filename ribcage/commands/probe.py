@@ -167,7 +167,8 @@ def subject(options: Options, data: "Datasets") -> tuple["ModelSpec", "Backbone"
     from ribcage.bundle.init import initial_backbone, initial_normalisation, initial_pool, initial_provenance
     from ribcage.bundle.io import load_bundle
     from ribcage.bundle.spec import ModelSpec
-    from ribcage.models.backbone import GRAY, known_model
+    from ribcage.models.catalogue import known_model
+    from ribcage.models.stem import GRAY
 
     findings = options.findings or tuple(dict.fromkeys(name for one in data for name in one.index.findings))
     size = (options.size[0], options.size[-1]) if options.size else None

@@ -90,7 +90,7 @@ def check(options: Options) -> None:
 
 def strange(word: str) -> str:
     """What is wrong with the name of a model."""
-    from ribcage.models.backbone import known_model
+    from ribcage.models.catalogue import known_model
 
     try:
         known_model(word)

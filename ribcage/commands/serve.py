@@ -105,7 +105,7 @@ def missing() -> list[str]:
 
 def wrong(options: Options) -> list[str]:
     """What is wrong with the options."""
-    from ribcage.imaging.dicom import gray
+    from ribcage.imaging.dicom import value_of_interest
     from ribcage.server.gate import is_loopback
 
     said = [] if options.models else ["MODELS is missing: pass runs or model folders"]
@@ -115,7 +115,7 @@ def wrong(options: Options) -> list[str]:
         if not least <= getattr(options, name) <= most:
             said.append(f"--{name.replace('_', '-')} {getattr(options, name):g} is not from {least:g} to {most:,}")
     try:
-        gray.parse_window(options.window)
+        value_of_interest.parse_window(options.window)
     except ValueError as error:
         said.append(str(error).rstrip("."))
     token, problem = secret(options)

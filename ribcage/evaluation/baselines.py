@@ -10,16 +10,8 @@ from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
 from ribcage.evaluation.labelled import LabelledPredictions
 from ribcage.inference import predictions as inference
-from ribcage.metrics.evaluation import (
-    ClassificationBaselines,
-    ConstantRow,
-    MetricRow,
-    ScalarEstimate,
-    ShuffledLabels,
-    mean_estimate,
-    optional_float,
-    scalar_estimate,
-)
+from ribcage.metrics.classification_evaluation import ClassificationBaselines, ConstantRow, ShuffledLabels
+from ribcage.metrics.estimates import MetricRow, ScalarEstimate, mean_estimate, optional_float, scalar_estimate
 from ribcage.runtime import rng
 
 SHUFFLES = 100

@@ -5,7 +5,7 @@ import numpy as np
 from ribcage import metrics
 from ribcage.inference.predictions import Predictions
 from ribcage.metrics import multiclass
-from ribcage.metrics.evaluation import optional_float
+from ribcage.metrics.estimates import optional_float
 
 RULES = {
     "youden": ("youden", 0.0),

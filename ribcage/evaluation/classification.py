@@ -16,16 +16,14 @@ from ribcage.evaluation.labelled import LabelledPredictions, known_patients
 from ribcage.evaluation.notes import classification_notes
 from ribcage.evaluation.subgroups import classification_subgroups
 from ribcage.metrics import MetricSummary, multiclass
-from ribcage.metrics.evaluation import (
+from ribcage.metrics.classification_evaluation import (
     ClassificationEvaluation,
     ClassifiedFinding,
-    Protocol,
     ThresholdRow,
     Top1Accuracy,
-    mean_estimate,
-    optional_float,
-    scalar_estimate,
 )
+from ribcage.metrics.estimates import mean_estimate, optional_float, scalar_estimate
+from ribcage.metrics.evaluation import Protocol
 from ribcage.metrics.thresholds import RATES
 
 BINS = 15

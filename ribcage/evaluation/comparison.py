@@ -8,232 +8,24 @@ about; the means over findings are a question of their own, adjusted over the mo
 costs, where its bundle is known.
 """
 
-import contextlib
-import fnmatch
-import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ribcage import metrics
 from ribcage.bundle import cost
 from ribcage.bundle.io import WEIGHTS_FILE, find_bundle
-from ribcage.evaluation import own_predictions
+from ribcage.evaluation.alignment import Aligned, align
 from ribcage.evaluation.classification import LEVEL
-from ribcage.evaluation.labelled import patient_names
-from ribcage.inference import predictions
+from ribcage.evaluation.comparison_entries import ComparisonEntry
 from ribcage.metrics import Comparison
-from ribcage.metrics.evaluation import (
-    METRICS_FILE,
-    ClassificationEvaluation,
-    MeanEstimate,
-    ScalarEstimate,
-    ThresholdRow,
-    mean_estimate,
-    optional_float,
-    read_evaluation,
-    scalar_estimate,
-)
-from ribcage.runtime import files
+from ribcage.metrics.classification_evaluation import ThresholdRow
+from ribcage.metrics.estimates import MeanEstimate, ScalarEstimate, mean_estimate, optional_float, scalar_estimate
 from ribcage.runtime.typed_json import INLINE
 
 METRICS = ("auroc", "ap", "auroc_delong", "accuracy", "f1")
-PREDICTIONS = "predictions.parquet"
-LEAST = 4
-"""Digits of a key that can mean a test."""
-
-
-@dataclass(frozen=True)
-class ComparisonEntry:
-    """A model in the comparison."""
-
-    name: str
-    table: pd.DataFrame
-    """Its predictions."""
-    warnings: tuple[str, ...] = ()
-    """Those of its evaluation."""
-    rule: str = ""
-    """How its thresholds were chosen; "" where none are known."""
-    thresholds: dict[str, float | None] = field(default_factory=dict)
-    """By finding."""
-    bundle: Path | None = None
-    """The folder of the model itself, where it is known."""
-    assumptions: tuple[str, ...] = ()
-    """What had to be assumed about its table."""
-
-
-def entries(words: Sequence[str], on: str = "", thresholds: Sequence[str] = ()) -> list[ComparisonEntry]:
-    """Tables of predictions, folders of evaluations, or runs that were evaluated; `on` says which evaluation,
-    `thresholds` are of tables that know none."""
-    files = chosen(words, on)
-    read: dict[int, ComparisonEntry] = {}
-    for place in sorted(range(len(files)), key=lambda place: files[place].suffix != ".parquet"):  # own tables last
-        theirs = [name for one in read.values() for name in predictions.findings_of_table(one.table) if name]
-        read[place] = comparison_entry(words[place], files[place], theirs)
-    found = [read[place] for place in range(len(files))]
-    known = list(dict.fromkeys(name for one in found for name in predictions.findings_of_table(one.table)))
-    asked = own_predictions.thresholds(thresholds, known)
-    if asked and all(one.thresholds for one in found):
-        raise ValueError("--thresholds applies to tables without thresholds, and all of these have some.")
-    return [one if one.thresholds or not asked else replace(one, rule="as given", thresholds=asked) for one in found]
-
-
-def comparison_entry(word: str, file: Path | None = None, theirs: Sequence[str] = ()) -> ComparisonEntry:
-    """A model by the table of its predictions; `theirs` are the findings of the other models."""
-    file = file or chosen([word])[0]
-    beside = file.parent / METRICS_FILE
-    found = read_evaluation(beside) if file.name == PREDICTIONS and beside.is_file() else None
-    table, assumptions = own_predictions.read_own_predictions(file, theirs)
-    own = ComparisonEntry(word.rstrip("/\\"), table, bundle=owner(Path(word), file), assumptions=assumptions)
-    if not isinstance(found, ClassificationEvaluation):
-        return own
-    rule = found.rule + " on the tested images" * (found.protocol == "peers")
-    thresholds = {row.finding: row.threshold for row in found.findings}
-    return replace(own, warnings=found.warnings, rule=rule, thresholds=thresholds)
-
-
-def owner(place: Path, file: Path) -> Path | None:
-    """The bundle that made a table of predictions: of the run named, or of the run whose evaluation it is."""
-    above = file.parent.parent
-    for folder in (place, *([above.parent] if above.name == "evaluation" else [])):
-        if folder.is_dir():
-            with contextlib.suppress(FileNotFoundError):
-                return find_bundle(folder)
-    return None
-
-
-def chosen(words: Sequence[str], on: str = "") -> list[Path]:
-    """The tables of predictions meant: of runs that were evaluated several times those whose test all have in common.
-
-    on: the name of an evaluation, such as nih-test, or the first digits of a test's key.
-    """
-    several = [tables(Path(word), on) for word in words]
-    if all(len(files) == 1 for files in several):
-        return [files[0] for files in several]
-    named = [next((file for file in files if file.parent.name == on), None) for files in several]
-    found = [file for file in named if file]
-    if len(found) == len(words) and len({test_key(file) for file in found}) == 1:
-        return found
-    keys = [{test_key(file): file for file in files} for files in several]
-    common = [one for one in keys[0] if one and all(one in own for own in keys[1:])]
-    if len(common) == 1:
-        return [own[common[0]] for own in keys]
-    if not common and all(file or len(files) == 1 for file, files in zip(named, several, strict=True)):
-        return [file or files[0] for file, files in zip(named, several, strict=True)]
-    place, files = next((word, files) for word, files in zip(words, several, strict=True) if len(files) > 1)
-    names = ", ".join(f"{file.parent.name}{f' ({test_key(file)[:6]})' if test_key(file) else ''}" for file in files)
-    known = sum(any(own) for own in keys)
-    why = f"{len(common) or 'no'} tests are common to all" if known > 1 else "which one is meant is not known"
-    raise ValueError(
-        f"{place} was evaluated {len(files)} times: {names}; {why}. Choose one with --on NAME or --on KEY."
-    )
-
-
-def test_key(file: Path) -> str:
-    """The key of the test that a table of predictions is of; "" where it is not known."""
-    try:
-        return str(files.read_json(file.parent / "metrics.json")["test"]["key"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
-def tables(place: Path, on: str = "") -> list[Path]:
-    """The tables of predictions that may be meant; never none."""
-    if not place.exists():
-        raise FileNotFoundError(f"{place} does not exist.")
-    if place.is_file():
-        return [place]
-    if (place / PREDICTIONS).is_file():
-        return [place / PREDICTIONS]
-    every = sorted((place / "evaluation").glob(f"*/{PREDICTIONS}"))
-    found = [file for file in every if is_meant(file, on)]
-    if not found:
-        others = [file.parent.name for file in every]
-        there = (
-            f"It was evaluated on {', '.join(others)}."
-            if others
-            else f"Make them: ribcage evaluate {shlex.quote(str(place))} --data …"
-        )
-        raise FileNotFoundError(f"{place} holds no predictions{f' on {on}' if on else ''}. {there}")
-    return found
-
-
-def is_meant(file: Path, on: str) -> bool:
-    """Whether `on` means the evaluation of this table: by its name, with or without the key behind it, by its key, or
-    by a pattern."""
-    name, own = file.parent.name, test_key(file)
-    if not on or name == on or fnmatch.fnmatchcase(name, on):
-        return True
-    return bool(own) and (name == f"{on}-{own[:6]}" or (len(on) >= LEAST and own.startswith(on.lower())))
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """The same images and findings for all."""
-
-    findings: tuple[str, ...]
-    scores: list[np.ndarray]
-    """One (N, F) for each model."""
-    labels: np.ndarray
-    patients: np.ndarray
-    """(N,) as the table says that knows most of them; "" where unknown."""
-    left_out: dict[str, int]
-    """Images of a model that not all others have."""
-    findings_left_out: dict[str, tuple[str, ...]]
-
-
-def align(entries: Sequence[ComparisonEntry]) -> Aligned:
-    """Bring all to the images and findings that everybody has."""
-    entries = own_predictions_placed(entries)
-    tables = [keyed(one) for one in entries]
-    images = tables[0].index
-    for table in tables[1:]:
-        images = images[images.isin(table.index)]
-    known = [predictions.findings_of_table(one.table) for one in entries]
-    findings = tuple(name for name in known[0] if all(name in names for names in known[1:]))
-    if not len(images) or not findings:
-        lacking = "image" if not len(images) else "finding"
-        raise ValueError(f"{', '.join(one.name for one in entries)} have no {lacking} in common.")
-    common = [table.loc[images] for table in tables]
-    labels = [table[[name + predictions.LABEL for name in findings]].to_numpy(np.float64) for table in common]
-    for one, theirs in zip(entries[1:], labels[1:], strict=True):
-        other = int((~((theirs == labels[0]) | (np.isnan(theirs) & np.isnan(labels[0])))).any(axis=1).sum())
-        if other:
-            raise ValueError(
-                f"{other:,} images have different labels in {one.name} and {entries[0].name}: "
-                "evaluate both on the same data with the same --policy."
-            )
-    told = max(common, key=lambda table: int((table["patient"] != "").sum()))  # of equals the first
-    return Aligned(
-        findings,
-        [table[list(findings)].to_numpy(np.float64) for table in common],
-        labels[0],
-        patient_names(told),
-        {one.name: len(table) - len(images) for one, table in zip(entries, tables, strict=True)},
-        {
-            one.name: tuple(name for name in names if name not in findings)
-            for one, names in zip(entries, known, strict=True)
-        },
-    )
-
-
-def own_predictions_placed(entries: Sequence[ComparisonEntry]) -> list[ComparisonEntry]:
-    """The same; tables of anybody's get the sets, paths and labels of those of ours that they do not say."""
-    full = [one.table for one in entries if own_predictions.is_whole(one.table)]
-    return [replace(one, table=own_predictions.aligned_table(one.table, full, one.name)) for one in entries]
-
-
-def keyed(one: ComparisonEntry) -> pd.DataFrame:
-    """A table by set and path."""
-    table = one.table.set_index(one.table["set"] + "\0" + one.table["path"])
-    twice = int(table.index.duplicated().sum())
-    if twice:
-        raise ValueError(f"{one.name} has {twice:,} images twice (the same dataset and path).")
-    return table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,11 @@ import numpy as np
 from ribcage.bundle import history
 from ribcage.data import dataset_folder
 from ribcage.data.collection import Datasets
-from ribcage.data.dataset_folder import DatasetFolder, Fingerprints
+from ribcage.data.dataset_folder import DatasetFolder
+from ribcage.data.fingerprint_table import Fingerprints
 from ribcage.data.provenance import Provenance
 from ribcage.imaging import duplicates, fingerprint
-from ribcage.metrics.evaluation import LeakageCheck, LeftOut
+from ribcage.metrics.evaluation_context import LeakageCheck, LeftOut
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ import numpy as np
 
 from ribcage.bundle.spec import ModelSpec
 from ribcage.evaluation.labelled import LabelledPredictions
-from ribcage.metrics.evaluation import ClassificationEvaluation, ClassifiedFinding, Evaluation, EvaluationContext
+from ribcage.metrics.classification_evaluation import ClassificationEvaluation, ClassifiedFinding
+from ribcage.metrics.evaluation import Evaluation
+from ribcage.metrics.evaluation_context import EvaluationContext
 from ribcage.metrics.reliability import FindingReliability
 
 WORSE = 0.01

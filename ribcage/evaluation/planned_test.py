@@ -16,15 +16,9 @@ from ribcage.data import dataset_folder, selection
 from ribcage.data.collection import Datasets
 from ribcage.data.findings import Policy
 from ribcage.evaluation import leakage
-from ribcage.metrics.evaluation import (
-    METRICS_FILE,
-    EvaluatedData,
-    EvaluatedModel,
-    EvaluationContext,
-    LeakageCheck,
-    LeftOut,
-    Protocol,
-)
+from ribcage.metrics.evaluation import Protocol
+from ribcage.metrics.evaluation_context import EvaluatedData, EvaluatedModel, EvaluationContext, LeakageCheck, LeftOut
+from ribcage.metrics.evaluation_file import METRICS_FILE
 from ribcage.runtime import files
 
 

@@ -6,7 +6,8 @@ from ribcage.bundle import history
 from ribcage.bundle.io import find_bundle
 from ribcage.evaluation import leakage
 from ribcage.evaluation.planned_test import PlannedTest, training_splits
-from ribcage.metrics.evaluation import Evaluation, RecordedTest
+from ribcage.metrics.evaluation import Evaluation
+from ribcage.metrics.evaluation_context import RecordedTest
 
 
 def recorded_test(test: PlannedTest, result: Evaluation, metric: str) -> RecordedTest:

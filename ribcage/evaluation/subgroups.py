@@ -5,13 +5,8 @@ import pandas as pd
 
 from ribcage import metrics
 from ribcage.evaluation.labelled import LabelledPredictions
-from ribcage.metrics.evaluation import (
-    Subgroup,
-    SubgroupFinding,
-    SubgroupGap,
-    mean_estimate,
-    scalar_estimate,
-)
+from ribcage.metrics.classification_evaluation import Subgroup, SubgroupFinding
+from ribcage.metrics.estimates import SubgroupGap, mean_estimate, scalar_estimate
 
 AGES = (18, 40, 60, 80)
 SUBGROUP_METRICS = ("auroc", "sensitivity", "specificity")

@@ -28,7 +28,7 @@ from ribcage.bundle.ood import OODCheck
 from ribcage.bundle.spec import DEFAULT_RULE, DETECTION_RULE, EXCLUSIVE, HALF, ModelSpec
 from ribcage.imaging import augment, dicom, headers, image_file
 from ribcage.imaging.augment import View
-from ribcage.inference import detections, explanation, gradcam, predictions
+from ribcage.inference import cam_detector, detections, explanation, predictions
 from ribcage.models.detectors.boxes import Found
 from ribcage.runtime import progress
 
@@ -337,7 +337,7 @@ def classified_rows(opened: Classifier, several: Sequence[Shown]) -> list[list[R
 def detected_rows(opened: Detector, several: Sequence[Shown], least: Sequence[float]) -> list[list[Row]]:
     """The rows of each file: one per box, in pixels of the file, or a single empty row."""
     images = torch.cat([one.image for one in several if one.image is not None])
-    found = gradcam.as_detector(opened).found(images)
+    found = cam_detector.as_detector(opened).found(images)
     return [boxed(opened.spec, each, one.size, least) or [{}] for one, each in zip(several, found, strict=True)]
 
 

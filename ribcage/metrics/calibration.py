@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from ribcage.metrics.intervals import Interval, jackknife, normal_interval
+from ribcage.metrics.effective_size import jackknife
+from ribcage.metrics.intervals import Interval, normal_interval
 from ribcage.metrics.patients import patient_numbers
 from ribcage.metrics.ranking import Ranking, checked_arrays, rank_scores
 from ribcage.metrics.thresholds import share

@@ -22,8 +22,8 @@ import numpy as np
 from ribcage.metrics import froc
 from ribcage.metrics.box_precision import box_average_precision, precisions
 from ribcage.metrics.boxes import BoxTable
+from ribcage.metrics.effective_size import Patients
 from ribcage.metrics.image_precision import image_precision
-from ribcage.metrics.intervals import Patients
 from ribcage.metrics.matching import THRESHOLDS, match_boxes
 from ribcage.metrics.patients import patient_numbers
 from ribcage.metrics.resampling import BLOCK, Resampled, times_drawn

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ribcage.metrics.intervals import Gap, Paired, Patients, Proportions, effective_size
+from ribcage.metrics.effective_size import Patients, effective_size
+from ribcage.metrics.intervals import Gap, Paired, Proportions
 from ribcage.metrics.patients import patient_numbers
 from ribcage.metrics.ranking import Ranking, checked_arrays, rank_scores
 

@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 
 from ribcage.metrics.boxes import BoxTable
-from ribcage.metrics.intervals import ratio
+from ribcage.metrics.effective_size import ratio
 from ribcage.metrics.matching import BoxPairs
 from ribcage.metrics.patients import patient_numbers
 from ribcage.metrics.resampling import BLOCK, Resampled, times_drawn

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ribcage.metrics import intervals, placements
+from ribcage.metrics import effective_size, intervals, placements
 from ribcage.metrics.patients import patient_numbers
 
 FEWEST = 30
@@ -111,7 +111,7 @@ def positive_share_limits(labels: np.ndarray, codes: np.ndarray) -> tuple[float,
     """Wilson's limits of the share of ones among (n,) labels of these patients; 0 to 1 of one patient."""
     owners = np.unique(codes, return_inverse=True)[1]
     parts, wholes = (np.bincount(owners, each)[:, None] for each in (labels, np.ones(len(labels))))
-    found = intervals.wilson(*intervals.ratio(parts, wholes, np.full(1, len(labels))), kind="count")
+    found = intervals.wilson(*effective_size.ratio(parts, wholes, np.full(1, len(labels))), kind="count")
     return (0.0, 1.0) if np.isnan(found.low[0]) else (float(found.low[0]), float(found.high[0]))
 
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ribcage.metrics.calibration import as_probabilities
-from ribcage.metrics.intervals import Gap, Kind, Paired, Patients, Proportions, effective_size, ratio
+from ribcage.metrics.effective_size import Patients, effective_size, ratio
+from ribcage.metrics.intervals import Gap, Kind, Paired, Proportions
 from ribcage.metrics.patients import patient_numbers
 from ribcage.metrics.placements import of_rankings, sided
 from ribcage.metrics.ranking import Ranking, checked_arrays, rank_scores

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ribcage.data.audit import Member
+from ribcage.data.audit.audited import Member
 from ribcage.reports import html
 from ribcage.reports.html import Bar, Figure, Table
 

@@ -1,6 +1,7 @@
 """Baselines of a classifier: what is reached without the image – by the view alone, by chance, by the prevalence."""
 
-from ribcage.metrics.evaluation import ClassificationEvaluation, MetricRow, ScalarEstimate
+from ribcage.metrics.classification_evaluation import ClassificationEvaluation
+from ribcage.metrics.estimates import MetricRow, ScalarEstimate
 from ribcage.reports.details import has_mean
 from ribcage.reports.html import Table
 from ribcage.reports.intervals import axis_ends, interval_drawing

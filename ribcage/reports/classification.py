@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from ribcage.bundle.spec import HALF
 from ribcage.evaluation.classification import BINS
 from ribcage.evaluation.labelled import LabelledPredictions
-from ribcage.metrics.evaluation import ClassificationEvaluation, ClassifiedFinding, ScalarEstimate
+from ribcage.metrics.classification_evaluation import ClassificationEvaluation, ClassifiedFinding
+from ribcage.metrics.estimates import ScalarEstimate
 from ribcage.reports import baselines, curves, html, subgroups
 from ribcage.reports.details import evaluation_details, evaluation_title, has_mean, leakage_card
 from ribcage.reports.html import Figure, Table

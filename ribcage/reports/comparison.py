@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ribcage.evaluation.comparison import ComparisonResult, Difference, comparison_notes
-from ribcage.metrics.evaluation import ScalarEstimate
+from ribcage.metrics.estimates import ScalarEstimate
 from ribcage.reports import html
 from ribcage.reports.details import has_mean
 from ribcage.reports.html import Table

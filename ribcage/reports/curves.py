@@ -7,7 +7,7 @@ from ribcage import metrics
 from ribcage.evaluation.classification import BINS
 from ribcage.evaluation.labelled import LabelledPredictions
 from ribcage.metrics import CalibrationBins, Curve, Histogram
-from ribcage.metrics.evaluation import ClassificationEvaluation, ClassifiedFinding
+from ribcage.metrics.classification_evaluation import ClassificationEvaluation, ClassifiedFinding
 from ribcage.reports import svg
 from ribcage.reports.numbers import finding_name, with_limits
 from ribcage.reports.svg import Axes, Dots, Line

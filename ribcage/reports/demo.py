@@ -16,11 +16,12 @@ from markupsafe import Markup
 
 from ribcage.bundle.io import load_classifier
 from ribcage.data import dataset_folder
-from ribcage.data.audit import Member
+from ribcage.data.audit.audited import Member
 from ribcage.evaluation.comparison import ComparisonResult
 from ribcage.imaging import image_file
 from ribcage.inference import detections, explanation
-from ribcage.metrics.evaluation import METRICS_FILE, ClassificationEvaluation, read_evaluation
+from ribcage.metrics.classification_evaluation import ClassificationEvaluation
+from ribcage.metrics.evaluation_file import METRICS_FILE, read_evaluation
 from ribcage.reports import audit, classification, comparison, html, pretraining, saliency, svg
 from ribcage.reports.demo_steps import DemoProgress, clock
 from ribcage.reports.html import Bar, Figure, Table

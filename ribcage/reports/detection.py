@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from ribcage.evaluation.detection import BASELINE, LabelledDetections
+from ribcage.evaluation.detection_baselines import BASELINE
+from ribcage.evaluation.labelled_detections import LabelledDetections
 from ribcage.metrics import froc
 from ribcage.metrics.detection import HIT
-from ribcage.metrics.evaluation import DetectedFinding, DetectionEvaluation, MeanBoxRow, ScalarEstimate
+from ribcage.metrics.detection_evaluation import DetectedFinding, DetectionEvaluation, MeanBoxRow
+from ribcage.metrics.estimates import ScalarEstimate
 from ribcage.metrics.matching import THRESHOLDS
 from ribcage.reports import detection_curves, html
 from ribcage.reports.details import evaluation_details, evaluation_title, leakage_card

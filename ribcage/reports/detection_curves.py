@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from ribcage.evaluation.detection import LabelledDetections
+from ribcage.evaluation.labelled_detections import LabelledDetections
 from ribcage.metrics import froc
 from ribcage.metrics.detection import HIT
-from ribcage.metrics.evaluation import DetectionEvaluation, SizeBin
+from ribcage.metrics.detection_evaluation import DetectionEvaluation, SizeBin
 from ribcage.metrics.matching import THRESHOLDS, match_boxes
 from ribcage.reports import svg
 from ribcage.reports.numbers import finding_name

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ribcage.data.collection import Datasets
-from ribcage.evaluation.detection import RATE, Error, LabelledDetections, false_marks, missed_boxes
+from ribcage.evaluation.detection_errors import Error, false_marks, missed_boxes
+from ribcage.evaluation.labelled_detections import RATE, LabelledDetections
 from ribcage.metrics.detection import HIT
 from ribcage.reports import html
 from ribcage.reports.html import Box, Figure

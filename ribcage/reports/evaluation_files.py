@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ribcage.bundle import card, history
 from ribcage.bundle.io import find_bundle
-from ribcage.metrics.evaluation import METRICS_FILE, Evaluation, evaluation_json, write_evaluation
+from ribcage.metrics.evaluation import Evaluation
+from ribcage.metrics.evaluation_file import METRICS_FILE, evaluation_json, write_evaluation
 from ribcage.reports.classification import WIDE_ONLY
 from ribcage.reports.console import console_table
 from ribcage.reports.details import evaluation_title

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ribcage.metrics.evaluation import ScalarEstimate
+from ribcage.metrics.estimates import ScalarEstimate
 from ribcage.reports import svg
 from ribcage.reports.html import Drawing
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ribcage.bundle.spec import HALF
-from ribcage.metrics.evaluation import ScalarEstimate
+from ribcage.metrics.estimates import ScalarEstimate
 
 RULES = {
     "youden": "Youden's J: highest sensitivity + specificity",

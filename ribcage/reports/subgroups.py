@@ -1,6 +1,7 @@
 """Subgroups of the test images – by sex, age, view, dataset: the means of each, and every finding's AUROC."""
 
-from ribcage.metrics.evaluation import ClassificationEvaluation, MeanEstimate
+from ribcage.metrics.classification_evaluation import ClassificationEvaluation
+from ribcage.metrics.estimates import MeanEstimate
 from ribcage.reports.html import Table
 from ribcage.reports.intervals import axis_ends, interval_drawing
 from ribcage.reports.numbers import decimals, finding_name, limits, signed, signed_limits, with_limits

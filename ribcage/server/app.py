@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 
 from ribcage import __version__
 from ribcage.imaging.gray_image import GrayImage, Limits, UnreadableError
-from ribcage.inference import gradcam
+from ribcage.inference import map_cells
 from ribcage.server import reference_page, schemas
 from ribcage.server.batching import Batcher, FullError
 from ribcage.server.counters import Counters
@@ -170,7 +170,7 @@ class Service:
         _, coded = cv2.imencode(".png", (heat.clip(0, 1) * 255).round().astype("uint8"))
         names = ("x", "y", "width", "height", "mean_saliency")
         size = model.opened.spec.size
-        grid = gradcam.grid_of(model.opened.method.backbone, size)
+        grid = map_cells.grid_of(model.opened.method.backbone, size)
         return {
             "finding": finding,
             "width": heat.shape[1],
@@ -178,7 +178,7 @@ class Service:
             "saliency_map": base64.b64encode(coded.tobytes()).decode(),
             "boxes": [dict(zip(names, row, strict=True)) for row in boxes.tolist()],
             "grid": grid,
-            "warning": gradcam.too_coarse(grid, size),
+            "warning": map_cells.too_coarse(grid, size),
         }
 
 

@@ -19,7 +19,7 @@ import torch
 from ribcage.bundle import attestation, deployment, ood
 from ribcage.bundle.io import Bundle, Classifier, Detector
 from ribcage.imaging.gray_image import GrayImage
-from ribcage.inference import explanation, gradcam, image_files
+from ribcage.inference import cam_detector, explanation, image_files
 
 TOLERANCE = 1e-4
 """Largest difference between a probability of the exported model and of the model itself."""
@@ -162,7 +162,7 @@ class ServedDetector(ServedModel):
         model = self.opened.spec
         shown = torch.cat([explanation.view_tensor(one.pixels, model) for one in images])
         with self.lock, torch.inference_mode():
-            found = gradcam.as_detector(self.opened).found(shown)
+            found = cam_detector.as_detector(self.opened).found(shown)
         least = image_files.least_scores(model)
         return [
             {"findings": [], "boxes": image_files.boxed(model, each, (one.width, one.height), least)}

@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from ribcage.data.collection import Datasets
-from ribcage.runtime import distributed, files, progress, threads
+from ribcage.runtime import distributed, files, launcher, progress, threads
 from ribcage.training import checkpoint, run_folder
 from ribcage.training.options import TrainingOptions
 from ribcage.training.trainer import DivergedError, StepLog, Trainer
@@ -118,7 +118,7 @@ class Run:
             return
         self._saved_at = time.monotonic()
         file = self.folder / "metrics.jsonl"
-        with self._recorded(), distributed.lost_process_explained(), self._listening(), _appending(file) as log_file:
+        with self._recorded(), launcher.lost_process_explained(), self._listening(), _appending(file) as log_file:
             try:
                 if self._validation_due(self.trainer.step):  # it was stopped between an epoch and its validation
                     self._validate(log_file)

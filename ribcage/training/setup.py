@@ -23,7 +23,7 @@ from ribcage.data.loader import Loader
 from ribcage.data.provenance import Provenance
 from ribcage.imaging.augment import View
 from ribcage.methods import Method
-from ribcage.runtime import distributed, flags
+from ribcage.runtime import distributed, flags, launcher
 from ribcage.training import optim
 from ribcage.training.options import TrainingOptions
 from ribcage.training.run_folder import say
@@ -37,10 +37,10 @@ def run_processes(
     command: str, module: ModuleType, options: Given, train: Callable[[Given, torch.device], Path]
 ) -> Path | int:
     """Train in this process or, with --devices, in several; the run folder, or the exit code of those processes."""
-    if options.devices > 1 and not distributed.launched():
+    if options.devices > 1 and not launcher.launched():
         once = dataclasses.replace(options, devices=1)
-        return distributed.launch(options.devices, [command, *flags.option_line(module, once)])
-    with distributed.started() as device:
+        return launcher.launch(options.devices, [command, *flags.option_line(module, once)])
+    with launcher.started() as device:
         return train(options, device)
 
 

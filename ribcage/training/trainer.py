@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ribcage.data.batch import Batch
 from ribcage.data.loader import Loader
 from ribcage.methods import Method
-from ribcage.runtime import distributed
+from ribcage.runtime import distributed, synchronised_norms
 from ribcage.training import optim as optims
 
 Precision = Literal["auto", "float32", "bf16"]
@@ -122,7 +122,7 @@ class Trainer(Generic[M_co]):
         """1 once a step was not finite: no weight changes any more."""
         self._unread: deque[tuple[int, Tensor, StepNumbers]] = deque()
         if not method.own_norms:
-            distributed.synchronise_norms(method, device)
+            synchronised_norms.synchronise_norms(method, device)
         forward: Any = torch.compile(method) if compile else method
         trained = [weight for weight in method.parameters() if weight.requires_grad]
         self.forward = distributed.averaging(forward) if distributed.active() and trained else forward

@@ -17,7 +17,7 @@ from typing import Any
 
 from ribcage.bundle.formats.reading.container import WeightsFile, read_weights
 from ribcage.bundle.formats.reading.published_weights import Published, twin_architectures
-from ribcage.models.backbone import is_known
+from ribcage.models.catalogue import is_known
 from ribcage.runtime.spelling import did_you_mean
 
 __all__ = ["Published", "fits", "load", "names", "one_line", "published", "readable"]

@@ -26,7 +26,7 @@ from ribcage.data import findings
 from ribcage.methods import Method
 from ribcage.methods.detect import Detect
 from ribcage.methods.supervised import Supervised
-from ribcage.models.backbone import is_known
+from ribcage.models.catalogue import is_known
 from ribcage.runtime import files, limits
 
 SOURCE = "https://huggingface.co/timm"

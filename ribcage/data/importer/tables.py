@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ribcage.data import dataset_folder, splits
+from ribcage.data import dataset_folder, fingerprint_table, splits
 from ribcage.data.index import Index
 from ribcage.imaging import duplicates, fingerprint, image_file
 
@@ -97,7 +97,7 @@ def with_split(table: pd.DataFrame, facts: dataset_folder.Facts) -> pd.DataFrame
     return table.assign(split=splits.completed_splits(table["split"], table["patient"], table["path"]))
 
 
-def without_shared_images(index: Index, prints: dataset_folder.Fingerprints, giving: Sequence[str]) -> Index:
+def without_shared_images(index: Index, prints: fingerprint_table.Fingerprints, giving: Sequence[str]) -> Index:
     """The index in which images of the splits that give way have left their split where another split shows their
     patient or a copy of them; near-copies count. Of two that both give way, the one named first does."""
     table = index.table
@@ -134,11 +134,11 @@ def stored_boxes(index: Index, sizes: dict[int, tuple[int, int]], facts: dataset
     return boxes[(boxes["width"] > 0) & (boxes["height"] > 0)].reset_index(drop=True)
 
 
-def compute_fingerprints(index: Index, joined: dict[str, list[Any]]) -> dataset_folder.Fingerprints:
+def compute_fingerprints(index: Index, joined: dict[str, list[Any]]) -> fingerprint_table.Fingerprints:
     """Of every image. Patients stand in the table, and are hashed when they are compared."""
     prints = np.frombuffer(bytes.fromhex("".join(joined["print"])), "<u8").reshape(len(index), -1, 4)
     pixels = np.array(joined["pixels"], np.uint64)
-    return dataset_folder.Fingerprints(prints.astype(np.uint64), pixels, np.zeros(len(pixels), np.uint64))
+    return fingerprint_table.Fingerprints(prints.astype(np.uint64), pixels, np.zeros(len(pixels), np.uint64))
 
 
 def moments(joined: dict[str, list[Any]], facts: dataset_folder.Facts) -> tuple[float, float]:
@@ -150,7 +150,7 @@ def moments(joined: dict[str, list[Any]], facts: dataset_folder.Facts) -> tuple[
 
 
 def final_facts(
-    facts: dataset_folder.Facts, joined: dict[str, list[Any]], rejected: int, prints: dataset_folder.Fingerprints
+    facts: dataset_folder.Facts, joined: dict[str, list[Any]], rejected: int, prints: fingerprint_table.Fingerprints
 ) -> dataset_folder.Facts:
     """What dataset.json says when all is done."""
     mean, std = moments(joined, facts)

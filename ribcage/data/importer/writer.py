@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ribcage.data import dataset_folder
+from ribcage.data import dataset_folder, fingerprint_table
 from ribcage.data.importer import tables
 from ribcage.data.index import Index
 from ribcage.imaging import fingerprint, image_file
@@ -256,7 +256,7 @@ def link(index: Index, facts: dataset_folder.Facts, folder: Path, *, sample: int
             kept = tables.linked_index(index, facts)
             if facts.drop_shared:  # by their patients alone
                 kept = tables.without_shared_images(
-                    kept, dataset_folder.Fingerprints.of_patients(kept), facts.drop_shared
+                    kept, fingerprint_table.Fingerprints.of_patients(kept), facts.drop_shared
                 )
             with files.atomic(folder / "index.parquet") as part:
                 kept.save(part)

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from ribcage.imaging import gray_image
-from ribcage.imaging.dicom import elements, place
+from ribcage.imaging.dicom import elements, place, value_of_interest
 from ribcage.imaging.dicom import gray as dicom_gray
 from ribcage.imaging.dicom.colour import read_colour
 from ribcage.imaging.dicom.decoders import short_error
@@ -66,7 +66,7 @@ def decode_dicom(
 ) -> GrayImage:
     """The image in these bytes; `name` is how errors call it, `window` what to take instead of the file's own choice:
     an explanation such as LUNG, or centre and width such as 40,400."""
-    asked = dicom_gray.parse_window(window)
+    asked = value_of_interest.parse_window(window)
     try:
         dataset = _dataset(data, name, limits)
         unread = elements.remove_unreadable(dataset)
@@ -91,7 +91,7 @@ def _gray(
     depth: Depth,
     min_side: int | None,
     limits: Limits,
-    window: dicom_gray.Window | None,
+    window: value_of_interest.Window | None,
 ) -> tuple[np.ndarray, list[str]]:
     """The pixels of a gray image, and what was done for them."""
     # Where gray is linear in the stored value, whatever the pixels are, an ordinary JPEG may be decoded reduced.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ribcage.bundle.formats.reading.published_weights import Published
-from ribcage.models.backbone import Coverage
+from ribcage.models.pretrained import Coverage
 
 NEEDLESS, BESIDE = "only its training needs it", "beside the model in the file"
 LAST, SECOND = "a last layer that is not used", "a second last layer"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ribcage.bundle.formats.reading.twins import TWINS
 from ribcage.data.findings import CHESTXRAY14
-from ribcage.models.backbone import Weights
+from ribcage.models.pretrained import Weights
 
 MEAN, STD = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 """What nearly all published weights expect, of three channels."""

@@ -1,0 +1,30 @@
+"""Audit: what is in one or several datasets, and what is wrong with them – as plain numbers that JSON can hold.
+
+It looks for what makes an evaluation dishonest: patients on both sides of a split, images that occur twice (in one
+folder, across folders, across the published splits of one dataset), findings without positives, impossible values.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ribcage.data.audit.audited import Member, pairs
+from ribcage.data.audit.copies import identical, near_copies
+from ribcage.data.audit.counts import describe
+from ribcage.data.audit.problems import problems
+from ribcage.data.audit.shared import listed_splits, patients_across, split_families
+
+
+def audit(members: Sequence[Member], *, near: bool = True) -> dict[str, Any]:
+    """Everything; `near` also looks for near-copies, not only for identical images."""
+    sets = [describe(member) for member in members]
+    crossing = [crossed for one, other in pairs(members) for crossed in patients_across(one, other)]
+    families = [family for member in members for family in [*split_families(member), *listed_splits(member)]]
+    result = {
+        "sets": sets,
+        "identical": identical(members),
+        "near": near_copies(members) if near else None,
+        "not_compared": [member.label for member in members if member.fingerprints is None],
+        "patients": crossing,
+        "families": families,
+    }
+    return {"problems": problems(result), **result}

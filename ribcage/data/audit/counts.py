@@ -1,0 +1,121 @@
+"""Counts of one dataset: images, patients, labels, ages, views, boxes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ribcage.data import dataset_folder, splits
+from ribcage.data.audit.audited import Member
+from ribcage.data.importer import tables as importer_tables
+from ribcage.data.index import SPLITS, Index
+
+AGE_EDGES = np.arange(0, 101, 10)
+
+
+def describe(member: Member) -> dict[str, Any]:
+    """The counts of one dataset."""
+    index, table = member.index, member.index.table
+    facts = member.dataset.facts if member.dataset is not None else None
+    return {
+        "label": member.label,
+        "bare": member.bare,
+        "name": index.name,
+        "source": facts.source if facts else "",
+        "licence": facts.licence if facts else "",
+        "root": str(index.root),
+        "images": len(table),
+        "patients": int((table["patient"].unique() != "").sum()),
+        "without_patient": int((table["patient"] == "").sum()),
+        "unknown_in_splits": int(((table["patient"] == "") & splits.rows_in_use(table["split"])).sum()),
+        "studies": len(table.loc[table["study"] != "", ["patient", "study"]].drop_duplicates()),
+        "rejected": facts.rejected if facts else 0,
+        "stored": storage_phrase(facts) if facts else "tables only",
+        "notes": facts.notes if facts else {},
+        "splits": value_counts(table["split"], SPLITS),
+        "split_patients": value_counts(
+            table.loc[table["patient"] != "", ["split", "patient"]].drop_duplicates()["split"], SPLITS
+        ),
+        "findings": finding_counts(index),
+        "views": value_counts(table["view"]),
+        "sexes": value_counts(table["sex"]),
+        "ages": ages(table["age"]),
+        "sides": sides(table),
+        "enlarged": importer_tables.enlarged(table, facts) if facts else "",
+        "labelled": int((~np.isnan(index.labels)).any(axis=1).sum()) if index.findings else 0,
+        "damaged": len(member.dataset.damaged()) if member.dataset is not None else 0,
+        "without_test": [name for name, part in published(table).items() if "test" not in set(part)],
+        "notices": notices(index),
+        "boxes": value_counts(index.boxes["finding"]),
+        "boxed_images": int(index.boxes["row"].nunique()),
+    }
+
+
+def storage_phrase(facts: dataset_folder.Facts) -> str:
+    """How the images are kept, in a phrase."""
+    if facts.linked:
+        return f"linked, read at {facts.size} px"
+    return f"{facts.size} × {facts.size} px, {facts.depth} bit, {facts.fit}, mean {facts.mean:.3f}, std {facts.std:.3f}"
+
+
+def value_counts(values: pd.Series, order: Sequence[str] = ()) -> dict[str, int]:
+    """How often each value occurs, in the given order, else the commonest first."""
+    found = values.value_counts()
+    names = [name for name in order if name in found.index] + [name for name in found.index if name not in order]
+    return {str(name): int(found[name]) for name in names}
+
+
+def finding_counts(index: Index) -> list[dict[str, Any]]:
+    """For each finding and split: how many are positive, negative, uncertain and not said."""
+    rows = []
+    for split, part in index.table.groupby("split", sort=False):
+        labels = part[list(index.findings)].to_numpy(np.float32)
+        for number, finding in enumerate(index.findings):
+            column = labels[:, number]
+            rows.append(
+                {
+                    "finding": finding,
+                    "split": split,
+                    "positive": int((column == 1).sum()),
+                    "negative": int((column == 0).sum()),
+                    "uncertain": int((column == -1).sum()),
+                    "unknown": int(np.isnan(column).sum()),
+                }
+            )
+    return rows
+
+
+def ages(values: pd.Series) -> dict[str, Any]:
+    """Years: how many are known, the quartiles, a histogram by decade, and how many cannot be."""
+    known = values.dropna()
+    if known.empty:
+        return {"known": 0}
+    low, middle, high = (float(value) for value in np.percentile(known, [25, 50, 75]))
+    histogram = np.histogram(known.clip(0, 100), AGE_EDGES)[0]
+    strange = int(((known < 0) | (known > 110)).sum())
+    children = int((known < 18).sum())
+    return {
+        "known": len(known), "quartiles": [low, middle, high], "children": children, "impossible": strange,
+        "decades": {f"{edge}–{edge + 9}": int(count) for edge, count in zip(AGE_EDGES[:-1], histogram, strict=True)},
+    }  # fmt: skip
+
+
+def sides(table: pd.DataFrame) -> dict[str, list[int]]:
+    """Smallest, middle and largest width and height of the files' own images."""
+    known = [name for name in ("width", "height") if name in table]
+    return {name: [int(value) for value in np.percentile(table[name], [0, 50, 100])] for name in known if len(table)}
+
+
+def published(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """The published splits of one dataset, by their families."""
+    return {str(name).removeprefix("split_"): table[name] for name in table if str(name).startswith("split_")}
+
+
+def notices(index: Index) -> list[str]:
+    """What a table tells of itself that a reader must know."""
+    table = index.table
+    known = table["patient"][table["patient"] != ""]
+    if index.name == "rsna" and len(known) and known.is_unique:
+        return ["its patients are images: several images of one person may be in several splits (docs/datasets.md)"]
+    return []

@@ -1,0 +1,45 @@
+"""Patients in the paths of images: by a regular expression, and which expression to propose."""
+
+import re
+
+import pandas as pd
+
+from ribcage.data.readers import tables
+
+# names of files that hold a patient, and the folder that does
+PATTERNS = (
+    r"((?:person|patient|pat|subject|subj|sub|case|pid)[-_ ]?\d+)",
+    r"((?:person|patient|pat|subject|subj|sub|case|pid|pt|p|病人|患者|病例)[-_ ]?\d+)/",
+    r"(?:^|/)(\d{3,})[-_][^/]*$",
+    r"(?:^|/)([A-Za-z]{1,4}[-_]?\d{2,})[-_][^/]*$",
+)
+
+
+def proposed_pattern(paths: list[str]) -> str:
+    """The pattern that finds patients in names, where several images share what it finds; "": none does."""
+    best: tuple[int, str, list[str]] = (0, "", [])
+    for pattern in PATTERNS:
+        expression = re.compile(pattern, re.IGNORECASE)
+        found = [match[1] for path in paths if (match := expression.search(path))]
+        if 1 < len(set(found)) < len(found) and len(found) > max(best[0], len(paths) // 5):
+            best = (len(found), pattern, found)
+        if best[0] > 0.8 * len(paths):
+            break
+    count, pattern, found = best
+    if not count:
+        return ""
+    return (
+        f"Names seem to tell: --patient-pattern '(?i){pattern}' finds {len(set(found)):,} patients in {count:,} of "
+        f"{len(paths):,} paths, such as {tables.printable_text(found[0])!r}. If that is right, give it."
+    )
+
+
+def patients_in_paths(paths: pd.Series, pattern: str) -> pd.Series:
+    """(N,) what the group of the pattern finds in each path; "" where it finds nothing."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"--patient-pattern {pattern!r} is not a regular expression: {error}.") from None
+    if groups != 1:
+        raise ValueError(f"--patient-pattern {pattern!r} needs one group in brackets, such as (person\\d+)_.")
+    return paths.str.extract(pattern, expand=False).fillna("").astype("str")

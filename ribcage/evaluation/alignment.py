@@ -1,0 +1,77 @@
+"""Alignment: several models' predictions on the images and findings that all of them have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from ribcage.evaluation import own_predictions
+from ribcage.evaluation.comparison_entries import ComparisonEntry
+from ribcage.evaluation.labelled import patient_names
+from ribcage.inference import predictions
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The same images and findings for all."""
+
+    findings: tuple[str, ...]
+    scores: list[np.ndarray]
+    """One (N, F) for each model."""
+    labels: np.ndarray
+    patients: np.ndarray
+    """(N,) as the table says that knows most of them; "" where unknown."""
+    left_out: dict[str, int]
+    """Images of a model that not all others have."""
+    findings_left_out: dict[str, tuple[str, ...]]
+
+
+def align(entries: Sequence[ComparisonEntry]) -> Aligned:
+    """Bring all to the images and findings that everybody has."""
+    entries = own_predictions_placed(entries)
+    tables = [keyed(one) for one in entries]
+    images = tables[0].index
+    for table in tables[1:]:
+        images = images[images.isin(table.index)]
+    known = [predictions.findings_of_table(one.table) for one in entries]
+    findings = tuple(name for name in known[0] if all(name in names for names in known[1:]))
+    if not len(images) or not findings:
+        lacking = "image" if not len(images) else "finding"
+        raise ValueError(f"{', '.join(one.name for one in entries)} have no {lacking} in common.")
+    common = [table.loc[images] for table in tables]
+    labels = [table[[name + predictions.LABEL for name in findings]].to_numpy(np.float64) for table in common]
+    for one, theirs in zip(entries[1:], labels[1:], strict=True):
+        other = int((~((theirs == labels[0]) | (np.isnan(theirs) & np.isnan(labels[0])))).any(axis=1).sum())
+        if other:
+            raise ValueError(
+                f"{other:,} images have different labels in {one.name} and {entries[0].name}: "
+                "evaluate both on the same data with the same --policy."
+            )
+    told = max(common, key=lambda table: int((table["patient"] != "").sum()))  # of equals the first
+    return Aligned(
+        findings,
+        [table[list(findings)].to_numpy(np.float64) for table in common],
+        labels[0],
+        patient_names(told),
+        {one.name: len(table) - len(images) for one, table in zip(entries, tables, strict=True)},
+        {
+            one.name: tuple(name for name in names if name not in findings)
+            for one, names in zip(entries, known, strict=True)
+        },
+    )
+
+
+def own_predictions_placed(entries: Sequence[ComparisonEntry]) -> list[ComparisonEntry]:
+    """The same; tables of anybody's get the sets, paths and labels of those of ours that they do not say."""
+    full = [one.table for one in entries if own_predictions.is_whole(one.table)]
+    return [replace(one, table=own_predictions.aligned_table(one.table, full, one.name)) for one in entries]
+
+
+def keyed(one: ComparisonEntry) -> pd.DataFrame:
+    """A table by set and path."""
+    table = one.table.set_index(one.table["set"] + "\0" + one.table["path"])
+    twice = int(table.index.duplicated().sum())
+    if twice:
+        raise ValueError(f"{one.name} has {twice:,} images twice (the same dataset and path).")
+    return table

@@ -1,0 +1,168 @@
+"""VOI LUT or window: which part of the values is shown (PS3.3 C.11.2), as the file says or as somebody asks."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ribcage.imaging.dicom.elements import element_numbers, element_texts
+from ribcage.imaging.dicom.modality import MOST_CHOICES, element_text, lookup_table, usable_tables
+from ribcage.imaging.dicom.robust_range import percentiles_of_counts, robust_range
+from ribcage.imaging.gray_image import CAUTION
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+# A window that leaves less than this share of the pixels between black and white, or maps them to less than this
+# share of the gray range, shows next to nothing.
+LEAST_SHOWN = 0.1
+USUAL = ("NORMAL", "STANDARD", "DEFAULT")
+"""Explanations of the window that the maker meant to be taken."""
+EXPLANATION = re.compile(r"[\w /+.-]{1,24}")
+"""What is repeated of an explanation; anything else might be a name."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What somebody asks for instead of the file's own choice: an explanation, or centre and width."""
+
+    name: str = ""
+    centre: float = 0.0
+    width: float = 0.0
+
+
+def parse_window(text: str) -> Window | None:
+    """'LUNG' or '-600,1500' (centre, width in the units of the file); None where nothing is asked for."""
+    if not text.strip():
+        return None
+    parts = text.replace("/", ",").split(",")
+    try:
+        element_numbers = [float(part) for part in parts]
+    except ValueError:
+        return Window(text.strip())
+    if len(element_numbers) != 2 or not np.isfinite(element_numbers).all() or not element_numbers[1] >= 1:
+        raise ValueError(f"--window {text!r} is neither a name nor CENTRE,WIDTH with a width of at least 1.")
+    return Window("", *element_numbers)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way in which the file may be shown."""
+
+    note: str
+    name: str
+    gray: np.ndarray
+
+
+def shown_values(
+    dataset: "Dataset", values: np.ndarray, counts: np.ndarray, bits: int, window: Window | None
+) -> tuple[np.ndarray, list[str]]:
+    """What was asked for, else the first VOI LUT or window that shows something, else a robust range of the values
+    that occur (8 bit: all that can be stored)."""
+    choices, notes = _choices(dataset, values)
+    if window is not None:
+        choices, missing = _preferred(choices, values, window)
+        notes += missing
+    for choice in choices:
+        if not (why := useless(choice.gray, values, counts)):
+            return choice.gray, [*notes, choice.note]
+        own = "" if window is None or choice is not choices[0] else CAUTION
+        notes.append(f"{own}{choice.note} set aside: it would {why}")
+    if bits <= 8 and not any("set aside" in note for note in notes):  # already meant for the eye
+        return _stretched(values, float(values.min()), float(values.max())), notes
+    low, high, told = robust_range(values, counts)
+    return _stretched(values, low, high), [*notes, told]
+
+
+def _stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+
+
+def _choices(dataset: "Dataset", values: np.ndarray) -> tuple[list[Choice], list[str]]:
+    """The VOI LUTs, then the windows; of several the one first that its maker calls the normal one."""
+    tables, notes = usable_tables(dataset, "VOILUTSequence")
+    found: list[Choice] = []
+    for item in tables:
+        entries, bits, odd = lookup_table(dataset, item, values)
+        name = element_text(item, "LUTExplanation")
+        note = "; ".join([f"VOI LUT{_which(name, len(tables))}", *odd])
+        found.append(Choice(note, name, np.clip(entries / ((1 << bits) - 1), 0, 1)))
+    windows = list(_windows(dataset, values, notes))
+    usual = sorted(range(len(found)), key=lambda k: not _is_usual(found[k].name))
+    return [*(found[k] for k in usual), *sorted(windows, key=lambda choice: not _is_usual(choice.name))], notes
+
+
+def _windows(dataset: "Dataset", values: np.ndarray, notes: list[str]) -> Iterator[Choice]:
+    centres, widths = (
+        element_numbers(dataset, key, gaps=True)[:MOST_CHOICES] for key in ("WindowCenter", "WindowWidth")
+    )
+    if len(centres) != len(widths):
+        notes.append(f"{CAUTION}{len(centres)} window centres and {len(widths)} widths")
+    names = element_texts(dataset, "WindowCenterWidthExplanation")
+    function = element_text(dataset, "VOILUTFunction").upper() or "LINEAR"
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        notes.append(f"{CAUTION}an unknown VOILUTFunction taken as LINEAR")
+        function = "LINEAR"
+    pairs = list(zip(centres, widths, strict=False))
+    for place, (centre, width) in enumerate(pairs):
+        name = names[place] if place < len(names) else ""
+        if not width >= (1 if function == "LINEAR" else 1e-9):
+            notes.append(f"window {centre:g}/{width:g} set aside: its width is invalid")
+            continue
+        how = "" if function == "LINEAR" else f" {function}"
+        note = f"window {centre:g}/{width:g}{how}{_which(name, len(pairs))}"
+        yield Choice(note, name, windowed(values, centre, width, function))
+
+
+def _which(name: str, count: int) -> str:
+    """What tells one of several apart."""
+    said = name if EXPLANATION.fullmatch(name) else ""
+    several = f"one of {count}" if count > 1 else ""
+    return f" ({', '.join(filter(None, (said, several)))})" if several else ""
+
+
+def _is_usual(name: str) -> bool:
+    return name.strip().upper() in USUAL
+
+
+def _preferred(choices: list[Choice], values: np.ndarray, window: Window) -> tuple[list[Choice], list[str]]:
+    """The choices with the one first that was asked for; and that the file has none such."""
+    if not window.name:
+        note = f"window {window.centre:g}/{window.width:g} as asked for"
+        return [Choice(note, "", windowed(values, window.centre, window.width)), *choices], []
+    wanted = window.name.upper()
+    own = [choice for choice in choices if choice.name.strip().upper() == wanted]
+    others = [choice for choice in choices if choice.name.strip().upper() != wanted]
+    return [*own, *others], [] if own else [f"{CAUTION}no window of the name asked for"]
+
+
+def windowed(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
+    """0 … 1 by PS3.3 C.11.2.1.2 (LINEAR) and C.11.2.1.3 (SIGMOID, LINEAR_EXACT)."""
+    if function == "SIGMOID":
+        return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / (width or 1), -700, 700)))
+    if function == "LINEAR_EXACT":
+        return np.clip((values - centre) / max(width, 1e-9) + 0.5, 0, 1)
+    return np.clip((values - (centre - 0.5)) / max(width - 1, 1e-9) + 0.5, 0, 1)
+
+
+def useless(gray: np.ndarray, values: np.ndarray, counts: np.ndarray) -> str:
+    """What is wrong with this gray, "" when nothing is: of the pixels between the image's own darkest and brightest
+    value, enough must be neither black nor white, and they must differ."""
+    if not np.isfinite(gray).all():
+        return "not be finite"
+    seen = values[counts > 0]
+    if len(seen) < 3:
+        return ""
+    between = np.where((values > seen.min()) & (values < seen.max()), counts, 0)
+    if not between.sum():
+        return ""
+    shown = between[(gray > 1 / 255) & (gray < 254 / 255)].sum()
+    if shown < LEAST_SHOWN * between.sum():
+        return "saturate the image"
+    darkest, brightest = percentiles_of_counts(gray, between, (0.5, 99.5))
+    if brightest - darkest < LEAST_SHOWN:
+        return f"use {100 * (brightest - darkest):.0f} % of the gray range"
+    return ""

@@ -1,0 +1,55 @@
+"""The stem of a pretrained model for gray images: three channels folded into one.
+
+One channel is normal. ImageNet weights were made for three: their stem is folded into one, so that a gray image gives
+what it gave as RGB. With w the stem's weights and m_c, s_c the means and standard deviations those weights expect,
+
+    sum_c w_c (x - m_c) / s_c  =  (sum_c w_c s / s_c) (x - m) / s  +  sum_c w_c (m - m_c) / s_c,
+
+the first factor is the new weight for images normalised by m and s, and the last term is a constant for each output:
+it goes into the convolution's bias or the batch norm behind it. This is exact wherever the stem sees no zero padding.
+A stem with neither (ResNets with group norms) loses that term, which GRAY keeps small: there it is not exact.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+GRAY = (0.449, 0.226)
+"""Mean and spread of ImageNet as gray: with these the zero padding of a folded stem means what it meant before."""
+STEMS = ("Conv2d", "Conv2dSame")  # convolutions that standardise their weights cannot be folded
+
+
+def fold_stem(model: nn.Module, config: Any, mean: float, std: float) -> None:
+    """Replace the stem, made for images normalised as `config` says, by the gray one that gives the same for images
+    normalised by `mean` and `std`."""
+    for stem in [config.first_conv] if isinstance(config.first_conv, str) else config.first_conv:
+        _fold(model, stem, config, mean, std)
+
+
+def _fold(model: nn.Module, stem: str, config: Any, mean: float, std: float) -> None:
+    """One of the convolutions that see the image."""
+    rgb: Any = model.get_submodule(stem)
+    if type(rgb).__name__ not in STEMS or rgb.in_channels != len(config.mean):
+        raise ValueError(f"{type(model).__name__} has no convolution of three channels at {stem}: use --channels 3.")
+    gray = copy.copy(rgb)  # keeps its padding rule, whatever that is
+    gray.in_channels, gray._parameters = 1, dict(rgb._parameters)
+    m, s = (torch.tensor(values, dtype=torch.float64)[None, :, None, None] for values in (config.mean, config.std))
+    weight, norm = rgb.weight.detach().double(), _norm_behind(model, stem)
+    constant = (weight * ((mean - m) / s)).sum((1, 2, 3)).float()  # (outputs,)
+    gray.weight = nn.Parameter((weight * (std / s)).sum(1, keepdim=True).float())
+    if rgb.bias is not None:
+        gray.bias = nn.Parameter(rgb.bias.detach() + constant)
+    elif norm is not None and norm.running_mean is not None:
+        norm.running_mean -= constant
+    parent, _, name = stem.rpartition(".")
+    setattr(model.get_submodule(parent), name, gray)
+
+
+def _norm_behind(model: nn.Module, stem: str) -> nn.BatchNorm2d | None:
+    """The batch norm that takes the stem's output: the next module of that kind, if it comes soon."""
+    modules = list(model.named_modules())
+    place = [name for name, _ in modules].index(stem)
+    behind = [module for _, module in modules[place + 1 : place + 4]]
+    return next((module for module in behind if isinstance(module, nn.BatchNorm2d)), None)
