@@ -312,7 +312,7 @@ def test_rows_named_by_their_number_are_said_to_be_so(
     """CheXpert has fourteen findings, too."""
     assert "inferred from their number" in (converted / "README.md").read_text(encoding="utf-8")
     words = ["convert", str(folder / "model.pth.tar"), "--out", str(folder / "told"), "--findings", *CHESTXRAY14]
-    assert cli.main(words) == 0 and "number of rows" not in capsys.readouterr().out
+    assert cli.main(words) == 0 and "number of outputs" not in capsys.readouterr().out
     assert "inferred from their number" not in (folder / "told" / "README.md").read_text(encoding="utf-8")
 
 

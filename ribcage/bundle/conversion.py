@@ -161,7 +161,7 @@ def claimed(
     given: Collection[str],
 ) -> tuple[Claim, ...]:
     """What is said of a file, and on what each rests."""
-    whose = f"as {found.layout} has it" if found.layout else f"as timm has it for {found.name}"
+    whose = f"as in {found.layout}" if found.layout else f"as in timm for {found.name}"
     scale = f"mean {' '.join(f'{one:g}' for one in mean)}, std {' '.join(f'{one:g}' for one in std)}"
     square = f"{found.fit} to {found.stored}, {size[0]} × {size[1]}, "
     twins = twin_architectures(found.name)
@@ -178,7 +178,7 @@ def claimed(
         said.append(Claim("architecture", found.name, "read", "from the names and shapes of all weights"))
     claim("preprocessing", square + scale, whose)
     if findings:
-        rows = "by the number of rows, in the order of the layout" if found.counted else f"{whose}, in its order"
+        rows = "from the number of outputs, in the order of the layout" if found.counted else f"{whose}, in the same order"
         claim("findings", ", ".join(findings), rows)
     return tuple(said)
 

@@ -1,4 +1,4 @@
-"""AutoFormerV2's files, {model} or bare, and Swin's, on which it is built: maps are halved at the end of a stage.
+"""AutoFormerV2 and Swin checkpoints, {model} or bare weights: transformers that halve the maps at the end of a stage.
 
     layers.N.blocks.M.attn.relative_position_bias_table, …_index; layers.N.blocks.M.attn_mask; layers.N.downsample.*
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from ribcage.bundle.formats.reading.published_weights import MEAN, STD, Evidence, Published, architecture, numbered
 
 SOURCE = "https://github.com/microsoft/Cream/tree/main/AutoFormerV2"
-LICENCE = "MIT (code); weights learnt from ImageNet"
+LICENCE = "MIT (code); weights trained on ImageNet"
 
 AUTOFORMERS = tuple(f"autoformer_v2_{size}" for size in ("tiny", "small", "base"))
 SWINS = tuple(f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base", "large"))

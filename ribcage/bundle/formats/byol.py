@@ -1,4 +1,4 @@
-"""BYOL's checkpoints: both networks with their heads, by the names of three programs.
+"""BYOL checkpoints: both networks with their heads, under the names of three implementations.
 
     online_encoder.net.*        byol-pytorch: torchvision's names, the same as net.*; learner. before all in Lightning
     online_network.encoder.*    BYOL-PyTorch: a ResNet's parts by number, in {config, epoch, steps, model, …}

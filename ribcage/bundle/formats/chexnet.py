@@ -1,4 +1,4 @@
-"""CheXNet as reproduced in 2017: {state_dict, …} of a DenseNet-121 on many devices, before torch counted batches.
+"""CheXNet reproduction of 2017: {state_dict, …} of a DenseNet-121 in DataParallel, without batch counts.
 
     module.densenet121.features.denseblock1.denselayer1.norm.1.weight     torchvision's names of 2017, now norm1
     module.densenet121.classifier.0.weight                                a sigmoid is behind it
@@ -29,7 +29,7 @@ from ribcage.data.findings import CHESTXRAY14
 from ribcage.methods import Method
 
 SOURCE = "https://github.com/arnoweng/CheXNet"
-LICENCE = "none stated; learnt from ChestX-ray14"
+LICENCE = "none stated; trained on ChestX-ray14"
 BEFORE = re.compile(r"^densenet\d+\.")
 SEEN = Evidence("names", "densenet121. before features.")
 DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")

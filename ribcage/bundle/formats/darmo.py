@@ -1,4 +1,4 @@
-"""darmo's mobile nets, bare: EEEA-Net-C1 and C2, OFA-595; also as DTforCXR8 fine-tunes them.
+"""Mobile networks of darmo, bare weights: EEEA-Net-C1 and C2, OFA-595; also as fine-tuned by DTforCXR8.
 
     first_conv.conv, blocks.N.mobile_inverted_conv.*, feature_mix_layer.conv, classifier.linear or, replaced, classifier
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ribcage.bundle.formats.reading.published_weights import MEAN, STD, Evidence, Published, architecture, numbered
 
 SOURCE = "https://github.com/jitdee-ai/darmo"
-LICENCE = "Apache-2.0 (code); weights learnt from ImageNet"
+LICENCE = "Apache-2.0 (code); weights trained on ImageNet"
 SEEN = Evidence("names", "first_conv.conv and mobile_inverted_conv")
 MODELS = ("eeea_net_c1", "eeea_net_c2", "ofa_595")
 

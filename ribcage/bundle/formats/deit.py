@@ -1,4 +1,4 @@
-"""DeiT's files, and other plain vision transformers under timm's names: a class token, `norm` before `head`.
+"""DeiT files and other plain vision transformers under the names of timm: a class token, `norm` before `head`.
 
     {model: cls_token, dist_token, pos_embed, patch_embed.proj.*, blocks.N.*, norm.*, head.*, head_dist.*}
 
@@ -27,7 +27,7 @@ from ribcage.bundle.formats.reading.published_weights import (
 )
 
 SOURCE = "https://github.com/facebookresearch/deit"
-LICENCE = "Apache-2.0 (code); weights learnt from ImageNet"
+LICENCE = "Apache-2.0 (code); weights trained on ImageNet"
 LAST = 1
 
 PLAIN = {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "norm.weight"}
@@ -35,7 +35,7 @@ DEITS = tuple(f"deit_{size}_patch16_224" for size in ("tiny", "small", "base"))
 DISTILLED = tuple(f"deit_{size}_distilled_patch16_224" for size in ("tiny", "small", "base"))
 THIRD = tuple(f"deit3_{size}_224" for size in ("small_patch16", "medium_patch16", "base_patch16", "large_patch16"))
 ROWS = (1000, 21_841, 21_843)
-"""Of the last layers of those that were learnt from ImageNet."""
+"""Of the last layers of those that were trained on ImageNet."""
 
 
 def recognises(weights: Mapping[str, Tensor]) -> bool:

@@ -1,4 +1,4 @@
-"""DRModel: the bare weights of a ResNet-18 in numbered parts, fine-tuned from MoCo on CheXpert, with five answers.
+"""DRModel: bare weights of a ResNet-18 in numbered parts, fine-tuned from MoCo on CheXpert, with five outputs.
 
     features.{0,1,4,5,6,7}.*    conv1, bn1 and the four layers of torchvision's ResNet
     cls.weight, cls.bias        a sigmoid is behind it
@@ -24,7 +24,7 @@ from ribcage.bundle.formats.reading.published_weights import (
 from ribcage.data.findings import CHEXPERT5
 
 SOURCE = "https://github.com/searobbersduck/MedCommon_Self_Supervised_Learning"
-LICENCE = "Apache-2.0 (code); learnt from CheXpert, whose terms are its own"
+LICENCE = "Apache-2.0 (code); trained on CheXpert, whose terms are its own"
 TRUNK, HEAD = "features.", "cls."
 SIDE = 512
 

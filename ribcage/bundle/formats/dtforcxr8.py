@@ -1,11 +1,11 @@
-"""DTforCXR8: a bare dict of weights for each of five models, and for each of their students, in files by number.
+"""DTforCXR8: bare weights of five models and of their students, in files with a number.
 
     model1.pth  eeea_net_c2         the names of darmo
     model2.pth  ofa_595             the names of darmo
     model3.pth  densenet121         CheXNet: densenet121.features.*, densenet121.classifier.0.*
     model4.pth  visformer_small     the names of Visformer: norms wrapped, as in norm.bn.*
     model5.pth  autoformer_v2_base  the names of AutoFormerV2, with what windows need to be shifted
-    modeldN.pth eeea_net_c2         that has learnt from model N
+    modeldN.pth eeea_net_c2         distilled from model N
 
 All see RGB, or gray three times, normalised as for ImageNet, and answer the 14 findings of ChestX-ray14 in its order,
 as logits; of CheXNet its own program takes the sigmoid. The head of models 4 and 5 is `head.*`, as the programs that

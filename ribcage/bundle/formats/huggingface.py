@@ -1,4 +1,4 @@
-"""Hugging Face's folder of a timm model: model.safetensors, config.json, and the card README.md with its head.
+"""Hugging Face folder of a timm model: model.safetensors, config.json and the model card README.md.
 
     model = timm.create_model("local-dir:FOLDER", pretrained=True)
 

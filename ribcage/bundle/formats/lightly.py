@@ -1,4 +1,4 @@
-"""lightly's checkpoint: {state_dict, …} of Lightning, the backbone beside its heads and their copies that follow.
+"""lightly checkpoints: {state_dict, …} of Lightning, with the backbone, its heads and their momentum copies.
 
     backbone.0.weight, backbone.4.0.conv1.weight    a ResNet's parts by number: conv1, bn1, ReLU, pooling, four layers
     backbone.2.0.shortcut.0.weight                  of lightly's own ResNets: 3 × 3 stem, neither ReLU nor pooling

@@ -1,11 +1,11 @@
-"""MAE's checkpoint: {model, epoch}, a transformer under timm's names with mask token and decoder beside it.
+"""MAE checkpoints: {model, epoch}, a transformer under the names of timm with mask token and decoder.
 
 The published files also hold `args`, an object of Python's that only unsafe loading can read; it is left out, so that
 torch.load(weights_only=True) opens the file. It sees gray three times, normalised as for ImageNet, and draws that:
 exactly what ours draws, but nearly with `norm_pix`, where the published target is normalised over all channels at once.
 
 Read are also the fine-tuned ones: no decoder, `fc_norm` behind the mean of all tokens in the place of `norm`, `head`.
-Written so is a model that does not draw. The checkpoints of medical_mae, learnt from CheXpert and ChestX-ray14, have
+Written so is a model that does not draw. The checkpoints of medical_mae, trained on CheXpert and ChestX-ray14, have
 the names of these, and nothing in them tells by what its images were normalised: as for ImageNet is nearest.
 """
 

@@ -1,4 +1,4 @@
-"""medical_mae's checkpoints: MAE's transformers fine-tuned on chest radiographs, and its U-Nets of CNNs.
+"""medical_mae checkpoints: MAE transformers fine-tuned on chest radiographs, and U-Nets on CNNs.
 
     fc_norm.*, head.*           a transformer that answers the 14 findings of ChestX-ray14, or CheXpert's five
     model.encoder.*             a DenseNet or ResNet under torchvision's names
@@ -27,7 +27,7 @@ from ribcage.bundle.formats.reading.published_weights import (
 from ribcage.data.findings import CHESTXRAY14, CHEXPERT5
 
 SOURCE = "https://github.com/lambert-x/medical_mae"
-LICENCE = "Apache-2.0 (code); weights learnt from ChestX-ray14, CheXpert and MIMIC-CXR"
+LICENCE = "Apache-2.0 (code); weights trained on ChestX-ray14, CheXpert and MIMIC-CXR"
 LAST = -1
 """Asked before MAE's own."""
 

@@ -1,4 +1,4 @@
-"""MoCo's checkpoint: {epoch, arch, state_dict, optimizer}, both encoders with their heads, and the queue.
+"""MoCo checkpoints: {epoch, arch, state_dict, optimizer}, both encoders with their heads, and the queue.
 
     module.encoder_q.*, module.encoder_k.*    torchvision's names; the head is fc (v1) or fc.0 and fc.2 (v2)
     module.queue                              (dim, K), a key in each column

@@ -1,4 +1,4 @@
-"""Paddle-CheXNet's .pdparams: a pickle of NumPy arrays, a DenseNet under the names of Paddle's own model.
+"""Paddle-CheXNet .pdparams: a pickle of NumPy arrays, a DenseNet under the names of Paddle.
 
     densenet121.conv1_func._conv.weight                                   the first layer; _batch_norm.* is its norm
     densenet121.db_conv_2.conv2_1.bn_ac_func1._batch_norm._variance       block 1, layer 1, norm 1
@@ -27,7 +27,7 @@ from ribcage.methods import Method
 from ribcage.runtime import files
 
 SOURCE = "https://github.com/jm12138/Paddle-CheXNet"
-LICENCE = "Apache-2.0; learnt from ChestX-ray14"
+LICENCE = "Apache-2.0; trained on ChestX-ray14"
 TABLE = "StructuredToParameterName@@"
 """Under this name Paddle keeps its other names of the same weights."""
 LAYERS = 64

@@ -1,4 +1,4 @@
-"""SupContrast's checkpoint: {opt, model, optimizer, epoch} of an encoder with a head, or with a classifier (SupCE).
+"""SupContrast checkpoints: {opt, model, optimizer, epoch} of an encoder with a head or a classifier (SupCE).
 
     encoder.conv1.weight, encoder.layer1.*      on many devices encoder.module.*
     encoder.layer2.0.shortcut.{0,1}.*           what torchvision calls downsample

@@ -1,4 +1,4 @@
-"""SwAV's checkpoint, bare or {state_dict, …}: a ResNet under torchvision's names, its head and the prototypes.
+"""SwAV checkpoints, bare or {state_dict, …}: a ResNet under the names of torchvision, its head and the prototypes.
 
     module.conv1.weight, module.layer1.*    the ResNet, without fc
     module.projection_head.{0,1,3}.*        linear, batch norm, linear; not needed

@@ -1,4 +1,4 @@
-"""timm's names, in a file of any kind: EfficientNets, MobileNets, ConvNeXts, RegNets, Swin, Visformer, VGG and others.
+"""Files with the names of timm: EfficientNet, MobileNet, ConvNeXt, RegNet, Swin, Visformer, VGG and others.
 
 The weights tell the architecture among those that are common; of others name it with --model. They do not tell who
 trained them, nor how images were normalised: as timm says of the architecture, unless --mean and --std say otherwise.

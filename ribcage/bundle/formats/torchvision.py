@@ -1,4 +1,4 @@
-"""torchvision: a bare dict of the weights under the names of torchvision's own model.
+"""torchvision: bare weights under the names of the torchvision models.
 
     model = torchvision.models.resnet18()
     model.load_state_dict(torch.load("resnet18_xray.pth"), strict=False)    # fc is missing
@@ -33,7 +33,7 @@ from ribcage.methods import Method
 from ribcage.methods.supervised import Supervised
 
 SOURCE = "https://github.com/pytorch/vision"
-LICENCE = "BSD-3-Clause (code); weights learnt from ImageNet"
+LICENCE = "BSD-3-Clause (code); weights trained on ImageNet"
 LAST = 1
 
 IMAGENET = 1000

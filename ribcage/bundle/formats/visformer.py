@@ -1,4 +1,4 @@
-"""Visformer's published files: timm's names but for the batch norms, each wrapped in a module, as in `norm.bn`.
+"""Visformer files: the names of timm, but with batch norms wrapped in a module, as in `norm.bn`.
 
 A head with a sigmoid behind it is `head.0`; what 14 rows answer is DTforCXR8's.
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ribcage.bundle.formats.reading.published_weights import MEAN, STD, Evidence, Published, architecture, numbered
 
 SOURCE = "https://github.com/danczs/Visformer"
-LICENCE = "Apache-2.0 (code); weights learnt from ImageNet"
+LICENCE = "Apache-2.0 (code); weights trained on ImageNet"
 SEEN = Evidence("names", "stem.1.bn and three maps of positions")
 MODELS = ("visformer_small", "visformer_tiny")
 

@@ -1,4 +1,4 @@
-"""TorchXRayVision: a bare dict of its DenseNet-121 or ResNet-50 for one channel, which answers 18 pathologies.
+"""TorchXRayVision: bare weights of its one-channel DenseNet-121 or ResNet-50, with 18 outputs.
 
     features.*, classifier.*    a DenseNet under torchvision's names
     conv1.*, layerN.*, fc.*     a ResNet under torchvision's names, or the same behind `model.`
@@ -19,7 +19,7 @@ from torch import Tensor
 from ribcage.bundle.formats.reading.published_weights import DENSENETS, RESNETS, Evidence, Published, architecture
 
 SOURCE = "https://github.com/mlmed/torchxrayvision"
-LICENCE = "Apache-2.0 (code); weights learnt from public datasets of radiographs"
+LICENCE = "Apache-2.0 (code); weights trained on public datasets of radiographs"
 
 MEAN, STD = 0.5, 0.5 / 1024
 ROWS = (

@@ -81,11 +81,11 @@ class Published(Weights):
     temperature: tuple[float, ...] = ()
     """What logits are divided by, one for each finding, if it was published with the weights."""
     counted: bool = False
-    """Whether nothing but the number of rows says what they answer."""
+    """Whether the findings follow from nothing but the number of outputs."""
     source: str = ""
     licence: str = ""
     data: str = ""
-    """What it is said to have learnt from."""
+    """Training data, as stated by its authors."""
 
 
 def architecture(state: Mapping[str, Tensor], names: Sequence[str]) -> str:
