@@ -178,7 +178,9 @@ def claimed(
         said.append(Claim("architecture", found.name, "read", "from the names and shapes of all weights"))
     claim("preprocessing", square + scale, whose)
     if findings:
-        rows = "from the number of outputs, in the order of the layout" if found.counted else f"{whose}, in the same order"
+        rows = (
+            "from the number of outputs, in the order of the layout" if found.counted else f"{whose}, in the same order"
+        )
         claim("findings", ", ".join(findings), rows)
     return tuple(said)
 
