@@ -175,7 +175,8 @@ def claimed(
     if twins or {"architecture"} & {*given, *found.read}:
         claim("architecture", found.name, f"{', '.join(twins)} have the same weights")
     else:
-        said.append(Claim("architecture", found.name, "read", "from the names and shapes of all weights"))
+        order = "from the number of outputs, in the order of the layout"
+        rows = order if found.counted else f"{whose}, in the same order"
     claim("preprocessing", square + scale, whose)
     if findings:
         rows = (
