@@ -175,14 +175,11 @@ def claimed(
     if twins or {"architecture"} & {*given, *found.read}:
         claim("architecture", found.name, f"{', '.join(twins)} have the same weights")
     else:
-        order = "from the number of outputs, in the order of the layout"
-        rows = order if found.counted else f"{whose}, in the same order"
+        said.append(Claim("architecture", found.name, "read", "from the names and shapes of all weights"))
     claim("preprocessing", square + scale, whose)
     if findings:
-        rows = (
-            "from the number of outputs, in the order of the layout" if found.counted else f"{whose}, in the same order"
-        )
-        claim("findings", ", ".join(findings), rows)
+        order = "from the number of outputs, in the order of the layout"
+        claim("findings", ", ".join(findings), order if found.counted else f"{whose}, in the same order")
     return tuple(said)
 
 
