@@ -538,6 +538,7 @@ def tried(kind: str, number: int, made: Sound) -> tuple[str, str]:
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             became, said = _outcome(read)
+        sys.stdout.flush()
         if warned:
             became, said = "warned", str(warned[0].message)
         if os.fstat(2).st_size != before:
@@ -576,6 +577,7 @@ def worker(
 ) -> None:
     """Reads a share of a kind; `at` says which is being read, for the case that this process dies of it."""
     file = os.open(made.folder / f"stderr-{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
     os.dup2(file, 2)
     logging.disable(logging.CRITICAL)  # what an import tells of sound tables, and a parser of forms
     torch.set_num_threads(1)

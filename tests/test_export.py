@@ -257,6 +257,20 @@ def test_files_that_are_no_exports_are_a_line(tmp_path: Path) -> None:
             way(tmp_path / name, 1)
 
 
+def test_the_runtime_prints_nothing_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """An operator that it does not know, with a name that is no UTF-8."""
+    import onnx
+
+    sides = [onnx.helper.make_tensor_value_info(name, 1, [4]) for name in ("images", "probabilities")]
+    node = onnx.helper.make_node("Nope", ["images"], ["probabilities"])
+    graph = onnx.helper.make_graph([node], "g", sides[:1], sides[1:])
+    content = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    (tmp_path / "model.onnx").write_bytes(content.SerializeToString().replace(b"Nope", b"N\xffpe"))
+    with pytest.raises(ValueError, match="cannot be opened"):
+        deployment.opened_onnx(tmp_path / "model.onnx")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_weights_in_another_file_are_not_opened(tmp_path: Path) -> None:
     """Wherever they are named: at the top, in a branch, in a constant."""
     import onnx

@@ -221,7 +221,9 @@ def loaded_onnx(content: bytes, file: Path, threads: int = 0) -> Answer:
             raise ValueError(f"{file} cannot be run ({error_text(error)}): export the model again.") from None
 
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )  # the fallback is the same provider, and prints that it is tried
     except Exception as error:
         raise ValueError(f"{file} cannot be opened ({error_text(error)}): export the model again.") from None
     return answer
